@@ -1,0 +1,63 @@
+# Everything here needs only Python 3.11 or newer and make; the rest is installed into .venv, the first time it is needed.
+# Another Python:  make test PYTHON=python3.13.   More arguments:  make test ARGS="-k claim"
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+CORE := $(VENV)/.core-installed
+DEV := $(VENV)/.dev-installed
+PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test test-fast check sql bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(CORE) ## real jobs on a fresh SQLite file: workers, a kill -9, results, statistics
+	$(BIN)/jobqueue demo $(ARGS)
+
+test: $(DEV) ## all tests, on SQLite and on a real PostgreSQL (from a wheel; nothing to set up)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(DEV) ## all tests, on SQLite only
+	$(BIN)/python -m pytest --backend sqlite $(ARGS)
+
+check: $(DEV) ## lint, format, types, architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+sql: $(DEV) ## rewrite the golden SQL files from the statements
+	$(BIN)/python -m pytest tests/store/test_golden_sql.py --rewrite-golden
+
+bench: $(DEV) ## measure throughput and latency on this machine
+	$(BIN)/python -m bench $(ARGS)
+
+clean: ## delete caches and build products (.venv stays: rm -rf .venv)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A .venv whose Python is gone (the folder was moved, the Python upgraded) is made anew.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "jobqueue needs Python 3.11 or newer, and '$(PYTHON)' is not: make ... PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: install its venv package (Debian: apt install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+
+# The core alone is enough to run; the development tools contain it.
+$(CORE): pyproject.toml $(BIN)/python
+	@echo "installing jobqueue into $(VENV) ..."
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(DEV): pyproject.toml $(BIN)/python
+	@echo "installing jobqueue and its development tools into $(VENV) ..."
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $(CORE) $@
