@@ -1,0 +1,104 @@
+"""The database's clock: one type of instant and the few expressions that each database spells its own way.
+
+Due times follow the database's wall clock, so that workers on many hosts agree. `clock_timestamp()`
+and not `now()`, because inside a user's transaction `now()` is the moment when that began.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import DateTime, Dialect, Text
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"  # Built in: works in views and user sessions.
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC datetime: `timestamptz` on Postgres, sortable UTC text on SQLite."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the column type of the database."""
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(Text())
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Write an aware datetime; a naive one is a bug of ours."""
+        if value is None:
+            return None
+        assert value.tzinfo is not None, "instants are aware"
+        if dialect.name == "sqlite":
+            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        return value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Read the database's value as UTC."""
+        if value is None:
+            return None
+        if dialect.name == "sqlite":
+            return datetime.fromisoformat(value).replace(tzinfo=UTC)
+        instant: datetime = value
+        return instant.astimezone(UTC)
+
+
+INSTANT = Instant()
+"""The type, once: columns of input rows are told by it."""
+
+
+class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function that it is.
+    """The database's present instant."""
+
+    type = INSTANT
+    inherit_cache = True
+
+
+class after(FunctionElement[datetime]):  # noqa: N801
+    """The instant so many seconds from now; takes one numeric expression."""
+
+    type = INSTANT
+    inherit_cache = True
+
+
+class this_minute(FunctionElement[datetime]):  # noqa: N801
+    """The present minute, at its second 0."""
+
+    type = INSTANT
+    inherit_cache = True
+
+
+@compiles(now, "postgresql")
+def _now_postgres(_element: now, _compiler: SQLCompiler, **_: Any) -> str:
+    return "clock_timestamp()"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(_element: now, _compiler: SQLCompiler, **_: Any) -> str:
+    return SQLITE_NOW
+
+
+@compiles(after, "postgresql")
+def _after_postgres(element: after, compiler: SQLCompiler, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"clock_timestamp() + CAST({seconds} AS DOUBLE PRECISION) * INTERVAL '1 second'"
+
+
+@compiles(after, "sqlite")
+def _after_sqlite(element: after, compiler: SQLCompiler, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {seconds}))"
+
+
+@compiles(this_minute, "postgresql")
+def _minute_postgres(_element: this_minute, _compiler: SQLCompiler, **_: Any) -> str:
+    return "date_trunc('minute', clock_timestamp())"
+
+
+@compiles(this_minute, "sqlite")
+def _minute_sqlite(_element: this_minute, _compiler: SQLCompiler, **_: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:00.000000', 'now')"

@@ -1,0 +1,48 @@
+"""Where the database and the app are: an argument, the environment, pyproject.toml, a default."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from jobqueue.errors import ConfigurationError
+
+DEFAULT_URL = "sqlite:///jobqueue.db"
+
+
+def database_url(given: str | None) -> str:
+    """The URL to use; `given` wins over $JOBQUEUE_URL, pyproject.toml and the default."""
+    if given is not None and not given.strip():
+        raise ConfigurationError("the database URL is empty", field="url")
+    return given or _setting("url", "JOBQUEUE_URL") or DEFAULT_URL
+
+
+def app_name(given: str | None) -> str | None:
+    """`module:attribute` of the app to use, or None where none is named."""
+    return given or _setting("app", "JOBQUEUE_APP")
+
+
+def _setting(name: str, variable: str) -> str | None:
+    value = os.environ.get(variable) or _project().get(name)
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(
+            f"[tool.jobqueue] {name} in pyproject.toml: {value!r} is not text", field=name
+        )
+    return value
+
+
+def _project() -> dict[str, Any]:
+    """The table [tool.jobqueue] of the nearest pyproject.toml."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        path = folder / "pyproject.toml"
+        if path.is_file():
+            try:
+                with path.open("rb") as file:
+                    table = tomllib.load(file).get("tool", {}).get("jobqueue", {})
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise ConfigurationError(f"{path}: {error}", field="pyproject.toml") from None
+            if not isinstance(table, dict):
+                raise ConfigurationError(f"{path}: [tool.jobqueue] is not a table")
+            return table
+    return {}

@@ -1,0 +1,56 @@
+"""What happens to jobs, told to those who asked: `jobs.on("failed", …)`."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobqueue.errors import InvalidOption
+from jobqueue.records import AttemptError
+
+log = logging.getLogger("jobqueue.events")
+
+NAMES = ("succeeded", "failed", "cancelled", "errored", "snoozed", "released", "lost")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to one job, told after it was committed. Durations are seconds."""
+
+    name: str
+    job: int
+    task: str
+    queue: str
+    attempt: int
+    error: AttemptError | None = None
+    duration: float | None = None
+
+
+Subscriber = Callable[[Event], object]
+
+
+class EventStream:
+    """Who wants to hear of what."""
+
+    def __init__(self) -> None:
+        self._subscribers: dict[str, list[Subscriber]] = defaultdict(list)
+
+    def subscribe(self, name: str, subscriber: Subscriber) -> None:
+        """Call `subscriber` after each event of that name; raises InvalidOption for no such name."""
+        if name not in NAMES:
+            raise InvalidOption(
+                f"on: {name!r} is no event; there are {', '.join(NAMES)}", field="on", value=name
+            )
+        self._subscribers[name].append(subscriber)
+
+    def wanted(self, name: str) -> bool:
+        """True when someone listens to that name."""
+        return bool(self._subscribers.get(name))
+
+    def emit(self, event: Event) -> None:
+        """Tell the subscribers; one that raises is logged and stops nobody."""
+        for subscriber in self._subscribers.get(event.name, ()):
+            try:
+                subscriber(event)
+            except Exception:
+                log.exception("a subscriber to %r raised for job %d", event.name, event.job)

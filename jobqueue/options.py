@@ -1,0 +1,267 @@
+"""The options of a task or a call: checked where they are given, merged from general to special."""
+
+import json
+import math
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
+
+from jobqueue.errors import Duration, InvalidOption
+
+NAME = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,127}")
+QUEUE_LENGTH_MAX = 63
+KEY_LENGTH_MAX = 512
+TAGS_MAX = 32
+PRIORITY_MAX = 2**31 - 1
+ATTEMPTS_MAX = 1_000_000
+SECONDS_MAX = 10 * 366 * 86_400.0
+"""Ten years: what is longer is a mistake of units."""
+
+UNIQUE_SCOPES = ("finished", "started", "deleted")
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|d)?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds to wait before attempt n + 1: min(cap, base ** n), or a fixed time; ± 25 % of jitter."""
+
+    base: float | None
+    cap: float
+    jitter: float = 0.25
+
+    def delay(self, attempt: int, random_: random.Random | None = None) -> float:
+        """Seconds after the given attempt has errored. Never overflows."""
+        seconds = self.cap
+        if self.base is not None and attempt * math.log(self.base) < math.log(self.cap):
+            seconds = self.base**attempt
+        uniform = (random_ or random).uniform
+        return seconds * uniform(1 - self.jitter, 1 + self.jitter)
+
+    def to_text(self) -> str:
+        """The form that is stored with a job."""
+        return json.dumps({"base": self.base, "cap": self.cap, "jitter": self.jitter})
+
+    @staticmethod
+    def from_text(text: str) -> "Backoff":
+        """Read what `to_text` wrote."""
+        return Backoff(**json.loads(text))
+
+
+def exponential(base: float = 2, cap: Duration = 3600) -> Backoff:
+    """`base ** n` seconds before attempt n + 1, at most `cap` seconds, with ± 25 % of jitter."""
+    if isinstance(base, bool) or not isinstance(base, int | float) or not 1 < base <= 1000:
+        raise InvalidOption(
+            f"backoff base: {base!r} is not a number in (1, 1000]", field="backoff", value=base
+        )
+    return Backoff(float(base), seconds(cap, "backoff cap", least=0.001))
+
+
+def fixed(every: Duration) -> Backoff:
+    """The same time before every further attempt, without jitter."""
+    return Backoff(None, seconds(every, "backoff", least=0.001), jitter=0.0)
+
+
+DEFAULT_BACKOFF = Backoff(2.0, 3600.0)
+
+
+def seconds(value: object, name: str, *, least: float = 0.0, most: float = SECONDS_MAX) -> float:
+    """A duration as float seconds, in [least, most]; takes numbers, timedelta and text like `5m`."""
+    number: float
+    if isinstance(value, timedelta):
+        number = value.total_seconds()
+    elif isinstance(value, str):
+        number = _parse_duration(value, name)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value) if abs(value) < 2**63 else math.inf
+    else:
+        raise InvalidOption(
+            f"{name}: {value!r} is not a duration; give seconds or a timedelta",
+            field=name,
+            value=value,
+        )
+    if not least <= number <= most:
+        raise InvalidOption(
+            f"{name}: {value!r} is out of range; at least {least:g} s and at most {most:g} s",
+            field=name,
+            value=value,
+        )
+    return number
+
+
+def _parse_duration(text: str, name: str) -> float:
+    match = _DURATION.fullmatch(text.strip()) if text.isascii() else None
+    if match is None:
+        raise InvalidOption(
+            f"{name}: {text[:40]!r} is not a duration; write 90, 90s, 5m, 1h or 7d",
+            field=name,
+            value=text,
+        )
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def instant(value: object, name: str = "at") -> datetime:
+    """An aware datetime between the years 1970 and 9998, from a datetime or ISO 8601 text."""
+    given = value
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError as error:
+            raise InvalidOption(
+                f"{name}: {given!r} is not an instant ({error}); write 2026-12-24T18:00+01:00",
+                field=name,
+                value=given,
+            ) from None
+    if not isinstance(value, datetime):
+        raise InvalidOption(f"{name}: {given!r} is not a datetime", field=name, value=given)
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise InvalidOption(
+            f"{name}: {given!s} has no time zone; add one, such as +01:00 or Z",
+            field=name,
+            value=given,
+        )
+    if not 1970 <= value.year <= 9998:  # noqa: PLR2004 - what both databases and Python can hold.
+        raise InvalidOption(f"{name}: {given!s} is out of range", field=name, value=given)
+    return value
+
+
+def name(value: object, what: str, *, longest: int = 128) -> str:
+    """A task's, queue's or tag's name."""
+    if not isinstance(value, str) or len(value) > longest or not NAME.fullmatch(value):
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "…"  # noqa: PLR2004
+        raise InvalidOption(
+            f"{what}: {shown} is not a name; use letters, digits and _ . : -, "
+            f"at most {longest} characters",
+            field=what,
+            value=value,
+        )
+    return value
+
+
+def whole(value: object, what: str, least: int, most: int) -> int:
+    """A whole number in [least, most]."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidOption(
+            f"{what}: {value!r} is not a whole number between {least} and {most}",
+            field=what,
+            value=value,
+        )
+    return value
+
+
+class OptionChanges(TypedDict, total=False):
+    """What `options()` takes."""
+
+    queue: str
+    priority: int
+    delay: Duration
+    at: datetime
+    max_attempts: int
+    backoff: Backoff
+    timeout: Duration | None
+    unique_key: str | None
+    unique_until: str
+    tags: Iterable[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a call is to be queued and run. Durations are seconds."""
+
+    queue: str = "default"
+    priority: int = 0
+    delay: float | None = None
+    at: datetime | None = None
+    max_attempts: int = 10
+    backoff: Backoff | None = None
+    timeout: float | None = None
+    unique_key: str | None = None
+    unique_until: str = "finished"
+    tags: tuple[str, ...] = ()
+
+    def merge(self, changes: dict[str, Any] | OptionChanges) -> "Options":
+        """A copy with the given options changed; raises InvalidOption."""
+        checked: dict[str, Any] = {}
+        for option, value in changes.items():
+            check = _CHECKS.get(option)
+            if check is None:
+                raise InvalidOption(
+                    f"{option}: no such option; there are {', '.join(_CHECKS)}",
+                    field=option,
+                    value=value,
+                )
+            checked[option] = check(value)
+        if checked.get("delay") is not None and checked.get("at") is not None:
+            raise InvalidOption("at: give either delay or at, not both", field="at")
+        if checked.get("delay") is not None:
+            checked["at"] = None
+        elif checked.get("at") is not None:
+            checked["delay"] = None
+        return replace(self, **checked)
+
+
+def _check_backoff(value: object) -> Backoff | None:
+    if value is not None and not isinstance(value, Backoff):
+        raise InvalidOption(
+            f"backoff: {value!r}; use exponential(base=2, cap=3600) or fixed(30)",
+            field="backoff",
+            value=value,
+        )
+    return value
+
+
+def _check_key(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= KEY_LENGTH_MAX:
+        raise InvalidOption(
+            f"unique_key: must be text of 1 to {KEY_LENGTH_MAX} characters",
+            field="unique_key",
+            value=value,
+        )
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidOption(
+            f"unique_key: {value[:40]!r} has a character that no database stores",
+            field="unique_key",
+            value=value,
+        )
+    return value
+
+
+def _check_scope(value: object) -> str:
+    if value not in UNIQUE_SCOPES:
+        raise InvalidOption(
+            f"unique_until: {value!r} is none of {', '.join(UNIQUE_SCOPES)}",
+            field="unique_until",
+            value=value,
+        )
+    return str(value)
+
+
+def _check_tags(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InvalidOption("tags: give a list of names", field="tags", value=value)
+    tags = tuple(dict.fromkeys(name(tag, "tag", longest=63) for tag in value))
+    if len(tags) > TAGS_MAX:
+        raise InvalidOption(f"tags: {len(tags)} of them; at most {TAGS_MAX}", field="tags")
+    return tags
+
+
+_CHECKS = {
+    "queue": lambda value: name(value, "queue", longest=QUEUE_LENGTH_MAX),
+    "priority": lambda value: whole(value, "priority", -PRIORITY_MAX, PRIORITY_MAX),
+    "delay": lambda value: None if value is None else seconds(value, "delay"),
+    "at": lambda value: None if value is None else instant(value),
+    "max_attempts": lambda value: whole(value, "max_attempts", 1, ATTEMPTS_MAX),
+    "backoff": _check_backoff,
+    "timeout": lambda value: None if value is None else seconds(value, "timeout", least=0.001),
+    "unique_key": _check_key,
+    "unique_until": _check_scope,
+    "tags": _check_tags,
+}
+assert list(_CHECKS) == [field.name for field in fields(Options)]

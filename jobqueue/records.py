@@ -1,0 +1,258 @@
+"""What travels between the layers: rows as read, claims, and how a claim ended."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from jobqueue.states import FINAL, State
+
+
+class NewJob(NamedTuple):
+    """A call ready to be written down; `delay` (seconds) or `at`, or neither: now."""
+
+    task: str
+    queue: str
+    priority: int
+    args: str
+    tags: str | None
+    delay: float | None
+    at: datetime | None
+    max_attempts: int
+    timeout: float | None
+    backoff: str | None
+    unique_key: str | None
+    unique_until: str | None
+
+
+class Inserted(NamedTuple):
+    """The id that a call has in the database; `created` is False where its unique key was held."""
+
+    id: int
+    created: bool
+
+
+class Claim(NamedTuple):
+    """A job in a worker's hands. Every write about it names (id, fence)."""
+
+    id: int
+    fence: int
+    task: str
+    queue: str
+    args: str
+    attempt: int
+    max_attempts: int
+    run_at: datetime
+    started_at: datetime
+    timeout: float | None
+    backoff: str | None
+    snoozes: int
+    crashes: int
+    solo: bool  # may not be held unbegun: max_attempts=1, crashed before, or unique until started
+    once: bool  # at most one start
+
+
+class AttemptError(NamedTuple):
+    """What an attempt died of, made safe to store: no NUL, no lone surrogates, bounded."""
+
+    type: str
+    message: str
+    traceback: str | None
+
+
+class Succeeded(NamedTuple):
+    """A claim that ended well. Times are seconds."""
+
+    claim: Claim
+    result: str | None
+    reason: str | None  # why the result was dropped, if it was
+    duration: float
+    wait: float
+
+
+class Ended(NamedTuple):
+    """A claim that ended in any other way than success."""
+
+    claim: Claim
+    outcome: str  # errored, timed out, snoozed, released, cancelled, refused, unknown task
+    state: State
+    delay: float | None = None  # None: due when it was due
+    refund: bool = False  # the attempt is given back
+    snooze: bool = False  # counts towards the bound on snoozes
+    reason: str | None = None
+    error: AttemptError | None = None
+    duration: float | None = None  # None: the handler was not entered
+    wait: float = 0.0
+    within: bool = False  # finish_within was called: if its transaction committed, that counts
+
+
+Outcome = Succeeded | Ended
+
+
+class Lost(NamedTuple):
+    """A job taken from a worker that is gone."""
+
+    id: int
+    fence: int  # after the move
+    task: str
+    queue: str
+    state: State
+    attempt: int
+    worker: str | None
+    started_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt as read back."""
+
+    attempt: int
+    fence: int
+    worker: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    outcome: str
+    error: AttemptError | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `show --json` prints."""
+        return {
+            "attempt": self.attempt,
+            "fence": self.fence,
+            "worker": self.worker,
+            "started_at": _iso(self.started_at),
+            "finished_at": _iso(self.finished_at),
+            "outcome": self.outcome,
+            "error": self.error._asdict() if self.error else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One row of the jobs table, with the error of its last attempt."""
+
+    id: int
+    task: str
+    queue: str
+    state: State
+    priority: int
+    args: str
+    tags: tuple[str, ...]
+    run_at: datetime
+    attempt: int
+    max_attempts: int
+    crashes: int
+    snoozes: int
+    fence: int
+    worker: str | None
+    timeout: float | None
+    unique_key: str | None
+    unique_until: str | None
+    progress: float | None
+    progress_message: str | None
+    cancel_requested_at: datetime | None
+    reason: str | None
+    result: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: AttemptError | None = None
+    error_at: datetime | None = None
+
+    @property
+    def final(self) -> bool:
+        """True when no worker will touch it again."""
+        return self.state in FINAL
+
+    def to_json(self) -> dict[str, Any]:
+        """The job object of the contract, the same everywhere."""
+        arguments = json.loads(self.args)
+        error = self.error and {
+            "type": self.error.type,
+            "message": self.error.message,
+            "at": _iso(self.error_at),
+        }
+        progress = None
+        if self.progress is not None or self.progress_message is not None:
+            progress = {"fraction": self.progress, "message": self.progress_message}
+        return {
+            "id": self.id,
+            "task": self.task,
+            "queue": self.queue,
+            "state": self.state.value,
+            "priority": self.priority,
+            "args": arguments["args"],
+            "kwargs": arguments["kwargs"],
+            "tags": list(self.tags),
+            "attempt": self.attempt,
+            "max_attempts": self.max_attempts,
+            "run_at": _iso(self.run_at),
+            "created_at": _iso(self.created_at),
+            "started_at": _iso(self.started_at),
+            "finished_at": _iso(self.finished_at),
+            "worker": self.worker,
+            "unique_key": self.unique_key,
+            "fence": self.fence,
+            "timeout": self.timeout,
+            "progress": progress,
+            "result": None if self.result is None else json.loads(self.result),
+            "error": error,
+            "reason": self.reason,
+            "cancel_requested_at": _iso(self.cancel_requested_at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a worker says of itself when it takes a lease. `lease` is seconds."""
+
+    name: str
+    host: str
+    pid: int
+    boot_id: str | None
+    pid_namespace: str | None
+    process_started: float | None
+    doorbell: str | None
+    queues: tuple[str, ...] | None
+    tasks: tuple[str, ...]
+    concurrency: int
+    lease: float
+
+
+class Lease(NamedTuple):
+    """A worker's row as the reaper sees it."""
+
+    id: int
+    name: str
+    host: str
+    pid: int
+    boot_id: str | None
+    pid_namespace: str | None
+    process_started: float | None
+    lease: float
+    beat: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a bulk verb or a list is about; None matches all."""
+
+    state: State | None = None
+    task: str | None = None
+    queue: str | None = None
+    tag: str | None = None
+    since: datetime | None = None
+    ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A job that a verb did not change, and why."""
+
+    id: int
+    state: State | None  # None: there is no such job
+    reason: str
+
+
+def _iso(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.astimezone(UTC).isoformat()

@@ -1,0 +1,274 @@
+"""The first tables: jobs, attempts, workers, queues, counters, meta; and the monitoring views.
+
+Revision ID: 0001
+Revises:
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+SQLITE_NOW = "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
+LIVE = "state IN ('scheduled', 'available', 'running')"
+
+
+def upgrade() -> None:
+    _create_jobs()
+    _create_attempts()
+    _create_workers()
+    _create_switches()
+    _create_counters()
+    _create_indexes()
+    _create_views()
+
+
+def _on_sqlite() -> bool:
+    return op.get_context().dialect.name == "sqlite"
+
+
+def _instant(name: str, *, now: bool = False, nullable: bool = True) -> sa.Column[Any]:
+    default = sa.text(SQLITE_NOW if _on_sqlite() else "clock_timestamp()") if now else None
+    type_ = sa.Text() if _on_sqlite() else sa.DateTime(timezone=True)
+    return sa.Column(name, type_, nullable=nullable and not now, server_default=default)
+
+
+def _id() -> sa.Column[Any]:
+    return sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True)
+
+
+def _count(name: str, type_: type[Any] = sa.BigInteger, default: str = "0") -> sa.Column[Any]:
+    return sa.Column(name, type_, nullable=False, server_default=default)
+
+
+def _text(name: str, default: str | None = None, *, nullable: bool = True) -> sa.Column[Any]:
+    return sa.Column(name, sa.Text, nullable=nullable and default is None, server_default=default)
+
+
+def _create_jobs() -> None:
+    op.create_table(
+        "jobqueue_jobs",
+        _id(),
+        _text("task", nullable=False),
+        _text("queue", "default"),
+        _text("state", "available"),
+        _count("priority", sa.Integer),
+        _text("args", '{"args":[],"kwargs":{}}'),
+        _text("tags"),
+        _instant("run_at", now=True),
+        _count("attempt", sa.Integer),
+        _count("max_attempts", sa.Integer, "10"),
+        sa.Column("budget", sa.Integer),
+        _count("crashes", sa.Integer),
+        _count("snoozes", sa.Integer),
+        _count("fence"),
+        sa.Column("worker_id", sa.BigInteger),
+        _text("worker"),
+        sa.Column("timeout", sa.Double),
+        _text("backoff"),
+        _text("unique_key"),
+        _text("unique_until"),
+        sa.Column("progress", sa.Double),
+        _text("progress_message"),
+        _instant("cancel_requested_at"),
+        _text("reason"),
+        _text("result"),
+        _instant("created_at", now=True),
+        _instant("started_at"),
+        _instant("finished_at"),
+        sqlite_autoincrement=True,
+    )
+
+
+def _create_attempts() -> None:
+    op.create_table(
+        "jobqueue_attempts",
+        sa.Column("job_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("fence", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        _text("worker"),
+        _instant("started_at"),
+        _instant("finished_at", nullable=False),
+        _text("outcome", nullable=False),
+        _text("error_type"),
+        _text("error_message"),
+        _text("traceback"),
+    )
+
+
+def _create_workers() -> None:
+    op.create_table(
+        "jobqueue_workers",
+        _id(),
+        _text("name", nullable=False),
+        _text("host", nullable=False),
+        sa.Column("pid", sa.Integer, nullable=False),
+        _text("boot_id"),
+        _text("pid_namespace"),
+        sa.Column("process_started", sa.Double),
+        _text("doorbell"),
+        _text("queues"),
+        _text("tasks", nullable=False),
+        sa.Column("concurrency", sa.Integer, nullable=False),
+        sa.Column("lease", sa.Double, nullable=False),
+        _count("beat"),
+        _count("running", sa.Integer),
+        _count("processed"),
+        _count("errored"),
+        _instant("started_at", now=True),
+        _instant("heartbeat_at", now=True),
+        sqlite_autoincrement=True,
+    )
+
+
+def _create_switches() -> None:
+    op.create_table(
+        "jobqueue_queues", sa.Column("name", sa.Text, primary_key=True), _instant("paused_at")
+    )
+    meta = op.create_table(
+        "jobqueue_meta",
+        sa.Column("key", sa.Text, primary_key=True),
+        _text("value", nullable=False),
+    )
+    # Drawn by the database: printed SQL, run in two databases, must not give both the same id.
+    drawn = "hex(randomblob(16))" if _on_sqlite() else "replace(gen_random_uuid()::text, '-', '')"
+    op.execute(meta.insert().values(key="instance", value=sa.text(f"lower({drawn})")))
+
+
+def _create_counters() -> None:
+    op.create_table(
+        "jobqueue_counters",
+        _id(),
+        _instant("minute", nullable=False),
+        _text("queue", nullable=False),
+        _text("task", nullable=False),
+        _count("succeeded"),
+        _count("failed"),
+        _count("cancelled"),
+        _count("errored_attempts"),
+        _count("runs"),
+        _count("duration", sa.Double),
+        _count("duration_max", sa.Double),
+        _count("wait", sa.Double),
+        _count("wait_max", sa.Double),
+        _count("fold", sa.SmallInteger),
+    )
+    op.create_index("jobqueue_counters_minute", "jobqueue_counters", ["fold", "minute"])
+
+
+def _create_indexes() -> None:
+    partial = {
+        "jobqueue_jobs_claim": (["queue", "priority", "run_at", "id"], "state = 'available'"),
+        "jobqueue_jobs_due": (["run_at", "queue"], "state = 'scheduled'"),
+        "jobqueue_jobs_held": (["worker_id"], "worker_id IS NOT NULL"),
+        "jobqueue_jobs_final": (
+            ["state", "finished_at"],
+            "state IN ('succeeded', 'failed', 'cancelled')",
+        ),
+        "jobqueue_jobs_unique": (
+            ["unique_key"],
+            (
+                "unique_key IS NOT NULL AND (unique_until = 'deleted'"
+                f" OR unique_until = 'finished' AND {LIVE} OR unique_until = 'started'"
+                " AND fence = 0 AND state IN ('scheduled', 'available'))"
+            ),
+        ),
+    }
+    for name, (columns, predicate) in partial.items():
+        where = sa.text(predicate)
+        op.create_index(
+            name,
+            "jobqueue_jobs",
+            columns,
+            unique=name.endswith("_unique"),
+            postgresql_where=where,
+            sqlite_where=where,
+        )
+
+
+def _create_views() -> None:
+    """Each view is one text for both databases, but for the few spellings named here."""
+    if _on_sqlite():
+        spellings = {
+            "oldest_age": "max((julianday('now') - julianday(min(run_at))) * 86400.0, 0.0)",
+            "heartbeat_age": "max((julianday('now') - julianday(heartbeat_at)) * 86400.0, 0.0)",
+            "no_age": "NULL",
+        }
+    else:  # statement_timestamp() is stable: the planner may push a WHERE into the view past it.
+        seconds = "CAST(extract(epoch FROM statement_timestamp() - {}) AS double precision)"
+        age = f"greatest({seconds}, 0)"
+        spellings = {
+            "oldest_age": age.format("min(run_at)"),
+            "heartbeat_age": age.format("heartbeat_at"),
+            "no_age": "CAST(NULL AS double precision)",
+        }
+    for name, query in VIEWS.items():
+        op.execute(f"CREATE VIEW {name} AS{query.format(**spellings).rstrip()}")
+
+
+# Each live state is counted in its own partial index, of which all columns but that of the few
+# running jobs are read; final jobs are not read at all: what became of them is in the counters.
+VIEWS = {
+    "jobqueue_queue_stats": """
+SELECT queue,
+  CAST(sum(scheduled) AS bigint) AS scheduled,
+  CAST(sum(available) AS bigint) AS available,
+  CAST(sum(running) AS bigint) AS running,
+  CAST(sum(succeeded) AS bigint) AS succeeded,
+  CAST(sum(failed) AS bigint) AS failed,
+  CAST(sum(cancelled) AS bigint) AS cancelled,
+  max(paused) = 1 AS paused,
+  max(oldest) AS oldest_available_seconds
+FROM (
+  SELECT queue, count(*) AS scheduled, 0 AS available, 0 AS running,
+    0 AS succeeded, 0 AS failed, 0 AS cancelled, 0 AS paused, {no_age} AS oldest
+  FROM jobqueue_jobs WHERE state = 'scheduled' GROUP BY queue
+  UNION ALL
+  SELECT queue, 0, count(*), 0, 0, 0, 0, 0, {oldest_age}
+  FROM jobqueue_jobs WHERE state = 'available' GROUP BY queue
+  UNION ALL
+  SELECT queue, 0, 0, count(*), 0, 0, 0, 0, {no_age}
+  FROM jobqueue_jobs WHERE state = 'running' AND worker_id IS NOT NULL GROUP BY queue
+  UNION ALL
+  SELECT queue, 0, 0, 0, sum(succeeded), sum(failed), sum(cancelled), 0, {no_age}
+  FROM jobqueue_counters GROUP BY queue
+  UNION ALL
+  SELECT name, 0, 0, 0, 0, 0, 0, CASE WHEN paused_at IS NULL THEN 0 ELSE 1 END, {no_age}
+  FROM jobqueue_queues
+) AS parts
+GROUP BY queue
+""",
+    "jobqueue_task_stats": """
+SELECT task,
+  CAST(sum(succeeded) AS bigint) AS succeeded,
+  CAST(sum(failed) AS bigint) AS failed,
+  CAST(sum(cancelled) AS bigint) AS cancelled,
+  CAST(sum(errored_attempts) AS bigint) AS errored_attempts,
+  sum(duration) / nullif(sum(runs), 0) AS avg_duration,
+  max(CASE WHEN runs > 0 THEN duration_max END) AS max_duration,
+  sum(wait) / nullif(sum(runs), 0) AS avg_wait,
+  max(CASE WHEN runs > 0 THEN wait_max END) AS max_wait
+FROM jobqueue_counters
+GROUP BY task
+""",
+    "jobqueue_worker_stats": """
+SELECT name AS worker, host, pid, queues, concurrency, running, processed, errored,
+  {heartbeat_age} AS heartbeat_age_seconds,
+  started_at, lease
+FROM jobqueue_workers
+""",
+    "jobqueue_throughput": """
+SELECT minute, queue, task,
+  CAST(sum(succeeded) AS bigint) AS succeeded,
+  CAST(sum(failed) AS bigint) AS failed,
+  CAST(sum(cancelled) AS bigint) AS cancelled,
+  CAST(sum(errored_attempts) AS bigint) AS errored_attempts,
+  sum(duration) / nullif(sum(runs), 0) AS avg_duration
+FROM jobqueue_counters
+WHERE fold IN (0, 1)
+GROUP BY minute, queue, task
+""",
+}
