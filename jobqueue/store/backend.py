@@ -1,0 +1,54 @@
+"""The seam between the databases: what each must say for itself, and nothing more."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from sqlalchemy import URL, Connection, Engine, FromClause, Insert, Table
+from sqlalchemy.types import TypeEngine
+
+from jobqueue.store.bell import Listener, Ringer
+
+Columns = Mapping[str, TypeEngine[Any]]
+
+
+class Backend(Protocol):
+    """One database's ways."""
+
+    name: str
+    batch_max: int
+    """Rows per claim and per completion."""
+    one_writer: bool
+    """True where a completion and the next claim had better share one transaction."""
+
+    def engine(self, url: URL, connections: int) -> Engine:
+        """Make an engine with our settings and at most so many connections; does not connect."""
+        ...
+
+    def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """One write transaction, in its turn; commits at the end, rolls back on an error."""
+        ...
+
+    def rows(self, columns: Columns) -> FromClause:
+        """A table that one execution's `pack()` fills, with a column `place` that counts its rows."""
+        ...
+
+    def pack(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """The parameters that fill `rows(columns)`."""
+        ...
+
+    def insert(self, table: Table) -> Insert:
+        """An INSERT that leaves out the rows whose unique key is held."""
+        ...
+
+    def ringer(self, url: URL, statements: Any) -> Ringer:
+        """How to wake this database's workers."""
+        ...
+
+    def listener(self, url: URL) -> Listener:
+        """How a worker is woken."""
+        ...
+
+    def is_transient(self, error: BaseException) -> bool:
+        """True when the same transaction may well succeed if it is tried again."""
+        ...

@@ -1,0 +1,97 @@
+"""Telling sleeping workers that there is work. A hint: polling finds the job anyway, a little later."""
+
+import atexit
+import logging
+import threading
+import weakref
+from typing import Protocol
+
+log = logging.getLogger("jobqueue.store")
+
+PAUSE = 0.005  # seconds between two rings
+
+
+class Listener(Protocol):
+    """A worker's ear. Used by one thread."""
+
+    address: str | None
+    """Where an enqueue on this host may ring, if that needs an address."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds; True when something may have changed."""
+        ...
+
+    def wake(self) -> None:
+        """End a `wait()` early; may be called from any thread."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening."""
+        ...
+
+
+class Ringer(Protocol):
+    """How one database's workers are told."""
+
+    def ring(self) -> None:
+        """Tell them once."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what ringing needs."""
+        ...
+
+
+class Bell:
+    """Rings after a commit, at most once per `PAUSE`, never for the caller's time.
+
+    NOTIFY inside the enqueueing transaction was measured to halve concurrent enqueues: it takes a
+    lock over the whole server through the commit. So it goes out afterwards, from a thread.
+    """
+
+    def __init__(self, ringer: Ringer) -> None:
+        self._ringer = ringer
+        self._wanted = threading.Event()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._start = threading.Lock()
+
+    def ring(self) -> None:
+        """Ask for a ring; returns at once. Many requests become one."""
+        self._wanted.set()
+        if self._thread is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        with self._start:
+            if self._thread is not None or self._closed.is_set():
+                return
+            self._thread = threading.Thread(target=self._run, name="jobqueue-bell", daemon=True)
+            self._thread.start()
+            reference = weakref.ref(self)
+            atexit.register(lambda: (bell := reference()) and bell.close())
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            try:
+                self._ringer.ring()
+            except Exception as error:  # noqa: BLE001 - a hint that is lost costs one poll interval.
+                log.debug("could not wake the workers: %s", error)
+            if self._closed.wait(PAUSE) and not self._wanted.is_set():
+                return
+
+    def close(self) -> None:
+        """Send what is still to be sent, and stop."""
+        self._closed.set()
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join(2.0)
+        self._ringer.close()
+
+    def forget_thread(self) -> None:
+        """After a fork: the thread stayed with the parent."""
+        self._thread = None
+        self._start = threading.Lock()
+        self._wanted = threading.Event()

@@ -1,0 +1,171 @@
+"""Claims: how a worker takes jobs and writes down how they ended. Every write names (id, fence)."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from jobqueue.records import Claim, Ended, Outcome, Succeeded
+from jobqueue.states import FINAL, State
+from jobqueue.store.counts import Tally
+from jobqueue.store.statements import END, PAIRS, PROGRESS, SUCCESS
+from jobqueue.store.store import Store
+
+START: tuple[datetime, int] = (datetime(1, 1, 1, tzinfo=UTC), 0)
+"""The cursor before every job."""
+
+PRIORITY_BEFORE_ALL = -(2**31)
+_RAN_OUT = ("errored", "timed out", "refused")
+
+
+class Holder(NamedTuple):
+    """The worker in whose name jobs are claimed."""
+
+    id: int
+    name: str
+
+
+class Pair(NamedTuple):
+    """A queue and a priority: jobs of one pair are claimed by one statement."""
+
+    queue: str
+    priority: int
+
+
+class Claims:
+    """The verbs of the hot line; each runs in the caller's transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._statements = store.statements
+
+    def next_pair(self, connection: Connection, after: Pair) -> Pair | None:
+        """The first pair after the given one that has an available job, or None."""
+        row = connection.execute(self._statements.next_pair, {"in_queue": after.queue, "in_priority": after.priority}).one_or_none()
+        return None if row is None else Pair(*row)
+
+    def claim(
+        self,
+        connection: Connection,
+        holder: Holder,
+        pair: Pair,
+        cursor: tuple[datetime, int],
+        *,
+        limit: int,
+        free: int,
+    ) -> list[Claim]:
+        """Claim up to `limit` jobs of a pair after the cursor, in order of (run_at, id).
+
+        `free` is how many of them could begin at once. Hand them out after the commit only: the
+        outcome of a fast handler would otherwise name a fence that is not there yet.
+        """
+        rows = connection.execute(
+            self._statements.claim,
+            {
+                "in_worker": holder.id,
+                "in_worker_name": holder.name,
+                "in_queue": pair.queue,
+                "in_priority": pair.priority,
+                "in_cursor_run_at": cursor[0],
+                "in_cursor_id": cursor[1],
+                "in_limit": limit,
+                "in_free": free,
+            },
+        )
+        claims = [Claim._make(row) for row in rows]
+        claims.sort(key=lambda claim: (claim.run_at, claim.id))
+        return claims
+
+    def finish(
+        self, connection: Connection, worker: str, outcomes: Sequence[Outcome]
+    ) -> dict[int, State]:
+        """Write the named worker's outcomes; returns the new state of each job whose claim held.
+
+        A job that is missing from the answer is no longer this worker's: its fence did not match.
+        """
+        states: dict[int, State] = {}
+        well = [outcome for outcome in outcomes if isinstance(outcome, Succeeded)]
+        otherwise = [outcome for outcome in outcomes if isinstance(outcome, Ended)]
+        if well:
+            rows = [(o.claim.id, o.claim.fence, o.result, o.reason) for o in well]
+            parameters = self._store.backend.pack(SUCCESS, rows)
+            for id_, state in connection.execute(self._statements.succeed, parameters):
+                states[id_] = State(state)
+        if otherwise:
+            ends = [
+                (o.claim.id, o.claim.fence, o.state, o.delay, int(o.refund), int(o.snooze), o.reason)
+                for o in otherwise
+            ]
+            parameters = self._store.backend.pack(END, ends)
+            for id_, state in connection.execute(self._statements.end, parameters):
+                states[id_] = State(state)
+        self._count(connection, outcomes, states)
+        self._record(connection, worker, otherwise, states)
+        if len(states) < len(outcomes):
+            self._settle(connection, outcomes, states)
+        return states
+
+    def _settle(
+        self, connection: Connection, outcomes: Sequence[Outcome], states: dict[int, State]
+    ) -> None:
+        """Accept what an earlier commit, whose answer was lost, has written already."""
+        open_ = {outcome.claim.id: outcome for outcome in outcomes if outcome.claim.id not in states}
+        pairs = [(id_, outcome.claim.fence) for id_, outcome in open_.items()]
+        parameters = self._store.backend.pack(PAIRS, pairs)
+        for id_, state, _ in connection.execute(self._statements.settled, parameters):
+            outcome = open_[id_]
+            own = State.SUCCEEDED if isinstance(outcome, Succeeded) else outcome.state
+            within = isinstance(outcome, Ended) and outcome.within and state == State.SUCCEEDED
+            if (state in FINAL and state == own) or within:
+                states[id_] = State(state)
+
+    def _count(
+        self, connection: Connection, outcomes: Sequence[Outcome], states: dict[int, State]
+    ) -> None:
+        tally = Tally()
+        for outcome in outcomes:
+            claim = outcome.claim
+            state = states.get(claim.id)
+            if state is None:
+                continue
+            if state in FINAL:
+                tally.ended(claim.queue, claim.task, state)
+            if isinstance(outcome, Ended) and outcome.outcome in _RAN_OUT:
+                tally.errored(claim.queue, claim.task)
+            if outcome.duration is not None:
+                tally.ran(claim.queue, claim.task, outcome.duration, outcome.wait)
+        tally.write(connection, self._statements)
+
+    def _record(
+        self,
+        connection: Connection,
+        worker: str,
+        outcomes: Sequence[Ended],
+        states: dict[int, State],
+    ) -> None:
+        rows = [
+            {
+                "job_id": outcome.claim.id,
+                "fence": outcome.claim.fence,
+                "attempt": outcome.claim.attempt,
+                "worker": worker,
+                "started_at": outcome.claim.started_at,
+                "outcome": outcome.outcome,
+                "error_type": outcome.error and outcome.error.type,
+                "error_message": outcome.error and outcome.error.message,
+                "traceback": outcome.error and outcome.error.traceback,
+            }
+            for outcome in outcomes
+            # Giving back what has not begun is no attempt, nor is waiting for a task to be known.
+            if outcome.claim.id in states
+            and (outcome.duration is not None or outcome.error is not None)
+        ]
+        if rows:
+            connection.execute(self._statements.record_attempts, rows)
+
+    def report(self, rows: Sequence[tuple[int, int, float | None, str | None]]) -> None:
+        """Write the progress of running jobs: (id, fence, fraction, message) each."""
+        parameters = self._store.backend.pack(PROGRESS, rows)
+        with self._store.write() as connection:
+            connection.execute(self._statements.report, parameters)

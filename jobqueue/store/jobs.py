@@ -1,0 +1,381 @@
+"""Jobs as their users know them: written down, looked up, cancelled, run again, deleted."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, delete, null, select, update
+from sqlalchemy import func as sql_func
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql.util import ClauseAdapter
+
+from jobqueue.clock import now
+from jobqueue.records import (
+    AttemptError,
+    AttemptRecord,
+    Inserted,
+    JobFilter,
+    JobRecord,
+    NewJob,
+    Refusal,
+)
+from jobqueue.schema import attempts, jobs
+from jobqueue.states import FINAL, State
+from jobqueue.store.counts import Tally
+from jobqueue.store.statements import HOLDS_KEY, NEW, in_state, may
+from jobqueue.store.store import Store
+
+log = logging.getLogger("jobqueue.store")
+
+BATCH = 5000
+"""Rows per INSERT."""
+
+BULK = 1000
+"""Rows per transaction of a bulk verb."""
+
+_ROUNDS = 20
+_COLUMNS = [column for column in jobs.c if column.name not in ("backoff", "budget", "worker_id")]
+
+_OTHER = jobs.alias("other")
+_KEY_HELD_BY_OTHER = (
+    select(_OTHER.c.id)
+    .where(
+        _OTHER.c.unique_key == jobs.c.unique_key,
+        _OTHER.c.id != jobs.c.id,
+        jobs.c.unique_until == "finished",
+        ClauseAdapter(_OTHER).traverse(HOLDS_KEY),
+    )
+    .exists()
+)
+
+_WAS_FINAL = in_state(*FINAL)
+_BUDGET = sql_func.coalesce(jobs.c.budget, jobs.c.max_attempts)
+_RERUN: dict[str, Any] = {
+    "state": State.AVAILABLE.value,
+    "run_at": now(),
+    "reason": None,
+    "finished_at": None,
+    "started_at": None,
+    "worker": None,
+    "result": None,
+    "progress": None,
+    "progress_message": None,
+    "cancel_requested_at": None,
+    "snoozes": 0,
+    "crashes": case((_WAS_FINAL, 0), else_=jobs.c.crashes),
+    "fence": case((_WAS_FINAL, jobs.c.fence + 1), else_=jobs.c.fence),
+    "budget": case((_WAS_FINAL, _BUDGET), else_=jobs.c.budget),
+    "max_attempts": case((_WAS_FINAL, jobs.c.attempt + _BUDGET), else_=jobs.c.max_attempts),
+}
+
+
+class _Held(NamedTuple):
+    """The call that holds a unique key."""
+
+    id: int
+    task: str
+    args: str
+
+
+class Jobs:
+    """The jobs table, for clients and operators."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def insert(
+        self, new: Sequence[NewJob], connection: Connection | None = None
+    ) -> list[Inserted]:
+        """Write calls down, in order; one transaction, the caller's if one is given.
+
+        A call whose unique key is held gets the holder's id and `created=False`.
+        """
+        if connection is not None:
+            return self._insert(connection, new)
+        return self._store.transact(lambda own: self._insert(own, new))
+
+    def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
+        inserted: list[Inserted] = []
+        for start in range(0, len(new), BATCH):
+            inserted += self._insert_batch(connection, new[start : start + BATCH])
+        return inserted
+
+    def _insert_batch(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
+        parameters = self._store.backend.pack(NEW, new)
+        rows = connection.execute(self._store.statements.insert, parameters).all()
+        # Ids grow in the order of the rows; a row with a key is told by its key, since it may be
+        # missing, or stand for several calls.
+        plain = iter(sorted(row.id for row in rows if row.unique_key is None))
+        keyed = {row.unique_key: row.id for row in rows if row.unique_key is not None}
+        missing = {job.unique_key for job in new if job.unique_key} - keyed.keys()
+        held = self._holders(connection, new, missing, keyed) if missing else {}
+        result = []
+        for job in new:
+            key = job.unique_key
+            if key is None:
+                result.append(Inserted(next(plain), True))
+            elif key in held:
+                result.append(Inserted(held[key].id, False))
+                _warn_of_another_call(held[key], job)
+            else:
+                held[key] = _Held(keyed[key], job.task, job.args)
+                result.append(Inserted(keyed[key], True))
+        return result
+
+    def _holders(
+        self,
+        connection: Connection,
+        new: Sequence[NewJob],
+        missing: set[str],
+        keyed: dict[str, int],
+    ) -> "dict[str, _Held]":
+        """Find who holds the keys; insert after all, into `keyed`, where the holder has ended."""
+        held: dict[str, _Held] = {}
+        wanted = {job.unique_key: job for job in reversed(new) if job.unique_key in missing}
+        for _ in range(_ROUNDS):
+            keys = sorted(missing - held.keys() - keyed.keys())
+            if not keys:
+                break
+            rows = connection.execute(self._store.statements.holders, {"in_keys": keys})
+            held |= {row.unique_key: _Held(row.id, row.task, row.args) for row in rows}
+            again = [wanted[key] for key in keys if key not in held]
+            if again:
+                parameters = self._store.backend.pack(NEW, again)
+                for row in connection.execute(self._store.statements.insert, parameters):
+                    keyed[row.unique_key] = row.id
+        if left := missing - held.keys() - keyed.keys():
+            raise RuntimeError(f"unique keys kept changing hands: {sorted(left)}")
+        return held
+
+    def get(self, id_: int) -> JobRecord | None:
+        """One job with the error of its last attempt, or None."""
+        return next(iter(self.find(JobFilter(ids=(id_,)))), None)
+
+    def find(self, wanted: JobFilter, limit: int | None = None) -> Iterator[JobRecord]:
+        """Jobs, newest first, read in pages so that no snapshot is held for long."""
+        below: int | None = None
+        remaining = limit
+        while remaining is None or remaining > 0:
+            size = BATCH if remaining is None else min(BATCH, remaining)
+            statement = select(*_COLUMNS).where(_matches(wanted)).order_by(jobs.c.id.desc())
+            if below is not None:
+                statement = statement.where(jobs.c.id < below)
+            with self._store.read() as connection:
+                rows = connection.execute(statement.limit(size)).all()
+                errors = self._last_errors(connection, [row.id for row in rows if row.attempt])
+            yield from (_record(row, errors.get(row.id)) for row in rows)
+            if len(rows) < size:
+                return
+            below = rows[-1].id
+            remaining = None if remaining is None else remaining - size
+
+    def _last_errors(self, connection: Connection, ids: list[int]) -> dict[int, Row[Any]]:
+        errors: dict[int, Row[Any]] = {}
+        for start in range(0, len(ids), 500):
+            rows = connection.execute(
+                select(attempts)
+                .where(
+                    attempts.c.job_id.in_(ids[start : start + 500]),
+                    attempts.c.error_type.is_not(None),
+                )
+                .order_by(attempts.c.fence)
+            )
+            errors |= {row.job_id: row for row in rows}
+        return errors
+
+    def states(self, ids: Sequence[int]) -> dict[int, State]:
+        """The state of each job that is there; for waiting on many at once."""
+        found: dict[int, State] = {}
+        with self._store.read() as connection:
+            for start in range(0, len(ids), 500):
+                rows = connection.execute(
+                    select(jobs.c.id, jobs.c.state).where(jobs.c.id.in_(ids[start : start + 500]))
+                )
+                found |= {row.id: State(row.state) for row in rows}
+        return found
+
+    def attempts(self, job: JobRecord) -> list[AttemptRecord]:
+        """Every attempt in order: those that were recorded, and the one that succeeded or runs."""
+        with self._store.read() as connection:
+            rows = connection.execute(
+                select(attempts).where(attempts.c.job_id == job.id).order_by(attempts.c.fence)
+            ).all()
+        found = [_attempt(row) for row in rows]
+        if job.state in (State.RUNNING, State.SUCCEEDED):
+            outcome = "succeeded" if job.state is State.SUCCEEDED else "running"
+            fence = job.fence - (job.state is State.SUCCEEDED)
+            found.append(
+                AttemptRecord(
+                    job.attempt, fence, job.worker, job.started_at, job.finished_at, outcome, None
+                )
+            )
+        return found
+
+    def cancel(self, wanted: JobFilter) -> tuple[list[int], list[Refusal]]:
+        """Cancel what waits, ask what runs to stop; returns ids done, and refusals of named ids."""
+        waiting = in_state(State.SCHEDULED, State.AVAILABLE)
+
+        def cancel(connection: Connection, ids: list[int]) -> list[int]:
+            rows = connection.execute(
+                update(jobs)
+                .where(jobs.c.id.in_(ids), may("cancel"))
+                .values(
+                    state=case((waiting, State.CANCELLED.value), else_=jobs.c.state),
+                    finished_at=case((waiting, now()), else_=null()),
+                    cancel_requested_at=sql_func.coalesce(jobs.c.cancel_requested_at, now()),
+                )
+                .returning(jobs.c.id, jobs.c.queue, jobs.c.task, jobs.c.state)
+            ).all()
+            tally = Tally()
+            for row in rows:
+                if row.state == State.CANCELLED:
+                    tally.ended(row.queue, row.task, State.CANCELLED)
+            tally.write(connection, self._store.statements)
+            return [row.id for row in rows]
+
+        changed = self._in_batches(and_(_matches(wanted), may("cancel")), cancel)
+        return changed, self._refusals(wanted, changed, already=State.CANCELLED, verb="cancelled")
+
+    def rerun(self, wanted: JobFilter) -> tuple[list[int], list[Refusal]]:
+        """Give final jobs a fresh budget and make scheduled ones due now.
+
+        A job whose unique key another job holds by now stays as it is.
+        """
+        guard = in_state(State.SCHEDULED, *FINAL)
+
+        def rerun(connection: Connection, ids: list[int]) -> list[int]:
+            def change(*more: ColumnElement[bool]) -> list[int]:
+                statement = update(jobs).where(jobs.c.id.in_(ids), guard, *more).values(_RERUN)
+                return list(connection.execute(statement.returning(jobs.c.id)).scalars())
+
+            changed = change(jobs.c.unique_key.is_(None))
+            keyed = select(jobs.c.id).where(jobs.c.id.in_(ids), jobs.c.unique_key.is_not(None))
+            for id_ in connection.execute(keyed).scalars().all():
+                with suppress(IntegrityError), connection.begin_nested():
+                    changed += change(jobs.c.id == id_, ~_KEY_HELD_BY_OTHER)
+            return changed
+
+        changed = self._in_batches(and_(_matches(wanted), guard), rerun)
+        refusals = self._refusals(wanted, changed, already=State.AVAILABLE, verb="retried")
+        return changed, refusals
+
+    def delete(self, wanted: JobFilter) -> tuple[list[int], list[Refusal]]:
+        """Delete jobs that no worker holds, with the record of their attempts."""
+        idle = in_state(*(state for state in State if state is not State.RUNNING))
+
+        def remove(connection: Connection, ids: list[int]) -> list[int]:
+            statement = delete(jobs).where(jobs.c.id.in_(ids), idle).returning(jobs.c.id)
+            gone = list(connection.execute(statement).scalars())
+            connection.execute(delete(attempts).where(attempts.c.job_id.in_(gone)))
+            return gone
+
+        changed = self._in_batches(and_(_matches(wanted), idle), remove)
+        return changed, self._refusals(wanted, changed, already=None, verb="deleted")
+
+    def _in_batches(
+        self,
+        where: ColumnElement[bool],
+        change: Callable[[Connection, list[int]], list[int]],
+    ) -> list[int]:
+        """Apply a bulk verb in short transactions.
+
+        Rows are locked in the order of their ids first, so that two of them cannot deadlock.
+        """
+        changed: list[int] = []
+        last = 0
+
+        def work(connection: Connection) -> tuple[list[int], list[int]]:
+            ids = list(
+                connection.execute(
+                    select(jobs.c.id)
+                    .where(where, jobs.c.id > last)
+                    .order_by(jobs.c.id)
+                    .limit(BULK)
+                    .with_for_update(of=jobs)
+                ).scalars()
+            )
+            return ids, change(connection, ids) if ids else []
+
+        while True:
+            ids, done = self._store.transact(work)
+            changed += done
+            if len(ids) < BULK:
+                return changed
+            last = ids[-1]
+
+    def count(self, wanted: JobFilter) -> int:
+        """How many jobs match."""
+        with self._store.read() as connection:
+            statement = select(sql_func.count()).select_from(jobs).where(_matches(wanted))
+            return int(connection.execute(statement).scalar_one())
+
+    def _refusals(
+        self, wanted: JobFilter, changed: list[int], *, already: State | None, verb: str
+    ) -> list[Refusal]:
+        """Why the ids that were named, and not changed, were not."""
+        refusals = []
+        done = set(changed)
+        left = tuple(id_ for id_ in dict.fromkeys(wanted.ids or ()) if id_ not in done)
+        found = {job.id: job for job in self.find(JobFilter(ids=left))} if left else {}
+        for id_ in left:
+            job = found.get(id_)
+            if job is None:
+                refusals.append(Refusal(id_, None, "there is no such job"))
+            elif job.state is not already:
+                reason = f"it is {job.state} and cannot be {verb}"
+                if verb == "retried" and job.state in FINAL:
+                    reason = f"its unique key {job.unique_key!r} is held by another job"
+                refusals.append(Refusal(id_, job.state, reason))
+        return refusals
+
+
+def _warn_of_another_call(held: _Held, job: NewJob) -> None:
+    if (held.task, held.args) != (job.task, job.args):
+        log.warning(
+            "unique key %r is held by job %d, which is another task or has other "
+            "arguments; no job of %s was made",
+            job.unique_key,
+            held.id,
+            job.task,
+        )
+
+
+def _matches(wanted: JobFilter) -> ColumnElement[bool]:
+    clauses: list[ColumnElement[bool]] = []
+    if wanted.ids is not None:
+        # Literals: a list may be longer than the parameters that a statement can have.
+        ids = bindparam("in_ids", wanted.ids, expanding=True, literal_execute=True)
+        clauses.append(jobs.c.id.in_(ids))
+    if wanted.state is not None:
+        clauses.append(in_state(wanted.state))
+    if wanted.task is not None:
+        clauses.append(jobs.c.task == wanted.task)
+    if wanted.queue is not None:
+        clauses.append(jobs.c.queue == wanted.queue)
+    if wanted.tag is not None:
+        # Not LIKE, which is blind to case on one of the databases.
+        clauses.append(sql_func.replace(jobs.c.tags, f'"{wanted.tag}"', "") != jobs.c.tags)
+    if wanted.since is not None:
+        clauses.append(jobs.c.created_at >= wanted.since)
+    return and_(jobs.c.id > 0, *clauses)
+
+
+def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:
+    values = dict(row._mapping)  # noqa: SLF001 - the public way to a row as a mapping.
+    values["state"] = State(row.state)
+    values["tags"] = tuple(json.loads(row.tags)) if row.tags else ()
+    if error is not None:
+        values["error"] = AttemptError(error.error_type, error.error_message, error.traceback)
+        values["error_at"] = error.finished_at
+    return JobRecord(**values)
+
+
+def _attempt(row: Row[Any]) -> AttemptRecord:
+    error = None
+    if row.error_type is not None:
+        error = AttemptError(row.error_type, row.error_message, row.traceback)
+    return AttemptRecord(
+        row.attempt, row.fence, row.worker, row.started_at, row.finished_at, row.outcome, error
+    )

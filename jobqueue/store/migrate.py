@@ -1,0 +1,113 @@
+"""The schema's history: upgrade, compare and print it. Alembic is imported only where it is used."""
+
+import io
+from contextlib import redirect_stdout
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import URL, Connection, select, table, text
+from sqlalchemy import column as sql_column
+
+from jobqueue.errors import SchemaNewer
+from jobqueue.schema import PREFIX, REVISION, VERSION_TABLE, metadata
+from jobqueue.store.urls import backend_of, parse
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+# Any number: whoever upgrades holds this lock until its transaction ends.
+_UPGRADE_LOCK = 0x6A6F_6271
+
+
+def folder() -> Path:
+    """Where the migrations are: in the installed package, or beside it in a checkout."""
+    packed = Path(str(resources.files("jobqueue"))) / "migrations"
+    return packed if packed.is_dir() else packed.parent.parent / "migrations"
+
+
+def upgrade(url: str | URL) -> tuple[str | None, str]:
+    """Bring the schema to this version, in one transaction; returns (before, after).
+
+    Safe when many processes do it at once. Raises SchemaNewer and touches nothing when a newer
+    jobqueue has been here.
+    """
+    url = parse(url)
+    backend = backend_of(url)
+    engine = backend.engine(url, 1)
+    try:
+        with backend.writing(engine) as connection:
+            if not backend.one_writer:
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK}
+                )
+            before = found(connection)
+            if before != REVISION:
+                if before is not None and before > REVISION:
+                    raise SchemaNewer(
+                        f"the database has schema {before}, this jobqueue only knows {REVISION}: "
+                        "upgrade jobqueue; nothing was changed"
+                    )
+                upgrade_on(connection)
+            return before, REVISION
+    finally:
+        engine.dispose()
+
+
+def upgrade_on(connection: Connection) -> None:
+    """Make the schema as part of a transaction that is under way; ends nothing."""
+    from alembic import command
+
+    with redirect_stdout(io.StringIO()):
+        command.upgrade(_config(connection=connection), "head")
+
+
+def found(connection: Connection) -> str | None:
+    """The revision in the database, or None."""
+    if not connection.dialect.has_table(connection, VERSION_TABLE):
+        return None
+    version = table(VERSION_TABLE, sql_column("version_num"))
+    return connection.execute(select(version.c.version_num)).scalar()
+
+
+def ddl(dialect: str) -> str:
+    """The whole schema as SQL text; needs no connection. `dialect` is sqlite or postgresql."""
+    from alembic import command
+
+    output = io.StringIO()
+    config = _config(dialect=dialect, output=output)
+    command.upgrade(config, "head", sql=True)
+    return output.getvalue()
+
+
+def differences(url: str | URL) -> list[str]:
+    """What in the database differs from this version's tables, a line each; none is right."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    url = parse(url)
+    engine = backend_of(url).engine(url, 1)
+    try:
+        with engine.connect() as connection:
+            context = MigrationContext.configure(
+                connection,
+                opts={
+                    "version_table": VERSION_TABLE,
+                    "include_object": lambda object_, name, type_, *_: (
+                        type_ != "table" or str(name).startswith(PREFIX)
+                    ),
+                    "compare_server_default": False,
+                },
+            )
+            return [str(difference) for difference in compare_metadata(context, metadata)]
+    finally:
+        engine.dispose()
+
+
+def _config(**attributes: Any) -> "Config":
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(folder()).replace("%", "%%"))
+    config.attributes.update(attributes)
+    return config

@@ -1,0 +1,214 @@
+"""What an operator sees: the monitoring views as plain rows, and the switch of a queue."""
+
+import json
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnClause,
+    Double,
+    Integer,
+    Select,
+    Text,
+    column,
+    func,
+    null,
+    select,
+    table,
+    union_all,
+    update,
+)
+
+from jobqueue.clock import INSTANT, after, now, this_minute
+from jobqueue.schema import jobs, queues, workers
+from jobqueue.states import FINAL, WAITING, State
+from jobqueue.store.statements import in_state
+from jobqueue.store.store import Store
+
+Rows = list[dict[str, Any]]
+
+MINUTE = 60.0
+
+
+def _counts(*names: str) -> list[ColumnClause[int]]:
+    return [column(name, BigInteger()) for name in names]
+
+
+def _times(*names: str) -> list[ColumnClause[float]]:
+    return [column(name, Double()) for name in names]
+
+
+queue_stats = table(
+    "jobqueue_queue_stats",
+    column("queue", Text()),
+    *_counts(*State),
+    column("paused", Boolean()),
+    *_times("oldest_available_seconds"),
+)
+
+task_stats = table(
+    "jobqueue_task_stats",
+    column("task", Text()),
+    *_counts(*FINAL, "errored_attempts"),
+    *_times("avg_duration", "max_duration", "avg_wait", "max_wait"),
+)
+
+worker_stats = table(
+    "jobqueue_worker_stats",
+    column("worker", Text()),
+    column("host", Text()),
+    column("pid", Integer()),
+    column("queues", Text()),
+    column("concurrency", Integer()),
+    column("running", Integer()),
+    *_counts("processed", "errored"),
+    *_times("heartbeat_age_seconds"),
+    column("started_at", INSTANT),
+    *_times("lease"),
+)
+
+throughput = table(
+    "jobqueue_throughput",
+    column("minute", INSTANT),
+    column("queue", Text()),
+    column("task", Text()),
+    *_counts(*FINAL, "errored_attempts"),
+    *_times("avg_duration"),
+)
+
+_IS_ALIVE = workers.c.heartbeat_at >= after(-workers.c.lease)
+
+
+class Monitor:
+    """Statistics of a whole database, as of now. May be used from any thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def queues(self) -> Rows:
+        """A row for each queue that has live jobs, counts or a switch, by name."""
+        return self._rows(select(queue_stats).order_by(queue_stats.c.queue))
+
+    def workers(self) -> Rows:
+        """A row for each lease, by name. `queues` is a list of names; None: all."""
+        rows = self._rows(
+            select(worker_stats).order_by(worker_stats.c.worker, worker_stats.c.started_at)
+        )
+        for row in rows:
+            row["queues"] = None if row["queues"] is None else json.loads(row["queues"])
+        return rows
+
+    def tasks(self) -> Rows:
+        """A row for each task that has counts or waiting jobs, by name.
+
+        `waiting` counts its scheduled and available jobs, `known_by` the live workers that know it.
+        """
+        counted = {row["task"]: row for row in self._rows(select(task_stats))}
+        waiting = {row["task"]: row["waiting"] for row in self._rows(_waiting())}
+        known_by = self._known_by()
+        return [
+            counted.get(task, _without_counts(task))
+            | {"waiting": waiting.get(task, 0), "known_by": known_by[task]}
+            for task in sorted(counted.keys() | waiting.keys())
+        ]
+
+    def throughput(self, minutes: int = 60) -> Rows:
+        """What ended in each of the last minutes by queue and task, the present minute included."""
+        statement = (
+            select(throughput)
+            .where(throughput.c.minute > after(-MINUTE * minutes))
+            .order_by(throughput.c.minute, throughput.c.queue, throughput.c.task)
+        )
+        return self._rows(statement)
+
+    def stats(self) -> dict[str, Any]:
+        """All at a glance: queues, tasks, the number of live workers, and jobs ended per second."""
+        with self._store.read() as connection:
+            alive = select(func.count()).select_from(workers).where(_IS_ALIVE)
+            live_workers = int(connection.execute(alive).scalar_one())
+        return {
+            "queues": self.queues(),
+            "tasks": self.tasks(),
+            "workers": live_workers,
+            "throughput_per_second": self._throughput_per_second(),
+        }
+
+    def pause(self, queue: str) -> bool:
+        """Let no job of a queue begin, one that nobody has seen yet included; False: it was so."""
+        with self._store.write() as connection:
+            # Insert first: a row that another makes meanwhile is then there to be updated.
+            new = self._store.backend.insert(queues).values(name=queue, paused_at=now())
+            old = (
+                update(queues)
+                .where(queues.c.name == queue, queues.c.paused_at.is_(None))
+                .values(paused_at=now())
+            )
+            return any(
+                connection.execute(statement.returning(queues.c.name)).first() is not None
+                for statement in (new, old)
+            )
+
+    def resume(self, queue: str) -> bool:
+        """Undo a pause; False: there was none."""
+        statement = (
+            update(queues)
+            .where(queues.c.name == queue, queues.c.paused_at.is_not(None))
+            .values(paused_at=null())
+        )
+        with self._store.write() as connection:
+            return connection.execute(statement.returning(queues.c.name)).first() is not None
+
+    def _rows(self, statement: Select[Any]) -> Rows:
+        with self._store.read() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def _known_by(self) -> Counter[str]:
+        """How many live workers know each task."""
+        names: Counter[str] = Counter()
+        for row in self._rows(select(workers.c.tasks).where(_IS_ALIVE)):
+            names.update(set(json.loads(row["tasks"])))
+        return names
+
+    def _throughput_per_second(self) -> float:
+        """Jobs ended in the last 60 s, per second.
+
+        Counts are by the minute: of the previous one, the part that lies within the 60 s is taken.
+        """
+        ended = sum((throughput.c[state.value] for state in FINAL), start=0)
+        statement = select(
+            now().label("present"),
+            this_minute().label("minute"),
+            _total(ended, throughput.c.minute >= this_minute()).label("current"),
+            _total(ended, throughput.c.minute < this_minute()).label("previous"),
+        ).where(throughput.c.minute > after(-2 * MINUTE))
+        (row,) = self._rows(statement)
+        passed = (row["present"] - row["minute"]).total_seconds()
+        part = max(0.0, 1 - passed / MINUTE)
+        return float(row["current"] + row["previous"] * part) / MINUTE
+
+
+def _total(count: Any, where: Any) -> Any:
+    return func.coalesce(func.sum(count).filter(where), 0)
+
+
+def _waiting() -> Select[Any]:
+    """Waiting jobs by task. Each state by itself, because each has its own partial index."""
+    parts = union_all(
+        *(
+            select(jobs.c.task, func.count().label("part"))
+            .where(in_state(state))
+            .group_by(jobs.c.task)
+            for state in WAITING
+        )
+    ).subquery()
+    waiting = func.sum(parts.c.part, type_=BigInteger()).label("waiting")
+    return select(parts.c.task, waiting).group_by(parts.c.task)
+
+
+def _without_counts(task: str) -> dict[str, Any]:
+    return {
+        name: 0 if isinstance(column_.type, BigInteger) else None
+        for name, column_ in task_stats.c.items()
+    } | {"task": task}

@@ -1,0 +1,152 @@
+"""SQLite's ways: WAL, every commit synced, one writer at a time and each in its turn."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    FromClause,
+    Insert,
+    Table,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    select,
+    type_coerce,
+)
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError
+
+from jobqueue.clock import INSTANT
+from jobqueue.errors import ConfigurationError
+from jobqueue.store.backend import Columns
+from jobqueue.store.kernel_lock import KernelLock
+from jobqueue.store.sqlite_wakeups import DatagramRinger, DoorbellListener
+
+BUSY_TIMEOUT = 10  # seconds
+
+_DIALECT = sqlite.dialect()
+
+# FULL: a commit that was answered survives a loss of power (NORMAL may lose the last ones).
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "journal_size_limit=67108864")
+
+
+class Sqlite:
+    """The backend for a SQLite file, through the standard library's module."""
+
+    name = "sqlite"
+    batch_max = 200  # A transaction is as long as another process waits: 3 to 6 ms.
+    one_writer = True
+
+    def engine(self, url: URL, connections: int) -> Engine:
+        """See `Backend.engine`. A missing file is made with mode 0600."""
+        path = database_path(url)
+        engine = create_engine(
+            url.set(drivername="sqlite", database=str(path)).difference_update_query(["timeout"]),
+            connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=30,
+            hide_parameters=True,
+        )
+        lock = KernelLock(f"{path}-jobqueue-lock")
+        engine = engine.execution_options(jobqueue_lock=lock)
+
+        @event.listens_for(engine, "connect")
+        def _connected(connection: Any, _record: object) -> None:
+            connection.isolation_level = None  # BEGIN is ours: pysqlite's is deferred and late.
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}").close()
+
+        @event.listens_for(engine, "do_connect")
+        def _connecting(*_: object) -> None:
+            _make_file(path)
+
+        @event.listens_for(engine, "begin")
+        def _begun(connection: Connection) -> None:
+            immediate = connection.get_execution_options().get("jobqueue_write", False)
+            # IMMEDIATE: a deferred transaction that reads before it writes fails at once, whatever
+            # the timeout, when another has written meanwhile.
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+        return engine
+
+    @contextmanager
+    def writing(self, engine: Engine) -> Iterator[Connection]:
+        """See `Backend.writing`."""
+        lock: KernelLock = engine.get_execution_options()["jobqueue_lock"]
+        with engine.connect().execution_options(jobqueue_write=True) as connection, lock.held():
+            with connection.begin():
+                yield connection
+
+    def rows(self, columns: Columns) -> FromClause:
+        """See `Backend.rows`: one JSON text for all."""
+        given = func.json_each(bindparam("in_rows")).table_valued("key", "value")
+        return select(
+            given.c.key.label("place"),
+            *(
+                type_coerce(func.json_extract(given.c.value, f"$[{place}]"), type_).label(name)
+                for place, (name, type_) in enumerate(columns.items())
+            ),
+        ).subquery("input")
+
+    def pack(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """See `Backend.pack`."""
+        instants = [place for place, type_ in enumerate(columns.values()) if type_ is INSTANT]
+        if instants:
+            rows = [list(row) for row in rows]
+            for row in rows:
+                for place in instants:
+                    row[place] = INSTANT.process_bind_param(row[place], _DIALECT)
+        return {"in_rows": msgspec.json.encode(rows).decode()}
+
+    def insert(self, table: Table) -> Insert:
+        """See `Backend.insert`."""
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    def ringer(self, url: URL, statements: Any) -> DatagramRinger:
+        """See `Backend.ringer`."""
+        return DatagramRinger(self.engine(url, 1), statements)
+
+    def listener(self, url: URL) -> DoorbellListener:
+        """See `Backend.listener`."""
+        return DoorbellListener(self.engine(url, 1))
+
+    def is_transient(self, error: BaseException) -> bool:
+        """See `Backend.is_transient`: BUSY and LOCKED, with their extended forms."""
+        if not isinstance(error, DBAPIError):
+            return False
+        return str(getattr(error.orig, "sqlite_errorname", "")).startswith(
+            ("SQLITE_BUSY", "SQLITE_LOCKED")
+        )
+
+
+def database_path(url: URL) -> Path:
+    """The real path of the database file; raises ConfigurationError for what cannot be one."""
+    if not url.database or url.database == ":memory:":
+        raise ConfigurationError(
+            "a job queue needs a file: threads and processes share it; use sqlite:///jobqueue.db",
+            field="url",
+        )
+    path = Path(url.database)
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder, not a database file", field="url")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"the folder {path.parent} does not exist", field="url")
+    return path.resolve()
+
+
+def _make_file(path: Path) -> None:
+    """Make an empty database that only its owner reads; never opens one that is there.
+
+    Closing any descriptor of a database file drops this process's SQLite locks on it.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

@@ -1,0 +1,442 @@
+"""Every statement of the data plane, once, in SQLAlchemy Core; `tests/store/sql` shows their SQL.
+
+Hot statements name their states as literals, because SQLite matches a partial index by its text.
+They start with INSERT, UPDATE or DELETE where they may run on a user's own connection, because the
+`sqlite3` module opens a transaction only before those words.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Double,
+    Executable,
+    FromClause,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    null,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
+
+from jobqueue.clock import INSTANT, after, now, this_minute
+from jobqueue.schema import attempts, counters, jobs, meta, queues, workers
+from jobqueue.states import FINAL, MOVES, State
+from jobqueue.store.backend import Backend, Columns
+
+NEW: Columns = {
+    "task": Text(),
+    "queue": Text(),
+    "priority": Integer(),
+    "args": Text(),
+    "tags": Text(),
+    "delay": Double(),
+    "at": INSTANT,
+    "max_attempts": Integer(),
+    "timeout": Double(),
+    "backoff": Text(),
+    "unique_key": Text(),
+    "unique_until": Text(),
+}
+SUCCESS: Columns = {
+    "id": BigInteger(),
+    "fence": BigInteger(),
+    "result": Text(),
+    "reason": Text(),
+}
+END: Columns = {
+    "id": BigInteger(),
+    "fence": BigInteger(),
+    "state": Text(),
+    "delay": Double(),
+    "refund": Integer(),
+    "snooze": Integer(),
+    "reason": Text(),
+}
+PROGRESS: Columns = {
+    "id": BigInteger(),
+    "fence": BigInteger(),
+    "progress": Double(),
+    "message": Text(),
+}
+PAIRS: Columns = {"id": BigInteger(), "fence": BigInteger()}
+
+
+def in_state(*states: State) -> ColumnElement[bool]:
+    """`state IN (…)` with the states as literals."""
+    names = [literal_column(f"'{state.value}'") for state in states]
+    return jobs.c.state == names[0] if len(names) == 1 else jobs.c.state.in_(names)
+
+
+def may(verb: str) -> ColumnElement[bool]:
+    """The state guard of a verb."""
+    return in_state(*MOVES[verb].before)
+
+
+def becomes(verb: str) -> ColumnElement[str]:
+    """The state that a verb leads to."""
+    return literal_column(f"'{MOVES[verb].after.value}'", Text())
+
+
+ONCE = type_coerce(func.coalesce(jobs.c.budget, jobs.c.max_attempts) == 1, Boolean())
+"""True for a job that may begin at most once (per grant of its operator)."""
+
+SOLO = or_(ONCE, jobs.c.crashes > 0, func.coalesce(jobs.c.unique_until, "") == "started")
+"""True for a job that no worker may hold without beginning it at once."""
+
+QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, queues.c.paused_at.is_not(None))
+
+HOLDS_KEY = or_(
+    jobs.c.unique_until == "deleted",
+    and_(jobs.c.unique_until == "finished", in_state(*MOVES["cancel"].before)),
+    and_(
+        jobs.c.unique_until == "started",
+        jobs.c.fence == 0,
+        in_state(State.SCHEDULED, State.AVAILABLE),
+    ),
+)
+"""The predicate of the unique index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """The data plane's statements for one backend."""
+
+    insert: Executable
+    holders: Executable
+    next_pair: Executable
+    claim: Executable
+    succeed: Executable
+    end: Executable
+    settled: Executable
+    count: Executable
+    record_attempts: Executable
+    finish_within: Executable
+    report: Executable
+    cancels: Executable
+    beat: Executable
+    register: Executable
+    deregister: Executable
+    leases: Executable
+    expire: Executable
+    reap: Executable
+    promote: Executable
+    next_due: Executable
+    doorbells: Executable
+    instance: Executable
+
+
+@cache
+def statements(backend: Backend) -> Statements:
+    """Build the statements, once per backend."""
+    return Statements(
+        insert=_insert(backend),
+        holders=select(jobs.c.id, jobs.c.unique_key, jobs.c.task, jobs.c.args).where(
+            jobs.c.unique_key.in_(bindparam("in_keys", expanding=True)), HOLDS_KEY
+        ),
+        next_pair=_next_pair(),
+        claim=_claim(),
+        succeed=_succeed(backend.rows(SUCCESS)),
+        end=_end(backend.rows(END)),
+        settled=_settled(backend.rows(PAIRS)),
+        count=insert(counters).values(minute=this_minute()),
+        record_attempts=_record_attempts(backend),
+        finish_within=_finish_within(),
+        report=_report(backend.rows(PROGRESS)),
+        cancels=select(jobs.c.id, jobs.c.fence).where(
+            jobs.c.worker_id == bindparam("in_worker"), jobs.c.cancel_requested_at.is_not(None)
+        ),
+        beat=_beat(),
+        register=insert(workers).returning(workers.c.id),
+        deregister=delete(workers).where(workers.c.id == bindparam("in_worker")),
+        leases=select(
+            *(
+                workers.c[name]
+                for name in (
+                    "id name host pid boot_id pid_namespace process_started lease beat"
+                ).split()
+            )
+        ),
+        expire=delete(workers)
+        .where(workers.c.id == bindparam("in_worker"), workers.c.beat == bindparam("in_seen"))
+        .returning(workers.c.id),
+        reap=_reap(),
+        promote=_promote(),
+        next_due=select(func.min(jobs.c.run_at)).where(in_state(State.SCHEDULED)),
+        doorbells=select(workers.c.doorbell).where(workers.c.doorbell.is_not(None)),
+        instance=select(meta.c.value).where(meta.c.key == "instance"),
+    )
+
+
+def _insert(backend: Backend) -> Executable:
+    given = backend.rows(NEW)
+    run_at = func.coalesce(
+        type_coerce(given.c.at, INSTANT),
+        case((given.c.delay.is_not(None), after(given.c.delay)), else_=now()),
+    )
+    future = or_(given.c.delay > 0, and_(given.c.at.is_not(None), given.c.at > now()))
+    state = case(
+        (future, literal_column(f"'{State.SCHEDULED.value}'")),
+        else_=literal_column(f"'{State.AVAILABLE.value}'"),
+    )
+    plain = (
+        "task queue priority args tags max_attempts timeout backoff unique_key unique_until".split()
+    )
+    source = (
+        select(*(given.c[name] for name in plain), state, run_at)
+        .where(given.c.place >= 0)  # SQLite cannot tell ON CONFLICT from a join without a WHERE.
+        .order_by(given.c.place)  # Ids are given in this order.
+    )
+    return (
+        backend.insert(jobs)
+        .from_select([*plain, "state", "run_at"], source)
+        .returning(jobs.c.id, jobs.c.unique_key)
+    )
+
+
+def _next_pair() -> Executable:
+    """The first (queue, priority) after a given one that has something to claim."""
+    return (
+        select(jobs.c.queue, jobs.c.priority)
+        .where(
+            may("claim"),
+            tuple_(jobs.c.queue, jobs.c.priority)
+            > tuple_(bindparam("in_queue", type_=Text()), bindparam("in_priority", type_=Integer())),
+        )
+        .order_by(jobs.c.queue, jobs.c.priority)
+        .limit(1)
+    )
+
+
+def _claim() -> Executable:
+    """Claim the first jobs of one (queue, priority) after the cursor, in order.
+
+    Of `limit` candidates, those up to the first solo job are taken; further ones only as far as
+    `free` slots can begin them at once. A CTE and not IN (…), so that it is evaluated once.
+    """
+    cursor = tuple_(bindparam("in_cursor_run_at", type_=INSTANT), bindparam("in_cursor_id"))
+    candidates = (
+        select(jobs.c.id, jobs.c.run_at, case((SOLO, 1), else_=0).label("solo"))
+        .where(
+            may("claim"),
+            jobs.c.queue == bindparam("in_queue", type_=Text()),
+            jobs.c.priority == bindparam("in_priority", type_=Integer()),
+            tuple_(jobs.c.run_at, jobs.c.id) > cursor,
+            ~QUEUE_PAUSED,
+            # Whoever's lease was taken away claims nothing, whatever it believes.
+            exists().where(workers.c.id == bindparam("in_worker")),
+        )
+        .order_by(jobs.c.run_at, jobs.c.id)
+        .limit(bindparam("in_limit", type_=Integer()))
+        .with_for_update(skip_locked=True, of=jobs)  # SQLite has one writer and leaves it out.
+        .cte("candidates")
+    )
+    order = (candidates.c.run_at, candidates.c.id)
+    numbered = select(
+        candidates.c.id,
+        func.row_number().over(order_by=order).label("position"),
+        func.sum(candidates.c.solo).over(order_by=order).label("solos"),
+    ).cte("numbered")
+    return (
+        update(jobs)
+        .where(
+            jobs.c.id == numbered.c.id,
+            or_(numbered.c.position <= bindparam("in_free"), numbered.c.solos == 0),
+        )
+        .values(
+            state=becomes("claim"),
+            attempt=jobs.c.attempt + 1,
+            fence=jobs.c.fence + 1,
+            worker_id=bindparam("in_worker"),
+            worker=bindparam("in_worker_name", type_=Text()),
+            started_at=now(),
+        )
+        .returning(
+            jobs.c.id,
+            jobs.c.fence,
+            jobs.c.task,
+            jobs.c.queue,
+            jobs.c.args,
+            jobs.c.attempt,
+            jobs.c.max_attempts,
+            jobs.c.run_at,
+            jobs.c.started_at,
+            jobs.c.timeout,
+            jobs.c.backoff,
+            jobs.c.snoozes,
+            jobs.c.crashes,
+            type_coerce(SOLO, Boolean()).label("solo"),
+            ONCE.label("once"),
+        )
+    )
+
+
+CANCEL_ASKED = jobs.c.cancel_requested_at.is_not(None)
+
+
+def _succeed(outcomes: FromClause) -> Executable:
+    """(id, fence) is the whole guard: every move out of `running` adds one to the fence."""
+    return (
+        update(jobs)
+        .where(jobs.c.id == outcomes.c.id, jobs.c.fence == outcomes.c.fence)
+        .values(
+            state=case((CANCEL_ASKED, becomes("cancel")), else_=becomes("succeed")),
+            fence=jobs.c.fence + 1,
+            worker_id=None,
+            finished_at=now(),
+            result=case((CANCEL_ASKED, null()), else_=outcomes.c.result),
+            reason=outcomes.c.reason,
+        )
+        .returning(jobs.c.id, jobs.c.state)
+    )
+
+
+def _end(outcomes: FromClause) -> Executable:
+    """End claims in any other way. A wish to cancel turns every outcome into `cancelled`."""
+    state = case((CANCEL_ASKED, becomes("cancel")), else_=outcomes.c.state)
+    final = state.in_([literal_column(f"'{state.value}'") for state in FINAL])
+    return (
+        update(jobs)
+        .where(jobs.c.id == outcomes.c.id, jobs.c.fence == outcomes.c.fence)
+        .values(
+            state=state,
+            fence=jobs.c.fence + 1,
+            worker_id=None,
+            worker=case((final, jobs.c.worker), else_=null()),
+            attempt=jobs.c.attempt - outcomes.c.refund,
+            snoozes=jobs.c.snoozes + outcomes.c.snooze,
+            run_at=case((outcomes.c.delay.is_(None), jobs.c.run_at), else_=after(outcomes.c.delay)),
+            started_at=case((final, jobs.c.started_at), else_=null()),
+            finished_at=case((final, now()), else_=null()),
+            reason=outcomes.c.reason,
+        )
+        .returning(jobs.c.id, jobs.c.state)
+    )
+
+
+def _settled(pairs: FromClause) -> Executable:
+    """How jobs stand whose outcome was offered before, by an attempt whose answer was lost."""
+    return select(jobs.c.id, jobs.c.state, jobs.c.fence).where(
+        jobs.c.id == pairs.c.id, jobs.c.fence == pairs.c.fence + 1
+    )
+
+
+def _record_attempts(backend: Backend) -> Executable:
+    return backend.insert(attempts).values(finished_at=now())
+
+
+def _finish_within() -> Executable:
+    """Success as part of a user's transaction; refused once the job was asked to be cancelled."""
+    return (
+        update(jobs)
+        .where(
+            jobs.c.id == bindparam("in_job", type_=BigInteger()),
+            jobs.c.fence == bindparam("in_claimed", type_=BigInteger()),
+            jobs.c.cancel_requested_at.is_(None),
+        )
+        .values(
+            state=becomes("succeed"),
+            fence=jobs.c.fence + 1,
+            worker_id=None,
+            finished_at=now(),
+            result=bindparam("in_result", type_=Text()),
+            reason=bindparam("in_why", type_=Text()),
+        )
+        .returning(jobs.c.id)
+    )
+
+
+def _report(rows: FromClause) -> Executable:
+    return (
+        update(jobs)
+        .where(jobs.c.id == rows.c.id, jobs.c.fence == rows.c.fence)
+        .values(progress=rows.c.progress, progress_message=rows.c.message)
+    )
+
+
+def _beat() -> Executable:
+    return (
+        update(workers)
+        .where(workers.c.id == bindparam("in_worker"))
+        .values(
+            beat=workers.c.beat + 1,
+            heartbeat_at=now(),
+            running=bindparam("in_running"),
+            processed=bindparam("in_processed"),
+            errored=bindparam("in_errored"),
+            concurrency=bindparam("in_concurrency"),
+        )
+        .returning(workers.c.beat)
+    )
+
+
+def _reap() -> Executable:
+    """Take the jobs of workers whose row is gone. The attempt stays charged; the crash is counted."""
+    orphans = (
+        select(jobs.c.id)
+        .where(
+            jobs.c.worker_id.is_not(None),
+            ~exists().where(workers.c.id == jobs.c.worker_id),
+        )
+        .order_by(jobs.c.id)
+        .limit(bindparam("in_limit", type_=Integer()))
+        .with_for_update(skip_locked=True, of=jobs)
+        .cte("orphans")
+    )
+    spent = jobs.c.attempt >= jobs.c.max_attempts
+    final = or_(CANCEL_ASKED, spent)
+    return (
+        update(jobs)
+        .where(jobs.c.id == orphans.c.id)
+        .values(
+            state=case(
+                (CANCEL_ASKED, becomes("cancel")), (spent, becomes("fail")), else_=becomes("lose")
+            ),
+            fence=jobs.c.fence + 1,
+            crashes=jobs.c.crashes + 1,
+            worker_id=None,
+            finished_at=case((final, now()), else_=null()),
+            reason=literal_column("'worker lost'", Text()),
+        )
+        .returning(
+            jobs.c.id,
+            jobs.c.fence,
+            jobs.c.task,
+            jobs.c.queue,
+            jobs.c.state,
+            jobs.c.attempt,
+            jobs.c.worker,
+            jobs.c.started_at,
+        )
+    )
+
+
+def _promote() -> Executable:
+    due = (
+        select(jobs.c.id)
+        .where(may("promote"), jobs.c.run_at <= now())
+        .order_by(jobs.c.run_at)
+        .limit(bindparam("in_limit", type_=Integer()))
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    return (
+        update(jobs)
+        .where(jobs.c.id == due.c.id)
+        .values(state=becomes("promote"))
+        .returning(jobs.c.queue)
+    )

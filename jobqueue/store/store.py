@@ -1,0 +1,111 @@
+"""The store: an engine with its backend, transactions, and the schema that they need."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from sqlalchemy import URL, Connection, Engine, select, table
+from sqlalchemy import column as sql_column
+from sqlalchemy.exc import DBAPIError
+
+from jobqueue.errors import ConfigurationError, SchemaNewer, SchemaOutdated
+from jobqueue.schema import REVISION, VERSION_TABLE
+from jobqueue.store import migrate
+from jobqueue.store.statements import Statements, statements
+from jobqueue.store.urls import DRIVER_MISSING, backend_of, parse
+
+T = TypeVar("T")
+
+_version = table(VERSION_TABLE, sql_column("version_num"))
+
+
+class Store:
+    """One database as one process sees it. May be used from any thread.
+
+    `connections` bounds how many are open at once; a thread that finds none free waits.
+    """
+
+    def __init__(self, url: str | URL, *, connections: int = 8) -> None:
+        self.url = parse(url)
+        self.backend = backend_of(self.url)
+        self.statements: Statements = statements(self.backend)
+        try:
+            self.engine: Engine = self.backend.engine(self.url, connections)
+        except ModuleNotFoundError:
+            raise ConfigurationError(DRIVER_MISSING, field="url") from None
+        self._checked = False
+        self._checking = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Store({self.url.render_as_string(hide_password=True)})"
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One write transaction."""
+        self.require_schema()
+        with self.backend.writing(self.engine) as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One snapshot for reading."""
+        self.require_schema()
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a write transaction; once more if its connection died or it met a deadlock.
+
+        Only what was lost before the commit was sent is tried again: after it, nobody can tell
+        whether the work was done.
+        """
+        done = False
+        result: T
+        try:
+            with self.write() as connection:
+                result = work(connection)
+                done = True
+        except DBAPIError as error:
+            if done or not self.backend.is_transient(error):
+                raise
+            with self.write() as connection:
+                result = work(connection)
+        return result
+
+    def require_schema(self) -> None:
+        """Check the schema once; make it where a file is a whole database and has none.
+
+        Raises SchemaOutdated or SchemaNewer, with what to do.
+        """
+        if self._checked:
+            return
+        with self._checking:
+            if self._checked:
+                return
+            found = self.revision()
+            if found is None and self.backend.one_writer:
+                migrate.upgrade(self.url)
+                found = self.revision()
+            if found is None or (found != REVISION and found < REVISION):
+                what = "has no jobqueue schema" if found is None else f"has schema {found}"
+                raise SchemaOutdated(
+                    f"the database {what}, this jobqueue needs {REVISION}: run jobqueue db upgrade"
+                )
+            if found != REVISION:
+                raise SchemaNewer(
+                    f"the database has schema {found}, this jobqueue only knows {REVISION}: "
+                    "upgrade jobqueue"
+                )
+            self._checked = True
+
+    def revision(self) -> str | None:
+        """The schema revision found in the database, or None."""
+        with self.engine.connect() as connection:
+            if not self.engine.dialect.has_table(connection, VERSION_TABLE):
+                return None
+            return connection.execute(select(_version.c.version_num)).scalar()
+
+    def close(self) -> None:
+        """Close the idle connections. The store may be used again."""
+        self.engine.dispose()

@@ -1,0 +1,104 @@
+"""A user's own transaction: checked to be on our database, and used without being steered."""
+
+import threading
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy.orm import Session
+
+from jobqueue.errors import ClaimLost, ConfigurationError, JobCancelled
+from jobqueue.records import Claim
+from jobqueue.schema import jobs
+from jobqueue.states import State
+from jobqueue.store import migrate
+from jobqueue.store.counts import Tally
+from jobqueue.store.store import Store
+
+_RINGS = "jobqueue_rings"
+
+
+class UserTransactions:
+    """What we do on connections that are not ours. Never begins, commits or rolls back."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: WeakKeyDictionary[Engine, bool] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def connection(self, transaction: Session | Connection) -> Connection:
+        """The connection of a session on our database; raises ConfigurationError for another one."""
+        connection = (
+            transaction.connection() if isinstance(transaction, Session) else transaction
+        )
+        with self._lock:
+            known = connection.engine in self._known
+        if not known:
+            self._meet(connection)
+            with self._lock:
+                self._known[connection.engine] = True
+        return connection
+
+    def _meet(self, connection: Connection) -> None:
+        """Check, once per engine, that it leads to the database that the workers use.
+
+        A SQLite file without the schema gets it on this very connection: another one would wait
+        for the lock that the caller's transaction may hold.
+        """
+        if connection.dialect.name != self._store.backend.name:
+            raise ConfigurationError(
+                f"the given transaction is on {connection.dialect.name}, the job queue on "
+                f"{self._store.backend.name}: one transaction needs one database"
+            )
+        if migrate.found(connection) is None:
+            if not self._store.backend.one_writer or self._store.revision() is not None:
+                raise ConfigurationError(
+                    f"the given transaction's database has no job queue (it is in {self._store!r})"
+                )
+            migrate.upgrade_on(connection)
+            return
+        statement = self._store.statements.instance
+        theirs = connection.execute(statement).scalar()
+        with self._store.read() as own:
+            ours = own.execute(statement).scalar()
+        if theirs != ours:
+            raise ConfigurationError(
+                f"the given transaction is on another database than the job queue ({self._store!r})"
+            )
+
+    def after_commit(self, transaction: Session | Connection, ring: Callable[[], None]) -> None:
+        """Ring once the session has committed. A bare Connection tells only before: polling serves."""
+        if not isinstance(transaction, Session) or transaction.info.get(_RINGS):
+            return
+        transaction.info[_RINGS] = True
+
+        def committed(session: Session) -> None:
+            session.info.pop(_RINGS, None)
+            ring()
+
+        event.listen(transaction, "after_commit", committed, once=True)
+
+    def finish(
+        self, transaction: Session | Connection, claim: Claim, result: str, *, duration: float
+    ) -> None:
+        """Record success as part of the transaction; see `JobContext.finish_within`."""
+        connection = self.connection(transaction)
+        parameters = {
+            "in_job": claim.id,
+            "in_claimed": claim.fence,
+            "in_result": result,
+            "in_why": None,
+        }
+        done = connection.execute(self._store.statements.finish_within, parameters).one_or_none()
+        if done is None:
+            row = connection.execute(
+                select(jobs.c.fence, jobs.c.cancel_requested_at).where(jobs.c.id == claim.id)
+            ).one_or_none()
+            if row is not None and row.fence == claim.fence:
+                raise JobCancelled(f"job {claim.id} was cancelled: roll back")
+            raise ClaimLost(f"job {claim.id} is no longer this worker's: roll back")
+        tally = Tally()
+        tally.ended(claim.queue, claim.task, State.SUCCEEDED)
+        wait = max(0.0, (claim.started_at - claim.run_at).total_seconds())
+        tally.ran(claim.queue, claim.task, duration, wait)
+        tally.write(connection, self._store.statements)

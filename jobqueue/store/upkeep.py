@@ -1,0 +1,248 @@
+"""Upkeep: leases, lost workers, due jobs, retention. Any worker may do any of it at any time."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
+
+from jobqueue.clock import after, now, this_minute
+from jobqueue.records import Lease, Lost, Registration
+from jobqueue.schema import attempts, counters, jobs
+from jobqueue.states import FINAL, State
+from jobqueue.store.counts import Tally
+from jobqueue.store.statements import QUEUE_PAUSED, in_state
+from jobqueue.store.store import Store
+
+BATCH = 500
+DAY = 86_400.0
+FOLD_DAYS_AFTER = 7 * DAY
+"""Counts keep their minute for so long; then their day has to do."""
+
+_WRITTEN, _MINUTE, _DAY = 0, 1, 2
+
+
+class Upkeep:
+    """What keeps a queue in order; every method is short and safe beside its like."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._statements = store.statements
+
+    def register(self, who: Registration) -> int:
+        """Take a lease; returns the worker's id, which is never used again."""
+        values = {
+            "name": who.name,
+            "host": who.host,
+            "pid": who.pid,
+            "boot_id": who.boot_id,
+            "pid_namespace": who.pid_namespace,
+            "process_started": who.process_started,
+            "doorbell": who.doorbell,
+            "queues": None if who.queues is None else json.dumps(who.queues),
+            "tasks": json.dumps(who.tasks),
+            "concurrency": who.concurrency,
+            "lease": who.lease,
+        }
+        with self._store.write() as connection:
+            return int(connection.execute(self._statements.register, values).scalar_one())
+
+    def beat(
+        self, worker: int, *, running: int, processed: int, errored: int, concurrency: int
+    ) -> bool:
+        """Renew a lease; False when its row is gone, and every claim with it."""
+        values = {
+            "in_worker": worker,
+            "in_running": running,
+            "in_processed": processed,
+            "in_errored": errored,
+            "in_concurrency": concurrency,
+        }
+        with self._store.write() as connection:
+            return connection.execute(self._statements.beat, values).one_or_none() is not None
+
+    def cancels(self, worker: int) -> list[tuple[int, int]]:
+        """(id, fence) of this worker's jobs that someone wants cancelled."""
+        with self._store.read() as connection:
+            rows = connection.execute(self._statements.cancels, {"in_worker": worker})
+            return [(row.id, row.fence) for row in rows]
+
+    def deregister(self, worker: int) -> None:
+        """Give a lease back."""
+        with self._store.write() as connection:
+            connection.execute(self._statements.deregister, {"in_worker": worker})
+
+    def leases(self) -> list[Lease]:
+        """Every lease. In a write transaction: who cannot write may not judge others by silence."""
+        with self._store.write() as connection:
+            return [Lease._make(row) for row in connection.execute(self._statements.leases)]
+
+    def expire(self, worker: int, beat: int) -> bool:
+        """End a lease, unless it has been renewed since `beat` was seen."""
+        with self._store.write() as connection:
+            row = connection.execute(self._statements.expire, {"in_worker": worker, "in_seen": beat})
+            return row.one_or_none() is not None
+
+    def reap(self, limit: int = BATCH) -> list[Lost]:
+        """Take the jobs of workers whose lease is gone; the attempt is recorded as lost."""
+
+        def work(connection: Connection) -> list[Lost]:
+            rows = connection.execute(self._statements.reap, {"in_limit": limit}).all()
+            lost = [Lost(*row)._replace(state=State(row.state)) for row in rows]
+            tally = Tally()
+            for job in lost:
+                tally.errored(job.queue, job.task)
+                if job.state in FINAL:
+                    tally.ended(job.queue, job.task, job.state)
+            tally.write(connection, self._statements)
+            if lost:
+                connection.execute(
+                    self._statements.record_attempts, [_lost_attempt(job) for job in lost]
+                )
+            return lost
+
+        return self._store.transact(work)
+
+    def promote(self, limit: int = BATCH) -> list[str]:
+        """Make due jobs available; returns the queue of each."""
+
+        def work(connection: Connection) -> list[str]:
+            rows = connection.execute(self._statements.promote, {"in_limit": limit})
+            return list(rows.scalars())
+
+        return self._store.transact(work)
+
+    def next_due(self) -> float | None:
+        """Seconds until the next scheduled job is due, by the database's clock; None: there is none."""
+        with self._store.read() as connection:
+            due: datetime | None = connection.execute(self._statements.next_due).scalar()
+            if due is None:
+                return None
+            present: datetime = connection.execute(select(now())).scalar_one()
+        return (due - present).total_seconds()
+
+    def prune(
+        self, state: State, older_than: float, limit: int = BATCH, queue: str | None = None
+    ) -> int:
+        """Delete up to `limit` jobs that ended in `state` more than `older_than` seconds ago."""
+        oldest = (
+            select(jobs.c.id)
+            .where(in_state(state), jobs.c.finished_at < after(-older_than))
+            .order_by(jobs.c.finished_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True, of=jobs)
+        )
+        if queue is not None:
+            oldest = oldest.where(jobs.c.queue == queue)
+
+        def work(connection: Connection) -> int:
+            ids = list(connection.execute(oldest).scalars())
+            if ids:
+                connection.execute(delete(attempts).where(attempts.c.job_id.in_(ids)))
+                connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
+            return len(ids)
+
+        return self._store.transact(work)
+
+    def fold(self, limit: int = 5000) -> int:
+        """Sum counts of one minute, and later of one day, into one row; returns rows folded away."""
+        with self._store.read() as connection:
+            present: datetime = connection.execute(select(now())).scalar_one()
+        # Whole days only: of a day that is still to be added to, each call would make one more row.
+        midnight = present.replace(hour=0, minute=0, second=0, microsecond=0)
+        return self._fold(
+            _WRITTEN, counters.c.minute < this_minute(), _MINUTE, lambda at: at, limit
+        ) + self._fold(
+            _MINUTE,
+            counters.c.minute < midnight - timedelta(seconds=FOLD_DAYS_AFTER),
+            _DAY,
+            lambda at: at.replace(hour=0, minute=0),
+            limit,
+        )
+
+    def _fold(
+        self,
+        level: int,
+        old: ColumnElement[bool],
+        into: int,
+        bucket: Callable[[datetime], datetime],
+        limit: int,
+    ) -> int:
+        chosen = (
+            select(counters)
+            .where(counters.c.fold == level, old)
+            .order_by(counters.c.minute)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+
+        def work(connection: Connection) -> int:
+            rows = connection.execute(chosen).mappings().all()
+            if not rows:
+                return 0
+            sums: dict[tuple[datetime, str, str], dict[str, float]] = {}
+            for row in rows:
+                key = (bucket(row["minute"]), row["queue"], row["task"])
+                total = sums.setdefault(key, {})
+                for name in row:
+                    if name.endswith("_max"):
+                        total[name] = max(total.get(name, 0), row[name])
+                    elif name not in ("id", "minute", "queue", "task", "fold"):
+                        total[name] = total.get(name, 0) + row[name]
+            connection.execute(
+                delete(counters).where(counters.c.id.in_([row["id"] for row in rows]))
+            )
+            connection.execute(
+                insert(counters),
+                [
+                    {"minute": minute, "queue": queue, "task": task, "fold": into, **total}
+                    for (minute, queue, task), total in sums.items()
+                ],
+            )
+            return len(rows) - len(sums)
+
+        return self._store.transact(work)
+
+    def unfinished(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> bool:
+        """True while a drain has something to wait for: available, running, or awaiting a retry."""
+        waiting = or_(
+            and_(in_state(State.AVAILABLE), ~QUEUE_PAUSED),
+            in_state(State.RUNNING),
+            and_(in_state(State.SCHEDULED), or_(jobs.c.attempt > 0, jobs.c.snoozes > 0), ~QUEUE_PAUSED),
+        )
+        statement = select(jobs.c.id).where(waiting, jobs.c.task.in_(tasks)).limit(1)
+        if queues is not None:
+            statement = statement.where(jobs.c.queue.in_(queues))
+        with self._store.read() as connection:
+            return connection.execute(statement).first() is not None
+
+    def left_behind(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> dict[str, int]:
+        """What a drain does not wait for, counted: delayed, paused, of unknown tasks."""
+        live = in_state(State.SCHEDULED, State.AVAILABLE)
+        kinds = {
+            "of unknown tasks": jobs.c.task.not_in(tasks),
+            "in paused queues": and_(jobs.c.task.in_(tasks), QUEUE_PAUSED),
+            "delayed": and_(in_state(State.SCHEDULED), jobs.c.task.in_(tasks), ~QUEUE_PAUSED),
+        }
+        counts = {}
+        with self._store.read() as connection:
+            for kind, clause in kinds.items():
+                statement = select(func.count()).select_from(jobs).where(live, clause)
+                if queues is not None:
+                    statement = statement.where(jobs.c.queue.in_(queues))
+                counts[kind] = int(connection.execute(statement).scalar_one())
+        return {kind: count for kind, count in counts.items() if count}
+
+
+def _lost_attempt(job: Lost) -> dict[str, object]:
+    return {
+        "job_id": job.id,
+        "fence": job.fence - 1,
+        "attempt": job.attempt,
+        "worker": job.worker,
+        "started_at": job.started_at,
+        "outcome": "lost",
+        "error_type": "WorkerLost",
+        "error_message": f"worker {job.worker} was lost while it held this job",
+        "traceback": None,
+    }

@@ -1,0 +1,64 @@
+"""Database URLs: what they may look like, and how they are shown without their secrets."""
+
+from sqlalchemy import URL
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from jobqueue.errors import ConfigurationError
+from jobqueue.store.backend import Backend
+from jobqueue.store.postgres import Postgres
+from jobqueue.store.sqlite import Sqlite
+
+DRIVER_MISSING = (
+    "PostgreSQL needs its driver, psycopg 3: pip install 'jobqueue[postgres]'"
+)
+BACKENDS: dict[str, Backend] = {
+    "sqlite": Sqlite(),
+    "postgresql": Postgres(),
+    "postgres": Postgres(),
+}
+
+
+def parse(text: str | URL) -> URL:
+    """Read a URL; raises ConfigurationError with the password masked."""
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(
+            f"not a database URL: {_shown(str(text))!r}; write sqlite:///jobqueue.db or "
+            "postgresql://user@host/database (and escape @ : / % in a password as %40 and so on)",
+            field="url",
+        ) from None
+    kind = url.get_backend_name()
+    if kind not in BACKENDS:
+        raise ConfigurationError(
+            f"{kind} is not a database that jobqueue runs on; use sqlite:/// or postgresql://",
+            field="url",
+        )
+    if kind == "sqlite" and url.host:
+        raise ConfigurationError(
+            f"{_shown(str(text))!r} names a host; write sqlite:///relative.db or "
+            "sqlite:////absolute/path.db",
+            field="url",
+        )
+    if kind != "sqlite" and not url.database:
+        raise ConfigurationError(
+            f"{url.render_as_string(hide_password=True)} names no database; "
+            "write postgresql://user@host/database",
+            field="url",
+        )
+    return url
+
+
+def backend_of(url: URL) -> Backend:
+    """The backend of a parsed URL."""
+    return BACKENDS[url.get_backend_name()]
+
+
+def _shown(text: str) -> str:
+    """A malformed URL without what may be its password."""
+    head, at, tail = text.rpartition("@")
+    scheme, slashes, user = head.partition("://")
+    if not at:
+        return text[:80]
+    return f"{scheme}{slashes}{user.partition(':')[0]}:***@{tail}"[:80]
