@@ -1,0 +1,162 @@
+"""The user's handle on a job: its state, its result, a wish to cancel it."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+from jobqueue.errors import JobCancelled, JobFailed, JobNotFound, JobQueueError, ResultTimeout
+from jobqueue.options import Duration
+from jobqueue.options import seconds as to_seconds
+from jobqueue.records import JobFilter, JobRecord
+from jobqueue.states import FINAL, State
+from jobqueue.store.jobs import Jobs
+
+R = TypeVar("R")
+
+_FIRST_LOOK = 0.001  # seconds; then half as long again each time, up to:
+_LAST_LOOK = 0.05
+
+
+class Job(Generic[R]):
+    """A job that was enqueued. May be used from any thread, and awaited from asyncio."""
+
+    def __init__(
+        self,
+        id_: int,
+        jobs: Jobs,
+        decode: Callable[[str], Any],
+        *,
+        created: bool = True,
+        uncommitted: Callable[[], bool] | None = None,
+    ) -> None:
+        self.id = id_
+        self.created = created
+        """False: a job with that unique key was there, and this is it."""
+        self._jobs = jobs
+        self._decode = decode
+        self._uncommitted = uncommitted
+
+    def __repr__(self) -> str:
+        return f"Job({self.id})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def state(self) -> State:
+        """The state in the database now. Raises JobNotFound."""
+        return self.record().state
+
+    def record(self) -> JobRecord:
+        """The whole row as it is now. Raises JobNotFound."""
+        record = self._jobs.get(self.id)
+        if record is None:
+            raise JobNotFound(f"job {self.id} is not there (any more)")
+        return record
+
+    def done(self) -> bool:
+        """True when the job has ended, however it did."""
+        return self.state in FINAL
+
+    def cancel(self) -> bool:
+        """Cancel the job, or ask it to stop if it runs; False if it had ended otherwise."""
+        _, refused = self._jobs.cancel(JobFilter(ids=(self.id,)))
+        return not refused
+
+    def result(self, timeout: Duration | None = None) -> R:
+        """Wait for the end and return what the task returned.
+
+        Raises JobFailed, JobCancelled, or ResultTimeout after `timeout` seconds (None waits on).
+        """
+        self._refuse_uncommitted()
+        for _ in as_completed([self], timeout):
+            pass
+        return self.outcome()
+
+    def outcome(self) -> R:
+        """The result of a job that has ended; raises JobFailed or JobCancelled."""
+        record = self.record()
+        if record.state is State.SUCCEEDED:
+            value: R = None if record.result is None else self._decode(record.result)  # type: ignore[assignment]
+            return value
+        if record.state is State.CANCELLED:
+            raise JobCancelled(f"job {self.id} ({record.task}) was cancelled")
+        if record.state is not State.FAILED:
+            raise JobQueueError(f"job {self.id} ({record.task}) is {record.state}, not final")
+        errors = tuple(
+            attempt.error for attempt in self._jobs.attempts(record) if attempt.error is not None
+        )
+        last = f": {errors[-1].type}: {errors[-1].message}" if errors else ""
+        why = f" ({record.reason})" if record.reason else ""
+        raise JobFailed(
+            f"job {self.id} ({record.task}) failed after {record.attempt} attempt(s){why}{last}",
+            errors,
+        )
+
+    def __await__(self) -> Generator[Any, None, R]:
+        """Await the result without blocking the event loop."""
+        return self._wait().__await__()
+
+    async def _wait(self) -> R:
+        self._refuse_uncommitted()
+        look = _FIRST_LOOK
+        while not await asyncio.to_thread(_ended, [self]):
+            await asyncio.sleep(look)
+            look = min(_LAST_LOOK, look * 1.5)
+        return await asyncio.to_thread(self.outcome)
+
+    def _refuse_uncommitted(self) -> None:
+        if self._uncommitted is not None and self._uncommitted():
+            raise JobQueueError(
+                f"job {self.id} was enqueued in a transaction that has not been committed: no "
+                "worker can see it yet, so waiting here would never end"
+            )
+
+
+def as_completed(jobs: Iterable[Job[Any]], timeout: Duration | None = None) -> Iterator[Job[Any]]:
+    """Yield each job when it has ended, the first to end first.
+
+    Raises ResultTimeout after `timeout` seconds, counted from the first `next()`, and JobNotFound
+    for a job that is not there.
+    """
+    waiting: dict[int, list[Job[Any]]] = {}
+    for job in jobs:
+        waiting.setdefault(job.id, []).append(job)
+    limit = None if timeout is None else time.monotonic() + to_seconds(timeout, "timeout")
+    look = _FIRST_LOOK
+    pause = threading.Event()
+    while waiting:
+        ended = _ended([same[0] for same in waiting.values()])
+        for job in ended:
+            yield from waiting.pop(job.id)
+        if ended:
+            look = _FIRST_LOOK
+            continue
+        remaining = None if limit is None else limit - time.monotonic()
+        if remaining is not None and remaining <= 0:
+            ids = ", ".join(str(id_) for id_ in list(waiting)[:5])
+            more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""  # noqa: PLR2004
+            raise ResultTimeout(f"not ended in time: job {ids}{more}")
+        pause.wait(look if remaining is None else min(look, remaining))
+        look = min(_LAST_LOOK, look * 1.5)
+
+
+def _ended(jobs: list[Job[Any]]) -> list[Job[Any]]:
+    """Those that are final, in the order given. All are of one database in practice, not by rule."""
+    stores: dict[int, list[Job[Any]]] = {}
+    for job in jobs:
+        stores.setdefault(id(job._jobs), []).append(job)  # noqa: SLF001
+    ended = []
+    for group in stores.values():
+        states = group[0]._jobs.states([job.id for job in group])  # noqa: SLF001
+        for job in group:
+            if job.id not in states:
+                raise JobNotFound(f"job {job.id} is not there (any more)")
+            if states[job.id] in FINAL:
+                ended.append(job)
+    return ended

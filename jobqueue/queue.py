@@ -1,0 +1,234 @@
+"""The façade: one object that a program registers tasks with, enqueues through and runs workers of."""
+
+import inspect
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from jobqueue.codec import Codec
+from jobqueue.config import database_url
+from jobqueue.errors import ConfigurationError, Duration, JobNotFound, WrongState
+from jobqueue.events import EventStream, Subscriber
+from jobqueue.job import Job, as_completed
+from jobqueue.options import OptionChanges, Options
+from jobqueue.records import JobFilter, JobRecord, Refusal
+from jobqueue.states import State
+from jobqueue.store.bell import Bell
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.monitor import Monitor
+from jobqueue.store.store import Store
+from jobqueue.store.transactions import UserTransactions
+from jobqueue.tasks import Call, Registry, Task
+from jobqueue.worker.executor import Middleware
+from jobqueue.worker.settings import WorkerSettings
+from jobqueue.worker.worker import Worker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class JobQueue:
+    """A durable job queue in a SQLite file or a Postgres database.
+
+    `url` is any SQLAlchemy URL of the two; None takes $JOBQUEUE_URL, then pyproject.toml, then
+    `sqlite:///jobqueue.db`. Nothing is connected to before the first use. May be used from any
+    thread. Raises ConfigurationError for a URL that cannot be used.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self.store = Store(database_url(url))
+        self.registry = Registry()
+        self.events = EventStream()
+        self.middleware: list[Middleware] = []
+        self._jobs = Jobs(self.store)
+        self._transactions = UserTransactions(self.store)
+        self._bell = Bell(self.store.backend.ringer(self.store.url, self.store.statements))
+
+    def __repr__(self) -> str:
+        return f"JobQueue({self.store.url.render_as_string(hide_password=True)!r})"
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def task(
+        self, /, *, name: str | None = None, **options: Unpack[OptionChanges]
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def task(
+        self,
+        function: Callable[P, R] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        **options: Unpack[OptionChanges],
+    ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
+        """Register a function as a task, as a decorator with or without options.
+
+        Raises ConfigurationError for a function that cannot be one, InvalidOption for an option.
+        """
+        if function is None:
+            return lambda function: self._register(function, name, options)
+        return self._register(function, name, options)
+
+    def _register(
+        self, function: Callable[P, R], name: str | None, options: OptionChanges
+    ) -> Task[P, R]:
+        if inspect.iscoroutinefunction(function):
+            raise ConfigurationError(
+                f"{function.__qualname__} is async: async tasks are not supported yet; "
+                "make it a plain function that calls asyncio.run()"
+            )
+        known_as = name or getattr(function, "__name__", "")
+        settings = Options().merge(options)
+        task = Task(
+            function, known_as, settings, Codec(function, known_as), self._enqueue, settings.backoff
+        )
+        self.registry.add(task)
+        return task
+
+    def _enqueue(
+        self, calls: Sequence[Call[Any]], within: Session | Connection | None = None
+    ) -> list[Job[Any]]:
+        connection = None if within is None else self._transactions.connection(within)
+        inserted = self._jobs.insert([call.to_new_job() for call in calls], connection)
+        uncommitted = None
+        if within is None:
+            self._bell.ring()
+        else:
+            self._transactions.after_commit(within, self._bell.ring)
+            uncommitted = _is_open(within)
+        return [
+            Job(
+                row.id,
+                self._jobs,
+                call.task.codec.decode_result,
+                created=row.created,
+                uncommitted=uncommitted,
+            )
+            for call, row in zip(calls, inserted, strict=True)
+        ]
+
+    def enqueue_many(
+        self, calls: Iterable[Call[R]], *, within: Session | Connection | None = None
+    ) -> list[Job[R]]:
+        """Write many calls down in one transaction: all of them or none. Ids grow in their order."""
+        return self._enqueue(list(calls), within)
+
+    def as_completed(
+        self, jobs: Iterable[Job[R]], timeout: Duration | None = None
+    ) -> Iterator[Job[R]]:
+        """Yield jobs as they end. Raises ResultTimeout after `timeout` seconds."""
+        return as_completed(jobs, timeout)
+
+    def get(self, id_: int) -> Job[Any]:
+        """A handle on a job by its id. Raises JobNotFound."""
+        record = self._jobs.get(id_)
+        if record is None:
+            raise JobNotFound(f"there is no job {id_}", field="id", value=id_)
+        task = self.registry.get(record.task) if record.task in self.registry else None
+        return Job(id_, self._jobs, task.codec.decode_result if task else json.loads)
+
+    def list(
+        self,
+        *,
+        state: State | None = None,
+        task: str | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = 50,
+    ) -> Iterator[JobRecord]:
+        """Jobs that match, newest first; `limit=None` gives all, read in pages."""
+        return self._jobs.find(JobFilter(state, task, queue, tag, since), limit)
+
+    def cancel(self, *ids: int) -> None:
+        """Cancel jobs that wait; ask those that run to stop. Raises JobNotFound or WrongState."""
+        _raise(self._jobs.cancel(JobFilter(ids=ids))[1])
+
+    def retry(self, *ids: int) -> None:
+        """Run final jobs again with a fresh budget of attempts; make scheduled ones due now.
+
+        Raises JobNotFound or WrongState.
+        """
+        changed, refused = self._jobs.rerun(JobFilter(ids=ids))
+        if changed:
+            self._bell.ring()
+        _raise(refused)
+
+    def delete(self, *ids: int) -> None:
+        """Delete jobs that do not run. Raises JobNotFound or WrongState."""
+        _raise(self._jobs.delete(JobFilter(ids=ids))[1])
+
+    def pause(self, queue: str) -> None:
+        """Stop workers from claiming jobs of a queue; those that run go on."""
+        Monitor(self.store).pause(queue)
+
+    def resume(self, queue: str) -> None:
+        """Let workers claim jobs of a queue again."""
+        Monitor(self.store).resume(queue)
+        self._bell.ring()
+
+    def ring(self) -> None:
+        """Wake sleeping workers: after an enqueue on a bare connection has been committed."""
+        self._bell.ring()
+
+    def on(self, event: str, subscriber: Subscriber) -> Subscriber:
+        """Call `subscriber(event)` in the worker after each event of that name was committed.
+
+        Names: succeeded, failed, cancelled, errored, snoozed, released, lost.
+        """
+        self.events.subscribe(event, subscriber)
+        return subscriber
+
+    def use(self, middleware: Middleware) -> Middleware:
+        """Wrap every handler: `middleware(context, run)` calls `run()` and returns its result."""
+        self.middleware.append(middleware)
+        return middleware
+
+    def worker(self, **settings: Any) -> Worker:
+        """A worker inside this program: a context manager, or `start()` and `stop()`.
+
+        Takes the fields of `WorkerSettings`. Raises InvalidOption.
+        """
+        return Worker(
+            self.store.url,
+            self.registry,
+            WorkerSettings.of(**settings),
+            events=self.events,
+            middleware=self.middleware,
+        )
+
+    def close(self) -> None:
+        """Send pending wake-ups and close idle connections."""
+        self._bell.close()
+        self.store.close()
+
+    def __enter__(self) -> "JobQueue":
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _is_open(transaction: Session | Connection) -> Callable[[], bool]:
+    """Tells later whether the transaction that is open now has not ended yet."""
+    current = transaction.get_transaction()
+    return lambda: current is not None and current.is_active
+
+
+def _raise(refused: Sequence[Refusal]) -> None:
+    for refusal in refused:
+        if refusal.state is None:
+            raise JobNotFound(f"there is no job {refusal.id}", field="id", value=refusal.id)
+        raise WrongState(f"job {refusal.id}: {refusal.reason}", field="id", value=refusal.id)

@@ -1,0 +1,189 @@
+"""Tasks: functions that the queue knows by name; and calls of them, not yet written down."""
+
+import asyncio
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from jobqueue import options as option_rules
+from jobqueue.codec import Codec
+from jobqueue.errors import ConfigurationError, InvalidOption, UnknownTask
+from jobqueue.job import Job
+from jobqueue.options import OptionChanges, Options
+from jobqueue.records import NewJob
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Transaction = Any
+"""A Session, Connection, AsyncSession or AsyncConnection. Typed loosely, because naming the async
+ones would import an extension that synchronous users do not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[R]):
+    """A task with its arguments and options."""
+
+    task: "Task[..., R]"
+    args: str  # canonical JSON
+    settings: Options
+
+    def to_new_job(self) -> NewJob:
+        """The row that enqueueing writes."""
+        settings = self.settings
+        key = settings.unique_key
+        return NewJob(
+            task=self.task.name,
+            queue=settings.queue,
+            priority=settings.priority,
+            args=self.args,
+            tags=json.dumps(settings.tags) if settings.tags else None,
+            delay=settings.delay,
+            at=settings.at,
+            max_attempts=settings.max_attempts,
+            timeout=settings.timeout,
+            # The task's own backoff stays with the task, so that a deploy may change it.
+            backoff=None if settings.backoff is self.task.own_backoff else _text(settings.backoff),
+            unique_key=key,
+            unique_until=None if key is None else settings.unique_until,
+        )
+
+
+def _text(backoff: option_rules.Backoff | None) -> str | None:
+    return None if backoff is None else backoff.to_text()
+
+
+class Enqueue(Protocol):
+    """All that a task knows of its queue."""
+
+    def __call__(
+        self, calls: Sequence[Call[Any]], within: Session | Connection | None
+    ) -> list[Job[Any]]:
+        """Write calls down."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task(Generic[P, R]):
+    """A function that the queue knows by name. Calling it runs it, as if it were not a task.
+
+    `options()` and `within()` return changed copies, so they can be chained and kept.
+    """
+
+    function: Callable[P, R]
+    name: str
+    settings: Options
+    codec: Codec = field(repr=False)
+    _enqueue: Enqueue = field(repr=False)
+    own_backoff: option_rules.Backoff | None = field(default=None, repr=False)
+    _within: Transaction = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        # A frozen dataclass has no __setattr__ for update_wrapper to use; its __dict__ takes it.
+        for attribute in functools.WRAPPER_ASSIGNMENTS:
+            if attribute not in ("__annotations__", "__type_params__"):
+                self.__dict__[attribute] = getattr(self.function, attribute, None)
+        self.__dict__["__wrapped__"] = self.function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now."""
+        return self.function(*args, **kwargs)
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """A call to be enqueued with others. Raises InvalidArguments if they do not fit."""
+        return Call(self, self.codec.encode(args, kwargs), self.settings)
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Write a job down; when this returns, it survives every crash.
+
+        Inside `within()` it exists when the caller's transaction commits. May be called from any
+        thread. Raises InvalidArguments if the arguments do not fit the function.
+        """
+        if is_async(self._within):
+            raise InvalidOption(
+                f"{self.name}: within() was given an async session; use "
+                f"`await {self.name}.within(session).aenqueue(…)`",
+                field="within",
+            )
+        return self._enqueue([self.call(*args, **kwargs)], self._within)[0]
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """`enqueue` for asyncio: the event loop goes on meanwhile."""
+        call = self.call(*args, **kwargs)
+        if is_async(self._within):
+            jobs = await self._within.run_sync(lambda sync: self._enqueue([call], sync))
+        else:
+            jobs = await asyncio.to_thread(self._enqueue, [call], self._within)
+        job: Job[R] = jobs[0]
+        return job
+
+    def options(self, **changes: Unpack[OptionChanges]) -> "Task[P, R]":
+        """A copy with other options. Raises InvalidOption."""
+        return replace(self, settings=self.settings.merge(changes))
+
+    def within(self, transaction: Transaction) -> "Task[P, R]":
+        """A copy that enqueues as part of the caller's transaction, committed or rolled back with it.
+
+        Takes a Session, Connection, AsyncSession or AsyncConnection of SQLAlchemy on the same
+        database. It never begins, commits or rolls back anything on it.
+        """
+        if not isinstance(transaction, Session | Connection) and not is_async(transaction):
+            raise InvalidOption(
+                f"within: {type(transaction).__name__} is no Session, Connection, AsyncSession or "
+                "AsyncConnection",
+                field="within",
+                value=transaction,
+            )
+        return replace(self, _within=transaction)
+
+
+def is_async(transaction: object) -> bool:
+    """True for SQLAlchemy's asyncio sessions and connections."""
+    return inspect.iscoroutinefunction(getattr(transaction, "run_sync", None))
+
+
+class Registry(Mapping[str, Task[..., Any]]):
+    """The tasks that one app knows."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task[..., Any]] = {}
+
+    def add(self, task: Task[..., Any]) -> None:
+        """Register a task; the same name twice is an error that names both places."""
+        option_rules.name(task.name, "task")
+        there = self._tasks.get(task.name)
+        if there is not None:
+            raise ConfigurationError(
+                f"two tasks are named {task.name!r}: {_place(there)} and {_place(task)}; "
+                "give one of them name=…",
+                field="name",
+                value=task.name,
+            )
+        self._tasks[task.name] = task
+
+    def __getitem__(self, name: str) -> Task[..., Any]:
+        try:
+            return self._tasks[name]
+        except KeyError:
+            raise UnknownTask(f"no task is named {name!r}", field="task", value=name) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tasks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+def _place(task: Task[..., Any]) -> str:
+    code = getattr(inspect.unwrap(task.function), "__code__", None)
+    where = f"{code.co_filename}:{code.co_firstlineno}" if code else "unknown place"
+    return f"{task.function.__qualname__} ({where})"

@@ -1,0 +1,1 @@
+"""What runs jobs: small services around one line, claim → execute → complete."""

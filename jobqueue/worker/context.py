@@ -1,0 +1,205 @@
+"""What a handler may know and say of its own job while it runs: `current_job()`."""
+
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from jobqueue.errors import (
+    AttemptTimeout,
+    ClaimLost,
+    InvalidArguments,
+    JobCancelled,
+    JobQueueError,
+)
+from jobqueue.records import Claim
+from jobqueue.store.transactions import UserTransactions
+
+MESSAGE_LENGTH_MAX = 1000
+_CURRENT: ContextVar["JobContext"] = ContextVar("jobqueue_current_job")
+
+
+class _JobLog(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose lines start with the job."""
+
+    def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> Any:
+        assert self.extra is not None
+        return f"job {self.extra['job']} ({self.extra['task']}): {msg}", kwargs
+
+
+class JobContext:
+    """The running job, seen from inside its handler. May be used from any thread of it."""
+
+    __slots__ = (
+        "_claim",
+        "_deadline",
+        "_encode",
+        "_finishing",
+        "_progress",
+        "_told",
+        "_transactions",
+        "began",
+    )
+
+    def __init__(
+        self, claim: Claim, transactions: UserTransactions, encode: Callable[[object], str]
+    ) -> None:
+        self._claim = claim
+        self._encode = encode
+        self._transactions = transactions
+        self._told: type[JobQueueError] | None = None
+        self._progress: tuple[float | None, str | None] | None = None
+        self._finishing: Session | Connection | None = None
+        self.began = time.perf_counter()
+        """When the handler was entered, by `time.perf_counter()`."""
+        self._deadline = math.inf if claim.timeout is None else time.monotonic() + claim.timeout
+
+    @property
+    def id(self) -> int:
+        """The job's id: an idempotency key for effects outside the database."""
+        return self._claim.id
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self._claim.task
+
+    @property
+    def queue(self) -> str:
+        """The queue that the job was claimed from."""
+        return self._claim.queue
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, 1 … max_attempts."""
+        return self._claim.attempt
+
+    @property
+    def max_attempts(self) -> int:
+        """How many attempts the job has."""
+        return self._claim.max_attempts
+
+    @property
+    def fence(self) -> int:
+        """The fencing token of this claim: outside systems can refuse one older than they have seen."""
+        return self._claim.fence
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When this attempt's time is up, or None."""
+        left = self.remaining()
+        return None if left is None else datetime.now(UTC) + timedelta(seconds=left)
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, at least 0; None without one."""
+        if self._deadline == math.inf:
+            return None
+        return max(0.0, self._deadline - time.monotonic())
+
+    @property
+    def cancelled(self) -> bool:
+        """True once someone wants this job to stop, or it is no longer this worker's."""
+        return self._told is not None
+
+    def check(self) -> None:
+        """Raise if the handler should stop: JobCancelled, ClaimLost or AttemptTimeout."""
+        if self._told is JobCancelled:
+            raise JobCancelled(f"job {self.id} is to be cancelled")
+        if self._told is not None:
+            raise self._told(f"job {self.id} is no longer this worker's to run")
+        if time.monotonic() >= self._deadline:
+            raise AttemptTimeout(f"job {self.id} ran out of its {self._claim.timeout:g} s")
+
+    def progress(self, fraction: float | None = None, message: str | None = None) -> None:
+        """Say how far the job is: a fraction in [0, 1], and a line of text.
+
+        It is written by the next heartbeat, within 0.5 s; only the last word counts.
+        """
+        if fraction is not None:
+            whole = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+            if not whole or not 0 <= fraction <= 1:  # NaN is in no range.
+                raise InvalidArguments(
+                    f"progress: {fraction!r} is not a fraction between 0 and 1",
+                    field="fraction",
+                    value=fraction,
+                )
+            fraction = float(fraction)
+        if message is not None:
+            message = clean(str(message))[:MESSAGE_LENGTH_MAX]
+        self._progress = (fraction, message)
+
+    @property
+    def log(self) -> _JobLog:
+        """A logger whose lines name the job."""
+        return _JobLog(logging.getLogger("jobqueue.job"), {"job": self.id, "task": self.task})
+
+    def finish_within(self, session: Session | Connection, result: object = None) -> None:
+        """Make success part of the caller's transaction: effects and success commit together.
+
+        Raises ClaimLost when the job is no longer this worker's, and JobCancelled when it was asked
+        to be cancelled; either must reach the end of the transaction, so that it is rolled back.
+        What the handler returns afterwards is not used; give the result here.
+        """
+        self._transactions.finish(
+            session,
+            self._claim,
+            self._encode(result),
+            duration=time.perf_counter() - self.began,
+        )
+        self._finishing = session
+
+    def tell(self, error: type[JobQueueError]) -> None:
+        """For the worker: make `cancelled` true and `check()` raise."""
+        self._told = self._told or error
+
+    def take_progress(self) -> tuple[int, int, float | None, str | None] | None:
+        """For the worker: what `progress()` last said, once."""
+        said, self._progress = self._progress, None
+        return None if said is None else (self.id, self.fence, *said)
+
+    def leave_transaction(self) -> bool:
+        """For the worker: True if `finish_within` was called; what was left open is rolled back."""
+        session = self._finishing
+        if session is None:
+            return False
+        try:
+            if session.in_transaction():
+                session.rollback()
+        except Exception:
+            self.log.exception("the transaction that it left open could not be rolled back")
+        return True
+
+
+def current_job() -> JobContext:
+    """The job that this code runs in. Raises JobQueueError outside of one."""
+    try:
+        return _CURRENT.get()
+    except LookupError:
+        raise JobQueueError(
+            f"current_job() was called outside of a job (in thread {threading.current_thread().name})"
+        ) from None
+
+
+@contextlib.contextmanager
+def entered(context: JobContext) -> Iterator[None]:
+    """Make `current_job()` answer with this context."""
+    token = _CURRENT.set(context)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def clean(text: str) -> str:
+    """Text that both databases store: NUL and lone surrogates become visible escapes."""
+    if "\0" in text:
+        text = text.replace("\0", "\\x00")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

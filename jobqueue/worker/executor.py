@@ -1,0 +1,232 @@
+"""The executor: one thread that takes claims from the inbox and runs them to their outcome."""
+
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jobqueue.errors import (
+    AttemptTimeout,
+    Cancel,
+    InvalidArguments,
+    JobQueueError,
+    Retry,
+    Signal,
+    Snooze,
+)
+from jobqueue.options import DEFAULT_BACKOFF, SECONDS_MAX, Backoff
+from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded
+from jobqueue.states import State
+from jobqueue.store.transactions import UserTransactions
+from jobqueue.tasks import Registry, Task
+from jobqueue.worker.context import JobContext, clean, entered
+from jobqueue.worker.failure import describe
+from jobqueue.worker.inflight import InFlight
+
+log = logging.getLogger("jobqueue.worker")
+
+Middleware = Callable[[JobContext, Callable[[], Any]], Any]
+
+UNKNOWN_TASK_REST = 10.0  # seconds
+_OWN_FRAMES = 1
+
+
+class Executor:
+    """Runs claims one after another until it is handed None."""
+
+    def __init__(
+        self,
+        inflight: InFlight,
+        registry: Registry,
+        transactions: UserTransactions,
+        *,
+        middleware: Sequence[Middleware] = (),
+        max_snoozes: int,
+        finished: Callable[[], None],
+    ) -> None:
+        self._inflight = inflight
+        self._registry = registry
+        self._transactions = transactions
+        self._middleware = middleware
+        self._max_snoozes = max_snoozes
+        self._finished = finished
+        self._unknown: dict[str, float] = {}
+
+    def loop(self) -> None:
+        """The thread's life."""
+        inflight = self._inflight
+        while (claim := inflight.inbox.get()) is not None:
+            while not inflight.lease.good() and inflight.is_held(claim):
+                inflight.lease.wait(0.5)  # The first heartbeat that lands decides.
+            if not inflight.is_held(claim):
+                continue
+            if claim.id in inflight.unwanted:
+                inflight.outbox.put(Ended(claim, "cancelled", State.CANCELLED, refund=True))
+            else:
+                self.work(claim)
+            self._finished()
+
+    def work(self, claim: Claim) -> None:
+        """Run one claim and put its outcome into the outbox; never raises."""
+        task = self._registry.get(claim.task) if claim.task in self._registry else None
+        if task is None:
+            self._inflight.outbox.put(self._wait_for_task(claim))
+            return
+        try:
+            args, kwargs = task.codec.decode(claim.args)
+        except InvalidArguments as error:
+            self._inflight.outbox.put(_refused(claim, error))
+            return
+        context = JobContext(claim, self._transactions, task.codec.encode_result)
+        self._inflight.begin(context)
+        outcome = self.run(task, context, claim, args, kwargs)
+        self._inflight.end(context, outcome)
+
+    def run(
+        self,
+        task: Task[..., Any],
+        context: JobContext,
+        claim: Claim,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+    ) -> Outcome:
+        """Run the handler to its outcome; never raises, whatever the handler does."""
+        ended: Ended | None = None
+        text = reason = None
+        try:
+            with entered(context):
+                if self._middleware:
+                    result = self._wrapped(task, context, args, kwargs)
+                else:
+                    result = task.function(*args, **kwargs)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError("the task returned a coroutine that nobody awaits")  # noqa: TRY301
+            text, reason = _encode(task, claim, result)
+        except Signal as signal:
+            ended = self._steered(task, claim, signal)
+        except BaseException as error:  # noqa: BLE001 - SystemExit too is only a failed attempt.
+            ended = self._errored(task, claim, error)
+        duration = time.perf_counter() - context.began
+        wait = max(0.0, (claim.started_at - claim.run_at).total_seconds())
+        if context.leave_transaction():
+            return _within(claim, ended)._replace(duration=duration, wait=wait)
+        if ended is not None:
+            return ended._replace(duration=duration, wait=wait)
+        return Succeeded(claim, text, reason, duration, wait)
+
+    def _wrapped(
+        self, task: Task[..., Any], context: JobContext, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        def innermost() -> Any:
+            return task.function(*args, **kwargs)
+
+        run: Callable[[], Any] = innermost
+        for middleware in reversed(self._middleware):
+            run = _around(middleware, context, run)
+        return run()
+
+    def _steered(self, task: Task[..., Any], claim: Claim, signal: Signal) -> Ended:
+        if isinstance(signal, Cancel):
+            return Ended(claim, "cancelled", State.CANCELLED, reason=clean(str(signal)))
+        if isinstance(signal, Retry):
+            return self._errored(task, claim, signal, delay=signal.delay)
+        assert isinstance(signal, Snooze)
+        why = None
+        if claim.once:
+            why = "it asked to be snoozed, but max_attempts=1 allows one start only"
+        elif claim.snoozes >= self._max_snoozes:
+            why = f"it was snoozed {claim.snoozes} times, the most that is allowed"
+        if why is not None:
+            error = AttemptError("Snooze", why, None)
+            return Ended(claim, "errored", State.FAILED, reason=why, error=error)
+        return Ended(
+            claim,
+            "snoozed",
+            State.SCHEDULED,
+            delay=_bounded(signal.delay),
+            refund=True,
+            snooze=True,
+            reason=clean(signal.reason) or "snoozed",
+        )
+
+    def _errored(
+        self,
+        task: Task[..., Any],
+        claim: Claim,
+        error: BaseException,
+        *,
+        delay: float | None = None,
+    ) -> Ended:
+        outcome = "timed out" if isinstance(error, AttemptTimeout) else "errored"
+        described = describe(error, skip=_OWN_FRAMES)
+        if claim.attempt >= claim.max_attempts:
+            return Ended(claim, outcome, State.FAILED, error=described)
+        if delay is None:
+            stored = claim.backoff and Backoff.from_text(claim.backoff)
+            backoff = stored or task.settings.backoff or DEFAULT_BACKOFF
+            delay = backoff.delay(claim.attempt)
+        return Ended(claim, outcome, State.SCHEDULED, delay=_bounded(delay), error=described)
+
+    def _wait_for_task(self, claim: Claim) -> Ended:
+        """A newer program may have enqueued it, and a newer worker may know it: wait, uncharged."""
+        present = time.monotonic()
+        if present - self._unknown.get(claim.task, float("-inf")) >= 60:  # noqa: PLR2004
+            self._unknown[claim.task] = present
+            log.warning(
+                "no task is named %r in this worker: job %d and its like wait", claim.task, claim.id
+            )
+        return Ended(
+            claim,
+            "unknown task",
+            State.SCHEDULED,
+            delay=UNKNOWN_TASK_REST,
+            refund=True,
+            reason=f"no worker that claimed it knows the task {claim.task!r}",
+        )
+
+
+def start_thread(executor: Executor, number: int) -> threading.Thread:
+    """Start a thread around an executor."""
+    thread = threading.Thread(target=executor.loop, name=f"jobqueue-slot-{number}", daemon=True)
+    thread.start()
+    return thread
+
+
+def _around(
+    middleware: Middleware, context: JobContext, run: Callable[[], Any]
+) -> Callable[[], Any]:
+    return lambda: middleware(context, run)
+
+
+def _encode(task: Task[..., Any], claim: Claim, result: object) -> tuple[str | None, str | None]:
+    """The result as text; a result that cannot be stored never makes the work undone."""
+    try:
+        return task.codec.encode_result(result), None
+    except (JobQueueError, TypeError, ValueError, RecursionError) as error:
+        reason = clean(f"the result was dropped: {error}")[:1000]
+        log.warning("job %d (%s): %s", claim.id, claim.task, reason)
+        return None, reason
+
+
+def _refused(claim: Claim, error: InvalidArguments) -> Ended:
+    described = AttemptError("InvalidArguments", clean(str(error))[:2000], None)
+    reason = "its arguments do not fit the task any more"
+    return Ended(claim, "refused", State.FAILED, reason=reason, error=described)
+
+
+def _within(claim: Claim, ended: Ended | None) -> Ended:
+    """After `finish_within`: the error to record if its transaction was not committed after all."""
+    if ended is None:
+        why = "finish_within was called, but its transaction was not committed"
+        state = State.FAILED if claim.attempt >= claim.max_attempts else State.SCHEDULED
+        delay = None if state is State.FAILED else DEFAULT_BACKOFF.delay(claim.attempt)
+        error = AttemptError("NotCommitted", why, None)
+        ended = Ended(claim, "errored", state, delay=delay, reason=why, error=error)
+    return ended._replace(within=True)
+
+
+def _bounded(delay: float) -> float:
+    return min(max(delay, 0.0), SECONDS_MAX) if delay == delay else 0.0  # noqa: PLR0124 - NaN.

@@ -1,0 +1,123 @@
+"""The frontier: how far into each (queue, priority) this worker has claimed.
+
+Without a cursor, a long transaction anywhere in the database makes each claim walk over every dead
+entry at the head of the index: quadratic. With it, claims go on where the last one ended; a sweep
+at most a second apart starts again from the head, for late commits, promoted jobs and new pairs.
+"""
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from jobqueue.records import Claim
+from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, Pair
+
+SWEEP_EVERY = 1.0  # seconds
+SWEEP_SHARE = 0.05  # of the time, where a short claim asks for more sweeps
+PAIRS_MAX = 1000
+
+
+class Frontier:
+    """Pairs and cursors of one worker. Used by one thread."""
+
+    def __init__(self, claims: Claims, queues: Mapping[str, int | None] | None) -> None:
+        self._claims = claims
+        self._queues = queues
+        self._cursors: dict[Pair, tuple[datetime, int]] = {}
+        self._swept_at = float("-inf")
+        self._sweep_cost = 0.0
+        self._turn = 0
+        self.suspect = False
+        """There may be jobs that no cursor leads to."""
+
+    def sweep_in(self) -> float:
+        """Seconds until a sweep is due: at once, within its share of the time, if there is reason."""
+        rest = self._sweep_cost * (1 / SWEEP_SHARE - 1) if self.suspect else SWEEP_EVERY
+        return self._swept_at + min(rest, SWEEP_EVERY) - time.monotonic()
+
+    @property
+    def empty(self) -> bool:
+        """True when no pair is known to have more."""
+        return not self._cursors
+
+    def sweep(self, connection: Connection) -> None:
+        """Find the pairs that have available jobs, and start each from its head."""
+        began = time.monotonic()
+        self.suspect = False  # Before looking: who sets it meanwhile may know of more.
+        self._cursors = {}
+        for name in [""] if self._queues is None else self._queues:
+            pair: Pair | None = Pair(name, PRIORITY_BEFORE_ALL)
+            while len(self._cursors) < PAIRS_MAX:
+                assert pair is not None
+                pair = self._claims.next_pair(connection, pair)
+                if pair is None or (self._queues is not None and pair.queue != name):
+                    break
+                self._cursors[pair] = START
+        self._swept_at = time.monotonic()
+        self._sweep_cost = self._swept_at - began
+
+    def claim(
+        self,
+        connection: Connection,
+        holder: Holder,
+        *,
+        limit: int,
+        free: int,
+        held: Mapping[int, Claim],
+    ) -> list[Claim]:
+        """Claim up to `limit` jobs: each queue its share, better priorities first in each.
+
+        Queues take turns at being first. A pair that has no more is forgotten until a sweep.
+        """
+        queues = list(dict.fromkeys(pair.queue for pair in self._cursors))
+        self._turn += 1
+        turn = self._turn % len(queues) if queues else 0
+        order = queues[turn:] + queues[:turn]
+        taken: list[Claim] = []
+        for share in (True, False):  # First an equal share each, then what others left over.
+            for place, queue in enumerate(order):
+                room = limit - len(taken)
+                if share:
+                    room = -(-room // (len(order) - place))
+                room = min(room, self._room(queue, held, taken))
+                taken += self._claim_queue(connection, holder, queue, room, free - len(taken))
+            if len(taken) >= limit or len(order) == 1:
+                break
+        return taken
+
+    def _claim_queue(
+        self, connection: Connection, holder: Holder, queue: str, room: int, free: int
+    ) -> list[Claim]:
+        taken: list[Claim] = []
+        for pair in sorted(pair for pair in self._cursors if pair.queue == queue):
+            wanted = room - len(taken)
+            if wanted <= 0:
+                break
+            claims = self._claims.claim(
+                connection,
+                holder,
+                pair,
+                self._cursors[pair],
+                limit=wanted,
+                free=max(0, free - len(taken)),
+            )
+            taken += claims
+            if claims:
+                self._cursors[pair] = (claims[-1].run_at, claims[-1].id)
+            if len(claims) < wanted:
+                # Either it has no more, or its next job may not wait in an inbox: then jobs of a
+                # worse priority may not overtake it in this round.
+                del self._cursors[pair]
+                self.suspect = self.suspect or bool(claims)
+                if claims or wanted > free:
+                    break
+        return taken
+
+    def _room(self, queue: str, held: Mapping[int, Claim], taken: list[Claim]) -> int:
+        limit = None if self._queues is None else self._queues.get(queue)
+        if limit is None:
+            return 2**31
+        mine = sum(claim.queue == queue for claim in list(held.values()))
+        return max(0, limit - mine - sum(claim.queue == queue for claim in taken))

@@ -1,0 +1,105 @@
+"""The heartbeat: renews the lease, learns who is to be cancelled, writes progress."""
+
+import logging
+from collections.abc import Callable
+
+from jobqueue.errors import JobCancelled
+from jobqueue.records import Registration
+from jobqueue.store.claims import Claims, Holder
+from jobqueue.store.upkeep import Upkeep
+from jobqueue.worker.identity import boottime
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.service import Service
+
+log = logging.getLogger("jobqueue.worker")
+
+LOOK = 0.5  # seconds between looks for jobs to cancel
+BEATS_PER_LEASE = 3
+
+
+class Heartbeat(Service):
+    """Beats on a connection of its own, so that no claim and no handler can hold it up."""
+
+    def __init__(
+        self,
+        upkeep: Upkeep,
+        claims: Claims,
+        inflight: InFlight,
+        registration: Registration,
+        registered: Callable[[], None],
+    ) -> None:
+        super().__init__("heartbeat")
+        self._upkeep = upkeep
+        self._claims = claims
+        self._inflight = inflight
+        self._registration = registration
+        self._registered = registered
+        self._beat_at = float("-inf")
+
+    def register(self) -> None:
+        """Take a lease."""
+        sent = boottime()
+        id_ = self._upkeep.register(self._registration)
+        self._inflight.holder = Holder(id_, self._registration.name)
+        self._inflight.lease.confirm(sent)
+        self._beat_at = sent
+
+    def tick(self) -> float:
+        """Beat if it is time; then look after the running jobs."""
+        inflight = self._inflight
+        interval = self._registration.lease / BEATS_PER_LEASE
+        if inflight.holder is None:
+            self.register()
+            self._registered()
+        elif boottime() - self._beat_at >= interval or not inflight.lease.good():
+            self._beat(inflight.holder)
+        if inflight.running:
+            self._report()
+        if inflight.held and inflight.holder is not None:
+            self._cancel(inflight.holder)
+        return min(LOOK, interval / 2)
+
+    def drain(self) -> None:
+        """Write the last progress, if the database lets us."""
+        self.round()
+
+    def _beat(self, holder: Holder) -> None:
+        inflight = self._inflight
+        sent = boottime()
+        alive = self._upkeep.beat(
+            holder.id,
+            running=len(inflight.running),
+            processed=inflight.processed,
+            errored=inflight.errored,
+            concurrency=inflight.concurrency,
+        )
+        if alive:
+            inflight.lease.confirm(sent)
+            self._beat_at = sent
+            return
+        count = inflight.abandon()
+        log.error(
+            "worker %s lost its lease: it was silent for longer than %g s; %d claims are abandoned",
+            holder.name,
+            self._registration.lease,
+            count,
+        )
+        self.register()
+        self._registered()
+
+    def _report(self) -> None:
+        contexts = list(self._inflight.running.values())
+        said = [report for context in contexts if (report := context.take_progress())]
+        if said:
+            self._claims.report(said)
+
+    def _cancel(self, holder: Holder) -> None:
+        for id_, fence in self._upkeep.cancels(holder.id):
+            claim = self._inflight.held.get(id_)
+            if claim is None or claim.fence != fence:
+                continue
+            self._inflight.unwanted.add(id_)
+            context = self._inflight.running.get(id_)
+            if context is not None and not context.cancelled:
+                log.info("job %d (%s) is to be cancelled", id_, claim.task)
+                context.tell(JobCancelled)

@@ -1,0 +1,79 @@
+"""Who a worker is: a process on a host, told apart from a later one with the same number."""
+
+import os
+import socket
+import sys
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from jobqueue.records import Lease
+
+
+class Identity(NamedTuple):
+    """This process as its workers' rows describe it."""
+
+    host: str
+    pid: int
+    boot_id: str | None
+    pid_namespace: str | None
+    process_started: float | None
+
+
+def boottime() -> float:
+    """Seconds on a clock that no one steps and that counts a suspended machine's sleep too."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+def this_process() -> Identity:
+    """The identity of this process."""
+    return Identity(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        boot_id=_boot_id(),
+        pid_namespace=_pid_namespace(os.getpid()),
+        process_started=process_started(os.getpid()),
+    )
+
+
+def is_gone(lease: Lease, me: Identity) -> bool:
+    """True if the lease's process certainly is no more. A stopped process is not dead.
+
+    Only a process of this very boot and process namespace can be judged.
+    """
+    comparable = (
+        lease.boot_id is not None
+        and lease.process_started is not None
+        and (lease.boot_id, lease.pid_namespace) == (me.boot_id, me.pid_namespace)
+    )
+    return comparable and process_started(lease.pid) != lease.process_started
+
+
+def process_started(pid: int) -> float | None:
+    """When a process began, in clock ticks since boot; None if there is none or nobody can tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    if fields[0] in "ZX":  # Dead, and only its parent has not noticed.
+        return None
+    return float(fields[19])
+
+
+@lru_cache
+def _boot_id() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def _pid_namespace(pid: int) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/ns/pid").readlink().name
+    except OSError:
+        return None

@@ -1,0 +1,139 @@
+"""What a worker holds: claims in its inbox, running handlers, outcomes on their way to the database."""
+
+import math
+import threading
+import time
+from queue import Empty, SimpleQueue
+
+from jobqueue.errors import ClaimLost
+from jobqueue.records import Claim, Ended, Outcome
+from jobqueue.states import State
+from jobqueue.store.claims import Holder
+from jobqueue.worker.context import JobContext
+from jobqueue.worker.identity import boottime
+
+
+class LeaseClock:
+    """Whether this worker may still believe in its claims, by a clock that no one steps."""
+
+    def __init__(self, length: float) -> None:
+        self.length = length
+        self._confirmed = -math.inf
+        self._verdict = threading.Condition()
+
+    def confirm(self, sent_at: float) -> None:
+        """A heartbeat that was sent then has landed."""
+        with self._verdict:
+            self._confirmed = sent_at
+            self._verdict.notify_all()
+
+    def good(self) -> bool:
+        """True while a lease has not passed since the last confirmed heartbeat was sent."""
+        return boottime() - self._confirmed < self.length
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for a heartbeat to land; True when the lease is good."""
+        with self._verdict:
+            return self._verdict.wait_for(self.good, timeout)
+
+
+class InFlight:
+    """The claims of one worker, from the commit of the claim to the commit of the outcome.
+
+    Its plain dicts and queues are safe between threads by themselves: every step is one operation.
+    """
+
+    def __init__(self, concurrency: int, lease: float) -> None:
+        self.concurrency = concurrency
+        self.lease = LeaseClock(lease)
+        self.holder: Holder | None = None
+        self.inbox: SimpleQueue[Claim | None] = SimpleQueue()
+        self.outbox: SimpleQueue[Outcome] = SimpleQueue()
+        self.held: dict[int, Claim] = {}
+        self.running: dict[int, JobContext] = {}
+        self.unwanted: set[int] = set()
+        """Held jobs that are to be cancelled and have not begun."""
+        self.begun = 0
+        self.processed = 0
+        self.errored = 0
+        self.last_begun = time.monotonic()
+        self.mean_duration: float | None = None  # seconds
+        self._gate = threading.Lock()
+        self._closing = False
+
+    def hand_out(self, claims: list[Claim], holder: Holder | None) -> None:
+        """Give claims to the executors; after the claim's commit only.
+
+        Claims of a lease that is gone are dropped, and those of a worker that stops go back.
+        """
+        with self._gate:
+            if self.holder is not holder:
+                return
+            for claim in claims:
+                self.held[claim.id] = claim
+                if self._closing:
+                    self.outbox.put(released(claim, "given back before it began"))
+                else:
+                    self.inbox.put(claim)
+
+    def is_held(self, claim: Claim) -> bool:
+        """False once the claim was given back or abandoned."""
+        return self.held.get(claim.id) is claim
+
+    def begin(self, context: JobContext) -> None:
+        """A handler is about to be entered."""
+        self.running[context.id] = context
+        self.begun += 1
+        self.last_begun = time.monotonic()
+
+    def end(self, context: JobContext, outcome: Outcome) -> None:
+        """A handler was left."""
+        duration = outcome.duration or 0.0
+        mean = self.mean_duration
+        self.mean_duration = duration if mean is None else mean + (duration - mean) * 0.05
+        self.running.pop(context.id, None)
+        self.outbox.put(outcome)
+
+    def settled(self, outcome: Outcome) -> None:
+        """The database has answered about an outcome."""
+        if self.held.get(outcome.claim.id) is outcome.claim:
+            del self.held[outcome.claim.id]
+        self.unwanted.discard(outcome.claim.id)
+
+    def free(self) -> int:
+        """How many claims could begin at once."""
+        return max(0, self.concurrency - len(self.running) - self.inbox.qsize())
+
+    def give_back(self) -> int:
+        """Turn claims that have not begun into releases, uncharged; returns how many."""
+        count = 0
+        while True:
+            try:
+                claim = self.inbox.get_nowait()
+            except Empty:
+                return count
+            if claim is not None and self.is_held(claim):
+                self.outbox.put(released(claim, "given back before it began"))
+                count += 1
+
+    def close(self) -> int:
+        """From now on, what is claimed and has not begun goes back; returns how many went at once."""
+        with self._gate:
+            self._closing = True
+        return self.give_back()
+
+    def abandon(self) -> int:
+        """The lease was taken away: nothing that was claimed is ours. Returns how many claims."""
+        with self._gate:
+            self.holder = None
+            count = len(self.held)
+            self.held.clear()
+            self.unwanted.clear()
+        for context in list(self.running.values()):
+            context.tell(ClaimLost)
+        return count
+
+
+def released(claim: Claim, reason: str | None) -> Ended:
+    """The outcome of a claim that goes back uncharged."""
+    return Ended(claim, "released", State.AVAILABLE, refund=True, reason=reason)

@@ -1,0 +1,180 @@
+"""The small services beside the line: due jobs, retention, wake-ups, the report, events, the drain."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+
+from jobqueue.events import Event, EventStream
+from jobqueue.states import State
+from jobqueue.store.bell import Listener
+from jobqueue.store.upkeep import BATCH, Upkeep
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.line import Intake
+from jobqueue.worker.service import Service
+
+log = logging.getLogger("jobqueue.worker")
+report_log = logging.getLogger("jobqueue.report")
+
+LISTEN = 0.5  # seconds per wait, so that a stop is heard
+PRUNE_EVERY = 60.0
+EVENTS_MAX = 10_000
+DRAIN_LOOK = 0.1
+
+
+class Scheduler(Service):
+    """Makes jobs available when they are due."""
+
+    def __init__(self, upkeep: Upkeep, poll: float, promoted: Callable[[], None]) -> None:
+        super().__init__("scheduler")
+        self._upkeep = upkeep
+        self._poll = poll
+        self._promoted = promoted
+
+    def tick(self) -> float:
+        """Promote what is due; reading first, so that waiting costs no write."""
+        due = self._upkeep.next_due()
+        if due is None or due > 0:
+            return self._poll if due is None else min(self._poll, due)
+        queues = self._upkeep.promote()
+        if queues:
+            self._promoted()
+        return 0 if len(queues) >= BATCH else 0.01
+
+
+class Pruner(Service):
+    """Deletes old final jobs and folds old counts, a batch at a time."""
+
+    def __init__(self, upkeep: Upkeep, keep: dict[State, float | None]) -> None:
+        super().__init__("pruner")
+        self._upkeep = upkeep
+        self._keep = keep
+
+    def tick(self) -> float:
+        """One batch per state; at once again while batches are full."""
+        full = False
+        for state, keep in self._keep.items():
+            if keep is not None:
+                full |= self._upkeep.prune(state, keep) >= BATCH
+        self._upkeep.fold()
+        return 0.05 if full else PRUNE_EVERY
+
+
+class Ear(Service):
+    """Listens for wake-ups from the database."""
+
+    def __init__(self, listener: Listener, heard: Callable[[], None]) -> None:
+        super().__init__("listener")
+        self._listener = listener
+        self._heard = heard
+
+    def tick(self) -> float:
+        """Wait for one wake-up, for a while."""
+        if self._listener.wait(LISTEN) and not self.stopping:
+            self._heard()
+        return 0
+
+    def stop(self) -> None:
+        """See `Service.stop`."""
+        super().stop()
+        self._listener.wake()
+
+    def drain(self) -> None:
+        """Close the ear."""
+        self._listener.close()
+
+
+class Announcer(Service):
+    """Tells subscribers, on a thread of its own: a slow one delays other events, and no job."""
+
+    def __init__(self, events: EventStream) -> None:
+        super().__init__("announcer")
+        self._events = events
+        self._pending: SimpleQueue[Event] = SimpleQueue()
+        self._dropped = 0
+
+    def announce(self, event: Event) -> None:
+        """Tell it soon. Beyond a bound events are dropped, and counted: memory has an end."""
+        if self._pending.qsize() >= EVENTS_MAX:
+            self._dropped += 1
+            if self._dropped % 1000 == 1:
+                log.warning("subscribers are too slow: %d events dropped", self._dropped)
+            return
+        self._pending.put(event)
+        self.wake()
+
+    def tick(self) -> float | None:
+        """Tell all that is pending."""
+        try:
+            while True:
+                self._events.emit(self._pending.get_nowait())
+        except Empty:
+            return None
+
+    def drain(self) -> None:
+        """Tell the rest."""
+        self.tick()
+
+
+class Reporter(Service):
+    """Writes a line of figures now and then."""
+
+    def __init__(self, inflight: InFlight, interval: float) -> None:
+        super().__init__("reporter")
+        self._inflight = inflight
+        self._interval = interval
+        self._before = (time.monotonic(), 0)
+
+    def tick(self) -> float:
+        """One line for the time since the last."""
+        inflight = self._inflight
+        present, processed = time.monotonic(), inflight.processed
+        then, before = self._before
+        if present - then >= self._interval:
+            rate = (processed - before) / (present - then)
+            mean = inflight.mean_duration
+            report_log.info(
+                "%d jobs (%.1f/s), %d errored, %d running of %d, %d waiting here%s",
+                processed,
+                rate,
+                inflight.errored,
+                len(inflight.running),
+                inflight.concurrency,
+                inflight.inbox.qsize(),
+                "" if mean is None else f", {1000 * mean:.3g} ms each",
+            )
+            self._before = (present, processed)
+        return max(0.01, self._before[0] + self._interval - time.monotonic())
+
+
+class Drain(Service):
+    """Notices that nothing is left to run."""
+
+    def __init__(
+        self,
+        upkeep: Upkeep,
+        inflight: InFlight,
+        intake: Intake,
+        *,
+        queues: Sequence[str] | None,
+        tasks: Sequence[str],
+        done: Callable[[], None],
+    ) -> None:
+        super().__init__("drain")
+        self._upkeep = upkeep
+        self._inflight = inflight
+        self._intake = intake
+        self._queues = None if queues is None else tuple(queues)
+        self._tasks = tuple(tasks)
+        self._done = done
+
+    def tick(self) -> float | None:
+        """Look, when this worker has nothing itself."""
+        if self._inflight.held or not self._intake.idle:
+            return DRAIN_LOOK
+        if self._upkeep.unfinished(self._queues, self._tasks):
+            return DRAIN_LOOK
+        for kind, count in self._upkeep.left_behind(self._queues, self._tasks).items():
+            report_log.warning("not waited for: %d job(s) %s", count, kind)
+        self._done()
+        return None

@@ -1,0 +1,112 @@
+"""The one protocol of everything that runs beside the line."""
+
+import logging
+import random
+import threading
+from abc import ABC, abstractmethod
+
+log = logging.getLogger("jobqueue.worker")
+
+BACKOFF_FIRST = 0.1  # seconds
+BACKOFF_MAX = 2.0
+REPEAT_LOG = 30.0
+"""Seconds of failures between two lines that say the same."""
+
+
+class Service(ABC):
+    """A named thread around one method: `tick()`.
+
+    `tick()` does one bounded round of work and returns the seconds to rest before the next: 0 means
+    "there is more", None means "until woken". A round that raises is logged and tried again after a
+    capped, growing time: no error of the database ends a service. `start()`, `stop()`, `join()` and
+    `wake()` may be called in any order, any number of times; `stop()` asks and returns at once.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._wakeup = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failures = 0
+        self._failing_for = 0.0
+
+    @abstractmethod
+    def tick(self) -> float | None:
+        """One round; what a service writes."""
+        ...
+
+    def drain(self) -> None:
+        """One last round after `stop()`."""
+
+    def start(self) -> None:
+        """Begin, once."""
+        if self._thread is None and not self._stopping.is_set():
+            self._thread = threading.Thread(
+                target=self._run, name=f"jobqueue-{self.name}", daemon=True
+            )
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ask for the end."""
+        self._stopping.set()
+        self.wake()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end; True if it has come."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+            return not self._thread.is_alive()
+        return True
+
+    def wake(self) -> None:
+        """End the rest between two rounds. Costs next to nothing when there is no rest to end."""
+        if not self._wakeup.is_set():
+            self._wakeup.set()
+
+    @property
+    def stopping(self) -> bool:
+        """True once the end was asked for."""
+        return self._stopping.is_set()
+
+    @property
+    def failing(self) -> bool:
+        """True while rounds fail."""
+        return self._failures > 0
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            rest = self.round()
+            if rest is None or rest > 0:
+                self._wakeup.wait(rest)
+            self._wakeup.clear()  # Before the next round, so that no wake-up is ever lost.
+        self.drain()
+
+    def round(self) -> float | None:
+        """One tick, its failure turned into a rest."""
+        try:
+            rest = self.tick()
+        except Exception as error:  # noqa: BLE001 - see the class: it is logged, and tried again.
+            return self._failed(error)
+        if self._failures:
+            log.info("%s: works again after %d failed rounds", self.name, self._failures)
+            self._failures, self._failing_for = 0, 0.0
+        return rest
+
+    def _failed(self, error: Exception) -> float:
+        self._failures += 1
+        most = min(BACKOFF_MAX, BACKOFF_FIRST * 2**self._failures)
+        rest = most * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret.
+        first = self._failures == 1
+        if first or self._failing_for >= REPEAT_LOG:
+            text = str(error).partition("\n")[0][:300]
+            log.warning(
+                "%s: round %d failed, trying on: %s: %s",
+                self.name,
+                self._failures,
+                type(error).__name__,
+                text,
+                exc_info=log.isEnabledFor(logging.DEBUG),
+            )
+            self._failing_for = 0.0
+        self._failing_for += rest
+        return rest

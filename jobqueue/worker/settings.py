@@ -1,0 +1,108 @@
+"""What a worker may be told, checked before it starts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from jobqueue import options
+from jobqueue.errors import InvalidOption
+
+DAY = 86_400.0
+CONCURRENCY_MAX = 1024
+LEASE_MIN = 1.0
+SNOOZES_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """A worker's settings. Durations are seconds; make one with `of()`, which checks them."""
+
+    concurrency: int = 4
+    queues: Mapping[str, int | None] | None = None
+    """The queues to serve, each with its limit in this worker or None; None serves all."""
+    lease: float = 30.0
+    shutdown_timeout: float = 25.0
+    poll: float = 1.0
+    drain: bool = False
+    max_jobs: int | None = None
+    stats_interval: float | None = None
+    name: str | None = None
+    max_snoozes: int = SNOOZES_MAX
+    keep_succeeded: float | None = 7 * DAY
+    """For cancelled jobs too. None keeps for ever."""
+    keep_failed: float | None = 30 * DAY
+
+    @staticmethod
+    def of(**given: Any) -> "WorkerSettings":
+        """Check and convert what a user wrote; raises InvalidOption."""
+        checked: dict[str, Any] = {}
+        for option, value in given.items():
+            check = _CHECKS.get(option)
+            if check is None:
+                raise InvalidOption(
+                    f"{option}: no such setting of a worker; there are {', '.join(_CHECKS)}",
+                    field=option,
+                    value=value,
+                )
+            checked[option] = None if value is None else check(value)
+        return WorkerSettings(**checked)
+
+
+def queues(given: object) -> dict[str, int | None]:
+    """Read `"mail:2,default"`, a list of names, or a mapping of names to limits."""
+    if isinstance(given, str):
+        pairs: list[tuple[str, object]] = []
+        for part in given.split(","):
+            name, colon, limit = part.strip().rpartition(":")
+            if colon and limit.isdecimal():
+                pairs.append((name, int(limit)))
+            else:
+                pairs.append((part.strip(), None))
+    elif isinstance(given, Mapping):
+        pairs = list(given.items())
+    elif isinstance(given, list | tuple | set | frozenset):
+        pairs = [(name, None) for name in given]
+    else:
+        raise InvalidOption(
+            f"queues: {given!r}; write \"mail:2,default\" or a list of names", field="queues"
+        )
+    read: dict[str, int | None] = {}
+    for name, limit in pairs:
+        options.name(name, "queue", longest=options.QUEUE_LENGTH_MAX)
+        if name in read:
+            raise InvalidOption(f"queues: {name!r} is named twice", field="queues", value=given)
+        if limit is not None:
+            limit = options.whole(limit, f"limit of queue {name}", 1, CONCURRENCY_MAX)
+        read[name] = limit
+    if not read:
+        raise InvalidOption("queues: none are named", field="queues", value=given)
+    return read
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= 128:
+        raise InvalidOption(f"name: {value!r} is not a short printable text", field="name")
+    return value
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidOption(f"drain: {value!r} is not True or False", field="drain", value=value)
+    return value
+
+
+_CHECKS = {
+    "concurrency": lambda value: options.whole(value, "concurrency", 1, CONCURRENCY_MAX),
+    "queues": queues,
+    "lease": lambda value: options.seconds(value, "lease", least=LEASE_MIN, most=DAY),
+    "shutdown_timeout": lambda value: options.seconds(value, "shutdown_timeout", most=DAY),
+    "poll": lambda value: options.seconds(value, "poll", least=0.01, most=3600),
+    "drain": _truth,
+    "max_jobs": lambda value: options.whole(value, "max_jobs", 1, 2**62),
+    "stats_interval": lambda value: options.seconds(value, "stats_interval", least=0.1, most=DAY),
+    "name": _name,
+    "max_snoozes": lambda value: options.whole(value, "max_snoozes", 1, 2**31 - 1),
+    "keep_succeeded": lambda value: options.seconds(value, "keep_succeeded", most=1e10),
+    "keep_failed": lambda value: options.seconds(value, "keep_failed", most=1e10),
+}
+assert list(_CHECKS) == [field.name for field in fields(WorkerSettings)]

@@ -1,0 +1,286 @@
+"""The worker: builds the services, starts them in order, and stops them in reverse."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from sqlalchemy import URL
+
+from jobqueue.errors import ClaimLost
+from jobqueue.events import EventStream
+from jobqueue.records import Ended, Registration
+from jobqueue.states import State
+from jobqueue.store.bell import Bell
+from jobqueue.store.claims import Claims
+from jobqueue.store.store import Store
+from jobqueue.store.transactions import UserTransactions
+from jobqueue.store.upkeep import Upkeep
+from jobqueue.tasks import Registry
+from jobqueue.worker import executor, identity
+from jobqueue.worker.executor import Executor, Middleware
+from jobqueue.worker.frontier import Frontier
+from jobqueue.worker.heartbeat import Heartbeat
+from jobqueue.worker.inflight import InFlight, released
+from jobqueue.worker.keepers import Announcer, Drain, Ear, Pruner, Reporter, Scheduler
+from jobqueue.worker.line import Claimer, Completer, Exit, Intake, Turn
+from jobqueue.worker.reaper import Reaper
+from jobqueue.worker.service import Service
+from jobqueue.worker.settings import WorkerSettings
+
+log = logging.getLogger("jobqueue.worker")
+
+LAST_WORDS = 5.0
+"""Seconds for which the last outcomes are offered to a database that does not answer."""
+
+
+class Worker:
+    """Runs jobs in this process until it is stopped. A context manager, or `start()` and `stop()`."""
+
+    def __init__(
+        self,
+        url: str | URL,
+        registry: Registry,
+        settings: WorkerSettings,
+        *,
+        events: EventStream | None = None,
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
+        self.settings = settings
+        self._registry = registry
+        self._middleware = middleware
+        self._events = events or EventStream()
+        self._store = Store(url, connections=6)
+        self._pulse = Store(url, connections=1)  # No claim and no upkeep can hold up a heartbeat.
+        self._inflight = InFlight(settings.concurrency, settings.lease)
+        self._ended = threading.Event()
+        self._aborted = threading.Event()
+        self._stopping = threading.Lock()
+        self._in_order: bool | None = None
+        self._threads: list[threading.Thread] = []
+        self.name = ""
+
+    def start(self) -> None:
+        """Take a lease and begin. Raises what the database raises if it cannot be reached."""
+        self._store.require_schema()
+        self._build()
+        self._heartbeat.register()
+        for service in self._services:
+            service.start()
+        run = Executor(
+            self._inflight,
+            self._registry,
+            UserTransactions(self._store),
+            middleware=tuple(self._middleware),
+            max_snoozes=self.settings.max_snoozes,
+            finished=self._finished,
+        )
+        self._threads = [
+            executor.start_thread(run, number) for number in range(self.settings.concurrency)
+        ]
+        log.info("worker %s began with %d slots", self.name, self.settings.concurrency)
+
+    def _build(self) -> None:
+        settings, inflight, backend = self.settings, self._inflight, self._store.backend
+        claims, upkeep = Claims(self._store), Upkeep(self._store)
+        me = identity.this_process()
+        self.name = settings.name or f"{me.host}-{me.pid}"
+        self._bell = Bell(backend.ringer(self._store.url, self._store.statements))
+        listener = backend.listener(self._store.url)
+        self._announcer = Announcer(self._events)
+        self._intake = Intake(
+            self._store,
+            Frontier(claims, settings.queues),
+            inflight,
+            poll=settings.poll,
+            max_jobs=settings.max_jobs,
+        )
+        announce = self._announcer.announce
+        exit_ = Exit(self._store, claims, inflight, announce, self._events)
+        if backend.one_writer:
+            self._claimer: Service = Turn(self._store, self._intake, exit_)
+            self._completer = self._claimer
+        else:
+            self._claimer = Claimer(self._store, self._intake)
+            self._completer = Completer(self._store, exit_)
+        self._heartbeat = Heartbeat(
+            Upkeep(self._pulse),
+            Claims(self._pulse),
+            inflight,
+            self._registration(me, listener.address),
+            self._hurry,
+        )
+        self._scheduler = Scheduler(upkeep, settings.poll, self._ring)
+        keep = {
+            State.SUCCEEDED: settings.keep_succeeded,
+            State.CANCELLED: settings.keep_succeeded,
+            State.FAILED: settings.keep_failed,
+        }
+        reaper = Reaper(
+            upkeep, inflight, me, reaped=self._ring, announce=announce, events=self._events
+        )
+        self._services: list[Service] = [
+            self._heartbeat,
+            self._announcer,
+            *dict.fromkeys((self._completer, self._claimer)),
+            Ear(listener, self._hurry),
+            self._scheduler,
+            reaper,
+            Pruner(upkeep, keep),
+        ]
+        if settings.stats_interval is not None:
+            self._services.append(Reporter(inflight, settings.stats_interval))
+        if settings.drain:
+            self._services.append(
+                Drain(
+                    upkeep,
+                    inflight,
+                    self._intake,
+                    queues=None if settings.queues is None else list(settings.queues),
+                    tasks=list(self._registry),
+                    done=self._ended.set,
+                )
+            )
+
+    def _registration(self, me: identity.Identity, doorbell: str | None) -> Registration:
+        settings = self.settings
+        return Registration(
+            name=self.name,
+            doorbell=doorbell,
+            queues=None if settings.queues is None else tuple(settings.queues),
+            tasks=tuple(self._registry),
+            concurrency=settings.concurrency,
+            lease=settings.lease,
+            **me._asdict(),
+        )
+
+    def _hurry(self) -> None:
+        """There may be something to do."""
+        self._intake.hurry()
+        self._claimer.wake()
+        self._scheduler.wake()
+
+    def _ring(self) -> None:
+        """There is something to do, here or elsewhere."""
+        self._hurry()
+        self._bell.ring()
+
+    def _finished(self) -> None:
+        """An executor has put an outcome down."""
+        self._completer.wake()
+        inflight = self._inflight
+        if self._claimer is not self._completer and self._intake.wanted():
+            self._claimer.wake()
+        if self.settings.max_jobs is not None and inflight.begun >= self.settings.max_jobs:
+            self._ended.set()
+
+    @property
+    def processed(self) -> int:
+        """Attempts that ended here and were recorded."""
+        return self._inflight.processed
+
+    @property
+    def running(self) -> int:
+        """Handlers that run now."""
+        return len(self._inflight.running)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the worker has reason to end by itself (`drain`, `max_jobs`) or is stopped."""
+        return self._ended.wait(timeout)
+
+    def request_stop(self) -> None:
+        """Make `wait()` return; may be called from a signal handler."""
+        self._ended.set()
+
+    def abort(self) -> None:
+        """Do not wait for running handlers any longer; may be called from a signal handler."""
+        self._aborted.set()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Stop: claim nothing more, give back what has not begun, let handlers end.
+
+        Waits `timeout` seconds (default: the setting) for them; then their jobs go back uncharged.
+        True if every handler ended in time and every outcome was recorded.
+        """
+        with self._stopping:
+            if self._in_order is None:
+                limit = self.settings.shutdown_timeout if timeout is None else timeout
+                self._in_order = self._stop(limit)
+            return self._in_order
+
+    def _stop(self, limit: float) -> bool:
+        self._ended.set()
+        self._intake.closed = True
+        given_back = self._inflight.close()
+        for _ in self._threads:
+            self._inflight.inbox.put(None)
+        self._completer.wake()
+        running = len(self._inflight.running)
+        if running or given_back:
+            log.info("stopping: %d jobs given back, %d still running", given_back, running)
+        in_order = self._await_handlers(limit)
+        if not in_order:
+            self._interrupt()
+        in_order &= self._await_outcomes()
+        for service in reversed(self._services):
+            service.stop()
+        for service in reversed(self._services):
+            in_order &= service.join(LAST_WORDS)
+        self._leave()
+        log.info("worker %s ended: %d jobs", self.name, self._inflight.processed)
+        return in_order
+
+    def _await_handlers(self, limit: float) -> bool:
+        until = time.monotonic() + limit
+        for thread in self._threads:
+            while thread.is_alive():
+                thread.join(max(0.0, min(0.05, until - time.monotonic())))
+                if thread.is_alive() and (time.monotonic() >= until or self._aborted.is_set()):
+                    return False
+        return True
+
+    def _interrupt(self) -> None:
+        """Give back what still runs: uncharged, or failed where it may begin only once."""
+        inflight = self._inflight
+        for context in list(inflight.running.values()):
+            context.tell(ClaimLost)
+            claim = inflight.held.get(context.id)
+            if claim is None:
+                continue
+            log.warning("job %d (%s) is interrupted and goes back", claim.id, claim.task)
+            outcome = released(claim, "interrupted")
+            if claim.once:
+                outcome = Ended(claim, "interrupted", State.FAILED, reason="interrupted", duration=0.0)
+            inflight.outbox.put(outcome)
+
+    def _await_outcomes(self) -> bool:
+        """Wait until the database has answered about every claim, or seems not to be there."""
+        until = time.monotonic() + (1.0 if self._aborted.is_set() else LAST_WORDS)
+        while self._inflight.held and time.monotonic() < until:
+            self._completer.wake()
+            self._completer.join(0.005)
+        return not self._inflight.held
+
+    def _leave(self) -> None:
+        holder = self._inflight.holder
+        if holder is not None and not self._inflight.held:
+            try:
+                Upkeep(self._pulse).deregister(holder.id)
+            except Exception as error:  # noqa: BLE001 - a lease that is not given back runs out.
+                log.warning("the lease could not be given back: %s", type(error).__name__)
+        self._bell.close()
+        self._store.close()
+        self._pulse.close()
+
+    def __enter__(self) -> "Worker":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
