@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -19,6 +20,10 @@ PRIORITY_BEFORE_ALL = -(2**31)
 _RAN_OUT = ("errored", "timed out", "refused")
 
 
+_ORDER = attrgetter("run_at", "id")
+_STATES = {state.value: state for state in State}
+
+
 class Holder(NamedTuple):
     """The worker in whose name jobs are claimed."""
 
@@ -31,6 +36,12 @@ class Pair(NamedTuple):
 
     queue: str
     priority: int
+
+
+class Taken(list[Claim]):
+    """Claims in order, and whether the next job was left because no slot is free to begin it."""
+
+    held_back = False
 
 
 class Claims:
@@ -54,27 +65,42 @@ class Claims:
         *,
         limit: int,
         free: int,
-    ) -> list[Claim]:
+    ) -> Taken:
         """Claim up to `limit` jobs of a pair after the cursor, in order of (run_at, id).
 
-        `free` is how many of them could begin at once. Hand them out after the commit only: the
-        outcome of a fast handler would otherwise name a fence that is not there yet.
+        `free` is how many of them could begin at once. Beyond those, a job that may not wait in an
+        inbox ends the claim, so that nothing overtakes it either. Hand claims out after the commit
+        only: the outcome of a fast handler would otherwise name a fence that is not there yet.
         """
-        rows = connection.execute(
-            self._statements.claim,
-            {
-                "in_worker": holder.id,
-                "in_worker_name": holder.name,
-                "in_queue": pair.queue,
-                "in_priority": pair.priority,
-                "in_cursor_run_at": cursor[0],
-                "in_cursor_id": cursor[1],
-                "in_limit": limit,
-                "in_free": free,
-            },
+        parameters = {
+            "in_worker": holder.id,
+            "in_worker_name": holder.name,
+            "in_queue": pair.queue,
+            "in_priority": pair.priority,
+            "in_cursor_run_at": cursor[0],
+            "in_cursor_id": cursor[1],
+            "in_limit": limit,
+        }
+        if limit <= free:
+            return self._claim(connection, parameters)
+        attempt = connection.begin_nested()
+        claims = self._claim(connection, parameters)
+        allowed = next(
+            (place for place, claim in enumerate(claims) if claim.solo and place >= free), limit
         )
-        claims = [Claim._make(row) for row in rows]
-        claims.sort(key=lambda claim: (claim.run_at, claim.id))
+        if allowed == limit:
+            attempt.commit()
+            return claims
+        attempt.rollback()  # Rare: callers that met such a job ask for no more than `free`.
+        parameters["in_limit"] = allowed
+        claims = self._claim(connection, parameters) if allowed else Taken()
+        claims.held_back = True
+        return claims
+
+    def _claim(self, connection: Connection, parameters: dict[str, Any]) -> Taken:
+        rows = connection.execute(self._statements.claim, parameters).all()
+        claims = Taken(map(Claim._make, rows))
+        claims.sort(key=_ORDER)
         return claims
 
     def finish(
@@ -85,23 +111,27 @@ class Claims:
         A job that is missing from the answer is no longer this worker's: its fence did not match.
         """
         states: dict[int, State] = {}
-        well = [outcome for outcome in outcomes if isinstance(outcome, Succeeded)]
-        otherwise = [outcome for outcome in outcomes if isinstance(outcome, Ended)]
+        well: list[Succeeded] = []
+        ends: list[Any] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Ended):
+                ends.append(_end_row(outcome))
+            elif outcome.reason is not None:
+                ends.append(_dropped_row(outcome))
+            else:
+                well.append(outcome)
         if well:
-            rows = [(o.claim.id, o.claim.fence, o.result, o.reason) for o in well]
+            rows = [(claim.id, claim.fence, result) for claim, result, _, _, _ in well]
             parameters = self._store.backend.pack(SUCCESS, rows)
-            for id_, state in connection.execute(self._statements.succeed, parameters):
-                states[id_] = State(state)
-        if otherwise:
-            ends = [
-                (o.claim.id, o.claim.fence, o.state, o.delay, int(o.refund), int(o.snooze), o.reason)
-                for o in otherwise
-            ]
+            written = connection.execute(self._statements.succeed, parameters).all()
+            states.update((id_, _STATES[state]) for id_, state in written)
+        if ends:
             parameters = self._store.backend.pack(END, ends)
-            for id_, state in connection.execute(self._statements.end, parameters):
-                states[id_] = State(state)
+            written = connection.execute(self._statements.end, parameters).all()
+            states.update((id_, _STATES[state]) for id_, state in written)
         self._count(connection, outcomes, states)
-        self._record(connection, worker, otherwise, states)
+        if ends:
+            self._record(connection, worker, outcomes, states)
         if len(states) < len(outcomes):
             self._settle(connection, outcomes, states)
         return states
@@ -129,6 +159,9 @@ class Claims:
             state = states.get(claim.id)
             if state is None:
                 continue
+            if state is State.SUCCEEDED and outcome.duration is not None:
+                tally.succeeded(claim.queue, claim.task, outcome.duration, outcome.wait)
+                continue
             if state in FINAL:
                 tally.ended(claim.queue, claim.task, state)
             if isinstance(outcome, Ended) and outcome.outcome in _RAN_OUT:
@@ -141,7 +174,7 @@ class Claims:
         self,
         connection: Connection,
         worker: str,
-        outcomes: Sequence[Ended],
+        outcomes: Sequence[Outcome],
         states: dict[int, State],
     ) -> None:
         rows = [
@@ -158,7 +191,8 @@ class Claims:
             }
             for outcome in outcomes
             # Giving back what has not begun is no attempt, nor is waiting for a task to be known.
-            if outcome.claim.id in states
+            if isinstance(outcome, Ended)
+            and outcome.claim.id in states
             and (outcome.duration is not None or outcome.error is not None)
         ]
         if rows:
@@ -169,3 +203,22 @@ class Claims:
         parameters = self._store.backend.pack(PROGRESS, rows)
         with self._store.write() as connection:
             connection.execute(self._statements.report, parameters)
+
+
+def _end_row(outcome: Ended) -> tuple[Any, ...]:
+    claim = outcome.claim
+    return (
+        claim.id,
+        claim.fence,
+        outcome.state,
+        outcome.delay,
+        int(outcome.refund),
+        int(outcome.snooze),
+        outcome.reason,
+    )
+
+
+def _dropped_row(outcome: Succeeded) -> tuple[Any, ...]:
+    """Success without a result, and why there is none."""
+    claim = outcome.claim
+    return (claim.id, claim.fence, State.SUCCEEDED, None, 0, 0, outcome.reason)

@@ -28,14 +28,21 @@ class Tally:
         """An attempt errored."""
         self._rows[queue, task][3] += 1
 
+    def succeeded(self, queue: str, task: str, duration: float, wait: float) -> None:
+        """A handler was left and its job has succeeded."""
+        self._rows[queue, task][0] += 1
+        self.ran(queue, task, duration, wait)
+
     def ran(self, queue: str, task: str, duration: float, wait: float) -> None:
         """A handler was entered and left."""
         row = self._rows[queue, task]
         row[4] += 1
         row[5] += duration
-        row[6] = max(row[6], duration)
         row[7] += wait
-        row[8] = max(row[8], wait)
+        if duration > row[6]:
+            row[6] = duration
+        if wait > row[8]:
+            row[8] = wait
 
     def write(self, connection: Connection, statements: Statements) -> None:
         """Append the counts."""

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Integer,
     Select,
     Text,
+    cast,
     column,
     func,
     null,
@@ -162,7 +164,10 @@ class Monitor:
 
     def _rows(self, statement: Select[Any]) -> Rows:
         with self._store.read() as connection:
-            return [dict(row) for row in connection.execute(statement).mappings()]
+            return [
+                {name: _in_utc(value) for name, value in row.items()}
+                for row in connection.execute(statement).mappings()
+            ]
 
     def _known_by(self) -> Counter[str]:
         """How many live workers know each task."""
@@ -189,8 +194,13 @@ class Monitor:
         return float(row["current"] + row["previous"] * part) / MINUTE
 
 
+def _in_utc(value: Any) -> Any:
+    """Instants come in the time zone of the database session."""
+    return value.astimezone(UTC) if isinstance(value, datetime) else value
+
+
 def _total(count: Any, where: Any) -> Any:
-    return func.coalesce(func.sum(count).filter(where), 0)
+    return cast(func.coalesce(func.sum(count).filter(where), 0), BigInteger)
 
 
 def _waiting() -> Select[Any]:
@@ -203,7 +213,7 @@ def _waiting() -> Select[Any]:
             for state in WAITING
         )
     ).subquery()
-    waiting = func.sum(parts.c.part, type_=BigInteger()).label("waiting")
+    waiting = cast(func.sum(parts.c.part), BigInteger).label("waiting")
     return select(parts.c.task, waiting).group_by(parts.c.task)
 
 

@@ -10,7 +10,6 @@ from functools import cache
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     ColumnElement,
     Double,
     Executable,
@@ -52,12 +51,7 @@ NEW: Columns = {
     "unique_key": Text(),
     "unique_until": Text(),
 }
-SUCCESS: Columns = {
-    "id": BigInteger(),
-    "fence": BigInteger(),
-    "result": Text(),
-    "reason": Text(),
-}
+SUCCESS: Columns = {"id": BigInteger(), "fence": BigInteger(), "result": Text()}
 END: Columns = {
     "id": BigInteger(),
     "fence": BigInteger(),
@@ -73,6 +67,9 @@ PROGRESS: Columns = {
     "progress": Double(),
     "message": Text(),
 }
+_CLAIMED = (
+    "id fence task queue args attempt max_attempts run_at started_at timeout backoff snoozes crashes"
+).split()
 PAIRS: Columns = {"id": BigInteger(), "fence": BigInteger()}
 
 
@@ -92,7 +89,7 @@ def becomes(verb: str) -> ColumnElement[str]:
     return literal_column(f"'{MOVES[verb].after.value}'", Text())
 
 
-ONCE = type_coerce(func.coalesce(jobs.c.budget, jobs.c.max_attempts) == 1, Boolean())
+ONCE = func.coalesce(jobs.c.budget, jobs.c.max_attempts) == 1
 """True for a job that may begin at most once (per grant of its operator)."""
 
 SOLO = or_(ONCE, jobs.c.crashes > 0, func.coalesce(jobs.c.unique_until, "") == "started")
@@ -223,14 +220,13 @@ def _next_pair() -> Executable:
 
 
 def _claim() -> Executable:
-    """Claim the first jobs of one (queue, priority) after the cursor, in order.
+    """Claim the first jobs of one (queue, priority) after the cursor.
 
-    Of `limit` candidates, those up to the first solo job are taken; further ones only as far as
-    `free` slots can begin them at once. A CTE and not IN (…), so that it is evaluated once.
+    A CTE and not IN (…), so that it is evaluated once and its LIMIT holds.
     """
     cursor = tuple_(bindparam("in_cursor_run_at", type_=INSTANT), bindparam("in_cursor_id"))
     candidates = (
-        select(jobs.c.id, jobs.c.run_at, case((SOLO, 1), else_=0).label("solo"))
+        select(jobs.c.id)
         .where(
             may("claim"),
             jobs.c.queue == bindparam("in_queue", type_=Text()),
@@ -245,43 +241,18 @@ def _claim() -> Executable:
         .with_for_update(skip_locked=True, of=jobs)  # SQLite has one writer and leaves it out.
         .cte("candidates")
     )
-    order = (candidates.c.run_at, candidates.c.id)
-    numbered = select(
-        candidates.c.id,
-        func.row_number().over(order_by=order).label("position"),
-        func.sum(candidates.c.solo).over(order_by=order).label("solos"),
-    ).cte("numbered")
     return (
         update(jobs)
-        .where(
-            jobs.c.id == numbered.c.id,
-            or_(numbered.c.position <= bindparam("in_free"), numbered.c.solos == 0),
-        )
+        .where(jobs.c.id == candidates.c.id)
         .values(
             state=becomes("claim"),
             attempt=jobs.c.attempt + 1,
             fence=jobs.c.fence + 1,
             worker_id=bindparam("in_worker"),
             worker=bindparam("in_worker_name", type_=Text()),
-            started_at=now(),
+            started_at=select(now()).scalar_subquery(),  # Once, not once per row.
         )
-        .returning(
-            jobs.c.id,
-            jobs.c.fence,
-            jobs.c.task,
-            jobs.c.queue,
-            jobs.c.args,
-            jobs.c.attempt,
-            jobs.c.max_attempts,
-            jobs.c.run_at,
-            jobs.c.started_at,
-            jobs.c.timeout,
-            jobs.c.backoff,
-            jobs.c.snoozes,
-            jobs.c.crashes,
-            type_coerce(SOLO, Boolean()).label("solo"),
-            ONCE.label("once"),
-        )
+        .returning(*(jobs.c[name] for name in _CLAIMED), SOLO.label("solo"), ONCE.label("once"))
     )
 
 
@@ -297,9 +268,9 @@ def _succeed(outcomes: FromClause) -> Executable:
             state=case((CANCEL_ASKED, becomes("cancel")), else_=becomes("succeed")),
             fence=jobs.c.fence + 1,
             worker_id=None,
-            finished_at=now(),
+            finished_at=select(now()).scalar_subquery(),
             result=case((CANCEL_ASKED, null()), else_=outcomes.c.result),
-            reason=outcomes.c.reason,
+            reason=None,
         )
         .returning(jobs.c.id, jobs.c.state)
     )

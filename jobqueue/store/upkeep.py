@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
 
@@ -80,7 +80,9 @@ class Upkeep:
     def expire(self, worker: int, beat: int) -> bool:
         """End a lease, unless it has been renewed since `beat` was seen."""
         with self._store.write() as connection:
-            row = connection.execute(self._statements.expire, {"in_worker": worker, "in_seen": beat})
+            row = connection.execute(
+                self._statements.expire, {"in_worker": worker, "in_seen": beat}
+            )
             return row.one_or_none() is not None
 
     def reap(self, limit: int = BATCH) -> list[Lost]:
@@ -149,14 +151,14 @@ class Upkeep:
         with self._store.read() as connection:
             present: datetime = connection.execute(select(now())).scalar_one()
         # Whole days only: of a day that is still to be added to, each call would make one more row.
-        midnight = present.replace(hour=0, minute=0, second=0, microsecond=0)
+        midnight = _day(present)
         return self._fold(
             _WRITTEN, counters.c.minute < this_minute(), _MINUTE, lambda at: at, limit
         ) + self._fold(
             _MINUTE,
             counters.c.minute < midnight - timedelta(seconds=FOLD_DAYS_AFTER),
             _DAY,
-            lambda at: at.replace(hour=0, minute=0),
+            _day,
             limit,
         )
 
@@ -208,7 +210,11 @@ class Upkeep:
         waiting = or_(
             and_(in_state(State.AVAILABLE), ~QUEUE_PAUSED),
             in_state(State.RUNNING),
-            and_(in_state(State.SCHEDULED), or_(jobs.c.attempt > 0, jobs.c.snoozes > 0), ~QUEUE_PAUSED),
+            and_(
+                in_state(State.SCHEDULED),
+                or_(jobs.c.attempt > 0, jobs.c.snoozes > 0),
+                ~QUEUE_PAUSED,
+            ),
         )
         statement = select(jobs.c.id).where(waiting, jobs.c.task.in_(tasks)).limit(1)
         if queues is not None:
@@ -232,6 +238,11 @@ class Upkeep:
                     statement = statement.where(jobs.c.queue.in_(queues))
                 counts[kind] = int(connection.execute(statement).scalar_one())
         return {kind: count for kind, count in counts.items() if count}
+
+
+def _day(at: datetime) -> datetime:
+    """The beginning of an instant's day in UTC, whatever the time zone of the database session."""
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _lost_attempt(job: Lost) -> dict[str, object]:

@@ -28,6 +28,8 @@ class Frontier:
         self._cursors: dict[Pair, tuple[datetime, int]] = {}
         self._swept_at = float("-inf")
         self._sweep_cost = 0.0
+        self._solo: set[Pair] = set()
+        """Pairs whose next jobs may not wait in an inbox: claim only what can begin at once."""
         self._turn = 0
         self.suspect = False
         """There may be jobs that no cursor leads to."""
@@ -93,26 +95,25 @@ class Frontier:
         taken: list[Claim] = []
         for pair in sorted(pair for pair in self._cursors if pair.queue == queue):
             wanted = room - len(taken)
+            idle = max(0, free - len(taken))
+            if pair in self._solo:
+                wanted = min(wanted, idle)
             if wanted <= 0:
                 break
-            claims = self._claims.claim(
-                connection,
-                holder,
-                pair,
-                self._cursors[pair],
-                limit=wanted,
-                free=max(0, free - len(taken)),
-            )
+            cursor = self._cursors[pair]
+            claims = self._claims.claim(connection, holder, pair, cursor, limit=wanted, free=idle)
             taken += claims
             if claims:
                 self._cursors[pair] = (claims[-1].run_at, claims[-1].id)
+            if claims.held_back or any(claim.solo for claim in claims):
+                self._solo.add(pair)
+            else:
+                self._solo.discard(pair)
+            if claims.held_back:
+                break  # Jobs of a worse priority do not overtake one that waits for a slot.
             if len(claims) < wanted:
-                # Either it has no more, or its next job may not wait in an inbox: then jobs of a
-                # worse priority may not overtake it in this round.
                 del self._cursors[pair]
                 self.suspect = self.suspect or bool(claims)
-                if claims or wanted > free:
-                    break
         return taken
 
     def _room(self, queue: str, held: Mapping[int, Claim], taken: list[Claim]) -> int:

@@ -44,6 +44,7 @@ class Intake:
         self._batch_max = store.backend.batch_max
         self._round_trip = 0.005  # seconds, corrected by every claim
         self._claimed = 0
+        self._got = 0
         self._holder: Holder | None = None
         self._began = 0.0
         self.closed = False
@@ -108,7 +109,8 @@ class Intake:
         """After the commit: to the executors, unless the lease was taken away meanwhile."""
         took = time.monotonic() - self._began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
-        self._claimed += len(claims)
+        self._got = len(claims)
+        self._claimed += self._got
         self._inflight.hand_out(claims, self._holder)
 
     def give_back_hoard(self) -> None:
@@ -125,10 +127,12 @@ class Intake:
 
     def rest(self) -> float:
         """Seconds until the next claim, if nothing wakes it."""
-        if not self._frontier.empty and self.wanted():
-            return 0
         rest = min(self._poll, HOARD_AGE / 2) if self._inflight.inbox.qsize() else self._poll
-        return max(0.0, min(rest, self._frontier.sweep_in())) if self.wanted() else rest
+        if not self.wanted():
+            return rest
+        if self._got and not self._frontier.empty:
+            return 0
+        return max(0.0, min(rest, self._frontier.sweep_in()))
 
 
 class Exit:
