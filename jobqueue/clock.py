@@ -14,7 +14,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"  # Built in: works in views and user sessions.
+SQLITE_NOW = (
+    "strftime('%Y-%m-%d %H:%M:%f000', 'now')"  # Built in: works in views and user sessions.
+)
 
 
 class Instant(TypeDecorator[datetime]):

@@ -6,8 +6,14 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from jobqueue.errors import JobCancelled, JobFailed, JobNotFound, JobQueueError, ResultTimeout
-from jobqueue.options import Duration
+from jobqueue.errors import (
+    Duration,
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    JobQueueError,
+    ResultTimeout,
+)
 from jobqueue.options import seconds as to_seconds
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import FINAL, State

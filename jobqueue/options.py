@@ -15,6 +15,7 @@ NAME = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,127}")
 QUEUE_LENGTH_MAX = 63
 KEY_LENGTH_MAX = 512
 TAGS_MAX = 32
+SHOWN_MAX = 60
 PRIORITY_MAX = 2**31 - 1
 ATTEMPTS_MAX = 1_000_000
 SECONDS_MAX = 10 * 366 * 86_400.0
@@ -56,7 +57,9 @@ def exponential(base: float = 2, cap: Duration = 3600) -> Backoff:
     """`base ** n` seconds before attempt n + 1, at most `cap` seconds, with ± 25 % of jitter."""
     if isinstance(base, bool) or not isinstance(base, int | float) or not 1 < base <= 1000:
         raise InvalidOption(
-            f"backoff base: {base!r} is not a number in (1, 1000]", field="backoff", value=base
+            f"backoff base: {_shown(base)} is not a number in (1, 1000]",
+            field="backoff",
+            value=base,
         )
     return Backoff(float(base), seconds(cap, "backoff cap", least=0.001))
 
@@ -80,13 +83,13 @@ def seconds(value: object, name: str, *, least: float = 0.0, most: float = SECON
         number = float(value) if abs(value) < 2**63 else math.inf
     else:
         raise InvalidOption(
-            f"{name}: {value!r} is not a duration; give seconds or a timedelta",
+            f"{name}: {_shown(value)} is not a duration; give seconds or a timedelta",
             field=name,
             value=value,
         )
     if not least <= number <= most:
         raise InvalidOption(
-            f"{name}: {value!r} is out of range; at least {least:g} s and at most {most:g} s",
+            f"{name}: {_shown(value)} is out of range; at least {least:g} s and at most {most:g} s",
             field=name,
             value=value,
         )
@@ -97,7 +100,7 @@ def _parse_duration(text: str, name: str) -> float:
     match = _DURATION.fullmatch(text.strip()) if text.isascii() else None
     if match is None:
         raise InvalidOption(
-            f"{name}: {text[:40]!r} is not a duration; write 90, 90s, 5m, 1h or 7d",
+            f"{name}: {_shown(text)} is not a duration; write 90, 90s, 5m, 1h or 7d",
             field=name,
             value=text,
         )
@@ -112,12 +115,13 @@ def instant(value: object, name: str = "at") -> datetime:
             value = datetime.fromisoformat(value.strip())
         except ValueError as error:
             raise InvalidOption(
-                f"{name}: {given!r} is not an instant ({error}); write 2026-12-24T18:00+01:00",
+                f"{name}: {_shown(given)} is not an instant ({str(error)[:SHOWN_MAX]}); "
+                "write 2026-12-24T18:00+01:00",
                 field=name,
                 value=given,
             ) from None
     if not isinstance(value, datetime):
-        raise InvalidOption(f"{name}: {given!r} is not a datetime", field=name, value=given)
+        raise InvalidOption(f"{name}: {_shown(given)} is not a datetime", field=name, value=given)
     if value.tzinfo is None or value.utcoffset() is None:
         raise InvalidOption(
             f"{name}: {given!s} has no time zone; add one, such as +01:00 or Z",
@@ -132,10 +136,8 @@ def instant(value: object, name: str = "at") -> datetime:
 def name(value: object, what: str, *, longest: int = 128) -> str:
     """A task's, queue's or tag's name."""
     if not isinstance(value, str) or len(value) > longest or not NAME.fullmatch(value):
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "…"  # noqa: PLR2004
         raise InvalidOption(
-            f"{what}: {shown} is not a name; use letters, digits and _ . : -, "
+            f"{what}: {_shown(value)} is not a name; use letters, digits and _ . : -, "
             f"at most {longest} characters",
             field=what,
             value=value,
@@ -147,11 +149,20 @@ def whole(value: object, what: str, least: int, most: int) -> int:
     """A whole number in [least, most]."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidOption(
-            f"{what}: {value!r} is not a whole number between {least} and {most}",
+            f"{what}: {_shown(value)} is not a whole number between {least} and {most}",
             field=what,
             value=value,
         )
     return value
+
+
+def _shown(value: object) -> str:
+    """A wrong value in short: it may be long, or a number too long for Python to print."""
+    try:
+        shown = repr(value)
+    except Exception:  # noqa: BLE001 - a value's own repr() may raise anything.
+        shown = f"a {type(value).__name__}"
+    return shown if len(shown) <= SHOWN_MAX else shown[: SHOWN_MAX - 1] + "…"
 
 
 class OptionChanges(TypedDict, total=False):
@@ -208,7 +219,7 @@ class Options:
 def _check_backoff(value: object) -> Backoff | None:
     if value is not None and not isinstance(value, Backoff):
         raise InvalidOption(
-            f"backoff: {value!r}; use exponential(base=2, cap=3600) or fixed(30)",
+            f"backoff: {_shown(value)}; use exponential(base=2, cap=3600) or fixed(30)",
             field="backoff",
             value=value,
         )
@@ -236,7 +247,7 @@ def _check_key(value: object) -> str | None:
 def _check_scope(value: object) -> str:
     if value not in UNIQUE_SCOPES:
         raise InvalidOption(
-            f"unique_until: {value!r} is none of {', '.join(UNIQUE_SCOPES)}",
+            f"unique_until: {_shown(value)} is none of {', '.join(UNIQUE_SCOPES)}",
             field="unique_until",
             value=value,
         )

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -47,7 +47,7 @@ class JobQueue:
         self.middleware: list[Middleware] = []
         self._jobs = Jobs(self.store)
         self._transactions = UserTransactions(self.store)
-        self._bell = Bell(self.store.backend.ringer(self.store.url, self.store.statements))
+        self._bell = Bell(self.store.backend.ringer(self.store.url))
 
     def __repr__(self) -> str:
         return f"JobQueue({self.store.url.render_as_string(hide_password=True)!r})"
@@ -84,7 +84,7 @@ class JobQueue:
                 f"{function.__qualname__} is async: async tasks are not supported yet; "
                 "make it a plain function that calls asyncio.run()"
             )
-        known_as = name or getattr(function, "__name__", "")
+        known_as = name or str(getattr(function, "__name__", ""))
         settings = Options().merge(options)
         task = Task(
             function, known_as, settings, Codec(function, known_as), self._enqueue, settings.backoff
@@ -209,7 +209,7 @@ class JobQueue:
         self._bell.close()
         self.store.close()
 
-    def __enter__(self) -> "JobQueue":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

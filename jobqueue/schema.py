@@ -74,7 +74,9 @@ attempts = Table(  # A row for each attempt that ended other than by success.
     Column("worker", Text),
     Column("started_at", Instant),
     Column("finished_at", Instant, nullable=False),
-    Column("outcome", Text, nullable=False),  # errored, timed out, snoozed, released, cancelled, lost
+    Column(
+        "outcome", Text, nullable=False
+    ),  # errored, timed out, snoozed, released, cancelled, lost
     Column("error_type", Text),
     Column("error_message", Text),
     Column("traceback", Text),
@@ -111,23 +113,27 @@ queues = Table(  # A row only for a queue with a switch set.
     Column("paused_at", Instant),
 )
 
-counters = Table(  # What happened, appended by every batch; upkeep folds rows of one minute into one.
-    "jobqueue_counters",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("minute", Instant, nullable=False),
-    Column("queue", Text, nullable=False),
-    Column("task", Text, nullable=False),
-    Column("succeeded", BigInteger, nullable=False, server_default="0"),
-    Column("failed", BigInteger, nullable=False, server_default="0"),
-    Column("cancelled", BigInteger, nullable=False, server_default="0"),
-    Column("errored_attempts", BigInteger, nullable=False, server_default="0"),
-    Column("runs", BigInteger, nullable=False, server_default="0"),  # that the sums are over
-    Column("duration", Double, nullable=False, server_default="0"),  # seconds, summed
-    Column("duration_max", Double, nullable=False, server_default="0"),
-    Column("wait", Double, nullable=False, server_default="0"),  # due → begun, summed
-    Column("wait_max", Double, nullable=False, server_default="0"),
-    Column("fold", SmallInteger, nullable=False, server_default="0"),  # 0 as written, 1 a minute, 2 a day
+counters = (
+    Table(  # What happened, appended by every batch; upkeep folds rows of one minute into one.
+        "jobqueue_counters",
+        metadata,
+        Column("id", _Id, primary_key=True),
+        Column("minute", Instant, nullable=False),
+        Column("queue", Text, nullable=False),
+        Column("task", Text, nullable=False),
+        Column("succeeded", BigInteger, nullable=False, server_default="0"),
+        Column("failed", BigInteger, nullable=False, server_default="0"),
+        Column("cancelled", BigInteger, nullable=False, server_default="0"),
+        Column("errored_attempts", BigInteger, nullable=False, server_default="0"),
+        Column("runs", BigInteger, nullable=False, server_default="0"),  # that the sums are over
+        Column("duration", Double, nullable=False, server_default="0"),  # seconds, summed
+        Column("duration_max", Double, nullable=False, server_default="0"),
+        Column("wait", Double, nullable=False, server_default="0"),  # due → begun, summed
+        Column("wait_max", Double, nullable=False, server_default="0"),
+        Column(
+            "fold", SmallInteger, nullable=False, server_default="0"
+        ),  # 0 as written, 1 a minute, 2 a day
+    )
 )
 
 meta = Table(  # instance: a random id, by which two connections know that they see one database.

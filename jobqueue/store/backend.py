@@ -1,10 +1,10 @@
 """The seam between the databases: what each must say for itself, and nothing more."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from sqlalchemy import URL, Connection, Engine, FromClause, Insert, Table
+from sqlalchemy import URL, ColumnElement, Connection, Engine, FromClause, Insert, Select, Table
 from sqlalchemy.types import TypeEngine
 
 from jobqueue.store.bell import Listener, Ringer
@@ -12,14 +12,23 @@ from jobqueue.store.bell import Listener, Ringer
 Columns = Mapping[str, TypeEngine[Any]]
 
 
-class Backend(Protocol):
+class Backend(Hashable, Protocol):
     """One database's ways."""
 
-    name: str
-    batch_max: int
-    """Rows per claim and per completion."""
-    one_writer: bool
-    """True where a completion and the next claim had better share one transaction."""
+    @property
+    def name(self) -> str:
+        """SQLAlchemy's name of the dialect."""
+        ...
+
+    @property
+    def batch_max(self) -> int:
+        """Rows per claim and per completion."""
+        ...
+
+    @property
+    def one_writer(self) -> bool:
+        """True where a completion and the next claim had better share one transaction."""
+        ...
 
     def engine(self, url: URL, connections: int) -> Engine:
         """Make an engine with our settings and at most so many connections; does not connect."""
@@ -27,6 +36,10 @@ class Backend(Protocol):
 
     def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
         """One write transaction, in its turn; commits at the end, rolls back on an error."""
+        ...
+
+    def turn(self, engine: Engine) -> AbstractContextManager[object]:
+        """This thread's turn among our writers; `writing` takes it by itself, if it is not taken."""
         ...
 
     def rows(self, columns: Columns) -> FromClause:
@@ -37,11 +50,15 @@ class Backend(Protocol):
         """The parameters that fill `rows(columns)`."""
         ...
 
+    def among(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
+        """`column` is one of the values that `chosen` yields; the choice is made once."""
+        ...
+
     def insert(self, table: Table) -> Insert:
         """An INSERT that leaves out the rows whose unique key is held."""
         ...
 
-    def ringer(self, url: URL, statements: Any) -> Ringer:
+    def ringer(self, url: URL) -> Ringer:
         """How to wake this database's workers."""
         ...
 

@@ -6,6 +6,8 @@ import threading
 import weakref
 from typing import Protocol
 
+from jobqueue.store import forks
+
 log = logging.getLogger("jobqueue.store")
 
 PAUSE = 0.005  # seconds between two rings
@@ -41,6 +43,10 @@ class Ringer(Protocol):
         """Let go of what ringing needs."""
         ...
 
+    def forget(self) -> None:
+        """In a forked child: leave what ringing needs to the parent."""
+        ...
+
 
 class Bell:
     """Rings after a commit, at most once per `PAUSE`, never for the caller's time.
@@ -55,6 +61,7 @@ class Bell:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
+        forks.watch(self)
 
     def ring(self) -> None:
         """Ask for a ring; returns at once. Many requests become one."""
@@ -68,8 +75,7 @@ class Bell:
                 return
             self._thread = threading.Thread(target=self._run, name="jobqueue-bell", daemon=True)
             self._thread.start()
-            reference = weakref.ref(self)
-            atexit.register(lambda: (bell := reference()) and bell.close())
+            atexit.register(_close, weakref.ref(self))
 
     def _run(self) -> None:
         while True:
@@ -90,8 +96,15 @@ class Bell:
             self._thread.join(2.0)
         self._ringer.close()
 
-    def forget_thread(self) -> None:
-        """After a fork: the thread stayed with the parent."""
+    def forget(self) -> None:
+        """In a forked child: the thread stayed with the parent."""
         self._thread = None
         self._start = threading.Lock()
         self._wanted = threading.Event()
+        self._ringer.forget()
+
+
+def _close(reference: weakref.ref[Bell]) -> None:
+    bell = reference()
+    if bell is not None:
+        bell.close()

@@ -9,9 +9,17 @@ from jobqueue.states import State
 from jobqueue.store.statements import Statements
 
 _FINAL = {State.SUCCEEDED: 0, State.FAILED: 1, State.CANCELLED: 2}
-_NAMES = (
-    "succeeded failed cancelled errored_attempts runs duration duration_max wait wait_max".split()
-)
+_NAMES = [
+    "succeeded",
+    "failed",
+    "cancelled",
+    "errored_attempts",
+    "runs",
+    "duration",
+    "duration_max",
+    "wait",
+    "wait_max",
+]
 
 
 class Tally:
@@ -39,10 +47,8 @@ class Tally:
         row[4] += 1
         row[5] += duration
         row[7] += wait
-        if duration > row[6]:
-            row[6] = duration
-        if wait > row[8]:
-            row[8] = wait
+        row[6] = max(row[6], duration)
+        row[8] = max(row[8], wait)
 
     def write(self, connection: Connection, statements: Statements) -> None:
         """Append the counts."""

@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, delete, null, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    case,
+    delete,
+    null,
+    select,
+    update,
+)
 from sqlalchemy import func as sql_func
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.util import ClauseAdapter
@@ -85,9 +96,7 @@ class Jobs:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def insert(
-        self, new: Sequence[NewJob], connection: Connection | None = None
-    ) -> list[Inserted]:
+    def insert(self, new: Sequence[NewJob], connection: Connection | None = None) -> list[Inserted]:
         """Write calls down, in order; one transaction, the caller's if one is given.
 
         A call whose unique key is held gets the holder's id and `created=False`.

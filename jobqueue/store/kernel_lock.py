@@ -32,14 +32,16 @@ class KernelLock:
     @contextmanager
     def held(self) -> Iterator[bool]:
         """Hold the lock, or go on without it after the deadline; yields whether it is held."""
-        if fcntl is None:
-            yield False
+        if fcntl is None or getattr(self._local, "inside", False):
+            yield False  # There is none, or it is this thread's turn already.
             return
         file = self._file()
         held = self._take(file)
+        self._local.inside = True
         try:
             yield held
         finally:
+            self._local.inside = False
             if held:
                 fcntl.flock(file.descriptor, fcntl.LOCK_UN)
 

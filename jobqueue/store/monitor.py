@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from jobqueue.clock import INSTANT, after, now, this_minute
+from jobqueue.clock import INSTANT, after, now
 from jobqueue.schema import jobs, queues, workers
 from jobqueue.states import FINAL, WAITING, State
 from jobqueue.store.statements import in_state
@@ -31,7 +31,7 @@ from jobqueue.store.store import Store
 
 Rows = list[dict[str, Any]]
 
-MINUTE = 60.0
+MINUTE = timedelta(minutes=1)
 
 
 def _counts(*names: str) -> list[ColumnClause[int]]:
@@ -120,7 +120,7 @@ class Monitor:
         """What ended in each of the last minutes by queue and task, the present minute included."""
         statement = (
             select(throughput)
-            .where(throughput.c.minute > after(-MINUTE * minutes))
+            .where(throughput.c.minute > self._present() - minutes * MINUTE)
             .order_by(throughput.c.minute, throughput.c.queue, throughput.c.task)
         )
         return self._rows(statement)
@@ -181,17 +181,22 @@ class Monitor:
 
         Counts are by the minute: of the previous one, the part that lies within the 60 s is taken.
         """
+        present = self._present()
+        minute = present.replace(second=0, microsecond=0)
         ended = sum((throughput.c[state.value] for state in FINAL), start=0)
         statement = select(
-            now().label("present"),
-            this_minute().label("minute"),
-            _total(ended, throughput.c.minute >= this_minute()).label("current"),
-            _total(ended, throughput.c.minute < this_minute()).label("previous"),
-        ).where(throughput.c.minute > after(-2 * MINUTE))
+            _total(ended, throughput.c.minute >= minute).label("current"),
+            _total(ended, throughput.c.minute < minute).label("previous"),
+        ).where(throughput.c.minute > present - 2 * MINUTE)
         (row,) = self._rows(statement)
-        passed = (row["present"] - row["minute"]).total_seconds()
-        part = max(0.0, 1 - passed / MINUTE)
-        return float(row["current"] + row["previous"] * part) / MINUTE
+        part = 1 - (present - minute) / MINUTE
+        return float(row["current"] + row["previous"] * part) / MINUTE.total_seconds()
+
+    def _present(self) -> datetime:
+        """The database's instant, to compare with: no index is used with its function itself."""
+        (row,) = self._rows(select(now().label("present")))
+        present: datetime = row["present"]
+        return present
 
 
 def _in_utc(value: Any) -> Any:

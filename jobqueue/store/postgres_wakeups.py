@@ -6,6 +6,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from jobqueue.store import forks
+
 CHANNEL = "jobqueue"
 PROBE = 30.0  # seconds of silence until the connection is tried
 _NOTIFY = text("SELECT pg_notify(:channel, '')").bindparams(channel=CHANNEL)
@@ -25,6 +27,11 @@ class NotifyRinger:
     def close(self) -> None:
         """See `Ringer.close`."""
         self._engine.dispose()
+
+    def forget(self) -> None:
+        """See `Ringer.forget`."""
+        forks.keep(self._engine.pool)
+        self._engine.dispose(close=False)
 
 
 class NotifyListener:

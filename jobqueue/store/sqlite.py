@@ -2,17 +2,19 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from sqlalchemy import (
     URL,
+    ColumnElement,
     Connection,
     Engine,
     FromClause,
     Insert,
+    Select,
     Table,
     bindparam,
     create_engine,
@@ -86,6 +88,11 @@ class Sqlite:
             with connection.begin():
                 yield connection
 
+    def turn(self, engine: Engine) -> AbstractContextManager[object]:
+        """See `Backend.turn`."""
+        lock: KernelLock = engine.get_execution_options()["jobqueue_lock"]
+        return lock.held()
+
     def rows(self, columns: Columns) -> FromClause:
         """See `Backend.rows`: one JSON text for all."""
         given = func.json_each(bindparam("in_rows")).table_valued("key", "value")
@@ -101,19 +108,24 @@ class Sqlite:
         """See `Backend.pack`."""
         instants = [place for place, type_ in enumerate(columns.values()) if type_ is INSTANT]
         if instants:
-            rows = [list(row) for row in rows]
-            for row in rows:
+            written = [list(row) for row in rows]
+            for row in written:
                 for place in instants:
                     row[place] = INSTANT.process_bind_param(row[place], _DIALECT)
+            rows = written
         return {"in_rows": msgspec.json.encode(rows).decode()}
+
+    def among(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
+        """See `Backend.among`."""
+        return column.in_(chosen)
 
     def insert(self, table: Table) -> Insert:
         """See `Backend.insert`."""
         return sqlite.insert(table).on_conflict_do_nothing()
 
-    def ringer(self, url: URL, statements: Any) -> DatagramRinger:
+    def ringer(self, url: URL) -> DatagramRinger:
         """See `Backend.ringer`."""
-        return DatagramRinger(self.engine(url, 1), statements)
+        return DatagramRinger(self.engine(url, 1))
 
     def listener(self, url: URL) -> DoorbellListener:
         """See `Backend.listener`."""

@@ -12,11 +12,14 @@ import sys
 import time
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy import select as sql_select
 
-from jobqueue.store.statements import Statements
+from jobqueue.schema import workers
+from jobqueue.store import forks
 
 WATCH = 0.05  # seconds between looks at data_version: 0.4 % of a core
 FRESH = 1.0  # seconds for which the list of doorbells is believed
+_DOORBELLS = sql_select(workers.c.doorbell).where(workers.c.doorbell.is_not(None))
 _DATA_VERSION = text("PRAGMA data_version")
 # Linux's abstract sockets leave no files behind; elsewhere polling has to do.
 _ABSTRACT = sys.platform == "linux"
@@ -25,9 +28,8 @@ _ABSTRACT = sys.platform == "linux"
 class DatagramRinger:
     """Sends an empty datagram to each worker on this host."""
 
-    def __init__(self, engine: Engine, statements: Statements) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._statements = statements
         self._doorbells: list[str] = []
         self._read_at = -FRESH
         self._socket: socket.socket | None = None
@@ -40,7 +42,7 @@ class DatagramRinger:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         if time.monotonic() - self._read_at >= FRESH:
             with self._engine.connect() as connection:
-                rows = connection.execute(self._statements.doorbells)
+                rows = connection.execute(_DOORBELLS)
                 self._doorbells = list(rows.scalars())
             self._read_at = time.monotonic()
         for doorbell in self._doorbells:
@@ -53,6 +55,12 @@ class DatagramRinger:
             self._socket.close()
             self._socket = None
         self._engine.dispose()
+
+    def forget(self) -> None:
+        """See `Ringer.forget`."""
+        forks.keep(self._engine.pool)
+        self._engine.dispose(close=False)
+        self._socket = None
 
 
 class DoorbellListener:

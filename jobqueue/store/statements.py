@@ -67,15 +67,27 @@ PROGRESS: Columns = {
     "progress": Double(),
     "message": Text(),
 }
-_CLAIMED = (
-    "id fence task queue args attempt max_attempts run_at started_at timeout backoff snoozes crashes"
-).split()
+_CLAIMED = [
+    "id",
+    "fence",
+    "task",
+    "queue",
+    "args",
+    "attempt",
+    "max_attempts",
+    "run_at",
+    "started_at",
+    "timeout",
+    "backoff",
+    "snoozes",
+    "crashes",
+]
 PAIRS: Columns = {"id": BigInteger(), "fence": BigInteger()}
 
 
 def in_state(*states: State) -> ColumnElement[bool]:
     """`state IN (…)` with the states as literals."""
-    names = [literal_column(f"'{state.value}'") for state in states]
+    names: list[ColumnElement[str]] = [literal_column(f"'{state.value}'") for state in states]
     return jobs.c.state == names[0] if len(names) == 1 else jobs.c.state.in_(names)
 
 
@@ -118,6 +130,7 @@ class Statements:
     next_pair: Executable
     claim: Executable
     succeed: Executable
+    succeed_all: Executable
     end: Executable
     settled: Executable
     count: Executable
@@ -133,7 +146,6 @@ class Statements:
     reap: Executable
     promote: Executable
     next_due: Executable
-    doorbells: Executable
     instance: Executable
 
 
@@ -146,8 +158,9 @@ def statements(backend: Backend) -> Statements:
             jobs.c.unique_key.in_(bindparam("in_keys", expanding=True)), HOLDS_KEY
         ),
         next_pair=_next_pair(),
-        claim=_claim(),
+        claim=_claim(backend),
         succeed=_succeed(backend.rows(SUCCESS)),
+        succeed_all=_succeed_all(backend.rows(SUCCESS)),
         end=_end(backend.rows(END)),
         settled=_settled(backend.rows(PAIRS)),
         count=insert(counters).values(minute=this_minute()),
@@ -163,18 +176,25 @@ def statements(backend: Backend) -> Statements:
         leases=select(
             *(
                 workers.c[name]
-                for name in (
-                    "id name host pid boot_id pid_namespace process_started lease beat"
-                ).split()
+                for name in [
+                    "id",
+                    "name",
+                    "host",
+                    "pid",
+                    "boot_id",
+                    "pid_namespace",
+                    "process_started",
+                    "lease",
+                    "beat",
+                ]
             )
         ),
         expire=delete(workers)
         .where(workers.c.id == bindparam("in_worker"), workers.c.beat == bindparam("in_seen"))
         .returning(workers.c.id),
-        reap=_reap(),
-        promote=_promote(),
+        reap=_reap(backend),
+        promote=_promote(backend),
         next_due=select(func.min(jobs.c.run_at)).where(in_state(State.SCHEDULED)),
-        doorbells=select(workers.c.doorbell).where(workers.c.doorbell.is_not(None)),
         instance=select(meta.c.value).where(meta.c.key == "instance"),
     )
 
@@ -190,9 +210,18 @@ def _insert(backend: Backend) -> Executable:
         (future, literal_column(f"'{State.SCHEDULED.value}'")),
         else_=literal_column(f"'{State.AVAILABLE.value}'"),
     )
-    plain = (
-        "task queue priority args tags max_attempts timeout backoff unique_key unique_until".split()
-    )
+    plain = [
+        "task",
+        "queue",
+        "priority",
+        "args",
+        "tags",
+        "max_attempts",
+        "timeout",
+        "backoff",
+        "unique_key",
+        "unique_until",
+    ]
     source = (
         select(*(given.c[name] for name in plain), state, run_at)
         .where(given.c.place >= 0)  # SQLite cannot tell ON CONFLICT from a join without a WHERE.
@@ -212,17 +241,19 @@ def _next_pair() -> Executable:
         .where(
             may("claim"),
             tuple_(jobs.c.queue, jobs.c.priority)
-            > tuple_(bindparam("in_queue", type_=Text()), bindparam("in_priority", type_=Integer())),
+            > tuple_(
+                bindparam("in_queue", type_=Text()), bindparam("in_priority", type_=Integer())
+            ),
         )
         .order_by(jobs.c.queue, jobs.c.priority)
         .limit(1)
     )
 
 
-def _claim() -> Executable:
+def _claim(backend: Backend) -> Executable:
     """Claim the first jobs of one (queue, priority) after the cursor.
 
-    A CTE and not IN (…), so that it is evaluated once and its LIMIT holds.
+    Those that are locked by others are passed over, and picked up by a later sweep.
     """
     cursor = tuple_(bindparam("in_cursor_run_at", type_=INSTANT), bindparam("in_cursor_id"))
     candidates = (
@@ -232,18 +263,19 @@ def _claim() -> Executable:
             jobs.c.queue == bindparam("in_queue", type_=Text()),
             jobs.c.priority == bindparam("in_priority", type_=Integer()),
             tuple_(jobs.c.run_at, jobs.c.id) > cursor,
-            ~QUEUE_PAUSED,
+            ~exists().where(
+                queues.c.name == bindparam("in_queue"), queues.c.paused_at.is_not(None)
+            ),
             # Whoever's lease was taken away claims nothing, whatever it believes.
             exists().where(workers.c.id == bindparam("in_worker")),
         )
         .order_by(jobs.c.run_at, jobs.c.id)
         .limit(bindparam("in_limit", type_=Integer()))
         .with_for_update(skip_locked=True, of=jobs)  # SQLite has one writer and leaves it out.
-        .cte("candidates")
     )
     return (
         update(jobs)
-        .where(jobs.c.id == candidates.c.id)
+        .where(backend.among(jobs.c.id, candidates))
         .values(
             state=becomes("claim"),
             attempt=jobs.c.attempt + 1,
@@ -273,6 +305,22 @@ def _succeed(outcomes: FromClause) -> Executable:
             reason=None,
         )
         .returning(jobs.c.id, jobs.c.state)
+    )
+
+
+def _succeed_all(outcomes: FromClause) -> Executable:
+    """`succeed` for claims that hold and that nobody wants cancelled; its count tells if all did."""
+    return (
+        update(jobs)
+        .where(jobs.c.id == outcomes.c.id, jobs.c.fence == outcomes.c.fence, ~CANCEL_ASKED)
+        .values(
+            state=becomes("succeed"),
+            fence=jobs.c.fence + 1,
+            worker_id=None,
+            finished_at=select(now()).scalar_subquery(),
+            result=outcomes.c.result,
+            reason=None,
+        )
     )
 
 
@@ -355,7 +403,7 @@ def _beat() -> Executable:
     )
 
 
-def _reap() -> Executable:
+def _reap(backend: Backend) -> Executable:
     """Take the jobs of workers whose row is gone. The attempt stays charged; the crash is counted."""
     orphans = (
         select(jobs.c.id)
@@ -363,16 +411,15 @@ def _reap() -> Executable:
             jobs.c.worker_id.is_not(None),
             ~exists().where(workers.c.id == jobs.c.worker_id),
         )
-        .order_by(jobs.c.id)
+        .order_by(jobs.c.worker_id)  # By id, SQLite would read the whole table in that order.
         .limit(bindparam("in_limit", type_=Integer()))
         .with_for_update(skip_locked=True, of=jobs)
-        .cte("orphans")
     )
     spent = jobs.c.attempt >= jobs.c.max_attempts
     final = or_(CANCEL_ASKED, spent)
     return (
         update(jobs)
-        .where(jobs.c.id == orphans.c.id)
+        .where(backend.among(jobs.c.id, orphans))
         .values(
             state=case(
                 (CANCEL_ASKED, becomes("cancel")), (spent, becomes("fail")), else_=becomes("lose")
@@ -396,18 +443,17 @@ def _reap() -> Executable:
     )
 
 
-def _promote() -> Executable:
+def _promote(backend: Backend) -> Executable:
     due = (
         select(jobs.c.id)
         .where(may("promote"), jobs.c.run_at <= now())
         .order_by(jobs.c.run_at)
         .limit(bindparam("in_limit", type_=Integer()))
         .with_for_update(skip_locked=True)
-        .cte("due")
     )
     return (
         update(jobs)
-        .where(jobs.c.id == due.c.id)
+        .where(backend.among(jobs.c.id, due))
         .values(state=becomes("promote"))
         .returning(jobs.c.queue)
     )

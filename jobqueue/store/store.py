@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from sqlalchemy import URL, Connection, Engine, select, table
@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.errors import ConfigurationError, SchemaNewer, SchemaOutdated
 from jobqueue.schema import REVISION, VERSION_TABLE
-from jobqueue.store import migrate
+from jobqueue.store import forks, migrate
 from jobqueue.store.statements import Statements, statements
 from jobqueue.store.urls import DRIVER_MISSING, backend_of, parse
 
@@ -34,6 +34,7 @@ class Store:
             self.engine: Engine = self.backend.engine(self.url, connections)
         except ModuleNotFoundError:
             raise ConfigurationError(DRIVER_MISSING, field="url") from None
+        forks.watch(self)
         self._checked = False
         self._checking = threading.Lock()
 
@@ -46,6 +47,10 @@ class Store:
         self.require_schema()
         with self.backend.writing(self.engine) as connection:
             yield connection
+
+    def turn(self) -> AbstractContextManager[object]:
+        """This thread's turn among our writers, where they take turns; transactions go inside."""
+        return self.backend.turn(self.engine)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -105,6 +110,12 @@ class Store:
             if not self.engine.dialect.has_table(connection, VERSION_TABLE):
                 return None
             return connection.execute(select(_version.c.version_num)).scalar()
+
+    def forget(self) -> None:
+        """In a forked child: leave the connections to the parent, and make new ones when needed."""
+        forks.keep(self.engine.pool)
+        self.engine.dispose(close=False)
+        self._checking = threading.Lock()
 
     def close(self) -> None:
         """Close the idle connections. The store may be used again."""

@@ -28,9 +28,7 @@ class UserTransactions:
 
     def connection(self, transaction: Session | Connection) -> Connection:
         """The connection of a session on our database; raises ConfigurationError for another one."""
-        connection = (
-            transaction.connection() if isinstance(transaction, Session) else transaction
-        )
+        connection = transaction.connection() if isinstance(transaction, Session) else transaction
         with self._lock:
             known = connection.engine in self._known
         if not known:

@@ -9,9 +9,7 @@ from jobqueue.store.backend import Backend
 from jobqueue.store.postgres import Postgres
 from jobqueue.store.sqlite import Sqlite
 
-DRIVER_MISSING = (
-    "PostgreSQL needs its driver, psycopg 3: pip install 'jobqueue[postgres]'"
-)
+DRIVER_MISSING = "PostgreSQL needs its driver, psycopg 3: pip install 'jobqueue[postgres]'"
 BACKENDS: dict[str, Backend] = {
     "sqlite": Sqlite(),
     "postgresql": Postgres(),

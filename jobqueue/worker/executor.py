@@ -1,10 +1,10 @@
 """The executor: one thread that takes claims from the inbox and runs them to their outcome."""
 
-import inspect
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from types import CoroutineType
 from typing import Any
 
 from jobqueue.errors import (
@@ -21,7 +21,7 @@ from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded
 from jobqueue.states import State
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
-from jobqueue.worker.context import JobContext, clean, entered
+from jobqueue.worker.context import JobContext, clean, enter, leave
 from jobqueue.worker.failure import describe
 from jobqueue.worker.inflight import InFlight
 
@@ -95,13 +95,13 @@ class Executor:
         """Run the handler to its outcome; never raises, whatever the handler does."""
         ended: Ended | None = None
         text = reason = None
+        token = enter(context)
         try:
-            with entered(context):
-                if self._middleware:
-                    result = self._wrapped(task, context, args, kwargs)
-                else:
-                    result = task.function(*args, **kwargs)
-            if inspect.iscoroutine(result):
+            if self._middleware:
+                result = self._wrapped(task, context, args, kwargs)
+            else:
+                result = task.function(*args, **kwargs)
+            if type(result) is CoroutineType:
                 result.close()
                 raise TypeError("the task returned a coroutine that nobody awaits")  # noqa: TRY301
             text, reason = _encode(task, claim, result)
@@ -109,6 +109,8 @@ class Executor:
             ended = self._steered(task, claim, signal)
         except BaseException as error:  # noqa: BLE001 - SystemExit too is only a failed attempt.
             ended = self._errored(task, claim, error)
+        finally:
+            leave(token)
         duration = time.perf_counter() - context.began
         wait = max(0.0, (claim.started_at - claim.run_at).total_seconds())
         if context.leave_transaction():

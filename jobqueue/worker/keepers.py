@@ -147,6 +147,23 @@ class Reporter(Service):
         return max(0.01, self._before[0] + self._interval - time.monotonic())
 
 
+class LastJob(Service):
+    """Notices that as many jobs were run as this worker was to run."""
+
+    def __init__(self, inflight: InFlight, intake: Intake, done: Callable[[], None]) -> None:
+        super().__init__("last job")
+        self._inflight = inflight
+        self._intake = intake
+        self._done = done
+
+    def tick(self) -> float | None:
+        """Look."""
+        if self._intake.exhausted and not self._inflight.held:
+            self._done()
+            return None
+        return DRAIN_LOOK
+
+
 class Drain(Service):
     """Notices that nothing is left to run."""
 
@@ -154,7 +171,6 @@ class Drain(Service):
         self,
         upkeep: Upkeep,
         inflight: InFlight,
-        intake: Intake,
         *,
         queues: Sequence[str] | None,
         tasks: Sequence[str],
@@ -163,16 +179,13 @@ class Drain(Service):
         super().__init__("drain")
         self._upkeep = upkeep
         self._inflight = inflight
-        self._intake = intake
         self._queues = None if queues is None else tuple(queues)
         self._tasks = tuple(tasks)
         self._done = done
 
     def tick(self) -> float | None:
         """Look, when this worker has nothing itself."""
-        if self._inflight.held or not self._intake.idle:
-            return DRAIN_LOOK
-        if self._upkeep.unfinished(self._queues, self._tasks):
+        if self._inflight.held or self._upkeep.unfinished(self._queues, self._tasks):
             return DRAIN_LOOK
         for kind, count in self._upkeep.left_behind(self._queues, self._tasks).items():
             report_log.warning("not waited for: %d job(s) %s", count, kind)

@@ -48,8 +48,13 @@ class Intake:
         self._holder: Holder | None = None
         self._began = 0.0
         self.closed = False
-        self.idle = False
-        """True after a claim that found nothing: there was nothing that this worker may take."""
+        self.low = 0
+        """Claims left in the inbox at which it is time to claim more."""
+
+    @property
+    def exhausted(self) -> bool:
+        """True once as many jobs were claimed as `max_jobs` allows."""
+        return self._max_jobs is not None and self._claimed >= self._max_jobs
 
     def prefetch(self) -> int:
         """Claims worth holding beyond the free slots: what the slots use up in two round trips.
@@ -71,7 +76,8 @@ class Intake:
             return 0
         queued = inflight.inbox.qsize()
         prefetch = self.prefetch()
-        if queued and inflight.free() == 0 and queued > prefetch // 2:
+        self.low = prefetch // 2
+        if queued > self.low and inflight.free() == 0:
             return 0
         room = inflight.concurrency + prefetch - len(inflight.running) - queued
         if self._max_jobs is not None:
@@ -84,7 +90,6 @@ class Intake:
         if frontier.sweep_in() <= 0:
             with self._store.read() as connection:
                 frontier.sweep(connection)
-        self.idle = frontier.empty
         return not frontier.empty
 
     def hurry(self) -> None:
@@ -116,6 +121,8 @@ class Intake:
     def give_back_hoard(self) -> None:
         """Release claims that wait while every slot is busy with something long."""
         inflight = self._inflight
+        if self.closed:
+            return  # The inbox holds the executors' last words by now.
         waited = time.monotonic() - inflight.last_begun
         if inflight.inbox.qsize() and waited > max(HOARD_AGE, 20 * self._round_trip):
             if not inflight.lease.good():
@@ -139,7 +146,11 @@ class Exit:
     """Outcomes on their way into the database, offered until it answers."""
 
     def __init__(
-        self, store: Store, claims: Claims, inflight: InFlight, announce: Callable[[Event], None],
+        self,
+        store: Store,
+        claims: Claims,
+        inflight: InFlight,
+        announce: Callable[[Event], None],
         events: EventStream,
     ) -> None:
         self._store = store
@@ -298,19 +309,24 @@ class Turn(Service):
         self._store = store
         self._intake = intake
         self._exit = exit_
-        self._left_at = 0.0
 
     def tick(self) -> float | None:
-        """Write one batch and claim the next."""
+        """Write one batch and claim the next, in this process's turn among our processes."""
+        with self._store.turn():
+            busy = self._work()
+            if busy:  # Let writers in that know nothing of turns, above all the user's sessions.
+                self._stopping.wait(GAP)
+        return self._intake.rest()
+
+    def _work(self) -> bool:
         intake, exit_ = self._intake, self._exit
         intake.give_back_hoard()
-        self._leave_gap()
         wanted = intake.wanted()
         if wanted and not intake.look():
             wanted = 0
         batch = exit_.gather()
         if not batch and not wanted:
-            return intake.rest()
+            return False
         claims: list[Claim] = []
         states: dict[int, State] = {}
         try:
@@ -322,19 +338,12 @@ class Turn(Service):
         except Exception as error:
             if batch and exit_.is_content(error):
                 exit_.one_by_one()
-                return 0
+                return True
             raise
-        self._left_at = time.monotonic()
         exit_.settle(states)
         if wanted:
             intake.hand_out(claims)
-        return intake.rest()
-
-    def _leave_gap(self) -> None:
-        """Let writers in that know nothing of our lock, above all the user's own sessions."""
-        left = self._left_at + GAP - time.monotonic()
-        if left > 0:
-            self._stopping.wait(left)
+        return True
 
 
 def _why(outcome: Outcome, error: AttemptError | None) -> str:

@@ -76,7 +76,11 @@ class Reaper(Service):
         lost = self._upkeep.reap()
         for job in lost:
             log.warning(
-                "job %d (%s) was lost with worker %s; it is %s", job.id, job.task, job.worker, job.state
+                "job %d (%s) was lost with worker %s; it is %s",
+                job.id,
+                job.task,
+                job.worker,
+                job.state,
             )
             self._tell(job)
         if lost:

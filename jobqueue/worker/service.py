@@ -35,7 +35,7 @@ class Service(ABC):
         """One round; what a service writes."""
         ...
 
-    def drain(self) -> None:
+    def drain(self) -> None:  # noqa: B027 - most have nothing left to do.
         """One last round after `stop()`."""
 
     def start(self) -> None:
@@ -94,8 +94,8 @@ class Service(ABC):
 
     def _failed(self, error: Exception) -> float:
         self._failures += 1
-        most = min(BACKOFF_MAX, BACKOFF_FIRST * 2**self._failures)
-        rest = most * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret.
+        most: float = min(BACKOFF_MAX, BACKOFF_FIRST * 2**self._failures)
+        rest: float = most * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret.
         first = self._failures == 1
         if first or self._failing_for >= REPEAT_LOG:
             text = str(error).partition("\n")[0][:300]

@@ -1,6 +1,6 @@
 """What a worker may be told, checked before it starts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,6 +11,7 @@ DAY = 86_400.0
 CONCURRENCY_MAX = 1024
 LEASE_MIN = 1.0
 SNOOZES_MAX = 1000
+NAME_MAX = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,37 +51,39 @@ class WorkerSettings:
 
 def queues(given: object) -> dict[str, int | None]:
     """Read `"mail:2,default"`, a list of names, or a mapping of names to limits."""
+    pairs: list[tuple[object, object]]
     if isinstance(given, str):
-        pairs: list[tuple[str, object]] = []
-        for part in given.split(","):
-            name, colon, limit = part.strip().rpartition(":")
-            if colon and limit.isdecimal():
-                pairs.append((name, int(limit)))
-            else:
-                pairs.append((part.strip(), None))
+        pairs = [_pair(part.strip()) for part in given.split(",")]
     elif isinstance(given, Mapping):
         pairs = list(given.items())
     elif isinstance(given, list | tuple | set | frozenset):
         pairs = [(name, None) for name in given]
     else:
         raise InvalidOption(
-            f"queues: {given!r}; write \"mail:2,default\" or a list of names", field="queues"
+            f'queues: {given!r}; write "mail:2,default" or a list of names', field="queues"
         )
     read: dict[str, int | None] = {}
-    for name, limit in pairs:
-        options.name(name, "queue", longest=options.QUEUE_LENGTH_MAX)
+    for given_name, limit in pairs:
+        name = options.name(given_name, "queue", longest=options.QUEUE_LENGTH_MAX)
         if name in read:
             raise InvalidOption(f"queues: {name!r} is named twice", field="queues", value=given)
-        if limit is not None:
-            limit = options.whole(limit, f"limit of queue {name}", 1, CONCURRENCY_MAX)
-        read[name] = limit
+        read[name] = (
+            None
+            if limit is None
+            else options.whole(limit, f"limit of queue {name}", 1, CONCURRENCY_MAX)
+        )
     if not read:
         raise InvalidOption("queues: none are named", field="queues", value=given)
     return read
 
 
+def _pair(part: str) -> tuple[object, object]:
+    name, colon, limit = part.rpartition(":")
+    return (name, int(limit)) if colon and limit.isdecimal() else (part, None)
+
+
 def _name(value: object) -> str:
-    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= 128:
+    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= NAME_MAX:
         raise InvalidOption(f"name: {value!r} is not a short printable text", field="name")
     return value
 
@@ -91,7 +94,7 @@ def _truth(value: object) -> bool:
     return value
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[Any], Any]] = {
     "concurrency": lambda value: options.whole(value, "concurrency", 1, CONCURRENCY_MAX),
     "queues": queues,
     "lease": lambda value: options.seconds(value, "lease", least=LEASE_MIN, most=DAY),

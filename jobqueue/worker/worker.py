@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 from sqlalchemy import URL
 
@@ -23,7 +24,7 @@ from jobqueue.worker.executor import Executor, Middleware
 from jobqueue.worker.frontier import Frontier
 from jobqueue.worker.heartbeat import Heartbeat
 from jobqueue.worker.inflight import InFlight, released
-from jobqueue.worker.keepers import Announcer, Drain, Ear, Pruner, Reporter, Scheduler
+from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Reporter, Scheduler
 from jobqueue.worker.line import Claimer, Completer, Exit, Intake, Turn
 from jobqueue.worker.reaper import Reaper
 from jobqueue.worker.service import Service
@@ -36,7 +37,7 @@ LAST_WORDS = 5.0
 
 
 class Worker:
-    """Runs jobs in this process until it is stopped. A context manager, or `start()` and `stop()`."""
+    """Runs jobs in this process until stopped. A context manager, or `start()` and `stop()`."""
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class Worker:
         claims, upkeep = Claims(self._store), Upkeep(self._store)
         me = identity.this_process()
         self.name = settings.name or f"{me.host}-{me.pid}"
-        self._bell = Bell(backend.ringer(self._store.url, self._store.statements))
+        self._bell = Bell(backend.ringer(self._store.url))
         listener = backend.listener(self._store.url)
         self._announcer = Announcer(self._events)
         self._intake = Intake(
@@ -99,8 +100,9 @@ class Worker:
         announce = self._announcer.announce
         exit_ = Exit(self._store, claims, inflight, announce, self._events)
         if backend.one_writer:
-            self._claimer: Service = Turn(self._store, self._intake, exit_)
-            self._completer = self._claimer
+            turn = Turn(self._store, self._intake, exit_)
+            self._claimer: Service = turn
+            self._completer: Service = turn
         else:
             self._claimer = Claimer(self._store, self._intake)
             self._completer = Completer(self._store, exit_)
@@ -131,12 +133,13 @@ class Worker:
         ]
         if settings.stats_interval is not None:
             self._services.append(Reporter(inflight, settings.stats_interval))
+        if settings.max_jobs is not None:
+            self._services.append(LastJob(inflight, self._intake, self._ended.set))
         if settings.drain:
             self._services.append(
                 Drain(
                     upkeep,
                     inflight,
-                    self._intake,
                     queues=None if settings.queues is None else list(settings.queues),
                     tasks=list(self._registry),
                     done=self._ended.set,
@@ -169,11 +172,8 @@ class Worker:
     def _finished(self) -> None:
         """An executor has put an outcome down."""
         self._completer.wake()
-        inflight = self._inflight
-        if self._claimer is not self._completer and self._intake.wanted():
+        if self._inflight.inbox.qsize() <= self._intake.low:
             self._claimer.wake()
-        if self.settings.max_jobs is not None and inflight.begun >= self.settings.max_jobs:
-            self._ended.set()
 
     @property
     def processed(self) -> int:
@@ -251,7 +251,8 @@ class Worker:
             log.warning("job %d (%s) is interrupted and goes back", claim.id, claim.task)
             outcome = released(claim, "interrupted")
             if claim.once:
-                outcome = Ended(claim, "interrupted", State.FAILED, reason="interrupted", duration=0.0)
+                why = "interrupted"
+                outcome = Ended(claim, why, State.FAILED, reason=why, duration=0.0)
             inflight.outbox.put(outcome)
 
     def _await_outcomes(self) -> bool:
@@ -273,7 +274,7 @@ class Worker:
         self._store.close()
         self._pulse.close()
 
-    def __enter__(self) -> "Worker":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

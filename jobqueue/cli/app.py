@@ -1,0 +1,95 @@
+"""Load the app: the module that registers the user's tasks."""
+
+import contextlib
+import difflib
+import importlib
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jobqueue.cli.safe import inert
+from jobqueue.errors import ConfigurationError
+from jobqueue.queue import JobQueue
+
+HOW = "write module:attribute, for example app:jobs for `jobs = JobQueue()` in app.py"
+NEEDED = (
+    "no app is named, so there are no tasks to run: give --app module:attribute or set "
+    "$JOBQUEUE_APP, for example --app app:jobs for `jobs = JobQueue()` in app.py"
+)
+
+
+def load(name: str) -> JobQueue:
+    """Import `module:attribute`. Raises ConfigurationError, which shows the user's own error."""
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not all(part.isidentifier() for part in module_name.split(".")):
+        hint = HOW
+        if module_name.endswith(".py") or "/" in module_name:
+            path = Path(module_name).with_suffix("")
+            hint = f"a module is named as in an import, such as {'.'.join(path.parts)}:jobs; {HOW}"
+        raise _error(f"app: {name[:80]!r} is not one; {hint}", name)
+    module = _import(module_name, name)
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None) if part else None
+    if not isinstance(found, JobQueue):
+        what = f"is a {type(found).__name__}, no JobQueue" if found is not None else "is not there"
+        queues = [key for key, value in vars(module).items() if isinstance(value, JobQueue)]
+        where = f"{module_name} has {', '.join(queues)}" if queues else f"{module_name} has none"
+        raise _error(f"app: {attribute!r} {what}; of JobQueues, {where}", name)
+    return found
+
+
+def _import(module_name: str, name: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # As `python -m` does.
+    try:
+        # What the app prints may not become part of this command's answer.
+        with contextlib.redirect_stdout(sys.stderr):
+            return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module_name == missing or module_name.startswith(f"{missing}."):
+            reason = f"there is no module {missing!r}, neither in {here} nor on Python's path"
+            raise _error(f"app {name!r}: {reason}", name) from error
+        raise _error(_own_error(name, error), name) from error
+    except KeyboardInterrupt:
+        raise
+    except SystemExit as error:
+        raise _error(f"{_own_error(name, error)} (it must not exit on import)", name) from error
+    except BaseException as error:
+        raise _error(_own_error(name, error), name) from error
+
+
+def _own_error(name: str, error: BaseException) -> str:
+    """The user's error in one line: type, message, file and line."""
+    try:
+        message = str(error).partition("\n")[0]
+    except Exception:  # noqa: BLE001 - it is the user's own exception class.
+        message = ""
+    if isinstance(error, SyntaxError) and error.filename:
+        message, place = error.msg, f"{error.filename}:{error.lineno}"
+    else:
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if not frame.filename.startswith("<frozen") and frame.filename != __file__
+        ]
+        # The last frame of the user's own: an error raised by us is about their line.
+        ours = str(Path(__file__).parents[1])
+        own = [frame for frame in frames if not frame.filename.startswith(ours)] or frames
+        place = f"{own[-1].filename}:{own[-1].lineno}" if own else "?"
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return inert(f"importing app {name!r} failed: {text[:300]} ({place})")
+
+
+def _error(message: str, value: str) -> ConfigurationError:
+    return ConfigurationError(message, field="app", value=value)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean a or b?`, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,181 @@
+"""`enqueue --from`: many jobs from JSON lines, a batch at a time, each of them all or nothing."""
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobqueue.cli.calls import Tasks, call_of_line
+from jobqueue.cli.failure import FAILED, MISUSED, Problem, describe
+from jobqueue.cli.render import console
+from jobqueue.cli.shared import Shared
+from jobqueue.errors import JobQueueError
+from jobqueue.tasks import Call
+from jobqueue.values import MAX_BYTES, MAX_DEPTH, parse_json
+
+BATCH = 1000
+BATCH_BYTES = 16 << 20
+LINE_BYTES = MAX_BYTES + (64 << 10)
+"""A job's arguments and its options."""
+
+BOM = b"\xef\xbb\xbf"
+
+
+class Import:
+    """One run over a file, and how far it has come."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._tasks = Tasks(shared.app)
+        self._calls: list[Call[Any]] = []
+        self._bytes = 0
+        self._line = 0
+        self._committed_line = 0
+        self.ids: list[int] = []
+        self.existing = 0
+
+    def run(self, file: IO[bytes], progress: "Meter") -> None:
+        """Enqueue every line. Raises Problem with the line's number."""
+        for line in self._lines(file):
+            progress.advance(len(line))
+            if not line.strip():
+                continue
+            self._calls.append(self._read(line))
+            self._bytes += len(line)
+            if len(self._calls) >= BATCH or self._bytes >= BATCH_BYTES:
+                self._commit()
+                progress.count(len(self.ids))
+        self._commit()
+        progress.count(len(self.ids))
+
+    def _lines(self, file: IO[bytes]) -> Iterator[bytes]:
+        while line := file.readline(LINE_BYTES + 1):
+            self._line += 1
+            if self._line == 1:
+                line = line.removeprefix(BOM)
+            if len(line) > LINE_BYTES:
+                self._refuse(f"longer than {LINE_BYTES:,} bytes")
+            yield line
+
+    def _read(self, line: bytes) -> Call[Any]:
+        what = f"line {self._line}"
+        try:
+            parsed = parse_json(
+                line.rstrip(b"\r\n"), what=what, max_bytes=LINE_BYTES, max_depth=MAX_DEPTH + 2
+            )
+            return call_of_line(self._tasks, parsed, what)
+        except JobQueueError as error:
+            self._refuse(str(error).removeprefix(f"{what}: "), error)
+
+    def _refuse(self, reason: str, error: JobQueueError | None = None) -> Any:
+        raise Problem(
+            f"line {self._line}: {reason}; {self._so_far()}",
+            # "2: nothing changed" is only true of the first batch.
+            code=FAILED if self.ids else MISUSED,
+            field=error.field if error else "line",
+            value=error.value if error else None,
+        ) from error
+
+    def _so_far(self) -> str:
+        if not self.ids:
+            return "nothing was enqueued"
+        return f"lines 1 to {self._committed_line} were enqueued, nothing after them"
+
+    def _commit(self) -> None:
+        if not self._calls:
+            return
+        try:
+            jobs = self._shared.queue.enqueue_many(self._calls)
+        except (JobQueueError, SQLAlchemyError) as error:
+            failure = describe(error, self._shared)
+            raise Problem(
+                f"lines {self._committed_line + 1} to {self._line}: {failure.message}; "
+                f"{self._so_far()}",
+                code=FAILED if self.ids else failure.code,
+                field=failure.field,
+            ) from error
+        self.ids += [job.id for job in jobs]
+        self.existing += sum(not job.created for job in jobs)
+        self._calls, self._bytes = [], 0
+        self._committed_line = self._line
+
+
+class Meter:
+    """A progress bar on stderr, where that is a terminal; elsewhere nothing."""
+
+    def __init__(self, total: int | None) -> None:
+        screen = console(stderr=True)
+        count = TextColumn("{task.fields[jobs]} jobs")
+        columns = [BarColumn(), count, *([TimeRemainingColumn()] if total else [])]
+        self._progress = Progress(
+            TextColumn("enqueueing"),
+            *columns,
+            console=screen,
+            transient=True,
+            disable=not screen.is_terminal or screen.is_dumb_terminal,
+        )
+        self._task = self._progress.add_task("enqueueing", total=total, jobs=0)
+
+    def advance(self, amount: int) -> None:
+        """So many bytes were read."""
+        self._progress.advance(self._task, amount)
+
+    def count(self, jobs: int) -> None:
+        """So many jobs are in the database."""
+        self._progress.update(self._task, jobs=f"{jobs:,}")
+
+    def __enter__(self) -> "Meter":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def enqueue_from(shared: Shared, name: str) -> None:
+    """Enqueue every line of a file, or of stdin for `-`, and print how many."""
+    work = Import(shared)
+    with _opened(shared, name) as file:
+        mode = os.fstat(file.fileno()) if _has_descriptor(file) else None
+        total = mode.st_size if mode is not None and stat.S_ISREG(mode.st_mode) else None
+        with Meter(total) as meter:
+            work.run(file, meter)
+    new = len(work.ids) - work.existing
+    if shared.json:
+        answer = {"enqueued": new, "existing": work.existing, "ids": work.ids}
+        shared.print_json(answer)
+        return
+    held = f", {work.existing} were there" if work.existing else ""
+    span = f": ids {min(work.ids)} to {max(work.ids)}" if work.ids else ""
+    click.echo(f"enqueued {new} job{'' if new == 1 else 's'}{held}{span}")
+
+
+@contextmanager
+def _opened(shared: Shared, name: str) -> Iterator[IO[bytes]]:
+    if name == "-":
+        if sys.stdin.isatty():
+            shared.note("reading JSON lines from the terminal; Ctrl-D ends them")
+        yield click.get_binary_stream("stdin")
+        return
+    try:
+        file = Path(name).open("rb")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Problem(f"--from {name}: {reason}", code=MISUSED, field="from", value=name) from error
+    with file:
+        yield file
+
+
+def _has_descriptor(file: IO[bytes]) -> bool:
+    try:
+        file.fileno()
+    except (OSError, AttributeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,94 @@
+"""`db upgrade|current|sql|check`: the schema."""
+
+from pathlib import Path
+
+import click
+from sqlalchemy import URL
+
+from jobqueue.cli.failure import Problem
+from jobqueue.cli.safe import inert
+from jobqueue.cli.shared import Command, Group, Shared, pass_shared
+from jobqueue.schema import REVISION
+from jobqueue.store import migrate
+
+
+@click.group(cls=Group)
+def db() -> None:
+    """Create, upgrade and check the database's schema."""
+
+
+@db.command(cls=Command)
+@pass_shared
+def upgrade(shared: Shared) -> None:
+    """Create the schema, or bring it to this version."""
+    before, after = migrate.upgrade(shared.queue.store.url)
+    if shared.json:
+        shared.print_json({"before": before, "after": after, "changed": before != after})
+    elif before == after:
+        click.echo(f"{shared.target} is at {after} already")
+    else:
+        click.echo(f"{shared.target}: {before or 'no schema'} → {after}")
+
+
+@db.command(cls=Command)
+@pass_shared
+def current(shared: Shared) -> None:
+    """Print the schema's revision in the database."""
+    found = _found(shared)
+    if shared.json:
+        shared.print_json({"revision": found, "needed": REVISION})
+    else:
+        click.echo(found or "none")
+
+
+@db.command(cls=Command)
+@click.option(
+    "--dialect",
+    type=click.Choice(["sqlite", "postgresql"]),
+    help="Which SQL. [default: that of the database's URL]",
+)
+@pass_shared
+def sql(shared: Shared, dialect: str | None) -> None:
+    """Print the schema as SQL. Needs no connection."""
+    text = migrate.ddl(dialect or shared.queue.store.backend.name)
+    if shared.json:
+        shared.print_json({"sql": text})
+    else:
+        click.echo(text.rstrip())
+
+
+@db.command(cls=Command)
+@pass_shared
+def check(shared: Shared) -> None:
+    """Compare the schema in the database with this version's. Exits with 1 if they differ."""
+    found = _found(shared)
+    problems: list[str] = []
+    if found is None:
+        problems = ["there is no jobqueue schema; make it with: jobqueue db upgrade"]
+    elif found != REVISION:
+        remedy = "upgrade jobqueue" if found > REVISION else "run: jobqueue db upgrade"
+        problems = [f"the schema is {found}, this jobqueue needs {REVISION}; {remedy}"]
+    else:
+        problems = migrate.differences(shared.queue.store.url)
+    if shared.json:
+        shared.print_json({"revision": found, "needed": REVISION, "problems": problems})
+    else:
+        for problem in problems[1:]:
+            click.echo(inert(f"error: {problem}"), err=True)
+    if problems:
+        raise Problem(f"{shared.target}: {problems[0]}", field="url")
+    if not shared.json:
+        click.echo(f"{shared.target} has schema {found}, as it should be")
+
+
+def _found(shared: Shared) -> str | None:
+    """The revision, or None; never makes a file."""
+    store = shared.queue.store
+    return None if _is_missing_file(store.url) else store.revision()
+
+
+def _is_missing_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and not Path(url.database or "").exists()
+
+
+COMMANDS = (db,)

@@ -1,0 +1,172 @@
+"""`enqueue`: write jobs down."""
+
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from jobqueue import options
+from jobqueue.cli import params
+from jobqueue.cli.bulk import enqueue_from
+from jobqueue.cli.calls import Tasks, Value, guess_call, make_call, split
+from jobqueue.cli.failure import Problem
+from jobqueue.cli.jobs import await_all, print_end, require_success, with_attempts
+from jobqueue.cli.render import job_json
+from jobqueue.cli.shared import Command, Shared, pass_shared
+from jobqueue.errors import InvalidArguments, InvalidOption
+from jobqueue.tasks import Call
+from jobqueue.values import parse_json
+
+
+@click.command(cls=Command)
+@click.argument("task", required=False)
+@click.argument("values", metavar="[VALUE | KEY=VALUE]...", nargs=-1)
+@click.option("--args", "args_text", metavar="JSON", help="All positional arguments: '[2, 3]'.")
+@click.option("--kwargs", "kwargs_text", metavar="JSON", help="All named ones: '{\"x\": 2}'.")
+@click.option("--queue", metavar="NAME", help="The queue. [default: the task's, or default]")
+@click.option("--priority", metavar="N", help="Smaller runs sooner. [default: the task's, or 0]")
+@click.option("--delay", metavar="TIME", help="Run after, for example, 90, 5m, 2h or 7d.")
+@click.option("--at", metavar="INSTANT", help="Run at 2026-12-24T18:00+01:00.")
+@click.option("--max-attempts", metavar="N", help="Attempts in all. [default: the task's, or 10]")
+@click.option("--timeout", metavar="TIME", help="The longest that one attempt may take.")
+@click.option("--unique-key", metavar="KEY", help="Nothing new while a job with this key is there.")
+@click.option(
+    "--unique-until",
+    metavar="WHEN",
+    help="The key is held until the job is finished (default), started or deleted.",
+)
+@click.option("--tag", "tags", metavar="NAME", multiple=True, help="A tag; may be repeated.")
+@click.option(
+    "--wait", "waits", is_flag=True, help="Wait for the end; exit with 1 if it is none good."
+)
+@click.option("--wait-timeout", metavar="TIME", help="Wait no longer than this.")
+@click.option("--from", "source", metavar="FILE|-", help="Enqueue a file of JSON lines in bulk.")
+@pass_shared
+@click.pass_context
+def enqueue(context: click.Context, shared: Shared, **given: Any) -> None:
+    """Enqueue a job and print its id.
+
+    A VALUE is JSON where it is JSON, otherwise text; with an app the task's annotations decide.
+    A KEY is an identifier. A line of --from is {"task": …, "args": […], "kwargs": {…}, "queue": …}.
+
+    \b
+    jobqueue enqueue add 2 3
+    jobqueue enqueue send_mail ada@example.org subject="Hello" --delay 5m
+    jobqueue enqueue add --args '[2, 3]' --wait
+    """
+    if given["source"] is not None:
+        _refuse_beside_from(context)
+        enqueue_from(shared, given["source"])
+        return
+    if given["task"] is None:
+        raise click.MissingParameter(
+            ctx=context, param=next(p for p in context.command.params if p.name == "task")
+        )
+    wait_limit = _wait_limit(given["waits"], given["wait_timeout"])
+    call = _call(shared, given)
+    job = shared.queue.enqueue_many([call])[0]
+    if given["waits"]:
+        _wait(shared, job.id, job.created, wait_limit)
+    elif shared.json:
+        shared.print_json(job_json(job.record()) | {"created": job.created})
+    else:
+        click.echo(job.id)
+        if not job.created:
+            shared.note(f"job {job.id} with that unique key was there; no new one was made")
+
+
+def _refuse_beside_from(context: click.Context) -> None:
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in context.params
+        and parameter.name != "source"
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+        and context.params[parameter.name] not in (None, (), False)
+    ]
+    if given:
+        shown = ", ".join("TASK" if name == "task" else name for name in given)
+        raise InvalidOption(
+            f"--from: takes everything from its lines; leave out {shown}", field="from"
+        )
+
+
+def _wait_limit(waits: bool, text: str | None) -> float | None:
+    if text is None:
+        return None
+    if not waits:
+        raise InvalidOption("wait_timeout: it needs --wait", field="wait_timeout", value=text)
+    return options.seconds(text, "wait_timeout")
+
+
+def _changes(given: dict[str, Any]) -> dict[str, Any]:
+    changes: dict[str, Any] = {
+        name: params.clean(given[name], name)
+        for name in ("queue", "delay", "at", "timeout", "unique_key", "unique_until")
+        if given[name] is not None
+    }
+    for name in ("priority", "max_attempts"):
+        if given[name] is not None:
+            changes[name] = params.whole(given[name])
+    if given["tags"]:
+        changes["tags"] = given["tags"]
+    if "unique_until" in changes and "unique_key" not in changes:
+        raise InvalidOption(
+            "unique_until: it says how long a --unique-key is held, and there is none",
+            field="unique_until",
+        )
+    return changes
+
+
+def _call(shared: Shared, given: dict[str, Any]) -> Call[Any]:
+    app = shared.app
+    task = Tasks(app).find(given["task"])
+    changes = _changes(given)
+    args, kwargs = split(given["values"])
+    exact_args = _exact(given["args_text"], "args", list, "'[2, 3]'")
+    exact_kwargs = _exact(given["kwargs_text"], "kwargs", dict, "'{\"x\": 2}'")
+    for exact, guessed, name in ((exact_args, args, "args"), (exact_kwargs, kwargs, "kwargs")):
+        if exact is not None and guessed:
+            kind = "VALUE" if name == "args" else "KEY=VALUE"
+            raise InvalidArguments(f"--{name}: give it or {kind}, not both", field=name)
+    if exact_args is not None and exact_kwargs is not None:
+        return make_call(task, exact_args, exact_kwargs, changes)
+    if exact_args is not None:
+        args = [Value("", [value]) for value in exact_args]
+    if exact_kwargs is not None:
+        kwargs = {key: Value("", [value]) for key, value in exact_kwargs.items()}
+    return guess_call(task, args, kwargs, changes, annotated=app is not None)
+
+
+def _exact(text: str | None, name: str, kind: type, example: str) -> Any:
+    if text is None:
+        return None
+    article = "an array" if kind is list else "an object"
+    hint = f"give {article} between single quotes: --{name} {example}"
+    try:
+        value = parse_json(text, what=f"--{name}")
+    except InvalidArguments as error:
+        raise InvalidArguments(f"{error}; {hint}", field=name, value=text) from None
+    if not isinstance(value, kind):
+        raise InvalidArguments(f"--{name}: not {article}; {hint}", field=name, value=text)
+    return value
+
+
+def _wait(shared: Shared, id_: int, created: bool, limit: float | None) -> None:
+    if not shared.json:
+        click.echo(id_)
+    if not shared.monitor.workers():
+        shared.note("no worker is running yet; start one with: jobqueue worker")
+    try:
+        (job,) = await_all(shared, (id_,), limit)
+    except Problem as problem:
+        problem.message = f"enqueued, but {problem.message}"
+        raise
+    if shared.json:
+        shared.print_json(with_attempts(shared, job) | {"created": created})
+    else:
+        print_end(job)
+    require_success([job])
+
+
+COMMANDS = (enqueue,)

@@ -1,0 +1,91 @@
+"""The command `jobqueue`: its groups, and the one place where errors become exit codes."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from jobqueue.cli import db, enqueue, jobs, monitor, verbs, worker
+from jobqueue.cli.failure import INTERRUPTED, report
+from jobqueue.cli.shared import Group, Shared
+
+
+class _Root(Group):
+    """The top: runs one command and always ends the process with an exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: ARG002 - click's signature.
+        **extra: Any,
+    ) -> Any:
+        """Run a command line; raises SystemExit."""
+        name = prog_name or "jobqueue"
+        self._main_shell_completion(extra, name, complete_var)
+        given = list(sys.argv[1:] if args is None else args)
+        sys.exit(_run(self, name, given, extra))
+
+
+def _run(root: click.Command, name: str, args: list[str], extra: dict[str, Any]) -> int:
+    # A word about --json and --debug in time for an error in what stands before them.
+    words = args[: args.index("--")] if "--" in args else args
+    shared = Shared(json="--json" in words, debug="--debug" in words)
+    _prepare_streams()
+    code = 0
+    try:
+        try:
+            with root.make_context(name, args, obj=shared, **extra) as context:
+                code = root.invoke(context) or 0
+        except click.exceptions.Exit as exit_:
+            code = exit_.exit_code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _silence(code)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - this is where every error ends.
+        code = report(error, shared)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+    return code
+
+
+def _prepare_streams() -> None:
+    """Let no text fail for its encoding, and no descriptor that was closed be another file's."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def _silence(code: int) -> int:
+    """The reader has gone: whatever is still to be printed goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+cli = _Root(
+    "jobqueue",
+    help="A durable job queue on SQLite or Postgres: enqueue jobs, run workers, look after both.",
+)
+for family in (enqueue, worker, jobs, verbs, monitor, db):
+    for command in family.COMMANDS:
+        cli.add_command(command)
+
+
+def main() -> None:
+    """The console script."""
+    # A database opened as descriptor 1 or 2 would be written to by whoever prints.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stderr
+        pass
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
+    cli.main()

@@ -1,0 +1,163 @@
+"""The page that `show` prints."""
+
+import json
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.text import Text
+
+from jobqueue.cli.render import COLOURS, Column, ago, duration, put, table
+from jobqueue.cli.safe import inert, inert_json, inert_lines
+from jobqueue.records import AttemptRecord, JobRecord
+from jobqueue.states import State
+
+LABEL = 12
+TEXT_MAX = 100_000
+"""Characters of one value that are shown; --json has all of it."""
+
+
+def print_page(job: JobRecord, attempts: list[AttemptRecord], screen: Console) -> None:
+    """Print all that is known of a job."""
+    title = Text(f"job {job.id}  ", style="bold") + Text(inert(job.task), style="bold")
+    put(screen, title + Text("  ") + Text(job.state, style=COLOURS[job.state]))
+    _facts(job, screen)
+    _arguments(job, screen)
+    if job.result is not None:
+        _heading(screen, "result")
+        _json_block(job.result, screen)
+    if attempts:
+        _heading(screen, "attempts")
+        table(attempts, ATTEMPTS, screen)
+    _traceback(job, screen)
+
+
+def _facts(job: JobRecord, screen: Console) -> None:
+    facts: list[tuple[str, str]] = [
+        ("queue", f"{job.queue}" + (f", priority {job.priority}" if job.priority else "")),
+        ("attempt", f"{job.attempt} of {job.max_attempts}" + _odds(job)),
+        ("reason", job.reason or ""),
+        ("progress", _progress(job)),
+        ("created", _at(job.created_at)),
+        ("due", _at(job.run_at) if job.state is State.SCHEDULED or job.attempt == 0 else ""),
+        ("started", _at(job.started_at)),
+        ("finished", _at(job.finished_at) + _took(job)),
+        ("cancelled" if job.final else "stop asked", _at(job.cancel_requested_at)),
+        ("worker", job.worker or ""),
+        ("timeout", duration(job.timeout)),
+        ("unique key", f"{job.unique_key} until {job.unique_until}" if job.unique_key else ""),
+        ("tags", ", ".join(job.tags)),
+    ]
+    for label, value in facts:
+        if value:
+            put(screen, Text(f"{label:<{LABEL}}", style="dim") + Text(inert(value)))
+
+
+def _odds(job: JobRecord) -> str:
+    odds = [(job.snoozes, "snoozed"), (job.crashes, "lost with its worker")]
+    return "".join(f", {count} × {what}" for count, what in odds if count)
+
+
+def _progress(job: JobRecord) -> str:
+    fraction = "" if job.progress is None else f"{job.progress:.0%}"
+    return "  ".join(filter(None, [fraction, job.progress_message]))
+
+
+def _at(instant: datetime | None) -> str:
+    if instant is None:
+        return ""
+    here = instant.astimezone(UTC)
+    return f"{here:%Y-%m-%d %H:%M:%S}Z  {ago(instant)}"
+
+
+def _took(job: JobRecord) -> str:
+    if job.started_at is None or job.finished_at is None:
+        return ""
+    return f", after {duration((job.finished_at - job.started_at).total_seconds())}"
+
+
+def _heading(screen: Console, title: str) -> None:
+    put(screen, "", Text(title.upper(), style="dim"))
+
+
+def _arguments(job: JobRecord, screen: Console) -> None:
+    try:
+        given = json.loads(job.args)
+        named = [("", value) for value in given["args"]] + list(given["kwargs"].items())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        _heading(screen, "arguments (not as jobqueue writes them)")
+        _block(job.args, screen)
+        return
+    if not named:
+        return
+    _heading(screen, "arguments")
+    for name, value in named:
+        lines = _pretty(value, screen)
+        prefix = f"{inert(name)} = " if name else ""
+        put(screen, Text("  " + prefix, style="dim") + Text(lines[0]))
+        put(screen, *(Text("  " + line) for line in lines[1:]))
+
+
+def _pretty(value: object, screen: Console) -> list[str]:
+    ascii_only = not screen.encoding.startswith("utf")
+    short = inert_json(value, ascii_only=ascii_only)
+    fits = len(short) <= max(40, screen.width - 20)
+    text = short if fits else inert_json(value, ascii_only=ascii_only, indent=2)
+    return _shorten(text).split("\n")
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= TEXT_MAX:
+        return text
+    return text[:TEXT_MAX] + f"… ({len(text) - TEXT_MAX} more characters; --json has them)"
+
+
+def _json_block(text: str, screen: Console) -> None:
+    try:
+        lines = _pretty(json.loads(text), screen)
+    except (ValueError, RecursionError):
+        lines = inert_lines(_shorten(text))
+    put(screen, *(Text("  " + line) for line in lines))
+
+
+def _block(text: str, screen: Console, style: str = "") -> None:
+    for line in inert_lines(_shorten(text.rstrip())):
+        put(screen, Text("  " + line, style=style))
+
+
+def _traceback(job: JobRecord, screen: Console) -> None:
+    if job.error is None:
+        return
+    if job.error.traceback:
+        _heading(screen, "traceback of the last error")
+        _block(job.error.traceback, screen)
+    elif "\n" in job.error.message:
+        _heading(screen, "last error")
+        _block(f"{job.error.type}: {job.error.message}", screen)
+
+
+def _attempt_took(attempt: AttemptRecord) -> str:
+    if attempt.started_at is None or attempt.finished_at is None:
+        return ""
+    return duration((attempt.finished_at - attempt.started_at).total_seconds())
+
+
+def _attempt_error(attempt: AttemptRecord) -> str:
+    if attempt.error is None:
+        return ""
+    return f"{attempt.error.type}: {attempt.error.message}".rstrip(": ")
+
+
+def _attempt_style(attempt: AttemptRecord) -> str:
+    return {"succeeded": "green", "running": "yellow"}.get(
+        attempt.outcome, "red" if attempt.error else ""
+    )
+
+
+ATTEMPTS = [
+    Column[AttemptRecord]("#", lambda attempt: attempt.attempt, right=True),
+    Column[AttemptRecord]("outcome", lambda attempt: attempt.outcome, style=_attempt_style),
+    Column[AttemptRecord]("started", lambda attempt: _at(attempt.started_at), rank=2),
+    Column[AttemptRecord]("took", _attempt_took, rank=3, right=True),
+    Column[AttemptRecord]("worker", lambda attempt: attempt.worker, rank=4, least=10, style="dim"),
+    Column[AttemptRecord]("error", _attempt_error, rank=1, least=12),
+]

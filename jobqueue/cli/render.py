@@ -1,0 +1,230 @@
+"""How things look: tables that fit the terminal, ages, durations, colours. Data is never markup."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
+
+from jobqueue.cli.safe import inert
+from jobqueue.records import JobRecord
+from jobqueue.states import State
+
+T = TypeVar("T")
+
+COLOURS = {
+    State.SCHEDULED: "blue",
+    State.AVAILABLE: "cyan",
+    State.RUNNING: "yellow",
+    State.SUCCEEDED: "green",
+    State.FAILED: "bold red",
+    State.CANCELLED: "magenta",
+}
+GAP = 2
+UNLIMITED = 100_000
+CELL_MAX = 200
+"""The longest cell where no terminal sets a limit."""
+
+_STEPS = [(86_400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s")]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on the present stdout or stderr: colours on terminals only, and no magic."""
+    return Console(
+        file=sys.stderr if stderr else sys.stdout, highlight=False, markup=False, emoji=False
+    )
+
+
+def width_of(screen: Console) -> int:
+    """The cells in a line; in a pipe there is no end of it, unless $COLUMNS says so."""
+    return screen.width if screen.is_terminal or os.environ.get("COLUMNS") else UNLIMITED
+
+
+def put(screen: Console, *lines: Text | str) -> None:
+    """Print lines as they are: never wrapped, cut or interpreted."""
+    for line in lines:
+        text = line if isinstance(line, Text) else Text(line)
+        text.rstrip()
+        screen.print(text, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """One column of a table."""
+
+    title: str
+    cell: Callable[[T], object]
+    rank: int = 0
+    """The greater, the sooner it is left out where there is no room; 0 always stays."""
+    least: int | None = None
+    """It may be shortened to so many cells; None: never."""
+    right: bool = False
+    style: Callable[[T], str] | str = ""
+
+
+class Table(Generic[T]):
+    """Rows in columns, as many as fit; ids and states are never cut."""
+
+    def __init__(self, columns: Sequence[Column[T]], sample: Sequence[T], screen: Console) -> None:
+        self._screen = screen
+        room = width_of(screen)
+        cells = {column.title: [_cell(column, row) for row in sample] for column in columns}
+        natural = {
+            column.title: max([len(column.title), *map(cell_len, cells[column.title])])
+            for column in columns
+        }
+        chosen = list(columns)
+        if room != UNLIMITED:  # Columns of nothing only take room; but in a pipe they stay.
+            chosen = [column for column in columns if not column.rank or any(cells[column.title])]
+        self._widths = _fit(chosen, natural, room)
+        self._columns = [column for column in chosen if column.title in self._widths]
+
+    def head(self) -> None:
+        """Print the titles."""
+        titles = [Text(column.title.upper(), style="dim") for column in self._columns]
+        self._line(titles)
+
+    def rows(self, rows: Sequence[T]) -> None:
+        """Print rows."""
+        for row in rows:
+            cells = []
+            for column in self._columns:
+                style = column.style if isinstance(column.style, str) else column.style(row)
+                text = cut(_cell(column, row), self._limit(column), self._screen)
+                cells.append(Text(text, style=style))
+            self._line(cells)
+
+    def _limit(self, column: Column[T]) -> int:
+        return self._widths[column.title] if column.least is not None else UNLIMITED
+
+    def _line(self, cells: list[Text]) -> None:
+        line = Text()
+        for column, cell in zip(self._columns, cells, strict=True):
+            missing = " " * max(0, self._widths[column.title] - cell.cell_len)
+            if line.plain or column is not self._columns[0]:
+                line.append(" " * GAP)
+            line.append_text(Text(missing) + cell if column.right else cell + missing)
+        put(self._screen, line)
+
+
+def _fit(columns: Sequence[Column[Any]], natural: dict[str, int], room: int) -> dict[str, int]:
+    """The width of each column that there is room for."""
+    chosen = list(columns)
+
+    def least(column: Column[Any]) -> int:
+        if column.least is None:
+            return natural[column.title]
+        return min(natural[column.title], max(column.least, len(column.title)))
+
+    def needed() -> int:
+        return sum(map(least, chosen)) + GAP * (len(chosen) - 1)
+
+    while needed() > room and any(column.rank for column in chosen):
+        chosen.remove(max(chosen, key=lambda column: column.rank))
+    widths = {column.title: least(column) for column in chosen}
+    spare = room - needed()
+    # Those that want least more get it first, so that few are cut at all.
+    for column in sorted(chosen, key=lambda column: natural[column.title] - least(column)):
+        wanted = natural[column.title] - least(column)
+        if wanted > 0:
+            flexible = [c for c in chosen if widths[c.title] < natural[c.title]]
+            share = min(wanted, max(0, spare) // max(1, len(flexible)))
+            widths[column.title] += share
+            spare -= share
+    return widths
+
+
+def _cell(column: Column[Any], row: Any) -> str:
+    value = column.cell(row)
+    text = "" if value is None else inert(str(value)[: 4 * CELL_MAX])
+    return text if cell_len(text) <= CELL_MAX else set_cell_size(text, CELL_MAX - 1) + "…"
+
+
+def table(rows: Sequence[T], columns: Sequence[Column[T]], screen: Console | None = None) -> None:
+    """Print a whole table."""
+    screen = screen or console()
+    whole = Table(columns, rows, screen)
+    whole.head()
+    whole.rows(rows)
+
+
+def cut(text: str, width: int, screen: Console) -> str:
+    """The text in at most so many cells."""
+    if cell_len(text) <= width:
+        return text
+    dots = "…" if screen.encoding.startswith("utf") else ".."
+    return set_cell_size(text, max(0, width - len(dots))).rstrip() + dots
+
+
+def duration(seconds: float | None) -> str:
+    """A time in two significant parts at most."""
+    if seconds is None:
+        return ""
+    if seconds < 0.9995:  # noqa: PLR2004 - it would be shown as 1000 ms.
+        return f"{max(0.0, 1000 * seconds):.3g}ms"
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds:.3g}s"
+    whole = round(seconds)
+    for (size, unit), (below, smaller) in zip(_STEPS, _STEPS[1:], strict=False):
+        if whole >= size:
+            rest = int(whole % size // below)
+            return f"{int(whole // size)}{unit}" + (f"{rest}{smaller}" if rest else "")
+    return f"{whole}s"
+
+
+def ago(instant: datetime | None, now: datetime | None = None) -> str:
+    """How far from now, in words: `5m ago`, `in 2h`."""
+    if instant is None:
+        return ""
+    seconds = ((now or datetime.now(UTC)) - instant).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    size, unit = next(((size, unit) for size, unit in _STEPS if abs(seconds) >= size), (1.0, "s"))
+    number = int(abs(seconds) // size)
+    return f"{number}{unit} ago" if seconds > 0 else f"in {number}{unit}"
+
+
+def state_style(job: JobRecord) -> str:
+    """The colour of a job's state."""
+    return COLOURS[job.state]
+
+
+def call_of(job: JobRecord) -> str:
+    """The arguments as one would write them: `2, 3, name="x"`."""
+    try:
+        given = json.loads(job.args)
+        parts = [json.dumps(value, ensure_ascii=False) for value in given["args"]]
+        named = given["kwargs"].items()
+        parts += [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in named]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return job.args  # Someone wrote this row with SQL.
+    return ", ".join(parts)
+
+
+def first_line(text: str | None) -> str:
+    """The first line that says something."""
+    return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
+
+
+def error_of(job: JobRecord) -> str:
+    """The last error in one line."""
+    if job.error is None:
+        return ""
+    return f"{job.error.type}: {first_line(job.error.message)}".rstrip(": ")
+
+
+def job_json(job: JobRecord) -> dict[str, Any]:
+    """The job object of the contract, for rows that someone wrote with SQL too."""
+    try:
+        return job.to_json()
+    except (ValueError, TypeError, KeyError, RecursionError):
+        from dataclasses import replace
+
+        bare = replace(job, args='{"args": [], "kwargs": {}}', result=None).to_json()
+        return bare | {"args": None, "kwargs": None, "args_text": job.args}

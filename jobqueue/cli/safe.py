@@ -1,0 +1,95 @@
+"""Make what comes from the data harmless to a terminal, and what is shown free of passwords."""
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import URL
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+MASK = "***"
+
+# Controls (C0, DEL, C1), what reorders or hides text (bidi, zero width, tags, BOM), separators that
+# a terminal may take for a new line, and surrogates, which no encoding can write.
+_HARMFUL = (
+    "\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff"
+)
+_ONE_LINE = re.compile(f"[{_HARMFUL}]")
+_MANY_LINES = re.compile(f"(?!\n)[{_HARMFUL}]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_SECRET_KEYS = re.compile("passw|secret|token", re.IGNORECASE)
+_LOOKS_LIKE_PASSWORD = re.compile(r"://[^:/@\s]*:(.+)@")
+
+
+def inert(text: object) -> str:
+    """The text on one line, with every character that a terminal would act on escaped."""
+    return _ONE_LINE.sub(_escape, str(text))
+
+
+def inert_lines(text: object) -> list[str]:
+    """The lines of a text, each of them inert; tabs are spaces."""
+    return _MANY_LINES.sub(_escape, str(text).expandtabs(4)).split("\n")
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if character in _SHORT:
+        return _SHORT[character]
+    code = ord(character)
+    if code <= 0xFF:  # noqa: PLR2004
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004
+
+
+def inert_json(value: Any, *, ascii_only: bool = False, indent: int | None = None) -> str:
+    """Valid JSON text that is inert as well: inside of strings, JSON's own escapes do it."""
+    try:
+        text = json.dumps(value, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
+    except ValueError:  # A row that someone wrote with SQL may hold NaN.
+        text = json.dumps(_without_nan(value), ensure_ascii=ascii_only, indent=indent)
+    # json.dumps has escaped what is below a space; a new line in `text` is its own.
+    return _MANY_LINES.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def masked(url: URL) -> str:
+    """A database URL to be shown."""
+    secret = {key: MASK for key in url.query if _SECRET_KEYS.search(key)}
+    shown = url.update_query_dict(secret).render_as_string(hide_password=True)
+    return inert(shown.replace("%2A%2A%2A", MASK))
+
+
+def secrets_of(text: str) -> frozenset[str]:
+    """The passwords in a database URL, as they are written and as they are meant."""
+    found = {match[1] for match in [_LOOKS_LIKE_PASSWORD.search(text)] if match}
+    public: Iterable[str | None] = ()
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        pass
+    else:
+        public = (url.username, url.database, url.host)
+        found.add(str(url.password or ""))
+        for key, value in url.query.items():
+            if _SECRET_KEYS.search(key):
+                found |= {value} if isinstance(value, str) else set(value)
+    # What is shown anyway is no secret: a masked word would only make a message unreadable.
+    return frozenset(found - {*public, ""})
+
+
+def scrub(text: str, secrets: Iterable[str]) -> str:
+    """The text without those passwords."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
+    return text

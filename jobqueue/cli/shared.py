@@ -1,0 +1,182 @@
+"""What every command shares: its options before and after the command's name, and what they mean."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import click
+
+from jobqueue.cli import app as apps
+from jobqueue.cli.safe import inert, inert_json, masked
+from jobqueue.config import DEFAULT_URL, app_name, database_url
+from jobqueue.queue import JobQueue
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.monitor import Monitor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ENVIRONMENT = [
+    ("JOBQUEUE_URL", "The database, unless --url is given."),
+    ("JOBQUEUE_APP", "The app, unless --app is given."),
+    ("NO_COLOR", "Set to anything: no colours, on terminals either."),
+]
+
+
+@dataclass
+class Shared:
+    """The shared options of one invocation, and what they lead to."""
+
+    given_url: str | None = None
+    given_app: str | None = None
+    json: bool = False
+    debug: bool = False
+    _app: list[JobQueue | None] = field(default_factory=list)
+
+    @property
+    def app(self) -> JobQueue | None:
+        """The app's queue, or None where no app is named; imported once, when it is needed."""
+        if not self._app:
+            name = app_name(self.given_app)
+            if name is not None and self.given_url is not None:
+                os.environ["JOBQUEUE_URL"] = self.url  # For a JobQueue() in the app.
+            self._app.append(None if name is None else apps.load(name))
+        return self._app[0]
+
+    @cached_property
+    def url(self) -> str:
+        """The database: as the contract says, but before the default comes the app's own."""
+        url = database_url(self.given_url)
+        if self.given_url is None and url == DEFAULT_URL and self.app is not None:
+            return self.app.store.url.render_as_string(hide_password=False)
+        return url
+
+    @cached_property
+    def queue(self) -> JobQueue:
+        """A queue on the database, without tasks of its own."""
+        queue = JobQueue(self.url)
+        click.get_current_context().find_root().call_on_close(queue.close)
+        return queue
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs in the database."""
+        return Jobs(self.queue.store)
+
+    @property
+    def monitor(self) -> Monitor:
+        """The statistics of the database."""
+        return Monitor(self.queue.store)
+
+    @property
+    def target(self) -> str:
+        """The database as it may be shown."""
+        return masked(self.queue.store.url)
+
+    def print_json(self, value: Any) -> None:
+        """Print one JSON document on stdout."""
+        click.echo(to_json(value))
+
+    def note(self, message: str) -> None:
+        """Tell a person something on stderr; with --json nobody reads along."""
+        if not self.json:
+            click.echo(inert(message), err=True)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text that stdout's encoding can hold."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
+    return inert_json(value, ascii_only=not encoding.startswith("utf"), indent=indent)
+
+
+def pass_shared(function: F) -> F:
+    """Give a command's function the shared state first."""
+    return click.make_pass_decorator(Shared, ensure=True)(function)  # type: ignore[return-value]
+
+
+def shared_of(context: click.Context) -> Shared:
+    """The shared state of an invocation."""
+    return context.find_root().ensure_object(Shared)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    # After the command's name wins over before it, because it is parsed later.
+    if value is not None and value is not False:
+        setattr(shared_of(context), str(parameter.name), value)
+
+
+def _shared_options() -> list[click.Option]:
+    def option(*names: str, **attributes: Any) -> click.Option:
+        return click.Option(
+            names, expose_value=False, is_eager=True, callback=_remember, **attributes
+        )
+
+    return [
+        option(
+            "--url",
+            "given_url",
+            metavar="URL",
+            help="Database: sqlite:///file.db or postgresql://user@host/name. [$JOBQUEUE_URL]",
+        ),
+        option(
+            "--app",
+            "given_app",
+            metavar="MODULE:ATTRIBUTE",
+            help="The JobQueue that registers the tasks, such as app:jobs. [$JOBQUEUE_APP]",
+        ),
+        option("--json", is_flag=True, default=None, help="Print JSON."),
+        option("--debug", is_flag=True, default=None, help="Show tracebacks."),
+    ]
+
+
+_NEGATIVE = re.compile(r"-\.?\d")
+
+
+class _Base(click.Command):
+    """The shared options, negative numbers that are values, and the environment in the help."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+        super().__init__(*args, **kwargs)
+        self.params.extend(_shared_options())
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        """Make click's parser; for it, `-5` is no option."""
+        parser: Any = super().make_parser(ctx)
+        process_options = parser._process_opts  # noqa: SLF001 - it has no other seam.
+
+        def process(argument: str, state: Any) -> None:
+            if _NEGATIVE.match(argument):
+                state.largs.append(argument)
+            else:
+                process_options(argument, state)
+
+        parser._process_opts = process  # noqa: SLF001
+        return parser
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Name the environment variables at the end of every help page."""
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Environment"):
+            formatter.write_dl(ENVIRONMENT)
+
+
+class Command(_Base):
+    """A command of jobqueue."""
+
+
+class Group(_Base, click.Group):
+    """A family of commands."""
+
+    command_class = Command
+    group_class = type
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Show the help, as an error, when no command is named."""
+        if not args and not self.invoke_without_command:
+            click.echo(self.get_help(ctx), err=True)
+            ctx.exit(2)
+        return super().parse_args(ctx, args)

@@ -1,0 +1,178 @@
+"""`cancel`, `retry`, `delete`: one verb for named jobs, or for all that match."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import click
+
+from jobqueue.cli import params
+from jobqueue.cli.failure import MISUSED, Problem
+from jobqueue.cli.safe import inert
+from jobqueue.cli.shared import Command, Shared, pass_shared
+from jobqueue.errors import InvalidOption
+from jobqueue.records import JobFilter, Refusal
+from jobqueue.states import MOVES, State
+from jobqueue.store.jobs import Jobs
+
+CHUNK = 1000
+"""Named ids in one call."""
+SHOWN = 20
+"""Refusals that get a line each."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a command does to jobs."""
+
+    name: str
+    done: str
+    states: tuple[State, ...]
+    act: Callable[[Jobs, JobFilter], tuple[list[int], list[Refusal]]]
+
+
+CANCEL = Verb("cancel", "cancelled", MOVES["cancel"].before, Jobs.cancel)
+RETRY = Verb("retry", "retried", (*MOVES["hasten"].before, *MOVES["rerun"].before), Jobs.rerun)
+DELETE = Verb(
+    "delete",
+    "deleted",
+    tuple(state for state in State if state is not State.RUNNING),
+    Jobs.delete,
+)
+
+
+def _command(verb: Verb, help_: str) -> click.Command:
+    @click.command(verb.name, cls=Command, help=help_)
+    @click.argument("ids", metavar="[ID]...", nargs=-1)
+    @params.filter_options
+    @click.option("--all", "everything", is_flag=True, help=f"{verb.name.capitalize()} all jobs.")
+    @click.option("--yes", is_flag=True, help="Do not ask.")
+    @pass_shared
+    def command(
+        shared: Shared,
+        ids: tuple[str, ...],
+        state_name: str | None,
+        task: str | None,
+        queue: str | None,
+        tag: str | None,
+        everything: bool,
+        yes: bool,
+    ) -> None:
+        wanted = params.a_filter(state_name, task, queue, tag)
+        named = params.job_ids(ids)
+        is_bulk = wanted != JobFilter() or everything
+        if bool(named) == is_bulk or (everything and wanted != JobFilter()):
+            raise InvalidOption(
+                f"{verb.name}: give ids, or a filter (--state --task --queue --tag), or --all: "
+                "one of the three",
+                field="id",
+            )
+        if is_bulk and not _confirmed(shared, verb, wanted, yes):
+            raise Problem("not confirmed; nothing was changed")
+        changed, refused = _apply(shared, verb, wanted, named)
+        _answer(shared, verb, named, changed, refused)
+
+    return command
+
+
+def _confirmed(shared: Shared, verb: Verb, wanted: JobFilter, yes: bool) -> bool:
+    """Say how many jobs in which database, and ask; True to go on."""
+    count = _count(shared, verb, wanted)
+    which = params.describe(wanted)
+    what = f"{count} job{'' if count == 1 else 's'}" + (f" ({which})" if which else "")
+    question = f"{verb.name} {what} in {shared.target}"
+    if yes or count == 0:
+        shared.note(question)
+        return True
+    return ask(question)
+
+
+def ask(question: str) -> bool:
+    """Ask a person. Raises InvalidOption where there is none."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Problem(
+            f"{question}? this is no terminal to ask on: say --yes",
+            code=MISUSED,
+            field="yes",
+        )
+    click.echo(inert(f"{question}? [y/N] "), err=True, nl=False)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _count(shared: Shared, verb: Verb, wanted: JobFilter) -> int:
+    if wanted.state is not None and wanted.state not in verb.states:
+        raise InvalidOption(
+            f"state: {wanted.state} jobs cannot be {verb.done}; "
+            f"those that can are {', '.join(verb.states)}",
+            field="state",
+            value=wanted.state.value,
+        )
+    states = verb.states if wanted.state is None else (wanted.state,)
+    return sum(shared.jobs.count(replace(wanted, state=state)) for state in states)
+
+
+def _apply(
+    shared: Shared, verb: Verb, wanted: JobFilter, named: tuple[int, ...]
+) -> tuple[list[int], list[Refusal]]:
+    filters = [JobFilter(ids=named[start : start + CHUNK]) for start in range(0, len(named), CHUNK)]
+    changed: list[int] = []
+    refused: list[Refusal] = []
+    for part in filters or [wanted]:
+        done, not_done = verb.act(shared.jobs, part)
+        changed += done
+        refused += not_done
+    if verb is RETRY and changed:
+        shared.queue.ring()
+    return changed, refused
+
+
+def _answer(
+    shared: Shared,
+    verb: Verb,
+    named: Sequence[int],
+    changed: list[int],
+    refused: list[Refusal],
+) -> None:
+    if shared.json:
+        answers = [
+            {"id": refusal.id, "state": refusal.state, "reason": refusal.reason}
+            for refusal in refused
+        ]
+        shared.print_json({"changed": len(changed), "refused": answers})
+    else:
+        count = len(changed)
+        told = _still_running(shared, changed) if verb is CANCEL else 0
+        already = len(named) - count - len(refused) if named else 0
+        parts = [f"{verb.done} {count} job{'' if count == 1 else 's'}"]
+        parts += [f"{told} of them still run and were told to stop"] if told else []
+        parts += [f"{already} needed nothing"] if already else []
+        click.echo("; ".join(parts))
+    if not refused:
+        return
+    messages = [inert(f"job {refusal.id}: {refusal.reason}") for refusal in refused]
+    if not shared.json:
+        for message in messages[1:SHOWN]:
+            click.echo(f"error: {message}", err=True)
+    more = f" (and {len(refused) - SHOWN} more)" if len(refused) > SHOWN else ""
+    raise Problem(f"{messages[0]}{more}", field="id", value=refused[0].id)
+
+
+def _still_running(shared: Shared, changed: list[int]) -> int:
+    with contextlib.suppress(Exception):  # A courtesy: the work is done.
+        states = shared.jobs.states(changed[:CHUNK])
+        return sum(state is State.RUNNING for state in states.values())
+    return 0
+
+
+COMMANDS = (
+    _command(
+        CANCEL,
+        "Cancel jobs by id or by filter: one that waits never begins, one that runs is told to stop.",
+    ),
+    _command(
+        RETRY,
+        "Run jobs again: final ones with a fresh budget of attempts, scheduled ones now.",
+    ),
+    _command(DELETE, "Delete jobs that do not run, with the record of their attempts."),
+)

@@ -1,0 +1,234 @@
+"""`worker`: run jobs until told to stop."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+import click
+
+from jobqueue.cli import app as apps
+from jobqueue.cli import logs, params
+from jobqueue.cli.safe import masked
+from jobqueue.cli.shared import Command, Shared, pass_shared
+from jobqueue.errors import ConfigurationError
+from jobqueue.queue import JobQueue
+from jobqueue.worker.settings import WorkerSettings
+from jobqueue.worker.worker import Worker
+
+log = logging.getLogger("jobqueue.cli")
+
+LAST_SECOND = 0.8
+"""Seconds from a second signal to the end of the process, whatever still runs."""
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+@click.command(cls=Command)
+@click.option(
+    "--concurrency", "-c", default="4", show_default=True, metavar="N", help="Jobs at once."
+)
+@click.option(
+    "--queues", "-q", metavar="LIST", help='Only these: "mail:2,default"; a number is a limit.'
+)
+@click.option("--drain", is_flag=True, help="End when nothing is left to run.")
+@click.option("--max-jobs", metavar="N", help="End after so many.")
+@click.option(
+    "--lease",
+    default="30s",
+    show_default=True,
+    metavar="TIME",
+    help="Without a heartbeat for so long it counts as dead.",
+)
+@click.option(
+    "--shutdown-timeout",
+    default="25s",
+    show_default=True,
+    metavar="TIME",
+    help="The longest wait for running jobs.",
+)
+@click.option(
+    "--poll", default="1s", show_default=True, metavar="TIME", help="How often to look unasked."
+)
+@click.option(
+    "--stats-interval",
+    default="10s",
+    show_default=True,
+    metavar="TIME",
+    help="A line of figures so often; 0 is none.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="On stderr.",
+)
+@click.option("--name", metavar="TEXT", help="Its name. [default: host and process id]")
+@pass_shared
+def worker(
+    shared: Shared,
+    concurrency: str,
+    queues: str | None,
+    drain: bool,
+    max_jobs: str | None,
+    lease: str,
+    shutdown_timeout: str,
+    poll: str,
+    stats_interval: str,
+    log_format: str,
+    name: str | None,
+) -> int:
+    """Run jobs of the app's tasks.
+
+    A first SIGTERM or SIGINT lets running jobs end within the shutdown timeout and exits with 0; a
+    second one, or the timeout, gives them back and exits with 1.
+    """
+    settings = WorkerSettings.of(
+        concurrency=params.whole(concurrency),
+        queues=queues,
+        drain=drain,
+        max_jobs=None if max_jobs is None else params.whole(max_jobs),
+        lease=lease,
+        shutdown_timeout=shutdown_timeout,
+        poll=poll,
+        stats_interval=None if stats_interval.strip(" 0.s") == "" else stats_interval,
+        name=name,
+    )
+    with _stop_ends_loading():
+        app = shared.app
+        if app is None:
+            raise ConfigurationError(apps.NEEDED, field="app")
+        queue = shared.queue
+    handler = logs.configure(log_format, debug=shared.debug)
+    try:
+        with contextlib.redirect_stdout(sys.stderr) if shared.json else contextlib.nullcontext():
+            return _run(shared, app, queue, settings)
+    finally:
+        if handler is not None:
+            logging.getLogger("jobqueue").removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _stop_ends_loading() -> Iterator[None]:
+    """A signal before there is a worker ends the command in order: nothing has begun."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(0) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(shared: Shared, app: JobQueue, queue: JobQueue, settings: WorkerSettings) -> int:
+    own = Worker(
+        queue.store.url, app.registry, settings, events=app.events, middleware=app.middleware
+    )
+    began = time.monotonic()
+    with Signals(own) as signals:
+        own.start()
+        _introduce(shared, app, queue, settings)
+        own.wait()
+        if signals.count:
+            log.info("%s: stopping; a second signal stops at once", signals.first)
+        in_order = own.stop()
+    code = 0 if in_order and signals.count <= 1 else 1
+    if not in_order:
+        log.error("not everything ended in time; what still ran was given back")
+    if shared.json:
+        summary = {
+            "worker": own.name,
+            "processed": own.processed,
+            "in_order": code == 0,
+            "signal": signals.first,
+            "seconds": round(time.monotonic() - began, 3),
+        }
+        with contextlib.redirect_stdout(sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout):
+            shared.print_json(summary)
+    if code and _handlers_run():
+        _leave(code)
+    return code
+
+
+def _introduce(shared: Shared, app: JobQueue, queue: JobQueue, settings: WorkerSettings) -> None:
+    tasks = sorted(app.registry)
+    served = "all queues" if settings.queues is None else f"queues {', '.join(settings.queues)}"
+    shown = ", ".join(tasks[:10]) + (", …" if len(tasks) > 10 else "")  # noqa: PLR2004
+    log.info("%s, %s, %d tasks: %s", shared.target, served, len(tasks), shown or "none")
+    if not tasks:
+        log.warning("the app registers no tasks, so this worker runs nothing")
+    if app.store.url != queue.store.url:
+        log.warning(
+            "the app's own queue is on %s: what handlers enqueue through it goes there",
+            masked(app.store.url),
+        )
+
+
+def _handlers_run() -> bool:
+    return any(thread.name.startswith("jobqueue-slot") for thread in threading.enumerate())
+
+
+def _leave(code: int) -> None:
+    """End the process although threads still run."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+class Signals:
+    """Hears SIGTERM and SIGINT on a thread of its own.
+
+    A handler in the main thread may interrupt it in the midst of taking the very lock that the
+    handler needs; the interpreter's wake-up descriptor has no such trouble, and is also heard
+    while the main thread waits for the database.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self.count = 0
+        self.first: str | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Signals":
+        self._ear, self._mouth = socket.socketpair()
+        self._mouth.setblocking(False)
+        self._descriptor = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        for number in STOPS:
+            self._before[number] = signal.signal(number, _heard)
+        threading.Thread(target=self._listen, name="jobqueue-signals", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)  # type: ignore[arg-type]
+        signal.set_wakeup_fd(self._descriptor)
+        self._mouth.close()
+
+    def _listen(self) -> None:
+        with self._ear:
+            while heard := self._ear.recv(1):
+                if heard[0] not in STOPS:
+                    continue
+                self.count += 1
+                if self.count == 1:
+                    self.first = signal.Signals(heard[0]).name
+                    self._worker.request_stop()
+                else:
+                    self._worker.abort()
+                    threading.Event().wait(LAST_SECOND)
+                    _leave(1)
+
+
+def _heard(_number: int, _frame: FrameType | None) -> None:
+    """Nothing: the listener has been told."""
+
+
+COMMANDS = (worker,)

@@ -1,0 +1,60 @@
+"""What the demo asks the database in plain SQL, and how anyone can ask it again from a shell."""
+
+import shlex
+from typing import Any, NamedTuple
+
+from sqlalchemy import URL
+
+from jobqueue.store.store import Store
+
+
+class Question(NamedTuple):
+    """Something to ask, in SQL that stands between a shell's double quotes as it is."""
+
+    title: str
+    sql: str
+
+
+WHO = """\
+SELECT worker, count(*) AS jobs FROM jobqueue_jobs
+WHERE queue = 'QUEUE' GROUP BY worker ORDER BY worker"""
+
+ATTEMPTS = """\
+SELECT a.worker, a.outcome, count(*) AS attempts
+FROM jobqueue_attempts a JOIN jobqueue_jobs j ON j.id = a.job_id
+WHERE j.queue = 'QUEUE' GROUP BY a.worker, a.outcome ORDER BY 1, 2"""
+
+LONGEST_ON_SQLITE = """\
+SELECT json_extract(result, '$.lines') AS lines, json_extract(args, '$.args[0]') AS module
+FROM jobqueue_jobs WHERE queue = 'QUEUE'
+ORDER BY lines DESC LIMIT 5"""
+
+LONGEST_ON_POSTGRES = """\
+SELECT (result::json ->> 'lines')::int AS lines, args::json #>> '{args,0}' AS module
+FROM jobqueue_jobs WHERE queue = 'QUEUE'
+ORDER BY lines DESC LIMIT 5"""
+
+
+def questions(store: Store, queue: str) -> list[Question]:
+    """What to ask about a queue."""
+    longest = LONGEST_ON_SQLITE if store.backend.one_writer else LONGEST_ON_POSTGRES
+    asked = {
+        "who did how many": WHO,
+        "which attempts did not succeed": ATTEMPTS,
+        "the longest modules": longest,
+    }
+    return [Question(title, sql.replace("QUEUE", queue)) for title, sql in asked.items()]
+
+
+def ask(store: Store, question: Question) -> list[dict[str, Any]]:
+    """Put a question to the database."""
+    with store.read() as connection:
+        return [dict(row) for row in connection.exec_driver_sql(question.sql).mappings()]
+
+
+def command(url: URL, question: Question) -> str:
+    """The shell command that asks the same. No password in it: psql asks, or reads ~/.pgpass."""
+    if url.get_backend_name() == "sqlite":
+        return f'sqlite3 -box {shlex.quote(str(url.database))} "\n{question.sql}"'
+    bare = url.set(drivername="postgresql", password=None).render_as_string()
+    return f'psql {shlex.quote(bare)} -c "\n{question.sql}"'

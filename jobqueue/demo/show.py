@@ -1,0 +1,136 @@
+"""How the demo tells its story: short lines, a bar on a terminal, plain progress elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from jobqueue.cli.render import Column, console, put, table
+from jobqueue.cli.safe import masked
+from jobqueue.demo.questions import command
+from jobqueue.demo.tasks import LINGER
+
+if TYPE_CHECKING:
+    from jobqueue.demo.run import Run
+
+WORD = 10  # cells
+STEPS = 4  # lines of progress where there is no bar
+
+
+class Story:
+    """Lines on stdout as things happen; none at all if `quiet`."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._screen = console()
+
+    def tell(self, word: str, text: str, style: str = "cyan") -> None:
+        """One line: a word in the margin, and what happened."""
+        if not self._quiet:
+            put(self._screen, Text.assemble((f"{word:<{WORD}}", f"bold {style}"), text))
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """One line by itself."""
+        if not self._quiet:
+            put(self._screen, Text(text, style=style))
+
+    @contextmanager
+    def progress(self, total: int) -> Iterator[Callable[[], None]]:
+        """Shows how many of `total` are done; gives the function to call for each."""
+        if self._quiet:
+            yield lambda: None
+        elif self._screen.is_terminal and not self._screen.is_dumb_terminal:
+            columns = [
+                TextColumn(f"{'':<{WORD - 1}}"),
+                BarColumn(bar_width=36),
+                MofNCompleteColumn(),
+                TextColumn("jobs"),
+                TimeElapsedColumn(),
+            ]
+            with Progress(*columns, console=self._screen) as bar:
+                task = bar.add_task("", total=total)
+                yield lambda: bar.advance(task)
+        else:
+            yield self._counter(total)
+
+    def _counter(self, total: int) -> Callable[[], None]:
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            if done * STEPS // total > (done - 1) * STEPS // total:
+                self.tell("", f"{100 * done // total:3} %  {done:,} of {total:,} jobs are done")
+
+        return advance
+
+    def end(self, run: "Run") -> None:
+        """The proof, the statistics, and how to ask for them."""
+        if self._quiet:
+            return
+        for text in run.proof.right:
+            self.tell("", f"ok  {text}", "green")
+        for text in run.problems:
+            self.tell("", text, "red")
+        self.line()
+        rows = by_worker(run)
+        table(rows, _columns(run), self._screen)
+        self.line(f"{run.files:,} jobs in {run.worked_in:.1f} s, start of the workers included;")
+        self.line(f"{run.lingering:,} of them took {LINGER:g} s on purpose")
+        self.line()
+        self.line("Ask the database yourself:")
+        for question, _ in run.answers:
+            self.line()
+            self.line(f"# {question.title}", "dim")
+            self.line(command(run.url, question))
+        self.line()
+
+
+def by_worker(run: "Run") -> list[dict[str, Any]]:
+    """A row for each worker, from the answers of the database."""
+    jobs, attempts = (answer for _, answer in run.answers[:2])
+    rows = {name: {"worker": name, "jobs": 0, "errored": 0, "lost": 0} for name in run.workers}
+    for row in jobs:
+        rows.setdefault(row["worker"], {"worker": row["worker"]})["jobs"] = row["jobs"]
+    for row in attempts:
+        rows.setdefault(row["worker"], {"worker": row["worker"]})[row["outcome"]] = row["attempts"]
+    return list(rows.values())
+
+
+def _columns(run: "Run") -> list[Column[dict[str, Any]]]:
+    return [
+        Column("worker", lambda row: row["worker"], least=16),
+        Column("jobs done", lambda row: row.get("jobs", 0), right=True),
+        Column("errored", lambda row: row.get("errored", 0), right=True),
+        Column("lost", lambda row: row.get("lost", 0), right=True),
+        Column("", lambda row: "kill -9" if row["worker"] == run.killed else "", style="red"),
+    ]
+
+
+def to_json(run: "Run") -> dict[str, Any]:
+    """All of it as one document. Times are seconds."""
+    return {
+        "ok": not run.problems,
+        "database": masked(run.url),
+        "queue": run.queue,
+        "files": run.files,
+        "lines": run.proof.lines,
+        "enqueued_in": run.enqueued_in,
+        "worked_in": run.worked_in,
+        "workers": by_worker(run),
+        "killed": {
+            "worker": run.killed,
+            "held": run.held,
+            "recovered_in": run.recovered_in,
+        },
+        "accepted_results": run.proof.accepted,
+        "attempts": {"charged": run.proof.attempts, **run.proof.outcomes},
+        "proof": run.proof.right,
+        "problems": run.problems,
+        "sql": [
+            {"title": asked.title, "command": command(run.url, asked), "answer": answer}
+            for asked, answer in run.answers
+        ],
+    }
