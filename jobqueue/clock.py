@@ -1,4 +1,4 @@
-"""The database's clock: one type of instant and the few expressions that each database spells its own way.
+"""The database's clock: one type of instant, and the expressions that databases spell differently.
 
 Due times follow the database's wall clock, so that workers on many hosts agree. `clock_timestamp()`
 and not `now()`, because inside a user's transaction `now()` is the moment when that began.
@@ -14,9 +14,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-SQLITE_NOW = (
-    "strftime('%Y-%m-%d %H:%M:%f000', 'now')"  # Built in: works in views and user sessions.
-)
+SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"  # Built in: works in views too.
 
 
 class Instant(TypeDecorator[datetime]):

@@ -101,7 +101,7 @@ class AttemptTimeout(JobQueueError, TimeoutError):
     """`check()` was called after the attempt's deadline."""
 
 
-class Signal(Exception):  # noqa: N818 - signals are not errors.
+class Signal(Exception):
     """Base of what a handler raises to steer its own job."""
 
 

@@ -36,7 +36,7 @@ class EventStream:
         self._subscribers: dict[str, list[Subscriber]] = defaultdict(list)
 
     def subscribe(self, name: str, subscriber: Subscriber) -> None:
-        """Call `subscriber` after each event of that name; raises InvalidOption for no such name."""
+        """Call `subscriber` after each event of that name. Raises InvalidOption for no name."""
         if name not in NAMES:
             raise InvalidOption(
                 f"on: {name!r} is no event; there are {', '.join(NAMES)}", field="on", value=name

@@ -153,7 +153,7 @@ def as_completed(jobs: Iterable[Job[Any]], timeout: Duration | None = None) -> I
 
 
 def _ended(jobs: list[Job[Any]]) -> list[Job[Any]]:
-    """Those that are final, in the order given. All are of one database in practice, not by rule."""
+    """Those that are final, in the order given; of one database in practice, not by rule."""
     stores: dict[int, list[Job[Any]]] = {}
     for job in jobs:
         stores.setdefault(id(job._jobs), []).append(job)  # noqa: SLF001

@@ -15,6 +15,7 @@ NAME = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,127}")
 QUEUE_LENGTH_MAX = 63
 KEY_LENGTH_MAX = 512
 TAGS_MAX = 32
+BASE_MAX = 1000
 SHOWN_MAX = 60
 PRIORITY_MAX = 2**31 - 1
 ATTEMPTS_MAX = 1_000_000
@@ -29,7 +30,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Seconds to wait before attempt n + 1: min(cap, base ** n), or a fixed time; ± 25 % of jitter."""
+    """Seconds before attempt n + 1: min(cap, base ** n), or a fixed time; ± 25 % of jitter."""
 
     base: float | None
     cap: float
@@ -55,7 +56,7 @@ class Backoff:
 
 def exponential(base: float = 2, cap: Duration = 3600) -> Backoff:
     """`base ** n` seconds before attempt n + 1, at most `cap` seconds, with ± 25 % of jitter."""
-    if isinstance(base, bool) or not isinstance(base, int | float) or not 1 < base <= 1000:
+    if isinstance(base, bool) or not isinstance(base, int | float) or not 1 < base <= BASE_MAX:
         raise InvalidOption(
             f"backoff base: {_shown(base)} is not a number in (1, 1000]",
             field="backoff",
@@ -73,7 +74,7 @@ DEFAULT_BACKOFF = Backoff(2.0, 3600.0)
 
 
 def seconds(value: object, name: str, *, least: float = 0.0, most: float = SECONDS_MAX) -> float:
-    """A duration as float seconds, in [least, most]; takes numbers, timedelta and text like `5m`."""
+    """A duration as float seconds in [least, most]; from numbers, timedelta or text like `5m`."""
     number: float
     if isinstance(value, timedelta):
         number = value.total_seconds()

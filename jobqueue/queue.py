@@ -1,4 +1,4 @@
-"""The façade: one object that a program registers tasks with, enqueues through and runs workers of."""
+"""The façade: the object that a program registers tasks with and enqueues and works through."""
 
 import inspect
 import json
@@ -117,7 +117,7 @@ class JobQueue:
     def enqueue_many(
         self, calls: Iterable[Call[R]], *, within: Session | Connection | None = None
     ) -> list[Job[R]]:
-        """Write many calls down in one transaction: all of them or none. Ids grow in their order."""
+        """Write many calls down in one transaction, all or none. Ids grow in their order."""
         return self._enqueue(list(calls), within)
 
     def as_completed(

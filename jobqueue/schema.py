@@ -1,6 +1,6 @@
 """The tables. Column comments are the documentation of what an operator may read with SQL.
 
-Views and the history of the schema are in the migrations; a test holds this module and them together.
+Views and the schema's history are in the migrations; a test holds them and this together.
 """
 
 from sqlalchemy import (
@@ -165,7 +165,7 @@ _partial(
 _partial("jobqueue_jobs_due", jobs.c.run_at, jobs.c.queue, where=_literal(State.SCHEDULED))
 _partial("jobqueue_jobs_held", jobs.c.worker_id, where=jobs.c.worker_id.is_not(None))
 _partial("jobqueue_jobs_final", jobs.c.state, jobs.c.finished_at, where=_literal(*FINAL))
-_partial(  # Closed under every move but an operator's rerun, which is refused while another holds it.
+_partial(  # Closed under every move but rerun, which is refused while another holds the key.
     "jobqueue_jobs_unique",
     jobs.c.unique_key,
     unique=True,

@@ -128,7 +128,7 @@ class Task(Generic[P, R]):
         return replace(self, settings=self.settings.merge(changes))
 
     def within(self, transaction: Transaction) -> "Task[P, R]":
-        """A copy that enqueues as part of the caller's transaction, committed or rolled back with it.
+        """A copy that enqueues in the caller's transaction, committed or rolled back with it.
 
         Takes a Session, Connection, AsyncSession or AsyncConnection of SQLAlchemy on the same
         database. It never begins, commits or rolls back anything on it.

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that jobqueue hands over, or on the URL of alembic.ini."""
+"""Alembic's entry: runs on the connection that jobqueue hands over, or on alembic.ini's URL."""
 
 from alembic import context
 from sqlalchemy import create_engine

@@ -13,7 +13,7 @@ from jobqueue.cli.safe import inert
 from jobqueue.errors import ConfigurationError
 from jobqueue.queue import JobQueue
 
-HOW = "write module:attribute, for example app:jobs for `jobs = JobQueue()` in app.py"
+HOW = "for example, app:jobs is `jobs = JobQueue()` in app.py"
 NEEDED = (
     "no app is named, so there are no tasks to run: give --app module:attribute or set "
     "$JOBQUEUE_APP, for example --app app:jobs for `jobs = JobQueue()` in app.py"
@@ -23,12 +23,15 @@ NEEDED = (
 def load(name: str) -> JobQueue:
     """Import `module:attribute`. Raises ConfigurationError, which shows the user's own error."""
     module_name, colon, attribute = name.partition(":")
+    if module_name.endswith(".py") or "/" in module_name:
+        parts = [part for part in Path(module_name).with_suffix("").parts if part.isidentifier()]
+        raise _error(
+            f"app: {name[:80]!r} names a file; name the module as in an import: "
+            f"{'.'.join(parts)}:{attribute or 'jobs'}",
+            name,
+        )
     if not colon or not all(part.isidentifier() for part in module_name.split(".")):
-        hint = HOW
-        if module_name.endswith(".py") or "/" in module_name:
-            path = Path(module_name).with_suffix("")
-            hint = f"a module is named as in an import, such as {'.'.join(path.parts)}:jobs; {HOW}"
-        raise _error(f"app: {name[:80]!r} is not one; {hint}", name)
+        raise _error(f"app: {name[:80]!r} is not of the form module:attribute; {HOW}", name)
     module = _import(module_name, name)
     found: Any = module
     for part in attribute.split("."):

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn, Self
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue.cli.calls import Tasks, call_of_line
@@ -74,7 +74,7 @@ class Import:
         except JobQueueError as error:
             self._refuse(str(error).removeprefix(f"{what}: "), error)
 
-    def _refuse(self, reason: str, error: JobQueueError | None = None) -> Any:
+    def _refuse(self, reason: str, error: JobQueueError | None = None) -> NoReturn:
         raise Problem(
             f"line {self._line}: {reason}; {self._so_far()}",
             # "2: nothing changed" is only true of the first batch.
@@ -113,7 +113,9 @@ class Meter:
     def __init__(self, total: int | None) -> None:
         screen = console(stderr=True)
         count = TextColumn("{task.fields[jobs]} jobs")
-        columns = [BarColumn(), count, *([TimeRemainingColumn()] if total else [])]
+        columns: list[ProgressColumn] = [BarColumn(), count]
+        if total is not None:
+            columns.append(TimeRemainingColumn())
         self._progress = Progress(
             TextColumn("enqueueing"),
             *columns,
@@ -131,7 +133,7 @@ class Meter:
         """So many jobs are in the database."""
         self._progress.update(self._task, jobs=f"{jobs:,}")
 
-    def __enter__(self) -> "Meter":
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -162,10 +164,10 @@ def _opened(shared: Shared, name: str) -> Iterator[IO[bytes]]:
     if name == "-":
         if sys.stdin.isatty():
             shared.note("reading JSON lines from the terminal; Ctrl-D ends them")
-        yield click.get_binary_stream("stdin")
+        yield sys.stdin.buffer
         return
     try:
-        file = Path(name).open("rb")
+        file = Path(name).open("rb")  # noqa: SIM115 - below, once it is known to be there.
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise Problem(f"--from {name}: {reason}", code=MISUSED, field="from", value=name) from error

@@ -186,14 +186,10 @@ def _place(
     name, index = match[1], int(match[2] or 0)
     if name in names:
         return count + names.index(name)
-    positional = 0
-    for parameter in parameters:
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            if parameter.name == name:
-                return positional + index if positional + index < count else None
-        elif parameter.name == name:
-            return positional if positional < count else None
-        positional += 1
+    for position, parameter in enumerate(parameters):
+        if parameter.name == name:
+            rest = index if parameter.kind is parameter.VAR_POSITIONAL else 0
+            return position + rest if position + rest < count else None
     return None
 
 

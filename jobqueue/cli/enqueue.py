@@ -17,8 +17,20 @@ from jobqueue.errors import InvalidArguments, InvalidOption
 from jobqueue.tasks import Call
 from jobqueue.values import parse_json
 
+HELP = """Enqueue a job and print its id.
 
-@click.command(cls=Command)
+A VALUE is JSON where it is JSON, otherwise text; with an app the task's annotations decide. A KEY
+is an identifier, so that http://a/?b=c is a VALUE. A line of --from is a JSON object: "task", and
+if needed "args", "kwargs", and what the options are called here, such as "max_attempts".
+
+\b
+  jobqueue enqueue add 2 3
+  jobqueue enqueue send_mail ada@example.org subject="Hello" --delay 5m
+  jobqueue enqueue add --args '[2, 3]' --wait
+"""
+
+
+@click.command(cls=Command, help=HELP)
 @click.argument("task", required=False)
 @click.argument("values", metavar="[VALUE | KEY=VALUE]...", nargs=-1)
 @click.option("--args", "args_text", metavar="JSON", help="All positional arguments: '[2, 3]'.")
@@ -37,31 +49,20 @@ from jobqueue.values import parse_json
 )
 @click.option("--tag", "tags", metavar="NAME", multiple=True, help="A tag; may be repeated.")
 @click.option(
-    "--wait", "waits", is_flag=True, help="Wait for the end; exit with 1 if it is none good."
+    "--wait", "waits", is_flag=True, help="Wait for the end; exit with 1 if it did not succeed."
 )
 @click.option("--wait-timeout", metavar="TIME", help="Wait no longer than this.")
 @click.option("--from", "source", metavar="FILE|-", help="Enqueue a file of JSON lines in bulk.")
 @pass_shared
 @click.pass_context
-def enqueue(context: click.Context, shared: Shared, **given: Any) -> None:
-    """Enqueue a job and print its id.
-
-    A VALUE is JSON where it is JSON, otherwise text; with an app the task's annotations decide.
-    A KEY is an identifier. A line of --from is {"task": …, "args": […], "kwargs": {…}, "queue": …}.
-
-    \b
-    jobqueue enqueue add 2 3
-    jobqueue enqueue send_mail ada@example.org subject="Hello" --delay 5m
-    jobqueue enqueue add --args '[2, 3]' --wait
-    """
+def enqueue(context: click.Context, /, shared: Shared, **given: Any) -> None:
+    """Enqueue a job, or a file of them."""
     if given["source"] is not None:
         _refuse_beside_from(context)
         enqueue_from(shared, given["source"])
         return
     if given["task"] is None:
-        raise click.MissingParameter(
-            ctx=context, param=next(p for p in context.command.params if p.name == "task")
-        )
+        raise click.UsageError("Missing TASK", context)
     wait_limit = _wait_limit(given["waits"], given["wait_timeout"])
     call = _call(shared, given)
     job = shared.queue.enqueue_many([call])[0]
@@ -160,8 +161,9 @@ def _wait(shared: Shared, id_: int, created: bool, limit: float | None) -> None:
     try:
         (job,) = await_all(shared, (id_,), limit)
     except Problem as problem:
-        problem.message = f"enqueued, but {problem.message}"
-        raise
+        raise Problem(
+            f"enqueued, but {problem.message}", field="wait_timeout", value=limit
+        ) from None
     if shared.json:
         shared.print_json(with_attempts(shared, job) | {"created": created})
     else:

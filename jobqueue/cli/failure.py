@@ -54,7 +54,7 @@ class Problem(click.ClickException):
         self, message: str, *, code: int = FAILED, field: str | None = None, value: object = None
     ) -> None:
         super().__init__(message)
-        self.exit_code = code
+        self.code = code
         self.field = field
         self.value = value
 
@@ -77,9 +77,9 @@ def report(error: BaseException, shared: Shared) -> int:
         _to_stderr("\n".join(lines).rstrip())
     message = inert(scrub(" ".join(failure.message.split()), secrets))
     if shared.json:
-        value = scrub(inert(_shown(failure.value)), secrets) if failure.value is not None else None
-        if isinstance(failure.value, int):
-            value = failure.value  # type: ignore[assignment]
+        value = failure.value
+        if not isinstance(value, int | float | None):
+            value = scrub(inert(_shown(value)), secrets)
         inner = {"message": message, "field": failure.field, "value": value}
         _to_stderr(to_json({"error": inner}))
     else:
@@ -87,10 +87,10 @@ def report(error: BaseException, shared: Shared) -> int:
     return failure.code
 
 
-def describe(error: BaseException, shared: Shared) -> Failure:
+def describe(error: BaseException, shared: Shared) -> Failure:  # noqa: PLR0911 - a table.
     """What to say about an error, and which exit code it has."""
     if isinstance(error, Problem):
-        return Failure(error.message, error.exit_code, error.field, error.value)
+        return Failure(error.message, error.code, error.field, error.value)
     if isinstance(error, click.UsageError):
         return _usage(error)
     if isinstance(error, click.ClickException):
@@ -134,8 +134,9 @@ def _is_connection(error: BaseException) -> bool:
     orig = getattr(error, "orig", None)
     if type(orig).__name__ != "OperationalError":
         return False
-    if hasattr(orig, "sqlite_errorname"):
-        return str(orig.sqlite_errorname).startswith(("SQLITE_CANTOPEN", "SQLITE_NOTADB"))
+    name = getattr(orig, "sqlite_errorname", None)
+    if name is not None:
+        return str(name).startswith(("SQLITE_CANTOPEN", "SQLITE_NOTADB"))
     return getattr(orig, "sqlstate", None) is None
 
 

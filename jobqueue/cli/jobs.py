@@ -1,7 +1,8 @@
 """`list`, `show`, `wait`: look at jobs."""
 
 import itertools
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 
 import click
 from rich.text import Text
@@ -22,13 +23,18 @@ from jobqueue.cli.render import (
     put,
     state_style,
 )
+from jobqueue.cli.safe import inert
 from jobqueue.cli.shared import Command, Shared, pass_shared, to_json
 from jobqueue.errors import JobNotFound, ResultTimeout
-from jobqueue.records import JobRecord
+from jobqueue.job import Job, as_completed
+from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import State
 
 SAMPLE = 500
 """Rows that decide the widths of the columns."""
+
+LINE_MAX = 2000
+"""Characters of a result in one line."""
 
 _NAMED = 5  # jobs in one message
 
@@ -82,6 +88,7 @@ LIST = [
 @pass_shared
 def list_(
     shared: Shared,
+    *,
     state_name: str | None,
     task: str | None,
     queue: str | None,
@@ -98,7 +105,7 @@ def list_(
         return
     sample = list(itertools.islice(found, SAMPLE))
     if not sample:
-        shared.note("no jobs match" if wanted != params.JobFilter() else "no jobs")
+        shared.note("no jobs match" if wanted != JobFilter() else "no jobs")
         return
     rows = Table(LIST, sample, console())
     rows.head()
@@ -170,10 +177,10 @@ def wait(shared: Shared, ids: tuple[str, ...], timeout: str | None) -> None:
 
 def await_all(shared: Shared, ids: tuple[int, ...], limit: float | None) -> Iterator[JobRecord]:
     """Yield jobs as they end. Raises Problem when the time is up."""
-    handles = [shared.queue.get(id_) for id_ in ids]
+    handles = [Job[object](id_, shared.jobs, json.loads) for id_ in ids]
     left = set(ids)
     try:
-        for handle in shared.queue.as_completed(handles, limit):
+        for handle in as_completed(handles, limit):
             left.discard(handle.id)
             yield handle.record()
     except ResultTimeout:
@@ -192,20 +199,13 @@ def print_end(job: JobRecord) -> None:
     line = Text(f"{job.id}  ")
     line.append(job.state, style=state_style(job))
     screen = console()
-    said = params_safe(detail(job))
+    said = inert(detail(job)[:LINE_MAX])
     put(screen, line + Text(f"  {said}") if said else line)
 
 
-def params_safe(text: str) -> str:
-    """One inert line of at most 2000 characters."""
-    from jobqueue.cli.safe import inert
-
-    return inert(text[:2000])
-
-
-def require_success(jobs: "Iterator[JobRecord] | object") -> None:
+def require_success(jobs: Iterable[JobRecord]) -> None:
     """Raise a Problem unless all of them succeeded."""
-    bad = [job for job in jobs if job.state is not State.SUCCEEDED]  # type: ignore[attr-defined]
+    bad = [job for job in jobs if job.state is not State.SUCCEEDED]
     if not bad:
         return
     job = bad[0]

@@ -1,9 +1,13 @@
 """What a worker writes on stderr: text for people, or a JSON object per line."""
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
+from jobqueue.cli.render import console
 from jobqueue.cli.safe import inert, inert_json, inert_lines
 
 COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
@@ -26,11 +30,9 @@ class TextFormatter(logging.Formatter):
         line = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} {level} {where}: "
         line += inert(record.getMessage())
         if record.exc_info:
-            line += "".join(f"\n  {part}" for part in inert_lines(self._traceback(record)))
+            lines = inert_lines(self.formatException(record.exc_info))
+            line += "".join(f"\n  {part}" for part in lines)
         return line
-
-    def _traceback(self, record: logging.LogRecord) -> str:
-        return self.formatException(record.exc_info) if record.exc_info else ""  # type: ignore[arg-type]
 
 
 class JsonFormatter(logging.Formatter):
@@ -49,32 +51,36 @@ class JsonFormatter(logging.Formatter):
         return inert_json(line, ascii_only=True)
 
 
-class _Handler(logging.StreamHandler["object"]):  # type: ignore[type-var]
-    """Writes to the present stderr; a stderr that is gone stops no worker."""
+class _Handler(logging.StreamHandler[Any]):
+    """Writes to stderr; a stderr that is gone stops no worker."""
 
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)  # type: ignore[arg-type]
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name.
         """Let it be."""
 
 
-def configure(kind: str, *, debug: bool) -> logging.Handler | None:
+@contextlib.contextmanager
+def configured(kind: str, *, debug: bool) -> Iterator[None]:
     """Give the loggers `jobqueue.*` a handler, unless the app has; the root is never touched."""
     logger = logging.getLogger("jobqueue")
+    before = logger.level, logger.propagate
     if logger.level == logging.NOTSET or debug:
         logger.setLevel(logging.DEBUG if debug else logging.INFO)
-    if logger.handlers:
-        return None
-    handler = _Handler()
-    if kind == "json":
-        handler.setFormatter(JsonFormatter())
-    else:
-        from jobqueue.cli.render import console
+    handler = None if logger.handlers else _Handler(sys.stderr)
+    if handler is not None:
+        handler.setFormatter(_formatter(kind))
+        logger.addHandler(handler)
+        # An app that has set up the root would otherwise say everything twice.
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        if handler is not None:
+            logger.removeHandler(handler)
+        logger.level, logger.propagate = before
 
-        screen = console(stderr=True)
-        handler.setFormatter(TextFormatter(colours=screen.is_terminal and not screen.no_color))
-    logger.addHandler(handler)
-    # An app that has set up the root would otherwise say everything twice.
-    logger.propagate = False
-    return handler
+
+def _formatter(kind: str) -> logging.Formatter:
+    if kind == "json":
+        return JsonFormatter()
+    screen = console(stderr=True)
+    return TextFormatter(colours=screen.is_terminal and not screen.no_color)

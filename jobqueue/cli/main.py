@@ -4,11 +4,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 import click
 
-from jobqueue.cli import db, enqueue, jobs, monitor, verbs, worker
+from jobqueue.cli import db, demo, enqueue, jobs, monitor, verbs, worker
 from jobqueue.cli.failure import INTERRUPTED, report
 from jobqueue.cli.shared import Group, Shared
 
@@ -70,11 +71,31 @@ def _silence(code: int) -> int:
     return code
 
 
+def _print_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        try:
+            version = metadata.version("jobqueue")
+        except metadata.PackageNotFoundError:
+            version = "(not installed)"
+        click.echo(f"jobqueue {version}")
+        context.exit()
+
+
 cli = _Root(
     "jobqueue",
     help="A durable job queue on SQLite or Postgres: enqueue jobs, run workers, look after both.",
 )
-for family in (enqueue, worker, jobs, verbs, monitor, db):
+cli.params.append(
+    click.Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_version,
+        help="Show the version and exit.",
+    )
+)
+for family in (enqueue, worker, jobs, verbs, monitor, db, demo):
     for command in family.COMMANDS:
         cli.add_command(command)
 

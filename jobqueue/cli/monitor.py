@@ -6,18 +6,20 @@ import threading
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.text import Text
 
 from jobqueue import options
 from jobqueue.cli.render import COLOURS, Column, console, duration, put, table
 from jobqueue.cli.shared import Command, Group, Shared, pass_shared
-from jobqueue.cli.verbs import ask
-from jobqueue.errors import InvalidOption
+from jobqueue.cli.verbs import confirm
 from jobqueue.records import JobFilter
 from jobqueue.states import FINAL, State
 from jobqueue.store.upkeep import BATCH, Upkeep
 
 Row = dict[str, Any]
+
+HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
 
 def _count(state: State, rank: int) -> Column[Row]:
@@ -98,29 +100,28 @@ def stats(shared: Shared, watch: bool, interval: str) -> None:
     """Counts by queue and by task, workers, throughput."""
     every = options.seconds(interval, "interval", least=0.1)
     if not watch:
-        _print_stats(shared)
+        _print_stats(shared, console())
         return
-    screen = console()
     pause = threading.Event()
     while True:
-        with screen.capture() if screen.is_terminal else screen:
-            pass
-        if screen.is_terminal and not shared.json:
-            screen.clear()
-        _print_stats(shared)
-        if not screen.is_terminal and not shared.json:
-            click.echo()
+        screen = console()
+        if not screen.is_terminal or shared.json:
+            _print_stats(shared, screen)
+            if not shared.json:
+                click.echo()
+        else:
+            with screen.capture() as frame:
+                _print_stats(shared, screen)
+            # One write, so that nothing flickers.
+            click.echo(HOME_AND_CLEAR + frame.get(), color=True)
         pause.wait(every)
 
 
-def _print_stats(shared: Shared) -> None:
+def _print_stats(shared: Shared, screen: Console) -> None:
     found = shared.monitor.stats()
-    for row in found["queues"]:
-        row["paused"] = bool(row["paused"])
     if shared.json:
         shared.print_json(found)
         return
-    screen = console()
     rows = found["queues"]
     if rows:
         table([*rows, *_total(rows)], QUEUES, screen)
@@ -136,7 +137,7 @@ def _print_stats(shared: Shared) -> None:
 def _total(rows: list[Row]) -> list[Row]:
     if len(rows) < 2:  # noqa: PLR2004
         return []
-    sums = {state: sum(row[state] for row in rows) for state in State}
+    sums = {state.value: sum(row[state] for row in rows) for state in State}
     return [{"queue": "total", "paused": False, **sums}]
 
 
@@ -148,8 +149,6 @@ def queues(context: click.Context, shared: Shared) -> None:
     if context.invoked_subcommand is not None:
         return
     rows = shared.monitor.queues()
-    for row in rows:
-        row["paused"] = bool(row["paused"])
     if shared.json:
         shared.print_json(rows)
     elif rows:
@@ -244,8 +243,7 @@ def prune(shared: Shared, older_than: str, failed_older_than: str, yes: bool) ->
     if every and not yes:
         count = sum(shared.jobs.count(JobFilter(state=state)) for state in every)
         names = ", ".join(every)
-        if not ask(f"prune all {count} jobs that are {names} in {shared.target}"):
-            raise InvalidOption("not confirmed; nothing was changed", field="yes")
+        confirm(f"prune all {count} jobs that are {names} in {shared.target}")
     shared.note(f"pruning {shared.target}")
     upkeep = Upkeep(shared.queue.store)
     deleted = {state: _prune(upkeep, state, limit) for state, limit in ages.items()}

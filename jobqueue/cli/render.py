@@ -1,5 +1,6 @@
 """How things look: tables that fit the terminal, ages, durations, colours. Data is never markup."""
 
+import itertools
 import json
 import os
 import sys
@@ -34,9 +35,17 @@ CELL_MAX = 200
 _STEPS = [(86_400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s")]
 
 
+class _Screen(Console):
+    """Leaves it to the command line's end what to do when the reader has gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on with the error, instead of exiting."""
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console on the present stdout or stderr: colours on terminals only, and no magic."""
-    return Console(
+    return _Screen(
         file=sys.stderr if stderr else sys.stdout, highlight=False, markup=False, emoji=False
     )
 
@@ -167,11 +176,11 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 0.9995:  # noqa: PLR2004 - it would be shown as 1000 ms.
-        return f"{max(0.0, 1000 * seconds):.3g}ms"
+        return f"{max(0.0, 1000 * seconds):.{3 if seconds >= 0.001 else 2}g}ms"  # noqa: PLR2004
     if seconds < 60:  # noqa: PLR2004
         return f"{seconds:.3g}s"
     whole = round(seconds)
-    for (size, unit), (below, smaller) in zip(_STEPS, _STEPS[1:], strict=False):
+    for (size, unit), (below, smaller) in itertools.pairwise(_STEPS):
         if whole >= size:
             rest = int(whole % size // below)
             return f"{int(whole // size)}{unit}" + (f"{rest}{smaller}" if rest else "")
@@ -185,8 +194,9 @@ def ago(instant: datetime | None, now: datetime | None = None) -> str:
     seconds = ((now or datetime.now(UTC)) - instant).total_seconds()
     if abs(seconds) < 1:
         return "now"
-    size, unit = next(((size, unit) for size, unit in _STEPS if abs(seconds) >= size), (1.0, "s"))
-    number = int(abs(seconds) // size)
+    far = abs(seconds) * 1.02  # 59 minutes and 58 seconds are an hour.
+    size, unit = next((size, unit) for size, unit in _STEPS if far >= size)
+    number = int(far // size)
     return f"{number}{unit} ago" if seconds > 0 else f"in {number}{unit}"
 
 

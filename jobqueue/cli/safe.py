@@ -22,7 +22,7 @@ _ONE_LINE = re.compile(f"[{_HARMFUL}]")
 _MANY_LINES = re.compile(f"(?!\n)[{_HARMFUL}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _SECRET_KEYS = re.compile("passw|secret|token", re.IGNORECASE)
-_LOOKS_LIKE_PASSWORD = re.compile(r"://[^:/@\s]*:(.+)@")
+_LOOKS_LIKE_PASSWORD = re.compile(r"(?:://|^)[^:/@\s]*:(?!//)(.+)@")
 
 
 def inert(text: object) -> str:
@@ -66,13 +66,18 @@ def _without_nan(value: Any) -> Any:
 def masked(url: URL) -> str:
     """A database URL to be shown."""
     secret = {key: MASK for key in url.query if _SECRET_KEYS.search(key)}
+    if url.host is not None:  # An @ in it is one of the password's that was not escaped.
+        url = url.set(host=url.host.rpartition("@")[2])
     shown = url.update_query_dict(secret).render_as_string(hide_password=True)
     return inert(shown.replace("%2A%2A%2A", MASK))
 
 
 def secrets_of(text: str) -> frozenset[str]:
     """The passwords in a database URL, as they are written and as they are meant."""
-    found = {match[1] for match in [_LOOKS_LIKE_PASSWORD.search(text)] if match}
+    found: set[str] = set()
+    if match := _LOOKS_LIKE_PASSWORD.search(text):
+        # Also in the pieces that a parser may take it for, if its @ or : should have been escaped.
+        found = {match[1], match[1].rpartition(":")[2], *match[1].split("@")}
     public: Iterable[str | None] = ()
     try:
         url = make_url(text)

@@ -1,4 +1,4 @@
-"""What every command shares: its options before and after the command's name, and what they mean."""
+"""What every command shares: its options before and after its name, and what they lead to."""
 
 import os
 import re

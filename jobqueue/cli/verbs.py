@@ -51,6 +51,7 @@ def _command(verb: Verb, help_: str) -> click.Command:
     @pass_shared
     def command(
         shared: Shared,
+        *,
         ids: tuple[str, ...],
         state_name: str | None,
         task: str | None,
@@ -68,28 +69,28 @@ def _command(verb: Verb, help_: str) -> click.Command:
                 "one of the three",
                 field="id",
             )
-        if is_bulk and not _confirmed(shared, verb, wanted, yes):
-            raise Problem("not confirmed; nothing was changed")
+        if is_bulk:
+            _confirm(shared, verb, wanted, yes=yes)
         changed, refused = _apply(shared, verb, wanted, named)
         _answer(shared, verb, named, changed, refused)
 
     return command
 
 
-def _confirmed(shared: Shared, verb: Verb, wanted: JobFilter, yes: bool) -> bool:
-    """Say how many jobs in which database, and ask; True to go on."""
+def _confirm(shared: Shared, verb: Verb, wanted: JobFilter, *, yes: bool) -> None:
+    """Say how many jobs in which database, and ask."""
     count = _count(shared, verb, wanted)
     which = params.describe(wanted)
     what = f"{count} job{'' if count == 1 else 's'}" + (f" ({which})" if which else "")
     question = f"{verb.name} {what} in {shared.target}"
-    if yes or count == 0:
+    if yes:
         shared.note(question)
-        return True
-    return ask(question)
+    else:
+        confirm(question)
 
 
-def ask(question: str) -> bool:
-    """Ask a person. Raises InvalidOption where there is none."""
+def confirm(question: str) -> None:
+    """Ask a person. Raises Problem where there is none, or for a no."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise Problem(
             f"{question}? this is no terminal to ask on: say --yes",
@@ -97,7 +98,8 @@ def ask(question: str) -> bool:
             field="yes",
         )
     click.echo(inert(f"{question}? [y/N] "), err=True, nl=False)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Problem("not confirmed; nothing was changed", field="yes")
 
 
 def _count(shared: Shared, verb: Verb, wanted: JobFilter) -> int:
@@ -168,7 +170,7 @@ def _still_running(shared: Shared, changed: list[int]) -> int:
 COMMANDS = (
     _command(
         CANCEL,
-        "Cancel jobs by id or by filter: one that waits never begins, one that runs is told to stop.",
+        "Cancel jobs: one that waits never begins, one that runs is told to stop.",
     ),
     _command(
         RETRY,

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any, Self
 
 import click
 
@@ -74,6 +75,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 @pass_shared
 def worker(
     shared: Shared,
+    *,
     concurrency: str,
     queues: str | None,
     drain: bool,
@@ -106,13 +108,15 @@ def worker(
         if app is None:
             raise ConfigurationError(apps.NEEDED, field="app")
         queue = shared.queue
-    handler = logs.configure(log_format, debug=shared.debug)
-    try:
-        with contextlib.redirect_stdout(sys.stderr) if shared.json else contextlib.nullcontext():
-            return _run(shared, app, queue, settings)
-    finally:
-        if handler is not None:
-            logging.getLogger("jobqueue").removeHandler(handler)
+    # With --json, stdout is the summary's alone, whatever handlers print.
+    output = contextlib.redirect_stdout(sys.stderr) if shared.json else contextlib.nullcontext()
+    with logs.configured(log_format, debug=shared.debug), output:
+        code, summary = _run(shared, app, queue, settings)
+    if shared.json:
+        shared.print_json(summary)
+    if code and _handlers_run():
+        _leave(code)
+    return code
 
 
 @contextlib.contextmanager
@@ -127,7 +131,9 @@ def _stop_ends_loading() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run(shared: Shared, app: JobQueue, queue: JobQueue, settings: WorkerSettings) -> int:
+def _run(
+    shared: Shared, app: JobQueue, queue: JobQueue, settings: WorkerSettings
+) -> tuple[int, dict[str, Any]]:
     own = Worker(
         queue.store.url, app.registry, settings, events=app.events, middleware=app.middleware
     )
@@ -138,23 +144,16 @@ def _run(shared: Shared, app: JobQueue, queue: JobQueue, settings: WorkerSetting
         own.wait()
         if signals.count:
             log.info("%s: stopping; a second signal stops at once", signals.first)
-        in_order = own.stop()
-    code = 0 if in_order and signals.count <= 1 else 1
+        in_order = own.stop() and signals.count <= 1
     if not in_order:
-        log.error("not everything ended in time; what still ran was given back")
-    if shared.json:
-        summary = {
-            "worker": own.name,
-            "processed": own.processed,
-            "in_order": code == 0,
-            "signal": signals.first,
-            "seconds": round(time.monotonic() - began, 3),
-        }
-        with contextlib.redirect_stdout(sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout):
-            shared.print_json(summary)
-    if code and _handlers_run():
-        _leave(code)
-    return code
+        log.error("stopped before everything had ended; what still ran goes back to its queue")
+    return 0 if in_order else 1, {
+        "worker": own.name,
+        "processed": own.processed,
+        "in_order": in_order,
+        "signal": signals.first,
+        "seconds": round(time.monotonic() - began, 3),
+    }
 
 
 def _introduce(shared: Shared, app: JobQueue, queue: JobQueue, settings: WorkerSettings) -> None:
@@ -197,7 +196,7 @@ class Signals:
         self.first: str | None = None
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> "Signals":
+    def __enter__(self) -> Self:
         self._ear, self._mouth = socket.socketpair()
         self._mouth.setblocking(False)
         self._descriptor = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)

@@ -39,11 +39,11 @@ class Backend(Hashable, Protocol):
         ...
 
     def turn(self, engine: Engine) -> AbstractContextManager[object]:
-        """This thread's turn among our writers; `writing` takes it by itself, if it is not taken."""
+        """This thread's turn among our writers; `writing` takes it by itself if need be."""
         ...
 
     def rows(self, columns: Columns) -> FromClause:
-        """A table that one execution's `pack()` fills, with a column `place` that counts its rows."""
+        """A table that one execution's `pack()` fills; its column `place` counts the rows."""
         ...
 
     def pack(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Telling sleeping workers that there is work. A hint: polling finds the job anyway, a little later."""
+"""Telling sleeping workers that there is work. A hint: polling finds it anyway, a little later."""
 
 import atexit
 import logging
@@ -16,8 +16,10 @@ PAUSE = 0.005  # seconds between two rings
 class Listener(Protocol):
     """A worker's ear. Used by one thread."""
 
-    address: str | None
-    """Where an enqueue on this host may ring, if that needs an address."""
+    @property
+    def address(self) -> str | None:
+        """Where an enqueue on this host may ring, if that needs an address."""
+        ...
 
     def wait(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds; True when something may have changed."""

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from jobqueue.records import Claim, Ended, Outcome, Succeeded
 from jobqueue.states import FINAL, State
 from jobqueue.store.counts import Tally
-from jobqueue.store.statements import END, PAIRS, PROGRESS, SUCCESS
+from jobqueue.store.inputs import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.store import Store
 
 START: tuple[datetime, int] = (datetime(1, 1, 1, tzinfo=UTC), 0)

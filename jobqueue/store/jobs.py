@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     Row,
@@ -35,7 +36,8 @@ from jobqueue.records import (
 from jobqueue.schema import attempts, jobs
 from jobqueue.states import FINAL, State
 from jobqueue.store.counts import Tally
-from jobqueue.store.statements import HOLDS_KEY, NEW, in_state, may
+from jobqueue.store.inputs import NEW
+from jobqueue.store.predicates import HOLDS_KEY, in_state, may
 from jobqueue.store.store import Store
 
 log = logging.getLogger("jobqueue.store")
@@ -355,7 +357,9 @@ def _matches(wanted: JobFilter) -> ColumnElement[bool]:
     clauses: list[ColumnElement[bool]] = []
     if wanted.ids is not None:
         # Literals: a list may be longer than the parameters that a statement can have.
-        ids = bindparam("in_ids", wanted.ids, expanding=True, literal_execute=True)
+        ids: BindParameter[Any] = bindparam(
+            "in_ids", wanted.ids, expanding=True, literal_execute=True
+        )
         clauses.append(jobs.c.id.in_(ids))
     if wanted.state is not None:
         clauses.append(in_state(wanted.state))

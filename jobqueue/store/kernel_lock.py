@@ -22,7 +22,7 @@ MISSES_UNTIL_HASTY = 1
 
 
 class KernelLock:
-    """An advisory lock on one file. Each holder opens the file for itself; threads count as others."""
+    """An advisory lock on one file. Each thread opens the file for itself and counts as another."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""The schema's history: upgrade, compare and print it. Alembic is imported only where it is used."""
+"""The schema's history: upgrade, compare, print. Alembic is imported only where it is used."""
 
 import io
 from contextlib import redirect_stdout
@@ -93,7 +93,7 @@ def differences(url: str | URL) -> list[str]:
                 connection,
                 opts={
                     "version_table": VERSION_TABLE,
-                    "include_object": lambda object_, name, type_, *_: (
+                    "include_object": lambda _object, name, type_, *_: (
                         type_ != "table" or str(name).startswith(PREFIX)
                     ),
                     "compare_server_default": False,

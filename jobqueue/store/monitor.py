@@ -26,7 +26,7 @@ from sqlalchemy import (
 from jobqueue.clock import INSTANT, after, now
 from jobqueue.schema import jobs, queues, workers
 from jobqueue.states import FINAL, WAITING, State
-from jobqueue.store.statements import in_state
+from jobqueue.store.predicates import in_state
 from jobqueue.store.store import Store
 
 Rows = list[dict[str, Any]]

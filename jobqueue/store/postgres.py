@@ -1,4 +1,4 @@
-"""PostgreSQL's ways: arrays as parameters, READ COMMITTED, and nothing that outlives a transaction."""
+"""PostgreSQL's ways: arrays as parameters, READ COMMITTED, nothing that outlives a transaction."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,7 +21,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobqueue.store.backend import Columns
 from jobqueue.store.postgres_wakeups import NotifyListener, NotifyRinger
@@ -33,7 +33,7 @@ CONNECT = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,  # milliseconds
-    # Every plan is made for its own values: a generic plan, or one from before the backlog came, was
+    # Each plan is made for its values: a generic plan, or one from before the backlog came, was
     # measured 8 to 66 times slower. It also lets a pooler in transaction mode stand in between.
     "prepare_threshold": None,
 }
@@ -119,4 +119,6 @@ class Postgres:
         if not isinstance(error, DBAPIError):
             return False
         code = getattr(error.orig, "sqlstate", None)
-        return error.connection_invalidated or (code is not None and code.startswith(_TRANSIENT))
+        if code is None:  # The server was not reached, or is still starting.
+            return error.connection_invalidated or isinstance(error, OperationalError)
+        return error.connection_invalidated or code.startswith(_TRANSIENT)

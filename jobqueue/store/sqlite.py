@@ -84,9 +84,12 @@ class Sqlite:
     def writing(self, engine: Engine) -> Iterator[Connection]:
         """See `Backend.writing`."""
         lock: KernelLock = engine.get_execution_options()["jobqueue_lock"]
-        with engine.connect().execution_options(jobqueue_write=True) as connection, lock.held():
-            with connection.begin():
-                yield connection
+        with (
+            engine.connect().execution_options(jobqueue_write=True) as connection,
+            lock.held(),
+            connection.begin(),
+        ):
+            yield connection
 
     def turn(self, engine: Engine) -> AbstractContextManager[object]:
         """See `Backend.turn`."""
@@ -132,11 +135,11 @@ class Sqlite:
         return DoorbellListener(self.engine(url, 1))
 
     def is_transient(self, error: BaseException) -> bool:
-        """See `Backend.is_transient`: BUSY and LOCKED, with their extended forms."""
+        """See `Backend.is_transient`; each with its extended forms."""
         if not isinstance(error, DBAPIError):
             return False
         return str(getattr(error.orig, "sqlite_errorname", "")).startswith(
-            ("SQLITE_BUSY", "SQLITE_LOCKED")
+            ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")
         )
 
 

@@ -1,6 +1,6 @@
-"""Wake-ups on SQLite: a datagram to each worker's socket; and for other writers, `data_version`.
+"""Wake-ups on SQLite: a datagram to each worker's socket; for other writers, `data_version`.
 
-inotify on the WAL is no use: it fires before the commit can be seen (58 of 60 wake-ups were missed).
+inotify on the WAL is no use: it fires before the commit can be seen (58 of 60 were missed).
 """
 
 import contextlib

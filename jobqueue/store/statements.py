@@ -1,7 +1,6 @@
 """Every statement of the data plane, once, in SQLAlchemy Core; `tests/store/sql` shows their SQL.
 
-Hot statements name their states as literals, because SQLite matches a partial index by its text.
-They start with INSERT, UPDATE or DELETE where they may run on a user's own connection, because the
+Statements start with INSERT, UPDATE or DELETE where they may run on a user's own connection: the
 `sqlite3` module opens a transaction only before those words.
 """
 
@@ -10,8 +9,6 @@ from functools import cache
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
-    Double,
     Executable,
     FromClause,
     Integer,
@@ -34,39 +31,19 @@ from sqlalchemy import (
 
 from jobqueue.clock import INSTANT, after, now, this_minute
 from jobqueue.schema import attempts, counters, jobs, meta, queues, workers
-from jobqueue.states import FINAL, MOVES, State
-from jobqueue.store.backend import Backend, Columns
+from jobqueue.states import FINAL, State
+from jobqueue.store.backend import Backend
+from jobqueue.store.inputs import END, NEW, PAIRS, PROGRESS, SUCCESS
+from jobqueue.store.predicates import (
+    CANCEL_ASKED,
+    HOLDS_KEY,
+    ONCE,
+    SOLO,
+    becomes,
+    in_state,
+    may,
+)
 
-NEW: Columns = {
-    "task": Text(),
-    "queue": Text(),
-    "priority": Integer(),
-    "args": Text(),
-    "tags": Text(),
-    "delay": Double(),
-    "at": INSTANT,
-    "max_attempts": Integer(),
-    "timeout": Double(),
-    "backoff": Text(),
-    "unique_key": Text(),
-    "unique_until": Text(),
-}
-SUCCESS: Columns = {"id": BigInteger(), "fence": BigInteger(), "result": Text()}
-END: Columns = {
-    "id": BigInteger(),
-    "fence": BigInteger(),
-    "state": Text(),
-    "delay": Double(),
-    "refund": Integer(),
-    "snooze": Integer(),
-    "reason": Text(),
-}
-PROGRESS: Columns = {
-    "id": BigInteger(),
-    "fence": BigInteger(),
-    "progress": Double(),
-    "message": Text(),
-}
 _CLAIMED = [
     "id",
     "fence",
@@ -82,43 +59,6 @@ _CLAIMED = [
     "snoozes",
     "crashes",
 ]
-PAIRS: Columns = {"id": BigInteger(), "fence": BigInteger()}
-
-
-def in_state(*states: State) -> ColumnElement[bool]:
-    """`state IN (…)` with the states as literals."""
-    names: list[ColumnElement[str]] = [literal_column(f"'{state.value}'") for state in states]
-    return jobs.c.state == names[0] if len(names) == 1 else jobs.c.state.in_(names)
-
-
-def may(verb: str) -> ColumnElement[bool]:
-    """The state guard of a verb."""
-    return in_state(*MOVES[verb].before)
-
-
-def becomes(verb: str) -> ColumnElement[str]:
-    """The state that a verb leads to."""
-    return literal_column(f"'{MOVES[verb].after.value}'", Text())
-
-
-ONCE = func.coalesce(jobs.c.budget, jobs.c.max_attempts) == 1
-"""True for a job that may begin at most once (per grant of its operator)."""
-
-SOLO = or_(ONCE, jobs.c.crashes > 0, func.coalesce(jobs.c.unique_until, "") == "started")
-"""True for a job that no worker may hold without beginning it at once."""
-
-QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, queues.c.paused_at.is_not(None))
-
-HOLDS_KEY = or_(
-    jobs.c.unique_until == "deleted",
-    and_(jobs.c.unique_until == "finished", in_state(*MOVES["cancel"].before)),
-    and_(
-        jobs.c.unique_until == "started",
-        jobs.c.fence == 0,
-        in_state(State.SCHEDULED, State.AVAILABLE),
-    ),
-)
-"""The predicate of the unique index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +228,6 @@ def _claim(backend: Backend) -> Executable:
     )
 
 
-CANCEL_ASKED = jobs.c.cancel_requested_at.is_not(None)
-
-
 def _succeed(outcomes: FromClause) -> Executable:
     """(id, fence) is the whole guard: every move out of `running` adds one to the fence."""
     return (
@@ -309,7 +246,7 @@ def _succeed(outcomes: FromClause) -> Executable:
 
 
 def _succeed_all(outcomes: FromClause) -> Executable:
-    """`succeed` for claims that hold and that nobody wants cancelled; its count tells if all did."""
+    """`succeed` for claims that hold and that nobody wants cancelled; its count tells if all."""
     return (
         update(jobs)
         .where(jobs.c.id == outcomes.c.id, jobs.c.fence == outcomes.c.fence, ~CANCEL_ASKED)
@@ -404,7 +341,7 @@ def _beat() -> Executable:
 
 
 def _reap(backend: Backend) -> Executable:
-    """Take the jobs of workers whose row is gone. The attempt stays charged; the crash is counted."""
+    """Take the jobs of workers whose row is gone: the attempt stays charged, the crash counts."""
     orphans = (
         select(jobs.c.id)
         .where(

@@ -27,7 +27,7 @@ class UserTransactions:
         self._lock = threading.Lock()
 
     def connection(self, transaction: Session | Connection) -> Connection:
-        """The connection of a session on our database; raises ConfigurationError for another one."""
+        """The connection of a session on our database. Raises ConfigurationError for another."""
         connection = transaction.connection() if isinstance(transaction, Session) else transaction
         with self._lock:
             known = connection.engine in self._known
@@ -65,7 +65,7 @@ class UserTransactions:
             )
 
     def after_commit(self, transaction: Session | Connection, ring: Callable[[], None]) -> None:
-        """Ring once the session has committed. A bare Connection tells only before: polling serves."""
+        """Ring once the session has committed. A Connection only tells before: polling serves."""
         if not isinstance(transaction, Session) or transaction.info.get(_RINGS):
             return
         transaction.info[_RINGS] = True

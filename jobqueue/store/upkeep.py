@@ -11,12 +11,12 @@ from jobqueue.records import Lease, Lost, Registration
 from jobqueue.schema import attempts, counters, jobs
 from jobqueue.states import FINAL, State
 from jobqueue.store.counts import Tally
-from jobqueue.store.statements import QUEUE_PAUSED, in_state
+from jobqueue.store.predicates import QUEUE_PAUSED, in_state
 from jobqueue.store.store import Store
 
 BATCH = 500
 DAY = 86_400.0
-FOLD_DAYS_AFTER = 7 * DAY
+FOLD_DAYS_AFTER = DAY
 """Counts keep their minute for so long; then their day has to do."""
 
 _WRITTEN, _MINUTE, _DAY = 0, 1, 2
@@ -115,7 +115,7 @@ class Upkeep:
         return self._store.transact(work)
 
     def next_due(self) -> float | None:
-        """Seconds until the next scheduled job is due, by the database's clock; None: there is none."""
+        """Seconds until the next scheduled job is due by the database's clock, or None."""
         with self._store.read() as connection:
             due: datetime | None = connection.execute(self._statements.next_due).scalar()
             if due is None:
@@ -148,7 +148,7 @@ class Upkeep:
         return self._store.transact(work)
 
     def fold(self, limit: int = 5000) -> int:
-        """Sum counts of one minute, and later of one day, into one row; returns rows folded away."""
+        """Sum counts of a minute, and later of a day, into one row; returns rows folded away."""
         with self._store.read() as connection:
             present: datetime = connection.execute(select(now())).scalar_one()
         # Whole days only: of a day that is still to be added to, each call would make one more row.

@@ -87,7 +87,7 @@ class JobContext:
 
     @property
     def fence(self) -> int:
-        """The fencing token of this claim: outside systems can refuse one older than they have seen."""
+        """The fencing token of this claim: outside systems can refuse an older one."""
         return self._claim.fence
 
     @property
@@ -182,12 +182,12 @@ def current_job() -> JobContext:
         return _CURRENT.get()
     except LookupError:
         raise JobQueueError(
-            f"current_job() was called outside of a job (in thread {threading.current_thread().name})"
+            f"current_job(): thread {threading.current_thread().name} runs no job"
         ) from None
 
 
 def enter(context: JobContext) -> Token[JobContext]:
-    """Make `current_job()` answer with this context, until `leave()`. Not a context manager: hot."""
+    """Make `current_job()` answer with this context until `leave()`; hot, so no `with`."""
     return _CURRENT.set(context)
 
 

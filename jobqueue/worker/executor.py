@@ -31,6 +31,7 @@ Middleware = Callable[[JobContext, Callable[[], Any]], Any]
 
 UNKNOWN_TASK_REST = 10.0  # seconds
 _OWN_FRAMES = 1
+_REASON_MAX = 1000  # characters
 
 
 class Executor:
@@ -114,7 +115,7 @@ class Executor:
         duration = time.perf_counter() - context.began
         wait = max(0.0, (claim.started_at - claim.run_at).total_seconds())
         if context.leave_transaction():
-            return _within(claim, ended)._replace(duration=duration, wait=wait)
+            return _within(task, claim, ended)._replace(duration=duration, wait=wait)
         if ended is not None:
             return ended._replace(duration=duration, wait=wait)
         return Succeeded(claim, text, reason, duration, wait)
@@ -131,11 +132,18 @@ class Executor:
         return run()
 
     def _steered(self, task: Task[..., Any], claim: Claim, signal: Signal) -> Ended:
+        try:
+            return self._obeyed(task, claim, signal)
+        except Exception as error:  # noqa: BLE001 - a signal of the user's own may do anything.
+            return self._errored(task, claim, error)
+
+    def _obeyed(self, task: Task[..., Any], claim: Claim, signal: Signal) -> Ended:
         if isinstance(signal, Cancel):
-            return Ended(claim, "cancelled", State.CANCELLED, reason=clean(str(signal)))
+            return Ended(claim, "cancelled", State.CANCELLED, reason=_reason(signal))
         if isinstance(signal, Retry):
             return self._errored(task, claim, signal, delay=signal.delay)
-        assert isinstance(signal, Snooze)
+        if not isinstance(signal, Snooze):
+            raise TypeError(f"{type(signal).__name__} is no Snooze, Retry or Cancel")
         why = None
         if claim.once:
             why = "it asked to be snoozed, but max_attempts=1 allows one start only"
@@ -151,7 +159,7 @@ class Executor:
             delay=_bounded(signal.delay),
             refund=True,
             snooze=True,
-            reason=clean(signal.reason) or "snoozed",
+            reason=_reason(signal.reason) or "snoozed",
         )
 
     def _errored(
@@ -167,9 +175,7 @@ class Executor:
         if claim.attempt >= claim.max_attempts:
             return Ended(claim, outcome, State.FAILED, error=described)
         if delay is None:
-            stored = claim.backoff and Backoff.from_text(claim.backoff)
-            backoff = stored or task.settings.backoff or DEFAULT_BACKOFF
-            delay = backoff.delay(claim.attempt)
+            delay = _backoff(task, claim)
         return Ended(claim, outcome, State.SCHEDULED, delay=_bounded(delay), error=described)
 
     def _wait_for_task(self, claim: Claim) -> Ended:
@@ -208,7 +214,7 @@ def _encode(task: Task[..., Any], claim: Claim, result: object) -> tuple[str | N
     try:
         return task.codec.encode_result(result), None
     except (JobQueueError, TypeError, ValueError, RecursionError) as error:
-        reason = clean(f"the result was dropped: {error}")[:1000]
+        reason = _reason(f"the result was dropped: {error}")
         log.warning("job %d (%s): %s", claim.id, claim.task, reason)
         return None, reason
 
@@ -219,15 +225,29 @@ def _refused(claim: Claim, error: InvalidArguments) -> Ended:
     return Ended(claim, "refused", State.FAILED, reason=reason, error=described)
 
 
-def _within(claim: Claim, ended: Ended | None) -> Ended:
+def _within(task: Task[..., Any], claim: Claim, ended: Ended | None) -> Ended:
     """After `finish_within`: the error to record if its transaction was not committed after all."""
     if ended is None:
         why = "finish_within was called, but its transaction was not committed"
         state = State.FAILED if claim.attempt >= claim.max_attempts else State.SCHEDULED
-        delay = None if state is State.FAILED else DEFAULT_BACKOFF.delay(claim.attempt)
+        delay = None if state is State.FAILED else _bounded(_backoff(task, claim))
         error = AttemptError("NotCommitted", why, None)
         ended = Ended(claim, "errored", state, delay=delay, reason=why, error=error)
     return ended._replace(within=True)
+
+
+def _backoff(task: Task[..., Any], claim: Claim) -> float:
+    """The call's own backoff, else the task's as this worker knows it, else the default."""
+    if claim.backoff:
+        try:
+            return Backoff.from_text(claim.backoff).delay(claim.attempt)
+        except (TypeError, ValueError, ArithmeticError) as error:  # It was written with plain SQL.
+            log.warning("job %d (%s): its backoff is of no use: %s", claim.id, claim.task, error)
+    return (task.settings.backoff or DEFAULT_BACKOFF).delay(claim.attempt)
+
+
+def _reason(given: object) -> str:
+    return clean(str(given)[:_REASON_MAX])[:_REASON_MAX]
 
 
 def _bounded(delay: float) -> float:

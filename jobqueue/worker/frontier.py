@@ -35,7 +35,7 @@ class Frontier:
         """There may be jobs that no cursor leads to."""
 
     def sweep_in(self) -> float:
-        """Seconds until a sweep is due: at once, within its share of the time, if there is reason."""
+        """Seconds until a sweep is due: with reason, at once within its share of the time."""
         rest = self._sweep_cost * (1 / SWEEP_SHARE - 1) if self.suspect else SWEEP_EVERY
         return self._swept_at + min(rest, SWEEP_EVERY) - time.monotonic()
 

@@ -1,4 +1,4 @@
-"""What a worker holds: claims in its inbox, running handlers, outcomes on their way to the database."""
+"""What a worker holds: claims in its inbox, running handlers, outcomes on their way out."""
 
 import math
 import threading
@@ -117,7 +117,7 @@ class InFlight:
                 count += 1
 
     def close(self) -> int:
-        """From now on, what is claimed and has not begun goes back; returns how many went at once."""
+        """From now on, what was claimed and has not begun goes back; returns how many did now."""
         with self._gate:
             self._closing = True
         return self.give_back()

@@ -1,4 +1,4 @@
-"""The small services beside the line: due jobs, retention, wake-ups, the report, events, the drain."""
+"""The small services beside the line: due jobs, retention, wake-ups, report, events, drain."""
 
 import logging
 import time

@@ -85,7 +85,7 @@ class Intake:
         return max(0, min(room, self._batch_max))
 
     def look(self) -> bool:
-        """Sweep if it is time, outside of the claim's transaction; True if there is what to claim."""
+        """Sweep if it is time, in a transaction of its own; True if there is what to claim."""
         frontier = self._frontier
         if frontier.sweep_in() <= 0:
             with self._store.read() as connection:
@@ -93,7 +93,7 @@ class Intake:
         return not frontier.empty
 
     def hurry(self) -> None:
-        """There may be new jobs: look again as soon as looking keeps within its share of the time."""
+        """There may be new jobs: look again as soon as looking keeps its share of the time."""
         self._frontier.suspect = True
 
     def claim(self, connection: Connection, limit: int) -> list[Claim]:
@@ -232,7 +232,7 @@ class Exit:
                 )
 
     def one_by_one(self) -> None:
-        """The batch was refused, and not for want of a connection: find the outcome that is to blame.
+        """The batch was refused, not for want of a connection: find the outcome to blame.
 
         Recording an outcome may not fail because of its content, so that one is recorded bare.
         """
@@ -246,9 +246,9 @@ class Exit:
                     raise
                 log.exception("job %d: its outcome could not be stored", outcome.claim.id)
                 bare = _bare(outcome, error)
-                self._batch[place] = bare
                 with self._store.write() as connection:
                     states |= self.finish(connection, [bare])
+                self._batch[place] = bare  # Only now: if this fails too, the content is not to blame.
         self.settle(states)
 
     def is_content(self, error: Exception) -> bool:

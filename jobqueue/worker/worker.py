@@ -60,6 +60,9 @@ class Worker:
         self._stopping = threading.Lock()
         self._in_order: bool | None = None
         self._threads: list[threading.Thread] = []
+        self._services: list[Service] = []
+        self._claimer: Service
+        self._completer: Service
         self.name = ""
 
     def start(self) -> None:
@@ -83,13 +86,30 @@ class Worker:
         log.info("worker %s began with %d slots", self.name, self.settings.concurrency)
 
     def _build(self) -> None:
-        settings, inflight, backend = self.settings, self._inflight, self._store.backend
-        claims, upkeep = Claims(self._store), Upkeep(self._store)
+        settings, backend = self.settings, self._store.backend
         me = identity.this_process()
         self.name = settings.name or f"{me.host}-{me.pid}"
         self._bell = Bell(backend.ringer(self._store.url))
         listener = backend.listener(self._store.url)
-        self._announcer = Announcer(self._events)
+        announcer = Announcer(self._events)
+        self._heartbeat = Heartbeat(
+            Upkeep(self._pulse),
+            Claims(self._pulse),
+            self._inflight,
+            self._registration(me, listener.address),
+            self._hurry,
+        )
+        self._services = [
+            self._heartbeat,
+            announcer,
+            *self._build_line(announcer),
+            Ear(listener, self._hurry),
+            *self._build_keepers(me, announcer),
+        ]
+
+    def _build_line(self, announcer: Announcer) -> list[Service]:
+        settings, inflight = self.settings, self._inflight
+        claims = Claims(self._store)
         self._intake = Intake(
             self._store,
             Frontier(claims, settings.queues),
@@ -97,54 +117,46 @@ class Worker:
             poll=settings.poll,
             max_jobs=settings.max_jobs,
         )
-        announce = self._announcer.announce
-        exit_ = Exit(self._store, claims, inflight, announce, self._events)
-        if backend.one_writer:
+        exit_ = Exit(self._store, claims, inflight, announcer.announce, self._events)
+        if self._store.backend.one_writer:
             turn = Turn(self._store, self._intake, exit_)
-            self._claimer: Service = turn
-            self._completer: Service = turn
-        else:
-            self._claimer = Claimer(self._store, self._intake)
-            self._completer = Completer(self._store, exit_)
-        self._heartbeat = Heartbeat(
-            Upkeep(self._pulse),
-            Claims(self._pulse),
-            inflight,
-            self._registration(me, listener.address),
-            self._hurry,
-        )
+            self._claimer = self._completer = turn
+            return [turn]
+        self._claimer = Claimer(self._store, self._intake)
+        self._completer = Completer(self._store, exit_)
+        return [self._completer, self._claimer]
+
+    def _build_keepers(self, me: identity.Identity, announcer: Announcer) -> list[Service]:
+        settings, inflight = self.settings, self._inflight
+        upkeep = Upkeep(self._store)
         self._scheduler = Scheduler(upkeep, settings.poll, self._ring)
         keep = {
             State.SUCCEEDED: settings.keep_succeeded,
             State.CANCELLED: settings.keep_succeeded,
             State.FAILED: settings.keep_failed,
         }
-        reaper = Reaper(
-            upkeep, inflight, me, reaped=self._ring, announce=announce, events=self._events
-        )
-        self._services: list[Service] = [
-            self._heartbeat,
-            self._announcer,
-            *dict.fromkeys((self._completer, self._claimer)),
-            Ear(listener, self._hurry),
+        keepers: list[Service] = [
             self._scheduler,
-            reaper,
+            Reaper(
+                upkeep,
+                inflight,
+                me,
+                reaped=self._ring,
+                announce=announcer.announce,
+                events=self._events,
+            ),
             Pruner(upkeep, keep),
         ]
+        done = self._ended.set
         if settings.stats_interval is not None:
-            self._services.append(Reporter(inflight, settings.stats_interval))
+            keepers.append(Reporter(inflight, settings.stats_interval))
         if settings.max_jobs is not None:
-            self._services.append(LastJob(inflight, self._intake, self._ended.set))
+            keepers.append(LastJob(inflight, self._intake, done))
         if settings.drain:
-            self._services.append(
-                Drain(
-                    upkeep,
-                    inflight,
-                    queues=None if settings.queues is None else list(settings.queues),
-                    tasks=list(self._registry),
-                    done=self._ended.set,
-                )
-            )
+            queues = None if settings.queues is None else list(settings.queues)
+            tasks = list(self._registry)
+            keepers.append(Drain(upkeep, inflight, queues=queues, tasks=tasks, done=done))
+        return keepers
 
     def _registration(self, me: identity.Identity, doorbell: str | None) -> Registration:
         settings = self.settings

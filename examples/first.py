@@ -1,0 +1,16 @@
+"""The first program: a task, a job, a worker, a result. Run it: python first.py"""
+
+from jobqueue import JobQueue
+
+jobs = JobQueue("sqlite:///first.db")
+
+
+@jobs.task
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+if __name__ == "__main__":
+    job = add.enqueue(2, 3)  # Written down: from here on it survives kill -9.
+    with jobs.worker():  # A worker in this very program; `jobqueue worker` is one by itself.
+        print(job.result(timeout=10))

@@ -1,0 +1,48 @@
+"""The conditions that statements share: states, keys, pauses; each stands here and nowhere else.
+
+States are literals, because SQLite matches a partial index by the text of its predicate.
+"""
+
+from sqlalchemy import ColumnElement, Text, and_, exists, func, literal_column, or_
+
+from jobqueue.schema import jobs, queues
+from jobqueue.states import MOVES, State
+
+
+def in_state(*states: State) -> ColumnElement[bool]:
+    """`state IN (…)` with the states as literals."""
+    names: list[ColumnElement[str]] = [literal_column(f"'{state.value}'") for state in states]
+    return jobs.c.state == names[0] if len(names) == 1 else jobs.c.state.in_(names)
+
+
+def may(verb: str) -> ColumnElement[bool]:
+    """The state guard of a verb."""
+    return in_state(*MOVES[verb].before)
+
+
+def becomes(verb: str) -> ColumnElement[str]:
+    """The state that a verb leads to."""
+    return literal_column(f"'{MOVES[verb].after.value}'", Text())
+
+
+ONCE = func.coalesce(jobs.c.budget, jobs.c.max_attempts) == 1
+"""True for a job that may begin at most once (per grant of its operator)."""
+
+SOLO = or_(ONCE, jobs.c.crashes > 0, func.coalesce(jobs.c.unique_until, "") == "started")
+"""True for a job that no worker may hold without beginning it at once."""
+
+QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, queues.c.paused_at.is_not(None))
+
+HOLDS_KEY = or_(
+    jobs.c.unique_until == "deleted",
+    and_(jobs.c.unique_until == "finished", in_state(*MOVES["cancel"].before)),
+    and_(
+        jobs.c.unique_until == "started",
+        jobs.c.fence == 0,
+        in_state(State.SCHEDULED, State.AVAILABLE),
+    ),
+)
+"""The predicate of the unique index."""
+
+CANCEL_ASKED = jobs.c.cancel_requested_at.is_not(None)
+"""True for a running job that is to be cancelled."""

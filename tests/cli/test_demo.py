@@ -1,0 +1,354 @@
+"""`jobqueue demo` runs for real, and its proof can fail."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import make_url
+
+from jobqueue import JobQueue
+from jobqueue.cli.main import cli
+from jobqueue.demo import crew, proof, run, tasks
+from jobqueue.demo.proof import Proof, prove, recount
+from jobqueue.demo.questions import ask, command, questions
+from jobqueue.demo.show import Story, to_json
+from jobqueue.records import JobFilter
+from jobqueue.states import State
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.monitor import Monitor
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 60
+
+
+def start(*arguments: str, folder: Path, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobqueue", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+    )
+
+
+def demo(*arguments: str, folder: Path, **environment: str) -> tuple[int, str, str]:
+    with start("demo", *arguments, folder=folder, **environment) as process:
+        out, err = process.communicate(timeout=2 * SECONDS)
+    return process.returncode, out, err
+
+
+def workers_in(folder: Path) -> list[psutil.Process]:
+    """Worker processes that a demo in that folder has started, and that still run."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        if "jobqueue.demo.app:jobs" not in (process.info["cmdline"] or ()):
+            continue
+        if process.info["status"] == psutil.STATUS_ZOMBIE:
+            continue
+        try:
+            if process.cwd() == str(folder.resolve()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """The command in this process, on a part of the library; its workers are real."""
+    names = tasks.modules()[:240]
+    monkeypatch.setattr(run, "modules", lambda: names)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(arguments)
+        return int(exit_.value.code or 0), *capsys.readouterr()
+
+    return call
+
+
+# On a database that others use
+
+
+def test_it_runs_on_a_given_database_and_disturbs_nothing_there(url: str, tmp_path: Path) -> None:
+    mine = JobQueue(url)
+
+    @mine.task
+    def untouched() -> None: ...
+
+    job = untouched.enqueue()
+    before = job.record()
+    code, out, err = demo("--url", url, "--json", folder=tmp_path)
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["ok"] and document["problems"] == [] and len(document["proof"]) == 6
+    assert job.record() == before
+    assert mine.store.url.render_as_string() and not Monitor(mine.store).workers()
+    assert_is_the_record(document, mine)
+    assert workers_in(tmp_path) == []
+    mine.close()
+
+
+def assert_is_the_record(document: dict[str, Any], jobs: JobQueue) -> None:
+    """The numbers are those of the database, counted here by other means."""
+    files = len(tasks.modules())
+    assert document["files"] == document["accepted_results"] == files > 100
+    records = list(jobs.list(queue=document["queue"], limit=None))
+    assert len(records) == files and {record.state for record in records} == {State.SUCCEEDED}
+    assert document["attempts"]["charged"] == sum(record.attempt for record in records)
+    assert document["attempts"]["lost"] == sum(record.crashes for record in records) >= 1
+    assert document["attempts"]["succeeded"] == files
+    assert document["attempts"]["errored"] > files / tasks.STUMBLES_EVERY / 2
+    assert sum(worker["jobs"] for worker in document["workers"]) == files
+    killed = document["killed"]
+    assert 0 < killed["recovered_in"] < 30
+    held = list(Jobs(jobs.store).find(JobFilter(ids=tuple(killed["held"]))))
+    assert held
+    assert killed["worker"] in [worker["worker"] for worker in document["workers"]]
+
+
+def test_it_makes_the_schema_where_there_is_none(
+    empty_url: str, few: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, err = few("demo", "--url", empty_url)
+    assert code == 0, err
+    assert err == ""
+    assert "NOT" not in out and out.count("          ok  ") == 6
+    kind = "sqlite3 -box" if empty_url.startswith("sqlite") else "psql"
+    assert out.count(kind) == 3
+    assert "100 %" in out and "\x1b" not in out
+
+
+# On a file of its own
+
+
+def test_without_url_it_leaves_the_environments_database_alone(tmp_path: Path) -> None:
+    """And the file that it prints is there, with what it says."""
+    code, out, err = demo(
+        "--json", folder=tmp_path, JOBQUEUE_URL=f"sqlite:///{tmp_path}/precious.db", TERM="dumb"
+    )
+    assert code == 0, err
+    assert not (tmp_path / "precious.db").exists()
+    document = json.loads(out)
+    file = Path(make_url(document["database"]).database or "")
+    assert file.is_file() and file.is_relative_to(tmp_path)
+    with JobQueue(document["database"]) as jobs:
+        assert_is_the_record(document, jobs)
+        for asked in document["sql"]:
+            assert asked["answer"]
+    for asked in document["sql"]:  # Pasted into a shell, where there is a sqlite3.
+        shell = asked["command"].replace("sqlite3 -box", "cat <<< ")
+        pasted = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+        assert not pasted.stderr.startswith("bash: -c")
+        assert asked["command"].count('"') == 2
+
+
+# However it ends, its workers end too
+
+
+@pytest.fixture
+def running(
+    tmp_path: Path, wait_until: Callable[..., Any]
+) -> Iterator[tuple["subprocess.Popen[str]", list[psutil.Process]]]:
+    with start("demo", folder=tmp_path) as process:
+        wait_until(lambda: len(workers_in(tmp_path)) == run.WORKERS, timeout=30)
+        try:
+            yield process, workers_in(tmp_path)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def test_ctrl_c_stops_the_workers_and_exits_with_130(running: Any) -> None:
+    process, workers = running
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert not [worker for worker in workers if worker.is_running()]
+
+
+def test_kill_9_of_the_demo_takes_the_workers_with_it_even_one_that_stands_still(
+    running: Any, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    process, workers = running
+    workers[0].suspend()  # As while the demo looks at what it holds.
+    process.kill()
+    process.wait()
+    wait_until(lambda: not workers_in(tmp_path), timeout=15)
+
+
+def test_it_says_so_when_its_workers_die(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    url = make_url(f"sqlite:///{tmp_path}/demo.db")
+    with pytest.raises(Exception, match="died with exit code 1: it said nothing"):
+        run.perform(url, tmp_path, Story(quiet=True))
+
+
+# The proof
+
+
+@pytest.fixture
+def worked(
+    url: str
+) -> Iterator[tuple[JobQueue, dict[str, tasks.Digest]]]:
+    """A queue where a worker has done the demo's work on a part of the library."""
+    some = [name for name in tasks.modules() if tasks.stumbles(name) and not tasks.lingers(name)][:3]
+    some += [name for name in tasks.modules() if not (tasks.stumbles(name) or tasks.lingers(name))][:7]
+    jobs = JobQueue(url)
+    task = tasks.register(jobs).options(queue="demo-test")
+    handles = jobs.enqueue_many(task.call(name) for name in some)
+    with jobs.worker(queues=["demo-test"]):
+        for _ in jobs.as_completed(handles, timeout=30):
+            pass
+    yield jobs, recount(some)
+    jobs.close()
+
+
+def tamper(jobs: JobQueue, sql: str) -> None:
+    with jobs.store.write() as connection:
+        assert connection.exec_driver_sql(sql).rowcount != 0
+
+
+def proven(worked: tuple[JobQueue, dict[str, tasks.Digest]]) -> Proof:
+    jobs, files = worked
+    return prove(files, jobs, "demo-test")
+
+
+def test_the_proof_holds_for_what_was_done(worked: Any) -> None:
+    found = proven(worked)
+    assert found.wrong == [] and len(found.right) == 6
+    assert found.outcomes == {"succeeded": 10, "errored": 3}
+    assert found.accepted == 10 and found.attempts == 13
+
+
+TAMPERED = {
+    "a result": "UPDATE jobqueue_jobs SET result = '{\"sha256\":\"0\",\"lines\":1}' WHERE id = 4",
+    "no result": "UPDATE jobqueue_jobs SET result = NULL WHERE id = 4",
+    "a lost job": "DELETE FROM jobqueue_jobs WHERE id = 5",
+    "a job twice": (
+        "INSERT INTO jobqueue_jobs (task, queue, state, args, result, attempt, fence)"
+        " SELECT task, queue, state, args, result, attempt, fence FROM jobqueue_jobs WHERE id = 6"
+    ),
+    "a failed job": "UPDATE jobqueue_jobs SET state = 'failed' WHERE id = 7",
+    "an attempt too many": "UPDATE jobqueue_jobs SET attempt = attempt + 1, fence = 9 WHERE id = 8",
+    "an attempt forgotten": "DELETE FROM jobqueue_attempts WHERE job_id = 1",
+    "a result accepted twice": "UPDATE jobqueue_counters SET succeeded = succeeded + 1",
+    "a worker lost": "UPDATE jobqueue_attempts SET outcome = 'lost' WHERE job_id = 2",
+    "an error that was not staged": (
+        "UPDATE jobqueue_jobs SET args = (SELECT args FROM jobqueue_jobs WHERE id = 9) WHERE id = 3"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_the_proof_fails_for_a_database_that_was_tampered_with(worked: Any, what: str) -> None:
+    assert proven(worked).wrong == []
+    tamper(worked[0], TAMPERED[what])
+    assert proven(worked).wrong
+
+
+def test_the_proof_fails_for_a_file_that_has_changed(worked: Any) -> None:
+    _, files = worked
+    name = next(iter(files))
+    files[name] = tasks.Digest(files[name].sha256, files[name].lines + 1)
+    (wrong,) = proven(worked).wrong
+    assert name in wrong and "SHA-256" in wrong
+
+
+def test_the_proof_fails_if_the_kill_hit_nothing(worked: Any) -> None:
+    jobs, files = worked
+    (wrong,) = prove(files, jobs, "demo-test", killed="somebody").wrong
+    assert "held nothing" in wrong
+
+
+def test_a_result_tampered_with_between_run_and_proof_makes_the_command_fail(
+    few: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = run.prove
+
+    def after_tampering(files: Any, jobs: JobQueue, queue: str, killed: Any = None) -> Proof:
+        tamper(jobs, "UPDATE jobqueue_jobs SET result = '{}' WHERE id = 77")
+        return honest(files, jobs, queue, killed)
+
+    monkeypatch.setattr(run, "prove", after_tampering)
+    code, out, err = few("demo")
+    assert code == 1
+    assert "NOT" in out and "job 77" in out
+    assert err.startswith("error: ") and "job 77" in err and err.count("\n") == 1
+
+
+# What it prints
+
+
+def test_the_printed_sql_answers(worked: Any) -> None:
+    jobs, files = worked
+    answers = [ask(jobs.store, question) for question in questions(jobs.store, "demo-test")]
+    assert sum(row["jobs"] for row in answers[0]) == 10
+    assert [(row["outcome"], row["attempts"]) for row in answers[1]] == [("errored", 3)]
+    longest = max(digest.lines for digest in files.values())
+    assert answers[2][0]["lines"] == longest and files[answers[2][0]["module"]].lines == longest
+
+
+def test_no_password_is_printed() -> None:
+    url = make_url("postgresql+psycopg://me:secret@db.example/app?password=secret2")
+    jobs = JobQueue("sqlite:///unused.db")
+    for question in questions(jobs.store, "demo-1"):
+        assert "secret" not in command(url, question)
+
+
+def test_recount_and_task_agree_on_any_end_of_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = [b"", b"\n", b"a", b"a\n", b"a\nb", b"\r\nb\r", b"\n\n"]
+    for number, content in enumerate(contents):
+        (tmp_path / f"{number}.py").write_bytes(content)
+    monkeypatch.setattr(tasks, "LIBRARY", tmp_path)
+    monkeypatch.setattr(proof, "LIBRARY", tmp_path)
+    monkeypatch.setattr(tasks, "stumbles", lambda _: False)
+    monkeypatch.setattr(tasks, "lingers", lambda _: False)
+    names = tasks.modules()
+    assert len(names) == len(contents)
+    assert recount(names) == {name: tasks.digest(name) for name in names}
+
+
+def test_a_worker_that_holds_nothing_is_not_killed(tmp_path: Path) -> None:
+    asked = []
+
+    def held_by(name: str) -> list[int]:
+        asked.append(name)
+        return [7] if len(asked) == 4 else []
+
+    with crew.Crew(f"sqlite:///{tmp_path}/crew.db", "demo-crew", tmp_path) as three:
+        three.start(3)
+        member, held = three.kill_one(held_by)
+        assert held == [7] and member.name == asked[-1] and len(asked) == 4
+        assert member.process.returncode == -signal.SIGKILL
+        three.check()
+        codes = three.stop()
+    assert codes.pop(member.pid) == -signal.SIGKILL
+    assert len(codes) == 2
+
+
+def test_the_document_is_json(worked: Any, tmp_path: Path) -> None:
+    jobs, files = worked
+    found = run.Run(jobs.store.url, "demo-test", tmp_path)
+    found.proof = prove(files, jobs, "demo-test")
+    found.answers = [(asked, ask(jobs.store, asked)) for asked in questions(jobs.store, "demo-test")]
+    document = json.loads(json.dumps(to_json(found)))
+    assert document["ok"] and [row["jobs"] for row in document["workers"]] == [10]

@@ -1,0 +1,1 @@
+from processes import scene  # noqa: F401 - a fixture

@@ -1,0 +1,194 @@
+"""Real processes for tests: start them, wait until they are ready, stop, continue and kill them."""
+
+import importlib.util
+import os
+import select
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url, text
+
+APP = Path(__file__).with_name("app.py")
+ROOT = APP.parents[2]  # The package that is tested is the one beside these tests.
+START = 30.0  # seconds that a process may take to come up on a busy machine
+
+_spec = importlib.util.spec_from_file_location("durability_app", APP)
+app = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = app  # Tasks' annotations are looked up there.
+_spec.loader.exec_module(app)
+
+
+class Process:
+    """One process of the app."""
+
+    def __init__(self, log: Path, role: str, options: dict[str, Any]) -> None:
+        arguments = [str(part) for name, value in options.items() if value is not None
+                     for part in ([f"--{name.replace('_', '-')}"] if value is True else [f"--{name.replace('_', '-')}", value])]
+        self.log_file = log
+        with log.open("w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, str(APP), role, *arguments], stdout=subprocess.PIPE, stderr=errors,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+        self.pid = self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def await_ready(self) -> "Process":
+        ready, _, _ = select.select([self._process.stdout], [], [], START)
+        line = self._process.stdout.readline() if ready else b""
+        assert line == b"ready\n", f"process {self.pid} did not come up:\n{self.log}"
+        return self
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(START)
+
+    def pause(self) -> None:
+        """Stop it as Ctrl-Z does, and wait until the kernel has."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout: float = START) -> int:
+        """Wait for the end; gives the exit code."""
+        return self._process.wait(timeout)
+
+    def end(self) -> None:
+        if self.alive:
+            self.resume()
+            self._process.kill()
+            self._process.wait(START)
+        self._process.stdout.close()
+
+
+class Scene:
+    """A database, a queue on it in this process, the file of effects, and processes to come."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder = url, folder
+        self.jobs, self.effects = app.build(url, folder / "effects")
+        self.engine = app.default_engine(self.jobs)
+        self.processes: list[Process] = []
+
+    @property
+    def on_sqlite(self) -> bool:
+        return self.jobs.store.backend.one_writer
+
+    def launch(self, role: str = "worker", **options: Any) -> Process:
+        """Start a process and do not wait for it."""
+        log = self.folder / f"log-{len(self.processes)}"
+        process = Process(log, role, {"url": self.url, "effects": self.effects.path, **options})
+        self.processes.append(process)
+        return process
+
+    def workers(self, count: int, **options: Any) -> list[Process]:
+        """Start so many worker processes and wait until all are at work."""
+        return [process.await_ready() for process in [self.launch(**options) for _ in range(count)]]
+
+    def worker(self, **options: Any) -> Process:
+        return self.workers(1, **options)[0]
+
+    def task(self, name: str, **options: Any) -> Any:
+        return self.jobs.registry[name].options(**options)
+
+    def many(self, name: str, calls: list[tuple[Any, ...]], **options: Any) -> list[int]:
+        """Enqueue calls of a task; gives their ids."""
+        task = self.task(name, **options)
+        return [job.id for job in self.jobs.enqueue_many([task.call(*call) for call in calls])]
+
+    def states(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for job in self.jobs.list(limit=None):
+            counts[job.state.value] = counts.get(job.state.value, 0) + 1
+        return counts
+
+    def ended(self, count: int, state: str = "succeeded") -> Callable[[], bool]:
+        """A predicate: so many jobs are in that state."""
+
+        def predicate() -> bool:
+            return self.jobs._jobs.count(_filter(state)) >= count
+
+        predicate.__name__ = f"{count} jobs {state}"
+        return predicate
+
+    def record(self, id_: int) -> Any:
+        return self.jobs.get(id_).record()
+
+    def attempts(self, id_: int) -> list[Any]:
+        return self.jobs._jobs.attempts(self.record(id_))
+
+    def rows(self, statement: str) -> list[Any]:
+        with self.jobs.store.engine.connect() as connection:
+            return list(connection.execute(text(statement)))
+
+    @contextmanager
+    def nobody_writes(self) -> Iterator[None]:
+        """Hold a lock that keeps every worker from its heartbeat: a database that does not answer."""
+        with self.engine.connect() as connection:
+            if self.on_sqlite:
+                connection.execute(text("BEGIN IMMEDIATE"))
+            else:
+                connection.execute(text("LOCK TABLE jobqueue_workers IN ACCESS EXCLUSIVE MODE"))
+            yield
+            connection.rollback()
+
+    def pause_outside_of_a_transaction(self, process: Process) -> None:
+        """Stop a process, but not while it holds SQLite's write lock: then nobody could write until it goes on."""
+        deadline = monotonic() + START
+        process.pause()
+        while self.on_sqlite and not self._writable():
+            assert monotonic() < deadline
+            process.resume()
+            process.pause()
+
+    def _writable(self) -> bool:
+        with closing(sqlite3.connect(make_url(self.url).database, timeout=0.2, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                return False
+            return True
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.end()
+        for process in self.processes:
+            print(f"--- process {process.pid}\n{process.log[-3000:]}")  # pytest shows it if the test failed.
+        self.jobs.close()
+        self.engine.dispose()
+
+
+def _filter(state: str) -> Any:
+    from jobqueue.records import JobFilter
+    from jobqueue.states import State
+
+    return JobFilter(state=State(state))
+
+
+@pytest.fixture
+def scene(url: str, tmp_path: Path) -> Iterator[Scene]:
+    """What a test of real processes needs, on a fresh database."""
+    scene = Scene(url, tmp_path)
+    yield scene
+    scene.end()

@@ -1,0 +1,3 @@
+DELETE
+FROM jobqueue_workers
+WHERE jobqueue_workers.id = :in_worker;

@@ -1,0 +1,3 @@
+SELECT jobqueue_meta.value
+FROM jobqueue_meta
+WHERE jobqueue_meta.key = 'instance';

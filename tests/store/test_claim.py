@@ -1,0 +1,317 @@
+"""Claims: which jobs a worker takes, in which order, and that nobody else has them then."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from jobqueue.records import JobFilter
+from jobqueue.states import State
+from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Pair
+from jobqueue.store.store import Store
+
+PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]
+
+
+def ids(claims: Any) -> list[int]:
+    return [claim.id for claim in claims]
+
+
+def test_a_claim_carries_the_job(desk: Any) -> None:
+    id_ = desk.add(
+        task="send",
+        queue="mail",
+        priority=3,
+        args='{"args":[1],"kwargs":{}}',
+        timeout=1.5,
+        backoff="{}",
+    )
+    holder = desk.worker()
+    claim = desk.take_one(holder, queue="mail", priority=3)
+    job = desk.row(id_)
+    assert claim[:7] == (id_, 1, "send", "mail", '{"args":[1],"kwargs":{}}', 1, 10)
+    assert (claim.run_at, claim.started_at) == (job.run_at, job.started_at)
+    assert (claim.timeout, claim.backoff, claim.snoozes, claim.crashes) == (1.5, "{}", 0, 0)
+    assert (claim.solo, claim.once) == (False, False)
+    assert (job.state, job.worker, job.attempt, job.fence) == (State.RUNNING, "w1", 1, 1)
+    assert desk.column(id_, "worker_id") == holder.id
+
+
+def test_jobs_are_claimed_by_due_time_and_then_by_id(desk: Any) -> None:
+    late, early, same1, same2 = (desk.add(at=PAST[n]) for n in (5, 1, 3, 3))
+    assert ids(desk.take(desk.worker())) == [early, same1, same2, late]
+
+
+def test_only_the_first_jobs_in_order_are_claimed(desk: Any) -> None:
+    every = [desk.add(at=PAST[9 - n]) for n in range(10)]
+    assert ids(desk.take(desk.worker(), limit=3)) == every[:-4:-1]
+
+
+def test_a_claim_is_for_one_queue_and_one_priority(desk: Any) -> None:
+    (
+        desk.add(queue="other"),
+        desk.add(priority=1),
+        desk.add(queue="defaul"),
+        desk.add(queue="default2"),
+    )
+    mine = desk.add()
+    assert ids(desk.take(desk.worker())) == [mine]
+
+
+def test_the_cursor_leaves_out_what_is_not_after_it(desk: Any) -> None:
+    a, b, c = (desk.add(at=PAST[1]) for _ in range(3))
+    desk.add(at=PAST[0])
+    d = desk.add(at=PAST[2])
+    assert ids(desk.take(desk.worker(), cursor=(PAST[1], a))) == [b, c, d]
+
+
+def test_the_cursor_of_a_batch_leads_on_to_the_next(desk: Any) -> None:
+    every = desk.add_many(10)
+    holder, cursor, taken = desk.worker(), START, []
+    while claims := desk.take(holder, cursor=cursor, limit=3):
+        taken += ids(claims)
+        cursor = (claims[-1].run_at, claims[-1].id)
+    assert taken == every
+
+
+def test_pairs_come_in_order_and_only_where_something_is_to_claim(desk: Any) -> None:
+    for queue, priority in [("b", 0), ("a", 7), ("a", -7), ("a", -7), ("B", 2)]:
+        desk.add(queue=queue, priority=priority)
+    desk.add(queue="later", delay=60.0)
+    desk.put(State.SUCCEEDED, queue="done")
+    pair, found = Pair("", PRIORITY_BEFORE_ALL), []
+    with desk.store.read() as connection:
+        while pair := desk.claims.next_pair(connection, pair):
+            found.append(tuple(pair))
+    assert sorted(found) == [("B", 2), ("a", -7), ("a", 7), ("b", 0)]
+    assert [pair for pair in found if pair[0] == "a"] == [("a", -7), ("a", 7)]
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.AVAILABLE])
+def test_only_an_available_job_is_claimed(desk: Any, state: State) -> None:
+    desk.put(state, queue="q")
+    assert desk.take(desk.worker(), queue="q") == []
+
+
+def test_each_claim_charges_an_attempt_and_raises_the_fence(desk: Any) -> None:
+    holder, id_ = desk.worker(), desk.add()
+    for attempt in (1, 2, 3):
+        claim = desk.take_one(holder)
+        assert (claim.attempt, claim.fence) == (attempt, 2 * attempt - 1)
+        desk.finish(holder, desk.errored(claim, delay=None))
+        desk.make_due(id_)
+        assert desk.upkeep.promote() == ["default"]
+
+
+# Jobs that may not be held without being begun
+
+SOLO = [{"max_attempts": 1}, {"crashes": 1}, {"unique_key": "k", "unique_until": "started"}]
+
+
+def add_solo(desk: Any, given: dict[str, Any]) -> int:
+    crashes = given.get("crashes")
+    id_ = desk.add(**{key: value for key, value in given.items() if key != "crashes"})
+    if crashes:
+        desk.change(id_, crashes=crashes)
+    return id_
+
+
+@pytest.mark.parametrize("given", SOLO)
+def test_a_solo_job_is_claimed_only_as_far_as_slots_are_free(
+    desk: Any, given: dict[str, Any]
+) -> None:
+    before = desk.add_many(2)
+    solo = add_solo(desk, given)
+    behind = desk.add_many(2)
+    holder = desk.worker()
+    first = desk.take(holder, free=0)
+    assert (ids(first), first.held_back) == (before, True)
+    again = desk.take(holder, free=0)
+    assert (ids(again), again.held_back) == ([], True)
+    [claim] = desk.take(holder, free=1, limit=1)
+    assert (claim.id, claim.solo, claim.once) == (solo, True, given == {"max_attempts": 1})
+    rest = desk.take(holder, free=0)
+    assert (ids(rest), rest.held_back) == (behind, False)
+
+
+@pytest.mark.parametrize("given", SOLO)
+def test_nothing_behind_a_solo_job_is_taken_before_it(desk: Any, given: dict[str, Any]) -> None:
+    first, second = desk.add_many(2)
+    solo = add_solo(desk, given)
+    behind = desk.add_many(3)
+    holder = desk.worker()
+    assert ids(desk.take(holder, free=2)) == [first, second]
+    assert ids(desk.take(holder, free=1)) == [solo, *behind]
+
+
+def test_each_solo_job_needs_a_slot_of_its_own(desk: Any) -> None:
+    """The places in a claim are the order of beginning, so every job before it needs one too."""
+    kinds = [10, 1, 10, 1, 1, 10]
+    every = [desk.add(max_attempts=most) for most in kinds]
+    holder = desk.worker()
+    assert ids(desk.take(holder, free=2)) == every[:3]
+    assert ids(desk.take(holder, free=1)) == every[3:4]
+    assert ids(desk.take(holder, free=1)) == every[4:]
+
+
+def test_jobs_that_may_wait_are_taken_beyond_the_free_slots(desk: Any) -> None:
+    every = desk.add_many(10)
+    assert ids(desk.take(desk.worker(), free=1)) == every
+
+
+def test_one_start_stays_one_start_after_an_operators_retry(desk: Any) -> None:
+    id_ = desk.put(State.FAILED, max_attempts=1, queue="q")
+    desk.jobs.rerun(JobFilter(ids=(id_,)))
+    assert desk.take(desk.worker(), queue="q", free=0) == []
+    claim = desk.take_one(desk.worker(), queue="q")
+    assert (claim.once, claim.solo, claim.attempt, claim.max_attempts) == (True, True, 2, 2)
+
+
+# Who may not claim
+
+
+def test_nothing_is_claimed_from_a_paused_queue(desk: Any) -> None:
+    waiting, other = desk.add(queue="q"), desk.add()
+    desk.pause("q")
+    holder = desk.worker()
+    assert desk.take(holder, queue="q") == []
+    assert ids(desk.take(holder)) == [other]
+    with desk.store.write() as connection:
+        connection.execute(text("UPDATE jobqueue_queues SET paused_at = NULL"))
+    assert ids(desk.take(holder, queue="q")) == [waiting]
+
+
+def test_a_worker_whose_lease_is_gone_claims_nothing(desk: Any) -> None:
+    id_, holder = desk.add(), desk.worker()
+    desk.upkeep.deregister(holder.id)
+    assert desk.take(holder) == []
+    assert (desk.state(id_), desk.row(id_).fence) == (State.AVAILABLE, 0)
+
+
+def test_a_claim_that_rolls_back_never_was(desk: Any) -> None:
+    id_, holder = desk.add(), desk.worker()
+    with pytest.raises(ZeroDivisionError), desk.store.write() as connection:
+        taken = desk.claims.claim(connection, holder, Pair("default", 0), START, limit=9, free=9)
+        assert ids(taken) == [id_]
+        raise ZeroDivisionError
+    job = desk.row(id_)
+    assert (job.state, job.attempt, job.fence, job.worker) == (State.AVAILABLE, 0, 0, None)
+    assert desk.finish(holder, desk.succeeded(taken[0])) == {}
+    assert desk.take_one(holder).fence == 1
+
+
+# Two at once
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_a_claimer_skips_what_another_is_just_claiming(desk: Any, second_store: Any) -> None:
+    every = desk.add_many(6)
+    one, two = desk.worker("one"), desk.worker("two")
+    impatient = second_store(lock_timeout="2s", statement_timeout="5s")
+    take = {"limit": 3, "free": 3}
+    with desk.store.write() as first:
+        mine = desk.claims.claim(first, one, Pair("default", 0), START, **take)
+        with impatient.write() as second:
+            theirs = desk.claims.claim(second, two, Pair("default", 0), START, **take)
+    assert (ids(mine), ids(theirs)) == (every[:3], every[3:])
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_a_solo_job_is_not_held_unbegun_though_others_claim_before_it_meanwhile(
+    desk: Any, second_store: Any
+) -> None:
+    before = desk.add_many(3)
+    solo = desk.add(max_attempts=1)
+    holder, other = desk.worker(), desk.worker("other")
+    their_store, theirs, claims = second_store(), [], []
+
+    @event.listens_for(desk.store.engine, "before_cursor_execute")
+    def claim_meanwhile(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        claims.append("in_worker_name" in statement)
+        if sum(claims) == 2 and not theirs:
+            with their_store.write() as connection:
+                pair = Pair("default", 0)
+                theirs.extend(desk.claims.claim(connection, other, pair, START, limit=1, free=1))
+
+    mine = ids(desk.take(holder, limit=9, free=2))
+    assert solo not in mine[2:]
+    assert desk.state(solo) is (State.RUNNING if solo in mine else State.AVAILABLE)
+    assert ids(theirs) == before[:1]
+    assert mine == before[1:]
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_upkeep_skips_what_another_worker_is_just_changing(desk: Any, second_store: Any) -> None:
+    due, orphan, old = desk.add(delay=60.0), desk.add(), desk.put(State.SUCCEEDED, queue="old")
+    gone = desk.worker("gone")
+    desk.take_one(gone)
+    desk.upkeep.deregister(gone.id)
+    desk.make_due(due)
+    impatient = second_store(lock_timeout="2s")
+    with desk.store.write() as connection:
+        connection.execute(text("SELECT 1 FROM jobqueue_jobs FOR UPDATE"))
+        from jobqueue.store.upkeep import Upkeep
+
+        other = Upkeep(impatient)
+        assert (other.promote(), other.reap(), other.prune(State.SUCCEEDED, -60.0)) == ([], [], 0)
+    assert (desk.state(due), desk.state(orphan)) == (State.SCHEDULED, State.RUNNING)
+    assert desk.state(old) is State.SUCCEEDED
+
+
+def test_threads_that_claim_at_once_share_the_jobs_without_a_double(
+    desk: Any, together: Any
+) -> None:
+    every = desk.add_many(120)
+    holders = [desk.worker(f"w{n}") for n in range(4)]
+
+    def drain(holder: Any) -> list[int]:
+        taken: list[int] = []
+        while claims := desk.take(holder, limit=7):
+            taken += ids(claims)
+        return taken
+
+    shares = together(*[lambda holder=holder: drain(holder) for holder in holders])
+    assert sorted(sum(shares, [])) == every
+    assert all(desk.row(id_).attempt == 1 for id_ in every[:10])
+
+
+CLAIMER = """
+import sys
+from jobqueue.store.store import Store
+from jobqueue.store.claims import START, Claims, Holder, Pair
+store, holder = Store(sys.argv[1]), Holder(int(sys.argv[2]), "child")
+claims = Claims(store)
+print("ready", flush=True)
+sys.stdin.readline()
+while True:
+    with store.write() as connection:
+        taken = claims.claim(connection, holder, Pair("default", 0), START, limit=7, free=7)
+    if not taken:
+        break
+    print(*(claim.id for claim in taken), flush=True)
+"""
+
+
+def test_processes_that_claim_at_once_share_the_jobs_without_a_double(
+    desk: Any, store_url: str
+) -> None:
+    every = desk.add_many(120)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [
+        subprocess.Popen([sys.executable, "-c", CLAIMER, store_url, str(desk.worker().id)], **pipes)
+        for _ in range(2)
+    ]
+    try:
+        assert [child.stdout.readline() for child in children] == ["ready\n"] * 2
+        for child in children:
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        outputs = [child.communicate(timeout=60)[0] for child in children]
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
+    assert sorted(map(int, " ".join(outputs).split())) == every

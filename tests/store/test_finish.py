@@ -1,0 +1,427 @@
+"""How claims end: fenced, counted, recorded, and offered twice without harm."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jobqueue.records import JobFilter
+from jobqueue.states import State
+from jobqueue.store import claims as claims_module
+
+WAYS = ["succeeded", "errored", "failed", "snoozed", "released", "cancelled"]
+NEXT = {
+    "succeeded": State.SUCCEEDED,
+    "errored": State.SCHEDULED,
+    "failed": State.FAILED,
+    "snoozed": State.SCHEDULED,
+    "released": State.AVAILABLE,
+    "cancelled": State.CANCELLED,
+}
+
+
+@pytest.fixture
+def holder(desk: Any) -> Any:
+    return desk.worker()
+
+
+@pytest.fixture
+def claim(desk: Any, holder: Any) -> Any:
+    desk.add()
+    return desk.take_one(holder)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_outcome_moves_the_job_and_raises_the_fence(
+    desk: Any, holder: Any, claim: Any, way: str
+) -> None:
+    assert desk.finish(holder, getattr(desk, way)(claim)) == {claim.id: NEXT[way]}
+    job = desk.row(claim.id)
+    assert (job.state, job.fence) == (NEXT[way], claim.fence + 1)
+    assert desk.column(claim.id, "worker_id") is None
+    assert (job.finished_at is not None) == job.final
+
+
+@pytest.mark.parametrize("fence", [-1, 1, 2])
+@pytest.mark.parametrize("way", WAYS)
+def test_an_outcome_with_another_fence_changes_nothing(
+    desk: Any, holder: Any, claim: Any, way: str, fence: int
+) -> None:
+    before = desk.row(claim.id)
+    stale = claim._replace(fence=claim.fence + fence)
+    assert desk.finish(holder, getattr(desk, way)(stale)) == {}
+    assert desk.row(claim.id) == before
+    assert desk.counters() == {}
+    assert desk.outcomes(claim.id) == ["running"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_worker_that_lost_its_lease_cannot_end_the_attempt_of_the_next(
+    desk: Any, holder: Any, claim: Any, way: str
+) -> None:
+    desk.upkeep.deregister(holder.id)
+    desk.upkeep.reap()
+    second = desk.worker("w2")
+    later = desk.take_one(second)
+    before, counted = desk.row(claim.id), desk.counters()
+    assert desk.finish(holder, getattr(desk, way)(claim)) == {}
+    assert desk.row(claim.id) == before
+    assert desk.counters() == counted
+    assert desk.finish(second, desk.succeeded(later)) == {claim.id: State.SUCCEEDED}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_outcome_that_comes_after_the_reaper_changes_nothing(
+    desk: Any, holder: Any, claim: Any, way: str
+) -> None:
+    desk.upkeep.deregister(holder.id)
+    desk.upkeep.reap()
+    before = desk.row(claim.id)
+    assert desk.finish(holder, getattr(desk, way)(claim)) == {}
+    assert desk.row(claim.id) == before
+
+
+def test_one_stale_outcome_does_not_hold_up_the_others(desk: Any, holder: Any) -> None:
+    desk.add_many(5)
+    a, b, c, d, e = desk.take(holder)
+    stale = desk.succeeded(b._replace(fence=9)), desk.errored(d._replace(fence=9))
+    answer = desk.finish(
+        holder, desk.succeeded(a), stale[0], desk.succeeded(c), stale[1], desk.errored(e)
+    )
+    assert answer == {a.id: State.SUCCEEDED, c.id: State.SUCCEEDED, e.id: State.SCHEDULED}
+    assert {desk.state(b.id), desk.state(d.id)} == {State.RUNNING}
+
+
+def test_an_outcome_for_a_deleted_job_is_missing_in_the_answer(
+    desk: Any, holder: Any, claim: Any
+) -> None:
+    desk.finish(holder, desk.succeeded(claim))
+    desk.jobs.delete(JobFilter())
+    assert desk.finish(holder, desk.succeeded(claim), desk.errored(claim)) == {}
+
+
+def test_no_outcomes_are_nothing(desk: Any, holder: Any) -> None:
+    assert desk.finish(holder) == {}
+
+
+@pytest.fixture
+def long_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every batch of successes counts as a long one, which is first written as if all claims held."""
+    monkeypatch.setattr(claims_module, "BULK", 1)
+
+
+@pytest.mark.usefixtures("long_batches")
+def test_a_long_batch_of_successes_is_written(desk: Any, holder: Any) -> None:
+    desk.add_many(20)
+    claims = desk.take(holder)
+    outcomes = [desk.succeeded(claim, f'"{claim.id}"') for claim in claims]
+    assert desk.finish(holder, *outcomes) == {claim.id: State.SUCCEEDED for claim in claims}
+    for claim in claims:
+        job = desk.row(claim.id)
+        assert (job.state, job.result) == (State.SUCCEEDED, f'"{claim.id}"')
+        assert (job.fence, desk.column(claim.id, "worker_id")) == (claim.fence + 1, None)
+    assert desk.counters()["default", "add"]["succeeded"] == 20
+
+
+@pytest.mark.usefixtures("long_batches")
+def test_a_stale_and_a_cancelled_claim_in_a_long_batch_are_told_apart(
+    desk: Any, holder: Any
+) -> None:
+    desk.add_many(20)
+    claims = desk.take(holder)
+    stale, wished, *rest = claims
+    desk.jobs.cancel(JobFilter(ids=(wished.id,)))
+    before = desk.row(stale.id)
+    outcomes = [desk.succeeded(stale._replace(fence=9)), *map(desk.succeeded, [wished, *rest])]
+    expected = dict.fromkeys([claim.id for claim in rest], State.SUCCEEDED)
+    assert desk.finish(holder, *outcomes) == {**expected, wished.id: State.CANCELLED}
+    assert desk.row(stale.id) == before
+    assert desk.row(wished.id).result is None
+    counted = desk.counters()["default", "add"]
+    assert (counted["succeeded"], counted["cancelled"]) == (18, 1)
+
+
+@pytest.mark.usefixtures("long_batches")
+@pytest.mark.parametrize("fence", [-1, 1, 2])
+def test_a_long_batch_with_other_fences_changes_nothing(desk: Any, holder: Any, fence: int) -> None:
+    desk.add_many(3)
+    claims = desk.take(holder)
+    before = [desk.row(claim.id) for claim in claims]
+    stale = [desk.succeeded(claim._replace(fence=claim.fence + fence)) for claim in claims]
+    assert desk.finish(holder, *stale) == {}
+    assert [desk.row(claim.id) for claim in claims] == before
+    assert desk.counters() == {}
+
+
+@pytest.mark.usefixtures("long_batches")
+def test_a_long_batch_that_is_offered_again_is_accepted_and_counted_once(
+    desk: Any, holder: Any
+) -> None:
+    desk.add_many(3)
+    outcomes = [desk.succeeded(claim) for claim in desk.take(holder)]
+    first = desk.finish(holder, *outcomes)
+    assert desk.finish(holder, *outcomes) == first
+    assert desk.counters()["default", "add"]["succeeded"] == 3
+
+
+# What each way writes
+
+
+def test_a_success_keeps_its_result(desk: Any, holder: Any, claim: Any) -> None:
+    desk.finish(holder, desk.succeeded(claim, '{"ü": [1, null, "🦆"]}'))
+    job = desk.row(claim.id)
+    assert (job.result, job.reason, job.worker) == ('{"ü": [1, null, "🦆"]}', None, "w1")
+    assert job.started_at == claim.started_at
+    assert [(a.attempt, a.fence, a.outcome, a.worker) for a in desk.jobs.attempts(job)] == [
+        (1, claim.fence, "succeeded", "w1")
+    ]
+
+
+def test_a_result_that_was_dropped_leaves_the_reason(desk: Any, holder: Any, claim: Any) -> None:
+    desk.finish(holder, desk.succeeded(claim, None)._replace(reason="result dropped: too large"))
+    assert (desk.row(claim.id).result, desk.row(claim.id).reason) == (
+        None,
+        "result dropped: too large",
+    )
+
+
+def test_an_errored_attempt_waits_for_its_delay_and_stays_charged(
+    desk: Any, holder: Any, claim: Any
+) -> None:
+    desk.finish(holder, desk.errored(claim, delay=120.5))
+    job = desk.row(claim.id)
+    assert (job.state, job.attempt, job.snoozes) == (State.SCHEDULED, 1, 0)
+    assert (job.worker, job.started_at, job.finished_at) == (None, None, None)
+    assert abs(job.run_at - claim.started_at - timedelta(seconds=120.5)) < timedelta(seconds=20)
+    assert (job.error.type, job.error.message) == ("ValueError", "no good")
+
+
+def test_every_attempt_is_recorded_with_who_and_when_and_why(desk: Any, holder: Any) -> None:
+    id_ = desk.add()
+    first = desk.take_one(holder)
+    desk.finish(holder, desk.errored(first))
+    desk.jobs.rerun(JobFilter(ids=(id_,)))
+    second_worker = desk.worker("w2")
+    second = desk.take_one(second_worker)
+    desk.finish(second_worker, desk.failed(second))
+    one, two = desk.jobs.attempts(desk.row(id_))
+    assert (one.attempt, one.fence, one.worker, one.outcome) == (1, first.fence, "w1", "errored")
+    assert (two.attempt, two.fence, two.worker, two.outcome) == (2, second.fence, "w2", "errored")
+    assert (one.started_at, two.started_at) == (first.started_at, second.started_at)
+    assert one.finished_at <= two.finished_at
+    assert one.error == two.error == ("ValueError", "no good", "Traceback …")
+
+
+def test_a_snooze_gives_the_attempt_back_and_is_counted(desk: Any, holder: Any, claim: Any) -> None:
+    desk.finish(holder, desk.snoozed(claim, delay=60.0))
+    job = desk.row(claim.id)
+    assert (job.state, job.attempt, job.snoozes, job.reason) == (State.SCHEDULED, 0, 1, "later")
+    assert desk.outcomes(claim.id) == ["snoozed"]
+    desk.jobs.rerun(JobFilter(ids=(claim.id,)))
+    again = desk.take_one(holder)
+    assert (again.attempt, again.fence) == (1, claim.fence + 2)
+
+
+def test_a_snooze_until_then_is_due_by_the_clock_of_the_database(
+    desk: Any, holder: Any, claim: Any
+) -> None:
+    desk.finish(holder, desk.snoozed(claim, delay=0.0))
+    assert desk.upkeep.promote() == ["default"]
+
+
+def test_what_is_given_back_unbegun_leaves_no_trace(desk: Any, holder: Any, claim: Any) -> None:
+    desk.finish(holder, desk.released(claim))
+    job = desk.row(claim.id)
+    assert (job.state, job.attempt, job.run_at) == (State.AVAILABLE, 0, claim.run_at)
+    assert (job.worker, job.started_at, job.snoozes) == (None, None, 0)
+    assert desk.outcomes(claim.id) == []
+    assert desk.counters() == {}
+
+
+def test_a_job_that_is_given_back_stands_where_it_stood(desk: Any, holder: Any) -> None:
+    first, second = desk.add_many(2)
+    claims = desk.take(holder)
+    desk.finish(holder, *map(desk.released, reversed(claims)))
+    assert [claim.id for claim in desk.take(holder)] == [first, second]
+
+
+# Cancelled while it ran
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_wish_to_cancel_turns_every_outcome_into_cancelled(
+    desk: Any, holder: Any, claim: Any, way: str
+) -> None:
+    assert desk.jobs.cancel(JobFilter(ids=(claim.id,))) == ([claim.id], [])
+    assert desk.state(claim.id) is State.RUNNING
+    assert desk.finish(holder, getattr(desk, way)(claim)) == {claim.id: State.CANCELLED}
+    job = desk.row(claim.id)
+    assert (job.state, job.result, job.fence) == (State.CANCELLED, None, claim.fence + 1)
+    assert job.finished_at is not None
+    assert desk.counters()["default", "add"]["cancelled"] == 1
+    assert "succeeded" not in desk.counters()["default", "add"]
+
+
+# Counting
+
+
+def test_what_ended_is_counted_by_queue_and_task(desk: Any, holder: Any) -> None:
+    desk.add_many(6)
+    ends = [
+        desk.succeeded,
+        desk.succeeded,
+        desk.errored,
+        desk.failed,
+        desk.cancelled,
+        desk.released,
+    ]
+    desk.finish(holder, *(end(claim) for end, claim in zip(ends, desk.take(holder), strict=True)))
+    desk.add(queue="mail", task="send")
+    desk.finish(holder, desk.succeeded(desk.take_one(holder, queue="mail")))
+    assert desk.counters() == {
+        ("default", "add"): {
+            "succeeded": 2,
+            "failed": 1,
+            "cancelled": 1,
+            "errored_attempts": 2,
+            "runs": 5,
+            "duration": 2.5,
+            "duration_max": 0.5,
+            "wait": 1.25,
+            "wait_max": 0.25,
+        },
+        ("mail", "send"): {
+            "succeeded": 1,
+            "runs": 1,
+            "duration": 0.5,
+            "duration_max": 0.5,
+            "wait": 0.25,
+            "wait_max": 0.25,
+        },
+    }
+
+
+def test_outcomes_counts_and_attempts_are_one_transaction(desk: Any, holder: Any) -> None:
+    desk.add_many(2)
+    claims = desk.take(holder)
+    with pytest.raises(ZeroDivisionError), desk.store.write() as connection:
+        outcomes = [desk.succeeded(claims[0]), desk.errored(claims[1])]
+        assert len(desk.claims.finish(connection, "w1", outcomes)) == 2
+        raise ZeroDivisionError
+    assert {desk.state(claim.id) for claim in claims} == {State.RUNNING}
+    assert desk.counters() == {}
+    assert desk.outcomes(claims[1].id) == ["running"]
+
+
+# The answer of a commit was lost
+
+SETTLES = ["succeeded", "failed", "cancelled"]
+
+
+@pytest.mark.parametrize("way", SETTLES)
+def test_an_outcome_that_is_offered_again_is_accepted_and_counted_once(
+    desk: Any, holder: Any, claim: Any, way: str
+) -> None:
+    outcome = getattr(desk, way)(claim)
+    first = desk.finish(holder, outcome)
+    before, counted, tried = desk.row(claim.id), desk.counters(), desk.outcomes(claim.id)
+    for _ in range(2):
+        assert desk.finish(holder, outcome) == first
+    assert (desk.row(claim.id), desk.counters()) == (before, counted)
+    assert desk.outcomes(claim.id) == tried
+
+
+def test_another_outcome_of_the_same_claim_is_not_accepted(
+    desk: Any, holder: Any, claim: Any
+) -> None:
+    desk.finish(holder, desk.failed(claim))
+    assert desk.finish(holder, desk.succeeded(claim)) == {}
+    assert desk.finish(holder, desk.cancelled(claim)) == {}
+    assert desk.state(claim.id) is State.FAILED
+
+
+def test_an_outcome_offered_again_after_a_rerun_is_not_accepted(
+    desk: Any, holder: Any, claim: Any
+) -> None:
+    desk.finish(holder, desk.succeeded(claim))
+    desk.jobs.rerun(JobFilter(ids=(claim.id,)))
+    assert desk.finish(holder, desk.succeeded(claim)) == {}
+    assert desk.state(claim.id) is State.AVAILABLE
+
+
+def test_new_outcomes_pass_beside_one_that_is_offered_again(desk: Any, holder: Any) -> None:
+    desk.add_many(2)
+    old, new = desk.take(holder)
+    desk.finish(holder, desk.succeeded(old))
+    answer = desk.finish(holder, desk.succeeded(old), desk.succeeded(new))
+    assert answer == {old.id: State.SUCCEEDED, new.id: State.SUCCEEDED}
+    assert desk.counters()["default", "add"]["succeeded"] == 2
+
+
+# Progress
+
+
+def test_progress_is_written_for_the_claim_that_holds(desk: Any, holder: Any) -> None:
+    desk.add_many(3)
+    mine, stale, old = desk.take(holder)
+    desk.finish(holder, desk.errored(old))
+    desk.claims.report(
+        [
+            (mine.id, mine.fence, 0.5, "half 🦆"),
+            (stale.id, stale.fence + 1, 0.9, "stale"),
+            (old.id, old.fence, 0.9, "late"),
+            (10**9, 1, 0.9, "nobody"),
+        ]
+    )
+    shown = [
+        (job.progress, job.progress_message) for job in map(desk.row, (mine.id, stale.id, old.id))
+    ]
+    assert shown == [(0.5, "half 🦆"), (None, None), (None, None)]
+    desk.claims.report([(mine.id, mine.fence, None, "no idea how far")])
+    assert (desk.row(mine.id).progress, desk.row(mine.id).progress_message) == (
+        None,
+        "no idea how far",
+    )
+
+
+# In a transaction of the user
+
+
+def finish_within(desk: Any, claim: Any, connection: Any) -> int | None:
+    values = {"in_job": claim.id, "in_claimed": claim.fence, "in_result": "7", "in_why": None}
+    return connection.execute(desk.store.statements.finish_within, values).scalar()
+
+
+def test_a_job_succeeds_with_the_transaction_of_its_handler(desk: Any, claim: Any) -> None:
+    with desk.store.engine.connect() as connection, connection.begin():
+        assert finish_within(desk, claim, connection) == claim.id
+    job = desk.row(claim.id)
+    assert (job.state, job.result, job.fence) == (State.SUCCEEDED, "7", claim.fence + 1)
+    assert desk.column(claim.id, "worker_id") is None
+
+
+def test_a_transaction_of_a_handler_that_rolls_back_ends_nothing(desk: Any, claim: Any) -> None:
+    before = desk.row(claim.id)
+    with desk.store.engine.connect() as connection:
+        transaction = connection.begin()
+        finish_within(desk, claim, connection)
+        transaction.rollback()
+    assert desk.row(claim.id) == before
+
+
+@pytest.mark.parametrize("fence", [-1, 1])
+def test_a_handler_whose_claim_is_lost_cannot_finish_within(
+    desk: Any, claim: Any, fence: int
+) -> None:
+    before = desk.row(claim.id)
+    with desk.store.engine.connect() as connection, connection.begin():
+        stale = claim._replace(fence=claim.fence + fence)
+        assert finish_within(desk, stale, connection) is None
+    assert desk.row(claim.id) == before
+
+
+def test_a_job_that_is_to_be_cancelled_cannot_finish_within(desk: Any, claim: Any) -> None:
+    desk.jobs.cancel(JobFilter(ids=(claim.id,)))
+    with desk.store.engine.connect() as connection, connection.begin():
+        assert finish_within(desk, claim, connection) is None
+    assert desk.state(claim.id) is State.RUNNING

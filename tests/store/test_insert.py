@@ -1,0 +1,333 @@
+"""Jobs written down: batches, due times, unique keys."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from jobqueue.records import Inserted, JobFilter
+from jobqueue.states import State
+from jobqueue.store import jobs as jobs_module
+from jobqueue.store.jobs import Jobs
+
+SCOPES = ("finished", "started", "deleted")
+
+
+def test_a_job_is_there_with_its_defaults(desk: Any) -> None:
+    id_ = desk.add()
+    job = desk.row(id_)
+    assert (job.task, job.queue, job.state, job.priority) == ("add", "default", "available", 0)
+    assert (job.attempt, job.max_attempts, job.fence, job.crashes, job.snoozes) == (0, 10, 0, 0, 0)
+    assert job.run_at.tzinfo is not None
+    assert abs(job.run_at - job.created_at) < timedelta(seconds=5)
+    assert job.tags == ()
+    empty = "worker timeout unique_key unique_until progress progress_message cancel_requested_at"
+    for name in [*empty.split(), "reason", "result", "started_at", "finished_at", "error"]:
+        assert getattr(job, name) is None, name
+
+
+def test_every_field_of_a_call_is_kept(desk: Any) -> None:
+    given = desk.new(
+        "send",
+        queue="mail",
+        priority=-5,
+        args='{"args":["ü \\"q\\" \\\\ 🦆"],"kwargs":{"n":9223372036854775807}}',
+        tags='["a","b"]',
+        max_attempts=3,
+        timeout=2.5,
+        backoff='{"base": 2.0}',
+        unique_key="key 🦆",
+        unique_until="deleted",
+    )
+    [made] = desk.insert(given)
+    job = desk.row(made.id)
+    for name in "task queue priority args max_attempts timeout unique_key unique_until".split():
+        assert getattr(job, name) == getattr(given, name), name
+    assert job.tags == ("a", "b")
+    assert desk.column(made.id, "backoff") == given.backoff
+
+
+def test_ids_grow_in_the_order_of_the_calls(desk: Any) -> None:
+    made = desk.insert(
+        *(desk.new(f"task{n}", unique_key=f"k{n}" if n % 3 else None) for n in range(500))
+    )
+    ids = [each.id for each in made]
+    assert ids == sorted(set(ids))
+    assert all(each.created for each in made)
+    assert [desk.row(id_).task for id_ in ids[:20]] == [f"task{n}" for n in range(20)]
+
+
+def test_a_batch_may_be_longer_than_one_statement_takes(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "BATCH", 7)
+    calls = [desk.new(f"t{n}", unique_key="same" if n in (3, 19) else None) for n in range(20)]
+    made = desk.insert(*calls)
+    ids = [each.id for each in made]
+    assert ids[19] == ids[3] and not made[19].created
+    assert ids[:19] == sorted(set(ids[:19]))
+    assert [desk.row(id_).task for id_ in ids[:19]] == [f"t{n}" for n in range(19)]
+
+
+def test_an_empty_batch_is_nothing(desk: Any) -> None:
+    assert desk.insert() == []
+
+
+def test_a_batch_is_written_down_whole_or_not_at_all(desk: Any) -> None:
+    with pytest.raises(Exception, match="(?i)null"):
+        desk.insert(desk.new(), desk.new(max_attempts=None))
+    assert desk.jobs.count(JobFilter()) == 0
+
+
+def test_a_delayed_job_is_scheduled_by_the_clock_of_the_database(desk: Any) -> None:
+    id_ = desk.add(delay=90.5)
+    job = desk.row(id_)
+    assert job.state is State.SCHEDULED
+    assert abs(job.run_at - job.created_at - timedelta(seconds=90.5)) < timedelta(seconds=5)
+
+
+def test_a_delay_of_nothing_is_now(desk: Any) -> None:
+    assert desk.state(desk.add(delay=0.0)) is State.AVAILABLE
+
+
+def test_an_instant_to_come_schedules_and_one_gone_by_is_due_at_once(desk: Any) -> None:
+    future = datetime(2190, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    past = datetime(1999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+    waiting, due = desk.row(desk.add(at=future)), desk.row(desk.add(at=past))
+    assert (waiting.state, waiting.run_at) == (State.SCHEDULED, future)
+    assert (due.state, due.run_at) == (State.AVAILABLE, past)
+
+
+def test_an_instant_in_another_zone_is_the_same_instant(desk: Any) -> None:
+    zone = datetime.fromisoformat("2190-01-02T03:04:05+05:30")
+    assert desk.row(desk.add(at=zone)).run_at == zone
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_second_job_with_a_key_is_the_first(desk: Any, scope: str) -> None:
+    [first] = desk.insert(desk.new(unique_key="k", unique_until=scope))
+    [second] = desk.insert(desk.new(unique_key="k", unique_until=scope))
+    assert first.created
+    assert second == Inserted(first.id, False)
+    assert desk.jobs.count(JobFilter()) == 1
+
+
+HOLDS = {
+    "finished": {State.SCHEDULED, State.AVAILABLE, State.RUNNING},
+    "started": {State.SCHEDULED, State.AVAILABLE},
+    "deleted": set(State),
+}
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_key_is_held_until_its_scope_ends(desk: Any, scope: str, state: State) -> None:
+    first = desk.put(state, unique_key="k", unique_until=scope)
+    [second] = desk.insert(desk.new(unique_key="k", unique_until=scope))
+    assert second.created == (state not in HOLDS[scope])
+    assert (second.id != first) == second.created
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_key_is_free_once_its_holder_is_deleted(desk: Any, scope: str) -> None:
+    first = desk.put(State.SUCCEEDED, unique_key="k", unique_until=scope)
+    desk.jobs.delete(JobFilter(ids=(first,)))
+    assert desk.insert(desk.new(unique_key="k", unique_until=scope))[0].created
+
+
+def test_a_key_until_the_start_stays_free_after_a_retry(desk: Any) -> None:
+    holder = desk.worker()
+    first = desk.add(unique_key="k", unique_until="started")
+    desk.finish(holder, desk.errored(desk.take_one(holder)))
+    assert desk.state(first) is State.SCHEDULED
+    assert desk.insert(desk.new(unique_key="k", unique_until="started"))[0].created
+
+
+def test_keys_of_different_scopes_hold_each_other(desk: Any) -> None:
+    first = desk.add(unique_key="k", unique_until="deleted")
+    for scope in SCOPES:
+        assert desk.insert(desk.new(unique_key="k", unique_until=scope)) == [Inserted(first, False)]
+
+
+def test_duplicates_inside_one_batch_are_one_job(desk: Any) -> None:
+    made = desk.insert(
+        desk.new(unique_key="a"),
+        desk.new(),
+        desk.new(unique_key="a"),
+        desk.new(unique_key="b"),
+        desk.new(unique_key="a"),
+    )
+    a, b = made[0].id, made[3].id
+    assert [each.created for each in made] == [True, True, False, True, False]
+    assert made[2].id == made[4].id == a
+    assert desk.jobs.count(JobFilter()) == 3
+    assert {desk.row(a).unique_key, desk.row(b).unique_key} == {"a", "b"}
+
+
+def test_a_batch_mixes_new_and_held_keys(desk: Any) -> None:
+    held = desk.add(unique_key="held")
+    made = desk.insert(
+        desk.new(unique_key="held"), desk.new(unique_key="new"), desk.new(unique_key="held")
+    )
+    assert made[0] == made[2] == Inserted(held, False)
+    assert made[1].created and made[1].id != held
+
+
+def test_jobs_without_a_key_never_hold_each_other(desk: Any) -> None:
+    assert all(made.created for made in desk.insert(*[desk.new()] * 3))
+
+
+@pytest.mark.parametrize("other", [{"task": "other"}, {"args": '{"args":[1],"kwargs":{}}'}])
+def test_another_call_under_the_same_key_gets_the_job_and_a_warning(
+    desk: Any, caplog: pytest.LogCaptureFixture, other: dict[str, str]
+) -> None:
+    first = desk.add(unique_key="k")
+    with caplog.at_level(logging.WARNING, "jobqueue"):
+        assert desk.insert(desk.new(unique_key="k")) == [Inserted(first, False)]
+        assert caplog.records == []
+        assert desk.insert(desk.new(**{"unique_key": "k", **other})) == [Inserted(first, False)]
+    [record] = caplog.records
+    assert "'k'" in record.message and str(first) in record.message
+
+
+def test_another_call_under_a_key_of_the_same_batch_is_warned_of_too(
+    desk: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "jobqueue"):
+        made = desk.insert(desk.new(unique_key="k"), desk.new("other", unique_key="k"))
+    assert made[1] == Inserted(made[0].id, False)
+    assert "'k'" in caplog.text
+
+
+def test_one_key_from_eight_threads_at_once_is_one_job(desk: Any, together: Any) -> None:
+    for key in ("a", "b", "c"):
+        made = together(*[lambda key=key: desk.insert(desk.new(unique_key=key))[0]] * 8)
+        assert [type(each) for each in made] == [Inserted] * 8, made
+        assert len({each.id for each in made}) == 1
+        assert sum(each.created for each in made) == 1
+    assert desk.jobs.count(JobFilter()) == 3
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])  # SQLite has one writer.
+def test_a_batch_that_meets_a_deadlock_over_keys_is_written_after_all(
+    desk: Any, second_store: Any, blocked: Any
+) -> None:
+    impatient = second_store(deadlock_timeout="50ms")
+    other = Jobs(impatient)
+    with desk.store.engine.connect() as mine, ThreadPoolExecutor(1) as pool, mine.begin():
+        [a] = desk.jobs.insert([desk.new(unique_key="a")], mine)
+        theirs = pool.submit(other.insert, [desk.new(unique_key="b"), desk.new(unique_key="a")])
+        blocked()
+        [b] = desk.jobs.insert([desk.new(unique_key="b")], mine)
+    assert (a.created, b.created) == (True, True)
+    assert theirs.result(30) == [Inserted(b.id, False), Inserted(a.id, False)]
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])  # SQLite has one writer.
+def test_a_key_whose_holder_ends_between_two_looks_is_taken_after_all(
+    desk: Any, second_store: Any
+) -> None:
+    holder = desk.worker()
+    first = desk.add(unique_key="k")
+    claim = desk.take_one(holder)
+    ended: list[int] = []
+    other = second_store()
+
+    @event.listens_for(desk.store.engine, "before_cursor_execute")
+    def end_it_meanwhile(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT") and "unique_key IN" in statement and not ended:
+            ended.append(first)
+            with other.write() as connection:
+                desk.claims.finish(connection, "w1", [desk.succeeded(claim)])
+
+    made = desk.insert(desk.new(unique_key="k"), desk.new(unique_key="k"))
+    assert ended == [first]
+    assert made[0].created and made[0].id != first
+    assert made[1] == Inserted(made[0].id, False)
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_a_key_held_by_an_insert_that_rolls_back_is_taken(
+    desk: Any, second_store: Any, together: Any
+) -> None:
+    other = second_store()
+    with other.engine.connect() as connection:
+        transaction = connection.begin()
+        [lost] = desk.jobs.insert([desk.new(unique_key="k")], connection)
+        [[made], _] = together(lambda: desk.insert(desk.new(unique_key="k")), transaction.rollback)
+    assert made.created and made.id != lost.id
+
+
+def test_an_insert_on_a_connection_that_rolls_back_leaves_nothing(desk: Any) -> None:
+    with desk.store.engine.connect() as connection:
+        transaction = connection.begin()
+        made = desk.jobs.insert([desk.new(unique_key="k"), desk.new()], connection)
+        assert all(each.created for each in made)
+        transaction.rollback()
+    assert desk.jobs.count(JobFilter()) == 0
+    assert desk.insert(desk.new(unique_key="k"))[0].created
+
+
+def test_an_insert_on_a_connection_is_there_only_once_that_commits(desk: Any) -> None:
+    with desk.store.engine.connect() as connection, connection.begin() as transaction:
+        [made] = desk.jobs.insert([desk.new()], connection)
+        assert desk.jobs.get(made.id) is None
+        transaction.commit()
+    assert desk.state(made.id) is State.AVAILABLE
+
+
+def test_a_job_of_an_old_transaction_is_due_from_when_it_was_written(desk: Any) -> None:
+    """The clock is that of the statement: the transaction may have begun long before."""
+    from sqlalchemy import select
+
+    from jobqueue.clock import now
+
+    with desk.store.engine.connect() as connection, connection.begin():
+        before = connection.execute(select(now())).scalar_one()
+        [made] = desk.jobs.insert([desk.new()], connection)
+    job = desk.row(made.id)
+    assert job.run_at >= before.replace(microsecond=before.microsecond // 1000 * 1000)
+    assert job.state is State.AVAILABLE
+
+
+def test_an_id_is_never_used_twice(desk: Any) -> None:
+    newest = desk.add_many(3)[-1]
+    changed, refused = desk.jobs.delete(JobFilter())
+    assert len(changed) == 3 and not refused
+    assert desk.add() > newest
+
+
+def test_jobs_are_found_by_what_they_are(desk: Any) -> None:
+    a = desk.add(tags='["red","big"]', queue="mail")
+    b = desk.add(task="send", tags='["Red"]')
+    c = desk.put(State.FAILED)
+    find = lambda **given: [job.id for job in desk.jobs.find(JobFilter(**given))]
+    assert find() == [c, b, a]
+    assert find(tag="red") == [a]
+    assert find(tag="Red") == [b]
+    assert find(tag="re") == find(tag="r%") == find(tag="_ed") == []
+    assert find(task="send") == [b]
+    assert find(queue="mail") == [a]
+    assert find(state=State.FAILED) == [c]
+    assert find(ids=(a, c, 999_999)) == [c, a]
+    assert find(since=desk.row(b).created_at)[-1] in (a, b)
+    assert find(since=datetime(2190, 1, 1, tzinfo=UTC)) == []
+    assert [job.id for job in desk.jobs.find(JobFilter(), 2)] == [c, b]
+    assert desk.jobs.states([a, c, 999_999]) == {a: State.AVAILABLE, c: State.FAILED}
+
+
+def test_finding_turns_pages(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "BATCH", 4)
+    ids = desk.add_many(10)
+    assert [job.id for job in desk.jobs.find(JobFilter())] == ids[::-1]
+    assert [job.id for job in desk.jobs.find(JobFilter(), 6)] == ids[:3:-1]
+
+
+def test_a_list_of_ids_may_be_very_long(desk: Any) -> None:
+    ids = tuple(desk.add_many(3))
+    many = ids + tuple(range(10**6, 10**6 + 70_000))
+    assert desk.jobs.count(JobFilter(ids=many)) == 3
+    assert desk.jobs.states(many[:2000]) == dict.fromkeys(ids, State.AVAILABLE)

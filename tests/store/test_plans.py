@@ -1,0 +1,304 @@
+"""Which index each hot statement uses, on a table of mostly finished jobs: none reads them all.
+
+On PostgreSQL twice: with statistics that were never made (a backlog that has just come), and fresh.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+from sqlalchemy import Connection, Executable, event, text
+
+from jobqueue.records import JobFilter
+from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.statements import END, PAIRS, PROGRESS, SUCCESS
+from jobqueue.store.store import Store
+from jobqueue.store.upkeep import Upkeep
+
+FINISHED, WAITING, RUNNING = 100_000, 2_000, 200
+FILL = {
+    "sqlite": """
+        WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count})
+        INSERT INTO jobqueue_jobs (task, queue, state, worker_id, fence, finished_at, run_at)
+        SELECT 'add', 'q' || (n % 3), {state}, {worker}, {fence}, {finished},
+            strftime('%Y-%m-%d %H:%M:%f000', 'now', (n % 2000) || ' seconds', '{shift} seconds')
+        FROM numbers""",
+    "postgresql": """
+        INSERT INTO jobqueue_jobs (task, queue, state, worker_id, fence, finished_at, run_at)
+        SELECT 'add', 'q' || (n % 3), {state}, {worker}, {fence}, {finished},
+            clock_timestamp() + (n % 2000 + {shift}) * INTERVAL '1 second'
+        FROM generate_series(1, {count}) AS numbers (n)""",
+}
+
+
+def fill(connection: Connection) -> None:
+    dialect = connection.dialect.name
+    now = {"sqlite": "strftime('%Y-%m-%d %H:%M:%f000', 'now')", "postgresql": "now()"}[dialect]
+    if dialect == "postgresql":
+        for table in ("jobs", "workers", "attempts"):
+            connection.execute(
+                text(f"ALTER TABLE jobqueue_{table} SET (autovacuum_enabled = false)")
+            )
+    connection.execute(
+        text(
+            "INSERT INTO jobqueue_workers (name, host, pid, tasks, concurrency, lease)"
+            " VALUES ('w', 'h', 1, '[]', 4, 30)"
+        )
+    )
+    done = "CASE n % 50 WHEN 0 THEN 'failed' ELSE 'succeeded' END"
+    parts = [
+        {"count": FINISHED, "state": done, "worker": "NULL", "fence": 2, "finished": now},
+        {"count": WAITING // 2, "state": "'available'", "worker": "NULL", "fence": 0},
+        {"count": WAITING // 2, "state": "'scheduled'", "worker": "NULL", "fence": 0},
+        {"count": RUNNING - 10, "state": "'running'", "worker": "1", "fence": 1},
+        {"count": 10, "state": "'running'", "worker": "99", "fence": 1},
+    ]
+    for part in parts:
+        connection.execute(
+            text(FILL[dialect].format(**{"finished": "NULL", "shift": -500, **part}))
+        )
+
+
+@pytest.fixture(scope="module")
+def filled() -> Iterator[dict[str, Store]]:
+    """The databases of this file by name, each filled once."""
+    stores: dict[str, Store] = {}
+    yield stores
+    for store in stores.values():
+        store.close()
+
+
+@pytest.fixture(params=["without statistics", "analyzed"])
+def plans(
+    request: pytest.FixtureRequest,
+    backend_name: str,
+    filled: dict[str, Store],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> "Plans":
+    name = f"{backend_name} {request.param}"
+    if name not in filled:
+        if backend_name == "sqlite":
+            file = tmp_path_factory.mktemp("plans") / "jobqueue.db"
+            shutil.copy(request.getfixturevalue("sqlite_template"), file)
+            filled[name] = Store(f"sqlite:///{file}")
+        else:
+            server = request.getfixturevalue("postgres_server")
+            filled[name] = Store(server.url(server.create(template=server.template)))
+        with filled[name].write() as connection:
+            fill(connection)
+        if request.param == "analyzed":
+            with filled[name].write() as connection:
+                connection.execute(text("ANALYZE"))
+    store = filled[name]
+    request.node.user_properties.append(("database", f"{backend_name} {version(store)}"))
+    return Plans(store)
+
+
+def version(store: Store) -> str:
+    return ".".join(map(str, store.engine.dialect.server_version_info))
+
+
+class Plan(NamedTuple):
+    indexes: set[str]
+    scans: list[str]
+    shown: str
+
+
+class Plans:
+    """Runs statements and takes them back, and says how each was planned with its own values."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.on_sqlite = store.backend.one_writer
+        with store.read() as connection:
+            rows = connection.execute(
+                text("SELECT id FROM jobqueue_jobs WHERE state = 'running' ORDER BY id")
+            )
+            self.running = list(rows.scalars())
+
+    def of(self, statement: Executable, parameters: dict[str, Any] | None = None) -> Plan:
+        return self.of_each(lambda connection: connection.execute(statement, parameters or {}))[0]
+
+    def of_each(self, work: Callable[[Connection], object]) -> list[Plan]:
+        """The plans of every statement about jobs that some work in a transaction executes."""
+        seen: list[tuple[str, Any]] = []
+
+        def see(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            if "jobqueue_" in statement:
+                seen.append((statement, parameters))
+
+        with rolled_back(self.store) as connection:
+            event.listen(connection, "before_cursor_execute", see)
+            work(connection)
+            event.remove(connection, "before_cursor_execute", see)
+        plans = []
+        with rolled_back(self.store) as connection:
+            for statement, parameters in seen:
+                explain = "EXPLAIN QUERY PLAN " if self.on_sqlite else "EXPLAIN (FORMAT JSON) "
+                rows = connection.exec_driver_sql(explain + statement, parameters).all()
+                plans.append(read_sqlite(rows) if self.on_sqlite else read_postgres(rows[0][0]))
+        return plans
+
+
+@contextmanager
+def rolled_back(store: Store) -> Iterator[Connection]:
+    with store.engine.connect().execution_options(jobqueue_write=True) as connection:
+        transaction = connection.begin()
+        yield connection
+        transaction.rollback()
+
+
+def read_sqlite(rows: Any) -> Plan:
+    lines = [row[-1] for row in rows]
+    indexes, scans = set(), []
+    for line in lines:
+        if "USING INTEGER PRIMARY KEY" in line and "jobqueue_jobs" in line:
+            indexes.add("jobqueue_jobs_pkey")
+        elif "jobqueue_jobs" in line and " INDEX " in line:
+            indexes.add(line.split(" INDEX ")[1].split()[0])
+        elif line.startswith("SCAN jobqueue_jobs"):
+            scans.append(line)
+    return Plan(indexes, scans, "\n".join(lines))
+
+
+def read_postgres(plan: Any) -> Plan:
+    indexes, scans, shown = set(), [], []
+
+    def read(node: Any, depth: int) -> None:
+        relation = node.get("Relation Name", "")
+        shown.append(f"{'  ' * depth}{node['Node Type']} {node.get('Index Name', relation)}")
+        if node.get("Index Name", "").startswith("jobqueue_jobs"):
+            indexes.add(node["Index Name"])
+        if node["Node Type"] == "Seq Scan" and relation == "jobqueue_jobs":
+            scans.append(shown[-1])
+        for child in node.get("Plans", []):
+            read(child, depth + 1)
+
+    read(plan[0]["Plan"], 0)
+    return Plan(indexes, scans, "\n".join(shown))
+
+
+def uses(plan: Plan, *indexes: str) -> bool:
+    assert plan.scans == [], plan.shown
+    assert plan.indexes == {f"jobqueue_jobs_{index}" for index in indexes}, plan.shown
+    return True
+
+
+CLAIM = {
+    "in_worker": 1,
+    "in_worker_name": "w",
+    "in_queue": "q1",
+    "in_priority": 0,
+    "in_cursor_run_at": START[0],
+    "in_cursor_id": START[1],
+}
+
+
+@pytest.mark.parametrize("limit", [1, 20, 500])
+def test_a_claim_reads_the_index_of_claims(plans: Plans, limit: int) -> None:
+    plan = plans.of(plans.store.statements.claim, {**CLAIM, "in_limit": limit, "in_free": limit})
+    assert uses(plan, "claim", "pkey")
+    if limit < WAITING // 6:  # Where it takes all that there is, sorting it may be cheaper.
+        assert "Sort" not in plan.shown and "TEMP B-TREE" not in plan.shown, plan.shown
+
+
+def test_the_next_pair_reads_the_index_of_claims(plans: Plans) -> None:
+    values = {"in_queue": "", "in_priority": PRIORITY_BEFORE_ALL}
+    assert uses(plans.of(plans.store.statements.next_pair, values), "claim")
+
+
+def pack(plans: Plans, columns: Any, count: int, *rest: Any) -> dict[str, Any]:
+    rows = [(id_, 1, *rest)[: len(columns)] for id_ in plans.running[:count]]
+    return plans.store.backend.pack(columns, rows)
+
+
+@pytest.mark.parametrize("count", [1, RUNNING])
+def test_outcomes_are_written_by_the_primary_key(plans: Plans, count: int) -> None:
+    made = plans.store.statements
+    ended = ("scheduled", 1.0, 0, 0, None)
+    statements = [
+        (made.succeed, pack(plans, SUCCESS, count, "1", None)),
+        (made.succeed_all, pack(plans, SUCCESS, count, "1", None)),
+        (made.end, pack(plans, END, count, *ended)),
+        (made.settled, pack(plans, PAIRS, count)),
+        (made.report, pack(plans, PROGRESS, count, 0.5, None)),
+    ]
+    assert all(uses(plans.of(statement, values), "pkey") for statement, values in statements)
+
+
+def test_a_batch_of_outcomes_as_long_as_can_be_is_written_by_the_primary_key(plans: Plans) -> None:
+    rows = [
+        (id_, 1, "1", None)[: len(SUCCESS)] for id_ in range(1, plans.store.backend.batch_max + 1)
+    ]
+    values = plans.store.backend.pack(SUCCESS, rows)
+    assert uses(plans.of(plans.store.statements.succeed, values), "pkey")
+
+
+def test_a_job_is_finished_within_a_transaction_by_the_primary_key(plans: Plans) -> None:
+    values = {"in_job": plans.running[0], "in_claimed": 1, "in_result": "1", "in_why": None}
+    assert uses(plans.of(plans.store.statements.finish_within, values), "pkey")
+
+
+def test_wishes_to_cancel_are_found_by_the_index_of_held_jobs(plans: Plans) -> None:
+    assert uses(plans.of(plans.store.statements.cancels, {"in_worker": 1}), "held")
+
+
+def test_orphans_are_found_by_the_index_of_held_jobs(plans: Plans) -> None:
+    assert uses(plans.of(plans.store.statements.reap, {"in_limit": 500}), "held", "pkey")
+
+
+def test_due_jobs_are_found_by_the_index_of_due_times(plans: Plans) -> None:
+    assert uses(plans.of(plans.store.statements.promote, {"in_limit": 500}), "due", "pkey")
+    assert uses(plans.of(plans.store.statements.next_due), "due")
+
+
+def test_holders_of_keys_are_found_by_the_unique_index(plans: Plans) -> None:
+    keys = {"in_keys": [f"k{n}" for n in range(20)]}
+    assert uses(plans.of(plans.store.statements.holders, keys), "unique")
+
+
+def test_a_beat_touches_no_job(plans: Plans) -> None:
+    values = {"in_worker": 1, "in_running": 0, "in_processed": 0, "in_errored": 0}
+    assert uses(plans.of(plans.store.statements.beat, {**values, "in_concurrency": 4}))
+
+
+def within(plans: Plans, connection: Connection) -> Any:
+    """A store whose transactions all are the given one, to be rolled back."""
+
+    class Within(Store):
+        def transact(self, work: Any) -> Any:
+            return work(connection)
+
+        @contextmanager
+        def read(self) -> Iterator[Connection]:
+            yield connection
+
+    store = Within(plans.store.url)
+    store.engine.dispose()
+    return store
+
+
+def test_pruning_reads_the_index_of_final_jobs(plans: Plans) -> None:
+    from jobqueue.states import State
+
+    works = plans.of_each(
+        lambda connection: Upkeep(within(plans, connection)).prune(State.FAILED, -9.0)
+    )
+    about_jobs = [plan for plan in works if plan.indexes]
+    assert uses(about_jobs[0], "final")
+    assert uses(about_jobs[-1], "pkey")
+
+
+@pytest.mark.parametrize("verb", ["cancel", "rerun", "delete"])
+def test_operators_verbs_on_named_jobs_use_the_primary_key(plans: Plans, verb: str) -> None:
+    wanted = JobFilter(ids=(5, plans.running[0] - 1, 10**9))
+    works = plans.of_each(lambda connection: getattr(Jobs(within(plans, connection)), verb)(wanted))
+    assert [plan.scans for plan in works] == [[]] * len(works)
+
+
+def test_a_job_is_looked_up_by_the_primary_key(plans: Plans) -> None:
+    works = plans.of_each(lambda connection: Jobs(within(plans, connection)).get(7))
+    assert uses(works[0], "pkey")

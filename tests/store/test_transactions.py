@@ -1,0 +1,394 @@
+"""Transactions: what is tried again, what rolls back, and how writers of one file take turns."""
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url, select, text
+from sqlalchemy.exc import DBAPIError
+
+from jobqueue.errors import SchemaNewer, SchemaOutdated
+from jobqueue.records import JobFilter
+from jobqueue.schema import VERSION_TABLE, jobs
+from jobqueue.store import kernel_lock, migrate
+from jobqueue.store.kernel_lock import KernelLock
+from jobqueue.store.store import Store
+
+ONLY_POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
+ONLY_SQLITE = pytest.mark.parametrize("backend_name", ["sqlite"])
+
+KILL_ME = text("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+# Once more, or not
+
+
+@ONLY_POSTGRES
+def test_work_is_done_again_on_a_new_connection_when_the_old_one_dies(desk: Any) -> None:
+    runs: list[int] = []
+
+    def work(connection: Any) -> str:
+        runs.append(len(runs))
+        desk.jobs.insert([desk.new()], connection)
+        if len(runs) == 1:
+            connection.execute(KILL_ME)
+        return f"run {len(runs)}"
+
+    assert desk.store.transact(work) == "run 2"
+    assert desk.jobs.count(JobFilter()) == 1
+
+
+@ONLY_POSTGRES
+def test_work_is_done_again_once_and_no_more(desk: Any) -> None:
+    runs: list[int] = []
+
+    def work(connection: Any) -> None:
+        runs.append(1)
+        connection.execute(KILL_ME)
+
+    with pytest.raises(DBAPIError) as caught:
+        desk.store.transact(work)
+    assert caught.value.connection_invalidated
+    assert len(runs) == 2
+    assert desk.jobs.count(JobFilter()) == 0
+
+
+@ONLY_POSTGRES
+def test_a_connection_that_died_while_idle_costs_an_enqueue_nothing(
+    desk: Any, second_store: Any
+) -> None:
+    desk.add()
+    with second_store().write() as connection:
+        ours = text(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        )
+        assert connection.execute(ours).scalar() >= 1
+    desk.add()
+    assert desk.jobs.count(JobFilter()) == 2
+
+
+@ONLY_POSTGRES
+def test_a_commit_whose_answer_is_lost_is_not_repeated(desk: Any, second_store: Any) -> None:
+    """Nobody can tell whether it was done, so only the caller may decide."""
+    runs: list[int] = []
+    executioner = second_store()
+
+    def work(connection: Any) -> None:
+        runs.append(1)
+        desk.jobs.insert([desk.new()], connection)
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
+        with executioner.write() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+    with pytest.raises(DBAPIError):
+        desk.store.transact(work)
+    assert len(runs) == 1
+
+
+def test_an_error_in_the_work_rolls_everything_back(desk: Any) -> None:
+    runs: list[int] = []
+
+    def work(connection: Any) -> None:
+        runs.append(1)
+        desk.jobs.insert([desk.new()], connection)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        desk.store.transact(work)
+    assert len(runs) == 1
+    assert desk.jobs.count(JobFilter()) == 0
+    assert desk.add()
+
+
+def test_an_error_of_the_database_that_stays_is_raised_at_once(desk: Any) -> None:
+    runs: list[int] = []
+
+    def work(connection: Any) -> None:
+        runs.append(1)
+        connection.execute(text("SELECT * FROM no_such_table"))
+
+    with pytest.raises(DBAPIError, match="no_such_table"):
+        desk.store.transact(work)
+    assert len(runs) == 1
+
+
+# The schema
+
+
+@ONLY_POSTGRES
+def test_a_database_without_the_schema_says_which_command_makes_it(empty_url: str) -> None:
+    with closing(Store(empty_url)) as store:
+        for use in (store.read, store.write):
+            with pytest.raises(SchemaOutdated, match="run jobqueue db upgrade"), use():
+                pass
+        migrate.upgrade(empty_url)
+        with store.read() as connection:  # The same store, once it is there.
+            assert connection.execute(select(jobs.c.id)).all() == []
+
+
+@ONLY_SQLITE
+def test_a_file_is_made_on_first_use_for_its_owner_only(empty_url: str) -> None:
+    file = file_of(empty_url)
+    with closing(Store(empty_url)) as store:
+        assert not file.exists()
+        with store.read() as connection:
+            assert connection.execute(select(jobs.c.id)).all() == []
+        with store.write():
+            pass
+    made = {each.name: stat.S_IMODE(each.stat().st_mode) for each in file.parent.iterdir()}
+    assert made == {"empty.db": 0o600, "empty.db-jobqueue-lock": 0o600}
+
+
+@ONLY_SQLITE
+def test_the_lock_has_the_mode_of_a_file_that_was_there(empty_url: str) -> None:
+    file = file_of(empty_url)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE app (x)")
+    file.chmod(0o660)
+    before = os.umask(0)
+    try:
+        with closing(Store(empty_url)) as store, store.write():
+            pass
+    finally:
+        os.umask(before)
+    lock = file.with_name("empty.db-jobqueue-lock")
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (file, lock)] == [0o660, 0o660]
+
+
+@ONLY_SQLITE
+def test_eight_that_meet_a_fresh_file_at_once_all_find_the_schema(
+    empty_url: str, together: Any
+) -> None:
+    def use() -> list[Any]:
+        with closing(Store(empty_url)) as store:
+            with store.write() as connection:
+                return list(connection.execute(select(jobs.c.id)))
+
+    assert together(*[use] * 8) == [[]] * 8
+
+
+def test_a_newer_schema_is_left_alone(store: Store, store_url: str) -> None:
+    with store.write() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    with closing(Store(store_url)) as other:
+        with pytest.raises(SchemaNewer, match="9999"), other.read():
+            pass
+    with pytest.raises(SchemaNewer, match="nothing was changed"):
+        migrate.upgrade(store_url)
+
+
+def test_an_older_schema_says_which_command_upgrades_it(store: Store, store_url: str) -> None:
+    with store.write() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0000'"))
+    with closing(Store(store_url)) as other:
+        with pytest.raises(SchemaOutdated, match="0000.*run jobqueue db upgrade"), other.write():
+            pass
+
+
+# Turns on one file
+
+
+def file_of(url: str) -> Path:
+    return Path(make_url(url).database)
+
+
+@ONLY_SQLITE
+def test_a_commit_is_synced_and_readers_do_not_wait(store: Store) -> None:
+    with store.read() as connection:
+        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in PRAGMAS]
+    assert pragmas == ["wal", 2, 10_000]
+
+
+PRAGMAS = ("journal_mode", "synchronous", "busy_timeout")
+
+
+@ONLY_SQLITE
+def test_a_transaction_that_reads_first_and_writes_later_never_meets_busy(
+    desk: Any, second_store: Any, together: Any
+) -> None:
+    """Deferred, it would fail at once whenever another has written between its read and its write."""
+    id_ = desk.add()
+    stores = [desk.store, second_store(), second_store()]
+
+    def add_up(store: Store) -> None:
+        for _ in range(30):
+            with store.write() as connection:
+                before = connection.execute(select(jobs.c.snoozes)).scalar_one()
+                connection.execute(jobs.update().values(snoozes=before + 1))
+
+    assert together(*[lambda store=store: add_up(store) for store in stores]) == [None] * 3
+    assert desk.row(id_).snoozes == 90
+
+
+@ONLY_SQLITE
+def test_a_write_transaction_holds_the_file_from_its_beginning(
+    store: Store, store_url: str
+) -> None:
+    with store.write(), closing(sqlite3.connect(file_of(store_url), timeout=0)) as other:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+
+
+@ONLY_SQLITE
+def test_a_read_transaction_holds_up_no_writer(store: Store, desk: Any) -> None:
+    with store.read() as connection:
+        before = connection.execute(select(jobs.c.id)).all()
+        desk.add()
+        assert connection.execute(select(jobs.c.id)).all() == before
+    assert desk.jobs.count(JobFilter()) == 1
+
+
+HOLDER = """
+import sys
+from jobqueue.store.kernel_lock import KernelLock
+with KernelLock(sys.argv[1]).held() as held:
+    print(held, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def holder_of(lock: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock until it is told to go on."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    child = subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], **pipes)
+    try:
+        assert child.stdout.readline() == "True\n"
+        yield child
+    finally:
+        child.kill()
+        child.communicate(timeout=30)
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    return tmp_path / "a.db-jobqueue-lock"
+
+
+def test_the_kernel_lock_keeps_threads_apart(lock: Path, together: Any) -> None:
+    shared = KernelLock(str(lock))
+    inside, seen = [0], []
+
+    def enter() -> None:
+        for _ in range(50):
+            with shared.held() as held:
+                inside[0] += 1
+                seen.append((held, inside[0]))
+                inside[0] -= 1
+
+    assert together(*[enter] * 4) == [None] * 4
+    assert set(seen) == {(True, 1)}
+
+
+def test_the_kernel_lock_keeps_processes_apart(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_lock, "PATIENCE", 60.0)
+    got = threading.Event()
+    mine = KernelLock(str(lock))
+
+    def take() -> None:
+        with mine.held() as held:
+            if held:
+                got.set()
+
+    with holder_of(lock) as child:
+        waiter = threading.Thread(target=take)
+        waiter.start()
+        with closing(os.fdopen(os.open(lock, os.O_RDWR))) as probe:
+            import fcntl
+
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert not got.is_set()
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        waiter.join(30)
+        assert got.is_set()
+
+
+def test_the_kernel_lock_of_a_killed_process_is_free(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_lock, "PATIENCE", 60.0)
+    with holder_of(lock) as child:
+        child.kill()
+        child.wait(30)
+        with KernelLock(str(lock)).held() as held:
+            assert held
+
+
+def test_a_stopped_holder_delays_others_once_and_no_longer_afterwards(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_lock, "PATIENCE", 0.05)
+    waits: list[float] = []
+    real_wait = threading.Event.wait
+
+    def counted_wait(event: threading.Event, timeout: float | None = None) -> bool:
+        if timeout == kernel_lock.PATIENCE:
+            waits.append(timeout)
+        return real_wait(event, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", counted_wait)
+    mine = KernelLock(str(lock))
+    with holder_of(lock) as child:
+        child.send_signal(signal.SIGSTOP)
+        for _ in range(3):
+            with mine.held() as held:
+                assert not held
+        assert waits == [0.05]
+        child.kill()  # The kernel frees the lock of a stopped process too, once it is gone.
+        child.wait(30)
+        # The waiter that was given up may have it for a moment first; it lets go at once.
+        while not held:
+            with mine.held() as held:
+                pass
+        with mine.held() as held:
+            assert held
+    assert waits == [0.05]
+
+
+@ONLY_SQLITE
+def test_a_stopped_process_with_the_kernel_lock_does_not_stop_writers(
+    desk: Any, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_lock, "PATIENCE", 0.05)
+    desk.add()
+    with holder_of(Path(f"{file_of(store_url)}-jobqueue-lock")) as child:
+        child.send_signal(signal.SIGSTOP)
+        desk.add_many(3)
+        assert desk.jobs.count(JobFilter()) == 4
+
+
+@ONLY_SQLITE
+def test_the_lock_file_stays(desk: Any, store_url: str) -> None:
+    desk.add()
+    desk.store.close()
+    assert Path(f"{file_of(store_url)}-jobqueue-lock").exists()
+
+
+def test_a_closed_store_may_be_used_again(desk: Any) -> None:
+    desk.store.close()
+    desk.add()
+
+
+def test_a_store_does_not_show_its_password() -> None:
+    store = Store("postgresql://me:secret@nowhere/db")
+    assert "secret" not in repr(store)
+    assert "me" in repr(store)
+
+
+def test_an_error_does_not_show_the_parameters(store: Store) -> None:
+    with pytest.raises(DBAPIError, match="no_such") as caught, store.read() as connection:
+        connection.execute(text("SELECT :x FROM no_such"), {"x": "hush"})
+    assert "hush" not in str(caught.value)

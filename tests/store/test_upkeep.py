@@ -1,0 +1,401 @@
+"""Leases, lost workers, due jobs, retention, counts; and what a drain waits for."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, insert, select
+
+from jobqueue.clock import after
+from jobqueue.records import Ended, JobFilter
+from jobqueue.schema import attempts, counters, workers
+from jobqueue.states import FINAL, State
+from jobqueue.store import upkeep as upkeep_module
+from jobqueue.store.jobs import Jobs
+
+BEAT = {"running": 1, "processed": 2, "errored": 3, "concurrency": 4}
+
+
+# Leases
+
+
+def test_a_worker_takes_a_lease_that_all_can_see(desk: Any) -> None:
+    holder = desk.worker(
+        "w1", host="h", pid=42, boot_id="b", pid_namespace="n", process_started=1.5, lease=12.5
+    )
+    [lease] = desk.upkeep.leases()
+    assert lease == (holder.id, "w1", "h", 42, "b", "n", 1.5, 12.5, 0)
+
+
+def test_what_a_worker_says_of_itself_is_kept(desk: Any) -> None:
+    desk.worker(queues=("a", "b"), tasks=("x",), doorbell="@bell")
+    desk.worker(queues=None)
+    with desk.store.read() as connection:
+        rows = connection.execute(select(workers).order_by(workers.c.id)).all()
+    assert [(row.queues, row.tasks) for row in rows] == [('["a", "b"]', '["x"]'), (None, '["add"]')]
+    assert [row.doorbell for row in rows] == ["@bell", None]
+
+
+def test_each_beat_renews_the_lease_and_tells_how_it_goes(desk: Any) -> None:
+    holder, other = desk.worker(), desk.worker("other")
+    assert [desk.upkeep.beat(holder.id, **BEAT) for _ in range(3)] == [True] * 3
+    assert {lease.id: lease.beat for lease in desk.upkeep.leases()} == {holder.id: 3, other.id: 0}
+    with desk.store.read() as connection:
+        row = connection.execute(select(workers).where(workers.c.id == holder.id)).one()
+    assert (row.running, row.processed, row.errored, row.concurrency) == (1, 2, 3, 4)
+    assert row.heartbeat_at >= row.started_at
+
+
+def test_a_beat_without_a_lease_says_so(desk: Any) -> None:
+    holder = desk.worker()
+    desk.upkeep.deregister(holder.id)
+    assert desk.upkeep.beat(holder.id, **BEAT) is False
+    assert desk.upkeep.leases() == []
+
+
+def test_a_lease_that_stood_still_is_ended_once(desk: Any) -> None:
+    holder, other = desk.worker(), desk.worker("other")
+    desk.upkeep.beat(holder.id, **BEAT)
+    assert desk.upkeep.expire(holder.id, 1) is True
+    assert desk.upkeep.expire(holder.id, 1) is False
+    assert [lease.id for lease in desk.upkeep.leases()] == [other.id]
+
+
+def test_a_lease_that_was_renewed_meanwhile_is_not_ended(desk: Any) -> None:
+    holder = desk.worker()
+    desk.upkeep.beat(holder.id, **BEAT)
+    assert desk.upkeep.expire(holder.id, 0) is False
+    assert desk.upkeep.beat(holder.id, **BEAT) is True
+
+
+def test_the_id_of_a_lease_is_never_used_twice(desk: Any) -> None:
+    old = desk.worker()
+    desk.upkeep.deregister(old.id)
+    assert desk.worker().id > old.id
+
+
+# Lost workers
+
+
+def lose(desk: Any, holder: Any) -> None:
+    desk.upkeep.deregister(holder.id)
+
+
+def test_jobs_of_a_lost_worker_are_available_at_once(desk: Any) -> None:
+    holder = desk.worker()
+    desk.add_many(2, max_attempts=3)
+    claims = desk.take(holder)
+    lose(desk, holder)
+    lost = desk.upkeep.reap()
+    assert [(job.id, job.fence, job.state) for job in sorted(lost)] == [
+        (claim.id, claim.fence + 1, State.AVAILABLE) for claim in claims
+    ]
+    for claim in claims:
+        job = desk.row(claim.id)
+        assert (job.state, job.attempt, job.crashes) == (State.AVAILABLE, 1, 1)
+        assert (job.run_at, job.finished_at) == (claim.run_at, None)
+        assert desk.column(claim.id, "worker_id") is None
+    assert desk.upkeep.reap() == []
+
+
+def test_only_jobs_of_workers_without_a_lease_are_taken(desk: Any) -> None:
+    dead, alive = desk.worker("dead"), desk.worker("alive")
+    desk.add_many(2)
+    theirs, kept = desk.take_one(dead), desk.take_one(alive)
+    done = desk.put(State.SUCCEEDED, dead)
+    waiting = desk.add(queue="q")
+    lose(desk, dead)
+    before = [desk.row(id_) for id_ in (kept.id, done, waiting)]
+    assert [job.id for job in desk.upkeep.reap()] == [theirs.id]
+    assert [desk.row(id_) for id_ in (kept.id, done, waiting)] == before
+
+
+def test_a_lost_attempt_is_recorded_and_counted(desk: Any) -> None:
+    holder = desk.worker()
+    id_ = desk.add()
+    claim = desk.take_one(holder)
+    lose(desk, holder)
+    desk.upkeep.reap()
+    [attempt] = desk.jobs.attempts(desk.row(id_))
+    assert (attempt.attempt, attempt.fence, attempt.worker) == (1, claim.fence, "w1")
+    assert (attempt.outcome, attempt.started_at) == ("lost", claim.started_at)
+    assert attempt.error.type == "WorkerLost" and "w1" in attempt.error.message
+    assert desk.counters() == {("default", "add"): {"errored_attempts": 1}}
+
+
+@pytest.mark.parametrize("attempts_max", [1, 2, 3])
+def test_a_job_without_attempts_left_fails_with_the_reason(desk: Any, attempts_max: int) -> None:
+    id_ = desk.add(max_attempts=attempts_max)
+    for attempt in range(1, attempts_max + 1):
+        holder = desk.worker()
+        assert desk.take_one(holder).attempt == attempt
+        lose(desk, holder)
+        [lost] = desk.upkeep.reap()
+        assert lost.state is (State.FAILED if attempt == attempts_max else State.AVAILABLE)
+    job = desk.row(id_)
+    assert (job.state, job.reason, job.attempt) == (State.FAILED, "worker lost", attempts_max)
+    assert (job.finished_at is not None, job.worker) == (True, "w1")
+    assert desk.outcomes(id_) == ["lost"] * attempts_max
+    assert desk.counters()["default", "add"] == {"failed": 1, "errored_attempts": attempts_max}
+    assert desk.take(desk.worker()) == []
+
+
+def test_a_job_that_was_to_be_cancelled_is_cancelled_with_its_worker(desk: Any) -> None:
+    holder = desk.worker()
+    once, more = desk.add(max_attempts=1), desk.add()
+    desk.take(holder)
+    desk.jobs.cancel(JobFilter())
+    lose(desk, holder)
+    desk.upkeep.reap()
+    assert [desk.state(id_) for id_ in (once, more)] == [State.CANCELLED] * 2
+    assert desk.row(more).finished_at is not None
+    assert desk.counters()["default", "add"] == {"cancelled": 2, "errored_attempts": 2}
+
+
+def test_reaping_goes_in_bounded_steps(desk: Any) -> None:
+    holder = desk.worker()
+    every = desk.add_many(5)
+    desk.take(holder)
+    lose(desk, holder)
+    steps = [[job.id for job in desk.upkeep.reap(2)] for _ in range(4)]
+    assert [len(step) for step in steps] == [2, 2, 1, 0]
+    assert sorted(sum(steps, [])) == every
+
+
+def test_two_reapers_at_once_take_each_job_once(desk: Any, together: Any) -> None:
+    holder = desk.worker()
+    every = desk.add_many(100)
+    desk.take(holder)
+    lose(desk, holder)
+
+    def reap_all() -> list[int]:
+        taken: list[int] = []
+        while lost := desk.upkeep.reap(10):
+            taken += [job.id for job in lost]
+        return taken
+
+    shares = together(reap_all, reap_all)
+    assert sorted(sum(shares, [])) == every
+    assert desk.jobs.count(JobFilter(state=State.AVAILABLE)) == 100
+    assert desk.row(every[0]).crashes == 1
+
+
+# Due jobs
+
+
+def test_a_scheduled_job_is_available_once_it_is_due(desk: Any) -> None:
+    due, later = desk.add(delay=60.0, queue="mail"), desk.add(delay=60.0)
+    desk.make_due(due)
+    before = desk.row(due)
+    assert desk.upkeep.promote() == ["mail"]
+    job = desk.row(due)
+    assert (job.state, job.run_at, job.fence) == (State.AVAILABLE, before.run_at, 0)
+    assert desk.state(later) is State.SCHEDULED
+    assert desk.upkeep.promote() == []
+
+
+def test_promotion_begins_with_what_is_due_longest_and_goes_in_bounded_steps(desk: Any) -> None:
+    ids = [desk.add(delay=60.0) for _ in range(5)]
+    for place, id_ in enumerate(ids):
+        desk.change(id_, run_at=after(-10.0 - place))
+    assert [len(desk.upkeep.promote(2)) for _ in range(2)] == [2, 2]
+    assert [desk.state(id_) for id_ in ids] == [State.SCHEDULED] + [State.AVAILABLE] * 4
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.SCHEDULED])
+def test_only_scheduled_jobs_are_promoted(desk: Any, state: State) -> None:
+    desk.make_due(desk.put(state))
+    assert desk.upkeep.promote() == []
+
+
+def test_it_is_known_when_the_next_job_is_due(desk: Any) -> None:
+    assert desk.upkeep.next_due() is None
+    desk.add(), desk.add(delay=5000.0)
+    near = desk.add(delay=1000.0)
+    assert 500 < desk.upkeep.next_due() <= 1000
+    desk.make_due(near)
+    assert -500 < desk.upkeep.next_due() <= 0
+
+
+# Retention
+
+
+@pytest.mark.parametrize("state", FINAL)
+def test_old_final_jobs_are_deleted_with_their_attempts(desk: Any, state: State) -> None:
+    old, young = desk.put(state), desk.put(state)
+    others = [desk.put(other) for other in State if other is not state]
+    desk.change(old, *others, finished_at=after(-1000.0))
+    assert desk.upkeep.prune(state, 2000.0) == 0
+    assert desk.upkeep.prune(state, 500.0) == 1
+    assert desk.jobs.get(old) is None
+    assert all(desk.jobs.get(id_) for id_ in (young, *others))
+    with desk.store.read() as connection:
+        recorded = select(func.count()).where(attempts.c.job_id == old)
+        assert connection.execute(recorded).scalar() == 0
+
+
+def test_pruning_begins_with_the_oldest_and_goes_in_bounded_steps(desk: Any) -> None:
+    ids = [desk.put(State.SUCCEEDED) for _ in range(5)]
+    for place, id_ in enumerate(ids):
+        desk.change(id_, finished_at=after(-1000.0 - place))
+    assert [desk.upkeep.prune(State.SUCCEEDED, 0.0, limit=2) for _ in range(2)] == [2, 2]
+    assert [job.id for job in desk.jobs.find(JobFilter())] == ids[:1]
+
+
+def test_one_queue_can_be_pruned(desk: Any) -> None:
+    mine, other = desk.put(State.SUCCEEDED, queue="q"), desk.put(State.SUCCEEDED)
+    desk.change(mine, other, finished_at=after(-1000.0))
+    assert desk.upkeep.prune(State.SUCCEEDED, 0.0, queue="q") == 1
+    assert [job.id for job in desk.jobs.find(JobFilter())] == [other]
+
+
+# Counts
+
+
+def count_at(desk: Any, at: datetime, queue: str = "q", task: str = "t", **values: float) -> None:
+    with desk.store.write() as connection:
+        connection.execute(insert(counters), {"minute": at, "queue": queue, "task": task, **values})
+
+
+def folded(desk: Any) -> list[tuple[Any, ...]]:
+    with desk.store.read() as connection:
+        columns = (counters.c.fold, counters.c.minute, counters.c.queue, counters.c.succeeded)
+        return [tuple(row) for row in connection.execute(select(*columns).order_by(*columns))]
+
+
+NOW = datetime.now(UTC).replace(second=0, microsecond=0)
+
+
+def test_counts_of_one_minute_become_one_row_and_keep_their_sums(desk: Any) -> None:
+    minute = NOW - timedelta(minutes=5)
+    for n in range(1, 5):
+        values = {"succeeded": n, "failed": 1, "cancelled": 2, "errored_attempts": 3, "runs": n}
+        count_at(desk, minute, **values, duration=n / 2, duration_max=n, wait=n / 4, wait_max=9 - n)
+    count_at(desk, minute, queue="other", succeeded=7)
+    count_at(desk, minute - timedelta(minutes=1), succeeded=8)
+    before = desk.counters()
+    assert desk.upkeep.fold() == 3
+    assert desk.counters() == before
+    assert before["q", "t"]["duration_max"] == 4 and before["q", "t"]["wait_max"] == 8
+    assert folded(desk) == [
+        (1, minute - timedelta(minutes=1), "q", 8),
+        (1, minute, "other", 7),
+        (1, minute, "q", 10),
+    ]
+    assert desk.upkeep.fold() == 0
+    assert desk.counters() == before
+
+
+def test_the_present_minute_is_not_folded(desk: Any) -> None:
+    at = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    count_at(desk, at, succeeded=1), count_at(desk, at, succeeded=1)
+    assert desk.upkeep.fold() == 0
+    assert [row[0] for row in folded(desk)] == [0, 0]
+
+
+def test_old_minutes_become_days_and_keep_their_sums(desk: Any) -> None:
+    day = (NOW - timedelta(days=9)).replace(hour=0, minute=0)
+    for hour in (0, 5, 23):
+        count_at(desk, day + timedelta(hours=hour, minutes=17), succeeded=hour, runs=1)
+    recent = NOW - timedelta(seconds=upkeep_module.FOLD_DAYS_AFTER - 3600)
+    count_at(desk, recent, succeeded=1)
+    before = desk.counters()
+    desk.upkeep.fold()
+    assert desk.counters() == before
+    assert folded(desk) == [(1, recent, "q", 1), (2, day, "q", 28)]
+    assert desk.upkeep.fold() == 0
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_a_day_is_one_of_utc_whatever_the_zone_of_the_server(desk: Any, second_store: Any) -> None:
+    day = (NOW - timedelta(days=9)).replace(hour=0, minute=0)
+    for hour in (1, 23):
+        count_at(desk, day + timedelta(hours=hour), succeeded=1)
+    upkeep_module.Upkeep(second_store(timezone="Asia/Kolkata")).fold()
+    assert folded(desk) == [(2, day, "q", 2)]
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_instants_are_in_utc_whatever_the_zone_of_the_server(desk: Any, second_store: Any) -> None:
+    id_ = desk.add(at=datetime(2026, 7, 1, 12, tzinfo=UTC))
+    job = Jobs(second_store(timezone="Asia/Kolkata")).get(id_)
+    assert job.run_at == datetime(2026, 7, 1, 12, tzinfo=UTC)
+    assert job.to_json()["run_at"] == "2026-07-01T12:00:00+00:00"
+
+
+def test_folding_goes_in_bounded_steps_and_loses_nothing(desk: Any) -> None:
+    for n in range(7):
+        count_at(desk, NOW - timedelta(minutes=5), succeeded=2**n)
+    while any(level == 0 for level, *_ in folded(desk)):
+        desk.upkeep.fold(2)
+    assert desk.counters() == {("q", "t"): {"succeeded": 127}}
+
+
+def test_two_that_fold_at_once_lose_nothing(desk: Any, together: Any) -> None:
+    for n in range(40):
+        count_at(desk, NOW - timedelta(minutes=5 + n % 3), succeeded=1)
+    answers = together(*[lambda: [desk.upkeep.fold(7) for _ in range(6)]] * 3)
+    assert [type(answer) for answer in answers] == [list] * 3, answers
+    assert desk.counters() == {("q", "t"): {"succeeded": 40}}
+
+
+# What a drain waits for
+
+
+def drain(desk: Any, queues: Any = None, tasks: Any = ("add",)) -> tuple[bool, dict[str, int]]:
+    return desk.upkeep.unfinished(queues, tasks), desk.upkeep.left_behind(queues, tasks)
+
+
+def test_a_drain_of_an_empty_queue_is_over(desk: Any) -> None:
+    assert drain(desk) == (False, {})
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_drain_waits_for_what_is_available_or_runs(desk: Any, state: State) -> None:
+    desk.put(state)
+    left = {"delayed": 1} if state is State.SCHEDULED else {}
+    if state is State.AVAILABLE:
+        assert drain(desk)[0] is True
+    else:
+        assert drain(desk) == (state is State.RUNNING, left)
+
+
+@pytest.mark.parametrize("end", ["errored", "snoozed"])
+def test_a_drain_waits_for_a_retry(desk: Any, end: str) -> None:
+    holder = desk.worker()
+    desk.add()
+    desk.finish(holder, getattr(desk, end)(desk.take_one(holder)))
+    assert drain(desk)[0] is True
+
+
+def test_a_drain_does_not_wait_for_unknown_tasks(desk: Any) -> None:
+    desk.add(task="stranger"), desk.add(task="stranger", delay=60.0)
+    assert drain(desk) == (False, {"of unknown tasks": 2})
+    holder = desk.worker()
+    claim = desk.take_one(holder)
+    assert drain(desk)[0] is False
+    unknown = Ended(
+        claim, "unknown task", State.SCHEDULED, delay=10.0, refund=True, reason="no such task here"
+    )
+    desk.finish(holder, unknown)
+    assert drain(desk) == (False, {"of unknown tasks": 2})
+    assert desk.row(claim.id).attempt == 0
+
+
+def test_a_drain_does_not_wait_for_paused_queues_but_for_what_runs_there(desk: Any) -> None:
+    desk.add_many(2, queue="q")
+    holder = desk.worker()
+    claim = desk.take_one(holder, queue="q")
+    desk.pause("q")
+    assert drain(desk) == (True, {"in paused queues": 1})
+    desk.finish(holder, desk.errored(claim))
+    assert drain(desk) == (False, {"in paused queues": 2})
+
+
+def test_a_drain_is_about_the_queues_and_tasks_of_its_worker(desk: Any) -> None:
+    desk.add(queue="a"), desk.add(queue="b", task="send")
+    assert drain(desk, ("a",), ("send",)) == (False, {"of unknown tasks": 1})
+    assert drain(desk, ("b",), ("send",))[0] is True
+    assert drain(desk, ("c",), ("send", "add")) == (False, {})
+    assert drain(desk, (), ("send", "add"))[0] is False
+    assert drain(desk, None, ())[0] is False

@@ -1,0 +1,242 @@
+"""A worker taken apart: the real services on a real database, ticked by hand instead of by threads."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text, update
+
+from jobqueue import JobQueue, State
+from jobqueue.clock import after
+from jobqueue.errors import JobNotFound
+from jobqueue.records import Claim, JobRecord, Outcome
+from jobqueue.schema import attempts as attempts_table
+from jobqueue.schema import counters, workers
+from jobqueue.schema import jobs as jobs_table
+from jobqueue.store.transactions import UserTransactions
+from jobqueue.worker.executor import Executor
+from jobqueue.worker.keepers import Ear
+
+LONG_AGO = float("-inf")
+
+
+@pytest.fixture
+def jobs(url: str) -> Iterator[JobQueue]:
+    """A queue on the test's database."""
+    with JobQueue(url) as queue:
+        yield queue
+
+
+class Hand:
+    """One worker without its threads. Each method is one thing that a thread would do."""
+
+    def __init__(self, queue: JobQueue, **settings: Any) -> None:
+        self.queue = queue
+        self.worker: Any = queue.worker(**settings)
+        self.worker._store.require_schema()
+        self.worker._build()
+        self.heartbeat.register()
+        self.executor = Executor(
+            self.inflight,
+            self.worker._registry,
+            UserTransactions(self.store),
+            middleware=tuple(self.worker._middleware),
+            max_snoozes=self.worker.settings.max_snoozes,
+            finished=lambda: None,
+        )
+
+    # Parts
+
+    @property
+    def store(self) -> Any:
+        return self.worker._store
+
+    @property
+    def inflight(self) -> Any:
+        return self.worker._inflight
+
+    @property
+    def intake(self) -> Any:
+        return self.worker._intake
+
+    @property
+    def frontier(self) -> Any:
+        return self.intake._frontier
+
+    @property
+    def exit(self) -> Any:
+        return self.worker._completer._exit
+
+    @property
+    def heartbeat(self) -> Any:
+        return self.worker._heartbeat
+
+    def service(self, kind: type) -> Any:
+        return next(service for service in self.worker._services if type(service) is kind)
+
+    # What threads would do
+
+    def claim(self, *, sweep: bool = True) -> list[Claim]:
+        """One round of claiming, after a sweep; returns what is in the inbox then."""
+        if sweep:
+            self.frontier._swept_at = LONG_AGO
+        self.worker._claimer.tick()
+        return self.inbox()
+
+    def inbox(self) -> list[Claim]:
+        return self._peek(self.inflight.inbox)
+
+    def outbox(self) -> list[Outcome]:
+        return self._peek(self.inflight.outbox)
+
+    @staticmethod
+    def _peek(queue: Any) -> list[Any]:
+        items = [queue.get_nowait() for _ in range(queue.qsize())]
+        for item in items:
+            queue.put(item)
+        return items
+
+    def execute(self) -> list[Outcome]:
+        """Run all that is in the inbox, one after another; returns what is in the outbox then."""
+        self.inflight.inbox.put(None)
+        self.executor.loop()
+        return self.outbox()
+
+    def complete(self) -> None:
+        """Write every outcome down; claim nothing."""
+        closed, self.intake.closed = self.intake.closed, True
+        try:
+            while self.inflight.outbox.qsize() or self.exit._batch:
+                self.worker._completer.tick()
+        finally:
+            self.intake.closed = closed
+
+    def announce(self) -> None:
+        self.worker._announcer.tick()
+
+    def step(self) -> list[Outcome]:
+        """Claim, run, write down; returns the outcomes."""
+        self.claim()
+        outcomes = self.execute()
+        self.complete()
+        return outcomes
+
+    def finish(self, id_: int, *, rounds: int = 50) -> JobRecord:
+        """Run one job through all its attempts, without waiting between them."""
+        for _ in range(rounds):
+            self.step()
+            row = self.row(id_)
+            if row.final:
+                return row
+            if row.state is State.SCHEDULED:
+                self.queue.retry(id_)
+        raise AssertionError(f"job {id_} is {row.state} after {rounds} rounds")
+
+    def close(self) -> None:
+        self.service(Ear).drain()
+        self.worker._bell.close()
+        self.worker._store.close()
+        self.worker._pulse.close()
+
+    # What the database says
+
+    def row(self, id_: int) -> JobRecord:
+        return self.queue.get(id_).record()
+
+    def state(self, id_: int) -> State:
+        return self.row(id_).state
+
+    def column(self, id_: int, name: str) -> Any:
+        with self.store.read() as connection:
+            statement = select(jobs_table.c[name]).where(jobs_table.c.id == id_)
+            return connection.execute(statement).scalar_one()
+
+    def due_in(self, id_: int) -> float:
+        """Seconds from the end of the last attempt until the job is due."""
+        with self.store.read() as connection:
+            ended = select(attempts_table.c.finished_at).where(attempts_table.c.job_id == id_)
+            times = list(connection.execute(ended).scalars())
+        return (self.row(id_).run_at - max(times)).total_seconds()
+
+    def attempts(self, id_: int) -> list[tuple[int, str, str | None]]:
+        """(attempt, outcome, type of the error) of each that was recorded."""
+        return [
+            (attempt.attempt, attempt.outcome, attempt.error and attempt.error.type)
+            for attempt in self.queue._jobs.attempts(self.row(id_))
+        ]
+
+    def change(self, *ids: int, **values: Any) -> None:
+        """Write columns behind the store's back."""
+        with self.store.write() as connection:
+            where = jobs_table.c.id.in_(ids)
+            connection.execute(update(jobs_table).where(where).values(values))
+
+    def make_old(self, *ids: int, seconds: float) -> None:
+        self.change(*ids, finished_at=after(-seconds))
+
+    def counted(self, name: str) -> float:
+        with self.store.read() as connection:
+            return sum(connection.execute(select(counters.c[name])).scalars())
+
+    def workers(self) -> dict[int, Any]:
+        with self.store.read() as connection:
+            return {row.id: row for row in connection.execute(select(workers))}
+
+    def execute_sql(self, *statements: str) -> None:
+        with self.store.write() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+
+
+@pytest.fixture
+def hand(jobs: JobQueue) -> Iterator[Callable[..., Hand]]:
+    """A function that makes a worker without threads; keywords are its settings."""
+    made: list[Hand] = []
+
+    def hand(queue: JobQueue = jobs, **settings: Any) -> Hand:
+        made.append(Hand(queue, **settings))
+        return made[-1]
+
+    yield hand
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
+    """The clock of leases, which stands still until it is told."""
+    return Clock(monkeypatch)
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.present = 1_000_000.0
+        for module in ("heartbeat", "inflight", "reaper"):
+            monkeypatch.setattr(f"jobqueue.worker.{module}.boottime", lambda: self.present)
+
+    def pass_(self, seconds: float) -> None:
+        self.present += seconds
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[..., list[str]]:
+    """A function that lists the log's lines of a level and above."""
+    caplog.set_level(logging.DEBUG, "jobqueue")
+
+    def lines(level: int = logging.DEBUG, part: str = "") -> list[str]:
+        return [
+            record.getMessage()
+            for record in caplog.records
+            if record.levelno >= level and part in record.getMessage()
+        ]
+
+    return lines
+
+
+def gone(queue: JobQueue, id_: int) -> bool:
+    try:
+        queue.get(id_)
+    except JobNotFound:
+        return True
+    return False

@@ -1,0 +1,310 @@
+"""The heartbeat: the lease, who is told what, and progress; by tick, on a clock that is told."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from jobqueue import JobQueue, State
+from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
+from jobqueue.worker.context import JobContext
+
+ERROR = 40
+
+
+@pytest.fixture
+def work(jobs: JobQueue) -> Any:
+    @jobs.task
+    def work() -> int:
+        return 1
+
+    return work
+
+
+def begin(worker: Any) -> JobContext:
+    """Take one claim out of the inbox and begin it."""
+    claim = worker.inflight.inbox.get_nowait()
+    context = JobContext(claim, None, str)  # type: ignore[arg-type]
+    worker.inflight.begin(context)
+    return context
+
+
+def test_a_beat_is_sent_three_times_a_lease(hand: Any, clock: Any) -> None:
+    worker = hand(lease=30)
+    (id_,) = worker.workers()
+    beats = []
+    for _ in range(8):
+        worker.heartbeat.tick()
+        beats.append(worker.workers()[id_].beat)
+        clock.pass_(5)
+    assert beats == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_beat_tells_what_the_worker_does(work: Any, hand: Any, clock: Any) -> None:
+    work.enqueue()
+    worker = hand(lease=30, concurrency=7, name="mia")
+    worker.claim()
+    begin(worker)
+    worker.inflight.processed, worker.inflight.errored = 5, 2
+    clock.pass_(10)
+    worker.heartbeat.tick()
+    (row,) = worker.workers().values()
+    assert (row.name, row.concurrency) == ("mia", 7)
+    assert (row.running, row.processed, row.errored) == (1, 5, 2)
+
+
+def test_a_beat_that_fails_is_tried_again_and_confirms_nothing(hand: Any, clock: Any) -> None:
+    worker = hand(lease=30)
+    beat = worker.heartbeat._upkeep.beat
+
+    def refuse(*_: Any, **__: Any) -> bool:
+        raise OperationalError("beat", {}, Exception("no database"))
+
+    worker.heartbeat._upkeep.beat = refuse
+    clock.pass_(10)
+    assert worker.heartbeat.round() <= 2.0
+    clock.pass_(19.9)
+    assert worker.inflight.lease.good()
+    clock.pass_(0.1)
+    assert not worker.inflight.lease.good()
+    worker.heartbeat._upkeep.beat = beat
+    worker.heartbeat.round()
+    assert worker.inflight.lease.good()
+    assert len(worker.workers()) == 1
+
+
+def test_a_lease_counts_from_when_the_beat_was_sent(hand: Any, clock: Any) -> None:
+    worker = hand(lease=30)
+    beat = worker.heartbeat._upkeep.beat
+
+    def slow(*given: Any, **more: Any) -> bool:
+        clock.pass_(20)
+        return bool(beat(*given, **more))
+
+    worker.heartbeat._upkeep.beat = slow
+    clock.pass_(10)
+    worker.heartbeat.tick()
+    clock.pass_(9.9)
+    assert worker.inflight.lease.good()
+    clock.pass_(0.2)
+    assert not worker.inflight.lease.good()
+
+
+def test_claims_stay_valid_when_the_row_is_there_however_late_the_beat(
+    work: Any, hand: Any, clock: Any
+) -> None:
+    handle = work.enqueue()
+    worker = hand(lease=30)
+    worker.claim()
+    holder = worker.inflight.holder
+    clock.pass_(100_000)
+    worker.heartbeat.tick()
+    assert worker.inflight.holder is holder
+    assert worker.inflight.lease.good()
+    worker.execute()
+    worker.complete()
+    assert handle.result(0) == 1
+
+
+def test_a_row_that_is_gone_abandons_the_claims_and_registers_anew(
+    work: Any, jobs: JobQueue, hand: Any, clock: Any, lines: Any
+) -> None:
+    handles = [work.enqueue() for _ in range(3)]
+    worker = hand(lease=30)
+    worker.claim()
+    context = begin(worker)
+    worker.inflight.unwanted.add(handles[1].id)
+    old = worker.inflight.holder
+    worker.execute_sql("DELETE FROM jobqueue_workers")
+    worker.heartbeat.tick()
+    assert not context.cancelled, "between two beats it cannot know"
+    clock.pass_(10)
+    worker.heartbeat.tick()
+    new = worker.inflight.holder
+    assert new.id > old.id
+    assert new.name == old.name
+    assert set(worker.workers()) == {new.id}
+    assert (worker.inflight.held, worker.inflight.unwanted) == ({}, set())
+    assert context.cancelled
+    with pytest.raises(ClaimLost):
+        context.check()
+    assert len(lines(ERROR, "lost its lease")) == 1
+    assert worker.inflight.lease.good()
+    worker.execute()
+    assert [handle.state for handle in handles] == [State.RUNNING] * 3
+
+
+def test_the_outcome_of_an_abandoned_claim_is_offered_and_the_fence_decides(
+    work: Any, jobs: JobQueue, hand: Any, clock: Any
+) -> None:
+    accepted, refused = work.enqueue(), work.enqueue()
+    worker = hand(lease=30, concurrency=2)
+    first, second = worker.claim()
+    worker.execute()
+    worker.inflight.abandon()
+    worker.change(second.id, fence=second.fence + 1)  # A reaper was faster.
+    worker.complete()
+    assert accepted.state is State.SUCCEEDED
+    assert refused.state is State.RUNNING
+    assert first.id == accepted.id
+
+
+def test_while_it_cannot_register_the_worker_has_no_lease(
+    work: Any, hand: Any, clock: Any
+) -> None:
+    work.enqueue()
+    worker = hand(lease=30)
+    register = worker.heartbeat._upkeep.register
+
+    def refuse(_: Any) -> int:
+        raise OperationalError("register", {}, Exception("no database"))
+
+    worker.heartbeat._upkeep.register = refuse
+    worker.execute_sql("DELETE FROM jobqueue_workers")
+    clock.pass_(10)
+    for _ in range(3):
+        worker.heartbeat.round()
+        assert worker.inflight.holder is None
+        assert worker.intake.wanted() == 0
+    worker.heartbeat._upkeep.register = register
+    worker.heartbeat.round()
+    assert worker.inflight.holder is not None
+    assert len(worker.claim()) == 1
+
+
+def test_running_jobs_are_told_that_they_are_to_be_cancelled(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    handles = [work.enqueue(), work.enqueue()]
+    worker = hand()
+    worker.claim()
+    contexts = [begin(worker), begin(worker)]
+    assert worker.heartbeat.tick() <= 0.5
+    jobs.cancel(handles[0].id)
+    worker.heartbeat.tick()
+    assert [context.cancelled for context in contexts] == [True, False]
+    with pytest.raises(JobCancelled):
+        contexts[0].check()
+    contexts[1].check()
+
+
+def test_a_wish_to_cancel_an_older_claim_of_the_job_tells_nobody(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    handle = work.enqueue()
+    worker = hand()
+    worker.claim()
+    context = begin(worker)
+    cancels = worker.heartbeat._upkeep.cancels
+    worker.heartbeat._upkeep.cancels = lambda worker: [(handle.id, 0)]
+    worker.heartbeat.tick()
+    assert not context.cancelled
+    assert worker.inflight.unwanted == set()
+    worker.heartbeat._upkeep.cancels = cancels
+
+
+def test_the_first_thing_that_a_job_was_told_holds(work: Any, hand: Any) -> None:
+    work.enqueue()
+    worker = hand()
+    worker.claim()
+    context = begin(worker)
+    context.tell(JobCancelled)
+    context.tell(ClaimLost)
+    with pytest.raises(JobCancelled):
+        context.check()
+
+
+def test_a_timeout_is_told_by_check_alone(jobs: JobQueue, hand: Any, monkeypatch: Any) -> None:
+    @jobs.task(timeout=3)
+    def slow() -> None: ...
+
+    slow.enqueue()
+    worker = hand()
+    worker.claim()
+    context = begin(worker)
+    context.check()
+    monkeypatch.setattr(context, "_deadline", 0.0)
+    worker.heartbeat.tick()
+    assert not context.cancelled
+    with pytest.raises(AttemptTimeout):
+        context.check()
+
+
+def test_progress_is_written_once_and_only_by_the_claims_owner(work: Any, hand: Any) -> None:
+    handle = work.enqueue()
+    worker = hand()
+    worker.claim()
+    context = begin(worker)
+    context.progress(0.1, "first")
+    context.progress(0.2, "second")
+    worker.heartbeat.tick()
+    row = worker.row(handle.id)
+    assert (row.progress, row.progress_message) == (0.2, "second")
+    worker.change(handle.id, progress=None, progress_message=None)
+    worker.heartbeat.tick()
+    assert worker.row(handle.id).progress is None, "what was said is written once"
+    worker.change(handle.id, fence=context.fence + 1)
+    context.progress(0.9, "stale")
+    worker.heartbeat.tick()
+    assert worker.row(handle.id).progress is None
+
+
+def test_a_worker_that_claims_a_lost_job_again_knows_the_new_attempt_only(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    handle = work.enqueue()
+    worker = hand()
+    worker.claim()
+    old = begin(worker)
+    worker.execute_sql("DELETE FROM jobqueue_workers")
+    worker.heartbeat._beat(worker.inflight.holder)
+    worker.heartbeat._upkeep.reap()
+    worker.claim()
+    new = begin(worker)
+    assert new.fence > old.fence
+    worker.inflight.end(old, worker.exit and _released(old))
+    assert worker.inflight.running, "the new attempt still runs"
+    jobs.cancel(handle.id)
+    worker.heartbeat.tick()
+    assert new.cancelled
+
+
+def _released(context: JobContext) -> Any:
+    from jobqueue.worker.inflight import released
+
+    return released(context._claim, None)
+
+
+def test_a_wish_to_cancel_that_comes_late_does_not_reach_a_later_attempt(
+    jobs: JobQueue, hand: Any
+) -> None:
+    """The heartbeat has read the wish; the claim ends; an operator runs the job again."""
+    runs: list[int] = []
+
+    @jobs.task
+    def work() -> None:
+        runs.append(1)
+
+    handle = work.enqueue()
+    worker = hand()
+    (claim,) = worker.claim()
+    jobs.cancel(handle.id)
+    held = worker.inflight.held
+
+    class Late(dict):  # type: ignore[type-arg]
+        def get(self, key: Any, default: Any = None) -> Any:
+            found = dict.get(self, key, default)
+            if worker.inflight.held is self:
+                worker.inflight.held = held
+                worker.execute()
+                worker.complete()
+            return found
+
+    worker.inflight.held = Late(held)
+    worker.heartbeat.tick()
+    assert handle.state is State.CANCELLED
+    jobs.retry(handle.id)
+    runs.clear()
+    worker.step()
+    assert runs == [1]
+    assert handle.state is State.SUCCEEDED

@@ -1,0 +1,201 @@
+"""The intake: how many jobs are claimed, how many of them wait, and when they are given back."""
+
+from typing import Any
+
+import pytest
+
+from jobqueue import JobQueue, State
+from jobqueue.records import Ended
+from jobqueue.worker import line
+from jobqueue.worker.context import JobContext
+
+
+@pytest.fixture
+def work(jobs: JobQueue) -> Any:
+    @jobs.task
+    def work(n: int = 0) -> int:
+        return n
+
+    return work
+
+
+def test_before_anything_is_known_of_durations_only_free_slots_are_filled(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    jobs.enqueue_many([work.call() for _ in range(50)])
+    worker = hand(concurrency=3)
+    assert worker.intake.prefetch() == 0
+    assert len(worker.claim()) == 3
+    assert worker.intake.wanted() == 0
+    assert len(worker.claim()) == 3
+
+
+@pytest.mark.parametrize("mean", [1.0, 60.0, 3600.0])
+def test_long_jobs_are_not_prefetched(work: Any, jobs: JobQueue, hand: Any, mean: float) -> None:
+    jobs.enqueue_many([work.call() for _ in range(50)])
+    worker = hand(concurrency=4)
+    worker.inflight.mean_duration = mean
+    assert worker.intake.prefetch() == 0
+    assert len(worker.claim()) == 4
+
+
+def test_short_jobs_are_prefetched_up_to_a_batch(work: Any, jobs: JobQueue, hand: Any) -> None:
+    worker = hand(concurrency=4)
+    batch_max = worker.store.backend.batch_max
+    jobs.enqueue_many([work.call() for _ in range(batch_max + 50)])
+    worker.inflight.mean_duration = 1e-7
+    assert worker.intake.prefetch() == batch_max
+    assert len(worker.claim()) == batch_max
+    assert len(worker.claim()) <= batch_max + 4
+
+
+def test_no_claim_is_larger_than_a_batch(work: Any, jobs: JobQueue, hand: Any) -> None:
+    worker = hand(concurrency=1024)
+    assert worker.intake.wanted() == worker.store.backend.batch_max <= 500
+
+
+def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
+    work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handles = jobs.enqueue_many([work.call() for _ in range(10)])
+    worker = hand(concurrency=1)
+    worker.intake.prefetch = lambda: 5
+    worker.claim()
+    running = worker.inflight.inbox.get()  # A slot takes the first, and does not come back.
+    worker.inflight.begin(JobContext(running, None, None))  # type: ignore[arg-type]
+    worker.intake.give_back_hoard()
+    assert worker.inflight.inbox.qsize() == 5
+    worker.inflight.last_begun -= line.HOARD_AGE + 1
+    worker.intake.give_back_hoard()
+    assert worker.inbox() == []
+    assert {type(outcome) for outcome in worker.outbox()} == {Ended}
+    worker.complete()
+    assert worker.state(running.id) is State.RUNNING
+    for handle in handles[1:]:
+        row = worker.row(handle.id)
+        assert (row.state, row.attempt) == (State.AVAILABLE, 0)
+        assert worker.attempts(handle.id) == []
+    assert set(worker.inflight.held) == {running.id}
+    assert worker.inflight.mean_duration > line.HOARD_AGE, "and they are not claimed again at once"
+
+
+def test_a_hoard_is_kept_while_the_lease_is_in_doubt(
+    work: Any, jobs: JobQueue, hand: Any, clock: Any
+) -> None:
+    jobs.enqueue_many([work.call() for _ in range(3)])
+    worker = hand(concurrency=3)
+    worker.claim()
+    worker.inflight.last_begun -= 100
+    clock.pass_(1000)
+    worker.intake.give_back_hoard()
+    assert len(worker.inbox()) == 3
+
+
+def test_no_more_than_max_jobs_are_claimed_whatever_is_prefetched(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    handles = jobs.enqueue_many([work.call() for _ in range(20)])
+    worker = hand(concurrency=2, max_jobs=5)
+    worker.intake.prefetch = lambda: 100
+    assert len(worker.claim()) == 5
+    assert worker.intake.exhausted
+    worker.execute()
+    worker.complete()
+    assert worker.claim() == []
+    assert [handle.state for handle in handles].count(State.SUCCEEDED) == 5
+
+
+def test_a_hoard_that_was_given_back_does_not_count_as_run(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    jobs.enqueue_many([work.call() for _ in range(20)])
+    worker = hand(concurrency=2, max_jobs=5)
+    worker.intake.prefetch = lambda: 100
+    worker.claim()
+    worker.inflight.last_begun -= 100
+    worker.intake.give_back_hoard()
+    assert not worker.intake.exhausted
+    worker.complete()
+    worker.inflight.mean_duration = None
+    while not worker.intake.exhausted:
+        worker.step()
+    assert worker.counted("succeeded") == 5
+
+
+def test_a_database_that_lags_behind_stops_claims(work: Any, jobs: JobQueue, hand: Any) -> None:
+    worker = hand(concurrency=4)
+    batch_max = worker.store.backend.batch_max
+    handle = work.enqueue()
+    (claim,) = worker.claim()
+    outcome = Ended(claim, "released", State.AVAILABLE, refund=True)
+    for _ in range(2 * batch_max):
+        worker.inflight.outbox.put(outcome)
+    worker.inflight.inbox.get()
+    assert worker.intake.wanted() > 0
+    worker.inflight.outbox.put(outcome)
+    assert worker.intake.wanted() == 0
+    assert handle.state is State.RUNNING
+
+
+def test_a_worker_that_stops_or_has_no_lease_claims_nothing(
+    work: Any, jobs: JobQueue, hand: Any, clock: Any
+) -> None:
+    work.enqueue()
+    worker = hand(lease=30)
+    assert worker.intake.wanted() == 4
+    clock.pass_(29.9)
+    assert worker.intake.wanted() == 4
+    clock.pass_(0.2)
+    assert worker.intake.wanted() == 0
+    worker.heartbeat.tick()
+    assert worker.intake.wanted() == 4
+    worker.intake.closed = True
+    assert worker.intake.wanted() == 0
+    worker.intake.closed = False
+    worker.inflight.abandon()
+    assert worker.intake.wanted() == 0
+    assert worker.claim() == []
+
+
+def test_claims_of_a_worker_that_stops_meanwhile_go_back(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    handle = work.enqueue()
+    worker = hand()
+    claim = worker.inflight.hand_out
+
+    def stops_first(*arguments: Any) -> None:
+        worker.inflight.close()
+        claim(*arguments)
+
+    worker.inflight.hand_out = stops_first
+    assert worker.claim() == []
+    worker.complete()
+    row = worker.row(handle.id)
+    assert (row.state, row.attempt) == (State.AVAILABLE, 0)
+
+
+def test_claims_of_a_lease_that_was_lost_meanwhile_are_dropped(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    handle = work.enqueue()
+    worker = hand()
+    hand_out = worker.inflight.hand_out
+
+    def loses_first(*arguments: Any) -> None:
+        worker.execute_sql("DELETE FROM jobqueue_workers")
+        worker.heartbeat._beat(worker.inflight.holder)
+        hand_out(*arguments)
+
+    worker.inflight.hand_out = loses_first
+    assert worker.claim() == []
+    assert worker.inflight.held == {}
+    worker.inflight.hand_out = hand_out
+    assert worker.claim() == []
+    assert handle.state is State.RUNNING  # until a reaper takes it
+
+
+def test_the_rest_is_the_poll_when_there_is_nothing(work: Any, jobs: JobQueue, hand: Any) -> None:
+    worker = hand(poll=0.5)
+    worker.claim()
+    assert 0 <= worker.intake.rest() <= 0.5

@@ -1,0 +1,301 @@
+"""The reaper: judges by what it has watched itself, on a clock that is told."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from jobqueue import JobFailed, JobQueue, State
+from jobqueue.worker import identity
+from jobqueue.worker.reaper import Reaper
+
+WARNING = 30
+
+
+@pytest.fixture
+def work(jobs: JobQueue) -> Any:
+    @jobs.task
+    def work() -> int:
+        return 1
+
+    return work
+
+
+def watch(worker: Any, clock: Any, seconds: float, *, step: float = 1.0) -> None:
+    """Let a worker's reaper make its rounds for so long."""
+    reaper = worker.service(Reaper)
+    for _ in range(round(seconds / step)):
+        clock.pass_(step)
+        reaper.tick()
+
+
+def abroad(worker: Any, **changes: Any) -> None:
+    """Make every other worker's row look as if it was of another host."""
+    own = worker.inflight.holder.id
+    values = {"boot_id": "another boot"} | changes
+    sets = ", ".join(f"{name} = {value!r}" for name, value in values.items())
+    worker.execute_sql(f"UPDATE jobqueue_workers SET {sets} WHERE id <> {own}")
+
+
+def test_a_lease_ends_only_after_it_was_watched_to_stand_still_for_its_whole_length(
+    work: Any, hand: Any, clock: Any, lines: Any
+) -> None:
+    handle = work.enqueue()
+    lost, judge = hand(lease=30, name="lost"), hand(lease=30)
+    lost.claim()
+    clock.pass_(1_000_000)  # before the judge's first look: proves nothing
+    judge.service(Reaper).tick()
+    watch(judge, clock, 29)
+    assert handle.state is State.RUNNING
+    assert lost.inflight.holder.id in judge.workers()
+    watch(judge, clock, 1)
+    row = judge.row(handle.id)
+    assert (row.state, row.attempt, row.crashes) == (State.AVAILABLE, 1, 1)
+    assert judge.attempts(handle.id) == [(1, "lost", "WorkerLost")]
+    assert set(judge.workers()) == {judge.inflight.holder.id}
+    assert len(lines(WARNING, "silent")) == 1
+    assert judge.step()
+    assert handle.result(0) == 1
+    assert judge.row(handle.id).attempt == 2
+
+
+def test_the_length_of_the_others_lease_counts_and_not_the_reapers_own(
+    work: Any, hand: Any, clock: Any
+) -> None:
+    long, judge = hand(lease=100), hand(lease=4)
+    judge.service(Reaper).tick()
+    watch(judge, clock, 99)
+    assert long.inflight.holder.id in judge.workers()
+    watch(judge, clock, 1)
+    assert long.inflight.holder.id not in judge.workers()
+
+
+def test_a_beat_in_between_saves_the_lease(work: Any, hand: Any, clock: Any) -> None:
+    handle = work.enqueue()
+    other, judge = hand(lease=30), hand(lease=30)
+    other.claim()
+    judge.service(Reaper).tick()
+    for _ in range(5):
+        watch(judge, clock, 25)
+        other.heartbeat.tick()
+    assert handle.state is State.RUNNING
+    assert other.inflight.holder.id in judge.workers()
+
+
+def test_a_beat_at_the_last_moment_saves_the_lease(work: Any, hand: Any, clock: Any) -> None:
+    other, judge = hand(lease=30), hand(lease=30)
+    judge.service(Reaper).tick()
+    watch(judge, clock, 29)
+    upkeep = judge.service(Reaper)._upkeep
+    expire = upkeep.expire
+
+    def beats_first(*given: Any) -> bool:
+        other.heartbeat.tick()
+        return bool(expire(*given))
+
+    upkeep.expire = beats_first
+    watch(judge, clock, 1)
+    assert other.inflight.holder.id in judge.workers()
+
+
+@pytest.mark.parametrize("verb", ["leases", "expire", "reap"])
+def test_a_round_that_failed_starts_the_watch_anew(
+    work: Any, hand: Any, clock: Any, verb: str
+) -> None:
+    other, judge = hand(lease=30), hand(lease=30)
+    reaper = judge.service(Reaper)
+    reaper.tick()
+    watch(judge, clock, 29)
+    working = getattr(reaper._upkeep, verb)
+
+    def refuse(*_: Any) -> Any:
+        raise OperationalError("leases", {}, Exception("no database"))
+
+    setattr(reaper._upkeep, verb, refuse)
+    clock.pass_(1)
+    reaper.round()
+    setattr(reaper._upkeep, verb, working)
+    watch(judge, clock, 29)
+    assert other.inflight.holder.id in judge.workers()
+    watch(judge, clock, 2)
+    assert other.inflight.holder.id not in judge.workers()
+
+
+def test_a_round_that_comes_late_starts_the_watch_anew(work: Any, hand: Any, clock: Any) -> None:
+    other, judge = hand(lease=30), hand(lease=30)
+    judge.service(Reaper).tick()
+    watch(judge, clock, 29)
+    clock.pass_(25)  # The judge itself was stopped, or the machine slept.
+    judge.service(Reaper).tick()
+    watch(judge, clock, 29)
+    assert other.inflight.holder.id in judge.workers()
+    watch(judge, clock, 1)
+    assert other.inflight.holder.id not in judge.workers()
+
+
+def test_nobody_reaps_itself(work: Any, hand: Any, clock: Any) -> None:
+    handle = work.enqueue()
+    worker = hand(lease=2)
+    worker.claim()
+    worker.service(Reaper).tick()
+    watch(worker, clock, 100, step=0.5)
+    assert handle.state is State.RUNNING
+    assert set(worker.workers()) == {worker.inflight.holder.id}
+
+
+@pytest.fixture
+def process() -> Any:
+    """A process that does nothing."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def belongs_to(worker: Any, other: Any, process: Any) -> None:
+    """Make `other` a worker in that process, as far as its row says."""
+    started = identity.process_started(process.pid)
+    assert started is not None
+    worker.execute_sql(
+        f"UPDATE jobqueue_workers SET pid = {process.pid}, process_started = {started}"
+        f" WHERE id = {other.inflight.holder.id}"
+    )
+
+
+def test_a_process_that_is_gone_is_reaped_at_once(
+    work: Any, hand: Any, clock: Any, process: Any
+) -> None:
+    handle = work.enqueue()
+    other, judge = hand(), hand()
+    other.claim()
+    belongs_to(judge, other, process)
+    judge.service(Reaper).tick()
+    assert handle.state is State.RUNNING
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # A zombie is gone already.
+    judge.service(Reaper).tick()
+    assert handle.state is State.AVAILABLE
+
+
+def test_a_stopped_process_is_not_gone(work: Any, hand: Any, clock: Any, process: Any) -> None:
+    other, judge = hand(), hand()
+    belongs_to(judge, other, process)
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    judge.service(Reaper).tick()
+    watch(judge, clock, 10)
+    assert other.inflight.holder.id in judge.workers()
+    process.send_signal(signal.SIGCONT)
+
+
+def test_a_process_number_that_was_given_again_is_another_process(
+    work: Any, hand: Any, clock: Any, process: Any
+) -> None:
+    other, judge = hand(), hand()
+    belongs_to(judge, other, process)
+    judge.execute_sql(
+        "UPDATE jobqueue_workers SET process_started = process_started - 1"
+        f" WHERE id = {other.inflight.holder.id}"
+    )
+    judge.service(Reaper).tick()
+    assert other.inflight.holder.id not in judge.workers()
+
+
+@pytest.mark.parametrize("what", ["boot_id", "pid_namespace"])
+def test_a_process_elsewhere_is_judged_by_silence_alone(
+    work: Any, hand: Any, clock: Any, process: Any, what: str
+) -> None:
+    other, judge = hand(lease=30), hand(lease=30)
+    belongs_to(judge, other, process)
+    judge.execute_sql(
+        f"UPDATE jobqueue_workers SET {what} = 'elsewhere' WHERE id = {other.inflight.holder.id}"
+    )
+    process.kill()
+    process.wait()
+    judge.service(Reaper).tick()
+    watch(judge, clock, 29)
+    assert other.inflight.holder.id in judge.workers()
+    watch(judge, clock, 1)
+    assert other.inflight.holder.id not in judge.workers()
+
+
+def test_where_processes_of_others_are_hidden_nobody_is_called_gone(
+    work: Any, hand: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with /proc mounted with hidepid: one sees one's own processes only."""
+    other, judge = hand(lease=30), hand(lease=30)
+    abroad(judge, boot_id=identity.this_process().boot_id, pid=1, process_started=5.0)
+    own = identity.process_started
+    monkeypatch.setattr(
+        identity, "process_started", lambda pid: own(pid) if pid == os.getpid() else None
+    )
+    judge.service(Reaper).tick()
+    assert other.inflight.holder.id in judge.workers()
+
+
+def test_what_becomes_of_a_lost_workers_jobs(jobs: JobQueue, hand: Any, clock: Any) -> None:
+    told: list[tuple[str, int]] = []
+    for name in ("lost", "failed", "cancelled"):
+        jobs.on(name, lambda event: told.append((event.name, event.job)))
+
+    @jobs.task
+    def work() -> None: ...
+
+    again = work.enqueue()
+    once = work.options(max_attempts=1).enqueue()
+    spent = work.options(max_attempts=2).enqueue()
+    cancelled = work.enqueue()
+    lost, judge = hand(), hand()
+    lost.change(spent.id, attempt=1)
+    lost.claim()
+    jobs.cancel(cancelled.id)
+    judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {lost.inflight.holder.id}")
+    judge.service(Reaper).tick()
+    handles = (again, once, spent, cancelled)
+    assert [handle.state for handle in handles] == [
+        State.AVAILABLE,
+        State.FAILED,
+        State.FAILED,
+        State.CANCELLED,
+    ]
+    for handle in (once, spent):
+        with pytest.raises(JobFailed, match="worker lost"):
+            handle.result(0)
+    judge.announce()
+    assert sorted(told) == sorted(
+        [("lost", handle.id) for handle in handles]
+        + [("failed", once.id), ("failed", spent.id), ("cancelled", cancelled.id)]
+    )
+
+
+def test_the_worker_whose_jobs_were_reaped_can_do_nothing_about_them_any_more(
+    work: Any, jobs: JobQueue, hand: Any, clock: Any, lines: Any
+) -> None:
+    handle = work.enqueue()
+    frozen, judge = hand(lease=30), hand(lease=30)
+    frozen.claim()
+    judge.service(Reaper).tick()
+    watch(judge, clock, 31)
+    (claim,) = judge.claim()
+    frozen.execute()  # It wakes up and does not know.
+    frozen.inflight.outbox.put(_errored(frozen))
+    frozen.complete()
+    assert handle.state is State.RUNNING
+    assert judge.row(handle.id).fence == claim.fence
+    judge.execute()
+    judge.complete()
+    assert handle.result(0) == 1
+    assert judge.counted("succeeded") == 1
+
+
+def _errored(worker: Any) -> Any:
+    from jobqueue.records import Ended
+
+    (outcome,) = worker.outbox() or [None]
+    claim = outcome.claim if outcome else next(iter(worker.inflight.held.values()))
+    return Ended(claim, "errored", State.FAILED, duration=0.0)
