@@ -7,7 +7,6 @@ from click.core import ParameterSource
 
 from jobqueue import options
 from jobqueue.cli import params
-from jobqueue.cli.bulk import enqueue_from
 from jobqueue.cli.calls import Tasks, Value, guess_call, make_call, split
 from jobqueue.cli.failure import Problem
 from jobqueue.cli.jobs import await_all, print_end, require_success, with_attempts
@@ -58,6 +57,8 @@ if needed "args", "kwargs", and what the options are called here, such as "max_a
 def enqueue(context: click.Context, /, shared: Shared, **given: Any) -> None:
     """Enqueue a job, or a file of them."""
     if given["source"] is not None:
+        from jobqueue.cli.bulk import enqueue_from  # Not before: rich's progress bar is slow.
+
         _refuse_beside_from(context)
         enqueue_from(shared, given["source"])
         return

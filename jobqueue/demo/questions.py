@@ -56,5 +56,10 @@ def command(url: URL, question: Question) -> str:
     """The shell command that asks the same. No password in it: psql asks, or reads ~/.pgpass."""
     if url.get_backend_name() == "sqlite":
         return f'sqlite3 -box {shlex.quote(str(url.database))} "\n{question.sql}"'
-    bare = url.set(drivername="postgresql", password=None).render_as_string()
+    bare = url.set(drivername="postgresql", password=None, query=_public(url)).render_as_string()
     return f'psql {shlex.quote(bare)} -c "\n{question.sql}"'
+
+
+def _public(url: URL) -> dict[str, str | tuple[str, ...]]:
+    """The query of a URL without what libpq takes for secrets."""
+    return {key: value for key, value in url.query.items() if "password" not in key}

@@ -184,14 +184,14 @@ class Claims:
             if state is None:
                 continue
             if state is State.SUCCEEDED and outcome.duration is not None:
-                tally.succeeded(claim.queue, claim.task, outcome.duration, outcome.wait)
+                tally.ran(claim.queue, claim.task, outcome.duration, outcome.wait, 1)
                 continue
             if state in FINAL:
                 tally.ended(claim.queue, claim.task, state)
             if isinstance(outcome, Ended) and outcome.outcome in _RAN_OUT:
                 tally.errored(claim.queue, claim.task)
             if outcome.duration is not None:
-                tally.ran(claim.queue, claim.task, outcome.duration, outcome.wait)
+                tally.ran(claim.queue, claim.task, outcome.duration, outcome.wait, 0)
         tally.write(connection, self._statements)
 
     def _record(

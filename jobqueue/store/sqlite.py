@@ -1,6 +1,7 @@
 """SQLite's ways: WAL, every commit synced, one writer at a time and each in its turn."""
 
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,7 @@ from jobqueue.store.kernel_lock import KernelLock
 from jobqueue.store.sqlite_wakeups import DatagramRinger, DoorbellListener
 
 BUSY_TIMEOUT = 10  # seconds
+OLDEST = (3, 35, 0)  # RETURNING
 
 _DIALECT = sqlite.dialect()
 
@@ -50,6 +52,10 @@ class Sqlite:
     def engine(self, url: URL, connections: int) -> Engine:
         """See `Backend.engine`. A missing file is made with mode 0600."""
         path = database_path(url)
+        if sqlite3.sqlite_version_info < OLDEST:
+            raise ConfigurationError(
+                f"this Python has SQLite {sqlite3.sqlite_version}; jobqueue needs 3.35 or newer"
+            )
         engine = create_engine(
             url.set(drivername="sqlite", database=str(path)).difference_update_query(["timeout"]),
             connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
@@ -62,7 +68,8 @@ class Sqlite:
         engine = engine.execution_options(jobqueue_lock=lock)
 
         @event.listens_for(engine, "connect")
-        def _connected(connection: Any, _record: object) -> None:
+        def _connected(connection: Any, record: Any) -> None:
+            record.info["jobqueue_file"] = _identity(path)
             connection.isolation_level = None  # BEGIN is ours: pysqlite's is deferred and late.
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}").close()
@@ -74,6 +81,13 @@ class Sqlite:
         @event.listens_for(engine, "begin")
         def _begun(connection: Connection) -> None:
             immediate = connection.get_execution_options().get("jobqueue_write", False)
+            if immediate and connection.info["jobqueue_file"] != _identity(path):
+                connection.invalidate()  # What it writes would vanish with the old file.
+                raise ConfigurationError(
+                    f"the database file {path} was deleted or replaced while it was in use: "
+                    "stop all workers, put the right file there, and start again",
+                    field="url",
+                )
             # IMMEDIATE: a deferred transaction that reads before it writes fails at once, whatever
             # the timeout, when another has written meanwhile.
             connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
@@ -156,6 +170,15 @@ def database_path(url: URL) -> Path:
     if not path.parent.is_dir():
         raise ConfigurationError(f"the folder {path.parent} does not exist", field="url")
     return path.resolve()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file is there now; None if there is none."""
+    try:
+        there = path.stat()
+    except OSError:
+        return None
+    return there.st_dev, there.st_ino
 
 
 def _make_file(path: Path) -> None:

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 from jobqueue.errors import ClaimLost, ConfigurationError, JobCancelled
 from jobqueue.records import Claim
 from jobqueue.schema import jobs
-from jobqueue.states import State
 from jobqueue.store import migrate
 from jobqueue.store.counts import Tally
 from jobqueue.store.store import Store
@@ -96,7 +95,6 @@ class UserTransactions:
                 raise JobCancelled(f"job {claim.id} was cancelled: roll back")
             raise ClaimLost(f"job {claim.id} is no longer this worker's: roll back")
         tally = Tally()
-        tally.ended(claim.queue, claim.task, State.SUCCEEDED)
         wait = max(0.0, (claim.started_at - claim.run_at).total_seconds())
-        tally.ran(claim.queue, claim.task, duration, wait)
+        tally.ran(claim.queue, claim.task, duration, wait, 1)
         tally.write(connection, self._store.statements)

@@ -48,6 +48,7 @@ def is_gone(lease: Lease, me: Identity) -> bool:
         lease.boot_id is not None
         and lease.process_started is not None
         and (lease.boot_id, lease.pid_namespace) == (me.boot_id, me.pid_namespace)
+        and process_started(1) is not None  # Else other users' processes are hidden (hidepid).
     )
     return comparable and process_started(lease.pid) != lease.process_started
 

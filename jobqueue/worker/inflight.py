@@ -96,9 +96,11 @@ class InFlight:
 
     def settled(self, outcome: Outcome) -> None:
         """The database has answered about an outcome."""
-        if self.held.get(outcome.claim.id) is outcome.claim:
-            del self.held[outcome.claim.id]
-        self.unwanted.discard(outcome.claim.id)
+        claim = outcome.claim
+        if self.held.get(claim.id) is claim:
+            del self.held[claim.id]
+        if self.unwanted:
+            self.unwanted.discard(claim.id)
 
     def free(self) -> int:
         """How many claims could begin at once."""

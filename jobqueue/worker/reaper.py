@@ -55,10 +55,13 @@ class Reaper(Service):
     def tick(self) -> float:
         """Watch every lease once; end those that are over; take the jobs of those that are gone."""
         try:
-            leases = self._upkeep.leases()
+            return self._look()
         except Exception:
             self._seen.clear()
             raise
+
+    def _look(self) -> float:
+        leases = self._upkeep.leases()
         present = boottime()
         passed = 0.0 if self._looked_at is None else present - self._looked_at
         if passed > 3 * self._round + 0.5:

@@ -29,6 +29,7 @@ class Service(ABC):
         self._thread: threading.Thread | None = None
         self._failures = 0
         self._failing_for = 0.0
+        self._backoff_max = BACKOFF_MAX
 
     @abstractmethod
     def tick(self) -> float | None:

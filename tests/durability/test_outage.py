@@ -1,6 +1,6 @@
 """The database is away for everyone, for longer than any lease: no worker dies of it, and no job runs twice."""
 
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import pytest
 from processes import Scene, app

@@ -142,6 +142,17 @@ def test_a_stale_and_a_cancelled_claim_in_a_long_batch_are_told_apart(
 
 
 @pytest.mark.usefixtures("long_batches")
+def test_a_wish_to_cancel_in_a_long_batch_is_heard(desk: Any, holder: Any) -> None:
+    desk.add_many(3)
+    wished, *rest = desk.take(holder)
+    desk.jobs.cancel(JobFilter(ids=(wished.id,)))
+    answer = desk.finish(holder, *map(desk.succeeded, [wished, *rest]))
+    expected = dict.fromkeys([claim.id for claim in rest], State.SUCCEEDED)
+    assert answer == {wished.id: State.CANCELLED, **expected}
+    assert desk.state(wished.id) is State.CANCELLED
+
+
+@pytest.mark.usefixtures("long_batches")
 @pytest.mark.parametrize("fence", [-1, 1, 2])
 def test_a_long_batch_with_other_fences_changes_nothing(desk: Any, holder: Any, fence: int) -> None:
     desk.add_many(3)

@@ -16,7 +16,7 @@ from jobqueue.schema import counters, workers
 from jobqueue.schema import jobs as jobs_table
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.worker.executor import Executor
-from jobqueue.worker.keepers import Ear
+from jobqueue.worker.keepers import Announcer, Ear
 
 LONG_AGO = float("-inf")
 
@@ -113,7 +113,7 @@ class Hand:
             self.intake.closed = closed
 
     def announce(self) -> None:
-        self.worker._announcer.tick()
+        self.service(Announcer).tick()
 
     def step(self) -> list[Outcome]:
         """Claim, run, write down; returns the outcomes."""

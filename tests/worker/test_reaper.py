@@ -4,17 +4,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobFailed, JobQueue, State
+from jobqueue.records import AttemptError, Ended
 from jobqueue.worker import identity
+from jobqueue.worker.inflight import released
 from jobqueue.worker.reaper import Reaper
 
-WARNING = 30
+WARNING, ERROR = 30, 40
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def watch(worker: Any, clock: Any, seconds: float, *, step: float = 1.0) -> None
     reaper = worker.service(Reaper)
     for _ in range(round(seconds / step)):
         clock.pass_(step)
+        worker.heartbeat.tick()
         reaper.tick()
 
 
@@ -103,14 +105,14 @@ def test_a_beat_at_the_last_moment_saves_the_lease(work: Any, hand: Any, clock: 
     assert other.inflight.holder.id in judge.workers()
 
 
-@pytest.mark.parametrize("verb", ["leases", "expire", "reap"])
+@pytest.mark.parametrize(("verb", "before"), [("leases", 29), ("expire", 29), ("reap", 28)])
 def test_a_round_that_failed_starts_the_watch_anew(
-    work: Any, hand: Any, clock: Any, verb: str
+    work: Any, hand: Any, clock: Any, verb: str, before: float
 ) -> None:
     other, judge = hand(lease=30), hand(lease=30)
     reaper = judge.service(Reaper)
     reaper.tick()
-    watch(judge, clock, 29)
+    watch(judge, clock, before)
     working = getattr(reaper._upkeep, verb)
 
     def refuse(*_: Any) -> Any:
@@ -282,8 +284,14 @@ def test_the_worker_whose_jobs_were_reaped_can_do_nothing_about_them_any_more(
     judge.service(Reaper).tick()
     watch(judge, clock, 31)
     (claim,) = judge.claim()
-    frozen.execute()  # It wakes up and does not know.
-    frozen.inflight.outbox.put(_errored(frozen))
+    (stale,) = frozen.inbox()
+    frozen.executor.work(stale)  # It had begun, wakes up, and does not know.
+    frozen.inflight.outbox.put(
+        Ended(stale, "errored", State.FAILED, error=AttemptError("E", "no", None), duration=1.0)
+    )
+    frozen.complete()
+    assert len(lines(ERROR, "was lost; its outcome was refused")) == 2
+    frozen.inflight.outbox.put(released(stale, None))
     frozen.complete()
     assert handle.state is State.RUNNING
     assert judge.row(handle.id).fence == claim.fence
@@ -292,10 +300,3 @@ def test_the_worker_whose_jobs_were_reaped_can_do_nothing_about_them_any_more(
     assert handle.result(0) == 1
     assert judge.counted("succeeded") == 1
 
-
-def _errored(worker: Any) -> Any:
-    from jobqueue.records import Ended
-
-    (outcome,) = worker.outbox() or [None]
-    claim = outcome.claim if outcome else next(iter(worker.inflight.held.values()))
-    return Ended(claim, "errored", State.FAILED, duration=0.0)

@@ -1,0 +1,146 @@
+"""`stats`, `queues`, `workers`, `tasks`, `prune`, `db`."""
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+
+def test_stats_counts_by_queue_and_by_task(cli_with_app: Cli) -> None:
+    cli_with_app.id("add", 1, 2)
+    cli_with_app.id("fail")
+    cli_with_app.drain()
+    cli_with_app.id("mail", "x")
+    stats = cli_with_app.json("stats")
+    default, mail = stats["queues"]
+    assert (default["succeeded"], default["failed"], mail["available"]) == (1, 1, 1)
+    assert mail["paused"] is False
+    assert mail["oldest_available_seconds"] >= 0
+    assert stats["workers"] == 0
+    assert stats["throughput_per_second"] > 0
+    assert {task["task"] for task in stats["tasks"]} == {"add", "fail", "mail"}
+    text = cli_with_app.ok("stats")
+    assert "total" in text
+    assert "0 workers" in text
+
+
+def test_stats_of_nothing(bare: Cli) -> None:
+    assert bare.json("stats") == {
+        "queues": [],
+        "tasks": [],
+        "workers": 0,
+        "throughput_per_second": 0.0,
+    }
+    assert bare.ok("stats") == "0 workers, 0 jobs/s in the last minute\n"
+
+
+def test_queues_pause_and_resume(cli_with_app: Cli) -> None:
+    id_ = cli_with_app.id("mail", "x")
+    assert cli_with_app.ok("queues", "pause", "mail") == "mail paused\n"
+    assert cli_with_app.ok("queues", "pause", "mail") == "mail paused already\n"
+    assert cli_with_app.json("queues")[0]["paused"] is True
+    assert "paused" in cli_with_app.ok("queues")
+    cli_with_app.drain()
+    assert cli_with_app.json("show", id_)["state"] == "available"
+    answer = json.loads(cli_with_app.ok("queues", "resume", "mail", "other", "--json"))
+    assert answer == {"changed": 1, "queues": ["mail", "other"]}
+    cli_with_app.drain()
+    assert cli_with_app.json("show", id_)["state"] == "succeeded"
+
+
+def test_tasks_are_those_of_the_app_and_those_of_the_database(cli_with_app: Cli) -> None:
+    app, cli_with_app.app = cli_with_app.app, None
+    cli_with_app.id("stranger")
+    (row,) = cli_with_app.json("tasks")
+    assert (row["task"], row["waiting"], row["registered"]) == ("stranger", 1, None)
+    cli_with_app.app = app
+    rows = {row["task"]: row for row in cli_with_app.json("tasks")}
+    assert rows["stranger"]["registered"] is False
+    assert (rows["mail"]["registered"], rows["mail"]["queue"]) == (True, "mail")
+    assert rows["add"]["signature"] == "(x: int, y: int) -> int"
+    assert "not in the app" in cli_with_app.ok("tasks")
+
+
+def test_workers_lists_the_living(cli_with_app: Cli, spawn, wait_until) -> None:
+    assert cli_with_app.json("workers") == []
+    env = {"JOBQUEUE_URL": cli_with_app.url, "JOBQUEUE_APP": cli_with_app.app}
+    spawn("worker", "--name", "Ada", "-c", 3, "-q", "mail:2,default", env=env)
+    rows = wait_until(lambda: cli_with_app.json("workers"))
+    assert (rows[0]["worker"], rows[0]["concurrency"]) == ("Ada", 3)
+    assert sorted(rows[0]["queues"]) == ["default", "mail"]
+    assert "Ada" in cli_with_app.ok("workers")
+
+
+def test_prune_deletes_by_age_and_asks_before_it_deletes_everything(cli_with_app: Cli) -> None:
+    cli_with_app.id("add", 1, 2)
+    cli_with_app.id("fail")
+    cli_with_app.drain()
+    assert cli_with_app.json("prune")["deleted"] == 0
+    message = cli_with_app.refused(2, "prune", "--older-than", 0)
+    assert "prune all 1 jobs that are succeeded, cancelled in " in message
+    answer = cli_with_app.json("prune", "--older-than", 0, "--yes")
+    assert answer == {"deleted": 1, "succeeded": 1, "cancelled": 0, "failed": 0}
+    answer = cli_with_app("prune", "--failed-older-than", 0, "--yes")
+    assert answer.stdout == "deleted 1 job: 1 failed\n"
+    assert answer.stderr.startswith("pruning ")
+
+
+def test_db_upgrade_current_and_check(empty_url: str) -> None:
+    it = Cli(empty_url)
+    assert it.json("db", "current") == {"revision": None, "needed": "0001"}
+    assert "there is no jobqueue schema" in it.refused(1, "db", "check")
+    assert it.json("db", "upgrade") == {"before": None, "after": "0001", "changed": True}
+    assert "already" in it.ok("db", "upgrade")
+    assert it.ok("db", "current") == "0001\n"
+    assert it.json("db", "check")["problems"] == []
+    assert "as it should be" in it.ok("db", "check")
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_without_a_schema_every_command_says_so_in_one_line(empty_url: str) -> None:
+    for words in (["list"], ["enqueue", "t"], ["stats"], ["show", "1"], ["prune"]):
+        message = Cli(empty_url).refused(1, *words)
+        assert "has no jobqueue schema" in message
+        assert "run jobqueue db upgrade" in message
+
+
+def test_a_newer_schema_is_left_alone(url: str) -> None:
+    from sqlalchemy import text
+
+    from jobqueue.store.store import Store
+
+    store = Store(url)
+    with store.write() as connection:
+        connection.execute(text("UPDATE jobqueue_alembic_version SET version_num = '9999'"))
+    store.close()
+    it = Cli(url)
+    for words in (["list"], ["db", "upgrade"], ["db", "check"]):
+        assert "upgrade jobqueue" in it.refused(1, *words)
+
+
+def test_a_table_that_is_missing_is_found_by_check(url: str) -> None:
+    from sqlalchemy import text
+
+    from jobqueue.store.store import Store
+
+    store = Store(url)
+    with store.write() as connection:
+        connection.execute(text("DROP TABLE jobqueue_attempts"))
+    store.close()
+    result = Cli(url)("db", "check", "--json")
+    assert result.exit_code == 1
+    assert "jobqueue_attempts" in json.dumps(json.loads(result.stdout)["problems"])
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+def test_sql_is_printed_without_a_connection(offline: Cli, dialect: str, tmp_path) -> None:
+    assert "CREATE TABLE jobqueue_jobs" in offline.ok("db", "sql", "--dialect", dialect)
+    assert "CREATE TABLE" in offline.json("db", "sql", "--dialect", dialect)["sql"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_looking_at_a_file_that_is_not_there_does_not_make_it(offline: Cli, tmp_path) -> None:
+    assert offline.ok("db", "current") == "none\n"
+    offline.refused(1, "db", "check")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,361 @@
+"""The services beside the line, by tick: due jobs, retention, events, the report, the drain."""
+
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from jobqueue import JobQueue, State
+from jobqueue.clock import after
+from jobqueue.events import Event, EventStream
+from jobqueue.store.upkeep import BATCH, Upkeep
+from jobqueue.worker import keepers
+from jobqueue.worker.keepers import Announcer, Drain, LastJob, Pruner, Reporter, Scheduler
+
+WARNING = 30
+DAY = 86_400.0
+
+
+@pytest.fixture
+def work(jobs: JobQueue) -> Any:
+    @jobs.task(max_attempts=2)
+    def work(fails: bool = False) -> int:
+        if fails:
+            raise ValueError("no")
+        return 1
+
+    return work
+
+
+# The scheduler
+
+
+def test_the_scheduler_promotes_what_is_due_and_wakes_the_claimers(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    rings: list[int] = []
+    worker = hand()
+    scheduler = Scheduler(Upkeep(worker.store), 1.0, lambda: rings.append(1))
+    assert scheduler.tick() == 1.0, "nothing is scheduled: the poll"
+    soon = work.options(delay=0.5).enqueue()
+    assert 0 <= scheduler.tick() <= 0.5
+    later = work.options(delay=3600).enqueue()
+    worker.change(soon.id, run_at=after(-1))
+    assert scheduler.tick() < 0.1
+    assert (soon.state, later.state) == (State.AVAILABLE, State.SCHEDULED)
+    assert rings == [1]
+    assert scheduler.tick() == 1.0
+    assert rings == [1]
+
+
+def test_the_scheduler_promotes_in_batches_without_a_rest(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    worker = hand()
+    handles = jobs.enqueue_many([work.options(delay=60).call() for _ in range(BATCH + 5)])
+    worker.change(*[handle.id for handle in handles], run_at=after(-1))
+    scheduler = Scheduler(Upkeep(worker.store), 1.0, lambda: None)
+    assert scheduler.tick() == 0
+    assert 0 < scheduler.tick() < 1
+    assert len(list(jobs.list(state=State.AVAILABLE, limit=None))) == BATCH + 5
+
+
+def test_a_service_whose_round_fails_goes_on(work: Any, hand: Any, lines: Any) -> None:
+    worker = hand()
+    upkeep = Upkeep(worker.store)
+    next_due = upkeep.next_due
+
+    def refuse() -> float:
+        raise OperationalError("next_due", {}, Exception("no database"))
+
+    upkeep.next_due = refuse  # type: ignore[method-assign]
+    scheduler = Scheduler(upkeep, 1.0, lambda: None)
+    assert 0 < scheduler.round() <= 2.0  # type: ignore[operator]
+    assert scheduler.failing
+    upkeep.next_due = next_due  # type: ignore[method-assign]
+    assert scheduler.round() == 1.0
+    assert not scheduler.failing
+    assert len(lines(WARNING, "scheduler: round 1 failed")) == 1
+
+
+# The pruner
+
+
+def finals(worker: Any, jobs: JobQueue, work: Any) -> dict[State, int]:
+    """One job in each final state."""
+    succeeded, failed, cancelled = work.enqueue(), work.options(max_attempts=1).enqueue(True), None
+    cancelled = work.options(delay=60).enqueue()
+    jobs.cancel(cancelled.id)
+    worker.step()
+    states = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+    found = dict(zip(states, (succeeded.id, failed.id, cancelled.id), strict=True))
+    assert {state: worker.state(id_) for state, id_ in found.items()} == {s: s for s in states}
+    return found
+
+
+def kept(jobs: JobQueue) -> set[int]:
+    return {record.id for record in jobs.list(limit=None)}
+
+
+def test_by_default_failed_jobs_are_kept_for_30_days_and_others_for_7(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    worker = hand()
+    pruner = worker.service(Pruner)
+    old, live = finals(worker, jobs, work), work.options(delay=60).enqueue()
+    worker.make_old(*old.values(), seconds=7 * DAY - 60)
+    assert pruner.tick() == keepers.PRUNE_EVERY
+    assert kept(jobs) == {*old.values(), live.id}
+    worker.make_old(*old.values(), seconds=7 * DAY + 60)
+    pruner.tick()
+    assert kept(jobs) == {old[State.FAILED], live.id}
+    worker.make_old(old[State.FAILED], seconds=30 * DAY - 60)
+    pruner.tick()
+    assert kept(jobs) == {old[State.FAILED], live.id}
+    worker.make_old(old[State.FAILED], seconds=30 * DAY + 60)
+    pruner.tick()
+    assert kept(jobs) == {live.id}
+
+
+def test_retention_can_be_set_and_none_keeps_for_ever(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    worker = hand(keep_succeeded=None, keep_failed="1h")
+    old = finals(worker, jobs, work)
+    worker.make_old(*old.values(), seconds=3000 * DAY)
+    worker.service(Pruner).tick()
+    assert kept(jobs) == {old[State.SUCCEEDED], old[State.CANCELLED]}
+    other = hand(keep_succeeded=60, keep_failed=None)
+    other.service(Pruner).tick()
+    assert kept(jobs) == set()
+
+
+def test_a_full_batch_is_followed_by_the_next_at_once(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    worker = hand()
+    handles = jobs.enqueue_many([work.options(delay=60).call() for _ in range(BATCH + 1)])
+    ids = [handle.id for handle in handles]
+    jobs.cancel(*ids)
+    worker.make_old(*ids, seconds=8 * DAY)
+    pruner = worker.service(Pruner)
+    assert pruner.tick() < 1
+    assert len(kept(jobs)) == 1
+    assert pruner.tick() == keepers.PRUNE_EVERY
+    assert kept(jobs) == set()
+
+
+def test_the_pruner_folds_old_counts_and_loses_none(work: Any, jobs: JobQueue, hand: Any) -> None:
+    worker = hand(concurrency=1)
+    for _ in range(5):
+        work.enqueue()
+        worker.step()
+    before = _rows(worker)
+    assert before >= 5
+    worker.execute_sql(_MINUTES_AGO[worker.store.backend.name])
+    worker.service(Pruner).tick()
+    assert _rows(worker) < before
+    assert worker.counted("succeeded") == 5
+    assert worker.counted("runs") == 5
+
+
+_MINUTES_AGO = {
+    "sqlite": "UPDATE jobqueue_counters SET minute = '2020-01-01 00:00:00.000000'",
+    "postgresql": "UPDATE jobqueue_counters SET minute = '2020-01-01 00:00:00+00'",
+}
+
+
+def _rows(worker: Any) -> int:
+    from sqlalchemy import func, select
+
+    from jobqueue.schema import counters
+
+    with worker.store.read() as connection:
+        return connection.execute(select(func.count()).select_from(counters)).scalar_one()
+
+
+# The announcer
+
+
+def event(number: int = 1, name: str = "failed") -> Event:
+    return Event(name, number, "work", "default", 1)
+
+
+def test_subscribers_hear_in_order_and_one_that_raises_stops_nobody(lines: Any) -> None:
+    stream = EventStream()
+    heard: list[int] = []
+    stream.subscribe("failed", lambda _: 1 / 0)
+    stream.subscribe("failed", lambda event: heard.append(event.job))
+    announcer = Announcer(stream)
+    for number in range(3):
+        announcer.announce(event(number))
+    announcer.announce(event(9, "succeeded"))
+    assert announcer.tick() is None
+    assert heard == [0, 1, 2]
+    assert len(lines(40, "raised for job")) == 3
+
+
+def test_what_is_pending_at_the_end_is_still_told() -> None:
+    stream = EventStream()
+    heard: list[int] = []
+    stream.subscribe("failed", lambda event: heard.append(event.job))
+    announcer = Announcer(stream)
+    announcer.announce(event(1))
+    announcer.start()
+    announcer.stop()
+    assert announcer.join(10)
+    assert heard == [1]
+
+
+def test_events_beyond_a_bound_are_dropped_and_counted(
+    lines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keepers, "EVENTS_MAX", 10)
+    stream = EventStream()
+    heard: list[int] = []
+    stream.subscribe("failed", lambda event: heard.append(event.job))
+    announcer = Announcer(stream)
+    for number in range(1511):
+        announcer.announce(event(number))
+    announcer.tick()
+    assert heard == list(range(10))
+    assert lines(WARNING, "too slow") == [
+        "subscribers are too slow: 1 events dropped",
+        "subscribers are too slow: 1001 events dropped",
+    ]
+    announcer.announce(event(5))
+    announcer.tick()
+    assert len(heard) == 11
+
+
+# The reporter
+
+
+def test_the_report_is_one_line_per_interval(
+    work: Any, jobs: JobQueue, hand: Any, lines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hand(stats_interval=10)
+    reporter = worker.service(Reporter)
+    work.enqueue()
+    work.enqueue(True)
+    worker.step()
+    assert 0 < reporter.tick() <= 10
+    assert lines(part="jobs (") == []
+    then, count = reporter._before
+    reporter._before = (then - 10, count)
+    reporter.tick()
+    (line,) = lines(part="jobs (")
+    assert line.startswith("2 jobs (0.")
+    assert "1 errored, 0 running of 4, 0 waiting here" in line
+    reporter.tick()
+    assert len(lines(part="jobs (")) == 1
+
+
+# The last job, the drain
+
+
+def test_the_last_job_is_over_when_its_outcome_is_recorded(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    jobs.enqueue_many([work.call() for _ in range(5)])
+    worker = hand(max_jobs=2)
+    last, ended = worker.service(LastJob), worker.worker._ended
+    assert last.tick() is not None
+    worker.claim()
+    worker.execute()
+    assert last.tick() is not None, "the database has not answered"
+    assert not ended.is_set()
+    worker.complete()
+    assert last.tick() is None
+    assert ended.is_set()
+
+
+def drained(worker: Any) -> bool:
+    worker.claim()
+    return worker.service(Drain).tick() is None
+
+
+def test_a_drain_ends_when_nothing_is_left(work: Any, jobs: JobQueue, hand: Any) -> None:
+    worker = hand(drain=True)
+    assert drained(worker)
+    assert worker.worker._ended.is_set()
+
+
+def test_a_drain_waits_for_what_runs_anywhere(work: Any, jobs: JobQueue, hand: Any) -> None:
+    work.enqueue()
+    other, worker = hand(), hand(drain=True)
+    other.claim()
+    assert not drained(worker)
+    other.execute()
+    other.complete()
+    assert drained(worker)
+
+
+def test_a_drain_waits_for_its_own_jobs_and_their_outcomes(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    work.enqueue()
+    worker = hand(drain=True)
+    assert not drained(worker)
+    worker.execute()
+    assert worker.service(Drain).tick() is not None
+    worker.complete()
+    assert drained(worker)
+
+
+def test_a_drain_waits_for_retries_and_snoozed_jobs(work: Any, jobs: JobQueue, hand: Any) -> None:
+    handle = work.enqueue(True)
+    worker = hand(drain=True)
+    worker.step()
+    assert handle.state is State.SCHEDULED
+    assert not drained(worker)
+    jobs.retry(handle.id)
+    worker.step()
+    assert handle.state is State.FAILED
+    assert drained(worker)
+
+
+def test_a_drain_does_not_wait_for_what_others_must_do_first_and_says_how_many(
+    work: Any, jobs: JobQueue, hand: Any, lines: Any, url: str
+) -> None:
+    with JobQueue(url) as other:
+
+        @other.task
+        def unknown() -> None: ...
+
+        unknown.options(delay=60).enqueue()
+        unknown.enqueue()
+        unknown.options(queue="mail").enqueue()
+    for _ in range(2):
+        work.options(delay=60).enqueue()
+    for _ in range(4):
+        work.options(queue="mail").enqueue()
+    jobs.pause("mail")
+    worker = hand(drain=True)
+    worker.step()
+    assert drained(worker)
+    assert lines(WARNING, "not waited for") == [
+        "not waited for: 3 job(s) of unknown tasks",
+        "not waited for: 4 job(s) in paused queues",
+        "not waited for: 2 job(s) delayed",
+    ]
+
+
+def test_a_drain_of_some_queues_looks_at_those_alone(
+    work: Any, jobs: JobQueue, hand: Any, lines: Any
+) -> None:
+    work.options(queue="other").enqueue()
+    work.options(queue="other", delay=60).enqueue()
+    assert drained(hand(drain=True, queues="mail,default"))
+    assert lines(WARNING, "not waited for") == []
+    assert not drained(hand(drain=True, queues="mail,other"))
+
+
+def test_services_may_be_stopped_before_they_begin_and_woken_after_they_end() -> None:
+    announcer = Announcer(EventStream())
+    announcer.stop()
+    announcer.start()
+    assert announcer.join(0)
+    announcer.wake()
+    assert threading.active_count() < 50
