@@ -9,7 +9,9 @@ from sqlalchemy.orm import Session
 
 from jobqueue import JobQueue, current_job
 
-effects = Table("bench_effects", MetaData(), Column("id", Integer, primary_key=True), Column("number", Integer))
+effects = Table(
+    "bench_effects", MetaData(), Column("id", Integer, primary_key=True), Column("number", Integer)
+)
 """A table of the user's own."""
 
 DURATIONS: list[float] = []

@@ -12,78 +12,30 @@ import threading
 import time
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Engine, Index, Integer, MetaData, SmallInteger, Table, Text
-from sqlalchemy import bindparam, cast, create_engine, event, func, insert, select, update
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Engine, create_engine, event, insert
 
+from bench.ceiling_table import CLAIM, finish_statement, jobs
 from bench.children import Child, end_with_parent, say
+from bench.ground import PRAGMAS
 from bench.stage import Record, Stage
 
 BATCH = 500
-
-jobs = Table(
-    "ceiling_jobs", MetaData(),
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    Column("queue", Text, nullable=False),
-    Column("task", Text, nullable=False),
-    Column("args", Text, nullable=False),
-    Column("state", Text, nullable=False, server_default="available"),
-    Column("priority", SmallInteger, nullable=False, server_default="0"),
-    Column("run_at", BigInteger),
-    Column("attempt", SmallInteger, nullable=False, server_default="0"),
-    Column("max_attempts", SmallInteger, nullable=False, server_default="5"),
-    Column("fence", BigInteger, nullable=False, server_default="0"),
-    Column("worker_id", BigInteger),
-    Column("unique_key", Text),
-    Column("created_at", BigInteger),
-    Column("started_at", BigInteger),
-    Column("finished_at", BigInteger),
-    Column("result", Text),
-)
-waiting = jobs.c.state == "available"
-Index("ceiling_claim", jobs.c.queue, jobs.c.priority, jobs.c.id, postgresql_where=waiting, sqlite_where=waiting)
-
-candidates = (
-    select(jobs.c.id)
-    .where(waiting, jobs.c.queue == "default", jobs.c.priority == 0, jobs.c.id > bindparam("cursor"))
-    .order_by(jobs.c.id).limit(bindparam("limit")).with_for_update(skip_locked=True).cte("candidates")
-)
-CLAIM = (
-    update(jobs).where(jobs.c.id == candidates.c.id)
-    .values(state="running", attempt=jobs.c.attempt + 1, fence=jobs.c.fence + 1, worker_id=1, started_at=bindparam("now"))
-    .returning(jobs.c.id, jobs.c.task, jobs.c.args, jobs.c.attempt, jobs.c.fence)
-)
-
-
-def finish_statement(*, on_postgres: bool) -> Any:
-    if on_postgres:
-        arrays = (("ids", BigInteger), ("fences", BigInteger), ("results", Text))
-        outcomes: Any = func.unnest(
-            *(cast(bindparam(name), postgresql.ARRAY(type_)) for name, type_ in arrays)
-        ).table_valued("id", "fence", "result").render_derived()
-    else:
-        rows = func.json_each(bindparam("batch")).table_valued("value")
-        columns = enumerate(("id", "fence", "result"))
-        outcomes = select(*(func.json_extract(rows.c.value, f"$[{i}]").label(name) for i, name in columns)).subquery("outcomes")
-    return (
-        update(jobs).where(jobs.c.id == outcomes.c.id, jobs.c.fence == outcomes.c.fence)
-        .values(state="succeeded", fence=jobs.c.fence + 1, worker_id=None, finished_at=bindparam("now"), result=outcomes.c.result)
-        .returning(jobs.c.id)
-    )
 
 
 def connect(url: str) -> Engine:
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
     if engine.dialect.name == "sqlite":
+
         @event.listens_for(engine, "connect")
         def _prepare(connection: Any, _record: object) -> None:
             connection.isolation_level = None
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+            for pragma in PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
 
         @event.listens_for(engine, "begin")
         def _begin(connection: Any) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+
     return engine
 
 
@@ -106,7 +58,9 @@ def run(engine: Engine, total: int, size: int) -> tuple[float, float]:
                 outbox.put((id_, fence, json.dumps(x + y)))
 
     def claim(connection: Any, limit: int, cursor: int) -> list[Any]:
-        return sorted(map(tuple, connection.execute(CLAIM, {"cursor": cursor, "limit": limit, "now": now()})))
+        return sorted(
+            map(tuple, connection.execute(CLAIM, {"cursor": cursor, "limit": limit, "now": now()}))
+        )
 
     def hand_out(batch: list[Any]) -> None:
         """Only after the claim's commit: a faster handler's outcome would not find its fence."""
@@ -123,8 +77,14 @@ def run(engine: Engine, total: int, size: int) -> tuple[float, float]:
 
     def finish(connection: Any, batch: list[Any]) -> None:
         ids, fences, results = map(list, zip(*batch, strict=True))
-        values = {"ids": ids, "fences": fences, "results": results} if on_postgres else {"batch": json.dumps(batch)}
-        assert len(connection.execute(finish_sql, {**values, "now": now()}).all()) == len(batch), "a fence did not match"
+        values = (
+            {"ids": ids, "fences": fences, "results": results}
+            if on_postgres
+            else {"batch": json.dumps(batch)}
+        )
+        assert len(connection.execute(finish_sql, {**values, "now": now()}).all()) == len(batch), (
+            "a fence did not match"
+        )
 
     def claimer() -> None:
         cursor = 0
@@ -157,7 +117,9 @@ def run(engine: Engine, total: int, size: int) -> tuple[float, float]:
                 with connection.begin():
                     if batch:
                         finish(connection, batch)
-                    limit = min(size, 2 * size - (count["claimed"] - count["finished"] - len(batch)))
+                    limit = min(
+                        size, 2 * size - (count["claimed"] - count["finished"] - len(batch))
+                    )
                     if limit > 0 and count["claimed"] < total:
                         taken = claim(connection, limit, cursor)
                 count["finished"] += len(batch)
@@ -166,7 +128,10 @@ def run(engine: Engine, total: int, size: int) -> tuple[float, float]:
 
     for _ in range(4):
         threading.Thread(target=handle, daemon=True).start()
-    threads = [threading.Thread(target=part, daemon=True) for part in ([claimer, completer] if on_postgres else [both])]
+    threads = [
+        threading.Thread(target=part, daemon=True)
+        for part in ([claimer, completer] if on_postgres else [both])
+    ]
     wall, cpu = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.start()
@@ -178,7 +143,6 @@ def run(engine: Engine, total: int, size: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    end_with_parent()
     total, size = int(sys.argv[2]), int(sys.argv[3])
     engine = connect(sys.argv[1])
     row = {"queue": "default", "task": "add", "args": json.dumps({"args": [1, 2], "kwargs": {}})}
@@ -186,21 +150,30 @@ def main() -> None:
         jobs.create(connection)
         for start in range(0, total, 5000):
             connection.execute(insert(jobs), [row] * min(5000, total - start))
+    say("filled")
+    sys.stdin.readline()
+    end_with_parent()
     wall, cpu = run(engine, total, size)
     say("drained", rate=total / wall, cpu=cpu / total)
 
 
 def drain(stage: Stage, total: int) -> dict[str, float]:
     """Jobs per second, and seconds of this process's CPU per job, in a child process on a fresh database."""
-    with stage.fresh(schema=False) as database, Child("bench.ceiling", database.url, total, BATCH) as child:
-        return child.hear("drained", 600)
+    with (
+        stage.fresh(schema=False) as database,
+        Child("bench.ceiling", database.url, total, BATCH) as child,
+    ):
+        child.hear("filled")
+        database.settle()
+        child.tell("go")
+        return child.hear("drained")
 
 
 def measure(stage: Stage, record: Record) -> None:
-    """Measure the ceiling alone."""
+    """The ceiling alone."""
     drained = drain(stage, stage.count(100_000))
-    record("bare loop, batch 500", drained["rate"], "jobs/s")
-    record("bare loop, CPU of its process", 1e6 * drained["cpu"], "µs per job")
+    record("bare loop", drained["rate"], "jobs/s")
+    record("its CPU", 1e6 * drained["cpu"], "µs per job")
 
 
 if __name__ == "__main__":

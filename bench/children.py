@@ -25,7 +25,11 @@ class Child:
 
     def __init__(self, module: str, *arguments: object, python: str = sys.executable) -> None:
         self._name = " ".join([module, *map(str, arguments)])[:200]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("JOBQUEUE_", "PG"))}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("JOBQUEUE_", "PG"))
+        }
         self._process = subprocess.Popen(
             [python, "-m", module, *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -58,7 +62,9 @@ class Child:
         except queue.Empty:
             raise ChildFailed(f"{self._name} has not said {kind!r} for {timeout:g} s") from None
         if line is None:
-            raise ChildFailed(f"{self._name} ended with {self._process.wait()} instead of saying {kind!r}")
+            raise ChildFailed(
+                f"{self._name} ended with {self._process.wait()} instead of saying {kind!r}"
+            )
         said = json.loads(line)
         if said["kind"] != kind:
             raise ChildFailed(f"{self._name} said {said} instead of {kind!r}")
@@ -79,7 +85,10 @@ class Child:
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
-            print(f"bench: {self._name} did not end within {patience:g} s and was killed", file=sys.stderr)
+            print(
+                f"bench: {self._name} did not end within {patience:g} s and was killed",
+                file=sys.stderr,
+            )
         finally:
             if self._process.poll() is None:
                 self._process.kill()
@@ -101,10 +110,10 @@ def say(kind: str, **fields: object) -> None:
 
 
 def end_with_parent() -> None:
-    """For a child that does not read its standard input itself: end when that ends."""
+    """For a child that does not read its standard input any more: end when that ends."""
 
     def watch() -> NoReturn:
-        while sys.stdin.read(1):
+        while os.read(0, 1):  # Not sys.stdin, whose lock the interpreter wants when it ends.
             pass
         os._exit(1)
 

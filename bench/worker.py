@@ -40,7 +40,11 @@ def main() -> None:
     began = time.process_time()
 
     def usage() -> dict[str, Any]:
-        return {"cpu": time.process_time() - began, "resident": resident(), "processed": worker.processed}
+        return {
+            "cpu": time.process_time() - began,
+            "resident": resident(),
+            "processed": worker.processed,
+        }
 
     def await_end() -> None:
         if worker.wait():

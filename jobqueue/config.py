@@ -39,9 +39,10 @@ def _project() -> dict[str, Any]:
         if path.is_file():
             try:
                 with path.open("rb") as file:
-                    table = tomllib.load(file).get("tool", {}).get("jobqueue", {})
+                    tool = tomllib.load(file).get("tool", {})
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise ConfigurationError(f"{path}: {error}", field="pyproject.toml") from None
+            table = tool.get("jobqueue", {}) if isinstance(tool, dict) else tool
             if not isinstance(table, dict):
                 raise ConfigurationError(f"{path}: [tool.jobqueue] is not a table")
             return table

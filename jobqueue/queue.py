@@ -12,7 +12,13 @@ from sqlalchemy.orm import Session
 
 from jobqueue.codec import Codec
 from jobqueue.config import database_url
-from jobqueue.errors import ConfigurationError, Duration, JobNotFound, WrongState
+from jobqueue.errors import (
+    ConfigurationError,
+    Duration,
+    InvalidOption,
+    JobNotFound,
+    WrongState,
+)
 from jobqueue.events import EventStream, Subscriber
 from jobqueue.job import Job, as_completed
 from jobqueue.options import OptionChanges, Options
@@ -145,6 +151,10 @@ class JobQueue:
         limit: int | None = 50,
     ) -> Iterator[JobRecord]:
         """Jobs that match, newest first; `limit=None` gives all, read in pages."""
+        if state is not None and state not in list(State):
+            names = ", ".join(State)
+            raise InvalidOption(f"state: {state!r} is none of {names}", field="state", value=state)
+        state = None if state is None else State(state)
         return self._jobs.find(JobFilter(state, task, queue, tag, since), limit)
 
     def cancel(self, *ids: int) -> None:

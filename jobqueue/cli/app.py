@@ -94,5 +94,5 @@ def _error(message: str, value: str) -> ConfigurationError:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean a or b?`, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -149,7 +149,8 @@ def _answer(
         parts = [f"{verb.done} {count} job{'' if count == 1 else 's'}"]
         parts += [f"{told} of them still run and were told to stop"] if told else []
         parts += [f"{already} needed nothing"] if already else []
-        click.echo("; ".join(parts))
+        if changed or not refused:
+            click.echo("; ".join(parts))
     if not refused:
         return
     messages = [inert(f"job {refusal.id}: {refusal.reason}") for refusal in refused]

@@ -47,13 +47,13 @@ class Crew:
     def __init__(self, url: str, queue: str, folder: Path) -> None:
         self._url = url
         self._queue = queue
-        self._folder = folder
+        self.folder = folder
         self.members: list[Member] = []
 
     def start(self, count: int) -> None:
         """Start so many workers."""
         for number in range(len(self.members) + 1, len(self.members) + count + 1):
-            log = self._folder / f"worker-{number}.log"
+            log = self.folder / f"worker-{number}.log"
             self.members.append(Member(self._spawn(log), log))
 
     def _spawn(self, log: Path) -> "subprocess.Popen[bytes]":

@@ -25,12 +25,14 @@ FROM jobqueue_attempts a JOIN jobqueue_jobs j ON j.id = a.job_id
 WHERE j.queue = 'QUEUE' GROUP BY a.worker, a.outcome ORDER BY 1, 2"""
 
 LONGEST_ON_SQLITE = """\
-SELECT json_extract(result, '$.lines') AS lines, json_extract(args, '$.args[0]') AS module
+SELECT json_extract(result, '$.lines') AS lines,
+  json_extract(args, '$.args[0]') AS module
 FROM jobqueue_jobs WHERE queue = 'QUEUE'
 ORDER BY lines DESC LIMIT 5"""
 
 LONGEST_ON_POSTGRES = """\
-SELECT (result::json ->> 'lines')::int AS lines, args::json #>> '{args,0}' AS module
+SELECT (result::json ->> 'lines')::int AS lines,
+  args::json #>> '{args,0}' AS module
 FROM jobqueue_jobs WHERE queue = 'QUEUE'
 ORDER BY lines DESC LIMIT 5"""
 

@@ -3,16 +3,16 @@
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import URL
 
 from jobqueue.demo.crew import Crew
-from jobqueue.demo.proof import Proof, prove, recount
-from jobqueue.demo.questions import Question, ask, questions
+from jobqueue.demo.proof import prove, recount
+from jobqueue.demo.questions import ask, questions
+from jobqueue.demo.record import Run
 from jobqueue.demo.show import Story
 from jobqueue.demo.tasks import lingers, modules, register
 from jobqueue.errors import JobQueueError
@@ -25,44 +25,6 @@ from jobqueue.store.jobs import Jobs
 WORKERS = 3
 LIMIT = 90.0  # seconds; a machine where it takes longer has something wrong
 LOOK = 0.1
-
-
-@dataclass
-class Run:
-    """What a run of the demo did. Times are seconds."""
-
-    url: URL
-    queue: str
-    folder: Path
-    files: int = 0
-    lingering: int = 0
-    enqueued_in: float = 0.0
-    worked_in: float = 0.0
-    workers: list[str] = field(default_factory=list)
-    killed: str | None = None
-    killed_at: float = 0.0
-    held: list[int] = field(default_factory=list)
-    waiting: set[int] = field(default_factory=set)
-    recovered_in: float | None = None
-    exit_codes: dict[str, int] = field(default_factory=dict)
-    proof: Proof = field(default_factory=Proof)
-    answers: list[tuple[Question, list[dict[str, Any]]]] = field(default_factory=list)
-
-    def note(self, ended: int) -> None:
-        """A job has ended; the last of those that the killed worker held sets `recovered_in`."""
-        if ended in self.waiting:
-            self.waiting.discard(ended)
-            if not self.waiting:
-                self.recovered_in = time.monotonic() - self.killed_at
-
-    @property
-    def problems(self) -> list[str]:
-        """What is not as it should be."""
-        codes = self.exit_codes.items()
-        bad = [
-            f"NOT all stopped in order: {name} ended with {code}" for name, code in codes if code
-        ]
-        return self.proof.wrong + bad
 
 
 def perform(url: URL, folder: Path, story: Story) -> Run:
@@ -144,8 +106,10 @@ def _as_they_end(rows: Jobs, ids: list[int], crew: Crew) -> Iterator[int]:
             yield id_
         crew.check()
         if left and time.monotonic() > until:
+            stand = Counter(states[id_].value for id_ in left)
+            shown = ", ".join(f"{count} {state}" for state, count in stand.items())
             raise JobQueueError(
-                f"{len(left):,} of {len(ids):,} jobs were not done after {LIMIT:g} s: is something"
-                f" wrong with job {min(left)}?"
+                f"after {LIMIT:g} s {len(left):,} of {len(ids):,} jobs had not ended ({shown}),"
+                f" such as job {min(left)}; what the workers said is in {crew.folder}"
             )
         pause.wait(LOOK)

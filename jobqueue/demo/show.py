@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
@@ -10,10 +10,8 @@ from rich.text import Text
 from jobqueue.cli.render import Column, console, put, table
 from jobqueue.cli.safe import masked
 from jobqueue.demo.questions import command
+from jobqueue.demo.record import Run
 from jobqueue.demo.tasks import LINGER
-
-if TYPE_CHECKING:
-    from jobqueue.demo.run import Run
 
 WORD = 10  # cells
 STEPS = 4  # lines of progress where there is no bar
@@ -66,7 +64,7 @@ class Story:
 
         return advance
 
-    def end(self, run: "Run") -> None:
+    def end(self, run: Run) -> None:
         """The proof, the statistics, and how to ask for them."""
         if self._quiet:
             return
@@ -88,7 +86,7 @@ class Story:
         self.line()
 
 
-def by_worker(run: "Run") -> list[dict[str, Any]]:
+def by_worker(run: Run) -> list[dict[str, Any]]:
     """A row for each worker, from the answers of the database."""
     jobs, attempts = (answer for _, answer in run.answers[:2])
     rows = {name: {"worker": name, "jobs": 0, "errored": 0, "lost": 0} for name in run.workers}
@@ -99,7 +97,7 @@ def by_worker(run: "Run") -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _columns(run: "Run") -> list[Column[dict[str, Any]]]:
+def _columns(run: Run) -> list[Column[dict[str, Any]]]:
     return [
         Column("worker", lambda row: row["worker"], least=16),
         Column("jobs done", lambda row: row.get("jobs", 0), right=True),
@@ -109,7 +107,7 @@ def _columns(run: "Run") -> list[Column[dict[str, Any]]]:
     ]
 
 
-def to_json(run: "Run") -> dict[str, Any]:
+def to_json(run: Run) -> dict[str, Any]:
     """All of it as one document. Times are seconds."""
     return {
         "ok": not run.problems,

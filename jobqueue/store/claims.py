@@ -1,13 +1,14 @@
 """Claims: how a worker takes jobs and writes down how they ended. Every write names (id, fence)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from jobqueue.records import Claim, Ended, Outcome, Succeeded
+from jobqueue.schema import jobs
 from jobqueue.states import FINAL, State
 from jobqueue.store.counts import Tally
 from jobqueue.store.inputs import END, PAIRS, PROGRESS, SUCCESS
@@ -24,6 +25,7 @@ _RAN_OUT = ("errored", "timed out", "refused")
 
 
 _ORDER = attrgetter("run_at", "id")
+_ID = itemgetter(0)  # Rows are locked in this order by all, so that two transactions take turns.
 _STATES = {state.value: state for state in State}
 
 
@@ -112,6 +114,21 @@ class Claims:
         claims.sort(key=_ORDER)
         return claims
 
+    def disown(self, connection: Connection, holder: Holder, known: Mapping[int, Claim]) -> int:
+        """Give back what is claimed in the holder's name and not known to it; returns how many.
+
+        Such are the claims of a commit whose answer was lost: no one else would ever run them.
+        """
+        mine = select(jobs.c.id, jobs.c.fence).where(jobs.c.worker_id == holder.id)
+        unknown = [
+            (id_, fence, State.AVAILABLE, None, 1, 0, None)
+            for id_, fence in connection.execute(mine.order_by(jobs.c.id))
+            if id_ not in known or known[id_].fence != fence
+        ]
+        if unknown:
+            connection.execute(self._statements.end, self._store.backend.pack(END, unknown))
+        return len(unknown)
+
     def finish(
         self, connection: Connection, worker: str, outcomes: Sequence[Outcome]
     ) -> dict[int, State]:
@@ -132,6 +149,7 @@ class Claims:
         if well:
             self._succeed(connection, well, states)
         if ends:
+            ends.sort(key=_ID)
             parameters = self._store.backend.pack(END, ends)
             written = connection.execute(self._statements.end, parameters).all()
             states.update((id_, _STATES[state]) for id_, state in written)
@@ -147,6 +165,7 @@ class Claims:
     ) -> None:
         """Write successes: first as if all claims held, which needs no answer per row."""
         rows = [(claim.id, claim.fence, result) for claim, result, _, _, _ in well]
+        rows.sort(key=_ID)
         parameters = self._store.backend.pack(SUCCESS, rows)
         if len(well) >= BULK:
             attempt = connection.begin_nested()
@@ -224,7 +243,7 @@ class Claims:
 
     def report(self, rows: Sequence[tuple[int, int, float | None, str | None]]) -> None:
         """Write the progress of running jobs: (id, fence, fraction, message) each."""
-        parameters = self._store.backend.pack(PROGRESS, rows)
+        parameters = self._store.backend.pack(PROGRESS, sorted(rows, key=_ID))
         with self._store.write() as connection:
             connection.execute(self._statements.report, parameters)
 

@@ -35,6 +35,8 @@ class Heartbeat(Service):
         self._registration = registration
         self._registered = registered
         self._beat_at = float("-inf")
+        # After an outage it has to land before a reaper has watched it be silent for a lease.
+        self._backoff_max = min(self._backoff_max, registration.lease / BEATS_PER_LEASE)
 
     def register(self) -> None:
         """Take a lease."""

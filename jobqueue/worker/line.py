@@ -38,6 +38,7 @@ class Intake:
         max_jobs: int | None,
     ) -> None:
         self._store = store
+        self._claims = Claims(store)
         self._frontier = frontier
         self._inflight = inflight
         self._poll = poll
@@ -48,6 +49,7 @@ class Intake:
         self._got = 0
         self._holder: Holder | None = None
         self._began = 0.0
+        self._unanswered = False
         self.closed = False
         self.low = 0
         """Claims left in the inbox at which it is time to claim more."""
@@ -99,6 +101,7 @@ class Intake:
 
     def claim(self, connection: Connection, limit: int) -> list[Claim]:
         """Claim within a transaction."""
+        self._unanswered = True
         self._holder = self._inflight.holder
         self._began = time.monotonic()
         if self._holder is None:
@@ -113,11 +116,24 @@ class Intake:
 
     def hand_out(self, claims: list[Claim]) -> None:
         """After the commit: to the executors, unless the lease was taken away meanwhile."""
+        self._unanswered = False
         took = time.monotonic() - self._began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
         self._got = len(claims)
         self._claimed += self._got
         self._inflight.hand_out(claims, self._holder)
+
+    def give_back_unanswered(self) -> None:
+        """After a claim that failed: its commit may have been done, and only the answer lost."""
+        holder, known = self._inflight.holder, dict(self._inflight.held)
+        if not self._unanswered or holder is None:
+            return
+        with self._store.write() as connection:
+            count = self._claims.disown(connection, holder, known)
+        self._unanswered = False
+        if count:
+            log.warning("gave back %d claims whose commit was not answered", count)
+            self._frontier.suspect = True  # They are behind the cursors.
 
     def give_back_hoard(self) -> None:
         """Release claims that wait while every slot is busy with something long."""
@@ -269,6 +285,7 @@ class Claimer(Service):
     def tick(self) -> float:
         """Claim as much as there is room for."""
         intake = self._intake
+        intake.give_back_unanswered()
         intake.give_back_hoard()
         wanted = intake.wanted()
         if wanted and intake.look():
@@ -326,6 +343,7 @@ class Turn(Service):
 
     def _work(self) -> None:
         intake, exit_ = self._intake, self._exit
+        intake.give_back_unanswered()
         intake.give_back_hoard()
         wanted = intake.wanted()
         if wanted and not intake.look():

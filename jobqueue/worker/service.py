@@ -95,7 +95,7 @@ class Service(ABC):
 
     def _failed(self, error: Exception) -> float:
         self._failures += 1
-        most: float = min(BACKOFF_MAX, BACKOFF_FIRST * 2**self._failures)
+        most: float = min(self._backoff_max, BACKOFF_FIRST * 2.0 ** min(self._failures, 16))
         rest: float = most * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret.
         first = self._failures == 1
         if first or self._failing_for >= REPEAT_LOG:

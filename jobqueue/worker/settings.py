@@ -45,7 +45,7 @@ class WorkerSettings:
                     field=option,
                     value=value,
                 )
-            checked[option] = None if value is None else check(value)
+            checked[option] = None if value is None and option in _MAY_BE_NONE else check(value)
         return WorkerSettings(**checked)
 
 
@@ -108,4 +108,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "keep_succeeded": lambda value: options.seconds(value, "keep_succeeded", most=1e10),
     "keep_failed": lambda value: options.seconds(value, "keep_failed", most=1e10),
 }
+_MAY_BE_NONE = {"queues", "max_jobs", "stats_interval", "name", "keep_succeeded", "keep_failed"}
 assert list(_CHECKS) == [field.name for field in fields(WorkerSettings)]

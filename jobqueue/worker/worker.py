@@ -67,9 +67,14 @@ class Worker:
 
     def start(self) -> None:
         """Take a lease and begin. Raises what the database raises if it cannot be reached."""
-        self._store.require_schema()
-        self._build()
-        self._heartbeat.register()
+        try:
+            self._store.require_schema()
+            self._build()
+            self._heartbeat.register()
+        except BaseException:
+            self._store.close()
+            self._pulse.close()
+            raise
         for service in self._services:
             service.start()
         run = Executor(

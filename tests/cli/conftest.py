@@ -17,7 +17,7 @@ from jobqueue.cli.main import cli
 ROOT = Path(__file__).parents[2]
 NUMBERS = itertools.count()
 
-APP = '''
+APP = """
 import datetime, decimal, threading, time
 from jobqueue import JobQueue, current_job
 
@@ -53,7 +53,7 @@ def nap(seconds: float) -> None:
 
 @jobs.task(queue="mail", priority=3, max_attempts=7)
 def mail(to: str) -> None: ...
-'''
+"""
 
 
 class Cli:

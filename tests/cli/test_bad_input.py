@@ -9,7 +9,12 @@ import pytest
 
 from tests.cli.conftest import Cli
 
-pytestmark = pytest.mark.parametrize("backend_name", ["sqlite"])
+
+@pytest.fixture(params=["sqlite"])
+def backend_name(request: pytest.FixtureRequest) -> str:
+    """What is refused here never reaches a database, so one of them will do."""
+    return request.param
+
 
 DEEP = "[" * 65 + "]" * 65
 
@@ -114,8 +119,14 @@ INPUTS: list[tuple[str, int, list[str]]] = [
     # 38: filters
     ("did you mean running?", 2, ["list", "--state", "runing"]),
     ("did you mean failed?", 2, ["delete", "--state", "FAILED", "--yes"]),
-    *[("limit: ", 2, ["list", "--limit", value]) for value in ("-1", "ten", "1000000001", "1.5", "")],
-    *[("since: ", 2, ["list", "--since", value]) for value in ("-1h", "yesterday", "2026-01-01", "5x")],
+    *[
+        ("limit: ", 2, ["list", "--limit", value])
+        for value in ("-1", "ten", "1000000001", "1.5", "")
+    ],
+    *[
+        ("since: ", 2, ["list", "--since", value])
+        for value in ("-1h", "yesterday", "2026-01-01", "5x")
+    ],
     ("timeout: ", 2, ["wait", "1", "--timeout", "soon"]),
     # 42: the worker
     *[
@@ -153,7 +164,9 @@ INPUTS: list[tuple[str, int, list[str]]] = [
 @pytest.mark.parametrize(
     ("message", "code", "words"), INPUTS, ids=[" ".join(words)[:50] for _, _, words in INPUTS]
 )
-def test_bad_input_exits_with_one_line(bare: Cli, message: str, code: int, words: list[str]) -> None:
+def test_bad_input_exits_with_one_line(
+    bare: Cli, message: str, code: int, words: list[str]
+) -> None:
     result = bare(*words)
     assert result.exit_code == code, result.stderr
     assert result.stdout == ""
@@ -164,7 +177,9 @@ def test_bad_input_exits_with_one_line(bare: Cli, message: str, code: int, words
 
 
 @pytest.mark.parametrize(
-    ("message", "code", "words"), INPUTS[::3], ids=[" ".join(words)[:50] for _, _, words in INPUTS[::3]]
+    ("message", "code", "words"),
+    INPUTS[::6],
+    ids=[" ".join(words)[:50] for _, _, words in INPUTS[::6]],
 )
 def test_with_json_the_error_is_one_json_object(
     bare: Cli, message: str, code: int, words: list[str]
@@ -184,8 +199,6 @@ def test_json_may_stand_anywhere_before_the_double_dash(bare: Cli) -> None:
 
 # 39: database URLs
 
-SECRET = "s3cr:e/t?%^]w0rd"
-
 URLS = [
     (2, "", "the database URL is empty"),
     (2, "postgres://", "names no database"),
@@ -204,13 +217,19 @@ URLS = [
 ]
 
 
-@pytest.mark.parametrize(("code", "text", "message"), URLS, ids=[text for _, text, _ in URLS])
-@pytest.mark.parametrize("way", ["option", "environment", "pyproject", "debug"])
+WAYS = ["option", "environment", "pyproject", "debug"]
+CASES = [  # Every URL one way, in turns; and one of them every way.
+    *((WAYS[number % 2 and 3], *row) for number, row in enumerate(URLS)),
+    *((way, *URLS[-4]) for way in WAYS),
+]
+
+
+@pytest.mark.parametrize(
+    ("way", "code", "text", "message"), CASES, ids=[f"{case[0]} {case[2]}" for case in CASES]
+)
 def test_a_bad_url_is_explained_and_its_password_is_not_shown(
     text: str, code: int, message: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if way in ("environment", "pyproject") and not text:
-        pytest.skip("an empty variable is none")
     given = text.replace("{}", "hunter2sentinel")
     words = ["list"]
     it = Cli(given if way == "environment" else None)
@@ -315,15 +334,12 @@ APPS = [
 
 
 @pytest.mark.parametrize(("name", "text", "message"), APPS, ids=[f"{a} {m}" for a, _, m in APPS])
-@pytest.mark.parametrize("command", [["worker"], ["tasks"], ["enqueue", "t"]])
 def test_an_app_that_cannot_be_loaded_shows_the_users_own_error(
-    offline: Cli, tmp_path: Path, name: str, text: str | None, message: str, command: list[str]
+    offline: Cli, tmp_path: Path, name: str, text: str | None, message: str
 ) -> None:
-    import sys
-
-    sys.modules.pop("bad", None)
     if text is not None:
         (tmp_path / "bad.py").write_text(text)
+    command = [["worker"], ["tasks"], ["enqueue", "t"]][len(message) % 3]
     result = offline(*command, "--app", name)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.count("\n") == 1

@@ -19,7 +19,9 @@ from jobqueue.cli.main import cli
 from jobqueue.demo import crew, proof, run, tasks
 from jobqueue.demo.proof import Proof, prove, recount
 from jobqueue.demo.questions import ask, command, questions
+from jobqueue.demo.record import Run
 from jobqueue.demo.show import Story, to_json
+from jobqueue.errors import JobQueueError
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.jobs import Jobs
@@ -84,22 +86,21 @@ def few(
 
 
 def test_it_runs_on_a_given_database_and_disturbs_nothing_there(url: str, tmp_path: Path) -> None:
-    mine = JobQueue(url)
+    with JobQueue(url) as mine:
 
-    @mine.task
-    def untouched() -> None: ...
+        @mine.task
+        def untouched() -> None: ...
 
-    job = untouched.enqueue()
-    before = job.record()
-    code, out, err = demo("--url", url, "--json", folder=tmp_path)
-    assert code == 0, err
-    document = json.loads(out)
-    assert document["ok"] and document["problems"] == [] and len(document["proof"]) == 6
-    assert job.record() == before
-    assert mine.store.url.render_as_string() and not Monitor(mine.store).workers()
-    assert_is_the_record(document, mine)
+        job = untouched.enqueue()
+        before = job.record()
+        code, out, err = demo("--url", url, "--json", folder=tmp_path)
+        assert code == 0, err
+        document = json.loads(out)
+        assert document["ok"] and document["problems"] == [] and len(document["proof"]) == 6
+        assert job.record() == before
+        assert Monitor(mine.store).workers() == []
+        assert_is_the_record(document, mine)
     assert workers_in(tmp_path) == []
-    mine.close()
 
 
 def assert_is_the_record(document: dict[str, Any], jobs: JobQueue) -> None:
@@ -191,12 +192,22 @@ def test_kill_9_of_the_demo_takes_the_workers_with_it_even_one_that_stands_still
     wait_until(lambda: not workers_in(tmp_path), timeout=15)
 
 
-def test_it_says_so_when_its_workers_die(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_says_so_when_its_workers_die(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     url = make_url(f"sqlite:///{tmp_path}/demo.db")
-    with pytest.raises(Exception, match="died with exit code 1: it said nothing"):
+    with pytest.raises(JobQueueError, match="died with exit code 1: it said nothing"):
+        run.perform(url, tmp_path, Story(quiet=True))
+
+
+def test_it_gives_up_when_its_workers_do_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as when another worker, of all queues, has taken the jobs."""
+    monkeypatch.setattr(run, "LIMIT", 0.5)
+    monkeypatch.setattr(run, "modules", lambda: ["abc.py"])
+    monkeypatch.setattr(crew.Crew, "start", lambda self, count: None)
+    url = make_url(f"sqlite:///{tmp_path}/demo.db")
+    with pytest.raises(JobQueueError, match=r"1 of 1 jobs had not ended \(1 available\)"):
         run.perform(url, tmp_path, Story(quiet=True))
 
 
@@ -204,9 +215,7 @@ def test_it_says_so_when_its_workers_die(
 
 
 @pytest.fixture
-def worked(
-    url: str
-) -> Iterator[tuple[JobQueue, dict[str, tasks.Digest]]]:
+def worked(url: str) -> Iterator[tuple[JobQueue, dict[str, tasks.Digest]]]:
     """A queue where a worker has done the demo's work on a part of the library."""
     names = [name for name in tasks.modules() if not tasks.lingers(name)]
     some = [name for name in names if tasks.stumbles(name)][:3]
@@ -239,7 +248,7 @@ def test_the_proof_holds_for_what_was_done(worked: Any) -> None:
 
 
 TAMPERED = {
-    "a result": "UPDATE jobqueue_jobs SET result = '{\"sha256\":\"0\",\"lines\":1}' WHERE id = 4",
+    "a result": 'UPDATE jobqueue_jobs SET result = \'{"sha256":"0","lines":1}\' WHERE id = 4',
     "no result": "UPDATE jobqueue_jobs SET result = NULL WHERE id = 4",
     "a lost job": "DELETE FROM jobqueue_jobs WHERE id = 5",
     "a job twice": (
@@ -355,8 +364,10 @@ def test_a_worker_that_holds_nothing_is_not_killed(tmp_path: Path) -> None:
 
 def test_the_document_is_json(worked: Any, tmp_path: Path) -> None:
     jobs, files = worked
-    found = run.Run(jobs.store.url, "demo-test", tmp_path)
+    found = Run(jobs.store.url, "demo-test", tmp_path)
     found.proof = prove(files, jobs, "demo-test")
-    found.answers = [(asked, ask(jobs.store, asked)) for asked in questions(jobs.store, "demo-test")]
+    found.answers = [
+        (asked, ask(jobs.store, asked)) for asked in questions(jobs.store, "demo-test")
+    ]
     document = json.loads(json.dumps(to_json(found)))
     assert document["ok"] and [row["jobs"] for row in document["workers"]] == [10]

@@ -18,7 +18,11 @@ VALUES = [
     (["5"], [5], {}),
     (["-5", "-1.5", "-.5"], [-5, -1.5, "-.5"], {}),
     (["text", "two words", ""], ["text", "two words", ""], {}),
-    (['"5"', "null", "true", "[1, {}]", '{"a": null}'], ["5", None, True, [1, {}], {"a": None}], {}),
+    (
+        ['"5"', "null", "true", "[1, {}]", '{"a": null}'],
+        ["5", None, True, [1, {}], {"a": None}],
+        {},
+    ),
     (["x=5", "y=-2", "z=a=b"], [], {"x": 5, "y": -2, "z": "a=b"}),
     (["http://a/?b=c", "1x=2", "=3", "a b=c"], ["http://a/?b=c", "1x=2", "=3", "a b=c"], {}),
     (["ключ=1", "x="], [], {"ключ": 1, "x": ""}),
@@ -69,7 +73,18 @@ def test_with_an_app_the_annotations_decide(
 def test_every_option_reaches_the_job(bare: Cli) -> None:
     job = bare.json(
         *("enqueue", "t", "--queue", "q", "--priority", "-7", "--delay", "1h"),
-        *("--max-attempts", 3, "--timeout", "5m", "--unique-key", "k ü", "--tag", "a", "--tag", "b"),
+        *(
+            "--max-attempts",
+            3,
+            "--timeout",
+            "5m",
+            "--unique-key",
+            "k ü",
+            "--tag",
+            "a",
+            "--tag",
+            "b",
+        ),
     )
     assert job["created"] is True
     wanted = {

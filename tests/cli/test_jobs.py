@@ -112,7 +112,9 @@ def test_wait_for_an_unknown_job_exits_with_1_at_once(bare: Cli) -> None:
     assert "there is no job 99" in bare.refused(1, "wait", id_, 99)
 
 
-@pytest.mark.parametrize("args", ["no json", "[]", '{"args": 5, "kwargs": {}}', '{"args":[NaN],"kwargs":{}}'])
+@pytest.mark.parametrize(
+    "args", ["no json", "[]", '{"args": 5, "kwargs": {}}', '{"args":[NaN],"kwargs":{}}']
+)
 def test_a_row_that_someone_wrote_with_sql_breaks_no_command(
     bare: Cli, url: str, args: str
 ) -> None:

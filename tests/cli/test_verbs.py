@@ -31,7 +31,11 @@ def test_a_wrong_state_and_an_unknown_id_are_refused_while_the_others_are_done(
     assert json.loads(result.stdout) == {
         "changed": 1,
         "refused": [
-            {"id": ended, "state": "succeeded", "reason": "it is succeeded and cannot be cancelled"},
+            {
+                "id": ended,
+                "state": "succeeded",
+                "reason": "it is succeeded and cannot be cancelled",
+            },
             {"id": 99, "state": None, "reason": "there is no such job"},
         ],
     }

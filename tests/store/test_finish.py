@@ -1,9 +1,11 @@
 """How claims end: fenced, counted, recorded, and offered twice without harm."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
@@ -393,6 +395,33 @@ def test_progress_is_written_for_the_claim_that_holds(desk: Any, holder: Any) ->
         None,
         "no idea how far",
     )
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.parametrize("verb", ["succeeded", "errored", "report"])
+def test_outcomes_and_progress_lock_their_rows_in_the_order_of_their_ids(
+    desk: Any, holder: Any, second_store: Any, blocked: Any, verb: str
+) -> None:
+    """As a bulk cancel does: they wait for each other, and do not kill each other."""
+    ids = desk.add_many(20)
+    claims = desk.take(holder)[::-1]
+    other = type(desk)(second_store(lock_timeout="5s"))
+
+    def write() -> Any:
+        if verb == "report":
+            return other.claims.report([(claim.id, claim.fence, 0.5, None) for claim in claims])
+        return other.finish(holder, *(getattr(desk, verb)(claim) for claim in claims))
+
+    lock = "SELECT id FROM jobqueue_jobs WHERE id = :id FOR UPDATE"
+    with ThreadPoolExecutor(1) as pool:
+        with desk.store.write() as connection:
+            connection.execute(text(lock), {"id": ids[0]})
+            writing = pool.submit(write)
+            blocked()
+            for id_ in ids:
+                connection.execute(text(f"{lock} NOWAIT"), {"id": id_})
+        writing.result(30)
+    assert all(desk.row(id_).progress == 0.5 or desk.state(id_) != State.RUNNING for id_ in ids)
 
 
 # In a transaction of the user

@@ -1,0 +1,220 @@
+"""`worker`: real processes, real signals."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Cli, Process
+
+Spawn = Callable[..., Process]
+
+SLOW = """
+import pathlib, signal, sys, threading, time
+from jobqueue import JobQueue
+
+jobs = JobQueue()
+
+@jobs.task
+def touch_and_nap(path: str, seconds: float) -> str:
+    pathlib.Path(path).touch()
+    time.sleep(seconds)
+    return "done"
+
+@jobs.task
+def shout(text: str) -> None:
+    print(text)
+"""
+
+
+@pytest.fixture
+def it(url: str, make_app: Callable[..., str]) -> Cli:
+    cli = Cli(url)
+    cli.app = make_app(SLOW)
+    return cli
+
+
+@pytest.fixture
+def begin(it: Cli, spawn: Spawn, tmp_path, wait_until) -> Callable[..., tuple[int, Process]]:
+    """Starts a worker and a job in it that naps; returns both when the handler runs."""
+
+    def begin(seconds: float, *options: object) -> tuple[int, Process]:
+        file = tmp_path / "begun"
+        id_ = it.id("touch_and_nap", file, seconds)
+        worker = spawn("worker", *options, env=env_of(it))
+        wait_until(file.exists, timeout=20)
+        return id_, worker
+
+    return begin
+
+
+def env_of(it: Cli) -> dict[str, str]:
+    return {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_lets_the_running_job_end_and_exits_with_0(
+    it: Cli, begin: Any, number: signal.Signals
+) -> None:
+    id_, worker = begin(0.7)
+    waiting = it.id("shout", "hi", "--delay", "1h")
+    worker.popen.send_signal(number)
+    code, out, err = worker.end()
+    assert (code, out) == (0, ""), err
+    assert f"{number.name}: stopping" in err
+    assert it.json("show", id_)["result"] == "done"
+    assert it.json("show", waiting)["state"] == "scheduled"
+    assert it.json("workers") == []
+
+
+def test_a_second_signal_gives_the_job_back_and_exits_with_1_within_a_second(
+    it: Cli, begin: Any, wait_until: Any
+) -> None:
+    id_, worker = begin(60)
+    worker.popen.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert worker.popen.poll() is None
+    began = time.monotonic()
+    worker.popen.send_signal(signal.SIGTERM)
+    code, _, err = worker.end()
+    assert code == 1, err
+    assert time.monotonic() - began < 3
+    job = it.json("show", id_)
+    assert (job["state"], job["attempt"]) == ("available", 0)
+
+
+def test_the_shutdown_timeout_gives_the_job_back_and_exits_with_1(it: Cli, begin: Any) -> None:
+    id_, worker = begin(60, "--shutdown-timeout", "0.2", "--json")
+    worker.popen.send_signal(signal.SIGINT)
+    code, out, err = worker.end()
+    assert code == 1, err
+    summary = json.loads(out)
+    assert (summary["in_order"], summary["signal"], summary["processed"]) == (False, "SIGINT", 0)
+    job = it.json("show", id_)
+    assert (job["state"], job["attempt"]) == ("available", 0)
+
+
+def test_drain_runs_what_is_there_and_ends_by_itself(it: Cli, spawn: Spawn) -> None:
+    for number in range(20):
+        it.id("shout", f"line {number}")
+    it.id("shout", "later", "--delay", "1h")
+    code, out, err = spawn("worker", "--drain", env=env_of(it)).end()
+    assert code == 0, err
+    assert len(out.splitlines()) == 20  # What handlers print is theirs.
+    assert "not waited for: 1 job(s) delayed" in err
+    assert [job["state"] for job in it.json("list")] == ["scheduled"] + ["succeeded"] * 20
+
+
+def test_max_jobs_ends_by_itself(it: Cli) -> None:
+    for _ in range(5):
+        it.id("shout", "x")
+    assert it("worker", "--max-jobs", 3, "-c", 1).exit_code == 0
+    states = [job["state"] for job in it.json("list")]
+    assert states.count("succeeded") == 3
+
+
+def test_with_json_stdout_is_the_summary_alone_and_the_log_may_be_json_too(it: Cli) -> None:
+    it.id("shout", "not on stdout")
+    result = it("--json", "worker", "--drain", "--log-format", "json", "--name", "Ada")
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert (summary["worker"], summary["processed"], summary["in_order"]) == ("Ada", 1, True)
+    assert "not on stdout" in result.stderr
+    records = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    assert {"time", "level", "logger", "message"} <= set(records[0])
+    assert all(record["logger"].startswith("jobqueue.") for record in records)
+
+
+def test_the_report_comes_at_its_interval(it: Cli, tmp_path) -> None:
+    it.id("touch_and_nap", tmp_path / "x", 0.8)
+    result = it("worker", "--stats-interval", "0.2", "--max-jobs", "1", "--drain")
+    assert result.exit_code == 0
+    assert result.stderr.count(" report: ") >= 2
+
+
+def test_an_app_without_tasks_is_warned_of(url: str, make_app: Any) -> None:
+    it = Cli(url)
+    it.app = make_app("from jobqueue import JobQueue\njobs = JobQueue()\n")
+    result = it("worker", "--drain")
+    assert result.exit_code == 0
+    assert "WARNING cli: the app registers no tasks" in result.stderr
+
+
+def test_queues_that_nobody_uses_are_fine(it: Cli) -> None:
+    assert it("worker", "--drain", "-q", "nobody,knows:3").exit_code == 0
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_an_app_on_another_database_is_warned_of(url: str, make_app: Any) -> None:
+    it = Cli(url)
+    it.app = make_app(
+        "from jobqueue import JobQueue\njobs = JobQueue('sqlite:///elsewhere.db')\n"
+        "@jobs.task\ndef t(): ...\n"
+    )
+    result = it("worker", "--drain")
+    assert result.exit_code == 0
+    assert "the app's own queue is on sqlite:///elsewhere.db" in result.stderr
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_logging_that_the_app_has_set_up_stays_its_own(
+    it: Cli, make_app: Any, spawn: Spawn
+) -> None:
+    it.app = make_app(
+        "import logging\nfrom jobqueue import JobQueue\n"
+        "logging.basicConfig(level='INFO', format='MINE %(name)s %(message)s')\n"
+        "jobs = JobQueue()\n@jobs.task\ndef t(): logging.getLogger('app').info('from the task')\n"
+    )
+    it.id("t")
+    code, _, err = spawn("worker", "--drain", env=env_of(it)).end()
+    assert code == 0
+    assert err.count("MINE app from the task") == 1
+    assert "MINE jobqueue" not in err  # Not twice.
+    it.app = make_app(
+        "import logging\nfrom jobqueue import JobQueue\nlog = logging.getLogger('jobqueue')\n"
+        "log.addHandler(logging.StreamHandler())\nlog.handlers[0].setFormatter(logging.Formatter('OWN %(message)s'))\n"
+        "jobs = JobQueue()\n@jobs.task\ndef t(): ...\n"
+    )
+    code, _, err = spawn("worker", "--drain", env=env_of(it)).end()
+    assert code == 0
+    assert err.startswith("OWN ")
+    assert "INFO" not in err
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_database_that_is_not_there_ends_the_worker_with_one_line(it: Cli) -> None:
+    it.url = "postgresql://u:hunter2@127.0.0.1:1/d"
+    message = it.refused(1, "worker")
+    assert "cannot be reached" in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_signal_while_the_app_is_imported_exits_with_0(
+    it: Cli, make_app: Any, spawn: Spawn, wait_until: Any, tmp_path
+) -> None:
+    it.app = make_app(
+        "import pathlib, time\npathlib.Path('loading').touch()\ntime.sleep(60)\n"
+        "from jobqueue import JobQueue\njobs = JobQueue()\n"
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        worker = spawn("worker", env=env_of(it))
+        wait_until((tmp_path / "loading").exists, timeout=20)
+        (tmp_path / "loading").unlink()
+        worker.popen.send_signal(number)
+        assert worker.end() == (0, "", "")
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_worker_whose_stderr_has_gone_works_on(it: Cli, spawn: Spawn) -> None:
+    it.id("shout", "heard")
+    reader, writer = os.pipe()
+    os.close(reader)
+    worker = spawn("worker", "--drain", env=env_of(it), stderr=writer)
+    os.close(writer)
+    code, out, _ = worker.end()
+    assert (code, out) == (0, "heard\n")

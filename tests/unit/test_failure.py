@@ -1,0 +1,143 @@
+"""What an attempt died of, made safe to store whatever the exception does."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from jobqueue.worker.failure import MESSAGE_MAX, TRACEBACK_MAX, cap, describe
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+def safe(text: str) -> bool:
+    return "\0" not in text and text.encode() is not None
+
+
+def test_type_message_and_traceback() -> None:
+    described = describe(raised(ValueError("no")))
+    assert (described.type, described.message) == ("ValueError", "no")
+    assert described.traceback is not None
+    assert described.traceback.startswith("Traceback (most recent call last)")
+    assert "in raised" in described.traceback
+    assert described.traceback.endswith("ValueError: no\n")
+
+
+def test_a_nested_class_is_named_with_its_place() -> None:
+    class Outer:
+        class Inner(Exception):
+            pass
+
+    assert describe(Outer.Inner()).type.endswith("Outer.Inner")
+
+
+def test_outer_frames_can_be_left_out_but_not_all() -> None:
+    def inner() -> None:
+        raise ValueError("no")
+
+    def outer() -> BaseException:
+        try:
+            inner()
+        except ValueError as error:
+            return error
+        raise AssertionError
+
+    for skip, shown in ((0, True), (1, False)):
+        text = describe(outer(), skip=skip).traceback
+        assert text is not None
+        assert ("in outer" in text) is shown
+        assert "in inner" in text
+    text = describe(outer(), skip=99).traceback
+    assert text is not None
+    assert "in inner" in text
+
+
+def test_an_error_that_was_never_raised_can_be_described() -> None:
+    described = describe(ValueError("no"), skip=1)
+    assert described.traceback == "ValueError: no\n"
+
+
+def test_causes_are_shown() -> None:
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as error:
+            raise ValueError("second") from error
+    except ValueError as error:
+        text = describe(error).traceback
+    assert text is not None
+    assert "KeyError: 'first'" in text
+    assert "direct cause" in text
+
+
+@pytest.mark.parametrize("what", [OSError("no"), SystemExit(1), KeyboardInterrupt(), 5, None])
+def test_a_message_that_cannot_be_had(what: Any) -> None:
+    class Rude(Exception):
+        def __str__(self) -> str:
+            if isinstance(what, BaseException):
+                raise what
+            return what  # type: ignore[no-any-return]
+
+    described = describe(raised(Rude()))
+    assert described.message.startswith("<its message cannot be had: str() raised ")
+    assert described.type.endswith("Rude")
+    assert described.traceback
+
+
+def test_what_no_database_stores_becomes_visible() -> None:
+    described = describe(raised(ValueError("a\0b\ud800c")))
+    assert described.message == "a\\x00b\\ud800c"
+    assert described.traceback is not None
+    assert safe(described.traceback)
+
+
+def test_a_long_message_keeps_its_head_and_its_tail() -> None:
+    described = describe(raised(ValueError("head" + "x" * 50_000_000 + "tail")))
+    assert described.message.startswith("head")
+    assert described.message.endswith("tail")
+    assert len(described.message) <= MESSAGE_MAX
+    assert described.traceback is not None
+    assert len(described.traceback) <= TRACEBACK_MAX
+
+
+def test_escapes_do_not_make_it_longer_than_the_bound() -> None:
+    described = describe(raised(ValueError("\0" * 1_000_000)))
+    assert len(described.message) <= 4 * MESSAGE_MAX
+
+
+def test_a_group_of_ten_thousand_is_bounded() -> None:
+    group = ExceptionGroup("all", [ValueError(f"error {n}") for n in range(10_000)])
+    text = describe(raised(group)).traceback
+    assert text is not None
+    assert "error 0" in text
+    assert "error 9999" not in text
+    assert len(text) <= TRACEBACK_MAX
+
+
+def test_the_frames_of_a_recursion_are_bounded_and_the_last_are_shown() -> None:
+    def dig(depth: int) -> None:
+        if depth == 0:
+            raise ValueError("the bottom")
+        dig(depth - 1)
+
+    try:
+        dig(sys.getrecursionlimit() // 2)
+    except ValueError as error:
+        text = describe(error).traceback
+    assert text is not None
+    assert "the bottom" in text
+    assert text.count("\n") < 300
+
+
+def test_cap_never_exceeds_its_bound() -> None:
+    assert cap("x" * 100, 100) == "x" * 100
+    for length in (101, 200, 10**6, 10**7):
+        text = cap("a" + "x" * (length - 2) + "z", 100)
+        assert len(text) <= 100
+        assert text[0] == "a"
+        assert text[-1] == "z"
