@@ -25,6 +25,6 @@ def measure(stage: Stage, record: Record) -> None:
                 usage = worker.ask("usage")
                 if early["processed"] < stage.count(10_000):
                     early = usage
-    record("resident at 10,000 done", early["resident"] / MB, "MB")
-    record("resident at 200,000 done", usage["resident"] / MB, "MB")
+    record(f"resident at {stage.count(10_000):,} done", early["resident"] / MB, "MB")
+    record(f"resident at {jobs:,} done", usage["resident"] / MB, "MB")
     record("growth (must be at most 30)", (usage["resident"] - early["resident"]) / MB, "MB")

@@ -23,6 +23,8 @@ R = TypeVar("R")
 
 _FIRST_LOOK = 0.001  # seconds; then half as long again each time, up to:
 _LAST_LOOK = 0.05
+LOOK_COST = 4
+"""A look at many jobs is followed by a rest of so many times what it took."""
 
 
 class Job(Generic[R]):
@@ -137,18 +139,22 @@ def as_completed(jobs: Iterable[Job[Any]], timeout: Duration | None = None) -> I
     look = _FIRST_LOOK
     pause = threading.Event()
     while waiting:
+        began = time.monotonic()
         ended = _ended([same[0] for same in waiting.values()])
+        least = LOOK_COST * (time.monotonic() - began)  # Waiting for many may not be all we do.
         for job in ended:
             yield from waiting.pop(job.id)
         if ended:
             look = _FIRST_LOOK
-            continue
+        if not waiting:
+            return
         remaining = None if limit is None else limit - time.monotonic()
         if remaining is not None and remaining <= 0:
             ids = ", ".join(str(id_) for id_ in list(waiting)[:5])
             more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""  # noqa: PLR2004
             raise ResultTimeout(f"not ended in time: job {ids}{more}")
-        pause.wait(look if remaining is None else min(look, remaining))
+        rest = max(look, least)
+        pause.wait(rest if remaining is None else min(rest, remaining))
         look = min(_LAST_LOOK, look * 1.5)
 
 

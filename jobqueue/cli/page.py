@@ -1,6 +1,7 @@
 """The page that `show` prints."""
 
 import json
+import shutil
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -100,7 +101,7 @@ def _arguments(job: JobRecord, screen: Console) -> None:
 def _pretty(value: object, screen: Console) -> list[str]:
     ascii_only = not screen.encoding.startswith("utf")
     short = inert_json(value, ascii_only=ascii_only)
-    fits = len(short) <= max(40, screen.width - 20)
+    fits = len(short) <= max(40, shutil.get_terminal_size().columns - 20)
     text = short if fits else inert_json(value, ascii_only=ascii_only, indent=2)
     return _shorten(text).split("\n")
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ def console(*, stderr: bool = False) -> Console:
 
 def width_of(screen: Console) -> int:
     """The cells in a line; in a pipe there is no end of it, unless $COLUMNS says so."""
-    return screen.width if screen.is_terminal or os.environ.get("COLUMNS") else UNLIMITED
+    if not screen.is_terminal and not os.environ.get("COLUMNS"):
+        return UNLIMITED
+    return shutil.get_terminal_size().columns  # rich takes a dumb terminal's to be 80.
 
 
 def put(screen: Console, *lines: Text | str) -> None:

@@ -58,6 +58,10 @@ class Backend(Hashable, Protocol):
         """An INSERT that leaves out the rows whose unique key is held."""
         ...
 
+    def can_make_on(self, connection: Connection, url: URL) -> bool:
+        """True if a user's connection may get the schema for `url`; it then is in a transaction."""
+        ...
+
     def ringer(self, url: URL) -> Ringer:
         """How to wake this database's workers."""
         ...

@@ -154,7 +154,7 @@ class Claims:
             written = connection.execute(self._statements.end, parameters).all()
             states.update((id_, _STATES[state]) for id_, state in written)
         self._count(connection, outcomes, states)
-        if ends:
+        if ends or len(well) < BULK or State.CANCELLED in states.values():
             self._record(connection, worker, outcomes, states)
         if len(states) < len(outcomes):
             self._settle(connection, outcomes, states)
@@ -220,24 +220,29 @@ class Claims:
         outcomes: Sequence[Outcome],
         states: dict[int, State],
     ) -> None:
-        rows = [
-            {
-                "job_id": outcome.claim.id,
-                "fence": outcome.claim.fence,
-                "attempt": outcome.claim.attempt,
-                "worker": worker,
-                "started_at": outcome.claim.started_at,
-                "outcome": outcome.outcome,
-                "error_type": outcome.error and outcome.error.type,
-                "error_message": outcome.error and outcome.error.message,
-                "traceback": outcome.error and outcome.error.traceback,
-            }
-            for outcome in outcomes
-            # Giving back what has not begun is no attempt, nor is waiting for a task to be known.
-            if isinstance(outcome, Ended)
-            and outcome.claim.id in states
-            and (outcome.duration is not None or outcome.error is not None)
-        ]
+        rows = []
+        for outcome in outcomes:
+            claim, error = outcome.claim, None
+            if states.get(claim.id) in (None, State.SUCCEEDED):
+                continue
+            what = "cancelled"  # A success that came after the wish to cancel.
+            if isinstance(outcome, Ended):
+                what, error = outcome.outcome, outcome.error
+                if outcome.duration is None and error is None:
+                    continue  # Giving back what has not begun is no attempt.
+            rows.append(
+                {
+                    "job_id": claim.id,
+                    "fence": claim.fence,
+                    "attempt": claim.attempt,
+                    "worker": worker,
+                    "started_at": claim.started_at,
+                    "outcome": what,
+                    "error_type": error and error.type,
+                    "error_message": error and error.message,
+                    "traceback": error and error.traceback,
+                }
+            )
         if rows:
             connection.execute(self._statements.record_attempts, rows)
 

@@ -106,6 +106,10 @@ class Postgres:
         """See `Backend.insert`."""
         return postgresql.insert(table).on_conflict_do_nothing()
 
+    def can_make_on(self, connection: Connection, url: URL) -> bool:  # noqa: ARG002
+        """See `Backend.can_make_on`: never; `jobqueue db upgrade` does it."""
+        return False
+
     def ringer(self, url: URL) -> NotifyRinger:
         """See `Backend.ringer`."""
         return NotifyRinger(self.engine(url, 1))

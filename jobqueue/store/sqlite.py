@@ -140,6 +140,18 @@ class Sqlite:
         """See `Backend.insert`."""
         return sqlite.insert(table).on_conflict_do_nothing()
 
+    def can_make_on(self, connection: Connection, url: URL) -> bool:
+        """See `Backend.can_make_on`: where it has the same file open."""
+        file = connection.exec_driver_sql("PRAGMA database_list").all()[0][2]
+        if not file or Path(file).resolve() != database_path(url):
+            return False
+        driver: Any = connection.connection.driver_connection
+        if not driver.in_transaction and driver.isolation_level is not None:
+            # The module begins by itself before INSERT, UPDATE and DELETE only: a rollback would
+            # leave half a schema.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return True
+
     def ringer(self, url: URL) -> DatagramRinger:
         """See `Backend.ringer`."""
         return DatagramRinger(self.engine(url, 1))

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy import Connection, event, select
 from sqlalchemy.orm import Session
 
 from jobqueue.errors import ClaimLost, ConfigurationError, JobCancelled
@@ -22,25 +22,26 @@ class UserTransactions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: WeakKeyDictionary[Engine, bool] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def connection(self, transaction: Session | Connection) -> Connection:
         """The connection of a session on our database. Raises ConfigurationError for another."""
         connection = transaction.connection() if isinstance(transaction, Session) else transaction
         with self._lock:
-            known = connection.engine in self._known
+            known = connection.engine in self._known or connection.get_transaction() in self._known
         if not known:
-            self._meet(connection)
+            made = self._meet(connection)
             with self._lock:
-                self._known[connection.engine] = True
+                # What was made in this transaction may yet be rolled back.
+                self._known[connection.get_transaction() if made else connection.engine] = True
         return connection
 
-    def _meet(self, connection: Connection) -> None:
+    def _meet(self, connection: Connection) -> bool:
         """Check, once per engine, that it leads to the database that the workers use.
 
         A SQLite file without the schema gets it on this very connection: another one would wait
-        for the lock that the caller's transaction may hold.
+        for the lock that the caller's transaction may hold. True if it did.
         """
         if connection.dialect.name != self._store.backend.name:
             raise ConfigurationError(
@@ -48,12 +49,12 @@ class UserTransactions:
                 f"{self._store.backend.name}: one transaction needs one database"
             )
         if migrate.found(connection) is None:
-            if not self._store.backend.one_writer or self._store.revision() is not None:
+            if not self._store.backend.can_make_on(connection, self._store.url):
                 raise ConfigurationError(
                     f"the given transaction's database has no job queue (it is in {self._store!r})"
                 )
             migrate.upgrade_on(connection)
-            return
+            return True
         statement = self._store.statements.instance
         theirs = connection.execute(statement).scalar()
         with self._store.read() as own:
@@ -62,18 +63,15 @@ class UserTransactions:
             raise ConfigurationError(
                 f"the given transaction is on another database than the job queue ({self._store!r})"
             )
+        return False
 
     def after_commit(self, transaction: Session | Connection, ring: Callable[[], None]) -> None:
         """Ring once the session has committed. A Connection only tells before: polling serves."""
-        if not isinstance(transaction, Session) or transaction.info.get(_RINGS):
+        if not isinstance(transaction, Session):
             return
-        transaction.info[_RINGS] = True
-
-        def committed(session: Session) -> None:
-            session.info.pop(_RINGS, None)
-            ring()
-
-        event.listen(transaction, "after_commit", committed, once=True)
+        if _RINGS not in transaction.info:
+            event.listen(transaction, "after_commit", _committed)
+        transaction.info.setdefault(_RINGS, set()).add(ring)
 
     def finish(
         self, transaction: Session | Connection, claim: Claim, result: str, *, duration: float
@@ -98,3 +96,11 @@ class UserTransactions:
         wait = max(0.0, (claim.started_at - claim.run_at).total_seconds())
         tally.ran(claim.queue, claim.task, duration, wait, 1)
         tally.write(connection, self._store.statements)
+
+
+def _committed(session: Session) -> None:
+    if session.in_nested_transaction():  # Only a savepoint was released.
+        return
+    rings = session.info[_RINGS]
+    while rings:
+        rings.pop()()

@@ -11,6 +11,7 @@ from jobqueue.errors import (
     AttemptTimeout,
     Cancel,
     InvalidArguments,
+    JobCancelled,
     JobQueueError,
     Retry,
     Signal,
@@ -108,6 +109,12 @@ class Executor:
             text, reason = _encode(task, claim, result)
         except Signal as signal:
             ended = self._steered(task, claim, signal)
+        except JobCancelled as error:  # Its own, through check(); or that of a job it waited for.
+            ended = (
+                Ended(claim, "cancelled", State.CANCELLED, reason="cancelled while it ran")
+                if context.cancelled
+                else self._errored(task, claim, error)
+            )
         except BaseException as error:  # noqa: BLE001 - SystemExit too is only a failed attempt.
             ended = self._errored(task, claim, error)
         finally:

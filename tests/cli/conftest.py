@@ -102,6 +102,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     for name in ("JOBQUEUE_URL", "JOBQUEUE_APP"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)  # xdist sets it.
     modules = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - modules:

@@ -68,7 +68,7 @@ def test_show_has_everything_of_a_failed_job(cli_with_app: Cli) -> None:
         "tags        t",
         "created     20",
     ):
-        assert part in page
+        assert part in page, page
 
 
 def test_show_of_a_waiting_job_says_when_it_is_due(bare: Cli) -> None:

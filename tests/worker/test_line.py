@@ -147,7 +147,6 @@ def test_a_commit_whose_answer_was_lost_counts_once_and_is_accepted(
     assert heard == [succeeded.id]
 
 
-@pytest.mark.xfail(reason="reported: nobody looks for claims that the worker holds and does not know")
 def test_a_claim_whose_commit_was_not_answered_is_run_after_all(
     work: Any, jobs: JobQueue, hand: Any
 ) -> None:

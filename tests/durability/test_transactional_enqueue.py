@@ -1,0 +1,234 @@
+"""within: a job is part of the user's own transaction, on every driver that SQLAlchemy offers for the two databases."""
+
+import asyncio
+import sqlite3
+import statistics
+import threading
+from contextlib import asynccontextmanager, closing, contextmanager
+
+import pytest
+from processes import Scene, app
+from sqlalchemy import Engine, create_engine, insert, make_url, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from jobqueue import JobQueue
+from jobqueue.errors import ConfigurationError, InvalidOption, JobQueueError
+
+SYNC = {"sqlite": ["sqlite"], "postgres": ["postgresql+psycopg", "postgresql+psycopg2"]}
+ASYNC = {"sqlite": ["sqlite+aiosqlite"], "postgres": ["postgresql+asyncpg", "postgresql+psycopg"]}
+each_sync = pytest.mark.parametrize(
+    ("backend_name", "driver"), [(name, driver) for name in SYNC for driver in SYNC[name]]
+)
+each_async = pytest.mark.parametrize(
+    ("backend_name", "driver"), [(name, driver) for name in ASYNC for driver in ASYNC[name]]
+)
+kinds = pytest.mark.parametrize("kind", ["session", "connection"])
+
+WAKES = 8
+WOKEN_WITHIN = 0.25  # seconds on average: polling, which goes on at least once a second, would take twice as long
+
+
+def on_driver(url: str, driver: str):
+    return make_url(url).set(drivername=driver)
+
+
+@contextmanager
+def engine_of(url: str, driver: str = ""):
+    engine = create_engine(on_driver(url, driver) if driver else url)
+    yield engine
+    engine.dispose()
+
+
+def opened(engine: Engine, kind: str):
+    """A session or a connection of the user's."""
+    return Session(engine) if kind == "session" else engine.connect()
+
+
+@kinds
+@each_sync
+def test_a_job_is_committed_or_rolled_back_with_the_users_transaction(scene: Scene, driver: str, kind: str) -> None:
+    task = scene.task("nop")
+    app.METADATA.create_all(scene.engine)
+    with engine_of(scene.url, driver) as engine:
+        for fate in ("rollback", "commit"):
+            with opened(engine, kind) as transaction:
+                transaction.execute(insert(app.PAYMENTS), {"job": 7, "fence": 0})
+                job = task.within(transaction).enqueue()
+                assert scene.states() == {}  # Nobody else sees it yet.
+                getattr(transaction, fate)()
+        with opened(engine, kind) as transaction:
+            with pytest.raises(ZeroDivisionError), transaction.begin():
+                task.within(transaction).enqueue()
+                1 / 0
+    assert scene.states() == {"available": 1}
+    assert scene.record(job.id).state == "available"
+    assert [row.job for row in scene.rows("SELECT job FROM payments")] == [7]
+
+
+@kinds
+@each_async
+def test_a_job_is_committed_or_rolled_back_with_an_async_transaction(scene: Scene, driver: str, kind: str) -> None:
+    task = scene.task("nop")
+    app.METADATA.create_all(scene.engine)
+
+    @asynccontextmanager
+    async def opened(engine):
+        async with AsyncSession(engine) if kind == "session" else engine.connect() as transaction:
+            yield transaction
+
+    async def main():
+        engine = create_async_engine(on_driver(scene.url, driver))
+        try:
+            for fate in ("rollback", "commit"):
+                async with opened(engine) as transaction:
+                    assert isinstance(transaction, AsyncSession | AsyncConnection)
+                    await transaction.execute(insert(app.PAYMENTS), {"job": 7, "fence": 0})
+                    with pytest.raises(InvalidOption, match="aenqueue"):
+                        task.within(transaction).enqueue()
+                    job = await task.within(transaction).aenqueue()
+                    assert await asyncio.to_thread(scene.states) == {}
+                    with pytest.raises(JobQueueError, match="not been committed"):
+                        await job
+                    await getattr(transaction, fate)()
+            return job
+        finally:
+            await engine.dispose()
+
+    job = asyncio.run(main())
+    assert scene.states() == {"available": 1}
+    assert scene.record(job.id).state == "available"
+    assert [row.job for row in scene.rows("SELECT job FROM payments")] == [7]
+
+
+@kinds
+def test_waiting_for_a_result_inside_the_uncommitted_transaction_raises(scene: Scene, kind: str) -> None:
+    with opened(scene.engine, kind) as transaction:
+        job = scene.task("pid").within(transaction).enqueue()
+        with pytest.raises(JobQueueError, match="not been committed"):
+            job.result(timeout=1)
+        transaction.commit()
+        with scene.jobs.worker():
+            assert job.result(timeout=10)
+
+
+def test_a_session_on_another_database_is_refused(scene: Scene, empty_url: str, tmp_path) -> None:
+    from jobqueue.store import migrate
+
+    migrate.upgrade(empty_url)  # A job queue too, and yet another one.
+    # And one of the other kind.
+    other_kind = f"sqlite:///{tmp_path / 'other.db'}" if not scene.on_sqlite else "postgresql+psycopg://nobody@127.0.0.1:1/none"
+    with engine_of(*([empty_url] if scene.on_sqlite else [empty_url, "postgresql+psycopg"])) as engine:
+        with Session(engine) as session, pytest.raises(ConfigurationError, match="another database"):
+            scene.task("nop").within(session).enqueue()
+    if not scene.on_sqlite:
+        with engine_of(other_kind) as engine, Session(engine) as session:
+            with pytest.raises(ConfigurationError, match="sqlite"):
+                scene.task("nop").within(session).enqueue()
+    assert scene.states() == {}
+
+
+def woken_after(scene: Scene, commit, wait_until) -> float:
+    """Mean seconds from the commit to the start of a job, in a worker process that has nothing else to do."""
+    worker = scene.worker(poll=5)
+    waits = []
+    for number in range(WAKES):
+        committed_at = commit()
+        wait_until(lambda: len(scene.effects.read("started")) > number)
+        waits.append(scene.effects.read("started")[-1].at - committed_at)
+        wait_until(scene.ended(number + 1))
+    assert max(waits) < 3, waits
+    return statistics.mean(waits)
+
+
+@pytest.mark.parametrize("how", ["no transaction", "session", "session with a savepoint"])
+def test_a_commit_wakes_an_idle_worker(scene: Scene, how: str, wait_until) -> None:
+    task = scene.task("work")
+    app.METADATA.create_all(scene.engine)
+
+    def commit() -> float:
+        if how == "no transaction":
+            task.enqueue(0)
+            return app.boottime()
+        with Session(scene.engine) as session:
+            if how == "session":
+                task.within(session).enqueue(0)
+            else:
+                # A write first: on SQLite the module lets a savepoint that begins by reading fail.
+                session.execute(insert(app.PAYMENTS), {"job": 7, "fence": 0})
+                with session.begin_nested():
+                    task.within(session).enqueue(0)
+                # Between the savepoint and the commit: whoever is woken now finds nothing.
+                threading.Event().wait(0.1)
+            session.commit()
+            return app.boottime()
+
+    assert woken_after(scene, commit, wait_until) < WOKEN_WITHIN
+
+
+@each_async
+def test_an_async_commit_wakes_an_idle_worker(scene: Scene, driver: str, wait_until) -> None:
+    async def main() -> float:
+        engine = create_async_engine(on_driver(scene.url, driver))
+        try:
+            async with AsyncSession(engine) as session, session.begin():
+                await scene.task("work").within(session).aenqueue(0)
+            return app.boottime()
+        finally:
+            await engine.dispose()
+
+    assert woken_after(scene, lambda: asyncio.run(main()), wait_until) < WOKEN_WITHIN
+
+
+# A file that has no schema yet
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A queue on a file that does not exist, a task, and an engine of the user's on it."""
+    url = f"sqlite:///{tmp_path / 'fresh.db'}"
+    with JobQueue(url) as jobs, engine_of(url) as engine:
+
+        @jobs.task
+        def nop() -> None: ...
+
+        yield jobs, nop, engine
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.parametrize("locked", [False, True], ids=["first thing", "after a write of the user's"])
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_the_schema_is_made_through_the_given_session_without_waiting(fresh, backend_name: str, locked: bool, journal: str, wait_until) -> None:
+    jobs, nop, engine = fresh
+    app.METADATA.create_all(engine)
+    with closing(sqlite3.connect(engine.url.database)) as connection:
+        connection.execute(f"PRAGMA journal_mode={journal}")
+    began = app.boottime()
+    with Session(engine) as session:
+        if locked:
+            session.execute(insert(app.PAYMENTS), {"job": 7, "fence": 0})
+        job = nop.within(session).enqueue()
+        session.commit()
+    assert app.boottime() - began < 5  # Waiting for that lock would end in an error after ten.
+    with jobs.worker():
+        wait_until(job.done)
+    assert job.state == "succeeded"
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.parametrize("locked", [False, True], ids=["first thing", "after a write of the user's"])
+def test_a_first_transaction_that_is_rolled_back_spoils_nothing(fresh, backend_name: str, locked: bool) -> None:
+    jobs, nop, engine = fresh
+    app.METADATA.create_all(engine)
+    with Session(engine) as session:
+        if locked:
+            session.execute(insert(app.PAYMENTS), {"job": 7, "fence": 0})
+        nop.within(session).enqueue()
+        nop.within(session).enqueue()
+        session.rollback()
+    with Session(engine) as session, session.begin():
+        job = nop.within(session).enqueue()
+    assert job.state == "available"
+    assert [found.id for found in jobs.list()] == [job.id]
+    with Session(engine) as session:
+        assert session.execute(select(app.PAYMENTS)).all() == []
