@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from collections.abc import Iterable, Iterator
 
 import click
@@ -118,7 +119,7 @@ def _print_array(jobs: Iterator[JobRecord]) -> None:
     """Print an array as its items come, so that it may be of any length."""
     opening = "["
     for job in jobs:
-        click.echo(opening + to_json(job_json(job)), nl=False)
+        sys.stdout.write(opening + to_json(job_json(job)))
         opening = ",\n"
     click.echo("[]" if opening == "[" else "]")
 

@@ -85,6 +85,7 @@ class Table(Generic[T]):
 
     def __init__(self, columns: Sequence[Column[T]], sample: Sequence[T], screen: Console) -> None:
         self._screen = screen
+        self._is_terminal = screen.is_terminal
         room = width_of(screen)
         cells = {column.title: [_cell(column, row) for row in sample] for column in columns}
         natural = {
@@ -99,8 +100,7 @@ class Table(Generic[T]):
 
     def head(self) -> None:
         """Print the titles."""
-        titles = [Text(column.title.upper(), style="dim") for column in self._columns]
-        self._line(titles)
+        self._line([(column.title.upper(), "dim") for column in self._columns])
 
     def rows(self, rows: Sequence[T]) -> None:
         """Print rows."""
@@ -108,21 +108,20 @@ class Table(Generic[T]):
             cells = []
             for column in self._columns:
                 style = column.style if isinstance(column.style, str) else column.style(row)
-                text = cut(_cell(column, row), self._limit(column), self._screen)
-                cells.append(Text(text, style=style))
+                limit = self._widths[column.title] if column.least is not None else UNLIMITED
+                cells.append((cut(_cell(column, row), limit, self._screen), style))
             self._line(cells)
 
-    def _limit(self, column: Column[T]) -> int:
-        return self._widths[column.title] if column.least is not None else UNLIMITED
-
-    def _line(self, cells: list[Text]) -> None:
-        line = Text()
-        for column, cell in zip(self._columns, cells, strict=True):
-            missing = " " * max(0, self._widths[column.title] - cell.cell_len)
-            if line.plain or column is not self._columns[0]:
-                line.append(" " * GAP)
-            line.append_text(Text(missing) + cell if column.right else cell + missing)
-        put(self._screen, line)
+    def _line(self, cells: list[tuple[str, str]]) -> None:
+        line: list[tuple[str, str]] = []
+        for column, (text, style) in zip(self._columns, cells, strict=True):
+            missing = " " * (self._widths[column.title] - cell_len(text))
+            gap = " " * GAP if line else ""
+            line.append((gap + missing + text if column.right else gap + text + missing, style))
+        if self._is_terminal:
+            put(self._screen, Text.assemble(*line))
+        else:  # Of many thousand lines, rich would take most of the time.
+            self._screen.file.write("".join(text for text, _ in line).rstrip() + "\n")
 
 
 def _fit(columns: Sequence[Column[Any]], natural: dict[str, int], room: int) -> dict[str, int]:

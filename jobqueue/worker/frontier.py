@@ -33,9 +33,13 @@ class Frontier:
         self._turn = 0
         self.suspect = False
         """There may be jobs that no cursor leads to."""
+        self.urgent = False
+        """There may be, and this worker has nothing better to do than to look."""
 
     def sweep_in(self) -> float:
         """Seconds until a sweep is due: with reason, at once within its share of the time."""
+        if self.urgent:
+            return 0.0
         rest = self._sweep_cost * (1 / SWEEP_SHARE - 1) if self.suspect else SWEEP_EVERY
         return self._swept_at + min(rest, SWEEP_EVERY) - time.monotonic()
 
@@ -47,7 +51,7 @@ class Frontier:
     def sweep(self, connection: Connection) -> None:
         """Find the pairs that have available jobs, and start each from its head."""
         began = time.monotonic()
-        self.suspect = False  # Before looking: who sets it meanwhile may know of more.
+        self.suspect = self.urgent = False  # Before looking: who sets it now may know of more.
         self._cursors = {}
         for name in [""] if self._queues is None else self._queues:
             pair: Pair | None = Pair(name, PRIORITY_BEFORE_ALL)

@@ -48,7 +48,8 @@ class Intake:
         self._claimed = 0
         self._got = 0
         self._holder: Holder | None = None
-        self._began = 0.0
+        self.began = 0.0
+        """When the round began that claims: waiting for a turn is part of the round trip."""
         self._unanswered = False
         self.closed = False
         self.low = 0
@@ -96,14 +97,14 @@ class Intake:
         return not frontier.empty
 
     def hurry(self) -> None:
-        """There may be new jobs: look again as soon as looking keeps its share of the time."""
+        """There may be new jobs: look now, or if jobs run, as soon as looking keeps its share."""
         self._frontier.suspect = True
+        self._frontier.urgent = not self._inflight.held
 
     def claim(self, connection: Connection, limit: int) -> list[Claim]:
         """Claim within a transaction."""
         self._unanswered = True
         self._holder = self._inflight.holder
-        self._began = time.monotonic()
         if self._holder is None:
             return []
         return self._frontier.claim(
@@ -117,7 +118,7 @@ class Intake:
     def hand_out(self, claims: list[Claim]) -> None:
         """After the commit: to the executors, unless the lease was taken away meanwhile."""
         self._unanswered = False
-        took = time.monotonic() - self._began
+        took = time.monotonic() - self.began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
         self._got = len(claims)
         self._claimed += self._got
@@ -285,6 +286,7 @@ class Claimer(Service):
     def tick(self) -> float:
         """Claim as much as there is room for."""
         intake = self._intake
+        intake.began = time.monotonic()
         intake.give_back_unanswered()
         intake.give_back_hoard()
         wanted = intake.wanted()
@@ -332,6 +334,7 @@ class Turn(Service):
 
     def tick(self) -> float | None:
         """Write one batch and claim the next, in this process's turn among our processes."""
+        self._intake.began = time.monotonic()
         with self._store.turn():
             self._gap_until = 0.0
             self._work()
