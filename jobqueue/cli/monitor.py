@@ -19,6 +19,7 @@ from jobqueue.store.upkeep import BATCH, Upkeep
 
 Row = dict[str, Any]
 
+HUNDRED = 100
 HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -131,7 +132,9 @@ def _print_stats(shared: Shared, screen: Console) -> None:
         put(screen, "")
     workers = found["workers"]
     line = Text(f"{workers} worker{'' if workers == 1 else 's'}", "" if workers else "yellow")
-    put(screen, line + Text(f", {found['throughput_per_second']:.3g} jobs/s in the last minute"))
+    rate = found["throughput_per_second"]
+    shown = f"{rate:,.0f}" if rate >= HUNDRED else f"{rate:.2g}"
+    put(screen, line + Text(f", {shown} jobs/s in the last minute"))
 
 
 def _total(rows: list[Row]) -> list[Row]:

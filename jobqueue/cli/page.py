@@ -160,5 +160,5 @@ ATTEMPTS = [
     Column[AttemptRecord]("started", lambda attempt: _at(attempt.started_at), rank=2),
     Column[AttemptRecord]("took", _attempt_took, rank=3, right=True),
     Column[AttemptRecord]("worker", lambda attempt: attempt.worker, rank=4, least=10, style="dim"),
-    Column[AttemptRecord]("error", _attempt_error, rank=1, least=12),
+    Column[AttemptRecord]("error", _attempt_error, rank=1, least=28),
 ]

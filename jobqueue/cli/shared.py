@@ -50,7 +50,8 @@ class Shared:
     def url(self) -> str:
         """The database: as the contract says, but before the default comes the app's own."""
         url = database_url(self.given_url)
-        if self.given_url is None and url == DEFAULT_URL and self.app is not None:
+        is_said = self.given_url is not None or os.environ.get("JOBQUEUE_URL")
+        if url == DEFAULT_URL and not is_said and self.app is not None:
             return self.app.store.url.render_as_string(hide_password=False)
         return url
 

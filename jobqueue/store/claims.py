@@ -18,6 +18,7 @@ START: tuple[datetime, int] = (datetime(1, 1, 1, tzinfo=UTC), 0)
 """The cursor before every job."""
 
 PRIORITY_BEFORE_ALL = -(2**31)
+PRIORITY_AFTER_ALL = 2**31 - 1
 BULK = 16
 """Outcomes from which on it pays to try first as if every claim held."""
 

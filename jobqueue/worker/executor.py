@@ -64,7 +64,7 @@ class Executor:
                 inflight.lease.wait(0.5)  # The first heartbeat that lands decides.
             if not inflight.is_held(claim):
                 continue
-            if claim.id in inflight.unwanted:
+            if (claim.id, claim.fence) in inflight.unwanted:
                 inflight.outbox.put(Ended(claim, "cancelled", State.CANCELLED, refund=True))
             else:
                 self.work(claim)

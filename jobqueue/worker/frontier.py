@@ -12,11 +12,20 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from jobqueue.records import Claim
-from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, Pair
+from jobqueue.store.claims import (
+    PRIORITY_AFTER_ALL,
+    PRIORITY_BEFORE_ALL,
+    START,
+    Claims,
+    Holder,
+    Pair,
+)
 
 SWEEP_EVERY = 1.0  # seconds
 SWEEP_SHARE = 0.05  # of the time, where a short claim asks for more sweeps
 PAIRS_MAX = 1000
+PAIRS_PER_QUEUE = 10
+"""Priorities of one queue that a sweep looks for, the best first; the next sweep finds the next."""
 
 
 class Frontier:
@@ -31,6 +40,7 @@ class Frontier:
         self._solo: set[Pair] = set()
         """Pairs whose next jobs may not wait in an inbox: claim only what can begin at once."""
         self._turn = 0
+        self._resume = ""
         self.suspect = False
         """There may be jobs that no cursor leads to."""
         self.urgent = False
@@ -53,16 +63,31 @@ class Frontier:
         began = time.monotonic()
         self.suspect = self.urgent = False  # Before looking: who sets it now may know of more.
         self._cursors = {}
-        for name in [""] if self._queues is None else self._queues:
-            pair: Pair | None = Pair(name, PRIORITY_BEFORE_ALL)
-            while len(self._cursors) < PAIRS_MAX:
-                assert pair is not None
-                pair = self._claims.next_pair(connection, pair)
-                if pair is None or (self._queues is not None and pair.queue != name):
-                    break
-                self._cursors[pair] = START
+        if self._queues is not None:
+            for name in self._queues:
+                self._find(connection, Pair(name, PRIORITY_BEFORE_ALL), only=name)
+        else:
+            # Of very many queues one sweep takes some, and the next goes on behind them.
+            resumed, self._resume = self._resume, ""
+            if resumed:
+                self._find(connection, Pair(resumed, PRIORITY_AFTER_ALL))
+            self._find(connection, Pair("", PRIORITY_BEFORE_ALL))
         self._swept_at = time.monotonic()
         self._sweep_cost = self._swept_at - began
+
+    def _find(self, connection: Connection, after: Pair, only: str | None = None) -> None:
+        """Add the pairs after a given one, of each queue only the best few."""
+        found = 0
+        while True:
+            pair = self._claims.next_pair(connection, after)
+            if pair is None or (only is not None and pair.queue != only):
+                return
+            if len(self._cursors) >= PAIRS_MAX:
+                self._resume = after.queue
+                return
+            self._cursors[pair] = START
+            found = found + 1 if pair.queue == after.queue else 1
+            after = pair if found < PAIRS_PER_QUEUE else Pair(pair.queue, PRIORITY_AFTER_ALL)
 
     def claim(
         self,
@@ -77,7 +102,10 @@ class Frontier:
 
         Queues take turns at being first. A pair that has no more is forgotten until a sweep.
         """
-        queues = list(dict.fromkeys(pair.queue for pair in self._cursors))
+        groups: dict[str, list[Pair]] = {}
+        for pair in sorted(self._cursors):
+            groups.setdefault(pair.queue, []).append(pair)
+        queues = list(groups)
         self._turn += 1
         turn = self._turn % len(queues) if queues else 0
         order = queues[turn:] + queues[:turn]
@@ -88,16 +116,17 @@ class Frontier:
                 if share:
                     room = -(-room // (len(order) - place))
                 room = min(room, self._room(queue, held, taken))
-                taken += self._claim_queue(connection, holder, queue, room, free - len(taken))
+                pairs = [pair for pair in groups[queue] if pair in self._cursors]
+                taken += self._claim_queue(connection, holder, pairs, room, free - len(taken))
             if len(taken) >= limit or len(order) == 1:
                 break
         return taken
 
     def _claim_queue(
-        self, connection: Connection, holder: Holder, queue: str, room: int, free: int
+        self, connection: Connection, holder: Holder, pairs: list[Pair], room: int, free: int
     ) -> list[Claim]:
         taken: list[Claim] = []
-        for pair in sorted(pair for pair in self._cursors if pair.queue == queue):
+        for pair in pairs:
             wanted = room - len(taken)
             idle = max(0, free - len(taken))
             if pair in self._solo:

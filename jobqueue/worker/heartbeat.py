@@ -100,8 +100,8 @@ class Heartbeat(Service):
             claim = self._inflight.held.get(id_)
             if claim is None or claim.fence != fence:
                 continue
-            self._inflight.unwanted.add(id_)
-            context = self._inflight.running.get(id_)
+            self._inflight.unwanted.add((id_, fence))
+            context = self._inflight.running.get((id_, fence))
             if context is not None and not context.cancelled:
                 log.info("job %d (%s) is to be cancelled", id_, claim.task)
                 context.tell(JobCancelled)

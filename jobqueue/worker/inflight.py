@@ -50,9 +50,10 @@ class InFlight:
         self.inbox: SimpleQueue[Claim | None] = SimpleQueue()
         self.outbox: SimpleQueue[Outcome] = SimpleQueue()
         self.held: dict[int, Claim] = {}
-        self.running: dict[int, JobContext] = {}
-        self.unwanted: set[int] = set()
-        """Held jobs that are to be cancelled and have not begun."""
+        self.running: dict[tuple[int, int], JobContext] = {}
+        """By (id, fence): after a lost lease, two attempts of one job may run here."""
+        self.unwanted: set[tuple[int, int]] = set()
+        """(id, fence) of held claims that are to be cancelled and have not begun."""
         self.begun = 0
         self.processed = 0
         self.errored = 0
@@ -82,17 +83,18 @@ class InFlight:
 
     def begin(self, context: JobContext) -> None:
         """A handler is about to be entered."""
-        self.running[context.id] = context
+        self.running[context.id, context.fence] = context
         self.begun += 1
         self.last_begun = time.monotonic()
 
     def end(self, context: JobContext, outcome: Outcome) -> None:
-        """A handler was left."""
+        """A handler was left; its outcome counts, unless its job was given back meanwhile."""
         duration = outcome.duration or 0.0
         mean = self.mean_duration
         self.mean_duration = duration if mean is None else mean + (duration - mean) * 0.05
-        self.running.pop(context.id, None)
-        self.outbox.put(outcome)
+        with self._gate:
+            if self.running.pop((context.id, context.fence), None) is not None:
+                self.outbox.put(outcome)
 
     def settled(self, outcome: Outcome) -> None:
         """The database has answered about an outcome."""
@@ -100,7 +102,7 @@ class InFlight:
         if self.held.get(claim.id) is claim:
             del self.held[claim.id]
         if self.unwanted:
-            self.unwanted.discard(claim.id)
+            self.unwanted.discard((claim.id, claim.fence))
 
     def free(self) -> int:
         """How many claims could begin at once."""
@@ -124,6 +126,23 @@ class InFlight:
             self._closing = True
         return self.give_back()
 
+    def interrupt(self) -> list[Claim]:
+        """Give up handlers that still run: their jobs go back, and what they end with is dropped.
+
+        A job that may begin only once fails instead.
+        """
+        with self._gate:
+            contexts = list(self.running.values())
+            self.running.clear()
+            claims = []
+            for context in contexts:
+                context.tell(ClaimLost)
+                claim = self.held.get(context.id)
+                if claim is not None and claim.fence == context.fence:
+                    claims.append(claim)
+                    self.outbox.put(interrupted(claim))
+            return claims
+
     def abandon(self) -> int:
         """The lease was taken away: nothing that was claimed is ours. Returns how many claims."""
         with self._gate:
@@ -139,3 +158,11 @@ class InFlight:
 def released(claim: Claim, reason: str | None) -> Ended:
     """The outcome of a claim that goes back uncharged."""
     return Ended(claim, "released", State.AVAILABLE, refund=True, reason=reason)
+
+
+def interrupted(claim: Claim) -> Ended:
+    """The outcome of a claim whose handler is not waited for any longer."""
+    if claim.once:
+        why = "interrupted"
+        return Ended(claim, why, State.FAILED, reason=why, duration=0.0)
+    return released(claim, "interrupted")

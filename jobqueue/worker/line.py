@@ -6,7 +6,7 @@ from collections.abc import Callable
 from queue import Empty
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue.events import Event, EventStream
 from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded
@@ -260,8 +260,8 @@ class Exit:
             try:
                 with self._store.write() as connection:
                     states |= self.finish(connection, [outcome])
-            except SQLAlchemyError as error:
-                if self._store.backend.is_transient(error):
+            except Exception as error:
+                if not self.is_content(error):
                     raise
                 log.exception("job %d: its outcome could not be stored", outcome.claim.id)
                 bare = _bare(outcome, error)
@@ -272,7 +272,8 @@ class Exit:
 
     def is_content(self, error: Exception) -> bool:
         """True for an error that the same batch would meet again."""
-        return isinstance(error, DBAPIError) and not self._store.backend.is_transient(error)
+        known = isinstance(error, SQLAlchemyError | ValueError | TypeError)
+        return known and not self._store.backend.is_transient(error)
 
 
 class Claimer(Service):

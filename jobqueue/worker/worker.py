@@ -9,9 +9,8 @@ from typing import Self
 
 from sqlalchemy import URL
 
-from jobqueue.errors import ClaimLost
 from jobqueue.events import EventStream
-from jobqueue.records import Ended, Registration
+from jobqueue.records import Registration
 from jobqueue.states import State
 from jobqueue.store.bell import Bell
 from jobqueue.store.claims import Claims
@@ -23,7 +22,7 @@ from jobqueue.worker import executor, identity
 from jobqueue.worker.executor import Executor, Middleware
 from jobqueue.worker.frontier import Frontier
 from jobqueue.worker.heartbeat import Heartbeat
-from jobqueue.worker.inflight import InFlight, released
+from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Reporter, Scheduler
 from jobqueue.worker.line import Claimer, Completer, Exit, Intake, Turn
 from jobqueue.worker.reaper import Reaper
@@ -238,7 +237,8 @@ class Worker:
             log.info("stopping: %d jobs given back, %d still running", given_back, running)
         in_order = self._await_handlers(limit)
         if not in_order:
-            self._interrupt()
+            for claim in self._inflight.interrupt():
+                log.warning("job %d (%s) is interrupted and goes back", claim.id, claim.task)
         in_order &= self._await_outcomes()
         for service in reversed(self._services):
             service.stop()
@@ -256,21 +256,6 @@ class Worker:
                 if thread.is_alive() and (time.monotonic() >= until or self._aborted.is_set()):
                     return False
         return True
-
-    def _interrupt(self) -> None:
-        """Give back what still runs: uncharged, or failed where it may begin only once."""
-        inflight = self._inflight
-        for context in list(inflight.running.values()):
-            context.tell(ClaimLost)
-            claim = inflight.held.get(context.id)
-            if claim is None:
-                continue
-            log.warning("job %d (%s) is interrupted and goes back", claim.id, claim.task)
-            outcome = released(claim, "interrupted")
-            if claim.once:
-                why = "interrupted"
-                outcome = Ended(claim, why, State.FAILED, reason=why, duration=0.0)
-            inflight.outbox.put(outcome)
 
     def _await_outcomes(self) -> bool:
         """Wait until the database has answered about every claim, or seems not to be there."""

@@ -217,7 +217,7 @@ def test_colours_are_for_terminals_that_want_them(bare: Cli) -> None:
     env = {"JOBQUEUE_URL": bare.url or ""}
     code, out = on_terminal(["list"], env)
     assert code == 0
-    assert "\x1b[36mavailable" in out
+    assert "\x1b[36m  available" in out
     _, out = on_terminal(["list"], env | {"NO_COLOR": "1"})
     assert "available" in out
     assert "\x1b[3" not in out

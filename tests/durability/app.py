@@ -6,6 +6,7 @@ tests can hold what happened against what the database says. A handler waits at 
 
 import argparse
 import fcntl
+import itertools
 import json
 import logging
 import os
@@ -105,6 +106,10 @@ def build(url: str, effects: Path) -> tuple[JobQueue, Effects]:
         return os.getpid()
 
     @jobs.task
+    def clock() -> float:
+        return time.time()
+
+    @jobs.task
     def hold(verb: str) -> int:
         """Waits at the gate of its verb; then its first attempt does that, and a later one succeeds."""
         job = current_job()
@@ -195,6 +200,30 @@ def step_clocks(file: Path) -> None:
             connection.create_function("strftime", -1, strftime)
 
 
+# Commits that lose their answer
+
+
+def lose_answers(engine: Engine, every: int) -> None:
+    """Break each so-and-so-many-th commit of an engine: in turns just before it, and just after it."""
+    dialect, count = engine.dialect, itertools.count(1)
+    commit = dialect.do_commit
+
+    def broken(connection: Any) -> None:
+        number = next(count)
+        if number % every:
+            return commit(connection)
+        if number % (2 * every) == 0:
+            commit(connection)
+        if dialect.name == "sqlite":
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorname = "SQLITE_IOERR"
+            raise error
+        connection.driver_connection.close()
+        return commit(connection)  # Raises what the driver says of a connection that is gone.
+
+    dialect.do_commit = broken
+
+
 # Processes
 
 
@@ -209,6 +238,8 @@ def run_worker(options: argparse.Namespace) -> int:
     }
     jobs, _ = build(options.url, options.effects)
     worker = jobs.worker(**settings)
+    if options.lossy:
+        lose_answers(worker._store.engine, options.lossy)
 
     def told(_number: int, _frame: object) -> None:
         signal.signal(signal.SIGTERM, lambda *_: worker.abort())
@@ -263,6 +294,7 @@ def main() -> int:
     parser.add_argument("--drain", action="store_true")
     parser.add_argument("--queues")
     parser.add_argument("--name")
+    parser.add_argument("--lossy", type=int)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(threadName)s %(levelname)s %(message)s")
     return {"worker": run_worker, "enqueuer": run_enqueuer, "lock": hold_lock}[options.role](options)

@@ -712,8 +712,10 @@ def test_middleware_may_answer_itself_try_again_turn_errors_and_raise(
 
         return work.enqueue()
 
-    handles = [define(name, n) for name, n in
-               (("answered", 9), ("twice", 1), ("turned", 9), ("broken", 0), ("plain", 0))]
+    handles = [
+        define(name, n)
+        for name, n in (("answered", 9), ("twice", 1), ("turned", 9), ("broken", 0), ("plain", 0))
+    ]
     worker = hand(concurrency=9)
     worker.step()
     states = [worker.state(handle.id) for handle in handles]

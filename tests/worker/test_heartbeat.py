@@ -113,7 +113,7 @@ def test_a_row_that_is_gone_abandons_the_claims_and_registers_anew(
     worker = hand(lease=30)
     worker.claim()
     context = begin(worker)
-    worker.inflight.unwanted.add(handles[1].id)
+    worker.inflight.unwanted.add((handles[1].id, 1))
     old = worker.inflight.holder
     worker.execute_sql("DELETE FROM jobqueue_workers")
     worker.heartbeat.tick()
@@ -149,9 +149,7 @@ def test_the_outcome_of_an_abandoned_claim_is_offered_and_the_fence_decides(
     assert first.id == accepted.id
 
 
-def test_while_it_cannot_register_the_worker_has_no_lease(
-    work: Any, hand: Any, clock: Any
-) -> None:
+def test_while_it_cannot_register_the_worker_has_no_lease(work: Any, hand: Any, clock: Any) -> None:
     work.enqueue()
     worker = hand(lease=30)
     register = worker.heartbeat._upkeep.register
@@ -249,7 +247,6 @@ def test_progress_is_written_once_and_only_by_the_claims_owner(work: Any, hand: 
     assert worker.row(handle.id).progress is None
 
 
-@pytest.mark.xfail(reason="reported: InFlight.end() takes another attempt's context away")
 def test_a_worker_that_claims_a_lost_job_again_knows_the_new_attempt_only(
     work: Any, jobs: JobQueue, hand: Any
 ) -> None:
@@ -276,7 +273,6 @@ def _released(context: JobContext) -> Any:
     return released(context._claim, None)
 
 
-@pytest.mark.xfail(reason="reported: InFlight.unwanted holds ids without fences")
 def test_a_wish_to_cancel_that_comes_late_does_not_reach_a_later_attempt(
     jobs: JobQueue, hand: Any
 ) -> None:

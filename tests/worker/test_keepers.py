@@ -118,9 +118,7 @@ def test_by_default_failed_jobs_are_kept_for_30_days_and_others_for_7(
     assert kept(jobs) == {live.id}
 
 
-def test_retention_can_be_set_and_none_keeps_for_ever(
-    work: Any, jobs: JobQueue, hand: Any
-) -> None:
+def test_retention_can_be_set_and_none_keeps_for_ever(work: Any, jobs: JobQueue, hand: Any) -> None:
     worker = hand(keep_succeeded=None, keep_failed="1h")
     old = finals(worker, jobs, work)
     worker.make_old(*old.values(), seconds=3000 * DAY)
@@ -131,9 +129,7 @@ def test_retention_can_be_set_and_none_keeps_for_ever(
     assert kept(jobs) == set()
 
 
-def test_a_full_batch_is_followed_by_the_next_at_once(
-    work: Any, jobs: JobQueue, hand: Any
-) -> None:
+def test_a_full_batch_is_followed_by_the_next_at_once(work: Any, jobs: JobQueue, hand: Any) -> None:
     worker = hand()
     handles = jobs.enqueue_many([work.options(delay=60).call() for _ in range(BATCH + 1)])
     ids = [handle.id for handle in handles]

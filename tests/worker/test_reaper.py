@@ -300,4 +300,3 @@ def test_the_worker_whose_jobs_were_reaped_can_do_nothing_about_them_any_more(
     judge.complete()
     assert handle.result(0) == 1
     assert judge.counted("succeeded") == 1
-

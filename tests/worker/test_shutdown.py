@@ -27,7 +27,9 @@ def begin_with_prefetched(scene: Scene, wait_until, task: str, argument: object,
     return worker, ids[:RUNNING], ids[RUNNING:]
 
 
-def test_sigterm_lets_running_jobs_end_and_gives_back_what_has_not_begun(scene: Scene, wait_until) -> None:
+def test_sigterm_lets_running_jobs_end_and_gives_back_what_has_not_begun(
+    scene: Scene, wait_until
+) -> None:
     worker, running, waiting = begin_with_prefetched(scene, wait_until, "work", 2.0)
     worker.terminate()
     scene.many("work", [(0,)] * 3)  # Comes too late for this worker.
@@ -38,16 +40,27 @@ def test_sigterm_lets_running_jobs_end_and_gives_back_what_has_not_begun(scene: 
     assert len(scene.effects.read("started")) == RUNNING
     for id_ in waiting:
         record = scene.record(id_)
-        assert (record.state, record.attempt, record.crashes, record.worker) == ("available", 0, 0, None)
+        assert (record.state, record.attempt, record.crashes, record.worker) == (
+            "available",
+            0,
+            0,
+            None,
+        )
     assert scene.rows("SELECT * FROM jobqueue_attempts") == []
     assert scene.rows("SELECT * FROM jobqueue_workers") == []
 
 
 @pytest.mark.parametrize("cause", ["a second SIGTERM", "the shutdown timeout"])
-def test_a_worker_that_stops_waiting_gives_its_running_jobs_back_uncharged(scene: Scene, cause: str, wait_until) -> None:
+def test_a_worker_that_stops_waiting_gives_its_running_jobs_back_uncharged(
+    scene: Scene, cause: str, wait_until
+) -> None:
     limit = 0.5 if cause == "the shutdown timeout" else None
-    worker, running, waiting = begin_with_prefetched(scene, wait_until, "hold", "never", shutdown_timeout=limit)
-    (once,) = scene.many("hold", [("never",)], max_attempts=1)  # No slot is free for it, and it may not wait in the inbox.
+    worker, running, waiting = begin_with_prefetched(
+        scene, wait_until, "hold", "never", shutdown_timeout=limit
+    )
+    (once,) = scene.many(
+        "hold", [("never",)], max_attempts=1
+    )  # No slot is free for it, and it may not wait in the inbox.
     worker.terminate()
     wait_until(lambda: "stopping" in worker.log)
     asked_at = app.boottime()
@@ -70,7 +83,9 @@ def test_a_worker_that_stops_waiting_gives_its_running_jobs_back_uncharged(scene
 
 
 @pytest.mark.parametrize("cause", ["a second SIGTERM", "the shutdown timeout"])
-def test_an_interrupted_job_that_may_begin_once_has_failed(scene: Scene, cause: str, wait_until) -> None:
+def test_an_interrupted_job_that_may_begin_once_has_failed(
+    scene: Scene, cause: str, wait_until
+) -> None:
     limit = 0.5 if cause == "the shutdown timeout" else None
     worker = scene.worker(shutdown_timeout=limit)
     (once,) = scene.many("hold", [("never",)], max_attempts=1)

@@ -172,7 +172,8 @@ def test_a_stop_gives_back_what_was_claimed_and_has_not_begun(
         assert began.wait(30)
         stopper = threading.Thread(target=worker.stop)
         stopper.start()
-        wait_until(lambda: worker._inflight._closing)
+        inflight = worker._inflight  # All has gone back but what the one slot runs.
+        wait_until(lambda: inflight._closing and set(inflight.held) == {blocking.id})
     finally:
         ended.set()
     stopper.join(30)

@@ -1,0 +1,68 @@
+"""What all commands share."""
+
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from jobqueue.cli.main import cli
+from tests.cli.conftest import Cli
+
+
+def paths(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        yield (*before, name)
+        if isinstance(command, click.Group):
+            yield from paths(command, *before, name)
+
+
+COMMANDS = sorted(paths(cli))
+
+
+def test_the_commands_of_this_version() -> None:
+    names = "cancel db delete enqueue list prune queues retry show stats tasks wait worker workers"
+    assert set(names.split()) <= set(cli.commands)
+    later = "exec why doctor web schedules top"  # Absent, not stubbed.
+    assert not set(later.split()) & set(cli.commands)
+
+
+@pytest.mark.parametrize("path", [(), *COMMANDS], ids=" ".join)
+def test_help_names_the_shared_options_and_the_environment(path: tuple[str, ...]) -> None:
+    for flag in ("--help", "-h"):
+        result = CliRunner().invoke(cli, [*path, flag])
+        assert (result.exit_code, result.stderr) == (0, "")
+        for word in ("--url", "--app", "--json", "--debug", "JOBQUEUE_URL", "JOBQUEUE_APP"):
+            assert word in result.stdout
+        assert all(len(line) <= 80 for line in result.stdout.splitlines())
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_the_shared_options_stand_before_and_after_the_command(path: tuple[str, ...]) -> None:
+    shared = ["--url", "sqlite:///x.db", "--app", "a:b", "--json", "--debug"]
+    for words in ([*shared, *path], [*path, *shared], [*path[:1], *shared, *path[1:]]):
+        assert CliRunner().invoke(cli, [*words, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("words", [[], ["db"]])
+def test_without_a_command_the_help_is_shown_as_an_error(words: list[str]) -> None:
+    result = CliRunner().invoke(cli, words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Usage: " in result.stderr
+
+
+def test_the_version_is_shown() -> None:
+    assert CliRunner().invoke(cli, ["--version"]).stdout.startswith("jobqueue ")
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_too(
+    offline: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("odd\nindeed")
+
+    monkeypatch.setattr("jobqueue.store.jobs.Jobs.find", fail)
+    message = offline.refused(1, "list")
+    assert message == "error: unexpected RuntimeError: odd; this is a bug: --debug shows where"
+    result = CliRunner().invoke(cli, ["list", "--debug"])
+    assert "Traceback" in result.stderr

@@ -1,0 +1,66 @@
+"""Wall clocks that jump by an hour: leases run on another clock, so no job changes hands and none runs twice."""
+
+import time
+
+import pytest
+from processes import Scene, app
+from sqlalchemy import text
+
+LEASE = 1.5
+HOUR = 3600.0
+LONG, SHORT = 4, 10
+
+FAKE_CLOCK = """
+CREATE SCHEMA fake;
+CREATE TABLE fake.step (seconds double precision);
+INSERT INTO fake.step VALUES (0);
+CREATE FUNCTION fake.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS
+    $$ SELECT pg_catalog.clock_timestamp() + (SELECT seconds FROM fake.step) * interval '1 second' $$;
+"""
+
+
+def fake_the_databases_clock(scene: Scene) -> None:
+    """On Postgres, put a clock_timestamp() of ours before the server's. (On SQLite every process has its own.)"""
+    with scene.engine.begin() as connection:
+        connection.execute(text(FAKE_CLOCK))
+        connection.execute(text(f"ALTER DATABASE {scene.engine.url.database} SET search_path = fake, pg_catalog, public"))
+    scene.engine.dispose()
+
+
+@pytest.mark.parametrize("whose", ["one worker's", "everyone's"])
+def test_a_step_of_the_wall_clock_changes_no_lease_and_repeats_no_job(scene: Scene, whose: str, wait_until) -> None:
+    effects = scene.effects
+    clocks = [scene.folder / "clock-0", scene.folder / "clock-1"]
+    for clock in clocks:
+        clock.write_text("0")
+    if not scene.on_sqlite:
+        fake_the_databases_clock(scene)
+    workers = [scene.launch(lease=LEASE, clock=clock, concurrency=LONG + 2, queues=f"default,own-{n}") for n, clock in enumerate(clocks)]
+    for worker in workers:
+        worker.await_ready()
+    leases = scene.rows("SELECT id FROM jobqueue_workers ORDER BY id")
+    assert len(leases) == 2
+    ids = scene.many("hold", [("finish",)] * LONG)
+    wait_until(lambda: len(effects.read("started")) == LONG)
+    for step in (HOUR, -HOUR, 0.0):
+        for clock in clocks if whose == "everyone's" else clocks[:1]:
+            clock.write_text(str(step))
+        if whose == "everyone's" and not scene.on_sqlite:
+            with scene.engine.begin() as connection:
+                connection.execute(text(f"UPDATE fake.step SET seconds = {step}"))
+        stepped_at = app.boottime()
+        (asked,) = scene.many("clock", [()], queue="own-0")
+        ids += [asked, *scene.many("work", [(0.01,)] * SHORT)]
+        wait_until(scene.ended(len(ids) - LONG))
+        assert abs(float(scene.record(asked).result) - time.time() - step) < 60, "the clock did not step"
+        if scene.on_sqlite or whose == "everyone's":
+            age = scene.record(asked).finished_at.timestamp() - time.time()
+            assert abs(age - step) < 60, "the database's clock did not step"
+        wait_until(lambda: app.boottime() - stepped_at > LEASE)
+    effects.open_gate("finish")
+    wait_until(scene.ended(len(ids)))
+    starts = [effect.job for effect in effects.read("started")]
+    assert sorted(starts) == sorted(set(starts)) and len(starts) == LONG + 3 * SHORT
+    assert scene.rows("SELECT * FROM jobqueue_attempts") == []
+    assert scene.rows("SELECT id FROM jobqueue_workers ORDER BY id") == leases
+    assert not any("lost" in worker.log or "silent" in worker.log for worker in workers)

@@ -1,0 +1,109 @@
+"""Several processes on one database: none starves, not even the user's own transactions, and none stops the others."""
+
+import statistics
+import threading
+import time
+from collections import Counter
+
+import pytest
+from processes import Scene, app
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from jobqueue import current_job
+
+TRANSACTIONS = 200
+PROMISED_P99 = 0.25  # seconds; tested with three times as much
+BACKLOG = 4000
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.parametrize("what", ["within", "finish_within"])
+def test_the_users_transactions_do_not_starve_beside_two_draining_workers(scene: Scene, what: str, wait_until, record_property) -> None:
+    app.METADATA.create_all(scene.engine)
+    nop, took, done = scene.task("nop"), [], threading.Event()
+    scene.workers(2, queues="default")
+
+    def keep_them_busy() -> None:
+        while not done.is_set():
+            if scene.jobs._jobs.count(backlog) < BACKLOG // 2:
+                scene.jobs.enqueue_many([nop.call()] * BACKLOG)
+            done.wait(0.05)
+
+    from processes import _filter
+
+    backlog = _filter("available")
+    scene.jobs.enqueue_many([nop.call()] * BACKLOG)
+    feeder = threading.Thread(target=keep_them_busy)
+    feeder.start()
+    try:
+        if what == "within":
+            for number in range(TRANSACTIONS):
+                began = time.perf_counter()
+                with Session(scene.engine) as session, session.begin():
+                    session.execute(insert(app.PAYMENTS), {"job": number, "fence": 0})
+                    nop.options(queue="other").within(session).enqueue()
+                took.append(time.perf_counter() - began)
+        else:
+
+            @scene.jobs.task
+            def timed_pay() -> None:
+                began = time.perf_counter()
+                with Session(scene.engine) as session, session.begin():
+                    session.execute(insert(app.PAYMENTS), {"job": current_job().id, "fence": 0})
+                    current_job().finish_within(session)
+                took.append(time.perf_counter() - began)
+
+            scene.jobs.enqueue_many([timed_pay.options(queue="mine").call()] * TRANSACTIONS)
+            with scene.jobs.worker(queues="mine", concurrency=1):
+                wait_until(lambda: len(took) == TRANSACTIONS, 60)
+        assert scene.jobs._jobs.count(backlog) > 0, "the workers had nothing to do: this test shows nothing"
+    finally:
+        done.set()
+        feeder.join()
+    assert len(scene.rows("SELECT * FROM payments")) == TRANSACTIONS  # No error, and no second attempt.
+    assert scene.rows("SELECT * FROM jobqueue_attempts") == []
+    p50, p99 = statistics.median(took), sorted(took)[int(0.99 * TRANSACTIONS)]
+    record_property("milliseconds", f"p50 {1000 * p50:.1f}, p99 {1000 * p99:.1f}, max {1000 * max(took):.1f}")
+    assert p99 <= 3 * PROMISED_P99
+
+
+def test_two_workers_share_the_jobs_fairly(scene: Scene, wait_until) -> None:
+    workers = scene.workers(2)
+    count = 3000
+    scene.many("pid", [()] * count)
+    wait_until(scene.ended(count), 40)
+    shares = Counter(int(row.result) for row in scene.rows("SELECT result FROM jobqueue_jobs"))
+    assert set(shares) == {worker.pid for worker in workers}
+    assert min(shares.values()) >= 0.2 * count, shares
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_stopped_process_that_holds_the_kernel_lock_does_not_stop_the_others(scene: Scene, wait_until) -> None:
+    path = scene.engine.url.database + "-jobqueue-lock"
+    workers = scene.workers(2, lease=3)
+    scene.launch("lock", path=path).await_ready()
+    for _ in range(3):  # Again and again, for longer than a lease.
+        began = app.boottime()
+        ids = scene.many("work", [(0.01,)] * 40)
+        wait_until(scene.ended(len(scene.effects.read("started")) or len(ids)))
+        wait_until(lambda: scene.states() == {"succeeded": len(scene.effects.read("started"))})
+        wait_until(lambda: app.boottime() - began > 1.2)
+    assert len(scene.effects.read("started")) == 120
+    assert scene.rows("SELECT * FROM jobqueue_attempts") == []
+    assert not any("lost its lease" in worker.log for worker in workers)
+
+
+def test_a_handler_that_forks_leaves_the_workers_connections_whole(scene: Scene, wait_until) -> None:
+    worker = scene.worker(concurrency=4)
+    forks = scene.many("fork", [()] * 20)
+    others = scene.many("work", [(0.01,)] * 20)
+    wait_until(scene.ended(40), 30)
+    assert {scene.record(id_).result for id_ in forks} == {"0"}
+    after = scene.many("work", [(0.01,)] * 20)
+    wait_until(scene.ended(60), 30)
+    assert sorted(effect.job for effect in scene.effects.read("started")) == [*others, *after]
+    assert scene.rows("SELECT * FROM jobqueue_attempts") == []
+    assert "failed, trying on" not in worker.log
+    worker.terminate()
+    assert worker.wait() == 0
