@@ -10,11 +10,13 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from jobqueue import options as option_rules
 from jobqueue.codec import Codec
 from jobqueue.config import database_url
 from jobqueue.errors import (
     ConfigurationError,
     Duration,
+    InvalidArguments,
     InvalidOption,
     JobNotFound,
     WrongState,
@@ -36,6 +38,9 @@ from jobqueue.worker.worker import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+ID_MAX = 2**63 - 1
 
 
 class JobQueue:
@@ -124,7 +129,16 @@ class JobQueue:
         self, calls: Iterable[Call[R]], *, within: Session | Connection | None = None
     ) -> list[Job[R]]:
         """Write many calls down in one transaction, all or none. Ids grow in their order."""
-        return self._enqueue(list(calls), within)
+        listed = list(calls)
+        for place, call in enumerate(listed):
+            if not isinstance(call, Call):
+                raise InvalidArguments(
+                    f"enqueue_many: item {place} is a {type(call).__name__}, not a call; "
+                    "write task.call(…)",
+                    field=f"calls[{place}]",
+                    value=call,
+                )
+        return self._enqueue(listed, within)
 
     def as_completed(
         self, jobs: Iterable[Job[R]], timeout: Duration | None = None
@@ -134,6 +148,7 @@ class JobQueue:
 
     def get(self, id_: int) -> Job[Any]:
         """A handle on a job by its id. Raises JobNotFound."""
+        option_rules.whole(id_, "id", -ID_MAX, ID_MAX)
         record = self._jobs.get(id_)
         if record is None:
             raise JobNotFound(f"there is no job {id_}", field="id", value=id_)
@@ -155,6 +170,8 @@ class JobQueue:
             names = ", ".join(State)
             raise InvalidOption(f"state: {state!r} is none of {names}", field="state", value=state)
         state = None if state is None else State(state)
+        since = None if since is None else option_rules.instant(since, "since")
+        limit = None if limit is None else option_rules.whole(limit, "limit", 0, ID_MAX)
         return self._jobs.find(JobFilter(state, task, queue, tag, since), limit)
 
     def cancel(self, *ids: int) -> None:
@@ -177,11 +194,11 @@ class JobQueue:
 
     def pause(self, queue: str) -> None:
         """Stop workers from claiming jobs of a queue; those that run go on."""
-        Monitor(self.store).pause(queue)
+        Monitor(self.store).pause(option_rules.name(queue, "queue"))
 
     def resume(self, queue: str) -> None:
         """Let workers claim jobs of a queue again."""
-        Monitor(self.store).resume(queue)
+        Monitor(self.store).resume(option_rules.name(queue, "queue"))
         self._bell.ring()
 
     def ring(self) -> None:

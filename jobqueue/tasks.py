@@ -97,6 +97,14 @@ class Task(Generic[P, R]):
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """A call to be enqueued with others. Raises InvalidArguments if they do not fit."""
+        if self._within is not None:
+            raise InvalidOption(
+                "within: calls are enqueued together; give enqueue_many(…, within=session)",
+                field="within",
+            )
+        return self._call(args, kwargs)
+
+    def _call(self, args: Any, kwargs: Any) -> Call[R]:
         return Call(self, self.codec.encode(args, kwargs), self.settings)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
@@ -111,11 +119,11 @@ class Task(Generic[P, R]):
                 f"`await {self.name}.within(session).aenqueue(…)`",
                 field="within",
             )
-        return self._enqueue([self.call(*args, **kwargs)], self._within)[0]
+        return self._enqueue([self._call(args, kwargs)], self._within)[0]
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """`enqueue` for asyncio: the event loop goes on meanwhile."""
-        call = self.call(*args, **kwargs)
+        call = self._call(args, kwargs)
         if is_async(self._within):
             jobs = await self._within.run_sync(lambda sync: self._enqueue([call], sync))
         else:

@@ -1,5 +1,7 @@
 """Database URLs: what they may look like, and how they are shown without their secrets."""
 
+import re
+
 from sqlalchemy import URL
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -9,6 +11,7 @@ from jobqueue.store.backend import Backend
 from jobqueue.store.postgres import Postgres
 from jobqueue.store.sqlite import Sqlite
 
+_SECRET = re.compile(r"(?i)(password=)[^&]*")
 DRIVER_MISSING = "PostgreSQL needs its driver, psycopg 3: pip install 'jobqueue[postgres]'"
 BACKENDS: dict[str, Backend] = {
     "sqlite": Sqlite(),
@@ -39,9 +42,13 @@ def parse(text: str | URL) -> URL:
             "sqlite:////absolute/path.db",
             field="url",
         )
+    if "@" in (url.host or ""):
+        raise ConfigurationError(
+            f"{_shown(str(text))!r}: write the @ in a user's name or password as %40", field="url"
+        )
     if kind != "sqlite" and not url.database:
         raise ConfigurationError(
-            f"{url.render_as_string(hide_password=True)} names no database; "
+            f"{_shown(url.render_as_string(hide_password=True))} names no database; "
             "write postgresql://user@host/database",
             field="url",
         )
@@ -57,6 +64,7 @@ def _shown(text: str) -> str:
     """A malformed URL without what may be its password."""
     head, at, tail = text.rpartition("@")
     scheme, slashes, user = head.partition("://")
-    if not at:
-        return text[:80]
-    return f"{scheme}{slashes}{user.partition(':')[0]}:***@{tail}"[:80]
+    if not slashes:
+        scheme, user = "", head
+    shown = f"{scheme}{slashes}{user.partition(':')[0]}:***@{tail}" if at else text
+    return _SECRET.sub(r"\1***", shown)[:80]

@@ -10,7 +10,6 @@ from typing import Any
 from jobqueue.errors import (
     AttemptTimeout,
     Cancel,
-    InvalidArguments,
     JobCancelled,
     JobQueueError,
     Retry,
@@ -31,6 +30,7 @@ log = logging.getLogger("jobqueue.worker")
 Middleware = Callable[[JobContext, Callable[[], Any]], Any]
 
 UNKNOWN_TASK_REST = 10.0  # seconds
+UNKNOWN_TASKS_MAX = 1000  # names for which it is remembered when they were logged last
 _OWN_FRAMES = 1
 _REASON_MAX = 1000  # characters
 
@@ -63,11 +63,13 @@ class Executor:
             while not inflight.lease.good() and inflight.is_held(claim):
                 inflight.lease.wait(0.5)  # The first heartbeat that lands decides.
             if not inflight.is_held(claim):
+                inflight.let_go(claim)
                 continue
             if (claim.id, claim.fence) in inflight.unwanted:
                 inflight.outbox.put(Ended(claim, "cancelled", State.CANCELLED, refund=True))
             else:
                 self.work(claim)
+            inflight.let_go(claim)
             self._finished()
 
     def work(self, claim: Claim) -> None:
@@ -78,7 +80,7 @@ class Executor:
             return
         try:
             args, kwargs = task.codec.decode(claim.args)
-        except InvalidArguments as error:
+        except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
             self._inflight.outbox.put(_refused(claim, error))
             return
         context = JobContext(claim, self._transactions, task.codec.encode_result)
@@ -188,6 +190,8 @@ class Executor:
     def _wait_for_task(self, claim: Claim) -> Ended:
         """A newer program may have enqueued it, and a newer worker may know it: wait, uncharged."""
         present = time.monotonic()
+        if len(self._unknown) > UNKNOWN_TASKS_MAX:
+            self._unknown.clear()
         if present - self._unknown.get(claim.task, float("-inf")) >= 60:  # noqa: PLR2004
             self._unknown[claim.task] = present
             log.warning(
@@ -226,8 +230,8 @@ def _encode(task: Task[..., Any], claim: Claim, result: object) -> tuple[str | N
         return None, reason
 
 
-def _refused(claim: Claim, error: InvalidArguments) -> Ended:
-    described = AttemptError("InvalidArguments", clean(str(error))[:2000], None)
+def _refused(claim: Claim, error: Exception) -> Ended:
+    described = describe(error)._replace(traceback=None)
     reason = "its arguments do not fit the task any more"
     return Ended(claim, "refused", State.FAILED, reason=reason, error=described)
 

@@ -52,6 +52,8 @@ class InFlight:
         self.held: dict[int, Claim] = {}
         self.running: dict[tuple[int, int], JobContext] = {}
         """By (id, fence): after a lost lease, two attempts of one job may run here."""
+        self.open: set[tuple[int, int]] = set()
+        """(id, fence) of claims that were handed out and have no outcome yet: they fill slots."""
         self.unwanted: set[tuple[int, int]] = set()
         """(id, fence) of held claims that are to be cancelled and have not begun."""
         self.begun = 0
@@ -75,6 +77,7 @@ class InFlight:
                 if self._closing:
                     self.outbox.put(released(claim, "given back before it began"))
                 else:
+                    self.open.add((claim.id, claim.fence))
                     self.inbox.put(claim)
 
     def is_held(self, claim: Claim) -> bool:
@@ -105,8 +108,12 @@ class InFlight:
             self.unwanted.discard((claim.id, claim.fence))
 
     def free(self) -> int:
-        """How many claims could begin at once."""
-        return max(0, self.concurrency - len(self.running) - self.inbox.qsize())
+        """How many more claims could begin at once."""
+        return max(0, self.concurrency - len(self.open))
+
+    def let_go(self, claim: Claim) -> None:
+        """A claim that was handed out fills no slot any longer."""
+        self.open.discard((claim.id, claim.fence))
 
     def give_back(self) -> int:
         """Turn claims that have not begun into releases, uncharged; returns how many."""
@@ -116,7 +123,10 @@ class InFlight:
                 claim = self.inbox.get_nowait()
             except Empty:
                 return count
-            if claim is not None and self.is_held(claim):
+            if claim is None:
+                continue
+            self.let_go(claim)
+            if self.is_held(claim):
                 self.outbox.put(released(claim, "given back before it began"))
                 count += 1
 

@@ -83,7 +83,7 @@ class Intake:
         self.low = prefetch // 2
         if queued > self.low and inflight.free() == 0:
             return 0
-        room = inflight.concurrency + prefetch - len(inflight.running) - queued
+        room = inflight.concurrency + prefetch - len(inflight.open)
         if self._max_jobs is not None:
             room = min(room, self._max_jobs - self._claimed)
         return max(0, min(room, self._batch_max))
@@ -121,8 +121,8 @@ class Intake:
         took = time.monotonic() - self.began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
         self._got = len(claims)
-        self._claimed += self._got
         self._inflight.hand_out(claims, self._holder)
+        self._claimed += self._got  # Only now, or the last job would seem to have ended.
 
     def give_back_unanswered(self) -> None:
         """After a claim that failed: its commit may have been done, and only the answer lost."""

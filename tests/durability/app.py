@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import os
+import select
 import signal
 import sqlite3
 import sys
@@ -47,6 +48,8 @@ class Effects:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._known: list[Effect] = []
+        self._offset = 0
 
     def write(self, kind: str) -> None:
         job = current_job()
@@ -54,10 +57,13 @@ class Effects:
         os.write(self._file, json.dumps(effect).encode() + b"\n")
 
     def read(self, kind: str | None = None, *, job: int | None = None, pid: int | None = None) -> list[Effect]:
-        found = (Effect(*json.loads(line)) for line in self.path.read_text().splitlines())
+        while new := os.pread(self._file, 1 << 20, self._offset):
+            new = new[: new.rindex(b"\n") + 1]
+            self._known += (Effect(*json.loads(line)) for line in new.splitlines())
+            self._offset += len(new)
         return [
             effect
-            for effect in found
+            for effect in self._known
             if kind in (None, effect.kind) and job in (None, effect.job) and pid in (None, effect.pid)
         ]
 
@@ -247,7 +253,7 @@ def run_worker(options: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, told)
     worker.start()
-    print("ready", flush=True)
+    options.ready.touch()
     worker.wait()
     in_order = worker.stop()
     jobs.close()
@@ -275,17 +281,60 @@ def hold_lock(options: argparse.Namespace) -> int:
     """Takes the kernel lock of a SQLite file, and stops as with Ctrl-Z."""
     file = os.open(options.path, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(file, fcntl.LOCK_EX)
-    print("ready", flush=True)
+    options.ready.touch()
     os.kill(os.getpid(), signal.SIGSTOP)
     return 0
 
 
-def main() -> int:
+def nursery() -> list[str] | None:
+    """Forks a process of this app per line of stdin: it has imported everything once, and has no thread and no connection.
+
+    A line is [folder of the process, arguments…]; stdout answers with its pid. The exit code will be in a file of the folder.
+    Gives the arguments in the new process, and None at the end.
+    """
+    folders: dict[int, Path] = {}
+    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(woken)
+    while True:
+        ready, _, _ = select.select([wake, sys.stdin], [], [])
+        if wake in ready:
+            os.read(wake, 4096)
+        while folders and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = ended
+            folder = folders.pop(pid)
+            (folder / "code").write_text(str(os.waitstatus_to_exitcode(status)))
+            (folder / "code").rename(folder / "exit")
+        if sys.stdin in ready:
+            line = sys.stdin.readline()
+            if not line:
+                return None
+            folder, *arguments = json.loads(line)
+            if pid := os.fork():
+                folders[pid] = Path(folder)
+                print(pid, flush=True)
+                continue
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            log = os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            null = os.open(os.devnull, os.O_RDWR)
+            for source, target in ((null, 0), (log, 1), (log, 2)):
+                os.dup2(source, target)
+            return arguments
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["nursery"]:
+        born = nursery()
+        if born is None:
+            return 0
+        arguments = born
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=("worker", "enqueuer", "lock"))
     parser.add_argument("--url")
     parser.add_argument("--effects", type=Path)
     parser.add_argument("--path", type=Path)
+    parser.add_argument("--ready", type=Path)
     parser.add_argument("--dies")
     parser.add_argument("--clock", type=Path)
     for name in ("lease", "poll", "shutdown-timeout"):
@@ -295,10 +344,10 @@ def main() -> int:
     parser.add_argument("--queues")
     parser.add_argument("--name")
     parser.add_argument("--lossy", type=int)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(threadName)s %(levelname)s %(message)s")
     return {"worker": run_worker, "enqueuer": run_enqueuer, "lock": hold_lock}[options.role](options)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
