@@ -26,6 +26,11 @@ class Backend(Hashable, Protocol):
         ...
 
     @property
+    def batch_shared(self) -> int:
+        """The same where other workers write too, and wait as long as a batch takes."""
+        ...
+
+    @property
     def one_writer(self) -> bool:
         """True where a completion and the next claim had better share one transaction."""
         ...

@@ -48,6 +48,7 @@ class Postgres:
 
     name = "postgresql"
     batch_max = 500
+    batch_shared = 500
     one_writer = False
 
     def engine(self, url: URL, connections: int) -> Engine:

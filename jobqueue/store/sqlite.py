@@ -46,7 +46,8 @@ class Sqlite:
     """The backend for a SQLite file, through the standard library's module."""
 
     name = "sqlite"
-    batch_max = 200  # A transaction is as long as another process waits: 3 to 6 ms.
+    batch_max = 500
+    batch_shared = 200  # A transaction is as long as another process waits: 3 to 6 ms.
     one_writer = True
 
     def engine(self, url: URL, connections: int) -> Engine:

@@ -8,6 +8,7 @@ from queue import Empty, SimpleQueue
 from jobqueue.errors import ClaimLost
 from jobqueue.records import Claim, Ended, Outcome
 from jobqueue.states import State
+from jobqueue.store.backend import Backend
 from jobqueue.store.claims import Holder
 from jobqueue.worker.context import JobContext
 from jobqueue.worker.identity import boottime
@@ -56,6 +57,8 @@ class InFlight:
         """(id, fence) of claims that were handed out and have no outcome yet: they fill slots."""
         self.unwanted: set[tuple[int, int]] = set()
         """(id, fence) of held claims that are to be cancelled and have not begun."""
+        self.alone = True
+        """No other worker is known to share the database; the reaper looks."""
         self.begun = 0
         self.processed = 0
         self.errored = 0
@@ -63,6 +66,10 @@ class InFlight:
         self.mean_duration: float | None = None  # seconds
         self._gate = threading.Lock()
         self._closing = False
+
+    def batch_max(self, backend: Backend) -> int:
+        """Rows per transaction: fewer where others wait for its end."""
+        return backend.batch_max if self.alone else backend.batch_shared
 
     def hand_out(self, claims: list[Claim], holder: Holder | None) -> None:
         """Give claims to the executors; after the claim's commit only.

@@ -10,7 +10,7 @@ from jobqueue.states import State
 from jobqueue.store.bell import Listener
 from jobqueue.store.upkeep import BATCH, Upkeep
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.line import Intake
+from jobqueue.worker.intake import Intake
 from jobqueue.worker.service import Service
 
 log = logging.getLogger("jobqueue.worker")

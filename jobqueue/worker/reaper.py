@@ -67,6 +67,7 @@ class Reaper(Service):
         if passed > 3 * self._round + 0.5:
             self._seen.clear()
         self._looked_at = present
+        self._inflight.alone = len(leases) <= 1
         own = self._inflight.holder
         self._seen = {
             lease.id: self._watch(lease, passed)

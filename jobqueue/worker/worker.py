@@ -20,11 +20,13 @@ from jobqueue.store.upkeep import Upkeep
 from jobqueue.tasks import Registry
 from jobqueue.worker import executor, identity
 from jobqueue.worker.executor import Executor, Middleware
+from jobqueue.worker.exit import Exit
 from jobqueue.worker.frontier import Frontier
 from jobqueue.worker.heartbeat import Heartbeat
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.intake import Intake
 from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Reporter, Scheduler
-from jobqueue.worker.line import Claimer, Completer, Exit, Intake, Turn
+from jobqueue.worker.line import Claimer, Completer, Turn
 from jobqueue.worker.reaper import Reaper
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings

@@ -211,7 +211,7 @@ URLS = [
     (2, "postgresql:/u:{}@h/d", "not a database URL"),
     (2, "u:{}@h/d", "not a database URL"),
     (1, "postgresql://u:{}@127.0.0.1:1/d", "Connection refused"),
-    (1, "postgresql://u:p@{}@127.0.0.1:1/d", "resolve"),
+    (2, "postgresql://u:p@{}@127.0.0.1:1/d", "write the @"),
     (1, "postgresql://u@127.0.0.1:1/d?password={}", "Connection refused"),
     (1, "postgresql://u:{}@no-such-host.invalid/d", "resolve"),
 ]

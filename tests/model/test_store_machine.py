@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test
@@ -143,9 +143,7 @@ class Machine(RuleBasedStateMachine):
         self.held += taken
 
     @precondition(lambda self: self.held)
-    @rule(
-        data=st.data(), verb=st.sampled_from(OUTCOMES), shift=st.sampled_from([0, 0, 0, 0, -1, 1])
-    )
+    @rule(data=st.data(), verb=st.sampled_from(OUTCOMES), shift=st.sampled_from([0, 0, 0, 0, -1]))
     def finish(self, data: Any, verb: str, shift: int) -> None:
         claim = data.draw(st.sampled_from(self.held[-6:]), "claim")
         claim = claim._replace(fence=claim.fence + shift)
@@ -335,6 +333,7 @@ def test_the_store_does_what_the_model_does(backend_name: str, url: str) -> None
                 deadline=None,
                 database=None,
                 derandomize=True,
+                phases=[Phase.generate],  # Shrinking takes minutes; thirty steps can be read.
                 suppress_health_check=list(HealthCheck),
             ),
         )

@@ -8,7 +8,7 @@ import pytest
 from jobqueue import JobQueue, State
 from jobqueue.clock import now
 from jobqueue.worker import frontier as frontier_module
-from jobqueue.worker import line
+from jobqueue.worker import intake as intake_module
 
 PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]
 
@@ -254,5 +254,5 @@ def test_a_frontier_that_is_empty_says_so(work: Any, jobs: JobQueue, hand: Any) 
     assert worker.frontier.empty
     work.enqueue()
     worker.intake.hurry()
-    assert worker.frontier.sweep_in() < line.HOARD_AGE
+    assert worker.frontier.sweep_in() < intake_module.HOARD_AGE
     assert len(worker.claim()) == 1

@@ -6,7 +6,7 @@ import pytest
 
 from jobqueue import JobQueue, State
 from jobqueue.records import Ended
-from jobqueue.worker import line
+from jobqueue.worker import intake as intake_module
 from jobqueue.worker.context import JobContext
 
 
@@ -65,7 +65,7 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
     worker.inflight.begin(JobContext(running, None, None))  # type: ignore[arg-type]
     worker.intake.give_back_hoard()
     assert worker.inflight.inbox.qsize() == 5
-    worker.inflight.last_begun -= line.HOARD_AGE + 1
+    worker.inflight.last_begun -= intake_module.HOARD_AGE + 1
     worker.intake.give_back_hoard()
     assert worker.inbox() == []
     assert {type(outcome) for outcome in worker.outbox()} == {Ended}
@@ -76,7 +76,9 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
         assert (row.state, row.attempt) == (State.AVAILABLE, 0)
         assert worker.attempts(handle.id) == []
     assert set(worker.inflight.held) == {running.id}
-    assert worker.inflight.mean_duration > line.HOARD_AGE, "and they are not claimed again at once"
+    assert worker.inflight.mean_duration > intake_module.HOARD_AGE, (
+        "and they are not claimed again at once"
+    )
 
 
 def test_a_hoard_is_kept_while_the_lease_is_in_doubt(

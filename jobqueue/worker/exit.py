@@ -1,0 +1,147 @@
+"""The exit: outcomes on their way into the database, offered until it answers."""
+
+import logging
+from collections.abc import Callable
+from queue import Empty
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobqueue.events import Event, EventStream
+from jobqueue.records import AttemptError, Ended, Outcome, Succeeded
+from jobqueue.states import State
+from jobqueue.store.claims import Claims
+from jobqueue.store.store import Store
+from jobqueue.worker.inflight import InFlight
+
+log = logging.getLogger("jobqueue.worker")
+
+
+class Exit:
+    """Outcomes on their way into the database, offered until it answers."""
+
+    def __init__(
+        self,
+        store: Store,
+        claims: Claims,
+        inflight: InFlight,
+        announce: Callable[[Event], None],
+        events: EventStream,
+    ) -> None:
+        self._store = store
+        self._claims = claims
+        self._inflight = inflight
+        self._announce = announce
+        self._events = events
+        self._batch: list[Outcome] = []
+
+    def gather(self) -> list[Outcome]:
+        """The outcomes to write next: those whose writing failed, then new ones."""
+        batch = self._batch
+        outbox = self._inflight.outbox
+        try:
+            most = self._inflight.batch_max(self._store.backend)
+            while len(batch) < most:
+                batch.append(outbox.get_nowait())
+        except Empty:
+            pass
+        return batch
+
+    def finish(self, connection: Connection, batch: list[Outcome]) -> dict[int, State]:
+        """Write a batch within a transaction."""
+        holder = self._inflight.holder
+        return self._claims.finish(connection, holder.name if holder else "", batch)
+
+    def settle(self, states: dict[int, State]) -> None:
+        """After the commit: let go of the claims, count, log, tell."""
+        batch, self._batch = self._batch, []
+        inflight = self._inflight
+        silent = not self._events.wanted("succeeded")
+        for outcome in batch:
+            inflight.settled(outcome)
+            state = states.get(outcome.claim.id)
+            if isinstance(outcome, Succeeded):
+                inflight.processed += 1
+                if silent and state is State.SUCCEEDED:
+                    continue
+            elif outcome.duration is not None or outcome.error is not None:
+                inflight.processed += 1
+                inflight.errored += outcome.error is not None
+            self._tell(outcome, state)
+
+    def _tell(self, outcome: Outcome, state: State | None) -> None:
+        claim = outcome.claim
+        error = outcome.error if isinstance(outcome, Ended) else None
+        if state is None:
+            log.error(
+                "job %d (%s): the claim with fence %d was lost; its outcome was refused",
+                claim.id,
+                claim.task,
+                claim.fence,
+            )
+            return
+        name = "errored" if error is not None else getattr(outcome, "outcome", "succeeded")
+        if state is State.FAILED:
+            log.error("job %d (%s) failed: %s", claim.id, claim.task, _why(outcome, error))
+        elif error is not None and state is State.SCHEDULED:
+            log.warning(
+                "job %d (%s): attempt %d of %d errored, again in %.1f s: %s",
+                claim.id,
+                claim.task,
+                claim.attempt,
+                claim.max_attempts,
+                outcome.delay or 0.0 if isinstance(outcome, Ended) else 0.0,
+                _why(outcome, error),
+            )
+        for event in dict.fromkeys((name, state.value)):
+            if self._events.wanted(event):
+                self._announce(
+                    Event(
+                        event,
+                        claim.id,
+                        claim.task,
+                        claim.queue,
+                        claim.attempt,
+                        error,
+                        outcome.duration,
+                    )
+                )
+
+    def one_by_one(self) -> None:
+        """The batch was refused, not for want of a connection: find the outcome to blame.
+
+        Recording an outcome may not fail because of its content, so that one is recorded bare.
+        """
+        states: dict[int, State] = {}
+        for place, outcome in enumerate(self._batch):
+            try:
+                with self._store.write() as connection:
+                    states |= self.finish(connection, [outcome])
+            except Exception as error:
+                if not self.is_content(error):
+                    raise
+                log.exception("job %d: its outcome could not be stored", outcome.claim.id)
+                bare = _bare(outcome, error)
+                with self._store.write() as connection:
+                    states |= self.finish(connection, [bare])
+                self._batch[place] = bare  # Only now: if that failed, not the content is to blame.
+        self.settle(states)
+
+    def is_content(self, error: Exception) -> bool:
+        """True for an error that the same batch would meet again."""
+        known = isinstance(error, SQLAlchemyError | ValueError | TypeError)
+        return known and not self._store.backend.is_transient(error)
+
+
+def _why(outcome: Outcome, error: AttemptError | None) -> str:
+    if error is not None:
+        return f"{error.type}: {error.message.partition(chr(10))[0][:300]}"
+    return outcome.reason or ""
+
+
+def _bare(outcome: Outcome, error: Exception) -> Outcome:
+    reason = f"its outcome could not be stored ({type(error).__name__})"
+    if isinstance(outcome, Succeeded):
+        return outcome._replace(result=None, reason=reason)
+    described = None if outcome.error is None else AttemptError("Unstorable", reason, None)
+    return outcome._replace(reason=reason, error=described)

@@ -1,0 +1,155 @@
+"""The intake: how many jobs to claim, and the claiming."""
+
+import logging
+import time
+
+from sqlalchemy import Connection
+
+from jobqueue.records import Claim
+from jobqueue.store.claims import Claims, Holder
+from jobqueue.store.store import Store
+from jobqueue.worker.frontier import Frontier
+from jobqueue.worker.inflight import InFlight
+
+log = logging.getLogger("jobqueue.worker")
+
+HOARD_AGE = 1.0  # seconds that claims may wait while no slot moves
+LOOK_AHEAD = 2.0  # round trips for which prefetched jobs should last
+
+
+class Intake:
+    """How many jobs to claim, and the claiming."""
+
+    def __init__(
+        self,
+        store: Store,
+        frontier: Frontier,
+        inflight: InFlight,
+        *,
+        poll: float,
+        max_jobs: int | None,
+    ) -> None:
+        self._store = store
+        self._claims = Claims(store)
+        self._frontier = frontier
+        self._inflight = inflight
+        self._poll = poll
+        self._max_jobs = max_jobs
+        self._round_trip = 0.005  # seconds, corrected by every claim
+        self._claimed = 0
+        self._got = 0
+        self._holder: Holder | None = None
+        self.began = 0.0
+        """When the round began that claims: waiting for a turn is part of the round trip."""
+        self._unanswered = False
+        self.closed = False
+        self.low = 0
+        """Claims left in the inbox at which it is time to claim more."""
+
+    @property
+    def exhausted(self) -> bool:
+        """True once as many jobs were claimed as `max_jobs` allows."""
+        return self._max_jobs is not None and self._claimed >= self._max_jobs
+
+    @property
+    def _batch_max(self) -> int:
+        return self._inflight.batch_max(self._store.backend)
+
+    def prefetch(self) -> int:
+        """Claims worth holding beyond the free slots: what the slots use up in two round trips.
+
+        By Little's law from the measured duration of a job: none for long jobs, a batch for short.
+        """
+        mean = self._inflight.mean_duration
+        if mean is None:
+            return 0
+        rate = self._inflight.concurrency / max(mean, 1e-6)
+        return min(self._batch_max, int(rate * self._round_trip * LOOK_AHEAD))
+
+    def wanted(self) -> int:
+        """How many jobs to claim now; 0 when there is room for few, or the database lags behind."""
+        inflight = self._inflight
+        if self.closed or inflight.holder is None or not inflight.lease.good():
+            return 0
+        if inflight.outbox.qsize() > 2 * self._batch_max:
+            return 0
+        queued = inflight.inbox.qsize()
+        prefetch = self.prefetch()
+        self.low = prefetch // 2
+        if queued > self.low and inflight.free() == 0:
+            return 0
+        room = inflight.concurrency + prefetch - len(inflight.open)
+        if self._max_jobs is not None:
+            room = min(room, self._max_jobs - self._claimed)
+        return max(0, min(room, self._batch_max))
+
+    def look(self) -> bool:
+        """Sweep if it is time, in a transaction of its own; True if there is what to claim."""
+        frontier = self._frontier
+        if frontier.sweep_in() <= 0:
+            with self._store.read() as connection:
+                frontier.sweep(connection)
+        return not frontier.empty
+
+    def hurry(self) -> None:
+        """There may be new jobs: look now, or if jobs run, as soon as looking keeps its share."""
+        self._frontier.suspect = True
+        self._frontier.urgent = not self._inflight.held
+
+    def claim(self, connection: Connection, limit: int) -> list[Claim]:
+        """Claim within a transaction."""
+        self._unanswered = True
+        self._holder = self._inflight.holder
+        if self._holder is None:
+            return []
+        return self._frontier.claim(
+            connection,
+            self._holder,
+            limit=limit,
+            free=self._inflight.free(),
+            held=self._inflight.held,
+        )
+
+    def hand_out(self, claims: list[Claim]) -> None:
+        """After the commit: to the executors, unless the lease was taken away meanwhile."""
+        self._unanswered = False
+        took = time.monotonic() - self.began
+        self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
+        self._got = len(claims)
+        self._inflight.hand_out(claims, self._holder)
+        self._claimed += self._got  # Only now, or the last job would seem to have ended.
+
+    def give_back_unanswered(self) -> None:
+        """After a claim that failed: its commit may have been done, and only the answer lost."""
+        holder, known = self._inflight.holder, dict(self._inflight.held)
+        if not self._unanswered or holder is None:
+            return
+        with self._store.write() as connection:
+            count = self._claims.disown(connection, holder, known)
+        self._unanswered = False
+        if count:
+            log.warning("gave back %d claims whose commit was not answered", count)
+            self._frontier.suspect = True  # They are behind the cursors.
+
+    def give_back_hoard(self) -> None:
+        """Release claims that wait while every slot is busy with something long."""
+        inflight = self._inflight
+        if self.closed:
+            return  # The inbox holds the executors' last words by now.
+        waited = time.monotonic() - inflight.last_begun
+        if inflight.inbox.qsize() and waited > max(HOARD_AGE, 20 * self._round_trip):
+            if not inflight.lease.good():
+                return
+            inflight.mean_duration = max(inflight.mean_duration or 0.0, waited)
+            count = inflight.give_back()
+            self._claimed -= count
+            log.debug("gave back %d claims that no slot was free for", count)
+
+    def rest(self) -> float:
+        """Seconds until the next claim, if nothing wakes it."""
+        rest = min(self._poll, HOARD_AGE / 2) if self._inflight.inbox.qsize() else self._poll
+        if not self.wanted():
+            return rest
+        if self._got and not self._frontier.empty:
+            return 0
+        return max(0.0, min(rest, self._frontier.sweep_in()))
