@@ -89,25 +89,21 @@ class Claims:
             "in_cursor_id": cursor[1],
             "in_limit": limit,
         }
-        held_back = False
-        while limit > free:
-            attempt = connection.begin_nested()
-            claims = self._claim(connection, parameters)
-            allowed = next(
-                (place for place, claim in enumerate(claims) if claim.solo and place >= free), limit
-            )
-            if allowed == limit:
-                attempt.commit()
+        claims = self._claim(connection, parameters)
+        for place in range(free, len(claims)):
+            if claims[place].solo:
+                # Rare: callers that met such a job ask for no more than `free`.
+                self._unclaim(connection, claims[place:])
+                del claims[place:]
+                claims.held_back = True
                 break
-            # Rare: callers that met such a job ask for no more than `free`. Another worker may take
-            # some of what is let go here, so the next claim is looked at as well.
-            attempt.rollback()
-            held_back = True
-            limit = parameters["in_limit"] = allowed
-        else:
-            claims = self._claim(connection, parameters) if limit else Taken()
-        claims.held_back = held_back
         return claims
+
+    def _unclaim(self, connection: Connection, claims: Sequence[Claim]) -> None:
+        """Undo claims of this very transaction, which nobody has seen."""
+        pairs = sorted((claim.id, claim.fence) for claim in claims)
+        parameters = self._store.backend.pack(PAIRS, pairs)
+        connection.execute(self._statements.unclaim, parameters)
 
     def _claim(self, connection: Connection, parameters: dict[str, Any]) -> Taken:
         rows = connection.execute(self._statements.claim, parameters).all()
@@ -164,11 +160,14 @@ class Claims:
     def _succeed(
         self, connection: Connection, well: Sequence[Succeeded], states: dict[int, State]
     ) -> None:
-        """Write successes: first as if all claims held, which needs no answer per row."""
+        """Write successes.
+
+        Where a round trip costs nothing, first as if all claims held: that needs no answer per row.
+        """
         rows = [(claim.id, claim.fence, result) for claim, result, _, _, _ in well]
         rows.sort(key=_ID)
         parameters = self._store.backend.pack(SUCCESS, rows)
-        if len(well) >= BULK:
+        if self._store.backend.one_writer and len(well) >= BULK:
             attempt = connection.begin_nested()
             if connection.execute(self._statements.succeed_all, parameters).rowcount == len(well):
                 attempt.commit()

@@ -32,6 +32,7 @@ from sqlalchemy import (
 from jobqueue.clock import INSTANT, after, now, this_minute
 from jobqueue.schema import attempts, counters, jobs, meta, queues, workers
 from jobqueue.states import FINAL, State
+from jobqueue.store import upkeep_statements
 from jobqueue.store.backend import Backend
 from jobqueue.store.inputs import END, NEW, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.predicates import (
@@ -69,6 +70,7 @@ class Statements:
     holders: Executable
     next_pair: Executable
     claim: Executable
+    unclaim: Executable
     succeed: Executable
     succeed_all: Executable
     end: Executable
@@ -99,6 +101,7 @@ def statements(backend: Backend) -> Statements:
         ),
         next_pair=_next_pair(),
         claim=_claim(backend),
+        unclaim=_unclaim(backend.rows(PAIRS)),
         succeed=_succeed(backend.rows(SUCCESS)),
         succeed_all=_succeed_all(backend.rows(SUCCESS)),
         end=_end(backend.rows(END)),
@@ -110,7 +113,7 @@ def statements(backend: Backend) -> Statements:
         cancels=select(jobs.c.id, jobs.c.fence).where(
             jobs.c.worker_id == bindparam("in_worker"), jobs.c.cancel_requested_at.is_not(None)
         ),
-        beat=_beat(),
+        beat=upkeep_statements.beat(),
         register=insert(workers).returning(workers.c.id),
         deregister=delete(workers).where(workers.c.id == bindparam("in_worker")),
         leases=select(
@@ -132,8 +135,8 @@ def statements(backend: Backend) -> Statements:
         expire=delete(workers)
         .where(workers.c.id == bindparam("in_worker"), workers.c.beat == bindparam("in_seen"))
         .returning(workers.c.id),
-        reap=_reap(backend),
-        promote=_promote(backend),
+        reap=upkeep_statements.reap(backend),
+        promote=upkeep_statements.promote(backend),
         next_due=select(func.min(jobs.c.run_at)).where(in_state(State.SCHEDULED)),
         instance=select(meta.c.value).where(meta.c.key == "instance"),
     )
@@ -225,6 +228,22 @@ def _claim(backend: Backend) -> Executable:
             started_at=select(now()).scalar_subquery(),  # Once, not once per row.
         )
         .returning(*(jobs.c[name] for name in _CLAIMED), SOLO.label("solo"), ONCE.label("once"))
+    )
+
+
+def _unclaim(pairs: FromClause) -> Executable:
+    """Undo claims before their commit: nobody has seen the fence that they would have had."""
+    return (
+        update(jobs)
+        .where(jobs.c.id == pairs.c.id, jobs.c.fence == pairs.c.fence)
+        .values(
+            state=literal_column(f"'{State.AVAILABLE.value}'"),
+            attempt=jobs.c.attempt - 1,
+            fence=jobs.c.fence - 1,
+            worker_id=None,
+            worker=None,
+            started_at=None,
+        )
     )
 
 
@@ -321,76 +340,4 @@ def _report(rows: FromClause) -> Executable:
         update(jobs)
         .where(jobs.c.id == rows.c.id, jobs.c.fence == rows.c.fence)
         .values(progress=rows.c.progress, progress_message=rows.c.message)
-    )
-
-
-def _beat() -> Executable:
-    return (
-        update(workers)
-        .where(workers.c.id == bindparam("in_worker"))
-        .values(
-            beat=workers.c.beat + 1,
-            heartbeat_at=now(),
-            running=bindparam("in_running"),
-            processed=bindparam("in_processed"),
-            errored=bindparam("in_errored"),
-            concurrency=bindparam("in_concurrency"),
-        )
-        .returning(workers.c.beat)
-    )
-
-
-def _reap(backend: Backend) -> Executable:
-    """Take the jobs of workers whose row is gone: the attempt stays charged, the crash counts."""
-    orphans = (
-        select(jobs.c.id)
-        .where(
-            jobs.c.worker_id.is_not(None),
-            ~exists().where(workers.c.id == jobs.c.worker_id),
-        )
-        .order_by(jobs.c.worker_id)  # By id, SQLite would read the whole table in that order.
-        .limit(bindparam("in_limit", type_=Integer()))
-        .with_for_update(skip_locked=True, of=jobs)
-    )
-    spent = jobs.c.attempt >= jobs.c.max_attempts
-    final = or_(CANCEL_ASKED, spent)
-    return (
-        update(jobs)
-        .where(backend.among(jobs.c.id, orphans))
-        .values(
-            state=case(
-                (CANCEL_ASKED, becomes("cancel")), (spent, becomes("fail")), else_=becomes("lose")
-            ),
-            fence=jobs.c.fence + 1,
-            crashes=jobs.c.crashes + 1,
-            worker_id=None,
-            finished_at=case((final, now()), else_=null()),
-            reason=literal_column("'worker lost'", Text()),
-        )
-        .returning(
-            jobs.c.id,
-            jobs.c.fence,
-            jobs.c.task,
-            jobs.c.queue,
-            jobs.c.state,
-            jobs.c.attempt,
-            jobs.c.worker,
-            jobs.c.started_at,
-        )
-    )
-
-
-def _promote(backend: Backend) -> Executable:
-    due = (
-        select(jobs.c.id)
-        .where(may("promote"), jobs.c.run_at <= now())
-        .order_by(jobs.c.run_at)
-        .limit(bindparam("in_limit", type_=Integer()))
-        .with_for_update(skip_locked=True)
-    )
-    return (
-        update(jobs)
-        .where(backend.among(jobs.c.id, due))
-        .values(state=becomes("promote"))
-        .returning(jobs.c.queue)
     )

@@ -53,10 +53,14 @@ class Effects:
 
     def write(self, kind: str) -> None:
         job = current_job()
-        effect = Effect(kind, job.id, job.attempt, job.fence, os.getpid(), boottime(), job.cancelled)
+        effect = Effect(
+            kind, job.id, job.attempt, job.fence, os.getpid(), boottime(), job.cancelled
+        )
         os.write(self._file, json.dumps(effect).encode() + b"\n")
 
-    def read(self, kind: str | None = None, *, job: int | None = None, pid: int | None = None) -> list[Effect]:
+    def read(
+        self, kind: str | None = None, *, job: int | None = None, pid: int | None = None
+    ) -> list[Effect]:
         while new := os.pread(self._file, 1 << 20, self._offset):
             new = new[: new.rindex(b"\n") + 1]
             self._known += (Effect(*json.loads(line)) for line in new.splitlines())
@@ -64,7 +68,9 @@ class Effects:
         return [
             effect
             for effect in self._known
-            if kind in (None, effect.kind) and job in (None, effect.job) and pid in (None, effect.pid)
+            if kind in (None, effect.kind)
+            and job in (None, effect.job)
+            and pid in (None, effect.pid)
         ]
 
     def open_gate(self, name: str, pid: int | str = "all") -> None:
@@ -89,7 +95,11 @@ def wait_for(predicate: Any) -> None:
 def default_engine(jobs: JobQueue) -> Engine:
     """What an application has of its own: nothing is set but the URL."""
     url = jobs.store.url
-    return create_engine(url.set(drivername=f"{url.get_backend_name()}{'+psycopg' * (not jobs.store.backend.one_writer)}"))
+    return create_engine(
+        url.set(
+            drivername=f"{url.get_backend_name()}{'+psycopg' * (not jobs.store.backend.one_writer)}"
+        )
+    )
 
 
 def build(url: str, effects: Path) -> tuple[JobQueue, Effects]:
@@ -146,7 +156,9 @@ def build(url: str, effects: Path) -> tuple[JobQueue, Effects]:
         """Pays in the jobs' database, exactly once; its first attempt is killed at the given point."""
         with Session(engine) as session, session.begin():
             _die(dies, "before the effect")
-            session.execute(insert(PAYMENTS), {"job": current_job().id, "fence": current_job().fence})
+            session.execute(
+                insert(PAYMENTS), {"job": current_job().id, "fence": current_job().fence}
+            )
             _die(dies, "after the effect")
             current_job().finish_within(session, "paid")
             _die(dies, "after finish_within")
@@ -167,7 +179,9 @@ def build(url: str, effects: Path) -> tuple[JobQueue, Effects]:
 def pay_in(engine: Engine, seen: Effects) -> None:
     try:
         with Session(engine) as session, session.begin():
-            session.execute(insert(PAYMENTS), {"job": current_job().id, "fence": current_job().fence})
+            session.execute(
+                insert(PAYMENTS), {"job": current_job().id, "fence": current_job().fence}
+            )
             current_job().finish_within(session)
     except Exception as error:
         seen.write(type(error).__name__)
@@ -195,7 +209,13 @@ def step_clocks(file: Path) -> None:
     turn = threading.Lock()
 
     def strftime(pattern: str, *when: str) -> str:
-        given = [part for moment in when for part in ((moment, f"{stepped(file):+.3f} seconds") if moment == "now" else (moment,))]
+        given = [
+            part
+            for moment in when
+            for part in (
+                (moment, f"{stepped(file):+.3f} seconds") if moment == "now" else (moment,)
+            )
+        ]
         with turn:
             marks = ", ".join("?" * (1 + len(given)))
             return plain.execute(f"SELECT strftime({marks})", (pattern, *given)).fetchone()[0]
@@ -345,8 +365,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--name")
     parser.add_argument("--lossy", type=int)
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(threadName)s %(levelname)s %(message)s")
-    return {"worker": run_worker, "enqueuer": run_enqueuer, "lock": hold_lock}[options.role](options)
+    logging.basicConfig(
+        level=logging.INFO, format="%(relativeCreated)d %(threadName)s %(levelname)s %(message)s"
+    )
+    return {"worker": run_worker, "enqueuer": run_enqueuer, "lock": hold_lock}[options.role](
+        options
+    )
 
 
 if __name__ == "__main__":

@@ -77,7 +77,9 @@ class Process:
         arguments = [role]
         for name, value in {**options, "ready": self._ready}.items():
             if value is not None:
-                arguments += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+                arguments += [f"--{name.replace('_', '-')}"] + (
+                    [] if value is True else [str(value)]
+                )
         self.pid = the_nursery().bear(folder, arguments)
 
     @property
@@ -201,7 +203,9 @@ class Scene:
             process.pause()
 
     def _writable(self) -> bool:
-        with closing(sqlite3.connect(make_url(self.url).database, timeout=0.2, isolation_level=None)) as connection:
+        with closing(
+            sqlite3.connect(make_url(self.url).database, timeout=0.2, isolation_level=None)
+        ) as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute("ROLLBACK")
@@ -213,7 +217,9 @@ class Scene:
         for process in self.processes:
             process.end()
         for process in self.processes:
-            print(f"--- process {process.pid}\n{process.log[-3000:]}")  # pytest shows it if the test failed.
+            print(
+                f"--- process {process.pid}\n{process.log[-3000:]}"
+            )  # pytest shows it if the test failed.
         self.jobs.close()
         self.engine.dispose()
 

@@ -23,19 +23,28 @@ def fake_the_databases_clock(scene: Scene) -> None:
     """On Postgres, put a clock_timestamp() of ours before the server's. (On SQLite every process has its own.)"""
     with scene.engine.begin() as connection:
         connection.execute(text(FAKE_CLOCK))
-        connection.execute(text(f"ALTER DATABASE {scene.engine.url.database} SET search_path = fake, pg_catalog, public"))
+        connection.execute(
+            text(
+                f"ALTER DATABASE {scene.engine.url.database} SET search_path = fake, pg_catalog, public"
+            )
+        )
     scene.engine.dispose()
 
 
 @pytest.mark.parametrize("whose", ["one worker's", "everyone's"])
-def test_a_step_of_the_wall_clock_changes_no_lease_and_repeats_no_job(scene: Scene, whose: str, wait_until) -> None:
+def test_a_step_of_the_wall_clock_changes_no_lease_and_repeats_no_job(
+    scene: Scene, whose: str, wait_until
+) -> None:
     effects = scene.effects
     clocks = [scene.folder / "clock-0", scene.folder / "clock-1"]
     for clock in clocks:
         clock.write_text("0")
     if not scene.on_sqlite:
         fake_the_databases_clock(scene)
-    workers = [scene.launch(lease=LEASE, clock=clock, concurrency=LONG + 2, queues=f"default,own-{n}") for n, clock in enumerate(clocks)]
+    workers = [
+        scene.launch(lease=LEASE, clock=clock, concurrency=LONG + 2, queues=f"default,own-{n}")
+        for n, clock in enumerate(clocks)
+    ]
     for worker in workers:
         worker.await_ready()
     leases = scene.rows("SELECT id FROM jobqueue_workers ORDER BY id")
@@ -52,7 +61,9 @@ def test_a_step_of_the_wall_clock_changes_no_lease_and_repeats_no_job(scene: Sce
         (asked,) = scene.many("clock", [()], queue="own-0")
         ids += [asked, *scene.many("work", [(0.01,)] * SHORT)]
         wait_until(scene.ended(len(ids) - LONG))
-        assert abs(float(scene.record(asked).result) - time.time() - step) < 60, "the clock did not step"
+        assert abs(float(scene.record(asked).result) - time.time() - step) < 60, (
+            "the clock did not step"
+        )
         if scene.on_sqlite or whose == "everyone's":
             age = scene.record(asked).finished_at.timestamp() - time.time()
             assert abs(age - step) < 60, "the database's clock did not step"

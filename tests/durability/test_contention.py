@@ -19,7 +19,9 @@ BACKLOG = 4000
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
 @pytest.mark.parametrize("what", ["within", "finish_within"])
-def test_the_users_transactions_do_not_starve_beside_two_draining_workers(scene: Scene, what: str, wait_until, record_property) -> None:
+def test_the_users_transactions_do_not_starve_beside_two_draining_workers(
+    scene: Scene, what: str, wait_until, record_property
+) -> None:
     app.METADATA.create_all(scene.engine)
     nop, took, done = scene.task("nop"), [], threading.Event()
     scene.workers(2, queues="default")
@@ -57,14 +59,20 @@ def test_the_users_transactions_do_not_starve_beside_two_draining_workers(scene:
             scene.jobs.enqueue_many([timed_pay.options(queue="mine").call()] * TRANSACTIONS)
             with scene.jobs.worker(queues="mine", concurrency=1):
                 wait_until(lambda: len(took) == TRANSACTIONS, 60)
-        assert scene.jobs._jobs.count(backlog) > 0, "the workers had nothing to do: this test shows nothing"
+        assert scene.jobs._jobs.count(backlog) > 0, (
+            "the workers had nothing to do: this test shows nothing"
+        )
     finally:
         done.set()
         feeder.join()
-    assert len(scene.rows("SELECT * FROM payments")) == TRANSACTIONS  # No error, and no second attempt.
+    assert (
+        len(scene.rows("SELECT * FROM payments")) == TRANSACTIONS
+    )  # No error, and no second attempt.
     assert scene.rows("SELECT * FROM jobqueue_attempts") == []
     p50, p99 = statistics.median(took), sorted(took)[int(0.99 * TRANSACTIONS)]
-    record_property("milliseconds", f"p50 {1000 * p50:.1f}, p99 {1000 * p99:.1f}, max {1000 * max(took):.1f}")
+    record_property(
+        "milliseconds", f"p50 {1000 * p50:.1f}, p99 {1000 * p99:.1f}, max {1000 * max(took):.1f}"
+    )
     assert p99 <= 3 * PROMISED_P99
 
 
@@ -79,7 +87,9 @@ def test_two_workers_share_the_jobs_fairly(scene: Scene, wait_until) -> None:
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
-def test_a_stopped_process_that_holds_the_kernel_lock_does_not_stop_the_others(scene: Scene, wait_until) -> None:
+def test_a_stopped_process_that_holds_the_kernel_lock_does_not_stop_the_others(
+    scene: Scene, wait_until
+) -> None:
     path = scene.engine.url.database + "-jobqueue-lock"
     workers = scene.workers(2, lease=3)
     scene.launch("lock", path=path).await_ready()
@@ -94,7 +104,9 @@ def test_a_stopped_process_that_holds_the_kernel_lock_does_not_stop_the_others(s
     assert not any("lost its lease" in worker.log for worker in workers)
 
 
-def test_a_handler_that_forks_leaves_the_workers_connections_whole(scene: Scene, wait_until) -> None:
+def test_a_handler_that_forks_leaves_the_workers_connections_whole(
+    scene: Scene, wait_until
+) -> None:
     worker = scene.worker(concurrency=4)
     forks = scene.many("fork", [()] * 20)
     others = scene.many("work", [(0.01,)] * 20)

@@ -15,7 +15,12 @@ def test_a_job_survives_kill_9_of_its_workers_and_has_one_result(scene: Scene, w
     killed: dict[int, float] = {}
     for number in range(KILLS):
         victim = workers[number % 3]
-        wait_until(lambda: len(effects.read("finished")) > number * JOBS // 8 and effects.read("started", pid=victim.pid))
+        wait_until(
+            lambda: (
+                len(effects.read("finished")) > number * JOBS // 8
+                and effects.read("started", pid=victim.pid)
+            )
+        )
         victim.kill()
         killed[victim.pid] = app.boottime()
         workers[number % 3] = scene.launch(concurrency=6)
@@ -31,7 +36,9 @@ def test_a_job_survives_kill_9_of_its_workers_and_has_one_result(scene: Scene, w
         fences = [start.fence for start in starts[id_]]
         assert fences == sorted(set(fences))
         assert record.result == str(fences[-1]) == str(record.fence - 1)
-        assert [attempt.outcome for attempt in attempts] == ["lost"] * (len(attempts) - 1) + ["succeeded"]
+        assert [attempt.outcome for attempt in attempts] == ["lost"] * (len(attempts) - 1) + [
+            "succeeded"
+        ]
         assert set(fences) <= {attempt.fence for attempt in attempts}
         assert record.attempt == len(attempts)
         for before, after in zip(starts[id_], starts[id_][1:]):

@@ -30,7 +30,9 @@ def test_a_job_whose_worker_is_killed_at_any_step_has_paid_once(scene: Scene, wa
     victims = [scene.launch(queues=f"q{place}") for place in range(len(POINTS))]
     for victim in victims:
         victim.await_ready()
-    ids = [scene.task("pay", queue=f"q{place}").enqueue(point).id for place, point in enumerate(POINTS)]
+    ids = [
+        scene.task("pay", queue=f"q{place}").enqueue(point).id for place, point in enumerate(POINTS)
+    ]
     wait_until(lambda: not any(victim.alive for victim in victims))
     scene.worker()
     wait_until(scene.ended(len(POINTS)))
@@ -43,7 +45,9 @@ def test_a_job_whose_worker_is_killed_at_any_step_has_paid_once(scene: Scene, wa
         assert [attempt.outcome for attempt in scene.attempts(id_)] == [*again, "succeeded"]
 
 
-def test_a_job_that_was_reaped_meanwhile_raises_and_its_effects_are_rolled_back(scene: Scene, wait_until) -> None:
+def test_a_job_that_was_reaped_meanwhile_raises_and_its_effects_are_rolled_back(
+    scene: Scene, wait_until
+) -> None:
     caught, begun, reaped = [], threading.Event(), threading.Event()
 
     @scene.jobs.task
@@ -88,7 +92,11 @@ def test_called_and_not_committed_is_an_error_and_never_a_success(scene: Scene, 
         jobs = [forgetful.enqueue(how) for how in ("left open", "rolled back", "raised")]
         wait_until(lambda: all(job.done() for job in jobs))
     assert [job.state for job in jobs] == ["failed"] * 3
-    assert [job.record().error.type for job in jobs] == ["NotCommitted", "NotCommitted", "RuntimeError"]
+    assert [job.record().error.type for job in jobs] == [
+        "NotCommitted",
+        "NotCommitted",
+        "RuntimeError",
+    ]
     assert scene.rows(PAID) == []
 
 
@@ -119,7 +127,9 @@ def test_a_job_cancelled_meanwhile_is_rolled_back_and_cancelled(scene: Scene, wa
 
 
 @pytest.mark.parametrize("afterwards", ["return", "raise", "snooze"])
-def test_what_the_handler_does_after_the_commit_undoes_nothing(scene: Scene, afterwards: str, wait_until) -> None:
+def test_what_the_handler_does_after_the_commit_undoes_nothing(
+    scene: Scene, afterwards: str, wait_until
+) -> None:
     from jobqueue import Snooze
 
     @scene.jobs.task

@@ -8,7 +8,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 
-def test_no_job_is_lost_when_every_few_commits_of_the_workers_lose_their_answer(scene: Scene, wait_until) -> None:
+def test_no_job_is_lost_when_every_few_commits_of_the_workers_lose_their_answer(
+    scene: Scene, wait_until
+) -> None:
     """The claims of such a commit belong to a worker that does not know of them."""
     workers = [scene.launch(lossy=5), scene.launch(lossy=7)]
     for worker in workers:
@@ -18,7 +20,9 @@ def test_no_job_is_lost_when_every_few_commits_of_the_workers_lose_their_answer(
         ids += scene.many("work", [(0.01,)] * 40)
         wait_until(scene.ended(len(ids)), 20)
     starts = scene.effects.read("started")
-    assert sorted(effect.job for effect in starts) == ids  # Once each: no claim that has begun was given back.
+    assert (
+        sorted(effect.job for effect in starts) == ids
+    )  # Once each: no claim that has begun was given back.
     for id_ in ids:
         record = scene.record(id_)
         assert (record.attempt, record.crashes) == (1, 0)
@@ -42,7 +46,9 @@ def test_an_enqueue_whose_connection_is_cut_can_be_repeated(scene: Scene, cut: s
         pid = connection.driver_connection.info.backend_pid
         with scene.engine.connect() as other:
             other.execute(text(f"SELECT pg_terminate_backend({pid}, 5000)"))
-        connection.driver_connection.execute("SELECT 1")  # Raises what a COMMIT that is not answered does.
+        connection.driver_connection.execute(
+            "SELECT 1"
+        )  # Raises what a COMMIT that is not answered does.
 
     scene.jobs.store.require_schema()
     dialect.do_commit = broken

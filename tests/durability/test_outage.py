@@ -38,7 +38,9 @@ def outage(scene: Scene, request):
     return locked if scene.on_sqlite else stopped
 
 
-def test_after_an_outage_of_three_leases_every_job_has_run_once(scene: Scene, outage, wait_until) -> None:
+def test_after_an_outage_of_three_leases_every_job_has_run_once(
+    scene: Scene, outage, wait_until
+) -> None:
     effects = scene.effects
     workers = scene.workers(2, lease=LEASE, concurrency=4)
     long = scene.many("hold", [("finish",)] * LONG)
@@ -81,7 +83,12 @@ def test_short_outages_of_about_a_lease_end_no_lease_either(scene: Scene, wait_u
             began = app.boottime()
             wait_until(lambda: app.boottime() - began > length)
         beats = dict(scene.rows("SELECT id, beat FROM jobqueue_workers"))
-        wait_until(lambda: all(beat > beats[id_] + 1 for id_, beat in scene.rows("SELECT id, beat FROM jobqueue_workers")))
+        wait_until(
+            lambda: all(
+                beat > beats[id_] + 1
+                for id_, beat in scene.rows("SELECT id, beat FROM jobqueue_workers")
+            )
+        )
     effects.open_gate("finish")
     wait_until(scene.ended(len(ids)))
     assert len(effects.read("started")) == len(ids)

@@ -47,7 +47,9 @@ def opened(engine: Engine, kind: str):
 
 @kinds
 @each_sync
-def test_a_job_is_committed_or_rolled_back_with_the_users_transaction(scene: Scene, driver: str, kind: str) -> None:
+def test_a_job_is_committed_or_rolled_back_with_the_users_transaction(
+    scene: Scene, driver: str, kind: str
+) -> None:
     task = scene.task("nop")
     app.METADATA.create_all(scene.engine)
     with engine_of(scene.url, driver) as engine:
@@ -68,7 +70,9 @@ def test_a_job_is_committed_or_rolled_back_with_the_users_transaction(scene: Sce
 
 @kinds
 @each_async
-def test_a_job_is_committed_or_rolled_back_with_an_async_transaction(scene: Scene, driver: str, kind: str) -> None:
+def test_a_job_is_committed_or_rolled_back_with_an_async_transaction(
+    scene: Scene, driver: str, kind: str
+) -> None:
     task = scene.task("nop")
     app.METADATA.create_all(scene.engine)
 
@@ -102,7 +106,9 @@ def test_a_job_is_committed_or_rolled_back_with_an_async_transaction(scene: Scen
 
 
 @kinds
-def test_waiting_for_a_result_inside_the_uncommitted_transaction_raises(scene: Scene, kind: str) -> None:
+def test_waiting_for_a_result_inside_the_uncommitted_transaction_raises(
+    scene: Scene, kind: str
+) -> None:
     with opened(scene.engine, kind) as transaction:
         job = scene.task("pid").within(transaction).enqueue()
         with pytest.raises(JobQueueError, match="not been committed"):
@@ -117,9 +123,18 @@ def test_a_session_on_another_database_is_refused(scene: Scene, empty_url: str, 
 
     migrate.upgrade(empty_url)  # A job queue too, and yet another one.
     # And one of the other kind.
-    other_kind = f"sqlite:///{tmp_path / 'other.db'}" if not scene.on_sqlite else "postgresql+psycopg://nobody@127.0.0.1:1/none"
-    with engine_of(*([empty_url] if scene.on_sqlite else [empty_url, "postgresql+psycopg"])) as engine:
-        with Session(engine) as session, pytest.raises(ConfigurationError, match="another database"):
+    other_kind = (
+        f"sqlite:///{tmp_path / 'other.db'}"
+        if not scene.on_sqlite
+        else "postgresql+psycopg://nobody@127.0.0.1:1/none"
+    )
+    with engine_of(
+        *([empty_url] if scene.on_sqlite else [empty_url, "postgresql+psycopg"])
+    ) as engine:
+        with (
+            Session(engine) as session,
+            pytest.raises(ConfigurationError, match="another database"),
+        ):
             scene.task("nop").within(session).enqueue()
     if not scene.on_sqlite:
         with engine_of(other_kind) as engine, Session(engine) as session:
@@ -196,9 +211,13 @@ def fresh(tmp_path):
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
-@pytest.mark.parametrize("locked", [False, True], ids=["first thing", "after a write of the user's"])
+@pytest.mark.parametrize(
+    "locked", [False, True], ids=["first thing", "after a write of the user's"]
+)
 @pytest.mark.parametrize("journal", ["delete", "wal"])
-def test_the_schema_is_made_through_the_given_session_without_waiting(fresh, backend_name: str, locked: bool, journal: str, wait_until) -> None:
+def test_the_schema_is_made_through_the_given_session_without_waiting(
+    fresh, backend_name: str, locked: bool, journal: str, wait_until
+) -> None:
     jobs, nop, engine = fresh
     app.METADATA.create_all(engine)
     with closing(sqlite3.connect(engine.url.database)) as connection:
@@ -216,8 +235,12 @@ def test_the_schema_is_made_through_the_given_session_without_waiting(fresh, bac
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
-@pytest.mark.parametrize("locked", [False, True], ids=["first thing", "after a write of the user's"])
-def test_a_first_transaction_that_is_rolled_back_spoils_nothing(fresh, backend_name: str, locked: bool) -> None:
+@pytest.mark.parametrize(
+    "locked", [False, True], ids=["first thing", "after a write of the user's"]
+)
+def test_a_first_transaction_that_is_rolled_back_spoils_nothing(
+    fresh, backend_name: str, locked: bool
+) -> None:
     jobs, nop, engine = fresh
     app.METADATA.create_all(engine)
     with Session(engine) as session:

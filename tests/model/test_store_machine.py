@@ -26,6 +26,7 @@ from jobqueue.store.upkeep import Upkeep
 
 EXAMPLES = {"sqlite": 60, "postgres": 20}
 STEPS = 30
+ENOUGH = 8  # jobs; more verbs meet then what an earlier one has left
 KEYS = [None, None, "k1", "k2"]
 SCOPES = ["finished", "started", "deleted"]
 OUTCOMES = ["succeed", "retry", "fail", "snooze", "release", "cancel"]
@@ -91,11 +92,15 @@ class Machine(RuleBasedStateMachine):
         assert len(found) <= 1
         return found[0] if found else None
 
+    def some(self, *states: State) -> bool:
+        return any(job.state in states for job in self.model.values())
+
     def pick(self, data: Any) -> int:
         return data.draw(st.sampled_from(sorted(self.model)), "job")
 
     # Verbs
 
+    @precondition(lambda self: len(self.model) <= ENOUGH)
     @rule(
         key=st.sampled_from(KEYS),
         scope=st.sampled_from(SCOPES),
@@ -200,7 +205,7 @@ class Machine(RuleBasedStateMachine):
         elif changed:
             self.model[id_] = job.move("cancel", wish=True)
 
-    @precondition(lambda self: self.model)
+    @precondition(lambda self: self.some(State.SCHEDULED, *FINAL))
     @rule(data=st.data())
     def rerun(self, data: Any) -> None:
         count = data.draw(st.integers(1, 3), "count")
@@ -226,7 +231,7 @@ class Machine(RuleBasedStateMachine):
         changes = {"fence": job.fence + 1, "max_attempts": job.attempt + job.budget}
         return job.move("rerun", wish=False, crashes=0, snoozes=0, **changes)
 
-    @precondition(lambda self: self.model)
+    @precondition(lambda self: len(self.model) > ENOUGH)
     @rule(data=st.data())
     def delete(self, data: Any) -> None:
         id_ = self.pick(data)
@@ -237,12 +242,15 @@ class Machine(RuleBasedStateMachine):
             del self.model[id_]
             self.seen.pop(id_, None)
 
+    def busy(self) -> list[Holder]:
+        holding = {job.worker for job in self.model.values()}
+        return [worker for worker in self.workers if worker.id in holding]
+
+    @precondition(lambda self: self.busy() and not self.orphans())
     @rule(data=st.data())
     def lose_a_worker(self, data: Any) -> None:
         """A worker's lease ends; it lives on and claims nothing, and its outcomes are stale later."""
-        busy = {job.worker for job in self.model.values()}
-        holders = [worker for worker in self.workers if worker.id in busy] or self.workers
-        dead = data.draw(st.sampled_from(holders), "worker")
+        dead = data.draw(st.sampled_from(self.busy()), "worker")
         self.upkeep.deregister(dead.id)
         with self.store.write() as connection:
             assert self.claims.claim(connection, dead, Pair("q", 0), START, limit=9, free=9) == []
@@ -266,6 +274,7 @@ class Machine(RuleBasedStateMachine):
             self.model[gone.id] = job.move(verb, **changes)
             assert (gone.state, gone.fence) == (self.model[gone.id].state, job.fence + 1)
 
+    @precondition(lambda self: self.some(State.SCHEDULED))
     @rule()
     def promote(self) -> None:
         waiting = [i for i, job in self.model.items() if job.state is State.SCHEDULED]

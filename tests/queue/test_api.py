@@ -338,9 +338,7 @@ def test_an_enqueued_job_is_there_with_its_options(jobs: JobQueue, add: Any) -> 
     assert record.args == '{"args":[2],"kwargs":{"y":3}}'
 
 
-def test_many_calls_are_written_in_order_and_in_one_transaction(
-    jobs: JobQueue, add: Any
-) -> None:
+def test_many_calls_are_written_in_order_and_in_one_transaction(jobs: JobQueue, add: Any) -> None:
     @jobs.task
     def other(text: str) -> str:
         return text
@@ -489,9 +487,7 @@ def test_a_result_is_the_value_or_says_why_there_is_none(jobs: JobQueue) -> None
     assert good.done() and bad.done() and cancelled.done()
 
 
-def test_a_job_that_was_deleted_while_someone_waits_is_not_there(
-    jobs: JobQueue, add: Any
-) -> None:
+def test_a_job_that_was_deleted_while_someone_waits_is_not_there(jobs: JobQueue, add: Any) -> None:
     handle = add.options(delay=60).enqueue(1)
     jobs.delete(handle.id)
     with pytest.raises(JobNotFound):
@@ -659,9 +655,7 @@ def test_the_registry_says_which_task_it_does_not_know(jobs: JobQueue, add: Any)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_queue_that_was_used_before_a_fork_works_on_both_sides(
-    jobs: JobQueue, add: Any
-) -> None:
+def test_a_queue_that_was_used_before_a_fork_works_on_both_sides(jobs: JobQueue, add: Any) -> None:
     add.enqueue(0)
     pid = os.fork()
     if pid == 0:

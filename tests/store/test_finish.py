@@ -403,7 +403,9 @@ def test_outcomes_and_progress_lock_their_rows_in_the_order_of_their_ids(
     desk: Any, holder: Any, second_store: Any, blocked: Any, verb: str
 ) -> None:
     """As a bulk cancel does: they wait for each other, and do not kill each other."""
-    desk.add_many(3000, queue="others")  # A small table would be read whole, in its own order.
+    with desk.store.write() as connection:  # A small table would be read whole, in its own order.
+        numbers = "SELECT 'add', 'others' FROM generate_series(1, 20000)"
+        connection.execute(text(f"INSERT INTO jobqueue_jobs (task, queue) {numbers}"))
     ids = desk.add_many(20)
     claims = desk.take(holder)[::-1]
     other = type(desk)(second_store(lock_timeout="5s"))

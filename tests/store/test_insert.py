@@ -215,9 +215,10 @@ def test_one_key_from_eight_threads_at_once_is_one_job(desk: Any, together: Any)
 def test_a_batch_that_meets_a_deadlock_over_keys_is_written_after_all(
     desk: Any, second_store: Any, blocked: Any
 ) -> None:
-    impatient = second_store(deadlock_timeout="50ms")
-    other = Jobs(impatient)
+    # Each looks for a deadlock once, so long after it began to wait: ours only when theirs has.
+    other = Jobs(second_store(deadlock_timeout="2s"))
     with desk.store.engine.connect() as mine, ThreadPoolExecutor(1) as pool, mine.begin():
+        mine.execute(text("SET LOCAL deadlock_timeout = '60s'"))
         [a] = desk.jobs.insert([desk.new(unique_key="a")], mine)
         theirs = pool.submit(other.insert, [desk.new(unique_key="b"), desk.new(unique_key="a")])
         blocked()
