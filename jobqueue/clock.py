@@ -47,7 +47,21 @@ class Instant(TypeDecorator[datetime]):
 
 
 def _read_text(value: str | None) -> datetime | None:
-    return None if value is None else datetime.fromisoformat(value + "+00:00")
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(value + "+00:00")
+    except ValueError:
+        return _read_foreign(value)
+
+
+def _read_foreign(value: str) -> datetime:
+    """What plain SQL wrote in another form: no row may stop a worker that reads it."""
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        return datetime(1970, 1, 1, tzinfo=UTC)
+    return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 INSTANT = Instant()

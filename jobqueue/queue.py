@@ -31,6 +31,7 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.monitor import Monitor
 from jobqueue.store.store import Store
 from jobqueue.store.transactions import UserTransactions
+from jobqueue.store.urls import masked
 from jobqueue.tasks import Call, Registry, Task
 from jobqueue.worker.executor import Middleware
 from jobqueue.worker.settings import WorkerSettings
@@ -61,7 +62,7 @@ class JobQueue:
         self._bell = Bell(self.store.backend.ringer(self.store.url))
 
     def __repr__(self) -> str:
-        return f"JobQueue({self.store.url.render_as_string(hide_password=True)!r})"
+        return f"JobQueue({masked(self.store.url)!r})"
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...

@@ -47,6 +47,10 @@ class Backend(Hashable, Protocol):
         """This thread's turn among our writers; `writing` takes it by itself if need be."""
         ...
 
+    def hurry(self, connection: Connection) -> None:
+        """Let the transaction fail rather than wait long for what others hold."""
+        ...
+
     def rows(self, columns: Columns) -> FromClause:
         """A table that one execution's `pack()` fills; its column `place` counts the rows."""
         ...

@@ -228,7 +228,8 @@ class Claims:
             what = "cancelled"  # A success that came after the wish to cancel.
             if isinstance(outcome, Ended):
                 what, error = outcome.outcome, outcome.error
-                if outcome.duration is None and error is None:
+                begun = outcome.duration is not None or outcome.reason == "interrupted"
+                if not begun and error is None:
                     continue  # Giving back what has not begun is no attempt.
             rows.append(
                 {
@@ -250,6 +251,7 @@ class Claims:
         """Write the progress of running jobs: (id, fence, fraction, message) each."""
         parameters = self._store.backend.pack(PROGRESS, sorted(rows, key=_ID))
         with self._store.write() as connection:
+            self._store.backend.hurry(connection)  # No lock on a job may hold up the heartbeat.
             connection.execute(self._statements.report, parameters)
 
 

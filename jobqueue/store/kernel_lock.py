@@ -35,7 +35,11 @@ class KernelLock:
         if fcntl is None or getattr(self._local, "inside", False):
             yield False  # There is none, or it is this thread's turn already.
             return
-        file = self._file()
+        try:
+            file = self._file()
+        except OSError:  # Not ours to open: it is only a courtesy.
+            yield False
+            return
         held = self._take(file)
         self._local.inside = True
         try:
@@ -97,7 +101,10 @@ class _OpenFile:
         self.pid = os.getpid()
         database = Path(path.removesuffix("-jobqueue-lock"))
         mode = database.stat().st_mode & 0o777 if database.exists() else 0o600
+        new = not Path(path).exists()
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        if new:
+            os.fchmod(self.descriptor, mode)  # The umask is not asked: the database's mode counts.
 
     def __del__(self) -> None:
         with suppress(OSError):

@@ -19,6 +19,7 @@ from sqlalchemy import (
     create_engine,
     func,
     select,
+    text,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -74,6 +75,10 @@ class Postgres:
     def turn(self, engine: Engine) -> AbstractContextManager[object]:  # noqa: ARG002
         """See `Backend.turn`: writers do not wait for each other here."""
         return nullcontext()
+
+    def hurry(self, connection: Connection) -> None:
+        """See `Backend.hurry`."""
+        connection.execute(text("SET LOCAL lock_timeout = '500ms'"))
 
     def rows(self, columns: Columns) -> FromClause:
         """See `Backend.rows`: one array per column.

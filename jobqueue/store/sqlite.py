@@ -39,7 +39,7 @@ OLDEST = (3, 35, 0)  # RETURNING
 _DIALECT = sqlite.dialect()
 
 # FULL: a commit that was answered survives a loss of power (NORMAL may lose the last ones).
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "journal_size_limit=67108864")
+_PRAGMAS = ("synchronous=FULL", "journal_size_limit=67108864")
 
 
 class Sqlite:
@@ -72,6 +72,9 @@ class Sqlite:
         def _connected(connection: Any, record: Any) -> None:
             record.info["jobqueue_file"] = _identity(path)
             connection.isolation_level = None  # BEGIN is ours: pysqlite's is deferred and late.
+            with suppress(sqlite3.OperationalError):
+                # A new file that somebody writes at this very moment: the next connection does it.
+                connection.execute("PRAGMA journal_mode=WAL").close()
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}").close()
 
@@ -110,6 +113,9 @@ class Sqlite:
         """See `Backend.turn`."""
         lock: KernelLock = engine.get_execution_options()["jobqueue_lock"]
         return lock.held()
+
+    def hurry(self, connection: Connection) -> None:
+        """See `Backend.hurry`: there are no locks on rows, and writers wait for a bounded time."""
 
     def rows(self, columns: Columns) -> FromClause:
         """See `Backend.rows`: one JSON text for all."""

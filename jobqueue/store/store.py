@@ -13,7 +13,7 @@ from jobqueue.errors import ConfigurationError, SchemaNewer, SchemaOutdated
 from jobqueue.schema import REVISION, VERSION_TABLE
 from jobqueue.store import forks, migrate
 from jobqueue.store.statements import Statements, statements
-from jobqueue.store.urls import DRIVER_MISSING, backend_of, parse
+from jobqueue.store.urls import DRIVER_MISSING, backend_of, masked, parse
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Store:
         self._checking = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"Store({self.url.render_as_string(hide_password=True)})"
+        return f"Store({masked(self.url)})"
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

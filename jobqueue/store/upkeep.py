@@ -64,6 +64,7 @@ class Upkeep:
     def cancels(self, worker: int) -> list[tuple[int, int]]:
         """(id, fence) of this worker's jobs that someone wants cancelled."""
         with self._store.read() as connection:
+            self._store.backend.hurry(connection)  # No lock on the table may hold up the heartbeat.
             rows = connection.execute(self._statements.cancels, {"in_worker": worker})
             return [(row.id, row.fence) for row in rows]
 
@@ -208,20 +209,23 @@ class Upkeep:
 
     def unfinished(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> bool:
         """True while a drain has something to wait for: available, running, or awaiting a retry."""
-        waiting = or_(
+        kinds = (  # One statement each, with the predicate of its own index: OR would read it all.
             and_(in_state(State.AVAILABLE), ~QUEUE_PAUSED),
-            in_state(State.RUNNING),
+            and_(jobs.c.worker_id.is_not(None), in_state(State.RUNNING)),
             and_(
                 in_state(State.SCHEDULED),
                 or_(jobs.c.attempt > 0, jobs.c.snoozes > 0),
                 ~QUEUE_PAUSED,
             ),
         )
-        statement = select(jobs.c.id).where(waiting, jobs.c.task.in_(tasks)).limit(1)
-        if queues is not None:
-            statement = statement.where(jobs.c.queue.in_(queues))
         with self._store.read() as connection:
-            return connection.execute(statement).first() is not None
+            for kind in kinds:
+                statement = select(jobs.c.id).where(kind, jobs.c.task.in_(tasks)).limit(1)
+                if queues is not None:
+                    statement = statement.where(jobs.c.queue.in_(queues))
+                if connection.execute(statement).first() is not None:
+                    return True
+        return False
 
     def left_behind(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> dict[str, int]:
         """What a drain does not wait for, counted: delayed, paused, of unknown tasks."""

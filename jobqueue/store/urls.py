@@ -12,6 +12,7 @@ from jobqueue.store.postgres import Postgres
 from jobqueue.store.sqlite import Sqlite
 
 _SECRET = re.compile(r"(?i)(password=)[^&]*")
+_NO_HOST = re.compile(r"^([^:]*://[^/:]*:)[^/]+")  # user:password, and the host forgotten
 DRIVER_MISSING = "PostgreSQL needs its driver, psycopg 3: pip install 'jobqueue[postgres]'"
 BACKENDS: dict[str, Backend] = {
     "sqlite": Sqlite(),
@@ -60,6 +61,11 @@ def backend_of(url: URL) -> Backend:
     return BACKENDS[url.get_backend_name()]
 
 
+def masked(url: URL) -> str:
+    """A URL as it may be shown."""
+    return _SECRET.sub(r"\1***", url.render_as_string(hide_password=True))
+
+
 def _shown(text: str) -> str:
     """A malformed URL without what may be its password."""
     head, at, tail = text.rpartition("@")
@@ -67,4 +73,6 @@ def _shown(text: str) -> str:
     if not slashes:
         scheme, user = "", head
     shown = f"{scheme}{slashes}{user.partition(':')[0]}:***@{tail}" if at else text
+    if not at:
+        shown = _NO_HOST.sub(r"\1***", shown)
     return _SECRET.sub(r"\1***", shown)[:80]

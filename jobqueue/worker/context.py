@@ -160,6 +160,8 @@ class JobContext:
 
     def take_progress(self) -> tuple[int, int, float | None, str | None] | None:
         """For the worker: what `progress()` last said, once."""
+        if self._finishing is not None:
+            return None  # Its transaction holds the row: the heartbeat would wait for its end.
         said, self._progress = self._progress, None
         return None if said is None else (self.id, self.fence, *said)
 

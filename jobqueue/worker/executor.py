@@ -22,6 +22,7 @@ from jobqueue.states import State
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.context import JobContext, clean, enter, leave
+from jobqueue.worker.exit import NOT_COMMITTED
 from jobqueue.worker.failure import describe
 from jobqueue.worker.inflight import InFlight
 
@@ -68,7 +69,14 @@ class Executor:
             if (claim.id, claim.fence) in inflight.unwanted:
                 inflight.outbox.put(Ended(claim, "cancelled", State.CANCELLED, refund=True))
             else:
-                self.work(claim)
+                try:
+                    self.work(claim)
+                except BaseException as error:
+                    # Such as a column that plain SQL has filled with something else.
+                    log.exception("job %d (%s) could not be run", claim.id, claim.task)
+                    inflight.running.pop((claim.id, claim.fence), None)
+                    why = Ended(claim, "errored", State.FAILED, error=describe(error))
+                    inflight.outbox.put(why)
             inflight.let_go(claim)
             self._finished()
 
@@ -242,7 +250,7 @@ def _within(task: Task[..., Any], claim: Claim, ended: Ended | None) -> Ended:
         why = "finish_within was called, but its transaction was not committed"
         state = State.FAILED if claim.attempt >= claim.max_attempts else State.SCHEDULED
         delay = None if state is State.FAILED else _bounded(_backoff(task, claim))
-        error = AttemptError("NotCommitted", why, None)
+        error = AttemptError(NOT_COMMITTED, why, None)
         ended = Ended(claim, "errored", state, delay=delay, reason=why, error=error)
     return ended._replace(within=True)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from queue import Empty
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
 from jobqueue.events import Event, EventStream
 from jobqueue.records import AttemptError, Ended, Outcome, Succeeded
@@ -15,6 +15,9 @@ from jobqueue.store.store import Store
 from jobqueue.worker.inflight import InFlight
 
 log = logging.getLogger("jobqueue.worker")
+
+NOT_COMMITTED = "NotCommitted"
+"""The error's type where `finish_within` was called and its transaction not committed."""
 
 
 class Exit:
@@ -64,10 +67,26 @@ class Exit:
                 inflight.processed += 1
                 if silent and state is State.SUCCEEDED:
                     continue
+            elif outcome.within and state is State.SUCCEEDED:
+                inflight.processed += 1
+                self._told_within(outcome)
+                continue
             elif outcome.duration is not None or outcome.error is not None:
                 inflight.processed += 1
                 inflight.errored += outcome.error is not None
             self._tell(outcome, state)
+
+    def _told_within(self, outcome: Ended) -> None:
+        """`finish_within` was committed: what the handler raised afterwards is only logged."""
+        claim, error = outcome.claim, outcome.error
+        if error is not None and error.type != NOT_COMMITTED:
+            log.warning(
+                "job %d (%s) raised after its success was committed: %s",
+                claim.id,
+                claim.task,
+                _why(outcome, error),
+            )
+        self._tell(Succeeded(claim, None, None, outcome.duration or 0.0, 0.0), State.SUCCEEDED)
 
     def _tell(self, outcome: Outcome, state: State | None) -> None:
         claim = outcome.claim
@@ -129,8 +148,9 @@ class Exit:
 
     def is_content(self, error: Exception) -> bool:
         """True for an error that the same batch would meet again."""
-        known = isinstance(error, SQLAlchemyError | ValueError | TypeError)
-        return known and not self._store.backend.is_transient(error)
+        if type(error) is StatementError:  # A value that could not even be bound.
+            return True
+        return isinstance(error, DataError | IntegrityError | ValueError | TypeError)
 
 
 def _why(outcome: Outcome, error: AttemptError | None) -> str:

@@ -41,7 +41,7 @@ class Intake:
         self._holder: Holder | None = None
         self.began = 0.0
         """When the round began that claims: waiting for a turn is part of the round trip."""
-        self._unanswered = False
+        self.unanswered = False
         self.closed = False
         self.low = 0
         """Claims left in the inbox at which it is time to claim more."""
@@ -98,9 +98,9 @@ class Intake:
 
     def claim(self, connection: Connection, limit: int) -> list[Claim]:
         """Claim within a transaction."""
-        self._unanswered = True
+        self.unanswered = True  # Before looking at `closed`: who closes it looks in turn.
         self._holder = self._inflight.holder
-        if self._holder is None:
+        if self._holder is None or self.closed:
             return []
         return self._frontier.claim(
             connection,
@@ -112,7 +112,7 @@ class Intake:
 
     def hand_out(self, claims: list[Claim]) -> None:
         """After the commit: to the executors, unless the lease was taken away meanwhile."""
-        self._unanswered = False
+        self.unanswered = False
         took = time.monotonic() - self.began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
         self._got = len(claims)
@@ -122,11 +122,11 @@ class Intake:
     def give_back_unanswered(self) -> None:
         """After a claim that failed: its commit may have been done, and only the answer lost."""
         holder, known = self._inflight.holder, dict(self._inflight.held)
-        if not self._unanswered or holder is None:
+        if not self.unanswered or holder is None:
             return
         with self._store.write() as connection:
             count = self._claims.disown(connection, holder, known)
-        self._unanswered = False
+        self.unanswered = False
         if count:
             log.warning("gave back %d claims whose commit was not answered", count)
             self._frontier.suspect = True  # They are behind the cursors.

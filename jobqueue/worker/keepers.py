@@ -18,8 +18,9 @@ report_log = logging.getLogger("jobqueue.report")
 
 LISTEN = 0.5  # seconds per wait, so that a stop is heard
 PRUNE_EVERY = 60.0
+FOLDED_MANY = 1000  # rows of counts folded away in one go: there may well be more
 EVENTS_MAX = 10_000
-DRAIN_LOOK = 0.1
+DRAIN_LOOK = 0.2
 
 
 class Scheduler(Service):
@@ -39,6 +40,8 @@ class Scheduler(Service):
         queues = self._upkeep.promote()
         if queues:
             self._promoted()
+        if not queues:  # Due by its reading, not by the database's: nothing to hurry for.
+            return self._poll
         return 0 if len(queues) >= BATCH else 0.01
 
 
@@ -56,7 +59,7 @@ class Pruner(Service):
         for state, keep in self._keep.items():
             if keep is not None:
                 full |= self._upkeep.prune(state, keep) >= BATCH
-        self._upkeep.fold()
+        full |= self._upkeep.fold() >= FOLDED_MANY
         return 0.05 if full else PRUNE_EVERY
 
 

@@ -244,8 +244,10 @@ class Worker:
         in_order &= self._await_outcomes()
         for service in reversed(self._services):
             service.stop()
+        until = time.monotonic() + LAST_WORDS
         for service in reversed(self._services):
-            in_order &= service.join(LAST_WORDS)
+            ended = service.join(max(0.0, until - time.monotonic()))
+            in_order &= ended or isinstance(service, Announcer)  # A slow one holds up no job.
         self._leave()
         log.info("worker %s ended: %d jobs", self.name, self._inflight.processed)
         return in_order
@@ -262,10 +264,16 @@ class Worker:
     def _await_outcomes(self) -> bool:
         """Wait until the database has answered about every claim, or seems not to be there."""
         until = time.monotonic() + (1.0 if self._aborted.is_set() else LAST_WORDS)
-        while self._inflight.held and time.monotonic() < until:
+        while self._unsettled() and time.monotonic() < until:
             self._completer.wake()
+            self._claimer.wake()
             self._completer.join(0.005)
-        return not self._inflight.held
+        return not self._unsettled()
+
+    def _unsettled(self) -> bool:
+        """True while a claim is on its way in, or an outcome on its way out."""
+        inflight = self._inflight
+        return self._intake.unanswered or bool(inflight.held) or inflight.outbox.qsize() > 0
 
     def _leave(self) -> None:
         holder = self._inflight.holder

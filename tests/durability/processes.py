@@ -167,7 +167,7 @@ class Scene:
         """A predicate: so many jobs are in that state."""
 
         def predicate() -> bool:
-            return self.jobs._jobs.count(_filter(state)) >= count
+            return self.jobs._jobs.count(having(state)) >= count
 
         predicate.__name__ = f"{count} jobs {state}"
         return predicate
@@ -224,7 +224,7 @@ class Scene:
         self.engine.dispose()
 
 
-def _filter(state: str) -> Any:
+def having(state: str) -> Any:
     from jobqueue.records import JobFilter
     from jobqueue.states import State
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 import pytest
-from processes import Scene, app
+from processes import Scene, app, having
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
@@ -20,7 +20,7 @@ BACKLOG = 4000
 @pytest.mark.parametrize("backend_name", ["sqlite"])
 @pytest.mark.parametrize("what", ["within", "finish_within"])
 def test_the_users_transactions_do_not_starve_beside_two_draining_workers(
-    scene: Scene, what: str, wait_until, record_property
+    scene: Scene, what: str, wait_until
 ) -> None:
     app.METADATA.create_all(scene.engine)
     nop, took, done = scene.task("nop"), [], threading.Event()
@@ -32,9 +32,7 @@ def test_the_users_transactions_do_not_starve_beside_two_draining_workers(
                 scene.jobs.enqueue_many([nop.call()] * BACKLOG)
             done.wait(0.05)
 
-    from processes import _filter
-
-    backlog = _filter("available")
+    backlog = having("available")
     scene.jobs.enqueue_many([nop.call()] * BACKLOG)
     feeder = threading.Thread(target=keep_them_busy)
     feeder.start()
@@ -70,9 +68,10 @@ def test_the_users_transactions_do_not_starve_beside_two_draining_workers(
     )  # No error, and no second attempt.
     assert scene.rows("SELECT * FROM jobqueue_attempts") == []
     p50, p99 = statistics.median(took), sorted(took)[int(0.99 * TRANSACTIONS)]
-    record_property(
-        "milliseconds", f"p50 {1000 * p50:.1f}, p99 {1000 * p99:.1f}, max {1000 * max(took):.1f}"
-    )
+    figures = (1000 * seconds for seconds in (p50, p99, max(took)))
+    print(
+        "{}: p50 {:.1f} ms, p99 {:.1f} ms, longest {:.1f} ms".format(what, *figures)
+    )  # pytest -rP
     assert p99 <= 3 * PROMISED_P99
 
 
@@ -91,15 +90,15 @@ def test_a_stopped_process_that_holds_the_kernel_lock_does_not_stop_the_others(
     scene: Scene, wait_until
 ) -> None:
     path = scene.engine.url.database + "-jobqueue-lock"
-    workers = scene.workers(2, lease=3)
+    workers = scene.workers(2, lease=2)
     scene.launch("lock", path=path).await_ready()
+    ids = []
     for _ in range(3):  # Again and again, for longer than a lease.
         began = app.boottime()
-        ids = scene.many("work", [(0.01,)] * 40)
-        wait_until(scene.ended(len(scene.effects.read("started")) or len(ids)))
-        wait_until(lambda: scene.states() == {"succeeded": len(scene.effects.read("started"))})
-        wait_until(lambda: app.boottime() - began > 1.2)
-    assert len(scene.effects.read("started")) == 120
+        ids += scene.many("work", [(0.01,)] * 40)
+        wait_until(scene.ended(len(ids)))
+        wait_until(lambda: app.boottime() - began > 0.8)
+    assert sorted(effect.job for effect in scene.effects.read("started")) == ids
     assert scene.rows("SELECT * FROM jobqueue_attempts") == []
     assert not any("lost its lease" in worker.log for worker in workers)
 
