@@ -59,6 +59,8 @@ class InFlight:
         """(id, fence) of held claims that are to be cancelled and have not begun."""
         self.alone = True
         """No other worker is known to share the database; the reaper looks."""
+        self.company = False
+        """A writer that knows nothing of turns was met lately."""
         self.begun = 0
         self.processed = 0
         self.errored = 0
@@ -69,7 +71,8 @@ class InFlight:
 
     def batch_max(self, backend: Backend) -> int:
         """Rows per transaction: fewer where others wait for its end."""
-        return backend.batch_max if self.alone else backend.batch_shared
+        alone = self.alone and not self.company
+        return backend.batch_max if alone else backend.batch_shared
 
     def hand_out(self, claims: list[Claim], holder: Holder | None) -> None:
         """Give claims to the executors; after the claim's commit only.

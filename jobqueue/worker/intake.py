@@ -32,7 +32,7 @@ class Intake:
         self._store = store
         self._claims = Claims(store)
         self._frontier = frontier
-        self._inflight = inflight
+        self.inflight = inflight
         self._poll = poll
         self._max_jobs = max_jobs
         self._round_trip = 0.005  # seconds, corrected by every claim
@@ -53,22 +53,22 @@ class Intake:
 
     @property
     def _batch_max(self) -> int:
-        return self._inflight.batch_max(self._store.backend)
+        return self.inflight.batch_max(self._store.backend)
 
     def prefetch(self) -> int:
         """Claims worth holding beyond the free slots: what the slots use up in two round trips.
 
         By Little's law from the measured duration of a job: none for long jobs, a batch for short.
         """
-        mean = self._inflight.mean_duration
+        mean = self.inflight.mean_duration
         if mean is None:
             return 0
-        rate = self._inflight.concurrency / max(mean, 1e-6)
+        rate = self.inflight.concurrency / max(mean, 1e-6)
         return min(self._batch_max, int(rate * self._round_trip * LOOK_AHEAD))
 
     def wanted(self) -> int:
         """How many jobs to claim now; 0 when there is room for few, or the database lags behind."""
-        inflight = self._inflight
+        inflight = self.inflight
         if self.closed or inflight.holder is None or not inflight.lease.good():
             return 0
         if inflight.outbox.qsize() > 2 * self._batch_max:
@@ -94,20 +94,20 @@ class Intake:
     def hurry(self) -> None:
         """There may be new jobs: look now, or if jobs run, as soon as looking keeps its share."""
         self._frontier.suspect = True
-        self._frontier.urgent = not self._inflight.held
+        self._frontier.urgent = not self.inflight.held
 
     def claim(self, connection: Connection, limit: int) -> list[Claim]:
         """Claim within a transaction."""
         self.unanswered = True  # Before looking at `closed`: who closes it looks in turn.
-        self._holder = self._inflight.holder
+        self._holder = self.inflight.holder
         if self._holder is None or self.closed:
             return []
         return self._frontier.claim(
             connection,
             self._holder,
             limit=limit,
-            free=self._inflight.free(),
-            held=self._inflight.held,
+            free=self.inflight.free(),
+            held=self.inflight.held,
         )
 
     def hand_out(self, claims: list[Claim]) -> None:
@@ -116,12 +116,12 @@ class Intake:
         took = time.monotonic() - self.began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
         self._got = len(claims)
-        self._inflight.hand_out(claims, self._holder)
+        self.inflight.hand_out(claims, self._holder)
         self._claimed += self._got  # Only now, or the last job would seem to have ended.
 
     def give_back_unanswered(self) -> None:
         """After a claim that failed: its commit may have been done, and only the answer lost."""
-        holder, known = self._inflight.holder, dict(self._inflight.held)
+        holder, known = self.inflight.holder, dict(self.inflight.held)
         if not self.unanswered or holder is None:
             return
         with self._store.write() as connection:
@@ -133,7 +133,7 @@ class Intake:
 
     def give_back_hoard(self) -> None:
         """Release claims that wait while every slot is busy with something long."""
-        inflight = self._inflight
+        inflight = self.inflight
         if self.closed:
             return  # The inbox holds the executors' last words by now.
         waited = time.monotonic() - inflight.last_begun
@@ -147,7 +147,7 @@ class Intake:
 
     def rest(self) -> float:
         """Seconds until the next claim, if nothing wakes it."""
-        rest = min(self._poll, HOARD_AGE / 2) if self._inflight.inbox.qsize() else self._poll
+        rest = min(self._poll, HOARD_AGE / 2) if self.inflight.inbox.qsize() else self._poll
         if not self.wanted():
             return rest
         if self._got and not self._frontier.empty:

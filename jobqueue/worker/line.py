@@ -114,7 +114,9 @@ class Turn(Service):
         ended = time.monotonic()
         if began - asked > COMPANY_WAIT:
             self._company_until = ended + COMPANY
-        share = GAP_SHARE_IN_COMPANY if ended < self._company_until else GAP_SHARE
+        inflight = intake.inflight
+        inflight.company = ended < self._company_until
+        share = GAP_SHARE if inflight.alone and not inflight.company else GAP_SHARE_IN_COMPANY
         self._gap_until = ended + max(GAP, share * (ended - began))
         exit_.settle(states)
         if wanted:
