@@ -1,5 +1,7 @@
 """Alembic's entry: runs on the connection that jobqueue hands over, or on alembic.ini's URL."""
 
+from typing import Any
+
 from alembic import context
 from sqlalchemy import create_engine
 
@@ -7,7 +9,7 @@ from jobqueue.schema import VERSION_TABLE, metadata
 
 config = context.config
 connection = config.attributes.get("connection")
-common = {"target_metadata": metadata, "version_table": VERSION_TABLE}
+common: dict[str, Any] = {"target_metadata": metadata, "version_table": VERSION_TABLE}
 
 if context.is_offline_mode():
     context.configure(

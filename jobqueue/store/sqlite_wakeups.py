@@ -10,8 +10,9 @@ import select
 import socket
 import sys
 import time
+from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy import select as sql_select
 
 from jobqueue.schema import workers
@@ -20,7 +21,6 @@ from jobqueue.store import forks
 WATCH = 0.05  # seconds between looks at data_version: 0.4 % of a core
 FRESH = 1.0  # seconds for which the list of doorbells is believed
 _DOORBELLS = sql_select(workers.c.doorbell).where(workers.c.doorbell.is_not(None))
-_DATA_VERSION = text("PRAGMA data_version")
 # Linux's abstract sockets leave no files behind; elsewhere polling has to do.
 _ABSTRACT = sys.platform == "linux"
 
@@ -104,10 +104,11 @@ class DoorbellListener:
     def _changed(self) -> bool:
         """True when another connection has committed since the last look."""
         if self._connection is None:
-            self._connection = self._engine.connect().execution_options(
-                isolation_level="AUTOCOMMIT"
-            )
-        version = self._connection.execute(_DATA_VERSION).scalar()
+            self._connection = self._engine.connect()
+        # Not through SQLAlchemy: after its BEGIN this would see one snapshot for ever, and the WAL
+        # could never be written back.
+        driver: Any = self._connection.connection.driver_connection
+        version = driver.execute("PRAGMA data_version").fetchone()[0]
         changed = version != self._version
         self._version = version
         return changed

@@ -195,6 +195,34 @@ def test_an_async_commit_wakes_an_idle_worker(scene: Scene, driver: str, wait_un
     assert woken_after(scene, lambda: asyncio.run(main()), wait_until) < WOKEN_WITHIN
 
 
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_commit_that_rings_no_bell_is_seen_soon(scene: Scene, wait_until) -> None:
+    """A bare Connection, or plain SQL: the worker looks at the file's own counter."""
+
+    def commit() -> float:
+        with scene.engine.connect() as connection:
+            scene.task("work").within(connection).enqueue(0)
+            connection.commit()
+            return app.boottime()
+
+    assert woken_after(scene, commit, wait_until) < WOKEN_WITHIN
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_worker_at_rest_holds_no_snapshot(scene: Scene, wait_until) -> None:
+    """Else the WAL would grow for as long as the worker lives."""
+    scene.worker()
+    scene.many("nop", [()] * 50)
+    wait_until(scene.ended(50))
+
+    def written_back() -> bool:
+        with closing(sqlite3.connect(scene.engine.url.database)) as connection:
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+
+    wait_until(written_back)
+
+
 # A file that has no schema yet
 
 
