@@ -80,14 +80,10 @@ class DoorbellListener:
     def wait(self, timeout: float) -> bool:
         """See `Listener.wait`."""
         until = time.monotonic() + timeout
-        while True:
-            if self._changed():
+        while (left := until - time.monotonic()) > 0:
+            if self._rung(min(left, WATCH)) or self._changed():
                 return True
-            left = until - time.monotonic()
-            if left <= 0:
-                return False
-            if self._rung(min(left, WATCH)):
-                return True
+        return False
 
     def _rung(self, timeout: float) -> bool:
         if self._socket is None:
@@ -108,7 +104,7 @@ class DoorbellListener:
         # Not through SQLAlchemy: after its BEGIN this would see one snapshot for ever, and the WAL
         # could never be written back.
         driver: Any = self._connection.connection.driver_connection
-        version = driver.execute("PRAGMA data_version").fetchone()[0]
+        version: int = driver.execute("PRAGMA data_version").fetchone()[0]
         changed = version != self._version
         self._version = version
         return changed

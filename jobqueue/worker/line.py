@@ -1,6 +1,7 @@
 """The line: claims in, outcomes out. Two threads on two connections, or both in one transaction."""
 
 import time
+from collections.abc import Callable
 
 from jobqueue.records import Claim
 from jobqueue.states import State
@@ -41,10 +42,11 @@ class Claimer(Service):
 class Completer(Service):
     """Writes outcomes down. The commit under way is the batching window: no timer."""
 
-    def __init__(self, store: Store, exit_: Exit) -> None:
+    def __init__(self, store: Store, exit_: Exit, settled: Callable[[], None]) -> None:
         super().__init__("completer")
         self._store = store
         self._exit = exit_
+        self._settled = settled
 
     def tick(self) -> float | None:
         """Write one batch."""
@@ -60,6 +62,7 @@ class Completer(Service):
                 return 0
             raise
         self._exit.settle(states)
+        self._settled()  # The claimer may have been waiting for the outbox to get shorter.
         return 0
 
 

@@ -129,7 +129,7 @@ class Worker:
             self._claimer = self._completer = turn
             return [turn]
         self._claimer = Claimer(self._store, self._intake)
-        self._completer = Completer(self._store, exit_)
+        self._completer = Completer(self._store, exit_, self._claimer.wake)
         return [self._completer, self._claimer]
 
     def _build_keepers(self, me: identity.Identity, announcer: Announcer) -> list[Service]:

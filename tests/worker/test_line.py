@@ -283,6 +283,20 @@ def test_what_a_handler_ends_with_after_its_job_was_given_back_is_dropped(
     assert worker.counted("succeeded") == 0
 
 
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_a_completion_wakes_the_claimer_that_may_wait_for_a_shorter_outbox(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    work.enqueue()
+    worker = hand()
+    worker.claim()
+    worker.execute()
+    wakeup = worker.worker._claimer._wakeup
+    wakeup.clear()
+    worker.complete()
+    assert wakeup.is_set()
+
+
 # Events
 
 
