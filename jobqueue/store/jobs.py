@@ -114,8 +114,13 @@ class Jobs:
         return inserted
 
     def _insert_batch(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
-        parameters = self._store.backend.pack(NEW, new)
-        rows = connection.execute(self._store.statements.insert, parameters).all()
+        if len(new) == 1:
+            statement = self._store.statements.insert_one
+            parameters = {f"in_{name}": value for name, value in new[0]._asdict().items()}
+        else:
+            statement = self._store.statements.insert
+            parameters = self._store.backend.pack(NEW, new)
+        rows = connection.execute(statement, parameters).all()
         # Ids grow in the order of the rows; a row with a key is told by its key, since it may be
         # missing, or stand for several calls.
         plain = iter(sorted(row.id for row in rows if row.unique_key is None))

@@ -6,9 +6,11 @@ Statements start with INSERT, UPDATE or DELETE where they may run on a user's ow
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Executable,
     FromClause,
     Integer,
@@ -16,6 +18,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     delete,
     exists,
     func,
@@ -67,6 +70,7 @@ class Statements:
     """The data plane's statements for one backend."""
 
     insert: Executable
+    insert_one: Executable
     holders: Executable
     next_pair: Executable
     claim: Executable
@@ -96,6 +100,7 @@ def statements(backend: Backend) -> Statements:
     """Build the statements, once per backend."""
     return Statements(
         insert=_insert(backend),
+        insert_one=_insert_one(backend),
         holders=select(jobs.c.id, jobs.c.unique_key, jobs.c.task, jobs.c.args).where(
             jobs.c.unique_key.in_(bindparam("in_keys", expanding=True)), HOLDS_KEY
         ),
@@ -142,39 +147,46 @@ def statements(backend: Backend) -> Statements:
     )
 
 
+_PLAIN = [name for name in NEW if name not in ("delay", "at")]
+
+
 def _insert(backend: Backend) -> Executable:
     given = backend.rows(NEW)
-    run_at = func.coalesce(
-        type_coerce(given.c.at, INSTANT),
-        case((given.c.delay.is_not(None), after(given.c.delay)), else_=now()),
-    )
-    future = or_(given.c.delay > 0, and_(given.c.at.is_not(None), given.c.at > now()))
-    state = case(
-        (future, literal_column(f"'{State.SCHEDULED.value}'")),
-        else_=literal_column(f"'{State.AVAILABLE.value}'"),
-    )
-    plain = [
-        "task",
-        "queue",
-        "priority",
-        "args",
-        "tags",
-        "max_attempts",
-        "timeout",
-        "backoff",
-        "unique_key",
-        "unique_until",
-    ]
     source = (
-        select(*(given.c[name] for name in plain), state, run_at)
+        select(*(given.c[name] for name in _PLAIN), *_due(given.c.delay, given.c.at))
         .where(given.c.place >= 0)  # SQLite cannot tell ON CONFLICT from a join without a WHERE.
         .order_by(given.c.place)  # Ids are given in this order.
     )
     return (
         backend.insert(jobs)
-        .from_select([*plain, "state", "run_at"], source)
+        .from_select([*_PLAIN, "state", "run_at"], source)
         .returning(jobs.c.id, jobs.c.unique_key)
     )
+
+
+def _insert_one(backend: Backend) -> Executable:
+    """`insert` for one row, which is planned in a fraction of the time."""
+    given = {name: cast(bindparam(f"in_{name}"), type_) for name, type_ in NEW.items()}
+    state, run_at = _due(given["delay"], given["at"])
+    plain = {name: given[name] for name in _PLAIN}
+    return (
+        backend.insert(jobs)
+        .values(**plain, state=state, run_at=run_at)
+        .returning(jobs.c.id, jobs.c.unique_key)
+    )
+
+
+def _due(delay: ColumnElement[Any], at: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
+    """State and run_at of a new job."""
+    future = or_(delay > 0, and_(at.is_not(None), at > now()))
+    state = case(
+        (future, literal_column(f"'{State.SCHEDULED.value}'")),
+        else_=literal_column(f"'{State.AVAILABLE.value}'"),
+    )
+    run_at = func.coalesce(
+        type_coerce(at, INSTANT), case((delay.is_not(None), after(delay)), else_=now())
+    )
+    return state, run_at
 
 
 def _next_pair() -> Executable:
