@@ -166,7 +166,11 @@ def _insert(backend: Backend) -> Executable:
 
 def _insert_one(backend: Backend) -> Executable:
     """`insert` for one row, which is planned in a fraction of the time."""
-    given = {name: cast(bindparam(f"in_{name}"), type_) for name, type_ in NEW.items()}
+    given = {  # No CAST for instants: on SQLite it would make a number of their text.
+        name: parameter if type_ is INSTANT else cast(parameter, type_)
+        for name, type_ in NEW.items()
+        for parameter in (bindparam(f"in_{name}", type_=type_),)
+    }
     state, run_at = _due(given["delay"], given["at"])
     plain = {name: given[name] for name in _PLAIN}
     return (
