@@ -13,6 +13,7 @@ from sqlalchemy import (
     Insert,
     Select,
     Table,
+    Text,
     any_,
     bindparam,
     cast,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from jobqueue.clock import Instant
 from jobqueue.store.backend import Columns
 from jobqueue.store.postgres_wakeups import NotifyListener, NotifyRinger
 
@@ -42,6 +44,9 @@ CONNECT = {
 # Serialization failure, deadlock, lock not available, shutdown and crash of the server, no
 # connection, too many of them.
 _TRANSIENT = ("40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "08", "53")
+
+
+_QUOTED = (Text, Instant)
 
 
 class Postgres:
@@ -88,19 +93,24 @@ class Postgres:
         small, which it is until the first ANALYZE (measured: 66 ms a batch instead of 9).
         """
         arrays = (
-            select(cast(bindparam(f"in_{name}"), postgresql.ARRAY(type_))).scalar_subquery()
+            select(
+                cast(bindparam(f"in_{name}", type_=Text()), postgresql.ARRAY(type_))
+            ).scalar_subquery()
             for name, type_ in columns.items()
         )
         table = func.unnest(*arrays).table_valued(*columns, with_ordinality="place", name="input")
         return table.render_derived()
 
     def pack(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """See `Backend.pack`."""
-        if not rows:
-            return {f"in_{name}": [] for name in columns}
+        """See `Backend.pack`.
+
+        Arrays go as text: drivers write a list value by value in Python (measured: a tenth of all
+        that the interpreter did in a drain).
+        """
+        values = zip(*rows, strict=True) if rows else [()] * len(columns)
         return {
-            f"in_{name}": list(values)
-            for name, values in zip(columns, zip(*rows, strict=True), strict=True)
+            f"in_{name}": _array(column, quoted=isinstance(type_, _QUOTED))
+            for (name, type_), column in zip(columns.items(), values, strict=True)
         }
 
     def among(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
@@ -132,3 +142,17 @@ class Postgres:
         if code is None:  # The server was not reached, or is still starting.
             return error.connection_invalidated or isinstance(error, OperationalError)
         return error.connection_invalidated or code.startswith(_TRANSIENT)
+
+
+def _array(values: Sequence[Any], *, quoted: bool) -> str:
+    """The values as PostgreSQL reads an array from text."""
+    if quoted:
+        written = [
+            "NULL"
+            if value is None
+            else '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+            for value in values
+        ]
+    else:
+        written = ["NULL" if value is None else str(value) for value in values]
+    return "{" + ",".join(written) + "}"

@@ -468,3 +468,25 @@ def test_a_job_that_is_to_be_cancelled_cannot_finish_within(desk: Any, claim: An
     with desk.store.engine.connect() as connection, connection.begin():
         assert finish_within(desk, claim, connection) is None
     assert desk.state(claim.id) is State.RUNNING
+
+
+def test_whatever_text_a_result_is_comes_back_the_same(desk: Any, holder: Any) -> None:
+    texts = [
+        '"NULL"',
+        "NULL",
+        "{}",
+        '{"a": [1, "x,y"]}',
+        '"\\\\ \\" \'"',
+        '""',
+        '" "',
+        '"🦆\\n"',
+        "",
+        None,
+    ]
+    claims = [desk.take_one(holder) for _ in desk.add_many(len(texts))]
+    for one_by_one in (claims[:3], claims[3:]):
+        desk.finish(
+            holder,
+            *(desk.succeeded(claim, texts[claims.index(claim)]) for claim in one_by_one),
+        )
+    assert [desk.row(claim.id).result for claim in claims] == texts

@@ -13,10 +13,13 @@ SET state=CASE WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL) THEN 'cancel
     WHEN (CASE WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL) THEN 'cancelled'
         ELSE anon_1.state END IN ('succeeded', 'failed', 'cancelled')) THEN clock_timestamp()
     ELSE NULL END
-FROM unnest((SELECT CAST(:in_id AS BIGINT[]) AS anon_2), (SELECT CAST(:in_fence AS BIGINT[]) AS anon_3),
-    (SELECT CAST(:in_state AS TEXT[]) AS anon_4), (SELECT CAST(:in_delay AS DOUBLE PRECISION[]) AS anon_5),
-    (SELECT CAST(:in_refund AS INTEGER[]) AS anon_6), (SELECT CAST(:in_snooze AS INTEGER[]) AS anon_7),
-    (SELECT CAST(:in_reason AS TEXT[]) AS anon_8)) WITH ORDINALITY AS anon_1(id, fence, state, delay, refund,
-    snooze, reason, place)
+FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_2),
+    (SELECT CAST(:in_fence::VARCHAR AS BIGINT[]) AS anon_3),
+    (SELECT CAST(:in_state::VARCHAR AS TEXT[]) AS anon_4),
+    (SELECT CAST(:in_delay::VARCHAR AS DOUBLE PRECISION[]) AS anon_5),
+    (SELECT CAST(:in_refund::VARCHAR AS INTEGER[]) AS anon_6),
+    (SELECT CAST(:in_snooze::VARCHAR AS INTEGER[]) AS anon_7),
+    (SELECT CAST(:in_reason::VARCHAR AS TEXT[]) AS anon_8)) WITH ORDINALITY AS anon_1(id, fence, state, delay,
+    refund, snooze, reason, place)
 WHERE jobqueue_jobs.id = anon_1.id AND jobqueue_jobs.fence = anon_1.fence
 RETURNING jobqueue_jobs.id, jobqueue_jobs.state;

@@ -7,15 +7,19 @@ SELECT anon_1.task, anon_1.queue, anon_1.priority, anon_1.args, anon_1.tags, ano
     coalesce(anon_1.at, CASE
         WHEN (anon_1.delay IS NOT NULL) THEN clock_timestamp() + CAST(anon_1.delay AS DOUBLE PRECISION) * INTERVAL '1 second'
         ELSE clock_timestamp() END) AS coalesce_1
-FROM unnest((SELECT CAST(:in_task AS TEXT[]) AS anon_3), (SELECT CAST(:in_queue AS TEXT[]) AS anon_4),
-    (SELECT CAST(:in_priority AS INTEGER[]) AS anon_5), (SELECT CAST(:in_args AS TEXT[]) AS anon_6),
-    (SELECT CAST(:in_tags AS TEXT[]) AS anon_7), (SELECT CAST(:in_delay AS DOUBLE PRECISION[]) AS anon_8),
-    (SELECT CAST(:in_at AS TIMESTAMP WITH TIME ZONE[]) AS anon_9),
-    (SELECT CAST(:in_max_attempts AS INTEGER[]) AS anon_10),
-    (SELECT CAST(:in_timeout AS DOUBLE PRECISION[]) AS anon_11),
-    (SELECT CAST(:in_backoff AS TEXT[]) AS anon_12), (SELECT CAST(:in_unique_key AS TEXT[]) AS anon_13),
-    (SELECT CAST(:in_unique_until AS TEXT[]) AS anon_14)) WITH ORDINALITY AS anon_1(task, queue, priority,
-    args, tags, delay, at, max_attempts, timeout, backoff, unique_key, unique_until, place)
+FROM unnest((SELECT CAST(:in_task::VARCHAR AS TEXT[]) AS anon_3),
+    (SELECT CAST(:in_queue::VARCHAR AS TEXT[]) AS anon_4),
+    (SELECT CAST(:in_priority::VARCHAR AS INTEGER[]) AS anon_5),
+    (SELECT CAST(:in_args::VARCHAR AS TEXT[]) AS anon_6),
+    (SELECT CAST(:in_tags::VARCHAR AS TEXT[]) AS anon_7),
+    (SELECT CAST(:in_delay::VARCHAR AS DOUBLE PRECISION[]) AS anon_8),
+    (SELECT CAST(:in_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_9),
+    (SELECT CAST(:in_max_attempts::VARCHAR AS INTEGER[]) AS anon_10),
+    (SELECT CAST(:in_timeout::VARCHAR AS DOUBLE PRECISION[]) AS anon_11),
+    (SELECT CAST(:in_backoff::VARCHAR AS TEXT[]) AS anon_12),
+    (SELECT CAST(:in_unique_key::VARCHAR AS TEXT[]) AS anon_13),
+    (SELECT CAST(:in_unique_until::VARCHAR AS TEXT[]) AS anon_14)) WITH ORDINALITY AS anon_1(task, queue,
+    priority, args, tags, delay, at, max_attempts, timeout, backoff, unique_key, unique_until, place)
 WHERE anon_1.place >= 0
 ORDER BY anon_1.place
 ON CONFLICT DO NOTHING
