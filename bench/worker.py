@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.app import DURATIONS, app
 from bench.children import Child, say
+from jobqueue.cli.worker import spare_the_collector
 
 
 class WorkerChild(Child):
@@ -52,6 +53,7 @@ def main() -> None:
             worker.stop()
             say("done", **used)
 
+    spare_the_collector()  # As `jobqueue worker` does.
     say("ready")
     for line in sys.stdin:
         word = line.strip()
