@@ -22,7 +22,7 @@ from jobqueue.store.claims import (
 )
 
 SWEEP_EVERY = 1.0  # seconds
-SWEEP_SHARE = 0.05  # of the time, where a short claim asks for more sweeps
+SWEEP_SHARE = 0.02  # of the time, where a short claim asks for more sweeps
 PAIRS_MAX = 1000
 PAIRS_PER_QUEUE = 10
 """Priorities of one queue that a sweep looks for, the best first; the next sweep finds the next."""

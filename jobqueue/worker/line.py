@@ -11,7 +11,7 @@ from jobqueue.worker.intake import Intake
 from jobqueue.worker.service import Service
 
 GAP = 0.001  # seconds, at least, in which the database is left to other writers
-GAP_SHARE = 0.2  # of the time that the transaction took
+GAP_SHARE = 0.15  # of the time that the transaction took
 GAP_SHARE_IN_COMPANY = 0.5  # so that others find it free a third of the time
 COMPANY = 2.0  # seconds after a wait for a writer that knows nothing of turns
 COMPANY_WAIT = 0.002  # seconds to begin a transaction, in one's turn, that tell of such a writer
@@ -119,7 +119,7 @@ class Turn(Service):
             self._company_until = ended + COMPANY
         inflight = intake.inflight
         inflight.company = ended < self._company_until
-        share = GAP_SHARE if inflight.alone and not inflight.company else GAP_SHARE_IN_COMPANY
+        share = GAP_SHARE_IN_COMPANY if inflight.company else GAP_SHARE
         self._gap_until = ended + max(GAP, share * (ended - began))
         exit_.settle(states)
         if wanted:
