@@ -6,6 +6,7 @@ and not `now()`, because inside a user's transaction `now()` is the moment when 
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Text
@@ -46,6 +47,7 @@ class Instant(TypeDecorator[datetime]):
         return _read_text if dialect.name == "sqlite" else None
 
 
+@lru_cache(maxsize=64)  # The rows of one batch share most of their instants.
 def _read_text(value: str | None) -> datetime | None:
     if value is None:
         return None

@@ -181,6 +181,10 @@ class Registry(Mapping[str, Task[..., Any]]):
         except KeyError:
             raise UnknownTask(f"no task is named {name!r}", field="task", value=name) from None
 
+    def find(self, name: str) -> Task[..., Any] | None:
+        """The task of that name, or None; hot."""
+        return self._tasks.get(name)
+
     def __contains__(self, name: object) -> bool:
         return name in self._tasks
 

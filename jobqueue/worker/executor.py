@@ -66,7 +66,7 @@ class Executor:
             if not inflight.is_held(claim):
                 inflight.let_go(claim)
                 continue
-            if (claim.id, claim.fence) in inflight.unwanted:
+            if inflight.unwanted and (claim.id, claim.fence) in inflight.unwanted:
                 inflight.outbox.put(Ended(claim, "cancelled", State.CANCELLED, refund=True))
             else:
                 try:
@@ -82,7 +82,7 @@ class Executor:
 
     def work(self, claim: Claim) -> None:
         """Run one claim and put its outcome into the outbox; never raises."""
-        task = self._registry.get(claim.task) if claim.task in self._registry else None
+        task = self._registry.find(claim.task)
         if task is None:
             self._inflight.outbox.put(self._wait_for_task(claim))
             return

@@ -4,7 +4,8 @@ import os
 import socket
 import sys
 import time
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +22,10 @@ class Identity(NamedTuple):
     process_started: float | None
 
 
-def boottime() -> float:
-    """Seconds on a clock that no one steps and that counts a suspended machine's sleep too."""
-    if sys.platform == "linux":
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+boottime: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic
+)
+"""Seconds on a clock that no one steps and that counts a suspended machine's sleep too."""
 
 
 def this_process() -> Identity:
