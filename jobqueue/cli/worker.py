@@ -19,7 +19,7 @@ from jobqueue.cli import app as apps
 from jobqueue.cli import logs, params
 from jobqueue.cli.safe import masked
 from jobqueue.cli.shared import Command, Shared, pass_shared
-from jobqueue.errors import ConfigurationError
+from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.queue import JobQueue
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.worker import Worker
@@ -35,6 +35,11 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 @click.command(cls=Command)
 @click.option(
     "--concurrency", "-c", default="4", show_default=True, metavar="N", help="Jobs at once."
+)
+@click.option(
+    "--autoscale",
+    metavar="MIN:MAX",
+    help="Grow while jobs wait and the slots are busy, shrink while they are idle.",
 )
 @click.option(
     "--queues", "-q", metavar="LIST", help='Only these: "mail:2,default"; a number is a limit.'
@@ -78,6 +83,7 @@ def worker(
     shared: Shared,
     *,
     concurrency: str,
+    autoscale: str | None,
     queues: str | None,
     drain: bool,
     max_jobs: str | None,
@@ -94,7 +100,7 @@ def worker(
     second one, or the timeout, gives them back and exits with 1.
     """
     settings = WorkerSettings.of(
-        concurrency=params.whole(concurrency),
+        **_size(concurrency, autoscale),
         queues=queues,
         drain=drain,
         max_jobs=None if max_jobs is None else params.whole(max_jobs),
@@ -118,6 +124,20 @@ def worker(
     if code and _handlers_run():
         _leave(code)
     return code
+
+
+def _size(concurrency: str, autoscale: str | None) -> dict[str, int | str]:
+    """The settings for a number of slots, or for bounds of it."""
+    if autoscale is None:
+        return {"concurrency": params.whole(concurrency)}
+    least, colon, most = autoscale.partition(":")
+    if not colon:
+        raise InvalidOption(
+            f"autoscale: {autoscale!r}; write MIN:MAX, such as 2:8",
+            field="autoscale",
+            value=autoscale,
+        )
+    return {"min_concurrency": params.whole(least), "max_concurrency": params.whole(most)}
 
 
 @contextlib.contextmanager
@@ -149,10 +169,11 @@ def _run(
         in_order = own.stop() and signals.count <= 1
     if not in_order:
         log.error("stopped before everything had ended; what still ran goes back to its queue")
-    return 0 if in_order else 1, {
+    return 0 if in_order and own.failure is None else 1, {
         "worker": own.name,
         "processed": own.processed,
         "in_order": in_order,
+        "failure": own.failure,
         "signal": signals.first,
         "seconds": round(time.monotonic() - began, 3),
     }

@@ -207,6 +207,15 @@ class Upkeep:
 
         return self._store.transact(work)
 
+    def available(self, queues: tuple[str, ...] | None, limit: int) -> int:
+        """How many jobs could be claimed, counted up to `limit`."""
+        some = select(jobs.c.id).where(in_state(State.AVAILABLE), ~QUEUE_PAUSED).limit(limit)
+        if queues is not None:
+            some = some.where(jobs.c.queue.in_(queues))
+        with self._store.read() as connection:
+            count = select(func.count()).select_from(some.subquery())
+            return int(connection.execute(count).scalar_one())
+
     def unfinished(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> bool:
         """True while a drain has something to wait for: available, running, or awaiting a retry."""
         kinds = (  # One statement each, with the predicate of its own index: OR would read it all.

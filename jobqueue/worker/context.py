@@ -45,6 +45,7 @@ class JobContext:
         "_told",
         "_transactions",
         "began",
+        "thread",
     )
 
     def __init__(
@@ -58,7 +59,14 @@ class JobContext:
         self._finishing: Session | Connection | None = None
         self.began = time.perf_counter()
         """When the handler was entered, by `time.perf_counter()`."""
+        self.thread = threading.get_ident()
+        """The id of the thread that runs the handler."""
         self._deadline = math.inf if claim.timeout is None else time.monotonic() + claim.timeout
+
+    @property
+    def claim(self) -> Claim:
+        """For the worker: the claim that it runs under."""
+        return self._claim
 
     @property
     def id(self) -> int:
@@ -101,6 +109,10 @@ class JobContext:
         if self._deadline == math.inf:
             return None
         return max(0.0, self._deadline - time.monotonic())
+
+    def overdue(self) -> float:
+        """For the worker: seconds since the deadline; below 0 before it, minus infinity without."""
+        return time.monotonic() - self._deadline
 
     @property
     def cancelled(self) -> bool:
@@ -157,6 +169,11 @@ class JobContext:
     def tell(self, error: type[JobQueueError]) -> None:
         """For the worker: make `cancelled` true and `check()` raise."""
         self._told = self._told or error
+
+    @property
+    def finishing(self) -> bool:
+        """For the worker: `finish_within` was called, in a transaction that may still be open."""
+        return self._finishing is not None
 
     def take_progress(self) -> tuple[int, int, float | None, str | None] | None:
         """For the worker: what `progress()` last said, once."""

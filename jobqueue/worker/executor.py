@@ -57,8 +57,8 @@ class Executor:
         self._finished = finished
         self._unknown: dict[str, float] = {}
 
-    def loop(self) -> None:
-        """The thread's life."""
+    def loop(self, retired: threading.Event | None = None) -> None:
+        """The thread's life, until it is handed None or was retired while a handler ran."""
         inflight = self._inflight
         while (claim := inflight.inbox.get()) is not None:
             while not inflight.lease.good() and inflight.is_held(claim):
@@ -79,6 +79,8 @@ class Executor:
                     inflight.outbox.put(why)
             inflight.let_go(claim)
             self._finished()
+            if retired is not None and retired.is_set():
+                return
 
     def work(self, claim: Claim) -> None:
         """Run one claim and put its outcome into the outbox; never raises."""
@@ -188,12 +190,40 @@ class Executor:
         delay: float | None = None,
     ) -> Ended:
         outcome = "timed out" if isinstance(error, AttemptTimeout) else "errored"
-        described = describe(error, skip=_OWN_FRAMES)
+        return self._ran_out(task, claim, outcome, describe(error, skip=_OWN_FRAMES), delay=delay)
+
+    @staticmethod
+    def _ran_out(
+        task: Task[..., Any],
+        claim: Claim,
+        outcome: str,
+        error: AttemptError,
+        *,
+        delay: float | None = None,
+    ) -> Ended:
+        """An attempt that errored: another one after the backoff, or none if none is left."""
         if claim.attempt >= claim.max_attempts:
-            return Ended(claim, outcome, State.FAILED, error=described)
+            return Ended(claim, outcome, State.FAILED, error=error)
         if delay is None:
             delay = _backoff(task, claim)
-        return Ended(claim, outcome, State.SCHEDULED, delay=_bounded(delay), error=described)
+        return Ended(claim, outcome, State.SCHEDULED, delay=_bounded(delay), error=error)
+
+    def timed_out(self, context: JobContext, stack: str) -> Ended:
+        """The outcome of a handler that ignores its deadline; `stack` is where it is."""
+        claim = context.claim
+        error = AttemptError(
+            AttemptTimeout.__name__,
+            f"still running {context.overdue():.1f} s after its time was up",
+            clean(stack) or None,
+        )
+        task = self._registry.find(claim.task)
+        assert task is not None, "its handler runs"
+        ended = self._ran_out(task, claim, "timed out", error)
+        return ended._replace(
+            duration=time.perf_counter() - context.began,
+            wait=max(0.0, (claim.started_at - claim.run_at).total_seconds()),
+            within=context.finishing,
+        )
 
     def _wait_for_task(self, claim: Claim) -> Ended:
         """A newer program may have enqueued it, and a newer worker may know it: wait, uncharged."""
@@ -213,13 +243,6 @@ class Executor:
             refund=True,
             reason=f"no worker that claimed it knows the task {claim.task!r}",
         )
-
-
-def start_thread(executor: Executor, number: int) -> threading.Thread:
-    """Start a thread around an executor."""
-    thread = threading.Thread(target=executor.loop, name=f"jobqueue-slot-{number}", daemon=True)
-    thread.start()
-    return thread
 
 
 def _around(

@@ -5,7 +5,7 @@ import threading
 import time
 from queue import Empty, SimpleQueue
 
-from jobqueue.errors import ClaimLost
+from jobqueue.errors import AttemptTimeout, ClaimLost
 from jobqueue.records import Claim, Ended, Outcome
 from jobqueue.states import State
 from jobqueue.store.backend import Backend
@@ -66,6 +66,7 @@ class InFlight:
         self.errored = 0
         self.last_begun = time.monotonic()
         self.mean_duration: float | None = None  # seconds
+        self._busy = 0.0
         self._gate = threading.Lock()
         self._closing = False
 
@@ -107,7 +108,25 @@ class InFlight:
         self.mean_duration = duration if mean is None else mean + (duration - mean) * 0.05
         with self._gate:
             if self.running.pop((context.id, context.fence), None) is not None:
+                self._busy += duration
                 self.outbox.put(outcome)
+
+    def give_up(self, context: JobContext, outcome: Outcome) -> bool:
+        """The handler still runs and is not waited for; False if it has ended meanwhile."""
+        with self._gate:
+            if self.running.pop((context.id, context.fence), None) is None:
+                return False
+            self._busy += outcome.duration or 0.0
+            self.outbox.put(outcome)
+        self.open.discard((context.id, context.fence))
+        context.tell(AttemptTimeout)
+        return True
+
+    def busy_seconds(self) -> float:
+        """Seconds that handlers have run so far, those that still run included."""
+        present = time.perf_counter()
+        with self._gate:
+            return self._busy + sum(present - context.began for context in self.running.values())
 
     def settled(self, outcome: Outcome) -> None:
         """The database has answered about an outcome."""
@@ -127,13 +146,16 @@ class InFlight:
 
     def give_back(self) -> int:
         """Turn claims that have not begun into releases, uncharged; returns how many."""
-        count = 0
+        count = endings = 0
         while True:
             try:
                 claim = self.inbox.get_nowait()
             except Empty:
+                for _ in range(endings):
+                    self.inbox.put(None)
                 return count
             if claim is None:
+                endings += 1
                 continue
             self.let_go(claim)
             if self.is_held(claim):

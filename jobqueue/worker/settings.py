@@ -1,11 +1,12 @@
 """What a worker may be told, checked before it starts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from jobqueue import options
 from jobqueue.errors import InvalidOption
+from jobqueue.worker.scaling import ScalingRules
 
 DAY = 86_400.0
 CONCURRENCY_MAX = 1024
@@ -19,6 +20,15 @@ class WorkerSettings:
     """A worker's settings. Durations are seconds; make one with `of()`, which checks them."""
 
     concurrency: int = 4
+    """Slots; the number to begin with where the worker scales itself."""
+    min_concurrency: int | None = None
+    max_concurrency: int | None = None
+    """Both given: the worker grows and shrinks within them."""
+    scale_up_at: float = 0.8
+    """The share of busy slots from which on it grows while jobs wait."""
+    scale_down_at: float = 0.3
+    scale_up_cooldown: float = 5.0
+    scale_down_cooldown: float = 10.0
     queues: Mapping[str, int | None] | None = None
     """The queues to serve, each with its limit in this worker or None; None serves all."""
     lease: float = 30.0
@@ -46,7 +56,52 @@ class WorkerSettings:
                     value=value,
                 )
             checked[option] = None if value is None and option in _MAY_BE_NONE else check(value)
-        return WorkerSettings(**checked)
+        settings = WorkerSettings(**checked)
+        if settings.min_concurrency is None and settings.max_concurrency is None:
+            return settings
+        return _bounded(settings, given)
+
+    @property
+    def scaling(self) -> ScalingRules | None:
+        """The rules by which the worker scales itself; None: it does not."""
+        if self.min_concurrency is None or self.max_concurrency is None:
+            return None
+        return ScalingRules(
+            self.min_concurrency,
+            self.max_concurrency,
+            self.scale_up_at,
+            self.scale_down_at,
+            self.scale_up_cooldown,
+            self.scale_down_cooldown,
+        )
+
+
+def _bounded(settings: WorkerSettings, given: Mapping[str, Any]) -> WorkerSettings:
+    least, most = settings.min_concurrency, settings.max_concurrency
+    if least is None or most is None or least > most:
+        raise InvalidOption(
+            f"min_concurrency and max_concurrency: {least} and {most}; "
+            "give both, the smaller first",
+            field="min_concurrency",
+            value=least,
+        )
+    if settings.scale_down_at >= settings.scale_up_at:
+        raise InvalidOption(
+            f"scale_down_at: {settings.scale_down_at:g} is not below scale_up_at, "
+            f"{settings.scale_up_at:g}",
+            field="scale_down_at",
+            value=settings.scale_down_at,
+        )
+    wanted = settings.concurrency if "concurrency" in given else least
+    return replace(settings, concurrency=min(max(wanted, least), most))
+
+
+def _share(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise InvalidOption(
+            f"{name}: {value!r} is not a share between 0 and 1", field=name, value=value
+        )
+    return float(value)
 
 
 def queues(given: object) -> dict[str, int | None]:
@@ -96,6 +151,12 @@ def _truth(value: object) -> bool:
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "concurrency": lambda value: options.whole(value, "concurrency", 1, CONCURRENCY_MAX),
+    "min_concurrency": lambda value: options.whole(value, "min_concurrency", 1, CONCURRENCY_MAX),
+    "max_concurrency": lambda value: options.whole(value, "max_concurrency", 1, CONCURRENCY_MAX),
+    "scale_up_at": lambda value: _share(value, "scale_up_at"),
+    "scale_down_at": lambda value: _share(value, "scale_down_at"),
+    "scale_up_cooldown": lambda value: options.seconds(value, "scale_up_cooldown", most=DAY),
+    "scale_down_cooldown": lambda value: options.seconds(value, "scale_down_cooldown", most=DAY),
     "queues": queues,
     "lease": lambda value: options.seconds(value, "lease", least=LEASE_MIN, most=DAY),
     "shutdown_timeout": lambda value: options.seconds(value, "shutdown_timeout", most=DAY),
@@ -108,5 +169,14 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "keep_succeeded": lambda value: options.seconds(value, "keep_succeeded", most=1e10),
     "keep_failed": lambda value: options.seconds(value, "keep_failed", most=1e10),
 }
-_MAY_BE_NONE = {"queues", "max_jobs", "stats_interval", "name", "keep_succeeded", "keep_failed"}
+_MAY_BE_NONE = {
+    "min_concurrency",
+    "max_concurrency",
+    "queues",
+    "max_jobs",
+    "stats_interval",
+    "name",
+    "keep_succeeded",
+    "keep_failed",
+}
 assert list(_CHECKS) == [field.name for field in fields(WorkerSettings)]

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +19,7 @@ from jobqueue.store.store import Store
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.store.upkeep import Upkeep
 from jobqueue.tasks import Registry
-from jobqueue.worker import executor, identity
+from jobqueue.worker import identity
 from jobqueue.worker.executor import Executor, Middleware
 from jobqueue.worker.exit import Exit
 from jobqueue.worker.frontier import Frontier
@@ -27,9 +28,12 @@ from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.intake import Intake
 from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Reporter, Scheduler
 from jobqueue.worker.line import Claimer, Completer, Turn
+from jobqueue.worker.overseer import Overseer
 from jobqueue.worker.reaper import Reaper
+from jobqueue.worker.scaler import Scaler
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
+from jobqueue.worker.slots import Slots
 
 log = logging.getLogger("jobqueue.worker")
 
@@ -60,11 +64,13 @@ class Worker:
         self._aborted = threading.Event()
         self._stopping = threading.Lock()
         self._in_order: bool | None = None
-        self._threads: list[threading.Thread] = []
         self._services: list[Service] = []
         self._claimer: Service
         self._completer: Service
+        self._slots: Slots
         self.name = ""
+        self.failure: str | None = None
+        """Why the worker stopped by itself before its time, if it did."""
 
     def start(self) -> None:
         """Take a lease and begin. Raises what the database raises if it cannot be reached."""
@@ -78,17 +84,7 @@ class Worker:
             raise
         for service in self._services:
             service.start()
-        run = Executor(
-            self._inflight,
-            self._registry,
-            UserTransactions(self._store),
-            middleware=tuple(self._middleware),
-            max_snoozes=self.settings.max_snoozes,
-            finished=self._finished,
-        )
-        self._threads = [
-            executor.start_thread(run, number) for number in range(self.settings.concurrency)
-        ]
+        self._slots.resize(self.settings.concurrency)
         log.info("worker %s began with %d slots", self.name, self.settings.concurrency)
 
     def _build(self) -> None:
@@ -110,6 +106,7 @@ class Worker:
             announcer,
             *self._build_line(announcer),
             Ear(listener, self._hurry),
+            *self._build_slots(),
             *self._build_keepers(me, announcer),
         ]
 
@@ -131,6 +128,43 @@ class Worker:
         self._claimer = Claimer(self._store, self._intake)
         self._completer = Completer(self._store, exit_, self._claimer.wake)
         return [self._completer, self._claimer]
+
+    def _build_slots(self) -> list[Service]:
+        """What runs handlers, and what watches over it."""
+        settings, inflight = self.settings, self._inflight
+        executor = Executor(
+            inflight,
+            self._registry,
+            UserTransactions(self._store),
+            middleware=tuple(self._middleware),
+            max_snoozes=settings.max_snoozes,
+            finished=self._finished,
+        )
+        self._slots = Slots(executor, inflight)
+        services: list[Service] = [
+            Overseer(
+                inflight,
+                executor,
+                self._slots,
+                finished=self._finished,
+                exhausted=self._exhausted,
+            )
+        ]
+        if settings.scaling is not None:
+            queues = None if settings.queues is None else tuple(settings.queues)
+            waiting = partial(Upkeep(self._store).available, queues)
+            scaler = Scaler(
+                inflight, self._slots, settings.scaling, waiting=waiting, changed=self._hurry
+            )
+            services.append(scaler)
+        return services
+
+    def _exhausted(self, reason: str) -> None:
+        """No slot can be trusted any longer: end, so that a supervisor starts afresh."""
+        if self.failure is None:
+            log.error("this worker stops: %s", reason)
+            self.failure = reason
+        self._ended.set()
 
     def _build_keepers(self, me: identity.Identity, announcer: Announcer) -> list[Service]:
         settings, inflight = self.settings, self._inflight
@@ -231,8 +265,7 @@ class Worker:
         self._ended.set()
         self._intake.closed = True
         given_back = self._inflight.close()
-        for _ in self._threads:
-            self._inflight.inbox.put(None)
+        self._slots.close()
         self._completer.wake()
         running = len(self._inflight.running)
         if running or given_back:
@@ -254,8 +287,8 @@ class Worker:
 
     def _await_handlers(self, limit: float) -> bool:
         until = time.monotonic() + limit
-        for thread in self._threads:
-            while thread.is_alive():
+        for thread in self._slots.threads:
+            while thread.is_alive() and thread in self._slots.threads:
                 thread.join(max(0.0, min(0.05, until - time.monotonic())))
                 if thread.is_alive() and (time.monotonic() >= until or self._aborted.is_set()):
                     return False

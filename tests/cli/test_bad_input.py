@@ -143,6 +143,10 @@ INPUTS: list[tuple[str, int, list[str]]] = [
         for value in values
     ],
     ("limit of queue mail", 2, ["worker", "-q", "mail:0"]),
+    ("autoscale: '4'; write MIN:MAX", 2, ["worker", "--autoscale", "4"]),
+    ("min_concurrency: 'a'", 2, ["worker", "--autoscale", "a:4"]),
+    ("max_concurrency: ''", 2, ["worker", "--autoscale", "2:"]),
+    ("the smaller first", 2, ["worker", "--autoscale", "4:2"]),
     ("'mail' is named twice", 2, ["worker", "-q", "mail,mail:2"]),
     ("queue: ''", 2, ["worker", "-q", ""]),
     ("queue: 'mail:x y'", 2, ["worker", "-q", "mail:x y"]),

@@ -222,3 +222,29 @@ def test_a_worker_whose_stderr_has_gone_works_on(it: Cli, spawn: Spawn) -> None:
     os.close(writer)
     code, out, _ = worker.end()
     assert (code, out) == (0, "heard\n")
+
+
+def test_a_worker_whose_slots_are_stuck_exits_with_1_for_its_supervisor(
+    it: Cli, spawn: Spawn, tmp_path: Any
+) -> None:
+    for number in range(2):
+        it.id("touch_and_nap", tmp_path / str(number), 300, "--timeout", "0.2s", "--max-attempts=1")
+    worker = spawn("worker", "-c", "2", "--json", env=env_of(it))
+    code, out, err = worker.end()
+    assert code == 1
+    assert json.loads(out)["failure"] == "2 handlers ignored their timeouts and still run"
+    assert "this worker stops: 2 handlers ignored their timeouts" in err
+    assert "Traceback" not in err
+    assert [job["state"] for job in it.json("list")] == ["failed", "failed"]
+
+
+def test_autoscale_begins_small_and_grows_when_jobs_wait(
+    it: Cli, spawn: Spawn, tmp_path: Any
+) -> None:
+    for number in range(4):
+        it.id("touch_and_nap", tmp_path / str(number), 3)
+    worker = spawn("worker", "--autoscale", "1:3", "--drain", "--json", env=env_of(it))
+    code, out, err = worker.end()
+    assert (code, json.loads(out)["processed"]) == (0, 4), err
+    assert "began with 1 slots" in err
+    assert "1 slots become 2: " in err

@@ -37,14 +37,7 @@ class Hand:
         self.worker._store.require_schema()
         self.worker._build()
         self.heartbeat.register()
-        self.executor = Executor(
-            self.inflight,
-            self.worker._registry,
-            UserTransactions(self.store),
-            middleware=tuple(self.worker._middleware),
-            max_snoozes=self.worker.settings.max_snoozes,
-            finished=lambda: None,
-        )
+        self.executor = self.worker._slots._executor
 
     # Parts
 

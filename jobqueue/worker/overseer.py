@@ -1,0 +1,74 @@
+"""The overseer: gives up the claims of handlers that run past their time, and reports them.
+
+A thread cannot be killed. One that ignores its deadline goes on, but its job does not wait for it:
+the attempt is recorded as timed out, and another slot is opened in its place.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+
+from jobqueue.worker.context import JobContext
+from jobqueue.worker.executor import Executor
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.service import Service
+from jobqueue.worker.slots import Slots
+
+log = logging.getLogger("jobqueue.worker")
+
+ROUND = 0.5  # seconds, at most, between two looks
+GRACE = 0.25
+"""Seconds that a handler which does look at its deadline has to end by itself."""
+
+
+class Overseer(Service):
+    """Watches the deadlines of running handlers."""
+
+    def __init__(
+        self,
+        inflight: InFlight,
+        executor: Executor,
+        slots: Slots,
+        *,
+        finished: Callable[[], None],
+        exhausted: Callable[[str], None],
+    ) -> None:
+        super().__init__("overseer")
+        self._inflight = inflight
+        self._executor = executor
+        self._slots = slots
+        self._finished = finished
+        self._exhausted = exhausted
+
+    def tick(self) -> float:
+        """Give up what is overdue; returns the seconds until the next could be."""
+        rest = ROUND
+        for context in list(self._inflight.running.values()):
+            overdue = context.overdue() - GRACE
+            if overdue >= 0:
+                self._give_up(context)
+            else:
+                rest = min(rest, max(0.01, -overdue))
+        return rest
+
+    def _give_up(self, context: JobContext) -> None:
+        stack = _stack_of(context.thread)
+        if not self._inflight.give_up(context, self._executor.timed_out(context, stack)):
+            return
+        log.warning(
+            "job %d (%s) ignores its timeout: its claim is given up, its thread goes on at\n%s",
+            context.id,
+            context.task,
+            stack,
+        )
+        self._slots.replace(context.thread)
+        self._finished()
+        stuck = self._slots.stuck
+        if stuck >= self._inflight.concurrency:
+            self._exhausted(f"{stuck} handlers ignored their timeouts and still run")
+
+
+def _stack_of(thread: int) -> str:
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to a stack.
+    return "" if frame is None else "".join(traceback.format_stack(frame))

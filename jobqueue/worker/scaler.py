@@ -1,0 +1,59 @@
+"""The scaler: grows and shrinks the slots by what it measures; the policy is in `scaling`."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.scaling import Load, ScalingRules, decide
+from jobqueue.worker.service import Service
+from jobqueue.worker.slots import Slots
+
+log = logging.getLogger("jobqueue.worker")
+
+LOOK = 1.0  # seconds between looks, at most
+
+
+class Scaler(Service):
+    """Asks the policy, and does what it says."""
+
+    def __init__(
+        self,
+        inflight: InFlight,
+        slots: Slots,
+        rules: ScalingRules,
+        *,
+        waiting: Callable[[int], int],
+        changed: Callable[[], None],
+    ) -> None:
+        super().__init__("scaler")
+        self._inflight = inflight
+        self._slots = slots
+        self._rules = rules
+        self._waiting = waiting
+        self._changed = changed
+        self._changed_at = float("-inf")
+        self._looked = (time.monotonic(), inflight.busy_seconds())
+        self._look = min(LOOK, rules.up_cooldown / 2 or LOOK, rules.down_cooldown / 2 or LOOK)
+
+    def tick(self) -> float:
+        """One look at the time since the last one."""
+        inflight = self._inflight
+        present, busy = time.monotonic(), inflight.busy_seconds()
+        then, before = self._looked
+        if present - then < self._look / 2:  # Too short to be an average.
+            return self._look
+        self._looked = (present, busy)
+        size = inflight.concurrency
+        waiting = inflight.inbox.qsize()
+        if waiting < size:
+            waiting += self._waiting(size - waiting)
+        load = Load(size, (busy - before) / (present - then), waiting)
+        decision = decide(self._rules, load, since_change=present - self._changed_at)
+        if decision.size != size:
+            log.info("%d slots become %d: %s", size, decision.size, decision.reason)
+            self._changed_at = present
+            self._slots.resize(decision.size)
+            if decision.size > size:
+                self._changed()
+        return self._look
