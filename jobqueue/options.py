@@ -176,6 +176,7 @@ class OptionChanges(TypedDict, total=False):
     max_attempts: int
     backoff: Backoff
     timeout: Duration | None
+    deadline: Duration | None
     unique_key: str | None
     unique_until: str
     tags: Iterable[str]
@@ -192,6 +193,7 @@ class Options:
     max_attempts: int = 10
     backoff: Backoff | None = None
     timeout: float | None = None
+    deadline: float | None = None
     unique_key: str | None = None
     unique_until: str = "finished"
     tags: tuple[str, ...] = ()
@@ -214,7 +216,14 @@ class Options:
             checked["at"] = None
         elif checked.get("at") is not None:
             checked["delay"] = None
-        return replace(self, **checked)
+        merged = replace(self, **checked)
+        if merged.deadline is not None and (merged.delay or 0.0) >= merged.deadline:
+            raise InvalidOption(
+                f"deadline: {merged.deadline:g} s from now it would not even be due",
+                field="deadline",
+                value=merged.deadline,
+            )
+        return merged
 
 
 def _check_backoff(value: object) -> Backoff | None:
@@ -272,6 +281,7 @@ _CHECKS = {
     "max_attempts": lambda value: whole(value, "max_attempts", 1, ATTEMPTS_MAX),
     "backoff": _check_backoff,
     "timeout": lambda value: None if value is None else seconds(value, "timeout", least=0.001),
+    "deadline": lambda value: None if value is None else seconds(value, "deadline", least=0.001),
     "unique_key": _check_key,
     "unique_until": _check_scope,
     "tags": _check_tags,

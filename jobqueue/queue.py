@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -24,7 +25,7 @@ from jobqueue.errors import (
 from jobqueue.events import EventStream, Subscriber
 from jobqueue.job import Job, as_completed
 from jobqueue.options import OptionChanges, Options
-from jobqueue.records import JobFilter, JobRecord, Refusal
+from jobqueue.records import JobFilter, JobRecord, NewJob, Refusal
 from jobqueue.states import State
 from jobqueue.store.bell import Bell
 from jobqueue.store.jobs import Jobs
@@ -33,6 +34,7 @@ from jobqueue.store.store import Store
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.store.urls import masked
 from jobqueue.tasks import Call, Registry, Task
+from jobqueue.worker.context import running_job
 from jobqueue.worker.executor import Middleware
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.worker import Worker
@@ -108,7 +110,8 @@ class JobQueue:
         self, calls: Sequence[Call[Any]], within: Session | Connection | None = None
     ) -> list[Job[Any]]:
         connection = None if within is None else self._transactions.connection(within)
-        inserted = self._jobs.insert([call.to_new_job() for call in calls], connection)
+        new = [_inherit(call.to_new_job()) for call in calls]
+        inserted = self._jobs.insert(new, connection)
         uncommitted = None
         if within is None:
             self._bell.ring()
@@ -247,6 +250,14 @@ class JobQueue:
         _traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _inherit(new: NewJob) -> NewJob:
+    """What a job enqueues has to end with it, unless it was given a deadline of its own."""
+    parent = running_job()
+    if parent is None or new.deadline is not None or parent.budget() == math.inf:
+        return new
+    return new._replace(deadline=max(0.0, parent.budget()))
 
 
 def _is_open(transaction: Session | Connection) -> Callable[[], bool]:

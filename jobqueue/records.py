@@ -9,7 +9,10 @@ from jobqueue.states import FINAL, State
 
 
 class NewJob(NamedTuple):
-    """A call ready to be written down; `delay` (seconds) or `at`, or neither: now."""
+    """A call ready to be written down; `delay` (seconds) or `at`, or neither: now.
+
+    `deadline` is in how many seconds it has to have ended, all attempts and waits included.
+    """
 
     task: str
     queue: str
@@ -23,6 +26,7 @@ class NewJob(NamedTuple):
     backoff: str | None
     unique_key: str | None
     unique_until: str | None
+    deadline: float | None = None
 
 
 class Inserted(NamedTuple):
@@ -48,6 +52,7 @@ class Claim(NamedTuple):
     backoff: str | None
     snoozes: int
     crashes: int
+    deadline_at: datetime | None
     solo: bool  # may not be held unbegun: max_attempts=1, crashed before, or unique until started
     once: bool  # at most one start
 
@@ -156,6 +161,7 @@ class JobRecord:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    deadline_at: datetime | None
     error: AttemptError | None = None
     error_at: datetime | None = None
 
@@ -190,6 +196,7 @@ class JobRecord:
             "created_at": _iso(self.created_at),
             "started_at": _iso(self.started_at),
             "finished_at": _iso(self.finished_at),
+            "deadline_at": _iso(self.deadline_at),
             "worker": self.worker,
             "unique_key": self.unique_key,
             "fence": self.fence,

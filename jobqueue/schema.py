@@ -21,7 +21,7 @@ from sqlalchemy import (
 from jobqueue.clock import Instant, now
 from jobqueue.states import FINAL, LIVE, WAITING, State
 
-REVISION = "0001"
+REVISION = "0003"
 """The schema revision that this code runs on."""
 
 VERSION_TABLE = "jobqueue_alembic_version"
@@ -62,6 +62,7 @@ jobs = Table(
     Column("created_at", Instant, nullable=False, server_default=now()),
     Column("started_at", Instant),  # when the last attempt was claimed
     Column("finished_at", Instant),
+    Column("deadline_at", Instant),  # no attempt begins after it; null: none
     sqlite_autoincrement=True,  # An id is never used twice, even when the newest job is deleted.
 )
 
@@ -80,6 +81,8 @@ attempts = Table(  # A row for each attempt that ended other than by success.
     Column("error_type", Text),
     Column("error_message", Text),
     Column("traceback", Text),
+    Column("exit_signal", Text),  # of the child process that died under it, such as SIGKILL
+    Column("peak_memory", BigInteger),  # of that process, in bytes
 )
 
 workers = Table(  # A row is a lease: whoever's row is gone holds nothing.
@@ -111,6 +114,8 @@ queues = Table(  # A row only for a queue with a switch set.
     metadata,
     Column("name", Text, primary_key=True),
     Column("paused_at", Instant),
+    Column("max_pending", Integer),  # scheduled and available jobs at most; null: unbounded
+    Column("when_full", Text),  # what an enqueue then does: wait or reject
 )
 
 counters = (

@@ -52,6 +52,7 @@ class Call(Generic[R]):
             backoff=None if settings.backoff is self.task.own_backoff else _text(settings.backoff),
             unique_key=key,
             unique_until=None if key is None else settings.unique_until,
+            deadline=settings.deadline,
         )
 
 

@@ -240,6 +240,7 @@ def test_the_documented_insert_makes_a_claimable_job_with_the_defaults(
         "created_at": None,
         "started_at": None,
         "finished_at": None,
+        "deadline_at": None,
         "worker": None,
         "unique_key": None,
         "fence": 0,

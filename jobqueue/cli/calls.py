@@ -24,6 +24,7 @@ OPTION_NAMES = (
     "at",
     "max_attempts",
     "timeout",
+    "deadline",
     "unique_key",
     "unique_until",
     "tags",

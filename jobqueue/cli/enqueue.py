@@ -40,6 +40,7 @@ if needed "args", "kwargs", and what the options are called here, such as "max_a
 @click.option("--at", metavar="INSTANT", help="Run at 2026-12-24T18:00+01:00.")
 @click.option("--max-attempts", metavar="N", help="Attempts in all. [default: the task's, or 10]")
 @click.option("--timeout", metavar="TIME", help="The longest that one attempt may take.")
+@click.option("--deadline", metavar="TIME", help="The longest until its end, waits included.")
 @click.option("--unique-key", metavar="KEY", help="Nothing new while a job with this key is there.")
 @click.option(
     "--unique-until",
@@ -104,7 +105,7 @@ def _wait_limit(waits: bool, text: str | None) -> float | None:
 def _changes(given: dict[str, Any]) -> dict[str, Any]:
     changes: dict[str, Any] = {
         name: params.clean(given[name], name)
-        for name in ("queue", "delay", "at", "timeout", "unique_key", "unique_until")
+        for name in ("queue", "delay", "at", "timeout", "deadline", "unique_key", "unique_until")
         if given[name] is not None
     }
     for name in ("priority", "max_attempts"):

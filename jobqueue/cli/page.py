@@ -45,6 +45,7 @@ def _facts(job: JobRecord, screen: Console) -> None:
         ("cancelled" if job.final else "stop asked", _at(job.cancel_requested_at)),
         ("worker", job.worker or ""),
         ("timeout", duration(job.timeout)),
+        ("deadline", _at(job.deadline_at)),
         ("unique key", f"{job.unique_key} until {job.unique_until}" if job.unique_key else ""),
         ("tags", ", ".join(job.tags)),
     ]

@@ -18,6 +18,7 @@ NEW: Columns = {
     "backoff": Text(),
     "unique_key": Text(),
     "unique_until": Text(),
+    "deadline": Double(),
 }
 SUCCESS: Columns = {"id": BigInteger(), "fence": BigInteger(), "result": Text()}
 END: Columns = {

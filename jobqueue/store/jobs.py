@@ -76,6 +76,9 @@ _RERUN: dict[str, Any] = {
     "progress": None,
     "progress_message": None,
     "cancel_requested_at": None,
+    "deadline_at": case(
+        (_WAS_FINAL, null()), else_=jobs.c.deadline_at
+    ),  # Of the call, not of this.
     "snoozes": 0,
     "crashes": case((_WAS_FINAL, 0), else_=jobs.c.crashes),
     "fence": case((_WAS_FINAL, jobs.c.fence + 1), else_=jobs.c.fence),

@@ -62,6 +62,7 @@ _CLAIMED = [
     "backoff",
     "snoozes",
     "crashes",
+    "deadline_at",
 ]
 
 
@@ -147,19 +148,23 @@ def statements(backend: Backend) -> Statements:
     )
 
 
-_PLAIN = [name for name in NEW if name not in ("delay", "at")]
+_PLAIN = [name for name in NEW if name not in ("delay", "at", "deadline")]
 
 
 def _insert(backend: Backend) -> Executable:
     given = backend.rows(NEW)
     source = (
-        select(*(given.c[name] for name in _PLAIN), *_due(given.c.delay, given.c.at))
+        select(
+            *(given.c[name] for name in _PLAIN),
+            *_due(given.c.delay, given.c.at),
+            _deadline(given.c.deadline),
+        )
         .where(given.c.place >= 0)  # SQLite cannot tell ON CONFLICT from a join without a WHERE.
         .order_by(given.c.place)  # Ids are given in this order.
     )
     return (
         backend.insert(jobs)
-        .from_select([*_PLAIN, "state", "run_at"], source)
+        .from_select([*_PLAIN, "state", "run_at", "deadline_at"], source)
         .returning(jobs.c.id, jobs.c.unique_key)
     )
 
@@ -175,7 +180,7 @@ def _insert_one(backend: Backend) -> Executable:
     plain = {name: given[name] for name in _PLAIN}
     return (
         backend.insert(jobs)
-        .values(**plain, state=state, run_at=run_at)
+        .values(**plain, state=state, run_at=run_at, deadline_at=_deadline(given["deadline"]))
         .returning(jobs.c.id, jobs.c.unique_key)
     )
 
@@ -191,6 +196,10 @@ def _due(delay: ColumnElement[Any], at: ColumnElement[Any]) -> tuple[ColumnEleme
         type_coerce(at, INSTANT), case((delay.is_not(None), after(delay)), else_=now())
     )
     return state, run_at
+
+
+def _deadline(seconds: ColumnElement[Any]) -> ColumnElement[Any]:
+    return case((seconds.is_not(None), after(seconds)), else_=null())
 
 
 def _next_pair() -> Executable:

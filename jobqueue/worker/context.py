@@ -37,6 +37,7 @@ class JobContext:
     """The running job, seen from inside its handler. May be used from any thread of it."""
 
     __slots__ = (
+        "_budget",
         "_claim",
         "_deadline",
         "_encode",
@@ -61,7 +62,10 @@ class JobContext:
         """When the handler was entered, by `time.perf_counter()`."""
         self.thread = threading.get_ident()
         """The id of the thread that runs the handler."""
-        self._deadline = math.inf if claim.timeout is None else time.monotonic() + claim.timeout
+        present = time.monotonic()
+        self._budget = math.inf if claim.deadline_at is None else present + time_left(claim)
+        own = math.inf if claim.timeout is None else present + claim.timeout
+        self._deadline = min(own, self._budget)
 
     @property
     def claim(self) -> Claim:
@@ -100,7 +104,7 @@ class JobContext:
 
     @property
     def deadline(self) -> datetime | None:
-        """When this attempt's time is up, or None."""
+        """When this attempt's time is up, or the job's if that is sooner; None without either."""
         left = self.remaining()
         return None if left is None else datetime.now(UTC) + timedelta(seconds=left)
 
@@ -109,6 +113,10 @@ class JobContext:
         if self._deadline == math.inf:
             return None
         return max(0.0, self._deadline - time.monotonic())
+
+    def budget(self) -> float:
+        """For the worker: seconds until the job's own deadline, infinity without one."""
+        return self._budget - time.monotonic()
 
     def overdue(self) -> float:
         """For the worker: seconds since the deadline; below 0 before it, minus infinity without."""
@@ -126,7 +134,12 @@ class JobContext:
         if self._told is not None:
             raise self._told(f"job {self.id} is no longer this worker's to run")
         if time.monotonic() >= self._deadline:
-            raise AttemptTimeout(f"job {self.id} ran out of its {self._claim.timeout:g} s")
+            raise AttemptTimeout(f"job {self.id} ran out of its {self._allowed()}")
+
+    def _allowed(self) -> str:
+        if self._deadline == self._budget:
+            return "time: its deadline has passed"
+        return f"{self._claim.timeout:g} s"
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Say how far the job is: a fraction in [0, 1], and a line of text.
@@ -213,6 +226,18 @@ def enter(context: JobContext) -> Token[JobContext]:
 def leave(token: Token[JobContext]) -> None:
     """Undo `enter()`."""
     _CURRENT.reset(token)
+
+
+def running_job() -> JobContext | None:
+    """The job that this code runs in, or None."""
+    return _CURRENT.get(None)
+
+
+def time_left(claim: Claim) -> float:
+    """Seconds that the job's deadline left when it was claimed, by the database's clock alone."""
+    if claim.deadline_at is None:
+        return math.inf
+    return (claim.deadline_at - claim.started_at).total_seconds()
 
 
 def clean(text: str) -> str:

@@ -21,7 +21,7 @@ from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded
 from jobqueue.states import State
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
-from jobqueue.worker.context import JobContext, clean, enter, leave
+from jobqueue.worker.context import JobContext, clean, enter, leave, time_left
 from jobqueue.worker.exit import NOT_COMMITTED
 from jobqueue.worker.failure import describe
 from jobqueue.worker.inflight import InFlight
@@ -88,6 +88,9 @@ class Executor:
         if task is None:
             self._inflight.outbox.put(self._wait_for_task(claim))
             return
+        if time_left(claim) <= 0:
+            self._inflight.outbox.put(_too_late(claim))
+            return
         try:
             args, kwargs = task.codec.decode(claim.args)
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
@@ -120,21 +123,21 @@ class Executor:
                 raise TypeError("the task returned a coroutine that nobody awaits")  # noqa: TRY301
             text, reason = _encode(task, claim, result)
         except Signal as signal:
-            ended = self._steered(task, claim, signal)
+            ended = self._steered(task, context, signal)
         except JobCancelled as error:  # Its own, through check(); or that of a job it waited for.
             ended = (
                 Ended(claim, "cancelled", State.CANCELLED, reason="cancelled while it ran")
                 if context.cancelled
-                else self._errored(task, claim, error)
+                else self._errored(task, context, error)
             )
         except BaseException as error:  # noqa: BLE001 - SystemExit too is only a failed attempt.
-            ended = self._errored(task, claim, error)
+            ended = self._errored(task, context, error)
         finally:
             leave(token)
         duration = time.perf_counter() - context.began
         wait = max(0.0, (claim.started_at - claim.run_at).total_seconds())
         if context.leave_transaction():
-            return _within(task, claim, ended)._replace(duration=duration, wait=wait)
+            return self._within(task, context, ended)._replace(duration=duration, wait=wait)
         if ended is not None:
             return ended._replace(duration=duration, wait=wait)
         return Succeeded(claim, text, reason, duration, wait)
@@ -150,17 +153,18 @@ class Executor:
             run = _around(middleware, context, run)
         return run()
 
-    def _steered(self, task: Task[..., Any], claim: Claim, signal: Signal) -> Ended:
+    def _steered(self, task: Task[..., Any], context: JobContext, signal: Signal) -> Ended:
         try:
-            return self._obeyed(task, claim, signal)
+            return self._obeyed(task, context, signal)
         except Exception as error:  # noqa: BLE001 - a signal of the user's own may do anything.
-            return self._errored(task, claim, error)
+            return self._errored(task, context, error)
 
-    def _obeyed(self, task: Task[..., Any], claim: Claim, signal: Signal) -> Ended:
+    def _obeyed(self, task: Task[..., Any], context: JobContext, signal: Signal) -> Ended:
+        claim = context.claim
         if isinstance(signal, Cancel):
             return Ended(claim, "cancelled", State.CANCELLED, reason=_reason(signal))
         if isinstance(signal, Retry):
-            return self._errored(task, claim, signal, delay=signal.delay)
+            return self._errored(task, context, signal, delay=signal.delay)
         if not isinstance(signal, Snooze):
             raise TypeError(f"{type(signal).__name__} is no Snooze, Retry or Cancel")
         why = None
@@ -168,6 +172,8 @@ class Executor:
             why = "it asked to be snoozed, but max_attempts=1 allows one start only"
         elif claim.snoozes >= self._max_snoozes:
             why = f"it was snoozed {claim.snoozes} times, the most that is allowed"
+        elif _bounded(signal.delay) >= context.budget():
+            why = "it asked to be snoozed beyond its deadline"
         if why is not None:
             error = AttemptError("Snooze", why, None)
             return Ended(claim, "errored", State.FAILED, reason=why, error=error)
@@ -184,29 +190,41 @@ class Executor:
     def _errored(
         self,
         task: Task[..., Any],
-        claim: Claim,
+        context: JobContext,
         error: BaseException,
         *,
         delay: float | None = None,
     ) -> Ended:
         outcome = "timed out" if isinstance(error, AttemptTimeout) else "errored"
-        return self._ran_out(task, claim, outcome, describe(error, skip=_OWN_FRAMES), delay=delay)
+        return self._ran_out(task, context, outcome, describe(error, skip=_OWN_FRAMES), delay=delay)
 
     @staticmethod
     def _ran_out(
         task: Task[..., Any],
-        claim: Claim,
+        context: JobContext,
         outcome: str,
         error: AttemptError,
         *,
         delay: float | None = None,
     ) -> Ended:
         """An attempt that errored: another one after the backoff, or none if none is left."""
+        claim = context.claim
         if claim.attempt >= claim.max_attempts:
             return Ended(claim, outcome, State.FAILED, error=error)
-        if delay is None:
-            delay = _backoff(task, claim)
-        return Ended(claim, outcome, State.SCHEDULED, delay=_bounded(delay), error=error)
+        delay = _bounded(_backoff(task, claim) if delay is None else delay)
+        if delay >= context.budget():
+            reason = "its deadline leaves no time for another attempt"
+            return Ended(claim, outcome, State.FAILED, error=error, reason=reason)
+        return Ended(claim, outcome, State.SCHEDULED, delay=delay, error=error)
+
+    def _within(self, task: Task[..., Any], context: JobContext, ended: Ended | None) -> Ended:
+        """After `finish_within`: what to record if its transaction was not committed after all."""
+        if ended is None:
+            why = "finish_within was called, but its transaction was not committed"
+            error = AttemptError(NOT_COMMITTED, why, None)
+            ended = self._ran_out(task, context, "errored", error)
+            ended = ended._replace(reason=ended.reason or why)
+        return ended._replace(within=True)
 
     def timed_out(self, context: JobContext, stack: str) -> Ended:
         """The outcome of a handler that ignores its deadline; `stack` is where it is."""
@@ -218,7 +236,7 @@ class Executor:
         )
         task = self._registry.find(claim.task)
         assert task is not None, "its handler runs"
-        ended = self._ran_out(task, claim, "timed out", error)
+        ended = self._ran_out(task, context, "timed out", error)
         return ended._replace(
             duration=time.perf_counter() - context.began,
             wait=max(0.0, (claim.started_at - claim.run_at).total_seconds()),
@@ -267,15 +285,11 @@ def _refused(claim: Claim, error: Exception) -> Ended:
     return Ended(claim, "refused", State.FAILED, reason=reason, error=described)
 
 
-def _within(task: Task[..., Any], claim: Claim, ended: Ended | None) -> Ended:
-    """After `finish_within`: the error to record if its transaction was not committed after all."""
-    if ended is None:
-        why = "finish_within was called, but its transaction was not committed"
-        state = State.FAILED if claim.attempt >= claim.max_attempts else State.SCHEDULED
-        delay = None if state is State.FAILED else _bounded(_backoff(task, claim))
-        error = AttemptError(NOT_COMMITTED, why, None)
-        ended = Ended(claim, "errored", state, delay=delay, reason=why, error=error)
-    return ended._replace(within=True)
+def _too_late(claim: Claim) -> Ended:
+    """Its deadline came before an attempt could begin."""
+    reason = "its deadline passed before this attempt could begin"
+    error = AttemptError("DeadlinePassed", reason, None)
+    return Ended(claim, "timed out", State.FAILED, refund=True, reason=reason, error=error)
 
 
 def _backoff(task: Task[..., Any], claim: Claim) -> float:

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from jobqueue.schema import REVISION
+
 from tests.cli.conftest import Cli
 
 
@@ -88,11 +90,11 @@ def test_prune_deletes_by_age_and_asks_before_it_deletes_everything(cli_with_app
 
 def test_db_upgrade_current_and_check(empty_url: str) -> None:
     it = Cli(empty_url)
-    assert it.json("db", "current") == {"revision": None, "needed": "0001"}
+    assert it.json("db", "current") == {"revision": None, "needed": REVISION}
     assert "there is no jobqueue schema" in it.refused(1, "db", "check")
-    assert it.json("db", "upgrade") == {"before": None, "after": "0001", "changed": True}
+    assert it.json("db", "upgrade") == {"before": None, "after": REVISION, "changed": True}
     assert "already" in it.ok("db", "upgrade")
-    assert it.ok("db", "current") == "0001\n"
+    assert it.ok("db", "current") == f"{REVISION}\n"
     assert it.json("db", "check")["problems"] == []
     assert "as it should be" in it.ok("db", "check")
 
