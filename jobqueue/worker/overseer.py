@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 
 from jobqueue.worker.context import JobContext
-from jobqueue.worker.executor import Executor
+from jobqueue.worker.endings import Endings
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.service import Service
 from jobqueue.worker.slots import Slots
@@ -28,7 +28,7 @@ class Overseer(Service):
     def __init__(
         self,
         inflight: InFlight,
-        executor: Executor,
+        endings: Endings,
         slots: Slots,
         *,
         finished: Callable[[], None],
@@ -36,7 +36,7 @@ class Overseer(Service):
     ) -> None:
         super().__init__("overseer")
         self._inflight = inflight
-        self._executor = executor
+        self._endings = endings
         self._slots = slots
         self._finished = finished
         self._exhausted = exhausted
@@ -54,7 +54,7 @@ class Overseer(Service):
 
     def _give_up(self, context: JobContext) -> None:
         stack = _stack_of(context.thread)
-        if not self._inflight.give_up(context, self._executor.timed_out(context, stack)):
+        if not self._inflight.give_up(context, self._endings.timed_out(context, stack)):
             return
         log.warning(
             "job %d (%s) ignores its timeout: its claim is given up, its thread goes on at\n%s",

@@ -20,6 +20,7 @@ from jobqueue.store.transactions import UserTransactions
 from jobqueue.store.upkeep import Upkeep
 from jobqueue.tasks import Registry
 from jobqueue.worker import identity
+from jobqueue.worker.endings import Endings
 from jobqueue.worker.executor import Executor, Middleware
 from jobqueue.worker.exit import Exit
 from jobqueue.worker.frontier import Frontier
@@ -132,19 +133,20 @@ class Worker:
     def _build_slots(self) -> list[Service]:
         """What runs handlers, and what watches over it."""
         settings, inflight = self.settings, self._inflight
+        endings = Endings(self._registry, settings.max_snoozes)
         executor = Executor(
             inflight,
             self._registry,
             UserTransactions(self._store),
             middleware=tuple(self._middleware),
-            max_snoozes=settings.max_snoozes,
+            endings=endings,
             finished=self._finished,
         )
         self._slots = Slots(executor, inflight)
         services: list[Service] = [
             Overseer(
                 inflight,
-                executor,
+                endings,
                 self._slots,
                 finished=self._finished,
                 exhausted=self._exhausted,

@@ -15,7 +15,6 @@ from jobqueue.schema import attempts as attempts_table
 from jobqueue.schema import counters, workers
 from jobqueue.schema import jobs as jobs_table
 from jobqueue.store.transactions import UserTransactions
-from jobqueue.worker.executor import Executor
 from jobqueue.worker.keepers import Announcer, Ear
 
 LONG_AGO = float("-inf")

@@ -27,7 +27,7 @@ from jobqueue import (
 )
 from jobqueue.errors import AttemptTimeout, ClaimLost, InvalidArguments, JobCancelled, Signal
 from jobqueue.options import SECONDS_MAX, Backoff
-from jobqueue.worker import executor as executor_module
+from jobqueue.worker import endings
 from jobqueue.worker import failure
 
 WARNING, ERROR = 30, 40
@@ -521,7 +521,7 @@ def test_an_unknown_task_waits_ten_seconds_uncharged_and_is_logged_once_a_minute
         monotonic = staticmethod(lambda: present[0])
         perf_counter = staticmethod(time.perf_counter)
 
-    monkeypatch.setattr(executor_module, "time", Time)
+    monkeypatch.setattr(endings, "time", Time)
     with JobQueue(url) as newer:
 
         @newer.task(max_attempts=1)
