@@ -3,10 +3,10 @@
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -15,7 +15,6 @@ from jobqueue import options as option_rules
 from jobqueue.codec import Codec
 from jobqueue.config import database_url
 from jobqueue.errors import (
-    ConfigurationError,
     Duration,
     InvalidArguments,
     InvalidOption,
@@ -33,7 +32,7 @@ from jobqueue.store.monitor import Monitor
 from jobqueue.store.store import Store
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.store.urls import masked
-from jobqueue.tasks import Call, Registry, Task
+from jobqueue.tasks import AsyncTask, Call, Registry, Task
 from jobqueue.worker.context import running_job
 from jobqueue.worker.executor import Middleware
 from jobqueue.worker.settings import WorkerSettings
@@ -44,6 +43,16 @@ R = TypeVar("R")
 
 
 ID_MAX = 2**63 - 1
+
+
+class TaskDecorator(Protocol):
+    """What `task(…)` with options returns: it makes a function a task."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
 class JobQueue:
@@ -67,21 +76,24 @@ class JobQueue:
         return f"JobQueue({masked(self.store.url)!r})"
 
     @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+
+    @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
     @overload
     def task(
         self, /, *, name: str | None = None, **options: Unpack[OptionChanges]
-    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    ) -> TaskDecorator: ...
 
     def task(
         self,
-        function: Callable[P, R] | None = None,
+        function: Callable[..., Any] | None = None,
         /,
         *,
         name: str | None = None,
         **options: Unpack[OptionChanges],
-    ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
+    ) -> Any:
         """Register a function as a task, as a decorator with or without options.
 
         Raises ConfigurationError for a function that cannot be one, InvalidOption for an option.
@@ -91,16 +103,12 @@ class JobQueue:
         return self._register(function, name, options)
 
     def _register(
-        self, function: Callable[P, R], name: str | None, options: OptionChanges
-    ) -> Task[P, R]:
-        if inspect.iscoroutinefunction(function):
-            raise ConfigurationError(
-                f"{function.__qualname__} is async: async tasks are not supported yet; "
-                "make it a plain function that calls asyncio.run()"
-            )
+        self, function: Callable[..., Any], name: str | None, options: OptionChanges
+    ) -> Task[..., Any]:
         known_as = name or str(getattr(function, "__name__", ""))
         settings = Options().merge(options)
-        task = Task(
+        kind = AsyncTask if inspect.iscoroutinefunction(function) else Task
+        task = kind(
             function, known_as, settings, Codec(function, known_as), self._enqueue, settings.backoff
         )
         self.registry.add(task)

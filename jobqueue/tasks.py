@@ -4,9 +4,9 @@ import asyncio
 import functools
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -96,6 +96,11 @@ class Task(Generic[P, R]):
         """Run the function here and now."""
         return self.function(*args, **kwargs)
 
+    @property
+    def is_async(self) -> bool:
+        """True for an `async def`: its jobs run on the worker's event loop."""
+        return inspect.iscoroutinefunction(self.function)
+
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """A call to be enqueued with others. Raises InvalidArguments if they do not fit."""
         if self._within is not None:
@@ -132,11 +137,11 @@ class Task(Generic[P, R]):
         job: Job[R] = jobs[0]
         return job
 
-    def options(self, **changes: Unpack[OptionChanges]) -> "Task[P, R]":
+    def options(self, **changes: Unpack[OptionChanges]) -> Self:
         """A copy with other options. Raises InvalidOption."""
         return replace(self, settings=self.settings.merge(changes))
 
-    def within(self, transaction: Transaction) -> "Task[P, R]":
+    def within(self, transaction: Transaction) -> Self:
         """A copy that enqueues in the caller's transaction, committed or rolled back with it.
 
         Takes a Session, Connection, AsyncSession or AsyncConnection of SQLAlchemy on the same
@@ -150,6 +155,18 @@ class Task(Generic[P, R]):
                 value=transaction,
             )
         return replace(self, _within=transaction)
+
+
+class AsyncTask(Task[P, R]):
+    """A task that is an `async def`. Calling it makes its coroutine, as if it were not a task."""
+
+    if TYPE_CHECKING:  # At run time the function itself makes the difference.
+
+        def __call__(  # type: ignore[override]
+            self, *args: P.args, **kwargs: P.kwargs
+        ) -> Coroutine[Any, Any, R]:
+            """Make the coroutine here and now."""
+            ...
 
 
 def is_async(transaction: object) -> bool:

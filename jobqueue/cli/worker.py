@@ -37,6 +37,13 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
     "--concurrency", "-c", default="4", show_default=True, metavar="N", help="Jobs at once."
 )
 @click.option(
+    "--async-concurrency",
+    default="1000",
+    show_default=True,
+    metavar="N",
+    help="Async jobs at once, beside those.",
+)
+@click.option(
     "--autoscale",
     metavar="MIN:MAX",
     help="Grow while jobs wait and the slots are busy, shrink while they are idle.",
@@ -83,6 +90,7 @@ def worker(
     shared: Shared,
     *,
     concurrency: str,
+    async_concurrency: str,
     autoscale: str | None,
     queues: str | None,
     drain: bool,
@@ -101,6 +109,7 @@ def worker(
     """
     settings = WorkerSettings.of(
         **_size(concurrency, autoscale),
+        async_concurrency=params.whole(async_concurrency),
         queues=queues,
         drain=drain,
         max_jobs=None if max_jobs is None else params.whole(max_jobs),

@@ -2,8 +2,10 @@
 
 import logging
 import math
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime, timedelta
@@ -22,6 +24,7 @@ from jobqueue.records import Claim
 from jobqueue.store.transactions import UserTransactions
 
 MESSAGE_LENGTH_MAX = 1000
+NOT_ROLLED_BACK = "the transaction that it left open could not be rolled back"
 _CURRENT: ContextVar["JobContext"] = ContextVar("jobqueue_current_job")
 
 
@@ -37,14 +40,17 @@ class JobContext:
     """The running job, seen from inside its handler. May be used from any thread of it."""
 
     __slots__ = (
+        "_afinishing",
         "_budget",
         "_claim",
         "_deadline",
         "_encode",
         "_finishing",
+        "_interrupt",
         "_progress",
         "_told",
         "_transactions",
+        "_where",
         "began",
         "thread",
     )
@@ -58,14 +64,19 @@ class JobContext:
         self._told: type[JobQueueError] | None = None
         self._progress: tuple[float | None, str | None] | None = None
         self._finishing: Session | Connection | None = None
+        self._afinishing: Any = None
+        self._interrupt: Callable[[], object] | None = None
+        self._where: Callable[[], str] | None = None
         self.began = time.perf_counter()
         """When the handler was entered, by `time.perf_counter()`."""
         self.thread = threading.get_ident()
         """The id of the thread that runs the handler."""
-        present = time.monotonic()
-        self._budget = math.inf if claim.deadline_at is None else present + time_left(claim)
-        own = math.inf if claim.timeout is None else present + claim.timeout
-        self._deadline = min(own, self._budget)
+        self._budget = self._deadline = math.inf
+        if claim.timeout is not None or claim.deadline_at is not None:
+            present = time.monotonic()
+            self._budget = present + time_left(claim)
+            own = math.inf if claim.timeout is None else present + claim.timeout
+            self._deadline = min(own, self._budget)
 
     @property
     def claim(self) -> Claim:
@@ -134,9 +145,10 @@ class JobContext:
         if self._told is not None:
             raise self._told(f"job {self.id} is no longer this worker's to run")
         if time.monotonic() >= self._deadline:
-            raise AttemptTimeout(f"job {self.id} ran out of its {self._allowed()}")
+            raise AttemptTimeout(f"job {self.id} ran out of its {self.allowed()}")
 
-    def _allowed(self) -> str:
+    def allowed(self) -> str:
+        """For the worker: how long it was allowed to run, as the end of a sentence."""
         if self._deadline == self._budget:
             return "time: its deadline has passed"
         return f"{self._claim.timeout:g} s"
@@ -179,9 +191,39 @@ class JobContext:
         )
         self._finishing = session
 
+    async def afinish_within(self, session: Any, result: object = None) -> None:
+        """`finish_within` for an AsyncSession or AsyncConnection."""
+        await session.run_sync(lambda sync: self.finish_within(sync, result))
+        self._afinishing = session
+
+    def be_coroutine(self, interrupt: Callable[[], object], where: Callable[[], str]) -> None:
+        """For the worker: how to cancel the handler, and where it is, as it has no thread."""
+        self._interrupt = interrupt
+        self._where = where
+
+    @property
+    def is_coroutine(self) -> bool:
+        """For the worker: the handler runs on the event loop, and fills no slot."""
+        return self._interrupt is not None
+
+    @property
+    def told(self) -> type[JobQueueError] | None:
+        """For the worker: what `check()` raises, if someone wants the handler to stop."""
+        return self._told
+
+    def where(self) -> str:
+        """For the worker: the stack of the handler as text."""
+        if self._where is not None:
+            return self._where()
+        frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - documented, despite the name.
+        return "" if frame is None else "".join(traceback.format_stack(frame))
+
     def tell(self, error: type[JobQueueError]) -> None:
-        """For the worker: make `cancelled` true and `check()` raise."""
-        self._told = self._told or error
+        """For the worker: make `cancelled` true and `check()` raise; cancel a coroutine."""
+        if self._told is None:
+            self._told = error
+            if self._interrupt is not None:
+                self._interrupt()
 
     @property
     def finishing(self) -> bool:
@@ -195,17 +237,25 @@ class JobContext:
         said, self._progress = self._progress, None
         return None if said is None else (self.id, self.fence, *said)
 
-    def leave_transaction(self) -> bool:
-        """For the worker: True if `finish_within` was called; what was left open is rolled back."""
-        session = self._finishing
-        if session is None:
-            return False
+    def leave_transaction(self) -> None:
+        """For the worker: roll back what `finish_within` was called in and was left open."""
+        if self._finishing is not None:
+            try:
+                if self._finishing.in_transaction():
+                    self._finishing.rollback()
+            except Exception:
+                self.log.exception(NOT_ROLLED_BACK)
+
+    async def aleave_transaction(self) -> None:
+        """`leave_transaction` for a coroutine."""
+        if self._afinishing is None:
+            self.leave_transaction()
+            return
         try:
-            if session.in_transaction():
-                session.rollback()
+            if self._afinishing.in_transaction():
+                await self._afinishing.rollback()
         except Exception:
-            self.log.exception("the transaction that it left open could not be rolled back")
-        return True
+            self.log.exception(NOT_ROLLED_BACK)
 
 
 def current_job() -> JobContext:

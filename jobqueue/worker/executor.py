@@ -67,22 +67,34 @@ class Executor:
 
     def work(self, claim: Claim) -> None:
         """Run one claim and put its outcome into the outbox; never raises."""
+        ready = self.ready(claim)
+        if ready is None:
+            return
+        task, args, kwargs = ready
+        context = self.context_of(task, claim)
+        self._inflight.begin(context)
+        outcome = self.run(task, context, claim, args, kwargs)
+        self._inflight.end(context, outcome)
+
+    def ready(self, claim: Claim) -> tuple[Task[..., Any], Sequence[Any], dict[str, Any]] | None:
+        """The task and its arguments, or None: it may not begin, and its outcome is written."""
         task = self._registry.find(claim.task)
         if task is None:
             self._inflight.outbox.put(self._endings.unknown(claim))
-            return
-        if time_left(claim) <= 0:
+            return None
+        if claim.deadline_at is not None and time_left(claim) <= 0:
             self._inflight.outbox.put(too_late(claim))
-            return
+            return None
         try:
             args, kwargs = task.codec.decode(claim.args)
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
             self._inflight.outbox.put(refused(claim, error))
-            return
-        context = JobContext(claim, self._transactions, task.codec.encode_result)
-        self._inflight.begin(context)
-        outcome = self.run(task, context, claim, args, kwargs)
-        self._inflight.end(context, outcome)
+            return None
+        return task, args, kwargs
+
+    def context_of(self, task: Task[..., Any], claim: Claim) -> JobContext:
+        """What the handler may know of its job; its time runs from here."""
+        return JobContext(claim, self._transactions, task.codec.encode_result)
 
     def run(
         self,
@@ -97,10 +109,7 @@ class Executor:
         text = reason = None
         token = enter(context)
         try:
-            if self._middleware:
-                result = self._wrapped(task, context, args, kwargs)
-            else:
-                result = task.function(*args, **kwargs)
+            result = self.call(task, context, args, kwargs)
             if type(result) is CoroutineType:
                 result.close()
                 raise TypeError("the task returned a coroutine that nobody awaits")  # noqa: TRY301
@@ -112,9 +121,13 @@ class Executor:
         context.leave_transaction()
         return self._endings.outcome(task, context, ended, text, reason)
 
-    def _wrapped(
+    def call(
         self, task: Task[..., Any], context: JobContext, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
+        """Call the handler within its middleware."""
+        if not self._middleware:
+            return task.function(*args, **kwargs)
+
         def innermost() -> Any:
             return task.function(*args, **kwargs)
 

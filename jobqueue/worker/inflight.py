@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from jobqueue.errors import AttemptTimeout, ClaimLost
@@ -44,8 +45,10 @@ class InFlight:
     Its plain dicts and queues are safe between threads by themselves: every step is one operation.
     """
 
-    def __init__(self, concurrency: int, lease: float) -> None:
+    def __init__(self, concurrency: int, lease: float, async_concurrency: int = 0) -> None:
         self.concurrency = concurrency
+        self.async_concurrency = async_concurrency
+        """How many async jobs may run at once; 0 where no task is async."""
         self.lease = LeaseClock(lease)
         self.holder: Holder | None = None
         self.inbox: SimpleQueue[Claim | None] = SimpleQueue()
@@ -55,6 +58,12 @@ class InFlight:
         """By (id, fence): after a lost lease, two attempts of one job may run here."""
         self.open: set[tuple[int, int]] = set()
         """(id, fence) of claims that were handed out and have no outcome yet: they fill slots."""
+        self.open_async: set[tuple[int, int]] = set()
+        """The same for claims of async tasks, which fill none."""
+        self.async_share = 0.0
+        """How much of what was claimed lately was async."""
+        self.divert: Callable[[Claim], bool] | None = None
+        """Takes a claim of an async task to the event loop, and says so."""
         self.unwanted: set[tuple[int, int]] = set()
         """(id, fence) of held claims that are to be cancelled and have not begun."""
         self.alone = True
@@ -67,8 +76,9 @@ class InFlight:
         self.last_begun = time.monotonic()
         self.mean_duration: float | None = None  # seconds
         self._busy = 0.0
+        self.closing = False
+        """Nothing begins any more."""
         self._gate = threading.Lock()
-        self._closing = False
 
     def batch_max(self, backend: Backend) -> int:
         """Rows per transaction: fewer where others wait for its end."""
@@ -83,13 +93,18 @@ class InFlight:
         with self._gate:
             if self.holder is not holder:
                 return
+            diverted = 0
             for claim in claims:
                 self.held[claim.id] = claim
-                if self._closing:
+                if self.closing:
                     self.outbox.put(released(claim, "given back before it began"))
+                elif self.divert is not None and self.divert(claim):
+                    diverted += 1
                 else:
                     self.open.add((claim.id, claim.fence))
                     self.inbox.put(claim)
+            if claims and self.divert is not None:
+                self.async_share += (diverted / len(claims) - self.async_share) * 0.5
 
     def is_held(self, claim: Claim) -> bool:
         """False once the claim was given back or abandoned."""
@@ -104,11 +119,13 @@ class InFlight:
     def end(self, context: JobContext, outcome: Outcome) -> None:
         """A handler was left; its outcome counts, unless its job was given back meanwhile."""
         duration = outcome.duration or 0.0
-        mean = self.mean_duration
-        self.mean_duration = duration if mean is None else mean + (duration - mean) * 0.05
+        in_slot = not context.is_coroutine
+        if in_slot:
+            mean = self.mean_duration
+            self.mean_duration = duration if mean is None else mean + (duration - mean) * 0.05
         with self._gate:
             if self.running.pop((context.id, context.fence), None) is not None:
-                self._busy += duration
+                self._busy += duration if in_slot else 0.0
                 self.outbox.put(outcome)
 
     def give_up(self, context: JobContext, outcome: Outcome) -> bool:
@@ -116,17 +133,18 @@ class InFlight:
         with self._gate:
             if self.running.pop((context.id, context.fence), None) is None:
                 return False
-            self._busy += outcome.duration or 0.0
+            self._busy += 0.0 if context.is_coroutine else outcome.duration or 0.0
             self.outbox.put(outcome)
-        self.open.discard((context.id, context.fence))
+        self.let_go(context.claim)
         context.tell(AttemptTimeout)
         return True
 
     def busy_seconds(self) -> float:
-        """Seconds that handlers have run so far, those that still run included."""
+        """Seconds that handlers have filled slots so far, those that still run included."""
         present = time.perf_counter()
         with self._gate:
-            return self._busy + sum(present - context.began for context in self.running.values())
+            running = [context for context in self.running.values() if not context.is_coroutine]
+            return self._busy + sum(present - context.began for context in running)
 
     def settled(self, outcome: Outcome) -> None:
         """The database has answered about an outcome."""
@@ -140,9 +158,15 @@ class InFlight:
         """How many more claims could begin at once."""
         return max(0, self.concurrency - len(self.open))
 
+    def free_async(self) -> int:
+        """How many more claims of async tasks could begin at once."""
+        return max(0, self.async_concurrency - len(self.open_async))
+
     def let_go(self, claim: Claim) -> None:
         """A claim that was handed out fills no slot any longer."""
         self.open.discard((claim.id, claim.fence))
+        if self.open_async:
+            self.open_async.discard((claim.id, claim.fence))
 
     def give_back(self) -> int:
         """Turn claims that have not begun into releases, uncharged; returns how many."""
@@ -165,7 +189,7 @@ class InFlight:
     def close(self) -> int:
         """From now on, what was claimed and has not begun goes back; returns how many did now."""
         with self._gate:
-            self._closing = True
+            self.closing = True
         return self.give_back()
 
     def interrupt(self) -> list[Claim]:

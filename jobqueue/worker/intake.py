@@ -14,6 +14,9 @@ from jobqueue.worker.inflight import InFlight
 log = logging.getLogger("jobqueue.worker")
 
 HOARD_AGE = 1.0  # seconds that claims may wait while no slot moves
+PROBE = 8
+"""Claims asked for although every slot is busy, where some may turn out to be async."""
+ALL_ASYNC = 0.99
 LOOK_AHEAD = 2.0  # round trips for which prefetched jobs should last
 
 
@@ -73,15 +76,29 @@ class Intake:
             return 0
         if inflight.outbox.qsize() > 2 * self._batch_max:
             return 0
-        queued = inflight.inbox.qsize()
-        prefetch = self.prefetch()
-        self.low = prefetch // 2
-        if queued > self.low and inflight.free() == 0:
-            return 0
-        room = inflight.concurrency + prefetch - len(inflight.open)
+        room = self._room()
         if self._max_jobs is not None:
             room = min(room, self._max_jobs - self._claimed)
         return max(0, min(room, self._batch_max))
+
+    def _room(self) -> int:
+        inflight = self.inflight
+        prefetch = self.prefetch()
+        self.low = prefetch // 2
+        room = inflight.concurrency + prefetch - len(inflight.open)
+        excess = room < 0
+        if inflight.inbox.qsize() > self.low and inflight.free() == 0:
+            room = 0
+        if not inflight.async_concurrency:
+            return room
+        # A claim is for whatever comes next in its queue: ask for so many that of those in threads,
+        # by the share of late, no more come than fit, or few where none do.
+        room = max(room, 0)
+        share = inflight.async_share
+        most = room + inflight.free_async()
+        if share >= ALL_ASYNC:
+            return most
+        return min(most, int(max(room, 0 if excess else PROBE) / (1 - share)))
 
     def look(self) -> bool:
         """Sweep if it is time, in a transaction of its own; True if there is what to claim."""

@@ -5,8 +5,6 @@ the attempt is recorded as timed out, and another slot is opened in its place.
 """
 
 import logging
-import sys
-import traceback
 from collections.abc import Callable
 
 from jobqueue.worker.context import JobContext
@@ -53,22 +51,19 @@ class Overseer(Service):
         return rest
 
     def _give_up(self, context: JobContext) -> None:
-        stack = _stack_of(context.thread)
+        stack = context.where()
         if not self._inflight.give_up(context, self._endings.timed_out(context, stack)):
             return
         log.warning(
-            "job %d (%s) ignores its timeout: its claim is given up, its thread goes on at\n%s",
+            "job %d (%s) ignores its timeout: its claim is given up, the handler goes on at\n%s",
             context.id,
             context.task,
             stack,
         )
-        self._slots.replace(context.thread)
         self._finished()
+        if context.is_coroutine:
+            return
+        self._slots.replace(context.thread)
         stuck = self._slots.stuck
         if stuck >= self._inflight.concurrency:
             self._exhausted(f"{stuck} handlers ignored their timeouts and still run")
-
-
-def _stack_of(thread: int) -> str:
-    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to a stack.
-    return "" if frame is None else "".join(traceback.format_stack(frame))

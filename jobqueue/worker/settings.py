@@ -10,6 +10,7 @@ from jobqueue.worker.scaling import ScalingRules
 
 DAY = 86_400.0
 CONCURRENCY_MAX = 1024
+ASYNC_MAX = 100_000
 LEASE_MIN = 1.0
 SNOOZES_MAX = 1000
 NAME_MAX = 128
@@ -21,6 +22,8 @@ class WorkerSettings:
 
     concurrency: int = 4
     """Slots; the number to begin with where the worker scales itself."""
+    async_concurrency: int = 1000
+    """How many jobs of async tasks run at once, beside those in the slots."""
     min_concurrency: int | None = None
     max_concurrency: int | None = None
     """Both given: the worker grows and shrinks within them."""
@@ -151,6 +154,7 @@ def _truth(value: object) -> bool:
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "concurrency": lambda value: options.whole(value, "concurrency", 1, CONCURRENCY_MAX),
+    "async_concurrency": lambda value: options.whole(value, "async_concurrency", 1, ASYNC_MAX),
     "min_concurrency": lambda value: options.whole(value, "min_concurrency", 1, CONCURRENCY_MAX),
     "max_concurrency": lambda value: options.whole(value, "max_concurrency", 1, CONCURRENCY_MAX),
     "scale_up_at": lambda value: _share(value, "scale_up_at"),

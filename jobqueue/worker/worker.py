@@ -11,7 +11,7 @@ from typing import Self
 from sqlalchemy import URL
 
 from jobqueue.events import EventStream
-from jobqueue.records import Registration
+from jobqueue.records import Claim, Registration
 from jobqueue.states import State
 from jobqueue.store.bell import Bell
 from jobqueue.store.claims import Claims
@@ -29,6 +29,7 @@ from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.intake import Intake
 from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Reporter, Scheduler
 from jobqueue.worker.line import Claimer, Completer, Turn
+from jobqueue.worker.loop import Loop, LoopWatch
 from jobqueue.worker.overseer import Overseer
 from jobqueue.worker.reaper import Reaper
 from jobqueue.worker.scaler import Scaler
@@ -60,7 +61,13 @@ class Worker:
         self._events = events or EventStream()
         self._store = Store(url, connections=6)
         self._pulse = Store(url, connections=1)  # No claim and no upkeep can hold up a heartbeat.
-        self._inflight = InFlight(settings.concurrency, settings.lease)
+        self._async_tasks = frozenset(task.name for task in registry.values() if task.is_async)
+        self._inflight = InFlight(
+            settings.concurrency,
+            settings.lease,
+            settings.async_concurrency if self._async_tasks else 0,
+        )
+        self._inflight.async_share = len(self._async_tasks) / max(1, len(registry))
         self._ended = threading.Event()
         self._aborted = threading.Event()
         self._stopping = threading.Lock()
@@ -69,6 +76,7 @@ class Worker:
         self._claimer: Service
         self._completer: Service
         self._slots: Slots
+        self._loop: Loop | None = None
         self.name = ""
         self.failure: str | None = None
         """Why the worker stopped by itself before its time, if it did."""
@@ -85,6 +93,8 @@ class Worker:
             raise
         for service in self._services:
             service.start()
+        if self._loop is not None:
+            self._loop.start()
         self._slots.resize(self.settings.concurrency)
         log.info("worker %s began with %d slots", self.name, self.settings.concurrency)
 
@@ -143,6 +153,9 @@ class Worker:
             finished=self._finished,
         )
         self._slots = Slots(executor, inflight)
+        if self._async_tasks:
+            self._loop = Loop(inflight, executor, endings, self._finished)
+            inflight.divert = self._divert
         services: list[Service] = [
             Overseer(
                 inflight,
@@ -152,6 +165,8 @@ class Worker:
                 exhausted=self._exhausted,
             )
         ]
+        if self._loop is not None:
+            services.append(LoopWatch(self._loop))
         if settings.scaling is not None:
             queues = None if settings.queues is None else tuple(settings.queues)
             waiting = partial(Upkeep(self._store).available, queues)
@@ -160,6 +175,13 @@ class Worker:
             )
             services.append(scaler)
         return services
+
+    def _divert(self, claim: Claim) -> bool:
+        if self._loop is None or claim.task not in self._async_tasks:
+            return False
+        self._inflight.open_async.add((claim.id, claim.fence))
+        self._loop.submit(claim)
+        return True
 
     def _exhausted(self, reason: str) -> None:
         """No slot can be trusted any longer: end, so that a supervisor starts afresh."""
@@ -277,6 +299,8 @@ class Worker:
             for claim in self._inflight.interrupt():
                 log.warning("job %d (%s) is interrupted and goes back", claim.id, claim.task)
         in_order &= self._await_outcomes()
+        if self._loop is not None:
+            self._loop.close()
         for service in reversed(self._services):
             service.stop()
         until = time.monotonic() + LAST_WORDS
@@ -289,6 +313,9 @@ class Worker:
 
     def _await_handlers(self, limit: float) -> bool:
         until = time.monotonic() + limit
+        while self._inflight.open_async:
+            if time.monotonic() >= until or self._aborted.wait(0.02):
+                return False
         for thread in self._slots.threads:
             while thread.is_alive() and thread in self._slots.threads:
                 thread.join(max(0.0, min(0.05, until - time.monotonic())))

@@ -34,6 +34,16 @@ def positional(x: int, y: int, /) -> int:
     return x + y
 
 
+@jobs.task
+async def fetch(url: str) -> int:
+    return len(url)
+
+
+@jobs.task(timeout=5)
+async def fetch_soon(url: str) -> int:
+    return len(url)
+
+
 def plain(text: str) -> bytes:
     return text.encode()
 
@@ -48,6 +58,9 @@ def tasks() -> None:
     assert_type(add.enqueue(x=2, y=3), Job[int])
     assert_type(send.enqueue(7, subject="hello"), Job[None])
     assert_type(names.enqueue(["a"]), Job[dict[str, int]])
+    assert_type(fetch.enqueue("a"), Job[int])
+    assert_type(fetch_soon.options(delay=1).enqueue("a"), Job[int])
+    assert_type(fetch.call("a"), Call[int])
     assert_type(jobs.task(plain).enqueue("x"), Job[bytes])
     assert_type(jobs.task(name="b")(plain).enqueue("x"), Job[bytes])
 
@@ -78,6 +91,7 @@ def results() -> None:
 
 
 async def from_asyncio() -> None:
+    assert_type(await fetch("a"), int)
     job = await add.aenqueue(2, 3)
     assert_type(job, Job[int])
     assert_type(await job, int)

@@ -1,0 +1,205 @@
+"""The loop: async tasks, each an asyncio task of one event loop in a thread of its own."""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from jobqueue.errors import AttemptTimeout, JobCancelled
+from jobqueue.records import Claim, Ended
+from jobqueue.states import State
+from jobqueue.tasks import Task
+from jobqueue.worker.context import JobContext, enter
+from jobqueue.worker.endings import Endings, encode
+from jobqueue.worker.executor import Executor
+from jobqueue.worker.failure import describe
+from jobqueue.worker.inflight import InFlight, released
+from jobqueue.worker.service import Service
+
+log = logging.getLogger("jobqueue.worker")
+
+BEAT = 0.25  # seconds between two signs of life of the loop
+BLOCKED = 1.0  # seconds without one after which the loop counts as blocked
+LEASE_LOOK = 0.1  # seconds between looks whether the lease is good again
+
+
+class Loop:
+    """Runs the claims of async tasks. Cancelling and timing out are cancellations of asyncio."""
+
+    def __init__(
+        self,
+        inflight: InFlight,
+        executor: Executor,
+        endings: Endings,
+        finished: Callable[[], None],
+    ) -> None:
+        self._inflight = inflight
+        self._executor = executor
+        self._endings = endings
+        self._finished = finished
+        self._loop = asyncio.new_event_loop()
+        self._room = asyncio.Semaphore(inflight.async_concurrency)
+        self._running: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._live, name="jobqueue-loop", daemon=True)
+        self.beat_at = time.monotonic()
+        """When the loop last showed that it is not blocked."""
+
+    def start(self) -> None:
+        """Begin, once."""
+        self._thread.start()
+
+    def submit(self, claim: Claim) -> None:
+        """Run a claim soon. May be called from any thread."""
+        self._loop.call_soon_threadsafe(self._begin, claim)
+
+    def close(self) -> None:
+        """End the loop; what still runs is cancelled, and its outcome not waited for."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(2 * BLOCKED)
+
+    def current(self) -> str:
+        """What holds the loop at this moment: the name of a task, and the stack of the thread."""
+        task = asyncio.current_task(self._loop)
+        name = "a callback" if task is None else task.get_name()
+        return f"{name} at\n{stack_of(self._thread.ident or 0)}"
+
+    def _live(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._beat()
+        try:
+            self._loop.run_forever()
+        finally:
+            for task in self._running:
+                task.cancel()
+            with contextlib.suppress(Exception):
+                self._loop.run_until_complete(asyncio.wait_for(self._last(), BLOCKED))
+            self._loop.close()
+
+    async def _last(self) -> None:
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
+
+    def _beat(self) -> None:
+        self.beat_at = time.monotonic()
+        self._loop.call_later(BEAT, self._beat)
+
+    def _begin(self, claim: Claim) -> None:
+        task = self._loop.create_task(self._run(claim), name=f"job {claim.id} ({claim.task})")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run(self, claim: Claim) -> None:
+        inflight = self._inflight
+        try:
+            while not inflight.lease.good() and inflight.is_held(claim):  # noqa: ASYNC110
+                # The first heartbeat that lands decides; it comes from another thread.
+                await asyncio.sleep(LEASE_LOOK)
+            if not inflight.is_held(claim):
+                return
+            if inflight.closing:
+                inflight.outbox.put(released(claim, "given back before it began"))
+            elif (claim.id, claim.fence) in inflight.unwanted:
+                inflight.outbox.put(Ended(claim, "cancelled", State.CANCELLED, refund=True))
+            else:
+                async with self._room:
+                    await self._work(claim)
+        except BaseException as error:
+            log.exception("job %d (%s) could not be run", claim.id, claim.task)
+            inflight.running.pop((claim.id, claim.fence), None)
+            why = Ended(claim, "errored", State.FAILED, error=describe(error))
+            inflight.outbox.put(why)
+        finally:
+            inflight.let_go(claim)
+            self._finished()
+
+    async def _work(self, claim: Claim) -> None:
+        ready = self._executor.ready(claim)
+        if ready is None:
+            return
+        task, args, kwargs = ready
+        context = self._executor.context_of(task, claim)
+        coroutine = asyncio.current_task()
+        assert coroutine is not None, "this runs in one"
+        context.be_coroutine(
+            lambda: self._loop.call_soon_threadsafe(coroutine.cancel),
+            lambda: "".join(traceback.StackSummary.from_list(_frames(coroutine)).format()),
+        )
+        self._inflight.begin(context)
+        left = context.remaining()
+        timer = None if left is None else self._loop.call_later(left, context.tell, AttemptTimeout)
+        ended: Ended | None = None
+        text = reason = None
+        try:
+            result = await self._handle(task, context, args, kwargs)
+            text, reason = encode(task, claim, result)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is how the attempt ended.
+            ended = self._endings.raised(task, context, _meant(context, error))
+        finally:
+            if timer is not None:
+                timer.cancel()
+        await context.aleave_transaction()
+        self._inflight.end(context, self._endings.outcome(task, context, ended, text, reason))
+
+    async def _handle(
+        self, task: Task[..., Any], context: JobContext, args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        """The handler within its middleware, in a context of its own: `current_job()` is in it."""
+        enter(context)
+        result = self._executor.call(task, context, args, kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+
+class LoopWatch(Service):
+    """Reports a loop that is blocked, and by what: nothing else that is async goes on meanwhile."""
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__("loop watch")
+        self._loop = loop
+        self._reported = 0.0
+
+    def tick(self) -> float:
+        """Look for a sign of life."""
+        beat = self._loop.beat_at
+        silent = time.monotonic() - beat
+        if silent > BLOCKED and beat != self._reported:
+            self._reported = beat  # Once for each time that it is blocked.
+            log.warning(
+                "the event loop has been blocked for %.1f s by %s", silent, self._loop.current()
+            )
+        return BLOCKED / 2
+
+
+def _meant(context: JobContext, error: BaseException) -> BaseException:
+    """What a cancellation of asyncio stands for, if it was ours."""
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    if context.told is JobCancelled:
+        return JobCancelled(f"job {context.id} was cancelled")
+    if context.told is AttemptTimeout:
+        return AttemptTimeout(f"job {context.id} ran out of its {context.allowed()}")
+    return error
+
+
+def _frames(coroutine: "asyncio.Task[None]") -> list[Any]:
+    """Where the handler's own frames await, without those of this file."""
+    frames: list[Any] = []
+    awaited: Any = coroutine.get_coro()
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None)
+        if frame is not None and frame.f_code.co_filename != __file__:
+            frames += traceback.extract_stack(frame, limit=1)
+        awaited = getattr(awaited, "cr_await", None)
+    return frames
+
+
+def stack_of(thread: int) -> str:
+    """The stack of a thread as text; empty if there is none of that id."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to a stack.
+    return "" if frame is None else "".join(traceback.format_stack(frame))

@@ -1,0 +1,258 @@
+"""Async tasks on a whole worker: at once, cancelled, timed out, given back, and reported."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from jobqueue import JobCancelled, JobFailed, JobQueue, Snooze, State, current_job
+from jobqueue.errors import JobQueueError
+
+
+def test_async_jobs_run_at_once_on_one_loop_and_beside_those_in_threads(jobs: JobQueue) -> None:
+    together = 200
+    arrived: list[int] = []
+    everyone = asyncio.Event()
+    threads: set[str] = set()
+
+    @jobs.task
+    async def meet() -> int:
+        arrived.append(1)
+        threads.add(threading.current_thread().name)
+        if len(arrived) == together:
+            everyone.set()
+        await everyone.wait()
+        return current_job().id
+
+    @jobs.task
+    def plain() -> str:
+        return threading.current_thread().name
+
+    handles = jobs.enqueue_many([meet.call() for _ in range(together)])
+    with jobs.worker(concurrency=2):
+        assert [job.result(30) for job in handles] == [job.id for job in handles]
+        assert plain.enqueue().result(30).startswith("jobqueue-slot")
+    assert threads == {"jobqueue-loop"}
+
+
+def test_no_more_run_at_once_than_allowed(jobs: JobQueue) -> None:
+    present = most = 0
+
+    @jobs.task
+    async def count() -> None:
+        nonlocal present, most
+        present += 1
+        most = max(most, present)
+        await asyncio.sleep(0.02)
+        present -= 1
+
+    handles = jobs.enqueue_many([count.call() for _ in range(60)])
+    with jobs.worker(async_concurrency=7):
+        for job in handles:
+            job.result(30)
+    assert most == 7
+
+
+def test_threads_that_are_all_busy_do_not_stop_async_jobs(
+    jobs: JobQueue, wait_until: Callable[..., Any]
+) -> None:
+    gate = threading.Event()
+
+    @jobs.task
+    def hold() -> None:
+        gate.wait(60)
+
+    @jobs.task
+    async def quick() -> int:
+        return 1
+
+    held = [hold.enqueue() for _ in range(2)]
+    with jobs.worker(concurrency=2, poll=0.05) as worker:
+        wait_until(lambda: worker.running == 2)
+        assert [quick.enqueue().result(30) for _ in range(3)] == [1, 1, 1]
+        gate.set()
+        for job in held:
+            job.result(30)
+
+
+def test_signals_errors_and_results_mean_what_they_mean_in_threads(jobs: JobQueue) -> None:
+    @jobs.task(max_attempts=1)
+    async def boom() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("no")
+
+    @jobs.task
+    async def later() -> None:
+        raise Snooze(3600)
+
+    @jobs.task
+    async def unstorable() -> Any:
+        return object()
+
+    with jobs.worker() as worker:
+        with pytest.raises(JobFailed, match="no") as caught:
+            boom.enqueue().result(30)
+        assert "in boom" in (caught.value.errors[0].traceback or "")
+        assert unstorable.enqueue().result(30) is None
+        snoozed = later.enqueue()
+        assert worker.wait(0) is False
+        while snoozed.record().state is not State.SCHEDULED:
+            pass
+        assert snoozed.record().snoozes == 1
+
+
+def test_a_cancelled_job_is_cancelled_where_it_awaits(
+    jobs: JobQueue, wait_until: Callable[..., Any]
+) -> None:
+    cleaned: list[str] = []
+
+    @jobs.task
+    async def endless() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cleaned.append("up")
+
+    with jobs.worker():
+        job = endless.enqueue()
+        wait_until(lambda: job.record().state is State.RUNNING)
+        job.cancel()
+        with pytest.raises(JobCancelled):
+            job.result(30)
+    assert cleaned == ["up"]
+
+
+def test_a_timeout_cancels_and_is_recorded_with_its_reason(jobs: JobQueue) -> None:
+    @jobs.task(timeout=0.1, max_attempts=1)
+    async def slow() -> None:
+        await asyncio.sleep(3600)
+
+    with jobs.worker():
+        with pytest.raises(JobFailed, match=r"ran out of its 0\.1 s") as caught:
+            slow.enqueue().result(30)
+    assert caught.value.errors[0].type == "AttemptTimeout"
+
+
+def test_one_that_ignores_its_cancellation_is_given_up_and_holds_up_no_stop(
+    jobs: JobQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+
+    @jobs.task(timeout=0.1, max_attempts=1)
+    async def stubborn() -> None:
+        while not gate.is_set():
+            try:
+                await asyncio.sleep(0.05)
+            except asyncio.CancelledError:
+                continue
+
+    with jobs.worker() as worker:
+        with pytest.raises(JobFailed, match="still running"):
+            stubborn.enqueue().result(30)
+        assert worker.failure is None
+        gate.set()
+    assert "in stubborn" in caplog.text
+
+
+def test_a_stop_waits_for_async_jobs_and_then_gives_them_back(
+    jobs: JobQueue, wait_until: Callable[..., Any]
+) -> None:
+    @jobs.task
+    async def nap(seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return "rested"
+
+    worker = jobs.worker(shutdown_timeout=0.5)
+    with worker:
+        short, long = nap.enqueue(0.3), nap.enqueue(3600)
+        wait_until(lambda: worker.running == 2)
+        assert worker.stop() is False
+    assert short.record().state is State.SUCCEEDED
+    assert (long.record().state, long.record().attempt) == (State.AVAILABLE, 0)
+    assert not [thread for thread in threading.enumerate() if thread.name == "jobqueue-loop"]
+
+
+def test_a_blocked_loop_is_reported_with_the_name_of_what_blocks_it(
+    jobs: JobQueue, wait_until: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+
+    @jobs.task
+    async def blocks() -> None:
+        gate.wait(60)
+
+    with jobs.worker():
+        job = blocks.enqueue()
+        wait_until(lambda: "the event loop has been blocked" in caplog.text, timeout=30)
+        gate.set()
+        job.result(30)
+    assert f"by job {job.id} (blocks) at" in caplog.text
+    assert "gate.wait" in caplog.text
+
+
+def test_middleware_may_be_async(jobs: JobQueue) -> None:
+    seen: list[str] = []
+
+    async def around(context: Any, run: Callable[[], Any]) -> Any:
+        seen.append("before")
+        result = await run()
+        seen.append("after")
+        return result
+
+    jobs.use(around)
+
+    @jobs.task
+    async def work() -> int:
+        seen.append(f"job {current_job().id}")
+        return 5
+
+    with jobs.worker():
+        job = work.enqueue()
+        assert job.result(30) == 5
+    assert seen == ["before", f"job {job.id}", "after"]
+
+
+def test_effects_of_an_async_session_are_committed_with_the_success(
+    jobs: JobQueue, url: str
+) -> None:
+    engine = create_async_engine(
+        url.replace("sqlite:", "sqlite+aiosqlite:").replace("postgresql:", "postgresql+psycopg:")
+    )
+    plain = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with plain.begin() as connection:
+        connection.execute(text("CREATE TABLE effects (id INTEGER)"))
+
+    @jobs.task(max_attempts=1)
+    async def effect(number: int, commits: bool) -> None:
+        async with AsyncSession(engine) as session:
+            await session.execute(text("INSERT INTO effects VALUES (:id)"), {"id": number})
+            await current_job().afinish_within(session)
+            if commits:
+                await session.commit()
+            else:
+                await session.flush()
+                current_job().log.info("left open")
+
+    with jobs.worker():
+        assert effect.enqueue(1, True).result(30) is None
+        with pytest.raises(JobFailed, match="not committed"):
+            effect.enqueue(2, False).result(30)
+    with plain.begin() as connection:
+        assert connection.execute(text("SELECT id FROM effects")).scalars().all() == [1]
+    plain.dispose()
+    asyncio.run(engine.dispose())
+
+
+def test_calling_an_async_task_makes_its_coroutine(jobs: JobQueue) -> None:
+    @jobs.task
+    async def double(x: int) -> int:
+        return 2 * x
+
+    assert asyncio.run(double(4)) == 8
+    assert double.is_async
+    with pytest.raises(JobQueueError, match="runs no job"):
+        current_job()
