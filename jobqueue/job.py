@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -88,7 +89,9 @@ class Job(Generic[R]):
 
     def outcome(self) -> R:
         """The result of a job that has ended; raises JobFailed or JobCancelled."""
-        record = self.record()
+        return self._outcome(self.record())
+
+    def _outcome(self, record: JobRecord) -> R:
         if record.state is State.SUCCEEDED:
             value: R = None if record.result is None else self._decode(record.result)  # type: ignore[assignment]
             return value
@@ -135,32 +138,73 @@ def as_completed(jobs: Iterable[Job[Any]], timeout: Duration | None = None) -> I
     waiting: dict[int, list[Job[Any]]] = {}
     for job in jobs:
         waiting.setdefault(job.id, []).append(job)
-    limit = None if timeout is None else time.monotonic() + to_seconds(timeout, "timeout")
-    look = _FIRST_LOOK
-    pause = threading.Event()
+    watch = _Watch(timeout)
     while waiting:
-        began = time.monotonic()
-        ended = _ended([same[0] for same in waiting.values()])
-        least = LOOK_COST * (time.monotonic() - began)  # Waiting for many may not be all we do.
-        for job in ended:
+        for job in watch.ended([same[0] for same in waiting.values()]):
             yield from waiting.pop(job.id)
-        if ended:
-            look = _FIRST_LOOK
+
+
+def results(
+    batches: Iterator[list[Job[R]]], *, ordered: bool, window: int, timeout: Duration | None
+) -> Iterator[R]:
+    """What each job returned, in their order or as they end; about `window` are held at a time.
+
+    The next batch, which may only then be enqueued, is taken when half of the window is free.
+    Raises what `Job.outcome()` raises, and ResultTimeout `timeout` seconds after the first
+    `next()`.
+    """
+    watch = _Watch(timeout)
+    waiting: dict[int, Job[R]] = {}
+    order: deque[Job[R]] = deque()
+    records: dict[int, JobRecord] = {}
+    while True:
+        batch = next(batches, []) if len(waiting) + len(records) <= window // 2 else []
+        waiting |= {job.id: job for job in batch}
+        order.extend(batch if ordered else ())
         if not waiting:
             return
-        remaining = None if limit is None else limit - time.monotonic()
-        if remaining is not None and remaining <= 0:
-            ids = ", ".join(str(id_) for id_ in list(waiting)[:5])
-            more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""  # noqa: PLR2004
-            raise ResultTimeout(f"not ended in time: job {ids}{more}")
-        rest = max(look, least)
-        pause.wait(rest if remaining is None else min(rest, remaining))
-        look = min(_LAST_LOOK, look * 1.5)
+        ended = watch.ended(list(waiting.values()))
+        found = ended[0]._jobs.find(JobFilter(ids=tuple(job.id for job in ended)))  # noqa: SLF001
+        records |= {record.id: record for record in found}
+        for job in ended:
+            if job.id not in records:
+                raise JobNotFound(f"job {job.id} was deleted before its result was read")
+            del waiting[job.id]
+            if not ordered:
+                yield job._outcome(records.pop(job.id))  # noqa: SLF001
+        while order and order[0].id in records:
+            job = order.popleft()
+            yield job._outcome(records.pop(job.id))  # noqa: SLF001
 
 
-def _ended(jobs: list[Job[Any]]) -> list[Job[Any]]:
+class _Watch:
+    """Looks at jobs again and again until some have ended, or the time is up."""
+
+    def __init__(self, timeout: Duration | None) -> None:
+        self._limit = None if timeout is None else time.monotonic() + to_seconds(timeout, "timeout")
+        self._pause = threading.Event()
+
+    def ended(self, jobs: list[Job[R]]) -> list[Job[R]]:
+        """Those that have ended, at least one. Raises ResultTimeout."""
+        look = _FIRST_LOOK
+        while True:
+            began = time.monotonic()
+            if ended := _ended(jobs):
+                return ended
+            least = LOOK_COST * (time.monotonic() - began)  # Waiting for many may not be all we do.
+            remaining = None if self._limit is None else self._limit - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                ids = ", ".join(str(job.id) for job in jobs[:5])
+                more = f" and {len(jobs) - 5} more" if len(jobs) > 5 else ""  # noqa: PLR2004
+                raise ResultTimeout(f"not ended in time: job {ids}{more}")
+            rest = max(look, least)
+            self._pause.wait(rest if remaining is None else min(rest, remaining))
+            look = min(_LAST_LOOK, look * 1.5)
+
+
+def _ended(jobs: list[Job[R]]) -> list[Job[R]]:
     """Those that are final, in the order given; of one database in practice, not by rule."""
-    stores: dict[int, list[Job[Any]]] = {}
+    stores: dict[int, list[Job[R]]] = {}
     for job in jobs:
         stores.setdefault(id(job._jobs), []).append(job)  # noqa: SLF001
     ended = []

@@ -170,6 +170,20 @@ class JobRecord:
         """True when no worker will touch it again."""
         return self.state in FINAL
 
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the last claim to the end; None before."""
+        if self.finished_at is None or self.started_at is None:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds from when it was due to its last claim; None before, at least 0."""
+        if self.started_at is None:
+            return None
+        return max(0.0, (self.started_at - self.run_at).total_seconds())
+
     def to_json(self) -> dict[str, Any]:
         """The job object of the contract, the same everywhere."""
         arguments = json.loads(self.args)

@@ -3,8 +3,9 @@
 import asyncio
 import functools
 import inspect
+import itertools
 import json
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack
 
@@ -13,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from jobqueue import options as option_rules
 from jobqueue.codec import Codec
-from jobqueue.errors import ConfigurationError, InvalidOption, UnknownTask
-from jobqueue.job import Job
+from jobqueue.errors import ConfigurationError, Duration, InvalidOption, UnknownTask
+from jobqueue.job import Job, results
 from jobqueue.options import OptionChanges, Options
 from jobqueue.records import NewJob
 
@@ -136,6 +137,36 @@ class Task(Generic[P, R]):
             jobs = await asyncio.to_thread(self._enqueue, [call], self._within)
         job: Job[R] = jobs[0]
         return job
+
+    def map(
+        self,
+        *arguments: Iterable[Any],
+        ordered: bool = True,
+        window: int = 1000,
+        timeout: Duration | None = None,
+    ) -> Iterator[R]:
+        """Enqueue a job for each item, in bulk, and yield what they return.
+
+        With several iterables the n-th job gets the n-th item of each, as with `map()`. Results
+        come in the order of the items, or as jobs end if `ordered` is false. About `window` jobs
+        are there at a time, so an endless iterable is as good as a short one. The first job that
+        does not succeed raises JobFailed or JobCancelled; those enqueued by then go on. Raises
+        ResultTimeout `timeout` seconds after the first `next()`.
+        """
+        if self._within is not None or self.settings.unique_key is not None:
+            what = "within" if self._within is not None else "unique_key"
+            raise InvalidOption(f"{what}: not with map(), which waits for many jobs", field=what)
+        option_rules.whole(window, "window", 2, 1_000_000)
+        if not arguments:
+            raise InvalidOption("map: give it an iterable for each argument", field="arguments")
+        calls = (self._call(items, {}) for items in zip(*arguments, strict=False))
+        return results(
+            self._in_bulk(calls, window // 2), ordered=ordered, window=window, timeout=timeout
+        )
+
+    def _in_bulk(self, calls: Iterator[Call[R]], size: int) -> Iterator[list[Job[R]]]:
+        while batch := list(itertools.islice(calls, size)):
+            yield self._enqueue(batch, None)
 
     def options(self, **changes: Unpack[OptionChanges]) -> Self:
         """A copy with other options. Raises InvalidOption."""

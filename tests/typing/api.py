@@ -59,6 +59,7 @@ def tasks() -> None:
     assert_type(send.enqueue(7, subject="hello"), Job[None])
     assert_type(names.enqueue(["a"]), Job[dict[str, int]])
     assert_type(fetch.enqueue("a"), Job[int])
+    assert_type(names.map([["a"], ["b"]], ordered=False), Iterator[dict[str, int]])
     assert_type(fetch_soon.options(delay=1).enqueue("a"), Job[int])
     assert_type(fetch.call("a"), Call[int])
     assert_type(jobs.task(plain).enqueue("x"), Job[bytes])
