@@ -127,12 +127,18 @@ class Claims:
         return len(unknown)
 
     def finish(
-        self, connection: Connection, worker: str, outcomes: Sequence[Outcome]
+        self,
+        connection: Connection,
+        worker: str,
+        outcomes: Sequence[Outcome],
+        tally: Tally | None = None,
     ) -> dict[int, State]:
         """Write the named worker's outcomes; returns the new state of each job whose claim held.
 
         A job that is missing from the answer is no longer this worker's: its fence did not match.
+        What was counted is in `tally` afterwards; it counts when the transaction is committed.
         """
+        tally = Tally() if tally is None else tally
         states: dict[int, State] = {}
         well: list[Succeeded] = []
         ends: list[Any] = []
@@ -150,7 +156,8 @@ class Claims:
             parameters = self._store.backend.pack(END, ends)
             written = connection.execute(self._statements.end, parameters).all()
             states.update((id_, _STATES[state]) for id_, state in written)
-        self._count(connection, outcomes, states)
+        _count(tally, outcomes, states)
+        tally.write(connection, self._statements)
         if ends or len(well) < BULK or State.CANCELLED in states.values():
             self._record(connection, worker, outcomes, states)
         if len(states) < len(outcomes):
@@ -193,26 +200,6 @@ class Claims:
             if (state in FINAL and state == own) or within:
                 states[id_] = State(state)
 
-    def _count(
-        self, connection: Connection, outcomes: Sequence[Outcome], states: dict[int, State]
-    ) -> None:
-        tally = Tally()
-        for outcome in outcomes:
-            claim = outcome.claim
-            state = states.get(claim.id)
-            if state is None:
-                continue
-            if state is State.SUCCEEDED and outcome.duration is not None:
-                tally.ran(claim.queue, claim.task, outcome.duration, outcome.wait, 1)
-                continue
-            if state in FINAL:
-                tally.ended(claim.queue, claim.task, state)
-            if isinstance(outcome, Ended) and outcome.outcome in _RAN_OUT:
-                tally.errored(claim.queue, claim.task)
-            if outcome.duration is not None:
-                tally.ran(claim.queue, claim.task, outcome.duration, outcome.wait, 0)
-        tally.write(connection, self._statements)
-
     def _record(
         self,
         connection: Connection,
@@ -253,6 +240,26 @@ class Claims:
         with self._store.write() as connection:
             self._store.backend.hurry(connection)  # No lock on a job may hold up the heartbeat.
             connection.execute(self._statements.report, parameters)
+
+
+def _count(tally: Tally, outcomes: Sequence[Outcome], states: Mapping[int, State]) -> None:
+    """Count the outcomes that were accepted just now."""
+    for outcome in outcomes:
+        claim = outcome.claim
+        state = states.get(claim.id)
+        if state is None:
+            continue
+        if state is State.SUCCEEDED and outcome.duration is not None:
+            tally.ran(claim.queue, claim.task, outcome.duration, outcome.wait, 1)
+            continue
+        if state in FINAL:
+            tally.ended(claim.queue, claim.task, state)
+        if isinstance(outcome, Ended) and outcome.outcome in _RAN_OUT:
+            tally.errored(claim.queue, claim.task)
+        if isinstance(outcome, Ended) and outcome.snooze and state is State.SCHEDULED:
+            tally.of(claim.queue, claim.task).snoozed += 1
+        if outcome.duration is not None:
+            tally.ran(claim.queue, claim.task, outcome.duration, outcome.wait, 0)
 
 
 def _end_row(outcome: Ended) -> tuple[Any, ...]:
