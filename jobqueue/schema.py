@@ -21,7 +21,7 @@ from sqlalchemy import (
 from jobqueue.clock import Instant, now
 from jobqueue.states import FINAL, LIVE, WAITING, State
 
-REVISION = "0003"
+REVISION = "0004"
 """The schema revision that this code runs on."""
 
 VERSION_TABLE = "jobqueue_alembic_version"
@@ -141,6 +141,25 @@ counters = (
     )
 )
 
+history = Table(  # What each worker did in each minute, task by task and ('') as a whole.
+    "jobqueue_history",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("minute", Instant, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("processed", BigInteger, nullable=False, server_default="0"),
+    Column("errored", BigInteger, nullable=False, server_default="0"),
+    Column("failed", BigInteger, nullable=False, server_default="0"),
+    Column("snoozed", BigInteger, nullable=False, server_default="0"),
+    Column("duration", Double, nullable=False, server_default="0"),  # seconds, summed
+    Column("duration_p95", Double),
+    Column("wait", Double, nullable=False, server_default="0"),  # due → begun, summed
+    Column("wait_p95", Double),
+    Column("busy", Double, nullable=False, server_default="0"),  # seconds of slots with a handler
+    Column("slots", Double, nullable=False, server_default="0"),  # seconds of slots
+)
+
 meta = Table(  # instance: a random id, by which two connections know that they see one database.
     "jobqueue_meta",
     metadata,
@@ -187,4 +206,5 @@ _partial(  # Closed under every move but rerun, which is refused while another h
         ),
     ),
 )
+Index("jobqueue_history_minute", history.c.minute)
 Index("jobqueue_counters_minute", counters.c.fold, counters.c.minute)

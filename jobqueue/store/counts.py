@@ -68,9 +68,7 @@ class Tally:
 
     def write(self, connection: Connection, statements: Statements) -> None:
         """Append the counts."""
-        rows = [
-            _row(queue, task, count) for (queue, task), count in sorted(self._counts.items())
-        ]
+        rows = [_row(queue, task, count) for (queue, task), count in sorted(self._counts.items())]
         if rows:
             connection.execute(statements.count, rows)
 

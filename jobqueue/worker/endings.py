@@ -25,7 +25,7 @@ log = logging.getLogger("jobqueue.worker")
 
 UNKNOWN_TASK_REST = 10.0  # seconds
 UNKNOWN_TASKS_MAX = 1000  # names for which it is remembered when they were logged last
-_OWN_FRAMES = 1
+_OWN_FRAMES = 2  # of whatever runs the handler
 _REASON_MAX = 1000  # characters
 
 

@@ -11,8 +11,10 @@ from jobqueue.events import Event, EventStream
 from jobqueue.records import AttemptError, Ended, Outcome, Succeeded
 from jobqueue.states import State
 from jobqueue.store.claims import Claims
+from jobqueue.store.counts import Tally
 from jobqueue.store.store import Store
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.metrics import Metrics
 
 log = logging.getLogger("jobqueue.worker")
 
@@ -28,14 +30,18 @@ class Exit:
         store: Store,
         claims: Claims,
         inflight: InFlight,
+        *,
         announce: Callable[[Event], None],
         events: EventStream,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._claims = claims
         self._inflight = inflight
         self._announce = announce
         self._events = events
+        self._metrics = metrics
+        self._tally = Tally()
         self._batch: list[Outcome] = []
 
     def gather(self) -> list[Outcome]:
@@ -53,12 +59,14 @@ class Exit:
     def finish(self, connection: Connection, batch: list[Outcome]) -> dict[int, State]:
         """Write a batch within a transaction."""
         holder = self._inflight.holder
-        return self._claims.finish(connection, holder.name if holder else "", batch)
+        self._tally = Tally()
+        return self._claims.finish(connection, holder.name if holder else "", batch, self._tally)
 
     def settle(self, states: dict[int, State]) -> None:
         """After the commit: let go of the claims, count, log, tell."""
         batch, self._batch = self._batch, []
         inflight = self._inflight
+        self._metrics.add(self._tally.counts)
         silent = not self._events.wanted("succeeded")
         for outcome in batch:
             inflight.settled(outcome)

@@ -1,7 +1,6 @@
-"""The small services beside the line: due jobs, retention, wake-ups, report, events, drain."""
+"""The small services beside the line: due jobs, retention, wake-ups, events, drain."""
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
@@ -117,37 +116,6 @@ class Announcer(Service):
     def drain(self) -> None:
         """Tell the rest."""
         self.tick()
-
-
-class Reporter(Service):
-    """Writes a line of figures now and then."""
-
-    def __init__(self, inflight: InFlight, interval: float) -> None:
-        super().__init__("reporter")
-        self._inflight = inflight
-        self._interval = interval
-        self._before = (time.monotonic(), 0)
-
-    def tick(self) -> float:
-        """One line for the time since the last."""
-        inflight = self._inflight
-        present, processed = time.monotonic(), inflight.processed
-        then, before = self._before
-        if present - then >= self._interval:
-            rate = (processed - before) / (present - then)
-            mean = inflight.mean_duration
-            report_log.info(
-                "%d jobs (%.1f/s), %d errored, %d running of %d, %d waiting here%s",
-                processed,
-                rate,
-                inflight.errored,
-                len(inflight.running),
-                inflight.concurrency,
-                inflight.inbox.qsize(),
-                "" if mean is None else f", {1000 * mean:.3g} ms each",
-            )
-            self._before = (present, processed)
-        return max(0.01, self._before[0] + self._interval - time.monotonic())
 
 
 class LastJob(Service):

@@ -15,6 +15,7 @@ from jobqueue.records import Claim, Registration
 from jobqueue.states import State
 from jobqueue.store.bell import Bell
 from jobqueue.store.claims import Claims
+from jobqueue.store.history import History
 from jobqueue.store.store import Store
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.store.upkeep import Upkeep
@@ -27,11 +28,14 @@ from jobqueue.worker.frontier import Frontier
 from jobqueue.worker.heartbeat import Heartbeat
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.intake import Intake
-from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Reporter, Scheduler
+from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Scheduler
 from jobqueue.worker.line import Claimer, Completer, Turn
 from jobqueue.worker.loop import Loop, LoopWatch
+from jobqueue.worker.metrics import Metrics
 from jobqueue.worker.overseer import Overseer
 from jobqueue.worker.reaper import Reaper
+from jobqueue.worker.recorder import Recorder
+from jobqueue.worker.reporter import Reporter
 from jobqueue.worker.scaler import Scaler
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
@@ -67,6 +71,7 @@ class Worker:
             settings.lease,
             settings.async_concurrency if self._async_tasks else 0,
         )
+        self._metrics = Metrics(self._inflight)
         self._inflight.async_share = len(self._async_tasks) / max(1, len(registry))
         self._ended = threading.Event()
         self._aborted = threading.Event()
@@ -131,7 +136,14 @@ class Worker:
             poll=settings.poll,
             max_jobs=settings.max_jobs,
         )
-        exit_ = Exit(self._store, claims, inflight, announcer.announce, self._events)
+        exit_ = Exit(
+            self._store,
+            claims,
+            inflight,
+            announce=announcer.announce,
+            events=self._events,
+            metrics=self._metrics,
+        )
         if self._store.backend.one_writer:
             turn = Turn(self._store, self._intake, exit_)
             self._claimer = self._completer = turn
@@ -192,6 +204,7 @@ class Worker:
 
     def _build_keepers(self, me: identity.Identity, announcer: Announcer) -> list[Service]:
         settings, inflight = self.settings, self._inflight
+        queues = None if settings.queues is None else tuple(settings.queues)
         upkeep = Upkeep(self._store)
         self._scheduler = Scheduler(upkeep, settings.poll, self._ring)
         keep = {
@@ -210,14 +223,17 @@ class Worker:
                 events=self._events,
             ),
             Pruner(upkeep, keep),
+            Recorder(History(self._store), self.name, self._metrics.reader()),
         ]
         done = self._ended.set
         if settings.stats_interval is not None:
-            keepers.append(Reporter(inflight, settings.stats_interval))
+            waiting = partial(upkeep.available, queues)
+            keepers.append(
+                Reporter(inflight, self._metrics.reader(), settings.stats_interval, waiting)
+            )
         if settings.max_jobs is not None:
             keepers.append(LastJob(inflight, self._intake, done))
         if settings.drain:
-            queues = None if settings.queues is None else list(settings.queues)
             tasks = list(self._registry)
             keepers.append(Drain(upkeep, inflight, queues=queues, tasks=tasks, done=done))
         return keepers

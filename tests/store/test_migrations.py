@@ -22,7 +22,17 @@ from jobqueue.store import migrate
 from jobqueue.store.store import Store
 from jobqueue.store.urls import backend_of, parse
 
-VIEWS = {f"{PREFIX}{name}" for name in ("queue_stats", "task_stats", "worker_stats", "throughput")}
+VIEWS = {
+    f"{PREFIX}{name}"
+    for name in (
+        "queue_stats",
+        "task_stats",
+        "worker_stats",
+        "throughput",
+        "worker_minutes",
+        "task_minutes",
+    )
+}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from jobqueue.clock import after
 from jobqueue.events import Event, EventStream
 from jobqueue.store.upkeep import BATCH, Upkeep
 from jobqueue.worker import keepers
-from jobqueue.worker.keepers import Announcer, Drain, LastJob, Pruner, Reporter, Scheduler
+from jobqueue.worker.keepers import Announcer, Drain, LastJob, Pruner, Scheduler
 
 WARNING = 30
 DAY = 86_400.0
@@ -223,29 +223,6 @@ def test_events_beyond_a_bound_are_dropped_and_counted(
     announcer.announce(event(5))
     announcer.tick()
     assert len(heard) == 11
-
-
-# The reporter
-
-
-def test_the_report_is_one_line_per_interval(
-    work: Any, jobs: JobQueue, hand: Any, lines: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker = hand(stats_interval=10)
-    reporter = worker.service(Reporter)
-    work.enqueue()
-    work.enqueue(True)
-    worker.step()
-    assert 0 < reporter.tick() <= 10
-    assert lines(part="jobs (") == []
-    then, count = reporter._before
-    reporter._before = (then - 10, count)
-    reporter.tick()
-    (line,) = lines(part="jobs (")
-    assert line.startswith("2 jobs (0.")
-    assert "1 errored, 0 running of 4, 0 waiting here" in line
-    reporter.tick()
-    assert len(lines(part="jobs (")) == 1
 
 
 # The last job, the drain

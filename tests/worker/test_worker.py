@@ -173,7 +173,7 @@ def test_a_stop_gives_back_what_was_claimed_and_has_not_begun(
         stopper = threading.Thread(target=worker.stop)
         stopper.start()
         inflight = worker._inflight  # All has gone back but what the one slot runs.
-        wait_until(lambda: inflight._closing and set(inflight.held) == {blocking.id})
+        wait_until(lambda: inflight.closing and set(inflight.held) == {blocking.id})
     finally:
         ended.set()
     stopper.join(30)

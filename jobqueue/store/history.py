@@ -1,0 +1,46 @@
+"""The history of workers: what each did in each minute, written by themselves, kept for a day."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import delete, insert
+
+from jobqueue.clock import after, this_minute
+from jobqueue.schema import history
+from jobqueue.store.store import Store
+
+KEPT = 86_400.0  # seconds
+
+
+class Figures(NamedTuple):
+    """What a worker did of one task; task "" is the worker as a whole. Times are seconds."""
+
+    task: str
+    processed: int
+    errored: int
+    failed: int
+    snoozed: int
+    duration: float
+    duration_p95: float | None
+    wait: float
+    wait_p95: float | None
+    busy: float = 0.0
+    slots: float = 0.0
+
+
+class History:
+    """The history table. May be used from any thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add(self, worker: str, figures: Sequence[Figures]) -> None:
+        """Append a worker's figures to the present minute."""
+        rows = [{"worker": worker, **row._asdict()} for row in figures]
+        with self._store.write() as connection:
+            connection.execute(insert(history).values(minute=this_minute()), rows)
+
+    def forget(self) -> None:
+        """Delete what is older than a day."""
+        with self._store.write() as connection:
+            connection.execute(delete(history).where(history.c.minute < after(-KEPT)))

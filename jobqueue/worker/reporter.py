@@ -1,0 +1,74 @@
+"""The report: what this worker did since the last one, as a line in the log, with advice."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.metrics import Period, Reader, Samples, advise
+from jobqueue.worker.service import Service
+
+report_log = logging.getLogger("jobqueue.report")
+
+WAITING_MAX = 10_000
+"""How far waiting jobs are counted."""
+SHARE = 0.95
+
+
+class Reporter(Service):
+    """Writes a report now and then."""
+
+    def __init__(
+        self,
+        inflight: InFlight,
+        reader: Reader,
+        interval: float,
+        waiting: Callable[[int], int],
+    ) -> None:
+        super().__init__("reporter")
+        self._inflight = inflight
+        self._reader = reader
+        self._interval = interval
+        self._waiting = waiting
+        self._due = time.monotonic() + interval
+        self._waited = 0
+
+    def tick(self) -> float:
+        """One report for the time since the last."""
+        rest = self._due - time.monotonic()
+        if rest <= 0:
+            self._due = time.monotonic() + self._interval
+            waiting = self._waiting(WAITING_MAX)
+            period = self._reader.take()
+            report_log.info("%s", self._line(period, waiting))
+            advice = advise(period, waiting=waiting, waited_before=self._waited)
+            if advice is not None:
+                report_log.warning("%s", advice)
+            self._waited = waiting
+            rest = self._interval
+        return max(0.01, rest)
+
+    def _line(self, period: Period, waiting: int) -> str:
+        inflight, whole = self._inflight, period.whole
+        slots = f"{len(inflight.running)} running of {inflight.concurrency}"
+        words = [
+            f"{inflight.processed} jobs ({whole.processed / max(period.seconds, 1e-9):.1f}/s)",
+            f"{whole.errored} errored",
+            *(f"{count} failed" for count in [whole.failed] if count),
+            *(f"{count} snoozed" for count in [whole.snoozed] if count),
+            f"{slots} ({period.utilisation:.0%} busy)",
+            f"{'over ' if waiting >= WAITING_MAX else ''}{waiting} waiting",
+        ]
+        if whole.processed:
+            took, waited = whole.duration / whole.processed, whole.wait / whole.processed
+            words.append(f"took {_times(took, whole.durations)}")
+            words.append(f"waited {_times(waited, whole.waits)}")
+        return ", ".join(words)
+
+
+def _times(average: float, samples: Samples) -> str:
+    return f"{_short(average)} (p95 {_short(samples.percentile(SHARE) or 0.0)})"
+
+
+def _short(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

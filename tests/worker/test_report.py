@@ -1,0 +1,148 @@
+"""The report and the history of a worker, on both databases."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text, update
+
+from jobqueue import JobQueue, Snooze, fixed
+from jobqueue.clock import after
+from jobqueue.schema import history
+from jobqueue.worker.recorder import Recorder
+from jobqueue.worker.reporter import Reporter
+
+
+@pytest.fixture
+def work(jobs: JobQueue) -> Any:
+    @jobs.task(backoff=fixed(600), name="work")
+    def work(how: str = "well") -> None:
+        if how == "ill":
+            raise ValueError
+        if how == "later":
+            raise Snooze(600)
+
+    return work
+
+
+def rows(jobs: JobQueue, view: str) -> list[dict[str, Any]]:
+    with jobs.store.read() as connection:
+        return [dict(row) for row in connection.execute(text(f"SELECT * FROM {view}")).mappings()]
+
+
+def due(service: Any) -> None:
+    service._due = float("-inf")
+
+
+def test_the_report_is_one_line_per_interval(
+    work: Any, hand: Callable[..., Any], lines: Any
+) -> None:
+    worker = hand(stats_interval=10)
+    reporter = worker.service(Reporter)
+    work.enqueue()
+    work.enqueue("ill")
+    work.enqueue("later")
+    worker.step()
+    for _ in range(3):
+        work.enqueue()
+    assert 0 < reporter.tick() <= 10
+    assert lines(part="jobs (") == []
+    due(reporter)
+    reporter.tick()
+    (line,) = lines(part="jobs (")
+    assert re.search(
+        r"3 jobs \(\d[\d.]*/s\), 1 errored, 1 snoozed, 0 running of 4 \(\d+% busy\), 3 waiting, "
+        r"took \S+ m?s \(p95 \S+ m?s\), waited \S+ m?s \(p95 \S+ m?s\)$",
+        line,
+    ), line
+    reporter.tick()
+    assert len(lines(part="jobs (")) == 1
+    due(reporter)
+    reporter.tick()
+    assert ", 0 errored, 0 running" in lines(part="jobs (")[1], "each report is of its own time"
+
+
+def test_the_report_advises(work: Any, hand: Callable[..., Any], lines: Any) -> None:
+    worker = hand(stats_interval=10)
+    reporter = worker.service(Reporter)
+    work.enqueue()
+    reporter._inflight._busy += 1e6
+    due(reporter)
+    reporter.tick()
+    assert lines(30, "raise --concurrency") != []
+
+
+def test_the_history_tells_what_each_worker_and_task_did_in_each_minute(
+    work: Any, jobs: JobQueue, hand: Callable[..., Any]
+) -> None:
+    worker = hand(name="mia")
+    for how in ("well", "well", "ill", "later"):
+        work.enqueue(how)
+    worker.step()
+    worker.complete()
+    recorder = worker.service(Recorder)
+    recorder.record()
+    (whole,) = rows(jobs, "jobqueue_worker_minutes")
+    (task,) = rows(jobs, "jobqueue_task_minutes")
+    for row in (whole, task):
+        assert (row["processed"], row["errored"], row["failed"], row["snoozed"]) == (4, 1, 0, 1)
+        assert 0 <= row["avg_duration"] <= row["p95_duration"] < 60
+        assert row["avg_wait"] <= row["p95_wait"]
+    assert (whole["worker"], task["task"]) == ("mia", "work")
+    assert 0 <= whole["utilisation"] <= 1
+    recorder.record()
+    assert rows(jobs, "jobqueue_worker_minutes")[0]["processed"] == 4, "a period is counted once"
+
+
+def test_what_a_refused_transaction_counted_is_not_recorded(
+    work: Any, jobs: JobQueue, hand: Callable[..., Any]
+) -> None:
+    worker = hand()
+    work.enqueue()
+    worker.claim()
+    worker.execute()
+    with pytest.raises(ZeroDivisionError), jobs.store.write() as connection:
+        worker.exit.finish(connection, worker.exit.gather())
+        raise ZeroDivisionError
+    worker.complete()
+    worker.service(Recorder).record()
+    assert rows(jobs, "jobqueue_worker_minutes")[0]["processed"] == 1
+
+
+def test_figures_that_could_not_be_written_are_offered_again(
+    work: Any, jobs: JobQueue, hand: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hand()
+    recorder = worker.service(Recorder)
+    work.enqueue()
+    worker.step()
+    worker.complete()
+    with monkeypatch.context() as away:
+        away.setattr(recorder._history, "add", lambda *_: 1 / 0)
+        due(recorder)
+        recorder.round()
+    assert recorder.failing
+    due(recorder)
+    recorder.round()
+    assert sum(row["processed"] for row in rows(jobs, "jobqueue_worker_minutes")) == 1
+
+
+def test_a_worker_records_its_last_words(work: Any, jobs: JobQueue) -> None:
+    with jobs.worker(name="mia"):
+        work.enqueue().result(30)
+    assert sum(row["processed"] for row in rows(jobs, "jobqueue_worker_minutes")) == 1
+
+
+def test_the_history_is_kept_for_a_day(jobs: JobQueue, hand: Callable[..., Any]) -> None:
+    recorder = hand().service(Recorder)
+    recorder.record()
+    recorder.record()
+    with jobs.store.write() as connection:
+        first = select(history.c.id).order_by(history.c.id).limit(1).scalar_subquery()
+        connection.execute(
+            update(history).where(history.c.id == first).values(minute=after(-86_500.0))
+        )
+    recorder.record()
+    with jobs.store.read() as connection:
+        assert len(connection.execute(select(history.c.id)).all()) == 2
