@@ -135,9 +135,8 @@ counters = (
         Column("duration_max", Double, nullable=False, server_default="0"),
         Column("wait", Double, nullable=False, server_default="0"),  # due → begun, summed
         Column("wait_max", Double, nullable=False, server_default="0"),
-        Column(
-            "fold", SmallInteger, nullable=False, server_default="0"
-        ),  # 0 as written, 1 a minute, 2 a day
+        Column("fold", SmallInteger, nullable=False, server_default="0"),
+        # 0 as written, 2 a total, 3 a minute that the total has; 1 a minute of schema 0001
     )
 )
 
@@ -207,4 +206,5 @@ _partial(  # Closed under every move but rerun, which is refused while another h
     ),
 )
 Index("jobqueue_history_minute", history.c.minute)
+Index("jobqueue_attempts_finished", attempts.c.finished_at)
 Index("jobqueue_counters_minute", counters.c.fold, counters.c.minute)

@@ -1,10 +1,11 @@
 """Upkeep: leases, lost workers, due jobs, retention. Any worker may do any of it at any time."""
 
 import json
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Hashable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
+from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select
 
 from jobqueue.clock import after, now, this_minute
 from jobqueue.records import Lease, Lost, Registration
@@ -16,10 +17,20 @@ from jobqueue.store.store import Store
 
 BATCH = 500
 DAY = 86_400.0
-FOLD_DAYS_AFTER = DAY
-"""Counts keep their minute for so long; then their day has to do."""
+MINUTES_KEPT = DAY
+"""For so long it is known in which minute something happened; totals are for ever."""
 
-_WRITTEN, _MINUTE, _DAY = 0, 1, 2
+# Totals are apart from the minutes, so that reading them does not take longer with every minute.
+# (Schema 0001 folded a minute into one row that was counted in the totals too, and that into its
+# day; a worker of that time may still do so, so its numbers keep their meaning.)
+_WRITTEN, _MINUTE_BEFORE_0002, _TOTAL, _MINUTE = 0, 1, 2, 3
+
+_GREATEST = [column.name for column in counters.c if column.name.endswith("_max")]
+_SUMMED = [
+    column.name
+    for column in counters.c
+    if column.name not in ("id", "minute", "queue", "task", "fold", *_GREATEST)
+]
 
 
 class Upkeep:
@@ -149,61 +160,59 @@ class Upkeep:
         return self._store.transact(work)
 
     def fold(self, limit: int = 5000) -> int:
-        """Sum counts of a minute, and later of a day, into one row; returns rows folded away."""
+        """Add up what was counted before this minute: into totals, and by the minute for a day.
+
+        Returns how many rows were taken away; as many as `limit` when there may be more.
+        """
+        return self._add_up(limit) + self._forget_minutes(limit)
+
+    def _add_up(self, limit: int) -> int:
+        written = (
+            select(counters)
+            .where(counters.c.fold.in_([_WRITTEN, _MINUTE_BEFORE_0002]))
+            .where(counters.c.minute < this_minute())
+            .order_by(counters.c.minute)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        totals = select(counters).where(counters.c.fold == _TOTAL)
+
+        def work(connection: Connection) -> int:
+            rows = connection.execute(written).mappings().all()
+            if not rows:
+                return 0
+            keys = {_job_kind(row) for row in rows}
+            # One that another worker holds just now is passed over: two totals are as good as one.
+            known = totals.where(counters.c.queue.in_(sorted({queue for queue, _ in keys})))
+            found = connection.execute(known.with_for_update(skip_locked=True)).mappings()
+            old = [row for row in found if _job_kind(row) in keys]
+            ids = [row["id"] for row in (*rows, *old)]
+            connection.execute(delete(counters).where(counters.c.id.in_(ids)))
+            by_minute = _sums(rows, _MINUTE, lambda row: (row["minute"], *_job_kind(row)))
+            connection.execute(
+                insert(counters), [*by_minute, *_sums([*rows, *old], _TOTAL, _job_kind)]
+            )
+            return len(rows)
+
+        return self._store.transact(work)
+
+    def _forget_minutes(self, limit: int) -> int:
+        """Delete minutes older than a day: the totals have them."""
         with self._store.read() as connection:
             present: datetime = connection.execute(select(now())).scalar_one()
-        # Whole days only: of a day that is still to be added to, each call would make one more row.
-        midnight = _day(present)
-        return self._fold(
-            _WRITTEN, counters.c.minute < this_minute(), _MINUTE, lambda at: at, limit
-        ) + self._fold(
-            _MINUTE,
-            counters.c.minute < midnight - timedelta(seconds=FOLD_DAYS_AFTER),
-            _DAY,
-            _day,
-            limit,
-        )
-
-    def _fold(
-        self,
-        level: int,
-        old: ColumnElement[bool],
-        into: int,
-        bucket: Callable[[datetime], datetime],
-        limit: int,
-    ) -> int:
-        chosen = (
-            select(counters)
-            .where(counters.c.fold == level, old)
-            .order_by(counters.c.minute)
+        oldest = (
+            select(counters.c.id)
+            .where(counters.c.fold == _MINUTE)
+            .where(counters.c.minute < present - timedelta(seconds=MINUTES_KEPT))
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
 
         def work(connection: Connection) -> int:
-            rows = connection.execute(chosen).mappings().all()
-            if not rows:
-                return 0
-            sums: dict[tuple[datetime, str, str], dict[str, float]] = {}
-            for row in rows:
-                key = (bucket(row["minute"]), row["queue"], row["task"])
-                total = sums.setdefault(key, {})
-                for name in row:
-                    if name.endswith("_max"):
-                        total[name] = max(total.get(name, 0), row[name])
-                    elif name not in ("id", "minute", "queue", "task", "fold"):
-                        total[name] = total.get(name, 0) + row[name]
-            connection.execute(
-                delete(counters).where(counters.c.id.in_([row["id"] for row in rows]))
-            )
-            connection.execute(
-                insert(counters),
-                [
-                    {"minute": minute, "queue": queue, "task": task, "fold": into, **total}
-                    for (minute, queue, task), total in sums.items()
-                ],
-            )
-            return len(rows) - len(sums)
+            ids = list(connection.execute(oldest).scalars())
+            if ids:
+                connection.execute(delete(counters).where(counters.c.id.in_(ids)))
+            return len(ids)
 
         return self._store.transact(work)
 
@@ -254,9 +263,26 @@ class Upkeep:
         return {kind: count for kind, count in counts.items() if count}
 
 
-def _day(at: datetime) -> datetime:
-    """The beginning of an instant's day in UTC, whatever the time zone of the database session."""
-    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+def _job_kind(row: RowMapping) -> tuple[str, str]:
+    return row["queue"], row["task"]
+
+
+def _sums(
+    rows: Sequence[RowMapping], fold: int, key: Callable[[RowMapping], Hashable]
+) -> list[dict[str, Any]]:
+    """Rows to be written, one for each key; the minute of a sum is the first that it counts."""
+    sums: dict[Hashable, dict[str, Any]] = {}
+    for row in rows:
+        total = sums.get(key(row))
+        if total is None:
+            sums[key(row)] = {**row, "fold": fold}
+            continue
+        for name in _SUMMED:
+            total[name] += row[name]
+        for name in _GREATEST:
+            total[name] = max(total[name], row[name])
+        total["minute"] = min(total["minute"], row["minute"])
+    return [{name: total[name] for name in total if name != "id"} for total in sums.values()]
 
 
 def _lost_attempt(job: Lost) -> dict[str, object]:

@@ -171,12 +171,12 @@ class Desk:
             connection.execute(queues.insert().values(name=queue, paused_at=after(0.0)))
 
     def counters(self) -> dict[tuple[str, str], dict[str, float]]:
-        """Everything counted so far, by (queue, task); zeros are left out."""
+        """The totals of all that was counted, by (queue, task); zeros are left out."""
         from jobqueue.schema import counters
 
         sums: dict[tuple[str, str], dict[str, float]] = {}
         with self.store.read() as connection:
-            for row in connection.execute(select(counters)).mappings():
+            for row in connection.execute(select(counters).where(counters.c.fold != 3)).mappings():
                 total = sums.setdefault((row["queue"], row["task"]), {})
                 for name, value in row.items():
                     if name in ("id", "minute", "queue", "task", "fold") or not value:

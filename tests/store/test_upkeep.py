@@ -266,53 +266,76 @@ def folded(desk: Any) -> list[tuple[Any, ...]]:
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)
 
 
-def test_counts_of_one_minute_become_one_row_and_keep_their_sums(desk: Any) -> None:
-    minute = NOW - timedelta(minutes=5)
+def test_counts_of_past_minutes_are_added_up_by_minute_and_into_totals(desk: Any) -> None:
+    minute, before_it = NOW - timedelta(minutes=5), NOW - timedelta(minutes=6)
     for n in range(1, 5):
         values = {"succeeded": n, "failed": 1, "cancelled": 2, "errored_attempts": 3, "runs": n}
         count_at(desk, minute, **values, duration=n / 2, duration_max=n, wait=n / 4, wait_max=9 - n)
     count_at(desk, minute, queue="other", succeeded=7)
-    count_at(desk, minute - timedelta(minutes=1), succeeded=8)
+    count_at(desk, before_it, succeeded=8)
     before = desk.counters()
-    assert desk.upkeep.fold() == 3
+    assert desk.upkeep.fold() == 6
     assert desk.counters() == before
     assert before["q", "t"]["duration_max"] == 4 and before["q", "t"]["wait_max"] == 8
     assert folded(desk) == [
-        (1, minute - timedelta(minutes=1), "q", 8),
-        (1, minute, "other", 7),
-        (1, minute, "q", 10),
+        (2, before_it, "q", 18),
+        (2, minute, "other", 7),
+        (3, before_it, "q", 8),
+        (3, minute, "other", 7),
+        (3, minute, "q", 10),
     ]
     assert desk.upkeep.fold() == 0
     assert desk.counters() == before
 
 
-def test_the_present_minute_is_not_folded(desk: Any) -> None:
+def test_the_present_minute_is_not_added_up(desk: Any) -> None:
     at = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
     count_at(desk, at, succeeded=1), count_at(desk, at, succeeded=1)
     assert desk.upkeep.fold() == 0
     assert [row[0] for row in folded(desk)] == [0, 0]
 
 
-def test_old_minutes_become_days_and_keep_their_sums(desk: Any) -> None:
-    day = (NOW - timedelta(days=9)).replace(hour=0, minute=0)
+def test_a_total_takes_in_what_comes_later_and_leaves_other_totals_alone(desk: Any) -> None:
+    minutes = [NOW - timedelta(minutes=n) for n in (9, 8, 7)]
+    for task in ("t", "u"):
+        count_at(desk, minutes[0], task=task, succeeded=1, duration_max=5)
+    desk.upkeep.fold()
+    for at in minutes[1:]:
+        count_at(desk, at, succeeded=10, duration_max=2)
+        desk.upkeep.fold()
+    assert desk.counters() == {
+        ("q", "t"): {"succeeded": 21, "duration_max": 5},
+        ("q", "u"): {"succeeded": 1, "duration_max": 5},
+    }
+    assert [row for row in folded(desk) if row[0] == 2] == [
+        (2, minutes[0], "q", 1),
+        (2, minutes[0], "q", 21),
+    ]
+
+
+def test_minutes_are_forgotten_after_a_day_and_totals_are_not(desk: Any) -> None:
+    week = NOW - timedelta(days=7)
     for hour in (0, 5, 23):
-        count_at(desk, day + timedelta(hours=hour, minutes=17), succeeded=hour, runs=1)
-    recent = NOW - timedelta(seconds=upkeep_module.FOLD_DAYS_AFTER - 3600)
+        count_at(desk, week + timedelta(hours=hour), succeeded=hour, runs=1)
+    recent = NOW - timedelta(seconds=upkeep_module.MINUTES_KEPT - 3600)
     count_at(desk, recent, succeeded=1)
     before = desk.counters()
-    desk.upkeep.fold()
+    assert desk.upkeep.fold() == 4 + 3
     assert desk.counters() == before
-    assert folded(desk) == [(1, recent, "q", 1), (2, day, "q", 28)]
+    assert folded(desk) == [(2, week, "q", 29), (3, recent, "q", 1)]
     assert desk.upkeep.fold() == 0
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
-def test_a_day_is_one_of_utc_whatever_the_zone_of_the_server(desk: Any, second_store: Any) -> None:
-    day = (NOW - timedelta(days=9)).replace(hour=0, minute=0)
-    for hour in (1, 23):
-        count_at(desk, day + timedelta(hours=hour), succeeded=1)
-    upkeep_module.Upkeep(second_store(timezone="Asia/Kolkata")).fold()
-    assert folded(desk) == [(2, day, "q", 2)]
+def test_minutes_and_days_of_schema_0001_are_taken_in_and_counted_once(desk: Any) -> None:
+    week, minute = NOW - timedelta(days=7), NOW - timedelta(minutes=7)
+    count_at(desk, week, succeeded=100, fold=2)
+    count_at(desk, week + timedelta(days=1), succeeded=200, fold=2)
+    count_at(desk, minute, succeeded=30, fold=1)
+    count_at(desk, minute, succeeded=4)
+    before = desk.counters()
+    desk.upkeep.fold()
+    assert desk.counters() == before == {("q", "t"): {"succeeded": 334}}
+    assert folded(desk) == [(2, week, "q", 334), (3, minute, "q", 34)]
 
 
 @pytest.mark.parametrize("backend_name", ["postgres"])
@@ -326,8 +349,7 @@ def test_instants_are_in_utc_whatever_the_zone_of_the_server(desk: Any, second_s
 def test_folding_goes_in_bounded_steps_and_loses_nothing(desk: Any) -> None:
     for n in range(7):
         count_at(desk, NOW - timedelta(minutes=5), succeeded=2**n)
-    while any(level == 0 for level, *_ in folded(desk)):
-        desk.upkeep.fold(2)
+    assert [desk.upkeep.fold(2) for _ in range(5)] == [2, 2, 2, 1, 0]
     assert desk.counters() == {("q", "t"): {"succeeded": 127}}
 
 
@@ -336,7 +358,9 @@ def test_two_that_fold_at_once_lose_nothing(desk: Any, together: Any) -> None:
         count_at(desk, NOW - timedelta(minutes=5 + n % 3), succeeded=1)
     answers = together(*[lambda: [desk.upkeep.fold(7) for _ in range(6)]] * 3)
     assert [type(answer) for answer in answers] == [list] * 3, answers
+    assert sum(map(sum, answers)) == 40
     assert desk.counters() == {("q", "t"): {"succeeded": 40}}
+    assert sum(row[3] for row in folded(desk) if row[0] == 3) == 40
 
 
 # What a drain waits for

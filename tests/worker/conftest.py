@@ -169,7 +169,8 @@ class Hand:
 
     def counted(self, name: str) -> float:
         with self.store.read() as connection:
-            return sum(connection.execute(select(counters.c[name])).scalars())
+            totals = select(counters.c[name]).where(counters.c.fold != 3)
+            return sum(connection.execute(totals).scalars())
 
     def workers(self) -> dict[int, Any]:
         with self.store.read() as connection:

@@ -142,7 +142,7 @@ def test_a_full_batch_is_followed_by_the_next_at_once(work: Any, jobs: JobQueue,
     assert kept(jobs) == set()
 
 
-def test_the_pruner_folds_old_counts_and_loses_none(work: Any, jobs: JobQueue, hand: Any) -> None:
+def test_the_pruner_adds_up_old_counts_and_loses_none(work: Any, jobs: JobQueue, hand: Any) -> None:
     worker = hand(concurrency=1)
     for _ in range(5):
         work.enqueue()

@@ -1,0 +1,105 @@
+"""Totals that do not take longer with every minute, and the views and an index for reading fast.
+
+Revision ID: 0002
+Revises: 0001
+"""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.create_index("jobqueue_attempts_finished", "jobqueue_attempts", ["finished_at"])
+    _replace_views()
+
+
+def _on_sqlite() -> bool:
+    return op.get_context().dialect.name == "sqlite"
+
+
+def _replace_views() -> None:
+    """Each view is one text for both databases, but for the few spellings named here."""
+    if _on_sqlite():
+        replace = "CREATE VIEW"
+        spellings = {
+            "oldest_age": "max((julianday('now') - julianday(min(run_at))) * 86400.0, 0.0)",
+            "no_age": "NULL",
+        }
+    else:  # Replaced and not made anew: who may read them stays as it is.
+        replace = "CREATE OR REPLACE VIEW"
+        seconds = (
+            "CAST(extract(epoch FROM statement_timestamp() - min(run_at)) AS double precision)"
+        )
+        spellings = {
+            "oldest_age": f"greatest({seconds}, 0)",
+            "no_age": "CAST(NULL AS double precision)",
+        }
+    for name, query in VIEWS.items():
+        if _on_sqlite():
+            op.execute(f"DROP VIEW {name}")
+        op.execute(f"{replace} {name} AS{query.format(**spellings).rstrip()}")
+
+
+# Each live state is counted in its own partial index, of which all columns but that of the few
+# running jobs are read; final jobs are not read at all: what became of them is in the counters.
+# Those jobs are named by a range that every worker's id is in: until the table has been analyzed,
+# PostgreSQL believes that IS NOT NULL is true of nearly all rows, and reads the whole table.
+VIEWS = {
+    "jobqueue_queue_stats": """
+SELECT queue,
+  CAST(sum(scheduled) AS bigint) AS scheduled,
+  CAST(sum(available) AS bigint) AS available,
+  CAST(sum(running) AS bigint) AS running,
+  CAST(sum(succeeded) AS bigint) AS succeeded,
+  CAST(sum(failed) AS bigint) AS failed,
+  CAST(sum(cancelled) AS bigint) AS cancelled,
+  max(paused) = 1 AS paused,
+  max(oldest) AS oldest_available_seconds
+FROM (
+  SELECT queue, count(*) AS scheduled, 0 AS available, 0 AS running,
+    0 AS succeeded, 0 AS failed, 0 AS cancelled, 0 AS paused, {no_age} AS oldest
+  FROM jobqueue_jobs WHERE state = 'scheduled' GROUP BY queue
+  UNION ALL
+  SELECT queue, 0, count(*), 0, 0, 0, 0, 0, {oldest_age}
+  FROM jobqueue_jobs WHERE state = 'available' GROUP BY queue
+  UNION ALL
+  SELECT queue, 0, 0, count(*), 0, 0, 0, 0, {no_age}
+  FROM jobqueue_jobs
+  WHERE state = 'running' AND worker_id BETWEEN 1 AND 9223372036854775807 GROUP BY queue
+  UNION ALL
+  SELECT queue, 0, 0, 0, sum(succeeded), sum(failed), sum(cancelled), 0, {no_age}
+  FROM jobqueue_counters WHERE fold <= 2 GROUP BY queue
+  UNION ALL
+  SELECT name, 0, 0, 0, 0, 0, 0, CASE WHEN paused_at IS NULL THEN 0 ELSE 1 END, {no_age}
+  FROM jobqueue_queues
+) AS parts
+GROUP BY queue
+""",
+    "jobqueue_task_stats": """
+SELECT task,
+  CAST(sum(succeeded) AS bigint) AS succeeded,
+  CAST(sum(failed) AS bigint) AS failed,
+  CAST(sum(cancelled) AS bigint) AS cancelled,
+  CAST(sum(errored_attempts) AS bigint) AS errored_attempts,
+  sum(duration) / nullif(sum(runs), 0) AS avg_duration,
+  max(CASE WHEN runs > 0 THEN duration_max END) AS max_duration,
+  sum(wait) / nullif(sum(runs), 0) AS avg_wait,
+  max(CASE WHEN runs > 0 THEN wait_max END) AS max_wait
+FROM jobqueue_counters
+WHERE fold <= 2
+GROUP BY task
+""",
+    "jobqueue_throughput": """
+SELECT minute, queue, task,
+  CAST(sum(succeeded) AS bigint) AS succeeded,
+  CAST(sum(failed) AS bigint) AS failed,
+  CAST(sum(cancelled) AS bigint) AS cancelled,
+  CAST(sum(errored_attempts) AS bigint) AS errored_attempts,
+  sum(duration) / nullif(sum(runs), 0) AS avg_duration
+FROM jobqueue_counters
+WHERE fold IN (0, 1, 3)
+GROUP BY minute, queue, task
+""",
+}
