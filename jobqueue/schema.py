@@ -5,6 +5,7 @@ Views and the schema's history are in the migrations; a test holds them and this
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     Column,
     Double,
     Index,
@@ -28,6 +29,15 @@ VERSION_TABLE = "jobqueue_alembic_version"
 PREFIX = "jobqueue_"
 
 metadata = MetaData()
+
+
+def _in_range(name: str) -> CheckConstraint:
+    """For what plain SQL may write: PostgreSQL holds instants that Python does not, as infinity."""
+    return CheckConstraint(
+        f"{name} >= '0001-01-02 00:00:00+00' AND {name} < '9999-12-31 00:00:00+00'",
+        name=f"jobqueue_jobs_{name}_in_range",
+    ).ddl_if(dialect="postgresql")
+
 
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
@@ -63,6 +73,8 @@ jobs = Table(
     Column("started_at", Instant),  # when the last attempt was claimed
     Column("finished_at", Instant),
     Column("deadline_at", Instant),  # no attempt begins after it; null: none
+    _in_range("run_at"),
+    _in_range("created_at"),
     sqlite_autoincrement=True,  # An id is never used twice, even when the newest job is deleted.
 )
 

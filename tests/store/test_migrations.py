@@ -66,7 +66,7 @@ def names(url: str) -> set[str]:
 
 
 def definitions(url: str) -> dict[str, Any]:
-    """Columns with types, defaults and keys, and indexes with predicates, as the database tells them."""
+    """Columns with types, defaults and keys, checks, and indexes with predicates, as the database tells them."""
     found: dict[str, Any] = {}
     with connected(url) as connection:
         inspector = inspect(connection)
@@ -78,6 +78,8 @@ def definitions(url: str) -> dict[str, Any]:
                 # The order of the columns is a part of the truth: the dict keeps it.
                 found[f"{table}.{column['name']}"] = described
             found[f"{table} key"] = inspector.get_pk_constraint(table)["constrained_columns"]
+            for check in inspector.get_check_constraints(table):
+                found[f"{table} {check['name']}"] = check["sqltext"]
         query = (
             "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY 1"
             if connection.dialect.name == "sqlite"

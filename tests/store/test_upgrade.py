@@ -10,6 +10,7 @@ from alembic import command
 from sqlalchemy import Connection, MetaData, Table, insert, text
 
 from jobqueue.clock import INSTANT
+from jobqueue.errors import SchemaOutdated
 from jobqueue.schema import REVISION, metadata
 from jobqueue.store import migrate
 from jobqueue.store.store import Store
@@ -121,3 +122,25 @@ def test_totals_and_minutes_stay_when_counts_of_an_older_version_are_added_up(
     assert totals(empty_url) == before
     kept = [row for row in minutes if row["succeeded"] != 100]  # That one is older than a day.
     assert rows(empty_url, "jobqueue_throughput") == kept
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.parametrize("column", ["run_at", "created_at"])
+def test_an_upgrade_names_the_job_whose_instant_no_worker_can_read_and_changes_nothing(
+    empty_url: str, column: str
+) -> None:
+    make(empty_url, "0001")
+    insertion = f"INSERT INTO jobqueue_jobs (task, {column}) VALUES ('add', 'infinity')"
+    with connected(empty_url) as connection:
+        fill(Old(connection))
+        connection.execute(text(insertion))
+    message = f"nothing was changed: {column} of job 7 is infinity.* UPDATE jobqueue_jobs"
+    with pytest.raises(SchemaOutdated, match=message) as refused:
+        migrate.upgrade(empty_url)
+    assert "\n" not in str(refused.value)
+
+    remedy = str(refused.value).partition("for example, ")[2]
+    with connected(empty_url) as connection:
+        assert migrate.found(connection) == "0001"
+        connection.execute(text(remedy))
+    assert migrate.upgrade(empty_url) == ("0001", REVISION)
