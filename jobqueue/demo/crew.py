@@ -21,6 +21,18 @@ STOP_WITHIN = 5.0  # seconds; no job takes longer than a fraction of one
 TRIES = 200
 PAUSE = 0.02  # seconds
 
+# The kernel wakes a process that stands still when its parent is gone; but not one that has been
+# told to stop and has not come to it yet, as on a busy machine. It would then stand still for ever.
+# So a process that nobody stops waits for the end of its input, that is of ours, and wakes all.
+_WAKER = """\
+import os, signal, sys
+for pid in [int(line) for line in sys.stdin]:
+    try:
+        os.kill(pid, signal.SIGCONT)
+    except OSError:
+        pass
+"""
+
 
 @dataclass
 class Member:
@@ -49,12 +61,14 @@ class Crew:
         self._queue = queue
         self.folder = folder
         self.members: list[Member] = []
+        self._waker: subprocess.Popen[str] | None = None
 
     def start(self, count: int) -> None:
         """Start so many workers."""
         for number in range(len(self.members) + 1, len(self.members) + count + 1):
             log = self.folder / f"worker-{number}.log"
             self.members.append(Member(self._spawn(log), log))
+            self._tell_waker(self.members[-1].pid)
 
     def _spawn(self, log: Path) -> "subprocess.Popen[bytes]":
         arguments = ["-m", "jobqueue", "worker", "--app", "jobqueue.demo.app:jobs"]
@@ -67,10 +81,20 @@ class Crew:
                 stdin=subprocess.PIPE,  # The leash: it ends when this process does.
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # Of its own, so that a Ctrl-C is ours alone to hear; in this session, so that the
-                # kernel wakes one that stands still when this process is gone.
-                process_group=0,
+                process_group=0,  # Of its own, so that a Ctrl-C is ours alone to hear.
             )
+
+    def _tell_waker(self, pid: int) -> None:
+        if self._waker is None:
+            self._waker = subprocess.Popen(  # noqa: S603 - our own program.
+                [sys.executable, "-I", "-S", "-c", _WAKER],
+                stdin=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # No signal of the terminal is for it.
+            )
+        assert self._waker.stdin is not None
+        with contextlib.suppress(OSError):  # It has been killed: it is not needed for the work.
+            print(pid, file=self._waker.stdin, flush=True)
 
     def kill_one(self, held_by: Callable[[str], list[int]]) -> tuple[Member, list[int]]:
         """Kill -9 a worker while it certainly holds jobs; returns it with the ids of those jobs.
@@ -120,7 +144,14 @@ class Crew:
                 codes[member.pid] = member.process.wait()
             if member.process.stdin is not None:
                 member.process.stdin.close()
+        self._dismiss_waker()
         return codes
+
+    def _dismiss_waker(self) -> None:
+        waker, self._waker = self._waker, None
+        if waker is not None:  # Killed first: the ids that it knows may be others' by now.
+            waker.kill()
+            waker.communicate()
 
     def __enter__(self) -> Self:
         return self

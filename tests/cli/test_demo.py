@@ -192,6 +192,29 @@ def test_kill_9_of_the_demo_takes_the_workers_with_it_even_one_that_stands_still
     wait_until(lambda: not workers_in(tmp_path), timeout=15)
 
 
+def test_the_waker_wakes_what_stands_still_when_its_input_ends_and_not_before(
+    tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    """The kernel does so too, but only for what stands still already when the demo is gone."""
+    sleeper = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    nobody = crew.Crew(f"sqlite:///{tmp_path}/crew.db", "demo-crew", tmp_path)
+    process = psutil.Popen(sleeper, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        process.suspend()
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
+        nobody._tell_waker(process.pid)
+        waker = nobody._waker
+        assert waker is not None and waker.stdin is not None
+        assert process.status() == psutil.STATUS_STOPPED
+        waker.stdin.close()  # As when this process is killed.
+        wait_until(lambda: process.status() != psutil.STATUS_STOPPED)
+        assert waker.wait(10) == 0
+    finally:
+        process.kill()
+        process.communicate()
+        nobody.stop()
+
+
 def test_it_says_so_when_its_workers_die(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     url = make_url(f"sqlite:///{tmp_path}/demo.db")
