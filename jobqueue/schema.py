@@ -20,9 +20,9 @@ from sqlalchemy import (
 )
 
 from jobqueue.clock import Instant, now
-from jobqueue.states import FINAL, LIVE, WAITING, State
+from jobqueue.states import LIVE, WAITING, State
 
-REVISION = "0004"
+REVISION = "0005"
 """The schema revision that this code runs on."""
 
 VERSION_TABLE = "jobqueue_alembic_version"
@@ -199,7 +199,13 @@ _partial(
 )
 _partial("jobqueue_jobs_due", jobs.c.run_at, jobs.c.queue, where=_literal(State.SCHEDULED))
 _partial("jobqueue_jobs_held", jobs.c.worker_id, where=jobs.c.worker_id.is_not(None))
-_partial("jobqueue_jobs_final", jobs.c.state, jobs.c.finished_at, where=_literal(*FINAL))
+# Not `state IN (…)`: SQLite would look at it for every claim (measured: a fifth of a drain's SQL).
+_partial(
+    "jobqueue_jobs_final",
+    jobs.c.state,
+    jobs.c.finished_at,
+    where=jobs.c.finished_at.is_not(None),
+)
 _partial(  # Closed under every move but rerun, which is refused while another holds the key.
     "jobqueue_jobs_unique",
     jobs.c.unique_key,

@@ -141,8 +141,7 @@ class Upkeep:
         """Delete up to `limit` jobs that ended in `state` more than `older_than` seconds ago."""
         oldest = (
             select(jobs.c.id)
-            # The index's own words as well: SQLite does not see that one state is among the three.
-            .where(in_state(*FINAL), in_state(state), jobs.c.finished_at < after(-older_than))
+            .where(in_state(state), jobs.c.finished_at < after(-older_than))
             .order_by(jobs.c.finished_at)
             .limit(limit)
             .with_for_update(skip_locked=True, of=jobs)
