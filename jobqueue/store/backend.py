@@ -4,7 +4,16 @@ from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, FromClause, Insert, Select, Table
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    FromClause,
+    Insert,
+    Select,
+    Table,
+)
 from sqlalchemy.types import TypeEngine
 
 from jobqueue.store.bell import Listener, Ringer
@@ -41,6 +50,18 @@ class Backend(Hashable, Protocol):
 
     def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
         """One write transaction, in its turn; commits at the end, rolls back on an error."""
+        ...
+
+    def text(self, statement: Insert) -> str:
+        """The SQL of a statement as the driver takes it, with parameters by name."""
+        ...
+
+    def alone(self, engine: Engine, statement: str, parameters: dict[str, Any]) -> Any:
+        """Run one statement as a transaction of its own, in its turn, and return its row.
+
+        Past SQLAlchemy, which takes longer for it than the driver and the database together.
+        None: nothing was done, and a transaction may try. What cannot be known is raised.
+        """
         ...
 
     def turn(self, engine: Engine) -> AbstractContextManager[object]:

@@ -1,10 +1,9 @@
 """Jobs as their users know them: written down, looked up, cancelled, run again, deleted."""
 
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     BindParameter,
@@ -36,19 +35,16 @@ from jobqueue.records import (
 from jobqueue.schema import attempts, jobs
 from jobqueue.states import FINAL, State
 from jobqueue.store.counts import Tally
-from jobqueue.store.inputs import NEW
+from jobqueue.store.inserter import Inserter
 from jobqueue.store.predicates import HOLDS_KEY, in_state, may
 from jobqueue.store.store import Store
 
-log = logging.getLogger("jobqueue.store")
-
-BATCH = 5000
-"""Rows per INSERT."""
+PAGE = 5000
+"""Rows per SELECT of a long list."""
 
 BULK = 1000
 """Rows per transaction of a bulk verb."""
 
-_ROUNDS = 20
 _COLUMNS = [column for column in jobs.c if column.name not in ("backoff", "budget", "worker_id")]
 
 _OTHER = jobs.alias("other")
@@ -87,86 +83,19 @@ _RERUN: dict[str, Any] = {
 }
 
 
-class _Held(NamedTuple):
-    """The call that holds a unique key."""
-
-    id: int
-    task: str
-    args: str
-
-
 class Jobs:
     """The jobs table, for clients and operators."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._inserter = Inserter(store)
 
     def insert(self, new: Sequence[NewJob], connection: Connection | None = None) -> list[Inserted]:
         """Write calls down, in order; one transaction, the caller's if one is given.
 
         A call whose unique key is held gets the holder's id and `created=False`.
         """
-        if connection is not None:
-            return self._insert(connection, new)
-        return self._store.transact(lambda own: self._insert(own, new))
-
-    def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
-        inserted: list[Inserted] = []
-        for start in range(0, len(new), BATCH):
-            inserted += self._insert_batch(connection, new[start : start + BATCH])
-        return inserted
-
-    def _insert_batch(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
-        if len(new) == 1:
-            statement = self._store.statements.insert_one
-            parameters = {f"in_{name}": value for name, value in new[0]._asdict().items()}
-        else:
-            statement = self._store.statements.insert
-            parameters = self._store.backend.pack(NEW, new)
-        rows = connection.execute(statement, parameters).all()
-        # Ids grow in the order of the rows; a row with a key is told by its key, since it may be
-        # missing, or stand for several calls.
-        plain = iter(sorted(row.id for row in rows if row.unique_key is None))
-        keyed = {row.unique_key: row.id for row in rows if row.unique_key is not None}
-        missing = {job.unique_key for job in new if job.unique_key} - keyed.keys()
-        held = self._holders(connection, new, missing, keyed) if missing else {}
-        result = []
-        for job in new:
-            key = job.unique_key
-            if key is None:
-                result.append(Inserted(next(plain), True))
-            elif key in held:
-                result.append(Inserted(held[key].id, False))
-                _warn_of_another_call(held[key], job)
-            else:
-                held[key] = _Held(keyed[key], job.task, job.args)
-                result.append(Inserted(keyed[key], True))
-        return result
-
-    def _holders(
-        self,
-        connection: Connection,
-        new: Sequence[NewJob],
-        missing: set[str],
-        keyed: dict[str, int],
-    ) -> "dict[str, _Held]":
-        """Find who holds the keys; insert after all, into `keyed`, where the holder has ended."""
-        held: dict[str, _Held] = {}
-        wanted = {job.unique_key: job for job in reversed(new) if job.unique_key in missing}
-        for _ in range(_ROUNDS):
-            keys = sorted(missing - held.keys() - keyed.keys())
-            if not keys:
-                break
-            rows = connection.execute(self._store.statements.holders, {"in_keys": keys})
-            held |= {row.unique_key: _Held(row.id, row.task, row.args) for row in rows}
-            again = [wanted[key] for key in keys if key not in held]
-            if again:
-                parameters = self._store.backend.pack(NEW, again)
-                for row in connection.execute(self._store.statements.insert, parameters):
-                    keyed[row.unique_key] = row.id
-        if left := missing - held.keys() - keyed.keys():
-            raise RuntimeError(f"unique keys kept changing hands: {sorted(left)}")
-        return held
+        return self._inserter.insert(new, connection)
 
     def get(self, id_: int) -> JobRecord | None:
         """One job with the error of its last attempt, or None."""
@@ -177,7 +106,7 @@ class Jobs:
         below: int | None = None
         remaining = limit
         while remaining is None or remaining > 0:
-            size = BATCH if remaining is None else min(BATCH, remaining)
+            size = PAGE if remaining is None else min(PAGE, remaining)
             statement = select(*_COLUMNS).where(_matches(wanted)).order_by(jobs.c.id.desc())
             if below is not None:
                 statement = statement.where(jobs.c.id < below)
@@ -348,17 +277,6 @@ class Jobs:
                     reason = f"its unique key {job.unique_key!r} is held by another job"
                 refusals.append(Refusal(id_, job.state, reason))
         return refusals
-
-
-def _warn_of_another_call(held: _Held, job: NewJob) -> None:
-    if (held.task, held.args) != (job.task, job.args):
-        log.warning(
-            "unique key %r is held by job %d, which is another task or has other "
-            "arguments; no job of %s was made",
-            job.unique_key,
-            held.id,
-            job.task,
-        )
 
 
 def _matches(wanted: JobFilter) -> ColumnElement[bool]:

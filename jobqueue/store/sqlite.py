@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy import (
     Engine,
     FromClause,
     Insert,
+    PoolProxiedConnection,
     Select,
     Table,
     bindparam,
@@ -36,7 +37,7 @@ from jobqueue.store.sqlite_wakeups import DatagramRinger, DoorbellListener
 BUSY_TIMEOUT = 10  # seconds
 OLDEST = (3, 35, 0)  # RETURNING
 
-_DIALECT = sqlite.dialect()
+_DIALECT = sqlite.dialect(paramstyle="named")
 
 # FULL: a commit that was answered survives a loss of power (NORMAL may lose the last ones).
 _PRAGMAS = ("synchronous=FULL", "journal_size_limit=67108864")
@@ -64,13 +65,12 @@ class Sqlite:
             max_overflow=0,
             pool_timeout=30,
             hide_parameters=True,
+            execution_options={"jobqueue_lock": KernelLock(f"{path}-jobqueue-lock")},
         )
-        lock = KernelLock(f"{path}-jobqueue-lock")
-        engine = engine.execution_options(jobqueue_lock=lock)
 
         @event.listens_for(engine, "connect")
         def _connected(connection: Any, record: Any) -> None:
-            record.info["jobqueue_file"] = _identity(path)
+            record.info["jobqueue_file"] = path, _identity(path)
             connection.isolation_level = None  # BEGIN is ours: pysqlite's is deferred and late.
             with suppress(sqlite3.OperationalError):
                 # A new file that somebody writes at this very moment: the next connection does it.
@@ -85,13 +85,8 @@ class Sqlite:
         @event.listens_for(engine, "begin")
         def _begun(connection: Connection) -> None:
             immediate = connection.get_execution_options().get("jobqueue_write", False)
-            if immediate and connection.info["jobqueue_file"] != _identity(path):
-                connection.invalidate()  # What it writes would vanish with the old file.
-                raise ConfigurationError(
-                    f"the database file {path} was deleted or replaced while it was in use: "
-                    "stop all workers, put the right file there, and start again",
-                    field="url",
-                )
+            if immediate:
+                _refuse_replaced(connection)
             # IMMEDIATE: a deferred transaction that reads before it writes fails at once, whatever
             # the timeout, when another has written meanwhile.
             connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
@@ -108,6 +103,23 @@ class Sqlite:
             connection.begin(),
         ):
             yield connection
+
+    def text(self, statement: Insert) -> str:
+        """See `Backend.text`."""
+        return str(statement.compile(dialect=_DIALECT))
+
+    def alone(self, engine: Engine, statement: str, parameters: dict[str, Any]) -> Any:
+        """See `Backend.alone`: whatever fails is rolled back before it is said to have failed."""
+        with (
+            suppress(sqlite3.Error),
+            closing(engine.raw_connection()) as connection,
+            self.turn(engine),
+        ):
+            _refuse_replaced(connection)
+            driver: Any = connection.driver_connection
+            # All rows: it is committed with the step after the last one.
+            return driver.execute(statement, parameters).fetchall()[0]
+        return None
 
     def turn(self, engine: Engine) -> AbstractContextManager[object]:
         """See `Backend.turn`."""
@@ -189,6 +201,18 @@ def database_path(url: URL) -> Path:
     if not path.parent.is_dir():
         raise ConfigurationError(f"the folder {path.parent} does not exist", field="url")
     return path.resolve()
+
+
+def _refuse_replaced(connection: Connection | PoolProxiedConnection) -> None:
+    """Raise ConfigurationError if the file that it has open is no longer the one at its path."""
+    path, opened = connection.info["jobqueue_file"]
+    if opened != _identity(path):
+        connection.invalidate()  # What it writes would vanish with the old file.
+        raise ConfigurationError(
+            f"the database file {path} was deleted or replaced while it was in use: "
+            "stop all workers, put the right file there, and start again",
+            field="url",
+        )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     FromClause,
+    Insert,
     Integer,
     Text,
     and_,
@@ -72,6 +73,7 @@ class Statements:
 
     insert: Executable
     insert_one: Executable
+    insert_plain: Insert
     holders: Executable
     next_pair: Executable
     claim: Executable
@@ -102,6 +104,7 @@ def statements(backend: Backend) -> Statements:
     return Statements(
         insert=_insert(backend),
         insert_one=_insert_one(backend),
+        insert_plain=_insert_plain(),
         holders=select(jobs.c.id, jobs.c.unique_key, jobs.c.task, jobs.c.args).where(
             jobs.c.unique_key.in_(bindparam("in_keys", expanding=True)), HOLDS_KEY
         ),
@@ -182,6 +185,16 @@ def _insert_one(backend: Backend) -> Executable:
         backend.insert(jobs)
         .values(**plain, state=state, run_at=run_at, deadline_at=_deadline(given["deadline"]))
         .returning(jobs.c.id, jobs.c.unique_key)
+    )
+
+
+def _insert_plain() -> Insert:
+    """`insert_one` for a job that is due now and has no unique key: the table's defaults do."""
+    plain = [name for name in _PLAIN if not name.startswith("unique_")]
+    return (
+        insert(jobs)
+        .values({name: bindparam(f"in_{name}", type_=NEW[name]) for name in plain})
+        .returning(jobs.c.id)
     )
 
 

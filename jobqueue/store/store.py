@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, select, table
+from sqlalchemy import URL, Connection, Engine, Insert, select, table
 from sqlalchemy import column as sql_column
 from sqlalchemy.exc import DBAPIError
 
@@ -77,6 +77,15 @@ class Store:
             with self.write() as connection:
                 result = work(connection)
         return result
+
+    def text(self, statement: Insert) -> str:
+        """The SQL of a statement, for `alone`."""
+        return self.backend.text(statement)
+
+    def alone(self, statement: str, parameters: dict[str, Any]) -> Any:
+        """The row of one statement that is a transaction of its own; None: nothing was done."""
+        self.require_schema()
+        return self.backend.alone(self.engine, statement, parameters)
 
     def require_schema(self) -> None:
         """Check the schema once; make it where a file is a whole database and has none.

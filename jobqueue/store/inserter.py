@@ -1,0 +1,145 @@
+"""Calls written down: one alone, many at once, or in a user's own transaction."""
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection
+
+from jobqueue.records import Inserted, NewJob
+from jobqueue.store.inputs import NEW
+from jobqueue.store.store import Store
+
+log = logging.getLogger("jobqueue.store")
+
+BATCH = 5000
+"""Rows per INSERT."""
+
+_ROUNDS = 20
+
+
+class _Held(NamedTuple):
+    """The call that holds a unique key."""
+
+    id: int
+    task: str
+    args: str
+
+
+class Inserter:
+    """Writes new rows of the jobs table."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def insert(self, new: Sequence[NewJob], connection: Connection | None = None) -> list[Inserted]:
+        """Write calls down, in order; one transaction, the caller's if one is given.
+
+        A call whose unique key is held gets the holder's id and `created=False`.
+        """
+        if connection is not None:
+            return self._insert(connection, new)
+        if len(new) == 1 and _is_plain(new[0]):
+            row = self._store.alone(self._plain, _plain_parameters(new[0]))
+            if row is not None:
+                return [Inserted(row[0], True)]
+            with self._store.write() as own:  # Nothing was done: once more, as `transact` does.
+                return self._insert(own, new)
+        return self._store.transact(lambda own: self._insert(own, new))
+
+    @cached_property
+    def _plain(self) -> str:
+        """The SQL of `insert_plain`, as the driver takes it."""
+        return self._store.text(self._store.statements.insert_plain)
+
+    def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
+        inserted: list[Inserted] = []
+        for start in range(0, len(new), BATCH):
+            inserted += self._insert_batch(connection, new[start : start + BATCH])
+        return inserted
+
+    def _insert_batch(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
+        if len(new) == 1 and _is_plain(new[0]):
+            statement = self._store.statements.insert_plain
+            id_ = connection.execute(statement, _plain_parameters(new[0])).scalar_one()
+            return [Inserted(id_, True)]
+        if len(new) == 1:
+            statement = self._store.statements.insert_one
+            parameters = {f"in_{name}": value for name, value in new[0]._asdict().items()}
+        else:
+            statement = self._store.statements.insert
+            parameters = self._store.backend.pack(NEW, new)
+        rows = connection.execute(statement, parameters).all()
+        # Ids grow in the order of the rows; a row with a key is told by its key, since it may be
+        # missing, or stand for several calls.
+        plain = iter(sorted(row.id for row in rows if row.unique_key is None))
+        keyed = {row.unique_key: row.id for row in rows if row.unique_key is not None}
+        missing = {job.unique_key for job in new if job.unique_key} - keyed.keys()
+        held = self._holders(connection, new, missing, keyed) if missing else {}
+        result = []
+        for job in new:
+            key = job.unique_key
+            if key is None:
+                result.append(Inserted(next(plain), True))
+            elif key in held:
+                result.append(Inserted(held[key].id, False))
+                _warn_of_another_call(held[key], job)
+            else:
+                held[key] = _Held(keyed[key], job.task, job.args)
+                result.append(Inserted(keyed[key], True))
+        return result
+
+    def _holders(
+        self,
+        connection: Connection,
+        new: Sequence[NewJob],
+        missing: set[str],
+        keyed: dict[str, int],
+    ) -> "dict[str, _Held]":
+        """Find who holds the keys; insert after all, into `keyed`, where the holder has ended."""
+        held: dict[str, _Held] = {}
+        wanted = {job.unique_key: job for job in reversed(new) if job.unique_key in missing}
+        for _ in range(_ROUNDS):
+            keys = sorted(missing - held.keys() - keyed.keys())
+            if not keys:
+                break
+            rows = connection.execute(self._store.statements.holders, {"in_keys": keys})
+            held |= {row.unique_key: _Held(row.id, row.task, row.args) for row in rows}
+            again = [wanted[key] for key in keys if key not in held]
+            if again:
+                parameters = self._store.backend.pack(NEW, again)
+                for row in connection.execute(self._store.statements.insert, parameters):
+                    keyed[row.unique_key] = row.id
+        if left := missing - held.keys() - keyed.keys():
+            raise RuntimeError(f"unique keys kept changing hands: {sorted(left)}")
+        return held
+
+
+def _is_plain(job: NewJob) -> bool:
+    """True if `insert_plain` can write it: due at once, and sure to be made."""
+    return job.delay is None and job.at is None and job.unique_key is None
+
+
+def _plain_parameters(job: NewJob) -> dict[str, Any]:
+    return {
+        "in_task": job.task,
+        "in_queue": job.queue,
+        "in_priority": job.priority,
+        "in_args": job.args,
+        "in_tags": job.tags,
+        "in_max_attempts": job.max_attempts,
+        "in_timeout": job.timeout,
+        "in_backoff": job.backoff,
+    }
+
+
+def _warn_of_another_call(held: _Held, job: NewJob) -> None:
+    if (held.task, held.args) != (job.task, job.args):
+        log.warning(
+            "unique key %r is held by job %d, which is another task or has other "
+            "arguments; no job of %s was made",
+            job.unique_key,
+            held.id,
+            job.task,
+        )
