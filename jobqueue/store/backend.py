@@ -52,15 +52,13 @@ class Backend(Hashable, Protocol):
         """One write transaction, in its turn; commits at the end, rolls back on an error."""
         ...
 
-    def text(self, statement: Insert) -> str:
-        """The SQL of a statement as the driver takes it, with parameters by name."""
-        ...
-
-    def alone(self, engine: Engine, statement: str, parameters: dict[str, Any]) -> Any:
+    def alone(
+        self, engine: Engine, statement: str, parameters: dict[str, Any]
+    ) -> tuple[Any, ...] | None:
         """Run one statement as a transaction of its own, in its turn, and return its row.
 
-        Past SQLAlchemy, which takes longer for it than the driver and the database together.
-        None: nothing was done, and a transaction may try. What cannot be known is raised.
+        None: nothing was done, and a transaction may try and tell why. An error of SQLAlchemy's:
+        nobody can tell whether it was done.
         """
         ...
 

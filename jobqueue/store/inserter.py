@@ -51,7 +51,7 @@ class Inserter:
     @cached_property
     def _plain(self) -> str:
         """The SQL of `insert_plain`, as the driver takes it."""
-        return self._store.text(self._store.statements.insert_plain)
+        return str(self._store.statements.insert_plain.compile(self._store.engine))
 
     def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
         inserted: list[Inserted] = []
@@ -60,17 +60,16 @@ class Inserter:
         return inserted
 
     def _insert_batch(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
+        statements = self._store.statements
         if len(new) == 1 and _is_plain(new[0]):
-            statement = self._store.statements.insert_plain
-            id_ = connection.execute(statement, _plain_parameters(new[0])).scalar_one()
-            return [Inserted(id_, True)]
+            made = connection.execute(statements.insert_plain, _plain_parameters(new[0]))
+            return [Inserted(made.scalar_one(), True)]
         if len(new) == 1:
-            statement = self._store.statements.insert_one
             parameters = {f"in_{name}": value for name, value in new[0]._asdict().items()}
+            rows = connection.execute(statements.insert_one, parameters).all()
         else:
-            statement = self._store.statements.insert
             parameters = self._store.backend.pack(NEW, new)
-        rows = connection.execute(statement, parameters).all()
+            rows = connection.execute(statements.insert, parameters).all()
         # Ids grow in the order of the rows; a row with a key is told by its key, since it may be
         # missing, or stand for several calls.
         plain = iter(sorted(row.id for row in rows if row.unique_key is None))
@@ -118,7 +117,7 @@ class Inserter:
 
 def _is_plain(job: NewJob) -> bool:
     """True if `insert_plain` can write it: due at once, and sure to be made."""
-    return job.delay is None and job.at is None and job.unique_key is None
+    return job.delay is None and job.at is None and job.unique_key is None and job.deadline is None
 
 
 def _plain_parameters(job: NewJob) -> dict[str, Any]:

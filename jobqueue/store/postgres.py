@@ -1,4 +1,7 @@
-"""PostgreSQL's ways: arrays as parameters, READ COMMITTED, nothing that outlives a transaction."""
+"""PostgreSQL's ways: arrays as parameters, READ COMMITTED, and nothing that outlives a transaction.
+
+The exception is one prepared INSERT, and only where no pooler stands in between.
+"""
 
 import select
 from collections.abc import Iterator, Sequence
@@ -12,6 +15,7 @@ from sqlalchemy import (
     Engine,
     FromClause,
     Insert,
+    PoolProxiedConnection,
     Select,
     Table,
     Text,
@@ -25,7 +29,6 @@ from sqlalchemy import (
 )
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 
 from jobqueue.clock import Instant
@@ -41,10 +44,9 @@ CONNECT = {
     "tcp_user_timeout": 30_000,  # milliseconds
     # Each plan is made for its values: a generic plan, or one from before the backlog came, was
     # measured 8 to 66 times slower. It also lets a pooler in transaction mode stand in between.
+    # (An INSERT of one row has one plan; see `alone`.)
     "prepare_threshold": None,
 }
-
-_DIALECT = psycopg.dialect()  # type: ignore[no-untyped-call]
 
 # Serialization failure, deadlock, lock not available, shutdown and crash of the server, no
 # connection, too many of them.
@@ -80,7 +82,7 @@ class Postgres:
         def _checked_out(connection: Any, *_: object) -> None:
             # A server that ends a session says so, also while nobody asks. Found here, that costs
             # no round trip and no statement; the pool connects again.
-            if _has_news(connection.pgconn.socket):
+            if connection.closed or _has_news(connection.pgconn.socket):
                 raise DisconnectionError
 
         return engine
@@ -91,27 +93,28 @@ class Postgres:
         with engine.begin() as connection:
             yield connection
 
-    def text(self, statement: Insert) -> str:
-        """See `Backend.text`."""
-        return str(statement.compile(dialect=_DIALECT))
-
-    def alone(self, engine: Engine, statement: str, parameters: dict[str, Any]) -> Any:
-        """See `Backend.alone`: one round trip instead of three."""
+    def alone(
+        self, engine: Engine, statement: str, parameters: dict[str, Any]
+    ) -> tuple[Any, ...] | None:
+        """See `Backend.alone`: one round trip instead of three, and prepared where that can be."""
         lost = False
         try:
             with closing(engine.raw_connection()) as connection:
                 driver: Any = connection.driver_connection
                 try:
                     driver.autocommit = True
-                    row = driver.execute(statement, parameters).fetchone()
+                    driver.prepare_threshold = 0 if _is_direct(connection) else None
+                    lost = True
+                    row: tuple[Any, ...] = driver.execute(statement, parameters).fetchone()
+                    driver.prepare_threshold = None
                     driver.autocommit = False
                 except BaseException:
-                    lost = driver.closed
+                    lost = lost and driver.closed
                     connection.invalidate()
                     raise
                 return row
         except engine.dialect.loaded_dbapi.Error as error:
-            if lost:  # It may be done, and only its answer lost.
+            if lost:  # It may have been done, and only the answer was lost.
                 raise OperationalError(
                     statement, None, error, hide_parameters=True, connection_invalidated=True
                 ) from error
@@ -196,6 +199,19 @@ def _array(values: Sequence[Any], *, quoted: bool) -> str:
     else:
         written = ["NULL" if value is None else str(value) for value in values]
     return "{" + ",".join(written) + "}"
+
+
+def _is_direct(connection: PoolProxiedConnection) -> bool:
+    """True if no pooler stands in between, which may give each transaction another session.
+
+    A pooler gives out process ids of its own.
+    """
+    if "jobqueue_direct" not in connection.info:
+        driver: Any = connection.driver_connection
+        [there] = driver.execute("SELECT pg_backend_pid()").fetchone()
+        connection.info["jobqueue_direct"] = there == driver.pgconn.backend_pid
+    direct: bool = connection.info["jobqueue_direct"]
+    return direct
 
 
 def _has_news(socket: int) -> bool:

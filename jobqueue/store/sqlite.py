@@ -37,7 +37,7 @@ from jobqueue.store.sqlite_wakeups import DatagramRinger, DoorbellListener
 BUSY_TIMEOUT = 10  # seconds
 OLDEST = (3, 35, 0)  # RETURNING
 
-_DIALECT = sqlite.dialect(paramstyle="named")
+_DIALECT = sqlite.dialect()
 
 # FULL: a commit that was answered survives a loss of power (NORMAL may lose the last ones).
 _PRAGMAS = ("synchronous=FULL", "journal_size_limit=67108864")
@@ -65,6 +65,7 @@ class Sqlite:
             max_overflow=0,
             pool_timeout=30,
             hide_parameters=True,
+            paramstyle="named",  # as the driver takes them in `alone`
             execution_options={"jobqueue_lock": KernelLock(f"{path}-jobqueue-lock")},
         )
 
@@ -104,11 +105,9 @@ class Sqlite:
         ):
             yield connection
 
-    def text(self, statement: Insert) -> str:
-        """See `Backend.text`."""
-        return str(statement.compile(dialect=_DIALECT))
-
-    def alone(self, engine: Engine, statement: str, parameters: dict[str, Any]) -> Any:
+    def alone(
+        self, engine: Engine, statement: str, parameters: dict[str, Any]
+    ) -> tuple[Any, ...] | None:
         """See `Backend.alone`: whatever fails is rolled back before it is said to have failed."""
         with (
             suppress(sqlite3.Error),
@@ -118,7 +117,8 @@ class Sqlite:
             _refuse_replaced(connection)
             driver: Any = connection.driver_connection
             # All rows: it is committed with the step after the last one.
-            return driver.execute(statement, parameters).fetchall()[0]
+            row: tuple[Any, ...] = driver.execute(statement, parameters).fetchall()[0]
+            return row
         return None
 
     def turn(self, engine: Engine) -> AbstractContextManager[object]:

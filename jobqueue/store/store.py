@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Insert, select, table
+from sqlalchemy import URL, Connection, Engine, select, table
 from sqlalchemy import column as sql_column
 from sqlalchemy.exc import DBAPIError
 
@@ -78,12 +78,8 @@ class Store:
                 result = work(connection)
         return result
 
-    def text(self, statement: Insert) -> str:
-        """The SQL of a statement, for `alone`."""
-        return self.backend.text(statement)
-
-    def alone(self, statement: str, parameters: dict[str, Any]) -> Any:
-        """The row of one statement that is a transaction of its own; None: nothing was done."""
+    def alone(self, statement: str, parameters: dict[str, Any]) -> tuple[Any, ...] | None:
+        """The row of one statement that is a transaction of its own; see `Backend.alone`."""
         self.require_schema()
         return self.backend.alone(self.engine, statement, parameters)
 

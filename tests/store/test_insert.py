@@ -10,6 +10,7 @@ from sqlalchemy import event, text
 
 from jobqueue.records import Inserted, JobFilter
 from jobqueue.states import State
+from jobqueue.store import inserter
 from jobqueue.store import jobs as jobs_module
 from jobqueue.store.jobs import Jobs
 
@@ -63,7 +64,7 @@ def test_ids_grow_in_the_order_of_the_calls(desk: Any) -> None:
 def test_a_batch_may_be_longer_than_one_statement_takes(
     desk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_module, "BATCH", 7)
+    monkeypatch.setattr(inserter, "BATCH", 7)
     calls = [desk.new(f"t{n}", unique_key="same" if n in (3, 19) else None) for n in range(20)]
     made = desk.insert(*calls)
     ids = [each.id for each in made]
@@ -321,7 +322,7 @@ def test_jobs_are_found_by_what_they_are(desk: Any) -> None:
 
 
 def test_finding_turns_pages(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_module, "BATCH", 4)
+    monkeypatch.setattr(jobs_module, "PAGE", 4)
     ids = desk.add_many(10)
     assert [job.id for job in desk.jobs.find(JobFilter())] == ids[::-1]
     assert [job.id for job in desk.jobs.find(JobFilter(), 6)] == ids[:3:-1]

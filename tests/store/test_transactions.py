@@ -1,5 +1,6 @@
 """Transactions: what is tried again, what rolls back, and how writers of one file take turns."""
 
+import fcntl
 import os
 import signal
 import sqlite3
@@ -14,12 +15,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import make_url, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from jobqueue.errors import SchemaNewer, SchemaOutdated
+from jobqueue.errors import ConfigurationError, SchemaNewer, SchemaOutdated
 from jobqueue.records import JobFilter
 from jobqueue.schema import VERSION_TABLE, jobs
 from jobqueue.store import kernel_lock, migrate
+from jobqueue.store import sqlite as sqlite_backend
+from jobqueue.store.jobs import Jobs
 from jobqueue.store.kernel_lock import KernelLock
 from jobqueue.store.store import Store
 
@@ -79,6 +82,18 @@ def test_a_connection_that_died_while_idle_costs_an_enqueue_nothing(
 
 
 @ONLY_POSTGRES
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_connection_that_was_closed_while_idle_costs_an_enqueue_nothing(
+    desk: Any, count: int
+) -> None:
+    with desk.store.read() as connection:
+        driver = connection.connection.driver_connection
+    driver.close()
+    desk.add_many(count)
+    assert desk.jobs.count(JobFilter()) == count
+
+
+@ONLY_POSTGRES
 def test_a_commit_whose_answer_is_lost_is_not_repeated(desk: Any, second_store: Any) -> None:
     """Nobody can tell whether it was done, so only the caller may decide."""
     runs: list[int] = []
@@ -121,6 +136,154 @@ def test_an_error_of_the_database_that_stays_is_raised_at_once(desk: Any) -> Non
     with pytest.raises(DBAPIError, match="no_such_table"):
         desk.store.transact(work)
     assert len(runs) == 1
+
+
+# One job alone, as a statement that is a transaction of its own
+
+
+@ONLY_POSTGRES
+def test_an_enqueue_whose_answer_is_lost_is_not_repeated(desk: Any, store: Store) -> None:
+    with store.write() as connection:
+        connection.execute(text("CREATE SEQUENCE runs"))  # It counts what is rolled back too.
+        connection.execute(
+            text(
+                "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                " PERFORM nextval('runs'); PERFORM pg_terminate_backend(pg_backend_pid());"
+                " RETURN NEW; END $$"
+            )
+        )
+        connection.execute(
+            text(
+                "CREATE TRIGGER die BEFORE INSERT ON jobqueue_jobs"
+                " FOR EACH ROW EXECUTE FUNCTION die()"
+            )
+        )
+    try:
+        with pytest.raises(DBAPIError) as caught:
+            desk.add()
+        assert caught.value.connection_invalidated
+        with store.read() as connection:
+            assert connection.execute(text("SELECT nextval('runs')")).scalar() == 2
+    finally:
+        with store.write() as connection:
+            connection.execute(text("DROP FUNCTION die CASCADE"))
+            connection.execute(text("DROP SEQUENCE runs"))
+    assert desk.jobs.count(JobFilter()) == 0
+    assert desk.add()
+
+
+def test_an_error_in_an_enqueue_is_raised_as_that_of_a_transaction(desk: Any) -> None:
+    for _ in range(10):  # More than the pool has connections.
+        with pytest.raises(IntegrityError, match="(?i)null"):
+            desk.add(max_attempts=None)
+    assert desk.jobs.count(JobFilter()) == 0
+    assert desk.add()
+
+
+def test_a_transaction_after_an_enqueue_rolls_back(desk: Any, store_url: str) -> None:
+    with closing(Store(store_url, connections=1)) as store:
+        Jobs(store).insert([desk.new()])
+        with pytest.raises(ZeroDivisionError), store.write() as connection:
+            Jobs(store).insert([desk.new()], connection)
+            raise ZeroDivisionError
+        assert Jobs(store).count(JobFilter()) == 1
+
+
+@ONLY_SQLITE
+def test_an_enqueue_that_finds_the_file_locked_for_too_long_says_so(
+    store_url: str, desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_backend, "BUSY_TIMEOUT", 0)
+    with closing(Store(store_url)) as store, closing(sqlite3.connect(file_of(store_url))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OperationalError, match="locked"):
+            Jobs(store).insert([desk.new()])
+        other.rollback()
+        assert Jobs(store).insert([desk.new()])
+
+
+@ONLY_SQLITE
+def test_an_enqueue_takes_its_turn(desk: Any, store_url: str) -> None:
+    lock = Path(f"{file_of(store_url)}-jobqueue-lock")
+    turns: list[bool] = []
+
+    def see(statement: str) -> None:
+        if "INSERT" in statement:
+            with lock.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    turns.append(True)
+                else:
+                    turns.append(False)
+
+    with closing(Store(store_url, connections=1)) as store:
+        with store.read() as connection:
+            connection.connection.driver_connection.set_trace_callback(see)
+        Jobs(store).insert([desk.new()])
+        assert turns == [True]
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # It is over with the enqueue.
+
+
+@ONLY_SQLITE
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("gone", ["deleted", "replaced"])
+def test_nothing_is_written_to_a_file_that_is_no_longer_there(
+    store_url: str, desk: Any, gone: str, count: int
+) -> None:
+    desk.add()
+    file = file_of(store_url)
+    file.unlink()
+    if gone == "replaced":
+        migrate.upgrade(store_url)
+    with pytest.raises(ConfigurationError, match="deleted or replaced"):
+        desk.add_many(count)
+
+
+def prepared(store: Store) -> int:
+    """How many statements the only connection of a store has prepared."""
+    with store.read() as connection:
+        return connection.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar_one()
+
+
+@ONLY_POSTGRES
+def test_only_the_statement_that_enqueues_one_job_is_prepared(desk: Any, store_url: str) -> None:
+    with closing(Store(store_url, connections=1)) as store:
+        for _ in range(6):
+            Jobs(store).insert([desk.new()])
+            Jobs(store).insert([desk.new(), desk.new(unique_key="k")])
+        assert prepared(store) == 1
+
+
+@ONLY_POSTGRES
+def test_behind_a_pooler_nothing_is_prepared(desk: Any, store: Store, store_url: str) -> None:
+    """A pooler tells its clients process ids that the server does not know."""
+    with store.write() as connection:
+        connection.execute(text("CREATE FUNCTION public.pg_backend_pid() RETURNS int RETURN 7"))
+    try:
+        url = f"{store_url}&options=-c%20search_path%3Dpublic,pg_catalog"
+        with closing(Store(url, connections=1)) as pooled:
+            for _ in range(6):
+                Jobs(pooled).insert([desk.new()])
+            assert prepared(pooled) == 0
+    finally:
+        with store.write() as connection:
+            connection.execute(text("DROP FUNCTION public.pg_backend_pid"))
+    assert desk.jobs.count(JobFilter()) == 6
+
+
+@ONLY_POSTGRES
+def test_a_prepared_statement_that_is_gone_costs_an_enqueue_nothing(
+    desk: Any, store_url: str
+) -> None:
+    with closing(Store(store_url, connections=1)) as store:
+        Jobs(store).insert([desk.new()])
+        with store.read() as connection:
+            connection.execute(text("DEALLOCATE ALL"))
+        assert prepared(store) == 0
+        Jobs(store).insert([desk.new()])
+    assert desk.jobs.count(JobFilter()) == 2
 
 
 # The schema
