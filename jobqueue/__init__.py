@@ -10,6 +10,7 @@ from jobqueue.errors import (
     JobFailed,
     JobNotFound,
     JobQueueError,
+    QueueFull,
     ResultTimeout,
     Retry,
     Snooze,
@@ -18,7 +19,7 @@ from jobqueue.errors import (
 )
 from jobqueue.job import Job
 from jobqueue.options import exponential, fixed
-from jobqueue.queue import JobQueue
+from jobqueue.queue import JobQueue, Queue
 from jobqueue.states import State
 from jobqueue.tasks import Task
 from jobqueue.worker.context import current_job
@@ -35,6 +36,8 @@ __all__ = [
     "JobNotFound",
     "JobQueue",
     "JobQueueError",
+    "Queue",
+    "QueueFull",
     "ResultTimeout",
     "Retry",
     "Snooze",

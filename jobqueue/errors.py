@@ -9,6 +9,7 @@ JobQueueError
 ├── UnknownTask (LookupError)               this process has no such task
 ├── JobNotFound (LookupError)               no such id
 ├── WrongState                              the verb does not apply to the job's state
+├── QueueFull                               as many jobs wait in a bounded queue as may
 ├── JobFailed                               result() of a job that failed
 ├── JobCancelled                            result() of a job that was cancelled
 ├── ResultTimeout (TimeoutError)            result() waited long enough
@@ -72,6 +73,19 @@ class JobNotFound(JobQueueError, LookupError):
 
 class WrongState(JobQueueError):
     """The verb does not apply to the state that the job is in."""
+
+
+class QueueFull(JobQueueError):
+    """As many jobs wait in a bounded queue as may; nothing was enqueued.
+
+    `retry_after` is a guess, in seconds, when there will be room.
+    """
+
+    def __init__(self, message: str, *, queue: str, max_pending: int, retry_after: float) -> None:
+        super().__init__(message, field="queue", value=queue)
+        self.queue = queue
+        self.max_pending = max_pending
+        self.retry_after = retry_after
 
 
 class JobFailed(JobQueueError):

@@ -143,7 +143,7 @@ def name(value: object, what: str, *, longest: int = 128) -> str:
             field=what,
             value=value,
         )
-    return value
+    return str(value)  # Of a subclass, such as Queue, the text alone.
 
 
 def whole(value: object, what: str, least: int, most: int) -> int:

@@ -27,6 +27,7 @@ from jobqueue.options import OptionChanges, Options
 from jobqueue.records import JobFilter, JobRecord, NewJob, Refusal
 from jobqueue.states import State
 from jobqueue.store.bell import Bell
+from jobqueue.store.bounds import WHEN_FULL, Bound
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.monitor import Monitor
 from jobqueue.store.store import Store
@@ -43,6 +44,7 @@ R = TypeVar("R")
 
 
 ID_MAX = 2**63 - 1
+PENDING_MAX = 10_000_000
 
 
 class TaskDecorator(Protocol):
@@ -53,6 +55,12 @@ class TaskDecorator(Protocol):
 
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class Queue(str):
+    """A queue's name, once its bound is declared: to be given wherever a name is."""
+
+    __slots__ = ()
 
 
 class JobQueue:
@@ -101,6 +109,36 @@ class JobQueue:
         if function is None:
             return lambda function: self._register(function, name, options)
         return self._register(function, name, options)
+
+    def queue(
+        self,
+        name: str,
+        *,
+        max_pending: int,
+        when_full: str = "wait",
+        timeout: Duration | None = None,
+    ) -> Queue:
+        """Bound a queue: at most `max_pending` scheduled and available jobs, whoever enqueues them.
+
+        An enqueue that finds it full waits, up to `timeout` seconds (None: as long as it takes),
+        or, with `when_full="reject"`, and in a caller's own transaction, raises QueueFull at once.
+        The bound is written with this object's first enqueue, and then holds for every process.
+        Retries may exceed it. Raises InvalidOption.
+        """
+        checked = option_rules.name(name, "queue", longest=option_rules.QUEUE_LENGTH_MAX)
+        if when_full not in WHEN_FULL:
+            raise InvalidOption(
+                f"when_full: {when_full!r} is none of {', '.join(WHEN_FULL)}",
+                field="when_full",
+                value=when_full,
+            )
+        bound = Bound(
+            option_rules.whole(max_pending, "max_pending", 1, PENDING_MAX),
+            when_full,
+            None if timeout is None else option_rules.seconds(timeout, "timeout"),
+        )
+        self._jobs.bounds.declare(checked, bound)
+        return Queue(checked)
 
     def _register(
         self, function: Callable[..., Any], name: str | None, options: OptionChanges

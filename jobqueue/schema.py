@@ -22,7 +22,7 @@ from sqlalchemy import (
 from jobqueue.clock import Instant, now
 from jobqueue.states import LIVE, WAITING, State
 
-REVISION = "0005"
+REVISION = "0006"
 """The schema revision that this code runs on."""
 
 VERSION_TABLE = "jobqueue_alembic_version"

@@ -48,6 +48,7 @@ QUEUES = [
     _count(State.CANCELLED, 7),
     _timed("oldest_available_seconds", "waits for", 5),
     Column[Row]("switch", lambda row: "paused" if row["paused"] else "", rank=0, style="yellow"),
+    Column[Row]("bound", lambda row: str(row.get("max_pending") or ""), rank=8, right=True),
 ]
 TASKS = [
     _named("task", least=12),

@@ -1,13 +1,15 @@
 """Calls written down: one alone, many at once, or in a user's own transaction."""
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
 from jobqueue.records import Inserted, NewJob
+from jobqueue.store.bounds import Bound, Bounds
 from jobqueue.store.inputs import NEW
 from jobqueue.store.store import Store
 
@@ -32,12 +34,15 @@ class Inserter:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.bounds = Bounds(store)
 
     def insert(self, new: Sequence[NewJob], connection: Connection | None = None) -> list[Inserted]:
         """Write calls down, in order; one transaction, the caller's if one is given.
 
-        A call whose unique key is held gets the holder's id and `created=False`.
+        A call whose unique key is held gets the holder's id and `created=False`. Raises QueueFull.
         """
+        if bounds := self.bounds.among(new, connection):
+            return self._insert_bounded(new, connection, bounds)
         if connection is not None:
             return self._insert(connection, new)
         if len(new) == 1 and _is_plain(new[0]):
@@ -47,6 +52,21 @@ class Inserter:
             with self._store.write() as own:  # Nothing was done: once more, as `transact` does.
                 return self._insert(own, new)
         return self._store.transact(lambda own: self._insert(own, new))
+
+    def _insert_bounded(
+        self, new: Sequence[NewJob], connection: Connection | None, bounds: Mapping[str, Bound]
+    ) -> list[Inserted]:
+        def work(own: Connection) -> list[Inserted]:
+            keys = sorted({job.unique_key for job in new if job.unique_key is not None})
+            held: set[str | None] = set()
+            if keys:  # Whose key is held makes no job, so it needs no room.
+                rows = own.execute(self._store.statements.holders, {"in_keys": keys})
+                held = {row.unique_key for row in rows}
+            need = Counter(job.queue for job in new if job.unique_key not in held)
+            self.bounds.hold(own, bounds, need)
+            return self._insert(own, new)
+
+        return self.bounds.insert(connection, work)
 
     @cached_property
     def _plain(self) -> str:

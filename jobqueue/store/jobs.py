@@ -89,6 +89,7 @@ class Jobs:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._inserter = Inserter(store)
+        self.bounds = self._inserter.bounds
 
     def insert(self, new: Sequence[NewJob], connection: Connection | None = None) -> list[Inserted]:
         """Write calls down, in order; one transaction, the caller's if one is given.

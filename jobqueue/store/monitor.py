@@ -48,6 +48,7 @@ queue_stats = table(
     *_counts(*State),
     column("paused", Boolean()),
     *_times("oldest_available_seconds"),
+    column("max_pending", Integer()),
 )
 
 task_stats = table(

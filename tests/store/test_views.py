@@ -20,7 +20,7 @@ from jobqueue.store.store import Store
 from jobqueue.store.upkeep import MINUTES_KEPT, Upkeep
 
 COLUMNS = {
-    "jobqueue_queue_stats": "queue scheduled available running succeeded failed cancelled paused oldest_available_seconds",
+    "jobqueue_queue_stats": "queue scheduled available running succeeded failed cancelled paused oldest_available_seconds max_pending",
     "jobqueue_task_stats": "task succeeded failed cancelled errored_attempts avg_duration max_duration avg_wait max_wait",
     "jobqueue_worker_stats": "worker host pid queues concurrency running processed errored heartbeat_age_seconds started_at lease",
     "jobqueue_throughput": "minute queue task succeeded failed cancelled errored_attempts avg_duration",

@@ -1,0 +1,201 @@
+"""Bounded queues: how many jobs may wait in one, exact among all producers.
+
+The bound is a row of the queues table, which a producer locks until it has committed, so that those
+of one queue go one after another. Producers of other queues read the bounds once a second, no more.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from sqlalchemy import Connection, func, select, update
+
+from jobqueue.clock import after
+from jobqueue.errors import QueueFull
+from jobqueue.records import NewJob
+from jobqueue.schema import counters, jobs, queues
+from jobqueue.states import WAITING
+from jobqueue.store.predicates import in_state
+from jobqueue.store.store import Store
+
+T = TypeVar("T")
+
+FRESH = 1.0  # seconds for which the bounds are believed to be what they were
+FIRST_LOOK = 0.005  # seconds; then half as long again each time, up to:
+LAST_LOOK = 0.05
+RATE_OVER = 60.0  # seconds of the past from which the time until there is room is guessed
+RETRY_LEAST, RETRY_MOST, RETRY_UNKNOWN = 1.0, 60.0, 5.0  # seconds
+
+WHEN_FULL = ("wait", "reject")
+
+
+class Bound(NamedTuple):
+    """Of one queue. `timeout` is the seconds that a producer waits; None: as long as it takes."""
+
+    max_pending: int
+    when_full: str
+    timeout: float | None = None
+
+
+class _NoRoom(Exception):
+    """Raised to undo the transaction that found none."""
+
+    def __init__(self, queue: str, bound: Bound, excess: int) -> None:
+        super().__init__(queue)
+        self.queue, self.bound, self.excess = queue, bound, excess
+
+
+class Bounds:
+    """The bounds of one database as one process sees them. May be used from any thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._declared: dict[str, Bound] = {}
+        self._undeclared: set[str] = set()
+        self._known: Mapping[str, Bound] = {}
+        self._read_at = float("-inf")
+
+    def declare(self, queue: str, bound: Bound) -> None:
+        """Bound a queue, from this process's next enqueue on; it then holds for all of them."""
+        self._declared[queue] = bound
+        self._undeclared.add(queue)
+
+    def among(self, new: Sequence[NewJob], connection: Connection | None) -> dict[str, Bound]:
+        """The bounded ones among the queues of these calls."""
+        if self._undeclared:
+            self._write_declared(connection)
+        if time.monotonic() - self._read_at >= FRESH:
+            self._read(connection)
+        if not self._known:
+            return {}
+        return {
+            queue: self._known[queue]
+            for queue in {job.queue for job in new}
+            if queue in self._known
+        }
+
+    def hold(self, connection: Connection, bounds: Mapping[str, Bound], need: Counter[str]) -> None:
+        """Keep other producers of these queues out until the transaction ends.
+
+        Raises QueueFull if `need` does not fit in by itself, and else what `insert` waits for.
+        """
+        for queue, bound in sorted(bounds.items()):
+            # A write, not SELECT … FOR UPDATE: SQLite knows no lock on a row, and a transaction of
+            # the user's may not have begun to write.
+            most = connection.execute(
+                update(queues)
+                .where(queues.c.name == queue)
+                .values(max_pending=queues.c.max_pending)
+                .returning(queues.c.max_pending)
+            ).scalar()
+            if most is None:
+                continue  # The bound was lifted meanwhile.
+            present = bound._replace(max_pending=most)
+            if need[queue] > most:
+                raise self._full(queue, present, f"{need[queue]} jobs at once never fit in")
+            excess = _pending(connection, queue, most) + need[queue] - most
+            if excess > 0:
+                raise _NoRoom(queue, present, excess)
+
+    def insert(self, connection: Connection | None, work: Callable[[Connection], T]) -> T:
+        """Do `work`, which calls `hold`, in the caller's transaction or in one of its own.
+
+        In one of its own it waits for room, if the queue is one to wait for. Raises QueueFull.
+        """
+        if connection is not None:
+            try:
+                return work(connection)
+            except _NoRoom as none:
+                raise self._full(none.queue, none.bound, excess=none.excess) from None
+        began, look = time.monotonic(), FIRST_LOOK
+        pause = threading.Event()
+        while True:
+            try:
+                return self._store.transact(work)
+            except _NoRoom as none:
+                lost = none
+            bound = lost.bound
+            left = None if bound.timeout is None else bound.timeout - (time.monotonic() - began)
+            if bound.when_full == "reject" or (left is not None and left <= 0):
+                raise self._full(lost.queue, bound, excess=lost.excess)
+            pause.wait(look if left is None else min(look, left))
+            look = min(LAST_LOOK, look * 1.5)
+
+    def _full(self, queue: str, bound: Bound, why: str = "", *, excess: int = 1) -> QueueFull:
+        most = bound.max_pending
+        why = why or f"{most} jobs wait in it, and no more may"
+        return QueueFull(
+            f"queue {queue!r} is full: {why}",
+            queue=queue,
+            max_pending=most,
+            retry_after=self._retry_after(queue, excess),
+        )
+
+    def _retry_after(self, queue: str, excess: int) -> float:
+        """Seconds in which so many jobs are likely to begin, by the rate of the last minute."""
+        ended = counters.c.succeeded + counters.c.failed + counters.c.cancelled
+        recent = select(func.coalesce(func.sum(ended), 0)).where(
+            counters.c.minute > after(-2 * RATE_OVER),
+            counters.c.queue == queue,
+            counters.c.fold != 2,  # Not the totals.  # noqa: PLR2004
+        )
+        with self._store.read() as connection:
+            rate = int(connection.execute(recent).scalar_one()) / RATE_OVER
+        guess = excess / rate if rate else RETRY_UNKNOWN
+        return min(max(guess, RETRY_LEAST), RETRY_MOST)
+
+    def _write_declared(self, connection: Connection | None) -> None:
+        names = sorted(self._undeclared)
+
+        def write(own: Connection) -> None:
+            for name in names:
+                bound = self._declared[name]
+                values = {"max_pending": bound.max_pending, "when_full": bound.when_full}
+                # Insert first: a row that another makes meanwhile is then there to be updated.
+                own.execute(self._store.backend.insert(queues).values(name=name, **values))
+                own.execute(update(queues).where(queues.c.name == name).values(values))
+
+        if connection is None:
+            self._store.transact(write)
+            self._undeclared.difference_update(names)
+        else:
+            write(connection)  # It may yet be rolled back: once more with the next.
+        self._read_at = float("-inf")
+
+    def _read(self, connection: Connection | None) -> None:
+        statement = select(queues.c.name, queues.c.max_pending, queues.c.when_full).where(
+            queues.c.max_pending.is_not(None)
+        )
+        if connection is not None:
+            rows = connection.execute(statement).all()
+        else:
+            with self._store.read() as own:
+                rows = own.execute(statement).all()
+        self._known = {
+            name: Bound(
+                most,
+                when_full or "wait",
+                self._declared[name].timeout if name in self._declared else None,
+            )
+            for name, most, when_full in rows
+        }
+        self._read_at = time.monotonic()
+
+
+def _pending(connection: Connection, queue: str, most: int) -> int:
+    """How many jobs wait in a queue, counted no further than one needs to know."""
+    return sum(
+        int(
+            connection.execute(
+                select(func.count()).select_from(
+                    select(jobs.c.id)
+                    .where(in_state(state), jobs.c.queue == queue)
+                    .limit(most + 1)
+                    .subquery()
+                )
+            ).scalar_one()
+        )
+        for state in WAITING
+    )

@@ -1,0 +1,200 @@
+"""Bounded queues: exact among producers, waited for or refused, on both databases."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, event, update
+from sqlalchemy.orm import Session
+
+from jobqueue import JobQueue, QueueFull, State
+from jobqueue.errors import InvalidOption
+from jobqueue.schema import queues
+
+
+@pytest.fixture
+def jobs(url: str) -> Iterator[JobQueue]:
+    with JobQueue(url) as queue:
+        yield queue
+
+
+@pytest.fixture
+def work(jobs: JobQueue) -> Any:
+    @jobs.task(name="work")
+    def work(number: int = 0) -> int:
+        return number
+
+    return work
+
+
+def pending(jobs: JobQueue, queue: str) -> int:
+    return sum(
+        1
+        for state in (State.SCHEDULED, State.AVAILABLE)
+        for _ in jobs.list(state=state, queue=queue, limit=None)
+    )
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_again(jobs: JobQueue, work: Any) -> None:
+    thumbs = jobs.queue("thumbs", max_pending=2, when_full="reject")
+    task = work.options(queue=thumbs)
+    task.enqueue()
+    task.options(delay=3600).enqueue()
+    with pytest.raises(QueueFull, match="'thumbs' is full: 2 jobs wait") as caught:
+        task.enqueue()
+    assert (caught.value.queue, caught.value.max_pending) == ("thumbs", 2)
+    assert 1 <= caught.value.retry_after <= 60
+    assert pending(jobs, "thumbs") == 2
+    work.enqueue()
+    assert pending(jobs, "default") == 1, "other queues have no bound"
+
+
+def test_many_at_once_are_enqueued_all_or_none(jobs: JobQueue, work: Any) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=5, when_full="reject"))
+    jobs.enqueue_many([task.call(n) for n in range(3)])
+    with pytest.raises(QueueFull):
+        jobs.enqueue_many([work.call(), *(task.call(n) for n in range(3))])
+    assert (pending(jobs, "thumbs"), pending(jobs, "default")) == (3, 0)
+    with pytest.raises(QueueFull, match="6 jobs at once never fit in"):
+        jobs.enqueue_many([task.call(n) for n in range(6)])
+
+
+def test_more_than_ever_fits_is_refused_even_where_one_waits(jobs: JobQueue, work: Any) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=2))
+    with pytest.raises(QueueFull, match="never fit in"):
+        jobs.enqueue_many([task.call(n) for n in range(3)])
+
+
+def test_a_held_unique_key_needs_no_room(jobs: JobQueue, work: Any) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=1, when_full="reject"))
+    first = task.options(unique_key="k").enqueue()
+    again = task.options(unique_key="k").enqueue()
+    assert (again.id, again.created) == (first.id, False)
+    with pytest.raises(QueueFull):
+        task.options(unique_key="l").enqueue()
+
+
+def test_a_producer_waits_until_there_is_room(
+    jobs: JobQueue, work: Any, wait_until: Callable[..., Any]
+) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=1))
+    first = task.enqueue()
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(task.enqueue)
+        assert not second.done()
+        jobs.cancel(first.id)
+        assert second.result(30).created
+
+
+def test_a_producer_waits_no_longer_than_its_timeout(jobs: JobQueue, work: Any) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=1, timeout=0.05))
+    task.enqueue()
+    with pytest.raises(QueueFull):
+        task.enqueue()
+
+
+def test_within_a_transaction_nobody_waits(jobs: JobQueue, work: Any, url: str) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=1))
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with Session(engine) as session, session.begin():
+        task.within(session).enqueue()
+        with pytest.raises(QueueFull):
+            task.within(session).enqueue()
+    assert pending(jobs, "thumbs") == 1
+    engine.dispose()
+
+
+def test_a_process_that_did_not_declare_it_obeys_the_bound_too(
+    jobs: JobQueue, work: Any, url: str
+) -> None:
+    work.options(queue=jobs.queue("thumbs", max_pending=1, when_full="reject")).enqueue()
+    with JobQueue(url) as other:
+
+        @other.task(name="work", queue="thumbs")
+        def same() -> None: ...
+
+        with pytest.raises(QueueFull):
+            same.enqueue()
+
+
+def test_a_bound_that_was_lifted_meanwhile_holds_no_one(jobs: JobQueue, work: Any) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=1, when_full="reject"))
+    task.enqueue()
+    with jobs.store.write() as connection:
+        connection.execute(update(queues).values(max_pending=None))
+    assert task.enqueue().created
+
+
+def test_retries_may_exceed_the_bound(jobs: JobQueue, work: Any) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=1, when_full="reject"))
+    first = task.enqueue()
+    jobs.cancel(first.id)
+    task.enqueue()
+    jobs.retry(first.id)
+    assert pending(jobs, "thumbs") == 2
+
+
+def test_the_bound_is_exact_among_producers_and_loses_nothing(
+    jobs: JobQueue, work: Any, url: str
+) -> None:
+    each, producers, bound = 25, 8, 10
+    seen: list[int] = []
+    done = threading.Event()
+
+    def produce(number: int) -> None:
+        with JobQueue(url) as mine:
+
+            @mine.task(name="work")
+            def same(number: int = 0) -> int:
+                return number
+
+            task = same.options(queue=mine.queue("thumbs", max_pending=bound))
+            for n in range(each):
+                task.enqueue(number * each + n)
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.append(pending(jobs, "thumbs"))
+
+    work.options(queue=jobs.queue("thumbs", max_pending=bound)).enqueue(-1)
+    with ThreadPoolExecutor(producers + 1) as pool, jobs.worker(concurrency=1, queues="thumbs"):
+        watching = pool.submit(watch)
+        try:
+            list(pool.map(produce, range(producers)))
+        finally:
+            done.set()
+        watching.result(30)
+    assert max(seen) <= bound
+    assert sum(1 for _ in jobs.list(limit=None)) == each * producers + 1
+
+
+def test_producers_of_unbounded_queues_pay_nothing(jobs: JobQueue, work: Any) -> None:
+    work.enqueue()
+    asked: list[str] = []
+    event.listen(
+        jobs.store.engine,
+        "before_cursor_execute",
+        lambda _c, _cursor, statement, *_: asked.append(statement),
+    )
+    jobs._jobs.bounds._read_at = float("inf")
+    work.enqueue()
+    jobs.enqueue_many([work.call(), work.call()])
+    assert not [statement for statement in asked if queues.name in statement]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"name": "a b", "max_pending": 1}, "queue"),
+        ({"name": "a", "max_pending": 0}, "max_pending"),
+        ({"name": "a", "max_pending": 1, "when_full": "drop"}, "when_full"),
+        ({"name": "a", "max_pending": 1, "timeout": -1}, "timeout"),
+    ],
+)
+def test_a_bound_that_makes_no_sense_is_refused(
+    jobs: JobQueue, given: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(InvalidOption, match=named):
+        jobs.queue(**given)
