@@ -46,7 +46,8 @@ SELECT queue,
   max(bound) AS max_pending
 FROM (
   SELECT queue, count(*) AS scheduled, 0 AS available, 0 AS running,
-    0 AS succeeded, 0 AS failed, 0 AS cancelled, 0 AS paused, {no_age} AS oldest, {no_bound} AS bound
+    0 AS succeeded, 0 AS failed, 0 AS cancelled, 0 AS paused, {no_age} AS oldest,
+    {no_bound} AS bound
   FROM jobqueue_jobs WHERE state = 'scheduled' GROUP BY queue
   UNION ALL
   SELECT queue, 0, count(*), 0, 0, 0, 0, 0, {oldest_age}, {no_bound}
@@ -59,7 +60,8 @@ FROM (
   SELECT queue, 0, 0, 0, sum(succeeded), sum(failed), sum(cancelled), 0, {no_age}, {no_bound}
   FROM jobqueue_counters WHERE fold <= 2 GROUP BY queue
   UNION ALL
-  SELECT name, 0, 0, 0, 0, 0, 0, CASE WHEN paused_at IS NULL THEN 0 ELSE 1 END, {no_age}, max_pending
+  SELECT name, 0, 0, 0, 0, 0, 0, CASE WHEN paused_at IS NULL THEN 0 ELSE 1 END, {no_age},
+    max_pending
   FROM jobqueue_queues
 ) AS parts
 GROUP BY queue
