@@ -1,11 +1,9 @@
 """Load the app: the module that registers the user's tasks."""
 
 import contextlib
-import difflib
 import importlib
 import sys
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +88,3 @@ def _own_error(name: str, error: BaseException) -> str:
 
 def _error(message: str, value: str) -> ConfigurationError:
     return ConfigurationError(message, field="app", value=value)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean a or b?`, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else ""

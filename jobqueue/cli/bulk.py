@@ -12,7 +12,7 @@ import click
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobqueue.cli.calls import Tasks, call_of_line
+from jobqueue.calls import Tasks, call_of_line
 from jobqueue.cli.failure import FAILED, MISUSED, Problem, describe
 from jobqueue.cli.render import console
 from jobqueue.cli.shared import Shared
@@ -33,7 +33,7 @@ class Import:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._tasks = Tasks(shared.app)
+        self._tasks = Tasks(None if shared.app is None else shared.app.registry)
         self._calls: list[Call[Any]] = []
         self._bytes = 0
         self._line = 0

@@ -6,11 +6,12 @@ import click
 from click.core import ParameterSource
 
 from jobqueue import options
+from jobqueue.answers import job_json, with_attempts
+from jobqueue.calls import Tasks, make_call
 from jobqueue.cli import params
-from jobqueue.cli.calls import Tasks, Value, guess_call, make_call, split
+from jobqueue.cli.calls import Value, guess_call, split
 from jobqueue.cli.failure import Problem
-from jobqueue.cli.jobs import await_all, print_end, require_success, with_attempts
-from jobqueue.cli.render import job_json
+from jobqueue.cli.jobs import await_all, print_end, require_success
 from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.errors import InvalidArguments, InvalidOption
 from jobqueue.tasks import Call
@@ -123,7 +124,7 @@ def _changes(given: dict[str, Any]) -> dict[str, Any]:
 
 def _call(shared: Shared, given: dict[str, Any]) -> Call[Any]:
     app = shared.app
-    task = Tasks(app).find(given["task"])
+    task = Tasks(None if app is None else app.registry).find(given["task"])
     changes = _changes(given)
     args, kwargs = split(given["values"])
     exact_args = _exact(given["args_text"], "args", list, "'[2, 3]'")
@@ -167,7 +168,7 @@ def _wait(shared: Shared, id_: int, created: bool, limit: float | None) -> None:
             f"enqueued, but {problem.message}", field="wait_timeout", value=limit
         ) from None
     if shared.json:
-        shared.print_json(with_attempts(shared, job) | {"created": created})
+        shared.print_json(with_attempts(shared.jobs, job) | {"created": created})
     else:
         print_end(job)
     require_success([job])

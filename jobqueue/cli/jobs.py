@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 import click
 from rich.text import Text
 
-from jobqueue import options
+from jobqueue import filters, options
+from jobqueue.answers import job_json, with_attempts
 from jobqueue.cli import params
 from jobqueue.cli.failure import Problem
 from jobqueue.cli.page import print_page
@@ -20,7 +21,6 @@ from jobqueue.cli.render import (
     console,
     duration,
     error_of,
-    job_json,
     put,
     state_style,
 )
@@ -98,7 +98,7 @@ def list_(
     limit: str,
 ) -> None:
     """List jobs, newest first."""
-    wanted = params.a_filter(state_name, task, queue, tag, since)
+    wanted = filters.a_filter(state_name, task, queue, tag, since)
     most = options.whole(params.whole(limit), "limit", 0, params.LIMIT_MAX)
     found = shared.jobs.find(wanted, most or None)
     if shared.json:
@@ -129,18 +129,12 @@ def _print_array(jobs: Iterator[JobRecord]) -> None:
 @pass_shared
 def show(shared: Shared, id: str) -> None:  # noqa: A002 - the name in the contract's messages.
     """Show one job: arguments, state, every attempt, traceback, result."""
-    job = _get(shared, params.job_id(id))
+    job = _get(shared, filters.job_id(id))
     attempts = shared.jobs.attempts(job)
     if shared.json:
-        shared.print_json(with_attempts(shared, job))
+        shared.print_json(with_attempts(shared.jobs, job))
     else:
         print_page(job, attempts, console())
-
-
-def with_attempts(shared: Shared, job: JobRecord) -> dict[str, object]:
-    """The job object with its attempts."""
-    attempts = [attempt.to_json() for attempt in shared.jobs.attempts(job)]
-    return job_json(job) | {"attempts": attempts}
 
 
 def _get(shared: Shared, id_: int) -> JobRecord:
@@ -160,7 +154,7 @@ def _get(shared: Shared, id_: int) -> JobRecord:
 @pass_shared
 def wait(shared: Shared, ids: tuple[str, ...], timeout: str | None) -> None:
     """Wait until jobs have ended. Exits with 0 if all succeeded, with 1 if one did not."""
-    wanted = params.job_ids(ids)
+    wanted = filters.job_ids(ids)
     limit = None if timeout is None else options.seconds(timeout, "timeout")
     missing = sorted(set(wanted) - shared.jobs.states(wanted).keys())
     if missing:
@@ -171,7 +165,7 @@ def wait(shared: Shared, ids: tuple[str, ...], timeout: str | None) -> None:
         if not shared.json:
             print_end(job)
     if shared.json:
-        answer = [with_attempts(shared, ended[id_]) for id_ in wanted]
+        answer = [with_attempts(shared.jobs, ended[id_]) for id_ in wanted]
         shared.print_json(answer[0] if len(answer) == 1 else answer)
     require_success(ended.values())
 

@@ -229,14 +229,3 @@ def error_of(job: JobRecord) -> str:
     if job.error is None:
         return ""
     return f"{job.error.type}: {first_line(job.error.message)}".rstrip(": ")
-
-
-def job_json(job: JobRecord) -> dict[str, Any]:
-    """The job object of the contract, for rows that someone wrote with SQL too."""
-    try:
-        return job.to_json()
-    except (ValueError, TypeError, KeyError, RecursionError):
-        from dataclasses import replace
-
-        bare = replace(job, args='{"args": [], "kwargs": {}}', result=None).to_json()
-        return bare | {"args": None, "kwargs": None, "args_text": job.args}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import click
 
+from jobqueue import filters
+from jobqueue.answers import changes
 from jobqueue.cli import params
 from jobqueue.cli.failure import MISUSED, Problem
 from jobqueue.cli.safe import inert
@@ -60,8 +62,8 @@ def _command(verb: Verb, help_: str) -> click.Command:
         everything: bool,
         yes: bool,
     ) -> None:
-        wanted = params.a_filter(state_name, task, queue, tag)
-        named = params.job_ids(ids)
+        wanted = filters.a_filter(state_name, task, queue, tag)
+        named = filters.job_ids(ids)
         is_bulk = wanted != JobFilter() or everything
         if bool(named) == is_bulk or (everything and wanted != JobFilter()):
             raise InvalidOption(
@@ -137,11 +139,7 @@ def _answer(
     refused: list[Refusal],
 ) -> None:
     if shared.json:
-        answers = [
-            {"id": refusal.id, "state": refusal.state, "reason": refusal.reason}
-            for refusal in refused
-        ]
-        shared.print_json({"changed": len(changed), "refused": answers})
+        shared.print_json(changes(changed, refused))
     else:
         count = len(changed)
         told = _still_running(shared, changed) if verb is CANCEL else 0

@@ -102,12 +102,14 @@ class Jobs:
         """One job with the error of its last attempt, or None."""
         return next(iter(self.find(JobFilter(ids=(id_,)))), None)
 
-    def find(self, wanted: JobFilter, limit: int | None = None) -> Iterator[JobRecord]:
+    def find(
+        self, wanted: JobFilter, limit: int | None = None, page: int = PAGE
+    ) -> Iterator[JobRecord]:
         """Jobs, newest first, read in pages so that no snapshot is held for long."""
         below: int | None = None
         remaining = limit
         while remaining is None or remaining > 0:
-            size = PAGE if remaining is None else min(PAGE, remaining)
+            size = page if remaining is None else min(page, remaining)
             statement = select(*_COLUMNS).where(_matches(wanted)).order_by(jobs.c.id.desc())
             if below is not None:
                 statement = statement.where(jobs.c.id < below)
