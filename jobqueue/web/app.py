@@ -1,0 +1,104 @@
+"""The ASGI app: the gate, the routes, and the one place where errors become answers."""
+
+from collections.abc import Iterable
+
+from starlette.requests import ClientDisconnect
+from starlette.routing import Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from jobqueue.queue import JobQueue
+from jobqueue.tasks import Registry
+from jobqueue.web.api import Api
+from jobqueue.web.gate import LOOPBACK_NAMES, Gate
+from jobqueue.web.replies import Refused, log, refusal_of
+
+SECURITY_HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+]
+
+
+def create_app(
+    jobs: JobQueue,
+    *,
+    token: str | None = None,
+    read_only: bool = False,
+    hosts: Iterable[str] | None = LOOPBACK_NAMES,
+    registry: Registry | None = None,
+) -> "Front":
+    """The HTTP API over a queue, as an ASGI app: run it with `serve`, or mount it in your own.
+
+    Only tasks of `registry` (default: those of `jobs`) can be enqueued. `hosts` are the names
+    under which it is asked, `None` any: then a token is needed. Raises InvalidOption.
+    """
+    gate = Gate(token, hosts, read_only=read_only)
+    return Front(gate, Api(jobs, jobs.registry if registry is None else registry))
+
+
+class Front:
+    """An ASGI app that answers every request, whatever happens to it."""
+
+    def __init__(self, gate: Gate, api: Api) -> None:
+        self._gate = gate
+        self._api = api
+        self._router: ASGIApp = Router(api.routes(), redirect_slashes=False)
+
+    @property
+    def has_token(self) -> bool:
+        """True if who asks needs a token."""
+        return self._gate.has_token
+
+    def release(self) -> None:
+        """Answer those who wait for jobs now: the server stops. Call it in the event loop."""
+        self._api.release()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_started = False
+
+        async def guarded(message: Message) -> None:
+            nonlocal is_started
+            if message["type"] == "http.response.start":
+                is_started = True
+                message["headers"] = [*message.get("headers", []), *SECURITY_HEADERS]
+            await send(message)
+
+        # With an app in its scope the router raises what it refuses; another app's handlers, if
+        # this one is mounted, would answer in their own way.
+        inner = {**scope, "app": self}
+        inner.pop("starlette.exception_handlers", None)
+        try:
+            self._gate.check(scope)
+            await self._router(inner, receive, guarded)
+        except ClientDisconnect:
+            return
+        except Exception as error:  # noqa: BLE001 - this is where every error ends.
+            refusal = refusal_of(error, writes=scope["method"] == "POST")
+            if is_started:
+                log.warning("an answer was broken off: %s", _name(error))
+                return  # The server sees that it is not complete, and closes the connection.
+            await refusal.reply()(scope, receive, guarded)
+
+
+def _name(error: BaseException) -> str:
+    return str(error) if isinstance(error, Refused) else type(error).__name__
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

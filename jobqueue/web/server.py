@@ -1,0 +1,298 @@
+"""The server: uvicorn on a thread of its own, in a process that may be a worker as well."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Self
+
+import uvicorn
+
+from jobqueue.errors import ConfigurationError, InvalidOption
+from jobqueue.web.app import Front
+from jobqueue.web.connections import Limits, protocol
+from jobqueue.web.gate import is_loopback
+from jobqueue.worker.worker import Worker
+
+log = logging.getLogger("jobqueue.web")
+
+GRACE = 5.0
+"""Seconds for the requests that are under way when the server is told to stop."""
+STOPS = (signal.SIGTERM, signal.SIGINT)
+LAST_SECOND = 0.8
+"""Seconds from a second signal to the end of the process, whatever still runs."""
+PORT_MAX = 65535
+
+
+class Listener:
+    """An address to be asked at: bound, so that it is ours, and not listening yet."""
+
+    def __init__(self, host: str, port: int) -> None:
+        if not 0 <= port <= PORT_MAX:
+            raise InvalidOption(
+                f"port: {port} is not between 0 and {PORT_MAX}", field="port", value=port
+            )
+        try:
+            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise InvalidOption(
+                f"host: {host[:60]!r} is no address of this machine", field="host", value=host
+            ) from None
+        # IPv4 before IPv6, where a name has both.
+        self._family: int
+        self._address: tuple[Any, ...]
+        self._family, *_, self._address = min(found)
+        self.address = str(self._address[0])
+
+    @property
+    def is_loopback(self) -> bool:
+        """True if only this machine can reach it."""
+        return is_loopback(self.address)
+
+    def require(self, *, token: bool) -> None:
+        """Raises InvalidOption where others can reach it, and no token is asked for."""
+        if not (self.is_loopback or token):
+            raise InvalidOption(
+                f"host: {self.address} can be reached from elsewhere, so a token is needed: "
+                "set $JOBQUEUE_TOKEN to a long random text",
+                field="token",
+            )
+
+    def bind(self) -> socket.socket:
+        """The socket. Raises ConfigurationError where the address cannot be had."""
+        try:
+            return socket.create_server(self._address[:2], family=self._family, backlog=1024)
+        except OSError as error:
+            at = f"{self.address}:{self._address[1]}"
+            reason = error.strerror or str(error)
+            raise ConfigurationError(f"cannot listen on {at}: {reason}", field="port") from None
+
+
+class _Uvicorn(uvicorn.Server):
+    """Tells the app before it stops, and leaves no connection behind."""
+
+    def __init__(self, config: uvicorn.Config, app: Front) -> None:
+        super().__init__(config)
+        self._app = app
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.release()
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+class Server:
+    """Serves an app from a thread of its own: a context manager, or `start()` and `stop()`."""
+
+    def __init__(
+        self,
+        app: Front,
+        host: str = "127.0.0.1",
+        port: int = 8081,
+        *,
+        limits: Limits | None = None,
+        grace: float = GRACE,
+    ) -> None:
+        self._listener = Listener(host, port)
+        self._listener.require(token=app.has_token)
+        limits = limits or Limits()
+        config = uvicorn.Config(
+            app,
+            http=protocol(limits),
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            log_level=logging.CRITICAL,  # What it says of requests may hold their secrets.
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=limits.idle,  # type: ignore[arg-type]
+            timeout_graceful_shutdown=grace,  # type: ignore[arg-type]
+            h11_max_incomplete_event_size=limits.header_bytes,
+        )
+        self._uvicorn = _Uvicorn(config, app)
+        self._thread: threading.Thread | None = None
+        self._ended: Callable[[], None] = lambda: None
+        self.url = ""
+        """Where it listens, once it is bound."""
+        self._socket: socket.socket | None = None
+
+    def bind(self) -> socket.socket:
+        """Take the address, so that `url` is known; connections wait from now on."""
+        if self._socket is None:
+            self._socket = self._listener.bind()
+            host = self._listener.address
+            shown = f"[{host}]" if ":" in host else host
+            self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+        return self._socket
+
+    def start(self, ended: Callable[[], None] | None = None) -> None:
+        """Listen and serve; `ended()` is called when it does no more. Raises ConfigurationError."""
+        self._ended = ended or self._ended
+        self._thread = threading.Thread(target=self._run, args=(self.bind(),), name="jobqueue-web")
+        self._thread.start()
+        self._uvicorn.ready.wait()
+
+    def _run(self, listening: socket.socket) -> None:
+        try:
+            self._uvicorn.run([listening])
+        finally:
+            self._uvicorn.ready.set()
+            listening.close()
+            self._ended()
+
+    def request_stop(self) -> None:
+        """Accept nothing more; what is under way is answered."""
+        self._uvicorn.should_exit = True
+
+    def abort(self) -> None:
+        """Wait for no answer any longer."""
+        self._uvicorn.force_exit = self._uvicorn.should_exit = True
+
+    def stop(self) -> None:
+        """Accept nothing more, answer what is under way, and end."""
+        self.request_stop()
+        if self._thread is not None:
+            self._thread.join()
+        elif self._socket is not None:
+            self._socket.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def serve(
+    app: Front,
+    host: str = "127.0.0.1",
+    port: int = 8081,
+    *,
+    worker: Worker | None = None,
+    limits: Limits | None = None,
+    grace: float = GRACE,
+    listening: Callable[[str], None] | None = None,
+) -> int:
+    """Serve, and work if there is a worker, until SIGTERM or SIGINT; returns the exit code.
+
+    Then, in this order: nothing more is accepted, requests under way are answered, running jobs
+    end; 0. A second signal, or a time that is up, ends at once; 1. For the main thread only.
+    `listening(url)` is called when requests are taken.
+    """
+    server = Server(app, host, port, limits=limits, grace=grace)
+    server.bind()  # Before the worker begins: where the address is taken, nothing shall run.
+    try:
+        with Stops(server, worker) as stops:
+            return _serve(server, worker, stops, listening)
+    finally:
+        server.stop()
+
+
+def _serve(
+    server: Server,
+    worker: Worker | None,
+    stops: "Stops",
+    listening: Callable[[str], None] | None,
+) -> int:
+    if worker is not None:
+        worker.start()
+    try:
+        server.start(stops.request)
+        log.info("listening on %s", server.url)
+        if listening is not None:
+            listening(server.url)
+        if worker is not None:
+            threading.Thread(target=stops.follow, args=(worker,), daemon=True).start()
+        stops.wait()
+        if stops.first:
+            log.info("%s: stopping; a second signal stops at once", stops.first)
+    finally:
+        server.stop()
+        in_order = worker is None or worker.stop()
+    failed = worker is not None and worker.failure is not None
+    return 1 if failed or not in_order or not stops.first or stops.count > 1 else 0
+
+
+def leave(code: int) -> None:
+    """End the process although threads still run."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+class Stops:
+    """Hears SIGTERM and SIGINT on a thread of its own, through the wake-up descriptor."""
+
+    def __init__(self, server: Server, worker: Worker | None) -> None:
+        self._server = server
+        self._worker = worker
+        self._wanted = threading.Event()
+        self.count = 0
+        self.first: str | None = None
+        self._before: dict[int, object] = {}
+
+    def request(self) -> None:
+        """Make `wait()` return."""
+        self._wanted.set()
+
+    def follow(self, worker: Worker) -> None:
+        """Make `wait()` return when the worker has reason to end by itself."""
+        worker.wait()
+        self.request()
+
+    def wait(self) -> None:
+        """Wait for a signal, or the end of the server or the worker."""
+        self._wanted.wait()
+
+    def __enter__(self) -> Self:
+        self._ear, self._mouth = socket.socketpair()
+        self._mouth.setblocking(False)
+        self._descriptor = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        for number in STOPS:
+            self._before[number] = signal.signal(number, _heard)
+        threading.Thread(target=self._listen, name="jobqueue-signals", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)  # type: ignore[arg-type]
+        signal.set_wakeup_fd(self._descriptor)
+        self._mouth.close()
+
+    def _listen(self) -> None:
+        with self._ear:
+            while heard := self._ear.recv(1):
+                if heard[0] not in STOPS:
+                    continue
+                self.count += 1
+                if self.count == 1:
+                    self.first = signal.Signals(heard[0]).name
+                    self.request()
+                else:
+                    self._stop_at_once()
+
+    def _stop_at_once(self) -> None:
+        self._server.abort()
+        if self._worker is not None:
+            self._worker.abort()
+        threading.Event().wait(LAST_SECOND)
+        leave(1)
+
+
+def _heard(_number: int, _frame: FrameType | None) -> None:
+    """Nothing: the listener has been told."""

@@ -1,0 +1,321 @@
+"""The routes, on a real server: what they do, and what they answer."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobqueue import JobQueue
+from jobqueue.errors import JobQueueError
+from jobqueue.store.monitor import Monitor
+from jobqueue.web import metrics
+from tests.web.conftest import Client, Serve, working
+
+
+def rows(jobs: JobQueue) -> int:
+    return len(list(jobs.list(limit=None)))
+
+
+# Enqueue
+
+
+def test_a_job_is_enqueued_and_answered_with_its_object(client: Client, jobs: JobQueue) -> None:
+    response = client.post(
+        "/api/jobs",
+        json={"task": "add", "args": [2], "kwargs": {"y": 3}, "queue": "mail", "tags": ["a"]},
+    )
+    assert response.status_code == 202
+    job = response.json()
+    assert response.headers["location"] == f"/api/jobs/{job['id']}"
+    assert job == next(iter(jobs.list())).to_json() | {"created": True}
+    assert (job["task"], job["args"], job["kwargs"]) == ("add", [2], {"y": 3})
+    assert (job["queue"], job["tags"], job["state"]) == ("mail", ["a"], "available")
+
+
+def test_every_option_of_a_line_is_taken(client: Client) -> None:
+    job = client.enqueue(
+        2,
+        3,
+        priority=-4,
+        delay="1h",
+        max_attempts=3,
+        timeout=30,
+        deadline="2h",
+        unique_key="k",
+        unique_until="deleted",
+    ).json()
+    assert (job["priority"], job["max_attempts"], job["timeout"]) == (-4, 3, 30.0)
+    assert (job["state"], job["unique_key"]) == ("scheduled", "k")
+    assert job["deadline_at"] is not None
+
+
+def test_a_key_that_is_held_gives_the_job_that_is_there(client: Client, jobs: JobQueue) -> None:
+    first = client.enqueue(2, 3, unique_key="k").json()
+    again = client.enqueue(2, 3, unique_key="k")
+    assert again.status_code == 202
+    assert (again.json()["id"], again.json()["created"]) == (first["id"], False)
+    assert rows(jobs) == 1
+
+
+def test_a_list_is_a_batch_in_one_transaction(client: Client, jobs: JobQueue) -> None:
+    lines = [{"task": "add", "args": [n, 1]} for n in range(50)]
+    lines += [{"task": "add", "args": [1, 1], "unique_key": "k"}] * 2
+    response = client.post("/api/jobs", json=lines)
+    assert response.status_code == 202
+    answer = response.json()
+    assert (answer["enqueued"], answer["existing"]) == (51, 1)
+    assert answer["ids"] == sorted(answer["ids"]) and len(answer["ids"]) == 52
+    assert [job.args for job in jobs.list(limit=None)][::-1][3] == '{"args":[3,1],"kwargs":{}}'
+
+
+def test_a_batch_of_which_one_is_wrong_leaves_nothing(client: Client, jobs: JobQueue) -> None:
+    lines: list[Any] = [{"task": "add", "args": [n, 1]} for n in range(5)]
+    lines[2] = {"task": "add", "args": ["two", 1]}
+    lines[4] = {"task": "add", "args": [1, 1], "queue": "no good"}
+    response = client.post("/api/jobs", json=lines)
+    assert response.status_code == 400
+    assert [error["index"] for error in response.json()["errors"]] == [2, 4]
+    error = response.json()["error"]
+    assert error["message"].startswith("item 2: add: x: expected int")
+    assert (error["field"], error["value"]) == ("x", "two")
+    assert rows(jobs) == 0
+
+
+def test_only_registered_tasks_can_be_enqueued(client: Client, jobs: JobQueue) -> None:
+    error = client.refused(400, "POST", "/api/jobs", json={"task": "os.system", "args": ["id"]})
+    assert error["field"] == "task" and "no task is named 'os.system'" in error["message"]
+    assert rows(jobs) == 0
+
+
+def test_without_an_app_nothing_can_be_enqueued(url: str, serve: Serve, jobs: JobQueue) -> None:
+    client = serve(registry=type(jobs.registry)())
+    assert "no tasks" in client.refused(400, "POST", "/api/jobs", json={"task": "add"})["message"]
+
+
+class QueueFull(JobQueueError):
+    """As the bounded queues raise it."""
+
+    retry_after = 1.2
+
+
+def test_a_full_queue_is_503_and_says_when_to_try_again(
+    client: Client, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise QueueFull("queue thumbs holds 100 jobs", field="queue", value="thumbs")
+
+    monkeypatch.setattr(jobs, "enqueue_many", full)
+    response = client.enqueue(2, 3)
+    assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+    assert response.json()["error"]["value"] == "thumbs"
+
+
+# Look
+
+
+def test_jobs_are_listed_newest_first_and_filtered(client: Client) -> None:
+    first = client.id(1, 1, tags=["red"])
+    second = client.id(2, 2, queue="mail")
+    third = client.id("x", task="echo", delay=60)
+
+    def ids(**query: str) -> list[int]:
+        response = client.get("/api/jobs", params=query)
+        assert response.status_code == 200, response.text
+        return [job["id"] for job in response.json()]
+
+    assert ids() == [third, second, first]
+    assert ids(state="scheduled") == [third]
+    assert ids(task="add") == [second, first]
+    assert ids(queue="mail") == [second]
+    assert ids(tag="red") == [first]
+    assert ids(limit="2") == [third, second]
+    assert ids(since="1h") == [third, second, first]
+    assert ids(since="2999-01-01T00:00Z") == ids(queue="none") == []
+
+
+def test_a_list_longer_than_a_page_is_whole(client: Client) -> None:
+    client.post("/api/jobs", json=[{"task": "add", "args": [n, 0]} for n in range(90)])
+    listed = client.get("/api/jobs", params={"limit": 61}).json()
+    assert [job["args"][0] for job in listed] == list(range(89, 28, -1))
+
+
+def test_one_job_is_shown_with_its_attempts(client: Client, jobs: JobQueue) -> None:
+    id_ = client.id("no way", task="fail")
+    with working(jobs):
+        job = client.get(f"/api/jobs/{id_}", params={"wait": 30}).json()
+    assert (job["state"], job["error"]["message"]) == ("failed", "no way")
+    (attempt,) = job["attempts"]
+    assert attempt["outcome"] == "errored"
+    assert "ValueError: no way" in attempt["error"]["traceback"]
+
+
+def test_wait_holds_until_the_job_is_final(client: Client, jobs: JobQueue) -> None:
+    id_ = client.id(2, 3)
+    states = []
+
+    def ask() -> None:
+        states.append(client.get(f"/api/jobs/{id_}", params={"wait": 30}).json())
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with working(jobs):
+        asking.join(30)
+    assert [(job["state"], job["result"]) for job in states] == [("succeeded", 5)]
+
+
+def test_wait_ends_with_its_time(client: Client) -> None:
+    id_ = client.id(2, 3)
+    assert client.get(f"/api/jobs/{id_}", params={"wait": 0.05}).json()["state"] == "available"
+
+
+def test_waiting_takes_no_thread(client: Client, jobs: JobQueue) -> None:
+    """More wait than there are threads, and all others are answered."""
+    id_ = client.id(2, 3)
+    answers: list[str] = []
+
+    def ask() -> None:
+        with Client(base_url=client.base_url, timeout=60) as own:
+            answers.append(own.get(f"/api/jobs/{id_}", params={"wait": 30}).json()["state"])
+
+    asking = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in asking:
+        thread.start()
+    assert client.id(3, 4) > id_
+    with working(jobs):
+        for thread in asking:
+            thread.join(30)
+    assert answers == ["succeeded"] * 20
+
+
+def test_a_deleted_job_ends_the_wait(client: Client, jobs: JobQueue) -> None:
+    id_ = client.id(2, 3)
+    asking = threading.Timer(0.2, jobs.delete, [id_])
+    asking.start()
+    assert client.get(f"/api/jobs/{id_}", params={"wait": 30}).status_code == 404
+    asking.join()
+
+
+def test_queues_workers_and_stats_answer_as_the_command_line(
+    client: Client, jobs: JobQueue, wait_until: Callable[..., Any]
+) -> None:
+    with working(jobs, name="w1"):
+        client.get(f"/api/jobs/{client.id(2, 3)}", params={"wait": 30})
+        (queue,) = client.get("/api/queues").json()
+        assert (queue["queue"], queue["succeeded"], queue["paused"]) == ("default", 1, False)
+        (worker,) = client.get("/api/workers").json()
+        assert (worker["worker"], worker["queues"]) == ("w1", None)
+        assert worker["started_at"].endswith("+00:00")
+        stats = client.get("/api/stats").json()
+    assert set(stats) == {"queues", "tasks", "workers", "throughput_per_second"}
+    assert stats["workers"] == 1 and stats["tasks"][0]["task"] == "add"
+
+
+# Change
+
+
+def test_a_waiting_job_is_cancelled_and_retried(client: Client) -> None:
+    id_ = client.id(2, 3)
+    changed = {"changed": 1, "refused": []}
+    assert client.post(f"/api/jobs/{id_}/cancel").json() == changed
+    assert client.get(f"/api/jobs/{id_}").json()["state"] == "cancelled"
+    again = client.post(f"/api/jobs/{id_}/cancel")
+    assert (again.status_code, again.json()) == (200, {"changed": 0, "refused": []})
+    assert client.post(f"/api/jobs/{id_}/retry", json={}).json() == changed
+    assert client.get(f"/api/jobs/{id_}").json()["state"] == "available"
+
+
+def test_a_verb_in_the_wrong_state_is_a_conflict(client: Client, jobs: JobQueue) -> None:
+    id_ = client.id(2, 3)
+    with working(jobs):
+        client.get(f"/api/jobs/{id_}", params={"wait": 30})
+    response = client.post(f"/api/jobs/{id_}/cancel")
+    assert response.status_code == 409
+    answer = response.json()
+    assert answer["error"]["message"] == f"job {id_}: it is succeeded and cannot be cancelled"
+    assert answer["refused"][0]["state"] == "succeeded" and answer["changed"] == 0
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_a_verb_on_no_job_is_not_found(client: Client, verb: str) -> None:
+    assert client.refused(404, "POST", f"/api/jobs/77/{verb}")["value"] == 77
+
+
+# Health and metrics
+
+
+def test_health_needs_nothing_and_readiness_the_schema(client: Client) -> None:
+    assert client.get("/healthz").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_without_the_schema_it_is_not_ready(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch, jobs: JobQueue, serve: Serve
+) -> None:
+    with JobQueue(empty_url) as bare:
+        monkeypatch.setattr(jobs, "store", bare.store)
+        client = serve()
+        response = client.get("/readyz")
+        assert (response.status_code, response.json()["status"]) == (503, "not ready")
+        assert "jobqueue db upgrade" in response.json()["error"]["message"]
+        assert client.get("/api/jobs").status_code == 503
+        assert client.get("/healthz").status_code == 200
+
+
+def test_metrics_are_those_of_the_views(client: Client, jobs: JobQueue) -> None:
+    client.id("no", task="fail")
+    with working(jobs):
+        client.get(f"/api/jobs/{client.id(2, 3)}", params={"wait": 30})
+        client.get("/api/jobs/1", params={"wait": 30})
+        client.enqueue(2, 3, queue="mail", delay=60)
+        response = client.get("/metrics")
+    assert response.headers["content-type"] == metrics.CONTENT_TYPE
+    lines = response.text.splitlines()
+    assert 'jobqueue_finished_jobs_total{task="add",outcome="succeeded"} 1' in lines
+    assert 'jobqueue_finished_jobs_total{task="fail",outcome="failed"} 1' in lines
+    assert 'jobqueue_errored_attempts_total{task="fail"} 1' in lines
+    assert 'jobqueue_jobs{queue="mail",state="scheduled"} 1' in lines
+    assert 'jobqueue_oldest_available_seconds{queue="mail"} 0' in lines
+    assert "jobqueue_workers 1" in lines and "jobqueue_up 1" in lines
+
+
+def test_metrics_are_asked_for_once_a_second_at_most(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    stats = Monitor.stats
+    monkeypatch.setattr(Monitor, "stats", lambda self: asked.append(1) or stats(self))
+    texts = {client.get("/metrics").text for _ in range(5)}
+    assert len(asked) <= 2 and len(texts) <= 2
+
+
+def test_labels_are_escaped() -> None:
+    text = metrics.text(
+        {"queues": [], "tasks": [_task('a"b\\c\nd')], "workers": 0, "throughput_per_second": 0}
+    )
+    assert 'errored_attempts_total{task="a\\"b\\\\c\\nd"} 0' in text
+
+
+def _task(name: str) -> dict[str, Any]:
+    counts = dict.fromkeys(["succeeded", "failed", "cancelled", "errored_attempts"], 0)
+    return {"task": name, **counts}
+
+
+# What a front may be allowed
+
+
+def test_a_read_only_front_changes_nothing(serve: Serve, jobs: JobQueue) -> None:
+    id_ = jobs.registry["add"].enqueue(2, 3).id
+    client = serve(read_only=True)
+    assert client.get(f"/api/jobs/{id_}").status_code == 200
+    body = {"task": "add", "args": [1, 2]}
+    assert "read-only" in client.refused(403, "POST", "/api/jobs", json=body)["message"]
+    client.refused(403, "POST", f"/api/jobs/{id_}/cancel")
+    assert rows(jobs) == 1
+
+
+def test_head_answers_without_a_body(client: Client) -> None:
+    for path in ("/api/jobs", "/api/stats", "/healthz"):
+        response = client.head(path)
+        assert (response.status_code, response.content) == (200, b"")
