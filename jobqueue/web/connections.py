@@ -9,6 +9,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from jobqueue.web.app import SECURITY_HEADERS
+from jobqueue.web.gate import HEADER_BYTES_MAX, URL_MAX
 from jobqueue.web.replies import JSON, described, to_bytes
 
 
@@ -26,7 +27,8 @@ class Limits:
     """Between two requests."""
     write: float = 30.0
     """For which a client may not read what it was sent."""
-    header_bytes: int = 32 << 10
+    header_bytes: int = URL_MAX + HEADER_BYTES_MAX
+    """Of a header that is not complete yet."""
 
 
 class Connection(H11Protocol):

@@ -17,6 +17,7 @@ OPEN_PATHS = ("/healthz", "/readyz")
 
 URL_MAX = 8 << 10
 HEADERS_MAX = 100
+HEADER_BYTES_MAX = 32 << 10
 CLOSE = {"Connection": "close"}
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:/@\s\[\]]+)(?::[0-9]{1,5})?", re.ASCII)
@@ -69,11 +70,13 @@ class Gate:
     def _check_form(self, scope: Scope, headers: "_Headers") -> None:
         if scope["http_version"] not in ("1.0", "1.1", "2"):
             raise Refused(505, "speak HTTP/1.1", headers=CLOSE)
-        if len(scope["headers"]) > HEADERS_MAX:
-            raise Refused(431, f"more than {HEADERS_MAX} headers", headers=CLOSE)
         length = len(scope.get("raw_path") or b"") + len(scope["query_string"])
         if length > URL_MAX:
             raise Refused(414, f"the URL is longer than {URL_MAX:,} bytes", headers=CLOSE)
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if len(scope["headers"]) > HEADERS_MAX or size > HEADER_BYTES_MAX:
+            message = f"more than {HEADERS_MAX} headers, or {HEADER_BYTES_MAX:,} bytes of them"
+            raise Refused(431, message, headers=CLOSE)
         if headers.all(b"transfer-encoding") and headers.all(b"content-length"):
             # Who stands in between may go by the other one, and see another request in it.
             message = "Content-Length and Transfer-Encoding: give one of them"
@@ -130,8 +133,8 @@ def require_json(content_type: str | None, *, has_body: bool) -> None:
     if content_type is None and not has_body:
         return
     kind, *parameters = [part.strip().lower() for part in (content_type or "").split(";")]
-    charsets = [part for part in parameters if part.startswith("charset=")]
-    if kind != JSON or any(charset.strip('"') != "charset=utf-8" for charset in charsets):
+    charsets = [part[8:].strip('"') for part in parameters if part.startswith("charset=")]
+    if kind != JSON or set(charsets) - {"utf-8"}:
         raise Refused(
             415,
             f"Content-Type: send {JSON}, in UTF-8",

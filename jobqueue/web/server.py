@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import uvicorn
 
-from jobqueue.errors import ConfigurationError, InvalidOption
+from jobqueue.errors import InvalidOption
 from jobqueue.web.app import Front
 from jobqueue.web.connections import Limits, protocol
 from jobqueue.web.gate import is_loopback
@@ -64,13 +64,13 @@ class Listener:
             )
 
     def bind(self) -> socket.socket:
-        """The socket. Raises ConfigurationError where the address cannot be had."""
+        """The socket. Raises OSError where the address cannot be had."""
         try:
             return socket.create_server(self._address[:2], family=self._family, backlog=1024)
         except OSError as error:
             at = f"{self.address}:{self._address[1]}"
-            reason = error.strerror or str(error)
-            raise ConfigurationError(f"cannot listen on {at}: {reason}", field="port") from None
+            reason = f"cannot listen here: {error.strerror or error}"
+            raise OSError(error.errno, reason, at) from None
 
 
 class _Uvicorn(uvicorn.Server):
@@ -139,7 +139,7 @@ class Server:
         return self._socket
 
     def start(self, ended: Callable[[], None] | None = None) -> None:
-        """Listen and serve; `ended()` is called when it does no more. Raises ConfigurationError."""
+        """Listen and serve; `ended()` is called when it does no more. Raises OSError."""
         self._ended = ended or self._ended
         self._thread = threading.Thread(target=self._run, args=(self.bind(),), name="jobqueue-web")
         self._thread.start()

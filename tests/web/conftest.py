@@ -104,6 +104,7 @@ class Wire:
         assert parts.hostname is not None and parts.port is not None
         self.host = f"{parts.hostname}:{parts.port}"
         self.socket = socket.create_connection((parts.hostname, parts.port), timeout=30)
+        self._rest = b""
 
     def send(self, data: bytes | str) -> None:
         self.socket.sendall(data.encode("latin-1") if isinstance(data, str) else data)
@@ -115,7 +116,7 @@ class Wire:
 
     def answer(self) -> tuple[str, bytes]:
         """The header and the body of the next answer; both are empty if there is none."""
-        data = b""
+        data, self._rest = self._rest, b""
         try:
             while b"\r\n\r\n" not in data:
                 part = self.socket.recv(65536)
@@ -123,12 +124,14 @@ class Wire:
                     return "", b""
                 data += part
             head, _, body = data.partition(b"\r\n\r\n")
-            length = re.search(rb"content-length: (\d+)", head)
-            while length and len(body) < int(length[1]):
+            match = re.search(rb"content-length: (\d+)", head)
+            length = int(match[1]) if match else len(body)
+            while len(body) < length:
                 body += self.socket.recv(65536)
         except ConnectionResetError:
             return "", b""
-        return head.decode("latin-1"), body
+        self._rest = body[length:]  # Of the next answer.
+        return head.decode("latin-1"), body[:length]
 
     def is_closed(self) -> bool:
         """Wait until the other side has closed."""

@@ -1,0 +1,121 @@
+"""docs/http.md is true: its examples are run in their order, its routes are those of the code."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobqueue import JobQueue
+from jobqueue.web import create_app
+from jobqueue.web.connections import Limits
+from tests.web.conftest import JSON, Client, Serve, working
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "http.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def is_part(said: Any, got: Any) -> bool:
+    """All that the page shows is there; objects may have more."""
+    if isinstance(said, dict):
+        return isinstance(got, dict) and all(
+            key in got and is_part(value, got[key]) for key, value in said.items()
+        )
+    if isinstance(said, list):
+        return isinstance(got, list) and len(said) == len(got) and all(map(is_part, said, got))
+    return bool(said == got)
+
+
+def test_the_examples_answer_as_the_page_says(url: str) -> None:
+    from jobqueue.web import Server
+
+    with JobQueue(url) as jobs:
+
+        @jobs.task
+        def add(x: int, y: int) -> int:
+            return x + y
+
+        with (
+            Server(create_app(jobs), port=0, grace=1) as server,
+            Client(base_url=server.url, timeout=60) as client,
+        ):
+            for example in blocks("http"):
+                request, answer = example.split("\n\n")
+                line, _, body = request.partition("\n")
+                method, path = line.split()
+                status, _, said = answer.partition("\n")
+                headers = JSON if body else {}
+                if "wait=" in path:
+                    with working(jobs):
+                        response = client.request(method, path, content=body, headers=headers)
+                else:
+                    response = client.request(method, path, content=body, headers=headers)
+                assert response.status_code == int(status), (line, response.text)
+                assert is_part(json.loads(said), response.json()), (line, response.text)
+
+
+def test_the_routes_and_their_statuses_are_those_of_the_code(jobs: JobQueue) -> None:
+    documented = set(re.findall(r"^\| `([A-Z]+) (/[^`]*)` \|", PAGE, re.MULTILINE))
+    routes = create_app(jobs)._api.routes()
+    assert documented == {
+        (method, route.path)
+        for route in routes
+        for method in route.methods or ()
+        if method != "HEAD"
+    }
+
+
+def test_the_metrics_are_those_of_the_code(serve: Serve) -> None:
+    documented = dict(re.findall(r"^\| `(jobqueue_\w+)` \| (\w+)", PAGE, re.MULTILINE))
+    text = serve().get("/metrics").text
+    assert documented == dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    limits = Limits()
+    for number, what in [
+        (limits.header, "s for a header"),
+        (limits.body, "s for a body"),
+        (limits.idle, "s between two requests"),
+        (limits.write, "s in which a client does not read"),
+    ]:
+        assert f"{number:g} {what}" in PAGE
+    assert f"| connections | {limits.connections};" in PAGE
+
+
+def test_the_program_serves_and_works(tmp_path: Path) -> None:
+    program = "\n".join(blocks("python")).replace("port=8081", "port=0, listening=print")
+    (tmp_path / "app.py").write_text(program, "utf-8")
+    with subprocess.Popen(
+        [sys.executable, "-X", "dev", "-W", "error", "-u", "app.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            with Client(base_url=process.stdout.readline().strip(), timeout=60) as client:
+                id_ = client.id(2, 3)
+                assert client.get(f"/api/jobs/{id_}?wait=30").json()["result"] == 5
+        finally:
+            process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("said", "got"), [({"a": 1}, {"b": 1}), ([1], [1, 2]), (1, 2), ({"a": 1}, [1])]
+)
+def test_what_the_page_does_not_say_is_seen(said: Any, got: Any) -> None:
+    assert not is_part(said, got)

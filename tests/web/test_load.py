@@ -1,0 +1,207 @@
+"""Load: many connections, half of them slow or broken, and the others are served all the while."""
+
+import itertools
+import json
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobqueue import JobQueue
+from jobqueue.web.connections import Limits
+from tests.web.conftest import Client, Dial, Serve, Wire, enqueue_text
+
+CONNECTIONS = 200
+EACH = 5  # enqueues of each good connection
+
+
+def nothing(wire: Wire) -> None:
+    """Connects, and says nothing."""
+
+
+def half_a_header(wire: Wire) -> None:
+    wire.send(f"POST /api/jobs HTTP/1.1\r\nHost: {wire.host}\r\nX-Slow: ")
+
+
+def half_a_body(wire: Wire) -> None:
+    wire.send(enqueue_text(wire.host)[:-5])
+
+
+def garbage(wire: Wire) -> None:
+    wire.send(b"\x16\x03\x01" + bytes(500) + b"\r\n\r\n")
+
+
+def gone(wire: Wire) -> None:
+    """Sends a request, and is not there for the answer: a reset."""
+    wire.send(f"GET /api/jobs?limit=200 HTTP/1.1\r\nHost: {wire.host}\r\n\r\n")
+    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    wire.socket.close()
+
+
+def deaf(wire: Wire) -> None:
+    """Asks for much, again and again, and reads nothing."""
+    wire.send(f"GET /api/jobs?limit=200 HTTP/1.1\r\nHost: {wire.host}\r\n\r\n" * 20)
+
+
+def waiting(wire: Wire) -> None:
+    """Waits for a job that nobody runs."""
+    wire.send(f"GET /api/jobs/1?wait=60 HTTP/1.1\r\nHost: {wire.host}\r\n\r\n")
+
+
+BAD = [nothing, half_a_header, half_a_body, garbage, gone, deaf, waiting]
+
+
+class Good:
+    """A connection that enqueues, one job after the other."""
+
+    def __init__(self, wire: Wire, number: int) -> None:
+        self.wire = wire
+        self.ids: list[int] = []
+        self._number = number
+
+    def send(self) -> None:
+        self.wire.send(enqueue_text(self.wire.host, self._number))
+
+    def receive(self) -> None:
+        head, body = self.wire.answer()
+        assert head.startswith("HTTP/1.1 202"), (head, body)
+        self.ids.append(json.loads(body)["id"])
+
+
+def test_enqueues_are_answered_among_slow_and_broken_clients(
+    serve: Serve, dial: Dial, jobs: JobQueue
+) -> None:
+    """None of the 100 good connections is refused or cut, and each of their jobs is there, once."""
+    client = serve(Limits(header=60, body=60, idle=60, write=60))
+    jobs.registry["echo"].options(queue="idle").enqueue("x" * 100_000)
+    bad = itertools.cycle(BAD)
+    good: list[Good] = []
+    for number in range(CONNECTIONS):
+        if number % 2:
+            next(bad)(dial(client))
+        else:
+            good.append(Good(dial(client), number))
+    with selectors.DefaultSelector() as ready:
+        for connection in good:
+            ready.register(connection.wire.socket, selectors.EVENT_READ, connection)
+            connection.send()
+        while ready.get_map():
+            events = ready.select(timeout=60)
+            assert events, "nobody was answered for a minute"
+            for key, _ in events:
+                key.data.receive()
+                if len(key.data.ids) < EACH:
+                    key.data.send()
+                else:
+                    ready.unregister(key.fileobj)
+    told = sorted(id_ for connection in good for id_ in connection.ids)
+    there = sorted(job.id for job in jobs.list(queue="default", limit=None))
+    assert len(told) == EACH * CONNECTIONS // 2
+    assert told == there
+    assert client.get("/healthz").status_code == 200
+
+
+def test_slow_questions_do_not_hold_up_an_enqueue(
+    client: Client, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All threads for reading hang, with more requests behind them."""
+    from jobqueue.store.monitor import Monitor
+
+    free = threading.Event()
+    begun = threading.Semaphore(0)
+
+    def hang(_: Any) -> list[Any]:
+        begun.release()
+        free.wait(60)
+        return []
+
+    monkeypatch.setattr(Monitor, "queues", hang)
+    statuses: list[int] = []
+
+    def ask() -> None:
+        with Client(base_url=client.base_url, timeout=60) as own:
+            statuses.append(own.get("/api/queues").status_code)
+
+    asking = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in asking:
+        thread.start()
+    for _ in range(4):
+        assert begun.acquire(timeout=30)
+    try:
+        assert client.enqueue(2, 3).status_code == 202
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").status_code == 200
+    finally:
+        free.set()
+        for thread in asking:
+            thread.join(30)
+    assert statuses == [200] * 8
+
+
+def test_what_waits_too_long_for_a_thread_is_refused_undone(
+    client: Client, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobqueue.web import threads
+
+    monkeypatch.setattr(threads, "PATIENCE", 0.2)
+    free, begun = threading.Event(), threading.Semaphore(0)
+    enqueue = jobs.enqueue_many
+
+    def hang(calls: Any) -> Any:
+        begun.release()
+        free.wait(60)
+        return enqueue(calls)
+
+    monkeypatch.setattr(jobs, "enqueue_many", hang)
+    statuses: list[int] = []
+
+    def ask() -> None:
+        with Client(base_url=client.base_url, timeout=60) as own:
+            statuses.append(own.enqueue(2, 3).status_code)
+
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in asking:
+        thread.start()
+    for _ in range(4):
+        assert begun.acquire(timeout=30)
+    try:
+        response = client.enqueue(2, 3)
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        assert "nothing was done" in response.json()["error"]["message"]
+    finally:
+        free.set()
+        for thread in asking:
+            thread.join(30)
+    assert statuses == [202] * 4
+    assert len(list(jobs.list(limit=None))) == 4
+
+
+def test_stopping_answers_what_is_under_way(
+    serve: Serve, jobs: JobQueue, wait_until: Callable[..., Any]
+) -> None:
+    """Who waits for a job is told how it stands; slow ones are not waited for."""
+    from jobqueue.web import Server, create_app
+
+    id_ = jobs.registry["add"].enqueue(2, 3).id
+    server = Server(create_app(jobs), port=0, grace=0.5)
+    server.start()
+    wires = [Wire(server.url) for _ in range(3)]
+    try:
+        wires[0].request("GET", f"/api/jobs/{id_}?wait=60")
+        half_a_header(wires[1])
+        half_a_body(wires[2])
+        with Client(base_url=server.url) as client:
+            assert client.get(f"/api/jobs/{id_}").status_code == 200
+        server.stop()
+        head, body = wires[0].answer()
+        assert head.startswith("HTTP/1.1 200") and json.loads(body)["state"] == "available"
+        assert wires[1].is_closed() and wires[2].is_closed()
+        with pytest.raises(OSError):
+            Wire(server.url)
+    finally:
+        server.stop()
+        for wire in wires:
+            wire.socket.close()
