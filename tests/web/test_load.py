@@ -185,20 +185,23 @@ def test_stopping_answers_what_is_under_way(
     """Who waits for a job is told how it stands; slow ones are not waited for."""
     from jobqueue.web import Server, create_app
 
+    echo = jobs.registry["echo"]
+    jobs.enqueue_many([echo.call("x" * 500_000) for _ in range(40)])
     id_ = jobs.registry["add"].enqueue(2, 3).id
     server = Server(create_app(jobs), port=0, grace=0.5)
     server.start()
-    wires = [Wire(server.url) for _ in range(3)]
+    wires = [Wire(server.url) for _ in range(4)]
     try:
         wires[0].request("GET", f"/api/jobs/{id_}?wait=60")
         half_a_header(wires[1])
         half_a_body(wires[2])
+        deaf(wires[3])
         with Client(base_url=server.url) as client:
             assert client.get(f"/api/jobs/{id_}").status_code == 200
         server.stop()
         head, body = wires[0].answer()
         assert head.startswith("HTTP/1.1 200") and json.loads(body)["state"] == "available"
-        assert wires[1].is_closed() and wires[2].is_closed()
+        assert all(wire.is_closed() for wire in wires[1:])
         with pytest.raises(OSError):
             Wire(server.url)
     finally:

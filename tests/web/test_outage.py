@@ -1,0 +1,59 @@
+"""Row 65 of the catalogue: what is asked while the database is away, or hangs."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from jobqueue import JobQueue
+from jobqueue.store.monitor import Monitor
+from jobqueue.web import Server, api, create_app
+from tests.web.conftest import Client, add_tasks
+
+
+def test_65_while_the_database_is_away_probes_answer(
+    own_postgres: Any, wait_until: Callable[..., Any]
+) -> None:
+    with JobQueue(own_postgres.url) as jobs:
+        add_tasks(jobs)
+        server = Server(create_app(jobs), port=0, grace=1)
+        with server, Client(base_url=server.url, timeout=60) as client:
+
+            def readiness() -> int:
+                return client.get("/readyz").status_code
+
+            assert readiness() == 200
+            own_postgres.stop("immediate")
+            try:
+                assert client.get("/healthz").status_code == 200
+                assert client.get("/metrics").text.splitlines()[-1] == "jobqueue_up 0"
+                error = client.refused(503, "GET", "/api/jobs")
+                assert error["message"] == "the database does not answer"
+                response = client.enqueue(2, 3)
+                assert response.status_code == 503 and response.headers["retry-after"]
+                assert "unique_key" in response.json()["error"]["message"]
+                wait_until(lambda: readiness() == 503)  # What is known is kept for a second.
+                assert client.get("/readyz").json()["status"] == "not ready"
+                assert client.get("/healthz").status_code == 200
+            finally:
+                own_postgres.start()
+            wait_until(lambda: readiness() == 200)
+            assert client.enqueue(2, 3).status_code == 202
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every question of a probe to the database hangs until the test ends."""
+    free = threading.Event()
+    monkeypatch.setattr(api, "PATIENCE", 0.2)
+    monkeypatch.setattr(api.Store, "require_schema", lambda self: free.wait(60))
+    monkeypatch.setattr(Monitor, "stats", lambda self: free.wait(60))
+    yield
+    free.set()
+
+
+def test_65_a_database_that_hangs_does_not_hold_up_a_probe(client: Client, hanging: None) -> None:
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/metrics").text.splitlines()[-1] == "jobqueue_up 0"
