@@ -55,6 +55,7 @@ class Claim(NamedTuple):
     deadline_at: datetime | None
     solo: bool  # may not be held unbegun: max_attempts=1, crashed before, or unique until started
     once: bool  # at most one start
+    own_crashes: int = 0  # deaths of the child process that it alone ran in
 
 
 class AttemptError(NamedTuple):
@@ -79,7 +80,7 @@ class Ended(NamedTuple):
     """A claim that ended in any other way than success."""
 
     claim: Claim
-    outcome: str  # errored, timed out, snoozed, released, cancelled, refused, unknown task
+    outcome: str  # errored, timed out, crashed, snoozed, released, cancelled, refused, unknown task
     state: State
     delay: float | None = None  # None: due when it was due
     refund: bool = False  # the attempt is given back
@@ -89,6 +90,9 @@ class Ended(NamedTuple):
     duration: float | None = None  # None: the handler was not entered
     wait: float = 0.0
     within: bool = False  # finish_within was called: if its transaction committed, that counts
+    crash: bool = False  # its own child process died under it
+    exit_signal: str | None = None  # what that process was ended with
+    peak_memory: int | None = None  # of that process, in bytes
 
 
 Outcome = Succeeded | Ended
@@ -102,7 +106,7 @@ class Lost(NamedTuple):
     task: str
     queue: str
     state: State
-    attempt: int
+    attempt: int  # the one that was lost
     worker: str | None
     started_at: datetime | None
 
@@ -118,6 +122,8 @@ class AttemptRecord:
     finished_at: datetime | None
     outcome: str
     error: AttemptError | None
+    exit_signal: str | None = None
+    peak_memory: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that `show --json` prints."""
@@ -129,6 +135,8 @@ class AttemptRecord:
             "finished_at": _iso(self.finished_at),
             "outcome": self.outcome,
             "error": self.error._asdict() if self.error else None,
+            "exit_signal": self.exit_signal,
+            "peak_memory": self.peak_memory,
         }
 
 
@@ -162,6 +170,7 @@ class JobRecord:
     started_at: datetime | None
     finished_at: datetime | None
     deadline_at: datetime | None
+    own_crashes: int = 0
     error: AttemptError | None = None
     error_at: datetime | None = None
 
@@ -273,6 +282,12 @@ class Refusal:
     id: int
     state: State | None  # None: there is no such job
     reason: str
+
+
+def size(count: int) -> str:
+    """A number of bytes for people: `1.9 GB`."""
+    power = min(4, max(0, (len(str(count)) - 1) // 3))
+    return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B" if power else f"{count} B"
 
 
 def _iso(instant: datetime | None) -> str | None:

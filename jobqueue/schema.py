@@ -55,7 +55,7 @@ jobs = Table(
     Column("attempt", Integer, nullable=False, server_default="0"),  # charged so far
     Column("max_attempts", Integer, nullable=False, server_default="10"),
     Column("budget", Integer),  # the original max_attempts, once an operator has granted more
-    Column("crashes", Integer, nullable=False, server_default="0"),
+    Column("crashes", Integer, nullable=False, server_default="0"),  # since it ended in order
     Column("snoozes", Integer, nullable=False, server_default="0"),
     Column("fence", BigInteger, nullable=False, server_default="0"),
     Column("worker_id", BigInteger),  # who holds the claim; null unless running
@@ -73,6 +73,7 @@ jobs = Table(
     Column("started_at", Instant),  # when the last attempt was claimed
     Column("finished_at", Instant),
     Column("deadline_at", Instant),  # no attempt begins after it; null: none
+    Column("own_crashes", Integer, nullable=False, server_default="0"),  # of its own child process
     _in_range("run_at"),
     _in_range("created_at"),
     sqlite_autoincrement=True,  # An id is never used twice, even when the newest job is deleted.

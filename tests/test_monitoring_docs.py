@@ -50,7 +50,7 @@ ANSWERS: dict[str, tuple[str, Row]] = {
     ),
     "How much was done in each minute of the last hour": (
         "minute succeeded failed cancelled errored_attempts",
-        {"succeeded": 3, "failed": 1, "cancelled": 1, "errored_attempts": 3},
+        {"succeeded": 3, "failed": 1, "cancelled": 1, "errored_attempts": 2},
     ),
     "Who runs what, and for how long by now": (
         "worker host pid id task attempt seconds progress progress_message",

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from jobqueue.cli.render import COLOURS, Column, ago, duration, put, table
 from jobqueue.cli.safe import inert, inert_json, inert_lines
-from jobqueue.records import AttemptRecord, JobRecord
+from jobqueue.records import AttemptRecord, JobRecord, size
 from jobqueue.states import State
 
 LABEL = 12
@@ -55,7 +55,11 @@ def _facts(job: JobRecord, screen: Console) -> None:
 
 
 def _odds(job: JobRecord) -> str:
-    odds = [(job.snoozes, "snoozed"), (job.crashes, "lost with its worker")]
+    odds = [
+        (job.snoozes, "snoozed"),
+        (job.crashes - job.own_crashes, "lost with its worker"),
+        (job.own_crashes, "crashed"),
+    ]
     return "".join(f", {count} × {what}" for count, what in odds if count)
 
 
@@ -149,6 +153,10 @@ def _attempt_error(attempt: AttemptRecord) -> str:
     return f"{attempt.error.type}: {attempt.error.message}".rstrip(": ")
 
 
+def _attempt_peak(attempt: AttemptRecord) -> str:
+    return "" if attempt.peak_memory is None else size(attempt.peak_memory)
+
+
 def _attempt_style(attempt: AttemptRecord) -> str:
     return {"succeeded": "green", "running": "yellow"}.get(
         attempt.outcome, "red" if attempt.error else ""
@@ -161,5 +169,7 @@ ATTEMPTS = [
     Column[AttemptRecord]("started", lambda attempt: _at(attempt.started_at), rank=2),
     Column[AttemptRecord]("took", _attempt_took, rank=3, right=True),
     Column[AttemptRecord]("worker", lambda attempt: attempt.worker, rank=4, least=10, style="dim"),
+    Column[AttemptRecord]("signal", lambda attempt: attempt.exit_signal, rank=5),
+    Column[AttemptRecord]("peak", _attempt_peak, rank=6, right=True),
     Column[AttemptRecord]("error", _attempt_error, rank=1, least=28),
 ]

@@ -22,7 +22,7 @@ PRIORITY_AFTER_ALL = 2**31 - 1
 BULK = 16
 """Outcomes from which on it pays to try first as if every claim held."""
 
-_RAN_OUT = ("errored", "timed out", "refused")
+_RAN_OUT = ("errored", "timed out", "crashed", "refused")
 
 
 _ORDER = attrgetter("run_at", "id")
@@ -118,7 +118,7 @@ class Claims:
         """
         mine = select(jobs.c.id, jobs.c.fence).where(jobs.c.worker_id == holder.id)
         unknown = [
-            (id_, fence, State.AVAILABLE, None, 1, 0, None)
+            (id_, fence, State.AVAILABLE, None, 1, 0, None, None, None)
             for id_, fence in connection.execute(mine.order_by(jobs.c.id))
             if id_ not in known or known[id_].fence != fence
         ]
@@ -210,11 +210,13 @@ class Claims:
         rows = []
         for outcome in outcomes:
             claim, error = outcome.claim, None
+            exit_signal = peak_memory = None
             if states.get(claim.id) in (None, State.SUCCEEDED):
                 continue
             what = "cancelled"  # A success that came after the wish to cancel.
             if isinstance(outcome, Ended):
                 what, error = outcome.outcome, outcome.error
+                exit_signal, peak_memory = outcome.exit_signal, outcome.peak_memory
                 begun = outcome.duration is not None or outcome.reason == "interrupted"
                 if not begun and error is None:
                     continue  # Giving back what has not begun is no attempt.
@@ -229,6 +231,8 @@ class Claims:
                     "error_type": error and error.type,
                     "error_message": error and error.message,
                     "traceback": error and error.traceback,
+                    "exit_signal": exit_signal,
+                    "peak_memory": peak_memory,
                 }
             )
         if rows:
@@ -264,6 +268,11 @@ def _count(tally: Tally, outcomes: Sequence[Outcome], states: Mapping[int, State
 
 def _end_row(outcome: Ended) -> tuple[Any, ...]:
     claim = outcome.claim
+    crashes = own_crashes = None  # As they are: it has not begun, or not been left to end.
+    if outcome.crash:
+        crashes, own_crashes = claim.crashes + 1, claim.own_crashes + 1
+    elif outcome.duration is not None:
+        crashes = own_crashes = 0
     return (
         claim.id,
         claim.fence,
@@ -272,10 +281,12 @@ def _end_row(outcome: Ended) -> tuple[Any, ...]:
         int(outcome.refund),
         int(outcome.snooze),
         outcome.reason,
+        crashes,
+        own_crashes,
     )
 
 
 def _dropped_row(outcome: Succeeded) -> tuple[Any, ...]:
     """Success without a result, and why there is none."""
     claim = outcome.claim
-    return (claim.id, claim.fence, State.SUCCEEDED, None, 0, 0, outcome.reason)
+    return (claim.id, claim.fence, State.SUCCEEDED, None, 0, 0, outcome.reason, 0, 0)

@@ -29,6 +29,8 @@ END: Columns = {
     "refund": Integer(),
     "snooze": Integer(),
     "reason": Text(),
+    "crashes": Integer(),
+    "own_crashes": Integer(),
 }
 PROGRESS: Columns = {
     "id": BigInteger(),

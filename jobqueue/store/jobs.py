@@ -77,6 +77,7 @@ _RERUN: dict[str, Any] = {
     ),  # Of the call, not of this.
     "snoozes": 0,
     "crashes": case((_WAS_FINAL, 0), else_=jobs.c.crashes),
+    "own_crashes": case((_WAS_FINAL, 0), else_=jobs.c.own_crashes),
     "fence": case((_WAS_FINAL, jobs.c.fence + 1), else_=jobs.c.fence),
     "budget": case((_WAS_FINAL, _BUDGET), else_=jobs.c.budget),
     "max_attempts": case((_WAS_FINAL, jobs.c.attempt + _BUDGET), else_=jobs.c.max_attempts),
@@ -318,6 +319,5 @@ def _attempt(row: Row[Any]) -> AttemptRecord:
     error = None
     if row.error_type is not None:
         error = AttemptError(row.error_type, row.error_message, row.traceback)
-    return AttemptRecord(
-        row.attempt, row.fence, row.worker, row.started_at, row.finished_at, row.outcome, error
-    )
+    before = (row.attempt, row.fence, row.worker, row.started_at, row.finished_at, row.outcome)
+    return AttemptRecord(*before, error, row.exit_signal, row.peak_memory)

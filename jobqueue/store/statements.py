@@ -265,7 +265,12 @@ def _claim(backend: Backend) -> Executable:
             worker=bindparam("in_worker_name", type_=Text()),
             started_at=select(now()).scalar_subquery(),  # Once, not once per row.
         )
-        .returning(*(jobs.c[name] for name in _CLAIMED), SOLO.label("solo"), ONCE.label("once"))
+        .returning(
+            *(jobs.c[name] for name in _CLAIMED),
+            SOLO.label("solo"),
+            ONCE.label("once"),
+            jobs.c.own_crashes,
+        )
     )
 
 
@@ -297,6 +302,8 @@ def _succeed(outcomes: FromClause) -> Executable:
             finished_at=select(now()).scalar_subquery(),
             result=case((CANCEL_ASKED, null()), else_=outcomes.c.result),
             reason=None,
+            crashes=0,
+            own_crashes=0,
         )
         .returning(jobs.c.id, jobs.c.state)
     )
@@ -314,6 +321,8 @@ def _succeed_all(outcomes: FromClause) -> Executable:
             finished_at=select(now()).scalar_subquery(),
             result=outcomes.c.result,
             reason=None,
+            crashes=0,
+            own_crashes=0,
         )
     )
 
@@ -336,6 +345,8 @@ def _end(outcomes: FromClause) -> Executable:
             started_at=case((final, jobs.c.started_at), else_=null()),
             finished_at=case((final, now()), else_=null()),
             reason=outcomes.c.reason,
+            crashes=func.coalesce(outcomes.c.crashes, jobs.c.crashes),
+            own_crashes=func.coalesce(outcomes.c.own_crashes, jobs.c.own_crashes),
         )
         .returning(jobs.c.id, jobs.c.state)
     )
@@ -368,6 +379,8 @@ def _finish_within() -> Executable:
             finished_at=now(),
             result=bindparam("in_result", type_=Text()),
             reason=bindparam("in_why", type_=Text()),
+            crashes=0,
+            own_crashes=0,
         )
         .returning(jobs.c.id)
     )

@@ -105,7 +105,8 @@ class Upkeep:
             lost = [Lost(*row)._replace(state=State(row.state)) for row in rows]
             tally = Tally()
             for job in lost:
-                tally.errored(job.queue, job.task)
+                if job.state is State.FAILED:
+                    tally.errored(job.queue, job.task)  # The others' attempts were given back.
                 if job.state in FINAL:
                     tally.ended(job.queue, job.task, job.state)
             tally.write(connection, self._statements)

@@ -4,6 +4,7 @@ from sqlalchemy import (
     Executable,
     Integer,
     Text,
+    and_,
     bindparam,
     case,
     exists,
@@ -17,7 +18,10 @@ from sqlalchemy import (
 from jobqueue.clock import now
 from jobqueue.schema import jobs, workers
 from jobqueue.store.backend import Backend
-from jobqueue.store.predicates import CANCEL_ASKED, becomes, may
+from jobqueue.store.predicates import CANCEL_ASKED, ONCE, becomes, may
+
+REFUNDS_MAX = 5
+"""Losses in a row, without an orderly end in between, whose attempts are given back."""
 
 
 def beat() -> Executable:
@@ -38,7 +42,11 @@ def beat() -> Executable:
 
 
 def reap(backend: Backend) -> Executable:
-    """Take the jobs of workers whose row is gone: the attempt stays charged, the crash counts."""
+    """Take the jobs of workers whose row is gone: the crash counts, the attempt is given back.
+
+    Whose crash it was, nobody can tell yet. One that may begin only once has begun, and fails; one
+    that was lost `REFUNDS_MAX` times in a row is charged from then on, so that there is an end.
+    """
     orphans = (
         select(jobs.c.id)
         .where(
@@ -49,8 +57,10 @@ def reap(backend: Backend) -> Executable:
         .limit(bindparam("in_limit", type_=Integer()))
         .with_for_update(skip_locked=True, of=jobs)
     )
-    spent = jobs.c.attempt >= jobs.c.max_attempts
+    charged = jobs.c.crashes >= REFUNDS_MAX
+    spent = or_(ONCE, and_(charged, jobs.c.attempt >= jobs.c.max_attempts))
     final = or_(CANCEL_ASKED, spent)
+    given_back = and_(jobs.c.state == becomes("lose"), jobs.c.crashes <= REFUNDS_MAX)
     return (
         update(jobs)
         .where(backend.among(jobs.c.id, orphans))
@@ -60,6 +70,7 @@ def reap(backend: Backend) -> Executable:
             ),
             fence=jobs.c.fence + 1,
             crashes=jobs.c.crashes + 1,
+            attempt=case((or_(final, charged), jobs.c.attempt), else_=jobs.c.attempt - 1),
             worker_id=None,
             finished_at=case((final, now()), else_=null()),
             reason=literal_column("'worker lost'", Text()),
@@ -70,7 +81,8 @@ def reap(backend: Backend) -> Executable:
             jobs.c.task,
             jobs.c.queue,
             jobs.c.state,
-            jobs.c.attempt,
+            # As it was: these are the columns after the change.
+            case((given_back, jobs.c.attempt + 1), else_=jobs.c.attempt).label("attempt"),
             jobs.c.worker,
             jobs.c.started_at,
         )

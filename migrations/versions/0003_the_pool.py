@@ -15,6 +15,10 @@ def upgrade() -> None:
     on_sqlite = op.get_context().dialect.name == "sqlite"
     instant = sa.Text() if on_sqlite else sa.DateTime(timezone=True)
     op.add_column("jobqueue_jobs", sa.Column("deadline_at", instant))
+    op.add_column(
+        "jobqueue_jobs",
+        sa.Column("own_crashes", sa.Integer, nullable=False, server_default="0"),
+    )
     op.add_column("jobqueue_attempts", sa.Column("exit_signal", sa.Text))
     op.add_column("jobqueue_attempts", sa.Column("peak_memory", sa.BigInteger))
     op.add_column("jobqueue_queues", sa.Column("max_pending", sa.Integer))

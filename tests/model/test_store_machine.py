@@ -23,13 +23,14 @@ from jobqueue.store.claims import START, Claims, Holder, Pair
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.store import Store
 from jobqueue.store.upkeep import Upkeep
+from jobqueue.store.upkeep_statements import REFUNDS_MAX
 
 EXAMPLES = {"sqlite": 60, "postgres": 20}
 STEPS = 30
 ENOUGH = 8  # jobs; more verbs meet then what an earlier one has left
 KEYS = [None, None, "k1", "k2"]
 SCOPES = ["finished", "started", "deleted"]
-OUTCOMES = ["succeed", "retry", "fail", "snooze", "release", "cancel"]
+OUTCOMES = ["succeed", "retry", "fail", "snooze", "release", "cancel", "crash"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Model:
     wish: bool = False
     crashes: int = 0
     snoozes: int = 0
+    own_crashes: int = 0
 
     def move(self, verb: str, **changes: Any) -> "Model":
         assert self.state in MOVES[verb].before, f"{verb} of a job that is {self.state}"
@@ -154,17 +156,19 @@ class Machine(RuleBasedStateMachine):
         claim = claim._replace(fence=claim.fence + shift)
         job = self.model.get(claim.id)
         holds = job is not None and job.state is State.RUNNING and job.fence == claim.fence
+        crash = verb == "crash"
+        verb = "retry" if crash else verb
         if verb == "retry" and holds and job.attempt >= job.max_attempts:
             verb = "fail"  # As a worker decides.
-        answer = self.offer(claim, verb)
+        answer = self.offer(claim, verb, crash)
         if holds:
-            self.model[claim.id] = self.ended(job, verb)
+            self.model[claim.id] = self.ended(job, verb, crash)
             assert answer == {claim.id: self.model[claim.id].state}
         elif answer:  # It is in this outcome's own final state, by this very claim.
             assert job.state in FINAL and job.state is MOVES[verb].after
             assert job.fence == claim.fence + 1
 
-    def offer(self, claim: Claim, verb: str) -> dict[int, State]:
+    def offer(self, claim: Claim, verb: str, crash: bool) -> dict[int, State]:
         given_back = verb in ("snooze", "release")
         error = AttemptError("E", "m", None) if verb in ("retry", "fail") else None
         outcome: Succeeded | Ended = Succeeded(claim, "1", None, 0.1, 0.1)
@@ -176,15 +180,21 @@ class Machine(RuleBasedStateMachine):
                 refund=given_back,
                 snooze=verb == "snooze",
                 error=error,
+                duration=None if verb == "release" else 0.1,
+                crash=crash,
             )
         with self.store.write() as connection:
             return self.claims.finish(connection, "w", [outcome])
 
     @staticmethod
-    def ended(job: Model, verb: str) -> Model:
+    def ended(job: Model, verb: str, crash: bool) -> Model:
         changes: dict[str, Any] = {"fence": job.fence + 1, "worker": None}
         changes["attempt"] = job.attempt - (verb in ("snooze", "release"))
         changes["snoozes"] = job.snoozes + (verb == "snooze")
+        if crash:
+            changes |= {"crashes": job.crashes + 1, "own_crashes": job.own_crashes + 1}
+        elif verb != "release":
+            changes |= {"crashes": 0, "own_crashes": 0}
         return job.move("cancel" if job.wish else verb, **changes)
 
     @precondition(lambda self: self.model)
@@ -229,7 +239,7 @@ class Machine(RuleBasedStateMachine):
     @staticmethod
     def granted(job: Model) -> Model:
         changes = {"fence": job.fence + 1, "max_attempts": job.attempt + job.budget}
-        return job.move("rerun", wish=False, crashes=0, snoozes=0, **changes)
+        return job.move("rerun", wish=False, crashes=0, own_crashes=0, snoozes=0, **changes)
 
     @precondition(lambda self: len(self.model) > ENOUGH)
     @rule(data=st.data())
@@ -269,10 +279,14 @@ class Machine(RuleBasedStateMachine):
         for gone in lost:
             assert gone.id in orphans
             job = self.model[gone.id]
-            verb = "cancel" if job.wish else "fail" if job.attempt >= job.max_attempts else "lose"
+            charged = job.crashes >= REFUNDS_MAX
+            spent = job.budget == 1 or (charged and job.attempt >= job.max_attempts)
+            verb = "cancel" if job.wish else "fail" if spent else "lose"
             changes = {"fence": job.fence + 1, "crashes": job.crashes + 1, "worker": None}
+            changes["attempt"] = job.attempt - (verb == "lose" and not charged)
             self.model[gone.id] = job.move(verb, **changes)
             assert (gone.state, gone.fence) == (self.model[gone.id].state, job.fence + 1)
+            assert gone.attempt == job.attempt
 
     @precondition(lambda self: self.some(State.SCHEDULED))
     @rule()
@@ -304,6 +318,7 @@ class Machine(RuleBasedStateMachine):
                 row.cancel_requested_at is not None,
                 row.crashes,
                 row.snoozes,
+                row.own_crashes,
             )
             for id_, row in rows.items()
         }

@@ -117,8 +117,8 @@ def test_every_rerun_grants_the_original_number_of_attempts(desk: Any) -> None:
 
 def test_rerun_of_a_waiting_retry_grants_nothing(desk: Any) -> None:
     holder, id_ = desk.worker(), desk.add(max_attempts=3)
-    desk.change(id_, crashes=2)
     desk.finish(holder, desk.errored(desk.take_one(holder)))
+    desk.change(id_, crashes=2)
     desk.jobs.rerun(one(id_))
     job = desk.row(id_)
     assert (job.state, job.attempt, job.max_attempts, job.crashes) == (State.AVAILABLE, 1, 3, 2)
@@ -127,9 +127,10 @@ def test_rerun_of_a_waiting_retry_grants_nothing(desk: Any) -> None:
 
 def test_rerun_forgets_crashes_so_that_the_job_may_wait_in_a_batch_again(desk: Any) -> None:
     id_ = desk.put(State.FAILED, queue="q")
-    desk.change(id_, crashes=3, snoozes=5)
+    desk.change(id_, crashes=3, own_crashes=2, snoozes=5)
     desk.jobs.rerun(one(id_))
-    assert (desk.row(id_).crashes, desk.row(id_).snoozes) == (0, 0)
+    job = desk.row(id_)
+    assert (job.crashes, job.own_crashes, job.snoozes) == (0, 0, 0)
     assert len(desk.take(desk.worker(), queue="q", free=0)) == 1
 
 

@@ -490,3 +490,34 @@ def test_whatever_text_a_result_is_comes_back_the_same(desk: Any, holder: Any) -
             *(desk.succeeded(claim, texts[claims.index(claim)]) for claim in one_by_one),
         )
     assert [desk.row(claim.id).result for claim in claims] == texts
+
+
+# Crashes
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_end_in_order_clears_crashes_and_giving_back_keeps_them(desk: Any, way: str) -> None:
+    holder, id_ = desk.worker(), desk.add()
+    desk.change(id_, crashes=2, own_crashes=1)
+    claim = desk.take_one(holder)
+    assert (claim.crashes, claim.own_crashes, claim.solo) == (2, 1, True)
+    desk.finish(holder, getattr(desk, way)(claim))
+    job = desk.row(id_)
+    kept = way == "released"
+    assert (job.crashes, job.own_crashes) == ((2, 1) if kept else (0, 0))
+
+
+def test_a_crash_of_its_own_is_counted_charged_and_recorded(desk: Any) -> None:
+    holder, id_ = desk.worker(), desk.add()
+    desk.change(id_, crashes=1)
+    claim = desk.take_one(holder)
+    crash = desk.errored(claim)._replace(
+        outcome="crashed", crash=True, exit_signal="SIGKILL", peak_memory=1_900_000_000
+    )
+    assert desk.finish(holder, crash) == {id_: State.SCHEDULED}
+    job = desk.row(id_)
+    assert (job.attempt, job.crashes, job.own_crashes) == (1, 2, 1)
+    (attempt,) = desk.jobs.attempts(job)
+    assert (attempt.outcome, attempt.exit_signal) == ("crashed", "SIGKILL")
+    assert attempt.to_json()["peak_memory"] == 1_900_000_000
+    assert desk.counters()["default", "add"]["errored_attempts"] == 1

@@ -218,7 +218,7 @@ def pack(plans: Plans, columns: Any, count: int, *rest: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("count", [1, RUNNING])
 def test_outcomes_are_written_by_the_primary_key(plans: Plans, count: int) -> None:
     made = plans.store.statements
-    ended = ("scheduled", 1.0, 0, 0, None)
+    ended = ("scheduled", 1.0, 0, 0, None, None, None)
     statements = [
         (made.succeed, pack(plans, SUCCESS, count, "1", None)),
         (made.succeed_all, pack(plans, SUCCESS, count, "1", None)),

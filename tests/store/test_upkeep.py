@@ -12,6 +12,7 @@ from jobqueue.schema import attempts, counters, workers
 from jobqueue.states import FINAL, State
 from jobqueue.store import upkeep as upkeep_module
 from jobqueue.store.jobs import Jobs
+from jobqueue.store.upkeep_statements import REFUNDS_MAX
 
 BEAT = {"running": 1, "processed": 2, "errored": 3, "concurrency": 4}
 
@@ -92,7 +93,7 @@ def test_jobs_of_a_lost_worker_are_available_at_once(desk: Any) -> None:
     ]
     for claim in claims:
         job = desk.row(claim.id)
-        assert (job.state, job.attempt, job.crashes) == (State.AVAILABLE, 1, 1)
+        assert (job.state, job.attempt, job.crashes) == (State.AVAILABLE, 0, 1)
         assert (job.run_at, job.finished_at) == (claim.run_at, None)
         assert desk.column(claim.id, "worker_id") is None
     assert desk.upkeep.reap() == []
@@ -110,7 +111,7 @@ def test_only_jobs_of_workers_without_a_lease_are_taken(desk: Any) -> None:
     assert [desk.row(id_) for id_ in (kept.id, done, waiting)] == before
 
 
-def test_a_lost_attempt_is_recorded_and_counted(desk: Any) -> None:
+def test_a_lost_attempt_is_recorded_and_counts_as_no_error(desk: Any) -> None:
     holder = desk.worker()
     id_ = desk.add()
     claim = desk.take_one(holder)
@@ -120,24 +121,50 @@ def test_a_lost_attempt_is_recorded_and_counted(desk: Any) -> None:
     assert (attempt.attempt, attempt.fence, attempt.worker) == (1, claim.fence, "w1")
     assert (attempt.outcome, attempt.started_at) == ("lost", claim.started_at)
     assert attempt.error.type == "WorkerLost" and "w1" in attempt.error.message
-    assert desk.counters() == {("default", "add"): {"errored_attempts": 1}}
+    assert desk.counters() == {}
 
 
-@pytest.mark.parametrize("attempts_max", [1, 2, 3])
-def test_a_job_without_attempts_left_fails_with_the_reason(desk: Any, attempts_max: int) -> None:
+def test_a_job_that_may_begin_once_fails_with_its_worker(desk: Any) -> None:
+    id_ = desk.add(max_attempts=1)
+    holder = desk.worker()
+    desk.take_one(holder)
+    lose(desk, holder)
+    [lost] = desk.upkeep.reap()
+    assert (lost.state, lost.attempt) == (State.FAILED, 1)
+    job = desk.row(id_)
+    assert (job.state, job.reason, job.attempt) == (State.FAILED, "worker lost", 1)
+    assert (job.finished_at is not None, job.worker) == (True, "w1")
+    assert desk.outcomes(id_) == ["lost"]
+    assert desk.counters()["default", "add"] == {"failed": 1, "errored_attempts": 1}
+    assert desk.take(desk.worker()) == []
+
+
+@pytest.mark.parametrize("attempts_max", [2, 3])
+def test_losses_without_end_are_charged_at_last(desk: Any, attempts_max: int) -> None:
     id_ = desk.add(max_attempts=attempts_max)
-    for attempt in range(1, attempts_max + 1):
+    for loss in range(1, REFUNDS_MAX + attempts_max + 1):
         holder = desk.worker()
+        attempt = max(1, loss - REFUNDS_MAX)
         assert desk.take_one(holder).attempt == attempt
         lose(desk, holder)
         [lost] = desk.upkeep.reap()
-        assert lost.state is (State.FAILED if attempt == attempts_max else State.AVAILABLE)
+        assert lost.attempt == attempt
+        assert desk.row(id_).attempt == max(0, loss - REFUNDS_MAX)
     job = desk.row(id_)
     assert (job.state, job.reason, job.attempt) == (State.FAILED, "worker lost", attempts_max)
-    assert (job.finished_at is not None, job.worker) == (True, "w1")
-    assert desk.outcomes(id_) == ["lost"] * attempts_max
-    assert desk.counters()["default", "add"] == {"failed": 1, "errored_attempts": attempts_max}
-    assert desk.take(desk.worker()) == []
+    assert desk.counters()["default", "add"] == {"failed": 1, "errored_attempts": 1}
+
+
+def test_the_last_attempt_of_a_bystander_is_given_back(desk: Any) -> None:
+    id_ = desk.add(max_attempts=2)
+    desk.change(id_, attempt=1)
+    holder = desk.worker()
+    desk.take_one(holder)
+    lose(desk, holder)
+    [lost] = desk.upkeep.reap()
+    assert (lost.state, lost.attempt) == (State.AVAILABLE, 2)
+    assert desk.row(id_).attempt == 1
+    assert [attempt.attempt for attempt in desk.jobs.attempts(desk.row(id_))] == [2]
 
 
 def test_a_job_that_was_to_be_cancelled_is_cancelled_with_its_worker(desk: Any) -> None:
@@ -149,7 +176,7 @@ def test_a_job_that_was_to_be_cancelled_is_cancelled_with_its_worker(desk: Any) 
     desk.upkeep.reap()
     assert [desk.state(id_) for id_ in (once, more)] == [State.CANCELLED] * 2
     assert desk.row(more).finished_at is not None
-    assert desk.counters()["default", "add"] == {"cancelled": 2, "errored_attempts": 2}
+    assert desk.counters()["default", "add"] == {"cancelled": 2}
 
 
 def test_reaping_goes_in_bounded_steps(desk: Any) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobFailed, JobQueue, State
 from jobqueue.records import AttemptError, Ended
+from jobqueue.store.upkeep_statements import REFUNDS_MAX
 from jobqueue.worker import identity
 from jobqueue.worker.inflight import released
 from jobqueue.worker.reaper import Reaper
@@ -57,13 +58,13 @@ def test_a_lease_ends_only_after_it_was_watched_to_stand_still_for_its_whole_len
     assert lost.inflight.holder.id in judge.workers()
     watch(judge, clock, 1)
     row = judge.row(handle.id)
-    assert (row.state, row.attempt, row.crashes) == (State.AVAILABLE, 1, 1)
+    assert (row.state, row.attempt, row.crashes) == (State.AVAILABLE, 0, 1)
     assert judge.attempts(handle.id) == [(1, "lost", "WorkerLost")]
     assert set(judge.workers()) == {judge.inflight.holder.id}
     assert len(lines(WARNING, "silent")) == 1
     assert judge.step()
     assert handle.result(0) == 1
-    assert judge.row(handle.id).attempt == 2
+    assert (judge.row(handle.id).attempt, judge.row(handle.id).crashes) == (1, 0)
 
 
 def test_the_length_of_the_others_lease_counts_and_not_the_reapers_own(
@@ -254,7 +255,7 @@ def test_what_becomes_of_a_lost_workers_jobs(jobs: JobQueue, hand: Any, clock: A
     spent = work.options(max_attempts=2).enqueue()
     cancelled = work.enqueue()
     lost, judge = hand(), hand()
-    lost.change(spent.id, attempt=1)
+    lost.change(spent.id, attempt=1, crashes=REFUNDS_MAX)
     lost.claim()
     jobs.cancel(cancelled.id)
     judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {lost.inflight.holder.id}")

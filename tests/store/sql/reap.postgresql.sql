@@ -1,12 +1,21 @@
 UPDATE jobqueue_jobs
 SET state=CASE WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL) THEN 'cancelled'
-    WHEN (jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN 'failed' ELSE 'available' END,
-    crashes=(jobqueue_jobs.crashes + 1), fence=(jobqueue_jobs.fence + 1), worker_id=NULL,
-    reason='worker lost', finished_at=CASE
+    WHEN (coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes >= 5
+        AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN 'failed'
+    ELSE 'available' END, attempt=CASE
     WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL
-        OR jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN clock_timestamp()
+        OR coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes >= 5
+        AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts
+        OR jobqueue_jobs.crashes >= 5) THEN jobqueue_jobs.attempt
+    ELSE jobqueue_jobs.attempt - 1 END, crashes=(jobqueue_jobs.crashes + 1), fence=(jobqueue_jobs.fence + 1),
+    worker_id=NULL, reason='worker lost', finished_at=CASE
+    WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL
+        OR coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes >= 5
+        AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN clock_timestamp()
     ELSE NULL END
 WHERE jobqueue_jobs.id = ANY (array((SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.worker_id IS NOT NULL
     AND NOT (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = jobqueue_jobs.worker_id)) ORDER BY jobqueue_jobs.worker_id LIMIT :in_limit::INTEGER FOR UPDATE OF jobqueue_jobs SKIP LOCKED)))
 RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jobs.queue, jobqueue_jobs.state,
-    jobqueue_jobs.attempt, jobqueue_jobs.worker, jobqueue_jobs.started_at;
+    CASE
+    WHEN (jobqueue_jobs.state = 'available' AND jobqueue_jobs.crashes <= 5) THEN jobqueue_jobs.attempt + 1
+    ELSE jobqueue_jobs.attempt END AS attempt, jobqueue_jobs.worker, jobqueue_jobs.started_at;

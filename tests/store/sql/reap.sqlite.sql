@@ -1,11 +1,19 @@
 UPDATE jobqueue_jobs
 SET state=CASE WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL) THEN 'cancelled'
-    WHEN (jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN 'failed' ELSE 'available' END,
-    crashes=(jobqueue_jobs.crashes + 1), fence=(jobqueue_jobs.fence + 1), worker_id=NULL,
-    reason='worker lost', finished_at=CASE
+    WHEN (coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes >= 5
+        AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN 'failed'
+    ELSE 'available' END, attempt=CASE
     WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL
-        OR jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN strftime('%Y-%m-%d %H:%M:%f000', 'now')
+        OR coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes >= 5
+        AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts
+        OR jobqueue_jobs.crashes >= 5) THEN jobqueue_jobs.attempt
+    ELSE jobqueue_jobs.attempt - 1 END, crashes=(jobqueue_jobs.crashes + 1), fence=(jobqueue_jobs.fence + 1),
+    worker_id=NULL, reason='worker lost', finished_at=CASE
+    WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL
+        OR coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes >= 5
+        AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN strftime('%Y-%m-%d %H:%M:%f000', 'now')
     ELSE NULL END
 WHERE jobqueue_jobs.id IN (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.worker_id IS NOT NULL
     AND NOT (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = jobqueue_jobs.worker_id)) ORDER BY jobqueue_jobs.worker_id LIMIT :in_limit OFFSET 0)
-RETURNING id, fence, task, queue, state, attempt, worker, started_at;
+RETURNING id, fence, task, queue, state, CASE WHEN (state = 'available' AND crashes <= 5) THEN attempt + 1
+    ELSE attempt END AS attempt, worker, started_at;
