@@ -23,6 +23,7 @@ SECONDS_MAX = 10 * 366 * 86_400.0
 """Ten years: what is longer is a mistake of units."""
 
 UNIQUE_SCOPES = ("finished", "started", "deleted")
+ISOLATIONS = ("thread", "process")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|d)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -180,6 +181,7 @@ class OptionChanges(TypedDict, total=False):
     unique_key: str | None
     unique_until: str
     tags: Iterable[str]
+    isolation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ class Options:
     unique_key: str | None = None
     unique_until: str = "finished"
     tags: tuple[str, ...] = ()
+    isolation: str = "thread"
 
     def merge(self, changes: dict[str, Any] | OptionChanges) -> "Options":
         """A copy with the given options changed; raises InvalidOption."""
@@ -273,6 +276,16 @@ def _check_tags(value: object) -> tuple[str, ...]:
     return tags
 
 
+def _check_isolation(value: object) -> str:
+    if value not in ISOLATIONS:
+        raise InvalidOption(
+            f"isolation: {_shown(value)} is none of {', '.join(ISOLATIONS)}",
+            field="isolation",
+            value=value,
+        )
+    return str(value)
+
+
 _CHECKS = {
     "queue": lambda value: name(value, "queue", longest=QUEUE_LENGTH_MAX),
     "priority": lambda value: whole(value, "priority", -PRIORITY_MAX, PRIORITY_MAX),
@@ -285,5 +298,6 @@ _CHECKS = {
     "unique_key": _check_key,
     "unique_until": _check_scope,
     "tags": _check_tags,
+    "isolation": _check_isolation,
 }
 assert list(_CHECKS) == [field.name for field in fields(Options)]

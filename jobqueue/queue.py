@@ -36,6 +36,8 @@ from jobqueue.store.urls import masked
 from jobqueue.tasks import AsyncTask, Call, Registry, Task
 from jobqueue.worker.context import running_job
 from jobqueue.worker.executor import Middleware
+from jobqueue.worker.isolated import require
+from jobqueue.worker.program import Import
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.worker import Worker
 
@@ -147,14 +149,24 @@ class JobQueue:
         settings = Options().merge(options)
         kind = AsyncTask if inspect.iscoroutinefunction(function) else Task
         task = kind(
-            function, known_as, settings, Codec(function, known_as), self._enqueue, settings.backoff
+            function,
+            known_as,
+            settings,
+            Codec(function, known_as),
+            self._enqueue,
+            settings.backoff,
+            middleware=self.middleware,
         )
+        if settings.isolation == "process" and "<locals>" in function.__qualname__:
+            require(task, None)
         self.registry.add(task)
         return task
 
     def _enqueue(
         self, calls: Sequence[Call[Any]], within: Session | Connection | None = None
     ) -> list[Job[Any]]:
+        if Import.under_way:
+            Import.refuse("jobs are enqueued")
         connection = None if within is None else self._transactions.connection(within)
         new = [_inherit(call.to_new_job()) for call in calls]
         inserted = self._jobs.insert(new, connection)

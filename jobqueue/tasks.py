@@ -85,6 +85,8 @@ class Task(Generic[P, R]):
     _enqueue: Enqueue = field(repr=False)
     own_backoff: option_rules.Backoff | None = field(default=None, repr=False)
     _within: Transaction = field(default=None, repr=False)
+    middleware: Sequence[Any] = field(default=(), repr=False)
+    """That of its queue, for a child process, which finds the task alone."""
 
     def __post_init__(self) -> None:
         # A frozen dataclass has no __setattr__ for update_wrapper to use; its __dict__ takes it.
@@ -170,6 +172,13 @@ class Task(Generic[P, R]):
 
     def options(self, **changes: Unpack[OptionChanges]) -> Self:
         """A copy with other options. Raises InvalidOption."""
+        if "isolation" in changes:
+            raise InvalidOption(
+                "isolation: it belongs to the task, not to a call; write "
+                '@jobs.task(isolation="process")',
+                field="isolation",
+                value=changes["isolation"],
+            )
         return replace(self, settings=self.settings.merge(changes))
 
     def within(self, transaction: Transaction) -> Self:
@@ -210,6 +219,8 @@ class Registry(Mapping[str, Task[..., Any]]):
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
+        self.app: str | None = None
+        """`module:attribute` of the queue that these are of, where someone has named it."""
 
     def add(self, task: Task[..., Any]) -> None:
         """Register a task; the same name twice is an error that names both places."""

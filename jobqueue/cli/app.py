@@ -39,6 +39,7 @@ def load(name: str) -> JobQueue:
         queues = [key for key, value in vars(module).items() if isinstance(value, JobQueue)]
         where = f"{module_name} has {', '.join(queues)}" if queues else f"{module_name} has none"
         raise _error(f"app: {attribute!r} {what}; of JobQueues, {where}", name)
+    found.registry.app = name
     return found
 
 

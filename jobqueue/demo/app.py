@@ -6,6 +6,7 @@ import threading
 
 from jobqueue.demo.tasks import register
 from jobqueue.queue import JobQueue
+from jobqueue.worker.program import Import
 
 LEASH = "JOBQUEUE_DEMO_LEASH"
 LAST_SECONDS = 3.0
@@ -24,7 +25,7 @@ def hold_on_to_stdin() -> None:
     threading.Thread(target=watch, name="jobqueue-demo-leash", daemon=True).start()
 
 
-if os.environ.get(LEASH):
+if os.environ.get(LEASH) and not Import.under_way:  # A child hangs on its worker instead.
     hold_on_to_stdin()
 
 jobs = JobQueue()

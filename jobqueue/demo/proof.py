@@ -75,7 +75,7 @@ def prove(
     proof.claim(f"{count} results accepted, no more", accepted)
     charged = (
         f"{proof.attempts:,} attempts: {count} good, {proof.outcomes['errored']:,} errored"
-        f" on purpose, {proof.outcomes['lost']:,} lost"
+        f" on purpose; {proof.outcomes['lost']:,} lost and given back"
     )
     proof.claim(charged, _mischarged(records, tried))
     moved = "what the killed worker held was done by the others"
@@ -119,14 +119,15 @@ def _mischarged(
     objections = []
     for record in records:
         attempts = tried.get(record.id, [])
-        numbers = [attempt.attempt for attempt in attempts] or [1]
+        charged = [attempt for attempt in attempts if attempt.outcome != "lost"]
+        numbers = [attempt.attempt for attempt in charged] or [1]
         if numbers != list(range(1, record.attempt + 1)):
             objections.append(
                 f"job {record.id} was charged {record.attempt}, and has attempts {numbers}"
             )
         module = json.loads(record.args)["args"][0]
-        first = attempts[0].outcome if attempts else "succeeded"
-        if stumbles(module) and first not in ("errored", "lost"):
+        first = charged[0].outcome if charged else "succeeded"
+        if stumbles(module) and first != "errored":
             objections.append(f"the first attempt of job {record.id} ({module}) {first}")
         errored = [attempt for attempt in attempts if attempt.outcome == "errored"]
         if errored and not (stumbles(module) and [one.attempt for one in errored] == [1]):

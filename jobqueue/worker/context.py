@@ -78,6 +78,9 @@ class JobContext:
             own = math.inf if claim.timeout is None else present + claim.timeout
             self._deadline = min(own, self._budget)
 
+    killable = False
+    """For the worker: the handler can be ended from outside, since it has a process of its own."""
+
     @property
     def claim(self) -> Claim:
         """For the worker: the claim that it runs under."""
@@ -124,6 +127,17 @@ class JobContext:
         if self._deadline == math.inf:
             return None
         return max(0.0, self._deadline - time.monotonic())
+
+    def restart(self, until: float | None = None) -> None:
+        """For the worker: the attempt's own time runs from here, however long its start took.
+
+        The job's deadline stays, or is `until` by `time.monotonic()`.
+        """
+        present, timeout = time.monotonic(), self._claim.timeout
+        self.began = time.perf_counter()
+        self._budget = self._budget if until is None else until
+        own = math.inf if timeout is None else present + timeout
+        self._deadline = min(own, self._budget)
 
     def budget(self) -> float:
         """For the worker: seconds until the job's own deadline, infinity without one."""

@@ -17,6 +17,7 @@ from jobqueue.options import DEFAULT_BACKOFF, SECONDS_MAX, Backoff
 from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded
 from jobqueue.states import State
 from jobqueue.tasks import Registry, Task
+from jobqueue.worker.childprocess import Answer, Death, Unfit
 from jobqueue.worker.context import JobContext, clean
 from jobqueue.worker.exit import NOT_COMMITTED
 from jobqueue.worker.failure import describe
@@ -32,9 +33,10 @@ _REASON_MAX = 1000  # characters
 class Endings:
     """Turns what a handler did into outcomes. May be used from any thread."""
 
-    def __init__(self, registry: Registry, max_snoozes: int) -> None:
+    def __init__(self, registry: Registry, max_snoozes: int, max_crashes: int = 1) -> None:
         self._registry = registry
         self._max_snoozes = max_snoozes
+        self._max_crashes = max_crashes
         self._unknown: dict[str, float] = {}
 
     def raised(self, task: Task[..., Any], context: JobContext, error: BaseException) -> Ended:
@@ -77,6 +79,39 @@ class Endings:
         assert task is not None, "its handler runs"
         ended = self._ran_out(task, context, "timed out", error)
         return self.outcome(task, context, ended, None, None)
+
+    def apart(self, task: Task[..., Any], context: JobContext, answer: Answer) -> Outcome:
+        """How a job in a child process ended: as the child says, or as its death tells."""
+        if isinstance(answer, Succeeded | Ended):
+            return answer
+        if isinstance(answer, Unfit):
+            why = "its child process could not import it"
+            ended = self._ran_out(task, context, "errored", answer.error)
+            return ended._replace(reason=ended.reason or why, duration=0.0)
+        ended = self._died(task, context, answer)
+        outcome = self.outcome(task, context, ended, None, None)
+        assert isinstance(outcome, Ended), "it did not succeed"
+        return outcome._replace(exit_signal=answer.signal, peak_memory=answer.peak_memory)
+
+    def _died(self, task: Task[..., Any], context: JobContext, death: Death) -> Ended:
+        claim = context.claim
+        if context.told is not None and not death.late:
+            reason = "cancelled while it ran"
+            return Ended(claim, "cancelled", State.CANCELLED, reason=reason)
+        if death.late:
+            why = (
+                f"ended by {death.signal or death} {context.overdue():.1f} s after its time was up"
+            )
+            if not death.begun:
+                why = "its child process did not import it in time, and was killed"
+            error = AttemptError(AttemptTimeout.__name__, why, None)
+            return self._ran_out(task, context, "timed out", error)
+        how = f"crashed: {death}"
+        error = AttemptError("Crashed", how, None)
+        ended = self._ran_out(task, context, "crashed", error)
+        if claim.own_crashes + 1 >= self._max_crashes:
+            ended = Ended(claim, "crashed", State.FAILED, error=error)
+        return ended._replace(reason=how, crash=True)
 
     def unknown(self, claim: Claim) -> Ended:
         """A newer program may have enqueued it, and a newer worker may know it: wait, uncharged."""

@@ -10,10 +10,12 @@ from jobqueue.records import Claim, Ended, Outcome
 from jobqueue.states import State
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
+from jobqueue.worker.childprocess import RemoteContext, Unfit
 from jobqueue.worker.context import JobContext, enter, leave, time_left
 from jobqueue.worker.endings import Endings, encode, refused, too_late
 from jobqueue.worker.failure import describe
-from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.inflight import InFlight, released
+from jobqueue.worker.isolated import Isolation
 
 log = logging.getLogger("jobqueue.worker")
 
@@ -32,7 +34,9 @@ class Executor:
         middleware: Sequence[Middleware] = (),
         endings: Endings,
         finished: Callable[[], None],
+        isolation: Isolation | None = None,
     ) -> None:
+        self._isolation = isolation
         self._inflight = inflight
         self._registry = registry
         self._transactions = transactions
@@ -42,6 +46,13 @@ class Executor:
 
     def loop(self, retired: threading.Event | None = None) -> None:
         """The thread's life, until it is handed None or was retired while a handler ran."""
+        try:
+            self._loop(retired)
+        finally:
+            if self._isolation is not None:
+                self._isolation.leave()
+
+    def _loop(self, retired: threading.Event | None) -> None:
         inflight = self._inflight
         while (claim := inflight.inbox.get()) is not None:
             while not inflight.lease.good() and inflight.is_held(claim):
@@ -67,6 +78,14 @@ class Executor:
 
     def work(self, claim: Claim) -> None:
         """Run one claim and put its outcome into the outbox; never raises."""
+        isolation = self._isolation
+        if isolation is not None and (claim.crashes or claim.task in isolation.tasks):
+            task = self.known(claim)
+            if task is None:
+                return
+            if isolation.takes(claim):
+                self._work_apart(task, claim, isolation)
+                return
         ready = self.ready(claim)
         if ready is None:
             return
@@ -78,12 +97,8 @@ class Executor:
 
     def ready(self, claim: Claim) -> tuple[Task[..., Any], Sequence[Any], dict[str, Any]] | None:
         """The task and its arguments, or None: it may not begin, and its outcome is written."""
-        task = self._registry.find(claim.task)
+        task = self.known(claim)
         if task is None:
-            self._inflight.outbox.put(self._endings.unknown(claim))
-            return None
-        if claim.deadline_at is not None and time_left(claim) <= 0:
-            self._inflight.outbox.put(too_late(claim))
             return None
         try:
             args, kwargs = task.codec.decode(claim.args)
@@ -91,6 +106,30 @@ class Executor:
             self._inflight.outbox.put(refused(claim, error))
             return None
         return task, args, kwargs
+
+    def known(self, claim: Claim) -> Task[..., Any] | None:
+        """The task, or None: it may not begin, and its outcome is written."""
+        task = self._registry.find(claim.task)
+        if task is None:
+            self._inflight.outbox.put(self._endings.unknown(claim))
+            return None
+        if claim.deadline_at is not None and time_left(claim) <= 0:
+            self._inflight.outbox.put(too_late(claim))
+            return None
+        return task
+
+    def _work_apart(self, task: Task[..., Any], claim: Claim, isolation: Isolation) -> None:
+        """Run one claim in a child process."""
+        context = RemoteContext(claim, self._transactions)
+        self._inflight.begin(context)
+        answer = isolation.run(task, context)
+        if isinstance(answer, Unfit) and claim.task not in isolation.tasks:
+            # It never asked for a child; back it goes, to run where it otherwise does.
+            isolation.give_up(claim, f"{answer.error.type}: {answer.error.message}")
+            outcome: Outcome = released(claim, "it could not run in a child process")
+        else:
+            outcome = self._endings.apart(task, context, answer)
+        self._inflight.end(context, outcome)
 
     def context_of(self, task: Task[..., Any], claim: Claim) -> JobContext:
         """What the handler may know of its job; its time runs from here."""

@@ -65,6 +65,16 @@ def process_started(pid: int) -> float | None:
     return float(fields[19])
 
 
+def peak_memory(pid: int | None = None) -> int | None:
+    """The most memory that a process (this one) has used, in bytes; None if nobody can tell."""
+    try:
+        status = Path(f"/proc/{'self' if pid is None else pid}/status").read_text()
+    except OSError:
+        return None
+    sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(sizes[0]) * 1024 if sizes else None
+
+
 @lru_cache
 def _boot_id() -> str | None:
     try:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from jobqueue.worker.context import JobContext
 from jobqueue.worker.endings import Endings
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.isolated import Isolation
 from jobqueue.worker.service import Service
 from jobqueue.worker.slots import Slots
 
@@ -31,6 +32,7 @@ class Overseer(Service):
         *,
         finished: Callable[[], None],
         exhausted: Callable[[str], None],
+        isolation: Isolation,
     ) -> None:
         super().__init__("overseer")
         self._inflight = inflight
@@ -38,11 +40,15 @@ class Overseer(Service):
         self._slots = slots
         self._finished = finished
         self._exhausted = exhausted
+        self._isolation = isolation
 
     def tick(self) -> float:
         """Give up what is overdue; returns the seconds until the next could be."""
         rest = ROUND
+        self._isolation.end_idle()
         for context in list(self._inflight.running.values()):
+            if context.killable:
+                continue
             overdue = context.overdue() - GRACE
             if overdue >= 0:
                 self._give_up(context)

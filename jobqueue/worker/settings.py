@@ -13,6 +13,7 @@ CONCURRENCY_MAX = 1024
 ASYNC_MAX = 100_000
 LEASE_MIN = 1.0
 SNOOZES_MAX = 1000
+CRASHES_MAX = 3
 NAME_MAX = 128
 
 
@@ -42,6 +43,8 @@ class WorkerSettings:
     stats_interval: float | None = None
     name: str | None = None
     max_snoozes: int = SNOOZES_MAX
+    max_crashes: int = CRASHES_MAX
+    """Deaths of a job's own child process, in a row, after which it fails."""
     keep_succeeded: float | None = 7 * DAY
     """For cancelled jobs too. None keeps for ever."""
     keep_failed: float | None = 30 * DAY
@@ -170,6 +173,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "stats_interval": lambda value: options.seconds(value, "stats_interval", least=0.1, most=DAY),
     "name": _name,
     "max_snoozes": lambda value: options.whole(value, "max_snoozes", 1, 2**31 - 1),
+    "max_crashes": lambda value: options.whole(value, "max_crashes", 1, 1000),
     "keep_succeeded": lambda value: options.seconds(value, "keep_succeeded", most=1e10),
     "keep_failed": lambda value: options.seconds(value, "keep_failed", most=1e10),
 }

@@ -28,11 +28,13 @@ from jobqueue.worker.frontier import Frontier
 from jobqueue.worker.heartbeat import Heartbeat
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.intake import Intake
+from jobqueue.worker.isolated import Isolation
 from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Scheduler
 from jobqueue.worker.line import Claimer, Completer, Turn
 from jobqueue.worker.loop import Loop, LoopWatch
 from jobqueue.worker.metrics import Metrics
 from jobqueue.worker.overseer import Overseer
+from jobqueue.worker.program import Import
 from jobqueue.worker.reaper import Reaper
 from jobqueue.worker.recorder import Recorder
 from jobqueue.worker.reporter import Reporter
@@ -43,6 +45,8 @@ from jobqueue.worker.slots import Slots
 
 log = logging.getLogger("jobqueue.worker")
 
+CHILDREN_END = 1.0
+"""Seconds for child processes to end after they were told to, before they are killed."""
 LAST_WORDS = 5.0
 """Seconds for which the last outcomes are offered to a database that does not answer."""
 
@@ -65,7 +69,16 @@ class Worker:
         self._events = events or EventStream()
         self._store = Store(url, connections=6)
         self._pulse = Store(url, connections=1)  # No claim and no upkeep can hold up a heartbeat.
-        self._async_tasks = frozenset(task.name for task in registry.values() if task.is_async)
+        self._isolation = Isolation(
+            self._store.url.render_as_string(hide_password=False),
+            registry,
+            max_snoozes=settings.max_snoozes,
+        )
+        self._async_tasks = frozenset(
+            task.name
+            for task in registry.values()
+            if task.is_async and task.name not in self._isolation.tasks
+        )
         self._inflight = InFlight(
             settings.concurrency,
             settings.lease,
@@ -89,6 +102,8 @@ class Worker:
     def start(self) -> None:
         """Take a lease and begin. Raises what the database raises if it cannot be reached."""
         try:
+            Import.refuse("a worker starts")
+            self._isolation.check()
             self._store.require_schema()
             self._build()
             self._heartbeat.register()
@@ -155,7 +170,7 @@ class Worker:
     def _build_slots(self) -> list[Service]:
         """What runs handlers, and what watches over it."""
         settings, inflight = self.settings, self._inflight
-        endings = Endings(self._registry, settings.max_snoozes)
+        endings = Endings(self._registry, settings.max_snoozes, settings.max_crashes)
         executor = Executor(
             inflight,
             self._registry,
@@ -163,6 +178,7 @@ class Worker:
             middleware=tuple(self._middleware),
             endings=endings,
             finished=self._finished,
+            isolation=self._isolation,
         )
         self._slots = Slots(executor, inflight)
         if self._async_tasks:
@@ -175,6 +191,7 @@ class Worker:
                 self._slots,
                 finished=self._finished,
                 exhausted=self._exhausted,
+                isolation=self._isolation,
             )
         ]
         if self._loop is not None:
@@ -190,6 +207,8 @@ class Worker:
 
     def _divert(self, claim: Claim) -> bool:
         if self._loop is None or claim.task not in self._async_tasks:
+            return False
+        if claim.crashes and self._isolation.takes(claim):
             return False
         self._inflight.open_async.add((claim.id, claim.fence))
         self._loop.submit(claim)
@@ -315,6 +334,7 @@ class Worker:
             for claim in self._inflight.interrupt():
                 log.warning("job %d (%s) is interrupted and goes back", claim.id, claim.task)
         in_order &= self._await_outcomes()
+        self._isolation.close(CHILDREN_END / 4 if self._aborted.is_set() else CHILDREN_END)
         if self._loop is not None:
             self._loop.close()
         for service in reversed(self._services):

@@ -1,0 +1,275 @@
+"""The child: a process of its own for one job at a time, told what to do through a pipe.
+
+Messages are JSON objects with one key that says what they are. The parent sends `greet`, `run` and
+`tell`; the child `ready`, `begun`, `progress`, `finishing`, `log`, `unfit` and `ended`.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import inspect
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
+
+from jobqueue import errors
+from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
+from jobqueue.records import Claim, Ended, Outcome, Succeeded
+from jobqueue.store.store import Store
+from jobqueue.store.transactions import UserTransactions
+from jobqueue.tasks import Registry, Task
+from jobqueue.worker.context import JobContext
+from jobqueue.worker.endings import Endings, refused
+from jobqueue.worker.executor import Executor
+from jobqueue.worker.failure import describe
+from jobqueue.worker.identity import peak_memory
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.program import Address, Import, Main, find
+
+REPORT_EVERY = 0.1  # seconds between two words of progress
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+_INSTANTS = ("run_at", "started_at", "deadline_at")
+
+
+def main() -> None:
+    """Live until the pipe ends."""
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    os.set_inheritable(descriptor, False)
+    _die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to hear.
+    Child(Connection(descriptor)).live()
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the worker is gone, even in the midst of a C loop."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:  # It died before we asked.
+        os._exit(1)
+
+
+class ChildContext(JobContext):
+    """`current_job()` in a child: its own clock for the deadline, the pipe for all else."""
+
+    __slots__ = ("_said", "_send")
+
+    def __init__(
+        self,
+        claim: Claim,
+        transactions: UserTransactions,
+        encode: Callable[[object], str],
+        *,
+        until: float,
+        said: threading.Event,
+        send: Callable[..., None],
+    ) -> None:
+        super().__init__(claim, transactions, encode)
+        self.restart(until)
+        self._said = said
+        self._send = send
+
+    def progress(self, fraction: float | None = None, message: str | None = None) -> None:
+        """See `JobContext.progress`."""
+        super().progress(fraction, message)
+        self._said.set()
+
+    def finish_within(self, session: Any, result: object = None) -> None:
+        """See `JobContext.finish_within`."""
+        if not self.finishing:
+            self._send(finishing=True)  # First, so that nobody else touches the row any more.
+        super().finish_within(session, result)
+
+
+class Child:
+    """The child's three threads: the main one runs handlers, one listens, one tells of progress."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._calls: SimpleQueue[tuple[dict[str, Any], float] | None] = SimpleQueue()
+        self._context: ChildContext | None = None
+        self._told: dict[tuple[int, int], str] = {}
+        self._said = threading.Event()
+        greeting = json.loads(connection.recv_bytes())["greet"]
+        sys.argv[:] = greeting["argv"]
+        self._main = None if greeting["main"] is None else Main(*greeting["main"])
+        self._max_snoozes: int = greeting["max_snoozes"]
+        self._transactions = UserTransactions(Store(greeting["url"], connections=1))
+        self._forward_logs(greeting["levels"])
+
+    def live(self) -> None:
+        """Run what is sent, one call after another, until the pipe ends."""
+        signal.signal(signal.SIGTERM, self._asked_to_end)
+        for thread in (self._listen, self._report):
+            threading.Thread(target=thread, name=f"jobqueue{thread.__name__}", daemon=True).start()
+        self._send(ready=True)
+        while (call := self._calls.get()) is not None:
+            self._run(*call)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                message = json.loads(self._connection.recv_bytes())
+                if "run" in message:
+                    self._calls.put((message["run"], time.monotonic()))
+                else:
+                    self._tell(**message["tell"])
+        # The worker wants no more of this process, or is gone.
+        if self._context is not None and os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)  # With all that the handler has started.
+        self._calls.put(None)
+
+    def _tell(self, id: int, fence: int, error: str) -> None:  # noqa: A002 - the message's word.
+        self._told = {(id, fence): error}  # For one that has not begun yet.
+        context = self._context
+        if context is not None and (context.id, context.fence) == (id, fence):
+            context.tell(getattr(errors, error))
+
+    def _asked_to_end(self, _number: int, _frame: FrameType | None) -> None:
+        """SIGTERM: raise in the handler if its time is up or it is not wanted.
+
+        Otherwise it is not meant for us: a supervisor may send it to every process of a service,
+        and then the worker decides how long its jobs may go on.
+        """
+        if self._context is not None:
+            self._context.check()
+
+    def _run(self, call: dict[str, Any], received: float) -> None:
+        claim = Claim(**{name: _instant(name, value) for name, value in call["claim"].items()})
+        Import.under_way = True
+        try:
+            task = find(Address(*call["address"]), self._main)
+        except BaseException as error:  # noqa: BLE001 - a module may do anything.
+            self._send(unfit=describe(error, skip=1)._asdict())
+            return
+        finally:
+            Import.under_way = False
+        budget = call["budget"]
+        until = float("inf") if budget is None else received + budget
+        context = ChildContext(
+            claim,
+            self._transactions,
+            task.codec.encode_result,
+            until=until,
+            said=self._said,
+            send=self._send,
+        )
+        _forget_peak()
+        self._send(begun=True, peak=peak_memory())
+        outcome = self._outcome(task, context)
+        self._send(ended=_plain(outcome), peak=peak_memory())
+
+    def _outcome(self, task: Task[..., Any], context: ChildContext) -> Outcome:
+        registry = Registry()
+        registry.add(task)
+        endings = Endings(registry, self._max_snoozes)
+        executor = _Executor(
+            InFlight(1, 1.0),
+            registry,
+            self._transactions,
+            middleware=tuple(task.middleware),
+            endings=endings,
+            finished=lambda: None,
+        )
+        try:
+            args, kwargs = task.codec.decode(context.claim.args)
+        except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
+            return refused(context.claim, error)
+        try:
+            self._context = context
+            if error_name := self._told.get((context.id, context.fence)):
+                context.tell(getattr(errors, error_name))
+            outcome = executor.run(task, context, context.claim, args, kwargs)
+            self._context = None
+        except (JobCancelled, ClaimLost, AttemptTimeout) as error:  # SIGTERM, after the handler.
+            self._context = None
+            ended = endings.raised(task, context, error)
+            outcome = endings.outcome(task, context, ended, None, None)
+        return outcome
+
+    def _report(self) -> None:
+        rest = threading.Event()
+        while True:
+            self._said.wait()
+            self._said.clear()
+            context = self._context
+            said = None if context is None else context.take_progress()
+            if said is not None:
+                self._send(progress=said)
+            rest.wait(REPORT_EVERY)
+
+    def _send(self, **message: Any) -> None:
+        text = json.dumps(message).encode()
+        with self._sending, contextlib.suppress(OSError):  # Nobody there: the listener knows too.
+            self._connection.send_bytes(text)
+
+    def _forward_logs(self, levels: dict[str, int]) -> None:
+        """Let the worker write what is logged here, in its format, and among its own lines."""
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        logging.getLogger().addHandler(_Forward(self._send))
+
+
+class _Forward(logging.Handler):
+    """Sends records to the worker."""
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        try:
+            text = self.format(record)
+        except Exception:  # noqa: BLE001 - a record's arguments may do anything.
+            self.handleError(record)
+            return
+        self._send(log=[record.name, record.levelno, text])
+
+
+class _Executor(Executor):
+    """The worker's executor, of which only `run` is used; it awaits what async tasks return."""
+
+    def call(
+        self, task: Task[..., Any], context: JobContext, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """See `Executor.call`."""
+        result = super().call(task, context, args, kwargs)
+        return asyncio.run(_await(result, context)) if inspect.iscoroutine(result) else result
+
+
+async def _await(coroutine: Coroutine[Any, Any, Any], context: JobContext) -> Any:
+    try:
+        return await coroutine
+    finally:
+        await context.aleave_transaction()
+
+
+def _forget_peak() -> None:
+    """Begin to measure anew: the peak is one job's, not that of the process."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _instant(name: str, value: Any) -> Any:
+    return datetime.fromisoformat(value) if name in _INSTANTS and value is not None else value
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    """An outcome without its claim, as JSON has it."""
+    kind = Succeeded if isinstance(outcome, Succeeded) else Ended
+    return {"kind": kind.__name__} | {
+        name: value for name, value in outcome._asdict().items() if name != "claim"
+    }

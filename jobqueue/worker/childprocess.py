@@ -1,0 +1,330 @@
+"""A child process as its worker sees it: it is sent one call at a time, and can be killed.
+
+The slot's thread sends a call as text and waits for the answer, for the end of the job's time, for
+a wish to cancel, and for the death of the child, whichever comes first.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+from jobqueue.errors import JobQueueError
+from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded, size
+from jobqueue.states import State
+from jobqueue.store.transactions import UserTransactions
+from jobqueue.worker.context import JobContext
+from jobqueue.worker.identity import peak_memory
+from jobqueue.worker.program import Address
+
+LOOK = 0.5  # seconds between looks at the child's memory, and whether it lives
+GRACE = 0.25  # seconds from being told to SIGTERM: for a handler that looks by itself
+KILL_AFTER = 0.5  # seconds from SIGTERM to SIGKILL
+START_WITHIN = 60.0  # seconds for a child to import the program
+_PRESSURE = ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE + KILL_AFTER))
+_CODE = (
+    "import json, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "sys.path[:] = json.loads(sys.argv.pop()); "
+    "from jobqueue.worker.child import main; main()"
+)
+
+
+class Death(NamedTuple):
+    """How a child ended that gave no answer."""
+
+    exit_code: int  # minus the number of the signal, if it was one
+    peak_memory: int | None
+    late: bool  # its time was up, and it was killed
+    begun: bool  # the handler had been entered
+
+    @property
+    def signal(self) -> str | None:
+        """The signal's name; None for an exit."""
+        return signal_name(-self.exit_code) if self.exit_code < 0 else None
+
+    def __str__(self) -> str:
+        how = self.signal or f"exit code {self.exit_code}"
+        peak = "" if self.peak_memory is None else f", peak {size(self.peak_memory)}"
+        return f"{how}{peak}" + ("" if self.begun else ", before the handler began")
+
+
+class Unfit(NamedTuple):
+    """The child could not import the program, or not find the task in it."""
+
+    error: AttemptError
+
+
+Answer = Outcome | Death | Unfit
+
+
+class RemoteContext(JobContext):
+    """A job whose handler runs in a child: what it is told goes there, what it says comes back."""
+
+    __slots__ = ("_finishing_there", "_wake", "told_at")
+
+    killable = True
+
+    def __init__(self, claim: Claim, transactions: UserTransactions) -> None:
+        super().__init__(claim, transactions, str)
+        self._finishing_there = False
+        self._wake: Callable[[], None] | None = None
+        self.told_at = math.inf
+
+    def tell(self, error: type[JobQueueError]) -> None:
+        """See `JobContext.tell`."""
+        if self.told is None:
+            super().tell(error)
+            self.told_at = time.monotonic()
+            if self._wake is not None:
+                self._wake()
+
+    def wake_by(self, wake: Callable[[], None]) -> None:
+        """For its slot: how to be woken when it is told something."""
+        self._wake = wake
+
+    @property
+    def finishing(self) -> bool:
+        """See `JobContext.finishing`."""
+        return self._finishing_there
+
+    def take_progress(self) -> tuple[int, int, float | None, str | None] | None:
+        """See `JobContext.take_progress`."""
+        return None if self._finishing_there else super().take_progress()
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """Take in what the child says while the handler runs."""
+        if "progress" in message:
+            _, _, fraction, text = message["progress"]
+            self._progress = (fraction, text)
+        elif "finishing" in message:
+            self._finishing_there = True
+        elif "begun" in message:
+            self.restart()
+        elif "log" in message:
+            name, level, text = message["log"]
+            logger = logging.getLogger(name)
+            if logger.isEnabledFor(level):
+                logger.log(level, "%s", text)
+
+
+class ChildProcess:
+    """One child and the pipe to it. Used by the thread that made it; `kill()` by any."""
+
+    def __init__(self, greeting: dict[str, Any]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            descriptor = theirs.fileno()
+            self._process = subprocess.Popen(  # noqa: S603 - our own program.
+                [
+                    *(sys.executable, "-c", _CODE, str(descriptor), str(os.getpid())),
+                    json.dumps(sys.path),
+                ],
+                pass_fds=[descriptor],
+                stdin=subprocess.DEVNULL,
+                stdout=_descriptor(sys.stdout),
+                stderr=_descriptor(sys.stderr),
+                process_group=0,  # Killed with all that the handler starts, and deaf to Ctrl-C.
+            )
+        self.pid = self._process.pid
+        self._connection = Connection(ours.detach())
+        self._woken, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
+        self.idle_since = math.inf
+        self.signalled = 0
+        """The last signal that it was sent."""
+        self._pressed = 0
+        self.busy = threading.Lock()
+        self.buried = False
+        self._burying = threading.Lock()
+        # What the kernel counts as this process's peak begins with that of its parent.
+        self._known_peak = peak_memory() or 0
+        self._peak = 0
+        with contextlib.suppress(OSError):  # It may have died already.
+            self._send(greet=greeting)
+
+    @property
+    def alive(self) -> bool:
+        """True until it has died, whether or not anybody has noticed."""
+        if self.buried:
+            return False
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        with contextlib.suppress(ChildProcessError):
+            return os.waitid(os.P_PID, self.pid, options) is None
+        return False
+
+    def call(self, context: RemoteContext, address: Address) -> Answer:
+        """Have it run a job, and wait for the end, however that comes."""
+        self._known_peak, self._peak = max(self._known_peak, self._peak), 0
+        context.wake_by(self._wake)
+        try:
+            return self._call(context, address)
+        finally:
+            context.wake_by(_nothing)
+
+    def _call(self, context: RemoteContext, address: Address) -> Answer:
+        budget = context.budget()
+        claim = {name: _plain(value) for name, value in context.claim._asdict().items()}
+        with contextlib.suppress(OSError):  # Dead: the loop will see it.
+            self._send(
+                run={
+                    "claim": claim,
+                    "address": address,
+                    "budget": None if budget == math.inf else budget,
+                }
+            )
+        start_by, begun, told = time.monotonic() + min(START_WITHIN, budget), False, False
+        while True:
+            if context.told is not None and not told:
+                told = True
+                with contextlib.suppress(OSError):
+                    error = context.told.__name__
+                    self._send(tell={"id": context.id, "fence": context.fence, "error": error})
+            late_at = _late_at(context) if begun else start_by
+            rest = self._press(min(context.told_at, late_at))
+            try:
+                for message in self._receive(rest):
+                    if "begun" in message:
+                        begun, self._peak = True, message["peak"] or 0
+                    answer = self._answer(context, message)
+                    if answer is not None:
+                        return answer
+                    context.hear(message)
+            except (EOFError, OSError):
+                late = self.signalled != 0 and late_at < context.told_at
+                return Death(self.bury(), self.peak(), late, begun)
+
+    def _press(self, due: float) -> float:
+        """Signal what should have ended by then; returns the seconds until there is more to do."""
+        present = time.monotonic()
+        while self._pressed < len(_PRESSURE):
+            number, after = _PRESSURE[self._pressed]
+            rest = due + after - present
+            if rest > 0:
+                return min(LOOK, rest)
+            self._signal(number)
+            self._pressed += 1
+        return LOOK
+
+    def _receive(self, rest: float) -> list[dict[str, Any]]:
+        """What it says within so many seconds. Raises EOFError when it is dead."""
+        ready = wait([self._connection, self._woken], rest)
+        if self._woken in ready:
+            self._woken.recv(4096)
+        if self._connection in ready:
+            message: dict[str, Any] = json.loads(self._connection.recv_bytes())
+            return [message]
+        self._peak = max(self._peak, peak_memory(self.pid) or 0)
+        if not self.alive and not self._connection.poll():
+            raise EOFError  # What it started may hold the pipe open.
+        return []
+
+    def _answer(self, context: RemoteContext, message: dict[str, Any]) -> Outcome | Unfit | None:
+        if "unfit" in message:
+            return Unfit(AttemptError(**message["unfit"]))
+        if "ended" not in message:
+            return None
+        fields = message["ended"]
+        self._peak = message["peak"] or 0
+        if fields.pop("kind") == Succeeded.__name__:
+            return Succeeded(context.claim, **fields)
+        error = fields.pop("error")
+        state = State(fields.pop("state"))
+        ended = Ended(context.claim, state=state, error=error and AttemptError(*error), **fields)
+        name = signal_name(self.signalled) if self.signalled else None
+        return ended._replace(exit_signal=name, peak_memory=message["peak"])
+
+    def peak(self) -> int | None:
+        """The most memory that it used for the last job, in bytes."""
+        return self._peak or None
+
+    def _signal(self, number: int) -> None:
+        self.signalled = number
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once, with what it has started."""
+        if not self.buried:
+            self._signal(signal.SIGKILL)
+
+    def end(self) -> None:
+        """End an idle one: its pipe ends, so it does; one that does not is killed."""
+        if self.buried:
+            return
+        self._connection.close()
+        until, pause = time.monotonic() + KILL_AFTER, threading.Event()
+        while self.alive and time.monotonic() < until:
+            pause.wait(0.005)
+        self.kill()
+        self.bury()
+
+    def bury(self) -> int:
+        """Wait for its end, take in its exit code, and close the pipe."""
+        with self._burying:
+            if not self.buried:
+                self._process.returncode = self._reap()
+                self.buried = True
+                with contextlib.suppress(OSError):
+                    self._connection.close()
+                self._woken.close()
+                self._waker.close()
+        return self._process.returncode
+
+    def _reap(self) -> int:
+        try:
+            _, status, usage = os.wait4(self.pid, 0)
+        except ChildProcessError:  # A handler of SIGCHLD was quicker.
+            return -signal.SIGKILL
+        # Exact, and also of the moment of its death; but it is of all its jobs, and at first of the
+        # process that it was forked from, so it only says something new when it is more than those.
+        most = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        if most > self._known_peak:
+            self._peak = max(self._peak, most)
+        return os.waitstatus_to_exitcode(status)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # Full: it is awake.
+            self._waker.send(b"\0")
+
+    def _send(self, **message: Any) -> None:
+        self._connection.send_bytes(json.dumps(message).encode())
+
+
+def signal_name(number: int) -> str:
+    """`SIGKILL`, or `signal 34` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _late_at(context: JobContext) -> float:
+    return time.monotonic() - context.overdue()
+
+
+def _descriptor(stream: Any) -> int | None:
+    """Where a stream goes, also when it was redirected; None: where this process's own goes."""
+    try:
+        descriptor = int(stream.fileno())
+        os.fstat(descriptor)
+        return descriptor
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _nothing() -> None: ...

@@ -1,0 +1,145 @@
+"""Isolation: jobs in child processes that can be killed; one child per slot, kept between jobs."""
+
+import logging
+import sys
+import threading
+import time
+from typing import Any
+
+from jobqueue.errors import ConfigurationError
+from jobqueue.records import Claim
+from jobqueue.tasks import Registry, Task
+from jobqueue.worker.childprocess import Answer, ChildProcess, Death, RemoteContext
+from jobqueue.worker.program import address_of, main, why_not
+
+log = logging.getLogger("jobqueue.worker")
+
+IDLE_MAX = 60.0  # seconds after which an idle child is ended
+
+
+class Isolation:
+    """The children of one worker, one for each thread that needs one."""
+
+    def __init__(self, url: str, registry: Registry, *, max_snoozes: int) -> None:
+        self._url = url
+        self._registry = registry
+        self._max_snoozes = max_snoozes
+        self._own = threading.local()
+        self._children: set[ChildProcess] = set()
+        self._lock = threading.Lock()
+        self.tasks = frozenset(
+            name for name, task in registry.items() if task.settings.isolation == "process"
+        )
+        """Names of the tasks whose jobs always run in a child."""
+        self._closed_to: dict[str, str] = {}
+
+    def check(self) -> None:
+        """Raise ConfigurationError if a task that asks for a child cannot be found by one."""
+        for name in sorted(self.tasks):
+            require(self._registry[name], self._registry.app)
+
+    def takes(self, claim: Claim) -> bool:
+        """True for a job that is to run in a child: its task says so, or it was in a crash."""
+        if claim.task in self.tasks:
+            return True
+        return claim.crashes > 0 and self._reaches(claim)
+
+    def _reaches(self, claim: Claim) -> bool:
+        task = self._registry.find(claim.task)
+        if task is None or claim.task in self._closed_to:
+            return False
+        reason = why_not(address_of(task, self._registry.app))
+        if reason is not None:
+            self.give_up(claim, reason)
+        return reason is None
+
+    def give_up(self, claim: Claim, reason: str) -> None:
+        """Jobs of this task run in a thread after all."""
+        self._closed_to[claim.task] = reason
+        log.warning(
+            "job %d (%s) was in a crash, and cannot run in a child process, as %s; "
+            "it runs in a thread again",
+            claim.id,
+            claim.task,
+            reason,
+        )
+
+    def run(self, task: Task[..., Any], context: RemoteContext) -> Answer:
+        """Run a job in this thread's child."""
+        child = self._child()
+        answer = child.call(context, address_of(task, self._registry.app))
+        child.idle_since = time.monotonic()
+        child.busy.release()
+        if child.signalled or isinstance(answer, Death):
+            self.leave()  # What was signalled may still be about to die of it.
+        return answer
+
+    def _child(self) -> ChildProcess:
+        """This thread's child, locked."""
+        child: ChildProcess | None = getattr(self._own, "child", None)
+        if child is not None:
+            child.busy.acquire()
+            if child.alive:
+                return child
+            child.busy.release()
+            self.leave()
+        child = self._own.child = ChildProcess(self._greeting())
+        child.busy.acquire()
+        with self._lock:
+            self._children.add(child)
+        return child
+
+    def _greeting(self) -> dict[str, Any]:
+        return {
+            "argv": sys.argv,
+            "main": main(),
+            "url": self._url,
+            "max_snoozes": self._max_snoozes,
+            "levels": {name: logging.getLogger(name).level for name in ("", "jobqueue")},
+        }
+
+    def leave(self) -> None:
+        """End this thread's child: the thread needs it no more."""
+        child: ChildProcess | None = getattr(self._own, "child", None)
+        if child is not None:
+            self._own.child = None
+            with child.busy:
+                if child.signalled:
+                    child.kill()
+                child.end()
+            with self._lock:
+                self._children.discard(child)
+
+    def end_idle(self, after: float = IDLE_MAX) -> None:
+        """End children that have had nothing to do for so many seconds."""
+        with self._lock:
+            idle = [child for child in self._children if not child.buried]
+        for child in idle:
+            if time.monotonic() - child.idle_since > after and child.busy.acquire(blocking=False):
+                child.end()
+                child.busy.release()
+
+    def close(self, within: float) -> None:
+        """Kill what has not ended within so many seconds."""
+        until = time.monotonic() + within
+        pause = threading.Event()
+        while self._left() and time.monotonic() < until:
+            pause.wait(0.01)
+        for child in self._left():
+            child.kill()
+
+    def _left(self) -> list[ChildProcess]:
+        with self._lock:
+            return [child for child in self._children if not child.buried]
+
+
+def require(task: Task[..., Any], app: str | None) -> None:
+    """Raise ConfigurationError unless a child can find the task."""
+    reason = why_not(address_of(task, app))
+    if reason is not None:
+        raise ConfigurationError(
+            f'task {task.name!r} has isolation="process", but a child process could not import it: '
+            f"{reason}",
+            field="isolation",
+            value="process",
+        )

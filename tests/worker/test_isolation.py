@@ -1,0 +1,531 @@
+"""Child processes: jobs that can be killed, what they may know and say, and how their deaths are recorded."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from jobqueue import JobCancelled, JobFailed, JobQueue, State
+from jobqueue.errors import ConfigurationError, InvalidOption
+from jobqueue.records import Ended, Succeeded
+from jobqueue.store.jobs import Jobs
+from jobqueue.worker import childprocess
+from jobqueue.worker.identity import process_started
+
+HERE = Path(__file__).parent
+LONG = 30.0  # seconds, for what takes a second
+
+
+class Stage:
+    """The app on the test's database, and its folder."""
+
+    def __init__(self, app: Any, folder: Path, wait_until: Callable[..., Any]) -> None:
+        self.app, self.folder, self.wait_until = app, folder, wait_until
+        self.jobs: JobQueue = app.jobs
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def lines(self, name: str) -> list[str]:
+        file = self.folder / name
+        return file.read_text().split() if file.exists() else []
+
+    def begun(self, count: int = 1) -> None:
+        self.wait_until(
+            lambda: (
+                (self.folder / "began").exists()
+                and len((self.folder / "began").read_text()) >= count
+            ),
+            LONG,
+        )
+
+    def open_gate(self, name: str) -> None:
+        (self.folder / f"gate-{name}").touch()
+
+    def attempts(self, job: Any) -> list[Any]:
+        return Jobs(self.jobs.store).attempts(job.record())
+
+    def gone(self) -> bool:
+        """True when no process of those that noted their ids is left."""
+        return all(process_started(int(pid)) is None for pid in self.lines("pids"))
+
+    def worker(self, *arguments: str) -> "subprocess.Popen[str]":
+        """A worker process by the command line."""
+        command = [sys.executable, "-m", "jobqueue", "worker", "--app", "isolated_app:jobs"]
+        process = subprocess.Popen(
+            [*command, "--poll", "0.05", "--stats-interval", "0", *arguments],
+            cwd=HERE,
+            env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+        self.jobs.close()
+
+
+@pytest.fixture
+def stage(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Any
+) -> Iterator[Stage]:
+    monkeypatch.setenv("ISOLATED_URL", url)
+    monkeypatch.setenv("ISOLATED_FOLDER", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "isolated_app", raising=False)
+    stage = Stage(importlib.import_module("isolated_app"), tmp_path, wait_until)
+    stage.jobs.store.require_schema()
+    yield stage
+    stage.end()
+
+
+# What a child does
+
+
+def test_a_job_runs_in_a_child_that_is_kept_for_the_next(stage: Stage) -> None:
+    with stage.jobs.worker(concurrency=1, poll=0.05):
+        first, second = stage.app.pid.enqueue(), stage.app.pid.enqueue()
+        assert first.result(LONG) == second.result(LONG) != os.getpid()
+        assert stage.app.quick.enqueue().result(LONG) == os.getpid()
+        assert stage.app.echo.enqueue({"a": 1}).result(LONG) == {"a": 1}
+        assert stage.app.acoroutine.enqueue().result(LONG) == first.result(0)
+    assert process_started(first.result(0)) is None, "it has ended with its worker"
+    assert stage.lines("middleware") == [str(first.result(0))] * 2
+
+
+def test_current_job_works_in_a_child(stage: Stage) -> None:
+    with stage.jobs.worker(poll=0.05):
+        job = stage.app.facts.enqueue()
+        facts = job.result(LONG)
+        enqueued = stage.app.enqueues.enqueue().result(LONG)
+        assert stage.jobs.get(enqueued).result(LONG) != os.getpid()
+    assert (facts["id"], facts["attempt"], facts["max_attempts"]) == (job.id, 1, 7)
+    assert (facts["fence"], facts["cancelled"]) == (1, False)
+    assert 55 < facts["remaining"] <= 60 and facts["deadline"]
+
+
+def test_progress_and_logs_come_from_a_child(stage: Stage, lines: Any) -> None:
+    with stage.jobs.worker(poll=0.05):
+        job = stage.app.reports.enqueue()
+        stage.wait_until(lambda: job.record().progress_message == "half", LONG)
+        stage.open_gate("reports")
+        job.result(LONG)
+    assert lines(30, f"job {job.id} (reports): half done")
+    assert lines(30, "so the app says")
+
+
+@pytest.mark.parametrize(
+    ("what", "state", "outcome"),
+    [
+        ("snooze", State.SCHEDULED, "snoozed"),
+        ("retry", State.SCHEDULED, "errored"),
+        ("cancel", State.CANCELLED, "cancelled"),
+        ("exit", State.SCHEDULED, "errored"),
+        ("raise", State.SCHEDULED, "errored"),
+    ],
+)
+def test_a_child_steers_its_job_as_a_thread_does(
+    stage: Stage, hand: Any, what: str, state: State, outcome: str
+) -> None:
+    job = stage.app.signals.enqueue(what)
+    worker = hand(stage.jobs)
+    worker.step()
+    record = job.record()
+    assert record.state is state
+    (attempt,) = stage.attempts(job)
+    assert (attempt.outcome, attempt.exit_signal) == (outcome, None)
+    if what == "exit":
+        assert attempt.error.type == "SystemExit"
+    if what == "raise":
+        assert "isolated_app.py" in attempt.error.traceback
+        assert attempt.peak_memory > 1_000_000
+    assert record.attempt == (0 if what == "snooze" else 1)
+
+
+def test_arguments_that_no_longer_fit_fail_at_once(stage: Stage, hand: Any) -> None:
+    job, worker = stage.app.echo.enqueue({}), hand(stage.jobs)
+    worker.change(job.id, args='{"args":["text"],"kwargs":{}}')
+    worker.step()
+    assert job.state is State.FAILED
+    assert stage.attempts(job)[0].outcome == "refused"
+
+
+@pytest.mark.parametrize("then", ["", "dies before", "dies after"])
+def test_effects_in_the_database_are_exactly_once_in_a_child(stage: Stage, then: str) -> None:
+    stage.app.PAYMENTS.create(stage.jobs.store.engine)
+    job = stage.app.pays.enqueue(then)
+    with stage.jobs.worker(poll=0.05):
+        assert job.result(LONG) == "paid"
+        stage.wait_until(lambda: not stage.jobs.store or job.state is State.SUCCEEDED)
+    with stage.jobs.store.read() as connection:
+        rows = connection.execute(select(stage.app.PAYMENTS)).all()
+    assert rows == [(job.id, job.record().fence - 1)]
+    assert job.record().attempt == (2 if then == "dies before" else 1)
+
+
+# Limits of time, and wishes
+
+
+def test_at_its_timeout_a_handler_is_ended_and_may_clean_up(stage: Stage) -> None:
+    with stage.jobs.worker(concurrency=1, poll=0.05):
+        job = stage.app.sleeps.options(timeout=0.3, max_attempts=1).enqueue()
+        with pytest.raises(JobFailed):
+            job.result(LONG)
+        assert stage.app.quick.enqueue().result(LONG), "the slot goes on"
+        stage.wait_until(stage.gone)
+    (attempt,) = stage.attempts(job)
+    assert (attempt.outcome, attempt.exit_signal) == ("timed out", "SIGTERM")
+    assert attempt.error.type == "AttemptTimeout" and "time.sleep(600)" in attempt.error.traceback
+    assert stage.lines("cleaned up") == [] and (stage.folder / "cleaned up").exists()
+
+
+@pytest.mark.parametrize("task", ["stubborn", "holds_the_lock"])
+def test_what_resists_is_killed(stage: Stage, task: str) -> None:
+    with stage.jobs.worker(concurrency=2, poll=0.05) as worker:
+        job = stage.app.jobs.registry[task].options(timeout=0.3).enqueue()
+        stage.begun()
+        others = [stage.app.quick.enqueue().result(LONG) for _ in range(3)]
+        with pytest.raises(JobFailed):
+            job.result(LONG)
+        assert others == [os.getpid()] * 3
+        stage.wait_until(stage.gone)
+        assert worker.failure is None
+    (attempt,) = stage.attempts(job)
+    assert (attempt.outcome, attempt.exit_signal) == ("timed out", "SIGKILL")
+    assert "SIGKILL" in attempt.error.message
+    assert job.record().own_crashes == 0, "no crash: it was killed"
+
+
+def test_the_jobs_deadline_ends_it_too(stage: Stage) -> None:
+    with stage.jobs.worker(poll=0.05):
+        stage.app.pid.enqueue().result(LONG)  # The child is there by now.
+        job = stage.app.sleeps.options(deadline=1.5).enqueue()
+        with pytest.raises(JobFailed):
+            job.result(LONG)
+    assert job.record().reason == "its deadline leaves no time for another attempt"
+
+
+def test_what_a_handler_has_started_ends_with_it(stage: Stage) -> None:
+    with stage.jobs.worker(poll=0.05):
+        job = stage.app.parent_of_others.options(timeout=0.3).enqueue()
+        with pytest.raises(JobFailed):
+            job.result(LONG)
+        stage.wait_until(stage.gone)
+    assert stage.lines("pids")
+
+
+@pytest.mark.parametrize(
+    "task", ["sleeps", "stubborn", "holds_the_lock", "a_regular_expression", "waits_for_cancel"]
+)
+def test_a_cancelled_job_is_told_and_then_ended(stage: Stage, task: str) -> None:
+    with stage.jobs.worker(poll=0.05):
+        job = stage.app.jobs.registry[task].enqueue()
+        stage.begun()
+        job.cancel()
+        with pytest.raises(JobCancelled):
+            job.result(LONG)
+        stage.wait_until(stage.gone)
+    (attempt,) = stage.attempts(job)
+    assert attempt.outcome == "cancelled"
+    if task == "waits_for_cancel":
+        assert (stage.folder / "told").exists()
+    else:
+        assert attempt.exit_signal == (
+            "SIGKILL" if task in ("stubborn", "holds_the_lock") else "SIGTERM"
+        )
+
+
+def test_a_worker_that_stops_waiting_kills_and_gives_back(stage: Stage) -> None:
+    worker = stage.jobs.worker(poll=0.05, concurrency=3)
+    with worker:
+        again = stage.app.sleeps.enqueue()
+        once = stage.app.stubborn.enqueue()
+        stage.begun(2)
+        stage.wait_until(lambda: len(stage.lines("pids")) == 2)
+        assert worker.stop(timeout=0.1) is False
+    stage.wait_until(stage.gone)
+    assert (again.state, again.record().attempt) == (State.AVAILABLE, 0)
+    assert (once.state, once.record().reason) == (State.FAILED, "interrupted")
+
+
+def test_a_worker_that_may_wait_lets_a_child_end(stage: Stage) -> None:
+    worker = stage.jobs.worker(poll=0.05)
+    with worker:
+        job = stage.app.reports.enqueue()
+        stage.wait_until(lambda: job.record().progress_message == "half", LONG)
+        threading.Timer(0.3, lambda: stage.open_gate("reports")).start()
+        assert worker.stop() is True
+    assert job.state is State.SUCCEEDED
+
+
+def test_a_sigterm_that_is_not_ours_does_not_end_a_job(stage: Stage) -> None:
+    """A supervisor of services sends it to every process of the service."""
+    with stage.jobs.worker(poll=0.05):
+        job = stage.app.sleeps.enqueue()
+        stage.begun()
+        os.kill(int(stage.lines("pids")[0]), signal.SIGTERM)
+        stage.jobs.cancel(job.id)
+        with pytest.raises(JobCancelled):
+            job.result(LONG)
+    assert len(stage.attempts(job)) == 1 and stage.attempts(job)[0].outcome == "cancelled"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("task", ["sleeps", "holds_the_lock"])
+def test_no_child_outlives_its_worker(stage: Stage, task: str, number: int) -> None:
+    worker = stage.worker()
+    job = stage.app.jobs.registry[task].enqueue()
+    stage.begun()
+    assert not stage.gone()
+    worker.send_signal(number)
+    if number == signal.SIGTERM:
+        while "stopping" not in (worker.stderr.readline() or "stopping"):
+            pass
+        worker.send_signal(number)
+    worker.wait(LONG)
+    stage.wait_until(stage.gone)
+    if number == signal.SIGTERM:
+        assert worker.returncode == 1
+        assert job.state in (State.AVAILABLE, State.FAILED)
+
+
+# Deaths
+
+
+@pytest.mark.parametrize(("how", "said"), [("exit", "exit code 3"), ("kill", "SIGKILL")])
+def test_a_death_is_a_crash_of_that_job_alone(stage: Stage, how: str, said: str) -> None:
+    job = stage.app.dies.enqueue(how)
+    with stage.jobs.worker(concurrency=2, poll=0.05):
+        others = [stage.app.pid.enqueue() for _ in range(4)]
+        with pytest.raises(JobFailed, match=f"crashed: {said}, peak [0-9.]+ MB"):
+            job.result(LONG)
+        for other in others:
+            other.result(LONG)
+            assert other.record().attempt == 1
+    record = job.record()
+    assert record.reason.startswith(f"crashed: {said}, peak ")
+    assert (record.attempt, record.crashes, record.own_crashes) == (3, 3, 3), "max_crashes"
+    attempts = stage.attempts(job)
+    assert [attempt.outcome for attempt in attempts] == ["crashed"] * 3
+    assert {attempt.exit_signal for attempt in attempts} == {None if how == "exit" else "SIGKILL"}
+    assert all(10_000_000 < attempt.peak_memory < 500_000_000 for attempt in attempts)
+    assert len(set(stage.lines("died"))) == 3
+
+
+def test_max_crashes_is_a_setting_and_attempts_count_as_well(stage: Stage) -> None:
+    many, few = (
+        stage.app.dies.enqueue("exit"),
+        stage.app.dies.options(max_attempts=1).enqueue("exit"),
+    )
+    with stage.jobs.worker(poll=0.05, max_crashes=4):
+        for job in (many, few):
+            with pytest.raises(JobFailed, match="crashed"):
+                job.result(LONG)
+    assert (many.record().attempt, few.record().attempt) == (4, 1)
+
+
+def test_an_end_in_order_clears_the_crashes(stage: Stage) -> None:
+    job = stage.app.dies_twice.enqueue()
+    with stage.jobs.worker(poll=0.05):
+        assert job.result(LONG) == "alive"
+    record = job.record()
+    assert (record.attempt, record.crashes, record.own_crashes) == (3, 0, 0)
+
+
+def test_memory_up_to_a_limit_is_an_error_of_that_attempt(stage: Stage, hand: Any) -> None:
+    job, worker = stage.app.eats.enqueue(), hand(stage.jobs)
+    worker.step()
+    (attempt,) = stage.attempts(job)
+    assert (job.state, attempt.outcome, attempt.error.type) == (
+        State.FAILED,
+        "errored",
+        "MemoryError",
+    )
+    assert attempt.peak_memory > 1_000_000
+
+
+def test_the_peak_at_the_moment_of_a_death_is_recorded(stage: Stage, hand: Any) -> None:
+    job, worker = stage.app.eats_and_dies.enqueue(), hand(stage.jobs)
+    worker.step()
+    (attempt,) = stage.attempts(job)
+    assert (attempt.outcome, attempt.exit_signal) == ("crashed", "SIGKILL")
+    assert 300_000_000 < attempt.peak_memory < 600_000_000
+    assert job.record().reason.startswith("crashed: SIGKILL, peak 3")
+
+
+def test_the_peak_is_the_jobs_own_and_not_that_of_the_child(stage: Stage, hand: Any) -> None:
+    worker = hand(stage.jobs)
+    stage.app.eats.enqueue()
+    small = stage.app.signals.options(max_attempts=1).enqueue("raise")
+    worker.step()
+    assert stage.attempts(small)[0].peak_memory < 200_000_000
+
+
+# Poison
+
+
+def test_a_job_that_kills_its_worker_runs_apart_and_fails_and_bystanders_lose_nothing(
+    stage: Stage,
+) -> None:
+    """`os._exit` in a thread takes the worker with it: once. Then it dies alone."""
+    workers = [stage.worker("-c", "4")]
+    bystanders = [stage.app.bystander.enqueue() for _ in range(3)]
+    stage.wait_until(lambda: len(stage.lines("stood by")) == 3, LONG)
+    poison = stage.app.poison.enqueue()
+    stage.wait_until(lambda: stage.lines("poisoned"), LONG)
+    stage.open_gate("poison")
+    assert workers[0].wait(LONG) == 7
+    stage.open_gate("bystander")
+    survivor = stage.worker("-c", "4")
+    with pytest.raises(JobFailed, match="crashed: exit code 7, peak"):
+        poison.result(LONG)
+    for job in bystanders:
+        assert job.result(LONG) != survivor.pid, "it ran in a child, too"
+        assert (job.record().attempt, job.record().crashes) == (1, 0)
+        assert [one.outcome for one in stage.attempts(job)] == ["lost", "succeeded"]
+    assert survivor.poll() is None, "no other worker died"
+    record = poison.record()
+    assert record.reason.startswith("crashed: exit code 7, peak ")
+    outcomes = [attempt.outcome for attempt in stage.attempts(poison)]
+    assert outcomes == ["lost", "crashed", "crashed", "crashed"]
+    assert (record.attempt, record.own_crashes) == (3, 3), "the worker's own death is not charged"
+    assert len(set(stage.lines("poisoned"))) == 4
+    assert stage.app.quick.enqueue().result(LONG) == survivor.pid
+
+
+def test_a_task_that_no_child_can_find_runs_in_a_thread_again(
+    jobs: JobQueue, hand: Any, lines: Any
+) -> None:
+    @jobs.task
+    def local() -> int:
+        return os.getpid()
+
+    job, worker = local.enqueue(), hand()
+    worker.change(job.id, crashes=1)
+    (outcome,) = worker.step()
+    assert isinstance(outcome, Succeeded)
+    assert job.result(0) == os.getpid()
+    assert lines(30, "it runs in a thread again")
+
+
+def test_a_child_that_cannot_import_gives_a_job_back_that_never_asked_for_it(
+    stage: Stage, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, worker = stage.app.quick.enqueue(), hand(stage.jobs)
+    worker.change(job.id, crashes=1)
+    monkeypatch.setenv("ISOLATED_URL", "nonsense")  # The child's import raises.
+    (outcome,) = worker.step()
+    assert isinstance(outcome, Ended) and outcome.outcome == "released"
+    assert (job.state, job.record().attempt, job.record().crashes) == (State.AVAILABLE, 0, 1)
+    worker.step()
+    assert job.result(0) == os.getpid()
+
+
+def test_a_task_of_processes_that_cannot_be_imported_errors_and_says_why(
+    stage: Stage, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, worker = stage.app.pid.enqueue(), hand(stage.jobs)
+    monkeypatch.setenv("ISOLATED_URL", "nonsense")
+    worker.step()
+    (attempt,) = stage.attempts(job)
+    assert (job.state, attempt.outcome) == (State.SCHEDULED, "errored")
+    assert attempt.error.type == "ConfigurationError"
+    assert job.record().reason == "its child process could not import it"
+
+
+def test_a_child_that_does_not_begin_in_time_is_killed(
+    stage: Stage, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(childprocess, "START_WITHIN", 0.0)
+    job, worker = stage.app.pid.enqueue(), hand(stage.jobs)
+    worker.step()
+    (attempt,) = stage.attempts(job)
+    assert attempt.outcome == "timed out"
+    assert "did not import it in time" in attempt.error.message
+
+
+def test_an_idle_child_is_ended_and_another_one_made_when_needed(stage: Stage) -> None:
+    with stage.jobs.worker(poll=0.05, concurrency=1) as worker:
+        first = stage.app.pid.enqueue().result(LONG)
+        stage.wait_until(lambda: worker.running == 0)
+        worker._isolation.end_idle(after=-1)
+        assert process_started(first) is None
+        assert stage.app.pid.enqueue().result(LONG) != first
+
+
+# What is refused
+
+
+def test_a_task_within_a_function_cannot_be_isolated(jobs: JobQueue) -> None:
+    with pytest.raises(ConfigurationError, match="isolation"):
+
+        @jobs.task(isolation="process")
+        def local() -> None: ...
+
+
+def test_a_worker_does_not_start_with_a_task_that_no_child_can_find(stage: Stage) -> None:
+    def hidden() -> None: ...
+
+    hidden.__qualname__ = hidden.__name__ = "hidden"
+    hidden.__module__ = "isolated_app"
+    stage.jobs.task(isolation="process")(hidden)
+    with pytest.raises(ConfigurationError, match="no name at the top level of 'isolated_app'"):
+        stage.jobs.worker().start()
+
+
+def test_isolation_is_one_of_two_and_the_tasks_own(stage: Stage) -> None:
+    with pytest.raises(InvalidOption, match="isolation: 'fork' is none of thread, process"):
+        stage.jobs.task(isolation="fork")(len)
+    with pytest.raises(InvalidOption, match="belongs to the task"):
+        stage.app.quick.options(isolation="process")
+
+
+SCRIPT = """
+import os
+from jobqueue import JobQueue
+
+jobs = JobQueue()
+
+@jobs.task(isolation="process", max_attempts=1)
+def where() -> int:
+    return os.getpid()
+{guard}
+    with jobs, jobs.worker(poll=0.05):
+        job = where.enqueue()
+        try:
+            print(job.result(30) != os.getpid())
+        except Exception as error:
+            print(error)
+"""
+
+
+@pytest.mark.parametrize("guard", ['if __name__ == "__main__":', "if True:"])
+def test_tasks_of_the_main_module_run_in_a_child_as_multiprocessing_does(
+    url: str, tmp_path: Path, guard: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(guard=guard))
+    with JobQueue(url) as queue:
+        queue.store.require_schema()
+    done = subprocess.run(
+        [sys.executable, script.name],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), "JOBQUEUE_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if "main" in guard:
+        assert done.stdout == "True\n", done.stderr
+    else:
+        assert "put what the program does under `if __name__" in done.stdout, done.stderr
