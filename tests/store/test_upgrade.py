@@ -98,7 +98,10 @@ def totals(url: str) -> list[list[dict[str, Any]]]:
     """What the views say that does not change with time."""
     views = [rows(url, name) for name in ("jobqueue_queue_stats", "jobqueue_task_stats")]
     return [
-        [{key: row[key] for key in row if not key.startswith("oldest")} for row in view]
+        [
+            {key: row[key] for key in row if not key.startswith(("oldest", "max_pending"))}
+            for row in view
+        ]
         for view in views
     ]
 
