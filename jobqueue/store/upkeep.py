@@ -5,7 +5,18 @@ from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    union_all,
+)
 
 from jobqueue.clock import after, now, this_minute
 from jobqueue.records import Lease, Lost, Registration
@@ -227,7 +238,7 @@ class Upkeep:
 
     def unfinished(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> bool:
         """True while a drain has something to wait for: available, running, or awaiting a retry."""
-        kinds = (  # One statement each, with the predicate of its own index: OR would read it all.
+        kinds = (  # A part each, with the predicate of its own index: OR would read it all.
             and_(in_state(State.AVAILABLE), ~QUEUE_PAUSED),
             and_(jobs.c.worker_id.is_not(None), in_state(State.RUNNING)),
             and_(
@@ -236,14 +247,13 @@ class Upkeep:
                 ~QUEUE_PAUSED,
             ),
         )
+        mine: ColumnElement[bool] = jobs.c.task.in_(tasks)
+        if queues is not None:
+            mine = and_(mine, jobs.c.queue.in_(queues))
+        # One statement for one snapshot: a job may not slip from a later part into an earlier one.
+        any_ = union_all(*(select(jobs.c.id).where(kind, mine) for kind in kinds)).limit(1)
         with self._store.read() as connection:
-            for kind in kinds:
-                statement = select(jobs.c.id).where(kind, jobs.c.task.in_(tasks)).limit(1)
-                if queues is not None:
-                    statement = statement.where(jobs.c.queue.in_(queues))
-                if connection.execute(statement).first() is not None:
-                    return True
-        return False
+            return connection.execute(any_).first() is not None
 
     def left_behind(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> dict[str, int]:
         """What a drain does not wait for, counted: delayed, paused, of unknown tasks."""

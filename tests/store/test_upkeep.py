@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import event, func, insert, select
 
 from jobqueue.clock import after
 from jobqueue.records import Ended, JobFilter
@@ -395,6 +395,14 @@ def test_two_that_fold_at_once_lose_nothing(desk: Any, together: Any) -> None:
 
 def drain(desk: Any, queues: Any = None, tasks: Any = ("add",)) -> tuple[bool, dict[str, int]]:
     return desk.upkeep.unfinished(queues, tasks), desk.upkeep.left_behind(queues, tasks)
+
+
+def test_what_a_drain_waits_for_is_looked_up_in_one_snapshot(desk: Any) -> None:
+    """A job that is promoted between two looks would be seen by neither."""
+    seen: list[str] = []
+    event.listen(desk.store.engine, "before_cursor_execute", lambda *given: seen.append(given[2]))
+    assert not desk.upkeep.unfinished(None, ("add",))
+    assert len([statement for statement in seen if "FROM jobqueue_jobs" in statement]) == 1
 
 
 def test_a_drain_of_an_empty_queue_is_over(desk: Any) -> None:
