@@ -56,6 +56,7 @@ class Claim(NamedTuple):
     solo: bool  # may not be held unbegun: max_attempts=1, crashed before, or unique until started
     once: bool  # at most one start
     own_crashes: int = 0  # deaths of the child process that it alone ran in
+    frees_key: bool = False  # its unique key is free once it begins
 
 
 class AttemptError(NamedTuple):

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from jobqueue.clock import Instant, now
-from jobqueue.states import LIVE, WAITING, State
+from jobqueue.states import LIVE, State
 
 REVISION = "0006"
 """The schema revision that this code runs on."""
@@ -72,6 +72,8 @@ jobs = Table(
     Column("created_at", Instant, nullable=False, server_default=now()),
     Column("started_at", Instant),  # when the last attempt was claimed
     Column("finished_at", Instant),
+    # 1 once a job has begun that holds its unique key until then; never 0 again
+    Column("begun", SmallInteger, nullable=False, server_default="0"),
     Column("deadline_at", Instant),  # no attempt begins after it; null: none
     Column("own_crashes", Integer, nullable=False, server_default="0"),  # of its own child process
     _in_range("run_at"),
@@ -218,8 +220,8 @@ _partial(  # Closed under every move but rerun, which is refused while another h
             and_(text("unique_until = 'finished'"), _literal(*LIVE)),  # type: ignore[arg-type]
             and_(
                 text("unique_until = 'started'"),
-                text("fence = 0"),
-                _literal(*WAITING),  # type: ignore[arg-type]
+                text("begun = 0"),
+                _literal(*LIVE),  # type: ignore[arg-type]
             ),
         ),
     ),

@@ -111,6 +111,16 @@ class Claims:
         claims.sort(key=_ORDER)
         return claims
 
+    def begin(self, claim: Claim) -> bool:
+        """Free the unique key of a job that begins now; False: the claim is not held any more.
+
+        Where the answer is lost, the key may be free although the job has not begun.
+        """
+        with self._store.turn(), self._store.write() as connection:
+            self._store.backend.hurry(connection)  # A slot may not wait for someone's lock.
+            parameters = {"in_job": claim.id, "in_claimed": claim.fence}
+            return connection.execute(self._statements.begin, parameters).rowcount == 1
+
     def disown(self, connection: Connection, holder: Holder, known: Mapping[int, Claim]) -> int:
         """Give back what is claimed in the holder's name and not known to it; returns how many.
 

@@ -20,7 +20,6 @@ from sqlalchemy import (
 )
 from sqlalchemy import func as sql_func
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.sql.util import ClauseAdapter
 
 from jobqueue.clock import now
 from jobqueue.records import (
@@ -36,7 +35,7 @@ from jobqueue.schema import attempts, jobs
 from jobqueue.states import FINAL, State
 from jobqueue.store.counts import Tally
 from jobqueue.store.inserter import Inserter
-from jobqueue.store.predicates import HOLDS_KEY, in_state, may
+from jobqueue.store.predicates import KEY_HELD_BY_OTHER, in_state, may
 from jobqueue.store.store import Store
 
 PAGE = 5000
@@ -45,19 +44,8 @@ PAGE = 5000
 BULK = 1000
 """Rows per transaction of a bulk verb."""
 
-_COLUMNS = [column for column in jobs.c if column.name not in ("backoff", "budget", "worker_id")]
-
-_OTHER = jobs.alias("other")
-_KEY_HELD_BY_OTHER = (
-    select(_OTHER.c.id)
-    .where(
-        _OTHER.c.unique_key == jobs.c.unique_key,
-        _OTHER.c.id != jobs.c.id,
-        jobs.c.unique_until == "finished",
-        ClauseAdapter(_OTHER).traverse(HOLDS_KEY),
-    )
-    .exists()
-)
+_OURS = ("backoff", "begun", "budget", "worker_id")
+_COLUMNS = [column for column in jobs.c if column.name not in _OURS]
 
 _WAS_FINAL = in_state(*FINAL)
 _BUDGET = sql_func.coalesce(jobs.c.budget, jobs.c.max_attempts)
@@ -206,7 +194,7 @@ class Jobs:
             keyed = select(jobs.c.id).where(jobs.c.id.in_(ids), jobs.c.unique_key.is_not(None))
             for id_ in connection.execute(keyed).scalars().all():
                 with suppress(IntegrityError), connection.begin_nested():
-                    changed += change(jobs.c.id == id_, ~_KEY_HELD_BY_OTHER)
+                    changed += change(jobs.c.id == id_, ~KEY_HELD_BY_OTHER)
             return changed
 
         changed = self._in_batches(and_(_matches(wanted), guard), rerun)

@@ -3,10 +3,11 @@
 States are literals, because SQLite matches a partial index by the text of its predicate.
 """
 
-from sqlalchemy import ColumnElement, Text, and_, exists, func, literal_column, or_
+from sqlalchemy import ColumnElement, Text, and_, exists, func, literal_column, or_, select
+from sqlalchemy.sql.util import ClauseAdapter
 
 from jobqueue.schema import jobs, queues
-from jobqueue.states import MOVES, State
+from jobqueue.states import LIVE, MOVES, State
 
 
 def in_state(*states: State) -> ColumnElement[bool]:
@@ -33,16 +34,30 @@ SOLO = or_(ONCE, jobs.c.crashes > 0, func.coalesce(jobs.c.unique_until, "") == "
 
 QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, queues.c.paused_at.is_not(None))
 
+_UNTIL_IT_BEGINS = and_(jobs.c.unique_until == "started", jobs.c.begun == 0)
+
 HOLDS_KEY = or_(
     jobs.c.unique_until == "deleted",
-    and_(jobs.c.unique_until == "finished", in_state(*MOVES["cancel"].before)),
-    and_(
-        jobs.c.unique_until == "started",
-        jobs.c.fence == 0,
-        in_state(State.SCHEDULED, State.AVAILABLE),
-    ),
+    and_(jobs.c.unique_until == "finished", in_state(*LIVE)),
+    and_(_UNTIL_IT_BEGINS, in_state(*LIVE)),
 )
 """The predicate of the unique index."""
+
+FREES_KEY = and_(func.coalesce(jobs.c.unique_until, "") == "started", jobs.c.begun == 0)
+"""True for a claimed job whose unique key is free once it begins."""
+
+_OTHER = jobs.alias("other")
+KEY_HELD_BY_OTHER = (
+    select(_OTHER.c.id)
+    .where(
+        _OTHER.c.unique_key == jobs.c.unique_key,
+        _OTHER.c.id != jobs.c.id,
+        or_(jobs.c.unique_until == "finished", _UNTIL_IT_BEGINS),
+        ClauseAdapter(_OTHER).traverse(HOLDS_KEY),
+    )
+    .exists()
+)
+"""True for a final job that would hold its key if it was run again, while another one does."""
 
 CANCEL_ASKED = jobs.c.cancel_requested_at.is_not(None)
 """True for a running job that is to be cancelled."""

@@ -6,41 +6,36 @@ Statements start with INSERT, UPDATE or DELETE where they may run on a user's ow
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     Executable,
     FromClause,
     Insert,
     Integer,
     Text,
-    and_,
     bindparam,
     case,
-    cast,
     delete,
     exists,
     func,
     insert,
     literal_column,
     null,
-    or_,
     select,
     tuple_,
-    type_coerce,
     update,
 )
 
 from jobqueue.clock import INSTANT, after, now, this_minute
 from jobqueue.schema import attempts, counters, jobs, meta, queues, workers
 from jobqueue.states import FINAL, State
-from jobqueue.store import upkeep_statements
+from jobqueue.store import insert_statements, upkeep_statements
 from jobqueue.store.backend import Backend
-from jobqueue.store.inputs import END, NEW, PAIRS, PROGRESS, SUCCESS
+from jobqueue.store.inputs import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.predicates import (
     CANCEL_ASKED,
+    FREES_KEY,
     HOLDS_KEY,
     ONCE,
     SOLO,
@@ -78,6 +73,7 @@ class Statements:
     next_pair: Executable
     claim: Executable
     unclaim: Executable
+    begin: Executable
     succeed: Executable
     succeed_all: Executable
     end: Executable
@@ -102,15 +98,16 @@ class Statements:
 def statements(backend: Backend) -> Statements:
     """Build the statements, once per backend."""
     return Statements(
-        insert=_insert(backend),
-        insert_one=_insert_one(backend),
-        insert_plain=_insert_plain(),
+        insert=insert_statements.insert(backend),
+        insert_one=insert_statements.insert_one(backend),
+        insert_plain=insert_statements.insert_plain(),
         holders=select(jobs.c.id, jobs.c.unique_key, jobs.c.task, jobs.c.args).where(
             jobs.c.unique_key.in_(bindparam("in_keys", expanding=True)), HOLDS_KEY
         ),
         next_pair=_next_pair(),
         claim=_claim(backend),
         unclaim=_unclaim(backend.rows(PAIRS)),
+        begin=_begin(),
         succeed=_succeed(backend.rows(SUCCESS)),
         succeed_all=_succeed_all(backend.rows(SUCCESS)),
         end=_end(backend.rows(END)),
@@ -149,70 +146,6 @@ def statements(backend: Backend) -> Statements:
         next_due=select(func.min(jobs.c.run_at)).where(in_state(State.SCHEDULED)),
         instance=select(meta.c.value).where(meta.c.key == "instance"),
     )
-
-
-_PLAIN = [name for name in NEW if name not in ("delay", "at", "deadline")]
-
-
-def _insert(backend: Backend) -> Executable:
-    given = backend.rows(NEW)
-    source = (
-        select(
-            *(given.c[name] for name in _PLAIN),
-            *_due(given.c.delay, given.c.at),
-            _deadline(given.c.deadline),
-        )
-        .where(given.c.place >= 0)  # SQLite cannot tell ON CONFLICT from a join without a WHERE.
-        .order_by(given.c.place)  # Ids are given in this order.
-    )
-    return (
-        backend.insert(jobs)
-        .from_select([*_PLAIN, "state", "run_at", "deadline_at"], source)
-        .returning(jobs.c.id, jobs.c.unique_key)
-    )
-
-
-def _insert_one(backend: Backend) -> Executable:
-    """`insert` for one row, which is planned in a fraction of the time."""
-    given = {  # No CAST for instants: on SQLite it would make a number of their text.
-        name: parameter if type_ is INSTANT else cast(parameter, type_)
-        for name, type_ in NEW.items()
-        for parameter in (bindparam(f"in_{name}", type_=type_),)
-    }
-    state, run_at = _due(given["delay"], given["at"])
-    plain = {name: given[name] for name in _PLAIN}
-    return (
-        backend.insert(jobs)
-        .values(**plain, state=state, run_at=run_at, deadline_at=_deadline(given["deadline"]))
-        .returning(jobs.c.id, jobs.c.unique_key)
-    )
-
-
-def _insert_plain() -> Insert:
-    """`insert_one` for a job that is due now and has no unique key: the table's defaults do."""
-    plain = [name for name in _PLAIN if not name.startswith("unique_")]
-    return (
-        insert(jobs)
-        .values({name: bindparam(f"in_{name}", type_=NEW[name]) for name in plain})
-        .returning(jobs.c.id)
-    )
-
-
-def _due(delay: ColumnElement[Any], at: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
-    """State and run_at of a new job."""
-    future = or_(delay > 0, and_(at.is_not(None), at > now()))
-    state = case(
-        (future, literal_column(f"'{State.SCHEDULED.value}'")),
-        else_=literal_column(f"'{State.AVAILABLE.value}'"),
-    )
-    run_at = func.coalesce(
-        type_coerce(at, INSTANT), case((delay.is_not(None), after(delay)), else_=now())
-    )
-    return state, run_at
-
-
-def _deadline(seconds: ColumnElement[Any]) -> ColumnElement[Any]:
-    return case((seconds.is_not(None), after(seconds)), else_=null())
 
 
 def _next_pair() -> Executable:
@@ -270,6 +203,7 @@ def _claim(backend: Backend) -> Executable:
             SOLO.label("solo"),
             ONCE.label("once"),
             jobs.c.own_crashes,
+            FREES_KEY.label("frees_key"),
         )
     )
 
@@ -287,6 +221,18 @@ def _unclaim(pairs: FromClause) -> Executable:
             worker=None,
             started_at=None,
         )
+    )
+
+
+def _begin() -> Executable:
+    """Free the unique key of a job that begins."""
+    return (
+        update(jobs)
+        .where(
+            jobs.c.id == bindparam("in_job", type_=BigInteger()),
+            jobs.c.fence == bindparam("in_claimed", type_=BigInteger()),
+        )
+        .values(begun=1)
     )
 
 

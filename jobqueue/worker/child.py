@@ -26,6 +26,7 @@ from typing import Any
 from jobqueue import errors
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
 from jobqueue.records import Claim, Ended, Outcome, Succeeded
+from jobqueue.store.claims import Claims
 from jobqueue.store.store import Store
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
@@ -106,7 +107,9 @@ class Child:
         sys.argv[:] = greeting["argv"]
         self._main = None if greeting["main"] is None else Main(*greeting["main"])
         self._max_snoozes: int = greeting["max_snoozes"]
-        self._transactions = UserTransactions(Store(greeting["url"], connections=1))
+        store = Store(greeting["url"], connections=1)
+        self._claims = Claims(store)
+        self._transactions = UserTransactions(store)
         self._forward_logs(greeting["levels"])
 
     def live(self) -> None:
@@ -178,6 +181,7 @@ class Child:
         executor = _Executor(
             InFlight(1, 1.0),
             registry,
+            self._claims,
             self._transactions,
             middleware=tuple(task.middleware),
             endings=endings,

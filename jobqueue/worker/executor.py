@@ -8,6 +8,7 @@ from typing import Any
 
 from jobqueue.records import Claim, Ended, Outcome
 from jobqueue.states import State
+from jobqueue.store.claims import Claims
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.childprocess import RemoteContext, Unfit
@@ -29,6 +30,7 @@ class Executor:
         self,
         inflight: InFlight,
         registry: Registry,
+        claims: Claims,
         transactions: UserTransactions,
         *,
         middleware: Sequence[Middleware] = (),
@@ -39,6 +41,7 @@ class Executor:
         self._isolation = isolation
         self._inflight = inflight
         self._registry = registry
+        self._claims = claims
         self._transactions = transactions
         self._middleware = middleware
         self._endings = endings
@@ -116,6 +119,8 @@ class Executor:
         if claim.deadline_at is not None and time_left(claim) <= 0:
             self._inflight.outbox.put(too_late(claim))
             return None
+        if claim.frees_key and not self._frees_key(claim):
+            return None
         return task
 
     def _work_apart(self, task: Task[..., Any], claim: Claim, isolation: Isolation) -> None:
@@ -174,6 +179,18 @@ class Executor:
         for middleware in reversed(self._middleware):
             run = _around(middleware, context, run)
         return run()
+
+    def _frees_key(self, claim: Claim) -> bool:
+        """Free the unique key of a job that is about to begin; False: it may not, and goes back."""
+        try:
+            if self._claims.begin(claim):
+                return self._inflight.is_held(claim)  # The lease may have been taken meanwhile.
+            why = "its claim was lost before it began"
+        except Exception as error:  # noqa: BLE001 - it is claimed again, when there is a database.
+            why = f"given back before it began: its key could not be freed ({type(error).__name__})"
+            log.warning("job %d (%s) is %s", claim.id, claim.task, why)
+        self._inflight.outbox.put(released(claim, why))
+        return False
 
 
 def _around(

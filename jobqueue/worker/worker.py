@@ -174,6 +174,7 @@ class Worker:
         executor = Executor(
             inflight,
             self._registry,
+            Claims(self._store),
             UserTransactions(self._store),
             middleware=tuple(self._middleware),
             endings=endings,

@@ -1,4 +1,4 @@
-"""Totals apart from minutes and an index for reading fast; bounds of instants.
+"""Totals apart from minutes and an index for reading fast; bounds of instants; what has begun.
 
 Revision ID: 0002
 Revises: 0001
@@ -6,13 +6,15 @@ Revises: 0001
 It reads every job once or twice, and keeps others out for that time: about 2 s for ten million.
 """
 
+import sqlalchemy as sa
 from alembic import context, op
-from sqlalchemy import Text, cast, column, select, table, text
 
 from jobqueue.errors import SchemaOutdated
 
 revision = "0002"
 down_revision = "0001"
+
+LIVE = "state IN ('scheduled', 'available', 'running')"
 
 # What Python can hold in every time zone that a session may have.
 IN_RANGE = "{0} >= '0001-01-02 00:00:00+00' AND {0} < '9999-12-31 00:00:00+00'"
@@ -25,6 +27,7 @@ def upgrade() -> None:
         op.execute("LOCK TABLE jobqueue_jobs, jobqueue_attempts IN ACCESS EXCLUSIVE MODE")
         _bound_instants()
     op.create_index("jobqueue_attempts_finished", "jobqueue_attempts", ["finished_at"])
+    _hold_keys_until_begun()
 
 
 def _on_sqlite() -> bool:
@@ -48,8 +51,9 @@ def _bound_instants() -> None:
 
 
 def _refuse_beyond(name: str, bound: str) -> None:
-    jobs = table("jobqueue_jobs", column("id"), column(name))
-    query = select(jobs.c.id, cast(jobs.c[name], Text)).where(text(f"NOT ({bound})")).limit(1)
+    jobs = sa.table("jobqueue_jobs", sa.column("id"), sa.column(name))
+    query = sa.select(jobs.c.id, sa.cast(jobs.c[name], sa.Text))
+    query = query.where(sa.text(f"NOT ({bound})")).limit(1)
     row = op.get_bind().execute(query).one_or_none()
     if row is not None:
         id_, instant = row
@@ -58,6 +62,28 @@ def _refuse_beyond(name: str, bound: str) -> None:
             f"the schema cannot be upgraded, and nothing was changed: {name} of job {id_} is"
             f" {instant}, but has to lie in the years 1 to 9999; first run, for example, {remedy}"
         )
+
+
+def _hold_keys_until_begun() -> None:
+    """Key that is held until the start: until the job has begun, not until it is claimed first."""
+    begun = sa.Column("begun", sa.SmallInteger, nullable=False, server_default="0")
+    op.add_column("jobqueue_jobs", begun)
+    # What was claimed has given up its key by the rule of schema 0001: another may hold it now.
+    op.execute("UPDATE jobqueue_jobs SET begun = 1 WHERE unique_until = 'started' AND fence > 0")
+    where = sa.text(
+        "unique_key IS NOT NULL AND (unique_until = 'deleted'"
+        f" OR unique_until = 'finished' AND {LIVE}"
+        f" OR unique_until = 'started' AND begun = 0 AND {LIVE})"
+    )
+    op.drop_index("jobqueue_jobs_unique", "jobqueue_jobs")
+    op.create_index(
+        "jobqueue_jobs_unique",
+        "jobqueue_jobs",
+        ["unique_key"],
+        unique=True,
+        postgresql_where=where,
+        sqlite_where=where,
+    )
 
 
 def _replace_views() -> None:

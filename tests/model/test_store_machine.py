@@ -49,6 +49,7 @@ class Model:
     crashes: int = 0
     snoozes: int = 0
     own_crashes: int = 0
+    begun: bool = False
 
     def move(self, verb: str, **changes: Any) -> "Model":
         assert self.state in MOVES[verb].before, f"{verb} of a job that is {self.state}"
@@ -60,7 +61,7 @@ class Model:
             return False
         return {
             "finished": self.state not in FINAL,
-            "started": self.fence == 0 and self.state in (State.SCHEDULED, State.AVAILABLE),
+            "started": self.state not in FINAL and not self.begun,
             "deleted": True,
         }[self.scope or "finished"]
 
@@ -146,8 +147,20 @@ class Machine(RuleBasedStateMachine):
             self.model[claim.id] = changed
             assert (claim.fence, claim.attempt) == (changed.fence, changed.attempt)
             solo = job.budget == 1 or job.crashes > 0 or job.scope == "started"
+            frees = job.scope == "started" and not job.begun
             assert (claim.once, claim.solo) == (job.budget == 1, solo)
+            assert claim.frees_key == frees
         self.held += taken
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def begin(self, data: Any) -> None:
+        claim = data.draw(st.sampled_from(self.held[-6:]), "claim")
+        job = self.model.get(claim.id)
+        holds = job is not None and job.state is State.RUNNING and job.fence == claim.fence
+        assert self.claims.begin(claim) == holds
+        if holds:
+            self.model[claim.id] = replace(job, begun=True)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), verb=st.sampled_from(OUTCOMES), shift=st.sampled_from([0, 0, 0, 0, -1]))
@@ -229,7 +242,8 @@ class Machine(RuleBasedStateMachine):
                 self.model[id_] = job.move("hasten", snoozes=0)
             elif job.state in FINAL:
                 other = self.holder_of_key(job.key)
-                held = job.scope == "finished" and job.key and other not in (None, id_)
+                takes = job.scope == "finished" or (job.scope == "started" and not job.begun)
+                held = takes and job.key and other not in (None, id_)
                 assert (id_ in changed) == (not held)
                 if not held:
                     self.model[id_] = self.granted(job)
@@ -319,6 +333,7 @@ class Machine(RuleBasedStateMachine):
                 row.crashes,
                 row.snoozes,
                 row.own_crashes,
+                bool(row.begun),
             )
             for id_, row in rows.items()
         }

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
-from jobqueue.records import JobFilter, Refusal
+from jobqueue.records import Inserted, JobFilter, Refusal
 from jobqueue.schema import attempts
 from jobqueue.states import FINAL, MOVES, WAITING, State
 from jobqueue.store import jobs as jobs_module
@@ -183,8 +183,20 @@ def test_of_two_failed_jobs_with_one_key_a_bulk_reruns_one(desk: Any) -> None:
 
 def test_a_job_unique_until_its_start_runs_again_beside_another_with_its_key(desk: Any) -> None:
     old = desk.put(State.FAILED, unique_key="k", unique_until="started")
+    desk.change(old, begun=1)
     desk.add(unique_key="k", unique_until="started")
     assert desk.jobs.rerun(one(old)) == ([old], [])
+
+
+def test_a_job_that_never_began_takes_its_key_again_when_it_runs_again(desk: Any) -> None:
+    old = desk.add(unique_key="k", unique_until="started")
+    desk.jobs.cancel(one(old))
+    new = desk.add(unique_key="k", unique_until="started")
+    reason = "its unique key 'k' is held by another job"
+    assert desk.jobs.rerun(one(old)) == ([], [Refusal(old, State.CANCELLED, reason)])
+    desk.jobs.delete(one(new))
+    assert desk.jobs.rerun(one(old)) == ([old], [])
+    assert desk.insert(desk.new(unique_key="k", unique_until="started")) == [Inserted(old, False)]
 
 
 @pytest.mark.parametrize("backend_name", ["postgres"])  # SQLite has one writer.

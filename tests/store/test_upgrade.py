@@ -11,8 +11,10 @@ from sqlalchemy import Connection, MetaData, Table, insert, text
 
 from jobqueue.clock import INSTANT
 from jobqueue.errors import SchemaOutdated
+from jobqueue.records import NewJob
 from jobqueue.schema import REVISION, metadata
 from jobqueue.store import migrate
+from jobqueue.store.jobs import Jobs
 from jobqueue.store.store import Store
 from jobqueue.store.upkeep import Upkeep
 from jobqueue.store.urls import backend_of, parse
@@ -147,3 +149,27 @@ def test_an_upgrade_names_the_job_whose_instant_no_worker_can_read_and_changes_n
         assert migrate.found(connection) == "0001"
         connection.execute(text(remedy))
     assert migrate.upgrade(empty_url) == ("0001", REVISION)
+
+
+def test_keys_that_are_held_until_the_start_stay_with_who_held_them(empty_url: str) -> None:
+    """By the rule of schema 0001 the first claim gave a key up, so that another job may have it."""
+    make(empty_url, "0001")
+    keyed = {"task": "t", "unique_until": "started"}
+    with connected(empty_url) as connection:
+        old = Old(connection)
+        old.add("jobs", unique_key="waits", **keyed)
+        old.add("jobs", unique_key="passed on", state="scheduled", fence=2, **keyed)
+        old.add("jobs", unique_key="passed on", **keyed)
+        old.add("jobs", unique_key="cancelled", state="cancelled", finished_at=NOW, **keyed)
+        old.add("jobs", unique_key="given up", state="failed", fence=2, finished_at=NOW, **keyed)
+    migrate.upgrade(empty_url)
+    begun = {row["id"]: row["begun"] for row in rows(empty_url, "jobqueue_jobs")}
+    assert begun == {1: 0, 2: 1, 3: 0, 4: 0, 5: 1}
+
+    store = Store(empty_url)
+    new = NewJob("t", "q", 0, "{}", None, None, None, 10, None, None, "", "started")
+    keys = ("waits", "passed on", "cancelled", "given up")
+    made = Jobs(store).insert([new._replace(unique_key=key) for key in keys])
+    store.close()
+    assert [(one.id, one.created) for one in made][:2] == [(1, False), (3, False)]
+    assert [one.created for one in made[2:]] == [True, True]

@@ -14,6 +14,7 @@ from jobqueue.records import Claim, JobRecord, Outcome
 from jobqueue.schema import attempts as attempts_table
 from jobqueue.schema import counters, workers
 from jobqueue.schema import jobs as jobs_table
+from jobqueue.store.claims import Claims
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.worker.keepers import Announcer, Ear
 

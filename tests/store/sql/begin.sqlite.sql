@@ -1,0 +1,3 @@
+UPDATE jobqueue_jobs
+SET begun=1
+WHERE jobqueue_jobs.id = :in_job AND jobqueue_jobs.fence = :in_claimed;
