@@ -264,7 +264,8 @@ def test_the_workers_settings_are_those_of_the_code_with_their_defaults() -> Non
     }
     options = {name for parameter in cli.commands["worker"].params for name in parameter.opts}
     named = {option for row in rows.values() for option in re.findall(r"`(-[\w-]+)`", row[1])}
-    assert named == options - {"--url", "--app", "--json", "--debug", "--log-format"}
+    of_the_command_alone = {"--log-format", "--processes"}
+    assert named == options - {"--url", "--app", "--json", "--debug"} - of_the_command_alone
 
 
 def test_the_states_are_those_of_the_code() -> None:

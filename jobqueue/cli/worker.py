@@ -3,15 +3,12 @@
 import contextlib
 import gc
 import logging
-import os
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import click
 
@@ -21,15 +18,15 @@ from jobqueue.cli.safe import masked
 from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.queue import JobQueue
+from jobqueue.worker.leash import Leash
 from jobqueue.worker.settings import WorkerSettings
+from jobqueue.worker.signals import StopSignals, leave
 from jobqueue.worker.worker import Worker
 
 log = logging.getLogger("jobqueue.cli")
 
-LAST_SECOND = 0.8
-"""Seconds from a second signal to the end of the process, whatever still runs."""
-
-STOPS = (signal.SIGTERM, signal.SIGINT)
+AS_GIVEN = ("queues", "drain", "lease", "shutdown_timeout", "poll", "name")
+"""The options that are settings as they stand."""
 
 
 @click.command(cls=Command)
@@ -85,54 +82,52 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
     help="On stderr.",
 )
 @click.option("--name", metavar="TEXT", help="Its name. [default: host and process id]")
+@click.option(
+    "--processes",
+    metavar="N",
+    help="Supervise so many workers: replace the dead, stop all together. Limits, such as those "
+    "of --concurrency, --queues and --max-jobs, are each one's own.",
+)
 @pass_shared
-def worker(
-    shared: Shared,
-    *,
-    concurrency: str,
-    async_concurrency: str,
-    autoscale: str | None,
-    queues: str | None,
-    drain: bool,
-    max_jobs: str | None,
-    lease: str,
-    shutdown_timeout: str,
-    poll: str,
-    stats_interval: str,
-    log_format: str,
-    name: str | None,
-) -> int:
+@click.pass_context
+def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
     """Run jobs of the app's tasks.
 
     A first SIGTERM or SIGINT lets running jobs end within the shutdown timeout and exits with 0; a
     second one, or the timeout, gives them back and exits with 1.
     """
-    settings = WorkerSettings.of(
-        **_size(concurrency, autoscale),
-        async_concurrency=params.whole(async_concurrency),
-        queues=queues,
-        drain=drain,
-        max_jobs=None if max_jobs is None else params.whole(max_jobs),
-        lease=lease,
-        shutdown_timeout=shutdown_timeout,
-        poll=poll,
-        stats_interval=None if stats_interval.strip(" 0.s") == "" else stats_interval,
-        name=name,
-    )
+    settings = _settings(given)
+    if given["processes"] is not None:
+        from jobqueue.cli.supervise import supervise
+
+        return supervise(context, shared, settings, given)
     with _stop_ends_loading():
+        leash = Leash.from_environment()
         app = shared.app
         if app is None:
             raise ConfigurationError(apps.NEEDED, field="app")
         queue = shared.queue
     # With --json, stdout is the summary's alone, whatever handlers print.
     output = contextlib.redirect_stdout(sys.stderr) if shared.json else contextlib.nullcontext()
-    with logs.configured(log_format, debug=shared.debug), output:
-        code, summary = _run(shared, app, queue, settings)
+    with logs.configured(given["log_format"], debug=shared.debug), output:
+        code, summary = _run(shared, app, queue, settings, leash)
     if shared.json:
         shared.print_json(summary)
     if code and _handlers_run():
-        _leave(code)
+        leave(code)
     return code
+
+
+def _settings(given: dict[str, Any]) -> WorkerSettings:
+    stats_interval = given["stats_interval"]
+    max_jobs = given["max_jobs"]
+    return WorkerSettings.of(
+        **_size(given["concurrency"], given["autoscale"]),
+        **{name: given[name] for name in AS_GIVEN},
+        async_concurrency=params.whole(given["async_concurrency"]),
+        max_jobs=None if max_jobs is None else params.whole(max_jobs),
+        stats_interval=None if stats_interval.strip(" 0.s") == "" else stats_interval,
+    )
 
 
 def _size(concurrency: str, autoscale: str | None) -> dict[str, int | str]:
@@ -162,30 +157,39 @@ def _stop_ends_loading() -> Iterator[None]:
 
 
 def _run(
-    shared: Shared, app: JobQueue, queue: JobQueue, settings: WorkerSettings
+    shared: Shared,
+    app: JobQueue,
+    queue: JobQueue,
+    settings: WorkerSettings,
+    leash: Leash | None,
 ) -> tuple[int, dict[str, Any]]:
     own = Worker(
         queue.store.url, app.registry, settings, events=app.events, middleware=app.middleware
     )
     began = time.monotonic()
     spare_the_collector()
-    with Signals(own) as signals:
-        own.start()
+    with StopSignals(own, leash) as stop:
+        # Before a handler can end this process: the supervisor tells one that died at work from one
+        # that could not start.
+        own.start(None if leash is None else lambda: leash.say(began=own.name))
         _introduce(shared, app, queue, settings)
         own.wait()
-        if signals.count:
-            log.info("%s: stopping; a second signal stops at once", signals.first)
-        in_order = own.stop() and signals.count <= 1
+        if stop.first is not None:
+            log.info("%s: stopping; a second signal stops at once", stop.first)
+        in_order = own.stop() and stop.level <= 1
     if not in_order:
         log.error("stopped before everything had ended; what still ran goes back to its queue")
-    return 0 if in_order and own.failure is None else 1, {
+    summary = {
         "worker": own.name,
         "processed": own.processed,
         "in_order": in_order,
         "failure": own.failure,
-        "signal": signals.first,
+        "signal": stop.first,
         "seconds": round(time.monotonic() - began, 3),
     }
+    if leash is not None:
+        leash.say(ended=summary)
+    return 0 if in_order and own.failure is None else 1, summary
 
 
 def spare_the_collector() -> None:
@@ -215,62 +219,6 @@ def _introduce(shared: Shared, app: JobQueue, queue: JobQueue, settings: WorkerS
 
 def _handlers_run() -> bool:
     return any(thread.name.startswith("jobqueue-slot") for thread in threading.enumerate())
-
-
-def _leave(code: int) -> None:
-    """End the process although threads still run."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
-
-
-class Signals:
-    """Hears SIGTERM and SIGINT on a thread of its own.
-
-    A handler in the main thread may interrupt it in the midst of taking the very lock that the
-    handler needs; the interpreter's wake-up descriptor has no such trouble, and is also heard
-    while the main thread waits for the database.
-    """
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self.count = 0
-        self.first: str | None = None
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> Self:
-        self._ear, self._mouth = socket.socketpair()
-        self._mouth.setblocking(False)
-        self._descriptor = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
-        for number in STOPS:
-            self._before[number] = signal.signal(number, _heard)
-        threading.Thread(target=self._listen, name="jobqueue-signals", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)  # type: ignore[arg-type]
-        signal.set_wakeup_fd(self._descriptor)
-        self._mouth.close()
-
-    def _listen(self) -> None:
-        with self._ear:
-            while heard := self._ear.recv(1):
-                if heard[0] not in STOPS:
-                    continue
-                self.count += 1
-                if self.count == 1:
-                    self.first = signal.Signals(heard[0]).name
-                    self._worker.request_stop()
-                else:
-                    self._worker.abort()
-                    threading.Event().wait(LAST_SECOND)
-                    _leave(1)
-
-
-def _heard(_number: int, _frame: FrameType | None) -> None:
-    """Nothing: the listener has been told."""
 
 
 COMMANDS = (worker,)

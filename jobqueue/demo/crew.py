@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from jobqueue.demo.app import LEASH
 from jobqueue.errors import JobQueueError
+from jobqueue.worker.processes import spawn
 
 CONCURRENCY = 4
 STOP_WITHIN = 5.0  # seconds; no job takes longer than a fraction of one
@@ -39,6 +39,7 @@ class Member:
     """One worker process."""
 
     process: "subprocess.Popen[bytes]"
+    leash: socket.socket
     log: Path
     killed: bool = False
 
@@ -67,22 +68,19 @@ class Crew:
         """Start so many workers."""
         for number in range(len(self.members) + 1, len(self.members) + count + 1):
             log = self.folder / f"worker-{number}.log"
-            self.members.append(Member(self._spawn(log), log))
+            self.members.append(self._spawn(log))
             self._tell_waker(self.members[-1].pid)
 
-    def _spawn(self, log: Path) -> "subprocess.Popen[bytes]":
-        arguments = ["-m", "jobqueue", "worker", "--app", "jobqueue.demo.app:jobs"]
-        arguments += ["-q", self._queue, "-c", str(CONCURRENCY)]
+    def _spawn(self, log: Path) -> Member:
+        arguments = ["--app", "jobqueue.demo.app:jobs", "-q", self._queue, "-c", str(CONCURRENCY)]
         with log.open("wb") as output:
-            return subprocess.Popen(  # noqa: S603 - our own program.
-                [sys.executable, *arguments],
-                env=os.environ
-                | {"JOBQUEUE_URL": self._url, "PYTHONPATH": _python_path(), LEASH: "1"},
-                stdin=subprocess.PIPE,  # The leash: it ends when this process does.
+            process, leash = spawn(
+                arguments,
+                os.environ | {"JOBQUEUE_URL": self._url},
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # Of its own, so that a Ctrl-C is ours alone to hear.
             )
+        return Member(process, leash, log)
 
     def _tell_waker(self, pid: int) -> None:
         if self._waker is None:
@@ -142,8 +140,7 @@ class Crew:
             except subprocess.TimeoutExpired:
                 member.process.kill()
                 codes[member.pid] = member.process.wait()
-            if member.process.stdin is not None:
-                member.process.stdin.close()
+            member.leash.close()
         self._dismiss_waker()
         return codes
 
@@ -166,11 +163,6 @@ class Crew:
             for member in self.members:  # Nobody waits for what they still do.
                 member.process.kill()
         self.stop()
-
-
-def _python_path() -> str:
-    """Where this process imports from, in its order, so that the workers run the same code."""
-    return os.pathsep.join(entry for entry in sys.path if entry)
 
 
 def _end(member: Member) -> str:

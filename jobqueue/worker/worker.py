@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -99,8 +99,11 @@ class Worker:
         self.failure: str | None = None
         """Why the worker stopped by itself before its time, if it did."""
 
-    def start(self) -> None:
-        """Take a lease and begin. Raises what the database raises if it cannot be reached."""
+    def start(self, registered: Callable[[], None] | None = None) -> None:
+        """Take a lease and begin. Raises what the database raises if it cannot be reached.
+
+        `registered` is called in between, before any job can begin.
+        """
         try:
             Import.refuse("a worker starts")
             self._isolation.check()
@@ -111,6 +114,8 @@ class Worker:
             self._store.close()
             self._pulse.close()
             raise
+        if registered is not None:
+            registered()
         for service in self._services:
             service.start()
         if self._loop is not None:

@@ -1,0 +1,90 @@
+"""`worker --processes`: the command line of each process, and one summary of all."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from jobqueue import options
+from jobqueue.cli import app as apps
+from jobqueue.cli import logs, params
+from jobqueue.cli.shared import Shared
+from jobqueue.config import app_name
+from jobqueue.errors import ConfigurationError
+from jobqueue.worker.processes import Plan, Supervisor
+from jobqueue.worker.settings import WorkerSettings
+
+PROCESSES_MAX = 1024
+NOT_PASSED_ON = ("name", "processes")
+"""Options that are the supervisor's own, or not the same for all."""
+
+
+def supervise(
+    context: click.Context, shared: Shared, settings: WorkerSettings, given: Mapping[str, Any]
+) -> int:
+    """Run worker processes until told to stop; returns the exit code."""
+    count = options.whole(params.whole(given["processes"]), "processes", 1, PROCESSES_MAX)
+    if app_name(shared.given_app) is None:
+        raise ConfigurationError(apps.NEEDED, field="app")
+    began = time.monotonic()
+    passed_on = _passed_on(context)
+    if shared.debug:
+        passed_on.append("--debug")
+
+    def arguments(number: int) -> Sequence[str]:
+        name = given["name"]
+        return [*passed_on, *([] if name is None else [f"--name={name}-{number}"])]
+
+    plan = Plan(
+        arguments,
+        count,
+        settings.shutdown_timeout,
+        _environment(shared),
+        quiet=shared.json,
+    )
+    supervisor = Supervisor(plan)
+    with logs.configured(given["log_format"], debug=shared.debug):
+        code = supervisor.run()
+    if shared.json:
+        summaries = supervisor.summaries
+        shared.print_json(
+            {
+                "processes": count,
+                "processed": sum(summary["processed"] for summary in summaries),
+                "in_order": code == 0,
+                "restarts": supervisor.restarts,
+                "signal": supervisor.signal,
+                "seconds": round(time.monotonic() - began, 3),
+                "workers": summaries,
+            }
+        )
+    return code
+
+
+def _passed_on(context: click.Context) -> list[str]:
+    """The options that were given, as each process is to have them."""
+    passed_on = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if (
+            name in NOT_PASSED_ON
+            or name not in context.params
+            or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE
+        ):
+            continue
+        value = context.params[name]
+        passed_on.append(parameter.opts[0] + ("" if value is True else f"={value}"))
+    return passed_on
+
+
+def _environment(shared: Shared) -> dict[str, str]:
+    """That of the processes: the URL may hold a password, so that is where it goes."""
+    environment = dict(os.environ)
+    if shared.given_url is not None:
+        environment["JOBQUEUE_URL"] = shared.given_url
+    if shared.given_app is not None:
+        environment["JOBQUEUE_APP"] = shared.given_app
+    return environment

@@ -1,0 +1,114 @@
+"""Signals: heard through the interpreter's wake-up descriptor, on a thread or by a selector.
+
+A handler in the main thread may interrupt it in the midst of taking the very lock that the handler
+needs; the descriptor has no such trouble, and is also heard while the main thread waits for the
+database.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from types import FrameType
+from typing import Self
+
+from jobqueue.worker.leash import Leash
+from jobqueue.worker.worker import Worker
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+LAST_SECOND = 0.8
+"""Seconds from a second signal to the end of the process, whatever still runs."""
+
+TOLD = 128
+"""A byte of this much and a level is word from the supervisor; no signal has such a number."""
+
+
+class Ear:
+    """Makes signals readable: each one is a byte, its number, on `ear`."""
+
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self._numbers = numbers
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        self.ear, self.mouth = socket.socketpair()
+        self.mouth.setblocking(False)
+        self._descriptor = signal.set_wakeup_fd(self.mouth.fileno(), warn_on_full_buffer=False)
+        for number in self._numbers:
+            self._before[number] = signal.signal(number, _heard)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)  # type: ignore[arg-type]
+        signal.set_wakeup_fd(self._descriptor)
+        self.mouth.close()
+
+
+class StopSignals(Ear):
+    """Stops a worker: at the first signal in order, at the second at once.
+
+    `level` is how often it was asked, by signals or by its supervisor; each of them alone counts,
+    since a service manager may send its signal to both.
+    """
+
+    def __init__(self, worker: Worker, leash: Leash | None = None) -> None:
+        super().__init__(*STOPS)
+        self._worker = worker
+        self._leash = leash
+        self._signals = 0
+        self.level = 0
+        self.first: str | None = None
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        threading.Thread(target=self._listen, name="jobqueue-signals", daemon=True).start()
+        if self._leash is not None:
+            self._leash.listen(self._told)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._leash is not None:
+            self._leash.listen(lambda _level: None)
+        super().__exit__()
+
+    def _told(self, level: int) -> None:
+        """Let the listening thread do what has to be done."""
+        with contextlib.suppress(OSError):
+            self.mouth.send(bytes([TOLD + min(level, 2)]))
+
+    def _listen(self) -> None:
+        with self.ear:
+            while heard := self.ear.recv(1):
+                number = heard[0]
+                if number > TOLD:
+                    self._reach(number - TOLD, "the supervisor")
+                elif number in STOPS and not (self._leash is not None and self._leash.excuses()):
+                    self._signals += 1
+                    self._reach(self._signals, signal.Signals(number).name)
+
+    def _reach(self, level: int, why: str) -> None:
+        if level <= self.level:
+            return
+        self.first = self.first or why
+        self.level = level
+        self._worker.request_stop()
+        if level > 1:
+            self._worker.abort()
+            threading.Event().wait(LAST_SECOND)
+            leave(1)
+
+
+def leave(code: int) -> None:
+    """End the process although threads still run."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _heard(_number: int, _frame: FrameType | None) -> None:
+    """Nothing: the ear has been told."""

@@ -1,0 +1,383 @@
+"""`worker --processes`: a supervisor and its workers, real processes and real signals."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobqueue.worker.processes import BACKOFF_MAX, HEALTHY, Member, backoff
+from tests.cli.conftest import Cli, Process
+
+Spawn = Callable[..., Process]
+
+APP = """
+import os, pathlib, sys, threading, time
+from jobqueue import JobQueue, current_job
+
+jobs = JobQueue()
+
+@jobs.task
+def mark_and_wait(folder: str) -> int:
+    pathlib.Path(folder, f"{current_job().id}-{os.getpid()}").touch()
+    while not pathlib.Path(folder, "go").exists():
+        time.sleep(0.02)
+    return os.getpid()
+
+@jobs.task
+def shout(text: str) -> str:
+    print(text)
+    return text
+
+@jobs.task
+def leave(code: int) -> None:
+    os._exit(code)
+
+@jobs.task
+def look() -> list[str | None]:
+    return [os.environ.get("PYTHONPATH"), os.environ.get("JOBQUEUE_LEASH")]
+"""
+
+
+@pytest.fixture
+def it(url: str, make_app: Callable[..., str]) -> Cli:
+    cli = Cli(url)
+    cli.app = make_app(APP)
+    return cli
+
+
+def env_of(it: Cli) -> dict[str, str]:
+    return {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
+
+
+class Crew:
+    """A supervisor of two workers with a slot each, both in the midst of a job."""
+
+    def __init__(self, it: Cli, folder: Path, wait_until: Any) -> None:
+        self._it, self._folder, self._wait_until = it, folder, wait_until
+        self._marks = folder / "marks"
+        self._marks.mkdir()
+        self.process: Process
+        self.ids: list[int] = []
+
+    def start(self, spawn: Spawn, *options: object, env: dict[str, str]) -> None:
+        given = ("worker", "--processes", "2", "-c", "1", "--stats-interval", "0", *options)
+        with (self._folder / "log").open("w") as log:
+            self.process = spawn(*given, env={**env_of(self._it), **env}, stderr=log)
+        self._wait_until(lambda: len(self._it.json("workers")) == 2, timeout=30)
+        for number in range(2):  # Neither is to wait in the hands of a busy worker.
+            key = ("--unique-key", number, "--unique-until", "started")
+            self.ids.append(self._it.id("mark_and_wait", self._marks, *key))
+        self._wait_until(lambda: len(self.pids) == 2, timeout=30)
+
+    @property
+    def pids(self) -> set[int]:
+        """Of the processes that have begun a job."""
+        return {int(mark.name.partition("-")[2]) for mark in self._marks.glob("*-*")}
+
+    @property
+    def log(self) -> str:
+        return (self._folder / "log").read_text()
+
+    def await_log(self, text: str, times: int = 1) -> None:
+        self._wait_until(lambda: self.log.count(text) >= times, timeout=20)
+
+    def go(self) -> None:
+        """Let the jobs end."""
+        (self._marks / "go").touch()
+
+    def signal(self, number: int) -> None:
+        self.process.popen.send_signal(number)
+
+    def end(self) -> tuple[int, str]:
+        code, out, _ = self.process.end(60)
+        return code, out
+
+    def await_end_of_all(self) -> None:
+        self._wait_until(gone(self.pids), timeout=20)
+
+    def jobs(self) -> list[tuple[str, int]]:
+        """State and attempt of each."""
+        jobs = jobs_of(self._it)
+        return [(jobs[id_]["state"], jobs[id_]["attempt"]) for id_ in self.ids]
+
+
+@pytest.fixture
+def crew(it: Cli, spawn: Spawn, tmp_path: Path, wait_until: Any) -> Callable[..., Crew]:
+    def start(*options: object, env: dict[str, str] | None = None) -> Crew:
+        crew = Crew(it, tmp_path, wait_until)
+        crew.start(spawn, *options, env=env or {})
+        return crew
+
+    return start
+
+
+def gone(pids: set[int]) -> Callable[[], bool]:
+    def all_gone() -> bool:
+        return not any(running(pid) for pid in pids)
+
+    return all_gone
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def jobs_of(it: Cli) -> dict[int, Any]:
+    return {job["id"]: job for job in it.json("list", "--limit", 0)}
+
+
+HEARD = "the supervisor: stopping; a second signal"
+
+
+def test_the_first_signal_ends_all_in_order_with_one_summary(it: Cli, crew: Any) -> None:
+    crew = crew("--json")
+    crew.signal(signal.SIGTERM)
+    crew.await_log(HEARD, 2)
+    crew.go()
+    code, out = crew.end()
+    assert code == 0, crew.log
+    summary = json.loads(out)
+    assert (summary["processes"], summary["processed"], summary["in_order"]) == (2, 2, True)
+    assert (summary["signal"], summary["restarts"]) == ("SIGTERM", 0)
+    pids = {int(worker["worker"].rpartition("-")[2]) for worker in summary["workers"]}
+    assert pids == crew.pids
+    assert crew.jobs() == [("succeeded", 1)] * 2
+    assert it.json("workers") == []
+
+
+def test_a_second_signal_gives_the_jobs_back_and_exits_with_1(crew: Any) -> None:
+    crew = crew()
+    crew.signal(signal.SIGTERM)
+    crew.signal(signal.SIGINT)
+    assert crew.end()[0] == 1
+    assert gone(crew.pids)()
+    assert crew.jobs() == [("available", 0)] * 2
+
+
+def test_the_shutdown_timeout_is_that_of_each_worker(crew: Any) -> None:
+    crew = crew("--shutdown-timeout", "0.2")
+    crew.signal(signal.SIGINT)
+    assert crew.end()[0] == 1
+    assert crew.jobs() == [("available", 0)] * 2
+
+
+def test_one_signal_to_all_of_them_is_a_first_one_for_each(crew: Any) -> None:
+    """As systemd sends it, which knows nothing of a supervisor."""
+    crew = crew()
+    for pid in crew.pids:
+        os.kill(pid, signal.SIGTERM)
+    crew.await_log("SIGTERM: stopping; a second signal", 2)
+    crew.signal(signal.SIGTERM)
+    crew.await_log("SIGTERM: stopping 2 worker processes")
+    crew.go()
+    assert crew.end()[0] == 0, crew.log
+    assert crew.jobs() == [("succeeded", 1)] * 2
+
+
+def test_kill_9_of_a_worker_has_it_replaced_and_its_job_run_again(
+    it: Cli, crew: Any, wait_until: Any
+) -> None:
+    crew = crew()
+    victim = min(crew.pids)
+    os.kill(victim, signal.SIGKILL)
+    crew.await_log(f"worker process {victim} died by SIGKILL; another one starts in 0.")
+    crew.go()
+    wait_until(lambda: all(state == "succeeded" for state, _ in crew.jobs()), timeout=30)
+    crew.signal(signal.SIGTERM)
+    assert crew.end()[0] == 0, crew.log
+    assert sorted(crew.jobs()) == [("succeeded", 1), ("succeeded", 2)]
+    assert victim not in {job["result"] for job in jobs_of(it).values()}
+
+
+def test_kill_9_of_the_supervisor_ends_the_workers_in_order(it: Cli, crew: Any) -> None:
+    crew = crew()
+    crew.process.popen.kill()
+    crew.await_log(HEARD, 2)
+    crew.go()
+    crew.await_end_of_all()
+    assert crew.jobs() == [("succeeded", 1)] * 2  # Their jobs could end, and are recorded.
+    assert it.json("workers") == []
+
+
+def test_kill_9_of_the_supervisor_during_a_stop_in_order_leaves_it_one_in_order(crew: Any) -> None:
+    """The kernel's signal for a lost parent is not taken for somebody's second one."""
+    crew = crew()
+    for pid in crew.pids:
+        os.kill(pid, signal.SIGTERM)
+    crew.await_log("SIGTERM: stopping; a second signal", 2)
+    crew.process.popen.kill()
+    crew.process.popen.wait()
+    crew.go()
+    crew.await_end_of_all()
+    assert crew.jobs() == [("succeeded", 1)] * 2
+
+
+def test_without_the_kernels_signal_the_end_of_the_leash_alone_ends_the_workers(
+    crew: Any, tmp_path: Path
+) -> None:
+    """As on systems that have no such signal."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import jobqueue.worker.leash as leash\nleash._ask_for_sigterm = lambda: None\n"
+    )
+    path = os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parents[2])])
+    crew = crew(env={"PYTHONPATH": path})
+    crew.process.popen.kill()
+    crew.await_log(HEARD, 2)
+    crew.go()
+    crew.await_end_of_all()
+    assert crew.jobs() == [("succeeded", 1)] * 2
+
+
+def test_a_handler_that_exits_has_its_worker_replaced_whatever_the_code(
+    it: Cli, spawn: Spawn
+) -> None:
+    """2 is bad usage only of a process that was not at work yet."""
+    id_ = it.id("leave", 2, "--max-attempts", 1)
+    after = it.id("shout", "still here")
+    code, out, err = spawn("worker", "--processes", 1, "--drain", env=env_of(it)).end(60)
+    assert code == 0, err
+    assert re.search(r"worker process \d+ ended with exit code 2; another one starts in 0\.", err)
+    jobs = jobs_of(it)
+    assert (jobs[id_]["state"], jobs[after]["state"]) == ("failed", "succeeded")
+    assert out == "still here\n"
+
+
+def test_a_bad_app_ends_the_supervisor_with_2_and_is_said_once(
+    url: str, make_app: Any, spawn: Spawn
+) -> None:
+    env = {"JOBQUEUE_URL": url, "JOBQUEUE_APP": make_app("import nothing_of_that_name\n")}
+    code, out, err = spawn("worker", "--processes", 3, env=env).end()
+    assert (code, out) == (2, "")
+    assert err.count("error: ") == 1
+    assert "nothing_of_that_name" in err
+
+
+def test_an_app_that_has_become_bad_ends_the_supervisor_with_2_and_the_others_in_order(
+    it: Cli, crew: Any, tmp_path: Path
+) -> None:
+    crew = crew()
+    assert it.app is not None
+    (tmp_path / f"{it.app.partition(':')[0]}.py").write_text("import nothing_of_that_name\n")
+    os.kill(max(crew.pids), signal.SIGKILL)
+    crew.await_log(HEARD)
+    crew.go()
+    assert crew.end()[0] == 2, crew.log
+    assert ("succeeded", 1) in crew.jobs()
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_database_that_is_not_there_ends_the_supervisor_with_1(it: Cli, spawn: Spawn) -> None:
+    env = {**env_of(it), "JOBQUEUE_URL": "postgresql://u:hunter2@127.0.0.1:1/d"}
+    code, _, err = spawn("worker", "--processes", 2, env=env).end()
+    assert code == 1
+    assert err.count("cannot be reached") == 1
+    assert "hunter2" not in err
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_signal_before_any_worker_is_at_work_exits_with_0(
+    it: Cli, make_app: Any, spawn: Spawn, wait_until: Any, tmp_path: Path
+) -> None:
+    it.app = make_app(
+        "import pathlib, time\npathlib.Path('loading').touch()\ntime.sleep(60)\n"
+        "from jobqueue import JobQueue\njobs = JobQueue()\n"
+    )
+    process = spawn("worker", "--processes", 2, env=env_of(it))
+    wait_until((tmp_path / "loading").exists, timeout=20)
+    process.popen.send_signal(signal.SIGTERM)
+    code, _, err = process.end()
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_kill_9_of_the_supervisor_ends_a_worker_that_still_imports_its_app(
+    it: Cli, make_app: Any, spawn: Spawn, wait_until: Any, tmp_path: Path
+) -> None:
+    it.app = make_app(
+        "import os, pathlib, time\npathlib.Path('loading').write_text(str(os.getpid()))\n"
+        "time.sleep(60)\nfrom jobqueue import JobQueue\njobs = JobQueue()\n"
+    )
+    process = spawn("worker", "--processes", 1, env=env_of(it))
+    loading = tmp_path / "loading"
+    wait_until(lambda: loading.exists() and loading.read_text(), timeout=20)
+    process.popen.kill()
+    wait_until(gone({int(loading.read_text())}))
+
+
+def test_a_worker_that_stands_still_is_killed_at_the_second_signal(crew: Any) -> None:
+    crew = crew()
+    victim = min(crew.pids)
+    os.kill(victim, signal.SIGSTOP)
+    crew.signal(signal.SIGTERM)
+    crew.signal(signal.SIGINT)
+    assert crew.end()[0] == 1
+    assert f"worker process {victim} did not stop in time: killed" in crew.log
+    assert gone(crew.pids)()
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_names_and_the_environment_of_handlers(it: Cli, spawn: Spawn) -> None:
+    id_ = it.id("look")
+    options = ("--drain", "--name", "Ada", "--json")
+    env = {**env_of(it), "PYTHONPATH": str(Path(__file__).parents[2])}
+    code, out, err = spawn("worker", "--processes", 2, *options, env=env).end()
+    assert code == 0, err
+    names = {worker["worker"] for worker in json.loads(out)["workers"]}
+    assert names == {"Ada-1", "Ada-2"}
+    assert jobs_of(it)[id_]["result"] == [env["PYTHONPATH"], None]
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_url_with_a_password_is_on_no_command_line(
+    it: Cli, spawn: Spawn, tmp_path: Path, wait_until: Any
+) -> None:
+    file = tmp_path / "n"
+    file.mkdir()
+    it.id("mark_and_wait", file)
+    process = spawn("worker", "--processes", 1, "--url", it.url, "--app", it.app)
+    wait_until(lambda: list(file.iterdir()), timeout=20)
+    pid = int(next(file.iterdir()).name.partition("-")[2])
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    assert b"worker" in command
+    assert not any((it.url or "").encode() in word for word in command)
+    assert process.popen.poll() is None
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.parametrize("count", ["0", "-1", "many", "5000"])
+def test_a_number_of_processes_out_of_range_is_refused(it: Cli, count: str) -> None:
+    assert "processes" in it.refused(2, "worker", "--processes", count)
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_processes_without_an_app_are_refused(url: str) -> None:
+    assert "no app is named" in Cli(url).refused(2, "worker", "--processes", 2)
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_leash_that_nobody_handed_over_is_refused(it: Cli, spawn: Spawn) -> None:
+    code, _, err = spawn("worker", "--drain", env={**env_of(it), "JOBQUEUE_LEASH": "7"}).end()
+    assert code == 2
+    assert "JOBQUEUE_LEASH is set by" in err
+
+
+def test_the_time_to_a_new_start_grows_has_a_bound_and_begins_anew_after_health() -> None:
+    delays = [backoff(deaths) for deaths in range(1, 40)]
+    assert 0.1 <= delays[0] <= 0.2
+    assert all(0.75 * BACKOFF_MAX <= delay <= BACKOFF_MAX for delay in delays[10:])
+    member = Member(1)
+    for _ in range(8):
+        member.delay()
+    assert member.deaths == 8
+    member.began_at = -HEALTHY  # By a clock that is past 0.
+    assert member.delay() <= 0.2
+    assert member.deaths == 1
