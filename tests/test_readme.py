@@ -175,7 +175,8 @@ def test_every_command_that_a_page_names_exists_with_its_options(page: Path) -> 
         options = {name for parameter in command.params for name in parameter.opts}
         if command is cli and rest != ["COMMAND", "--help"]:
             problems.append(f"{line}: there is no such command")
-        given = {word for word in rest if word.startswith("-")} - {"--help"}
+        own = rest[: rest.index("--")] if "--" in rest else rest
+        given = {word for word in own if word.startswith("-")} - {"--help"}
         problems += [f"{line}: there is no {option}" for option in given - options]
     assert problems == []
 

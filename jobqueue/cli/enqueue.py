@@ -1,6 +1,7 @@
 """`enqueue`: write jobs down."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -17,6 +18,8 @@ from jobqueue.errors import InvalidArguments, InvalidOption
 from jobqueue.tasks import Call
 from jobqueue.values import parse_json
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 HELP = """Enqueue a job and print its id.
 
 A VALUE is JSON where it is JSON, otherwise text; with an app the task's annotations decide. A KEY
@@ -30,29 +33,54 @@ if needed "args", "kwargs", and what the options are called here, such as "max_a
 """
 
 
+def job_options(function: F) -> F:
+    """What a job is enqueued with, and whether to wait for it."""
+    decorators = [
+        click.option(
+            "--queue", metavar="NAME", help="The queue. [default: the task's, or default]"
+        ),
+        click.option(
+            "--priority", metavar="N", help="Smaller runs sooner. [default: the task's, or 0]"
+        ),
+        click.option("--delay", metavar="TIME", help="Run after, for example, 90, 5m, 2h or 7d."),
+        click.option("--at", metavar="INSTANT", help="Run at 2026-12-24T18:00+01:00."),
+        click.option(
+            "--max-attempts", metavar="N", help="Attempts in all. [default: the task's, or 10]"
+        ),
+        click.option("--timeout", metavar="TIME", help="The longest that one attempt may take."),
+        click.option(
+            "--deadline", metavar="TIME", help="The longest until its end, waits included."
+        ),
+        click.option(
+            "--unique-key", metavar="KEY", help="Nothing new while a job with this key is there."
+        ),
+        click.option(
+            "--unique-until",
+            metavar="WHEN",
+            help="The key is held until the job is finished (default), started or deleted.",
+        ),
+        click.option(
+            "--tag", "tags", metavar="NAME", multiple=True, help="A tag; may be repeated."
+        ),
+        click.option(
+            "--wait",
+            "waits",
+            is_flag=True,
+            help="Wait for the end; exit with 1 if it did not succeed.",
+        ),
+        click.option("--wait-timeout", metavar="TIME", help="Wait no longer than this."),
+    ]
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
 @click.command(cls=Command, help=HELP)
 @click.argument("task", required=False)
 @click.argument("values", metavar="[VALUE | KEY=VALUE]...", nargs=-1)
 @click.option("--args", "args_text", metavar="JSON", help="All positional arguments: '[2, 3]'.")
 @click.option("--kwargs", "kwargs_text", metavar="JSON", help="All named ones: '{\"x\": 2}'.")
-@click.option("--queue", metavar="NAME", help="The queue. [default: the task's, or default]")
-@click.option("--priority", metavar="N", help="Smaller runs sooner. [default: the task's, or 0]")
-@click.option("--delay", metavar="TIME", help="Run after, for example, 90, 5m, 2h or 7d.")
-@click.option("--at", metavar="INSTANT", help="Run at 2026-12-24T18:00+01:00.")
-@click.option("--max-attempts", metavar="N", help="Attempts in all. [default: the task's, or 10]")
-@click.option("--timeout", metavar="TIME", help="The longest that one attempt may take.")
-@click.option("--deadline", metavar="TIME", help="The longest until its end, waits included.")
-@click.option("--unique-key", metavar="KEY", help="Nothing new while a job with this key is there.")
-@click.option(
-    "--unique-until",
-    metavar="WHEN",
-    help="The key is held until the job is finished (default), started or deleted.",
-)
-@click.option("--tag", "tags", metavar="NAME", multiple=True, help="A tag; may be repeated.")
-@click.option(
-    "--wait", "waits", is_flag=True, help="Wait for the end; exit with 1 if it did not succeed."
-)
-@click.option("--wait-timeout", metavar="TIME", help="Wait no longer than this.")
+@job_options
 @click.option("--from", "source", metavar="FILE|-", help="Enqueue a file of JSON lines in bulk.")
 @pass_shared
 @click.pass_context
@@ -66,9 +94,13 @@ def enqueue(context: click.Context, /, shared: Shared, **given: Any) -> None:
         return
     if given["task"] is None:
         raise click.UsageError("Missing TASK", context)
+    enqueue_one(shared, given, lambda: _call(shared, given))
+
+
+def enqueue_one(shared: Shared, given: dict[str, Any], make: Callable[[], Call[Any]]) -> None:
+    """Enqueue a call with the `job_options` given, say so, and wait if that is wanted."""
     wait_limit = _wait_limit(given["waits"], given["wait_timeout"])
-    call = _call(shared, given)
-    job = shared.queue.enqueue_many([call])[0]
+    job = shared.queue.enqueue_many([make()])[0]
     if given["waits"]:
         _wait(shared, job.id, job.created, wait_limit)
     elif shared.json:
@@ -103,7 +135,8 @@ def _wait_limit(waits: bool, text: str | None) -> float | None:
     return options.seconds(text, "wait_timeout")
 
 
-def _changes(given: dict[str, Any]) -> dict[str, Any]:
+def changes_of(given: dict[str, Any]) -> dict[str, Any]:
+    """The `job_options` that were given, as changes of a task's options."""
     changes: dict[str, Any] = {
         name: params.clean(given[name], name)
         for name in ("queue", "delay", "at", "timeout", "deadline", "unique_key", "unique_until")
@@ -125,7 +158,7 @@ def _changes(given: dict[str, Any]) -> dict[str, Any]:
 def _call(shared: Shared, given: dict[str, Any]) -> Call[Any]:
     app = shared.app
     task = Tasks(None if app is None else app.registry).find(given["task"])
-    changes = _changes(given)
+    changes = changes_of(given)
     args, kwargs = split(given["values"])
     exact_args = _exact(given["args_text"], "args", list, "'[2, 3]'")
     exact_kwargs = _exact(given["kwargs_text"], "kwargs", dict, "'{\"x\": 2}'")

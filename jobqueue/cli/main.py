@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jobqueue.cli import db, demo, enqueue, jobs, monitor, verbs, web, worker
+from jobqueue.cli import db, demo, enqueue, exec, jobs, monitor, verbs, web, worker  # noqa: A004
 from jobqueue.cli.failure import INTERRUPTED, report
 from jobqueue.cli.shared import Group, Shared
 
@@ -95,7 +95,7 @@ cli.params.append(
         help="Show the version and exit.",
     )
 )
-for family in (enqueue, worker, jobs, verbs, monitor, db, web, demo):
+for family in (enqueue, exec, worker, jobs, verbs, monitor, db, web, demo):
     for command in family.COMMANDS:
         cli.add_command(command)
 

@@ -25,7 +25,7 @@ from jobqueue.worker.worker import Worker
 
 log = logging.getLogger("jobqueue.cli")
 
-AS_GIVEN = ("queues", "drain", "lease", "shutdown_timeout", "poll", "name")
+AS_GIVEN = ("queues", "drain", "lease", "shutdown_timeout", "poll", "name", "allow_exec")
 """The options that are settings as they stand."""
 
 
@@ -87,6 +87,9 @@ AS_GIVEN = ("queues", "drain", "lease", "shutdown_timeout", "poll", "name")
     metavar="N",
     help="Supervise so many workers: replace the dead, stop all together. Limits, such as those "
     "of --concurrency, --queues and --max-jobs, are each one's own.",
+)
+@click.option(
+    "--allow-exec", is_flag=True, help="Run command lines as well: what `jobqueue exec` enqueues."
 )
 @pass_shared
 @click.pass_context

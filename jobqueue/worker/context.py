@@ -25,6 +25,9 @@ from jobqueue.store.transactions import UserTransactions
 
 MESSAGE_LENGTH_MAX = 1000
 NOT_ROLLED_BACK = "the transaction that it left open could not be rolled back"
+TIMEOUT_GRACE = 0.25
+"""Seconds that a handler which does look at its deadline has to end by itself."""
+
 _CURRENT: ContextVar["JobContext"] = ContextVar("jobqueue_current_job")
 
 
@@ -52,6 +55,7 @@ class JobContext:
         "_transactions",
         "_where",
         "began",
+        "grace",
         "thread",
     )
 
@@ -71,6 +75,8 @@ class JobContext:
         """When the handler was entered, by `time.perf_counter()`."""
         self.thread = threading.get_ident()
         """The id of the thread that runs the handler."""
+        self.grace = TIMEOUT_GRACE
+        """For the worker: how long after its deadline the handler is given up, in seconds."""
         self._budget = self._deadline = math.inf
         if claim.timeout is not None or claim.deadline_at is not None:
             present = time.monotonic()

@@ -20,7 +20,7 @@ from jobqueue.tasks import Registry, Task
 from jobqueue.worker.childprocess import Answer, Death, Unfit
 from jobqueue.worker.context import JobContext, clean
 from jobqueue.worker.exit import NOT_COMMITTED
-from jobqueue.worker.failure import describe
+from jobqueue.worker.failure import Described, describe
 
 log = logging.getLogger("jobqueue.worker")
 
@@ -175,7 +175,10 @@ class Endings:
         delay: float | None = None,
     ) -> Ended:
         outcome = "timed out" if isinstance(error, AttemptTimeout) else "errored"
-        return self._ran_out(task, context, outcome, describe(error, skip=_OWN_FRAMES), delay=delay)
+        described = describe(error, skip=_OWN_FRAMES)
+        if isinstance(error, Described) and error.final:
+            return Ended(context.claim, outcome, State.FAILED, error=described)
+        return self._ran_out(task, context, outcome, described, delay=delay)
 
     def _ran_out(
         self,

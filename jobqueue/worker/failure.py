@@ -10,6 +10,16 @@ TRACEBACK_MAX = 65_536
 FRAMES_MAX = 100
 
 
+class Described:
+    """Mixed into an exception: it says itself what is recorded beside its message."""
+
+    details: str | None = None
+    """Instead of a traceback, which would be about our code."""
+
+    final = False
+    """True: another attempt would end the same, so that the job fails at once."""
+
+
 def describe(error: BaseException, *, skip: int = 0) -> AttemptError:
     """Type, message and traceback (without locals, `skip` outer frames left out). Never raises."""
     try:
@@ -17,10 +27,12 @@ def describe(error: BaseException, *, skip: int = 0) -> AttemptError:
         assert isinstance(message, str)
     except BaseException as worse:  # noqa: BLE001 - a __str__ may do anything.
         message = f"<its message cannot be had: str() raised {type(worse).__name__}>"
+    if isinstance(error, Described):
+        details = None if error.details is None else clean(error.details)
+    else:
+        details = clean(cap(_traceback(error, skip), TRACEBACK_MAX))
     return AttemptError(
-        clean(type(error).__qualname__)[:200],
-        clean(cap(message, MESSAGE_MAX)),
-        clean(cap(_traceback(error, skip), TRACEBACK_MAX)),
+        clean(type(error).__qualname__)[:200], clean(cap(message, MESSAGE_MAX)), details
     )
 
 

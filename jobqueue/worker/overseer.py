@@ -17,8 +17,6 @@ from jobqueue.worker.slots import Slots
 log = logging.getLogger("jobqueue.worker")
 
 ROUND = 0.5  # seconds, at most, between two looks
-GRACE = 0.25
-"""Seconds that a handler which does look at its deadline has to end by itself."""
 
 
 class Overseer(Service):
@@ -49,7 +47,7 @@ class Overseer(Service):
         for context in list(self._inflight.running.values()):
             if context.killable:
                 continue
-            overdue = context.overdue() - GRACE
+            overdue = context.overdue() - context.grace
             if overdue >= 0:
                 self._give_up(context)
             else:

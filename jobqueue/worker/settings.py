@@ -42,6 +42,8 @@ class WorkerSettings:
     max_jobs: int | None = None
     stats_interval: float | None = None
     name: str | None = None
+    allow_exec: bool = False
+    """Run command lines too: jobs of the built-in task `exec`."""
     max_snoozes: int = SNOOZES_MAX
     max_crashes: int = CRASHES_MAX
     """Deaths of a job's own child process, in a row, after which it fails."""
@@ -149,9 +151,9 @@ def _name(value: object) -> str:
     return value
 
 
-def _truth(value: object) -> bool:
+def _truth(value: object, name: str) -> bool:
     if not isinstance(value, bool):
-        raise InvalidOption(f"drain: {value!r} is not True or False", field="drain", value=value)
+        raise InvalidOption(f"{name}: {value!r} is not True or False", field=name, value=value)
     return value
 
 
@@ -168,10 +170,11 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "lease": lambda value: options.seconds(value, "lease", least=LEASE_MIN, most=DAY),
     "shutdown_timeout": lambda value: options.seconds(value, "shutdown_timeout", most=DAY),
     "poll": lambda value: options.seconds(value, "poll", least=0.01, most=3600),
-    "drain": _truth,
+    "drain": lambda value: _truth(value, "drain"),
     "max_jobs": lambda value: options.whole(value, "max_jobs", 1, 2**62),
     "stats_interval": lambda value: options.seconds(value, "stats_interval", least=0.1, most=DAY),
     "name": _name,
+    "allow_exec": lambda value: _truth(value, "allow_exec"),
     "max_snoozes": lambda value: options.whole(value, "max_snoozes", 1, 2**31 - 1),
     "max_crashes": lambda value: options.whole(value, "max_crashes", 1, 1000),
     "keep_succeeded": lambda value: options.seconds(value, "keep_succeeded", most=1e10),

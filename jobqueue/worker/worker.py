@@ -21,6 +21,7 @@ from jobqueue.store.transactions import UserTransactions
 from jobqueue.store.upkeep import Upkeep
 from jobqueue.tasks import Registry
 from jobqueue.worker import identity
+from jobqueue.worker.commands import WithExec
 from jobqueue.worker.endings import Endings
 from jobqueue.worker.executor import Executor, Middleware
 from jobqueue.worker.exit import Exit
@@ -64,6 +65,8 @@ class Worker:
         middleware: Sequence[Middleware] = (),
     ) -> None:
         self.settings = settings
+        if settings.allow_exec:
+            registry = WithExec(registry)
         self._registry = registry
         self._middleware = middleware
         self._events = events or EventStream()

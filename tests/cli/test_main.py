@@ -23,7 +23,7 @@ COMMANDS = sorted(paths(cli))
 def test_the_commands_of_this_version() -> None:
     names = "cancel db delete enqueue list prune queues retry show stats tasks wait worker workers"
     assert set(names.split()) <= set(cli.commands)
-    later = "exec why doctor web schedules top"  # Absent, not stubbed.
+    later = "why doctor web schedules top"  # Absent, not stubbed.
     assert not set(later.split()) & set(cli.commands)
 
 
