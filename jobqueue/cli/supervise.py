@@ -1,4 +1,4 @@
-"""`worker --processes`: the command line of each process, and one summary of all."""
+"""`worker --processes` and `--reload`: the command line of each process, one summary of all."""
 
 import os
 import time
@@ -12,13 +12,14 @@ from jobqueue import options
 from jobqueue.cli import app as apps
 from jobqueue.cli import logs, params
 from jobqueue.cli.shared import Shared
+from jobqueue.cli.sources import Sources
 from jobqueue.config import app_name
 from jobqueue.errors import ConfigurationError
 from jobqueue.worker.processes import Plan, Supervisor
 from jobqueue.worker.settings import WorkerSettings
 
 PROCESSES_MAX = 1024
-NOT_PASSED_ON = ("name", "processes")
+NOT_PASSED_ON = ("name", "processes", "reload")
 """Options that are the supervisor's own, or not the same for all."""
 
 
@@ -26,8 +27,10 @@ def supervise(
     context: click.Context, shared: Shared, settings: WorkerSettings, given: Mapping[str, Any]
 ) -> int:
     """Run worker processes until told to stop; returns the exit code."""
-    count = options.whole(params.whole(given["processes"]), "processes", 1, PROCESSES_MAX)
-    if app_name(shared.given_app) is None:
+    wanted = "1" if given["processes"] is None else given["processes"]
+    count = options.whole(params.whole(wanted), "processes", 1, PROCESSES_MAX)
+    app = app_name(shared.given_app)
+    if app is None:
         raise ConfigurationError(apps.NEEDED, field="app")
     began = time.monotonic()
     passed_on = _passed_on(context)
@@ -36,7 +39,9 @@ def supervise(
 
     def arguments(number: int) -> Sequence[str]:
         name = given["name"]
-        return [*passed_on, *([] if name is None else [f"--name={name}-{number}"])]
+        if name is None:
+            return passed_on
+        return [*passed_on, f"--name={name}" if count == 1 else f"--name={name}-{number}"]
 
     plan = Plan(
         arguments,
@@ -45,7 +50,7 @@ def supervise(
         _environment(shared),
         quiet=shared.json,
     )
-    supervisor = Supervisor(plan)
+    supervisor = Supervisor(plan, Sources.of_app(app).changed if given["reload"] else None)
     with logs.configured(given["log_format"], debug=shared.debug):
         code = supervisor.run()
     if shared.json:

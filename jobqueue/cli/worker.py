@@ -25,7 +25,16 @@ from jobqueue.worker.worker import Worker
 
 log = logging.getLogger("jobqueue.cli")
 
-AS_GIVEN = ("queues", "drain", "lease", "shutdown_timeout", "poll", "name", "allow_exec")
+AS_GIVEN = (
+    "queues",
+    "drain",
+    "max_memory",
+    "lease",
+    "shutdown_timeout",
+    "poll",
+    "name",
+    "allow_exec",
+)
 """The options that are settings as they stand."""
 
 
@@ -50,6 +59,11 @@ AS_GIVEN = ("queues", "drain", "lease", "shutdown_timeout", "poll", "name", "all
 )
 @click.option("--drain", is_flag=True, help="End when nothing is left to run.")
 @click.option("--max-jobs", metavar="N", help="End after so many.")
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    help="End in order beyond so much memory, such as 500MB; under --processes, be replaced.",
+)
 @click.option(
     "--lease",
     default="30s",
@@ -89,6 +103,11 @@ AS_GIVEN = ("queues", "drain", "lease", "shutdown_timeout", "poll", "name", "all
     "of --concurrency, --queues and --max-jobs, are each one's own.",
 )
 @click.option(
+    "--reload",
+    is_flag=True,
+    help="Start afresh when a Python file here, or of the app, changes; running jobs go back.",
+)
+@click.option(
     "--allow-exec", is_flag=True, help="Run command lines as well: what `jobqueue exec` enqueues."
 )
 @pass_shared
@@ -100,7 +119,7 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
     second one, or the timeout, gives them back and exits with 1.
     """
     settings = _settings(given)
-    if given["processes"] is not None:
+    if given["processes"] is not None or given["reload"]:
         from jobqueue.cli.supervise import supervise
 
         return supervise(context, shared, settings, given)
@@ -191,7 +210,7 @@ def _run(
         "seconds": round(time.monotonic() - began, 3),
     }
     if leash is not None:
-        leash.say(ended=summary)
+        leash.say(ended=summary, grown=own.outgrown)
     return 0 if in_order and own.failure is None else 1, summary
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from jobqueue import options
 from jobqueue.errors import InvalidOption
+from jobqueue.worker.memory import size
 from jobqueue.worker.scaling import ScalingRules
 
 DAY = 86_400.0
@@ -40,6 +41,8 @@ class WorkerSettings:
     poll: float = 1.0
     drain: bool = False
     max_jobs: int | None = None
+    max_memory: int | None = None
+    """Bytes of resident memory beyond which the worker ends in order."""
     stats_interval: float | None = None
     name: str | None = None
     allow_exec: bool = False
@@ -172,6 +175,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "poll": lambda value: options.seconds(value, "poll", least=0.01, most=3600),
     "drain": lambda value: _truth(value, "drain"),
     "max_jobs": lambda value: options.whole(value, "max_jobs", 1, 2**62),
+    "max_memory": size,
     "stats_interval": lambda value: options.seconds(value, "stats_interval", least=0.1, most=DAY),
     "name": _name,
     "allow_exec": lambda value: _truth(value, "allow_exec"),
@@ -185,6 +189,7 @@ _MAY_BE_NONE = {
     "max_concurrency",
     "queues",
     "max_jobs",
+    "max_memory",
     "stats_interval",
     "name",
     "keep_succeeded",

@@ -33,6 +33,7 @@ from jobqueue.worker.isolated import Isolation
 from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Scheduler
 from jobqueue.worker.line import Claimer, Completer, Turn
 from jobqueue.worker.loop import Loop, LoopWatch
+from jobqueue.worker.memory import MemoryGuard
 from jobqueue.worker.metrics import Metrics
 from jobqueue.worker.overseer import Overseer
 from jobqueue.worker.program import Import
@@ -101,6 +102,8 @@ class Worker:
         self.name = ""
         self.failure: str | None = None
         """Why the worker stopped by itself before its time, if it did."""
+        self.outgrown = False
+        """It stopped because of `max_memory`, in order; another one is to take its place."""
 
     def start(self, registered: Callable[[], None] | None = None) -> None:
         """Take a lease and begin. Raises what the database raises if it cannot be reached.
@@ -230,6 +233,12 @@ class Worker:
             self.failure = reason
         self._ended.set()
 
+    def _outgrown(self, reason: str) -> None:
+        """The process is too large: end in order, so that a supervisor starts a small one."""
+        log.warning("this worker stops in order: %s", reason)
+        self.outgrown = True
+        self._ended.set()
+
     def _build_keepers(self, me: identity.Identity, announcer: Announcer) -> list[Service]:
         settings, inflight = self.settings, self._inflight
         queues = None if settings.queues is None else tuple(settings.queues)
@@ -261,6 +270,8 @@ class Worker:
             )
         if settings.max_jobs is not None:
             keepers.append(LastJob(inflight, self._intake, done))
+        if settings.max_memory is not None:
+            keepers.append(MemoryGuard(settings.max_memory, self._outgrown))
         if settings.drain:
             tasks = list(self._registry)
             keepers.append(Drain(upkeep, inflight, queues=queues, tasks=tasks, done=done))

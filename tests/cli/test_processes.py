@@ -251,6 +251,28 @@ def test_a_handler_that_exits_has_its_worker_replaced_whatever_the_code(
     assert out == "still here\n"
 
 
+def test_a_worker_that_has_grown_too_large_is_replaced(
+    it: Cli, make_app: Any, spawn: Spawn, wait_until: Any
+) -> None:
+    it.app = make_app(
+        "import os\nfrom jobqueue import JobQueue\njobs = JobQueue()\nkept = []\n"
+        "@jobs.task\ndef eat(size: int) -> int:\n"
+        "    kept.append(bytearray(size))\n    return os.getpid()\n"
+    )
+    first = it.id("eat", 300_000_000)
+    process = spawn("worker", "--processes", 1, "--max-memory", "200MB", "--json", env=env_of(it))
+    pid = json.loads(it.ok("--json", "wait", first))["result"]
+    wait_until(gone({pid}))
+    second = it.id("eat", 1)
+    assert json.loads(it.ok("--json", "wait", second))["result"] != pid
+    process.popen.send_signal(signal.SIGTERM)
+    code, out, err = process.end()
+    assert code == 0, err
+    summary = json.loads(out)
+    assert (summary["restarts"], summary["processed"]) == (1, 2)
+    assert f"worker process {pid} ended because of its memory; another one starts in 0." in err
+
+
 def test_a_bad_app_ends_the_supervisor_with_2_and_is_said_once(
     url: str, make_app: Any, spawn: Spawn
 ) -> None:

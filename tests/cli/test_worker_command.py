@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -248,3 +249,30 @@ def test_autoscale_begins_small_and_grows_when_jobs_wait(
     assert (code, json.loads(out)["processed"]) == (0, 4), err
     assert "began with 1 slots" in err
     assert "1 slots become 2: " in err
+
+
+HUNGRY = """
+import os
+from jobqueue import JobQueue
+
+jobs = JobQueue()
+kept = []
+
+@jobs.task
+def eat(size: int) -> int:
+    kept.append(bytearray(size))
+    return os.getpid()
+"""
+
+
+def test_a_worker_that_has_grown_too_large_ends_in_order(
+    it: Cli, make_app: Any, spawn: Spawn
+) -> None:
+    it.app = make_app(HUNGRY)
+    id_ = it.id("eat", 300_000_000)
+    worker = spawn("worker", "--max-memory", "200MB", env=env_of(it))
+    code, _, err = worker.end()
+    assert code == 0, err
+    assert re.search(r"stops in order: it has [34]\d\d MB of memory, more than 200 MB", err)
+    assert it.json("show", id_)["state"] == "succeeded"
+    assert it.json("workers") == []

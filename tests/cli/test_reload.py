@@ -1,0 +1,167 @@
+"""`worker --reload`: what is watched, and that real workers start afresh."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobqueue.cli.sources import Sources
+from tests.cli.conftest import Cli, Process
+
+Spawn = Callable[..., Process]
+
+APP = """
+import pathlib, time
+from jobqueue import JobQueue
+
+jobs = JobQueue()
+
+@jobs.task
+def version() -> int:
+    return 1
+
+@jobs.task
+def hold(name: str) -> int:
+    pathlib.Path(name).touch()
+    while not pathlib.Path("go").exists():
+        time.sleep(0.02)
+    return 1
+"""
+
+
+@pytest.fixture
+def it(url: str, tmp_path: Path) -> Cli:
+    cli = Cli(url)
+    (tmp_path / "reloaded.py").write_text(APP)
+    cli.app = "reloaded:jobs"
+    return cli
+
+
+@pytest.fixture
+def begin(it: Cli, spawn: Spawn, tmp_path: Path, wait_until: Any) -> Callable[..., Any]:
+    """Starts a worker; returns its process and its log."""
+
+    def begin(*options: object) -> tuple[Process, Callable[[], str]]:
+        file = tmp_path / "log"
+        with file.open("w") as log:
+            env = {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
+            process = spawn("worker", "--reload", *options, env=env, stderr=log)
+        wait_until(lambda: it.json("workers"), timeout=20)
+        return process, file.read_text
+
+    return begin
+
+
+def result(it: Cli, id_: int) -> Any:
+    return json.loads(it.ok("--json", "wait", id_, "--timeout", "30s"))["result"]
+
+
+def write(path: Path, text: str) -> None:
+    """As editors do: never is a half of it there."""
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def test_a_change_starts_the_worker_afresh_and_running_jobs_go_back(
+    it: Cli, begin: Any, tmp_path: Path, wait_until: Any
+) -> None:
+    process, log = begin()
+    assert result(it, it.id("version")) == 1
+    held = it.id("hold", "begun")
+    wait_until((tmp_path / "begun").exists)
+    write(tmp_path / "reloaded.py", APP.replace("return 1", "return 2"))
+    assert result(it, it.id("version")) == 2
+    (tmp_path / "go").touch()
+    assert result(it, held) == 2
+    assert it.json("show", held)["attempt"] == 1  # The first one was given back.
+    assert log().count("reloaded.py has changed: starting afresh") == 1
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.end()[0] == 0, log()
+
+
+def test_an_app_that_is_broken_waits_for_the_next_change(
+    it: Cli, begin: Any, tmp_path: Path, wait_until: Any
+) -> None:
+    process, log = begin("--processes", "2")
+    write(tmp_path / "reloaded.py", "def (:\n")
+    wait_until(lambda: log().count("waiting for a change") == 2, timeout=20)
+    assert "SyntaxError" in log()
+    assert process.popen.poll() is None
+    write(tmp_path / "reloaded.py", APP.replace("return 1", "return 3"))
+    assert result(it, it.id("version")) == 3
+    process.popen.send_signal(signal.SIGINT)
+    assert process.end()[0] == 0, log()
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_broken_app_can_be_left_with_a_signal(
+    it: Cli, begin: Any, tmp_path: Path, wait_until: Any
+) -> None:
+    process, log = begin()
+    write(tmp_path / "reloaded.py", "def (:\n")
+    wait_until(lambda: "waiting for a change" in log(), timeout=20)
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.end()[0] == 0, log()
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_worker_that_is_being_watched_may_end_by_itself(it: Cli, spawn: Spawn) -> None:
+    env = {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
+    assert spawn("worker", "--reload", "--drain", env=env).end()[0] == 0
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
+    monkeypatch.setattr("jobqueue.cli.sources.SHARE", 0)
+    (tmp_path / "package" / "inner").mkdir(parents=True)
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "package" / "inner" / "a.py").write_text("1")
+    for name in (".hidden", "env", "node_modules", "__pycache__"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.py").touch()
+    (tmp_path / "env" / "pyvenv.cfg").touch()
+    return Sources.of_app("package.inner:jobs")
+
+
+def test_files_that_are_new_gone_or_other_are_changes(sources: Sources, tmp_path: Path) -> None:
+    assert sources.changed() is None
+    (tmp_path / "package" / "inner" / "a.py").write_text("12")
+    assert sources.changed() == "package/inner/a.py"
+    assert sources.changed() is None
+    (tmp_path / "new.py").touch()
+    assert sources.changed() == "new.py"
+    (tmp_path / "new.py").unlink()
+    assert sources.changed() == "new.py"
+    os.utime(tmp_path / "package" / "__init__.py", ns=(7, 7))
+    assert sources.changed() == "package/__init__.py"
+
+
+def test_what_is_nobodys_source_is_not_watched(sources: Sources, tmp_path: Path) -> None:
+    for name in (".hidden", "env", "node_modules", "__pycache__"):
+        (tmp_path / name / "a.py").write_text("changed")
+    (tmp_path / "notes.txt").touch()
+    assert sources.changed() is None
+
+
+def test_an_app_elsewhere_is_watched_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobqueue.cli.sources.SHARE", 0)
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there / "elsewhere_package"):
+        folder.mkdir(parents=True)
+    (there / "elsewhere_package" / "__init__.py").touch()
+    (there / "elsewhere_module.py").touch()
+    monkeypatch.chdir(here)
+    monkeypatch.syspath_prepend(there)
+    package = Sources.of_app("elsewhere_package:jobs")
+    module = Sources.of_app("elsewhere_module:jobs")
+    nothing = Sources.of_app("no_such_package:jobs")
+    (there / "elsewhere_package" / "new.py").touch()
+    (there / "elsewhere_module.py").write_text("changed")
+    assert package.changed() == "../there/elsewhere_package/new.py"
+    assert module.changed() == "../there/elsewhere_module.py"
+    assert nothing.changed() is None
