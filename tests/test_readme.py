@@ -265,7 +265,13 @@ def test_the_workers_settings_are_those_of_the_code_with_their_defaults() -> Non
     }
     options = {name for parameter in cli.commands["worker"].params for name in parameter.opts}
     named = {option for row in rows.values() for option in re.findall(r"`(-[\w-]+)`", row[1])}
-    of_the_command_alone = {"--log-format", "--processes", "--reload"}
+    of_the_command_alone = {
+        "--log-format",
+        "--processes",
+        "--reload",
+        "--health-port",
+        "--metrics-port",
+    }
     assert named == options - {"--url", "--app", "--json", "--debug"} - of_the_command_alone
 
 

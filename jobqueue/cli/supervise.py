@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from jobqueue import options
 from jobqueue.cli import app as apps
 from jobqueue.cli import logs, params
+from jobqueue.cli.probes import PORTS, Ports, of_process
 from jobqueue.cli.shared import Shared
 from jobqueue.cli.sources import Sources
 from jobqueue.config import app_name
@@ -19,12 +20,16 @@ from jobqueue.worker.processes import Plan, Supervisor
 from jobqueue.worker.settings import WorkerSettings
 
 PROCESSES_MAX = 1024
-NOT_PASSED_ON = ("name", "processes", "reload")
+NOT_PASSED_ON = ("name", "processes", "reload", *PORTS)
 """Options that are the supervisor's own, or not the same for all."""
 
 
 def supervise(
-    context: click.Context, shared: Shared, settings: WorkerSettings, given: Mapping[str, Any]
+    context: click.Context,
+    shared: Shared,
+    settings: WorkerSettings,
+    given: Mapping[str, Any],
+    ports: Ports,
 ) -> int:
     """Run worker processes until told to stop; returns the exit code."""
     wanted = "1" if given["processes"] is None else given["processes"]
@@ -38,10 +43,12 @@ def supervise(
         passed_on.append("--debug")
 
     def arguments(number: int) -> Sequence[str]:
-        name = given["name"]
-        if name is None:
-            return passed_on
-        return [*passed_on, f"--name={name}" if count == 1 else f"--name={name}-{number}"]
+        own = of_process(ports, number, count)
+        if (name := given["name"]) is not None:
+            own.append(f"--name={name}" if count == 1 else f"--name={name}-{number}")
+        return [*passed_on, *own]
+
+    arguments(count)  # Raises now what it would raise later.
 
     plan = Plan(
         arguments,

@@ -14,10 +14,12 @@ import click
 
 from jobqueue.cli import app as apps
 from jobqueue.cli import logs, params
+from jobqueue.cli.probes import Ports, bound, ports_of, serve
 from jobqueue.cli.safe import masked
 from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.queue import JobQueue
+from jobqueue.worker.commands import NAME as EXEC
 from jobqueue.worker.leash import Leash
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.signals import StopSignals, leave
@@ -108,6 +110,14 @@ AS_GIVEN = (
     help="Start afresh when a Python file here, or of the app, changes; running jobs go back.",
 )
 @click.option(
+    "--health-port",
+    metavar="PORT",
+    help="Answer /healthz and /readyz on 127.0.0.1; the k-th of --processes on PORT + k - 1.",
+)
+@click.option(
+    "--metrics-port", metavar="PORT", help="Answer /metrics there, for Prometheus. [as above]"
+)
+@click.option(
     "--allow-exec", is_flag=True, help="Run command lines as well: what `jobqueue exec` enqueues."
 )
 @pass_shared
@@ -118,11 +128,11 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
     A first SIGTERM or SIGINT lets running jobs end within the shutdown timeout and exits with 0; a
     second one, or the timeout, gives them back and exits with 1.
     """
-    settings = _settings(given)
+    settings, ports = _settings(given), ports_of(given)
     if given["processes"] is not None or given["reload"]:
         from jobqueue.cli.supervise import supervise
 
-        return supervise(context, shared, settings, given)
+        return supervise(context, shared, settings, given, ports)
     with _stop_ends_loading():
         leash = Leash.from_environment()
         app = shared.app
@@ -132,7 +142,7 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
     # With --json, stdout is the summary's alone, whatever handlers print.
     output = contextlib.redirect_stdout(sys.stderr) if shared.json else contextlib.nullcontext()
     with logs.configured(given["log_format"], debug=shared.debug), output:
-        code, summary = _run(shared, app, queue, settings, leash)
+        code, summary = _run(shared, app, queue, settings, ports=ports, leash=leash)
     if shared.json:
         shared.print_json(summary)
     if code and _handlers_run():
@@ -183,6 +193,8 @@ def _run(
     app: JobQueue,
     queue: JobQueue,
     settings: WorkerSettings,
+    *,
+    ports: Ports,
     leash: Leash | None,
 ) -> tuple[int, dict[str, Any]]:
     own = Worker(
@@ -190,11 +202,12 @@ def _run(
     )
     began = time.monotonic()
     spare_the_collector()
-    with StopSignals(own, leash) as stop:
+    with StopSignals(own, leash) as stop, bound(ports, own) as probes:
         # Before a handler can end this process: the supervisor tells one that died at work from one
         # that could not start.
         own.start(None if leash is None else lambda: leash.say(began=own.name))
         _introduce(shared, app, queue, settings)
+        serve(probes)
         own.wait()
         if stop.first is not None:
             log.info("%s: stopping; a second signal stops at once", stop.first)
@@ -226,7 +239,7 @@ def spare_the_collector() -> None:
 
 
 def _introduce(shared: Shared, app: JobQueue, queue: JobQueue, settings: WorkerSettings) -> None:
-    tasks = sorted(app.registry)
+    tasks = sorted([*app.registry, *([EXEC] if settings.allow_exec else [])])
     served = "all queues" if settings.queues is None else f"queues {', '.join(settings.queues)}"
     shown = ", ".join(tasks[:10]) + (", …" if len(tasks) > 10 else "")  # noqa: PLR2004
     log.info("%s, %s, %d tasks: %s", shared.target, served, len(tasks), shown or "none")

@@ -1,15 +1,16 @@
 """The heartbeat: renews the lease, learns who is to be cancelled, writes progress."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from jobqueue.errors import JobCancelled
 from jobqueue.records import Registration
 from jobqueue.store.claims import Claims, Holder
 from jobqueue.store.upkeep import Upkeep
-from jobqueue.worker.identity import boottime
+from jobqueue.worker.identity import Identity, boottime
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.service import Service
+from jobqueue.worker.settings import WorkerSettings
 
 log = logging.getLogger("jobqueue.worker")
 
@@ -105,3 +106,18 @@ class Heartbeat(Service):
             if context is not None and not context.cancelled:
                 log.info("job %d (%s) is to be cancelled", id_, claim.task)
                 context.tell(JobCancelled)
+
+
+def registration(
+    settings: WorkerSettings, name: str, tasks: Iterable[str], me: Identity, doorbell: str | None
+) -> Registration:
+    """What a worker says of itself when it takes a lease."""
+    return Registration(
+        name=name,
+        doorbell=doorbell,
+        queues=None if settings.queues is None else tuple(settings.queues),
+        tasks=tuple(tasks),
+        concurrency=settings.concurrency,
+        lease=settings.lease,
+        **me._asdict(),
+    )

@@ -11,7 +11,7 @@ from typing import Self
 from sqlalchemy import URL
 
 from jobqueue.events import EventStream
-from jobqueue.records import Claim, Registration
+from jobqueue.records import Claim
 from jobqueue.states import State
 from jobqueue.store.bell import Bell
 from jobqueue.store.claims import Claims
@@ -26,14 +26,14 @@ from jobqueue.worker.endings import Endings
 from jobqueue.worker.executor import Executor, Middleware
 from jobqueue.worker.exit import Exit
 from jobqueue.worker.frontier import Frontier
-from jobqueue.worker.heartbeat import Heartbeat
+from jobqueue.worker.heartbeat import Heartbeat, registration
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.intake import Intake
 from jobqueue.worker.isolated import Isolation
-from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Scheduler
+from jobqueue.worker.keepers import Announcer, Ear, Pruner, Scheduler
+from jobqueue.worker.lifespan import Lifespan
 from jobqueue.worker.line import Claimer, Completer, Turn
 from jobqueue.worker.loop import Loop, LoopWatch
-from jobqueue.worker.memory import MemoryGuard
 from jobqueue.worker.metrics import Metrics
 from jobqueue.worker.overseer import Overseer
 from jobqueue.worker.program import Import
@@ -44,6 +44,7 @@ from jobqueue.worker.scaler import Scaler
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.slots import Slots
+from jobqueue.worker.vitals import Vitals
 
 log = logging.getLogger("jobqueue.worker")
 
@@ -90,7 +91,8 @@ class Worker:
         )
         self._metrics = Metrics(self._inflight)
         self._inflight.async_share = len(self._async_tasks) / max(1, len(registry))
-        self._ended = threading.Event()
+        self._life = Lifespan()
+        self._ended = self._life.ended
         self._aborted = threading.Event()
         self._stopping = threading.Lock()
         self._in_order: bool | None = None
@@ -100,10 +102,6 @@ class Worker:
         self._slots: Slots
         self._loop: Loop | None = None
         self.name = ""
-        self.failure: str | None = None
-        """Why the worker stopped by itself before its time, if it did."""
-        self.outgrown = False
-        """It stopped because of `max_memory`, in order; another one is to take its place."""
 
     def start(self, registered: Callable[[], None] | None = None) -> None:
         """Take a lease and begin. Raises what the database raises if it cannot be reached.
@@ -140,7 +138,7 @@ class Worker:
             Upkeep(self._pulse),
             Claims(self._pulse),
             self._inflight,
-            self._registration(me, listener.address),
+            registration(settings, self.name, self._registry, me, listener.address),
             self._hurry,
         )
         self._services = [
@@ -202,7 +200,7 @@ class Worker:
                 endings,
                 self._slots,
                 finished=self._finished,
-                exhausted=self._exhausted,
+                exhausted=self._life.exhausted,
                 isolation=self._isolation,
             )
         ]
@@ -225,19 +223,6 @@ class Worker:
         self._inflight.open_async.add((claim.id, claim.fence))
         self._loop.submit(claim)
         return True
-
-    def _exhausted(self, reason: str) -> None:
-        """No slot can be trusted any longer: end, so that a supervisor starts afresh."""
-        if self.failure is None:
-            log.error("this worker stops: %s", reason)
-            self.failure = reason
-        self._ended.set()
-
-    def _outgrown(self, reason: str) -> None:
-        """The process is too large: end in order, so that a supervisor starts a small one."""
-        log.warning("this worker stops in order: %s", reason)
-        self.outgrown = True
-        self._ended.set()
 
     def _build_keepers(self, me: identity.Identity, announcer: Announcer) -> list[Service]:
         settings, inflight = self.settings, self._inflight
@@ -262,31 +247,13 @@ class Worker:
             Pruner(upkeep, keep),
             Recorder(History(self._store), self.name, self._metrics.reader()),
         ]
-        done = self._ended.set
         if settings.stats_interval is not None:
             waiting = partial(upkeep.available, queues)
             keepers.append(
                 Reporter(inflight, self._metrics.reader(), settings.stats_interval, waiting)
             )
-        if settings.max_jobs is not None:
-            keepers.append(LastJob(inflight, self._intake, done))
-        if settings.max_memory is not None:
-            keepers.append(MemoryGuard(settings.max_memory, self._outgrown))
-        if settings.drain:
-            tasks = list(self._registry)
-            keepers.append(Drain(upkeep, inflight, queues=queues, tasks=tasks, done=done))
-        return keepers
-
-    def _registration(self, me: identity.Identity, doorbell: str | None) -> Registration:
-        settings = self.settings
-        return Registration(
-            name=self.name,
-            doorbell=doorbell,
-            queues=None if settings.queues is None else tuple(settings.queues),
-            tasks=tuple(self._registry),
-            concurrency=settings.concurrency,
-            lease=settings.lease,
-            **me._asdict(),
+        return keepers + self._life.watchers(
+            settings, upkeep, inflight, self._intake, list(self._registry)
         )
 
     def _hurry(self) -> None:
@@ -305,6 +272,21 @@ class Worker:
         self._completer.wake()
         if self._inflight.inbox.qsize() <= self._intake.low:
             self._claimer.wake()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the worker stopped by itself before its time, if it did."""
+        return self._life.failure
+
+    @property
+    def outgrown(self) -> bool:
+        """It stopped because of `max_memory`, in order; another one is to take its place."""
+        return self._life.is_outgrown
+
+    @property
+    def vitals(self) -> Vitals:
+        """How it fares; once it has begun."""
+        return Vitals(self.name, self._inflight, self._services, self._life)
 
     @property
     def processed(self) -> int:

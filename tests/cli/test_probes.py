@@ -1,0 +1,330 @@
+"""`worker --health-port` and `--metrics-port`: what they answer, to whom, and however slow others are."""
+
+import http.client
+import json
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobqueue.worker import probes
+from jobqueue.worker.lifespan import Lifespan
+from jobqueue.worker.probes import CONNECTIONS_MAX, Probes, health_pages, metrics_pages
+from tests.cli.conftest import Cli, Process
+
+Spawn = Callable[..., Process]
+
+APP = """
+import pathlib, time
+from jobqueue import JobQueue
+
+jobs = JobQueue()
+
+@jobs.task(max_attempts=1)
+def hold(name: str) -> None:
+    pathlib.Path(name).touch()
+    while not pathlib.Path("go").exists():
+        time.sleep(0.02)
+
+@jobs.task(max_attempts=1)
+def fail() -> None:
+    raise ValueError
+"""
+
+
+def ask(port: int, path: str, **headers: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def it(url: str, make_app: Callable[..., str]) -> Cli:
+    cli = Cli(url)
+    cli.app = make_app(APP)
+    return cli
+
+
+@pytest.fixture
+def begin(it: Cli, spawn: Spawn, tmp_path: Path, wait_until: Any) -> Callable[..., Any]:
+    """Starts a worker with probes on free ports; returns it, and a function that gives the ports."""
+
+    def begin(*options: object, ports: int = 2) -> tuple[Process, list[int], Callable[[], str]]:
+        file = tmp_path / "log"
+        env = {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
+        with file.open("w") as log:
+            process = spawn("worker", *options, env=env, stderr=log)
+
+        def found() -> list[int]:
+            said = re.findall(r"answers on http://127.0.0.1:(\d+)/", file.read_text())
+            return [int(port) for port in said] if len(said) == ports else []
+
+        return process, wait_until(found, timeout=30), file.read_text
+
+    return begin
+
+
+def readings(text: str) -> dict[str, float]:
+    return {
+        match[1]: float(match[3])
+        for match in re.finditer(r"^jobqueue_worker_(\w+)\{worker=(\".*\")\} (\S+)$", text, re.M)
+    }
+
+
+def test_a_worker_tells_its_health_and_its_counters(
+    it: Cli, begin: Any, tmp_path: Path, wait_until: Any
+) -> None:
+    it.id("fail")
+    options = ("--health-port", 0, "--metrics-port", 0, "-c", 3, "--name", 'a"b\\c')
+    process, (health, metrics), log = begin(*options)
+    it.id("hold", "begun")
+    wait_until((tmp_path / "begun").exists)
+    good = {"ok": True, "alive": True, "lease": True, "database": True, "working": True}
+    for path in ("/healthz", "/readyz", "/readyz?verbose"):
+        status, text = ask(health, path)
+        assert (status, json.loads(text)) == (200, good)
+
+    def counted() -> bool:
+        return readings(ask(metrics, "/metrics")[1])["processed_total"] == 1
+
+    wait_until(counted)
+    status, text = ask(metrics, "/metrics")
+    found = readings(text)
+    assert status == 200
+    assert found.pop("busy_seconds_total") > 0
+    assert found == {
+        "slots": 3,
+        "busy": 1,
+        "held": 1,
+        "processed_total": 1,
+        "errored_total": 1,
+        "lease": 1,
+    }
+    assert 'jobqueue_worker_slots{worker="a\\"b\\\\c"} 3.0' in text
+    assert text.count("# TYPE jobqueue_worker_") == text.count("# HELP jobqueue_worker_") == 7
+    assert ask(health, "/metrics")[0] == ask(metrics, "/healthz")[0] == 404
+
+    process.popen.send_signal(signal.SIGTERM)  # It is alive, but takes no jobs any more.
+    wait_until(lambda: ask(health, "/readyz")[0] == 503)
+    assert ask(health, "/healthz")[0] == 200
+    assert json.loads(ask(health, "/readyz")[1])["working"] is False
+    (tmp_path / "go").touch()
+    assert process.end()[0] == 0, log()
+    assert "Traceback" not in log()
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_one_port_may_serve_both_and_each_process_has_its_own(
+    it: Cli, begin: Any, free_ports: Any
+) -> None:
+    port = free_ports(2)
+    options = ("--processes", 2, "--health-port", port, "--metrics-port", port)
+    process, ports, _ = begin(*options)
+    assert sorted(ports) == [port, port + 1]
+    names = set()
+    for each in ports:
+        assert ask(each, "/healthz")[0] == 200
+        names.add(ask(each, "/metrics")[1].partition('worker="')[2].partition('"')[0])
+    assert len(names) == 2
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.end()[0] == 0
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], int]:
+    """The first of so many ports in a row that nobody has."""
+
+    def find(count: int) -> int:
+        for first in range(21000, 29000, 7):
+            with ExitStack() as stack:
+                try:
+                    for port in range(first, first + count):
+                        stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                except OSError:
+                    continue
+                return first
+        raise AssertionError("no ports are free")
+
+    return find
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.parametrize("more", [(), ("--processes", 2)])
+def test_a_port_that_is_taken_is_said_before_the_worker_begins(
+    it: Cli, spawn: Spawn, more: tuple[object, ...]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        env = {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
+        code, _, err = spawn("worker", "--health-port", port, *more, env=env).end()
+    assert code == 1
+    assert err.count(f"port {port} of 127.0.0.1 cannot be had: Address already in use") == 1
+    assert "began with" not in err
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--health-port", "-1"),
+        ("--health-port", "http"),
+        ("--metrics-port", "65536"),
+        ("--metrics-port", "65535", "--processes", "2"),
+    ],
+)
+def test_a_port_out_of_range_is_refused(it: Cli, options: tuple[str, ...]) -> None:
+    assert "_port" in it.refused(2, "worker", *options)
+
+
+# The server, by hand
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Probes]:
+    monkeypatch.setattr(probes, "PATIENCE", 0.5)
+    server = Probes(0, {"/page": lambda: (200, "text/plain", "here\n")})
+    server.serve()
+    yield server
+    server.close()
+
+
+def test_it_listens_on_the_loopback_interface_alone(server: Probes) -> None:
+    assert server._server.server_address[0] == "127.0.0.1"
+
+
+def test_a_slow_client_is_cut_off_however_regularly_it_speaks(
+    server: Probes, wait_until: Any
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
+        slow.setblocking(False)
+
+        def cut_off() -> bool:
+            try:
+                slow.send(b"G")
+                return slow.recv(1) == b""
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
+
+        wait_until(cut_off)
+    assert ask(server.port, "/page") == (200, "here\n")
+
+
+def test_many_that_are_silent_hold_up_nobody(
+    monkeypatch: pytest.MonkeyPatch, wait_until: Any
+) -> None:
+    before = threading.active_count()
+    server = Probes(0, {"/page": lambda: (200, "text/plain", "here\n")})
+    server.serve()
+    with ExitStack() as stack:
+        for _ in range(5 * CONNECTIONS_MAX):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        assert ask(server.port, "/page") == (200, "here\n")
+        assert len(server._server._open) <= CONNECTIONS_MAX
+    server.close()
+    wait_until(lambda: threading.active_count() <= before)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"\xff\x00\xfe\r\n\r\n",
+        b"GET /page HTTP/9.9\r\n\r\n",
+        b"GET " + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /page HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+        b"POST /page HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+        b"DELETE /page HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_is_answered_with_an_error_or_not_at_all(
+    server: Probes, said: bytes, capfd: Any
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        client.sendall(said)
+        try:
+            heard = client.makefile("rb").read()
+        except ConnectionResetError:
+            heard = b""
+    assert b"here" not in heard
+    assert ask(server.port, "/page") == (200, "here\n")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_client_that_leaves_early_is_no_news(server: Probes, capfd: Any) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            client.sendall(b"GET /page HTTP/1.1\r\n\r\n")
+    assert ask(server.port, "/page")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_page_in_a_browser_that_came_under_another_name_is_kept_out(server: Probes) -> None:
+    assert ask(server.port, "/page", Host="evil.example")[0] == 403
+    assert ask(server.port, "/page", Host=f"localhost:{server.port}")[0] == 200
+
+
+class Vitals:
+    """A worker in whatever state."""
+
+    name = "w"
+
+    def __init__(self, **wrong: bool) -> None:
+        self._health = probes.Health(
+            **{"alive": True, "lease": True, "database": True, "working": True, **wrong}
+        )
+
+    def health(self) -> probes.Health:
+        return self._health
+
+
+@pytest.mark.parametrize("wrong", ["alive", "lease", "database", "working"])
+def test_whatever_is_wrong_makes_it_not_ready_and_only_its_own_failure_not_healthy(
+    wrong: str,
+) -> None:
+    pages = health_pages(lambda: Vitals(**{wrong: False}))
+    assert pages["/readyz"]()[0] == 503
+    status, _, text = pages["/healthz"]()
+    assert status == (503 if wrong == "alive" else 200)
+    assert json.loads(text)[wrong] is False
+
+
+def test_the_vitals_are_those_of_the_worker(url: str, wait_until: Any) -> None:
+    """A database that is gone, and a lease that has run out, as a worker itself sees them."""
+    from jobqueue import JobQueue
+
+    with JobQueue(url) as jobs, jobs.worker(lease=1, poll=0.05) as worker:
+        assert all(worker.vitals.health())
+        store = worker._store
+        store.read, store.write = _gone, _gone
+        worker._heartbeat.tick = _gone
+        wait_until(lambda: not worker.vitals.health().database)
+        wait_until(lambda: not worker.vitals.health().lease)
+        assert worker.vitals.health().alive
+        del store.read, store.write, worker._heartbeat.tick
+        wait_until(lambda: all(worker.vitals.health()))
+
+
+def _gone(*_: object, **__: object) -> Any:
+    raise ConnectionError("gone")
+
+
+def test_a_worker_that_has_given_up_is_not_alive() -> None:
+    life = Lifespan()
+    life.exhausted("2 handlers ignored their timeouts")
+    assert life.failure is not None
+    assert life.ended.is_set()
+    assert metrics_pages(lambda: None).keys() == {"/metrics"}
