@@ -63,6 +63,7 @@ class Bell:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
+        self._ringing = forks.guard()
         forks.watch(self)
 
     def ring(self) -> None:
@@ -84,7 +85,8 @@ class Bell:
             self._wanted.wait()
             self._wanted.clear()
             try:
-                self._ringer.ring()
+                with self._ringing:
+                    self._ringer.ring()
             except Exception as error:  # noqa: BLE001 - a hint that is lost costs one poll interval.
                 log.debug("could not wake the workers: %s", error)
             if self._closed.wait(PAUSE) and not self._wanted.is_set():
@@ -102,6 +104,7 @@ class Bell:
         """In a forked child: the thread stayed with the parent."""
         self._thread = None
         self._start = threading.Lock()
+        self._ringing = forks.guard()
         self._wanted = threading.Event()
         self._ringer.forget()
 
