@@ -4,6 +4,7 @@ import atexit
 import logging
 import threading
 import weakref
+from enum import Enum
 from typing import Protocol
 
 from jobqueue.store import forks
@@ -11,6 +12,16 @@ from jobqueue.store import forks
 log = logging.getLogger("jobqueue.store")
 
 PAUSE = 0.005  # seconds between two rings
+
+
+class Heard(Enum):
+    """What a listener can tell."""
+
+    NOTHING = 0
+    CHANGE = 1
+    """Something was written, by whomever."""
+    RING = 2
+    """Somebody has made jobs available."""
 
 
 class Listener(Protocol):
@@ -21,8 +32,8 @@ class Listener(Protocol):
         """Where an enqueue on this host may ring, if that needs an address."""
         ...
 
-    def wait(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds; True when something may have changed."""
+    def wait(self, timeout: float) -> Heard:
+        """Wait up to `timeout` seconds for something to be heard."""
         ...
 
     def wake(self) -> None:

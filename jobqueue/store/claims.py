@@ -26,6 +26,7 @@ _RAN_OUT = ("errored", "timed out", "crashed", "refused")
 
 
 _ORDER = attrgetter("run_at", "id")
+_PLACE = attrgetter("priority", "run_at", "id")
 _ID = itemgetter(0)  # Rows are locked in this order by all, so that two transactions take turns.
 _STATES = {state.value: state for state in State}
 
@@ -51,7 +52,7 @@ class Taken(list[Claim]):
 
 
 class Claims:
-    """The verbs of the hot line; each runs in the caller's transaction."""
+    """The verbs of the hot line; those that are given a connection run in its transaction."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -98,6 +99,21 @@ class Claims:
                 claims.held_back = True
                 break
         return claims
+
+    def claim_head(self, holder: Holder, queue: str, limit: int) -> list[Claim]:
+        """Claim the first jobs of a queue, better priorities first, by one statement; it commits.
+
+        Ask for no more than can begin at once.
+        """
+        parameters = {
+            "in_worker": holder.id,
+            "in_worker_name": holder.name,
+            "in_queue": queue,
+            "in_limit": limit,
+        }
+        with self._store.write() as connection:
+            rows = connection.execute(self._statements.claim_head, parameters).all()
+        return [Claim._make(row[:-1]) for row in sorted(rows, key=_PLACE)]
 
     def _unclaim(self, connection: Connection, claims: Sequence[Claim]) -> None:
         """Undo claims of this very transaction, which nobody has seen."""

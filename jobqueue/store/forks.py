@@ -10,7 +10,7 @@ import threading
 from typing import Protocol
 from weakref import WeakSet
 
-from sqlalchemy import Pool
+from sqlalchemy import Connection, Pool
 
 
 class Forgetful(Protocol):
@@ -22,7 +22,7 @@ class Forgetful(Protocol):
 
 
 _holders: WeakSet[Forgetful] = WeakSet()
-_kept: list[Pool] = []  # For ever: a pool that is collected closes its connections.
+_kept: list[Pool | Connection] = []  # For ever: one that is collected closes what it holds.
 _guards: WeakSet[threading.Lock] = WeakSet()
 _taken: list[threading.Lock] = []
 
@@ -34,9 +34,9 @@ def watch(holder: Forgetful) -> None:
     _holders.add(holder)
 
 
-def keep(pool: Pool) -> None:
-    """Keep a parent's pool from being collected."""
-    _kept.append(pool)
+def keep(held: Pool | Connection) -> None:
+    """Keep a parent's pool, or a connection that is out of it, from being collected."""
+    _kept.append(held)
 
 
 def guard() -> threading.Lock:

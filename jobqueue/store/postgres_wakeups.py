@@ -7,30 +7,57 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from jobqueue.store import forks
+from jobqueue.store.bell import Heard
 
 CHANNEL = "jobqueue"
 PROBE = 30.0  # seconds of silence until the connection is tried
-_NOTIFY = text("SELECT pg_notify(:channel, '')").bindparams(channel=CHANNEL)
+_NOTIFY = f"NOTIFY {CHANNEL}"
+_LISTEN = text(f"LISTEN {CHANNEL}")
 
 
 class NotifyRinger:
-    """Sends a NOTIFY in a transaction of its own."""
+    """Sends a NOTIFY in one round trip, for it is on the way of every job to its worker.
+
+    Past SQLAlchemy, and not as `SELECT pg_notify(…)` between BEGIN and COMMIT: 0.13 ms, not 0.6.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._connection: Connection | None = None
 
     def ring(self) -> None:
-        """See `Ringer.ring`."""
-        with self._engine.begin() as connection:
-            connection.execute(_NOTIFY)
+        """See `Ringer.ring`. A connection that was lost since the last ring is made again."""
+        kept = self._connection is not None
+        try:
+            self._notify()
+        except Exception:
+            if not kept:
+                raise
+            self._notify()
+
+    def _notify(self) -> None:
+        # Taken out while it is in use: close() must not touch it when the server does not answer.
+        connection, self._connection = self._connection or _autocommit(self._engine), None
+        try:
+            _driver(connection).execute(_NOTIFY)
+        except Exception:
+            _drop(connection)
+            raise
+        self._connection = connection
 
     def close(self) -> None:
         """See `Ringer.close`."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         self._engine.dispose()
 
     def forget(self) -> None:
         """See `Ringer.forget`."""
         forks.keep(self._engine.pool)
+        if self._connection is not None:
+            forks.keep(self._connection)
+            self._connection = None
         self._engine.dispose(close=False)
 
 
@@ -44,13 +71,13 @@ class NotifyListener:
         self._connection: Connection | None = None
         self._silent = 0.0
 
-    def wait(self, timeout: float) -> bool:
-        """See `Listener.wait`. True also after a reconnect: something may have been missed."""
+    def wait(self, timeout: float) -> Heard:
+        """See `Listener.wait`. After a reconnect something may have been missed."""
         if self._connection is None:
             self._connect()
-            return True
+            return Heard.CHANGE
         try:
-            driver = self._driver()
+            driver = _driver(self._connection)
             if self._silent >= PROBE:
                 driver.execute("SELECT 1")
                 self._silent = 0.0
@@ -59,22 +86,16 @@ class NotifyListener:
             self._drop()
             raise
         self._silent = 0.0 if heard else self._silent + timeout
-        return heard
+        return Heard.RING if heard else Heard.NOTHING
 
     def _connect(self) -> None:
-        self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        self._connection.execute(text(f"LISTEN {CHANNEL}"))
-
-    def _driver(self) -> Any:
-        assert self._connection is not None
-        return self._connection.connection.driver_connection
+        self._connection = _autocommit(self._engine)
+        self._connection.execute(_LISTEN)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(DBAPIError):
-                connection.invalidate()
-                connection.close()
+            _drop(connection)
 
     def wake(self) -> None:
         """See `Listener.wait`: it is bounded, and that has to do."""
@@ -83,3 +104,18 @@ class NotifyListener:
         """See `Listener.close`."""
         self._drop()
         self._engine.dispose()
+
+
+def _autocommit(engine: Engine) -> Connection:
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.driver_connection
+
+
+def _drop(connection: Connection) -> None:
+    """Close a connection that has failed."""
+    with contextlib.suppress(DBAPIError):
+        connection.invalidate()
+        connection.close()

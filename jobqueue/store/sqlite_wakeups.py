@@ -17,6 +17,7 @@ from sqlalchemy import select as sql_select
 
 from jobqueue.schema import workers
 from jobqueue.store import forks
+from jobqueue.store.bell import Heard
 
 WATCH = 0.05  # seconds between looks at data_version: 0.4 % of a core
 FRESH = 1.0  # seconds for which the list of doorbells is believed
@@ -77,13 +78,15 @@ class DoorbellListener:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             self._socket.bind("\0" + self.address)
 
-    def wait(self, timeout: float) -> bool:
+    def wait(self, timeout: float) -> Heard:
         """See `Listener.wait`."""
         until = time.monotonic() + timeout
         while (left := until - time.monotonic()) > 0:
-            if self._rung(min(left, WATCH)) or self._changed():
-                return True
-        return False
+            if self._rung(min(left, WATCH)):
+                return Heard.RING
+            if self._changed():
+                return Heard.CHANGE
+        return Heard.NOTHING
 
     def _rung(self, timeout: float) -> bool:
         if self._socket is None:

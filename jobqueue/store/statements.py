@@ -4,6 +4,7 @@ Statements start with INSERT, UPDATE or DELETE where they may run on a user's ow
 `sqlite3` module opens a transaction only before those words.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -72,6 +73,7 @@ class Statements:
     holders: Executable
     next_pair: Executable
     claim: Executable
+    claim_head: Executable
     unclaim: Executable
     begin: Executable
     succeed: Executable
@@ -106,6 +108,7 @@ def statements(backend: Backend) -> Statements:
         ),
         next_pair=_next_pair(),
         claim=_claim(backend),
+        claim_head=_claim_head(backend),
         unclaim=_unclaim(backend.rows(PAIRS)),
         begin=_begin(),
         succeed=_succeed(backend.rows(SUCCESS)),
@@ -170,20 +173,39 @@ def _claim(backend: Backend) -> Executable:
     Those that are locked by others are passed over, and picked up by a later sweep.
     """
     cursor = tuple_(bindparam("in_cursor_run_at", type_=INSTANT), bindparam("in_cursor_id"))
+    behind = (
+        jobs.c.priority == bindparam("in_priority", type_=Integer()),
+        tuple_(jobs.c.run_at, jobs.c.id) > cursor,
+    )
+    return _claim_first(backend, jobs.c.run_at, jobs.c.id, where=behind)
+
+
+def _claim_head(backend: Backend) -> Executable:
+    """Claim the first jobs of one queue, of whatever priorities: the index has them in order."""
+    place = (jobs.c.priority, jobs.c.run_at, jobs.c.id)
+    return _claim_first(backend, *place, and_tell=[jobs.c.priority])
+
+
+def _claim_first(
+    backend: Backend,
+    *order: ColumnElement[Any],
+    where: Sequence[ColumnElement[bool]] = (),
+    and_tell: Sequence[ColumnElement[Any]] = (),
+) -> Executable:
+    """Claim the first jobs of one queue in an order that is the index's own."""
     candidates = (
         select(jobs.c.id)
         .where(
             may("claim"),
             jobs.c.queue == bindparam("in_queue", type_=Text()),
-            jobs.c.priority == bindparam("in_priority", type_=Integer()),
-            tuple_(jobs.c.run_at, jobs.c.id) > cursor,
+            *where,
             ~exists().where(
                 queues.c.name == bindparam("in_queue"), queues.c.paused_at.is_not(None)
             ),
             # Whoever's lease was taken away claims nothing, whatever it believes.
             exists().where(workers.c.id == bindparam("in_worker")),
         )
-        .order_by(jobs.c.run_at, jobs.c.id)
+        .order_by(*order)
         .limit(bindparam("in_limit", type_=Integer()))
         .with_for_update(skip_locked=True, of=jobs)  # SQLite has one writer and leaves it out.
     )
@@ -204,6 +226,7 @@ def _claim(backend: Backend) -> Executable:
             ONCE.label("once"),
             jobs.c.own_crashes,
             FREES_KEY.label("frees_key"),
+            *and_tell,
         )
     )
 

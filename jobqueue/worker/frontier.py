@@ -23,6 +23,7 @@ from jobqueue.store.claims import (
 
 SWEEP_EVERY = 1.0  # seconds
 SWEEP_SHARE = 0.02  # of the time, where a short claim asks for more sweeps
+HEAD_START = 0.002  # seconds for handlers to begin before a sweep competes with them
 PAIRS_MAX = 1000
 PAIRS_PER_QUEUE = 10
 """Priorities of one queue that a sweep looks for, the best first; the next sweep finds the next."""
@@ -39,17 +40,22 @@ class Frontier:
         self._sweep_cost = 0.0
         self._solo: set[Pair] = set()
         """Pairs whose next jobs may not wait in an inbox: claim only what can begin at once."""
+        self._patient_until = 0.0
         self._turn = 0
         self._resume = ""
         self.suspect = False
         """There may be jobs that no cursor leads to."""
         self.urgent = False
         """There may be, and this worker has nothing better to do than to look."""
+        self.rung = False
+        """There are, by somebody's word, and this worker has nothing better to do than to claim."""
+        self._usual: str | None = None
+        """The queue that the last claims were from, if they were from one: the likeliest now."""
 
     def sweep_in(self) -> float:
         """Seconds until a sweep is due: with reason, at once within its share of the time."""
         if self.urgent:
-            return 0.0
+            return max(0.0, self._patient_until - time.monotonic())
         rest = self._sweep_cost * (1 / SWEEP_SHARE - 1) if self.suspect else SWEEP_EVERY
         return self._swept_at + min(rest, SWEEP_EVERY) - time.monotonic()
 
@@ -58,10 +64,16 @@ class Frontier:
         """True when no pair is known to have more."""
         return not self._cursors
 
+    @property
+    def expectant(self) -> bool:
+        """True when jobs were announced and none are known: claim, and sweep if that gets none."""
+        return self.rung and self.empty
+
     def sweep(self, connection: Connection) -> None:
         """Find the pairs that have available jobs, and start each from its head."""
         began = time.monotonic()
-        self.suspect = self.urgent = False  # Before looking: who sets it now may know of more.
+        # Before looking: who sets it now may know of more.
+        self.suspect = self.urgent = self.rung = False
         self._cursors = {}
         if self._queues is not None:
             for name in self._queues:
@@ -102,6 +114,37 @@ class Frontier:
 
         Queues take turns at being first. A pair that has no more is forgotten until a sweep.
         """
+        if self.expectant:
+            self.sweep(connection)
+        taken = self._claim_shares(connection, holder, limit=limit, free=free, held=held)
+        if taken:
+            self._usual = taken[0].queue if len({claim.queue for claim in taken}) == 1 else None
+        return taken
+
+    def guess(self, free: int, held: Mapping[int, Claim]) -> tuple[str, int] | None:
+        """The queue in which the announced jobs are most likely, and how many to claim there.
+
+        For half of the free slots: the sweep that follows shares the others among all queues.
+        """
+        if not self.expectant or self._usual is None:
+            return None
+        limit = min(-(-free // 2), self._room(self._usual, held, []))
+        return (self._usual, limit) if limit > 0 else None
+
+    def guessed(self) -> None:
+        """They were there. A sweep looks for others, but lets handlers begin first."""
+        self.rung = False
+        self._patient_until = time.monotonic() + HEAD_START
+
+    def _claim_shares(
+        self,
+        connection: Connection,
+        holder: Holder,
+        *,
+        limit: int,
+        free: int,
+        held: Mapping[int, Claim],
+    ) -> list[Claim]:
         groups: dict[str, list[Pair]] = {}
         for pair in sorted(self._cursors):
             groups.setdefault(pair.queue, []).append(pair)

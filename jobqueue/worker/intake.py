@@ -101,31 +101,60 @@ class Intake:
         return min(most, int(max(room, 0 if excess else PROBE) / (1 - share)))
 
     def look(self) -> bool:
-        """Sweep if it is time, in a transaction of its own; True if there is what to claim."""
+        """Sweep if it is time, in a transaction of its own; True if there is what to claim.
+
+        Where jobs are expected, the claim's transaction sweeps.
+        """
         frontier = self._frontier
+        if frontier.expectant:
+            return True
         if frontier.sweep_in() <= 0:
             with self._store.read() as connection:
                 frontier.sweep(connection)
         return not frontier.empty
 
-    def hurry(self) -> None:
-        """There may be new jobs: look now, or if jobs run, as soon as looking keeps its share."""
-        self._frontier.suspect = True
-        self._frontier.urgent = not self.inflight.held
+    def hurry(self, *, rung: bool = False) -> None:
+        """There may be new jobs: look now, or if jobs run, as soon as looking keeps its share.
+
+        `rung`: somebody says that there are.
+        """
+        frontier = self._frontier
+        frontier.suspect = True
+        if not self.inflight.held:
+            frontier.urgent = True
+            frontier.rung = frontier.rung or rung
+
+    def guess(self, limit: int) -> bool:
+        """Claim jobs that were announced where jobs were lately, without a sweep before.
+
+        They are handed out. False if there was no reason to guess, or nothing there.
+        """
+        inflight = self.inflight
+        guess = self._frontier.guess(min(limit, inflight.free()), inflight.held)
+        if guess is None:
+            return False
+        holder, claims = self._begin(), []
+        if holder is not None:
+            claims = self._claims.claim_head(holder, *guess)
+        self.hand_out(claims)
+        if claims:
+            self._frontier.guessed()
+        return bool(claims)
 
     def claim(self, connection: Connection, limit: int) -> list[Claim]:
         """Claim within a transaction."""
-        self.unanswered = True  # Before looking at `closed`: who closes it looks in turn.
-        self._holder = self.inflight.holder
-        if self._holder is None or self.closed:
+        holder, inflight = self._begin(), self.inflight
+        if holder is None:
             return []
         return self._frontier.claim(
-            connection,
-            self._holder,
-            limit=limit,
-            free=self.inflight.free(),
-            held=self.inflight.held,
+            connection, holder, limit=limit, free=inflight.free(), held=inflight.held
         )
+
+    def _begin(self) -> Holder | None:
+        """Before a claim: in whose name it is; None if there is to be none."""
+        self.unanswered = True  # Before looking at `closed`: who closes it looks in turn.
+        self._holder = self.inflight.holder
+        return None if self.closed else self._holder
 
     def hand_out(self, claims: list[Claim]) -> None:
         """After the commit: to the executors, unless the lease was taken away meanwhile."""

@@ -6,7 +6,7 @@ from queue import Empty, SimpleQueue
 
 from jobqueue.events import Event, EventStream
 from jobqueue.states import State
-from jobqueue.store.bell import Listener
+from jobqueue.store.bell import Heard, Listener
 from jobqueue.store.upkeep import BATCH, Upkeep
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.intake import Intake
@@ -16,6 +16,7 @@ log = logging.getLogger("jobqueue.worker")
 report_log = logging.getLogger("jobqueue.report")
 
 LISTEN = 0.5  # seconds per wait, so that a stop is heard
+LATER = 0.02  # seconds until those are told of a wake-up who are in no hurry
 PRUNE_EVERY = 60.0
 FOLDED_MANY = 1000  # rows of counts folded away in one go: there may well be more
 EVENTS_MAX = 10_000
@@ -63,17 +64,34 @@ class Pruner(Service):
 
 
 class Ear(Service):
-    """Listens for wake-ups from the database."""
+    """Listens for wake-ups from the database.
 
-    def __init__(self, listener: Listener, heard: Callable[[], None]) -> None:
+    `heard` is told at once, and `later` when the claimer has had its time: two threads that wake
+    for the same job share one interpreter, and delay it (measured: by 0.3 to 0.9 ms).
+    """
+
+    def __init__(
+        self, listener: Listener, heard: Callable[[Heard], None], later: Callable[[], None]
+    ) -> None:
         super().__init__("listener")
         self._listener = listener
         self._heard = heard
+        self._later = later
+        self._later_at: float | None = None
 
     def tick(self) -> float:
         """Wait for one wake-up, for a while."""
-        if self._listener.wait(LISTEN) and not self.stopping:
-            self._heard()
+        due = self._later_at
+        heard = self._listener.wait(LISTEN if due is None else max(0.0, due - time.monotonic()))
+        if self.stopping:
+            return 0
+        if heard is not Heard.NOTHING:
+            self._heard(heard)
+            if due is None:
+                self._later_at = time.monotonic() + LATER
+        if due is not None and time.monotonic() >= due:
+            self._later_at = None
+            self._later()
         return 0
 
     def stop(self) -> None:

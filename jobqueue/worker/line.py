@@ -32,7 +32,7 @@ class Claimer(Service):
         intake.give_back_unanswered()
         intake.give_back_hoard()
         wanted = intake.wanted()
-        if wanted and intake.look():
+        if wanted and not intake.guess(wanted) and intake.look():
             with self._store.write() as connection:
                 claims = intake.claim(connection, wanted)
             intake.hand_out(claims)
@@ -94,9 +94,12 @@ class Turn(Service):
         intake.give_back_unanswered()
         intake.give_back_hoard()
         wanted = intake.wanted()
+        batch = exit_.gather()
+        if wanted and not batch and intake.guess(wanted):
+            self._gap_until = time.monotonic() + GAP
+            return
         if wanted and not intake.look():
             wanted = 0
-        batch = exit_.gather()
         if not batch and not wanted:
             return
         claims: list[Claim] = []

@@ -13,7 +13,7 @@ from sqlalchemy import URL
 from jobqueue.events import EventStream
 from jobqueue.records import Claim
 from jobqueue.states import State
-from jobqueue.store.bell import Bell
+from jobqueue.store.bell import Bell, Heard
 from jobqueue.store.claims import Claims
 from jobqueue.store.history import History
 from jobqueue.store.store import Store
@@ -145,7 +145,7 @@ class Worker:
             self._heartbeat,
             announcer,
             *self._build_line(announcer),
-            Ear(listener, self._hurry),
+            Ear(listener, self._hurry, self._wake_scheduler),
             *self._build_slots(),
             *self._build_keepers(me, announcer),
         ]
@@ -256,15 +256,18 @@ class Worker:
             settings, upkeep, inflight, self._intake, list(self._registry)
         )
 
-    def _hurry(self) -> None:
+    def _hurry(self, heard: Heard = Heard.CHANGE) -> None:
         """There may be something to do."""
-        self._intake.hurry()
+        self._intake.hurry(rung=heard is Heard.RING)
         self._claimer.wake()
+
+    def _wake_scheduler(self) -> None:
+        """There may be something to do that is not due yet."""
         self._scheduler.wake()
 
     def _ring(self) -> None:
         """There is something to do, here or elsewhere."""
-        self._hurry()
+        self._hurry(Heard.RING)
         self._bell.ring()
 
     def _finished(self) -> None:

@@ -91,6 +91,63 @@ def test_pairs_come_in_order_and_only_where_something_is_to_claim(desk: Any) -> 
     assert [pair for pair in found if pair[0] == "a"] == [("a", -7), ("a", 7)]
 
 
+# The head of a queue
+
+
+def test_the_head_of_a_queue_is_claimed_by_priority_then_due_time_then_id(desk: Any) -> None:
+    given = [(0, 5), (0, 1), (5, 0), (0, 1), (-3, 9), (-3, 9), (5, 0), (-3, 2)]
+    made = [(p, at, desk.add(priority=p, at=PAST[at])) for p, at in given]
+    desk.add(queue="other", priority=-9)
+    holder = desk.worker()
+    claims = desk.claims.claim_head(holder, "default", 5)
+    assert ids(claims) == [id_ for _, _, id_ in sorted(made)][:5]
+    assert (
+        ids(desk.claims.claim_head(holder, "default", 5)) == [id_ for _, _, id_ in sorted(made)][5:]
+    )
+
+
+def test_a_claim_of_the_head_carries_what_any_claim_does(desk: Any) -> None:
+    once = desk.add(max_attempts=1, args='{"args":[1],"kwargs":{}}', timeout=1.5, backoff="{}")
+    other = desk.add(max_attempts=1, args='{"args":[1],"kwargs":{}}', timeout=1.5, backoff="{}")
+    holder = desk.worker()
+    [head] = desk.claims.claim_head(holder, "default", 1)
+    plain = desk.take_one(holder)
+    assert (head.id, plain.id) == (once, other)
+    assert (head.run_at, head.started_at) == (desk.row(once).run_at, desk.row(once).started_at)
+    same = {"id": 0, "run_at": plain.run_at, "started_at": plain.started_at}
+    assert head._replace(**same) == plain._replace(id=0)
+    assert [type(value) for value in head] == [type(value) for value in plain]
+    assert (desk.state(once), desk.column(once, "worker_id")) == (State.RUNNING, holder.id)
+    assert desk.finish(holder, desk.succeeded(head)) == {once: State.SUCCEEDED}
+
+
+def test_the_head_of_a_paused_queue_and_of_no_lease_is_not_claimed(desk: Any) -> None:
+    paused, id_, holder = desk.add(queue="q"), desk.add(), desk.worker()
+    desk.pause("q")
+    assert desk.claims.claim_head(holder, "q", 9) == []
+    desk.upkeep.deregister(holder.id)
+    assert desk.claims.claim_head(holder, "default", 9) == []
+    assert (desk.state(paused), desk.state(id_)) == (State.AVAILABLE, State.AVAILABLE)
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_a_claim_of_the_head_skips_what_another_is_just_claiming(
+    desk: Any, second_store: Any
+) -> None:
+    from jobqueue.store.claims import Claims
+
+    every = desk.add_many(6)
+    one, two = desk.worker("one"), desk.worker("two")
+    impatient = Claims(second_store(lock_timeout="2s", statement_timeout="5s"))
+    with desk.store.write() as first:
+        mine = desk.claims.claim(first, one, Pair("default", 0), START, limit=3, free=3)
+        theirs = impatient.claim_head(two, "default", 3)
+    assert (ids(mine), ids(theirs)) == (every[:3], every[3:])
+
+
+# Whom a claim is for
+
+
 @pytest.mark.parametrize("state", [state for state in State if state is not State.AVAILABLE])
 def test_only_an_available_job_is_claimed(desk: Any, state: State) -> None:
     desk.put(state, queue="q")

@@ -205,6 +205,15 @@ def test_a_claim_reads_the_index_of_claims(plans: Plans, limit: int) -> None:
         assert "Sort" not in plan.shown and "TEMP B-TREE" not in plan.shown, plan.shown
 
 
+@pytest.mark.parametrize("limit", [1, 20])
+def test_a_claim_of_the_head_reads_the_index_of_claims_in_its_order(
+    plans: Plans, limit: int
+) -> None:
+    plan = plans.of(plans.store.statements.claim_head, {**CLAIM, "in_limit": limit})
+    assert uses(plan, "claim", "pkey")
+    assert "Sort" not in plan.shown and "TEMP B-TREE" not in plan.shown, plan.shown
+
+
 def test_the_next_pair_reads_the_index_of_claims(plans: Plans) -> None:
     values = {"in_queue": "", "in_priority": PRIORITY_BEFORE_ALL}
     assert uses(plans.of(plans.store.statements.next_pair, values), "claim")

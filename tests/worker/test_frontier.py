@@ -256,3 +256,157 @@ def test_a_frontier_that_is_empty_says_so(work: Any, jobs: JobQueue, hand: Any) 
     worker.intake.hurry()
     assert worker.frontier.sweep_in() < intake_module.HOARD_AGE
     assert len(worker.claim()) == 1
+
+
+# What was announced to an idle worker
+
+
+def rung(worker: Any, *queues: str | None, work: Any) -> Any:
+    """Let a worker run a job of each queue, so that it knows them, and then hear a ring."""
+    for queue in queues:
+        work.options(queue=queue).enqueue()
+        worker.step()
+    assert worker.claim() == []
+    assert worker.inflight.held == {}
+    return prefetching(worker, 0)
+
+
+def ring(worker: Any) -> list[int]:
+    """Ring, and let the worker make one round of claiming."""
+    worker.intake.hurry(rung=True)
+    return ids(worker.claim(sweep=False))
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How often a sweep looked for pairs."""
+    looked: list[str] = []
+    next_pair = frontier_module.Claims.next_pair
+
+    def see(self: Any, connection: Any, after: Any) -> Any:
+        looked.append(after.queue)
+        return next_pair(self, connection, after)
+
+    monkeypatch.setattr(frontier_module.Claims, "next_pair", see)
+    return looked
+
+
+def test_a_ring_makes_an_idle_worker_claim_where_jobs_were_before_it_looks_elsewhere(
+    work: Any, hand: Any, looks: list[str]
+) -> None:
+    worker = rung(hand(concurrency=4), "a", work=work)
+    first, elsewhere = work.options(queue="a").enqueue(), work.options(queue="b").enqueue()
+    looks.clear()
+    assert ring(worker) == [first.id]
+    assert looks == []
+    assert worker.frontier.sweep_in() <= frontier_module.HEAD_START, "and it looks soon"
+    worker.frontier._patient_until = 0.0
+    assert ids(worker.claim(sweep=False)) == [first.id, elsewhere.id]
+
+
+def test_a_ring_finds_the_best_priority_first_whatever_it_was_before(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    worker = rung(hand(concurrency=1), "default", work=work)
+    for priority in (0, 5, -5, -7, 0):
+        work.options(priority=priority).enqueue()
+    best = work.options(priority=-7, at=PAST[0]).enqueue()
+    assert ring(worker) == [best.id]
+
+
+def test_a_ring_for_another_queue_than_before_finds_it_in_the_same_round(
+    work: Any, hand: Any
+) -> None:
+    worker = rung(hand(), "a", work=work)
+    job = work.options(queue="b").enqueue()
+    assert ring(worker) == [job.id]
+
+
+def test_a_ring_on_a_worker_that_has_run_jobs_of_several_queues_finds_its_job(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    worker = hand()
+    jobs.enqueue_many([work.options(queue=queue).call() for queue in ("a", "b")])
+    worker.step()
+    job = work.options(queue="b").enqueue()
+    assert ring(worker) == [job.id]
+
+
+def test_the_first_ring_of_all_finds_its_job(work: Any, hand: Any) -> None:
+    job = work.enqueue()
+    assert ring(hand()) == [job.id]
+
+
+def test_a_ring_leaves_slots_to_other_queues(work: Any, jobs: JobQueue, hand: Any) -> None:
+    worker = rung(hand(concurrency=4), "big", work=work)
+    big = jobs.enqueue_many([work.options(queue="big").call() for _ in range(30)])
+    small = work.options(queue="small").enqueue()
+    assert ring(worker) == ids(big[:2])
+    worker.frontier._patient_until = 0.0
+    assert sorted(ids(worker.claim(sweep=False))) == sorted([*ids(big[:3]), small.id])
+
+
+def test_a_ring_does_not_break_a_pause_a_queues_limit_or_max_jobs(
+    work: Any, jobs: JobQueue, hand: Any
+) -> None:
+    worker = rung(hand(concurrency=8, queues="mail:1,default", max_jobs=3), "mail", work=work)
+    mail = jobs.enqueue_many([work.options(queue="mail").call() for _ in range(4)])
+    assert ring(worker) == [mail[0].id]
+    worker.execute()
+    worker.complete()
+    jobs.pause("mail")
+    assert ring(worker) == []
+    jobs.resume("mail")
+    assert ring(worker) == [mail[1].id]
+    worker.execute()
+    worker.complete()
+    assert ring(worker) == []
+    assert worker.intake.exhausted
+
+
+def test_a_ring_on_a_busy_worker_waits_for_its_next_sweep(
+    work: Any, hand: Any, looks: list[str]
+) -> None:
+    worker = rung(hand(concurrency=4), "a", work=work)
+    held = work.options(queue="a").enqueue()
+    assert ring(worker) == [held.id]
+    worker.frontier._swept_at = float("inf")  # Never again.
+    worker.frontier.urgent = False
+    work.options(queue="a").enqueue()
+    looks.clear()
+    assert ring(worker) == [held.id]
+    assert looks == []
+    assert worker.frontier.suspect
+
+
+def test_what_a_ring_may_have_missed_is_swept_for_also_while_its_job_runs(
+    work: Any, hand: Any
+) -> None:
+    """A second hint, which comes while the job runs, does not put the sweep off."""
+    worker = rung(hand(concurrency=4), "a", work=work)
+    work.options(queue="a").enqueue()
+    elsewhere = work.options(queue="b").enqueue()
+    ring(worker)
+    worker.intake.hurry()
+    worker.frontier._patient_until = 0.0
+    assert elsewhere.id in ids(worker.claim(sweep=False))
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_attempts": 1}, {"unique_key": "k", "unique_until": "started"}]
+)
+def test_a_ring_claims_a_job_that_may_not_wait_only_if_a_slot_is_free(
+    work: Any, hand: Any, options: Any
+) -> None:
+    worker = rung(hand(concurrency=2), "default", work=work)
+    solo = work.options(**options).enqueue()
+    worker.inflight.open |= {(-1, 1), (-2, 1)}  # Two handlers of a lease that was lost.
+    assert ring(worker) == []
+    worker.inflight.open.clear()
+    assert ring(worker) == [solo.id]
+
+
+def test_a_ring_for_what_another_worker_took_finds_nothing(work: Any, hand: Any) -> None:
+    one, two = rung(hand(), "default", work=work), rung(hand(), "default", work=work)
+    job = work.enqueue()
+    assert (ring(one), ring(two)) == ([job.id], [])

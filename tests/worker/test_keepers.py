@@ -9,9 +9,10 @@ from sqlalchemy.exc import OperationalError
 from jobqueue import JobQueue, State
 from jobqueue.clock import after
 from jobqueue.events import Event, EventStream
+from jobqueue.store.bell import Heard
 from jobqueue.store.upkeep import BATCH, Upkeep
 from jobqueue.worker import keepers
-from jobqueue.worker.keepers import Announcer, Drain, LastJob, Pruner, Scheduler
+from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Scheduler
 
 WARNING = 30
 DAY = 86_400.0
@@ -77,6 +78,69 @@ def test_a_service_whose_round_fails_goes_on(work: Any, hand: Any, lines: Any) -
     assert scheduler.round() == 1.0
     assert not scheduler.failing
     assert len(lines(WARNING, "scheduler: round 1 failed")) == 1
+
+
+# The ear
+
+
+class Scripted:
+    """A listener that hears what it is told to, each word after so many seconds of its own clock."""
+
+    address = None
+
+    def __init__(self, *words: tuple[float, Heard]) -> None:
+        self.words = list(words)
+        self.present = 0.0
+
+    def wait(self, timeout: float) -> Heard:
+        after_, word = self.words[0]
+        if after_ > timeout:
+            self.words[0] = (after_ - timeout, word)
+            self.present += timeout
+            return Heard.NOTHING
+        self.present += after_
+        return self.words.pop(0)[1]
+
+    def wake(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def hear(monkeypatch: pytest.MonkeyPatch, *words: tuple[float, Heard]) -> list[Any]:
+    """What an ear tells, each with the time."""
+    told: list[Any] = []
+    listener = Scripted(*words, (5.0, Heard.NOTHING))
+    monkeypatch.setattr(keepers.time, "monotonic", lambda: listener.present)
+    ear = Ear(
+        listener,
+        lambda heard: told.append((listener.present, heard)),
+        lambda: told.append((listener.present, "later")),
+    )
+    while listener.present < 4.0:
+        ear.tick()
+    return told
+
+
+def test_who_is_in_no_hurry_is_told_of_a_ring_a_little_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = hear(monkeypatch, (1.0, Heard.RING), (1.0, Heard.CHANGE))
+    soon = pytest.approx(1 + keepers.LATER)
+    again = pytest.approx(2 + keepers.LATER)
+    assert told == [(1.0, Heard.RING), (soon, "later"), (2.0, Heard.CHANGE), (again, "later")]
+
+
+def test_rings_that_never_cease_do_not_put_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = keepers.LATER / 4
+    told = hear(monkeypatch, *[(step, Heard.RING)] * 400)
+    assert sum(word is Heard.RING for _, word in told) == 400
+    laters = [at for at, word in told if word == "later"]
+    gaps = [after_ - before for before, after_ in zip(laters, laters[1:], strict=False)]
+    assert len(laters) > 50
+    assert max(gaps) < 2 * keepers.LATER
+    assert min(gaps) >= keepers.LATER
 
 
 # The pruner

@@ -1,0 +1,15 @@
+UPDATE jobqueue_jobs
+SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.fence + 1),
+    worker_id=:in_worker::BIGINT, worker=:in_worker_name::VARCHAR,
+    started_at=(SELECT clock_timestamp() AS anon_1)
+WHERE jobqueue_jobs.id = ANY (array((SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
+    AND jobqueue_jobs.queue = :in_queue::VARCHAR
+    AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = :in_queue::VARCHAR AND jobqueue_queues.paused_at IS NOT NULL))
+    AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT)) ORDER BY jobqueue_jobs.priority,
+    jobqueue_jobs.run_at, jobqueue_jobs.id LIMIT :in_limit::INTEGER FOR UPDATE OF jobqueue_jobs SKIP LOCKED)))
+RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jobs.queue, jobqueue_jobs.args,
+    jobqueue_jobs.attempt, jobqueue_jobs.max_attempts, jobqueue_jobs.run_at, jobqueue_jobs.started_at,
+    jobqueue_jobs.timeout, jobqueue_jobs.backoff, jobqueue_jobs.snoozes, jobqueue_jobs.crashes,
+    jobqueue_jobs.deadline_at, coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1
+    OR jobqueue_jobs.crashes > 0 OR coalesce(jobqueue_jobs.unique_until, '') = 'started' AS solo,
+    coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1 AS once, jobqueue_jobs.priority;

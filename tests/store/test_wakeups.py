@@ -1,0 +1,99 @@
+"""Wake-ups: what a worker's listener hears of rings and of other people's commits."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from jobqueue.store.bell import Heard, Listener, Ringer
+from jobqueue.store.store import Store
+
+LONG = 10.0  # seconds; no test waits for so long unless it fails
+
+
+@pytest.fixture
+def listener(store: Store, desk: Any) -> Iterator[Listener]:
+    """A listener that rings find, and that has heard of all that is there already."""
+    store.require_schema()
+    listener = store.backend.listener(store.url)
+    desk.worker(doorbell=listener.address)
+    listener.wait(0.1)
+    yield listener
+    listener.close()
+
+
+@pytest.fixture
+def ringer(store: Store) -> Iterator[Ringer]:
+    ringer = store.backend.ringer(store.url)
+    yield ringer
+    ringer.close()
+
+
+def test_a_ring_is_heard_as_one(listener: Listener, ringer: Ringer) -> None:
+    for _ in range(3):
+        ringer.ring()
+        assert listener.wait(LONG) is Heard.RING
+
+
+def test_many_rings_are_heard_and_then_no_more(listener: Listener, ringer: Ringer) -> None:
+    for _ in range(20):
+        ringer.ring()
+    assert listener.wait(LONG) is Heard.RING
+    while listener.wait(0.2) is Heard.RING:
+        pass
+    assert listener.wait(0.01) is Heard.NOTHING
+
+
+def test_silence_is_heard_as_nothing(listener: Listener) -> None:
+    while listener.wait(0.2) is not Heard.NOTHING:
+        pass
+    assert listener.wait(0.0) is Heard.NOTHING
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_commit_that_nobody_rings_for_is_heard_as_a_change(listener: Listener, desk: Any) -> None:
+    while listener.wait(0.2) is not Heard.NOTHING:
+        pass
+    desk.add()
+    assert listener.wait(LONG) is Heard.CHANGE
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_what_was_missed_while_there_was_no_connection_is_a_change(
+    store: Store, listener: Listener, disconnect: Callable[[], None]
+) -> None:
+    disconnect()
+    with pytest.raises(Exception, match="connection|terminat"):
+        listener.wait(LONG)
+    assert listener.wait(LONG) is Heard.CHANGE
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_a_ring_is_sent_although_its_connection_was_lost_meanwhile(
+    store: Store, listener: Listener, ringer: Ringer, disconnect: Callable[[], None]
+) -> None:
+    ringer.ring()
+    disconnect()
+    with pytest.raises(Exception, match="connection|terminat"):
+        while listener.wait(LONG) is Heard.RING:
+            pass
+    listener.wait(LONG)
+    ringer.ring()
+    assert listener.wait(LONG) is Heard.RING
+
+
+@pytest.fixture
+def disconnect(store: Store) -> Callable[[], None]:
+    """A function that ends every other connection to the database, and waits until it has."""
+
+    def disconnect() -> None:
+        with store.write() as connection:
+            connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+
+    return disconnect
