@@ -53,10 +53,11 @@ class Backend(Hashable, Protocol):
         ...
 
     def alone(
-        self, engine: Engine, statement: str, parameters: dict[str, Any]
-    ) -> tuple[Any, ...] | None:
-        """Run one statement as a transaction of its own, in its turn, and return its row.
+        self, engine: Engine, statement: str, parameters: dict[str, Any], *, prepared: bool
+    ) -> list[tuple[Any, ...]] | None:
+        """Run one statement as a transaction of its own, in its turn, and return its rows.
 
+        `prepared`: it has one plan, whatever the values and whatever the table has become.
         None: nothing was done, and a transaction may try and tell why. An error of SQLAlchemy's:
         nobody can tell whether it was done.
         """

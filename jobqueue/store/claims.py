@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, select
 from jobqueue.records import Claim, Ended, Outcome, Succeeded
 from jobqueue.schema import jobs
 from jobqueue.states import FINAL, State
+from jobqueue.store.alone import Alone
 from jobqueue.store.counts import Tally
 from jobqueue.store.inputs import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.store import Store
@@ -26,7 +28,7 @@ _RAN_OUT = ("errored", "timed out", "crashed", "refused")
 
 
 _ORDER = attrgetter("run_at", "id")
-_PLACE = attrgetter("priority", "run_at", "id")
+_PLACE = itemgetter(-1, Claim._fields.index("run_at"), Claim._fields.index("id"))
 _ID = itemgetter(0)  # Rows are locked in this order by all, so that two transactions take turns.
 _STATES = {state.value: state for state in State}
 
@@ -111,9 +113,13 @@ class Claims:
             "in_queue": queue,
             "in_limit": limit,
         }
-        with self._store.write() as connection:
-            rows = connection.execute(self._statements.claim_head, parameters).all()
-        return [Claim._make(row[:-1]) for row in sorted(rows, key=_PLACE)]
+        rows = self._head.rows(parameters) or []
+        rows.sort(key=_PLACE)
+        return [Claim._make(row[:-1]) for row in rows]
+
+    @cached_property
+    def _head(self) -> Alone:
+        return Alone(self._store, self._statements.claim_head)
 
     def _unclaim(self, connection: Connection, claims: Sequence[Claim]) -> None:
         """Undo claims of this very transaction, which nobody has seen."""

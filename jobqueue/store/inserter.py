@@ -46,9 +46,9 @@ class Inserter:
         if connection is not None:
             return self._insert(connection, new)
         if len(new) == 1 and _is_plain(new[0]):
-            row = self._store.alone(self._plain, _plain_parameters(new[0]))
-            if row is not None:
-                return [Inserted(row[0], True)]
+            made = self._store.alone(self._plain, _plain_parameters(new[0]), prepared=True)
+            if made is not None:
+                return [Inserted(made[0][0], True)]
             with self._store.write() as own:  # Nothing was done: once more, as `transact` does.
                 return self._insert(own, new)
         return self._store.transact(lambda own: self._insert(own, new))

@@ -94,8 +94,8 @@ class Postgres:
             yield connection
 
     def alone(
-        self, engine: Engine, statement: str, parameters: dict[str, Any]
-    ) -> tuple[Any, ...] | None:
+        self, engine: Engine, statement: str, parameters: dict[str, Any], *, prepared: bool
+    ) -> list[tuple[Any, ...]] | None:
         """See `Backend.alone`: one round trip instead of three, and prepared where that can be."""
         lost = False
         try:
@@ -103,16 +103,16 @@ class Postgres:
                 driver: Any = connection.driver_connection
                 try:
                     driver.autocommit = True
-                    driver.prepare_threshold = 0 if _is_direct(connection) else None
+                    driver.prepare_threshold = 0 if prepared and _is_direct(connection) else None
                     lost = True
-                    row: tuple[Any, ...] = driver.execute(statement, parameters).fetchone()
+                    rows: list[tuple[Any, ...]] = driver.execute(statement, parameters).fetchall()
                     driver.prepare_threshold = None
                     driver.autocommit = False
                 except BaseException:
                     lost = lost and driver.closed
                     connection.invalidate()
                     raise
-                return row
+                return rows
         except engine.dialect.loaded_dbapi.Error as error:
             if lost:  # It may have been done, and only the answer was lost.
                 raise OperationalError(

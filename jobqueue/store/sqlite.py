@@ -106,8 +106,13 @@ class Sqlite:
             yield connection
 
     def alone(
-        self, engine: Engine, statement: str, parameters: dict[str, Any]
-    ) -> tuple[Any, ...] | None:
+        self,
+        engine: Engine,
+        statement: str,
+        parameters: dict[str, Any],
+        *,
+        prepared: bool,  # noqa: ARG002 - the sqlite3 module keeps statements by itself.
+    ) -> list[tuple[Any, ...]] | None:
         """See `Backend.alone`: whatever fails is rolled back before it is said to have failed."""
         with (
             suppress(sqlite3.Error),
@@ -117,8 +122,8 @@ class Sqlite:
             _refuse_replaced(connection)
             driver: Any = connection.driver_connection
             # All rows: it is committed with the step after the last one.
-            row: tuple[Any, ...] = driver.execute(statement, parameters).fetchall()[0]
-            return row
+            rows: list[tuple[Any, ...]] = driver.execute(statement, parameters).fetchall()
+            return rows
         return None
 
     def turn(self, engine: Engine) -> AbstractContextManager[object]:

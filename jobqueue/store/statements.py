@@ -15,6 +15,7 @@ from sqlalchemy import (
     Insert,
     Integer,
     Text,
+    Update,
     bindparam,
     case,
     delete,
@@ -73,7 +74,7 @@ class Statements:
     holders: Executable
     next_pair: Executable
     claim: Executable
-    claim_head: Executable
+    claim_head: Update
     unclaim: Executable
     begin: Executable
     succeed: Executable
@@ -180,7 +181,7 @@ def _claim(backend: Backend) -> Executable:
     return _claim_first(backend, jobs.c.run_at, jobs.c.id, where=behind)
 
 
-def _claim_head(backend: Backend) -> Executable:
+def _claim_head(backend: Backend) -> Update:
     """Claim the first jobs of one queue, of whatever priorities: the index has them in order."""
     place = (jobs.c.priority, jobs.c.run_at, jobs.c.id)
     return _claim_first(backend, *place, and_tell=[jobs.c.priority])
@@ -191,7 +192,7 @@ def _claim_first(
     *order: ColumnElement[Any],
     where: Sequence[ColumnElement[bool]] = (),
     and_tell: Sequence[ColumnElement[Any]] = (),
-) -> Executable:
+) -> Update:
     """Claim the first jobs of one queue in an order that is the index's own."""
     candidates = (
         select(jobs.c.id)

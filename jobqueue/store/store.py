@@ -78,10 +78,12 @@ class Store:
                 result = work(connection)
         return result
 
-    def alone(self, statement: str, parameters: dict[str, Any]) -> tuple[Any, ...] | None:
-        """The row of one statement that is a transaction of its own; see `Backend.alone`."""
+    def alone(
+        self, statement: str, parameters: dict[str, Any], *, prepared: bool = False
+    ) -> list[tuple[Any, ...]] | None:
+        """The rows of one statement that is a transaction of its own; see `Backend.alone`."""
         self.require_schema()
-        return self.backend.alone(self.engine, statement, parameters)
+        return self.backend.alone(self.engine, statement, parameters, prepared=prepared)
 
     def require_schema(self) -> None:
         """Check the schema once; make it where a file is a whole database and has none.

@@ -1,6 +1,7 @@
 """The small services beside the line: due jobs, retention, wake-ups, events, drain."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
