@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, MetaData, Column, Integer, Table, create_engine, event, insert
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from jobqueue import JobQueue, Snooze, current_job
+from jobqueue.store.store import Store
 
 LOOK = 0.01  # seconds between looks at a gate
 METADATA = MetaData()
@@ -250,6 +252,22 @@ def lose_answers(engine: Engine, every: int) -> None:
     dialect.do_commit = broken
 
 
+def lose_answers_alone(store: Store, every: int) -> None:
+    """The same for statements that are transactions of their own: not done, or done and not answered."""
+    alone, count = store.alone, itertools.count(1)
+
+    def broken(*given: Any, **more: Any) -> Any:
+        number = next(count)
+        if number % every:
+            return alone(*given, **more)
+        if number % (2 * every):
+            return None
+        alone(*given, **more)
+        raise OperationalError("a statement alone", None, Exception("connection lost"))
+
+    store.alone = broken
+
+
 # Processes
 
 
@@ -266,6 +284,7 @@ def run_worker(options: argparse.Namespace) -> int:
     worker = jobs.worker(**settings)
     if options.lossy:
         lose_answers(worker._store.engine, options.lossy)
+        lose_answers_alone(worker._store, options.lossy)
 
     def told(_number: int, _frame: object) -> None:
         signal.signal(signal.SIGTERM, lambda *_: worker.abort())

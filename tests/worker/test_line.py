@@ -167,6 +167,67 @@ def test_a_claim_whose_commit_was_not_answered_is_run_after_all(
     assert worker.row(handle.id).attempt == 1
 
 
+def ring(worker: Any, work: Any, monkeypatch: pytest.MonkeyPatch, alone: Any) -> Any:
+    """A job that is announced to a worker, whose statement alone then runs as given."""
+    work.enqueue()
+    worker.step()
+    assert worker.claim() == []
+    handle = work.enqueue()
+    worker.intake.hurry(rung=True)
+    monkeypatch.setattr(worker.store, "alone", alone)
+    worker.worker._claimer.round()
+    monkeypatch.undo()
+    return handle
+
+
+def test_an_announced_job_whose_claim_was_not_answered_is_run_after_all(
+    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hand()
+    really = worker.store.alone
+
+    def broken(*given: Any) -> Any:
+        assert len(really(*given)) == 1
+        raise away()
+
+    handle = ring(worker, work, monkeypatch, broken)
+    assert worker.inbox() == []
+    assert handle.state is State.RUNNING
+    assert worker.intake.unanswered
+    for _ in range(3):
+        worker.step()
+    assert handle.state is State.SUCCEEDED
+    assert worker.row(handle.id).attempt == 1
+
+
+def test_an_announced_job_whose_claim_failed_is_claimed_by_a_transaction(
+    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hand()
+    handle = ring(worker, work, monkeypatch, lambda *_: None)
+    assert [claim.id for claim in worker.inbox()] == [handle.id]
+
+
+def test_a_worker_that_was_told_to_stop_claims_no_announced_job(
+    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hand()
+    wanted = worker.intake.wanted
+
+    def closing() -> int:
+        count = wanted()
+        worker.intake.closed = True
+        return count
+
+    monkeypatch.setattr(worker.intake, "wanted", closing)
+    work.enqueue()
+    worker.frontier._usual = "default"
+    worker.intake.hurry(rung=True)
+    worker.worker._claimer.round()
+    assert worker.inbox() == []
+    assert not worker.intake.unanswered
+
+
 def test_a_claim_whose_transaction_failed_is_claimed_again(
     work: Any, jobs: JobQueue, hand: Any
 ) -> None:
