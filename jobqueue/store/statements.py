@@ -7,9 +7,11 @@ Statements start with INSERT, UPDATE or DELETE where they may run on a user's ow
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Executable,
     FromClause,
     Insert,

@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -207,13 +206,16 @@ class Worker:
         if self._loop is not None:
             services.append(LoopWatch(self._loop))
         if settings.scaling is not None:
-            queues = None if settings.queues is None else tuple(settings.queues)
-            waiting = partial(Upkeep(self._store).available, queues)
             scaler = Scaler(
-                inflight, self._slots, settings.scaling, waiting=waiting, changed=self._hurry
+                inflight, self._slots, settings.scaling, waiting=self._waiting, changed=self._hurry
             )
             services.append(scaler)
         return services
+
+    def _waiting(self, limit: int) -> int:
+        """How many jobs this worker could claim, counted up to `limit`."""
+        queues = self.settings.queues
+        return Upkeep(self._store).available(None if queues is None else tuple(queues), limit)
 
     def _divert(self, claim: Claim) -> bool:
         if self._loop is None or claim.task not in self._async_tasks:
@@ -226,7 +228,6 @@ class Worker:
 
     def _build_keepers(self, me: identity.Identity, announcer: Announcer) -> list[Service]:
         settings, inflight = self.settings, self._inflight
-        queues = None if settings.queues is None else tuple(settings.queues)
         upkeep = Upkeep(self._store)
         self._scheduler = Scheduler(upkeep, settings.poll, self._ring)
         keep = {
@@ -248,10 +249,8 @@ class Worker:
             Recorder(History(self._store), self.name, self._metrics.reader()),
         ]
         if settings.stats_interval is not None:
-            waiting = partial(upkeep.available, queues)
-            keepers.append(
-                Reporter(inflight, self._metrics.reader(), settings.stats_interval, waiting)
-            )
+            reader = self._metrics.reader()
+            keepers.append(Reporter(inflight, reader, settings.stats_interval, self._waiting))
         return keepers + self._life.watchers(
             settings, upkeep, inflight, self._intake, list(self._registry)
         )

@@ -12,4 +12,6 @@ RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jo
     jobqueue_jobs.timeout, jobqueue_jobs.backoff, jobqueue_jobs.snoozes, jobqueue_jobs.crashes,
     jobqueue_jobs.deadline_at, coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1
     OR jobqueue_jobs.crashes > 0 OR coalesce(jobqueue_jobs.unique_until, '') = 'started' AS solo,
-    coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1 AS once, jobqueue_jobs.priority;
+    coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1 AS once, jobqueue_jobs.own_crashes,
+    coalesce(jobqueue_jobs.unique_until, '') = 'started' AND jobqueue_jobs.begun = 0 AS frees_key,
+    jobqueue_jobs.priority;
