@@ -57,6 +57,8 @@ class Cached(Generic[T]):
         task = self._task
         if task is None or (task.done() and time.monotonic() >= self._until):
             task = self._task = asyncio.ensure_future(self._look())
+            # Perhaps nobody is there any more to be told; asyncio would log a traceback.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.wait_for(asyncio.shield(task), patience)
 
     async def _look(self) -> T:
