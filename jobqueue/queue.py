@@ -163,13 +163,17 @@ class JobQueue:
         return task
 
     def _enqueue(
-        self, calls: Sequence[Call[Any]], within: Session | Connection | None = None
+        self,
+        calls: Sequence[Call[Any]],
+        within: Session | Connection | None = None,
+        *,
+        wait: bool = True,
     ) -> list[Job[Any]]:
         if Import.under_way:
             Import.refuse("jobs are enqueued")
         connection = None if within is None else self._transactions.connection(within)
         new = [_inherit(call.to_new_job()) for call in calls]
-        inserted = self._jobs.insert(new, connection)
+        inserted = self._jobs.insert(new, connection, wait=wait)
         uncommitted = None
         if within is None:
             self._bell.ring()
@@ -188,9 +192,16 @@ class JobQueue:
         ]
 
     def enqueue_many(
-        self, calls: Iterable[Call[R]], *, within: Session | Connection | None = None
+        self,
+        calls: Iterable[Call[R]],
+        *,
+        within: Session | Connection | None = None,
+        wait: bool = True,
     ) -> list[Job[R]]:
-        """Write many calls down in one transaction, all or none. Ids grow in their order."""
+        """Write many calls down in one transaction, all or none. Ids grow in their order.
+
+        Raises QueueFull; with `wait=False` at once, for a queue that is to be waited for too.
+        """
         listed = list(calls)
         for place, call in enumerate(listed):
             if not isinstance(call, Call):
@@ -200,7 +211,7 @@ class JobQueue:
                     field=f"calls[{place}]",
                     value=call,
                 )
-        return self._enqueue(listed, within)
+        return self._enqueue(listed, within, wait=wait)
 
     def as_completed(
         self, jobs: Iterable[Job[R]], timeout: Duration | None = None

@@ -9,6 +9,7 @@ from jobqueue.cli import app as apps
 from jobqueue.cli import logs, params
 from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.errors import ConfigurationError, InvalidOption
+from jobqueue.queue import JobQueue
 from jobqueue.tasks import Registry
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.worker import Worker
@@ -66,7 +67,7 @@ def web(
         raise InvalidOption("token: it is empty", field="token")
     hosts = [*allow_hosts, *map(_bracketed, names)] or None
     app = shared.app
-    queue = shared.queue
+    queue = _queue(shared)
     listener.require(token=token is not None)
     registry = Registry() if app is None else app.registry
     asgi = front.create_app(queue, token=token, read_only=read_only, hosts=hosts, registry=registry)
@@ -88,6 +89,15 @@ def web(
     if code and any(thread.name.startswith("jobqueue-slot") for thread in threading.enumerate()):
         leave(code)
     return code
+
+
+def _queue(shared: Shared) -> JobQueue:
+    """The app's own queue where it is on the same database, for it knows the bounds of queues."""
+    app = shared.app
+    if app is None or app.store.url != shared.queue.store.url:
+        return shared.queue
+    click.get_current_context().find_root().call_on_close(app.close)
+    return app
 
 
 def _port(text: str) -> int:

@@ -99,10 +99,13 @@ class Bounds:
             if excess > 0:
                 raise _NoRoom(queue, present, excess)
 
-    def insert(self, connection: Connection | None, work: Callable[[Connection], T]) -> T:
+    def insert(
+        self, connection: Connection | None, work: Callable[[Connection], T], *, wait: bool = True
+    ) -> T:
         """Do `work`, which calls `hold`, in the caller's transaction or in one of its own.
 
-        In one of its own it waits for room, if the queue is one to wait for. Raises QueueFull.
+        In one of its own it waits for room, if the queue is one to wait for and `wait` allows it.
+        Raises QueueFull.
         """
         if connection is not None:
             try:
@@ -118,7 +121,8 @@ class Bounds:
                 lost = none
             bound = lost.bound
             left = None if bound.timeout is None else bound.timeout - (time.monotonic() - began)
-            if bound.when_full == "reject" or (left is not None and left <= 0):
+            waits = wait and bound.when_full != "reject"
+            if not waits or (left is not None and left <= 0):
                 raise self._full(lost.queue, bound, excess=lost.excess)
             pause.wait(look if left is None else min(look, left))
             look = min(LAST_LOOK, look * 1.5)

@@ -36,13 +36,16 @@ class Inserter:
         self._store = store
         self.bounds = Bounds(store)
 
-    def insert(self, new: Sequence[NewJob], connection: Connection | None = None) -> list[Inserted]:
+    def insert(
+        self, new: Sequence[NewJob], connection: Connection | None = None, *, wait: bool = True
+    ) -> list[Inserted]:
         """Write calls down, in order; one transaction, the caller's if one is given.
 
-        A call whose unique key is held gets the holder's id and `created=False`. Raises QueueFull.
+        A call whose unique key is held gets the holder's id and `created=False`. Raises QueueFull,
+        for a queue to be waited for too unless `wait` allows it.
         """
         if bounds := self.bounds.among(new, connection):
-            return self._insert_bounded(new, connection, bounds)
+            return self._insert_bounded(new, connection, bounds, wait=wait)
         if connection is not None:
             return self._insert(connection, new)
         if len(new) == 1 and _is_plain(new[0]):
@@ -54,7 +57,12 @@ class Inserter:
         return self._store.transact(lambda own: self._insert(own, new))
 
     def _insert_bounded(
-        self, new: Sequence[NewJob], connection: Connection | None, bounds: Mapping[str, Bound]
+        self,
+        new: Sequence[NewJob],
+        connection: Connection | None,
+        bounds: Mapping[str, Bound],
+        *,
+        wait: bool,
     ) -> list[Inserted]:
         def work(own: Connection) -> list[Inserted]:
             keys = sorted({job.unique_key for job in new if job.unique_key is not None})
@@ -66,7 +74,7 @@ class Inserter:
             self.bounds.hold(own, bounds, need)
             return self._insert(own, new)
 
-        return self.bounds.insert(connection, work)
+        return self.bounds.insert(connection, work, wait=wait)
 
     @cached_property
     def _plain(self) -> str:

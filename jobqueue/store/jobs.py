@@ -80,12 +80,14 @@ class Jobs:
         self._inserter = Inserter(store)
         self.bounds = self._inserter.bounds
 
-    def insert(self, new: Sequence[NewJob], connection: Connection | None = None) -> list[Inserted]:
+    def insert(
+        self, new: Sequence[NewJob], connection: Connection | None = None, *, wait: bool = True
+    ) -> list[Inserted]:
         """Write calls down, in order; one transaction, the caller's if one is given.
 
         A call whose unique key is held gets the holder's id and `created=False`.
         """
-        return self._inserter.insert(new, connection)
+        return self._inserter.insert(new, connection, wait=wait)
 
     def get(self, id_: int) -> JobRecord | None:
         """One job with the error of its last attempt, or None."""

@@ -99,7 +99,8 @@ class Api:
         _query(request)
         body = await read_body(request)
         calls, is_batch = await self._writes(self._bodies.calls, body)
-        jobs = await self._writes(self._queue.enqueue_many, calls)
+        # Not even for a queue to be waited for: clients that wait would use up the threads.
+        jobs = await self._writes(self._queue.enqueue_many, calls, wait=False)
         if is_batch:
             existing = sum(not job.created for job in jobs)
             ids = [job.id for job in jobs]
@@ -137,7 +138,7 @@ class Api:
     async def retry(self, request: Request) -> Response:
         """Run a final job again with a fresh budget of attempts, a scheduled one now."""
         response = await self._change(request, Jobs.rerun)
-        self._queue.ring()
+        await self._writes(self._queue.ring)
         return response
 
     async def _change(self, request: Request, verb: Verb) -> Response:

@@ -17,6 +17,7 @@ from jobqueue.errors import (
     InvalidOption,
     JobNotFound,
     JobQueueError,
+    QueueFull,
     SchemaNewer,
     SchemaOutdated,
     UnknownTask,
@@ -97,6 +98,7 @@ _KINDS = (
     Kind(InvalidArguments, 400),
     Kind(InvalidOption, 400),
     Kind(UnknownTask, 400),
+    Kind(QueueFull, 503),
     Kind(SchemaOutdated, 503),
     Kind(SchemaNewer, 503),
 )
@@ -114,25 +116,22 @@ def refusal_of(error: BaseException, *, writes: bool) -> Refused:
     if isinstance(error, _AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         log.warning("503: the database did not answer (%s)", type(error).__name__)
         return away(writes=writes)
-    log.error("500: unexpected %s at %s", type(error).__name__, _place(error))
-    return Refused(500, "this went wrong here, not with the request; the log says where")
+    return _unforeseen(error)
 
 
 def _of_ours(error: JobQueueError) -> Refused:
-    # A bounded queue's error is known by its name: it tells when to try again.
-    retry_after = getattr(error, "retry_after", None)
-    if type(error).__name__ == "QueueFull":
-        seconds = max(1, math.ceil(float(retry_after or RETRY_AFTER)))
-        return Refused(
-            503,
-            str(error),
-            field=error.field,
-            value=error.value,
-            headers={"Retry-After": str(seconds)},
-        )
     for kind in _KINDS:
         if isinstance(error, kind.error):
-            return Refused(kind.status, str(error), field=error.field, value=error.value)
+            headers = {}
+            if isinstance(error, QueueFull):
+                headers = {"Retry-After": str(math.ceil(error.retry_after))}
+            return Refused(
+                kind.status, str(error), field=error.field, value=error.value, headers=headers
+            )
+    return _unforeseen(error)
+
+
+def _unforeseen(error: BaseException) -> Refused:
     log.error("500: unexpected %s at %s", type(error).__name__, _place(error))
     return Refused(500, "this went wrong here, not with the request; the log says where")
 

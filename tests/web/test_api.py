@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from jobqueue import JobQueue
-from jobqueue.errors import JobQueueError
 from jobqueue.store.monitor import Monitor
 from jobqueue.web import metrics
 from tests.web.conftest import Client, Serve, working
@@ -93,22 +92,24 @@ def test_without_an_app_nothing_can_be_enqueued(url: str, serve: Serve, jobs: Jo
     assert "no tasks" in client.refused(400, "POST", "/api/jobs", json={"task": "add"})["message"]
 
 
-class QueueFull(JobQueueError):
-    """As the bounded queues raise it."""
-
-    retry_after = 1.2
-
-
+@pytest.mark.parametrize("when_full", ["wait", "reject"])
 def test_a_full_queue_is_503_and_says_when_to_try_again(
-    client: Client, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+    client: Client, jobs: JobQueue, when_full: str
 ) -> None:
-    def full(*_: object) -> None:
-        raise QueueFull("queue thumbs holds 100 jobs", field="queue", value="thumbs")
-
-    monkeypatch.setattr(jobs, "enqueue_many", full)
-    response = client.enqueue(2, 3)
-    assert (response.status_code, response.headers["retry-after"]) == (503, "2")
-    assert response.json()["error"]["value"] == "thumbs"
+    """Also one that a producer in Python waits for: a client that waits would hold a thread."""
+    jobs.queue("thumbs", max_pending=2, when_full=when_full)
+    for _ in range(2):
+        assert client.enqueue(2, 3, queue="thumbs").status_code == 202
+    body = {"task": "add", "args": [2, 3], "queue": "thumbs"}
+    for content in (body, [body]):
+        response = client.post("/api/jobs", json=content)
+        assert response.status_code == 503
+        assert 1 <= int(response.headers["retry-after"]) <= 60
+        error = response.json()["error"]
+        assert "'thumbs' is full" in error["message"]
+        assert (error["field"], error["value"]) == ("queue", "thumbs")
+    assert client.enqueue(2, 3).status_code == 202
+    assert rows(jobs) == 3
 
 
 # Look

@@ -719,7 +719,7 @@ def test_what_nobody_foresaw_says_nothing_of_itself(
 ) -> None:
     secret = "hunter2-sentinel"
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyError(secret)
 
     monkeypatch.setattr(jobs, "enqueue_many", broken)

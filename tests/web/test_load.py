@@ -150,10 +150,10 @@ def test_what_waits_too_long_for_a_thread_is_refused_undone(
     free, begun = threading.Event(), threading.Semaphore(0)
     enqueue = jobs.enqueue_many
 
-    def hang(calls: Any) -> Any:
+    def hang(calls: Any, **how: Any) -> Any:
         begun.release()
         free.wait(60)
-        return enqueue(calls)
+        return enqueue(calls, **how)
 
     monkeypatch.setattr(jobs, "enqueue_many", hang)
     statuses: list[int] = []
