@@ -1,6 +1,7 @@
 """Connections: uvicorn's protocol, with limits for clients that are slow, broken, or too many."""
 
 import asyncio
+import socket
 import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -44,6 +45,9 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there: its request has to come in time."""
         super().connection_made(transport)
+        # asyncio does this by itself only for sockets that name their protocol. Without it the body
+        # of an answer waits for the header's acknowledgement: 44 ms, measured, instead of 3.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._since = time.monotonic()
         self._expect(self.limits.header)
         if len(self.connections) > self.limits.connections:

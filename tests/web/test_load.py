@@ -208,3 +208,15 @@ def test_stopping_answers_what_is_under_way(
         server.stop()
         for wire in wires:
             wire.socket.close()
+
+
+def test_no_part_of_an_answer_is_held_back(jobs: JobQueue) -> None:
+    """Nagle's algorithm and delayed acknowledgements would make it 40 ms later."""
+    from jobqueue.web import Server, create_app
+
+    server = Server(create_app(jobs), port=0, grace=1)
+    with server, Client(base_url=server.url) as client:
+        assert client.get("/healthz").status_code == 200
+        (connection,) = server._uvicorn.server_state.connections
+        own = connection.transport.get_extra_info("socket")
+        assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
