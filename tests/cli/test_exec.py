@@ -1,5 +1,6 @@
 """`exec`: command lines as jobs, run by real workers; and nothing of a command is left behind, however it ends."""
 
+import json
 import os
 import signal
 import subprocess
@@ -436,3 +437,14 @@ def test_a_line_written_with_other_arguments_fails_at_once(it: Cli) -> None:
     for id_ in ids:
         job = it.json("show", id_)
         assert (job["state"], job["attempts"][-1]["outcome"]) == ("failed", "refused"), job
+
+
+def test_a_command_that_kills_its_worker_each_time_ends_failed(it: Cli, spawn: Spawn) -> None:
+    """It counts as a crash: the next attempt is made by a child process of the worker."""
+    id_ = enqueue(it, "--max-attempts", 1000, "--", "sh", "-c", "kill -9 $PPID; sleep 60")
+    supervisor = spawn("worker", "--processes", 1, "--allow-exec", env=env_of(it))
+    job = json.loads(it("--json", "wait", id_, "--timeout", "60s").stdout)
+    assert job["state"] == "failed"
+    assert "crashed: SIGKILL" in job["error"]["message"]
+    supervisor.popen.send_signal(signal.SIGTERM)
+    assert supervisor.end()[0] == 0
