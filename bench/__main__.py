@@ -1,4 +1,4 @@
-"""python -m bench [drain enqueue latency memory starve views peers ceiling] [--database sqlite|postgres|both] [--quick]"""
+"""python -m bench [drain enqueue latency memory starve views processes peers ceiling] [--database sqlite|postgres|both] [--quick]"""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import Any
 
-from bench import ceiling, drain, enqueue, latency, machine, memory, peers, starve, views
+from bench import ceiling, drain, enqueue, latency, machine, memory, peers, processes, starve, views
 from bench.ground import Ground
 from bench.stage import Stage
 
@@ -20,10 +20,11 @@ SCENARIOS = {
     "memory": memory,
     "starve": starve,
     "views": views,
+    "processes": processes,
     "peers": peers,
     "ceiling": ceiling,
 }
-DEFAULT = ["drain", "enqueue", "latency", "memory", "starve", "views"]
+DEFAULT = ["drain", "enqueue", "latency", "memory", "starve", "views", "processes"]
 NAMES = {"sqlite": "SQLite", "postgres": "Postgres"}
 
 Figures = dict[str, dict[tuple[str, str], dict[str, list[float]]]]
