@@ -230,11 +230,8 @@ class Worker:
         settings, inflight = self.settings, self._inflight
         upkeep = Upkeep(self._store)
         self._scheduler = Scheduler(upkeep, settings.poll, self._ring)
-        keep = {
-            State.SUCCEEDED: settings.keep_succeeded,
-            State.CANCELLED: settings.keep_succeeded,
-            State.FAILED: settings.keep_failed,
-        }
+        keep = dict.fromkeys((State.SUCCEEDED, State.CANCELLED), settings.keep_succeeded)
+        keep[State.FAILED] = settings.keep_failed
         keepers: list[Service] = [
             self._scheduler,
             Reaper(
