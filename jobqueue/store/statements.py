@@ -128,22 +128,7 @@ def statements(backend: Backend) -> Statements:
         beat=upkeep_statements.beat(),
         register=insert(workers).returning(workers.c.id),
         deregister=delete(workers).where(workers.c.id == bindparam("in_worker")),
-        leases=select(
-            *(
-                workers.c[name]
-                for name in [
-                    "id",
-                    "name",
-                    "host",
-                    "pid",
-                    "boot_id",
-                    "pid_namespace",
-                    "process_started",
-                    "lease",
-                    "beat",
-                ]
-            )
-        ),
+        leases=upkeep_statements.leases(),
         expire=delete(workers)
         .where(workers.c.id == bindparam("in_worker"), workers.c.beat == bindparam("in_seen"))
         .returning(workers.c.id),

@@ -16,12 +16,18 @@ from sqlalchemy import (
 )
 
 from jobqueue.clock import now
+from jobqueue.records import Lease
 from jobqueue.schema import jobs, workers
 from jobqueue.store.backend import Backend
 from jobqueue.store.predicates import CANCEL_ASKED, ONCE, becomes, may
 
 REFUNDS_MAX = 5
 """Losses in a row, without an orderly end in between, whose attempts are given back."""
+
+
+def leases() -> Executable:
+    """Every lease, as the reaper sees it."""
+    return select(*(workers.c[name] for name in Lease._fields))
 
 
 def beat() -> Executable:
