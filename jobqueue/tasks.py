@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from jobqueue import options as option_rules
 from jobqueue.codec import Codec
-from jobqueue.errors import ConfigurationError, Duration, InvalidOption, UnknownTask
+from jobqueue.errors import ConfigurationError, Duration, InvalidOption, QueueFull, UnknownTask
 from jobqueue.job import Job, results
 from jobqueue.options import OptionChanges, Options
 from jobqueue.records import NewJob
@@ -99,7 +99,7 @@ class Task(Generic[P, R]):
         """Run the function here and now."""
         return self.function(*args, **kwargs)
 
-    @property
+    @functools.cached_property
     def is_async(self) -> bool:
         """True for an `async def`: its jobs run on the worker's event loop."""
         return inspect.iscoroutinefunction(self.function)
@@ -168,7 +168,15 @@ class Task(Generic[P, R]):
 
     def _in_bulk(self, calls: Iterator[Call[R]], size: int) -> Iterator[list[Job[R]]]:
         while batch := list(itertools.islice(calls, size)):
-            yield self._enqueue(batch, None)
+            try:
+                made = self._enqueue(batch, None)
+            except QueueFull as full:
+                if len(batch) <= full.max_pending:
+                    raise
+                size = full.max_pending  # More than that never fit in at once.
+                calls = itertools.chain(batch, calls)
+            else:
+                yield made
 
     def options(self, **changes: Unpack[OptionChanges]) -> Self:
         """A copy with other options. Raises InvalidOption."""

@@ -82,7 +82,7 @@ class Executor:
     def work(self, claim: Claim) -> None:
         """Run one claim and put its outcome into the outbox; never raises."""
         isolation = self._isolation
-        if isolation is not None and (claim.crashes or claim.task in isolation.tasks):
+        if isolation is not None and (claim.crashes or isolation.asks(claim.task)):
             task = self.known(claim)
             if task is None:
                 return
@@ -128,7 +128,7 @@ class Executor:
         context = RemoteContext(claim, self._transactions)
         self._inflight.begin(context)
         answer = isolation.run(task, context)
-        if isinstance(answer, Unfit) and claim.task not in isolation.tasks:
+        if isinstance(answer, Unfit) and not isolation.asks(claim.task):
             # It never asked for a child; back it goes, to run where it otherwise does.
             isolation.give_up(claim, f"{answer.error.type}: {answer.error.message}")
             outcome: Outcome = released(claim, "it could not run in a child process")

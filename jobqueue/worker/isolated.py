@@ -27,20 +27,22 @@ class Isolation:
         self._own = threading.local()
         self._children: set[ChildProcess] = set()
         self._lock = threading.Lock()
-        self.tasks = frozenset(
-            name for name, task in registry.items() if task.settings.isolation == "process"
-        )
-        """Names of the tasks whose jobs always run in a child."""
         self._closed_to: dict[str, str] = {}
 
     def check(self) -> None:
         """Raise ConfigurationError if a task that asks for a child cannot be found by one."""
-        for name in sorted(self.tasks):
-            require(self._registry[name], self._registry.app)
+        for name in sorted(self._registry):
+            if self.asks(name):
+                require(self._registry[name], self._registry.app)
+
+    def asks(self, name: str) -> bool:
+        """True for a task whose jobs always run in a child; it may be added at any time."""
+        task = self._registry.find(name)
+        return task is not None and task.settings.isolation == "process"
 
     def takes(self, claim: Claim) -> bool:
         """True for a job that is to run in a child: its task says so, or it was in a crash."""
-        if claim.task in self.tasks:
+        if self.asks(claim.task):
             return True
         return claim.crashes > 0 and self._reaches(claim)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import math
 import sys
 import threading
 import time
@@ -38,24 +39,25 @@ class Loop:
         executor: Executor,
         endings: Endings,
         finished: Callable[[], None],
+        *,
+        concurrency: int,
     ) -> None:
         self._inflight = inflight
         self._executor = executor
         self._endings = endings
         self._finished = finished
-        self._loop = asyncio.new_event_loop()
-        self._room = asyncio.Semaphore(inflight.async_concurrency)
+        self._loop: asyncio.AbstractEventLoop
+        self._room = asyncio.Semaphore(concurrency)
         self._running: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._live, name="jobqueue-loop", daemon=True)
-        self.beat_at = time.monotonic()
+        self.beat_at = math.inf
         """When the loop last showed that it is not blocked."""
 
-    def start(self) -> None:
-        """Begin, once."""
-        self._thread.start()
-
     def submit(self, claim: Claim) -> None:
-        """Run a claim soon. May be called from any thread."""
+        """Run a claim soon; the first one starts the thread. Called by one thread at a time."""
+        if self._thread.ident is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread.start()
         self._loop.call_soon_threadsafe(self._begin, claim)
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import URL
 
@@ -18,7 +18,7 @@ from jobqueue.store.history import History
 from jobqueue.store.store import Store
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.store.upkeep import Upkeep
-from jobqueue.tasks import Registry
+from jobqueue.tasks import Registry, Task
 from jobqueue.worker import identity
 from jobqueue.worker.commands import WithExec
 from jobqueue.worker.endings import Endings
@@ -78,18 +78,8 @@ class Worker:
             registry,
             max_snoozes=settings.max_snoozes,
         )
-        self._async_tasks = frozenset(
-            task.name
-            for task in registry.values()
-            if task.is_async and task.name not in self._isolation.tasks
-        )
-        self._inflight = InFlight(
-            settings.concurrency,
-            settings.lease,
-            settings.async_concurrency if self._async_tasks else 0,
-        )
+        self._inflight = InFlight(settings.concurrency, settings.lease)
         self._metrics = Metrics(self._inflight)
-        self._inflight.async_share = len(self._async_tasks) / max(1, len(registry))
         self._life = Lifespan()
         self._ended = self._life.ended
         self._aborted = threading.Event()
@@ -99,7 +89,7 @@ class Worker:
         self._claimer: Service
         self._completer: Service
         self._slots: Slots
-        self._loop: Loop | None = None
+        self._loop: Loop
         self.name = ""
 
     def start(self, registered: Callable[[], None] | None = None) -> None:
@@ -121,8 +111,6 @@ class Worker:
             registered()
         for service in self._services:
             service.start()
-        if self._loop is not None:
-            self._loop.start()
         self._slots.resize(self.settings.concurrency)
         log.info("worker %s began with %d slots", self.name, self.settings.concurrency)
 
@@ -190,10 +178,16 @@ class Worker:
             isolation=self._isolation,
         )
         self._slots = Slots(executor, inflight)
-        if self._async_tasks:
-            self._loop = Loop(inflight, executor, endings, self._finished)
-            inflight.divert = self._divert
+        self._loop = Loop(
+            inflight, executor, endings, self._finished, concurrency=settings.async_concurrency
+        )
+        inflight.divert = self._divert
+        asynchronous = sum(map(self._is_for_loop, self._registry.values()))
+        if asynchronous:
+            inflight.async_concurrency = settings.async_concurrency
+            inflight.async_share = asynchronous / len(self._registry)
         services: list[Service] = [
+            LoopWatch(self._loop),
             Overseer(
                 inflight,
                 endings,
@@ -201,10 +195,8 @@ class Worker:
                 finished=self._finished,
                 exhausted=self._life.exhausted,
                 isolation=self._isolation,
-            )
+            ),
         ]
-        if self._loop is not None:
-            services.append(LoopWatch(self._loop))
         if settings.scaling is not None:
             scaler = Scaler(
                 inflight, self._slots, settings.scaling, waiting=self._waiting, changed=self._hurry
@@ -217,9 +209,15 @@ class Worker:
         queues = self.settings.queues
         return Upkeep(self._store).available(None if queues is None else tuple(queues), limit)
 
+    @staticmethod
+    def _is_for_loop(task: Task[..., Any]) -> bool:
+        return task.is_async and task.settings.isolation != "process"
+
     def _divert(self, claim: Claim) -> bool:
-        if self._loop is None or claim.task not in self._async_tasks:
+        task = self._registry.find(claim.task)  # Not a set: tasks may be added at any time.
+        if task is None or not self._is_for_loop(task):
             return False
+        self._inflight.async_concurrency = self.settings.async_concurrency
         if claim.crashes and self._isolation.takes(claim):
             return False
         self._inflight.open_async.add((claim.id, claim.fence))
@@ -230,8 +228,8 @@ class Worker:
         settings, inflight = self.settings, self._inflight
         upkeep = Upkeep(self._store)
         self._scheduler = Scheduler(upkeep, settings.poll, self._ring)
-        keep = dict.fromkeys((State.SUCCEEDED, State.CANCELLED), settings.keep_succeeded)
-        keep[State.FAILED] = settings.keep_failed
+        done, failed = settings.keep_succeeded, settings.keep_failed
+        keep = {State.SUCCEEDED: done, State.CANCELLED: done, State.FAILED: failed}
         keepers: list[Service] = [
             self._scheduler,
             Reaper(
@@ -293,6 +291,11 @@ class Worker:
         return self._inflight.processed
 
     @property
+    def concurrency(self) -> int:
+        """Its slots at this moment."""
+        return self._inflight.concurrency
+
+    @property
     def running(self) -> int:
         """Handlers that run now."""
         return len(self._inflight.running)
@@ -336,8 +339,7 @@ class Worker:
                 log.warning("job %d (%s) is interrupted and goes back", claim.id, claim.task)
         in_order &= self._await_outcomes()
         self._isolation.close(CHILDREN_END / 4 if self._aborted.is_set() else CHILDREN_END)
-        if self._loop is not None:
-            self._loop.close()
+        self._loop.close()
         for service in reversed(self._services):
             service.stop()
         until = time.monotonic() + LAST_WORDS

@@ -122,3 +122,12 @@ def test_a_record_says_how_long_it_waited_and_took_and_where(jobs: JobQueue) -> 
     assert record.duration is not None and 0 <= record.duration < 30
     assert record.wait is not None and 0 <= record.wait < 30
     assert (record.attempt, record.worker) == (1, "mia")
+
+
+def test_a_bounded_queue_is_filled_no_further_than_it_takes(jobs: JobQueue) -> None:
+    @jobs.task(queue=jobs.queue("few", max_pending=3))
+    def same(x: int) -> int:
+        return x
+
+    with jobs.worker():
+        assert list(same.map(range(40))) == list(range(40))

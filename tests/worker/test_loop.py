@@ -256,3 +256,14 @@ def test_calling_an_async_task_makes_its_coroutine(jobs: JobQueue) -> None:
     assert double.is_async
     with pytest.raises(JobQueueError, match="runs no job"):
         current_job()
+
+
+def test_a_task_that_is_added_while_the_worker_runs_is_async_all_the_same(jobs: JobQueue) -> None:
+    with jobs.worker():
+
+        @jobs.task
+        async def late() -> str:
+            await asyncio.sleep(0)
+            return threading.current_thread().name
+
+        assert [late.enqueue().result(30) for _ in range(3)] == ["jobqueue-loop"] * 3
