@@ -140,8 +140,9 @@ def _search(claims: list[bytes]) -> list[int]:
 
 
 def _kill(group: int) -> None:
-    with contextlib.suppress(OSError):
-        os.killpg(group, signal.SIGKILL)
+    if group > 1:  # 0 and 1 are not groups to the kernel: our own, and everybody.
+        with contextlib.suppress(OSError):
+            os.killpg(group, signal.SIGKILL)
 
 
 if __name__ == "__main__":
