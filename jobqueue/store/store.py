@@ -56,8 +56,8 @@ class Store:
     def read(self) -> Iterator[Connection]:
         """One snapshot for reading."""
         self.require_schema()
-        with self.engine.connect() as connection, connection.begin():
-            yield connection
+        with self.engine.connect() as connection:
+            yield connection  # Closing it ends the transaction: there is nothing to commit.
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a write transaction; once more if its connection died or it met a deadlock.

@@ -87,6 +87,8 @@ class Executor:
             if task is None:
                 return
             if isolation.takes(claim):
+                if claim.frees_key and not self._frees_key(claim):
+                    return
                 self._work_apart(task, claim, isolation)
                 return
         ready = self.ready(claim)
@@ -108,6 +110,8 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
             self._inflight.outbox.put(refused(claim, error))
             return None
+        if claim.frees_key and not self._frees_key(claim):
+            return None
         return task, args, kwargs
 
     def known(self, claim: Claim) -> Task[..., Any] | None:
@@ -118,8 +122,6 @@ class Executor:
             return None
         if claim.deadline_at is not None and time_left(claim) <= 0:
             self._inflight.outbox.put(too_late(claim))
-            return None
-        if claim.frees_key and not self._frees_key(claim):
             return None
         return task
 

@@ -129,17 +129,17 @@ def build(url: str, effects: Path) -> tuple[JobQueue, Effects]:
 
     @jobs.task
     def hold(verb: str) -> int:
-        """Waits at the gate of its verb; then its first attempt does that, and a later one succeeds."""
+        """Waits at the gate of its verb; then its first run does that, and a later one succeeds."""
         job = current_job()
         seen.write("started")
-        if verb == "progress" and job.attempt > 1:
+        if verb == "progress" and job.fence > 1:
             job.progress(0.5, "mine")
-        if verb == "watch" and job.attempt == 1:
+        if verb == "watch" and job.fence == 1:
             wait_for(lambda: job.cancelled)
             seen.write("told")
         seen.pass_gate(verb)
         seen.write("ended")
-        if job.attempt > 1 or verb in ("finish", "watch"):
+        if job.fence > 1 or verb in ("finish", "watch"):
             return job.fence
         if verb == "fail":
             raise RuntimeError("stale")
@@ -155,7 +155,7 @@ def build(url: str, effects: Path) -> tuple[JobQueue, Effects]:
 
     @jobs.task
     def pay(dies: str = "") -> None:
-        """Pays in the jobs' database, exactly once; its first attempt is killed at the given point."""
+        """Pays in the jobs' database, exactly once; its first run is killed at the given point."""
         with Session(engine) as session, session.begin():
             _die(dies, "before the effect")
             session.execute(
@@ -191,7 +191,7 @@ def pay_in(engine: Engine, seen: Effects) -> None:
 
 
 def _die(chosen: str, here: str) -> None:
-    if chosen == here and current_job().attempt == 1:
+    if chosen == here and current_job().fence == 1:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
