@@ -75,7 +75,8 @@ def test_a_change_starts_the_worker_afresh_and_running_jobs_go_back(
     held = it.id("hold", "begun")
     wait_until((tmp_path / "begun").exists)
     write(tmp_path / "reloaded.py", APP.replace("return 1", "return 2"))
-    assert result(it, it.id("version")) == 2
+    wait_until(lambda: "reloaded.py has changed: starting afresh" in log(), timeout=20)
+    wait_until(lambda: result(it, it.id("version")) == 2, timeout=30)
     (tmp_path / "go").touch()
     assert result(it, held) == 2
     assert it.json("show", held)["attempt"] == 1  # The first one was given back.
