@@ -56,8 +56,9 @@ class Store:
     def read(self) -> Iterator[Connection]:
         """One snapshot for reading."""
         self.require_schema()
-        with self.engine.connect() as connection:
-            yield connection  # Closing it ends the transaction: there is nothing to commit.
+        # Committed, not rolled back: psycopg forgets its prepared statements at a ROLLBACK.
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a write transaction; once more if its connection died or it met a deadlock.
