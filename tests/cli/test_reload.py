@@ -43,14 +43,14 @@ def it(url: str, tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def begin(it: Cli, spawn: Spawn, tmp_path: Path, wait_until: Any) -> Callable[..., Any]:
-    """Starts a worker; returns its process and its log."""
+    """Starts a worker, of so many processes; returns its process and its log once all work."""
 
-    def begin(*options: object) -> tuple[Process, Callable[[], str]]:
+    def begin(processes: int = 1) -> tuple[Process, Callable[[], str]]:
         file = tmp_path / "log"
         with file.open("w") as log:
             env = {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
-            process = spawn("worker", "--reload", *options, env=env, stderr=log)
-        wait_until(lambda: it.json("workers"), timeout=20)
+            process = spawn("worker", "--reload", "--processes", processes, env=env, stderr=log)
+        wait_until(lambda: len(it.json("workers")) == processes, timeout=20)
         return process, file.read_text
 
     return begin
@@ -88,7 +88,7 @@ def test_a_change_starts_the_worker_afresh_and_running_jobs_go_back(
 def test_an_app_that_is_broken_waits_for_the_next_change(
     it: Cli, begin: Any, tmp_path: Path, wait_until: Any
 ) -> None:
-    process, log = begin("--processes", "2")
+    process, log = begin(processes=2)
     write(tmp_path / "reloaded.py", "def (:\n")
     wait_until(lambda: log().count("waiting for a change") == 2, timeout=20)
     assert "SyntaxError" in log()

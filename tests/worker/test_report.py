@@ -70,7 +70,7 @@ def test_the_report_advises(work: Any, hand: Callable[..., Any], lines: Any) -> 
     reporter._inflight._busy += 1e6
     due(reporter)
     reporter.tick()
-    assert lines(30, "raise --concurrency") != []
+    assert lines(30, "slots 100% busy, queue growing") != []
 
 
 def test_the_history_tells_what_each_worker_and_task_did_in_each_minute(
