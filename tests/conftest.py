@@ -282,34 +282,48 @@ def url(backend_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> It
     It is a copy, so all tests' databases have the same instance id. A test that needs two that differ takes `empty_url` too, and
     upgrades that.
     """
-    if backend_name == "sqlite":
-        file = tmp_path / "jobqueue.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), file)
-        record(request, f"sqlite {sqlite3.sqlite_version}")
-        yield f"sqlite:///{file}"
-    else:
-        server = request.getfixturevalue("postgres_server")
-        yield from fresh_database(request, server, server.template)
+    with database(backend_name, request, tmp_path) as url:
+        record_version(request, backend_name)
+        yield url
 
 
 @pytest.fixture
 def empty_url(backend_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh database without the schema, of this test alone; another one than `url`."""
+    record_version(request, backend_name)
     if backend_name == "sqlite":
-        record(request, f"sqlite {sqlite3.sqlite_version}")
         yield f"sqlite:///{tmp_path / 'empty.db'}"
     else:
         server = request.getfixturevalue("postgres_server")
-        yield from fresh_database(request, server, "template1")
+        with fresh_database(server, "template1") as url:
+            yield url
 
 
-def fresh_database(
-    request: pytest.FixtureRequest, server: PostgresServer, template: str
-) -> Iterator[str]:
-    record(request, f"postgres {server.version}")
+@contextmanager
+def database(backend_name: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """The URL of a fresh database with the schema; on SQLite a file in that folder."""
+    if backend_name == "sqlite":
+        file = folder / "jobqueue.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), file)
+        yield f"sqlite:///{file}"
+    else:
+        server = request.getfixturevalue("postgres_server")
+        with fresh_database(server, server.template) as url:
+            yield url
+
+
+@contextmanager
+def fresh_database(server: PostgresServer, template: str) -> Iterator[str]:
     name = server.create(template=template)
     yield server.url(name)
     server.drop(name)
+
+
+def record_version(request: pytest.FixtureRequest, backend_name: str) -> None:
+    if backend_name == "sqlite":
+        record(request, f"sqlite {sqlite3.sqlite_version}")
+    else:
+        record(request, f"postgres {request.getfixturevalue('postgres_server').version}")
 
 
 @pytest.fixture(scope="session")

@@ -365,7 +365,8 @@ def test_a_url_with_a_password_is_on_no_command_line(
     file = tmp_path / "n"
     file.mkdir()
     it.id("mark_and_wait", file)
-    process = spawn("worker", "--processes", 1, "--url", it.url, "--app", it.app)
+    options = ("--processes", 1, "--shutdown-timeout", 0)
+    process = spawn("worker", *options, "--url", it.url, "--app", it.app)
     wait_until(lambda: list(file.iterdir()), timeout=20)
     pid = int(next(file.iterdir()).name.partition("-")[2])
     command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

@@ -5,6 +5,8 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 import pytest
@@ -14,11 +16,47 @@ from jobqueue.errors import InvalidOption
 from jobqueue.web import Server, create_app
 from jobqueue.web.connections import Limits
 from jobqueue.web.gate import Gate
-from tests.web.conftest import Client, Dial, Serve, enqueue_text, working
+from tests.conftest import database, record_version
+from tests.web.conftest import Client, Dial, Serve, add_tasks, enqueue_text, working
 
 TOKEN = "a-long-random-token"
 JOB = {"task": "add", "args": [2, 3]}
 BODY = json.dumps(JOB)
+
+
+Front = tuple[JobQueue, Client]
+
+
+@pytest.fixture(scope="module")
+def standing(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Front]]:
+    """One front per database for all tests of this file, which leave it as it was: it stops slowly."""
+    with ExitStack() as stack:
+
+        @cache
+        def front(backend_name: str) -> Front:
+            folder = tmp_path_factory.mktemp("front")
+            url = stack.enter_context(database(backend_name, request, folder))
+            jobs = stack.enter_context(JobQueue(url))
+            add_tasks(jobs)
+            server = stack.enter_context(Server(create_app(jobs), port=0, grace=1))
+            return jobs, stack.enter_context(Client(base_url=server.url, timeout=60))
+
+        yield front
+
+
+@pytest.fixture
+def jobs(
+    standing: Callable[[str], Front], backend_name: str, request: pytest.FixtureRequest
+) -> JobQueue:
+    record_version(request, backend_name)
+    return standing(backend_name)[0]
+
+
+@pytest.fixture
+def client(standing: Callable[[str], Front], backend_name: str) -> Client:
+    return standing(backend_name)[1]
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +100,7 @@ def still_serves(client: Client) -> bool:
         (400, "GET", "/api/jobs/last"),
         (400, "GET", "/api/jobs/9223372036854775808"),
         (404, "GET", "/api/jobs/9223372036854775807"),
-        (404, "GET", "/api/jobs/1"),
+        (404, "GET", "/api/jobs/1234567890"),
         (414, "GET", "/" + "x" * 9000),
         (414, "GET", "/" + "x" * 100_000),
     ],
