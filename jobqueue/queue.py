@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session
 
 from jobqueue import options as option_rules
 from jobqueue.codec import Codec
@@ -40,6 +39,9 @@ from jobqueue.worker.isolated import require
 from jobqueue.worker.program import Import
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.worker import Worker
+
+if TYPE_CHECKING:  # A sixth of the time that a program needs to start.
+    from sqlalchemy.orm import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -165,7 +167,7 @@ class JobQueue:
     def _enqueue(
         self,
         calls: Sequence[Call[Any]],
-        within: Session | Connection | None = None,
+        within: "Session | Connection | None" = None,
         *,
         wait: bool = True,
     ) -> list[Job[Any]]:
@@ -195,7 +197,7 @@ class JobQueue:
         self,
         calls: Iterable[Call[R]],
         *,
-        within: Session | Connection | None = None,
+        within: "Session | Connection | None" = None,
         wait: bool = True,
     ) -> list[Job[R]]:
         """Write many calls down in one transaction, all or none. Ids grow in their order.
@@ -329,7 +331,7 @@ def _inherit(new: NewJob) -> NewJob:
     return new._replace(deadline=max(0.0, parent.budget()))
 
 
-def _is_open(transaction: Session | Connection) -> Callable[[], bool]:
+def _is_open(transaction: "Session | Connection") -> Callable[[], bool]:
     """Tells later whether the transaction that is open now has not ended yet."""
     current = transaction.get_transaction()
     return lambda: current is not None and current.is_active

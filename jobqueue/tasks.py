@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack
 
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session
 
 from jobqueue import options as option_rules
 from jobqueue.codec import Codec
@@ -18,6 +17,9 @@ from jobqueue.errors import ConfigurationError, Duration, InvalidOption, QueueFu
 from jobqueue.job import Job, results
 from jobqueue.options import OptionChanges, Options
 from jobqueue.records import NewJob
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,7 +67,7 @@ class Enqueue(Protocol):
     """All that a task knows of its queue."""
 
     def __call__(
-        self, calls: Sequence[Call[Any]], within: Session | Connection | None
+        self, calls: Sequence[Call[Any]], within: "Session | Connection | None"
     ) -> list[Job[Any]]:
         """Write calls down."""
         ...
@@ -195,6 +197,8 @@ class Task(Generic[P, R]):
         Takes a Session, Connection, AsyncSession or AsyncConnection of SQLAlchemy on the same
         database. It never begins, commits or rolls back anything on it.
         """
+        from sqlalchemy.orm import Session
+
         if not isinstance(transaction, Session | Connection) and not is_async(transaction):
             raise InvalidOption(
                 f"within: {type(transaction).__name__} is no Session, Connection, AsyncSession or "

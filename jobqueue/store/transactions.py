@@ -2,10 +2,10 @@
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, event, select
-from sqlalchemy.orm import Session
 
 from jobqueue.errors import ClaimLost, ConfigurationError, JobCancelled
 from jobqueue.records import Claim
@@ -13,6 +13,9 @@ from jobqueue.schema import jobs
 from jobqueue.store import migrate
 from jobqueue.store.counts import Tally
 from jobqueue.store.store import Store
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 _RINGS = "jobqueue_rings"
 
@@ -25,9 +28,11 @@ class UserTransactions:
         self._known: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def connection(self, transaction: Session | Connection) -> Connection:
+    def connection(self, transaction: "Session | Connection") -> Connection:
         """The connection of a session on our database. Raises ConfigurationError for another."""
-        connection = transaction.connection() if isinstance(transaction, Session) else transaction
+        connection = (
+            transaction if isinstance(transaction, Connection) else transaction.connection()
+        )
         with self._lock:
             known = connection.engine in self._known or connection.get_transaction() in self._known
         if not known:
@@ -65,16 +70,16 @@ class UserTransactions:
             )
         return False
 
-    def after_commit(self, transaction: Session | Connection, ring: Callable[[], None]) -> None:
+    def after_commit(self, transaction: "Session | Connection", ring: Callable[[], None]) -> None:
         """Ring once the session has committed. A Connection only tells before: polling serves."""
-        if not isinstance(transaction, Session):
+        if isinstance(transaction, Connection):
             return
         if _RINGS not in transaction.info:
             event.listen(transaction, "after_commit", _committed)
         transaction.info.setdefault(_RINGS, set()).add(ring)
 
     def finish(
-        self, transaction: Session | Connection, claim: Claim, result: str, *, duration: float
+        self, transaction: "Session | Connection", claim: Claim, result: str, *, duration: float
     ) -> None:
         """Record success as part of the transaction; see `JobContext.finish_within`."""
         connection = self.connection(transaction)
@@ -98,7 +103,7 @@ class UserTransactions:
         tally.write(connection, self._store.statements)
 
 
-def _committed(session: Session) -> None:
+def _committed(session: "Session") -> None:
     if session.in_nested_transaction():  # Only a savepoint was released.
         return
     rings = session.info[_RINGS]

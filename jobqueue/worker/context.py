@@ -9,10 +9,9 @@ import traceback
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session
 
 from jobqueue.errors import (
     AttemptTimeout,
@@ -22,6 +21,9 @@ from jobqueue.errors import (
 )
 from jobqueue.records import Claim
 from jobqueue.store.transactions import UserTransactions
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 MESSAGE_LENGTH_MAX = 1000
 NOT_ROLLED_BACK = "the transaction that it left open could not be rolled back"
@@ -196,7 +198,7 @@ class JobContext:
         """A logger whose lines name the job."""
         return _JobLog(logging.getLogger("jobqueue.job"), {"job": self.id, "task": self.task})
 
-    def finish_within(self, session: Session | Connection, result: object = None) -> None:
+    def finish_within(self, session: "Session | Connection", result: object = None) -> None:
         """Make success part of the caller's transaction: effects and success commit together.
 
         Raises ClaimLost when the job is no longer this worker's, and JobCancelled when it was asked
