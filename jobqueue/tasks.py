@@ -5,6 +5,7 @@ import functools
 import inspect
 import itertools
 import json
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack
@@ -197,9 +198,9 @@ class Task(Generic[P, R]):
         Takes a Session, Connection, AsyncSession or AsyncConnection of SQLAlchemy on the same
         database. It never begins, commits or rolls back anything on it.
         """
-        from sqlalchemy.orm import Session
-
-        if not isinstance(transaction, Session | Connection) and not is_async(transaction):
+        if not (
+            isinstance(transaction, Connection) or _is_session(transaction) or is_async(transaction)
+        ):
             raise InvalidOption(
                 f"within: {type(transaction).__name__} is no Session, Connection, AsyncSession or "
                 "AsyncConnection",
@@ -207,6 +208,12 @@ class Task(Generic[P, R]):
                 value=transaction,
             )
         return replace(self, _within=transaction)
+
+
+def _is_session(thing: object) -> bool:
+    """True for a Session; of one that nobody has imported there is none."""
+    orm = sys.modules.get("sqlalchemy.orm")
+    return orm is not None and isinstance(thing, orm.Session)
 
 
 class AsyncTask(Task[P, R]):

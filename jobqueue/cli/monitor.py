@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import threading
+from datetime import datetime
 from typing import Any
 
 import click
@@ -10,16 +11,19 @@ from rich.console import Console
 from rich.text import Text
 
 from jobqueue import options
+from jobqueue.cli import params
 from jobqueue.cli.render import COLOURS, Column, console, duration, put, table
 from jobqueue.cli.shared import Command, Group, Shared, pass_shared
 from jobqueue.cli.verbs import confirm
 from jobqueue.records import JobFilter
 from jobqueue.states import FINAL, State
+from jobqueue.store.monitor import MINUTES as MINUTES_SHOWN
 from jobqueue.store.upkeep import BATCH, Upkeep
 
 Row = dict[str, Any]
 
 HUNDRED = 100
+MINUTES_MAX = 24 * 60
 HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -71,6 +75,26 @@ OF_APP = [
     ),
     Column[Row]("signature", lambda row: row.get("signature"), rank=10, least=12, style="dim"),
 ]
+MINUTES = [
+    Column[Row](
+        "minute", lambda row: f"{datetime.fromisoformat(row['minute']).astimezone():%H:%M}"
+    ),
+    Column[Row]("workers", lambda row: row["workers"], rank=7, right=True),
+    Column[Row]("processed", lambda row: f"{row['processed']:,}", right=True),
+    Column[Row]("errored", lambda row: f"{row['errored']:,}", rank=2, right=True),
+    Column[Row]("failed", lambda row: f"{row['failed']:,}", rank=3, right=True),
+    Column[Row]("snoozed", lambda row: f"{row['snoozed']:,}", rank=9, right=True),
+    _timed("avg_duration", "takes", 4),
+    _timed("p95_duration", "95 % in", 6),
+    _timed("avg_wait", "waits", 5),
+    _timed("p95_wait", "95 % wait", 8),
+    Column[Row](
+        "busy",
+        lambda row: "" if row["utilisation"] is None else f"{row['utilisation']:.0%}",
+        rank=1,
+        right=True,
+    ),
+]
 WORKERS = [
     _named("worker", least=12),
     Column[Row]("busy", lambda row: f"{row['running']}/{row['concurrency']}", right=True),
@@ -97,30 +121,38 @@ WORKERS = [
 @click.command(cls=Command)
 @click.option("--watch", is_flag=True, help="Print it again and again, until Ctrl-C.")
 @click.option("--interval", default="2s", show_default=True, metavar="TIME", help="So often.")
+@click.option(
+    "--minutes",
+    default=str(MINUTES_SHOWN),
+    show_default=True,
+    metavar="N",
+    help="Of so many of the last minutes what the workers did.",
+)
 @pass_shared
-def stats(shared: Shared, watch: bool, interval: str) -> None:
-    """Counts by queue and by task, workers, throughput."""
+def stats(shared: Shared, watch: bool, interval: str, minutes: str) -> None:
+    """Counts by queue and by task, workers, throughput, and the last minutes."""
     every = options.seconds(interval, "interval", least=0.1)
+    count = options.whole(params.whole(minutes), "minutes", 0, MINUTES_MAX)
     if not watch:
-        _print_stats(shared, console())
+        _print_stats(shared, console(), count)
         return
     pause = threading.Event()
     while True:
         screen = console()
         if not screen.is_terminal or shared.json:
-            _print_stats(shared, screen)
+            _print_stats(shared, screen, count)
             if not shared.json:
                 click.echo()
         else:
             with screen.capture() as frame:
-                _print_stats(shared, screen)
+                _print_stats(shared, screen, count)
             # One write, so that nothing flickers.
             click.echo(HOME_AND_CLEAR + frame.get(), color=True)
         pause.wait(every)
 
 
-def _print_stats(shared: Shared, screen: Console) -> None:
-    found = shared.monitor.stats()
+def _print_stats(shared: Shared, screen: Console, minutes: int) -> None:
+    found = shared.monitor.stats(minutes)
     if shared.json:
         shared.print_json(found)
         return
@@ -130,6 +162,9 @@ def _print_stats(shared: Shared, screen: Console) -> None:
         put(screen, "")
     if found["tasks"]:
         table(found["tasks"], TASKS, screen)
+        put(screen, "")
+    if found["minutes"]:
+        table(found["minutes"], MINUTES, screen)
         put(screen, "")
     workers = found["workers"]
     line = Text(f"{workers} worker{'' if workers == 1 else 's'}", "" if workers else "yellow")

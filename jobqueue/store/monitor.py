@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from jobqueue.clock import INSTANT, after, now
-from jobqueue.schema import jobs, queues, workers
+from jobqueue.schema import history, jobs, queues, workers
 from jobqueue.states import FINAL, WAITING, State
 from jobqueue.store.predicates import in_state
 from jobqueue.store.store import Store
@@ -32,6 +32,8 @@ from jobqueue.store.store import Store
 Rows = list[dict[str, Any]]
 
 MINUTE = timedelta(minutes=1)
+MINUTES = 5
+"""Minutes of history that are shown where no other number is asked for."""
 
 
 def _counts(*names: str) -> list[ColumnClause[int]]:
@@ -126,8 +128,39 @@ class Monitor:
         )
         return self._rows(statement)
 
-    def stats(self) -> dict[str, Any]:
-        """All at a glance: queues, tasks, the number of live workers, and jobs ended per second."""
+    def minutes(self, count: int) -> Rows:
+        """What all workers did in each of the last minutes, the present one included, by minute.
+
+        Each worker writes once a minute. Percentiles are those of the slowest one.
+        """
+        of_all = history.c
+        processed = func.nullif(func.sum(of_all.processed), 0)
+        statement = (
+            select(
+                of_all.minute,
+                func.count(of_all.worker.distinct()).label("workers"),
+                *(
+                    cast(func.sum(of_all[name]), BigInteger).label(name)
+                    for name in ("processed", "errored", "failed", "snoozed")
+                ),
+                (func.sum(of_all.duration) / processed).label("avg_duration"),
+                func.max(of_all.duration_p95).label("p95_duration"),
+                (func.sum(of_all.wait) / processed).label("avg_wait"),
+                func.max(of_all.wait_p95).label("p95_wait"),
+                (func.sum(of_all.busy) / func.nullif(func.sum(of_all.slots), 0)).label(
+                    "utilisation"
+                ),
+            )
+            .where(of_all.task == "", of_all.minute > self._present() - count * MINUTE)
+            .group_by(of_all.minute)
+            .order_by(of_all.minute)
+        )
+        return self._rows(statement)
+
+    def stats(self, minutes: int = MINUTES) -> dict[str, Any]:
+        """All at a glance, ready to be JSON: queues, tasks, the number of live workers, jobs ended
+        per second, and what workers did in each of the last minutes.
+        """
         with self._store.read() as connection:
             alive = select(func.count()).select_from(workers).where(_IS_ALIVE)
             live_workers = int(connection.execute(alive).scalar_one())
@@ -136,6 +169,9 @@ class Monitor:
             "tasks": self.tasks(),
             "workers": live_workers,
             "throughput_per_second": self._throughput_per_second(),
+            "minutes": [
+                row | {"minute": row["minute"].isoformat()} for row in self.minutes(minutes)
+            ],
         }
 
     def pause(self, queue: str) -> bool:

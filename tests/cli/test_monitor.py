@@ -1,6 +1,7 @@
 """`stats`, `queues`, `workers`, `tasks`, `prune`, `db`."""
 
 import json
+from datetime import datetime
 
 import pytest
 
@@ -33,8 +34,26 @@ def test_stats_of_nothing(bare: Cli) -> None:
         "tasks": [],
         "workers": 0,
         "throughput_per_second": 0.0,
+        "minutes": [],
     }
     assert bare.ok("stats") == "0 workers, 0 jobs/s in the last minute\n"
+
+
+def test_stats_tell_what_all_workers_did_in_each_of_the_last_minutes(cli_with_app: Cli) -> None:
+    for words in (["add", 1, 2], ["add", 3, 4], ["fail"]):
+        cli_with_app.id(*words)
+        cli_with_app.drain()
+    minutes = cli_with_app.json("stats")["minutes"]
+    assert sum(minute["processed"] for minute in minutes) == 3  # The tests may run over a minute.
+    assert sum(minute["failed"] for minute in minutes) == 1
+    for minute in minutes:
+        assert datetime.fromisoformat(minute["minute"]).tzinfo is not None
+        assert 0 <= minute["avg_duration"] <= minute["p95_duration"]
+        assert 0 <= minute["utilisation"] <= 1
+    assert "PROCESSED" in cli_with_app.ok("stats")
+    assert cli_with_app.json("stats", "--minutes", 0)["minutes"] == []
+    assert "PROCESSED" not in cli_with_app.ok("stats", "--minutes", 0)
+    assert "minutes" in cli_with_app.refused(2, "stats", "--minutes", "-1")
 
 
 def test_queues_pause_and_resume(cli_with_app: Cli) -> None:

@@ -63,7 +63,8 @@ class Effects:
     def read(
         self, kind: str | None = None, *, job: int | None = None, pid: int | None = None
     ) -> list[Effect]:
-        while new := os.pread(self._file, 1 << 20, self._offset):
+        # A line that is being written may be seen in part.
+        while b"\n" in (new := os.pread(self._file, 1 << 20, self._offset)):
             new = new[: new.rindex(b"\n") + 1]
             self._known += (Effect(*json.loads(line)) for line in new.splitlines())
             self._offset += len(new)

@@ -381,7 +381,7 @@ def test_stats_has_the_shape_of_the_contract(scene: Scene) -> None:
     scene.enqueue(2)
     scene.run(1)
     stats = scene.monitor.stats()
-    assert list(stats) == ["queues", "tasks", "workers", "throughput_per_second"]
+    assert list(stats) == ["queues", "tasks", "workers", "throughput_per_second", "minutes"]
     assert list(stats["queues"][0]) == COLUMNS["jobqueue_queue_stats"].split()
     assert list(stats["tasks"][0]) == [
         *COLUMNS["jobqueue_task_stats"].split(),

@@ -208,7 +208,7 @@ def test_queues_workers_and_stats_answer_as_the_command_line(
         assert (worker["worker"], worker["queues"]) == ("w1", None)
         assert worker["started_at"].endswith("+00:00")
         stats = client.get("/api/stats").json()
-    assert set(stats) == {"queues", "tasks", "workers", "throughput_per_second"}
+    assert set(stats) == {"queues", "tasks", "workers", "throughput_per_second", "minutes"}
     assert stats["workers"] == 1 and stats["tasks"][0]["task"] == "add"
 
 

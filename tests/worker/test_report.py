@@ -8,8 +8,10 @@ import pytest
 from sqlalchemy import select, text, update
 
 from jobqueue import JobQueue, Snooze, fixed
-from jobqueue.clock import after
+from jobqueue.clock import after, this_minute
 from jobqueue.schema import history
+from jobqueue.store.history import Figures, History
+from jobqueue.store.monitor import Monitor
 from jobqueue.worker.recorder import Recorder
 from jobqueue.worker.reporter import Reporter
 
@@ -93,6 +95,35 @@ def test_the_history_tells_what_each_worker_and_task_did_in_each_minute(
     assert 0 <= whole["utilisation"] <= 1
     recorder.record()
     assert rows(jobs, "jobqueue_worker_minutes")[0]["processed"] == 4, "a period is counted once"
+
+
+def test_the_minutes_of_the_fleet_are_those_of_all_its_workers(jobs: JobQueue) -> None:
+    books, monitor = History(jobs.store), Monitor(jobs.store)
+    fast = Figures("", 30, 2, 1, 4, 6.0, 0.3, 3.0, 0.2, busy=6.0, slots=60.0)
+    slow = Figures("", 10, 0, 0, 0, 34.0, 5.0, 1.0, 0.1, busy=34.0, slots=40.0)
+    books.add("fast", [fast, fast._replace(task="work")])
+    books.add("slow", [slow, slow._replace(task="work")])
+    books.add("idle", [Figures("", 0, 0, 0, 0, 0.0, None, 0.0, None, busy=0.0, slots=100.0)])
+    with jobs.store.write() as connection:  # Another one may have begun meanwhile.
+        connection.execute(update(history).values(minute=this_minute()))
+    (minute,) = monitor.minutes(2)
+    assert minute.pop("minute").second == 0
+    assert minute == {
+        "workers": 3,
+        "processed": 40,
+        "errored": 2,
+        "failed": 1,
+        "snoozed": 4,
+        "avg_duration": 1.0,
+        "p95_duration": 5.0,
+        "avg_wait": 0.1,
+        "p95_wait": 0.2,
+        "utilisation": 0.2,
+    }
+    with jobs.store.write() as connection:
+        connection.execute(update(history).values(minute=after(-180.0)))
+    assert monitor.minutes(2) == []
+    assert monitor.minutes(5) != []
 
 
 def test_what_a_refused_transaction_counted_is_not_recorded(
