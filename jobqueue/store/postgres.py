@@ -75,6 +75,7 @@ class Postgres:
             pool_size=connections,
             max_overflow=0,
             pool_timeout=30,
+            pool_use_lifo=True,
             hide_parameters=True,
         )
 
