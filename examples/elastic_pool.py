@@ -24,7 +24,7 @@ class Decisions(logging.Handler):
     """The worker logs each change of its size, with the reason."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if change := re.match(r"\d+ slots become (\d+): ", record.getMessage()):
+        if change := re.match(r"slots: \d+ -> (\d+): ", record.getMessage()):
             print(f"{time.monotonic() - began:5.2f} s  {record.getMessage()}")
             sizes.put(int(change[1]))
 

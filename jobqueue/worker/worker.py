@@ -112,7 +112,7 @@ class Worker:
         for service in self._services:
             service.start()
         self._slots.resize(self.settings.concurrency)
-        log.info("worker %s began with %d slots", self.name, self.settings.concurrency)
+        log.info("worker %s began, slots: %d", self.name, self.settings.concurrency)
 
     def _build(self) -> None:
         settings, backend = self.settings, self._store.backend

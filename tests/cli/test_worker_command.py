@@ -247,8 +247,8 @@ def test_autoscale_begins_small_and_grows_when_jobs_wait(
     worker = spawn("worker", "--autoscale", "1:3", "--drain", "--json", env=env_of(it))
     code, out, err = worker.end()
     assert (code, json.loads(out)["processed"]) == (0, 4), err
-    assert "began with 1 slots" in err
-    assert "1 slots become 2: " in err
+    assert "began, slots: 1" in err
+    assert "slots: 1 -> 2: " in err
 
 
 HUNGRY = """

@@ -86,7 +86,7 @@ def test_the_elastic_pool_grows_with_each_burst_and_ends_small(
     bursts = re.split(r".* burst \d: 60 jobs\n", "\n".join(lines))[1:]
     assert len(bursts) == 2
     for burst in bursts:
-        changes = [(int(a), int(b)) for a, b in re.findall(r"(\d+) slots become (\d+)", burst)]
+        changes = [(int(a), int(b)) for a, b in re.findall(r"slots: (\d+) -> (\d+)", burst)]
         sizes = [2, *(after for _, after in changes)]
         assert [before for before, _ in changes] == sizes[:-1]
         assert 2 < max(sizes) <= 6

@@ -30,6 +30,20 @@ def test_a_worker_runs_jobs_and_their_results_come_back(jobs: JobQueue) -> None:
     assert Monitor(jobs.store).workers() == [], "a lease is given back in the end"
 
 
+def test_64_blocking_jobs_run_at_the_same_time(jobs: JobQueue) -> None:
+    everyone = threading.Barrier(64)
+
+    @jobs.task(max_attempts=1)
+    def meet() -> None:
+        everyone.wait(timeout=30)  # Raises unless all 64 are there.
+
+    handles = jobs.enqueue_many(meet.call() for _ in range(3 * 64))
+    with jobs.worker(concurrency=64):
+        for handle in handles:
+            handle.result(60)
+    assert {handle.record().attempt for handle in handles} == {1}
+
+
 def test_a_job_is_tried_again_until_it_fails_with_an_error_for_each_attempt(
     jobs: JobQueue,
 ) -> None:
