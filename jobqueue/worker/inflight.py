@@ -14,6 +14,9 @@ from jobqueue.store.claims import Holder
 from jobqueue.worker.context import JobContext
 from jobqueue.worker.identity import boottime
 
+UNBEGUN = "given back before it began"
+"""Why a claim was released."""
+
 
 class LeaseClock:
     """Whether this worker may still believe in its claims, by a clock that no one steps."""
@@ -97,7 +100,7 @@ class InFlight:
             for claim in claims:
                 self.held[claim.id] = claim
                 if self.closing:
-                    self.outbox.put(released(claim, "given back before it began"))
+                    self.outbox.put(released(claim, UNBEGUN))
                 elif self.divert is not None and self.divert(claim):
                     diverted += 1
                 else:
@@ -159,8 +162,13 @@ class InFlight:
         return max(0, self.concurrency - len(self.open))
 
     def free_async(self) -> int:
-        """How many more claims of async tasks could begin at once."""
-        return max(0, self.async_concurrency - len(self.open_async))
+        """How many more claims of async tasks could begin at once; below 0: so many wait."""
+        return self.async_concurrency - len(self.open_async)
+
+    def sure(self) -> int:
+        """How many more claims could begin at once, whatever their tasks turn out to be."""
+        free = self.free()
+        return min(free, max(0, self.free_async())) if self.async_concurrency else free
 
     def let_go(self, claim: Claim) -> None:
         """A claim that was handed out fills no slot any longer."""
@@ -183,7 +191,7 @@ class InFlight:
                 continue
             self.let_go(claim)
             if self.is_held(claim):
-                self.outbox.put(released(claim, "given back before it began"))
+                self.outbox.put(released(claim, UNBEGUN))
                 count += 1
 
     def close(self) -> int:

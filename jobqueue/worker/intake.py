@@ -95,7 +95,7 @@ class Intake:
         # by the share of late, no more come than fit, or few where none do.
         room = max(room, 0)
         share = inflight.async_share
-        most = room + inflight.free_async()
+        most = max(0, room + inflight.free_async())
         if share >= ALL_ASYNC:
             return most
         return min(most, int(max(room, 0 if excess else PROBE) / (1 - share)))
@@ -130,7 +130,7 @@ class Intake:
         They are handed out. False if there was no reason to guess, or nothing there.
         """
         inflight = self.inflight
-        guess = self._frontier.guess(min(limit, inflight.free()), inflight.held)
+        guess = self._frontier.guess(min(limit, inflight.sure()), inflight.held)
         if guess is None:
             return False
         holder, claims = self._begin(), []
@@ -147,7 +147,7 @@ class Intake:
         if holder is None:
             return []
         return self._frontier.claim(
-            connection, holder, limit=limit, free=inflight.free(), held=inflight.held
+            connection, holder, limit=limit, free=inflight.sure(), held=inflight.held
         )
 
     def _begin(self) -> Holder | None:

@@ -20,7 +20,7 @@ from jobqueue.worker.context import JobContext, enter
 from jobqueue.worker.endings import Endings, encode
 from jobqueue.worker.executor import Executor
 from jobqueue.worker.failure import describe
-from jobqueue.worker.inflight import InFlight, released
+from jobqueue.worker.inflight import UNBEGUN, InFlight, interrupted, released
 from jobqueue.worker.service import Service
 
 log = logging.getLogger("jobqueue.worker")
@@ -49,19 +49,35 @@ class Loop:
         self._loop: asyncio.AbstractEventLoop
         self._room = asyncio.Semaphore(concurrency)
         self._running: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()
+        """Those of them that have not begun a handler."""
+        self._inside: set[tuple[int, int]] = set()
+        """(id, fence) of those that take up room."""
+        self._closing = False
         self._thread = threading.Thread(target=self._live, name="jobqueue-loop", daemon=True)
         self.beat_at = math.inf
         """When the loop last showed that it is not blocked."""
 
     def submit(self, claim: Claim) -> None:
         """Run a claim soon; the first one starts the thread. Called by one thread at a time."""
+        self._inflight.open_async.add((claim.id, claim.fence))
         if self._thread.ident is None:
             self._loop = asyncio.new_event_loop()
             self._thread.start()
         self._loop.call_soon_threadsafe(self._begin, claim)
 
+    def give_back(self) -> None:
+        """Release the claims that wait for room. The worker is closing: none begins any more."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._give_back)
+
+    def replace(self, context: JobContext) -> None:
+        """Let another one begin in place of a handler that was given up and goes on."""
+        self._loop.call_soon_threadsafe(self._make_room, (context.id, context.fence))
+
     def close(self) -> None:
         """End the loop; what still runs is cancelled, and its outcome not waited for."""
+        self._closing = True
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(2 * BLOCKED)
@@ -76,7 +92,11 @@ class Loop:
         asyncio.set_event_loop(self._loop)
         self._beat()
         try:
-            self._loop.run_forever()
+            while not self._closing:
+                try:
+                    self._loop.run_forever()
+                except (SystemExit, KeyboardInterrupt):  # From a task that a handler made.
+                    log.exception("a coroutine meant to end the event loop, which goes on")
         finally:
             for task in self._running:
                 task.cancel()
@@ -95,10 +115,41 @@ class Loop:
     def _begin(self, claim: Claim) -> None:
         task = self._loop.create_task(self._run(claim), name=f"job {claim.id} ({claim.task})")
         self._running.add(task)
+        self._waiting.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._waiting.discard)
+
+    def _give_back(self) -> None:
+        for task in self._waiting:
+            task.cancel()
+
+    def _make_room(self, key: tuple[int, int]) -> None:
+        if key in self._inside:  # Else it has ended meanwhile.
+            self._inside.discard(key)
+            self._room.release()
 
     async def _run(self, claim: Claim) -> None:
         inflight = self._inflight
+        try:
+            await self._in_turn(claim)
+        except asyncio.CancelledError:  # The loop ends; a handler's own never comes here.
+            if inflight.is_held(claim):
+                begun = inflight.running.pop((claim.id, claim.fence), None) is not None
+                why = interrupted(claim) if begun else released(claim, UNBEGUN)
+                inflight.outbox.put(why)
+        except BaseException as error:
+            log.exception("job %d (%s) could not be run", claim.id, claim.task)
+            inflight.running.pop((claim.id, claim.fence), None)
+            inflight.outbox.put(Ended(claim, "errored", State.FAILED, error=describe(error)))
+        finally:
+            inflight.let_go(claim)
+            self._finished()
+
+    async def _in_turn(self, claim: Claim) -> None:
+        """Wait for room, and then look whether it may still begin."""
+        inflight, key = self._inflight, (claim.id, claim.fence)
+        await self._room.acquire()
+        self._inside.add(key)
         try:
             while not inflight.lease.good() and inflight.is_held(claim):  # noqa: ASYNC110
                 # The first heartbeat that lands decides; it comes from another thread.
@@ -106,20 +157,13 @@ class Loop:
             if not inflight.is_held(claim):
                 return
             if inflight.closing:
-                inflight.outbox.put(released(claim, "given back before it began"))
-            elif (claim.id, claim.fence) in inflight.unwanted:
+                inflight.outbox.put(released(claim, UNBEGUN))
+            elif key in inflight.unwanted:
                 inflight.outbox.put(Ended(claim, "cancelled", State.CANCELLED, refund=True))
             else:
-                async with self._room:
-                    await self._work(claim)
-        except BaseException as error:
-            log.exception("job %d (%s) could not be run", claim.id, claim.task)
-            inflight.running.pop((claim.id, claim.fence), None)
-            why = Ended(claim, "errored", State.FAILED, error=describe(error))
-            inflight.outbox.put(why)
+                await self._work(claim)
         finally:
-            inflight.let_go(claim)
-            self._finished()
+            self._make_room(key)
 
     async def _work(self, claim: Claim) -> None:
         ready = self._executor.ready(claim)
@@ -129,6 +173,7 @@ class Loop:
         context = self._executor.context_of(task, claim)
         coroutine = asyncio.current_task()
         assert coroutine is not None, "this runs in one"
+        self._waiting.discard(coroutine)
         context.be_coroutine(
             lambda: self._loop.call_soon_threadsafe(coroutine.cancel),
             lambda: "".join(traceback.StackSummary.from_list(_frames(coroutine)).format()),

@@ -11,6 +11,7 @@ from jobqueue.worker.context import JobContext
 from jobqueue.worker.endings import Endings
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.isolated import Isolation
+from jobqueue.worker.loop import Loop
 from jobqueue.worker.service import Service
 from jobqueue.worker.slots import Slots
 
@@ -27,6 +28,7 @@ class Overseer(Service):
         inflight: InFlight,
         endings: Endings,
         slots: Slots,
+        loop: Loop,
         *,
         finished: Callable[[], None],
         exhausted: Callable[[str], None],
@@ -36,6 +38,7 @@ class Overseer(Service):
         self._inflight = inflight
         self._endings = endings
         self._slots = slots
+        self._loop = loop
         self._finished = finished
         self._exhausted = exhausted
         self._isolation = isolation
@@ -66,6 +69,7 @@ class Overseer(Service):
         )
         self._finished()
         if context.is_coroutine:
+            self._loop.replace(context)
             return
         self._slots.replace(context.thread)
         stuck = self._slots.stuck

@@ -192,6 +192,7 @@ class Worker:
                 inflight,
                 endings,
                 self._slots,
+                self._loop,
                 finished=self._finished,
                 exhausted=self._life.exhausted,
                 isolation=self._isolation,
@@ -217,10 +218,9 @@ class Worker:
         task = self._registry.find(claim.task)  # Not a set: tasks may be added at any time.
         if task is None or not self._is_for_loop(task):
             return False
-        self._inflight.async_concurrency = self.settings.async_concurrency
         if claim.crashes and self._isolation.takes(claim):
             return False
-        self._inflight.open_async.add((claim.id, claim.fence))
+        self._inflight.async_concurrency = self.settings.async_concurrency
         self._loop.submit(claim)
         return True
 
@@ -329,9 +329,9 @@ class Worker:
         self._intake.closed = True
         given_back = self._inflight.close()
         self._slots.close()
+        self._loop.give_back()
         self._completer.wake()
-        running = len(self._inflight.running)
-        if running or given_back:
+        if (running := len(self._inflight.running)) or given_back:
             log.info("stopping: %d jobs given back, %d still running", given_back, running)
         in_order = self._await_handlers(limit)
         if not in_order:

@@ -1,6 +1,7 @@
 """Async tasks on a whole worker: at once, cancelled, timed out, given back, and reported."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from jobqueue import JobCancelled, JobFailed, JobQueue, Snooze, State, current_job
 from jobqueue.errors import JobQueueError
+from jobqueue.worker.intake import PROBE
 
 
 def test_async_jobs_run_at_once_on_one_loop_and_beside_those_in_threads(jobs: JobQueue) -> None:
@@ -55,6 +57,125 @@ def test_no_more_run_at_once_than_allowed(jobs: JobQueue) -> None:
         for job in handles:
             job.result(30)
     assert most == 7
+
+
+def test_a_worker_holds_few_async_jobs_beyond_those_that_run(
+    jobs: JobQueue, wait_until: Callable[..., Any]
+) -> None:
+    gate = asyncio.Event()
+
+    @jobs.task
+    async def hold() -> None:
+        await gate.wait()
+
+    @jobs.task(max_attempts=1)
+    async def once() -> None:
+        await gate.wait()
+
+    hold_all = jobs.enqueue_many([hold.call() for _ in range(200)])
+    with jobs.worker(concurrency=4, async_concurrency=3, poll=0.05) as worker:
+        wait_until(lambda: worker.running == 3)
+        one = once.options(priority=-1).enqueue()  # First in line, and never held unbegun.
+        for _ in range(20):
+            worker._claimer.wake()
+            assert len(worker._inflight.held) <= 3 + 4 + PROBE
+        assert one.record().state is State.AVAILABLE
+        assert worker._intake.wanted() == 0
+        worker._loop._loop.call_soon_threadsafe(gate.set)
+        for job in (*hold_all, one):
+            job.result(30)
+
+
+def test_one_that_waits_for_room_begins_only_if_it_may_when_there_is_some(
+    jobs: JobQueue, wait_until: Callable[..., Any]
+) -> None:
+    begun: list[int] = []
+    gate = asyncio.Event()
+
+    @jobs.task
+    async def hold() -> None:
+        begun.append(current_job().id)
+        await gate.wait()
+
+    first, cancelled, lost = jobs.enqueue_many([hold.call() for _ in range(3)])
+    with jobs.worker(concurrency=4, async_concurrency=1) as worker:
+        wait_until(lambda: len(worker._inflight.held) == 3 and begun)
+        cancelled.cancel()
+        inflight = worker._inflight
+        wait_until(lambda: cancelled.id in {id_ for id_, _ in inflight.unwanted})
+        mine = inflight.held.pop(lost.id)  # As when the lease was taken away.
+        worker._loop._loop.call_soon_threadsafe(gate.set)
+        first.result(30)
+        wait_until(lambda: cancelled.record().state is State.CANCELLED)
+        wait_until(lambda: not inflight.open_async)
+        assert begun == [first.id]
+        inflight.hand_out([mine], inflight.holder)
+        lost.result(30)
+
+
+def test_a_stop_gives_back_at_once_what_waits_for_room(
+    jobs: JobQueue, wait_until: Callable[..., Any]
+) -> None:
+    @jobs.task
+    async def hold() -> None:
+        await asyncio.sleep(600)
+
+    handles = jobs.enqueue_many([hold.call() for _ in range(4)])
+    worker = jobs.worker(concurrency=4, async_concurrency=1)
+    worker.start()
+    wait_until(lambda: len(worker._inflight.held) == 4 and worker.running)
+    assert worker.stop(timeout=0.1) is False
+    records = [job.record() for job in handles]
+    assert [(record.state, record.attempt) for record in records] == [(State.AVAILABLE, 0)] * 4
+
+
+def test_one_that_ends_the_loop_ends_only_itself(jobs: JobQueue) -> None:
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    @jobs.task(max_attempts=1)
+    async def exits() -> None:
+        await asyncio.create_task(leave())
+
+    @jobs.task
+    async def stops() -> str:
+        asyncio.get_running_loop().stop()
+        return "stopped"
+
+    @jobs.task
+    async def well() -> str:
+        await asyncio.sleep(0)
+        return "well"
+
+    with jobs.worker():
+        for _ in range(2):
+            with pytest.raises(JobFailed, match="SystemExit"):
+                exits.enqueue().result(30)
+            assert stops.enqueue().result(30) == "stopped"
+            assert well.enqueue().result(30) == "well"
+
+
+def test_those_that_ignore_their_cancellation_leave_room_for_others(jobs: JobQueue) -> None:
+    gate = asyncio.Event()
+
+    @jobs.task(timeout=0.1, max_attempts=1)
+    async def stubborn() -> None:
+        while not gate.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await gate.wait()
+
+    @jobs.task
+    async def well() -> str:
+        return "well"
+
+    with jobs.worker(async_concurrency=2) as worker:
+        for job in jobs.enqueue_many([stubborn.call() for _ in range(2)]):
+            with pytest.raises(JobFailed, match="AttemptTimeout"):
+                job.result(30)
+        assert well.enqueue().result(30) == "well"
+        worker._loop._loop.call_soon_threadsafe(gate.set)
+        assert well.enqueue().result(30) == "well"
+        assert worker._loop._room._value <= 2, "what has ended at last made no room once more"
 
 
 def test_threads_that_are_all_busy_do_not_stop_async_jobs(
