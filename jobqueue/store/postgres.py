@@ -50,6 +50,7 @@ CONNECT = {
 
 # Serialization failure, deadlock, lock not available, shutdown and crash of the server, no
 # connection, too many of them.
+_CONNECTION = "08"
 _TRANSIENT = ("40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "08", "53")
 
 
@@ -109,8 +110,10 @@ class Postgres:
                     rows: list[tuple[Any, ...]] = driver.execute(statement, parameters).fetchall()
                     driver.prepare_threshold = None
                     driver.autocommit = False
-                except BaseException:
-                    lost = lost and driver.closed
+                except BaseException as error:
+                    # A pooler may report the server's end and keep the connection.
+                    code = getattr(error, "sqlstate", None) or ""
+                    lost = lost and (driver.closed or code.startswith(_CONNECTION))
                     connection.invalidate()
                     raise
                 return rows
