@@ -19,7 +19,7 @@ from jobqueue.codec import Codec
 from jobqueue.errors import AttemptTimeout, ConfigurationError, JobQueueError
 from jobqueue.options import Options
 from jobqueue.tasks import Registry, Task
-from jobqueue.worker.context import TIMEOUT_GRACE, JobContext, clean, current_job
+from jobqueue.worker.context import JobContext, clean, current_job
 from jobqueue.worker.failure import Described
 from jobqueue.worker.undertaker import Undertaker
 
@@ -27,6 +27,8 @@ NAME = "exec"
 LOOK = 0.1  # seconds, at most, between two looks whether the command is still wanted
 GRACE = 5.0
 """Seconds from SIGTERM to SIGKILL."""
+PATIENCE = 2.0
+"""Seconds more, until it counts as one that ignores its timeout."""
 
 TAIL_MAX = 64 * 1024
 """Bytes of the end of the output that are kept."""
@@ -64,7 +66,7 @@ def run(
 ) -> dict[str, Any]:
     """Run a command line; returns its exit code and the end of its output."""
     context = current_job()
-    context.grace = GRACE + TIMEOUT_GRACE  # It does look at its deadline, and needs time to obey.
+    context.grace = GRACE + PATIENCE  # It does look at its deadline, and needs time to obey.
     with _started(context, [command, *arguments], _environment(context, env or {}), cwd) as running:
         code = running.wait(context)
         output = running.output()
@@ -132,7 +134,8 @@ class Running:
             if self._descriptor is not None:
                 selector.register(self._descriptor, selectors.EVENT_READ)
             while True:
-                ready = {key.fd for key, _ in selector.select(LOOK)}
+                rest = max(0.0, min(LOOK, kill_at - time.monotonic()))
+                ready = {key.fd for key, _ in selector.select(rest)}
                 if self._pipe in ready and not self._read():
                     selector.unregister(self._pipe)
                 if self._has_ended(ready):
