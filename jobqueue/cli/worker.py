@@ -139,10 +139,14 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
         if app is None:
             raise ConfigurationError(apps.NEEDED, field="app")
         queue = shared.queue
+        own = Worker(
+            queue.store.url, app.registry, settings, events=app.events, middleware=app.middleware
+        )
+        spare_the_collector()
     # With --json, stdout is the summary's alone, whatever handlers print.
     output = contextlib.redirect_stdout(sys.stderr) if shared.json else contextlib.nullcontext()
     with logs.configured(given["log_format"], debug=shared.debug), output:
-        code, summary = _run(shared, app, queue, settings, ports=ports, leash=leash)
+        code, summary = _run(shared, app, own, settings, ports=ports, leash=leash)
     if shared.json:
         shared.print_json(summary)
     if code and _handlers_run():
@@ -191,22 +195,18 @@ def _stop_ends_loading() -> Iterator[None]:
 def _run(
     shared: Shared,
     app: JobQueue,
-    queue: JobQueue,
+    own: Worker,
     settings: WorkerSettings,
     *,
     ports: Ports,
     leash: Leash | None,
 ) -> tuple[int, dict[str, Any]]:
-    own = Worker(
-        queue.store.url, app.registry, settings, events=app.events, middleware=app.middleware
-    )
     began = time.monotonic()
-    spare_the_collector()
     with StopSignals(own, leash) as stop, bound(ports, own) as probes:
         # Before a handler can end this process: the supervisor tells one that died at work from one
         # that could not start.
         own.start(None if leash is None else lambda: leash.say(began=own.name))
-        _introduce(shared, app, queue, settings)
+        _introduce(shared, app, settings)
         serve(probes)
         own.wait()
         if stop.first is not None:
@@ -238,14 +238,14 @@ def spare_the_collector() -> None:
     gc.set_threshold(10_000, *gc.get_threshold()[1:])
 
 
-def _introduce(shared: Shared, app: JobQueue, queue: JobQueue, settings: WorkerSettings) -> None:
+def _introduce(shared: Shared, app: JobQueue, settings: WorkerSettings) -> None:
     tasks = sorted([*app.registry, *([EXEC] if settings.allow_exec else [])])
     served = "all queues" if settings.queues is None else f"queues {', '.join(settings.queues)}"
     shown = ", ".join(tasks[:10]) + (", …" if len(tasks) > 10 else "")  # noqa: PLR2004
     log.info("%s, %s, %d tasks: %s", shared.target, served, len(tasks), shown or "none")
     if not tasks:
         log.warning("the app registers no tasks, so this worker runs nothing")
-    if app.store.url != queue.store.url:
+    if app.store.url != shared.queue.store.url:
         log.warning(
             "the app's own queue is on %s: what handlers enqueue through it goes there",
             masked(app.store.url),
