@@ -259,6 +259,11 @@ class JobContext:
         said, self._progress = self._progress, None
         return None if said is None else (self.id, self.fence, *said)
 
+    def give_progress_back(self, report: tuple[int, int, float | None, str | None]) -> None:
+        """For the worker: it could not be written, so once more, unless there is newer."""
+        if self._progress is None:
+            self._progress = report[2:]
+
     def leave_transaction(self) -> None:
         """For the worker: roll back what `finish_within` was called in and was left open."""
         if self._finishing is not None:

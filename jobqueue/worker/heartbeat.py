@@ -92,9 +92,15 @@ class Heartbeat(Service):
 
     def _report(self) -> None:
         contexts = list(self._inflight.running.values())
-        said = [report for context in contexts if (report := context.take_progress())]
-        if said:
-            self._claims.report(said)
+        said = {context: report for context in contexts if (report := context.take_progress())}
+        if not said:
+            return
+        try:
+            self._claims.report(list(said.values()))
+        except Exception:
+            for context, report in said.items():
+                context.give_progress_back(report)
+            raise
 
     def _cancel(self, holder: Holder) -> None:
         for id_, fence in self._upkeep.cancels(holder.id):

@@ -24,13 +24,15 @@ class Recorder(Service):
         self._unwritten: list[Figures] = []
 
     def tick(self) -> float:
-        """Record, if it is time."""
+        """Record, if it is time; offer again what could not be written."""
         rest = self._due - time.monotonic()
-        if rest > 0:
-            return rest
-        self.record()
-        self._due = time.monotonic() + RECORD_EVERY
-        return RECORD_EVERY
+        if rest <= 0:
+            self._due = time.monotonic() + RECORD_EVERY
+            self.record()
+            return RECORD_EVERY
+        if self._unwritten:
+            self._write()
+        return rest
 
     def drain(self) -> None:
         """Record the rest."""
@@ -43,6 +45,9 @@ class Recorder(Service):
         whole = _figures("", period.whole)._replace(busy=period.busy, slots=period.slots)
         self._unwritten += [whole, *(_figures(name, task) for name, task in period.tasks.items())]
         del self._unwritten[:-UNWRITTEN_MAX]
+        self._write()
+
+    def _write(self) -> None:
         self._history.add(self._worker, self._unwritten)
         self._unwritten = []
         self._history.forget()

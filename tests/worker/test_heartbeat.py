@@ -247,6 +247,26 @@ def test_progress_is_written_once_and_only_by_the_claims_owner(work: Any, hand: 
     assert worker.row(handle.id).progress is None
 
 
+def test_progress_that_could_not_be_written_is_written_later_unless_there_is_newer(
+    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = work.enqueue()
+    worker = hand()
+    worker.claim()
+    context = begin(worker)
+    context.progress(0.1, "the last word")
+    with monkeypatch.context() as away:
+        away.setattr(worker.heartbeat._claims, "report", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            worker.heartbeat.tick()
+    worker.heartbeat.tick()
+    assert worker.row(handle.id).progress_message == "the last word"
+    context.progress(0.2, "newer")
+    context.give_progress_back((context.id, context.fence, 0.1, "older"))
+    worker.heartbeat.tick()
+    assert worker.row(handle.id).progress_message == "newer"
+
+
 def test_a_worker_that_claims_a_lost_job_again_knows_the_new_attempt_only(
     work: Any, jobs: JobQueue, hand: Any
 ) -> None:
