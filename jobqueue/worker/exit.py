@@ -54,7 +54,17 @@ class Exit:
                 batch.append(outbox.get_nowait())
         except Empty:
             pass
+        if len({outcome.claim.id for outcome in batch}) < len(batch):
+            self._part()
         return batch
+
+    def _part(self) -> None:
+        """Leave a second outcome of one job to the next batch: its state is told by the id."""
+        first: dict[int, Outcome] = {}
+        for outcome in self._batch:
+            if first.setdefault(outcome.claim.id, outcome) is not outcome:
+                self._inflight.outbox.put(outcome)
+        self._batch[:] = first.values()
 
     def finish(self, connection: Connection, batch: list[Outcome]) -> dict[int, State]:
         """Write a batch within a transaction."""
@@ -66,7 +76,7 @@ class Exit:
         """After the commit: let go of the claims, count, log, tell."""
         batch, self._batch = self._batch, []
         inflight = self._inflight
-        self._metrics.add(self._tally.counts)
+        self._measure()
         silent = not self._events.wanted("succeeded")
         for outcome in batch:
             inflight.settled(outcome)
@@ -84,9 +94,17 @@ class Exit:
                 inflight.errored += outcome.error is not None
             self._tell(outcome, state)
 
+    def _measure(self) -> None:
+        """After a commit: what it has counted."""
+        tally, self._tally = self._tally, Tally()
+        self._metrics.add(tally.counts)
+
     def _told_within(self, outcome: Ended) -> None:
         """`finish_within` was committed: what the handler raised afterwards is only logged."""
         claim, error = outcome.claim, outcome.error
+        # Counted in that transaction already, but not measured.
+        self._tally.ran(claim.queue, claim.task, outcome.duration or 0.0, outcome.wait, 1)
+        self._measure()
         if error is not None and error.type != NOT_COMMITTED:
             log.warning(
                 "job %d (%s) raised after its success was committed: %s",
@@ -144,6 +162,7 @@ class Exit:
             try:
                 with self._store.write() as connection:
                     states |= self.finish(connection, [outcome])
+                self._measure()
             except Exception as error:
                 if not self.is_content(error):
                     raise
@@ -151,6 +170,7 @@ class Exit:
                 bare = _bare(outcome, error)
                 with self._store.write() as connection:
                     states |= self.finish(connection, [bare])
+                self._measure()
                 self._batch[place] = bare  # Only now: if that failed, not the content is to blame.
         self.settle(states)
 

@@ -129,10 +129,10 @@ class Reader:
 
     def take(self) -> Period:
         """The period that ends now; the next begins."""
+        before, self._since = self._since, self._now()
         with self._lock:
             whole, self._whole = self._whole, TaskFigures()
             tasks, self._tasks = self._tasks, {}
-        before, self._since = self._since, self._now()
         seconds = self._since.at - before.at
         return Period(
             whole,

@@ -81,11 +81,13 @@ class _Server(socketserver.TCPServer):
         ).start()
 
     def _answer(self, request: Any, client_address: Any, timer: threading.Timer) -> None:
-        with contextlib.suppress(OSError):  # It has gone, or was cut off.
-            self.finish_request(request, client_address)
-        with self._lock:
-            self._open.pop(request, timer).cancel()
-        self.shutdown_request(request)
+        try:
+            with contextlib.suppress(OSError):  # It has gone, or was cut off.
+                self.finish_request(request, client_address)
+        finally:
+            with self._lock:
+                self._open.pop(request, timer).cancel()
+            self.shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nobody needs to know."""

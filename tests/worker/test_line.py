@@ -301,6 +301,30 @@ def test_text_that_cannot_be_stored_holds_up_no_other(
     assert worker.inflight.held == {}
 
 
+def test_two_attempts_of_one_job_that_end_together_are_not_both_accepted(
+    work: Any, hand: Any, lines: Any
+) -> None:
+    """After a lost lease, two of them may run in one worker."""
+    handle = work.enqueue("twice")
+    worker = hand()
+    worker.claim()
+    (old,) = worker.execute()
+    worker.execute_sql("DELETE FROM jobqueue_workers")
+    worker.heartbeat._beat(worker.inflight.holder)
+    worker.heartbeat._upkeep.reap()
+    worker.inflight.outbox.get_nowait()
+    worker.claim()
+    (new,) = worker.execute()
+    worker.inflight.outbox.get_nowait()
+    assert old.claim.fence < new.claim.fence
+    for outcome in (old, new):
+        worker.inflight.outbox.put(outcome)
+    finish_all(worker)
+    assert handle.state is State.SUCCEEDED
+    assert worker.counted("succeeded") == 1
+    assert len(lines(ERROR, "was lost")) == 1
+
+
 def test_a_refused_claim_is_logged_as_lost_and_let_go(
     work: Any, jobs: JobQueue, hand: Any, lines: Any
 ) -> None:

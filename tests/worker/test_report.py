@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text, update
 
-from jobqueue import JobQueue, Snooze, fixed
+from jobqueue import JobQueue, Snooze, current_job, fixed
 from jobqueue.clock import after, this_minute
 from jobqueue.schema import history
 from jobqueue.store.history import Figures, History
@@ -141,6 +141,36 @@ def test_what_a_refused_transaction_counted_is_not_recorded(
     assert rows(jobs, "jobqueue_worker_minutes")[0]["processed"] == 1
 
 
+def test_jobs_that_finish_within_a_transaction_are_measured_too(
+    jobs: JobQueue, hand: Callable[..., Any]
+) -> None:
+    @jobs.task
+    def pay() -> None:
+        with jobs.store.engine.begin() as connection:
+            current_job().finish_within(connection)
+
+    worker = hand()
+    reader = worker.worker._metrics.reader()
+    pay.enqueue()
+    worker.step()
+    period = reader.take()
+    assert (period.whole.processed, period.tasks["pay"].processed) == (1, 1)
+
+
+def test_a_batch_that_was_written_one_by_one_is_measured_whole(
+    work: Any, hand: Callable[..., Any]
+) -> None:
+    worker = hand()
+    reader = worker.worker._metrics.reader()
+    for _ in range(3):
+        work.enqueue()
+    worker.claim()
+    worker.execute()
+    worker.exit.gather()
+    worker.exit.one_by_one()
+    assert reader.take().whole.processed == 3
+
+
 def test_figures_that_could_not_be_written_are_offered_again(
     work: Any, jobs: JobQueue, hand: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,8 +183,11 @@ def test_figures_that_could_not_be_written_are_offered_again(
         away.setattr(recorder._history, "add", lambda *_: 1 / 0)
         due(recorder)
         recorder.round()
-    assert recorder.failing
-    due(recorder)
+        assert recorder.failing
+        recorder.round()
+        assert len(recorder._unwritten) == 2, (
+            "of a worker and its task: a short period is not a new one"
+        )
     recorder.round()
     assert sum(row["processed"] for row in rows(jobs, "jobqueue_worker_minutes")) == 1
 
