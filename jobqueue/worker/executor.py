@@ -1,7 +1,6 @@
 """The executor: one thread that takes claims from the inbox and runs them to their outcome."""
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from types import CoroutineType
 from typing import Any
@@ -47,15 +46,15 @@ class Executor:
         self._endings = endings
         self._finished = finished
 
-    def loop(self, retired: threading.Event | None = None) -> None:
-        """The thread's life, until it is handed None or was retired while a handler ran."""
+    def loop(self) -> None:
+        """The thread's life, until it is handed None or its claim was given up."""
         try:
-            self._loop(retired)
+            self._loop()
         finally:
             if self._isolation is not None:
                 self._isolation.leave()
 
-    def _loop(self, retired: threading.Event | None) -> None:
+    def _loop(self) -> None:
         inflight = self._inflight
         while (claim := inflight.inbox.get()) is not None:
             while not inflight.lease.good() and inflight.is_held(claim):
@@ -63,11 +62,12 @@ class Executor:
             if not inflight.is_held(claim):
                 inflight.let_go(claim)
                 continue
+            goes_on = True
             if inflight.unwanted and (claim.id, claim.fence) in inflight.unwanted:
                 inflight.outbox.put(Ended(claim, "cancelled", State.CANCELLED, refund=True))
             else:
                 try:
-                    self.work(claim)
+                    goes_on = self.work(claim)
                 except BaseException as error:
                     # Such as a column that plain SQL has filled with something else.
                     log.exception("job %d (%s) could not be run", claim.id, claim.task)
@@ -76,29 +76,31 @@ class Executor:
                     inflight.outbox.put(why)
             inflight.let_go(claim)
             self._finished()
-            if retired is not None and retired.is_set():
+            if not goes_on:
                 return
 
-    def work(self, claim: Claim) -> None:
-        """Run one claim and put its outcome into the outbox; never raises."""
+    def work(self, claim: Claim) -> bool:
+        """Run one claim and put its outcome into the outbox; never raises.
+
+        False: the claim was given up meanwhile, and another slot opened in place of this one.
+        """
         isolation = self._isolation
         if isolation is not None and (claim.crashes or isolation.asks(claim.task)):
             task = self.known(claim)
             if task is None:
-                return
+                return True
             if isolation.takes(claim):
                 if claim.frees_key and not self._frees_key(claim):
-                    return
-                self._work_apart(task, claim, isolation)
-                return
+                    return True
+                return self._work_apart(task, claim, isolation)
         ready = self.ready(claim)
         if ready is None:
-            return
+            return True
         task, args, kwargs = ready
         context = self.context_of(task, claim)
         self._inflight.begin(context)
         outcome = self.run(task, context, claim, args, kwargs)
-        self._inflight.end(context, outcome)
+        return self._inflight.end(context, outcome)
 
     def ready(self, claim: Claim) -> tuple[Task[..., Any], Sequence[Any], dict[str, Any]] | None:
         """The task and its arguments, or None: it may not begin, and its outcome is written."""
@@ -125,7 +127,7 @@ class Executor:
             return None
         return task
 
-    def _work_apart(self, task: Task[..., Any], claim: Claim, isolation: Isolation) -> None:
+    def _work_apart(self, task: Task[..., Any], claim: Claim, isolation: Isolation) -> bool:
         """Run one claim in a child process."""
         context = RemoteContext(claim, self._transactions)
         self._inflight.begin(context)
@@ -136,7 +138,7 @@ class Executor:
             outcome: Outcome = released(claim, "it could not run in a child process")
         else:
             outcome = self._endings.apart(task, context, answer)
-        self._inflight.end(context, outcome)
+        return self._inflight.end(context, outcome)
 
     def context_of(self, task: Task[..., Any], claim: Claim) -> JobContext:
         """What the handler may know of its job; its time runs from here."""

@@ -119,17 +119,19 @@ class InFlight:
         self.begun += 1
         self.last_begun = time.monotonic()
 
-    def end(self, context: JobContext, outcome: Outcome) -> None:
-        """A handler was left; its outcome counts, unless its job was given back meanwhile."""
+    def end(self, context: JobContext, outcome: Outcome) -> bool:
+        """A handler was left. False: its claim was given up meanwhile, so nobody waits for it."""
         duration = outcome.duration or 0.0
         in_slot = not context.is_coroutine
         if in_slot:
             mean = self.mean_duration
             self.mean_duration = duration if mean is None else mean + (duration - mean) * 0.05
         with self._gate:
-            if self.running.pop((context.id, context.fence), None) is not None:
-                self._busy += duration if in_slot else 0.0
-                self.outbox.put(outcome)
+            if self.running.pop((context.id, context.fence), None) is None:
+                return False
+            self._busy += duration if in_slot else 0.0
+            self.outbox.put(outcome)
+            return True
 
     def give_up(self, context: JobContext, outcome: Outcome) -> bool:
         """The handler still runs and is not waited for; False if it has ended meanwhile."""
@@ -144,10 +146,13 @@ class InFlight:
 
     def busy_seconds(self) -> float:
         """Seconds that handlers have filled slots so far, those that still run included."""
-        present = time.perf_counter()
         with self._gate:
-            running = [context for context in self.running.values() if not context.is_coroutine]
-            return self._busy + sum(present - context.began for context in running)
+            return self._busy + _busy(list(self.running.values()))
+
+    def snapshot(self) -> tuple[Holder | None, dict[int, Claim]]:
+        """In whose name claims are held, and which, at one moment."""
+        with self._gate:
+            return self.holder, dict(self.held)
 
     def settled(self, outcome: Outcome) -> None:
         """The database has answered about an outcome."""
@@ -208,6 +213,7 @@ class InFlight:
         with self._gate:
             contexts = list(self.running.values())
             self.running.clear()
+            self._busy += _busy(contexts)
             claims = []
             for context in contexts:
                 context.tell(ClaimLost)
@@ -227,6 +233,12 @@ class InFlight:
         for context in list(self.running.values()):
             context.tell(ClaimLost)
         return count
+
+
+def _busy(running: list[JobContext]) -> float:
+    """Seconds that these handlers have filled slots."""
+    present = time.perf_counter()
+    return sum(present - context.began for context in running if not context.is_coroutine)
 
 
 def released(claim: Claim, reason: str | None) -> Ended:

@@ -167,7 +167,7 @@ class Intake:
 
     def give_back_unanswered(self) -> None:
         """After a claim that failed: its commit may have been done, and only the answer lost."""
-        holder, known = self.inflight.holder, dict(self.inflight.held)
+        holder, known = self.inflight.snapshot()
         if not self.unanswered or holder is None:
             return
         with self._store.write() as connection:

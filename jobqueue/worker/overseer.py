@@ -61,6 +61,10 @@ class Overseer(Service):
         stack = context.where()
         if not self._inflight.give_up(context, self._endings.timed_out(context, stack)):
             return
+        if context.is_coroutine:
+            self._loop.replace(context)
+        else:
+            self._slots.replace(context.thread)
         log.warning(
             "job %d (%s) ignores its timeout: its claim is given up, the handler goes on at\n%s",
             context.id,
@@ -68,10 +72,6 @@ class Overseer(Service):
             stack,
         )
         self._finished()
-        if context.is_coroutine:
-            self._loop.replace(context)
-            return
-        self._slots.replace(context.thread)
         stuck = self._slots.stuck
         if stuck >= self._inflight.concurrency:
             self._exhausted(f"{stuck} handlers ignored their timeouts and still run")

@@ -9,28 +9,14 @@ from jobqueue.worker.inflight import InFlight
 log = logging.getLogger("jobqueue.worker")
 
 
-class Slot:
-    """One thread around an executor."""
-
-    def __init__(self, executor: Executor, number: int) -> None:
-        self.retired = threading.Event()
-        """Set: the thread ends as soon as its handler has; it fills no slot any longer."""
-        self.thread = threading.Thread(
-            target=executor.loop,
-            args=(self.retired,),
-            name=f"jobqueue-slot-{number}",
-            daemon=True,
-        )
-
-
 class Slots:
     """The slots of one worker. May be used from any thread."""
 
     def __init__(self, executor: Executor, inflight: InFlight) -> None:
         self._executor = executor
         self._inflight = inflight
-        self._slots: list[Slot] = []
-        self._stuck: list[Slot] = []
+        self._slots: list[threading.Thread] = []
+        self._stuck: list[threading.Thread] = []
         self._number = 0
         self._lock = threading.Lock()
         self._closed = False
@@ -39,13 +25,13 @@ class Slots:
     def threads(self) -> list[threading.Thread]:
         """Those that may still run a handler whose outcome counts."""
         with self._lock:
-            return [slot.thread for slot in self._slots if slot.thread.is_alive()]
+            return [slot for slot in self._slots if slot.is_alive()]
 
     @property
     def stuck(self) -> int:
         """Threads that were given up and have not ended yet."""
         with self._lock:
-            self._stuck = [slot for slot in self._stuck if slot.thread.is_alive()]
+            self._stuck = [slot for slot in self._stuck if slot.is_alive()]
             return len(self._stuck)
 
     def resize(self, count: int) -> None:
@@ -55,7 +41,7 @@ class Slots:
                 return
             present = self._inflight.concurrency
             self._inflight.concurrency = count
-            self._slots = [slot for slot in self._slots if slot.thread.is_alive()]
+            self._slots = [slot for slot in self._slots if slot.is_alive()]
             if not self._slots:
                 present = 0
             for _ in range(count - present):
@@ -64,14 +50,18 @@ class Slots:
                 self._inflight.inbox.put(None)  # Whoever takes it ends.
 
     def replace(self, thread: int) -> None:
-        """The handler in the thread of that id does not end: give it up, and open another slot."""
+        """Open another slot for the thread of that id, whose claim was given up.
+
+        It ends by itself once its handler has: see `InFlight.end`.
+        """
         with self._lock:
-            slot = next((slot for slot in self._slots if slot.thread.ident == thread), None)
-            if slot is None or self._closed:
+            given_up = [slot for slot in self._slots if slot.ident == thread]
+            # An id is used again: the one that lives is meant, if there is one.
+            given_up.sort(key=threading.Thread.is_alive)
+            if not given_up or self._closed:
                 return
-            slot.retired.set()
-            self._slots.remove(slot)
-            self._stuck.append(slot)
+            self._slots.remove(given_up[-1])
+            self._stuck.append(given_up[-1])
             self._open()
 
     def close(self) -> None:
@@ -82,7 +72,8 @@ class Slots:
                 self._inflight.inbox.put(None)
 
     def _open(self) -> None:
-        slot = Slot(self._executor, self._number)
+        name = f"jobqueue-slot-{self._number}"
+        slot = threading.Thread(target=self._executor.loop, name=name, daemon=True)
         self._number += 1
+        slot.start()
         self._slots.append(slot)
-        slot.thread.start()

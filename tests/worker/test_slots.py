@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -106,7 +107,68 @@ def test_a_worker_grows_under_a_backlog_and_shrinks_when_it_is_done(
             job.result(30)
         wait_until(lambda: len(slots()) == 2)
     assert re.search(r"slots: 2 -> \d: \d+% busy, \d+ waiting", caplog.text)
-    assert "become 2: " in caplog.text
+    assert re.search(r"slots: \d -> 2: ", caplog.text)
+
+
+def test_a_slot_is_never_replaced_while_it_does_something_else(
+    jobs: JobQueue, gate: threading.Event, wait_until: Callable[..., Any]
+) -> None:
+    """Its handler may end just when its claim was given up: then it ends, and waits for no other."""
+
+    @jobs.task(max_attempts=1, timeout=0.05)
+    def stubborn() -> None:
+        gate.wait(30)
+
+    @jobs.task
+    def well() -> str:
+        return threading.current_thread().name
+
+    worker: Any = jobs.worker(concurrency=1)
+    with worker:
+        replace = worker._slots.replace
+
+        def late(thread: int) -> None:
+            gate.set()
+            wait_until(lambda: not any(slot.ident == thread for slot in worker._slots.threads))
+            replace(thread)
+
+        worker._slots.replace = late
+        with pytest.raises(JobFailed):
+            stubborn.enqueue().result(30)
+        assert well.enqueue().result(30) == "jobqueue-slot-1"
+        assert worker.failure is None
+    assert worker.stop() is True
+
+
+def test_the_time_of_a_handler_that_was_interrupted_is_not_taken_back(
+    jobs: JobQueue, gate: threading.Event, wait_until: Callable[..., Any]
+) -> None:
+    @jobs.task
+    def hold() -> None:
+        gate.wait(30)
+
+    hold.enqueue()
+    worker: Any = jobs.worker(concurrency=1)
+    worker.start()
+    wait_until(lambda: worker._inflight.busy_seconds() > 0.05)
+    before = worker._inflight.busy_seconds()
+    worker.stop(timeout=0)
+    assert worker._inflight.busy_seconds() >= before
+
+
+def test_what_fills_slots_may_change_while_it_is_summed_up(jobs: JobQueue, hand: Any) -> None:
+    inflight = hand().inflight
+
+    class Context:
+        began = time.perf_counter()
+
+        @property
+        def is_coroutine(self) -> bool:
+            inflight.running[len(inflight.running), 1] = Context()  # As another thread may.
+            return False
+
+    inflight.running[0, 1] = Context()
+    assert inflight.busy_seconds() > 0
 
 
 def test_only_what_this_worker_may_claim_counts_as_waiting(hand: Callable[..., Any]) -> None:
