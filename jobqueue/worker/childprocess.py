@@ -71,8 +71,6 @@ Answer = Outcome | Death | Unfit
 class RemoteContext(JobContext):
     """A job whose handler runs in a child: what it is told goes there, what it says comes back."""
 
-    __slots__ = ("_finishing_there", "_wake", "told_at")
-
     killable = True
 
     def __init__(self, claim: Claim, transactions: UserTransactions) -> None:

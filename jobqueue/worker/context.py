@@ -44,85 +44,70 @@ class _JobLog(logging.LoggerAdapter[logging.Logger]):
 class JobContext:
     """The running job, seen from inside its handler. May be used from any thread of it."""
 
-    __slots__ = (
-        "_afinishing",
-        "_budget",
-        "_claim",
-        "_deadline",
-        "_encode",
-        "_finishing",
-        "_interrupt",
-        "_progress",
-        "_told",
-        "_transactions",
-        "_where",
-        "began",
-        "grace",
-        "thread",
-    )
+    # What few jobs need is set on the class: a context is made for each of many thousands a second.
+    _told: type[JobQueueError] | None = None
+    _progress: tuple[float | None, str | None] | None = None
+    _finishing: "Session | Connection | None" = None
+    _afinishing: Any = None
+    _interrupt: Callable[[], object] | None = None
+    _where: Callable[[], str] | None = None
+    _budget = _deadline = math.inf
+
+    killable = False
+    """For the worker: the handler can be ended from outside, since it has a process of its own."""
+    is_coroutine = False
+    """For the worker: the handler runs on the event loop, and fills no slot."""
+    grace = TIMEOUT_GRACE
+    """For the worker: how long after its deadline the handler is given up, in seconds."""
 
     def __init__(
         self, claim: Claim, transactions: UserTransactions, encode: Callable[[object], str]
     ) -> None:
-        self._claim = claim
+        self.claim = claim
+        """For the worker: the claim that it runs under."""
+        self.key = (claim.id, claim.fence)
+        """For the worker: by this it is found among those that run."""
         self._encode = encode
         self._transactions = transactions
-        self._told: type[JobQueueError] | None = None
-        self._progress: tuple[float | None, str | None] | None = None
-        self._finishing: Session | Connection | None = None
-        self._afinishing: Any = None
-        self._interrupt: Callable[[], object] | None = None
-        self._where: Callable[[], str] | None = None
         self.began = time.perf_counter()
         """When the handler was entered, by `time.perf_counter()`."""
         self.thread = threading.get_ident()
         """The id of the thread that runs the handler."""
-        self.grace = TIMEOUT_GRACE
-        """For the worker: how long after its deadline the handler is given up, in seconds."""
-        self._budget = self._deadline = math.inf
         if claim.timeout is not None or claim.deadline_at is not None:
             present = time.monotonic()
             self._budget = present + time_left(claim)
             own = math.inf if claim.timeout is None else present + claim.timeout
             self._deadline = min(own, self._budget)
 
-    killable = False
-    """For the worker: the handler can be ended from outside, since it has a process of its own."""
-
-    @property
-    def claim(self) -> Claim:
-        """For the worker: the claim that it runs under."""
-        return self._claim
-
     @property
     def id(self) -> int:
         """The job's id: an idempotency key for effects outside the database."""
-        return self._claim.id
+        return self.claim.id
 
     @property
     def task(self) -> str:
         """The task's name."""
-        return self._claim.task
+        return self.claim.task
 
     @property
     def queue(self) -> str:
         """The queue that the job was claimed from."""
-        return self._claim.queue
+        return self.claim.queue
 
     @property
     def attempt(self) -> int:
         """Which attempt this is, 1 … max_attempts."""
-        return self._claim.attempt
+        return self.claim.attempt
 
     @property
     def max_attempts(self) -> int:
         """How many attempts the job has."""
-        return self._claim.max_attempts
+        return self.claim.max_attempts
 
     @property
     def fence(self) -> int:
         """The fencing token of this claim: outside systems can refuse an older one."""
-        return self._claim.fence
+        return self.claim.fence
 
     @property
     def deadline(self) -> datetime | None:
@@ -141,7 +126,7 @@ class JobContext:
 
         The job's deadline stays, or is `until` by `time.monotonic()`.
         """
-        present, timeout = time.monotonic(), self._claim.timeout
+        present, timeout = time.monotonic(), self.claim.timeout
         self.began = time.perf_counter()
         self._budget = self._budget if until is None else until
         own = math.inf if timeout is None else present + timeout
@@ -173,7 +158,7 @@ class JobContext:
         """For the worker: how long it was allowed to run, as the end of a sentence."""
         if self._deadline == self._budget:
             return "time: its deadline has passed"
-        return f"{self._claim.timeout:g} s"
+        return f"{self.claim.timeout:g} s"
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Say how far the job is: a fraction in [0, 1], and a line of text.
@@ -207,7 +192,7 @@ class JobContext:
         """
         self._transactions.finish(
             session,
-            self._claim,
+            self.claim,
             self._encode(result),
             duration=time.perf_counter() - self.began,
         )
@@ -220,13 +205,9 @@ class JobContext:
 
     def be_coroutine(self, interrupt: Callable[[], object], where: Callable[[], str]) -> None:
         """For the worker: how to cancel the handler, and where it is, as it has no thread."""
+        self.is_coroutine = True
         self._interrupt = interrupt
         self._where = where
-
-    @property
-    def is_coroutine(self) -> bool:
-        """For the worker: the handler runs on the event loop, and fills no slot."""
-        return self._interrupt is not None
 
     @property
     def told(self) -> type[JobQueueError] | None:

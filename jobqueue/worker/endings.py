@@ -60,7 +60,9 @@ class Endings:
         """The whole outcome: how it ended, or its result, and for how long it ran and waited."""
         claim = context.claim
         duration = time.perf_counter() - context.began
-        wait = max(0.0, (claim.started_at - claim.run_at).total_seconds())
+        wait = (claim.started_at - claim.run_at).total_seconds()
+        if wait < 0:
+            wait = 0.0
         if context.finishing:
             ended = self._within(task, context, ended)
         if ended is not None:

@@ -84,19 +84,19 @@ class Executor:
 
         False: the claim was given up meanwhile, and another slot opened in place of this one.
         """
-        isolation = self._isolation
-        if isolation is not None and (claim.crashes or isolation.asks(claim.task)):
-            task = self.known(claim)
-            if task is None:
-                return True
-            if isolation.takes(claim):
+        task = self.known(claim)
+        if task is None:
+            return True
+        if claim.crashes or task.settings.isolation == "process":
+            isolation = self._isolation
+            if isolation is not None and isolation.takes(claim):
                 if claim.frees_key and not self._frees_key(claim):
                     return True
                 return self._work_apart(task, claim, isolation)
-        ready = self.ready(claim)
-        if ready is None:
+        arguments = self._arguments(task, claim)
+        if arguments is None:
             return True
-        task, args, kwargs = ready
+        args, kwargs = arguments
         context = self.context_of(task, claim)
         self._inflight.begin(context)
         outcome = self.run(task, context, claim, args, kwargs)
@@ -105,16 +105,18 @@ class Executor:
     def ready(self, claim: Claim) -> tuple[Task[..., Any], Sequence[Any], dict[str, Any]] | None:
         """The task and its arguments, or None: it may not begin, and its outcome is written."""
         task = self.known(claim)
-        if task is None:
-            return None
+        arguments = None if task is None else self._arguments(task, claim)
+        return None if task is None or arguments is None else (task, *arguments)
+
+    def _arguments(
+        self, task: Task[..., Any], claim: Claim
+    ) -> tuple[Sequence[Any], dict[str, Any]] | None:
         try:
-            args, kwargs = task.codec.decode(claim.args)
+            arguments = task.codec.decode(claim.args)
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
             self._inflight.outbox.put(refused(claim, error))
             return None
-        if claim.frees_key and not self._frees_key(claim):
-            return None
-        return task, args, kwargs
+        return None if claim.frees_key and not self._frees_key(claim) else arguments
 
     def known(self, claim: Claim) -> Task[..., Any] | None:
         """The task, or None: it may not begin, and its outcome is written."""

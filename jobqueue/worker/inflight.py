@@ -115,7 +115,7 @@ class InFlight:
 
     def begin(self, context: JobContext) -> None:
         """A handler is about to be entered."""
-        self.running[context.id, context.fence] = context
+        self.running[context.key] = context
         self.begun += 1
         self.last_begun = time.monotonic()
 
@@ -127,7 +127,7 @@ class InFlight:
             mean = self.mean_duration
             self.mean_duration = duration if mean is None else mean + (duration - mean) * 0.05
         with self._gate:
-            if self.running.pop((context.id, context.fence), None) is None:
+            if self.running.pop(context.key, None) is None:
                 return False
             self._busy += duration if in_slot else 0.0
             self.outbox.put(outcome)
@@ -136,7 +136,7 @@ class InFlight:
     def give_up(self, context: JobContext, outcome: Outcome) -> bool:
         """The handler still runs and is not waited for; False if it has ended meanwhile."""
         with self._gate:
-            if self.running.pop((context.id, context.fence), None) is None:
+            if self.running.pop(context.key, None) is None:
                 return False
             self._busy += 0.0 if context.is_coroutine else outcome.duration or 0.0
             self.outbox.put(outcome)
