@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple, TypeVar
 
 from sqlalchemy import Connection, func, select, update
@@ -40,11 +41,11 @@ class Bound(NamedTuple):
 
 
 class _NoRoom(Exception):
-    """Raised to undo the transaction that found none."""
+    """Raised to undo the transaction that found none. `never`: so many do not fit in at all."""
 
-    def __init__(self, queue: str, bound: Bound, excess: int) -> None:
+    def __init__(self, queue: str, bound: Bound, excess: int, *, never: bool = False) -> None:
         super().__init__(queue)
-        self.queue, self.bound, self.excess = queue, bound, excess
+        self.queue, self.bound, self.excess, self.never = queue, bound, excess, never
 
 
 class Bounds:
@@ -79,7 +80,7 @@ class Bounds:
     def hold(self, connection: Connection, bounds: Mapping[str, Bound], need: Counter[str]) -> None:
         """Keep other producers of these queues out until the transaction ends.
 
-        Raises QueueFull if `need` does not fit in by itself, and else what `insert` waits for.
+        Raises what `insert` waits for, or makes QueueFull of.
         """
         for queue, bound in sorted(bounds.items()):
             # A write, not SELECT … FOR UPDATE: SQLite knows no lock on a row, and a transaction of
@@ -94,7 +95,7 @@ class Bounds:
                 continue  # The bound was lifted meanwhile.
             present = bound._replace(max_pending=most)
             if need[queue] > most:
-                raise self._full(queue, present, f"{need[queue]} jobs at once never fit in")
+                raise _NoRoom(queue, present, need[queue], never=True)
             excess = _pending(connection, queue, most) + need[queue] - most
             if excess > 0:
                 raise _NoRoom(queue, present, excess)
@@ -111,7 +112,7 @@ class Bounds:
             try:
                 return work(connection)
             except _NoRoom as none:
-                raise self._full(none.queue, none.bound, excess=none.excess) from None
+                raise self._full(none, connection) from None
         began, look = time.monotonic(), FIRST_LOOK
         pause = threading.Event()
         while True:
@@ -121,32 +122,39 @@ class Bounds:
                 lost = none
             bound = lost.bound
             left = None if bound.timeout is None else bound.timeout - (time.monotonic() - began)
-            waits = wait and bound.when_full != "reject"
+            waits = wait and bound.when_full != "reject" and not lost.never
             if not waits or (left is not None and left <= 0):
-                raise self._full(lost.queue, bound, excess=lost.excess)
+                raise self._full(lost, None)
             pause.wait(look if left is None else min(look, left))
             look = min(LAST_LOOK, look * 1.5)
 
-    def _full(self, queue: str, bound: Bound, why: str = "", *, excess: int = 1) -> QueueFull:
-        most = bound.max_pending
-        why = why or f"{most} jobs wait in it, and no more may"
+    def _full(self, none: _NoRoom, connection: Connection | None) -> QueueFull:
+        most = none.bound.max_pending
+        why = (
+            f"{none.excess} jobs at once never fit in"
+            if none.never
+            else f"{most} jobs wait in it, and no more may"
+        )
         return QueueFull(
-            f"queue {queue!r} is full: {why}",
-            queue=queue,
+            f"queue {none.queue!r} is full: {why}",
+            queue=none.queue,
             max_pending=most,
-            retry_after=self._retry_after(queue, excess),
+            retry_after=self._retry_after(none.queue, none.excess, connection),
         )
 
-    def _retry_after(self, queue: str, excess: int) -> float:
-        """Seconds in which so many jobs are likely to begin, by the rate of the last minute."""
+    def _retry_after(self, queue: str, excess: int, connection: Connection | None) -> float:
+        """Seconds in which so many jobs are likely to begin, by the rate of the last minute.
+
+        Asked on the given connection: it may hold the row that all of the pool's wait for.
+        """
         ended = counters.c.succeeded + counters.c.failed + counters.c.cancelled
         recent = select(func.coalesce(func.sum(ended), 0)).where(
             counters.c.minute > after(-2 * RATE_OVER),
             counters.c.queue == queue,
             counters.c.fold != 2,  # Not the totals.  # noqa: PLR2004
         )
-        with self._store.read() as connection:
-            rate = int(connection.execute(recent).scalar_one()) / RATE_OVER
+        with self._store.read() if connection is None else nullcontext(connection) as asked:
+            rate = int(asked.execute(recent).scalar_one()) / RATE_OVER
         guess = excess / rate if rate else RETRY_UNKNOWN
         return min(max(guess, RETRY_LEAST), RETRY_MOST)
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from sqlalchemy import create_engine, event, update
 from sqlalchemy.orm import Session
 
 from jobqueue import JobQueue, QueueFull, State
+from jobqueue import queue as queue_module
 from jobqueue.errors import InvalidOption
 from jobqueue.schema import queues
+from jobqueue.store.store import Store
 
 
 @pytest.fixture
@@ -103,6 +106,39 @@ def test_within_a_transaction_nobody_waits(jobs: JobQueue, work: Any, url: str) 
         with pytest.raises(QueueFull):
             task.within(session).enqueue()
     assert pending(jobs, "thumbs") == 1
+    engine.dispose()
+
+
+def test_a_transaction_that_all_connections_wait_for_is_told_that_there_is_no_room(
+    url: str, wait_until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_module, "Store", partial(Store, connections=2))
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with JobQueue(url) as jobs, ThreadPoolExecutor(2) as threads:
+        pool: Any = jobs.store.engine.pool
+        pool._timeout = 3
+
+        @jobs.task
+        def plain() -> None: ...
+
+        task = plain.options(queue=jobs.queue("thumbs", max_pending=1, timeout=30))
+        plain.enqueue()  # The bound is written.
+        with Session(engine) as session, session.begin():
+            task.within(session).enqueue()
+            waiting = [threads.submit(task.enqueue) for _ in range(2)]
+            wait_until(lambda: pool.checkedout() == 2)
+            with pytest.raises(QueueFull, match="1 jobs wait in it"):
+                task.within(session).enqueue()
+            with pytest.raises(QueueFull, match="2 jobs at once never fit in"):
+                jobs.enqueue_many([task.call(), task.call()], within=session)
+
+        def served() -> bool:
+            for job in jobs.list(state=State.AVAILABLE, queue="thumbs"):
+                jobs.cancel(job.id)
+            return all(future.done() for future in waiting)
+
+        wait_until(served, 30)
+        assert all(future.result().created for future in waiting)
     engine.dispose()
 
 
