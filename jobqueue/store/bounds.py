@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, TypeVar
+from weakref import ref
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Transaction, func, select, update
 
 from jobqueue.clock import after
 from jobqueue.errors import QueueFull
@@ -22,6 +23,7 @@ from jobqueue.store.predicates import in_state
 from jobqueue.store.store import Store
 
 T = TypeVar("T")
+_Row = tuple[int | None, str | None]  # max_pending, when_full
 
 FRESH = 1.0  # seconds for which the bounds are believed to be what they were
 FIRST_LOOK = 0.005  # seconds; then half as long again each time, up to:
@@ -40,6 +42,26 @@ class Bound(NamedTuple):
     timeout: float | None = None
 
 
+class _Offer(NamedTuple):
+    """A declared bound that is not known to be in the database."""
+
+    bound: Bound
+    transaction: ref[Transaction] | None = None
+    """The caller's that has written it, and may yet be rolled back."""
+    before: _Row = (None, None)
+    """What it found there."""
+
+    def is_in(self, transaction: Transaction | None) -> bool:
+        """True if that transaction has written it."""
+        return self.transaction is not None and self.transaction() is transaction is not None
+
+    @property
+    def is_open(self) -> bool:
+        """True while nobody else can see whether it is there."""
+        transaction = None if self.transaction is None else self.transaction()
+        return transaction is not None and transaction.is_active
+
+
 class _NoRoom(Exception):
     """Raised to undo the transaction that found none. `never`: so many do not fit in at all."""
 
@@ -54,28 +76,25 @@ class Bounds:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._declared: dict[str, Bound] = {}
-        self._undeclared: set[str] = set()
+        self._offers: dict[str, _Offer] = {}
         self._known: Mapping[str, Bound] = {}
         self._read_at = float("-inf")
 
     def declare(self, queue: str, bound: Bound) -> None:
         """Bound a queue, from this process's next enqueue on; it then holds for all of them."""
         self._declared[queue] = bound
-        self._undeclared.add(queue)
+        self._offers[queue] = _Offer(bound)
 
     def among(self, new: Sequence[NewJob], connection: Connection | None) -> dict[str, Bound]:
         """The bounded ones among the queues of these calls."""
-        if self._undeclared:
-            self._write_declared(connection)
+        names = {job.queue for job in new}
+        if self._offers:
+            self._write_declared(names, connection)
         if time.monotonic() - self._read_at >= FRESH:
             self._read(connection)
         if not self._known:
             return {}
-        return {
-            queue: self._known[queue]
-            for queue in {job.queue for job in new}
-            if queue in self._known
-        }
+        return {queue: self._known[queue] for queue in names if queue in self._known}
 
     def hold(self, connection: Connection, bounds: Mapping[str, Bound], need: Counter[str]) -> None:
         """Keep other producers of these queues out until the transaction ends.
@@ -158,22 +177,33 @@ class Bounds:
         guess = excess / rate if rate else RETRY_UNKNOWN
         return min(max(guess, RETRY_LEAST), RETRY_MOST)
 
-    def _write_declared(self, connection: Connection | None) -> None:
-        names = sorted(self._undeclared)
+    def _write_declared(self, wanted: set[str], connection: Connection | None) -> None:
+        """Write what was declared here, once, where it differs from what is there.
 
-        def write(own: Connection) -> None:
-            for name in names:
-                bound = self._declared[name]
-                values = {"max_pending": bound.max_pending, "when_full": bound.when_full}
-                # Insert first: a row that another makes meanwhile is then there to be updated.
-                own.execute(self._store.backend.insert(queues).values(name=name, **values))
-                own.execute(update(queues).where(queues.c.name == name).values(values))
-
+        A caller's transaction holds the rows that it writes until it ends: it writes those of its
+        own queues only, and others leave them alone unless they are about the same queue.
+        """
+        offers = {
+            name: offer
+            for name, offer in sorted(self._offers.items())
+            if name in wanted or (connection is None and not offer.is_open)
+        }
+        if not offers:
+            return
+        written: dict[str, _Row] = {}
+        current = None
         if connection is None:
-            self._store.transact(write)
-            self._undeclared.difference_update(names)
+            self._store.transact(lambda own: _write(own, self._store, offers))
         else:
-            write(connection)  # It may yet be rolled back: once more with the next.
+            written = _write(connection, self._store, offers)
+            current = connection.get_transaction()
+        for name, offer in offers.items():
+            if self._offers.get(name) is not offer or offer.is_in(current):
+                continue  # Another was declared meanwhile; or this one is not committed yet.
+            if name in written and current is not None:
+                self._offers[name] = offer._replace(transaction=ref(current), before=written[name])
+            else:
+                self._offers.pop(name, None)
         self._read_at = float("-inf")
 
     def _read(self, connection: Connection | None) -> None:
@@ -211,3 +241,23 @@ def _pending(connection: Connection, queue: str, most: int) -> int:
         )
         for state in WAITING
     )
+
+
+def _write(connection: Connection, store: Store, offers: Mapping[str, _Offer]) -> dict[str, _Row]:
+    """Write the bounds that differ from what is there; returns what was there instead of them."""
+    columns = queues.c.name, queues.c.max_pending, queues.c.when_full
+    rows = connection.execute(select(*columns).where(queues.c.name.in_(offers))).all()
+    there = {name: (most, when_full) for name, most, when_full in rows}
+    written: dict[str, _Row] = {}
+    for name, offer in offers.items():
+        found = there.get(name, (None, None))
+        values = {"max_pending": offer.bound.max_pending, "when_full": offer.bound.when_full}
+        if found == tuple(values.values()):
+            continue
+        if offer.transaction is not None and found != offer.before:
+            continue  # It was committed, and another has changed it since.
+        # Insert first: a row that another makes meanwhile is then there to be updated.
+        connection.execute(store.backend.insert(queues).values(name=name, **values))
+        connection.execute(update(queues).where(queues.c.name == name).values(values))
+        written[name] = found
+    return written

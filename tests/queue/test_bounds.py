@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event, update
+from sqlalchemy import Engine, create_engine, event, select, update
 from sqlalchemy.orm import Session
 
 from jobqueue import JobQueue, QueueFull, State
@@ -30,6 +30,21 @@ def work(jobs: JobQueue) -> Any:
         return number
 
     return work
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    """The program's own, with SQLAlchemy's defaults."""
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    yield engine
+    engine.dispose()
+
+
+def bound(jobs: JobQueue, queue: str) -> int | None:
+    with jobs.store.read() as connection:
+        return connection.execute(
+            select(queues.c.max_pending).where(queues.c.name == queue)
+        ).scalar()
 
 
 def pending(jobs: JobQueue, queue: str) -> int:
@@ -98,22 +113,95 @@ def test_a_producer_waits_no_longer_than_its_timeout(jobs: JobQueue, work: Any) 
         task.enqueue()
 
 
-def test_within_a_transaction_nobody_waits(jobs: JobQueue, work: Any, url: str) -> None:
+def test_within_a_transaction_nobody_waits(jobs: JobQueue, work: Any, engine: Engine) -> None:
     task = work.options(queue=jobs.queue("thumbs", max_pending=1))
-    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with Session(engine) as session, session.begin():
         task.within(session).enqueue()
         with pytest.raises(QueueFull):
             task.within(session).enqueue()
     assert pending(jobs, "thumbs") == 1
-    engine.dispose()
+
+
+def test_a_declared_bound_does_not_make_transactions_on_other_queues_wait(
+    jobs: JobQueue, work: Any, engine: Engine
+) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=5))
+    with Session(engine) as session, session.begin():
+        task.within(session).enqueue()
+    wrote: list[str] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def see(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if queues.name in statement and not statement.lstrip().startswith("SELECT"):
+            wrote.append(statement)
+
+    for _ in range(2):
+        with Session(engine) as session, session.begin():
+            work.within(session).enqueue()
+    assert wrote == []
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_two_transactions_enqueue_elsewhere_at_once_whoever_declared_a_bound(
+    jobs: JobQueue, work: Any, engine: Engine, backend_name: str
+) -> None:
+    work.options(queue=jobs.queue("thumbs", max_pending=5)).enqueue()
+    jobs.queue("thumbs", max_pending=5)
+
+    def enqueue() -> None:
+        with Session(engine) as session, session.begin():
+            work.within(session).enqueue()
+
+    with ThreadPoolExecutor(1) as threads, Session(engine) as session, session.begin():
+        work.within(session).enqueue()
+        threads.submit(enqueue).result(3)
+
+
+def test_a_bound_that_was_rolled_back_is_written_with_the_next_transaction(
+    jobs: JobQueue, work: Any, engine: Engine
+) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=1))
+    with Session(engine) as session:
+        task.within(session).enqueue()
+        session.rollback()
+        task.within(session).enqueue()
+        with pytest.raises(QueueFull):
+            task.within(session).enqueue()
+        session.commit()
+    assert bound(jobs, "thumbs") == 1
+
+
+def test_a_bound_that_an_operator_has_changed_stays_as_it_is(
+    jobs: JobQueue, work: Any, engine: Engine
+) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=9))
+    for most in (9, 8, 7):
+        with Session(engine) as session, session.begin():
+            task.within(session).enqueue()
+        assert bound(jobs, "thumbs") == most
+        with jobs.store.write() as connection:
+            connection.execute(update(queues).values(max_pending=most - 1))
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_what_a_transaction_has_declared_holds_up_no_other_queue(
+    jobs: JobQueue, work: Any, engine: Engine, backend_name: str
+) -> None:
+    jobs.queue("other", max_pending=3)
+    task = work.options(queue=jobs.queue("thumbs", max_pending=9))
+    with ThreadPoolExecutor(1) as threads, Session(engine) as session, session.begin():
+        task.within(session).enqueue()
+        assert threads.submit(work.enqueue).result(3).created
+        assert (bound(jobs, "other"), bound(jobs, "thumbs")) == (3, None)
+        session.rollback()
+    work.enqueue()
+    assert (bound(jobs, "other"), bound(jobs, "thumbs")) == (3, 9)
 
 
 def test_a_transaction_that_all_connections_wait_for_is_told_that_there_is_no_room(
-    url: str, wait_until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    url: str, engine: Engine, wait_until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue_module, "Store", partial(Store, connections=2))
-    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with JobQueue(url) as jobs, ThreadPoolExecutor(2) as threads:
         pool: Any = jobs.store.engine.pool
         pool._timeout = 3
@@ -139,7 +227,6 @@ def test_a_transaction_that_all_connections_wait_for_is_told_that_there_is_no_ro
 
         wait_until(served, 30)
         assert all(future.result().created for future in waiting)
-    engine.dispose()
 
 
 def test_a_process_that_did_not_declare_it_obeys_the_bound_too(
