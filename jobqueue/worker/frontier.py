@@ -83,7 +83,8 @@ class Frontier:
             resumed, self._resume = self._resume, ""
             if resumed:
                 self._find(connection, Pair(resumed, PRIORITY_AFTER_ALL))
-            self._find(connection, Pair("", PRIORITY_BEFORE_ALL))
+            if len(self._cursors) < PAIRS_MAX:  # Else there it goes on, not from the head again.
+                self._find(connection, Pair("", PRIORITY_BEFORE_ALL))
         self._swept_at = time.monotonic()
         self._sweep_cost = self._swept_at - began
 

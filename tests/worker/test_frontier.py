@@ -125,6 +125,22 @@ def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
     assert small.id in ids(worker.claim())
 
 
+def test_of_very_many_queues_sweeps_look_at_each_in_turn(
+    work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frontier_module, "PAIRS_MAX", 2)
+    names = {f"q{n}" for n in range(7)}
+    jobs.enqueue_many([work.options(queue=name).call() for name in sorted(names)])
+    frontier = hand().frontier
+    seen: set[str] = set()
+    for _ in range(4):
+        with jobs.store.read() as connection:
+            frontier.sweep(connection)
+        assert len(frontier._cursors) <= 2
+        seen |= {pair.queue for pair in frontier._cursors}
+    assert seen == names
+
+
 def test_what_one_queue_does_not_use_the_others_may(work: Any, jobs: JobQueue, hand: Any) -> None:
     jobs.enqueue_many([work.options(queue="big").call() for _ in range(20)])
     work.options(queue="small").enqueue()
