@@ -96,11 +96,12 @@ class Bounds:
             return {}
         return {queue: self._known[queue] for queue in names if queue in self._known}
 
-    def hold(self, connection: Connection, bounds: Mapping[str, Bound], need: Counter[str]) -> None:
+    def hold(self, connection: Connection, bounds: Mapping[str, Bound]) -> dict[str, Bound]:
         """Keep other producers of these queues out until the transaction ends.
 
-        Raises what `insert` waits for, or makes QueueFull of.
+        Returns the bounds as they are then.
         """
+        held: dict[str, Bound] = {}
         for queue, bound in sorted(bounds.items()):
             # A write, not SELECT … FOR UPDATE: SQLite knows no lock on a row, and a transaction of
             # the user's may not have begun to write.
@@ -110,19 +111,36 @@ class Bounds:
                 .values(max_pending=queues.c.max_pending)
                 .returning(queues.c.max_pending)
             ).scalar()
-            if most is None:
-                continue  # The bound was lifted meanwhile.
-            present = bound._replace(max_pending=most)
+            if most is not None:  # Else the bound was lifted meanwhile.
+                held[queue] = bound._replace(max_pending=most)
+        return held
+
+    def require(
+        self,
+        connection: Connection,
+        held: Mapping[str, Bound],
+        need: Counter[str],
+        *,
+        made: bool = False,
+    ) -> None:
+        """Raise what `insert` waits for, or makes QueueFull of, unless so many jobs fit in.
+
+        `made`: they are there already. Who needs no room is not asked for any.
+        """
+        for queue, bound in held.items():
+            if not need[queue]:
+                continue
+            most = bound.max_pending
             if need[queue] > most:
-                raise _NoRoom(queue, present, need[queue], never=True)
-            excess = _pending(connection, queue, most) + need[queue] - most
+                raise _NoRoom(queue, bound, need[queue], never=True)
+            excess = _pending(connection, queue, most) + (0 if made else need[queue]) - most
             if excess > 0:
-                raise _NoRoom(queue, present, excess)
+                raise _NoRoom(queue, bound, excess)
 
     def insert(
         self, connection: Connection | None, work: Callable[[Connection], T], *, wait: bool = True
     ) -> T:
-        """Do `work`, which calls `hold`, in the caller's transaction or in one of its own.
+        """Do `work`, which holds and requires, in the caller's transaction or in one of its own.
 
         In one of its own it waits for room, if the queue is one to wait for and `wait` allows it.
         Raises QueueFull.
@@ -227,20 +245,22 @@ class Bounds:
 
 
 def _pending(connection: Connection, queue: str, most: int) -> int:
-    """How many jobs wait in a queue, counted no further than one needs to know."""
-    return sum(
-        int(
-            connection.execute(
-                select(func.count()).select_from(
-                    select(jobs.c.id)
-                    .where(in_state(state), jobs.c.queue == queue)
-                    .limit(most + 1)
-                    .subquery()
-                )
-            ).scalar_one()
+    """How many jobs wait in a queue, counted no further than one needs to know.
+
+    In one statement, so that a job that goes from one state to the other is seen in one of them.
+    """
+    counts = [
+        select(func.count())
+        .select_from(
+            select(jobs.c.id)
+            .where(in_state(state), jobs.c.queue == queue)
+            .limit(most + 1)
+            .subquery()
         )
+        .scalar_subquery()
         for state in WAITING
-    )
+    ]
+    return int(connection.execute(select(sum(counts[1:], start=counts[0]))).scalar_one())
 
 
 def _write(connection: Connection, store: Store, offers: Mapping[str, _Offer]) -> dict[str, _Row]:

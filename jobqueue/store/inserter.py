@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete
 
 from jobqueue.records import Inserted, NewJob
+from jobqueue.schema import jobs
 from jobqueue.store.bounds import Bound, Bounds
 from jobqueue.store.inputs import NEW
 from jobqueue.store.store import Store
@@ -65,16 +66,39 @@ class Inserter:
         wait: bool,
     ) -> list[Inserted]:
         def work(own: Connection) -> list[Inserted]:
-            keys = sorted({job.unique_key for job in new if job.unique_key is not None})
-            held: set[str | None] = set()
-            if keys:  # Whose key is held makes no job, so it needs no room.
-                rows = own.execute(self._store.statements.holders, {"in_keys": keys})
-                held = {row.unique_key for row in rows}
-            need = Counter(job.queue for job in new if job.unique_key not in held)
-            self.bounds.hold(own, bounds, need)
-            return self._insert(own, new)
+            held = self.bounds.hold(own, bounds)
+            need = self._need(own, new)
+            self.bounds.require(own, held, need)
+            inserted = self._insert(own, new)
+            made = [
+                (job.queue, row.id) for job, row in zip(new, inserted, strict=True) if row.created
+            ]
+            # Producers of other queues and workers do not wait for us: a key that was held when we
+            # looked may have become free.
+            more = Counter(queue for queue, _ in made) - need
+            try:
+                self.bounds.require(own, held, more, made=True)
+            except Exception:
+                if connection is not None:  # Nobody else will undo it.
+                    self._remove(own, [id_ for _, id_ in made])
+                raise
+            return inserted
 
         return self.bounds.insert(connection, work, wait=wait)
+
+    def _need(self, connection: Connection, new: Sequence[NewJob]) -> Counter[str]:
+        """How many jobs these calls make in each queue: one of each key, and none if it is held."""
+        keyed = {job.unique_key: job.queue for job in reversed(new) if job.unique_key is not None}
+        if keyed:
+            rows = connection.execute(self._store.statements.holders, {"in_keys": sorted(keyed)})
+            for row in rows:
+                keyed.pop(row.unique_key, None)
+        return Counter(job.queue for job in new if job.unique_key is None) + Counter(keyed.values())
+
+    def _remove(self, connection: Connection, ids: Sequence[int]) -> None:
+        """Take back what was inserted in the same transaction."""
+        for start in range(0, len(ids), BATCH):
+            connection.execute(delete(jobs).where(jobs.c.id.in_(ids[start : start + BATCH])))
 
     @cached_property
     def _plain(self) -> str:

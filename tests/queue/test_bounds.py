@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 from jobqueue import JobQueue, QueueFull, State
 from jobqueue import queue as queue_module
 from jobqueue.errors import InvalidOption
+from jobqueue.schema import jobs as job_table
 from jobqueue.schema import queues
+from jobqueue.store.inserter import Inserter
 from jobqueue.store.store import Store
 
 
@@ -45,6 +47,13 @@ def bound(jobs: JobQueue, queue: str) -> int | None:
         return connection.execute(
             select(queues.c.max_pending).where(queues.c.name == queue)
         ).scalar()
+
+
+def waits_for_a_lock(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return bool(
+            connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar()
+        )
 
 
 def pending(jobs: JobQueue, queue: str) -> int:
@@ -92,6 +101,72 @@ def test_a_held_unique_key_needs_no_room(jobs: JobQueue, work: Any) -> None:
     assert (again.id, again.created) == (first.id, False)
     with pytest.raises(QueueFull):
         task.options(unique_key="l").enqueue()
+
+
+def test_a_held_key_needs_no_room_where_more_wait_than_may(jobs: JobQueue, work: Any) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=2))
+    first = task.options(unique_key="k").enqueue()
+    task.enqueue()
+    with jobs.store.write() as connection:
+        connection.execute(update(queues).values(max_pending=1))
+    again = task.options(unique_key="k").enqueue()
+    assert (again.id, again.created) == (first.id, False)
+
+
+def test_a_key_that_is_given_several_times_needs_room_once(jobs: JobQueue, work: Any) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=1, when_full="reject"))
+    made = jobs.enqueue_many([task.options(unique_key="k").call() for _ in range(3)])
+    assert len({job.id for job in made}) == pending(jobs, "thumbs") == 1
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_key_that_becomes_free_while_jobs_are_inserted_needs_room(
+    jobs: JobQueue, work: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch, within: bool
+) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=1, when_full="reject"))
+    task.enqueue()
+    elsewhere = work.options(unique_key="k").enqueue()
+    insert = Inserter._insert
+
+    def free_the_key_first(self: Inserter, connection: Any, new: Any) -> Any:
+        connection.execute(
+            update(job_table).where(job_table.c.id == elsewhere.id).values(unique_key=None)
+        )
+        return insert(self, connection, new)
+
+    monkeypatch.setattr(Inserter, "_insert", free_the_key_first)
+    with Session(engine) as session, session.begin(), pytest.raises(QueueFull):
+        jobs.enqueue_many([task.options(unique_key="k").call()], within=session if within else None)
+    assert pending(jobs, "thumbs") == 1
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_who_holds_a_key_is_asked_after_the_wait_for_other_producers(
+    jobs: JobQueue, work: Any, engine: Engine, wait_until: Callable[..., Any], backend_name: str
+) -> None:
+    task = work.options(queue=jobs.queue("thumbs", max_pending=1, when_full="reject"))
+    keyed = task.options(unique_key="k")
+    jobs.cancel(task.enqueue().id)
+    with ThreadPoolExecutor(1) as threads:
+        with Session(engine) as session, session.begin():
+            first = keyed.within(session).enqueue()
+            second = threads.submit(keyed.enqueue)
+            wait_until(lambda: waits_for_a_lock(engine))
+        assert (second.result(30).id, second.result(30).created) == (first.id, False)
+
+
+def test_what_waits_is_counted_in_one_statement(jobs: JobQueue, work: Any) -> None:
+    """A scheduled job that is promoted between two of them would be in neither."""
+    task = work.options(queue=jobs.queue("thumbs", max_pending=5))
+    task.enqueue()
+    counts: list[str] = []
+    event.listen(
+        jobs.store.engine,
+        "before_cursor_execute",
+        lambda _c, _cursor, statement, *_: counts.append(statement) if "count(" in statement else 0,
+    )
+    task.enqueue()
+    assert len(counts) == 1
 
 
 def test_a_producer_waits_until_there_is_room(
