@@ -14,7 +14,7 @@ from weakref import ref
 
 from sqlalchemy import Connection, Transaction, func, select, update
 
-from jobqueue.clock import after
+from jobqueue.clock import after, now, this_minute
 from jobqueue.errors import QueueFull
 from jobqueue.records import NewJob
 from jobqueue.schema import counters, jobs, queues
@@ -28,7 +28,7 @@ _Row = tuple[int | None, str | None]  # max_pending, when_full
 FRESH = 1.0  # seconds for which the bounds are believed to be what they were
 FIRST_LOOK = 0.005  # seconds; then half as long again each time, up to:
 LAST_LOOK = 0.05
-RATE_OVER = 60.0  # seconds of the past from which the time until there is room is guessed
+MINUTE = 60.0  # seconds that one row of counts is about
 RETRY_LEAST, RETRY_MOST, RETRY_UNKNOWN = 1.0, 60.0, 5.0  # seconds
 
 WHEN_FULL = ("wait", "reject")
@@ -180,18 +180,19 @@ class Bounds:
         )
 
     def _retry_after(self, queue: str, excess: int, connection: Connection | None) -> float:
-        """Seconds in which so many jobs are likely to begin, by the rate of the last minute.
+        """Seconds in which so many jobs are likely to begin, by the present minute and the last.
 
         Asked on the given connection: it may hold the row that all of the pool's wait for.
         """
         ended = counters.c.succeeded + counters.c.failed + counters.c.cancelled
-        recent = select(func.coalesce(func.sum(ended), 0)).where(
-            counters.c.minute > after(-2 * RATE_OVER),
+        recent = select(func.coalesce(func.sum(ended), 0), now(), this_minute()).where(
+            counters.c.minute > after(-2 * MINUTE),
             counters.c.queue == queue,
             counters.c.fold != 2,  # Not the totals.  # noqa: PLR2004
         )
         with self._store.read() if connection is None else nullcontext(connection) as asked:
-            rate = int(asked.execute(recent).scalar_one()) / RATE_OVER
+            count, at, minute = asked.execute(recent).one()
+        rate = int(count) / (MINUTE + (at - minute).total_seconds())
         guess = excess / rate if rate else RETRY_UNKNOWN
         return min(max(guess, RETRY_LEAST), RETRY_MOST)
 

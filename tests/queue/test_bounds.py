@@ -3,18 +3,20 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, select, update
+from sqlalchemy import Engine, create_engine, delete, event, insert, select, update
 from sqlalchemy.orm import Session
 
 from jobqueue import JobQueue, QueueFull, State
 from jobqueue import queue as queue_module
+from jobqueue.clock import now, this_minute
 from jobqueue.errors import InvalidOption
+from jobqueue.schema import counters, queues
 from jobqueue.schema import jobs as job_table
-from jobqueue.schema import queues
 from jobqueue.store.inserter import Inserter
 from jobqueue.store.store import Store
 
@@ -76,6 +78,28 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(jobs: JobQueue, work: 
     assert pending(jobs, "thumbs") == 2
     work.enqueue()
     assert pending(jobs, "default") == 1, "other queues have no bound"
+
+
+def test_when_to_come_again_is_guessed_by_the_time_that_was_counted_over(jobs: JobQueue) -> None:
+    def minute_and_second() -> tuple[Any, float]:
+        with jobs.store.read() as connection:
+            minute, at = connection.execute(select(this_minute(), now())).one()
+        return minute, (at - minute).total_seconds()
+
+    guess = first = last = 0.0
+    for _ in range(2):  # Once more if a minute ends meanwhile.
+        minute, first = minute_and_second()
+        with jobs.store.write() as connection:
+            connection.execute(delete(counters))
+            row = {"queue": "thumbs", "task": "work"}
+            ended = [(minute - timedelta(minutes=1), 600), (minute, 600)]
+            for at, number in ended:
+                connection.execute(insert(counters).values(**row, minute=at, succeeded=number))
+        guess = jobs._jobs.bounds._retry_after("thumbs", 400, None)
+        after, last = minute_and_second()
+        if after == minute:
+            break
+    assert 400 * (60 + first) / 1200 <= guess <= 400 * (60 + last) / 1200
 
 
 def test_many_at_once_are_enqueued_all_or_none(jobs: JobQueue, work: Any) -> None:
