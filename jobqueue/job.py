@@ -25,7 +25,8 @@ R = TypeVar("R")
 _FIRST_LOOK = 0.001  # seconds; then half as long again each time, up to:
 _LAST_LOOK = 0.05
 LOOK_COST = 4
-"""A look at many jobs is followed by a rest of so many times what it took."""
+"""A look at many jobs is followed by a rest of so many times what it took, up to:"""
+LONGEST_REST = 1.0  # seconds
 
 
 class Job(Generic[R]):
@@ -191,7 +192,8 @@ class _Watch:
             began = time.monotonic()
             if ended := _ended(jobs):
                 return ended
-            least = LOOK_COST * (time.monotonic() - began)  # Waiting for many may not be all we do.
+            # Waiting for many may not be all we do.
+            least = min(LOOK_COST * (time.monotonic() - began), LONGEST_REST)
             remaining = None if self._limit is None else self._limit - time.monotonic()
             if remaining is not None and remaining <= 0:
                 ids = ", ".join(str(job.id) for job in jobs[:5])

@@ -72,7 +72,8 @@ FIRST_LOOK = 0.01  # seconds; then half as long again each time, up to:
 LAST_LOOK = 0.05
 AFTER_ERROR = 0.5
 LOOK_COST = 4
-"""A look is followed by a rest of so many times what it took."""
+"""A look is followed by a rest of so many times what it took, up to:"""
+LONGEST_REST = 1.0  # seconds
 
 
 class Watcher:
@@ -124,6 +125,6 @@ class Watcher:
             except Exception as error:  # noqa: BLE001 - those who wait have a limit of their own.
                 log.warning("jobs that are waited for: %s", type(error).__name__)
                 await asyncio.sleep(AFTER_ERROR)
-            least = LOOK_COST * (time.monotonic() - began)
+            least = min(LOOK_COST * (time.monotonic() - began), LONGEST_REST)
             await asyncio.sleep(max(self._rest, least))
             self._rest = min(LAST_LOOK, self._rest * 1.5)

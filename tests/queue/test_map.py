@@ -3,11 +3,13 @@
 import itertools
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from jobqueue import JobFailed, JobQueue, State, fixed
+from jobqueue import job as job_module
 from jobqueue.errors import InvalidOption, ResultTimeout
 
 
@@ -131,3 +133,14 @@ def test_a_bounded_queue_is_filled_no_further_than_it_takes(jobs: JobQueue) -> N
 
     with jobs.worker():
         assert list(same.map(range(40))) == list(range(40))
+
+
+def test_after_a_slow_look_nobody_rests_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, rests, looks = itertools.count(0, 10), [], iter([[], [], ["ended"]])
+    fake = SimpleNamespace(monotonic=lambda: next(clock))  # A look takes ten seconds.
+    monkeypatch.setattr(job_module, "time", fake)
+    monkeypatch.setattr(job_module, "_ended", lambda _jobs: next(looks))
+    watch = job_module._Watch(None)
+    monkeypatch.setattr(watch, "_pause", SimpleNamespace(wait=rests.append))
+    assert watch.ended([]) == ["ended"]
+    assert rests == [1.0, 1.0]
