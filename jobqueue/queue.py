@@ -126,8 +126,9 @@ class JobQueue:
 
         An enqueue that finds it full waits, up to `timeout` seconds (None: as long as it takes),
         or, with `when_full="reject"`, and in a caller's own transaction, raises QueueFull at once.
-        The bound is written with this object's first enqueue, and then holds for every process.
-        Retries may exceed it. Raises InvalidOption.
+        The bound is written with this object's first enqueue, or within a caller's transaction with
+        its first one into this queue, and then holds for every process. Retries may exceed it.
+        Raises InvalidOption.
         """
         checked = option_rules.name(name, "queue", longest=option_rules.QUEUE_LENGTH_MAX)
         if when_full not in WHEN_FULL:
