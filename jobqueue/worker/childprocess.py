@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from datetime import datetime
 from multiprocessing.connection import Connection, wait
@@ -27,6 +28,8 @@ from jobqueue.store.transactions import UserTransactions
 from jobqueue.worker.context import JobContext
 from jobqueue.worker.identity import peak_memory
 from jobqueue.worker.program import Address
+
+log = logging.getLogger("jobqueue.worker")
 
 LOOK = 0.5  # seconds between looks at the child's memory, and whether it lives
 GRACE = 0.25  # seconds from being told to SIGTERM: for a handler that looks by itself
@@ -112,31 +115,25 @@ class RemoteContext(JobContext):
         elif "log" in message:
             name, level, text = message["log"]
             logger = logging.getLogger(name)
-            if logger.isEnabledFor(level):
-                logger.log(level, "%s", text)
+            try:
+                if logger.isEnabledFor(level):
+                    logger.log(level, "%s", text)
+            except Exception:  # noqa: BLE001 - a filter may do anything.
+                traceback.print_exc()  # Not through logging, which would run it again.
 
 
 class ChildProcess:
     """One child and the pipe to it. Used by the thread that made it; `kill()` by any."""
 
     def __init__(self, greeting: dict[str, Any]) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            descriptor = theirs.fileno()
-            self._process = subprocess.Popen(  # noqa: S603 - our own program.
-                [
-                    *(sys.executable, "-c", _CODE, str(descriptor), str(os.getpid())),
-                    json.dumps(sys.path),
-                ],
-                pass_fds=[descriptor],
-                stdin=subprocess.DEVNULL,
-                stdout=_descriptor(sys.stdout),
-                stderr=_descriptor(sys.stderr),
-                process_group=0,  # Killed with all that the handler starts, and deaf to Ctrl-C.
-            )
+        with contextlib.ExitStack() as made:  # All of it, or nothing is left behind.
+            self._woken, self._waker = map(made.enter_context, socket.socketpair())
+            ours, theirs = map(made.enter_context, socket.socketpair())
+            self._process = _start(theirs.fileno())
+            made.pop_all()
+        theirs.close()
         self.pid = self._process.pid
         self._connection = Connection(ours.detach())
-        self._woken, self._waker = socket.socketpair()
         self._waker.setblocking(False)
         self.idle_since = math.inf
         self.signalled = 0
@@ -201,6 +198,11 @@ class ChildProcess:
             except (EOFError, OSError):
                 late = self.signalled != 0 and late_at < context.told_at
                 return Death(self.bury(), self.peak(), late, begun)
+            except Exception:
+                # Nothing that it says can be relied upon any more.
+                log.exception("child process %d does not speak our language: killed", self.pid)
+                self.kill()
+                return Death(self.bury(), self.peak(), late=False, begun=begun)
 
     def _press(self, due: float) -> float:
         """Signal what should have ended by then; returns the seconds until there is more to do."""
@@ -297,6 +299,20 @@ class ChildProcess:
 
     def _send(self, **message: Any) -> None:
         self._connection.send_bytes(json.dumps(message).encode())
+
+
+def _start(descriptor: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603 - our own program.
+        [
+            *(sys.executable, "-c", _CODE, str(descriptor), str(os.getpid())),
+            json.dumps(sys.path),
+        ],
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+        stdout=_descriptor(sys.stdout),
+        stderr=_descriptor(sys.stderr),
+        process_group=0,  # Killed with all that the handler starts, and deaf to Ctrl-C.
+    )
 
 
 def signal_name(number: int) -> str:

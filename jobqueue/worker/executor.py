@@ -1,6 +1,7 @@
 """The executor: one thread that takes claims from the inbox and runs them to their outcome."""
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from types import CoroutineType
 from typing import Any
@@ -15,7 +16,7 @@ from jobqueue.worker.context import JobContext, enter, leave, time_left
 from jobqueue.worker.endings import Endings, encode, refused, too_late
 from jobqueue.worker.failure import describe
 from jobqueue.worker.inflight import InFlight, released
-from jobqueue.worker.isolated import Isolation
+from jobqueue.worker.isolated import NO_CHILD_REST, Isolation, NoChild
 
 log = logging.getLogger("jobqueue.worker")
 
@@ -133,7 +134,12 @@ class Executor:
         """Run one claim in a child process."""
         context = RemoteContext(claim, self._transactions)
         self._inflight.begin(context)
-        answer = isolation.run(task, context)
+        try:
+            answer = isolation.run(task, context)
+        except NoChild as error:
+            goes_on = self._inflight.end(context, isolation.put_off(claim, error))
+            threading.Event().wait(NO_CHILD_REST)  # The next one would fare no better.
+            return goes_on
         if isinstance(answer, Unfit) and not isolation.asks(claim.task):
             # It never asked for a child; back it goes, to run where it otherwise does.
             isolation.give_up(claim, f"{answer.error.type}: {answer.error.message}")

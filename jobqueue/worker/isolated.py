@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from jobqueue.errors import ConfigurationError
-from jobqueue.records import Claim
+from jobqueue.records import Claim, Ended
+from jobqueue.states import State
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.childprocess import Answer, ChildProcess, Death, RemoteContext
 from jobqueue.worker.program import address_of, main, why_not
@@ -15,6 +16,11 @@ from jobqueue.worker.program import address_of, main, why_not
 log = logging.getLogger("jobqueue.worker")
 
 IDLE_MAX = 60.0  # seconds after which an idle child is ended
+NO_CHILD_REST = 0.5  # seconds for a slot that no process could be started for
+
+
+class NoChild(Exception):
+    """No process could be started: the machine's trouble, not the job's."""
 
 
 class Isolation:
@@ -67,14 +73,26 @@ class Isolation:
         )
 
     def run(self, task: Task[..., Any], context: RemoteContext) -> Answer:
-        """Run a job in this thread's child."""
+        """Run a job in this thread's child. Raises NoChild if there can be none now."""
         child = self._child()
-        answer = child.call(context, address_of(task, self._registry.app))
-        child.idle_since = time.monotonic()
-        child.busy.release()
-        if child.signalled or isinstance(answer, Death):
-            self.leave()  # What was signalled may still be about to die of it.
+        answer: Answer | None = None
+        try:
+            answer = child.call(context, address_of(task, self._registry.app))
+        finally:
+            if answer is None:
+                child.kill()  # Its handler may still run, and nobody listens any more.
+            child.idle_since = time.monotonic()
+            child.busy.release()
+            if child.signalled or isinstance(answer, Death):
+                self.leave()  # What was signalled may still be about to die of it.
         return answer
+
+    def put_off(self, claim: Claim, error: NoChild) -> Ended:
+        """The outcome of a job that no child could be started for: uncharged, tried again."""
+        why = f"no child process could be started: {error}"
+        log.warning("job %d (%s) has to wait: %s", claim.id, claim.task, why)
+        # Due now, behind those that may need no child; available, so that a drain waits for it.
+        return Ended(claim, "released", State.AVAILABLE, delay=0.0, refund=True, reason=why)
 
     def _child(self) -> ChildProcess:
         """This thread's child, locked."""
@@ -85,7 +103,10 @@ class Isolation:
                 return child
             child.busy.release()
             self.leave()
-        child = self._own.child = ChildProcess(self._greeting())
+        try:
+            child = self._own.child = ChildProcess(self._greeting())
+        except OSError as error:
+            raise NoChild(str(error)) from error
         child.busy.acquire()
         with self._lock:
             self._children.add(child)

@@ -1,8 +1,11 @@
 """Child processes: jobs that can be killed, what they may know and say, and how their deaths are recorded."""
 
+import errno
 import importlib
+import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -462,6 +465,80 @@ def test_an_idle_child_is_ended_and_another_one_made_when_needed(stage: Stage) -
         worker._isolation.end_idle(after=-1)
         assert process_started(first) is None
         assert stage.app.pid.enqueue().result(LONG) != first
+
+
+# What must not cost a slot
+
+
+def test_a_job_waits_uncharged_while_no_process_can_be_started(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, lines: Any
+) -> None:
+    errors = [OSError(errno.EAGAIN, "none left"), OSError(errno.ENOMEM, "no memory")]
+    start = childprocess._start
+
+    def start_at_last(descriptor: int) -> Any:
+        if errors:
+            raise errors.pop()
+        return start(descriptor)
+
+    monkeypatch.setattr(childprocess, "_start", start_at_last)
+    job = stage.app.pid.options(max_attempts=1).enqueue()
+    with stage.jobs.worker(concurrency=1, poll=0.05):
+        assert job.result(LONG) != os.getpid()
+    assert errors == [] and job.record().attempt == 1
+    assert [one.outcome for one in stage.attempts(job)][-1] == "succeeded"
+    assert lines(30, "no child process could be started: [Errno 12] no memory")
+    assert lines(40) == []
+
+
+def test_a_failed_start_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[socket.socket] = []
+    make_pair = socket.socketpair
+
+    def pair() -> tuple[socket.socket, socket.socket]:
+        ends.extend(pair := make_pair())
+        return pair
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EAGAIN, "none left")
+
+    monkeypatch.setattr(socket, "socketpair", pair)
+    monkeypatch.setattr(childprocess, "_start", fail)
+    with pytest.raises(OSError, match="none left"):
+        childprocess.ChildProcess({})
+    assert ends and all(end.fileno() == -1 for end in ends)
+
+
+def test_a_filter_of_the_programs_that_raises_costs_a_line_and_no_slot(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_record: logging.LogRecord) -> bool:
+        raise RuntimeError("a filter's own fault")
+
+    monkeypatch.setattr(logging.getLogger("jobqueue.app"), "filters", [refuse])
+    stage.open_gate("reports")
+    with stage.jobs.worker(concurrency=1, poll=0.05):
+        assert stage.app.reports.enqueue().result(LONG) is None
+        assert stage.app.pid.enqueue().result(LONG)
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("ours"), KeyboardInterrupt()])
+def test_a_fault_of_ours_ends_that_job_and_its_child_and_frees_the_slot(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    faults = [fault]
+
+    def fail(_context: object, message: dict[str, Any]) -> None:
+        if "begun" in message and faults:
+            raise faults.pop()
+
+    monkeypatch.setattr(childprocess.RemoteContext, "hear", fail)
+    with stage.jobs.worker(concurrency=1, poll=0.05):
+        job = stage.app.stubborn.enqueue()
+        with pytest.raises(JobFailed):
+            job.result(LONG)
+        assert stage.app.pid.enqueue().result(LONG)
+        stage.wait_until(stage.gone)
 
 
 # What is refused
