@@ -51,10 +51,10 @@ def spawn(
 
     Call it from a thread that lives as long as this process: Linux ends the child with it.
     """
-    own, childs = socket.socketpair()
-    own.setblocking(False)
     path = environment.get("PYTHONPATH")
-    with childs:
+    with contextlib.ExitStack() as made:  # Both ends are closed if no process comes of it.
+        own, childs = map(made.enter_context, socket.socketpair())
+        own.setblocking(False)
         process = subprocess.Popen(  # noqa: S603 - our own program.
             # -P: a folder here that is named like us is not what is meant.
             [sys.executable, "-P", "-m", "jobqueue", "worker", *arguments],
@@ -72,6 +72,8 @@ def spawn(
             # that the kernel wakes one that stands still when the supervisor is gone.
             process_group=0,
         )
+        made.pop_all()
+    childs.close()
     return process, own
 
 
@@ -222,10 +224,27 @@ class Supervisor:
     def _start_due(self) -> None:
         for member in self._due():
             assert member.start_at is not None
-            if member.start_at <= time.monotonic():
-                member.start(self._plan)
+            if member.start_at <= time.monotonic() and self._started(member):
                 assert member.leash is not None
                 self._selector.register(member.leash, selectors.EVENT_READ, member)
+
+    def _started(self, member: Member) -> bool:
+        """Start a process for it; False: there can be none now, and others that run go on."""
+        try:
+            member.start(self._plan)
+        except OSError as error:
+            if not self._proven:
+                raise
+            delay = member.delay()
+            member.start_at = time.monotonic() + delay
+            log.warning(
+                "worker process %d cannot be started (%s); another try in %.1f s",
+                member.number,
+                error,
+                delay,
+            )
+            return False
+        return True
 
     def _wait(self, ear: socket.socket) -> None:
         """Until a signal, news of a process, or the time of something."""

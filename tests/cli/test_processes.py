@@ -1,16 +1,20 @@
 """`worker --processes`: a supervisor and its workers, real processes and real signals."""
 
+import errno
+import itertools
 import json
 import os
 import re
 import signal
+import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobqueue.worker.processes import BACKOFF_MAX, HEALTHY, Member, backoff
+from jobqueue.worker.processes import BACKOFF_MAX, HEALTHY, Member, Plan, Supervisor, backoff
 from tests.cli.conftest import Cli, Process
 
 Spawn = Callable[..., Process]
@@ -249,6 +253,34 @@ def test_a_handler_that_exits_has_its_worker_replaced_whatever_the_code(
     jobs = jobs_of(it)
     assert (jobs[id_]["state"], jobs[after]["state"]) == ("failed", "succeeded")
     assert out == "still here\n"
+
+
+def test_a_process_that_cannot_be_started_now_is_started_later_and_the_others_go_on(
+    it: Cli, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when there are no processes left to have, for a moment."""
+    start, calls = subprocess.Popen, itertools.count(1)
+    ends: list[socket.socket] = []
+    make_pair = socket.socketpair
+
+    def pair() -> tuple[socket.socket, socket.socket]:
+        ends.extend(pair := make_pair())
+        return pair
+
+    def start_the_second_later(*arguments: Any, **options: Any) -> Any:
+        if next(calls) in (2, 3):
+            raise OSError(errno.EAGAIN, "none left")
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start_the_second_later)
+    monkeypatch.setattr(socket, "socketpair", pair)
+    it.id("shout", "well")
+    environment = {**os.environ, **env_of(it)}
+    supervisor = Supervisor(Plan(lambda _: ["--drain"], 2, 10.0, environment))
+    assert supervisor.run() == 0
+    assert [one["in_order"] for one in supervisor.summaries] == [True, True]
+    assert caplog.text.count("worker process 2 cannot be started ([Errno 11] none left)") == 2
+    assert all(end.fileno() == -1 for end in ends), "none was left open"
 
 
 def test_a_worker_that_has_grown_too_large_is_replaced(
