@@ -318,16 +318,19 @@ class Supervisor:
         pid = self._bury(member)
         if member.summary is not None:
             self.summaries.append(member.summary)
+        idle = member.began_at is None
+        # A 0 alone says nothing of one at work: a handler may have called os._exit(0).
+        by_itself = code == 0 and (idle or member.summary is not None)
         if self._level:
             # One that was not at work yet has ended in order, whichever signal reached it.
-            in_order = code == 0 or (member.began_at is None and -code in STOPS)
+            in_order = by_itself or (idle and -code in STOPS)
             member.code = 0 if in_order else 1
         elif member.renewed:
             member.start_at, member.deaths = 0.0, 0
-        elif code == 0 and not member.grown:
+        elif by_itself and not member.grown:
             log.info("worker process %d has ended by itself", pid)
             self._proven = True
-        elif member.began_at is None and (code == BAD_USAGE or not self._proven):
+        elif idle and (code == BAD_USAGE or not self._proven):
             self._refused(member, pid, code)
         else:
             self.restarts += 1

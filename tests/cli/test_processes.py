@@ -30,6 +30,8 @@ def mark_and_wait(folder: str) -> int:
     pathlib.Path(folder, f"{current_job().id}-{os.getpid()}").touch()
     while not pathlib.Path(folder, "go").exists():
         time.sleep(0.02)
+    if pathlib.Path(folder, "exit").exists():
+        os._exit(0)
     return os.getpid()
 
 @jobs.task
@@ -90,8 +92,10 @@ class Crew:
     def await_log(self, text: str, times: int = 1) -> None:
         self._wait_until(lambda: self.log.count(text) >= times, timeout=20)
 
-    def go(self) -> None:
-        """Let the jobs end."""
+    def go(self, *, with_exit: bool = False) -> None:
+        """Let the jobs end, or end their processes."""
+        if with_exit:
+            (self._marks / "exit").touch()
         (self._marks / "go").touch()
 
     def signal(self, number: int) -> None:
@@ -173,6 +177,14 @@ def test_the_shutdown_timeout_is_that_of_each_worker(crew: Any) -> None:
     assert crew.jobs() == [("available", 0)] * 2
 
 
+def test_a_handler_that_exits_with_0_during_a_stop_is_no_end_in_order(crew: Any) -> None:
+    crew = crew()
+    crew.signal(signal.SIGTERM)
+    crew.await_log(HEARD, 2)
+    crew.go(with_exit=True)
+    assert crew.end()[0] == 1
+
+
 def test_one_signal_to_all_of_them_is_a_first_one_for_each(crew: Any) -> None:
     """As systemd sends it, which knows nothing of a supervisor."""
     crew = crew()
@@ -241,15 +253,17 @@ def test_without_the_kernels_signal_the_end_of_the_leash_alone_ends_the_workers(
     assert crew.jobs() == [("succeeded", 1)] * 2
 
 
+@pytest.mark.parametrize("exit_code", [0, 2])
 def test_a_handler_that_exits_has_its_worker_replaced_whatever_the_code(
-    it: Cli, spawn: Spawn
+    it: Cli, spawn: Spawn, exit_code: int
 ) -> None:
-    """2 is bad usage only of a process that was not at work yet."""
-    id_ = it.id("leave", 2, "--max-attempts", 1)
+    """2 is bad usage only of a process that was not at work yet, 0 an end in order of one that says so."""
+    id_ = it.id("leave", exit_code, "--max-attempts", 1)
     after = it.id("shout", "still here")
     code, out, err = spawn("worker", "--processes", 1, "--drain", env=env_of(it)).end(60)
     assert code == 0, err
-    assert re.search(r"worker process \d+ ended with exit code 2; another one starts in 0\.", err)
+    said = rf"worker process \d+ ended with exit code {exit_code}; another one starts in 0\."
+    assert re.search(said, err)
     jobs = jobs_of(it)
     assert (jobs[id_]["state"], jobs[after]["state"]) == ("failed", "succeeded")
     assert out == "still here\n"
