@@ -28,6 +28,7 @@ from jobqueue.store.transactions import UserTransactions
 from jobqueue.worker.context import JobContext
 from jobqueue.worker.identity import peak_memory
 from jobqueue.worker.program import Address
+from jobqueue.worker.undertaker import Undertaker
 
 log = logging.getLogger("jobqueue.worker")
 
@@ -36,6 +37,7 @@ GRACE = 0.25  # seconds from being told to SIGTERM: for a handler that looks by 
 KILL_AFTER = 0.5  # seconds from SIGTERM to SIGKILL
 START_WITHIN = 60.0  # seconds for a child to import the program
 _PRESSURE = ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE + KILL_AFTER))
+_undertaker = Undertaker()
 _CODE = (
     "import json, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "sys.path[:] = json.loads(sys.argv.pop()); "
@@ -133,6 +135,8 @@ class ChildProcess:
             made.pop_all()
         theirs.close()
         self.pid = self._process.pid
+        with contextlib.suppress(OSError):  # It cannot be started now, and knows of it later.
+            _undertaker.guard(self.pid)
         self._connection = Connection(ours.detach())
         self._waker.setblocking(False)
         self.idle_since = math.inf
@@ -249,14 +253,18 @@ class ChildProcess:
         return self._peak or None
 
     def _signal(self, number: int) -> None:
-        self.signalled = number
+        with self._burying:
+            if not self.buried:  # Its number may be another group's by now.
+                self.signalled = number
+                self._signal_group(number)
+
+    def _signal_group(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
     def kill(self) -> None:
         """End it at once, with what it has started."""
-        if not self.buried:
-            self._signal(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
 
     def end(self) -> None:
         """End an idle one: its pipe ends, so it does; one that does not is killed."""
@@ -270,9 +278,18 @@ class ChildProcess:
         self.bury()
 
     def bury(self) -> int:
-        """Wait for its end, take in its exit code, and close the pipe."""
+        """Wait for its end, take in its exit code, and close the pipe; what it started ends too."""
+        reserved = False
+        if not self.buried and hasattr(os, "waitid"):
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+                reserved = True
         with self._burying:
             if not self.buried:
+                if reserved:  # Until wait4: the number is still that of this process's group.
+                    self._signal_group(signal.SIGKILL)
+                with contextlib.suppress(OSError):
+                    _undertaker.dismiss(self.pid)
                 self._process.returncode = self._reap()
                 self.buried = True
                 with contextlib.suppress(OSError):

@@ -1,5 +1,7 @@
 """The undertaker: sees to it that no command outlives the worker that runs it, however that ends.
 
+The same for what the handlers in a worker's child processes have started.
+
 A process beside the worker, started with its first command, that knows which process groups run.
 It notices the worker's end by the end of its input, and kills what is left. It is run as a script,
 by itself and with nothing imported, so that it costs little. May be used from any thread.
@@ -39,6 +41,14 @@ class Undertaker:
     def ended(self, job: int, fence: int) -> None:
         """None of its processes is left."""
         self._set(f"{job} {fence}", None)
+
+    def guard(self, group: int) -> None:
+        """A child process, and all that it may start, is in that process group."""
+        self._set(f"child {group}", str(group))
+
+    def dismiss(self, group: int) -> None:
+        """None of that group's processes is left."""
+        self._set(f"child {group}", None)
 
     def _set(self, claim: str, group: str | None) -> None:
         with self._lock:

@@ -137,6 +137,20 @@ def parent_of_others() -> None:
     other.wait()
 
 
+@process(max_attempts=1)
+def leaves_others(then: str) -> None:
+    """Has two processes that hold nothing of its own, and one has a program of its own."""
+    if (other := os.fork()) == 0:
+        time.sleep(600)
+        os._exit(0)
+    note("pids", other)
+    note("pids", subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid)
+    note("began")
+    if then == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
 @process()
 def waits_for_cancel() -> str:
     note("began")

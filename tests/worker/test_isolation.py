@@ -324,6 +324,52 @@ def test_a_death_is_a_crash_of_that_job_alone(stage: Stage, how: str, said: str)
     assert len(set(stage.lines("died"))) == 3
 
 
+def test_what_a_handler_has_started_ends_with_its_crash(stage: Stage) -> None:
+    with stage.jobs.worker(poll=0.05):
+        job = stage.app.leaves_others.enqueue("crash")
+        with pytest.raises(JobFailed, match="crashed: SIGKILL"):
+            job.result(LONG)
+        assert stage.lines("pids")
+        stage.wait_until(stage.gone)
+
+
+@pytest.mark.parametrize("how", ["kill", "exit"])
+def test_what_a_handler_has_started_ends_with_the_worker_however_that_ends(
+    stage: Stage, how: str
+) -> None:
+    worker = stage.worker("-c", "2")
+    stage.app.leaves_others.enqueue("stay")
+    stage.begun()
+    if how == "exit":
+        stage.app.poison.enqueue()
+        stage.open_gate("poison")
+    else:
+        worker.kill()
+    assert worker.wait(LONG) == (7 if how == "exit" else -signal.SIGKILL)
+    assert len(stage.lines("pids")) == 2
+    stage.wait_until(stage.gone)
+
+
+def test_a_kill_in_the_midst_of_a_burial_signals_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number is free, and may be that of another group, before it counts as buried."""
+    child = childprocess.ChildProcess({})
+    child.kill()
+    reap, signals = child._reap, []
+    killer = threading.Thread(target=child.kill)
+
+    def reap_and_be_late() -> int:
+        code = reap()
+        monkeypatch.setattr(os, "killpg", lambda _group, number: signals.append(number))
+        killer.start()
+        killer.join(0.2)
+        return code
+
+    monkeypatch.setattr(child, "_reap", reap_and_be_late)
+    assert child.bury() == -signal.SIGKILL
+    killer.join(LONG)
+    assert signals == []
+
+
 def test_max_crashes_is_a_setting_and_attempts_count_as_well(stage: Stage) -> None:
     many, few = (
         stage.app.dies.enqueue("exit"),
