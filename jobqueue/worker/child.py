@@ -103,6 +103,9 @@ class Child:
         self._context: ChildContext | None = None
         self._told: dict[tuple[int, int], str] = {}
         self._said = threading.Event()
+        self._undisturbed = 0
+        self._asked = False
+        """SIGTERM came where nothing may be raised."""
         greeting = json.loads(connection.recv_bytes())["greet"]
         sys.argv[:] = greeting["argv"]
         self._main = None if greeting["main"] is None else Main(*greeting["main"])
@@ -110,7 +113,9 @@ class Child:
         store = Store(greeting["url"], connections=1)
         self._claims = Claims(store)
         self._transactions = UserTransactions(store)
+        self._forward = _Forward(self._send, self._undisturbed_by_sigterm)
         self._forward_logs(greeting["levels"])
+        os.register_at_fork(after_in_child=self._forked)
 
     def live(self) -> None:
         """Run what is sent, one call after another, until the pipe ends."""
@@ -146,8 +151,34 @@ class Child:
         Otherwise it is not meant for us: a supervisor may send it to every process of a service,
         and then the worker decides how long its jobs may go on.
         """
-        if self._context is not None:
+        if self._undisturbed:
+            self._asked = True
+        elif self._context is not None:
             self._context.check()
+
+    def _undisturbed_by_sigterm(self, work: Callable[[], None]) -> None:
+        """Do what nothing may be raised in the midst of: half a message is the end of all talk."""
+        if threading.current_thread() is not threading.main_thread():
+            work()  # Signals are handled in the main thread.
+            return
+        self._undisturbed += 1
+        try:
+            work()
+        finally:
+            self._undisturbed -= 1
+        if self._asked and not self._undisturbed:
+            self._asked = False
+            if self._context is not None:
+                self._context.check()
+
+    def _forked(self) -> None:
+        """In a process that a handler has forked: it has no say in what the worker hears."""
+        logging.getLogger().removeHandler(self._forward)
+        self._connection.close()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # It is its parent's to end.
+        self._sending = threading.Lock()  # A thread that is not here may have held it.
+        self._calls = SimpleQueue()
+        self._calls.put(None)  # If it comes back from the handler, it ends.
 
     def _run(self, call: dict[str, Any], received: float) -> None:
         claim = Claim(**{name: _instant(name, value) for name, value in call["claim"].items()})
@@ -216,6 +247,9 @@ class Child:
 
     def _send(self, **message: Any) -> None:
         text = json.dumps(message).encode()
+        self._undisturbed_by_sigterm(lambda: self._send_text(text))
+
+    def _send_text(self, text: bytes) -> None:
         with self._sending, contextlib.suppress(OSError):  # Nobody there: the listener knows too.
             self._connection.send_bytes(text)
 
@@ -223,18 +257,25 @@ class Child:
         """Let the worker write what is logged here, in its format, and among its own lines."""
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-        logging.getLogger().addHandler(_Forward(self._send))
+        logging.getLogger().addHandler(self._forward)
 
 
 class _Forward(logging.Handler):
     """Sends records to the worker."""
 
-    def __init__(self, send: Callable[..., None]) -> None:
+    def __init__(
+        self, send: Callable[..., None], undisturbed: Callable[[Callable[[], None]], None]
+    ) -> None:
         super().__init__()
         self._send = send
+        self._undisturbed = undisturbed
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler`."""
+        # Also because what was raised in format() would be taken for the record's fault.
+        self._undisturbed(lambda: self._forward(record))
+
+    def _forward(self, record: logging.LogRecord) -> None:
         try:
             text = self.format(record)
         except Exception:  # noqa: BLE001 - a record's arguments may do anything.

@@ -16,9 +16,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from jobqueue.errors import JobQueueError
@@ -27,6 +26,7 @@ from jobqueue.states import State
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.worker.context import JobContext
 from jobqueue.worker.identity import peak_memory
+from jobqueue.worker.pipe import Pipe
 from jobqueue.worker.program import Address
 from jobqueue.worker.undertaker import Undertaker
 
@@ -137,7 +137,7 @@ class ChildProcess:
         self.pid = self._process.pid
         with contextlib.suppress(OSError):  # It cannot be started now, and knows of it later.
             _undertaker.guard(self.pid)
-        self._connection = Connection(ours.detach())
+        self._pipe = Pipe(ours, self._woken)
         self._waker.setblocking(False)
         self.idle_since = math.inf
         self.signalled = 0
@@ -149,8 +149,8 @@ class ChildProcess:
         # What the kernel counts as this process's peak begins with that of its parent.
         self._known_peak = peak_memory() or 0
         self._peak = 0
-        with contextlib.suppress(OSError):  # It may have died already.
-            self._send(greet=greeting)
+        self._looked_at = -math.inf
+        self._pipe.send(greet=greeting)
 
     @property
     def alive(self) -> bool:
@@ -174,21 +174,13 @@ class ChildProcess:
     def _call(self, context: RemoteContext, address: Address) -> Answer:
         budget = context.budget()
         claim = {name: _plain(value) for name, value in context.claim._asdict().items()}
-        with contextlib.suppress(OSError):  # Dead: the loop will see it.
-            self._send(
-                run={
-                    "claim": claim,
-                    "address": address,
-                    "budget": None if budget == math.inf else budget,
-                }
-            )
+        budget_sent = None if budget == math.inf else budget
+        self._pipe.send(run={"claim": claim, "address": address, "budget": budget_sent})
         start_by, begun, told = time.monotonic() + min(START_WITHIN, budget), False, False
         while True:
             if context.told is not None and not told:
-                told = True
-                with contextlib.suppress(OSError):
-                    error = context.told.__name__
-                    self._send(tell={"id": context.id, "fence": context.fence, "error": error})
+                told, error = True, context.told.__name__
+                self._pipe.send(tell={"id": context.id, "fence": context.fence, "error": error})
             late_at = _late_at(context) if begun else start_by
             rest = self._press(min(context.told_at, late_at))
             try:
@@ -199,14 +191,13 @@ class ChildProcess:
                     if answer is not None:
                         return answer
                     context.hear(message)
-            except (EOFError, OSError):
+            except Exception as error:
                 late = self.signalled != 0 and late_at < context.told_at
-                return Death(self.bury(), self.peak(), late, begun)
-            except Exception:
-                # Nothing that it says can be relied upon any more.
-                log.exception("child process %d does not speak our language: killed", self.pid)
-                self.kill()
-                return Death(self.bury(), self.peak(), late=False, begun=begun)
+                if not isinstance(error, EOFError | OSError):
+                    # Nothing that it says can be relied upon any more.
+                    log.exception("child process %d does not speak our language", self.pid)
+                    self.kill()
+                return Death(self._see_off(), self.peak(), late, begun)
 
     def _press(self, due: float) -> float:
         """Signal what should have ended by then; returns the seconds until there is more to do."""
@@ -220,18 +211,19 @@ class ChildProcess:
             self._pressed += 1
         return LOOK
 
-    def _receive(self, rest: float) -> list[dict[str, Any]]:
+    def _receive(self, rest: float) -> Iterator[dict[str, Any]]:
         """What it says within so many seconds. Raises EOFError when it is dead."""
-        ready = wait([self._connection, self._woken], rest)
-        if self._woken in ready:
-            self._woken.recv(4096)
-        if self._connection in ready:
-            message: dict[str, Any] = json.loads(self._connection.recv_bytes())
-            return [message]
-        self._peak = max(self._peak, peak_memory(self.pid) or 0)
-        if not self.alive and not self._connection.poll():
-            raise EOFError  # What it started may hold the pipe open.
-        return []
+        yield from self._pipe.messages()  # What came behind the last answer.
+        heard = self._pipe.wait(rest)
+        yield from self._pipe.messages()
+        # By time as well: it, or what it started, may have something to say all the time.
+        if not heard or time.monotonic() - self._looked_at >= LOOK:
+            self._looked_at = time.monotonic()
+            self._peak = max(self._peak, peak_memory(self.pid) or 0)
+            if not self.alive:
+                self._pipe.drain()
+                yield from self._pipe.messages()
+                raise EOFError  # What it started may hold the pipe open.
 
     def _answer(self, context: RemoteContext, message: dict[str, Any]) -> Outcome | Unfit | None:
         if "unfit" in message:
@@ -270,12 +262,16 @@ class ChildProcess:
         """End an idle one: its pipe ends, so it does; one that does not is killed."""
         if self.buried:
             return
-        self._connection.close()
+        self._pipe.close()
+        self._see_off()
+
+    def _see_off(self) -> int:
+        """Its pipe has ended, so it is about to; if it does not, it is killed."""
         until, pause = time.monotonic() + KILL_AFTER, threading.Event()
         while self.alive and time.monotonic() < until:
-            pause.wait(0.005)
+            pause.wait(0.002)
         self.kill()
-        self.bury()
+        return self.bury()
 
     def bury(self) -> int:
         """Wait for its end, take in its exit code, and close the pipe; what it started ends too."""
@@ -292,8 +288,7 @@ class ChildProcess:
                     _undertaker.dismiss(self.pid)
                 self._process.returncode = self._reap()
                 self.buried = True
-                with contextlib.suppress(OSError):
-                    self._connection.close()
+                self._pipe.close()
                 self._woken.close()
                 self._waker.close()
         return self._process.returncode
@@ -313,9 +308,6 @@ class ChildProcess:
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # Full: it is awake.
             self._waker.send(b"\0")
-
-    def _send(self, **message: Any) -> None:
-        self._connection.send_bytes(json.dumps(message).encode())
 
 
 def _start(descriptor: int) -> "subprocess.Popen[bytes]":

@@ -1,5 +1,6 @@
 """Tasks for tests of child processes. A child imports this module anew, and finds its database and its folder in the environment."""
 
+import gc
 import itertools
 import logging
 import os
@@ -149,6 +150,44 @@ def leaves_others(then: str) -> None:
     if then == "crash":
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(600)
+
+
+@process(max_attempts=1)
+def shouts() -> None:
+    """Is nearly always in the midst of a message, which is more than fits into the pipe."""
+    note("pids", os.getpid())
+    logging.getLogger("jobqueue.app").warning("x" * 300_000)
+    note("began")
+    while True:
+        logging.getLogger("jobqueue.app").warning("x" * 300_000)
+
+
+@process(max_attempts=1)
+def whispers() -> None:
+    """Says half a message."""
+    note("pids", os.getpid())
+    (child,) = (one for one in gc.get_objects() if type(one).__name__ == "Child")
+    os.write(child._connection.fileno(), b"\0\1\0\0{")
+    note("began")
+    time.sleep(600)
+
+
+@process(max_attempts=1)
+def babbles() -> None:
+    """Says what is no message."""
+    note("pids", os.getpid())
+    (child,) = (one for one in gc.get_objects() if type(one).__name__ == "Child")
+    os.write(child._connection.fileno(), b'{"log": 1}')
+    time.sleep(600)
+
+
+@process(max_attempts=1)
+def forks() -> int:
+    """Has a process that says what it has to say, and comes back from the handler as well."""
+    if (other := os.fork()) == 0:
+        logging.getLogger("jobqueue.app").warning("not for the worker")
+        return -1
+    return os.waitstatus_to_exitcode(os.waitpid(other, 0)[1])
 
 
 @process()

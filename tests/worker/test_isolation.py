@@ -208,6 +208,54 @@ def test_what_resists_is_killed(stage: Stage, task: str) -> None:
     assert job.record().own_crashes == 0, "no crash: it was killed"
 
 
+def test_one_in_the_midst_of_a_message_is_ended_at_its_timeout(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("jobqueue.app"), "disabled", True)
+    with stage.jobs.worker(concurrency=1, poll=0.05):
+        for _ in range(4):
+            job = stage.app.shouts.options(timeout=0.3).enqueue()
+            with pytest.raises(JobFailed):
+                job.result(LONG)
+            (attempt,) = stage.attempts(job)
+            assert (attempt.outcome, attempt.exit_signal) == ("timed out", "SIGTERM")
+            assert "isolated_app.py" in attempt.error.traceback, "it said so itself"
+        assert stage.app.pid.enqueue().result(LONG)
+        stage.wait_until(stage.gone)
+
+
+@pytest.mark.parametrize("task", ["shouts", "whispers"])
+def test_one_that_stands_still_in_the_midst_of_a_message_is_killed_at_its_timeout(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    monkeypatch.setattr(logging.getLogger("jobqueue.app"), "disabled", True)
+    with stage.jobs.worker(concurrency=1, poll=0.05):
+        job = stage.app.jobs.registry[task].options(timeout=1.5).enqueue()
+        stage.begun()
+        os.kill(int(stage.lines("pids")[0]), signal.SIGSTOP)
+        with pytest.raises(JobFailed):
+            job.result(LONG)
+        stage.wait_until(stage.gone)
+    (attempt,) = stage.attempts(job)
+    assert (attempt.outcome, attempt.exit_signal) == ("timed out", "SIGKILL")
+
+
+def test_one_that_says_what_is_no_message_is_killed(stage: Stage, lines: Any) -> None:
+    with stage.jobs.worker(concurrency=1, poll=0.05):
+        job = stage.app.babbles.enqueue()
+        with pytest.raises(JobFailed, match="crashed: SIGKILL"):
+            job.result(LONG)
+        stage.wait_until(stage.gone)
+    assert lines(40, "does not speak our language")
+
+
+def test_a_process_that_a_handler_has_forked_has_no_say(stage: Stage, lines: Any) -> None:
+    with stage.jobs.worker(concurrency=1, poll=0.05):
+        assert stage.app.forks.enqueue().result(LONG) == 0
+        assert stage.app.pid.enqueue().result(LONG)
+    assert not lines(30, "not for the worker")
+
+
 def test_the_jobs_deadline_ends_it_too(stage: Stage) -> None:
     with stage.jobs.worker(poll=0.05):
         stage.app.pid.enqueue().result(LONG)  # The child is there by now.

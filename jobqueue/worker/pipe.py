@@ -1,0 +1,101 @@
+"""The worker's end of the pipe to a child: it waits neither for a message's end nor for a reader.
+
+The other end is a `multiprocessing.connection.Connection`: a message is its length in four bytes,
+and JSON.
+"""
+
+import contextlib
+import json
+import math
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+CHUNK = 1 << 18  # bytes that are read at once
+LAST_CHUNKS = 64  # of what a dead child has left in the pipe
+MESSAGE_MAX = 1 << 28
+"""Bytes; four characters of text, where a length should be, are more."""
+
+_LENGTH = struct.Struct("!i")
+
+
+class NoMessage(ValueError):
+    """What came is no message."""
+
+
+class Pipe:
+    """Messages to a child and from it. Used by one thread."""
+
+    def __init__(self, end: socket.socket, woken: socket.socket) -> None:
+        end.setblocking(False)
+        self._end, self._woken = end, woken
+        self._heard, self._unsent = bytearray(), bytearray()
+        self._poll = select.poll()
+        self._poll.register(woken, select.POLLIN)
+
+    def send(self, **message: Any) -> None:
+        """Send a message, as soon as there is room for it."""
+        text = json.dumps(message).encode()
+        self._unsent += _LENGTH.pack(len(text)) + text
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                del self._unsent[: self._end.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:  # Nobody is there: who listens will see it.
+            self._unsent.clear()
+
+    def wait(self, seconds: float) -> bool:
+        """Until something comes, or somebody wakes us; True if something came.
+
+        Raises EOFError or OSError when nothing will come any more.
+        """
+        self._poll.register(self._end, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        ready = dict(self._poll.poll(math.ceil(max(0.0, seconds) * 1000)))
+        if ready.get(self._woken.fileno()):
+            self._woken.recv(4096)
+        events = ready.get(self._end.fileno(), 0)
+        if events & select.POLLOUT:
+            self._flush()
+        return bool(events & ~select.POLLOUT) and self._take_in()
+
+    def _take_in(self) -> bool:
+        try:
+            chunk = self._end.recv(CHUNK)
+        except BlockingIOError:
+            return False
+        if not chunk:
+            raise EOFError
+        self._heard += chunk
+        return True
+
+    def drain(self) -> None:
+        """Take in what a dead child has said at last."""
+        with contextlib.suppress(EOFError, OSError):
+            for _ in range(LAST_CHUNKS):  # What it started may hold the pipe, and write on.
+                if not self._take_in():
+                    break
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """Those that came and are whole. Raises NoMessage, or another ValueError."""
+        heard, start = self._heard, _LENGTH.size
+        while len(heard) >= start:
+            (length,) = _LENGTH.unpack_from(heard)
+            if not 0 <= length <= MESSAGE_MAX:
+                raise NoMessage(f"a message of {length} bytes")
+            if len(heard) < start + length:
+                return
+            message = json.loads(heard[start : start + length])
+            del heard[: start + length]
+            if not isinstance(message, dict):
+                raise NoMessage("no object")
+            yield message
+
+    def close(self) -> None:
+        """The child hears the end."""
+        self._end.close()
