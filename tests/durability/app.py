@@ -5,6 +5,7 @@ tests can hold what happened against what the database says. A handler waits at 
 """
 
 import argparse
+import ctypes
 import fcntl
 import itertools
 import json
@@ -166,6 +167,15 @@ def build(url: str, effects: Path) -> tuple[JobQueue, Effects]:
             current_job().finish_within(session, "paid")
             _die(dies, "after finish_within")
         _die(dies, "after the commit")
+
+    @jobs.task
+    def seize(seconds: float) -> int:
+        """Its first run keeps the interpreter's lock: no other thread of the process does anything."""
+        seen.write("started")
+        if current_job().fence == 1:
+            ctypes.PyDLL(None).poll(0, 0, int(1000 * seconds))
+        seen.write("finished")
+        return current_job().fence
 
     @jobs.task
     def fork() -> int:
