@@ -290,7 +290,7 @@ def test_a_worker_that_claims_a_lost_job_again_knows_the_new_attempt_only(
 def _released(context: JobContext) -> Any:
     from jobqueue.worker.inflight import released
 
-    return released(context._claim, None)
+    return released(context.claim, None)
 
 
 def test_a_wish_to_cancel_that_comes_late_does_not_reach_a_later_attempt(
