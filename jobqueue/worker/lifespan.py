@@ -1,10 +1,10 @@
 """The lifespan of a worker: until when it works, and why it ends by itself."""
 
 import logging
-import threading
 from collections.abc import Sequence
 
 from jobqueue.store.upkeep import Upkeep
+from jobqueue.worker.flag import Flag
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.intake import Intake
 from jobqueue.worker.keepers import Drain, LastJob
@@ -19,7 +19,7 @@ class Lifespan:
     """Says when the worker is to stop. May be used from any thread."""
 
     def __init__(self) -> None:
-        self.ended = threading.Event()
+        self.ended = Flag()
         """Set: it is to stop, in order."""
         self.failure: str | None = None
         """Why it stopped by itself before its time, if it did."""

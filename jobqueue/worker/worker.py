@@ -24,6 +24,7 @@ from jobqueue.worker.commands import WithExec
 from jobqueue.worker.endings import Endings
 from jobqueue.worker.executor import Executor, Middleware
 from jobqueue.worker.exit import Exit
+from jobqueue.worker.flag import Flag
 from jobqueue.worker.frontier import Frontier
 from jobqueue.worker.heartbeat import Heartbeat, registration
 from jobqueue.worker.inflight import InFlight
@@ -82,7 +83,7 @@ class Worker:
         self._metrics = Metrics(self._inflight)
         self._life = Lifespan()
         self._ended = self._life.ended
-        self._aborted = threading.Event()
+        self._aborted = Flag()
         self._stopping = threading.Lock()
         self._in_order: bool | None = None
         self._services: list[Service] = []
@@ -156,9 +157,8 @@ class Worker:
             metrics=self._metrics,
         )
         if self._store.backend.one_writer:
-            turn = Turn(self._store, self._intake, exit_)
-            self._claimer = self._completer = turn
-            return [turn]
+            self._claimer = self._completer = Turn(self._store, self._intake, exit_)
+            return [self._completer]
         self._claimer = Claimer(self._store, self._intake)
         self._completer = Completer(self._store, exit_, self._claimer.wake)
         return [self._completer, self._claimer]
