@@ -276,3 +276,16 @@ def test_a_worker_that_has_grown_too_large_ends_in_order(
     assert re.search(r"stops in order: it has [34]\d\d MB of memory, more than 200 MB", err)
     assert it.json("show", id_)["state"] == "succeeded"
     assert it.json("workers") == []
+
+
+def test_a_signal_while_the_worker_is_being_built_ends_it_in_order(
+    it: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("jobqueue.cli.worker.spare_the_collector", stop)
+    id_ = it.id("touch_and_nap", "never", 0)
+    result = it("worker", "--drain")
+    assert result.exit_code == 0, result.stderr
+    assert it.json("show", id_)["state"] == "available"
