@@ -18,6 +18,8 @@ from jobqueue.store.store import Store
 
 START: tuple[datetime, int] = (datetime(1, 1, 1, tzinfo=UTC), 0)
 """The cursor before every job."""
+LAST: tuple[datetime, int] = (datetime.max.replace(tzinfo=UTC), 2**63 - 1)
+"""The cursor behind every job."""
 
 PRIORITY_BEFORE_ALL = -(2**31)
 PRIORITY_AFTER_ALL = 2**31 - 1
@@ -62,9 +64,13 @@ class Claims:
 
     def next_pair(self, connection: Connection, after: Pair) -> Pair | None:
         """The first pair after the given one that has an available job, or None."""
-        row = connection.execute(
-            self._statements.next_pair, {"in_queue": after.queue, "in_priority": after.priority}
-        ).one_or_none()
+        parameters = {
+            "in_queue": after.queue,
+            "in_priority": after.priority,
+            "in_cursor_run_at": LAST[0],
+            "in_cursor_id": LAST[1],
+        }
+        row = connection.execute(self._statements.next_pair, parameters).one_or_none()
         return None if row is None else Pair(*row)
 
     def claim(

@@ -140,15 +140,22 @@ def statements(backend: Backend) -> Statements:
 
 
 def _next_pair() -> Executable:
-    """The first (queue, priority) after a given one that has something to claim."""
+    """The first (queue, priority) after a given one that has something to claim.
+
+    The cursor is behind every job that the given one can have: SQLite looks for (a, b) > (x, y) in
+    a longer index from (x, y) on, and without it reads every job of that pair.
+    """
+    after = tuple_(
+        bindparam("in_queue", type_=Text()),
+        bindparam("in_priority", type_=Integer()),
+        bindparam("in_cursor_run_at", type_=INSTANT),
+        bindparam("in_cursor_id", type_=BigInteger()),
+    )
     return (
         select(jobs.c.queue, jobs.c.priority)
         .where(
             may("claim"),
-            tuple_(jobs.c.queue, jobs.c.priority)
-            > tuple_(
-                bindparam("in_queue", type_=Text()), bindparam("in_priority", type_=Integer())
-            ),
+            tuple_(jobs.c.queue, jobs.c.priority, jobs.c.run_at, jobs.c.id) > after,
         )
         .order_by(jobs.c.queue, jobs.c.priority)
         .limit(1)

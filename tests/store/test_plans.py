@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Executable, event, text
 
 from jobqueue.records import JobFilter
-from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START
+from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Pair
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.statements import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.store import Store
@@ -215,8 +215,25 @@ def test_a_claim_of_the_head_reads_the_index_of_claims_in_its_order(
 
 
 def test_the_next_pair_reads_the_index_of_claims(plans: Plans) -> None:
-    values = {"in_queue": "", "in_priority": PRIORITY_BEFORE_ALL}
+    values = {**CLAIM, "in_queue": "", "in_priority": PRIORITY_BEFORE_ALL}
     assert uses(plans.of(plans.store.statements.next_pair, values), "claim")
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_the_end_of_a_pair_is_found_without_reading_its_jobs(plans: Plans) -> None:
+    instructions = 0
+
+    def count() -> None:
+        nonlocal instructions
+        instructions += 1
+
+    with plans.store.read() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.set_progress_handler(count, 1)
+        pair = Claims(plans.store).next_pair(connection, Pair("q1", 0))
+        driver.set_progress_handler(None, 1)
+    assert pair == ("q2", 0)
+    assert instructions < WAITING // 6
 
 
 def pack(plans: Plans, columns: Any, count: int, *rest: Any) -> dict[str, Any]:
