@@ -63,8 +63,11 @@ class Backend(Hashable, Protocol):
         """
         ...
 
-    def turn(self, engine: Engine) -> AbstractContextManager[object]:
-        """This thread's turn among our writers; `writing` takes it by itself if need be."""
+    def turn(self, engine: Engine) -> AbstractContextManager[bool]:
+        """This thread's turn among our writers; `writing` takes it by itself if need be.
+
+        Gives whether it had to wait, so that another has written just now.
+        """
         ...
 
     def hurry(self, connection: Connection) -> None:

@@ -213,12 +213,14 @@ class Claims:
         rows.sort(key=_ID)
         parameters = self._store.backend.pack(SUCCESS, rows)
         if self._store.backend.one_writer and len(well) >= BULK:
-            attempt = connection.begin_nested()
-            if connection.execute(self._statements.succeed_all, parameters).rowcount == len(well):
-                attempt.commit()
+            # Not `begin_nested()`: a third of its time, and it is on the one writer's clock.
+            connection.exec_driver_sql("SAVEPOINT jobqueue_all")
+            held = connection.execute(self._statements.succeed_all, parameters).rowcount
+            if held == len(well):
+                connection.exec_driver_sql("RELEASE jobqueue_all")
                 states.update(dict.fromkeys([row[0] for row in rows], State.SUCCEEDED))
                 return
-            attempt.rollback()
+            connection.exec_driver_sql("ROLLBACK TO jobqueue_all")
         written = connection.execute(self._statements.succeed, parameters).all()
         states.update((id_, _STATES[state]) for id_, state in written)
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 
 try:
     import fcntl
@@ -29,6 +30,11 @@ class KernelLock:
         self._misses = 0
         self._local = threading.local()
 
+    @property
+    def waited(self) -> bool:
+        """Whether this thread had to wait for its turn, the last time."""
+        return getattr(self._local, "waited", False)
+
     @contextmanager
     def held(self) -> Iterator[bool]:
         """Hold the lock, or go on without it after the deadline; yields whether it is held."""
@@ -36,62 +42,97 @@ class KernelLock:
             yield False  # There is none, or it is this thread's turn already.
             return
         try:
-            file = self._file()
+            own = self._own()
         except OSError:  # Not ours to open: it is only a courtesy.
             yield False
             return
-        held = self._take(file)
+        held = self._take(own)
         self._local.inside = True
         try:
             yield held
         finally:
             self._local.inside = False
             if held:
-                fcntl.flock(file.descriptor, fcntl.LOCK_UN)
+                fcntl.flock(own.file.descriptor, fcntl.LOCK_UN)
 
-    def _file(self) -> "_OpenFile":
+    def _own(self) -> "_Waiter":
         """This thread's own open file: flock tells open files apart, not threads."""
-        file: _OpenFile | None = getattr(self._local, "file", None)
-        if file is None or file.pid != os.getpid():
-            file = self._local.file = _OpenFile(self._path)
-        return file
+        own: _Waiter | None = getattr(self._local, "own", None)
+        if own is None or own.file.pid != os.getpid():
+            own = self._local.own = _Waiter(_OpenFile(self._path))
+        return own
 
-    def _take(self, file: "_OpenFile") -> bool:
+    def _take(self, own: "_Waiter") -> bool:
+        self._local.waited = False
         try:
-            fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(own.file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pass
+            self._local.waited = True
         else:
             self._misses = 0
             return True
         if self._misses >= MISSES_UNTIL_HASTY:  # Its holder seems stopped: ask, but do not wait.
             return False
-        if self._wait(file):
+        if own.wait():
             return True
         self._misses += 1
-        del self._local.file  # The waiter may get the lock yet, on the file that it was given.
+        del self._local.own  # It may get the lock yet, on the file that it was given.
         return False
 
-    @staticmethod
-    def _wait(file: "_OpenFile") -> bool:
-        """Block on the kernel's queue in a thread of its own: flock knows no deadline."""
-        verdict = threading.Lock()
-        taken = threading.Event()
-        abandoned = threading.Event()
 
-        def wait() -> None:
-            fcntl.flock(file.descriptor, fcntl.LOCK_EX)
-            with verdict:
-                if abandoned.is_set():
-                    fcntl.flock(file.descriptor, fcntl.LOCK_UN)
-                taken.set()
+class _Waiter:
+    """A thread that blocks on the kernel's queue for another one, because flock knows no deadline.
 
-        threading.Thread(target=wait, name="jobqueue-lock", daemon=True).start()
-        taken.wait(PATIENCE)
-        with verdict:
-            if not taken.is_set():
-                abandoned.set()
-            return taken.is_set()
+    It is kept: where two workers share a file they wait in most turns, and a thread for each wait
+    costs them a twentieth of their throughput. It ends with the thread that it waits for.
+    """
+
+    def __init__(self, file: "_OpenFile") -> None:
+        self.file = file
+        self._requests: SimpleQueue[_Request | None] | None = None
+
+    def wait(self) -> bool:
+        """Wait for the lock until the deadline; whether it was taken."""
+        if self._requests is None:
+            self._requests = SimpleQueue()
+            arguments = (self.file, self._requests)
+            threading.Thread(
+                target=_serve, args=arguments, name="jobqueue-lock", daemon=True
+            ).start()
+        request = _Request()
+        self._requests.put(request)
+        return request.wait()
+
+    def __del__(self) -> None:
+        if self._requests is not None:
+            self._requests.put(None)
+
+
+def _serve(file: "_OpenFile", requests: "SimpleQueue[_Request | None]") -> None:
+    while (request := requests.get()) is not None:
+        fcntl.flock(file.descriptor, fcntl.LOCK_EX)
+        if not request.grant():
+            fcntl.flock(file.descriptor, fcntl.LOCK_UN)
+
+
+class _Request:
+    """Of two that may be late, the first has its way: the one who grants, or the one who leaves."""
+
+    def __init__(self) -> None:
+        self._granted = threading.Lock()
+        self._granted.acquire()
+        self._decided = threading.Lock()
+
+    def wait(self) -> bool:
+        """Wait until it is granted, or leave at the deadline."""
+        return self._granted.acquire(timeout=PATIENCE) or not self._decided.acquire(blocking=False)
+
+    def grant(self) -> bool:
+        """Grant it; False if the other one has left."""
+        if not self._decided.acquire(blocking=False):
+            return False
+        self._granted.release()
+        return True
 
 
 class _OpenFile:

@@ -124,9 +124,9 @@ class Postgres:
                 ) from error
         return None
 
-    def turn(self, engine: Engine) -> AbstractContextManager[object]:  # noqa: ARG002
+    def turn(self, engine: Engine) -> AbstractContextManager[bool]:  # noqa: ARG002
         """See `Backend.turn`: writers do not wait for each other here."""
-        return nullcontext()
+        return nullcontext(False)
 
     def hurry(self, connection: Connection) -> None:
         """See `Backend.hurry`."""

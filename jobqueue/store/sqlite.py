@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +126,12 @@ class Sqlite:
             return rows
         return None
 
-    def turn(self, engine: Engine) -> AbstractContextManager[object]:
+    @contextmanager
+    def turn(self, engine: Engine) -> Iterator[bool]:
         """See `Backend.turn`."""
         lock: KernelLock = engine.get_execution_options()["jobqueue_lock"]
-        return lock.held()
+        with lock.held():
+            yield lock.waited
 
     def hurry(self, connection: Connection) -> None:
         """See `Backend.hurry`: there are no locks on rows, and writers wait for a bounded time."""

@@ -48,8 +48,11 @@ class Store:
         with self.backend.writing(self.engine) as connection:
             yield connection
 
-    def turn(self) -> AbstractContextManager[object]:
-        """This thread's turn among our writers, where they take turns; transactions go inside."""
+    def turn(self) -> AbstractContextManager[bool]:
+        """This thread's turn among our writers, where they take turns; transactions go inside.
+
+        Gives whether it had to wait.
+        """
         return self.backend.turn(self.engine)
 
     @contextmanager

@@ -10,7 +10,7 @@ from jobqueue.worker.exit import Exit
 from jobqueue.worker.intake import Intake
 from jobqueue.worker.service import Service
 
-GAP = 0.001  # seconds, at least, in which the database is left to other writers
+GAP = 0.0008  # seconds, at least, in which the database is left to other writers
 GAP_SHARE = 0.15  # of the time that the transaction took
 GAP_SHARE_IN_COMPANY = 0.5  # so that others find it free a third of the time
 COMPANY = 2.0  # seconds after a wait for a writer that knows nothing of turns
@@ -74,22 +74,39 @@ class Turn(Service):
         self._store = store
         self._intake = intake
         self._exit = exit_
+        self._gap = GAP
         self._gap_until = 0.0
         self._company_until = 0.0
 
     def tick(self) -> float | None:
         """Write one batch and claim the next, in this process's turn among our processes."""
-        self._intake.began = time.monotonic()
-        with self._store.turn():
-            self._gap_until = 0.0
-            self._work()
-            # Let writers in that know nothing of turns, above all the user's sessions.
-            gap = self._gap_until - time.monotonic()
-            if gap > 0:
-                self._stopping.wait(gap)
-        return self._intake.rest()
+        intake = self._intake
+        intake.began = time.monotonic()
+        with self._store.turn() as waited:
+            self._leave_gap(waited=waited)
+            written = self._write()
+        if written is not None:
+            states, claims = written
+            self._exit.settle(states)
+            if claims is not None:
+                intake.hand_out(claims)
+        return intake.rest()
 
-    def _work(self) -> None:
+    def _leave_gap(self, *, waited: bool) -> None:
+        """Let writers in that know nothing of turns, above all the user's sessions.
+
+        Before a transaction, not after it: the executors of the process whose turn it was have work
+        by then, and to wake up among them takes longer than the gap.
+        """
+        gap = self._gap if waited else self._gap_until - time.monotonic()
+        if gap > 0:
+            self._stopping.wait(gap)
+
+    def _write(self) -> tuple[dict[int, State], list[Claim] | None] | None:
+        """One transaction: what became of the outcomes, and the claims if any were asked for.
+
+        None if nothing was written, or nothing is left to do.
+        """
         intake, exit_ = self._intake, self._exit
         intake.give_back_unanswered()
         intake.give_back_hoard()
@@ -97,12 +114,12 @@ class Turn(Service):
         batch = exit_.gather()
         if wanted and not batch and intake.guess(wanted):
             self._gap_until = time.monotonic() + GAP
-            return
+            return None
         if wanted and not intake.look():
             wanted = 0
         if not batch and not wanted:
-            return
-        claims: list[Claim] = []
+            return None
+        claims: list[Claim] | None = None
         states: dict[int, State] = {}
         asked = time.monotonic()
         try:
@@ -115,15 +132,14 @@ class Turn(Service):
         except Exception as error:
             if batch and exit_.is_content(error):
                 exit_.one_by_one()
-                return
+                return None
             raise
-        ended = time.monotonic()
+        self._set_gap(asked, began, time.monotonic())
+        return states, claims
+
+    def _set_gap(self, asked: float, began: float, ended: float) -> None:
         if began - asked > COMPANY_WAIT:
             self._company_until = ended + COMPANY
-        inflight = intake.inflight
-        inflight.company = ended < self._company_until
-        share = GAP_SHARE_IN_COMPANY if inflight.company else GAP_SHARE
-        self._gap_until = ended + max(GAP, share * (ended - began))
-        exit_.settle(states)
-        if wanted:
-            intake.hand_out(claims)
+        company = self._intake.inflight.company = ended < self._company_until
+        self._gap = max(GAP, (GAP_SHARE_IN_COMPANY if company else GAP_SHARE) * (ended - began))
+        self._gap_until = ended + self._gap

@@ -479,6 +479,40 @@ def test_the_kernel_lock_keeps_processes_apart(lock: Path, monkeypatch: pytest.M
         assert got.is_set()
 
 
+def test_one_thread_waits_for_another_each_time_and_ends_with_it(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_lock, "PATIENCE", 60.0)
+    real_wait = kernel_lock._Waiter.wait
+    mine = KernelLock(str(lock))
+    seen: list[tuple[bool, bool]] = []
+    waiters: set[threading.Thread] = set()
+
+    def take() -> None:
+        for _ in range(3):
+            with holder_of(lock) as child:
+
+                def wait(waiter: kernel_lock._Waiter) -> bool:
+                    child.kill()  # Not before somebody waits.
+                    return real_wait(waiter)
+
+                monkeypatch.setattr(kernel_lock._Waiter, "wait", wait)
+                with mine.held() as held:
+                    seen.append((held, mine.waited))
+            with mine.held() as held:
+                seen.append((held, mine.waited))
+            waiters.update(t for t in threading.enumerate() if t.name == "jobqueue-lock")
+
+    before = {t for t in threading.enumerate() if t.name == "jobqueue-lock"}
+    owner = threading.Thread(target=take)
+    owner.start()
+    owner.join(60)
+    assert seen == [(True, True), (True, False)] * 3
+    (waiter,) = waiters - before
+    waiter.join(60)
+    assert not waiter.is_alive()
+
+
 def test_the_kernel_lock_of_a_killed_process_is_free(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -494,22 +528,22 @@ def test_a_stopped_holder_delays_others_once_and_no_longer_afterwards(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel_lock, "PATIENCE", 0.05)
-    waits: list[float] = []
-    real_wait = threading.Event.wait
+    waits = 0
+    real_wait = kernel_lock._Waiter.wait
 
-    def counted_wait(event: threading.Event, timeout: float | None = None) -> bool:
-        if timeout == kernel_lock.PATIENCE:
-            waits.append(timeout)
-        return real_wait(event, timeout)
+    def counted_wait(waiter: kernel_lock._Waiter) -> bool:
+        nonlocal waits
+        waits += 1
+        return real_wait(waiter)
 
-    monkeypatch.setattr(threading.Event, "wait", counted_wait)
+    monkeypatch.setattr(kernel_lock._Waiter, "wait", counted_wait)
     mine = KernelLock(str(lock))
     with holder_of(lock) as child:
         child.send_signal(signal.SIGSTOP)
         for _ in range(3):
             with mine.held() as held:
                 assert not held
-        assert waits == [0.05]
+        assert waits == 1
         child.kill()  # The kernel frees the lock of a stopped process too, once it is gone.
         child.wait(30)
         # The waiter that was given up may have it for a moment first; it lets go at once.
@@ -518,7 +552,7 @@ def test_a_stopped_holder_delays_others_once_and_no_longer_afterwards(
                 pass
         with mine.held() as held:
             assert held
-    assert waits == [0.05]
+    assert waits == 1
 
 
 @ONLY_SQLITE
