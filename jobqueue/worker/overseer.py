@@ -46,6 +46,7 @@ class Overseer(Service):
     def tick(self) -> float:
         """Give up what is overdue; returns the seconds until the next could be."""
         rest = ROUND
+        self._slots.mend()
         self._isolation.end_idle()
         for context in list(self._inflight.running.values()):
             if context.killable:

@@ -17,6 +17,8 @@ class Slots:
         self._inflight = inflight
         self._slots: list[threading.Thread] = []
         self._stuck: list[threading.Thread] = []
+        self._missing = 0
+        self._told = False
         self._number = 0
         self._lock = threading.Lock()
         self._closed = False
@@ -43,11 +45,21 @@ class Slots:
             self._inflight.concurrency = count
             self._slots = [slot for slot in self._slots if slot.is_alive()]
             if not self._slots:
-                present = 0
+                present = self._missing = 0
             for _ in range(count - present):
                 self._open()
             for _ in range(present - count):
-                self._inflight.inbox.put(None)  # Whoever takes it ends.
+                if self._missing:
+                    self._missing -= 1
+                else:
+                    self._inflight.inbox.put(None)  # Whoever takes it ends.
+
+    def mend(self) -> None:
+        """Open the slots that no thread could be started for."""
+        with self._lock:
+            missing, self._missing = self._missing, 0
+            for _ in range(0 if self._closed else missing):
+                self._open()
 
     def replace(self, thread: int) -> None:
         """Open another slot for the thread of that id, whose claim was given up.
@@ -75,5 +87,13 @@ class Slots:
         name = f"jobqueue-slot-{self._number}"
         slot = threading.Thread(target=self._executor.loop, name=name, daemon=True)
         self._number += 1
-        slot.start()
+        try:
+            slot.start()
+        except RuntimeError as error:  # The system has no thread to give, now.
+            if not self._told:
+                log.warning("%s for a slot: trying again until it can be opened", error)
+            self._told = True
+            self._missing += 1
+            return
+        self._told = False
         self._slots.append(slot)

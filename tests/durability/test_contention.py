@@ -77,7 +77,7 @@ def test_the_users_transactions_do_not_starve_beside_two_draining_workers(
 
 def test_two_workers_share_the_jobs_fairly(scene: Scene, wait_until) -> None:
     workers = scene.workers(2)
-    count = 3000
+    count = 20_000  # Forty batches and more: one worker may be late for the first few.
     scene.many("pid", [()] * count)
     wait_until(scene.ended(count), 40)
     shares = Counter(int(row.result) for row in scene.rows("SELECT result FROM jobqueue_jobs"))

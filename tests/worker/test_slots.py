@@ -240,6 +240,45 @@ def test_a_handler_that_ignores_its_timeout_is_recorded_and_its_slot_replaced(
     assert job.record().state is State.FAILED, "what it returned in the end does not count"
 
 
+def test_a_slot_that_no_thread_can_be_started_for_is_opened_once_it_can(
+    jobs: JobQueue,
+    gate: threading.Event,
+    wait_until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: Any,
+) -> None:
+    start, refused = threading.Thread.start, 0
+
+    def start_later(thread: threading.Thread) -> None:
+        nonlocal refused
+        if thread.name.startswith("jobqueue-slot") and refused < 3:
+            refused += 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    @jobs.task(timeout=0.1, max_attempts=1)
+    def deaf() -> None:
+        gate.wait(60)
+
+    @jobs.task
+    def one() -> int:
+        return 1
+
+    with jobs.worker(concurrency=2, poll=0.05) as worker:
+        monkeypatch.setattr(threading.Thread, "start", start_later)
+        with pytest.raises(JobFailed):
+            deaf.enqueue().result(30)
+        # None was opened in its place; more are wanted meanwhile, and then less.
+        worker._slots.resize(3)
+        worker._slots.resize(2)
+        assert one.enqueue().result(30) == 1
+        wait_until(lambda: len(slots()) == 3)  # Two and the stuck one.
+        assert refused == 3
+        assert caplog.text.count("can't start new thread for a slot") == 1
+        gate.set()
+        wait_until(lambda: len(slots()) == 2)
+
+
 def test_a_handler_that_looks_ends_by_itself_and_keeps_its_slot(
     jobs: JobQueue, gate: threading.Event, caplog: Any
 ) -> None:
