@@ -12,6 +12,7 @@ from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.queue import JobQueue
 from jobqueue.tasks import Registry
 from jobqueue.worker.settings import WorkerSettings
+from jobqueue.worker.signals import leave
 from jobqueue.worker.worker import Worker
 
 log = logging.getLogger("jobqueue.cli")
@@ -59,7 +60,7 @@ def web(
     """
     from jobqueue import web as front  # An extra, which says so where it is missing.
     from jobqueue.web.gate import LOOPBACK_NAMES
-    from jobqueue.web.server import Listener, leave
+    from jobqueue.web.server import Listener
 
     listener = Listener(host, _port(port))
     names = (*LOOPBACK_NAMES, listener.address) if listener.is_loopback else ()

@@ -1,14 +1,10 @@
 """The server: uvicorn on a thread of its own, in a process that may be a worker as well."""
 
-import contextlib
 import logging
-import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, Self
 
 import uvicorn
@@ -17,15 +13,13 @@ from jobqueue.errors import InvalidOption
 from jobqueue.web.app import Front
 from jobqueue.web.connections import Limits, protocol
 from jobqueue.web.gate import is_loopback
+from jobqueue.worker.signals import LAST_SECOND, STOPS, Ear, leave
 from jobqueue.worker.worker import Worker
 
 log = logging.getLogger("jobqueue.web")
 
 GRACE = 5.0
 """Seconds for the requests that are under way when the server is told to stop."""
-STOPS = (signal.SIGTERM, signal.SIGINT)
-LAST_SECOND = 0.8
-"""Seconds from a second signal to the end of the process, whatever still runs."""
 PORT_MAX = 65535
 
 
@@ -227,24 +221,16 @@ def _serve(
     return 1 if failed or not in_order or not stops.first or stops.count > 1 else 0
 
 
-def leave(code: int) -> None:
-    """End the process although threads still run."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
-
-
-class Stops:
-    """Hears SIGTERM and SIGINT on a thread of its own, through the wake-up descriptor."""
+class Stops(Ear):
+    """Stops the server and its worker: at the first signal in order, at the second at once."""
 
     def __init__(self, server: Server, worker: Worker | None) -> None:
+        super().__init__(*STOPS)
         self._server = server
         self._worker = worker
         self._wanted = threading.Event()
         self.count = 0
         self.first: str | None = None
-        self._before: dict[int, object] = {}
 
     def request(self) -> None:
         """Make `wait()` return."""
@@ -260,23 +246,13 @@ class Stops:
         self._wanted.wait()
 
     def __enter__(self) -> Self:
-        self._ear, self._mouth = socket.socketpair()
-        self._mouth.setblocking(False)
-        self._descriptor = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
-        for number in STOPS:
-            self._before[number] = signal.signal(number, _heard)
+        super().__enter__()
         threading.Thread(target=self._listen, name="jobqueue-signals", daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)  # type: ignore[arg-type]
-        signal.set_wakeup_fd(self._descriptor)
-        self._mouth.close()
-
     def _listen(self) -> None:
-        with self._ear:
-            while heard := self._ear.recv(1):
+        with self.ear:
+            while heard := self.ear.recv(1):
                 if heard[0] not in STOPS:
                     continue
                 self.count += 1
@@ -292,7 +268,3 @@ class Stops:
             self._worker.abort()
         threading.Event().wait(LAST_SECOND)
         leave(1)
-
-
-def _heard(_number: int, _frame: FrameType | None) -> None:
-    """Nothing: the listener has been told."""
