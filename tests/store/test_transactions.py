@@ -172,6 +172,18 @@ def test_an_enqueue_whose_answer_is_lost_is_not_repeated(desk: Any, store: Store
     assert desk.add()
 
 
+@ONLY_POSTGRES
+def test_a_server_that_a_pooler_says_is_gone_counts_as_an_answer_that_was_lost(
+    store: Store,
+) -> None:
+    gone = "DO $$ BEGIN RAISE 'server conn crashed?' USING ERRCODE = '08P01'; END $$"
+    with pytest.raises(OperationalError) as caught:
+        store.alone(gone, {})
+    assert caught.value.connection_invalidated
+    other = "DO $$ BEGIN RAISE 'no' USING ERRCODE = '22000'; END $$"
+    assert store.alone(other, {}) is None, "a transaction may try again"
+
+
 def test_an_error_in_an_enqueue_is_raised_as_that_of_a_transaction(desk: Any) -> None:
     for _ in range(10):  # More than the pool has connections.
         with pytest.raises(IntegrityError, match="(?i)null"):
