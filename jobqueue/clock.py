@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Text
+from sqlalchemy import DateTime, Dialect, ScalarSelect, Text, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -89,6 +89,14 @@ class this_minute(FunctionElement[datetime]):  # noqa: N801
 
     type = INSTANT
     inherit_cache = True
+
+
+def once(instant: FunctionElement[datetime]) -> ScalarSelect[datetime]:
+    """An instant that is asked for once in a statement, not once per row.
+
+    Without it Postgres looks nothing up by that instant in an index: it may change on the way.
+    """
+    return select(instant).scalar_subquery()
 
 
 @compiles(now, "postgresql")

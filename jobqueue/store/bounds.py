@@ -14,7 +14,7 @@ from weakref import ref
 
 from sqlalchemy import Connection, Transaction, func, select, update
 
-from jobqueue.clock import after, now, this_minute
+from jobqueue.clock import after, now, once, this_minute
 from jobqueue.errors import QueueFull
 from jobqueue.records import NewJob
 from jobqueue.schema import counters, jobs, queues
@@ -186,7 +186,7 @@ class Bounds:
         """
         ended = counters.c.succeeded + counters.c.failed + counters.c.cancelled
         recent = select(func.coalesce(func.sum(ended), 0), now(), this_minute()).where(
-            counters.c.minute > after(-2 * MINUTE),
+            counters.c.minute > once(after(-2 * MINUTE)),
             counters.c.queue == queue,
             counters.c.fold.in_((0, 1, 3)),  # Minutes, not the totals: by the index.
         )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import delete, insert
 
-from jobqueue.clock import after, this_minute
+from jobqueue.clock import after, once, this_minute
 from jobqueue.schema import history
 from jobqueue.store.store import Store
 
@@ -43,4 +43,4 @@ class History:
     def forget(self) -> None:
         """Delete what is older than a day."""
         with self._store.write() as connection:
-            connection.execute(delete(history).where(history.c.minute < after(-KEPT)))
+            connection.execute(delete(history).where(history.c.minute < once(after(-KEPT))))

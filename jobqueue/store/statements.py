@@ -31,7 +31,7 @@ from sqlalchemy import (
     update,
 )
 
-from jobqueue.clock import INSTANT, after, now, this_minute
+from jobqueue.clock import INSTANT, after, now, once, this_minute
 from jobqueue.schema import attempts, counters, jobs, meta, queues, workers
 from jobqueue.states import FINAL, State
 from jobqueue.store import insert_statements, upkeep_statements
@@ -213,7 +213,7 @@ def _claim_first(
             fence=jobs.c.fence + 1,
             worker_id=bindparam("in_worker"),
             worker=bindparam("in_worker_name", type_=Text()),
-            started_at=select(now()).scalar_subquery(),  # Once, not once per row.
+            started_at=once(now()),
         )
         .returning(
             *(jobs.c[name] for name in _CLAIMED),
@@ -263,7 +263,7 @@ def _succeed(outcomes: FromClause) -> Executable:
             state=case((CANCEL_ASKED, becomes("cancel")), else_=becomes("succeed")),
             fence=jobs.c.fence + 1,
             worker_id=None,
-            finished_at=select(now()).scalar_subquery(),
+            finished_at=once(now()),
             result=case((CANCEL_ASKED, null()), else_=outcomes.c.result),
             reason=None,
             crashes=0,
@@ -282,7 +282,7 @@ def _succeed_all(outcomes: FromClause) -> Executable:
             state=becomes("succeed"),
             fence=jobs.c.fence + 1,
             worker_id=None,
-            finished_at=select(now()).scalar_subquery(),
+            finished_at=once(now()),
             result=outcomes.c.result,
             reason=None,
             crashes=0,

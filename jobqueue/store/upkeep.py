@@ -18,7 +18,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from jobqueue.clock import after, now, this_minute
+from jobqueue.clock import after, now, once, this_minute
 from jobqueue.records import Lease, Lost, Registration
 from jobqueue.schema import attempts, counters, jobs
 from jobqueue.states import FINAL, State
@@ -153,7 +153,7 @@ class Upkeep:
         """Delete up to `limit` jobs that ended in `state` more than `older_than` seconds ago."""
         oldest = (
             select(jobs.c.id)
-            .where(in_state(state), jobs.c.finished_at < after(-older_than))
+            .where(in_state(state), jobs.c.finished_at < once(after(-older_than)))
             .order_by(jobs.c.finished_at)
             .limit(limit)
             .with_for_update(skip_locked=True, of=jobs)
@@ -181,7 +181,7 @@ class Upkeep:
         written = (
             select(counters)
             .where(counters.c.fold.in_([_WRITTEN, _MINUTE_BEFORE_0002]))
-            .where(counters.c.minute < this_minute())
+            .where(counters.c.minute < once(this_minute()))
             .order_by(counters.c.minute)
             .limit(limit)
             .with_for_update(skip_locked=True)

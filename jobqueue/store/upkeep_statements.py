@@ -15,7 +15,7 @@ from sqlalchemy import (
     update,
 )
 
-from jobqueue.clock import now
+from jobqueue.clock import now, once
 from jobqueue.records import Lease
 from jobqueue.schema import jobs, workers
 from jobqueue.store.backend import Backend
@@ -99,7 +99,7 @@ def promote(backend: Backend) -> Executable:
     """Make due jobs available; `run_at` stays, so they keep their place."""
     due = (
         select(jobs.c.id)
-        .where(may("promote"), jobs.c.run_at <= now())
+        .where(may("promote"), jobs.c.run_at <= once(now()))
         .order_by(jobs.c.run_at)
         .limit(bindparam("in_limit", type_=Integer()))
         .with_for_update(skip_locked=True)

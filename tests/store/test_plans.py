@@ -169,7 +169,10 @@ def read_postgres(plan: Any) -> Plan:
 
     def read(node: Any, depth: int) -> None:
         relation = node.get("Relation Name", "")
-        shown.append(f"{'  ' * depth}{node['Node Type']} {node.get('Index Name', relation)}")
+        looked_up = node.get("Index Cond", "")
+        shown.append(
+            f"{'  ' * depth}{node['Node Type']} {node.get('Index Name', relation)} {looked_up}"
+        )
         if node.get("Index Name", "").startswith("jobqueue_jobs"):
             indexes.add(node["Index Name"])
         if node["Node Type"] == "Seq Scan" and relation == "jobqueue_jobs":
@@ -184,6 +187,12 @@ def read_postgres(plan: Any) -> Plan:
 def uses(plan: Plan, *indexes: str) -> bool:
     assert plan.scans == [], plan.shown
     assert plan.indexes == {f"jobqueue_jobs_{index}" for index in indexes}, plan.shown
+    return True
+
+
+def looks_up(plan: Plan, condition: str) -> bool:
+    """The index leads to the rows with `condition`: it does not read others and leave them."""
+    assert condition in plan.shown.replace(" ", ""), plan.shown
     return True
 
 
@@ -277,7 +286,9 @@ def test_orphans_are_found_by_the_index_of_held_jobs(plans: Plans) -> None:
 
 
 def test_due_jobs_are_found_by_the_index_of_due_times(plans: Plans) -> None:
-    assert uses(plans.of(plans.store.statements.promote, {"in_limit": 500}), "due", "pkey")
+    due = plans.of(plans.store.statements.promote, {"in_limit": 500})
+    assert uses(due, "due", "pkey")
+    assert looks_up(due, "run_at<")
     assert uses(plans.of(plans.store.statements.next_due), "due")
 
 
@@ -315,6 +326,7 @@ def test_pruning_reads_the_index_of_final_jobs(plans: Plans) -> None:
     )
     about_jobs = [plan for plan in works if plan.indexes]
     assert uses(about_jobs[0], "final")
+    assert looks_up(about_jobs[0], "finished_at<")
     assert uses(about_jobs[-1], "pkey")
 
 
