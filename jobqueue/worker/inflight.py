@@ -77,6 +77,7 @@ class InFlight:
         self.processed = 0
         self.errored = 0
         self.last_begun = time.monotonic()
+        """Since when no slot has moved that had something to begin."""
         self.mean_duration: float | None = None  # seconds
         self._busy = 0.0
         self.closing = False
@@ -97,6 +98,8 @@ class InFlight:
             if self.holder is not holder:
                 return
             diverted = 0
+            if claims and self.free():
+                self.last_begun = time.monotonic()  # A slot is about to: it had nothing to begin.
             for claim in claims:
                 self.held[claim.id] = claim
                 if self.closing:

@@ -81,6 +81,24 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
     )
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_claims_for_a_slot_that_had_nothing_to_do_for_long_are_not_given_back_before_it_wakes(
+    work: Any, jobs: JobQueue, hand: Any, *, busy: bool
+) -> None:
+    worker = hand(concurrency=2)
+    if busy:
+        jobs.enqueue_many([work.call()])
+        worker.claim()
+        long = worker.inflight.inbox.get()  # The other slot runs something long.
+        worker.inflight.begin(JobContext(long, None, None))  # type: ignore[arg-type]
+    worker.inflight.last_begun -= 100
+    jobs.enqueue_many([work.call() for _ in range(5)])
+    claims = worker.claim()
+    assert len(claims) == 2 - busy
+    worker.intake.give_back_hoard()
+    assert worker.inbox() == claims
+
+
 def test_a_hoard_is_kept_while_the_lease_is_in_doubt(
     work: Any, jobs: JobQueue, hand: Any, clock: Any
 ) -> None:
