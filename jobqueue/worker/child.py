@@ -98,6 +98,7 @@ class Child:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._pipe = os.fstat(connection.fileno())
         self._sending = threading.Lock()
         self._calls: SimpleQueue[tuple[dict[str, Any], float] | None] = SimpleQueue()
         self._context: ChildContext | None = None
@@ -204,6 +205,8 @@ class Child:
         self._send(begun=True, peak=peak_memory())
         outcome = self._outcome(task, context)
         self._send(ended=_plain(outcome), peak=peak_memory())
+        if not (self._connection.closed or self._holds_the_pipe()):
+            os._exit(1)  # The listener's read keeps it open: the worker would wait for ever.
 
     def _outcome(self, task: Task[..., Any], context: ChildContext) -> Outcome:
         registry = Registry()
@@ -251,7 +254,15 @@ class Child:
 
     def _send_text(self, text: bytes) -> None:
         with self._sending, contextlib.suppress(OSError):  # Nobody there: the listener knows too.
-            self._connection.send_bytes(text)
+            if self._holds_the_pipe():
+                self._connection.send_bytes(text)
+
+    def _holds_the_pipe(self) -> bool:
+        """False when a handler has closed its descriptor, whose number may be a file's by now."""
+        try:
+            return os.path.samestat(os.fstat(self._connection.fileno()), self._pipe)
+        except OSError:
+            return False
 
     def _forward_logs(self, levels: dict[str, int]) -> None:
         """Let the worker write what is logged here, in its format, and among its own lines."""

@@ -124,6 +124,15 @@ def holds_the_lock() -> None:
 
 
 @process(max_attempts=1)
+def closes_all_files(and_opens: bool) -> None:
+    os.closerange(3, 1024)
+    if and_opens:
+        for number in range(16):
+            (FOLDER / f"opened-{number}").touch()
+            os.open(FOLDER / f"opened-{number}", os.O_RDWR)
+
+
+@process(max_attempts=1)
 def a_regular_expression() -> None:
     note("pids", os.getpid())
     note("began")

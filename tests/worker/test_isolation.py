@@ -372,6 +372,18 @@ def test_a_death_is_a_crash_of_that_job_alone(stage: Stage, how: str, said: str)
     assert len(set(stage.lines("died"))) == 3
 
 
+@pytest.mark.parametrize("and_opens", [False, True])
+def test_a_handler_that_closes_what_it_did_not_open_is_a_crash_of_that_job_alone(
+    stage: Stage, and_opens: bool
+) -> None:
+    with stage.jobs.worker(concurrency=1, poll=0.05):
+        job = stage.app.closes_all_files.enqueue(and_opens)
+        with pytest.raises(JobFailed, match="exit code 1"):
+            job.result(LONG)
+        assert stage.app.pid.enqueue().result(LONG), "the slot goes on"
+    assert not any(file.read_text() for file in stage.folder.glob("opened-*"))
+
+
 def test_what_a_handler_has_started_ends_with_its_crash(stage: Stage) -> None:
     with stage.jobs.worker(poll=0.05):
         job = stage.app.leaves_others.enqueue("crash")
