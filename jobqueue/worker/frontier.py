@@ -100,7 +100,12 @@ class Frontier:
                 return
             self._cursors[pair] = START
             found = found + 1 if pair.queue == after.queue else 1
-            after = pair if found < PAIRS_PER_QUEUE else Pair(pair.queue, PRIORITY_AFTER_ALL)
+            if found >= PAIRS_PER_QUEUE:
+                # Plain SQL may have written a priority on SQLite that is behind all of ours.
+                pair = max(pair, Pair(pair.queue, PRIORITY_AFTER_ALL))
+                if pair == after:
+                    return
+            after = pair
 
     def claim(
         self,

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from jobqueue import JobQueue, State
 from jobqueue.clock import now
@@ -123,6 +124,30 @@ def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
     small = work.options(queue="small").enqueue()
     worker = hand(concurrency=4)
     assert small.id in ids(worker.claim())
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])  # PostgreSQL has no such numbers.
+@pytest.mark.parametrize("run_at", [None, "tomorrow"])
+def test_a_sweep_ends_where_plain_sql_has_written_what_is_behind_all_priorities(
+    work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch, run_at: str | None
+) -> None:
+    for priority in range(frontier_module.PAIRS_PER_QUEUE):
+        work.options(priority=priority).enqueue()
+    row = {"id": work.enqueue().id, "run_at": run_at}
+    with jobs.store.write() as connection:
+        connection.execute(
+            text(
+                "UPDATE jobqueue_jobs SET priority = 1 << 40, run_at = coalesce(:run_at, run_at)"
+                " WHERE id = :id"
+            ),
+            row,
+        )
+    worker = hand(concurrency=50)
+    look, looks = worker.frontier._claims.next_pair, iter(range(100))
+    monkeypatch.setattr(
+        worker.frontier._claims, "next_pair", lambda *given: next(looks) >= 0 and look(*given)
+    )
+    assert len(worker.claim()) >= frontier_module.PAIRS_PER_QUEUE
 
 
 def test_of_very_many_queues_sweeps_look_at_each_in_turn(
