@@ -138,6 +138,8 @@ class _Request:
 class _OpenFile:
     """An open lock file that is closed with its thread."""
 
+    descriptor = -1  # Until it is open, if it can be opened.
+
     def __init__(self, path: str) -> None:
         self.pid = os.getpid()
         database = Path(path.removesuffix("-jobqueue-lock"))

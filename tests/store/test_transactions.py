@@ -451,6 +451,17 @@ def lock(tmp_path: Path) -> Path:
     return tmp_path / "a.db-jobqueue-lock"
 
 
+def test_a_lock_file_that_cannot_be_opened_is_done_without_and_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    elsewhere = KernelLock(str(tmp_path / "missing" / "jobqueue.db-jobqueue-lock"))
+    with elsewhere.held() as held:
+        assert not held
+    assert unraisable == []
+
+
 def test_the_kernel_lock_keeps_threads_apart(lock: Path, together: Any) -> None:
     shared = KernelLock(str(lock))
     inside, seen = [0], []
