@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+import time
 from abc import ABC, abstractmethod
 
 log = logging.getLogger("jobqueue.worker")
@@ -10,7 +11,7 @@ log = logging.getLogger("jobqueue.worker")
 BACKOFF_FIRST = 0.1  # seconds
 BACKOFF_MAX = 2.0
 REPEAT_LOG = 30.0
-"""Seconds of failures between two lines that say the same."""
+"""Seconds between two lines that say the same."""
 
 
 class Service(ABC):
@@ -28,7 +29,7 @@ class Service(ABC):
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures = 0
-        self._failing_for = 0.0
+        self._logged_at = 0.0
         self._backoff_max = BACKOFF_MAX
 
     @abstractmethod
@@ -90,15 +91,15 @@ class Service(ABC):
             return self._failed(error)
         if self._failures:
             log.info("%s: works again after %d failed rounds", self.name, self._failures)
-            self._failures, self._failing_for = 0, 0.0
+            self._failures = 0
         return rest
 
     def _failed(self, error: Exception) -> float:
         self._failures += 1
         most: float = min(self._backoff_max, BACKOFF_FIRST * 2.0 ** min(self._failures, 16))
         rest: float = most * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret.
-        first = self._failures == 1
-        if first or self._failing_for >= REPEAT_LOG:
+        present = time.monotonic()  # Not by its rests: a wake-up ends them, in a stop every 5 ms.
+        if self._failures == 1 or present - self._logged_at >= REPEAT_LOG:
             text = str(error).partition("\n")[0][:300]
             log.warning(
                 "%s: round %d failed, trying on: %s: %s",
@@ -108,6 +109,5 @@ class Service(ABC):
                 text,
                 exc_info=log.isEnabledFor(logging.DEBUG),
             )
-            self._failing_for = 0.0
-        self._failing_for += rest
+            self._logged_at = present
         return rest

@@ -1,5 +1,6 @@
 """The protocol of services: rounds, rests, wake-ups, failures, and ends in any order."""
 
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -116,13 +117,17 @@ def test_rests_after_failures_grow_to_a_bound() -> None:
     assert not service.failing
 
 
-def test_a_failure_that_lasts_is_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
-    service = Counter(*[ValueError("no") for _ in range(200)])
-    total = 0.0
-    for _ in range(200):
-        total += service.round() or 0.0
+@pytest.mark.parametrize("round_takes", [0.005, 2.0], ids=["woken all the time", "at rest"])
+def test_a_failure_that_lasts_is_logged_now_and_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, round_takes: float
+) -> None:
+    service = Counter(*[ValueError("no") for _ in range(1000)])
+    present = itertools.count()
+    monkeypatch.setattr(service_module.time, "monotonic", lambda: next(present) * round_takes)
+    for _ in range(1000):
+        service.round()
     lines = len(caplog.records)
-    assert 2 <= lines <= 2 + total / service_module.REPEAT_LOG
+    assert lines == 1 + int(999 * round_takes / service_module.REPEAT_LOG)
 
 
 @pytest.mark.parametrize(
