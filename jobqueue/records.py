@@ -196,7 +196,7 @@ class JobRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The job object of the contract, the same everywhere."""
-        arguments = json.loads(self.args)
+        args, kwargs = _arguments(self.args)
         error = self.error and {
             "type": self.error.type,
             "message": self.error.message,
@@ -211,8 +211,8 @@ class JobRecord:
             "queue": self.queue,
             "state": self.state.value,
             "priority": self.priority,
-            "args": arguments["args"],
-            "kwargs": arguments["kwargs"],
+            "args": args,
+            "kwargs": kwargs,
             "tags": list(self.tags),
             "attempt": self.attempt,
             "max_attempts": self.max_attempts,
@@ -289,6 +289,16 @@ def size(count: int) -> str:
     """A number of bytes for people: `1.9 GB`."""
     power = min(4, max(0, (len(str(count)) - 1) // 3))
     return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B" if power else f"{count} B"
+
+
+def _arguments(text: str) -> tuple[list[Any] | None, dict[str, Any] | None]:
+    """Both kinds of arguments; None where plain SQL has written something else."""
+    try:
+        given = json.loads(text)
+        args, kwargs = given["args"], given["kwargs"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None, None
+    return (args if isinstance(args, list) else None, kwargs if isinstance(kwargs, dict) else None)
 
 
 def _iso(instant: datetime | None) -> str | None:

@@ -298,11 +298,19 @@ def _matches(wanted: JobFilter) -> ColumnElement[bool]:
 def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:
     values = dict(row._mapping)  # noqa: SLF001 - the public way to a row as a mapping.
     values["state"] = State(row.state)
-    values["tags"] = tuple(json.loads(row.tags)) if row.tags else ()
+    values["tags"] = _tags(row.tags)
     if error is not None:
         values["error"] = AttemptError(error.error_type, error.error_message, error.traceback)
         values["error_at"] = error.finished_at
     return JobRecord(**values)
+
+
+def _tags(text: str | None) -> tuple[str, ...]:
+    """None where plain SQL has written something else than names."""
+    try:
+        return tuple(map(str, json.loads(text))) if text else ()
+    except (ValueError, TypeError, RecursionError):
+        return ()
 
 
 def _attempt(row: Row[Any]) -> AttemptRecord:

@@ -64,3 +64,32 @@ def test_no_job_can_be_made_to_have_such_an_instant(desk: Any) -> None:
     with pytest.raises(IntegrityError, match="in_range"):
         write(desk, f"UPDATE jobqueue_jobs SET run_at = 'infinity' WHERE id = {id_}")
     assert desk.state(id_) is State.AVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        ("2, 3", (None, None)),
+        ("[2, 3]", (None, None)),
+        ('{"args": [2, 3]}', (None, None)),
+        ('{"args": 2, "kwargs": {}}', (None, {})),
+        ('{"args": [2], "kwargs": []}', ([2], None)),
+    ],
+)
+def test_arguments_of_another_form_are_not_known_and_hide_no_other_job(
+    desk: Any, args: str, shown: Any
+) -> None:
+    other = desk.add()
+    write(desk, f"INSERT INTO jobqueue_jobs (task, args) VALUES ('add', '{args}')")
+    bad, good = [record.to_json() for record in desk.jobs.find(JobFilter())]
+    assert (bad["args"], bad["kwargs"]) == shown
+    assert good["id"] == other
+
+
+@pytest.mark.parametrize("tags", ["nightly", "nightly,mail", "7", "[[[["])
+def test_tags_of_another_form_are_none_and_hide_no_other_job(desk: Any, tags: str) -> None:
+    other = desk.add()
+    write(desk, INSERT.format("tags", tags))
+    bad, good = desk.jobs.find(JobFilter())
+    assert bad.tags == ()
+    assert good.id == other
