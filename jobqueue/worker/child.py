@@ -303,7 +303,8 @@ class _Executor(Executor):
     ) -> Any:
         """See `Executor.call`."""
         result = super().call(task, context, args, kwargs)
-        return asyncio.run(_await(result, context)) if inspect.iscoroutine(result) else result
+        awaited = task.is_async and inspect.iscoroutine(result)  # Else refused, as in a thread.
+        return asyncio.run(_await(result, context)) if awaited else result
 
 
 async def _await(coroutine: Coroutine[Any, Any, Any], context: JobContext) -> Any:

@@ -124,6 +124,14 @@ def holds_the_lock() -> None:
 
 
 @process(max_attempts=1)
+def forgets_to_await() -> object:
+    async def forgotten() -> int:
+        return 1
+
+    return forgotten()
+
+
+@process(max_attempts=1)
 def closes_all_files(and_opens: bool) -> None:
     os.closerange(3, 1024)
     if and_opens:

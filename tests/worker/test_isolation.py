@@ -154,6 +154,15 @@ def test_a_child_steers_its_job_as_a_thread_does(
     assert record.attempt == (0 if what == "snooze" else 1)
 
 
+def test_a_coroutine_that_a_plain_task_returns_is_an_error_as_in_a_thread(
+    stage: Stage, hand: Any
+) -> None:
+    job, worker = stage.app.forgets_to_await.enqueue(), hand(stage.jobs)
+    worker.step()
+    assert job.state is State.FAILED
+    assert "a coroutine that nobody awaits" in stage.attempts(job)[0].error.message
+
+
 def test_arguments_that_no_longer_fit_fail_at_once(stage: Stage, hand: Any) -> None:
     job, worker = stage.app.echo.enqueue({}), hand(stage.jobs)
     worker.change(job.id, args='{"args":["text"],"kwargs":{}}')
