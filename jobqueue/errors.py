@@ -2,6 +2,7 @@
 
 JobQueueError
 ├── ConfigurationError                      the URL, the app, a setting or a task is wrong
+│   ├── DatabaseReplaced                    the SQLite file was deleted or replaced while in use
 │   ├── SchemaOutdated                      run: jobqueue db upgrade
 │   └── SchemaNewer                         made by a newer jobqueue; never touched
 ├── InvalidArguments (TypeError)            a call's arguments are not what the task takes
@@ -45,6 +46,10 @@ class JobQueueError(Exception):
 
 class ConfigurationError(JobQueueError):
     """The database URL, the app, a setting or a task's definition cannot be used."""
+
+
+class DatabaseReplaced(ConfigurationError):
+    """The SQLite file was deleted or replaced while it was in use."""
 
 
 class SchemaOutdated(ConfigurationError):

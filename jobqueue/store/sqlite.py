@@ -29,7 +29,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 
 from jobqueue.clock import INSTANT
-from jobqueue.errors import ConfigurationError
+from jobqueue.errors import ConfigurationError, DatabaseReplaced
 from jobqueue.store.backend import Columns
 from jobqueue.store.kernel_lock import KernelLock
 from jobqueue.store.sqlite_wakeups import DatagramRinger, DoorbellListener
@@ -69,9 +69,12 @@ class Sqlite:
             execution_options={"jobqueue_lock": KernelLock(f"{path}-jobqueue-lock")},
         )
 
+        file = _File(path)
+
         @event.listens_for(engine, "connect")
         def _connected(connection: Any, record: Any) -> None:
-            record.info["jobqueue_file"] = path, _identity(path)
+            file.opened()
+            record.info["jobqueue_file"] = file
             connection.isolation_level = None  # BEGIN is ours: pysqlite's is deferred and late.
             with suppress(sqlite3.OperationalError):
                 # A new file that somebody writes at this very moment: the next connection does it.
@@ -81,7 +84,11 @@ class Sqlite:
 
         @event.listens_for(engine, "do_connect")
         def _connecting(*_: object) -> None:
-            _make_file(path)
+            file.opens()
+
+        @event.listens_for(engine, "engine_disposed")
+        def _disposed(_: Engine) -> None:
+            file.forget()
 
         @event.listens_for(engine, "begin")
         def _begun(connection: Connection) -> None:
@@ -210,25 +217,57 @@ def database_path(url: URL) -> Path:
     return path.resolve()
 
 
+class _File:
+    """The file of an engine: the first one that it opened, until all connections are closed.
+
+    What was claimed in it may not be finished in another one, where the same ids are other jobs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._first: tuple[int, int] | None = None
+
+    def opens(self) -> None:
+        """Before a connection: make the file if there is none."""
+        if self._first is not None:
+            self.require()
+        _make_file(self._path)
+
+    def opened(self) -> None:
+        """After a connection."""
+        if self._first is None:
+            self._first = self._identity()
+
+    def forget(self) -> None:
+        """All connections are closed."""
+        self._first = None
+
+    def require(self) -> None:
+        """Raise DatabaseReplaced if another file is there now, or none."""
+        if self._first != self._identity():
+            raise DatabaseReplaced(
+                f"the database file {self._path} was deleted or replaced while it was in use: "
+                "stop all workers, put the right file there, and start again",
+                field="url",
+            )
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which file is there now; None if there is none."""
+        try:
+            there = self._path.stat()
+        except OSError:
+            return None
+        return there.st_dev, there.st_ino
+
+
 def _refuse_replaced(connection: Connection | PoolProxiedConnection) -> None:
-    """Raise ConfigurationError if the file that it has open is no longer the one at its path."""
-    path, opened = connection.info["jobqueue_file"]
-    if opened != _identity(path):
-        connection.invalidate()  # What it writes would vanish with the old file.
-        raise ConfigurationError(
-            f"the database file {path} was deleted or replaced while it was in use: "
-            "stop all workers, put the right file there, and start again",
-            field="url",
-        )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file is there now; None if there is none."""
+    """Raise DatabaseReplaced if the file that it has open is no longer the one at its path."""
+    file: _File = connection.info["jobqueue_file"]
     try:
-        there = path.stat()
-    except OSError:
-        return None
-    return there.st_dev, there.st_ino
+        file.require()
+    except DatabaseReplaced:
+        connection.invalidate()  # What it writes would vanish with the old file.
+        raise
 
 
 def _make_file(path: Path) -> None:

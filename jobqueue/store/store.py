@@ -129,5 +129,6 @@ class Store:
         self._checking = threading.Lock()
 
     def close(self) -> None:
-        """Close the idle connections. The store may be used again."""
+        """Close the idle connections. The store may be used again, on whatever is there then."""
         self.engine.dispose()
+        self._checked = False

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 
-from jobqueue.errors import JobCancelled
+from jobqueue.errors import DatabaseReplaced, JobCancelled
 from jobqueue.records import Registration
 from jobqueue.store.claims import Claims, Holder
 from jobqueue.store.upkeep import Upkeep
@@ -27,7 +27,9 @@ class Heartbeat(Service):
         claims: Claims,
         inflight: InFlight,
         registration: Registration,
+        *,
         registered: Callable[[], None],
+        exhausted: Callable[[str], None],
     ) -> None:
         super().__init__("heartbeat")
         self._upkeep = upkeep
@@ -35,6 +37,7 @@ class Heartbeat(Service):
         self._inflight = inflight
         self._registration = registration
         self._registered = registered
+        self._exhausted = exhausted
         self._beat_at = float("-inf")
         # After an outage it has to land before a reaper has watched it be silent for a lease.
         self._backoff_max = min(self._backoff_max, registration.lease / BEATS_PER_LEASE)
@@ -49,6 +52,13 @@ class Heartbeat(Service):
 
     def tick(self) -> float:
         """Beat if it is time; then look after the running jobs."""
+        try:
+            return self._look_after()
+        except DatabaseReplaced as error:
+            self._exhausted(str(error))  # Waiting mends everything else.
+            raise
+
+    def _look_after(self) -> float:
         inflight = self._inflight
         interval = self._registration.lease / BEATS_PER_LEASE
         if inflight.holder is None:

@@ -120,14 +120,14 @@ class Worker:
         me = identity.this_process()
         self.name = settings.name or f"{me.host}-{me.pid}"
         self._bell = Bell(backend.ringer(self._store.url))
-        listener = backend.listener(self._store.url)
-        announcer = Announcer(self._events)
+        listener, announcer = backend.listener(self._store.url), Announcer(self._events)
         self._heartbeat = Heartbeat(
             Upkeep(self._pulse),
             Claims(self._pulse),
             self._inflight,
             registration(settings, self.name, self._registry, me, listener.address),
-            self._hurry,
+            registered=self._hurry,
+            exhausted=self._life.exhausted,
         )
         self._services = [
             self._heartbeat,

@@ -2,6 +2,7 @@
 
 import threading
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,6 +227,22 @@ def test_an_embedded_worker_stops_when_the_program_raises(jobs: JobQueue) -> Non
         raise KeyError("the program's own")
     left = {thread.name for thread in set(threading.enumerate()) - before}
     assert left <= {"jobqueue-bell", "jobqueue-lock"}  # The queue's own; the latter for a moment.
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_worker_whose_file_was_replaced_stops_and_says_why(jobs: JobQueue, url: str) -> None:
+    @jobs.task
+    def work() -> int:
+        return 1
+
+    file = Path(url.removeprefix("sqlite:///"))
+    with jobs.worker(poll=0.05) as worker:
+        assert work.enqueue().result(30) == 1
+        with JobQueue(f"sqlite:///{file}.new") as another:
+            another.store.require_schema()
+        Path(f"{file}.new").rename(file)
+        assert worker.wait(30)
+    assert worker.failure is not None and "deleted or replaced" in worker.failure
 
 
 def test_a_worker_may_be_stopped_twice_and_before_it_has_begun_to_work(jobs: JobQueue) -> None:
