@@ -39,6 +39,7 @@ class Intake:
         self._poll = poll
         self._max_jobs = max_jobs
         self._round_trip = 0.005  # seconds, corrected by every claim
+        self._probe_at = 0.0
         self._claimed = 0
         self._got = 0
         self._holder: Holder | None = None
@@ -98,7 +99,8 @@ class Intake:
         most = max(0, room + inflight.free_async())
         if share >= ALL_ASYNC:
             return most
-        return min(most, int(max(room, 0 if excess else PROBE) / (1 - share)))
+        blind = excess or time.monotonic() < self._probe_at
+        return min(most, int(max(room, 0 if blind else PROBE) / (1 - share)))
 
     def look(self) -> bool:
         """Sweep if it is time, in a transaction of its own; True if there is what to claim.
@@ -189,6 +191,7 @@ class Intake:
             inflight.mean_duration = max(inflight.mean_duration or 0.0, waited)
             count = inflight.give_back()
             self._claimed -= count
+            self._probe_at = time.monotonic() + HOARD_AGE  # Or they were claimed again at once.
             log.debug("gave back %d claims that no slot was free for", count)
 
     def rest(self) -> float:

@@ -99,6 +99,24 @@ def test_claims_for_a_slot_that_had_nothing_to_do_for_long_are_not_given_back_be
     assert worker.inbox() == claims
 
 
+def test_a_look_for_async_jobs_that_found_others_is_not_repeated_at_once(
+    work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.enqueue_many([work.call() for _ in range(30)])
+    worker = hand(concurrency=1)
+    worker.claim()
+    long = worker.inflight.inbox.get()  # The only slot runs something long.
+    worker.inflight.begin(JobContext(long, None, None))  # type: ignore[arg-type]
+    worker.inflight.async_concurrency = 100  # The app has an async task, too.
+    assert len(worker.claim()) == intake_module.PROBE
+    worker.inflight.last_begun -= 100
+    worker.intake.give_back_hoard()
+    assert worker.inbox() == []
+    assert worker.intake.wanted() == 0
+    monkeypatch.setattr(worker.intake, "_probe_at", 0.0)  # Once the time is over.
+    assert worker.intake.wanted() == intake_module.PROBE
+
+
 def test_a_hoard_is_kept_while_the_lease_is_in_doubt(
     work: Any, jobs: JobQueue, hand: Any, clock: Any
 ) -> None:
