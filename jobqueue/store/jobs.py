@@ -306,7 +306,7 @@ def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:
 
 
 def _tags(text: str | None) -> tuple[str, ...]:
-    """None where plain SQL has written something else than names."""
+    """Empty where plain SQL has written something else than names."""
     try:
         return tuple(map(str, json.loads(text))) if text else ()
     except (ValueError, TypeError, RecursionError):
