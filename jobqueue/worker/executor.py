@@ -1,6 +1,7 @@
 """The executor: one thread that takes claims from the inbox and runs them to their outcome."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from types import CoroutineType
@@ -11,6 +12,7 @@ from jobqueue.states import State
 from jobqueue.store.claims import Claims
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
+from jobqueue.worker import forked
 from jobqueue.worker.childprocess import RemoteContext, Unfit
 from jobqueue.worker.context import JobContext, enter, leave, time_left
 from jobqueue.worker.endings import Endings, encode, refused, too_late
@@ -163,14 +165,19 @@ class Executor:
         """Run the handler to its outcome; never raises, whatever the handler does."""
         ended: Ended | None = None
         text = reason = None
+        worker = os.getpid()
         token = enter(context)
         try:
             result = self.call(task, context, args, kwargs)
+            if os.getpid() != worker:  # The handler has forked, and this is not its parent.
+                forked.end(None)
             if type(result) is CoroutineType:
                 result.close()
                 raise TypeError("the task returned a coroutine that nobody awaits")  # noqa: TRY301
             text, reason = encode(task, claim, result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is how the attempt ended.
+            if os.getpid() != worker:
+                forked.end(error)
             ended = self._endings.raised(task, context, error)
         finally:
             leave(token)

@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import logging
 import math
+import os
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from jobqueue.errors import AttemptTimeout, JobCancelled
 from jobqueue.records import Claim, Ended
 from jobqueue.states import State
 from jobqueue.tasks import Task
+from jobqueue.worker import forked
 from jobqueue.worker.context import JobContext, enter
 from jobqueue.worker.endings import Endings, encode
 from jobqueue.worker.executor import Executor
@@ -54,6 +56,8 @@ class Loop:
         self._inside: set[tuple[int, int]] = set()
         """(id, fence) of those that take up room."""
         self._closing = False
+        self._pid = 0
+        """Of the worker: a handler may fork, and its child has a loop that looks the same."""
         self._thread = threading.Thread(target=self._live, name="jobqueue-loop", daemon=True)
         self.beat_at = math.inf
         """When the loop last showed that it is not blocked."""
@@ -89,6 +93,7 @@ class Loop:
         return f"{name} at\n{stack_of(self._thread.ident or 0)}"
 
     def _live(self) -> None:
+        self._pid = os.getpid()
         asyncio.set_event_loop(self._loop)
         self._beat()
         try:
@@ -166,6 +171,8 @@ class Loop:
             self._make_room(key)
 
     async def _work(self, claim: Claim) -> None:
+        if os.getpid() != self._pid:  # A forked handler that awaits, and so runs the loop's rest.
+            forked.end(None)
         ready = self._executor.ready(claim)
         if ready is None:
             return
@@ -185,8 +192,12 @@ class Loop:
         text = reason = None
         try:
             result = await self._handle(task, context, args, kwargs)
+            if os.getpid() != self._pid:
+                forked.end(None)
             text, reason = encode(task, claim, result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is how the attempt ended.
+            if os.getpid() != self._pid:
+                forked.end(error)
             ended = self._endings.raised(task, context, _meant(context, error))
         finally:
             if timer is not None:
