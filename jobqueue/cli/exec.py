@@ -50,6 +50,10 @@ def exec_(context: click.Context, /, shared: Shared, **given: Any) -> None:
 
 def _call(given: dict[str, Any]) -> Call[Any]:
     argv = [params.clean(word, "argv") for word in given["argv"]]
+    if not argv[0]:
+        raise InvalidOption(
+            "argv: the command is empty; write its name or path after --", field="argv", value=""
+        )
     variables = dict(map(_variable, given["variables"]))
     named = {"env": variables, "cwd": given["cwd"] and params.clean(given["cwd"], "cwd")}
     return make_call(

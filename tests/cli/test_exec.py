@@ -414,6 +414,8 @@ def test_it_waits(it: Cli, spawn: Spawn) -> None:
     [
         ([], "Missing ARGV"),
         (["--"], "Missing ARGV"),
+        (["--", ""], "argv: the command is empty"),
+        (["--", "", "-l"], "argv: the command is empty"),
         (["--env", "NAME", "--", "ls"], "'NAME' is not KEY=VALUE"),
         (["--env", "=x", "--", "ls"], "'=x' is not KEY=VALUE"),
         (["ls", "-l"], "-l"),
