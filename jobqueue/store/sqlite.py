@@ -35,6 +35,9 @@ from jobqueue.store.kernel_lock import KernelLock
 from jobqueue.store.sqlite_wakeups import DatagramRinger, DoorbellListener
 
 BUSY_TIMEOUT = 10  # seconds
+OPTIONS = ("timeout",)
+"""What a URL may say after its ?, for the sake of other programs: ours is BUSY_TIMEOUT."""
+
 OLDEST = (3, 35, 0)  # RETURNING
 
 _DIALECT = sqlite.dialect()
@@ -59,7 +62,7 @@ class Sqlite:
                 f"this Python has SQLite {sqlite3.sqlite_version}; jobqueue needs 3.35 or newer"
             )
         engine = create_engine(
-            url.set(drivername="sqlite", database=str(path)).difference_update_query(["timeout"]),
+            url.set(drivername="sqlite", database=str(path)).difference_update_query(OPTIONS),
             connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
             pool_size=connections,
             max_overflow=0,

@@ -9,10 +9,11 @@ from sqlalchemy.exc import ArgumentError
 from jobqueue.errors import ConfigurationError
 from jobqueue.store.backend import Backend
 from jobqueue.store.postgres import Postgres
-from jobqueue.store.sqlite import Sqlite
+from jobqueue.store.sqlite import OPTIONS, Sqlite
 
 _SECRET = re.compile(r"(?i)(password=)[^&]*")
 _NO_HOST = re.compile(r"^([^:]*://[^/:]*:)[^/]+")  # user:password, and the host forgotten
+_NAMED = 3  # options in one message
 DRIVER_MISSING = "PostgreSQL needs its driver, psycopg 3: pip install 'jobqueue[postgres]'"
 BACKENDS: dict[str, Backend] = {
     "sqlite": Sqlite(),
@@ -37,23 +38,37 @@ def parse(text: str | URL) -> URL:
             f"{kind} is not a database that jobqueue runs on; use sqlite:/// or postgresql://",
             field="url",
         )
-    if kind == "sqlite" and url.host:
-        raise ConfigurationError(
-            f"{_shown(str(text))!r} names a host; write sqlite:///relative.db or "
-            "sqlite:////absolute/path.db",
-            field="url",
-        )
+    if kind == "sqlite":
+        _check_sqlite(url, text)
+        return url
     if "@" in (url.host or ""):
         raise ConfigurationError(
             f"{_shown(str(text))!r}: write the @ in a user's name or password as %40", field="url"
         )
-    if kind != "sqlite" and not url.database:
+    if not url.database:
         raise ConfigurationError(
             f"{_shown(url.render_as_string(hide_password=True))} names no database; "
             "write postgresql://user@host/database",
             field="url",
         )
     return url
+
+
+def _check_sqlite(url: URL, text: str | URL) -> None:
+    if url.host:
+        raise ConfigurationError(
+            f"{_shown(str(text))!r} names a host; write sqlite:///relative.db or "
+            "sqlite:////absolute/path.db",
+            field="url",
+        )
+    # Others are ignored by the driver, or make it open another file than the one that is meant.
+    if unknown := sorted(set(url.query) - set(OPTIONS)):
+        names = " and ".join(repr(name[:40]) for name in unknown[:_NAMED])
+        verb = "is no option" if len(unknown) == 1 else "are no options"
+        raise ConfigurationError(
+            f"{names} {verb} of a SQLite URL; write sqlite:///{url.database or 'jobqueue.db'}",
+            field="url",
+        )
 
 
 def backend_of(url: URL) -> Backend:

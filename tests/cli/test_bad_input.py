@@ -214,6 +214,8 @@ URLS = [
     (2, "sqlite://", "needs a file"),
     (2, "postgresql:/u:{}@h/d", "not a database URL"),
     (2, "u:{}@h/d", "not a database URL"),
+    (2, "sqlite:///x.db?foo={}", "'foo' is no option of a SQLite URL"),
+    (2, "sqlite:///x.db?uri=true&mode=ro", "'mode' and 'uri' are no options of a SQLite URL"),
     (1, "postgresql://u:{}@127.0.0.1:1/d", "Connection refused"),
     (2, "postgresql://u:p@{}@127.0.0.1:1/d", "write the @"),
     (1, "postgresql://u@127.0.0.1:1/d?password={}", "Connection refused"),
@@ -255,6 +257,10 @@ def test_a_bad_url_is_explained_and_its_password_is_not_shown(
     assert message.lower() in last.lower()
     assert "hunter2" not in result.output
     assert ("Traceback" in result.stderr) is (way == "debug")
+
+
+def test_the_option_of_a_sqlite_url_that_was_always_taken_still_is(offline: Cli) -> None:
+    assert offline.json("--url", "sqlite:///x.db?timeout=5", "list") == []
 
 
 @pytest.mark.parametrize("password", ["p@ss", "s:e", "a/b", "q?x", "50%", "[x]", "^]", "postgres"])
