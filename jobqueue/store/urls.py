@@ -13,6 +13,7 @@ from jobqueue.store.sqlite import OPTIONS, Sqlite
 
 _SECRET = re.compile(r"(?i)(password=)[^&]*")
 _NO_HOST = re.compile(r"^([^:]*://[^/:]*:)[^/]+")  # user:password, and the host forgotten
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NAMED = 3  # options in one message
 DRIVER_MISSING = "PostgreSQL needs its driver, psycopg 3: pip install 'jobqueue[postgres]'"
 BACKENDS: dict[str, Backend] = {
@@ -41,6 +42,7 @@ def parse(text: str | URL) -> URL:
     if kind == "sqlite":
         _check_sqlite(url, text)
         return url
+    _refuse_surrogates(url)
     if "@" in (url.host or ""):
         raise ConfigurationError(
             f"{_shown(str(text))!r}: write the @ in a user's name or password as %40", field="url"
@@ -69,6 +71,29 @@ def _check_sqlite(url: URL, text: str | URL) -> None:
             f"{names} {verb} of a SQLite URL; write sqlite:///{url.database or 'jobqueue.db'}",
             field="url",
         )
+
+
+def _refuse_surrogates(url: URL) -> None:
+    """Bytes of the environment or the command line that are no UTF-8; a server takes text only.
+
+    A path of SQLite's may have them, as any file's.
+    """
+    parts = {
+        "the user": url.username,
+        "the password": url.password,
+        "the host": url.host,
+        "the database": url.database,
+        **{
+            f"the option {ascii(key)[1:-1][:40]}": "".join((key, *value))
+            for key, value in url.query.items()
+        },
+    }
+    for part, value in parts.items():
+        if _SURROGATE.search(value or ""):
+            raise ConfigurationError(
+                f"{part} is not valid UTF-8 in the database URL; write it in UTF-8",
+                field="url",
+            )
 
 
 def backend_of(url: URL) -> Backend:
