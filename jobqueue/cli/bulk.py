@@ -72,7 +72,8 @@ class Import:
             )
             return call_of_line(self._tasks, parsed, what)
         except JobQueueError as error:
-            self._refuse(str(error).removeprefix(f"{what}: "), error)
+            # A path within the line, such as line 1.args[0], begins with its name as well.
+            self._refuse(str(error).removeprefix(what).lstrip(": ."), error)
 
     def _refuse(self, reason: str, error: JobQueueError | None = None) -> NoReturn:
         raise Problem(

@@ -73,6 +73,7 @@ def test_a_bad_line_is_named_and_nothing_of_its_batch_is_there(
 ) -> None:
     said = bare.refused(2, "enqueue", "--from", "-", input=f'{{"task": "a"}}\n{line}\n')
     assert "error: line 2: " in said
+    assert said.count("line 2") == 1
     assert message in said
     assert said.endswith("nothing was enqueued")
     assert bare.json("list") == []
