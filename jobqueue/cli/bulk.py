@@ -1,11 +1,14 @@
 """`enqueue --from`: many jobs from JSON lines, a batch at a time, each of them all or nothing."""
 
 import os
+import signal
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, NoReturn, Self
 
 import click
@@ -13,7 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeR
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue.calls import Tasks, call_of_line
-from jobqueue.cli.failure import FAILED, MISUSED, Problem, describe
+from jobqueue.cli.failure import FAILED, INTERRUPTED, MISUSED, Problem, describe
 from jobqueue.cli.render import console
 from jobqueue.cli.shared import Shared
 from jobqueue.errors import JobQueueError
@@ -38,11 +41,20 @@ class Import:
         self._bytes = 0
         self._line = 0
         self._committed_line = 0
+        self._signals = Signals()
+        self._writing = False
         self.ids: list[int] = []
         self.existing = 0
 
     def run(self, file: IO[bytes], progress: "Meter") -> None:
-        """Enqueue every line. Raises Problem with the line's number."""
+        """Enqueue every line. Raises Problem with the line's number, interrupted or not."""
+        try:
+            with self._signals:
+                self._run(file, progress)
+        except Interrupted as signal_:
+            raise Problem(f"interrupted: {self._so_far()}", code=signal_.code) from None
+
+    def _run(self, file: IO[bytes], progress: "Meter") -> None:
         for line in self._lines(file):
             progress.advance(len(line))
             if not line.strip():
@@ -85,6 +97,9 @@ class Import:
         ) from error
 
     def _so_far(self) -> str:
+        if self._writing:
+            before = f"lines 1 to {self._committed_line} were enqueued, and " if self.ids else ""
+            return f"{before}lines {self._committed_line + 1} to {self._line} may have been"
         if not self.ids:
             return "nothing was enqueued"
         return f"lines 1 to {self._committed_line} were enqueued, nothing after them"
@@ -92,9 +107,15 @@ class Import:
     def _commit(self) -> None:
         if not self._calls:
             return
+        with self._signals.put_off():
+            self._write()
+
+    def _write(self) -> None:
+        self._writing = True
         try:
             jobs = self._shared.queue.enqueue_many(self._calls)
         except (JobQueueError, SQLAlchemyError) as error:
+            self._writing = False
             failure = describe(error, self._shared)
             raise Problem(
                 f"lines {self._committed_line + 1} to {self._line}: {failure.message}; "
@@ -106,6 +127,52 @@ class Import:
         self.existing += sum(not job.created for job in jobs)
         self._calls, self._bytes = [], 0
         self._committed_line = self._line
+        self._writing = False
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM came."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.code = INTERRUPTED if number == signal.SIGINT else 128 + number
+
+
+class Signals:
+    """Raises Interrupted for SIGINT and SIGTERM; while a batch is written, not for the first."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._put_off = False
+        self._came: int | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # Others may set no handler.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.getsignal(number)
+                if before is not signal.SIG_IGN:  # As in the background of a script, or by nohup.
+                    self._before[number] = before or signal.SIG_DFL
+                    signal.signal(number, self._heard)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    @contextmanager
+    def put_off(self) -> Iterator[None]:
+        """Let what is in here end first: nobody could say whether it was done."""
+        self._put_off = True
+        yield
+        self._put_off = False
+        if self._came is not None:
+            raise Interrupted(self._came)
+
+    def _heard(self, number: int, _frame: FrameType | None) -> None:
+        if self._put_off and self._came is None:
+            self._came = number
+        else:
+            raise Interrupted(number)
 
 
 class Meter:
