@@ -12,7 +12,7 @@ from jobqueue.worker.service import Service
 
 GAP = 0.0008  # seconds, at least, in which the database is left to other writers
 GAP_SHARE = 0.15  # of the time that the transaction took
-GAP_SHARE_IN_COMPANY = 0.5  # so that others find it free a third of the time
+GAP_SHARE_IN_COMPANY = 1.0  # so that others find it free half of the time
 COMPANY = 2.0  # seconds after a wait for a writer that knows nothing of turns
 COMPANY_WAIT = 0.002  # seconds to begin a transaction, in one's turn, that tell of such a writer
 
