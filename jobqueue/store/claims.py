@@ -288,13 +288,20 @@ class Claims:
 
 def _count(tally: Tally, outcomes: Sequence[Outcome], states: Mapping[int, State]) -> None:
     """Count the outcomes that were accepted just now."""
+    queue = task = count = None
     for outcome in outcomes:
         claim = outcome.claim
         state = states.get(claim.id)
         if state is None:
             continue
         if state is State.SUCCEEDED and outcome.duration is not None:
-            tally.ran(claim.queue, claim.task, outcome.duration, outcome.wait, 1)
+            # Most are; and neighbours are often of one kind, so that it need not be looked up.
+            if count is None or claim.task != task or claim.queue != queue:
+                queue, task = claim.queue, claim.task
+                count = tally.of(queue, task)
+            count.succeeded += 1
+            count.durations.append(outcome.duration)
+            count.waits.append(outcome.wait)
             continue
         if state in FINAL:
             tally.ended(claim.queue, claim.task, state)

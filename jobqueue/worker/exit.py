@@ -78,8 +78,8 @@ class Exit:
         inflight = self._inflight
         self._measure()
         silent = not self._events.wanted("succeeded")
+        inflight.settled(batch)
         for outcome in batch:
-            inflight.settled(outcome)
             state = states.get(outcome.claim.id)
             if isinstance(outcome, Succeeded):
                 inflight.processed += 1

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 from jobqueue.errors import AttemptTimeout, ClaimLost
@@ -157,13 +157,15 @@ class InFlight:
         with self._gate:
             return self.holder, dict(self.held)
 
-    def settled(self, outcome: Outcome) -> None:
-        """The database has answered about an outcome."""
-        claim = outcome.claim
-        if self.held.get(claim.id) is claim:
-            del self.held[claim.id]
-        if self.unwanted:
-            self.unwanted.discard((claim.id, claim.fence))
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        """The database has answered about outcomes."""
+        held = self.held
+        for outcome in outcomes:
+            claim = outcome.claim
+            if held.get(claim.id) is claim:
+                del held[claim.id]
+            if self.unwanted:
+                self.unwanted.discard((claim.id, claim.fence))
 
     def free(self) -> int:
         """How many more claims could begin at once."""
