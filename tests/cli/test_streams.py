@@ -282,20 +282,6 @@ def test_ctrl_c_exits_with_130_without_a_trace(
     assert len(bare.json("list")) == 1
 
 
-def test_ctrl_c_in_a_bulk_enqueue_leaves_whole_batches(
-    bare: Cli, spawn: Spawn, wait_until: Any
-) -> None:
-    process = spawn("enqueue", "--from", "-", env={"JOBQUEUE_URL": bare.url or ""}, stdin=-1)
-    assert process.popen.stdin is not None
-    process.popen.stdin.write('{"task": "t"}\n' * 1500)
-    process.popen.stdin.flush()
-    wait_until(lambda: len(bare.json("list", "--limit", 0)) == 1000, 20)
-    process.popen.send_signal(signal.SIGINT)
-    code, _, err = process.end()
-    assert (code, err) == (130, "")
-    assert len(bare.json("list", "--limit", 0)) == 1000
-
-
 def open_files(pid: int) -> set[str]:
     files = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
