@@ -94,11 +94,14 @@ class _Waiter:
     def wait(self) -> bool:
         """Wait for the lock until the deadline; whether it was taken."""
         if self._requests is None:
-            self._requests = SimpleQueue()
-            arguments = (self.file, self._requests)
-            threading.Thread(
-                target=_serve, args=arguments, name="jobqueue-lock", daemon=True
-            ).start()
+            requests: SimpleQueue[_Request | None] = SimpleQueue()
+            thread = threading.Thread(target=_serve, args=(self.file, requests), daemon=True)
+            thread.name = "jobqueue-lock"
+            try:
+                thread.start()
+            except RuntimeError:  # The system has none to give: it is only a courtesy.
+                return False
+            self._requests = requests
         request = _Request()
         self._requests.put(request)
         return request.wait()

@@ -541,6 +541,23 @@ def test_one_thread_waits_for_another_each_time_and_ends_with_it(
     assert not waiter.is_alive()
 
 
+def test_where_no_thread_can_wait_for_the_kernel_lock_it_is_done_without(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    mine = KernelLock(str(lock))
+    with holder_of(lock) as child:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            with mine.held() as held:
+                assert not held
+        child.kill()
+    with mine.held() as held:
+        assert held
+
+
 def test_the_kernel_lock_of_a_killed_process_is_free(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
