@@ -74,6 +74,7 @@ def test_a_change_starts_the_worker_afresh_and_running_jobs_go_back(
     assert result(it, it.id("version")) == 1
     held = it.id("hold", "begun")
     wait_until((tmp_path / "begun").exists)
+    # Of another size: Python takes bytecode of the same second and size for the new source's.
     write(tmp_path / "reloaded.py", APP.replace("return 1", "return 1 + 1"))
     wait_until(lambda: "reloaded.py has changed: starting afresh" in log(), timeout=20)
     wait_until(lambda: result(it, it.id("version")) == 2, timeout=30)

@@ -13,10 +13,7 @@ import pytest
 
 from jobqueue import JobQueue, State
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
-    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 WAYS = [("returns", 0), ("raises", 1), ("exits", 3), ("exits with words", 1)]
 
