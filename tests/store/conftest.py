@@ -89,10 +89,10 @@ def second_store(store_url: str) -> Iterator[Callable[..., Store]]:
 
 
 @pytest.fixture
-def blocked(desk: "Desk", wait_until: Callable[..., Any]) -> Callable[[], Any]:
-    """A function that returns as soon as some transaction on PostgreSQL waits for another."""
+def blocked(desk: "Desk", wait_until: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that returns as soon as so many transactions on PostgreSQL wait for another."""
 
-    def blocked() -> None:
+    def blocked(transactions: int = 1) -> None:
         # Autocommit: within one transaction, statistics of activity stand still.
         engine = desk.store.engine.execution_options(isolation_level="AUTOCOMMIT")
         with engine.connect() as watcher:
@@ -100,7 +100,7 @@ def blocked(desk: "Desk", wait_until: Callable[..., Any]) -> Callable[[], Any]:
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
                 " AND datname = current_database()"
             )
-            wait_until(lambda: watcher.execute(waiting).scalar())
+            wait_until(lambda: watcher.execute(waiting).scalar_one() >= transactions)
 
     return blocked
 

@@ -208,16 +208,28 @@ def test_one_key_from_eight_threads_at_once_is_one_job(desk: Any, together: Any)
 def test_a_batch_that_meets_a_deadlock_over_keys_is_written_after_all(
     desk: Any, second_store: Any, blocked: Any
 ) -> None:
-    # Each looks for a deadlock once, so long after it began to wait: ours only when theirs has.
-    other = Jobs(second_store(deadlock_timeout="2s"))
-    with desk.store.engine.connect() as mine, ThreadPoolExecutor(1) as pool, mine.begin():
-        mine.execute(text("SET LOCAL deadlock_timeout = '60s'"))
+    # A transaction looks for a deadlock once, so long after it began to wait. The gate lets theirs
+    # wait for ours only when ours waits for theirs already: it is theirs that finds the circle.
+    other, b = Jobs(second_store(deadlock_timeout="50ms")), desk.new(unique_key="b")
+    engine = desk.store.engine
+    with engine.connect() as mine, engine.connect() as gate, ThreadPoolExecutor(2) as pool:
+        held, gated = mine.begin(), gate.begin()
+        mine.execute(text("SET LOCAL deadlock_timeout = '10min'"))
         [a] = desk.jobs.insert([desk.new(unique_key="a")], mine)
-        theirs = pool.submit(other.insert, [desk.new(unique_key="b"), desk.new(unique_key="a")])
+        desk.jobs.insert([desk.new(unique_key="gate")], gate)
+        theirs = pool.submit(
+            other.insert, [b, *(desk.new(unique_key=key) for key in ("gate", "a"))]
+        )
         blocked()
-        [b] = desk.jobs.insert([desk.new(unique_key="b")], mine)
-    assert (a.created, b.created) == (True, True)
-    assert theirs.result(30) == [Inserted(b.id, False), Inserted(a.id, False)]
+        ours = pool.submit(desk.jobs.insert, [b], mine)
+        blocked(2)
+        gated.rollback()
+        [made] = ours.result(30)
+        held.commit()
+        found = theirs.result(30)
+    assert (a.created, made.created) == (True, True)
+    assert [each.created for each in found] == [False, True, False]
+    assert (found[0].id, found[2].id) == (made.id, a.id)
 
 
 @pytest.mark.parametrize("backend_name", ["postgres"])  # SQLite has one writer.
