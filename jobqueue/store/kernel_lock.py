@@ -73,11 +73,14 @@ class KernelLock:
             return True
         if self._misses >= MISSES_UNTIL_HASTY:  # Its holder seems stopped: ask, but do not wait.
             return False
-        if own.wait():
-            return True
-        self._misses += 1
-        del self._local.own  # It may get the lock yet, on the file that it was given.
-        return False
+        taken = False
+        try:
+            taken = own.wait()
+        finally:
+            if not taken:
+                del self._local.own  # It may get the lock yet, on the file that it was given.
+        self._misses += not taken
+        return taken
 
 
 class _Waiter:
@@ -104,7 +107,12 @@ class _Waiter:
             self._requests = requests
         request = _Request()
         self._requests.put(request)
-        return request.wait()
+        try:
+            return request.wait()
+        except BaseException:  # Ctrl-C; who catches it may not come back here for hours.
+            if not request.leave():
+                fcntl.flock(self.file.descriptor, fcntl.LOCK_UN)
+            raise
 
     def __del__(self) -> None:
         if self._requests is not None:
@@ -128,7 +136,11 @@ class _Request:
 
     def wait(self) -> bool:
         """Wait until it is granted, or leave at the deadline."""
-        return self._granted.acquire(timeout=PATIENCE) or not self._decided.acquire(blocking=False)
+        return self._granted.acquire(timeout=PATIENCE) or not self.leave()
+
+    def leave(self) -> bool:
+        """Want it no longer; False if it has been granted."""
+        return self._decided.acquire(blocking=False)
 
     def grant(self) -> bool:
         """Grant it; False if the other one has left."""

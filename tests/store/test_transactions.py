@@ -451,6 +451,10 @@ def holder_of(lock: Path) -> Iterator[subprocess.Popen[str]]:
         child.communicate(timeout=30)
 
 
+def lock_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "jobqueue-lock"}
+
+
 @pytest.fixture
 def lock(tmp_path: Path) -> Path:
     return tmp_path / "a.db-jobqueue-lock"
@@ -529,9 +533,9 @@ def test_one_thread_waits_for_another_each_time_and_ends_with_it(
                     seen.append((held, mine.waited))
             with mine.held() as held:
                 seen.append((held, mine.waited))
-            waiters.update(t for t in threading.enumerate() if t.name == "jobqueue-lock")
+            waiters.update(lock_threads())
 
-    before = {t for t in threading.enumerate() if t.name == "jobqueue-lock"}
+    before = lock_threads()
     owner = threading.Thread(target=take)
     owner.start()
     owner.join(60)
@@ -558,6 +562,34 @@ def test_where_no_thread_can_wait_for_the_kernel_lock_it_is_done_without(
         assert held
 
 
+@pytest.mark.parametrize("granted", [False, True])
+def test_an_interrupted_wait_for_the_kernel_lock_leaves_it_to_others(
+    lock: Path, monkeypatch: pytest.MonkeyPatch, granted: bool
+) -> None:
+    """Who catches a Ctrl-C may sit at a prompt for the rest of the day."""
+    monkeypatch.setattr(kernel_lock, "PATIENCE", 60.0)
+    real_wait = kernel_lock._Request.wait
+
+    def interrupted(request: kernel_lock._Request) -> bool:
+        if granted:
+            child.kill()
+            assert real_wait(request)
+        raise KeyboardInterrupt
+
+    mine = KernelLock(str(lock))
+    with holder_of(lock) as child:
+        with monkeypatch.context() as patched:
+            patched.setattr(kernel_lock._Request, "wait", interrupted)
+            with pytest.raises(KeyboardInterrupt), mine.held():
+                pass
+        child.kill()
+        child.wait(30)
+        with KernelLock(str(lock)).held() as held:
+            assert held
+        with mine.held() as held:
+            assert held
+
+
 def test_the_kernel_lock_of_a_killed_process_is_free(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -582,6 +614,7 @@ def test_a_stopped_holder_delays_others_once_and_no_longer_afterwards(
         return real_wait(waiter)
 
     monkeypatch.setattr(kernel_lock._Waiter, "wait", counted_wait)
+    before = lock_threads()
     mine = KernelLock(str(lock))
     with holder_of(lock) as child:
         child.send_signal(signal.SIGSTOP)
@@ -589,12 +622,10 @@ def test_a_stopped_holder_delays_others_once_and_no_longer_afterwards(
             with mine.held() as held:
                 assert not held
         assert waits == 1
+        (waiter,) = lock_threads() - before
         child.kill()  # The kernel frees the lock of a stopped process too, once it is gone.
         child.wait(30)
-        # The waiter that was given up may have it for a moment first; it lets go at once.
-        while not held:
-            with mine.held() as held:
-                pass
+        waiter.join(30)  # It was given up, but has the lock for a moment, now or later.
         with mine.held() as held:
             assert held
     assert waits == 1
