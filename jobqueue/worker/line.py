@@ -13,6 +13,7 @@ from jobqueue.worker.service import Service
 GAP = 0.0008  # seconds, at least, in which the database is left to other writers
 GAP_SHARE = 0.15  # of the time that the transaction took
 GAP_SHARE_IN_COMPANY = 1.0  # so that others find it free half of the time
+GAP_MAX = 0.1  # seconds; who finds the file locked looks again at least this often
 COMPANY = 2.0  # seconds after a wait for a writer that knows nothing of turns
 COMPANY_WAIT = 0.002  # seconds to begin a transaction, in one's turn, that tell of such a writer
 
@@ -141,5 +142,6 @@ class Turn(Service):
         if began - asked > COMPANY_WAIT:
             self._company_until = ended + COMPANY
         company = self._intake.inflight.company = ended < self._company_until
-        self._gap = max(GAP, (GAP_SHARE_IN_COMPANY if company else GAP_SHARE) * (ended - began))
+        share = GAP_SHARE_IN_COMPANY if company else GAP_SHARE
+        self._gap = min(max(GAP, share * (ended - began)), GAP_MAX)
         self._gap_until = ended + self._gap

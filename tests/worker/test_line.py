@@ -8,6 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobQueue, State
 from jobqueue.records import AttemptError, Ended, Succeeded
+from jobqueue.worker import line
 from jobqueue.worker.context import JobContext
 from jobqueue.worker.inflight import released
 
@@ -429,3 +430,27 @@ def test_logs_name_ids_and_tasks_and_never_arguments(
     (error,) = lines(ERROR, "failed")
     assert error == f"job {failed.id} (work) failed: ValueError: no"
     assert not lines(part="errors")
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_worker_that_was_stopped_in_a_transaction_does_not_rest_as_long_again(
+    jobs: JobQueue, work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hand(jobs)
+    store, turn = worker.store, worker.worker._claimer
+    write, jump, rests = store.write, [0.0], []
+    present = line.time.monotonic()
+
+    @contextmanager
+    def suspended() -> Any:
+        with write() as connection:
+            yield connection
+            jump[0] += 20.0
+
+    monkeypatch.setattr(line.time, "monotonic", lambda: present + jump[0])
+    monkeypatch.setattr(store, "write", suspended)
+    monkeypatch.setattr(turn._stopping, "wait", rests.append)
+    for _ in range(2):
+        work.enqueue()
+        worker.claim()
+    assert rests and max(rests) < 0.2
