@@ -308,9 +308,10 @@ def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:
 def _tags(text: str | None) -> tuple[str, ...]:
     """Empty where plain SQL has written something else than names."""
     try:
-        return tuple(map(str, json.loads(text))) if text else ()
+        tags = json.loads(text) if text else ()
     except (ValueError, TypeError, RecursionError):
         return ()
+    return tuple(map(str, tags)) if isinstance(tags, list) else ()
 
 
 def _attempt(row: Row[Any]) -> AttemptRecord:

@@ -86,7 +86,9 @@ def test_arguments_of_another_form_are_not_known_and_hide_no_other_job(
     assert good["id"] == other
 
 
-@pytest.mark.parametrize("tags", ["nightly", "nightly,mail", "7", "[[[["])
+@pytest.mark.parametrize(
+    "tags", ["nightly", "nightly,mail", "7", "[[[[", '"nightly"', '{"nightly": 1}']
+)
 def test_tags_of_another_form_are_none_and_hide_no_other_job(desk: Any, tags: str) -> None:
     other = desk.add()
     write(desk, INSERT.format("tags", tags))
