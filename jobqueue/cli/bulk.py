@@ -113,7 +113,9 @@ class Import:
     def _write(self) -> None:
         self._writing = True
         try:
-            jobs = self._shared.queue.enqueue_many(self._calls)
+            queue = self._shared.queue
+            queue.store.pause = self._pause
+            jobs = queue.enqueue_many(self._calls)
         except (JobQueueError, SQLAlchemyError) as error:
             self._writing = False
             failure = describe(error, self._shared)
@@ -128,6 +130,13 @@ class Import:
         self._calls, self._bytes = [], 0
         self._committed_line = self._line
         self._writing = False
+
+    def _pause(self, seconds: float) -> None:
+        """Wait for room in a full queue: it may take for ever, and nothing is being written."""
+        self._writing = False
+        with self._signals.let_in():
+            threading.Event().wait(seconds)
+        self._writing = True
 
 
 class Interrupted(BaseException):
@@ -164,6 +173,16 @@ class Signals:
         """Let what is in here end first: nobody could say whether it was done."""
         self._put_off = True
         yield
+        self._hear()
+
+    @contextmanager
+    def let_in(self) -> Iterator[None]:
+        """Within `put_off`: do not wait for its end."""
+        self._hear()
+        yield
+        self._put_off = True
+
+    def _hear(self) -> None:
         self._put_off = False
         if self._came is not None:
             raise Interrupted(self._came)

@@ -4,7 +4,6 @@ The bound is a row of the queues table, which a producer locks until it has comm
 of one queue go one after another. Producers of other queues read the bounds once a second, no more.
 """
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -151,7 +150,6 @@ class Bounds:
             except _NoRoom as none:
                 raise self._full(none, connection) from None
         began, look = time.monotonic(), FIRST_LOOK
-        pause = threading.Event()
         while True:
             try:
                 return self._store.transact(work)
@@ -162,7 +160,7 @@ class Bounds:
             waits = wait and bound.when_full != "reject" and not lost.never
             if not waits or (left is not None and left <= 0):
                 raise self._full(lost, None)
-            pause.wait(look if left is None else min(look, left))
+            self._store.pause(look if left is None else min(look, left))
             look = min(LAST_LOOK, look * 1.5)
 
     def _full(self, none: _NoRoom, connection: Connection | None) -> QueueFull:

@@ -35,6 +35,8 @@ class Store:
         except ModuleNotFoundError:
             raise ConfigurationError(DRIVER_MISSING, field="url") from None
         forks.watch(self)
+        self.pause: Callable[[float], object] = _pause
+        """Waits so many seconds for room in a full queue; no transaction is open meanwhile."""
         self._checked = False
         self._checking = threading.Lock()
 
@@ -132,3 +134,7 @@ class Store:
         """Close the idle connections. The store may be used again, on whatever is there then."""
         self.engine.dispose()
         self._checked = False
+
+
+def _pause(seconds: float) -> None:
+    threading.Event().wait(seconds)

@@ -1,6 +1,7 @@
 """`enqueue --from` that is interrupted: it says how far it came."""
 
 import signal
+import threading
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -74,6 +75,40 @@ def test_a_second_signal_does_not_wait_and_the_message_says_what_is_not_known(
         130,
         "error: interrupted: lines 1 to 1000 were enqueued, and lines 1001 to 1500 may have been\n",
     )
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_an_import_that_waits_for_room_in_a_full_queue_can_be_interrupted(
+    bare: Cli, url: str, monkeypatch: pytest.MonkeyPatch, number: int, when: str
+) -> None:
+    with JobQueue(url) as jobs:
+        full = jobs.queue("full", max_pending=1)
+
+        @jobs.task(queue=full)
+        def a() -> None: ...
+
+        a.enqueue()
+    write, wait = JobQueue.enqueue_many, threading.Event.wait
+
+    def enqueue_many(self: JobQueue, calls: Any) -> Any:
+        if when == "before":
+            signal.raise_signal(number)
+        patched.setattr(threading.Event, "wait", waits)
+        return write(self, calls)
+
+    def waits(event: threading.Event, timeout: float | None = None) -> bool:
+        if when == "meanwhile" and threading.current_thread() is threading.main_thread():
+            signal.raise_signal(number)
+        return wait(event, timeout)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JobQueue, "enqueue_many", enqueue_many)
+        result = bare("enqueue", "--from", "-", input='{"task": "a", "queue": "full"}\n')
+    said = "error: interrupted: nothing was enqueued\n"
+    assert (result.exit_code, result.stderr) == (dict(INTERRUPTS)[number], said)
+    assert count(bare) == 1
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
