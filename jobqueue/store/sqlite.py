@@ -35,8 +35,8 @@ from jobqueue.store.kernel_lock import KernelLock
 from jobqueue.store.sqlite_wakeups import DatagramRinger, DoorbellListener
 
 BUSY_TIMEOUT = 10  # seconds
-OPTIONS = ("timeout",)
-"""What a URL may say after its ?, for the sake of other programs: ours is BUSY_TIMEOUT."""
+OPTIONS = ("timeout", "check_same_thread", "isolation_level", "detect_types", "cached_statements")
+"""What a URL may say after its ?, for the application that it is shared with: we set our own."""
 
 OLDEST = (3, 35, 0)  # RETURNING
 

@@ -262,8 +262,15 @@ def test_a_bad_url_is_explained_and_its_password_is_not_shown(
     assert ("Traceback" in result.stderr) is (way == "debug")
 
 
-def test_the_option_of_a_sqlite_url_that_was_always_taken_still_is(offline: Cli) -> None:
-    assert offline.json("--url", "sqlite:///x.db?timeout=5", "list") == []
+@pytest.mark.parametrize(
+    "option", ["timeout=5", "check_same_thread=true", "isolation_level=EXCLUSIVE", "detect_types=3"]
+)
+def test_an_option_of_a_sqlite_url_that_an_application_may_need_is_taken(
+    offline: Cli, option: str
+) -> None:
+    offline.ok("--url", f"sqlite:///x.db?{option}", "enqueue", "t")
+    (job,) = offline.json("--url", f"sqlite:///x.db?{option}", "list")
+    assert job["task"] == "t"
 
 
 @pytest.mark.parametrize("password", ["p@ss", "s:e", "a/b", "q?x", "50%", "[x]", "^]", "postgres"])
