@@ -208,8 +208,10 @@ def test_what_it_leaves_in_its_group_ends_with_it(it: Cli, all_gone: Any, wait_u
 def test_what_has_left_its_group_goes_on_and_does_not_hold_the_job_up(it: Cli) -> None:
     code = (
         "import os, sys, time\n"
-        "if os.fork() == 0:\n os.setsid()\n print(os.getpid(), flush=True)\n time.sleep(300)\n"
-        "time.sleep(0.3)"
+        "gone, tell = os.pipe()\n"
+        "if os.fork() == 0:\n os.setsid()\n print(os.getpid(), flush=True)\n os.close(tell)\n"
+        " time.sleep(300)\n"
+        "os.close(tell)\nos.read(gone, 1)"
     )
     job = run(it, *python(code))
     pid = int(job["result"]["output"])

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,14 @@ def test_effects_in_the_database_are_exactly_once_in_a_child(stage: Stage, then:
 # Limits of time, and wishes
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child has all the time that it needs to end by SIGTERM."""
+    (term, after), (kill, _) = childprocess._PRESSURE
+    monkeypatch.setattr(childprocess, "_PRESSURE", ((term, after), (kill, LONG)))
+
+
+@pytest.mark.usefixtures("patient")
 def test_at_its_timeout_a_handler_is_ended_and_may_clean_up(stage: Stage) -> None:
     with stage.jobs.worker(concurrency=1, poll=0.05):
         job = stage.app.sleeps.options(timeout=0.3, max_attempts=1).enqueue()
@@ -217,6 +226,7 @@ def test_what_resists_is_killed(stage: Stage, task: str) -> None:
     assert job.record().own_crashes == 0, "no crash: it was killed"
 
 
+@pytest.mark.usefixtures("patient")
 def test_one_in_the_midst_of_a_message_is_ended_at_its_timeout(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,10 +248,14 @@ def test_one_that_stands_still_in_the_midst_of_a_message_is_killed_at_its_timeou
     stage: Stage, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
     monkeypatch.setattr(logging.getLogger("jobqueue.app"), "disabled", True)
-    with stage.jobs.worker(concurrency=1, poll=0.05):
-        job = stage.app.jobs.registry[task].options(timeout=1.5).enqueue()
+    worker: Any = stage.jobs.worker(concurrency=1, poll=0.05)
+    with worker:
+        job = stage.app.jobs.registry[task].options(timeout=60).enqueue()
         stage.begun()
         os.kill(int(stage.lines("pids")[0]), signal.SIGSTOP)
+        (context,) = worker._inflight.running.values()
+        monkeypatch.setattr(context, "restart", lambda: None)  # It may not have heard it begin yet.
+        context._deadline = time.monotonic()
         with pytest.raises(JobFailed):
             job.result(LONG)
         stage.wait_until(stage.gone)
@@ -268,7 +282,7 @@ def test_a_process_that_a_handler_has_forked_has_no_say(stage: Stage, lines: Any
 def test_the_jobs_deadline_ends_it_too(stage: Stage) -> None:
     with stage.jobs.worker(poll=0.05):
         stage.app.pid.enqueue().result(LONG)  # The child is there by now.
-        job = stage.app.sleeps.options(deadline=1.5).enqueue()
+        job = stage.app.sleeps.options(deadline=5).enqueue()
         with pytest.raises(JobFailed):
             job.result(LONG)
     assert job.record().reason == "its deadline leaves no time for another attempt"
@@ -276,7 +290,7 @@ def test_the_jobs_deadline_ends_it_too(stage: Stage) -> None:
 
 def test_what_a_handler_has_started_ends_with_it(stage: Stage) -> None:
     with stage.jobs.worker(poll=0.05):
-        job = stage.app.parent_of_others.options(timeout=0.3).enqueue()
+        job = stage.app.parent_of_others.options(timeout=3).enqueue()
         with pytest.raises(JobFailed):
             job.result(LONG)
         stage.wait_until(stage.gone)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -282,16 +283,23 @@ def test_one_that_ignores_its_cancellation_is_given_up_and_holds_up_no_stop(
 def test_a_stop_waits_for_async_jobs_and_then_gives_them_back(
     jobs: JobQueue, wait_until: Callable[..., Any]
 ) -> None:
+    gates = {"short": asyncio.Event(), "long": asyncio.Event()}
+
     @jobs.task
-    async def nap(seconds: float) -> str:
-        await asyncio.sleep(seconds)
+    async def nap(how: str) -> str:
+        await gates[how].wait()
         return "rested"
 
-    worker = jobs.worker(shutdown_timeout=0.5)
-    with worker:
-        short, long = nap.enqueue(0.3), nap.enqueue(3600)
+    worker: Any = jobs.worker(shutdown_timeout=60)
+    with worker, ThreadPoolExecutor(1) as pool:
+        short, long = nap.enqueue("short"), nap.enqueue("long")
         wait_until(lambda: worker.running == 2)
-        assert worker.stop() is False
+        stopped = pool.submit(worker.stop)
+        wait_until(lambda: worker._inflight.closing)
+        worker._loop._loop.call_soon_threadsafe(gates["short"].set)
+        assert short.result(30) == "rested"
+        worker.abort()
+        assert stopped.result(30) is False
     assert short.record().state is State.SUCCEEDED
     assert (long.record().state, long.record().attempt) == (State.AVAILABLE, 0)
     assert not [thread for thread in threading.enumerate() if thread.name == "jobqueue-loop"]

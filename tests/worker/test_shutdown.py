@@ -30,11 +30,13 @@ def begin_with_prefetched(scene: Scene, wait_until, task: str, argument: object,
 def test_sigterm_lets_running_jobs_end_and_gives_back_what_has_not_begun(
     scene: Scene, wait_until
 ) -> None:
-    worker, running, waiting = begin_with_prefetched(scene, wait_until, "work", 2.0)
+    worker, running, waiting = begin_with_prefetched(scene, wait_until, "hold", "finish")
     worker.terminate()
+    wait_until(lambda: "stopping" in worker.log)
     scene.many("work", [(0,)] * 3)  # Comes too late for this worker.
+    scene.effects.open_gate("finish")
     assert worker.wait() == 0
-    assert sorted(effect.job for effect in scene.effects.read("finished")) == running
+    assert sorted(effect.job for effect in scene.effects.read("ended")) == running
     for id_ in running:
         assert (scene.record(id_).state, scene.record(id_).attempt) == ("succeeded", 1)
     assert len(scene.effects.read("started")) == RUNNING
