@@ -43,10 +43,10 @@ class Service(ABC):
     def start(self) -> None:
         """Begin, once."""
         if self._thread is None and not self._stopping.is_set():
-            self._thread = threading.Thread(
-                target=self._run, name=f"jobqueue-{self.name}", daemon=True
-            )
-            self._thread.start()
+            name = f"jobqueue-{self.name}"
+            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            thread.start()  # Raises where the system has none to give: then there is none to join.
+            self._thread = thread
 
     def stop(self) -> None:
         """Ask for the end."""

@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import URL
@@ -110,8 +109,12 @@ class Worker:
             raise
         if registered is not None:
             registered()
-        for service in self._services:
-            service.start()
+        try:
+            for service in self._services:
+                service.start()
+        except BaseException:  # The system has no thread to give: those that run claim jobs by now.
+            self.stop(0)
+            raise
         self._slots.resize(self.settings.concurrency)
         log.info("worker %s began, slots: %d", self.name, self.settings.concurrency)
 
@@ -391,10 +394,5 @@ class Worker:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()

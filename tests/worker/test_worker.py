@@ -64,6 +64,31 @@ def test_a_job_is_tried_again_until_it_fails_with_an_error_for_each_attempt(
     assert all("in boom" in error.traceback for error in caught.value.errors)
 
 
+def test_a_worker_that_finds_no_thread_for_a_part_of_it_does_not_begin(
+    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def start_some(thread: threading.Thread) -> None:
+        if thread.name == "jobqueue-reaper":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    @jobs.task
+    def work() -> None: ...
+
+    job = work.enqueue()
+    before = set(threading.enumerate())
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start_some)
+        with pytest.raises(RuntimeError, match="new thread"), jobs.worker():
+            pass
+    assert not {each for each in threading.enumerate() if each not in before and each.is_alive()}
+    assert (job.state, job.record().attempt) == (State.AVAILABLE, 0)
+    with jobs.worker():
+        job.result(30)
+
+
 def test_a_delayed_job_runs_when_it_is_due_and_a_snoozed_one_later(jobs: JobQueue) -> None:
     seen: list[int] = []
 
