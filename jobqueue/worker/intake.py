@@ -160,11 +160,11 @@ class Intake:
 
     def hand_out(self, claims: list[Claim]) -> None:
         """After the commit: to the executors, unless the lease was taken away meanwhile."""
-        self.unanswered = False
         took = time.monotonic() - self.began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
         self._got = len(claims)
         self.inflight.hand_out(claims, self._holder)
+        self.unanswered = False  # Not before: what could not be handed out goes back.
         self._claimed += self._got  # Only now, or the last job would seem to have ended.
 
     def give_back_unanswered(self) -> None:

@@ -64,10 +64,14 @@ class Loop:
 
     def submit(self, claim: Claim) -> None:
         """Run a claim soon; the first one starts the thread. Called by one thread at a time."""
-        self._inflight.open_async.add((claim.id, claim.fence))
         if self._thread.ident is None:
             self._loop = asyncio.new_event_loop()
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:  # The system has no thread to give, now.
+                self._loop.close()
+                raise
+        self._inflight.open_async.add((claim.id, claim.fence))
         self._loop.call_soon_threadsafe(self._begin, claim)
 
     def give_back(self) -> None:

@@ -387,6 +387,29 @@ def test_calling_an_async_task_makes_its_coroutine(jobs: JobQueue) -> None:
         current_job()
 
 
+def test_jobs_that_the_loop_had_no_thread_for_run_once_it_has(
+    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refused = threading.Thread.start, 0
+
+    def start_later(thread: threading.Thread) -> None:
+        nonlocal refused
+        if thread.name == "jobqueue-loop" and refused < 2:
+            refused += 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    @jobs.task
+    async def work() -> int:
+        return current_job().attempt
+
+    handles = jobs.enqueue_many([work.call() for _ in range(5)])
+    monkeypatch.setattr(threading.Thread, "start", start_later)
+    with jobs.worker(poll=0.05):
+        assert [job.result(30) for job in handles] == [1] * 5
+    assert refused == 2
+
+
 def test_a_task_that_is_added_while_the_worker_runs_is_async_all_the_same(jobs: JobQueue) -> None:
     with jobs.worker():
 
