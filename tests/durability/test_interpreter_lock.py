@@ -11,9 +11,11 @@ def test_a_handler_that_keeps_the_interpreters_lock_for_two_leases_costs_no_othe
 ) -> None:
     effects = scene.effects
     silent = scene.worker(lease=LEASE, concurrency=4)
+    heir = scene.worker(lease=LEASE, concurrency=4)
+    scene.pause_outside_of_a_transaction(heir)  # It has come up, but does not take this job.
     (seized,) = scene.many("seize", [(3 * LEASE,)])
     wait_until(lambda: effects.read("started", pid=silent.pid))
-    heir = scene.worker(lease=LEASE, concurrency=4)
+    heir.resume()
     ids = scene.many("work", [(0.01,)] * JOBS)
     wait_until(scene.ended(JOBS + 1), timeout=60)
     assert set(scene.states()) == {"succeeded"}
