@@ -1,7 +1,6 @@
 """The schema's history: upgrade, compare, print. Alembic is imported only where it is used."""
 
 import io
-from contextlib import redirect_stdout
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from sqlalchemy import column as sql_column
 
 from jobqueue.errors import SchemaNewer
 from jobqueue.schema import PREFIX, REVISION, VERSION_TABLE, metadata
+from jobqueue.store import forks
 from jobqueue.store.urls import backend_of, parse
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 # Any number: whoever upgrades holds this lock until its transaction ends.
 _UPGRADE_LOCK = 0x6A6F_6271
+
+# Alembic's context is one for the whole process: two at once, on whatever databases, mix them up.
+_one_at_a_time = forks.guard()
 
 
 def folder() -> Path:
@@ -58,7 +61,7 @@ def upgrade_on(connection: Connection) -> None:
     """Make the schema as part of a transaction that is under way; ends nothing."""
     from alembic import command
 
-    with redirect_stdout(io.StringIO()):
+    with _one_at_a_time:
         command.upgrade(_config(connection=connection), "head")
 
 
@@ -76,7 +79,8 @@ def ddl(dialect: str) -> str:
 
     output = io.StringIO()
     config = _config(dialect=dialect, output=output)
-    command.upgrade(config, "head", sql=True)
+    with _one_at_a_time:
+        command.upgrade(config, "head", sql=True)
     return output.getvalue()
 
 

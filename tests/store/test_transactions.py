@@ -358,6 +358,22 @@ def test_eight_that_meet_a_fresh_file_at_once_all_find_the_schema(
     assert together(*[use] * 8) == [[]] * 8
 
 
+@ONLY_SQLITE
+def test_fresh_files_that_are_met_at_once_all_get_their_own_schema(
+    tmp_path: Path, backend_name: str, together: Any
+) -> None:
+    """Alembic knows of one connection at a time in a process, and of one stdout."""
+
+    def use(number: int) -> list[Any]:
+        with closing(Store(f"sqlite:///{tmp_path / f'{number}.db'}")) as store:
+            with store.write() as connection:
+                return list(connection.execute(select(jobs.c.id)))
+
+    before = sys.stdout
+    assert together(*[lambda number=number: use(number) for number in range(8)]) == [[]] * 8
+    assert sys.stdout is before
+
+
 def test_a_newer_schema_is_left_alone(store: Store, store_url: str) -> None:
     with store.write() as connection:
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
