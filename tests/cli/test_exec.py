@@ -229,17 +229,17 @@ def test_at_its_timeout_all_of_it_is_ended(
 ) -> None:
     file = tmp_path / "pids"
     line = ("sh", "-c", "echo output; " + script, "sh", file)
-    id_ = enqueue(it, "--timeout", "0.7s", "--max-attempts", 1, "--", *line)
+    id_ = enqueue(it, "--timeout", "3s", "--max-attempts", 1, "--", *line)
     work(it, "-c", 1)
     job = it.json("show", id_)
     assert (job["state"], job["attempts"][-1]["outcome"]) == ("failed", "timed out")
-    assert "ran out of its 0.7 s; the command was terminated\noutput" in job["error"]["message"]
+    assert "ran out of its 3 s; the command was terminated\noutput" in job["error"]["message"]
     all_gone([int(pid) for pid in file.read_text().split()])
 
 
 def test_a_command_may_clean_up_when_it_is_terminated(it: Cli, tmp_path: Path) -> None:
     script = f"trap 'sleep 0.6; touch {tmp_path}/clean; exit 0' TERM; echo ready; sleep 300 & wait"
-    id_ = enqueue(it, "--timeout", "0.5s", "--max-attempts", 1, "--", "sh", "-c", script)
+    id_ = enqueue(it, "--timeout", "3s", "--max-attempts", 1, "--", "sh", "-c", script)
     work(it)
     assert it.json("show", id_)["attempts"][-1]["outcome"] == "timed out"
     assert (tmp_path / "clean").exists()
