@@ -34,8 +34,11 @@ class UserTransactions:
             transaction if isinstance(transaction, Connection) else transaction.connection()
         )
         with self._lock:
-            known = connection.engine in self._known or connection.get_transaction() in self._known
-        if not known:
+            known = connection.engine in self._known
+            made_here = connection.get_transaction() in self._known
+        if made_here and migrate.found(connection) is None:
+            migrate.upgrade_on(connection)  # A savepoint has taken it back.
+        elif not known and not made_here:
             made = self._meet(connection)
             with self._lock:
                 # What was made in this transaction may yet be rolled back.

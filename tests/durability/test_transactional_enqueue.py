@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager, closing, contextmanager
 
 import pytest
 from processes import Scene, app
-from sqlalchemy import Engine, create_engine, insert, make_url, select
+from sqlalchemy import Engine, create_engine, insert, make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from jobqueue import JobQueue
 from jobqueue.errors import ConfigurationError, InvalidOption, JobQueueError
+from jobqueue.records import JobFilter
 
 SYNC = {"sqlite": ["sqlite"], "postgres": ["postgresql+psycopg", "postgresql+psycopg2"]}
 ASYNC = {"sqlite": ["sqlite+aiosqlite"], "postgres": ["postgresql+asyncpg", "postgresql+psycopg"]}
@@ -141,6 +142,27 @@ def test_a_session_on_another_database_is_refused(scene: Scene, empty_url: str, 
             with pytest.raises(ConfigurationError, match="sqlite"):
                 scene.task("nop").within(session).enqueue()
     assert scene.states() == {}
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.parametrize("fate", ["rollback", "commit"])
+def test_a_schema_that_a_savepoint_takes_back_is_made_again(empty_url: str, fate: str) -> None:
+    """A fresh file gets it in the user's own transaction, wherever in it that begins."""
+    with JobQueue(empty_url) as jobs, engine_of(empty_url) as engine:
+
+        @jobs.task
+        def nop() -> None: ...
+
+        with Session(engine) as session:
+            session.execute(text("CREATE TABLE theirs (id INTEGER)"))
+            savepoint = session.begin_nested()
+            nop.within(session).enqueue()
+            getattr(savepoint, fate)()
+            nop.within(session).enqueue()
+            session.commit()
+            nop.within(session).enqueue()
+            session.commit()
+        assert jobs._jobs.count(JobFilter()) == (2 if fate == "rollback" else 3)
 
 
 def woken_after(scene: Scene, commit, wait_until) -> float:
