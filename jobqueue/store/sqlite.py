@@ -242,7 +242,7 @@ class _File:
             self._first = self._identity()
 
     def forget(self) -> None:
-        """All connections are closed."""
+        """Whichever is there at the next connection is the right one."""
         self._first = None
 
     def require(self) -> None:
@@ -258,8 +258,10 @@ class _File:
         """Which file is there now; None if there is none."""
         try:
             there = self._path.stat()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError:  # Nobody can tell now, such as for a moment on a network.
+            return self._first
         return there.st_dev, there.st_ino
 
 

@@ -1,5 +1,6 @@
 """Transactions: what is tried again, what rolls back, and how writers of one file take turns."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -256,6 +257,24 @@ def test_nothing_is_written_to_a_file_that_is_no_longer_there(
     desk.store.close()
     desk.add_many(count)
     assert desk.jobs.count(JobFilter()) == count
+
+
+@ONLY_SQLITE
+def test_a_file_that_cannot_be_looked_at_for_a_moment_is_taken_for_the_same(
+    store_url: str, desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.add()
+    stat_of = Path.stat
+
+    def stat(path: Path, **how: Any) -> Any:
+        if path == file_of(store_url):
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return stat_of(path, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", stat)
+        desk.add()
+    assert desk.jobs.count(JobFilter()) == 2
 
 
 def prepared(store: Store) -> int:
