@@ -13,7 +13,7 @@ from jobqueue.errors import InvalidOption
 from jobqueue.web.app import Front
 from jobqueue.web.connections import Limits, protocol
 from jobqueue.web.gate import is_loopback
-from jobqueue.worker.signals import LAST_SECOND, STOPS, Ear, leave
+from jobqueue.worker.signals import LAST_SECOND, STOPS, ReadableSignals, leave
 from jobqueue.worker.worker import Worker
 
 log = logging.getLogger("jobqueue.web")
@@ -221,7 +221,7 @@ def _serve(
     return 1 if failed or not in_order or not stops.first or stops.count > 1 else 0
 
 
-class Stops(Ear):
+class Stops(ReadableSignals):
     """Stops the server and its worker: at the first signal in order, at the second at once."""
 
     def __init__(self, server: Server, worker: Worker | None) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobqueue.worker import leash
-from jobqueue.worker.signals import LAST_SECOND, STOPS, Ear
+from jobqueue.worker.signals import LAST_SECOND, STOPS, ReadableSignals
 
 log = logging.getLogger("jobqueue.supervisor")
 
@@ -190,7 +190,7 @@ class Supervisor:
     def run(self) -> int:
         """Until the end; returns the exit code."""
         log.info("supervises %d worker processes", self._plan.count)
-        with Ear(*STOPS, signal.SIGCHLD) as ear, self._selector, ear.ear:
+        with ReadableSignals(*STOPS, signal.SIGCHLD) as ear, self._selector, ear.ear:
             ear.ear.setblocking(False)
             self._selector.register(ear.ear, selectors.EVENT_READ)
             try:

@@ -26,7 +26,7 @@ TOLD = 128
 """A byte of this much and a level is word from the supervisor; no signal has such a number."""
 
 
-class Ear:
+class ReadableSignals:
     """Makes signals readable: each one is a byte, its number, on `ear`."""
 
     def __init__(self, *numbers: signal.Signals) -> None:
@@ -48,7 +48,7 @@ class Ear:
         self.mouth.close()
 
 
-class StopSignals(Ear):
+class StopSignals(ReadableSignals):
     """Stops a worker: at the first signal in order, at the second at once.
 
     `level` is how often it was asked, by signals or by its supervisor; each of them alone counts,
