@@ -300,7 +300,15 @@ def test_what_a_handler_has_started_ends_with_it(stage: Stage) -> None:
 @pytest.mark.parametrize(
     "task", ["sleeps", "stubborn", "holds_the_lock", "a_regular_expression", "waits_for_cancel"]
 )
-def test_a_cancelled_job_is_told_and_then_ended(stage: Stage, task: str) -> None:
+def test_a_cancelled_job_is_told_and_then_ended(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    (term, after), (kill, at_last) = childprocess._PRESSURE
+    if task == "waits_for_cancel":
+        after = LONG
+    if task not in ("stubborn", "holds_the_lock"):
+        at_last = LONG
+    monkeypatch.setattr(childprocess, "_PRESSURE", ((term, after), (kill, at_last)))
     with stage.jobs.worker(poll=0.05):
         job = stage.app.jobs.registry[task].enqueue()
         stage.begun()
