@@ -28,7 +28,7 @@ from jobqueue.worker.context import JobContext
 from jobqueue.worker.identity import peak_memory
 from jobqueue.worker.pipe import Pipe
 from jobqueue.worker.program import Address
-from jobqueue.worker.undertaker import Undertaker
+from jobqueue.worker.undertaker import undertaker
 
 log = logging.getLogger("jobqueue.worker")
 
@@ -37,7 +37,6 @@ GRACE = 0.25  # seconds from being told to SIGTERM: for a handler that looks by 
 KILL_AFTER = 0.5  # seconds from SIGTERM to SIGKILL
 START_WITHIN = 60.0  # seconds for a child to import the program
 _PRESSURE = ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE + KILL_AFTER))
-_undertaker = Undertaker()
 _CODE = (
     "import json, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "sys.path[:] = json.loads(sys.argv.pop()); "
@@ -136,7 +135,7 @@ class ChildProcess:
         theirs.close()
         self.pid = self._process.pid
         with contextlib.suppress(OSError):  # It cannot be started now, and knows of it later.
-            _undertaker.guard(self.pid)
+            undertaker.guard(self.pid)
         self._pipe = Pipe(ours, self._woken)
         self._waker.setblocking(False)
         self.idle_since = math.inf
@@ -285,7 +284,7 @@ class ChildProcess:
                 if reserved:  # Until wait4: the number is still that of this process's group.
                     self._signal_group(signal.SIGKILL)
                 with contextlib.suppress(OSError):
-                    _undertaker.dismiss(self.pid)
+                    undertaker.dismiss(self.pid)
                 self._process.returncode = self._reap()
                 self.buried = True
                 self._pipe.close()

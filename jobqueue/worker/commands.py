@@ -21,7 +21,7 @@ from jobqueue.options import Options
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.context import JobContext, clean, current_job
 from jobqueue.worker.failure import Described
-from jobqueue.worker.undertaker import Undertaker
+from jobqueue.worker.undertaker import undertaker
 
 NAME = "exec"
 LOOK = 0.1  # seconds, at most, between two looks whether the command is still wanted
@@ -205,23 +205,20 @@ def _descriptor_of(pid: int) -> int | None:
     return None
 
 
-_undertaker = Undertaker()
-
-
 @contextlib.contextmanager
 def _started(
     context: JobContext, line: list[str], environment: Mapping[str, str], cwd: str | None
 ) -> Iterator[Running]:
-    _undertaker.announce(context.id, context.fence)
+    undertaker.announce(context.id, context.fence)
     try:
         running = Running(_spawn(line, environment, cwd))
         try:
-            _undertaker.started(context.id, context.fence, running._process.pid)  # noqa: SLF001
+            undertaker.started(context.id, context.fence, running._process.pid)  # noqa: SLF001
             yield running
         finally:
             running.close()
     finally:
-        _undertaker.ended(context.id, context.fence)
+        undertaker.ended(context.id, context.fence)
 
 
 def _spawn(

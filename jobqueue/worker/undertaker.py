@@ -7,6 +7,7 @@ It notices the worker's end by the end of its input, and kills what is left. It 
 by itself and with nothing imported, so that it costs little. May be used from any thread.
 """
 
+import atexit
 import contextlib
 import os
 import select
@@ -73,6 +74,8 @@ class Undertaker:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
+        elif self._owner == 0:
+            atexit.register(self._release)
         self._owner = os.getpid()
         self._process = subprocess.Popen(  # noqa: S603 - our own program.
             [sys.executable, "-I", "-S", __file__, str(self._owner)],
@@ -84,11 +87,23 @@ class Undertaker:
             start_new_session=True,  # It hears no Ctrl-C.
         )
 
+    def _release(self) -> None:
+        """At the end of this process: it ends as well, at once where nobody is left to kill."""
+        with self._lock:
+            if self._alive():
+                assert self._process is not None
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.communicate(timeout=1)
+
     def _tell(self, groups: "dict[str, str | None] | dict[str, str]") -> None:
         assert self._process is not None
         assert self._process.stdin is not None
         lines = [f"{claim} {'-' if group is None else group}\n" for claim, group in groups.items()]
         self._process.stdin.write("".join(lines).encode())
+
+
+undertaker = Undertaker()
+"""The one of this process."""
 
 
 def main() -> None:

@@ -316,6 +316,16 @@ def test_an_undertaker_that_was_killed_has_a_successor(
     all_gone(pids)
 
 
+def test_an_undertaker_ends_with_its_process_in_order_and_without_a_word() -> None:
+    program = (
+        "from jobqueue.worker.undertaker import undertaker\n"
+        "undertaker.announce(7, 3)\nprint(undertaker._process.pid)\nundertaker.ended(7, 3)\n"
+    )
+    line = [sys.executable, "-X", "dev", "-c", program]
+    said = subprocess.run(line, capture_output=True, text=True, check=True, timeout=60)
+    assert (said.stderr, alive(int(said.stdout))) == ("", False)
+
+
 def test_a_command_that_was_just_being_started_is_found(tmp_path: Path, all_gone: Any) -> None:
     """The worker died between the start and the word of it."""
     script = tmp_path / "dying.py"
