@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import select, text, update
 
 from jobqueue import JobQueue, State
-from jobqueue.clock import after
+from jobqueue.clock import after, now
 from jobqueue.errors import JobNotFound
 from jobqueue.records import Claim, JobRecord, Outcome
 from jobqueue.schema import attempts as attempts_table
@@ -144,6 +145,10 @@ class Hand:
         with self.store.read() as connection:
             statement = select(jobs_table.c[name]).where(jobs_table.c.id == id_)
             return connection.execute(statement).scalar_one()
+
+    def database_time(self) -> datetime:
+        with self.store.read() as connection:
+            return connection.execute(select(now())).scalar_one()
 
     def due_in(self, id_: int) -> float:
         """Seconds from the end of the last attempt until the job is due."""
