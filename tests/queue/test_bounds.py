@@ -195,14 +195,23 @@ def test_what_waits_is_counted_in_one_statement(jobs: JobQueue, work: Any) -> No
 
 
 def test_a_producer_waits_until_there_is_room(
-    jobs: JobQueue, work: Any, wait_until: Callable[..., Any]
+    jobs: JobQueue, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = work.options(queue=jobs.queue("thumbs", max_pending=1))
     first = task.enqueue()
+    waits, may_look = threading.Event(), threading.Event()
+
+    def pause(_seconds: float) -> None:
+        waits.set()
+        may_look.wait(30)
+
+    monkeypatch.setattr(jobs.store, "pause", pause)
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(task.enqueue)
-        assert not second.done()
+        assert waits.wait(30), "it has tried, and there was no room"
+        assert pending(jobs, "thumbs") == 1
         jobs.cancel(first.id)
+        may_look.set()
         assert second.result(30).created
 
 
