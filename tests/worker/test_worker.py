@@ -130,7 +130,7 @@ def test_waiting_and_running_jobs_can_be_cancelled(jobs: JobQueue, wait_until: A
         assert waiting.state is delayed.state is State.CANCELLED
         try:
             with pytest.raises(JobCancelled):
-                running.result(3.0)  # three times the promise of a second
+                running.result(9)  # A beat would come after 10 s: it is told by a look.
         finally:
             ended.set()
     assert waiting.record().attempt == 0
@@ -260,7 +260,7 @@ def test_a_worker_whose_file_was_replaced_stops_and_says_why(jobs: JobQueue, url
         return 1
 
     file = Path(url.removeprefix("sqlite:///"))
-    with jobs.worker(poll=0.05) as worker:
+    with jobs.worker(poll=0.05, lease=1) as worker:  # A heartbeat notices.
         assert work.enqueue().result(30) == 1
         with JobQueue(f"sqlite:///{file}.new") as another:
             another.store.require_schema()
