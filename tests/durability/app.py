@@ -7,25 +7,22 @@ tests can hold what happened against what the database says. A handler waits at 
 import argparse
 import ctypes
 import fcntl
-import itertools
 import json
 import logging
 import os
 import select
 import signal
-import sqlite3
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, MetaData, Column, Integer, Table, create_engine, event, insert
-from sqlalchemy.exc import OperationalError
+from faults import lose_answers, lose_answers_alone, step_clocks, tune, watch_for_stalls
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, insert
 from sqlalchemy.orm import Session
 
 from jobqueue import JobQueue, Snooze, current_job
-from jobqueue.store.store import Store
 
 LOOK = 0.01  # seconds between looks at a gate
 METADATA = MetaData()
@@ -206,84 +203,14 @@ def _die(chosen: str, here: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-# Clocks that step
-
-
-def stepped(file: Path) -> float:
-    """Seconds that the test has stepped this process's wall clock by."""
-    return float(file.read_text() or 0)
-
-
-def step_clocks(file: Path) -> None:
-    """Make Python's and SQLite's wall clock follow the file; no other clock has steps."""
-    true_time = time.time
-    time.time = lambda: true_time() + stepped(file)
-    plain = sqlite3.connect(":memory:", check_same_thread=False)
-    turn = threading.Lock()
-
-    def strftime(pattern: str, *when: str) -> str:
-        given = [
-            part
-            for moment in when
-            for part in (
-                (moment, f"{stepped(file):+.3f} seconds") if moment == "now" else (moment,)
-            )
-        ]
-        with turn:
-            marks = ", ".join("?" * (1 + len(given)))
-            return plain.execute(f"SELECT strftime({marks})", (pattern, *given)).fetchone()[0]
-
-    @event.listens_for(Engine, "connect")
-    def connected(connection: Any, _record: object) -> None:
-        if isinstance(connection, sqlite3.Connection):
-            connection.create_function("strftime", -1, strftime)
-
-
-# Commits that lose their answer
-
-
-def lose_answers(engine: Engine, every: int) -> None:
-    """Break each so-and-so-many-th commit of an engine: in turns just before it, and just after it."""
-    dialect, count = engine.dialect, itertools.count(1)
-    commit = dialect.do_commit
-
-    def broken(connection: Any) -> None:
-        number = next(count)
-        if number % every:
-            return commit(connection)
-        if number % (2 * every) == 0:
-            commit(connection)
-        if dialect.name == "sqlite":
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorname = "SQLITE_IOERR"
-            raise error
-        connection.driver_connection.close()
-        return commit(connection)  # Raises what the driver says of a connection that is gone.
-
-    dialect.do_commit = broken
-
-
-def lose_answers_alone(store: Store, every: int) -> None:
-    """The same for statements that are transactions of their own: not done, or done and not answered."""
-    alone, count = store.alone, itertools.count(1)
-
-    def broken(*given: Any, **more: Any) -> Any:
-        number = next(count)
-        if number % every:
-            return alone(*given, **more)
-        if number % (2 * every):
-            return None
-        alone(*given, **more)
-        raise OperationalError("a statement alone", None, Exception("connection lost"))
-
-    store.alone = broken
-
-
 # Processes
 
 
 def run_worker(options: argparse.Namespace) -> int:
     """A worker as the command line runs it: the first signal asks it to stop, the second to stop waiting."""
+    watch_for_stalls()
+    if options.tune:
+        tune(options.tune)
     if options.clock:
         step_clocks(options.clock)
     settings = {
@@ -387,6 +314,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--ready", type=Path)
     parser.add_argument("--dies")
     parser.add_argument("--clock", type=Path)
+    parser.add_argument("--tune")
     for name in ("lease", "poll", "shutdown-timeout"):
         parser.add_argument(f"--{name}", type=float)
     parser.add_argument("--concurrency", type=int)

@@ -1,1 +1,30 @@
-from processes import scene  # noqa: F401 - a fixture
+"""What all tests of real processes need, and the repetition of those that a stall of the machine has spoilt."""
+
+import pytest
+from _pytest.runner import runtestprotocol
+from processes import STALLED, scene  # noqa: F401 - scene is a fixture
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "lease_of_a_second: it has workers that watch each other, and must not stand still for a second alone; "
+        "if it fails, and a process of it logged that it did stand still, it is run once more",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """A reaper cannot tell a worker that the machine does not let run from one that is dead: neither can a test."""
+    if item.get_closest_marker("lease_of_a_second") is None:
+        return None
+    hook = item.ihook
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, log=False, nextitem=nextitem)
+    if any(report.failed for report in reports) and item.stash.get(STALLED, False):
+        item._initrequest()  # New fixtures: another database, other processes.
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+    for report in reports:
+        hook.pytest_runtest_logreport(report=report)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True

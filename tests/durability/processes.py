@@ -22,6 +22,13 @@ from sqlalchemy import make_url, text
 APP = Path(__file__).with_name("app.py")
 ROOT = APP.parents[2]  # The package that is tested is the one beside these tests.
 START = 30.0  # seconds that a process may take to come up on a busy machine
+PATIENT = {
+    "lease": 30,
+    "tune": {"heartbeat.BEATS_PER_LEASE": 90, "reaper.ROUND": 0.25},
+}
+"""A worker whose lease no stall of the machine ends, with beats and rounds as often as those of a lease of a second."""
+STALLED = pytest.StashKey[bool]()
+"""Of a test: whether one of its processes logged that it stood still for a while."""
 
 _spec = importlib.util.spec_from_file_location("durability_app", APP)
 app = importlib.util.module_from_spec(_spec)
@@ -77,6 +84,7 @@ class Process:
         arguments = [role]
         for name, value in {**options, "ready": self._ready}.items():
             if value is not None:
+                value = json.dumps(value) if isinstance(value, dict) else value
                 arguments += [f"--{name.replace('_', '-')}"] + (
                     [] if value is True else [str(value)]
                 )
@@ -178,6 +186,21 @@ class Scene:
     def attempts(self, id_: int) -> list[Any]:
         return self.jobs._jobs.attempts(self.record(id_))
 
+    def beats(self) -> dict[int, int]:
+        """How often each worker has beaten, by its lease."""
+        return {row.id: row.beat for row in self.rows("SELECT id, beat FROM jobqueue_workers")}
+
+    def beaten(self, times: int) -> Callable[[], bool]:
+        """A predicate: each lease that there is now has been renewed so often from now on."""
+        before = self.beats()
+
+        def predicate() -> bool:
+            present = self.beats()
+            return all(present.get(id_, -1) >= beat + times for id_, beat in before.items())
+
+        predicate.__name__ = f"{len(before)} workers have beaten {times} times"
+        return predicate
+
     def rows(self, statement: str) -> list[Any]:
         with self.jobs.store.engine.connect() as connection:
             return list(connection.execute(text(statement)))
@@ -232,8 +255,9 @@ def having(state: str) -> Any:
 
 
 @pytest.fixture
-def scene(url: str, tmp_path: Path) -> Iterator[Scene]:
+def scene(url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """What a test of real processes needs, on a fresh database."""
     scene = Scene(url, tmp_path)
     yield scene
+    request.node.stash[STALLED] = any("stood still" in process.log for process in scene.processes)
     scene.end()
