@@ -1,6 +1,6 @@
 """A handler that keeps the interpreter's lock: its worker is silent for longer than its lease, though nobody stopped it."""
 
-from processes import Scene
+from processes import PATIENT, Scene
 
 LEASE = 1.5
 JOBS = 20
@@ -11,7 +11,7 @@ def test_a_handler_that_keeps_the_interpreters_lock_for_two_leases_costs_no_othe
 ) -> None:
     effects = scene.effects
     silent = scene.worker(lease=LEASE, concurrency=4)
-    heir = scene.worker(lease=LEASE, concurrency=4)
+    heir = scene.worker(concurrency=4, **PATIENT)
     scene.pause_outside_of_a_transaction(heir)  # It has come up, but does not take this job.
     (seized,) = scene.many("seize", [(3 * LEASE,)])
     wait_until(lambda: effects.read("started", pid=silent.pid))
