@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "durability"))
-from processes import Scene, app, scene  # noqa: E402, F401 - scene is a fixture
+from processes import Scene, scene  # noqa: E402, F401 - scene is a fixture
 
-AT_ONCE = 3.0  # seconds: three times the promise
+LONG = 3600  # seconds that nobody waits for
+SOON = 20  # seconds: less than the shutdown timeout is by default
 RUNNING = 4
 
 
 def begin_with_prefetched(scene: Scene, wait_until, task: str, argument: object, **options: object):
     """A worker with four handlers that run and claims beyond them; gives (worker, running ids, prefetched ids)."""
-    settings = {"concurrency": RUNNING, **options}
+    # What it claims in advance it keeps, however late we look.
+    settings = {"concurrency": RUNNING, "tune": {"intake.HOARD_AGE": 60}, **options}
     worker = scene.worker(**settings)
     for _ in range(5):  # Short jobs teach it to hold some in advance.
         scene.many("nop", [()] * 20, queue="warm-up")
@@ -22,9 +24,8 @@ def begin_with_prefetched(scene: Scene, wait_until, task: str, argument: object,
     calls = [*[scene.task(task).call(argument)] * RUNNING, *[scene.task("work").call(0)] * 10]
     ids = [job.id for job in scene.jobs.enqueue_many(calls)]
     wait_until(lambda: len(scene.effects.read("started")) == RUNNING)
-    # By the fence: after a second for which none could begin, they are given back.
-    prefetched = [id_ for id_ in ids[RUNNING:] if scene.record(id_).fence]
-    assert prefetched, "it had claimed nothing in advance: this test shows less than it says"
+    # Or the test shows less than it says.
+    wait_until(lambda: any(scene.record(id_).state == "running" for id_ in ids[RUNNING:]))
     return worker, ids[:RUNNING], ids[RUNNING:]
 
 
@@ -57,7 +58,7 @@ def test_sigterm_lets_running_jobs_end_and_gives_back_what_has_not_begun(
 def test_a_worker_that_stops_waiting_gives_its_running_jobs_back_uncharged(
     scene: Scene, cause: str, wait_until
 ) -> None:
-    limit = 0.5 if cause == "the shutdown timeout" else None
+    limit = 0.2 if cause == "the shutdown timeout" else LONG
     worker, running, waiting = begin_with_prefetched(
         scene, wait_until, "hold", "never", shutdown_timeout=limit
     )
@@ -66,12 +67,10 @@ def test_a_worker_that_stops_waiting_gives_its_running_jobs_back_uncharged(
     )  # No slot is free for it, and it may not wait in the inbox.
     worker.terminate()
     wait_until(lambda: "stopping" in worker.log)
-    asked_at = app.boottime()
-    if limit is None:
+    if limit == LONG:
         assert worker.alive
         worker.terminate()
-    assert worker.wait() == 1
-    assert app.boottime() - asked_at <= AT_ONCE + (limit or 0)
+    assert worker.wait(SOON) == 1, "and not when the handlers end: they wait at a gate"
     for id_ in (*running, *waiting, once):
         record = scene.record(id_)
         assert (record.state, record.attempt, record.crashes) == ("available", 0, 0)
@@ -89,15 +88,15 @@ def test_a_worker_that_stops_waiting_gives_its_running_jobs_back_uncharged(
 def test_an_interrupted_job_that_may_begin_once_has_failed(
     scene: Scene, cause: str, wait_until
 ) -> None:
-    limit = 0.5 if cause == "the shutdown timeout" else None
+    limit = 0.2 if cause == "the shutdown timeout" else LONG
     worker = scene.worker(shutdown_timeout=limit)
     (once,) = scene.many("hold", [("never",)], max_attempts=1)
     wait_until(lambda: scene.effects.read("started"))
     worker.terminate()
-    if limit is None:
+    if limit == LONG:
         wait_until(lambda: "stopping" in worker.log)
         worker.terminate()
-    assert worker.wait() == 1
+    assert worker.wait(SOON) == 1
     record = scene.record(once)
     assert (record.state, record.attempt, record.reason) == ("failed", 1, "interrupted")
     assert [attempt.outcome for attempt in scene.attempts(once)] == ["interrupted"]
@@ -106,8 +105,6 @@ def test_an_interrupted_job_that_may_begin_once_has_failed(
 
 
 def test_an_idle_worker_stops_at_once_and_in_order(scene: Scene) -> None:
-    worker = scene.worker(poll=30)
-    asked_at = app.boottime()
+    worker = scene.worker(poll=LONG, shutdown_timeout=LONG)
     worker.terminate()
-    assert worker.wait() == 0
-    assert app.boottime() - asked_at <= AT_ONCE
+    assert worker.wait(SOON) == 0
