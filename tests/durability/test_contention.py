@@ -106,19 +106,24 @@ def test_the_users_transactions_do_not_starve_beside_two_draining_workers(
     measure = what(scene, wait_until)
     with kept_busy(scene):
         for tries_left in reversed(range(TRIES)):
-            before = observed(scene)
+            before, took = observed(scene), []
             try:
-                took = measure()
+                for _ in range(100):  # Until the workers, slow to wake perhaps, did something too.
+                    took += measure()
+                    worked, paid, errors = (
+                        now - then for now, then in zip(observed(scene), before)
+                    )
+                    if worked > 2 * TRANSACTIONS:
+                        break
             except OperationalError:  # After the 5 s that SQLAlchemy's default waits.
                 if not tries_left:
                     raise
                 continue
-            worked, paid, errors = (now - then for now, then in zip(observed(scene), before))
-            assert (paid, errors) == (TRANSACTIONS, 0)
-            p50, p99 = statistics.median(took), sorted(took)[int(0.99 * TRANSACTIONS)]
+            assert (paid, errors) == (len(took), 0)
+            p50, p99 = statistics.median(took), sorted(took)[int(0.99 * len(took))]
             figures = (1000 * seconds for seconds in (p50, p99, max(took)))
             print("p50 {:.1f} ms, p99 {:.1f} ms, longest {:.1f} ms".format(*figures))  # pytest -rP
-            if worked > 2 * TRANSACTIONS and p99 <= 3 * PROMISED_P99:
+            if p99 <= 3 * PROMISED_P99:
                 break
     assert worked > 2 * TRANSACTIONS, "the workers did nothing: this test shows nothing"
     assert p99 <= 3 * PROMISED_P99
