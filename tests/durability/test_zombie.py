@@ -37,7 +37,7 @@ def tell(scene: Scene, wait_until) -> SimpleNamespace:
         lambda: sum(effect.pid != zombie.pid for effect in effects.read("started")) == everything,
         timeout=60,
     )
-    wait_until(lambda: app.boottime() - frozen_at > LEASE)
+    wait_until(lambda: app.boottime() - frozen_at > 2.5 * LEASE)
     wait_until(
         lambda: all(
             scene.record(id_).progress == 0.5
