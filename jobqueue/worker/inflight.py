@@ -100,24 +100,21 @@ class InFlight:
             diverted = 0
             if claims and self.free():
                 self.last_begun = time.monotonic()  # A slot is about to: it had nothing to begin.
-            for claim in claims:
-                self.held[claim.id] = claim
-                if self.closing:
-                    self.outbox.put(released(claim, UNBEGUN))
-                elif self.divert is not None and self._diverted(claim):
-                    diverted += 1
-                else:
-                    self.open.add((claim.id, claim.fence))
-                    self.inbox.put(claim)
+            try:
+                for claim in claims:
+                    self.held[claim.id] = claim
+                    if self.closing:
+                        self.outbox.put(released(claim, UNBEGUN))
+                    elif self.divert is not None and self.divert(claim):
+                        diverted += 1
+                    else:
+                        self.open.add((claim.id, claim.fence))
+                        self.inbox.put(claim)
+            except BaseException:  # Such as: there is no thread for the event loop.
+                del self.held[claim.id]
+                raise
             if claims and self.divert is not None:
                 self.async_share += (diverted / len(claims) - self.async_share) * 0.5
-
-    def _diverted(self, claim: Claim) -> bool:
-        try:
-            return self.divert is not None and self.divert(claim)
-        except BaseException:  # Such as: there is no thread for the event loop.
-            del self.held[claim.id]
-            raise
 
     def is_held(self, claim: Claim) -> bool:
         """False once the claim was given back or abandoned."""
