@@ -51,7 +51,7 @@ class Sqlite:
 
     name = "sqlite"
     batch_max = 500
-    batch_shared = 300  # A transaction is as long as another process waits: 4 to 6 ms.
+    batch_shared = 200  # A transaction is as long as another process waits: 3 to 6 ms.
     one_writer = True
 
     def engine(self, url: URL, connections: int) -> Engine:

@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable
 
-from jobqueue.records import Claim
+from jobqueue.records import Claim, Outcome
 from jobqueue.states import State
 from jobqueue.store.store import Store
 from jobqueue.worker.exit import Exit
 from jobqueue.worker.intake import Intake
 from jobqueue.worker.service import Service
 
-GAP = 0.0012  # seconds, at least, in which the database is left to other writers
+GAP = 0.0008  # seconds, at least, in which the database is left to other writers
 GAP_SHARE = 0.15  # of the time that the transaction took
 GAP_SHARE_IN_COMPANY = 1.0  # so that others find it free half of the time
 GAP_MAX = 0.1  # seconds; who finds the file locked looks again at least this often
@@ -84,8 +84,14 @@ class Turn(Service):
         intake = self._intake
         intake.began = time.monotonic()
         with self._store.turn() as waited:
-            self._leave_gap(waited=waited)
-            written = self._write()
+            if waited:  # The executors have done what they had: the gap is time to look at it.
+                free_until = time.monotonic() + self._gap
+                prepared = self._prepare()
+                self._leave_gap(free_until)
+            else:
+                self._leave_gap(self._gap_until)
+                prepared = self._prepare()
+            written = self._write(*prepared)
         if written is not None:
             states, claims = written
             self._exit.settle(states)
@@ -93,26 +99,30 @@ class Turn(Service):
                 intake.hand_out(claims)
         return intake.rest()
 
-    def _leave_gap(self, *, waited: bool) -> None:
+    def _prepare(self) -> tuple[int, list[Outcome]]:
+        """How many jobs to claim, and what became of others."""
+        self._intake.give_back_unanswered()
+        self._intake.give_back_hoard()
+        return self._intake.wanted(), self._exit.gather()
+
+    def _leave_gap(self, until: float) -> None:
         """Let writers in that know nothing of turns, above all the user's sessions.
 
         Before a transaction, not after it: the executors of the process whose turn it was have work
         by then, and to wake up among them takes longer than the gap.
         """
-        gap = self._gap if waited else self._gap_until - time.monotonic()
+        gap = until - time.monotonic()
         if gap > 0:
             self._stopping.wait(gap)
 
-    def _write(self) -> tuple[dict[int, State], list[Claim] | None] | None:
+    def _write(
+        self, wanted: int, batch: list[Outcome]
+    ) -> tuple[dict[int, State], list[Claim] | None] | None:
         """One transaction: what became of the outcomes, and the claims if any were asked for.
 
         None if nothing was written, or nothing is left to do.
         """
         intake, exit_ = self._intake, self._exit
-        intake.give_back_unanswered()
-        intake.give_back_hoard()
-        wanted = intake.wanted()
-        batch = exit_.gather()
         if wanted and not batch and intake.guess(wanted):
             self._gap_until = time.monotonic() + GAP
             return None
