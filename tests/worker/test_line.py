@@ -1,5 +1,8 @@
 """The line: what happens to outcomes when the database is away, refuses one, or does not answer."""
 
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -454,3 +457,26 @@ def test_a_worker_that_was_stopped_in_a_transaction_does_not_rest_as_long_again(
         work.enqueue()
         worker.claim()
     assert rests and max(rests) < 0.2
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_writer_that_knows_nothing_of_turns_is_noticed_and_given_room(
+    url: str, jobs: JobQueue, work: Any, hand: Any
+) -> None:
+    """Any that holds the file when a turn begins: SQLite waits for it a millisecond at least."""
+    worker = hand(jobs)
+    inflight, backend = worker.inflight, worker.store.backend
+    for _ in range(20):  # The worker may come too late to meet it.
+        work.enqueue()
+        with sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with ThreadPoolExecutor(1) as pool:
+                claimed = pool.submit(worker.claim)
+                threading.Event().wait(0.05)
+                assert not claimed.done()
+                other.execute("COMMIT")
+                claimed.result(30)
+        other.close()
+        if inflight.company:
+            break
+    assert inflight.batch_max(backend) == backend.batch_shared
