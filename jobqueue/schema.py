@@ -22,7 +22,7 @@ from sqlalchemy import (
 from jobqueue.clock import Instant, now
 from jobqueue.states import LIVE, State
 
-REVISION = "0006"
+REVISION = "0007"
 """The schema revision that this code runs on."""
 
 VERSION_TABLE = "jobqueue_alembic_version"

@@ -434,6 +434,29 @@ def test_statistics_of_live_jobs_do_not_read_the_finished_ones(
         check_plans(scene, pages_on_postgres)
 
 
+@pytest.mark.parametrize("backend_name", ["postgres"])  # SQLite has no such statistics.
+def test_waiting_jobs_are_counted_in_their_indexes_however_many_there_are(scene: Scene) -> None:
+    """Analyzed and not vacuumed, which lets an index seem dear."""
+    with scene.store.write() as connection:
+        never = text("ALTER TABLE jobqueue_jobs SET (autovacuum_enabled = false)")
+        connection.execute(never)
+        make_history(connection)
+        for state, remainder in (("available", 1), ("scheduled", 2)):
+            waiting = "UPDATE jobqueue_jobs SET finished_at = NULL, state = :state WHERE id % 4 = :remainder"
+            connection.execute(text(waiting), {"state": state, "remainder": remainder})
+        connection.execute(text("CLUSTER jobqueue_jobs USING jobqueue_jobs_pkey"))  # Mixed again.
+    scene.execute(text("ANALYZE"))
+    assert (scene.queue()["available"], scene.queue()["scheduled"]) == (FINISHED / 4, FINISHED / 4)
+    with scene.store.read() as connection:
+        connection.execute(text("SET LOCAL enable_bitmapscan = off"))  # The last before the table.
+        explain = text("EXPLAIN (FORMAT JSON) SELECT * FROM jobqueue_queue_stats")
+        plan = connection.execute(explain).scalar_one()[0]["Plan"]
+    nodes = list(nodes_of(plan))
+    read = [node for node in nodes if node.get("Relation Name") == "jobqueue_jobs"]
+    assert "Seq Scan" not in {node["Node Type"] for node in read}
+    assert {node["Index Name"] for node in nodes if "Index Name" in node} == LIVE_INDEXES
+
+
 def check_plans(scene: Scene, check: Callable[[Connection, str], None]) -> None:
     with scene.store.read() as connection:
         for query in (
