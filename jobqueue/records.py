@@ -37,7 +37,7 @@ class Inserted(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A job in a worker's hands. Every write about it names (id, fence)."""
+    """A job in a worker's hands. Every write about it names (id, fence, worker_id)."""
 
     id: int
     fence: int
@@ -53,6 +53,7 @@ class Claim(NamedTuple):
     snoozes: int
     crashes: int
     deadline_at: datetime | None
+    worker_id: int  # the lease under which it was claimed
     solo: bool  # may not be held unbegun: max_attempts=1, crashed before, or unique until started
     once: bool  # at most one start
     own_crashes: int = 0  # deaths of the child process that it alone ran in

@@ -103,18 +103,16 @@ class Sample:
 
         self.enqueue("add", 3)
         claims = self.claim(w1, 3)
-        self.finish("w1", *(Succeeded(claim, "1", None, 0.5, 0.25) for claim in claims))
+        self.finish(w1, *(Succeeded(claim, "1", None, 0.5, 0.25) for claim in claims))
         for claim, seconds in zip(claims, (10.0, 20.0, 30.0), strict=True):
             self.change(jobs_table, claim.id, started_at=after(-seconds), finished_at=after(0.0))
             self.take_exactly(claim.id, seconds)
         self.enqueue("flaky", 2)
         retried, failed = self.claim(w1, 2)
         error = AttemptError("ValueError", "no good", "Traceback …")
-        self.finish(
-            "w1", Ended(retried, "errored", State.SCHEDULED, 60.0, error=error, duration=0.1)
-        )
+        self.finish(w1, Ended(retried, "errored", State.SCHEDULED, 60.0, error=error, duration=0.1))
         error = error._replace(message="spent")
-        self.finish("w1", Ended(failed, "errored", State.FAILED, error=error, duration=0.1))
+        self.finish(w1, Ended(failed, "errored", State.FAILED, error=error, duration=0.1))
         self.enqueue("slow")
         self.claim(w1, 1)
         (cancelled,) = self.enqueue("add")
@@ -151,7 +149,7 @@ class Sample:
         assert len(claims) == count
         return claims
 
-    def finish(self, worker: str, *outcomes: Succeeded | Ended) -> None:
+    def finish(self, worker: Holder, *outcomes: Succeeded | Ended) -> None:
         with self.store.write() as connection:
             assert len(self.claims.finish(connection, worker, outcomes)) == len(outcomes)
 

@@ -1,4 +1,7 @@
-"""Claims: how a worker takes jobs and writes down how they ended. Every write names (id, fence)."""
+"""Claims: how a worker takes jobs and writes down how they ended.
+
+Every write names (id, fence) and the lease under which the job was claimed.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -6,12 +9,12 @@ from functools import cached_property
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from jobqueue.records import Claim, Ended, Outcome, Succeeded
-from jobqueue.schema import jobs
 from jobqueue.states import FINAL, State
 from jobqueue.store.alone import Alone
+from jobqueue.store.backend import Columns
 from jobqueue.store.counts import Tally
 from jobqueue.store.inputs import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.store import Store
@@ -146,32 +149,37 @@ class Claims:
         """
         with self._store.turn(), self._store.write() as connection:
             self._store.backend.hurry(connection)  # A slot may not wait for someone's lock.
-            parameters = {"in_job": claim.id, "in_claimed": claim.fence}
+            parameters = {
+                "in_job": claim.id,
+                "in_claimed": claim.fence,
+                "in_worker": claim.worker_id,
+            }
             return connection.execute(self._statements.begin, parameters).rowcount == 1
 
-    def disown(self, connection: Connection, holder: Holder, known: Mapping[int, Claim]) -> int:
-        """Give back what is claimed in the holder's name and not known to it; returns how many.
+    def unknown(
+        self, connection: Connection, holder: Holder, known: Mapping[int, Claim], limit: int = 500
+    ) -> list[Claim]:
+        """Up to `limit` claims in the holder's name that are not among those it knows of.
 
-        Such are the claims of a commit whose answer was lost: no one else would ever run them.
+        Where a commit's answer was lost, the worker was never told of its claims; where the server
+        has lost a commit that it had answered, the worker has forgotten them.
         """
-        mine = select(jobs.c.id, jobs.c.fence).where(jobs.c.worker_id == holder.id)
-        unknown = [
-            (id_, fence, State.AVAILABLE, None, 1, 0, None, None, None)
-            for id_, fence in connection.execute(mine.order_by(jobs.c.id))
-            if id_ not in known or known[id_].fence != fence
-        ]
-        if unknown:
-            connection.execute(self._statements.end, self._store.backend.pack(END, unknown))
-        return len(unknown)
+        rows = connection.execute(self._statements.held, {"in_worker": holder.id})
+        ids = sorted(id_ for id_, fence in rows if id_ not in known or known[id_].fence != fence)
+        if not ids:
+            return []
+        parameters = {"in_worker": holder.id, "in_ids": ids[:limit]}
+        found = connection.execute(self._statements.held_claims, parameters)
+        return [Claim._make(row) for row in found]
 
     def finish(
         self,
         connection: Connection,
-        worker: str,
+        holder: Holder,
         outcomes: Sequence[Outcome],
         tally: Tally | None = None,
     ) -> dict[int, State]:
-        """Write the named worker's outcomes; returns the new state of each job whose claim held.
+        """Write outcomes in the holder's name; returns the new state of jobs whose claim held.
 
         A job that is missing from the answer is no longer this worker's: its fence did not match.
         What was counted is in `tally` afterwards; it counts when the transaction is committed.
@@ -188,22 +196,26 @@ class Claims:
             else:
                 well.append(outcome)
         if well:
-            self._succeed(connection, well, states)
+            self._succeed(connection, holder, well, states)
         if ends:
             ends.sort(key=_ID)
-            parameters = self._store.backend.pack(END, ends)
+            parameters = self._pack(END, ends, holder)
             written = connection.execute(self._statements.end, parameters).all()
             states.update((id_, _STATES[state]) for id_, state in written)
         _count(tally, outcomes, states)
         tally.write(connection, self._statements)
         if ends or len(well) < BULK or State.CANCELLED in states.values():
-            self._record(connection, worker, outcomes, states)
+            self._record(connection, holder.name, outcomes, states)
         if len(states) < len(outcomes):
-            self._settle(connection, outcomes, states)
+            self._settle(connection, holder, outcomes, states)
         return states
 
     def _succeed(
-        self, connection: Connection, well: Sequence[Succeeded], states: dict[int, State]
+        self,
+        connection: Connection,
+        holder: Holder,
+        well: Sequence[Succeeded],
+        states: dict[int, State],
     ) -> None:
         """Write successes.
 
@@ -211,7 +223,7 @@ class Claims:
         """
         rows = [(claim.id, claim.fence, result) for claim, result, _, _, _ in well]
         rows.sort(key=_ID)
-        parameters = self._store.backend.pack(SUCCESS, rows)
+        parameters = self._pack(SUCCESS, rows, holder)
         if self._store.backend.one_writer and len(well) >= BULK:
             # Not `begin_nested()`: a third of its time, and it is on the one writer's clock.
             connection.exec_driver_sql("SAVEPOINT jobqueue_all")
@@ -225,14 +237,18 @@ class Claims:
         states.update((id_, _STATES[state]) for id_, state in written)
 
     def _settle(
-        self, connection: Connection, outcomes: Sequence[Outcome], states: dict[int, State]
+        self,
+        connection: Connection,
+        holder: Holder,
+        outcomes: Sequence[Outcome],
+        states: dict[int, State],
     ) -> None:
         """Accept what an earlier commit, whose answer was lost, has written already."""
         open_ = {
             outcome.claim.id: outcome for outcome in outcomes if outcome.claim.id not in states
         }
         pairs = [(id_, outcome.claim.fence) for id_, outcome in open_.items()]
-        parameters = self._store.backend.pack(PAIRS, pairs)
+        parameters = self._store.backend.pack(PAIRS, pairs) | {"in_worker_name": holder.name}
         for id_, state, _ in connection.execute(self._statements.settled, parameters):
             outcome = open_[id_]
             own = State.SUCCEEDED if isinstance(outcome, Succeeded) else outcome.state
@@ -278,12 +294,19 @@ class Claims:
         if rows:
             connection.execute(self._statements.record_attempts, rows)
 
-    def report(self, rows: Sequence[tuple[int, int, float | None, str | None]]) -> None:
+    def report(
+        self, holder: Holder, rows: Sequence[tuple[int, int, float | None, str | None]]
+    ) -> None:
         """Write the progress of running jobs: (id, fence, fraction, message) each."""
-        parameters = self._store.backend.pack(PROGRESS, sorted(rows, key=_ID))
+        parameters = self._pack(PROGRESS, sorted(rows, key=_ID), holder)
         with self._store.write() as connection:
             self._store.backend.hurry(connection)  # No lock on a job may hold up the heartbeat.
             connection.execute(self._statements.report, parameters)
+
+    def _pack(
+        self, columns: Columns, rows: Sequence[Sequence[Any]], holder: Holder
+    ) -> dict[str, Any]:
+        return self._store.backend.pack(columns, rows) | {"in_worker": holder.id}
 
 
 def _count(tally: Tally, outcomes: Sequence[Outcome], states: Mapping[int, State]) -> None:

@@ -63,7 +63,17 @@ _CLAIMED = [
     "snoozes",
     "crashes",
     "deadline_at",
+    "worker_id",
 ]
+
+
+_MINE = jobs.c.worker_id == bindparam("in_worker", type_=BigInteger())
+"""Claimed under this very lease. A server that lost commits may give one fence to two attempts."""
+
+
+def _of(rows: FromClause) -> tuple[ColumnElement[bool], ...]:
+    """The guard of what a worker writes: the claims that the rows name, if they still hold."""
+    return (jobs.c.id == rows.c.id, jobs.c.fence == rows.c.fence, _MINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,8 @@ class Statements:
     claim: Executable
     claim_head: Update
     unclaim: Executable
+    held: Executable
+    held_claims: Executable
     begin: Executable
     succeed: Executable
     succeed_all: Executable
@@ -113,6 +125,10 @@ def statements(backend: Backend) -> Statements:
         claim=_claim(backend),
         claim_head=_claim_head(backend),
         unclaim=_unclaim(backend.rows(PAIRS)),
+        held=select(jobs.c.id, jobs.c.fence).where(_MINE),
+        held_claims=select(*_claim_columns()).where(
+            _MINE, jobs.c.id.in_(bindparam("in_ids", expanding=True))
+        ),
         begin=_begin(),
         succeed=_succeed(backend.rows(SUCCESS)),
         succeed_all=_succeed_all(backend.rows(SUCCESS)),
@@ -215,15 +231,19 @@ def _claim_first(
             worker=bindparam("in_worker_name", type_=Text()),
             started_at=once(now()),
         )
-        .returning(
-            *(jobs.c[name] for name in _CLAIMED),
-            SOLO.label("solo"),
-            ONCE.label("once"),
-            jobs.c.own_crashes,
-            FREES_KEY.label("frees_key"),
-            *and_tell,
-        )
+        .returning(*_claim_columns(), *and_tell)
     )
+
+
+def _claim_columns() -> list[ColumnElement[Any]]:
+    """The columns of a `Claim`, in its order."""
+    return [
+        *(jobs.c[name] for name in _CLAIMED),
+        SOLO.label("solo"),
+        ONCE.label("once"),
+        jobs.c.own_crashes,
+        FREES_KEY.label("frees_key"),
+    ]
 
 
 def _unclaim(pairs: FromClause) -> Executable:
@@ -249,16 +269,17 @@ def _begin() -> Executable:
         .where(
             jobs.c.id == bindparam("in_job", type_=BigInteger()),
             jobs.c.fence == bindparam("in_claimed", type_=BigInteger()),
+            _MINE,
         )
         .values(begun=1)
     )
 
 
 def _succeed(outcomes: FromClause) -> Executable:
-    """(id, fence) is the whole guard: every move out of `running` adds one to the fence."""
+    """`_of` is the whole guard: every move out of `running` adds one to the fence."""
     return (
         update(jobs)
-        .where(jobs.c.id == outcomes.c.id, jobs.c.fence == outcomes.c.fence)
+        .where(*_of(outcomes))
         .values(
             state=case((CANCEL_ASKED, becomes("cancel")), else_=becomes("succeed")),
             fence=jobs.c.fence + 1,
@@ -277,7 +298,7 @@ def _succeed_all(outcomes: FromClause) -> Executable:
     """`succeed` for claims that hold and that nobody wants cancelled; its count tells if all."""
     return (
         update(jobs)
-        .where(jobs.c.id == outcomes.c.id, jobs.c.fence == outcomes.c.fence, ~CANCEL_ASKED)
+        .where(*_of(outcomes), ~CANCEL_ASKED)
         .values(
             state=becomes("succeed"),
             fence=jobs.c.fence + 1,
@@ -297,7 +318,7 @@ def _end(outcomes: FromClause) -> Executable:
     final = state.in_([literal_column(f"'{state.value}'") for state in FINAL])
     return (
         update(jobs)
-        .where(jobs.c.id == outcomes.c.id, jobs.c.fence == outcomes.c.fence)
+        .where(*_of(outcomes))
         .values(
             state=state,
             fence=jobs.c.fence + 1,
@@ -317,9 +338,14 @@ def _end(outcomes: FromClause) -> Executable:
 
 
 def _settled(pairs: FromClause) -> Executable:
-    """How jobs stand whose outcome was offered before, by an attempt whose answer was lost."""
+    """How jobs stand whose outcome was offered before, by an attempt whose answer was lost.
+
+    A final state keeps the name of the worker that led to it: another one may have had this fence.
+    """
     return select(jobs.c.id, jobs.c.state, jobs.c.fence).where(
-        jobs.c.id == pairs.c.id, jobs.c.fence == pairs.c.fence + 1
+        jobs.c.id == pairs.c.id,
+        jobs.c.fence == pairs.c.fence + 1,
+        jobs.c.worker == bindparam("in_worker_name", type_=Text()),
     )
 
 
@@ -334,6 +360,7 @@ def _finish_within() -> Executable:
         .where(
             jobs.c.id == bindparam("in_job", type_=BigInteger()),
             jobs.c.fence == bindparam("in_claimed", type_=BigInteger()),
+            _MINE,
             jobs.c.cancel_requested_at.is_(None),
         )
         .values(
@@ -353,6 +380,6 @@ def _finish_within() -> Executable:
 def _report(rows: FromClause) -> Executable:
     return (
         update(jobs)
-        .where(jobs.c.id == rows.c.id, jobs.c.fence == rows.c.fence)
+        .where(*_of(rows))
         .values(progress=rows.c.progress, progress_message=rows.c.message)
     )

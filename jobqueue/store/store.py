@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, select, table
+from sqlalchemy import URL, Connection, Engine, event, select, table
 from sqlalchemy import column as sql_column
 from sqlalchemy.exc import DBAPIError
 
@@ -34,6 +34,9 @@ class Store:
             self.engine: Engine = self.backend.engine(self.url, connections)
         except ModuleNotFoundError:
             raise ConfigurationError(DRIVER_MISSING, field="url") from None
+        self.connects = 0
+        """How often a connection was made: each may be to a server that has lost commits."""
+        event.listen(self.engine, "connect", self._connected)
         forks.watch(self)
         self.pause: Callable[[float], object] = _pause
         """Waits so many seconds for room in a full queue; no transaction is open meanwhile."""
@@ -42,6 +45,9 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({masked(self.url)})"
+
+    def _connected(self, *_: object) -> None:
+        self.connects += 1
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

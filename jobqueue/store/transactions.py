@@ -89,15 +89,18 @@ class UserTransactions:
         parameters = {
             "in_job": claim.id,
             "in_claimed": claim.fence,
+            "in_worker": claim.worker_id,
             "in_result": result,
             "in_why": None,
         }
         done = connection.execute(self._store.statements.finish_within, parameters).one_or_none()
         if done is None:
-            row = connection.execute(
-                select(jobs.c.fence, jobs.c.cancel_requested_at).where(jobs.c.id == claim.id)
-            ).one_or_none()
-            if row is not None and row.fence == claim.fence:
+            mine = select(jobs.c.id).where(
+                jobs.c.id == claim.id,
+                jobs.c.fence == claim.fence,
+                jobs.c.worker_id == claim.worker_id,
+            )
+            if connection.execute(mine).one_or_none() is not None:
                 raise JobCancelled(f"job {claim.id} was cancelled: roll back")
             raise ClaimLost(f"job {claim.id} is no longer this worker's: roll back")
         tally = Tally()

@@ -1,6 +1,7 @@
 """Upkeep: leases, lost workers, due jobs, retention. Any worker may do any of it at any time."""
 
 import json
+import secrets
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +27,7 @@ from jobqueue.store.counts import Tally
 from jobqueue.store.predicates import QUEUE_PAUSED, in_state
 from jobqueue.store.store import Store
 
+WORKER_ID_MAX = 2**53 - 1  # what JSON can say exactly
 BATCH = 500
 DAY = 86_400.0
 MINUTES_KEPT = DAY
@@ -52,8 +54,13 @@ class Upkeep:
         self._statements = store.statements
 
     def register(self, who: Registration) -> int:
-        """Take a lease; returns the worker's id, which is never used again."""
+        """Take a lease; returns the worker's id, which is never used again.
+
+        It is drawn at random: a server that has lost commits may give a number of its sequence to
+        two workers, and each would take the other's lease and claims for its own.
+        """
         values = {
+            "id": 1 + secrets.randbelow(WORKER_ID_MAX),
             "name": who.name,
             "host": who.host,
             "pid": who.pid,

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DataError, IntegrityError, StatementError
 from jobqueue.events import Event, EventStream
 from jobqueue.records import AttemptError, Ended, Outcome, Succeeded
 from jobqueue.states import State
-from jobqueue.store.claims import Claims
+from jobqueue.store.claims import Claims, Holder
 from jobqueue.store.counts import Tally
 from jobqueue.store.store import Store
 from jobqueue.worker.inflight import InFlight
@@ -20,6 +20,10 @@ log = logging.getLogger("jobqueue.worker")
 
 NOT_COMMITTED = "NotCommitted"
 """The error's type where `finish_within` was called and its transaction not committed."""
+
+
+NOBODY = Holder(0, "")
+"""In whose name outcomes are offered while the lease is lost: whose claims they were, is over."""
 
 
 class Exit:
@@ -37,7 +41,7 @@ class Exit:
     ) -> None:
         self._store = store
         self._claims = claims
-        self._inflight = inflight
+        self.inflight = inflight
         self._announce = announce
         self._events = events
         self._metrics = metrics
@@ -47,9 +51,9 @@ class Exit:
     def gather(self) -> list[Outcome]:
         """The outcomes to write next: those whose writing failed, then new ones."""
         batch = self._batch
-        outbox = self._inflight.outbox
+        outbox = self.inflight.outbox
         try:
-            most = self._inflight.batch_max(self._store.backend)
+            most = self.inflight.batch_max(self._store.backend)
             while len(batch) < most:
                 batch.append(outbox.get_nowait())
         except Empty:
@@ -63,19 +67,18 @@ class Exit:
         first: dict[int, Outcome] = {}
         for outcome in self._batch:
             if first.setdefault(outcome.claim.id, outcome) is not outcome:
-                self._inflight.outbox.put(outcome)
+                self.inflight.outbox.put(outcome)
         self._batch[:] = first.values()
 
     def finish(self, connection: Connection, batch: list[Outcome]) -> dict[int, State]:
         """Write a batch within a transaction."""
-        holder = self._inflight.holder
         self._tally = Tally()
-        return self._claims.finish(connection, holder.name if holder else "", batch, self._tally)
+        return self._claims.finish(connection, self.inflight.holder or NOBODY, batch, self._tally)
 
     def settle(self, states: dict[int, State]) -> None:
         """After the commit: let go of the claims, count, log, tell."""
         batch, self._batch = self._batch, []
-        inflight = self._inflight
+        inflight = self.inflight
         self._measure()
         silent = not self._events.wanted("succeeded")
         inflight.settled(batch)

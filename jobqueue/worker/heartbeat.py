@@ -57,6 +57,9 @@ class Heartbeat(Service):
         except DatabaseReplaced as error:
             self._exhausted(str(error))  # Waiting mends everything else.
             raise
+        except Exception:
+            self._inflight.commit_unknown = True
+            raise
 
     def _look_after(self) -> float:
         inflight = self._inflight
@@ -66,8 +69,8 @@ class Heartbeat(Service):
             self._registered()
         elif boottime() - self._beat_at >= interval or not inflight.lease.good():
             self._beat(inflight.holder)
-        if inflight.running:
-            self._report()
+        if inflight.running and inflight.holder is not None:
+            self._report(inflight.holder)
         if inflight.held and inflight.holder is not None:
             self._cancel(inflight.holder)
         return min(LOOK, interval / 2)
@@ -100,13 +103,13 @@ class Heartbeat(Service):
         self.register()
         self._registered()
 
-    def _report(self) -> None:
+    def _report(self, holder: Holder) -> None:
         contexts = list(self._inflight.running.values())
         said = {context: report for context in contexts if (report := context.take_progress())}
         if not said:
             return
         try:
-            self._claims.report(list(said.values()))
+            self._claims.report(holder, list(said.values()))
         except Exception:
             for context, report in said.items():
                 context.give_progress_back(report)

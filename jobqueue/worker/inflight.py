@@ -4,6 +4,8 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 
 from jobqueue.errors import AttemptTimeout, ClaimLost
@@ -16,6 +18,9 @@ from jobqueue.worker.identity import boottime
 
 UNBEGUN = "given back before it began"
 """Why a claim was released."""
+
+
+_CLAIMED_AT = attrgetter("started_at")
 
 
 class LeaseClock:
@@ -73,6 +78,10 @@ class InFlight:
         """No other worker is known to share the database; the reaper looks."""
         self.company = False
         """A writer that knows nothing of turns was met lately."""
+        self.commit_unknown = False
+        """A round has failed: of what it was to commit, nobody knows whether it is."""
+        self.last_claimed_at: datetime | None = None
+        """When the latest of the claims that were handed out was made, by the database's clock."""
         self.begun = 0
         self.processed = 0
         self.errored = 0
@@ -98,6 +107,9 @@ class InFlight:
             if self.holder is not holder:
                 return
             diverted = 0
+            if claims:
+                latest = max(map(_CLAIMED_AT, claims))
+                self.last_claimed_at = max(latest, self.last_claimed_at or latest)
             if claims and self.free():
                 self.last_begun = time.monotonic()  # A slot is about to: it had nothing to begin.
             try:
@@ -115,6 +127,20 @@ class InFlight:
                 raise
             if claims and self.divert is not None:
                 self.async_share += (diverted / len(claims) - self.async_share) * 0.5
+
+    def give_back_unknown(self, claims: list[Claim], holder: Holder) -> bool:
+        """Put claims into the outbox that only the database knows of; False if the lease is lost.
+
+        One that is later than all that were handed out has not begun. Of others nobody knows.
+        """
+        with self._gate:
+            if self.holder is not holder:
+                return False
+            for claim in claims:
+                self.held[claim.id] = claim
+                begun = self.last_claimed_at and claim.started_at <= self.last_claimed_at
+                self.outbox.put(interrupted(claim) if begun else released(claim, UNBEGUN))
+            return True
 
     def is_held(self, claim: Claim) -> bool:
         """False once the claim was given back or abandoned."""

@@ -10,6 +10,7 @@ from jobqueue.store.claims import Claims, Holder
 from jobqueue.store.store import Store
 from jobqueue.worker.frontier import Frontier
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.reconcile import Reconciler
 
 log = logging.getLogger("jobqueue.worker")
 
@@ -34,6 +35,7 @@ class Intake:
     ) -> None:
         self._store = store
         self._claims = Claims(store)
+        self._reconciler = Reconciler(store, self._claims, inflight)
         self._frontier = frontier
         self.inflight = inflight
         self._poll = poll
@@ -167,17 +169,14 @@ class Intake:
         self.unanswered = False  # Not before: what could not be handed out goes back.
         self._claimed += self._got  # Only now, or the last job would seem to have ended.
 
-    def give_back_unanswered(self) -> None:
-        """After a claim that failed: its commit may have been done, and only the answer lost."""
-        holder, known = self.inflight.snapshot()
-        if not self.unanswered or holder is None:
-            return
-        with self._store.write() as connection:
-            count = self._claims.disown(connection, holder, known)
-        self.unanswered = False
-        if count:
-            log.warning("gave back %d claims whose commit was not answered", count)
-            self._frontier.suspect = True  # They are behind the cursors.
+    def reconcile(self) -> None:
+        """Compare what this worker holds with what the database says, if there is reason to.
+
+        `unanswered` is one: the commit of a claim that failed may have been done.
+        """
+        if self.unanswered or self._reconciler.due():
+            self._reconciler.compare()
+            self.unanswered = False
 
     def give_back_hoard(self) -> None:
         """Release claims that wait while every slot is busy with something long."""

@@ -30,7 +30,7 @@ class Claimer(Service):
         """Claim as much as there is room for."""
         intake = self._intake
         intake.began = time.monotonic()
-        intake.give_back_unanswered()
+        intake.reconcile()
         intake.give_back_hoard()
         wanted = intake.wanted()
         if wanted and not intake.guess(wanted) and intake.look():
@@ -61,6 +61,7 @@ class Completer(Service):
             if self._exit.is_content(error):
                 self._exit.one_by_one()
                 return 0
+            self._exit.inflight.commit_unknown = True
             raise
         self._exit.settle(states)
         self._settled()  # The claimer may have been waiting for the outbox to get shorter.
@@ -101,7 +102,7 @@ class Turn(Service):
 
     def _prepare(self) -> tuple[int, list[Outcome]]:
         """How many jobs to claim, and what became of others."""
-        self._intake.give_back_unanswered()
+        self._intake.reconcile()
         self._intake.give_back_hoard()
         return self._intake.wanted(), self._exit.gather()
 
@@ -144,6 +145,7 @@ class Turn(Service):
             if batch and exit_.is_content(error):
                 exit_.one_by_one()
                 return None
+            intake.inflight.commit_unknown = True
             raise
         self._set_gap(asked, began, time.monotonic())
         return states, claims

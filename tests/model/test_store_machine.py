@@ -197,7 +197,7 @@ class Machine(RuleBasedStateMachine):
                 crash=crash,
             )
         with self.store.write() as connection:
-            return self.claims.finish(connection, "w", [outcome])
+            return self.claims.finish(connection, Holder(claim.worker_id, "w"), [outcome])
 
     @staticmethod
     def ended(job: Model, verb: str, crash: bool) -> Model:

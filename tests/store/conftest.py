@@ -227,7 +227,7 @@ class Desk:
 
     def finish(self, holder: Holder, *outcomes: Outcome) -> dict[int, State]:
         with self.store.write() as connection:
-            return self.claims.finish(connection, holder.name, outcomes)
+            return self.claims.finish(connection, holder, outcomes)
 
     # Ways to end a claim
 

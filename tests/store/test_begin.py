@@ -8,6 +8,7 @@ from sqlalchemy import update
 from jobqueue.records import Ended, Inserted
 from jobqueue.schema import jobs
 from jobqueue.states import State
+from jobqueue.store.claims import Holder
 
 KEYED = {"unique_key": "k", "unique_until": "started"}
 
@@ -22,11 +23,19 @@ def unknown_task(desk: Any, claim: Any) -> Ended:
     return Ended(claim, "unknown task", State.SCHEDULED, delay=10.0, refund=True)
 
 
+def finish(desk: Any, outcome: Ended) -> None:
+    """Write an outcome under the lease that its job was claimed under."""
+    desk.finish(Holder(outcome.claim.worker_id, "w1"), outcome)
+
+
 GIVEN_BACK = {
-    "released": lambda desk, claim: desk.finish(desk.worker(), desk.released(claim)),
-    "snoozed": lambda desk, claim: desk.finish(desk.worker(), desk.snoozed(claim)),
-    "unknown task": lambda desk, claim: desk.finish(desk.worker(), unknown_task(desk, claim)),
-    "worker lost": lambda desk, claim: (desk.upkeep.deregister(1), desk.upkeep.reap()),
+    "released": lambda desk, claim: finish(desk, desk.released(claim)),
+    "snoozed": lambda desk, claim: finish(desk, desk.snoozed(claim)),
+    "unknown task": lambda desk, claim: finish(desk, unknown_task(desk, claim)),
+    "worker lost": lambda desk, claim: (
+        desk.upkeep.deregister(claim.worker_id),
+        desk.upkeep.reap(),
+    ),
 }
 
 
@@ -55,7 +64,7 @@ def test_a_job_that_has_begun_never_takes_its_key_again(desk: Any, how: str) -> 
     assert desk.claims.begin(claim)
     other = put(desk)
     assert other.created
-    ends = GIVEN_BACK | {"errored": lambda desk, claim: desk.finish(desk.worker(), desk.errored(claim))}  # fmt: skip
+    ends = GIVEN_BACK | {"errored": lambda desk, claim: finish(desk, desk.errored(claim))}
     ends[how](desk, claim)
     assert desk.state(id_) in (State.AVAILABLE, State.SCHEDULED)
     assert put(desk) == Inserted(other.id, False)

@@ -319,7 +319,7 @@ def test_outcomes_counts_and_attempts_are_one_transaction(desk: Any, holder: Any
     claims = desk.take(holder)
     with pytest.raises(ZeroDivisionError), desk.store.write() as connection:
         outcomes = [desk.succeeded(claims[0]), desk.errored(claims[1])]
-        assert len(desk.claims.finish(connection, "w1", outcomes)) == 2
+        assert len(desk.claims.finish(connection, holder, outcomes)) == 2
         raise ZeroDivisionError
     assert {desk.state(claim.id) for claim in claims} == {State.RUNNING}
     assert desk.counters() == {}
@@ -379,18 +379,19 @@ def test_progress_is_written_for_the_claim_that_holds(desk: Any, holder: Any) ->
     mine, stale, old = desk.take(holder)
     desk.finish(holder, desk.errored(old))
     desk.claims.report(
+        holder,
         [
             (mine.id, mine.fence, 0.5, "half 🦆"),
             (stale.id, stale.fence + 1, 0.9, "stale"),
             (old.id, old.fence, 0.9, "late"),
             (10**9, 1, 0.9, "nobody"),
-        ]
+        ],
     )
     shown = [
         (job.progress, job.progress_message) for job in map(desk.row, (mine.id, stale.id, old.id))
     ]
     assert shown == [(0.5, "half 🦆"), (None, None), (None, None)]
-    desk.claims.report([(mine.id, mine.fence, None, "no idea how far")])
+    desk.claims.report(holder, [(mine.id, mine.fence, None, "no idea how far")])
     assert (desk.row(mine.id).progress, desk.row(mine.id).progress_message) == (
         None,
         "no idea how far",
@@ -412,7 +413,8 @@ def test_outcomes_and_progress_lock_their_rows_in_the_order_of_their_ids(
 
     def write() -> Any:
         if verb == "report":
-            return other.claims.report([(claim.id, claim.fence, 0.5, None) for claim in claims])
+            rows = [(claim.id, claim.fence, 0.5, None) for claim in claims]
+            return other.claims.report(holder, rows)
         return other.finish(holder, *(getattr(desk, verb)(claim) for claim in claims))
 
     lock = "SELECT id FROM jobqueue_jobs WHERE id = :id FOR UPDATE"
@@ -431,7 +433,8 @@ def test_outcomes_and_progress_lock_their_rows_in_the_order_of_their_ids(
 
 
 def finish_within(desk: Any, claim: Any, connection: Any) -> int | None:
-    values = {"in_job": claim.id, "in_claimed": claim.fence, "in_result": "7", "in_why": None}
+    values = {"in_job": claim.id, "in_claimed": claim.fence, "in_worker": claim.worker_id}
+    values |= {"in_result": "7", "in_why": None}
     return connection.execute(desk.store.statements.finish_within, values).scalar()
 
 

@@ -247,7 +247,7 @@ def test_a_key_whose_holder_ends_between_two_looks_is_taken_after_all(
         if statement.startswith("SELECT") and "unique_key IN" in statement and not ended:
             ended.append(first)
             with other.write() as connection:
-                desk.claims.finish(connection, "w1", [desk.succeeded(claim)])
+                desk.claims.finish(connection, holder, [desk.succeeded(claim)])
 
     made = desk.insert(desk.new(unique_key="k"), desk.new(unique_key="k"))
     assert ended == [first]
@@ -337,3 +337,16 @@ def test_a_list_of_ids_may_be_very_long(desk: Any) -> None:
     many = ids + tuple(range(10**6, 10**6 + 70_000))
     assert desk.jobs.count(JobFilter(ids=many)) == 3
     assert desk.jobs.states(many[:2000]) == dict.fromkeys(ids, State.AVAILABLE)
+
+
+def test_a_key_whose_older_job_runs_again_gives_that_one_and_not_the_last_that_ended(
+    desk: Any,
+) -> None:
+    holder = desk.worker()
+    older = desk.add(unique_key="k")
+    desk.finish(holder, desk.succeeded(desk.take_one(holder)))
+    newer = desk.add(unique_key="k")
+    desk.finish(holder, desk.succeeded(desk.take_one(holder)))
+    assert newer != older
+    desk.jobs.rerun(JobFilter(ids=(older,)))
+    assert desk.insert(desk.new(unique_key="k")) == [Inserted(older, False)]

@@ -57,8 +57,9 @@ class Scene:
             return self.claims.claim(connection, self.worker, pair, START, limit=count, free=count)
 
     def finish(self, *outcomes: Succeeded | Ended) -> None:
+        assert self.worker is not None
         with self.store.write() as connection:
-            accepted = self.claims.finish(connection, "w1", outcomes)
+            accepted = self.claims.finish(connection, self.worker, outcomes)
         assert len(accepted) == len(outcomes)
 
     def run(

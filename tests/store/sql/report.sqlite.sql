@@ -6,4 +6,5 @@ FROM (
         json_extract(anon_1.value, '$[3]') AS message
     FROM json_each(:in_rows) AS anon_1
 ) AS input
-WHERE jobqueue_jobs.id = input.id AND jobqueue_jobs.fence = input.fence;
+WHERE jobqueue_jobs.id = input.id AND jobqueue_jobs.fence = input.fence
+    AND jobqueue_jobs.worker_id = :in_worker;

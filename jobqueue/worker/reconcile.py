@@ -1,0 +1,64 @@
+"""Reconciliation: gives back what the database says this worker holds, and it does not."""
+
+import logging
+import time
+
+from jobqueue.store.claims import Claims
+from jobqueue.store.store import Store
+from jobqueue.worker.inflight import InFlight
+
+log = logging.getLogger("jobqueue.worker")
+
+INTERVAL = 10.0  # seconds between two comparisons that nothing gave reason for
+
+
+class Reconciler:
+    """Compares the claims in the database with those in memory.
+
+    They differ where a commit's answer was lost, where a server has lost commits that it had
+    answered (`synchronous_commit=off` and a crash, the promotion of a standby that lagged behind),
+    and where somebody has written rows by hand. A job that only the database knows of is run by
+    nobody and watched by nobody, since the worker in whose name it is lives.
+
+    Call it from the thread that claims, and from no other: then no claim is between its commit and
+    its hand-out.
+    """
+
+    def __init__(self, store: Store, claims: Claims, inflight: InFlight) -> None:
+        self._store = store
+        self._claims = claims
+        self._inflight = inflight
+        self._compared_at = time.monotonic()
+        self._connects = store.connects
+
+    def due(self) -> bool:
+        """True after a round that failed, after a reconnection, and every `INTERVAL`."""
+        return (
+            self._inflight.commit_unknown
+            or self._store.connects != self._connects
+            or time.monotonic() - self._compared_at >= INTERVAL
+        )
+
+    def compare(self) -> None:
+        """Compare, and put what is not known here into the outbox, to be given back."""
+        holder, known = self._inflight.snapshot()
+        if holder is None:
+            return
+        connects = self._store.connects
+        self._inflight.commit_unknown = False  # Before looking: what fails from here on counts.
+        try:
+            with self._store.read() as connection:
+                unknown = self._claims.unknown(connection, holder, known)
+        except BaseException:
+            self._inflight.commit_unknown = True
+            raise
+        self._compared_at = time.monotonic()
+        self._connects = connects
+        if unknown and self._inflight.give_back_unknown(unknown, holder):
+            self._inflight.commit_unknown = True  # There may be more, and these are to be gone.
+            log.warning(
+                "%d jobs were running in this worker's name, and it did not run them: a commit, "
+                "or its answer, was lost; they are given back (the first: job %d)",
+                len(unknown),
+                unknown[0].id,
+            )

@@ -1,0 +1,3 @@
+SELECT jobqueue_jobs.id, jobqueue_jobs.fence
+FROM jobqueue_jobs
+WHERE jobqueue_jobs.worker_id = :in_worker::BIGINT;

@@ -1,0 +1,91 @@
+"""A server that has lost a commit may give one fence to two attempts: the lease tells them apart; on both databases."""
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from jobqueue.errors import ClaimLost
+from jobqueue.records import Claim
+from jobqueue.states import State
+from jobqueue.store.claims import BULK, Holder
+from jobqueue.store.transactions import UserTransactions
+
+WAYS = ["succeeded", "errored", "failed", "snoozed", "released", "cancelled"]
+
+
+class Twice(NamedTuple):
+    """Claims of the same jobs with the same fences by two workers; those of the first were lost."""
+
+    first: Holder
+    second: Holder
+    lost: list[Claim]
+    kept: list[Claim]
+
+
+def claim_twice(desk: Any, count: int = 1) -> Twice:
+    first, second = desk.worker("w1"), desk.worker("w2")
+    ids = desk.add_many(count)
+    lost = desk.take(first)
+    desk.change(*ids, state="available", fence=0, attempt=0, worker_id=None, worker=None)
+    kept = desk.take(second)
+    assert [(claim.id, claim.fence) for claim in lost] == [
+        (claim.id, claim.fence) for claim in kept
+    ]
+    return Twice(first, second, lost, kept)
+
+
+@pytest.mark.parametrize("count", [1, BULK])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_outcome_of_the_lost_claim_is_refused(desk: Any, way: str, count: int) -> None:
+    twice = claim_twice(desk, count)
+    outcomes = [getattr(desk, way)(claim) for claim in twice.lost]
+    assert desk.finish(twice.first, *outcomes) == {}
+    assert {desk.state(claim.id) for claim in twice.kept} == {State.RUNNING}
+    accepted = desk.finish(twice.second, *map(desk.succeeded, twice.kept))
+    assert len(accepted) == count
+
+
+def test_the_success_of_the_one_is_not_taken_for_that_of_the_other(desk: Any) -> None:
+    """An outcome that is offered again is accepted where the job has ended so: by this worker."""
+    twice = claim_twice(desk)
+    desk.finish(twice.second, desk.succeeded(twice.kept[0]))
+    assert desk.finish(twice.first, desk.succeeded(twice.lost[0])) == {}
+    assert len(desk.finish(twice.second, desk.succeeded(twice.kept[0]))) == 1
+
+
+def test_progress_of_the_lost_claim_is_not_written(desk: Any) -> None:
+    twice = claim_twice(desk)
+    [claim] = twice.lost
+    desk.claims.report(twice.first, [(claim.id, claim.fence, 0.5, "lost")])
+    assert desk.row(claim.id).progress is None
+    desk.claims.report(twice.second, [(claim.id, claim.fence, 0.25, "kept")])
+    assert desk.row(claim.id).progress == 0.25
+
+
+def test_the_lost_claim_begins_nothing(desk: Any) -> None:
+    twice = claim_twice(desk)
+    assert not desk.claims.begin(twice.lost[0])
+    assert desk.claims.begin(twice.kept[0])
+
+
+def test_the_lost_claim_finishes_within_no_transaction(desk: Any) -> None:
+    twice = claim_twice(desk)
+    transactions = UserTransactions(desk.store)
+    with pytest.raises(ClaimLost), desk.store.write() as connection:
+        transactions.finish(connection, twice.lost[0], "1", duration=0.1)
+    with desk.store.write() as connection:
+        transactions.finish(connection, twice.kept[0], "2", duration=0.1)
+    assert desk.row(twice.kept[0].id).result == "2"
+
+
+def test_the_number_of_a_worker_is_not_that_of_one_whose_registration_was_lost(desk: Any) -> None:
+    """A sequence goes back with the commits; two workers of one number would share a lease."""
+    first = desk.worker("w1")
+    desk.upkeep.deregister(first.id)
+    if desk.store.backend.one_writer:
+        reset = "DELETE FROM sqlite_sequence WHERE name = 'jobqueue_workers'"
+    else:
+        reset = "SELECT setval('jobqueue_workers_id_seq', 1, false)"
+    with desk.store.write() as connection:
+        connection.exec_driver_sql(reset)
+    assert desk.worker("w2").id != first.id

@@ -1,0 +1,182 @@
+"""Reconciliation: what the database says a worker holds, against what it knows of; on both databases."""
+
+from typing import Any
+
+import pytest
+
+from jobqueue import JobQueue, State
+from jobqueue.worker import reconcile
+
+WARNING = 30
+TOLD = "it did not run them"
+
+
+@pytest.fixture
+def work(jobs: JobQueue) -> Any:
+    @jobs.task(max_attempts=3)
+    def work(text: str = "fine") -> str:
+        return text
+
+    return work
+
+
+def set_back(worker: Any, *ids: int) -> None:
+    """What a server does that loses the commit of the outcomes: the rows are as they were before."""
+    for id_ in ids:
+        row = worker.row(id_)
+        worker.change(
+            id_,
+            state="running",
+            fence=row.fence - 1,
+            worker_id=worker.inflight.holder.id,
+            finished_at=None,
+            result=None,
+        )
+
+
+def claimers_round(worker: Any) -> None:
+    """A round of the claimer that claims nothing, and the writing down of what it gives back."""
+    worker.intake.closed = True
+    worker.worker._claimer.round()
+    worker.intake.closed = False
+    worker.complete()
+
+
+def compare_now(worker: Any) -> None:
+    """A round as late as the interval says."""
+    worker.intake._reconciler._compared_at = float("-inf")
+    claimers_round(worker)
+
+
+def test_a_job_whose_success_the_server_has_lost_is_run_again(
+    work: Any, hand: Any, lines: Any
+) -> None:
+    worker = hand()
+    lost, kept = work.enqueue(), work.enqueue()
+    worker.step()
+    set_back(worker, lost.id)
+    compare_now(worker)
+    assert (lost.state, kept.state) == (State.AVAILABLE, State.SUCCEEDED)
+    row = worker.row(lost.id)
+    assert (row.attempt, row.crashes, row.reason) == (0, 0, "interrupted")
+    assert worker.inflight.held == {}
+    assert len(lines(WARNING, TOLD)) == 1
+    worker.step()
+    assert lost.state is State.SUCCEEDED
+
+
+def test_a_job_that_may_begin_once_and_whose_end_was_lost_has_failed(work: Any, hand: Any) -> None:
+    once = work.options(max_attempts=1)
+    worker, lost = hand(), once.enqueue()
+    worker.step()
+    set_back(worker, lost.id)
+    waiting = once.enqueue()
+    compare_now(worker)
+    row = worker.row(lost.id)
+    assert (row.state, row.reason) == (State.FAILED, "interrupted")
+    assert worker.attempts(lost.id) == [(1, "interrupted", None)]
+    assert waiting.state is State.AVAILABLE
+
+
+def test_a_job_that_may_begin_once_and_was_never_handed_out_goes_back(
+    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the claim was lost; what was handed out before is older."""
+    worker = hand()
+    work.enqueue()
+    worker.step()
+    once = work.options(max_attempts=1).enqueue()
+    monkeypatch.setattr(worker.inflight, "hand_out", lambda *_: None)
+    worker.claim()
+    monkeypatch.undo()
+    assert once.state is State.RUNNING
+    compare_now(worker)
+    row = worker.row(once.id)
+    assert (row.state, row.attempt) == (State.AVAILABLE, 0)
+    assert worker.attempts(once.id) == []
+    worker.step()
+    assert once.state is State.SUCCEEDED
+
+
+def test_what_this_worker_runs_or_is_about_to_is_left_alone(work: Any, hand: Any) -> None:
+    worker, other = hand(concurrency=1), hand()
+    [mine, inbox] = [work.enqueue() for _ in range(2)]
+    worker.inflight.mean_duration = 1e-6  # So that it prefetches.
+    assert len(worker.claim()) == 2
+    theirs = work.enqueue()
+    assert [claim.id for claim in other.claim()] == [theirs.id]
+    compare_now(worker)
+    assert worker.outbox() == []
+    assert {mine.state, inbox.state, theirs.state} == {State.RUNNING}
+
+
+def test_only_the_claim_that_is_not_known_goes_back_where_the_same_worker_has_a_newer_one(
+    work: Any, hand: Any
+) -> None:
+    """By the id alone the two could not be told apart; and the older one may still be running."""
+    worker = hand()
+    job = work.enqueue()
+    [first] = worker.claim()
+    worker.change(job.id, fence=first.fence + 2)  # Ended, and claimed again by a lost answer.
+    compare_now(worker)
+    row = worker.row(job.id)
+    assert (row.state, row.fence) == (State.AVAILABLE, first.fence + 3)
+
+
+@pytest.mark.parametrize("reason", ["a failed round", "a reconnection", "the interval"])
+def test_claims_are_compared_after_a_failed_round_a_reconnection_and_an_interval(
+    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    worker = hand()
+    lost = work.enqueue()
+    worker.step()
+    claimers_round(worker)  # Whatever reason there was before is gone.
+    set_back(worker, lost.id)
+    claimers_round(worker)
+    assert lost.state is State.RUNNING
+    if reason == "a failed round":
+        monkeypatch.setattr(worker.heartbeat._upkeep, "beat", fail)
+        worker.heartbeat._beat_at = float("-inf")
+        worker.heartbeat.round()
+    elif reason == "a reconnection":
+        worker.store.engine.dispose()
+        with worker.store.read():
+            pass
+    else:
+        monkeypatch.setattr(reconcile, "INTERVAL", 0.0)
+    claimers_round(worker)
+    assert lost.state is State.AVAILABLE
+
+
+def test_a_completion_that_fails_gives_reason_to_compare(
+    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hand()
+    work.enqueue()
+    worker.claim()
+    worker.execute()
+    worker.inflight.commit_unknown = False
+    monkeypatch.setattr(worker.exit, "finish", fail)
+    worker.worker._completer.round()
+    assert worker.inflight.commit_unknown
+
+
+def test_a_comparison_that_fails_is_made_again(
+    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hand()
+    lost = work.enqueue()
+    worker.step()
+    set_back(worker, lost.id)
+    claims = worker.intake._claims
+    monkeypatch.setattr(claims, "unknown", fail)
+    compare_now(worker)
+    monkeypatch.undo()
+    assert lost.state is State.RUNNING
+    claimers_round(worker)
+    assert lost.state is State.AVAILABLE
+
+
+def fail(*_: Any, **__: Any) -> Any:
+    """What a store does whose database is away."""
+    raise ConnectionError("away")
