@@ -58,7 +58,7 @@ class Heartbeat(Service):
             self._exhausted(str(error))  # Waiting mends everything else.
             raise
         except Exception:
-            self._inflight.commit_unknown = True
+            self._inflight.failed_rounds += 1
             raise
 
     def _look_after(self) -> float:

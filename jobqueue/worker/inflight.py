@@ -78,8 +78,8 @@ class InFlight:
         """No other worker is known to share the database; the reaper looks."""
         self.company = False
         """A writer that knows nothing of turns was met lately."""
-        self.commit_unknown = False
-        """A round has failed: of what it was to commit, nobody knows whether it is."""
+        self.failed_rounds = 0
+        """Of claiming, completing and the heartbeat: what they were to commit may be committed."""
         self.last_claimed_at: datetime | None = None
         """When the latest of the claims that were handed out was made, by the database's clock."""
         self.begun = 0

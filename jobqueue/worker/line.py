@@ -61,7 +61,7 @@ class Completer(Service):
             if self._exit.is_content(error):
                 self._exit.one_by_one()
                 return 0
-            self._exit.inflight.commit_unknown = True
+            self._exit.inflight.failed_rounds += 1
             raise
         self._exit.settle(states)
         self._settled()  # The claimer may have been waiting for the outbox to get shorter.
@@ -145,7 +145,7 @@ class Turn(Service):
             if batch and exit_.is_content(error):
                 exit_.one_by_one()
                 return None
-            intake.inflight.commit_unknown = True
+            intake.inflight.failed_rounds += 1
             raise
         self._set_gap(asked, began, time.monotonic())
         return states, claims

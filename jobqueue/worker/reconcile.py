@@ -29,36 +29,31 @@ class Reconciler:
         self._claims = claims
         self._inflight = inflight
         self._compared_at = time.monotonic()
-        self._connects = store.connects
+        self._reasons = self._count()
+
+    def _count(self) -> tuple[int, int]:
+        """Connections made and rounds failed so far: each more is a reason to compare."""
+        return self._store.connects, self._inflight.failed_rounds
 
     def due(self) -> bool:
         """True after a round that failed, after a reconnection, and every `INTERVAL`."""
-        return (
-            self._inflight.commit_unknown
-            or self._store.connects != self._connects
-            or time.monotonic() - self._compared_at >= INTERVAL
-        )
+        return self._count() != self._reasons or time.monotonic() - self._compared_at >= INTERVAL
 
     def compare(self) -> None:
         """Compare, and put what is not known here into the outbox, to be given back."""
         holder, known = self._inflight.snapshot()
         if holder is None:
             return
-        connects = self._store.connects
-        self._inflight.commit_unknown = False  # Before looking: what fails from here on counts.
-        try:
-            with self._store.read() as connection:
-                unknown = self._claims.unknown(connection, holder, known)
-        except BaseException:
-            self._inflight.commit_unknown = True
-            raise
-        self._compared_at = time.monotonic()
-        self._connects = connects
+        reasons = self._count()  # Before looking: what fails from here on is one more.
+        with self._store.read() as connection:
+            unknown = self._claims.unknown(connection, holder, known)
         if unknown and self._inflight.give_back_unknown(unknown, holder):
-            self._inflight.commit_unknown = True  # There may be more, and these are to be gone.
             log.warning(
                 "%d jobs were running in this worker's name, and it did not run them: a commit, "
                 "or its answer, was lost; they are given back (the first: job %d)",
                 len(unknown),
                 unknown[0].id,
             )
+            return  # There may be more of them: the reason stands.
+        self._compared_at = time.monotonic()
+        self._reasons = reasons

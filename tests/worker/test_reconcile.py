@@ -155,10 +155,9 @@ def test_a_completion_that_fails_gives_reason_to_compare(
     work.enqueue()
     worker.claim()
     worker.execute()
-    worker.inflight.commit_unknown = False
     monkeypatch.setattr(worker.exit, "finish", fail)
     worker.worker._completer.round()
-    assert worker.inflight.commit_unknown
+    assert worker.intake._reconciler.due()
 
 
 def test_a_comparison_that_fails_is_made_again(
@@ -167,10 +166,11 @@ def test_a_comparison_that_fails_is_made_again(
     worker = hand()
     lost = work.enqueue()
     worker.step()
+    claimers_round(worker)
     set_back(worker, lost.id)
-    claims = worker.intake._claims
-    monkeypatch.setattr(claims, "unknown", fail)
-    compare_now(worker)
+    worker.inflight.failed_rounds += 1
+    monkeypatch.setattr(worker.intake._claims, "unknown", fail)
+    claimers_round(worker)
     monkeypatch.undo()
     assert lost.state is State.RUNNING
     claimers_round(worker)
