@@ -101,6 +101,7 @@ class Statements:
     report: Executable
     cancels: Executable
     beat: Executable
+    step_beat: Executable
     register: Executable
     deregister: Executable
     leases: Executable
@@ -142,6 +143,7 @@ def statements(backend: Backend) -> Statements:
             jobs.c.worker_id == bindparam("in_worker"), jobs.c.cancel_requested_at.is_not(None)
         ),
         beat=upkeep_statements.beat(),
+        step_beat=upkeep_statements.step_beat(),
         register=insert(workers).returning(workers.c.id),
         deregister=delete(workers).where(workers.c.id == bindparam("in_worker")),
         leases=upkeep_statements.leases(),

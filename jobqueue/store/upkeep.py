@@ -103,13 +103,27 @@ class Upkeep:
             connection.execute(self._statements.deregister, {"in_worker": worker})
 
     def leases(self) -> list[Lease]:
-        """Every lease. In a write transaction: who cannot write may not judge others by silence."""
-        with self._store.write() as connection:
+        """Every lease."""
+        with self._store.read() as connection:
             return [Lease._make(row) for row in connection.execute(self._statements.leases)]
+
+    def could_beat(self, worker: int) -> bool:
+        """Write a worker's row as its heartbeat does, and leave it as it was; False: it is gone.
+
+        Raises where a heartbeat could not land: on a full disk, under a lock on the table.
+        """
+        with self._store.write() as connection:
+            self._store.backend.hurry(connection)
+            for step in (1, -1):  # SQLite writes nothing for an update that changes nothing.
+                values = {"in_worker": worker, "in_step": step}
+                if connection.execute(self._statements.step_beat, values).one_or_none() is None:
+                    return False
+        return True
 
     def expire(self, worker: int, beat: int) -> bool:
         """End a lease, unless it has been renewed since `beat` was seen."""
         with self._store.write() as connection:
+            self._store.backend.hurry(connection)  # Whoever waits here, beats wait there too.
             row = connection.execute(
                 self._statements.expire, {"in_worker": worker, "in_seen": beat}
             )

@@ -47,6 +47,16 @@ def beat() -> Executable:
     )
 
 
+def step_beat() -> Executable:
+    """Move a worker's beat by so much."""
+    return (
+        update(workers)
+        .where(workers.c.id == bindparam("in_worker"))
+        .values(beat=workers.c.beat + bindparam("in_step", type_=Integer()))
+        .returning(workers.c.id)
+    )
+
+
 def reap(backend: Backend) -> Executable:
     """Take the jobs of workers whose row is gone: the crash counts, the attempt is given back.
 

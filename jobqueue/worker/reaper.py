@@ -15,6 +15,7 @@ from jobqueue.worker.service import Service
 log = logging.getLogger("jobqueue.worker")
 
 ROUND = 1.0  # seconds
+OVERDUE = 0.5  # of a lease without a beat, where three are due: the reaper writes too, from then on
 
 
 class Seen(NamedTuple):
@@ -27,8 +28,9 @@ class Seen(NamedTuple):
 class Reaper(Service):
     """Judges others only by what it has itself watched, without a failed round in between.
 
-    While the database is away for everyone nobody can beat, so silence then proves nothing: a round
-    that failed, or came late, starts the watch anew. Wall clocks play no part.
+    While nobody can write, nobody can beat, so silence then proves nothing. From when a beat is
+    overdue, each round writes a row as heartbeats do, and one that fails, or comes late, starts the
+    watch anew. Before that nobody had to write. Wall clocks play no part.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Reaper(Service):
         self._events = events
         self._seen: dict[int, Seen] = {}
         self._looked_at: float | None = None
+        self._doubts = False
+        """A round has failed, and none has written since."""
         self._round = min(ROUND, inflight.lease.length / 4)
 
     def tick(self) -> float:
@@ -58,25 +62,14 @@ class Reaper(Service):
             return self._look()
         except Exception:
             self._seen.clear()
+            self._doubts = True
             raise
 
     def _look(self) -> float:
+        began = boottime()
         leases = self._upkeep.leases()
-        present = boottime()
-        passed = 0.0 if self._looked_at is None else present - self._looked_at
-        if passed > 3 * self._round + 0.5:
-            self._seen.clear()
-        self._looked_at = present
         self._inflight.alone = len(leases) <= 1
-        own = self._inflight.holder
-        self._seen = {
-            lease.id: self._watch(lease, passed)
-            for lease in leases
-            if own is None or lease.id != own.id
-        }
-        for lease in leases:
-            if lease.id in self._seen:
-                self._judge(lease)
+        self._watch(leases, began)
         lost = self._upkeep.reap()
         for job in lost:
             log.warning(
@@ -91,12 +84,27 @@ class Reaper(Service):
             self._reaped()
         return 0 if len(lost) >= BATCH else self._round
 
-    def _watch(self, lease: Lease, passed: float) -> Seen:
+    def _watch(self, leases: list[Lease], began: float) -> None:
+        """Count the silence of others, and end the leases that are over."""
+        own = self._inflight.holder
+        others = [lease for lease in leases if own is None or lease.id != own.id]
+        before = began if self._looked_at is None else self._looked_at
+        self._seen = {lease.id: self._count(lease, began - before) for lease in others}
+        overdue = any(self._seen[lease.id].still >= OVERDUE * lease.lease for lease in others)
+        if overdue or self._doubts:
+            self._doubts = own is None or not self._upkeep.could_beat(own.id)
+        self._looked_at = boottime()
+        if self._doubts or self._looked_at - before > 3 * self._round + 0.5:
+            self._seen = {lease.id: Seen(lease.beat, 0.0) for lease in others}
+        for lease in others:
+            self._judge(lease)
+
+    def _count(self, lease: Lease, passed: float) -> Seen:
         before = self._seen.get(lease.id)
         if before is None or before.beat != lease.beat:
             return Seen(lease.beat, 0.0)
-        # A round that waited for the database proves little: the other's beat may have waited too,
-        # and still be on its way.
+        # Only time between rounds counts. A round that waited for the database proves little: the
+        # other's beat may have waited too, and still be on its way.
         counted = min(passed, 1.25 * self._round, lease.lease / 2)
         return Seen(lease.beat, before.still + counted)
 

@@ -1,5 +1,6 @@
 """The database is away for everyone, for longer than any lease: no worker dies of it, and no job runs twice."""
 
+import resource
 from contextlib import contextmanager
 
 import pytest
@@ -95,3 +96,105 @@ def test_short_outages_of_about_a_lease_end_no_lease_either(scene: Scene, wait_u
     wait_until(scene.ended(len(ids)))
     assert len(effects.read("started")) == len(ids)
     assert scene.rows("SELECT * FROM jobqueue_attempts") == []
+
+
+# Everybody can read, and nobody can write
+
+
+FILE_MAX = 64 * 1024
+"""Bytes that a file of a process may have while its disk is full: enough for its log and its effects, and not for the WAL."""
+
+
+@pytest.fixture
+def nobody_beats(scene: Scene):
+    """A context in which every row can be read, and no worker's row can be written.
+
+    On SQLite the kernel refuses the workers to write where the WAL goes on, as it does on a full disk. On Postgres the table is
+    locked as it is while an index is made.
+    """
+
+    @contextmanager
+    def full(snapshot):
+        snapshot.execute(
+            text("BEGIN")
+        )  # While it is held the WAL does not begin again at its head.
+        snapshot.execute(text("SELECT count(*) FROM jobqueue_jobs")).all()
+        while (size := (scene.folder / "jobqueue.db-wal").stat().st_size) < 2 * FILE_MAX:
+            scene.jobs.registry["nop"].options(delay=3600).enqueue()
+            assert (scene.folder / "jobqueue.db-wal").stat().st_size > size
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        for process in scene.processes:
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (FILE_MAX, unlimited[1]))
+        yield
+        for process in scene.processes:
+            if process.alive:
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
+
+    @contextmanager
+    def locked(connection):
+        connection.execute(text("LOCK TABLE jobqueue_workers IN SHARE MODE"))
+        yield
+
+    @contextmanager
+    def nobody_beats():
+        with scene.engine.connect() as connection:
+            with (full if scene.on_sqlite else locked)(connection):
+                yield
+            connection.rollback()
+
+    return nobody_beats
+
+
+def test_who_can_read_and_not_write_ends_nobodys_lease(
+    scene: Scene, nobody_beats, wait_until
+) -> None:
+    effects = scene.effects
+    workers = scene.workers(4, lease=LEASE, concurrency=2)
+    ids = scene.many("hold", [("finish",)] * 8)
+    wait_until(lambda: len(effects.read("started")) == len(ids))
+    leases = set(scene.beats())
+    for share in (
+        0.7,
+        0.8,
+        0.9,
+        1.0,
+        1.1,
+        3.0,
+    ):  # From the last beats to the end it is a lease, or more.
+        with nobody_beats():
+            began = app.boottime()
+            wait_until(lambda: app.boottime() - began > share * LEASE / 2)
+            beats = scene.beats()  # Not at once: a commit may have been on its way.
+            wait_until(lambda: app.boottime() - began > share * LEASE)
+            assert scene.beats() == beats
+        wait_until(scene.beaten(2))
+        assert set(scene.beats()) == leases
+    effects.open_gate("finish")
+    wait_until(scene.ended(len(ids)))
+    assert all(worker.alive for worker in workers)
+    assert len(effects.read("started")) == len(ids)
+    assert scene.rows("SELECT * FROM jobqueue_attempts") == []
+
+
+def test_a_worker_that_died_while_nobody_could_write_is_noticed_afterwards(
+    scene: Scene, nobody_beats, wait_until
+) -> None:
+    effects = scene.effects
+    dead, alive = scene.workers(2, lease=1, concurrency=1)
+    ids = scene.many("hold", [("finish",)] * 2)
+    wait_until(lambda: len(effects.read("started")) == len(ids))
+    (lost,) = effects.read("started", pid=dead.pid)
+    with scene.engine.begin() as connection:  # As if it was on another host: silence alone counts.
+        connection.execute(
+            text(f"UPDATE jobqueue_workers SET boot_id = 'elsewhere' WHERE pid = {dead.pid}")
+        )
+    with nobody_beats():
+        dead.kill()
+        began = app.boottime()
+        wait_until(lambda: app.boottime() - began > 3)
+        assert len(scene.beats()) == 2
+    effects.open_gate("finish")
+    wait_until(lambda: len(effects.read("started", job=lost.job)) > 1, 3 * (1 + 2))
+    wait_until(scene.ended(len(ids)))
+    assert alive.alive
+    assert len(effects.read("started")) == len(ids) + 1

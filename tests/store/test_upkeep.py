@@ -1,10 +1,12 @@
 """Leases, lost workers, due jobs, retention, counts; and what a drain waits for."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, insert, select
+from sqlalchemy import event, func, insert, select, text
+from sqlalchemy.exc import OperationalError
 
 from jobqueue.clock import after
 from jobqueue.records import Ended, JobFilter
@@ -67,6 +69,39 @@ def test_a_lease_that_was_renewed_meanwhile_is_not_ended(desk: Any) -> None:
     desk.upkeep.beat(holder.id, **BEAT)
     assert desk.upkeep.expire(holder.id, 0) is False
     assert desk.upkeep.beat(holder.id, **BEAT) is True
+
+
+def test_to_try_to_beat_leaves_the_row_as_it_was(desk: Any) -> None:
+    holder = desk.worker()
+    desk.upkeep.beat(holder.id, **BEAT)
+    with desk.store.read() as connection:
+        before = connection.execute(select(workers)).all()
+    assert desk.upkeep.could_beat(holder.id) is True
+    with desk.store.read() as connection:
+        assert connection.execute(select(workers)).all() == before
+    desk.upkeep.deregister(holder.id)
+    assert desk.upkeep.could_beat(holder.id) is False
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_to_try_to_beat_writes_to_the_disk(desk: Any) -> None:
+    wal = Path(f"{desk.store.url.database}-wal")
+    holder = desk.worker()
+    before = wal.stat().st_size
+    desk.upkeep.could_beat(holder.id)
+    assert wal.stat().st_size > before
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.parametrize("verb", ["could_beat", "expire"])
+def test_who_judges_does_not_wait_for_a_lock_on_the_leases(desk: Any, verb: str) -> None:
+    holder = desk.worker()
+    given = {"could_beat": (holder.id,), "expire": (holder.id, 0)}[verb]
+    with desk.store.engine.begin() as connection:
+        connection.execute(text("LOCK TABLE jobqueue_workers IN SHARE MODE"))
+        with pytest.raises(OperationalError, match="lock timeout"):
+            getattr(desk.upkeep, verb)(*given)
+    assert [lease.id for lease in desk.upkeep.leases()] == [holder.id]
 
 
 def test_the_id_of_a_lease_is_never_used_twice(desk: Any) -> None:

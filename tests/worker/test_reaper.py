@@ -37,6 +37,27 @@ def watch(worker: Any, clock: Any, seconds: float, *, step: float = 1.0) -> None
         reaper.tick()
 
 
+def refuse(worker: Any, verb: str) -> None:
+    """Let a verb of its reaper's upkeep fail."""
+
+    def refuse(*_: Any) -> Any:
+        raise OperationalError(verb, {}, Exception("no database"))
+
+    setattr(worker.service(Reaper)._upkeep, verb, refuse)
+
+
+def count(worker: Any, verb: str) -> list[Any]:
+    """Calls of a verb of its reaper's upkeep, from now on; it works, whatever it did before."""
+    upkeep, calls = worker.service(Reaper)._upkeep, []
+
+    def counted(*given: Any) -> Any:
+        calls.append(given)
+        return getattr(type(upkeep), verb)(upkeep, *given)
+
+    setattr(upkeep, verb, counted)
+    return calls
+
+
 def abroad(worker: Any, **changes: Any) -> None:
     """Make every other worker's row look as if it was of another host."""
     own = worker.inflight.holder.id
@@ -115,11 +136,7 @@ def test_a_round_that_failed_starts_the_watch_anew(
     reaper.tick()
     watch(judge, clock, before)
     working = getattr(reaper._upkeep, verb)
-
-    def refuse(*_: Any) -> Any:
-        raise OperationalError("leases", {}, Exception("no database"))
-
-    setattr(reaper._upkeep, verb, refuse)
+    refuse(judge, verb)
     clock.pass_(1)
     reaper.round()
     setattr(reaper._upkeep, verb, working)
@@ -127,6 +144,75 @@ def test_a_round_that_failed_starts_the_watch_anew(
     assert other.inflight.holder.id in judge.workers()
     watch(judge, clock, 2)
     assert other.inflight.holder.id not in judge.workers()
+
+
+def test_silence_counts_only_while_the_judge_itself_could_beat(
+    work: Any, hand: Any, clock: Any
+) -> None:
+    other, judge = hand(lease=30), hand(lease=30)
+    reaper = judge.service(Reaper)
+    writes = count(judge, "could_beat")
+    reaper.tick()
+    watch(judge, clock, 14)
+    assert writes == []
+    watch(judge, clock, 10)
+    assert len(writes) == 10
+    refuse(judge, "could_beat")
+    clock.pass_(1)
+    reaper.round()
+    assert reaper.failing
+    writes = count(judge, "could_beat")
+    watch(judge, clock, 1)
+    assert len(writes) == 1, "it makes sure before it begins anew"
+    watch(judge, clock, 29)
+    assert other.inflight.holder.id in judge.workers()
+    watch(judge, clock, 1)
+    assert other.inflight.holder.id not in judge.workers()
+
+
+def test_who_has_no_lease_judges_nobody_by_silence(work: Any, hand: Any, clock: Any) -> None:
+    other, judge = hand(lease=30), hand(lease=30)
+    judge.service(Reaper).tick()
+    judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {judge.inflight.holder.id}")
+    for _ in range(40):
+        clock.pass_(1)
+        judge.service(Reaper).tick()
+    assert other.inflight.holder.id in judge.workers()
+    judge.heartbeat.tick()
+    watch(judge, clock, 31)
+    assert other.inflight.holder.id not in judge.workers()
+
+
+def test_time_that_a_round_waited_for_the_database_is_no_silence(
+    work: Any, hand: Any, clock: Any
+) -> None:
+    other, judge = hand(lease=30), hand(lease=30)
+    reaper = judge.service(Reaper)
+    reaper.tick()
+    leases = reaper._upkeep.leases
+
+    def slow() -> Any:
+        clock.pass_(1)
+        return leases()
+
+    reaper._upkeep.leases = slow
+    watch(judge, clock, 29)
+    assert other.inflight.holder.id in judge.workers()
+    watch(judge, clock, 1)
+    assert other.inflight.holder.id not in judge.workers()
+
+
+def test_an_idle_fleet_writes_nothing_but_its_beats(work: Any, hand: Any, clock: Any) -> None:
+    fleet = [hand(lease=30) for _ in range(3)]
+    writes = [count(worker, "could_beat") for worker in fleet]
+    for _ in range(120):
+        clock.pass_(0.5)
+        for worker in fleet:
+            worker.heartbeat.tick()
+        for worker in fleet:
+            worker.service(Reaper).tick()
+    assert writes == [[]] * 3
+    assert [row.beat for row in fleet[0].workers().values()] == [6] * 3
 
 
 def test_a_round_that_comes_late_starts_the_watch_anew(work: Any, hand: Any, clock: Any) -> None:
