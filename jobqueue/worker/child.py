@@ -1,7 +1,9 @@
 """The child: a process of its own for one job at a time, told what to do through a pipe.
 
-Messages are JSON objects with one key that says what they are. The parent sends `greet`, `run` and
-`tell`; the child `ready`, `begun`, `progress`, `finishing`, `log`, `unfit` and `ended`.
+Messages are JSON objects with one key that says what they are. The parent sends `greet`, `run`,
+`begin` and `tell`. The child answers `run` with `ready`, `unfit` or `ended`, and enters the handler
+when the parent says `begin`; then it sends `begun`, `progress`, `finishing` and `ended`. It sends
+`log` at any time.
 """
 
 import asyncio
@@ -21,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobqueue import errors
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
@@ -93,6 +95,15 @@ class ChildContext(JobContext):
         super().finish_within(session, result)
 
 
+class _Prepared(NamedTuple):
+    """A job that can begin at once."""
+
+    task: Task[..., Any]
+    claim: Claim
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+
+
 class Child:
     """The child's three threads: the main one runs handlers, one listens, one tells of progress."""
 
@@ -100,7 +111,8 @@ class Child:
         self._connection = connection
         self._pipe = os.fstat(connection.fileno())
         self._sending = threading.Lock()
-        self._calls: SimpleQueue[tuple[dict[str, Any], float] | None] = SimpleQueue()
+        self._orders: SimpleQueue[tuple[dict[str, Any], float] | None] = SimpleQueue()
+        """What it was sent, and when."""
         self._context: ChildContext | None = None
         self._told: dict[tuple[int, int], str] = {}
         self._said = threading.Event()
@@ -123,22 +135,27 @@ class Child:
         signal.signal(signal.SIGTERM, self._asked_to_end)
         for thread in (self._listen, self._report):
             threading.Thread(target=thread, name=f"jobqueue{thread.__name__}", daemon=True).start()
-        self._send(ready=True)
-        while (call := self._calls.get()) is not None:
-            self._run(*call)
+        prepared: _Prepared | None = None
+        while (order := self._orders.get()) is not None:
+            message, received = order
+            if "run" in message:  # In place of one that was not told to begin.
+                prepared = self._prepare(message["run"])
+            elif prepared is not None:
+                self._run(prepared, message["begin"]["budget"], received)
+                prepared = None
 
     def _listen(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 message = json.loads(self._connection.recv_bytes())
-                if "run" in message:
-                    self._calls.put((message["run"], time.monotonic()))
-                else:
+                if "tell" in message:
                     self._tell(**message["tell"])
+                else:
+                    self._orders.put((message, time.monotonic()))
         # The worker wants no more of this process, or is gone.
         if self._context is not None and os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)  # With all that the handler has started.
-        self._calls.put(None)
+        self._orders.put(None)
 
     def _tell(self, id: int, fence: int, error: str) -> None:  # noqa: A002 - the message's word.
         self._told = {(id, fence): error}  # For one that has not begun yet.
@@ -178,37 +195,46 @@ class Child:
         self._connection.close()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # It is its parent's to end.
         self._sending = threading.Lock()  # A thread that is not here may have held it.
-        self._calls = SimpleQueue()
-        self._calls.put(None)  # If it comes back from the handler, it ends.
+        self._orders = SimpleQueue()
+        self._orders.put(None)  # If it comes back from the handler, it ends.
 
-    def _run(self, call: dict[str, Any], received: float) -> None:
+    def _prepare(self, call: dict[str, Any]) -> _Prepared | None:
+        """Do all that can be done before the job begins; None: it cannot begin, which is said."""
         claim = Claim(**{name: _instant(name, value) for name, value in call["claim"].items()})
         Import.under_way = True
         try:
             task = find(Address(*call["address"]), self._main)
         except BaseException as error:  # noqa: BLE001 - a module may do anything.
             self._send(unfit=describe(error, skip=1)._asdict())
-            return
+            return None
         finally:
             Import.under_way = False
-        budget = call["budget"]
-        until = float("inf") if budget is None else received + budget
+        try:
+            args, kwargs = task.codec.decode(claim.args)
+        except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
+            self._send(ended=_plain(refused(claim, error)), peak=peak_memory())
+            return None
+        self._send(ready=True)
+        return _Prepared(task, claim, args, kwargs)
+
+    def _run(self, job: _Prepared, budget: float | None, received: float) -> None:
         context = ChildContext(
-            claim,
+            job.claim,
             self._transactions,
-            task.codec.encode_result,
-            until=until,
+            job.task.codec.encode_result,
+            until=float("inf") if budget is None else received + budget,
             said=self._said,
             send=self._send,
         )
         _forget_peak()
         self._send(begun=True, peak=peak_memory())
-        outcome = self._outcome(task, context)
+        outcome = self._outcome(job, context)
         self._send(ended=_plain(outcome), peak=peak_memory())
         if not (self._connection.closed or self._holds_the_pipe()):
             os._exit(1)  # The listener's read keeps it open: the worker would wait for ever.
 
-    def _outcome(self, task: Task[..., Any], context: ChildContext) -> Outcome:
+    def _outcome(self, job: _Prepared, context: ChildContext) -> Outcome:
+        task = job.task
         registry = Registry()
         registry.add(task)
         endings = Endings(registry, self._max_snoozes)
@@ -222,14 +248,10 @@ class Child:
             finished=lambda: None,
         )
         try:
-            args, kwargs = task.codec.decode(context.claim.args)
-        except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
-            return refused(context.claim, error)
-        try:
             self._context = context
             if error_name := self._told.get((context.id, context.fence)):
                 context.tell(getattr(errors, error_name))
-            outcome = executor.run(task, context, context.claim, args, kwargs)
+            outcome = executor.run(task, context, job.claim, job.args, job.kwargs)
             self._context = None
         except (JobCancelled, ClaimLost, AttemptTimeout) as error:  # SIGTERM, after the handler.
             self._context = None

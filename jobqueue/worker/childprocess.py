@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from jobqueue.errors import JobQueueError
 from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded, size
@@ -26,6 +26,7 @@ from jobqueue.states import State
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.worker.context import JobContext
 from jobqueue.worker.identity import peak_memory
+from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.pipe import Pipe
 from jobqueue.worker.program import Address
 from jobqueue.worker.undertaker import undertaker
@@ -36,6 +37,7 @@ LOOK = 0.5  # seconds between looks at the child's memory, and whether it lives
 GRACE = 0.25  # seconds from being told to SIGTERM: for a handler that looks by itself
 KILL_AFTER = 0.5  # seconds from SIGTERM to SIGKILL
 START_WITHIN = 60.0  # seconds for a child to import the program
+ASK = 0.1  # seconds between two questions whether a job may begin whose child is ready
 _PRESSURE = ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE + KILL_AFTER))
 _CODE = (
     "import json, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -50,7 +52,7 @@ class Death(NamedTuple):
     exit_code: int  # minus the number of the signal, if it was one
     peak_memory: int | None
     late: bool  # its time was up, and it was killed
-    begun: bool  # the handler had been entered
+    begun: bool  # it had been told to enter the handler
 
     @property
     def signal(self) -> str | None:
@@ -70,6 +72,16 @@ class Unfit(NamedTuple):
 
 
 Answer = Outcome | Death | Unfit
+
+
+class Gate(Protocol):
+    """What a job has to pass before it begins in a child that is ready for it."""
+
+    def refusal(self) -> Unbegun | None:
+        """Why it does not begin at all; None: it may begin, now or later."""
+
+    def begin(self) -> bool:
+        """Begin it; False: it may not, or not yet."""
 
 
 class RemoteContext(JobContext):
@@ -142,6 +154,8 @@ class ChildProcess:
         self.signalled = 0
         """The last signal that it was sent."""
         self._pressed = 0
+        self._begun = False
+        """The job that it was sent last was told to begin."""
         self.busy = threading.Lock()
         self.buried = False
         self._burying = threading.Lock()
@@ -161,42 +175,61 @@ class ChildProcess:
             return os.waitid(os.P_PID, self.pid, options) is None
         return False
 
-    def call(self, context: RemoteContext, address: Address) -> Answer:
-        """Have it run a job, and wait for the end, however that comes."""
+    def call(self, context: RemoteContext, address: Address, gate: Gate) -> Answer | Unbegun:
+        """Have it run a job that its gate lets begin, and wait for the end, however that comes."""
         self._known_peak, self._peak = max(self._known_peak, self._peak), 0
+        self._begun = False
         context.wake_by(self._wake)
         try:
-            return self._call(context, address)
+            return self._make_ready(context, address, gate) or self._attend(context)
+        except Exception as error:
+            late = self.signalled != 0 and (not self._begun or _late_at(context) < context.told_at)
+            if not isinstance(error, EOFError | OSError):
+                # Nothing that it says can be relied upon any more.
+                log.exception("child process %d does not speak our language", self.pid)
+                self.kill()
+            return Death(self._see_off(), self.peak(), late, self._begun)
         finally:
             context.wake_by(_nothing)
 
-    def _call(self, context: RemoteContext, address: Address) -> Answer:
-        budget = context.budget()
+    def _make_ready(
+        self, context: RemoteContext, address: Address, gate: Gate
+    ) -> Answer | Unbegun | None:
+        """Have it import the task, and then begin the job if it still may; None: it has begun."""
         claim = {name: _plain(value) for name, value in context.claim._asdict().items()}
-        budget_sent = None if budget == math.inf else budget
-        self._pipe.send(run={"claim": claim, "address": address, "budget": budget_sent})
-        start_by, begun, told = time.monotonic() + min(START_WITHIN, budget), False, False
+        self._pipe.send(run={"claim": claim, "address": address})
+        start_by, ready = time.monotonic() + START_WITHIN, False
+        while (refusal := gate.refusal()) is None:
+            if ready and gate.begin():
+                budget = context.budget()
+                self._pipe.send(begin={"budget": None if budget == math.inf else budget})
+                self._begun = True
+                return None
+            for message in self._receive(min(ASK, self._press(math.inf if ready else start_by))):
+                answer = self._answer(context, message)
+                if answer is not None:
+                    return answer
+                ready |= "ready" in message
+                context.hear(message)
+        if not ready:
+            self.kill()  # A ready one waits for the next job.
+        return refusal
+
+    def _attend(self, context: RemoteContext) -> Answer:
+        """Wait for the end of a job that has begun."""
+        told = False
         while True:
             if context.told is not None and not told:
                 told, error = True, context.told.__name__
                 self._pipe.send(tell={"id": context.id, "fence": context.fence, "error": error})
-            late_at = _late_at(context) if begun else start_by
-            rest = self._press(min(context.told_at, late_at))
-            try:
-                for message in self._receive(rest):
-                    if "begun" in message:
-                        begun, self._peak = True, message["peak"] or 0
-                    answer = self._answer(context, message)
-                    if answer is not None:
-                        return answer
-                    context.hear(message)
-            except Exception as error:
-                late = self.signalled != 0 and late_at < context.told_at
-                if not isinstance(error, EOFError | OSError):
-                    # Nothing that it says can be relied upon any more.
-                    log.exception("child process %d does not speak our language", self.pid)
-                    self.kill()
-                return Death(self._see_off(), self.peak(), late, begun)
+            rest = self._press(min(context.told_at, _late_at(context)))
+            for message in self._receive(rest):
+                if "begun" in message:
+                    self._peak = message["peak"] or 0
+                answer = self._answer(context, message)
+                if answer is not None:
+                    return answer
+                context.hear(message)
 
     def _press(self, due: float) -> float:
         """Signal what should have ended by then; returns the seconds until there is more to do."""

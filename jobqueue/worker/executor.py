@@ -13,11 +13,12 @@ from jobqueue.store.claims import Claims
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker import forked
+from jobqueue.worker.admission import Admission
 from jobqueue.worker.childprocess import RemoteContext, Unfit
 from jobqueue.worker.context import JobContext, enter, leave, time_left
 from jobqueue.worker.endings import Endings, encode, refused, too_late
 from jobqueue.worker.failure import describe
-from jobqueue.worker.inflight import InFlight, released
+from jobqueue.worker.inflight import UNBEGUN, InFlight, Unbegun, released
 from jobqueue.worker.isolated import NO_CHILD_REST, Isolation, NoChild
 
 log = logging.getLogger("jobqueue.worker")
@@ -60,21 +61,19 @@ class Executor:
     def _loop(self) -> None:
         inflight = self._inflight
         while (claim := inflight.inbox.get()) is not None:
-            while not inflight.lease.good() and inflight.is_held(claim):
+            while (refusal := inflight.refusal(claim)) is None and not inflight.lease.good():
                 inflight.lease.wait(0.5)  # The first heartbeat that lands decides.
-            if not inflight.is_held(claim):
-                inflight.let_go(claim)
-                continue
             goes_on = True
-            if inflight.unwanted and (claim.id, claim.fence) in inflight.unwanted:
-                inflight.outbox.put(Ended(claim, "cancelled", State.CANCELLED, refund=True))
+            if refusal is not None:
+                self._put(refusal)
             else:
                 try:
                     goes_on = self.work(claim)
                 except BaseException as error:
                     # Such as a column that plain SQL has filled with something else.
                     log.exception("job %d (%s) could not be run", claim.id, claim.task)
-                    inflight.running.pop((claim.id, claim.fence), None)
+                    for known in (inflight.running, inflight.starting):
+                        known.pop((claim.id, claim.fence), None)
                     why = Ended(claim, "errored", State.FAILED, error=describe(error))
                     inflight.outbox.put(why)
             inflight.let_go(claim)
@@ -93,8 +92,6 @@ class Executor:
         if claim.crashes or task.settings.isolation == "process":
             isolation = self._isolation
             if isolation is not None and isolation.takes(claim):
-                if claim.frees_key and not self._frees_key(claim):
-                    return True
                 return self._work_apart(task, claim, isolation)
         arguments = self._arguments(task, claim)
         if arguments is None:
@@ -119,7 +116,11 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
             self._inflight.outbox.put(refused(claim, error))
             return None
-        return None if claim.frees_key and not self._frees_key(claim) else arguments
+        refusal = self._free_key(claim) if claim.frees_key else None
+        if refusal is None:
+            return arguments
+        self._put(refusal)
+        return None
 
     def known(self, claim: Claim) -> Task[..., Any] | None:
         """The task, or None: it may not begin, and its outcome is written."""
@@ -134,21 +135,29 @@ class Executor:
 
     def _work_apart(self, task: Task[..., Any], claim: Claim, isolation: Isolation) -> bool:
         """Run one claim in a child process."""
+        inflight = self._inflight
         context = RemoteContext(claim, self._transactions)
-        self._inflight.begin(context)
+        admission = Admission(inflight, context, self._free_key)
+        inflight.start(context)
         try:
-            answer = isolation.run(task, context)
+            answer = isolation.run(task, context, admission)
         except NoChild as error:
-            goes_on = self._inflight.end(context, isolation.put_off(claim, error))
+            inflight.withdraw(context, isolation.put_off(claim, error))
             threading.Event().wait(NO_CHILD_REST)  # The next one would fare no better.
-            return goes_on
-        if isinstance(answer, Unfit) and not isolation.asks(claim.task):
+            return True
+        outcome: Outcome | None
+        if isinstance(answer, Unbegun):
+            outcome = answer.outcome
+        elif isinstance(answer, Unfit) and not isolation.asks(claim.task):
             # It never asked for a child; back it goes, to run where it otherwise does.
             isolation.give_up(claim, f"{answer.error.type}: {answer.error.message}")
-            outcome: Outcome = released(claim, "it could not run in a child process")
+            outcome = released(claim, "it could not run in a child process")
         else:
             outcome = self._endings.apart(task, context, answer)
-        return self._inflight.end(context, outcome)
+        if admission.begun and outcome is not None:
+            return inflight.end(context, outcome)
+        inflight.withdraw(context, outcome)
+        return True
 
     def context_of(self, task: Task[..., Any], claim: Claim) -> JobContext:
         """What the handler may know of its job; its time runs from here."""
@@ -199,17 +208,27 @@ class Executor:
             run = _around(middleware, context, run)
         return run()
 
-    def _frees_key(self, claim: Claim) -> bool:
-        """Free the unique key of a job that is about to begin; False: it may not, and goes back."""
+    def _free_key(self, claim: Claim) -> Unbegun | None:
+        """Free the unique key of a job that is about to begin; how it ends if it may not begin."""
         try:
             if self._claims.begin(claim):
-                return self._inflight.is_held(claim)  # The lease may have been taken meanwhile.
+                return self._refusal_now(claim)
             why = "its claim was lost before it began"
         except Exception as error:  # noqa: BLE001 - it is claimed again, when there is a database.
             why = f"given back before it began: its key could not be freed ({type(error).__name__})"
             log.warning("job %d (%s) is %s", claim.id, claim.task, why)
-        self._inflight.outbox.put(released(claim, why))
-        return False
+        return Unbegun(released(claim, why))
+
+    def _refusal_now(self, claim: Claim) -> Unbegun | None:
+        """The database took its time: what was asked before it is asked again."""
+        refusal = self._inflight.refusal(claim)
+        if refusal is None and not self._inflight.lease.good():
+            refusal = Unbegun(released(claim, UNBEGUN))
+        return refusal
+
+    def _put(self, refusal: Unbegun) -> None:
+        if refusal.outcome is not None:
+            self._inflight.outbox.put(refusal.outcome)
 
 
 def _around(

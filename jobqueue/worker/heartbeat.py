@@ -121,7 +121,8 @@ class Heartbeat(Service):
             if claim is None or claim.fence != fence:
                 continue
             self._inflight.unwanted.add((id_, fence))
-            context = self._inflight.running.get((id_, fence))
+            running, starting = self._inflight.running, self._inflight.starting
+            context = running.get((id_, fence)) or starting.get((id_, fence))
             if context is not None and not context.cancelled:
                 log.info("job %d (%s) is to be cancelled", id_, claim.task)
                 context.tell(JobCancelled)

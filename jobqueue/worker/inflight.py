@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from operator import attrgetter
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from jobqueue.errors import AttemptTimeout, ClaimLost
 from jobqueue.records import Claim, Ended, Outcome
@@ -21,6 +22,13 @@ UNBEGUN = "given back before it began"
 
 
 _CLAIMED_AT = attrgetter("started_at")
+
+
+class Unbegun(NamedTuple):
+    """A claim was handed out, and its handler was not entered."""
+
+    outcome: Ended | None
+    """None: the claim is not this worker's any more, or its outcome is written already."""
 
 
 class LeaseClock:
@@ -64,6 +72,8 @@ class InFlight:
         self.held: dict[int, Claim] = {}
         self.running: dict[tuple[int, int], JobContext] = {}
         """By (id, fence): after a lost lease, two attempts of one job may run here."""
+        self.starting: dict[tuple[int, int], JobContext] = {}
+        """The same for jobs that have not begun: their child process is not ready for them."""
         self.open: set[tuple[int, int]] = set()
         """(id, fence) of claims that were handed out and have no outcome yet: they fill slots."""
         self.open_async: set[tuple[int, int]] = set()
@@ -146,11 +156,39 @@ class InFlight:
         """False once the claim was given back or abandoned."""
         return self.held.get(claim.id) is claim
 
+    def refusal(self, claim: Claim) -> Unbegun | None:
+        """Why a claim that was handed out may not begin; None: it may, while the lease is good."""
+        if self.held.get(claim.id) is not claim:
+            return Unbegun(None)
+        if self.unwanted and (claim.id, claim.fence) in self.unwanted:
+            return Unbegun(Ended(claim, "cancelled", State.CANCELLED, refund=True))
+        return Unbegun(released(claim, UNBEGUN)) if self.closing else None
+
     def begin(self, context: JobContext) -> None:
         """A handler is about to be entered."""
         self.running[context.key] = context
         self.begun += 1
         self.last_begun = time.monotonic()
+
+    def start(self, context: JobContext) -> None:
+        """A child process is about to be made ready for a job."""
+        self.starting[context.key] = context
+        self.last_begun = time.monotonic()
+
+    def begin_started(self, context: JobContext) -> bool:
+        """Begin a job whose child process is ready, unless it may not: ask `refusal()` why."""
+        with self._gate:
+            if not self.lease.good() or self.refusal(context.claim) is not None:
+                return False
+            self.begin(context)
+            self.starting.pop(context.key)
+            return True
+
+    def withdraw(self, context: JobContext, outcome: Outcome | None) -> None:
+        """A job whose child process was made ready does not begin; None: nothing is to be said."""
+        with self._gate:
+            if self.starting.pop(context.key, None) is not None and outcome is not None:
+                self.outbox.put(outcome)
 
     def end(self, context: JobContext, outcome: Outcome) -> bool:
         """A handler was left. False: its claim was given up meanwhile, so nobody waits for it."""
@@ -238,7 +276,13 @@ class InFlight:
         """From now on, what was claimed and has not begun goes back; returns how many did now."""
         with self._gate:
             self.closing = True
-        return self.give_back()
+            unbegun = list(self.starting.values())
+            self.starting.clear()
+            for context in unbegun:
+                self.outbox.put(released(context.claim, UNBEGUN))
+        for context in unbegun:  # Its slot need not wait for the child any longer.
+            context.tell(ClaimLost)
+        return len(unbegun) + self.give_back()
 
     def interrupt(self) -> list[Claim]:
         """Give up handlers that still run: their jobs go back, and what they end with is dropped.
@@ -265,7 +309,9 @@ class InFlight:
             count = len(self.held)
             self.held.clear()
             self.unwanted.clear()
-        for context in list(self.running.values()):
+            contexts = [*self.running.values(), *self.starting.values()]
+            self.starting.clear()
+        for context in contexts:
             context.tell(ClaimLost)
         return count
 

@@ -10,7 +10,8 @@ from jobqueue.errors import ConfigurationError
 from jobqueue.records import Claim, Ended
 from jobqueue.states import State
 from jobqueue.tasks import Registry, Task
-from jobqueue.worker.childprocess import Answer, ChildProcess, Death, RemoteContext
+from jobqueue.worker.childprocess import Answer, ChildProcess, Death, Gate, RemoteContext
+from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.program import address_of, main, why_not
 
 log = logging.getLogger("jobqueue.worker")
@@ -72,12 +73,15 @@ class Isolation:
             reason,
         )
 
-    def run(self, task: Task[..., Any], context: RemoteContext) -> Answer:
-        """Run a job in this thread's child. Raises NoChild if there can be none now."""
+    def run(self, task: Task[..., Any], context: RemoteContext, gate: Gate) -> Answer | Unbegun:
+        """Run a job in this thread's child, once its gate lets it begin.
+
+        Raises NoChild if there can be none now.
+        """
         child = self._child()
-        answer: Answer | None = None
+        answer: Answer | Unbegun | None = None
         try:
-            answer = child.call(context, address_of(task, self._registry.app))
+            answer = child.call(context, address_of(task, self._registry.app), gate)
         finally:
             if answer is None:
                 child.kill()  # Its handler may still run, and nobody listens any more.

@@ -160,17 +160,15 @@ class Loop:
         await self._room.acquire()
         self._inside.add(key)
         try:
-            while not inflight.lease.good() and inflight.is_held(claim):  # noqa: ASYNC110
+            while (  # noqa: ASYNC110
+                refusal := inflight.refusal(claim)
+            ) is None and not inflight.lease.good():
                 # The first heartbeat that lands decides; it comes from another thread.
                 await asyncio.sleep(LEASE_LOOK)
-            if not inflight.is_held(claim):
-                return
-            if inflight.closing:
-                inflight.outbox.put(released(claim, UNBEGUN))
-            elif key in inflight.unwanted:
-                inflight.outbox.put(Ended(claim, "cancelled", State.CANCELLED, refund=True))
-            else:
+            if refusal is None:
                 await self._work(claim)
+            elif refusal.outcome is not None:
+                inflight.outbox.put(refusal.outcome)
         finally:
             self._make_room(key)
 

@@ -634,6 +634,26 @@ def test_nothing_begins_while_the_lease_is_in_doubt(
     assert worker.row(handle.id).fence == claim.fence + 1
 
 
+def test_a_claim_that_waits_for_the_lease_is_given_back_at_a_stop(
+    jobs: JobQueue, hand: Any, clock: Any
+) -> None:
+    ran: list[int] = []
+
+    @jobs.task
+    def work() -> None:
+        ran.append(1)
+
+    handle = work.enqueue()
+    worker = hand(lease=30)
+    worker.claim()
+    clock.pass_(30)
+    worker.inflight.closing = True  # Its slot has taken it out of the inbox, and waits.
+    worker.execute()
+    worker.complete()
+    assert ran == []
+    assert (worker.state(handle.id), worker.row(handle.id).attempt) == (State.AVAILABLE, 0)
+
+
 def test_a_claim_of_a_lost_lease_never_begins(jobs: JobQueue, hand: Any) -> None:
     ran: list[int] = []
 

@@ -126,6 +126,30 @@ def test_a_job_does_not_begin_when_its_lease_was_taken_while_its_key_was_freed(
     assert scene.ran == [] and worker.inflight.free() == 4
 
 
+@pytest.mark.parametrize("meanwhile", ["a stop", "a silence"])
+def test_a_job_goes_back_that_may_not_begin_any_more_when_its_key_was_freed(
+    scene: Scene, hand: Any, clock: Any, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    job = scene.put()
+    worker = hand(lease=30)
+    honest = Claims.begin
+
+    def slow(claims: Claims, claim: Any) -> bool:
+        answer = honest(claims, claim)
+        if meanwhile == "a stop":
+            worker.inflight.close()
+        else:
+            clock.pass_(31)
+        return answer
+
+    monkeypatch.setattr(Claims, "begin", slow)
+    worker.claim()
+    worker.execute()
+    worker.complete()
+    assert scene.ran == []
+    assert (worker.state(job.id), worker.row(job.id).attempt) == (State.AVAILABLE, 0)
+
+
 def test_a_job_goes_back_when_the_database_does_not_answer_and_begins_later(
     scene: Scene, hand: Any, monkeypatch: pytest.MonkeyPatch, lines: Any
 ) -> None:

@@ -1,0 +1,130 @@
+"""Between the claim and the moment when a child process is ready, anything may happen: a job begins only if it still may."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import ROOT, START, Process, Scene
+from sqlalchemy import text
+
+LEASE = 1.0
+SOON = 10.0  # seconds: the shutdown timeout is 25 s, and the child is never ready
+TASKS = ["apart", "in_a_thread"]
+
+
+class Command(Process):
+    """A worker of slow_app, by the command line."""
+
+    def __init__(self, scene: Scene, *arguments: str) -> None:
+        self._folder = scene.folder / f"process-{len(scene.processes)}"
+        self._folder.mkdir()
+        command = [sys.executable, "-m", "jobqueue", "worker", "--app", "slow_app:jobs"]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "SLOW_URL": scene.url,
+            "SLOW_EFFECTS": str(scene.effects.path),
+        }
+        with (self._folder / "log").open("w") as log:
+            self._process = subprocess.Popen(
+                [*command, "--concurrency", "1", "--poll", "0.05", *arguments],
+                cwd=Path(__file__).parent,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                stdout=log,
+            )
+        self.pid = self._process.pid
+        self._ready = scene.folder / f"ready-{self.pid}"
+        self.importing = scene.folder / f"importing-{self.pid}"
+        scene.processes.append(self)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait(self, timeout: float = START) -> int:
+        return self._process.wait(timeout)
+
+    def let_children_be_ready(self) -> None:
+        self._ready.touch()
+
+
+def enqueue(scene: Scene, name: str, **options: Any) -> int:
+    """Enqueue a job that runs in a child: its task says so, or it was in a crash."""
+
+    def task() -> None: ...
+
+    if name not in scene.jobs.registry:
+        scene.jobs.task(name=name)(task)
+    (id_,) = scene.many(name, [()], **options)
+    if name == "in_a_thread":
+        with scene.jobs.store.engine.begin() as connection:
+            connection.execute(text(f"UPDATE jobqueue_jobs SET crashes = 1 WHERE id = {id_}"))
+    return id_
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("attempts", [1, 10])
+def test_a_stop_gives_a_job_back_whose_child_is_not_ready(
+    scene: Scene, wait_until: Any, name: str, attempts: int
+) -> None:
+    id_ = enqueue(scene, name, max_attempts=attempts)
+    worker = Command(scene)
+    wait_until(worker.importing.exists, START)
+    worker.terminate()
+    wait_until(lambda: scene.record(id_).state == "available", SOON)
+    assert worker.wait(SOON) == 0, "it did not wait for a child that is never ready"
+    record = scene.record(id_)
+    assert (record.attempt, record.own_crashes, record.worker) == (0, 0, None)
+    assert record.crashes == (1 if name == "in_a_thread" else 0)
+    assert scene.effects.read() == [] and scene.attempts(id_) == []
+
+    other = Command(scene)
+    other.let_children_be_ready()
+    wait_until(scene.ended(1), START)
+    assert (scene.record(id_).attempt, len(scene.effects.read("started"))) == (1, 1)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_worker_that_was_frozen_before_its_child_was_ready_does_not_begin_what_others_finished(
+    scene: Scene, wait_until: Any, name: str
+) -> None:
+    id_ = enqueue(scene, name)
+    frozen = Command(scene, "--lease", f"{LEASE}s")
+    wait_until(frozen.importing.exists, START)
+    scene.pause_outside_of_a_transaction(frozen)
+    heir = Command(scene)
+    heir.let_children_be_ready()
+    wait_until(scene.ended(1), START)
+    heir.terminate()
+    assert heir.wait() == 0
+
+    frozen.let_children_be_ready()
+    frozen.resume()
+    wait_until(lambda: "lost its lease" in frozen.log, START)
+    later = enqueue(scene, "apart")  # Its only slot is free again, and its child is of use.
+    wait_until(scene.ended(2), START)
+    frozen.terminate()
+    assert frozen.wait() == 0
+    assert [effect.job for effect in scene.effects.read("started")] == [id_, later]
+    assert scene.record(id_).attempt == 1
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_job_that_is_cancelled_before_its_child_is_ready_never_begins(
+    scene: Scene, wait_until: Any, name: str
+) -> None:
+    id_ = enqueue(scene, name)
+    worker = Command(scene)
+    wait_until(worker.importing.exists, START)
+    scene.jobs.cancel(id_)
+    wait_until(scene.ended(1, "cancelled"), SOON)
+    assert scene.record(id_).attempt == 0
+    later = enqueue(scene, "apart")  # Its slot waits for that child no longer.
+    worker.let_children_be_ready()
+    wait_until(scene.ended(1), START)
+    assert [effect.job for effect in scene.effects.read("started")] == [later]

@@ -1,0 +1,188 @@
+"""What is asked when a child process is ready for a job: the lease, the claim, wishes, the stop, the deadline; then the key is freed."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobqueue import JobQueue, State
+from jobqueue.store.claims import Claims
+from jobqueue.worker.admission import Admission
+from jobqueue.worker.childprocess import RemoteContext
+from jobqueue.worker.inflight import UNBEGUN, Unbegun
+
+LEASE = 30.0
+
+
+class Start:
+    """One job of a worker, claimed, whose child process is about to be ready."""
+
+    def __init__(self, jobs: JobQueue, hand: Any, **options: Any) -> None:
+        @jobs.task
+        def work() -> None: ...
+
+        self.task = work.options(**options)
+        self.job = self.task.enqueue()
+        self.worker: Any = hand(jobs, concurrency=1, lease=LEASE)
+        (self.claim,) = self.worker.claim()
+        self.inflight = self.worker.inflight
+        assert self.inflight.inbox.get() is self.claim
+        self.context = RemoteContext(self.claim, self.worker.executor._transactions)
+        self.inflight.start(self.context)
+        free_key = self.worker.executor._free_key
+        self.admission = Admission(self.inflight, self.context, free_key)
+
+    @property
+    def begun(self) -> bool:
+        return self.context.key in self.inflight.running
+
+
+@pytest.fixture
+def start(jobs: JobQueue, hand: Any) -> Callable[..., Start]:
+    return lambda **options: Start(jobs, hand, **options)
+
+
+def test_a_job_begins_when_nothing_is_against_it(start: Callable[..., Start]) -> None:
+    it = start()
+    assert not it.begun and it.admission.refusal() is None
+    assert it.admission.begin() and it.begun
+    assert it.inflight.starting == {} and it.inflight.begun == 1
+
+
+def test_it_waits_while_the_lease_is_in_doubt_and_begins_when_a_beat_lands(
+    start: Callable[..., Start], clock: Any
+) -> None:
+    it = start()
+    clock.pass_(LEASE + 1)
+    assert not it.admission.begin() and it.admission.refusal() is None
+    it.worker.heartbeat.tick()
+    assert it.admission.begin() and it.begun
+
+
+def test_it_does_not_begin_once_its_lease_is_lost(start: Callable[..., Start], clock: Any) -> None:
+    it = start()
+    it.worker.execute_sql("DELETE FROM jobqueue_workers")
+    clock.pass_(LEASE + 1)
+    it.worker.heartbeat.tick()
+    assert it.inflight.lease.good(), "it has another lease"
+    assert it.admission.refusal() == Unbegun(None)
+    assert not it.admission.begin() and not it.begun
+    assert it.context.cancelled, "its slot is woken"
+    assert it.worker.outbox() == []
+
+
+def test_it_does_not_begin_once_it_is_to_be_cancelled(start: Callable[..., Start]) -> None:
+    it = start()
+    it.job.cancel()
+    it.worker.heartbeat.tick()
+    assert it.context.cancelled, "its slot is woken"
+    refusal = it.admission.refusal()
+    assert refusal is not None and refusal.outcome is not None
+    assert (refusal.outcome.state, refusal.outcome.refund) == (State.CANCELLED, True)
+    assert not it.admission.begin() and not it.begun
+
+
+@pytest.mark.parametrize("attempts", [1, 10])
+def test_a_stop_gives_it_back_at_once_and_it_does_not_begin(
+    start: Callable[..., Start], attempts: int
+) -> None:
+    it = start(max_attempts=attempts)
+    assert it.inflight.close() == 1
+    assert it.context.cancelled, "its slot is woken"
+    (outcome,) = it.worker.outbox()
+    assert (outcome.outcome, outcome.reason) == ("released", UNBEGUN)
+    assert it.admission.refusal() == Unbegun(None), "it is written already"
+    assert not it.admission.begin() and not it.begun
+    it.inflight.withdraw(it.context, outcome)
+    assert len(it.worker.outbox()) == 1, "once"
+    it.worker.complete()
+    record = it.job.record()
+    assert (record.state, record.attempt) == (State.AVAILABLE, 0)
+
+
+def test_a_job_that_has_begun_is_not_given_back_at_a_stop(start: Callable[..., Start]) -> None:
+    it = start()
+    it.admission.begin()
+    assert it.inflight.close() == 0 and it.begun and it.worker.outbox() == []
+
+
+def test_it_does_not_begin_after_its_deadline(start: Callable[..., Start]) -> None:
+    it = start(deadline=60)
+    it.context._budget = time.monotonic()
+    refusal = it.admission.refusal()
+    assert refusal is not None and refusal.outcome is not None
+    assert refusal.outcome.reason == "its deadline passed before this attempt could begin"
+    assert not it.admission.begin() and not it.begun
+
+
+def test_its_timeout_counts_from_its_begin(start: Callable[..., Start]) -> None:
+    it = start(timeout=60)
+    it.context._deadline = time.monotonic() - 1  # The start took longer than that.
+    assert it.admission.begin()
+    remaining = it.context.remaining()
+    assert remaining is not None and 0 < remaining <= 60
+
+
+# The key of a job that holds it until it starts
+
+
+def started_key(start: Callable[..., Start]) -> Start:
+    return start(unique_key="k", unique_until="started")
+
+
+def test_its_key_is_free_once_it_has_begun_and_not_before(start: Callable[..., Start]) -> None:
+    it = started_key(start)
+    assert not it.task.enqueue().created
+    assert it.admission.begin()
+    assert it.task.enqueue().created
+
+
+def test_its_key_is_not_freed_while_the_lease_is_in_doubt(
+    start: Callable[..., Start], clock: Any
+) -> None:
+    it = started_key(start)
+    clock.pass_(LEASE + 1)
+    assert not it.admission.begin()
+    assert not it.task.enqueue().created
+
+
+def test_its_key_is_not_freed_at_a_stop(start: Callable[..., Start]) -> None:
+    it = started_key(start)
+    it.inflight.close()
+    assert not it.admission.begin()
+    it.worker.complete()
+    assert it.job.state is State.AVAILABLE and not it.task.enqueue().created
+
+
+@pytest.mark.parametrize("meanwhile", ["a stop", "a silence"])
+def test_what_happens_while_its_key_is_freed_still_keeps_it_from_beginning(
+    start: Callable[..., Start], clock: Any, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    it = started_key(start)
+    honest = Claims.begin
+
+    def slow(claims: Claims, claim: Any) -> bool:
+        answer = honest(claims, claim)
+        if meanwhile == "a stop":
+            it.inflight.close()
+        else:
+            clock.pass_(LEASE + 1)
+        return answer
+
+    monkeypatch.setattr(Claims, "begin", slow)
+    assert not it.admission.begin() and not it.begun
+    it.inflight.withdraw(it.context, it.admission.refusal().outcome)
+    (outcome,) = it.worker.outbox()
+    assert (outcome.outcome, outcome.reason) == ("released", UNBEGUN)
+
+
+def test_it_goes_back_when_its_claim_was_lost_before_its_key_could_be_freed(
+    start: Callable[..., Start],
+) -> None:
+    it = started_key(start)
+    it.worker.change(it.job.id, fence=it.claim.fence + 1)
+    assert not it.admission.begin() and not it.begun
+    refusal = it.admission.refusal()
+    assert refusal is not None and refusal.outcome is not None
+    assert refusal.outcome.reason == "its claim was lost before it began"
