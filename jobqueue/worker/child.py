@@ -38,7 +38,7 @@ from jobqueue.worker.executor import Executor
 from jobqueue.worker.failure import describe
 from jobqueue.worker.identity import peak_memory
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.program import Address, Import, Main, find
+from jobqueue.worker.program import Address, Import, find
 
 REPORT_EVERY = 0.1  # seconds between two words of progress
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -121,7 +121,6 @@ class Child:
         """SIGTERM came where nothing may be raised."""
         greeting = json.loads(connection.recv_bytes())["greet"]
         sys.argv[:] = greeting["argv"]
-        self._main = None if greeting["main"] is None else Main(*greeting["main"])
         self._max_snoozes: int = greeting["max_snoozes"]
         store = Store(greeting["url"], connections=1)
         self._claims = Claims(store)
@@ -203,7 +202,7 @@ class Child:
         claim = Claim(**{name: _instant(name, value) for name, value in call["claim"].items()})
         Import.under_way = True
         try:
-            task = find(Address(*call["address"]), self._main)
+            task = find(Address(*call["address"]))
         except BaseException as error:  # noqa: BLE001 - a module may do anything.
             self._send(unfit=describe(error, skip=1)._asdict())
             return None

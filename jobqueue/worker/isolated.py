@@ -12,7 +12,7 @@ from jobqueue.states import State
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.childprocess import Answer, ChildProcess, Death, Gate, RemoteContext
 from jobqueue.worker.inflight import Unbegun
-from jobqueue.worker.program import address_of, main, why_not
+from jobqueue.worker.program import address_of, why_not
 
 log = logging.getLogger("jobqueue.worker")
 
@@ -119,7 +119,6 @@ class Isolation:
     def _greeting(self) -> dict[str, Any]:
         return {
             "argv": sys.argv,
-            "main": main(),
             "url": self._url,
             "max_snoozes": self._max_snoozes,
             "levels": {name: logging.getLogger(name).level for name in ("", "jobqueue")},
@@ -166,7 +165,7 @@ def require(task: Task[..., Any], app: str | None) -> None:
     if reason is not None:
         raise ConfigurationError(
             f'task {task.name!r} has isolation="process", but a child process could not import it: '
-            f"{reason}",
+            f"{reason}; define it at the top level of a module that the program imports",
             field="isolation",
             value="process",
         )

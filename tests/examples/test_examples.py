@@ -21,7 +21,11 @@ from jobqueue.store.urls import parse
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "first")
+PROGRAMS = sorted(
+    path.stem
+    for path in EXAMPLES.glob("*.py")
+    if path.stem != "first" and not path.stem.endswith("_tasks")
+)
 
 
 def command(name: str, *arguments: str) -> list[str]:
@@ -194,6 +198,8 @@ def test_a_program_says_what_it_shows_and_has_a_file_of_its_own(name: str) -> No
     source = (EXAMPLES / f"{name}.py").read_text("utf-8")
     docstring = source.split('"""')[1]
     assert f"python examples/{name}.py" in docstring
+    tasks = EXAMPLES / f"{name.removesuffix('s')}_tasks.py"  # What a child process is to import.
+    source += tasks.read_text("utf-8") if tasks.exists() else ""
     assert f'os.environ.get("JOBQUEUE_URL", "sqlite:///{name}.db")' in source
     readme = (EXAMPLES / "README.md").read_text("utf-8")
     assert f"[{name}.py]({name}.py)" in readme

@@ -705,43 +705,123 @@ def test_isolation_is_one_of_two_and_the_tasks_own(stage: Stage) -> None:
         stage.app.quick.options(isolation="process")
 
 
-SCRIPT = """
-import os
+# A main module is never run again
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from sqlalchemy import text
 from jobqueue import JobQueue
 
 jobs = JobQueue()
+with Path("top-level").open("a") as file:
+    file.write(f"{os.getpid()}\\n")
 
-@jobs.task(isolation="process", max_attempts=1)
+def connect():
+    return jobs.store.engine.begin()
+"""
+ISOLATED = """
+@jobs.task(isolation="process")
 def where() -> int:
     return os.getpid()
-{guard}
-    with jobs, jobs.worker(poll=0.05):
-        job = where.enqueue()
-        try:
-            print(job.result(30) != os.getpid())
-        except Exception as error:
-            print(error)
+"""
+RUN = """
+with jobs.worker(poll=0.05):
+    print(where.enqueue().result(30))
+"""
+AFTER_A_CRASH = """
+@jobs.task
+def where() -> int:
+    return os.getpid()
+
+@jobs.task
+async def awhere() -> int:
+    return os.getpid()
+
+handles = [where.enqueue(), awhere.enqueue()]
+with connect() as connection:
+    connection.execute(text("UPDATE jobqueue_jobs SET crashes = 1"))
+with jobs.worker(poll=0.05):
+    print([handle.result(30) == os.getpid() for handle in handles])
+"""
+LATE = """
+with jobs.worker(poll=0.05):
+    @jobs.task(isolation="process", max_attempts=1)
+    def where() -> int:
+        return os.getpid()
+
+    try:
+        print(where.enqueue().result(60))
+    except Exception as error:
+        print(error)
 """
 
 
-@pytest.mark.parametrize("guard", ['if __name__ == "__main__":', "if True:"])
-def test_tasks_of_the_main_module_run_in_a_child_as_multiprocessing_does(
-    url: str, tmp_path: Path, guard: str
+class Program:
+    """A program of a user's, which notes how often its main module is run."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.folder = folder
+        self._url = url
+        with JobQueue(url) as queue:
+            queue.store.require_schema()
+
+    def run(self, source: str, *, as_module: bool = False) -> "subprocess.CompletedProcess[str]":
+        package = self.folder / "package"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "program.py").write_text(PROGRAM + source)
+        arguments = ["-m", "package.program"] if as_module else ["package/program.py"]
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), "JOBQUEUE_URL": self._url},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    @property
+    def runs(self) -> int:
+        return len((self.folder / "top-level").read_text().splitlines())
+
+
+@pytest.fixture
+def program(url: str, tmp_path: Path) -> Program:
+    return Program(url, tmp_path)
+
+
+@pytest.mark.parametrize("as_module", [False, True])
+def test_a_worker_does_not_start_with_an_isolated_task_of_the_main_module(
+    program: Program, as_module: bool
 ) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(guard=guard))
-    with JobQueue(url) as queue:
-        queue.store.require_schema()
-    done = subprocess.run(
-        [sys.executable, script.name],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), "JOBQUEUE_URL": url},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    done = program.run(ISOLATED + RUN, as_module=as_module)
+    assert (done.returncode, done.stdout, program.runs) == (1, "", 1)
+    assert done.stderr.splitlines()[-1] == (
+        "jobqueue.errors.ConfigurationError: task 'where' has isolation=\"process\", but a child "
+        "process could not import it: it is defined in the program's main module, which is not run "
+        "a second time; define it at the top level of a module that the program imports"
     )
-    if "main" in guard:
-        assert done.stdout == "True\n", done.stderr
-    else:
-        assert "put what the program does under `if __name__" in done.stdout, done.stderr
+
+
+def test_a_program_that_only_enqueues_such_a_task_goes_on(program: Program) -> None:
+    done = program.run(ISOLATED + "print(where.enqueue().record().state)")
+    assert (done.returncode, done.stdout, program.runs) == (0, "available\n", 1), done.stderr
+
+
+@pytest.mark.parametrize("as_module", [False, True])
+def test_a_task_of_the_main_module_runs_in_its_usual_place_after_a_crash(
+    program: Program, as_module: bool
+) -> None:
+    done = program.run(AFTER_A_CRASH, as_module=as_module)
+    assert (done.returncode, done.stdout, program.runs) == (0, "[True, True]\n", 1), done.stderr
+    assert "as it is defined in the program's main module" in done.stderr
+
+
+def test_an_isolated_task_that_the_main_module_adds_later_errors_and_is_not_run(
+    program: Program,
+) -> None:
+    done = program.run(LATE)
+    assert "it is defined in the program's main module" in done.stdout, done.stderr
+    assert program.runs == 1
