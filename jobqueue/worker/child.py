@@ -32,6 +32,7 @@ from jobqueue.store.claims import Claims
 from jobqueue.store.store import Store
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
+from jobqueue.worker import forked
 from jobqueue.worker.context import JobContext
 from jobqueue.worker.endings import Endings, refused
 from jobqueue.worker.executor import Executor
@@ -50,7 +51,8 @@ def main() -> None:
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(descriptor, False)
     _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to hear.
+    # Ctrl-C is the worker's to hear. Not SIG_IGN, which every program started here would inherit.
+    signal.signal(signal.SIGINT, _unheard)
     Child(Connection(descriptor)).live()
 
 
@@ -127,7 +129,7 @@ class Child:
         self._transactions = UserTransactions(store)
         self._forward = _Forward(self._send, self._undisturbed_by_sigterm)
         self._forward_logs(greeting["levels"])
-        os.register_at_fork(after_in_child=self._forked)
+        forked.watch(self._forked, signal.SIGTERM, signal.SIGINT)
 
     def live(self) -> None:
         """Run what is sent, one call after another, until the pipe ends."""
@@ -192,7 +194,10 @@ class Child:
         """In a process that a handler has forked: it has no say in what the worker hears."""
         logging.getLogger().removeHandler(self._forward)
         self._connection.close()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # It is its parent's to end.
+        if signal.getsignal(signal.SIGTERM) == self._asked_to_end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # It is its parent's to end.
+        if signal.getsignal(signal.SIGINT) is _unheard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._sending = threading.Lock()  # A thread that is not here may have held it.
         self._orders = SimpleQueue()
         self._orders.put(None)  # If it comes back from the handler, it ends.
@@ -333,6 +338,9 @@ async def _await(coroutine: Coroutine[Any, Any, Any], context: JobContext) -> An
         return await coroutine
     finally:
         await context.aleave_transaction()
+
+
+def _unheard(_number: int, _frame: FrameType | None) -> None: ...
 
 
 def _forget_peak() -> None:

@@ -12,8 +12,9 @@ import socket
 import sys
 import threading
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
+from jobqueue.worker import forked
 from jobqueue.worker.leash import Leash
 from jobqueue.worker.worker import Worker
 
@@ -27,24 +28,40 @@ TOLD = 128
 
 
 class ReadableSignals:
-    """Makes signals readable: each one is a byte, its number, on `ear`."""
+    """Makes signals readable: each one is a byte, its number, on `ear`.
+
+    A forked child has the handlers from before, and no ear.
+    """
 
     def __init__(self, *numbers: signal.Signals) -> None:
         self._numbers = numbers
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         self.ear, self.mouth = socket.socketpair()
         self.mouth.setblocking(False)
+        forked.watch(self._forked, *self._numbers)
         self._descriptor = signal.set_wakeup_fd(self.mouth.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
             self._before[number] = signal.signal(number, _heard)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)  # type: ignore[arg-type]
+        self._give_back()
         signal.set_wakeup_fd(self._descriptor)
+        forked.forget(self._forked)
+        self.mouth.close()
+
+    def _give_back(self) -> None:
+        for number, before in self._before.items():
+            if signal.getsignal(number) is _heard:  # Else it is somebody else's by now.
+                # None: it was set by no Python code, and nobody can set it again.
+                signal.signal(number, signal.SIG_DFL if before is None else before)
+
+    def _forked(self) -> None:
+        signal.set_wakeup_fd(-1)
+        self._give_back()
+        self.ear.close()
         self.mouth.close()
 
 
