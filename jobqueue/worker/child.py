@@ -40,6 +40,7 @@ from jobqueue.worker.failure import describe
 from jobqueue.worker.identity import peak_memory
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.program import Address, Import, find
+from jobqueue.worker.surroundings import Surroundings
 
 REPORT_EVERY = 0.1  # seconds between two words of progress
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -232,7 +233,8 @@ class Child:
         )
         _forget_peak()
         self._send(begun=True, peak=peak_memory())
-        outcome = self._outcome(job, context)
+        # Made anew for each: the module that it has just imported may have set something.
+        outcome = Surroundings().copy().run(self._outcome, job, context)
         self._send(ended=_plain(outcome), peak=peak_memory())
         if not (self._connection.closed or self._holds_the_pipe()):
             os._exit(1)  # The listener's read keeps it open: the worker would wait for ever.

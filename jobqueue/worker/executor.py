@@ -20,6 +20,7 @@ from jobqueue.worker.endings import Endings, encode, refused, too_late
 from jobqueue.worker.failure import describe
 from jobqueue.worker.inflight import UNBEGUN, InFlight, Unbegun, released
 from jobqueue.worker.isolated import NO_CHILD_REST, Isolation, NoChild
+from jobqueue.worker.surroundings import Surroundings
 
 log = logging.getLogger("jobqueue.worker")
 
@@ -27,7 +28,10 @@ Middleware = Callable[[JobContext, Callable[[], Any]], Any]
 
 
 class Executor:
-    """Runs claims one after another until it is handed None."""
+    """Runs claims one after another until it is handed None.
+
+    Each in a copy of the context in which this was made: that of the program that starts a worker.
+    """
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class Executor:
         finished: Callable[[], None],
         isolation: Isolation | None = None,
     ) -> None:
+        self.surroundings = Surroundings()
         self._isolation = isolation
         self._inflight = inflight
         self._registry = registry
@@ -68,7 +73,7 @@ class Executor:
                 self._put(refusal)
             else:
                 try:
-                    goes_on = self.work(claim)
+                    goes_on = self.surroundings.copy().run(self.work, claim)
                 except BaseException as error:
                     # Such as a column that plain SQL has filled with something else.
                     log.exception("job %d (%s) could not be run", claim.id, claim.task)

@@ -122,7 +122,11 @@ class Loop:
         self._loop.call_later(BEAT, self._beat)
 
     def _begin(self, claim: Claim) -> None:
-        task = self._loop.create_task(self._run(claim), name=f"job {claim.id} ({claim.task})")
+        task = self._loop.create_task(
+            self._run(claim),
+            name=f"job {claim.id} ({claim.task})",
+            context=self._executor.surroundings.copy(),
+        )
         self._running.add(task)
         self._waiting.add(task)
         task.add_done_callback(self._running.discard)

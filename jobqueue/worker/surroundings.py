@@ -1,0 +1,24 @@
+"""The context variables of the program, of which each job begins with a copy."""
+
+from contextvars import Context, ContextVar, copy_context
+from decimal import Context as Decimals
+
+
+class Surroundings:
+    """The context of the program at the time when this is made. May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._context = copy_context()
+        # A copy of a context holds the same values, and decimal's can be changed in place.
+        self._decimals: list[tuple[ContextVar[Decimals], Decimals]] = [
+            (variable, value.copy())
+            for variable, value in self._context.items()
+            if isinstance(value, Decimals)
+        ]
+
+    def copy(self) -> Context:
+        """A context for one job: what is set in it is seen by no other."""
+        context = self._context.copy()
+        for variable, value in self._decimals:
+            context.run(variable.set, value.copy())
+        return context
