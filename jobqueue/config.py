@@ -5,9 +5,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from jobqueue import options
 from jobqueue.errors import ConfigurationError
 
 DEFAULT_URL = "sqlite:///jobqueue.db"
+POOL_SIZE = "JOBQUEUE_POOL_SIZE"
+POOL_MAX = 1000
 
 
 def database_url(given: str | None) -> str:
@@ -20,6 +23,19 @@ def database_url(given: str | None) -> str:
 def app_name(given: str | None) -> str | None:
     """`module:attribute` of the app to use, or None where none is named."""
     return given or _setting("app", "JOBQUEUE_APP")
+
+
+def pool_size(given: int | None) -> int | None:
+    """How many connections a process may open; None where nobody says. Raises InvalidOption.
+
+    The environment comes first, which `jobqueue worker --pool-size` sets for its children too: who
+    runs a program knows the server.
+    """
+    text = os.environ.get(POOL_SIZE)
+    wanted: object = given
+    if text is not None:
+        wanted = int(text) if text.isdecimal() else text
+    return None if wanted is None else options.whole(wanted, "pool_size", 1, POOL_MAX)
 
 
 def _setting(name: str, variable: str) -> str | None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from jobqueue import options as option_rules
 from jobqueue.codec import Codec
 from jobqueue.config import database_url
+from jobqueue.config import pool_size as pool_size_of
 from jobqueue.errors import (
     Duration,
     InvalidArguments,
@@ -29,7 +30,7 @@ from jobqueue.store.bell import Bell
 from jobqueue.store.bounds import WHEN_FULL, Bound
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.monitor import Monitor
-from jobqueue.store.store import Store
+from jobqueue.store.store import POOL_SIZE, Store
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.store.urls import masked
 from jobqueue.tasks import AsyncTask, Call, Registry, Task
@@ -73,16 +74,19 @@ class JobQueue:
     `url` is any SQLAlchemy URL of the two; None takes $JOBQUEUE_URL, then pyproject.toml, then
     `sqlite:///jobqueue.db`. Nothing is connected to before the first use. May be used from any
     thread. Raises ConfigurationError for a URL that cannot be used.
+
+    `pool_size`: how many connections this process may open at once, 4 unless it is given;
+    $JOBQUEUE_POOL_SIZE comes first, since who runs a program knows its server.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        self.store = Store(database_url(url))
+    def __init__(self, url: str | None = None, *, pool_size: int | None = None) -> None:
+        self.store = Store(database_url(url), connections=pool_size_of(pool_size) or POOL_SIZE)
         self.registry = Registry()
         self.events = EventStream()
         self.middleware: list[Middleware] = []
         self._jobs = Jobs(self.store)
         self._transactions = UserTransactions(self.store)
-        self._bell = Bell(self.store.backend.ringer(self.store.url))
+        self._bell = Bell(self.store.backend.ringer(self.store.engine))
 
     def __repr__(self) -> str:
         return f"JobQueue({masked(self.store.url)!r})"
@@ -305,6 +309,7 @@ class JobQueue:
             WorkerSettings.of(**settings),
             events=self.events,
             middleware=self.middleware,
+            handlers=self.store,
         )
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 ENVIRONMENT = [
     ("JOBQUEUE_URL", "The database, unless --url is given."),
     ("JOBQUEUE_APP", "The app, unless --app is given."),
+    ("JOBQUEUE_POOL_SIZE", "Connections at most, whatever the app says."),
     ("NO_COLOR", "Set to anything: no colours, on terminals either."),
 ]
 

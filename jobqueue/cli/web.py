@@ -123,6 +123,7 @@ def _worker(shared: Shared, concurrency: str | None) -> Worker:
         WorkerSettings.of(**slots),
         events=app.events,
         middleware=app.middleware,
+        handlers=_queue(shared).store,
     )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+import os
 import signal
 import sys
 import threading
@@ -12,11 +13,13 @@ from typing import Any
 
 import click
 
+from jobqueue import options
 from jobqueue.cli import app as apps
 from jobqueue.cli import logs, params
 from jobqueue.cli.probes import Ports, bound, ports_of, serve
 from jobqueue.cli.safe import masked
 from jobqueue.cli.shared import Command, Shared, pass_shared
+from jobqueue.config import POOL_MAX, POOL_SIZE
 from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.queue import JobQueue
 from jobqueue.worker.commands import NAME as EXEC
@@ -97,6 +100,12 @@ AS_GIVEN = (
     show_default=True,
     help="On stderr.",
 )
+@click.option(
+    "--pool-size",
+    metavar="N",
+    help="Connections that handlers open by the app's queue, in each process, on top of the "
+    "worker's own 3 or 4. [default: the app's, or 4]",
+)
 @click.option("--name", metavar="TEXT", help="Its name. [default: host and process id]")
 @click.option(
     "--processes",
@@ -129,6 +138,9 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
     second one, or the timeout, gives them back and exits with 1.
     """
     settings, ports = _settings(given), ports_of(given)
+    if given["pool_size"] is not None:
+        size = options.whole(params.whole(given["pool_size"]), "pool_size", 1, POOL_MAX)
+        os.environ[POOL_SIZE] = str(size)  # For a JobQueue() in the app, here and in children.
     if given["processes"] is not None or given["reload"]:
         from jobqueue.cli.supervise import supervise
 
@@ -138,9 +150,14 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
         app = shared.app
         if app is None:
             raise ConfigurationError(apps.NEEDED, field="app")
-        queue = shared.queue
+        store = shared.queue.store
         own = Worker(
-            queue.store.url, app.registry, settings, events=app.events, middleware=app.middleware
+            store.url,
+            app.registry,
+            settings,
+            events=app.events,
+            middleware=app.middleware,
+            handlers=app.store if app.store.url == store.url else store,
         )
         spare_the_collector()
     # With --json, stdout is the summary's alone, whatever handlers print.

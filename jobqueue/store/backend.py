@@ -17,6 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from jobqueue.store.bell import Listener, Ringer
+from jobqueue.store.pool import IDLE, Patience
 
 Columns = Mapping[str, TypeEngine[Any]]
 
@@ -44,8 +45,19 @@ class Backend(Hashable, Protocol):
         """True where a completion and the next claim had better share one transaction."""
         ...
 
-    def engine(self, url: URL, connections: int) -> Engine:
-        """Make an engine with our settings and at most so many connections; does not connect."""
+    def engine(
+        self,
+        url: URL,
+        connections: int,
+        *,
+        patience: Patience | None = None,
+        idle: float = IDLE,
+    ) -> Engine:
+        """Make an engine with our settings and at most so many connections; does not connect.
+
+        On a server, one that was `idle` for so many seconds is closed, and who finds none free,
+        here or there, has patience.
+        """
         ...
 
     def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
@@ -94,12 +106,12 @@ class Backend(Hashable, Protocol):
         """True if a user's connection may get the schema for `url`; it then is in a transaction."""
         ...
 
-    def ringer(self, url: URL) -> Ringer:
+    def ringer(self, engine: Engine) -> Ringer:
         """How to wake this database's workers."""
         ...
 
-    def listener(self, url: URL) -> Listener:
-        """How a worker is woken."""
+    def listener(self, url: URL, patience: Patience | None = None, /) -> Listener:
+        """How a worker is woken; it keeps a connection of its own."""
         ...
 
     def is_transient(self, error: BaseException) -> bool:

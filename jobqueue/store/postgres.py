@@ -33,6 +33,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 
 from jobqueue.clock import Instant
 from jobqueue.store.backend import Columns
+from jobqueue.store.pool import IDLE, BoundedPool, Patience
 from jobqueue.store.postgres_wakeups import NotifyListener, NotifyRinger
 
 CONNECT = {
@@ -51,8 +52,19 @@ CONNECT = {
 # Serialization failure, deadlock, lock not available, shutdown and crash of the server, no
 # connection, too many of them.
 _CONNECTION = "08"
+_TOO_MANY = "53300"
 _TRANSIENT = ("40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "08", "53")
 
+
+# What servers and poolers say to one who finds no connection free. The driver has no SQLSTATE for a
+# connection that was never made.
+_FULL = (
+    "too many clients",
+    "too many connections",
+    "connection slots are reserved",
+    "no more connections allowed",
+    "max client connections",
+)
 
 _QUOTED = (Text, Instant)
 
@@ -65,7 +77,14 @@ class Postgres:
     batch_shared = 500
     one_writer = False
 
-    def engine(self, url: URL, connections: int) -> Engine:
+    def engine(
+        self,
+        url: URL,
+        connections: int,
+        *,
+        patience: Patience | None = None,
+        idle: float = IDLE,
+    ) -> Engine:
         """See `Backend.engine`. The isolation level is ours, whatever the role's default is."""
         given = {**CONNECT, **{key: value for key, value in url.query.items() if key in CONNECT}}
         bare = url.set(drivername="postgresql+psycopg").difference_update_query(CONNECT)
@@ -73,10 +92,11 @@ class Postgres:
             bare,
             connect_args=given,
             isolation_level="READ COMMITTED",
+            poolclass=BoundedPool,
             pool_size=connections,
-            max_overflow=0,
-            pool_timeout=30,
-            pool_use_lifo=True,
+            idle=idle,
+            patience=patience or Patience(),
+            is_full=_is_full,
             hide_parameters=True,
         )
 
@@ -173,13 +193,13 @@ class Postgres:
         """See `Backend.can_make_on`: never; `jobqueue db upgrade` does it."""
         return False
 
-    def ringer(self, url: URL) -> NotifyRinger:
+    def ringer(self, engine: Engine) -> NotifyRinger:
         """See `Backend.ringer`."""
-        return NotifyRinger(self.engine(url, 1))
+        return NotifyRinger(engine)
 
-    def listener(self, url: URL) -> NotifyListener:
+    def listener(self, url: URL, patience: Patience | None = None, /) -> NotifyListener:
         """See `Backend.listener`."""
-        return NotifyListener(self.engine(url, 1))
+        return NotifyListener(self.engine(url, 1, patience=patience))
 
     def is_transient(self, error: BaseException) -> bool:
         """See `Backend.is_transient`."""
@@ -189,6 +209,13 @@ class Postgres:
         if code is None:  # The server was not reached, or is still starting.
             return error.connection_invalidated or isinstance(error, OperationalError)
         return error.connection_invalidated or code.startswith(_TRANSIENT)
+
+
+def _is_full(error: Exception) -> bool:
+    """True where the server, or a pooler, has no connection to give, but may soon."""
+    code = getattr(error, "sqlstate", None)
+    text = str(error).lower()
+    return code == _TOO_MANY if code else any(words in text for words in _FULL)
 
 
 def _array(values: Sequence[Any], *, quoted: bool) -> str:

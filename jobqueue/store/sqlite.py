@@ -32,6 +32,7 @@ from jobqueue.clock import INSTANT
 from jobqueue.errors import ConfigurationError, DatabaseReplaced
 from jobqueue.store.backend import Columns
 from jobqueue.store.kernel_lock import KernelLock
+from jobqueue.store.pool import Patience
 from jobqueue.store.sqlite_wakeups import DatagramRinger, DoorbellListener
 
 BUSY_TIMEOUT = 10  # seconds
@@ -54,7 +55,7 @@ class Sqlite:
     batch_shared = 200  # A transaction is as long as another process waits: 3 to 6 ms.
     one_writer = True
 
-    def engine(self, url: URL, connections: int) -> Engine:
+    def engine(self, url: URL, connections: int, **_of_servers: Any) -> Engine:
         """See `Backend.engine`. A missing file is made with mode 0600."""
         path = database_path(url)
         if sqlite3.sqlite_version_info < OLDEST:
@@ -188,11 +189,11 @@ class Sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         return True
 
-    def ringer(self, url: URL) -> DatagramRinger:
+    def ringer(self, engine: Engine) -> DatagramRinger:
         """See `Backend.ringer`."""
-        return DatagramRinger(self.engine(url, 1))
+        return DatagramRinger(engine)
 
-    def listener(self, url: URL) -> DoorbellListener:
+    def listener(self, url: URL, _patience: Patience | None = None, /) -> DoorbellListener:
         """See `Backend.listener`."""
         return DoorbellListener(self.engine(url, 1))
 

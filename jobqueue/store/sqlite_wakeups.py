@@ -16,7 +16,6 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy import select as sql_select
 
 from jobqueue.schema import workers
-from jobqueue.store import forks
 from jobqueue.store.bell import Heard
 
 WATCH = 0.05  # seconds between looks at data_version: 0.4 % of a core
@@ -55,12 +54,9 @@ class DatagramRinger:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._engine.dispose()
 
     def forget(self) -> None:
-        """See `Ringer.forget`."""
-        forks.keep(self._engine.pool)
-        self._engine.dispose(close=False)
+        """See `Ringer.forget`: the engine is the store's, which does so too."""
         self._socket = None
 
 

@@ -1,9 +1,10 @@
 """The store: an engine with its backend, transactions, and the schema that they need."""
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, event, select, table
 from sqlalchemy import column as sql_column
@@ -12,10 +13,14 @@ from sqlalchemy.exc import DBAPIError
 from jobqueue.errors import ConfigurationError, SchemaNewer, SchemaOutdated
 from jobqueue.schema import REVISION, VERSION_TABLE
 from jobqueue.store import forks, migrate
+from jobqueue.store.pool import IDLE, Patience
 from jobqueue.store.statements import Statements, statements
 from jobqueue.store.urls import DRIVER_MISSING, backend_of, masked, parse
 
 T = TypeVar("T")
+
+POOL_SIZE = 4
+"""Connections of one process, unless it is told otherwise."""
 
 _version = table(VERSION_TABLE, sql_column("version_num"))
 
@@ -23,15 +28,25 @@ _version = table(VERSION_TABLE, sql_column("version_num"))
 class Store:
     """One database as one process sees it. May be used from any thread.
 
-    `connections` bounds how many are open at once; a thread that finds none free waits.
+    `connections` bounds how many are open at once; a thread that finds none free waits as long as
+    there is `patience`. One that was idle for so many seconds is closed, where it is a server's.
     """
 
-    def __init__(self, url: str | URL, *, connections: int = 8) -> None:
+    def __init__(
+        self,
+        url: str | URL,
+        *,
+        connections: int = POOL_SIZE,
+        patience: Patience | None = None,
+        idle: float = IDLE,
+    ) -> None:
         self.url = parse(url)
         self.backend = backend_of(self.url)
         self.statements: Statements = statements(self.backend)
         try:
-            self.engine: Engine = self.backend.engine(self.url, connections)
+            self.engine: Engine = self.backend.engine(
+                self.url, connections, patience=patience, idle=idle
+            )
         except ModuleNotFoundError:
             raise ConfigurationError(DRIVER_MISSING, field="url") from None
         self.connects = 0
@@ -42,6 +57,7 @@ class Store:
         """Waits so many seconds for room in a full queue; no transaction is open meanwhile."""
         self._checked = False
         self._checking = threading.Lock()
+        self._entry: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __repr__(self) -> str:
         return f"Store({masked(self.url)})"
@@ -49,11 +65,17 @@ class Store:
     def _connected(self, *_: object) -> None:
         self.connects += 1
 
+    def through(self, entry: Callable[[], AbstractContextManager[object]]) -> Self:
+        """The same connections, for somebody who takes one only within what `entry()` gives."""
+        other = copy.copy(self)
+        other._entry = entry  # noqa: SLF001 - it is one of ours.
+        return other
+
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One write transaction."""
         self.require_schema()
-        with self.backend.writing(self.engine) as connection:
+        with self._entry(), self.backend.writing(self.engine) as connection:
             yield connection
 
     def turn(self) -> AbstractContextManager[bool]:
@@ -68,7 +90,7 @@ class Store:
         """One snapshot for reading."""
         self.require_schema()
         # Committed, not rolled back: psycopg forgets its prepared statements at a ROLLBACK.
-        with self.engine.connect() as connection, connection.begin():
+        with self._entry(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     def transact(self, work: Callable[[Connection], T]) -> T:
@@ -95,7 +117,8 @@ class Store:
     ) -> list[tuple[Any, ...]] | None:
         """The rows of one statement that is a transaction of its own; see `Backend.alone`."""
         self.require_schema()
-        return self.backend.alone(self.engine, statement, parameters, prepared=prepared)
+        with self._entry():
+            return self.backend.alone(self.engine, statement, parameters, prepared=prepared)
 
     def require_schema(self) -> None:
         """Check the schema once; make it where a file is a whole database and has none.
@@ -125,7 +148,7 @@ class Store:
 
     def revision(self) -> str | None:
         """The schema revision found in the database, or None."""
-        with self.engine.connect() as connection:
+        with self._entry(), self.engine.connect() as connection:
             if not self.engine.dialect.has_table(connection, VERSION_TABLE):
                 return None
             return connection.execute(select(_version.c.version_num)).scalar()

@@ -21,6 +21,7 @@ from jobqueue.records import JobFilter, JobRecord, Refusal
 from jobqueue.states import FINAL, State
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.monitor import Monitor
+from jobqueue.store.pool import Patience
 from jobqueue.store.store import Store
 from jobqueue.tasks import Registry
 from jobqueue.web import metrics
@@ -197,7 +198,7 @@ class Api:
     def _check_schema(self) -> None:
         # With a connection of its own each time: the pool may be in use, and a connection that is
         # open says little about the next.
-        probe = Store(self._queue.store.url, connections=1)
+        probe = Store(self._queue.store.url, connections=1, patience=Patience(0))
         try:
             probe.require_schema()
         finally:

@@ -125,7 +125,8 @@ class Child:
         greeting = json.loads(connection.recv_bytes())["greet"]
         sys.argv[:] = greeting["argv"]
         self._max_snoozes: int = greeting["max_snoozes"]
-        store = Store(greeting["url"], connections=1)
+        # For a look at whose transaction `finish_within` is given; not kept beside the app's own.
+        store = Store(greeting["url"], connections=1, idle=0)
         self._claims = Claims(store)
         self._transactions = UserTransactions(store)
         self._forward = _Forward(self._send, self._undisturbed_by_sigterm)

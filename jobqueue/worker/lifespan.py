@@ -25,6 +25,12 @@ class Lifespan:
         """Why it stopped by itself before its time, if it did."""
         self.is_outgrown = False
         """It stopped because of `max_memory`, in order; another one is to take its place."""
+        self.is_at_work = False
+        """It has begun, and has not offered its last outcomes yet."""
+
+    def is_over(self) -> bool:
+        """True once it is to stop and has nothing to write that is worth waiting for."""
+        return self.ended.is_set() and not self.is_at_work
 
     def exhausted(self, reason: str) -> None:
         """No slot can be trusted any longer: end, so that a supervisor starts afresh."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from jobqueue.records import Claim, Outcome
 from jobqueue.states import State
@@ -19,15 +20,23 @@ COMPANY_WAIT = 0.0009  # seconds to begin that tell of such a writer: SQLite wai
 
 
 class Claimer(Service):
-    """Claims jobs, on a connection of its own."""
+    """Claims jobs, on a connection that the completer does not need. Takes it within `turn()`."""
 
-    def __init__(self, store: Store, intake: Intake) -> None:
+    def __init__(
+        self, store: Store, intake: Intake, turn: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         super().__init__("claimer")
         self._store = store
         self._intake = intake
+        self._turn = turn
 
     def tick(self) -> float:
         """Claim as much as there is room for."""
+        with self._turn():
+            self._claim()
+        return self._intake.rest()
+
+    def _claim(self) -> None:
         intake = self._intake
         intake.began = time.monotonic()
         intake.reconcile()
@@ -37,7 +46,6 @@ class Claimer(Service):
             with self._store.write() as connection:
                 claims = intake.claim(connection, wanted)
             intake.hand_out(claims)
-        return intake.rest()
 
 
 class Completer(Service):

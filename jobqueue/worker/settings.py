@@ -6,6 +6,7 @@ from typing import Any
 
 from jobqueue import options
 from jobqueue.errors import InvalidOption
+from jobqueue.states import State
 from jobqueue.worker.memory import size
 from jobqueue.worker.scaling import ScalingRules
 
@@ -71,6 +72,12 @@ class WorkerSettings:
         if settings.min_concurrency is None and settings.max_concurrency is None:
             return settings
         return _bounded(settings, given)
+
+    @property
+    def retention(self) -> dict[State, float | None]:
+        """How long jobs are kept after they have ended so."""
+        done, failed = self.keep_succeeded, self.keep_failed
+        return {State.SUCCEEDED: done, State.CANCELLED: done, State.FAILED: failed}
 
     @property
     def scaling(self) -> ScalingRules | None:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
 
 from jobqueue.events import EventStream
 from jobqueue.records import Claim
-from jobqueue.states import State
 from jobqueue.store.bell import Bell, Heard
 from jobqueue.store.claims import Claims
 from jobqueue.store.history import History
@@ -20,6 +20,7 @@ from jobqueue.store.upkeep import Upkeep
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker import identity
 from jobqueue.worker.commands import WithExec
+from jobqueue.worker.connections import Connections
 from jobqueue.worker.endings import Endings
 from jobqueue.worker.executor import Executor, Middleware
 from jobqueue.worker.exit import Exit
@@ -64,6 +65,7 @@ class Worker:
         *,
         events: EventStream | None = None,
         middleware: Sequence[Middleware] = (),
+        handlers: Store | None = None,  # The one that they use; None: one is made for them.
     ) -> None:
         self.settings = settings
         if settings.allow_exec:
@@ -71,17 +73,20 @@ class Worker:
         self._registry = registry
         self._middleware = middleware
         self._events = events or EventStream()
-        self._store = Store(url, connections=6)
-        self._pulse = Store(url, connections=1)  # No claim and no upkeep can hold up a heartbeat.
+        self._inflight = inflight = InFlight(settings.concurrency, settings.lease)
+        self._life = life = Lifespan()
+        self._ended = life.ended
+        self._connections = Connections(
+            url, handlers, at_work=lambda: bool(inflight.held), gives_up=life.is_over
+        )
+        self._store, self._pulse = self._connections.line, self._connections.pulse
+        self._upkeep = Upkeep(self._connections.upkeep)
         self._isolation = Isolation(
             self._store.url.render_as_string(hide_password=False),
             registry,
             max_snoozes=settings.max_snoozes,
         )
-        self._inflight = InFlight(settings.concurrency, settings.lease)
         self._metrics = Metrics(self._inflight)
-        self._life = Lifespan()
-        self._ended = self._life.ended
         self._aborted = Flag()
         self._stopping = threading.Lock()
         self._in_order: bool | None = None
@@ -95,18 +100,22 @@ class Worker:
     def start(self, registered: Callable[[], None] | None = None) -> None:
         """Take a lease and begin. Raises what the database raises if it cannot be reached.
 
-        `registered` is called in between, before any job can begin.
+        `registered` is called in between, before any job can begin. A server that has no connection
+        free is waited for; if the worker is stopped meanwhile, nothing begins.
         """
         try:
             Import.refuse("a worker starts")
             self._isolation.check()
-            self._store.require_schema()
             self._build()
+            self._store.require_schema()
             self._heartbeat.register()
-        except BaseException:
-            self._store.close()
-            self._pulse.close()
+        except BaseException as error:
+            self._connections.close()
+            if isinstance(error, DBAPIError) and self._life.is_over():
+                log.info("stopped before it had a connection")
+                return
             raise
+        self._life.is_at_work = True
         if registered is not None:
             registered()
         try:
@@ -122,8 +131,9 @@ class Worker:
         settings, backend = self.settings, self._store.backend
         me = identity.this_process()
         self.name = settings.name or f"{me.host}-{me.pid}"
-        self._bell = Bell(backend.ringer(self._store.url))
-        listener, announcer = backend.listener(self._store.url), Announcer(self._events)
+        self._bell = Bell(backend.ringer(self._store.engine))
+        listener = backend.listener(self._store.url, self._connections.patience)
+        announcer = Announcer(self._events)
         self._heartbeat = Heartbeat(
             Upkeep(self._pulse),
             Claims(self._pulse),
@@ -162,7 +172,7 @@ class Worker:
         if self._store.backend.one_writer:
             self._claimer = self._completer = Turn(self._store, self._intake, exit_)
             return [self._completer]
-        self._claimer = Claimer(self._store, self._intake)
+        self._claimer = Claimer(self._store, self._intake, self._connections.claiming)
         self._completer = Completer(self._store, exit_, self._claimer.wake)
         return [self._completer, self._claimer]
 
@@ -173,8 +183,8 @@ class Worker:
         executor = Executor(
             inflight,
             self._registry,
-            Claims(self._store),
-            UserTransactions(self._store),
+            Claims(self._connections.handlers),
+            UserTransactions(self._connections.handlers),
             middleware=tuple(self._middleware),
             endings=endings,
             finished=self._finished,
@@ -211,7 +221,7 @@ class Worker:
     def _waiting(self, limit: int) -> int:
         """How many jobs this worker could claim, counted up to `limit`."""
         queues = self.settings.queues
-        return Upkeep(self._store).available(None if queues is None else tuple(queues), limit)
+        return self._upkeep.available(None if queues is None else tuple(queues), limit)
 
     @staticmethod
     def _is_for_loop(task: Task[..., Any]) -> bool:
@@ -229,10 +239,8 @@ class Worker:
 
     def _build_keepers(self, me: identity.Identity, announcer: Announcer) -> list[Service]:
         settings, inflight = self.settings, self._inflight
-        upkeep = Upkeep(self._store)
+        upkeep = self._upkeep
         self._scheduler = Scheduler(upkeep, settings.poll, self._ring)
-        done, failed = settings.keep_succeeded, settings.keep_failed
-        keep = {State.SUCCEEDED: done, State.CANCELLED: done, State.FAILED: failed}
         keepers: list[Service] = [
             self._scheduler,
             Reaper(
@@ -243,8 +251,8 @@ class Worker:
                 announce=announcer.announce,
                 events=self._events,
             ),
-            Pruner(upkeep, keep),
-            Recorder(History(self._store), self.name, self._metrics.reader()),
+            Pruner(upkeep, settings.retention),
+            Recorder(History(self._connections.upkeep), self.name, self._metrics.reader()),
         ]
         if settings.stats_interval is not None:
             reader = self._metrics.reader()
@@ -341,6 +349,7 @@ class Worker:
             for claim in self._inflight.interrupt():
                 log.warning("job %d (%s) is interrupted and goes back", claim.id, claim.task)
         in_order &= self._await_outcomes()
+        self._life.is_at_work = False
         self._isolation.close(CHILDREN_END / 4 if self._aborted.is_set() else CHILDREN_END)
         self._loop.close()
         for service in reversed(self._services):
@@ -349,7 +358,8 @@ class Worker:
         for service in reversed(self._services):
             ended = service.join(max(0.0, until - time.monotonic()))
             in_order &= ended or isinstance(service, Announcer)  # A slow one holds up no job.
-        self._leave()
+        self._bell.close()
+        self._connections.leave(None if self._inflight.held else self._inflight.holder)
         log.info("worker %s ended: %d jobs", self.name, self._inflight.processed)
         return in_order
 
@@ -378,17 +388,6 @@ class Worker:
         """True while a claim is on its way in, or an outcome on its way out."""
         inflight = self._inflight
         return self._intake.unanswered or bool(inflight.held) or inflight.outbox.qsize() > 0
-
-    def _leave(self) -> None:
-        holder = self._inflight.holder
-        if holder is not None and not self._inflight.held:
-            try:
-                Upkeep(self._pulse).deregister(holder.id)
-            except Exception as error:  # noqa: BLE001 - a lease that is not given back runs out.
-                log.warning("the lease could not be given back: %s", type(error).__name__)
-        self._bell.close()
-        self._store.close()
-        self._pulse.close()
 
     def __enter__(self) -> Self:
         self.start()

@@ -26,7 +26,7 @@ def listener(store: Store, desk: Any) -> Iterator[Listener]:
 
 @pytest.fixture
 def ringer(store: Store) -> Iterator[Ringer]:
-    ringer = store.backend.ringer(store.url)
+    ringer = store.backend.ringer(store.engine)
     yield ringer
     ringer.close()
 

@@ -250,7 +250,11 @@ def test_an_embedded_worker_stops_when_the_program_raises(jobs: JobQueue) -> Non
         assert work.enqueue().result(30) == 1
         raise KeyError("the program's own")
     left = {thread.name for thread in set(threading.enumerate()) - before}
-    assert left <= {"jobqueue-bell", "jobqueue-lock"}  # The queue's own; the latter for a moment.
+    assert left <= {
+        "jobqueue-bell",
+        "jobqueue-idle",
+        "jobqueue-lock",
+    }  # The queue's own; the latter for a moment.
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])

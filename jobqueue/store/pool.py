@@ -1,0 +1,240 @@
+"""The pool: a bound on connections, no idle ones, and patience with a server that is full."""
+
+import logging
+import math
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
+
+from jobqueue.store import forks
+
+log = logging.getLogger("jobqueue.store")
+
+IDLE = 10.0
+"""Seconds after which a connection that nobody has used is closed."""
+WAIT = 30.0
+"""Seconds to wait for a connection, unless somebody says otherwise."""
+LOOK = 0.25  # seconds between two looks whether to go on waiting
+SILENT = 1.0  # seconds of waiting before it is worth a line
+RETRY_FIRST = 0.1  # seconds until a server that was full is tried again; then twice as long
+RETRY_MAX = 2.0
+
+
+class Patience:
+    """How long to wait for a connection while none is free. Pools may share one; it says so once.
+
+    `gives_up`: asked several times a second; True ends the waiting.
+    """
+
+    def __init__(self, seconds: float = WAIT, gives_up: Callable[[], bool] = lambda: False) -> None:
+        self._seconds = seconds
+        self._gives_up = gives_up
+        self._lock = threading.Lock()
+        self._waiting: dict[object, float] = {}
+
+    def is_over(self, waited: float) -> bool:
+        """True once whoever has waited so many seconds is to raise an error."""
+        return waited >= self._seconds or self._gives_up()
+
+    def wait(self, who: object, since: float, error: Exception) -> None:
+        """Somebody waits, since an instant of `time.monotonic()`: say so if nobody did before."""
+        with self._lock:
+            is_news = not self._waiting
+            self._waiting.setdefault(who, since)
+        if is_news:
+            text = str(error).strip().rpartition("\n")[2].rpartition("FATAL:")[2].strip()
+            log.warning("the database has no connection free (%s): waiting for one", text[:300])
+
+    def end(self, who: object) -> None:
+        """That one waits no more."""
+        with self._lock:
+            since = self._waiting.pop(who, None)
+            if since is None or self._waiting:
+                return
+        log.info("waits for no connection any more, after %.0f s", time.monotonic() - since)
+
+
+class BoundedPool(Pool):
+    """At most `pool_size` connections, the last one that was used first.
+
+    A server that has none free is tried again while there is patience; meanwhile one of ours may
+    come back, and serves as well. SQLAlchemy's own pool keeps idle ones for ever, and makes those
+    that were lost anew where nobody could wait.
+    """
+
+    def __init__(
+        self,
+        creator: Any,
+        pool_size: int,  # `create_engine` passes on what is no keyword-only argument.
+        idle: float,
+        patience: Patience,
+        is_full: Callable[[Exception], bool],
+        **given: Any,
+    ) -> None:
+        super().__init__(creator, **given)
+        self._size = pool_size
+        self._idle = idle
+        self._patience = patience
+        self._is_full = is_full
+        self._changed = threading.Condition(threading.Lock())
+        self._closing = forks.guard()
+        self._free: list[tuple[float, ConnectionPoolEntry]] = []
+        """With the time when each was used, in that order."""
+        self._open = 0
+        """Connections that are open, or being opened or closed."""
+        self._refusal: Exception | None = None
+        """What the server said when it had none free, until it had one."""
+        self._refusals = 0
+        self._retry_at = -math.inf
+        self._timer: threading.Timer | None = None
+        self._disposed = False
+        self._process = os.getpid()
+
+    def recreate(self) -> "BoundedPool":
+        """See `Pool.recreate`."""
+        return BoundedPool(
+            self._creator,
+            pool_size=self._size,
+            idle=self._idle,
+            is_full=self._is_full,
+            patience=self._patience,
+            reset_on_return=self._reset_on_return,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            _dispatch=self.dispatch,
+            dialect=self._dialect,
+        )
+
+    def dispose(self) -> None:
+        """See `Pool.dispose`: those in use are closed when they come back."""
+        with self._changed:
+            self._disposed = True
+            free, self._free = self._free, []
+            timer = self._timer
+        if timer is not None:
+            timer.cancel()
+            timer.join(1.0)
+        self._close([record for _, record in free])
+
+    def status(self) -> str:
+        """See `Pool.status`."""
+        return f"{self._open} of {self._size} connections open, {len(self._free)} of them idle"
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        began, who = time.monotonic(), object()
+        try:
+            while True:
+                has_place, record = self._place(LOOK)
+                if has_place and (record := self._connected(record)) is not None:
+                    return record
+                waited, refusal = time.monotonic() - began, self._refusal
+                if self._patience.is_over(waited):
+                    raise refusal or self._timeout(waited)
+                if refusal is not None and waited > SILENT:
+                    self._patience.wait(who, began, refusal)
+        finally:
+            self._patience.end(who)
+
+    def _timeout(self, waited: float) -> PoolTimeout:
+        return PoolTimeout(
+            f"all {self._size} connections of this pool were in use for {waited:.0f} s; "
+            "pool_size is how many there may be"
+        )
+
+    def _place(self, seconds: float) -> tuple[bool, ConnectionPoolEntry | None]:
+        """(True, an idle connection), or (True, None): make one; (False, None): not in time."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            while not self._free:
+                present = time.monotonic()
+                if self._open < self._size and present >= self._retry_at:
+                    self._open += 1
+                    return True, None
+                wait = until - present
+                if self._open < self._size:
+                    wait = min(wait, self._retry_at - present)
+                if present >= until:
+                    return False, None
+                self._changed.wait(wait)
+            return True, self._free.pop()[1]
+
+    def _connected(self, record: ConnectionPoolEntry | None) -> ConnectionPoolEntry | None:
+        """The same, open, or None: the server is full.
+
+        Here, because later SQLAlchemy would make a lost one anew by itself, without patience.
+        """
+        try:
+            if record is None:
+                record = self._create_connection()
+            else:
+                record.get_connection()  # type: ignore[attr-defined]
+        except BaseException as error:
+            if record is not None:
+                record.close()
+            is_full = isinstance(error, Exception) and self._is_full(error)
+            with self._changed:
+                self._open -= 1
+                if isinstance(error, Exception) and is_full:
+                    self._refused(error)
+                self._changed.notify()
+            if is_full:
+                return None
+            raise
+        if self._refusal is not None:
+            with self._changed:
+                self._refusal, self._refusals, self._retry_at = None, 0, -math.inf
+        return record
+
+    def _refused(self, error: Exception) -> None:
+        most = min(RETRY_MAX, RETRY_FIRST * 2.0 ** min(self._refusals, 16))
+        self._refusal = error
+        self._refusals += 1
+        # Jitter: a whole fleet may be waiting.
+        self._retry_at = time.monotonic() + most * random.uniform(0.5, 1.0)  # noqa: S311
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        with self._changed:
+            if record.dbapi_connection is not None and self._idle and not self._disposed:
+                self._free.append((time.monotonic(), record))
+                self._close_later()
+                self._changed.notify()
+                return
+        self._close([record])
+
+    def _close(self, records: list[ConnectionPoolEntry]) -> None:
+        try:
+            with self._closing:
+                for record in records:
+                    record.close()
+        finally:
+            with self._changed:
+                self._open -= len(records)
+                self._changed.notify(len(records))
+
+    def _close_later(self) -> None:
+        """Have the first of the idle ones closed when it is time; the lock is held."""
+        if self._timer is not None or self._idle == math.inf or os.getpid() != self._process:
+            return  # What a forked child gives back is its parent's to close.
+        due = self._free[0][0] + self._idle - time.monotonic()
+        timer = threading.Timer(max(0.0, due), self._close_idle)
+        timer.name, timer.daemon = "jobqueue-idle", True
+        with suppress(RuntimeError):  # No thread to be had: the next one that comes back tries.
+            timer.start()
+            self._timer = timer
+
+    def _close_idle(self) -> None:
+        with self._changed:
+            self._timer = None
+            limit = time.monotonic() - self._idle
+            old = [record for used, record in self._free if used <= limit]
+            del self._free[: len(old)]
+            if self._free and not self._disposed:
+                self._close_later()
+        self._close(old)

@@ -1,0 +1,88 @@
+"""A worker's connections to the database: which there are, and who may use them when."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
+
+from sqlalchemy import URL
+
+from jobqueue.store.claims import Holder
+from jobqueue.store.pool import IDLE, Patience
+from jobqueue.store.store import Store
+from jobqueue.store.upkeep import Upkeep
+
+log = logging.getLogger("jobqueue.worker")
+
+LINE = 2
+"""Connections for claims and outcomes, so that neither waits for the other, and for upkeep."""
+LINE_IN_FILE = 6  # An open file costs nobody else anything.
+COURTESY = 0.25  # seconds to wait for one connection before another one is used
+
+
+class Connections:
+    """The stores of a worker, all on one database.
+
+    On a server there are, beside the listener's connection: one of the heartbeat's, which is kept,
+    and two for the line and upkeep. While no job is in hand, one of those does for all: who needs
+    it waits for who has it, and the other one is closed. Upkeep never has both: one transaction of
+    it at a time. What handlers open comes on top, and has a bound of its own.
+    """
+
+    def __init__(
+        self,
+        url: str | URL,
+        handlers: Store | None,
+        *,
+        at_work: Callable[[], bool],
+        gives_up: Callable[[], bool],
+    ) -> None:
+        self._at_work = at_work
+        self._turn = Lock()
+        self._given = handlers is not None
+        self.patience = Patience(math.inf, gives_up)
+        self.handlers = Store(url) if handlers is None else handlers
+        """For what handlers do by themselves."""
+        self.pulse = Store(url, connections=1, patience=self.patience, idle=math.inf)
+        """For the heartbeat: no claim and no upkeep can hold it up, and no full server."""
+        self.line = Store(
+            url,
+            connections=LINE_IN_FILE if self.pulse.backend.one_writer else LINE,
+            patience=self.patience,
+            idle=IDLE,
+        )
+        """For claims and outcomes."""
+        self.upkeep = self.line
+        if not self.line.backend.one_writer:  # There writers take turns already.
+            self.upkeep = self.line.through(self._in_turn)
+
+    def close(self) -> None:
+        """Close them; those that handlers use are the program's, unless they were made here."""
+        self.line.close()
+        self.pulse.close()
+        if not self._given:
+            self.handlers.close()
+
+    def leave(self, holder: Holder | None) -> None:
+        """Give the worker's lease back, if it has one, and close them."""
+        if holder is not None:
+            try:
+                Upkeep(self.pulse).deregister(holder.id)
+            except Exception as error:  # noqa: BLE001 - a lease that is not given back runs out.
+                log.warning("the lease could not be given back: %s", type(error).__name__)
+        self.close()
+
+    def claiming(self) -> AbstractContextManager[None]:
+        """To be held while the claimer uses the line's connections."""
+        return nullcontext() if self._at_work() else self._in_turn()
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        # Not for ever: whoever has it may be waiting for somebody's lock on a table.
+        taken = self._turn.acquire(timeout=COURTESY)
+        try:
+            yield
+        finally:
+            if taken:
+                self._turn.release()
