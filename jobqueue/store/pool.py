@@ -23,6 +23,8 @@ WAIT = 30.0
 """Seconds to wait for a connection, unless somebody says otherwise."""
 LOOK = 0.25  # seconds between two looks whether to go on waiting
 SILENT = 1.0  # seconds of waiting before it is worth a line
+UNFAIR = 0.01
+"""Seconds for which one who comes later may go first: waking up costs more than its turn."""
 RETRY_FIRST = 0.1  # seconds until a server that was full is tried again; then twice as long
 RETRY_MAX = 2.0
 
@@ -61,6 +63,16 @@ class Patience:
         log.info("waits for no connection any more, after %.0f s", time.monotonic() - since)
 
 
+class _Waiter:
+    """Somebody who wants a connection, since when, and how to wake him; the pool's lock is held."""
+
+    __slots__ = ("condition", "since")
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.since = time.monotonic()
+        self.condition = threading.Condition(lock)
+
+
 class BoundedPool(Pool):
     """At most `pool_size` connections, the last one that was used first.
 
@@ -83,7 +95,9 @@ class BoundedPool(Pool):
         self._idle = idle
         self._patience = patience
         self._is_full = is_full
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._waiters: dict[_Waiter, None] = {}
+        """In the order in which they came."""
         self._closing = forks.guard()
         self._free: list[tuple[float, ConnectionPoolEntry]] = []
         """With the time when each was used, in that order."""
@@ -114,7 +128,7 @@ class BoundedPool(Pool):
 
     def dispose(self) -> None:
         """See `Pool.dispose`: those in use are closed when they come back."""
-        with self._changed:
+        with self._lock:
             self._disposed = True
             free, self._free = self._free, []
             timer = self._timer
@@ -128,19 +142,21 @@ class BoundedPool(Pool):
         return f"{self._open} of {self._size} connections open, {len(self._free)} of them idle"
 
     def _do_get(self) -> ConnectionPoolEntry:
-        began, who = time.monotonic(), object()
+        waiter = _Waiter(self._lock)
         try:
             while True:
-                has_place, record = self._place(LOOK)
+                has_place, record = self._place(waiter, LOOK)
                 if has_place and (record := self._connected(record)) is not None:
                     return record
-                waited, refusal = time.monotonic() - began, self._refusal
+                waited, refusal = time.monotonic() - waiter.since, self._refusal
                 if self._patience.is_over(waited):
                     raise refusal or self._timeout(waited)
                 if refusal is not None and waited > SILENT:
-                    self._patience.wait(who, began, refusal)
+                    self._patience.wait(waiter, waiter.since, refusal)
         finally:
-            self._patience.end(who)
+            self._patience.end(waiter)
+            with self._lock:
+                self._leave(waiter)
 
     def _timeout(self, waited: float) -> PoolTimeout:
         return PoolTimeout(
@@ -148,22 +164,41 @@ class BoundedPool(Pool):
             "pool_size is how many there may be"
         )
 
-    def _place(self, seconds: float) -> tuple[bool, ConnectionPoolEntry | None]:
+    def _place(self, waiter: _Waiter, seconds: float) -> tuple[bool, ConnectionPoolEntry | None]:
         """(True, an idle connection), or (True, None): make one; (False, None): not in time."""
         until = time.monotonic() + seconds
-        with self._changed:
-            while not self._free:
+        with self._lock:
+            while True:
                 present = time.monotonic()
-                if self._open < self._size and present >= self._retry_at:
-                    self._open += 1
-                    return True, None
-                wait = until - present
-                if self._open < self._size:
-                    wait = min(wait, self._retry_at - present)
+                if self._has_place(waiter, present):
+                    record = self._free.pop()[1] if self._free else None
+                    self._open += record is None
+                    self._leave(waiter)
+                    return True, record
                 if present >= until:
                     return False, None
-                self._changed.wait(wait)
-            return True, self._free.pop()[1]
+                self._waiters.setdefault(waiter)
+                wait = until - present
+                if self._open < self._size and self._retry_at > present:
+                    wait = min(wait, self._retry_at - present)
+                waiter.condition.wait(wait)
+
+    def _has_place(self, waiter: _Waiter, present: float) -> bool:
+        first = next(iter(self._waiters), waiter)
+        if first is not waiter and present - first.since > UNFAIR:
+            return False
+        return bool(self._free) or (self._open < self._size and present >= self._retry_at)
+
+    def _leave(self, waiter: _Waiter) -> None:
+        """Wait no more; whoever is the first now looks whether there is something for him."""
+        if waiter in self._waiters:
+            del self._waiters[waiter]
+            self._wake()
+
+    def _wake(self) -> None:
+        for first in self._waiters:
+            first.condition.notify()
+            return
 
     def _connected(self, record: ConnectionPoolEntry | None) -> ConnectionPoolEntry | None:
         """The same, open, or None: the server is full.
@@ -179,16 +214,16 @@ class BoundedPool(Pool):
             if record is not None:
                 record.close()
             is_full = isinstance(error, Exception) and self._is_full(error)
-            with self._changed:
+            with self._lock:
                 self._open -= 1
                 if isinstance(error, Exception) and is_full:
                     self._refused(error)
-                self._changed.notify()
+                self._wake()
             if is_full:
                 return None
             raise
         if self._refusal is not None:
-            with self._changed:
+            with self._lock:
                 self._refusal, self._refusals, self._retry_at = None, 0, -math.inf
         return record
 
@@ -200,11 +235,11 @@ class BoundedPool(Pool):
         self._retry_at = time.monotonic() + most * random.uniform(0.5, 1.0)  # noqa: S311
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        with self._changed:
+        with self._lock:
             if record.dbapi_connection is not None and self._idle and not self._disposed:
                 self._free.append((time.monotonic(), record))
                 self._close_later()
-                self._changed.notify()
+                self._wake()
                 return
         self._close([record])
 
@@ -214,9 +249,9 @@ class BoundedPool(Pool):
                 for record in records:
                     record.close()
         finally:
-            with self._changed:
+            with self._lock:
                 self._open -= len(records)
-                self._changed.notify(len(records))
+                self._wake()
 
     def _close_later(self) -> None:
         """Have the first of the idle ones closed when it is time; the lock is held."""
@@ -230,7 +265,7 @@ class BoundedPool(Pool):
             self._timer = timer
 
     def _close_idle(self) -> None:
-        with self._changed:
+        with self._lock:
             self._timer = None
             limit = time.monotonic() - self._idle
             old = [record for used, record in self._free if used <= limit]

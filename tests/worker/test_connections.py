@@ -1,0 +1,269 @@
+"""A worker's connections on PostgreSQL: how many there are, who waits for whom, and what a full server changes."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+from sqlalchemy.exc import OperationalError
+
+from jobqueue import JobQueue
+from jobqueue.worker import connections
+
+on_postgres = pytest.mark.parametrize("backend_name", ["postgres"])
+LISTENER = HEARTBEAT = 1
+IDLE, BUSY = 3, 4
+
+
+class Watch:
+    """The server as an operator sees it, on a connection that is not counted."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url, autocommit=True)
+
+    def ask(self, question: str) -> Any:
+        return self._connection.execute(question).fetchone()[0]
+
+    def open(self) -> int:
+        """Connections to this database, without those that are about to end."""
+        return int(
+            self.ask(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+        )
+
+    def most(self, until: Callable[[], bool], timeout: float = 30.0) -> int:
+        """The most that were open at once until something is true."""
+        end, most = monotonic() + timeout, self.open()
+        while not until():
+            assert monotonic() < end
+            most = max(most, self.open())
+        return most
+
+    def succeeded(self, count: int) -> Callable[[], bool]:
+        question = "SELECT count(*) FROM jobqueue_jobs WHERE state = 'succeeded'"
+        return lambda: int(self.ask(question)) >= count
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def watch(url: str) -> Iterator[Watch]:
+    watch = Watch(url)
+    yield watch
+    watch.close()
+
+
+class Limited:
+    """A role with the rights of a worker, and so many connections as it is allowed."""
+
+    def __init__(self, url: str) -> None:
+        self.role = make_url(url).database
+        self._connection = psycopg.connect(url, autocommit=True)
+        for statement in (
+            f"CREATE ROLE {self.role} LOGIN",
+            f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {self.role}",
+            f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {self.role}",
+        ):
+            self._connection.execute(statement)
+        self.url = make_url(url).set(username=self.role).render_as_string()
+
+    def allow(self, connections: int) -> None:
+        self._connection.execute(f"ALTER ROLE {self.role} CONNECTION LIMIT {connections}")
+
+    def close(self) -> None:
+        for statement in (f"DROP OWNED BY {self.role}", f"DROP ROLE {self.role}"):
+            self._connection.execute(statement)
+        self._connection.close()
+
+
+@pytest.fixture
+def limited(url: str) -> Iterator[Limited]:
+    limited = Limited(url)
+    yield limited
+    limited.close()
+
+
+def passes(seconds: float) -> Callable[[], bool]:
+    until = monotonic() + seconds
+    return lambda: monotonic() > until
+
+
+@on_postgres
+@pytest.mark.parametrize("concurrency", [4, 64])
+def test_a_worker_has_four_connections_at_work_and_three_while_it_is_idle(
+    jobs: JobQueue, watch: Watch, wait_until: Any, monkeypatch: Any, concurrency: int
+) -> None:
+    monkeypatch.setattr(connections, "IDLE", 1.0)
+
+    @jobs.task
+    def nop() -> None: ...
+
+    with jobs.worker(concurrency=concurrency, poll=0.1):
+        wait_until(lambda: watch.open() >= 1)
+        assert watch.most(passes(1.5)) <= IDLE
+        jobs.enqueue_many([nop.call() for _ in range(3000)])
+        jobs.store.close()  # What the program itself opened.
+        assert watch.most(watch.succeeded(3000)) <= BUSY
+        wait_until(lambda: watch.open() <= IDLE)
+        assert watch.most(passes(2.5)) <= IDLE
+    jobs.close()
+    wait_until(lambda: watch.open() == 0)
+
+
+@on_postgres
+def test_what_handlers_open_comes_on_top_and_is_bounded_by_the_pool_of_their_queue(
+    url: str, watch: Watch
+) -> None:
+    with JobQueue(url, pool_size=2) as jobs:
+
+        @jobs.task
+        def child() -> None: ...
+
+        @jobs.task
+        def parent() -> None:
+            child.options(unique_key=None).enqueue()
+
+        for number in range(200):
+            parent.options(unique_key=f"{number}", unique_until="started").enqueue()
+        with jobs.worker(concurrency=32):
+            assert watch.most(watch.succeeded(400)) <= BUSY + 2
+
+
+@contextmanager
+def locked(url: str, table: str) -> Iterator[None]:
+    """What somebody's CREATE INDEX does, or an operator's forgotten transaction."""
+    with psycopg.connect(url) as connection:
+        connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        yield
+        connection.rollback()
+
+
+@on_postgres
+def test_claims_and_outcomes_go_on_while_upkeep_waits_for_a_lock(
+    jobs: JobQueue, url: str, watch: Watch, wait_until: Any
+) -> None:
+    @jobs.task
+    def nop() -> None: ...
+
+    with jobs.worker(concurrency=2):
+        nop.enqueue().result(timeout=10)
+        with locked(url, "jobqueue_workers"):  # The reaper waits, and the heartbeat.
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            wait_until(lambda: watch.ask(f"{blocked} AND datname = current_database()"))
+            began = monotonic()
+            for _ in range(5):
+                nop.enqueue().result(timeout=10)
+                nop.options(delay=0.05).enqueue().result(timeout=10)  # The scheduler goes on too.
+            assert monotonic() - began < 15
+            assert watch.open() <= BUSY + 4
+
+
+@on_postgres
+def test_the_heartbeat_goes_on_while_claims_and_outcomes_wait_for_a_lock(
+    jobs: JobQueue, url: str, watch: Watch, wait_until: Any
+) -> None:
+    @jobs.task
+    def nop() -> None: ...
+
+    beats = "SELECT max(beat) FROM jobqueue_workers"
+    with jobs.worker(concurrency=2, lease=1):
+        nop.enqueue().result(timeout=10)
+        with locked(url, "jobqueue_jobs"):
+            before = watch.ask(beats)
+            wait_until(lambda: watch.ask(beats) > before + 5)
+            assert watch.ask("SELECT count(*) FROM jobqueue_workers") == 1
+
+
+@on_postgres
+def test_a_worker_that_finds_no_connection_free_waits_says_so_once_and_begins(
+    limited: Limited, wait_until: Any, lines: Any
+) -> None:
+    limited.allow(0)
+    with JobQueue(limited.url) as jobs:
+
+        @jobs.task
+        def add(x: int, y: int) -> int:
+            return x + y
+
+        worker = jobs.worker()
+        with ThreadPoolExecutor(1) as threads:
+            started = threads.submit(worker.start)
+            wait_until(lambda: lines(logging.WARNING))
+            assert not started.done()
+            limited.allow(10)
+            started.result(10)
+        try:
+            assert add.enqueue(2, 3).result(timeout=10) == 5
+        finally:
+            assert worker.stop()
+    assert len(lines(logging.WARNING)) == 1
+    assert lines(logging.WARNING, "no connection free")
+
+
+@on_postgres
+def test_a_worker_works_with_two_connections_if_the_server_gives_it_no_more(
+    limited: Limited, watch: Watch, wait_until: Any, lines: Any
+) -> None:
+    with JobQueue(limited.url) as jobs:
+
+        @jobs.task
+        def nop() -> None: ...
+
+        jobs.enqueue_many([nop.call() for _ in range(1000)])
+    limited.allow(2)
+    with jobs.worker(concurrency=8):
+        assert watch.most(watch.succeeded(1000)) <= 2
+    assert len(lines(logging.WARNING)) <= 1  # It would like to listen.
+
+
+@on_postgres
+def test_a_stop_ends_the_wait_for_a_connection_in_order(
+    limited: Limited, wait_until: Any, lines: Any
+) -> None:
+    limited.allow(0)
+    with JobQueue(limited.url) as jobs:
+        worker = jobs.worker()
+        with ThreadPoolExecutor(1) as threads:
+            started = threads.submit(worker.start)
+            wait_until(lambda: lines(logging.WARNING))
+            worker.request_stop()
+            started.result(10)
+        assert worker.wait(0)
+        assert worker.stop()
+    assert len(lines(logging.WARNING)) == 1
+
+
+@on_postgres
+def test_another_refusal_is_an_error_of_the_start(url: str) -> None:
+    nowhere = make_url(url).set(database="nowhere").render_as_string()
+    with (
+        JobQueue(nowhere) as jobs,
+        pytest.raises(OperationalError, match="does not exist"),
+    ):
+        jobs.worker().start()
+
+
+def test_the_environment_says_how_many_connections_a_queue_has(url: str, monkeypatch: Any) -> None:
+    def asks(queue: JobQueue) -> int:
+        with queue:
+            taken = []
+            with pytest.raises(Exception, match="pool"):
+                while True:
+                    taken.append(queue.store.engine.raw_connection())
+            for connection in taken:
+                connection.close()
+        return len(taken)
+
+    assert asks(JobQueue(url)) == 4
+    assert asks(JobQueue(url, pool_size=2)) == 2
+    monkeypatch.setenv("JOBQUEUE_POOL_SIZE", "3")
+    assert asks(JobQueue(url, pool_size=2)) == 3
