@@ -35,16 +35,18 @@ class Instant(TypeDecorator[datetime]):
         if value is None:
             return None
         assert value.tzinfo is not None, "instants are aware"
-        if dialect.name == "sqlite":
-            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-        return value
+        value = value.astimezone(UTC)
+        return value.strftime("%Y-%m-%d %H:%M:%S.%f") if dialect.name == "sqlite" else value
 
     def result_processor(self, dialect: Dialect, _type: object) -> Callable[[Any], Any] | None:
-        """Read text as UTC. Postgres gives aware datetimes itself.
+        """Read text as UTC, and Postgres' aware datetimes in UTC.
+
+        Those come in the session's time zone, and Python subtracts two of one zone as wall clocks:
+        wrong by an hour where the clocks changed between them.
 
         Not `process_result_value`, which costs several calls per value on the hot path.
         """
-        return _read_text if dialect.name == "sqlite" else None
+        return _read_text if dialect.name == "sqlite" else _read_aware
 
 
 @lru_cache(maxsize=64)  # The rows of one batch share most of their instants.
@@ -55,6 +57,10 @@ def _read_text(value: str | None) -> datetime | None:
         return datetime.fromisoformat(value + "+00:00")
     except ValueError:
         return _read_foreign(value)
+
+
+def _read_aware(value: datetime | None) -> datetime | None:
+    return None if value is None else value.astimezone(UTC)
 
 
 def _read_foreign(value: str) -> datetime:
@@ -123,7 +129,7 @@ def _after_sqlite(element: after, compiler: SQLCompiler, **kw: Any) -> str:
 
 @compiles(this_minute, "postgresql")
 def _minute_postgres(_element: this_minute, _compiler: SQLCompiler, **_: Any) -> str:
-    return "date_trunc('minute', clock_timestamp())"
+    return "date_trunc('minute', clock_timestamp(), 'UTC')"  # A zone may be off by seconds.
 
 
 @compiles(this_minute, "sqlite")

@@ -53,8 +53,7 @@ class Inserter:
             made = self._store.alone(self._plain, _plain_parameters(new[0]), prepared=True)
             if made is not None:
                 return [Inserted(made[0][0], True)]
-            with self._store.write() as own:  # Nothing was done: once more, as `transact` does.
-                return self._insert(own, new)
+            # Nothing was done, and a transaction may tell why.
         return self._store.transact(lambda own: self._insert(own, new))
 
     def _insert_bounded(

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -201,10 +201,7 @@ class Monitor:
 
     def _rows(self, statement: Select[Any]) -> Rows:
         with self._store.read() as connection:
-            return [
-                {name: _in_utc(value) for name, value in row.items()}
-                for row in connection.execute(statement).mappings()
-            ]
+            return [dict(row) for row in connection.execute(statement).mappings()]
 
     def _known_by(self) -> Counter[str]:
         """How many live workers know each task."""
@@ -234,11 +231,6 @@ class Monitor:
         (row,) = self._rows(select(now().label("present")))
         present: datetime = row["present"]
         return present
-
-
-def _in_utc(value: Any) -> Any:
-    """Instants come in the time zone of the database session."""
-    return value.astimezone(UTC) if isinstance(value, datetime) else value
 
 
 def _total(count: Any, where: Any) -> Any:

@@ -3,7 +3,6 @@
 The exception is one prepared INSERT, and only where no pooler stands in between.
 """
 
-import select
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
@@ -15,7 +14,6 @@ from sqlalchemy import (
     Engine,
     FromClause,
     Insert,
-    PoolProxiedConnection,
     Select,
     Table,
     Text,
@@ -23,15 +21,15 @@ from sqlalchemy import (
     bindparam,
     cast,
     create_engine,
-    event,
     func,
     text,
 )
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobqueue.clock import Instant
+from jobqueue.store import postgres_session as session
 from jobqueue.store.backend import Columns
 from jobqueue.store.pool import IDLE, BoundedPool, Patience
 from jobqueue.store.postgres_wakeups import NotifyListener, NotifyRinger
@@ -47,13 +45,14 @@ CONNECT = {
     # measured 8 to 66 times slower. It also lets a pooler in transaction mode stand in between.
     # (An INSERT of one row has one plan; see `alone`.)
     "prepare_threshold": None,
+    "client_encoding": "utf8",  # A start-up parameter that every pooler takes.
 }
 
-# Serialization failure, deadlock, lock not available, shutdown and crash of the server, no
-# connection, too many of them.
+# Serialization failure, deadlock, lock not available, cancelled, too many connections; beside those
+# that end the connection.
 _CONNECTION = "08"
 _TOO_MANY = "53300"
-_TRANSIENT = ("40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "08", "53")
+_TRANSIENT = ("40001", "40P01", "55P03", "57014", "53")
 
 
 # What servers and poolers say to one who finds no connection free. The driver has no SQLSTATE for a
@@ -87,6 +86,7 @@ class Postgres:
     ) -> Engine:
         """See `Backend.engine`. The isolation level is ours, whatever the role's default is."""
         given = {**CONNECT, **{key: value for key, value in url.query.items() if key in CONNECT}}
+        given["client_encoding"] = "utf8"  # What we write and read does not depend on the URL.
         bare = url.set(drivername="postgresql+psycopg").difference_update_query(CONNECT)
         engine = create_engine(
             bare,
@@ -99,14 +99,7 @@ class Postgres:
             is_full=_is_full,
             hide_parameters=True,
         )
-
-        @event.listens_for(engine, "checkout")
-        def _checked_out(connection: Any, *_: object) -> None:
-            # A server that ends a session says so, also while nobody asks. Found here, that costs
-            # no round trip and no statement; the pool connects again.
-            if connection.closed or _has_news(connection.pgconn.socket):
-                raise DisconnectionError
-
+        session.prepare(engine)
         return engine
 
     @contextmanager
@@ -123,9 +116,12 @@ class Postgres:
         try:
             with closing(engine.raw_connection()) as connection:
                 driver: Any = connection.driver_connection
+                if session.sets_per_transaction(connection):
+                    return None
                 try:
                     driver.autocommit = True
-                    driver.prepare_threshold = 0 if prepared and _is_direct(connection) else None
+                    prepared = prepared and session.is_direct(connection)
+                    driver.prepare_threshold = 0 if prepared else None
                     lost = True
                     rows: list[tuple[Any, ...]] = driver.execute(statement, parameters).fetchall()
                     driver.prepare_threshold = None
@@ -208,7 +204,7 @@ class Postgres:
         code = getattr(error.orig, "sqlstate", None)
         if code is None:  # The server was not reached, or is still starting.
             return error.connection_invalidated or isinstance(error, OperationalError)
-        return error.connection_invalidated or code.startswith(_TRANSIENT)
+        return error.connection_invalidated or session.is_over(code) or code.startswith(_TRANSIENT)
 
 
 def _is_full(error: Exception) -> bool:
@@ -218,7 +214,7 @@ def _is_full(error: Exception) -> bool:
     return code == _TOO_MANY if code else any(words in text for words in _FULL)
 
 
-def _array(values: Sequence[Any], *, quoted: bool) -> str:
+def _array(values: Sequence[Any], *, quoted: bool) -> session.ArrayText:
     """The values as PostgreSQL reads an array from text."""
     if quoted:
         written = [
@@ -229,26 +225,4 @@ def _array(values: Sequence[Any], *, quoted: bool) -> str:
         ]
     else:
         written = ["NULL" if value is None else str(value) for value in values]
-    return "{" + ",".join(written) + "}"
-
-
-def _is_direct(connection: PoolProxiedConnection) -> bool:
-    """True if no pooler stands in between, which may give each transaction another session.
-
-    A pooler gives out process ids of its own.
-    """
-    if "jobqueue_direct" not in connection.info:
-        driver: Any = connection.driver_connection
-        [there] = driver.execute("SELECT pg_backend_pid()").fetchone()
-        connection.info["jobqueue_direct"] = there == driver.pgconn.backend_pid
-    direct: bool = connection.info["jobqueue_direct"]
-    return direct
-
-
-def _has_news(socket: int) -> bool:
-    """True if a connection that was asked nothing has something to read: its end, nearly always."""
-    if not hasattr(select, "poll"):  # pragma: no cover - Windows, where any number may be selected.
-        return bool(select.select([socket], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(socket, select.POLLIN)
-    return bool(poll.poll(0))
+    return session.ArrayText("{" + ",".join(written) + "}")
