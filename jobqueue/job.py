@@ -1,6 +1,7 @@
 """The user's handle on a job: its state, its result, a wish to cancel it."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from jobqueue.states import FINAL, State
 from jobqueue.store.jobs import Jobs
 
 R = TypeVar("R")
+
+log = logging.getLogger("jobqueue.job")
 
 _FIRST_LOOK = 0.001  # seconds; then half as long again each time, up to:
 _LAST_LOOK = 0.05
@@ -116,8 +119,8 @@ class Job(Generic[R]):
 
     async def _wait(self) -> R:
         self._refuse_uncommitted()
-        look = _FIRST_LOOK
-        while not await asyncio.to_thread(_ended, [self]):
+        look, watch = _FIRST_LOOK, _Watch(None)
+        while not await asyncio.to_thread(watch.look, [self]):
             await asyncio.sleep(look)
             look = min(_LAST_LOOK, look * 1.5)
         return await asyncio.to_thread(self.outcome)
@@ -184,13 +187,35 @@ class _Watch:
     def __init__(self, timeout: Duration | None) -> None:
         self._limit = None if timeout is None else time.monotonic() + to_seconds(timeout, "timeout")
         self._pause = threading.Event()
+        self._away = False
+
+    def look(self, jobs: list[Job[R]]) -> list[Job[R]]:
+        """Those that have ended by now; none while the database is away.
+
+        A URL that has led nowhere so far raises instead.
+        """
+        try:
+            ended = _ended(jobs)
+        except Exception as error:
+            if not jobs[0]._jobs.may_pass(error):  # noqa: SLF001
+                raise
+            if not self._away:
+                log.warning(
+                    "the database is away, still waiting for %d job(s): %s",
+                    len(jobs),
+                    str(error).partition("\n")[0][:300],
+                )
+            self._away = True
+            return []
+        self._away = False
+        return ended
 
     def ended(self, jobs: list[Job[R]]) -> list[Job[R]]:
         """Those that have ended, at least one. Raises ResultTimeout."""
         look = _FIRST_LOOK
         while True:
             began = time.monotonic()
-            if ended := _ended(jobs):
+            if ended := self.look(jobs):
                 return ended
             # Waiting for many may not be all we do.
             least = min(LOOK_COST * (time.monotonic() - began), LONGEST_REST)

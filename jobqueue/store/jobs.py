@@ -127,6 +127,10 @@ class Jobs:
             errors |= {row.job_id: row for row in rows}
         return errors
 
+    def may_pass(self, error: BaseException) -> bool:
+        """True if a database that has answered before is away, and may well come back."""
+        return self._store.answered and self._store.backend.is_transient(error)
+
     def states(self, ids: Sequence[int]) -> dict[int, State]:
         """The state of each job that is there; for waiting on many at once."""
         found: dict[int, State] = {}

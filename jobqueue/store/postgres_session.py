@@ -84,6 +84,12 @@ def is_read_only(driver: Any) -> bool:
     return b"on" in (report(b"in_hot_standby"), report(b"default_transaction_read_only"))
 
 
+def require_writable(driver: Any) -> None:
+    """Raise DisconnectionError if the server of a session has been set aside."""
+    if is_read_only(driver):
+        raise DisconnectionError("the server has become read-only")
+
+
 def is_over(code: str | None) -> bool:
     """True if an error of this SQLSTATE condemns the connection and not the statement."""
     return code is not None and code.startswith(_ENDED)
@@ -96,9 +102,13 @@ def _connected(driver: Any, record: Any) -> None:
     wrong = [name for name, value in SETTINGS.items() if not _is(report(name), value)]
     if not wrong:
         return
-    driver.autocommit = True
-    direct = driver.execute(_SET, [driver.pgconn.backend_pid]).fetchone() is not None
-    driver.autocommit = False
+    try:
+        driver.autocommit = True
+        direct = driver.execute(_SET, [driver.pgconn.backend_pid]).fetchone() is not None
+        driver.autocommit = False
+    except BaseException:
+        driver.close()  # The pool does not know it yet.
+        raise
     record.info[_DIRECT] = direct
     if not direct and "DateStyle" in wrong:  # Instants of any zone are read as such.
         record.info[_PER_TRANSACTION] = True

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from jobqueue.store import postgres_session as session
 from jobqueue.store.bell import Heard
 
 CHANNEL = "jobqueue"
@@ -31,6 +32,9 @@ class NotifyRinger:
             try:
                 driver.autocommit = True
                 driver.execute(_NOTIFY)
+                session.require_writable(
+                    driver
+                )  # Else its workers claim elsewhere by now, or soon.
                 driver.autocommit = False
             except BaseException:
                 connection.invalidate()
@@ -63,6 +67,7 @@ class NotifyListener:
             if self._silent >= PROBE:
                 driver.execute("SELECT 1")
                 self._silent = 0.0
+                session.require_writable(driver)
             heard = any(True for _ in driver.notifies(timeout=timeout, stop_after=1))
         except Exception:
             self._drop()

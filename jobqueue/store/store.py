@@ -146,6 +146,11 @@ class Store:
                 )
             self._checked = True
 
+    @property
+    def answered(self) -> bool:
+        """True once the schema was found: the URL leads to a queue."""
+        return self._checked
+
     def revision(self) -> str | None:
         """The schema revision found in the database, or None."""
         with self._entry(), self.engine.connect() as connection:
