@@ -2,11 +2,11 @@
 
 import os
 import tomllib
-from pathlib import Path
 from typing import Any
 
 from jobqueue import options
 from jobqueue.errors import ConfigurationError
+from jobqueue.store import folder
 
 DEFAULT_URL = "sqlite:///jobqueue.db"
 POOL_SIZE = "JOBQUEUE_POOL_SIZE"
@@ -49,9 +49,9 @@ def _setting(name: str, variable: str) -> str | None:
 
 def _project() -> dict[str, Any]:
     """The table [tool.jobqueue] of the nearest pyproject.toml."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        path = folder / "pyproject.toml"
+    here = folder.current()
+    for parent in (here, *here.parents):
+        path = parent / "pyproject.toml"
         if path.is_file():
             try:
                 with path.open("rb") as file:

@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
@@ -15,6 +16,7 @@ from jobqueue.codec import Codec
 from jobqueue.config import database_url
 from jobqueue.config import pool_size as pool_size_of
 from jobqueue.errors import (
+    ConfigurationError,
     Duration,
     InvalidArguments,
     InvalidOption,
@@ -26,6 +28,7 @@ from jobqueue.job import Job, as_completed
 from jobqueue.options import OptionChanges, Options
 from jobqueue.records import JobFilter, JobRecord, NewJob, Refusal
 from jobqueue.states import State
+from jobqueue.store import folder
 from jobqueue.store.bell import Bell
 from jobqueue.store.bounds import WHEN_FULL, Bound
 from jobqueue.store.jobs import Jobs
@@ -82,6 +85,8 @@ class JobQueue:
     def __init__(self, url: str | None = None, *, pool_size: int | None = None) -> None:
         self.store = Store(database_url(url), connections=pool_size_of(pool_size) or POOL_SIZE)
         self.registry = Registry()
+        with suppress(ConfigurationError):
+            self.registry.folder = str(folder.current())
         self.events = EventStream()
         self.middleware: list[Middleware] = []
         self._jobs = Jobs(self.store)

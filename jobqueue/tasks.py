@@ -240,6 +240,8 @@ class Registry(Mapping[str, Task[..., Any]]):
         self._tasks: dict[str, Task[..., Any]] = {}
         self.app: str | None = None
         """`module:attribute` of the queue that these are of, where someone has named it."""
+        self.folder: str | None = None
+        """The folder that the program was in when it made that queue."""
 
     def add(self, task: Task[..., Any]) -> None:
         """Register a task; the same name twice is an error that names both places."""

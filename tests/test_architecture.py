@@ -38,7 +38,8 @@ OPTIONAL = {  # What may be imported inside a function below that, because it ma
 DIALECTS = ("sqlite", "postgres")
 KNOW_DIALECTS = [  # The only places whose code says which database it is on.
     *("schema", "clock", "config", "cli/*", "demo*", "testing"),
-    *("store/backend", "store/postgres*", "store/sqlite", "store/migrate", "store/urls"),
+    *("store/backend", "store/postgres*", "store/sqlite", "store/sqlite_url"),
+    *("store/migrate", "store/urls"),
 ]
 STATEMENTS = {"select", "insert", "update", "delete", "text"}
 KNOW_SQL = ["schema", "clock", "store/*"]

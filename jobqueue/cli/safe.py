@@ -21,7 +21,7 @@ _HARMFUL = (
 _ONE_LINE = re.compile(f"[{_HARMFUL}]")
 _MANY_LINES = re.compile(f"(?!\n)[{_HARMFUL}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_SECRET_KEYS = re.compile("passw|secret|token", re.IGNORECASE)
+_SECRET_KEYS = re.compile("passw|secret|token|scram_", re.IGNORECASE)
 _LOOKS_LIKE_PASSWORD = re.compile(r"(?:://|^)[^:/@\s]*:(?!//)(.+)@")
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -16,6 +17,7 @@ from jobqueue.config import DEFAULT_URL, app_name, database_url
 from jobqueue.queue import JobQueue
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.monitor import Monitor
+from jobqueue.store.urls import as_text, parse
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,6 +29,13 @@ ENVIRONMENT = [
 ]
 
 
+def _here() -> str | None:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:  # It was deleted; most commands need none.
+        return None
+
+
 @dataclass
 class Shared:
     """The shared options of one invocation, and what they lead to."""
@@ -35,6 +44,8 @@ class Shared:
     given_app: str | None = None
     json: bool = False
     debug: bool = False
+    folder: str | None = field(default_factory=_here)
+    """Where the command was started, whatever folder the app goes to."""
     _app: list[JobQueue | None] = field(default_factory=list)
 
     @property
@@ -42,8 +53,9 @@ class Shared:
         """The app's queue, or None where no app is named; imported once, when it is needed."""
         if not self._app:
             name = app_name(self.given_app)
-            if name is not None and self.given_url is not None:
-                os.environ["JOBQUEUE_URL"] = self.url  # For a JobQueue() in the app.
+            if name is not None and (self.given_url or os.environ.get("JOBQUEUE_URL")):
+                # For a JobQueue() in the app, whatever folder the app goes to before it makes one.
+                os.environ["JOBQUEUE_URL"] = self.url
             self._app.append(None if name is None else apps.load(name))
         return self._app[0]
 
@@ -53,8 +65,8 @@ class Shared:
         url = database_url(self.given_url)
         is_said = self.given_url is not None or os.environ.get("JOBQUEUE_URL")
         if url == DEFAULT_URL and not is_said and self.app is not None:
-            return self.app.store.url.render_as_string(hide_password=False)
-        return url
+            return as_text(self.app.store.url)
+        return as_text(parse(url))
 
     @cached_property
     def queue(self) -> JobQueue:

@@ -56,6 +56,7 @@ def supervise(
         settings.shutdown_timeout,
         _environment(shared),
         quiet=shared.json,
+        folder=shared.folder,
     )
     supervisor = Supervisor(plan, Sources.of_app(app).changed if given["reload"] else None)
     with logs.configured(given["log_format"], debug=shared.debug):
@@ -96,7 +97,7 @@ def _environment(shared: Shared) -> dict[str, str]:
     """That of the processes: the URL may hold a password, so that is where it goes."""
     environment = dict(os.environ)
     if shared.given_url is not None:
-        environment["JOBQUEUE_URL"] = shared.given_url
+        environment["JOBQUEUE_URL"] = shared.url
     if shared.given_app is not None:
         environment["JOBQUEUE_APP"] = shared.given_app
     return environment

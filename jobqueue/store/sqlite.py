@@ -36,9 +36,6 @@ from jobqueue.store.pool import Patience
 from jobqueue.store.sqlite_wakeups import DatagramRinger, DoorbellListener
 
 BUSY_TIMEOUT = 10  # seconds
-OPTIONS = ("timeout", "check_same_thread", "isolation_level", "detect_types", "cached_statements")
-"""What a URL may say after its ?, for the application that it is shared with: we set our own."""
-
 OLDEST = (3, 35, 0)  # RETURNING
 
 _DIALECT = sqlite.dialect()
@@ -63,7 +60,7 @@ class Sqlite:
                 f"this Python has SQLite {sqlite3.sqlite_version}; jobqueue needs 3.35 or newer"
             )
         engine = create_engine(
-            url.set(drivername="sqlite", database=str(path)).difference_update_query(OPTIONS),
+            URL.create("sqlite", database=str(path)),
             connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
             pool_size=connections,
             max_overflow=0,
@@ -73,7 +70,7 @@ class Sqlite:
             execution_options={"jobqueue_lock": KernelLock(f"{path}-jobqueue-lock")},
         )
 
-        file = _File(path)
+        file = _File(path, make=url.query.get("mode") != "rw")
 
         @event.listens_for(engine, "connect")
         def _connected(connection: Any, record: Any) -> None:
@@ -227,15 +224,23 @@ class _File:
     What was claimed in it may not be finished in another one, where the same ids are other jobs.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, make: bool) -> None:
         self._path = path
+        self._make = make
         self._first: tuple[int, int] | None = None
 
     def opens(self) -> None:
-        """Before a connection: make the file if there is none."""
+        """Before a connection: make the file if there is none, unless the URL forbids it."""
         if self._first is not None:
             self.require()
-        _make_file(self._path)
+        if self._make:
+            _make_file(self._path)
+        elif not self._path.exists():
+            raise ConfigurationError(
+                f"the database file {self._path} does not exist, and mode=rw in its URL says not "
+                "to make it",
+                field="url",
+            )
 
     def opened(self) -> None:
         """After a connection."""

@@ -1,20 +1,22 @@
 """Database URLs: what they may look like, and how they are shown without their secrets."""
 
+import os
 import re
+from urllib.parse import quote
 
 from sqlalchemy import URL
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from jobqueue.errors import ConfigurationError
+from jobqueue.store import postgres_url, sqlite_url
 from jobqueue.store.backend import Backend
 from jobqueue.store.postgres import Postgres
-from jobqueue.store.sqlite import OPTIONS, Sqlite
+from jobqueue.store.sqlite import Sqlite
 
-_SECRET = re.compile(r"(?i)(password=)[^&]*")
+_SECRET = re.compile(r"(?i)((?:password|secret|token|scram_\w+_key)=)[^&]*")
 _NO_HOST = re.compile(r"^([^:]*://[^/:]*:)[^/]+")  # user:password, and the host forgotten
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NAMED = 3  # options in one message
 DRIVER_MISSING = "PostgreSQL needs its driver, psycopg 3: pip install 'jobqueue[postgres]'"
 BACKENDS: dict[str, Backend] = {
     "sqlite": Sqlite(),
@@ -24,9 +26,12 @@ BACKENDS: dict[str, Backend] = {
 
 
 def parse(text: str | URL) -> URL:
-    """Read a URL; raises ConfigurationError with the password masked."""
+    """Read a URL: without its driver, a path made absolute, options as our own drivers take them.
+
+    Raises ConfigurationError with the password masked.
+    """
     try:
-        url = make_url(text)
+        url = _read(text)
     except (ArgumentError, ValueError):
         raise ConfigurationError(
             f"not a database URL: {_shown(str(text))!r}; write sqlite:///jobqueue.db or "
@@ -40,37 +45,42 @@ def parse(text: str | URL) -> URL:
             field="url",
         )
     if kind == "sqlite":
-        _check_sqlite(url, text)
-        return url
+        if url.host:
+            raise ConfigurationError(
+                f"{_shown(str(text))!r} names a host; write sqlite:///relative.db or "
+                "sqlite:////absolute/path.db",
+                field="url",
+            )
+        return sqlite_url.canonical(url)
     _refuse_surrogates(url)
     if "@" in (url.host or ""):
         raise ConfigurationError(
             f"{_shown(str(text))!r}: write the @ in a user's name or password as %40", field="url"
         )
-    if not url.database:
-        raise ConfigurationError(
-            f"{_shown(url.render_as_string(hide_password=True))} names no database; "
-            "write postgresql://user@host/database",
-            field="url",
-        )
-    return url
+    return postgres_url.canonical(url)
 
 
-def _check_sqlite(url: URL, text: str | URL) -> None:
-    if url.host:
-        raise ConfigurationError(
-            f"{_shown(str(text))!r} names a host; write sqlite:///relative.db or "
-            "sqlite:////absolute/path.db",
-            field="url",
-        )
-    # Others are ignored by the driver, or make it open another file than the one that is meant.
-    if unknown := sorted(set(url.query) - set(OPTIONS)):
-        names = " and ".join(repr(name[:40]) for name in unknown[:_NAMED])
-        verb = "is no option" if len(unknown) == 1 else "are no options"
-        raise ConfigurationError(
-            f"{names} {verb} of a SQLite URL; write sqlite:///{url.database or 'jobqueue.db'}",
-            field="url",
-        )
+def _read(text: str | URL) -> URL:
+    if isinstance(text, URL):
+        return text
+    one_host, hosts = postgres_url.split_hosts(text)
+    url = make_url(one_host)
+    # What the query says of hosts wins, as in libpq.
+    return url if "host" in url.query else url.update_query_dict(hosts)
+
+
+def as_text(url: URL) -> str:
+    """A parsed URL, with its password, as text that `parse` reads as the same one."""
+    try:
+        text = url.render_as_string(hide_password=False)
+        if make_url(text) == url:
+            return text
+    except UnicodeEncodeError:
+        pass
+    # A path with a character that SQLAlchemy's text cannot hold.
+    path = quote(os.fsencode(url.database or ""))
+    uri = url.set(database=f"file:{path}").update_query_dict({"uri": "true"})
+    return uri.render_as_string(hide_password=False)
 
 
 def _refuse_surrogates(url: URL) -> None:

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from jobqueue import errors
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
 from jobqueue.records import Claim, Ended, Outcome, Succeeded
+from jobqueue.store import folder
 from jobqueue.store.claims import Claims
 from jobqueue.store.store import Store
 from jobqueue.store.transactions import UserTransactions
@@ -124,6 +125,7 @@ class Child:
         """SIGTERM came where nothing may be raised."""
         greeting = json.loads(connection.recv_bytes())["greet"]
         sys.argv[:] = greeting["argv"]
+        self._folder: str | None = greeting["folder"]
         self._max_snoozes: int = greeting["max_snoozes"]
         # For a look at whose transaction `finish_within` is given; not kept beside the app's own.
         store = Store(greeting["url"], connections=1, idle=0)
@@ -209,7 +211,8 @@ class Child:
         claim = Claim(**{name: _instant(name, value) for name, value in call["claim"].items()})
         Import.under_way = True
         try:
-            task = find(Address(*call["address"]))
+            with folder.meant_from(self._folder):
+                task = find(Address(*call["address"]))
         except BaseException as error:  # noqa: BLE001 - a module may do anything.
             self._send(unfit=describe(error, skip=1)._asdict())
             return None

@@ -92,7 +92,7 @@ class WithExec(Registry):
                 field="allow_exec",
             )
         self._tasks_of_app = tasks
-        self.app = tasks.app
+        self.app, self.folder = tasks.app, tasks.folder
 
     def __getitem__(self, name: str) -> Task[..., Any]:
         return EXEC if name == NAME else self._tasks_of_app[name]

@@ -6,9 +6,12 @@ import threading
 import time
 from typing import Any
 
+from sqlalchemy import URL
+
 from jobqueue.errors import ConfigurationError
 from jobqueue.records import Claim, Ended
 from jobqueue.states import State
+from jobqueue.store.urls import as_text
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.childprocess import Answer, ChildProcess, Death, Gate, RemoteContext
 from jobqueue.worker.inflight import Unbegun
@@ -27,8 +30,8 @@ class NoChild(Exception):
 class Isolation:
     """The children of one worker, one for each thread that needs one."""
 
-    def __init__(self, url: str, registry: Registry, *, max_snoozes: int) -> None:
-        self._url = url
+    def __init__(self, url: URL, registry: Registry, *, max_snoozes: int) -> None:
+        self._url = as_text(url)
         self._registry = registry
         self._max_snoozes = max_snoozes
         self._own = threading.local()
@@ -120,6 +123,7 @@ class Isolation:
         return {
             "argv": sys.argv,
             "url": self._url,
+            "folder": self._registry.folder,
             "max_snoozes": self._max_snoozes,
             "levels": {name: logging.getLogger(name).level for name in ("", "jobqueue")},
         }

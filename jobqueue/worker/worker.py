@@ -81,11 +81,7 @@ class Worker:
         )
         self._store, self._pulse = self._connections.line, self._connections.pulse
         self._upkeep = Upkeep(self._connections.upkeep)
-        self._isolation = Isolation(
-            self._store.url.render_as_string(hide_password=False),
-            registry,
-            max_snoozes=settings.max_snoozes,
-        )
+        self._isolation = Isolation(self._store.url, registry, max_snoozes=settings.max_snoozes)
         self._metrics = Metrics(self._inflight)
         self._aborted = Flag()
         self._stopping = threading.Lock()

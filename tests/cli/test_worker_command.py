@@ -166,7 +166,8 @@ def test_an_app_on_another_database_is_warned_of(url: str, make_app: Any) -> Non
     )
     result = it("worker", "--drain")
     assert result.exit_code == 0
-    assert "the app's own queue is on sqlite:///elsewhere.db" in result.stderr
+    assert "the app's own queue is on sqlite:////" in result.stderr
+    assert "/elsewhere.db: what handlers enqueue" in result.stderr
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
