@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that jobqueue hands over, or on alembic.ini's URL."""
+"""Alembic's entry for the `alembic` command, on alembic.ini's URL; jobqueue itself needs none."""
 
 from typing import Any
 
@@ -7,24 +7,14 @@ from sqlalchemy import create_engine
 
 from jobqueue.schema import VERSION_TABLE, metadata
 
-config = context.config
-connection = config.attributes.get("connection")
+url = context.config.get_main_option("sqlalchemy.url")
 common: dict[str, Any] = {"target_metadata": metadata, "version_table": VERSION_TABLE}
 
 if context.is_offline_mode():
-    context.configure(
-        dialect_name=config.attributes.get("dialect"),
-        url=None if config.attributes.get("dialect") else config.get_main_option("sqlalchemy.url"),
-        literal_binds=True,
-        output_buffer=config.attributes.get("output"),
-        **common,
-    )
+    context.configure(url=url, literal_binds=True, **common)
     with context.begin_transaction():
         context.run_migrations()
-elif connection is not None:  # In the caller's transaction: all of an upgrade or nothing.
-    context.configure(connection=connection, **common)
-    context.run_migrations()
 else:
-    with create_engine(config.get_main_option("sqlalchemy.url") or "").begin() as own:
+    with create_engine(url or "").begin() as own:
         context.configure(connection=own, **common)
         context.run_migrations()

@@ -1,26 +1,20 @@
 """The schema's history: upgrade, compare, print. Alembic is imported only where it is used."""
 
 import io
+from contextlib import nullcontext
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import URL, Connection, select, table, text
 from sqlalchemy import column as sql_column
 
 from jobqueue.errors import SchemaNewer
 from jobqueue.schema import PREFIX, REVISION, VERSION_TABLE, metadata
-from jobqueue.store import forks
 from jobqueue.store.urls import backend_of, parse
-
-if TYPE_CHECKING:
-    from alembic.config import Config
 
 # Any number: whoever upgrades holds this lock until its transaction ends.
 _UPGRADE_LOCK = 0x6A6F_6271
-
-# Alembic's context is one for the whole process: two at once, on whatever databases, mix them up.
-_one_at_a_time = forks.guard()
 
 
 def folder() -> Path:
@@ -59,10 +53,7 @@ def upgrade(url: str | URL) -> tuple[str | None, str]:
 
 def upgrade_on(connection: Connection) -> None:
     """Make the schema as part of a transaction that is under way; ends nothing."""
-    from alembic import command
-
-    with _one_at_a_time:
-        command.upgrade(_config(connection=connection), "head")
+    _run(connection=connection)
 
 
 def found(connection: Connection) -> str | None:
@@ -75,12 +66,11 @@ def found(connection: Connection) -> str | None:
 
 def ddl(dialect: str) -> str:
     """The whole schema as SQL text; needs no connection. `dialect` is sqlite or postgresql."""
-    from alembic import command
-
     output = io.StringIO()
-    config = _config(dialect=dialect, output=output)
-    with _one_at_a_time:
-        command.upgrade(config, "head", sql=True)
+    _run(
+        dialect_name=dialect,
+        opts={"as_sql": True, "output_buffer": output, "literal_binds": True},
+    )
     return output.getvalue()
 
 
@@ -108,10 +98,25 @@ def differences(url: str | URL) -> list[str]:
         engine.dispose()
 
 
-def _config(**attributes: Any) -> "Config":
-    from alembic.config import Config
+def _run(*, opts: dict[str, Any] | None = None, **target: Any) -> None:
+    """Run all migrations that are missing, with alembic, but past what it has one of in a process.
 
-    config = Config()
-    config.set_main_option("script_location", str(folder()).replace("%", "%%"))
-    config.attributes.update(attributes)
-    return config
+    `alembic.op` and `alembic.context` stand for whichever migration runs: it may be one of the
+    application's own, whose script enqueues a job, or one in another thread.
+    """
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(folder()))
+
+    def missing(heads: Any, _context: MigrationContext) -> Any:
+        return scripts._upgrade_revs("head", heads)  # noqa: SLF001 - as alembic's cookbook does.
+
+    context = MigrationContext.configure(
+        **target, opts={"version_table": VERSION_TABLE, "fn": missing, **(opts or {})}
+    )
+    for script in scripts.walk_revisions():  # Their modules are of this ScriptDirectory alone.
+        vars(script.module)["op"] = Operations(context)
+    with context.begin_transaction() if context.as_sql else nullcontext():
+        context.run_migrations()

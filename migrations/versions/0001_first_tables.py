@@ -14,9 +14,14 @@ down_revision = None
 
 SQLITE_NOW = "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
 LIVE = "state IN ('scheduled', 'available', 'running')"
+LATER_VIEWS = ("jobqueue_worker_minutes", "jobqueue_task_minutes")
 
 
 def upgrade() -> None:
+    if _on_sqlite():
+        # An application that reflects all tables and drops them leaves the views behind.
+        for name in (*VIEWS, *LATER_VIEWS):
+            op.execute(f"DROP VIEW IF EXISTS {name}")
     _create_jobs()
     _create_attempts()
     _create_workers()

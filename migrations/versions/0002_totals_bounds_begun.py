@@ -7,7 +7,7 @@ It reads every job once or twice, and keeps others out for that time: about 2 s 
 """
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 
 from jobqueue.errors import SchemaOutdated
 
@@ -40,7 +40,7 @@ def _bound_instants() -> None:
     SQLite's text is read whatever it says, and a CHECK would need the whole table to be rebuilt.
     """
     bounds = {name: IN_RANGE.format(name) for name in ("run_at", "created_at")}
-    if not context.is_offline_mode():
+    if not op.get_context().as_sql:
         for name, bound in bounds.items():
             _refuse_beyond(name, bound)
     added = ", ".join(

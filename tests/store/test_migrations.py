@@ -6,15 +6,30 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Column, Connection, Index, Integer, MetaData, Table, Text, inspect, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    inspect,
+    make_url,
+    text,
+)
 
+from jobqueue import JobQueue
 from jobqueue.alembic import include_object
 from jobqueue.errors import SchemaNewer, SchemaOutdated
 from jobqueue.schema import PREFIX, REVISION, VERSION_TABLE, metadata
@@ -322,3 +337,84 @@ def test_what_is_in_a_table_is_ours_by_the_tables_name_and_not_by_its_own() -> N
     theirs = Index("jobqueue_orders", orders.c.name)
     assert include_object(theirs, "jobqueue_orders", "index", False, None)
     assert include_object(orders.c.name, "name", "column", True, None)
+
+
+ENV = """
+from alembic import context
+from sqlalchemy import NullPool, create_engine
+
+url = context.config.get_main_option("sqlalchemy.url")
+with create_engine(url, poolclass=NullPool).connect() as connection:
+    context.configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+assert context.config.attributes["theirs"]
+context.config.attributes["ended"] = True
+"""
+
+MIGRATION = """
+import sqlalchemy as sa
+from alembic import context, op
+
+revision, down_revision = "a1", None
+
+def upgrade():
+    context.config.attributes["enqueue"](op)
+    op.create_table("after_it", sa.Column("id", sa.Integer, primary_key=True))
+"""
+
+
+@pytest.mark.parametrize("how", ["of its own", "within"])
+def test_a_migration_of_the_applications_that_enqueues_goes_on_to_its_end(
+    how: str, empty_url: str, backend_name: str, tmp_path: Path
+) -> None:
+    """The file gets its schema in the midst of it; `op` and `context` stay the application's."""
+    if backend_name == "postgres":
+        migrate.upgrade(empty_url)
+    (tmp_path / "theirs/versions").mkdir(parents=True)
+    (tmp_path / "theirs/env.py").write_text(ENV)
+    (tmp_path / "theirs/script.py.mako").touch()
+    (tmp_path / "theirs/versions/a1.py").write_text(MIGRATION)
+    url = make_url(empty_url)
+    if backend_name == "postgres":
+        url = url.set(drivername="postgresql+psycopg")
+    config = Config()
+    config.set_main_option("script_location", str(tmp_path / "theirs"))
+    config.set_main_option(
+        "sqlalchemy.url", url.render_as_string(hide_password=False).replace("%", "%%")
+    )
+    with JobQueue(empty_url) as jobs:
+
+        @jobs.task
+        def backfill(x: int) -> None: ...
+
+        def enqueue(op: Any) -> None:
+            task = backfill.within(op.get_bind()) if how == "within" else backfill
+            task.enqueue(1)
+
+        config.attributes.update(theirs=True, enqueue=enqueue)
+        command.upgrade(config, "head")
+        assert config.attributes["ended"]
+        assert [job.task for job in jobs.list()] == ["backfill"]
+    assert "after_it" in names(empty_url)
+
+
+def test_threads_that_upgrade_at_the_same_time_do_not_mix_up_their_databases(
+    tmp_path: Path,
+) -> None:
+    urls = [f"sqlite:///{tmp_path}/{number}.db" for number in range(4)]
+    with ThreadPoolExecutor(len(urls)) as threads:
+        done = list(threads.map(migrate.upgrade, urls))
+    assert done == [(None, REVISION)] * len(urls)
+    assert [migrate.differences(url) for url in urls] == [[]] * len(urls)
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_file_whose_tables_were_all_dropped_gets_them_again(url: str) -> None:
+    """As an application's tests do: `MetaData.reflect()` sees no views."""
+    with connected(url) as connection:
+        everything = MetaData()
+        everything.reflect(connection)
+        everything.drop_all(connection)
+    assert migrate.upgrade(url) == (None, REVISION)
+    assert names(url) == {*metadata.tables, *VIEWS, VERSION_TABLE}

@@ -6,13 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from alembic import command
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, Table, insert, text
 
 from jobqueue.clock import INSTANT
 from jobqueue.errors import SchemaOutdated
 from jobqueue.records import NewJob
-from jobqueue.schema import REVISION, metadata
+from jobqueue.schema import REVISION, VERSION_TABLE, metadata
 from jobqueue.store import migrate
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.store import Store
@@ -36,7 +38,16 @@ def connected(url: str) -> Iterator[Connection]:
 def make(url: str, revision: str) -> None:
     """The schema as it was at a revision."""
     with connected(url) as connection:
-        command.upgrade(migrate._config(connection=connection), revision)
+        scripts = ScriptDirectory(str(migrate.folder()))
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table": VERSION_TABLE,
+                "fn": lambda heads, _: scripts._upgrade_revs(revision, heads),
+            },
+        )
+        with Operations.context(context):
+            context.run_migrations()
 
 
 class Old:
