@@ -9,14 +9,13 @@ import functools
 import inspect
 import itertools
 import re
-import sys
-import typing
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import inspect as types
 
+from jobqueue import functions, models
 from jobqueue.errors import ConfigurationError, InvalidArguments
 from jobqueue.values import (
     ENCODER,
@@ -34,7 +33,6 @@ from jobqueue.values import (
     parse_json,
     plain_piece,
     refuse,
-    shorten,
     step,
 )
 
@@ -70,9 +68,10 @@ class Codec:
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self.name = name
-        _check_function(function, name)
+        functions.check(function, name)
         self._signature = inspect.signature(function)
-        hints = _resolve_hints(function, name)
+        self._hint = functions.hint(function)
+        hints = functions.annotations(function, name)
         self._positional: list[_Slot] = []
         self._named: dict[str, _Slot] = {}
         self._required = 0  # of the positional ones
@@ -203,7 +202,7 @@ class Codec:
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            reason = f"{self.name}: {error}; it takes {self._signature}"
+            reason = f"{self.name}: {error}; it takes {self._signature}{self._hint}"
             raise InvalidArguments(reason, field="args") from None
 
     def _placed(self, args: Iterable[Any]) -> Iterator[tuple["_Slot", str, Any]]:
@@ -246,17 +245,11 @@ class _Slot:
         except Exception as error:
             raise ConfigurationError(f"{where}: {error}", field=path, value=hint) from error
         for node in nodes:
-            if isinstance(node, types.RawType) or (
-                isinstance(node, types.CustomType)
-                and node.cls is not object
-                and not _is_pydantic(node.cls)
-            ):
-                name = getattr(node, "cls", msgspec.Raw).__qualname__
-                reason = f"{name} cannot be written as JSON and read back; take its id or its parts"
+            if reason := _refusal(node):
                 raise ConfigurationError(f"{where}: {reason}", field=path, value=hint)
         self.path = path
         self.hint = hint
-        self.is_plain = isinstance(info, types.AnyType | types.CustomType) and not _is_pydantic(
+        self.is_plain = isinstance(info, types.AnyType | types.CustomType) and not models.is_model(
             getattr(info, "cls", object)
         )
         self.scalar = next((kind for scalar, kind in _SCALARS if info == scalar), None)
@@ -322,35 +315,6 @@ class _UnsupportedError(TypeError):
         self.value = value
 
 
-def _check_function(function: Callable[..., Any], name: str) -> None:
-    reason = ""
-    if not inspect.isfunction(function):
-        reason = f"{shorten(function)} is not a function defined with def"
-    elif function.__name__ == "<lambda>":
-        reason = "a lambda has no name that another process could find"
-    elif inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        reason = "a generator yields more than the one result that a job has; return a list"
-    elif not (function.__qualname__.rpartition(".")[0] or "<locals>").endswith("<locals>"):
-        reason = "a method needs its object, which is not stored; use a function of the module"
-    if reason:
-        raise ConfigurationError(f"{name}: {reason}", field=name, value=function)
-
-
-def _resolve_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception as error:
-        scope = getattr(inspect.unwrap(function), "__globals__", {})
-        for parameter, annotation in inspect.get_annotations(function).items():
-            alone = type("Alone", (), {"__annotations__": {parameter: annotation}})
-            try:
-                typing.get_type_hints(alone, globalns=scope)
-            except Exception as cause:
-                reason = f"{name}: parameter {parameter}: cannot resolve its annotation: {cause}"
-                raise ConfigurationError(reason, field=parameter) from cause
-        raise ConfigurationError(f"{name}: {error}") from error
-
-
 def _nodes(info: types.Type) -> Iterator[types.Type]:
     """Visit a type and every type within it, once."""
     waiting: list[Any] = [info]
@@ -368,15 +332,21 @@ def _nodes(info: types.Type) -> Iterator[types.Type]:
         waiting.extend(getattr(node, field) for field in node.__struct_fields__)
 
 
-def _is_pydantic(kind: Any) -> bool:
-    # Whoever has defined a model has imported pydantic; nobody else pays for the import.
-    pydantic = sys.modules.get("pydantic")
-    return pydantic is not None and isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)
+def _refusal(node: types.Type) -> str | None:
+    """Why no value of a type could come back equal; None if some can."""
+    if not isinstance(node, types.RawType | types.CustomType):
+        return None
+    kind = getattr(node, "cls", msgspec.Raw)
+    if models.is_model(kind):
+        return models.check(kind)
+    if kind is object:
+        return None
+    return f"{kind.__qualname__} cannot be written as JSON and read back; take its id or its parts"
 
 
 def _encode_custom(value: Any) -> Any:
-    if _is_pydantic(type(value)):
-        return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
+    if models.is_model(type(value)):
+        return models.to_plain(value)
     raise _UnsupportedError(value)
 
 
@@ -384,9 +354,8 @@ _TO_PLAIN = functools.partial(msgspec.to_builtins, str_keys=True, enc_hook=_enco
 
 
 def _decode_custom(kind: Any, value: Any) -> Any:
-    if _is_pydantic(kind):
-        # From JSON, so that a strict model still takes its instants from text.
-        return kind.model_validate_json(ENCODER.encode(value))
+    if models.is_model(kind):
+        return models.from_json(kind, ENCODER.encode(value))
     return value
 
 
