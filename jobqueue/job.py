@@ -19,6 +19,7 @@ from jobqueue.errors import (
 from jobqueue.options import seconds as to_seconds
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import FINAL, State
+from jobqueue.store.fates import Fate
 from jobqueue.store.jobs import Jobs
 
 R = TypeVar("R")
@@ -42,14 +43,15 @@ class Job(Generic[R]):
         decode: Callable[[str], Any],
         *,
         created: bool = True,
-        uncommitted: Callable[[], bool] | None = None,
+        fate: Fate | None = None,
     ) -> None:
         self.id = id_
         self.created = created
         """False: a job with that unique key was there, and this is it."""
         self._jobs = jobs
         self._decode = decode
-        self._uncommitted = uncommitted
+        self._fate = fate
+        """Of the caller's transaction that it was enqueued in."""
 
     def __repr__(self) -> str:
         return f"Job({self.id})"
@@ -67,6 +69,7 @@ class Job(Generic[R]):
 
     def record(self) -> JobRecord:
         """The whole row as it is now. Raises JobNotFound."""
+        self.require_kept()
         record = self._jobs.get(self.id)
         if record is None:
             raise JobNotFound(f"job {self.id} is not there (any more)")
@@ -78,6 +81,8 @@ class Job(Generic[R]):
 
     def cancel(self) -> bool:
         """Cancel the job, or ask it to stop if it runs; False if it had ended otherwise."""
+        if self._is_undone():
+            return False
         _, refused = self._jobs.cancel(JobFilter(ids=(self.id,)))
         return not refused
 
@@ -125,8 +130,19 @@ class Job(Generic[R]):
             look = min(_LAST_LOOK, look * 1.5)
         return await asyncio.to_thread(self.outcome)
 
+    def require_kept(self) -> None:
+        """Raise JobNotFound if the job was rolled back: its id may be another job's by now."""
+        if self._is_undone():
+            raise JobNotFound(
+                f"job {self.id} is not there: the transaction that enqueued it was rolled back"
+            )
+
+    def _is_undone(self) -> bool:
+        # A job that was there before is there after a rollback too.
+        return self.created and self._fate is not None and self._fate.undone
+
     def _refuse_uncommitted(self) -> None:
-        if self._uncommitted is not None and self._uncommitted():
+        if self._fate is not None and self._fate.is_open:
             raise JobQueueError(
                 f"job {self.id} was enqueued in a transaction that has not been committed: no "
                 "worker can see it yet, so waiting here would never end"
@@ -233,6 +249,7 @@ def _ended(jobs: list[Job[R]]) -> list[Job[R]]:
     """Those that are final, in the order given; of one database in practice, not by rule."""
     stores: dict[int, list[Job[R]]] = {}
     for job in jobs:
+        job.require_kept()
         stores.setdefault(id(job._jobs), []).append(job)  # noqa: SLF001
     ended = []
     for group in stores.values():

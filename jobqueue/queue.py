@@ -7,9 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
-
-from sqlalchemy import Connection
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from jobqueue import options as option_rules
 from jobqueue.codec import Codec
@@ -28,7 +26,7 @@ from jobqueue.job import Job, as_completed
 from jobqueue.options import OptionChanges, Options
 from jobqueue.records import JobFilter, JobRecord, NewJob, Refusal
 from jobqueue.states import State
-from jobqueue.store import folder
+from jobqueue.store import folder, given
 from jobqueue.store.bell import Bell
 from jobqueue.store.bounds import WHEN_FULL, Bound
 from jobqueue.store.jobs import Jobs
@@ -36,7 +34,7 @@ from jobqueue.store.monitor import Monitor
 from jobqueue.store.store import POOL_SIZE, Store
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.store.urls import masked
-from jobqueue.tasks import AsyncTask, Call, Registry, Task
+from jobqueue.tasks import AsyncTask, Call, Registry, Task, Transaction
 from jobqueue.worker.context import running_job
 from jobqueue.worker.executor import Middleware
 from jobqueue.worker.isolated import require
@@ -44,15 +42,13 @@ from jobqueue.worker.program import Import
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.worker import Worker
 
-if TYPE_CHECKING:  # A sixth of the time that a program needs to start.
-    from sqlalchemy.orm import Session
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 ID_MAX = 2**63 - 1
 PENDING_MAX = 10_000_000
+IN_RUN_SYNC = "write await session.run_sync(lambda sync: jobs.enqueue_many(…, within=sync))"
 
 
 class TaskDecorator(Protocol):
@@ -177,28 +173,30 @@ class JobQueue:
     def _enqueue(
         self,
         calls: Sequence[Call[Any]],
-        within: "Session | Connection | None" = None,
+        within: Transaction | None = None,
         *,
         wait: bool = True,
     ) -> list[Job[Any]]:
         if Import.under_way:
             Import.refuse("jobs are enqueued")
-        connection = None if within is None else self._transactions.connection(within)
         new = [_inherit(call.to_new_job()) for call in calls]
-        inserted = self._jobs.insert(new, connection, wait=wait)
-        uncommitted = None
+        fate = None
         if within is None:
+            inserted = self._jobs.insert(new, wait=wait)
             self._bell.ring()
         else:
-            self._transactions.after_commit(within, self._bell.ring)
-            uncommitted = _is_open(within)
+            transaction = given.resolve(within, "within", IN_RUN_SYNC)
+            with self._transactions.using(transaction) as connection:
+                inserted = self._jobs.insert(new, connection, wait=wait)
+                fate = self._transactions.fate(connection)
+            self._transactions.after_commit(transaction, self._bell.ring)
         return [
             Job(
                 row.id,
                 self._jobs,
                 call.task.codec.decode_result,
                 created=row.created,
-                uncommitted=uncommitted,
+                fate=fate,
             )
             for call, row in zip(calls, inserted, strict=True)
         ]
@@ -207,12 +205,13 @@ class JobQueue:
         self,
         calls: Iterable[Call[R]],
         *,
-        within: "Session | Connection | None" = None,
+        within: Transaction | None = None,
         wait: bool = True,
     ) -> list[Job[R]]:
         """Write many calls down in one transaction, all or none. Ids grow in their order.
 
-        Raises QueueFull; with `wait=False` at once, for a queue that is to be waited for too.
+        `within` is a Session, scoped_session or Connection. Raises QueueFull; with `wait=False` at
+        once, for a queue that is to be waited for too.
         """
         listed = list(calls)
         for place, call in enumerate(listed):
@@ -340,12 +339,6 @@ def _inherit(new: NewJob) -> NewJob:
     if parent is None or new.deadline is not None or parent.budget() == math.inf:
         return new
     return new._replace(deadline=max(0.0, parent.budget()))
-
-
-def _is_open(transaction: "Session | Connection") -> Callable[[], bool]:
-    """Tells later whether the transaction that is open now has not ended yet."""
-    current = transaction.get_transaction()
-    return lambda: current is not None and current.is_active
 
 
 def _raise(refused: Sequence[Refusal]) -> None:

@@ -5,29 +5,25 @@ import functools
 import inspect
 import itertools
 import json
-import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack
 
-from sqlalchemy import Connection
-
 from jobqueue import options as option_rules
 from jobqueue.codec import Codec
 from jobqueue.errors import ConfigurationError, Duration, InvalidOption, QueueFull, UnknownTask
+from jobqueue.functions import wraps_coroutine
 from jobqueue.job import Job, results
 from jobqueue.options import OptionChanges, Options
 from jobqueue.records import NewJob
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
+from jobqueue.store import given
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 Transaction = Any
-"""A Session, Connection, AsyncSession or AsyncConnection. Typed loosely, because naming the async
-ones would import an extension that synchronous users do not have."""
+"""A Session, scoped_session or Connection, or the async form of one. Typed loosely, because naming
+the async ones would import an extension that synchronous users do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +63,7 @@ def _text(backoff: option_rules.Backoff | None) -> str | None:
 class Enqueue(Protocol):
     """All that a task knows of its queue."""
 
-    def __call__(
-        self, calls: Sequence[Call[Any]], within: "Session | Connection | None"
-    ) -> list[Job[Any]]:
+    def __call__(self, calls: Sequence[Call[Any]], within: Transaction | None) -> list[Job[Any]]:
         """Write calls down."""
         ...
 
@@ -107,6 +101,11 @@ class Task(Generic[P, R]):
         """True for an `async def`: its jobs run on the worker's event loop."""
         return inspect.iscoroutinefunction(self.function)
 
+    @functools.cached_property
+    def wraps_async(self) -> bool:
+        """True for a plain wrapper of an `async def`: a coroutine that it returns is awaited."""
+        return wraps_coroutine(self.function)
+
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """A call to be enqueued with others. Raises InvalidArguments if they do not fit."""
         if self._within is not None:
@@ -125,7 +124,7 @@ class Task(Generic[P, R]):
         Inside `within()` it exists when the caller's transaction commits. May be called from any
         thread. Raises InvalidArguments if the arguments do not fit the function.
         """
-        if is_async(self._within):
+        if given.is_async(self._within):
             raise InvalidOption(
                 f"{self.name}: within() was given an async session; use "
                 f"`await {self.name}.within(session).aenqueue(…)`",
@@ -136,10 +135,14 @@ class Task(Generic[P, R]):
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """`enqueue` for asyncio: the event loop goes on meanwhile."""
         call = self._call(args, kwargs)
-        if is_async(self._within):
-            jobs = await self._within.run_sync(lambda sync: self._enqueue([call], sync))
+        within = self._within
+        if given.is_async(within):
+            session = given.aresolve(within, "within", "")
+            jobs = await session.run_sync(lambda sync: self._enqueue([call], sync))
         else:
-            jobs = await asyncio.to_thread(self._enqueue, [call], self._within)
+            if within is not None:  # Here, because a scoped_session is another one in each thread.
+                within = given.resolve(within, "within", "")
+            jobs = await asyncio.to_thread(self._enqueue, [call], within)
         job: Job[R] = jobs[0]
         return job
 
@@ -195,25 +198,12 @@ class Task(Generic[P, R]):
     def within(self, transaction: Transaction) -> Self:
         """A copy that enqueues in the caller's transaction, committed or rolled back with it.
 
-        Takes a Session, Connection, AsyncSession or AsyncConnection of SQLAlchemy on the same
-        database. It never begins, commits or rolls back anything on it.
+        Takes a Session, scoped_session or Connection of SQLAlchemy on the same database, or the
+        async form of one. It never begins, commits or rolls back anything on it. Raises
+        InvalidOption for anything else.
         """
-        if not (
-            isinstance(transaction, Connection) or _is_session(transaction) or is_async(transaction)
-        ):
-            raise InvalidOption(
-                f"within: {type(transaction).__name__} is no Session, Connection, AsyncSession or "
-                "AsyncConnection",
-                field="within",
-                value=transaction,
-            )
+        given.check(transaction, "within")
         return replace(self, _within=transaction)
-
-
-def _is_session(thing: object) -> bool:
-    """True for a Session; of one that nobody has imported there is none."""
-    orm = sys.modules.get("sqlalchemy.orm")
-    return orm is not None and isinstance(thing, orm.Session)
 
 
 class AsyncTask(Task[P, R]):
@@ -226,11 +216,6 @@ class AsyncTask(Task[P, R]):
         ) -> Coroutine[Any, Any, R]:
             """Make the coroutine here and now."""
             ...
-
-
-def is_async(transaction: object) -> bool:
-    """True for SQLAlchemy's asyncio sessions and connections."""
-    return inspect.iscoroutinefunction(getattr(transaction, "run_sync", None))
 
 
 class Registry(Mapping[str, Task[..., Any]]):

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import (
     URL,
@@ -20,6 +20,17 @@ from jobqueue.store.bell import Listener, Ringer
 from jobqueue.store.pool import IDLE, Patience
 
 Columns = Mapping[str, TypeEngine[Any]]
+
+
+class Identity(NamedTuple):
+    """Which job queue a connection sees: equal for two connections that see the same one."""
+
+    instance: str
+    """Drawn at random when the schema was made; a copy of the database has it too."""
+    place: str
+    """What tells the tables from those of a copy: of another file, database or schema."""
+    schema: str | None
+    """The schema that the tables are in, where a database can have several."""
 
 
 class Backend(Hashable, Protocol):
@@ -75,6 +86,11 @@ class Backend(Hashable, Protocol):
         """
         ...
 
+    @property
+    def reuses_ids(self) -> bool:
+        """True where a rollback gives the ids of new jobs back, to be used for other ones."""
+        ...
+
     def turn(self, engine: Engine) -> AbstractContextManager[bool]:
         """This thread's turn among our writers; `writing` takes it by itself if need be.
 
@@ -100,6 +116,18 @@ class Backend(Hashable, Protocol):
 
     def insert(self, table: Table) -> Insert:
         """An INSERT that leaves out the rows whose unique key is held."""
+        ...
+
+    def identity(self, connection: Connection) -> Identity | None:
+        """Which job queue this connection sees, in one SELECT; None without an instance id."""
+        ...
+
+    def is_autocommit(self, connection: Connection) -> bool:
+        """True if the driver commits each statement by itself; asked in a transaction."""
+        ...
+
+    def keep_ids(self, connection: Connection, up_to: int) -> None:
+        """See that no new job of this transaction gets an id of up to `up_to`."""
         ...
 
     def can_make_on(self, connection: Connection, url: URL) -> bool:

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
+from weakref import ref
 
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, Transaction, delete
 
 from jobqueue.records import Inserted, NewJob
 from jobqueue.schema import jobs
@@ -36,6 +37,9 @@ class Inserter:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.bounds = Bounds(store)
+        self._promised = 0
+        """The greatest id given in a user's transaction, where a rollback gives it back."""
+        self._promised_in: ref[Transaction] | None = None
 
     def insert(
         self, new: Sequence[NewJob], connection: Connection | None = None, *, wait: bool = True
@@ -45,16 +49,35 @@ class Inserter:
         A call whose unique key is held gets the holder's id and `created=False`. Raises QueueFull,
         for a queue to be waited for too unless `wait` allows it.
         """
+        if connection is not None:
+            return self._promise(connection, self._do_insert(new, connection, wait=wait))
+        promised = self._promised
+        inserted = self._do_insert(new, None, wait=wait)
+        if promised and self._promised == promised:
+            self._promised = 0  # What was committed here has kept it.
+        return inserted
+
+    def _do_insert(
+        self, new: Sequence[NewJob], connection: Connection | None, *, wait: bool
+    ) -> list[Inserted]:
         if bounds := self.bounds.among(new, connection):
             return self._insert_bounded(new, connection, bounds, wait=wait)
         if connection is not None:
             return self._insert(connection, new)
-        if len(new) == 1 and _is_plain(new[0]):
+        if len(new) == 1 and _is_plain(new[0]) and not self._promised:
             made = self._store.alone(self._plain, _plain_parameters(new[0]), prepared=True)
             if made is not None:
                 return [Inserted(made[0][0], True)]
             # Nothing was done, and a transaction may tell why.
         return self._store.transact(lambda own: self._insert(own, new))
+
+    def _promise(self, connection: Connection, inserted: list[Inserted]) -> list[Inserted]:
+        """Remember ids that handles have and a rollback would give back."""
+        if self._store.backend.reuses_ids:
+            self._promised = max(self._promised, *(row.id for row in inserted if row.created), 0)
+            current = _innermost(connection)
+            self._promised_in = None if current is None else ref(current)
+        return inserted
 
     def _insert_bounded(
         self,
@@ -105,6 +128,10 @@ class Inserter:
         return str(self._store.statements.insert_plain.compile(self._store.engine))
 
     def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
+        if self._promised:
+            last = None if self._promised_in is None else self._promised_in()
+            if last is None or last is not _innermost(connection):  # It may have been rolled back.
+                self._store.backend.keep_ids(connection, self._promised)
         inserted: list[Inserted] = []
         for start in range(0, len(new), BATCH):
             inserted += self._insert_batch(connection, new[start : start + BATCH])
@@ -114,7 +141,7 @@ class Inserter:
         statements = self._store.statements
         if len(new) == 1 and _is_plain(new[0]):
             made = connection.execute(statements.insert_plain, _plain_parameters(new[0]))
-            return [Inserted(made.scalar_one(), True)]
+            return [Inserted(int(made.scalar_one()), True)]
         if len(new) == 1:
             parameters = {f"in_{name}": value for name, value in new[0]._asdict().items()}
             rows = connection.execute(statements.insert_one, parameters).all()
@@ -123,8 +150,8 @@ class Inserter:
             rows = connection.execute(statements.insert, parameters).all()
         # Ids grow in the order of the rows; a row with a key is told by its key, since it may be
         # missing, or stand for several calls.
-        plain = iter(sorted(row.id for row in rows if row.unique_key is None))
-        keyed = {row.unique_key: row.id for row in rows if row.unique_key is not None}
+        plain = iter(sorted(int(row.id) for row in rows if row.unique_key is None))
+        keyed = {row.unique_key: int(row.id) for row in rows if row.unique_key is not None}
         missing = {job.unique_key for job in new if job.unique_key} - keyed.keys()
         held = self._holders(connection, new, missing, keyed) if missing else {}
         result = []
@@ -155,15 +182,19 @@ class Inserter:
             if not keys:
                 break
             rows = connection.execute(self._store.statements.holders, {"in_keys": keys})
-            held |= {row.unique_key: _Held(row.id, row.task, row.args) for row in rows}
+            held |= {row.unique_key: _Held(int(row.id), row.task, row.args) for row in rows}
             again = [wanted[key] for key in keys if key not in held]
             if again:
                 parameters = self._store.backend.pack(NEW, again)
                 for row in connection.execute(self._store.statements.insert, parameters):
-                    keyed[row.unique_key] = row.id
+                    keyed[row.unique_key] = int(row.id)
         if left := missing - held.keys() - keyed.keys():
             raise RuntimeError(f"unique keys kept changing hands: {sorted(left)}")
         return held
+
+
+def _innermost(connection: Connection) -> Transaction | None:
+    return connection.get_nested_transaction() or connection.get_transaction()
 
 
 def _is_plain(job: NewJob) -> bool:

@@ -20,8 +20,11 @@ from sqlalchemy import (
     any_,
     bindparam,
     cast,
+    column,
     create_engine,
     func,
+    literal_column,
+    table,
     text,
 )
 from sqlalchemy import select as sql_select
@@ -29,8 +32,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobqueue.clock import Instant
+from jobqueue.schema import meta
+from jobqueue.store import postgres_hooks
 from jobqueue.store import postgres_session as session
-from jobqueue.store.backend import Columns
+from jobqueue.store.backend import Columns, Identity
 from jobqueue.store.pool import IDLE, BoundedPool, Patience
 from jobqueue.store.postgres_wakeups import NotifyListener, NotifyRinger
 
@@ -67,6 +72,21 @@ _FULL = (
 
 _QUOTED = (Text, Instant)
 
+_class = table("pg_class", column("oid"), column("relnamespace"), schema="pg_catalog")
+_namespace = table("pg_namespace", column("oid"), column("nspname"), schema="pg_catalog")
+_tableoid: ColumnElement[int] = literal_column(f"{meta.name}.tableoid")
+# As text: whoever's connection it is may have loaders of his own for other types.
+_IDENTITY = (
+    sql_select(
+        meta.c.value,
+        func.concat(func.current_database(), ".", _tableoid),
+        cast(_namespace.c.nspname, Text),
+    )
+    .join_from(meta, _class, _class.c.oid == _tableoid)
+    .join(_namespace, _namespace.c.oid == _class.c.relnamespace)
+    .where(meta.c.key == "instance")
+)
+
 
 class Postgres:
     """The backend for PostgreSQL, through psycopg 3."""
@@ -75,6 +95,7 @@ class Postgres:
     batch_max = 500
     batch_shared = 500
     one_writer = False
+    reuses_ids = False
 
     def engine(
         self,
@@ -90,7 +111,7 @@ class Postgres:
         bare = url.set(drivername="postgresql+psycopg").difference_update_query(CONNECT)
         engine = create_engine(
             bare,
-            connect_args=given,
+            connect_args={"context": postgres_hooks.adapters(), **given},
             isolation_level="READ COMMITTED",
             poolclass=BoundedPool,
             pool_size=connections,
@@ -99,6 +120,7 @@ class Postgres:
             is_full=_is_full,
             hide_parameters=True,
         )
+        postgres_hooks.undo(engine)
         session.prepare(engine)
         return engine
 
@@ -184,6 +206,18 @@ class Postgres:
     def insert(self, table: Table) -> Insert:
         """See `Backend.insert`."""
         return postgresql.insert(table).on_conflict_do_nothing()
+
+    def identity(self, connection: Connection) -> Identity | None:
+        """See `Backend.identity`: by the table's own id, whatever the search_path is."""
+        row = connection.execute(_IDENTITY).one_or_none()
+        return None if row is None else Identity(*row)
+
+    def is_autocommit(self, connection: Connection) -> bool:
+        """See `Backend.is_autocommit`."""
+        return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
+
+    def keep_ids(self, connection: Connection, up_to: int) -> None:
+        """See `Backend.keep_ids`: a sequence is never rolled back."""
 
     def can_make_on(self, connection: Connection, url: URL) -> bool:  # noqa: ARG002
         """See `Backend.can_make_on`: never; `jobqueue db upgrade` does it."""

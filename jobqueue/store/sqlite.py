@@ -15,22 +15,30 @@ from sqlalchemy import (
     Engine,
     FromClause,
     Insert,
+    Integer,
     PoolProxiedConnection,
     Select,
     Table,
     bindparam,
+    column,
     create_engine,
     event,
+    exists,
     func,
+    insert,
+    literal,
     select,
+    table,
     type_coerce,
+    update,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 
 from jobqueue.clock import INSTANT
 from jobqueue.errors import ConfigurationError, DatabaseReplaced
-from jobqueue.store.backend import Columns
+from jobqueue.schema import jobs, meta
+from jobqueue.store.backend import Columns, Identity
 from jobqueue.store.kernel_lock import KernelLock
 from jobqueue.store.pool import Patience
 from jobqueue.store.sqlite_wakeups import DatagramRinger, DoorbellListener
@@ -40,8 +48,30 @@ OLDEST = (3, 35, 0)  # RETURNING
 
 _DIALECT = sqlite.dialect()
 
+_files = func.pragma_database_list().table_valued("name", "file")
+_IDENTITY = select(
+    meta.c.value, select(_files.c.file).where(_files.c.name == "main").scalar_subquery()
+).where(meta.c.key == "instance")
+_sequence = table("sqlite_sequence", column("name"), column("seq"))
+_KEEP_IDS = (
+    update(_sequence)
+    .where(_sequence.c.name == jobs.name, _sequence.c.seq < bindparam("in_id"))
+    .values(seq=bindparam("in_id")),
+    # The very first job has been rolled back, and the row of its table with it.
+    insert(_sequence).from_select(
+        ["name", "seq"],
+        select(literal(jobs.name), bindparam("in_id", type_=Integer)).where(
+            ~exists().where(_sequence.c.name == jobs.name)
+        ),
+    ),
+)
+
 # FULL: a commit that was answered survives a loss of power (NORMAL may lose the last ones).
-_PRAGMAS = ("synchronous=FULL", "journal_size_limit=67108864")
+_PRAGMAS = (
+    "synchronous=FULL",
+    "journal_size_limit=67108864",
+    f"busy_timeout={BUSY_TIMEOUT * 1000}",  # An application's hook on all engines may set another.
+)
 
 
 class Sqlite:
@@ -51,6 +81,7 @@ class Sqlite:
     batch_max = 500
     batch_shared = 200  # A transaction is as long as another process waits: 3 to 6 ms.
     one_writer = True
+    reuses_ids = True
 
     def engine(self, url: URL, connections: int, **_of_servers: Any) -> Engine:
         """See `Backend.engine`. A missing file is made with mode 0600."""
@@ -77,6 +108,8 @@ class Sqlite:
             file.opened()
             record.info["jobqueue_file"] = file
             connection.isolation_level = None  # BEGIN is ours: pysqlite's is deferred and late.
+            # A hook of the application on all engines may have set others.
+            connection.row_factory, connection.text_factory = None, str
             with suppress(sqlite3.OperationalError):
                 # A new file that somebody writes at this very moment: the next connection does it.
                 connection.execute("PRAGMA journal_mode=WAL").close()
@@ -91,15 +124,7 @@ class Sqlite:
         def _disposed(_: Engine) -> None:
             file.forget()
 
-        @event.listens_for(engine, "begin")
-        def _begun(connection: Connection) -> None:
-            immediate = connection.get_execution_options().get("jobqueue_write", False)
-            if immediate:
-                _refuse_replaced(connection)
-            # IMMEDIATE: a deferred transaction that reads before it writes fails at once, whatever
-            # the timeout, when another has written meanwhile.
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
+        event.listen(engine, "begin", _begin)
         return engine
 
     @contextmanager
@@ -173,6 +198,23 @@ class Sqlite:
     def insert(self, table: Table) -> Insert:
         """See `Backend.insert`."""
         return sqlite.insert(table).on_conflict_do_nothing()
+
+    def identity(self, connection: Connection) -> Identity | None:
+        """See `Backend.identity`: by the file, since a copy has the same instance id."""
+        row = connection.execute(_IDENTITY).one_or_none()
+        return None if row is None else Identity(row[0], os.path.realpath(row[1]), None)
+
+    def is_autocommit(self, connection: Connection) -> bool:
+        """See `Backend.is_autocommit`: without BEGIN of the module's or of the engine's."""
+        driver: Any = connection.connection.driver_connection
+        if getattr(driver, "autocommit", None) is True:  # from Python 3.12 on; -1 is the default
+            return True
+        return driver.isolation_level is None and not driver.in_transaction
+
+    def keep_ids(self, connection: Connection, up_to: int) -> None:
+        """See `Backend.keep_ids`: a rollback takes the sequence back too."""
+        for statement in _KEEP_IDS:
+            connection.execute(statement, {"in_id": up_to})
 
     def can_make_on(self, connection: Connection, url: URL) -> bool:
         """See `Backend.can_make_on`: where it has the same file open."""
@@ -269,6 +311,18 @@ class _File:
         except OSError:  # Nobody can tell now, such as for a moment on a network.
             return self._first
         return there.st_dev, there.st_ino
+
+
+def _begin(connection: Connection) -> None:
+    driver: Any = connection.connection.driver_connection
+    if driver.in_transaction:  # A hook of the application on all engines has begun one.
+        driver.rollback()
+    immediate = connection.get_execution_options().get("jobqueue_write", False)
+    if immediate:
+        _refuse_replaced(connection)
+    # IMMEDIATE: a deferred transaction that reads before it writes fails at once, whatever the
+    # timeout, when another has written meanwhile.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
 def _refuse_replaced(connection: Connection | PoolProxiedConnection) -> None:

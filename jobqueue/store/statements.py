@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 
 from jobqueue.clock import INSTANT, after, now, once, this_minute
-from jobqueue.schema import attempts, counters, jobs, meta, queues, workers
+from jobqueue.schema import attempts, counters, jobs, queues, workers
 from jobqueue.states import FINAL, State
 from jobqueue.store import insert_statements, upkeep_statements
 from jobqueue.store.backend import Backend
@@ -109,7 +109,6 @@ class Statements:
     reap: Executable
     promote: Executable
     next_due: Executable
-    instance: Executable
 
 
 @cache
@@ -153,7 +152,6 @@ def statements(backend: Backend) -> Statements:
         reap=upkeep_statements.reap(backend),
         promote=upkeep_statements.promote(backend),
         next_due=select(func.min(jobs.c.run_at)).where(in_state(State.SCHEDULED)),
-        instance=select(meta.c.value).where(meta.c.key == "instance"),
     )
 
 

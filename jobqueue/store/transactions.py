@@ -1,23 +1,28 @@
 """A user's own transaction: checked to be on our database, and used without being steered."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, Engine, Transaction, event, select
+from sqlalchemy.exc import ProgrammingError
 
-from jobqueue.errors import ClaimLost, ConfigurationError, JobCancelled
+from jobqueue.errors import ClaimLost, ConfigurationError, InvalidOption, JobCancelled
 from jobqueue.records import Claim
-from jobqueue.schema import jobs
-from jobqueue.store import migrate
+from jobqueue.schema import jobs, meta
+from jobqueue.store import given, migrate
+from jobqueue.store.backend import Identity
 from jobqueue.store.counts import Tally
+from jobqueue.store.fates import Fate, Follower
 from jobqueue.store.store import Store
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 _RINGS = "jobqueue_rings"
+_TRANSLATION = "schema_translate_map"
 
 
 class UserTransactions:
@@ -25,53 +30,109 @@ class UserTransactions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
+        self._own: Identity | None = None
+        self._engines: WeakSet[Engine] = WeakSet()
+        """Those on which the queue's tables were there."""
+        self._checked: WeakSet[Transaction] = WeakSet()
+        self._made: WeakSet[Transaction] = WeakSet()
+        """Those that the schema was made in: they may yet be rolled back."""
+        self._followers: WeakKeyDictionary[Connection, Follower] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def connection(self, transaction: "Session | Connection") -> Connection:
-        """The connection of a session on our database. Raises ConfigurationError for another."""
-        connection = (
-            transaction if isinstance(transaction, Connection) else transaction.connection()
-        )
-        with self._lock:
-            known = connection.engine in self._known
-            made_here = connection.get_transaction() in self._known
-        if made_here and migrate.found(connection) is None:
-            migrate.upgrade_on(connection)  # A savepoint has taken it back.
-        elif not known and not made_here:
-            made = self._meet(connection)
-            with self._lock:
-                # What was made in this transaction may yet be rolled back.
-                self._known[connection.get_transaction() if made else connection.engine] = True
-        return connection
+    @contextmanager
+    def using(self, transaction: "Session | Connection") -> Iterator[Connection]:
+        """The connection of a session, for statements about our tables while the block lasts.
 
-    def _meet(self, connection: Connection) -> bool:
-        """Check, once per engine, that it leads to the database that the workers use.
-
-        A SQLite file without the schema gets it on this very connection: another one would wait
-        for the lock that the caller's transaction may hold. True if it did.
+        They mean this queue's tables, whatever search_path or schema_translate_map the caller has
+        set. Raises ConfigurationError where another job queue is, or none; InvalidOption where each
+        statement would be committed by itself.
         """
+        connection = given.connection_of(transaction)
+        self._check(connection)
+        with _in_schema(connection, self._own):
+            yield connection
+
+    def _check(self, connection: Connection) -> None:
+        """Check, once per transaction, that it leads to the tables that the workers use."""
+        current = connection.get_transaction()
+        with self._lock:
+            checked, made = current in self._checked, current in self._made
+        if made and migrate.found(connection) is None:
+            migrate.upgrade_on(connection)  # A savepoint has taken it back.
+        if made or checked:
+            return
+        if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+            raise _autocommit()
         if connection.dialect.name != self._store.backend.name:
             raise ConfigurationError(
                 f"the given transaction is on {connection.dialect.name}, the job queue on "
                 f"{self._store.backend.name}: one transaction needs one database"
             )
-        if migrate.found(connection) is None:
-            if not self._store.backend.can_make_on(connection, self._store.url):
-                raise ConfigurationError(
-                    f"the given transaction's database has no job queue (it is in {self._store!r})"
-                )
+        made = self._meet(connection)
+        current = connection.get_transaction()
+        if current is not None:
+            with self._lock:
+                (self._made if made else self._checked).add(current)
+
+    def _meet(self, connection: Connection) -> bool:
+        """Check where a transaction leads.
+
+        A SQLite file without the schema gets it on this very connection: another one would wait
+        for the lock that the caller's transaction may hold. True if it did.
+        """
+        backend, engine = self._store.backend, connection.engine
+        with self._lock:
+            known = engine in self._engines
+        if not known and backend.one_writer and migrate.found(connection) is None:
+            if backend.is_autocommit(connection):
+                raise _autocommit()
+            if not backend.can_make_on(connection, self._store.url):
+                raise self._none()
             migrate.upgrade_on(connection)
             return True
-        statement = self._store.statements.instance
-        theirs = connection.execute(statement).scalar()
-        with self._store.read() as own:
-            ours = own.execute(statement).scalar()
-        if theirs != ours:
+        own = self._own or self._identify()
+        with _in_schema(connection, own):
+            if not known and not connection.dialect.has_table(
+                connection, meta.name, schema=own.schema
+            ):
+                raise self._none()  # Asked, because an error would end the caller's transaction.
+            try:
+                theirs = backend.identity(connection)
+            except ProgrammingError as error:
+                raise self._none() from error
+        if theirs != own and theirs != self._identify():  # Ours may have been made anew.
             raise ConfigurationError(
                 f"the given transaction is on another database than the job queue ({self._store!r})"
             )
+        if backend.is_autocommit(connection):
+            raise _autocommit()
+        with self._lock:
+            self._engines.add(engine)
         return False
+
+    def _identify(self) -> Identity:
+        with self._store.read() as own:
+            found = self._store.backend.identity(own)
+        if found is None:
+            raise ConfigurationError(f"{self._store!r} has lost its row in {meta.name}")
+        self._own = found
+        return found
+
+    def _none(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"the given transaction's database has no job queue (it is in {self._store!r})"
+        )
+
+    def fate(self, connection: Connection) -> Fate:
+        """What becomes of the jobs that are enqueued in this transaction now."""
+        root = connection.get_transaction()
+        if not self._store.backend.reuses_ids:
+            return Fate(root)
+        with self._lock:
+            follower = self._followers.get(connection)
+            if follower is None:
+                follower = self._followers[connection] = Follower(connection)
+        return follower.fate(root)
 
     def after_commit(self, transaction: "Session | Connection", ring: Callable[[], None]) -> None:
         """Ring once the session has committed. A Connection only tells before: polling serves."""
@@ -85,7 +146,10 @@ class UserTransactions:
         self, transaction: "Session | Connection", claim: Claim, result: str, *, duration: float
     ) -> None:
         """Record success as part of the transaction; see `JobContext.finish_within`."""
-        connection = self.connection(transaction)
+        with self.using(transaction) as connection:
+            self._finish(connection, claim, result, duration)
+
+    def _finish(self, connection: Connection, claim: Claim, result: str, duration: float) -> None:
         parameters = {
             "in_job": claim.id,
             "in_claimed": claim.fence,
@@ -107,6 +171,33 @@ class UserTransactions:
         wait = max(0.0, (claim.started_at - claim.run_at).total_seconds())
         tally.ran(claim.queue, claim.task, duration, wait, 1)
         tally.write(connection, self._store.statements)
+
+
+@contextmanager
+def _in_schema(connection: Connection, identity: Identity | None) -> Iterator[None]:
+    """Let our tables be those of that queue's schema; then set back what the caller has set.
+
+    Per connection and not per statement, because a caller's map would reach those that forget it.
+    """
+    schema = None if identity is None else identity.schema
+    before = connection.get_execution_options().get(_TRANSLATION)
+    ours = None if schema is None else {None: schema}
+    if before == ours:
+        yield
+        return
+    connection.execution_options(**{_TRANSLATION: ours})
+    try:
+        yield
+    finally:
+        connection.execution_options(**{_TRANSLATION: before})
+
+
+def _autocommit() -> InvalidOption:
+    return InvalidOption(
+        "within: this transaction is in AUTOCOMMIT, so each statement would be committed by "
+        "itself and a rollback would take nothing back; give a session or connection without it",
+        field="within",
+    )
 
 
 def _committed(session: "Session") -> None:

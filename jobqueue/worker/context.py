@@ -20,6 +20,7 @@ from jobqueue.errors import (
     JobQueueError,
 )
 from jobqueue.records import Claim
+from jobqueue.store import given
 from jobqueue.store.transactions import UserTransactions
 
 if TYPE_CHECKING:
@@ -186,20 +187,25 @@ class JobContext:
     def finish_within(self, session: "Session | Connection", result: object = None) -> None:
         """Make success part of the caller's transaction: effects and success commit together.
 
-        Raises ClaimLost when the job is no longer this worker's, and JobCancelled when it was asked
-        to be cancelled; either must reach the end of the transaction, so that it is rolled back.
-        What the handler returns afterwards is not used; give the result here.
+        `session` is a Session, scoped_session or Connection. Raises ClaimLost when the job is no
+        longer this worker's, and JobCancelled when it was asked to be cancelled; either must reach
+        the end of the transaction, so that it is rolled back. What the handler returns afterwards
+        is not used; give the result here.
         """
+        instead = "write await current_job().afinish_within(session)"
+        transaction = given.resolve(session, "finish_within", instead)
         self._transactions.finish(
-            session,
+            transaction,
             self.claim,
             self._encode(result),
             duration=time.perf_counter() - self.began,
         )
-        self._finishing = session
+        self._finishing = transaction
 
     async def afinish_within(self, session: Any, result: object = None) -> None:
-        """`finish_within` for an AsyncSession or AsyncConnection."""
+        """`finish_within` for an AsyncSession, async_scoped_session or AsyncConnection."""
+        instead = "write current_job().finish_within(session)"
+        session = given.aresolve(session, "afinish_within", instead)
         await session.run_sync(lambda sync: self.finish_within(sync, result))
         self._afinishing = session
 
@@ -208,6 +214,12 @@ class JobContext:
         self.is_coroutine = True
         self._interrupt = interrupt
         self._where = where
+
+    def interrupt_by(self, interrupt: Callable[[], object]) -> None:
+        """For the worker: how to cancel what the handler's thread waits for."""
+        self._interrupt = interrupt
+        if self._told is not None:
+            interrupt()
 
     @property
     def told(self) -> type[JobQueueError] | None:

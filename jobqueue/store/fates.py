@@ -1,0 +1,79 @@
+"""What became of the transactions of users in which jobs were enqueued.
+
+Needed where a rollback gives ids back: a handle must not stand for another job that got its id.
+"""
+
+from typing import Any
+from weakref import ref
+
+from sqlalchemy import Connection, Transaction, event
+
+
+class Fate:
+    """The end of the transaction, or savepoint, in which some jobs were enqueued."""
+
+    def __init__(self, root: Transaction | None) -> None:
+        self._root = None if root is None else ref(root)
+        self.undone = False
+        """True once it was seen to be rolled back."""
+
+    @property
+    def is_open(self) -> bool:
+        """True while the transaction has not ended, so that no worker can see its jobs."""
+        root = None if self._root is None else self._root()
+        return not self.undone and root is not None and root.is_active
+
+
+class Follower:
+    """Follows the transactions of one connection by its events."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._log: list[Fate | None] = []
+        """In order: fates of this transaction, and a None where a savepoint was opened."""
+        event.listen(connection, "savepoint", self._opened)
+        event.listen(connection, "release_savepoint", self._released)
+        event.listen(connection, "rollback_savepoint", self._returned)
+        event.listen(connection, "rollback", self._rolled_back)
+        event.listen(connection, "commit", self._committed)
+
+    def fate(self, root: Transaction | None) -> Fate:
+        """The fate of what is enqueued now."""
+        last = self._log[-1] if self._log else None
+        if last is not None:
+            return last
+        made = Fate(root)
+        self._log.append(made)
+        return made
+
+    def _opened(self, *_: Any) -> None:
+        self._log.append(None)
+
+    def _released(self, *_: Any) -> None:
+        if None in self._log:
+            del self._log[self._last_savepoint()]
+
+    def _returned(self, *_: Any) -> None:
+        # Savepoints end in reverse order; one that is not in the log was opened before all of it.
+        self._undo(self._last_savepoint() if None in self._log else 0)
+
+    def _last_savepoint(self) -> int:
+        return len(self._log) - 1 - self._log[::-1].index(None)
+
+    def _rolled_back(self, connection: Connection) -> None:
+        if connection.invalidated or _is_begun(connection):
+            self._undo(0)
+        self._log.clear()
+
+    def _committed(self, _: Connection) -> None:
+        self._log.clear()
+
+    def _undo(self, start: int) -> None:
+        for fate in self._log[start:]:
+            if fate is not None:
+                fate.undone = True
+        del self._log[start:]
+
+
+def _is_begun(connection: Connection) -> bool:
+    """False if the driver's own transaction has ended already, such as by a COMMIT as text."""
+    return bool(getattr(connection.connection.driver_connection, "in_transaction", True))
