@@ -335,7 +335,8 @@ class _Executor(Executor):
     ) -> Any:
         """See `Executor.call`."""
         result = super().call(task, context, args, kwargs)
-        awaited = task.is_async and inspect.iscoroutine(result)  # Else refused, as in a thread.
+        # Else refused, as in a thread.
+        awaited = (task.is_async or task.wraps_async) and inspect.iscoroutine(result)
         return asyncio.run(_await(result, context)) if awaited else result
 
 

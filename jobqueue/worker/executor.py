@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import CoroutineType
 from typing import Any
 
@@ -47,6 +47,8 @@ class Executor:
     ) -> None:
         self.surroundings = Surroundings()
         self._isolation = isolation
+        self.complete: Callable[[JobContext, Coroutine[Any, Any, Any]], Any] | None = None
+        """Runs on the event loop what a plain wrapper of an `async def` returned; set by that."""
         self._inflight = inflight
         self._registry = registry
         self._claims = claims
@@ -185,7 +187,9 @@ class Executor:
             result = self.call(task, context, args, kwargs)
             if os.getpid() != worker:  # The handler has forked, and this is not its parent.
                 forked.end(None)
-            if type(result) is CoroutineType:
+            if type(result) is CoroutineType and task.wraps_async and self.complete is not None:
+                result = self.complete(context, result)
+            elif type(result) is CoroutineType:
                 result.close()
                 raise TypeError("the task returned a coroutine that nobody awaits")  # noqa: TRY301
             text, reason = encode(task, claim, result)

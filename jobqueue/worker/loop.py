@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from jobqueue.errors import AttemptTimeout, JobCancelled
@@ -50,7 +50,7 @@ class Loop:
         self._finished = finished
         self._loop: asyncio.AbstractEventLoop
         self._room = asyncio.Semaphore(concurrency)
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
         self._waiting: set[asyncio.Task[None]] = set()
         """Those of them that have not begun a handler."""
         self._inside: set[tuple[int, int]] = set()
@@ -59,20 +59,58 @@ class Loop:
         self._pid = 0
         """Of the worker: a handler may fork, and its child has a loop that looks the same."""
         self._thread = threading.Thread(target=self._live, name="jobqueue-loop", daemon=True)
+        self._starting = threading.Lock()
+        executor.complete = self.complete
         self.beat_at = math.inf
         """When the loop last showed that it is not blocked."""
 
     def submit(self, claim: Claim) -> None:
-        """Run a claim soon; the first one starts the thread. Called by one thread at a time."""
-        if self._thread.ident is None:
+        """Run a claim soon; the first one starts the thread."""
+        self._start()
+        self._inflight.open_async.add((claim.id, claim.fence))
+        self._loop.call_soon_threadsafe(self._begin, claim)
+
+    def complete(self, context: JobContext, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run the coroutine that a handler in a thread has returned; the thread waits for it."""
+        self._start()
+        done = asyncio.run_coroutine_threadsafe(self._complete(context, coroutine), self._loop)
+        return done.result()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread.ident is not None:
+                return
             self._loop = asyncio.new_event_loop()
             try:
                 self._thread.start()
             except RuntimeError:  # The system has no thread to give, now.
                 self._loop.close()
                 raise
-        self._inflight.open_async.add((claim.id, claim.fence))
-        self._loop.call_soon_threadsafe(self._begin, claim)
+
+    async def _complete(self, context: JobContext, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        task = asyncio.current_task()
+        assert task is not None, "this runs in one"
+        self._running.add(task)
+        context.interrupt_by(lambda: self._loop.call_soon_threadsafe(task.cancel))
+        left = context.remaining()
+        timer = None if left is None else self._loop.call_later(left, context.tell, AttemptTimeout)
+        try:
+            result = await coroutine
+            if os.getpid() != self._pid:
+                forked.end(None)
+        except BaseException as error:
+            if os.getpid() != self._pid:
+                forked.end(error)
+            meant = _meant(context, error)
+            if meant is error:
+                raise
+            raise meant from None
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._running.discard(task)
+            await context.aleave_transaction()
+        return result
 
     def give_back(self) -> None:
         """Release the claims that wait for room. The worker is closing: none begins any more."""
