@@ -813,3 +813,147 @@ def test_an_offender_whose_repr_raises_is_still_named():
 
 def test_a_dictionary_key_beyond_64_bits_is_refused():
     refusal(codec(dict[int, int]).encode, ({2**70: 1},), {})
+
+
+# Pydantic's aliases
+
+
+def aliased() -> list[tuple[Any, Any]]:
+    """Models and values whose names differ by direction."""
+    from pydantic import AliasChoices, AliasGenerator, AliasPath, BaseModel, ConfigDict, Field
+    from pydantic.alias_generators import to_camel
+
+    class Read(BaseModel):
+        user_id: int = Field(default=0, validation_alias="userId")
+
+    class Written(BaseModel):
+        user_id: int = Field(serialization_alias="userId")
+
+    class Both(BaseModel):
+        model_config = ConfigDict(
+            alias_generator=AliasGenerator(validation_alias=str.upper, serialization_alias=to_camel)
+        )
+        user_id: int
+
+    class Path(BaseModel):
+        first: int = Field(validation_alias=AliasPath("all", 0))
+
+    class Choices(BaseModel):
+        value: int = Field(default=0, validation_alias=AliasChoices("V", AliasPath("all", 0)))
+
+    class Outer(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        inner: list[Read]
+        by_name: dict[str, Choices] = Field(alias="byName")
+
+    class Same(BaseModel):
+        user_id: int = Field(alias="userId")
+
+    class Either(BaseModel):
+        model_config = ConfigDict(populate_by_name=True)
+        user_id: int = Field(alias="userId")
+
+    return [
+        (Read, Read(userId=1)),
+        (Written, Written(user_id=1)),
+        (Both, Both(USER_ID=1)),
+        (Path, Path(all=[1])),
+        (Choices, Choices(V=1)),
+        (Outer, Outer(inner=[Read(userId=1)], byName={"a": Choices(V=2)})),
+        (Same, Same(userId=1)),
+        (Either, Either(user_id=1)),
+        (list[Read], [Read(userId=1)]),
+        (Read | None, Read(userId=1)),
+    ]
+
+
+@pytest.mark.parametrize(("kind", "value"), aliased(), ids=lambda item: str(item)[:40])
+def test_a_model_comes_back_equal_whatever_its_aliases(kind: Any, value: Any) -> None:
+    def echo(x): ...
+
+    echo.__annotations__ = {"x": kind, "return": kind}
+    codec = Codec(echo, "echo")
+    assert codec.decode(codec.encode((value,), {})) == ((value,), {})
+    assert codec.decode_result(codec.encode_result(value)) == value
+
+
+def test_a_model_is_kept_under_its_aliases_where_it_is_read_by_them() -> None:
+    from pydantic import BaseModel, Field
+
+    class Same(BaseModel):
+        user_id: int = Field(alias="userId")
+
+    class Read(BaseModel):
+        user_id: int = Field(validation_alias="userId")
+
+    def one(x): ...
+
+    one.__annotations__ = {"x": Same}
+    assert Codec(one, "one").encode((Same(userId=1),), {}) == '{"args":[{"userId":1}],"kwargs":{}}'
+    one.__annotations__ = {"x": Read}
+    codec = Codec(one, "one")
+    assert codec.encode((Read(userId=1),), {}) == '{"args":[{"user_id":1}],"kwargs":{}}'
+    # What others enqueue may have either.
+    for key in ("userId", "user_id"):
+        text = codec.from_json([{key: 1}], {})
+        assert codec.decode(text) == ((Read(userId=1),), {})
+
+
+def test_a_name_that_is_another_fields_alias_is_refused_at_definition() -> None:
+    from pydantic import BaseModel, Field
+
+    class Swapped(BaseModel):
+        a: int = Field(validation_alias="b")
+        b: int = Field(validation_alias="a")
+
+    def echo(x): ...
+
+    echo.__annotations__ = {"x": list[Swapped]}
+    with pytest.raises(ConfigurationError, match="Swapped.*'a' is the name of one field.*'b'"):
+        Codec(echo, "echo")
+
+
+def test_an_older_pydantic_that_cannot_read_by_name_refuses_at_definition(monkeypatch) -> None:
+    from pydantic import BaseModel, Field
+
+    class Read(BaseModel):
+        user_id: int = Field(validation_alias="userId")
+
+        @classmethod
+        def model_validate_json(cls, text): ...
+
+    def echo(x): ...
+
+    echo.__annotations__ = {"x": Read}
+    with pytest.raises(ConfigurationError, match="other names than it is read by.*2.11"):
+        Codec(echo, "echo")
+
+
+def test_a_function_that_never_returns_is_taken() -> None:
+    from typing import Never, NoReturn
+
+    def give_up(x: int) -> NoReturn:
+        raise ValueError
+
+    def never(x: int) -> Never:
+        raise ValueError
+
+    for function in (give_up, never):
+        codec = Codec(function, "give_up")
+        assert codec.decode(codec.encode((1,), {})) == ((1,), {})
+        assert codec.decode_result("null") is None
+
+
+def test_arguments_that_a_decorator_gives_itself_say_what_it_must_set() -> None:
+    import functools
+
+    def store(session: str, x: int) -> str: ...
+
+    @functools.wraps(store)
+    def wrapper(*args): ...
+
+    with pytest.raises(InvalidArguments, match="__signature__"):
+        Codec(wrapper, "wrapper").encode((7,), {})
+    with pytest.raises(InvalidArguments) as caught:
+        Codec(store, "store").encode((7,), {})
+    assert "__signature__" not in str(caught.value)
