@@ -92,14 +92,17 @@ class UserTransactions:
             return True
         own = self._own or self._identify()
         with _in_schema(connection, own):
-            if not known and not connection.dialect.has_table(
+            if (backend.one_writer or not known) and not connection.dialect.has_table(
                 connection, meta.name, schema=own.schema
             ):
                 raise self._none()  # Asked, because an error would end the caller's transaction.
             try:
                 theirs = backend.identity(connection)
-            except ProgrammingError as error:
-                raise self._none() from error
+            except ProgrammingError as error:  # No such table any more, or no right to read it.
+                raise ConfigurationError(
+                    f"the given transaction cannot read the tables of {self._store!r}: "
+                    f"{str(error.orig).splitlines()[0]}"
+                ) from error
         if theirs != own and theirs != self._identify():  # Ours may have been made anew.
             raise ConfigurationError(
                 f"the given transaction is on another database than the job queue ({self._store!r})"

@@ -2,12 +2,9 @@
 
 import asyncio
 import shutil
-import subprocess
-import sys
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import pytest
-from processes import Scene
 from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import (
     AsyncSession,
@@ -26,7 +23,6 @@ from sqlalchemy.orm import (
 
 from jobqueue import JobQueue, current_job
 from jobqueue.errors import ConfigurationError, InvalidOption, JobFailed, JobNotFound
-from jobqueue.records import JobFilter
 
 ONLY_SQLITE = pytest.mark.parametrize("backend_name", ["sqlite"])
 ONLY_POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
@@ -237,6 +233,33 @@ def test_autocommit_is_refused_in_every_form(
                 doors(jobs)[door](transaction)
         if isinstance(bind, Connection):
             bind.close()
+    assert ids(jobs) == []
+
+
+@pytest.mark.parametrize(
+    ("backend_name", "driver"),
+    [
+        ("sqlite", "sqlite+aiosqlite"),
+        ("postgres", "postgresql+asyncpg"),
+        ("postgres", "postgresql+psycopg"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["session", "connection"])
+def test_autocommit_is_refused_on_every_async_driver(
+    jobs: JobQueue, url: str, driver: str, kind: str
+) -> None:
+    async def main() -> None:
+        engine = create_async_engine(make_url(url).set(drivername=driver), **how)
+        async with AsyncSession(engine) if kind == "session" else engine.connect() as transaction:
+            with pytest.raises(InvalidOption, match="AUTOCOMMIT"):
+                await jobs.registry["add"].within(transaction).aenqueue(1, 2)
+        await engine.dispose()
+
+    for how in (
+        {"isolation_level": "AUTOCOMMIT"},
+        {"execution_options": {"isolation_level": "AUTOCOMMIT"}},
+    ):
+        asyncio.run(main())
     assert ids(jobs) == []
 
 
@@ -458,6 +481,31 @@ def test_finish_within_writes_the_jobs_own_row_whatever_the_search_path(url: str
 
 
 @ONLY_POSTGRES
+def test_a_role_with_another_path_or_without_the_right_to_read(url: str, tenants) -> None:
+    role = make_url(url).database  # A name of this test's own; roles are of the whole server.
+    with engine_of(url) as owner:
+        with owner.begin() as connection:
+            connection.execute(text(f"CREATE ROLE {role}"))
+            connection.execute(text(f"ALTER ROLE {role} SET search_path = tenant_b"))
+            connection.execute(text(f"GRANT ALL ON ALL TABLES IN SCHEMA tenant_b TO {role}"))
+            connection.execute(text(f"GRANT USAGE ON SCHEMA tenant_a, tenant_b TO {role}"))
+        try:
+            with JobQueue(tenants["tenant_a"]) as jobs:
+                add = jobs.task(name="add")(lambda_free)
+                with Session(owner) as session:
+                    session.execute(text(f"SET LOCAL ROLE {role}"))
+                    session.execute(text("SET LOCAL search_path = tenant_b"))
+                    with pytest.raises(ConfigurationError, match="permission denied") as caught:
+                        add.within(session).enqueue(1, 2)
+                    assert "\n" not in str(caught.value)
+            assert counts(url) == [0, 0, 0]
+        finally:
+            with owner.begin() as connection:
+                connection.execute(text(f"DROP OWNED BY {role}"))
+                connection.execute(text(f"DROP ROLE {role}"))
+
+
+@ONLY_POSTGRES
 def test_a_translated_schema_does_not_lead_elsewhere_and_stays_the_callers(
     url: str, tenants
 ) -> None:
@@ -477,7 +525,6 @@ def test_one_engine_that_leads_elsewhere_later_is_refused_then(
     """Such as one whose do_connect picks the tenant's database."""
     from jobqueue.store import migrate
 
-    migrate.upgrade(empty_url)
     add = jobs.registry["add"]
     where = [url]
     with engine_of(url) as template:
@@ -497,6 +544,10 @@ def test_one_engine_that_leads_elsewhere_later_is_refused_then(
             with Session(engine) as session, session.begin():
                 job = add.within(session).enqueue(1, 2)
             where[0] = empty_url
+            with Session(engine) as session:
+                with pytest.raises(ConfigurationError, match="cannot read|no job queue"):
+                    add.within(session).enqueue(1, 2)
+            migrate.upgrade(empty_url)
             with Session(engine) as session:
                 with pytest.raises(ConfigurationError, match="another database"):
                     add.within(session).enqueue(1, 2)
