@@ -1,4 +1,7 @@
-"""python -m bench [drain enqueue latency memory starve views processes peers ceiling] [--database sqlite|postgres|both] [--quick]"""
+"""python -m bench [drain enqueue latency memory starve views processes peers ceiling] [--database sqlite|postgres|both] [--quick]
+
+python -m bench soak: see bench.soak; it measures nothing.
+"""
 
 import argparse
 import json
@@ -11,6 +14,7 @@ from typing import Any
 
 from bench import ceiling, drain, enqueue, latency, machine, memory, peers, processes, starve, views
 from bench.ground import Ground
+from bench.soak import command as soak
 from bench.stage import Stage
 
 SCENARIOS = {
@@ -191,6 +195,8 @@ def main() -> int:
 
 if __name__ == "__main__":
     try:
+        if sys.argv[1:2] == ["soak"]:
+            sys.exit(soak.main(sys.argv[2:]))
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
