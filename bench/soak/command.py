@@ -16,7 +16,8 @@ from bench.soak.judge import Complaint
 from bench.soak.place import Place
 from bench.soak.report import report
 
-DRAIN = 120.0  # seconds in which everything ends once the faults have
+QUIET = 60.0  # seconds without one job less after which what is left is stuck
+DRAIN_MAX = 900.0
 READY = 60.0
 RECOVERY = 30.0  # seconds after which a producer that gets no answer is a complaint
 LIVE = "'scheduled', 'available', 'running'"
@@ -91,11 +92,24 @@ class Soak:
         self.producer.stop()
         say(f"no more faults and no more jobs: {self._progress()}")
         self._until(lambda: len(self.fleet.calm) == self._given.workers, READY, fill=True)
-        if not self._until(lambda: self._count() == {}, DRAIN, fill=True):
-            self.complaints.append(Complaint(f"not everything is final after {DRAIN:g} s"))
+        self._drain()
         for worker in self.fleet.present:
             worker.terminate()
         self._until(lambda: not self.fleet.present, STOP_MAX + 1)
+
+    def _drain(self) -> None:
+        """Wait until everything is final, as long as there are fewer and fewer that are not."""
+        limit = boottime() + DRAIN_MAX
+        left = sum(self._backlog.values()) + 1
+        while left and boottime() < limit:
+            before = left
+            if not self._until(lambda: sum(self._count().values()) < before, QUIET, fill=True):
+                break
+            left = sum(self._backlog.values())
+        if left:
+            self.complaints.append(
+                Complaint(f"{left} jobs do not become final: {self._progress()}")
+            )
 
     def _until(self, predicate: Any, seconds: float, *, fill: bool = False) -> bool:
         """Wait until it is true; False: it was not within that time."""
@@ -152,15 +166,14 @@ class Soak:
         say(f"{worker.name}: {what}\n        {last}")
         self.complaints.append(Complaint(f"a worker: {what}", None, worker.name))
 
-    def _count(self) -> dict[str, int] | None:
-        """Live jobs by state; None: the database does not answer."""
+    def _count(self) -> dict[str, int]:
+        """Live jobs by state; as last known while the database does not answer."""
         question = (
             f"SELECT state, count(*) FROM jobqueue_jobs WHERE state IN ({LIVE}) GROUP BY state"
         )
         answer = self._place.ask(question)
-        if answer is None:
-            return None
-        self._backlog = dict(answer)
+        if answer is not None:
+            self._backlog = dict(answer)
         return self._backlog
 
     def _progress(self) -> str:

@@ -28,13 +28,14 @@ class Run(NamedTuple):
     fence: int
     worker: str
     pid: int
+    claimed: float
     began: float
     ended: float | None
     how: str | None  # end, raised; None: it was cut off
 
     def __str__(self) -> str:
         end = "cut off" if self.ended is None else f"{self.how} at {self.ended:.2f}"
-        return f"{self.worker} (pid {self.pid}) began at {self.began:.2f}, attempt {self.attempt}, fence {self.fence}, {end}"
+        return f"{self.worker} (pid {self.pid}) was claimed at {self.claimed:.2f}, began at {self.began:.2f}, attempt {self.attempt}, fence {self.fence}, {end}"
 
 
 @dataclass
@@ -84,6 +85,10 @@ class Attempt(NamedTuple):
     error: str | None
     at: float
 
+    def __str__(self) -> str:
+        error = f" ({self.error})" if self.error else ""
+        return f"fence {self.fence}, {self.worker}: {self.outcome}{error} at {self.at:.2f}"
+
 
 @dataclass
 class Row:
@@ -100,6 +105,13 @@ class Row:
     reason: str | None
     finished: float | None = None
     attempts: list[Attempt] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        return (
+            f"id {self.id}, {self.task}, {self.state}{reason}, attempt {self.attempt} of {self.max_attempts}, fence {self.fence}, "
+            f"worker {self.worker}, finished {'never' if self.finished is None else f'{self.finished:.2f}'}"
+        )
 
     def ended(self, run: Run) -> Attempt | None:
         """The row of that run's claim, if it has one."""
@@ -143,7 +155,7 @@ def runs_of(
 ) -> tuple[dict[int, list[Run]], dict[str, list[Interval]]]:
     """The handlers' log: each job's runs, and when each worker stood still.
 
-    Lines are [begin | end | raised, number, job, attempt, fence, worker, pid, at] and ["stall", worker, from, to].
+    Lines are [begin | end | raised, number, job, attempt, fence, worker, pid, claimed, at] and ["stall", worker, from, to].
     """
     found: dict[int, list[Run]] = {}
     stalls: dict[str, list[Interval]] = {}
@@ -158,7 +170,7 @@ def runs_of(
             runs.append(Run(*who, at, None, None))
             continue
         # The same claim in the same process; the last of them that is still open.
-        place = max(i for i, run in enumerate(runs) if list(run[:6]) == who and run.ended is None)
+        place = max(i for i, run in enumerate(runs) if list(run[:7]) == who and run.ended is None)
         runs[place] = runs[place]._replace(ended=at, how=kind)
     for runs in found.values():
         runs.sort(key=lambda run: run.began)

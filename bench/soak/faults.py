@@ -14,7 +14,7 @@ from bench.soak.evidence import Interval, boottime
 from bench.soak.fleet import LEASE, Fleet, Worker
 from bench.soak.place import Place
 
-PAUSE = (0.3, 3.0)  # seconds between two faults
+PAUSE = (1.0, 4.0)  # seconds between two faults
 AFTER_CRASH = 10.0  # seconds in which the server does not crash again, so that something gets done
 SHORT, LONG = (0.1, 0.4), (1.3, 2.5)  # leases that a worker is frozen for
 KILLED_FROZEN, TOLD_TWICE = 0.2, 0.15  # shares
@@ -93,14 +93,16 @@ class Faults:
         seconds = LEASE * self._rng.uniform(*leases)
         kills = leases is LONG and self._rng.random() < KILLED_FROZEN
         self._count(what, f"{worker.name} for {seconds:.1f} s{', then killed' * kills}")
-        on_sqlite = self._place.kind == "sqlite"
-        if on_sqlite:  # It may hold the file's write lock.
-            self._away[worker.name] = boottime()
+        began = boottime()
         worker.freeze()
+        locks = self._place.kind == "sqlite" and not self._place.writable()
+        if locks:
+            self._count("… with SQLite's write lock in its hands", worker.name)
+            self._away[worker.name] = began
 
         def undo() -> None:
             worker.kill() if kills else worker.thaw()
-            if on_sqlite:
+            if locks:
                 self._back(worker.name)
 
         self._later(seconds, undo)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from bench.children import ROOT
@@ -89,23 +88,22 @@ class Worker:
 
     def freeze(self) -> None:
         self._stopped_at = boottime()
-        os.kill(self.pid, signal.SIGSTOP)
+        self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         if self._stopped_at is None:
             return
-        os.kill(self.pid, signal.SIGCONT)
         self.life.stopped.append((self._stopped_at, boottime()))
+        self._process.send_signal(signal.SIGCONT)
         self._stopped_at = None
 
     def terminate(self) -> None:
         """Ask it to stop; asked for the second time, it does so at once."""
-        with suppress(ProcessLookupError):
-            if self.life.terminated is None:
-                self.life.terminated = boottime()
-            else:
-                self.life.again = boottime()
-            os.kill(self.pid, signal.SIGTERM)
+        if self.life.terminated is None:
+            self.life.terminated = boottime()
+        else:
+            self.life.again = boottime()
+        self._process.send_signal(signal.SIGTERM)
 
     def end(self) -> None:
         if self._process.poll() is None:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from bench.soak.evidence import Attempt, Enqueued, Evidence, Interval, Life, Row, Run, merged
 
-HELD = 10.0  # seconds that a claim may wait in its worker before it begins
-SETTLE = 2.0  # seconds in which an outcome is written, a thawed worker asks for its lease, a signal is heard
+SETTLE = 2.0  # seconds in which an outcome is written, a lease is lost, a signal is heard
+FORGOTTEN = 30.0  # seconds after a crash in which a worker may still hold, in the database, what it has ended
+STALE = 1.0  # seconds between a thawed worker's last look at its lease and a handler's first line
 FROZEN = 0.6
 """The share of a lease from which on standing still may cost it: beats are a third of a lease apart."""
 
@@ -32,6 +33,7 @@ class Complaint(NamedTuple):
     what: str
     number: int | None = None
     worker: str | None = None
+    detail: str = ""
 
 
 # Why a worker lost what it held
@@ -55,7 +57,8 @@ def frozen(run: Run, until: float, evidence: Evidence) -> bool:
     life = evidence.lives[run.worker]
     return any(
         begin <= until
-        and run.began <= end + SETTLE
+        and run.claimed <= end
+        and run.began <= end + STALE
         and (run.ended is None or unwritten(run.ended, begin, evidence))
         for begin, end in freezes(life, evidence.lease)
     )
@@ -94,7 +97,7 @@ def made_to_stop(run: Run, until: float, evidence: Evidence) -> bool:
 
 def claim_lost(run: Run, until: float, evidence: Evidence) -> bool:
     """Whether a crash of the server may have taken back the claim."""
-    return evidence.crashed(run.began - HELD, min(until, run.began + evidence.window))
+    return evidence.crashed(run.claimed, min(until, run.claimed + evidence.window))
 
 
 def outcome_lost(run: Run, until: float, evidence: Evidence) -> bool:
@@ -156,11 +159,11 @@ def _after(before: Run, at: float, row: Row | None, evidence: Evidence) -> str |
 def _out_of_order(run: Run, other: list[Run], once: bool, evidence: Evidence) -> str | None:
     """Why a claim began when a later one, or one with its very fence, had begun."""
     if all(one.fence > run.fence for one in other) and not once:
-        thaws = [end for _, end in freezes(evidence.lives[run.worker], evidence.lease)]
-        if any(end <= run.began <= end + SETTLE for end in thaws):
+        long = freezes(evidence.lives[run.worker], evidence.lease)
+        if any(begin <= run.began <= end + STALE for begin, end in long):
             return FREEZE  # It was frozen between the question for its lease and its first line.
-    lost = any(claim_lost(one, run.began, evidence) for one in other)
-    return LOST if lost or evidence.crashed(run.began - HELD, run.began) else None
+    lost = any(claim_lost(one, run.began, evidence) for one in [*other, run])
+    return LOST if lost else None
 
 
 class Verdict(NamedTuple):
@@ -262,14 +265,18 @@ def _of_row(row: Row, evidence: Evidence, effects: int) -> Iterator[Complaint]:
         yield Complaint(wrong, row.number)
     for attempt in row.attempts:
         if attempt.outcome == "lost" and not _may_be_lost(attempt, evidence):
-            yield Complaint("a living worker lost its lease", row.number, attempt.worker)
+            yield Complaint(
+                "a living worker lost its lease", row.number, attempt.worker, str(attempt)
+            )
 
 
 def _failed(row: Row, runs: list[Run], evidence: Evidence) -> str | None:
     """What is wrong with its failure; None: nothing."""
     if row.max_attempts > 1:
-        errors = sum(one.outcome in ERRORED for one in row.attempts)
-        return None if errors >= row.max_attempts else f"it failed after {errors} errors"
+        charged = sum(one.outcome in (*ERRORED, "lost") for one in row.attempts)
+        return (
+            None if charged >= row.max_attempts else f"it failed after {charged} errors and losses"
+        )
     if not runs or runs[-1].how == "raised":
         return None
     at = float("inf") if row.finished is None else row.finished + SETTLE
@@ -289,8 +296,10 @@ def _may_be_lost(attempt: Attempt, evidence: Evidence) -> bool:
     if (life.killed or at) < at:
         return True
     if life.exited is not None and life.exited < at:
-        stop = life.exited if life.terminated is None else life.terminated
-        return bool(life.code) or evidence.crashed(stop, life.exited + evidence.window)
+        # One that stops in order leaves nothing behind but what it has forgotten, the outcome having been lost.
+        return bool(life.code) or evidence.crashed(
+            life.exited - FORGOTTEN, life.exited + evidence.window
+        )
     # Reaped while it was frozen, or after an outage that began meanwhile.
     if any(
         begin <= at and unwritten(end, attempt.at, evidence)

@@ -72,6 +72,18 @@ class Place:
         while self.ask("SELECT 1") is None and time.monotonic() < limit:
             time.sleep(0.05)
 
+    def writable(self) -> bool:
+        """On SQLite: whether nobody holds the write lock for longer than a moment."""
+        with closing(
+            sqlite3.connect(self.database.path, timeout=0.5, isolation_level=None)
+        ) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                return False
+            return True
+
     def fill(self) -> None:
         """Leave no room on the disk. The WAL gives its room back first, as a write into it needs none."""
         with closing(sqlite3.connect(self.database.path, timeout=1)) as connection:

@@ -111,30 +111,24 @@ def _shown(complaints: list[Complaint], evidence: Evidence, rows: dict[int, Row]
 
 def _details(complaint: Complaint, evidence: Evidence, rows: dict[int, Row]) -> Iterator[str]:
     number = complaint.number
-    yield f"\n- {complaint.what}" + (f" (number {number})" if number is not None else "")
-    names = {complaint.worker} if complaint.worker in evidence.lives else set()
+    about = "" if number is None else f" (number {number})"
+    yield f"\n- {complaint.what}{about} {complaint.detail}"
+    names = {complaint.worker} & set(evidence.lives)
     if number is not None:
         row = rows.get(number)
-        yield f"    row: {row}"
         runs = evidence.runs.get(number, [])
+        attempts = row.attempts if row else []
+        yield f"    row: {row}"
+        yield from (f"    attempt: {one}" for one in attempts)
         yield from (f"    run: {run}" for run in runs)
         names |= {run.worker for run in runs}
-        since = min(
-            [run.began for run in runs] + [one.at for one in (row.attempts if row else [])],
-            default=0,
-        )
-        until = max(
-            [run.ended or run.began for run in runs]
-            + [one.at for one in (row.attempts if row else [])],
-            default=0,
-        )
-        near = [f"{at:.2f}" for at in evidence.crashes if since - 10 <= at <= until + 10]
-        away = [
-            f"{a:.2f} to {b:.2f}"
-            for a, b in evidence.outages
-            if a <= until + 10 and since - 10 <= b
-        ]
-        yield f"    crashes of the server nearby: {', '.join(near) or 'none'}; nobody could write: {', '.join(away) or 'never'}"
+        moments = [run.began for run in runs] + [run.ended for run in runs if run.ended]
+        moments += [one.at for one in attempts]
+        since, until = min(moments, default=0) - 5, max(moments, default=0) + 5
+        crashes = [f"{at:.2f}" for at in evidence.crashes if since <= at <= until]
+        away = [f"{a:.2f} to {b:.2f}" for a, b in evidence.outages if a <= until and since <= b]
+        yield f"    crashes of the server: {', '.join(crashes) or 'none'}"
+        yield f"    nobody could write: {', '.join(away) or 'never'}"
     yield from (f"    worker {evidence.lives[name]}" for name in sorted(names))
 
 

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -43,7 +44,9 @@ def write(*line: object) -> None:
 def written(number: int) -> Iterator[None]:
     """Write down that this run begins, and how it ends."""
     job = current_job()
-    who = (number, job.id, job.attempt, job.fence, os.environ["SOAK_WORKER"], os.getpid())
+    claimed = job.claim.started_at.timestamp() - time.time() + boottime()
+    me = (os.environ["SOAK_WORKER"], os.getpid())
+    who = (number, job.id, job.attempt, job.fence, *me, round(claimed, 3))
     write("begin", *who, boottime())
     try:
         yield

@@ -13,10 +13,13 @@ A, B = "soak-1", "soak-2"
 
 
 def log(*runs: tuple) -> list:
-    """Lines of the handlers' log: (worker, fence, began, ended or None, end or raised) of job 7, number 1."""
+    """Lines of the handlers' log: (worker, fence, began, ended or None, end or raised) of job 7, number 1.
+
+    Each was claimed half a second before it began.
+    """
     lines = []
     for worker, fence, began, ended, how in runs:
-        who = [1, 7, 1, fence, worker, 100]
+        who = [1, 7, 1, fence, worker, 100, began - 0.5]
         lines.append(["begin", *who, began])
         lines += [[how, *who, ended]] if ended else []
     return lines
@@ -78,7 +81,8 @@ NOT_ENOUGH = {
     "frozen before it began": (None, {"a": Life(A, 0, 1, stopped=[(2.0, 7.0)])}),
     "stopped in order": (11.0, {"a": Life(A, 0, 1, terminated=9.0, exited=12.0, code=0)}),
     "a crash long after its outcome": (11.0, {"crashes": [18.0]}),
-    "a crash long before its claim": (11.0, {"crashes": [-10.0]}),
+    "a crash before its claim": (None, {"crashes": [9.0]}),
+    "a crash long after its claim": (None, {"crashes": [14.0]}),
     "an error of another claim": (None, {"attempts": [(5, A, "errored", "Planned", 11.0)]}),
 }
 
@@ -161,7 +165,7 @@ def test_an_effect_is_there_exactly_once_with_the_success(
 
 def test_a_failure_needs_its_errors_or_an_interruption() -> None:
     run = (A, 1, 10.0, 11.0, "end")
-    assert kinds(verdict(run, state="failed")) == ["it failed after 0 errors"]
+    assert kinds(verdict(run, state="failed")) == ["it failed after 0 errors and losses"]
     assert kinds(verdict(run, task="once", state="failed")) == [
         "it was interrupted, and nothing explains it"
     ]
