@@ -61,16 +61,23 @@ class Soak:
         self.failed_starts = 0
         self._backlog: dict[str, int] = {}
         self._count_at = 0.0
+        self._ending = False
+
+    def end(self, *_: object) -> None:
+        """Ctrl-C: no more faults. The next one does not wait for anything."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        say("ending; Ctrl-C again gives the verdict at once")
+        self._ending = True
 
     def run(self) -> None:
         """Faults until the time is up or Ctrl-C; then wait for what is left, and stop."""
-        try:
-            self.fleet.fill_up()
-            self._until(lambda: len(self.fleet.calm) == self._given.workers, READY)
-            self.producer.start()
-            self._torment(60 * self._given.minutes)
-        except KeyboardInterrupt:
-            say("ending; Ctrl-C again gives the verdict at once")
+        # Not by an exception: half a fault could not be undone.
+        signal.signal(signal.SIGINT, self.end)
+        self.fleet.fill_up()
+        self._until(lambda: len(self.fleet.calm) == self._given.workers, READY)
+        self.producer.start()
+        self._torment(60 * self._given.minutes)
+        self.faults.end()
         try:
             self._calm_down()
         except KeyboardInterrupt:
@@ -78,7 +85,7 @@ class Soak:
 
     def _torment(self, seconds: float) -> None:
         began, minute = boottime(), 0
-        while (passed := boottime() - began) < seconds:
+        while (passed := boottime() - began) < seconds and not self._ending:
             self.faults.tick()
             self._look()
             self.fleet.fill_up()
@@ -88,7 +95,6 @@ class Soak:
             time.sleep(0.02)
 
     def _calm_down(self) -> None:
-        self.faults.end()
         self.producer.stop()
         say(f"no more faults and no more jobs: {self._progress()}")
         self._until(lambda: len(self.fleet.calm) == self._given.workers, READY, fill=True)

@@ -5,7 +5,6 @@ import itertools
 import os
 import random
 import signal
-import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -193,10 +192,9 @@ class Faults:
         )
         if found:
             self._away["server"] = boottime()
-            with suppress(ProcessLookupError):
-                os.kill(self._rng.choice(found)[0], signal.SIGKILL)
             self._count("a backend of the server was killed", "it starts afresh")
-            threading.Event().wait(0.3)
+            with self._place.breaking(), suppress(ProcessLookupError):
+                os.kill(self._rng.choice(found)[0], signal.SIGKILL)
             self.crashes.append(boottime())
             self._place.await_answer()
             self._back("server")

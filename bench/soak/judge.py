@@ -13,6 +13,7 @@ from bench.soak.evidence import Attempt, Enqueued, Evidence, Interval, Life, Row
 
 SETTLE = 2.0  # seconds in which an outcome is written, a lease is lost, a signal is heard
 FORGOTTEN = 30.0  # seconds after a crash in which a worker may still hold, in the database, what it has ended
+AGAIN = 5.0  # seconds after a crash in which a worker claims again what the server had lost
 STALE = 1.0  # seconds between a thawed worker's last look at its lease and a handler's first line
 FROZEN = 0.6
 """The share of a lease from which on standing still may cost it: beats are a third of a lease apart."""
@@ -25,6 +26,7 @@ KILLED = "its worker was killed"
 FREEZE = "its worker was frozen beyond its lease"
 STOPPED = "its worker was made to stop before it ended"
 LOST = "the server had lost a commit"
+RESENT = "an outcome for a claim that the server had lost ended the next claim"
 
 
 class Complaint(NamedTuple):
@@ -153,7 +155,7 @@ def _after(before: Run, at: float, row: Row | None, evidence: Evidence) -> str |
         evidence.lives[before.worker], at, evidence
     ):
         return LOST
-    return None
+    return _resent(before, at, evidence) if ended is None else None
 
 
 def _out_of_order(run: Run, other: list[Run], once: bool, evidence: Evidence) -> str | None:
@@ -163,13 +165,26 @@ def _out_of_order(run: Run, other: list[Run], once: bool, evidence: Evidence) ->
         if any(begin <= run.began <= end + STALE for begin, end in long):
             return FREEZE  # It was frozen between the question for its lease and its first line.
     lost = any(claim_lost(one, run.began, evidence) for one in [*other, run])
-    return LOST if lost else None
+    if lost:
+        return LOST
+    return None if once else _resent(run, run.began, evidence)
+
+
+def _resent(run: Run, until: float, evidence: Evidence) -> str | None:
+    """The worker had that job's claim before, the crash took it back, and it claimed it again with the same fence.
+
+    What it then says of the first claim, such as that it goes back unbegun, the database takes for the second. The first never
+    began, so nothing was written down of it; but the second came soon after the crash.
+    """
+    return RESENT if evidence.crashed(run.claimed - AGAIN, min(until, run.claimed)) else None
 
 
 class Verdict(NamedTuple):
-    """Complaints; how often each cause explained a second run; what else is worth a line."""
+    """Complaints, notes; how often each cause explained a second run; what else is worth a line."""
 
     complaints: list[Complaint]
+    notes: list[Complaint]
+    """What is explained, by a cause that deserves a look."""
     causes: Counter[str]
     figures: dict[str, int]
 
@@ -182,6 +197,7 @@ def judge(
     once = {one.number for one in enqueued if one.kind == "once"}
     once |= {row.number for row in rows if row.max_attempts == 1}
     causes: Counter[str] = Counter()
+    notes: list[Complaint] = []
     complaints = list(_twice(rows))
     for number, runs in evidence.runs.items():
         row = by_number.get(number)
@@ -191,6 +207,8 @@ def judge(
                 complaints.append(Complaint(_second_run(runs, place, number in once), number))
             else:
                 causes[why] += 1
+                if why == RESENT:
+                    notes.append(Complaint(f"{why} (no failure, but look at it)", number))
         complaints += (Complaint(*late, number) for run in runs if (late := _late(run, evidence)))
     lost, wrong = _unknown(enqueued, by_number, evidence)
     complaints += wrong
@@ -209,7 +227,7 @@ def judge(
         ),
         "runs": sum(map(len, evidence.runs.values())),
     }
-    return Verdict(complaints, causes, figures)
+    return Verdict(complaints, notes, causes, figures)
 
 
 def _second_run(runs: list[Run], place: int, once: bool) -> str:
@@ -257,9 +275,7 @@ def _of_row(row: Row, evidence: Evidence, effects: int) -> Iterator[Complaint]:
         yield Complaint(f"it is not final but {row.state}{who}", row.number)
     if row.task == "pay" and effects != (row.state == "succeeded"):
         yield Complaint(f"it is {row.state} and has {effects} effects", row.number)
-    if row.state == "succeeded" and not any(
-        run.how == "end" or (run.ended is None and row.task == "pay") for run in runs
-    ):
+    if row.state == "succeeded" and not any(run.how == "end" or row.task == "pay" for run in runs):
         yield Complaint("it succeeded, and no handler has ended", row.number)
     if row.state == "failed" and (wrong := _failed(row, runs, evidence)):
         yield Complaint(wrong, row.number)

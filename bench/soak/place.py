@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 import warnings
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,19 @@ class Place:
             if type(error).__module__.startswith("psycopg"):
                 return None
             raise
+
+    @contextmanager
+    def breaking(self) -> Iterator[None]:
+        """What is done within breaks every connection: wait until it has, as a busy server takes its time."""
+        import psycopg
+
+        limit = time.monotonic() + 30
+        with closing(self.database.connect()) as connection:
+            yield
+            with suppress(psycopg.Error):
+                while time.monotonic() < limit:
+                    connection.execute("SELECT 1")
+                    time.sleep(0.01)
 
     def await_answer(self) -> None:
         """Wait for a server that starts by itself."""

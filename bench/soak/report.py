@@ -68,11 +68,11 @@ def report(given: Any, place: Place, soak: "Soak") -> int:
     verdict = judge(evidence, rows, soak.producer.enqueued, Counter(dict(counted)))
     complaints = [*soak.complaints, *verdict.complaints]
     print("\n".join(_table(given, soak, verdict)))
+    by_number = {row.number: row for row in rows}
+    print("\n".join(_shown([*complaints, *verdict.notes], evidence, by_number)))
     if not complaints:
         print("\nOK: every job that the database knows is final, and every second run is explained")
         return 0
-    by_number = {row.number: row for row in rows}
-    print("\n".join(_shown(complaints, evidence, by_number)))
     print(
         f"\nFAILED: {len(complaints)} complaints; seed {given.seed}; logs in {_kept(place, given.seed)}"
     )

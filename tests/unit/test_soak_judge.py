@@ -29,7 +29,7 @@ def verdict(
     *runs: tuple, task="work", state="succeeded", attempts=(), crashes=(), effects=0, **lives: Life
 ) -> Verdict:
     found, stalls = runs_of(log(*runs))
-    everyone = {name: Life(name, 0.0, ready=1.0) for name in (A, B)}
+    everyone = {name: Life(name, -20.0, ready=-19.0) for name in (A, B)}
     everyone |= {life.name: life for life in lives.values()}
     evidence = Evidence(LEASE, everyone, found, list(crashes), [], WINDOW)
     most = 1 if task == "once" else 10
@@ -81,7 +81,7 @@ NOT_ENOUGH = {
     "frozen before it began": (None, {"a": Life(A, 0, 1, stopped=[(2.0, 7.0)])}),
     "stopped in order": (11.0, {"a": Life(A, 0, 1, terminated=9.0, exited=12.0, code=0)}),
     "a crash long after its outcome": (11.0, {"crashes": [18.0]}),
-    "a crash before its claim": (None, {"crashes": [9.0]}),
+    "a crash long before its claim": (None, {"crashes": [4.0]}),
     "a crash long after its claim": (None, {"crashes": [14.0]}),
     "an error of another claim": (None, {"attempts": [(5, A, "errored", "Planned", 11.0)]}),
 }
@@ -106,6 +106,13 @@ def test_a_fence_is_given_twice_only_after_a_lost_commit() -> None:
     assert kinds(verdict(*runs)) == ["fence 1 was given twice"]
     seen = verdict(*runs, crashes=[10.5])
     assert (kinds(seen), seen.causes[causes.LOST]) == ([], 1)
+
+
+def test_a_claim_that_was_made_again_after_a_crash_may_be_ended_by_the_first_ones_outcome() -> None:
+    runs = (B, 3, 20.0, 21.0, "end"), (A, 1, 21.0, 22.0, "end")  # Claimed at 19.5 and at 20.5.
+    assert kinds(verdict(*runs)) == ["a stale claim began: fence 1 after 3"]
+    seen = verdict(*runs, crashes=[19.0])
+    assert (kinds(seen), seen.causes[causes.RESENT], len(seen.notes)) == ([], 1, 1)
 
 
 def test_a_frozen_worker_may_begin_a_stale_claim_only_in_the_moment_of_its_thaw() -> None:
