@@ -281,9 +281,14 @@ def _of_row(row: Row, evidence: Evidence, effects: int) -> Iterator[Complaint]:
         yield Complaint(wrong, row.number)
     for attempt in row.attempts:
         if attempt.outcome == "lost" and not _may_be_lost(attempt, evidence):
-            yield Complaint(
-                "a living worker lost its lease", row.number, attempt.worker, str(attempt)
+            life = evidence.lives.get(attempt.worker or "")
+            gone = life is not None and (life.exited or attempt.at + SETTLE) < attempt.at + SETTLE
+            what = (
+                "a worker that stopped in order left it behind"
+                if gone
+                else "a living worker lost its lease"
             )
+            yield Complaint(what, row.number, attempt.worker, str(attempt))
 
 
 def _failed(row: Row, runs: list[Run], evidence: Evidence) -> str | None:

@@ -131,6 +131,14 @@ def test_the_lease_of_a_worker_that_lives_never_ends() -> None:
     assert kinds(verdict((B, 3, 21.0, 22.0, "end"), **taken, a=frozen)) == []
 
 
+def test_a_worker_that_stops_in_order_leaves_a_claim_behind_only_soon_after_a_crash() -> None:
+    stopped = Life(A, 0, 1, terminated=15.0, exited=20.1, code=0)
+    given = {"attempts": [(1, A, "lost", "WorkerLost", 20.0)], "a": stopped}
+    again = (B, 3, 21.0, 22.0, "end")
+    assert kinds(verdict(again, **given)) == ["a worker that stopped in order left it behind"]
+    assert kinds(verdict(again, **given, crashes=[12.0])) == []
+
+
 def test_a_job_begins_no_more_after_its_worker_was_told_to_stop() -> None:
     told = Life(A, 0, 1, terminated=10.0, exited=20.0, code=0)
     assert kinds(verdict((A, 1, 14.0, 15.0, "end"), a=told)) == [
