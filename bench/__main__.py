@@ -1,4 +1,4 @@
-"""python -m bench [drain enqueue latency memory starve views processes peers ceiling] [--database sqlite|postgres|both] [--quick]
+"""python -m bench [drain enqueue latency memory starve views processes fleet peers ceiling] [--database sqlite|postgres|both] [--quick]
 
 python -m bench soak: see bench.soak; it measures nothing.
 """
@@ -12,7 +12,19 @@ import sys
 import traceback
 from typing import Any
 
-from bench import ceiling, drain, enqueue, latency, machine, memory, peers, processes, starve, views
+from bench import (
+    ceiling,
+    drain,
+    enqueue,
+    fleet,
+    latency,
+    machine,
+    memory,
+    peers,
+    processes,
+    starve,
+    views,
+)
 from bench.ground import Ground
 from bench.soak import command as soak
 from bench.stage import Stage
@@ -25,6 +37,7 @@ SCENARIOS = {
     "starve": starve,
     "views": views,
     "processes": processes,
+    "fleet": fleet,
     "peers": peers,
     "ceiling": ceiling,
 }

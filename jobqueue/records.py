@@ -265,6 +265,14 @@ class Lease(NamedTuple):
     beat: int
 
 
+class Outlook(NamedTuple):
+    """What a worker has to know of others and of what is to come, read in one transaction."""
+
+    leases: list[Lease]  # others', those that this worker watches
+    orphans: bool  # some job's worker is gone
+    due: float | None  # seconds until the next scheduled job is due, by the database's clock
+
+
 @dataclass(frozen=True, slots=True)
 class JobFilter:
     """Which jobs a bulk verb or a list is about; None matches all."""

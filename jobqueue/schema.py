@@ -22,7 +22,7 @@ from sqlalchemy import (
 from jobqueue.clock import Instant, now
 from jobqueue.states import LIVE, State
 
-REVISION = "0007"
+REVISION = "0008"
 """The schema revision that this code runs on."""
 
 VERSION_TABLE = "jobqueue_alembic_version"
@@ -121,6 +121,7 @@ workers = Table(  # A row is a lease: whoever's row is gone holds nothing.
     Column("errored", BigInteger, nullable=False, server_default="0"),
     Column("started_at", Instant, nullable=False, server_default=now()),
     Column("heartbeat_at", Instant, nullable=False, server_default=now()),
+    Column("place", Integer, nullable=False, server_default="0"),  # random: whom it watches
     sqlite_autoincrement=True,
 )
 
@@ -226,6 +227,8 @@ _partial(  # Closed under every move but rerun, which is refused while another h
         ),
     ),
 )
+Index("jobqueue_workers_ring", workers.c.place, workers.c.id)
+Index("jobqueue_workers_here", workers.c.boot_id, workers.c.pid_namespace, workers.c.id)
 Index("jobqueue_history_minute", history.c.minute)
 Index("jobqueue_attempts_finished", attempts.c.finished_at)
 Index("jobqueue_counters_minute", counters.c.fold, counters.c.minute)

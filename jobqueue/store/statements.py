@@ -44,7 +44,6 @@ from jobqueue.store.predicates import (
     ONCE,
     SOLO,
     becomes,
-    in_state,
     may,
 )
 
@@ -105,6 +104,11 @@ class Statements:
     register: Executable
     deregister: Executable
     leases: Executable
+    neighbours: Executable
+    first_neighbours: Executable
+    mates: Executable
+    first_mates: Executable
+    orphans: Executable
     expire: Executable
     reap: Executable
     promote: Executable
@@ -146,12 +150,17 @@ def statements(backend: Backend) -> Statements:
         register=insert(workers).returning(workers.c.id),
         deregister=delete(workers).where(workers.c.id == bindparam("in_worker")),
         leases=upkeep_statements.leases(),
+        neighbours=upkeep_statements.neighbours(after=True),
+        first_neighbours=upkeep_statements.neighbours(after=False),
+        mates=upkeep_statements.mates(after=True),
+        first_mates=upkeep_statements.mates(after=False),
+        orphans=upkeep_statements.orphans(),
         expire=delete(workers)
         .where(workers.c.id == bindparam("in_worker"), workers.c.beat == bindparam("in_seen"))
         .returning(workers.c.id),
         reap=upkeep_statements.reap(backend),
         promote=upkeep_statements.promote(backend),
-        next_due=select(func.min(jobs.c.run_at)).where(in_state(State.SCHEDULED)),
+        next_due=upkeep_statements.next_due(),
     )
 
 

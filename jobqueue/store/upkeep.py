@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Executable,
     RowMapping,
     and_,
     delete,
@@ -20,7 +21,7 @@ from sqlalchemy import (
 )
 
 from jobqueue.clock import after, now, once, this_minute
-from jobqueue.records import Lease, Lost, Registration
+from jobqueue.records import Lease, Lost, Outlook, Registration
 from jobqueue.schema import attempts, counters, jobs
 from jobqueue.states import FINAL, State
 from jobqueue.store.counts import Tally
@@ -29,6 +30,12 @@ from jobqueue.store.store import Store
 
 WORKER_ID_MAX = 2**53 - 1  # what JSON can say exactly
 BATCH = 500
+NEIGHBOURS = 16
+"""How many others a worker watches for their silence. Their order is random: whatever the dead have
+in common, such as their host, it is next to certain that one of 16 watchers lives."""
+MATES = 4
+"""How many on its own host, where it sees at once that a process is gone. Who ends one sees the
+next, so that a row of dead ones of any length has ended at once."""
 DAY = 86_400.0
 MINUTES_KEPT = DAY
 """For so long it is known in which minute something happened; totals are for ever."""
@@ -72,6 +79,7 @@ class Upkeep:
             "tasks": json.dumps(who.tasks),
             "concurrency": who.concurrency,
             "lease": who.lease,
+            "place": secrets.randbits(31),
         }
         with self._store.write() as connection:
             return int(connection.execute(self._statements.register, values).scalar_one())
@@ -106,6 +114,35 @@ class Upkeep:
         """Every lease."""
         with self._store.read() as connection:
             return [Lease._make(row) for row in connection.execute(self._statements.leases)]
+
+    def look(
+        self, connection: Connection, worker: int | None, boot: str | None, namespace: str | None
+    ) -> Outlook:
+        """What a worker has to know every second; `boot`, `namespace`: whose processes it sees."""
+        statements = self._statements
+        orphans = bool(connection.execute(statements.orphans).scalar_one())
+        due, present = connection.execute(statements.next_due).one()
+        leases = self._watched(connection, worker, boot, namespace)
+        return Outlook(leases, orphans, None if due is None else (due - present).total_seconds())
+
+    def _watched(
+        self, connection: Connection, worker: int | None, boot: str | None, namespace: str | None
+    ) -> list[Lease]:
+        """Its next neighbours in the ring of all, and unless those are all, of its own host too."""
+        values = {"in_worker": worker, "in_boot": boot, "in_namespace": namespace}
+
+        def ring(after: Executable, first: Executable, size: int) -> list[Lease]:
+            found: list[Lease] = []
+            for statement in (after, first):
+                if len(found) < size:
+                    rows = connection.execute(statement, values | {"in_limit": size - len(found)})
+                    found += [Lease._make(row) for row in rows]
+            return found
+
+        found = ring(self._statements.neighbours, self._statements.first_neighbours, NEIGHBOURS)
+        if len(found) == NEIGHBOURS and boot is not None and namespace is not None:
+            found += ring(self._statements.mates, self._statements.first_mates, MATES)
+        return list(dict.fromkeys(found))
 
     def could_beat(self, worker: int) -> bool:
         """Write a worker's row as its heartbeat does, and leave it as it was; False: it is gone.
@@ -158,15 +195,6 @@ class Upkeep:
             return list(rows.scalars())
 
         return self._store.transact(work)
-
-    def next_due(self) -> float | None:
-        """Seconds until the next scheduled job is due by the database's clock, or None."""
-        with self._store.read() as connection:
-            due: datetime | None = connection.execute(self._statements.next_due).scalar()
-            if due is None:
-                return None
-            present: datetime = connection.execute(select(now())).scalar_one()
-        return (due - present).total_seconds()
 
     def prune(
         self, state: State, older_than: float, limit: int = BATCH, queue: str | None = None

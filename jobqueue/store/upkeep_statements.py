@@ -1,13 +1,17 @@
 """The statements of upkeep: heartbeats, lost workers, due jobs."""
 
 from sqlalchemy import (
+    BigInteger,
+    BindParameter,
     Executable,
+    FromClause,
     Integer,
     Text,
     and_,
     bindparam,
     case,
     exists,
+    func,
     literal_column,
     null,
     or_,
@@ -18,16 +22,51 @@ from sqlalchemy import (
 from jobqueue.clock import now, once
 from jobqueue.records import Lease
 from jobqueue.schema import jobs, workers
+from jobqueue.states import State
 from jobqueue.store.backend import Backend
-from jobqueue.store.predicates import CANCEL_ASKED, ONCE, becomes, may
+from jobqueue.store.predicates import CANCEL_ASKED, ONCE, becomes, in_state, may
 
 REFUNDS_MAX = 5
 """Losses in a row, without an orderly end in between, whose attempts are given back."""
 
 
+_LEASE = [workers.c[name] for name in Lease._fields]
+
+
 def leases() -> Executable:
-    """Every lease, as the reaper sees it."""
-    return select(*(workers.c[name] for name in Lease._fields))
+    """Every lease."""
+    return select(*_LEASE)
+
+
+def neighbours(*, after: bool) -> Executable:
+    """The leases that come next after a worker's own in the ring of all, or the first of the ring.
+
+    None where its own row is gone.
+    """
+    own: FromClause = workers.alias("own")
+    here = select(own.c.place).where(own.c.id == bindparam("in_worker")).scalar_subquery()
+    return (
+        select(*_LEASE)
+        .where(workers.c.place > here if after else workers.c.place <= here)
+        .where(workers.c.id != bindparam("in_worker"))
+        .order_by(workers.c.place, workers.c.id)
+        .limit(bindparam("in_limit", type_=Integer()))
+    )
+
+
+def mates(*, after: bool) -> Executable:
+    """The same in the ring of those whose processes it can see."""
+    me: BindParameter[int] = bindparam("in_worker", type_=BigInteger())
+    return (
+        select(*_LEASE)
+        .where(
+            workers.c.boot_id == bindparam("in_boot", type_=Text()),
+            workers.c.pid_namespace == bindparam("in_namespace", type_=Text()),
+            workers.c.id > me if after else workers.c.id < me,
+        )
+        .order_by(workers.c.id)
+        .limit(bindparam("in_limit", type_=Integer()))
+    )
 
 
 def beat() -> Executable:
@@ -57,6 +96,21 @@ def step_beat() -> Executable:
     )
 
 
+_ORPHANED = and_(jobs.c.worker_id.is_not(None), ~exists().where(workers.c.id == jobs.c.worker_id))
+
+
+def orphans() -> Executable:
+    """Whether there is a job whose worker's row is gone."""
+    return select(exists().where(_ORPHANED))
+
+
+def next_due() -> Executable:
+    """When the next scheduled job is due, and what time it is."""
+    return select(func.min(jobs.c.run_at).label("due"), now().label("present")).where(
+        in_state(State.SCHEDULED)
+    )
+
+
 def reap(backend: Backend) -> Executable:
     """Take the jobs of workers whose row is gone: the crash counts, the attempt is given back.
 
@@ -65,10 +119,7 @@ def reap(backend: Backend) -> Executable:
     """
     orphans = (
         select(jobs.c.id)
-        .where(
-            jobs.c.worker_id.is_not(None),
-            ~exists().where(workers.c.id == jobs.c.worker_id),
-        )
+        .where(_ORPHANED)
         .order_by(jobs.c.worker_id)  # By id, SQLite would read the whole table in that order.
         .limit(bindparam("in_limit", type_=Integer()))
         .with_for_update(skip_locked=True, of=jobs)

@@ -10,6 +10,7 @@ from jobqueue.store.claims import Claims, Holder
 from jobqueue.store.store import Store
 from jobqueue.worker.frontier import Frontier
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.lookout import Lookout
 from jobqueue.worker.reconcile import Reconciler
 
 log = logging.getLogger("jobqueue.worker")
@@ -29,6 +30,7 @@ class Intake:
         store: Store,
         frontier: Frontier,
         inflight: InFlight,
+        lookout: Lookout,
         *,
         poll: float,
         max_jobs: int | None,
@@ -38,6 +40,7 @@ class Intake:
         self._reconciler = Reconciler(store, self._claims, inflight)
         self._frontier = frontier
         self.inflight = inflight
+        self._lookout = lookout
         self._poll = poll
         self._max_jobs = max_jobs
         self._round_trip = 0.005  # seconds, corrected by every claim
@@ -115,6 +118,7 @@ class Intake:
         if frontier.sweep_in() <= 0:
             with self._store.read() as connection:
                 frontier.sweep(connection)
+                self._lookout.join(connection)
         return not frontier.empty
 
     def hurry(self, *, rung: bool = False) -> None:

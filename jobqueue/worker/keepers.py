@@ -9,8 +9,10 @@ from jobqueue.events import Event, EventStream
 from jobqueue.states import State
 from jobqueue.store.bell import Heard, Listener
 from jobqueue.store.upkeep import BATCH, Upkeep
+from jobqueue.worker.identity import boottime
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.intake import Intake
+from jobqueue.worker.lookout import Lookout, patience
 from jobqueue.worker.service import Service
 
 log = logging.getLogger("jobqueue.worker")
@@ -27,15 +29,21 @@ DRAIN_LOOK = 0.2
 class Scheduler(Service):
     """Makes jobs available when they are due."""
 
-    def __init__(self, upkeep: Upkeep, poll: float, promoted: Callable[[], None]) -> None:
+    def __init__(
+        self, upkeep: Upkeep, lookout: Lookout, poll: float, promoted: Callable[[], None]
+    ) -> None:
         super().__init__("scheduler")
         self._upkeep = upkeep
-        self._poll = poll
+        self._lookout = lookout
+        lookout.tell(self.name, self.wake, rings=True)
+        self._looked_at = float("-inf")
+        self._poll = patience(poll)
         self._promoted = promoted
 
     def tick(self) -> float:
         """Promote what is due; reading first, so that waiting costs no write."""
-        due = self._upkeep.next_due()
+        self._looked_at, outlook = self._lookout.take(self.name, self._looked_at)
+        due = None if outlook.due is None else outlook.due - (boottime() - self._looked_at)
         if due is None or due > 0:
             return self._poll if due is None else min(self._poll, due)
         queues = self._upkeep.promote()

@@ -10,6 +10,7 @@ from jobqueue.states import FINAL
 from jobqueue.store.upkeep import BATCH, Upkeep
 from jobqueue.worker.identity import Identity, boottime, is_gone
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.lookout import Lookout, patience
 from jobqueue.worker.service import Service
 
 log = logging.getLogger("jobqueue.worker")
@@ -36,6 +37,7 @@ class Reaper(Service):
     def __init__(
         self,
         upkeep: Upkeep,
+        lookout: Lookout,
         inflight: InFlight,
         me: Identity,
         *,
@@ -45,19 +47,21 @@ class Reaper(Service):
     ) -> None:
         super().__init__("reaper")
         self._upkeep = upkeep
+        self._lookout = lookout
+        lookout.tell(self.name, self.wake)
         self._inflight = inflight
         self._me = me
         self._reaped = reaped
         self._announce = announce
         self._events = events
         self._seen: dict[int, Seen] = {}
-        self._looked_at: float | None = None
+        self._looked_at = float("-inf")
         self._doubts = False
         """A round has failed, and none has written since."""
         self._round = min(ROUND, inflight.lease.length / 4)
 
     def tick(self) -> float:
-        """Watch every lease once; end those that are over; take the jobs of those that are gone."""
+        """Look at some leases; end those that are over; take the jobs of any that are gone."""
         try:
             return self._look()
         except Exception:
@@ -66,11 +70,9 @@ class Reaper(Service):
             raise
 
     def _look(self) -> float:
-        began = boottime()
-        leases = self._upkeep.leases()
-        self._inflight.alone = len(leases) <= 1
-        self._watch(leases, began)
-        lost = self._upkeep.reap()
+        began, outlook = self._lookout.take(self.name, self._looked_at)
+        ended = self._watch(outlook.leases, began)
+        lost = self._upkeep.reap() if ended or outlook.orphans else []
         for job in lost:
             log.warning(
                 "job %d (%s) was lost with worker %s; it is %s",
@@ -82,13 +84,12 @@ class Reaper(Service):
             self._tell(job)
         if lost:
             self._reaped()
-        return 0 if len(lost) >= BATCH else self._round
+        # Behind a lease that has ended the next neighbours come into sight.
+        return 0 if ended or len(lost) >= BATCH else patience(self._round)
 
-    def _watch(self, leases: list[Lease], began: float) -> None:
-        """Count the silence of others, and end the leases that are over."""
-        own = self._inflight.holder
-        others = [lease for lease in leases if own is None or lease.id != own.id]
-        before = began if self._looked_at is None else self._looked_at
+    def _watch(self, others: list[Lease], began: float) -> int:
+        """Count the silence of others, and end the leases that are over; returns how many."""
+        own, before = self._inflight.holder, self._looked_at
         self._seen = {lease.id: self._count(lease, began - before) for lease in others}
         overdue = any(self._seen[lease.id].still >= OVERDUE * lease.lease for lease in others)
         if overdue or self._doubts:
@@ -96,8 +97,7 @@ class Reaper(Service):
         self._looked_at = boottime()
         if self._doubts or self._looked_at - before > 3 * self._round + 0.5:
             self._seen = {lease.id: Seen(lease.beat, 0.0) for lease in others}
-        for lease in others:
-            self._judge(lease)
+        return sum(map(self._judge, others))
 
     def _count(self, lease: Lease, passed: float) -> Seen:
         before = self._seen.get(lease.id)
@@ -108,16 +108,18 @@ class Reaper(Service):
         counted = min(passed, 1.25 * self._round, lease.lease / 2)
         return Seen(lease.beat, before.still + counted)
 
-    def _judge(self, lease: Lease) -> None:
+    def _judge(self, lease: Lease) -> bool:
         seen = self._seen[lease.id]
         if is_gone(lease, self._me):
             why = "its process is gone"
         elif seen.still >= lease.lease:
             why = f"it has been silent for {seen.still:.1f} s"
         else:
-            return
-        if self._upkeep.expire(lease.id, seen.beat):
+            return False
+        ended = self._upkeep.expire(lease.id, seen.beat)
+        if ended:
             log.warning("worker %s (%s, pid %d): %s", lease.name, lease.host, lease.pid, why)
+        return ended
 
     def _tell(self, job: Lost) -> None:
         error = AttemptError("WorkerLost", f"worker {job.worker} was lost", None)

@@ -33,6 +33,7 @@ from jobqueue.worker.isolated import Isolation
 from jobqueue.worker.keepers import Announcer, Ear, Pruner, Scheduler
 from jobqueue.worker.lifespan import Lifespan
 from jobqueue.worker.line import Claimer, Completer, Turn
+from jobqueue.worker.lookout import Lookout
 from jobqueue.worker.loop import Loop, LoopWatch
 from jobqueue.worker.metrics import Metrics
 from jobqueue.worker.overseer import Overseer
@@ -127,6 +128,7 @@ class Worker:
         settings, backend = self.settings, self._store.backend
         me = identity.this_process()
         self.name = settings.name or f"{me.host}-{me.pid}"
+        self._lookout = Lookout(self._connections.upkeep, self._upkeep, self._inflight, me)
         self._bell = Bell(backend.ringer(self._store.engine))
         listener = backend.listener(self._store.url, self._connections.patience)
         announcer = Announcer(self._events)
@@ -142,7 +144,7 @@ class Worker:
             self._heartbeat,
             announcer,
             *self._build_line(announcer),
-            Ear(listener, self._hurry, self._wake_scheduler),
+            Ear(listener, self._hurry, self._lookout.again),
             *self._build_slots(),
             *self._build_keepers(me, announcer),
         ]
@@ -154,6 +156,7 @@ class Worker:
             self._store,
             Frontier(claims, settings.queues),
             inflight,
+            self._lookout,
             poll=settings.poll,
             max_jobs=settings.max_jobs,
         )
@@ -236,11 +239,11 @@ class Worker:
     def _build_keepers(self, me: identity.Identity, announcer: Announcer) -> list[Service]:
         settings, inflight = self.settings, self._inflight
         upkeep = self._upkeep
-        self._scheduler = Scheduler(upkeep, settings.poll, self._ring)
         keepers: list[Service] = [
-            self._scheduler,
+            Scheduler(upkeep, self._lookout, settings.poll, self._ring),
             Reaper(
                 upkeep,
+                self._lookout,
                 inflight,
                 me,
                 reaped=self._ring,
@@ -261,10 +264,6 @@ class Worker:
         """There may be something to do."""
         self._intake.hurry(rung=heard is Heard.RING)
         self._claimer.wake()
-
-    def _wake_scheduler(self) -> None:
-        """There may be something to do that is not due yet."""
-        self._scheduler.wake()
 
     def _ring(self) -> None:
         """There is something to do, here or elsewhere."""

@@ -211,7 +211,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.present = 1_000_000.0
-        for module in ("heartbeat", "inflight", "reaper"):
+        for module in ("heartbeat", "inflight", "keepers", "lookout", "reaper"):
             monkeypatch.setattr(f"jobqueue.worker.{module}.boottime", lambda: self.present)
 
     def pass_(self, seconds: float) -> None:

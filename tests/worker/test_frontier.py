@@ -10,6 +10,7 @@ from jobqueue import JobQueue, State
 from jobqueue.clock import now
 from jobqueue.worker import frontier as frontier_module
 from jobqueue.worker import intake as intake_module
+from jobqueue.worker.keepers import Scheduler
 
 PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]
 
@@ -285,7 +286,8 @@ def test_a_job_that_is_promoted_is_found(work: Any, jobs: JobQueue, hand: Any) -
     worker = hand()
     assert worker.claim() == []
     worker.change(handle.id, run_at=now())
-    worker.worker._scheduler.tick()
+    worker.worker._lookout.again()  # As whoever has heard of a change.
+    worker.service(Scheduler).tick()
     assert ids(worker.claim()) == [handle.id]
 
 

@@ -11,8 +11,9 @@ from jobqueue.clock import after
 from jobqueue.events import Event, EventStream
 from jobqueue.store.bell import Heard
 from jobqueue.store.upkeep import BATCH, Upkeep
-from jobqueue.worker import keepers
+from jobqueue.worker import identity, keepers
 from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Scheduler
+from jobqueue.worker.lookout import Lookout, patience
 
 WARNING = 30
 DAY = 86_400.0
@@ -32,13 +33,22 @@ def work(jobs: JobQueue) -> Any:
 # The scheduler
 
 
+def alone(
+    worker: Any, poll: float, promoted: Any = lambda: None, upkeep: Upkeep | None = None
+) -> Scheduler:
+    """A scheduler that has every look of its own."""
+    upkeep = upkeep or Upkeep(worker.store)
+    lookout = Lookout(worker.store, upkeep, worker.inflight, identity.this_process())
+    return Scheduler(upkeep, lookout, poll, promoted)
+
+
 def test_the_scheduler_promotes_what_is_due_and_wakes_the_claimers(
     work: Any, jobs: JobQueue, hand: Any
 ) -> None:
     rings: list[int] = []
     worker = hand()
-    scheduler = Scheduler(Upkeep(worker.store), 600.0, lambda: rings.append(1))
-    assert scheduler.tick() == 600.0, "nothing is scheduled: the poll"
+    scheduler = alone(worker, 600.0, lambda: rings.append(1))
+    assert scheduler.tick() == patience(600.0), "nothing is scheduled: the poll"
     soon = work.options(delay=300).enqueue()
     assert 0 <= scheduler.tick() <= 300
     later = work.options(delay=3600).enqueue()
@@ -46,7 +56,7 @@ def test_the_scheduler_promotes_what_is_due_and_wakes_the_claimers(
     assert scheduler.tick() < 0.1
     assert (soon.state, later.state) == (State.AVAILABLE, State.SCHEDULED)
     assert rings == [1]
-    assert scheduler.tick() == 600.0
+    assert scheduler.tick() == patience(600.0)
     assert rings == [1]
 
 
@@ -56,7 +66,7 @@ def test_the_scheduler_promotes_in_batches_without_a_rest(
     worker = hand()
     handles = jobs.enqueue_many([work.options(delay=60).call() for _ in range(BATCH + 5)])
     worker.change(*[handle.id for handle in handles], run_at=after(-1))
-    scheduler = Scheduler(Upkeep(worker.store), 1.0, lambda: None)
+    scheduler = alone(worker, 1.0)
     assert scheduler.tick() == 0
     assert 0 < scheduler.tick() < 1
     assert len(list(jobs.list(state=State.AVAILABLE, limit=None))) == BATCH + 5
@@ -65,17 +75,17 @@ def test_the_scheduler_promotes_in_batches_without_a_rest(
 def test_a_service_whose_round_fails_goes_on(work: Any, hand: Any, lines: Any) -> None:
     worker = hand()
     upkeep = Upkeep(worker.store)
-    next_due = upkeep.next_due
+    look = upkeep.look
 
-    def refuse() -> float:
-        raise OperationalError("next_due", {}, Exception("no database"))
+    def refuse(*_: Any) -> Any:
+        raise OperationalError("look", {}, Exception("no database"))
 
-    upkeep.next_due = refuse  # type: ignore[method-assign]
-    scheduler = Scheduler(upkeep, 1.0, lambda: None)
+    upkeep.look = refuse  # type: ignore[method-assign]
+    scheduler = alone(worker, 1.0, upkeep=upkeep)
     assert 0 < scheduler.round() <= 2.0  # type: ignore[operator]
     assert scheduler.failing
-    upkeep.next_due = next_due  # type: ignore[method-assign]
-    assert scheduler.round() == 1.0
+    upkeep.look = look  # type: ignore[method-assign]
+    assert scheduler.round() == patience(1.0)
     assert not scheduler.failing
     assert len(lines(WARNING, "scheduler: round 1 failed")) == 1
 

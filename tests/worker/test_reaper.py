@@ -37,24 +37,29 @@ def watch(worker: Any, clock: Any, seconds: float, *, step: float = 1.0) -> None
         reaper.tick()
 
 
+def upkeep(worker: Any, verb: str) -> Any:
+    """What its reaper uses for that."""
+    return worker.worker._lookout._upkeep if verb == "look" else worker.service(Reaper)._upkeep
+
+
 def refuse(worker: Any, verb: str) -> None:
     """Let a verb of its reaper's upkeep fail."""
 
     def refuse(*_: Any) -> Any:
         raise OperationalError(verb, {}, Exception("no database"))
 
-    setattr(worker.service(Reaper)._upkeep, verb, refuse)
+    setattr(upkeep(worker, verb), verb, refuse)
 
 
 def count(worker: Any, verb: str) -> list[Any]:
     """Calls of a verb of its reaper's upkeep, from now on; it works, whatever it did before."""
-    upkeep, calls = worker.service(Reaper)._upkeep, []
+    its, calls = upkeep(worker, verb), []
 
     def counted(*given: Any) -> Any:
         calls.append(given)
-        return getattr(type(upkeep), verb)(upkeep, *given)
+        return getattr(type(its), verb)(its, *given)
 
-    setattr(upkeep, verb, counted)
+    setattr(its, verb, counted)
     return calls
 
 
@@ -115,19 +120,19 @@ def test_a_beat_at_the_last_moment_saves_the_lease(work: Any, hand: Any, clock: 
     other, judge = hand(lease=30), hand(lease=30)
     judge.service(Reaper).tick()
     watch(judge, clock, 29)
-    upkeep = judge.service(Reaper)._upkeep
-    expire = upkeep.expire
+    its = upkeep(judge, "expire")
+    expire = its.expire
 
     def beats_first(*given: Any) -> bool:
         other.heartbeat.tick()
         return bool(expire(*given))
 
-    upkeep.expire = beats_first
+    its.expire = beats_first
     watch(judge, clock, 1)
     assert other.inflight.holder.id in judge.workers()
 
 
-@pytest.mark.parametrize(("verb", "before"), [("leases", 29), ("expire", 29), ("reap", 28)])
+@pytest.mark.parametrize(("verb", "before"), [("look", 29), ("expire", 29), ("could_beat", 28)])
 def test_a_round_that_failed_starts_the_watch_anew(
     work: Any, hand: Any, clock: Any, verb: str, before: float
 ) -> None:
@@ -135,11 +140,12 @@ def test_a_round_that_failed_starts_the_watch_anew(
     reaper = judge.service(Reaper)
     reaper.tick()
     watch(judge, clock, before)
-    working = getattr(reaper._upkeep, verb)
+    its = upkeep(judge, verb)
+    working = getattr(its, verb)
     refuse(judge, verb)
     clock.pass_(1)
     reaper.round()
-    setattr(reaper._upkeep, verb, working)
+    setattr(its, verb, working)
     watch(judge, clock, 29)
     assert other.inflight.holder.id in judge.workers()
     watch(judge, clock, 2)
@@ -189,13 +195,14 @@ def test_time_that_a_round_waited_for_the_database_is_no_silence(
     other, judge = hand(lease=30), hand(lease=30)
     reaper = judge.service(Reaper)
     reaper.tick()
-    leases = reaper._upkeep.leases
+    its = upkeep(judge, "look")
+    look = its.look
 
-    def slow() -> Any:
+    def slow(*given: Any) -> Any:
         clock.pass_(1)
-        return leases()
+        return look(*given)
 
-    reaper._upkeep.leases = slow
+    its.look = slow
     watch(judge, clock, 29)
     assert other.inflight.holder.id in judge.workers()
     watch(judge, clock, 1)

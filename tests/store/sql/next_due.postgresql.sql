@@ -1,3 +1,3 @@
-SELECT min(jobqueue_jobs.run_at) AS min_1
+SELECT min(jobqueue_jobs.run_at) AS due, clock_timestamp() AS present
 FROM jobqueue_jobs
 WHERE jobqueue_jobs.state = 'scheduled';

@@ -1,0 +1,8 @@
+SELECT jobqueue_workers.id, jobqueue_workers.name, jobqueue_workers.host, jobqueue_workers.pid,
+    jobqueue_workers.boot_id, jobqueue_workers.pid_namespace, jobqueue_workers.process_started,
+    jobqueue_workers.lease, jobqueue_workers.beat
+FROM jobqueue_workers
+WHERE jobqueue_workers.boot_id = :in_boot AND jobqueue_workers.pid_namespace = :in_namespace
+    AND jobqueue_workers.id < :in_worker
+ORDER BY jobqueue_workers.id
+LIMIT :in_limit OFFSET 0;
