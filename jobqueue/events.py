@@ -1,14 +1,14 @@
 """What happens to jobs, told to those who asked: `jobs.on("failed", …)`."""
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobqueue.errors import InvalidOption
+from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError
 
-log = logging.getLogger("jobqueue.events")
+log = get_logger("jobqueue.events")
 
 NAMES = ("succeeded", "failed", "cancelled", "errored", "snoozed", "released", "lost")
 

@@ -1,7 +1,6 @@
 """The user's handle on a job: its state, its result, a wish to cancel it."""
 
 import asyncio
-import logging
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from jobqueue.errors import (
     JobQueueError,
     ResultTimeout,
 )
+from jobqueue.loggers import get_logger
 from jobqueue.options import seconds as to_seconds
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import FINAL, State
@@ -24,7 +24,7 @@ from jobqueue.store.jobs import Jobs
 
 R = TypeVar("R")
 
-log = logging.getLogger("jobqueue.job")
+log = get_logger("jobqueue.job")
 
 _FIRST_LOOK = 0.001  # seconds; then half as long again each time, up to:
 _LAST_LOOK = 0.05

@@ -1,17 +1,17 @@
 """`worker --health-port` and `--metrics-port`."""
 
 import contextlib
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jobqueue import options
 from jobqueue.cli import params
 from jobqueue.cli.failure import Problem
+from jobqueue.loggers import get_logger
 from jobqueue.worker.probes import Page, Probes, health_pages, metrics_pages
 from jobqueue.worker.worker import Worker
 
-log = logging.getLogger("jobqueue.cli")
+log = get_logger("jobqueue.cli")
 
 PORT_MAX = 65535
 PORTS = ("health_port", "metrics_port")

@@ -1,6 +1,5 @@
 """`web`: the HTTP API, and perhaps a worker beside it."""
 
-import logging
 import threading
 
 import click
@@ -9,13 +8,14 @@ from jobqueue.cli import app as apps
 from jobqueue.cli import logs, params
 from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.errors import ConfigurationError, InvalidOption
+from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
 from jobqueue.tasks import Registry
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.signals import leave
 from jobqueue.worker.worker import Worker
 
-log = logging.getLogger("jobqueue.cli")
+log = get_logger("jobqueue.cli")
 
 PORT_MAX = 65535
 

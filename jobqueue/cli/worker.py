@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import logging
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from jobqueue.cli.safe import masked
 from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.config import POOL_MAX, POOL_SIZE
 from jobqueue.errors import ConfigurationError, InvalidOption
+from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
 from jobqueue.worker.commands import NAME as EXEC
 from jobqueue.worker.leash import Leash
@@ -28,7 +28,7 @@ from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.signals import StopSignals, leave
 from jobqueue.worker.worker import Worker
 
-log = logging.getLogger("jobqueue.cli")
+log = get_logger("jobqueue.cli")
 
 AS_GIVEN = (
     "queues",

@@ -1,15 +1,15 @@
 """Telling sleeping workers that there is work. A hint: polling finds it anyway, a little later."""
 
 import atexit
-import logging
 import threading
 import weakref
 from enum import Enum
 from typing import Protocol
 
+from jobqueue.loggers import get_logger
 from jobqueue.store import forks
 
-log = logging.getLogger("jobqueue.store")
+log = get_logger("jobqueue.store")
 
 PAUSE = 0.005  # seconds between two rings
 

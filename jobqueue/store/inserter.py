@@ -1,6 +1,5 @@
 """Calls written down: one alone, many at once, or in a user's own transaction."""
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -9,13 +8,14 @@ from weakref import ref
 
 from sqlalchemy import Connection, Transaction, delete
 
+from jobqueue.loggers import get_logger
 from jobqueue.records import Inserted, NewJob
 from jobqueue.schema import jobs
 from jobqueue.store.bounds import Bound, Bounds
 from jobqueue.store.inputs import NEW
 from jobqueue.store.store import Store
 
-log = logging.getLogger("jobqueue.store")
+log = get_logger("jobqueue.store")
 
 BATCH = 5000
 """Rows per INSERT."""

@@ -1,6 +1,5 @@
 """The pool: a bound on connections, no idle ones, and patience with a server that is full."""
 
-import logging
 import math
 import os
 import random
@@ -13,9 +12,10 @@ from typing import Any
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
+from jobqueue.loggers import get_logger
 from jobqueue.store import forks
 
-log = logging.getLogger("jobqueue.store")
+log = get_logger("jobqueue.store")
 
 IDLE = 10.0
 """Seconds after which a connection that nobody has used is closed."""

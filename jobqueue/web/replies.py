@@ -1,6 +1,5 @@
 """What goes back to a client: JSON, and for each error its status. Never a traceback."""
 
-import logging
 import math
 import traceback
 from collections.abc import Mapping
@@ -23,9 +22,10 @@ from jobqueue.errors import (
     UnknownTask,
     WrongState,
 )
+from jobqueue.loggers import get_logger
 from jobqueue.values import shorten
 
-log = logging.getLogger("jobqueue.web")
+log = get_logger("jobqueue.web")
 
 JSON = "application/json"
 RETRY_AFTER = 1

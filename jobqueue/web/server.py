@@ -10,13 +10,14 @@ from typing import Any, Self
 import uvicorn
 
 from jobqueue.errors import InvalidOption
+from jobqueue.loggers import get_logger
 from jobqueue.web.app import Front
 from jobqueue.web.connections import Limits, protocol
 from jobqueue.web.gate import is_loopback
 from jobqueue.worker.signals import LAST_SECOND, STOPS, ReadableSignals, leave
 from jobqueue.worker.worker import Worker
 
-log = logging.getLogger("jobqueue.web")
+log = get_logger("jobqueue.web")
 
 GRACE = 5.0
 """Seconds for the requests that are under way when the server is told to stop."""

@@ -21,6 +21,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from jobqueue.errors import JobQueueError
+from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded, size
 from jobqueue.states import State
 from jobqueue.store.transactions import UserTransactions
@@ -31,7 +32,7 @@ from jobqueue.worker.pipe import Pipe
 from jobqueue.worker.program import Address
 from jobqueue.worker.undertaker import undertaker
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 LOOK = 0.5  # seconds between looks at the child's memory, and whether it lives
 GRACE = 0.25  # seconds from being told to SIGTERM: for a handler that looks by itself
@@ -127,7 +128,8 @@ class RemoteContext(JobContext):
             self.restart()
         elif "log" in message:
             name, level, text = message["log"]
-            logger = logging.getLogger(name)
+            ours = name.startswith("jobqueue.")
+            logger = get_logger(name) if ours else logging.getLogger(name)
             try:
                 if logger.isEnabledFor(level):
                     logger.log(level, "%s", text)

@@ -1,6 +1,5 @@
 """A worker's connections to the database: which there are, and who may use them when."""
 
-import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -8,12 +7,13 @@ from threading import Lock
 
 from sqlalchemy import URL
 
+from jobqueue.loggers import get_logger
 from jobqueue.store.claims import Holder
 from jobqueue.store.pool import IDLE, Patience
 from jobqueue.store.store import Store
 from jobqueue.store.upkeep import Upkeep
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 LINE = 2
 """Connections for claims and outcomes, so that neither waits for the other, and for upkeep."""

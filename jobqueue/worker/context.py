@@ -19,6 +19,7 @@ from jobqueue.errors import (
     JobCancelled,
     JobQueueError,
 )
+from jobqueue.loggers import Logger
 from jobqueue.records import Claim
 from jobqueue.store import given
 from jobqueue.store.transactions import UserTransactions
@@ -34,7 +35,7 @@ TIMEOUT_GRACE = 0.25
 _CURRENT: ContextVar["JobContext"] = ContextVar("jobqueue_current_job")
 
 
-class _JobLog(logging.LoggerAdapter[logging.Logger]):
+class _JobLog(Logger):
     """A logger whose lines start with the job."""
 
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> Any:

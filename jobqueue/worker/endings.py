@@ -1,6 +1,5 @@
 """How attempts end: from what a handler did to the outcome that is recorded."""
 
-import logging
 import time
 from typing import Any
 
@@ -13,6 +12,7 @@ from jobqueue.errors import (
     Signal,
     Snooze,
 )
+from jobqueue.loggers import get_logger
 from jobqueue.options import DEFAULT_BACKOFF, SECONDS_MAX, Backoff
 from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded
 from jobqueue.states import State
@@ -22,7 +22,7 @@ from jobqueue.worker.context import JobContext, clean
 from jobqueue.worker.exit import NOT_COMMITTED
 from jobqueue.worker.failure import Described, describe
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 UNKNOWN_TASK_REST = 10.0  # seconds
 UNKNOWN_TASKS_MAX = 1000  # names for which it is remembered when they were logged last

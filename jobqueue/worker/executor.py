@@ -1,12 +1,12 @@
 """The executor: one thread that takes claims from the inbox and runs them to their outcome."""
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from types import CoroutineType
 from typing import Any
 
+from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Ended, Outcome
 from jobqueue.states import State
 from jobqueue.store.claims import Claims
@@ -22,7 +22,7 @@ from jobqueue.worker.inflight import UNBEGUN, InFlight, Unbegun, released
 from jobqueue.worker.isolated import NO_CHILD_REST, Isolation, NoChild
 from jobqueue.worker.surroundings import Surroundings
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 Middleware = Callable[[JobContext, Callable[[], Any]], Any]
 

@@ -1,6 +1,5 @@
 """The exit: outcomes on their way into the database, offered until it answers."""
 
-import logging
 from collections.abc import Callable
 from queue import Empty
 
@@ -8,6 +7,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
 from jobqueue.events import Event, EventStream
+from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Ended, Outcome, Succeeded
 from jobqueue.states import State
 from jobqueue.store.claims import Claims, Holder
@@ -16,7 +16,7 @@ from jobqueue.store.store import Store
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.metrics import Metrics
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 NOT_COMMITTED = "NotCommitted"
 """The error's type where `finish_within` was called and its transaction not committed."""

@@ -1,9 +1,9 @@
 """The heartbeat: renews the lease, learns who is to be cancelled, writes progress."""
 
-import logging
 from collections.abc import Callable, Iterable
 
 from jobqueue.errors import DatabaseReplaced, JobCancelled
+from jobqueue.loggers import get_logger
 from jobqueue.records import Registration
 from jobqueue.store.claims import Claims, Holder
 from jobqueue.store.upkeep import Upkeep
@@ -12,7 +12,7 @@ from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 LOOK = 0.5  # seconds between looks for jobs to cancel
 BEATS_PER_LEASE = 3

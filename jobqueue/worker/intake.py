@@ -1,10 +1,10 @@
 """The intake: how many jobs to claim, and the claiming."""
 
-import logging
 import time
 
 from sqlalchemy import Connection
 
+from jobqueue.loggers import get_logger
 from jobqueue.records import Claim
 from jobqueue.store.claims import Claims, Holder
 from jobqueue.store.store import Store
@@ -13,7 +13,7 @@ from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.lookout import Lookout
 from jobqueue.worker.reconcile import Reconciler
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 HOARD_AGE = 1.0  # seconds that claims may wait while no slot moves
 PROBE = 8

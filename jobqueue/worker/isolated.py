@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import URL
 
 from jobqueue.errors import ConfigurationError
+from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Ended
 from jobqueue.states import State
 from jobqueue.store.urls import as_text
@@ -17,7 +18,7 @@ from jobqueue.worker.childprocess import Answer, ChildProcess, Death, Gate, Remo
 from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.program import address_of, why_not
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 IDLE_MAX = 60.0  # seconds after which an idle child is ended
 NO_CHILD_REST = 0.5  # seconds for a slot that no process could be started for

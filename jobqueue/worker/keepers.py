@@ -1,11 +1,11 @@
 """The small services beside the line: due jobs, retention, wake-ups, events, drain."""
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 from jobqueue.events import Event, EventStream
+from jobqueue.loggers import get_logger
 from jobqueue.states import State
 from jobqueue.store.bell import Heard, Listener
 from jobqueue.store.upkeep import BATCH, Upkeep
@@ -15,8 +15,8 @@ from jobqueue.worker.intake import Intake
 from jobqueue.worker.lookout import Lookout, patience
 from jobqueue.worker.service import Service
 
-log = logging.getLogger("jobqueue.worker")
-report_log = logging.getLogger("jobqueue.report")
+log = get_logger("jobqueue.worker")
+report_log = get_logger("jobqueue.report")
 
 LISTEN = 0.5  # seconds per wait, so that a stop is heard
 LATER = 0.02  # seconds until those are told of a wake-up who are in no hurry

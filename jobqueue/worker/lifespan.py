@@ -1,8 +1,8 @@
 """The lifespan of a worker: until when it works, and why it ends by itself."""
 
-import logging
 from collections.abc import Sequence
 
+from jobqueue.loggers import get_logger
 from jobqueue.store.upkeep import Upkeep
 from jobqueue.worker.flag import Flag
 from jobqueue.worker.inflight import InFlight
@@ -12,7 +12,7 @@ from jobqueue.worker.memory import MemoryGuard
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 
 class Lifespan:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import inspect
-import logging
 import math
 import os
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from jobqueue.errors import AttemptTimeout, JobCancelled
+from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Ended
 from jobqueue.states import State
 from jobqueue.tasks import Task
@@ -25,7 +25,7 @@ from jobqueue.worker.failure import describe
 from jobqueue.worker.inflight import UNBEGUN, InFlight, interrupted, released
 from jobqueue.worker.service import Service
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 BEAT = 0.25  # seconds between two signs of life of the loop
 BLOCKED = 1.0  # seconds without one after which the loop counts as blocked

@@ -1,6 +1,5 @@
 """The memory guard: ends a worker in order when it has grown too large."""
 
-import logging
 import os
 import re
 import resource
@@ -9,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobqueue.errors import InvalidOption
+from jobqueue.loggers import get_logger
 from jobqueue.worker.service import Service
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 LOOK = 1.0  # seconds
 LEAST = 10_000_000  # bytes; no Python runs in less

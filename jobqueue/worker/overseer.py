@@ -4,9 +4,9 @@ A thread cannot be killed. One that ignores its deadline goes on, but its job do
 the attempt is recorded as timed out, and another slot is opened in its place.
 """
 
-import logging
 from collections.abc import Callable
 
+from jobqueue.loggers import get_logger
 from jobqueue.worker.context import JobContext
 from jobqueue.worker.endings import Endings
 from jobqueue.worker.inflight import InFlight
@@ -15,7 +15,7 @@ from jobqueue.worker.loop import Loop
 from jobqueue.worker.service import Service
 from jobqueue.worker.slots import Slots
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 ROUND = 0.5  # seconds, at most, between two looks
 

@@ -6,7 +6,6 @@ signals, for the processes, and for their next start, whichever comes first.
 
 import contextlib
 import json
-import logging
 import os
 import random
 import selectors
@@ -19,10 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobqueue.loggers import get_logger
 from jobqueue.worker import leash
 from jobqueue.worker.signals import LAST_SECOND, STOPS, ReadableSignals
 
-log = logging.getLogger("jobqueue.supervisor")
+log = get_logger("jobqueue.supervisor")
 
 BACKOFF_FIRST = 0.2  # seconds before the first new start; twice as long with every further one
 BACKOFF_MAX = 30.0

@@ -1,10 +1,10 @@
 """The reaper: ends the leases of workers that are gone, and gives their jobs to others."""
 
-import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
 from jobqueue.events import Event, EventStream
+from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Lease, Lost
 from jobqueue.states import FINAL
 from jobqueue.store.upkeep import BATCH, Upkeep
@@ -13,7 +13,7 @@ from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.lookout import Lookout, patience
 from jobqueue.worker.service import Service
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 ROUND = 1.0  # seconds
 OVERDUE = 0.5  # of a lease without a beat, where three are due: the reaper writes too, from then on

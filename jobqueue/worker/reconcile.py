@@ -1,13 +1,13 @@
 """Reconciliation: gives back what the database says this worker holds, and it does not."""
 
-import logging
 import time
 
+from jobqueue.loggers import get_logger
 from jobqueue.store.claims import Claims
 from jobqueue.store.store import Store
 from jobqueue.worker.inflight import InFlight
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 INTERVAL = 10.0  # seconds between two comparisons that nothing gave reason for
 

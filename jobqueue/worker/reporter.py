@@ -1,14 +1,14 @@
 """The report: what this worker did since the last one, as a line in the log, with advice."""
 
-import logging
 import time
 from collections.abc import Callable
 
+from jobqueue.loggers import get_logger
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.metrics import Period, Reader, Samples, advise
 from jobqueue.worker.service import Service
 
-report_log = logging.getLogger("jobqueue.report")
+report_log = get_logger("jobqueue.report")
 
 WAITING_MAX = 10_000
 """How far waiting jobs are counted."""

@@ -1,15 +1,15 @@
 """The scaler: grows and shrinks the slots by what it measures; the policy is in `scaling`."""
 
-import logging
 import time
 from collections.abc import Callable
 
+from jobqueue.loggers import get_logger
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.scaling import Load, ScalingRules, decide
 from jobqueue.worker.service import Service
 from jobqueue.worker.slots import Slots
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 LOOK = 1.0  # seconds between looks, at most
 

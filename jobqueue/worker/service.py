@@ -6,7 +6,9 @@ import threading
 import time
 from abc import ABC, abstractmethod
 
-log = logging.getLogger("jobqueue.worker")
+from jobqueue.loggers import get_logger
+
+log = get_logger("jobqueue.worker")
 
 BACKOFF_FIRST = 0.1  # seconds
 BACKOFF_MAX = 2.0

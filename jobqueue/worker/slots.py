@@ -1,12 +1,12 @@
 """The slots: threads that run handlers. Their number may change; a stuck one is replaced."""
 
-import logging
 import threading
 
+from jobqueue.loggers import get_logger
 from jobqueue.worker.executor import Executor
 from jobqueue.worker.inflight import InFlight
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 
 class Slots:

@@ -1,6 +1,5 @@
 """The worker: builds the services, starts them in order, and stops them in reverse."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from jobqueue.events import EventStream
+from jobqueue.loggers import get_logger
 from jobqueue.records import Claim
 from jobqueue.store.bell import Bell, Heard
 from jobqueue.store.claims import Claims
@@ -47,7 +47,7 @@ from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.slots import Slots
 from jobqueue.worker.vitals import Vitals
 
-log = logging.getLogger("jobqueue.worker")
+log = get_logger("jobqueue.worker")
 
 CHILDREN_END = 1.0
 """Seconds for child processes to end after they were told to, before they are killed."""
