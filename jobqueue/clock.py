@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, ScalarSelect, Text, select
+from sqlalchemy import DateTime, Dialect, Double, ScalarSelect, Text, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -97,6 +97,13 @@ class this_minute(FunctionElement[datetime]):  # noqa: N801
     inherit_cache = True
 
 
+class second(FunctionElement[float]):  # noqa: N801
+    """How many seconds of the present minute have passed; a number, whatever the session's zone."""
+
+    type = Double()
+    inherit_cache = True
+
+
 def once(instant: FunctionElement[datetime]) -> ScalarSelect[datetime]:
     """An instant that is asked for once in a statement, not once per row.
 
@@ -135,3 +142,13 @@ def _minute_postgres(_element: this_minute, _compiler: SQLCompiler, **_: Any) ->
 @compiles(this_minute, "sqlite")
 def _minute_sqlite(_element: this_minute, _compiler: SQLCompiler, **_: Any) -> str:
     return "strftime('%Y-%m-%d %H:%M:00.000000', 'now')"
+
+
+@compiles(second, "postgresql")
+def _second_postgres(_element: second, _compiler: SQLCompiler, **_: Any) -> str:
+    return "CAST(extract(second FROM clock_timestamp() AT TIME ZONE 'UTC') AS DOUBLE PRECISION)"
+
+
+@compiles(second, "sqlite")
+def _second_sqlite(_element: second, _compiler: SQLCompiler, **_: Any) -> str:
+    return "CAST(strftime('%f', 'now') AS REAL)"

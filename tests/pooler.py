@@ -24,9 +24,10 @@ _PID = 0x7FFF0001  # larger than any of the system's
 
 
 class Pooler:
-    """Stands before a server that listens on a Unix socket. Every client has a session of its own."""
+    """Stands before a server. Every client has a session of its own; `session`: and hears of notifications."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, *, session: bool = False) -> None:
+        self._session = session
         self._server = make_url(server)
         self.refused: set[str] = set()
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -76,7 +77,7 @@ class Pooler:
                 return
             server.sendall(struct.pack("!I", len(startup) + 4) + startup)
             threading.Thread(target=_copy, args=(client, server), daemon=True).start()
-            _copy_messages(server, client)
+            _copy_messages(server, client, deaf=not self._session)
 
     def _connect(self) -> socket.socket:
         port = self._server.port or 5432
@@ -96,14 +97,14 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
     _hang_up(target)
 
 
-def _copy_messages(server: socket.socket, client: socket.socket) -> None:
+def _copy_messages(server: socket.socket, client: socket.socket, *, deaf: bool) -> None:
     try:
         while True:
             kind, length = struct.unpack("!cI", _exactly(server, 5))
             body = _exactly(server, length - 4)
             if kind == b"K":  # BackendKeyData
                 body = struct.pack("!I", _PID) + body[4:]
-            if kind != b"A":  # NotificationResponse
+            if kind != b"A" or not deaf:  # NotificationResponse
                 client.sendall(struct.pack("!cI", kind, length) + body)
     finally:
         _hang_up(client)

@@ -32,6 +32,11 @@ class Listener(Protocol):
         """Where an enqueue on this host may ring, if that needs an address."""
         ...
 
+    @property
+    def deaf(self) -> bool:
+        """True once it is known that nothing can be heard, so that polling has to do."""
+        ...
+
     def wait(self, timeout: float) -> Heard:
         """Wait up to `timeout` seconds for something to be heard."""
         ...

@@ -11,9 +11,9 @@ from contextlib import nullcontext
 from typing import NamedTuple, TypeVar
 from weakref import ref
 
-from sqlalchemy import Connection, Transaction, extract, func, select, update
+from sqlalchemy import Connection, Transaction, func, select, update
 
-from jobqueue.clock import after, now, once
+from jobqueue.clock import after, once, second
 from jobqueue.errors import QueueFull
 from jobqueue.records import NewJob
 from jobqueue.schema import counters, jobs, queues
@@ -184,14 +184,14 @@ class Bounds:
         """
         ended = counters.c.succeeded + counters.c.failed + counters.c.cancelled
         # Seconds and not instants: how those are written is up to the caller's session.
-        recent = select(func.coalesce(func.sum(ended), 0), extract("second", now())).where(
+        recent = select(func.coalesce(func.sum(ended), 0), second()).where(
             counters.c.minute > once(after(-2 * MINUTE)),
             counters.c.queue == queue,
             counters.c.fold.in_((0, 1, 3)),  # Minutes, not the totals: by the index.
         )
         with self._store.read() if connection is None else nullcontext(connection) as asked:
             count, seconds = asked.execute(recent).one()
-        rate = int(count) / (MINUTE + float(seconds))
+        rate = int(count) / (MINUTE + seconds)
         guess = excess / rate if rate else RETRY_UNKNOWN
         return min(max(guess, RETRY_LEAST), RETRY_MOST)
 

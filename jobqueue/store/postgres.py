@@ -229,7 +229,7 @@ class Postgres:
 
     def listener(self, url: URL, patience: Patience | None = None, /) -> NotifyListener:
         """See `Backend.listener`."""
-        return NotifyListener(self.engine(url, 1, patience=patience))
+        return NotifyListener(self.engine(url, 2, patience=patience))
 
     def is_transient(self, error: BaseException) -> bool:
         """See `Backend.is_transient`."""

@@ -1,16 +1,23 @@
 """Wake-ups on PostgreSQL: NOTIFY on one channel; who listens has a connection of its own."""
 
 import contextlib
+import secrets
+import threading
+import time
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from jobqueue.loggers import get_logger
 from jobqueue.store import postgres_session as session
 from jobqueue.store.bell import Heard
 
+log = get_logger("jobqueue.store")
+
 CHANNEL = "jobqueue"
 PROBE = 30.0  # seconds of silence until the connection is tried
+PROOF = 5.0  # seconds within which a notification arrives, if any does
 _NOTIFY = f"NOTIFY {CHANNEL}"
 _LISTEN = text(f"LISTEN {CHANNEL}")
 
@@ -48,7 +55,12 @@ class NotifyRinger:
 
 
 class NotifyListener:
-    """Listens on a connection that it makes again whenever it is lost."""
+    """Listens on a connection that it makes again whenever it is lost.
+
+    A pooler in transaction mode takes a LISTEN and hands no notification on. Where a pooler stands
+    in between, this therefore listens on a channel of its own first, and rings that. The engine
+    needs two connections for it.
+    """
 
     address = None
 
@@ -56,9 +68,16 @@ class NotifyListener:
         self._engine = engine
         self._connection: Connection | None = None
         self._silent = 0.0
+        self._proven_until: float | None = None
+        """While it is not known whether notifications arrive: when to give up."""
+        self._woken = threading.Event()
+        self.deaf = False
 
     def wait(self, timeout: float) -> Heard:
         """See `Listener.wait`. After a reconnect something may have been missed."""
+        if self.deaf:
+            self._woken.wait(timeout)
+            return Heard.NOTHING
         if self._connection is None:
             self._connect()
             return Heard.CHANGE
@@ -69,6 +88,8 @@ class NotifyListener:
                 self._silent = 0.0
                 session.require_writable(driver)
             heard = any(True for _ in driver.notifies(timeout=timeout, stop_after=1))
+            if self._proven_until is not None:
+                return self._prove(heard=heard)
         except Exception:
             self._drop()
             raise
@@ -77,7 +98,34 @@ class NotifyListener:
 
     def _connect(self) -> None:
         self._connection = _autocommit(self._engine)
-        self._connection.execute(_LISTEN)
+        self._proven_until = None
+        if session.is_direct(self._connection.connection):
+            self._connection.execute(_LISTEN)
+            return
+        own = f"{CHANNEL}_{secrets.token_hex(8)}"
+        self._connection.execute(text(f"LISTEN {own}"))
+        # From another session: one that notifies itself would hear that in either mode.
+        with _autocommit(self._engine) as other:
+            other.execute(text(f"NOTIFY {own}"))
+            other.detach()  # To be closed, not kept.
+        self._proven_until = time.monotonic() + PROOF
+
+    def _prove(self, *, heard: bool) -> Heard:
+        assert self._connection is not None
+        assert self._proven_until is not None
+        if heard:
+            self._proven_until = None
+            self._connection.execute(_LISTEN)
+            return Heard.CHANGE
+        if time.monotonic() >= self._proven_until:
+            self.deaf = True
+            log.warning(
+                "no notification arrives through the pooler of this URL, as in transaction mode: "
+                "a job may wait until the next poll; give workers a URL that leads to the server "
+                "itself, or a pool in session mode (docs/poolers.md)"
+            )
+            self._drop()
+        return Heard.NOTHING
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -85,7 +133,8 @@ class NotifyListener:
             _drop(connection)
 
     def wake(self) -> None:
-        """See `Listener.wait`: it is bounded, and that has to do."""
+        """See `Listener.wake`; while it listens its wait is bounded, and that has to do."""
+        self._woken.set()
 
     def close(self) -> None:
         """See `Listener.close`."""

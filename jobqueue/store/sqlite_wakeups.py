@@ -63,6 +63,8 @@ class DatagramRinger:
 class DoorbellListener:
     """A socket to be rung, and between two looks at it the database's own change counter."""
 
+    deaf = False
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._connection: Connection | None = None

@@ -41,7 +41,7 @@ class Intake:
         self._frontier = frontier
         self.inflight = inflight
         self._lookout = lookout
-        self._poll = poll
+        self.poll = poll
         self._max_jobs = max_jobs
         self._round_trip = 0.005  # seconds, corrected by every claim
         self._probe_at = 0.0
@@ -54,6 +54,11 @@ class Intake:
         self.closed = False
         self.low = 0
         """Claims left in the inbox at which it is time to claim more."""
+
+    @property
+    def claimed(self) -> int:
+        """Jobs claimed so far, those not counted that were given back unbegun."""
+        return self._claimed
 
     @property
     def exhausted(self) -> bool:
@@ -199,7 +204,7 @@ class Intake:
 
     def rest(self) -> float:
         """Seconds until the next claim, if nothing wakes it."""
-        rest = min(self._poll, HOARD_AGE / 2) if self.inflight.inbox.qsize() else self._poll
+        rest = min(self.poll, HOARD_AGE / 2) if self.inflight.inbox.qsize() else self.poll
         if not self.wanted():
             return rest
         if self._got and not self._frontier.empty:

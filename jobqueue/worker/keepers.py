@@ -19,6 +19,8 @@ log = get_logger("jobqueue.worker")
 report_log = get_logger("jobqueue.report")
 
 LISTEN = 0.5  # seconds per wait, so that a stop is heard
+SOON = 0.05  # seconds until the next look of who hears nothing, while jobs come
+GROWTH = 1.1  # of that, with each look that finds none: it takes some 30 to get to a second
 LATER = 0.02  # seconds until those are told of a wake-up who are in no hurry
 PRUNE_EVERY = 60.0
 FOLDED_MANY = 1000  # rows of counts folded away in one go: there may well be more
@@ -77,12 +79,21 @@ class Ear(Service):
 
     `heard` is told at once, and `later` when the claimer has had its time: two threads that wake
     for the same job share one interpreter, and delay it (measured: by 0.3 to 0.9 ms).
+
+    Where no wake-up can arrive it looks by itself, soon again while jobs come.
     """
 
     def __init__(
-        self, listener: Listener, heard: Callable[[Heard], None], later: Callable[[], None]
+        self,
+        listener: Listener,
+        heard: Callable[[Heard], None],
+        later: Callable[[], None],
+        intake: Intake,
     ) -> None:
         super().__init__("listener")
+        self._intake = intake
+        self._claimed = 0
+        self._pause = intake.poll
         self._listener = listener
         self._heard = heard
         self._later = later
@@ -90,6 +101,8 @@ class Ear(Service):
 
     def tick(self) -> float:
         """Wait for one wake-up, for a while."""
+        if self._listener.deaf:
+            return self._look()
         due = self._later_at
         heard = self._listener.wait(LISTEN if due is None else max(0.0, due - time.monotonic()))
         if self.stopping:
@@ -102,6 +115,16 @@ class Ear(Service):
             self._later_at = None
             self._later()
         return 0
+
+    def _look(self) -> float:
+        claimed, poll = self._intake.claimed, self._intake.poll
+        self._pause = SOON if claimed != self._claimed else self._pause * GROWTH
+        self._claimed = claimed
+        if self._pause >= poll:  # The claimer looks so often anyway.
+            self._pause = poll
+        else:
+            self._heard(Heard.CHANGE)
+        return self._pause
 
     def stop(self) -> None:
         """See `Service.stop`."""

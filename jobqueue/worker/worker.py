@@ -144,7 +144,7 @@ class Worker:
             self._heartbeat,
             announcer,
             *self._build_line(announcer),
-            Ear(listener, self._hurry, self._lookout.again),
+            Ear(listener, self._hurry, self._lookout.again, self._intake),
             *self._build_slots(),
             *self._build_keepers(me, announcer),
         ]

@@ -1,11 +1,14 @@
 """Wake-ups: what a worker's listener hears of rings and of other people's commits."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from pooler import Pooler
+from sqlalchemy import make_url, text
 
+from jobqueue.store import postgres_wakeups
 from jobqueue.store.bell import Heard, Listener, Ringer
 from jobqueue.store.store import Store
 
@@ -102,3 +105,54 @@ def disconnect(store: Store) -> Callable[[], None]:
             )
 
     return disconnect
+
+
+@pytest.fixture
+def through_pooler(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """A function that makes a listener whose connections go by way of a pooler of a kind."""
+    monkeypatch.setattr(postgres_wakeups, "PROOF", 1.0)
+    store.require_schema()
+    with ExitStack() as stack:
+
+        def make(**kind: Any) -> Listener:
+            pooler = stack.enter_context(Pooler(store.url.render_as_string(False), **kind))
+            listener = store.backend.listener(make_url(pooler.url))
+            stack.callback(listener.close)
+            return listener
+
+        yield make
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if "pooler" in record.message]
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_a_listener_behind_a_pooler_in_transaction_mode_says_once_that_it_hears_nothing(
+    through_pooler: Callable[..., Any],
+    wait_until: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    listener = through_pooler()
+    assert listener.wait(0.01) is Heard.CHANGE
+    wait_until(lambda: listener.wait(0.05) is Heard.NOTHING and listener.deaf, 30)
+    for _ in range(3):
+        assert listener.wait(0.01) is Heard.NOTHING
+    (said,) = warnings(caplog)
+    assert "docs/poolers.md" in said
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_a_listener_behind_a_pooler_in_session_mode_hears(
+    through_pooler: Callable[..., Any],
+    ringer: Ringer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(postgres_wakeups, "PROOF", LONG)
+    listener = through_pooler(session=True)
+    assert listener.wait(0.01) is Heard.CHANGE
+    assert listener.wait(LONG) is Heard.CHANGE  # Its own.
+    ringer.ring()
+    assert listener.wait(LONG) is Heard.RING
+    assert not listener.deaf and not warnings(caplog)

@@ -1,6 +1,7 @@
 """The services beside the line, by tick: due jobs, retention, events, the report, the drain."""
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,6 +103,8 @@ class Scripted:
         self.words = list(words)
         self.present = 0.0
 
+    deaf = False
+
     def wait(self, timeout: float) -> Heard:
         after_, word = self.words[0]
         if after_ > timeout:
@@ -127,6 +130,7 @@ def hear(monkeypatch: pytest.MonkeyPatch, *words: tuple[float, Heard]) -> list[A
         listener,
         lambda heard: told.append((listener.present, heard)),
         lambda: told.append((listener.present, "later")),
+        SimpleNamespace(poll=1.0, claimed=0),
     )
     while listener.present < 4.0:
         ear.tick()
@@ -151,6 +155,22 @@ def test_rings_that_never_cease_do_not_put_it_off(monkeypatch: pytest.MonkeyPatc
     assert len(laters) > 50
     assert max(gaps) < 2 * keepers.LATER
     assert min(gaps) >= keepers.LATER
+
+
+def test_where_nothing_is_heard_looks_follow_soon_while_jobs_come_and_no_oftener_than_polls_else() -> (
+    None
+):
+    intake, looks = SimpleNamespace(poll=1.0, claimed=0), []
+    listener = SimpleNamespace(deaf=True)
+    ear = Ear(listener, looks.append, lambda: None, intake)
+    assert ear.tick() == 1.0 and looks == []  # The claimer polls.
+    intake.claimed = 3
+    assert ear.tick() == keepers.SOON and looks == [Heard.CHANGE]
+    pauses = [ear.tick() for _ in range(40)]
+    assert pauses[0] < 2 * keepers.SOON
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 1.0
+    assert len(looks) == 1 + sum(pause < 1.0 for pause in pauses)
 
 
 # The pruner
