@@ -16,6 +16,10 @@ from jobqueue.store.bell import Heard
 log = get_logger("jobqueue.store")
 
 CHANNEL = "jobqueue"
+# Whoever listens is idle for long, with reason. Older servers do not have the setting.
+_STAY = text(
+    "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+)
 PROBE = 30.0  # seconds of silence until the connection is tried
 PROOF = 5.0  # seconds within which a notification arrives, if any does
 _NOTIFY = f"NOTIFY {CHANNEL}"
@@ -100,6 +104,7 @@ class NotifyListener:
         self._connection = _autocommit(self._engine)
         self._proven_until = None
         if session.is_direct(self._connection.connection):
+            self._connection.execute(_STAY)
             self._connection.execute(_LISTEN)
             return
         own = f"{CHANNEL}_{secrets.token_hex(8)}"
