@@ -75,6 +75,10 @@ class Backend(Hashable, Protocol):
         """One write transaction, in its turn; commits at the end, rolls back on an error."""
         ...
 
+    def reading(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """One snapshot for reading."""
+        ...
+
     def alone(
         self, engine: Engine, statement: str, parameters: dict[str, Any], *, prepared: bool
     ) -> list[tuple[Any, ...]] | None:

@@ -26,7 +26,66 @@ _kept: list[Pool | Connection] = []  # For ever: one that is collected closes wh
 _guards: WeakSet[threading.Lock] = WeakSet()
 _taken: list[threading.Lock] = []
 
-PATIENCE = 1.0  # seconds that a fork waits for each guard
+PATIENCE = 1.0  # seconds that a fork waits for each guard, and for the transactions under way
+
+
+class _Transactions:
+    """Threads inside of transactions that a fork may not cut in two, and a gate before them.
+
+    SQLite keeps a process's locks on a file in memory, which a child inherits: a write that was
+    under way in another thread would never end there, and keep all others out.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant: a signal's handler may come in between, and enqueue, or fork.
+        self._changed = threading.Condition(threading.RLock())
+        self._inside: dict[int, int] = {}  # by thread, how deep
+        self._forking = False
+        self._closed = False
+
+    def __enter__(self) -> None:
+        """Begin one; waits while a fork is under way, unless this thread is in one already."""
+        me = threading.get_ident()
+        with self._changed:
+            if self._forking and me not in self._inside:
+                self._changed.wait_for(lambda: not self._forking, 2 * PATIENCE)
+            self._inside[me] = self._inside.get(me, 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        """End one."""
+        me = threading.get_ident()
+        with self._changed:
+            self._inside[me] -= 1
+            if not self._inside[me]:
+                del self._inside[me]
+                if self._forking:
+                    self._changed.notify_all()
+
+    def close_gate(self) -> None:
+        """Let nobody in, and wait until all others are out, for a bounded time."""
+        self._closed = self._changed.acquire(timeout=PATIENCE)
+        if self._closed:
+            self._forking = True
+            me = threading.get_ident()
+            self._changed.wait_for(lambda: not (self._inside.keys() - {me}), PATIENCE)
+
+    def open_gate(self) -> None:
+        """In the parent, after a fork."""
+        if self._closed:
+            self._forking = False
+            self._changed.notify_all()
+            self._changed.release()
+
+    def forget(self) -> None:
+        """In the child: of all threads only this one is there, and it may be in a transaction."""
+        me = threading.get_ident()
+        self._changed = threading.Condition(threading.RLock())
+        self._inside = {me: self._inside[me]} if me in self._inside else {}
+        self._forking = False
+
+
+transaction = _Transactions()
+"""Around a transaction that may not be under way in another thread when a process is forked."""
 
 
 def watch(holder: Forgetful) -> None:
@@ -48,15 +107,22 @@ def guard() -> threading.Lock:
 
 def _before() -> None:
     _taken.extend(lock for lock in list(_guards) if lock.acquire(timeout=PATIENCE))
+    transaction.close_gate()
 
 
 def _after() -> None:
+    transaction.open_gate()
+    _release()
+
+
+def _release() -> None:
     while _taken:
         _taken.pop().release()
 
 
 def _in_child() -> None:
-    _after()
+    transaction.forget()
+    _release()
     for holder in list(_holders):
         holder.forget()
 

@@ -130,6 +130,12 @@ class Postgres:
         with engine.begin() as connection:
             yield connection
 
+    @contextmanager
+    def reading(self, engine: Engine) -> Iterator[Connection]:
+        """See `Backend.reading`. Committed: psycopg forgets its statements at a ROLLBACK."""
+        with engine.begin() as connection:
+            yield connection
+
     def alone(
         self, engine: Engine, statement: str, parameters: dict[str, Any], *, prepared: bool
     ) -> list[tuple[Any, ...]] | None:

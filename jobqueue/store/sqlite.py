@@ -38,6 +38,7 @@ from sqlalchemy.exc import DBAPIError
 from jobqueue.clock import INSTANT
 from jobqueue.errors import ConfigurationError, DatabaseReplaced
 from jobqueue.schema import jobs, meta
+from jobqueue.store import forks
 from jobqueue.store.backend import Columns, Identity
 from jobqueue.store.kernel_lock import KernelLock
 from jobqueue.store.pool import Patience
@@ -134,8 +135,15 @@ class Sqlite:
         with (
             engine.connect().execution_options(jobqueue_write=True) as connection,
             lock.held(),
+            forks.transaction,
             connection.begin(),
         ):
+            yield connection
+
+    @contextmanager
+    def reading(self, engine: Engine) -> Iterator[Connection]:
+        """See `Backend.reading`."""
+        with engine.connect() as connection, forks.transaction, connection.begin():
             yield connection
 
     def alone(
@@ -151,6 +159,7 @@ class Sqlite:
             suppress(sqlite3.Error),
             closing(engine.raw_connection()) as connection,
             self.turn(engine),
+            forks.transaction,
         ):
             _refuse_replaced(connection)
             driver: Any = connection.driver_connection

@@ -105,7 +105,8 @@ class DoorbellListener:
         # Not through SQLAlchemy: after its BEGIN this would see one snapshot for ever, and the WAL
         # could never be written back.
         driver: Any = self._connection.connection.driver_connection
-        version: int = driver.execute("PRAGMA data_version").fetchone()[0]
+        with forks.transaction:
+            version: int = driver.execute("PRAGMA data_version").fetchone()[0]
         changed = version != self._version
         self._version = version
         return changed

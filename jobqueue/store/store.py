@@ -89,8 +89,7 @@ class Store:
     def read(self) -> Iterator[Connection]:
         """One snapshot for reading."""
         self.require_schema()
-        # Committed, not rolled back: psycopg forgets its prepared statements at a ROLLBACK.
-        with self._entry(), self.engine.connect() as connection, connection.begin():
+        with self._entry(), self.backend.reading(self.engine) as connection:
             yield connection
 
     def transact(self, work: Callable[[Connection], T]) -> T:
@@ -153,7 +152,7 @@ class Store:
 
     def revision(self) -> str | None:
         """The schema revision found in the database, or None."""
-        with self._entry(), self.engine.connect() as connection:
+        with self._entry(), self.backend.reading(self.engine) as connection:
             if not self.engine.dialect.has_table(connection, VERSION_TABLE):
                 return None
             return connection.execute(select(_version.c.version_num)).scalar()

@@ -1,0 +1,126 @@
+"""Processes forked while threads of ours are in transactions: both sides go on, on both databases."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from jobqueue import JobQueue
+from jobqueue.store import forks
+
+LONG = 30.0  # seconds, for what takes less than one
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+forking = threading.Event()
+os.register_at_fork(before=forking.set)  # Before ours, which was registered earlier.
+
+
+def forked(work: Callable[[], object]) -> int:
+    """The exit code of a child that does it: 0, or 1 if it raised, which it says."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException as error:
+            os.write(2, f"child: {error!r}\n".encode())
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.fixture
+def jobs(url: str) -> Iterator[JobQueue]:
+    forking.clear()
+    with JobQueue(url) as queue:
+        yield queue
+
+
+@pytest.fixture
+def add(jobs: JobQueue) -> Any:
+    @jobs.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    add.enqueue(0, 0)
+    return add
+
+
+class Writer:
+    """A thread that stays in a write transaction until a fork has begun, and as long again."""
+
+    def __init__(self, queue: JobQueue, rest: float) -> None:
+        self._queue, self._rest = queue, rest
+        self.inside = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with self._queue.store.write() as connection:
+            connection.execute(text("UPDATE jobqueue_jobs SET priority = 1"))
+            self.inside.set()
+            forking.wait(LONG)
+            threading.Event().wait(self._rest)
+
+
+@contextmanager
+def writing(queue: JobQueue, rest: float) -> Iterator[None]:
+    writer = Writer(queue, rest)
+    writer.thread.start()
+    assert writer.inside.wait(LONG)
+    yield
+    writer.thread.join()
+
+
+def test_a_child_forked_beside_a_thread_that_writes_can_write(jobs: JobQueue, add: Any) -> None:
+    with writing(jobs, 0.2):
+        assert forked(lambda: add.enqueue(1, 1)) == 0
+    assert add.enqueue(1, 1).created
+    assert len(list(jobs.list())) == 3
+
+
+def test_a_fork_waits_for_a_transaction_for_a_bounded_time(jobs: JobQueue, add: Any) -> None:
+    with writing(jobs, 3 * forks.PATIENCE):
+        before = monotonic()
+        assert forked(lambda: None) == 0
+        took = monotonic() - before
+    assert took < 9 * forks.PATIENCE
+    assert add.enqueue(1, 1).created
+
+
+def test_a_fork_within_a_transaction_of_the_same_thread_does_not_wait_for_it(
+    jobs: JobQueue, add: Any
+) -> None:
+    with jobs.store.write() as connection:
+        connection.execute(text("UPDATE jobqueue_jobs SET priority = 1"))
+        before = monotonic()
+        assert forked(lambda: None) == 0
+        assert monotonic() - before < 3 * forks.PATIENCE
+    thread = threading.Thread(target=add.enqueue, args=(1, 1))
+    thread.start()
+    thread.join(LONG)
+    assert len(list(jobs.list())) == 2
+
+
+def test_children_forked_while_a_worker_and_a_producer_are_at_work_enqueue(
+    jobs: JobQueue, add: Any
+) -> None:
+    stop = threading.Event()
+
+    def produce() -> None:
+        while not stop.is_set():
+            add.enqueue(1, 1)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    with jobs.worker(concurrency=2):
+        assert [forked(lambda: add.enqueue(2, 2)) for _ in range(10)] == [0] * 10
+        stop.set()
+        producer.join()
+        assert add.enqueue(3, 3).result(timeout=LONG) == 6
