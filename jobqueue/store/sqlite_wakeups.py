@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy import select as sql_select
 
 from jobqueue.schema import workers
+from jobqueue.store import forks
 from jobqueue.store.bell import Heard
 
 WATCH = 0.05  # seconds between looks at data_version: 0.4 % of a core

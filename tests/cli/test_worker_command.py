@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -301,3 +302,34 @@ def test_a_signal_while_the_worker_is_being_built_ends_it_in_order(
     result = it("worker", "--drain")
     assert result.exit_code == 0, result.stderr
     assert it.json("show", id_)["state"] == "available"
+
+
+GO_AWAY = 'os.chdir("away")'
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("said", ["--url", "$JOBQUEUE_URL", "the app"])
+def test_an_app_that_goes_to_another_folder_works_on_the_database_that_was_named(
+    said: str, processes: int, empty_url: str, make_app: Any, spawn: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "away").mkdir()
+    given, moved = ('"sqlite:///here.db"', "") if said == "the app" else ("", GO_AWAY)
+    app = make_app(
+        f"import os\nfrom jobqueue import JobQueue\n{moved}\njobs = JobQueue({given})\n"
+        f"{'' if moved else GO_AWAY}\n"
+        "@jobs.task\ndef t() -> None:\n    jobs.registry['u'].enqueue()\n"
+        "@jobs.task\ndef u() -> None: ...\n"
+    )
+    here = "sqlite:///here.db"
+    offline = Cli(None)
+    offline.ok("--url", here, "enqueue", "t")
+    options = ["--url", here] if said == "--url" else []
+    env = {"JOBQUEUE_APP": app, **({"JOBQUEUE_URL": here} if said == "$JOBQUEUE_URL" else {})}
+    more = ["--processes", processes] if processes > 1 else []
+    worker = spawn("worker", "--drain", *options, *more, env=env)
+    code, _, err = worker.end(120)
+    assert code == 0, err
+    jobs = offline.json("--url", here, "list")
+    assert {job["task"]: job["state"] for job in jobs} == {"t": "succeeded", "u": "succeeded"}
+    assert not list((tmp_path / "away").glob("*.db"))
