@@ -275,6 +275,9 @@ def test_the_engines_own_begin_is_a_transaction(jobs: JobQueue, url: str) -> Non
             session.rollback()
             kept = add.within(session).enqueue(1, 2)
             session.commit()
+        with Session(engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
+            with pytest.raises(InvalidOption, match="AUTOCOMMIT"):
+                add.within(session).enqueue(1, 2)
     assert ids(jobs) == [kept.id]
 
 

@@ -1,5 +1,6 @@
 """Tasks for tests of child processes. A child imports this module anew, and finds its database and its folder in the environment."""
 
+import functools
 import gc
 import itertools
 import logging
@@ -272,6 +273,20 @@ def enqueues() -> int:
 
 @jobs.task(isolation="process")
 async def acoroutine() -> int:
+    return os.getpid()
+
+
+def passing(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
+@jobs.task(isolation="process", max_attempts=1)
+@passing
+async def wrapped_coroutine() -> int:
     return os.getpid()
 
 

@@ -164,6 +164,14 @@ def test_a_coroutine_that_a_plain_task_returns_is_an_error_as_in_a_thread(
     assert "a coroutine that nobody awaits" in stage.attempts(job)[0].error.message
 
 
+def test_a_coroutine_that_a_wrapper_of_an_async_def_returns_is_awaited(
+    stage: Stage, hand: Any
+) -> None:
+    job, worker = stage.app.wrapped_coroutine.enqueue(), hand(stage.jobs)
+    worker.step()
+    assert job.result(timeout=5) != os.getpid()
+
+
 def test_arguments_that_no_longer_fit_fail_at_once(stage: Stage, hand: Any) -> None:
     job, worker = stage.app.echo.enqueue({}), hand(stage.jobs)
     worker.change(job.id, args='{"args":["text"],"kwargs":{}}')
