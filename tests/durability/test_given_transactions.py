@@ -180,6 +180,8 @@ def test_what_is_not_a_transaction_is_refused_at_every_door_before_anything_is_w
             with pytest.raises(InvalidOption, match=f"{type(given).__name__} is not") as caught:
                 use(given)
             assert "\n" not in str(caught.value)
+        with pytest.raises(InvalidOption, match="within: Engine is not"):
+            jobs.registry["add"].within(engine)  # Where it is given, and not at the first enqueue.
     assert ids(jobs) == []
 
 

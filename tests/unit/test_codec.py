@@ -846,6 +846,19 @@ def aliased() -> list[tuple[Any, Any]]:
         inner: list[Read]
         by_name: dict[str, Choices] = Field(alias="byName")
 
+    class Cat(BaseModel):
+        kind: Literal["cat"] = Field("cat", validation_alias="Kind")
+
+    class Dog(BaseModel):
+        kind: Literal["dog"] = Field("dog", validation_alias="Kind")
+
+    class Owner(BaseModel):
+        pet: Annotated[Cat | Dog, Field(discriminator="kind")]
+
+    class OnlyNames(BaseModel):
+        model_config = ConfigDict(validate_by_alias=False, validate_by_name=True)
+        user_id: int = Field(alias="userId")
+
     class Same(BaseModel):
         user_id: int = Field(alias="userId")
 
@@ -860,6 +873,8 @@ def aliased() -> list[tuple[Any, Any]]:
         (Path, Path(all=[1])),
         (Choices, Choices(V=1)),
         (Outer, Outer(inner=[Read(userId=1)], byName={"a": Choices(V=2)})),
+        (Owner, Owner(pet=Dog(Kind="dog"))),
+        (OnlyNames, OnlyNames(user_id=1)),
         (Same, Same(userId=1)),
         (Either, Either(user_id=1)),
         (list[Read], [Read(userId=1)]),
