@@ -124,7 +124,9 @@ class InFlight:
                 self.last_begun = time.monotonic()  # A slot is about to: it had nothing to begin.
             try:
                 for claim in claims:
-                    self.held[claim.id] = claim
+                    known = self.held.setdefault(claim.id, claim)
+                    if known is not claim and self._is_repeated(known, claim):
+                        continue
                     if self.closing:
                         self.outbox.put(released(claim, UNBEGUN))
                     elif self.divert is not None and self.divert(claim):
@@ -137,6 +139,13 @@ class InFlight:
                 raise
             if claims and self.divert is not None:
                 self.async_share += (diverted / len(claims) - self.async_share) * 0.5
+
+    def _is_repeated(self, known: Claim, claim: Claim) -> bool:
+        """True if the server has lost the commit of a held claim, and it is made once more."""
+        if known.fence == claim.fence:
+            return True
+        self.held[claim.id] = claim
+        return False
 
     def give_back_unknown(self, claims: list[Claim], holder: Holder) -> bool:
         """Put claims into the outbox that only the database knows of; False if the lease is lost.

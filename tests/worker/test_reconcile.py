@@ -123,6 +123,29 @@ def test_only_the_claim_that_is_not_known_goes_back_where_the_same_worker_has_a_
     assert (row.state, row.fence) == (State.AVAILABLE, first.fence + 3)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_claim_whose_commit_was_lost_and_that_is_made_again_is_one_claim(
+    work: Any, hand: Any, begun: bool
+) -> None:
+    """The row has the same fence again: either of two runs could end the other's."""
+    worker = hand()
+    job = work.enqueue()
+    [claim] = worker.claim()
+    if begun:
+        worker.execute()
+    worker.change(job.id, state="available", fence=0, attempt=0, worker_id=None, worker=None)
+    with worker.store.write() as connection:
+        worker.frontier.sweep(connection)
+        again = worker.intake.claim(connection, 1)
+    worker.intake.hand_out(again)
+    assert [(one.id, one.fence) for one in again] == [(claim.id, claim.fence)]
+    assert worker.inflight.held[job.id] is claim
+    assert len(worker.inbox()) == (not begun)
+    worker.execute()
+    worker.complete()
+    assert (job.state, worker.inflight.processed) == (State.SUCCEEDED, 1)
+
+
 @pytest.mark.parametrize("reason", ["a failed round", "a reconnection", "the interval"])
 def test_claims_are_compared_after_a_failed_round_a_reconnection_and_an_interval(
     work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch, reason: str
