@@ -42,9 +42,8 @@ class Admission:
         if not self._inflight.lease.good() or self.refusal() is not None:
             return False
         if self._holds_key:
-            self._refused = self._free_key(self._context.claim)
+            self._refused = self._free_key(self._context.claim)  # Asks again when it is done.
             self._holds_key = False
-        # Asked once more: to free the key takes as long as the database does.
         if self._refused is None and self._inflight.begin_started(self._context):
             self._context.restart()
             self.begun = True

@@ -185,9 +185,12 @@ class InFlight:
         self.last_begun = time.monotonic()
 
     def begin_started(self, context: JobContext) -> bool:
-        """Begin a job whose child process is ready, unless it may not: ask `refusal()` why."""
+        """Begin a job whose child process is ready, unless it may not: ask `refusal()` why.
+
+        One step with the question: a stop either gives the job back, or waits for it.
+        """
         with self._gate:
-            if not self.lease.good() or self.refusal(context.claim) is not None:
+            if self.refusal(context.claim) is not None:
                 return False
             self.begin(context)
             self.starting.pop(context.key)

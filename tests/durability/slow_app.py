@@ -14,7 +14,8 @@ seen = Effects(Path(os.environ["SLOW_EFFECTS"]))
 if "jobqueue.worker.child" in sys.modules:  # Neither the worker nor the test.
     folder = seen.path.parent
     worker = os.getppid()
-    (folder / f"importing-{worker}").touch()
+    (folder / f"child-{worker}").write_text(str(os.getpid()))
+    (folder / f"child-{worker}").rename(folder / f"importing-{worker}")
     wait_for((folder / f"ready-{worker}").exists)
 
 

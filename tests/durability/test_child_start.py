@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ROOT, START, Process, Scene
+from processes import ROOT, Process, Scene
 from sqlalchemy import text
 
+from jobqueue.worker.identity import process_started
+
 LEASE = 1.0
-SOON = 10.0  # seconds: the shutdown timeout is 25 s, and the child is never ready
+SOON = 20.0  # seconds: less than the shutdown timeout; the child is never ready
+LONG = 90.0  # seconds for a worker and its child to start on a busy machine
 TASKS = ["apart", "in_a_thread"]
 
 
@@ -46,7 +49,7 @@ class Command(Process):
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def wait(self, timeout: float = START) -> int:
+    def wait(self, timeout: float = LONG) -> int:
         return self._process.wait(timeout)
 
     def let_children_be_ready(self) -> None:
@@ -74,7 +77,7 @@ def test_a_stop_gives_a_job_back_whose_child_is_not_ready(
 ) -> None:
     id_ = enqueue(scene, name, max_attempts=attempts)
     worker = Command(scene)
-    wait_until(worker.importing.exists, START)
+    wait_until(worker.importing.exists, LONG)
     worker.terminate()
     wait_until(lambda: scene.record(id_).state == "available", SOON)
     assert worker.wait(SOON) == 0, "it did not wait for a child that is never ready"
@@ -85,7 +88,7 @@ def test_a_stop_gives_a_job_back_whose_child_is_not_ready(
 
     other = Command(scene)
     other.let_children_be_ready()
-    wait_until(scene.ended(1), START)
+    wait_until(scene.ended(1), LONG)
     assert (scene.record(id_).attempt, len(scene.effects.read("started"))) == (1, 1)
 
 
@@ -95,19 +98,19 @@ def test_a_worker_that_was_frozen_before_its_child_was_ready_does_not_begin_what
 ) -> None:
     id_ = enqueue(scene, name)
     frozen = Command(scene, "--lease", f"{LEASE}s")
-    wait_until(frozen.importing.exists, START)
+    wait_until(frozen.importing.exists, LONG)
     scene.pause_outside_of_a_transaction(frozen)
     heir = Command(scene)
     heir.let_children_be_ready()
-    wait_until(scene.ended(1), START)
+    wait_until(scene.ended(1), LONG)
     heir.terminate()
     assert heir.wait() == 0
 
     frozen.let_children_be_ready()
     frozen.resume()
-    wait_until(lambda: "lost its lease" in frozen.log, START)
+    wait_until(lambda: "lost its lease" in frozen.log, LONG)
     later = enqueue(scene, "apart")  # Its only slot is free again, and its child is of use.
-    wait_until(scene.ended(2), START)
+    wait_until(scene.ended(2), LONG)
     frozen.terminate()
     assert frozen.wait() == 0
     assert [effect.job for effect in scene.effects.read("started")] == [id_, later]
@@ -120,11 +123,13 @@ def test_a_job_that_is_cancelled_before_its_child_is_ready_never_begins(
 ) -> None:
     id_ = enqueue(scene, name)
     worker = Command(scene)
-    wait_until(worker.importing.exists, START)
+    wait_until(worker.importing.exists, LONG)
     scene.jobs.cancel(id_)
     wait_until(scene.ended(1, "cancelled"), SOON)
     assert scene.record(id_).attempt == 0
-    later = enqueue(scene, "apart")  # Its slot waits for that child no longer.
+    child = int(worker.importing.read_text())
+    wait_until(lambda: process_started(child) is None, SOON)
+    later = enqueue(scene, "apart")
     worker.let_children_be_ready()
-    wait_until(scene.ended(1), START)
+    wait_until(scene.ended(1), LONG)
     assert [effect.job for effect in scene.effects.read("started")] == [later]

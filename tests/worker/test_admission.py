@@ -101,6 +101,21 @@ def test_a_stop_gives_it_back_at_once_and_it_does_not_begin(
     assert (record.state, record.attempt) == (State.AVAILABLE, 0)
 
 
+@pytest.mark.parametrize("meanwhile", ["a stop", "a lost lease", "a wish"])
+def test_what_happens_between_the_questions_and_the_begin_keeps_it_from_beginning(
+    start: Callable[..., Start], monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    it = start()
+    monkeypatch.setattr(it.admission, "refusal", lambda: None)  # As it was a moment ago.
+    if meanwhile == "a stop":
+        it.inflight.close()
+    elif meanwhile == "a lost lease":
+        it.inflight.abandon()
+    else:
+        it.inflight.unwanted.add(it.context.key)
+    assert not it.admission.begin() and not it.begun
+
+
 def test_a_job_that_has_begun_is_not_given_back_at_a_stop(start: Callable[..., Start]) -> None:
     it = start()
     it.admission.begin()
