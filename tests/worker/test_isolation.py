@@ -22,6 +22,7 @@ from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.records import Ended, Succeeded
 from jobqueue.store.jobs import Jobs
 from jobqueue.worker import childprocess
+from jobqueue.worker.admission import Admission
 from jobqueue.worker.identity import process_started
 
 HERE = Path(__file__).parent
@@ -601,6 +602,24 @@ def test_a_child_that_does_not_begin_in_time_is_killed(
     (attempt,) = stage.attempts(job)
     assert attempt.outcome == "timed out"
     assert "did not import it in time" in attempt.error.message
+
+
+def test_a_child_that_is_ready_begins_nothing_until_it_is_admitted(
+    stage: Stage, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, worker = stage.app.poison.enqueue(), hand(stage.jobs)  # It notes when it begins.
+    worker.change(job.id, crashes=1)
+    stage.open_gate("poison")
+    admitted, asked = Admission.begin, []
+
+    def begin(admission: Admission) -> bool:
+        asked.append(stage.lines("poisoned"))
+        return len(asked) > 3 and admitted(admission)
+
+    monkeypatch.setattr(Admission, "begin", begin)
+    worker.step()
+    assert asked == [[]] * 4
+    assert len(stage.lines("poisoned")) == 1
 
 
 def test_an_idle_child_is_ended_and_another_one_made_when_needed(stage: Stage) -> None:
