@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-import signal
 import sys
 import threading
 import time
@@ -25,7 +24,7 @@ from jobqueue.queue import JobQueue
 from jobqueue.worker.commands import NAME as EXEC
 from jobqueue.worker.leash import Leash
 from jobqueue.worker.settings import WorkerSettings
-from jobqueue.worker.signals import StopSignals, leave
+from jobqueue.worker.signals import StopRaises, StopSignals, leave
 from jobqueue.worker.worker import Worker
 
 log = get_logger("jobqueue.cli")
@@ -200,13 +199,11 @@ def _size(concurrency: str, autoscale: str | None) -> dict[str, int | str]:
 @contextlib.contextmanager
 def _stop_ends_loading() -> Iterator[None]:
     """A signal before there is a worker ends the command in order: nothing has begun."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield
+        with StopRaises():
+            yield
     except KeyboardInterrupt:
         raise click.exceptions.Exit(0) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _run(

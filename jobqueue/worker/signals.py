@@ -5,6 +5,7 @@ needs; the descriptor has no such trouble, and is also heard while the main thre
 database.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -14,11 +15,17 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
+from jobqueue.loggers import get_logger
 from jobqueue.worker import forked
 from jobqueue.worker.leash import Leash
 from jobqueue.worker.worker import Worker
 
+log = get_logger("jobqueue.worker")
+
 STOPS = (signal.SIGTERM, signal.SIGINT)
+
+END_WITHIN = 10.0
+"""Seconds from the end of a worker that was told to stop to the end of its process."""
 
 LAST_SECOND = 0.8
 """Seconds from a second signal to the end of the process, whatever still runs."""
@@ -32,6 +39,9 @@ class ReadableSignals:
 
     A forked child has the handlers from before, and no ear.
     """
+
+    to_the_end = False
+    """True in a program that ends with its command: see `hear_to_the_end()`."""
 
     def __init__(self, *numbers: signal.Signals) -> None:
         self._numbers = numbers
@@ -47,6 +57,10 @@ class ReadableSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.to_the_end:
+            if self.ear.fileno() < 0:
+                signal.set_wakeup_fd(-1)  # Nobody listens any more, and nothing is to be done.
+            return
         self._give_back()
         signal.set_wakeup_fd(self._descriptor)
         forked.forget(self._forked)
@@ -88,7 +102,10 @@ class StopSignals(ReadableSignals):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._leash is not None:
+        if self.to_the_end:
+            if self.first is not None:
+                threading.Thread(target=_end_soon, name="jobqueue-end", daemon=True).start()
+        elif self._leash is not None:
             self._leash.listen(lambda _level: None)
         super().__exit__()
 
@@ -117,6 +134,58 @@ class StopSignals(ReadableSignals):
             self._worker.abort()
             threading.Event().wait(LAST_SECOND)
             leave(1)
+
+
+class StopRaises:
+    """Makes the first stop a KeyboardInterrupt: while an app is imported, nothing has begun."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        forked.watch(self._give_back)
+        for number in STOPS:
+            self._before[number] = signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        forked.forget(self._give_back)
+        self._give_back()
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        if ReadableSignals.to_the_end:
+            for number in STOPS:
+                signal.signal(number, _heard)  # Another one changes nothing.
+        raise KeyboardInterrupt
+
+    def _give_back(self) -> None:
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._interrupt:
+                signal.signal(number, signal.SIG_DFL if before is None else before)
+
+
+def hear_to_the_end() -> None:
+    """For a program that ends when its command has: signals are heard until its process is gone.
+
+    The interpreter takes some time to end, and a signal in it would end the process in its way.
+    Call it early: what is registered first with `atexit` runs last.
+    """
+    ReadableSignals.to_the_end = True
+    atexit.register(_ignore)
+
+
+def _ignore() -> None:
+    # The interpreter puts back the default at its very end, but leaves what is ignored.
+    for number in STOPS:
+        if signal.getsignal(number) is _heard:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _end_soon() -> None:
+    """Bound the end of the interpreter, which waits for what handlers have left behind."""
+    threading.Event().wait(END_WITHIN)
+    log.error("a thread or a process that a handler has left behind keeps this one from ending")
+    leave(1)
 
 
 def leave(code: int) -> None:
