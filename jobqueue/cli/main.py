@@ -12,6 +12,7 @@ import click
 from jobqueue.cli import db, demo, enqueue, exec, jobs, monitor, verbs, web, worker  # noqa: A004
 from jobqueue.cli.failure import INTERRUPTED, report
 from jobqueue.cli.shared import Group, Shared
+from jobqueue.worker.init import be_init
 from jobqueue.worker.signals import hear_to_the_end
 
 
@@ -110,5 +111,7 @@ def main() -> None:
     sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
+    if os.getpid() == 1:
+        be_init()
     hear_to_the_end()
     cli.main()
