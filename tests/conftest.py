@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for name in ("JOBQUEUE_URL", "JOBQUEUE_APP", "JOBQUEUE_TOKEN"):
+    for name in ("JOBQUEUE_URL", "JOBQUEUE_APP", "JOBQUEUE_POOL_SIZE", "JOBQUEUE_TOKEN"):
         os.environ.pop(name, None)  # A developer's own settings must not reach the tests.
 
 

@@ -104,7 +104,12 @@ class Ear(Service):
         if self._listener.deaf:
             return self._look()
         due = self._later_at
-        heard = self._listener.wait(LISTEN if due is None else max(0.0, due - time.monotonic()))
+        try:
+            heard = self._listener.wait(LISTEN if due is None else max(0.0, due - time.monotonic()))
+        except Exception:
+            if self.stopping:  # Such as one that has waited for a connection until now.
+                return 0
+            raise
         if self.stopping:
             return 0
         if heard is not Heard.NOTHING:

@@ -99,7 +99,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     # Set first, so that what a command sets is undone at the end.
-    for name in ("JOBQUEUE_URL", "JOBQUEUE_APP"):
+    for name in ("JOBQUEUE_URL", "JOBQUEUE_APP", "JOBQUEUE_POOL_SIZE"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.delenv("COLUMNS", raising=False)  # xdist sets it.

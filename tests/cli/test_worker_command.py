@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from jobqueue.cli import logs
 from tests.cli.conftest import Cli, Process
@@ -223,6 +225,37 @@ def test_a_signal_while_the_app_is_imported_exits_with_0(
     wait_until((tmp_path / "loading").exists, timeout=20)
     worker.popen.send_signal(signal.SIGTERM)
     assert worker.end() == (0, "", "")
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_a_signal_while_no_connection_is_free_exits_with_0_after_one_line(
+    it: Cli, spawn: Spawn
+) -> None:
+    role = make_url(it.url).database
+    with psycopg.connect(it.url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 0")
+        try:
+            it.url = make_url(it.url).set(username=role).render_as_string()
+            worker = spawn("worker", env=env_of(it))
+            heard_until(worker, "no connection free")
+            worker.popen.send_signal(signal.SIGTERM)
+            code, out, err = worker.end()
+        finally:
+            connection.execute(f"DROP ROLE {role}")
+    assert (code, out) == (0, "")
+    assert "no connection free" not in err
+    assert "Traceback" not in err
+
+
+def test_pool_size_is_for_the_app_whatever_it_says_itself(url: str, make_app: Any) -> None:
+    it = Cli(url)
+    it.app = make_app(
+        "import sys\nfrom jobqueue import JobQueue\n"
+        f"jobs = JobQueue({url!r}, pool_size=7)\n"
+        "print(jobs.store.engine.pool.status(), file=sys.stderr)\n"
+    )
+    assert re.search(r"\b2\b", it("worker", "--drain", "--pool-size", 2).stderr)
+    assert "pool_size" in it.refused(2, "worker", "--pool-size", "0")
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])

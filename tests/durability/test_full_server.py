@@ -1,0 +1,84 @@
+"""More workers than a PostgreSQL server has connections for: they wait for each other, and none ends."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from processes import ROOT
+
+from jobqueue import JobQueue
+from jobqueue.worker import connections
+
+CONNECTIONS = 100  # a server's own default
+WORKERS, IDLE = 40, 30
+JOBS = 10_000
+
+
+@pytest.fixture
+def jobs(own_postgres: Any) -> Iterator[JobQueue]:
+    with JobQueue(own_postgres.url, pool_size=1) as jobs:
+
+        @jobs.task
+        def nop() -> None: ...
+
+        yield jobs
+
+
+@contextmanager
+def at_work(jobs: JobQueue, count: int) -> Iterator[list[Any]]:
+    """So many workers. A process of its own for each would make it the same, and a minute longer."""
+    workers = [jobs.worker(name=f"worker-{number}") for number in range(count)]
+    with ThreadPoolExecutor(count) as threads:
+        started = [threads.submit(worker.start) for worker in workers]
+        yield workers
+        for each in started:
+            each.result(60)
+        for worker in workers:
+            worker.request_stop()
+        assert all(threads.map(lambda worker: worker.stop(), workers))
+
+
+def test_forty_workers_on_a_hundred_connections_run_ten_thousand_jobs_and_none_ends(
+    jobs: JobQueue, own_postgres: Any, wait_until: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "jobqueue")
+    nop = jobs.registry["nop"]
+    with psycopg.connect(own_postgres.url, autocommit=True) as watch:
+
+        def ask(question: str) -> Any:
+            return watch.execute(question).fetchone()[0]
+
+        assert ask("SHOW max_connections") == str(CONNECTIONS)
+        jobs.enqueue_many([nop.call() for _ in range(JOBS)])
+        ended = "SELECT count(*) FROM jobqueue_jobs WHERE state = 'succeeded' AND fence = 2"
+        with at_work(jobs, WORKERS) as workers:
+            wait_until(lambda: ask(ended) == JOBS, 60)
+            wait_until(lambda: ask("SELECT count(*) FROM jobqueue_workers") == WORKERS, 60)
+            assert not any(worker.wait(0) for worker in workers)
+        assert ask("SELECT count(*) FROM jobqueue_attempts") == 0
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert all("no connection free" in line for line in lines)
+    assert len(lines) < WORKERS  # Each says so once, and most had what they needed.
+
+
+def test_beside_thirty_idle_workers_others_find_a_connection(
+    jobs: JobQueue, own_postgres: Any, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE", 1.0)
+    with psycopg.connect(own_postgres.url, autocommit=True) as watch, at_work(jobs, IDLE):
+        open_ = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jobqueue'"
+        ready = "SELECT count(*) FROM jobqueue_workers"
+        wait_until(lambda: watch.execute(ready).fetchone() == (IDLE,), 60)
+        wait_until(lambda: watch.execute(open_).fetchone()[0] <= 3 * IDLE, 30)
+        enqueue = ["enqueue", "nop", f"--url={own_postgres.url}"]
+        subprocess.run(
+            [sys.executable, "-m", "jobqueue", *enqueue], cwd=ROOT, check=True, capture_output=True
+        )
+        with psycopg.connect(own_postgres.url) as another:
+            assert another.execute("SELECT 1").fetchone() == (1,)
