@@ -23,6 +23,7 @@ WAIT = 30.0
 """Seconds to wait for a connection, unless somebody says otherwise."""
 LOOK = 0.25  # seconds between two looks whether to go on waiting
 SILENT = 1.0  # seconds of waiting before it is worth a line
+AGAIN = 60.0  # seconds until it is worth another one
 UNFAIR = 0.01
 """Seconds for which one who comes later may go first: waking up costs more than its turn."""
 RETRY_FIRST = 0.1  # seconds until a server that was full is tried again; then twice as long
@@ -40,6 +41,7 @@ class Patience:
         self._gives_up = gives_up
         self._lock = threading.Lock()
         self._waiting: dict[object, float] = {}
+        self._said_at = -math.inf
 
     def is_over(self, waited: float) -> bool:
         """True once whoever has waited so many seconds is to raise an error."""
@@ -48,8 +50,11 @@ class Patience:
     def wait(self, who: object, since: float, error: Exception) -> None:
         """Somebody waits, since an instant of `time.monotonic()`: say so if nobody did before."""
         with self._lock:
-            is_news = not self._waiting
+            is_news = not self._waiting and time.monotonic() - self._said_at > AGAIN
+            if not (is_news or self._waiting):
+                return  # It was said a moment ago; so was its end.
             self._waiting.setdefault(who, since)
+            self._said_at = time.monotonic() if is_news else self._said_at
         if is_news:
             text = str(error).strip().rpartition("\n")[2].rpartition("FATAL:")[2].strip()
             log.warning("the database has no connection free (%s): waiting for one", text[:300])
