@@ -143,7 +143,7 @@ def test_one_that_is_used_is_kept_while_its_neighbours_are_closed(
 def test_what_is_in_use_when_the_pool_is_disposed_of_is_closed_when_it_comes_back(
     server: Server, open_store: Any, wait_until: Any
 ) -> None:
-    store = open_store()
+    store = open_store(idle=60)
     with store.engine.connect() as connection:
         connection.execute(text("SELECT 1"))
         store.close()
@@ -215,10 +215,14 @@ def test_a_lost_connection_is_made_again_with_the_same_patience(
     server: Server, open_store: Any, wait_until: Any, caplog: Any
 ) -> None:
     caplog.set_level(logging.INFO, "jobqueue")
-    store = open_store(connections=1)
-    with store.engine.connect() as connection:
+    store = open_store(connections=2)
+    with store.engine.connect() as connection, store.engine.connect() as another:
+        another.execute(text("SELECT 1"))
         connection.execute(text("SELECT 1"))
-        connection.invalidate()
+        another.close()
+        server.disconnect()
+        with pytest.raises(OperationalError, match="terminat"):
+            connection.execute(text("SELECT 1"))  # From now on the other one counts as lost too.
     server.allow(0)
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(ask, store)
