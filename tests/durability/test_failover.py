@@ -14,6 +14,8 @@ from sqlalchemy import make_url, text
 
 from jobqueue import JobQueue
 from jobqueue.store.store import Store
+from jobqueue.web import Server, create_app
+from tests.web.conftest import Client, add_tasks
 
 BOUND = 3 * 32.0  # seconds: three times what a crash of another host costs
 
@@ -161,6 +163,19 @@ def test_each_kind_of_producer_leaves_a_server_that_has_become_read_only(pair: P
     assert len({job.id for job in made}) == 5
     for jobs in queues:
         jobs.close()
+
+
+def test_http_enqueues_and_answers_after_its_server_has_become_read_only(pair: Pair) -> None:
+    with JobQueue(pair.url) as jobs:
+        add_tasks(jobs)
+        server = Server(create_app(jobs), port=0, grace=1)
+        with server, Client(base_url=server.url, timeout=60) as client:
+            assert client.enqueue(1, 2).status_code == 202
+            pair.set_aside()
+            made = client.enqueue(2, 3)
+            assert made.status_code == 202, made.text
+            found = client.get(f"/api/jobs/{made.json()['id']}")
+            assert found.status_code == 200
 
 
 def test_who_only_reads_leaves_a_server_that_has_become_read_only(
