@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from jobqueue import JobQueue, QueueFull, current_job
 from jobqueue.records import Registration
 from jobqueue.schema import jobs as jobs_table
+from jobqueue.states import State
 from jobqueue.store.claims import START, Claims, Holder, Pair
 from jobqueue.store.migrate import upgrade
 from jobqueue.store.store import Store
@@ -255,6 +256,18 @@ def test_text_that_the_databases_encoding_lacks_comes_back_equal(
         assert error is not None
         assert error.message == message
     postgres_server.drop(name)
+
+
+@POSTGRES
+def test_a_claim_alone_is_left_to_a_transaction_where_only_that_can_read_it(url: str) -> None:
+    alter(url, "DateStyle = 'German'")
+    with pooled(url) as by, queue(by) as (_, echo):
+        store = Store(by)
+        me = Holder(Upkeep(store).register(registration()), "me")
+        job = echo.enqueue("")
+        assert Claims(store).claim_head(me, "default", 1) == []
+        assert job.record().state is State.AVAILABLE
+        store.close()
 
 
 def registration() -> Registration:
