@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -29,13 +28,6 @@ ENVIRONMENT = [
 ]
 
 
-def _here() -> str | None:
-    try:
-        return str(Path.cwd())
-    except FileNotFoundError:  # It was deleted; most commands need none.
-        return None
-
-
 @dataclass
 class Shared:
     """The shared options of one invocation, and what they lead to."""
@@ -44,8 +36,6 @@ class Shared:
     given_app: str | None = None
     json: bool = False
     debug: bool = False
-    folder: str | None = field(default_factory=_here)
-    """Where the command was started, whatever folder the app goes to."""
     _app: list[JobQueue | None] = field(default_factory=list)
 
     @property

@@ -56,7 +56,6 @@ def supervise(
         settings.shutdown_timeout,
         _environment(shared),
         quiet=shared.json,
-        folder=shared.folder,
     )
     supervisor = Supervisor(plan, Sources.of_app(app).changed if given["reload"] else None)
     with logs.configured(given["log_format"], debug=shared.debug):

@@ -46,7 +46,6 @@ def spawn(
     *,
     stdout: Any = None,
     stderr: Any = None,
-    folder: str | None = None,
 ) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     """Start `jobqueue worker` on a leash; returns the process and the other end of the leash.
 
@@ -65,7 +64,6 @@ def spawn(
                 "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
                 leash.VARIABLE: leash.hand_over(childs, path),
             },
-            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -89,8 +87,6 @@ class Plan:
     environment: Mapping[str, str]
     quiet: bool = False
     """What handlers print goes to stderr: stdout is for the summary."""
-    folder: str | None = None
-    """Where they start: the app may have gone to another folder. None: in the current one."""
 
 
 class Member:
@@ -125,7 +121,6 @@ class Member:
             plan.arguments(self.number),
             plan.environment,
             stdout=sys.stderr.fileno() if plan.quiet else None,
-            folder=plan.folder,
         )
 
     def tell(self, times: int, patience: float) -> None:
