@@ -139,7 +139,7 @@ class Job(Generic[R]):
 
     def _is_undone(self) -> bool:
         # A job that was there before is there after a rollback too.
-        return self.created and self._fate is not None and self._fate.undone
+        return self._fate is not None and self._fate.undone and self.id in self._fate.made
 
     def _refuse_uncommitted(self) -> None:
         if self._fate is not None and self._fate.is_open:

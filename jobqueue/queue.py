@@ -188,7 +188,7 @@ class JobQueue:
             transaction = given.resolve(within, "within", IN_RUN_SYNC)
             with self._transactions.using(transaction) as connection:
                 inserted = self._jobs.insert(new, connection, wait=wait)
-                fate = self._transactions.fate(connection)
+                fate = self._transactions.fate(connection, inserted)
             self._transactions.after_commit(transaction, self._bell.ring)
         return [
             Job(

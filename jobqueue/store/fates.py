@@ -16,6 +16,8 @@ class Fate:
         self._root = None if root is None else ref(root)
         self.undone = False
         """True once it was seen to be rolled back."""
+        self.made: set[int] = set()
+        """The ids of the jobs that it then took back."""
 
     @property
     def is_open(self) -> bool:

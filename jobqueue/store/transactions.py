@@ -1,7 +1,7 @@
 """A user's own transaction: checked to be on our database, and used without being steered."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, Transaction, event, select
 from sqlalchemy.exc import ProgrammingError
 
 from jobqueue.errors import ClaimLost, ConfigurationError, InvalidOption, JobCancelled
-from jobqueue.records import Claim
+from jobqueue.records import Claim, Inserted
 from jobqueue.schema import jobs, meta
 from jobqueue.store import given, migrate
 from jobqueue.store.backend import Identity
@@ -126,8 +126,8 @@ class UserTransactions:
             f"the given transaction's database has no job queue (it is in {self._store!r})"
         )
 
-    def fate(self, connection: Connection) -> Fate:
-        """What becomes of the jobs that are enqueued in this transaction now."""
+    def fate(self, connection: Connection, inserted: Iterable[Inserted]) -> Fate:
+        """What becomes of the jobs that were enqueued in this transaction just now."""
         root = connection.get_transaction()
         if not self._store.backend.reuses_ids:
             return Fate(root)
@@ -135,7 +135,9 @@ class UserTransactions:
             follower = self._followers.get(connection)
             if follower is None:
                 follower = self._followers[connection] = Follower(connection)
-        return follower.fate(root)
+        fate = follower.fate(root)
+        fate.made.update(row.id for row in inserted if row.created)
+        return fate
 
     def after_commit(self, transaction: "Session | Connection", ring: Callable[[], None]) -> None:
         """Ring once the session has committed. A Connection only tells before: polling serves."""

@@ -365,6 +365,24 @@ def lambda_free(x: int, y: int) -> int:
     return x + y
 
 
+def test_a_handle_on_a_job_that_was_there_stands_after_a_rollback(jobs: JobQueue, url: str) -> None:
+    add = jobs.registry["add"]
+    there = add.options(unique_key="there").enqueue(1, 1)
+    with engine_of(url) as engine, Session(engine) as session:
+        same = add.options(unique_key="there").within(session).enqueue(1, 1)
+        new = add.options(unique_key="new").within(session).enqueue(1, 1)
+        again = add.options(unique_key="new").within(session).enqueue(1, 1)
+        assert (same.id, again.id) == (there.id, new.id)
+        assert (same.created, new.created, again.created) == (False, True, False)
+        session.rollback()
+    with JobQueue(url) as other_process:
+        other_process.task(name="add")(lambda_free).enqueue(20, 20)
+    assert same.state == "available"
+    for handle in (new, again):
+        with pytest.raises(JobNotFound):
+            handle.record()
+
+
 @pytest.mark.parametrize("then", ["enqueue", "enqueue_many", "within", "same transaction"])
 def test_an_id_that_a_handle_has_is_not_given_again_in_this_process(
     jobs: JobQueue, url: str, then: str
