@@ -586,6 +586,18 @@ def test_a_copy_of_the_file_is_another_database(jobs: JobQueue, url: str, tmp_pa
             jobs.registry["add"].within(session).enqueue(1, 2)
 
 
+@ONLY_POSTGRES
+def test_a_copy_of_the_database_is_another_one(jobs: JobQueue, postgres_server) -> None:
+    """Such as a tenant's, made from a template that has the schema and so its instance id."""
+    name = postgres_server.create(template=postgres_server.template)
+    try:
+        with engine_of(postgres_server.url(name)) as engine, Session(engine) as session:
+            with pytest.raises(ConfigurationError, match="another database"):
+                jobs.registry["add"].within(session).enqueue(1, 2)
+    finally:
+        postgres_server.drop(name)
+
+
 @pytest.mark.parametrize("how", ["one by one", "bulk"])
 def test_the_check_costs_one_select_per_transaction(jobs: JobQueue, url: str, how: str) -> None:
     add = jobs.registry["add"]
