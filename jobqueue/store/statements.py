@@ -103,7 +103,6 @@ class Statements:
     step_beat: Executable
     register: Executable
     deregister: Executable
-    leases: Executable
     neighbours: Executable
     first_neighbours: Executable
     mates: Executable
@@ -149,7 +148,6 @@ def statements(backend: Backend) -> Statements:
         step_beat=upkeep_statements.step_beat(),
         register=insert(workers).returning(workers.c.id),
         deregister=delete(workers).where(workers.c.id == bindparam("in_worker")),
-        leases=upkeep_statements.leases(),
         neighbours=upkeep_statements.neighbours(after=True),
         first_neighbours=upkeep_statements.neighbours(after=False),
         mates=upkeep_statements.mates(after=True),

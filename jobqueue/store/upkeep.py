@@ -110,11 +110,6 @@ class Upkeep:
         with self._store.write() as connection:
             connection.execute(self._statements.deregister, {"in_worker": worker})
 
-    def leases(self) -> list[Lease]:
-        """Every lease."""
-        with self._store.read() as connection:
-            return [Lease._make(row) for row in connection.execute(self._statements.leases)]
-
     def look(
         self, connection: Connection, worker: int | None, boot: str | None, namespace: str | None
     ) -> Outlook:

@@ -33,11 +33,6 @@ REFUNDS_MAX = 5
 _LEASE = [workers.c[name] for name in Lease._fields]
 
 
-def leases() -> Executable:
-    """Every lease."""
-    return select(*_LEASE)
-
-
 def neighbours(*, after: bool) -> Executable:
     """The leases that come next after a worker's own in the ring of all, or the first of the ring.
 

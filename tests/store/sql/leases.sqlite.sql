@@ -1,4 +1,0 @@
-SELECT jobqueue_workers.id, jobqueue_workers.name, jobqueue_workers.host, jobqueue_workers.pid,
-    jobqueue_workers.boot_id, jobqueue_workers.pid_namespace, jobqueue_workers.process_started,
-    jobqueue_workers.lease, jobqueue_workers.beat
-FROM jobqueue_workers;
