@@ -189,6 +189,17 @@ def test_who_has_no_lease_judges_nobody_by_silence(work: Any, hand: Any, clock: 
     assert other.inflight.holder.id not in judge.workers()
 
 
+def test_who_finds_its_own_row_gone_as_it_writes_judges_nobody(
+    work: Any, hand: Any, clock: Any
+) -> None:
+    other, judge = hand(lease=30), hand(lease=30)
+    reaper = judge.service(Reaper)
+    reaper.tick()
+    reaper._upkeep.could_beat = lambda _: False
+    watch(judge, clock, 40)
+    assert other.inflight.holder.id in judge.workers()
+
+
 def test_time_that_a_round_waited_for_the_database_is_no_silence(
     work: Any, hand: Any, clock: Any
 ) -> None:
