@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -172,13 +173,22 @@ def test_claims_and_outcomes_go_on_while_upkeep_waits_for_a_lock(
 def test_the_heartbeat_goes_on_while_claims_and_outcomes_wait_for_a_lock(
     jobs: JobQueue, url: str, watch: Watch, wait_until: Any
 ) -> None:
+    ends = threading.Event()
+
     @jobs.task
-    def nop() -> None: ...
+    def nop(waits: bool = False) -> None:
+        assert not waits or ends.wait(20)
 
     beats = "SELECT max(beat) FROM jobqueue_workers"
     with jobs.worker(concurrency=2, lease=1):
         nop.enqueue().result(timeout=10)
+        running = nop.enqueue(waits=True)
+        wait_until(lambda: running.state == "running")
+        nop.options(delay=0.5).enqueue()
         with locked(url, "jobqueue_jobs"):
+            ends.set()  # Its outcome waits, and so does the scheduler: both connections are taken.
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            wait_until(lambda: watch.ask(f"{blocked} AND datname = current_database()") >= 2)
             before = watch.ask(beats)
             wait_until(lambda: watch.ask(beats) > before + 5)
             assert watch.ask("SELECT count(*) FROM jobqueue_workers") == 1
