@@ -21,6 +21,7 @@ from bench.app import app
 from bench.children import Child, say
 from bench.ground import Database
 from bench.stage import Record, Stage
+from jobqueue.store.upkeep import WORKER_ID_MAX
 
 IN_A_PROCESS = 10
 SIMULATED = 1000
@@ -82,13 +83,11 @@ def beating(database: Database, count: int) -> Iterator[None]:
     """Leases that beat every ten seconds, spread over twenty hosts."""
     ended = threading.Event()
     with psycopg.connect(database.url, autocommit=True) as connection:
-        names = {row[0] for row in connection.execute(COLUMNS)}  # An older version has no place.
-        place = ("place", "floor(random() * 2147483647)") if "place" in names else ("beat", "0")
         connection.execute(
             "INSERT INTO jobqueue_workers"
-            f" (name, host, pid, boot_id, pid_namespace, tasks, concurrency, lease, {place[0]})"
-            f" SELECT 'w' || n, 'h' || n % {HOSTS}, n, 'boot' || n % {HOSTS}, 'ns', '[]', 4, 30,"
-            f" {place[1]} FROM generate_series(1, {count}) AS n"
+            " (id, name, host, pid, boot_id, pid_namespace, tasks, concurrency, lease)"
+            f" SELECT floor(random() * {WORKER_ID_MAX}), 'w' || n, 'h' || n % {HOSTS}, n, 'boot' || n % {HOSTS}, 'ns', '[]', 4, 30"
+            f" FROM generate_series(1, {count}) AS n"
         )
         connection.execute("ANALYZE jobqueue_workers")
 
@@ -110,7 +109,6 @@ def beating(database: Database, count: int) -> Iterator[None]:
             thread.join()
 
 
-COLUMNS = "SELECT column_name FROM information_schema.columns WHERE table_name = 'jobqueue_workers'"
 COUNTS = """
 SELECT (SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()),
   (SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables), pg_backend_pid()

@@ -121,7 +121,6 @@ workers = Table(  # A row is a lease: whoever's row is gone holds nothing.
     Column("errored", BigInteger, nullable=False, server_default="0"),
     Column("started_at", Instant, nullable=False, server_default=now()),
     Column("heartbeat_at", Instant, nullable=False, server_default=now()),
-    Column("place", Integer, nullable=False, server_default="0"),  # random: whom it watches
     sqlite_autoincrement=True,
 )
 
@@ -227,7 +226,6 @@ _partial(  # Closed under every move but rerun, which is refused while another h
         ),
     ),
 )
-Index("jobqueue_workers_ring", workers.c.place, workers.c.id)
 Index("jobqueue_workers_here", workers.c.boot_id, workers.c.pid_namespace, workers.c.id)
 Index("jobqueue_history_minute", history.c.minute)
 Index("jobqueue_attempts_finished", attempts.c.finished_at)

@@ -79,7 +79,6 @@ class Upkeep:
             "tasks": json.dumps(who.tasks),
             "concurrency": who.concurrency,
             "lease": who.lease,
-            "place": secrets.randbits(31),
         }
         with self._store.write() as connection:
             return int(connection.execute(self._statements.register, values).scalar_one())

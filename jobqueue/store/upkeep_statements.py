@@ -36,15 +36,15 @@ _LEASE = [workers.c[name] for name in Lease._fields]
 def neighbours(*, after: bool) -> Executable:
     """The leases that come next after a worker's own in the ring of all, or the first of the ring.
 
+    The order is by id, which is random.
     None where its own row is gone.
     """
     own: FromClause = workers.alias("own")
-    here = select(own.c.place).where(own.c.id == bindparam("in_worker")).scalar_subquery()
+    here = select(own.c.id).where(own.c.id == bindparam("in_worker")).scalar_subquery()
     return (
         select(*_LEASE)
-        .where(workers.c.place > here if after else workers.c.place <= here)
-        .where(workers.c.id != bindparam("in_worker"))
-        .order_by(workers.c.place, workers.c.id)
+        .where(workers.c.id > here if after else workers.c.id < here)
+        .order_by(workers.c.id)
         .limit(bindparam("in_limit", type_=Integer()))
     )
 

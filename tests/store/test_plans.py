@@ -245,9 +245,12 @@ def test_the_end_of_a_pair_is_found_without_reading_its_jobs(plans: Plans) -> No
     assert instructions < WAITING // 6
 
 
+NAMED = {"in_worker": 1, "in_worker_name": "w"}
+
+
 def pack(plans: Plans, columns: Any, count: int, *rest: Any) -> dict[str, Any]:
     rows = [(id_, 1, *rest)[: len(columns)] for id_ in plans.running[:count]]
-    return plans.store.backend.pack(columns, rows)
+    return NAMED | plans.store.backend.pack(columns, rows)
 
 
 @pytest.mark.parametrize("count", [1, RUNNING])
@@ -268,12 +271,12 @@ def test_a_batch_of_outcomes_as_long_as_can_be_is_written_by_the_primary_key(pla
     rows = [
         (id_, 1, "1", None)[: len(SUCCESS)] for id_ in range(1, plans.store.backend.batch_max + 1)
     ]
-    values = plans.store.backend.pack(SUCCESS, rows)
+    values = NAMED | plans.store.backend.pack(SUCCESS, rows)
     assert uses(plans.of(plans.store.statements.succeed, values), "pkey")
 
 
 def test_a_job_is_finished_within_a_transaction_by_the_primary_key(plans: Plans) -> None:
-    values = {"in_job": plans.running[0], "in_claimed": 1, "in_result": "1", "in_why": None}
+    values = {"in_job": plans.running[0], "in_claimed": 1, "in_result": "1", "in_why": None} | NAMED
     assert uses(plans.of(plans.store.statements.finish_within, values), "pkey")
 
 

@@ -25,5 +25,5 @@ FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_2),
     (SELECT CAST(:in_own_crashes::VARCHAR AS INTEGER[]) AS anon_10)) WITH ORDINALITY AS anon_1(id, fence,
     state, delay, refund, snooze, reason, crashes, own_crashes, place)
 WHERE jobqueue_jobs.id = anon_1.id AND jobqueue_jobs.fence = anon_1.fence
-    AND jobqueue_jobs.worker_id = :in_worker::BIGINT
+    AND coalesce(jobqueue_jobs.worker_id, 0) = :in_worker::BIGINT
 RETURNING jobqueue_jobs.id, jobqueue_jobs.state;

@@ -2,7 +2,6 @@ SELECT jobqueue_workers.id, jobqueue_workers.name, jobqueue_workers.host, jobque
     jobqueue_workers.boot_id, jobqueue_workers.pid_namespace, jobqueue_workers.process_started,
     jobqueue_workers.lease, jobqueue_workers.beat
 FROM jobqueue_workers
-WHERE jobqueue_workers.place > (SELECT own.place FROM jobqueue_workers AS own WHERE own.id = :in_worker)
-    AND jobqueue_workers.id != :in_worker
-ORDER BY jobqueue_workers.place, jobqueue_workers.id
+WHERE jobqueue_workers.id > (SELECT own.id FROM jobqueue_workers AS own WHERE own.id = :in_worker)
+ORDER BY jobqueue_workers.id
 LIMIT :in_limit OFFSET 0;

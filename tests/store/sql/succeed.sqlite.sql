@@ -9,5 +9,5 @@ FROM (
     FROM json_each(:in_rows) AS anon_2
 ) AS input
 WHERE jobqueue_jobs.id = input.id AND jobqueue_jobs.fence = input.fence
-    AND jobqueue_jobs.worker_id = :in_worker
+    AND coalesce(jobqueue_jobs.worker_id, 0) = :in_worker
 RETURNING id, state;

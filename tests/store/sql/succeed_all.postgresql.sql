@@ -6,4 +6,5 @@ FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_3),
     (SELECT CAST(:in_result::VARCHAR AS TEXT[]) AS anon_5)) WITH ORDINALITY AS anon_1(id, fence, result,
     place)
 WHERE jobqueue_jobs.id = anon_1.id AND jobqueue_jobs.fence = anon_1.fence
-    AND jobqueue_jobs.worker_id = :in_worker::BIGINT AND jobqueue_jobs.cancel_requested_at IS NULL;
+    AND coalesce(jobqueue_jobs.worker_id, 0) = :in_worker::BIGINT
+    AND jobqueue_jobs.cancel_requested_at IS NULL;

@@ -7,4 +7,4 @@ FROM (
     FROM json_each(:in_rows) AS anon_2
 ) AS input
 WHERE jobqueue_jobs.id = input.id AND jobqueue_jobs.fence = input.fence
-    AND jobqueue_jobs.worker_id = :in_worker AND jobqueue_jobs.cancel_requested_at IS NULL;
+    AND coalesce(jobqueue_jobs.worker_id, 0) = :in_worker AND jobqueue_jobs.cancel_requested_at IS NULL;
