@@ -191,7 +191,7 @@ class Bounds:
         )
         with self._store.read() if connection is None else nullcontext(connection) as asked:
             count, seconds = asked.execute(recent).one()
-        rate = int(count) / (MINUTE + seconds)
+        rate = int(count) / (MINUTE + float(seconds))
         guess = excess / rate if rate else RETRY_UNKNOWN
         return min(max(guess, RETRY_LEAST), RETRY_MOST)
 

@@ -146,6 +146,10 @@ class BoundedPool(Pool):
         """See `Pool.status`."""
         return f"{self._open} of {self._size} connections open, {len(self._free)} of them idle"
 
+    def checkedout(self) -> int:
+        """See `QueuePool.checkedout`: how many are in use."""
+        return self._open - len(self._free)
+
     def _do_get(self) -> ConnectionPoolEntry:
         waiter = _Waiter(self._lock)
         try:

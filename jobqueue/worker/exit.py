@@ -22,10 +22,6 @@ NOT_COMMITTED = "NotCommitted"
 """The error's type where `finish_within` was called and its transaction not committed."""
 
 
-NOBODY = Holder(0, "")
-"""In whose name outcomes are offered while the lease is lost: whose claims they were, is over."""
-
-
 class Exit:
     """Outcomes on their way into the database, offered until it answers."""
 
@@ -34,6 +30,7 @@ class Exit:
         store: Store,
         claims: Claims,
         inflight: InFlight,
+        name: str,
         *,
         announce: Callable[[Event], None],
         events: EventStream,
@@ -42,6 +39,7 @@ class Exit:
         self._store = store
         self._claims = claims
         self.inflight = inflight
+        self._name = name
         self._announce = announce
         self._events = events
         self._metrics = metrics
@@ -58,22 +56,27 @@ class Exit:
                 batch.append(outbox.get_nowait())
         except Empty:
             pass
-        if len({outcome.claim.id for outcome in batch}) < len(batch):
+        if self.inflight.lost_a_lease or len({outcome.claim.id for outcome in batch}) < len(batch):
             self._part()
         return batch
 
     def _part(self) -> None:
-        """Leave a second outcome of one job to the next batch: its state is told by the id."""
+        """Leave a second outcome of one job to the next batch: its state is told by the id.
+
+        And outcomes of claims under another lease: a batch is written in the name of one.
+        """
         first: dict[int, Outcome] = {}
         for outcome in self._batch:
-            if first.setdefault(outcome.claim.id, outcome) is not outcome:
+            other = outcome.claim.worker_id != self._batch[0].claim.worker_id
+            if other or first.setdefault(outcome.claim.id, outcome) is not outcome:
                 self.inflight.outbox.put(outcome)
         self._batch[:] = first.values()
 
     def finish(self, connection: Connection, batch: list[Outcome]) -> dict[int, State]:
         """Write a batch within a transaction."""
         self._tally = Tally()
-        return self._claims.finish(connection, self.inflight.holder or NOBODY, batch, self._tally)
+        holder = Holder(batch[0].claim.worker_id, self._name)
+        return self._claims.finish(connection, holder, batch, self._tally)
 
     def settle(self, states: dict[int, State]) -> None:
         """After the commit: let go of the claims, count, log, tell."""

@@ -88,6 +88,8 @@ class InFlight:
         """No other worker is known to share the database; the reaper looks."""
         self.company = False
         """A writer that knows nothing of turns was met lately."""
+        self.lost_a_lease = False
+        """Outcomes of claims under an earlier lease may still be on their way."""
         self.failed_rounds = 0
         """Of claiming, completing and the heartbeat: what they were to commit may be committed."""
         self.last_claimed_at: datetime | None = None
@@ -318,6 +320,7 @@ class InFlight:
         """The lease was taken away: nothing that was claimed is ours. Returns how many claims."""
         with self._gate:
             self.holder = None
+            self.lost_a_lease = True
             count = len(self.held)
             self.held.clear()
             self.unwanted.clear()

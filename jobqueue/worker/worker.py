@@ -164,6 +164,7 @@ class Worker:
             self._store,
             claims,
             inflight,
+            self.name,
             announce=announcer.announce,
             events=self._events,
             metrics=self._metrics,

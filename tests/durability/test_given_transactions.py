@@ -612,5 +612,6 @@ def test_the_check_costs_one_select_per_transaction(jobs: JobQueue, url: str, ho
                     jobs.enqueue_many([add.call(1, 2)] * 5, within=session)
                 else:
                     add.within(session).enqueue(1, 2)
-    assert len([statement for statement in seen if "jobqueue_meta" in statement]) == 1
+    selects = [statement for statement in seen if statement.startswith("SELECT")]
+    assert len([statement for statement in selects if "jobqueue_meta" in statement]) == 1
     assert len([statement for statement in seen if statement.startswith("INSERT INTO")]) >= 3

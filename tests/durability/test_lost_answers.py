@@ -50,6 +50,7 @@ def test_an_enqueue_whose_connection_is_cut_can_be_repeated(scene: Scene, cut: s
             "SELECT 1"
         )  # Raises what a COMMIT that is not answered does.
 
+    assert scene.states() == {}  # The first transaction only looks whether the tables are there.
     scene.jobs._jobs.bounds._read_at = float("inf")  # No commit of what is read once a second.
     dialect.do_commit = broken
     with pytest.raises(DBAPIError):
