@@ -31,11 +31,11 @@ def pool_size(given: int | None) -> int | None:
     The environment comes first, which `jobqueue worker --pool-size` sets for its children too: who
     runs a program knows the server.
     """
-    text = os.environ.get(POOL_SIZE)
-    wanted: object = given
+    text = os.environ.get(POOL_SIZE) or None
     if text is not None:
         wanted = int(text) if text.isdecimal() else text
-    return None if wanted is None else options.whole(wanted, "pool_size", 1, POOL_MAX)
+        return options.whole(wanted, f"${POOL_SIZE}", 1, POOL_MAX)
+    return None if given is None else options.whole(given, "pool_size", 1, POOL_MAX)
 
 
 def _setting(name: str, variable: str) -> str | None:

@@ -92,9 +92,14 @@ class Job(Generic[R]):
         Raises JobFailed, JobCancelled, or ResultTimeout after `timeout` seconds (None waits on).
         """
         self._refuse_uncommitted()
-        for _ in as_completed([self], timeout):
-            pass
-        return self.outcome()
+        watch = _Watch(timeout)
+        while True:
+            watch.ended([self])
+            try:
+                return self.outcome()
+            except Exception as error:
+                if not self._jobs.may_pass(error):  # The database may be away only now.
+                    raise
 
     def outcome(self) -> R:
         """The result of a job that has ended; raises JobFailed or JobCancelled."""
@@ -125,10 +130,15 @@ class Job(Generic[R]):
     async def _wait(self) -> R:
         self._refuse_uncommitted()
         look, watch = _FIRST_LOOK, _Watch(None)
-        while not await asyncio.to_thread(watch.look, [self]):
+        while True:
+            if await asyncio.to_thread(watch.look, [self]):
+                try:
+                    return await asyncio.to_thread(self.outcome)
+                except Exception as error:
+                    if not self._jobs.may_pass(error):
+                        raise
             await asyncio.sleep(look)
             look = min(_LAST_LOOK, look * 1.5)
-        return await asyncio.to_thread(self.outcome)
 
     def require_kept(self) -> None:
         """Raise JobNotFound if the job was rolled back: its id may be another job's by now."""

@@ -24,7 +24,7 @@ class Forgetful(Protocol):
 _holders: WeakSet[Forgetful] = WeakSet()
 _kept: list[Pool | Connection] = []  # For ever: one that is collected closes what it holds.
 _guards: WeakSet[threading.Lock] = WeakSet()
-_taken: list[threading.Lock] = []
+_own = threading.local()  # Two threads may fork at once.
 
 PATIENCE = 1.0  # seconds that a fork waits for each guard, and for the transactions under way
 
@@ -41,7 +41,8 @@ class _Transactions:
         self._changed = threading.Condition(threading.RLock())
         self._inside: dict[int, int] = {}  # by thread, how deep
         self._forking = False
-        self._closed = False
+        self._owner: int | None = None
+        """The thread that forks; another one that forks too may not have got the gate."""
 
     def __enter__(self) -> None:
         """Begin one; waits while a fork is under way, unless this thread is in one already."""
@@ -63,15 +64,15 @@ class _Transactions:
 
     def close_gate(self) -> None:
         """Let nobody in, and wait until all others are out, for a bounded time."""
-        self._closed = self._changed.acquire(timeout=PATIENCE)
-        if self._closed:
+        if self._changed.acquire(timeout=PATIENCE):
             self._forking = True
-            me = threading.get_ident()
+            me = self._owner = threading.get_ident()
             self._changed.wait_for(lambda: not (self._inside.keys() - {me}), PATIENCE)
 
     def open_gate(self) -> None:
         """In the parent, after a fork."""
-        if self._closed:
+        if self._owner == threading.get_ident():
+            self._owner = None
             self._forking = False
             self._changed.notify_all()
             self._changed.release()
@@ -82,6 +83,7 @@ class _Transactions:
         self._changed = threading.Condition(threading.RLock())
         self._inside = {me: self._inside[me]} if me in self._inside else {}
         self._forking = False
+        self._owner = None
 
 
 transaction = _Transactions()
@@ -106,7 +108,7 @@ def guard() -> threading.Lock:
 
 
 def _before() -> None:
-    _taken.extend(lock for lock in list(_guards) if lock.acquire(timeout=PATIENCE))
+    _own.taken = [lock for lock in list(_guards) if lock.acquire(timeout=PATIENCE)]
     transaction.close_gate()
 
 
@@ -116,8 +118,8 @@ def _after() -> None:
 
 
 def _release() -> None:
-    while _taken:
-        _taken.pop().release()
+    for lock in _own.__dict__.pop("taken", ()):
+        lock.release()
 
 
 def _in_child() -> None:

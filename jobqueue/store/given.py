@@ -72,8 +72,8 @@ def connection_of(transaction: "Session | Connection") -> Connection:
         return transaction.connection(bind_arguments={"clause": _WRITE})
     except UnboundExecutionError:
         raise InvalidOption(
-            "within: this Session has no bind for the job queue's tables; give within("
-            "session.connection(bind_arguments={'mapper': …})) with a class of that database",
+            "this Session has no bind for the job queue's tables; give "
+            "session.connection(bind_arguments={'mapper': …}) with a class of that database",
             field="within",
             value=transaction,
         ) from None

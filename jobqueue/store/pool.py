@@ -86,10 +86,12 @@ class BoundedPool(Pool):
     that were lost anew where nobody could wait.
     """
 
+    _sqla_logger_namespace = "sqlalchemy.pool.BoundedPool"  # Its lines are not a worker's.
+
     def __init__(
         self,
         creator: Any,
-        pool_size: int,  # `create_engine` passes on what is no keyword-only argument.
+        pool_size: int,  # `create_engine` passes on what is not a keyword-only argument.
         idle: float,
         patience: Patience,
         is_full: Callable[[Exception], bool],

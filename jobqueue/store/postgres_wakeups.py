@@ -43,9 +43,8 @@ class NotifyRinger:
             try:
                 driver.autocommit = True
                 driver.execute(_NOTIFY)
-                session.require_writable(
-                    driver
-                )  # Else its workers claim elsewhere by now, or soon.
+                # Else its workers are on another server by now, or soon.
+                session.require_writable(driver)
                 driver.autocommit = False
             except BaseException:
                 connection.invalidate()
@@ -82,10 +81,10 @@ class NotifyListener:
         if self.deaf:
             self._woken.wait(timeout)
             return Heard.NOTHING
-        if self._connection is None:
-            self._connect()
-            return Heard.CHANGE
         try:
+            if self._connection is None:
+                self._connect()
+                return Heard.CHANGE
             driver = _driver(self._connection)
             if self._silent >= PROBE:
                 driver.execute("SELECT 1")

@@ -199,7 +199,7 @@ def _in_schema(connection: Connection, identity: Identity | None) -> Iterator[No
 
 def _autocommit() -> InvalidOption:
     return InvalidOption(
-        "within: this transaction is in AUTOCOMMIT, so each statement would be committed by "
+        "this transaction is in AUTOCOMMIT, so each statement would be committed by "
         "itself and a rollback would take nothing back; give a session or connection without it",
         field="within",
     )

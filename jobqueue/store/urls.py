@@ -84,7 +84,7 @@ def as_text(url: URL) -> str:
 
 
 def _refuse_surrogates(url: URL) -> None:
-    """Bytes of the environment or the command line that are no UTF-8; a server takes text only.
+    """Refuse bytes that are not valid UTF-8: a server takes text only.
 
     A path of SQLite's may have them, as any file's.
     """

@@ -15,6 +15,14 @@ from jobqueue.store.monitor import Monitor
 PAGE = Path(__file__).parents[2] / "docs" / "roles.md"
 ROLES = ("producer", "worker", "reader")
 BLOCKS = re.findall(r"^```sql\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+VIEWS = (
+    "queue_stats",
+    "task_stats",
+    "worker_stats",
+    "throughput",
+    "worker_minutes",
+    "task_minutes",
+)
 DENIED = "permission denied"
 
 pytestmark = pytest.mark.parametrize("backend_name", ["postgres"])
@@ -115,7 +123,7 @@ def test_each_role_does_its_work(urls, owner) -> None:
         monitor = Monitor(reader.store)
         assert monitor.queues()
         with reader.store.read() as connection:
-            for view in ("queue_stats", "task_stats", "worker_stats", "throughput"):
+            for view in VIEWS:
                 connection.execute(text(f"SELECT * FROM jobqueue_{view}")).all()
     engine.dispose()
 

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from jobqueue import JobQueue
+from jobqueue.records import JobFilter
 from jobqueue.store import forks
 
 LONG = 30.0  # seconds, for what takes less than one
@@ -138,3 +139,21 @@ def test_the_threads_of_a_child_enqueue_too(jobs: JobQueue, add: Any) -> None:
 
     assert forked(work) == 0
     assert len(list(jobs.list())) == 4
+
+
+def test_two_threads_that_fork_at_once_leave_the_gate_open(
+    add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one does not get the gate in time, and may not take it from the first."""
+    monkeypatch.setattr(forks, "PATIENCE", 0.05)
+    gate = forks.transaction
+    gate.close_gate()
+    second = threading.Thread(target=lambda: (gate.close_gate(), gate.open_gate()))
+    second.start()
+    second.join(LONG)
+    gate.open_gate()
+    other = threading.Thread(target=lambda: add.enqueue(1, 2))
+    other.start()
+    other.join(LONG)
+    assert not other.is_alive()
+    assert len([*add.enqueue(1, 2)._jobs.find(JobFilter())]) == 3

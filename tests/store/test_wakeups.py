@@ -156,3 +156,24 @@ def test_a_listener_behind_a_pooler_in_session_mode_hears(
     ringer.ring()
     assert listener.wait(LONG) is Heard.RING
     assert not listener.deaf and not warnings(caplog)
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_a_listener_whose_first_connection_broke_half_way_listens_on_the_next(
+    store: Store, ringer: Ringer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is there and does not listen would be silent for ever."""
+
+    def refuse(_: object) -> bool:
+        raise ConnectionError("the pooler has lost its server")
+
+    store.require_schema()
+    listener = store.backend.listener(store.url)
+    monkeypatch.setattr(postgres_wakeups.session, "is_direct", refuse)
+    with pytest.raises(ConnectionError):
+        listener.wait(LONG)
+    monkeypatch.undo()
+    assert listener.wait(LONG) is Heard.CHANGE
+    ringer.ring()
+    assert listener.wait(LONG) is Heard.RING
+    listener.close()
