@@ -23,7 +23,7 @@ class Forgetful(Protocol):
 
 _holders: WeakSet[Forgetful] = WeakSet()
 _kept: list[Pool | Connection] = []  # For ever: one that is collected closes what it holds.
-_guards: WeakSet[threading.Lock] = WeakSet()
+_guards: WeakSet["threading.RLock"] = WeakSet()
 _own = threading.local()  # Two threads may fork at once.
 
 PATIENCE = 1.0  # seconds that a fork waits for each guard, and for the transactions under way
@@ -100,9 +100,12 @@ def keep(held: Pool | Connection) -> None:
     _kept.append(held)
 
 
-def guard() -> threading.Lock:
-    """A lock to hold inside a driver, in a thread that the program did not start: forks wait."""
-    lock = threading.Lock()
+def guard() -> "threading.RLock":
+    """A lock to hold inside a driver, in a thread that the program did not start: forks wait.
+
+    It is reentrant.
+    """
+    lock = threading.RLock()
     _guards.add(lock)
     return lock
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
@@ -39,9 +39,15 @@ class Patience:
     def __init__(self, seconds: float = WAIT, gives_up: Callable[[], bool] = lambda: False) -> None:
         self._seconds = seconds
         self._gives_up = gives_up
-        self._lock = threading.Lock()
-        self._waiting: dict[object, float] = {}
         self._said_at = -math.inf
+        self.forget()
+        forks.watch(self)
+
+    def forget(self) -> None:
+        """In a forked child: of those that wait, none is there, nor whoever held the lock."""
+        # Reentrant: a signal's handler may want a connection in the midst of this.
+        self._lock = threading.RLock()
+        self._waiting: dict[object, float] = {}
 
     def is_over(self, waited: float) -> bool:
         """True once whoever has waited so many seconds is to raise an error."""
@@ -68,12 +74,21 @@ class Patience:
         log.info("waits for no connection any more, after %.0f s", time.monotonic() - since)
 
 
+class Checks(NamedTuple):
+    """How a server and its connections fare."""
+
+    is_full: Callable[[Exception], bool]
+    """Whether an error says that the server has no connection to give, but may soon."""
+    is_lost: Callable[[ConnectionPoolEntry], bool]
+    """Whether an idle connection is of no more use."""
+
+
 class _Waiter:
     """Somebody who wants a connection, since when, and how to wake him; the pool's lock is held."""
 
     __slots__ = ("condition", "since")
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: "threading.RLock") -> None:
         self.since = time.monotonic()
         self.condition = threading.Condition(lock)
 
@@ -94,15 +109,17 @@ class BoundedPool(Pool):
         pool_size: int,  # `create_engine` passes on what is not a keyword-only argument.
         idle: float,
         patience: Patience,
-        is_full: Callable[[Exception], bool],
+        checks: Checks,
         **given: Any,
     ) -> None:
         super().__init__(creator, **given)
         self._size = pool_size
         self._idle = idle
         self._patience = patience
-        self._is_full = is_full
-        self._lock = threading.Lock()
+        self._checks = checks
+        # Reentrant: a signal's handler, or the collection of garbage, may give or take one back in
+        # the midst of this.
+        self._lock = threading.RLock()
         self._waiters: dict[_Waiter, None] = {}
         """In the order in which they came."""
         self._closing = forks.guard()
@@ -124,7 +141,7 @@ class BoundedPool(Pool):
             self._creator,
             pool_size=self._size,
             idle=self._idle,
-            is_full=self._is_full,
+            checks=self._checks,
             patience=self._patience,
             reset_on_return=self._reset_on_return,
             echo=self.echo,
@@ -153,6 +170,13 @@ class BoundedPool(Pool):
         return self._open - len(self._free)
 
     def _do_get(self) -> ConnectionPoolEntry:
+        with self._lock:
+            idle = self._free.pop()[1] if self._free and not self._waiters else None
+        if idle is not None and (idle := self._connected(idle)) is not None:
+            return idle
+        return self._wait_for_one()
+
+    def _wait_for_one(self) -> ConnectionPoolEntry:
         waiter = _Waiter(self._lock)
         try:
             while True:
@@ -216,15 +240,19 @@ class BoundedPool(Pool):
 
         Here, because later SQLAlchemy would make a lost one anew by itself, without patience.
         """
+        made = record is None
         try:
             if record is None:
                 record = self._create_connection()
             else:
+                if self._checks.is_lost(record):
+                    record.invalidate()
+                    made = True
                 record.get_connection()  # type: ignore[attr-defined]
         except BaseException as error:
             if record is not None:
                 record.close()
-            is_full = isinstance(error, Exception) and self._is_full(error)
+            is_full = isinstance(error, Exception) and self._checks.is_full(error)
             with self._lock:
                 self._open -= 1
                 if isinstance(error, Exception) and is_full:
@@ -233,7 +261,7 @@ class BoundedPool(Pool):
             if is_full:
                 return None
             raise
-        if self._refusal is not None:
+        if made and self._refusal is not None:  # An idle one says nothing about the server.
             with self._lock:
                 self._refusal, self._refusals, self._retry_at = None, 0, -math.inf
         return record

@@ -36,7 +36,7 @@ from jobqueue.schema import meta
 from jobqueue.store import postgres_hooks
 from jobqueue.store import postgres_session as session
 from jobqueue.store.backend import Columns, Identity
-from jobqueue.store.pool import IDLE, BoundedPool, Patience
+from jobqueue.store.pool import IDLE, BoundedPool, Checks, Patience
 from jobqueue.store.postgres_wakeups import NotifyListener, NotifyRinger
 
 CONNECT = {
@@ -117,7 +117,7 @@ class Postgres:
             pool_size=connections,
             idle=idle,
             patience=patience or Patience(),
-            is_full=_is_full,
+            checks=Checks(_is_full, session.is_lost),
             hide_parameters=True,
         )
         postgres_hooks.undo(engine)

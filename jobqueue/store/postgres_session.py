@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 SETTINGS = {
     "TimeZone": "UTC",
@@ -55,7 +56,6 @@ class ArrayText(str):
 def prepare(engine: Engine) -> None:
     """Give every session of an engine our settings, and notice when one is of no more use."""
     event.listen(engine, "connect", _connected)
-    event.listen(engine, "checkout", _checked_out)
     event.listen(engine, "begin", _begun)
     event.listen(engine, "handle_error", _failed)
 
@@ -119,14 +119,16 @@ def _is(reported: str | None, wanted: str) -> bool:
     return reported is not None and reported.partition(",")[0] == wanted
 
 
-def _checked_out(connection: Any, record: Any, _proxy: object) -> None:
-    # A server that ends a session says so, also while nobody asks. Found here, that costs no round
-    # trip and no statement; the pool connects again.
-    if connection.closed or _has_news(connection.pgconn.socket):
-        raise DisconnectionError
+def is_lost(record: ConnectionPoolEntry) -> bool:
+    """True if an idle connection is of no more use; costs no round trip and no statement."""
+    driver: Any = record.dbapi_connection
+    if driver is None:
+        return False  # It was dropped, and is made anew.
+    # A server that ends a session says so, also while nobody asks.
+    if driver.closed or _has_news(driver.pgconn.socket):
+        return True
     # Reading goes on where a session cannot write, from what may be of yesterday.
-    if is_read_only(connection) and time.monotonic() - record.info[_MADE] > ELSEWHERE:
-        raise DisconnectionError
+    return is_read_only(driver) and time.monotonic() - record.info[_MADE] > ELSEWHERE
 
 
 def _begun(connection: Connection) -> None:

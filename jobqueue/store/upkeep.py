@@ -4,7 +4,7 @@ import json
 import secrets
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -28,6 +28,7 @@ from jobqueue.store.counts import Tally
 from jobqueue.store.predicates import QUEUE_PAUSED, in_state
 from jobqueue.store.store import Store
 
+T = TypeVar("T")
 WORKER_ID_MAX = 2**53 - 1  # what JSON can say exactly
 BATCH = 500
 NEIGHBOURS = 16
@@ -107,6 +108,7 @@ class Upkeep:
     def deregister(self, worker: int) -> None:
         """Give a lease back."""
         with self._store.write() as connection:
+            self._store.backend.hurry(connection)  # A stop waits for it.
             connection.execute(self._statements.deregister, {"in_worker": worker})
 
     def look(
@@ -114,6 +116,7 @@ class Upkeep:
     ) -> Outlook:
         """What a worker has to know every second; `boot`, `namespace`: whose processes it sees."""
         statements = self._statements
+        self._store.backend.hurry(connection)  # Claims and outcomes may need its connection.
         orphans = bool(connection.execute(statements.orphans).scalar_one())
         due, present = connection.execute(statements.next_due).one()
         leases = self._watched(connection, worker, boot, namespace)
@@ -137,6 +140,15 @@ class Upkeep:
         if len(found) == NEIGHBOURS and boot is not None and namespace is not None:
             found += ring(self._statements.mates, self._statements.first_mates, MATES)
         return list(dict.fromkeys(found))
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a write transaction that fails rather than wait long for a lock."""
+
+        def hurried(connection: Connection) -> T:
+            self._store.backend.hurry(connection)
+            return work(connection)
+
+        return self._store.transact(hurried)
 
     def could_beat(self, worker: int) -> bool:
         """Write a worker's row as its heartbeat does, and leave it as it was; False: it is gone.
@@ -179,7 +191,7 @@ class Upkeep:
                 )
             return lost
 
-        return self._store.transact(work)
+        return self._transact(work)
 
     def promote(self, limit: int = BATCH) -> list[str]:
         """Make due jobs available; returns the queue of each."""
@@ -188,7 +200,7 @@ class Upkeep:
             rows = connection.execute(self._statements.promote, {"in_limit": limit})
             return list(rows.scalars())
 
-        return self._store.transact(work)
+        return self._transact(work)
 
     def prune(
         self, state: State, older_than: float, limit: int = BATCH, queue: str | None = None
@@ -211,7 +223,7 @@ class Upkeep:
                 connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
             return len(ids)
 
-        return self._store.transact(work)
+        return self._transact(work)
 
     def fold(self, limit: int = 5000) -> int:
         """Add up what was counted before this minute: into totals, and by the minute for a day.
@@ -248,7 +260,7 @@ class Upkeep:
             )
             return len(rows)
 
-        return self._store.transact(work)
+        return self._transact(work)
 
     def _forget_minutes(self, limit: int) -> int:
         """Delete minutes older than a day: the totals have them."""
@@ -268,7 +280,7 @@ class Upkeep:
                 connection.execute(delete(counters).where(counters.c.id.in_(ids)))
             return len(ids)
 
-        return self._store.transact(work)
+        return self._transact(work)
 
     def available(self, queues: tuple[str, ...] | None, limit: int) -> int:
         """How many jobs could be claimed, counted up to `limit`."""

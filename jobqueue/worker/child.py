@@ -55,6 +55,7 @@ def main() -> None:
     _die_with(parent)
     # Ctrl-C is the worker's to hear. Not SIG_IGN, which every program started here would inherit.
     signal.signal(signal.SIGINT, _unheard)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
     Child(Connection(descriptor)).live()
 
 

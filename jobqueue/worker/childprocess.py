@@ -42,6 +42,7 @@ ASK = 0.1  # seconds between two questions whether a job may begin whose child i
 _PRESSURE = ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE + KILL_AFTER))
 _CODE = (
     "import json, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}); "
     "sys.path[:] = json.loads(sys.argv.pop()); "
     "from jobqueue.worker.child import main; main()"
 )
@@ -345,17 +346,22 @@ class ChildProcess:
 
 
 def _start(descriptor: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(  # noqa: S603 - our own program.
-        [
-            *(sys.executable, "-c", _CODE, str(descriptor), str(os.getpid())),
-            json.dumps(sys.path),
-        ],
-        pass_fds=[descriptor],
-        stdin=subprocess.DEVNULL,
-        stdout=_descriptor(sys.stdout),
-        stderr=_descriptor(sys.stderr),
-        process_group=0,  # Killed with all that the handler starts, and deaf to Ctrl-C.
-    )
+    # A signal to all of a service waits until the child can ignore it: it inherits the mask.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        return subprocess.Popen(  # noqa: S603 - our own program.
+            [
+                *(sys.executable, "-c", _CODE, str(descriptor), str(os.getpid())),
+                json.dumps(sys.path),
+            ],
+            pass_fds=[descriptor],
+            stdin=subprocess.DEVNULL,
+            stdout=_descriptor(sys.stdout),
+            stderr=_descriptor(sys.stderr),
+            process_group=0,  # Killed with all that the handler starts, and deaf to Ctrl-C.
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def signal_name(number: int) -> str:

@@ -26,8 +26,9 @@ class Connections:
 
     On a server there are, beside the listener's connection: one of the heartbeat's, which is kept,
     and two for the line and upkeep. While no job is in hand, one of those does for all: who needs
-    it waits a while for who has it, and the other one, unused, is closed. Of upkeep there is one
-    transaction at a time. What handlers open comes on top, and has a bound of its own.
+    it waits a while for who has it, and the other one, unused, is closed. Upkeep takes turns too,
+    and fails rather than wait long for somebody's lock, so that one is left for outcomes. What
+    handlers open comes on top, and has a bound of its own.
     """
 
     def __init__(

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from jobqueue.errors import ConfigurationError
 from jobqueue.tasks import Registry, Task
 
-MAIN = "__main__"
+MAINS = ("__main__", "__mp_main__")
+"""The main module, and what a process that multiprocessing has spawned calls it."""
 IN_MAIN = "it is defined in the program's main module, which is not run a second time"
 
 
@@ -51,7 +52,7 @@ def why_not(address: Address) -> str | None:
     """Why a child could not find this task, as the end of a sentence; None: it can."""
     if address.app is not None:
         return None
-    if address.module == MAIN:
+    if address.module in MAINS:
         return IN_MAIN
     module = sys.modules.get(address.module)
     if module is None:
@@ -73,7 +74,7 @@ def find(address: Address) -> Task[..., Any]:
         registry = getattr(found, "registry", None)
         if isinstance(registry, Registry) and (task := registry.find(address.task)) is not None:
             return task
-    if address.module == MAIN:
+    if address.module in MAINS:
         raise ConfigurationError(f"no task {address.task!r} can be imported: {IN_MAIN}")
     task = _search(importlib.import_module(address.module), address)
     if task is None:

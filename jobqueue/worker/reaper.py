@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sqlalchemy.exc import DBAPIError
+
 from jobqueue.events import Event, EventStream
 from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Lease, Lost
@@ -116,7 +118,13 @@ class Reaper(Service):
             why = f"it has been silent for {seen.still:.1f} s"
         else:
             return False
-        ended = self._upkeep.expire(lease.id, seen.beat)
+        try:
+            ended = self._upkeep.expire(lease.id, seen.beat)
+        except DBAPIError as error:  # Such as a row that a frozen session holds: others go on.
+            text = str(error.orig).partition("\n")[0]
+            log.warning("the lease of worker %s could not be ended: %s", lease.name, text)
+            self._seen[lease.id] = Seen(lease.beat, 0.0)
+            return False
         if ended:
             log.warning("worker %s (%s, pid %d): %s", lease.name, lease.host, lease.pid, why)
         return ended

@@ -18,6 +18,7 @@ import threading
 import time
 
 LOOK = 0.5  # seconds between two looks whether the parent is there
+_IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SEARCH = 1.0
 """Seconds for which a command is searched for that was being started when the worker died."""
 
@@ -77,15 +78,20 @@ class Undertaker:
         elif self._owner == 0:
             atexit.register(self._release)
         self._owner = os.getpid()
-        self._process = subprocess.Popen(  # noqa: S603 - our own program.
-            [sys.executable, "-I", "-S", __file__, str(self._owner)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            cwd="/",
-            start_new_session=True,  # It hears no Ctrl-C.
-        )
+        # It inherits the mask: a signal to all of a service may not end it before it ignores them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own program.
+                [sys.executable, "-I", "-S", __file__, str(self._owner)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                cwd="/",
+                start_new_session=True,  # It hears no Ctrl-C.
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _release(self) -> None:
         """At the end of this process: it ends as well, at once where nobody is left to kill."""
@@ -108,7 +114,7 @@ undertaker = Undertaker()
 
 def main() -> None:
     """The process: listen until the worker is gone, then kill what it has left behind."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)  # A stop of all is not the end of the worker yet.
     groups: dict[bytes, bytes] = {}
     rest = b""

@@ -13,7 +13,9 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from jobqueue.store.pool import Patience
+from jobqueue.store import forks
+from jobqueue.store import pool as pool_module
+from jobqueue.store.pool import BoundedPool, Patience
 from jobqueue.store.postgres import _is_full
 from jobqueue.store.store import Store
 
@@ -256,3 +258,60 @@ def test_a_wrong_database_is_an_error_at_once(server: Server) -> None:
 )
 def test_what_a_full_server_says_is_told_from_other_refusals(said: str, is_full: bool) -> None:
     assert _is_full(psycopg.OperationalError(said)) is is_full
+
+
+@on_postgres
+def test_an_idle_connection_of_ours_says_nothing_about_a_full_server(
+    server: Server, open_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes one must not send the next one to a server that has just refused."""
+    store = open_store(connections=2, patience=Patience(0.0))
+    server.allow(1)
+    refused: list[int] = []
+    made = BoundedPool._refused
+    monkeypatch.setattr(
+        BoundedPool, "_refused", lambda pool, error: (refused.append(1), made(pool, error))
+    )
+    monkeypatch.setattr(pool_module, "RETRY_FIRST", 60.0)
+    monkeypatch.setattr(pool_module, "RETRY_MAX", 60.0)
+    for _ in range(5):
+        with store.engine.connect(), pytest.raises(OperationalError, match="too many"):
+            store.engine.connect()
+    assert len(refused) == 1
+
+
+@on_postgres
+def test_an_idle_connection_that_the_server_ended_is_made_again_with_patience(
+    server: Server, open_store: Any
+) -> None:
+    store = open_store(connections=1)
+    ask(store)
+    server.allow(0)
+    server.disconnect()
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(ask, store)
+        refused_before = store.engine.pool._refusals
+        while not store.engine.pool._refusals and not asked.done():
+            pass
+        assert refused_before == 0
+        server.allow(1)
+        asked.result(30)
+
+
+def test_a_pools_locks_are_reentrant() -> None:
+    """A signal's handler may take a connection in the midst of another one's turn."""
+    store = Store("postgresql://nobody@nowhere/nothing")
+    for lock in (store.engine.pool._lock, store.engine.pool._patience._lock):
+        with lock:
+            assert lock.acquire(blocking=False)
+            lock.release()
+
+
+def test_a_forked_child_waits_for_nobody_whom_its_parent_had() -> None:
+    patience = Patience()
+    old = patience._lock
+    patience._waiting[object()] = 0.0
+    patience.forget()
+    assert patience._lock is not old
+    assert patience._waiting == {}
+    assert patience in forks._holders

@@ -24,6 +24,7 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.worker import childprocess
 from jobqueue.worker.admission import Admission
 from jobqueue.worker.identity import process_started
+from jobqueue.worker.program import IN_MAIN, Address, why_not
 
 HERE = Path(__file__).parent
 LONG = 30.0  # seconds, for what takes a second
@@ -852,3 +853,18 @@ def test_an_isolated_task_that_the_main_module_adds_later_errors_and_is_not_run(
     done = program.run(LATE)
     assert "it is defined in the program's main module" in done.stdout, done.stderr
     assert program.runs == 1
+
+
+def test_a_child_that_has_just_been_started_does_not_die_of_a_signal_to_all() -> None:
+    """Until it can ignore SIGTERM the signal waits: a job that has not begun would be charged."""
+    ours, theirs = socket.socketpair()
+    process = childprocess._start(theirs.fileno())
+    os.kill(process.pid, signal.SIGTERM)
+    theirs.close()
+    ours.close()
+    assert process.wait(60) != -signal.SIGTERM
+
+
+@pytest.mark.parametrize("module", ["__main__", "__mp_main__"])
+def test_a_main_module_is_found_by_no_child_under_either_name(module: str) -> None:
+    assert why_not(Address("task", None, module, "task")) == IN_MAIN

@@ -405,3 +405,28 @@ def test_the_worker_whose_jobs_were_reaped_can_do_nothing_about_them_any_more(
     judge.complete()
     assert handle.result(0) == 1
     assert judge.counted("succeeded") == 1
+
+
+def test_a_lease_that_cannot_be_ended_holds_up_no_other(hand: Any, clock: Any) -> None:
+    """Its row may be held by a session that is frozen, for hours."""
+    stuck, gone, judge = hand(lease=30), hand(lease=30), hand(lease=30)
+    reaper = judge.service(Reaper)
+    its = upkeep(judge, "expire")
+    expire, held = its.expire, stuck.inflight.holder.id
+
+    def refuse_one(worker: int, beat: int) -> bool:
+        if worker == held:
+            raise OperationalError("DELETE", None, Exception("lock timeout"))
+        return bool(expire(worker, beat))
+
+    its.expire = refuse_one
+    reaper.tick()
+    watch(judge, clock, 10)
+    gone.heartbeat._beat_at = float("-inf")
+    gone.heartbeat.tick()
+    watch(judge, clock, 32)
+    assert gone.inflight.holder.id not in judge.workers()
+    assert held in judge.workers()
+    its.expire = expire
+    watch(judge, clock, 31)
+    assert held not in judge.workers()
