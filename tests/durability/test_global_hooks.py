@@ -152,8 +152,17 @@ def test_a_hook_that_makes_the_password_goes_on_working(url: str) -> None:
 
 
 # In a process of its own: what is registered globally cannot be taken back.
-GLOBALS = """
-import sys
+SQLITE3 = """
+import datetime, decimal, enum, sqlite3, uuid
+sqlite3.register_adapter(datetime.datetime, lambda instant: instant.timestamp())
+sqlite3.register_adapter(decimal.Decimal, float)
+sqlite3.register_adapter(dict, repr)
+sqlite3.register_adapter(list, repr)
+sqlite3.register_adapter(enum.StrEnum, lambda value: value.name)
+for name in ("TEXT", "INTEGER", "DATETIME", "TIMESTAMP", "DATE", "DOUBLE", "FLOAT"):
+    sqlite3.register_converter(name, lambda value: value.decode().upper() + "!")
+"""
+PSYCOPG = """
 import psycopg
 from psycopg.types.numeric import FloatLoader, NumericLoader
 from psycopg.types.string import StrDumperVarchar, TextLoader
@@ -162,11 +171,14 @@ psycopg.adapters.register_loader("timestamptz", TextLoader)
 for name in ("int2", "int4", "int8", "float8", "oid"):
     psycopg.adapters.register_loader(name, NumericLoader)
 psycopg.adapters.register_dumper(str, StrDumperVarchar)
+"""
+GLOBALS = """
+import datetime, sys
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from jobqueue import JobQueue, QueueFull, current_job
-url = sys.argv[1]
-jobs = JobQueue(url)
+url, options = sys.argv[1:]
+jobs = JobQueue(url + options)
 engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
 
 @jobs.task(timeout=30)
@@ -192,16 +204,25 @@ with Session(engine) as session, session.begin():
         assert isinstance(error.retry_after, float), error.retry_after
 assert {type(job.id) for job in (one, keyed, same, *many)} == {int}
 assert keyed.id == same.id
+at = datetime.datetime(2100, 1, 2, 3, 4, 5, 6, datetime.UTC)
+assert add.options(at=at).enqueue(1, 2).record().run_at == at
 with jobs.worker():
     print(one.result(30), keyed.result(30), sum(job.result(30) for job in many), pay.enqueue().result(30))
+assert {job.created_at.utcoffset() for job in jobs.list()} == {datetime.timedelta(0)}
 engine.dispose()
 jobs.close()
 """
 
 
-@ONLY_POSTGRES
-def test_adapters_that_psycopg_has_for_all_change_nothing_that_is_read_or_written(url: str) -> None:
+def test_adapters_that_a_driver_has_for_all_change_nothing_that_is_read_or_written(
+    url: str, backend_name: str
+) -> None:
+    # Converters are used where detect_types asks for them; the application may share its URL.
+    registered, options = {"sqlite": (SQLITE3, "?detect_types=3"), "postgres": (PSYCOPG, "")}[
+        backend_name
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", GLOBALS, url], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", registered + GLOBALS, url, options],
+        **{"capture_output": True, "text": True, "timeout": 100},
     )
     assert (done.stdout, done.returncode) == ("3 7 380 paid\n", 0), done.stderr
