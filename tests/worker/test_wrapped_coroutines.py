@@ -1,4 +1,4 @@
-"""Tasks under a plain decorator whose function is an `async def`."""
+"""Tasks under a plain decorator, and those whose function is an `async def`."""
 
 import asyncio
 import functools
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue import JobCancelled, JobFailed, JobQueue, State, current_job
+from jobqueue import InvalidArguments, JobCancelled, JobFailed, JobQueue, State, current_job
 
 
 def passing(function: Any) -> Any:
@@ -28,6 +28,27 @@ def running(function: Any) -> Any:
         return asyncio.run(function(*args, **kwargs))
 
     return wrapper
+
+
+def bare(function: Any) -> Any:
+    """As one that forgets `functools.wraps`: what it wraps cannot be seen."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def test_a_wrapper_that_does_not_say_what_it_wraps_runs_with_what_json_has(jobs: JobQueue) -> None:
+    @jobs.task(name="nameless")
+    @bare
+    def wrapped(session: str, *numbers: int, more: int) -> list[Any]:
+        return [session, *numbers, more]
+
+    with jobs.worker():
+        assert wrapped.enqueue("s", 1, 2, more=3).result(30) == ["s", 1, 2, 3]
+    with pytest.raises(InvalidArguments, match="tuple is not JSON"):
+        wrapped.enqueue((1, 2))
 
 
 def test_a_coroutine_that_a_wrapper_returns_runs_on_the_workers_loop(jobs: JobQueue) -> None:
