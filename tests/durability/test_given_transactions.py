@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy.exc import IntegrityError, InvalidRequestError, PendingRollbackError
 from sqlalchemy.ext.asyncio import (
     AsyncSession,
     async_scoped_session,
@@ -325,6 +326,69 @@ def test_a_session_that_reads_from_a_replica_enqueues_where_it_writes(
             job = jobs.registry["add"].within(session).enqueue(1, 2)
             session.commit()
     assert ids(jobs) == [job.id]
+
+
+# Sessions that failed, have ended, or begin nothing by themselves
+
+
+@pytest.mark.parametrize("door", ["within", "enqueue_many", "finish_within"])
+def test_a_session_whose_flush_failed_says_so_at_every_door_and_goes_on_after_its_rollback(
+    jobs: JobQueue, url: str, door: str
+) -> None:
+    add, use = jobs.registry["add"], doors(jobs)[door]
+    with engine_of(url) as engine:
+        Base.metadata.create_all(engine)
+        with Session(engine) as session:
+            session.add(Order(id=1))
+            session.commit()
+            session.expunge_all()
+            add.within(session).enqueue(1, 2)
+            session.add(Order(id=1))
+            with pytest.raises(IntegrityError):
+                session.flush()
+            with pytest.raises(PendingRollbackError):
+                use(session)
+            session.rollback()
+            kept = add.within(session).enqueue(3, 4)
+            session.commit()
+    assert ids(jobs) == [kept.id]
+
+
+@pytest.mark.parametrize("door", ["within", "enqueue_many", "finish_within"])
+def test_a_session_that_does_not_begin_by_itself_is_not_begun_for_it(
+    jobs: JobQueue, url: str, door: str
+) -> None:
+    with engine_of(url) as engine, Session(engine, autobegin=False) as session:
+        with pytest.raises(InvalidRequestError, match="Autobegin is disabled"):
+            doors(jobs)[door](session)
+        assert not session.in_transaction()
+        with session.begin():
+            kept = jobs.registry["add"].within(session).enqueue(1, 2)
+    assert ids(jobs) == [kept.id]
+
+
+@pytest.mark.parametrize("kind", ["session", "connection"])
+def test_a_transaction_that_has_ended_is_followed_by_a_new_one(
+    jobs: JobQueue, url: str, kind: str
+) -> None:
+    add = jobs.registry["add"]
+    with engine_of(url) as engine:
+        with Session(engine) if kind == "session" else engine.connect() as transaction:
+            into = add.within(transaction)
+            transaction.begin()
+            transaction.commit()
+            if kind == "session":
+                transaction.close()  # It begins anew; a connection that is closed does not.
+            kept = [into.enqueue(1, 2)]
+            transaction.commit()
+            gone = into.enqueue(3, 4)
+            transaction.rollback()
+            kept.append(into.enqueue(5, 6))
+            assert transaction.in_transaction()
+            transaction.commit()
+            into.enqueue(7, 8)
+        assert ids(jobs) == [job.id for job in kept]
+        assert gone.id not in ids(jobs)
 
 
 # Handles of what was rolled back
