@@ -106,10 +106,50 @@ def hold_child(folder: str) -> None: hold(folder)
 @jobs.task(max_attempts=1)
 async def hold_async(folder: str) -> None: hold(folder)
 """
+POOLS = """
+import multiprocessing, time
+from concurrent.futures import ProcessPoolExecutor
+from jobqueue import JobQueue
+
+jobs = JobQueue()
+
+def square(x): return x * x
+
+def keep(event):
+    global begun
+    begun = event
+
+def hold():
+    begun.set()
+    time.sleep(60)
+
+def use(kind, method):
+    context = multiprocessing.get_context(method)
+    if kind == "pool":
+        with context.Pool(1, keep, [event := context.Event()]) as workers:
+            total = sum(workers.map(square, range(4)))
+            workers.apply_async(hold)
+            assert event.wait(30)
+            return total  # The pool terminates who is at work.
+    with ProcessPoolExecutor(1, mp_context=context) as workers:
+        return sum(workers.map(square, range(4)))
+
+def use_all():
+    methods = ("fork", "spawn", "forkserver")
+    return {f"{kind} {method}": use(kind, method) for kind in ("pool", "executor") for method in methods}
+
+@jobs.task(max_attempts=1)
+def use_all_thread() -> dict[str, int]: return use_all()
+
+@jobs.task(max_attempts=1, isolation="process")
+def use_all_child() -> dict[str, int]: return use_all()
+"""
 PLACES = ("thread", "child", "async")
 HOW: dict[str, list[object]] = {"alone": [], "supervised": ["--processes", 1]}
 
-pytestmark = [pytest.mark.parametrize("how", HOW), pytest.mark.parametrize("place", PLACES)]
+EVERYWHERE = pytest.mark.parametrize(
+    ("how", "place"), [(how, place) for how in HOW for place in PLACES]
+)
 
 
 def session_of(pid: int) -> set[int]:
@@ -153,6 +193,7 @@ def begin(it: Cli, spawn: Spawn, tmp_path: Path) -> Any:
         os.kill(process, signal.SIGKILL)
 
 
+@EVERYWHERE
 def test_a_process_that_a_handler_terminates_ends_and_the_worker_hears_nothing_of_it(
     it: Cli, begin: Any, wait_until: Any, place: str, how: str
 ) -> None:
@@ -170,6 +211,7 @@ def test_a_process_that_a_handler_terminates_ends_and_the_worker_hears_nothing_o
     wait_until(lambda: not session_of(worker.popen.pid), timeout=20)
 
 
+@EVERYWHERE
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_to_all_processes_lets_the_running_job_end(
     it: Cli, begin: Any, wait_until: Any, tmp_path: Path, place: str, how: str, number: int
@@ -188,3 +230,20 @@ def test_one_signal_to_all_processes_lets_the_running_job_end(
     (tmp_path / "go").touch()
     assert worker.end()[0] == 0, log()
     assert it.json("show", id_)["state"] == "succeeded"
+
+
+def test_pools_of_processes_within_handlers_end_in_order_and_leave_nothing_behind(
+    url: str, make_app: Callable[..., str], begin: Any, it: Cli, wait_until: Any
+) -> None:
+    it.app = make_app(POOLS)
+    made = [it.id("use_all_thread"), it.id("use_all_child")]
+    worker, log = begin("--drain", "--concurrency", 2)
+    assert worker.end(timeout=90)[0] == 0, log()
+    assert "stopping" not in log()
+    for id_ in made:
+        result = it.json("show", id_)["result"]
+        assert result is not None, log()
+        assert len(result) == 6
+        assert set(result.values()) == {14}, result
+    # multiprocessing's own helpers end when they see that nobody needs them.
+    wait_until(lambda: not session_of(worker.popen.pid), timeout=20)
