@@ -141,6 +141,12 @@ def _after(before: Run, at: float, row: Row | None, evidence: Evidence) -> str |
     ended = None if row is None else row.ended(before)
     if before.how == "raised" and ended is not None and ended.outcome in ERRORED:
         return RETRY if before.ended <= at else None
+    if (
+        before.how == "raised"
+        and before.ended <= at
+        and evidence.crashed(before.ended, before.ended + evidence.window)
+    ):
+        return RETRY  # It was recorded by then, and the server lost that afterwards.
     if killed(before, at, evidence):
         return KILLED
     if frozen(before, at, evidence):
@@ -149,7 +155,10 @@ def _after(before: Run, at: float, row: Row | None, evidence: Evidence) -> str |
         return STOPPED
     if outcome_lost(before, at, evidence):
         return LOST
-    if ended is None and claim_lost(before, at, evidence):
+    unclaimed = (
+        ended is None or ended.outcome == "released"
+    )  # Its worker forgot it, and gave it back.
+    if unclaimed and claim_lost(before, at, evidence):
         return LOST
     if (ended is None or ended.outcome == "lost") and lease_lost(
         evidence.lives[before.worker], at, evidence
@@ -316,15 +325,15 @@ def _may_be_lost(attempt: Attempt, evidence: Evidence) -> bool:
     at = attempt.at + SETTLE
     if (life.killed or at) < at:
         return True
-    if life.exited is not None and life.exited < at:
-        # One that stops in order leaves nothing behind but what it has forgotten, the outcome having been lost.
-        return bool(life.code) or evidence.crashed(
-            life.exited - FORGOTTEN, life.exited + evidence.window
-        )
     # Reaped while it was frozen, or after an outage that began meanwhile.
     if any(
         begin <= at and unwritten(end, attempt.at, evidence)
         for begin, end in freezes(life, evidence.lease)
     ):
         return True
+    if life.exited is not None and life.exited < at:
+        # One that stops in order leaves nothing behind but what it has forgotten, the outcome having been lost.
+        return bool(life.code) or evidence.crashed(
+            life.exited - FORGOTTEN, life.exited + evidence.window
+        )
     return lease_lost(life, at, evidence)

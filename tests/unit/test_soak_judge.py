@@ -186,3 +186,27 @@ def test_a_failure_needs_its_errors_or_an_interruption() -> None:
     ]
     killed = Life(A, 0, 1, killed=11.5)
     assert kinds(verdict(run, task="once", state="failed", a=killed)) == []
+
+
+def test_a_job_that_is_taken_from_a_frozen_worker_is_not_left_behind_by_its_stop_soon_after() -> (
+    None
+):
+    thawed = Life(A, 0, 1, stopped=[(14.0, 20.5)], terminated=21.0, exited=21.2, code=0)
+    runs = (A, 1, 10.0, 20.6, "end"), (B, 3, 25.0, 26.0, "end")
+    assert kinds(verdict(*runs, attempts=[LOST], a=thawed)) == []
+
+
+def test_a_retry_whose_reason_the_server_lost_afterwards_is_a_retry() -> None:
+    runs = (A, 1, 10.0, 11.0, "raised"), (A, 3, 12.0, 12.5, "end")
+    released = [(1, A, "released", None, 14.0)]
+    seen = verdict(*runs, attempts=released, crashes=[13.0])
+    assert (kinds(seen), seen.causes) == ([], Counter({causes.RETRY: 1}))
+    assert kinds(verdict(*runs, attempts=released)) == ["it ran again, and nothing explains it"]
+
+
+def test_a_job_that_its_worker_gave_back_as_the_server_lost_the_claim_may_run_again() -> None:
+    runs = (A, 1, 10.5, 11.5, "end"), (A, 3, 12.5, 13.0, "end")
+    released = [(1, A, "released", None, 12.0)]
+    seen = verdict(*runs, attempts=released, crashes=[10.6])
+    assert (kinds(seen), seen.causes) == ([], Counter({causes.LOST: 1}))
+    assert kinds(verdict(*runs, attempts=released)) == ["it ran again, and nothing explains it"]
