@@ -69,6 +69,9 @@ class Inserter:
             if made is not None:
                 return [Inserted(made[0][0], True)]
             # Nothing was done, and a transaction may tell why.
+            if self._store.backend.one_writer:  # Once: it has waited for the file already.
+                with self._store.write() as own:
+                    return self._insert(own, new)
         return self._store.transact(lambda own: self._insert(own, new))
 
     def _promise(self, connection: Connection, inserted: list[Inserted]) -> list[Inserted]:
