@@ -60,7 +60,8 @@ def _read_text(value: str | None) -> datetime | None:
 
 
 def _read_aware(value: datetime | None) -> datetime | None:
-    return None if value is None else value.astimezone(UTC)
+    # Nearly all are: our sessions are in UTC, and the driver makes that zone of them.
+    return value if value is None or value.tzinfo is UTC else value.astimezone(UTC)
 
 
 def _read_foreign(value: str) -> datetime:
