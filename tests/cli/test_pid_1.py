@@ -53,7 +53,7 @@ def it(url: str, make_app: Callable[..., str]) -> Cli:
 @pytest.fixture
 def start(it: Cli) -> Iterator[Start]:
     """Starts `jobqueue worker` as PID 1 of its own namespace."""
-    unshare = shutil.which("unshare")
+    unshare = shutil.which("unshare", path=f"{os.environ.get('PATH', '')}:/usr/bin:/bin")
     assert unshare, "this test needs unshare(1), of util-linux"
     started = []
 

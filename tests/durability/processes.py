@@ -217,13 +217,23 @@ class Scene:
             connection.rollback()
 
     def pause_outside_of_a_transaction(self, process: Process) -> None:
-        """Stop a process, but not while it holds SQLite's write lock: then nobody could write until it goes on."""
+        """Stop a process, but not in the midst of a transaction: its locks would stay until it goes on."""
         deadline = monotonic() + START
         process.pause()
-        while self.on_sqlite and not self._writable():
+        while not self._writable() if self.on_sqlite else self._holds_a_transaction():
             assert monotonic() < deadline
             process.resume()
             process.pause()
+
+    def _holds_a_transaction(self) -> bool:
+        """Whether a session waits for its client in the midst of a transaction: not for a moment, as living ones do."""
+        since = "clock_timestamp() - interval '0.2 s'"
+        idle = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            f" AND state LIKE 'idle in transaction%' AND state_change < {since}"
+        )
+        threading.Event().wait(0.3)
+        return self.rows(idle)[0][0] > 0
 
     def _writable(self) -> bool:
         with closing(

@@ -13,7 +13,7 @@ def test_a_handler_that_keeps_the_interpreters_lock_for_two_leases_costs_no_othe
     silent = scene.worker(lease=LEASE, concurrency=4)
     heir = scene.worker(concurrency=4, **PATIENT)
     scene.pause_outside_of_a_transaction(heir)  # It has come up, but does not take this job.
-    (seized,) = scene.many("seize", [(3 * LEASE,)])
+    (seized,) = scene.many("seize", [(6 * LEASE,)])
     wait_until(lambda: effects.read("started", pid=silent.pid))
     heir.resume()
     ids = scene.many("work", [(0.01,)] * JOBS)
