@@ -223,6 +223,7 @@ class Scene:
         while not self._writable() if self.on_sqlite else self._holds_a_transaction():
             assert monotonic() < deadline
             process.resume()
+            threading.Event().wait(0.05)  # It has to get on, or it stops in the same transaction.
             process.pause()
 
     def _holds_a_transaction(self) -> bool:
