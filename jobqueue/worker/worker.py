@@ -345,11 +345,11 @@ class Worker:
             for claim in self._inflight.interrupt():
                 log.warning("job %d (%s) is interrupted and goes back", claim.id, claim.task)
         in_order &= self._await_outcomes()
-        self._life.is_at_work = False
         self._isolation.close(CHILDREN_END / 4 if self._aborted.is_set() else CHILDREN_END)
         self._loop.close()
         for service in reversed(self._services):
             service.stop()
+        self._life.is_at_work = False  # After that: those that wait for a connection end as stopped.
         until = time.monotonic() + LAST_WORDS
         for service in reversed(self._services):
             ended = service.join(max(0.0, until - time.monotonic()))

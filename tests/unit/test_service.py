@@ -106,6 +106,18 @@ def test_a_round_that_raises_is_logged_once_and_tried_again(
     assert not service.failing
 
 
+def test_a_round_that_fails_in_a_stop_is_not_called_trying_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "jobqueue")
+    service = Counter(ValueError("no"))
+    service.stop()
+    service.round()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "counter: stopped in a round that failed: ValueError")
+    ]
+
+
 def test_rests_after_failures_grow_to_a_bound() -> None:
     service = Counter(*[ValueError() for _ in range(2000)])
     rests = [service.round() for _ in range(2000)]
