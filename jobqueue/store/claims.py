@@ -3,9 +3,9 @@
 Every write names (id, fence) and the lease under which the job was claimed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -32,6 +32,8 @@ BULK = 16
 _RAN_OUT = ("errored", "timed out", "crashed", "refused")
 
 
+_CLAIM: Callable[[Sequence[Any]], Claim] = partial(tuple.__new__, Claim)
+"""What `Claim._make` does, without a call of Python's per row."""
 _ORDER = attrgetter("run_at", "id")
 _PLACE = itemgetter(-1, Claim._fields.index("run_at"), Claim._fields.index("id"))
 _ID = itemgetter(0)  # Rows are locked in this order by all, so that two transactions take turns.
@@ -124,7 +126,7 @@ class Claims:
         }
         rows = self._head.rows(parameters) or []
         rows.sort(key=_PLACE)
-        return [Claim._make(row[:-1]) for row in rows]
+        return [_CLAIM(row[:-1]) for row in rows]
 
     @cached_property
     def _head(self) -> Alone:
@@ -138,7 +140,7 @@ class Claims:
 
     def _claim(self, connection: Connection, parameters: dict[str, Any]) -> Taken:
         rows = connection.execute(self._statements.claim, parameters).all()
-        claims = Taken(map(Claim._make, rows))
+        claims = Taken(map(_CLAIM, rows))
         claims.sort(key=_ORDER)
         return claims
 
@@ -170,7 +172,7 @@ class Claims:
             return []
         parameters = {"in_worker": holder.id, "in_ids": ids[:limit]}
         found = connection.execute(self._statements.held_claims, parameters)
-        return [Claim._make(row) for row in found]
+        return [_CLAIM(row) for row in found]
 
     def finish(
         self,

@@ -118,9 +118,17 @@ class Upkeep:
         statements = self._statements
         self._store.backend.hurry(connection)  # Claims and outcomes may need its connection.
         orphans = bool(connection.execute(statements.orphans).scalar_one())
-        due, present = connection.execute(statements.next_due).one()
         leases = self._watched(connection, worker, boot, namespace)
-        return Outlook(leases, orphans, None if due is None else (due - present).total_seconds())
+        return Outlook(leases, orphans, self._next_due(connection))
+
+    def look_for_due(self, connection: Connection) -> float | None:
+        """Seconds until the next scheduled job is due, by the database's clock, or None."""
+        self._store.backend.hurry(connection)
+        return self._next_due(connection)
+
+    def _next_due(self, connection: Connection) -> float | None:
+        due, present = connection.execute(self._statements.next_due).one()
+        return None if due is None else (due - present).total_seconds()
 
     def _watched(
         self, connection: Connection, worker: int | None, boot: str | None, namespace: str | None

@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, MutableMapping
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -289,14 +289,8 @@ def current_job() -> JobContext:
         ) from None
 
 
-def enter(context: JobContext) -> Token[JobContext]:
-    """Make `current_job()` answer with this context until `leave()`; hot, so no `with`."""
-    return _CURRENT.set(context)
-
-
-def leave(token: Token[JobContext]) -> None:
-    """Undo `enter()`."""
-    _CURRENT.reset(token)
+enter = _CURRENT.set
+"""Make `current_job()` answer with this context; each job runs in a copy of its own."""
 
 
 def running_job() -> JobContext | None:

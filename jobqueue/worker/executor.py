@@ -15,7 +15,7 @@ from jobqueue.tasks import Registry, Task
 from jobqueue.worker import forked
 from jobqueue.worker.admission import Admission
 from jobqueue.worker.childprocess import RemoteContext, Unfit
-from jobqueue.worker.context import JobContext, enter, leave, time_left
+from jobqueue.worker.context import JobContext, enter, time_left
 from jobqueue.worker.endings import Endings, encode, refused, too_late
 from jobqueue.worker.failure import describe
 from jobqueue.worker.inflight import UNBEGUN, InFlight, Unbegun, released
@@ -178,11 +178,14 @@ class Executor:
         args: Sequence[Any],
         kwargs: dict[str, Any],
     ) -> Outcome:
-        """Run the handler to its outcome; never raises, whatever the handler does."""
+        """Run the handler to its outcome; never raises, whatever the handler does.
+
+        In a context of its own: `current_job()` is in it from here on.
+        """
         ended: Ended | None = None
         text = reason = None
         worker = os.getpid()
-        token = enter(context)
+        enter(context)
         try:
             result = self.call(task, context, args, kwargs)
             if os.getpid() != worker:  # The handler has forked, and this is not its parent.
@@ -197,8 +200,6 @@ class Executor:
             if os.getpid() != worker:
                 forked.end(error)
             ended = self._endings.raised(task, context, error)
-        finally:
-            leave(token)
         context.leave_transaction()
         return self._endings.outcome(task, context, ended, text, reason)
 

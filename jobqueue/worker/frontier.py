@@ -8,6 +8,7 @@ at most a second apart starts again from the head, for late commits, promoted jo
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from operator import attrgetter
 
 from sqlalchemy import Connection
 
@@ -21,6 +22,8 @@ from jobqueue.store.claims import (
     Pair,
 )
 
+_SOLO = attrgetter("solo")
+_QUEUE = attrgetter("queue")
 SWEEP_EVERY = 1.0  # seconds
 SWEEP_SHARE = 0.02  # of the time, where a short claim asks for more sweeps
 HEAD_START = 0.002  # seconds for handlers to begin before a sweep competes with them
@@ -124,7 +127,7 @@ class Frontier:
             self.sweep(connection)
         taken = self._claim_shares(connection, holder, limit=limit, free=free, held=held)
         if taken:
-            self._usual = taken[0].queue if len({claim.queue for claim in taken}) == 1 else None
+            self._usual = taken[0].queue if len(set(map(_QUEUE, taken))) == 1 else None
         return taken
 
     def guess(self, free: int, held: Mapping[int, Claim]) -> tuple[str, int] | None:
@@ -187,7 +190,7 @@ class Frontier:
             taken += claims
             if claims:
                 self._cursors[pair] = (claims[-1].run_at, claims[-1].id)
-            if claims.held_back or any(claim.solo for claim in claims):
+            if claims.held_back or any(map(_SOLO, claims)):
                 self._solo.add(pair)
             else:
                 self._solo.discard(pair)

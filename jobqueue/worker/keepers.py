@@ -44,8 +44,8 @@ class Scheduler(Service):
 
     def tick(self) -> float:
         """Promote what is due; reading first, so that waiting costs no write."""
-        self._looked_at, outlook = self._lookout.take(self.name, self._looked_at)
-        due = None if outlook.due is None else outlook.due - (boottime() - self._looked_at)
+        self._looked_at, due = self._lookout.take_due(self.name, self._looked_at)
+        due = None if due is None else due - (boottime() - self._looked_at)
         if due is None or due > 0:
             return self._poll if due is None else min(self._poll, due)
         queues = self._upkeep.promote()

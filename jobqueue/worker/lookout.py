@@ -51,17 +51,40 @@ class Lookout:
 
     def join(self, connection: Connection) -> None:
         """Look within the sweep's transaction, if it is time."""
-        latest = self._latest
-        if latest is None or boottime() - latest[0] >= LOOK_EVERY:
+        if self._is_time():
             self._look(connection, by="")
 
     def take(self, name: str, after: float) -> tuple[float, Outlook]:
         """When the latest look began, and what it saw; a new one unless it is fresh and newer."""
-        latest, after = self._latest, max(after, self._rung_at)
-        if latest is not None and latest[0] > after and boottime() - latest[0] < FRESH:
+        latest = self._fresh(after)
+        if latest is not None:
             return latest
         with self._store.read() as connection:
             return self._look(connection, by=name)
+
+    def take_due(self, name: str, after: float) -> tuple[float, float | None]:
+        """When a look began, and in how many seconds the next scheduled job was due then.
+
+        While jobs come and go, that is asked for many times a second: one statement of the look's.
+        """
+        latest = self._fresh(after)
+        if latest is not None:
+            return latest[0], latest[1].due
+        with self._store.read() as connection:
+            if self._is_time():
+                began, outlook = self._look(connection, by=name)
+                return began, outlook.due
+            began = boottime()
+            return began, self._upkeep.look_for_due(connection)
+
+    def _fresh(self, after: float) -> tuple[float, Outlook] | None:
+        latest, after = self._latest, max(after, self._rung_at)
+        if latest is not None and latest[0] > after and boottime() - latest[0] < FRESH:
+            return latest
+        return None
+
+    def _is_time(self) -> bool:
+        return self._latest is None or boottime() - self._latest[0] >= LOOK_EVERY
 
     def _look(self, connection: Connection, by: str) -> tuple[float, Outlook]:
         began, holder = boottime(), self._inflight.holder

@@ -1,5 +1,6 @@
 """The context variables of the program, of which each job begins with a copy."""
 
+from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from decimal import Context as Decimals
 
@@ -15,9 +16,11 @@ class Surroundings:
             for variable, value in self._context.items()
             if isinstance(value, Decimals)
         ]
-
-    def copy(self) -> Context:
+        with_decimals, without = self._with_decimals, self._context.copy
+        self.copy: Callable[[], Context] = with_decimals if self._decimals else without
         """A context for one job: what is set in it is seen by no other."""
+
+    def _with_decimals(self) -> Context:
         context = self._context.copy()
         for variable, value in self._decimals:
             context.run(variable.set, value.copy())

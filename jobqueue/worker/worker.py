@@ -229,7 +229,7 @@ class Worker:
 
     def _divert(self, claim: Claim) -> bool:
         task = self._registry.find(claim.task)  # Not a set: tasks may be added at any time.
-        if task is None or not self._is_for_loop(task):
+        if task is None or not task.is_async or not self._is_for_loop(task):
             return False
         if claim.crashes and self._isolation.takes(claim):
             return False
@@ -349,7 +349,7 @@ class Worker:
         self._loop.close()
         for service in reversed(self._services):
             service.stop()
-        self._life.is_at_work = False  # After that: those that wait for a connection end as stopped.
+        self._life.is_at_work = False  # Now, so that who waits for a connection knows why.
         until = time.monotonic() + LAST_WORDS
         for service in reversed(self._services):
             ended = service.join(max(0.0, until - time.monotonic()))
