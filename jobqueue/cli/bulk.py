@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, NoReturn, Self
 
-import click
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,6 +18,7 @@ from jobqueue.calls import Tasks, call_of_line
 from jobqueue.cli.failure import FAILED, INTERRUPTED, MISUSED, Problem, describe
 from jobqueue.cli.render import console
 from jobqueue.cli.shared import Shared
+from jobqueue.cli.streams import echo
 from jobqueue.errors import JobQueueError
 from jobqueue.tasks import Call
 from jobqueue.values import MAX_BYTES, MAX_DEPTH, parse_json
@@ -243,7 +243,7 @@ def enqueue_from(shared: Shared, name: str) -> None:
         return
     held = f", {work.existing} were there" if work.existing else ""
     span = f": ids {min(work.ids)} to {max(work.ids)}" if work.ids else ""
-    click.echo(f"enqueued {new} job{'' if new == 1 else 's'}{held}{span}")
+    echo(f"enqueued {new} job{'' if new == 1 else 's'}{held}{span}")
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 from sqlalchemy import URL
 
-from jobqueue.cli.failure import Problem
-from jobqueue.cli.safe import inert
+from jobqueue.cli.failure import Problem, complain
 from jobqueue.cli.shared import Command, Group, Shared, pass_shared
+from jobqueue.cli.streams import echo
 from jobqueue.schema import REVISION
 from jobqueue.store import migrate
 
@@ -25,9 +25,9 @@ def upgrade(shared: Shared) -> None:
     if shared.json:
         shared.print_json({"before": before, "after": after, "changed": before != after})
     elif before == after:
-        click.echo(f"{shared.target} is at {after} already")
+        echo(f"{shared.target} is at {after} already")
     else:
-        click.echo(f"{shared.target}: {before or 'no schema'} → {after}")
+        echo(f"{shared.target}: {before or 'no schema'} → {after}")
 
 
 @db.command(cls=Command)
@@ -38,7 +38,7 @@ def current(shared: Shared) -> None:
     if shared.json:
         shared.print_json({"revision": found, "needed": REVISION})
     else:
-        click.echo(found or "none")
+        echo(found or "none")
 
 
 @db.command(cls=Command)
@@ -54,7 +54,7 @@ def sql(shared: Shared, dialect: str | None) -> None:
     if shared.json:
         shared.print_json({"sql": text})
     else:
-        click.echo(text.rstrip())
+        echo(text.rstrip())
 
 
 @db.command(cls=Command)
@@ -74,11 +74,11 @@ def check(shared: Shared) -> None:
         shared.print_json({"revision": found, "needed": REVISION, "problems": problems})
     else:
         for problem in problems[1:]:
-            click.echo(inert(f"error: {problem}"), err=True)
+            complain(problem)
     if problems:
         raise Problem(f"{shared.target}: {problems[0]}", field="url")
     if not shared.json:
-        click.echo(f"{shared.target} has schema {found}, as it should be")
+        echo(f"{shared.target} has schema {found}, as it should be")
 
 
 def _found(shared: Shared) -> str | None:

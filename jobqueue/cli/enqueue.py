@@ -14,6 +14,7 @@ from jobqueue.cli.calls import Value, guess_call, split
 from jobqueue.cli.failure import Problem
 from jobqueue.cli.jobs import await_all, print_end, require_success
 from jobqueue.cli.shared import Command, Shared, pass_shared
+from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidArguments, InvalidOption
 from jobqueue.tasks import Call
 from jobqueue.values import parse_json
@@ -106,7 +107,7 @@ def enqueue_one(shared: Shared, given: dict[str, Any], make: Callable[[], Call[A
     elif shared.json:
         shared.print_json(job_json(job.record()) | {"created": job.created})
     else:
-        click.echo(job.id)
+        echo(job.id)
         if not job.created:
             shared.note(f"job {job.id} with that unique key was there; no new one was made")
 
@@ -191,7 +192,7 @@ def _exact(text: str | None, name: str, kind: type, example: str) -> Any:
 
 def _wait(shared: Shared, id_: int, created: bool, limit: float | None) -> None:
     if not shared.json:
-        click.echo(id_)
+        echo(id_)
     if not shared.monitor.workers():
         shared.note("no worker is running yet; start one with: jobqueue worker")
     try:

@@ -1,16 +1,18 @@
 """Turn every error into one line on stderr and an exit code."""
 
 import contextlib
-import sys
 import traceback
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
+from rich.text import Text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from jobqueue.cli.render import console, put
 from jobqueue.cli.safe import inert, inert_lines, scrub, secrets_of
 from jobqueue.cli.shared import Shared, to_json
+from jobqueue.cli.streams import echo
 from jobqueue.config import database_url
 from jobqueue.errors import (
     ConfigurationError,
@@ -74,16 +76,16 @@ def report(error: BaseException, shared: Shared) -> int:
     secrets = _secrets(shared)
     if shared.debug:
         lines = inert_lines(scrub("".join(traceback.format_exception(error)), secrets))
-        _to_stderr("\n".join(lines).rstrip())
+        echo("\n".join(lines).rstrip(), err=True)
     message = inert(scrub(" ".join(failure.message.split()), secrets))
     if shared.json:
         value = failure.value
         if not isinstance(value, int | float | None):
             value = scrub(inert(_shown(value)), secrets)
         inner = {"message": message, "field": failure.field, "value": value}
-        _to_stderr(to_json({"error": inner}))
+        echo(to_json({"error": inner}), err=True)
     else:
-        _to_stderr(f"error: {message}")
+        complain(message)
     return failure.code
 
 
@@ -160,6 +162,6 @@ def _secrets(shared: Shared) -> frozenset[str]:
     return frozenset(found)
 
 
-def _to_stderr(text: Any) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+def complain(message: str) -> None:
+    """Print an error on stderr, red where that is a terminal with colours."""
+    put(console(stderr=True), Text(f"error: {inert(message)}", "red"))

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import sys
 from collections.abc import Iterable, Iterator
 
 import click
@@ -26,6 +25,7 @@ from jobqueue.cli.render import (
 )
 from jobqueue.cli.safe import inert
 from jobqueue.cli.shared import Command, Shared, pass_shared, to_json
+from jobqueue.cli.streams import STDOUT, echo, reader_gone
 from jobqueue.errors import JobNotFound, ResultTimeout
 from jobqueue.job import Job, as_completed
 from jobqueue.records import JobFilter, JobRecord
@@ -113,15 +113,19 @@ def list_(
     rows.rows(sample)
     for job in found:
         rows.rows([job])
+        if reader_gone():
+            return
 
 
 def _print_array(jobs: Iterator[JobRecord]) -> None:
     """Print an array as its items come, so that it may be of any length."""
     opening = "["
     for job in jobs:
-        sys.stdout.write(opening + to_json(job_json(job)))
+        STDOUT.write(opening + to_json(job_json(job)))
         opening = ",\n"
-    click.echo("[]" if opening == "[" else "]")
+        if reader_gone():
+            return
+    echo("[]" if opening == "[" else "]")
 
 
 @click.command(cls=Command)

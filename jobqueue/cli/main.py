@@ -1,6 +1,6 @@
 """The command `jobqueue`: its groups, and the one place where errors become exit codes."""
 
-import contextlib
+import atexit
 import os
 import sys
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jobqueue.cli import db, demo, enqueue, exec, jobs, monitor, verbs, web, worker  # noqa: A004
+from jobqueue.cli import db, demo, enqueue, exec, jobs, monitor, streams, verbs, web, worker  # noqa: A004
 from jobqueue.cli.failure import INTERRUPTED, report
 from jobqueue.cli.shared import Group, Shared
 from jobqueue.worker.init import be_init
@@ -38,39 +38,19 @@ def _run(root: click.Command, name: str, args: list[str], extra: dict[str, Any])
     # A word about --json and --debug in time for an error in what stands before them.
     words = args[: args.index("--")] if "--" in args else args
     shared = Shared(json="--json" in words, debug="--debug" in words)
-    _prepare_streams()
-    code = 0
+    streams.prepare()
     try:
         try:
             with root.make_context(name, args, obj=shared, **extra) as context:
                 code = root.invoke(context) or 0
         except click.exceptions.Exit as exit_:
             code = exit_.exit_code
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return _silence(code)
+        streams.STDOUT.flush()
     except (KeyboardInterrupt, click.Abort):
-        return INTERRUPTED
+        code = INTERRUPTED
     except Exception as error:  # noqa: BLE001 - this is where every error ends.
         code = report(error, shared)
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-    return code
-
-
-def _prepare_streams() -> None:
-    """Let no text fail for its encoding, and no descriptor that was closed be another file's."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
-
-
-def _silence(code: int) -> int:
-    """The reader has gone: whatever is still to be printed goes nowhere."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
+    return int(code)
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -79,7 +59,7 @@ def _print_version(context: click.Context, _parameter: click.Parameter, wanted: 
             version = metadata.version("jobqueue")
         except metadata.PackageNotFoundError:
             version = "(not installed)"
-        click.echo(f"jobqueue {version}")
+        streams.echo(f"jobqueue {version}")
         context.exit()
 
 
@@ -113,5 +93,6 @@ def main() -> None:
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
     if os.getpid() == 1:
         be_init()
+    atexit.register(streams.settle)  # First, so that it runs last.
     hear_to_the_end()
     cli.main()

@@ -14,6 +14,7 @@ from jobqueue import options
 from jobqueue.cli import params
 from jobqueue.cli.render import COLOURS, Column, console, duration, put, table
 from jobqueue.cli.shared import Command, Group, Shared, pass_shared
+from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.cli.verbs import confirm
 from jobqueue.records import JobFilter
 from jobqueue.states import FINAL, State
@@ -137,17 +138,17 @@ def stats(shared: Shared, watch: bool, interval: str, minutes: str) -> None:
         _print_stats(shared, console(), count)
         return
     pause = threading.Event()
-    while True:
+    while not reader_gone():
         screen = console()
         if not screen.is_terminal or shared.json:
             _print_stats(shared, screen, count)
             if not shared.json:
-                click.echo()
+                echo()
         else:
             with screen.capture() as frame:
                 _print_stats(shared, screen, count)
             # One write, so that nothing flickers.
-            click.echo(HOME_AND_CLEAR + frame.get(), color=True)
+            echo(HOME_AND_CLEAR + frame.get(), end="")
         pause.wait(every)
 
 
@@ -211,7 +212,7 @@ def _switch(name: str, help_: str) -> None:
             return
         for queue in names:
             state = "paused" if name == "pause" else "runs"
-            click.echo(f"{queue} {state}{'' if queue in changed else ' already'}")
+            echo(f"{queue} {state}{'' if queue in changed else ' already'}")
 
 
 _switch("pause", "Let no job of these queues begin; those that run go on.")
@@ -291,9 +292,7 @@ def prune(shared: Shared, older_than: str, failed_older_than: str, yes: bool) ->
         shared.print_json({"deleted": total, **deleted})
     else:
         parts = ", ".join(f"{count} {state}" for state, count in deleted.items() if count)
-        click.echo(
-            f"deleted {total} job{'' if total == 1 else 's'}" + (f": {parts}" if parts else "")
-        )
+        echo(f"deleted {total} job{'' if total == 1 else 's'}" + (f": {parts}" if parts else ""))
 
 
 def _prune(upkeep: Upkeep, state: State, older_than: float) -> int:

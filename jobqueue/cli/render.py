@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jobqueue.cli.safe import inert
+from jobqueue.cli.streams import STDERR, STDOUT
 from jobqueue.records import JobRecord
 from jobqueue.states import State
 
@@ -36,19 +36,9 @@ CELL_MAX = 200
 _STEPS = [(86_400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s")]
 
 
-class _Screen(Console):
-    """Leaves it to the command line's end what to do when the reader has gone."""
-
-    def on_broken_pipe(self) -> None:
-        """Go on with the error, instead of exiting."""
-        raise BrokenPipeError
-
-
 def console(*, stderr: bool = False) -> Console:
     """A console on the present stdout or stderr: colours on terminals only, and no magic."""
-    return _Screen(
-        file=sys.stderr if stderr else sys.stdout, highlight=False, markup=False, emoji=False
-    )
+    return Console(file=STDERR if stderr else STDOUT, highlight=False, markup=False, emoji=False)
 
 
 def width_of(screen: Console) -> int:

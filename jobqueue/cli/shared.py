@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ import click
 
 from jobqueue.cli import app as apps
 from jobqueue.cli.safe import inert, inert_json, masked
+from jobqueue.cli.streams import STDOUT, echo
 from jobqueue.config import DEFAULT_URL, app_name, database_url
 from jobqueue.queue import JobQueue
 from jobqueue.store.jobs import Jobs
@@ -82,17 +82,17 @@ class Shared:
 
     def print_json(self, value: Any) -> None:
         """Print one JSON document on stdout."""
-        click.echo(to_json(value))
+        echo(to_json(value))
 
     def note(self, message: str) -> None:
         """Tell a person something on stderr; with --json nobody reads along."""
         if not self.json:
-            click.echo(inert(message), err=True)
+            echo(inert(message), err=True)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON text that stdout's encoding can hold."""
-    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
+    encoding = STDOUT.encoding.lower().replace("-", "")
     return inert_json(value, ascii_only=not encoding.startswith("utf"), indent=indent)
 
 
@@ -136,6 +136,12 @@ def _shared_options() -> list[click.Option]:
     ]
 
 
+def _print_help(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        echo(context.get_help())
+        context.exit()
+
+
 _NEGATIVE = re.compile(r"-\.?\d")
 
 
@@ -146,6 +152,13 @@ class _Base(click.Command):
         kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
         super().__init__(*args, **kwargs)
         self.params.extend(_shared_options())
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Make click's --help, printed by us as all else."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _print_help
+        return option
 
     def make_parser(self, ctx: click.Context) -> Any:
         """Make click's parser; for it, `-5` is no option."""
@@ -181,6 +194,6 @@ class Group(_Base, click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Show the help, as an error, when no command is named."""
         if not args and not self.invoke_without_command:
-            click.echo(self.get_help(ctx), err=True)
+            echo(self.get_help(ctx), err=True)
             ctx.exit(2)
         return super().parse_args(ctx, args)

@@ -10,9 +10,10 @@ import click
 from jobqueue import filters
 from jobqueue.answers import changes
 from jobqueue.cli import params
-from jobqueue.cli.failure import MISUSED, Problem
+from jobqueue.cli.failure import MISUSED, Problem, complain
 from jobqueue.cli.safe import inert
 from jobqueue.cli.shared import Command, Shared, pass_shared
+from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
 from jobqueue.records import JobFilter, Refusal
 from jobqueue.states import MOVES, State
@@ -99,7 +100,7 @@ def confirm(question: str) -> None:
             code=MISUSED,
             field="yes",
         )
-    click.echo(inert(f"{question}? [y/N] "), err=True, nl=False)
+    echo(inert(f"{question}? [y/N] "), err=True, end="")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Problem("not confirmed; nothing was changed", field="yes")
 
@@ -148,13 +149,13 @@ def _answer(
         parts += [f"{told} of them still run and were told to stop"] if told else []
         parts += [f"{already} needed nothing"] if already else []
         if changed or not refused:
-            click.echo("; ".join(parts))
+            echo("; ".join(parts))
     if not refused:
         return
     messages = [inert(f"job {refusal.id}: {refusal.reason}") for refusal in refused]
     if not shared.json:
         for message in messages[1:SHOWN]:
-            click.echo(f"error: {message}", err=True)
+            complain(message)
     more = f" (and {len(refused) - SHOWN} more)" if len(refused) > SHOWN else ""
     raise Problem(f"{messages[0]}{more}", field="id", value=refused[0].id)
 

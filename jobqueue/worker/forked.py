@@ -97,5 +97,5 @@ def _code(error: SystemExit) -> int:
         return 0
     if isinstance(error.code, int):
         return error.code & 0xFF
-    sys.stderr.write(f"{error.code}\n")
+    sys.stderr.write(f"{error.code}\n")  # noqa: TID251 - a program of its own says it
     return 1

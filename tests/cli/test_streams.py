@@ -10,11 +10,12 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
+import click.testing
 import pytest
 
 from jobqueue.cli.render import Column, ago, duration, table
@@ -142,7 +143,7 @@ def test_durations_and_ages_are_short() -> None:
 def test_a_reader_that_goes_is_no_error(bare: Cli, spawn: Spawn) -> None:
     bare.json("enqueue", "--from", "-", input='{"task": "t"}\n' * 2000)
     for words in (("list", "--limit", 0), ("list", "--limit", 0, "--json")):
-        process = spawn(*words, env={"JOBQUEUE_URL": bare.url or ""})
+        process = spawn(*words, env={"JOBQUEUE_URL": bare.url or "", "PYTHONUNBUFFERED": ""})
         assert process.popen.stdout is not None
         process.popen.stdout.readline()
         process.popen.stdout.close()
@@ -160,12 +161,67 @@ def test_closed_streams_are_no_error_and_never_become_the_database(bare: Cli) ->
     assert bare.json("list")[0]["task"] == "t"
 
 
-def test_a_full_disk_is_an_error_in_one_line(bare: Cli, spawn: Spawn) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_an_error_in_one_line(bare: Cli, spawn: Spawn, unbuffered: str) -> None:
     bare.id("t")
+    env = {"JOBQUEUE_URL": bare.url or "", "PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        process = spawn("list", env={"JOBQUEUE_URL": bare.url or ""}, stdout=full)
-        code, _, err = process.end()
+        code, _, err = spawn("list", env=env, stdout=full).end()
     assert (code, err) == (1, "error: No space left on device\n")
+
+
+@pytest.fixture
+def dead_pipe() -> Iterator[int]:
+    """The writing end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+@pytest.mark.parametrize("options", [(), ("--processes", 1)])
+def test_a_worker_whose_log_has_lost_its_reader_works_and_ends_in_order(
+    cli_with_app: Cli, spawn: Spawn, dead_pipe: int, options: tuple[object, ...]
+) -> None:
+    id_ = cli_with_app.id("add", 2, 3)
+    env = {"JOBQUEUE_URL": cli_with_app.url or "", "JOBQUEUE_APP": cli_with_app.app or ""}
+    env["PYTHONUNBUFFERED"] = ""
+    assert spawn("worker", "--drain", *options, env=env, stderr=dead_pipe).end()[0] == 0
+    assert cli_with_app.json("show", id_)["result"] == 5
+
+
+def test_a_message_that_nobody_reads_does_not_end_the_command(
+    bare: Cli, spawn: Spawn, dead_pipe: int
+) -> None:
+    bare.id("t")
+    env = {"JOBQUEUE_URL": bare.url or "", "PYTHONUNBUFFERED": ""}
+    assert spawn("cancel", "--all", "--yes", env=env, stderr=dead_pipe).end()[:2] == (
+        0,
+        "cancelled 1 job\n",
+    )
+
+
+def test_an_answer_that_nobody_reads_leaves_the_exit_code(
+    cli_with_app: Cli, spawn: Spawn, dead_pipe: int
+) -> None:
+    id_ = cli_with_app.id("fail")
+    cli_with_app.drain()
+    env = {"JOBQUEUE_URL": cli_with_app.url or "", "PYTHONUNBUFFERED": ""}
+    code, _, err = spawn("wait", id_, env=env, stdout=dead_pipe).end()
+    assert code == 1
+    assert f"job {id_} (fail) failed" in err
+
+
+def test_the_exit_code_is_decided_before_the_interpreter_ends(
+    bare: Cli, spawn: Spawn, tmp_path: Path
+) -> None:
+    """What an app still prints then, on a full disk, changes nothing."""
+    text = "import atexit\nfrom jobqueue import JobQueue\njobs = JobQueue()\n"
+    (tmp_path / "late.py").write_text(text + "atexit.register(print, 'bye')\n")
+    env = {"JOBQUEUE_URL": bare.url or "", "PYTHONUNBUFFERED": ""}
+    with Path("/dev/full").open("w") as full:
+        code, _, err = spawn("--app", "late:jobs", "tasks", env=env, stdout=full).end()
+    assert (code, err.count("\n")) == (0, 1), err
 
 
 PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -179,7 +235,8 @@ def test_an_ascii_terminal_gets_ascii(
     bare: Cli, spawn: Spawn, env: dict[str, str], words: tuple[object, ...]
 ) -> None:
     bare.id("t", "Zürich" * 50, "東京")
-    code, out, err = spawn(*words, env={"JOBQUEUE_URL": bare.url or "", **env}).end()
+    env = {"JOBQUEUE_URL": bare.url or "", "PYTHONUNBUFFERED": "", **env}
+    code, out, err = spawn(*words, env=env).end()
     assert (code, err) == (0, "")
     assert out.isascii()
     assert "rich" in out
@@ -221,6 +278,26 @@ def test_colours_are_for_terminals_that_want_them(bare: Cli) -> None:
     _, out = on_terminal(["list"], env | {"NO_COLOR": "1"})
     assert "available" in out
     assert "\x1b[3" not in out
+
+
+@pytest.mark.parametrize(
+    ("terminal", "env", "is_red"),
+    [
+        (True, {}, True),
+        (True, {"NO_COLOR": "1"}, False),
+        (True, {"TERM": "dumb"}, False),
+        (False, {}, False),
+    ],
+)
+def test_errors_are_red_on_a_terminal_that_has_colours(
+    bare: Cli, monkeypatch: pytest.MonkeyPatch, terminal: bool, env: dict[str, str], is_red: bool
+) -> None:
+    for name, value in {"NO_COLOR": "", "TERM": "xterm", **env}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(click.testing._NamedTextIOWrapper, "isatty", lambda _: terminal)
+    line = bare("show", 5).stderr
+    assert ("\x1b[31merror: there is no job 5" in line) == is_red
+    assert ("\x1b" in line) == is_red
 
 
 def test_twenty_columns_are_enough(cli_with_app: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
