@@ -25,6 +25,10 @@ from sqlalchemy import URL, make_url
 
 BACKENDS = ("sqlite", "postgres")
 NEEDS_POSTGRES = {"postgres_server", "own_postgres"}
+SETTINGS = (
+    *("JOBQUEUE_URL", "JOBQUEUE_APP", "JOBQUEUE_POOL_SIZE", "JOBQUEUE_TOKEN"),
+    *("PYTHONUNBUFFERED", "PYTHONWARNINGS", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"),
+)
 RAN_ON = "database"  # A test's user property: the database that it needs, and with its version once it has it.
 
 
@@ -47,8 +51,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for name in ("JOBQUEUE_URL", "JOBQUEUE_APP", "JOBQUEUE_POOL_SIZE", "JOBQUEUE_TOKEN"):
-        os.environ.pop(name, None)  # A developer's own settings must not reach the tests.
+    for name in SETTINGS:  # A developer's own must not reach the tests, nor what they start.
+        os.environ.pop(name, None)
 
 
 def backends_of(item: pytest.Item) -> set[str]:

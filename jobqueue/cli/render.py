@@ -38,7 +38,10 @@ _STEPS = [(86_400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s")]
 
 def console(*, stderr: bool = False) -> Console:
     """A console on the present stdout or stderr: colours on terminals only, and no magic."""
-    return Console(file=STDERR if stderr else STDOUT, highlight=False, markup=False, emoji=False)
+    file = STDERR if stderr else STDOUT
+    screen = Console(file=file, highlight=False, markup=False, emoji=False)
+    screen.no_color |= screen.is_dumb_terminal  # For who writes the codes himself.
+    return screen
 
 
 def width_of(screen: Console) -> int:

@@ -290,14 +290,20 @@ def test_colours_are_for_terminals_that_want_them(bare: Cli) -> None:
     ],
 )
 def test_errors_are_red_on_a_terminal_that_has_colours(
-    bare: Cli, monkeypatch: pytest.MonkeyPatch, terminal: bool, env: dict[str, str], is_red: bool
+    cli_with_app: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    env: dict[str, str],
+    is_red: bool,
 ) -> None:
+    cli_with_app.id("fail")
     for name, value in {"NO_COLOR": "", "TERM": "xterm", **env}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(click.testing._NamedTextIOWrapper, "isatty", lambda _: terminal)
-    line = bare("show", 5).stderr
+    line = cli_with_app("show", 5).stderr
     assert ("\x1b[31merror: there is no job 5" in line) == is_red
-    assert ("\x1b" in line) == is_red
+    log = cli_with_app("worker", "--drain").stderr
+    assert ("\x1b[3" in log) == ("\x1b" in log + line) == is_red
 
 
 def test_twenty_columns_are_enough(cli_with_app: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
