@@ -148,6 +148,7 @@ class JobQueue:
             None if timeout is None else option_rules.seconds(timeout, "timeout"),
         )
         self._jobs.bounds.declare(checked, bound)
+        self.registry.queues.add(checked)
         return Queue(checked)
 
     def _register(

@@ -223,6 +223,8 @@ class Registry(Mapping[str, Task[..., Any]]):
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
+        self.queues: set[str] = set()
+        """The queues that the app declares, beside those that its tasks name."""
         self.app: str | None = None
         """`module:attribute` of the queue that these are of, where someone has named it."""
         self.folder: str | None = None

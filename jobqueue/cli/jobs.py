@@ -28,6 +28,7 @@ from jobqueue.cli.shared import Command, Shared, pass_shared, to_json
 from jobqueue.cli.streams import STDOUT, echo, reader_gone
 from jobqueue.errors import JobNotFound, ResultTimeout
 from jobqueue.job import Job, as_completed
+from jobqueue.known import unknown_in
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import State
 
@@ -101,12 +102,16 @@ def list_(
     wanted = filters.a_filter(state_name, task, queue, tag, since)
     most = options.whole(params.whole(limit), "limit", 0, params.LIMIT_MAX)
     found = shared.jobs.find(wanted, most or None)
+    first = next(found, None)
+    if first is None:
+        _say_nothing_is_found(shared, wanted)
+    else:
+        found = itertools.chain([first], found)
     if shared.json:
         _print_array(found)
         return
     sample = list(itertools.islice(found, SAMPLE))
     if not sample:
-        shared.note("no jobs match" if wanted != JobFilter() else "no jobs")
         return
     rows = Table(LIST, sample, console())
     rows.head()
@@ -115,6 +120,17 @@ def list_(
         rows.rows([job])
         if reader_gone():
             return
+
+
+def _say_nothing_is_found(shared: Shared, wanted: JobFilter) -> None:
+    """Say on stderr that no job matches; of a name that nobody knows, with --json as well."""
+    stranger = None
+    if (wanted.task, wanted.queue, wanted.tag) != (None, None, None):
+        stranger = unknown_in(wanted, shared.names())
+    if stranger is not None:
+        click.echo(inert(f"no jobs match; {stranger}"), err=True)
+    else:
+        shared.note("no jobs match" if wanted != JobFilter() else "no jobs")
 
 
 def _print_array(jobs: Iterator[JobRecord]) -> None:

@@ -15,7 +15,8 @@ from jobqueue.cli import params
 from jobqueue.cli.render import COLOURS, Column, console, duration, put, table
 from jobqueue.cli.shared import Command, Group, Shared, pass_shared
 from jobqueue.cli.streams import echo, reader_gone
-from jobqueue.cli.verbs import confirm
+from jobqueue.cli.verbs import FORCE, confirm
+from jobqueue.known import unknown
 from jobqueue.records import JobFilter
 from jobqueue.states import FINAL, State
 from jobqueue.store.monitor import MINUTES as MINUTES_SHOWN
@@ -200,10 +201,13 @@ def queues(context: click.Context, shared: Shared) -> None:
 def _switch(name: str, help_: str) -> None:
     @queues.command(name, cls=Command, help=help_)
     @click.argument("names", metavar="QUEUE...", nargs=-1, required=True)
+    @click.option("--force", is_flag=True, help="Also a queue that nobody knows yet.")
     @pass_shared
-    def command(shared: Shared, names: tuple[str, ...]) -> None:
+    def command(shared: Shared, names: tuple[str, ...], force: bool) -> None:
         for queue in names:
             options.name(queue, "queue", longest=options.QUEUE_LENGTH_MAX)
+        if not force:
+            _require_known(shared, names)
         changed = [queue for queue in names if getattr(shared.monitor, name)(queue)]
         if name == "resume" and changed:
             shared.queue.ring()
@@ -213,6 +217,14 @@ def _switch(name: str, help_: str) -> None:
         for queue in names:
             state = "paused" if name == "pause" else "runs"
             echo(f"{queue} {state}{'' if queue in changed else ' already'}")
+
+
+def _require_known(shared: Shared, queues: tuple[str, ...]) -> None:
+    known = shared.names().queues
+    for queue in queues:
+        stranger = unknown("queue", queue, known, FORCE)
+        if stranger is not None:
+            raise stranger
 
 
 _switch("pause", "Let no job of these queues begin; those that run go on.")

@@ -13,10 +13,13 @@ from jobqueue.cli import app as apps
 from jobqueue.cli.safe import inert, inert_json, masked
 from jobqueue.cli.streams import STDOUT, echo
 from jobqueue.config import DEFAULT_URL, app_name, database_url
+from jobqueue.known import names_of
 from jobqueue.queue import JobQueue
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.monitor import Monitor
+from jobqueue.store.names import Names, names_in_use
 from jobqueue.store.urls import as_text, parse
+from jobqueue.tasks import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,6 +77,11 @@ class Shared:
     def monitor(self) -> Monitor:
         """The statistics of the database."""
         return Monitor(self.queue.store)
+
+    def names(self, *, besides: str | None = None) -> Names:
+        """The names that the app and the database know; of live workers, not the one given."""
+        registry = Registry() if self.app is None else self.app.registry
+        return names_of(registry) | names_in_use(self.queue.store, besides=besides)
 
     @property
     def target(self) -> str:

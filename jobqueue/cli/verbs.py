@@ -15,12 +15,14 @@ from jobqueue.cli.safe import inert
 from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
+from jobqueue.known import unknown_in
 from jobqueue.records import JobFilter, Refusal
 from jobqueue.states import MOVES, State
 from jobqueue.store.jobs import Jobs
 
 CHUNK = 1000
 """Named ids in one call."""
+FORCE = " (--force takes it as it is)"
 SHOWN = 20
 """Refusals that get a line each."""
 
@@ -51,6 +53,7 @@ def _command(verb: Verb, help_: str) -> click.Command:
     @params.filter_options
     @click.option("--all", "everything", is_flag=True, help=f"{verb.name.capitalize()} all jobs.")
     @click.option("--yes", is_flag=True, help="Do not ask.")
+    @click.option("--force", is_flag=True, help="Also where a name is not known: it finds nothing.")
     @pass_shared
     def command(
         shared: Shared,
@@ -62,6 +65,7 @@ def _command(verb: Verb, help_: str) -> click.Command:
         tag: str | None,
         everything: bool,
         yes: bool,
+        force: bool,
     ) -> None:
         wanted = filters.a_filter(state_name, task, queue, tag)
         named = filters.job_ids(ids)
@@ -73,16 +77,20 @@ def _command(verb: Verb, help_: str) -> click.Command:
                 field="id",
             )
         if is_bulk:
-            _confirm(shared, verb, wanted, yes=yes)
+            _confirm(shared, verb, wanted, yes=yes, force=force)
         changed, refused = _apply(shared, verb, wanted, named)
         _answer(shared, verb, named, changed, refused)
 
     return command
 
 
-def _confirm(shared: Shared, verb: Verb, wanted: JobFilter, *, yes: bool) -> None:
-    """Say how many jobs in which database, and ask."""
+def _confirm(shared: Shared, verb: Verb, wanted: JobFilter, *, yes: bool, force: bool) -> None:
+    """Say how many jobs in which database, and ask. Raises InvalidOption for an unknown name."""
     count = _count(shared, verb, wanted)
+    if count == 0 and not force:
+        stranger = unknown_in(wanted, shared.names(), FORCE)
+        if stranger is not None:
+            raise stranger
     which = params.describe(wanted)
     what = f"{count} job{'' if count == 1 else 's'}" + (f" ({which})" if which else "")
     question = f"{verb.name} {what} in {shared.target}"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue import options
 from jobqueue.cli import app as apps
@@ -19,6 +20,7 @@ from jobqueue.cli.safe import masked
 from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.config import POOL_MAX, POOL_SIZE
 from jobqueue.errors import ConfigurationError, InvalidOption
+from jobqueue.known import unknown
 from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
 from jobqueue.worker.commands import NAME as EXEC
@@ -221,6 +223,7 @@ def _run(
         # that could not start.
         own.start(None if leash is None else lambda: leash.say(began=own.name))
         _introduce(shared, app, settings)
+        _warn_of_strangers(shared, own, settings)
         serve(probes)
         own.wait()
         if stop.first is not None:
@@ -264,6 +267,22 @@ def _introduce(shared: Shared, app: JobQueue, settings: WorkerSettings) -> None:
             "the app's own queue is on %s: what handlers enqueue through it goes there",
             masked(app.store.url),
         )
+
+
+def _warn_of_strangers(shared: Shared, own: Worker, settings: WorkerSettings) -> None:
+    """Name the queues to serve that nobody knows: they may come later, or be mistyped."""
+    if settings.queues is None:
+        return
+    try:
+        known = shared.names(besides=own.name).queues
+    except SQLAlchemyError as error:  # It is a courtesy; the worker's own rounds go on trying.
+        log.warning("whether its queues are known cannot be told: %s", type(error).__name__)
+        return
+    for queue in settings.queues:
+        stranger = unknown("queue", queue, known)
+        if stranger is not None:
+            hint = "; a limit is a number, as in mail:2" if ":" in queue else ""
+            log.warning("%s%s", stranger, hint)
 
 
 def _handlers_run() -> bool:

@@ -302,15 +302,15 @@ def _matches(wanted: JobFilter) -> ColumnElement[bool]:
 def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:
     values = dict(row._mapping)  # noqa: SLF001 - the public way to a row as a mapping.
     values["state"] = State(row.state)
-    values["tags"] = _tags(row.tags)
+    values["tags"] = tags_of(row.tags)
     if error is not None:
         values["error"] = AttemptError(error.error_type, error.error_message, error.traceback)
         values["error_at"] = error.finished_at
     return JobRecord(**values)
 
 
-def _tags(text: str | None) -> tuple[str, ...]:
-    """Empty where plain SQL has written something else than names."""
+def tags_of(text: str | None) -> tuple[str, ...]:
+    """A row's tags; empty where plain SQL has written something else than names."""
     try:
         tags = json.loads(text) if text else ()
     except (ValueError, TypeError, RecursionError):

@@ -23,10 +23,10 @@ from sqlalchemy import (
     update,
 )
 
-from jobqueue.clock import INSTANT, after, now
+from jobqueue.clock import INSTANT, now
 from jobqueue.schema import history, jobs, queues, workers
 from jobqueue.states import FINAL, WAITING, State
-from jobqueue.store.predicates import in_state
+from jobqueue.store.predicates import IS_ALIVE, in_state
 from jobqueue.store.store import Store
 
 Rows = list[dict[str, Any]]
@@ -82,8 +82,6 @@ throughput = table(
     *_counts(*FINAL, "errored_attempts"),
     *_times("avg_duration"),
 )
-
-_IS_ALIVE = workers.c.heartbeat_at >= after(-workers.c.lease)
 
 
 class Monitor:
@@ -162,7 +160,7 @@ class Monitor:
         per second, and what workers did in each of the last minutes.
         """
         with self._store.read() as connection:
-            alive = select(func.count()).select_from(workers).where(_IS_ALIVE)
+            alive = select(func.count()).select_from(workers).where(IS_ALIVE)
             live_workers = int(connection.execute(alive).scalar_one())
         return {
             "queues": self.queues(),
@@ -206,7 +204,7 @@ class Monitor:
     def _known_by(self) -> Counter[str]:
         """How many live workers know each task."""
         names: Counter[str] = Counter()
-        for row in self._rows(select(workers.c.tasks).where(_IS_ALIVE)):
+        for row in self._rows(select(workers.c.tasks).where(IS_ALIVE)):
             names.update(set(json.loads(row["tasks"])))
         return names
 

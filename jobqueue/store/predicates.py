@@ -6,7 +6,8 @@ States are literals, because SQLite matches a partial index by the text of its p
 from sqlalchemy import ColumnElement, Text, and_, exists, func, literal_column, or_, select
 from sqlalchemy.sql.util import ClauseAdapter
 
-from jobqueue.schema import jobs, queues
+from jobqueue.clock import after
+from jobqueue.schema import jobs, queues, workers
 from jobqueue.states import LIVE, MOVES, State
 
 
@@ -58,6 +59,9 @@ KEY_HELD_BY_OTHER = (
     .exists()
 )
 """True for a final job that would hold its key if it was run again, while another one does."""
+
+IS_ALIVE = workers.c.heartbeat_at >= after(-workers.c.lease)
+"""True for a worker that has beaten within its lease."""
 
 CANCEL_ASKED = jobs.c.cancel_requested_at.is_not(None)
 """True for a running job that is to be cancelled."""

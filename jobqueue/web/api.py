@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,11 +16,13 @@ from jobqueue.answers import changes, job_json, with_attempts
 from jobqueue.calls import did_you_mean
 from jobqueue.errors import InvalidOption, JobNotFound, JobQueueError
 from jobqueue.job import Job
+from jobqueue.known import names_of, unknown_in
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, JobRecord, Refusal
 from jobqueue.states import FINAL, State
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.monitor import Monitor
+from jobqueue.store.names import names_in_use
 from jobqueue.store.pool import Patience
 from jobqueue.store.store import Store
 from jobqueue.tasks import Registry
@@ -39,6 +41,8 @@ PAGE = 20
 WAIT_MAX = 60.0
 PATIENCE = 2.0
 """Seconds that a probe waits for the database."""
+NOTICE = "jobqueue-notice"
+"""The header that says what a person would be told on stderr."""
 
 Verb = Callable[[Jobs, JobFilter], tuple[list[int], list[Refusal]]]
 
@@ -52,6 +56,7 @@ class Api:
         self._monitor = Monitor(jobs.store)
         self._reads, self._writes = Threads(READERS), Threads(WRITERS)
         self._bodies = Bodies(registry)
+        self._names = lambda: names_of(registry) | names_in_use(jobs.store)
         self._watcher = Watcher(self._reads, self._ended)
         # Apart from the others, so that they cannot be late for their sake.
         self._ready = Cached(self._check_schema)
@@ -92,9 +97,17 @@ class Api:
         most = options.whole(limit, "limit", 1, LIST_MAX)
         found = self._jobs.find(wanted, most, PAGE)
         first = await self._reads(_page, found)
+        headers = {} if first else await self._notice(wanted)
         if request.method == "HEAD":
-            return reply([])
-        return _Array(first, found, self._reads)
+            return reply([], headers=headers)
+        return _Array(first, found, self._reads, headers)
+
+    async def _notice(self, wanted: JobFilter) -> dict[str, str]:
+        """A header that names what nobody knows in a filter that found nothing."""
+        if (wanted.task, wanted.queue, wanted.tag) == (None, None, None):
+            return {}
+        stranger = unknown_in(wanted, await self._reads(self._names))
+        return {} if stranger is None else {NOTICE: str(stranger)}
 
     async def _enqueue(self, request: Request) -> Response:
         _query(request)
@@ -252,13 +265,20 @@ def _page(found: Iterator[JobRecord]) -> list[bytes]:
 class _Array:
     """A JSON array that is read and sent a page at a time."""
 
-    def __init__(self, first: list[bytes], found: Iterator[JobRecord], reads: Threads) -> None:
+    def __init__(
+        self,
+        first: list[bytes],
+        found: Iterator[JobRecord],
+        reads: Threads,
+        headers: Mapping[str, str],
+    ) -> None:
         self._first = first
         self._found = found
         self._reads = reads
+        self._headers = {"content-type": JSON, **headers}
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        headers = [(b"content-type", JSON.encode())]
+        headers = [(name.encode(), value.encode("ascii")) for name, value in self._headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         page, opening = self._first, b"["
         while page:

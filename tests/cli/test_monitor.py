@@ -64,8 +64,8 @@ def test_queues_pause_and_resume(cli_with_app: Cli) -> None:
     assert "paused" in cli_with_app.ok("queues")
     cli_with_app.drain()
     assert cli_with_app.json("show", id_)["state"] == "available"
-    answer = json.loads(cli_with_app.ok("queues", "resume", "mail", "other", "--json"))
-    assert answer == {"changed": 1, "queues": ["mail", "other"]}
+    answer = json.loads(cli_with_app.ok("queues", "resume", "mail", "default", "--json"))
+    assert answer == {"changed": 1, "queues": ["mail", "default"]}
     cli_with_app.drain()
     assert cli_with_app.json("show", id_)["state"] == "succeeded"
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Executable, event, text
 from jobqueue.records import JobFilter
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Pair
 from jobqueue.store.jobs import Jobs
+from jobqueue.store.names import names_in_use
 from jobqueue.store.statements import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.store import Store
 from jobqueue.store.upkeep import Upkeep
@@ -343,3 +344,11 @@ def test_operators_verbs_on_named_jobs_use_the_primary_key(plans: Plans, verb: s
 def test_a_job_is_looked_up_by_the_primary_key(plans: Plans) -> None:
     works = plans.of_each(lambda connection: Jobs(within(plans, connection)).get(7))
     assert uses(works[0], "pkey")
+
+
+def test_the_names_in_use_are_found_without_a_scan_of_the_jobs(plans: Plans) -> None:
+    works = plans.of_each(lambda connection: names_in_use(within(plans, connection)))
+    newest, waiting = [plan for plan in works if plan.indexes]
+    assert uses(newest, "pkey")
+    assert uses(waiting, "claim")
+    assert [plan.scans for plan in works] == [[]] * len(works)

@@ -135,6 +135,25 @@ def test_jobs_are_listed_newest_first_and_filtered(client: Client) -> None:
     assert ids(since="2999-01-01T00:00Z") == ids(queue="none") == []
 
 
+def test_an_empty_list_says_in_a_header_which_name_nobody_knows(client: Client) -> None:
+    client.id(1, 1, tags=["red"], queue="mail")
+
+    def notice(method: str = "GET", **query: str) -> str | None:
+        response = client.request(method, "/api/jobs", params=query)
+        assert (response.status_code, response.json() if response.content else []) == (200, [])
+        return response.headers.get("jobqueue-notice")
+
+    for name, typo, meant in (
+        ("task", "ad", "add"),
+        ("queue", "mial", "mail"),
+        ("tag", "rd", "red"),
+    ):
+        said = f"{name}: '{typo}' is not known; did you mean {meant}?"
+        assert notice(**{name: typo}) == notice("HEAD", **{name: typo}) == said
+    assert notice(queue="mail", state="failed") is None
+    assert notice(state="failed") is None
+
+
 def test_a_list_longer_than_a_page_is_whole(client: Client) -> None:
     client.post("/api/jobs", json=[{"task": "add", "args": [n, 0]} for n in range(90)])
     listed = client.get("/api/jobs", params={"limit": 61}).json()

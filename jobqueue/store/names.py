@@ -1,0 +1,71 @@
+"""The names in use: queues, tasks and tags that a database knows, without a scan of its jobs."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, func, select
+
+from jobqueue.schema import counters, jobs, queues, workers
+from jobqueue.states import State
+from jobqueue.store.jobs import tags_of
+from jobqueue.store.predicates import IS_ALIVE, in_state
+from jobqueue.store.store import Store
+
+NEWEST = 1000
+"""Jobs that are looked at: the newest by id. Tags stand nowhere else."""
+
+QUEUES_MAX = 1000
+"""Queues with waiting jobs that are looked for; each costs one step in an index."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What somebody may mean who names a queue, a task or a tag."""
+
+    queues: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+
+    def __or__(self, other: "Names") -> "Names":
+        return Names(self.queues | other.queues, self.tasks | other.tasks, self.tags | other.tags)
+
+
+def names_in_use(store: Store, *, besides: str | None = None) -> Names:
+    """What live workers, switches, counters, waiting jobs' index and the newest jobs name.
+
+    A worker called `besides` is not asked. Takes milliseconds, however many jobs there are; a name
+    that only old jobs have, which nobody has worked on, may be missing.
+    """
+    alive = select(workers.c.name, workers.c.queues, workers.c.tasks).where(IS_ALIVE)
+    counted = (
+        select(counters.c.queue, counters.c.task).where(counters.c.fold.in_((0, 1, 2))).distinct()
+    )
+    newest = select(jobs.c.queue, jobs.c.task, jobs.c.tags).where(jobs.c.id > 0)
+    with store.read() as connection:
+        others = [row for row in connection.execute(alive) if row.name != besides]
+        of_counters = connection.execute(counted).all()
+        young = connection.execute(newest.order_by(jobs.c.id.desc()).limit(NEWEST)).all()
+        switches = connection.execute(select(queues.c.name)).scalars().all()
+        waiting = connection.execute(_queues_of_waiting()).scalars().all()
+    rows = [*of_counters, *young]
+    return Names(
+        frozenset([*switches, *filter(None, waiting), *(row.queue for row in rows)])
+        | _listed(row.queues for row in others),
+        frozenset(row.task for row in rows) | _listed(row.tasks for row in others),
+        frozenset(tag for row in young for tag in tags_of(row.tags)),
+    )
+
+
+def _listed(texts: Iterable[str | None]) -> frozenset[str]:
+    return frozenset(name for text in texts for name in json.loads(text or "[]"))
+
+
+def _queues_of_waiting() -> Select[Any]:
+    """The queues of available jobs, from one to the next by the index that claims use."""
+    least = select(func.min(jobs.c.queue).label("queue")).where(in_state(State.AVAILABLE))
+    found = least.cte("found", recursive=True)
+    following = least.where(jobs.c.queue > found.c.queue).scalar_subquery()
+    found = found.union_all(select(following).where(found.c.queue.is_not(None)))
+    return select(found.c.queue).limit(QUEUES_MAX)

@@ -1,0 +1,100 @@
+"""Typing mistakes in names: said with the nearest name, and nothing is changed."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+APP = """
+from jobqueue import JobQueue
+
+jobs = JobQueue()
+jobs.queue("thumbs", max_pending=9)
+
+@jobs.task(queue="sync", tags=("nightly",))
+def sync_crm() -> None: ...
+"""
+
+
+@pytest.fixture
+def it(url: str, make_app: Callable[..., str]) -> Cli:
+    cli = Cli(url)
+    cli.app = make_app(APP)
+    return cli
+
+
+def switches(it: Cli) -> set[str]:
+    return {row["queue"] for row in it.json("queues") if row["paused"]}
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_a_queue_that_nobody_knows_is_not_switched(it: Cli, verb: str) -> None:
+    it.ok("queues", "pause", "thumbs")
+    message = it.refused(2, "queues", verb, "sync", "synk", "thumbs")
+    assert message.startswith("error: queue: 'synk' is not known; did you mean sync?")
+    assert "--force" in message
+    assert switches(it) == {"thumbs"}
+    assert "known are default, sync, thumbs" in it.refused(2, "queues", verb, "zzz")
+    it.ok("queues", verb, "synk", "--force")
+    it.ok("queues", verb, "default", "sync", "thumbs")
+    assert ("synk" in switches(it)) is (verb == "pause")
+
+
+def test_a_queue_is_known_as_soon_as_a_job_is_in_it(bare: Cli) -> None:
+    bare.refused(2, "queues", "pause", "mail")
+    bare.id("t", "--queue", "mail")
+    assert bare.ok("queues", "pause", "mail") == "mail paused\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "typo", "meant"),
+    [
+        ("cancel", "task", "sync_cmr", "sync_crm"),
+        ("retry", "queue", "synk", "sync"),
+        ("delete", "tag", "nightli", "nightly"),
+    ],
+)
+def test_a_bulk_verb_refuses_a_name_that_nobody_knows(
+    it: Cli, verb: str, option: str, typo: str, meant: str
+) -> None:
+    message = it.refused(2, verb, f"--{option}", typo, "--yes")
+    assert message.startswith(f"error: {option}: '{typo}' is not known; did you mean {meant}?")
+    assert it.json(verb, f"--{option}", meant, "--yes")["changed"] == 0
+    assert it.json(verb, f"--{option}", typo, "--yes", "--force")["changed"] == 0
+
+
+def test_a_name_that_a_job_has_is_known(bare: Cli) -> None:
+    bare.id("t", "--queue", "q", "--tag", "x")
+    for words in (["--task", "t"], ["--queue", "q"], ["--tag", "x"]):
+        assert bare.json("retry", *words, "--yes")["changed"] == 0
+    assert bare.json("cancel", "--task", "t", "--queue", "q", "--tag", "x", "--yes")["changed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "typo"), [("task", "sync_cmr"), ("queue", "synk"), ("tag", "nightli")]
+)
+def test_a_list_that_is_empty_for_a_typing_mistake_says_so_and_exits_with_0(
+    it: Cli, option: str, typo: str
+) -> None:
+    shown, as_json = it("list", f"--{option}", typo), it("list", f"--{option}", typo, "--json")
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert (as_json.exit_code, as_json.stdout) == (0, "[]\n")
+    assert shown.stderr == as_json.stderr
+    assert shown.stderr.startswith(f"no jobs match; {option}: '{typo}' is not known; did you mean ")
+    assert shown.stderr.count("\n") == 1
+    assert it("list", "--queue", "sync", "--json").stderr == ""
+
+
+def test_a_worker_warns_of_a_queue_that_nobody_knows_and_serves_it(
+    it: Cli,
+) -> None:
+    id_ = it.id("sync_crm", "--queue", "mail")
+    result = it("worker", "--drain", "-q", "synk,mail:x,mail:2,thumbs,default")
+    assert result.exit_code == 0
+    warnings = [line for line in result.stderr.splitlines() if "WARNING" in line]
+    assert len(warnings) == 2, result.stderr
+    assert "'synk' is not known; did you mean sync?" in warnings[0]
+    assert "'mail:x' is not known; did you mean mail?" in warnings[1]
+    assert "a limit is a number, as in mail:2" in warnings[1]
+    assert it.json("show", id_)["state"] == "succeeded"
