@@ -34,7 +34,7 @@ def upgrade(shared: Shared) -> None:
 @pass_shared
 def current(shared: Shared) -> None:
     """Print the schema's revision in the database."""
-    found = _found(shared)
+    found = found_revision(shared)
     if shared.json:
         shared.print_json({"revision": found, "needed": REVISION})
     else:
@@ -61,7 +61,7 @@ def sql(shared: Shared, dialect: str | None) -> None:
 @pass_shared
 def check(shared: Shared) -> None:
     """Compare the schema in the database with this version's. Exits with 1 if they differ."""
-    found = _found(shared)
+    found = found_revision(shared)
     problems: list[str] = []
     if found is None:
         problems = ["there is no jobqueue schema; make it with: jobqueue db upgrade"]
@@ -81,8 +81,8 @@ def check(shared: Shared) -> None:
         echo(f"{shared.target} has schema {found}, as it should be")
 
 
-def _found(shared: Shared) -> str | None:
-    """The revision, or None; never makes a file."""
+def found_revision(shared: Shared) -> str | None:
+    """The schema's revision in the database, or None; never makes a file."""
     store = shared.queue.store
     return None if _is_missing_file(store.url) else store.revision()
 

@@ -9,7 +9,7 @@ from click.core import ParameterSource
 from jobqueue import options
 from jobqueue.answers import job_json, with_attempts
 from jobqueue.calls import Tasks, make_call
-from jobqueue.cli import params
+from jobqueue.cli import completion, params
 from jobqueue.cli.calls import Value, guess_call, split
 from jobqueue.cli.failure import Problem
 from jobqueue.cli.jobs import await_all, print_end, require_success
@@ -38,7 +38,10 @@ def job_options(function: F) -> F:
     """What a job is enqueued with, and whether to wait for it."""
     decorators = [
         click.option(
-            "--queue", metavar="NAME", help="The queue. [default: the task's, or default]"
+            "--queue",
+            metavar="NAME",
+            help="The queue. [default: the task's, or default]",
+            shell_complete=completion.queues,
         ),
         click.option(
             "--priority", metavar="N", help="Smaller runs sooner. [default: the task's, or 0]"
@@ -59,9 +62,15 @@ def job_options(function: F) -> F:
             "--unique-until",
             metavar="WHEN",
             help="The key is held until the job is finished (default), started or deleted.",
+            shell_complete=completion.words("deleted", "finished", "started"),
         ),
         click.option(
-            "--tag", "tags", metavar="NAME", multiple=True, help="A tag; may be repeated."
+            "--tag",
+            "tags",
+            metavar="NAME",
+            multiple=True,
+            help="A tag; may be repeated.",
+            shell_complete=completion.tags,
         ),
         click.option(
             "--wait",
@@ -77,12 +86,18 @@ def job_options(function: F) -> F:
 
 
 @click.command(cls=Command, help=HELP)
-@click.argument("task", required=False)
+@click.argument("task", required=False, shell_complete=completion.tasks)
 @click.argument("values", metavar="[VALUE | KEY=VALUE]...", nargs=-1)
 @click.option("--args", "args_text", metavar="JSON", help="All positional arguments: '[2, 3]'.")
 @click.option("--kwargs", "kwargs_text", metavar="JSON", help="All named ones: '{\"x\": 2}'.")
 @job_options
-@click.option("--from", "source", metavar="FILE|-", help="Enqueue a file of JSON lines in bulk.")
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE|-",
+    help="Enqueue a file of JSON lines in bulk.",
+    shell_complete=completion.path("file"),
+)
 @pass_shared
 @click.pass_context
 def enqueue(context: click.Context, /, shared: Shared, **given: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from jobqueue.calls import make_call
-from jobqueue.cli import params
+from jobqueue.cli import completion, params
 from jobqueue.cli.enqueue import changes_of, enqueue_one, job_options
 from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.errors import InvalidOption
@@ -27,7 +27,13 @@ prints is the result, or part of the error.
 
 
 @click.command(NAME, cls=Command, help=HELP)
-@click.argument("argv", metavar="-- ARGV...", nargs=-1, type=click.UNPROCESSED)
+@click.argument(
+    "argv",
+    metavar="-- ARGV...",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=completion.path("file"),
+)
 @click.option(
     "--env",
     "variables",
@@ -35,7 +41,12 @@ prints is the result, or part of the error.
     multiple=True,
     help="A variable of its environment; may be repeated.",
 )
-@click.option("--cwd", metavar="FOLDER", help="Where it runs. [default: where the worker does]")
+@click.option(
+    "--cwd",
+    metavar="FOLDER",
+    help="Where it runs. [default: where the worker does]",
+    shell_complete=completion.path("dir"),
+)
 @job_options
 @pass_shared
 @click.pass_context

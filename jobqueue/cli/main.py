@@ -9,9 +9,22 @@ from typing import Any
 
 import click
 
-from jobqueue.cli import db, demo, enqueue, exec, jobs, monitor, streams, verbs, web, worker  # noqa: A004
+from jobqueue.cli import (
+    completion,
+    db,
+    demo,
+    enqueue,
+    exec,
+    jobs,
+    monitor,
+    streams,
+    verbs,
+    web,
+    worker,
+)
 from jobqueue.cli.failure import INTERRUPTED, report
 from jobqueue.cli.shared import Group, Shared
+from jobqueue.cli.shells import VARIABLE, answer
 from jobqueue.worker.init import be_init
 from jobqueue.worker.signals import hear_to_the_end
 
@@ -29,7 +42,9 @@ class _Root(Group):
     ) -> Any:
         """Run a command line; raises SystemExit."""
         name = prog_name or "jobqueue"
-        self._main_shell_completion(extra, name, complete_var)
+        shell = os.environ.get(complete_var or VARIABLE)
+        if shell is not None:  # A TAB was pressed.
+            sys.exit(answer(self, name, shell))
         given = list(sys.argv[1:] if args is None else args)
         sys.exit(_run(self, name, given, extra))
 
@@ -54,7 +69,7 @@ def _run(root: click.Command, name: str, args: list[str], extra: dict[str, Any])
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
-    if wanted:
+    if wanted and not context.resilient_parsing:
         try:
             version = metadata.version("jobqueue")
         except metadata.PackageNotFoundError:
@@ -77,7 +92,7 @@ cli.params.append(
         help="Show the version and exit.",
     )
 )
-for family in (enqueue, exec, worker, jobs, verbs, monitor, db, web, demo):
+for family in (enqueue, exec, worker, jobs, verbs, monitor, db, web, completion, demo):
     for command in family.COMMANDS:
         cli.add_command(command)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jobqueue import options
-from jobqueue.cli import params
+from jobqueue.cli import completion, params
 from jobqueue.cli.render import COLOURS, Column, console, duration, put, table
 from jobqueue.cli.shared import Command, Group, Shared, pass_shared
 from jobqueue.cli.streams import echo, reader_gone
@@ -200,7 +200,9 @@ def queues(context: click.Context, shared: Shared) -> None:
 
 def _switch(name: str, help_: str) -> None:
     @queues.command(name, cls=Command, help=help_)
-    @click.argument("names", metavar="QUEUE...", nargs=-1, required=True)
+    @click.argument(
+        "names", metavar="QUEUE...", nargs=-1, required=True, shell_complete=completion.queues
+    )
     @click.option("--force", is_flag=True, help="Also a queue that nobody knows yet.")
     @pass_shared
     def command(shared: Shared, names: tuple[str, ...], force: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from jobqueue import filters
+from jobqueue.cli import completion
 from jobqueue.errors import InvalidOption
 from jobqueue.records import JobFilter
 from jobqueue.states import State
@@ -32,10 +33,28 @@ def clean(text: str, what: str) -> str:
 def filter_options(function: F) -> F:
     """`--state --task --queue --tag`."""
     decorators = [
-        click.option("--state", "state_name", metavar="STATE", help=", ".join(State)),
-        click.option("--task", metavar="NAME", help="Only jobs of this task."),
-        click.option("--queue", metavar="NAME", help="Only jobs in this queue."),
-        click.option("--tag", metavar="NAME", help="Only jobs with this tag."),
+        click.option(
+            "--state",
+            "state_name",
+            metavar="STATE",
+            help=", ".join(State),
+            shell_complete=completion.states,
+        ),
+        click.option(
+            "--task",
+            metavar="NAME",
+            help="Only jobs of this task.",
+            shell_complete=completion.tasks,
+        ),
+        click.option(
+            "--queue",
+            metavar="NAME",
+            help="Only jobs in this queue.",
+            shell_complete=completion.queues,
+        ),
+        click.option(
+            "--tag", metavar="NAME", help="Only jobs with this tag.", shell_complete=completion.tags
+        ),
     ]
     for decorator in reversed(decorators):
         function = decorator(function)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue import options
 from jobqueue.cli import app as apps
-from jobqueue.cli import logs, params
+from jobqueue.cli import completion, logs, params
 from jobqueue.cli.probes import Ports, bound, ports_of, serve
 from jobqueue.cli.safe import masked
 from jobqueue.cli.shared import Command, Shared, pass_shared
@@ -61,7 +61,11 @@ AS_GIVEN = (
     help="Grow while jobs wait and the slots are busy, shrink while they are idle.",
 )
 @click.option(
-    "--queues", "-q", metavar="LIST", help='Only these: "mail:2,default"; a number is a limit.'
+    "--queues",
+    "-q",
+    metavar="LIST",
+    help='Only these: "mail:2,default"; a number is a limit.',
+    shell_complete=completion.several_queues,
 )
 @click.option("--drain", is_flag=True, help="End when nothing is left to run.")
 @click.option("--max-jobs", metavar="N", help="End after so many.")

@@ -1,0 +1,121 @@
+"""`completion`: the script for a shell; and which values may stand where."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable
+
+import click
+from click.shell_completion import CompletionItem
+
+from jobqueue.cli.db import found_revision
+from jobqueue.cli.shared import Command, Shared, pass_shared, shared_of
+from jobqueue.cli.shells import SCRIPTS
+from jobqueue.known import names_of
+from jobqueue.schema import REVISION
+from jobqueue.states import State
+from jobqueue.store.names import Names, names_in_use
+
+PATIENCE = 2.0
+"""Seconds that a TAB waits for the app and the database."""
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
+
+HELP = """Print the script that completes commands at TAB, for a shell.
+
+Commands, options, states, tasks, queues, tags and files complete. The database is asked for at most
+two seconds, and only read.
+
+\b
+  bash: eval "$(jobqueue completion bash)"     in ~/.bashrc
+  zsh:  eval "$(jobqueue completion zsh)"      in ~/.zshrc, after compinit
+  fish: jobqueue completion fish > ~/.config/fish/completions/jobqueue.fish
+"""
+
+
+@click.command(cls=Command, help=HELP)
+@click.argument("shell", type=click.Choice(list(SCRIPTS)))
+@pass_shared
+def completion(shared: Shared, shell: str) -> None:
+    """Print a shell's script."""
+    if shared.json:
+        shared.print_json({"script": SCRIPTS[shell]})
+    else:
+        click.echo(SCRIPTS[shell], nl=False)
+
+
+def words(*known: str) -> Completer:
+    """Completes one of these."""
+    return lambda _context, _parameter, text: _starting(known, text)
+
+
+def path(kind: str) -> Completer:
+    """Lets the shell complete a `file` or a `dir`."""
+    return lambda _context, _parameter, text: [CompletionItem(text, type=kind)]
+
+
+def queues(
+    context: click.Context, _parameter: click.Parameter, text: str
+) -> list[CompletionItem[str]]:
+    """Completes a queue's name."""
+    return _starting(_names(context).queues, text)
+
+
+def tasks(
+    context: click.Context, _parameter: click.Parameter, text: str
+) -> list[CompletionItem[str]]:
+    """Completes a task's name."""
+    return _starting(_names(context).tasks, text)
+
+
+def tags(
+    context: click.Context, _parameter: click.Parameter, text: str
+) -> list[CompletionItem[str]]:
+    """Completes a tag."""
+    return _starting(_names(context).tags, text)
+
+
+def several_queues(
+    context: click.Context, _parameter: click.Parameter, text: str
+) -> list[CompletionItem[str]]:
+    """Completes the last of several queues with commas between them."""
+    before, comma, last = text.rpartition(",")
+    given = {part.partition(":")[0] for part in before.split(",")}
+    found = _starting(_names(context).queues - given, last)
+    return [CompletionItem(before + comma + item.value) for item in found]
+
+
+states = words(*State)
+
+
+def _starting(known: Iterable[str], text: str) -> list[CompletionItem[str]]:
+    return [CompletionItem(str(name)) for name in sorted(known) if name.startswith(text)]
+
+
+def _names(context: click.Context) -> Names:
+    """The known names, or as many of them as are there in time.
+
+    Somebody is typing: there is no place for an error, and waiting for a server that is away would
+    freeze the line. What goes wrong here is said by the command itself.
+    """
+    found: list[Names] = [Names()]
+
+    def look() -> None:
+        shared = shared_of(context)
+        with context.scope(cleanup=False):
+            with contextlib.suppress(Exception):
+                if shared.app is not None:
+                    found.append(names_of(shared.app.registry))
+            with contextlib.suppress(Exception):
+                if found_revision(shared) == REVISION:
+                    found.append(names_in_use(shared.queue.store))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    known = Names()
+    for names in tuple(found):
+        known |= names
+    return known
+
+
+COMMANDS = (completion,)
