@@ -1,6 +1,6 @@
 """Names that somebody wrote, against those that are known: what a typing mistake is told by."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from jobqueue.calls import did_you_mean
 from jobqueue.errors import InvalidOption
@@ -23,9 +23,12 @@ def names_of(registry: Registry) -> Names:
     )
 
 
-def unknown(kind: str, name: str, known: Collection[str], hint: str = "") -> InvalidOption | None:
-    """What to say of a name that is not among the known ones; None if it is."""
-    if name in known:
+def unknown(
+    kind: str, names: Iterable[str], known: Collection[str], hint: str = ""
+) -> InvalidOption | None:
+    """What to say of the first name that is not among the known ones; None if all are."""
+    name = next((name for name in names if name not in known), None)
+    if name is None:
         return None
     near = did_you_mean(name, known)
     if not near and known:
@@ -41,5 +44,5 @@ def unknown_in(wanted: JobFilter, known: Names, hint: str = "") -> InvalidOption
         ("queue", wanted.queue, known.queues),
         ("tag", wanted.tag, known.tags),
     )
-    said = (unknown(kind, name, names, hint) for kind, name, names in named if name is not None)
+    said = (unknown(kind, [name], names, hint) for kind, name, names in named if name is not None)
     return next(filter(None, said), None)

@@ -126,7 +126,7 @@ def _say_nothing_is_found(shared: Shared, wanted: JobFilter) -> None:
     """Say on stderr that no job matches; of a name that nobody knows, with --json as well."""
     stranger = None
     if (wanted.task, wanted.queue, wanted.tag) != (None, None, None):
-        stranger = unknown_in(wanted, shared.names())
+        stranger = shared.unknown(lambda known: unknown_in(wanted, known))
     if stranger is not None:
         click.echo(inert(f"no jobs match; {stranger}"), err=True)
     else:

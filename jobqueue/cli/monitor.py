@@ -222,11 +222,9 @@ def _switch(name: str, help_: str) -> None:
 
 
 def _require_known(shared: Shared, queues: tuple[str, ...]) -> None:
-    known = shared.names().queues
-    for queue in queues:
-        stranger = unknown("queue", queue, known, FORCE)
-        if stranger is not None:
-            raise stranger
+    stranger = shared.unknown(lambda known: unknown("queue", queues, known.queues, FORCE))
+    if stranger is not None:
+        raise stranger
 
 
 _switch("pause", "Let no job of these queues begin; those that run go on.")

@@ -13,6 +13,7 @@ from jobqueue.cli import app as apps
 from jobqueue.cli.safe import inert, inert_json, masked
 from jobqueue.cli.streams import STDOUT, echo
 from jobqueue.config import DEFAULT_URL, app_name, database_url
+from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.known import names_of
 from jobqueue.queue import JobQueue
 from jobqueue.store.jobs import Jobs
@@ -78,10 +79,20 @@ class Shared:
         """The statistics of the database."""
         return Monitor(self.queue.store)
 
-    def names(self, *, besides: str | None = None) -> Names:
-        """The names that the app and the database know; of live workers, not the one given."""
-        registry = Registry() if self.app is None else self.app.registry
-        return names_of(registry) | names_in_use(self.queue.store, besides=besides)
+    def unknown(self, check: Callable[[Names], InvalidOption | None]) -> InvalidOption | None:
+        """What `check` says where neither the database nor the app knows a name.
+
+        The app is asked last: a command that only looks or steers needs no app for a good name.
+        """
+        known = names_in_use(self.queue.store) | names_of(Registry())
+        return check(known) and check(known | self._names_of_app())
+
+    def _names_of_app(self) -> Names:
+        try:
+            return Names() if self.app is None else names_of(self.app.registry)
+        except ConfigurationError as error:
+            self.note(f"what the app names is not known: {error}")
+            return Names()
 
     @property
     def target(self) -> str:

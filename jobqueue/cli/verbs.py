@@ -88,7 +88,7 @@ def _confirm(shared: Shared, verb: Verb, wanted: JobFilter, *, yes: bool, force:
     """Say how many jobs in which database, and ask. Raises InvalidOption for an unknown name."""
     count = _count(shared, verb, wanted)
     if count == 0 and not force:
-        stranger = unknown_in(wanted, shared.names(), FORCE)
+        stranger = shared.unknown(lambda known: unknown_in(wanted, known, FORCE))
         if stranger is not None:
             raise stranger
     which = params.describe(wanted)

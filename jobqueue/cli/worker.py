@@ -20,9 +20,10 @@ from jobqueue.cli.safe import masked
 from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.config import POOL_MAX, POOL_SIZE
 from jobqueue.errors import ConfigurationError, InvalidOption
-from jobqueue.known import unknown
+from jobqueue.known import names_of, unknown
 from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
+from jobqueue.store.names import names_in_use
 from jobqueue.worker.commands import NAME as EXEC
 from jobqueue.worker.leash import Leash
 from jobqueue.worker.settings import WorkerSettings
@@ -227,7 +228,7 @@ def _run(
         # that could not start.
         own.start(None if leash is None else lambda: leash.say(began=own.name))
         _introduce(shared, app, settings)
-        _warn_of_strangers(shared, own, settings)
+        _warn_of_strangers(shared, app, own, settings)
         serve(probes)
         own.wait()
         if stop.first is not None:
@@ -273,17 +274,20 @@ def _introduce(shared: Shared, app: JobQueue, settings: WorkerSettings) -> None:
         )
 
 
-def _warn_of_strangers(shared: Shared, own: Worker, settings: WorkerSettings) -> None:
+def _warn_of_strangers(
+    shared: Shared, app: JobQueue, own: Worker, settings: WorkerSettings
+) -> None:
     """Name the queues to serve that nobody knows: they may come later, or be mistyped."""
     if settings.queues is None:
         return
     try:
-        known = shared.names(besides=own.name).queues
+        in_use = names_in_use(shared.queue.store, besides=own.name)
     except SQLAlchemyError as error:  # It is a courtesy; the worker's own rounds go on trying.
         log.warning("whether its queues are known cannot be told: %s", type(error).__name__)
         return
+    known = (names_of(app.registry) | in_use).queues
     for queue in settings.queues:
-        stranger = unknown("queue", queue, known)
+        stranger = unknown("queue", [queue], known)
         if stranger is not None:
             hint = "; a limit is a number, as in mail:2" if ":" in queue else ""
             log.warning("%s%s", stranger, hint)

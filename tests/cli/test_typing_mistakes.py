@@ -71,6 +71,17 @@ def test_a_name_that_a_job_has_is_known(bare: Cli) -> None:
     assert bare.json("cancel", "--task", "t", "--queue", "q", "--tag", "x", "--yes")["changed"] == 1
 
 
+def test_a_name_that_the_database_knows_needs_no_app(it: Cli) -> None:
+    it.id("sync_crm", "--queue", "mail")
+    it.app = "no_such:app"
+    assert it.ok("queues", "pause", "mail") == "mail paused\n"
+    mistyped = it("list", "--queue", "mial")
+    assert (mistyped.exit_code, mistyped.stdout) == (0, "")
+    assert "there is no module 'no_such'" in mistyped.stderr
+    assert "did you mean mail?" in mistyped.stderr
+    assert "did you mean mail?" in it.refused(2, "queues", "resume", "mial")
+
+
 @pytest.mark.parametrize(
     ("option", "typo"), [("task", "sync_cmr"), ("queue", "synk"), ("tag", "nightli")]
 )
