@@ -20,7 +20,7 @@ PATIENCE = 2.0
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 
-HELP = """Print the script that completes commands at TAB, for a shell.
+HELP = """Print the script for completion at TAB.
 
 Commands, options, states, tasks, queues, tags and files complete. The database is asked for at most
 two seconds, and only read.

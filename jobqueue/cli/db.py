@@ -14,13 +14,13 @@ from jobqueue.store import migrate
 
 @click.group(cls=Group)
 def db() -> None:
-    """Create, upgrade and check the database's schema."""
+    """Create, upgrade and check the schema."""
 
 
 @db.command(cls=Command)
 @pass_shared
 def upgrade(shared: Shared) -> None:
-    """Create the schema, or bring it to this version."""
+    """Create the schema, or upgrade it."""
     before, after = migrate.upgrade(shared.queue.store.url)
     if shared.json:
         shared.print_json({"before": before, "after": after, "changed": before != after})
@@ -33,7 +33,7 @@ def upgrade(shared: Shared) -> None:
 @db.command(cls=Command)
 @pass_shared
 def current(shared: Shared) -> None:
-    """Print the schema's revision in the database."""
+    """Print the schema's revision."""
     found = found_revision(shared)
     if shared.json:
         shared.print_json({"revision": found, "needed": REVISION})
@@ -49,7 +49,10 @@ def current(shared: Shared) -> None:
 )
 @pass_shared
 def sql(shared: Shared, dialect: str | None) -> None:
-    """Print the schema as SQL. Needs no connection."""
+    """Print the schema as SQL.
+
+    Needs no connection.
+    """
     text = migrate.ddl(dialect or shared.queue.store.backend.name)
     if shared.json:
         shared.print_json({"sql": text})
@@ -60,7 +63,10 @@ def sql(shared: Shared, dialect: str | None) -> None:
 @db.command(cls=Command)
 @pass_shared
 def check(shared: Shared) -> None:
-    """Compare the schema in the database with this version's. Exits with 1 if they differ."""
+    """Compare the schema with this version's.
+
+    Exits with 1 if they differ.
+    """
     found = found_revision(shared)
     problems: list[str] = []
     if found is None:

@@ -14,10 +14,11 @@ from jobqueue.cli.shared import Command, Shared, pass_shared
 @click.command(cls=Command)
 @pass_shared
 def demo(shared: Shared) -> None:
-    """Real work, three workers, a kill -9 half-way, and a proof that nothing was lost.
+    """Prove that a kill -9 loses nothing.
 
-    Hashes every module of Python's standard library, on a fresh SQLite file or, with --url, in a
-    queue of its own on that database. The environment's database is left alone.
+    Real work, three workers, a kill -9 half-way, and the proof. Hashes every module of Python's
+    standard library, on a fresh SQLite file or, with --url, in a queue of its own on that database.
+    The environment's database is left alone.
     """
     from jobqueue.demo.run import perform
     from jobqueue.demo.show import Story, to_json

@@ -12,7 +12,7 @@ from jobqueue.errors import InvalidOption
 from jobqueue.tasks import Call
 from jobqueue.worker.commands import EXEC, NAME
 
-HELP = """Enqueue a command line as a job, and print its id.
+HELP = """Enqueue a command line and print its id.
 
 No shell reads it: each word is one argument. It is run by workers that were started with
 --allow-exec, in their environment without $JOBQUEUE_URL and $JOBQUEUE_TOKEN, and with

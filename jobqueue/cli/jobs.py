@@ -148,7 +148,10 @@ def _print_array(jobs: Iterator[JobRecord]) -> None:
 @click.argument("id", metavar="ID")
 @pass_shared
 def show(shared: Shared, id: str) -> None:  # noqa: A002 - the name in the contract's messages.
-    """Show one job: arguments, state, every attempt, traceback, result."""
+    """Show one job and its attempts.
+
+    Arguments, state, every attempt with its times, traceback, result, progress.
+    """
     job = _get(shared, filters.job_id(id))
     attempts = shared.jobs.attempts(job)
     if shared.json:
@@ -173,7 +176,10 @@ def _get(shared: Shared, id_: int) -> JobRecord:
 @click.option("--timeout", metavar="TIME", help="Give up after, for example, 30s or 5m.")
 @pass_shared
 def wait(shared: Shared, ids: tuple[str, ...], timeout: str | None) -> None:
-    """Wait until jobs have ended. Exits with 0 if all succeeded, with 1 if one did not."""
+    """Wait until jobs have ended.
+
+    Exits with 0 if all succeeded, with 1 if one did not.
+    """
     wanted = filters.job_ids(ids)
     limit = None if timeout is None else options.seconds(timeout, "timeout")
     missing = sorted(set(wanted) - shared.jobs.states(wanted).keys())

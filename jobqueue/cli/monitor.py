@@ -132,7 +132,10 @@ WORKERS = [
 )
 @pass_shared
 def stats(shared: Shared, watch: bool, interval: str, minutes: str) -> None:
-    """Counts by queue and by task, workers, throughput, and the last minutes."""
+    """Show counts, workers and throughput.
+
+    Counts are by queue and by task; the last minutes tell what the workers did.
+    """
     every = options.seconds(interval, "interval", least=0.1)
     count = options.whole(params.whole(minutes), "minutes", 0, MINUTES_MAX)
     if not watch:
@@ -227,7 +230,7 @@ def _require_known(shared: Shared, queues: tuple[str, ...]) -> None:
         raise stranger
 
 
-_switch("pause", "Let no job of these queues begin; those that run go on.")
+_switch("pause", "Let no job of these queues begin.\n\nThose that run go on.")
 _switch("resume", "Let the jobs of these queues begin again.")
 
 
@@ -247,7 +250,7 @@ def workers(shared: Shared) -> None:
 @click.command(cls=Command)
 @pass_shared
 def tasks(shared: Shared) -> None:
-    """List the tasks: those that the app registers, and those that the database knows."""
+    """List the app's and the database's tasks."""
     known = {row["task"]: row for row in shared.monitor.tasks()}
     app = shared.app
     registry = {} if app is None else dict(app.registry)
@@ -287,7 +290,10 @@ def _unseen(name: str) -> Row:
 @click.option("--yes", is_flag=True, help="Do not ask, even if everything would go.")
 @pass_shared
 def prune(shared: Shared, older_than: str, failed_older_than: str, yes: bool) -> None:
-    """Delete final jobs that ended long ago, in batches. Workers do this by themselves, too."""
+    """Delete jobs that ended long ago.
+
+    In batches. Workers do this by themselves, too.
+    """
     age = options.seconds(older_than, "older_than")
     failed_age = options.seconds(failed_older_than, "failed_older_than")
     ages = {State.SUCCEEDED: age, State.CANCELLED: age, State.FAILED: failed_age}

@@ -25,11 +25,16 @@ from jobqueue.tasks import Registry
 F = TypeVar("F", bound=Callable[..., Any])
 
 ENVIRONMENT = [
-    ("JOBQUEUE_URL", "The database, unless --url is given."),
-    ("JOBQUEUE_APP", "The app, unless --app is given."),
+    ("JOBQUEUE_URL", "The database: sqlite:///file.db or postgresql://user@host/name."),
+    ("JOBQUEUE_APP", "The app, as module:attribute."),
     ("JOBQUEUE_POOL_SIZE", "Connections at most, whatever the app says."),
+    ("JOBQUEUE_TOKEN", "What clients of `jobqueue web` must send."),
     ("NO_COLOR", "Set to anything: no colours, on terminals either."),
 ]
+
+PLACES = {"--url", "--app"}
+COMMON = PLACES | {"--json", "--debug", "--help"}
+FLAGS = "Print JSON; show tracebacks; show this help."
 
 
 @dataclass
@@ -142,13 +147,14 @@ def _shared_options() -> list[click.Option]:
             "--url",
             "given_url",
             metavar="URL",
-            help="Database: sqlite:///file.db or postgresql://user@host/name. [$JOBQUEUE_URL]",
+            help=f"Database. [default: $JOBQUEUE_URL, pyproject.toml, the app's, or {DEFAULT_URL}]",
         ),
         option(
             "--app",
             "given_app",
-            metavar="MODULE:ATTRIBUTE",
-            help="The JobQueue that registers the tasks, such as app:jobs. [$JOBQUEUE_APP]",
+            metavar="NAME",
+            help="JobQueue with the tasks, such as app:jobs. [default: $JOBQUEUE_APP, "
+            "pyproject.toml, or none]",
         ),
         option("--json", is_flag=True, default=None, help="Print JSON."),
         option("--debug", is_flag=True, default=None, help="Show tracebacks."),
@@ -193,11 +199,23 @@ class _Base(click.Command):
         parser._process_opts = process  # noqa: SLF001
         return parser
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the options that are the command's own."""
+        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+        own = [one for one in options if not COMMON & set(one.opts)]
+        if records := list(filter(None, (one.get_help_record(ctx) for one in own))):
+            with formatter.section("Options"):
+                formatter.write_dl(records)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Name the environment variables at the end of every help page."""
+        """Show what all commands share, in a few lines, at the end of every help page."""
         super().format_epilog(ctx, formatter)
-        with formatter.section("Environment"):
-            formatter.write_dl(ENVIRONMENT)
+        places = [one.get_help_record(ctx) for one in self.params if PLACES & set(one.opts)]
+        with formatter.section("Common options"):
+            formatter.write_dl([*filter(None, places), ("--json --debug -h", FLAGS)])
+        if ctx.parent is None:
+            with formatter.section("Environment"):
+                formatter.write_dl(ENVIRONMENT)
 
 
 class Command(_Base):
@@ -209,6 +227,11 @@ class Group(_Base, click.Group):
 
     command_class = Command
     group_class = type
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the options, and the commands."""
+        _Base.format_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Show the help, as an error, when no command is named."""

@@ -175,14 +175,20 @@ def _still_running(shared: Shared, changed: list[int]) -> int:
     return 0
 
 
+CHOICE = "Give ids, or a filter, or --all."
 COMMANDS = (
     _command(
         CANCEL,
-        "Cancel jobs: one that waits never begins, one that runs is told to stop.",
+        "Cancel jobs that wait or run.\n\n"
+        "One that waits never begins, one that runs is told to stop. " + CHOICE,
     ),
     _command(
         RETRY,
-        "Run jobs again: final ones with a fresh budget of attempts, scheduled ones now.",
+        "Run jobs again.\n\nFinal ones get a fresh budget of attempts, scheduled ones are due now. "
+        + CHOICE,
     ),
-    _command(DELETE, "Delete jobs that do not run, with the record of their attempts."),
+    _command(
+        DELETE,
+        "Delete jobs that do not run.\n\nThe record of their attempts goes with them. " + CHOICE,
+    ),
 )

@@ -110,7 +110,7 @@ AS_GIVEN = (
     "--pool-size",
     metavar="N",
     help="Connections that handlers open by the app's queue, in each process, on top of the "
-    "worker's own 3 or 4. [default: the app's, or 4]",
+    "worker's own 3 or 4. [default: $JOBQUEUE_POOL_SIZE, the app's, or 4]",
 )
 @click.option("--name", metavar="TEXT", help="Its name. [default: host and process id]")
 @click.option(

@@ -34,7 +34,23 @@ def test_help_names_the_shared_options_and_the_environment(path: tuple[str, ...]
         assert (result.exit_code, result.stderr) == (0, "")
         for word in ("--url", "--app", "--json", "--debug", "JOBQUEUE_URL", "JOBQUEUE_APP"):
             assert word in result.stdout
-        assert all(len(line) <= 80 for line in result.stdout.splitlines())
+        lines = result.stdout.splitlines()
+        assert all(len(line) <= 80 for line in lines)
+        common = lines[lines.index("Common options:") + 1 :]
+        assert "sqlite:///jobqueue.db]" in result.stdout  # What holds where nothing is named.
+        assert len(common) <= 5 or path == ()
+
+
+def test_the_first_sentence_of_each_command_is_shown_whole() -> None:
+    for group in ([], ["db"], ["queues"]):
+        assert (
+            "..." not in CliRunner().invoke(cli, [*group, "--help"]).stdout.partition("Commands")[2]
+        )
+    for path in COMMANDS:
+        command: click.Command = cli
+        for name in path:
+            command = command.commands[name]  # type: ignore[attr-defined]
+        assert not command.get_short_help_str().endswith("..."), path  # Also beside a TAB's words.
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
