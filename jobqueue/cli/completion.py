@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 from jobqueue.cli.db import found_revision
 from jobqueue.cli.shared import Command, Shared, pass_shared, shared_of
 from jobqueue.cli.shells import SCRIPTS
+from jobqueue.cli.streams import echo
 from jobqueue.known import names_of
 from jobqueue.schema import REVISION
 from jobqueue.states import State
@@ -40,7 +41,7 @@ def completion(shared: Shared, shell: str) -> None:
     if shared.json:
         shared.print_json({"script": SCRIPTS[shell]})
     else:
-        click.echo(SCRIPTS[shell], nl=False)
+        echo(SCRIPTS[shell], nl=False)
 
 
 def words(*known: str) -> Completer:

@@ -128,7 +128,7 @@ def _say_nothing_is_found(shared: Shared, wanted: JobFilter) -> None:
     if (wanted.task, wanted.queue, wanted.tag) != (None, None, None):
         stranger = shared.unknown(lambda known: unknown_in(wanted, known))
     if stranger is not None:
-        click.echo(inert(f"no jobs match; {stranger}"), err=True)
+        echo(inert(f"no jobs match; {stranger}"), err=True)
     else:
         shared.note("no jobs match" if wanted != JobFilter() else "no jobs")
 

@@ -14,7 +14,7 @@ from jobqueue.cli import (
     db,
     demo,
     enqueue,
-    exec,
+    exec,  # noqa: A004
     jobs,
     monitor,
     streams,
