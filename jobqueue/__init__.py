@@ -17,25 +17,32 @@ from jobqueue.errors import (
     UnknownTask,
     WrongState,
 )
+from jobqueue.events import Event
 from jobqueue.job import Job
 from jobqueue.options import exponential, fixed
 from jobqueue.queue import JobQueue, Queue
+from jobqueue.records import JobRecord
 from jobqueue.states import State
-from jobqueue.tasks import Task
-from jobqueue.worker.context import current_job
+from jobqueue.tasks import Call, Task
+from jobqueue.worker.context import JobContext, current_job
+from jobqueue.worker.worker import Worker
 
 __all__ = [
+    "Call",
     "Cancel",
     "ClaimLost",
     "ConfigurationError",
+    "Event",
     "InvalidArguments",
     "InvalidOption",
     "Job",
     "JobCancelled",
+    "JobContext",
     "JobFailed",
     "JobNotFound",
     "JobQueue",
     "JobQueueError",
+    "JobRecord",
     "Queue",
     "QueueFull",
     "ResultTimeout",
@@ -44,6 +51,7 @@ __all__ = [
     "State",
     "Task",
     "UnknownTask",
+    "Worker",
     "WrongState",
     "current_job",
     "exponential",

@@ -25,6 +25,8 @@ Signal (Exception)                          raised by handlers to steer; not err
 
 from datetime import timedelta
 
+from jobqueue.records import AttemptError
+
 Duration = float | int | timedelta
 """Seconds, or a timedelta."""
 
@@ -99,7 +101,7 @@ class JobFailed(JobQueueError):
     `errors` holds one `AttemptError` for each attempt that errored, the last one last.
     """
 
-    def __init__(self, message: str, errors: tuple[object, ...] = ()) -> None:
+    def __init__(self, message: str, errors: tuple[AttemptError, ...] = ()) -> None:
         super().__init__(message)
         self.errors = errors
 

@@ -3,21 +3,23 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard, get_args
 
 from jobqueue.errors import InvalidOption
 from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError
+from jobqueue.words import EventName
 
 log = get_logger("jobqueue.events")
 
-NAMES = ("succeeded", "failed", "cancelled", "errored", "snoozed", "released", "lost")
+NAMES: tuple[EventName, ...] = get_args(EventName)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One thing that happened to one job, told after it was committed. Durations are seconds."""
 
-    name: str
+    name: EventName
     job: int
     task: str
     queue: str
@@ -35,7 +37,7 @@ class EventStream:
     def __init__(self) -> None:
         self._subscribers: dict[str, list[Subscriber]] = defaultdict(list)
 
-    def subscribe(self, name: str, subscriber: Subscriber) -> None:
+    def subscribe(self, name: EventName, subscriber: Subscriber) -> None:
         """Call `subscriber` after each event of that name. Raises InvalidOption for no name."""
         if name not in NAMES:
             raise InvalidOption(
@@ -43,7 +45,7 @@ class EventStream:
             )
         self._subscribers[name].append(subscriber)
 
-    def wanted(self, name: str) -> bool:
+    def wanted(self, name: str) -> TypeGuard[EventName]:
         """True when someone listens to that name."""
         return bool(self._subscribers.get(name))
 

@@ -23,6 +23,7 @@ from jobqueue.store.fates import Fate
 from jobqueue.store.jobs import Jobs
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 log = get_logger("jobqueue.job")
 
@@ -33,7 +34,7 @@ LOOK_COST = 4
 LONGEST_REST = 1.0  # seconds
 
 
-class Job(Generic[R]):
+class Job(Generic[R_co]):
     """A job that was enqueued. May be used from any thread, and awaited from asyncio."""
 
     def __init__(
@@ -86,7 +87,7 @@ class Job(Generic[R]):
         _, refused = self._jobs.cancel(JobFilter(ids=(self.id,)))
         return not refused
 
-    def result(self, timeout: Duration | None = None) -> R:
+    def result(self, timeout: Duration | None = None) -> R_co:
         """Wait for the end and return what the task returned.
 
         Raises JobFailed, JobCancelled, or ResultTimeout after `timeout` seconds (None waits on).
@@ -101,13 +102,13 @@ class Job(Generic[R]):
                 if not self._jobs.may_pass(error):  # The database may be away only now.
                     raise
 
-    def outcome(self) -> R:
+    def outcome(self) -> R_co:
         """The result of a job that has ended; raises JobFailed or JobCancelled."""
         return self._outcome(self.record())
 
-    def _outcome(self, record: JobRecord) -> R:
+    def _outcome(self, record: JobRecord) -> R_co:
         if record.state is State.SUCCEEDED:
-            value: R = None if record.result is None else self._decode(record.result)  # type: ignore[assignment]
+            value: R_co = None if record.result is None else self._decode(record.result)  # type: ignore[assignment]
             return value
         if record.state is State.CANCELLED:
             raise JobCancelled(f"job {self.id} ({record.task}) was cancelled")
@@ -123,11 +124,11 @@ class Job(Generic[R]):
             errors,
         )
 
-    def __await__(self) -> Generator[Any, None, R]:
+    def __await__(self) -> Generator[Any, None, R_co]:
         """Await the result without blocking the event loop."""
         return self._wait().__await__()
 
-    async def _wait(self) -> R:
+    async def _wait(self) -> R_co:
         self._refuse_uncommitted()
         look, watch = _FIRST_LOOK, _Watch(None)
         while True:
@@ -159,13 +160,13 @@ class Job(Generic[R]):
             )
 
 
-def as_completed(jobs: Iterable[Job[Any]], timeout: Duration | None = None) -> Iterator[Job[Any]]:
+def as_completed(jobs: Iterable[Job[R]], timeout: Duration | None = None) -> Iterator[Job[R]]:
     """Yield each job when it has ended, the first to end first.
 
     Raises ResultTimeout after `timeout` seconds, counted from the first `next()`, and JobNotFound
     for a job that is not there.
     """
-    waiting: dict[int, list[Job[Any]]] = {}
+    waiting: dict[int, list[Job[R]]] = {}
     for job in jobs:
         waiting.setdefault(job.id, []).append(job)
     watch = _Watch(timeout)

@@ -4,12 +4,15 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar, get_args
 
 from jobqueue.errors import Duration, InvalidOption
+from jobqueue.words import Isolation, UniqueUntil
+
+Word = TypeVar("Word", bound=str)
 
 NAME = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,127}")
 QUEUE_LENGTH_MAX = 63
@@ -22,8 +25,8 @@ ATTEMPTS_MAX = 1_000_000
 SECONDS_MAX = 10 * 366 * 86_400.0
 """Ten years: what is longer is a mistake of units."""
 
-UNIQUE_SCOPES = ("finished", "started", "deleted")
-ISOLATIONS = ("thread", "process")
+UNIQUE_SCOPES: tuple[UniqueUntil, ...] = get_args(UniqueUntil)
+ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|d)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -158,6 +161,16 @@ def whole(value: object, what: str, least: int, most: int) -> int:
     return value
 
 
+def one_of(value: object, what: str, words: tuple[Word, ...]) -> Word:
+    """One of a closed set of words."""
+    for word in words:
+        if value == word:
+            return word
+    raise InvalidOption(
+        f"{what}: {_shown(value)} is none of {', '.join(words)}", field=what, value=value
+    )
+
+
 def _shown(value: object) -> str:
     """A wrong value in short: it may be long, or a number too long for Python to print."""
     try:
@@ -168,25 +181,44 @@ def _shown(value: object) -> str:
 
 
 class OptionChanges(TypedDict, total=False):
-    """What `options()` takes."""
+    """What `options()` takes. A duration is seconds or a timedelta."""
 
     queue: str
+    """The queue's name, `"default"` by default; it exists as soon as a job is in it."""
     priority: int
-    delay: Duration
-    at: datetime
+    """A smaller one runs sooner, 0 by default; equal ones in order of due time, then id."""
+    delay: Duration | None
+    """From now until the job is due, ten years at most. None: due now, or `at`."""
+    at: datetime | None
+    """The instant, with a time zone, when the job is due, instead of `delay`."""
     max_attempts: int
-    backoff: Backoff
+    """The most attempts that are charged, 10 by default. With 1 the job begins at most once."""
+    backoff: Backoff | None
+    """Time between attempts: `exponential(base=2, cap=3600)`, as None is, or `fixed(30)`."""
     timeout: Duration | None
+    """For one attempt; `current_job().check()` tells the handler. None: no limit."""
     deadline: Duration | None
+    """From the enqueue to the end of the job, over all attempts and waits. None: no limit."""
     unique_key: str | None
-    unique_until: str
+    """While a job holds it, no other with it is made: `enqueue` returns the one that is there."""
+    unique_until: UniqueUntil
+    """How long the key is held: until the job is `"finished"` (default) or `"started"`, or as long
+    as its row is kept, `"deleted"`."""
     tags: Iterable[str]
-    isolation: str
+    """Up to 32 names by which jobs can be listed, cancelled, retried, deleted."""
+
+
+class TaskOptions(OptionChanges, total=False):
+    """What `task()` takes: all that `options()` does, and what belongs to the task alone."""
+
+    isolation: Isolation
+    """Where the handler runs: in a `"thread"` of the worker (default), or in a child `"process"`
+    that can be killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a call is to be queued and run. Durations are seconds."""
+    """How a call is to be queued and run, checked. Durations are seconds. See `TaskOptions`."""
 
     queue: str = "default"
     priority: int = 0
@@ -197,11 +229,11 @@ class Options:
     timeout: float | None = None
     deadline: float | None = None
     unique_key: str | None = None
-    unique_until: str = "finished"
+    unique_until: UniqueUntil = "finished"
     tags: tuple[str, ...] = ()
-    isolation: str = "thread"
+    isolation: Isolation = "thread"
 
-    def merge(self, changes: dict[str, Any] | OptionChanges) -> "Options":
+    def merge(self, changes: Mapping[str, object]) -> "Options":
         """A copy with the given options changed; raises InvalidOption."""
         checked: dict[str, Any] = {}
         for option, value in changes.items():
@@ -257,16 +289,6 @@ def _check_key(value: object) -> str | None:
     return value
 
 
-def _check_scope(value: object) -> str:
-    if value not in UNIQUE_SCOPES:
-        raise InvalidOption(
-            f"unique_until: {_shown(value)} is none of {', '.join(UNIQUE_SCOPES)}",
-            field="unique_until",
-            value=value,
-        )
-    return str(value)
-
-
 def _check_tags(value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise InvalidOption("tags: give a list of names", field="tags", value=value)
@@ -276,17 +298,7 @@ def _check_tags(value: object) -> tuple[str, ...]:
     return tags
 
 
-def _check_isolation(value: object) -> str:
-    if value not in ISOLATIONS:
-        raise InvalidOption(
-            f"isolation: {_shown(value)} is none of {', '.join(ISOLATIONS)}",
-            field="isolation",
-            value=value,
-        )
-    return str(value)
-
-
-_CHECKS = {
+_CHECKS: dict[str, Callable[[Any], Any]] = {
     "queue": lambda value: name(value, "queue", longest=QUEUE_LENGTH_MAX),
     "priority": lambda value: whole(value, "priority", -PRIORITY_MAX, PRIORITY_MAX),
     "delay": lambda value: None if value is None else seconds(value, "delay"),
@@ -296,8 +308,10 @@ _CHECKS = {
     "timeout": lambda value: None if value is None else seconds(value, "timeout", least=0.001),
     "deadline": lambda value: None if value is None else seconds(value, "deadline", least=0.001),
     "unique_key": _check_key,
-    "unique_until": _check_scope,
+    "unique_until": lambda value: one_of(value, "unique_until", UNIQUE_SCOPES),
     "tags": _check_tags,
-    "isolation": _check_isolation,
+    "isolation": lambda value: one_of(value, "isolation", ISOLATIONS),
 }
-assert list(_CHECKS) == [field.name for field in fields(Options)]
+assert (
+    list(_CHECKS) == [field.name for field in fields(Options)] == list(TaskOptions.__annotations__)
+)

@@ -17,29 +17,30 @@ from jobqueue.errors import (
     ConfigurationError,
     Duration,
     InvalidArguments,
-    InvalidOption,
     JobNotFound,
     WrongState,
 )
 from jobqueue.events import EventStream, Subscriber
 from jobqueue.job import Job, as_completed
-from jobqueue.options import OptionChanges, Options
+from jobqueue.options import Options, TaskOptions
 from jobqueue.records import JobFilter, JobRecord, NewJob, Refusal
 from jobqueue.states import State
 from jobqueue.store import folder, given
 from jobqueue.store.bell import Bell
 from jobqueue.store.bounds import WHEN_FULL, Bound
+from jobqueue.store.given import SyncTransaction, Transaction
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.monitor import Monitor
 from jobqueue.store.store import POOL_SIZE, Store
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.store.urls import masked
-from jobqueue.tasks import AsyncTask, Call, Registry, Task, Transaction
+from jobqueue.tasks import AsyncTask, Call, Registry, Task
+from jobqueue.words import EventName, StateName, WhenFull
 from jobqueue.worker.context import running_job
 from jobqueue.worker.executor import Middleware
 from jobqueue.worker.isolated import require
 from jobqueue.worker.program import Import
-from jobqueue.worker.settings import WorkerSettings
+from jobqueue.worker.settings import WorkerOptions, WorkerSettings
 from jobqueue.worker.worker import Worker
 
 P = ParamSpec("P")
@@ -100,7 +101,7 @@ class JobQueue:
 
     @overload
     def task(
-        self, /, *, name: str | None = None, **options: Unpack[OptionChanges]
+        self, /, *, name: str | None = None, **options: Unpack[TaskOptions]
     ) -> TaskDecorator: ...
 
     def task(
@@ -109,7 +110,7 @@ class JobQueue:
         /,
         *,
         name: str | None = None,
-        **options: Unpack[OptionChanges],
+        **options: Unpack[TaskOptions],
     ) -> Any:
         """Register a function as a task, as a decorator with or without options.
 
@@ -124,7 +125,7 @@ class JobQueue:
         name: str,
         *,
         max_pending: int,
-        when_full: str = "wait",
+        when_full: WhenFull = "wait",
         timeout: Duration | None = None,
     ) -> Queue:
         """Bound a queue: at most `max_pending` scheduled and available jobs, whoever enqueues them.
@@ -136,15 +137,9 @@ class JobQueue:
         Raises InvalidOption.
         """
         checked = option_rules.name(name, "queue", longest=option_rules.QUEUE_LENGTH_MAX)
-        if when_full not in WHEN_FULL:
-            raise InvalidOption(
-                f"when_full: {when_full!r} is none of {', '.join(WHEN_FULL)}",
-                field="when_full",
-                value=when_full,
-            )
         bound = Bound(
             option_rules.whole(max_pending, "max_pending", 1, PENDING_MAX),
-            when_full,
+            option_rules.one_of(when_full, "when_full", WHEN_FULL),
             None if timeout is None else option_rules.seconds(timeout, "timeout"),
         )
         self._jobs.bounds.declare(checked, bound)
@@ -152,7 +147,7 @@ class JobQueue:
         return Queue(checked)
 
     def _register(
-        self, function: Callable[..., Any], name: str | None, options: OptionChanges
+        self, function: Callable[..., Any], name: str | None, options: TaskOptions
     ) -> Task[..., Any]:
         known_as = name or str(getattr(function, "__name__", ""))
         settings = Options().merge(options)
@@ -206,7 +201,7 @@ class JobQueue:
         self,
         calls: Iterable[Call[R]],
         *,
-        within: Transaction | None = None,
+        within: SyncTransaction | None = None,
         wait: bool = True,
     ) -> list[Job[R]]:
         """Write many calls down in one transaction, all or none. Ids grow in their order.
@@ -243,7 +238,7 @@ class JobQueue:
     def list(
         self,
         *,
-        state: State | None = None,
+        state: State | StateName | None = None,
         task: str | None = None,
         queue: str | None = None,
         tag: str | None = None,
@@ -251,10 +246,7 @@ class JobQueue:
         limit: int | None = 50,
     ) -> Iterator[JobRecord]:
         """Jobs that match, newest first; `limit=None` gives all, read in pages."""
-        if state is not None and state not in list(State):
-            names = ", ".join(State)
-            raise InvalidOption(f"state: {state!r} is none of {names}", field="state", value=state)
-        state = None if state is None else State(state)
+        state = None if state is None else option_rules.one_of(state, "state", tuple(State))
         since = None if since is None else option_rules.instant(since, "since")
         limit = None if limit is None else option_rules.whole(limit, "limit", 0, ID_MAX)
         return self._jobs.find(JobFilter(state, task, queue, tag, since), limit)
@@ -290,7 +282,7 @@ class JobQueue:
         """Wake sleeping workers: after an enqueue on a bare connection has been committed."""
         self._bell.ring()
 
-    def on(self, event: str, subscriber: Subscriber) -> Subscriber:
+    def on(self, event: EventName, subscriber: Subscriber) -> Subscriber:
         """Call `subscriber(event)` in the worker after each event of that name was committed.
 
         Names: succeeded, failed, cancelled, errored, snoozed, released, lost.
@@ -303,10 +295,10 @@ class JobQueue:
         self.middleware.append(middleware)
         return middleware
 
-    def worker(self, **settings: Any) -> Worker:
+    def worker(self, **settings: Unpack[WorkerOptions]) -> Worker:
         """A worker inside this program: a context manager, or `start()` and `stop()`.
 
-        Takes the fields of `WorkerSettings`. Raises InvalidOption.
+        Raises InvalidOption.
         """
         return Worker(
             self.store.url,

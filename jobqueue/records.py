@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from jobqueue.states import FINAL, State
+from jobqueue.words import UniqueUntil
 
 
 class NewJob(NamedTuple):
@@ -25,7 +26,7 @@ class NewJob(NamedTuple):
     timeout: float | None
     backoff: str | None
     unique_key: str | None
-    unique_until: str | None
+    unique_until: UniqueUntil | None
     deadline: float | None = None
 
 
@@ -162,7 +163,7 @@ class JobRecord:
     worker: str | None
     timeout: float | None
     unique_key: str | None
-    unique_until: str | None
+    unique_until: UniqueUntil | None
     progress: float | None
     progress_message: str | None
     cancel_requested_at: datetime | None

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, get_args
+
+from jobqueue.words import StateName
 
 
 class State(StrEnum):
@@ -14,6 +16,9 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"  # no attempts left, or refused for good
     CANCELLED = "cancelled"
+
+
+assert get_args(StateName) == tuple(State)
 
 
 WAITING = (State.SCHEDULED, State.AVAILABLE)

@@ -7,7 +7,18 @@ import itertools
 import json
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from jobqueue import options as option_rules
 from jobqueue.codec import Codec
@@ -17,20 +28,24 @@ from jobqueue.job import Job, results
 from jobqueue.options import OptionChanges, Options
 from jobqueue.records import NewJob
 from jobqueue.store import given
+from jobqueue.store.given import Transaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-Transaction = Any
-"""A Session, scoped_session or Connection, or the async form of one. Typed loosely, because naming
-the async ones would import an extension that synchronous users do not have."""
+R_co = TypeVar("R_co", covariant=True)
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+A_contra = TypeVar("A_contra", contravariant=True)
+B_contra = TypeVar("B_contra", contravariant=True)
+C_contra = TypeVar("C_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[R]):
-    """A task with its arguments and options."""
+class Call(Generic[R_co]):
+    """A task with its arguments and options, to be enqueued with others: `task.call(…)`."""
 
-    task: "Task[..., R]"
+    task: "Task[..., R_co]"
     args: str  # canonical JSON
     settings: Options
 
@@ -68,20 +83,55 @@ class Enqueue(Protocol):
         ...
 
 
+class TakesOne(Protocol[A_contra, R_co]):
+    """A task that can be called with one argument; by these `map` is typed."""
+
+    def call(self, first: A_contra, /) -> Call[R_co]:
+        """See `Task.call`."""
+        ...
+
+
+class TakesTwo(Protocol[A_contra, B_contra, R_co]):
+    """A task that can be called with two arguments."""
+
+    def call(self, first: A_contra, second: B_contra, /) -> Call[R_co]:
+        """See `Task.call`."""
+        ...
+
+
+class TakesThree(Protocol[A_contra, B_contra, C_contra, R_co]):
+    """A task that can be called with three arguments."""
+
+    def call(self, first: A_contra, second: B_contra, third: C_contra, /) -> Call[R_co]:
+        """See `Task.call`."""
+        ...
+
+
+class MapOptions(TypedDict, total=False):
+    """What `map()` takes beside the arguments."""
+
+    ordered: bool
+    """Results come in the order of the items (True, the default), or as jobs end."""
+    window: int
+    """About how many jobs are there at a time, 1,000 by default."""
+    timeout: Duration | None
+    """Seconds from the first `next()` until it raises ResultTimeout. None: no limit."""
+
+
 @dataclass(frozen=True)
-class Task(Generic[P, R]):
+class Task(Generic[P, R_co]):
     """A function that the queue knows by name. Calling it runs it, as if it were not a task.
 
     `options()` and `within()` return changed copies, so they can be chained and kept.
     """
 
-    function: Callable[P, R]
+    function: Callable[P, R_co]
     name: str
     settings: Options
     codec: Codec = field(repr=False)
     _enqueue: Enqueue = field(repr=False)
     own_backoff: option_rules.Backoff | None = field(default=None, repr=False)
-    _within: Transaction = field(default=None, repr=False)
+    _within: Transaction | None = field(default=None, repr=False)
     middleware: Sequence[Any] = field(default=(), repr=False)
     """That of its queue, for a child process, which finds the task alone."""
 
@@ -92,7 +142,7 @@ class Task(Generic[P, R]):
                 self.__dict__[attribute] = getattr(self.function, attribute, None)
         self.__dict__["__wrapped__"] = self.function
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run the function here and now."""
         return self.function(*args, **kwargs)
 
@@ -106,7 +156,7 @@ class Task(Generic[P, R]):
         """True for a plain wrapper of an `async def`: a coroutine that it returns is awaited."""
         return wraps_coroutine(self.function)
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """A call to be enqueued with others. Raises InvalidArguments if they do not fit."""
         if self._within is not None:
             raise InvalidOption(
@@ -115,10 +165,10 @@ class Task(Generic[P, R]):
             )
         return self._call(args, kwargs)
 
-    def _call(self, args: Any, kwargs: Any) -> Call[R]:
+    def _call(self, args: Any, kwargs: Any) -> Call[R_co]:
         return Call(self, self.codec.encode(args, kwargs), self.settings)
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
         """Write a job down; when this returns, it survives every crash.
 
         Inside `within()` it exists when the caller's transaction commits. May be called from any
@@ -132,7 +182,7 @@ class Task(Generic[P, R]):
             )
         return self._enqueue([self._call(args, kwargs)], self._within)[0]
 
-    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
         """`enqueue` for asyncio: the event loop goes on meanwhile."""
         call = self._call(args, kwargs)
         within = self._within
@@ -143,8 +193,44 @@ class Task(Generic[P, R]):
             if within is not None:  # Here, because a scoped_session is another one in each thread.
                 within = given.resolve(within, "within", "")
             jobs = await asyncio.to_thread(self._enqueue, [call], within)
-        job: Job[R] = jobs[0]
+        job: Job[R_co] = jobs[0]
         return job
+
+    @overload
+    def map(
+        self: TakesOne[A, R], first: Iterable[A], /, **options: Unpack[MapOptions]
+    ) -> Iterator[R]: ...
+
+    @overload
+    def map(
+        self: TakesTwo[A, B, R],
+        first: Iterable[A],
+        second: Iterable[B],
+        /,
+        **options: Unpack[MapOptions],
+    ) -> Iterator[R]: ...
+
+    @overload
+    def map(
+        self: TakesThree[A, B, C, R],
+        first: Iterable[A],
+        second: Iterable[B],
+        third: Iterable[C],
+        /,
+        **options: Unpack[MapOptions],
+    ) -> Iterator[R]: ...
+
+    @overload
+    def map(
+        self: "Task[..., R]",
+        first: Iterable[Any],
+        second: Iterable[Any],
+        third: Iterable[Any],
+        fourth: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        **options: Unpack[MapOptions],
+    ) -> Iterator[R]: ...
 
     def map(
         self,
@@ -152,7 +238,7 @@ class Task(Generic[P, R]):
         ordered: bool = True,
         window: int = 1000,
         timeout: Duration | None = None,
-    ) -> Iterator[R]:
+    ) -> Iterator[Any]:
         """Enqueue a job for each item, in bulk, and yield what they return.
 
         With several iterables the n-th job gets the n-th item of each, as with `map()`. Results
@@ -172,7 +258,7 @@ class Task(Generic[P, R]):
             self._in_bulk(calls, window // 2), ordered=ordered, window=window, timeout=timeout
         )
 
-    def _in_bulk(self, calls: Iterator[Call[R]], size: int) -> Iterator[list[Job[R]]]:
+    def _in_bulk(self, calls: Iterator[Call[R_co]], size: int) -> Iterator[list[Job[R_co]]]:
         while batch := list(itertools.islice(calls, size)):
             try:
                 made = self._enqueue(batch, None)
@@ -191,7 +277,7 @@ class Task(Generic[P, R]):
                 "isolation: it belongs to the task, not to a call; write "
                 '@jobs.task(isolation="process")',
                 field="isolation",
-                value=changes["isolation"],
+                value=changes.get("isolation"),
             )
         return replace(self, settings=self.settings.merge(changes))
 
@@ -206,14 +292,14 @@ class Task(Generic[P, R]):
         return replace(self, _within=transaction)
 
 
-class AsyncTask(Task[P, R]):
+class AsyncTask(Task[P, R_co]):
     """A task that is an `async def`. Calling it makes its coroutine, as if it were not a task."""
 
     if TYPE_CHECKING:  # At run time the function itself makes the difference.
 
         def __call__(  # type: ignore[override]
             self, *args: P.args, **kwargs: P.kwargs
-        ) -> Coroutine[Any, Any, R]:
+        ) -> Coroutine[Any, Any, R_co]:
             """Make the coroutine here and now."""
             ...
 

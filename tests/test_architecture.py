@@ -19,7 +19,7 @@ Rule = Callable[[Files], list[str]]
 # A file imports from its own layer or lower ones. A new file must be placed here.
 LAYERS: list[list[str]] = [
     ["errors", "states", "options", "codec", "functions", "models", "values", "records", "signals"]
-    + ["cron", "events", "loggers"],
+    + ["cron", "events", "loggers", "words"],
     ["schema", "clock"],
     ["store/*"],
     ["tasks", "job"],

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, get_args
 from weakref import ref
 
 from sqlalchemy import Connection, Transaction, func, select, update
@@ -20,6 +20,7 @@ from jobqueue.schema import counters, jobs, queues
 from jobqueue.states import WAITING
 from jobqueue.store.predicates import in_state
 from jobqueue.store.store import Store
+from jobqueue.words import WhenFull
 
 T = TypeVar("T")
 _Row = tuple[int | None, str | None]  # max_pending, when_full
@@ -30,14 +31,14 @@ LAST_LOOK = 0.05
 MINUTE = 60.0  # seconds that one row of counts is about
 RETRY_LEAST, RETRY_MOST, RETRY_UNKNOWN = 1.0, 60.0, 5.0  # seconds
 
-WHEN_FULL = ("wait", "reject")
+WHEN_FULL: tuple[WhenFull, ...] = get_args(WhenFull)
 
 
 class Bound(NamedTuple):
     """Of one queue. `timeout` is the seconds that a producer waits; None: as long as it takes."""
 
     max_pending: int
-    when_full: str
+    when_full: WhenFull
     timeout: float | None = None
 
 

@@ -5,7 +5,8 @@ asyncio pays for neither.
 """
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import Connection, update
 from sqlalchemy.exc import UnboundExecutionError
@@ -15,6 +16,35 @@ from jobqueue.schema import jobs
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+
+
+class Transaction(Protocol):
+    """A Session, scoped_session or Connection of SQLAlchemy, or the async form of one.
+
+    Type checkers tell them by these methods, which an engine or a sessionmaker does not have;
+    naming the classes would import extensions that not every user has.
+    """
+
+    def begin_nested(self) -> object:
+        """Begin a savepoint."""
+
+    def rollback(self) -> object:
+        """Roll back."""
+
+
+class SyncTransaction(Transaction, Protocol):
+    """A Session, scoped_session or Connection of SQLAlchemy."""
+
+    def rollback(self) -> None:
+        """Roll back."""
+
+
+class AsyncTransaction(Transaction, Protocol):
+    """An AsyncSession, async_scoped_session or AsyncConnection of SQLAlchemy."""
+
+    def rollback(self) -> Awaitable[None]:
+        """Roll back."""
+
 
 ORM = "sqlalchemy.orm"
 ASYNC = "sqlalchemy.ext.asyncio"

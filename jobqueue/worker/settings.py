@@ -1,11 +1,11 @@
 """What a worker may be told, checked before it starts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from jobqueue import options
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import Duration, InvalidOption
 from jobqueue.states import State
 from jobqueue.worker.memory import size
 from jobqueue.worker.scaling import ScalingRules
@@ -19,40 +19,82 @@ CRASHES_MAX = 3
 NAME_MAX = 128
 
 
+class WorkerOptions(TypedDict, total=False):
+    """What `worker()` takes. A duration is seconds or a timedelta."""
+
+    concurrency: int
+    """How many jobs run at once, each in a thread, 4 by default. A worker that scales itself begins
+    with so many."""
+    async_concurrency: int
+    """How many jobs of async tasks run at once beside them, on one event loop, 1,000 by default."""
+    min_concurrency: int | None
+    """The fewest threads of a worker that scales itself; give `max_concurrency` too."""
+    max_concurrency: int | None
+    """The most threads: it grows while jobs wait, and shrinks while it is idle."""
+    scale_up_at: float
+    """The share of busy threads from which on it grows while jobs wait, 0.8 by default."""
+    scale_down_at: float
+    """The share of busy threads up to which it shrinks while none waits, 0.3 by default."""
+    scale_up_cooldown: Duration
+    """From one change to the next growth, 5 s by default."""
+    scale_down_cooldown: Duration
+    """From one change to the next shrinking, 10 s by default."""
+    queues: str | Iterable[str] | Mapping[str, int | None] | None
+    """The queues to serve: `"mail:2,default"`, names, or names with the most of their jobs that run
+    at once in this worker. None serves all."""
+    lease: Duration
+    """Without a heartbeat for so long others take its jobs; 30 s by default, 1 s at least."""
+    shutdown_timeout: Duration
+    """How long running jobs are waited for when it is to stop, 25 s by default."""
+    poll: Duration
+    """Between looks for jobs, if nothing wakes it; 1 s by default."""
+    drain: bool
+    """End when nothing is left to run."""
+    max_jobs: int | None
+    """End after so many jobs."""
+    max_memory: int | str | None
+    """Bytes, or text like `500MB` or `512MiB`: end in order when the process has more."""
+    stats_interval: Duration | None
+    """Between lines of figures in the log. None: there are none."""
+    name: str | None
+    """Its name in tables and logs. None: host and process id."""
+    allow_exec: bool
+    """Run command lines too: jobs of the built-in task `exec`."""
+    max_snoozes: int
+    """How often a job may be snoozed before it fails, 1,000 by default."""
+    max_crashes: int
+    """After how many deaths of its own child process in a row a job fails, 3 by default."""
+    keep_succeeded: Duration | None
+    """After how long succeeded and cancelled jobs are deleted, 7 days by default. None: never."""
+    keep_failed: Duration | None
+    """The same for failed jobs, 30 days by default."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """A worker's settings. Durations are seconds; make one with `of()`, which checks them."""
+    """The checked `WorkerOptions`. Durations are seconds; make one with `of()`, which checks."""
 
     concurrency: int = 4
-    """Slots; the number to begin with where the worker scales itself."""
     async_concurrency: int = 1000
-    """How many jobs of async tasks run at once, beside those in the slots."""
     min_concurrency: int | None = None
     max_concurrency: int | None = None
-    """Both given: the worker grows and shrinks within them."""
     scale_up_at: float = 0.8
-    """The share of busy slots from which on it grows while jobs wait."""
     scale_down_at: float = 0.3
     scale_up_cooldown: float = 5.0
     scale_down_cooldown: float = 10.0
     queues: Mapping[str, int | None] | None = None
-    """The queues to serve, each with its limit in this worker or None; None serves all."""
     lease: float = 30.0
     shutdown_timeout: float = 25.0
     poll: float = 1.0
     drain: bool = False
     max_jobs: int | None = None
-    max_memory: int | None = None
-    """Bytes of resident memory beyond which the worker ends in order."""
+    max_memory: int | None = None  # bytes
     stats_interval: float | None = None
     name: str | None = None
     allow_exec: bool = False
-    """Run command lines too: jobs of the built-in task `exec`."""
     max_snoozes: int = SNOOZES_MAX
     max_crashes: int = CRASHES_MAX
-    """Deaths of a job's own child process, in a row, after which it fails."""
     keep_succeeded: float | None = 7 * DAY
-    """For cancelled jobs too. None keeps for ever."""
     keep_failed: float | None = 30 * DAY
 
     @staticmethod
@@ -129,7 +171,7 @@ def queues(given: object) -> dict[str, int | None]:
         pairs = [_pair(part.strip()) for part in given.split(",")]
     elif isinstance(given, Mapping):
         pairs = list(given.items())
-    elif isinstance(given, list | tuple | set | frozenset):
+    elif isinstance(given, Iterable):
         pairs = [(name, None) for name in given]
     else:
         raise InvalidOption(
@@ -202,4 +244,8 @@ _MAY_BE_NONE = {
     "keep_succeeded",
     "keep_failed",
 }
-assert list(_CHECKS) == [field.name for field in fields(WorkerSettings)]
+assert (
+    list(_CHECKS)
+    == [field.name for field in fields(WorkerSettings)]
+    == list(WorkerOptions.__annotations__)
+)

@@ -1,16 +1,29 @@
-"""What a type checker must say of the public names. Checked by mypy, never run."""
+"""What type checkers must say of the public names. Checked by mypy and pyright, never run."""
 
-from collections.abc import Iterator
-from typing import assert_type
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from typing import Any, assert_type
 
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 
-from jobqueue import Job, JobQueue, State, Task, current_job, exponential, fixed
-from jobqueue.records import JobRecord
-from jobqueue.tasks import Call
-from jobqueue.worker.context import JobContext
-from jobqueue.worker.worker import Worker
+from jobqueue import (
+    Call,
+    Event,
+    Job,
+    JobContext,
+    JobFailed,
+    JobQueue,
+    JobRecord,
+    State,
+    Task,
+    Worker,
+    current_job,
+    exponential,
+    fixed,
+)
+from jobqueue.records import AttemptError
 
 jobs = JobQueue("sqlite:///app.db")
 
@@ -59,7 +72,6 @@ def tasks() -> None:
     assert_type(send.enqueue(7, subject="hello"), Job[None])
     assert_type(names.enqueue(["a"]), Job[dict[str, int]])
     assert_type(fetch.enqueue("a"), Job[int])
-    assert_type(names.map([["a"], ["b"]], ordered=False), Iterator[dict[str, int]])
     assert_type(fetch_soon.options(delay=1).enqueue("a"), Job[int])
     assert_type(fetch.call("a"), Call[int])
     assert_type(jobs.task(plain).enqueue("x"), Job[bytes])
@@ -79,6 +91,32 @@ def copies(session: Session, connection: Connection) -> None:
     assert_type(add.options(queue="mail").within(connection).call(1, 2), Call[int])
 
 
+def transactions(
+    scoped: scoped_session[Session],
+    session: AsyncSession,
+    ascoped: async_scoped_session[AsyncSession],
+    connection: AsyncConnection,
+) -> None:
+    add.within(scoped).enqueue(1, 2)
+    jobs.enqueue_many([add.call(1, 2)], within=scoped)
+    for transaction in (session, ascoped, connection):
+        assert_type(add.within(transaction).call(1, 2), Call[int])
+
+
+def resize(path: str, width: int = 100, *, crop: bool = False) -> bytes:
+    return path.encode() * width * crop
+
+
+def mapped(paths: list[str], widths: tuple[int, ...]) -> None:
+    task = jobs.task(resize)
+    assert_type(task.map(paths), Iterator[bytes])
+    assert_type(task.map(paths, widths, window=10, timeout=60), Iterator[bytes])
+    assert_type(task.options(priority=1).map(path for path in paths), Iterator[bytes])
+    assert_type(fetch.map({"a", "b"}, ordered=False), Iterator[int])
+    assert_type(positional.map(range(3), range(3)), Iterator[int])
+    assert_type(names.map([["a"], ["b"]], ordered=False), Iterator[dict[str, int]])
+
+
 def results() -> None:
     assert_type(add.enqueue(2, 3).result(timeout=10), int)
     assert_type(add.enqueue(2, 3).outcome(), int)
@@ -89,6 +127,17 @@ def results() -> None:
     for job in jobs.as_completed([add.enqueue(n, n) for n in range(3)], timeout=60):
         assert_type(job, Job[int])
     assert_type(jobs.enqueue_many([add.call(1, 2), add.call(3, 4)]), list[Job[int]])
+    mixed: list[Call[object]] = [add.call(1, 2), send.call(7)]
+    report([*jobs.enqueue_many(mixed), add.enqueue(1, 2), send.enqueue(7)])
+    try:
+        add.enqueue(2, 3).result()
+    except JobFailed as error:
+        assert_type(error.errors, tuple[AttemptError, ...])
+
+
+def report(handles: Iterable[Job[object]]) -> None:
+    for job in jobs.as_completed(handles):
+        print(job.result())
 
 
 async def from_asyncio() -> None:
@@ -104,7 +153,21 @@ def others() -> None:
     assert_type(current_job().remaining(), float | None)
     assert_type(current_job().progress(0.4, "page 4 of 10"), None)
     assert_type(jobs.list(state=State.FAILED, limit=None), Iterator[JobRecord])
-    with jobs.worker(concurrency=8) as worker:
+    assert_type(jobs.list(state="failed"), Iterator[JobRecord])
+    with jobs.worker(concurrency=8, lease=timedelta(minutes=1), queues={"mail": 2}) as worker:
         assert_type(worker, Worker)
+    jobs.worker(queues=[jobs.queue("small", max_pending=3, when_full="reject")], max_memory="1GB")
     jobs.on("failed", lambda event: print(event.job))
+    jobs.on("errored", notify)
     jobs.use(lambda context, run: run())
+    jobs.use(timed)
+
+
+def notify(event: Event) -> None:
+    if event.error is not None:
+        print(event.error.message)
+
+
+def timed(context: JobContext, run: Callable[[], Any]) -> Any:
+    context.check()
+    return run()

@@ -41,7 +41,7 @@ result: str = add.enqueue(2, 3).result()  # type: ignore[assignment]
 wrong: Job[str] = add.enqueue(2, 3)  # type: ignore[assignment]
 add.name = "other"  # type: ignore[misc]
 jobs.enqueue_many([add])  # type: ignore[arg-type]
-jobs.list(state="failed")  # type: ignore[arg-type]
+jobs.list(state="faild")  # type: ignore[arg-type]
 jobs.get("7")  # type: ignore[arg-type]
 jobs.cancel("7")  # type: ignore[arg-type]
 

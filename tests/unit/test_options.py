@@ -402,6 +402,11 @@ def test_the_later_of_delay_and_at_replaces_the_earlier() -> None:
     assert merged(at=at).merge({"at": None}).at is None
 
 
+def test_none_as_delay_and_at_is_now() -> None:
+    assert merged(delay=None, at=None) == Options()
+    assert merged(delay=60).merge({"delay": None, "at": None}) == Options()
+
+
 def test_nothing_changes_when_one_option_is_wrong() -> None:
     options = merged(queue="mail")
     with pytest.raises(InvalidOption):

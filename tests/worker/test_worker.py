@@ -312,6 +312,14 @@ def test_a_setting_that_is_wrong_is_named_before_anything_begins(settings: dict[
     assert next(iter(settings))[:4] in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "queues", ["a,b", ("a", "b"), {"a": 1, "b": 2}.keys(), {"a": None, "b": None}, iter("ab")]
+)
+def test_queues_may_be_text_names_or_a_mapping(queues: Any) -> None:
+    worker = JobQueue("sqlite:///never-made.db").worker(queues=queues)
+    assert worker.settings.queues == {"a": None, "b": None}
+
+
 @pytest.mark.parametrize("setting", ["concurrency", "lease", "poll", "drain", "max_snoozes"])
 def test_none_is_no_setting_where_it_means_nothing(setting: str) -> None:
     with pytest.raises(InvalidOption, match=setting):

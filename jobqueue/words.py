@@ -1,0 +1,19 @@
+"""The closed sets of words that the public API takes and gives, for type checkers and editors."""
+
+from typing import Literal
+
+StateName = Literal["scheduled", "available", "running", "succeeded", "failed", "cancelled"]
+"""A `State` as text."""
+
+UniqueUntil = Literal["finished", "started", "deleted"]
+"""How long a job holds its unique key: until it has ended, until it begins, or as long as its row
+is kept."""
+
+Isolation = Literal["thread", "process"]
+"""Where a handler runs: in the worker, or in a child process that can be killed."""
+
+WhenFull = Literal["wait", "reject"]
+"""What an enqueue into a full queue does: wait for room, or raise QueueFull."""
+
+EventName = Literal["succeeded", "failed", "cancelled", "errored", "snoozed", "released", "lost"]
+"""What happens to jobs."""
