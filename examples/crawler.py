@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.request import urlopen
 
-from jobqueue import JobQueue
+from jobqueue import JobQueue, Task
 
 AT_ONCE, PAGES_IN_A_RUN, PAGES = 3, 20, 30
 
@@ -31,20 +31,21 @@ async def crawl(page: str) -> int:
     return len(links)
 
 
-def once(page: str):
+def once(page: str) -> Task[[str], int]:
     """The key is held until the row is deleted: a week after it was crawled."""
     return crawl.options(unique_key=f"crawl {page}", unique_until="deleted")
 
 
 def fetch(url: str) -> str:
     with urlopen(url, timeout=10) as answer:
-        return answer.read().decode()
+        body: bytes = answer.read()
+    return body.decode()
 
 
 class Site(BaseHTTPRequestHandler):
     """Every page links to its neighbours, so that most are found more than once."""
 
-    requested: ClassVar = Counter()
+    requested: ClassVar[Counter[str]] = Counter()
     present = most = 0
     lock = threading.Lock()
 
@@ -62,7 +63,7 @@ class Site(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write("\n".join(links).encode())
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Print no line for each request."""
 
 
@@ -72,8 +73,13 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     site = f"http://127.0.0.1:{server.server_port}"
     once("/page/0").enqueue("/page/0")
-    limits = {"async_concurrency": AT_ONCE, "max_jobs": PAGES_IN_A_RUN, "drain": True}
-    with jobs.worker(queues="crawler", poll=0.1, **limits) as worker:
+    with jobs.worker(
+        queues="crawler",
+        poll=0.1,
+        async_concurrency=AT_ONCE,
+        max_jobs=PAGES_IN_A_RUN,
+        drain=True,
+    ) as worker:
         worker.wait()
     server.shutdown()
     server.server_close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, func, insert, select
 
-from jobqueue import JobQueue, current_job, fixed
+from jobqueue import JobQueue, Task, current_job, fixed
 
 jobs = JobQueue(os.environ.get("JOBQUEUE_URL", "sqlite:///nightly_import.db"))
 engine = create_engine(jobs.store.url)  # The queue and the data are in the same database.
@@ -33,7 +33,7 @@ def import_file(path: str) -> int:
     return len(rows)
 
 
-def once(path: Path):
+def once(path: Path) -> Task[[str], int]:
     """The key is held as long as the job's row is kept, so the same file makes no second job."""
     return import_file.options(unique_key=f"import {path.name}", unique_until="deleted")
 
