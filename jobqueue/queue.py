@@ -36,7 +36,7 @@ from jobqueue.store.transactions import UserTransactions
 from jobqueue.store.urls import masked
 from jobqueue.tasks import AsyncTask, Call, Registry, Task
 from jobqueue.words import EventName, StateName, WhenFull
-from jobqueue.worker.context import running_job
+from jobqueue.worker.context import running_attempt
 from jobqueue.worker.executor import Middleware
 from jobqueue.worker.isolated import require
 from jobqueue.worker.program import Import
@@ -328,7 +328,7 @@ class JobQueue:
 
 def _inherit(new: NewJob) -> NewJob:
     """What a job enqueues has to end with it, unless it was given a deadline of its own."""
-    parent = running_job()
+    parent = running_attempt()
     if parent is None or new.deadline is not None or parent.budget() == math.inf:
         return new
     return new._replace(deadline=max(0.0, parent.budget()))

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from jobqueue import JobQueue, errors, events
+from jobqueue import JobContext, JobQueue, errors, events
 from jobqueue.cli.main import cli
 from jobqueue.errors import JobQueueError
 from jobqueue.options import Options
@@ -301,6 +301,11 @@ def test_the_tree_of_errors_is_that_of_the_code() -> None:
     named = re.findall(r"^[│├└─ ]*([A-Z]\w+)", tree, re.MULTILINE)
     classes = {value for value in vars(errors).values() if isinstance(value, type)}
     assert set(named) == {kind.__name__ for kind in classes if kind.__module__ == errors.__name__}
+
+
+def test_a_handler_sees_of_its_job_what_the_reference_names_and_nothing_else() -> None:
+    rows = re.findall(r"(?:^|`)([a-z]\w*)", "\n".join(table_of("The running job")), re.MULTILINE)
+    assert sorted(rows) == [name for name in dir(JobContext) if not name.startswith("_")]
 
 
 def test_the_events_are_those_of_the_code() -> None:

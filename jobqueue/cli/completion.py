@@ -41,7 +41,7 @@ def completion(shared: Shared, shell: str) -> None:
     if shared.json:
         shared.print_json({"script": SCRIPTS[shell]})
     else:
-        echo(SCRIPTS[shell], nl=False)
+        echo(SCRIPTS[shell], end="")
 
 
 def words(*known: str) -> Completer:

@@ -7,7 +7,7 @@ have lost its lease, or the job may have been cancelled.
 from collections.abc import Callable
 
 from jobqueue.records import Claim
-from jobqueue.worker.context import JobContext
+from jobqueue.worker.context import Attempt
 from jobqueue.worker.endings import too_late
 from jobqueue.worker.inflight import InFlight, Unbegun
 
@@ -18,7 +18,7 @@ class Admission:
     def __init__(
         self,
         inflight: InFlight,
-        context: JobContext,
+        context: Attempt,
         free_key: Callable[[Claim], Unbegun | None],
     ) -> None:
         self._inflight = inflight

@@ -34,7 +34,7 @@ from jobqueue.store.store import Store
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker import forked
-from jobqueue.worker.context import JobContext
+from jobqueue.worker.context import Attempt
 from jobqueue.worker.endings import Endings, refused
 from jobqueue.worker.executor import Executor
 from jobqueue.worker.failure import describe
@@ -68,7 +68,7 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-class ChildContext(JobContext):
+class ChildAttempt(Attempt):
     """`current_job()` in a child: its own clock for the deadline, the pipe for all else."""
 
     __slots__ = ("_said", "_send")
@@ -88,16 +88,16 @@ class ChildContext(JobContext):
         self._said = said
         self._send = send
 
-    def progress(self, fraction: float | None = None, message: str | None = None) -> None:
-        """See `JobContext.progress`."""
-        super().progress(fraction, message)
+    def report(self, fraction: float | None, message: str | None) -> None:
+        """See `Attempt.report`."""
+        super().report(fraction, message)
         self._said.set()
 
-    def finish_within(self, session: Any, result: object = None) -> None:
-        """See `JobContext.finish_within`."""
+    def finish(self, transaction: Any, result: object) -> None:
+        """See `Attempt.finish`."""
         if not self.finishing:
             self._send(finishing=True)  # First, so that nobody else touches the row any more.
-        super().finish_within(session, result)
+        super().finish(transaction, result)
 
 
 class _Prepared(NamedTuple):
@@ -118,7 +118,7 @@ class Child:
         self._sending = threading.Lock()
         self._orders: SimpleQueue[tuple[dict[str, Any], float] | None] = SimpleQueue()
         """What it was sent, and when."""
-        self._context: ChildContext | None = None
+        self._context: ChildAttempt | None = None
         self._told: dict[tuple[int, int], str] = {}
         self._said = threading.Event()
         self._undisturbed = 0
@@ -166,7 +166,7 @@ class Child:
     def _tell(self, id: int, fence: int, error: str) -> None:  # noqa: A002 - the message's word.
         self._told = {(id, fence): error}  # For one that has not begun yet.
         context = self._context
-        if context is not None and (context.id, context.fence) == (id, fence):
+        if context is not None and context.key == (id, fence):
             context.tell(getattr(errors, error))
 
     def _asked_to_end(self, _number: int, _frame: FrameType | None) -> None:
@@ -228,7 +228,7 @@ class Child:
         return _Prepared(task, claim, args, kwargs)
 
     def _run(self, job: _Prepared, budget: float | None, received: float) -> None:
-        context = ChildContext(
+        context = ChildAttempt(
             job.claim,
             self._transactions,
             job.task.codec.encode_result,
@@ -244,7 +244,7 @@ class Child:
         if not (self._connection.closed or self._holds_the_pipe()):
             os._exit(1)  # The listener's read keeps it open: the worker would wait for ever.
 
-    def _outcome(self, job: _Prepared, context: ChildContext) -> Outcome:
+    def _outcome(self, job: _Prepared, context: ChildAttempt) -> Outcome:
         task = job.task
         registry = Registry()
         registry.add(task)
@@ -260,7 +260,7 @@ class Child:
         )
         try:
             self._context = context
-            if error_name := self._told.get((context.id, context.fence)):
+            if error_name := self._told.get(context.key):
                 context.tell(getattr(errors, error_name))
             outcome = executor.run(task, context, job.claim, job.args, job.kwargs)
             self._context = None
@@ -332,7 +332,7 @@ class _Executor(Executor):
     """The worker's executor, of which only `run` is used; it awaits what async tasks return."""
 
     def call(
-        self, task: Task[..., Any], context: JobContext, args: Sequence[Any], kwargs: dict[str, Any]
+        self, task: Task[..., Any], context: Attempt, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
         """See `Executor.call`."""
         result = super().call(task, context, args, kwargs)
@@ -341,7 +341,7 @@ class _Executor(Executor):
         return asyncio.run(_await(result, context)) if awaited else result
 
 
-async def _await(coroutine: Coroutine[Any, Any, Any], context: JobContext) -> Any:
+async def _await(coroutine: Coroutine[Any, Any, Any], context: Attempt) -> Any:
     try:
         return await coroutine
     finally:

@@ -25,7 +25,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded, size
 from jobqueue.states import State
 from jobqueue.store.transactions import UserTransactions
-from jobqueue.worker.context import JobContext
+from jobqueue.worker.context import Attempt
 from jobqueue.worker.identity import peak_memory
 from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.pipe import Pipe
@@ -86,7 +86,7 @@ class Gate(Protocol):
         """Begin it; False: it may not, or not yet."""
 
 
-class RemoteContext(JobContext):
+class RemoteAttempt(Attempt):
     """A job whose handler runs in a child: what it is told goes there, what it says comes back."""
 
     killable = True
@@ -98,7 +98,7 @@ class RemoteContext(JobContext):
         self.told_at = math.inf
 
     def tell(self, error: type[JobQueueError]) -> None:
-        """See `JobContext.tell`."""
+        """See `Attempt.tell`."""
         if self.told is None:
             super().tell(error)
             self.told_at = time.monotonic()
@@ -111,18 +111,18 @@ class RemoteContext(JobContext):
 
     @property
     def finishing(self) -> bool:
-        """See `JobContext.finishing`."""
+        """See `Attempt.finishing`."""
         return self._finishing_there
 
     def take_progress(self) -> tuple[int, int, float | None, str | None] | None:
-        """See `JobContext.take_progress`."""
+        """See `Attempt.take_progress`."""
         return None if self._finishing_there else super().take_progress()
 
     def hear(self, message: dict[str, Any]) -> None:
         """Take in what the child says while the handler runs."""
         if "progress" in message:
             _, _, fraction, text = message["progress"]
-            self._progress = (fraction, text)
+            self.report(fraction, text)
         elif "finishing" in message:
             self._finishing_there = True
         elif "begun" in message:
@@ -178,7 +178,7 @@ class ChildProcess:
             return os.waitid(os.P_PID, self.pid, options) is None
         return False
 
-    def call(self, context: RemoteContext, address: Address, gate: Gate) -> Answer | Unbegun:
+    def call(self, context: RemoteAttempt, address: Address, gate: Gate) -> Answer | Unbegun:
         """Have it run a job that its gate lets begin, and wait for the end, however that comes."""
         self._known_peak, self._peak = max(self._known_peak, self._peak), 0
         self._begun = False
@@ -196,7 +196,7 @@ class ChildProcess:
             context.wake_by(_nothing)
 
     def _make_ready(
-        self, context: RemoteContext, address: Address, gate: Gate
+        self, context: RemoteAttempt, address: Address, gate: Gate
     ) -> Answer | Unbegun | None:
         """Have it import the task, and then begin the job if it still may; None: it has begun."""
         claim = {name: _plain(value) for name, value in context.claim._asdict().items()}
@@ -218,13 +218,13 @@ class ChildProcess:
             self.kill()  # A ready one waits for the next job.
         return refusal
 
-    def _attend(self, context: RemoteContext) -> Answer:
+    def _attend(self, context: RemoteAttempt) -> Answer:
         """Wait for the end of a job that has begun."""
         told = False
         while True:
             if context.told is not None and not told:
-                told, error = True, context.told.__name__
-                self._pipe.send(tell={"id": context.id, "fence": context.fence, "error": error})
+                told, (id_, fence) = True, context.key
+                self._pipe.send(tell={"id": id_, "fence": fence, "error": context.told.__name__})
             rest = self._press(min(context.told_at, _late_at(context)))
             for message in self._receive(rest):
                 if "begun" in message:
@@ -260,7 +260,7 @@ class ChildProcess:
                 yield from self._pipe.messages()
                 raise EOFError  # What it started may hold the pipe open.
 
-    def _answer(self, context: RemoteContext, message: dict[str, Any]) -> Outcome | Unfit | None:
+    def _answer(self, context: RemoteAttempt, message: dict[str, Any]) -> Outcome | Unfit | None:
         if "unfit" in message:
             return Unfit(AttemptError(**message["unfit"]))
         if "ended" not in message:
@@ -372,7 +372,7 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _late_at(context: JobContext) -> float:
+def _late_at(context: Attempt) -> float:
     return time.monotonic() - context.overdue()
 
 

@@ -19,7 +19,7 @@ from jobqueue.codec import Codec
 from jobqueue.errors import AttemptTimeout, ConfigurationError, JobQueueError
 from jobqueue.options import Options
 from jobqueue.tasks import Registry, Task
-from jobqueue.worker.context import JobContext, clean, current_job
+from jobqueue.worker.context import JobContext, clean, current_job, running_attempt
 from jobqueue.worker.failure import Described
 from jobqueue.worker.undertaker import undertaker
 
@@ -65,8 +65,9 @@ def run(
     command: str, *arguments: str, env: dict[str, str] | None = None, cwd: str | None = None
 ) -> dict[str, Any]:
     """Run a command line; returns its exit code and the end of its output."""
-    context = current_job()
-    context.grace = GRACE + PATIENCE  # It does look at its deadline, and needs time to obey.
+    context, attempt = current_job(), running_attempt()
+    assert attempt is not None
+    attempt.grace = GRACE + PATIENCE  # It does look at its deadline, and needs time to obey.
     with _started(context, [command, *arguments], _environment(context, env or {}), cwd) as running:
         code = running.wait(context)
         output = running.output()

@@ -22,6 +22,7 @@ from jobqueue.errors import (
 from jobqueue.loggers import Logger
 from jobqueue.records import Claim
 from jobqueue.store import given
+from jobqueue.store.given import AsyncTransaction, SyncTransaction
 from jobqueue.store.transactions import UserTransactions
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ NOT_ROLLED_BACK = "the transaction that it left open could not be rolled back"
 TIMEOUT_GRACE = 0.25
 """Seconds that a handler which does look at its deadline has to end by itself."""
 
-_CURRENT: ContextVar["JobContext"] = ContextVar("jobqueue_current_job")
+_CURRENT: ContextVar["Attempt"] = ContextVar("jobqueue_current_job")
 
 
 class _JobLog(Logger):
@@ -46,70 +47,49 @@ class _JobLog(Logger):
 class JobContext:
     """The running job, seen from inside its handler. May be used from any thread of it."""
 
-    # What few jobs need is set on the class: a context is made for each of many thousands a second.
-    _told: type[JobQueueError] | None = None
-    _progress: tuple[float | None, str | None] | None = None
-    _finishing: "Session | Connection | None" = None
-    _afinishing: Any = None
-    _interrupt: Callable[[], object] | None = None
-    _where: Callable[[], str] | None = None
-    _budget = _deadline = math.inf
+    __slots__ = ("_attempt",)
 
-    killable = False
-    """For the worker: the handler can be ended from outside, since it has a process of its own."""
-    is_coroutine = False
-    """For the worker: the handler runs on the event loop, and fills no slot."""
-    grace = TIMEOUT_GRACE
-    """For the worker: how long after its deadline the handler is given up, in seconds."""
+    def __init__(self, attempt: "Attempt") -> None:
+        self._attempt = attempt
 
-    def __init__(
-        self, claim: Claim, transactions: UserTransactions, encode: Callable[[object], str]
-    ) -> None:
-        self.claim = claim
-        """For the worker: the claim that it runs under."""
-        self.key = (claim.id, claim.fence)
-        """For the worker: by this it is found among those that run."""
-        self._encode = encode
-        self._transactions = transactions
-        self.began = time.perf_counter()
-        """When the handler was entered, by `time.perf_counter()`."""
-        self.thread = threading.get_ident()
-        """The id of the thread that runs the handler."""
-        if claim.timeout is not None or claim.deadline_at is not None:
-            present = time.monotonic()
-            self._budget = present + time_left(claim)
-            own = math.inf if claim.timeout is None else present + claim.timeout
-            self._deadline = min(own, self._budget)
+    def __repr__(self) -> str:
+        return f"JobContext({self.id}, {self.task!r}, attempt={self.attempt})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JobContext) and other._attempt is self._attempt
+
+    def __hash__(self) -> int:
+        return hash(self._attempt)
 
     @property
     def id(self) -> int:
         """The job's id: an idempotency key for effects outside the database."""
-        return self.claim.id
+        return self._attempt.claim.id
 
     @property
     def task(self) -> str:
         """The task's name."""
-        return self.claim.task
+        return self._attempt.claim.task
 
     @property
     def queue(self) -> str:
         """The queue that the job was claimed from."""
-        return self.claim.queue
+        return self._attempt.claim.queue
 
     @property
     def attempt(self) -> int:
         """Which attempt this is, 1 … max_attempts."""
-        return self.claim.attempt
+        return self._attempt.claim.attempt
 
     @property
     def max_attempts(self) -> int:
         """How many attempts the job has."""
-        return self.claim.max_attempts
+        return self._attempt.claim.max_attempts
 
     @property
     def fence(self) -> int:
         """The fencing token of this claim: outside systems can refuse an older one."""
-        return self.claim.fence
+        return self._attempt.claim.fence
 
     @property
     def deadline(self) -> datetime | None:
@@ -119,48 +99,16 @@ class JobContext:
 
     def remaining(self) -> float | None:
         """Seconds until the deadline, at least 0; None without one."""
-        if self._deadline == math.inf:
-            return None
-        return max(0.0, self._deadline - time.monotonic())
-
-    def restart(self, until: float | None = None) -> None:
-        """For the worker: the attempt's own time runs from here, however long its start took.
-
-        The job's deadline stays, or is `until` by `time.monotonic()`.
-        """
-        present, timeout = time.monotonic(), self.claim.timeout
-        self.began = time.perf_counter()
-        self._budget = self._budget if until is None else until
-        own = math.inf if timeout is None else present + timeout
-        self._deadline = min(own, self._budget)
-
-    def budget(self) -> float:
-        """For the worker: seconds until the job's own deadline, infinity without one."""
-        return self._budget - time.monotonic()
-
-    def overdue(self) -> float:
-        """For the worker: seconds since the deadline; below 0 before it, minus infinity without."""
-        return time.monotonic() - self._deadline
+        return self._attempt.remaining()
 
     @property
     def cancelled(self) -> bool:
         """True once someone wants this job to stop, or it is no longer this worker's."""
-        return self._told is not None
+        return self._attempt.told is not None
 
     def check(self) -> None:
         """Raise if the handler should stop: JobCancelled, ClaimLost or AttemptTimeout."""
-        if self._told is JobCancelled:
-            raise JobCancelled(f"job {self.id} is to be cancelled")
-        if self._told is not None:
-            raise self._told(f"job {self.id} is no longer this worker's to run")
-        if time.monotonic() >= self._deadline:
-            raise AttemptTimeout(f"job {self.id} ran out of its {self.allowed()}")
-
-    def allowed(self) -> str:
-        """For the worker: how long it was allowed to run, as the end of a sentence."""
-        if self._deadline == self._budget:
-            return "time: its deadline has passed"
-        return f"{self.claim.timeout:g} s"
+        self._attempt.check()
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Say how far the job is: a fraction in [0, 1], and a line of text.
@@ -178,14 +126,14 @@ class JobContext:
             fraction = float(fraction)
         if message is not None:
             message = clean(str(message))[:MESSAGE_LENGTH_MAX]
-        self._progress = (fraction, message)
+        self._attempt.report(fraction, message)
 
     @property
     def log(self) -> _JobLog:
         """A logger whose lines name the job."""
         return _JobLog(logging.getLogger("jobqueue.job"), {"job": self.id, "task": self.task})
 
-    def finish_within(self, session: "Session | Connection", result: object = None) -> None:
+    def finish_within(self, session: SyncTransaction, result: object = None) -> None:
         """Make success part of the caller's transaction: effects and success commit together.
 
         `session` is a Session, scoped_session or Connection. Raises ClaimLost when the job is no
@@ -194,7 +142,98 @@ class JobContext:
         is not used; give the result here.
         """
         instead = "write await current_job().afinish_within(session)"
-        transaction = given.resolve(session, "finish_within", instead)
+        self._attempt.finish(given.resolve(session, "finish_within", instead), result)
+
+    async def afinish_within(self, session: AsyncTransaction, result: object = None) -> None:
+        """`finish_within` for an AsyncSession, async_scoped_session or AsyncConnection."""
+        instead = "write current_job().finish_within(session)"
+        await self._attempt.afinish(given.aresolve(session, "afinish_within", instead), result)
+
+
+class Attempt:
+    """One attempt of a job in this worker. Its handler sees it as a `JobContext`."""
+
+    # What few jobs need is set on the class: one is made for each of many thousands a second.
+    _told: type[JobQueueError] | None = None
+    _progress: tuple[float | None, str | None] | None = None
+    _finishing: "Session | Connection | None" = None
+    _afinishing: Any = None
+    _interrupt: Callable[[], object] | None = None
+    _where: Callable[[], str] | None = None
+    _budget = _deadline = math.inf
+
+    killable = False
+    """The handler can be ended from outside, since it has a process of its own."""
+    is_coroutine = False
+    """The handler runs on the event loop, and fills no slot."""
+    grace = TIMEOUT_GRACE
+    """How long after its deadline the handler is given up, in seconds."""
+
+    def __init__(
+        self, claim: Claim, transactions: UserTransactions, encode: Callable[[object], str]
+    ) -> None:
+        self.claim = claim
+        """The claim that it runs under."""
+        self.key = (claim.id, claim.fence)
+        """By this it is found among those that run."""
+        self._encode = encode
+        self._transactions = transactions
+        self.began = time.perf_counter()
+        """When the handler was entered, by `time.perf_counter()`."""
+        self.thread = threading.get_ident()
+        """The id of the thread that runs the handler."""
+        if claim.timeout is not None or claim.deadline_at is not None:
+            present = time.monotonic()
+            self._budget = present + time_left(claim)
+            own = math.inf if claim.timeout is None else present + claim.timeout
+            self._deadline = min(own, self._budget)
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, at least 0; None without one."""
+        if self._deadline == math.inf:
+            return None
+        return max(0.0, self._deadline - time.monotonic())
+
+    def restart(self, until: float | None = None) -> None:
+        """The attempt's own time runs from here, however long its start took.
+
+        The job's deadline stays, or is `until` by `time.monotonic()`.
+        """
+        present, timeout = time.monotonic(), self.claim.timeout
+        self.began = time.perf_counter()
+        self._budget = self._budget if until is None else until
+        own = math.inf if timeout is None else present + timeout
+        self._deadline = min(own, self._budget)
+
+    def budget(self) -> float:
+        """Seconds until the job's own deadline, infinity without one."""
+        return self._budget - time.monotonic()
+
+    def overdue(self) -> float:
+        """Seconds since the deadline; below 0 before it, minus infinity without."""
+        return time.monotonic() - self._deadline
+
+    def check(self) -> None:
+        """See `JobContext.check`."""
+        if self._told is JobCancelled:
+            raise JobCancelled(f"job {self.claim.id} is to be cancelled")
+        if self._told is not None:
+            raise self._told(f"job {self.claim.id} is no longer this worker's to run")
+        if time.monotonic() >= self._deadline:
+            raise AttemptTimeout(f"job {self.claim.id} ran out of its {self.allowed()}")
+
+    def allowed(self) -> str:
+        """How long it was allowed to run, as the end of a sentence."""
+        if self._deadline == self._budget:
+            return "time: its deadline has passed"
+        return f"{self.claim.timeout:g} s"
+
+    def report(self, fraction: float | None, message: str | None) -> None:
+        """See `JobContext.progress`; both are checked."""
+        self._progress = (fraction, message)
+
+    def finish(self, transaction: "Session | Connection", result: object) -> None:
+        """See `JobContext.finish_within`."""
         self._transactions.finish(
             transaction,
             self.claim,
@@ -203,39 +242,37 @@ class JobContext:
         )
         self._finishing = transaction
 
-    async def afinish_within(self, session: Any, result: object = None) -> None:
-        """`finish_within` for an AsyncSession, async_scoped_session or AsyncConnection."""
-        instead = "write current_job().finish_within(session)"
-        session = given.aresolve(session, "afinish_within", instead)
-        await session.run_sync(lambda sync: self.finish_within(sync, result))
+    async def afinish(self, session: Any, result: object) -> None:
+        """See `JobContext.afinish_within`."""
+        await session.run_sync(lambda sync: self.finish(sync, result))
         self._afinishing = session
 
     def be_coroutine(self, interrupt: Callable[[], object], where: Callable[[], str]) -> None:
-        """For the worker: how to cancel the handler, and where it is, as it has no thread."""
+        """How to cancel the handler, and where it is, as it has no thread."""
         self.is_coroutine = True
         self._interrupt = interrupt
         self._where = where
 
     def interrupt_by(self, interrupt: Callable[[], object]) -> None:
-        """For the worker: how to cancel what the handler's thread waits for."""
+        """How to cancel what the handler's thread waits for."""
         self._interrupt = interrupt
         if self._told is not None:
             interrupt()
 
     @property
     def told(self) -> type[JobQueueError] | None:
-        """For the worker: what `check()` raises, if someone wants the handler to stop."""
+        """What `check()` raises, if someone wants the handler to stop."""
         return self._told
 
     def where(self) -> str:
-        """For the worker: the stack of the handler as text."""
+        """The stack of the handler as text."""
         if self._where is not None:
             return self._where()
         frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - documented, despite the name.
         return "" if frame is None else "".join(traceback.format_stack(frame))
 
     def tell(self, error: type[JobQueueError]) -> None:
-        """For the worker: make `cancelled` true and `check()` raise; cancel a coroutine."""
+        """Make `cancelled` true and `check()` raise; cancel a coroutine."""
         if self._told is None:
             self._told = error
             if self._interrupt is not None:
@@ -243,29 +280,30 @@ class JobContext:
 
     @property
     def finishing(self) -> bool:
-        """For the worker: `finish_within` was called, in a transaction that may still be open."""
+        """`finish_within` was called, in a transaction that may still be open."""
         return self._finishing is not None
 
     def take_progress(self) -> tuple[int, int, float | None, str | None] | None:
-        """For the worker: what `progress()` last said, once."""
+        """What `progress()` last said, once."""
         if self._finishing is not None:
             return None  # Its transaction holds the row: the heartbeat would wait for its end.
         said, self._progress = self._progress, None
-        return None if said is None else (self.id, self.fence, *said)
+        return None if said is None else (*self.key, *said)
 
     def give_progress_back(self, report: tuple[int, int, float | None, str | None]) -> None:
-        """For the worker: it could not be written, so once more, unless there is newer."""
+        """It could not be written, so once more, unless there is newer."""
         if self._progress is None:
             self._progress = report[2:]
 
     def leave_transaction(self) -> None:
-        """For the worker: roll back what `finish_within` was called in and was left open."""
+        """Roll back what `finish_within` was called in and was left open."""
         if self._finishing is not None:
             try:
                 if self._finishing.in_transaction():
                     self._finishing.rollback()
             except Exception:
-                self.log.exception(NOT_ROLLED_BACK)
+                log = JobContext(self).log
+                log.exception(NOT_ROLLED_BACK)
 
     async def aleave_transaction(self) -> None:
         """`leave_transaction` for a coroutine."""
@@ -276,13 +314,14 @@ class JobContext:
             if self._afinishing.in_transaction():
                 await self._afinishing.rollback()
         except Exception:
-            self.log.exception(NOT_ROLLED_BACK)
+            log = JobContext(self).log
+            log.exception(NOT_ROLLED_BACK)
 
 
 def current_job() -> JobContext:
     """The job that this code runs in. Raises JobQueueError outside of one."""
     try:
-        return _CURRENT.get()
+        return JobContext(_CURRENT.get())
     except LookupError:
         raise JobQueueError(
             f"current_job(): thread {threading.current_thread().name} runs no job"
@@ -290,11 +329,11 @@ def current_job() -> JobContext:
 
 
 enter = _CURRENT.set
-"""Make `current_job()` answer with this context; each job runs in a copy of its own."""
+"""Make `current_job()` see this attempt, in a copy of the program's context that ends with it."""
 
 
-def running_job() -> JobContext | None:
-    """The job that this code runs in, or None."""
+def running_attempt() -> Attempt | None:
+    """The attempt that this code runs in, or None."""
     return _CURRENT.get(None)
 
 

@@ -18,7 +18,7 @@ from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded
 from jobqueue.states import State
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.childprocess import Answer, Death, Unfit
-from jobqueue.worker.context import JobContext, clean
+from jobqueue.worker.context import Attempt, clean
 from jobqueue.worker.exit import NOT_COMMITTED
 from jobqueue.worker.failure import Described, describe
 
@@ -39,11 +39,11 @@ class Endings:
         self._max_crashes = max_crashes
         self._unknown: dict[str, float] = {}
 
-    def raised(self, task: Task[..., Any], context: JobContext, error: BaseException) -> Ended:
+    def raised(self, task: Task[..., Any], context: Attempt, error: BaseException) -> Ended:
         """After an exception, whatever it is: SystemExit too is only a failed attempt."""
         if isinstance(error, Signal):
             return self._steered(task, context, error)
-        if isinstance(error, JobCancelled) and context.cancelled:
+        if isinstance(error, JobCancelled) and context.told is not None:
             # Its own, through check(); else it is that of a job it waited for.
             reason = "cancelled while it ran"
             return Ended(context.claim, "cancelled", State.CANCELLED, reason=reason)
@@ -52,7 +52,7 @@ class Endings:
     def outcome(
         self,
         task: Task[..., Any],
-        context: JobContext,
+        context: Attempt,
         ended: Ended | None,
         text: str | None,
         reason: str | None,
@@ -69,7 +69,7 @@ class Endings:
             return ended._replace(duration=duration, wait=wait)
         return Succeeded(claim, text, reason, duration, wait)
 
-    def timed_out(self, context: JobContext, stack: str) -> Outcome:
+    def timed_out(self, context: Attempt, stack: str) -> Outcome:
         """The outcome of a handler that ignores its deadline; `stack` is where it is."""
         claim = context.claim
         error = AttemptError(
@@ -82,7 +82,7 @@ class Endings:
         ended = self._ran_out(task, context, "timed out", error)
         return self.outcome(task, context, ended, None, None)
 
-    def apart(self, task: Task[..., Any], context: JobContext, answer: Answer) -> Outcome:
+    def apart(self, task: Task[..., Any], context: Attempt, answer: Answer) -> Outcome:
         """How a job in a child process ended: as the child says, or as its death tells."""
         if isinstance(answer, Succeeded | Ended):
             return answer
@@ -95,7 +95,7 @@ class Endings:
         assert isinstance(outcome, Ended), "it did not succeed"
         return outcome._replace(exit_signal=answer.signal, peak_memory=answer.peak_memory)
 
-    def _died(self, task: Task[..., Any], context: JobContext, death: Death) -> Ended:
+    def _died(self, task: Task[..., Any], context: Attempt, death: Death) -> Ended:
         claim = context.claim
         if context.told is not None and not death.late:
             reason = "cancelled while it ran"
@@ -134,13 +134,13 @@ class Endings:
             reason=f"no worker that claimed it knows the task {claim.task!r}",
         )
 
-    def _steered(self, task: Task[..., Any], context: JobContext, signal: Signal) -> Ended:
+    def _steered(self, task: Task[..., Any], context: Attempt, signal: Signal) -> Ended:
         try:
             return self._obeyed(task, context, signal)
         except Exception as error:  # noqa: BLE001 - a signal of the user's own may do anything.
             return self._errored(task, context, error)
 
-    def _obeyed(self, task: Task[..., Any], context: JobContext, signal: Signal) -> Ended:
+    def _obeyed(self, task: Task[..., Any], context: Attempt, signal: Signal) -> Ended:
         claim = context.claim
         if isinstance(signal, Cancel):
             return Ended(claim, "cancelled", State.CANCELLED, reason=_reason(signal))
@@ -171,7 +171,7 @@ class Endings:
     def _errored(
         self,
         task: Task[..., Any],
-        context: JobContext,
+        context: Attempt,
         error: BaseException,
         *,
         delay: float | None = None,
@@ -185,7 +185,7 @@ class Endings:
     def _ran_out(
         self,
         task: Task[..., Any],
-        context: JobContext,
+        context: Attempt,
         outcome: str,
         error: AttemptError,
         *,
@@ -201,7 +201,7 @@ class Endings:
             return Ended(claim, outcome, State.FAILED, error=error, reason=reason)
         return Ended(claim, outcome, State.SCHEDULED, delay=delay, error=error)
 
-    def _within(self, task: Task[..., Any], context: JobContext, ended: Ended | None) -> Ended:
+    def _within(self, task: Task[..., Any], context: Attempt, ended: Ended | None) -> Ended:
         """After `finish_within`: what to record if its transaction was not committed after all."""
         if ended is None:
             why = "finish_within was called, but its transaction was not committed"

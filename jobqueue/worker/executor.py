@@ -14,8 +14,8 @@ from jobqueue.store.transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker import forked
 from jobqueue.worker.admission import Admission
-from jobqueue.worker.childprocess import RemoteContext, Unfit
-from jobqueue.worker.context import JobContext, enter, time_left
+from jobqueue.worker.childprocess import RemoteAttempt, Unfit
+from jobqueue.worker.context import Attempt, JobContext, enter, time_left
 from jobqueue.worker.endings import Endings, encode, refused, too_late
 from jobqueue.worker.failure import describe
 from jobqueue.worker.inflight import UNBEGUN, InFlight, Unbegun, released
@@ -47,7 +47,7 @@ class Executor:
     ) -> None:
         self.surroundings = Surroundings()
         self._isolation = isolation
-        self.complete: Callable[[JobContext, Coroutine[Any, Any, Any]], Any] | None = None
+        self.complete: Callable[[Attempt, Coroutine[Any, Any, Any]], Any] | None = None
         """Runs on the event loop what a plain wrapper of an `async def` returned; set by that."""
         self._inflight = inflight
         self._registry = registry
@@ -143,7 +143,7 @@ class Executor:
     def _work_apart(self, task: Task[..., Any], claim: Claim, isolation: Isolation) -> bool:
         """Run one claim in a child process."""
         inflight = self._inflight
-        context = RemoteContext(claim, self._transactions)
+        context = RemoteAttempt(claim, self._transactions)
         admission = Admission(inflight, context, self._free_key)
         inflight.start(context)
         try:
@@ -166,14 +166,14 @@ class Executor:
         inflight.withdraw(context, outcome)
         return True
 
-    def context_of(self, task: Task[..., Any], claim: Claim) -> JobContext:
-        """What the handler may know of its job; its time runs from here."""
-        return JobContext(claim, self._transactions, task.codec.encode_result)
+    def context_of(self, task: Task[..., Any], claim: Claim) -> Attempt:
+        """The attempt of a handler that is about to be entered; its time runs from here."""
+        return Attempt(claim, self._transactions, task.codec.encode_result)
 
     def run(
         self,
         task: Task[..., Any],
-        context: JobContext,
+        context: Attempt,
         claim: Claim,
         args: Sequence[Any],
         kwargs: dict[str, Any],
@@ -204,7 +204,7 @@ class Executor:
         return self._endings.outcome(task, context, ended, text, reason)
 
     def call(
-        self, task: Task[..., Any], context: JobContext, args: Sequence[Any], kwargs: dict[str, Any]
+        self, task: Task[..., Any], context: Attempt, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
         """Call the handler within its middleware."""
         if not self._middleware:
@@ -214,8 +214,9 @@ class Executor:
             return task.function(*args, **kwargs)
 
         run: Callable[[], Any] = innermost
+        seen = JobContext(context)
         for middleware in reversed(self._middleware):
-            run = _around(middleware, context, run)
+            run = _around(middleware, seen, run)
         return run()
 
     def _free_key(self, claim: Claim) -> Unbegun | None:

@@ -123,7 +123,7 @@ class Heartbeat(Service):
             self._inflight.unwanted.add((id_, fence))
             running, starting = self._inflight.running, self._inflight.starting
             context = running.get((id_, fence)) or starting.get((id_, fence))
-            if context is not None and not context.cancelled:
+            if context is not None and context.told is None:
                 log.info("job %d (%s) is to be cancelled", id_, claim.task)
                 context.tell(JobCancelled)
 

@@ -14,7 +14,7 @@ from jobqueue.records import Claim, Ended, Outcome
 from jobqueue.states import State
 from jobqueue.store.backend import Backend
 from jobqueue.store.claims import Holder
-from jobqueue.worker.context import JobContext
+from jobqueue.worker.context import Attempt
 from jobqueue.worker.identity import boottime
 
 UNBEGUN = "given back before it began"
@@ -70,9 +70,9 @@ class InFlight:
         self.inbox: SimpleQueue[Claim | None] = SimpleQueue()
         self.outbox: SimpleQueue[Outcome] = SimpleQueue()
         self.held: dict[int, Claim] = {}
-        self.running: dict[tuple[int, int], JobContext] = {}
+        self.running: dict[tuple[int, int], Attempt] = {}
         """By (id, fence): after a lost lease, two attempts of one job may run here."""
-        self.starting: dict[tuple[int, int], JobContext] = {}
+        self.starting: dict[tuple[int, int], Attempt] = {}
         """The same for jobs that have not begun: their child process is not ready for them."""
         self.open: set[tuple[int, int]] = set()
         """(id, fence) of claims that were handed out and have no outcome yet: they fill slots."""
@@ -175,18 +175,18 @@ class InFlight:
             return Unbegun(Ended(claim, "cancelled", State.CANCELLED, refund=True))
         return Unbegun(released(claim, UNBEGUN)) if self.closing else None
 
-    def begin(self, context: JobContext) -> None:
+    def begin(self, context: Attempt) -> None:
         """A handler is about to be entered."""
         self.running[context.key] = context
         self.begun += 1
         self.last_begun = time.monotonic()
 
-    def start(self, context: JobContext) -> None:
+    def start(self, context: Attempt) -> None:
         """A child process is about to be made ready for a job."""
         self.starting[context.key] = context
         self.last_begun = time.monotonic()
 
-    def begin_started(self, context: JobContext) -> bool:
+    def begin_started(self, context: Attempt) -> bool:
         """Begin a job whose child process is ready, unless it may not: ask `refusal()` why.
 
         One step with the question: a stop either gives the job back, or waits for it.
@@ -198,13 +198,13 @@ class InFlight:
             self.starting.pop(context.key)
             return True
 
-    def withdraw(self, context: JobContext, outcome: Outcome | None) -> None:
+    def withdraw(self, context: Attempt, outcome: Outcome | None) -> None:
         """A job whose child process was made ready does not begin; None: nothing is to be said."""
         with self._gate:
             if self.starting.pop(context.key, None) is not None and outcome is not None:
                 self.outbox.put(outcome)
 
-    def end(self, context: JobContext, outcome: Outcome) -> bool:
+    def end(self, context: Attempt, outcome: Outcome) -> bool:
         """A handler was left. False: its claim was given up meanwhile, so nobody waits for it."""
         duration = outcome.duration or 0.0
         in_slot = not context.is_coroutine
@@ -218,7 +218,7 @@ class InFlight:
             self.outbox.put(outcome)
             return True
 
-    def give_up(self, context: JobContext, outcome: Outcome) -> bool:
+    def give_up(self, context: Attempt, outcome: Outcome) -> bool:
         """The handler still runs and is not waited for; False if it has ended meanwhile."""
         with self._gate:
             if self.running.pop(context.key, None) is None:
@@ -310,8 +310,8 @@ class InFlight:
             claims = []
             for context in contexts:
                 context.tell(ClaimLost)
-                claim = self.held.get(context.id)
-                if claim is not None and claim.fence == context.fence:
+                claim = self.held.get(context.claim.id)
+                if claim is not None and claim.fence == context.claim.fence:
                     claims.append(claim)
                     self.outbox.put(interrupted(claim))
             return claims
@@ -331,7 +331,7 @@ class InFlight:
         return count
 
 
-def _busy(running: list[JobContext]) -> float:
+def _busy(running: list[Attempt]) -> float:
     """Seconds that these handlers have filled slots."""
     present = time.perf_counter()
     return sum(present - context.began for context in running if not context.is_coroutine)

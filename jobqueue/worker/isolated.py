@@ -14,7 +14,7 @@ from jobqueue.records import Claim, Ended
 from jobqueue.states import State
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Registry, Task
-from jobqueue.worker.childprocess import Answer, ChildProcess, Death, Gate, RemoteContext
+from jobqueue.worker.childprocess import Answer, ChildProcess, Death, Gate, RemoteAttempt
 from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.program import address_of, why_not
 
@@ -77,7 +77,7 @@ class Isolation:
             reason,
         )
 
-    def run(self, task: Task[..., Any], context: RemoteContext, gate: Gate) -> Answer | Unbegun:
+    def run(self, task: Task[..., Any], context: RemoteAttempt, gate: Gate) -> Answer | Unbegun:
         """Run a job in this thread's child, once its gate lets it begin.
 
         Raises NoChild if there can be none now.

@@ -18,7 +18,7 @@ from jobqueue.records import Claim, Ended
 from jobqueue.states import State
 from jobqueue.tasks import Task
 from jobqueue.worker import forked
-from jobqueue.worker.context import JobContext, enter
+from jobqueue.worker.context import Attempt, enter
 from jobqueue.worker.endings import Endings, encode
 from jobqueue.worker.executor import Executor
 from jobqueue.worker.failure import describe
@@ -70,7 +70,7 @@ class Loop:
         self._inflight.open_async.add((claim.id, claim.fence))
         self._loop.call_soon_threadsafe(self._begin, claim)
 
-    def complete(self, context: JobContext, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def complete(self, context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run the coroutine that a handler in a thread has returned; the thread waits for it."""
         self._start()
         done = asyncio.run_coroutine_threadsafe(self._complete(context, coroutine), self._loop)
@@ -87,7 +87,7 @@ class Loop:
                 self._loop.close()
                 raise
 
-    async def _complete(self, context: JobContext, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    async def _complete(self, context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
         task = asyncio.current_task()
         assert task is not None, "this runs in one"
         self._running.add(task)
@@ -117,9 +117,9 @@ class Loop:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._give_back)
 
-    def replace(self, context: JobContext) -> None:
+    def replace(self, context: Attempt) -> None:
         """Let another one begin in place of a handler that was given up and goes on."""
-        self._loop.call_soon_threadsafe(self._make_room, (context.id, context.fence))
+        self._loop.call_soon_threadsafe(self._make_room, context.key)
 
     def close(self) -> None:
         """End the loop; what still runs is cancelled, and its outcome not waited for."""
@@ -250,7 +250,7 @@ class Loop:
         self._inflight.end(context, self._endings.outcome(task, context, ended, text, reason))
 
     async def _handle(
-        self, task: Task[..., Any], context: JobContext, args: Any, kwargs: dict[str, Any]
+        self, task: Task[..., Any], context: Attempt, args: Any, kwargs: dict[str, Any]
     ) -> Any:
         """The handler within its middleware, in a context of its own: `current_job()` is in it."""
         enter(context)
@@ -278,14 +278,14 @@ class LoopWatch(Service):
         return BLOCKED / 2
 
 
-def _meant(context: JobContext, error: BaseException) -> BaseException:
+def _meant(context: Attempt, error: BaseException) -> BaseException:
     """What a cancellation of asyncio stands for, if it was ours."""
     if not isinstance(error, asyncio.CancelledError):
         return error
     if context.told is JobCancelled:
-        return JobCancelled(f"job {context.id} was cancelled")
+        return JobCancelled(f"job {context.claim.id} was cancelled")
     if context.told is AttemptTimeout:
-        return AttemptTimeout(f"job {context.id} ran out of its {context.allowed()}")
+        return AttemptTimeout(f"job {context.claim.id} ran out of its {context.allowed()}")
     return error
 
 

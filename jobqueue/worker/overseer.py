@@ -7,7 +7,7 @@ the attempt is recorded as timed out, and another slot is opened in its place.
 from collections.abc import Callable
 
 from jobqueue.loggers import get_logger
-from jobqueue.worker.context import JobContext
+from jobqueue.worker.context import Attempt
 from jobqueue.worker.endings import Endings
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.isolated import Isolation
@@ -58,7 +58,7 @@ class Overseer(Service):
                 rest = min(rest, max(0.01, -overdue))
         return rest
 
-    def _give_up(self, context: JobContext) -> None:
+    def _give_up(self, context: Attempt) -> None:
         stack = context.where()
         if not self._inflight.give_up(context, self._endings.timed_out(context, stack)):
             return
@@ -68,8 +68,8 @@ class Overseer(Service):
             self._slots.replace(context.thread)
         log.warning(
             "job %d (%s) ignores its timeout: its claim is given up, the handler goes on at\n%s",
-            context.id,
-            context.task,
+            context.claim.id,
+            context.claim.task,
             stack,
         )
         self._finished()

@@ -9,7 +9,7 @@ import pytest
 from jobqueue import JobQueue, State
 from jobqueue.store.claims import Claims
 from jobqueue.worker.admission import Admission
-from jobqueue.worker.childprocess import RemoteContext
+from jobqueue.worker.childprocess import RemoteAttempt
 from jobqueue.worker.inflight import UNBEGUN, Unbegun
 
 LEASE = 30.0
@@ -28,7 +28,7 @@ class Start:
         (self.claim,) = self.worker.claim()
         self.inflight = self.worker.inflight
         assert self.inflight.inbox.get() is self.claim
-        self.context = RemoteContext(self.claim, self.worker.executor._transactions)
+        self.context = RemoteAttempt(self.claim, self.worker.executor._transactions)
         self.inflight.start(self.context)
         free_key = self.worker.executor._free_key
         self.admission = Admission(self.inflight, self.context, free_key)
@@ -68,7 +68,7 @@ def test_it_does_not_begin_once_its_lease_is_lost(start: Callable[..., Start], c
     assert it.inflight.lease.good(), "it has another lease"
     assert it.admission.refusal() == Unbegun(None)
     assert not it.admission.begin() and not it.begun
-    assert it.context.cancelled, "its slot is woken"
+    assert it.context.told, "its slot is woken"
     assert it.worker.outbox() == []
 
 
@@ -76,7 +76,7 @@ def test_it_does_not_begin_once_it_is_to_be_cancelled(start: Callable[..., Start
     it = start()
     it.job.cancel()
     it.worker.heartbeat.tick()
-    assert it.context.cancelled, "its slot is woken"
+    assert it.context.told, "its slot is woken"
     refusal = it.admission.refusal()
     assert refusal is not None and refusal.outcome is not None
     assert (refusal.outcome.state, refusal.outcome.refund) == (State.CANCELLED, True)
@@ -89,7 +89,7 @@ def test_a_stop_gives_it_back_at_once_and_it_does_not_begin(
 ) -> None:
     it = start(max_attempts=attempts)
     assert it.inflight.close() == 1
-    assert it.context.cancelled, "its slot is woken"
+    assert it.context.told, "its slot is woken"
     (outcome,) = it.worker.outbox()
     assert (outcome.outcome, outcome.reason) == ("released", UNBEGUN)
     assert it.admission.refusal() == Unbegun(None), "it is written already"

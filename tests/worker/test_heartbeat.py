@@ -7,7 +7,7 @@ from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobQueue, State
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
-from jobqueue.worker.context import JobContext
+from jobqueue.worker.context import Attempt
 
 ERROR = 40
 
@@ -21,10 +21,10 @@ def work(jobs: JobQueue) -> Any:
     return work
 
 
-def begin(worker: Any) -> JobContext:
+def begin(worker: Any) -> Attempt:
     """Take one claim out of the inbox and begin it."""
     claim = worker.inflight.inbox.get_nowait()
-    context = JobContext(claim, None, str)  # type: ignore[arg-type]
+    context = Attempt(claim, None, str)  # type: ignore[arg-type]
     worker.inflight.begin(context)
     return context
 
@@ -117,7 +117,7 @@ def test_a_row_that_is_gone_abandons_the_claims_and_registers_anew(
     old = worker.inflight.holder
     worker.execute_sql("DELETE FROM jobqueue_workers")
     worker.heartbeat.tick()
-    assert not context.cancelled, "between two beats it cannot know"
+    assert context.told is None, "between two beats it cannot know"
     clock.pass_(10)
     worker.heartbeat.tick()
     new = worker.inflight.holder
@@ -125,7 +125,7 @@ def test_a_row_that_is_gone_abandons_the_claims_and_registers_anew(
     assert new.name == old.name
     assert set(worker.workers()) == {new.id}
     assert (worker.inflight.held, worker.inflight.unwanted) == ({}, set())
-    assert context.cancelled
+    assert context.told
     with pytest.raises(ClaimLost):
         context.check()
     assert len(lines(ERROR, "lost its lease")) == 1
@@ -180,7 +180,7 @@ def test_running_jobs_are_told_that_they_are_to_be_cancelled(
     assert worker.heartbeat.tick() <= 0.5
     jobs.cancel(handles[0].id)
     worker.heartbeat.tick()
-    assert [context.cancelled for context in contexts] == [True, False]
+    assert [context.told is not None for context in contexts] == [True, False]
     with pytest.raises(JobCancelled):
         contexts[0].check()
     contexts[1].check()
@@ -196,7 +196,7 @@ def test_a_wish_to_cancel_an_older_claim_of_the_job_tells_nobody(
     cancels = worker.heartbeat._upkeep.cancels
     worker.heartbeat._upkeep.cancels = lambda worker: [(handle.id, 0)]
     worker.heartbeat.tick()
-    assert not context.cancelled
+    assert context.told is None
     assert worker.inflight.unwanted == set()
     worker.heartbeat._upkeep.cancels = cancels
 
@@ -223,7 +223,7 @@ def test_a_timeout_is_told_by_check_alone(jobs: JobQueue, hand: Any, monkeypatch
     context.check()
     monkeypatch.setattr(context, "_deadline", 0.0)
     worker.heartbeat.tick()
-    assert not context.cancelled
+    assert context.told is None
     with pytest.raises(AttemptTimeout):
         context.check()
 
@@ -233,16 +233,16 @@ def test_progress_is_written_once_and_only_by_the_claims_owner(work: Any, hand: 
     worker = hand()
     worker.claim()
     context = begin(worker)
-    context.progress(0.1, "first")
-    context.progress(0.2, "second")
+    context.report(0.1, "first")
+    context.report(0.2, "second")
     worker.heartbeat.tick()
     row = worker.row(handle.id)
     assert (row.progress, row.progress_message) == (0.2, "second")
     worker.change(handle.id, progress=None, progress_message=None)
     worker.heartbeat.tick()
     assert worker.row(handle.id).progress is None, "what was said is written once"
-    worker.change(handle.id, fence=context.fence + 1)
-    context.progress(0.9, "stale")
+    worker.change(handle.id, fence=context.claim.fence + 1)
+    context.report(0.9, "stale")
     worker.heartbeat.tick()
     assert worker.row(handle.id).progress is None
 
@@ -254,15 +254,15 @@ def test_progress_that_could_not_be_written_is_written_later_unless_there_is_new
     worker = hand()
     worker.claim()
     context = begin(worker)
-    context.progress(0.1, "the last word")
+    context.report(0.1, "the last word")
     with monkeypatch.context() as away:
         away.setattr(worker.heartbeat._claims, "report", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             worker.heartbeat.tick()
     worker.heartbeat.tick()
     assert worker.row(handle.id).progress_message == "the last word"
-    context.progress(0.2, "newer")
-    context.give_progress_back((context.id, context.fence, 0.1, "older"))
+    context.report(0.2, "newer")
+    context.give_progress_back((*context.key, 0.1, "older"))
     worker.heartbeat.tick()
     assert worker.row(handle.id).progress_message == "newer"
 
@@ -279,15 +279,15 @@ def test_a_worker_that_claims_a_lost_job_again_knows_the_new_attempt_only(
     worker.heartbeat._upkeep.reap()
     worker.claim()
     new = begin(worker)
-    assert new.fence > old.fence
+    assert new.claim.fence > old.claim.fence
     worker.inflight.end(old, worker.exit and _released(old))
     assert worker.inflight.running, "the new attempt still runs"
     jobs.cancel(handle.id)
     worker.heartbeat.tick()
-    assert new.cancelled
+    assert new.told
 
 
-def _released(context: JobContext) -> Any:
+def _released(context: Attempt) -> Any:
     from jobqueue.worker.inflight import released
 
     return released(context.claim, None)

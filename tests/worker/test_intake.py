@@ -7,7 +7,7 @@ import pytest
 from jobqueue import JobQueue, State
 from jobqueue.records import Ended
 from jobqueue.worker import intake as intake_module
-from jobqueue.worker.context import JobContext
+from jobqueue.worker.context import Attempt
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
     worker.intake.prefetch = lambda: 5
     worker.claim()
     running = worker.inflight.inbox.get()  # A slot takes the first, and does not come back.
-    worker.inflight.begin(JobContext(running, None, None))  # type: ignore[arg-type]
+    worker.inflight.begin(Attempt(running, None, None))  # type: ignore[arg-type]
     worker.intake.give_back_hoard()
     assert worker.inflight.inbox.qsize() == 5
     worker.inflight.last_begun -= intake_module.HOARD_AGE + 1
@@ -90,7 +90,7 @@ def test_claims_for_a_slot_that_had_nothing_to_do_for_long_are_not_given_back_be
         jobs.enqueue_many([work.call()])
         worker.claim()
         long = worker.inflight.inbox.get()  # The other slot runs something long.
-        worker.inflight.begin(JobContext(long, None, None))  # type: ignore[arg-type]
+        worker.inflight.begin(Attempt(long, None, None))  # type: ignore[arg-type]
     worker.inflight.last_begun -= 100
     jobs.enqueue_many([work.call() for _ in range(5)])
     claims = worker.claim()
@@ -106,7 +106,7 @@ def test_a_look_for_async_jobs_that_found_others_is_not_repeated_at_once(
     worker = hand(concurrency=1)
     worker.claim()
     long = worker.inflight.inbox.get()  # The only slot runs something long.
-    worker.inflight.begin(JobContext(long, None, None))  # type: ignore[arg-type]
+    worker.inflight.begin(Attempt(long, None, None))  # type: ignore[arg-type]
     worker.inflight.async_concurrency = 100  # The app has an async task, too.
     assert len(worker.claim()) == intake_module.PROBE
     worker.inflight.last_begun -= 100

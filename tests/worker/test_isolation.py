@@ -697,7 +697,7 @@ def test_a_fault_of_ours_ends_that_job_and_its_child_and_frees_the_slot(
         if "begun" in message and faults:
             raise faults.pop()
 
-    monkeypatch.setattr(childprocess.RemoteContext, "hear", fail)
+    monkeypatch.setattr(childprocess.RemoteAttempt, "hear", fail)
     with stage.jobs.worker(concurrency=1, poll=0.05):
         job = stage.app.stubborn.enqueue()
         with pytest.raises(JobFailed):

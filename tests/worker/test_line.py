@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from jobqueue import JobQueue, State
 from jobqueue.records import AttemptError, Ended, Succeeded
 from jobqueue.worker import line
-from jobqueue.worker.context import JobContext
+from jobqueue.worker.context import Attempt
 from jobqueue.worker.inflight import released
 
 WARNING, ERROR = 30, 40
@@ -361,10 +361,10 @@ def test_what_a_handler_ends_with_after_its_job_was_given_back_is_dropped(
     worker = hand()
     (claim,) = worker.claim()
     worker.inflight.inbox.get()
-    context = JobContext(claim, None, str)  # type: ignore[arg-type]
+    context = Attempt(claim, None, str)  # type: ignore[arg-type]
     worker.inflight.begin(context)
     assert worker.inflight.interrupt() == [claim]
-    assert context.cancelled
+    assert context.told
     worker.inflight.end(context, Succeeded(claim, "1", None, 1.0, 0.0))
     finish_all(worker)
     assert handle.state is State.AVAILABLE

@@ -10,6 +10,7 @@ import pytest
 
 from jobqueue import JobFailed, JobQueue, State, current_job
 from jobqueue.errors import AttemptTimeout, InvalidOption
+from jobqueue.worker.context import running_attempt
 from jobqueue.worker.scaler import Scaler
 
 
@@ -284,7 +285,9 @@ def test_a_handler_that_looks_ends_by_itself_and_keeps_its_slot(
 ) -> None:
     @jobs.task(timeout=0.05, max_attempts=1)
     def looks() -> None:
-        current_job().grace = 60  # However late it comes to look.
+        attempt = running_attempt()
+        assert attempt is not None
+        attempt.grace = 60  # However late it comes to look.
         while True:
             current_job().check()
             gate.wait(0.01)
