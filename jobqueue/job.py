@@ -76,6 +76,10 @@ class Job(Generic[R_co]):
             raise JobNotFound(f"job {self.id} is not there (any more)")
         return record
 
+    async def arecord(self) -> JobRecord:
+        """`record` for asyncio: the event loop goes on meanwhile."""
+        return await asyncio.to_thread(self.record)
+
     def done(self) -> bool:
         """True when the job has ended, however it did."""
         return self.state in FINAL
@@ -86,6 +90,10 @@ class Job(Generic[R_co]):
             return False
         _, refused = self._jobs.cancel(JobFilter(ids=(self.id,)))
         return not refused
+
+    async def acancel(self) -> None:
+        """`cancel` for asyncio: the event loop goes on meanwhile."""
+        await asyncio.to_thread(self.cancel)
 
     def result(self, timeout: Duration | None = None) -> R_co:
         """Wait for the end and return what the task returned.

@@ -1,11 +1,13 @@
 """The façade: the object that a program registers tasks with and enqueues and works through."""
 
+import asyncio
 import inspect
 import json
 import math
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
@@ -49,6 +51,8 @@ R = TypeVar("R")
 
 ID_MAX = 2**63 - 1
 PENDING_MAX = 10_000_000
+ASYNC_PAGE = 500
+"""Records that `alist` has a thread read at once."""
 IN_RUN_SYNC = "write await session.run_sync(lambda sync: jobs.enqueue_many(…, within=sync))"
 
 
@@ -235,6 +239,10 @@ class JobQueue:
         task = self.registry.get(record.task) if record.task in self.registry else None
         return Job(id_, self._jobs, task.codec.decode_result if task else json.loads)
 
+    async def aget(self, id_: int) -> Job[Any]:
+        """`get` for asyncio: the event loop goes on meanwhile."""
+        return await asyncio.to_thread(self.get, id_)
+
     def list(
         self,
         *,
@@ -250,6 +258,24 @@ class JobQueue:
         since = None if since is None else option_rules.instant(since, "since")
         limit = None if limit is None else option_rules.whole(limit, "limit", 0, ID_MAX)
         return self._jobs.find(JobFilter(state, task, queue, tag, since), limit)
+
+    async def alist(
+        self,
+        *,
+        state: State | None = None,
+        task: str | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = 50,
+    ) -> AsyncIterator[JobRecord]:
+        """`list` for asyncio: `async for record in jobs.alist(…)`."""
+        found = await asyncio.to_thread(
+            self.list, state=state, task=task, queue=queue, tag=tag, since=since, limit=limit
+        )
+        while page := await asyncio.to_thread(lambda: [*islice(found, ASYNC_PAGE)]):
+            for record in page:
+                yield record
 
     def cancel(self, *ids: int) -> None:
         """Cancel jobs that wait; ask those that run to stop. Raises JobNotFound or WrongState."""

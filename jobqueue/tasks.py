@@ -183,16 +183,18 @@ class Task(Generic[P, R_co]):
         return self._enqueue([self._call(args, kwargs)], self._within)[0]
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
-        """`enqueue` for asyncio: the event loop goes on meanwhile."""
+        """`enqueue` for asyncio: the event loop goes on meanwhile.
+
+        Inside `within()` it takes the async forms only; raises InvalidOption for a Session, which
+        must not be used by another thread.
+        """
         call = self._call(args, kwargs)
-        within = self._within
-        if given.is_async(within):
-            session = given.aresolve(within, "within", "")
-            jobs = await session.run_sync(lambda sync: self._enqueue([call], sync))
+        if self._within is None:
+            jobs = await asyncio.to_thread(self._enqueue, [call], None)
         else:
-            if within is not None:  # Here, because a scoped_session is another one in each thread.
-                within = given.resolve(within, "within", "")
-            jobs = await asyncio.to_thread(self._enqueue, [call], within)
+            instead = f"write {self.name}.within(session).enqueue(…)"
+            session = given.aresolve(self._within, "aenqueue", instead)
+            jobs = await session.run_sync(lambda sync: self._enqueue([call], sync))
         job: Job[R_co] = jobs[0]
         return job
 

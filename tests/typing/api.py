@@ -146,6 +146,11 @@ async def from_asyncio() -> None:
     assert_type(job, Job[int])
     assert_type(await job, int)
     assert_type(await send.options(delay=5).aenqueue(7), Job[None])
+    assert_type(await job.arecord(), JobRecord)
+    assert_type(await jobs.aget(7), Job[Any])
+    await job.acancel()
+    async for record in jobs.alist(state=State.FAILED, limit=None):
+        assert_type(record, JobRecord)
 
 
 def others() -> None:
