@@ -20,42 +20,24 @@ from jobqueue.errors import JobQueueError
 from jobqueue.options import Options
 from jobqueue.states import MOVES, State
 from jobqueue.worker.settings import WorkerSettings
+from tests.pages import ROOT, blocks, environment, named_by, outside, python_of, text_of
 
-ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 QUICKSTART = ROOT / "docs" / "quickstart.md"
 REFERENCE = ROOT / "docs" / "reference.md"
 PROMISES = ROOT / "docs" / "promises.md"
 PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN_ELSEWHERE = {"http.md"}  # by tests/web/test_http_docs.py
+PROGRAMS = [page for page in PAGES if blocks(page, "python") and page.name not in RUN_ELSEWHERE]
 
 
-def text_of(page: Path) -> str:
-    return page.read_text("utf-8")
-
-
-def blocks(page: Path, language: str) -> list[tuple[int, str]]:
-    """Each fenced block of a language: its first line's number, and its text."""
-    found = []
-    for match in re.finditer(
-        rf"^```{language}\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL
-    ):
-        found.append((text_of(page).count("\n", 0, match.start(1)) + 1, match[1]))
-    return found
-
-
-def python_of(page: Path) -> str:
-    """All Python of a page as one program, each line where it is on the page."""
-    lines: list[str] = []
-    for start, block in blocks(page, "python"):
-        lines += [""] * (start - 1 - len(lines)) + block.splitlines()
-    return "\n".join(lines) + "\n"
-
-
-def run(program: Path) -> str:
+def run(program: Path, page: Path) -> str:
+    """What a program prints, where only that is installed which the page names."""
+    python = environment(program.parent / "venv", named_by(page))
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", program.name],
+        [python, "-X", "dev", "-W", "error", program.name],
         cwd=program.parent,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=outside(),
         capture_output=True,
         text=True,
         timeout=100,
@@ -71,11 +53,11 @@ def run(program: Path) -> str:
 # The programs
 
 
-@pytest.mark.parametrize("page", [README, QUICKSTART], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.name)
 def test_the_programs_of_a_page_run_and_print_what_it_says(page: Path, tmp_path: Path) -> None:
     program = tmp_path / f"{page.stem.lower()}.py"
     program.write_text(python_of(page), "utf-8")
-    printed = iter(run(program).splitlines())
+    printed = iter(run(program, page).splitlines())
     for expected in re.findall(r"^ *print\(.*\)  # (.*?)$", python_of(page), re.MULTILINE):
         expected = expected.split("  # ")[-1]
         assert expected in printed, f"{expected!r} was not printed, or not in its turn"
@@ -85,7 +67,7 @@ def test_the_first_program_runs_and_is_the_one_in_the_readme(tmp_path: Path) -> 
     source = text_of(ROOT / "examples" / "first.py")
     program = tmp_path / "first.py"
     program.write_text(source, "utf-8")
-    assert run(program) == "5\n"
+    assert run(program, README) == "5\n"
     docstring = ast.get_docstring(ast.parse(source))
     assert (
         blocks(README, "python")[0][1].strip() == source.replace(f'"""{docstring}"""', "").strip()

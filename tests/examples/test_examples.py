@@ -1,11 +1,9 @@
 """Each program of examples/ is run as a reader would run it, and what it prints is looked at."""
 
-import os
 import re
 import signal
 import struct
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +16,8 @@ from sqlalchemy import create_engine, text
 
 from jobqueue import JobQueue
 from jobqueue.store.urls import parse
+from tests.pages import ROOT, environment, named_by, outside
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PROGRAMS = sorted(
     path.stem
@@ -28,23 +26,25 @@ PROGRAMS = sorted(
 )
 
 
-def command(name: str, *arguments: str) -> list[str]:
-    return [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
+Command = Callable[..., list[str]]
 
 
-def environment(url: str) -> dict[str, str]:
-    return {**os.environ, "JOBQUEUE_URL": url, "PYTHONPATH": str(ROOT)}
+@pytest.fixture(scope="session")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The command line of a program, where only that is installed which the page names."""
+    python = environment(tmp_path_factory.mktemp("venv"), named_by(EXAMPLES / "README.md"))
+    return lambda name, *arguments: [str(python), str(EXAMPLES / f"{name}.py"), *arguments]
 
 
 @pytest.fixture
-def run(url: str, tmp_path: Path) -> Callable[..., list[str]]:
+def run(url: str, tmp_path: Path, command: Command) -> Callable[..., list[str]]:
     """Runs a program in an empty folder; its lines."""
 
     def run(name: str, *arguments: str) -> list[str]:
         done = subprocess.run(
             command(name, *arguments),
             cwd=tmp_path,
-            env=environment(url),
+            env={**outside(), "JOBQUEUE_URL": url},
             capture_output=True,
             text=True,
             timeout=90,
@@ -100,12 +100,16 @@ def test_the_elastic_pool_grows_with_each_burst_and_ends_small(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
 def test_the_server_answers_at_once_and_stops_in_order(
-    number: signal.Signals, url: str, tmp_path: Path, wait_until: Callable[..., Any]
+    number: signal.Signals,
+    url: str,
+    tmp_path: Path,
+    command: Command,
+    wait_until: Callable[..., Any],
 ) -> None:
     with subprocess.Popen(
         command("http_server", "0"),
         cwd=tmp_path,
-        env=environment(url),
+        env={**outside(), "JOBQUEUE_URL": url},
         stdout=subprocess.PIPE,
         text=True,
     ) as server:

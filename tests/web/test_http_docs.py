@@ -1,11 +1,9 @@
 """docs/http.md is true: its examples are run in their order, its routes are those of the code."""
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,11 @@ import pytest
 from jobqueue import JobQueue
 from jobqueue.web import create_app
 from jobqueue.web.connections import Limits
+from tests.pages import ROOT, environment, named_by, outside, text_of
 from tests.web.conftest import JSON, Client, Serve, working
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "http.md").read_text("utf-8")
+HTTP = ROOT / "docs" / "http.md"
+PAGE = text_of(HTTP)
 
 
 def blocks(language: str) -> list[str]:
@@ -95,10 +94,11 @@ def test_the_limits_are_those_of_the_code() -> None:
 def test_the_program_serves_and_works(tmp_path: Path) -> None:
     program = "\n".join(blocks("python")).replace("port=8081", "port=0, listening=print")
     (tmp_path / "app.py").write_text(program, "utf-8")
+    python = environment(tmp_path / "venv", named_by(HTTP))
     with subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", "-u", "app.py"],
+        [python, "-X", "dev", "-W", "error", "-u", "app.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=outside(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
