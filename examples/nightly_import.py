@@ -11,8 +11,10 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, 
 
 from jobqueue import JobQueue, Task, current_job, fixed
 
-jobs = JobQueue(os.environ.get("JOBQUEUE_URL", "sqlite:///nightly_import.db"))
-engine = create_engine(jobs.store.url)  # The queue and the data are in the same database.
+url = os.environ.get("JOBQUEUE_URL", "sqlite:///nightly_import.db")
+jobs = JobQueue(url)
+# The same database. SQLAlchemy 2.0 takes psycopg2 for Postgres unless the driver is named.
+engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
 sales = Table(
     "nightly_import_sales",
     MetaData(),

@@ -63,6 +63,19 @@ def test_the_programs_of_a_page_run_and_print_what_it_says(page: Path, tmp_path:
         assert expected in printed, f"{expected!r} was not printed, or not in its turn"
 
 
+def test_every_engine_on_postgres_names_its_driver() -> None:
+    # For `postgresql://` SQLAlchemy 2.0 takes psycopg2, and 2.1 takes psycopg 3.
+    sources = [*PAGES, *(ROOT / "examples").glob("*.py")]
+    given = [
+        (source.name, argument)
+        for source in sources
+        for argument in re.findall(r"create_(?:async_)?engine\(\s*(.+)", text_of(source))
+    ]
+    assert {name for name, _ in given} >= {"README.md", "quickstart.md", "nightly_import.py"}
+    wrong = [one for one in given if "sqlite" not in one[1] and "postgresql+" not in one[1]]
+    assert wrong == []
+
+
 def test_the_first_program_runs_and_is_the_one_in_the_readme(tmp_path: Path) -> None:
     source = text_of(ROOT / "examples" / "first.py")
     program = tmp_path / "first.py"
