@@ -67,17 +67,18 @@ def prove(
     )
     proof.outcomes["succeeded"] += len(records) - len(tried)
     count = f"{len(files):,}"
-    proof.claim(f"{count} files, one job each: none lost, none twice", _one_each(files, by_file))
+    proof.claim(f"{count} files, one job each: none missing, none twice", _one_each(files, by_file))
     proof.claim(f"all {count} jobs succeeded", _unfinished(records))
     right = f"{count} right SHA-256 and line counts ({proof.lines:,} lines)"
     proof.claim(right, _wrong(files, by_file))
     accepted = [] if proof.accepted == len(files) else [f"{proof.accepted:,} were counted"]
     proof.claim(f"{count} results accepted, no more", accepted)
-    charged = (
-        f"{proof.attempts:,} attempts: {count} good, {proof.outcomes['errored']:,} errored"
-        f" on purpose; {proof.outcomes['lost']:,} lost and given back"
+    outcomes = proof.outcomes
+    attempts = (
+        f"{outcomes.total():,} attempts: {outcomes['succeeded']:,} succeeded,"
+        f" {outcomes['errored']:,} errored on purpose, {outcomes['lost']:,} killed"
     )
-    proof.claim(charged, _mischarged(records, tried))
+    proof.claim(attempts, _mischarged(records, tried))
     moved = "what the killed worker held was done by the others"
     proof.claim(moved if killed else "no worker lost a job", _not_moved(records, tried, killed))
     return proof

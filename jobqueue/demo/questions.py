@@ -1,6 +1,7 @@
 """What the demo asks the database in plain SQL, and how anyone can ask it again from a shell."""
 
 import shlex
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import URL
@@ -42,7 +43,7 @@ def questions(store: Store, queue: str) -> list[Question]:
     longest = LONGEST_ON_SQLITE if store.backend.one_writer else LONGEST_ON_POSTGRES
     asked = {
         "who did how many": WHO,
-        "which attempts did not succeed": ATTEMPTS,
+        'which attempts did not succeed; those of the killed worker are "lost"': ATTEMPTS,
         "the longest modules": longest,
     }
     return [Question(title, sql.replace("QUEUE", queue)) for title, sql in asked.items()]
@@ -55,11 +56,32 @@ def ask(store: Store, question: Question) -> list[dict[str, Any]]:
 
 
 def command(url: URL, question: Question) -> str:
-    """The shell command that asks the same. No password in it: psql asks, or reads ~/.pgpass."""
+    """The shell command that asks the same."""
     if url.get_backend_name() == "sqlite":
         return f'sqlite3 -box {shlex.quote(str(url.database))} "\n{question.sql}"'
-    bare = url.set(drivername="postgresql", password=None, query=_public(url)).render_as_string()
-    return f'psql {shlex.quote(bare)} -c "\n{question.sql}"'
+    return f'psql {shlex.quote(_without_password(url))} -c "\n{question.sql}"'
+
+
+def removal(url: URL, queue: str, folder: Path) -> list[tuple[str, str]]:
+    """The shell commands that remove what the demo leaves, each with a title."""
+    database = url.database or ""
+    if url.get_backend_name() == "sqlite" and Path(database).is_relative_to(folder):
+        return [("the database and the logs of the workers", f"rm -r {shlex.quote(str(folder))}")]
+    delete = f"jobqueue delete --queue {queue} --url {shlex.quote(_without_password(url))}"
+    return [
+        ("the jobs; statistics keep their counts", delete),
+        ("the logs of the workers", f"rm -r {shlex.quote(str(folder))}"),
+    ]
+
+
+def _without_password(url: URL) -> str:
+    """The URL for a command line. libpq finds a password in $PGPASSWORD or ~/.pgpass."""
+    if url.get_backend_name() == "sqlite":
+        return url.render_as_string()
+    bare = URL.create(
+        "postgresql", url.username, None, url.host, url.port, url.database, _public(url)
+    )
+    return bare.render_as_string()
 
 
 def _public(url: URL) -> dict[str, str | tuple[str, ...]]:

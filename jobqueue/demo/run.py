@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
+from jobqueue.cli.render import counted
 from jobqueue.demo.crew import Crew
 from jobqueue.demo.proof import prove, recount
 from jobqueue.demo.questions import ask, questions
@@ -53,7 +54,8 @@ def _enqueue(run: Run, jobs: JobQueue, story: Story) -> list[int]:
     run.files, run.lingering = len(names), sum(map(lingers, names))
     story.tell(
         "enqueued",
-        f"{run.files:,} jobs in {run.enqueued_in:.2f} s, one for each module of Python's library",
+        f"{counted(run.files, 'job')} in {run.enqueued_in:.2f} s,"
+        " one for each module of Python's library",
     )
     return [job.id for job in handles]
 
@@ -74,8 +76,8 @@ def _work(run: Run, jobs: JobQueue, ids: list[int], story: Story) -> None:
                 run.note(id_)
         run.worked_in = time.monotonic() - began
         if run.recovered_in is not None:
-            held = f"those {len(run.held)} jobs were done by the others"
-            story.tell("again", f"{held}, {run.recovered_in:.1f} s later")
+            held = counted(len(run.held), "job")
+            story.tell("again", f"the others did its {held} {run.recovered_in:.1f} s later")
         codes = crew.stop()
         run.exit_codes = {
             member.name: codes[member.pid] for member in crew.members if not member.killed
@@ -91,7 +93,8 @@ def _kill_one(run: Run, crew: Crew, rows: Jobs, ids: list[int], story: Story) ->
     member, run.held = crew.kill_one(held_by)
     run.killed, run.killed_at = member.name, time.monotonic()
     run.waiting = set(run.held)
-    story.tell("kill -9", f"worker {member.pid}, with {len(run.held)} jobs in its hands", "red")
+    held = counted(len(run.held), "job")
+    story.tell("kill -9", f"worker {member.pid}, while it held {held}", "red")
 
 
 def _as_they_end(rows: Jobs, ids: list[int], crew: Crew) -> Iterator[int]:

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from jobqueue.cli.render import Column, console, put, table
+from jobqueue.cli.render import Column, console, counted, put, table
 from jobqueue.cli.safe import masked
-from jobqueue.demo.questions import command
+from jobqueue.demo.questions import command, removal
 from jobqueue.demo.record import Run
 from jobqueue.demo.tasks import LINGER
 
@@ -18,11 +19,11 @@ STEPS = 4  # lines of progress where there is no bar
 
 
 class Story:
-    """Lines on stdout as things happen; none at all if `quiet`."""
+    """Lines on a console, stdout by default, as things happen; none at all if `quiet`."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, screen: Console | None = None, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._screen = console()
+        self._screen = screen or console()
 
     def tell(self, word: str, text: str, style: str = "cyan") -> None:
         """One line: a word in the margin, and what happened."""
@@ -43,8 +44,7 @@ class Story:
             columns = [
                 TextColumn(f"{'':<{WORD - 1}}"),
                 BarColumn(bar_width=36),
-                MofNCompleteColumn(),
-                TextColumn("jobs"),
+                TextColumn("{task.completed:,.0f} of {task.total:,.0f} jobs", style="green"),
                 TimeElapsedColumn(),
             ]
             with Progress(*columns, console=self._screen) as bar:
@@ -65,25 +65,37 @@ class Story:
         return advance
 
     def end(self, run: Run) -> None:
-        """The proof, the statistics, and how to ask for them."""
+        """The proof, the statistics, how to ask for them, and how to remove what is left."""
         if self._quiet:
             return
-        for text in run.proof.right:
-            self.tell("", f"ok  {text}", "green")
-        for text in run.problems:
-            self.tell("", text, "red")
-        self.line()
-        rows = by_worker(run)
-        table(rows, _columns(run), self._screen)
-        self.line(f"{run.files:,} jobs in {run.worked_in:.1f} s, start of the workers included;")
-        self.line(f"{run.lingering:,} of them took {LINGER:g} s on purpose")
-        self.line()
+        self.found(run)
         self.line("Ask the database yourself:")
         for question, _ in run.answers:
-            self.line()
-            self.line(f"# {question.title}", "dim")
-            self.line(command(run.url, question))
+            self._command(question.title, command(run.url, question))
         self.line()
+        self.line("Remove what the demo has left:")
+        for title, line in removal(run.url, run.queue, run.folder):
+            self._command(title, line)
+        self.line()
+
+    def found(self, run: Run) -> None:
+        """The proof and the statistics."""
+        for text in run.proof.right:
+            self.tell("ok", text, "green")
+        for text in run.problems:
+            self.tell("wrong", text, "red")
+        self.line()
+        table([*by_worker(run), _total(run)], _columns(run), self._screen)
+        self.line()
+        jobs = counted(run.files, "job")
+        self.line(f"{jobs} in {run.worked_in:.1f} s, start of the workers included;")
+        self.line(f"{run.lingering:,} of them took {LINGER:g} s on purpose.")
+        self.line()
+
+    def _command(self, title: str, line: str) -> None:
+        self.line()
+        self.line(f"# {title}", "dim")
+        self.line(line)
 
 
 def by_worker(run: Run) -> list[dict[str, Any]]:
@@ -97,12 +109,21 @@ def by_worker(run: Run) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def _total(run: Run) -> dict[str, Any]:
+    rows = by_worker(run)
+    sums = {name: sum(row.get(name, 0) for row in rows) for name in ("jobs", "errored", "lost")}
+    return {"worker": "total", **sums}
+
+
 def _columns(run: Run) -> list[Column[dict[str, Any]]]:
+    def count(title: str, name: str) -> Column[dict[str, Any]]:
+        return Column(title, lambda row: f"{row.get(name, 0):,}", right=True)
+
     return [
         Column("worker", lambda row: row["worker"], least=16),
-        Column("jobs done", lambda row: row.get("jobs", 0), right=True),
-        Column("errored", lambda row: row.get("errored", 0), right=True),
-        Column("lost", lambda row: row.get("lost", 0), right=True),
+        count("succeeded", "jobs"),
+        count("errored", "errored"),
+        count("killed", "lost"),
         Column("", lambda row: "kill -9" if row["worker"] == run.killed else "", style="red"),
     ]
 

@@ -1,7 +1,10 @@
 """`jobqueue demo` runs for real, and its proof can fail."""
 
+import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,15 +15,16 @@ from typing import Any
 
 import psutil
 import pytest
+from rich.console import Console
 from sqlalchemy import make_url
 
 from jobqueue import JobQueue
 from jobqueue.cli.main import cli
 from jobqueue.demo import crew, proof, run, tasks
 from jobqueue.demo.proof import Proof, prove, recount
-from jobqueue.demo.questions import ask, command, questions
+from jobqueue.demo.questions import ask, command, questions, removal
 from jobqueue.demo.record import Run
-from jobqueue.demo.show import Story, to_json
+from jobqueue.demo.show import WORD, Story, to_json
 from jobqueue.errors import JobQueueError
 from jobqueue.records import JobFilter
 from jobqueue.states import State
@@ -115,6 +119,11 @@ def assert_is_the_record(document: dict[str, Any], jobs: JobQueue) -> None:
     assert document["attempts"]["lost"] == outcomes.count("lost") >= 1
     assert document["attempts"]["succeeded"] == files
     assert document["attempts"]["errored"] > files / tasks.STUMBLES_EVERY / 2
+    (line,) = [line for line in document["proof"] if " attempts: " in line]
+    whole, *parts = [int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", line)]
+    assert parts == [files, outcomes.count("errored"), outcomes.count("lost")]
+    assert whole == sum(parts) == len(outcomes)
+    assert all(len(line) <= 80 - WORD for line in document["proof"])
     assert sum(worker["jobs"] for worker in document["workers"]) == files
     killed = document["killed"]
     assert 0 < killed["recovered_in"] < 30
@@ -129,10 +138,18 @@ def test_it_makes_the_schema_where_there_is_none(
     code, out, err = few("demo", "--url", empty_url)
     assert code == 0, err
     assert err == ""
-    assert "NOT" not in out and out.count("          ok  ") == 6
+    assert " NOT " not in out and len(re.findall(r"^ok  ", out, re.MULTILINE)) == 6
     kind = "sqlite3 -box" if empty_url.startswith("sqlite") else "psql"
     assert out.count(kind) == 3
     assert "100 %" in out and "\x1b" not in out
+    (delete,) = re.findall(r"^jobqueue (delete .*)$", out, re.MULTILINE)
+    assert few(*shlex.split(delete), "--yes")[0] == 0
+    with JobQueue(empty_url) as jobs:
+        assert list(jobs.list(limit=1)) == []
+    (folder,) = re.findall(r"^rm -r (.*)$", out, re.MULTILINE)
+    assert sorted(path.name for path in Path(folder).iterdir()) == [
+        f"worker-{number}.log" for number in (1, 2, 3)
+    ]
 
 
 # On a file of its own
@@ -347,11 +364,36 @@ def test_the_printed_sql_answers(worked: Any) -> None:
     assert answers[2][0]["lines"] == longest and files[answers[2][0]["module"]].lines == longest
 
 
-def test_no_password_is_printed() -> None:
-    url = make_url("postgresql+psycopg://me:secret@db.example/app?password=secret2")
+def test_commands_to_paste_have_no_password_and_nothing_in_its_place(tmp_path: Path) -> None:
+    url = make_url("postgresql+psycopg://me:secret@db.example/app?password=secret2&sslmode=require")
     jobs = JobQueue("sqlite:///unused.db")
-    for question in questions(jobs.store, "demo-1"):
-        assert "secret" not in command(url, question)
+    lines = [command(url, question) for question in questions(jobs.store, "demo-1")]
+    lines += [line for _, line in removal(url, "demo-1", tmp_path)][:1]
+    for line in lines:
+        assert "postgresql://me@db.example/app?sslmode=require" in shlex.split(line)
+
+
+def test_a_file_of_the_demos_own_is_removed_with_its_folder(tmp_path: Path) -> None:
+    url = make_url(f"sqlite:///{tmp_path}/demo.db")
+    assert [line for _, line in removal(url, "demo-1", tmp_path)] == [f"rm -r {tmp_path}"]
+
+
+def test_what_was_found_is_green_or_red_and_adds_up(worked: Any, tmp_path: Path) -> None:
+    jobs, files = worked
+    found = Run(jobs.store.url, "demo-test", tmp_path, files=len(files))
+    found.proof = prove(files, jobs, "demo-test")
+    found.proof.wrong.append("NOT so")
+    found.answers = [
+        (asked, ask(jobs.store, asked)) for asked in questions(jobs.store, "demo-test")
+    ]
+    screen = Console(
+        file=io.StringIO(), width=80, force_terminal=True, color_system="standard", highlight=False
+    )
+    Story(screen).found(found)
+    out = screen.file.getvalue()
+    assert len(re.findall(r"\x1b\[1;32mok +\x1b", out)) == 6
+    assert re.search(r"\x1b\[1;31mwrong +\x1b\[0mNOT so", out)
+    assert re.search(r"^total +10 +3 +0$", out, re.MULTILINE)
 
 
 def test_recount_and_task_agree_on_any_end_of_file(
