@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast check sql bench clean
+.PHONY: help demo test test-fast check sql bench recording clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ sql: $(DEV) ## rewrite the golden SQL files from the statements
 
 bench: $(DEV) ## measure throughput and latency on this machine
 	$(BIN)/python -m bench $(ARGS)
+
+recording: $(CORE) ## record the demo as docs/demo.svg, the picture in README.md
+	$(BIN)/python docs/record.py
 
 clean: ## delete caches and build products (.venv stays: rm -rf .venv)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -77,7 +77,8 @@ def _work(run: Run, jobs: JobQueue, ids: list[int], story: Story) -> None:
         run.worked_in = time.monotonic() - began
         if run.recovered_in is not None:
             held = counted(len(run.held), "job")
-            story.tell("again", f"the others did its {held} {run.recovered_in:.1f} s later")
+            later = f"{run.recovered_in:.1f} s after the kill"
+            story.tell("again", f"the others had done its {held} {later}")
         codes = crew.stop()
         run.exit_codes = {
             member.name: codes[member.pid] for member in crew.members if not member.killed

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import psutil
 import pytest
@@ -33,6 +34,7 @@ from jobqueue.store.monitor import Monitor
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def start(*arguments: str, folder: Path, **environment: str) -> "subprocess.Popen[str]":
@@ -394,6 +396,17 @@ def test_what_was_found_is_green_or_red_and_adds_up(worked: Any, tmp_path: Path)
     assert len(re.findall(r"\x1b\[1;32mok +\x1b", out)) == 6
     assert re.search(r"\x1b\[1;31mwrong +\x1b\[0mNOT so", out)
     assert re.search(r"^total +10 +3 +0$", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_the_recording_in_the_readme_shows_the_proof_as_it_is_today(worked: Any) -> None:
+    def words(text: str) -> str:
+        return re.sub(r"[\d,]*\d", "9", text)
+
+    picture = ElementTree.parse(ROOT / "docs" / "demo.svg")
+    texts = [words((text.text or "").replace("\xa0", " ")) for text in picture.iter(f"{SVG}text")]
+    said = [words(claim) for claim in proven(worked).right]
+    assert [text for text in texts if text in said] == said[:-1]  # Here no worker was killed.
 
 
 def test_recount_and_task_agree_on_any_end_of_file(
