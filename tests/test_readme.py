@@ -7,9 +7,11 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import unquote
 
 import click
 import pytest
@@ -147,6 +149,13 @@ def console_lines(page: Path) -> Iterator[str]:
         for line in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
             if line.startswith("jobqueue "):
                 yield line
+
+
+def test_the_line_for_crontab_is_one_that_the_program_takes() -> None:
+    ((_, block),) = blocks(README, "crontab")
+    (line,) = re.findall(r"^[\d*]+(?: [\d*]+){4} +cd \S+ && (jobqueue .*)$", block, re.MULTILINE)
+    day = "2026-11-28"
+    assert r"$(date +\%F)" in line and wrong_with(line.replace(r"$(date +\%F)", day)) is None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -308,7 +317,23 @@ def test_the_events_are_those_of_the_code() -> None:
     assert set(named) == set(events.NAMES)
 
 
-# Links, and what is said to prove the promises
+# Badges, links, and what is said to prove the promises
+
+
+def test_the_badges_say_what_the_project_says() -> None:
+    badges = dict(re.findall(r"!\[(\w+): (.*?)\]\(https://img\.shields\.io/", text_of(README)))
+    addresses = re.findall(r"img\.shields\.io/badge/(.*?)-(?:blue|orange)\)", text_of(README))
+    assert [unquote(address).split("-", 1) for address in addresses] == [
+        [label, value] for label, value in badges.items()
+    ]
+    settings = tomllib.loads(text_of(ROOT / "pyproject.toml"))
+    project = settings["project"]
+    development = f"Development Status :: 3 - {badges['status'].title()}"
+    assert f">={badges['python']}" == f"{project['requires-python']}+"
+    assert badges["license"] == project["license"]
+    assert badges["types"] == "mypy strict" and settings["tool"]["mypy"]["strict"]
+    assert development in project["classifiers"]
+    assert badges["databases"] == "SQLite | Postgres"
 
 
 def anchors(page: Path) -> set[str]:
