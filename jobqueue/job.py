@@ -17,7 +17,7 @@ from jobqueue.errors import (
 )
 from jobqueue.loggers import get_logger
 from jobqueue.options import seconds as to_seconds
-from jobqueue.records import JobFilter, JobRecord
+from jobqueue.records import JobFilter, JobRecord, counted
 from jobqueue.states import FINAL, State
 from jobqueue.store.fates import Fate
 from jobqueue.store.jobs import Jobs
@@ -127,8 +127,9 @@ class Job(Generic[R_co]):
         )
         last = f": {errors[-1].type}: {errors[-1].message}" if errors else ""
         why = f" ({record.reason})" if record.reason else ""
+        spent = counted(record.attempt, "attempt")
         raise JobFailed(
-            f"job {self.id} ({record.task}) failed after {record.attempt} attempt(s){why}{last}",
+            f"job {self.id} ({record.task}) failed after {spent}{why}{last}",
             errors,
         )
 
@@ -257,7 +258,7 @@ class _Watch:
             remaining = None if self._limit is None else self._limit - time.monotonic()
             if remaining is not None and remaining <= 0:
                 ids = ", ".join(str(job.id) for job in jobs[:5])
-                more = f" and {len(jobs) - 5} more" if len(jobs) > 5 else ""  # noqa: PLR2004
+                more = f" and {len(jobs) - 5:,} more" if len(jobs) > 5 else ""  # noqa: PLR2004
                 raise ResultTimeout(f"not ended in time: job {ids}{more}")
             rest = max(look, least)
             self._pause.wait(rest if remaining is None else min(rest, remaining))

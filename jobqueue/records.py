@@ -295,6 +295,11 @@ class Refusal:
     reason: str
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun, for messages: `1 job`, `1,790 jobs`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def size(count: int) -> str:
     """A number of bytes for people: `1.9 GB`."""
     power = min(4, max(0, (len(str(count)) - 1) // 3))

@@ -20,6 +20,7 @@ from jobqueue.cli.render import console
 from jobqueue.cli.shared import Shared
 from jobqueue.cli.streams import echo
 from jobqueue.errors import JobQueueError
+from jobqueue.records import counted
 from jobqueue.tasks import Call
 from jobqueue.values import MAX_BYTES, MAX_DEPTH, parse_json
 
@@ -241,9 +242,9 @@ def enqueue_from(shared: Shared, name: str) -> None:
         answer = {"enqueued": new, "existing": work.existing, "ids": work.ids}
         shared.print_json(answer)
         return
-    held = f", {work.existing} were there" if work.existing else ""
+    held = f", {work.existing:,} already there" if work.existing else ""
     span = f": ids {min(work.ids)} to {max(work.ids)}" if work.ids else ""
-    echo(f"enqueued {new} job{'' if new == 1 else 's'}{held}{span}")
+    echo(f"enqueued {counted(new, 'job')}{held}{span}")
 
 
 @contextmanager

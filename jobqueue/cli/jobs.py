@@ -234,7 +234,7 @@ def require_success(jobs: Iterable[JobRecord]) -> None:
         what = f"job {job.id} ({job.task}) {_ended(job)}"
     else:
         named = ", ".join(f"{job.id} {job.state}" for job in bad[:_NAMED])
-        what = f"{len(bad)} jobs did not succeed: {named}{'…' if len(bad) > _NAMED else ''}"
+        what = f"{len(bad):,} jobs did not succeed: {named}{'…' if len(bad) > _NAMED else ''}"
     raise Problem(f"{what}; see: jobqueue show {job.id}", field="id", value=job.id)
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import math
 import threading
 from datetime import datetime
 from typing import Any
@@ -17,7 +18,7 @@ from jobqueue.cli.shared import Command, Group, Shared, pass_shared
 from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.cli.verbs import FORCE, confirm
 from jobqueue.known import unknown
-from jobqueue.records import JobFilter
+from jobqueue.records import JobFilter, counted
 from jobqueue.states import FINAL, State
 from jobqueue.store.monitor import MINUTES as MINUTES_SHOWN
 from jobqueue.store.upkeep import BATCH, Upkeep
@@ -52,9 +53,14 @@ QUEUES = [
     _count(State.SUCCEEDED, 6),
     _count(State.FAILED, 3),
     _count(State.CANCELLED, 7),
-    _timed("oldest_available_seconds", "waits for", 5),
-    Column[Row]("switch", lambda row: "paused" if row["paused"] else "", rank=0, style="yellow"),
-    Column[Row]("bound", lambda row: str(row.get("max_pending") or ""), rank=8, right=True),
+    _timed("oldest_available_seconds", "oldest", 5),
+    Column[Row]("paused", lambda row: "yes" if row["paused"] else "", rank=0, style="yellow"),
+    Column[Row](
+        "limit",
+        lambda row: "" if row.get("max_pending") is None else f"{row['max_pending']:,}",
+        rank=8,
+        right=True,
+    ),
 ]
 TASKS = [
     _named("task", least=12),
@@ -62,9 +68,9 @@ TASKS = [
     _count(State.SUCCEEDED, 5),
     _count(State.FAILED, 2),
     Column[Row]("errors", lambda row: f"{row['errored_attempts']:,}", rank=4, right=True),
-    _timed("avg_duration", "takes", 3),
-    _timed("max_duration", "at most", 7),
-    _timed("avg_wait", "waits", 6),
+    _timed("avg_duration", "avg", 3),
+    _timed("max_duration", "max", 7),
+    _timed("avg_wait", "wait", 6),
     Column[Row]("workers", lambda row: row["known_by"], rank=8, right=True),
 ]
 OF_APP = [
@@ -86,10 +92,10 @@ MINUTES = [
     Column[Row]("errored", lambda row: f"{row['errored']:,}", rank=2, right=True),
     Column[Row]("failed", lambda row: f"{row['failed']:,}", rank=3, right=True),
     Column[Row]("snoozed", lambda row: f"{row['snoozed']:,}", rank=9, right=True),
-    _timed("avg_duration", "takes", 4),
-    _timed("p95_duration", "95 % in", 6),
-    _timed("avg_wait", "waits", 5),
-    _timed("p95_wait", "95 % wait", 8),
+    _timed("avg_duration", "avg", 4),
+    _timed("p95_duration", "p95", 6),
+    _timed("avg_wait", "wait", 5),
+    _timed("p95_wait", "p95 wait", 8),
     Column[Row](
         "busy",
         lambda row: "" if row["utilisation"] is None else f"{row['utilisation']:.0%}",
@@ -172,10 +178,15 @@ def _print_stats(shared: Shared, screen: Console, minutes: int) -> None:
         table(found["minutes"], MINUTES, screen)
         put(screen, "")
     workers = found["workers"]
-    line = Text(f"{workers} worker{'' if workers == 1 else 's'}", "" if workers else "yellow")
-    rate = found["throughput_per_second"]
-    shown = f"{rate:,.0f}" if rate >= HUNDRED else f"{rate:.2g}"
-    put(screen, line + Text(f", {shown} jobs/s in the last minute"))
+    line = Text(counted(workers, "worker"), "" if workers else "yellow")
+    put(screen, line + Text(f", {throughput(found['throughput_per_second'])} in the last minute"))
+
+
+def throughput(per_second: float) -> str:
+    """Jobs per second; or, where that is less than one, how many jobs there were in a minute."""
+    if per_second < 1:
+        return counted(math.ceil(round(60 * per_second, 3)), "job")
+    return f"{per_second:,.0f} jobs/s" if per_second >= HUNDRED else f"{per_second:.3g} jobs/s"
 
 
 def _total(rows: list[Row]) -> list[Row]:
@@ -301,7 +312,7 @@ def prune(shared: Shared, older_than: str, failed_older_than: str, yes: bool) ->
     if every and not yes:
         count = sum(shared.jobs.count(JobFilter(state=state)) for state in every)
         names = ", ".join(every)
-        confirm(f"prune all {count} jobs that are {names} in {shared.target}")
+        confirm(f"prune {counted(count, 'job')} ({names}) in {shared.target}")
     shared.note(f"pruning {shared.target}")
     upkeep = Upkeep(shared.queue.store)
     deleted = {state: _prune(upkeep, state, limit) for state, limit in ages.items()}
@@ -309,8 +320,8 @@ def prune(shared: Shared, older_than: str, failed_older_than: str, yes: bool) ->
     if shared.json:
         shared.print_json({"deleted": total, **deleted})
     else:
-        parts = ", ".join(f"{count} {state}" for state, count in deleted.items() if count)
-        echo(f"deleted {total} job{'' if total == 1 else 's'}" + (f": {parts}" if parts else ""))
+        parts = ", ".join(f"{count:,} {state}" for state, count in deleted.items() if count)
+        echo(f"deleted {counted(total, 'job')}" + (f": {parts}" if parts else ""))
 
 
 def _prune(upkeep: Upkeep, state: State, older_than: float) -> int:

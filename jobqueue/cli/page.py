@@ -9,7 +9,7 @@ from rich.text import Text
 
 from jobqueue.cli.render import COLOURS, Column, ago, duration, put, table
 from jobqueue.cli.safe import inert, inert_json, inert_lines
-from jobqueue.records import AttemptRecord, JobRecord, size
+from jobqueue.records import AttemptRecord, JobRecord, counted, size
 from jobqueue.states import State
 
 LABEL = 12
@@ -114,7 +114,9 @@ def _pretty(value: object, screen: Console) -> list[str]:
 def _shorten(text: str) -> str:
     if len(text) <= TEXT_MAX:
         return text
-    return text[:TEXT_MAX] + f"… ({len(text) - TEXT_MAX} more characters; --json has them)"
+    return (
+        text[:TEXT_MAX] + f"… ({counted(len(text) - TEXT_MAX, 'more character')}; --json has them)"
+    )
 
 
 def _json_block(text: str, screen: Console) -> None:

@@ -166,11 +166,6 @@ def cut(text: str, width: int, screen: Console) -> str:
     return set_cell_size(text, max(0, width - len(dots))).rstrip() + dots
 
 
-def counted(count: int, noun: str) -> str:
-    """A count with its noun: `1 job`, `1,790 jobs`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def duration(seconds: float | None) -> str:
     """A time in two significant parts at most."""
     if seconds is None:

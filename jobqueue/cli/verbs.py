@@ -16,7 +16,7 @@ from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
 from jobqueue.known import unknown_in
-from jobqueue.records import JobFilter, Refusal
+from jobqueue.records import JobFilter, Refusal, counted
 from jobqueue.states import MOVES, State
 from jobqueue.store.jobs import Jobs
 
@@ -92,7 +92,7 @@ def _confirm(shared: Shared, verb: Verb, wanted: JobFilter, *, yes: bool, force:
         if stranger is not None:
             raise stranger
     which = params.describe(wanted)
-    what = f"{count} job{'' if count == 1 else 's'}" + (f" ({which})" if which else "")
+    what = counted(count, "job") + (f" ({which})" if which else "")
     question = f"{verb.name} {what} in {shared.target}"
     if yes:
         shared.note(question)
@@ -153,9 +153,9 @@ def _answer(
         count = len(changed)
         told = _still_running(shared, changed) if verb is CANCEL else 0
         already = len(named) - count - len(refused) if named else 0
-        parts = [f"{verb.done} {count} job{'' if count == 1 else 's'}"]
-        parts += [f"{told} of them still run and were told to stop"] if told else []
-        parts += [f"{already} needed nothing"] if already else []
+        parts = [f"{verb.done} {counted(count, 'job')}"]
+        parts += [f"{told:,} of them still running, told to stop"] if told else []
+        parts += [f"{already:,} needed nothing"] if already else []
         if changed or not refused:
             echo("; ".join(parts))
     if not refused:
@@ -164,7 +164,7 @@ def _answer(
     if not shared.json:
         for message in messages[1:SHOWN]:
             complain(message)
-    more = f" (and {len(refused) - SHOWN} more)" if len(refused) > SHOWN else ""
+    more = f" (and {len(refused) - SHOWN:,} more)" if len(refused) > SHOWN else ""
     raise Problem(f"{messages[0]}{more}", field="id", value=refused[0].id)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from jobqueue.cli.render import counted
 from jobqueue.demo.crew import Crew
 from jobqueue.demo.proof import prove, recount
 from jobqueue.demo.questions import ask, questions
@@ -18,7 +17,7 @@ from jobqueue.demo.show import Story
 from jobqueue.demo.tasks import lingers, modules, register
 from jobqueue.errors import JobQueueError
 from jobqueue.queue import JobQueue
-from jobqueue.records import JobFilter
+from jobqueue.records import JobFilter, counted
 from jobqueue.states import FINAL, State
 from jobqueue.store import migrate
 from jobqueue.store.jobs import Jobs

@@ -8,11 +8,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from jobqueue.cli.render import Column, console, counted, put, table
+from jobqueue.cli.render import Column, console, put, table
 from jobqueue.cli.safe import masked
 from jobqueue.demo.questions import command, removal
 from jobqueue.demo.record import Run
 from jobqueue.demo.tasks import LINGER
+from jobqueue.records import counted
 
 WORD = 10  # cells
 STEPS = 4  # lines of progress where there is no bar

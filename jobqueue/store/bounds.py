@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Transaction, func, select, update
 
 from jobqueue.clock import after, once, second
 from jobqueue.errors import QueueFull
-from jobqueue.records import NewJob
+from jobqueue.records import NewJob, counted
 from jobqueue.schema import counters, jobs, queues
 from jobqueue.states import WAITING
 from jobqueue.store.predicates import in_state
@@ -167,9 +167,9 @@ class Bounds:
     def _full(self, none: _NoRoom, connection: Connection | None) -> QueueFull:
         most = none.bound.max_pending
         why = (
-            f"{none.excess} jobs at once never fit in"
+            f"{counted(none.excess, 'job')} at once never fit in"
             if none.never
-            else f"{most} jobs wait in it, and no more may"
+            else f"its limit of {counted(most, 'job')} is reached"
         )
         return QueueFull(
             f"queue {none.queue!r} is full: {why}",

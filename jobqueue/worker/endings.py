@@ -14,7 +14,7 @@ from jobqueue.errors import (
 )
 from jobqueue.loggers import get_logger
 from jobqueue.options import DEFAULT_BACKOFF, SECONDS_MAX, Backoff
-from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded
+from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded, counted
 from jobqueue.states import State
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.childprocess import Answer, Death, Unfit
@@ -152,7 +152,7 @@ class Endings:
         if claim.once:
             why = "it asked to be snoozed, but max_attempts=1 allows one start only"
         elif claim.snoozes >= self._max_snoozes:
-            why = f"it was snoozed {claim.snoozes} times, the most that is allowed"
+            why = f"it was snoozed {counted(claim.snoozes, 'time')}, the most that is allowed"
         elif _bounded(signal.delay) >= context.budget():
             why = "it asked to be snoozed beyond its deadline"
         if why is not None:

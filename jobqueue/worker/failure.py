@@ -61,4 +61,4 @@ def cap(text: str, most: int) -> str:
     if len(text) <= most:
         return text
     half = most // 2 - 32
-    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"

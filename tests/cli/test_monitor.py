@@ -1,10 +1,13 @@
 """`stats`, `queues`, `workers`, `tasks`, `prune`, `db`."""
 
 import json
+import re
 from datetime import datetime
 
 import pytest
 
+from jobqueue.cli import monitor
+from jobqueue.records import counted
 from jobqueue.schema import REVISION
 
 from tests.cli.conftest import Cli
@@ -36,7 +39,37 @@ def test_stats_of_nothing(bare: Cli) -> None:
         "throughput_per_second": 0.0,
         "minutes": [],
     }
-    assert bare.ok("stats") == "0 workers, 0 jobs/s in the last minute\n"
+    assert bare.ok("stats") == "0 workers, 0 jobs in the last minute\n"
+
+
+@pytest.mark.parametrize(
+    ("per_second", "said"),
+    [
+        (0.0, "0 jobs"),
+        (0.024, "2 jobs"),  # Of the previous minute a part is counted.
+        (1 / 60, "1 job"),
+        (0.99, "60 jobs"),
+        (1.0, "1 jobs/s"),
+        (12.345, "12.3 jobs/s"),
+        (43_510.2, "43,510 jobs/s"),
+    ],
+)
+def test_a_rate_below_one_a_second_is_a_count(per_second: float, said: str) -> None:
+    assert monitor.throughput(per_second) == said
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "0 jobs"), (1, "1 job"), (1790, "1,790 jobs")])
+def test_a_count_is_told_with_its_noun(count: int, said: str) -> None:
+    assert counted(count, "job") == said
+
+
+def test_columns_have_the_names_that_other_tools_give_them(cli_with_app: Cli) -> None:
+    cli_with_app.id("add", 1, 2)
+    cli_with_app.drain()
+    queues, tasks, minutes, _ = cli_with_app.ok("stats").split("\n\n")
+    assert {"OLDEST", "PAUSED", "LIMIT"} <= set(queues.split())
+    assert {"AVG", "MAX", "WAIT"} <= set(tasks.split())
+    assert {"AVG", "P95", "WAIT"} <= set(minutes.split())
 
 
 def test_stats_tell_what_all_workers_did_in_each_of_the_last_minutes(cli_with_app: Cli) -> None:
@@ -61,7 +94,7 @@ def test_queues_pause_and_resume(cli_with_app: Cli) -> None:
     assert cli_with_app.ok("queues", "pause", "mail") == "mail paused\n"
     assert cli_with_app.ok("queues", "pause", "mail") == "mail paused already\n"
     assert cli_with_app.json("queues")[0]["paused"] is True
-    assert "paused" in cli_with_app.ok("queues")
+    assert re.search(r"^mail .* yes$", cli_with_app.ok("queues"), re.MULTILINE)
     cli_with_app.drain()
     assert cli_with_app.json("show", id_)["state"] == "available"
     answer = json.loads(cli_with_app.ok("queues", "resume", "mail", "default", "--json"))
@@ -99,7 +132,7 @@ def test_prune_deletes_by_age_and_asks_before_it_deletes_everything(cli_with_app
     cli_with_app.drain()
     assert cli_with_app.json("prune")["deleted"] == 0
     message = cli_with_app.refused(2, "prune", "--older-than", 0)
-    assert "prune all 1 jobs that are succeeded, cancelled in " in message
+    assert "prune 1 job (succeeded, cancelled) in " in message
     answer = cli_with_app.json("prune", "--older-than", 0, "--yes")
     assert answer == {"deleted": 1, "succeeded": 1, "cancelled": 0, "failed": 0}
     answer = cli_with_app("prune", "--failed-older-than", 0, "--yes")

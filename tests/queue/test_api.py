@@ -478,7 +478,7 @@ def test_a_result_is_the_value_or_says_why_there_is_none(jobs: JobQueue) -> None
     with jobs.worker(poll=0.1):
         assert good.result(30) == (1, 2), "by the annotation: a tuple again"
         assert jobs.get(good.id).result(0) == (1, 2)
-        with pytest.raises(JobFailed, match="ValueError: attempt 2") as caught:
+        with pytest.raises(JobFailed, match="after 2 attempts: ValueError: attempt 2") as caught:
             bad.result(30)
     assert [(error.type, error.message) for error in caught.value.errors] == [
         ("ValueError", "attempt 1"),

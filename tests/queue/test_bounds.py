@@ -71,7 +71,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(jobs: JobQueue, work: 
     task = work.options(queue=thumbs)
     task.enqueue()
     task.options(delay=3600).enqueue()
-    with pytest.raises(QueueFull, match="'thumbs' is full: 2 jobs wait") as caught:
+    with pytest.raises(QueueFull, match="'thumbs' is full: its limit of 2 jobs") as caught:
         task.enqueue()
     assert (caught.value.queue, caught.value.max_pending) == ("thumbs", 2)
     assert 1 <= caught.value.retry_after <= 60
@@ -324,7 +324,7 @@ def test_a_transaction_that_all_connections_wait_for_is_told_that_there_is_no_ro
             task.within(session).enqueue()
             waiting = [threads.submit(task.enqueue) for _ in range(2)]
             wait_until(lambda: pool.checkedout() == 2)
-            with pytest.raises(QueueFull, match="1 jobs wait in it"):
+            with pytest.raises(QueueFull, match="its limit of 1 job is reached"):
                 task.within(session).enqueue()
             with pytest.raises(QueueFull, match="2 jobs at once never fit in"):
                 jobs.enqueue_many([task.call(), task.call()], within=session)
