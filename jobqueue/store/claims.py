@@ -40,6 +40,10 @@ _ID = itemgetter(0)  # Rows are locked in this order by all, so that two transac
 _STATES = {state.value: state for state in State}
 
 
+Progress = tuple[int, int, float | None, str | None]
+"""What a handler reports: (id, fence, fraction, message)."""
+
+
 class Holder(NamedTuple):
     """The worker in whose name jobs are claimed."""
 
@@ -180,11 +184,13 @@ class Claims:
         holder: Holder,
         outcomes: Sequence[Outcome],
         tally: Tally | None = None,
+        progress: Sequence[Progress] = (),
     ) -> dict[int, State]:
         """Write outcomes in the holder's name; returns the new state of jobs whose claim held.
 
         A job that is missing from the answer is no longer this worker's: its fence did not match.
         What was counted is in `tally` afterwards; it counts when the transaction is committed.
+        `progress` is what handlers reported last, and no heartbeat has written.
         """
         tally = Tally() if tally is None else tally
         states: dict[int, State] = {}
@@ -204,6 +210,8 @@ class Claims:
             parameters = self._pack(END, ends, holder)
             written = connection.execute(self._statements.end, parameters).all()
             states.update((id_, _STATES[state]) for id_, state in written)
+        if progress:
+            self._report_last(connection, progress, states)
         _count(tally, outcomes, states)
         tally.write(connection, self._statements)
         if ends or len(well) < BULK or State.CANCELLED in states.values():
@@ -296,14 +304,21 @@ class Claims:
         if rows:
             connection.execute(self._statements.record_attempts, rows)
 
-    def report(
-        self, holder: Holder, rows: Sequence[tuple[int, int, float | None, str | None]]
-    ) -> None:
-        """Write the progress of running jobs: (id, fence, fraction, message) each."""
+    def report(self, holder: Holder, rows: Sequence[Progress]) -> None:
+        """Write the progress of running jobs."""
         parameters = self._pack(PROGRESS, sorted(rows, key=_ID), holder)
         with self._store.write() as connection:
             self._store.backend.hurry(connection)  # No lock on a job may hold up the heartbeat.
             connection.execute(self._statements.report, parameters)
+
+    def _report_last(
+        self, connection: Connection, rows: Sequence[Progress], states: Mapping[int, State]
+    ) -> None:
+        """Write the progress of jobs whose end this transaction has written, which locks them."""
+        moved = [(id_, fence + 1, *said) for id_, fence, *said in rows if id_ in states]
+        if moved:
+            parameters = self._store.backend.pack(PROGRESS, sorted(moved, key=_ID))
+            connection.execute(self._statements.last_report, parameters)
 
     def _pack(
         self, columns: Columns, rows: Sequence[Sequence[Any]], holder: Holder

@@ -240,6 +240,9 @@ class Child:
         self._send(begun=True, peak=peak_memory())
         # Made anew for each: the module that it has just imported may have set something.
         outcome = Surroundings().copy().run(self._outcome, job, context)
+        said = context.take_progress()
+        if said is not None:
+            self._send(progress=said)
         self._send(ended=_plain(outcome), peak=peak_memory())
         if not (self._connection.closed or self._holds_the_pipe()):
             os._exit(1)  # The listener's read keeps it open: the worker would wait for ever.

@@ -113,7 +113,8 @@ class JobContext:
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Say how far the job is: a fraction in [0, 1], and a line of text.
 
-        It is written by the next heartbeat, within 0.5 s; only the last word counts.
+        It is written by the next heartbeat, within 0.5 s, or when the attempt ends; only the last
+        word counts.
         """
         if fraction is not None:
             whole = isinstance(fraction, int | float) and not isinstance(fraction, bool)

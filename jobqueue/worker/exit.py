@@ -76,7 +76,8 @@ class Exit:
         """Write a batch within a transaction."""
         self._tally = Tally()
         holder = Holder(batch[0].claim.worker_id, self._name)
-        return self._claims.finish(connection, holder, batch, self._tally)
+        progress = self.inflight.progress_of(batch)
+        return self._claims.finish(connection, holder, batch, self._tally, progress)
 
     def settle(self, states: dict[int, State]) -> None:
         """After the commit: let go of the claims, count, log, tell."""

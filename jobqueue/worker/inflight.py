@@ -13,7 +13,7 @@ from jobqueue.errors import AttemptTimeout, ClaimLost
 from jobqueue.records import Claim, Ended, Outcome
 from jobqueue.states import State
 from jobqueue.store.backend import Backend
-from jobqueue.store.claims import Holder
+from jobqueue.store.claims import Holder, Progress
 from jobqueue.worker.context import Attempt
 from jobqueue.worker.identity import boottime
 
@@ -88,6 +88,8 @@ class InFlight:
         """No other worker is known to share the database; the reaper looks."""
         self.company = False
         """A writer that knows nothing of turns was met lately."""
+        self.last_progress: dict[tuple[int, int], Progress] = {}
+        """By (id, fence): what handlers reported last and no heartbeat has written."""
         self.lost_a_lease = False
         """Outcomes of claims under an earlier lease may still be on their way."""
         self.failed_rounds = 0
@@ -215,8 +217,21 @@ class InFlight:
             if self.running.pop(context.key, None) is None:
                 return False
             self._busy += duration if in_slot else 0.0
+            self._keep_progress(context)
             self.outbox.put(outcome)
             return True
+
+    def _keep_progress(self, context: Attempt) -> None:
+        said = context.take_progress()
+        if said is not None:
+            self.last_progress[context.key] = said
+
+    def progress_of(self, outcomes: Sequence[Outcome]) -> list[Progress]:
+        """What the handlers of these jobs reported last."""
+        if not self.last_progress:
+            return []
+        keys = [(outcome.claim.id, outcome.claim.fence) for outcome in outcomes]
+        return [self.last_progress[key] for key in keys if key in self.last_progress]
 
     def give_up(self, context: Attempt, outcome: Outcome) -> bool:
         """The handler still runs and is not waited for; False if it has ended meanwhile."""
@@ -224,6 +239,7 @@ class InFlight:
             if self.running.pop(context.key, None) is None:
                 return False
             self._busy += 0.0 if context.is_coroutine else outcome.duration or 0.0
+            self._keep_progress(context)
             self.outbox.put(outcome)
         self.let_go(context.claim)
         context.tell(AttemptTimeout)
@@ -248,6 +264,8 @@ class InFlight:
                 del held[claim.id]
             if self.unwanted:
                 self.unwanted.discard((claim.id, claim.fence))
+            if self.last_progress:
+                self.last_progress.pop((claim.id, claim.fence), None)
 
     def free(self) -> int:
         """How many more claims could begin at once."""
@@ -310,6 +328,7 @@ class InFlight:
             claims = []
             for context in contexts:
                 context.tell(ClaimLost)
+                self._keep_progress(context)
                 claim = self.held.get(context.claim.id)
                 if claim is not None and claim.fence == context.claim.fence:
                     claims.append(claim)

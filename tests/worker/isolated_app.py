@@ -92,6 +92,7 @@ def reports() -> None:
     logging.getLogger("jobqueue.app").warning("so the app says")
     current_job().progress(0.5, "half")
     pass_gate("reports")
+    current_job().progress(1.0, "all")
 
 
 @process(max_attempts=2)

@@ -841,6 +841,44 @@ def test_progress_that_is_none_is_refused_and_the_job_goes_on(jobs: JobQueue, ha
     assert (row.progress, row.progress_message) == (0.25, "a quarter")
 
 
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_the_last_word_of_progress_is_written_with_the_end(
+    jobs: JobQueue, hand: Any, succeeds: bool
+) -> None:
+    worker: Any = None
+
+    @jobs.task(max_attempts=1)
+    def work() -> None:
+        current_job().progress(0.5, "half")
+        worker.heartbeat.tick()
+        current_job().progress(0.75, "three quarters")
+        assert succeeds
+
+    handle = work.enqueue()
+    worker = hand()
+    worker.step()
+    row = worker.row(handle.id)
+    assert row.state is (State.SUCCEEDED if succeeds else State.FAILED)
+    assert (row.progress, row.progress_message) == (0.75, "three quarters")
+    assert not worker.inflight.last_progress, "it is kept no longer than its outcome"
+
+
+def test_progress_of_a_claim_that_was_lost_is_not_written_with_the_end(
+    jobs: JobQueue, hand: Any
+) -> None:
+    worker: Any = None
+
+    @jobs.task
+    def work() -> None:
+        current_job().progress(0.5, "half")
+        worker.change(handle.id, state="available", worker_id=None, fence=2)  # As a reaper does.
+
+    handle = work.enqueue()
+    worker = hand()
+    worker.step()
+    assert worker.row(handle.id).progress is None
+
+
 def test_only_the_last_word_of_progress_is_written_made_safe_and_short(
     jobs: JobQueue, hand: Any
 ) -> None:

@@ -125,6 +125,7 @@ def test_progress_and_logs_come_from_a_child(stage: Stage, lines: Any) -> None:
         stage.wait_until(lambda: job.record().progress_message == "half", LONG)
         stage.open_gate("reports")
         job.result(LONG)
+        assert job.record().progress_message == "all"
     assert lines(30, f"job {job.id} (reports): half done")
     assert lines(30, "so the app says")
 
