@@ -43,6 +43,7 @@ SCENARIOS = {
 }
 DEFAULT = ["drain", "enqueue", "latency", "memory", "starve", "views", "processes"]
 NAMES = {"sqlite": "SQLite", "postgres": "Postgres"}
+SHOWN = {**NAMES, "redis": "Redis"}
 
 Figures = dict[str, dict[tuple[str, str], dict[str, list[float]]]]
 """Scenario → (what, unit) → database → a value per run."""
@@ -96,8 +97,8 @@ def measure(given: argparse.Namespace, ground: Ground) -> tuple[Figures, list[st
     failures = []
     for run in range(given.runs):
         for name in given.scenarios:
-            for kind in given.kinds:
-                progress(f"run {run + 1} of {given.runs}: {name} on {NAMES[kind]}")
+            for kind in [*given.kinds, *getattr(SCENARIOS[name], "OTHER_KINDS", [])]:
+                progress(f"run {run + 1} of {given.runs}: {name} on {SHOWN[kind]}")
 
                 def record(
                     what: str, value: float, unit: str, name: str = name, kind: str = kind
@@ -110,7 +111,7 @@ def measure(given: argparse.Namespace, ground: Ground) -> tuple[Figures, list[st
                 except Exception as error:
                     traceback.print_exc()
                     failures.append(
-                        f"run {run + 1}, {name} on {NAMES[kind]}: {type(error).__name__}: {error}"
+                        f"run {run + 1}, {name} on {SHOWN[kind]}: {type(error).__name__}: {error}"
                     )
     return figures, failures
 
@@ -142,15 +143,16 @@ def table(figures: Figures, kinds: list[str]) -> str:
     for name, rows in figures.items():
         if not rows:
             continue
+        columns = [*kinds, *getattr(SCENARIOS[name], "OTHER_KINDS", [])]
         lines += [
             "",
             f"### {name}",
             "",
-            f"| figure | unit | {' | '.join(NAMES[kind] for kind in kinds)} |",
+            f"| figure | unit | {' | '.join(SHOWN[kind] for kind in columns)} |",
         ]
-        lines.append("|---|---|" + "---:|" * len(kinds))
+        lines.append("|---|---|" + "---:|" * len(columns))
         lines += [
-            f"| {what} | {unit} | {' | '.join(cell(by.get(kind)) for kind in kinds)} |"
+            f"| {what} | {unit} | {' | '.join(cell(by.get(kind)) for kind in columns)} |"
             for (what, unit), by in rows.items()
         ]
     return "\n".join(lines)

@@ -1,6 +1,8 @@
 """One peer in a process of its own: enqueues, says `filled`, waits for a line, drains.
 
-    python -m bench.peer huey|procrastinate|pgqueuer URL JOBS
+    python -m bench.peer huey|procrastinate|pgqueuer|celery|rq URL JOBS
+
+For celery and rq a folder stands in place of the URL.
 
 The rate is from the first handler's begin to the moment when the last outcome was stored. Runs in the peer's environment, not in ours.
 """
@@ -10,6 +12,7 @@ import json
 import sys
 import time
 
+from bench import redis_peers
 from bench.children import end_with_parent, say
 
 
@@ -118,7 +121,9 @@ def pgqueuer(url: str, total: int) -> tuple[float, str]:
 
 if __name__ == "__main__":
     peer, where, jobs = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    seconds, settings = {"huey": huey, "procrastinate": procrastinate, "pgqueuer": pgqueuer}[peer](
-        where, jobs
-    )
+    if peer in ("celery", "rq"):
+        seconds, settings = getattr(redis_peers, peer)(where, jobs, filled)
+    else:
+        peers = {"huey": huey, "procrastinate": procrastinate, "pgqueuer": pgqueuer}
+        seconds, settings = peers[peer](where, jobs)
     say("drained", rate=jobs / seconds, settings=settings)

