@@ -156,7 +156,8 @@ class Attempt:
 
     # What few jobs need is set on the class: one is made for each of many thousands a second.
     _told: type[JobQueueError] | None = None
-    _progress: tuple[float | None, str | None] | None = None
+    reported: tuple[float | None, str | None] | None = None
+    """What `progress()` said last and nobody has written."""
     _finishing: "Session | Connection | None" = None
     _afinishing: Any = None
     _interrupt: Callable[[], object] | None = None
@@ -231,7 +232,7 @@ class Attempt:
 
     def report(self, fraction: float | None, message: str | None) -> None:
         """See `JobContext.progress`; both are checked."""
-        self._progress = (fraction, message)
+        self.reported = (fraction, message)
 
     def finish(self, transaction: "Session | Connection", result: object) -> None:
         """See `JobContext.finish_within`."""
@@ -288,13 +289,13 @@ class Attempt:
         """What `progress()` last said, once."""
         if self._finishing is not None:
             return None  # Its transaction holds the row: the heartbeat would wait for its end.
-        said, self._progress = self._progress, None
+        said, self.reported = self.reported, None
         return None if said is None else (*self.key, *said)
 
     def give_progress_back(self, report: tuple[int, int, float | None, str | None]) -> None:
         """It could not be written, so once more, unless there is newer."""
-        if self._progress is None:
-            self._progress = report[2:]
+        if self.reported is None:
+            self.reported = report[2:]
 
     def leave_transaction(self) -> None:
         """Roll back what `finish_within` was called in and was left open."""

@@ -217,7 +217,8 @@ class InFlight:
             if self.running.pop(context.key, None) is None:
                 return False
             self._busy += duration if in_slot else 0.0
-            self._keep_progress(context)
+            if context.reported is not None:
+                self._keep_progress(context)
             self.outbox.put(outcome)
             return True
 

@@ -146,7 +146,7 @@ def build(url: str, effects: Path) -> tuple[JobQueue, Effects]:
             raise Snooze(3600)
         if verb == "progress":
             job.progress(0.9, "stale")
-            wait_for(lambda: job._progress is None)  # The heartbeat has taken it.
+            wait_for(lambda: job._attempt.reported is None)  # The heartbeat has taken it.
             seen.write("reported")
         if verb == "finish_within":
             pay_in(engine, seen)
