@@ -179,7 +179,7 @@ class JobQueue:
     ) -> list[Job[Any]]:
         if Import.under_way:
             Import.refuse("jobs are enqueued")
-        new = [_inherit(call.to_new_job()) for call in calls]
+        new = _inherit([call.to_new_job() for call in calls])
         fate = None
         if within is None:
             inserted = self._jobs.insert(new, wait=wait)
@@ -262,7 +262,7 @@ class JobQueue:
     async def alist(
         self,
         *,
-        state: State | None = None,
+        state: State | StateName | None = None,
         task: str | None = None,
         queue: str | None = None,
         tag: str | None = None,
@@ -352,12 +352,13 @@ class JobQueue:
         self.close()
 
 
-def _inherit(new: NewJob) -> NewJob:
+def _inherit(new: list[NewJob]) -> list[NewJob]:
     """What a job enqueues has to end with it, unless it was given a deadline of its own."""
     parent = running_attempt()
-    if parent is None or new.deadline is not None or parent.budget() == math.inf:
+    if parent is None or parent.budget() == math.inf:
         return new
-    return new._replace(deadline=max(0.0, parent.budget()))
+    left = max(0.0, parent.budget())
+    return [job if job.deadline is not None else job._replace(deadline=left) for job in new]
 
 
 def _raise(refused: Sequence[Refusal]) -> None:

@@ -33,7 +33,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobqueue.clock import Instant
 from jobqueue.schema import meta
-from jobqueue.store import postgres_hooks
+from jobqueue.store import postgres_copy, postgres_hooks
 from jobqueue.store import postgres_session as session
 from jobqueue.store.backend import Columns, Identity
 from jobqueue.store.pool import IDLE, BoundedPool, Checks, Patience
@@ -122,6 +122,7 @@ class Postgres:
         )
         postgres_hooks.undo(engine)
         session.prepare(engine)
+        postgres_copy.install(engine)
         return engine
 
     @contextmanager
@@ -212,6 +213,12 @@ class Postgres:
     def insert(self, table: Table) -> Insert:
         """See `Backend.insert`."""
         return postgresql.insert(table).on_conflict_do_nothing()
+
+    def insert_rows(
+        self, connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    ) -> Sequence[int]:
+        """See `Backend.insert_rows`."""
+        return postgres_copy.insert(connection, columns, rows)
 
     def identity(self, connection: Connection) -> Identity | None:
         """See `Backend.identity`: by the table's own id, whatever the search_path is."""

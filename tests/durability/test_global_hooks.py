@@ -96,12 +96,12 @@ def test_hooks_on_all_engines_are_harmless(url: str, hooked) -> None:
 
         jobs.store.require_schema()
         with jobs.worker():
-            made = jobs.enqueue_many([add.call(n, n) for n in range(20)])
+            made = jobs.enqueue_many([add.call(n, n) for n in range(30)])
             job = flaky.options(unique_key="k", delay=0.1, deadline=60).enqueue()
-            assert sum(each.result(timeout=30) for each in made) == 380
+            assert sum(each.result(timeout=30) for each in made) == 870
             assert add.enqueue(1, 2).result(timeout=30) == 3
             assert job.result(timeout=30) == "at last"
-        assert len(list(jobs.list())) == 22
+        assert len(list(jobs.list())) == 32
 
 
 @ONLY_SQLITE

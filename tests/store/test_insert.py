@@ -1,5 +1,6 @@
 """Jobs written down: batches, due times, unique keys."""
 
+import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -59,6 +60,53 @@ def test_ids_grow_in_the_order_of_the_calls(desk: Any) -> None:
     assert ids == sorted(set(ids))
     assert all(each.created for each in made)
     assert [desk.row(id_).task for id_ in ids[:20]] == [f"task{n}" for n in range(20)]
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["plain", "with a delayed one"])
+def test_every_field_of_many_calls_is_kept_in_their_order(desk: Any, others: int) -> None:
+    texts = ["\\", "\\N", "\t", "\n", "\r\n", 'ü "q" 🦆', "", "\\.", "a\\\tb"]
+    given = [
+        desk.new(
+            f"task {text}",
+            queue=f"queue {text}",
+            priority=number,
+            args=json.dumps({"args": [text, number], "kwargs": {}}),
+            tags=json.dumps([text, "b"]) if number % 2 else None,
+            max_attempts=3,
+            timeout=None if number % 3 else 2.5,
+            backoff=None if number % 2 else text,
+        )
+        for number, text in enumerate(texts * 3)
+    ]
+    given += [desk.new("late", delay=60.0)] * others
+    made = desk.insert(*given)
+    assert [each.id for each in made] == sorted({each.id for each in made})
+    for new, each in zip(given, made, strict=True):
+        job = desk.row(each.id)
+        for name in "task queue priority args max_attempts timeout".split():
+            assert getattr(job, name) == getattr(new, name), name
+        assert job.tags == tuple(json.loads(new.tags or "[]"))
+        assert desk.column(each.id, "backoff") == new.backoff
+        assert (job.state, job.attempt, job.fence) == (
+            "available" if new.delay is None else "scheduled",
+            0,
+            0,
+        )
+
+
+def test_batches_end_before_a_statement_grows_too_long(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inserter, "BATCH_BYTES", 100)
+    seen: list[str] = []
+
+    @event.listens_for(desk.store.engine, "before_cursor_execute")
+    def _see(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    made = desk.insert(*(desk.new(args="x" * 60, delay=1.0) for _ in range(5)))
+    assert [each.id for each in made] == sorted({each.id for each in made})
+    assert sum("INSERT INTO jobqueue_jobs" in statement for statement in seen) == 5
 
 
 def test_a_batch_may_be_longer_than_one_statement_takes(
