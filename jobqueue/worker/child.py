@@ -215,7 +215,7 @@ class Child:
             with folder.meant_from(self._folder):
                 task = find(Address(*call["address"]))
         except BaseException as error:  # noqa: BLE001 - a module may do anything.
-            self._send(unfit=describe(error, skip=1)._asdict())
+            self._send(unfit=describe(error)._asdict())
             return None
         finally:
             Import.under_way = False

@@ -26,7 +26,6 @@ log = get_logger("jobqueue.worker")
 
 UNKNOWN_TASK_REST = 10.0  # seconds
 UNKNOWN_TASKS_MAX = 1000  # names for which it is remembered when they were logged last
-_OWN_FRAMES = 2  # of whatever runs the handler
 _REASON_MAX = 1000  # characters
 
 
@@ -177,7 +176,7 @@ class Endings:
         delay: float | None = None,
     ) -> Ended:
         outcome = "timed out" if isinstance(error, AttemptTimeout) else "errored"
-        described = describe(error, skip=_OWN_FRAMES)
+        described = describe(error)
         if isinstance(error, Described) and error.final:
             return Ended(context.claim, outcome, State.FAILED, error=described)
         return self._ran_out(task, context, outcome, described, delay=delay)

@@ -1,10 +1,17 @@
 """What an attempt died of, made safe to store whatever the exception does."""
 
+import asyncio.base_events
+import functools
+import json
+import re
 import sys
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobqueue.worker import failure
 from jobqueue.worker.failure import MESSAGE_MAX, TRACEBACK_MAX, cap, describe
 
 
@@ -36,29 +43,70 @@ def test_a_nested_class_is_named_with_its_place() -> None:
     assert describe(Outer.Inner()).type.endswith("Outer.Inner")
 
 
-def test_outer_frames_can_be_left_out_but_not_all() -> None:
-    def inner() -> None:
-        raise ValueError("no")
+def through(file: str) -> Any:
+    """A function of that file which calls another."""
+    names: dict[str, Any] = {}
+    exec(compile("def call(function, *args): function(*args)", file, "exec"), names)
+    return names["call"]
 
-    def outer() -> BaseException:
+
+OURS = through(str(Path(failure.__file__).with_name("child.py")))
+SEAM = through(str(Path(failure.__file__).with_name("executor.py")))
+ASYNCIO = through(asyncio.base_events.__file__)
+IMPORT = through("<frozen importlib._bootstrap>")
+INSTALLED = through(f"{sysconfig.get_path('stdlib')}/site-packages/somebodys.py")
+
+
+def boom() -> None:
+    raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    ("calls", "files"),
+    [
+        ([OURS, SEAM, ASYNCIO, OURS], ["test_failure.py"]),
+        ([OURS, IMPORT, INSTALLED, ASYNCIO], ["somebodys.py", "base_events.py", "test_failure.py"]),
+        ([SEAM, INSTALLED, SEAM], ["somebodys.py", "test_failure.py"]),
+        ([], ["test_failure.py"]),
+    ],
+)
+def test_a_traceback_begins_in_the_users_code(calls: list[Any], files: list[str]) -> None:
+    def wrapped() -> BaseException:
         try:
-            inner()
+            functools.reduce(
+                lambda inner, call: functools.partial(call, inner), calls[::-1], boom
+            )()
         except ValueError as error:
-            return error
+            # Without this function's own frame, which is none of ours.
+            return error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
         raise AssertionError
 
-    for skip, shown in ((0, True), (1, False)):
-        text = describe(outer(), skip=skip).traceback
-        assert text is not None
-        assert ("in outer" in text) is shown
-        assert "in inner" in text
-    text = describe(outer(), skip=99).traceback
+    for error in (wrapped(), caused_by(wrapped())):
+        text = describe(error).traceback
+        first, *_ = (text or "").split("\n\n")
+        assert re.findall(r'File ".*?([^/"]+)", line', first) == files
+
+
+def caused_by(cause: BaseException) -> BaseException:
+    error = KeyError("yes")
+    error.__cause__ = cause
+    return error
+
+
+def test_where_no_code_is_the_users_the_librarys_is_shown() -> None:
+    error = raised(ValueError("no"))
+    try:
+        OURS(json.loads, "{")
+    except ValueError as caught:
+        error = caught.with_traceback(caught.__traceback__ and caught.__traceback__.tb_next)
+    text = describe(error).traceback
     assert text is not None
-    assert "in inner" in text
+    assert "child.py" not in text
+    assert "in loads" in text
 
 
 def test_an_error_that_was_never_raised_can_be_described() -> None:
-    described = describe(ValueError("no"), skip=1)
+    described = describe(ValueError("no"))
     assert described.traceback == "ValueError: no\n"
 
 
