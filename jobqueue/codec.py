@@ -33,6 +33,7 @@ from jobqueue.values import (
     parse_json,
     plain_piece,
     refuse,
+    shorten,
     step,
 )
 
@@ -202,8 +203,15 @@ class Codec:
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            reason = f"{self.name}: {error}; it takes {self._signature}{self._hint}"
-            raise InvalidArguments(reason, field="args") from None
+            reason: object = error
+            # Of `order` in place of `order_id` it says that `order_id` is missing.
+            stranger = next(
+                (name for name in kwargs if name not in self._signature.parameters), None
+            )
+            if stranger is not None and self._others is None:
+                reason = f"got an unexpected keyword argument {shorten(stranger)}"
+            text = f"{self.name}: {reason}; it takes {self._signature}{self._hint}"
+            raise InvalidArguments(text, field="args") from None
 
     def _placed(self, args: Iterable[Any]) -> Iterator[tuple["_Slot", str, Any]]:
         for slot, item in zip(self._positional, args, strict=False):

@@ -599,6 +599,7 @@ def test_missing_and_extra_arguments_are_refused_and_the_task_is_named():
         (((), {}), "missing a required argument: 'x'"),
         (((1, 2, 3), {}), "too many positional arguments"),
         (((1,), {"z": 1}), "unexpected keyword argument 'z'"),
+        (((), {"xx": 1}), "unexpected keyword argument 'xx'"),
         (((1,), {"x": 1}), "multiple values for argument 'x'"),
     ]:
         for doors in (made.encode, lambda a, k: made.from_json(list(a), k)):
