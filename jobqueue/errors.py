@@ -25,7 +25,7 @@ Signal (Exception)                          raised by handlers to steer; not err
 
 from datetime import timedelta
 
-from jobqueue.records import AttemptError
+from jobqueue.records import AttemptError, lasting
 
 Duration = float | int | timedelta
 """Seconds, or a timedelta."""
@@ -135,7 +135,7 @@ class Snooze(Signal):
         first = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
         self.delay = float(first) + 60 * minutes + 3600 * hours
         self.reason = reason
-        super().__init__(reason or f"snoozed for {self.delay:g} s")
+        super().__init__(reason or f"snoozed for {lasting(self.delay)}")
 
 
 class Retry(Signal):

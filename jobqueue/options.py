@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict, TypeVar, get_args
 
 from jobqueue.errors import Duration, InvalidOption
+from jobqueue.records import lasting
 from jobqueue.words import Isolation, UniqueUntil
 
 Word = TypeVar("Word", bound=str)
@@ -94,7 +95,8 @@ def seconds(value: object, name: str, *, least: float = 0.0, most: float = SECON
         )
     if not least <= number <= most:
         raise InvalidOption(
-            f"{name}: {_shown(value)} is out of range; at least {least:g} s and at most {most:g} s",
+            f"{name}: {_shown(value)} is out of range; "
+            f"at least {lasting(least)} and at most {lasting(most)}",
             field=name,
             value=value,
         )
@@ -173,6 +175,8 @@ def one_of(value: object, what: str, words: tuple[Word, ...]) -> Word:
 
 def _shown(value: object) -> str:
     """A wrong value in short: it may be long, or a number too long for Python to print."""
+    if type(value).__repr__ is object.__repr__:
+        return f"a {type(value).__name__}"  # Its address says nothing.
     try:
         shown = repr(value)
     except Exception:  # noqa: BLE001 - a value's own repr() may raise anything.
@@ -254,7 +258,7 @@ class Options:
         merged = replace(self, **checked)
         if merged.deadline is not None and (merged.delay or 0.0) >= merged.deadline:
             raise InvalidOption(
-                f"deadline: {merged.deadline:g} s from now it would not even be due",
+                f"deadline: {lasting(merged.deadline)} from now it would not even be due",
                 field="deadline",
                 value=merged.deadline,
             )

@@ -300,6 +300,13 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def lasting(seconds: float) -> str:
+    """A time for messages, never with an exponent: `0.5 s`, `86,400 s`, `3,660 days`."""
+    days = seconds / 86_400
+    number, unit = (f"{days:,.1f}", "days") if days >= 2 else (f"{seconds:,.6f}", "s")  # noqa: PLR2004
+    return f"{number.rstrip('0').rstrip('.')} {unit}"
+
+
 def size(count: int) -> str:
     """A number of bytes for people: `1.9 GB`."""
     power = min(4, max(0, (len(str(count)) - 1) // 3))

@@ -10,6 +10,8 @@ from sqlalchemy import URL
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from jobqueue.store import urls
+
 MASK = "***"
 
 # Controls (C0, DEL, C1), what reorders or hides text (bidi, zero width, tags, BOM), separators that
@@ -68,8 +70,7 @@ def masked(url: URL) -> str:
     secret = {key: MASK for key in url.query if _SECRET_KEYS.search(key)}
     if url.host is not None:  # An @ in it is one of the password's that was not escaped.
         url = url.set(host=url.host.rpartition("@")[2])
-    shown = url.update_query_dict(secret).render_as_string(hide_password=True)
-    return inert(shown.replace("%2A%2A%2A", MASK))
+    return inert(urls.masked(url.update_query_dict(secret)).replace("%2A%2A%2A", MASK))
 
 
 def secrets_of(text: str) -> frozenset[str]:

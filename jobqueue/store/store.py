@@ -61,7 +61,10 @@ class Store:
         self._entry: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __repr__(self) -> str:
-        return f"Store({masked(self.url)})"
+        return f"Store({self})"
+
+    def __str__(self) -> str:
+        return masked(self.url)
 
     def _connected(self, *_: object) -> None:
         self.connects += 1

@@ -100,12 +100,12 @@ class UserTransactions:
                 theirs = backend.identity(connection)
             except ProgrammingError as error:  # No such table any more, or no right to read it.
                 raise ConfigurationError(
-                    f"the given transaction cannot read the tables of {self._store!r}: "
+                    f"the given transaction cannot read the tables of {self._store}: "
                     f"{str(error.orig).splitlines()[0]}"
                 ) from error
         if theirs != own and theirs != self._identify():  # Ours may have been made anew.
             raise ConfigurationError(
-                f"the given transaction is on another database than the job queue ({self._store!r})"
+                f"the given transaction is on another database than the job queue ({self._store})"
             )
         if backend.is_autocommit(connection):
             raise _autocommit()
@@ -117,13 +117,13 @@ class UserTransactions:
         with self._store.read() as own:
             found = self._store.backend.identity(own)
         if found is None:
-            raise ConfigurationError(f"{self._store!r} has lost its row in {meta.name}")
+            raise ConfigurationError(f"{self._store} has lost its row in {meta.name}")
         self._own = found
         return found
 
     def _none(self) -> ConfigurationError:
         return ConfigurationError(
-            f"the given transaction's database has no job queue (it is in {self._store!r})"
+            f"the given transaction's database has no job queue (it is in {self._store})"
         )
 
     def fate(self, connection: Connection, inserted: Iterable[Inserted]) -> Fate:

@@ -112,8 +112,9 @@ def backend_of(url: URL) -> Backend:
 
 
 def masked(url: URL) -> str:
-    """A URL as it may be shown."""
-    return _SECRET.sub(r"\1***", url.render_as_string(hide_password=True))
+    """A URL as it may be shown; a password that is empty is not one that is hidden."""
+    shown = url if url.password else url._replace(password=None)
+    return _SECRET.sub(r"\1***", shown.render_as_string(hide_password=True))
 
 
 def _shown(text: str) -> str:
@@ -122,7 +123,8 @@ def _shown(text: str) -> str:
     scheme, slashes, user = head.partition("://")
     if not slashes:
         scheme, user = "", head
-    shown = f"{scheme}{slashes}{user.partition(':')[0]}:***@{tail}" if at else text
+    name, _, password = user.partition(":")
+    shown = f"{scheme}{slashes}{name}{':***' if password else ''}@{tail}" if at else text
     if not at:
         shown = _NO_HOST.sub(r"\1***", shown)
     return _SECRET.sub(r"\1***", shown)[:80]

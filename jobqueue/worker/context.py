@@ -20,7 +20,7 @@ from jobqueue.errors import (
     JobQueueError,
 )
 from jobqueue.loggers import Logger
-from jobqueue.records import Claim
+from jobqueue.records import Claim, lasting
 from jobqueue.store import given
 from jobqueue.store.given import AsyncTransaction, SyncTransaction
 from jobqueue.store.transactions import UserTransactions
@@ -228,7 +228,7 @@ class Attempt:
         """How long it was allowed to run, as the end of a sentence."""
         if self._deadline == self._budget:
             return "time: its deadline has passed"
-        return f"{self.claim.timeout:g} s"
+        return lasting(self.claim.timeout or 0.0)
 
     def report(self, fraction: float | None, message: str | None) -> None:
         """See `JobContext.progress`; both are checked."""

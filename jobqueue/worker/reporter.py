@@ -71,4 +71,5 @@ def _times(average: float, samples: Samples) -> str:
 
 
 def _short(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    number, unit = (1000 * seconds, "ms") if seconds < 0.9995 else (seconds, "s")  # noqa: PLR2004
+    return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"  # noqa: PLR2004

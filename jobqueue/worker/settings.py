@@ -198,8 +198,18 @@ def _pair(part: str) -> tuple[object, object]:
 
 
 def _name(value: object) -> str:
-    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= NAME_MAX:
-        raise InvalidOption(f"name: {value!r} is not a short printable text", field="name")
+    if not (
+        isinstance(value, str)
+        and 0 < len(value) <= NAME_MAX
+        and value.isprintable()
+        and " " not in value
+    ):
+        raise InvalidOption(
+            f"name: {str(value)[:40]!r} is not a worker's name; use printable characters and no "
+            f"blanks, at most {NAME_MAX}, such as mail-1",
+            field="name",
+            value=value,
+        )
     return value
 
 

@@ -138,7 +138,7 @@ INPUTS: list[tuple[str, int, list[str]]] = [
             "poll": ("0", "-1", "x"),
             "stats-interval": ("-1", "x", "0.01"),
             "max-jobs": ("0", "-1", "x"),
-            "name": ("", "a\nb", "x" * 129),
+            "name": ("", "a\nb", "a b", "x" * 129),
         }.items()
         for value in values
     ],

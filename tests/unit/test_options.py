@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import InvalidOption, Snooze
 from jobqueue.options import (
     ATTEMPTS_MAX,
     DEFAULT_BACKOFF,
@@ -19,6 +19,8 @@ from jobqueue.options import (
     instant,
     seconds,
 )
+from jobqueue.records import lasting
+from jobqueue.worker.reporter import _short
 
 NAN, INF = float("nan"), float("inf")
 
@@ -161,7 +163,21 @@ def test_a_delay_that_is_no_text_of_a_duration_is_refused_with_examples() -> Non
 
 
 def test_a_delay_of_more_than_ten_years_is_refused_with_the_bound() -> None:
-    assert f"{SECONDS_MAX:g}" in str(refuse("delay", SECONDS_MAX + 1))
+    assert "at least 0 s and at most 3,660 days" in str(refuse("delay", SECONDS_MAX + 1))
+    assert "deadline: 1.5 s from now" in str(refuse("deadline", 1.5, delay=2))
+    assert str(Snooze(hours=24)) == "snoozed for 86,400 s"
+    assert str(Snooze(400 * 86_400)) == "snoozed for 400 days"
+
+
+def test_a_value_without_a_text_of_its_own_is_named_by_its_type() -> None:
+    assert str(refuse("queue", object())).startswith("queue: a object is not a name")
+
+
+def test_no_time_is_written_with_an_exponent() -> None:
+    texts = map(lasting, (0, 0.001, 0.00001, 90, 1234567.8, 1e10))
+    assert [*texts] == ["0 s", "0.001 s", "0.00001 s", "90 s", "14.3 days", "115,740.7 days"]
+    shorts = map(_short, (0, 0.0123, 0.9996, 1.5, 999.6, 12345.6))
+    assert [*shorts] == ["0 ms", "12.3 ms", "1 s", "1.5 s", "1,000 s", "12,346 s"]
 
 
 # Instants (rows 26 to 28)

@@ -211,3 +211,18 @@ def test_no_secret_is_shown(text: str) -> None:
     for shown in (masked(url), masked_for_people(url)):
         assert "hidden" not in shown
         assert "***" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://ada:@h/d", "postgresql://ada@h/d"),
+        ("postgresql://ada@h/d", "postgresql://ada@h/d"),
+        ("postgresql://ada:x@h/d", "postgresql://ada:***@h/d"),
+    ],
+)
+def test_an_empty_password_is_not_shown_as_a_hidden_one(text: str, shown: str) -> None:
+    assert (masked(parse(text)), masked_for_people(parse(text))) == (shown, shown)
+    with pytest.raises(ConfigurationError) as refused:
+        parse(text.replace("@h", "@h:port"))
+    assert repr(shown.replace("@h", "@h:port")) in str(refused.value)

@@ -302,6 +302,7 @@ def test_a_worker_may_be_stopped_twice_and_before_it_has_begun_to_work(jobs: Job
         {"drain": "yes"},
         {"name": ""},
         {"name": "a\nb"},
+        {"name": "a b"},
         {"keep_succeeded": -1},
         {"concurency": 4},
     ],
