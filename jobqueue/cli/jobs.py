@@ -13,6 +13,7 @@ from jobqueue.cli import params
 from jobqueue.cli.failure import Problem
 from jobqueue.cli.page import print_page
 from jobqueue.cli.render import (
+    NAME,
     Column,
     Table,
     ago,
@@ -68,9 +69,9 @@ def _detail_style(job: JobRecord) -> str:
 LIST = [
     Column[JobRecord]("id", lambda job: job.id, right=True),
     Column[JobRecord]("state", lambda job: job.state, style=state_style),
-    Column[JobRecord]("task", lambda job: job.task, rank=1, least=12),
+    Column[JobRecord]("task", lambda job: job.task, rank=1, least=NAME),
     Column[JobRecord]("arguments", call_of, rank=3, least=12),
-    Column[JobRecord]("queue", lambda job: job.queue, rank=5, least=8),
+    Column[JobRecord]("queue", lambda job: job.queue, rank=5, least=NAME),
     Column[JobRecord]("prio", lambda job: job.priority or "", rank=8, right=True),
     Column[JobRecord]("attempt", lambda job: f"{job.attempt}/{job.max_attempts}", rank=4),
     Column[JobRecord]("created", lambda job: ago(job.created_at), rank=6, style="dim"),

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from jobqueue import options
 from jobqueue.cli import completion, params
-from jobqueue.cli.render import COLOURS, Column, console, duration, put, table
+from jobqueue.cli.render import COLOURS, NAME, Column, console, duration, put, table
 from jobqueue.cli.shared import Command, Group, Shared, pass_shared
 from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.cli.verbs import FORCE, confirm
@@ -46,7 +46,7 @@ def _timed(name: str, title: str, rank: int) -> Column[Row]:
 
 
 QUEUES = [
-    _named("queue", least=12),
+    _named("queue", least=NAME),
     _count(State.AVAILABLE, 1),
     _count(State.RUNNING, 2),
     _count(State.SCHEDULED, 4),
@@ -63,7 +63,7 @@ QUEUES = [
     ),
 ]
 TASKS = [
-    _named("task", least=12),
+    _named("task", least=NAME),
     Column[Row]("waiting", lambda row: f"{row['waiting']:,}", rank=1, right=True),
     _count(State.SUCCEEDED, 5),
     _count(State.FAILED, 2),

@@ -30,6 +30,9 @@ COLOURS = {
 }
 GAP = 2
 UNLIMITED = 100_000
+NAME = 40
+"""Cells of a task's or a queue's name that are shown, whichever columns are left out for them."""
+
 CELL_MAX = 200
 """The longest cell where no terminal sets a limit."""
 

@@ -132,3 +132,20 @@ def test_a_row_that_someone_wrote_with_sql_breaks_no_command(
     assert bare.json("show", 1)["task"] == "t"
     assert "t" in bare.ok("list")
     assert "t" in bare.ok("show", 1)
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_list_shows_names_whole_and_no_column_of_nothing(
+    bare: Cli, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    name = "synchronise_all_customer_records"
+    bare.id(name, "ada.lovelace@example.org " * 9, "--queue", "customers-of-the-north")
+    head, row = bare.ok("list").splitlines()
+    assert name in row
+    assert ("customers-of-the-north" in row) is ("QUEUE" in head) is (width == 120)
+    assert "TAGS" not in head
+    bare.id(name, "x" * 99, "--tag", "urgent")
+    assert all(name in line for line in bare.ok("list").splitlines()[1:])
+    assert name in bare.ok("stats")
