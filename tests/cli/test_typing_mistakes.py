@@ -17,6 +17,12 @@ def sync_crm() -> None: ...
 """
 
 
+@pytest.fixture(params=["sqlite"])
+def backend_name(request: pytest.FixtureRequest) -> str:
+    """What is asked of a database here is what `names_in_use` asks, which has a test on both."""
+    return request.param
+
+
 @pytest.fixture
 def it(url: str, make_app: Callable[..., str]) -> Cli:
     cli = Cli(url)
