@@ -1,12 +1,13 @@
 """The names in use: queues, tasks and tags that a database knows, without a scan of its jobs."""
 
-import json
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, func, select
 
+from jobqueue.options import NAME
 from jobqueue.schema import counters, jobs, queues, workers
 from jobqueue.states import State
 from jobqueue.store.jobs import tags_of
@@ -51,15 +52,21 @@ def names_in_use(store: Store, *, besides: str | None = None) -> Names:
         waiting = connection.execute(_queues_of_waiting()).scalars().all()
     rows = [*of_counters, *young]
     return Names(
-        frozenset([*switches, *filter(None, waiting), *(row.queue for row in rows)])
-        | _listed(row.queues for row in others),
-        frozenset(row.task for row in rows) | _listed(row.tasks for row in others),
-        frozenset(tag for row in young for tag in tags_of(row.tags)),
+        _names(
+            switches, waiting, (row.queue for row in rows), _listed(row.queues for row in others)
+        ),
+        _names((row.task for row in rows), _listed(row.tasks for row in others)),
+        _names(_listed(row.tags for row in young)),
     )
 
 
-def _listed(texts: Iterable[str | None]) -> frozenset[str]:
-    return frozenset(name for text in texts for name in json.loads(text or "[]"))
+def _listed(texts: Iterable[str | None]) -> Iterator[str]:
+    return (name for text in texts for name in tags_of(text))
+
+
+def _names(*found: Iterable[str | None]) -> frozenset[str]:
+    """Without what is not a name: plain SQL may write any text, and a shell would act on it."""
+    return frozenset(name for name in set(itertools.chain(*found)) if name and NAME.fullmatch(name))
 
 
 def _queues_of_waiting() -> Select[Any]:

@@ -47,8 +47,13 @@ def test_names_come_from_workers_switches_counters_the_waiting_queues_and_the_ne
             connection.execute(
                 insert(jobs_table),
                 [
-                    {**old, "task": "new", "queue": "new", "tags": '["x", "y"]'},
-                    {**old, "task": "new", "queue": "new", "tags": "not JSON"},
+                    {
+                        **old,
+                        "task": "new",
+                        "queue": "new",
+                        "tags": '["x", "y", "$(rm x)", "a\\nb"]',
+                    },
+                    {**old, "task": "../x", "queue": "é`x`", "tags": "not JSON"},
                 ],
             )
         assert names_in_use(store, besides="me") == Names(
