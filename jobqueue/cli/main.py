@@ -24,7 +24,7 @@ from jobqueue.cli import (
 )
 from jobqueue.cli.failure import INTERRUPTED, report
 from jobqueue.cli.shared import Group, Shared
-from jobqueue.cli.shells import VARIABLE, answer
+from jobqueue.cli.shells import SCRIPTS, VARIABLE, answer
 from jobqueue.worker.init import be_init
 from jobqueue.worker.signals import hear_to_the_end
 
@@ -43,8 +43,9 @@ class _Root(Group):
         """Run a command line; raises SystemExit."""
         name = prog_name or "jobqueue"
         shell = os.environ.get(complete_var or VARIABLE)
-        if shell is not None:  # A TAB was pressed.
+        if shell in SCRIPTS:  # A TAB was pressed.
             sys.exit(answer(self, name, shell))
+        self._main_shell_completion(extra, name, complete_var)  # For who uses click's own scripts.
         given = list(sys.argv[1:] if args is None else args)
         sys.exit(_run(self, name, given, extra))
 

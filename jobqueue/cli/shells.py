@@ -142,10 +142,7 @@ def _one_line(text: str | None) -> str:
 
 def answer(root: click.Command, program: str, shell: str) -> int:
     """Print the words that fit where the cursor is; returns the exit code."""
-    kind = _SHELLS.get(shell)
-    if kind is None:
-        return 2
     stdout = sys.stdout  # While the app is imported, what it prints goes elsewhere.
-    stdout.write(kind(root, {}, program, VARIABLE).complete())
+    stdout.write(_SHELLS[shell](root, {}, program, VARIABLE).complete())
     stdout.flush()
     return 0

@@ -85,6 +85,8 @@ def test_the_first_tab_shows_the_commands_in_every_shell() -> None:
     assert set(first["zsh"][1::3]) == set(cli.commands)
     assert "plain,list\tList jobs, newest first." in first["fish"]
     assert tab("jobqueue list --state=ru", "zsh") == "plain\n--state=running\n\n"
+    with_script_of_click = tab("", "bash_complete", COMP_WORDS="jobqueue ", COMP_CWORD="1")
+    assert with_script_of_click.split() == first["bash"]
     assert tab("jobqueue list --state=ru", "fish") == "plain,--state=running\n"
 
 
