@@ -1,5 +1,6 @@
 """`enqueue`: write jobs down."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -8,15 +9,17 @@ from click.core import ParameterSource
 
 from jobqueue import options
 from jobqueue.answers import job_json, with_attempts
-from jobqueue.calls import Tasks, make_call
+from jobqueue.calls import Tasks, did_you_mean, make_call
 from jobqueue.cli import completion, params
 from jobqueue.cli.calls import Value, guess_call, split
 from jobqueue.cli.failure import Problem
 from jobqueue.cli.jobs import await_all, print_end, require_success
 from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.cli.streams import echo
-from jobqueue.errors import InvalidArguments, InvalidOption
-from jobqueue.tasks import Call
+from jobqueue.errors import InvalidArguments, InvalidOption, SchemaOutdated
+from jobqueue.known import names_of
+from jobqueue.store.names import names_in_use
+from jobqueue.tasks import Call, Registry
 from jobqueue.values import parse_json
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -116,7 +119,11 @@ def enqueue(context: click.Context, /, shared: Shared, **given: Any) -> None:
 def enqueue_one(shared: Shared, given: dict[str, Any], make: Callable[[], Call[Any]]) -> None:
     """Enqueue a call with the `job_options` given, say so, and wait if that is wanted."""
     wait_limit = _wait_limit(given["waits"], given["wait_timeout"])
-    job = shared.queue.enqueue_many([make()])[0]
+    call = make()
+    nearly = None if given["queue"] is None else _nearly(shared, given["queue"])
+    job = shared.queue.enqueue_many([call])[0]
+    if nearly is not None:
+        shared.note(nearly)
     if given["waits"]:
         _wait(shared, job.id, job.created, wait_limit)
     elif shared.json:
@@ -125,6 +132,15 @@ def enqueue_one(shared: Shared, given: dict[str, Any], make: Callable[[], Call[A
         echo(job.id)
         if not job.created:
             shared.note(f"job {job.id} with that unique key was there; no new one was made")
+
+
+def _nearly(shared: Shared, queue: str) -> str | None:
+    """What to say of a queue that is new, and nearly called as one that is known."""
+    known = names_of(Registry() if shared.app is None else shared.app.registry)
+    with contextlib.suppress(SchemaOutdated):  # The first job may make the schema.
+        known |= names_in_use(shared.queue.store)
+    near = "" if queue in known.queues else did_you_mean(queue, known.queues)
+    return f"the queue {queue!r} is new{near}" if near else None
 
 
 def _refuse_beside_from(context: click.Context) -> None:

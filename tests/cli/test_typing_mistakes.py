@@ -53,6 +53,14 @@ def test_a_queue_is_known_as_soon_as_a_job_is_in_it(bare: Cli) -> None:
     assert bare.ok("queues", "pause", "mail") == "mail paused\n"
 
 
+def test_a_job_for_a_new_queue_is_enqueued_and_a_nearly_equal_name_is_told(it: Cli) -> None:
+    told = it("enqueue", "sync_crm", "--queue", "synk")
+    assert (told.exit_code, told.stdout) == (0, "1\n")
+    assert told.stderr == "the queue 'synk' is new; did you mean sync?\n"
+    for queue in ("synk", "sync", "zzz"):  # Known by now; of the app; like no other.
+        assert it("enqueue", "sync_crm", "--queue", queue).stderr == ""
+
+
 @pytest.mark.parametrize(
     ("verb", "option", "typo", "meant"),
     [
