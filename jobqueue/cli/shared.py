@@ -13,7 +13,7 @@ from jobqueue.cli import app as apps
 from jobqueue.cli.safe import inert, inert_json, masked
 from jobqueue.cli.streams import STDOUT, echo
 from jobqueue.config import DEFAULT_URL, app_name, database_url
-from jobqueue.errors import ConfigurationError, InvalidOption
+from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
 from jobqueue.known import names_of
 from jobqueue.queue import JobQueue
 from jobqueue.store.jobs import Jobs
@@ -88,8 +88,15 @@ class Shared:
         """What `check` says where neither the database nor the app knows a name.
 
         The app is asked last: a command that only looks or steers needs no app for a good name.
+        Raises SchemaOutdated where there is no queue yet and the app does not know the name either.
         """
-        known = names_in_use(self.queue.store) | names_of(Registry())
+        known = names_of(Registry())
+        try:
+            known |= names_in_use(self.queue.store)
+        except SchemaOutdated:
+            if check(known | self._names_of_app()) is not None:
+                raise
+            return None
         return check(known) and check(known | self._names_of_app())
 
     def _names_of_app(self) -> Names:

@@ -47,6 +47,13 @@ def test_a_queue_that_nobody_knows_is_not_switched(it: Cli, verb: str) -> None:
     assert ("synk" in switches(it)) is (verb == "pause")
 
 
+def test_a_queue_of_the_app_is_switched_where_no_job_has_been_yet(
+    offline: Cli, make_app: Callable[..., str]
+) -> None:
+    offline.app = make_app(APP)
+    assert offline.ok("queues", "pause", "sync", "--url", "sqlite:///new.db") == "sync paused\n"
+
+
 def test_a_queue_is_known_as_soon_as_a_job_is_in_it(bare: Cli) -> None:
     bare.refused(2, "queues", "pause", "mail")
     bare.id("t", "--queue", "mail")
