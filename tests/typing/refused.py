@@ -2,7 +2,11 @@
 
 from typing import assert_type
 
-from jobqueue import Job, JobQueue, exponential
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, sessionmaker
+
+from jobqueue import Job, JobQueue, current_job, exponential
 
 jobs = JobQueue("sqlite:///app.db")
 
@@ -46,6 +50,15 @@ jobs.get("7")  # type: ignore[arg-type]
 jobs.cancel("7")  # type: ignore[arg-type]
 
 
-async def from_asyncio() -> None:
+def transactions(engine: Engine, maker: sessionmaker[Session], session: AsyncSession) -> None:
+    add.within(engine)  # type: ignore[arg-type]
+    add.within(maker)  # type: ignore[arg-type]
+    jobs.enqueue_many([add.call(1, 2)], within=session)  # type: ignore[arg-type]
+    current_job().finish_within(session)  # type: ignore[arg-type]
+    current_job().tell(ValueError)  # type: ignore[attr-defined]
+
+
+async def from_asyncio(session: Session) -> None:
+    await current_job().afinish_within(session)  # type: ignore[arg-type]
     await add.aenqueue("2", 3)  # type: ignore[arg-type]
     assert_type(await add.enqueue(2, 3), str)  # type: ignore[assert-type]
