@@ -116,7 +116,7 @@ class JobQueue:
         name: str | None = None,
         **options: Unpack[TaskOptions],
     ) -> Any:
-        """Register a function as a task, as a decorator with or without options.
+        """Register a function as a task, as a decorator with or without options: `TaskOptions`.
 
         Raises ConfigurationError for a function that cannot be one, InvalidOption for an option.
         """
@@ -324,7 +324,7 @@ class JobQueue:
     def worker(self, **settings: Unpack[WorkerOptions]) -> Worker:
         """A worker inside this program: a context manager, or `start()` and `stop()`.
 
-        Raises InvalidOption.
+        For the settings see `WorkerOptions`. Raises InvalidOption.
         """
         return Worker(
             self.store.url,

@@ -145,7 +145,10 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One row of the jobs table, with the error of its last attempt."""
+    """One row of the jobs table, with the error of its last attempt.
+
+    Instants have a time zone, UTC; durations are seconds; `args` and `result` are JSON text.
+    """
 
     id: int
     task: str

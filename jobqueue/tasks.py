@@ -273,7 +273,7 @@ class Task(Generic[P, R_co]):
                 yield made
 
     def options(self, **changes: Unpack[OptionChanges]) -> Self:
-        """A copy with other options. Raises InvalidOption."""
+        """A copy with other options, see `OptionChanges`. Raises InvalidOption."""
         if "isolation" in changes:
             raise InvalidOption(
                 "isolation: it belongs to the task, not to a call; write "
