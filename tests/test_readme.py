@@ -2,6 +2,7 @@
 are those of the code."""
 
 import ast
+import codeop
 import os
 import re
 import shlex
@@ -63,6 +64,16 @@ def test_the_programs_of_a_page_run_and_print_what_it_says(page: Path, tmp_path:
     for expected in re.findall(r"^ *print\(.*\)  # (.*?)$", python_of(page), re.MULTILINE):
         expected = expected.split("  # ")[-1]
         assert expected in printed, f"{expected!r} was not printed, or not in its turn"
+
+
+def test_the_quickstart_can_be_pasted_block_by_block_into_a_repl() -> None:
+    for start, block in blocks(QUICKSTART, "python"):
+        entered: list[str] = []
+        for line in block.splitlines():
+            entered.append(line)
+            if codeop.compile_command("\n".join(entered)) is not None:
+                entered = []
+        assert entered == [], f"line {start}: the next block would go on with these"
 
 
 def test_every_engine_on_postgres_names_its_driver() -> None:
