@@ -149,7 +149,7 @@ async def from_asyncio() -> None:
     assert_type(await job.arecord(), JobRecord)
     assert_type(await jobs.aget(7), Job[Any])
     await job.acancel()
-    async for record in jobs.alist(state=State.FAILED, limit=None):
+    async for record in jobs.alist(state="failed", limit=None):
         assert_type(record, JobRecord)
 
 
