@@ -213,11 +213,11 @@ class Claims:
         if progress:
             self._report_last(connection, progress, states)
         _count(tally, outcomes, states)
-        tally.write(connection, self._statements)
         if ends or len(well) < BULK or State.CANCELLED in states.values():
             self._record(connection, holder.name, outcomes, states)
         if len(states) < len(outcomes):
-            self._settle(connection, holder, outcomes, states)
+            self._settle(connection, holder, outcomes, states, tally)
+        tally.write(connection, self._statements)
         return states
 
     def _succeed(
@@ -252,8 +252,12 @@ class Claims:
         holder: Holder,
         outcomes: Sequence[Outcome],
         states: dict[int, State],
+        tally: Tally,
     ) -> None:
-        """Accept what an earlier commit, whose answer was lost, has written already."""
+        """Accept what was written already: by `finish_within`, or by a commit without an answer.
+
+        What they counted stays; a handler's own transaction has not counted how long it took.
+        """
         open_ = {
             outcome.claim.id: outcome for outcome in outcomes if outcome.claim.id not in states
         }
@@ -265,6 +269,9 @@ class Claims:
             within = isinstance(outcome, Ended) and outcome.within and state == State.SUCCEEDED
             if (state in FINAL and state == own) or within:
                 states[id_] = State(state)
+            if within:
+                claim = outcome.claim
+                tally.ran(claim.queue, claim.task, outcome.duration or 0.0, outcome.wait)
 
     def _record(
         self,
@@ -350,7 +357,7 @@ def _count(tally: Tally, outcomes: Sequence[Outcome], states: Mapping[int, State
         if isinstance(outcome, Ended) and outcome.snooze and state is State.SCHEDULED:
             tally.of(claim.queue, claim.task).snoozed += 1
         if outcome.duration is not None:
-            tally.ran(claim.queue, claim.task, outcome.duration, outcome.wait, 0)
+            tally.ran(claim.queue, claim.task, outcome.duration, outcome.wait)
 
 
 def _end_row(outcome: Ended) -> tuple[Any, ...]:

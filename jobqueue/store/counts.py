@@ -59,10 +59,9 @@ class Tally:
         """An attempt errored."""
         self.of(queue, task).errored_attempts += 1
 
-    def ran(self, queue: str, task: str, duration: float, wait: float, succeeded: int) -> None:
+    def ran(self, queue: str, task: str, duration: float, wait: float) -> None:
         """A handler was entered and left; hot, so that sums and maxima are left to `write`."""
         count = self.of(queue, task)
-        count.succeeded += succeeded
         count.durations.append(duration)
         count.waits.append(wait)
 

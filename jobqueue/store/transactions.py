@@ -12,6 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 from jobqueue.errors import ClaimLost, ConfigurationError, InvalidOption, JobCancelled
 from jobqueue.records import Claim, Inserted
 from jobqueue.schema import jobs, meta
+from jobqueue.states import State
 from jobqueue.store import given, migrate
 from jobqueue.store.backend import Identity
 from jobqueue.store.counts import Tally
@@ -147,14 +148,12 @@ class UserTransactions:
             event.listen(transaction, "after_commit", _committed)
         transaction.info.setdefault(_RINGS, set()).add(ring)
 
-    def finish(
-        self, transaction: "Session | Connection", claim: Claim, result: str, *, duration: float
-    ) -> None:
+    def finish(self, transaction: "Session | Connection", claim: Claim, result: str) -> None:
         """Record success as part of the transaction; see `JobContext.finish_within`."""
         with self.using(transaction) as connection:
-            self._finish(connection, claim, result, duration)
+            self._finish(connection, claim, result)
 
-    def _finish(self, connection: Connection, claim: Claim, result: str, duration: float) -> None:
+    def _finish(self, connection: Connection, claim: Claim, result: str) -> None:
         parameters = {
             "in_job": claim.id,
             "in_claimed": claim.fence,
@@ -173,8 +172,8 @@ class UserTransactions:
                 raise JobCancelled(f"job {claim.id} was cancelled: roll back")
             raise ClaimLost(f"job {claim.id} is no longer this worker's: roll back")
         tally = Tally()
-        wait = max(0.0, (claim.started_at - claim.run_at).total_seconds())
-        tally.ran(claim.queue, claim.task, duration, wait, 1)
+        # How long it took is counted when the worker records its end: the commit is part of it.
+        tally.ended(claim.queue, claim.task, State.SUCCEEDED)
         tally.write(connection, self._store.statements)
 
 

@@ -236,12 +236,7 @@ class Attempt:
 
     def finish(self, transaction: "Session | Connection", result: object) -> None:
         """See `JobContext.finish_within`."""
-        self._transactions.finish(
-            transaction,
-            self.claim,
-            self._encode(result),
-            duration=time.perf_counter() - self.began,
-        )
+        self._transactions.finish(transaction, self.claim, self._encode(result))
         self._finishing = transaction
 
     async def afinish(self, session: Any, result: object) -> None:

@@ -109,9 +109,6 @@ class Exit:
     def _told_within(self, outcome: Ended) -> None:
         """`finish_within` was committed: what the handler raised afterwards is only logged."""
         claim, error = outcome.claim, outcome.error
-        # Counted in that transaction already, but not measured.
-        self._tally.ran(claim.queue, claim.task, outcome.duration or 0.0, outcome.wait, 1)
-        self._measure()
         if error is not None and error.type != NOT_COMMITTED:
             log.warning(
                 "job %d (%s) raised after its success was committed: %s",

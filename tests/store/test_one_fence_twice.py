@@ -72,9 +72,9 @@ def test_the_lost_claim_finishes_within_no_transaction(desk: Any) -> None:
     twice = claim_twice(desk)
     transactions = UserTransactions(desk.store)
     with pytest.raises(ClaimLost), desk.store.write() as connection:
-        transactions.finish(connection, twice.lost[0], "1", duration=0.1)
+        transactions.finish(connection, twice.lost[0], "1")
     with desk.store.write() as connection:
-        transactions.finish(connection, twice.kept[0], "2", duration=0.1)
+        transactions.finish(connection, twice.kept[0], "2")
     assert desk.row(twice.kept[0].id).result == "2"
 
 

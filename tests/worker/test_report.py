@@ -1,11 +1,12 @@
 """The report and the history of a worker, on both databases."""
 
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import event, select, text, update
 
 from jobqueue import JobQueue, Snooze, current_job, fixed
 from jobqueue.clock import after, this_minute
@@ -141,12 +142,13 @@ def test_what_a_refused_transaction_counted_is_not_recorded(
     assert rows(jobs, "jobqueue_worker_minutes")[0]["processed"] == 1
 
 
-def test_jobs_that_finish_within_a_transaction_are_measured_too(
+def test_the_duration_of_a_job_that_finishes_within_a_transaction_has_its_commit_everywhere(
     jobs: JobQueue, hand: Callable[..., Any]
 ) -> None:
     @jobs.task
     def pay() -> None:
         with jobs.store.engine.begin() as connection:
+            event.listen(connection, "commit", lambda _: threading.Event().wait(0.1))
             current_job().finish_within(connection)
 
     worker = hand()
@@ -155,6 +157,15 @@ def test_jobs_that_finish_within_a_transaction_are_measured_too(
     worker.step()
     period = reader.take()
     assert (period.whole.processed, period.tasks["pay"].processed) == (1, 1)
+    (of_task,), (of_minute,) = rows(jobs, "jobqueue_task_stats"), rows(jobs, "jobqueue_throughput")
+    assert (of_task["succeeded"], of_minute["succeeded"]) == (1, 1)
+    durations = {
+        period.whole.duration,
+        of_task["avg_duration"],
+        of_task["max_duration"],
+        of_minute["avg_duration"],
+    }
+    assert len(durations) == 1 and min(durations) >= 0.1
 
 
 def test_a_batch_that_was_written_one_by_one_is_measured_whole(
