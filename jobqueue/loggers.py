@@ -5,7 +5,11 @@ name: so an application that sets up logging in its own module would silence its
 says of `jobqueue` by name, a level, handlers, `propagate`, holds.
 """
 
+import contextlib
 import logging
+import threading
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
 
 
 class Logger(logging.LoggerAdapter[logging.Logger]):
@@ -16,7 +20,92 @@ class Logger(logging.LoggerAdapter[logging.Logger]):
         self.logger.disabled = False
         return super().isEnabledFor(level)
 
+    def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> Any:
+        """Keep what is passed as `extra=`, which an adapter replaces by its own."""
+        return msg, kwargs
+
+    def log_error(
+        self,
+        level: int,
+        message: str,
+        *args: object,
+        traceback: str | None,
+        extra: Mapping[str, object],
+    ) -> None:
+        """Like `log()`, with a traceback that is text: that of an attempt, perhaps of a child."""
+        if not self.isEnabledFor(level):
+            return
+        file, line, function, _ = self.logger.findCaller(stacklevel=2)
+        record = self.logger.makeRecord(
+            self.logger.name, level, file, line, message, args, None, function, extra
+        )
+        # Where logging keeps an exception's text, and where every formatter looks for one.
+        record.exc_text = traceback and traceback.rstrip("\n")
+        self.logger.handle(record)
+
 
 def get_logger(name: str) -> Logger:
     """The logger of that name."""
     return Logger(logging.getLogger(name))
+
+
+@contextlib.contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Keep lines of these loggers out of the log that this thread makes, below WARNING."""
+    own = threading.get_ident()
+
+    def is_loud(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or threading.get_ident() != own
+
+    loggers = [logging.getLogger(name) for name in names]
+    for logger in loggers:
+        logger.addFilter(is_loud)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_loud)
+
+
+class OwnHandler(logging.Handler):
+    """A handler of ours at the root; one of the application's goes before it."""
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        """Leave a record alone that a handler of the application takes below the root."""
+        return not is_taken(record) and super().filter(record)
+
+
+def is_taken(record: logging.LogRecord) -> bool:
+    """True if the application has a handler for the record at its logger or above, not at root."""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None and logger.parent is not None:
+        if any(map(_takes, logger.handlers, [record] * len(logger.handlers))):
+            return True
+        logger = logger.parent
+    return False
+
+
+def root_handlers() -> list[logging.Handler]:
+    """The application's handlers at the root: where there are any, it has set up logging.
+
+    The one that `logging.warning()` makes where nothing was set up does not count.
+    """
+    return [
+        handler
+        for handler in logging.getLogger().handlers
+        if not isinstance(handler, OwnHandler | logging.NullHandler) and not is_default(handler)
+    ]
+
+
+def is_default(handler: logging.Handler) -> bool:
+    """True for the handler of a bare `logging.basicConfig()`, which functions of `logging` call."""
+    return (
+        type(handler) is logging.StreamHandler
+        and handler.formatter is not None
+        and getattr(handler.formatter, "_fmt", None) == logging.BASIC_FORMAT
+        and logging.getLogger().level == logging.WARNING
+    )
+
+
+def _takes(handler: logging.Handler, record: logging.LogRecord) -> bool:
+    return not isinstance(handler, logging.NullHandler) and record.levelno >= handler.level

@@ -23,7 +23,7 @@ LAYERS: list[list[str]] = [
     ["schema", "clock"],
     ["store/*"],
     ["tasks", "job"],
-    ["worker/*"],
+    ["worker/*", "logs"],
     ["queue", "config", "compose", "calls", "filters", "known", "answers", "__init__"],
     ["testing", "alembic", "cli/*", "demo*", "web/*", "__main__"],
 ]

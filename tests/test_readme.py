@@ -3,6 +3,7 @@ are those of the code."""
 
 import ast
 import codeop
+import json
 import os
 import re
 import shlex
@@ -28,9 +29,10 @@ from tests.pages import ROOT, blocks, environment, named_by, outside, python_of,
 README = ROOT / "README.md"
 QUICKSTART = ROOT / "docs" / "quickstart.md"
 REFERENCE = ROOT / "docs" / "reference.md"
+LOGGING = ROOT / "docs" / "logging.md"
 PROMISES = ROOT / "docs" / "promises.md"
 PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN_ELSEWHERE = {"http.md"}  # by tests/web/test_http_docs.py
+RUN_ELSEWHERE = {"http.md", "logging.md"}  # by tests/web/test_http_docs.py, and below
 PROGRAMS = [page for page in PAGES if blocks(page, "python") and page.name not in RUN_ELSEWHERE]
 
 
@@ -87,6 +89,20 @@ def test_every_engine_on_postgres_names_its_driver() -> None:
     assert {name for name, _ in given} >= {"README.md", "quickstart.md", "nightly_import.py"}
     wrong = [one for one in given if "sqlite" not in one[1] and "postgresql+" not in one[1]]
     assert wrong == []
+
+
+def test_the_program_of_the_page_on_logging_logs_what_the_page_says(tmp_path: Path) -> None:
+    program = tmp_path / "logs.py"
+    program.write_text(python_of(LOGGING), "utf-8")
+    lines = [json.loads(line) for line in run(program, LOGGING).splitlines()]
+    (expected,) = (json.loads(block) for _, block in blocks(LOGGING, "json"))
+    (said,) = [line for line in lines if line["logger"] == "shop"]
+    assert list(said) == list(expected)
+    assert {**said, "time": ""} == {**expected, "time": ""}
+    assert "INFO [charge, attempt 1] charged\n" in (tmp_path / "shop.log").read_text("utf-8")
+    assert {line["worker"] for line in lines if line["event"]} == {"till-1"}
+    fields = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text_of(LOGGING), re.M)))
+    assert [*list(said)[:-2], "traceback", "stack"] == fields
 
 
 def test_the_first_program_runs_and_is_the_one_in_the_readme(tmp_path: Path) -> None:
@@ -282,6 +298,7 @@ def test_the_workers_settings_are_those_of_the_code_with_their_defaults() -> Non
     named = {option for row in rows.values() for option in re.findall(r"`(-[\w-]+)`", row[1])}
     of_the_command_alone = {
         "--log-format",
+        "--log-level",
         "--processes",
         "--reload",
         "--health-port",

@@ -1,6 +1,7 @@
 """Turn every error into one line on stderr and an exit code."""
 
 import contextlib
+import logging
 import traceback
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from jobqueue.errors import (
     SchemaOutdated,
     UnknownTask,
 )
+from jobqueue.logs import JsonFormatter
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 _VALUE_LENGTH = 200
@@ -74,19 +76,30 @@ def report(error: BaseException, shared: Shared) -> int:
     """Say what went wrong on stderr, in one line or one JSON object; returns the exit code."""
     failure = describe(error, shared)
     secrets = _secrets(shared)
-    if shared.debug:
-        lines = inert_lines(scrub("".join(traceback.format_exception(error)), secrets))
-        echo("\n".join(lines).rstrip(), err=True)
     message = inert(scrub(" ".join(failure.message.split()), secrets))
+    trace = None
+    if shared.debug:
+        trace = scrub("".join(traceback.format_exception(error)), secrets).rstrip()
+    if shared.log_json:
+        echo(_as_record(message, error, trace), err=True)
+    elif trace is not None:
+        echo("\n".join(inert_lines(trace)), err=True)
     if shared.json:
         value = failure.value
         if not isinstance(value, int | float | None):
             value = scrub(inert(_shown(value)), secrets)
         inner = {"message": message, "field": failure.field, "value": value}
         echo(to_json({"error": inner}), err=True)
-    else:
+    elif not shared.log_json:
         complain(message)
     return failure.code
+
+
+def _as_record(message: str, error: BaseException, trace: str | None) -> str:
+    """An error as a line of a log in JSON."""
+    record = logging.LogRecord("jobqueue.cli", logging.ERROR, "", 0, message, None, None)
+    record.error_type, record.exc_text = type(error).__qualname__, trace
+    return JsonFormatter().format(record)
 
 
 def describe(error: BaseException, shared: Shared) -> Failure:  # noqa: PLR0911 - a table.

@@ -45,6 +45,8 @@ class Shared:
     given_app: str | None = None
     json: bool = False
     debug: bool = False
+    log_json: bool = False
+    """What goes to stderr is JSON, line by line."""
     _app: list[JobQueue | None] = field(default_factory=list)
 
     @property

@@ -58,7 +58,7 @@ def supervise(
         quiet=shared.json,
     )
     supervisor = Supervisor(plan, Sources.of_app(app).changed if given["reload"] else None)
-    with logs.configured(given["log_format"], debug=shared.debug):
+    with logs.configured(given["log_format"], given["log_level"], debug=shared.debug):
         code = supervisor.run()
     if shared.json:
         summaries = supervisor.summaries

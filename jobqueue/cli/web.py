@@ -41,6 +41,7 @@ PORT_MAX = 65535
 )
 @click.option("--with-worker", is_flag=True, help="Run jobs in this process, too.")
 @click.option("--concurrency", "-c", metavar="N", help="Jobs at once, with --with-worker.")
+@logs.options
 @pass_shared
 def web(
     shared: Shared,
@@ -52,6 +53,8 @@ def web(
     allow_hosts: tuple[str, ...],
     with_worker: bool,
     concurrency: str | None,
+    log_format: str,
+    log_level: str | None,
 ) -> int:
     """Serve the HTTP API until told to stop.
 
@@ -76,7 +79,7 @@ def web(
     if worker is None and concurrency is not None:
         raise InvalidOption("concurrency: it needs --with-worker", field="concurrency")
     queue.store.require_schema()
-    with logs.configured("text", debug=shared.debug):
+    with logs.configured(log_format, log_level, debug=shared.debug):
         log.info("%s, %d tasks", shared.target, len(registry))
         if app is None:
             log.warning("no app is named, so nothing can be enqueued here: give --app")

@@ -1,12 +1,14 @@
 """`worker`: run jobs until told to stop."""
 
 import contextlib
+import functools
 import gc
+import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextvars import copy_context
 from typing import Any
 
 import click
@@ -26,6 +28,7 @@ from jobqueue.queue import JobQueue
 from jobqueue.store.names import names_in_use
 from jobqueue.worker.commands import NAME as EXEC
 from jobqueue.worker.leash import Leash
+from jobqueue.worker.naming import name_worker
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.signals import StopRaises, StopSignals, leave
 from jobqueue.worker.worker import Worker
@@ -99,13 +102,7 @@ AS_GIVEN = (
     metavar="TIME",
     help="A line of figures so often; 0 is none.",
 )
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="On stderr.",
-)
+@logs.options
 @click.option(
     "--pool-size",
     metavar="N",
@@ -167,9 +164,10 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
         )
         spare_the_collector()
     # With --json, stdout is the summary's alone, whatever handlers print.
-    output = contextlib.redirect_stdout(sys.stderr) if shared.json else contextlib.nullcontext()
-    with logs.configured(given["log_format"], debug=shared.debug), output:
-        code, summary = _run(shared, app, own, settings, ports=ports, leash=leash)
+    output = logs.stdout_on_stderr() if shared.json else contextlib.nullcontext()
+    with logs.configured(given["log_format"], given["log_level"], debug=shared.debug), output:
+        run = functools.partial(_run, shared, app, own, settings, ports=ports, leash=leash)
+        code, summary = copy_context().run(run)  # With the worker's name, to its end.
     if shared.json:
         shared.print_json(summary)
     if code and _handlers_run():
@@ -227,6 +225,7 @@ def _run(
         # Before a handler can end this process: the supervisor tells one that died at work from one
         # that could not start.
         own.start(None if leash is None else lambda: leash.say(began=own.name))
+        name_worker(own.name)
         _introduce(shared, app, settings)
         _warn_of_strangers(shared, app, own, settings)
         serve(probes)
@@ -235,7 +234,12 @@ def _run(
             log.info("%s: stopping; a second signal stops at once", stop.first)
         in_order = own.stop() and stop.level <= 1
     if not in_order:
-        log.error("stopped before everything had ended; what still ran goes back to its queue")
+        asked = stop.level > 1
+        log.log(
+            logging.WARNING if asked else logging.ERROR,
+            "stopped %s; what still ran goes back to its queue",
+            "at once, as asked" if asked else "before everything had ended",
+        )
     summary = {
         "worker": own.name,
         "processed": own.processed,

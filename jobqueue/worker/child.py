@@ -38,8 +38,11 @@ from jobqueue.worker.context import Attempt
 from jobqueue.worker.endings import Endings, refused
 from jobqueue.worker.executor import Executor
 from jobqueue.worker.failure import describe
+from jobqueue.worker.forward import Forward
 from jobqueue.worker.identity import peak_memory
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.jsonstream import JsonStream, captured
+from jobqueue.worker.naming import name_worker
 from jobqueue.worker.program import Address, Import, find
 from jobqueue.worker.surroundings import Surroundings
 
@@ -132,8 +135,14 @@ class Child:
         store = Store(greeting["url"], connections=1, idle=0)
         self._claims = Claims(store)
         self._transactions = UserTransactions(store)
-        self._forward = _Forward(self._send, self._undisturbed_by_sigterm)
+        self._forward = Forward(self._send, self._undisturbed_by_sigterm)
         self._forward_logs(greeting["levels"])
+        name_worker(greeting["worker"])
+        for name in greeting["json"]:
+            setattr(sys, name, JsonStream(getattr(sys, name), name))
+        self._captured = contextlib.ExitStack()
+        if greeting["json"]:
+            self._captured.enter_context(captured())
         forked.watch(self._forked, signal.SIGTERM, signal.SIGINT)
 
     def live(self) -> None:
@@ -305,30 +314,6 @@ class Child:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
         logging.getLogger().addHandler(self._forward)
-
-
-class _Forward(logging.Handler):
-    """Sends records to the worker."""
-
-    def __init__(
-        self, send: Callable[..., None], undisturbed: Callable[[Callable[[], None]], None]
-    ) -> None:
-        super().__init__()
-        self._send = send
-        self._undisturbed = undisturbed
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler`."""
-        # Also because what was raised in format() would be taken for the record's fault.
-        self._undisturbed(lambda: self._forward(record))
-
-    def _forward(self, record: logging.LogRecord) -> None:
-        try:
-            text = self.format(record)
-        except Exception:  # noqa: BLE001 - a record's arguments may do anything.
-            self.handleError(record)
-            return
-        self._send(log=[record.name, record.levelno, text])
 
 
 class _Executor(Executor):

@@ -6,7 +6,6 @@ a wish to cancel, and for the death of the child, whichever comes first.
 
 import contextlib
 import json
-import logging
 import math
 import os
 import signal
@@ -17,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +25,8 @@ from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded, size
 from jobqueue.states import State
 from jobqueue.store.transactions import UserTransactions
-from jobqueue.worker.context import Attempt
+from jobqueue.worker.context import Attempt, enter
+from jobqueue.worker.forward import replay
 from jobqueue.worker.identity import peak_memory
 from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.pipe import Pipe
@@ -128,14 +129,14 @@ class RemoteAttempt(Attempt):
         elif "begun" in message:
             self.restart()
         elif "log" in message:
-            name, level, text = message["log"]
-            ours = name.startswith("jobqueue.")
-            logger = get_logger(name) if ours else logging.getLogger(name)
-            try:
-                if logger.isEnabledFor(level):
-                    logger.log(level, "%s", text)
-            except Exception:  # noqa: BLE001 - a filter may do anything.
-                traceback.print_exc()  # Not through logging, which would run it again.
+            copy_context().run(self._log, message["log"])
+
+    def _log(self, fields: dict[str, Any]) -> None:
+        enter(self)  # The line is one of this job.
+        try:
+            replay(fields)
+        except Exception:  # noqa: BLE001 - a filter may do anything.
+            traceback.print_exc()  # Not through logging, which would run it again.
 
 
 class ChildProcess:

@@ -24,6 +24,7 @@ from jobqueue.records import Claim, lasting
 from jobqueue.store import given
 from jobqueue.store.given import AsyncTransaction, SyncTransaction
 from jobqueue.store.transactions import UserTransactions
+from jobqueue.worker.naming import job_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -41,7 +42,8 @@ class _JobLog(Logger):
 
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> Any:
         assert self.extra is not None
-        return f"job {self.extra['job']} ({self.extra['task']}): {msg}", kwargs
+        said = {**self.extra, **(kwargs.get("extra") or {})}
+        return f"job {self.extra['job']} ({self.extra['task']}): {msg}", {**kwargs, "extra": said}
 
 
 class JobContext:
@@ -132,7 +134,7 @@ class JobContext:
     @property
     def log(self) -> _JobLog:
         """A logger whose lines name the job."""
-        return _JobLog(logging.getLogger("jobqueue.job"), {"job": self.id, "task": self.task})
+        return _JobLog(logging.getLogger("jobqueue.job"), job_of(self._attempt.claim))
 
     def finish_within(self, session: SyncTransaction, result: object = None) -> None:
         """Make success part of the caller's transaction: effects and success commit together.

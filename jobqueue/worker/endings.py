@@ -21,6 +21,7 @@ from jobqueue.worker.childprocess import Answer, Death, Unfit
 from jobqueue.worker.context import Attempt, clean
 from jobqueue.worker.exit import NOT_COMMITTED
 from jobqueue.worker.failure import Described, describe
+from jobqueue.worker.naming import about
 
 log = get_logger("jobqueue.worker")
 
@@ -122,7 +123,10 @@ class Endings:
         if present - self._unknown.get(claim.task, float("-inf")) >= 60:  # noqa: PLR2004
             self._unknown[claim.task] = present
             log.warning(
-                "no task is named %r in this worker: job %d and its like wait", claim.task, claim.id
+                "no task is named %r in this worker: job %d and its like wait",
+                claim.task,
+                claim.id,
+                extra=about(claim, "unknown task"),
             )
         return Ended(
             claim,
@@ -216,7 +220,7 @@ def encode(task: Task[..., Any], claim: Claim, result: object) -> tuple[str | No
         return task.codec.encode_result(result), None
     except (JobQueueError, TypeError, ValueError, RecursionError) as error:
         reason = _reason(f"the result was dropped: {error}")
-        log.warning("job %d (%s): %s", claim.id, claim.task, reason)
+        log.warning("job %d (%s): %s", claim.id, claim.task, reason, extra=about(claim))
         return None, reason
 
 
@@ -240,7 +244,8 @@ def _backoff(task: Task[..., Any], claim: Claim) -> float:
         try:
             return Backoff.from_text(claim.backoff).delay(claim.attempt)
         except (TypeError, ValueError, ArithmeticError) as error:  # It was written with plain SQL.
-            log.warning("job %d (%s): its backoff is of no use: %s", claim.id, claim.task, error)
+            why = f"its backoff is of no use: {error}"
+            log.warning("job %d (%s): %s", claim.id, claim.task, why, extra=about(claim))
     return (task.settings.backoff or DEFAULT_BACKOFF).delay(claim.attempt)
 
 

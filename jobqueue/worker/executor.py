@@ -20,6 +20,7 @@ from jobqueue.worker.endings import Endings, encode, refused, too_late
 from jobqueue.worker.failure import describe
 from jobqueue.worker.inflight import UNBEGUN, InFlight, Unbegun, released
 from jobqueue.worker.isolated import NO_CHILD_REST, Isolation, NoChild
+from jobqueue.worker.naming import about
 from jobqueue.worker.surroundings import Surroundings
 
 log = get_logger("jobqueue.worker")
@@ -76,9 +77,8 @@ class Executor:
             else:
                 try:
                     goes_on = self.surroundings.copy().run(self.work, claim)
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - told with the outcome.
                     # Such as a column that plain SQL has filled with something else.
-                    log.exception("job %d (%s) could not be run", claim.id, claim.task)
                     for known in (inflight.running, inflight.starting):
                         known.pop((claim.id, claim.fence), None)
                     why = Ended(claim, "errored", State.FAILED, error=describe(error))
@@ -227,7 +227,7 @@ class Executor:
             why = "its claim was lost before it began"
         except Exception as error:  # noqa: BLE001 - it is claimed again, when there is a database.
             why = f"given back before it began: its key could not be freed ({type(error).__name__})"
-            log.warning("job %d (%s) is %s", claim.id, claim.task, why)
+            log.warning("job %d (%s) is %s", claim.id, claim.task, why, extra=about(claim))
         return Unbegun(released(claim, why))
 
     def _refusal_now(self, claim: Claim) -> Unbegun | None:

@@ -1,5 +1,6 @@
 """The exit: outcomes on their way into the database, offered until it answers."""
 
+import logging
 from collections.abc import Callable
 from queue import Empty
 
@@ -15,6 +16,7 @@ from jobqueue.store.counts import Tally
 from jobqueue.store.store import Store
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.metrics import Metrics
+from jobqueue.worker.naming import about
 
 log = get_logger("jobqueue.worker")
 
@@ -110,11 +112,12 @@ class Exit:
         """`finish_within` was committed: what the handler raised afterwards is only logged."""
         claim, error = outcome.claim, outcome.error
         if error is not None and error.type != NOT_COMMITTED:
-            log.warning(
+            log.log_error(
+                logging.WARNING,
                 "job %d (%s) raised after its success was committed: %s",
-                claim.id,
-                claim.task,
-                _why(outcome, error),
+                *(claim.id, claim.task, _why(outcome, error)),
+                traceback=error.traceback,
+                extra=about(claim, duration=outcome.duration, error_type=error.type),
             )
         self._tell(Succeeded(claim, None, None, outcome.duration or 0.0, 0.0), State.SUCCEEDED)
 
@@ -124,24 +127,13 @@ class Exit:
         if state is None:
             log.error(
                 "job %d (%s): the claim with fence %d was lost; its outcome was refused",
-                claim.id,
-                claim.task,
-                claim.fence,
+                *(claim.id, claim.task, claim.fence),
+                extra=about(claim, "refused", duration=outcome.duration),
             )
             return
         name = "errored" if error is not None else getattr(outcome, "outcome", "succeeded")
-        if state is State.FAILED:
-            log.error("job %d (%s) failed: %s", claim.id, claim.task, _why(outcome, error))
-        elif error is not None and state is State.SCHEDULED:
-            log.warning(
-                "job %d (%s): attempt %d of %d errored, again in %.1f s: %s",
-                claim.id,
-                claim.task,
-                claim.attempt,
-                claim.max_attempts,
-                outcome.delay or 0.0 if isinstance(outcome, Ended) else 0.0,
-                _why(outcome, error),
-            )
+        if isinstance(outcome, Ended):
+            _log(outcome, state)
         for event in dict.fromkeys((name, state.value)):
             if self._events.wanted(event):
                 self._announce(
@@ -170,7 +162,10 @@ class Exit:
             except Exception as error:
                 if not self.is_content(error):
                     raise
-                log.exception("job %d: its outcome could not be stored", outcome.claim.id)
+                said = about(outcome.claim)
+                log.exception(
+                    "job %d: its outcome could not be stored", outcome.claim.id, extra=said
+                )
                 bare = _bare(outcome, error)
                 with self._store.write() as connection:
                     states |= self.finish(connection, [bare])
@@ -183,6 +178,26 @@ class Exit:
         if type(error) is StatementError:  # A value that could not even be bound.
             return True
         return isinstance(error, DataError | IntegrityError | ValueError | TypeError)
+
+
+def _log(outcome: Ended, state: State) -> None:
+    """A failed attempt, with its traceback: a warning if there is another one, else an error."""
+    claim, error = outcome.claim, outcome.error
+    attempt = f"attempt {claim.attempt} of {claim.max_attempts}"
+    if state is State.FAILED:
+        level, event, what = logging.ERROR, "failed", f" failed, {attempt}"
+    elif error is not None and state is State.SCHEDULED:
+        level, event = logging.WARNING, "errored"
+        what = f": {attempt} errored, again in {outcome.delay or 0.0:.1f} s"
+    else:
+        return
+    log.log_error(
+        level,
+        "job %d (%s)%s: %s",
+        *(claim.id, claim.task, what, _why(outcome, error)),
+        traceback=error and error.traceback,
+        extra=about(claim, event, duration=outcome.duration, error_type=error and error.type),
+    )
 
 
 def _why(outcome: Outcome, error: AttemptError | None) -> str:

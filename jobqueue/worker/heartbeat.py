@@ -9,6 +9,7 @@ from jobqueue.store.claims import Claims, Holder
 from jobqueue.store.upkeep import Upkeep
 from jobqueue.worker.identity import Identity, boottime
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.naming import about
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 
@@ -124,7 +125,8 @@ class Heartbeat(Service):
             running, starting = self._inflight.running, self._inflight.starting
             context = running.get((id_, fence)) or starting.get((id_, fence))
             if context is not None and context.told is None:
-                log.info("job %d (%s) is to be cancelled", id_, claim.task)
+                said = about(claim, "cancel")
+                log.info("job %d (%s) is to be cancelled", id_, claim.task, extra=said)
                 context.tell(JobCancelled)
 
 

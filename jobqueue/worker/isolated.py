@@ -16,6 +16,8 @@ from jobqueue.store.urls import as_text
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.childprocess import Answer, ChildProcess, Death, Gate, RemoteAttempt
 from jobqueue.worker.inflight import Unbegun
+from jobqueue.worker.jsonstream import is_json
+from jobqueue.worker.naming import about, worker_name
 from jobqueue.worker.program import address_of, why_not
 
 log = get_logger("jobqueue.worker")
@@ -75,6 +77,7 @@ class Isolation:
             claim.id,
             claim.task,
             reason,
+            extra=about(claim),
         )
 
     def run(self, task: Task[..., Any], context: RemoteAttempt, gate: Gate) -> Answer | Unbegun:
@@ -98,7 +101,7 @@ class Isolation:
     def put_off(self, claim: Claim, error: NoChild) -> Ended:
         """The outcome of a job that no child could be started for: uncharged, tried again."""
         why = f"no child process could be started: {error}"
-        log.warning("job %d (%s) has to wait: %s", claim.id, claim.task, why)
+        log.warning("job %d (%s) has to wait: %s", claim.id, claim.task, why, extra=about(claim))
         # Due now, behind those that may need no child; available, so that a drain waits for it.
         return Ended(claim, "released", State.AVAILABLE, delay=0.0, refund=True, reason=why)
 
@@ -127,6 +130,8 @@ class Isolation:
             "folder": self._registry.folder,
             "max_snoozes": self._max_snoozes,
             "levels": {name: logging.getLogger(name).level for name in ("", "jobqueue")},
+            "worker": worker_name(),
+            "json": [name for name in ("stdout", "stderr") if is_json(getattr(sys, name))],
         }
 
     def leave(self) -> None:

@@ -23,6 +23,7 @@ from jobqueue.worker.endings import Endings, encode
 from jobqueue.worker.executor import Executor
 from jobqueue.worker.failure import describe
 from jobqueue.worker.inflight import UNBEGUN, InFlight, interrupted, released
+from jobqueue.worker.naming import thread
 from jobqueue.worker.service import Service
 
 log = get_logger("jobqueue.worker")
@@ -58,7 +59,7 @@ class Loop:
         self._closing = False
         self._pid = 0
         """Of the worker: a handler may fork, and its child has a loop that looks the same."""
-        self._thread = threading.Thread(target=self._live, name="jobqueue-loop", daemon=True)
+        self._thread = thread(self._live, "jobqueue-loop")
         self._starting = threading.Lock()
         executor.complete = self.complete
         self.beat_at = math.inf
@@ -188,8 +189,7 @@ class Loop:
                 begun = inflight.running.pop((claim.id, claim.fence), None) is not None
                 why = interrupted(claim) if begun else released(claim, UNBEGUN)
                 inflight.outbox.put(why)
-        except BaseException as error:
-            log.exception("job %d (%s) could not be run", claim.id, claim.task)
+        except BaseException as error:  # noqa: BLE001 - told with the outcome.
             inflight.running.pop((claim.id, claim.fence), None)
             inflight.outbox.put(Ended(claim, "errored", State.FAILED, error=describe(error)))
         finally:

@@ -12,6 +12,7 @@ from jobqueue.worker.endings import Endings
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.isolated import Isolation
 from jobqueue.worker.loop import Loop
+from jobqueue.worker.naming import about
 from jobqueue.worker.service import Service
 from jobqueue.worker.slots import Slots
 
@@ -59,18 +60,18 @@ class Overseer(Service):
         return rest
 
     def _give_up(self, context: Attempt) -> None:
-        stack = context.where()
-        if not self._inflight.give_up(context, self._endings.timed_out(context, stack)):
+        outcome = self._endings.timed_out(context, context.where())
+        if not self._inflight.give_up(context, outcome):
             return
         if context.is_coroutine:
             self._loop.replace(context)
         else:
             self._slots.replace(context.thread)
         log.warning(
-            "job %d (%s) ignores its timeout: its claim is given up, the handler goes on at\n%s",
+            "job %d (%s) ignores its timeout: its claim is given up, the handler goes on",
             context.claim.id,
             context.claim.task,
-            stack,
+            extra=about(context.claim),
         )
         self._finished()
         stuck = self._slots.stuck

@@ -1,5 +1,6 @@
 """The reaper: ends the leases of workers that are gone, and gives their jobs to others."""
 
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,17 +9,20 @@ from sqlalchemy.exc import DBAPIError
 from jobqueue.events import Event, EventStream
 from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Lease, Lost
-from jobqueue.states import FINAL
+from jobqueue.states import FINAL, State
 from jobqueue.store.upkeep import BATCH, Upkeep
 from jobqueue.worker.identity import Identity, boottime, is_gone
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.lookout import Lookout, patience
+from jobqueue.worker.naming import about
 from jobqueue.worker.service import Service
 
 log = get_logger("jobqueue.worker")
 
 ROUND = 1.0  # seconds
 OVERDUE = 0.5  # of a lease without a beat, where three are due: the reaper writes too, from then on
+LOST = "WorkerLost"
+"""The error's type where a worker was lost with the job."""
 
 
 class Seen(NamedTuple):
@@ -76,12 +80,11 @@ class Reaper(Service):
         ended = self._watch(outlook.leases, began)
         lost = self._upkeep.reap() if ended or outlook.orphans else []
         for job in lost:
-            log.warning(
+            log.log(
+                logging.ERROR if job.state is State.FAILED else logging.WARNING,
                 "job %d (%s) was lost with worker %s; it is %s",
-                job.id,
-                job.task,
-                job.worker,
-                job.state,
+                *(job.id, job.task, job.worker, job.state),
+                extra=about(job, "lost", error_type=LOST),
             )
             self._tell(job)
         if lost:
@@ -130,7 +133,7 @@ class Reaper(Service):
         return ended
 
     def _tell(self, job: Lost) -> None:
-        error = AttemptError("WorkerLost", f"worker {job.worker} was lost", None)
+        error = AttemptError(LOST, f"worker {job.worker} was lost", None)
         names = ("lost", job.state.value) if job.state in FINAL else ("lost",)
         for name in names:
             if self._events.wanted(name):

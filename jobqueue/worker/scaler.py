@@ -51,7 +51,8 @@ class Scaler(Service):
         load = Load(size, (busy - before) / (present - then), waiting)
         decision = decide(self._rules, load, since_change=present - self._changed_at)
         if decision.size != size:
-            log.info("slots: %d -> %d: %s", size, decision.size, decision.reason)
+            said = {"event": "scaled", "slots": decision.size}
+            log.info("slots: %d -> %d: %s", size, decision.size, decision.reason, extra=said)
             self._changed_at = present
             self._slots.resize(decision.size)
             if decision.size > size:

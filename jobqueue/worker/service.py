@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 
 from jobqueue.loggers import get_logger
+from jobqueue.worker.naming import thread
 
 log = get_logger("jobqueue.worker")
 
@@ -45,10 +46,9 @@ class Service(ABC):
     def start(self) -> None:
         """Begin, once."""
         if self._thread is None and not self._stopping.is_set():
-            name = f"jobqueue-{self.name}"
-            thread = threading.Thread(target=self._run, name=name, daemon=True)
-            thread.start()  # Raises where the system has none to give: then there is none to join.
-            self._thread = thread
+            own = thread(self._run, f"jobqueue-{self.name}")
+            own.start()  # Raises where the system has none to give: then there is none to join.
+            self._thread = own
 
     def stop(self) -> None:
         """Ask for the end."""

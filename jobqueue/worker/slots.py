@@ -1,9 +1,12 @@
 """The slots: threads that run handlers. Their number may change; a stuck one is replaced."""
 
 import threading
+import time
 
 from jobqueue.loggers import get_logger
+from jobqueue.worker import naming
 from jobqueue.worker.executor import Executor
+from jobqueue.worker.flag import Flag
 from jobqueue.worker.inflight import InFlight
 
 log = get_logger("jobqueue.worker")
@@ -83,9 +86,17 @@ class Slots:
             for _ in self._slots:
                 self._inflight.inbox.put(None)
 
+    def join(self, until: float, aborted: Flag) -> bool:
+        """Wait for their ends, after `close()`; False if that takes too long, or was aborted."""
+        for thread in self.threads:
+            while thread.is_alive() and thread in self.threads:
+                thread.join(max(0.0, min(0.05, until - time.monotonic())))
+                if thread.is_alive() and (time.monotonic() >= until or aborted.is_set()):
+                    return False
+        return True
+
     def _open(self) -> None:
-        name = f"jobqueue-slot-{self._number}"
-        slot = threading.Thread(target=self._executor.loop, name=name, daemon=True)
+        slot = naming.thread(self._executor.loop, f"jobqueue-slot-{self._number}")
         self._number += 1
         try:
             slot.start()

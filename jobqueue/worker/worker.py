@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Any, Self
 
 from sqlalchemy import URL
@@ -36,6 +37,7 @@ from jobqueue.worker.line import Claimer, Completer, Turn
 from jobqueue.worker.lookout import Lookout
 from jobqueue.worker.loop import Loop, LoopWatch
 from jobqueue.worker.metrics import Metrics
+from jobqueue.worker.naming import about, name_worker
 from jobqueue.worker.overseer import Overseer
 from jobqueue.worker.program import Import
 from jobqueue.worker.reaper import Reaper
@@ -100,6 +102,9 @@ class Worker:
         `registered` is called in between, before any job can begin. A server that has no connection
         free is waited for; if the worker is stopped meanwhile, nothing begins.
         """
+        copy_context().run(self._start, registered)  # Its name is of its own threads alone.
+
+    def _start(self, registered: Callable[[], None] | None) -> None:
         try:
             Import.refuse("a worker starts")
             self._isolation.check()
@@ -121,13 +126,16 @@ class Worker:
         except BaseException:  # The system has no thread to give: those that run claim jobs by now.
             self.stop(0)
             raise
-        self._slots.resize(self.settings.concurrency)
-        log.info("worker %s began, slots: %d", self.name, self.settings.concurrency)
+        slots = self.settings.concurrency
+        self._slots.resize(slots)
+        said = {"event": "began", "slots": slots}
+        log.info("worker %s began, slots: %d", self.name, slots, extra=said)
 
     def _build(self) -> None:
         settings, backend = self.settings, self._store.backend
         me = identity.this_process()
         self.name = settings.name or f"{me.host}-{me.pid}"
+        name_worker(self.name)
         self._lookout = Lookout(self._connections.upkeep, self._upkeep, self._inflight, me)
         self._bell = Bell(backend.ringer(self._store.engine))
         listener = backend.listener(self._store.url, self._connections.patience)
@@ -328,10 +336,11 @@ class Worker:
         with self._stopping:
             if self._in_order is None:
                 limit = self.settings.shutdown_timeout if timeout is None else timeout
-                self._in_order = self._stop(limit)
+                self._in_order = copy_context().run(self._stop, limit)
             return self._in_order
 
     def _stop(self, limit: float) -> bool:
+        name_worker(self.name or None)
         self._ended.set()
         self._intake.closed = True
         given_back = self._inflight.close()
@@ -343,7 +352,8 @@ class Worker:
         in_order = self._await_handlers(limit)
         if not in_order:
             for claim in self._inflight.interrupt():
-                log.warning("job %d (%s) is interrupted and goes back", claim.id, claim.task)
+                line = "job %d (%s) is interrupted and goes back"
+                log.warning(line, claim.id, claim.task, extra=about(claim, "interrupted"))
         in_order &= self._await_outcomes()
         self._isolation.close(CHILDREN_END / 4 if self._aborted.is_set() else CHILDREN_END)
         self._loop.close()
@@ -356,7 +366,8 @@ class Worker:
             in_order &= ended or isinstance(service, Announcer)  # A slow one holds up no job.
         self._bell.close()
         self._connections.leave(None if self._inflight.held else self._inflight.holder)
-        log.info("worker %s ended: %d jobs", self.name, self._inflight.processed)
+        said = {"event": "ended", "processed": self._inflight.processed}
+        log.info("worker %s ended: %d jobs", self.name, self._inflight.processed, extra=said)
         return in_order
 
     def _await_handlers(self, limit: float) -> bool:
@@ -364,12 +375,7 @@ class Worker:
         while self._inflight.open_async:
             if time.monotonic() >= until or self._aborted.wait(0.02):
                 return False
-        for thread in self._slots.threads:
-            while thread.is_alive() and thread in self._slots.threads:
-                thread.join(max(0.0, min(0.05, until - time.monotonic())))
-                if thread.is_alive() and (time.monotonic() >= until or self._aborted.is_set()):
-                    return False
-        return True
+        return self._slots.join(until, self._aborted)
 
     def _await_outcomes(self) -> bool:
         """Wait until the database has answered about every claim, or seems not to be there."""

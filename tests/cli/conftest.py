@@ -1,7 +1,9 @@
 """What the tests of the command line share: run a command in this process, or a real one."""
 
+import contextlib
 import itertools
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -65,8 +67,10 @@ class Cli:
 
     def __call__(self, *args: object, input: str | bytes | None = None) -> Result:
         env = {"JOBQUEUE_URL": self.url, "JOBQUEUE_APP": self.app}
-        result = CliRunner().invoke(cli, [str(arg) for arg in args], input=input, env=env)
-        assert "Traceback" not in result.stderr, result.stderr
+        with bare_root():
+            result = CliRunner().invoke(cli, [str(arg) for arg in args], input=input, env=env)
+        # A worker's log has those of jobs, which are indented.
+        assert "\nTraceback" not in f"\n{result.stderr}", result.stderr
         return result
 
     def ok(self, *args: object, **how: Any) -> str:
@@ -91,6 +95,20 @@ class Cli:
 
     def drain(self) -> None:
         assert self("worker", "--drain", "--stats-interval", 0).exit_code == 0
+
+
+@contextlib.contextmanager
+def bare_root() -> Iterator[None]:
+    """The root logger as a program finds it: with none of pytest's handlers."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers[:] = []
+    root.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

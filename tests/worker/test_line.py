@@ -429,9 +429,9 @@ def test_logs_name_ids_and_tasks_and_never_arguments(
     worker = hand()
     worker.step()
     (warning,) = lines(WARNING, "errored, again in")
-    assert f"job {retried.id} (work): attempt 1 of 3" in warning
+    assert f"job {retried.id} (work): attempt 1 of 3 errored, again in " in warning
     (error,) = lines(ERROR, "failed")
-    assert error == f"job {failed.id} (work) failed: ValueError: no"
+    assert error == f"job {failed.id} (work) failed, attempt 1 of 1: ValueError: no"
     assert not lines(part="errors")
 
 

@@ -1,0 +1,52 @@
+"""Records of a child process on their way to the log of its worker."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from jobqueue.loggers import OwnHandler, get_logger, root_handlers
+from jobqueue.logs import extras_of, message_of, plain, traceback_of
+
+_SENT = (
+    *("name", "levelno", "levelname", "created", "msecs", "stack_info"),
+    *("pathname", "filename", "module", "lineno", "funcName", "process", "threadName"),
+)
+
+
+class Forward(OwnHandler):
+    """Sends records to the worker, except those that the application's own handlers take here."""
+
+    def __init__(
+        self, send: Callable[..., None], undisturbed: Callable[[Callable[[], None]], None]
+    ) -> None:
+        super().__init__()
+        self._send = send
+        self._undisturbed = undisturbed
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        if not root_handlers():
+            # Also because what was raised meanwhile would be taken for the record's fault.
+            self._undisturbed(lambda: self._forward(record))
+
+    def _forward(self, record: logging.LogRecord) -> None:
+        said = vars(record)
+        fields: dict[str, Any] = {name: plain(value) for name, value in extras_of(record)}
+        if record.exc_info and record.exc_info[0] is not None:
+            fields.setdefault("error_type", record.exc_info[0].__qualname__)
+        fields |= {name: said[name] for name in _SENT}
+        self._send(
+            log=fields | {"msg": message_of(record), "exc_text": traceback_of(_FORMATTER, record)}
+        )
+
+
+def replay(fields: dict[str, Any]) -> None:
+    """Log here what was logged in a child, if its logger takes it."""
+    name = fields["name"]
+    ours = name.startswith("jobqueue.")
+    logger = logging.getLogger(name)
+    if (get_logger(name) if ours else logger).isEnabledFor(fields["levelno"]):
+        logger.handle(logging.makeLogRecord(fields))
+
+
+_FORMATTER = logging.Formatter()

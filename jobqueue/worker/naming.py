@@ -1,0 +1,46 @@
+"""Who writes a line in the log: the worker's threads carry its name, and a line about a job its id.
+
+Nothing is done per job: a job runs in a copy of a context in which the name stands already.
+"""
+
+import threading
+from collections.abc import Callable
+from contextvars import Context, ContextVar
+from typing import Any
+
+from jobqueue.records import Claim, Lost
+
+_NAME: ContextVar[str | None] = ContextVar("jobqueue_worker", default=None)
+
+
+def name_worker(name: str | None) -> None:
+    """Give this context, and each that is copied from it, the name of its worker."""
+    _NAME.set(name)
+
+
+def worker_name() -> str | None:
+    """The name of the worker whose thread this is, or whose job."""
+    return _NAME.get()
+
+
+def thread(target: Callable[[], object], name: str) -> threading.Thread:
+    """A thread of the worker whose thread this is; not started."""
+    context = Context()
+    context.run(_NAME.set, _NAME.get())
+    return threading.Thread(target=context.run, args=(target,), name=name, daemon=True)
+
+
+def about(
+    claim: Claim | Lost,
+    event: str | None = None,
+    duration: float | None = None,
+    error_type: str | None = None,
+) -> dict[str, Any]:
+    """What a line about a job passes as `extra=`. `duration` is seconds."""
+    seconds = duration and round(duration, 6)
+    return job_of(claim) | {"event": event, "duration": seconds, "error_type": error_type}
+
+
+def job_of(claim: Claim | Lost) -> dict[str, Any]:
+    """The fields that say which attempt a line is of."""
+    return {"job": claim.id, "task": claim.task, "queue": claim.queue, "attempt": claim.attempt}
