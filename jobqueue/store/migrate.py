@@ -10,6 +10,7 @@ from sqlalchemy import URL, Connection, select, table, text
 from sqlalchemy import column as sql_column
 
 from jobqueue.errors import SchemaNewer
+from jobqueue.loggers import quiet
 from jobqueue.schema import PREFIX, REVISION, VERSION_TABLE, metadata
 from jobqueue.store.urls import backend_of, parse
 
@@ -104,6 +105,11 @@ def _run(*, opts: dict[str, Any] | None = None, **target: Any) -> None:
     `alembic.op` and `alembic.context` stand for whichever migration runs: it may be one of the
     application's own, whose script enqueues a job, or one in another thread.
     """
+    with quiet("alembic.runtime.plugins", "alembic.runtime.migration"):  # A dozen lines.
+        _run_migrations(opts or {}, target)
+
+
+def _run_migrations(opts: dict[str, Any], target: dict[str, Any]) -> None:
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
@@ -114,7 +120,7 @@ def _run(*, opts: dict[str, Any] | None = None, **target: Any) -> None:
         return scripts._upgrade_revs("head", heads)  # noqa: SLF001 - as alembic's cookbook does.
 
     context = MigrationContext.configure(
-        **target, opts={"version_table": VERSION_TABLE, "fn": missing, **(opts or {})}
+        **target, opts={"version_table": VERSION_TABLE, "fn": missing, **opts}
     )
     for script in scripts.walk_revisions():  # Their modules are of this ScriptDirectory alone.
         vars(script.module)["op"] = Operations(context)

@@ -1,6 +1,8 @@
 """Upgrading a database that an older version has made and filled; each test on both databases."""
 
+import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +15,7 @@ from sqlalchemy import Connection, MetaData, Table, insert, text
 
 from jobqueue.clock import INSTANT
 from jobqueue.errors import SchemaOutdated
+from jobqueue.loggers import quiet
 from jobqueue.records import NewJob
 from jobqueue.schema import REVISION, VERSION_TABLE, metadata
 from jobqueue.store import migrate
@@ -184,3 +187,19 @@ def test_keys_that_are_held_until_the_start_stay_with_who_held_them(empty_url: s
     store.close()
     assert [(one.id, one.created) for one in made][:2] == [(1, False), (3, False)]
     assert [one.created for one in made[2:]] == [True, True]
+
+
+def test_making_the_schema_says_nothing_to_an_application_that_logs(
+    empty_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with ThreadPoolExecutor() as others:
+        logger = logging.getLogger("alembic.runtime.migration")
+        with quiet(logger.name):
+            others.submit(logger.info, "a migration of the application's own").result()
+            logger.warning("something is wrong")
+        migrate.upgrade(empty_url)
+    assert [record.getMessage() for record in caplog.records] == [
+        "a migration of the application's own",
+        "something is wrong",
+    ]
