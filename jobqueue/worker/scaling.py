@@ -25,7 +25,7 @@ class Load(NamedTuple):
     busy: float
     """How many of them ran a handler, on average."""
     waiting: int
-    """Jobs that could begin at once if there were more slots."""
+    """Jobs that could begin at once if there were more slots; not counted beyond `size`."""
 
 
 class Decision(NamedTuple):
@@ -51,7 +51,7 @@ def decide(rules: ScalingRules, load: Load, *, since_change: float) -> Decision:
         if since_change < rules.up_cooldown:
             return Decision(size, "")
         grown = min(rules.most, size + max(1, min(size, load.waiting)))
-        return Decision(grown, f"{share:.0%} busy, {load.waiting} waiting")
+        return Decision(grown, f"{share:.0%} busy, jobs waiting")
     if not load.waiting and share <= rules.down_at and size > rules.least:
         if since_change < rules.down_cooldown:
             return Decision(size, "")

@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,20 +51,46 @@ def test_the_report_is_one_line_per_interval(
     for _ in range(3):
         work.enqueue()
     assert 0 < reporter.tick() <= 10
-    assert lines(part="jobs (") == []
+    assert lines(part="jobs in") == []
     due(reporter)
     reporter.tick()
-    (line,) = lines(part="jobs (")
+    (line,) = lines(part="jobs in")
     assert re.search(
-        r"3 jobs \(\d[\d.]*/s\), 1 errored, 1 snoozed, 0 running of 4 \(\d+% busy\), 3 waiting, "
-        r"took \S+ m?s \(p95 \S+ m?s\), waited \S+ m?s \(p95 \S+ m?s\)$",
+        r"3 jobs in \S+ m?s \(\d[\d.]*/s\), 1 errored, 1 snoozed, 0 running of 4 \(\d+% busy\), "
+        r"3 waiting, took \S+ m?s \(p95 \S+ m?s\), waited \S+ m?s \(p95 \S+ m?s\); 3 in all$",
         line,
     ), line
     reporter.tick()
-    assert len(lines(part="jobs (")) == 1
+    assert len(lines(part="jobs in")) == 1
+    work.enqueue()
     due(reporter)
     reporter.tick()
-    assert ", 0 errored, 0 running" in lines(part="jobs (")[1], "each report is of its own time"
+    second = lines(part="jobs in")[1]
+    assert second.startswith("0 jobs in "), "each report is of its own time"
+    assert ", 0 errored, 0 running" in second
+    assert second.endswith(", 4 waiting; 3 in all")
+
+
+def test_an_idle_worker_reports_a_change_and_else_once_in_five_minutes(
+    work: Any, hand: Callable[..., Any], lines: Any
+) -> None:
+    reporter = hand(stats_interval=10).service(Reporter)
+
+    def reports(times: int = 1) -> int:
+        before = len(lines(part="jobs in"))
+        for _ in range(times):
+            due(reporter)
+            reporter.tick()
+        return len(lines(part="jobs in")) - before
+
+    assert reports(3) == 0, "nothing has happened yet"
+    work.options(queue="other").enqueue()
+    assert reports(3) == 1
+    reporter._reported_at -= 300
+    assert reports(3) == 1
+    reporter._inflight.running[1, 1] = SimpleNamespace(is_coroutine=True)
+    assert reports(3) == 3, "it is not idle"
+    del reporter._inflight.running[1, 1]
 
 
 def test_the_report_advises(work: Any, hand: Callable[..., Any], lines: Any) -> None:

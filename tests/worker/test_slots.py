@@ -107,7 +107,7 @@ def test_a_worker_grows_under_a_backlog_and_shrinks_when_it_is_done(
         for job in held:
             job.result(30)
         wait_until(lambda: len(slots()) == 2)
-    assert re.search(r"slots: 2 -> \d: \d+% busy, \d+ waiting", caplog.text)
+    assert re.search(r"slots: 2 -> \d: \d+% busy, jobs waiting", caplog.text)
     assert re.search(r"slots: \d -> 2: ", caplog.text)
 
 
