@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+from typing import Any, NamedTuple, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from jobqueue import options as option_rules
 from jobqueue.codec import Codec
@@ -72,6 +72,17 @@ class Queue(str):
     __slots__ = ()
 
 
+class Binding(NamedTuple):
+    """What a JobQueue works on: one database, as a program that enqueues knows it."""
+
+    store: Store
+    jobs: Jobs
+    transactions: UserTransactions
+    bell: Bell
+    made: Callable[[Sequence[Job[Any]]], object] | None = None
+    """Told of the jobs of each enqueue, for tests."""
+
+
 class JobQueue:
     """A durable job queue in a SQLite file or a Postgres database.
 
@@ -93,6 +104,19 @@ class JobQueue:
         self._jobs = Jobs(self.store)
         self._transactions = UserTransactions(self.store)
         self._bell = Bell(self.store.backend.ringer(self.store.engine))
+        self._made: Callable[[Sequence[Job[Any]]], object] | None = None
+        self._bounds: dict[str, Bound] = {}
+
+    def bind(self, to: Binding) -> Binding:
+        """Work on another database from now on, with the same tasks, hooks and bounds; for tests.
+
+        Returns what it worked on, to be bound again. Handles stay with their database.
+        """
+        before = Binding(self.store, self._jobs, self._transactions, self._bell, self._made)
+        self.store, self._jobs, self._transactions, self._bell, self._made = to
+        for queue, bound in self._bounds.items():
+            self._jobs.bounds.declare(queue, bound)
+        return before
 
     def __repr__(self) -> str:
         return f"JobQueue({masked(self.store.url)!r})"
@@ -146,6 +170,7 @@ class JobQueue:
             option_rules.one_of(when_full, "when_full", WHEN_FULL),
             None if timeout is None else option_rules.seconds(timeout, "timeout"),
         )
+        self._bounds[checked] = bound
         self._jobs.bounds.declare(checked, bound)
         self.registry.queues.add(checked)
         return Queue(checked)
@@ -190,7 +215,7 @@ class JobQueue:
                 inserted = self._jobs.insert(new, connection, wait=wait)
                 fate = self._transactions.fate(connection, inserted)
             self._transactions.after_commit(transaction, self._bell.ring)
-        return [
+        made: list[Job[Any]] = [
             Job(
                 row.id,
                 self._jobs,
@@ -200,6 +225,9 @@ class JobQueue:
             )
             for call, row in zip(calls, inserted, strict=True)
         ]
+        if self._made is not None:
+            self._made(made)
+        return made
 
     def enqueue_many(
         self,

@@ -25,7 +25,7 @@ LAYERS: list[list[str]] = [
     ["tasks", "job"],
     ["worker/*", "logs"],
     ["queue", "config", "compose", "calls", "filters", "known", "answers", "__init__"],
-    ["testing", "alembic", "cli/*", "demo*", "web/*", "__main__"],
+    ["testing/*", "alembic", "cli/*", "demo*", "web/*", "__main__"],
 ]
 OUTER = 6  # From this layer on, imports inside functions keep the commands' start quick.
 OPTIONAL = {  # What may be imported inside a function below that, because it may not be installed.
@@ -38,9 +38,9 @@ OPTIONAL = {  # What may be imported inside a function below that, because it ma
 }
 DIALECTS = ("sqlite", "postgres")
 KNOW_DIALECTS = [  # The only places whose code says which database it is on.
-    *("schema", "clock", "config", "cli/*", "demo*", "testing"),
+    *("schema", "clock", "config", "cli/*", "demo*"),
     *("store/backend", "store/postgres*", "store/sqlite", "store/sqlite_url"),
-    *("store/migrate", "store/urls"),
+    *("store/migrate", "store/urls", "store/fresh"),
 ]
 STATEMENTS = {"select", "insert", "update", "delete", "text"}
 KNOW_SQL = ["schema", "clock", "store/*"]

@@ -148,6 +148,10 @@ class Backend(Hashable, Protocol):
         """True if a user's connection may get the schema for `url`; it then is in a transaction."""
         ...
 
+    def begin(self, connection: Connection) -> None:
+        """See that the driver of a user's connection has begun: a savepoint commits nothing."""
+        ...
+
     def ringer(self, engine: Engine) -> Ringer:
         """How to wake this database's workers."""
         ...

@@ -236,6 +236,9 @@ class Postgres:
         """See `Backend.can_make_on`: never; `jobqueue db upgrade` does it."""
         return False
 
+    def begin(self, connection: Connection) -> None:
+        """See `Backend.begin`: every driver does."""
+
     def ringer(self, engine: Engine) -> NotifyRinger:
         """See `Backend.ringer`."""
         return NotifyRinger(engine)

@@ -248,6 +248,12 @@ class Sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         return True
 
+    def begin(self, connection: Connection) -> None:
+        """See `Backend.begin`: the module begins before INSERT, UPDATE and DELETE only."""
+        driver: Any = connection.connection.driver_connection
+        if not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN")
+
     def ringer(self, engine: Engine) -> DatagramRinger:
         """See `Backend.ringer`."""
         return DatagramRinger(engine)

@@ -29,8 +29,10 @@ _TRANSLATION = "schema_translate_map"
 class UserTransactions:
     """What we do on connections that are not ours. Never begins, commits or rolls back."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, follows: bool = False) -> None:
         self._store = store
+        self._follows = follows or store.backend.reuses_ids
+        """Whether handles learn of a rollback; else it has taken the row, and the id with it."""
         self._own: Identity | None = None
         self._engines: WeakSet[Engine] = WeakSet()
         """Those on which the queue's tables were there."""
@@ -130,7 +132,7 @@ class UserTransactions:
     def fate(self, connection: Connection, inserted: Iterable[Inserted]) -> Fate:
         """What becomes of the jobs that were enqueued in this transaction just now."""
         root = connection.get_transaction()
-        if not self._store.backend.reuses_ids:
+        if not self._follows:
             return Fate(root)
         with self._lock:
             follower = self._followers.get(connection)

@@ -67,26 +67,30 @@ class Executor:
                 self._isolation.leave()
 
     def _loop(self) -> None:
+        inbox = self._inflight.inbox
+        while (claim := inbox.get()) is not None and self.take(claim):
+            pass
+
+    def take(self, claim: Claim) -> bool:
+        """Run a claim that was handed out, if it may begin; False as in `work`."""
         inflight = self._inflight
-        while (claim := inflight.inbox.get()) is not None:
-            while (refusal := inflight.refusal(claim)) is None and not inflight.lease.good():
-                inflight.lease.wait(0.5)  # The first heartbeat that lands decides.
-            goes_on = True
-            if refusal is not None:
-                self._put(refusal)
-            else:
-                try:
-                    goes_on = self.surroundings.copy().run(self.work, claim)
-                except BaseException as error:  # noqa: BLE001 - told with the outcome.
-                    # Such as a column that plain SQL has filled with something else.
-                    for known in (inflight.running, inflight.starting):
-                        known.pop((claim.id, claim.fence), None)
-                    why = Ended(claim, "errored", State.FAILED, error=describe(error))
-                    inflight.outbox.put(why)
-            inflight.let_go(claim)
-            self._finished()
-            if not goes_on:
-                return
+        while (refusal := inflight.refusal(claim)) is None and not inflight.lease.good():
+            inflight.lease.wait(0.5)  # The first heartbeat that lands decides.
+        goes_on = True
+        if refusal is not None:
+            self._put(refusal)
+        else:
+            try:
+                goes_on = self.surroundings.copy().run(self.work, claim)
+            except BaseException as error:  # noqa: BLE001 - told with the outcome.
+                # Such as a column that plain SQL has filled with something else.
+                for known in (inflight.running, inflight.starting):
+                    known.pop((claim.id, claim.fence), None)
+                why = Ended(claim, "errored", State.FAILED, error=describe(error))
+                inflight.outbox.put(why)
+        inflight.let_go(claim)
+        self._finished()
+        return goes_on
 
     def work(self, claim: Claim) -> bool:
         """Run one claim and put its outcome into the outbox; never raises.

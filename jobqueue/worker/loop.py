@@ -77,6 +77,16 @@ class Loop:
         done = asyncio.run_coroutine_threadsafe(self._complete(context, coroutine), self._loop)
         return done.result()
 
+    async def run(self, claim: Claim) -> None:
+        """Run a claim that was handed out on the loop that this is awaited on, without a thread."""
+        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
+        await self._begin(claim)
+
+    async def run_rest(self, context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """What `complete` does, on the loop that this is awaited on."""
+        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
+        return await self._complete(context, coroutine)
+
     def _start(self) -> None:
         with self._starting:
             if self._thread.ident is not None:
@@ -160,7 +170,7 @@ class Loop:
         self.beat_at = time.monotonic()
         self._loop.call_later(BEAT, self._beat)
 
-    def _begin(self, claim: Claim) -> None:
+    def _begin(self, claim: Claim) -> "asyncio.Task[None]":
         task = self._loop.create_task(
             self._run(claim),
             name=f"job {claim.id} ({claim.task})",
@@ -170,6 +180,7 @@ class Loop:
         self._waiting.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(self._waiting.discard)
+        return task
 
     def _give_back(self) -> None:
         for task in self._waiting:

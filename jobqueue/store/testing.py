@@ -1,0 +1,142 @@
+"""What tests do to a queue: lend it their transaction, and let time pass."""
+
+import math
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import URL, Connection, func, select, update
+from sqlalchemy.exc import OperationalError
+
+from jobqueue.clock import now
+from jobqueue.schema import jobs, workers
+from jobqueue.states import LIVE, State
+from jobqueue.store.predicates import in_state
+from jobqueue.store.store import Store
+from jobqueue.store.transactions import UserTransactions
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+T = TypeVar("T")
+_LOCKED = (
+    "Has the test itself a transaction open? Then run jobs within it: drain(within=connection), or "
+    "with jobqueue.within(connection): …"
+)
+_STEP = 0.001
+"""Seconds that time passes further than asked: SQLite's clock has no smaller ones."""
+
+
+class BorrowingStore(Store):
+    """A store that can work within a transaction of the test's, which is then rolled back.
+
+    Meanwhile each transaction of ours is a savepoint of that one, so that nobody else sees any of
+    it. Used by one thread at a time then, as a connection is.
+    """
+
+    def __init__(self, url: str | URL) -> None:
+        super().__init__(url, idle=math.inf)  # No thread closes connections meanwhile.
+        self.users = UserTransactions(self, follows=True)
+        """What is done on the connections of the application's, the lent one included."""
+        self._borrowed: Session | Connection | None = None
+
+    @contextmanager
+    def borrowing(self, transaction: "Session | Connection") -> Iterator[None]:
+        """Work within this transaction meanwhile. Raises as `UserTransactions.using`."""
+        before = self._borrowed
+        with self.users.using(transaction):  # Asks where it leads, before anything is done.
+            pass
+        self._borrowed = transaction
+        try:
+            yield
+        finally:
+            self._borrowed = before
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """See `Store.write`."""
+        if self._borrowed is None:
+            try:
+                with super().write() as connection:
+                    yield connection
+            except OperationalError as error:
+                if self.backend.one_writer and self.backend.is_transient(error):
+                    error.add_note(_LOCKED)
+                raise
+            return
+        with self.users.using(self._borrowed) as connection:
+            self.backend.begin(connection)
+            with connection.begin_nested():
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """See `Store.read`."""
+        if self._borrowed is None:
+            with super().read() as connection:
+                yield connection
+            return
+        with self.users.using(self._borrowed) as connection:
+            yield connection
+
+    def turn(self) -> AbstractContextManager[bool]:
+        """See `Store.turn`: who has lent its transaction has the turn."""
+        return super().turn() if self._borrowed is None else nullcontext(False)
+
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        """See `Store.transact`."""
+        if self._borrowed is None:
+            return super().transact(work)
+        with self.write() as connection:
+            return work(connection)
+
+    def alone(
+        self, statement: str, parameters: dict[str, Any], *, prepared: bool = False
+    ) -> list[tuple[Any, ...]] | None:
+        """See `Store.alone`: within another transaction, nothing is one of its own."""
+        if self._borrowed is not None:
+            return None
+        return super().alone(statement, parameters, prepared=prepared)
+
+
+def seconds_to_next(store: Store, besides: Collection[int] = ()) -> float | None:
+    """In how many seconds the next scheduled job is due, below 0 if it is; None without one."""
+    statement = select(func.min(jobs.c.run_at).label("due"), now().label("present")).where(
+        in_state(State.SCHEDULED), jobs.c.id.not_in(besides)
+    )
+    with store.read() as connection:
+        due, present = connection.execute(statement).one()
+    return None if due is None else float((due - present).total_seconds())
+
+
+def pass_time(store: Store, seconds: float) -> None:
+    """Let so much time pass for all jobs that have not ended: what is to come is so much nearer."""
+    passed = timedelta(seconds=seconds + _STEP)
+
+    def work(connection: Connection) -> None:
+        rows = connection.execute(
+            select(jobs.c.id, jobs.c.run_at, jobs.c.deadline_at).where(in_state(*LIVE))
+        ).all()
+        for id_, run_at, deadline_at in rows:
+            nearer = {
+                "run_at": run_at - passed,
+                "deadline_at": None if deadline_at is None else deadline_at - passed,
+            }
+            connection.execute(update(jobs).where(jobs.c.id == id_).values(nearer))
+
+    store.transact(work)
+
+
+def make_due(store: Store, id_: int) -> None:
+    """Make one scheduled job due now."""
+    due = update(jobs).where(jobs.c.id == id_, in_state(State.SCHEDULED)).values(run_at=now())
+    with store.write() as connection:
+        connection.execute(due)
+
+
+def has_worker(store: Store, *, besides: str) -> bool:
+    """True if a worker of another name is there to run jobs."""
+    others = select(workers.c.id).where(workers.c.name != besides).limit(1)
+    with store.read() as connection:
+        return connection.execute(others).one_or_none() is not None

@@ -1,0 +1,53 @@
+"""Test an application's jobs: its own queue on a fresh database, and its handlers run here and now.
+
+With pytest the fixture `jobqueue` gives a `QueueTester`; elsewhere `with bind(jobs) as queue:`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from sqlalchemy import URL
+
+from jobqueue.cli.app import load
+from jobqueue.config import app_name
+from jobqueue.errors import ConfigurationError
+from jobqueue.queue import JobQueue
+from jobqueue.store.fresh import Databases
+from jobqueue.testing.matching import Enqueued
+from jobqueue.testing.tester import QueueTester
+from jobqueue.worker.inline import Ran
+
+__all__ = ["Databases", "Enqueued", "QueueTester", "Ran", "app", "bind"]
+
+
+@contextmanager
+def bind(
+    jobs: JobQueue, url: str | URL | None = None, *, databases: Databases | None = None
+) -> Iterator[QueueTester]:
+    """Bind an application's queue to a fresh database, and back again at the end of the block.
+
+    `url` as in `Databases.fresh`: None is a file of its own. `databases` are shared by many tests,
+    so that the schema is made once. Not for two threads at once: the queue is one object.
+    """
+    with (
+        Databases() if databases is None else nullcontext(databases) as all_,
+        all_.fresh(url) as store,
+    ):
+        tester = QueueTester(jobs, store)
+        with tester.bound():
+            yield tester
+
+
+def app(name: str | None = None) -> JobQueue:
+    """The application's queue: `module:attribute`, else as the command line finds it.
+
+    Raises ConfigurationError.
+    """
+    found = app_name(name)
+    if found is None:
+        raise ConfigurationError(
+            'no app is named: write jobqueue_app = "app:jobs" under [tool.pytest.ini_options], '
+            'or app = "app:jobs" under [tool.jobqueue], for `jobs = JobQueue()` in app.py',
+            field="app",
+        )
+    return load(found)
