@@ -32,7 +32,8 @@ REFERENCE = ROOT / "docs" / "reference.md"
 LOGGING = ROOT / "docs" / "logging.md"
 PROMISES = ROOT / "docs" / "promises.md"
 PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN_ELSEWHERE = {"http.md", "logging.md"}  # by tests/web/test_http_docs.py, and below
+RUN_ELSEWHERE = {"http.md", "logging.md", "testing.md"}
+"""By tests/web/test_http_docs.py, by a test below, and by tests/testing/test_plugin.py."""
 PROGRAMS = [page for page in PAGES if blocks(page, "python") and page.name not in RUN_ELSEWHERE]
 
 

@@ -23,6 +23,7 @@ from jobqueue import (
     exponential,
     fixed,
 )
+from jobqueue.testing import Enqueued, QueueTester, Ran
 from jobqueue.records import AttemptError
 
 jobs = JobQueue("sqlite:///app.db")
@@ -176,3 +177,15 @@ def notify(event: Event) -> None:
 def timed(context: JobContext, run: Callable[[], Any]) -> Any:
     context.check()
     return run()
+
+
+def from_tests(jobqueue: QueueTester) -> None:
+    assert_type(jobqueue.run(add.call(2, 3)), int)
+    assert_type(jobqueue.run(fetch.enqueue("a")), int)
+    assert_type(jobqueue.enqueued(add), Enqueued[int])
+    assert_type(jobqueue.enqueued(add, 2, y=3), Enqueued[int])
+    [job] = jobqueue.enqueued(fetch, "a")
+    assert_type(job, Job[int])
+    assert_type(jobqueue.drain(with_scheduled=timedelta(hours=1)), list[Ran])
+    with jobqueue.enqueues() as made, jobqueue.inline():
+        assert_type(made, list[Job[Any]])
