@@ -237,8 +237,8 @@ class _Watch:
                 raise
             if not self._away:
                 log.warning(
-                    "the database is away, still waiting for %d job(s): %s",
-                    len(jobs),
+                    "the database is away, still waiting for %s: %s",
+                    counted(len(jobs), "job"),
                     str(error).partition("\n")[0][:300],
                 )
             self._away = True

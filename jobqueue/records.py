@@ -299,8 +299,9 @@ class Refusal:
 
 
 def counted(count: int, noun: str) -> str:
-    """A count with its noun, for messages: `1 job`, `1,790 jobs`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    """A count with its noun, for messages: `1 job`, `1,790 jobs`, `2 processes`."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"
 
 
 def lasting(seconds: float) -> str:

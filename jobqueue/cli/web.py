@@ -10,6 +10,7 @@ from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
+from jobqueue.records import counted
 from jobqueue.tasks import Registry
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.signals import leave
@@ -80,7 +81,7 @@ def web(
         raise InvalidOption("concurrency: it needs --with-worker", field="concurrency")
     queue.store.require_schema()
     with logs.configured(log_format, log_level, debug=shared.debug):
-        log.info("%s, %d tasks", shared.target, len(registry))
+        log.info("%s, %s", shared.target, counted(len(registry), "task"))
         if app is None:
             log.warning("no app is named, so nothing can be enqueued here: give --app")
         code = front.serve(

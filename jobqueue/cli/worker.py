@@ -25,6 +25,7 @@ from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.known import names_of, unknown
 from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
+from jobqueue.records import counted
 from jobqueue.store.names import names_in_use
 from jobqueue.worker.commands import NAME as EXEC
 from jobqueue.worker.leash import Leash
@@ -268,7 +269,8 @@ def _introduce(shared: Shared, app: JobQueue, settings: WorkerSettings) -> None:
     tasks = sorted([*app.registry, *([EXEC] if settings.allow_exec else [])])
     served = "all queues" if settings.queues is None else f"queues {', '.join(settings.queues)}"
     shown = ", ".join(tasks[:10]) + (", …" if len(tasks) > 10 else "")  # noqa: PLR2004
-    log.info("%s, %s, %d tasks: %s", shared.target, served, len(tasks), shown or "none")
+    known = counted(len(tasks), "task")
+    log.info("%s, %s, %s: %s", shared.target, served, known, shown or "none")
     if not tasks:
         log.warning("the app registers no tasks, so this worker runs nothing")
     if app.store.url != shared.queue.store.url:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from jobqueue.errors import DatabaseReplaced, JobCancelled
 from jobqueue.loggers import get_logger
-from jobqueue.records import Registration
+from jobqueue.records import Registration, counted
 from jobqueue.store.claims import Claims, Holder
 from jobqueue.store.upkeep import Upkeep
 from jobqueue.worker.identity import Identity, boottime
@@ -96,10 +96,10 @@ class Heartbeat(Service):
             return
         count = inflight.abandon()
         log.error(
-            "worker %s lost its lease: it was silent for longer than %g s; %d claims are abandoned",
+            "worker %s lost its lease: it was silent for longer than %g s; %s abandoned",
             holder.name,
             self._registration.lease,
-            count,
+            counted(count, "claim"),
         )
         self.register()
         self._registered()

@@ -6,6 +6,7 @@ from queue import Empty, SimpleQueue
 
 from jobqueue.events import Event, EventStream
 from jobqueue.loggers import get_logger
+from jobqueue.records import counted
 from jobqueue.states import State
 from jobqueue.store.bell import Heard, Listener
 from jobqueue.store.upkeep import BATCH, Upkeep
@@ -214,6 +215,6 @@ class Drain(Service):
         if self._inflight.held or self._upkeep.unfinished(self._queues, self._tasks):
             return DRAIN_LOOK
         for kind, count in self._upkeep.left_behind(self._queues, self._tasks).items():
-            report_log.warning("not waited for: %d job(s) %s", count, kind)
+            report_log.warning("not waited for: %s %s", counted(count, "job"), kind)
         self._done()
         return None

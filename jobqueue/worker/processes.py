@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobqueue.loggers import get_logger
+from jobqueue.records import counted
 from jobqueue.worker import leash
 from jobqueue.worker.signals import LAST_SECOND, STOPS, ReadableSignals
 
@@ -189,7 +190,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Until the end; returns the exit code."""
-        log.info("supervises %d worker processes", self._plan.count)
+        log.info("supervises %s", counted(self._plan.count, "worker process"))
         with ReadableSignals(*STOPS, signal.SIGCHLD) as ear, self._selector, ear.ear:
             ear.ear.setblocking(False)
             self._selector.register(ear.ear, selectors.EVENT_READ)
@@ -269,7 +270,8 @@ class Supervisor:
         name = signal.Signals(number).name
         self.signal = self.signal or name
         how = "at once" if self._level else "in order; a second signal stops them at once"
-        log.info("%s: stopping %d worker processes %s", name, len(self._living), how)
+        count = counted(len(self._living), "worker process")
+        log.info("%s: stopping %s %s", name, count, how)
         self._stop(self._level + 1)
 
     def _stop(self, level: int) -> None:

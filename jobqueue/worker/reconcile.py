@@ -3,6 +3,7 @@
 import time
 
 from jobqueue.loggers import get_logger
+from jobqueue.records import counted
 from jobqueue.store.claims import Claims
 from jobqueue.store.store import Store
 from jobqueue.worker.inflight import InFlight
@@ -49,9 +50,9 @@ class Reconciler:
             unknown = self._claims.unknown(connection, holder, known)
         if unknown and self._inflight.give_back_unknown(unknown, holder):
             log.warning(
-                "%d jobs were running in this worker's name, and it did not run them: a commit, "
-                "or its answer, was lost; they are given back (the first: job %d)",
-                len(unknown),
+                "given back: %s running in this worker's name that it did not run, because a "
+                "commit, or its answer, was lost (the first: job %d)",
+                counted(len(unknown), "job"),
                 unknown[0].id,
             )
             return  # There may be more of them: the reason stands.

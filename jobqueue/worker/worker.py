@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.events import EventStream
 from jobqueue.loggers import get_logger
-from jobqueue.records import Claim
+from jobqueue.records import Claim, counted
 from jobqueue.store.bell import Bell, Heard
 from jobqueue.store.claims import Claims
 from jobqueue.store.history import History
@@ -348,7 +348,8 @@ class Worker:
         self._loop.give_back()
         self._completer.wake()
         if (running := len(self._inflight.running)) or given_back:
-            log.info("stopping: %d jobs given back, %d still running", given_back, running)
+            back = counted(given_back, "job")
+            log.info("stopping: %s given back, %d still running", back, running)
         in_order = self._await_handlers(limit)
         if not in_order:
             for claim in self._inflight.interrupt():
@@ -367,7 +368,9 @@ class Worker:
         self._bell.close()
         self._connections.leave(None if self._inflight.held else self._inflight.holder)
         said = {"event": "ended", "processed": self._inflight.processed}
-        log.info("worker %s ended: %d jobs", self.name, self._inflight.processed, extra=said)
+        log.info(
+            "worker %s ended: %s", self.name, counted(self._inflight.processed, "job"), extra=said
+        )
         return in_order
 
     def _await_handlers(self, limit: float) -> bool:

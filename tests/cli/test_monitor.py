@@ -58,9 +58,18 @@ def test_a_rate_below_one_a_second_is_a_count(per_second: float, said: str) -> N
     assert monitor.throughput(per_second) == said
 
 
-@pytest.mark.parametrize(("count", "said"), [(0, "0 jobs"), (1, "1 job"), (1790, "1,790 jobs")])
-def test_a_count_is_told_with_its_noun(count: int, said: str) -> None:
-    assert counted(count, "job") == said
+@pytest.mark.parametrize(
+    ("count", "noun", "said"),
+    [
+        (0, "job", "0 jobs"),
+        (1, "job", "1 job"),
+        (1790, "job", "1,790 jobs"),
+        (1, "process", "1 process"),
+        (2, "process", "2 processes"),
+    ],
+)
+def test_a_count_is_told_with_its_noun(count: int, noun: str, said: str) -> None:
+    assert counted(count, noun) == said
 
 
 def test_columns_have_the_names_that_other_tools_give_them(cli_with_app: Cli) -> None:

@@ -117,7 +117,7 @@ def test_drain_runs_what_is_there_and_ends_by_itself(it: Cli, spawn: Spawn) -> N
     code, out, err = spawn("worker", "--drain", env=env_of(it)).end()
     assert code == 0, err
     assert len(out.splitlines()) == 20  # What handlers print is theirs.
-    assert "not waited for: 1 job(s) delayed" in err
+    assert "not waited for: 1 job delayed" in err
     assert [job["state"] for job in it.json("list")] == ["scheduled"] + ["succeeded"] * 20
 
 

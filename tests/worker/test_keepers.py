@@ -403,9 +403,9 @@ def test_a_drain_does_not_wait_for_what_others_must_do_first_and_says_how_many(
     worker.step()
     assert drained(worker)
     assert lines(WARNING, "not waited for") == [
-        "not waited for: 3 job(s) of unknown tasks",
-        "not waited for: 4 job(s) in paused queues",
-        "not waited for: 2 job(s) delayed",
+        "not waited for: 3 jobs of unknown tasks",
+        "not waited for: 4 jobs in paused queues",
+        "not waited for: 2 jobs delayed",
     ]
 
 

@@ -8,7 +8,7 @@ from jobqueue import JobQueue, State
 from jobqueue.worker import reconcile
 
 WARNING = 30
-TOLD = "it did not run them"
+TOLD = "that it did not run"
 
 
 @pytest.fixture
