@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+from bench import drain
 from bench.children import Child, ChildFailed
 from bench.stage import Record, Stage
 
@@ -62,7 +63,12 @@ def in_a_folder(stage: Stage) -> Iterator[SimpleNamespace]:
 
 
 def measure(stage: Stage, record: Record) -> None:
-    """Each peer of this database, on a fresh one."""
+    """Ours, and each peer of this database, on a fresh one."""
+    if stage.kind != "redis":
+        jobs = stage.count(100_000)
+        with stage.fresh() as database:
+            drain.enqueue(database, jobs)
+            record("jobqueue, 4 threads", drain.work(database, jobs).rate, "jobs/s")
     for name, (kind, jobs, packages) in PEERS.items():
         if kind != stage.kind:
             continue
