@@ -1,6 +1,7 @@
 """The façade: the object that a program registers tasks with and enqueues and works through."""
 
 import asyncio
+import copy
 import inspect
 import json
 import math
@@ -10,6 +11,8 @@ from datetime import datetime
 from itertools import islice
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+
+from sqlalchemy import URL
 
 from jobqueue import options as option_rules
 from jobqueue.codec import Codec
@@ -95,17 +98,23 @@ class JobQueue:
     """
 
     def __init__(self, url: str | None = None, *, pool_size: int | None = None) -> None:
-        self.store = Store(database_url(url), connections=pool_size_of(pool_size) or POOL_SIZE)
+        self._pool_size = pool_size_of(pool_size) or POOL_SIZE
         self.registry = Registry()
         with suppress(ConfigurationError):
             self.registry.folder = str(folder.current())
         self.events = EventStream()
         self.middleware: list[Middleware] = []
+        self._bounds: dict[str, Bound] = {}
+        self._connect(database_url(url))
+
+    def _connect(self, url: str | URL) -> None:
+        """Set all that belongs to one database. What is declared belongs to none of them."""
+        self.store = Store(url, connections=self._pool_size)
         self._jobs = Jobs(self.store)
+        self._jobs.bounds.declare(self._bounds)
         self._transactions = UserTransactions(self.store)
         self._bell = Bell(self.store.backend.ringer(self.store.engine))
         self._made: Callable[[Sequence[Job[Any]]], object] | None = None
-        self._bounds: dict[str, Bound] = {}
 
     def bind(self, to: Binding) -> Binding:
         """Work on another database from now on, with the same tasks, hooks and bounds; for tests.
@@ -114,9 +123,14 @@ class JobQueue:
         """
         before = Binding(self.store, self._jobs, self._transactions, self._bell, self._made)
         self.store, self._jobs, self._transactions, self._bell, self._made = to
-        for queue, bound in self._bounds.items():
-            self._jobs.bounds.declare(queue, bound)
+        self._jobs.bounds.declare(self._bounds)
         return before
+
+    def elsewhere(self, url: str | URL) -> Self:
+        """The same queue on another database: its tasks, bounds, hooks, whatever it declares."""
+        other = copy.copy(self)
+        other._connect(url)  # noqa: SLF001 - it is one of ours.
+        return other
 
     def __repr__(self) -> str:
         return f"JobQueue({masked(self.store.url)!r})"
@@ -160,8 +174,9 @@ class JobQueue:
 
         An enqueue that finds it full waits, up to `timeout` seconds (None: as long as it takes),
         or, with `when_full="reject"`, and in a caller's own transaction, raises QueueFull at once.
-        The bound is written with this object's first enqueue, or within a caller's transaction with
-        its first one into this queue, and then holds for every process. Retries may exceed it.
+        The bound is written when this object first enqueues or starts a worker, or within a
+        caller's transaction with its first job of this queue, and then holds for every process.
+        Retries may exceed it.
         Raises InvalidOption.
         """
         checked = option_rules.name(name, "queue", longest=option_rules.QUEUE_LENGTH_MAX)
@@ -171,7 +186,7 @@ class JobQueue:
             None if timeout is None else option_rules.seconds(timeout, "timeout"),
         )
         self._bounds[checked] = bound
-        self._jobs.bounds.declare(checked, bound)
+        self._jobs.bounds.declare({checked: bound})
         self.registry.queues.add(checked)
         return Queue(checked)
 
@@ -354,19 +369,25 @@ class JobQueue:
 
         For the settings see `WorkerOptions`. Raises InvalidOption.
         """
+        return self.worker_of(WorkerSettings.of(**settings))
+
+    def worker_of(self, settings: WorkerSettings) -> Worker:
+        """`worker` with settings that are made already."""
         return Worker(
             self.store.url,
             self.registry,
-            WorkerSettings.of(**settings),
+            settings,
             events=self.events,
             middleware=self.middleware,
             handlers=self.store,
+            declared=self._jobs.bounds.write,
         )
 
     def close(self) -> None:
         """Send pending wake-ups and close idle connections."""
         self._bell.close()
         self.store.close()
+        self._jobs.bounds.declare(self._bounds)  # What is there at the next use may lack them.
 
     def __enter__(self) -> Self:
         return self

@@ -108,7 +108,7 @@ def _names(context: click.Context) -> Names:
                     found.append(names_of(shared.app.registry))
             with contextlib.suppress(Exception):
                 if found_revision(shared) == REVISION:
-                    found.append(names_in_use(shared.queue.store))
+                    found.append(names_in_use(shared.store))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

@@ -21,7 +21,7 @@ def db() -> None:
 @pass_shared
 def upgrade(shared: Shared) -> None:
     """Create the schema, or upgrade it."""
-    before, after = migrate.upgrade(shared.queue.store.url)
+    before, after = migrate.upgrade(shared.store.url)
     if shared.json:
         shared.print_json({"before": before, "after": after, "changed": before != after})
     elif before == after:
@@ -53,7 +53,7 @@ def sql(shared: Shared, dialect: str | None) -> None:
 
     Needs no connection.
     """
-    text = migrate.ddl(dialect or shared.queue.store.backend.name)
+    text = migrate.ddl(dialect or shared.store.backend.name)
     if shared.json:
         shared.print_json({"sql": text})
     else:
@@ -75,7 +75,7 @@ def check(shared: Shared) -> None:
         remedy = "upgrade jobqueue" if found > REVISION else "run: jobqueue db upgrade"
         problems = [f"the schema is {found}, this jobqueue needs {REVISION}; {remedy}"]
     else:
-        problems = migrate.differences(shared.queue.store.url)
+        problems = migrate.differences(shared.store.url)
     if shared.json:
         shared.print_json({"revision": found, "needed": REVISION, "problems": problems})
     else:
@@ -89,7 +89,7 @@ def check(shared: Shared) -> None:
 
 def found_revision(shared: Shared) -> str | None:
     """The schema's revision in the database, or None; never makes a file."""
-    store = shared.queue.store
+    store = shared.store
     return None if _is_missing_file(store.url) else store.revision()
 
 

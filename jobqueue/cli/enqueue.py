@@ -138,7 +138,7 @@ def _nearly(shared: Shared, queue: str) -> str | None:
     """What to say of a queue that is new, and nearly called as one that is known."""
     known = names_of(Registry() if shared.app is None else shared.app.registry)
     with contextlib.suppress(SchemaOutdated):  # The first job may make the schema.
-        known |= names_in_use(shared.queue.store)
+        known |= names_in_use(shared.store)
     near = "" if queue in known.queues else did_you_mean(queue, known.queues)
     return f"the queue {queue!r} is new{near}" if near else None
 

@@ -138,7 +138,7 @@ def _database(error: DBAPIError | PoolTimeout, shared: Shared) -> str:
     text = _first_line(getattr(error, "orig", None) or error)
     remedy = next((remedy for words, remedy in _REMEDIES if words in text.lower()), "")
     target = "the database"
-    if "queue" in shared.__dict__:
+    if "url" in shared.__dict__:
         target += f" {shared.target}"
     verb = "cannot be reached" if _is_connection(error) else "says"
     return f"{target} {verb}: {text}" + (f"; {remedy}" if remedy else "")

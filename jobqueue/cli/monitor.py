@@ -226,7 +226,7 @@ def _switch(name: str, help_: str) -> None:
             _require_known(shared, names)
         changed = [queue for queue in names if getattr(shared.monitor, name)(queue)]
         if name == "resume" and changed:
-            shared.queue.ring()
+            shared.ring()
         if shared.json:
             shared.print_json({"changed": len(changed), "queues": list(names)})
             return
@@ -314,7 +314,7 @@ def prune(shared: Shared, older_than: str, failed_older_than: str, yes: bool) ->
         names = ", ".join(every)
         confirm(f"prune {counted(count, 'job')} ({names}) in {shared.target}")
     shared.note(f"pruning {shared.target}")
-    upkeep = Upkeep(shared.queue.store)
+    upkeep = Upkeep(shared.store)
     deleted = {state: _prune(upkeep, state, limit) for state, limit in ages.items()}
     total = sum(deleted.values())
     if shared.json:

@@ -16,9 +16,11 @@ from jobqueue.config import DEFAULT_URL, app_name, database_url
 from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
 from jobqueue.known import names_of
 from jobqueue.queue import JobQueue
+from jobqueue.store.bell import Bell
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.monitor import Monitor
 from jobqueue.store.names import Names, names_in_use
+from jobqueue.store.store import Store
 from jobqueue.store.urls import as_text, parse
 from jobqueue.tasks import Registry
 
@@ -71,20 +73,39 @@ class Shared:
 
     @cached_property
     def queue(self) -> JobQueue:
-        """A queue on the database, without tasks of its own."""
-        queue = JobQueue(self.url)
-        click.get_current_context().find_root().call_on_close(queue.close)
-        return queue
+        """The app's own queue, for all that enqueues or works: what it declares holds there.
+
+        On the database that was named, if it is another one than the app's. Without an app, a queue
+        that declares nothing.
+        """
+        app, url = self.app, parse(self.url)
+        if app is None:
+            app = JobQueue(self.url)
+        elif app.store.url != url:
+            app = app.elsewhere(url)
+        _at_the_end(app.close)
+        return app
+
+    @property
+    def store(self) -> Store:
+        """The database. Who only looks at it, or steers, imports no app."""
+        return self.queue.store if "queue" in self.__dict__ else self._store
+
+    @cached_property
+    def _store(self) -> Store:
+        store = Store(self.url)
+        _at_the_end(store.close)
+        return store
 
     @property
     def jobs(self) -> Jobs:
         """The jobs in the database."""
-        return Jobs(self.queue.store)
+        return Jobs(self.store)
 
     @property
     def monitor(self) -> Monitor:
         """The statistics of the database."""
-        return Monitor(self.queue.store)
+        return Monitor(self.store)
 
     def unknown(self, check: Callable[[Names], InvalidOption | None]) -> InvalidOption | None:
         """What `check` says where neither the database nor the app knows a name.
@@ -94,7 +115,7 @@ class Shared:
         """
         known = names_of(Registry())
         try:
-            known |= names_in_use(self.queue.store)
+            known |= names_in_use(self.store)
         except SchemaOutdated:
             if check(known | self._names_of_app()) is not None:
                 raise
@@ -111,7 +132,13 @@ class Shared:
     @property
     def target(self) -> str:
         """The database as it may be shown."""
-        return masked(self.queue.store.url)
+        return masked(parse(self.url))
+
+    def ring(self) -> None:
+        """Wake sleeping workers."""
+        bell = Bell(self.store.backend.ringer(self.store.engine))
+        _at_the_end(bell.close)
+        bell.ring()
 
     def print_json(self, value: Any) -> None:
         """Print one JSON document on stdout."""
@@ -121,6 +148,10 @@ class Shared:
         """Tell a person something on stderr; with --json nobody reads along."""
         if not self.json:
             echo(inert(message), err=True)
+
+
+def _at_the_end(close: Callable[[], None]) -> None:
+    click.get_current_context().find_root().call_on_close(close)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -136,7 +136,7 @@ def _apply(
         changed += done
         refused += not_done
     if verb is RETRY and changed:
-        shared.queue.ring()
+        shared.ring()
     return changed, refused
 
 

@@ -9,9 +9,7 @@ from jobqueue.cli import logs, params
 from jobqueue.cli.shared import Command, Shared, pass_shared
 from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.loggers import get_logger
-from jobqueue.queue import JobQueue
 from jobqueue.records import counted
-from jobqueue.tasks import Registry
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.signals import leave
 from jobqueue.worker.worker import Worker
@@ -72,16 +70,15 @@ def web(
         raise InvalidOption("token: it is empty", field="token")
     hosts = [*allow_hosts, *map(_bracketed, names)] or None
     app = shared.app
-    queue = _queue(shared)
+    queue = shared.queue
     listener.require(token=token is not None)
-    registry = Registry() if app is None else app.registry
-    asgi = front.create_app(queue, token=token, read_only=read_only, hosts=hosts, registry=registry)
+    asgi = front.create_app(queue, token=token, read_only=read_only, hosts=hosts)
     worker = _worker(shared, concurrency) if with_worker else None
     if worker is None and concurrency is not None:
         raise InvalidOption("concurrency: it needs --with-worker", field="concurrency")
     queue.store.require_schema()
     with logs.configured(log_format, log_level, debug=shared.debug):
-        log.info("%s, %s", shared.target, counted(len(registry), "task"))
+        log.info("%s, %s", shared.target, counted(len(queue.registry), "task"))
         if app is None:
             log.warning("no app is named, so nothing can be enqueued here: give --app")
         code = front.serve(
@@ -96,15 +93,6 @@ def web(
     return code
 
 
-def _queue(shared: Shared) -> JobQueue:
-    """The app's own queue where it is on the same database, for it knows the bounds of queues."""
-    app = shared.app
-    if app is None or app.store.url != shared.queue.store.url:
-        return shared.queue
-    click.get_current_context().find_root().call_on_close(app.close)
-    return app
-
-
 def _port(text: str) -> int:
     number = params.whole(text)
     if isinstance(number, int) and 0 <= number <= PORT_MAX:
@@ -117,18 +105,10 @@ def _bracketed(address: str) -> str:
 
 
 def _worker(shared: Shared, concurrency: str | None) -> Worker:
-    app = shared.app
-    if app is None:
+    if shared.app is None:
         raise ConfigurationError(apps.NEEDED, field="app")
     slots = {} if concurrency is None else {"concurrency": params.whole(concurrency)}
-    return Worker(
-        shared.queue.store.url,
-        app.registry,
-        WorkerSettings.of(**slots),
-        events=app.events,
-        middleware=app.middleware,
-        handlers=_queue(shared).store,
-    )
+    return shared.queue.worker_of(WorkerSettings.of(**slots))
 
 
 COMMANDS = (web,)

@@ -154,15 +154,7 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
         app = shared.app
         if app is None:
             raise ConfigurationError(apps.NEEDED, field="app")
-        store = shared.queue.store
-        own = Worker(
-            store.url,
-            app.registry,
-            settings,
-            events=app.events,
-            middleware=app.middleware,
-            handlers=app.store if app.store.url == store.url else store,
-        )
+        own = shared.queue.worker_of(settings)
         spare_the_collector()
     # With --json, stdout is the summary's alone, whatever handlers print.
     output = logs.stdout_on_stderr() if shared.json else contextlib.nullcontext()
@@ -273,7 +265,7 @@ def _introduce(shared: Shared, app: JobQueue, settings: WorkerSettings) -> None:
     log.info("%s, %s, %s: %s", shared.target, served, known, shown or "none")
     if not tasks:
         log.warning("the app registers no tasks, so this worker runs nothing")
-    if app.store.url != shared.queue.store.url:
+    if app is not shared.queue:
         log.warning(
             "the app's own queue is on %s: what handlers enqueue through it goes there",
             masked(app.store.url),
@@ -287,7 +279,7 @@ def _warn_of_strangers(
     if settings.queues is None:
         return
     try:
-        in_use = names_in_use(shared.queue.store, besides=own.name)
+        in_use = names_in_use(shared.store, besides=own.name)
     except SQLAlchemyError as error:  # It is a courtesy; the worker's own rounds go on trying.
         log.warning("whether its queues are known cannot be told: %s", type(error).__name__)
         return

@@ -80,10 +80,16 @@ class Bounds:
         self._known: Mapping[str, Bound] = {}
         self._read_at = float("-inf")
 
-    def declare(self, queue: str, bound: Bound) -> None:
-        """Bound a queue, from this process's next enqueue on; it then holds for all of them."""
-        self._declared[queue] = bound
-        self._offers[queue] = _Offer(bound)
+    def declare(self, bounds: Mapping[str, Bound]) -> None:
+        """Bound queues, from this process's next enqueue on; it then holds for all of them."""
+        for queue, bound in bounds.items():
+            self._declared[queue] = bound
+            self._offers[queue] = _Offer(bound)
+
+    def write(self, store: Store) -> None:
+        """Write what was declared now, by another store on the same database."""
+        if self._offers:
+            self._write_declared(set(), None, store)
 
     def among(self, new: Sequence[NewJob], connection: Connection | None) -> dict[str, Bound]:
         """The bounded ones among the queues of these calls."""
@@ -196,7 +202,9 @@ class Bounds:
         guess = excess / rate if rate else RETRY_UNKNOWN
         return min(max(guess, RETRY_LEAST), RETRY_MOST)
 
-    def _write_declared(self, wanted: set[str], connection: Connection | None) -> None:
+    def _write_declared(
+        self, wanted: set[str], connection: Connection | None, store: Store | None = None
+    ) -> None:
         """Write what was declared here, once, where it differs from what is there.
 
         A caller's transaction holds the rows that it writes until it ends: it writes those of its
@@ -212,7 +220,8 @@ class Bounds:
         written: dict[str, _Row] = {}
         current = None
         if connection is None:
-            self._store.transact(lambda own: _write(own, self._store, offers))
+            store = store or self._store
+            store.transact(lambda own: _write(own, store, offers))
         else:
             written = _write(connection, self._store, offers)
             current = connection.get_transaction()

@@ -69,12 +69,14 @@ class Worker:
         events: EventStream | None = None,
         middleware: Sequence[Middleware] = (),
         handlers: Store | None = None,  # The one that they use; None: one is made for them.
+        declared: Callable[[Store], None] | None = None,  # Writes what the app declares.
     ) -> None:
         self.settings = settings
         if settings.allow_exec:
             registry = WithExec(registry)
         self._registry = registry
         self._middleware = middleware
+        self._declared = declared
         self._events = events or EventStream()
         self._inflight = inflight = InFlight(settings.concurrency, settings.lease)
         self._life = life = Lifespan()
@@ -110,6 +112,8 @@ class Worker:
             self._isolation.check()
             self._build()
             self._store.require_schema()
+            if self._declared is not None:
+                self._declared(self._store)
             self._heartbeat.register()
         except BaseException as error:
             self._connections.close()

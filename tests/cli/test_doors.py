@@ -1,0 +1,96 @@
+"""What an app declares holds at every door: the command line, HTTP, a worker, Python."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobqueue import JobQueue, QueueFull
+from jobqueue.cli.app import load
+from jobqueue.web import Server, create_app
+from tests.cli.conftest import Cli
+from tests.web.conftest import Client
+
+BOUNDED = """
+from jobqueue import JobQueue
+jobs = JobQueue()
+small = jobs.queue("small", max_pending=3, when_full="reject")
+
+@jobs.task(queue="small")
+def tiny() -> None: ...
+"""
+
+
+@pytest.fixture
+def bounded(bare: Cli, make_app: Callable[..., str]) -> Cli:
+    """The commands on a fresh database, with an app that bounds a queue."""
+    bare.app = make_app(BOUNDED)
+    return bare
+
+
+def test_a_bound_holds_from_the_first_command_that_enqueues(bounded: Cli) -> None:
+    codes = [bounded("enqueue", "tiny").exit_code for _ in range(5)]
+    assert codes == [0, 0, 0, 1, 1]
+    assert len(bounded.json("list")) == 3
+
+
+def test_a_bound_holds_for_command_lines_and_for_files_of_jobs(bounded: Cli) -> None:
+    bounded.ok("exec", "--queue", "small", "--", "true")
+    line = json.dumps({"task": "tiny"})
+    full = bounded.refused(1, "enqueue", "--from", "-", input=f"{line}\n" * 4)
+    assert "never fit in; nothing was enqueued" in full
+    bounded.ok("enqueue", "--from", "-", input=f"{line}\n" * 2)
+    assert "'small' is full" in bounded.refused(1, "exec", "--queue", "small", "--", "true")
+
+
+def test_a_worker_that_was_started_first_tells_the_bound_to_all(bounded: Cli) -> None:
+    """Those that know no app, too."""
+    bounded.drain()
+    bounded.app = None
+    codes = [bounded("enqueue", "tiny", "--queue", "small").exit_code for _ in range(4)]
+    assert codes == [0, 0, 0, 1]
+
+
+def test_a_bound_holds_over_http_and_in_python_from_the_first_job_on(
+    bounded: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bounded.url is not None and bounded.app is not None
+    monkeypatch.setenv("JOBQUEUE_URL", bounded.url)
+    with (
+        load(bounded.app) as jobs,
+        Server(create_app(jobs), port=0) as server,
+        Client(base_url=server.url) as client,
+    ):
+        sent = [client.enqueue(task="tiny") for _ in range(4)]
+        assert [answer.status_code for answer in sent] == [202, 202, 202, 503]
+        assert "Retry-After" in sent[-1].headers
+        with pytest.raises(QueueFull):
+            jobs.registry["tiny"].enqueue()
+
+
+def test_a_bound_holds_on_the_database_that_the_command_names(
+    bounded: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bounded.url is not None and bounded.app is not None
+    app = tmp_path / f"{bounded.app.partition(':')[0]}.py"
+    app.write_text(BOUNDED.replace("JobQueue()", 'JobQueue("sqlite:///own.db")'))
+    codes = [bounded("enqueue", "tiny", "--url", bounded.url).exit_code for _ in range(4)]
+    assert codes == [0, 0, 0, 1]
+    assert not (tmp_path / "own.db").exists()
+
+
+def test_a_bound_is_declared_anew_where_a_queue_is_used_again(url: str) -> None:
+    """After `close()` another database may be there."""
+    with JobQueue(url) as jobs:
+
+        @jobs.task(queue=jobs.queue("small", max_pending=1, when_full="reject"))
+        def tiny() -> None: ...
+
+        job = tiny.enqueue()
+        jobs.close()
+        with jobs.store.write() as connection:
+            connection.exec_driver_sql("DELETE FROM jobqueue_queues")
+        with pytest.raises(QueueFull):
+            tiny.enqueue()
+        assert job.state == "available"
