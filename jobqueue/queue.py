@@ -10,11 +10,12 @@ from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from sqlalchemy import URL
 
 from jobqueue import options as option_rules
+from jobqueue.binding import Binding
 from jobqueue.codec import Codec
 from jobqueue.config import database_url
 from jobqueue.config import pool_size as pool_size_of
@@ -31,15 +32,12 @@ from jobqueue.options import Options, TaskOptions
 from jobqueue.records import JobFilter, JobRecord, NewJob, Refusal
 from jobqueue.states import State
 from jobqueue.store import folder, given
-from jobqueue.store.bell import Bell
 from jobqueue.store.bounds import WHEN_FULL, Bound
 from jobqueue.store.given import SyncTransaction, Transaction
-from jobqueue.store.jobs import Jobs
 from jobqueue.store.monitor import Monitor
-from jobqueue.store.store import POOL_SIZE, Store
-from jobqueue.store.transactions import UserTransactions
+from jobqueue.store.store import POOL_SIZE
 from jobqueue.store.urls import masked
-from jobqueue.tasks import AsyncTask, Call, Registry, Task
+from jobqueue.tasks import AsyncTask, Call, Registry, Task, TaskDecorator
 from jobqueue.words import EventName, StateName, WhenFull
 from jobqueue.worker.context import running_attempt
 from jobqueue.worker.executor import Middleware
@@ -59,31 +57,10 @@ ASYNC_PAGE = 500
 IN_RUN_SYNC = "write await session.run_sync(lambda sync: jobs.enqueue_many(…, within=sync))"
 
 
-class TaskDecorator(Protocol):
-    """What `task(…)` with options returns: it makes a function a task."""
-
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
-
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
-
-
 class Queue(str):
     """A queue's name, once its bound is declared: to be given wherever a name is."""
 
     __slots__ = ()
-
-
-class Binding(NamedTuple):
-    """What a JobQueue works on: one database, as a program that enqueues knows it."""
-
-    store: Store
-    jobs: Jobs
-    transactions: UserTransactions
-    bell: Bell
-    made: Callable[[Sequence[Job[Any]]], object] | None = None
-    """Told of the jobs of each enqueue, for tests."""
 
 
 class JobQueue:
@@ -105,16 +82,10 @@ class JobQueue:
         self.events = EventStream()
         self.middleware: list[Middleware] = []
         self._bounds: dict[str, Bound] = {}
-        self._connect(database_url(url))
+        self._set(Binding.to(database_url(url), self._pool_size, self._bounds))
 
-    def _connect(self, url: str | URL) -> None:
-        """Set all that belongs to one database. What is declared belongs to none of them."""
-        self.store = Store(url, connections=self._pool_size)
-        self._jobs = Jobs(self.store)
-        self._jobs.bounds.declare(self._bounds)
-        self._transactions = UserTransactions(self.store)
-        self._bell = Bell(self.store.backend.ringer(self.store.engine))
-        self._made: Callable[[Sequence[Job[Any]]], object] | None = None
+    def _set(self, to: Binding) -> None:
+        self.store, self._jobs, self._transactions, self._bell, self._made = to
 
     def bind(self, to: Binding) -> Binding:
         """Work on another database from now on, with the same tasks, hooks and bounds; for tests.
@@ -122,14 +93,14 @@ class JobQueue:
         Returns what it worked on, to be bound again. Handles stay with their database.
         """
         before = Binding(self.store, self._jobs, self._transactions, self._bell, self._made)
-        self.store, self._jobs, self._transactions, self._bell, self._made = to
-        self._jobs.bounds.declare(self._bounds)
+        to.jobs.bounds.declare(self._bounds)
+        self._set(to)
         return before
 
     def elsewhere(self, url: str | URL) -> Self:
         """The same queue on another database: its tasks, bounds, hooks, whatever it declares."""
         other = copy.copy(self)
-        other._connect(url)  # noqa: SLF001 - it is one of ours.
+        other._set(Binding.to(url, self._pool_size, self._bounds))  # noqa: SLF001 - it is one of ours.
         return other
 
     def __repr__(self) -> str:

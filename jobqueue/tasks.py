@@ -152,6 +152,11 @@ class Task(Generic[P, R_co]):
         return inspect.iscoroutinefunction(self.function)
 
     @functools.cached_property
+    def runs_on_loop(self) -> bool:
+        """True if its jobs run on the worker's event loop: async, and not in a child process."""
+        return self.is_async and self.settings.isolation != "process"
+
+    @functools.cached_property
     def wraps_async(self) -> bool:
         """True for a plain wrapper of an `async def`: a coroutine that it returns is awaited."""
         return wraps_coroutine(self.function)
@@ -304,6 +309,16 @@ class AsyncTask(Task[P, R_co]):
         ) -> Coroutine[Any, Any, R_co]:
             """Make the coroutine here and now."""
             ...
+
+
+class TaskDecorator(Protocol):
+    """What `task(…)` with options returns: it makes a function a task."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
 class Registry(Mapping[str, Task[..., Any]]):

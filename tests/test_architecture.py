@@ -24,7 +24,7 @@ LAYERS: list[list[str]] = [
     ["store/*"],
     ["tasks", "job"],
     ["worker/*", "logs"],
-    ["queue", "config", "compose", "calls", "filters", "known", "answers", "__init__"],
+    ["queue", "binding", "config", "compose", "calls", "filters", "known", "answers", "__init__"],
     ["testing/*", "alembic", "cli/*", "demo*", "web/*", "__main__"],
 ]
 OUTER = 6  # From this layer on, imports inside functions keep the commands' start quick.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, ParamSpec, TypeVar, overload
 
+from jobqueue.binding import Binding
 from jobqueue.errors import (
     Duration,
     JobNotFound,
@@ -16,7 +17,7 @@ from jobqueue.errors import (
 )
 from jobqueue.job import Job
 from jobqueue.options import seconds
-from jobqueue.queue import Binding, JobQueue
+from jobqueue.queue import JobQueue
 from jobqueue.records import Claim, Inserted, JobFilter, NewJob
 from jobqueue.states import FINAL, WAITING, State
 from jobqueue.store import given

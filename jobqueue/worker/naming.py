@@ -8,7 +8,10 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar
 from typing import Any
 
+from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Lost
+
+log = get_logger("jobqueue.worker")
 
 _NAME: ContextVar[str | None] = ContextVar("jobqueue_worker", default=None)
 
@@ -28,6 +31,11 @@ def thread(target: Callable[[], object], name: str) -> threading.Thread:
     context = Context()
     context.run(_NAME.set, _NAME.get())
     return threading.Thread(target=context.run, args=(target,), name=name, daemon=True)
+
+
+def say(event: str, line: str, *values: object, **fields: object) -> None:
+    """Log a line about the worker; `fields` are for a log in JSON."""
+    log.info(line, *values, extra={"event": event, **fields})
 
 
 def about(

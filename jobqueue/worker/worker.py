@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from typing import Any, Self
+from typing import Self
 
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
@@ -18,7 +18,7 @@ from jobqueue.store.history import History
 from jobqueue.store.store import Store
 from jobqueue.store.transactions import UserTransactions
 from jobqueue.store.upkeep import Upkeep
-from jobqueue.tasks import Registry, Task
+from jobqueue.tasks import Registry
 from jobqueue.worker import identity
 from jobqueue.worker.commands import WithExec
 from jobqueue.worker.connections import Connections
@@ -37,7 +37,7 @@ from jobqueue.worker.line import Claimer, Completer, Turn
 from jobqueue.worker.lookout import Lookout
 from jobqueue.worker.loop import Loop, LoopWatch
 from jobqueue.worker.metrics import Metrics
-from jobqueue.worker.naming import about, name_worker
+from jobqueue.worker.naming import about, name_worker, say
 from jobqueue.worker.overseer import Overseer
 from jobqueue.worker.program import Import
 from jobqueue.worker.reaper import Reaper
@@ -132,8 +132,7 @@ class Worker:
             raise
         slots = self.settings.concurrency
         self._slots.resize(slots)
-        said = {"event": "began", "slots": slots}
-        log.info("worker %s began, slots: %d", self.name, slots, extra=said)
+        say("began", "worker %s began, slots: %d", self.name, slots, slots=slots)
 
     def _build(self) -> None:
         settings, backend = self.settings, self._store.backend
@@ -207,7 +206,7 @@ class Worker:
             inflight, executor, endings, self._finished, concurrency=settings.async_concurrency
         )
         inflight.divert = self._divert
-        asynchronous = sum(map(self._is_for_loop, self._registry.values()))
+        asynchronous = sum(task.runs_on_loop for task in self._registry.values())
         if asynchronous:
             inflight.async_concurrency = settings.async_concurrency
             inflight.async_share = asynchronous / len(self._registry)
@@ -235,13 +234,9 @@ class Worker:
         queues = self.settings.queues
         return self._upkeep.available(None if queues is None else tuple(queues), limit)
 
-    @staticmethod
-    def _is_for_loop(task: Task[..., Any]) -> bool:
-        return task.is_async and task.settings.isolation != "process"
-
     def _divert(self, claim: Claim) -> bool:
         task = self._registry.find(claim.task)  # Not a set: tasks may be added at any time.
-        if task is None or not task.is_async or not self._is_for_loop(task):
+        if task is None or not task.runs_on_loop:
             return False
         if claim.crashes and self._isolation.takes(claim):
             return False
@@ -371,10 +366,8 @@ class Worker:
             in_order &= ended or isinstance(service, Announcer)  # A slow one holds up no job.
         self._bell.close()
         self._connections.leave(None if self._inflight.held else self._inflight.holder)
-        said = {"event": "ended", "processed": self._inflight.processed}
-        log.info(
-            "worker %s ended: %s", self.name, counted(self._inflight.processed, "job"), extra=said
-        )
+        count = self._inflight.processed
+        say("ended", "worker %s ended: %s", self.name, counted(count, "job"), processed=count)
         return in_order
 
     def _await_handlers(self, limit: float) -> bool:

@@ -1,0 +1,33 @@
+"""What a JobQueue works on: one database. What the queue declares belongs to none."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+from sqlalchemy import URL
+
+from jobqueue.job import Job
+from jobqueue.store.bell import Bell
+from jobqueue.store.bounds import Bound
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.store import Store
+from jobqueue.store.transactions import UserTransactions
+
+
+class Binding(NamedTuple):
+    """One database, as a program that enqueues knows it."""
+
+    store: Store
+    jobs: Jobs
+    transactions: UserTransactions
+    bell: Bell
+    made: Callable[[Sequence[Job[Any]]], object] | None = None
+    """Told of the jobs of each enqueue, for tests."""
+
+    @classmethod
+    def to(cls, url: str | URL, connections: int, bounds: Mapping[str, Bound]) -> Self:
+        """Bind to a database; does not connect. Raises ConfigurationError for its URL."""
+        store = Store(url, connections=connections)
+        jobs = Jobs(store)
+        jobs.bounds.declare(bounds)
+        bell = Bell(store.backend.ringer(store.engine))
+        return cls(store, jobs, UserTransactions(store), bell)
