@@ -13,6 +13,7 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.errors import ConfigurationError
+from jobqueue.options import fixed
 from jobqueue.worker import commands
 from tests.cli.conftest import Cli, Process
 
@@ -44,6 +45,13 @@ def env_of(it: Cli) -> dict[str, str]:
 def enqueue(it: Cli, *argv: object) -> int:
     """With options before a "--", or the words of a command alone."""
     return int(it.ok("exec", *(argv if "--" in argv else ("--", *argv))))
+
+
+def enqueue_without_backoff(it: Cli, max_attempts: int, *argv: str) -> int:
+    """The command line has no option for it, and its default is seconds."""
+    task = commands.EXEC.options(max_attempts=max_attempts, backoff=fixed(0.05))
+    with JobQueue(it.url) as jobs:
+        return jobs.enqueue_many([task.call(*argv)])[0].id
 
 
 def work(it: Cli, *options: object) -> None:
@@ -116,7 +124,7 @@ def test_another_exit_code_is_an_error_with_the_end_of_the_output(it: Cli) -> No
 
 def test_it_is_tried_again_as_other_jobs_are(it: Cli, tmp_path: Path) -> None:
     once = f"test -e {tmp_path}/once && echo $JOBQUEUE_ATTEMPT && exit 0; touch {tmp_path}/once; exit 9"
-    id_ = enqueue(it, "--max-attempts", 2, "--", "sh", "-c", once)
+    id_ = enqueue_without_backoff(it, 2, "sh", "-c", once)
     work(it)
     job = it.json("show", id_)
     assert [attempt["outcome"] for attempt in job["attempts"]] == ["errored", "succeeded"]
@@ -457,7 +465,7 @@ def test_a_line_written_with_other_arguments_fails_at_once(it: Cli) -> None:
 
 def test_a_command_that_kills_its_worker_each_time_ends_failed(it: Cli, spawn: Spawn) -> None:
     """It counts as a crash: the next attempt is made by a child process of the worker."""
-    id_ = enqueue(it, "--max-attempts", 1000, "--", "sh", "-c", "kill -9 $PPID; sleep 60")
+    id_ = enqueue_without_backoff(it, 1000, "sh", "-c", "kill -9 $PPID; sleep 60")
     supervisor = spawn("worker", "--processes", 1, "--allow-exec", env=env_of(it))
     job = json.loads(it("--json", "wait", id_, "--timeout", "60s").stdout)
     assert job["state"] == "failed"
