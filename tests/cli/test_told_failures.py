@@ -76,10 +76,9 @@ def stderr_of(
     def stderr_of(at_import: str, in_handler: str) -> list[str]:
         (tmp_path / "late.py").write_text(LATE)
         (tmp_path / "logging.ini").write_text(INI)
-        cli = Cli(url)
-        cli.app = make_app(APP.format(at_import=at_import, in_handler=in_handler))
-        env = {"JOBQUEUE_URL": url, "JOBQUEUE_APP": cli.app}
-        assert spawn("enqueue", "fail", env=env).end()[0] == 0
+        Cli(url).id("fail", "--max-attempts", 1)  # Without the app, which would set up logging here.
+        app = make_app(APP.format(at_import=at_import, in_handler=in_handler))
+        env = {"JOBQUEUE_URL": url, "JOBQUEUE_APP": app}
         code, _, err = spawn("worker", "--drain", env=env).end(60)
         assert code == 0, err
         return err.splitlines()
