@@ -194,7 +194,7 @@ def _shared_options() -> list[click.Option]:
             "given_app",
             metavar="NAME",
             help="JobQueue with the tasks, such as app:jobs. [default: $JOBQUEUE_APP, "
-            "pyproject.toml, or none]",
+            "or pyproject.toml]",
         ),
         option("--json", is_flag=True, default=None, help="Print JSON."),
         option("--debug", is_flag=True, default=None, help="Show tracebacks."),
