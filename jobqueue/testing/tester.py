@@ -67,8 +67,11 @@ class QueueTester:
 
     @property
     def url(self) -> str:
-        """The database's URL, its password included, for an engine of the application's."""
-        return as_text(self._store.url)
+        """The database's URL, its password included, for an engine of the application's.
+
+        It names the driver, since SQLAlchemy 2.0 and 2.1 have other defaults for PostgreSQL.
+        """
+        return as_text(self._store.url.set(drivername=self._store.engine.url.drivername))
 
     @contextmanager
     def bound(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.orm import Session
 
 from jobqueue import (
@@ -120,6 +120,7 @@ def tester(app: App, given: Given) -> Iterator[QueueTester]:
 @pytest.fixture
 def connection(tester: QueueTester) -> Iterator[Connection]:
     """A transaction of the test's own, with a table of the application's, rolled back at the end."""
+    assert make_url(tester.url).drivername in ("sqlite", "postgresql+psycopg")
     engine = create_engine(tester.url)
     if engine.dialect.name == "sqlite":  # As SQLAlchemy's documentation has it, for savepoints.
         event.listen(engine, "connect", lambda driver, _: setattr(driver, "isolation_level", None))
