@@ -24,9 +24,11 @@ class Binding(NamedTuple):
     """Told of the jobs of each enqueue, for tests."""
 
     @classmethod
-    def to(cls, url: str | URL, connections: int, bounds: Mapping[str, Bound]) -> Self:
+    def to(
+        cls, url: str | URL, connections: int, bounds: Mapping[str, Bound], *, named: bool = True
+    ) -> Self:
         """Bind to a database; does not connect. Raises ConfigurationError for its URL."""
-        store = Store(url, connections=connections)
+        store = Store(url, named=named, connections=connections)
         jobs = Jobs(store)
         jobs.bounds.declare(bounds)
         bell = Bell(store.backend.ringer(store.engine))

@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobqueue import options
 from jobqueue.errors import ConfigurationError
@@ -13,11 +13,25 @@ POOL_SIZE = "JOBQUEUE_POOL_SIZE"
 POOL_MAX = 1000
 
 
-def database_url(given: str | None) -> str:
-    """The URL to use; `given` wins over $JOBQUEUE_URL, pyproject.toml and the default."""
+class Database(NamedTuple):
+    """A database to use."""
+
+    url: str
+    named: bool
+    """Somebody has named it; False: it is the default."""
+
+
+def database(given: str | None) -> Database:
+    """Which one to use; `given` wins over $JOBQUEUE_URL, pyproject.toml and the default."""
     if given is not None and not given.strip():
         raise ConfigurationError("the database URL is empty", field="url")
-    return given or _setting("url", "JOBQUEUE_URL") or DEFAULT_URL
+    url = given or _setting("url", "JOBQUEUE_URL")
+    return Database(DEFAULT_URL, named=False) if url is None else Database(url, named=True)
+
+
+def database_url(given: str | None) -> str:
+    """The URL of `database(given)`."""
+    return database(given).url
 
 
 def app_name(given: str | None) -> str | None:

@@ -3,7 +3,7 @@
 JobQueueError
 ├── ConfigurationError                      the URL, the app, a setting or a task is wrong
 │   ├── DatabaseReplaced                    the SQLite file was deleted or replaced while in use
-│   ├── SchemaOutdated                      run: jobqueue db upgrade
+│   ├── SchemaOutdated                      no tables, or older ones: jobqueue db upgrade
 │   └── SchemaNewer                         made by a newer jobqueue; never touched
 ├── InvalidArguments (TypeError)            a call's arguments are not what the task takes
 ├── InvalidOption (ValueError)              an option's value is out of its range

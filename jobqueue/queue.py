@@ -17,7 +17,7 @@ from sqlalchemy import URL
 from jobqueue import options as option_rules
 from jobqueue.binding import Binding
 from jobqueue.codec import Codec
-from jobqueue.config import database_url
+from jobqueue.config import database
 from jobqueue.config import pool_size as pool_size_of
 from jobqueue.errors import (
     ConfigurationError,
@@ -67,8 +67,10 @@ class JobQueue:
     """A durable job queue in a SQLite file or a Postgres database.
 
     `url` is any SQLAlchemy URL of the two; None takes $JOBQUEUE_URL, then pyproject.toml, then
-    `sqlite:///jobqueue.db`. Nothing is connected to before the first use. May be used from any
-    thread. Raises ConfigurationError for a URL that cannot be used.
+    `sqlite:///jobqueue.db`. Nothing is connected to before the first use. In a SQLite file the
+    tables are made by the first enqueue, worker or pause; what only reads or changes jobs that are
+    there raises SchemaOutdated without them. May be used from any thread. Raises
+    ConfigurationError for a URL that cannot be used.
 
     `pool_size`: how many connections this process may open at once, 4 unless it is given;
     $JOBQUEUE_POOL_SIZE comes first, since who runs a program knows its server.
@@ -82,7 +84,8 @@ class JobQueue:
         self.events = EventStream()
         self.middleware: list[Middleware] = []
         self._bounds: dict[str, Bound] = {}
-        self._set(Binding.to(database_url(url), self._pool_size, self._bounds))
+        found = database(url)
+        self._set(Binding.to(found.url, self._pool_size, self._bounds, named=found.named))
 
     def _set(self, to: Binding) -> None:
         self.store, self._jobs, self._transactions, self._bell, self._made = to

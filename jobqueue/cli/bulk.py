@@ -44,6 +44,8 @@ class Import:
         self._committed_line = 0
         self._signals = Signals()
         self._writing = False
+        self.tasks: set[str] = set()
+        """The names in what was enqueued."""
         self.ids: list[int] = []
         self.existing = 0
 
@@ -127,6 +129,7 @@ class Import:
                 field=failure.field,
             ) from error
         self.ids += [job.id for job in jobs]
+        self.tasks.update(call.task.name for call in self._calls)
         self.existing += sum(not job.created for job in jobs)
         self._calls, self._bytes = [], 0
         self._committed_line = self._line
@@ -229,8 +232,8 @@ class Meter:
         self._progress.stop()
 
 
-def enqueue_from(shared: Shared, name: str) -> None:
-    """Enqueue every line of a file, or of stdin for `-`, and print how many."""
+def enqueue_from(shared: Shared, name: str) -> set[str]:
+    """Enqueue every line of a file, or of stdin for `-`, print how many, and return their tasks."""
     work = Import(shared)
     with _opened(shared, name) as file:
         mode = os.fstat(file.fileno()) if _has_descriptor(file) else None
@@ -241,10 +244,11 @@ def enqueue_from(shared: Shared, name: str) -> None:
     if shared.json:
         answer = {"enqueued": new, "existing": work.existing, "ids": work.ids}
         shared.print_json(answer)
-        return
+        return work.tasks
     held = f", {work.existing:,} already there" if work.existing else ""
     span = f": ids {min(work.ids)} to {max(work.ids)}" if work.ids else ""
     echo(f"enqueued {counted(new, 'job')}{held}{span}")
+    return work.tasks
 
 
 @contextmanager

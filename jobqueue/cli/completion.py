@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 import click
 from click.shell_completion import CompletionItem
 
-from jobqueue.cli.db import found_revision
 from jobqueue.cli.shared import Command, Shared, pass_shared, shared_of
 from jobqueue.cli.shells import SCRIPTS
 from jobqueue.cli.streams import echo
@@ -102,12 +101,13 @@ def _names(context: click.Context) -> Names:
 
     def look() -> None:
         shared = shared_of(context)
+        shared.notes_default = False
         with context.scope(cleanup=False):
             with contextlib.suppress(Exception):
                 if shared.app is not None:
                     found.append(names_of(shared.app.registry))
             with contextlib.suppress(Exception):
-                if found_revision(shared) == REVISION:
+                if shared.store.revision() == REVISION:
                     found.append(names_in_use(shared.store))
 
     thread = threading.Thread(target=look, daemon=True)

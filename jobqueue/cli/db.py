@@ -1,9 +1,6 @@
 """`db upgrade|current|sql|check`: the schema."""
 
-from pathlib import Path
-
 import click
-from sqlalchemy import URL
 
 from jobqueue.cli.failure import Problem, complain
 from jobqueue.cli.shared import Command, Group, Shared, pass_shared
@@ -34,7 +31,7 @@ def upgrade(shared: Shared) -> None:
 @pass_shared
 def current(shared: Shared) -> None:
     """Print the schema's revision."""
-    found = found_revision(shared)
+    found = shared.store.revision()
     if shared.json:
         shared.print_json({"revision": found, "needed": REVISION})
     else:
@@ -67,7 +64,7 @@ def check(shared: Shared) -> None:
 
     Exits with 1 if they differ.
     """
-    found = found_revision(shared)
+    found = shared.store.revision()
     problems: list[str] = []
     if found is None:
         problems = ["there is no jobqueue schema; make it with: jobqueue db upgrade"]
@@ -85,16 +82,6 @@ def check(shared: Shared) -> None:
         raise Problem(f"{shared.target}: {problems[0]}", field="url")
     if not shared.json:
         echo(f"{shared.target} has schema {found}, as it should be")
-
-
-def found_revision(shared: Shared) -> str | None:
-    """The schema's revision in the database, or None; never makes a file."""
-    store = shared.store
-    return None if _is_missing_file(store.url) else store.revision()
-
-
-def _is_missing_file(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite" and not Path(url.database or "").exists()
 
 
 COMMANDS = (db,)

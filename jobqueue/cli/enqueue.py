@@ -1,11 +1,12 @@
 """`enqueue`: write jobs down."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue import options
 from jobqueue.answers import job_json, with_attempts
@@ -21,8 +22,11 @@ from jobqueue.known import names_of
 from jobqueue.store.names import names_in_use
 from jobqueue.tasks import Call, Registry
 from jobqueue.values import parse_json
+from jobqueue.worker.commands import NAME as EXEC
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NAMED = 5  # tasks in one message
 
 HELP = """Enqueue a job and print its id.
 
@@ -109,11 +113,29 @@ def enqueue(context: click.Context, /, shared: Shared, **given: Any) -> None:
         from jobqueue.cli.bulk import enqueue_from  # Not before: rich's progress bar is slow.
 
         _refuse_beside_from(context)
-        enqueue_from(shared, given["source"])
+        note_unknown(shared, sorted(enqueue_from(shared, given["source"])))
         return
     if given["task"] is None:
         raise click.UsageError("Missing TASK", context)
     enqueue_one(shared, given, lambda: _call(shared, given))
+
+
+def note_unknown(shared: Shared, names: Iterable[str]) -> None:
+    """Say what became of tasks that nobody has checked: without an app any name is taken."""
+    if shared.json or shared.app is not None:
+        return
+    try:
+        known = shared.monitor.known_by()
+    except SQLAlchemyError:  # A courtesy: the jobs are written, whatever this role may read.
+        return
+    if unknown := [name for name in names if name != EXEC and not known[name]]:
+        plural = len(unknown) > 1
+        named = ", ".join(map(repr, unknown[:_NAMED])) + (", …" if len(unknown) > _NAMED else "")
+        shared.note(
+            f"enqueued in {shared.target}, but no worker knows the task{'s' if plural else ''} "
+            f"{named} yet, and no app is named (--app) that {'they' if plural else 'it'} could be "
+            "checked with"
+        )
 
 
 def enqueue_one(shared: Shared, given: dict[str, Any], make: Callable[[], Call[Any]]) -> None:
@@ -125,11 +147,12 @@ def enqueue_one(shared: Shared, given: dict[str, Any], make: Callable[[], Call[A
     if nearly is not None:
         shared.note(nearly)
     if given["waits"]:
-        _wait(shared, job.id, job.created, wait_limit)
+        _wait(shared, job.id, call.task.name, created=job.created, limit=wait_limit)
     elif shared.json:
         shared.print_json(job_json(job.record()) | {"created": job.created})
     else:
         echo(job.id)
+        note_unknown(shared, [call.task.name])
         if not job.created:
             shared.note(f"job {job.id} with that unique key was there; no new one was made")
 
@@ -221,9 +244,10 @@ def _exact(text: str | None, name: str, kind: type, example: str) -> Any:
     return value
 
 
-def _wait(shared: Shared, id_: int, created: bool, limit: float | None) -> None:
+def _wait(shared: Shared, id_: int, task: str, *, created: bool, limit: float | None) -> None:
     if not shared.json:
         echo(id_)
+        note_unknown(shared, [task])
     if not shared.monitor.workers():
         shared.note("no worker is running yet; start one with: jobqueue worker")
     try:

@@ -80,7 +80,7 @@ def _variable(text: str) -> tuple[str, str]:
 
 
 def _can_be_run(shared: Shared) -> bool:
-    return any(row["task"] == NAME and row["known_by"] for row in shared.monitor.tasks())
+    return shared.monitor.known_by()[NAME] > 0
 
 
 COMMANDS = (exec_,)

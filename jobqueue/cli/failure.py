@@ -138,7 +138,7 @@ def _database(error: DBAPIError | PoolTimeout, shared: Shared) -> str:
     text = _first_line(getattr(error, "orig", None) or error)
     remedy = next((remedy for words, remedy in _REMEDIES if words in text.lower()), "")
     target = "the database"
-    if "url" in shared.__dict__:
+    if "database" in shared.__dict__:
         target += f" {shared.target}"
     verb = "cannot be reached" if _is_connection(error) else "says"
     return f"{target} {verb}: {text}" + (f"; {remedy}" if remedy else "")
@@ -167,7 +167,8 @@ def _shown(value: object) -> str:
 
 def _secrets(shared: Shared) -> frozenset[str]:
     found: set[str] = set()
-    for given in (shared.given_url, shared.__dict__.get("url")):
+    known = shared.__dict__.get("database")
+    for given in (shared.given_url, known.url if known else None):
         if given:
             found |= secrets_of(given)
     with contextlib.suppress(Exception):

@@ -12,7 +12,7 @@ import click
 from jobqueue.cli import app as apps
 from jobqueue.cli.safe import inert, inert_json, masked
 from jobqueue.cli.streams import STDOUT, echo
-from jobqueue.config import DEFAULT_URL, app_name, database_url
+from jobqueue.config import DEFAULT_URL, Database, app_name, database
 from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
 from jobqueue.known import names_of
 from jobqueue.queue import JobQueue
@@ -49,6 +49,8 @@ class Shared:
     debug: bool = False
     log_json: bool = False
     """What goes to stderr is JSON, line by line."""
+    notes_default: bool = True
+    """A note says where the default database is used; False where a log does, or nobody reads."""
     _app: list[JobQueue | None] = field(default_factory=list)
 
     @property
@@ -63,13 +65,21 @@ class Shared:
         return self._app[0]
 
     @cached_property
-    def url(self) -> str:
+    def database(self) -> Database:
         """The database: as the contract says, but before the default comes the app's own."""
-        url = database_url(self.given_url)
-        is_said = self.given_url is not None or os.environ.get("JOBQUEUE_URL")
-        if url == DEFAULT_URL and not is_said and self.app is not None:
-            return as_text(self.app.store.url)
-        return as_text(parse(url))
+        found = database(self.given_url)
+        if not found.named and self.app is not None:
+            found = Database(as_text(self.app.store.url), self.app.store.named)
+        url = as_text(parse(found.url))
+        if self.notes_default and not found.named:
+            shown = masked(parse(url))
+            self.note(f"using {shown}, the default: no --url or $JOBQUEUE_URL names a database")
+        return Database(url, found.named)
+
+    @property
+    def url(self) -> str:
+        """That of the database."""
+        return self.database.url
 
     @cached_property
     def queue(self) -> JobQueue:
@@ -80,7 +90,7 @@ class Shared:
         """
         app, url = self.app, parse(self.url)
         if app is None:
-            app = JobQueue(self.url)
+            app = JobQueue(self.url if self.database.named else None)
         elif app.store.url != url:
             app = app.elsewhere(url)
         _at_the_end(app.close)
@@ -93,7 +103,7 @@ class Shared:
 
     @cached_property
     def _store(self) -> Store:
-        store = Store(self.url)
+        store = Store(self.url, named=self.database.named)
         _at_the_end(store.close)
         return store
 
@@ -132,7 +142,9 @@ class Shared:
     @property
     def target(self) -> str:
         """The database as it may be shown."""
-        return masked(parse(self.url))
+        is_said = self.notes_default or self.database.named
+        default = "" if is_said else " (the default: no database is named)"
+        return masked(parse(self.url)) + default
 
     def ring(self) -> None:
         """Wake sleeping workers."""

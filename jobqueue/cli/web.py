@@ -7,8 +7,9 @@ import click
 from jobqueue.cli import app as apps
 from jobqueue.cli import logs, params
 from jobqueue.cli.shared import Command, Shared, pass_shared
-from jobqueue.errors import ConfigurationError, InvalidOption
+from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
 from jobqueue.loggers import get_logger
+from jobqueue.queue import JobQueue
 from jobqueue.records import counted
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.signals import leave
@@ -60,6 +61,7 @@ def web(
     On a loopback address no token is needed, unless one is set. The first SIGTERM or SIGINT stops
     in order: what is under way is answered, running jobs end; a second one stops at once.
     """
+    shared.notes_default = False
     from jobqueue import web as front  # An extra, which says so where it is missing.
     from jobqueue.web.gate import LOOPBACK_NAMES
     from jobqueue.web.server import Listener
@@ -76,11 +78,13 @@ def web(
     worker = _worker(shared, concurrency) if with_worker else None
     if worker is None and concurrency is not None:
         raise InvalidOption("concurrency: it needs --with-worker", field="concurrency")
-    queue.store.require_schema()
+    missing = _missing(queue, may_make=app is not None and not read_only)
     with logs.configured(log_format, log_level, debug=shared.debug):
         log.info("%s, %s", shared.target, counted(len(queue.registry), "task"))
         if app is None:
             log.warning("no app is named, so nothing can be enqueued here: give --app")
+        if missing is not None:
+            log.warning("%s; the first job that is enqueued makes one, too", missing)
         code = front.serve(
             asgi,
             host,
@@ -91,6 +95,17 @@ def web(
     if code and any(thread.name.startswith("jobqueue-slot") for thread in threading.enumerate()):
         leave(code)
     return code
+
+
+def _missing(queue: JobQueue, *, may_make: bool) -> SchemaOutdated | None:
+    """What is said where there is no queue yet. Raises it if no request may make one, either."""
+    try:
+        queue.store.require_schema()
+    except SchemaOutdated as error:
+        if may_make and queue.store.backend.one_writer and queue.store.revision() is None:
+            return error
+        raise
+    return None
 
 
 def _port(text: str) -> int:

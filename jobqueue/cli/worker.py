@@ -141,6 +141,7 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
     A first SIGTERM or SIGINT lets running jobs end within the shutdown timeout and exits with 0; a
     second one, or the timeout, gives them back and exits with 1.
     """
+    shared.notes_default = False
     settings, ports = _settings(given), ports_of(given)
     if given["pool_size"] is not None:
         size = options.whole(params.whole(given["pool_size"]), "pool_size", 1, POOL_MAX)

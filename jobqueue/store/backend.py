@@ -63,12 +63,17 @@ class Backend(Hashable, Protocol):
         *,
         patience: Patience | None = None,
         idle: float = IDLE,
+        makes: bool = False,
     ) -> Engine:
         """Make an engine with our settings and at most so many connections; does not connect.
 
         On a server, one that was `idle` for so many seconds is closed, and who finds none free,
-        here or there, has patience.
+        here or there, has patience. `makes`: its first connection makes a file that is missing.
         """
+        ...
+
+    def is_there(self, url: URL) -> bool:
+        """False where a connection would have to make the database first."""
         ...
 
     def writing(self, engine: Engine) -> AbstractContextManager[Connection]:

@@ -32,7 +32,7 @@ def upgrade(url: str | URL) -> tuple[str | None, str]:
     """
     url = parse(url)
     backend = backend_of(url)
-    engine = backend.engine(url, 1)
+    engine = backend.engine(url, 1, makes=True)
     try:
         with backend.writing(engine) as connection:
             if not backend.one_writer:

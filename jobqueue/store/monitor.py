@@ -110,7 +110,7 @@ class Monitor:
         """
         counted = {row["task"]: row for row in self._rows(select(task_stats))}
         waiting = {row["task"]: row["waiting"] for row in self._rows(_waiting())}
-        known_by = self._known_by()
+        known_by = self.known_by()
         return [
             counted.get(task, _without_counts(task))
             | {"waiting": waiting.get(task, 0), "known_by": known_by[task]}
@@ -174,6 +174,7 @@ class Monitor:
 
     def pause(self, queue: str) -> bool:
         """Let no job of a queue begin, one that nobody has seen yet included; False: it was so."""
+        self._store.require_schema(makes=True, beside_others=False)
         with self._store.write() as connection:
             # Insert first: a row that another makes meanwhile is then there to be updated.
             new = self._store.backend.insert(queues).values(name=queue, paused_at=now())
@@ -201,7 +202,7 @@ class Monitor:
         with self._store.read() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
-    def _known_by(self) -> Counter[str]:
+    def known_by(self) -> Counter[str]:
         """How many live workers know each task."""
         names: Counter[str] = Counter()
         for row in self._rows(select(workers.c.tasks).where(IS_ALIVE)):

@@ -104,6 +104,7 @@ class Postgres:
         *,
         patience: Patience | None = None,
         idle: float = IDLE,
+        makes: bool = False,  # noqa: ARG002 - a server's databases are made by its owner.
     ) -> Engine:
         """See `Backend.engine`. The isolation level is ours, whatever the role's default is."""
         given = {**CONNECT, **{key: value for key, value in url.query.items() if key in CONNECT}}
@@ -124,6 +125,10 @@ class Postgres:
         session.prepare(engine)
         postgres_copy.install(engine)
         return engine
+
+    def is_there(self, url: URL) -> bool:  # noqa: ARG002 - who connects is told.
+        """See `Backend.is_there`."""
+        return True
 
     @contextmanager
     def writing(self, engine: Engine) -> Iterator[Connection]:

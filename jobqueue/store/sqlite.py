@@ -38,7 +38,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.clock import INSTANT
 from jobqueue.errors import ConfigurationError, DatabaseReplaced
-from jobqueue.schema import jobs, meta
+from jobqueue.schema import VERSION_TABLE, jobs, meta
 from jobqueue.store import forks
 from jobqueue.store.backend import Columns, Identity
 from jobqueue.store.kernel_lock import KernelLock
@@ -70,6 +70,9 @@ _KEEP_IDS = (
 
 _LAST_ID = select(func.last_insert_rowid())
 
+# A file of another program's keeps its journal until it has our tables.
+_OURS = f"PRAGMA table_info({VERSION_TABLE})"
+
 # FULL: a commit that was answered survives a loss of power (NORMAL may lose the last ones).
 _PRAGMAS = (
     "synchronous=FULL",
@@ -87,7 +90,9 @@ class Sqlite:
     one_writer = True
     reuses_ids = True
 
-    def engine(self, url: URL, connections: int, **_of_servers: Any) -> Engine:
+    def engine(
+        self, url: URL, connections: int, *, makes: bool = False, **_of_servers: Any
+    ) -> Engine:
         """See `Backend.engine`. A missing file is made with mode 0600."""
         path = database_path(url)
         if sqlite3.sqlite_version_info < OLDEST:
@@ -105,7 +110,7 @@ class Sqlite:
             execution_options={"jobqueue_lock": KernelLock(f"{path}-jobqueue-lock")},
         )
 
-        file = _File(path, make=url.query.get("mode") != "rw")
+        file = _File(path, makes=makes, forbidden=url.query.get("mode") == "rw")
 
         @event.listens_for(engine, "connect")
         def _connected(connection: Any, record: Any) -> None:
@@ -116,7 +121,8 @@ class Sqlite:
             connection.row_factory, connection.text_factory = None, str
             with suppress(sqlite3.OperationalError):
                 # A new file that somebody writes at this very moment: the next connection does it.
-                connection.execute("PRAGMA journal_mode=WAL").close()
+                if makes or connection.execute(_OURS).fetchall():
+                    connection.execute("PRAGMA journal_mode=WAL").close()
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}").close()
 
@@ -130,6 +136,10 @@ class Sqlite:
 
         event.listen(engine, "begin", _begin)
         return engine
+
+    def is_there(self, url: URL) -> bool:
+        """See `Backend.is_there`."""
+        return database_path(url).exists()
 
     @contextmanager
     def writing(self, engine: Engine) -> Iterator[Connection]:
@@ -292,22 +302,22 @@ class _File:
     What was claimed in it may not be finished in another one, where the same ids are other jobs.
     """
 
-    def __init__(self, path: Path, *, make: bool) -> None:
+    def __init__(self, path: Path, *, makes: bool, forbidden: bool) -> None:
         self._path = path
-        self._make = make
+        self._makes = makes
+        self._forbidden = forbidden
         self._first: tuple[int, int] | None = None
 
     def opens(self) -> None:
-        """Before a connection: make the file if there is none, unless the URL forbids it."""
+        """Before a connection: make the file if that is wanted, or see that it is there."""
         if self._first is not None:
             self.require()
-        if self._make:
+        if self._makes and not self._forbidden:
             _make_file(self._path)
         elif not self._path.exists():
+            why = ", and mode=rw in its URL says not to make it" if self._forbidden else ""
             raise ConfigurationError(
-                f"the database file {self._path} does not exist, and mode=rw in its URL says not "
-                "to make it",
-                field="url",
+                f"the database file {self._path} does not exist{why}", field="url"
             )
 
     def opened(self) -> None:

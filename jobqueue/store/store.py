@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, event, select, table
+from sqlalchemy import URL, Connection, Engine, event, inspect, select, table
 from sqlalchemy import column as sql_column
 from sqlalchemy.exc import DBAPIError
 
@@ -29,6 +29,9 @@ _version = table(VERSION_TABLE, sql_column("version_num"))
 class Store:
     """One database as one process sees it. May be used from any thread.
 
+    `named`: somebody has named this database; it is not merely the default. Only then may its file
+    get our tables beside another program's.
+
     `connections` bounds how many are open at once; a thread that finds none free waits as long as
     there is `patience`. One that was idle for so many seconds is closed, where it is a server's.
     """
@@ -37,11 +40,13 @@ class Store:
         self,
         url: str | URL,
         *,
+        named: bool = True,
         connections: int = POOL_SIZE,
         patience: Patience | None = None,
         idle: float = IDLE,
     ) -> None:
         self.url = parse(url)
+        self.named = named
         self.backend = backend_of(self.url)
         self.statements: Statements = statements(self.backend)
         try:
@@ -125,10 +130,12 @@ class Store:
         with self._entry():
             return self.backend.alone(self.engine, statement, parameters, prepared=prepared)
 
-    def require_schema(self) -> None:
-        """Check the schema once; make it where a file is a whole database and has none.
+    def require_schema(self, *, makes: bool = False, beside_others: bool = True) -> None:
+        """Check the schema once; where a file is a whole database and has none, it may be made.
 
-        Raises SchemaOutdated or SchemaNewer, with what to do.
+        `makes`: if the file is missing, or has no tables; also among those of another program, if
+        `beside_others` and the database was named. Raises SchemaOutdated or SchemaNewer, with what
+        to do.
         """
         if self._checked:
             return
@@ -136,13 +143,21 @@ class Store:
             if self._checked:
                 return
             found = self.revision()
-            if found is None and self.backend.one_writer:
-                migrate.upgrade(self.url)
+            if found is None:
+                self.engine.dispose()  # How a connection is set depends on what the file was.
+            if found is None and makes and self.backend.one_writer:
+                self._make(beside_others=beside_others)
                 found = self.revision()
-            if found is None or (found != REVISION and found < REVISION):
-                what = "has no jobqueue schema" if found is None else f"has schema {found}"
+            if found is None:
                 raise SchemaOutdated(
-                    f"the database {what}, this jobqueue needs {REVISION}: run jobqueue db upgrade"
+                    f"there is no queue in {masked(self.url)}: check the URL, or run "
+                    "jobqueue db upgrade",
+                    field="url",
+                )
+            if found != REVISION and found < REVISION:
+                raise SchemaOutdated(
+                    f"the database has schema {found}, this jobqueue needs {REVISION}: "
+                    "run jobqueue db upgrade"
                 )
             if found != REVISION:
                 raise SchemaNewer(
@@ -151,6 +166,23 @@ class Store:
                 )
             self._checked = True
 
+    def _make(self, *, beside_others: bool) -> None:
+        if self.backend.is_there(self.url):
+            with self._entry(), self.backend.reading(self.engine) as connection:
+                self.require_own(connection, beside_others=beside_others)
+        migrate.upgrade(self.url)
+
+    def require_own(self, connection: Connection, *, beside_others: bool = True) -> None:
+        """Raise SchemaOutdated if our tables may not be made among those that are there."""
+        if (beside_others and self.named) or not inspect(connection).get_table_names():
+            return
+        remedy = "" if self.named else "name it, with --url or as JobQueue(url), or "
+        raise SchemaOutdated(
+            f"{masked(self.url)} has the tables of another program, and no queue: {remedy}run "
+            "jobqueue db upgrade, if they are to be in one file",
+            field="url",
+        )
+
     @property
     def answered(self) -> bool:
         """True once the schema was found: the URL leads to a queue."""
@@ -158,6 +190,8 @@ class Store:
 
     def revision(self) -> str | None:
         """The schema revision found in the database, or None."""
+        if not self.backend.is_there(self.url):
+            return None
         with self._entry(), self.backend.reading(self.engine) as connection:
             if not self.engine.dialect.has_table(connection, VERSION_TABLE):
                 return None

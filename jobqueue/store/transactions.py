@@ -91,6 +91,7 @@ class UserTransactions:
                 raise _autocommit()
             if not backend.can_make_on(connection, self._store.url):
                 raise self._none()
+            self._store.require_own(connection)
             migrate.upgrade_on(connection)
             return True
         own = self._own or self._identify()

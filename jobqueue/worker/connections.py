@@ -49,6 +49,7 @@ class Connections:
         """For the heartbeat: no claim and no upkeep can hold it up, and no full server."""
         self.line = Store(
             url,
+            named=handlers is None or handlers.named,
             connections=LINE_IN_FILE if self.pulse.backend.one_writer else LINE,
             patience=self.patience,
             idle=IDLE,

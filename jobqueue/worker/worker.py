@@ -110,10 +110,10 @@ class Worker:
         try:
             Import.refuse("a worker starts")
             self._isolation.check()
-            self._build()
-            self._store.require_schema()
+            self._store.require_schema(makes=True)
             if self._declared is not None:
                 self._declared(self._store)
+            self._build()
             self._heartbeat.register()
         except BaseException as error:
             self._connections.close()

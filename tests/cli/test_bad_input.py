@@ -419,7 +419,7 @@ def test_tables_of_another_product_are_left_alone(offline: Cli, tmp_path: Path) 
         connection.execute("CREATE TABLE jobs (mine TEXT)")
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
         connection.commit()
-    offline.id("t")
+    offline.id("t", "--url", "sqlite:///jobqueue.db")
     with closing(sqlite3.connect(tmp_path / "jobqueue.db")) as connection:
         assert connection.execute("SELECT * FROM jobs").fetchall() == []
         assert connection.execute("SELECT * FROM alembic_version").fetchall() == []

@@ -164,7 +164,7 @@ def test_db_upgrade_current_and_check(empty_url: str) -> None:
 def test_without_a_schema_every_command_says_so_in_one_line(empty_url: str) -> None:
     for words in (["list"], ["enqueue", "t"], ["stats"], ["show", "1"], ["prune"]):
         message = Cli(empty_url).refused(1, *words)
-        assert "has no jobqueue schema" in message
+        assert "there is no queue in postgresql://" in message
         assert "run jobqueue db upgrade" in message
 
 

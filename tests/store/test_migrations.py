@@ -54,7 +54,7 @@ VIEWS = {
 def connected(url: str) -> Iterator[Connection]:
     """A write transaction in a database that may have no schema."""
     backend = backend_of(parse(url))
-    engine = backend.engine(parse(url), 1)
+    engine = backend.engine(parse(url), 1, makes=True)
     try:
         with backend.writing(engine) as connection:
             yield connection
@@ -206,11 +206,11 @@ def test_a_database_without_the_schema_gets_it_only_where_it_is_a_file(
 ) -> None:
     store = Store(empty_url)
     if backend_name == "sqlite":
-        store.require_schema()
+        store.require_schema(makes=True)
         assert migrate.differences(empty_url) == []
     else:
         with pytest.raises(SchemaOutdated, match="run jobqueue db upgrade"):
-            store.require_schema()
+            store.require_schema(makes=True)
         assert names(empty_url) == set()
     store.close()
 
@@ -224,7 +224,7 @@ def test_the_printed_sql_makes_the_whole_schema_statement_by_statement(
 
     without_comments = re.sub(r"^--.*$", "", printed, flags=re.MULTILINE)
     statements = [part.strip() for part in without_comments.split(";\n") if part.strip()]
-    engine = backend_of(parse(empty_url)).engine(parse(empty_url), 1)
+    engine = backend_of(parse(empty_url)).engine(parse(empty_url), 1, makes=True)
     if backend_name == "sqlite":
         raw = engine.raw_connection()
         for statement in statements:

@@ -341,6 +341,7 @@ def test_a_file_is_made_on_first_use_for_its_owner_only(empty_url: str) -> None:
     file = file_of(empty_url)
     with closing(Store(empty_url)) as store:
         assert not file.exists()
+        store.require_schema(makes=True)
         with store.read() as connection:
             assert connection.execute(select(jobs.c.id)).all() == []
         with store.write():
@@ -357,8 +358,8 @@ def test_the_lock_has_the_mode_of_a_file_that_was_there(empty_url: str) -> None:
     file.chmod(0o660)
     before = os.umask(0)
     try:
-        with closing(Store(empty_url)) as store, store.write():
-            pass
+        with closing(Store(empty_url)) as store:
+            store.require_schema(makes=True)
     finally:
         os.umask(before)
     lock = file.with_name("empty.db-jobqueue-lock")
@@ -371,6 +372,7 @@ def test_eight_that_meet_a_fresh_file_at_once_all_find_the_schema(
 ) -> None:
     def use() -> list[Any]:
         with closing(Store(empty_url)) as store:
+            store.require_schema(makes=True)
             with store.write() as connection:
                 return list(connection.execute(select(jobs.c.id)))
 
@@ -385,6 +387,7 @@ def test_fresh_files_that_are_met_at_once_all_get_their_own_schema(
 
     def use(number: int) -> list[Any]:
         with closing(Store(f"sqlite:///{tmp_path / f'{number}.db'}")) as store:
+            store.require_schema(makes=True)
             with store.write() as connection:
                 return list(connection.execute(select(jobs.c.id)))
 

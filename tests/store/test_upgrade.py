@@ -30,7 +30,7 @@ NOW = datetime.now(UTC).replace(second=0, microsecond=0)
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:
     backend = backend_of(parse(url))
-    engine = backend.engine(parse(url), 1)
+    engine = backend.engine(parse(url), 1, makes=True)
     try:
         with backend.writing(engine) as connection:
             yield connection

@@ -171,7 +171,7 @@ def test_a_child_process_has_the_database_that_its_parent_has(
 def test_a_file_that_the_url_forbids_to_make_is_not_made(folders: Folders) -> None:
     with JobQueue("sqlite:///file:app.db?mode=rw&uri=true") as jobs:
         with pytest.raises(ConfigurationError, match="mode=rw in its URL says not to make it"):
-            jobs.store.require_schema()
+            jobs.worker().start()
         assert not list(folders.home.iterdir())
         migrate.upgrade("sqlite:///app.db")
         jobs.store.require_schema()

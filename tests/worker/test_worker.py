@@ -267,7 +267,7 @@ def test_a_worker_whose_file_was_replaced_stops_and_says_why(jobs: JobQueue, url
     with jobs.worker(poll=0.05, lease=1) as worker:  # A heartbeat notices.
         assert work.enqueue().result(30) == 1
         with JobQueue(f"sqlite:///{file}.new") as another:
-            another.store.require_schema()
+            another.store.require_schema(makes=True)
         Path(f"{file}.new").rename(file)
         assert worker.wait(30)
     assert worker.failure is not None and "deleted or replaced" in worker.failure
