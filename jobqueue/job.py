@@ -14,10 +14,11 @@ from jobqueue.errors import (
     JobNotFound,
     JobQueueError,
     ResultTimeout,
+    WrongState,
 )
 from jobqueue.loggers import get_logger
 from jobqueue.options import seconds as to_seconds
-from jobqueue.records import JobFilter, JobRecord, counted
+from jobqueue.records import JobFilter, JobRecord, Refusal, counted
 from jobqueue.states import FINAL, State
 from jobqueue.store.fates import Fate
 from jobqueue.store.jobs import Jobs
@@ -84,12 +85,13 @@ class Job(Generic[R_co]):
         """True when the job has ended, however it did."""
         return self.state in FINAL
 
-    def cancel(self) -> bool:
-        """Cancel the job, or ask it to stop if it runs; False if it had ended otherwise."""
-        if self._is_undone():
-            return False
-        _, refused = self._jobs.cancel(JobFilter(ids=(self.id,)))
-        return not refused
+    def cancel(self) -> None:
+        """Cancel the job, or ask it to stop if it runs.
+
+        Raises WrongState if it had ended otherwise, JobNotFound if it is not there.
+        """
+        self.require_kept()
+        require_changed(self._jobs.cancel(JobFilter(ids=(self.id,)))[1])
 
     async def acancel(self) -> None:
         """`cancel` for asyncio: the event loop goes on meanwhile."""
@@ -167,6 +169,14 @@ class Job(Generic[R_co]):
                 f"job {self.id} was enqueued in a transaction that has not been committed: no "
                 "worker can see it yet, so waiting here would never end"
             )
+
+
+def require_changed(refused: Iterable[Refusal]) -> None:
+    """Raise what a verb's first refusal means: JobNotFound or WrongState."""
+    for refusal in refused:
+        if refusal.state is None:
+            raise JobNotFound(f"there is no job {refusal.id}", field="id", value=refusal.id)
+        raise WrongState(f"job {refusal.id}: {refusal.reason}", field="id", value=refusal.id)
 
 
 def as_completed(jobs: Iterable[Job[R]], timeout: Duration | None = None) -> Iterator[Job[R]]:

@@ -24,12 +24,11 @@ from jobqueue.errors import (
     Duration,
     InvalidArguments,
     JobNotFound,
-    WrongState,
 )
 from jobqueue.events import EventStream, Subscriber
-from jobqueue.job import Job, as_completed
+from jobqueue.job import Job, as_completed, require_changed
 from jobqueue.options import Options, TaskOptions
-from jobqueue.records import JobFilter, JobRecord, NewJob, Refusal
+from jobqueue.records import JobFilter, JobRecord, NewJob
 from jobqueue.states import State
 from jobqueue.store import folder, given
 from jobqueue.store.bounds import WHEN_FULL, Bound
@@ -296,21 +295,22 @@ class JobQueue:
 
     def cancel(self, *ids: int) -> None:
         """Cancel jobs that wait; ask those that run to stop. Raises JobNotFound or WrongState."""
-        _raise(self._jobs.cancel(JobFilter(ids=ids))[1])
+        require_changed(self._jobs.cancel(JobFilter(ids=ids))[1])
 
-    def retry(self, *ids: int) -> None:
+    def retry(self, *ids: int, succeeded: bool = False) -> None:
         """Run final jobs again with a fresh budget of attempts; make scheduled ones due now.
 
-        Raises JobNotFound or WrongState.
+        `succeeded=True` runs those that have succeeded once more, too. Raises JobNotFound or
+        WrongState; the other jobs are retried then.
         """
-        changed, refused = self._jobs.rerun(JobFilter(ids=ids))
+        changed, refused = self._jobs.rerun(JobFilter(ids=ids), succeeded=succeeded)
         if changed:
             self._bell.ring()
-        _raise(refused)
+        require_changed(refused)
 
     def delete(self, *ids: int) -> None:
         """Delete jobs that do not run. Raises JobNotFound or WrongState."""
-        _raise(self._jobs.delete(JobFilter(ids=ids))[1])
+        require_changed(self._jobs.delete(JobFilter(ids=ids))[1])
 
     def pause(self, queue: str) -> None:
         """Stop workers from claiming jobs of a queue; those that run go on."""
@@ -382,10 +382,3 @@ def _inherit(new: list[NewJob]) -> list[NewJob]:
         return new
     left = max(0.0, parent.budget())
     return [job if job.deadline is not None else job._replace(deadline=left) for job in new]
-
-
-def _raise(refused: Sequence[Refusal]) -> None:
-    for refusal in refused:
-        if refusal.state is None:
-            raise JobNotFound(f"there is no job {refusal.id}", field="id", value=refusal.id)
-        raise WrongState(f"job {refusal.id}: {refusal.reason}", field="id", value=refusal.id)

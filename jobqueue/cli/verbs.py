@@ -4,6 +4,8 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import click
 
@@ -19,6 +21,8 @@ from jobqueue.known import unknown_in
 from jobqueue.records import JobFilter, Refusal, counted
 from jobqueue.states import MOVES, State
 from jobqueue.store.jobs import Jobs
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 CHUNK = 1000
 """Named ids in one call."""
@@ -38,7 +42,18 @@ class Verb:
 
 
 CANCEL = Verb("cancel", "cancelled", MOVES["cancel"].before, Jobs.cancel)
-RETRY = Verb("retry", "retried", (*MOVES["hasten"].before, *MOVES["rerun"].before), Jobs.rerun)
+RETRY_ALL = Verb(
+    "retry",
+    "retried",
+    (*MOVES["hasten"].before, *MOVES["rerun"].before),
+    partial(Jobs.rerun, succeeded=True),
+)
+RETRY = replace(
+    RETRY_ALL,
+    states=tuple(state for state in RETRY_ALL.states if state is not State.SUCCEEDED),
+    act=partial(Jobs.rerun, ask="--succeeded"),
+)
+"""What has succeeded is left alone: a second run does again whatever the first one did."""
 DELETE = Verb(
     "delete",
     "deleted",
@@ -54,6 +69,7 @@ def _command(verb: Verb, help_: str) -> click.Command:
     @click.option("--all", "everything", is_flag=True, help=f"{verb.name.capitalize()} all jobs.")
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @click.option("--force", is_flag=True, help="Also where a name is not known: it finds nothing.")
+    @_succeeded_option(verb)
     @pass_shared
     def command(
         shared: Shared,
@@ -66,6 +82,7 @@ def _command(verb: Verb, help_: str) -> click.Command:
         everything: bool,
         yes: bool,
         force: bool,
+        succeeded: bool = False,
     ) -> None:
         wanted = filters.a_filter(state_name, task, queue, tag)
         named = filters.job_ids(ids)
@@ -76,15 +93,58 @@ def _command(verb: Verb, help_: str) -> click.Command:
                 "one of the three",
                 field="id",
             )
+        acts = RETRY_ALL if succeeded else verb
+        left_out = 0
         if is_bulk:
-            _confirm(shared, verb, wanted, yes=yes, force=force)
-        changed, refused = _apply(shared, verb, wanted, named)
-        _answer(shared, verb, named, changed, refused)
+            left_out = _left_out(shared, acts, wanted)
+            _confirm(shared, acts, wanted, _but(left_out), yes=yes, force=force)
+        elif acts is RETRY and not yes and _asks_again(shared, named):
+            acts = RETRY_ALL
+        changed, refused = _apply(shared, acts, wanted, named)
+        _answer(shared, verb, named, (changed, refused), left_out=left_out)
 
     return command
 
 
-def _confirm(shared: Shared, verb: Verb, wanted: JobFilter, *, yes: bool, force: bool) -> None:
+def _succeeded_option(verb: Verb) -> Callable[[F], F]:
+    if verb is not RETRY:
+        return lambda function: function
+    return click.option("--succeeded", is_flag=True, help="Also jobs that have succeeded.")
+
+
+def _left_out(shared: Shared, verb: Verb, wanted: JobFilter) -> int:
+    """How many jobs that match have succeeded, and are not to run once more."""
+    if verb is not RETRY or wanted.state not in (None, State.SUCCEEDED):
+        return 0
+    if wanted.state is State.SUCCEEDED:
+        raise InvalidOption(
+            "state: jobs that have succeeded are only retried with --succeeded: it runs them again",
+            field="state",
+            value=wanted.state.value,
+        )
+    return shared.jobs.count(replace(wanted, state=State.SUCCEEDED))
+
+
+def _asks_again(shared: Shared, named: tuple[int, ...]) -> bool:
+    """Ask on a terminal whether those that have succeeded are to run again; False: there is none.
+
+    Raises Problem for a no.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    states = shared.jobs.states(named)
+    done = [str(id_) for id_ in named if states.get(id_) is State.SUCCEEDED]
+    if done:
+        shown = ", ".join(done[:SHOWN]) + (", …" if len(done) > SHOWN else "")
+        one = len(done) == 1
+        which = f"job {shown} has" if one else f"jobs {shown} have"
+        confirm(f"{which} succeeded; run {'it' if one else 'them'} again")
+    return bool(done)
+
+
+def _confirm(
+    shared: Shared, verb: Verb, wanted: JobFilter, but: str, *, yes: bool, force: bool
+) -> None:
     """Say how many jobs in which database, and ask. Raises InvalidOption for an unknown name."""
     count = _count(shared, verb, wanted)
     if count == 0 and not force:
@@ -93,11 +153,18 @@ def _confirm(shared: Shared, verb: Verb, wanted: JobFilter, *, yes: bool, force:
             raise stranger
     which = params.describe(wanted)
     what = counted(count, "job") + (f" ({which})" if which else "")
-    question = f"{verb.name} {what} in {shared.target}"
+    question = f"{verb.name} {what} in {shared.target}{but}"
     if yes:
         shared.note(question)
     else:
         confirm(question)
+
+
+def _but(left_out: int) -> str:
+    if not left_out:
+        return ""
+    which = "1 that has" if left_out == 1 else f"{left_out:,} that have"
+    return f", without {which} succeeded (--succeeded)"
 
 
 def confirm(question: str) -> None:
@@ -135,7 +202,7 @@ def _apply(
         done, not_done = verb.act(shared.jobs, part)
         changed += done
         refused += not_done
-    if verb is RETRY and changed:
+    if verb.name == RETRY.name and changed:
         shared.ring()
     return changed, refused
 
@@ -144,16 +211,19 @@ def _answer(
     shared: Shared,
     verb: Verb,
     named: Sequence[int],
-    changed: list[int],
-    refused: list[Refusal],
+    answered: tuple[list[int], list[Refusal]],
+    *,
+    left_out: int,
 ) -> None:
+    changed, refused = answered
     if shared.json:
-        shared.print_json(changes(changed, refused))
+        answer = changes(changed, refused)
+        shared.print_json(answer | {"left_out": left_out} if left_out else answer)
     else:
         count = len(changed)
         told = _still_running(shared, changed) if verb is CANCEL else 0
         already = len(named) - count - len(refused) if named else 0
-        parts = [f"{verb.done} {counted(count, 'job')}"]
+        parts = [f"{verb.done} {counted(count, 'job')}{_but(left_out)}"]
         parts += [f"{told:,} of them still running, told to stop"] if told else []
         parts += [f"{already:,} needed nothing"] if already else []
         if changed or not refused:
@@ -185,7 +255,7 @@ COMMANDS = (
     _command(
         RETRY,
         "Run jobs again.\n\nFinal ones get a fresh budget of attempts, scheduled ones are due now. "
-        + CHOICE,
+        "Those that have succeeded only with --succeeded. " + CHOICE,
     ),
     _command(
         DELETE,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -32,7 +33,7 @@ from jobqueue.records import (
     Refusal,
 )
 from jobqueue.schema import attempts, jobs
-from jobqueue.states import FINAL, State
+from jobqueue.states import FINAL, MOVES, State
 from jobqueue.store.counts import Tally
 from jobqueue.store.inserter import Inserter
 from jobqueue.store.predicates import KEY_HELD_BY_OTHER, in_state, may
@@ -184,12 +185,19 @@ class Jobs:
         changed = self._in_batches(and_(_matches(wanted), may("cancel")), cancel)
         return changed, self._refusals(wanted, changed, already=State.CANCELLED, verb="cancelled")
 
-    def rerun(self, wanted: JobFilter) -> tuple[list[int], list[Refusal]]:
+    def rerun(
+        self, wanted: JobFilter, *, succeeded: bool = False, ask: str = "succeeded=True"
+    ) -> tuple[list[int], list[Refusal]]:
         """Give final jobs a fresh budget and make scheduled ones due now.
 
-        A job whose unique key another job holds by now stays as it is.
+        One whose unique key another job holds by now stays as it is. So does one that has
+        succeeded, whose effects would come about twice, unless `succeeded` asks for it; `ask` is
+        how, in the refusal's words.
         """
-        guard = in_state(State.SCHEDULED, *FINAL)
+        left_out = () if succeeded else (State.SUCCEEDED,)
+        guard = in_state(
+            State.SCHEDULED, *(state for state in MOVES["rerun"].before if state not in left_out)
+        )
 
         def rerun(connection: Connection, ids: list[int]) -> list[int]:
             def change(*more: ColumnElement[bool]) -> list[int]:
@@ -205,7 +213,11 @@ class Jobs:
 
         changed = self._in_batches(and_(_matches(wanted), guard), rerun)
         refusals = self._refusals(wanted, changed, already=State.AVAILABLE, verb="retried")
-        return changed, refusals
+        twice = f"it has succeeded, and a retry would run it once more: ask for that with {ask}"
+        return changed, [
+            replace(refusal, reason=twice) if refusal.state in left_out else refusal
+            for refusal in refusals
+        ]
 
     def delete(self, wanted: JobFilter) -> tuple[list[int], list[Refusal]]:
         """Delete jobs that no worker holds, with the record of their attempts."""

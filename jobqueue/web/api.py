@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,7 +28,7 @@ from jobqueue.store.pool import Patience
 from jobqueue.store.store import Store
 from jobqueue.tasks import Registry
 from jobqueue.web import metrics
-from jobqueue.web.bodies import Bodies, read_body
+from jobqueue.web.bodies import Bodies, asks_for_succeeded, read_body
 from jobqueue.web.gate import require_json
 from jobqueue.web.replies import JSON, Refused, away, reply, to_bytes
 from jobqueue.web.threads import Cached, Threads, Watcher
@@ -150,16 +151,19 @@ class Api:
         return await self._change(request, Jobs.cancel)
 
     async def retry(self, request: Request) -> Response:
-        """Run a final job again with a fresh budget of attempts, a scheduled one now."""
-        response = await self._change(request, Jobs.rerun)
+        """Run a final job again with a fresh budget of attempts, a scheduled one now.
+
+        One that has succeeded only with `{"succeeded": true}`.
+        """
+        asked = _has_body(request) and asks_for_succeeded(await read_body(request))
+        rerun = partial(Jobs.rerun, succeeded=asked, ask='{"succeeded": true}')
+        response = await self._change(request, rerun)
         await self._writes(self._queue.ring)
         return response
 
     async def _change(self, request: Request, verb: Verb) -> Response:
         _query(request)
-        length = request.headers.get("content-length", "0")
-        has_body = length != "0" or "transfer-encoding" in request.headers
-        require_json(request.headers.get("content-type"), has_body=has_body)
+        require_json(request.headers.get("content-type"), has_body=_has_body(request))
         id_ = filters.job_id(request.path_params["id"])
         changed, refused = await self._writes(verb, self._jobs, JobFilter(ids=(id_,)))
         answer = changes(changed, refused)
@@ -240,6 +244,11 @@ async def _gone(request: Request) -> None:
     message = await request.receive()  # The body, which is of no interest.
     while message["type"] != "http.disconnect":
         message = await request.receive()
+
+
+def _has_body(request: Request) -> bool:
+    length = request.headers.get("content-length", "0")
+    return length != "0" or "transfer-encoding" in request.headers
 
 
 def _query(request: Request, *known: str) -> dict[str, str]:

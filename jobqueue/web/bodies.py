@@ -45,6 +45,20 @@ def _check_size(size: int, most: int) -> None:
         )
 
 
+def asks_for_succeeded(body: bytes) -> bool:
+    """Whether the body of a retry, if it has one, asks for jobs that have succeeded, too.
+
+    Raises Refused or InvalidArguments.
+    """
+    given = parse_json(body, what="body", max_bytes=BODY_MAX) if body.strip() else {}
+    if not isinstance(given, dict) or set(given) - {"succeeded"}:
+        raise Refused(400, 'body: a retry takes {"succeeded": true} or nothing', field="body")
+    asked = given.get("succeeded", False)
+    if not isinstance(asked, bool):
+        raise Refused(400, "succeeded: not true or false", field="succeeded", value=asked)
+    return asked
+
+
 class Bodies:
     """Makes calls out of bodies."""
 

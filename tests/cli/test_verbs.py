@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.cli.test_streams import on_terminal
 
 VERBS = ["cancel", "retry", "delete"]
 
@@ -50,6 +51,47 @@ def test_retry_of_a_failed_job_gives_a_fresh_budget(cli_with_app: Cli) -> None:
     cli_with_app.ok("retry", id_)
     job = cli_with_app.json("show", id_)
     assert (job["state"], job["attempt"], job["max_attempts"]) == ("available", 1, 2)
+
+
+def test_retry_of_a_job_that_has_succeeded_is_asked_for_by_name(cli_with_app: Cli) -> None:
+    done, failed = cli_with_app.id("add", 1, 2), cli_with_app.id("fail")
+    cli_with_app.drain()
+    error = cli_with_app.refused(1, "retry", done, failed)
+    assert f"job {done}: it has succeeded" in error and "ask for that with --succeeded" in error
+    assert cli_with_app.json("show", done)["state"] == "succeeded"
+    assert cli_with_app.json("show", failed)["state"] == "available"
+    assert cli_with_app.ok("retry", done, "--succeeded") == "retried 1 job\n"
+    assert cli_with_app.json("show", done)["state"] == "available"
+
+
+def test_a_bulk_retry_leaves_out_what_has_succeeded_and_says_how_many(cli_with_app: Cli) -> None:
+    for n in range(3):
+        cli_with_app.id("add", n, n)
+    cli_with_app.id("fail")
+    cli_with_app.drain()
+    without = "without 3 that have succeeded (--succeeded)"
+    message = cli_with_app.refused(2, "retry", "--all")
+    assert "retry 1 job in " in message and without in message
+    assert cli_with_app.ok("retry", "--all", "--yes") == f"retried 1 job, {without}\n"
+    answer = {"changed": 0, "refused": [], "left_out": 3}
+    assert cli_with_app.json("retry", "--task", "add", "--yes") == answer
+    message = cli_with_app.refused(2, "retry", "--state", "succeeded", "--yes")
+    assert "only retried with --succeeded" in message
+    by_name = ["retry", "--state", "succeeded", "--succeeded", "--yes"]
+    assert cli_with_app.json(*by_name) == {"changed": 3, "refused": []}
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.parametrize(("answer", "state"), [(b"y\n", "available"), (b"\n", "succeeded")])
+def test_a_terminal_is_asked_whether_a_job_that_has_succeeded_runs_again(
+    cli_with_app: Cli, answer: bytes, state: str
+) -> None:
+    done = cli_with_app.id("add", 1, 2)
+    cli_with_app.drain()
+    code, out = on_terminal(["retry", done], {"JOBQUEUE_URL": cli_with_app.url or ""}, send=answer)
+    assert f"job {done} has succeeded; run it again? [y/N]" in out
+    assert code == (state == "succeeded")
+    assert cli_with_app.json("show", done)["state"] == state
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])

@@ -233,14 +233,15 @@ class Machine(RuleBasedStateMachine):
     def rerun(self, data: Any) -> None:
         count = data.draw(st.integers(1, 3), "count")
         ids = sorted({self.pick(data) for _ in range(count)})
-        changed, _ = self.jobs.rerun(JobFilter(ids=tuple(ids)))
+        asked = data.draw(st.booleans(), "succeeded jobs too")
+        changed, _ = self.jobs.rerun(JobFilter(ids=tuple(ids)), succeeded=asked)
         # Those without a key first, then those with one in order: the first gets a free key.
         for id_ in ids:
             job = self.model[id_]
             if job.state is State.SCHEDULED:
                 assert id_ in changed
                 self.model[id_] = job.move("hasten", snoozes=0)
-            elif job.state in FINAL:
+            elif job.state in FINAL and (asked or job.state is not State.SUCCEEDED):
                 other = self.holder_of_key(job.key)
                 takes = job.scope == "finished" or (job.scope == "started" and not job.begun)
                 held = takes and job.key and other not in (None, id_)

@@ -573,8 +573,9 @@ def test_cancel_ends_what_waits_and_refuses_what_has_ended_otherwise(
         assert worker.wait(30)
     with pytest.raises(WrongState, match=f"job {done.id}: it is succeeded"):
         jobs.cancel(done.id)
-    assert done.cancel() is False
-    assert waiting.cancel() is True
+    with pytest.raises(WrongState, match=f"job {done.id}: it is succeeded"):
+        done.cancel()
+    waiting.cancel()
     with pytest.raises(JobNotFound):
         jobs.cancel(10**9)
     assert done.state is State.SUCCEEDED
@@ -603,6 +604,11 @@ def test_retry_gives_a_final_job_a_fresh_budget_and_makes_a_delayed_one_due(
     assert (record.attempt, record.max_attempts) == (3, 4)
     waiting = add.enqueue(1)
     jobs.retry(waiting.id)  # It is so already.
+    with pytest.raises(WrongState, match="it has succeeded.* ask for that with succeeded=True"):
+        jobs.retry(handle.id)
+    assert handle.state is State.SUCCEEDED
+    jobs.retry(handle.id, succeeded=True)
+    assert handle.state is State.AVAILABLE
     with pytest.raises(JobNotFound):
         jobs.retry(10**9)
 

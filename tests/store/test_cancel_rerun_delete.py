@@ -79,7 +79,7 @@ def test_a_second_wish_to_cancel_keeps_the_time_of_the_first(desk: Any) -> None:
 def test_rerun_makes_a_job_available_that_no_worker_holds(desk: Any, state: State) -> None:
     id_ = desk.put(state, max_attempts=4)
     before = desk.row(id_)
-    changed, refused = desk.jobs.rerun(one(id_))
+    changed, refused = desk.jobs.rerun(one(id_), succeeded=True)
     job = desk.row(id_)
     if state in FINAL or state is State.SCHEDULED:
         assert (changed, refused) == ([id_], [])
@@ -97,6 +97,18 @@ def test_rerun_makes_a_job_available_that_no_worker_holds(desk: Any, state: Stat
         assert changed == []
         assert refused == [Refusal(id_, state, reason) for reason in reasons]
         assert job == before
+
+
+def test_a_job_that_has_succeeded_runs_again_only_if_that_is_asked_for(desk: Any) -> None:
+    id_, failed = desk.put(State.SUCCEEDED), desk.put(State.FAILED)
+    before = desk.row(id_)
+    reason = (
+        "it has succeeded, and a retry would run it once more: ask for that with succeeded=True"
+    )
+    assert desk.jobs.rerun(one(id_)) == ([], [Refusal(id_, State.SUCCEEDED, reason)])
+    assert desk.jobs.rerun(JobFilter()) == ([failed], [])
+    assert desk.row(id_) == before
+    assert desk.jobs.rerun(one(id_), succeeded=True) == ([id_], [])
 
 
 def test_every_rerun_grants_the_original_number_of_attempts(desk: Any) -> None:

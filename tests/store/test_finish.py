@@ -357,7 +357,7 @@ def test_an_outcome_offered_again_after_a_rerun_is_not_accepted(
     desk: Any, holder: Any, claim: Any
 ) -> None:
     desk.finish(holder, desk.succeeded(claim))
-    desk.jobs.rerun(JobFilter(ids=(claim.id,)))
+    desk.jobs.rerun(JobFilter(ids=(claim.id,)), succeeded=True)
     assert desk.finish(holder, desk.succeeded(claim)) == {}
     assert desk.state(claim.id) is State.AVAILABLE
 

@@ -396,5 +396,5 @@ def test_a_key_whose_older_job_runs_again_gives_that_one_and_not_the_last_that_e
     newer = desk.add(unique_key="k")
     desk.finish(holder, desk.succeeded(desk.take_one(holder)))
     assert newer != older
-    desk.jobs.rerun(JobFilter(ids=(older,)))
+    desk.jobs.rerun(JobFilter(ids=(older,)), succeeded=True)
     assert desk.insert(desk.new(unique_key="k")) == [Inserted(older, False)]

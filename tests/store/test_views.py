@@ -137,7 +137,7 @@ def test_final_states_are_counted_by_what_happened_ever(scene: Scene) -> None:
     scene.run(2)
     scene.fail(1)
     scene.jobs.cancel(JobFilter(ids=(ids[-1],)))
-    scene.jobs.rerun(JobFilter(ids=(ids[0],)))
+    scene.jobs.rerun(JobFilter(ids=(ids[0],)), succeeded=True)
     scene.run(1)
 
     row = scene.queue()

@@ -256,6 +256,24 @@ def test_a_verb_in_the_wrong_state_is_a_conflict(client: Client, jobs: JobQueue)
     assert answer["refused"][0]["state"] == "succeeded" and answer["changed"] == 0
 
 
+def test_a_job_that_has_succeeded_is_retried_only_if_the_body_says_so(
+    client: Client, jobs: JobQueue
+) -> None:
+    id_ = client.id(2, 3)
+    with working(jobs):
+        client.get(f"/api/jobs/{id_}", params={"wait": 30})
+    path = f"/api/jobs/{id_}/retry"
+    for body in ({}, {"succeeded": False}):
+        response = client.post(path, json=body)
+        assert response.status_code == 409
+        assert 'ask for that with {"succeeded": true}' in response.json()["error"]["message"]
+    for wrong in ({"succeeded": 1}, {"succeed": True}, [True]):
+        client.refused(400, "POST", path, json=wrong)
+    assert client.get(f"/api/jobs/{id_}").json()["state"] == "succeeded"
+    assert client.post(path, json={"succeeded": True}).json() == {"changed": 1, "refused": []}
+    assert client.get(f"/api/jobs/{id_}").json()["state"] == "available"
+
+
 @pytest.mark.parametrize("verb", ["cancel", "retry"])
 def test_a_verb_on_no_job_is_not_found(client: Client, verb: str) -> None:
     assert client.refused(404, "POST", f"/api/jobs/77/{verb}")["value"] == 77
