@@ -94,7 +94,7 @@ class Job(Generic[R_co]):
         require_changed(self._jobs.cancel(JobFilter(ids=(self.id,)))[1])
 
     async def acancel(self) -> None:
-        """`cancel` for asyncio: the event loop goes on meanwhile."""
+        """`cancel` for asyncio, and raises what that raises; the event loop goes on meanwhile."""
         await asyncio.to_thread(self.cancel)
 
     def result(self, timeout: Duration | None = None) -> R_co:

@@ -49,6 +49,8 @@ def test_a_job_is_found_read_listed_and_cancelled_from_asyncio(jobs: JobQueue, a
             await jobs.aget(found.id)
         with pytest.raises(JobNotFound):
             await found.arecord()
+        with pytest.raises(JobNotFound):
+            await found.acancel()
         with pytest.raises(InvalidOption, match="state"):
             await listed(jobs, state="' OR 1=1 --")
 
