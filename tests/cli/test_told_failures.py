@@ -76,7 +76,9 @@ def stderr_of(
     def stderr_of(at_import: str, in_handler: str) -> list[str]:
         (tmp_path / "late.py").write_text(LATE)
         (tmp_path / "logging.ini").write_text(INI)
-        Cli(url).id("fail", "--max-attempts", 1)  # Without the app, which would set up logging here.
+        Cli(url).id(
+            "fail", "--max-attempts", 1
+        )  # Without the app, which would set up logging here.
         app = make_app(APP.format(at_import=at_import, in_handler=in_handler))
         env = {"JOBQUEUE_URL": url, "JOBQUEUE_APP": app}
         code, _, err = spawn("worker", "--drain", env=env).end(60)

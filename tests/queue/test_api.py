@@ -374,7 +374,8 @@ def test_of_many_calls_all_are_written_or_none(jobs: JobQueue, add: Any) -> None
 
     event.listen(jobs.store.engine, "before_cursor_execute", fails_the_second_time)
     with pytest.raises(RuntimeError):
-        jobs.enqueue_many([add.call(n) for n in range(6000)])  # more than one INSERT
+        later = add.options(delay=1)
+        jobs.enqueue_many([later.call(n) for n in range(6000)])  # more than one INSERT
     event.remove(jobs.store.engine, "before_cursor_execute", fails_the_second_time)
     assert count(jobs) == 0
 
