@@ -23,6 +23,12 @@ class Database(NamedTuple):
 
 def database(given: str | None) -> Database:
     """Which one to use; `given` wins over $JOBQUEUE_URL, pyproject.toml and the default."""
+    if given is not None and not isinstance(given, str):
+        raise ConfigurationError(
+            f"the database URL is not text but a {type(given).__name__}; write sqlite:///app.db or "
+            "postgresql://user@host/name, or url.render_as_string(hide_password=False)",
+            field="url",
+        )
     if given is not None and not given.strip():
         raise ConfigurationError("the database URL is empty", field="url")
     url = given or _setting("url", "JOBQUEUE_URL")

@@ -173,6 +173,14 @@ def one_of(value: object, what: str, words: tuple[Word, ...]) -> Word:
     )
 
 
+def function(value: object, what: str) -> None:
+    """Raise unless it can be called."""
+    if not callable(value):
+        raise InvalidOption(
+            f"{what}: {_shown(value)} cannot be called; give a function", field=what, value=value
+        )
+
+
 def _shown(value: object) -> str:
     """A wrong value in short: it may be long, or a number too long for Python to print."""
     if type(value).__repr__ is object.__repr__:

@@ -295,7 +295,7 @@ class JobQueue:
 
     def cancel(self, *ids: int) -> None:
         """Cancel jobs that wait; ask those that run to stop. Raises JobNotFound or WrongState."""
-        require_changed(self._jobs.cancel(JobFilter(ids=ids))[1])
+        require_changed(self._jobs.cancel(_named(ids))[1])
 
     def retry(self, *ids: int, succeeded: bool = False) -> None:
         """Run final jobs again with a fresh budget of attempts; make scheduled ones due now.
@@ -303,14 +303,14 @@ class JobQueue:
         `succeeded=True` runs those that have succeeded once more, too. Raises JobNotFound or
         WrongState; the other jobs are retried then.
         """
-        changed, refused = self._jobs.rerun(JobFilter(ids=ids), succeeded=succeeded)
+        changed, refused = self._jobs.rerun(_named(ids), succeeded=succeeded)
         if changed:
             self._bell.ring()
         require_changed(refused)
 
     def delete(self, *ids: int) -> None:
         """Delete jobs that do not run. Raises JobNotFound or WrongState."""
-        require_changed(self._jobs.delete(JobFilter(ids=ids))[1])
+        require_changed(self._jobs.delete(_named(ids))[1])
 
     def pause(self, queue: str) -> None:
         """Stop workers from claiming jobs of a queue; those that run go on."""
@@ -330,11 +330,13 @@ class JobQueue:
 
         Names: succeeded, failed, cancelled, errored, snoozed, released, lost.
         """
+        option_rules.function(subscriber, "on")
         self.events.subscribe(event, subscriber)
         return subscriber
 
     def use(self, middleware: Middleware) -> Middleware:
         """Wrap every handler: `middleware(context, run)` calls `run()` and returns its result."""
+        option_rules.function(middleware, "use")
         self.middleware.append(middleware)
         return middleware
 
@@ -382,3 +384,7 @@ def _inherit(new: list[NewJob]) -> list[NewJob]:
         return new
     left = max(0.0, parent.budget())
     return [job if job.deadline is not None else job._replace(deadline=left) for job in new]
+
+
+def _named(ids: tuple[int, ...]) -> JobFilter:
+    return JobFilter(ids=tuple(option_rules.whole(id_, "id", -ID_MAX, ID_MAX) for id_ in ids))

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -658,6 +659,22 @@ def test_the_registry_says_which_task_it_does_not_know(jobs: JobQueue, add: Any)
     assert "nope" not in jobs.registry
     with pytest.raises(InvalidOption, match="no event"):
         jobs.on("nope", print)
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_what_is_not_of_the_right_kind_is_refused_where_it_is_given(
+    jobs: JobQueue, add: Any
+) -> None:
+    job = add.enqueue(0)
+    for call, said in [
+        (lambda: jobs.on("failed", 3), "on: 3 cannot be called"),
+        (lambda: jobs.use(None), "use: None cannot be called"),
+        (lambda: jobs.cancel(job), f"id: Job({job.id}) is not a whole number"),
+        (lambda: jobs.retry("5"), "id: '5' is not a whole number"),
+        (lambda: jobs.delete(None), "id: None is not a whole number"),
+    ]:
+        with pytest.raises(InvalidOption, match=re.escape(said)):
+            call()
 
 
 # Processes

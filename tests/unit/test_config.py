@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from jobqueue.config import DEFAULT_URL, app_name, database_url
 from jobqueue.errors import ConfigurationError
@@ -53,6 +54,12 @@ def test_an_empty_variable_says_nothing(here: Path, monkeypatch: pytest.MonkeyPa
 def test_an_empty_argument_is_an_error(url: str) -> None:
     with pytest.raises(ConfigurationError, match="empty"):
         database_url(url)
+
+
+def test_what_is_not_text_is_an_error() -> None:
+    for given in (5, make_url("sqlite:///x.db")):
+        with pytest.raises(ConfigurationError, match=f"not text but a {type(given).__name__}"):
+            database_url(given)
 
 
 def test_the_nearest_project_counts_and_no_other(here: Path) -> None:
