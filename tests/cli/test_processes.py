@@ -356,7 +356,9 @@ def test_a_signal_before_any_worker_is_at_work_exits_with_0(
     it: Cli, make_app: Any, spawn: Spawn, wait_until: Any, tmp_path: Path
 ) -> None:
     it.app = make_app(
-        "import pathlib, time\npathlib.Path('loading').touch()\ntime.sleep(60)\n"
+        "import pathlib, time\npathlib.Path('loading').touch()\n"
+        # Not one long sleep: a signal just before it is heard after it.
+        "while True: time.sleep(0.05)\n"
         "from jobqueue import JobQueue\njobs = JobQueue()\n"
     )
     process = spawn("worker", "--processes", 2, env=env_of(it))

@@ -215,7 +215,9 @@ def test_a_signal_while_the_app_is_imported_exits_with_0(
     it: Cli, make_app: Any, spawn: Spawn, wait_until: Any, tmp_path
 ) -> None:
     it.app = make_app(
-        "import pathlib, time\npathlib.Path('loading').touch()\ntime.sleep(60)\n"
+        "import pathlib, time\npathlib.Path('loading').touch()\n"
+        # Not one long sleep: a signal just before it is heard after it.
+        "while True: time.sleep(0.05)\n"
         "from jobqueue import JobQueue\njobs = JobQueue()\n"
     )
     worker = spawn("worker", env=env_of(it))
