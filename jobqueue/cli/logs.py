@@ -1,6 +1,7 @@
 """What a worker writes on stderr: text for people, or a JSON object per line."""
 
 import contextlib
+import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -58,7 +59,17 @@ class _Handler(OwnHandler, logging.StreamHandler[Any]):
 
 
 def options(command: F) -> F:
-    """Give a command `--log-format` and `--log-level`; `configured()` takes them."""
+    """Give a command `--log-format` and `--log-level`; `configured()` takes them.
+
+    With JSON, what anything writes to stderr while the command runs is JSON.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, log_format: str, **given: Any) -> Any:
+        with _json_stderr() if log_format == "json" else contextlib.nullcontext():
+            return command(*args, log_format=log_format, **given)
+
+    function: Any = run
     for option in (
         click.option(
             "--log-level",
@@ -71,19 +82,17 @@ def options(command: F) -> F:
             default="text",
             show_default=True,
             is_eager=True,
-            callback=_begin,
+            callback=_remember,
             help="On stderr, unless the app sets up logging itself.",
         ),
     ):
-        command = option(command)
-    return command
+        function = option(function)
+    return cast("F", function)
 
 
-def _begin(context: click.Context, _parameter: click.Parameter, kind: str) -> str:
-    """From here to the end of the command, what anything writes to stderr is JSON."""
-    if kind == "json":
-        shared_of(context).log_json = True
-        context.with_resource(_json_stderr())
+def _remember(context: click.Context, _parameter: click.Parameter, kind: str) -> str:
+    """In time for an error in another option."""
+    shared_of(context).log_json = kind == "json"
     return kind
 
 

@@ -60,12 +60,17 @@ def it(url: str, make_app: Any) -> Cli:
     return cli
 
 
+def enqueue(it: Cli, task: str) -> int:
+    """Without the app: what it does to logging when it is imported is for a process of its own."""
+    return int(Cli(it.url).ok("enqueue", task, "--max-attempts", TASKS.get(task, 1)))
+
+
 def env_of(it: Cli) -> dict[str, str]:
     return {"JOBQUEUE_URL": str(it.url), "JOBQUEUE_APP": str(it.app)}
 
 
 def test_every_line_of_a_worker_is_json_and_says_which_job_it_is_of(it: Cli, spawn: Spawn) -> None:
-    ids = {task: it.id(task) for task in TASKS}
+    ids = {task: enqueue(it, task) for task in TASKS}
     worker = spawn("worker", "--drain", "--name=Ada", "--log-format=json", env=env_of(it))
     code, _, err = worker.end(100)
     assert code == 0
@@ -103,7 +108,7 @@ def check_attempt(records: Records, task: str, over: bool) -> None:
 def test_in_text_handlers_lines_look_like_ours_and_tracebacks_are_told_once(
     it: Cli, spawn: Spawn
 ) -> None:
-    first, second = it.id("retried"), it.id("apart")
+    first, second = enqueue(it, "retried"), enqueue(it, "apart")
     worker = spawn("worker", "--drain", "--log-level=info", env=env_of(it))
     code, _, err = worker.end(100)
     assert code == 0
@@ -117,7 +122,7 @@ def test_in_text_handlers_lines_look_like_ours_and_tracebacks_are_told_once(
 
 @ONE_DATABASE
 def test_the_level_and_the_format_are_those_of_every_process(it: Cli, spawn: Spawn) -> None:
-    ids = {it.id("awaited"), it.id("awaited")}
+    ids = {enqueue(it, "awaited"), enqueue(it, "awaited")}
     given = ("worker", "--processes=2", "--drain", "--log-format=json", "--log-level=ERROR")
     code, _, err = spawn(*given, env=env_of(it)).end(100)
     assert code == 0
@@ -130,7 +135,7 @@ def test_the_level_and_the_format_are_those_of_every_process(it: Cli, spawn: Spa
 
 @ONE_DATABASE
 def test_the_web_command_logs_alike(it: Cli, spawn: Spawn) -> None:
-    id_ = it.id("awaited")
+    id_ = enqueue(it, "awaited")
     given = ("web", "--port=0", "--with-worker", "--log-format=json", "--log-level=info")
     web = spawn(*given, env=env_of(it))
     lines = []
@@ -207,7 +212,7 @@ def test_an_apps_own_logging_is_respected_and_says_each_thing_once(
 ) -> None:
     it = Cli(url)
     it.app = make_app(OWN % (HANDLERS, FORMATTERS, settings))
-    ids = {it.id("fail"), it.id("fail_apart")}
+    ids = {enqueue(it, "fail"), enqueue(it, "fail_apart")}
     worker = spawn("worker", "--drain", "--log-format=json", env=env_of(it))
     code, _, err = worker.end(100)
     assert code == 0
