@@ -66,7 +66,7 @@ def test_a_project_without_a_queue_pays_nothing_and_is_told_what_is_missing(
     said = run(tmp_path, "-W", "error", "--strict-config", "--strict-markers")
     assert "1 passed, 1 error" in said, said
     assert "fixture jobqueue: no app is named: write jobqueue_app" in said
-    assert "Traceback" not in said
+    assert "pytest_jobqueue.py" not in said  # No frames of ours around that line.
 
 
 def test_the_plugin_can_be_left_out(pytester: pytest.Pytester) -> None:
@@ -85,7 +85,7 @@ def test_the_app_is_found_as_by_the_command_line_and_its_own_error_is_shown(
     monkeypatch.chdir(pytester.path / "tests")  # The command line finds the table from there, too.
     done = pytester.runpytest_inprocess()
     done.assert_outcomes(errors=1)
-    done.stdout.fnmatch_lines(["*ZeroDivisionError*", "*app.py:3*"])
+    done.stdout.fnmatch_lines(["*app.py:3: ZeroDivisionError*"])
     project(pytester.path, app="from jobqueue import JobQueue\njobs = JobQueue()\n")
     pytester.runpytest_inprocess("-n", "1").assert_outcomes(passed=1)
     assert not list(pytester.path.rglob("*.db"))

@@ -10,6 +10,7 @@ from unittest.mock import ANY
 
 import pytest
 from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 from jobqueue import (
@@ -154,6 +155,7 @@ def test_a_call_is_found_however_its_arguments_were_given(app: App, tester: Queu
 def test_what_waits_instead_is_said_and_a_call_that_cannot_be_is_refused(
     app: App, tester: QueueTester
 ) -> None:
+    assert repr(tester.enqueued(app.add)) == "[] (waiting: no job)"
     app.add.enqueue(7)
     found = tester.enqueued(app.add, 8)
     assert found == []
@@ -263,8 +265,11 @@ def test_a_job_cancelled_by_its_own_handler_is_not_a_success(app: App, tester: Q
 
 
 def test_a_job_that_cannot_be_claimed_is_not_run(app: App, tester: QueueTester) -> None:
-    first, second = app.add.enqueue(1), app.add.enqueue(2)
+    first, second, third = (app.add.enqueue(x) for x in (1, 2, 3))
     assert tester.run(second) == 3
+    with pytest.raises(WrongState):
+        tester.run(second)
+    assert (third.state, third.record().fence) == (State.AVAILABLE, 0)
     app.jobs.pause("default")
     with pytest.raises(JobQueueError, match="'default' paused"):
         tester.run(first)
@@ -452,12 +457,38 @@ def test_a_whole_test_can_be_in_one_transaction(
     with tester.within(connection):
         app.outer.enqueue(1)
         assert [job.id for job in tester.enqueued(app.outer, 1)] == [1]
-        assert tester.run(app.add.call(1, 1)) == 2
+        done = app.add.enqueue(1, 1)
+        assert tester.run(done) == 2
+        waits = app.add.enqueue(5)
+        with pytest.raises(WrongState):
+            tester.run(done)
+        assert (waits.state, waits.record().fence) == (State.AVAILABLE, 0)
+        waits.cancel()
         bad = app.flaky.options(delay=60).enqueue(9)
         tester.drain(with_scheduled=True, raises=False)
         assert bad.state is State.FAILED
         assert app.done == [(1, 1), "outer 1", (1, 1), 1, 2, 3]
     connection.rollback()
+    assert rows(tester) == []
+
+
+def test_jobs_of_an_async_transaction_are_run_in_it(app: App, tester: QueueTester) -> None:
+    url = make_url(tester.url)
+    on_sqlite = url.drivername == "sqlite"
+    driver = "sqlite+aiosqlite" if on_sqlite else "postgresql+psycopg"
+
+    async def test() -> None:
+        engine = create_async_engine(url.set(drivername=driver))
+        async with engine.connect() as connection:
+            if on_sqlite:
+                await connection.exec_driver_sql("BEGIN")
+            await app.outer.within(connection).aenqueue(1)
+            made = await connection.run_sync(lambda sync: tester.drain(within=sync))
+            assert [one.task for one in made] == ["outer", "add"]
+            await connection.rollback()
+        await engine.dispose()
+
+    asyncio.run(test())
     assert rows(tester) == []
 
 
@@ -586,10 +617,9 @@ def test_an_async_job_runs_out_of_its_time(app: App, tester: QueueTester) -> Non
         tester.run(endless.call())
 
     async def test() -> None:
-        async with asyncio.timeout(30):  # Which a cancellation of the test itself would break.
-            with pytest.raises(AttemptTimeout):
-                await tester.arun(endless.call())
-            await asyncio.sleep(0)
+        with pytest.raises(AttemptTimeout):
+            await tester.arun(endless.call())
+        assert asyncio.current_task().cancelling() == 0  # The handler was cancelled, not the test.
 
     asyncio.run(test())
 
@@ -611,6 +641,7 @@ def test_a_coroutine_that_a_plain_wrapper_returns_is_awaited(app: App, tester: Q
         return x
 
     assert tester.run(late.call(5)) == 5
+    assert not [one.name for one in threading.enumerate() if "loop" in one.name]
 
 
 # Waiting
@@ -621,7 +652,7 @@ def test_a_handler_that_waits_for_what_nobody_runs_is_told_so(
 ) -> None:
     @app.jobs.task
     def wait() -> int:
-        return app.add.enqueue(1).result()
+        return app.add.enqueue(1).result(timeout=5)
 
     with pytest.raises(ResultTimeout, match="nothing runs it meanwhile"):
         tester.run(wait.call())
