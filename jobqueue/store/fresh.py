@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from sqlalchemy import URL, Connection, delete, event, func, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from jobqueue.errors import ConfigurationError
@@ -157,7 +158,11 @@ def _empty(store: Store) -> None:
         sequence = func.pg_get_serial_sequence(jobs.name, jobs.c.id.name)
         connection.execute(select(func.setval(sequence, 1, False)))  # As in a fresh file.
 
-    store.transact(work)
+    try:
+        store.transact(work)
+    except OperationalError as error:
+        error.add_note("Has a test before this one left a transaction open on the jobs' tables?")
+        raise
 
 
 def _require_empty(store: Store) -> None:

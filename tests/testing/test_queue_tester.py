@@ -10,6 +10,7 @@ from unittest.mock import ANY
 
 import pytest
 from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
@@ -729,3 +730,19 @@ def test_a_servers_tables_are_left_alone_and_nothing_stays_there(app: App, url: 
             assert len(connection.execute(text(schemas)).all()) == 1
             databases.close()
             assert connection.execute(text(schemas)).all() == []
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_a_transaction_that_a_test_left_open_is_told_of(app: App, url: str) -> None:
+    with Databases() as databases:
+        with bind(app.jobs, url, databases=databases) as tester:
+            engine = create_engine(tester.url)
+            left_open = engine.connect()
+            app.add.enqueue(1)
+            left_open.execute(text("UPDATE jobqueue_jobs SET priority = 1"))
+        with pytest.raises(OperationalError) as raised:
+            with bind(app.jobs, url, databases=databases):
+                pass
+        assert "left a transaction open" in raised.value.__notes__[0]
+        left_open.close()
+        engine.dispose()
