@@ -119,6 +119,7 @@ class Worker:
             self._connections.close()
             if isinstance(error, DBAPIError) and self._life.is_over():
                 log.info("stopped before it had a connection")
+                self._in_order = True  # Nothing has begun, so that there is nothing to stop.
                 return
             raise
         self._life.is_at_work = True
