@@ -100,7 +100,7 @@ def web(
 def _missing(queue: JobQueue, *, may_make: bool) -> SchemaOutdated | None:
     """What is said where there is no queue yet. Raises it if no request may make one, either."""
     try:
-        queue.store.require_schema()
+        queue.store.require_schema(makes=False)
     except SchemaOutdated as error:
         if may_make and queue.store.backend.one_writer and queue.store.revision() is None:
             return error

@@ -59,7 +59,7 @@ class Inserter:
         """
         if connection is not None:
             return self._promise(connection, self._do_insert(new, connection, wait=wait))
-        self._store.require_schema(makes=True)
+        self._store.require_schema()
         promised = self._promised
         inserted = self._do_insert(new, None, wait=wait)
         if promised and self._promised == promised:

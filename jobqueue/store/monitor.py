@@ -174,7 +174,7 @@ class Monitor:
 
     def pause(self, queue: str) -> bool:
         """Let no job of a queue begin, one that nobody has seen yet included; False: it was so."""
-        self._store.require_schema(makes=True, beside_others=False)
+        self._store.require_schema(beside_others=False)
         with self._store.write() as connection:
             # Insert first: a row that another makes meanwhile is then there to be updated.
             new = self._store.backend.insert(queues).values(name=queue, paused_at=now())

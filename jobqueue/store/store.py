@@ -83,7 +83,7 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One write transaction."""
-        self.require_schema()
+        self.require_schema(makes=False)
         with self._entry(), self.backend.writing(self.engine) as connection:
             yield connection
 
@@ -97,7 +97,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One snapshot for reading."""
-        self.require_schema()
+        self.require_schema(makes=False)
         with self._entry(), self.backend.reading(self.engine) as connection:
             yield connection
 
@@ -126,11 +126,11 @@ class Store:
         self, statement: str, parameters: dict[str, Any], *, prepared: bool = False
     ) -> list[tuple[Any, ...]] | None:
         """The rows of one statement that is a transaction of its own; see `Backend.alone`."""
-        self.require_schema()
+        self.require_schema(makes=False)
         with self._entry():
             return self.backend.alone(self.engine, statement, parameters, prepared=prepared)
 
-    def require_schema(self, *, makes: bool = False, beside_others: bool = True) -> None:
+    def require_schema(self, *, makes: bool = True, beside_others: bool = True) -> None:
         """Check the schema once; where a file is a whole database and has none, it may be made.
 
         `makes`: if the file is missing, or has no tables; also among those of another program, if

@@ -217,7 +217,7 @@ class Api:
         # open says little about the next.
         probe = Store(self._queue.store.url, connections=1, patience=Patience(0))
         try:
-            probe.require_schema()
+            probe.require_schema(makes=False)
         finally:
             probe.close()
 

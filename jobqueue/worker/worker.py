@@ -110,7 +110,7 @@ class Worker:
         try:
             Import.refuse("a worker starts")
             self._isolation.check()
-            self._store.require_schema(makes=True)
+            self._store.require_schema()
             if self._declared is not None:
                 self._declared(self._store)
             self._build()
