@@ -1,7 +1,7 @@
 """Record `jobqueue demo` as docs/demo.svg: run `make recording`.
 
-The demo runs for real, on a fresh SQLite file. In the picture each line appears when it appeared in that run; a viewer that does not
-animate shows all lines at once. What follows the statistics, commands to paste, is left out.
+The demo runs for real, on a fresh SQLite file. In the picture each line appears when it appeared in that run, with pauses of a second
+at most; a viewer that does not animate shows all lines at once. What follows the statistics, commands to paste, is left out.
 """
 
 import io
@@ -21,6 +21,7 @@ from jobqueue.demo.show import Story
 
 PICTURE = Path(__file__).parent / "demo.svg"
 WIDTH = 80  # cells
+PAUSE_MAX = 1.0  # seconds
 
 ANIMATION = """
     @keyframes appear {{ from {{ opacity: 0 }} }}
@@ -31,16 +32,20 @@ ANIMATION = """
 
 
 class Timed(io.StringIO):
-    """Remembers when each of its lines was written, in seconds since it was made."""
+    """Remembers when each of its lines was written: seconds, without what is too long of pauses."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._began = time.monotonic()
+        self._last = time.monotonic()
+        self._time = 0.0
         self.times: list[float] = []
 
     def write(self, text: str) -> int:
         """Write, and note the time for each line that ends."""
-        self.times += [time.monotonic() - self._began] * text.count("\n")
+        present = time.monotonic()
+        self._time += min(present - self._last, PAUSE_MAX)
+        self._last = present
+        self.times += [self._time] * text.count("\n")
         return super().write(text)
 
 
@@ -77,7 +82,7 @@ def main() -> None:
         sys.exit(f"not recorded: {'; '.join(run.problems)}")
     svg = screen.export_svg(title="jobqueue demo", code_format=template(), unique_id="demo")
     PICTURE.write_text(animated(svg, output.times), "utf-8")
-    print(f"wrote {PICTURE}: {len(output.times)} lines in {output.times[-1]:.1f} s")
+    print(f"wrote {PICTURE}: {len(output.times)} lines, shown in {output.times[-1]:.1f} s")
 
 
 if __name__ == "__main__":
