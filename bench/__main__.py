@@ -1,4 +1,4 @@
-"""python -m bench [drain enqueue latency memory starve views processes fleet peers ceiling] [--database sqlite|postgres|both] [--quick]
+"""python -m bench [drain enqueue latency memory payload starve views processes fleet peers ceiling] [--database sqlite|postgres|both] [--quick]
 
 python -m bench soak: see bench.soak; it measures nothing.
 """
@@ -20,6 +20,7 @@ from bench import (
     latency,
     machine,
     memory,
+    payload,
     peers,
     processes,
     starve,
@@ -34,6 +35,7 @@ SCENARIOS = {
     "enqueue": enqueue,
     "latency": latency,
     "memory": memory,
+    "payload": payload,
     "starve": starve,
     "views": views,
     "processes": processes,
@@ -41,7 +43,7 @@ SCENARIOS = {
     "peers": peers,
     "ceiling": ceiling,
 }
-DEFAULT = ["drain", "enqueue", "latency", "memory", "starve", "views", "processes"]
+DEFAULT = ["drain", "enqueue", "latency", "memory", "payload", "starve", "views", "processes"]
 NAMES = {"sqlite": "SQLite", "postgres": "Postgres"}
 SHOWN = {**NAMES, "redis": "Redis"}
 

@@ -47,4 +47,9 @@ def app(url: str) -> tuple[JobQueue, Any, Any, Any]:
             session.commit()
         DURATIONS.append(time.perf_counter() - began)
 
+    @jobs.task
+    def echo(text: str) -> str:
+        """As large a result as it is given."""
+        return text
+
     return jobs, add, moment, effect

@@ -1,6 +1,6 @@
 """The ceiling: a bare loop of claim, run, complete on one table through SQLAlchemy Core, with four handler threads.
 
-    python -m bench.ceiling URL JOBS BATCH
+    python -m bench.ceiling URL JOBS BATCH [BYTES]
 
 No retries, no leases, no errors, no counters: what this machine would give to a queue that did nothing else. Drain is held against it.
 """
@@ -54,8 +54,10 @@ def run(engine: Engine, total: int, size: int) -> tuple[float, float]:
     def handle() -> None:
         while True:
             for id_, _task, arguments, _attempt, fence in inbox.get():
-                x, y = json.loads(arguments)["args"]
-                outbox.put((id_, fence, json.dumps(x + y)))
+                x, *more = json.loads(arguments)["args"]
+                for y in more:
+                    x += y
+                outbox.put((id_, fence, json.dumps(x)))
 
     def claim(connection: Any, limit: int, cursor: int) -> list[Any]:
         return sorted(
@@ -145,11 +147,12 @@ def run(engine: Engine, total: int, size: int) -> tuple[float, float]:
 def main() -> None:
     total, size = int(sys.argv[2]), int(sys.argv[3])
     engine = connect(sys.argv[1])
-    row = {"queue": "default", "task": "add", "args": json.dumps({"args": [1, 2], "kwargs": {}})}
+    given: list[Any] = ["x" * int(sys.argv[4])] if sys.argv[4:] else [1, 2]
+    row = {"queue": "default", "task": "add", "args": json.dumps({"args": given, "kwargs": {}})}
     with engine.begin() as connection:
         jobs.create(connection)
-        for start in range(0, total, 5000):
-            connection.execute(insert(jobs), [row] * min(5000, total - start))
+        for start in range(0, total, 500):
+            connection.execute(insert(jobs), [row] * min(500, total - start))
     say("filled")
     sys.stdin.readline()
     end_with_parent()
@@ -157,11 +160,15 @@ def main() -> None:
     say("drained", rate=total / wall, cpu=cpu / total)
 
 
-def drain(stage: Stage, total: int) -> dict[str, float]:
-    """Jobs per second, and seconds of this process's CPU per job, in a child process on a fresh database."""
+def drain(stage: Stage, total: int, payload: int = 0) -> dict[str, float]:
+    """Jobs per second, and seconds of this process's CPU per job, in a child process on a fresh database.
+
+    `payload`: bytes of arguments, and of the result; 0 for two numbers.
+    """
+    more = [payload] if payload else []
     with (
         stage.fresh(schema=False) as database,
-        Child("bench.ceiling", database.url, total, BATCH) as child,
+        Child("bench.ceiling", database.url, total, BATCH, *more) as child,
     ):
         child.hear("filled")
         database.settle()

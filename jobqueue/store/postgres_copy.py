@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, cast, event, func, select
@@ -10,8 +9,8 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 
 from jobqueue.schema import jobs
 
-ROWS = 200
-"""Rows that are sent at a time: the server reads them while the next ones are written."""
+CHUNK = 32_768
+"""Characters that are sent at a time, about: the server reads them while more are written."""
 
 _OPTION = "jobqueue_copy"
 """By this it is told from other statements; an application's hook may begin all with a comment."""
@@ -53,10 +52,17 @@ def _copy(columns: tuple[str, ...]) -> str:
 def _run(cursor: Any, statement: str, rows: Sequence[Any], context: Any) -> bool | None:
     if _OPTION not in context.execution_options:
         return None
-    lines = _lines(rows)
     with cursor.copy(statement) as copy:
-        while chunk := "".join(islice(lines, ROWS)):
-            copy.write(chunk)
+        chunk: list[str] = []
+        length = 0
+        for line in _lines(rows):
+            chunk.append(line)
+            length += len(line)
+            if length >= CHUNK:
+                copy.write("".join(chunk))
+                chunk.clear()
+                length = 0
+        copy.write("".join(chunk))
     return True
 
 
