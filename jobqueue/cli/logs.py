@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -98,8 +99,21 @@ def _remember(context: click.Context, _parameter: click.Parameter, kind: str) ->
 
 @contextlib.contextmanager
 def _json_stderr() -> Iterator[None]:
-    with _ended(JsonStream(sys.stderr)) as stream, contextlib.redirect_stderr(stream):
+    output = stdout_on_stderr if _is_one_stream() else contextlib.nullcontext
+    with (
+        _ended(JsonStream(sys.stderr)) as stream,
+        contextlib.redirect_stderr(stream),
+        output(),
+    ):
         yield
+
+
+def _is_one_stream() -> bool:
+    """True where stdout leads to where stderr does, as after `2>&1`."""
+    try:
+        return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ warnings.simplefilter("always")
 def speak() -> None:
     log.info("hello %s", "you", extra={"order": 7, "what": object, "level": "mine"})
     log.info("bad %d", "x")
+    print("on stdout")
     print("on", "stderr", file=sys.stderr)
     warnings.warn("careful")
     thread = threading.Thread(target=lambda: {}["gone"])
@@ -124,13 +126,17 @@ def test_in_text_handlers_lines_look_like_ours_and_tracebacks_are_told_once(
 def test_the_level_and_the_format_are_those_of_every_process(it: Cli, spawn: Spawn) -> None:
     ids = {enqueue(it, "awaited"), enqueue(it, "awaited")}
     given = ("worker", "--processes=2", "--drain", "--log-format=json", "--log-level=ERROR")
-    code, _, err = spawn(*given, env=env_of(it)).end(100)
+    code, out, _ = spawn(*given, "--json", env=env_of(it), stderr=subprocess.STDOUT).end(100)
     assert code == 0
+    *lines, summary = out.splitlines()
+    assert json.loads(summary)["processed"] == 2
+    err = "\n".join(lines)
     records: Records = [json.loads(line) for line in err.splitlines()]
     failed = [record for record in records if record["event"] == "failed"]
     assert {record["job"] for record in failed} == ids
-    assert {r["level"] for r in records if r["logger"] not in ("stderr", "myapp")} == {"error"}
+    assert {r["level"] for r in records if r["logger"] not in ("stderr", "stdout")} == {"error"}
     assert "hello" not in err
+    assert {r["job"] for r in records if r["message"] == "on stdout"} == ids
 
 
 @ONE_DATABASE
