@@ -345,7 +345,7 @@ def test_a_bulk_enqueue_on_a_terminal_shows_its_progress(bare: Cli, tmp_path: Pa
     code, out = on_terminal(["enqueue", "--from", file], {"JOBQUEUE_URL": bare.url or ""})
     assert code == 0
     assert "enqueueing" in out
-    assert "enqueued 3000 jobs: ids 1 to 3000" in out
+    assert "enqueued 3,000 jobs: ids 1 to 3000" in out
 
 
 # Ctrl-C
