@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobqueue.cli.safe import inert
+from jobqueue.cli.streams import STDERR
 from jobqueue.errors import ConfigurationError
 from jobqueue.queue import JobQueue
 
@@ -49,7 +50,7 @@ def _import(module_name: str, name: str) -> Any:
         sys.path.insert(0, here)  # As `python -m` does.
     try:
         # What the app prints may not become part of this command's answer.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(STDERR):
             return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""

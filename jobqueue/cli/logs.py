@@ -15,6 +15,7 @@ import click
 from jobqueue.cli.render import console
 from jobqueue.cli.safe import inert, inert_lines
 from jobqueue.cli.shared import shared_of
+from jobqueue.cli.streams import STDERR
 from jobqueue.loggers import OwnHandler, get_logger, is_default, root_handlers
 from jobqueue.logs import JsonFormatter, context_of, message_of, traceback_of
 from jobqueue.worker.jsonstream import JsonStream, captured
@@ -122,7 +123,7 @@ def stdout_on_stderr() -> Iterator[None]:
     if isinstance(sys.stderr, JsonStream):
         output: AbstractContextManager[TextIO] = _ended(JsonStream(sys.stderr.beneath, "stdout"))
     else:
-        output = contextlib.nullcontext(sys.stderr)
+        output = contextlib.nullcontext(STDERR)
     with output as stream, contextlib.redirect_stdout(stream):
         yield
 

@@ -24,13 +24,8 @@ class _Stream:
         """Its encoding; a stream without one gets ASCII."""
         return getattr(_file(self._name), "encoding", None) or "ascii"
 
-    def isatty(self) -> bool:
-        """Whether it is a terminal."""
-        return bool(_file(self._name).isatty())
-
-    def fileno(self) -> int:
-        """Its descriptor. Raises OSError or ValueError where it has none."""
-        return int(_file(self._name).fileno())
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_file(self._name), name)
 
     def write(self, text: str) -> int:
         """Write; what is buffered is not written before it is flushed."""

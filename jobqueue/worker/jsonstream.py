@@ -111,8 +111,9 @@ class JsonStream(io.TextIOBase):
             level = logging.WARNING if self._name == "stderr" else logging.INFO
             record = logging.LogRecord(self._name, level, "", 0, text, None, None)
             text = self._formatter.format(record)
-        self.beneath.write(text + "\n")
-        self.beneath.flush()
+        with contextlib.suppress(OSError, ValueError):  # A log that nobody reads ends no job.
+            self.beneath.write(text + "\n")
+            self.beneath.flush()
 
 
 def _is_object(line: str) -> bool:

@@ -179,15 +179,28 @@ def dead_pipe() -> Iterator[int]:
     os.close(writing)
 
 
-@pytest.mark.parametrize("options", [(), ("--processes", 1)])
+SPEAKS = """
+from jobqueue import JobQueue
+jobs = JobQueue()
+print("imported")
+@jobs.task
+def speak() -> int:
+    print("said")
+    return 5
+"""
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--processes", 1), ("--json",), ("--json", "--log-format=json")]
+)
 def test_a_worker_whose_log_has_lost_its_reader_works_and_ends_in_order(
-    cli_with_app: Cli, spawn: Spawn, dead_pipe: int, options: tuple[object, ...]
+    bare: Cli, make_app: Any, spawn: Spawn, dead_pipe: int, options: tuple[object, ...]
 ) -> None:
-    id_ = cli_with_app.id("add", 2, 3)
-    env = {"JOBQUEUE_URL": cli_with_app.url or "", "JOBQUEUE_APP": cli_with_app.app or ""}
+    id_ = bare.id("speak", "--max-attempts", 1)
+    env = {"JOBQUEUE_URL": bare.url or "", "JOBQUEUE_APP": make_app(SPEAKS)}
     env["PYTHONUNBUFFERED"] = ""
     assert spawn("worker", "--drain", *options, env=env, stderr=dead_pipe).end()[0] == 0
-    assert cli_with_app.json("show", id_)["result"] == 5
+    assert bare.json("show", id_)["result"] == 5
 
 
 def test_a_message_that_nobody_reads_does_not_end_the_command(
