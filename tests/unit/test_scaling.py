@@ -18,7 +18,7 @@ def size(load: Load, *, since: float = LONG, rules: ScalingRules = RULES) -> int
 
 def test_it_grows_while_jobs_wait_and_the_slots_are_busy() -> None:
     assert decide(RULES, Load(2, 2.0, 40), since_change=LONG) == Decision(
-        4, "100% busy, 40 waiting"
+        4, "100% busy, jobs waiting"
     )
 
 

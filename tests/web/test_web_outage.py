@@ -50,7 +50,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every question of a probe to the database hangs until the test ends."""
     free = threading.Event()
 
-    def hang(_: object) -> None:
+    def hang(*_: object, **__: object) -> None:
         free.wait(60)
         raise TimeoutError
 
