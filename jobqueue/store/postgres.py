@@ -134,12 +134,14 @@ class Postgres:
     def writing(self, engine: Engine) -> Iterator[Connection]:
         """See `Backend.writing`."""
         with engine.begin() as connection:
+            session.begun(connection)
             yield connection
 
     @contextmanager
     def reading(self, engine: Engine) -> Iterator[Connection]:
         """See `Backend.reading`. Committed: psycopg forgets its statements at a ROLLBACK."""
         with engine.begin() as connection:
+            session.begun(connection)
             yield connection
 
     def alone(

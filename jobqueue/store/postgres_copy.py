@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, cast, event, func, select
+from sqlalchemy import Connection, Engine, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import REGCLASS
 
 from jobqueue.schema import jobs
@@ -27,7 +27,16 @@ _RESERVE = select(func.nextval(_sequence.c.name)).select_from(
 
 def install(engine: Engine) -> None:
     """Let `exec_driver_sql` run COPY with a list of rows as any statement: its errors are too."""
-    event.listen(engine, "do_executemany", _run)
+    dialect: Any = engine.dialect
+    executemany = dialect.do_executemany
+
+    def copy_or_executemany(cursor: Any, statement: str, rows: Any, context: Any = None) -> None:
+        if context is not None and _OPTION in context.execution_options:
+            _copy_rows(cursor, statement, rows)
+        else:
+            executemany(cursor, statement, rows, context)
+
+    dialect.do_executemany = copy_or_executemany
 
 
 def insert(
@@ -49,9 +58,7 @@ def _copy(columns: tuple[str, ...]) -> str:
     return f"COPY {jobs.name} (id, {', '.join(columns)}) FROM STDIN"
 
 
-def _run(cursor: Any, statement: str, rows: Sequence[Any], context: Any) -> bool | None:
-    if _OPTION not in context.execution_options:
-        return None
+def _copy_rows(cursor: Any, statement: str, rows: Sequence[Any]) -> None:
     with cursor.copy(statement) as copy:
         chunk: list[str] = []
         length = 0
@@ -63,7 +70,6 @@ def _run(cursor: Any, statement: str, rows: Sequence[Any], context: Any) -> bool
                 chunk.clear()
                 length = 0
         copy.write("".join(chunk))
-    return True
 
 
 def _lines(rows: Sequence[tuple[int, Any, tuple[Any, ...]]]) -> Iterator[str]:

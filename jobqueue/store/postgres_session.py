@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
-from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -54,10 +53,21 @@ class ArrayText(str):
 
 
 def prepare(engine: Engine) -> None:
-    """Give every session of an engine our settings, and notice when one is of no more use."""
+    """Give every session of an engine our settings, and notice when one is of no more use.
+
+    The dialect is told, and no listener: one event of an engine's costs each statement a look at
+    all of them.
+    """
     event.listen(engine, "connect", _connected)
-    event.listen(engine, "begin", _begun)
-    event.listen(engine, "handle_error", _failed)
+    dialect: Any = engine.dialect
+    is_disconnect = dialect.is_disconnect
+
+    def is_lost_or_over(error: Exception, connection: Any, cursor: Any) -> bool:
+        # All connections of the pool lead to that server.
+        over = is_over(getattr(error, "sqlstate", None))
+        return over or bool(is_disconnect(error, connection, cursor))
+
+    dialect.is_disconnect = is_lost_or_over
 
 
 def is_direct(connection: PoolProxiedConnection) -> bool:
@@ -131,18 +141,10 @@ def is_lost(record: ConnectionPoolEntry) -> bool:
     return is_read_only(driver) and time.monotonic() - record.info[_MADE] > ELSEWHERE
 
 
-def _begun(connection: Connection) -> None:
-    if _PER_TRANSACTION in connection.info and not _driver(connection).autocommit:
+def begun(connection: Connection) -> None:
+    """A transaction has begun: set what a pooler in between does not keep for longer."""
+    if _PER_TRANSACTION in connection.info:
         connection.exec_driver_sql(_SET_LOCAL)
-
-
-def _failed(context: ExceptionContext) -> None:
-    if is_over(getattr(context.original_exception, "sqlstate", None)):
-        context.is_disconnect = True  # All of the pool lead to that server.
-
-
-def _driver(connection: Connection) -> Any:
-    return connection.connection.driver_connection
 
 
 def _has_news(socket: int) -> bool:

@@ -1,21 +1,22 @@
 """The context variables of the program, of which each job begins with a copy."""
 
+import decimal
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
-from decimal import Context as Decimals
 
 
 class Surroundings:
     """The context of the program at the time when this is made. May be used from any thread."""
 
     def __init__(self) -> None:
-        self._context = copy_context()
+        self._context = Context()
         # A copy of a context holds the same values, and decimal's can be changed in place.
-        self._decimals: list[tuple[ContextVar[Decimals], Decimals]] = [
-            (variable, value.copy())
-            for variable, value in self._context.items()
-            if isinstance(value, Decimals)
-        ]
+        self._decimals: list[tuple[ContextVar[decimal.Context], decimal.Context]] = []
+        for variable, value in copy_context().items():
+            if not isinstance(value, decimal.Context):
+                self._context.run(variable.set, value)
+            elif not _is_default(value):  # Else decimal makes one for each job that wants one.
+                self._decimals.append((variable, value.copy()))
         with_decimals, without = self._with_decimals, self._context.copy
         self.copy: Callable[[], Context] = with_decimals if self._decimals else without
         """A context for one job: what is set in it is seen by no other."""
@@ -25,3 +26,10 @@ class Surroundings:
         for variable, value in self._decimals:
             context.run(variable.set, value.copy())
         return context
+
+
+def _is_default(context: decimal.Context) -> bool:
+    """True if it is as decimal makes them, but for what was signalled meanwhile."""
+    default = decimal.DefaultContext
+    names = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps")
+    return all(getattr(context, name) == getattr(default, name) for name in names)
