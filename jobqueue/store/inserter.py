@@ -81,7 +81,7 @@ class Inserter:
             if self._store.backend.one_writer:  # Once: it has waited for the file already.
                 with self._store.write() as own:
                     return self._insert(own, new)
-        return self._store.transact(lambda own: self._insert_own(own, new))
+        return self._store.transact(lambda own: self._insert(own, new))
 
     def _promise(self, connection: Connection, inserted: list[Inserted]) -> list[Inserted]:
         """Remember ids that handles have and a rollback would give back."""
@@ -103,8 +103,7 @@ class Inserter:
             held = self.bounds.hold(own, bounds)
             need = self._need(own, new)
             self.bounds.require(own, held, need)
-            insert = self._insert_own if connection is None else self._insert
-            inserted = insert(own, new)
+            inserted = self._insert(own, new)
             made = [
                 (job.queue, row.id) for job, row in zip(new, inserted, strict=True) if row.created
             ]
@@ -142,18 +141,15 @@ class Inserter:
 
     def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
         self._keep_promised(connection)
+        # Whose engine it is tells whose connection: a test may have lent us a transaction.
+        is_ours = connection.engine is self._store.engine
+        if is_ours and len(new) >= PLAIN_ROWS and all(map(_is_plain, new)):
+            ids = self._store.backend.insert_rows(connection, _PLAIN, list(map(_plain_row, new)))
+            return [Inserted(id_, True) for id_ in ids]
         inserted: list[Inserted] = []
         for batch in _batches(new):
             inserted += self._insert_batch(connection, batch)
         return inserted
-
-    def _insert_own(self, own: Connection, new: Sequence[NewJob]) -> list[Inserted]:
-        """`_insert` on a connection of ours, where many plain rows take a shorter way."""
-        if len(new) < PLAIN_ROWS or not all(map(_is_plain, new)):
-            return self._insert(own, new)
-        self._keep_promised(own)
-        ids = self._store.backend.insert_rows(own, _PLAIN, list(map(_plain_row, new)))
-        return [Inserted(id_, True) for id_ in ids]
 
     def _keep_promised(self, connection: Connection) -> None:
         if self._promised:

@@ -493,6 +493,17 @@ def test_jobs_of_an_async_transaction_are_run_in_it(app: App, tester: QueueTeste
     assert rows(tester) == []
 
 
+def test_many_jobs_at_once_are_made_in_the_transaction_of_the_test(
+    app: App, tester: QueueTester, connection: Connection
+) -> None:
+    with tester.within(connection):
+        made = app.jobs.enqueue_many([app.add.call(x) for x in range(30)])
+        assert [job.id for job in made] == list(range(1, 31))
+        assert len(tester.drain()) == 30
+    connection.rollback()
+    assert rows(tester) == []
+
+
 @pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_savepoint_commits_nothing_where_the_driver_begins_late(
     app: App, tester: QueueTester
