@@ -249,9 +249,7 @@ class Child:
         self._send(begun=True, peak=peak_memory())
         # Made anew for each: the module that it has just imported may have set something.
         outcome = Surroundings().copy().run(self._outcome, job, context)
-        said = context.take_progress()
-        if said is not None:
-            self._send(progress=said)
+        self._send_progress(context)
         self._send(ended=_plain(outcome), peak=peak_memory())
         if not (self._connection.closed or self._holds_the_pipe()):
             os._exit(1)  # The listener's read keeps it open: the worker would wait for ever.
@@ -288,10 +286,15 @@ class Child:
             self._said.wait()
             self._said.clear()
             context = self._context
-            said = None if context is None else context.take_progress()
-            if said is not None:
-                self._send(progress=said)
+            if context is not None:
+                self._send_progress(context)
             rest.wait(REPORT_EVERY)
+
+    def _send_progress(self, context: ChildAttempt) -> None:
+        said = context.unwritten_progress()
+        if said is not None:
+            self._send(progress=said)
+            context.progress_written(said)
 
     def _send(self, **message: Any) -> None:
         text = json.dumps(message).encode()

@@ -115,15 +115,16 @@ class RemoteAttempt(Attempt):
         """See `Attempt.finishing`."""
         return self._finishing_there
 
-    def take_progress(self) -> tuple[int, int, float | None, str | None] | None:
-        """See `Attempt.take_progress`."""
-        return None if self._finishing_there else super().take_progress()
+    def unwritten_progress(self) -> tuple[int, int, float | None, str | None] | None:
+        """See `Attempt.unwritten_progress`."""
+        return None if self._finishing_there else super().unwritten_progress()
 
     def hear(self, message: dict[str, Any]) -> None:
         """Take in what the child says while the handler runs."""
         if "progress" in message:
-            _, _, fraction, text = message["progress"]
-            self.report(fraction, text)
+            id_, fence, fraction, text = message["progress"]
+            if (id_, fence) == self.key:  # The last job's may come after its end.
+                self.report(fraction, text)
         elif "finishing" in message:
             self._finishing_there = True
         elif "begun" in message:

@@ -116,7 +116,7 @@ class JobContext:
         """Say how far the job is: a fraction in [0, 1], and a line of text.
 
         It is written by the next heartbeat, within 0.5 s, or when the attempt ends; only the last
-        word counts.
+        word counts. `finish_within` leaves out what no heartbeat has written by then.
         """
         if fraction is not None:
             whole = isinstance(fraction, int | float) and not isinstance(fraction, bool)
@@ -282,17 +282,18 @@ class Attempt:
         """`finish_within` was called, in a transaction that may still be open."""
         return self._finishing is not None
 
-    def take_progress(self) -> tuple[int, int, float | None, str | None] | None:
-        """What `progress()` last said, once."""
+    def unwritten_progress(self) -> tuple[int, int, float | None, str | None] | None:
+        """What `progress()` last said, until `progress_written` is told that it was written."""
         if self._finishing is not None:
             return None  # Its transaction holds the row: the heartbeat would wait for its end.
-        said, self.reported = self.reported, None
+        said = self.reported
         return None if said is None else (*self.key, *said)
 
-    def give_progress_back(self, report: tuple[int, int, float | None, str | None]) -> None:
-        """It could not be written, so once more, unless there is newer."""
-        if self.reported is None:
-            self.reported = report[2:]
+    def progress_written(self, report: tuple[int, int, float | None, str | None]) -> None:
+        """Only now: had the handler been left meanwhile, the end would have taken it along."""
+        said = report[2:]
+        if self.reported == said:  # Else there is newer.
+            self.reported = None
 
     def leave_transaction(self) -> None:
         """Roll back what `finish_within` was called in and was left open."""

@@ -106,15 +106,12 @@ class Heartbeat(Service):
 
     def _report(self, holder: Holder) -> None:
         contexts = list(self._inflight.running.values())
-        said = {context: report for context in contexts if (report := context.take_progress())}
+        said = {context: report for context in contexts if (report := context.unwritten_progress())}
         if not said:
             return
-        try:
-            self._claims.report(holder, list(said.values()))
-        except Exception:
-            for context, report in said.items():
-                context.give_progress_back(report)
-            raise
+        self._claims.report(holder, list(said.values()))
+        for context, report in said.items():
+            context.progress_written(report)
 
     def _cancel(self, holder: Holder) -> None:
         for id_, fence in self._upkeep.cancels(holder.id):

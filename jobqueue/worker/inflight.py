@@ -223,7 +223,7 @@ class InFlight:
             return True
 
     def _keep_progress(self, context: Attempt) -> None:
-        said = context.take_progress()
+        said = context.unwritten_progress()
         if said is not None:
             self.last_progress[context.key] = said
 

@@ -201,3 +201,15 @@ def test_it_goes_back_when_its_claim_was_lost_before_its_key_could_be_freed(
     refusal = it.admission.refusal()
     assert refusal is not None and refusal.outcome is not None
     assert refusal.outcome.reason == "its claim was lost before it began"
+
+
+def test_progress_of_the_job_before_is_not_taken_for_that_of_the_next(
+    start: Callable[..., Start],
+) -> None:
+    """A child's thread may send it after that job's end; it then comes with the next one."""
+    it = start()
+    id_, fence = it.context.key
+    it.context.hear({"progress": [id_ + 1, fence, 0.5, "another job's"]})
+    assert it.context.reported is None
+    it.context.hear({"progress": [id_, fence, 0.5, "its own"]})
+    assert it.context.reported == (0.5, "its own")

@@ -1,5 +1,6 @@
 """The heartbeat: the lease, who is told what, and progress; by tick, on a clock that is told."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobQueue, State
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
+from jobqueue.records import Succeeded
 from jobqueue.worker.context import Attempt
 
 ERROR = 40
@@ -261,10 +263,44 @@ def test_progress_that_could_not_be_written_is_written_later_unless_there_is_new
             worker.heartbeat.tick()
     worker.heartbeat.tick()
     assert worker.row(handle.id).progress_message == "the last word"
-    context.report(0.2, "newer")
-    context.give_progress_back((*context.key, 0.1, "older"))
+    context.report(0.2, "older")
+    report = worker.heartbeat._claims.report
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(
+            worker.heartbeat._claims,
+            "report",
+            lambda *rows: (context.report(0.3, "newer"), report(*rows)),
+        )
+        worker.heartbeat.tick()
+    assert worker.row(handle.id).progress_message == "older"
     worker.heartbeat.tick()
     assert worker.row(handle.id).progress_message == "newer"
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_progress_that_a_heartbeat_is_about_to_write_is_not_lost_when_the_attempt_ends(
+    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    handle = work.enqueue()
+    worker = hand()
+    worker.claim()
+    context = begin(worker)
+    context.report(1.0, "done")
+    report = worker.heartbeat._claims.report
+
+    def slow(*rows: Any) -> None:
+        worker.inflight.end(context, Succeeded(context.claim, None, None, 0.0, 0.0))
+        worker.complete()
+        if fails:
+            raise ConnectionError
+        report(*rows)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(worker.heartbeat._claims, "report", slow)
+        with pytest.raises(ConnectionError) if fails else nullcontext():
+            worker.heartbeat.tick()
+    row = worker.row(handle.id)
+    assert (row.state, row.progress_message) == (State.SUCCEEDED, "done")
 
 
 def test_a_worker_that_claims_a_lost_job_again_knows_the_new_attempt_only(
