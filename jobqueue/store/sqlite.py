@@ -68,7 +68,8 @@ _KEEP_IDS = (
     ),
 )
 
-_LAST_ID = select(func.last_insert_rowid())
+# Not last_insert_rowid(): a hook or a trigger of the application may have inserted since.
+_LAST_ID = select(func.max(jobs.c.id))
 
 # A file of another program's keeps its journal until it has our tables.
 _OURS = f"PRAGMA table_info({VERSION_TABLE})"

@@ -54,6 +54,13 @@ def comment(_connection, _cursor, statement, parameters, _context, _many):
     return f"/* app:web */ {statement} /* app:web */", parameters
 
 
+def audit(connection, _cursor, statement, *_) -> None:
+    if on_sqlite(connection):
+        driver = connection.connection.driver_connection
+        driver.execute("CREATE TEMPORARY TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY, said)")
+        driver.execute("INSERT INTO temp.audit (said) VALUES (?)", (statement[:20],))
+
+
 def give_back(driver, _record) -> None:
     if driver is not None:
         driver.rollback()
@@ -65,6 +72,7 @@ HOOKS = {
     "the recipe for savepoints": [(Engine, "connect", no_begin, {}), (Engine, "begin", begin, {})],
     "settings": [(Engine, "connect", settings, {})],
     "comments": [(Engine, "before_cursor_execute", comment, {"retval": True})],
+    "an audit": [(Engine, "after_cursor_execute", audit, {})],
     "a rollback at checkin": [(Pool, "checkin", give_back, {})],
 }
 
