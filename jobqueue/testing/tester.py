@@ -2,7 +2,6 @@
 
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, ParamSpec, TypeVar, overload
@@ -12,36 +11,30 @@ from jobqueue.errors import (
     Duration,
     JobNotFound,
     JobQueueError,
-    ResultTimeout,
     WrongState,
 )
 from jobqueue.job import Job
 from jobqueue.options import seconds
 from jobqueue.queue import JobQueue
-from jobqueue.records import Claim, Inserted, JobFilter, NewJob
-from jobqueue.states import FINAL, WAITING, State
+from jobqueue.records import Claim, JobFilter
+from jobqueue.states import WAITING, State
 from jobqueue.store import given
-from jobqueue.store.bell import Bell, Ringer
 from jobqueue.store.given import SyncTransaction
-from jobqueue.store.jobs import Jobs
 from jobqueue.store.testing import (
     BorrowingStore,
-    has_worker,
     make_due,
     pass_time,
     seconds_to_next,
 )
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Call, Task
+from jobqueue.testing.lone import HeardBell, LoneJobs
 from jobqueue.testing.matching import Enqueued, matcher
-from jobqueue.worker.context import running_attempt
-from jobqueue.worker.inline import NAME, Inline, Ran, explain
+from jobqueue.worker.inline import Inline, Ran, explain
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ALONE_MAX = 10.0
-"""Seconds that a result is waited for while there is no worker: one may be about to start."""
 ATTEMPTS_MAX = 1000
 """Attempts that one drain makes, unless it is told otherwise."""
 _NOTES = 8  # jobs that an error names
@@ -55,7 +48,7 @@ class QueueTester:
         self.jobs = jobs
         """The application's own queue."""
         self._store = store
-        self._rows = _Jobs(store)
+        self._rows = LoneJobs(store)
         self._watchers: list[Callable[[Sequence[Job[Any]]], object]] = []
         self._inline: list[Ran] | None = None
         self._inline_scheduled = 0.0
@@ -77,7 +70,7 @@ class QueueTester:
     def bound(self) -> Iterator[None]:
         """Bind the queue to the test's database meanwhile."""
         store = self._store
-        bell = _Bell(store.backend.ringer(store.engine), self._heard)
+        bell = HeardBell(store.backend.ringer(store.engine), self._heard)
         before = self.jobs.bind(Binding(store, self._rows, store.users, bell, self._enqueued))
         try:
             store.require_schema()
@@ -146,7 +139,7 @@ class QueueTester:
         """
         job = self._written(job)
         worker = self._worker()
-        with worker.lease():
+        with self._working(), worker.lease():
             claim = self._claim(worker, job)
             attempt = worker.run(claim)
         return self._result(job, attempt)
@@ -155,7 +148,7 @@ class QueueTester:
         """`run` for asyncio: an `async def` runs on this loop, another handler in a thread."""
         job = self._written(job)
         worker = self._worker()
-        with worker.lease():
+        with self._working(), worker.lease():
             claim = self._claim(worker, job)
             await worker.handle(claim)
             attempt = worker.record()
@@ -177,7 +170,7 @@ class QueueTester:
         Exception, such as `pytest.fail`. Raises JobQueueError after `limit` attempts.
         """
         made: list[Ran] = []
-        with nullcontext() if within is None else self.within(within):
+        with nullcontext() if within is None else self.within(within), self._working():
             self._drain(made, _time(with_scheduled), limit)
         _raise(made, raises=raises)
         return made
@@ -192,7 +185,7 @@ class QueueTester:
         """`drain` for asyncio: an `async def` runs on this loop, another handler in a thread."""
         made: list[Ran] = []
         worker, time_left = self._worker(), _time(with_scheduled)
-        with worker.lease():
+        with self._working(), worker.lease():
             for claim in self._claims(worker, made, time_left, limit):
                 await worker.handle(claim)
                 made.append(worker.record())
@@ -245,6 +238,17 @@ class QueueTester:
                 self._drain(made, self._inline_scheduled, ATTEMPTS_MAX)
             finally:
                 self._at_work.release()
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Jobs are run: what they make available meanwhile waits until those have ended."""
+        first = self._at_work.acquire(blocking=False)
+        try:
+            yield
+        finally:
+            if first:
+                self._at_work.release()
+                self._heard()
 
     def _drain(self, made: list[Ran], time_left: float, limit: int) -> None:
         worker = self._worker()
@@ -314,51 +318,6 @@ class QueueTester:
         if attempt.state is not State.SUCCEEDED:
             raise explain(attempt)
         return job.outcome()
-
-
-class _Jobs(Jobs):
-    """The jobs table in a test, where nobody else makes room, or runs what is waited for."""
-
-    def __init__(self, store: BorrowingStore) -> None:
-        super().__init__(store)
-        self._alone_since: float | None = None
-
-    def insert(
-        self,
-        new: Sequence[NewJob],
-        connection: Any = None,
-        *,
-        wait: bool = True,  # noqa: ARG002
-    ) -> list[Inserted]:
-        """See `Jobs.insert`: a full queue raises QueueFull at once, also one to be waited for."""
-        return super().insert(new, connection, wait=False)
-
-    def states(self, ids: Sequence[int]) -> dict[int, State]:
-        """See `Jobs.states`. Raises ResultTimeout if nothing runs the jobs, which never end so."""
-        found = super().states(ids)
-        ended = all(state in FINAL for state in found.values())
-        if ended or has_worker(self._store, besides=NAME):
-            self._alone_since = None
-            return found
-        present = time.monotonic()
-        self._alone_since = self._alone_since or present
-        if running_attempt() is not None or present - self._alone_since >= ALONE_MAX:
-            self._alone_since = None
-            raise ResultTimeout(
-                f"job {ids[0]} waits, and nothing runs it meanwhile in this test: call run(job) or "
-                "drain() first, use inline(), or start a worker"
-            )
-        return found
-
-
-class _Bell(Bell):
-    def __init__(self, ringer: Ringer, heard: Callable[[], object]) -> None:
-        super().__init__(ringer)
-        self._heard = heard
-
-    def ring(self) -> None:
-        super().ring()
-        self._heard()
 
 
 def _is_kept(job: Job[Any]) -> bool:

@@ -560,6 +560,24 @@ def test_inline_a_job_of_a_transaction_runs_once_it_is_committed(
     engine.dispose()
 
 
+@pytest.mark.parametrize("how", ["run", "drain"])
+def test_inline_what_a_handler_enqueues_runs_once_it_has_ended_whoever_runs_that(
+    app: App, tester: QueueTester, how: str
+) -> None:
+    @app.jobs.task
+    def calls() -> None:
+        app.add.enqueue(1)
+        app.done.append("calls has ended")
+
+    with tester.inline():
+        job = calls.options(delay=60).enqueue()
+        if how == "run":
+            tester.run(job)
+        else:
+            tester.drain(with_scheduled=True)
+        assert app.done == ["calls has ended", (1, 1)]
+
+
 def test_inline_an_error_is_raised_at_the_end_and_not_by_enqueue(
     app: App, tester: QueueTester
 ) -> None:
@@ -673,7 +691,7 @@ def test_a_handler_that_waits_for_what_nobody_runs_is_told_so(
 def test_a_test_that_waits_for_what_nobody_runs_is_told_so(
     app: App, tester: QueueTester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobqueue.testing.tester.ALONE_MAX", 0.0)
+    monkeypatch.setattr("jobqueue.testing.lone.ALONE_MAX", 0.0)
     job = app.add.enqueue(1)
     with pytest.raises(ResultTimeout, match="call run"):
         job.result()
