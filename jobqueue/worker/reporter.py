@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from jobqueue.loggers import get_logger
+from jobqueue.records import counted
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.metrics import Period, Reader, Samples, advise
 from jobqueue.worker.service import Service
@@ -84,18 +85,18 @@ class Reporter(Service):
         slots = f"{len(inflight.running)} running of {inflight.concurrency}"
         rate = whole.processed / max(period.seconds, 1e-9)
         words = [
-            f"{whole.processed} jobs in {_short(period.seconds)} ({rate:.1f}/s)",
-            f"{whole.errored} errored",
-            *(f"{count} failed" for count in [whole.failed] if count),
-            *(f"{count} snoozed" for count in [whole.snoozed] if count),
+            f"{counted(whole.processed, 'job')} in {_short(period.seconds)} ({rate:.1f}/s)",
+            f"{whole.errored:,} errored",
+            *(f"{count:,} failed" for count in [whole.failed] if count),
+            *(f"{count:,} snoozed" for count in [whole.snoozed] if count),
             f"{slots} ({period.utilisation:.0%} busy)",
-            f"{'over ' if waiting >= WAITING_MAX else ''}{waiting} waiting",
+            f"{'over ' if waiting >= WAITING_MAX else ''}{waiting:,} waiting",
         ]
         if whole.processed:
             took, waited = whole.duration / whole.processed, whole.wait / whole.processed
             words.append(f"took {_times(took, whole.durations)}")
             words.append(f"waited {_times(waited, whole.waits)}")
-        return f"{', '.join(words)}; {inflight.processed} in all"
+        return f"{', '.join(words)}; {inflight.processed:,} in all"
 
 
 def _times(average: float, samples: Samples) -> str:

@@ -63,12 +63,19 @@ def test_the_report_is_one_line_per_interval(
     reporter.tick()
     assert len(lines(part="jobs in")) == 1
     work.enqueue()
+    worker.inflight.processed = 1_003
     due(reporter)
     reporter.tick()
     second = lines(part="jobs in")[1]
     assert second.startswith("0 jobs in "), "each report is of its own time"
     assert ", 0 errored, 0 running" in second
-    assert second.endswith(", 4 waiting; 3 in all")
+    assert second.endswith(", 4 waiting; 1,003 in all")
+    for _ in range(2):  # What waits, and then one more.
+        worker.step()
+        work.enqueue()
+        due(reporter)
+        reporter.tick()
+    assert lines(part="job in")[0].startswith("1 job in ")
 
 
 def test_an_idle_worker_reports_a_change_and_else_once_in_five_minutes(
