@@ -143,12 +143,15 @@ class Inserter:
         self._keep_promised(connection)
         # Whose engine it is tells whose connection: a test may have lent us a transaction.
         is_ours = connection.engine is self._store.engine
-        if is_ours and len(new) >= PLAIN_ROWS and all(map(_is_plain, new)):
-            ids = self._store.backend.insert_rows(connection, _PLAIN, list(map(_plain_row, new)))
-            return [Inserted(id_, True) for id_ in ids]
+        by_themselves = is_ours and len(new) >= PLAIN_ROWS and all(map(_is_plain, new))
         inserted: list[Inserted] = []
-        for batch in _batches(new):
-            inserted += self._insert_batch(connection, batch)
+        for batch in _batches(new):  # Also because the server may limit a statement's time.
+            if by_themselves and len(batch) > 1:
+                rows = list(map(_plain_row, batch))
+                ids = self._store.backend.insert_rows(connection, _PLAIN, rows)
+                inserted += [Inserted(id_, True) for id_ in ids]
+            else:
+                inserted += self._insert_batch(connection, batch)
         return inserted
 
     def _keep_promised(self, connection: Connection) -> None:

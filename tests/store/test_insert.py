@@ -121,6 +121,22 @@ def test_a_batch_may_be_longer_than_one_statement_takes(
     assert [desk.row(id_).task for id_ in ids[:19]] == [f"t{n}" for n in range(19)]
 
 
+def test_plain_calls_too_are_written_no_more_than_a_batch_at_a_time(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits long for one statement may meet the server's statement_timeout."""
+    monkeypatch.setattr(inserter, "BATCH", 12)
+    written: list[int] = []
+
+    @event.listens_for(desk.store.engine, "before_cursor_execute")
+    def _see(_connection: Any, _cursor: Any, _text: str, rows: Any, _: Any, many: bool) -> None:
+        written.extend([len(rows)] * many)
+
+    made = desk.insert(*(desk.new(f"t{n}") for n in range(25)))
+    assert written == [12, 12]
+    assert [desk.row(each.id).task for each in made] == [f"t{n}" for n in range(25)]
+
+
 def test_an_empty_batch_is_nothing(desk: Any) -> None:
     assert desk.insert() == []
 
