@@ -17,6 +17,7 @@ from jobqueue.store import given, migrate
 from jobqueue.store.backend import Identity
 from jobqueue.store.counts import Tally
 from jobqueue.store.fates import Fate, Follower
+from jobqueue.store.inputs import PROGRESS
 from jobqueue.store.store import Store
 
 if TYPE_CHECKING:
@@ -151,10 +152,23 @@ class UserTransactions:
             event.listen(transaction, "after_commit", _committed)
         transaction.info.setdefault(_RINGS, set()).add(ring)
 
-    def finish(self, transaction: "Session | Connection", claim: Claim, result: str) -> None:
-        """Record success as part of the transaction; see `JobContext.finish_within`."""
+    def finish(
+        self,
+        transaction: "Session | Connection",
+        claim: Claim,
+        result: str,
+        said: tuple[float | None, str | None] | None = None,
+    ) -> None:
+        """Record success as part of the transaction; see `JobContext.finish_within`.
+
+        `said` is the job's last progress: a fraction and a message.
+        """
         with self.using(transaction) as connection:
             self._finish(connection, claim, result)
+            if said is not None:
+                row = (claim.id, claim.fence + 1, *said)
+                last = self._store.backend.pack(PROGRESS, [row])
+                connection.execute(self._store.statements.last_report, last)
 
     def _finish(self, connection: Connection, claim: Claim, result: str) -> None:
         parameters = {

@@ -115,10 +115,6 @@ class RemoteAttempt(Attempt):
         """See `Attempt.finishing`."""
         return self._finishing_there
 
-    def unwritten_progress(self) -> tuple[int, int, float | None, str | None] | None:
-        """See `Attempt.unwritten_progress`."""
-        return None if self._finishing_there else super().unwritten_progress()
-
     def hear(self, message: dict[str, Any]) -> None:
         """Take in what the child says while the handler runs."""
         if "progress" in message:

@@ -116,7 +116,7 @@ class JobContext:
         """Say how far the job is: a fraction in [0, 1], and a line of text.
 
         It is written by the next heartbeat, within 0.5 s, or when the attempt ends; only the last
-        word counts. `finish_within` leaves out what no heartbeat has written by then.
+        word counts. `finish_within` takes along what was said by then, and it stays.
         """
         if fraction is not None:
             whole = isinstance(fraction, int | float) and not isinstance(fraction, bool)
@@ -160,6 +160,8 @@ class Attempt:
     _told: type[JobQueueError] | None = None
     reported: tuple[float | None, str | None] | None = None
     """What `progress()` said last and nobody has written."""
+    said: tuple[float | None, str | None] | None = None
+    """What it said last."""
     _finishing: "Session | Connection | None" = None
     _afinishing: Any = None
     _interrupt: Callable[[], object] | None = None
@@ -234,11 +236,11 @@ class Attempt:
 
     def report(self, fraction: float | None, message: str | None) -> None:
         """See `JobContext.progress`; both are checked."""
-        self.reported = (fraction, message)
+        self.said = self.reported = (fraction, message)
 
     def finish(self, transaction: "Session | Connection", result: object) -> None:
         """See `JobContext.finish_within`."""
-        self._transactions.finish(transaction, self.claim, self._encode(result))
+        self._transactions.finish(transaction, self.claim, self._encode(result), self.said)
         self._finishing = transaction
 
     async def afinish(self, session: Any, result: object) -> None:
@@ -279,13 +281,11 @@ class Attempt:
 
     @property
     def finishing(self) -> bool:
-        """`finish_within` was called, in a transaction that may still be open."""
+        """`finish_within` was called, in a transaction that may be open, and then holds the row."""
         return self._finishing is not None
 
     def unwritten_progress(self) -> tuple[int, int, float | None, str | None] | None:
         """What `progress()` last said, until `progress_written` is told that it was written."""
-        if self._finishing is not None:
-            return None  # Its transaction holds the row: the heartbeat would wait for its end.
         said = self.reported
         return None if said is None else (*self.key, *said)
 

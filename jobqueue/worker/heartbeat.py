@@ -105,7 +105,8 @@ class Heartbeat(Service):
         self._registered()
 
     def _report(self, holder: Holder) -> None:
-        contexts = list(self._inflight.running.values())
+        # A transaction of the handler's may hold the row: this one would wait for its end.
+        contexts = [each for each in list(self._inflight.running.values()) if not each.finishing]
         said = {context: report for context in contexts if (report := context.unwritten_progress())}
         if not said:
             return

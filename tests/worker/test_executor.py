@@ -990,9 +990,11 @@ def test_a_job_that_finishes_within_the_handlers_transaction_succeeds_with_it(
 
     @jobs.task
     def effect(how: str) -> int:
+        current_job().progress(0.75, how)
         with worker.store.engine.connect() as connection:
             transaction = connection.begin()
             current_job().finish_within(connection, result={"how": how})
+            current_job().progress(1.0, "said in vain, unless it is rolled back")
             if how == "rolls back":
                 transaction.rollback()
             elif how != "leaves open":
@@ -1009,9 +1011,11 @@ def test_a_job_that_finishes_within_the_handlers_transaction_succeeds_with_it(
     for how in hows[:2]:
         assert handles[how].result(0) == {"how": how}
         assert worker.attempts(handles[how].id)[-1] == (1, "succeeded", None)
+        assert worker.row(handles[how].id).progress_message == how
     for how in hows[2:]:
         assert worker.state(handles[how].id) is State.SCHEDULED
         assert worker.attempts(handles[how].id) == [(1, "errored", "NotCommitted")]
+        assert worker.row(handles[how].id).progress == 1.0
     assert worker.counted("succeeded") == 2
 
 
