@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from bench.soak.evidence import STALL, boottime
 from jobqueue import JobQueue, current_job
+from jobqueue.worker.context import running_attempt
 from jobqueue.options import fixed
 
 jobs = JobQueue()
@@ -43,8 +44,9 @@ def write(*line: object) -> None:
 @contextmanager
 def written(number: int) -> Iterator[None]:
     """Write down that this run begins, and how it ends."""
-    job = current_job()
-    claimed = job.claim.started_at.timestamp() - time.time() + boottime()
+    job, attempt = current_job(), running_attempt()
+    assert attempt is not None
+    claimed = attempt.claim.started_at.timestamp() - time.time() + boottime()
     me = (os.environ["SOAK_WORKER"], os.getpid())
     who = (number, job.id, job.attempt, job.fence, *me, round(claimed, 3))
     write("begin", *who, boottime())
