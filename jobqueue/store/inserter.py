@@ -59,6 +59,8 @@ class Inserter:
         """
         if connection is not None:
             return self._promise(connection, self._do_insert(new, connection, wait=wait))
+        if not new:  # Nothing to make a database for.
+            return []
         self._store.require_schema()
         promised = self._promised
         inserted = self._do_insert(new, None, wait=wait)

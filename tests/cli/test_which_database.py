@@ -65,6 +65,7 @@ def test_a_call_or_a_request_that_only_reads_makes_nothing(empty_url: str) -> No
         for read in reads:
             with pytest.raises(SchemaOutdated, match="there is no queue in .*: check the URL"):
                 read()
+        assert jobs.enqueue_many([]) == []
         with Server(create_app(jobs), port=0) as server, Client(base_url=server.url) as client:
             for path in ("jobs", "jobs/1", "queues", "workers", "stats"):
                 error = client.refused(503, "GET", f"/api/{path}")
