@@ -263,12 +263,13 @@ def workers(shared: Shared) -> None:
 def tasks(shared: Shared) -> None:
     """List the app's and the database's tasks."""
     known = {row["task"]: row for row in shared.monitor.tasks()}
+    known_by = shared.monitor.known_by()
     app = shared.app
     registry = {} if app is None else dict(app.registry)
     rows = []
     for name in sorted(known.keys() | registry.keys()):
         task = registry.get(name)
-        row = known.get(name) or _unseen(name)
+        row = known.get(name) or _unseen(name, known_by[name])
         row["registered"] = None if app is None else task is not None
         row["queue"] = task.settings.queue if task else None
         row["signature"] = None if task is None else str(inspect.signature(task.function))
@@ -281,10 +282,10 @@ def tasks(shared: Shared) -> None:
         shared.note("no tasks are known; name the app with --app to see its own")
 
 
-def _unseen(name: str) -> Row:
+def _unseen(name: str, known_by: int) -> Row:
     counts = dict.fromkeys([*(state.value for state in FINAL), "errored_attempts"], 0)
     times = dict.fromkeys(["avg_duration", "max_duration", "avg_wait", "max_wait"])
-    return {"task": name, **counts, **times, "waiting": 0, "known_by": 0}
+    return {"task": name, **counts, **times, "waiting": 0, "known_by": known_by}
 
 
 @click.command(cls=Command)

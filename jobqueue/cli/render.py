@@ -192,7 +192,8 @@ def ago(instant: datetime | None, now: datetime | None = None) -> str:
     seconds = ((now or datetime.now(UTC)) - instant).total_seconds()
     if abs(seconds) < 1:
         return "now"
-    far = abs(seconds) * 1.02  # 59 minutes and 58 seconds are an hour.
+    # 59 minutes and 58 seconds are an hour; 300 days are no more than that.
+    far = abs(seconds) + min(0.02 * abs(seconds), _STEPS[1][0] / 2)
     size, unit = next((size, unit) for size, unit in _STEPS if far >= size)
     number = int(far // size)
     return f"{number}{unit} ago" if seconds > 0 else f"in {number}{unit}"

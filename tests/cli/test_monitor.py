@@ -2,11 +2,12 @@
 
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from jobqueue.cli import monitor
+from jobqueue.cli.render import ago
 from jobqueue.records import counted
 from jobqueue.schema import REVISION
 
@@ -133,6 +134,24 @@ def test_workers_lists_the_living(cli_with_app: Cli, spawn, wait_until) -> None:
     assert (rows[0]["worker"], rows[0]["concurrency"]) == ("Ada", 3)
     assert sorted(rows[0]["queues"]) == ["default", "mail"]
     assert "Ada" in cli_with_app.ok("workers")
+    # None of their jobs is there yet, and the worker knows them all the same.
+    assert {row["known_by"] for row in cli_with_app.json("tasks")} == {1}
+
+
+@pytest.mark.parametrize(
+    ("distance", "text"),
+    [
+        (timedelta(minutes=59, seconds=58), "1h"),
+        (timedelta(hours=23, minutes=59), "1d"),
+        (timedelta(days=49, hours=23, minutes=59), "50d"),
+        (timedelta(days=300), "300d"),
+        (timedelta(days=3650), "3650d"),
+    ],
+)
+def test_how_far_an_instant_is_off_by_no_day(distance: timedelta, text: str) -> None:
+    now = datetime.now(UTC)
+    assert ago(now + distance, now) == f"in {text}"
+    assert ago(now - distance, now) == f"{text} ago"
 
 
 def test_prune_deletes_by_age_and_asks_before_it_deletes_everything(cli_with_app: Cli) -> None:
