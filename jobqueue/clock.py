@@ -54,9 +54,11 @@ def _read_text(value: str | None) -> datetime | None:
     if value is None:
         return None
     try:
-        return datetime.fromisoformat(value + "+00:00")
+        instant = datetime.fromisoformat(value + "+00:00")
     except ValueError:
         return _read_foreign(value)
+    # Behind a date alone, Python reads the offset as a time of day.
+    return instant if instant.tzinfo else _read_foreign(value)
 
 
 def _read_aware(value: datetime | None) -> datetime | None:
@@ -68,9 +70,9 @@ def _read_foreign(value: str) -> datetime:
     """What plain SQL wrote in another form: no row may stop a worker that reads it."""
     try:
         instant = datetime.fromisoformat(value)
-    except ValueError:
+        return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # No instant, or one outside of the years 1 to 9999.
         return datetime(1970, 1, 1, tzinfo=UTC)
-    return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 INSTANT = Instant()

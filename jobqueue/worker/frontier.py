@@ -105,7 +105,7 @@ class Frontier:
             found = found + 1 if pair.queue == after.queue else 1
             if found >= PAIRS_PER_QUEUE:
                 # Plain SQL may have written a priority on SQLite that is behind all of ours.
-                pair = max(pair, Pair(pair.queue, PRIORITY_AFTER_ALL))
+                pair = max(pair, Pair(pair.queue, PRIORITY_AFTER_ALL), key=_order)
                 if pair == after:
                     return
             after = pair
@@ -155,7 +155,7 @@ class Frontier:
         held: Mapping[int, Claim],
     ) -> list[Claim]:
         groups: dict[str, list[Pair]] = {}
-        for pair in sorted(self._cursors):
+        for pair in sorted(self._cursors, key=_order):
             groups.setdefault(pair.queue, []).append(pair)
         queues = list(groups)
         self._turn += 1
@@ -207,3 +207,8 @@ class Frontier:
             return 2**31
         mine = sum(claim.queue == queue for claim in list(held.values()))
         return max(0, limit - mine - sum(claim.queue == queue for claim in taken))
+
+
+def _order(pair: Pair) -> tuple[str, bool, int]:
+    """SQLite's order of pairs: a priority that plain SQL wrote as text is behind all numbers."""
+    return pair.queue, isinstance(pair.priority, str), pair.priority
