@@ -5,7 +5,9 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
+from jobqueue import JobQueue
 from jobqueue.cli import monitor
 from jobqueue.cli.render import ago
 from jobqueue.records import counted
@@ -139,7 +141,7 @@ def test_workers_lists_the_living(cli_with_app: Cli, spawn, wait_until) -> None:
 
 
 @pytest.mark.parametrize(
-    ("distance", "text"),
+    ("distance", "words"),
     [
         (timedelta(minutes=59, seconds=58), "1h"),
         (timedelta(hours=23, minutes=59), "1d"),
@@ -148,10 +150,20 @@ def test_workers_lists_the_living(cli_with_app: Cli, spawn, wait_until) -> None:
         (timedelta(days=3650), "3650d"),
     ],
 )
-def test_how_far_an_instant_is_off_by_no_day(distance: timedelta, text: str) -> None:
+def test_how_far_an_instant_is_off_by_no_day(distance: timedelta, words: str) -> None:
     now = datetime.now(UTC)
-    assert ago(now + distance, now) == f"in {text}"
-    assert ago(now - distance, now) == f"{text} ago"
+    assert ago(now + distance, now) == f"in {words}"
+    assert ago(now - distance, now) == f"{words} ago"
+
+
+def test_a_state_that_plain_sql_made_up_is_named_with_its_remedy(cli_with_app: Cli) -> None:
+    id_ = cli_with_app.id("add", 1, 2)
+    with JobQueue(cli_with_app.url) as jobs, jobs.store.write() as connection:
+        connection.execute(text("UPDATE jobqueue_jobs SET state = 'runing'"))
+    for command in (["list"], ["show", id_]):
+        message = cli_with_app.refused(1, *command)
+        assert f"job {id_}: state 'runing' is none of scheduled, " in message
+        assert f"UPDATE jobqueue_jobs SET state = 'available' WHERE id = {id_}" in message
 
 
 def test_prune_deletes_by_age_and_asks_before_it_deletes_everything(cli_with_app: Cli) -> None:
