@@ -229,6 +229,12 @@ class JobQueue:
         `within` is a Session, scoped_session or Connection. Raises QueueFull; with `wait=False` at
         once, for a queue that is to be waited for too.
         """
+        if isinstance(calls, Call):
+            raise InvalidArguments(
+                "enqueue_many: a single call; write enqueue_many([task.call(…), …])",
+                field="calls",
+                value=calls,
+            )
         listed = list(calls)
         for place, call in enumerate(listed):
             if not isinstance(call, Call):

@@ -704,3 +704,13 @@ def test_a_queue_that_was_closed_may_be_used_again(jobs: JobQueue, add: Any) -> 
     jobs.close()
     add.enqueue(1)
     assert count(jobs) == 2
+
+
+def test_a_single_call_is_not_many(jobs: JobQueue) -> None:
+    @jobs.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    with pytest.raises(InvalidArguments, match=r"a single call; write enqueue_many\(\["):
+        jobs.enqueue_many(add.call(1, 2))  # type: ignore[arg-type]
+    assert list(jobs.list()) == []
