@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from jobqueue.errors import (
     Duration,
+    InvalidArguments,
     JobCancelled,
     JobFailed,
     JobNotFound,
@@ -187,6 +188,12 @@ def as_completed(jobs: Iterable[Job[R]], timeout: Duration | None = None) -> Ite
     """
     waiting: dict[int, list[Job[R]]] = {}
     for job in jobs:
+        if not isinstance(job, Job):
+            raise InvalidArguments(
+                f"as_completed: {type(job).__name__} is not a job; give what enqueue returns",
+                field="jobs",
+                value=job,
+            )
         waiting.setdefault(job.id, []).append(job)
     watch = _Watch(timeout)
     while waiting:

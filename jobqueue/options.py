@@ -152,6 +152,13 @@ def name(value: object, what: str, *, longest: int = 128) -> str:
     return str(value)  # Of a subclass, such as Queue, the text alone.
 
 
+def texts(**given: object) -> None:
+    """Raise unless each is text, or None."""
+    for what, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise InvalidOption(f"{what}: {_shown(value)} is not text", field=what, value=value)
+
+
 def whole(value: object, what: str, least: int, most: int) -> int:
     """A whole number in [least, most]."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -183,6 +190,8 @@ def function(value: object, what: str) -> None:
 
 def _shown(value: object) -> str:
     """A wrong value in short: it may be long, or a number too long for Python to print."""
+    if isinstance(value, timedelta):
+        return lasting(value.total_seconds())
     if type(value).__repr__ is object.__repr__:
         return f"a {type(value).__name__}"  # Its address says nothing.
     try:

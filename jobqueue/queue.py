@@ -279,6 +279,7 @@ class JobQueue:
         state = None if state is None else option_rules.one_of(state, "state", tuple(State))
         since = None if since is None else option_rules.instant(since, "since")
         limit = None if limit is None else option_rules.whole(limit, "limit", 0, ID_MAX)
+        option_rules.texts(task=task, queue=queue, tag=tag)
         return self._jobs.find(JobFilter(state, task, queue, tag, since), limit)
 
     async def alist(

@@ -672,8 +672,11 @@ def test_what_is_not_of_the_right_kind_is_refused_where_it_is_given(
         (lambda: jobs.cancel(job), f"id: Job({job.id}) is not a whole number"),
         (lambda: jobs.retry("5"), "id: '5' is not a whole number"),
         (lambda: jobs.delete(None), "id: None is not a whole number"),
+        (lambda: jobs.list(queue=5), "queue: 5 is not text"),
+        (lambda: list(jobs.as_completed([5])), "as_completed: int is not a job"),
+        (lambda: jobs.worker(lease=timedelta(0)), "lease: 0 s is out of range"),
     ]:
-        with pytest.raises(InvalidOption, match=re.escape(said)):
+        with pytest.raises((InvalidOption, InvalidArguments), match=re.escape(said)):
             call()
 
 
