@@ -58,6 +58,8 @@ class Exit:
                 batch.append(outbox.get_nowait())
         except Empty:
             pass
+        if self.inflight.disowned:
+            batch[:] = self.inflight.owned(batch)
         if self.inflight.lost_a_lease or len({outcome.claim.id for outcome in batch}) < len(batch):
             self._part()
         return batch

@@ -22,6 +22,7 @@ UNBEGUN = "given back before it began"
 
 
 _CLAIMED_AT = attrgetter("started_at")
+_job_of = attrgetter("task", "args", "run_at")
 
 
 class Unbegun(NamedTuple):
@@ -90,6 +91,8 @@ class InFlight:
         """A writer that knows nothing of turns was met lately."""
         self.last_progress: dict[tuple[int, int], Progress] = {}
         """By (id, fence): what handlers reported last and no heartbeat has written."""
+        self.disowned: dict[int, Claim] = {}
+        """By `id()`: held claims of jobs that the server has lost; their ids are of others now."""
         self.lost_a_lease = False
         """Outcomes of claims under an earlier lease may still be on their way."""
         self.failed_rounds = 0
@@ -145,11 +148,27 @@ class InFlight:
                 self.async_share += (diverted / len(claims) - self.async_share) * 0.5
 
     def _is_repeated(self, known: Claim, claim: Claim) -> bool:
-        """True if the server has lost the commit of a held claim, and it is made once more."""
-        if known.fence == claim.fence:
+        """True if the server has lost the commit of a held claim, and it is made once more.
+
+        Or if it has lost the job, and given its id to another one, whose first claim has the same
+        fence: what the first one still has to say is not written, and the other goes back.
+        """
+        same_fence = known.fence == claim.fence
+        if same_fence and _job_of(known) == _job_of(claim):
             return True
         self.held[claim.id] = claim
-        return False
+        if same_fence:
+            self.disowned[id(known)] = known
+            self.outbox.put(released(claim, UNBEGUN))
+            context = self.running.get((known.id, known.fence))
+            if context is not None:
+                context.tell(ClaimLost)
+        return same_fence
+
+    def owned(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Those that are not of a job whose id is another one's by now."""
+        gone = self.disowned
+        return [outcome for outcome in outcomes if gone.pop(id(outcome.claim), None) is None]
 
     def give_back_unknown(self, claims: list[Claim], holder: Holder) -> bool:
         """Put claims into the outbox that only the database knows of; False if the lease is lost.
@@ -172,6 +191,7 @@ class InFlight:
     def refusal(self, claim: Claim) -> Unbegun | None:
         """Why a claim that was handed out may not begin; None: it may, while the lease is good."""
         if self.held.get(claim.id) is not claim:
+            self.disowned.pop(id(claim), None)  # It will have no outcome.
             return Unbegun(None)
         if self.unwanted and (claim.id, claim.fence) in self.unwanted:
             return Unbegun(Ended(claim, "cancelled", State.CANCELLED, refund=True))

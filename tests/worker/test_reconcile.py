@@ -146,6 +146,31 @@ def test_a_claim_whose_commit_was_lost_and_that_is_made_again_is_one_claim(
     assert (job.state, worker.inflight.processed) == (State.SUCCEEDED, 1)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_job_that_got_the_id_of_one_that_the_server_has_lost_is_run_itself(
+    work: Any, hand: Any, begun: bool
+) -> None:
+    """Both have the same id and the same fence: the first one's outcome could end the other."""
+    worker = hand()
+    job = work.enqueue("lost with the server's last commits")
+    worker.claim()
+    if begun:
+        worker.execute()
+    other = work.call("another job").args
+    nobody = {"state": "available", "fence": 0, "attempt": 0, "worker_id": None, "worker": None}
+    worker.change(job.id, **nobody, args=other)
+    with worker.store.write() as connection:
+        worker.frontier.sweep(connection)
+        again = worker.intake.claim(connection, 1)
+    worker.intake.hand_out(again)
+    worker.execute()
+    worker.complete()
+    assert (job.state, worker.row(job.id).attempt) == (State.AVAILABLE, 0)
+    worker.step()
+    assert job.result(timeout=0) == "another job"
+    assert worker.inflight.held == worker.inflight.disowned == {}
+
+
 @pytest.mark.parametrize("reason", ["a failed round", "a reconnection", "the interval"])
 def test_claims_are_compared_after_a_failed_round_a_reconnection_and_an_interval(
     work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch, reason: str
