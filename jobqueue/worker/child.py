@@ -47,6 +47,7 @@ from jobqueue.worker.program import Address, Import, find
 from jobqueue.worker.surroundings import Surroundings
 
 REPORT_EVERY = 0.1  # seconds between two words of progress
+TELLING = 10  # looks, 0.02 s apart, at whether the worker has told that the job is to end
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _INSTANTS = ("run_at", "started_at", "deadline_at")
 
@@ -186,8 +187,19 @@ class Child:
         """
         if self._undisturbed:
             self._asked = True
-        elif self._context is not None:
-            self._context.check()
+        else:
+            self._check()
+
+    def _check(self) -> None:
+        """Raise in the handler if the worker has said that it should stop.
+
+        It says so before it sends SIGTERM. A handler that never lets go of the interpreter's lock,
+        such as a regular expression, has kept the listener from reading it until now.
+        """
+        for _ in range(TELLING):
+            if self._context is not None:
+                self._context.check()
+                threading.Event().wait(0.02)
 
     def _undisturbed_by_sigterm(self, work: Callable[[], None]) -> None:
         """Do what nothing may be raised in the midst of: half a message is the end of all talk."""
@@ -201,8 +213,7 @@ class Child:
             self._undisturbed -= 1
         if self._asked and not self._undisturbed:
             self._asked = False
-            if self._context is not None:
-                self._context.check()
+            self._check()
 
     def _forked(self) -> None:
         """In a process that a handler has forked: it has no say in what the worker hears."""
