@@ -53,25 +53,9 @@ def path(kind: str) -> Completer:
     return lambda _context, _parameter, text: [CompletionItem(text, type=kind)]
 
 
-def queues(
-    context: click.Context, _parameter: click.Parameter, text: str
-) -> list[CompletionItem[str]]:
-    """Completes a queue's name."""
-    return _starting(_names(context).queues, text)
-
-
-def tasks(
-    context: click.Context, _parameter: click.Parameter, text: str
-) -> list[CompletionItem[str]]:
-    """Completes a task's name."""
-    return _starting(_names(context).tasks, text)
-
-
-def tags(
-    context: click.Context, _parameter: click.Parameter, text: str
-) -> list[CompletionItem[str]]:
-    """Completes a tag."""
-    return _starting(_names(context).tags, text)
+def known(kind: str) -> Completer:
+    """Completes a name of the known `queues`, `tasks` or `tags`."""
+    return lambda context, _parameter, text: _starting(getattr(_names(context), kind), text)
 
 
 def several_queues(
@@ -85,6 +69,7 @@ def several_queues(
 
 
 states = words(*State)
+queues, tasks, tags = known("queues"), known("tasks"), known("tags")
 
 
 def _starting(known: Iterable[str], text: str) -> list[CompletionItem[str]]:

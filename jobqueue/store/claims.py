@@ -16,7 +16,7 @@ from jobqueue.states import FINAL, State
 from jobqueue.store.alone import Alone
 from jobqueue.store.backend import Columns
 from jobqueue.store.counts import Tally
-from jobqueue.store.inputs import END, PAIRS, PROGRESS, SUCCESS
+from jobqueue.store.inputs import END, PAIRS, PROGRESS, SUCCESS, Progress, last_progress
 from jobqueue.store.store import Store
 
 START: tuple[datetime, int] = (datetime(1, 1, 1, tzinfo=UTC), 0)
@@ -38,10 +38,6 @@ _ORDER = attrgetter("run_at", "id")
 _PLACE = itemgetter(-1, Claim._fields.index("run_at"), Claim._fields.index("id"))
 _ID = itemgetter(0)  # Rows are locked in this order by all, so that two transactions take turns.
 _STATES = {state.value: state for state in State}
-
-
-Progress = tuple[int, int, float | None, str | None]
-"""What a handler reports: (id, fence, fraction, message)."""
 
 
 class Holder(NamedTuple):
@@ -211,7 +207,9 @@ class Claims:
             written = connection.execute(self._statements.end, parameters).all()
             states.update((id_, _STATES[state]) for id_, state in written)
         if progress:
-            self._report_last(connection, progress, states)
+            own = [said for said in progress if said[0] in states]
+            parameters = last_progress(self._store.backend, own)
+            connection.execute(self._statements.report, parameters)
         _count(tally, outcomes, states)
         if ends or len(well) < BULK or State.CANCELLED in states.values():
             self._record(connection, holder.name, outcomes, states)
@@ -317,15 +315,6 @@ class Claims:
         with self._store.write() as connection:
             self._store.backend.hurry(connection)  # No lock on a job may hold up the heartbeat.
             connection.execute(self._statements.report, parameters)
-
-    def _report_last(
-        self, connection: Connection, rows: Sequence[Progress], states: Mapping[int, State]
-    ) -> None:
-        """Write the progress of jobs whose end this transaction has written, which locks them."""
-        moved = [(id_, fence + 1, *said) for id_, fence, *said in rows if id_ in states]
-        if moved:
-            parameters = self._store.backend.pack(PROGRESS, sorted(moved, key=_ID))
-            connection.execute(self._statements.last_report, parameters)
 
     def _pack(
         self, columns: Columns, rows: Sequence[Sequence[Any]], holder: Holder

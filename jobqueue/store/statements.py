@@ -104,7 +104,6 @@ class Statements:
     record_attempts: Executable
     finish_within: Executable
     report: Executable
-    last_report: Executable
     cancels: Executable
     beat: Executable
     step_beat: Executable
@@ -147,8 +146,7 @@ def statements(backend: Backend) -> Statements:
         count=insert(counters).values(minute=this_minute()),
         record_attempts=_record_attempts(backend),
         finish_within=_finish_within(),
-        report=_report(backend.rows(PROGRESS), _MINE),
-        last_report=_report(backend.rows(PROGRESS)),
+        report=_report(backend.rows(PROGRESS)),
         cancels=select(jobs.c.id, jobs.c.fence).where(
             jobs.c.worker_id == bindparam("in_worker"), jobs.c.cancel_requested_at.is_not(None)
         ),
@@ -392,9 +390,9 @@ def _finish_within() -> Executable:
     )
 
 
-def _report(rows: FromClause, *guard: ColumnElement[bool]) -> Executable:
+def _report(rows: FromClause) -> Executable:
     return (
         update(jobs)
-        .where(jobs.c.id == rows.c.id, jobs.c.fence == rows.c.fence, *guard)
+        .where(*_of(rows))
         .values(progress=rows.c.progress, progress_message=rows.c.message)
     )

@@ -17,7 +17,7 @@ from jobqueue.store import given, migrate
 from jobqueue.store.backend import Identity
 from jobqueue.store.counts import Tally
 from jobqueue.store.fates import Fate, Follower
-from jobqueue.store.inputs import PROGRESS
+from jobqueue.store.inputs import last_progress
 from jobqueue.store.store import Store
 
 if TYPE_CHECKING:
@@ -166,9 +166,8 @@ class UserTransactions:
         with self.using(transaction) as connection:
             self._finish(connection, claim, result)
             if said is not None:
-                row = (claim.id, claim.fence + 1, *said)
-                last = self._store.backend.pack(PROGRESS, [row])
-                connection.execute(self._store.statements.last_report, last)
+                last = last_progress(self._store.backend, [(claim.id, claim.fence, *said)])
+                connection.execute(self._store.statements.report, last)
 
     def _finish(self, connection: Connection, claim: Claim, result: str) -> None:
         parameters = {

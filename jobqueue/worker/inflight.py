@@ -13,7 +13,8 @@ from jobqueue.errors import AttemptTimeout, ClaimLost
 from jobqueue.records import Claim, Ended, Outcome
 from jobqueue.states import State
 from jobqueue.store.backend import Backend
-from jobqueue.store.claims import Holder, Progress
+from jobqueue.store.claims import Holder
+from jobqueue.store.inputs import Progress
 from jobqueue.worker.context import Attempt
 from jobqueue.worker.identity import boottime
 
@@ -160,15 +161,22 @@ class InFlight:
         if same_fence:
             self.disowned[id(known)] = known
             self.outbox.put(released(claim, UNBEGUN))
-            context = self.running.get((known.id, known.fence))
-            if context is not None:
-                context.tell(ClaimLost)
+            key = (known.id, known.fence)
+            self.last_progress.pop(key, None)
+            if key in self.running:
+                self.running[key].tell(ClaimLost)
         return same_fence
 
     def owned(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Those that are not of a job whose id is another one's by now."""
-        gone = self.disowned
-        return [outcome for outcome in outcomes if gone.pop(id(outcome.claim), None) is None]
+        kept = []
+        for outcome in outcomes:
+            claim = self.disowned.pop(id(outcome.claim), None)
+            if claim is None:
+                kept.append(outcome)
+            else:
+                self.last_progress.pop((claim.id, claim.fence), None)
+        return kept
 
     def give_back_unknown(self, claims: list[Claim], holder: Holder) -> bool:
         """Put claims into the outbox that only the database knows of; False if the lease is lost.

@@ -100,17 +100,16 @@ class Service(ABC):
         self._failures += 1
         most: float = min(self._backoff_max, BACKOFF_FIRST * 2.0 ** min(self._failures, 16))
         rest: float = most * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret.
+        text = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
         if self.stopping:  # It may have waited for a full server, and was told to wait no more.
-            log.info("%s: stopped in a round that failed: %s", self.name, type(error).__name__)
+            log.info("%s: stopped in a round that failed: %s", self.name, text)
             return rest
         present = time.monotonic()  # Not by its rests: a wake-up ends them, in a stop every 5 ms.
         if self._failures == 1 or present - self._logged_at >= REPEAT_LOG:
-            text = str(error).partition("\n")[0][:300]
             log.warning(
-                "%s: round %d failed, trying on: %s: %s",
+                "%s: round %d failed, trying on: %s",
                 self.name,
                 self._failures,
-                type(error).__name__,
                 text,
                 exc_info=log.isEnabledFor(logging.DEBUG),
             )

@@ -41,21 +41,6 @@ NOWHERE = "sqlite:///never-made.db"
 
 
 @pytest.fixture
-def jobs(url: str) -> Iterator[JobQueue]:
-    with JobQueue(url) as queue:
-        yield queue
-
-
-@pytest.fixture
-def add(jobs: JobQueue) -> Any:
-    @jobs.task
-    def add(x: int, y: int = 1) -> int:
-        return x + y
-
-    return add
-
-
-@pytest.fixture
 def engine(jobs: JobQueue, url: str) -> Iterator[Any]:
     """The user's own engine on the same database, with the defaults of SQLAlchemy."""
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))

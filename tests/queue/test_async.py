@@ -13,21 +13,6 @@ from jobqueue import InvalidOption, Job, JobCancelled, JobNotFound, JobQueue, St
 from jobqueue import queue as queue_module
 
 
-@pytest.fixture
-def jobs(url: str) -> Iterator[JobQueue]:
-    with JobQueue(url) as queue:
-        yield queue
-
-
-@pytest.fixture
-def add(jobs: JobQueue) -> Any:
-    @jobs.task
-    def add(x: int, y: int = 1) -> int:
-        return x + y
-
-    return add
-
-
 async def listed(jobs: JobQueue, **wanted: Any) -> list[int]:
     return [record.id async for record in jobs.alist(**wanted)]
 

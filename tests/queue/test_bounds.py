@@ -22,12 +22,6 @@ from jobqueue.store.store import Store
 
 
 @pytest.fixture
-def jobs(url: str) -> Iterator[JobQueue]:
-    with JobQueue(url) as queue:
-        yield queue
-
-
-@pytest.fixture
 def work(jobs: JobQueue) -> Any:
     @jobs.task(name="work")
     def work(number: int = 0) -> int:

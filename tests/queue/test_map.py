@@ -13,12 +13,6 @@ from jobqueue import job as job_module
 from jobqueue.errors import InvalidOption, ResultTimeout
 
 
-@pytest.fixture
-def jobs(url: str) -> Iterator[JobQueue]:
-    with JobQueue(url) as queue:
-        yield queue
-
-
 def test_results_come_in_the_order_of_the_items(jobs: JobQueue) -> None:
     gate = threading.Event()
 

@@ -114,7 +114,7 @@ def test_a_round_that_fails_in_a_stop_is_not_called_trying_on(
     service.stop()
     service.round()
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("INFO", "counter: stopped in a round that failed: ValueError")
+        ("INFO", "counter: stopped in a round that failed: ValueError: no")
     ]
 
 

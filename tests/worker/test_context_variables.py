@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from jobqueue.worker.surroundings import Surroundings
+
 LONG = 60.0  # seconds, for what takes a second
 PROGRAMS = ["nobody", "set by the program", "0.3333333"]
 PLACES = ("in_a_thread", "on_the_loop", "in_a_child", "on_the_loop_of_a_child")
@@ -49,6 +51,19 @@ def test_each_job_sees_what_the_program_has_set_and_nothing_of_the_one_before(
             assert job.result(LONG) == [*PROGRAMS, "0.333"]
         if "child" not in place:
             assert app.SEEN == ["nobody"] * 3
+
+
+def test_a_program_that_changed_no_decimals_costs_its_jobs_none_and_they_share_none() -> None:
+    """Importing a driver is enough to have such a context, which can be changed in place."""
+
+    def made() -> Surroundings:
+        decimal.setcontext(decimal.Context())
+        return Surroundings()
+
+    surroundings = contextvars.Context().run(made)
+    assert surroundings._decimals == []
+    surroundings.copy().run(lambda: setattr(decimal.getcontext(), "prec", 3))
+    assert surroundings.copy().run(decimal.getcontext).prec == decimal.DefaultContext.prec
 
 
 def test_the_program_sees_nothing_of_its_jobs(program: Program) -> None:

@@ -21,6 +21,7 @@ from jobqueue import JobCancelled, JobFailed, JobQueue, State
 from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.records import Ended, Succeeded
 from jobqueue.store.jobs import Jobs
+from jobqueue.worker.child import Child
 from jobqueue.worker import childprocess
 from jobqueue.worker.admission import Admission
 from jobqueue.worker.identity import process_started
@@ -335,6 +336,23 @@ def test_a_cancelled_job_is_told_and_then_ended(
         assert attempt.exit_signal == (
             "SIGKILL" if task in ("stubborn", "holds_the_lock") else "SIGTERM"
         )
+
+
+def test_a_signal_that_comes_before_the_word_is_read_waits_for_it() -> None:
+    """As of a handler that kept the interpreter's lock from who reads what the worker says."""
+
+    class Attempt:
+        asked = 0
+
+        def check(self) -> None:
+            self.asked += 1
+            if self.asked == 3:
+                raise JobCancelled("told")
+
+    child = object.__new__(Child)
+    child._undisturbed, child._context = 0, Attempt()
+    with pytest.raises(JobCancelled):
+        child._asked_to_end(signal.SIGTERM, None)
 
 
 def test_a_worker_that_stops_waiting_kills_and_gives_back(stage: Stage) -> None:

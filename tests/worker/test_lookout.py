@@ -96,6 +96,26 @@ def test_after_a_ring_the_scheduler_believes_no_earlier_look(
     assert handle.state is State.AVAILABLE
 
 
+def test_a_scheduler_that_is_woken_again_and_again_asks_for_no_more_than_what_is_due(
+    hand: Any, clock: Any
+) -> None:
+    """By each change of the file, which in a drain are the worker's own commits."""
+    worker = hand()
+    worker.service(Reaper).tick()
+    asked: list[str] = []
+
+    @event.listens_for(worker.store.engine, "before_cursor_execute")
+    def _see(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    for _ in range(3):
+        clock.pass_(0.1)
+        worker.worker._lookout.again()
+        worker.service(Scheduler).tick()
+    assert len([text for text in asked if "run_at" in text]) == 3
+    assert [text for text in asked if "jobqueue_workers" in text] == []
+
+
 def test_a_look_of_long_ago_is_not_believed(jobs: JobQueue, hand: Any, clock: Any) -> None:
     @jobs.task
     def work() -> None: ...

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue import JobQueue, State
+from jobqueue import JobQueue, State, current_job
 from jobqueue.worker import reconcile
 
 WARNING = 30
@@ -15,6 +15,8 @@ TOLD = "that it did not run"
 def work(jobs: JobQueue) -> Any:
     @jobs.task(max_attempts=3)
     def work(text: str = "fine") -> str:
+        if text.startswith("lost"):
+            current_job().progress(0.5, "half")
         return text
 
     return work
@@ -165,10 +167,12 @@ def test_a_job_that_got_the_id_of_one_that_the_server_has_lost_is_run_itself(
     worker.intake.hand_out(again)
     worker.execute()
     worker.complete()
-    assert (job.state, worker.row(job.id).attempt) == (State.AVAILABLE, 0)
+    row = worker.row(job.id)
+    assert (row.state, row.attempt, row.progress_message) == (State.AVAILABLE, 0, None)
     worker.step()
     assert job.result(timeout=0) == "another job"
-    assert worker.inflight.held == worker.inflight.disowned == {}
+    inflight = worker.inflight
+    assert inflight.held == inflight.disowned == inflight.last_progress == {}
 
 
 @pytest.mark.parametrize("reason", ["a failed round", "a reconnection", "the interval"])

@@ -1,9 +1,0 @@
-UPDATE jobqueue_jobs
-SET progress=input.progress, progress_message=input.message
-FROM (
-    SELECT anon_1."key" AS place, json_extract(anon_1.value, '$[0]') AS id,
-        json_extract(anon_1.value, '$[1]') AS fence, json_extract(anon_1.value, '$[2]') AS progress,
-        json_extract(anon_1.value, '$[3]') AS message
-    FROM json_each(:in_rows) AS anon_1
-) AS input
-WHERE jobqueue_jobs.id = input.id AND jobqueue_jobs.fence = input.fence;
