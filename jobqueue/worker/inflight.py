@@ -161,10 +161,9 @@ class InFlight:
         if same_fence:
             self.disowned[id(known)] = known
             self.outbox.put(released(claim, UNBEGUN))
-            key = (known.id, known.fence)
-            self.last_progress.pop(key, None)
-            if key in self.running:
-                self.running[key].tell(ClaimLost)
+            running = self.running.get((known.id, known.fence))
+            if running is not None:
+                running.tell(ClaimLost)
         return same_fence
 
     def owned(self, outcomes: list[Outcome]) -> list[Outcome]:
