@@ -10,7 +10,7 @@ import threading
 from typing import Protocol
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Pool
+from sqlalchemy import Connection, Pool, PoolProxiedConnection
 
 
 class Forgetful(Protocol):
@@ -22,7 +22,8 @@ class Forgetful(Protocol):
 
 
 _holders: WeakSet[Forgetful] = WeakSet()
-_kept: list[Pool | Connection] = []  # For ever: one that is collected closes what it holds.
+# For ever: one that is collected closes what it holds.
+_kept: list[Pool | Connection | PoolProxiedConnection] = []
 _guards: WeakSet["threading.RLock"] = WeakSet()
 _own = threading.local()  # Two threads may fork at once.
 
@@ -38,7 +39,8 @@ class _Transactions:
 
     def __init__(self) -> None:
         # Reentrant: a signal's handler may come in between, and enqueue, or fork.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._inside: dict[int, int] = {}  # by thread, how deep
         self._forking = False
         self._owner: int | None = None
@@ -47,7 +49,7 @@ class _Transactions:
     def __enter__(self) -> None:
         """Begin one; waits while a fork is under way, unless this thread is in one already."""
         me = threading.get_ident()
-        with self._changed:
+        with self._lock:
             if self._forking and me not in self._inside:
                 self._changed.wait_for(lambda: not self._forking, 2 * PATIENCE)
             self._inside[me] = self._inside.get(me, 0) + 1
@@ -55,7 +57,7 @@ class _Transactions:
     def __exit__(self, *_: object) -> None:
         """End one."""
         me = threading.get_ident()
-        with self._changed:
+        with self._lock:
             self._inside[me] -= 1
             if not self._inside[me]:
                 del self._inside[me]
@@ -80,7 +82,8 @@ class _Transactions:
     def forget(self) -> None:
         """In the child: of all threads only this one is there, and it may be in a transaction."""
         me = threading.get_ident()
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._inside = {me: self._inside[me]} if me in self._inside else {}
         self._forking = False
         self._owner = None
@@ -95,7 +98,7 @@ def watch(holder: Forgetful) -> None:
     _holders.add(holder)
 
 
-def keep(held: Pool | Connection) -> None:
+def keep(held: Pool | Connection | PoolProxiedConnection) -> None:
     """Keep a parent's pool, or a connection that is out of it, from being collected."""
     _kept.append(held)
 

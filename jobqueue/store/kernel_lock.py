@@ -8,8 +8,7 @@ deadline the caller goes on without it, and a stopped process that holds it stop
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -28,46 +27,40 @@ class KernelLock:
     def __init__(self, path: str) -> None:
         self._path = path
         self._misses = 0
-        self._local = threading.local()
+        self.local = _Local()
 
     @property
     def waited(self) -> bool:
         """Whether this thread had to wait for its turn, the last time."""
-        return getattr(self._local, "waited", False)
+        return self.local.waited
 
-    @contextmanager
-    def held(self) -> Iterator[bool]:
+    def held(self) -> "_Hold":
         """Hold the lock, or go on without it after the deadline; yields whether it is held."""
-        if fcntl is None or getattr(self._local, "inside", False):
-            yield False  # There is none, or it is this thread's turn already.
-            return
+        return _Hold(self)
+
+    def take(self) -> "_OpenFile | None":
+        """Take the lock for this thread; None if it goes on without it. See `held`."""
+        if fcntl is None:
+            return None
         try:
             own = self._own()
         except OSError:  # Not ours to open: it is only a courtesy.
-            yield False
-            return
-        held = self._take(own)
-        self._local.inside = True
-        try:
-            yield held
-        finally:
-            self._local.inside = False
-            if held:
-                fcntl.flock(own.file.descriptor, fcntl.LOCK_UN)
+            return None
+        return own.file if self._take(own) else None
 
     def _own(self) -> "_Waiter":
         """This thread's own open file: flock tells open files apart, not threads."""
-        own: _Waiter | None = getattr(self._local, "own", None)
+        own = self.local.own
         if own is None or own.file.pid != os.getpid():
-            own = self._local.own = _Waiter(_OpenFile(self._path))
+            own = self.local.own = _Waiter(_OpenFile(self._path))
         return own
 
     def _take(self, own: "_Waiter") -> bool:
-        self._local.waited = False
+        self.local.waited = False
         try:
             fcntl.flock(own.file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._local.waited = True
+            self.local.waited = True
         else:
             self._misses = 0
             return True
@@ -78,9 +71,41 @@ class KernelLock:
             taken = own.wait()
         finally:
             if not taken:
-                del self._local.own  # It may get the lock yet, on the file that it was given.
+                self.local.own = None  # It may get the lock yet, on the file that it was given.
         self._misses += not taken
         return taken
+
+
+class _Hold:
+    """A lock's context. Not a generator: those cost as much as the two system calls."""
+
+    def __init__(self, lock: KernelLock) -> None:
+        self._lock = lock
+        self._file: _OpenFile | None = None
+        self._is_outer = False
+
+    def __enter__(self) -> bool:
+        """Take the lock, unless this thread has it already."""
+        local = self._lock.local
+        if not local.inside:
+            self._file = self._lock.take()
+            local.inside = self._is_outer = True
+        return self._file is not None
+
+    def __exit__(self, *_: object) -> None:
+        """Release the lock."""
+        if self._is_outer:
+            self._lock.local.inside = False
+            if self._file is not None:
+                fcntl.flock(self._file.descriptor, fcntl.LOCK_UN)
+
+
+class _Local(threading.local):
+    """What a thread has of a lock."""
+
+    own: "_Waiter | None" = None
+    inside = False
+    waited = False
 
 
 class _Waiter:

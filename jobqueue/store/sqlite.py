@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from jobqueue.store import forks
 from jobqueue.store.backend import Columns, Identity
 from jobqueue.store.kernel_lock import KernelLock
 from jobqueue.store.pool import Patience
+from jobqueue.store.sqlite_file import DatabaseFile
 from jobqueue.store.sqlite_wakeups import DatagramRinger, DoorbellListener
 
 BUSY_TIMEOUT = 10  # seconds
@@ -100,36 +101,39 @@ class Sqlite:
             raise ConfigurationError(
                 f"this Python has SQLite {sqlite3.sqlite_version}; jobqueue needs 3.35 or newer"
             )
+        file = DatabaseFile(path, makes=makes, forbidden=url.query.get("mode") == "rw")
         engine = create_engine(
             URL.create("sqlite", database=str(path)),
             connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
-            pool_size=connections,
+            pool_size=connections + 1,  # and the kept one
             max_overflow=0,
             pool_timeout=30,
             hide_parameters=True,
             paramstyle="named",  # as the driver takes them in `alone`
-            execution_options={"jobqueue_lock": KernelLock(f"{path}-jobqueue-lock")},
+            execution_options={
+                "jobqueue_lock": KernelLock(f"{path}-jobqueue-lock"),
+                "jobqueue_file": file,
+            },
         )
-
-        file = _File(path, makes=makes, forbidden=url.query.get("mode") == "rw")
 
         @event.listens_for(engine, "connect")
         def _connected(connection: Any, record: Any) -> None:
             file.opened()
             record.info["jobqueue_file"] = file
-            connection.isolation_level = None  # BEGIN is ours: pysqlite's is deferred and late.
-            # A hook of the application on all engines may have set others.
-            connection.row_factory, connection.text_factory = None, str
-            with suppress(sqlite3.OperationalError):
-                # A new file that somebody writes at this very moment: the next connection does it.
-                if makes or connection.execute(_OURS).fetchall():
-                    connection.execute("PRAGMA journal_mode=WAL").close()
-            for pragma in _PRAGMAS:
-                connection.execute(f"PRAGMA {pragma}").close()
+            with forks.transaction:
+                _set(connection, makes=makes)
 
         @event.listens_for(engine, "do_connect")
-        def _connecting(*_: object) -> None:
+        def _connect(dialect: Any, _: object, args: Any, options: Any) -> Any:
             file.opens()
+            with forks.transaction:  # SQLite opens and closes under a lock of the whole process.
+                return dialect.connect(*args, **options)
+
+        def _close(connection: Any) -> None:
+            with forks.transaction:
+                connection.close()
+
+        engine.dialect.do_close = _close  # type: ignore[assignment, method-assign]
 
         @event.listens_for(engine, "engine_disposed")
         def _disposed(_: Engine) -> None:
@@ -169,16 +173,21 @@ class Sqlite:
         prepared: bool,  # noqa: ARG002 - the sqlite3 module keeps statements by itself.
     ) -> list[tuple[Any, ...]] | None:
         """See `Backend.alone`: whatever fails is rolled back before it is said to have failed."""
-        with (
-            suppress(sqlite3.Error),
-            closing(engine.raw_connection()) as connection,
-            self.turn(engine),
-            forks.transaction,
-        ):
-            _refuse_replaced(connection)
-            driver: Any = connection.driver_connection
-            # All rows: it is committed with the step after the last one.
-            rows: list[tuple[Any, ...]] = driver.execute(statement, parameters).fetchall()
+        options = engine.get_execution_options()
+        file: DatabaseFile = options["jobqueue_file"]
+        lock: KernelLock = options["jobqueue_lock"]
+        with suppress(sqlite3.Error):
+            connection = file.take_connection(engine)
+            try:
+                with lock.held(), forks.transaction:
+                    _refuse_replaced(connection)
+                    driver: Any = connection.driver_connection
+                    # All rows: it is committed with the step after the last one.
+                    rows: list[tuple[Any, ...]] = driver.execute(statement, parameters).fetchall()
+            except BaseException:
+                connection.close()
+                raise
+            file.keep_connection(connection)
             return rows
         return None
 
@@ -297,63 +306,22 @@ def database_path(url: URL) -> Path:
     return path.resolve()
 
 
-class _File:
-    """The file of an engine: the first one that it opened, until all connections are closed.
-
-    What was claimed in it may not be finished in another one, where the same ids are other jobs.
-    """
-
-    def __init__(self, path: Path, *, makes: bool, forbidden: bool) -> None:
-        self._path = path
-        self._makes = makes
-        self._forbidden = forbidden
-        self._first: tuple[int, int] | None = None
-
-    def opens(self) -> None:
-        """Before a connection: make the file if that is wanted, or see that it is there."""
-        if self._first is not None:
-            self.require()
-        if self._makes and not self._forbidden:
-            _make_file(self._path)
-        elif not self._path.exists():
-            why = ", and mode=rw in its URL says not to make it" if self._forbidden else ""
-            raise ConfigurationError(
-                f"the database file {self._path} does not exist{why}", field="url"
-            )
-
-    def opened(self) -> None:
-        """After a connection."""
-        if self._first is None:
-            self._first = self._identity()
-
-    def forget(self) -> None:
-        """Whichever is there at the next connection is the right one."""
-        self._first = None
-
-    def require(self) -> None:
-        """Raise DatabaseReplaced if another file is there now, or none."""
-        if self._first != self._identity():
-            raise DatabaseReplaced(
-                f"the database file {self._path} was deleted or replaced while it was in use: "
-                "stop all workers, put the right file there, and start again",
-                field="url",
-            )
-
-    def _identity(self) -> tuple[int, int] | None:
-        """Which file is there now; None if there is none."""
-        try:
-            there = self._path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError:  # Nobody can tell now, such as for a moment on a network.
-            return self._first
-        return there.st_dev, there.st_ino
-
-
 @lru_cache
 def _insertion(columns: tuple[str, ...]) -> str:
     """An INSERT of one row as the driver takes it, its values in the order of the columns."""
     return str(insert(table(jobs.name, *map(column, columns))).compile(dialect=_DIALECT))
+
+
+def _set(connection: Any, *, makes: bool) -> None:
+    """Set what a new connection of the driver's needs, and undo what an application's hook set."""
+    connection.isolation_level = None  # BEGIN is ours: pysqlite's is deferred and late.
+    connection.row_factory, connection.text_factory = None, str
+    with suppress(sqlite3.OperationalError):
+        # A new file that somebody writes at this very moment: the next connection does it.
+        if makes or connection.execute(_OURS).fetchall():
+            connection.execute("PRAGMA journal_mode=WAL").close()
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin(connection: Connection) -> None:
@@ -370,18 +338,9 @@ def _begin(connection: Connection) -> None:
 
 def _refuse_replaced(connection: Connection | PoolProxiedConnection) -> None:
     """Raise DatabaseReplaced if the file that it has open is no longer the one at its path."""
-    file: _File = connection.info["jobqueue_file"]
+    file: DatabaseFile = connection.info["jobqueue_file"]
     try:
         file.require()
     except DatabaseReplaced:
         connection.invalidate()  # What it writes would vanish with the old file.
         raise
-
-
-def _make_file(path: Path) -> None:
-    """Make an empty database that only its owner reads; never opens one that is there.
-
-    Closing any descriptor of a database file drops this process's SQLite locks on it.
-    """
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

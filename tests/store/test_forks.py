@@ -3,7 +3,9 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -157,3 +159,44 @@ def test_two_threads_that_fork_at_once_leave_the_gate_open(
     other.join(LONG)
     assert not other.is_alive()
     assert len([*add.enqueue(1, 2)._jobs.find(JobFilter())]) == 3
+
+
+def open_files(path: str) -> int:
+    """How many descriptors of this process lead to a file."""
+    links = Path("/proc/self/fd").iterdir()
+    return sum(1 for link in links if link.exists() and str(link.readlink()) == path)
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_connection_kept_for_single_statements_is_closed_with_the_queue(
+    url: str, wait_until: Callable[..., Any]
+) -> None:
+    path = url.removeprefix("sqlite:///")
+    with JobQueue(url) as queue, ThreadPoolExecutor(4) as threads:
+
+        @queue.task
+        def add(x: int, y: int) -> int:
+            return x + y
+
+        list(threads.map(lambda number: add.enqueue(number, 2), range(40)))
+        pool: Any = queue.store.engine.pool
+        wait_until(lambda: pool.checkedout() == 1)  # whatever the threads needed meanwhile
+        assert open_files(path) > 0
+    assert open_files(path) == 0
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_child_leaves_the_connection_kept_for_single_statements_to_its_parent(
+    jobs: JobQueue, add: Any, wait_until: Callable[..., Any]
+) -> None:
+    pool: Any = jobs.store.engine.pool
+    wait_until(lambda: pool.checkedout() == 1)
+
+    def work() -> None:
+        assert jobs.store.engine.pool is not pool
+        add.enqueue(1, 1)
+        assert pool.checkedout() == 1  # as when it was forked
+
+    assert forked(work) == 0
+    assert add.enqueue(2, 2).created
+    wait_until(lambda: pool.checkedout() == 1)
