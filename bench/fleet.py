@@ -21,7 +21,7 @@ from bench.app import app
 from bench.children import Child, say
 from bench.ground import Database
 from bench.stage import Record, Stage
-from jobqueue.store.upkeep import WORKER_ID_MAX
+from jobqueue.store.leases import WORKER_ID_MAX
 
 IN_A_PROCESS = 10
 SIMULATED = 1000

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobqueue.clock import SQLITE_NOW
+from jobqueue.store.clock import SQLITE_NOW
 
 from bench.ground import Database, Ground
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.app import DURATIONS, app
 from bench.children import Child, say
-from jobqueue.cli.worker import spare_the_collector
+from jobqueue.cli.commands.worker import spare_the_collector
 
 
 class WorkerChild(Child):

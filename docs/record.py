@@ -16,8 +16,8 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from sqlalchemy import URL
 
-from jobqueue.demo.run import perform
-from jobqueue.demo.show import Story
+from jobqueue.cli.demo.run import perform
+from jobqueue.cli.demo.output import Story
 
 PICTURE = Path(__file__).parent / "demo.svg"
 WIDTH = 80  # cells

@@ -24,7 +24,7 @@ from jobqueue.queue import JobQueue, Queue
 from jobqueue.records import JobRecord
 from jobqueue.states import State
 from jobqueue.tasks import Call, Task
-from jobqueue.worker.context import JobContext, current_job
+from jobqueue.worker.handler.context import JobContext, current_job
 from jobqueue.worker.worker import Worker
 
 __all__ = [

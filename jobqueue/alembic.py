@@ -12,7 +12,7 @@ know, and proposes to drop them.
 
 from typing import Any
 
-from jobqueue.schema import PREFIX
+from jobqueue.store.schema import PREFIX
 
 
 def include_object(

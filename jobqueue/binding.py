@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import URL
 
 from jobqueue.job import Job
-from jobqueue.store.bell import Bell
-from jobqueue.store.bounds import Bound
+from jobqueue.store.backpressure import Bound
+from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.store import Store
-from jobqueue.store.transactions import UserTransactions
+from jobqueue.store.notify.notifier import Bell
+from jobqueue.store.user_transactions import UserTransactions
 
 
 class Binding(NamedTuple):

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jobqueue import options
-from jobqueue.codec import Codec
 from jobqueue.errors import InvalidArguments, InvalidOption, UnknownTask
 from jobqueue.job import Job
 from jobqueue.options import Options
+from jobqueue.serialization.codec import Codec
 from jobqueue.tasks import Call, Registry, Task
 
 OPTION_NAMES = (

@@ -4,9 +4,8 @@ import os
 import tomllib
 from typing import Any, NamedTuple
 
-from jobqueue import options
+from jobqueue import options, paths
 from jobqueue.errors import ConfigurationError
-from jobqueue.store import folder
 
 DEFAULT_URL = "sqlite:///jobqueue.db"
 POOL_SIZE = "JOBQUEUE_POOL_SIZE"
@@ -69,7 +68,7 @@ def _setting(name: str, variable: str) -> str | None:
 
 def _project() -> dict[str, Any]:
     """The table [tool.jobqueue] of the nearest pyproject.toml."""
-    here = folder.current()
+    here = paths.current()
     for parent in (here, *here.parents):
         path = parent / "pyproject.toml"
         if path.is_file():

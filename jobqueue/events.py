@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TypeGuard, get_args
 
 from jobqueue.errors import InvalidOption
+from jobqueue.literals import EventName
 from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError
-from jobqueue.words import EventName
 
 log = get_logger("jobqueue.events")
 

@@ -7,8 +7,8 @@ from jobqueue import options
 from jobqueue.calls import did_you_mean
 from jobqueue.errors import InvalidOption
 from jobqueue.records import JobFilter
+from jobqueue.serialization.json_values import INTEGER_MAX
 from jobqueue.states import State
-from jobqueue.values import INTEGER_MAX
 
 _DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)

@@ -21,8 +21,8 @@ from jobqueue.loggers import get_logger
 from jobqueue.options import seconds as to_seconds
 from jobqueue.records import JobFilter, JobRecord, Refusal, counted
 from jobqueue.states import FINAL, State
-from jobqueue.store.fates import Fate
 from jobqueue.store.jobs import Jobs
+from jobqueue.store.transaction_outcomes import Fate
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from jobqueue.worker.context import running_attempt
-from jobqueue.worker.naming import job_of, worker_name
+from jobqueue.worker.handler.context import running_attempt
+from jobqueue.worker.log_context import job_of, worker_name
 
 CONTEXT = ("job", "task", "queue", "attempt", "worker")
 FIELDS = (*CONTEXT, "event", "duration", "error_type")

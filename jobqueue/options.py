@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict, TypeVar, get_args
 
 from jobqueue.errors import Duration, InvalidOption
+from jobqueue.literals import Isolation, UniqueUntil
 from jobqueue.records import lasting
-from jobqueue.words import Isolation, UniqueUntil
 
 Word = TypeVar("Word", bound=str)
 

@@ -15,8 +15,8 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 from sqlalchemy import URL
 
 from jobqueue import options as option_rules
+from jobqueue import paths
 from jobqueue.binding import Binding
-from jobqueue.codec import Codec
 from jobqueue.config import database
 from jobqueue.config import pool_size as pool_size_of
 from jobqueue.errors import (
@@ -27,21 +27,22 @@ from jobqueue.errors import (
 )
 from jobqueue.events import EventStream, Subscriber
 from jobqueue.job import Job, as_completed, require_changed
+from jobqueue.literals import EventName, StateName, WhenFull
 from jobqueue.options import Options, TaskOptions
 from jobqueue.records import JobFilter, JobRecord, NewJob
+from jobqueue.serialization.codec import Codec
 from jobqueue.states import State
-from jobqueue.store import folder, given
-from jobqueue.store.bounds import WHEN_FULL, Bound
-from jobqueue.store.given import SyncTransaction, Transaction
-from jobqueue.store.monitor import Monitor
-from jobqueue.store.store import POOL_SIZE
+from jobqueue.store import transaction_argument
+from jobqueue.store.backpressure import WHEN_FULL, Bound
+from jobqueue.store.database import POOL_SIZE
+from jobqueue.store.stats import Monitor
+from jobqueue.store.transaction_argument import SyncTransaction, Transaction
 from jobqueue.store.urls import masked
 from jobqueue.tasks import AsyncTask, Call, Registry, Task, TaskDecorator
-from jobqueue.words import EventName, StateName, WhenFull
-from jobqueue.worker.context import running_attempt
-from jobqueue.worker.executor import Middleware
-from jobqueue.worker.isolated import require
-from jobqueue.worker.program import Import
+from jobqueue.worker.execute.executor import Middleware
+from jobqueue.worker.handler.context import running_attempt
+from jobqueue.worker.isolate.importing import Import
+from jobqueue.worker.isolate.pool import require
 from jobqueue.worker.settings import WorkerOptions, WorkerSettings
 from jobqueue.worker.worker import Worker
 
@@ -79,7 +80,7 @@ class JobQueue:
         self._pool_size = pool_size_of(pool_size) or POOL_SIZE
         self.registry = Registry()
         with suppress(ConfigurationError):
-            self.registry.folder = str(folder.current())
+            self.registry.folder = str(paths.current())
         self.events = EventStream()
         self.middleware: list[Middleware] = []
         self._bounds: dict[str, Bound] = {}
@@ -198,7 +199,7 @@ class JobQueue:
             inserted = self._jobs.insert(new, wait=wait)
             self._bell.ring()
         else:
-            transaction = given.resolve(within, "within", IN_RUN_SYNC)
+            transaction = transaction_argument.resolve(within, "within", IN_RUN_SYNC)
             with self._transactions.using(transaction) as connection:
                 inserted = self._jobs.insert(new, connection, wait=wait)
                 fate = self._transactions.fate(connection, inserted)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from jobqueue.literals import UniqueUntil
 from jobqueue.states import FINAL, State
-from jobqueue.words import UniqueUntil
 
 
 class NewJob(NamedTuple):
@@ -59,6 +59,10 @@ class Claim(NamedTuple):
     once: bool  # at most one start
     own_crashes: int = 0  # deaths of the child process that it alone ran in
     frees_key: bool = False  # its unique key is free once it begins
+
+
+NOT_COMMITTED = "NotCommitted"
+"""The error's type where `finish_within` was called and its transaction not committed."""
 
 
 class AttemptError(NamedTuple):

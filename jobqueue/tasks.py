@@ -21,14 +21,14 @@ from typing import (
 )
 
 from jobqueue import options as option_rules
-from jobqueue.codec import Codec
 from jobqueue.errors import ConfigurationError, Duration, InvalidOption, QueueFull, UnknownTask
-from jobqueue.functions import wraps_coroutine
 from jobqueue.job import Job, results
 from jobqueue.options import OptionChanges, Options
 from jobqueue.records import NewJob
-from jobqueue.store import given
-from jobqueue.store.given import Transaction
+from jobqueue.serialization.codec import Codec
+from jobqueue.serialization.functions import wraps_coroutine
+from jobqueue.store import transaction_argument
+from jobqueue.store.transaction_argument import Transaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -179,7 +179,7 @@ class Task(Generic[P, R_co]):
         Inside `within()` it exists when the caller's transaction commits. May be called from any
         thread. Raises InvalidArguments if the arguments do not fit the function.
         """
-        if given.is_async(self._within):
+        if transaction_argument.is_async(self._within):
             raise InvalidOption(
                 f"{self.name}: within() was given an async session; use "
                 f"`await {self.name}.within(session).aenqueue(…)`",
@@ -198,7 +198,7 @@ class Task(Generic[P, R_co]):
             jobs = await asyncio.to_thread(self._enqueue, [call], None)
         else:
             instead = f"write {self.name}.within(session).enqueue(…)"
-            session = given.aresolve(self._within, "aenqueue", instead)
+            session = transaction_argument.aresolve(self._within, "aenqueue", instead)
             jobs = await session.run_sync(lambda sync: self._enqueue([call], sync))
         job: Job[R_co] = jobs[0]
         return job
@@ -295,7 +295,7 @@ class Task(Generic[P, R_co]):
         async form of one. It never begins, commits or rolls back anything on it. Raises
         InvalidOption for anything else.
         """
-        given.check(transaction, "within")
+        transaction_argument.check(transaction, "within")
         return replace(self, _within=transaction)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import create_engine
 
-from jobqueue.schema import VERSION_TABLE, metadata
+from jobqueue.store.schema import VERSION_TABLE, metadata
 
 url = context.config.get_main_option("sqlalchemy.url")
 common: dict[str, Any] = {"target_metadata": metadata, "version_table": VERSION_TABLE}

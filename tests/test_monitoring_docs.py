@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from jobqueue.clock import after, this_minute
+from jobqueue.store.clock import after, this_minute
 from jobqueue.records import AttemptError, Claim, Ended, JobFilter, NewJob, Registration, Succeeded
-from jobqueue.schema import counters, workers
-from jobqueue.schema import jobs as jobs_table
+from jobqueue.store.schema import counters, workers
+from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.states import State
 from jobqueue.store.claims import START, Claims, Holder, Pair
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.store import Store
-from jobqueue.store.upkeep import Upkeep
+from jobqueue.store.database import Store
+from jobqueue.store.leases import Upkeep
 
 PAGE = (Path(__file__).parents[1] / "docs" / "monitoring.md").read_text("utf-8")
 TAGS = {"sqlite": "sqlite", "postgres": "postgresql"}

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from bench.soak.evidence import STALL, boottime
 from jobqueue import JobQueue, current_job
-from jobqueue.worker.context import running_attempt
+from jobqueue.worker.handler.context import running_attempt
 from jobqueue.options import fixed
 
 jobs = JobQueue()

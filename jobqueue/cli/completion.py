@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 import click
 from click.shell_completion import CompletionItem
 
-from jobqueue.cli.shared import Command, Shared, pass_shared, shared_of
+from jobqueue.cli.context import Command, Shared, pass_shared, shared_of
 from jobqueue.cli.shells import SCRIPTS
 from jobqueue.cli.streams import echo
-from jobqueue.known import names_of
-from jobqueue.schema import REVISION
+from jobqueue.known_names import names_of
 from jobqueue.states import State
 from jobqueue.store.names import Names, names_in_use
+from jobqueue.store.schema import REVISION
 
 PATIENCE = 2.0
 """Seconds that a TAB waits for the app and the database."""

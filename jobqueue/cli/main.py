@@ -9,24 +9,23 @@ from typing import Any
 
 import click
 
-from jobqueue.cli import (
-    completion,
+from jobqueue.cli import completion, streams
+from jobqueue.cli.commands import (
+    bulk_actions,
     db,
     demo,
     enqueue,
     exec,  # noqa: A004
     jobs,
-    monitor,
-    streams,
-    verbs,
+    stats,
     web,
     worker,
 )
-from jobqueue.cli.failure import INTERRUPTED, report
-from jobqueue.cli.shared import Group, Shared
+from jobqueue.cli.context import Group, Shared
+from jobqueue.cli.errors import INTERRUPTED, report
 from jobqueue.cli.shells import SCRIPTS, VARIABLE, answer
-from jobqueue.worker.init import be_init
-from jobqueue.worker.signals import hear_to_the_end
+from jobqueue.supervisor.init import be_init
+from jobqueue.supervisor.signals import hear_to_the_end
 
 
 class _Root(Group):
@@ -93,7 +92,7 @@ cli.params.append(
         help="Show the version and exit.",
     )
 )
-for family in (enqueue, exec, worker, jobs, verbs, monitor, db, web, completion, demo):
+for family in (enqueue, exec, worker, jobs, bulk_actions, stats, db, web, completion, demo):
     for command in family.COMMANDS:
         cli.add_command(command)
 

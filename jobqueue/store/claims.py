@@ -13,11 +13,11 @@ from sqlalchemy import Connection
 
 from jobqueue.records import Claim, Ended, Outcome, Succeeded
 from jobqueue.states import FINAL, State
-from jobqueue.store.alone import Alone
-from jobqueue.store.backend import Columns
-from jobqueue.store.counts import Tally
-from jobqueue.store.inputs import END, PAIRS, PROGRESS, SUCCESS, Progress, last_progress
-from jobqueue.store.store import Store
+from jobqueue.store.autocommit import Alone
+from jobqueue.store.counters import Tally
+from jobqueue.store.database import Store
+from jobqueue.store.dialects.base import Columns
+from jobqueue.store.sql.rows import END, PAIRS, PROGRESS, SUCCESS, Progress, last_progress
 
 START: tuple[datetime, int] = (datetime(1, 1, 1, tzinfo=UTC), 0)
 """The cursor before every job."""

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from sqlalchemy import delete, insert
 
-from jobqueue.clock import after, once, this_minute
-from jobqueue.schema import history
-from jobqueue.store.store import Store
+from jobqueue.store.clock import after, once, this_minute
+from jobqueue.store.database import Store
+from jobqueue.store.schema import history
 
 KEPT = 86_400.0  # seconds
 

@@ -22,7 +22,6 @@ from sqlalchemy import (
 from sqlalchemy import func as sql_func
 from sqlalchemy.exc import IntegrityError
 
-from jobqueue.clock import now
 from jobqueue.errors import JobQueueError
 from jobqueue.records import (
     AttemptError,
@@ -33,12 +32,13 @@ from jobqueue.records import (
     NewJob,
     Refusal,
 )
-from jobqueue.schema import attempts, jobs
 from jobqueue.states import FINAL, MOVES, State
-from jobqueue.store.counts import Tally
-from jobqueue.store.inserter import Inserter
-from jobqueue.store.predicates import KEY_HELD_BY_OTHER, in_state, may
-from jobqueue.store.store import Store
+from jobqueue.store.clock import now
+from jobqueue.store.counters import Tally
+from jobqueue.store.database import Store
+from jobqueue.store.enqueue import Inserter
+from jobqueue.store.schema import attempts, jobs
+from jobqueue.store.sql.predicates import KEY_HELD_BY_OTHER, in_state, may
 
 PAGE = 5000
 """Rows per SELECT of a long list."""

@@ -11,7 +11,7 @@ from sqlalchemy import column as sql_column
 
 from jobqueue.errors import SchemaNewer
 from jobqueue.loggers import quiet
-from jobqueue.schema import PREFIX, REVISION, VERSION_TABLE, metadata
+from jobqueue.store.schema import PREFIX, REVISION, VERSION_TABLE, metadata
 from jobqueue.store.urls import backend_of, parse
 
 # Any number: whoever upgrades holds this lock until its transaction ends.

@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import Select, func, select
 
 from jobqueue.options import NAME
-from jobqueue.schema import counters, jobs, queues, workers
 from jobqueue.states import State
+from jobqueue.store.database import Store
 from jobqueue.store.jobs import tags_of
-from jobqueue.store.predicates import IS_ALIVE, in_state
-from jobqueue.store.store import Store
+from jobqueue.store.schema import counters, jobs, queues, workers
+from jobqueue.store.sql.predicates import IS_ALIVE, in_state
 
 NEWEST = 1000
 """Jobs that are looked at: the newest by id. Tags stand nowhere else."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from jobqueue.loggers import get_logger
-from jobqueue.store import forks
+from jobqueue.store import fork_safety
 
 log = get_logger("jobqueue.store")
 
@@ -41,7 +41,7 @@ class Patience:
         self._gives_up = gives_up
         self._said_at = -math.inf
         self.forget()
-        forks.watch(self)
+        fork_safety.watch(self)
 
     def forget(self) -> None:
         """In a forked child: of those that wait, none is there, nor whoever held the lock."""
@@ -122,7 +122,7 @@ class BoundedPool(Pool):
         self._lock = threading.RLock()
         self._waiters: dict[_Waiter, None] = {}
         """In the order in which they came."""
-        self._closing = forks.guard()
+        self._closing = fork_safety.guard()
         self._free: list[tuple[float, ConnectionPoolEntry]] = []
         """With the time when each was used, in that order."""
         self._open = 0

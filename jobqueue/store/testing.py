@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import URL, Connection, func, select, update
 from sqlalchemy.exc import OperationalError
 
-from jobqueue.clock import now
-from jobqueue.schema import jobs, workers
 from jobqueue.states import LIVE, State
-from jobqueue.store.predicates import in_state
-from jobqueue.store.store import Store
-from jobqueue.store.transactions import UserTransactions
+from jobqueue.store.clock import now
+from jobqueue.store.database import Store
+from jobqueue.store.schema import jobs, workers
+from jobqueue.store.sql.predicates import in_state
+from jobqueue.store.user_transactions import UserTransactions
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -9,10 +9,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from jobqueue.errors import ConfigurationError
-from jobqueue.store import postgres_url, sqlite_url
-from jobqueue.store.backend import Backend
-from jobqueue.store.postgres import Postgres
-from jobqueue.store.sqlite import Sqlite
+from jobqueue.store.dialects import postgres_url, sqlite_url
+from jobqueue.store.dialects.base import Backend
+from jobqueue.store.dialects.postgres import Postgres
+from jobqueue.store.dialects.sqlite import Sqlite
 
 _SECRET = re.compile(r"(?i)((?:password|secret|token|scram_\w+_key)=)[^&]*")
 _NO_HOST = re.compile(r"^([^:]*://[^/:]*:)[^/]+")  # user:password, and the host forgotten

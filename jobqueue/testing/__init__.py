@@ -8,14 +8,14 @@ from contextlib import contextmanager, nullcontext
 
 from sqlalchemy import URL
 
-from jobqueue.cli.app import load
+from jobqueue.cli.app_loader import load
 from jobqueue.config import app_name
 from jobqueue.errors import ConfigurationError
 from jobqueue.queue import JobQueue
-from jobqueue.store.fresh import Databases
+from jobqueue.store.fresh_database import Databases
+from jobqueue.testing.inline_worker import Ran
 from jobqueue.testing.matching import Enqueued
 from jobqueue.testing.tester import QueueTester
-from jobqueue.worker.inline import Ran
 
 __all__ = ["Databases", "Enqueued", "QueueTester", "Ran", "app", "bind"]
 

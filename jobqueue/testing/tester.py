@@ -18,19 +18,19 @@ from jobqueue.options import seconds
 from jobqueue.queue import JobQueue
 from jobqueue.records import Claim, JobFilter
 from jobqueue.states import WAITING, State
-from jobqueue.store import given
-from jobqueue.store.given import SyncTransaction
+from jobqueue.store import transaction_argument
 from jobqueue.store.testing import (
     BorrowingStore,
     make_due,
     pass_time,
     seconds_to_next,
 )
+from jobqueue.store.transaction_argument import SyncTransaction
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Call, Task
-from jobqueue.testing.lone import HeardBell, LoneJobs
+from jobqueue.testing.inline_worker import Inline, Ran, explain
+from jobqueue.testing.lone_jobs import HeardBell, LoneJobs
 from jobqueue.testing.matching import Enqueued, matcher
-from jobqueue.worker.inline import Inline, Ran, explain
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,7 +85,7 @@ class QueueTester:
 
         `transaction` is a Session, scoped_session or Connection that the test will roll back.
         """
-        with self._store.borrowing(given.resolve(transaction, "within", _WITH_SYNC)):
+        with self._store.borrowing(transaction_argument.resolve(transaction, "within", _WITH_SYNC)):
             yield
 
     @contextmanager

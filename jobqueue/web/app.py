@@ -8,9 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobqueue.queue import JobQueue
 from jobqueue.tasks import Registry
-from jobqueue.web.api import Api
-from jobqueue.web.gate import LOOPBACK_NAMES, Gate
-from jobqueue.web.replies import Refused, log, refusal_of
+from jobqueue.web.responses import Refused, log, refusal_of
+from jobqueue.web.routes import Api
+from jobqueue.web.security import LOOPBACK_NAMES, Gate
 
 SECURITY_HEADERS = [
     (b"cache-control", b"no-store"),

@@ -10,8 +10,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from jobqueue.web.app import SECURITY_HEADERS
-from jobqueue.web.gate import HEADER_BYTES_MAX, URL_MAX
-from jobqueue.web.replies import JSON, described, to_bytes
+from jobqueue.web.responses import JSON, described, to_bytes
+from jobqueue.web.security import HEADER_BYTES_MAX, URL_MAX
 
 
 @dataclass(frozen=True)

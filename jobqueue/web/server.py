@@ -11,10 +11,10 @@ import uvicorn
 
 from jobqueue.errors import InvalidOption
 from jobqueue.loggers import get_logger
+from jobqueue.supervisor.signals import LAST_SECOND, STOPS, ReadableSignals, leave
 from jobqueue.web.app import Front
 from jobqueue.web.connections import Limits, protocol
-from jobqueue.web.gate import is_loopback
-from jobqueue.worker.signals import LAST_SECOND, STOPS, ReadableSignals, leave
+from jobqueue.web.security import is_loopback
 from jobqueue.worker.worker import Worker
 
 log = get_logger("jobqueue.web")

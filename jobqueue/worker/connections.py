@@ -9,9 +9,9 @@ from sqlalchemy import URL
 
 from jobqueue.loggers import get_logger
 from jobqueue.store.claims import Holder
+from jobqueue.store.database import Store
+from jobqueue.store.leases import Upkeep
 from jobqueue.store.pool import IDLE, Patience
-from jobqueue.store.store import Store
-from jobqueue.store.upkeep import Upkeep
 
 log = get_logger("jobqueue.worker")
 

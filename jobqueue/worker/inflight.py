@@ -12,11 +12,11 @@ from typing import NamedTuple
 from jobqueue.errors import AttemptTimeout, ClaimLost
 from jobqueue.records import Claim, Ended, Outcome
 from jobqueue.states import State
-from jobqueue.store.backend import Backend
 from jobqueue.store.claims import Holder
-from jobqueue.store.inputs import Progress
-from jobqueue.worker.context import Attempt
-from jobqueue.worker.identity import boottime
+from jobqueue.store.dialects.base import Backend
+from jobqueue.store.sql.rows import Progress
+from jobqueue.worker.handler.context import Attempt
+from jobqueue.worker.process_identity import boottime
 
 UNBEGUN = "given back before it began"
 """Why a claim was released."""

@@ -8,13 +8,13 @@ from jobqueue.events import Event, EventStream
 from jobqueue.loggers import get_logger
 from jobqueue.records import counted
 from jobqueue.states import State
-from jobqueue.store.bell import Heard, Listener
-from jobqueue.store.upkeep import BATCH, Upkeep
-from jobqueue.worker.identity import boottime
+from jobqueue.store.leases import BATCH, Upkeep
+from jobqueue.store.notify.notifier import Heard, Listener
+from jobqueue.worker.claim.planner import Intake
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.intake import Intake
-from jobqueue.worker.lookout import Lookout, patience
+from jobqueue.worker.process_identity import boottime
 from jobqueue.worker.service import Service
+from jobqueue.worker.shared_poll import Lookout, patience
 
 log = get_logger("jobqueue.worker")
 report_log = get_logger("jobqueue.report")

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 
 from jobqueue.loggers import get_logger
-from jobqueue.worker.naming import thread
+from jobqueue.worker.log_context import thread
 
 log = get_logger("jobqueue.worker")
 

@@ -12,42 +12,42 @@ from sqlalchemy.exc import DBAPIError
 from jobqueue.events import EventStream
 from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, counted
-from jobqueue.store.bell import Bell, Heard
 from jobqueue.store.claims import Claims
+from jobqueue.store.database import Store
 from jobqueue.store.history import History
-from jobqueue.store.store import Store
-from jobqueue.store.transactions import UserTransactions
-from jobqueue.store.upkeep import Upkeep
+from jobqueue.store.leases import Upkeep
+from jobqueue.store.notify.notifier import Bell, Heard
+from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
-from jobqueue.worker import identity
-from jobqueue.worker.commands import WithExec
+from jobqueue.worker import process_identity
+from jobqueue.worker.claim.cursors import Frontier
+from jobqueue.worker.claim.planner import Intake
+from jobqueue.worker.complete.outcome_writer import Exit
 from jobqueue.worker.connections import Connections
-from jobqueue.worker.endings import Endings
-from jobqueue.worker.executor import Executor, Middleware
-from jobqueue.worker.exit import Exit
-from jobqueue.worker.flag import Flag
-from jobqueue.worker.frontier import Frontier
-from jobqueue.worker.heartbeat import Heartbeat, registration
+from jobqueue.worker.execute.autoscale import Scaler
+from jobqueue.worker.execute.event_loop import Loop, LoopWatch
+from jobqueue.worker.execute.exec_task import WithExec
+from jobqueue.worker.execute.executor import Executor, Middleware
+from jobqueue.worker.execute.thread_pool import Slots
+from jobqueue.worker.execute.timeouts import Overseer
+from jobqueue.worker.handler.outcomes import Endings
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.intake import Intake
-from jobqueue.worker.isolated import Isolation
+from jobqueue.worker.isolate.importing import Import
+from jobqueue.worker.isolate.pool import Isolation
 from jobqueue.worker.keepers import Announcer, Ear, Pruner, Scheduler
-from jobqueue.worker.lifespan import Lifespan
-from jobqueue.worker.line import Claimer, Completer, Turn
-from jobqueue.worker.lookout import Lookout
-from jobqueue.worker.loop import Loop, LoopWatch
-from jobqueue.worker.metrics import Metrics
-from jobqueue.worker.naming import about, name_worker, say
-from jobqueue.worker.overseer import Overseer
-from jobqueue.worker.program import Import
-from jobqueue.worker.reaper import Reaper
-from jobqueue.worker.recorder import Recorder
-from jobqueue.worker.reporter import Reporter
-from jobqueue.worker.scaler import Scaler
+from jobqueue.worker.log_context import about, name_worker, say
+from jobqueue.worker.observe.health import Vitals
+from jobqueue.worker.observe.history import Recorder
+from jobqueue.worker.observe.metrics import Metrics
+from jobqueue.worker.observe.reporter import Reporter
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
-from jobqueue.worker.slots import Slots
-from jobqueue.worker.vitals import Vitals
+from jobqueue.worker.shared_poll import Lookout
+from jobqueue.worker.signal_safe_event import Flag
+from jobqueue.worker.single_writer import Claimer, Completer, Turn
+from jobqueue.worker.stop_conditions import Lifespan
+from jobqueue.worker.upkeep.heartbeat import Heartbeat, registration
+from jobqueue.worker.upkeep.reaper import Reaper
 
 log = get_logger("jobqueue.worker")
 
@@ -137,7 +137,7 @@ class Worker:
 
     def _build(self) -> None:
         settings, backend = self.settings, self._store.backend
-        me = identity.this_process()
+        me = process_identity.this_process()
         self.name = settings.name or f"{me.host}-{me.pid}"
         name_worker(self.name)
         self._lookout = Lookout(self._connections.upkeep, self._upkeep, self._inflight, me)
@@ -245,7 +245,7 @@ class Worker:
         self._loop.submit(claim)
         return True
 
-    def _build_keepers(self, me: identity.Identity, announcer: Announcer) -> list[Service]:
+    def _build_keepers(self, me: process_identity.Identity, announcer: Announcer) -> list[Service]:
         settings, inflight = self.settings, self._inflight
         upkeep = self._upkeep
         keepers: list[Service] = [

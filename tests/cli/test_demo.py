@@ -21,16 +21,19 @@ from sqlalchemy import make_url
 
 from jobqueue import JobQueue
 from jobqueue.cli.main import cli
-from jobqueue.demo import crew, proof, run, tasks
-from jobqueue.demo.proof import Proof, prove, recount
-from jobqueue.demo.questions import ask, command, questions, removal
-from jobqueue.demo.record import Run
-from jobqueue.demo.show import WORD, Story, to_json
+from jobqueue.cli.demo import workers as crew
+from jobqueue.cli.demo import verify
+from jobqueue.cli.demo import run
+from jobqueue.cli.demo import tasks
+from jobqueue.cli.demo.verify import Proof, prove, recount
+from jobqueue.cli.demo.queries import ask, command, questions, removal
+from jobqueue.cli.demo.result import Run
+from jobqueue.cli.demo.output import WORD, Story, to_json
 from jobqueue.errors import JobQueueError
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.monitor import Monitor
+from jobqueue.store.stats import Monitor
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60
@@ -59,7 +62,7 @@ def workers_in(folder: Path) -> list[psutil.Process]:
     """Worker processes that a demo in that folder has started, and that still run."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
-        if "jobqueue.demo.app:jobs" not in (process.info["cmdline"] or ()):
+        if "jobqueue.cli.demo.app:jobs" not in (process.info["cmdline"] or ()):
             continue
         if process.info["status"] == psutil.STATUS_ZOMBIE:
             continue
@@ -416,7 +419,7 @@ def test_recount_and_task_agree_on_any_end_of_file(
     for number, content in enumerate(contents):
         (tmp_path / f"{number}.py").write_bytes(content)
     monkeypatch.setattr(tasks, "LIBRARY", tmp_path)
-    monkeypatch.setattr(proof, "LIBRARY", tmp_path)
+    monkeypatch.setattr(verify, "LIBRARY", tmp_path)
     monkeypatch.setattr(tasks, "stumbles", lambda _: False)
     monkeypatch.setattr(tasks, "lingers", lambda _: False)
     names = tasks.modules()

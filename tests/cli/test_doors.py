@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobqueue import JobQueue, QueueFull
-from jobqueue.cli.app import load
+from jobqueue.cli.app_loader import load
 from jobqueue.web import Server, create_app
 from tests.cli.conftest import Cli
 from tests.web.conftest import Client

@@ -14,7 +14,7 @@ import pytest
 from jobqueue import JobQueue
 from jobqueue.errors import ConfigurationError
 from jobqueue.options import fixed
-from jobqueue.worker import commands
+from jobqueue.worker.execute import exec_task
 from tests.cli.conftest import Cli, Process
 
 Spawn = Callable[..., Process]
@@ -35,7 +35,7 @@ def it(url: str, make_app: Callable[..., str]) -> Cli:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "GRACE", 0.3)
+    monkeypatch.setattr(exec_task, "GRACE", 0.3)
 
 
 def env_of(it: Cli) -> dict[str, str]:
@@ -49,7 +49,7 @@ def enqueue(it: Cli, *argv: object) -> int:
 
 def enqueue_without_backoff(it: Cli, max_attempts: int, *argv: str) -> int:
     """The command line has no option for it, and its default is seconds."""
-    task = commands.EXEC.options(max_attempts=max_attempts, backoff=fixed(0.05))
+    task = exec_task.EXEC.options(max_attempts=max_attempts, backoff=fixed(0.05))
     with JobQueue(it.url) as jobs:
         return jobs.enqueue_many([task.call(*argv)])[0].id
 
@@ -328,7 +328,7 @@ def test_an_undertaker_that_was_killed_has_a_successor(
 
 def test_an_undertaker_ends_with_its_process_in_order_and_without_a_word() -> None:
     program = (
-        "from jobqueue.worker.undertaker import undertaker\n"
+        "from jobqueue.worker.orphan_guard import undertaker\n"
         "undertaker.announce(7, 3)\nprint(undertaker._process.pid)\nundertaker.ended(7, 3)\n"
     )
     line = [sys.executable, "-X", "dev", "-c", program]
@@ -341,7 +341,7 @@ def test_a_command_that_was_just_being_started_is_found(tmp_path: Path, all_gone
     script = tmp_path / "dying.py"
     script.write_text(
         "import os, subprocess, sys\n"
-        "from jobqueue.worker.undertaker import Undertaker\n"
+        "from jobqueue.worker.orphan_guard import Undertaker\n"
         "Undertaker().announce(7, 3)\n"
         "mine = {'JOBQUEUE_JOB_ID': '7', 'JOBQUEUE_FENCE': '3', 'JOBQUEUE_WORKER_PID': str(os.getpid())}\n"
         "for more in ({}, {'JOBQUEUE_FENCE': '4'}):\n"

@@ -118,7 +118,7 @@ def test_an_import_that_is_interrupted_at_once_has_enqueued_nothing(
     def interrupted(*_: Any, **__: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("jobqueue.cli.bulk.parse_json", interrupted)
+    monkeypatch.setattr("jobqueue.cli.commands.bulk.parse_json", interrupted)
     result = bare("enqueue", "--from", "-", input=LINE)
     assert (result.exit_code, result.stderr) == (130, "error: interrupted: nothing was enqueued\n")
 

@@ -120,7 +120,7 @@ def test_a_row_that_someone_wrote_with_sql_breaks_no_command(
 ) -> None:
     from sqlalchemy import text
 
-    from jobqueue.store.store import Store
+    from jobqueue.store.database import Store
 
     store = Store(url)
     with store.write() as connection:

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import text
 
 from jobqueue import JobQueue
-from jobqueue.cli import monitor
+from jobqueue.cli.commands import stats as monitor
 from jobqueue.cli.render import ago
 from jobqueue.records import counted
-from jobqueue.schema import REVISION
+from jobqueue.store.schema import REVISION
 
 from tests.cli.conftest import Cli
 
@@ -202,7 +202,7 @@ def test_without_a_schema_every_command_says_so_in_one_line(empty_url: str) -> N
 def test_a_newer_schema_is_left_alone(url: str) -> None:
     from sqlalchemy import text
 
-    from jobqueue.store.store import Store
+    from jobqueue.store.database import Store
 
     store = Store(url)
     with store.write() as connection:
@@ -216,7 +216,7 @@ def test_a_newer_schema_is_left_alone(url: str) -> None:
 def test_a_table_that_is_missing_is_found_by_check(url: str) -> None:
     from sqlalchemy import text
 
-    from jobqueue.store.store import Store
+    from jobqueue.store.database import Store
 
     store = Store(url)
     with store.write() as connection:

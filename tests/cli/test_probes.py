@@ -13,9 +13,14 @@ from typing import Any
 
 import pytest
 
-from jobqueue.worker import probes
-from jobqueue.worker.lifespan import Lifespan
-from jobqueue.worker.probes import CONNECTIONS_MAX, Probes, health_pages, metrics_pages
+from jobqueue.worker.observe import probe_server
+from jobqueue.worker.stop_conditions import Lifespan
+from jobqueue.worker.observe.probe_server import (
+    CONNECTIONS_MAX,
+    Probes,
+    health_pages,
+    metrics_pages,
+)
 from tests.cli.conftest import Cli, Process
 
 Spawn = Callable[..., Process]
@@ -191,7 +196,7 @@ def test_a_port_out_of_range_is_refused(it: Cli, options: tuple[str, ...]) -> No
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Probes]:
-    monkeypatch.setattr(probes, "PATIENCE", 0.5)
+    monkeypatch.setattr(probe_server, "PATIENCE", 0.5)
     server = Probes(0, {"/page": lambda: (200, "text/plain", "here\n")})
     server.serve()
     yield server
@@ -283,11 +288,11 @@ class Vitals:
     name = "w"
 
     def __init__(self, **wrong: bool) -> None:
-        self._health = probes.Health(
+        self._health = probe_server.Health(
             **{"alive": True, "lease": True, "database": True, "working": True, **wrong}
         )
 
-    def health(self) -> probes.Health:
+    def health(self) -> probe_server.Health:
         return self._health
 
 

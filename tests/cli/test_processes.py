@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue.worker.processes import BACKOFF_MAX, HEALTHY, Member, Plan, Supervisor, backoff
+from jobqueue.supervisor.supervisor import BACKOFF_MAX, HEALTHY, Member, Plan, Supervisor, backoff
 from tests.cli.conftest import Cli, Process
 
 Spawn = Callable[..., Process]
@@ -242,7 +242,7 @@ def test_without_the_kernels_signal_the_end_of_the_leash_alone_ends_the_workers(
     """As on systems that have no such signal."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import jobqueue.worker.leash as leash\nleash._ask_for_sigterm = lambda: None\n"
+        "import jobqueue.supervisor.channel as leash\nleash._ask_for_sigterm = lambda: None\n"
     )
     path = os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parents[2])])
     crew = crew(env={"PYTHONPATH": path})

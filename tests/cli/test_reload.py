@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue.cli.sources import Sources
+from jobqueue.supervisor.reload import Sources
 from tests.cli.conftest import Cli, Process
 
 Spawn = Callable[..., Process]
@@ -121,7 +121,7 @@ def test_a_worker_that_is_being_watched_may_end_by_itself(it: Cli, spawn: Spawn)
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
-    monkeypatch.setattr("jobqueue.cli.sources.SHARE", 0)
+    monkeypatch.setattr("jobqueue.supervisor.reload.SHARE", 0)
     (tmp_path / "package" / "inner").mkdir(parents=True)
     (tmp_path / "package" / "__init__.py").touch()
     (tmp_path / "package" / "inner" / "a.py").write_text("1")
@@ -153,7 +153,7 @@ def test_what_is_nobodys_source_is_not_watched(sources: Sources, tmp_path: Path)
 
 
 def test_an_app_elsewhere_is_watched_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobqueue.cli.sources.SHARE", 0)
+    monkeypatch.setattr("jobqueue.supervisor.reload.SHARE", 0)
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there / "elsewhere_package"):
         folder.mkdir(parents=True)

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from jobqueue.cli import logs
+from jobqueue.cli import log_format
 from tests.cli.conftest import Cli, Process
 
 Spawn = Callable[..., Process]
@@ -195,7 +195,7 @@ def test_handlers_that_the_app_gave_our_loggers_are_the_only_ones() -> None:
     own = logging.NullHandler()
     logger.addHandler(own)
     try:
-        with logs.configured("text", None, debug=False):
+        with log_format.configured("text", None, debug=False):
             assert logger.handlers == [own]
             assert logger.propagate
     finally:
@@ -329,7 +329,7 @@ def test_a_signal_while_the_worker_is_being_built_ends_it_in_order(
     def stop() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("jobqueue.cli.worker.spare_the_collector", stop)
+    monkeypatch.setattr("jobqueue.cli.commands.worker.spare_the_collector", stop)
     id_ = it.id("touch_and_nap", "never", 0)
     result = it("worker", "--drain")
     assert result.exit_code == 0, result.stderr

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-from jobqueue.store.store import Store
+from jobqueue.store.database import Store
 
 TICK = 0.05  # seconds
 STALL = 0.4  # seconds without a tick that are worth a line; no lease in these tests is shorter than twice that
@@ -98,7 +98,7 @@ def lose_answers_alone(store: Store, every: int) -> None:
 
 
 def tune(given: str) -> None:
-    """Give constants of the worker's modules other values, such as {"reaper.ROUND": 0.25}."""
+    """Give constants of the worker's modules other values, such as {"upkeep.reaper.ROUND": 0.25}."""
     for path, value in json.loads(given).items():
         name, _, constant = path.rpartition(".")
         module = importlib.import_module(f"jobqueue.worker.{name}")

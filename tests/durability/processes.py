@@ -24,7 +24,7 @@ ROOT = APP.parents[2]  # The package that is tested is the one beside these test
 START = 30.0  # seconds that a process may take to come up on a busy machine
 PATIENT = {
     "lease": 30,
-    "tune": {"heartbeat.BEATS_PER_LEASE": 90, "reaper.ROUND": 0.25},
+    "tune": {"upkeep.heartbeat.BEATS_PER_LEASE": 90, "upkeep.reaper.ROUND": 0.25},
 }
 """A worker whose lease no stall of the machine ends, with beats and rounds as often as those of a lease of a second."""
 STALLED = pytest.StashKey[bool]()

@@ -11,7 +11,7 @@ from jobqueue import JobQueue
 jobs = JobQueue(os.environ["SLOW_URL"])
 seen = Effects(Path(os.environ["SLOW_EFFECTS"]))
 
-if "jobqueue.worker.child" in sys.modules:  # Neither the worker nor the test.
+if "jobqueue.worker.isolate.child_main" in sys.modules:  # Neither the worker nor the test.
     folder = seen.path.parent
     worker = os.getppid()
     (folder / f"child-{worker}").write_text(str(os.getpid()))

@@ -10,7 +10,7 @@ import pytest
 from processes import ROOT, Process, Scene
 from sqlalchemy import text
 
-from jobqueue.worker.identity import process_started
+from jobqueue.worker.process_identity import process_started
 
 LEASE = 1.0
 SOON = 20.0  # seconds: less than the shutdown timeout; the child is never ready

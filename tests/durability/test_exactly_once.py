@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from jobqueue import current_job
 from jobqueue.errors import ClaimLost, JobCancelled
-from jobqueue.schema import workers
-from jobqueue.store.upkeep import Upkeep
+from jobqueue.store.schema import workers
+from jobqueue.store.leases import Upkeep
 
 POINTS = ("before the effect", "after the effect", "after finish_within", "after the commit")
 PAID = "SELECT job, fence FROM payments ORDER BY job"

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from jobqueue import JobQueue
-from jobqueue.store.store import Store
+from jobqueue.store.database import Store
 from jobqueue.web import Server, create_app
 from tests.web.conftest import Client, add_tasks
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from jobqueue import JobFailed, JobQueue, QueueFull, current_job
-from jobqueue.store.monitor import Monitor
+from jobqueue.store.stats import Monitor
 
 PAGE = Path(__file__).parents[2] / "docs" / "roles.md"
 ROLES = ("producer", "worker", "reader")

@@ -15,15 +15,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import delete, select, update
 
-from jobqueue.clock import after
+from jobqueue.store.clock import after
 from jobqueue.records import AttemptError, Claim, Ended, JobFilter, NewJob, Registration, Succeeded
-from jobqueue.schema import attempts, counters, jobs, workers
+from jobqueue.store.schema import attempts, counters, jobs, workers
 from jobqueue.states import FINAL, MOVES, State
 from jobqueue.store.claims import START, Claims, Holder, Pair
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.store import Store
-from jobqueue.store.upkeep import Upkeep
-from jobqueue.store.upkeep_statements import REFUNDS_MAX
+from jobqueue.store.database import Store
+from jobqueue.store.leases import Upkeep
+from jobqueue.store.sql.leases import REFUNDS_MAX
 
 EXAMPLES = {"sqlite": 60, "postgres": 20}
 STEPS = 30

@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 
 from jobqueue import JobQueue, QueueFull, State
 from jobqueue import binding
-from jobqueue.clock import now, this_minute
+from jobqueue.store.clock import now, this_minute
 from jobqueue.errors import InvalidOption
-from jobqueue.schema import counters, queues
-from jobqueue.schema import jobs as job_table
-from jobqueue.store.inserter import Inserter
-from jobqueue.store.store import Store
+from jobqueue.store.schema import counters, queues
+from jobqueue.store.schema import jobs as job_table
+from jobqueue.store.enqueue import Inserter
+from jobqueue.store.database import Store
 
 
 @pytest.fixture

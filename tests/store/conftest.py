@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import select, text, update
 
-from jobqueue.clock import after
+from jobqueue.store.clock import after
 from jobqueue.records import (
     AttemptError,
     Claim,
@@ -22,13 +22,13 @@ from jobqueue.records import (
     Registration,
     Succeeded,
 )
-from jobqueue.schema import jobs as jobs_table
-from jobqueue.schema import REVISION, VERSION_TABLE, queues
+from jobqueue.store.schema import jobs as jobs_table
+from jobqueue.store.schema import REVISION, VERSION_TABLE, queues
 from jobqueue.states import State
 from jobqueue.store.claims import START, Claims, Holder, Pair
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.store import Store
-from jobqueue.store.upkeep import Upkeep
+from jobqueue.store.database import Store
+from jobqueue.store.leases import Upkeep
 
 DATA = ("jobs", "attempts", "workers", "queues", "counters")
 EMPTY_ARGS = '{"args":[],"kwargs":{}}'
@@ -172,7 +172,7 @@ class Desk:
 
     def counters(self) -> dict[tuple[str, str], dict[str, float]]:
         """The totals of all that was counted, by (queue, task); zeros are left out."""
-        from jobqueue.schema import counters
+        from jobqueue.store.schema import counters
 
         sums: dict[tuple[str, str], dict[str, float]] = {}
         with self.store.read() as connection:

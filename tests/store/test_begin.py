@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from jobqueue.records import Ended, Inserted
-from jobqueue.schema import jobs
+from jobqueue.store.schema import jobs
 from jobqueue.states import State
 from jobqueue.store.claims import Holder
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from jobqueue.store.bell import Bell
+from jobqueue.store.notify.notifier import Bell
 
 forking = threading.Event()
 os.register_at_fork(before=forking.set)  # The last one registered runs first.

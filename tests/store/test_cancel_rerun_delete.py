@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, text
 
 from jobqueue.records import Inserted, JobFilter, Refusal
-from jobqueue.schema import attempts
+from jobqueue.store.schema import attempts
 from jobqueue.states import FINAL, MOVES, WAITING, State
 from jobqueue.store import jobs as jobs_module
 

@@ -12,7 +12,7 @@ from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Pair
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.store import Store
+from jobqueue.store.database import Store
 
 PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]
 
@@ -298,7 +298,7 @@ def test_upkeep_skips_what_another_worker_is_just_changing(desk: Any, second_sto
     impatient = second_store(lock_timeout="2s")
     with desk.store.write() as connection:
         connection.execute(text("SELECT 1 FROM jobqueue_jobs FOR UPDATE"))
-        from jobqueue.store.upkeep import Upkeep
+        from jobqueue.store.leases import Upkeep
 
         other = Upkeep(impatient)
         assert (other.promote(), other.reap(), other.prune(State.SUCCEEDED, -60.0)) == ([], [], 0)
@@ -325,7 +325,7 @@ def test_threads_that_claim_at_once_share_the_jobs_without_a_double(
 
 CLAIMER = """
 import sys
-from jobqueue.store.store import Store
+from jobqueue.store.database import Store
 from jobqueue.store.claims import START, Claims, Holder, Pair
 store, holder = Store(sys.argv[1]), Holder(int(sys.argv[2]), "child")
 claims = Claims(store)

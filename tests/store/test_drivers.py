@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL, make_url, text
 
 from jobqueue.store import migrate
-from jobqueue.store.store import Store
+from jobqueue.store.database import Store
 
 
 def answers(url: str) -> bool:

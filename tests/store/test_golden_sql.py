@@ -12,11 +12,11 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.engine import Dialect
 
-from jobqueue.schema import attempts, counters, workers
-from jobqueue.store.backend import Backend
-from jobqueue.store.postgres import Postgres
-from jobqueue.store.sqlite import Sqlite
-from jobqueue.store.statements import Statements, statements
+from jobqueue.store.schema import attempts, counters, workers
+from jobqueue.store.dialects.base import Backend
+from jobqueue.store.dialects.postgres import Postgres
+from jobqueue.store.dialects.sqlite import Sqlite
+from jobqueue.store.sql.statements import Statements, statements
 
 FOLDER = Path(__file__).parent / "sql"
 NAMES = [field.name for field in fields(Statements)]

@@ -11,7 +11,7 @@ from sqlalchemy import event, text
 
 from jobqueue.records import Inserted, JobFilter
 from jobqueue.states import State
-from jobqueue.store import inserter
+from jobqueue.store import enqueue
 from jobqueue.store import jobs as jobs_module
 from jobqueue.store.jobs import Jobs
 
@@ -97,7 +97,7 @@ def test_every_field_of_many_calls_is_kept_in_their_order(desk: Any, others: int
 def test_batches_end_before_a_statement_grows_too_long(
     desk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inserter, "BATCH_BYTES", 100)
+    monkeypatch.setattr(enqueue, "BATCH_BYTES", 100)
     seen: list[str] = []
 
     @event.listens_for(desk.store.engine, "before_cursor_execute")
@@ -112,7 +112,7 @@ def test_batches_end_before_a_statement_grows_too_long(
 def test_a_batch_may_be_longer_than_one_statement_takes(
     desk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inserter, "BATCH", 7)
+    monkeypatch.setattr(enqueue, "BATCH", 7)
     calls = [desk.new(f"t{n}", unique_key="same" if n in (3, 19) else None) for n in range(20)]
     made = desk.insert(*calls)
     ids = [each.id for each in made]
@@ -125,7 +125,7 @@ def test_plain_calls_too_are_written_no_more_than_a_batch_at_a_time(
     desk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits long for one statement may meet the server's statement_timeout."""
-    monkeypatch.setattr(inserter, "BATCH", 12)
+    monkeypatch.setattr(enqueue, "BATCH", 12)
     written: list[int] = []
 
     @event.listens_for(desk.store.engine, "before_cursor_execute")
@@ -353,7 +353,7 @@ def test_a_job_of_an_old_transaction_is_due_from_when_it_was_written(desk: Any) 
     """The clock is that of the statement: the transaction may have begun long before."""
     from sqlalchemy import select
 
-    from jobqueue.clock import now
+    from jobqueue.store.clock import now
 
     with desk.store.engine.connect() as connection, connection.begin():
         before = connection.execute(select(now())).scalar_one()

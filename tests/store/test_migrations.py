@@ -32,9 +32,9 @@ from sqlalchemy import (
 from jobqueue import JobQueue
 from jobqueue.alembic import include_object
 from jobqueue.errors import SchemaNewer, SchemaOutdated
-from jobqueue.schema import PREFIX, REVISION, VERSION_TABLE, metadata
+from jobqueue.store.schema import PREFIX, REVISION, VERSION_TABLE, metadata
 from jobqueue.store import migrate
-from jobqueue.store.store import Store
+from jobqueue.store.database import Store
 from jobqueue.store.urls import backend_of, parse
 
 VIEWS = {

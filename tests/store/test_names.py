@@ -3,10 +3,10 @@
 from sqlalchemy import insert
 
 from jobqueue import JobQueue
-from jobqueue.clock import now
-from jobqueue.schema import counters, workers
-from jobqueue.schema import jobs as jobs_table
-from jobqueue.store.monitor import Monitor
+from jobqueue.store.clock import now
+from jobqueue.store.schema import counters, workers
+from jobqueue.store.schema import jobs as jobs_table
+from jobqueue.store.stats import Monitor
 from jobqueue.store.names import NEWEST, Names, names_in_use
 
 

@@ -8,7 +8,7 @@ from jobqueue.errors import ClaimLost
 from jobqueue.records import Claim
 from jobqueue.states import State
 from jobqueue.store.claims import BULK, Holder
-from jobqueue.store.transactions import UserTransactions
+from jobqueue.store.user_transactions import UserTransactions
 
 WAYS = ["succeeded", "errored", "failed", "snoozed", "released", "cancelled"]
 

@@ -15,9 +15,9 @@ from jobqueue.records import JobFilter
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Pair
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
-from jobqueue.store.statements import END, PAIRS, PROGRESS, SUCCESS
-from jobqueue.store.store import Store
-from jobqueue.store.upkeep import Upkeep
+from jobqueue.store.sql.statements import END, PAIRS, PROGRESS, SUCCESS
+from jobqueue.store.database import Store
+from jobqueue.store.leases import Upkeep
 
 FINISHED, WAITING, RUNNING = 100_000, 2_000, 200
 FILL = {

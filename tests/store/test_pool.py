@@ -13,11 +13,11 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from jobqueue.store import forks
+from jobqueue.store import fork_safety
 from jobqueue.store import pool as pool_module
 from jobqueue.store.pool import BoundedPool, Patience
-from jobqueue.store.postgres import _is_full
-from jobqueue.store.store import Store
+from jobqueue.store.dialects.postgres import _is_full
+from jobqueue.store.database import Store
 
 on_postgres = pytest.mark.parametrize("backend_name", ["postgres"])
 
@@ -314,4 +314,4 @@ def test_a_forked_child_waits_for_nobody_whom_its_parent_had() -> None:
     patience.forget()
     assert patience._lock is not old
     assert patience._waiting == {}
-    assert patience in forks._holders
+    assert patience in fork_safety._holders

@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 
 from jobqueue import JobQueue, QueueFull, current_job
 from jobqueue.records import Registration
-from jobqueue.schema import jobs as jobs_table
+from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.states import State
 from jobqueue.store.claims import START, Claims, Holder, Pair
 from jobqueue.store.migrate import upgrade
-from jobqueue.store.store import Store
-from jobqueue.store.upkeep import Upkeep
+from jobqueue.store.database import Store
+from jobqueue.store.leases import Upkeep
 
 POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
 ZONE = "TimeZone = 'Europe/Zurich'"

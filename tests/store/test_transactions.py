@@ -20,12 +20,13 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from jobqueue.errors import ConfigurationError, DatabaseReplaced, SchemaNewer, SchemaOutdated
 from jobqueue.records import JobFilter
-from jobqueue.schema import VERSION_TABLE, jobs
-from jobqueue.store import kernel_lock, migrate
-from jobqueue.store import sqlite as sqlite_backend
+from jobqueue.store.schema import VERSION_TABLE, jobs
+from jobqueue.store import migrate
+from jobqueue.store.dialects import sqlite_write_lock
+from jobqueue.store.dialects import sqlite as sqlite_backend
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.kernel_lock import KernelLock
-from jobqueue.store.store import Store
+from jobqueue.store.dialects.sqlite_write_lock import KernelLock
+from jobqueue.store.database import Store
 
 ONLY_POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
 ONLY_SQLITE = pytest.mark.parametrize("backend_name", ["sqlite"])
@@ -469,7 +470,7 @@ def test_a_read_transaction_holds_up_no_writer(store: Store, desk: Any) -> None:
 
 HOLDER = """
 import sys
-from jobqueue.store.kernel_lock import KernelLock
+from jobqueue.store.dialects.sqlite_write_lock import KernelLock
 with KernelLock(sys.argv[1]).held() as held:
     print(held, flush=True)
     sys.stdin.readline()
@@ -525,7 +526,7 @@ def test_the_kernel_lock_keeps_threads_apart(lock: Path, together: Any) -> None:
 
 
 def test_the_kernel_lock_keeps_processes_apart(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_lock, "PATIENCE", 60.0)
+    monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 60.0)
     got = threading.Event()
     mine = KernelLock(str(lock))
 
@@ -552,8 +553,8 @@ def test_the_kernel_lock_keeps_processes_apart(lock: Path, monkeypatch: pytest.M
 def test_one_thread_waits_for_another_each_time_and_ends_with_it(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel_lock, "PATIENCE", 60.0)
-    real_wait = kernel_lock._Waiter.wait
+    monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 60.0)
+    real_wait = sqlite_write_lock._Waiter.wait
     mine = KernelLock(str(lock))
     seen: list[tuple[bool, bool]] = []
     waiters: set[threading.Thread] = set()
@@ -562,11 +563,11 @@ def test_one_thread_waits_for_another_each_time_and_ends_with_it(
         for _ in range(3):
             with holder_of(lock) as child:
 
-                def wait(waiter: kernel_lock._Waiter) -> bool:
+                def wait(waiter: sqlite_write_lock._Waiter) -> bool:
                     child.kill()  # Not before somebody waits.
                     return real_wait(waiter)
 
-                monkeypatch.setattr(kernel_lock._Waiter, "wait", wait)
+                monkeypatch.setattr(sqlite_write_lock._Waiter, "wait", wait)
                 with mine.held() as held:
                     seen.append((held, mine.waited))
             with mine.held() as held:
@@ -605,10 +606,10 @@ def test_an_interrupted_wait_for_the_kernel_lock_leaves_it_to_others(
     lock: Path, monkeypatch: pytest.MonkeyPatch, granted: bool
 ) -> None:
     """Who catches a Ctrl-C may sit at a prompt for the rest of the day."""
-    monkeypatch.setattr(kernel_lock, "PATIENCE", 60.0)
-    real_wait = kernel_lock._Request.wait
+    monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 60.0)
+    real_wait = sqlite_write_lock._Request.wait
 
-    def interrupted(request: kernel_lock._Request) -> bool:
+    def interrupted(request: sqlite_write_lock._Request) -> bool:
         if granted:
             child.kill()
             assert real_wait(request)
@@ -617,7 +618,7 @@ def test_an_interrupted_wait_for_the_kernel_lock_leaves_it_to_others(
     mine = KernelLock(str(lock))
     with holder_of(lock) as child:
         with monkeypatch.context() as patched:
-            patched.setattr(kernel_lock._Request, "wait", interrupted)
+            patched.setattr(sqlite_write_lock._Request, "wait", interrupted)
             with pytest.raises(KeyboardInterrupt), mine.held():
                 pass
         child.kill()
@@ -631,7 +632,7 @@ def test_an_interrupted_wait_for_the_kernel_lock_leaves_it_to_others(
 def test_the_kernel_lock_of_a_killed_process_is_free(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel_lock, "PATIENCE", 60.0)
+    monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 60.0)
     with holder_of(lock) as child:
         child.kill()
         child.wait(30)
@@ -642,16 +643,16 @@ def test_the_kernel_lock_of_a_killed_process_is_free(
 def test_a_stopped_holder_delays_others_once_and_no_longer_afterwards(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel_lock, "PATIENCE", 0.05)
+    monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 0.05)
     waits = 0
-    real_wait = kernel_lock._Waiter.wait
+    real_wait = sqlite_write_lock._Waiter.wait
 
-    def counted_wait(waiter: kernel_lock._Waiter) -> bool:
+    def counted_wait(waiter: sqlite_write_lock._Waiter) -> bool:
         nonlocal waits
         waits += 1
         return real_wait(waiter)
 
-    monkeypatch.setattr(kernel_lock._Waiter, "wait", counted_wait)
+    monkeypatch.setattr(sqlite_write_lock._Waiter, "wait", counted_wait)
     before = lock_threads()
     mine = KernelLock(str(lock))
     with holder_of(lock) as child:
@@ -673,7 +674,7 @@ def test_a_stopped_holder_delays_others_once_and_no_longer_afterwards(
 def test_a_stopped_process_with_the_kernel_lock_does_not_stop_writers(
     desk: Any, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel_lock, "PATIENCE", 0.05)
+    monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 0.05)
     desk.add()
     with holder_of(Path(f"{file_of(store_url)}-jobqueue-lock")) as child:
         child.send_signal(signal.SIGSTOP)

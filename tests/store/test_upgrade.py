@@ -13,15 +13,15 @@ from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, Table, insert, text
 
-from jobqueue.clock import INSTANT
+from jobqueue.store.clock import INSTANT
 from jobqueue.errors import SchemaOutdated
 from jobqueue.loggers import quiet
 from jobqueue.records import NewJob
-from jobqueue.schema import REVISION, VERSION_TABLE, metadata
+from jobqueue.store.schema import REVISION, VERSION_TABLE, metadata
 from jobqueue.store import migrate
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.store import Store
-from jobqueue.store.upkeep import Upkeep
+from jobqueue.store.database import Store
+from jobqueue.store.leases import Upkeep
 from jobqueue.store.urls import backend_of, parse
 
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)

@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import event, func, insert, select, text
 from sqlalchemy.exc import OperationalError
 
-from jobqueue.clock import after
+from jobqueue.store.clock import after
 from jobqueue.records import Ended, JobFilter, Lease
-from jobqueue.schema import attempts, counters, workers
+from jobqueue.store.schema import attempts, counters, workers
 from jobqueue.states import FINAL, State
-from jobqueue.store import upkeep as upkeep_module
+from jobqueue.store import leases as upkeep_module
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.upkeep_statements import REFUNDS_MAX
+from jobqueue.store.sql.leases import REFUNDS_MAX
 
 BEAT = {"running": 1, "processed": 2, "errored": 3, "concurrency": 4}
 

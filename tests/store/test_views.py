@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, insert, select, text, update
 
-from jobqueue.clock import after, now
+from jobqueue.store.clock import after, now
 from jobqueue.records import Claim, Ended, JobFilter, NewJob, Registration, Succeeded
-from jobqueue.schema import counters, jobs, workers
+from jobqueue.store.schema import counters, jobs, workers
 from jobqueue.states import State
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, Pair
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.monitor import Monitor
-from jobqueue.store.store import Store
-from jobqueue.store.upkeep import MINUTES_KEPT, Upkeep
+from jobqueue.store.stats import Monitor
+from jobqueue.store.database import Store
+from jobqueue.store.leases import MINUTES_KEPT, Upkeep
 
 COLUMNS = {
     "jobqueue_queue_stats": "queue scheduled available running succeeded failed cancelled paused oldest_available_seconds max_pending",

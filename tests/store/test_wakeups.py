@@ -8,9 +8,9 @@ import pytest
 from pooler import Pooler
 from sqlalchemy import make_url, text
 
-from jobqueue.store import postgres_wakeups
-from jobqueue.store.bell import Heard, Listener, Ringer
-from jobqueue.store.store import Store
+from jobqueue.store.notify import postgres
+from jobqueue.store.notify.notifier import Heard, Listener, Ringer
+from jobqueue.store.database import Store
 
 RINGS = 20
 LONG = 10.0  # seconds; no test waits for so long unless it fails
@@ -110,7 +110,7 @@ def disconnect(store: Store) -> Callable[[], None]:
 @pytest.fixture
 def through_pooler(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """A function that makes a listener whose connections go by way of a pooler of a kind."""
-    monkeypatch.setattr(postgres_wakeups, "PROOF", 1.0)
+    monkeypatch.setattr(postgres, "PROOF", 1.0)
     store.require_schema()
     with ExitStack() as stack:
 
@@ -149,7 +149,7 @@ def test_a_listener_behind_a_pooler_in_session_mode_hears(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(postgres_wakeups, "PROOF", LONG)
+    monkeypatch.setattr(postgres, "PROOF", LONG)
     listener = through_pooler(session=True)
     assert listener.wait(0.01) is Heard.CHANGE
     assert listener.wait(LONG) is Heard.CHANGE  # Its own.
@@ -169,7 +169,7 @@ def test_a_listener_whose_first_connection_broke_half_way_listens_on_the_next(
 
     store.require_schema()
     listener = store.backend.listener(store.url)
-    monkeypatch.setattr(postgres_wakeups.session, "is_direct", refuse)
+    monkeypatch.setattr(postgres.session, "is_direct", refuse)
     with pytest.raises(ConnectionError):
         listener.wait(LONG)
     monkeypatch.undo()

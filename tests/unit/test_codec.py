@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobqueue.codec import MAX_BYTES, Codec, check_value, encode_plain, parse_json
+from jobqueue.serialization.codec import MAX_BYTES, Codec, check_value, encode_plain, parse_json
 from jobqueue.errors import ConfigurationError, InvalidArguments
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ def test_defaults_are_not_stored():
 
 def test_a_set_is_written_in_the_same_order_by_every_process():
     program = (
-        "from jobqueue.codec import Codec\n"
+        "from jobqueue.serialization.codec import Codec\n"
         "def task(x: set[str]): ...\n"
         "print(Codec(task, 'task').encode(({'a', 'b', 'c', 'd', 'e'},), {}))"
     )
@@ -162,7 +162,7 @@ def test_a_set_of_items_without_an_order_among_them_comes_back_equal():
 
 
 def test_pydantic_is_not_imported_by_the_codec():
-    program = "import sys, jobqueue.codec; print('pydantic' in sys.modules)"
+    program = "import sys, jobqueue.serialization.codec; print('pydantic' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

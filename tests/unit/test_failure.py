@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from jobqueue.worker import failure
-from jobqueue.worker.failure import MESSAGE_MAX, TRACEBACK_MAX, cap, describe
+from jobqueue.worker.execute import executor
+from jobqueue.worker.isolate import child_main
+from jobqueue.worker.handler.describe import MESSAGE_MAX, TRACEBACK_MAX, cap, describe
 
 
 def raised(error: BaseException) -> BaseException:
@@ -50,8 +51,8 @@ def through(file: str) -> Any:
     return names["call"]
 
 
-OURS = through(str(Path(failure.__file__).with_name("child.py")))
-SEAM = through(str(Path(failure.__file__).with_name("executor.py")))
+OURS = through(str(Path(child_main.__file__)))
+SEAM = through(str(Path(executor.__file__)))
 ASYNCIO = through(asyncio.base_events.__file__)
 IMPORT = through("<frozen importlib._bootstrap>")
 INSTALLED = through(f"{sysconfig.get_path('stdlib')}/site-packages/somebodys.py")
@@ -101,7 +102,7 @@ def test_where_no_code_is_the_users_the_librarys_is_shown() -> None:
         error = caught.with_traceback(caught.__traceback__ and caught.__traceback__.tb_next)
     text = describe(error).traceback
     assert text is not None
-    assert "child.py" not in text
+    assert "child_main.py" not in text
     assert "in loads" in text
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from jobqueue.worker.metrics import SAMPLES_MAX, Period, Samples, TaskFigures, advise
+from jobqueue.worker.observe.metrics import SAMPLES_MAX, Period, Samples, TaskFigures, advise
 
 
 def test_a_percentile_is_the_number_that_so_many_do_not_exceed() -> None:

@@ -20,7 +20,7 @@ from jobqueue.options import (
     seconds,
 )
 from jobqueue.records import lasting
-from jobqueue.worker.reporter import _short
+from jobqueue.worker.observe.reporter import _short
 
 NAN, INF = float("nan"), float("inf")
 

@@ -8,7 +8,7 @@ from sqlalchemy import make_url
 
 from jobqueue.cli.safe import masked as masked_for_people
 from jobqueue.errors import ConfigurationError
-from jobqueue.store import folder
+from jobqueue import paths
 from jobqueue.store.urls import as_text, masked, parse
 
 # SQLite
@@ -46,7 +46,7 @@ def test_a_relative_path_in_a_folder_that_was_deleted_is_refused(
 def test_while_a_child_imports_the_program_a_path_is_meant_from_the_programs_folder(
     tmp_path: Path,
 ) -> None:
-    with folder.meant_from(str(tmp_path)):
+    with paths.meant_from(str(tmp_path)):
         assert parse("sqlite:///app.db").database == str(tmp_path / "app.db")
     assert parse("sqlite:///app.db").database == str(Path.cwd() / "app.db")
 

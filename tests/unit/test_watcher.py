@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue.web import threads as threads_module
+from jobqueue.web import concurrency as threads_module
 
 
 def test_after_a_slow_look_nobody_rests_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from jobqueue import JobQueue
 from jobqueue.errors import InvalidOption
 from jobqueue.web import Server, create_app
 from jobqueue.web.connections import Limits
-from jobqueue.web.gate import Gate
+from jobqueue.web.security import Gate
 from tests.conftest import database, record_version
 from tests.web.conftest import Client, Dial, Serve, add_tasks, enqueue_text, working
 
@@ -571,7 +571,7 @@ def test_56_probes_need_none(serve: Serve) -> None:
 def test_56_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     monkeypatch.setattr(
-        "jobqueue.web.gate.hmac.compare_digest", lambda *two: compared.append(two) or False
+        "jobqueue.web.security.hmac.compare_digest", lambda *two: compared.append(two) or False
     )
     scope = {
         "type": "http",

@@ -108,7 +108,7 @@ def test_slow_questions_do_not_hold_up_an_enqueue(
     client: Client, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All threads for reading hang, with more requests behind them."""
-    from jobqueue.store.monitor import Monitor
+    from jobqueue.store.stats import Monitor
 
     free = threading.Event()
     begun = threading.Semaphore(0)
@@ -144,9 +144,9 @@ def test_slow_questions_do_not_hold_up_an_enqueue(
 def test_what_waits_too_long_for_a_thread_is_refused_undone(
     client: Client, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jobqueue.web import threads
+    from jobqueue.web import concurrency
 
-    monkeypatch.setattr(threads, "PATIENCE", 0.2)
+    monkeypatch.setattr(concurrency, "PATIENCE", 0.2)
     free, begun = threading.Event(), threading.Semaphore(0)
     enqueue = jobs.enqueue_many
 

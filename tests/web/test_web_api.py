@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobqueue import JobQueue
-from jobqueue.store.monitor import Monitor
+from jobqueue.store.stats import Monitor
 from jobqueue.web import metrics
 from tests.web.conftest import Client, Serve, working
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from jobqueue import JobQueue
-from jobqueue.store.monitor import Monitor
-from jobqueue.web import Server, api, create_app
-from jobqueue.web.threads import Cached
+from jobqueue.store.stats import Monitor
+from jobqueue.web import Server, create_app
+from jobqueue.web import routes
+from jobqueue.web.concurrency import Cached
 from tests.web.conftest import Client, add_tasks
 
 
@@ -54,8 +55,8 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         free.wait(60)
         raise TimeoutError
 
-    monkeypatch.setattr(api, "PATIENCE", 0.2)
-    monkeypatch.setattr(api.Store, "require_schema", hang)
+    monkeypatch.setattr(routes, "PATIENCE", 0.2)
+    monkeypatch.setattr(routes.Store, "require_schema", hang)
     monkeypatch.setattr(Monitor, "stats", hang)
     yield
     free.set()

@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy import select, text, update
 
 from jobqueue import JobQueue, State
-from jobqueue.clock import after, now
+from jobqueue.store.clock import after, now
 from jobqueue.errors import JobNotFound
 from jobqueue.records import Claim, JobRecord, Outcome
-from jobqueue.schema import attempts as attempts_table
-from jobqueue.schema import counters, workers
-from jobqueue.schema import jobs as jobs_table
+from jobqueue.store.schema import attempts as attempts_table
+from jobqueue.store.schema import counters, workers
+from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.claims import Claims
-from jobqueue.store.transactions import UserTransactions
+from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.worker.keepers import Announcer, Ear
 
 LONG_AGO = float("-inf")
@@ -211,7 +211,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.present = 1_000_000.0
-        for module in ("heartbeat", "inflight", "keepers", "lookout", "reaper"):
+        for module in ("upkeep.heartbeat", "upkeep.reaper", "inflight", "keepers", "shared_poll"):
             monkeypatch.setattr(f"jobqueue.worker.{module}.boottime", lambda: self.present)
 
     def pass_(self, seconds: float) -> None:

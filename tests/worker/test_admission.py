@@ -8,8 +8,8 @@ import pytest
 
 from jobqueue import JobQueue, State
 from jobqueue.store.claims import Claims
-from jobqueue.worker.admission import Admission
-from jobqueue.worker.childprocess import RemoteAttempt
+from jobqueue.worker.execute.admission import Admission
+from jobqueue.worker.isolate.child_handle import RemoteAttempt
 from jobqueue.worker.inflight import UNBEGUN, Unbegun
 
 LEASE = 30.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue.worker.surroundings import Surroundings
+from jobqueue.worker.handler.context_variables import Surroundings
 
 LONG = 60.0  # seconds, for what takes a second
 PROGRAMS = ["nobody", "set by the program", "0.3333333"]

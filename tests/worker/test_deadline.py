@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import update
 
 from jobqueue import JobFailed, JobQueue, Retry, Snooze, State, current_job, fixed
-from jobqueue.clock import after
+from jobqueue.store.clock import after
 from jobqueue.errors import InvalidOption
-from jobqueue.schema import jobs as jobs_table
+from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.jobs import Jobs
-from jobqueue.worker.context import running_attempt
+from jobqueue.worker.handler.context import running_attempt
 
 
 def pass_deadline(jobs: JobQueue, id_: int) -> None:

@@ -28,8 +28,8 @@ from jobqueue import (
 )
 from jobqueue.errors import AttemptTimeout, ClaimLost, InvalidArguments, JobCancelled, Signal
 from jobqueue.options import SECONDS_MAX, Backoff
-from jobqueue.worker import endings
-from jobqueue.worker import failure
+from jobqueue.worker.handler import outcomes
+from jobqueue.worker.handler import describe
 
 WARNING, ERROR = 30, 40
 
@@ -229,8 +229,8 @@ def test_whatever_an_exception_does_it_is_recorded_within_bounds(jobs: JobQueue,
         (error,) = caught.value.errors
         assert error.type, which
         assert len(error.type) <= 200, which
-        assert len(error.message) <= failure.MESSAGE_MAX, which
-        assert 0 < len(error.traceback) <= failure.TRACEBACK_MAX, which
+        assert len(error.message) <= describe.MESSAGE_MAX, which
+        assert 0 < len(error.traceback) <= describe.TRACEBACK_MAX, which
         for text in error:
             assert "\0" not in text, which
             text.encode()
@@ -254,7 +254,7 @@ def test_endless_recursion_is_an_error_with_the_end_of_its_traceback(
     hand().step()
     with pytest.raises(JobFailed, match="RecursionError") as caught:
         handle.result(0)
-    assert len(caught.value.errors[0].traceback) <= failure.TRACEBACK_MAX
+    assert len(caught.value.errors[0].traceback) <= describe.TRACEBACK_MAX
 
 
 def test_a_traceback_begins_in_the_handler_and_shows_no_locals(jobs: JobQueue, hand: Any) -> None:
@@ -269,7 +269,7 @@ def test_a_traceback_begins_in_the_handler_and_shows_no_locals(jobs: JobQueue, h
         handle.result(0)
     text = caught.value.errors[0].traceback
     assert "in boom" in text
-    assert "worker/executor.py" not in text
+    assert "worker/execute/executor.py" not in text
     assert text.rstrip().endswith("ValueError: no")
 
 
@@ -440,7 +440,7 @@ def test_a_check_after_the_timeout_ends_the_attempt_as_timed_out(
     jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     present = [100.0]
-    monkeypatch.setattr("jobqueue.worker.context.time.monotonic", lambda: present[0])
+    monkeypatch.setattr("jobqueue.worker.handler.context.time.monotonic", lambda: present[0])
 
     @jobs.task(timeout=5, max_attempts=2)
     def slow() -> None:
@@ -522,7 +522,7 @@ def test_an_unknown_task_waits_ten_seconds_uncharged_and_is_logged_once_a_minute
         monotonic = staticmethod(lambda: present[0])
         perf_counter = staticmethod(time.perf_counter)
 
-    monkeypatch.setattr(endings, "time", Time)
+    monkeypatch.setattr(outcomes, "time", Time)
     with JobQueue(url) as newer:
 
         @newer.task(max_attempts=1)

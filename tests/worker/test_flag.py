@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from jobqueue.worker.flag import Flag
+from jobqueue.worker.signal_safe_event import Flag
 
 PROGRAM = """
 import signal, sys, threading
-from jobqueue.worker.flag import Flag
+from jobqueue.worker.signal_safe_event import Flag
 
 flag, main = Flag(), threading.get_ident()
 

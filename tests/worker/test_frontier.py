@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import text
 
 from jobqueue import JobQueue, State
-from jobqueue.clock import now
-from jobqueue.worker import frontier as frontier_module
-from jobqueue.worker import intake as intake_module
+from jobqueue.store.clock import now
+from jobqueue.worker.claim import cursors as frontier_module
+from jobqueue.worker.claim import planner as intake_module
 from jobqueue.worker.keepers import Scheduler
 
 PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]

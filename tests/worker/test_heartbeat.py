@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from jobqueue import JobQueue, State
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
 from jobqueue.records import Succeeded
-from jobqueue.worker.context import Attempt
+from jobqueue.worker.handler.context import Attempt
 
 ERROR = 40
 

@@ -6,8 +6,8 @@ import pytest
 
 from jobqueue import JobQueue, State
 from jobqueue.records import Ended
-from jobqueue.worker import intake as intake_module
-from jobqueue.worker.context import Attempt
+from jobqueue.worker.claim import planner as intake_module
+from jobqueue.worker.handler.context import Attempt
 
 
 @pytest.fixture

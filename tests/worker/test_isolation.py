@@ -21,11 +21,11 @@ from jobqueue import JobCancelled, JobFailed, JobQueue, State
 from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.records import Ended, Succeeded
 from jobqueue.store.jobs import Jobs
-from jobqueue.worker.child import Child
-from jobqueue.worker import childprocess
-from jobqueue.worker.admission import Admission
-from jobqueue.worker.identity import process_started
-from jobqueue.worker.program import IN_MAIN, Address, why_not
+from jobqueue.worker.isolate.child_main import Child
+from jobqueue.worker.isolate import child_handle
+from jobqueue.worker.execute.admission import Admission
+from jobqueue.worker.process_identity import process_started
+from jobqueue.worker.isolate.importing import IN_MAIN, Address, why_not
 
 HERE = Path(__file__).parent
 LONG = 30.0  # seconds, for what takes a second
@@ -203,8 +203,8 @@ def test_effects_in_the_database_are_exactly_once_in_a_child(stage: Stage, then:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child has all the time that it needs to end by SIGTERM."""
-    (term, after), (kill, _) = childprocess._PRESSURE
-    monkeypatch.setattr(childprocess, "_PRESSURE", ((term, after), (kill, LONG)))
+    (term, after), (kill, _) = child_handle._PRESSURE
+    monkeypatch.setattr(child_handle, "_PRESSURE", ((term, after), (kill, LONG)))
 
 
 @pytest.mark.usefixtures("patient")
@@ -315,12 +315,12 @@ def test_what_a_handler_has_started_ends_with_it(stage: Stage) -> None:
 def test_a_cancelled_job_is_told_and_then_ended(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    (term, after), (kill, at_last) = childprocess._PRESSURE
+    (term, after), (kill, at_last) = child_handle._PRESSURE
     if task == "waits_for_cancel":
         after = LONG
     if task not in ("stubborn", "holds_the_lock"):
         at_last = LONG
-    monkeypatch.setattr(childprocess, "_PRESSURE", ((term, after), (kill, at_last)))
+    monkeypatch.setattr(child_handle, "_PRESSURE", ((term, after), (kill, at_last)))
     with stage.jobs.worker(poll=0.05):
         job = stage.app.jobs.registry[task].enqueue()
         stage.begun()
@@ -473,7 +473,7 @@ def test_what_a_handler_has_started_ends_with_the_worker_however_that_ends(
 
 def test_a_kill_in_the_midst_of_a_burial_signals_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its number is free, and may be that of another group, before it counts as buried."""
-    child = childprocess.ChildProcess({})
+    child = child_handle.ChildProcess({})
     child.kill()
     reap, signals = child._reap, []
     killer = threading.Thread(target=child.kill)
@@ -617,7 +617,7 @@ def test_a_task_of_processes_that_cannot_be_imported_errors_and_says_why(
 def test_a_child_that_does_not_begin_in_time_is_killed(
     stage: Stage, hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(childprocess, "START_WITHIN", -1.0)  # Its time was up before it was made.
+    monkeypatch.setattr(child_handle, "START_WITHIN", -1.0)  # Its time was up before it was made.
     job, worker = stage.app.pid.enqueue(), hand(stage.jobs)
     worker.step()
     (attempt,) = stage.attempts(job)
@@ -659,14 +659,14 @@ def test_a_job_waits_uncharged_while_no_process_can_be_started(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, lines: Any
 ) -> None:
     errors = [OSError(errno.EAGAIN, "none left"), OSError(errno.ENOMEM, "no memory")]
-    start = childprocess._start
+    start = child_handle._start
 
     def start_at_last(descriptor: int) -> Any:
         if errors:
             raise errors.pop()
         return start(descriptor)
 
-    monkeypatch.setattr(childprocess, "_start", start_at_last)
+    monkeypatch.setattr(child_handle, "_start", start_at_last)
     job = stage.app.pid.options(max_attempts=1).enqueue()
     with stage.jobs.worker(concurrency=1, poll=0.05):
         assert job.result(LONG) != os.getpid()
@@ -688,9 +688,9 @@ def test_a_failed_start_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -
         raise OSError(errno.EAGAIN, "none left")
 
     monkeypatch.setattr(socket, "socketpair", pair)
-    monkeypatch.setattr(childprocess, "_start", fail)
+    monkeypatch.setattr(child_handle, "_start", fail)
     with pytest.raises(OSError, match="none left"):
-        childprocess.ChildProcess({})
+        child_handle.ChildProcess({})
     assert ends and all(end.fileno() == -1 for end in ends)
 
 
@@ -717,7 +717,7 @@ def test_a_fault_of_ours_ends_that_job_and_its_child_and_frees_the_slot(
         if "begun" in message and faults:
             raise faults.pop()
 
-    monkeypatch.setattr(childprocess.RemoteAttempt, "hear", fail)
+    monkeypatch.setattr(child_handle.RemoteAttempt, "hear", fail)
     with stage.jobs.worker(concurrency=1, poll=0.05):
         job = stage.app.stubborn.enqueue()
         with pytest.raises(JobFailed):
@@ -878,7 +878,7 @@ def test_an_isolated_task_that_the_main_module_adds_later_errors_and_is_not_run(
 def test_a_child_that_has_just_been_started_does_not_die_of_a_signal_to_all() -> None:
     """Until it can ignore SIGTERM the signal waits: a job that has not begun would be charged."""
     ours, theirs = socket.socketpair()
-    process = childprocess._start(theirs.fileno())
+    process = child_handle._start(theirs.fileno())
     os.kill(process.pid, signal.SIGTERM)
     theirs.close()
     ours.close()

@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobQueue, State
-from jobqueue.clock import after
+from jobqueue.store.clock import after
 from jobqueue.events import Event, EventStream
-from jobqueue.store.bell import Heard
-from jobqueue.store.upkeep import BATCH, Upkeep
-from jobqueue.worker import identity, keepers
+from jobqueue.store.notify.notifier import Heard
+from jobqueue.store.leases import BATCH, Upkeep
+from jobqueue.worker import keepers
+from jobqueue.worker import process_identity
 from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Scheduler
-from jobqueue.worker.lookout import Lookout, patience
+from jobqueue.worker.shared_poll import Lookout, patience
 
 WARNING = 30
 DAY = 86_400.0
@@ -39,7 +40,7 @@ def alone(
 ) -> Scheduler:
     """A scheduler that has every look of its own."""
     upkeep = upkeep or Upkeep(worker.store)
-    lookout = Lookout(worker.store, upkeep, worker.inflight, identity.this_process())
+    lookout = Lookout(worker.store, upkeep, worker.inflight, process_identity.this_process())
     return Scheduler(upkeep, lookout, poll, promoted)
 
 
@@ -259,7 +260,7 @@ _MINUTES_AGO = {
 def _rows(worker: Any) -> int:
     from sqlalchemy import func, select
 
-    from jobqueue.schema import counters
+    from jobqueue.store.schema import counters
 
     with worker.store.read() as connection:
         return connection.execute(select(func.count()).select_from(counters)).scalar_one()

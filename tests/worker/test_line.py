@@ -11,8 +11,8 @@ from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobQueue, State
 from jobqueue.records import AttemptError, Ended, Succeeded
-from jobqueue.worker import line
-from jobqueue.worker.context import Attempt
+from jobqueue.worker import single_writer
+from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.inflight import released
 
 WARNING, ERROR = 30, 40
@@ -442,7 +442,7 @@ def test_a_worker_that_was_stopped_in_a_transaction_does_not_rest_as_long_again(
     worker = hand(jobs)
     store, turn = worker.store, worker.worker._claimer
     write, jump, rests = store.write, [0.0], []
-    present = line.time.monotonic()
+    present = single_writer.time.monotonic()
 
     @contextmanager
     def suspended() -> Any:
@@ -450,7 +450,7 @@ def test_a_worker_that_was_stopped_in_a_transaction_does_not_rest_as_long_again(
             yield connection
             jump[0] += 20.0
 
-    monkeypatch.setattr(line.time, "monotonic", lambda: present + jump[0])
+    monkeypatch.setattr(single_writer.time, "monotonic", lambda: present + jump[0])
     monkeypatch.setattr(store, "write", suspended)
     monkeypatch.setattr(turn._stopping, "wait", rests.append)
     for _ in range(2):

@@ -8,16 +8,16 @@ import pytest
 from sqlalchemy import Engine, event
 
 from jobqueue import JobQueue, State
-from jobqueue.clock import after
+from jobqueue.store.clock import after
 from jobqueue.events import EventStream
 from jobqueue.records import Registration
 from jobqueue.store.claims import Holder
-from jobqueue.store.upkeep import MATES, NEIGHBOURS, Upkeep
-from jobqueue.worker import identity
+from jobqueue.store.leases import MATES, NEIGHBOURS, Upkeep
+from jobqueue.worker import process_identity
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.keepers import Scheduler
-from jobqueue.worker.lookout import Lookout
-from jobqueue.worker.reaper import Reaper
+from jobqueue.worker.shared_poll import Lookout
+from jobqueue.worker.upkeep.reaper import Reaper
 
 LEASE = 8.0
 BEAT = {"running": 0, "processed": 0, "errored": 0, "concurrency": 1}
@@ -168,8 +168,8 @@ class Fleet:
         with self.store.read() as connection:
             return [lease.id for lease in self.upkeep.look(connection, id_, boot, "n").leases]
 
-    def reaper(self, id_: int, me: identity.Identity | None = None) -> Reaper:
-        me = me or identity.Identity("h", 1, "elsewhere", "n", 1.0)
+    def reaper(self, id_: int, me: process_identity.Identity | None = None) -> Reaper:
+        me = me or process_identity.Identity("h", 1, "elsewhere", "n", 1.0)
         inflight = InFlight(1, LEASE)
         inflight.holder = Holder(id_, "w")
         return Reaper(
@@ -236,7 +236,7 @@ def test_half_of_a_fleet_that_dies_at_once_is_noticed_within_a_lease_and_two_sec
 def test_any_number_of_processes_that_are_gone_is_noticed_in_one_go(
     fleet: Fleet, clock: Any
 ) -> None:
-    me = identity.this_process()
+    me = process_identity.this_process()
     here = {"boot_id": me.boot_id, "pid_namespace": me.pid_namespace}
     own, *_ = fleet.add(1, **here, pid=me.pid, process_started=me.process_started)
     fleet.add(3 * NEIGHBOURS, **here, pid=me.pid, process_started=0.5)

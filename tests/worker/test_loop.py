@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from jobqueue import JobCancelled, JobFailed, JobQueue, Snooze, State, current_job
 from jobqueue.errors import JobQueueError
-from jobqueue.worker.intake import PROBE
+from jobqueue.worker.claim.planner import PROBE
 
 
 def test_async_jobs_run_at_once_on_one_loop_and_beside_those_in_threads(jobs: JobQueue) -> None:

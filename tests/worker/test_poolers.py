@@ -7,7 +7,7 @@ import pytest
 from pooler import Pooler
 
 from jobqueue import JobQueue
-from jobqueue.store import postgres_wakeups
+from jobqueue.store.notify import postgres
 
 POLL = 30.0  # seconds
 
@@ -19,7 +19,7 @@ def test_jobs_that_follow_others_do_not_wait_for_the_poll(
     caplog: pytest.LogCaptureFixture,
     wait_until: Callable[..., Any],
 ) -> None:
-    monkeypatch.setattr(postgres_wakeups, "PROOF", 0.2)
+    monkeypatch.setattr(postgres, "PROOF", 0.2)
     with Pooler(url) as pooler, JobQueue(pooler.url) as jobs:
 
         @jobs.task

@@ -11,10 +11,10 @@ from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobFailed, JobQueue, State
 from jobqueue.records import AttemptError, Ended
-from jobqueue.store.upkeep_statements import REFUNDS_MAX
-from jobqueue.worker import identity
+from jobqueue.store.sql.leases import REFUNDS_MAX
+from jobqueue.worker import process_identity
 from jobqueue.worker.inflight import released
-from jobqueue.worker.reaper import Reaper
+from jobqueue.worker.upkeep.reaper import Reaper
 
 WARNING, ERROR = 30, 40
 
@@ -267,7 +267,7 @@ def process() -> Any:
 
 def belongs_to(worker: Any, other: Any, process: Any) -> None:
     """Make `other` a worker in that process, as far as its row says."""
-    started = identity.process_started(process.pid)
+    started = process_identity.process_started(process.pid)
     assert started is not None
     worker.execute_sql(
         f"UPDATE jobqueue_workers SET pid = {process.pid}, process_started = {started}"
@@ -337,10 +337,10 @@ def test_where_processes_of_others_are_hidden_nobody_is_called_gone(
 ) -> None:
     """As with /proc mounted with hidepid: one sees one's own processes only."""
     other, judge = hand(lease=30), hand(lease=30)
-    abroad(judge, boot_id=identity.this_process().boot_id, pid=1, process_started=5.0)
-    own = identity.process_started
+    abroad(judge, boot_id=process_identity.this_process().boot_id, pid=1, process_started=5.0)
+    own = process_identity.process_started
     monkeypatch.setattr(
-        identity, "process_started", lambda pid: own(pid) if pid == os.getpid() else None
+        process_identity, "process_started", lambda pid: own(pid) if pid == os.getpid() else None
     )
     judge.service(Reaper).tick()
     assert other.inflight.holder.id in judge.workers()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from jobqueue import JobQueue, State, current_job
-from jobqueue.worker import reconcile
+from jobqueue.worker.claim import reconcile
 
 WARNING = 30
 TOLD = "that it did not run"

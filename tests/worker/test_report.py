@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import event, select, text, update
 
 from jobqueue import JobQueue, Snooze, current_job, fixed
-from jobqueue.clock import after, this_minute
-from jobqueue.schema import history
+from jobqueue.store.clock import after, this_minute
+from jobqueue.store.schema import history
 from jobqueue.store.history import Figures, History
-from jobqueue.store.monitor import Monitor
-from jobqueue.worker.recorder import Recorder
-from jobqueue.worker.reporter import Reporter
+from jobqueue.store.stats import Monitor
+from jobqueue.worker.observe.history import Recorder
+from jobqueue.worker.observe.reporter import Reporter
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from jobqueue import JobFailed, JobQueue, State, current_job
 from jobqueue.errors import AttemptTimeout, InvalidOption
-from jobqueue.worker.context import running_attempt
-from jobqueue.worker.scaler import Scaler
+from jobqueue.worker.handler.context import running_attempt
+from jobqueue.worker.execute.autoscale import Scaler
 
 
 def slots() -> list[threading.Thread]:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobQueue, State
-from jobqueue.schema import jobs as jobs_table
+from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.claims import Claims
 from jobqueue.tasks import Task
 

@@ -9,8 +9,8 @@ import pytest
 
 from jobqueue import JobCancelled, JobFailed, JobQueue, Snooze, State, current_job, fixed
 from jobqueue.errors import InvalidOption, SchemaOutdated
-from jobqueue.schema import jobs as jobs_table
-from jobqueue.store.monitor import Monitor
+from jobqueue.store.schema import jobs as jobs_table
+from jobqueue.store.stats import Monitor
 
 WARNING = 30
 SOON = fixed(0.05)

@@ -1,0 +1,127 @@
+"""From what was written on the command line to a call of a task."""
+
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobqueue.calls import make_call
+from jobqueue.errors import InvalidArguments
+from jobqueue.serialization.json_values import parse_json
+from jobqueue.tasks import Call, Task
+
+
+@dataclass
+class Value:
+    """One VALUE: what it may mean, the first guess first."""
+
+    text: str
+    guesses: list[Any]
+    refusal: InvalidArguments | None = field(default=None)
+
+    @staticmethod
+    def of(text: str, what: str) -> "Value":
+        """Read a VALUE: JSON where it is JSON, otherwise text."""
+        if not _is_json(text):
+            return Value(text, [_clean(text, what)])
+        try:
+            return Value(text, [parse_json(text, what=what), text])
+        except InvalidArguments as error:
+            # JSON that cannot be kept (an integer of 400 digits, say) may still be text.
+            return Value(text, [text], error)
+
+
+def _is_json(text: str) -> bool:
+    """True for text that has JSON's grammar, whether or not it can be kept."""
+    try:
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(literal: str) -> None:
+    raise ValueError(literal)
+
+
+def _clean(text: str, what: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        offset = len(text[: error.start].encode())
+        raise InvalidArguments(
+            f"{what}: invalid UTF-8 at byte offset {offset}", field=what, value=text
+        ) from None
+    return text
+
+
+def split(words: tuple[str, ...]) -> tuple[list[Value], dict[str, Value]]:
+    """Tell VALUEs and KEY=VALUEs apart: a KEY is an identifier."""
+    args: list[Value] = []
+    kwargs: dict[str, Value] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key.isidentifier():
+            args.append(Value.of(word, f"VALUE {len(args) + 1}"))
+        elif key in kwargs:
+            raise InvalidArguments(f"{key}: given twice", field=key, value=text)
+        else:
+            kwargs[key] = Value.of(text, key)
+    return args, kwargs
+
+
+def guess_call(
+    task: Task[..., Any],
+    args: list[Value],
+    kwargs: dict[str, Value],
+    changes: Mapping[str, Any],
+    *,
+    annotated: bool,
+) -> Call[Any]:
+    """A call whose VALUEs are read by the task's annotations.
+
+    A VALUE that does not fit as JSON is tried as text: for a `str`, `5` is "5".
+    """
+    everything = [*args, *kwargs.values()]
+    for value in everything:
+        if value.refusal is not None and not annotated:
+            raise value.refusal
+    # Positions in `everything` by the name that an error gives to an argument.
+    parameters = inspect.signature(task.function).parameters.values() if annotated else ()
+    chosen = [0] * len(everything)
+    first_error: dict[int, InvalidArguments] = {}
+    while True:
+        values = [value.guesses[guess] for value, guess in zip(everything, chosen, strict=True)]
+        named = dict(zip(kwargs, values[len(args) :], strict=True))
+        try:
+            return make_call(task, values[: len(args)], named, changes)
+        except InvalidArguments as error:
+            place = _place(error.field, list(parameters), len(args), list(kwargs))
+            if place is None:
+                raise
+            value = everything[place]
+            first_error.setdefault(place, value.refusal or error)
+            if chosen[place] + 1 >= len(value.guesses):
+                raise first_error[place] from None
+            chosen[place] += 1
+
+
+def _place(
+    path: str | None, parameters: list[inspect.Parameter], count: int, names: list[str]
+) -> int | None:
+    """Which of the arguments an error is about, by its path (`x`, `x.y`, `rest[2]`)."""
+    match = re.match(r"(\w+)(?:\[(\d+)\])?", path or "")
+    if match is None:
+        return None
+    name, index = match[1], int(match[2] or 0)
+    if name in names:
+        return count + names.index(name)
+    for position, parameter in enumerate(parameters):
+        if parameter.name == name:
+            rest = index if parameter.kind is parameter.VAR_POSITIONAL else 0
+            return position + rest if position + rest < count else None
+    return None

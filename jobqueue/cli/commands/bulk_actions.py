@@ -1,0 +1,264 @@
+"""`cancel`, `retry`, `delete`: one verb for named jobs, or for all that match."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import click
+
+from jobqueue import filters
+from jobqueue.answers import changes
+from jobqueue.cli import params
+from jobqueue.cli.context import Command, Shared, pass_shared
+from jobqueue.cli.errors import MISUSED, Problem, complain
+from jobqueue.cli.safe import inert
+from jobqueue.cli.streams import echo
+from jobqueue.errors import InvalidOption
+from jobqueue.known_names import unknown_in
+from jobqueue.records import JobFilter, Refusal, counted
+from jobqueue.states import MOVES, State
+from jobqueue.store.jobs import Jobs
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CHUNK = 1000
+"""Named ids in one call."""
+FORCE = " (--force takes it as it is)"
+SHOWN = 20
+"""Refusals that get a line each."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a command does to jobs."""
+
+    name: str
+    done: str
+    states: tuple[State, ...]
+    act: Callable[[Jobs, JobFilter], tuple[list[int], list[Refusal]]]
+
+
+CANCEL = Verb("cancel", "cancelled", MOVES["cancel"].before, Jobs.cancel)
+RETRY_ALL = Verb(
+    "retry",
+    "retried",
+    (*MOVES["hasten"].before, *MOVES["rerun"].before),
+    partial(Jobs.rerun, succeeded=True),
+)
+RETRY = replace(
+    RETRY_ALL,
+    states=tuple(state for state in RETRY_ALL.states if state is not State.SUCCEEDED),
+    act=partial(Jobs.rerun, ask="--succeeded"),
+)
+"""What has succeeded is left alone: a second run does again whatever the first one did."""
+DELETE = Verb(
+    "delete",
+    "deleted",
+    tuple(state for state in State if state is not State.RUNNING),
+    Jobs.delete,
+)
+
+
+def _command(verb: Verb, help_: str) -> click.Command:
+    @click.command(verb.name, cls=Command, help=help_)
+    @click.argument("ids", metavar="[ID]...", nargs=-1)
+    @params.filter_options
+    @click.option("--all", "everything", is_flag=True, help=f"{verb.name.capitalize()} all jobs.")
+    @click.option("--yes", is_flag=True, help="Do not ask.")
+    @click.option("--force", is_flag=True, help="Also where a name is not known: it finds nothing.")
+    @_succeeded_option(verb)
+    @pass_shared
+    def command(
+        shared: Shared,
+        *,
+        ids: tuple[str, ...],
+        state_name: str | None,
+        task: str | None,
+        queue: str | None,
+        tag: str | None,
+        everything: bool,
+        yes: bool,
+        force: bool,
+        succeeded: bool = False,
+    ) -> None:
+        wanted = filters.a_filter(state_name, task, queue, tag)
+        named = filters.job_ids(ids)
+        is_bulk = wanted != JobFilter() or everything
+        if bool(named) == is_bulk or (everything and wanted != JobFilter()):
+            raise InvalidOption(
+                f"{verb.name}: give ids, or a filter (--state --task --queue --tag), or --all: "
+                "one of the three",
+                field="id",
+            )
+        acts = RETRY_ALL if succeeded else verb
+        left_out = 0
+        if is_bulk:
+            left_out = _left_out(shared, acts, wanted)
+            _confirm(shared, acts, wanted, _but(left_out), yes=yes, force=force)
+        elif acts is RETRY and not yes and _asks_again(shared, named):
+            acts = RETRY_ALL
+        changed, refused = _apply(shared, acts, wanted, named)
+        _answer(shared, verb, named, (changed, refused), left_out=left_out)
+
+    return command
+
+
+def _succeeded_option(verb: Verb) -> Callable[[F], F]:
+    if verb is not RETRY:
+        return lambda function: function
+    return click.option("--succeeded", is_flag=True, help="Also jobs that have succeeded.")
+
+
+def _left_out(shared: Shared, verb: Verb, wanted: JobFilter) -> int:
+    """How many jobs that match have succeeded, and are not to run once more."""
+    if verb is not RETRY or wanted.state not in (None, State.SUCCEEDED):
+        return 0
+    if wanted.state is State.SUCCEEDED:
+        raise InvalidOption(
+            "state: jobs that have succeeded are only retried with --succeeded: it runs them again",
+            field="state",
+            value=wanted.state.value,
+        )
+    return shared.jobs.count(replace(wanted, state=State.SUCCEEDED))
+
+
+def _asks_again(shared: Shared, named: tuple[int, ...]) -> bool:
+    """Ask on a terminal whether those that have succeeded are to run again; False: there is none.
+
+    Raises Problem for a no.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    states = shared.jobs.states(named)
+    done = [str(id_) for id_ in named if states.get(id_) is State.SUCCEEDED]
+    if done:
+        shown = ", ".join(done[:SHOWN]) + (", …" if len(done) > SHOWN else "")
+        one = len(done) == 1
+        which = f"job {shown} has" if one else f"jobs {shown} have"
+        confirm(f"{which} succeeded; run {'it' if one else 'them'} again")
+    return bool(done)
+
+
+def _confirm(
+    shared: Shared, verb: Verb, wanted: JobFilter, but: str, *, yes: bool, force: bool
+) -> None:
+    """Say how many jobs in which database, and ask. Raises InvalidOption for an unknown name."""
+    count = _count(shared, verb, wanted)
+    if count == 0 and not force:
+        stranger = shared.unknown(lambda known: unknown_in(wanted, known, FORCE))
+        if stranger is not None:
+            raise stranger
+    which = params.describe(wanted)
+    what = counted(count, "job") + (f" ({which})" if which else "")
+    question = f"{verb.name} {what} in {shared.target}{but}"
+    if yes:
+        shared.note(question)
+    else:
+        confirm(question)
+
+
+def _but(left_out: int) -> str:
+    if not left_out:
+        return ""
+    which = "1 that has" if left_out == 1 else f"{left_out:,} that have"
+    return f", without {which} succeeded (--succeeded)"
+
+
+def confirm(question: str) -> None:
+    """Ask a person. Raises Problem where there is none, or for a no."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Problem(
+            f"{question}? this is no terminal to ask on: say --yes",
+            code=MISUSED,
+            field="yes",
+        )
+    echo(inert(f"{question}? [y/N] "), err=True, end="")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Problem("not confirmed; nothing was changed", field="yes")
+
+
+def _count(shared: Shared, verb: Verb, wanted: JobFilter) -> int:
+    if wanted.state is not None and wanted.state not in verb.states:
+        raise InvalidOption(
+            f"state: {wanted.state} jobs cannot be {verb.done}; "
+            f"those that can are {', '.join(verb.states)}",
+            field="state",
+            value=wanted.state.value,
+        )
+    states = verb.states if wanted.state is None else (wanted.state,)
+    return sum(shared.jobs.count(replace(wanted, state=state)) for state in states)
+
+
+def _apply(
+    shared: Shared, verb: Verb, wanted: JobFilter, named: tuple[int, ...]
+) -> tuple[list[int], list[Refusal]]:
+    filters = [JobFilter(ids=named[start : start + CHUNK]) for start in range(0, len(named), CHUNK)]
+    changed: list[int] = []
+    refused: list[Refusal] = []
+    for part in filters or [wanted]:
+        done, not_done = verb.act(shared.jobs, part)
+        changed += done
+        refused += not_done
+    if verb.name == RETRY.name and changed:
+        shared.ring()
+    return changed, refused
+
+
+def _answer(
+    shared: Shared,
+    verb: Verb,
+    named: Sequence[int],
+    answered: tuple[list[int], list[Refusal]],
+    *,
+    left_out: int,
+) -> None:
+    changed, refused = answered
+    if shared.json:
+        answer = changes(changed, refused)
+        shared.print_json(answer | {"left_out": left_out} if left_out else answer)
+    else:
+        count = len(changed)
+        told = _still_running(shared, changed) if verb is CANCEL else 0
+        already = len(named) - count - len(refused) if named else 0
+        parts = [f"{verb.done} {counted(count, 'job')}{_but(left_out)}"]
+        parts += [f"{told:,} of them still running, told to stop"] if told else []
+        parts += [f"{already:,} needed nothing"] if already else []
+        if changed or not refused:
+            echo("; ".join(parts))
+    if not refused:
+        return
+    messages = [inert(f"job {refusal.id}: {refusal.reason}") for refusal in refused]
+    if not shared.json:
+        for message in messages[1:SHOWN]:
+            complain(message)
+    more = f" (and {len(refused) - SHOWN:,} more)" if len(refused) > SHOWN else ""
+    raise Problem(f"{messages[0]}{more}", field="id", value=refused[0].id)
+
+
+def _still_running(shared: Shared, changed: list[int]) -> int:
+    with contextlib.suppress(Exception):  # A courtesy: the work is done.
+        states = shared.jobs.states(changed[:CHUNK])
+        return sum(state is State.RUNNING for state in states.values())
+    return 0
+
+
+CHOICE = "Give ids, or a filter, or --all."
+COMMANDS = (
+    _command(
+        CANCEL,
+        "Cancel jobs that wait or run.\n\n"
+        "One that waits never begins, one that runs is told to stop. " + CHOICE,
+    ),
+    _command(
+        RETRY,
+        "Run jobs again.\n\nFinal ones get a fresh budget of attempts, scheduled ones are due now. "
+        "Those that have succeeded only with --succeeded. " + CHOICE,
+    ),
+    _command(
+        DELETE,
+        "Delete jobs that do not run.\n\nThe record of their attempts goes with them. " + CHOICE,
+    ),
+)

@@ -1,0 +1,268 @@
+"""`enqueue`: write jobs down."""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobqueue import options
+from jobqueue.answers import job_json, with_attempts
+from jobqueue.calls import Tasks, did_you_mean, make_call
+from jobqueue.cli import completion, params
+from jobqueue.cli.call_arguments import Value, guess_call, split
+from jobqueue.cli.commands.jobs import await_all, print_end, require_success
+from jobqueue.cli.context import Command, Shared, pass_shared
+from jobqueue.cli.errors import Problem
+from jobqueue.cli.streams import echo
+from jobqueue.errors import InvalidArguments, InvalidOption, SchemaOutdated
+from jobqueue.known_names import names_of
+from jobqueue.serialization.json_values import parse_json
+from jobqueue.store.names import names_in_use
+from jobqueue.tasks import Call, Registry
+from jobqueue.worker.execute.exec_task import NAME as EXEC
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NAMED = 5  # tasks in one message
+
+HELP = """Enqueue a job and print its id.
+
+A VALUE is JSON where it is JSON, otherwise text; with an app the task's annotations decide. A KEY
+is an identifier, so that http://a/?b=c is a VALUE. A line of --from is a JSON object: "task", and
+if needed "args", "kwargs", and what the options are called here, such as "max_attempts".
+
+\b
+  jobqueue enqueue add 2 3
+  jobqueue enqueue send_mail ada@example.org subject="Hello" --delay 5m
+  jobqueue enqueue add --args '[2, 3]' --wait
+"""
+
+
+def job_options(function: F) -> F:
+    """What a job is enqueued with, and whether to wait for it."""
+    decorators = [
+        click.option(
+            "--queue",
+            metavar="NAME",
+            help="The queue. [default: the task's, or default]",
+            shell_complete=completion.queues,
+        ),
+        click.option(
+            "--priority", metavar="N", help="Smaller runs sooner. [default: the task's, or 0]"
+        ),
+        click.option("--delay", metavar="TIME", help="Run after, for example, 90, 5m, 2h or 7d."),
+        click.option("--at", metavar="INSTANT", help="Run at 2026-12-24T18:00+01:00."),
+        click.option(
+            "--max-attempts", metavar="N", help="Attempts in all. [default: the task's, or 10]"
+        ),
+        click.option("--timeout", metavar="TIME", help="The longest that one attempt may take."),
+        click.option(
+            "--deadline", metavar="TIME", help="The longest until its end, waits included."
+        ),
+        click.option(
+            "--unique-key", metavar="KEY", help="Nothing new while a job with this key is there."
+        ),
+        click.option(
+            "--unique-until",
+            metavar="WHEN",
+            help="The key is held until the job is finished (default), started or deleted.",
+            shell_complete=completion.words("deleted", "finished", "started"),
+        ),
+        click.option(
+            "--tag",
+            "tags",
+            metavar="NAME",
+            multiple=True,
+            help="A tag; may be repeated.",
+            shell_complete=completion.tags,
+        ),
+        click.option(
+            "--wait",
+            "waits",
+            is_flag=True,
+            help="Wait for the end; exit with 1 if it did not succeed.",
+        ),
+        click.option("--wait-timeout", metavar="TIME", help="Wait no longer than this."),
+    ]
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+@click.command(cls=Command, help=HELP)
+@click.argument("task", required=False, shell_complete=completion.tasks)
+@click.argument("values", metavar="[VALUE | KEY=VALUE]...", nargs=-1)
+@click.option("--args", "args_text", metavar="JSON", help="All positional arguments: '[2, 3]'.")
+@click.option("--kwargs", "kwargs_text", metavar="JSON", help="All named ones: '{\"x\": 2}'.")
+@job_options
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE|-",
+    help="Enqueue a file of JSON lines in bulk.",
+    shell_complete=completion.path("file"),
+)
+@pass_shared
+@click.pass_context
+def enqueue(context: click.Context, /, shared: Shared, **given: Any) -> None:
+    """Enqueue a job, or a file of them."""
+    if given["source"] is not None:
+        from jobqueue.cli.commands.bulk import (
+            enqueue_from,  # Not before: rich's progress bar is slow.
+        )
+
+        _refuse_beside_from(context)
+        note_unknown(shared, sorted(enqueue_from(shared, given["source"])))
+        return
+    if given["task"] is None:
+        raise click.UsageError("Missing TASK", context)
+    enqueue_one(shared, given, lambda: _call(shared, given))
+
+
+def note_unknown(shared: Shared, names: Iterable[str]) -> None:
+    """Say what became of tasks that nobody has checked: without an app any name is taken."""
+    if shared.json or shared.app is not None:
+        return
+    try:
+        known = shared.monitor.known_by()
+    except SQLAlchemyError:  # A courtesy: the jobs are written, whatever this role may read.
+        return
+    if unknown := [name for name in names if name != EXEC and not known[name]]:
+        plural = len(unknown) > 1
+        named = ", ".join(map(repr, unknown[:_NAMED])) + (", …" if len(unknown) > _NAMED else "")
+        shared.note(
+            f"enqueued in {shared.target}, but no worker knows the task{'s' if plural else ''} "
+            f"{named} yet, and no app is named (--app) that {'they' if plural else 'it'} could be "
+            "checked with"
+        )
+
+
+def enqueue_one(shared: Shared, given: dict[str, Any], make: Callable[[], Call[Any]]) -> None:
+    """Enqueue a call with the `job_options` given, say so, and wait if that is wanted."""
+    wait_limit = _wait_limit(given["waits"], given["wait_timeout"])
+    call = make()
+    nearly = None if given["queue"] is None else _nearly(shared, given["queue"])
+    job = shared.queue.enqueue_many([call])[0]
+    if nearly is not None:
+        shared.note(nearly)
+    if given["waits"]:
+        _wait(shared, job.id, call.task.name, created=job.created, limit=wait_limit)
+    elif shared.json:
+        shared.print_json(job_json(job.record()) | {"created": job.created})
+    else:
+        echo(job.id)
+        note_unknown(shared, [call.task.name])
+        if not job.created:
+            shared.note(f"job {job.id} with that unique key was there; no new one was made")
+
+
+def _nearly(shared: Shared, queue: str) -> str | None:
+    """What to say of a queue that is new, and nearly called as one that is known."""
+    known = names_of(Registry() if shared.app is None else shared.app.registry)
+    with contextlib.suppress(SchemaOutdated):  # The first job may make the schema.
+        known |= names_in_use(shared.store)
+    near = "" if queue in known.queues else did_you_mean(queue, known.queues)
+    return f"the queue {queue!r} is new{near}" if near else None
+
+
+def _refuse_beside_from(context: click.Context) -> None:
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in context.params
+        and parameter.name != "source"
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+        and context.params[parameter.name] not in (None, (), False)
+    ]
+    if given:
+        shown = ", ".join("TASK" if name == "task" else name for name in given)
+        raise InvalidOption(
+            f"--from: takes everything from its lines; leave out {shown}", field="from"
+        )
+
+
+def _wait_limit(waits: bool, text: str | None) -> float | None:
+    if text is None:
+        return None
+    if not waits:
+        raise InvalidOption("wait_timeout: it needs --wait", field="wait_timeout", value=text)
+    return options.seconds(text, "wait_timeout")
+
+
+def changes_of(given: dict[str, Any]) -> dict[str, Any]:
+    """The `job_options` that were given, as changes of a task's options."""
+    changes: dict[str, Any] = {
+        name: params.clean(given[name], name)
+        for name in ("queue", "delay", "at", "timeout", "deadline", "unique_key", "unique_until")
+        if given[name] is not None
+    }
+    for name in ("priority", "max_attempts"):
+        if given[name] is not None:
+            changes[name] = params.whole(given[name])
+    if given["tags"]:
+        changes["tags"] = given["tags"]
+    if "unique_until" in changes and "unique_key" not in changes:
+        raise InvalidOption(
+            "unique_until: it says how long a --unique-key is held, and there is none",
+            field="unique_until",
+        )
+    return changes
+
+
+def _call(shared: Shared, given: dict[str, Any]) -> Call[Any]:
+    app = shared.app
+    task = Tasks(None if app is None else app.registry).find(given["task"])
+    changes = changes_of(given)
+    args, kwargs = split(given["values"])
+    exact_args = _exact(given["args_text"], "args", list, "'[2, 3]'")
+    exact_kwargs = _exact(given["kwargs_text"], "kwargs", dict, "'{\"x\": 2}'")
+    for exact, guessed, name in ((exact_args, args, "args"), (exact_kwargs, kwargs, "kwargs")):
+        if exact is not None and guessed:
+            kind = "VALUE" if name == "args" else "KEY=VALUE"
+            raise InvalidArguments(f"--{name}: give it or {kind}, not both", field=name)
+    if exact_args is not None and exact_kwargs is not None:
+        return make_call(task, exact_args, exact_kwargs, changes)
+    if exact_args is not None:
+        args = [Value("", [value]) for value in exact_args]
+    if exact_kwargs is not None:
+        kwargs = {key: Value("", [value]) for key, value in exact_kwargs.items()}
+    return guess_call(task, args, kwargs, changes, annotated=app is not None)
+
+
+def _exact(text: str | None, name: str, kind: type, example: str) -> Any:
+    if text is None:
+        return None
+    article = "an array" if kind is list else "an object"
+    hint = f"give {article} between single quotes: --{name} {example}"
+    try:
+        value = parse_json(text, what=f"--{name}")
+    except InvalidArguments as error:
+        raise InvalidArguments(f"{error}; {hint}", field=name, value=text) from None
+    if not isinstance(value, kind):
+        raise InvalidArguments(f"--{name}: not {article}; {hint}", field=name, value=text)
+    return value
+
+
+def _wait(shared: Shared, id_: int, task: str, *, created: bool, limit: float | None) -> None:
+    if not shared.json:
+        echo(id_)
+        note_unknown(shared, [task])
+    if not shared.monitor.workers():
+        shared.note("no worker is running yet; start one with: jobqueue worker")
+    try:
+        (job,) = await_all(shared, (id_,), limit)
+    except Problem as problem:
+        raise Problem(
+            f"enqueued, but {problem.message}", field="wait_timeout", value=limit
+        ) from None
+    if shared.json:
+        shared.print_json(with_attempts(shared.jobs, job) | {"created": created})
+    else:
+        print_end(job)
+    require_success([job])
+
+
+COMMANDS = (enqueue,)

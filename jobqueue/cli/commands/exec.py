@@ -1,0 +1,86 @@
+"""`exec`: enqueue a command line."""
+
+from typing import Any
+
+import click
+
+from jobqueue.calls import make_call
+from jobqueue.cli import completion, params
+from jobqueue.cli.commands.enqueue import changes_of, enqueue_one, job_options
+from jobqueue.cli.context import Command, Shared, pass_shared
+from jobqueue.errors import InvalidOption
+from jobqueue.tasks import Call
+from jobqueue.worker.execute.exec_task import EXEC, NAME
+
+HELP = """Enqueue a command line and print its id.
+
+No shell reads it: each word is one argument. It is run by workers that were started with
+--allow-exec, in their environment without $JOBQUEUE_URL and $JOBQUEUE_TOKEN, and with
+$JOBQUEUE_JOB_ID, $JOBQUEUE_ATTEMPT and $JOBQUEUE_FENCE. Exit code 0 is success; the end of what it
+prints is the result, or part of the error.
+
+\b
+  jobqueue exec -- pg_dump --file=/backup/app.sql app
+  jobqueue exec --timeout 10m --cwd /srv/app -- ./import.sh 2026
+  jobqueue exec --wait -- sh -c 'df -h | tail -n +2'
+"""
+
+
+@click.command(NAME, cls=Command, help=HELP)
+@click.argument(
+    "argv",
+    metavar="-- ARGV...",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=completion.path("file"),
+)
+@click.option(
+    "--env",
+    "variables",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A variable of its environment; may be repeated.",
+)
+@click.option(
+    "--cwd",
+    metavar="FOLDER",
+    help="Where it runs. [default: where the worker does]",
+    shell_complete=completion.path("dir"),
+)
+@job_options
+@pass_shared
+@click.pass_context
+def exec_(context: click.Context, /, shared: Shared, **given: Any) -> None:
+    """Enqueue a command line."""
+    if not given["argv"]:
+        raise click.UsageError("Missing ARGV: write the command after --", context)
+    enqueue_one(shared, given, lambda: _call(given))
+    if not (shared.json or given["waits"] or _can_be_run(shared)):
+        shared.note("no worker runs commands yet; start one with: jobqueue worker --allow-exec")
+
+
+def _call(given: dict[str, Any]) -> Call[Any]:
+    argv = [params.clean(word, "argv") for word in given["argv"]]
+    if not argv[0]:
+        raise InvalidOption(
+            "argv: the command is empty; write its name or path after --", field="argv", value=""
+        )
+    variables = dict(map(_variable, given["variables"]))
+    named = {"env": variables, "cwd": given["cwd"] and params.clean(given["cwd"], "cwd")}
+    return make_call(
+        EXEC, argv, {name: value for name, value in named.items() if value}, changes_of(given)
+    )
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = params.clean(text, "env").partition("=")
+    if not name or not equals:
+        raise InvalidOption(f"env: {text!r} is not KEY=VALUE", field="env", value=text)
+    return name, value
+
+
+def _can_be_run(shared: Shared) -> bool:
+    return shared.monitor.known_by()[NAME] > 0
+
+
+COMMANDS = (exec_,)

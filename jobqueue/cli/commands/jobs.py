@@ -1,0 +1,248 @@
+"""`list`, `show`, `wait`: look at jobs."""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+
+import click
+from rich.text import Text
+
+from jobqueue import filters, options
+from jobqueue.answers import job_json, with_attempts
+from jobqueue.cli import params
+from jobqueue.cli.commands.job_page import print_page
+from jobqueue.cli.context import Command, Shared, pass_shared, to_json
+from jobqueue.cli.errors import Problem
+from jobqueue.cli.render import (
+    NAME,
+    Column,
+    Table,
+    ago,
+    call_of,
+    console,
+    duration,
+    error_of,
+    put,
+    state_style,
+)
+from jobqueue.cli.safe import inert
+from jobqueue.cli.streams import STDOUT, echo, reader_gone
+from jobqueue.errors import JobNotFound, ResultTimeout
+from jobqueue.job import Job, as_completed
+from jobqueue.known_names import unknown_in
+from jobqueue.records import JobFilter, JobRecord
+from jobqueue.states import State
+
+SAMPLE = 500
+"""Rows that decide the widths of the columns."""
+
+LINE_MAX = 2000
+"""Characters of a result in one line."""
+
+_NAMED = 5  # jobs in one message
+
+
+def detail(job: JobRecord) -> str:
+    """The one thing worth knowing about a job in its state."""
+    if job.state is State.SCHEDULED:
+        return ", ".join(filter(None, [f"due {ago(job.run_at)}", error_of(job) or job.reason]))
+    if job.state is State.RUNNING:
+        asked = "told to stop" if job.cancel_requested_at else ""
+        fraction = "" if job.progress is None else f"{job.progress:.0%}"
+        parts = filter(None, [asked, " ".join(filter(None, [fraction, job.progress_message]))])
+        return ", ".join(parts) or f"on {job.worker}"
+    if job.state is State.SUCCEEDED:
+        return job.reason or job.result or ""
+    return error_of(job) or job.reason or ""
+
+
+def _took(job: JobRecord) -> str:
+    if job.started_at is None or job.finished_at is None:
+        return ""
+    return duration((job.finished_at - job.started_at).total_seconds())
+
+
+def _detail_style(job: JobRecord) -> str:
+    return "red" if job.error is not None and job.state is not State.SUCCEEDED else ""
+
+
+LIST = [
+    Column[JobRecord]("id", lambda job: job.id, right=True),
+    Column[JobRecord]("state", lambda job: job.state, style=state_style),
+    Column[JobRecord]("task", lambda job: job.task, rank=1, least=NAME),
+    Column[JobRecord]("arguments", call_of, rank=3, least=12),
+    Column[JobRecord]("queue", lambda job: job.queue, rank=5, least=NAME),
+    Column[JobRecord]("prio", lambda job: job.priority or "", rank=8, right=True),
+    Column[JobRecord]("attempt", lambda job: f"{job.attempt}/{job.max_attempts}", rank=4),
+    Column[JobRecord]("created", lambda job: ago(job.created_at), rank=6, style="dim"),
+    Column[JobRecord]("took", _took, rank=7, right=True),
+    Column[JobRecord]("tags", lambda job: ",".join(job.tags), rank=9, least=6),
+    Column[JobRecord]("worker", lambda job: job.worker, rank=10, least=10, style="dim"),
+    Column[JobRecord]("detail", detail, rank=2, least=20, style=_detail_style),
+]
+
+
+@click.command("list", cls=Command)
+@params.filter_options
+@click.option("--since", metavar="WHEN", help="Only jobs made since: 2h, or 2026-12-24T18:00Z.")
+@click.option(
+    "--limit", default="50", show_default=True, metavar="N", help="At most so many; 0 is all."
+)
+@pass_shared
+def list_(
+    shared: Shared,
+    *,
+    state_name: str | None,
+    task: str | None,
+    queue: str | None,
+    tag: str | None,
+    since: str | None,
+    limit: str,
+) -> None:
+    """List jobs, newest first."""
+    wanted = filters.a_filter(state_name, task, queue, tag, since)
+    most = options.whole(params.whole(limit), "limit", 0, params.LIMIT_MAX)
+    found = shared.jobs.find(wanted, most or None)
+    first = next(found, None)
+    if first is None:
+        _say_nothing_is_found(shared, wanted)
+    else:
+        found = itertools.chain([first], found)
+    if shared.json:
+        _print_array(found)
+        return
+    sample = list(itertools.islice(found, SAMPLE))
+    if not sample:
+        return
+    rows = Table(LIST, sample, console())
+    rows.head()
+    rows.rows(sample)
+    for job in found:
+        rows.rows([job])
+        if reader_gone():
+            return
+
+
+def _say_nothing_is_found(shared: Shared, wanted: JobFilter) -> None:
+    """Say on stderr that no job matches; of a name that nobody knows, with --json as well."""
+    stranger = None
+    if (wanted.task, wanted.queue, wanted.tag) != (None, None, None):
+        stranger = shared.unknown(lambda known: unknown_in(wanted, known))
+    if stranger is not None:
+        echo(inert(f"no jobs match; {stranger}"), err=True)
+    else:
+        shared.note("no jobs match" if wanted != JobFilter() else "no jobs")
+
+
+def _print_array(jobs: Iterator[JobRecord]) -> None:
+    """Print an array as its items come, so that it may be of any length."""
+    opening = "["
+    for job in jobs:
+        STDOUT.write(opening + to_json(job_json(job)))
+        opening = ",\n"
+        if reader_gone():
+            return
+    echo("[]" if opening == "[" else "]")
+
+
+@click.command(cls=Command)
+@click.argument("id", metavar="ID")
+@pass_shared
+def show(shared: Shared, id: str) -> None:  # noqa: A002 - the name in the contract's messages.
+    """Show one job and its attempts.
+
+    Arguments, state, every attempt with its times, traceback, result, progress.
+    """
+    job = _get(shared, filters.job_id(id))
+    attempts = shared.jobs.attempts(job)
+    if shared.json:
+        shared.print_json(with_attempts(shared.jobs, job))
+    else:
+        print_page(job, attempts, console())
+
+
+def _get(shared: Shared, id_: int) -> JobRecord:
+    job = shared.jobs.get(id_)
+    if job is None:
+        raise JobNotFound(
+            f"there is no job {id_} (any more) in {shared.target}; see: jobqueue list",
+            field="id",
+            value=id_,
+        )
+    return job
+
+
+@click.command(cls=Command)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--timeout", metavar="TIME", help="Give up after, for example, 30s or 5m.")
+@pass_shared
+def wait(shared: Shared, ids: tuple[str, ...], timeout: str | None) -> None:
+    """Wait until jobs have ended.
+
+    Exits with 0 if all succeeded, with 1 if one did not.
+    """
+    wanted = filters.job_ids(ids)
+    limit = None if timeout is None else options.seconds(timeout, "timeout")
+    missing = sorted(set(wanted) - shared.jobs.states(wanted).keys())
+    if missing:
+        _get(shared, missing[0])
+    ended: dict[int, JobRecord] = {}
+    for job in await_all(shared, wanted, limit):
+        ended[job.id] = job
+        if not shared.json:
+            print_end(job)
+    if shared.json:
+        answer = [with_attempts(shared.jobs, ended[id_]) for id_ in wanted]
+        shared.print_json(answer[0] if len(answer) == 1 else answer)
+    require_success(ended.values())
+
+
+def await_all(shared: Shared, ids: tuple[int, ...], limit: float | None) -> Iterator[JobRecord]:
+    """Yield jobs as they end. Raises Problem when the time is up."""
+    handles = [Job[object](id_, shared.jobs, json.loads) for id_ in ids]
+    left = set(ids)
+    try:
+        for handle in as_completed(handles, limit):
+            left.discard(handle.id)
+            yield handle.record()
+    except ResultTimeout:
+        shown = ", ".join(map(str, sorted(left)[:_NAMED])) + ("…" if len(left) > _NAMED else "")
+        assert limit is not None
+        raise Problem(
+            f"not ended within {duration(limit)}: job {shown}; it goes on by itself, "
+            f"wait again with: jobqueue wait {min(left)}",
+            field="timeout",
+            value=limit,
+        ) from None
+
+
+def print_end(job: JobRecord) -> None:
+    """Print how a job ended."""
+    line = Text(f"{job.id}  ")
+    line.append(job.state, style=state_style(job))
+    screen = console()
+    said = inert(detail(job)[:LINE_MAX])
+    put(screen, line + Text(f"  {said}") if said else line)
+
+
+def require_success(jobs: Iterable[JobRecord]) -> None:
+    """Raise a Problem unless all of them succeeded."""
+    bad = [job for job in jobs if job.state is not State.SUCCEEDED]
+    if not bad:
+        return
+    job = bad[0]
+    if len(bad) == 1:
+        what = f"job {job.id} ({job.task}) {_ended(job)}"
+    else:
+        named = ", ".join(f"{job.id} {job.state}" for job in bad[:_NAMED])
+        what = f"{len(bad):,} jobs did not succeed: {named}{'…' if len(bad) > _NAMED else ''}"
+    raise Problem(f"{what}; see: jobqueue show {job.id}", field="id", value=job.id)
+
+
+def _ended(job: JobRecord) -> str:
+    if job.state is State.CANCELLED:
+        return "was cancelled" + (f": {job.reason}" if job.reason else "")
+    return f"{job.state}: {error_of(job) or job.reason or 'no reason is known'}"
+
+
+COMMANDS = (list_, show, wait)

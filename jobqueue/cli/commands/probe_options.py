@@ -1,0 +1,72 @@
+"""`worker --health-port` and `--metrics-port`."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jobqueue import options
+from jobqueue.cli import params
+from jobqueue.cli.errors import Problem
+from jobqueue.loggers import get_logger
+from jobqueue.worker.observe.probe_server import Page, Probes, health_pages, metrics_pages
+from jobqueue.worker.worker import Worker
+
+log = get_logger("jobqueue.cli")
+
+PORT_MAX = 65535
+PORTS = ("health_port", "metrics_port")
+
+Ports = dict[str, int]
+"""By option; those that were given. 0 is any free one."""
+
+
+def ports_of(given: Mapping[str, Any]) -> Ports:
+    """The ports that were asked for; raises InvalidOption."""
+    return {
+        name: options.whole(params.whole(given[name]), name, 0, PORT_MAX)
+        for name in PORTS
+        if given[name] is not None
+    }
+
+
+def of_process(ports: Ports, number: int, count: int) -> list[str]:
+    """The options of one of several processes: each has ports of its own, one after another."""
+    for name, port in ports.items():
+        if port != 0:
+            options.whole(port + count - 1, f"{name} of process {count}", 0, PORT_MAX)
+    return [
+        f"--{name.replace('_', '-')}={port + number - 1 if port else 0}"
+        for name, port in ports.items()
+    ]
+
+
+@contextlib.contextmanager
+def bound(ports: Ports, worker: Worker) -> Iterator[list[Probes]]:
+    """Take the ports, so that one that is taken is known before the worker begins."""
+    pages: dict[int, dict[str, Page]] = {}
+    for name, port in ports.items():
+        make = health_pages if name == "health_port" else metrics_pages
+        # Two zeros are two ports.
+        key = port or -len(pages) - 1
+        pages.setdefault(key, {}).update(make(lambda: worker.vitals))
+    with contextlib.ExitStack() as stack:
+        probes = []
+        for port, served in pages.items():
+            try:
+                probe = Probes(max(0, port), served)
+            except OSError as error:
+                raise Problem(
+                    f"port {port} of 127.0.0.1 cannot be had: {error.strerror or error}",
+                    field="port",
+                    value=port,
+                ) from None
+            stack.callback(probe.close)
+            probes.append(probe)
+        yield probes
+
+
+def serve(probes: list[Probes]) -> None:
+    """Answer, now that the worker has begun."""
+    for probe in probes:
+        probe.serve()
+        log.info("answers on http://127.0.0.1:%d%s", probe.port, " and ".join(probe.paths))

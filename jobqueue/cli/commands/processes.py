@@ -1,0 +1,102 @@
+"""`worker --processes` and `--reload`: the command line of each process, one summary of all."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from jobqueue import options
+from jobqueue.cli import app_loader as apps
+from jobqueue.cli import log_format, params
+from jobqueue.cli.commands.probe_options import PORTS, Ports, of_process
+from jobqueue.cli.context import Shared
+from jobqueue.config import app_name
+from jobqueue.errors import ConfigurationError
+from jobqueue.supervisor.reload import Sources
+from jobqueue.supervisor.supervisor import Plan, Supervisor
+from jobqueue.worker.settings import WorkerSettings
+
+PROCESSES_MAX = 1024
+NOT_PASSED_ON = ("name", "processes", "reload", *PORTS)
+"""Options that are the supervisor's own, or not the same for all."""
+
+
+def supervise(
+    context: click.Context,
+    shared: Shared,
+    settings: WorkerSettings,
+    given: Mapping[str, Any],
+    ports: Ports,
+) -> int:
+    """Run worker processes until told to stop; returns the exit code."""
+    wanted = "1" if given["processes"] is None else given["processes"]
+    count = options.whole(params.whole(wanted), "processes", 1, PROCESSES_MAX)
+    app = app_name(shared.given_app)
+    if app is None:
+        raise ConfigurationError(apps.NEEDED, field="app")
+    began = time.monotonic()
+    passed_on = _passed_on(context)
+    if shared.debug:
+        passed_on.append("--debug")
+
+    def arguments(number: int) -> Sequence[str]:
+        own = of_process(ports, number, count)
+        if (name := given["name"]) is not None:
+            own.append(f"--name={name}" if count == 1 else f"--name={name}-{number}")
+        return [*passed_on, *own]
+
+    arguments(count)  # Raises now what it would raise later.
+
+    plan = Plan(
+        arguments,
+        count,
+        settings.shutdown_timeout,
+        _environment(shared),
+        quiet=shared.json,
+    )
+    supervisor = Supervisor(plan, Sources.of_app(app).changed if given["reload"] else None)
+    with log_format.configured(given["log_format"], given["log_level"], debug=shared.debug):
+        code = supervisor.run()
+    if shared.json:
+        summaries = supervisor.summaries
+        shared.print_json(
+            {
+                "processes": count,
+                "processed": sum(summary["processed"] for summary in summaries),
+                "in_order": code == 0,
+                "restarts": supervisor.restarts,
+                "signal": supervisor.signal,
+                "seconds": round(time.monotonic() - began, 3),
+                "workers": summaries,
+            }
+        )
+    return code
+
+
+def _passed_on(context: click.Context) -> list[str]:
+    """The options that were given, as each process is to have them."""
+    passed_on = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if (
+            name in NOT_PASSED_ON
+            or name not in context.params
+            or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE
+        ):
+            continue
+        value = context.params[name]
+        passed_on.append(parameter.opts[0] + ("" if value is True else f"={value}"))
+    return passed_on
+
+
+def _environment(shared: Shared) -> dict[str, str]:
+    """That of the processes: the URL may hold a password, so that is where it goes."""
+    environment = dict(os.environ)
+    if shared.given_url is not None:
+        environment["JOBQUEUE_URL"] = shared.url
+    if shared.given_app is not None:
+        environment["JOBQUEUE_APP"] = shared.given_app
+    return environment

@@ -1,0 +1,338 @@
+"""`stats`, `queues`, `workers`, `tasks`, `prune`: what is there, and its switches."""
+
+import inspect
+import itertools
+import math
+import threading
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from jobqueue import options
+from jobqueue.cli import completion, params
+from jobqueue.cli.commands.bulk_actions import FORCE, confirm
+from jobqueue.cli.context import Command, Group, Shared, pass_shared
+from jobqueue.cli.render import COLOURS, NAME, Column, console, duration, put, table
+from jobqueue.cli.streams import echo, reader_gone
+from jobqueue.known_names import unknown
+from jobqueue.records import JobFilter, counted
+from jobqueue.states import FINAL, State
+from jobqueue.store.leases import BATCH, Upkeep
+from jobqueue.store.stats import MINUTES as MINUTES_SHOWN
+
+Row = dict[str, Any]
+
+HUNDRED = 100
+MINUTES_MAX = 24 * 60
+HOME_AND_CLEAR = "\x1b[H\x1b[2J"
+
+
+def _count(state: State, rank: int) -> Column[Row]:
+    def style(row: Row) -> str:
+        return COLOURS[state] if row.get(state) else "dim"
+
+    return Column[Row](state, lambda row: f"{row[state]:,}", rank=rank, right=True, style=style)
+
+
+def _named(name: str, title: str = "", **how: Any) -> Column[Row]:
+    return Column[Row](title or name, lambda row: row.get(name), **how)
+
+
+def _timed(name: str, title: str, rank: int) -> Column[Row]:
+    return Column[Row](title, lambda row: duration(row.get(name)), rank=rank, right=True)
+
+
+QUEUES = [
+    _named("queue", least=NAME),
+    _count(State.AVAILABLE, 1),
+    _count(State.RUNNING, 2),
+    _count(State.SCHEDULED, 4),
+    _count(State.SUCCEEDED, 6),
+    _count(State.FAILED, 3),
+    _count(State.CANCELLED, 7),
+    _timed("oldest_available_seconds", "oldest", 5),
+    Column[Row]("paused", lambda row: "yes" if row["paused"] else "", rank=0, style="yellow"),
+    Column[Row](
+        "limit",
+        lambda row: "" if row.get("max_pending") is None else f"{row['max_pending']:,}",
+        rank=8,
+        right=True,
+    ),
+]
+TASKS = [
+    _named("task", least=NAME),
+    Column[Row]("waiting", lambda row: f"{row['waiting']:,}", rank=1, right=True),
+    _count(State.SUCCEEDED, 5),
+    _count(State.FAILED, 2),
+    Column[Row]("errors", lambda row: f"{row['errored_attempts']:,}", rank=4, right=True),
+    _timed("avg_duration", "avg", 3),
+    _timed("max_duration", "max", 7),
+    _timed("avg_wait", "wait", 6),
+    Column[Row]("workers", lambda row: row["known_by"], rank=8, right=True),
+]
+OF_APP = [
+    *TASKS,
+    Column[Row](
+        "note",
+        lambda row: "" if row["registered"] in (True, None) else "not in the app",
+        rank=9,
+        style="yellow",
+    ),
+    Column[Row]("signature", lambda row: row.get("signature"), rank=10, least=12, style="dim"),
+]
+MINUTES = [
+    Column[Row](
+        "minute", lambda row: f"{datetime.fromisoformat(row['minute']).astimezone():%H:%M}"
+    ),
+    Column[Row]("workers", lambda row: row["workers"], rank=7, right=True),
+    Column[Row]("processed", lambda row: f"{row['processed']:,}", right=True),
+    Column[Row]("errored", lambda row: f"{row['errored']:,}", rank=2, right=True),
+    Column[Row]("failed", lambda row: f"{row['failed']:,}", rank=3, right=True),
+    Column[Row]("snoozed", lambda row: f"{row['snoozed']:,}", rank=9, right=True),
+    _timed("avg_duration", "avg", 4),
+    _timed("p95_duration", "p95", 6),
+    _timed("avg_wait", "wait", 5),
+    _timed("p95_wait", "p95 wait", 8),
+    Column[Row](
+        "busy",
+        lambda row: "" if row["utilisation"] is None else f"{row['utilisation']:.0%}",
+        rank=1,
+        right=True,
+    ),
+]
+WORKERS = [
+    _named("worker", least=12),
+    Column[Row]("busy", lambda row: f"{row['running']}/{row['concurrency']}", right=True),
+    Column[Row]("processed", lambda row: f"{row['processed']:,}", rank=1, right=True),
+    Column[Row]("errored", lambda row: f"{row['errored']:,}", rank=2, right=True),
+    Column[Row](
+        "heartbeat",
+        lambda row: f"{duration(row['heartbeat_age_seconds'])} ago",
+        rank=3,
+        right=True,
+        style=lambda row: "red" if row["heartbeat_age_seconds"] > row["lease"] else "",
+    ),
+    Column[Row](
+        "queues",
+        lambda row: "all" if row["queues"] is None else ", ".join(row["queues"]),
+        rank=4,
+        least=8,
+    ),
+    _named("host", rank=6, least=8, style="dim"),
+    _named("pid", rank=5, right=True, style="dim"),
+]
+
+
+@click.command(cls=Command)
+@click.option("--watch", is_flag=True, help="Print it again and again, until Ctrl-C.")
+@click.option("--interval", default="2s", show_default=True, metavar="TIME", help="So often.")
+@click.option(
+    "--minutes",
+    default=str(MINUTES_SHOWN),
+    show_default=True,
+    metavar="N",
+    help="Of so many of the last minutes what the workers did.",
+)
+@pass_shared
+def stats(shared: Shared, watch: bool, interval: str, minutes: str) -> None:
+    """Show counts, workers and throughput.
+
+    Counts are by queue and by task; the last minutes tell what the workers did.
+    """
+    every = options.seconds(interval, "interval", least=0.1)
+    count = options.whole(params.whole(minutes), "minutes", 0, MINUTES_MAX)
+    if not watch:
+        _print_stats(shared, console(), count)
+        return
+    pause = threading.Event()
+    while not reader_gone():
+        screen = console()
+        if not screen.is_terminal or shared.json:
+            _print_stats(shared, screen, count)
+            if not shared.json:
+                echo()
+        else:
+            with screen.capture() as frame:
+                _print_stats(shared, screen, count)
+            # One write, so that nothing flickers.
+            echo(HOME_AND_CLEAR + frame.get(), end="")
+        pause.wait(every)
+
+
+def _print_stats(shared: Shared, screen: Console, minutes: int) -> None:
+    found = shared.monitor.stats(minutes)
+    if shared.json:
+        shared.print_json(found)
+        return
+    rows = found["queues"]
+    if rows:
+        table([*rows, *_total(rows)], QUEUES, screen)
+        put(screen, "")
+    if found["tasks"]:
+        table(found["tasks"], TASKS, screen)
+        put(screen, "")
+    if found["minutes"]:
+        table(found["minutes"], MINUTES, screen)
+        put(screen, "")
+    workers = found["workers"]
+    line = Text(counted(workers, "worker"), "" if workers else "yellow")
+    put(screen, line + Text(f", {throughput(found['throughput_per_second'])} in the last minute"))
+
+
+def throughput(per_second: float) -> str:
+    """Jobs per second; or, where that is less than one, how many jobs there were in a minute."""
+    if per_second < 1:
+        return counted(math.ceil(round(60 * per_second, 3)), "job")
+    return f"{per_second:,.0f} jobs/s" if per_second >= HUNDRED else f"{per_second:.3g} jobs/s"
+
+
+def _total(rows: list[Row]) -> list[Row]:
+    if len(rows) < 2:  # noqa: PLR2004
+        return []
+    sums = {state.value: sum(row[state] for row in rows) for state in State}
+    return [{"queue": "total", "paused": False, **sums}]
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@pass_shared
+@click.pass_context
+def queues(context: click.Context, shared: Shared) -> None:
+    """List the queues; pause or resume some."""
+    if context.invoked_subcommand is not None:
+        return
+    rows = shared.monitor.queues()
+    if shared.json:
+        shared.print_json(rows)
+    elif rows:
+        table(rows, QUEUES)
+    else:
+        shared.note("no queue has jobs yet")
+
+
+def _switch(name: str, help_: str) -> None:
+    @queues.command(name, cls=Command, help=help_)
+    @click.argument(
+        "names", metavar="QUEUE...", nargs=-1, required=True, shell_complete=completion.queues
+    )
+    @click.option("--force", is_flag=True, help="Also a queue that nobody knows yet.")
+    @pass_shared
+    def command(shared: Shared, names: tuple[str, ...], force: bool) -> None:
+        for queue in names:
+            options.name(queue, "queue", longest=options.QUEUE_LENGTH_MAX)
+        if not force:
+            _require_known(shared, names)
+        changed = [queue for queue in names if getattr(shared.monitor, name)(queue)]
+        if name == "resume" and changed:
+            shared.ring()
+        if shared.json:
+            shared.print_json({"changed": len(changed), "queues": list(names)})
+            return
+        for queue in names:
+            state = "paused" if name == "pause" else "runs"
+            echo(f"{queue} {state}{'' if queue in changed else ' already'}")
+
+
+def _require_known(shared: Shared, queues: tuple[str, ...]) -> None:
+    stranger = shared.unknown(lambda known: unknown("queue", queues, known.queues, FORCE))
+    if stranger is not None:
+        raise stranger
+
+
+_switch("pause", "Let no job of these queues begin.\n\nThose that run go on.")
+_switch("resume", "Let the jobs of these queues begin again.")
+
+
+@click.command(cls=Command)
+@pass_shared
+def workers(shared: Shared) -> None:
+    """List the workers."""
+    rows = shared.monitor.workers()
+    if shared.json:
+        shared.print_json([row | {"started_at": row["started_at"].isoformat()} for row in rows])
+    elif rows:
+        table(rows, WORKERS)
+    else:
+        shared.note("no worker is running; start one with: jobqueue worker")
+
+
+@click.command(cls=Command)
+@pass_shared
+def tasks(shared: Shared) -> None:
+    """List the app's and the database's tasks."""
+    known = {row["task"]: row for row in shared.monitor.tasks()}
+    known_by = shared.monitor.known_by()
+    app = shared.app
+    registry = {} if app is None else dict(app.registry)
+    rows = []
+    for name in sorted(known.keys() | registry.keys()):
+        task = registry.get(name)
+        row = known.get(name) or _unseen(name, known_by[name])
+        row["registered"] = None if app is None else task is not None
+        row["queue"] = task.settings.queue if task else None
+        row["signature"] = None if task is None else str(inspect.signature(task.function))
+        rows.append(row)
+    if shared.json:
+        shared.print_json(rows)
+    elif rows:
+        table(rows, OF_APP if app is not None else TASKS)
+    else:
+        shared.note("no tasks are known; name the app with --app to see its own")
+
+
+def _unseen(name: str, known_by: int) -> Row:
+    counts = dict.fromkeys([*(state.value for state in FINAL), "errored_attempts"], 0)
+    times = dict.fromkeys(["avg_duration", "max_duration", "avg_wait", "max_wait"])
+    return {"task": name, **counts, **times, "waiting": 0, "known_by": known_by}
+
+
+@click.command(cls=Command)
+@click.option(
+    "--older-than",
+    default="7d",
+    show_default=True,
+    metavar="TIME",
+    help="For succeeded and cancelled jobs: how long ago they ended.",
+)
+@click.option(
+    "--failed-older-than", default="30d", show_default=True, metavar="TIME", help="For failed jobs."
+)
+@click.option("--yes", is_flag=True, help="Do not ask, even if everything would go.")
+@pass_shared
+def prune(shared: Shared, older_than: str, failed_older_than: str, yes: bool) -> None:
+    """Delete jobs that ended long ago.
+
+    In batches. Workers do this by themselves, too.
+    """
+    age = options.seconds(older_than, "older_than")
+    failed_age = options.seconds(failed_older_than, "failed_older_than")
+    ages = {State.SUCCEEDED: age, State.CANCELLED: age, State.FAILED: failed_age}
+    every = [state for state, limit in ages.items() if limit == 0]
+    if every and not yes:
+        count = sum(shared.jobs.count(JobFilter(state=state)) for state in every)
+        names = ", ".join(every)
+        confirm(f"prune {counted(count, 'job')} ({names}) in {shared.target}")
+    shared.note(f"pruning {shared.target}")
+    upkeep = Upkeep(shared.store)
+    deleted = {state: _prune(upkeep, state, limit) for state, limit in ages.items()}
+    total = sum(deleted.values())
+    if shared.json:
+        shared.print_json({"deleted": total, **deleted})
+    else:
+        parts = ", ".join(f"{count:,} {state}" for state, count in deleted.items() if count)
+        echo(f"deleted {counted(total, 'job')}" + (f": {parts}" if parts else ""))
+
+
+def _prune(upkeep: Upkeep, state: State, older_than: float) -> int:
+    total = 0
+    for _ in itertools.count():
+        count = upkeep.prune(state, older_than)
+        total += count
+        if count < BATCH:
+            break
+    return total
+
+
+COMMANDS = (stats, queues, workers, tasks, prune)

@@ -1,0 +1,300 @@
+"""`worker`: run jobs until told to stop."""
+
+import contextlib
+import functools
+import gc
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextvars import copy_context
+from typing import Any
+
+import click
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobqueue import options
+from jobqueue.cli import app_loader as apps
+from jobqueue.cli import completion, log_format, params
+from jobqueue.cli.commands.probe_options import Ports, bound, ports_of, serve
+from jobqueue.cli.context import Command, Shared, pass_shared
+from jobqueue.cli.safe import masked
+from jobqueue.config import POOL_MAX, POOL_SIZE
+from jobqueue.errors import ConfigurationError, InvalidOption
+from jobqueue.known_names import names_of, unknown
+from jobqueue.loggers import get_logger
+from jobqueue.queue import JobQueue
+from jobqueue.records import counted
+from jobqueue.store.names import names_in_use
+from jobqueue.supervisor.channel import Leash
+from jobqueue.supervisor.signals import StopRaises, leave
+from jobqueue.worker.execute.exec_task import NAME as EXEC
+from jobqueue.worker.log_context import name_worker
+from jobqueue.worker.settings import WorkerSettings
+from jobqueue.worker.stop_signals import StopSignals
+from jobqueue.worker.worker import Worker
+
+log = get_logger("jobqueue.cli")
+
+AS_GIVEN = (
+    "queues",
+    "drain",
+    "max_memory",
+    "lease",
+    "shutdown_timeout",
+    "poll",
+    "name",
+    "allow_exec",
+)
+"""The options that are settings as they stand."""
+
+
+@click.command(cls=Command)
+@click.option(
+    "--concurrency", "-c", default="4", show_default=True, metavar="N", help="Jobs at once."
+)
+@click.option(
+    "--async-concurrency",
+    default="1000",
+    show_default=True,
+    metavar="N",
+    help="Async jobs at once, beside those.",
+)
+@click.option(
+    "--autoscale",
+    metavar="MIN:MAX",
+    help="Grow while jobs wait and the slots are busy, shrink while they are idle.",
+)
+@click.option(
+    "--queues",
+    "-q",
+    metavar="LIST",
+    help='Only these: "mail:2,default"; a number is a limit.',
+    shell_complete=completion.several_queues,
+)
+@click.option("--drain", is_flag=True, help="End when nothing is left to run.")
+@click.option("--max-jobs", metavar="N", help="End after so many.")
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    help="End in order beyond so much memory, such as 500MB; under --processes, be replaced.",
+)
+@click.option(
+    "--lease",
+    default="30s",
+    show_default=True,
+    metavar="TIME",
+    help="Without a heartbeat for so long it counts as dead.",
+)
+@click.option(
+    "--shutdown-timeout",
+    default="25s",
+    show_default=True,
+    metavar="TIME",
+    help="The longest wait for running jobs.",
+)
+@click.option(
+    "--poll", default="1s", show_default=True, metavar="TIME", help="How often to look unasked."
+)
+@click.option(
+    "--stats-interval",
+    default="10s",
+    show_default=True,
+    metavar="TIME",
+    help="A line of figures so often; 0 is none.",
+)
+@log_format.options
+@click.option(
+    "--pool-size",
+    metavar="N",
+    help="Connections that handlers open by the app's queue, in each process, on top of the "
+    "worker's own 3 or 4. [default: $JOBQUEUE_POOL_SIZE, the app's, or 4]",
+)
+@click.option("--name", metavar="TEXT", help="Its name. [default: host and process id]")
+@click.option(
+    "--processes",
+    metavar="N",
+    help="Supervise so many workers: replace the dead, stop all together. Limits, such as those "
+    "of --concurrency, --queues and --max-jobs, are each one's own.",
+)
+@click.option(
+    "--reload",
+    is_flag=True,
+    help="Start afresh when a Python file here, or of the app, changes; running jobs go back.",
+)
+@click.option(
+    "--health-port",
+    metavar="PORT",
+    help="Answer /healthz and /readyz on 127.0.0.1; the k-th of --processes on PORT + k - 1.",
+)
+@click.option(
+    "--metrics-port", metavar="PORT", help="Answer /metrics there, for Prometheus. [as above]"
+)
+@click.option(
+    "--allow-exec", is_flag=True, help="Run command lines as well: what `jobqueue exec` enqueues."
+)
+@pass_shared
+@click.pass_context
+def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
+    """Run jobs of the app's tasks.
+
+    A first SIGTERM or SIGINT lets running jobs end within the shutdown timeout and exits with 0; a
+    second one, or the timeout, gives them back and exits with 1.
+    """
+    shared.notes_default = False
+    settings, ports = _settings(given), ports_of(given)
+    if given["pool_size"] is not None:
+        size = options.whole(params.whole(given["pool_size"]), "pool_size", 1, POOL_MAX)
+        os.environ[POOL_SIZE] = str(size)  # For a JobQueue() in the app, here and in children.
+    if given["processes"] is not None or given["reload"]:
+        from jobqueue.cli.commands.processes import supervise
+
+        return supervise(context, shared, settings, given, ports)
+    with _stop_ends_loading():
+        leash = Leash.from_environment()
+        app = shared.app
+        if app is None:
+            raise ConfigurationError(apps.NEEDED, field="app")
+        own = shared.queue.worker_of(settings)
+        spare_the_collector()
+    # With --json, stdout is the summary's alone, whatever handlers print.
+    output = log_format.stdout_on_stderr() if shared.json else contextlib.nullcontext()
+    with log_format.configured(given["log_format"], given["log_level"], debug=shared.debug), output:
+        run = functools.partial(_run, shared, app, own, settings, ports=ports, leash=leash)
+        code, summary = copy_context().run(run)  # With the worker's name, to its end.
+    if shared.json:
+        shared.print_json(summary)
+    if code and _handlers_run():
+        leave(code)
+    return code
+
+
+def _settings(given: dict[str, Any]) -> WorkerSettings:
+    stats_interval = given["stats_interval"]
+    max_jobs = given["max_jobs"]
+    return WorkerSettings.of(
+        **_size(given["concurrency"], given["autoscale"]),
+        **{name: given[name] for name in AS_GIVEN},
+        async_concurrency=params.whole(given["async_concurrency"]),
+        max_jobs=None if max_jobs is None else params.whole(max_jobs),
+        stats_interval=None if stats_interval.strip(" 0.s") == "" else stats_interval,
+    )
+
+
+def _size(concurrency: str, autoscale: str | None) -> dict[str, int | str]:
+    """The settings for a number of slots, or for bounds of it."""
+    if autoscale is None:
+        return {"concurrency": params.whole(concurrency)}
+    least, colon, most = autoscale.partition(":")
+    if not colon:
+        raise InvalidOption(
+            f"autoscale: {autoscale!r}; write MIN:MAX, such as 2:8",
+            field="autoscale",
+            value=autoscale,
+        )
+    return {"min_concurrency": params.whole(least), "max_concurrency": params.whole(most)}
+
+
+@contextlib.contextmanager
+def _stop_ends_loading() -> Iterator[None]:
+    """A signal before there is a worker ends the command in order: nothing has begun."""
+    try:
+        with StopRaises():
+            yield
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(0) from None
+
+
+def _run(
+    shared: Shared,
+    app: JobQueue,
+    own: Worker,
+    settings: WorkerSettings,
+    *,
+    ports: Ports,
+    leash: Leash | None,
+) -> tuple[int, dict[str, Any]]:
+    began = time.monotonic()
+    with StopSignals(own, leash) as stop, bound(ports, own) as probes:
+        # Before a handler can end this process: the supervisor tells one that died at work from one
+        # that could not start.
+        own.start(None if leash is None else lambda: leash.say(began=own.name))
+        name_worker(own.name)
+        _introduce(shared, app, settings)
+        _warn_of_strangers(shared, app, own, settings)
+        serve(probes)
+        own.wait()
+        if stop.first is not None:
+            log.info("%s: stopping; a second signal stops at once", stop.first)
+        in_order = own.stop() and stop.level <= 1
+    if not in_order:
+        asked = stop.level > 1
+        log.log(
+            logging.WARNING if asked else logging.ERROR,
+            "stopped %s; what still ran goes back to its queue",
+            "at once, as asked" if asked else "before everything had ended",
+        )
+    summary = {
+        "worker": own.name,
+        "processed": own.processed,
+        "in_order": in_order,
+        "failure": own.failure,
+        "signal": stop.first,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    if leash is not None:
+        leash.say(ended=summary, grown=own.outgrown)
+    return 0 if in_order and own.failure is None else 1, summary
+
+
+def spare_the_collector() -> None:
+    """Make the garbage collector's rounds rare and short in a process that only works.
+
+    Every job makes some containers, and a full round visits all that the app has imported, for
+    nothing: none of it is garbage. Measured: a tenth of the interpreter's time in a drain.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, *gc.get_threshold()[1:])
+
+
+def _introduce(shared: Shared, app: JobQueue, settings: WorkerSettings) -> None:
+    tasks = sorted([*app.registry, *([EXEC] if settings.allow_exec else [])])
+    served = "all queues" if settings.queues is None else f"queues {', '.join(settings.queues)}"
+    shown = ", ".join(tasks[:10]) + (", …" if len(tasks) > 10 else "")  # noqa: PLR2004
+    known = counted(len(tasks), "task")
+    log.info("%s, %s, %s: %s", shared.target, served, known, shown or "none")
+    if not tasks:
+        log.warning("the app registers no tasks, so this worker runs nothing")
+    if app is not shared.queue:
+        log.warning(
+            "the app's own queue is on %s: what handlers enqueue through it goes there",
+            masked(app.store.url),
+        )
+
+
+def _warn_of_strangers(
+    shared: Shared, app: JobQueue, own: Worker, settings: WorkerSettings
+) -> None:
+    """Name the queues to serve that nobody knows: they may come later, or be mistyped."""
+    if settings.queues is None:
+        return
+    try:
+        in_use = names_in_use(shared.store, besides=own.name)
+    except SQLAlchemyError as error:  # It is a courtesy; the worker's own rounds go on trying.
+        log.warning("whether its queues are known cannot be told: %s", type(error).__name__)
+        return
+    known = (names_of(app.registry) | in_use).queues
+    for queue in settings.queues:
+        stranger = unknown("queue", [queue], known)
+        if stranger is not None:
+            hint = "; a limit is a number, as in mail:2" if ":" in queue else ""
+            log.warning("%s%s", stranger, hint)
+
+
+def _handlers_run() -> bool:
+    return any(thread.name.startswith("jobqueue-slot") for thread in threading.enumerate())
+
+
+COMMANDS = (worker,)

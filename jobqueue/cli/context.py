@@ -1,0 +1,293 @@
+"""What every command shares: its options before and after its name, and what they lead to."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import click
+
+from jobqueue.cli import app_loader as apps
+from jobqueue.cli.safe import inert, inert_json, masked
+from jobqueue.cli.streams import STDOUT, echo
+from jobqueue.config import DEFAULT_URL, Database, app_name, database
+from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
+from jobqueue.known_names import names_of
+from jobqueue.queue import JobQueue
+from jobqueue.store.database import Store
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.names import Names, names_in_use
+from jobqueue.store.notify.notifier import Bell
+from jobqueue.store.stats import Monitor
+from jobqueue.store.urls import as_text, parse
+from jobqueue.tasks import Registry
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ENVIRONMENT = [
+    ("JOBQUEUE_URL", "The database: sqlite:///file.db or postgresql://user@host/name."),
+    ("JOBQUEUE_APP", "The app, as module:attribute."),
+    ("JOBQUEUE_POOL_SIZE", "Connections at most, whatever the app says."),
+    ("JOBQUEUE_TOKEN", "What clients of `jobqueue web` must send."),
+    ("NO_COLOR", "Set to anything: no colours, on terminals either."),
+]
+
+PLACES = {"--url", "--app"}
+COMMON = PLACES | {"--json", "--debug", "--help"}
+FLAGS = "Print JSON; show tracebacks; show this help."
+
+
+@dataclass
+class Shared:
+    """The shared options of one invocation, and what they lead to."""
+
+    given_url: str | None = None
+    given_app: str | None = None
+    json: bool = False
+    debug: bool = False
+    log_json: bool = False
+    """What goes to stderr is JSON, line by line."""
+    notes_default: bool = True
+    """A note says where the default database is used; False where a log does, or nobody reads."""
+    _app: list[JobQueue | None] = field(default_factory=list)
+
+    @property
+    def app(self) -> JobQueue | None:
+        """The app's queue, or None where no app is named; imported once, when it is needed."""
+        if not self._app:
+            name = app_name(self.given_app)
+            if name is not None and (self.given_url or os.environ.get("JOBQUEUE_URL")):
+                # For a JobQueue() in the app, whatever folder the app goes to before it makes one.
+                os.environ["JOBQUEUE_URL"] = self.url
+            self._app.append(None if name is None else apps.load(name))
+        return self._app[0]
+
+    @cached_property
+    def database(self) -> Database:
+        """The database: as the contract says, but before the default comes the app's own."""
+        found = database(self.given_url)
+        if not found.named and self.app is not None:
+            found = Database(as_text(self.app.store.url), self.app.store.named)
+        url = as_text(parse(found.url))
+        if self.notes_default and not found.named:
+            shown = masked(parse(url))
+            self.note(f"using {shown}, the default: no --url or $JOBQUEUE_URL names a database")
+        return Database(url, found.named)
+
+    @property
+    def url(self) -> str:
+        """That of the database."""
+        return self.database.url
+
+    @cached_property
+    def queue(self) -> JobQueue:
+        """The app's own queue, for all that enqueues or works: what it declares holds there.
+
+        On the database that was named, if it is another one than the app's. Without an app, a queue
+        that declares nothing.
+        """
+        app, url = self.app, parse(self.url)
+        if app is None:
+            app = JobQueue(self.url if self.database.named else None)
+        elif app.store.url != url:
+            app = app.elsewhere(url)
+        _at_the_end(app.close)
+        return app
+
+    @property
+    def store(self) -> Store:
+        """The database. Who only looks at it, or steers, imports no app."""
+        return self.queue.store if "queue" in self.__dict__ else self._store
+
+    @cached_property
+    def _store(self) -> Store:
+        store = Store(self.url, named=self.database.named)
+        _at_the_end(store.close)
+        return store
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs in the database."""
+        return Jobs(self.store)
+
+    @property
+    def monitor(self) -> Monitor:
+        """The statistics of the database."""
+        return Monitor(self.store)
+
+    def unknown(self, check: Callable[[Names], InvalidOption | None]) -> InvalidOption | None:
+        """What `check` says where neither the database nor the app knows a name.
+
+        The app is asked last: a command that only looks or steers needs no app for a good name.
+        Raises SchemaOutdated where there is no queue yet and the app does not know the name either.
+        """
+        known = names_of(Registry())
+        try:
+            known |= names_in_use(self.store)
+        except SchemaOutdated:
+            if check(known | self._names_of_app()) is not None:
+                raise
+            return None
+        return check(known) and check(known | self._names_of_app())
+
+    def _names_of_app(self) -> Names:
+        try:
+            return Names() if self.app is None else names_of(self.app.registry)
+        except ConfigurationError as error:
+            self.note(f"what the app names is not known: {error}")
+            return Names()
+
+    @property
+    def target(self) -> str:
+        """The database as it may be shown."""
+        is_said = self.notes_default or self.database.named
+        default = "" if is_said else " (the default: no database is named)"
+        return masked(parse(self.url)) + default
+
+    def ring(self) -> None:
+        """Wake sleeping workers."""
+        bell = Bell(self.store.backend.ringer(self.store.engine))
+        _at_the_end(bell.close)
+        bell.ring()
+
+    def print_json(self, value: Any) -> None:
+        """Print one JSON document on stdout."""
+        echo(to_json(value))
+
+    def note(self, message: str) -> None:
+        """Tell a person something on stderr; with --json nobody reads along."""
+        if not self.json:
+            echo(inert(message), err=True)
+
+
+def _at_the_end(close: Callable[[], None]) -> None:
+    click.get_current_context().find_root().call_on_close(close)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text that stdout's encoding can hold."""
+    encoding = STDOUT.encoding.lower().replace("-", "")
+    return inert_json(value, ascii_only=not encoding.startswith("utf"), indent=indent)
+
+
+def pass_shared(function: F) -> F:
+    """Give a command's function the shared state first."""
+    return click.make_pass_decorator(Shared, ensure=True)(function)  # type: ignore[return-value]
+
+
+def shared_of(context: click.Context) -> Shared:
+    """The shared state of an invocation."""
+    return context.find_root().ensure_object(Shared)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    # After the command's name wins over before it, because it is parsed later.
+    if value is not None and value is not False:
+        setattr(shared_of(context), str(parameter.name), value)
+
+
+def _shared_options() -> list[click.Option]:
+    def option(*names: str, **attributes: Any) -> click.Option:
+        return click.Option(
+            names, expose_value=False, is_eager=True, callback=_remember, **attributes
+        )
+
+    return [
+        option(
+            "--url",
+            "given_url",
+            metavar="URL",
+            help=f"Database. [default: $JOBQUEUE_URL, pyproject.toml, the app's, or {DEFAULT_URL}]",
+        ),
+        option(
+            "--app",
+            "given_app",
+            metavar="NAME",
+            help="JobQueue with the tasks, such as app:jobs. [default: $JOBQUEUE_APP, "
+            "or pyproject.toml]",
+        ),
+        option("--json", is_flag=True, default=None, help="Print JSON."),
+        option("--debug", is_flag=True, default=None, help="Show tracebacks."),
+    ]
+
+
+def _print_help(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        echo(context.get_help())
+        context.exit()
+
+
+_NEGATIVE = re.compile(r"-\.?\d")
+
+
+class _Base(click.Command):
+    """The shared options, negative numbers that are values, and the environment in the help."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+        super().__init__(*args, **kwargs)
+        self.params.extend(_shared_options())
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Make click's --help, printed by us as all else."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _print_help
+        return option
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        """Make click's parser; for it, `-5` is no option."""
+        parser: Any = super().make_parser(ctx)
+        process_options = parser._process_opts  # noqa: SLF001 - it has no other seam.
+
+        def process(argument: str, state: Any) -> None:
+            if _NEGATIVE.match(argument):
+                state.largs.append(argument)
+            else:
+                process_options(argument, state)
+
+        parser._process_opts = process  # noqa: SLF001
+        return parser
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the options that are the command's own."""
+        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+        own = [one for one in options if not COMMON & set(one.opts)]
+        if records := list(filter(None, (one.get_help_record(ctx) for one in own))):
+            with formatter.section("Options"):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show what all commands share, in a few lines, at the end of every help page."""
+        super().format_epilog(ctx, formatter)
+        places = [one.get_help_record(ctx) for one in self.params if PLACES & set(one.opts)]
+        with formatter.section("Common options"):
+            formatter.write_dl([*filter(None, places), ("--json --debug -h", FLAGS)])
+        if ctx.parent is None:
+            with formatter.section("Environment"):
+                formatter.write_dl(ENVIRONMENT)
+
+
+class Command(_Base):
+    """A command of jobqueue."""
+
+
+class Group(_Base, click.Group):
+    """A family of commands."""
+
+    command_class = Command
+    group_class = type
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the options, and the commands."""
+        _Base.format_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Show the help, as an error, when no command is named."""
+        if not (args or self.invoke_without_command or ctx.resilient_parsing):
+            echo(self.get_help(ctx), err=True)
+            ctx.exit(2)
+        return super().parse_args(ctx, args)

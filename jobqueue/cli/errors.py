@@ -1,0 +1,181 @@
+"""Turn every error into one line on stderr and an exit code."""
+
+import contextlib
+import logging
+import traceback
+from typing import NamedTuple
+
+import click
+from rich.text import Text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from jobqueue.cli.context import Shared, to_json
+from jobqueue.cli.render import console, put
+from jobqueue.cli.safe import inert, inert_lines, scrub, secrets_of
+from jobqueue.cli.streams import echo
+from jobqueue.config import database_url
+from jobqueue.errors import (
+    ConfigurationError,
+    InvalidArguments,
+    InvalidOption,
+    JobQueueError,
+    SchemaNewer,
+    SchemaOutdated,
+    UnknownTask,
+)
+from jobqueue.logs import JsonFormatter
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+_VALUE_LENGTH = 200
+
+# What a database says, in lower case, and what to do about it.
+_REMEDIES = [
+    ("password authentication failed", "check the user and the password of the URL"),
+    ("no password supplied", "the URL needs a password, or use ~/.pgpass"),
+    ("does not exist", "create it first, or check the URL"),
+    ("resolve host", "check the host in the URL"),
+    ("translate host name", "check the host in the URL"),
+    ("connection refused", "is the server running, and are host and port of the URL right?"),
+    ("timeout", "is the server reachable, and are host and port of the URL right?"),
+    ("no such file or directory", "is the server running?"),
+    ("unable to open database file", "may this user read and write the file and its folder?"),
+    ("readonly database", "may this user write the file and its folder?"),
+    ("not a database", "the file is something else; check the URL"),
+    ("malformed", "the file is damaged; restore it from a backup"),
+    ("locked", "another process holds it; try again"),
+    ("disk is full", "make room and try again"),
+    ("no such table", "is it jobqueue's database? look with: jobqueue db check"),
+    ("no such column", "is it jobqueue's database? look with: jobqueue db check"),
+    ("permission denied", "the role of the URL needs more rights"),
+]
+
+
+class Problem(click.ClickException):
+    """Something a command could not do, or found wrong."""
+
+    def __init__(
+        self, message: str, *, code: int = FAILED, field: str | None = None, value: object = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+        self.value = value
+
+
+class Failure(NamedTuple):
+    """An error as it is shown."""
+
+    message: str
+    code: int
+    field: str | None = None
+    value: object = None
+
+
+def report(error: BaseException, shared: Shared) -> int:
+    """Say what went wrong on stderr, in one line or one JSON object; returns the exit code."""
+    failure = describe(error, shared)
+    secrets = _secrets(shared)
+    message = inert(scrub(" ".join(failure.message.split()), secrets))
+    trace = None
+    if shared.debug:
+        trace = scrub("".join(traceback.format_exception(error)), secrets).rstrip()
+    if shared.log_json:
+        echo(_as_record(message, error, trace), err=True)
+    elif trace is not None:
+        echo("\n".join(inert_lines(trace)), err=True)
+    if shared.json:
+        value = failure.value
+        if not isinstance(value, int | float | None):
+            value = scrub(inert(_shown(value)), secrets)
+        inner = {"message": message, "field": failure.field, "value": value}
+        echo(to_json({"error": inner}), err=True)
+    elif not shared.log_json:
+        complain(message)
+    return failure.code
+
+
+def _as_record(message: str, error: BaseException, trace: str | None) -> str:
+    """An error as a line of a log in JSON."""
+    record = logging.LogRecord("jobqueue.cli", logging.ERROR, "", 0, message, None, None)
+    record.error_type, record.exc_text = type(error).__qualname__, trace
+    return JsonFormatter().format(record)
+
+
+def describe(error: BaseException, shared: Shared) -> Failure:  # noqa: PLR0911 - a table.
+    """What to say about an error, and which exit code it has."""
+    if isinstance(error, Problem):
+        return Failure(error.message, error.code, error.field, error.value)
+    if isinstance(error, click.UsageError):
+        return _usage(error)
+    if isinstance(error, click.ClickException):
+        return Failure(error.format_message(), MISUSED)
+    if isinstance(error, JobQueueError):
+        is_input = (ConfigurationError, InvalidArguments, InvalidOption, UnknownTask)
+        schema = (SchemaOutdated, SchemaNewer)
+        bad = isinstance(error, is_input) and not isinstance(error, schema)
+        return Failure(str(error), MISUSED if bad else FAILED, error.field, error.value)
+    if isinstance(error, DBAPIError | PoolTimeout):
+        return Failure(_database(error, shared), FAILED, "url" if _is_connection(error) else None)
+    if isinstance(error, SQLAlchemyError):
+        return Failure(f"database: {_first_line(error)}", FAILED)
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename else ""
+        return Failure(f"{name}{error.strerror or error}", FAILED)
+    what = f"{type(error).__name__}: {_first_line(error)}".rstrip(": ")
+    return Failure(f"unexpected {what}; this is a bug: --debug shows where", FAILED)
+
+
+def _usage(error: click.UsageError) -> Failure:
+    message = error.format_message().rstrip(". ")
+    if error.ctx is not None:
+        message += f"; see {error.ctx.command_path} --help"
+    parameter = getattr(error, "param", None)
+    return Failure(message, MISUSED, getattr(parameter, "name", None))
+
+
+def _database(error: DBAPIError | PoolTimeout, shared: Shared) -> str:
+    text = _first_line(getattr(error, "orig", None) or error)
+    remedy = next((remedy for words, remedy in _REMEDIES if words in text.lower()), "")
+    target = "the database"
+    if "database" in shared.__dict__:
+        target += f" {shared.target}"
+    verb = "cannot be reached" if _is_connection(error) else "says"
+    return f"{target} {verb}: {text}" + (f"; {remedy}" if remedy else "")
+
+
+def _is_connection(error: BaseException) -> bool:
+    """True when the database was not there to be asked."""
+    orig = getattr(error, "orig", None)
+    if type(orig).__name__ != "OperationalError":
+        return False
+    name = getattr(orig, "sqlite_errorname", None)
+    if name is not None:
+        return str(name).startswith(("SQLITE_CANTOPEN", "SQLITE_NOTADB"))
+    return getattr(orig, "sqlstate", None) is None
+
+
+def _first_line(error: object) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:400] if lines else type(error).__name__
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _VALUE_LENGTH else text[:_VALUE_LENGTH] + "…"
+
+
+def _secrets(shared: Shared) -> frozenset[str]:
+    found: set[str] = set()
+    known = shared.__dict__.get("database")
+    for given in (shared.given_url, known.url if known else None):
+        if given:
+            found |= secrets_of(given)
+    with contextlib.suppress(Exception):
+        found |= secrets_of(database_url(shared.given_url))
+    return frozenset(found)
+
+
+def complain(message: str) -> None:
+    """Print an error on stderr, red where that is a terminal with colours."""
+    put(console(stderr=True), Text(f"error: {inert(message)}", "red"))

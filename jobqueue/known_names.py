@@ -1,0 +1,48 @@
+"""Names that somebody wrote, against those that are known: what a typing mistake is told by."""
+
+from collections.abc import Collection, Iterable
+
+from jobqueue.calls import did_you_mean
+from jobqueue.errors import InvalidOption
+from jobqueue.options import Options
+from jobqueue.records import JobFilter
+from jobqueue.store.names import Names
+from jobqueue.tasks import Registry
+from jobqueue.worker.execute.exec_task import NAME as EXEC
+
+LISTED = 8  # names in one message
+
+
+def names_of(registry: Registry) -> Names:
+    """What an app names: its tasks, with their queues and tags, and the queues that it bounds."""
+    settings = [task.settings for task in registry.values()]
+    return Names(
+        frozenset([Options().queue, *registry.queues, *(each.queue for each in settings)]),
+        frozenset([EXEC, *registry]),
+        frozenset(tag for each in settings for tag in each.tags),
+    )
+
+
+def unknown(
+    kind: str, names: Iterable[str], known: Collection[str], hint: str = ""
+) -> InvalidOption | None:
+    """What to say of the first name that is not among the known ones; None if all are."""
+    name = next((name for name in names if name not in known), None)
+    if name is None:
+        return None
+    near = did_you_mean(name, known)
+    if not near and known:
+        some = sorted(known)
+        near = f"; known are {', '.join(some[:LISTED])}{', …' if len(some) > LISTED else ''}"
+    return InvalidOption(f"{kind}: {name!r} is not known{near}{hint}", field=kind, value=name)
+
+
+def unknown_in(wanted: JobFilter, known: Names, hint: str = "") -> InvalidOption | None:
+    """The same of the first such name in a filter."""
+    named = (
+        ("task", wanted.task, known.tasks),
+        ("queue", wanted.queue, known.queues),
+        ("tag", wanted.tag, known.tags),
+    )
+    said = (unknown(kind, [name], names, hint) for kind, name, names in named if name is not None)
+    return next(filter(None, said), None)

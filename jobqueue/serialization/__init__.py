@@ -1,0 +1,1 @@
+"""Values as canonical JSON text, and back."""

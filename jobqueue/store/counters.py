@@ -1,0 +1,88 @@
+"""What happened, counted: written in the same transaction as what it counts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from jobqueue.states import State
+from jobqueue.store.sql.statements import Statements
+
+
+class Count:
+    """What happened to one (queue, task). Times are seconds."""
+
+    __slots__ = (
+        "cancelled",
+        "durations",
+        "errored_attempts",
+        "failed",
+        "snoozed",
+        "succeeded",
+        "waits",
+    )
+
+    def __init__(self) -> None:
+        self.succeeded = 0
+        self.failed = 0
+        self.cancelled = 0
+        self.errored_attempts = 0
+        self.snoozed = 0
+        self.durations: list[float] = []
+        self.waits: list[float] = []
+
+
+class Tally:
+    """Counts of one transaction by (queue, task)."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], Count] = {}
+
+    @property
+    def counts(self) -> Mapping[tuple[str, str], Count]:
+        """What was counted so far."""
+        return self._counts
+
+    def of(self, queue: str, task: str) -> Count:
+        """The count of a (queue, task), to be added to; hot."""
+        count = self._counts.get((queue, task))
+        if count is None:
+            count = self._counts[queue, task] = Count()
+        return count
+
+    def ended(self, queue: str, task: str, state: State) -> None:
+        """A job became final."""
+        count = self.of(queue, task)
+        setattr(count, state.value, getattr(count, state.value) + 1)
+
+    def errored(self, queue: str, task: str) -> None:
+        """An attempt errored."""
+        self.of(queue, task).errored_attempts += 1
+
+    def ran(self, queue: str, task: str, duration: float, wait: float) -> None:
+        """A handler was entered and left; hot, so that sums and maxima are left to `write`."""
+        count = self.of(queue, task)
+        count.durations.append(duration)
+        count.waits.append(wait)
+
+    def write(self, connection: Connection, statements: Statements) -> None:
+        """Append the counts."""
+        rows = [_row(queue, task, count) for (queue, task), count in sorted(self._counts.items())]
+        if rows:
+            connection.execute(statements.count, rows)
+
+
+def _row(queue: str, task: str, count: Count) -> dict[str, Any]:
+    return {
+        "queue": queue,
+        "task": task,
+        "succeeded": count.succeeded,
+        "failed": count.failed,
+        "cancelled": count.cancelled,
+        "errored_attempts": count.errored_attempts,
+        "runs": len(count.durations),
+        "duration": sum(count.durations),
+        "duration_max": max(count.durations, default=0.0),
+        "wait": sum(count.waits),
+        "wait_max": max(count.waits, default=0.0),
+    }

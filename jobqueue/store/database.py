@@ -1,0 +1,213 @@
+"""The store: an engine with its backend, transactions, and the schema that they need."""
+
+import copy
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, event, inspect, select, table
+from sqlalchemy import column as sql_column
+from sqlalchemy.exc import DBAPIError
+
+from jobqueue.errors import ConfigurationError, SchemaNewer, SchemaOutdated
+from jobqueue.store import fork_safety, migrate
+from jobqueue.store.pool import IDLE, Patience
+from jobqueue.store.schema import REVISION, VERSION_TABLE
+from jobqueue.store.sql.statements import Statements, statements
+from jobqueue.store.urls import DRIVER_MISSING, backend_of, masked, parse
+
+T = TypeVar("T")
+
+POOL_SIZE = 4
+"""Connections of one process, unless it is told otherwise."""
+
+_version = table(VERSION_TABLE, sql_column("version_num"))
+
+
+class Store:
+    """One database as one process sees it. May be used from any thread.
+
+    `named`: somebody has named this database; it is not merely the default. Only then may its file
+    get our tables beside another program's.
+
+    `connections` bounds how many are open at once; a thread that finds none free waits as long as
+    there is `patience`. One that was idle for so many seconds is closed, where it is a server's.
+    """
+
+    def __init__(
+        self,
+        url: str | URL,
+        *,
+        named: bool = True,
+        connections: int = POOL_SIZE,
+        patience: Patience | None = None,
+        idle: float = IDLE,
+    ) -> None:
+        self.url = parse(url)
+        self.named = named
+        self.backend = backend_of(self.url)
+        self.statements: Statements = statements(self.backend)
+        try:
+            self.engine: Engine = self.backend.engine(
+                self.url, connections, patience=patience, idle=idle
+            )
+        except ModuleNotFoundError:
+            raise ConfigurationError(DRIVER_MISSING, field="url") from None
+        self.connects = 0
+        """How often a connection was made: each may be to a server that has lost commits."""
+        event.listen(self.engine, "connect", self._connected)
+        fork_safety.watch(self)
+        self.pause: Callable[[float], object] = _pause
+        """Waits so many seconds for room in a full queue; no transaction is open meanwhile."""
+        self._checked = False
+        self._checking = threading.Lock()
+        self._entry: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    def __repr__(self) -> str:
+        return f"Store({self})"
+
+    def __str__(self) -> str:
+        return masked(self.url)
+
+    def _connected(self, *_: object) -> None:
+        self.connects += 1
+
+    def through(self, entry: Callable[[], AbstractContextManager[object]]) -> Self:
+        """The same connections, for somebody who takes one only within what `entry()` gives."""
+        other = copy.copy(self)
+        other._entry = entry  # noqa: SLF001 - it is one of ours.
+        return other
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One write transaction."""
+        self.require_schema(makes=False)
+        with self._entry(), self.backend.writing(self.engine) as connection:
+            yield connection
+
+    def turn(self) -> AbstractContextManager[bool]:
+        """This thread's turn among our writers, where they take turns; transactions go inside.
+
+        Gives whether it had to wait.
+        """
+        return self.backend.turn(self.engine)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One snapshot for reading."""
+        self.require_schema(makes=False)
+        with self._entry(), self.backend.reading(self.engine) as connection:
+            yield connection
+
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a write transaction; once more if its connection died or it met a deadlock.
+
+        Only what was lost before the commit was sent is tried again: after it, nobody can tell
+        whether the work was done.
+        """
+        done = False
+        result: T
+        try:
+            with self.write() as connection:
+                result = work(connection)
+                done = True
+        except DBAPIError as error:
+            if done or not self.backend.is_transient(error):
+                raise
+            # Whom it met in a deadlock goes first now; at once, the two might meet again.
+            _pause(random.uniform(0.01, 0.05))  # noqa: S311 - jitter is no secret.
+            with self.write() as connection:
+                result = work(connection)
+        return result
+
+    def alone(
+        self, statement: str, parameters: dict[str, Any], *, prepared: bool = False
+    ) -> list[tuple[Any, ...]] | None:
+        """The rows of one statement that is a transaction of its own; see `Backend.alone`."""
+        self.require_schema(makes=False)
+        with self._entry():
+            return self.backend.alone(self.engine, statement, parameters, prepared=prepared)
+
+    def require_schema(self, *, makes: bool = True, beside_others: bool = True) -> None:
+        """Check the schema once; where a file is a whole database and has none, it may be made.
+
+        `makes`: if the file is missing, or has no tables; also among those of another program, if
+        `beside_others` and the database was named. Raises SchemaOutdated or SchemaNewer, with what
+        to do.
+        """
+        if self._checked:
+            return
+        with self._checking:
+            if self._checked:
+                return
+            found = self.revision()
+            if found is None:
+                self.engine.dispose()  # How a connection is set depends on what the file was.
+            if found is None and makes and self.backend.one_writer:
+                self._make(beside_others=beside_others)
+                found = self.revision()
+            if found is None:
+                raise SchemaOutdated(
+                    f"there is no queue in {masked(self.url)}: check the URL, or run "
+                    "jobqueue db upgrade",
+                    field="url",
+                )
+            if found != REVISION and found < REVISION:
+                raise SchemaOutdated(
+                    f"the database has schema {found}, this jobqueue needs {REVISION}: "
+                    "run jobqueue db upgrade"
+                )
+            if found != REVISION:
+                raise SchemaNewer(
+                    f"the database has schema {found}, this jobqueue only knows {REVISION}: "
+                    "upgrade jobqueue"
+                )
+            self._checked = True
+
+    def _make(self, *, beside_others: bool) -> None:
+        if self.backend.is_there(self.url):
+            with self._entry(), self.backend.reading(self.engine) as connection:
+                self.require_own(connection, beside_others=beside_others)
+        migrate.upgrade(self.url)
+
+    def require_own(self, connection: Connection, *, beside_others: bool = True) -> None:
+        """Raise SchemaOutdated if our tables may not be made among those that are there."""
+        if (beside_others and self.named) or not inspect(connection).get_table_names():
+            return
+        remedy = "" if self.named else "name it, with --url or as JobQueue(url), or "
+        raise SchemaOutdated(
+            f"{masked(self.url)} has the tables of another program, and no queue: {remedy}run "
+            "jobqueue db upgrade, if they are to be in one file",
+            field="url",
+        )
+
+    @property
+    def answered(self) -> bool:
+        """True once the schema was found: the URL leads to a queue."""
+        return self._checked
+
+    def revision(self) -> str | None:
+        """The schema revision found in the database, or None."""
+        if not self.backend.is_there(self.url):
+            return None
+        with self._entry(), self.backend.reading(self.engine) as connection:
+            if not self.engine.dialect.has_table(connection, VERSION_TABLE):
+                return None
+            return connection.execute(select(_version.c.version_num)).scalar()
+
+    def forget(self) -> None:
+        """In a forked child: leave the connections to the parent, and make new ones when needed."""
+        fork_safety.keep(self.engine.pool)
+        self.engine.dispose(close=False)
+        self._checking = threading.Lock()
+
+    def close(self) -> None:
+        """Close the idle connections. The store may be used again, on whatever is there then."""
+        self.engine.dispose()
+        self._checked = False
+
+
+def _pause(seconds: float) -> None:
+    threading.Event().wait(seconds)

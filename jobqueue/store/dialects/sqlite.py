@@ -1,0 +1,348 @@
+"""SQLite's ways: WAL, every commit synced, one writer at a time and each in its turn."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    FromClause,
+    Insert,
+    Integer,
+    PoolProxiedConnection,
+    Select,
+    Table,
+    bindparam,
+    column,
+    create_engine,
+    event,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    table,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError
+
+from jobqueue.errors import ConfigurationError, DatabaseReplaced
+from jobqueue.store import fork_safety
+from jobqueue.store.clock import INSTANT
+from jobqueue.store.dialects.base import Columns, Identity
+from jobqueue.store.dialects.sqlite_file import DatabaseFile
+from jobqueue.store.dialects.sqlite_write_lock import KernelLock
+from jobqueue.store.notify.sqlite import DatagramRinger, DoorbellListener
+from jobqueue.store.pool import Patience
+from jobqueue.store.schema import VERSION_TABLE, jobs, meta
+
+BUSY_TIMEOUT = 10  # seconds
+OLDEST = (3, 35, 0)  # RETURNING
+
+_DIALECT = sqlite.dialect()
+
+_files = func.pragma_database_list().table_valued("name", "file")
+_IDENTITY = select(
+    meta.c.value, select(_files.c.file).where(_files.c.name == "main").scalar_subquery()
+).where(meta.c.key == "instance")
+_sequence = table("sqlite_sequence", column("name"), column("seq"))
+_KEEP_IDS = (
+    update(_sequence)
+    .where(_sequence.c.name == jobs.name, _sequence.c.seq < bindparam("in_id"))
+    .values(seq=bindparam("in_id")),
+    # The very first job has been rolled back, and the row of its table with it.
+    insert(_sequence).from_select(
+        ["name", "seq"],
+        select(literal(jobs.name), bindparam("in_id", type_=Integer)).where(
+            ~exists().where(_sequence.c.name == jobs.name)
+        ),
+    ),
+)
+
+# Not last_insert_rowid(): a hook or a trigger of the application may have inserted since.
+_LAST_ID = select(func.max(jobs.c.id))
+
+# A file of another program's keeps its journal until it has our tables.
+_OURS = f"PRAGMA table_info({VERSION_TABLE})"
+
+# FULL: a commit that was answered survives a loss of power (NORMAL may lose the last ones).
+_PRAGMAS = (
+    "synchronous=FULL",
+    "journal_size_limit=67108864",
+    f"busy_timeout={BUSY_TIMEOUT * 1000}",  # An application's hook on all engines may set another.
+)
+
+
+class Sqlite:
+    """The backend for a SQLite file, through the standard library's module."""
+
+    name = "sqlite"
+    batch_max = 500
+    batch_shared = 200  # A transaction is as long as another process waits: 3 to 6 ms.
+    one_writer = True
+    reuses_ids = True
+
+    def engine(
+        self, url: URL, connections: int, *, makes: bool = False, **_of_servers: Any
+    ) -> Engine:
+        """See `Backend.engine`. A missing file is made with mode 0600."""
+        path = database_path(url)
+        if sqlite3.sqlite_version_info < OLDEST:
+            raise ConfigurationError(
+                f"this Python has SQLite {sqlite3.sqlite_version}; jobqueue needs 3.35 or newer"
+            )
+        file = DatabaseFile(path, makes=makes, forbidden=url.query.get("mode") == "rw")
+        engine = create_engine(
+            URL.create("sqlite", database=str(path)),
+            connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
+            pool_size=connections + 1,  # and the kept one
+            max_overflow=0,
+            pool_timeout=30,
+            hide_parameters=True,
+            paramstyle="named",  # as the driver takes them in `alone`
+            execution_options={
+                "jobqueue_lock": KernelLock(f"{path}-jobqueue-lock"),
+                "jobqueue_file": file,
+            },
+        )
+
+        @event.listens_for(engine, "connect")
+        def _connected(connection: Any, record: Any) -> None:
+            file.opened()
+            record.info["jobqueue_file"] = file
+            with fork_safety.transaction:
+                _set(connection, makes=makes)
+
+        @event.listens_for(engine, "do_connect")
+        def _connect(dialect: Any, _: object, args: Any, options: Any) -> Any:
+            file.opens()
+            with (
+                fork_safety.transaction
+            ):  # SQLite opens and closes under a lock of the whole process.
+                return dialect.connect(*args, **options)
+
+        def _close(connection: Any) -> None:
+            with fork_safety.transaction:
+                connection.close()
+
+        engine.dialect.do_close = _close  # type: ignore[assignment, method-assign]
+
+        @event.listens_for(engine, "engine_disposed")
+        def _disposed(_: Engine) -> None:
+            file.forget()
+
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    def is_there(self, url: URL) -> bool:
+        """See `Backend.is_there`."""
+        return database_path(url).exists()
+
+    @contextmanager
+    def writing(self, engine: Engine) -> Iterator[Connection]:
+        """See `Backend.writing`."""
+        lock: KernelLock = engine.get_execution_options()["jobqueue_lock"]
+        with (
+            engine.connect().execution_options(jobqueue_write=True) as connection,
+            lock.held(),
+            fork_safety.transaction,
+            connection.begin(),
+        ):
+            yield connection
+
+    @contextmanager
+    def reading(self, engine: Engine) -> Iterator[Connection]:
+        """See `Backend.reading`."""
+        with engine.connect() as connection, fork_safety.transaction, connection.begin():
+            yield connection
+
+    def alone(
+        self,
+        engine: Engine,
+        statement: str,
+        parameters: dict[str, Any],
+        *,
+        prepared: bool,  # noqa: ARG002 - the sqlite3 module keeps statements by itself.
+    ) -> list[tuple[Any, ...]] | None:
+        """See `Backend.alone`: whatever fails is rolled back before it is said to have failed."""
+        options = engine.get_execution_options()
+        file: DatabaseFile = options["jobqueue_file"]
+        lock: KernelLock = options["jobqueue_lock"]
+        with suppress(sqlite3.Error):
+            connection = file.take_connection(engine)
+            try:
+                with lock.held(), fork_safety.transaction:
+                    _refuse_replaced(connection)
+                    driver: Any = connection.driver_connection
+                    # All rows: it is committed with the step after the last one.
+                    rows: list[tuple[Any, ...]] = driver.execute(statement, parameters).fetchall()
+            except BaseException:
+                connection.close()
+                raise
+            file.keep_connection(connection)
+            return rows
+        return None
+
+    @contextmanager
+    def turn(self, engine: Engine) -> Iterator[bool]:
+        """See `Backend.turn`."""
+        lock: KernelLock = engine.get_execution_options()["jobqueue_lock"]
+        with lock.held():
+            yield lock.waited
+
+    def hurry(self, connection: Connection) -> None:
+        """See `Backend.hurry`: there are no locks on rows, and writers wait for a bounded time."""
+
+    def rows(self, columns: Columns) -> FromClause:
+        """See `Backend.rows`: one JSON text for all."""
+        given = func.json_each(bindparam("in_rows")).table_valued("key", "value")
+        return select(
+            given.c.key.label("place"),
+            *(
+                type_coerce(func.json_extract(given.c.value, f"$[{place}]"), type_).label(name)
+                for place, (name, type_) in enumerate(columns.items())
+            ),
+        ).subquery("input")
+
+    def pack(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """See `Backend.pack`."""
+        instants = [place for place, type_ in enumerate(columns.values()) if type_ is INSTANT]
+        if instants:
+            written = [list(row) for row in rows]
+            for row in written:
+                for place in instants:
+                    row[place] = INSTANT.process_bind_param(row[place], _DIALECT)
+            rows = written
+        return {"in_rows": msgspec.json.encode(rows).decode()}
+
+    def among(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
+        """See `Backend.among`."""
+        return column.in_(chosen)
+
+    def insert(self, table: Table) -> Insert:
+        """See `Backend.insert`."""
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    def insert_rows(
+        self, connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    ) -> Sequence[int]:
+        """See `Backend.insert_rows`: nobody else writes, so the ids are the last ones."""
+        connection.exec_driver_sql(_insertion(tuple(columns)), list(rows))
+        last: int = connection.execute(_LAST_ID).scalar_one()
+        return range(last - len(rows) + 1, last + 1)
+
+    def identity(self, connection: Connection) -> Identity | None:
+        """See `Backend.identity`: by the file, since a copy has the same instance id."""
+        row = connection.execute(_IDENTITY).one_or_none()
+        return None if row is None else Identity(row[0], os.path.realpath(row[1]), None)
+
+    def is_autocommit(self, connection: Connection) -> bool:
+        """See `Backend.is_autocommit`: without BEGIN of the module's or of the engine's."""
+        driver: Any = connection.connection.driver_connection
+        if getattr(driver, "autocommit", None) is True:  # from Python 3.12 on; -1 is the default
+            return True
+        return driver.isolation_level is None and not driver.in_transaction
+
+    def keep_ids(self, connection: Connection, up_to: int) -> None:
+        """See `Backend.keep_ids`: a rollback takes the sequence back too."""
+        for statement in _KEEP_IDS:
+            connection.execute(statement, {"in_id": up_to})
+
+    def can_make_on(self, connection: Connection, url: URL) -> bool:
+        """See `Backend.can_make_on`: where it has the same file open."""
+        file = connection.exec_driver_sql("PRAGMA database_list").all()[0][2]
+        if not file or Path(file).resolve() != database_path(url):
+            return False
+        driver: Any = connection.connection.driver_connection
+        if not driver.in_transaction and driver.isolation_level is not None:
+            # The module begins by itself before INSERT, UPDATE and DELETE only: a rollback would
+            # leave half a schema.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return True
+
+    def begin(self, connection: Connection) -> None:
+        """See `Backend.begin`: the module begins before INSERT, UPDATE and DELETE only."""
+        driver: Any = connection.connection.driver_connection
+        if not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN")
+
+    def ringer(self, engine: Engine) -> DatagramRinger:
+        """See `Backend.ringer`."""
+        return DatagramRinger(engine)
+
+    def listener(self, url: URL, _patience: Patience | None = None, /) -> DoorbellListener:
+        """See `Backend.listener`."""
+        return DoorbellListener(self.engine(url, 1))
+
+    def is_transient(self, error: BaseException) -> bool:
+        """See `Backend.is_transient`; each with its extended forms."""
+        if not isinstance(error, DBAPIError):
+            return False
+        return str(getattr(error.orig, "sqlite_errorname", "")).startswith(
+            ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")
+        )
+
+
+def database_path(url: URL) -> Path:
+    """The real path of the database file; raises ConfigurationError for what cannot be one."""
+    if not url.database or url.database == ":memory:":
+        raise ConfigurationError(
+            "a job queue needs a file: threads and processes share it; use sqlite:///jobqueue.db",
+            field="url",
+        )
+    path = Path(url.database)
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder, not a database file", field="url")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"the folder {path.parent} does not exist", field="url")
+    return path.resolve()
+
+
+@lru_cache
+def _insertion(columns: tuple[str, ...]) -> str:
+    """An INSERT of one row as the driver takes it, its values in the order of the columns."""
+    return str(insert(table(jobs.name, *map(column, columns))).compile(dialect=_DIALECT))
+
+
+def _set(connection: Any, *, makes: bool) -> None:
+    """Set what a new connection of the driver's needs, and undo what an application's hook set."""
+    connection.isolation_level = None  # BEGIN is ours: pysqlite's is deferred and late.
+    connection.row_factory, connection.text_factory = None, str
+    with suppress(sqlite3.OperationalError):
+        # A new file that somebody writes at this very moment: the next connection does it.
+        if makes or connection.execute(_OURS).fetchall():
+            connection.execute("PRAGMA journal_mode=WAL").close()
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    driver: Any = connection.connection.driver_connection
+    if driver.in_transaction:  # A hook of the application on all engines has begun one.
+        driver.rollback()
+    immediate = connection.get_execution_options().get("jobqueue_write", False)
+    if immediate:
+        _refuse_replaced(connection)
+    # IMMEDIATE: a deferred transaction that reads before it writes fails at once, whatever the
+    # timeout, when another has written meanwhile.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _refuse_replaced(connection: Connection | PoolProxiedConnection) -> None:
+    """Raise DatabaseReplaced if the file that it has open is no longer the one at its path."""
+    file: DatabaseFile = connection.info["jobqueue_file"]
+    try:
+        file.require()
+    except DatabaseReplaced:
+        connection.invalidate()  # What it writes would vanish with the old file.
+        raise

@@ -1,0 +1,263 @@
+"""Calls written down: one alone, many at once, or in a user's own transaction."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from operator import attrgetter
+from typing import Any, NamedTuple
+from weakref import ref
+
+from sqlalchemy import Connection, Transaction, delete
+
+from jobqueue.loggers import get_logger
+from jobqueue.records import Inserted, NewJob
+from jobqueue.store.backpressure import Bound, Bounds
+from jobqueue.store.database import Store
+from jobqueue.store.schema import jobs
+from jobqueue.store.sql.rows import NEW
+
+log = get_logger("jobqueue.store")
+
+BATCH = 5000
+"""Rows per INSERT."""
+BATCH_BYTES = 16_000_000
+"""Characters of arguments per INSERT, about: neither database takes a parameter without bound."""
+PLAIN_ROWS = 20
+"""Plain jobs from which on it pays to write them by themselves, and not as one parameter."""
+
+_PLAIN = ("args", "task", "queue", "priority", "tags", "max_attempts", "timeout", "backoff")
+_plain_row = attrgetter(*_PLAIN)
+
+_ROUNDS = 20
+
+
+class _Held(NamedTuple):
+    """The call that holds a unique key."""
+
+    id: int
+    task: str
+    args: str
+
+
+class Inserter:
+    """Writes new rows of the jobs table."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.bounds = Bounds(store)
+        self._promised = 0
+        """The greatest id given in a user's transaction, where a rollback gives it back."""
+        self._promised_in: ref[Transaction] | None = None
+
+    def insert(
+        self, new: Sequence[NewJob], connection: Connection | None = None, *, wait: bool = True
+    ) -> list[Inserted]:
+        """Write calls down, in order; one transaction, the caller's if one is given.
+
+        A call whose unique key is held gets the holder's id and `created=False`. Raises QueueFull,
+        for a queue to be waited for too unless `wait` allows it.
+        """
+        if connection is not None:
+            return self._promise(connection, self._do_insert(new, connection, wait=wait))
+        if not new:  # Nothing to make a database for.
+            return []
+        self._store.require_schema()
+        promised = self._promised
+        inserted = self._do_insert(new, None, wait=wait)
+        if promised and self._promised == promised:
+            self._promised = 0  # What was committed here has kept it.
+        return inserted
+
+    def _do_insert(
+        self, new: Sequence[NewJob], connection: Connection | None, *, wait: bool
+    ) -> list[Inserted]:
+        if bounds := self.bounds.among(new, connection):
+            return self._insert_bounded(new, connection, bounds, wait=wait)
+        if connection is not None:
+            return self._insert(connection, new)
+        if len(new) == 1 and _is_plain(new[0]) and not self._promised:
+            made = self._store.alone(self._plain, _plain_parameters(new[0]), prepared=True)
+            if made is not None:
+                return [Inserted(made[0][0], True)]
+            # Nothing was done, and a transaction may tell why.
+            if self._store.backend.one_writer:  # Once: it has waited for the file already.
+                with self._store.write() as own:
+                    return self._insert(own, new)
+        return self._store.transact(lambda own: self._insert(own, new))
+
+    def _promise(self, connection: Connection, inserted: list[Inserted]) -> list[Inserted]:
+        """Remember ids that handles have and a rollback would give back."""
+        if self._store.backend.reuses_ids:
+            self._promised = max(self._promised, *(row.id for row in inserted if row.created), 0)
+            current = _innermost(connection)
+            self._promised_in = None if current is None else ref(current)
+        return inserted
+
+    def _insert_bounded(
+        self,
+        new: Sequence[NewJob],
+        connection: Connection | None,
+        bounds: Mapping[str, Bound],
+        *,
+        wait: bool,
+    ) -> list[Inserted]:
+        def work(own: Connection) -> list[Inserted]:
+            held = self.bounds.hold(own, bounds)
+            need = self._need(own, new)
+            self.bounds.require(own, held, need)
+            inserted = self._insert(own, new)
+            made = [
+                (job.queue, row.id) for job, row in zip(new, inserted, strict=True) if row.created
+            ]
+            # Producers of other queues and workers do not wait for us: a key that was held when we
+            # looked may have become free.
+            more = Counter(queue for queue, _ in made) - need
+            try:
+                self.bounds.require(own, held, more, made=True)
+            except Exception:
+                if connection is not None:  # Nobody else will undo it.
+                    self._remove(own, [id_ for _, id_ in made])
+                raise
+            return inserted
+
+        return self.bounds.insert(connection, work, wait=wait)
+
+    def _need(self, connection: Connection, new: Sequence[NewJob]) -> Counter[str]:
+        """How many jobs these calls make in each queue: one of each key, and none if it is held."""
+        keyed = {job.unique_key: job.queue for job in reversed(new) if job.unique_key is not None}
+        if keyed:
+            rows = connection.execute(self._store.statements.holders, {"in_keys": sorted(keyed)})
+            for row in rows:
+                keyed.pop(row.unique_key, None)
+        return Counter(job.queue for job in new if job.unique_key is None) + Counter(keyed.values())
+
+    def _remove(self, connection: Connection, ids: Sequence[int]) -> None:
+        """Take back what was inserted in the same transaction."""
+        for start in range(0, len(ids), BATCH):
+            connection.execute(delete(jobs).where(jobs.c.id.in_(ids[start : start + BATCH])))
+
+    @cached_property
+    def _plain(self) -> str:
+        """The SQL of `insert_plain`, as the driver takes it."""
+        return str(self._store.statements.insert_plain.compile(self._store.engine))
+
+    def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
+        self._keep_promised(connection)
+        # Whose engine it is tells whose connection: a test may have lent us a transaction.
+        is_ours = connection.engine is self._store.engine
+        by_themselves = is_ours and len(new) >= PLAIN_ROWS and all(map(_is_plain, new))
+        inserted: list[Inserted] = []
+        for batch in _batches(new):  # Also because the server may limit a statement's time.
+            if by_themselves and len(batch) > 1:
+                rows = list(map(_plain_row, batch))
+                ids = self._store.backend.insert_rows(connection, _PLAIN, rows)
+                inserted += [Inserted(id_, True) for id_ in ids]
+            else:
+                inserted += self._insert_batch(connection, batch)
+        return inserted
+
+    def _keep_promised(self, connection: Connection) -> None:
+        if self._promised:
+            last = None if self._promised_in is None else self._promised_in()
+            if last is None or last is not _innermost(connection):  # It may have been rolled back.
+                self._store.backend.keep_ids(connection, self._promised)
+
+    def _insert_batch(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
+        statements = self._store.statements
+        if len(new) == 1 and _is_plain(new[0]):
+            made = connection.execute(statements.insert_plain, _plain_parameters(new[0]))
+            return [Inserted(int(made.scalar_one()), True)]
+        if len(new) == 1:
+            parameters = {f"in_{name}": value for name, value in new[0]._asdict().items()}
+            rows = connection.execute(statements.insert_one, parameters).all()
+        else:
+            parameters = self._store.backend.pack(NEW, new)
+            rows = connection.execute(statements.insert, parameters).all()
+        # Ids grow in the order of the rows; a row with a key is told by its key, since it may be
+        # missing, or stand for several calls.
+        plain = iter(sorted(int(row.id) for row in rows if row.unique_key is None))
+        keyed = {row.unique_key: int(row.id) for row in rows if row.unique_key is not None}
+        missing = {job.unique_key for job in new if job.unique_key} - keyed.keys()
+        held = self._holders(connection, new, missing, keyed) if missing else {}
+        result = []
+        for job in new:
+            key = job.unique_key
+            if key is None:
+                result.append(Inserted(next(plain), True))
+            elif key in held:
+                result.append(Inserted(held[key].id, False))
+                _warn_of_another_call(held[key], job)
+            else:
+                held[key] = _Held(keyed[key], job.task, job.args)
+                result.append(Inserted(keyed[key], True))
+        return result
+
+    def _holders(
+        self,
+        connection: Connection,
+        new: Sequence[NewJob],
+        missing: set[str],
+        keyed: dict[str, int],
+    ) -> "dict[str, _Held]":
+        """Find who holds the keys; insert after all, into `keyed`, where the holder has ended."""
+        held: dict[str, _Held] = {}
+        wanted = {job.unique_key: job for job in reversed(new) if job.unique_key in missing}
+        for _ in range(_ROUNDS):
+            keys = sorted(missing - held.keys() - keyed.keys())
+            if not keys:
+                break
+            rows = connection.execute(self._store.statements.holders, {"in_keys": keys})
+            held |= {row.unique_key: _Held(int(row.id), row.task, row.args) for row in rows}
+            again = [wanted[key] for key in keys if key not in held]
+            if again:
+                parameters = self._store.backend.pack(NEW, again)
+                for row in connection.execute(self._store.statements.insert, parameters):
+                    keyed[row.unique_key] = int(row.id)
+        if left := missing - held.keys() - keyed.keys():
+            raise RuntimeError(f"unique keys kept changing hands: {sorted(left)}")
+        return held
+
+
+def _batches(new: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
+    """The calls in order, so many at a time as one statement may take."""
+    start = length = 0
+    for place, job in enumerate(new):
+        length += len(job.args)
+        if place - start >= BATCH or (length > BATCH_BYTES and place > start):
+            yield new[start:place]
+            start, length = place, len(job.args)
+    if start < len(new):
+        yield new[start:]
+
+
+def _innermost(connection: Connection) -> Transaction | None:
+    return connection.get_nested_transaction() or connection.get_transaction()
+
+
+def _is_plain(job: NewJob) -> bool:
+    """True if `insert_plain` can write it: due at once, and sure to be made."""
+    return job.delay is None and job.at is None and job.unique_key is None and job.deadline is None
+
+
+def _plain_parameters(job: NewJob) -> dict[str, Any]:
+    return {
+        "in_task": job.task,
+        "in_queue": job.queue,
+        "in_priority": job.priority,
+        "in_args": job.args,
+        "in_tags": job.tags,
+        "in_max_attempts": job.max_attempts,
+        "in_timeout": job.timeout,
+        "in_backoff": job.backoff,
+    }
+
+
+def _warn_of_another_call(held: _Held, job: NewJob) -> None:
+    if (held.task, held.args) != (job.task, job.args):
+        log.warning(
+            "unique key %r is held by job %d, which is another task or has other "
+            "arguments; no job of %s was made",
+            job.unique_key,
+            held.id,
+            job.task,
+        )

@@ -1,0 +1,176 @@
+"""Fresh databases for tests: a copied SQLite file, or an emptied schema of the tests' own."""
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import URL, Connection, delete, event, func, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.schema import CreateSchema, DropSchema
+
+from jobqueue.errors import ConfigurationError
+from jobqueue.store import migrate
+from jobqueue.store.database import Store
+from jobqueue.store.schema import PREFIX, jobs, meta, metadata
+from jobqueue.store.testing import BorrowingStore
+from jobqueue.store.urls import backend_of, masked, parse
+
+_UNSYNCED = "PRAGMA synchronous=OFF"
+
+
+class Databases:
+    """The databases of a run of tests, each with the schema. A context manager; for one thread.
+
+    A store, with what SQLAlchemy has compiled for it, serves one test after another.
+    """
+
+    def __init__(self) -> None:
+        self._held = ExitStack()
+        self._folder: Path | None = None
+        self._free: dict[URL | None, list[BorrowingStore]] = {}
+
+    @contextmanager
+    def fresh(self, given: str | URL | None) -> Iterator[BorrowingStore]:
+        """An empty queue while the block lasts.
+
+        None: a file of its own, deleted afterwards. A server's URL: a schema of its own there, made
+        once and emptied each time. A file's URL: that file, which must have no jobs. Raises
+        ConfigurationError.
+        """
+        url = None if given is None else parse(given)
+        free = self._free.setdefault(url, [])
+        store = free.pop() if free else self._new(url)
+        is_file = store.backend.one_writer
+        if url is None:
+            _replace(store.url, self._template())
+        elif is_file:
+            migrate.upgrade(url)
+            _require_empty(store)
+        else:
+            _empty(store)
+        try:
+            yield store
+        finally:
+            if is_file:
+                store.close()
+            if url is None:
+                _replace(store.url, None)
+            free.append(store)
+
+    def _new(self, url: URL | None) -> BorrowingStore:
+        if url is None:
+            folder = tempfile.mkdtemp(dir=self._template().parent)
+            store = BorrowingStore(_url(Path(folder, "jobqueue.db")))
+        elif backend_of(url).one_writer:
+            store = BorrowingStore(url)
+        else:
+            schema = Schema(url)
+            schema.make()
+            self._held.callback(schema.drop)
+            store = BorrowingStore(schema.url)
+        if store.backend.one_writer:  # No test loses power.
+            event.listen(store.engine, "connect", lambda driver, _: driver.execute(_UNSYNCED))
+        self._held.callback(store.close)
+        return store
+
+    def _template(self) -> Path:
+        """A file with the schema, to be copied."""
+        if self._folder is None:
+            self._folder = Path(
+                self._held.enter_context(tempfile.TemporaryDirectory(prefix="jobqueue-"))
+            )
+            migrate.upgrade(_url(self._folder / "template.db"))
+        return self._folder / "template.db"
+
+    def close(self) -> None:
+        """Delete all of them."""
+        self._free.clear()
+        self._folder = None
+        self._held.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Schema:
+    """A schema of the tests' own in a server's database, so that no table of others is touched."""
+
+    def __init__(self, url: URL) -> None:
+        self._name = f"{PREFIX}test_{secrets.token_hex(6)}"
+        self._database = url
+        self.url = parse(url.update_query_dict({"schema": self._name}))
+        """The same database, with the schema as its search path."""
+
+    def make(self) -> None:
+        """Make the schema and the tables in it."""
+        self._execute(CreateSchema(self._name))
+        migrate.upgrade(self.url)
+
+    def drop(self) -> None:
+        """Drop it with all that is in it."""
+        self._execute(DropSchema(self._name, cascade=True))
+
+    def _execute(self, statement: CreateSchema | DropSchema) -> None:
+        backend = backend_of(self._database)
+        engine = backend.engine(self._database, 1)
+        try:
+            with backend.writing(engine) as connection:
+                backend.hurry(connection)  # A test may have left a transaction open.
+                connection.execute(statement)
+        finally:
+            engine.dispose()
+
+
+def _url(path: Path) -> URL:
+    return parse(URL.create("sqlite", database=str(path)))
+
+
+def _replace(url: URL, template: Path | None) -> None:
+    """Delete the file of a URL, and what is beside it; put a copy of the template there."""
+    file = Path(url.database or "")
+    for old in file.parent.glob(f"{file.name}*"):
+        old.unlink()
+    if template is not None:
+        shutil.copy(template, file)
+
+
+def _empty(store: Store) -> None:
+    """Delete everything in a server's schema, but what tells this queue from others."""
+
+    def work(connection: Connection) -> None:
+        store.backend.hurry(connection)  # A test before may have left a transaction open.
+        for table in reversed(metadata.sorted_tables):
+            if table is not meta:
+                connection.execute(delete(table))
+        sequence = func.pg_get_serial_sequence(jobs.name, jobs.c.id.name)
+        connection.execute(select(func.setval(sequence, 1, False)))  # As in a fresh file.
+
+    try:
+        store.transact(work)
+    except OperationalError as error:
+        error.add_note("Has a test before this one left a transaction open on the jobs' tables?")
+        raise
+
+
+def _require_empty(store: Store) -> None:
+    with store.read() as connection:
+        count = connection.execute(select(func.count()).select_from(jobs)).scalar_one()
+    if count:
+        raise ConfigurationError(
+            f"{masked(store.url)} has {count} job(s): a test needs a database of its own, "
+            "or none named, for a fresh file",
+            field="url",
+        )

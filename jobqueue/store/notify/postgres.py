@@ -1,0 +1,161 @@
+"""Wake-ups on PostgreSQL: NOTIFY on one channel; who listens has a connection of its own."""
+
+import contextlib
+import secrets
+import threading
+import time
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from jobqueue.loggers import get_logger
+from jobqueue.store import postgres_session as session
+from jobqueue.store.notify.notifier import Heard
+
+log = get_logger("jobqueue.store")
+
+CHANNEL = "jobqueue"
+# Whoever listens is idle for long, with reason. Older servers do not have the setting.
+_STAY = text(
+    "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+)
+PROBE = 30.0  # seconds of silence until the connection is tried
+PROOF = 5.0  # seconds within which a notification arrives, if any does
+_NOTIFY = f"NOTIFY {CHANNEL}"
+_LISTEN = text(f"LISTEN {CHANNEL}")
+
+
+class NotifyRinger:
+    """Sends a NOTIFY in one round trip, for it is on the way of every job to its worker.
+
+    Past SQLAlchemy, and not as `SELECT pg_notify(…)` between BEGIN and COMMIT: 0.13 ms, not 0.6. On
+    a connection of the store's, which is idle just after the enqueue: none is kept for this alone.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def ring(self) -> None:
+        """See `Ringer.ring`."""
+        with contextlib.closing(self._engine.raw_connection()) as connection:
+            driver: Any = connection.driver_connection
+            try:
+                driver.autocommit = True
+                driver.execute(_NOTIFY)
+                # Else its workers are on another server by now, or soon.
+                session.require_writable(driver)
+                driver.autocommit = False
+            except BaseException:
+                connection.invalidate()
+                raise
+
+    def close(self) -> None:
+        """See `Ringer.close`: the connection is the store's."""
+
+    def forget(self) -> None:
+        """See `Ringer.forget`: the store does."""
+
+
+class NotifyListener:
+    """Listens on a connection that it makes again whenever it is lost.
+
+    A pooler in transaction mode takes a LISTEN and hands no notification on. Where a pooler stands
+    in between, this therefore listens on a channel of its own first, and rings that. The engine
+    needs two connections for it.
+    """
+
+    address = None
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+        self._silent = 0.0
+        self._proven_until: float | None = None
+        """While it is not known whether notifications arrive: when to give up."""
+        self._woken = threading.Event()
+        self.deaf = False
+
+    def wait(self, timeout: float) -> Heard:
+        """See `Listener.wait`. After a reconnect something may have been missed."""
+        if self.deaf:
+            self._woken.wait(timeout)
+            return Heard.NOTHING
+        try:
+            if self._connection is None:
+                self._connect()
+                return Heard.CHANGE
+            driver = _driver(self._connection)
+            if self._silent >= PROBE:
+                driver.execute("SELECT 1")
+                self._silent = 0.0
+                session.require_writable(driver)
+            heard = any(True for _ in driver.notifies(timeout=timeout, stop_after=1))
+            if self._proven_until is not None:
+                return self._prove(heard=heard)
+        except Exception:
+            self._drop()
+            raise
+        self._silent = 0.0 if heard else self._silent + timeout
+        return Heard.RING if heard else Heard.NOTHING
+
+    def _connect(self) -> None:
+        self._connection = _autocommit(self._engine)
+        self._proven_until = None
+        if session.is_direct(self._connection.connection):
+            self._connection.execute(_STAY)
+            self._connection.execute(_LISTEN)
+            return
+        own = f"{CHANNEL}_{secrets.token_hex(8)}"
+        self._connection.execute(text(f"LISTEN {own}"))
+        # From another session: one that notifies itself would hear that in either mode.
+        with _autocommit(self._engine) as other:
+            other.execute(text(f"NOTIFY {own}"))
+            other.detach()  # To be closed, not kept.
+        self._proven_until = time.monotonic() + PROOF
+
+    def _prove(self, *, heard: bool) -> Heard:
+        assert self._connection is not None
+        assert self._proven_until is not None
+        if heard:
+            self._proven_until = None
+            self._connection.execute(_LISTEN)
+            return Heard.CHANGE
+        if time.monotonic() >= self._proven_until:
+            self.deaf = True
+            log.warning(
+                "no notification arrives through the pooler of this URL, as in transaction mode: "
+                "a job may wait until the next poll; give workers a URL that leads to the server "
+                "itself, or a pool in session mode (docs/poolers.md)"
+            )
+            self._drop()
+        return Heard.NOTHING
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            _drop(connection)
+
+    def wake(self) -> None:
+        """See `Listener.wake`; while it listens its wait is bounded, and that has to do."""
+        self._woken.set()
+
+    def close(self) -> None:
+        """See `Listener.close`."""
+        self._drop()
+        self._engine.dispose()
+
+
+def _autocommit(engine: Engine) -> Connection:
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.driver_connection
+
+
+def _drop(connection: Connection) -> None:
+    """Close a connection that has failed."""
+    with contextlib.suppress(DBAPIError):
+        connection.invalidate()
+        connection.close()

@@ -1,0 +1,232 @@
+"""The tables. Column comments are the documentation of what an operator may read with SQL.
+
+Views and the schema's history are in the migrations; a test holds them and this together.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    and_,
+    or_,
+    text,
+)
+
+from jobqueue.states import LIVE, State
+from jobqueue.store.clock import Instant, now
+
+REVISION = "0008"
+"""The schema revision that this code runs on."""
+
+VERSION_TABLE = "jobqueue_alembic_version"
+PREFIX = "jobqueue_"
+
+metadata = MetaData()
+
+
+def _in_range(name: str) -> CheckConstraint:
+    """For what plain SQL may write: PostgreSQL holds instants that Python does not, as infinity."""
+    return CheckConstraint(
+        f"{name} >= '0001-01-02 00:00:00+00' AND {name} < '9999-12-31 00:00:00+00'",
+        name=f"jobqueue_jobs_{name}_in_range",
+    ).ddl_if(dialect="postgresql")
+
+
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+jobs = Table(
+    "jobqueue_jobs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("task", Text, nullable=False),
+    Column("queue", Text, nullable=False, server_default="default"),
+    Column("state", Text, nullable=False, server_default=State.AVAILABLE.value),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("args", Text, nullable=False, server_default='{"args":[],"kwargs":{}}'),
+    Column("tags", Text),  # a JSON array of names
+    Column("run_at", Instant, nullable=False, server_default=now()),
+    Column("attempt", Integer, nullable=False, server_default="0"),  # charged so far
+    Column("max_attempts", Integer, nullable=False, server_default="10"),
+    Column("budget", Integer),  # the original max_attempts, once an operator has granted more
+    Column("crashes", Integer, nullable=False, server_default="0"),  # since it ended in order
+    Column("snoozes", Integer, nullable=False, server_default="0"),
+    Column("fence", BigInteger, nullable=False, server_default="0"),
+    Column("worker_id", BigInteger),  # who holds the claim; null unless running
+    Column("worker", Text),  # the name of the worker that runs it, or ran it last
+    Column("timeout", Double),  # seconds per attempt
+    Column("backoff", Text),  # JSON; null: the task's own
+    Column("unique_key", Text),
+    Column("unique_until", Text),
+    Column("progress", Double),  # 0 … 1
+    Column("progress_message", Text),
+    Column("cancel_requested_at", Instant),
+    Column("reason", Text),  # why it is where it is, where the state does not say
+    Column("result", Text),  # JSON
+    Column("created_at", Instant, nullable=False, server_default=now()),
+    Column("started_at", Instant),  # when the last attempt was claimed
+    Column("finished_at", Instant),
+    # 1 once a job has begun that holds its unique key until then; never 0 again
+    Column("begun", SmallInteger, nullable=False, server_default="0"),
+    Column("deadline_at", Instant),  # no attempt begins after it; null: none
+    Column("own_crashes", Integer, nullable=False, server_default="0"),  # of its own child process
+    _in_range("run_at"),
+    _in_range("created_at"),
+    sqlite_autoincrement=True,  # An id is never used twice, even when the newest job is deleted.
+)
+
+attempts = Table(  # A row for each attempt that ended other than by success.
+    "jobqueue_attempts",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("fence", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, nullable=False),
+    Column("worker", Text),
+    Column("started_at", Instant),
+    Column("finished_at", Instant, nullable=False),
+    Column(
+        "outcome", Text, nullable=False
+    ),  # errored, timed out, snoozed, released, cancelled, lost
+    Column("error_type", Text),
+    Column("error_message", Text),
+    Column("traceback", Text),
+    Column("exit_signal", Text),  # of the child process that died under it, such as SIGKILL
+    Column("peak_memory", BigInteger),  # of that process, in bytes
+)
+
+workers = Table(  # A row is a lease: whoever's row is gone holds nothing.
+    "jobqueue_workers",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("boot_id", Text),  # with the namespace: whether a pid here means a pid there
+    Column("pid_namespace", Text),
+    Column("process_started", Double),  # seconds since boot, as the kernel tells; a pid is reused
+    Column("doorbell", Text),  # where an enqueue on this host may ring
+    Column("queues", Text),  # a JSON array; null: all
+    Column("tasks", Text, nullable=False),  # a JSON array of the names it knows
+    Column("concurrency", Integer, nullable=False),
+    Column("lease", Double, nullable=False),  # seconds
+    Column("beat", BigInteger, nullable=False, server_default="0"),
+    Column("running", Integer, nullable=False, server_default="0"),
+    Column("processed", BigInteger, nullable=False, server_default="0"),
+    Column("errored", BigInteger, nullable=False, server_default="0"),
+    Column("started_at", Instant, nullable=False, server_default=now()),
+    Column("heartbeat_at", Instant, nullable=False, server_default=now()),
+    sqlite_autoincrement=True,
+)
+
+queues = Table(  # A row only for a queue with a switch set.
+    "jobqueue_queues",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("paused_at", Instant),
+    Column("max_pending", Integer),  # scheduled and available jobs at most; null: unbounded
+    Column("when_full", Text),  # what an enqueue then does: wait or reject
+)
+
+counters = (
+    Table(  # What happened, appended by every batch; upkeep folds rows of one minute into one.
+        "jobqueue_counters",
+        metadata,
+        Column("id", _Id, primary_key=True),
+        Column("minute", Instant, nullable=False),
+        Column("queue", Text, nullable=False),
+        Column("task", Text, nullable=False),
+        Column("succeeded", BigInteger, nullable=False, server_default="0"),
+        Column("failed", BigInteger, nullable=False, server_default="0"),
+        Column("cancelled", BigInteger, nullable=False, server_default="0"),
+        Column("errored_attempts", BigInteger, nullable=False, server_default="0"),
+        Column("runs", BigInteger, nullable=False, server_default="0"),  # that the sums are over
+        Column("duration", Double, nullable=False, server_default="0"),  # seconds, summed
+        Column("duration_max", Double, nullable=False, server_default="0"),
+        Column("wait", Double, nullable=False, server_default="0"),  # due → begun, summed
+        Column("wait_max", Double, nullable=False, server_default="0"),
+        Column("fold", SmallInteger, nullable=False, server_default="0"),
+        # 0 as written, 2 a total, 3 a minute that the total has; 1 a minute of schema 0001
+    )
+)
+
+history = Table(  # What each worker did in each minute, task by task and ('') as a whole.
+    "jobqueue_history",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("minute", Instant, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("processed", BigInteger, nullable=False, server_default="0"),
+    Column("errored", BigInteger, nullable=False, server_default="0"),
+    Column("failed", BigInteger, nullable=False, server_default="0"),
+    Column("snoozed", BigInteger, nullable=False, server_default="0"),
+    Column("duration", Double, nullable=False, server_default="0"),  # seconds, summed
+    Column("duration_p95", Double),
+    Column("wait", Double, nullable=False, server_default="0"),  # due → begun, summed
+    Column("wait_p95", Double),
+    Column("busy", Double, nullable=False, server_default="0"),  # seconds of slots with a handler
+    Column("slots", Double, nullable=False, server_default="0"),  # seconds of slots
+)
+
+meta = Table(  # instance: a random id, by which two connections know that they see one database.
+    "jobqueue_meta",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+
+def _partial(name: str, *columns: Column[object], where: object, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
+
+
+def _literal(*states: State) -> object:
+    """`state IN ('a', 'b')` as literal text: a partial index's predicate takes no parameters."""
+    names = ", ".join(f"'{state.value}'" for state in states)
+    return text(f"state IN ({names})") if len(states) > 1 else text(f"state = {names}")
+
+
+_partial(
+    "jobqueue_jobs_claim",
+    jobs.c.queue,
+    jobs.c.priority,
+    jobs.c.run_at,
+    jobs.c.id,
+    where=_literal(State.AVAILABLE),
+)
+_partial("jobqueue_jobs_due", jobs.c.run_at, jobs.c.queue, where=_literal(State.SCHEDULED))
+_partial("jobqueue_jobs_held", jobs.c.worker_id, where=jobs.c.worker_id.is_not(None))
+# Not `state IN (…)`: SQLite would look at it for every claim (measured: a fifth of a drain's SQL).
+_partial(
+    "jobqueue_jobs_final",
+    jobs.c.state,
+    jobs.c.finished_at,
+    where=jobs.c.finished_at.is_not(None),
+)
+_partial(  # Closed under every move but rerun, which is refused while another holds the key.
+    "jobqueue_jobs_unique",
+    jobs.c.unique_key,
+    unique=True,
+    where=and_(
+        jobs.c.unique_key.is_not(None),
+        or_(
+            text("unique_until = 'deleted'"),
+            and_(text("unique_until = 'finished'"), _literal(*LIVE)),  # type: ignore[arg-type]
+            and_(
+                text("unique_until = 'started'"),
+                text("begun = 0"),
+                _literal(*LIVE),  # type: ignore[arg-type]
+            ),
+        ),
+    ),
+)
+Index("jobqueue_workers_here", workers.c.boot_id, workers.c.pid_namespace, workers.c.id)
+Index("jobqueue_history_minute", history.c.minute)
+Index("jobqueue_attempts_finished", attempts.c.finished_at)
+Index("jobqueue_counters_minute", counters.c.fold, counters.c.minute)

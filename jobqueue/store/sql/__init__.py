@@ -1,0 +1,1 @@
+"""The statements, in SQLAlchemy Core."""

@@ -1,0 +1,90 @@
+"""The statements that write new jobs down."""
+
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Insert,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    type_coerce,
+)
+from sqlalchemy import insert as sql_insert
+
+from jobqueue.states import State
+from jobqueue.store.clock import INSTANT, after, now
+from jobqueue.store.dialects.base import Backend
+from jobqueue.store.schema import jobs
+from jobqueue.store.sql.rows import NEW
+
+_PLAIN = [name for name in NEW if name not in ("delay", "at", "deadline")]
+
+
+def insert(backend: Backend) -> Executable:
+    """Many calls, in order; those whose unique key is held are left out."""
+    given = backend.rows(NEW)
+    source = (
+        select(
+            *(given.c[name] for name in _PLAIN),
+            *_due(given.c.delay, given.c.at),
+            _deadline(given.c.deadline),
+        )
+        .where(given.c.place >= 0)  # SQLite cannot tell ON CONFLICT from a join without a WHERE.
+        .order_by(given.c.place)  # Ids are given in this order.
+    )
+    return (
+        backend.insert(jobs)
+        .from_select([*_PLAIN, "state", "run_at", "deadline_at"], source)
+        .returning(jobs.c.id, jobs.c.unique_key)
+    )
+
+
+def insert_one(backend: Backend) -> Executable:
+    """`insert` for one row, which is planned in a fraction of the time."""
+    given = {  # No CAST for instants: on SQLite it would make a number of their text.
+        name: parameter if type_ is INSTANT else cast(parameter, type_)
+        for name, type_ in NEW.items()
+        for parameter in (bindparam(f"in_{name}", type_=type_),)
+    }
+    state, run_at = _due(given["delay"], given["at"])
+    plain = {name: given[name] for name in _PLAIN}
+    return (
+        backend.insert(jobs)
+        .values(**plain, state=state, run_at=run_at, deadline_at=_deadline(given["deadline"]))
+        .returning(jobs.c.id, jobs.c.unique_key)
+    )
+
+
+def insert_plain() -> Insert:
+    """`insert_one` for a job that is due now and has no unique key: the table's defaults do."""
+    plain = [name for name in _PLAIN if not name.startswith("unique_")]
+    return (
+        sql_insert(jobs)
+        .values({name: bindparam(f"in_{name}", type_=NEW[name]) for name in plain})
+        .returning(jobs.c.id)
+    )
+
+
+def _due(delay: ColumnElement[Any], at: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
+    """State and run_at of a new job."""
+    future = or_(delay > 0, and_(at.is_not(None), at > now()))
+    state = case(
+        (future, literal_column(f"'{State.SCHEDULED.value}'")),
+        else_=literal_column(f"'{State.AVAILABLE.value}'"),
+    )
+    run_at = func.coalesce(
+        type_coerce(at, INSTANT), case((delay.is_not(None), after(delay)), else_=now())
+    )
+    return state, run_at
+
+
+def _deadline(seconds: ColumnElement[Any]) -> ColumnElement[Any]:
+    return case((seconds.is_not(None), after(seconds)), else_=null())

@@ -1,0 +1,67 @@
+"""The conditions that statements share: states, keys, pauses; each stands here and nowhere else.
+
+States are literals, because SQLite matches a partial index by the text of its predicate.
+"""
+
+from sqlalchemy import ColumnElement, Text, and_, exists, func, literal_column, or_, select
+from sqlalchemy.sql.util import ClauseAdapter
+
+from jobqueue.states import LIVE, MOVES, State
+from jobqueue.store.clock import after
+from jobqueue.store.schema import jobs, queues, workers
+
+
+def in_state(*states: State) -> ColumnElement[bool]:
+    """`state IN (…)` with the states as literals."""
+    names: list[ColumnElement[str]] = [literal_column(f"'{state.value}'") for state in states]
+    return jobs.c.state == names[0] if len(names) == 1 else jobs.c.state.in_(names)
+
+
+def may(verb: str) -> ColumnElement[bool]:
+    """The state guard of a verb."""
+    return in_state(*MOVES[verb].before)
+
+
+def becomes(verb: str) -> ColumnElement[str]:
+    """The state that a verb leads to."""
+    return literal_column(f"'{MOVES[verb].after.value}'", Text())
+
+
+ONCE = func.coalesce(jobs.c.budget, jobs.c.max_attempts) == 1
+"""True for a job that may begin at most once (per grant of its operator)."""
+
+SOLO = or_(ONCE, jobs.c.crashes > 0, func.coalesce(jobs.c.unique_until, "") == "started")
+"""True for a job that no worker may hold without beginning it at once."""
+
+QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, queues.c.paused_at.is_not(None))
+
+_UNTIL_IT_BEGINS = and_(jobs.c.unique_until == "started", jobs.c.begun == 0)
+
+HOLDS_KEY = or_(
+    jobs.c.unique_until == "deleted",
+    and_(jobs.c.unique_until == "finished", in_state(*LIVE)),
+    and_(_UNTIL_IT_BEGINS, in_state(*LIVE)),
+)
+"""The predicate of the unique index."""
+
+FREES_KEY = and_(func.coalesce(jobs.c.unique_until, "") == "started", jobs.c.begun == 0)
+"""True for a claimed job whose unique key is free once it begins."""
+
+_OTHER = jobs.alias("other")
+KEY_HELD_BY_OTHER = (
+    select(_OTHER.c.id)
+    .where(
+        _OTHER.c.unique_key == jobs.c.unique_key,
+        _OTHER.c.id != jobs.c.id,
+        or_(jobs.c.unique_until == "finished", _UNTIL_IT_BEGINS),
+        ClauseAdapter(_OTHER).traverse(HOLDS_KEY),
+    )
+    .exists()
+)
+"""True for a final job that would hold its key if it was run again, while another one does."""
+
+IS_ALIVE = workers.c.heartbeat_at >= after(-workers.c.lease)
+"""True for a worker that has beaten within its lease."""
+
+CANCEL_ASKED = jobs.c.cancel_requested_at.is_not(None)
+"""True for a running job that is to be cancelled."""

@@ -1,0 +1,257 @@
+"""What an operator sees: the monitoring views as plain rows, and the switch of a queue."""
+
+import json
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnClause,
+    Double,
+    Integer,
+    Select,
+    Text,
+    cast,
+    column,
+    func,
+    null,
+    select,
+    table,
+    union_all,
+    update,
+)
+
+from jobqueue.states import FINAL, WAITING, State
+from jobqueue.store.clock import INSTANT, now
+from jobqueue.store.database import Store
+from jobqueue.store.schema import history, jobs, queues, workers
+from jobqueue.store.sql.predicates import IS_ALIVE, in_state
+
+Rows = list[dict[str, Any]]
+
+MINUTE = timedelta(minutes=1)
+MINUTES = 5
+"""Minutes of history that are shown where no other number is asked for."""
+
+
+def _counts(*names: str) -> list[ColumnClause[int]]:
+    return [column(name, BigInteger()) for name in names]
+
+
+def _times(*names: str) -> list[ColumnClause[float]]:
+    return [column(name, Double()) for name in names]
+
+
+queue_stats = table(
+    "jobqueue_queue_stats",
+    column("queue", Text()),
+    *_counts(*State),
+    column("paused", Boolean()),
+    *_times("oldest_available_seconds"),
+    column("max_pending", Integer()),
+)
+
+task_stats = table(
+    "jobqueue_task_stats",
+    column("task", Text()),
+    *_counts(*FINAL, "errored_attempts"),
+    *_times("avg_duration", "max_duration", "avg_wait", "max_wait"),
+)
+
+worker_stats = table(
+    "jobqueue_worker_stats",
+    column("worker", Text()),
+    column("host", Text()),
+    column("pid", Integer()),
+    column("queues", Text()),
+    column("concurrency", Integer()),
+    column("running", Integer()),
+    *_counts("processed", "errored"),
+    *_times("heartbeat_age_seconds"),
+    column("started_at", INSTANT),
+    *_times("lease"),
+)
+
+throughput = table(
+    "jobqueue_throughput",
+    column("minute", INSTANT),
+    column("queue", Text()),
+    column("task", Text()),
+    *_counts(*FINAL, "errored_attempts"),
+    *_times("avg_duration"),
+)
+
+
+class Monitor:
+    """Statistics of a whole database, as of now. May be used from any thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def queues(self) -> Rows:
+        """A row for each queue that has live jobs, counts or a switch, by name."""
+        return self._rows(select(queue_stats).order_by(queue_stats.c.queue))
+
+    def workers(self) -> Rows:
+        """A row for each lease, by name. `queues` is a list of names; None: all."""
+        rows = self._rows(
+            select(worker_stats).order_by(worker_stats.c.worker, worker_stats.c.started_at)
+        )
+        for row in rows:
+            row["queues"] = None if row["queues"] is None else json.loads(row["queues"])
+        return rows
+
+    def tasks(self) -> Rows:
+        """A row for each task that has counts or waiting jobs, by name.
+
+        `waiting` counts its scheduled and available jobs, `known_by` the live workers that know it.
+        """
+        counted = {row["task"]: row for row in self._rows(select(task_stats))}
+        waiting = {row["task"]: row["waiting"] for row in self._rows(_waiting())}
+        known_by = self.known_by()
+        return [
+            counted.get(task, _without_counts(task))
+            | {"waiting": waiting.get(task, 0), "known_by": known_by[task]}
+            for task in sorted(counted.keys() | waiting.keys())
+        ]
+
+    def throughput(self, minutes: int = 60) -> Rows:
+        """What ended in each of the last minutes by queue and task, the present minute included."""
+        statement = (
+            select(throughput)
+            .where(throughput.c.minute > self._present() - minutes * MINUTE)
+            .order_by(throughput.c.minute, throughput.c.queue, throughput.c.task)
+        )
+        return self._rows(statement)
+
+    def minutes(self, count: int) -> Rows:
+        """What all workers did in each of the last minutes, the present one included, by minute.
+
+        Each worker writes once a minute. Percentiles are those of the slowest one.
+        """
+        of_all = history.c
+        processed = func.nullif(func.sum(of_all.processed), 0)
+        statement = (
+            select(
+                of_all.minute,
+                func.count(of_all.worker.distinct()).label("workers"),
+                *(
+                    cast(func.sum(of_all[name]), BigInteger).label(name)
+                    for name in ("processed", "errored", "failed", "snoozed")
+                ),
+                (func.sum(of_all.duration) / processed).label("avg_duration"),
+                func.max(of_all.duration_p95).label("p95_duration"),
+                (func.sum(of_all.wait) / processed).label("avg_wait"),
+                func.max(of_all.wait_p95).label("p95_wait"),
+                (func.sum(of_all.busy) / func.nullif(func.sum(of_all.slots), 0)).label(
+                    "utilisation"
+                ),
+            )
+            .where(of_all.task == "", of_all.minute > self._present() - count * MINUTE)
+            .group_by(of_all.minute)
+            .order_by(of_all.minute)
+        )
+        return self._rows(statement)
+
+    def stats(self, minutes: int = MINUTES) -> dict[str, Any]:
+        """All at a glance, ready to be JSON: queues, tasks, the number of live workers, jobs ended
+        per second, and what workers did in each of the last minutes.
+        """
+        with self._store.read() as connection:
+            alive = select(func.count()).select_from(workers).where(IS_ALIVE)
+            live_workers = int(connection.execute(alive).scalar_one())
+        return {
+            "queues": self.queues(),
+            "tasks": self.tasks(),
+            "workers": live_workers,
+            "throughput_per_second": self._throughput_per_second(),
+            "minutes": [
+                row | {"minute": row["minute"].isoformat()} for row in self.minutes(minutes)
+            ],
+        }
+
+    def pause(self, queue: str) -> bool:
+        """Let no job of a queue begin, one that nobody has seen yet included; False: it was so."""
+        self._store.require_schema(beside_others=False)
+        with self._store.write() as connection:
+            # Insert first: a row that another makes meanwhile is then there to be updated.
+            new = self._store.backend.insert(queues).values(name=queue, paused_at=now())
+            old = (
+                update(queues)
+                .where(queues.c.name == queue, queues.c.paused_at.is_(None))
+                .values(paused_at=now())
+            )
+            return any(
+                connection.execute(statement.returning(queues.c.name)).first() is not None
+                for statement in (new, old)
+            )
+
+    def resume(self, queue: str) -> bool:
+        """Undo a pause; False: there was none."""
+        statement = (
+            update(queues)
+            .where(queues.c.name == queue, queues.c.paused_at.is_not(None))
+            .values(paused_at=null())
+        )
+        with self._store.write() as connection:
+            return connection.execute(statement.returning(queues.c.name)).first() is not None
+
+    def _rows(self, statement: Select[Any]) -> Rows:
+        with self._store.read() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def known_by(self) -> Counter[str]:
+        """How many live workers know each task."""
+        names: Counter[str] = Counter()
+        for row in self._rows(select(workers.c.tasks).where(IS_ALIVE)):
+            names.update(set(json.loads(row["tasks"])))
+        return names
+
+    def _throughput_per_second(self) -> float:
+        """Jobs ended in the last 60 s, per second.
+
+        Counts are by the minute: of the previous one, the part that lies within the 60 s is taken.
+        """
+        present = self._present()
+        minute = present.replace(second=0, microsecond=0)
+        ended = sum((throughput.c[state.value] for state in FINAL), start=0)
+        statement = select(
+            _total(ended, throughput.c.minute >= minute).label("current"),
+            _total(ended, throughput.c.minute < minute).label("previous"),
+        ).where(throughput.c.minute > present - 2 * MINUTE)
+        (row,) = self._rows(statement)
+        part = 1 - (present - minute) / MINUTE
+        return float(row["current"] + row["previous"] * part) / MINUTE.total_seconds()
+
+    def _present(self) -> datetime:
+        """The database's instant, to compare with: no index is used with its function itself."""
+        (row,) = self._rows(select(now().label("present")))
+        present: datetime = row["present"]
+        return present
+
+
+def _total(count: Any, where: Any) -> Any:
+    return cast(func.coalesce(func.sum(count).filter(where), 0), BigInteger)
+
+
+def _waiting() -> Select[Any]:
+    """Waiting jobs by task. Each state by itself, because each has its own partial index."""
+    parts = union_all(
+        *(
+            select(jobs.c.task, func.count().label("part"))
+            .where(in_state(state))
+            .group_by(jobs.c.task)
+            for state in WAITING
+        )
+    ).subquery()
+    waiting = cast(func.sum(parts.c.part), BigInteger).label("waiting")
+    return select(parts.c.task, waiting).group_by(parts.c.task)
+
+
+def _without_counts(task: str) -> dict[str, Any]:
+    return {
+        name: 0 if isinstance(column_.type, BigInteger) else None
+        for name, column_ in task_stats.c.items()
+    } | {"task": task}

@@ -1,0 +1,228 @@
+"""A user's own transaction: checked to be on our database, and used without being steered."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, WeakSet
+
+from sqlalchemy import Connection, Engine, Transaction, event, select
+from sqlalchemy.exc import ProgrammingError
+
+from jobqueue.errors import ClaimLost, ConfigurationError, InvalidOption, JobCancelled
+from jobqueue.records import Claim, Inserted
+from jobqueue.states import State
+from jobqueue.store import migrate, transaction_argument
+from jobqueue.store.counters import Tally
+from jobqueue.store.database import Store
+from jobqueue.store.dialects.base import Identity
+from jobqueue.store.schema import jobs, meta
+from jobqueue.store.sql.rows import last_progress
+from jobqueue.store.transaction_outcomes import Fate, Follower
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+_RINGS = "jobqueue_rings"
+_TRANSLATION = "schema_translate_map"
+
+
+class UserTransactions:
+    """What we do on connections that are not ours. Never begins, commits or rolls back."""
+
+    def __init__(self, store: Store, *, follows: bool = False) -> None:
+        self._store = store
+        self._follows = follows or store.backend.reuses_ids
+        """Whether handles learn of a rollback; else it has taken the row, and the id with it."""
+        self._own: Identity | None = None
+        self._engines: WeakSet[Engine] = WeakSet()
+        """Those on which the queue's tables were there."""
+        self._checked: WeakSet[Transaction] = WeakSet()
+        self._made: WeakSet[Transaction] = WeakSet()
+        """Those that the schema was made in: they may yet be rolled back."""
+        self._followers: WeakKeyDictionary[Connection, Follower] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def using(self, transaction: "Session | Connection") -> Iterator[Connection]:
+        """The connection of a session, for statements about our tables while the block lasts.
+
+        They mean this queue's tables, whatever search_path or schema_translate_map the caller has
+        set. Raises ConfigurationError where another job queue is, or none; InvalidOption where each
+        statement would be committed by itself.
+        """
+        connection = transaction_argument.connection_of(transaction)
+        self._check(connection)
+        with _in_schema(connection, self._own):
+            yield connection
+
+    def _check(self, connection: Connection) -> None:
+        """Check, once per transaction, that it leads to the tables that the workers use."""
+        current = connection.get_transaction()
+        with self._lock:
+            checked, made = current in self._checked, current in self._made
+        if made and migrate.found(connection) is None:
+            migrate.upgrade_on(connection)  # A savepoint has taken it back.
+        if made or checked:
+            return
+        if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+            raise _autocommit()
+        if connection.dialect.name != self._store.backend.name:
+            raise ConfigurationError(
+                f"the given transaction is on {connection.dialect.name}, the job queue on "
+                f"{self._store.backend.name}: one transaction needs one database"
+            )
+        made = self._meet(connection)
+        current = connection.get_transaction()
+        if current is not None:
+            with self._lock:
+                (self._made if made else self._checked).add(current)
+
+    def _meet(self, connection: Connection) -> bool:
+        """Check where a transaction leads.
+
+        A SQLite file without the schema gets it on this very connection: another one would wait
+        for the lock that the caller's transaction may hold. True if it did.
+        """
+        backend, engine = self._store.backend, connection.engine
+        with self._lock:
+            known = engine in self._engines
+        if not known and backend.one_writer and migrate.found(connection) is None:
+            if backend.is_autocommit(connection):
+                raise _autocommit()
+            if not backend.can_make_on(connection, self._store.url):
+                raise self._none()
+            self._store.require_own(connection)
+            migrate.upgrade_on(connection)
+            return True
+        own = self._own or self._identify()
+        with _in_schema(connection, own):
+            if (backend.one_writer or not known) and not connection.dialect.has_table(
+                connection, meta.name, schema=own.schema
+            ):
+                raise self._none()  # Asked, because an error would end the caller's transaction.
+            try:
+                theirs = backend.identity(connection)
+            except ProgrammingError as error:  # No such table any more, or no right to read it.
+                raise ConfigurationError(
+                    f"the given transaction cannot read the tables of {self._store}: "
+                    f"{str(error.orig).splitlines()[0]}"
+                ) from error
+        if theirs != own and theirs != self._identify():  # Ours may have been made anew.
+            raise ConfigurationError(
+                f"the given transaction is on another database than the job queue ({self._store})"
+            )
+        if backend.is_autocommit(connection):
+            raise _autocommit()
+        with self._lock:
+            self._engines.add(engine)
+        return False
+
+    def _identify(self) -> Identity:
+        with self._store.read() as own:
+            found = self._store.backend.identity(own)
+        if found is None:
+            raise ConfigurationError(f"{self._store} has lost its row in {meta.name}")
+        self._own = found
+        return found
+
+    def _none(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"the given transaction's database has no job queue (it is in {self._store})"
+        )
+
+    def fate(self, connection: Connection, inserted: Iterable[Inserted]) -> Fate:
+        """What becomes of the jobs that were enqueued in this transaction just now."""
+        root = connection.get_transaction()
+        if not self._follows:
+            return Fate(root)
+        with self._lock:
+            follower = self._followers.get(connection)
+            if follower is None:
+                follower = self._followers[connection] = Follower(connection)
+        fate = follower.fate(root)
+        fate.made.update(row.id for row in inserted if row.created)
+        return fate
+
+    def after_commit(self, transaction: "Session | Connection", ring: Callable[[], None]) -> None:
+        """Ring once the session has committed. A Connection only tells before: polling serves."""
+        if isinstance(transaction, Connection):
+            return
+        if _RINGS not in transaction.info:
+            event.listen(transaction, "after_commit", _committed)
+        transaction.info.setdefault(_RINGS, set()).add(ring)
+
+    def finish(
+        self,
+        transaction: "Session | Connection",
+        claim: Claim,
+        result: str,
+        said: tuple[float | None, str | None] | None = None,
+    ) -> None:
+        """Record success as part of the transaction; see `JobContext.finish_within`.
+
+        `said` is the job's last progress: a fraction and a message.
+        """
+        with self.using(transaction) as connection:
+            self._finish(connection, claim, result)
+            if said is not None:
+                last = last_progress(self._store.backend, [(claim.id, claim.fence, *said)])
+                connection.execute(self._store.statements.report, last)
+
+    def _finish(self, connection: Connection, claim: Claim, result: str) -> None:
+        parameters = {
+            "in_job": claim.id,
+            "in_claimed": claim.fence,
+            "in_worker": claim.worker_id,
+            "in_result": result,
+            "in_why": None,
+        }
+        done = connection.execute(self._store.statements.finish_within, parameters).one_or_none()
+        if done is None:
+            mine = select(jobs.c.id).where(
+                jobs.c.id == claim.id,
+                jobs.c.fence == claim.fence,
+                jobs.c.worker_id == claim.worker_id,
+            )
+            if connection.execute(mine).one_or_none() is not None:
+                raise JobCancelled(f"job {claim.id} was cancelled: roll back")
+            raise ClaimLost(f"job {claim.id} is no longer this worker's: roll back")
+        tally = Tally()
+        # How long it took is counted when the worker records its end: the commit is part of it.
+        tally.ended(claim.queue, claim.task, State.SUCCEEDED)
+        tally.write(connection, self._store.statements)
+
+
+@contextmanager
+def _in_schema(connection: Connection, identity: Identity | None) -> Iterator[None]:
+    """Let our tables be those of that queue's schema; then set back what the caller has set.
+
+    Per connection and not per statement, because a caller's map would reach those that forget it.
+    """
+    schema = None if identity is None else identity.schema
+    before = connection.get_execution_options().get(_TRANSLATION)
+    ours = None if schema is None else {None: schema}
+    if before == ours:
+        yield
+        return
+    connection.execution_options(**{_TRANSLATION: ours})
+    try:
+        yield
+    finally:
+        connection.execution_options(**{_TRANSLATION: before})
+
+
+def _autocommit() -> InvalidOption:
+    return InvalidOption(
+        "this transaction is in AUTOCOMMIT, so each statement would be committed by "
+        "itself and a rollback would take nothing back; give a session or connection without it",
+        field="within",
+    )
+
+
+def _committed(session: "Session") -> None:
+    if session.in_nested_transaction():  # Only a savepoint was released.
+        return
+    rings = session.info[_RINGS]
+    while rings:
+        rings.pop()()

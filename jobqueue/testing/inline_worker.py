@@ -1,0 +1,263 @@
+"""A worker without threads, for tests: it claims, runs and records one job after another.
+
+Claims, handlers, endings and records are those of every worker; what is left out is what goes on
+beside them: heartbeats, limits of time that are enforced from outside, child processes, upkeep.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any, NamedTuple
+
+from jobqueue.errors import JobCancelled, JobFailed, JobQueueError, Signal
+from jobqueue.events import EventStream
+from jobqueue.records import Claim, Ended, JobRecord, Outcome
+from jobqueue.states import State
+from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, Pair
+from jobqueue.store.database import Store
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.leases import BATCH, Upkeep
+from jobqueue.store.user_transactions import UserTransactions
+from jobqueue.tasks import Registry, Task
+from jobqueue.worker import process_identity
+from jobqueue.worker.complete.outcome_writer import Exit
+from jobqueue.worker.execute.event_loop import Loop
+from jobqueue.worker.execute.executor import Executor, Middleware
+from jobqueue.worker.handler.context import Attempt
+from jobqueue.worker.handler.outcomes import Endings
+from jobqueue.worker.inflight import UNBEGUN, InFlight, released
+from jobqueue.worker.observe.metrics import Metrics
+from jobqueue.worker.settings import DAY, WorkerSettings
+from jobqueue.worker.upkeep.heartbeat import registration
+
+NAME = "jobqueue.testing"
+
+
+class Ran(NamedTuple):
+    """One attempt that was made, and what became of the job."""
+
+    job: int
+    task: str
+    number: int
+    outcome: str
+    """As in the job's record: succeeded, errored, timed out, snoozed, cancelled, refused …"""
+    state: State
+    """The job's state afterwards."""
+    raised: BaseException | None
+    """What the handler raised, if it did: an error, or a Snooze, Retry or Cancel."""
+    error: BaseException | None
+    """What the attempt died of; a JobFailed where that is not an exception of the handler's."""
+
+
+class _Watching(Endings):
+    """Endings that keep the exception itself, for who wants it raised."""
+
+    error: BaseException | None = None
+
+    def raised(self, task: Task[..., Any], context: Attempt, error: BaseException) -> Ended:
+        self.error = error
+        return super().raised(task, context, error)
+
+
+class _Refused(Exception):
+    """Raised to roll a claim back."""
+
+
+class Inline:
+    """A worker in the thread that uses it, one job at a time. Claims only within `lease()`."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        transactions: UserTransactions,
+        *,
+        events: EventStream,
+        middleware: Sequence[Middleware],
+    ) -> None:
+        settings = WorkerSettings(concurrency=1, lease=DAY)
+        self._store = store
+        self._registry = registry
+        self._claims = claims = Claims(store)
+        self._upkeep = Upkeep(store)
+        self._jobs = Jobs(store)
+        self._inflight = inflight = InFlight(settings.concurrency, settings.lease)
+        self._endings = _Watching(registry, settings.max_snoozes, settings.max_crashes)
+        self._exit = Exit(
+            store,
+            claims,
+            inflight,
+            NAME,
+            announce=events.emit,
+            events=events,
+            metrics=Metrics(inflight),
+        )
+        self._executor = Executor(
+            inflight,
+            registry,
+            claims,
+            transactions,
+            middleware=tuple(middleware),
+            endings=self._endings,
+            finished=_nothing,
+        )
+        self._loop = Loop(inflight, self._executor, self._endings, _nothing, concurrency=1)
+        self._executor.complete = lambda context, coroutine: run_here(
+            self._loop.run_rest(context, coroutine)
+        )
+        me = process_identity.this_process()
+        self._registration = registration(settings, NAME, registry, me, None)
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Be a worker that the database knows."""
+        id_ = self._upkeep.register(self._registration)
+        self._inflight.holder = Holder(id_, NAME)
+        try:
+            yield
+        finally:
+            self._inflight.holder = None
+            self._upkeep.deregister(id_)
+
+    def promote(self) -> None:
+        """Make available what is due."""
+        while len(self._upkeep.promote()) >= BATCH:
+            pass
+
+    def claim_next(self) -> Claim | None:
+        """Claim the job of the best priority, in its queue the first one due; None if none is."""
+        for pair in sorted(self._pairs(), key=lambda pair: (pair.priority, pair.queue)):
+            with self._store.write() as connection:
+                claims = self._claims.claim(connection, self._holder, pair, START, limit=1, free=1)
+            if claims:
+                return claims[0]
+        return None
+
+    def sees_jobs(self) -> bool:
+        """True if there are available jobs; writes nothing."""
+        return bool(self._pairs())
+
+    def _pairs(self) -> list[Pair]:
+        pairs = [Pair("", PRIORITY_BEFORE_ALL)]
+        with self._store.read() as connection:
+            while (pair := self._claims.next_pair(connection, pairs[-1])) is not None:
+                pairs.append(pair)
+        return pairs[1:]
+
+    def claim(self, job: JobRecord) -> Claim | None:
+        """Claim this very job; None if it is not available, or its queue is paused."""
+        pair, before = Pair(job.queue, job.priority), (job.run_at, job.id - 1)
+        try:
+            with self._store.write() as connection:
+                claims = self._claims.claim(connection, self._holder, pair, before, limit=1, free=1)
+                if [claim.id for claim in claims] != [job.id]:
+                    raise _Refused  # noqa: TRY301 - to roll it back.
+        except _Refused:
+            return None
+        return claims[0]
+
+    def run(self, claim: Claim) -> Ran:
+        """Run what was claimed to its record; raises only what the database raises."""
+        if self._begin(claim):
+            run_here(self._loop.run(claim))
+        else:
+            self._executor.take(claim)
+        return self.record()
+
+    async def handle(self, claim: Claim) -> None:
+        """Run a claim for asyncio: a coroutine on this loop, a plain handler in a thread."""
+        if self._begin(claim):
+            await self._loop.run(claim)
+        else:
+            await asyncio.to_thread(self._executor.take, claim)
+
+    def give_back(self, claim: Claim) -> None:
+        """Let go of what was claimed and is not to be run."""
+        self._inflight.held[claim.id] = claim
+        self._inflight.outbox.put(released(claim, UNBEGUN))
+        self.record()
+
+    @property
+    def _holder(self) -> Holder:
+        assert self._inflight.holder is not None, "claims are made within lease()"
+        return self._inflight.holder
+
+    def _begin(self, claim: Claim) -> bool:
+        """Take a claim in hand; True if it is for the event loop."""
+        self._endings.error = None
+        self._inflight.lease.confirm(process_identity.boottime())
+        self._inflight.hand_out([claim], self._holder)
+        self._inflight.inbox.get_nowait()
+        task = self._registry.find(claim.task)
+        return task is not None and task.is_async
+
+    def record(self) -> Ran:
+        """Write the outcome down and tell of it, as a worker does."""
+        exit_ = self._exit
+        batch = exit_.gather()
+        [outcome] = batch
+        try:
+            with self._store.write() as connection:
+                states = exit_.finish(connection, batch)
+        except Exception as error:
+            if not exit_.is_content(error):
+                raise
+            exit_.one_by_one()
+        else:
+            exit_.settle(states)
+        return self._ran(outcome)
+
+    def _ran(self, outcome: Outcome) -> Ran:
+        claim, raised = outcome.claim, self._endings.error
+        record = self._jobs.get(claim.id)
+        state = (
+            State.CANCELLED if record is None else record.state
+        )  # None: deleted by a subscriber.
+        what = outcome.outcome if isinstance(outcome, Ended) else "succeeded"
+        error: BaseException | None = None
+        if state is State.SUCCEEDED:
+            what = "succeeded"  # finish_within was committed, whatever was raised afterwards.
+        elif state is State.CANCELLED:
+            what = "cancelled"
+        elif isinstance(outcome, Ended) and outcome.error is not None:
+            steered = isinstance(raised, Signal)  # Asked for, unless the job has failed by it.
+            if raised is not None and not steered:
+                error = raised
+            elif not steered or state is State.FAILED:
+                died = outcome.error
+                why = f"job {claim.id} ({claim.task}) {what}: {died.type}: {died.message}"
+                error = JobFailed(why, (died,))
+        return Ran(claim.id, claim.task, claim.attempt, what, state, raised, error)
+
+
+def explain(ran: Ran) -> BaseException:
+    """What to raise for an attempt that did not succeed, for who wanted its result."""
+    if (error := ran.error or ran.raised) is not None:
+        return error
+    name = f"job {ran.job} ({ran.task})"
+    if ran.state is State.CANCELLED:
+        return JobCancelled(f"{name} was cancelled while it ran")
+    return JobQueueError(f"{name} did not run: {ran.outcome}, and now {ran.state}")
+
+
+def run_here(main: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine on a loop of its own to its end, in this thread if no loop runs in it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _run(main)
+    # A loop cannot run within another one: in a thread, which has ended when this returns.
+    with ThreadPoolExecutor(1, "jobqueue-testing") as pool:
+        return pool.submit(copy_context().run, _run, main).result()
+
+
+def _run(main: Coroutine[Any, Any, Any]) -> Any:
+    # With a factory it leaves alone what `asyncio.get_event_loop()` gives to the test.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def _nothing() -> None:
+    """There is nobody to wake."""

@@ -1,0 +1,65 @@
+"""What a queue works through in a test, where nothing else makes room or runs jobs."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jobqueue.errors import ResultTimeout
+from jobqueue.records import Inserted, NewJob
+from jobqueue.states import FINAL, State
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.notify.notifier import Bell, Ringer
+from jobqueue.store.testing import BorrowingStore, has_worker
+from jobqueue.testing.inline_worker import NAME
+from jobqueue.worker.handler.context import running_attempt
+
+ALONE_MAX = 10.0
+"""Seconds that a result is waited for while there is no worker: one may be about to start."""
+
+
+class LoneJobs(Jobs):
+    """The jobs table in a test, where nobody else makes room, or runs what is waited for."""
+
+    def __init__(self, store: BorrowingStore) -> None:
+        super().__init__(store)
+        self._alone_since: float | None = None
+
+    def insert(
+        self,
+        new: Sequence[NewJob],
+        connection: Any = None,
+        *,
+        wait: bool = True,  # noqa: ARG002
+    ) -> list[Inserted]:
+        """See `Jobs.insert`: a full queue raises QueueFull at once, also one to be waited for."""
+        return super().insert(new, connection, wait=False)
+
+    def states(self, ids: Sequence[int]) -> dict[int, State]:
+        """See `Jobs.states`. Raises ResultTimeout if nothing runs the jobs, which never end so."""
+        found = super().states(ids)
+        ended = all(state in FINAL for state in found.values())
+        if ended or has_worker(self._store, besides=NAME):
+            self._alone_since = None
+            return found
+        present = time.monotonic()
+        self._alone_since = self._alone_since or present
+        if running_attempt() is not None or present - self._alone_since >= ALONE_MAX:
+            self._alone_since = None
+            raise ResultTimeout(
+                f"job {ids[0]} waits, and nothing runs it meanwhile in this test: call run(job) or "
+                "drain() first, use inline(), or start a worker"
+            )
+        return found
+
+
+class HeardBell(Bell):
+    """A bell that a test hears too."""
+
+    def __init__(self, ringer: Ringer, heard: Callable[[], object]) -> None:
+        super().__init__(ringer)
+        self._heard = heard
+
+    def ring(self) -> None:
+        """See `Bell.ring`."""
+        super().ring()
+        self._heard()

@@ -1,0 +1,105 @@
+"""Bodies of requests: read within bounds, and made into calls."""
+
+from typing import Any
+
+from starlette.requests import Request
+
+from jobqueue.calls import Tasks, call_of_line
+from jobqueue.errors import JobQueueError
+from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
+from jobqueue.tasks import Call, Registry
+from jobqueue.web.responses import Refused, described
+from jobqueue.web.security import require_json
+
+BODY_MAX = MAX_BYTES
+BATCH_BYTES_MAX = 8 * MAX_BYTES
+BATCH_MAX = 10_000
+ERRORS_MAX = 100
+"""Wrong jobs of a batch that are named."""
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body; raises Refused for one that is no JSON by its type, or too large.
+
+    What is too large by its own word is not read at all.
+    """
+    require_json(request.headers.get("content-type"), has_body=True)
+    length = request.headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        raise Refused(400, "Content-Length: not a number", field="content-length")
+    _check_size(int(length[:20]), BATCH_BYTES_MAX)
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        _check_size(len(body), BATCH_BYTES_MAX)
+    return bytes(body)
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise Refused(
+            413,
+            f"body: more than {most:,} bytes; send fewer jobs at once, or store arguments "
+            "elsewhere and pass their ids",
+            field="body",
+        )
+
+
+def asks_for_succeeded(body: bytes) -> bool:
+    """Whether the body of a retry, if it has one, asks for jobs that have succeeded, too.
+
+    Raises Refused or InvalidArguments.
+    """
+    given = parse_json(body, what="body", max_bytes=BODY_MAX) if body.strip() else {}
+    if not isinstance(given, dict) or set(given) - {"succeeded"}:
+        raise Refused(400, 'body: a retry takes {"succeeded": true} or nothing', field="body")
+    asked = given.get("succeeded", False)
+    if not isinstance(asked, bool):
+        raise Refused(400, "succeeded: not true or false", field="succeeded", value=asked)
+    return asked
+
+
+class Bodies:
+    """Makes calls out of bodies."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._tasks = Tasks(registry)
+
+    def calls(self, body: bytes) -> tuple[list[Call[Any]], bool]:
+        """The calls, and whether they are a batch. Raises Refused or InvalidArguments."""
+        is_batch = body.lstrip(b" \t\r\n").startswith(b"[")
+        if not is_batch:
+            _check_size(len(body), BODY_MAX)
+        depth = MAX_DEPTH + 2 + is_batch
+        given = parse_json(body, what="body", max_bytes=BATCH_BYTES_MAX, max_depth=depth)
+        if not is_batch:
+            return [call_of_line(self._tasks, given, "body")], False
+        if not given:
+            raise Refused(400, "body: the list is empty", field="body")
+        if len(given) > BATCH_MAX:
+            message = f"body: {len(given):,} jobs; send at most {BATCH_MAX:,} at once"
+            raise Refused(413, message, field="body", value=len(given))
+        return self._batch(given), True
+
+    def _batch(self, given: list[Any]) -> list[Call[Any]]:
+        """All of them; raises Refused that names those that are wrong."""
+        calls, errors = [], []
+        for index, item in enumerate(given):
+            try:
+                calls.append(call_of_line(self._tasks, item, f"item {index}"))
+            except JobQueueError as error:
+                message = str(error).removeprefix(f"item {index}: ")
+                what = described(f"item {index}: {message}", error.field, error.value)
+                errors.append({"index": index, **what})
+                if len(errors) == ERRORS_MAX:
+                    break
+        if errors:
+            first = errors[0]
+            raise Refused(
+                400,
+                f"{first['message']}; nothing was enqueued",
+                field=first["field"],
+                value=first["value"],
+                more={"errors": errors},
+            )
+        return calls

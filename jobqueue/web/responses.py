@@ -1,0 +1,155 @@
+"""What goes back to a client: JSON, and for each error its status. Never a traceback."""
+
+import math
+import traceback
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from jobqueue.cli.safe import inert_json
+from jobqueue.errors import (
+    InvalidArguments,
+    InvalidOption,
+    JobNotFound,
+    JobQueueError,
+    QueueFull,
+    SchemaNewer,
+    SchemaOutdated,
+    UnknownTask,
+    WrongState,
+)
+from jobqueue.loggers import get_logger
+from jobqueue.serialization.json_values import shorten
+
+log = get_logger("jobqueue.web")
+
+JSON = "application/json"
+RETRY_AFTER = 1
+"""Seconds after which to try again what the database did not answer."""
+
+VALUE_LENGTH = 200
+"""Characters of a wrong value that are sent back."""
+
+_PHRASES = {404: "there is nothing at this path", 405: "this path does not take that method"}
+_AWAY = (OperationalError, InterfaceError, PoolTimeout)
+
+
+class Refused(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        field: str | None = None,
+        value: object = None,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.field = field
+        self.value = value
+        self.headers = dict(headers or {})
+        self.more = dict(more or {})
+        """What the answer says beside the error."""
+
+    def reply(self) -> Response:
+        """The answer."""
+        error = described(str(self), self.field, self.value)
+        return reply({"error": error, **self.more}, self.status, self.headers)
+
+
+def reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer in JSON; its text is ASCII, so that it is valid whatever a row holds."""
+    return Response(to_bytes(value) + b"\n", status, headers, media_type=JSON)
+
+
+def to_bytes(value: Any) -> bytes:
+    """A value as JSON text."""
+    return inert_json(value, ascii_only=True).encode()
+
+
+def described(message: str, field: str | None = None, value: object = None) -> dict[str, Any]:
+    """The error object of the contract; a value that is long, or no scalar, is shortened."""
+    if isinstance(value, float) and not math.isfinite(value):
+        value = str(value)
+    if not isinstance(value, bool | int | float | None):
+        short = isinstance(value, str) and len(value) <= VALUE_LENGTH
+        value = value if short else shorten(value)
+    return {"message": message, "field": field, "value": value}
+
+
+class Kind(NamedTuple):
+    """How an error of the package is answered."""
+
+    error: type[Exception]
+    status: int
+
+
+_KINDS = (
+    Kind(JobNotFound, 404),
+    Kind(WrongState, 409),
+    Kind(InvalidArguments, 400),
+    Kind(InvalidOption, 400),
+    Kind(UnknownTask, 400),
+    Kind(QueueFull, 503),
+    Kind(SchemaOutdated, 503),
+    Kind(SchemaNewer, 503),
+)
+
+
+def refusal_of(error: BaseException, *, writes: bool) -> Refused:
+    """How to answer an error. What nobody foresaw is logged by its type and place alone."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, HTTPException):
+        message = _PHRASES.get(error.status_code, error.detail)
+        return Refused(error.status_code, message, headers=error.headers)
+    if isinstance(error, JobQueueError):
+        return _of_ours(error)
+    if isinstance(error, _AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        log.warning("503: the database did not answer (%s)", type(error).__name__)
+        return away(writes=writes)
+    return _unforeseen(error)
+
+
+def _of_ours(error: JobQueueError) -> Refused:
+    for kind in _KINDS:
+        if isinstance(error, kind.error):
+            headers = {}
+            if isinstance(error, QueueFull):
+                headers = {"Retry-After": str(math.ceil(error.retry_after))}
+            return Refused(
+                kind.status, str(error), field=error.field, value=error.value, headers=headers
+            )
+    return _unforeseen(error)
+
+
+def _unforeseen(error: BaseException) -> Refused:
+    log.error("500: unexpected %s at %s", type(error).__name__, _place(error))
+    return Refused(500, "this went wrong here, not with the request; the log says where")
+
+
+def away(*, writes: bool) -> Refused:
+    """The database did not answer."""
+    doubt = (
+        "; whether anything was written is not known: a job with a unique_key, and unique_until "
+        '"deleted", can be sent again safely'
+    )
+    return Refused(
+        503,
+        "the database does not answer" + (doubt if writes else ""),
+        headers={"Retry-After": str(RETRY_AFTER)},
+    )
+
+
+def _place(error: BaseException) -> str:
+    """Where an error comes from: its message, and the lines of code, may hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"

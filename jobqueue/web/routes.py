@@ -1,0 +1,298 @@
+"""The routes: the same verbs as the command line's, over the same rules."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from jobqueue import filters, options
+from jobqueue.answers import changes, job_json, with_attempts
+from jobqueue.calls import did_you_mean
+from jobqueue.errors import InvalidOption, JobNotFound, JobQueueError
+from jobqueue.job import Job
+from jobqueue.known_names import names_of, unknown_in
+from jobqueue.queue import JobQueue
+from jobqueue.records import JobFilter, JobRecord, Refusal
+from jobqueue.states import FINAL, State
+from jobqueue.store.database import Store
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.names import names_in_use
+from jobqueue.store.pool import Patience
+from jobqueue.store.stats import Monitor
+from jobqueue.tasks import Registry
+from jobqueue.web import metrics
+from jobqueue.web.concurrency import Cached, Threads, Watcher
+from jobqueue.web.requests import Bodies, asks_for_succeeded, read_body
+from jobqueue.web.responses import JSON, Refused, away, reply, to_bytes
+from jobqueue.web.security import require_json
+
+READERS, WRITERS = 4, 4
+"""Threads: those that read are not those that write, so that no list holds up an enqueue."""
+
+LIST_DEFAULT, LIST_MAX = 50, 200
+PAGE = 20
+"""Jobs of a list that are in memory at once."""
+WAIT_MAX = 60.0
+PATIENCE = 2.0
+"""Seconds that a probe waits for the database."""
+NOTICE = "jobqueue-notice"
+"""The header that says what a person would be told on stderr."""
+
+Verb = Callable[[Jobs, JobFilter], tuple[list[int], list[Refusal]]]
+
+
+class Api:
+    """The endpoints over one queue."""
+
+    def __init__(self, jobs: JobQueue, registry: Registry) -> None:
+        self._queue = jobs
+        self._jobs = Jobs(jobs.store)
+        self._monitor = Monitor(jobs.store)
+        self._reads, self._writes = Threads(READERS), Threads(WRITERS)
+        self._bodies = Bodies(registry)
+        self._names = lambda: names_of(registry) | names_in_use(jobs.store)
+        self._watcher = Watcher(self._reads, self._ended)
+        # Apart from the others, so that they cannot be late for their sake.
+        self._ready = Cached(self._check_schema)
+        self._metrics = Cached(lambda: metrics.text(self._monitor.stats()))
+
+    def routes(self) -> list[Route]:
+        """What is where."""
+        return [
+            Route("/api/jobs", self.jobs, methods=["GET", "POST"]),
+            Route("/api/jobs/{id}", self.job),
+            Route("/api/jobs/{id}/cancel", self.cancel, methods=["POST"]),
+            Route("/api/jobs/{id}/retry", self.retry, methods=["POST"]),
+            Route("/api/queues", self.queues),
+            Route("/api/workers", self.workers),
+            Route("/api/stats", self.stats),
+            Route("/healthz", self.healthz),
+            Route("/readyz", self.readyz),
+            Route("/metrics", self.metrics),
+        ]
+
+    def release(self) -> None:
+        """Let nobody wait for a job any longer."""
+        self._watcher.release()
+
+    async def jobs(self, request: Request) -> Any:
+        """`GET`: a list. `POST`: enqueue one, or a list in one transaction."""
+        if request.method == "POST":
+            return await self._enqueue(request)
+        given = _query(request, "state", "task", "queue", "tag", "since", "limit")
+        wanted = filters.a_filter(
+            given.get("state"),
+            given.get("task"),
+            given.get("queue"),
+            given.get("tag"),
+            given.get("since"),
+        )
+        limit = filters.whole(given.get("limit", str(LIST_DEFAULT)))
+        most = options.whole(limit, "limit", 1, LIST_MAX)
+        found = self._jobs.find(wanted, most, PAGE)
+        first = await self._reads(_page, found)
+        headers = {} if first else await self._notice(wanted)
+        if request.method == "HEAD":
+            return reply([], headers=headers)
+        return _Array(first, found, self._reads, headers)
+
+    async def _notice(self, wanted: JobFilter) -> dict[str, str]:
+        """A header that names what nobody knows in a filter that found nothing."""
+        if (wanted.task, wanted.queue, wanted.tag) == (None, None, None):
+            return {}
+        stranger = unknown_in(wanted, await self._reads(self._names))
+        return {} if stranger is None else {NOTICE: str(stranger)}
+
+    async def _enqueue(self, request: Request) -> Response:
+        _query(request)
+        body = await read_body(request)
+        calls, is_batch = await self._writes(self._bodies.calls, body)
+        # Not even for a queue to be waited for: clients that wait would use up the threads.
+        jobs = await self._writes(self._queue.enqueue_many, calls, wait=False)
+        if is_batch:
+            existing = sum(not job.created for job in jobs)
+            ids = [job.id for job in jobs]
+            return reply(
+                {"enqueued": len(ids) - existing, "existing": existing, "ids": ids}, status=202
+            )
+        written = await self._writes(_written, jobs[0])
+        return reply(written, 202, {"Location": f"{request.url.path}/{jobs[0].id}"})
+
+    async def job(self, request: Request) -> Response:
+        """One job with its attempts; `?wait=10` holds until it is final, or the time is up."""
+        id_ = filters.job_id(request.path_params["id"])
+        wait = _query(request, "wait").get("wait")
+        limit = 0.0 if wait is None else options.seconds(wait, "wait", most=WAIT_MAX)
+        record = await self._reads(self._get, id_)
+        if limit and record.state not in FINAL:
+            await self._wait(request, id_, limit)
+            record = await self._reads(self._get, id_)
+        return reply(await self._reads(with_attempts, self._jobs, record))
+
+    async def _wait(self, request: Request, id_: int, limit: float) -> None:
+        """Wait for the end of a job, for as long as the client is there."""
+        ended = self._watcher.wait_for(id_)
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait({ended, gone}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            self._watcher.forget(id_, ended)
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a job: one that waits never begins, one that runs is told to stop."""
+        return await self._change(request, Jobs.cancel)
+
+    async def retry(self, request: Request) -> Response:
+        """Run a final job again with a fresh budget of attempts, a scheduled one now.
+
+        One that has succeeded only with `{"succeeded": true}`.
+        """
+        asked = _has_body(request) and asks_for_succeeded(await read_body(request))
+        rerun = partial(Jobs.rerun, succeeded=asked, ask='{"succeeded": true}')
+        response = await self._change(request, rerun)
+        await self._writes(self._queue.ring)
+        return response
+
+    async def _change(self, request: Request, verb: Verb) -> Response:
+        _query(request)
+        require_json(request.headers.get("content-type"), has_body=_has_body(request))
+        id_ = filters.job_id(request.path_params["id"])
+        changed, refused = await self._writes(verb, self._jobs, JobFilter(ids=(id_,)))
+        answer = changes(changed, refused)
+        for refusal in refused:
+            status = 404 if refusal.state is None else 409
+            raise Refused(
+                status, f"job {id_}: {refusal.reason}", field="id", value=id_, more=answer
+            )
+        return reply(answer)
+
+    async def queues(self, request: Request) -> Response:
+        """What `jobqueue queues --json` prints."""
+        _query(request)
+        return reply(await self._reads(self._monitor.queues))
+
+    async def workers(self, request: Request) -> Response:
+        """What `jobqueue workers --json` prints."""
+        _query(request)
+        rows = await self._reads(self._monitor.workers)
+        return reply([row | {"started_at": row["started_at"].isoformat()} for row in rows])
+
+    async def stats(self, request: Request) -> Response:
+        """What `jobqueue stats --json` prints."""
+        _query(request)
+        return reply(await self._reads(self._monitor.stats))
+
+    async def healthz(self, _request: Request) -> Response:
+        """This process answers."""
+        return reply({"status": "alive"})
+
+    async def readyz(self, _request: Request) -> Response:
+        """The database answers, and has the schema of this version."""
+        try:
+            await self._ready.get(PATIENCE)
+        except JobQueueError as error:
+            raise Refused(503, str(error), more={"status": "not ready"}) from None
+        except (TimeoutError, SQLAlchemyError, OSError):
+            raise Refused(503, str(away(writes=False)), more={"status": "not ready"}) from None
+        return reply({"status": "ready"})
+
+    async def metrics(self, _request: Request) -> Response:
+        """Prometheus' text, at most a second old."""
+        try:
+            text = await self._metrics.get(PATIENCE)
+        except (TimeoutError, SQLAlchemyError, JobQueueError, OSError):
+            text = metrics.unreachable()
+        return PlainTextResponse(text, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    def _check_schema(self) -> None:
+        # With a connection of its own each time: the pool may be in use, and a connection that is
+        # open says little about the next.
+        probe = Store(self._queue.store.url, connections=1, patience=Patience(0))
+        try:
+            probe.require_schema(makes=False)
+        finally:
+            probe.close()
+
+    def _get(self, id_: int) -> JobRecord:
+        job = self._jobs.get(id_)
+        if job is None:
+            raise JobNotFound(f"there is no job {id_} (any more)", field="id", value=id_)
+        return job
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        states = self._jobs.states(ids)
+        return [id_ for id_ in ids if states.get(id_, State.CANCELLED) in FINAL]
+
+
+def _written(job: Job[Any]) -> dict[str, Any]:
+    """The job that was enqueued. It is there now, so that nothing may become an error any more."""
+    try:
+        return job_json(job.record()) | {"created": job.created}
+    except (SQLAlchemyError, JobQueueError):
+        return {"id": job.id, "created": job.created}
+
+
+async def _gone(request: Request) -> None:
+    message = await request.receive()  # The body, which is of no interest.
+    while message["type"] != "http.disconnect":
+        message = await request.receive()
+
+
+def _has_body(request: Request) -> bool:
+    length = request.headers.get("content-length", "0")
+    return length != "0" or "transfer-encoding" in request.headers
+
+
+def _query(request: Request, *known: str) -> dict[str, str]:
+    """The parameters of the URL. Raises InvalidOption for an unknown one, or one given twice."""
+    given: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            takes = f"there are {', '.join(known)}" if known else "there are none here"
+            raise InvalidOption(
+                f"{name[:40]!r} is no parameter; {takes}{did_you_mean(name, known)}",
+                field=name[:40],
+            )
+        if name in given:
+            raise InvalidOption(f"{name}: given twice", field=name, value=value)
+        given[name] = value
+    return given
+
+
+def _page(found: Iterator[JobRecord]) -> list[bytes]:
+    return [to_bytes(job_json(job)) for job in itertools.islice(found, PAGE)]
+
+
+class _Array:
+    """A JSON array that is read and sent a page at a time."""
+
+    def __init__(
+        self,
+        first: list[bytes],
+        found: Iterator[JobRecord],
+        reads: Threads,
+        headers: Mapping[str, str],
+    ) -> None:
+        self._first = first
+        self._found = found
+        self._reads = reads
+        self._headers = {"content-type": JSON, **headers}
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(name.encode(), value.encode("ascii")) for name, value in self._headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        page, opening = self._first, b"["
+        while page:
+            body = opening + b",\n".join(page)
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            opening = b",\n"
+            page = await self._reads(_page, self._found) if len(page) == PAGE else []
+        await send({"type": "http.response.body", "body": b"[]\n" if opening == b"[" else b"]\n"})

@@ -1,0 +1,1 @@
+"""Claim jobs: how many, and from where."""

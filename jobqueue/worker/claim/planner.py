@@ -1,0 +1,212 @@
+"""The intake: how many jobs to claim, and the claiming."""
+
+import time
+
+from sqlalchemy import Connection
+
+from jobqueue.loggers import get_logger
+from jobqueue.records import Claim
+from jobqueue.store.claims import Claims, Holder
+from jobqueue.store.database import Store
+from jobqueue.worker.claim.cursors import Frontier
+from jobqueue.worker.claim.reconcile import Reconciler
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.shared_poll import Lookout
+
+log = get_logger("jobqueue.worker")
+
+HOARD_AGE = 1.0  # seconds that claims may wait while no slot moves
+PROBE = 8
+"""Claims asked for although every slot is busy, where some may turn out to be async."""
+ALL_ASYNC = 0.99
+LOOK_AHEAD = 2.0  # round trips for which prefetched jobs should last
+
+
+class Intake:
+    """How many jobs to claim, and the claiming."""
+
+    def __init__(
+        self,
+        store: Store,
+        frontier: Frontier,
+        inflight: InFlight,
+        lookout: Lookout,
+        *,
+        poll: float,
+        max_jobs: int | None,
+    ) -> None:
+        self._store = store
+        self._claims = Claims(store)
+        self._reconciler = Reconciler(store, self._claims, inflight)
+        self._frontier = frontier
+        self.inflight = inflight
+        self._lookout = lookout
+        self.poll = poll
+        self._max_jobs = max_jobs
+        self._round_trip = 0.005  # seconds, corrected by every claim
+        self._probe_at = 0.0
+        self._claimed = 0
+        self._got = 0
+        self._holder: Holder | None = None
+        self.began = 0.0
+        """When the round began that claims: waiting for a turn is part of the round trip."""
+        self.unanswered = False
+        self.closed = False
+        self.low = 0
+        """Claims left in the inbox at which it is time to claim more."""
+
+    @property
+    def claimed(self) -> int:
+        """Jobs claimed so far, those not counted that were given back unbegun."""
+        return self._claimed
+
+    @property
+    def exhausted(self) -> bool:
+        """True once as many jobs were claimed as `max_jobs` allows."""
+        return self._max_jobs is not None and self._claimed >= self._max_jobs
+
+    @property
+    def _batch_max(self) -> int:
+        return self.inflight.batch_max(self._store.backend)
+
+    def prefetch(self) -> int:
+        """Claims worth holding beyond the free slots: what the slots use up in two round trips.
+
+        By Little's law from the measured duration of a job: none for long jobs, a batch for short.
+        """
+        mean = self.inflight.mean_duration
+        if mean is None:
+            return 0
+        rate = self.inflight.concurrency / max(mean, 1e-6)
+        return min(self._batch_max, int(rate * self._round_trip * LOOK_AHEAD))
+
+    def wanted(self) -> int:
+        """How many jobs to claim now; 0 when there is room for few, or the database lags behind."""
+        inflight = self.inflight
+        if self.closed or inflight.holder is None or not inflight.lease.good():
+            return 0
+        if inflight.outbox.qsize() > 2 * self._batch_max:
+            return 0
+        room = self._room()
+        if self._max_jobs is not None:
+            room = min(room, self._max_jobs - self._claimed)
+        return max(0, min(room, self._batch_max))
+
+    def _room(self) -> int:
+        inflight = self.inflight
+        prefetch = self.prefetch()
+        self.low = prefetch // 2
+        room = inflight.concurrency + prefetch - len(inflight.open)
+        excess = room < 0
+        if inflight.inbox.qsize() > self.low and inflight.free() == 0:
+            room = 0
+        if not inflight.async_concurrency:
+            return room
+        # A claim is for whatever comes next in its queue: ask for so many that of those in threads,
+        # by the share of late, no more come than fit, or few where none do.
+        room = max(room, 0)
+        share = inflight.async_share
+        most = max(0, room + inflight.free_async())
+        if share >= ALL_ASYNC:
+            return most
+        blind = excess or time.monotonic() < self._probe_at
+        return min(most, int(max(room, 0 if blind else PROBE) / (1 - share)))
+
+    def look(self) -> bool:
+        """Sweep if it is time, in a transaction of its own; True if there is what to claim.
+
+        Where jobs are expected, the claim's transaction sweeps.
+        """
+        frontier = self._frontier
+        if frontier.expectant:
+            return True
+        if frontier.sweep_in() <= 0:
+            with self._store.read() as connection:
+                frontier.sweep(connection)
+                self._lookout.join(connection)
+        return not frontier.empty
+
+    def hurry(self, *, rung: bool = False) -> None:
+        """There may be new jobs: look now, or if jobs run, as soon as looking keeps its share.
+
+        `rung`: somebody says that there are.
+        """
+        frontier = self._frontier
+        frontier.suspect = True
+        if not self.inflight.held:
+            frontier.urgent = True
+            frontier.rung = frontier.rung or rung
+
+    def guess(self, limit: int) -> bool:
+        """Claim jobs that were announced where jobs were lately, without a sweep before.
+
+        They are handed out. False if there was no reason to guess, or nothing there.
+        """
+        inflight = self.inflight
+        guess = self._frontier.guess(min(limit, inflight.sure()), inflight.held)
+        if guess is None:
+            return False
+        holder, claims = self._begin(), []
+        if holder is not None:
+            claims = self._claims.claim_head(holder, *guess)
+        self.hand_out(claims)
+        if claims:
+            self._frontier.guessed()
+        return bool(claims)
+
+    def claim(self, connection: Connection, limit: int) -> list[Claim]:
+        """Claim within a transaction."""
+        holder, inflight = self._begin(), self.inflight
+        if holder is None:
+            return []
+        return self._frontier.claim(
+            connection, holder, limit=limit, free=inflight.sure(), held=inflight.held
+        )
+
+    def _begin(self) -> Holder | None:
+        """Before a claim: in whose name it is; None if there is to be none."""
+        self.unanswered = True  # Before looking at `closed`: who closes it looks in turn.
+        self._holder = self.inflight.holder
+        return None if self.closed else self._holder
+
+    def hand_out(self, claims: list[Claim]) -> None:
+        """After the commit: to the executors, unless the lease was taken away meanwhile."""
+        took = time.monotonic() - self.began
+        self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
+        self._got = len(claims)
+        self.inflight.hand_out(claims, self._holder)
+        self.unanswered = False  # Not before: what could not be handed out goes back.
+        self._claimed += self._got  # Only now, or the last job would seem to have ended.
+
+    def reconcile(self) -> None:
+        """Compare what this worker holds with what the database says, if there is reason to.
+
+        `unanswered` is one: the commit of a claim that failed may have been done.
+        """
+        if self.unanswered or self._reconciler.due():
+            self._reconciler.compare()
+            self.unanswered = False
+
+    def give_back_hoard(self) -> None:
+        """Release claims that wait while every slot is busy with something long."""
+        inflight = self.inflight
+        if self.closed:
+            return  # The inbox holds the executors' last words by now.
+        waited = time.monotonic() - inflight.last_begun
+        if inflight.inbox.qsize() and waited > max(HOARD_AGE, 20 * self._round_trip):
+            if not inflight.lease.good():
+                return
+            inflight.mean_duration = max(inflight.mean_duration or 0.0, waited)
+            count = inflight.give_back()
+            self._claimed -= count
+            self._probe_at = time.monotonic() + HOARD_AGE  # Or they were claimed again at once.
+            log.debug("gave back %d claims that no slot was free for", count)
+
+    def rest(self) -> float:
+        """Seconds until the next claim, if nothing wakes it."""
+        rest = min(self.poll, HOARD_AGE / 2) if self.inflight.inbox.qsize() else self.poll
+        if not self.wanted():
+            return rest
+        if self._got and not self._frontier.empty:
+            return 0
+        return max(0.0, min(rest, self._frontier.sweep_in()))

@@ -1,0 +1,1 @@
+"""Write outcomes to the database."""

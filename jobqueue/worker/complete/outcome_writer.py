@@ -1,0 +1,213 @@
+"""The exit: outcomes on their way into the database, offered until it answers."""
+
+import logging
+from collections.abc import Callable
+from queue import Empty
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DataError, IntegrityError, StatementError
+
+from jobqueue.events import Event, EventStream
+from jobqueue.loggers import get_logger
+from jobqueue.records import NOT_COMMITTED, AttemptError, Ended, Outcome, Succeeded
+from jobqueue.states import State
+from jobqueue.store.claims import Claims, Holder
+from jobqueue.store.counters import Tally
+from jobqueue.store.database import Store
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.log_context import about
+from jobqueue.worker.observe.metrics import Metrics
+
+log = get_logger("jobqueue.worker")
+
+
+class Exit:
+    """Outcomes on their way into the database, offered until it answers."""
+
+    def __init__(
+        self,
+        store: Store,
+        claims: Claims,
+        inflight: InFlight,
+        name: str,
+        *,
+        announce: Callable[[Event], None],
+        events: EventStream,
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._claims = claims
+        self.inflight = inflight
+        self._name = name
+        self._announce = announce
+        self._events = events
+        self._metrics = metrics
+        self._tally = Tally()
+        self._batch: list[Outcome] = []
+
+    def gather(self) -> list[Outcome]:
+        """The outcomes to write next: those whose writing failed, then new ones."""
+        batch = self._batch
+        outbox = self.inflight.outbox
+        try:
+            most = self.inflight.batch_max(self._store.backend)
+            while len(batch) < most:
+                batch.append(outbox.get_nowait())
+        except Empty:
+            pass
+        if self.inflight.disowned:
+            batch[:] = self.inflight.owned(batch)
+        if self.inflight.lost_a_lease or len({outcome.claim.id for outcome in batch}) < len(batch):
+            self._part()
+        return batch
+
+    def _part(self) -> None:
+        """Leave a second outcome of one job to the next batch: its state is told by the id.
+
+        And outcomes of claims under another lease: a batch is written in the name of one.
+        """
+        first: dict[int, Outcome] = {}
+        for outcome in self._batch:
+            other = outcome.claim.worker_id != self._batch[0].claim.worker_id
+            if other or first.setdefault(outcome.claim.id, outcome) is not outcome:
+                self.inflight.outbox.put(outcome)
+        self._batch[:] = first.values()
+
+    def finish(self, connection: Connection, batch: list[Outcome]) -> dict[int, State]:
+        """Write a batch within a transaction."""
+        self._tally = Tally()
+        holder = Holder(batch[0].claim.worker_id, self._name)
+        progress = self.inflight.progress_of(batch)
+        return self._claims.finish(connection, holder, batch, self._tally, progress)
+
+    def settle(self, states: dict[int, State]) -> None:
+        """After the commit: let go of the claims, count, log, tell."""
+        batch, self._batch = self._batch, []
+        inflight = self.inflight
+        self._measure()
+        silent = not self._events.wanted("succeeded")
+        inflight.settled(batch)
+        for outcome in batch:
+            state = states.get(outcome.claim.id)
+            if isinstance(outcome, Succeeded):
+                inflight.processed += 1
+                if silent and state is State.SUCCEEDED:
+                    continue
+            elif outcome.within and state is State.SUCCEEDED:
+                inflight.processed += 1
+                self._told_within(outcome)
+                continue
+            elif outcome.duration is not None or outcome.error is not None:
+                inflight.processed += 1
+                inflight.errored += outcome.error is not None
+            self._tell(outcome, state)
+
+    def _measure(self) -> None:
+        """After a commit: what it has counted."""
+        tally, self._tally = self._tally, Tally()
+        self._metrics.add(tally.counts)
+
+    def _told_within(self, outcome: Ended) -> None:
+        """`finish_within` was committed: what the handler raised afterwards is only logged."""
+        claim, error = outcome.claim, outcome.error
+        if error is not None and error.type != NOT_COMMITTED:
+            log.log_error(
+                logging.WARNING,
+                "job %d (%s) raised after its success was committed: %s",
+                *(claim.id, claim.task, _why(outcome, error)),
+                traceback=error.traceback,
+                extra=about(claim, duration=outcome.duration, error_type=error.type),
+            )
+        self._tell(Succeeded(claim, None, None, outcome.duration or 0.0, 0.0), State.SUCCEEDED)
+
+    def _tell(self, outcome: Outcome, state: State | None) -> None:
+        claim = outcome.claim
+        error = outcome.error if isinstance(outcome, Ended) else None
+        if state is None:
+            log.error(
+                "job %d (%s): the claim with fence %d was lost; its outcome was refused",
+                *(claim.id, claim.task, claim.fence),
+                extra=about(claim, "refused", duration=outcome.duration),
+            )
+            return
+        name = "errored" if error is not None else getattr(outcome, "outcome", "succeeded")
+        if isinstance(outcome, Ended):
+            _log(outcome, state)
+        for event in dict.fromkeys((name, state.value)):
+            if self._events.wanted(event):
+                self._announce(
+                    Event(
+                        event,
+                        claim.id,
+                        claim.task,
+                        claim.queue,
+                        claim.attempt,
+                        error,
+                        outcome.duration,
+                    )
+                )
+
+    def one_by_one(self) -> None:
+        """The batch was refused, not for want of a connection: find the outcome to blame.
+
+        Recording an outcome may not fail because of its content, so that one is recorded bare.
+        """
+        states: dict[int, State] = {}
+        for place, outcome in enumerate(self._batch):
+            try:
+                with self._store.write() as connection:
+                    states |= self.finish(connection, [outcome])
+                self._measure()
+            except Exception as error:
+                if not self.is_content(error):
+                    raise
+                said = about(outcome.claim)
+                log.exception(
+                    "job %d: its outcome could not be stored", outcome.claim.id, extra=said
+                )
+                bare = _bare(outcome, error)
+                with self._store.write() as connection:
+                    states |= self.finish(connection, [bare])
+                self._measure()
+                self._batch[place] = bare  # Only now: if that failed, not the content is to blame.
+        self.settle(states)
+
+    def is_content(self, error: Exception) -> bool:
+        """True for an error that the same batch would meet again."""
+        if type(error) is StatementError:  # A value that could not even be bound.
+            return True
+        return isinstance(error, DataError | IntegrityError | ValueError | TypeError)
+
+
+def _log(outcome: Ended, state: State) -> None:
+    """A failed attempt, with its traceback: a warning if there is another one, else an error."""
+    claim, error = outcome.claim, outcome.error
+    attempt = f"attempt {claim.attempt} of {claim.max_attempts}"
+    if state is State.FAILED:
+        level, event, what = logging.ERROR, "failed", f" failed, {attempt}"
+    elif error is not None and state is State.SCHEDULED:
+        level, event = logging.WARNING, "errored"
+        what = f": {attempt} errored, again in {outcome.delay or 0.0:.1f} s"
+    else:
+        return
+    log.log_error(
+        level,
+        "job %d (%s)%s: %s",
+        *(claim.id, claim.task, what, _why(outcome, error)),
+        traceback=error and error.traceback,
+        extra=about(claim, event, duration=outcome.duration, error_type=error and error.type),
+    )
+
+
+def _why(outcome: Outcome, error: AttemptError | None) -> str:
+    if error is not None:
+        return f"{error.type}: {error.message.partition(chr(10))[0][:300]}"
+    return outcome.reason or ""
+
+
+def _bare(outcome: Outcome, error: Exception) -> Outcome:
+    reason = f"its outcome could not be stored ({type(error).__name__})"
+    if isinstance(outcome, Succeeded):
+        return outcome._replace(result=None, reason=reason)
+    described = None if outcome.error is None else AttemptError("Unstorable", reason, None)
+    return outcome._replace(reason=reason, error=described)

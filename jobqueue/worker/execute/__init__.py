@@ -1,0 +1,1 @@
+"""Run claimed jobs: in threads or on the event loop."""

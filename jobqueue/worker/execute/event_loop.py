@@ -1,0 +1,318 @@
+"""The loop: async tasks, each an asyncio task of one event loop in a thread of its own."""
+
+import asyncio
+import contextlib
+import inspect
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from jobqueue import fork_guard
+from jobqueue.errors import AttemptTimeout, JobCancelled
+from jobqueue.loggers import get_logger
+from jobqueue.records import Claim, Ended
+from jobqueue.states import State
+from jobqueue.tasks import Task
+from jobqueue.worker.execute.executor import Executor
+from jobqueue.worker.handler.context import Attempt, enter
+from jobqueue.worker.handler.describe import describe
+from jobqueue.worker.handler.outcomes import Endings, encode
+from jobqueue.worker.inflight import UNBEGUN, InFlight, interrupted, released
+from jobqueue.worker.log_context import thread
+from jobqueue.worker.service import Service
+
+log = get_logger("jobqueue.worker")
+
+BEAT = 0.25  # seconds between two signs of life of the loop
+BLOCKED = 1.0  # seconds without one after which the loop counts as blocked
+LEASE_LOOK = 0.1  # seconds between looks whether the lease is good again
+
+
+class Loop:
+    """Runs the claims of async tasks. Cancelling and timing out are cancellations of asyncio."""
+
+    def __init__(
+        self,
+        inflight: InFlight,
+        executor: Executor,
+        endings: Endings,
+        finished: Callable[[], None],
+        *,
+        concurrency: int,
+    ) -> None:
+        self._inflight = inflight
+        self._executor = executor
+        self._endings = endings
+        self._finished = finished
+        self._loop: asyncio.AbstractEventLoop
+        self._room = asyncio.Semaphore(concurrency)
+        self._running: set[asyncio.Task[Any]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()
+        """Those of them that have not begun a handler."""
+        self._inside: set[tuple[int, int]] = set()
+        """(id, fence) of those that take up room."""
+        self._closing = False
+        self._pid = 0
+        """Of the worker: a handler may fork, and its child has a loop that looks the same."""
+        self._thread = thread(self._live, "jobqueue-loop")
+        self._starting = threading.Lock()
+        executor.complete = self.complete
+        self.beat_at = math.inf
+        """When the loop last showed that it is not blocked."""
+
+    def submit(self, claim: Claim) -> None:
+        """Run a claim soon; the first one starts the thread."""
+        self._start()
+        self._inflight.open_async.add((claim.id, claim.fence))
+        self._loop.call_soon_threadsafe(self._begin, claim)
+
+    def complete(self, context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run the coroutine that a handler in a thread has returned; the thread waits for it."""
+        self._start()
+        done = asyncio.run_coroutine_threadsafe(self._complete(context, coroutine), self._loop)
+        return done.result()
+
+    async def run(self, claim: Claim) -> None:
+        """Run a claim that was handed out on the loop that this is awaited on, without a thread."""
+        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
+        await self._begin(claim)
+
+    async def run_rest(self, context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """What `complete` does, on the loop that this is awaited on."""
+        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
+        return await self._complete(context, coroutine)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread.ident is not None:
+                return
+            self._loop = asyncio.new_event_loop()
+            try:
+                self._thread.start()
+            except RuntimeError:  # The system has no thread to give, now.
+                self._loop.close()
+                raise
+
+    async def _complete(self, context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        task = asyncio.current_task()
+        assert task is not None, "this runs in one"
+        self._running.add(task)
+        context.interrupt_by(lambda: self._loop.call_soon_threadsafe(task.cancel))
+        left = context.remaining()
+        timer = None if left is None else self._loop.call_later(left, context.tell, AttemptTimeout)
+        try:
+            result = await coroutine
+            if os.getpid() != self._pid:
+                fork_guard.end(None)
+        except BaseException as error:
+            if os.getpid() != self._pid:
+                fork_guard.end(error)
+            meant = _meant(context, error)
+            if meant is error:
+                raise
+            raise meant from None
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._running.discard(task)
+            await context.aleave_transaction()
+        return result
+
+    def give_back(self) -> None:
+        """Release the claims that wait for room. The worker is closing: none begins any more."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._give_back)
+
+    def replace(self, context: Attempt) -> None:
+        """Let another one begin in place of a handler that was given up and goes on."""
+        self._loop.call_soon_threadsafe(self._make_room, context.key)
+
+    def close(self) -> None:
+        """End the loop; what still runs is cancelled, and its outcome not waited for."""
+        self._closing = True
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(2 * BLOCKED)
+
+    def current(self) -> str:
+        """What holds the loop at this moment: the name of a task, and the stack of the thread."""
+        task = asyncio.current_task(self._loop)
+        name = "a callback" if task is None else task.get_name()
+        return f"{name} at\n{stack_of(self._thread.ident or 0)}"
+
+    def _live(self) -> None:
+        self._pid = os.getpid()
+        asyncio.set_event_loop(self._loop)
+        self._beat()
+        try:
+            while not self._closing:
+                try:
+                    self._loop.run_forever()
+                except (SystemExit, KeyboardInterrupt):  # From a task that a handler made.
+                    log.exception("a coroutine meant to end the event loop, which goes on")
+        finally:
+            for task in self._running:
+                task.cancel()
+            with contextlib.suppress(Exception):
+                self._loop.run_until_complete(asyncio.wait_for(self._last(), BLOCKED))
+            self._loop.close()
+
+    async def _last(self) -> None:
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
+
+    def _beat(self) -> None:
+        self.beat_at = time.monotonic()
+        self._loop.call_later(BEAT, self._beat)
+
+    def _begin(self, claim: Claim) -> "asyncio.Task[None]":
+        task = self._loop.create_task(
+            self._run(claim),
+            name=f"job {claim.id} ({claim.task})",
+            context=self._executor.surroundings.copy(),
+        )
+        self._running.add(task)
+        self._waiting.add(task)
+        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._waiting.discard)
+        return task
+
+    def _give_back(self) -> None:
+        for task in self._waiting:
+            task.cancel()
+
+    def _make_room(self, key: tuple[int, int]) -> None:
+        if key in self._inside:  # Else it has ended meanwhile.
+            self._inside.discard(key)
+            self._room.release()
+
+    async def _run(self, claim: Claim) -> None:
+        inflight = self._inflight
+        try:
+            await self._in_turn(claim)
+        except asyncio.CancelledError:  # The loop ends; a handler's own never comes here.
+            if inflight.is_held(claim):
+                begun = inflight.running.pop((claim.id, claim.fence), None) is not None
+                why = interrupted(claim) if begun else released(claim, UNBEGUN)
+                inflight.outbox.put(why)
+        except BaseException as error:  # noqa: BLE001 - told with the outcome.
+            inflight.running.pop((claim.id, claim.fence), None)
+            inflight.outbox.put(Ended(claim, "errored", State.FAILED, error=describe(error)))
+        finally:
+            inflight.let_go(claim)
+            self._finished()
+
+    async def _in_turn(self, claim: Claim) -> None:
+        """Wait for room, and then look whether it may still begin."""
+        inflight, key = self._inflight, (claim.id, claim.fence)
+        await self._room.acquire()
+        self._inside.add(key)
+        try:
+            while (  # noqa: ASYNC110
+                refusal := inflight.refusal(claim)
+            ) is None and not inflight.lease.good():
+                # The first heartbeat that lands decides; it comes from another thread.
+                await asyncio.sleep(LEASE_LOOK)
+            if refusal is None:
+                await self._work(claim)
+            elif refusal.outcome is not None:
+                inflight.outbox.put(refusal.outcome)
+        finally:
+            self._make_room(key)
+
+    async def _work(self, claim: Claim) -> None:
+        if os.getpid() != self._pid:  # A forked handler that awaits, and so runs the loop's rest.
+            fork_guard.end(None)
+        ready = self._executor.ready(claim)
+        if ready is None:
+            return
+        task, args, kwargs = ready
+        context = self._executor.context_of(task, claim)
+        coroutine = asyncio.current_task()
+        assert coroutine is not None, "this runs in one"
+        self._waiting.discard(coroutine)
+        context.be_coroutine(
+            lambda: self._loop.call_soon_threadsafe(coroutine.cancel),
+            lambda: "".join(traceback.StackSummary.from_list(_frames(coroutine)).format()),
+        )
+        self._inflight.begin(context)
+        left = context.remaining()
+        timer = None if left is None else self._loop.call_later(left, context.tell, AttemptTimeout)
+        ended: Ended | None = None
+        text = reason = None
+        try:
+            result = await self._handle(task, context, args, kwargs)
+            if os.getpid() != self._pid:
+                fork_guard.end(None)
+            text, reason = encode(task, claim, result)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is how the attempt ended.
+            if os.getpid() != self._pid:
+                fork_guard.end(error)
+            ended = self._endings.raised(task, context, _meant(context, error))
+        finally:
+            if timer is not None:
+                timer.cancel()
+        await context.aleave_transaction()
+        self._inflight.end(context, self._endings.outcome(task, context, ended, text, reason))
+
+    async def _handle(
+        self, task: Task[..., Any], context: Attempt, args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        """The handler within its middleware, in a context of its own: `current_job()` is in it."""
+        enter(context)
+        result = self._executor.call(task, context, args, kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+
+class LoopWatch(Service):
+    """Reports a loop that is blocked, and by what: nothing else that is async goes on meanwhile."""
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__("loop watch")
+        self._loop = loop
+        self._reported = 0.0
+
+    def tick(self) -> float:
+        """Look for a sign of life."""
+        beat = self._loop.beat_at
+        silent = time.monotonic() - beat
+        if silent > BLOCKED and beat != self._reported:
+            self._reported = beat  # Once for each time that it is blocked.
+            log.warning(
+                "the event loop has been blocked for %.1f s by %s", silent, self._loop.current()
+            )
+        return BLOCKED / 2
+
+
+def _meant(context: Attempt, error: BaseException) -> BaseException:
+    """What a cancellation of asyncio stands for, if it was ours."""
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    if context.told is JobCancelled:
+        return JobCancelled(f"job {context.claim.id} was cancelled")
+    if context.told is AttemptTimeout:
+        return AttemptTimeout(f"job {context.claim.id} ran out of its {context.allowed()}")
+    return error
+
+
+def _frames(coroutine: "asyncio.Task[None]") -> list[Any]:
+    """Where the handler's own frames await, without those of this file."""
+    frames: list[Any] = []
+    awaited: Any = coroutine.get_coro()
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None)
+        if frame is not None and frame.f_code.co_filename != __file__:
+            frames += traceback.extract_stack(frame, limit=1)
+        awaited = getattr(awaited, "cr_await", None)
+    return frames
+
+
+def stack_of(thread: int) -> str:
+    """The stack of a thread as text; empty if there is none of that id."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to a stack.
+    return "" if frame is None else "".join(traceback.format_stack(frame))

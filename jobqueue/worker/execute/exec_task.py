@@ -1,0 +1,301 @@
+"""Command lines as jobs: the built-in task `exec`, for workers that were started to run it.
+
+No shell reads the line. The command has a session, and so a process group, of its own: at its
+timeout, when it is cancelled, when the claim is lost and when the worker stops, all of the group is
+terminated, and killed if it does not heed that.
+"""
+
+import contextlib
+import errno
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from jobqueue.errors import AttemptTimeout, ConfigurationError, JobQueueError
+from jobqueue.options import Options
+from jobqueue.serialization.codec import Codec
+from jobqueue.tasks import Registry, Task
+from jobqueue.worker.handler.context import JobContext, clean, current_job, running_attempt
+from jobqueue.worker.handler.describe import Described
+from jobqueue.worker.orphan_guard import undertaker
+
+NAME = "exec"
+LOOK = 0.1  # seconds, at most, between two looks whether the command is still wanted
+GRACE = 5.0
+"""Seconds from SIGTERM to SIGKILL."""
+PATIENCE = 2.0
+"""Seconds more, until it counts as one that ignores its timeout."""
+
+TAIL_MAX = 64 * 1024
+"""Bytes of the end of the output that are kept."""
+
+SHOWN_MAX = 2000  # characters of it in the error's message
+PIPES_MAX = 16  # times of 64 KiB that are still read when the command has ended
+SECRETS = frozenset({"JOBQUEUE_TOKEN", "JOBQUEUE_URL"})
+"""Variables of the worker's environment that a command does not get."""
+
+HOPELESS = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENOEXEC,
+        errno.ELOOP,
+        errno.E2BIG,
+        errno.ENAMETOOLONG,
+    }
+)
+"""Reasons why a command cannot be started that another attempt meets as well."""
+
+
+class CommandFailed(Described, JobQueueError):
+    """The command could not be run, or its exit code was not 0."""
+
+
+class CommandTimedOut(Described, AttemptTimeout):
+    """The command was terminated because its time was up."""
+
+
+def run(
+    command: str, *arguments: str, env: dict[str, str] | None = None, cwd: str | None = None
+) -> dict[str, Any]:
+    """Run a command line; returns its exit code and the end of its output."""
+    context, attempt = current_job(), running_attempt()
+    assert attempt is not None
+    attempt.grace = GRACE + PATIENCE  # It does look at its deadline, and needs time to obey.
+    with _started(context, [command, *arguments], _environment(context, env or {}), cwd) as running:
+        code = running.wait(context)
+        output = running.output()
+    if running.told_to_end:
+        _give_up(context, output)
+    if code == 0:
+        return {"exit_code": 0, "output": output, "signal": None}
+    raise _failed(f"exit code {code}" if code > 0 else f"killed by {_signal(-code)}", output)
+
+
+EXEC: Task[..., dict[str, Any]]
+"""The task, for those who enqueue."""
+
+
+class WithExec(Registry):
+    """An app's tasks, what it registers later included, and `exec`."""
+
+    def __init__(self, tasks: Registry) -> None:
+        super().__init__()
+        if NAME in tasks:
+            raise ConfigurationError(
+                f"the app has a task named {NAME!r}, which allow_exec defines; rename it",
+                field="allow_exec",
+            )
+        self._tasks_of_app = tasks
+        self.app, self.folder = tasks.app, tasks.folder
+
+    def __getitem__(self, name: str) -> Task[..., Any]:
+        return EXEC if name == NAME else self._tasks_of_app[name]
+
+    def find(self, name: str) -> Task[..., Any] | None:
+        """The task of that name, or None; hot."""
+        return EXEC if name == NAME else self._tasks_of_app.find(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name == NAME or name in self._tasks_of_app
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._tasks_of_app
+        yield NAME
+
+    def __len__(self) -> int:
+        return len(self._tasks_of_app) + 1
+
+
+class Running:
+    """A command that was started, and the end of what it has said."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout is not None
+        self.told_to_end = False
+        self._process = process
+        self._pipe = process.stdout.fileno()
+        os.set_blocking(self._pipe, False)
+        self._descriptor = _descriptor_of(process.pid)
+        self._tail = bytearray()
+        self._cut = False
+        self._open = True
+
+    def wait(self, context: JobContext) -> int:
+        """Until its first process has ended; returns the exit code, or minus the signal."""
+        kill_at = float("inf")
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._pipe, selectors.EVENT_READ)
+            if self._descriptor is not None:
+                selector.register(self._descriptor, selectors.EVENT_READ)
+            while True:
+                rest = max(0.0, min(LOOK, kill_at - time.monotonic()))
+                ready = {key.fd for key, _ in selector.select(rest)}
+                if self._pipe in ready and not self._read():
+                    selector.unregister(self._pipe)
+                if self._has_ended(ready):
+                    return self._end()
+                if not self.told_to_end and (context.cancelled or context.remaining() == 0):
+                    self.told_to_end = True
+                    kill_at = time.monotonic() + GRACE
+                    self._signal(signal.SIGTERM, signal.SIGCONT)
+                elif time.monotonic() >= kill_at:
+                    kill_at = float("inf")
+                    self._signal(signal.SIGKILL)
+
+    def output(self) -> str:
+        """The end of what it has said, as text that can be stored."""
+        tail = bytes(self._tail)
+        if self._cut:  # Maybe in the midst of a character.
+            tail = tail.lstrip(bytes(range(0x80, 0xC0))) or tail
+        return clean(tail.decode("utf-8", "replace"))
+
+    def close(self) -> None:
+        """Leave nothing of it behind."""
+        if self._process.returncode is None:
+            self._end()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _has_ended(self, ready: set[int]) -> bool:
+        if self._descriptor is None:
+            return self._process.poll() is not None
+        return self._descriptor in ready
+
+    def _end(self) -> int:
+        # Before its number is free again: what it has left in its group ends with it.
+        self._signal(signal.SIGKILL)
+        code = self._process.wait()
+        for _ in range(PIPES_MAX):  # Who has left the group may hold the pipe, and write on.
+            if not self._open or self._read() is None:
+                break
+        return code
+
+    def _read(self) -> bool | None:
+        """Take in what there is; False when it has closed its output, None when there is none."""
+        try:
+            said = os.read(self._pipe, TAIL_MAX)
+        except BlockingIOError:
+            return None
+        self._open = said != b""
+        self._tail += said
+        if len(self._tail) > TAIL_MAX:
+            self._cut = True
+            del self._tail[:-TAIL_MAX]
+        return self._open
+
+    def _signal(self, *numbers: signal.Signals) -> None:
+        for number in numbers:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
+
+
+def _descriptor_of(pid: int) -> int | None:
+    """What becomes readable when the process ends; without it, its end is looked for at times."""
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):
+            return os.pidfd_open(pid)
+    return None
+
+
+@contextlib.contextmanager
+def _started(
+    context: JobContext, line: list[str], environment: Mapping[str, str], cwd: str | None
+) -> Iterator[Running]:
+    undertaker.announce(context.id, context.fence)
+    try:
+        running = Running(_spawn(line, environment, cwd))
+        try:
+            undertaker.started(context.id, context.fence, running._process.pid)  # noqa: SLF001
+            yield running
+        finally:
+            running.close()
+    finally:
+        undertaker.ended(context.id, context.fence)
+
+
+def _spawn(
+    line: list[str], environment: Mapping[str, str], cwd: str | None
+) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(  # noqa: S603 - running what the row says is what it is for.
+            line,
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            start_new_session=True,
+        )
+    except OSError as error:
+        if cwd is not None and error.filename == cwd:
+            reason = f"the folder {cwd!r} cannot be used: {error.strerror}"
+        elif error.errno == errno.ENOENT:
+            reason = f"the command {line[0]!r} was not found"
+        else:
+            reason = f"the command {line[0]!r} cannot be run: {error.strerror}"
+        failure = CommandFailed(reason)
+        failure.final = error.errno in HOPELESS
+        raise failure from None
+    except ValueError as error:  # Such as a name of a variable with a "=".
+        failure = CommandFailed(f"the command {line[0]!r} cannot be run: {error}")
+        failure.final = True
+        raise failure from None
+
+
+def _environment(context: JobContext, changes: Mapping[str, str]) -> dict[str, str]:
+    """The worker's own without its secrets, then what the job asks for, then who it is."""
+    inherited = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    return {
+        **inherited,
+        **changes,
+        "JOBQUEUE_JOB_ID": str(context.id),
+        "JOBQUEUE_ATTEMPT": str(context.attempt),
+        "JOBQUEUE_FENCE": str(context.fence),
+        "JOBQUEUE_WORKER_PID": str(os.getpid()),
+    }
+
+
+def _failed(reason: str, output: str) -> CommandFailed:
+    failure = CommandFailed(_with_end(reason, output))
+    failure.details = output
+    return failure
+
+
+def _give_up(context: JobContext, output: str) -> NoReturn:
+    """Raise what stands for the reason why it was terminated."""
+    try:
+        context.check()
+    except AttemptTimeout as error:
+        late = CommandTimedOut(_with_end(f"{error}; the command was terminated", output))
+        late.details = output
+        raise late from None
+    raise AssertionError("a command is terminated for a reason")
+
+
+def _with_end(reason: str, output: str) -> str:
+    end = output.strip()[-SHOWN_MAX:]
+    return f"{reason}\n{end}" if end else reason
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _never(calls: object, within: object) -> NoReturn:
+    raise NotImplementedError("exec has no queue of its own: enqueue_many takes its calls")
+
+
+EXEC = Task(run, NAME, Options(), Codec(run, NAME), _never)

@@ -1,0 +1,79 @@
+"""The overseer: gives up the claims of handlers that run past their time, and reports them.
+
+A thread cannot be killed. One that ignores its deadline goes on, but its job does not wait for it:
+the attempt is recorded as timed out, and another slot is opened in its place.
+"""
+
+from collections.abc import Callable
+
+from jobqueue.loggers import get_logger
+from jobqueue.worker.execute.event_loop import Loop
+from jobqueue.worker.execute.thread_pool import Slots
+from jobqueue.worker.handler.context import Attempt
+from jobqueue.worker.handler.outcomes import Endings
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.isolate.pool import Isolation
+from jobqueue.worker.log_context import about
+from jobqueue.worker.service import Service
+
+log = get_logger("jobqueue.worker")
+
+ROUND = 0.5  # seconds, at most, between two looks
+
+
+class Overseer(Service):
+    """Watches the deadlines of running handlers."""
+
+    def __init__(
+        self,
+        inflight: InFlight,
+        endings: Endings,
+        slots: Slots,
+        loop: Loop,
+        *,
+        finished: Callable[[], None],
+        exhausted: Callable[[str], None],
+        isolation: Isolation,
+    ) -> None:
+        super().__init__("overseer")
+        self._inflight = inflight
+        self._endings = endings
+        self._slots = slots
+        self._loop = loop
+        self._finished = finished
+        self._exhausted = exhausted
+        self._isolation = isolation
+
+    def tick(self) -> float:
+        """Give up what is overdue; returns the seconds until the next could be."""
+        rest = ROUND
+        self._slots.mend()
+        self._isolation.end_idle()
+        for context in list(self._inflight.running.values()):
+            if context.killable:
+                continue
+            overdue = context.overdue() - context.grace
+            if overdue >= 0:
+                self._give_up(context)
+            else:
+                rest = min(rest, max(0.01, -overdue))
+        return rest
+
+    def _give_up(self, context: Attempt) -> None:
+        outcome = self._endings.timed_out(context, context.where())
+        if not self._inflight.give_up(context, outcome):
+            return
+        if context.is_coroutine:
+            self._loop.replace(context)
+        else:
+            self._slots.replace(context.thread)
+        log.warning(
+            "job %d (%s) ignores its timeout: its claim is given up, the handler goes on",
+            context.claim.id,
+            context.claim.task,
+            extra=about(context.claim),
+        )
+        self._finished()
+        stuck = self._slots.stuck
+        if stuck >= self._inflight.concurrency:
+            self._exhausted(f"{stuck} handlers ignored their timeouts and still run")

@@ -1,0 +1,1 @@
+"""The handler's side: its context, and what became of its call."""

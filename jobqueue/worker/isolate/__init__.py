@@ -1,0 +1,1 @@
+"""Run claimed jobs in child processes."""

@@ -1,0 +1,369 @@
+"""The child: a process of its own for one job at a time, told what to do through a pipe.
+
+Messages are JSON objects with one key that says what they are. The parent sends `greet`, `run`,
+`begin` and `tell`. The child answers `run` with `ready`, `unfit` or `ended`, and enters the handler
+when the parent says `begin`; then it sends `begun`, `progress`, `finishing` and `ended`. It sends
+`log` at any time.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import inspect
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any, NamedTuple
+
+from jobqueue import errors, fork_guard, paths
+from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
+from jobqueue.records import Claim, Ended, Outcome, Succeeded
+from jobqueue.store.claims import Claims
+from jobqueue.store.database import Store
+from jobqueue.store.user_transactions import UserTransactions
+from jobqueue.tasks import Registry, Task
+from jobqueue.worker.execute.executor import Executor
+from jobqueue.worker.handler.context import Attempt
+from jobqueue.worker.handler.context_variables import Surroundings
+from jobqueue.worker.handler.describe import describe
+from jobqueue.worker.handler.outcomes import Endings, refused
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.isolate.importing import Address, Import, find
+from jobqueue.worker.isolate.log_forwarding import Forward
+from jobqueue.worker.json_stderr import JsonStream, captured
+from jobqueue.worker.log_context import name_worker
+from jobqueue.worker.process_identity import peak_memory
+
+REPORT_EVERY = 0.1  # seconds between two words of progress
+TELLING = 10  # looks, 0.02 s apart, at whether the worker has told that the job is to end
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+_INSTANTS = ("run_at", "started_at", "deadline_at")
+
+
+def main() -> None:
+    """Live until the pipe ends."""
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    os.set_inheritable(descriptor, False)
+    _die_with(parent)
+    # Ctrl-C is the worker's to hear. Not SIG_IGN, which every program started here would inherit.
+    signal.signal(signal.SIGINT, _unheard)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
+    Child(Connection(descriptor)).live()
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the worker is gone, even in the midst of a C loop."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:  # It died before we asked.
+        os._exit(1)
+
+
+class ChildAttempt(Attempt):
+    """`current_job()` in a child: its own clock for the deadline, the pipe for all else."""
+
+    __slots__ = ("_said", "_send")
+
+    def __init__(
+        self,
+        claim: Claim,
+        transactions: UserTransactions,
+        encode: Callable[[object], str],
+        *,
+        until: float,
+        said: threading.Event,
+        send: Callable[..., None],
+    ) -> None:
+        super().__init__(claim, transactions, encode)
+        self.restart(until)
+        self._said = said
+        self._send = send
+
+    def report(self, fraction: float | None, message: str | None) -> None:
+        """See `Attempt.report`."""
+        super().report(fraction, message)
+        self._said.set()
+
+    def finish(self, transaction: Any, result: object) -> None:
+        """See `Attempt.finish`."""
+        if not self.finishing:
+            self._send(finishing=True)  # First, so that nobody else touches the row any more.
+        super().finish(transaction, result)
+
+
+class _Prepared(NamedTuple):
+    """A job that can begin at once."""
+
+    task: Task[..., Any]
+    claim: Claim
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+
+
+class Child:
+    """The child's three threads: the main one runs handlers, one listens, one tells of progress."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._pipe = os.fstat(connection.fileno())
+        self._sending = threading.Lock()
+        self._orders: SimpleQueue[tuple[dict[str, Any], float] | None] = SimpleQueue()
+        """What it was sent, and when."""
+        self._context: ChildAttempt | None = None
+        self._told: dict[tuple[int, int], str] = {}
+        self._said = threading.Event()
+        self._undisturbed = 0
+        self._asked = False
+        """SIGTERM came where nothing may be raised."""
+        greeting = json.loads(connection.recv_bytes())["greet"]
+        sys.argv[:] = greeting["argv"]
+        self._folder: str | None = greeting["folder"]
+        self._max_snoozes: int = greeting["max_snoozes"]
+        # For a look at whose transaction `finish_within` is given; not kept beside the app's own.
+        store = Store(greeting["url"], connections=1, idle=0)
+        self._claims = Claims(store)
+        self._transactions = UserTransactions(store)
+        self._forward = Forward(self._send, self._undisturbed_by_sigterm)
+        self._forward_logs(greeting["levels"])
+        name_worker(greeting["worker"])
+        for name in greeting["json"]:
+            setattr(sys, name, JsonStream(getattr(sys, name), name))
+        self._captured = contextlib.ExitStack()
+        if greeting["json"]:
+            self._captured.enter_context(captured())
+        fork_guard.watch(self._forked, signal.SIGTERM, signal.SIGINT)
+
+    def live(self) -> None:
+        """Run what is sent, one call after another, until the pipe ends."""
+        signal.signal(signal.SIGTERM, self._asked_to_end)
+        for thread in (self._listen, self._report):
+            threading.Thread(target=thread, name=f"jobqueue{thread.__name__}", daemon=True).start()
+        prepared: _Prepared | None = None
+        while (order := self._orders.get()) is not None:
+            message, received = order
+            if "run" in message:  # In place of one that was not told to begin.
+                prepared = self._prepare(message["run"])
+            elif prepared is not None:
+                self._run(prepared, message["begin"]["budget"], received)
+                prepared = None
+
+    def _listen(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                message = json.loads(self._connection.recv_bytes())
+                if "tell" in message:
+                    self._tell(**message["tell"])
+                else:
+                    self._orders.put((message, time.monotonic()))
+        # The worker wants no more of this process, or is gone.
+        if self._context is not None and os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)  # With all that the handler has started.
+        self._orders.put(None)
+
+    def _tell(self, id: int, fence: int, error: str) -> None:  # noqa: A002 - the message's word.
+        self._told = {(id, fence): error}  # For one that has not begun yet.
+        context = self._context
+        if context is not None and context.key == (id, fence):
+            context.tell(getattr(errors, error))
+
+    def _asked_to_end(self, _number: int, _frame: FrameType | None) -> None:
+        """SIGTERM: raise in the handler if its time is up or it is not wanted.
+
+        Otherwise it is not meant for us: a supervisor may send it to every process of a service,
+        and then the worker decides how long its jobs may go on.
+        """
+        if self._undisturbed:
+            self._asked = True
+        else:
+            self._check()
+
+    def _check(self) -> None:
+        """Raise in the handler if the worker has said that it should stop.
+
+        It says so before it sends SIGTERM. A handler that never lets go of the interpreter's lock,
+        such as a regular expression, has kept the listener from reading it until now.
+        """
+        for _ in range(TELLING):
+            if self._context is not None:
+                self._context.check()
+                threading.Event().wait(0.02)
+
+    def _undisturbed_by_sigterm(self, work: Callable[[], None]) -> None:
+        """Do what nothing may be raised in the midst of: half a message is the end of all talk."""
+        if threading.current_thread() is not threading.main_thread():
+            work()  # Signals are handled in the main thread.
+            return
+        self._undisturbed += 1
+        try:
+            work()
+        finally:
+            self._undisturbed -= 1
+        if self._asked and not self._undisturbed:
+            self._asked = False
+            self._check()
+
+    def _forked(self) -> None:
+        """In a process that a handler has forked: it has no say in what the worker hears."""
+        logging.getLogger().removeHandler(self._forward)
+        self._connection.close()
+        if signal.getsignal(signal.SIGTERM) == self._asked_to_end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # It is its parent's to end.
+        if signal.getsignal(signal.SIGINT) is _unheard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._sending = threading.Lock()  # A thread that is not here may have held it.
+        self._orders = SimpleQueue()
+        self._orders.put(None)  # If it comes back from the handler, it ends.
+
+    def _prepare(self, call: dict[str, Any]) -> _Prepared | None:
+        """Do all that can be done before the job begins; None: it cannot begin, which is said."""
+        claim = Claim(**{name: _instant(name, value) for name, value in call["claim"].items()})
+        Import.under_way = True
+        try:
+            with paths.meant_from(self._folder):
+                task = find(Address(*call["address"]))
+        except BaseException as error:  # noqa: BLE001 - a module may do anything.
+            self._send(unfit=describe(error)._asdict())
+            return None
+        finally:
+            Import.under_way = False
+        try:
+            args, kwargs = task.codec.decode(claim.args)
+        except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
+            self._send(ended=_plain(refused(claim, error)), peak=peak_memory())
+            return None
+        self._send(ready=True)
+        return _Prepared(task, claim, args, kwargs)
+
+    def _run(self, job: _Prepared, budget: float | None, received: float) -> None:
+        context = ChildAttempt(
+            job.claim,
+            self._transactions,
+            job.task.codec.encode_result,
+            until=float("inf") if budget is None else received + budget,
+            said=self._said,
+            send=self._send,
+        )
+        _forget_peak()
+        self._send(begun=True, peak=peak_memory())
+        # Made anew for each: the module that it has just imported may have set something.
+        outcome = Surroundings().copy().run(self._outcome, job, context)
+        self._send_progress(context)
+        self._send(ended=_plain(outcome), peak=peak_memory())
+        if not (self._connection.closed or self._holds_the_pipe()):
+            os._exit(1)  # The listener's read keeps it open: the worker would wait for ever.
+
+    def _outcome(self, job: _Prepared, context: ChildAttempt) -> Outcome:
+        task = job.task
+        registry = Registry()
+        registry.add(task)
+        endings = Endings(registry, self._max_snoozes)
+        executor = _Executor(
+            InFlight(1, 1.0),
+            registry,
+            self._claims,
+            self._transactions,
+            middleware=tuple(task.middleware),
+            endings=endings,
+            finished=lambda: None,
+        )
+        try:
+            self._context = context
+            if error_name := self._told.get(context.key):
+                context.tell(getattr(errors, error_name))
+            outcome = executor.run(task, context, job.claim, job.args, job.kwargs)
+            self._context = None
+        except (JobCancelled, ClaimLost, AttemptTimeout) as error:  # SIGTERM, after the handler.
+            self._context = None
+            ended = endings.raised(task, context, error)
+            outcome = endings.outcome(task, context, ended, None, None)
+        return outcome
+
+    def _report(self) -> None:
+        rest = threading.Event()
+        while True:
+            self._said.wait()
+            self._said.clear()
+            context = self._context
+            if context is not None:
+                self._send_progress(context)
+            rest.wait(REPORT_EVERY)
+
+    def _send_progress(self, context: ChildAttempt) -> None:
+        said = context.unwritten_progress()
+        if said is not None:
+            self._send(progress=said)
+            context.progress_written(said)
+
+    def _send(self, **message: Any) -> None:
+        text = json.dumps(message).encode()
+        self._undisturbed_by_sigterm(lambda: self._send_text(text))
+
+    def _send_text(self, text: bytes) -> None:
+        with self._sending, contextlib.suppress(OSError):  # Nobody there: the listener knows too.
+            if self._holds_the_pipe():
+                self._connection.send_bytes(text)
+
+    def _holds_the_pipe(self) -> bool:
+        """False when a handler has closed its descriptor, whose number may be a file's by now."""
+        try:
+            return os.path.samestat(os.fstat(self._connection.fileno()), self._pipe)
+        except OSError:
+            return False
+
+    def _forward_logs(self, levels: dict[str, int]) -> None:
+        """Let the worker write what is logged here, in its format, and among its own lines."""
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        logging.getLogger().addHandler(self._forward)
+
+
+class _Executor(Executor):
+    """The worker's executor, of which only `run` is used; it awaits what async tasks return."""
+
+    def call(
+        self, task: Task[..., Any], context: Attempt, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """See `Executor.call`."""
+        result = super().call(task, context, args, kwargs)
+        # Else refused, as in a thread.
+        awaited = (task.is_async or task.wraps_async) and inspect.iscoroutine(result)
+        return asyncio.run(_await(result, context)) if awaited else result
+
+
+async def _await(coroutine: Coroutine[Any, Any, Any], context: Attempt) -> Any:
+    try:
+        return await coroutine
+    finally:
+        await context.aleave_transaction()
+
+
+def _unheard(_number: int, _frame: FrameType | None) -> None: ...
+
+
+def _forget_peak() -> None:
+    """Begin to measure anew: the peak is one job's, not that of the process."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _instant(name: str, value: Any) -> Any:
+    return datetime.fromisoformat(value) if name in _INSTANTS and value is not None else value
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    """An outcome without its claim, as JSON has it."""
+    kind = Succeeded if isinstance(outcome, Succeeded) else Ended
+    return {"kind": kind.__name__} | {
+        name: value for name, value in outcome._asdict().items() if name != "claim"
+    }

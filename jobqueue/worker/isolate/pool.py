@@ -1,0 +1,181 @@
+"""Isolation: jobs in child processes that can be killed; one child per slot, kept between jobs."""
+
+import logging
+import sys
+import threading
+import time
+from typing import Any
+
+from sqlalchemy import URL
+
+from jobqueue.errors import ConfigurationError
+from jobqueue.loggers import get_logger
+from jobqueue.records import Claim, Ended
+from jobqueue.states import State
+from jobqueue.store.urls import as_text
+from jobqueue.tasks import Registry, Task
+from jobqueue.worker.inflight import Unbegun
+from jobqueue.worker.isolate.child_handle import Answer, ChildProcess, Death, Gate, RemoteAttempt
+from jobqueue.worker.isolate.importing import address_of, why_not
+from jobqueue.worker.json_stderr import is_json
+from jobqueue.worker.log_context import about, worker_name
+
+log = get_logger("jobqueue.worker")
+
+IDLE_MAX = 60.0  # seconds after which an idle child is ended
+NO_CHILD_REST = 0.5  # seconds for a slot that no process could be started for
+
+
+class NoChild(Exception):
+    """No process could be started: the machine's trouble, not the job's."""
+
+
+class Isolation:
+    """The children of one worker, one for each thread that needs one."""
+
+    def __init__(self, url: URL, registry: Registry, *, max_snoozes: int) -> None:
+        self._url = as_text(url)
+        self._registry = registry
+        self._max_snoozes = max_snoozes
+        self._own = threading.local()
+        self._children: set[ChildProcess] = set()
+        self._lock = threading.Lock()
+        self._closed_to: dict[str, str] = {}
+
+    def check(self) -> None:
+        """Raise ConfigurationError if a task that asks for a child cannot be found by one."""
+        for name in sorted(self._registry):
+            if self.asks(name):
+                require(self._registry[name], self._registry.app)
+
+    def asks(self, name: str) -> bool:
+        """True for a task whose jobs always run in a child; it may be added at any time."""
+        task = self._registry.find(name)
+        return task is not None and task.settings.isolation == "process"
+
+    def takes(self, claim: Claim) -> bool:
+        """True for a job that is to run in a child: its task says so, or it was in a crash."""
+        if self.asks(claim.task):
+            return True
+        return claim.crashes > 0 and self._reaches(claim)
+
+    def _reaches(self, claim: Claim) -> bool:
+        task = self._registry.find(claim.task)
+        if task is None or claim.task in self._closed_to:
+            return False
+        reason = why_not(address_of(task, self._registry.app))
+        if reason is not None:
+            self.give_up(claim, reason)
+        return reason is None
+
+    def give_up(self, claim: Claim, reason: str) -> None:
+        """Jobs of this task run in a thread after all."""
+        self._closed_to[claim.task] = reason
+        log.warning(
+            "job %d (%s) was in a crash, and cannot run in a child process, as %s; "
+            "it runs in a thread again",
+            claim.id,
+            claim.task,
+            reason,
+            extra=about(claim),
+        )
+
+    def run(self, task: Task[..., Any], context: RemoteAttempt, gate: Gate) -> Answer | Unbegun:
+        """Run a job in this thread's child, once its gate lets it begin.
+
+        Raises NoChild if there can be none now.
+        """
+        child = self._child()
+        answer: Answer | Unbegun | None = None
+        try:
+            answer = child.call(context, address_of(task, self._registry.app), gate)
+        finally:
+            if answer is None:
+                child.kill()  # Its handler may still run, and nobody listens any more.
+            child.idle_since = time.monotonic()
+            child.busy.release()
+            if child.signalled or isinstance(answer, Death):
+                self.leave()  # What was signalled may still be about to die of it.
+        return answer
+
+    def put_off(self, claim: Claim, error: NoChild) -> Ended:
+        """The outcome of a job that no child could be started for: uncharged, tried again."""
+        why = f"no child process could be started: {error}"
+        log.warning("job %d (%s) has to wait: %s", claim.id, claim.task, why, extra=about(claim))
+        # Due now, behind those that may need no child; available, so that a drain waits for it.
+        return Ended(claim, "released", State.AVAILABLE, delay=0.0, refund=True, reason=why)
+
+    def _child(self) -> ChildProcess:
+        """This thread's child, locked."""
+        child: ChildProcess | None = getattr(self._own, "child", None)
+        if child is not None:
+            child.busy.acquire()
+            if child.alive:
+                return child
+            child.busy.release()
+            self.leave()
+        try:
+            child = self._own.child = ChildProcess(self._greeting())
+        except OSError as error:
+            raise NoChild(str(error)) from error
+        child.busy.acquire()
+        with self._lock:
+            self._children.add(child)
+        return child
+
+    def _greeting(self) -> dict[str, Any]:
+        return {
+            "argv": sys.argv,
+            "url": self._url,
+            "folder": self._registry.folder,
+            "max_snoozes": self._max_snoozes,
+            "levels": {name: logging.getLogger(name).level for name in ("", "jobqueue")},
+            "worker": worker_name(),
+            "json": [name for name in ("stdout", "stderr") if is_json(getattr(sys, name))],
+        }
+
+    def leave(self) -> None:
+        """End this thread's child: the thread needs it no more."""
+        child: ChildProcess | None = getattr(self._own, "child", None)
+        if child is not None:
+            self._own.child = None
+            with child.busy:
+                if child.signalled:
+                    child.kill()
+                child.end()
+            with self._lock:
+                self._children.discard(child)
+
+    def end_idle(self, after: float = IDLE_MAX) -> None:
+        """End children that have had nothing to do for so many seconds."""
+        with self._lock:
+            idle = [child for child in self._children if not child.buried]
+        for child in idle:
+            if time.monotonic() - child.idle_since > after and child.busy.acquire(blocking=False):
+                child.end()
+                child.busy.release()
+
+    def close(self, within: float) -> None:
+        """Kill what has not ended within so many seconds."""
+        until = time.monotonic() + within
+        pause = threading.Event()
+        while self._left() and time.monotonic() < until:
+            pause.wait(0.01)
+        for child in self._left():
+            child.kill()
+
+    def _left(self) -> list[ChildProcess]:
+        with self._lock:
+            return [child for child in self._children if not child.buried]
+
+
+def require(task: Task[..., Any], app: str | None) -> None:
+    """Raise ConfigurationError unless a child can find the task."""
+    reason = why_not(address_of(task, app))
+    if reason is not None:
+        raise ConfigurationError(
+            f'task {task.name!r} has isolation="process", but a child process could not import it: '
+            f"{reason}; define it at the top level of a module that the program imports",
+            field="isolation",
+            value="process",
+        )

@@ -1,0 +1,166 @@
+"""What a worker has done, in figures: per task and as a whole; for its report and its history."""
+
+import math
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from jobqueue.store.counters import Count
+from jobqueue.worker.inflight import InFlight
+
+SAMPLES_MAX = 2000
+"""Durations kept per task and period for its percentile: beyond it, every second one, and so on."""
+
+BUSY = 0.9
+"""The share of busy slots from which on the pool counts as full."""
+CPU_BOUND = 0.85
+"""The share of one core from which on a process of several threads is bound by the interpreter."""
+
+
+class Samples:
+    """Numbers for a percentile, thinned evenly once they are many."""
+
+    __slots__ = ("_kept", "_skip", "_turn")
+
+    def __init__(self) -> None:
+        self._kept: list[float] = []
+        self._skip = 1
+        self._turn = 0
+
+    def add(self, numbers: list[float]) -> None:
+        """Add some; of a period with very many only every n-th is kept."""
+        self._kept += numbers[self._turn :: self._skip]
+        self._turn = (self._turn - len(numbers)) % self._skip
+        while len(self._kept) > SAMPLES_MAX:
+            self._kept = self._kept[::2]
+            self._skip *= 2
+
+    def percentile(self, share: float) -> float | None:
+        """The number that so large a share does not exceed (nearest rank); None without any."""
+        if not self._kept:
+            return None
+        ordered = sorted(self._kept)
+        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+@dataclass(slots=True)
+class TaskFigures:
+    """What became of one task's attempts in a period. Times are seconds."""
+
+    processed: int = 0
+    errored: int = 0
+    failed: int = 0
+    snoozed: int = 0
+    duration: float = 0.0
+    wait: float = 0.0
+    durations: Samples = field(default_factory=Samples)
+    waits: Samples = field(default_factory=Samples)
+
+    def add(self, count: Count) -> None:
+        """Add what one transaction has counted."""
+        self.processed += len(count.durations)
+        self.errored += count.errored_attempts
+        self.failed += count.failed
+        self.snoozed += count.snoozed
+        self.duration += sum(count.durations)
+        self.wait += sum(count.waits)
+        self.durations.add(count.durations)
+        self.waits.add(count.waits)
+
+
+class Period(NamedTuple):
+    """What a worker did from one moment to another. `busy` and `slots` are seconds of slots."""
+
+    whole: TaskFigures
+    tasks: Mapping[str, TaskFigures]
+    seconds: float
+    busy: float
+    slots: float
+    cpu: float
+
+    @property
+    def utilisation(self) -> float:
+        """The share of its slots that ran a handler, 0 … 1."""
+        return min(1.0, self.busy / self.slots) if self.slots else 0.0
+
+
+class Metrics:
+    """Collects what was recorded; each reader takes its own periods. May be used by any thread."""
+
+    def __init__(self, inflight: InFlight) -> None:
+        self._inflight = inflight
+        self._lock = threading.Lock()
+        self._readers: list[Reader] = []
+
+    def reader(self) -> "Reader":
+        """One who asks for periods; its first begins now."""
+        reader = Reader(self._inflight, self._lock)
+        with self._lock:
+            self._readers.append(reader)
+        return reader
+
+    def add(self, counts: Mapping[tuple[str, str], Count]) -> None:
+        """After a commit: what its transaction has counted."""
+        with self._lock:
+            for reader in self._readers:
+                for (_, task), count in counts.items():
+                    reader.add(task, count)
+
+
+class Reader:
+    """Takes the figures since it last did."""
+
+    def __init__(self, inflight: InFlight, lock: threading.Lock) -> None:
+        self._inflight = inflight
+        self._lock = lock
+        self._whole = TaskFigures()
+        self._tasks: dict[str, TaskFigures] = {}
+        self._since = self._now()
+
+    def add(self, task: str, count: Count) -> None:
+        """Add a task's count; under the lock."""
+        self._whole.add(count)
+        figures = self._tasks.get(task)
+        if figures is None:
+            figures = self._tasks[task] = TaskFigures()
+        figures.add(count)
+
+    def take(self) -> Period:
+        """The period that ends now; the next begins."""
+        before, self._since = self._since, self._now()
+        with self._lock:
+            whole, self._whole = self._whole, TaskFigures()
+            tasks, self._tasks = self._tasks, {}
+        seconds = self._since.at - before.at
+        return Period(
+            whole,
+            tasks,
+            seconds,
+            self._since.busy - before.busy,
+            seconds * self._inflight.concurrency,
+            self._since.cpu - before.cpu,
+        )
+
+    def _now(self) -> "_Moment":
+        return _Moment(time.monotonic(), self._inflight.busy_seconds(), time.process_time())
+
+
+class _Moment(NamedTuple):
+    at: float
+    busy: float
+    cpu: float
+
+
+def advise(period: Period, *, waiting: int, waited_before: int) -> str | None:
+    """What an operator might do about it, or None. `waiting` jobs could begin now."""
+    if period.utilisation < BUSY or not waiting:
+        return None
+    growing = "queue growing" if waiting > waited_before else "jobs waiting"
+    full = f"slots {period.utilisation:.0%} busy, {growing}"
+    if period.seconds and period.cpu / period.seconds >= CPU_BOUND:
+        return f"{full}, CPU-bound in the interpreter: use --processes"
+    if waiting > waited_before:
+        return f"{full}: raise --concurrency"
+    return None

@@ -1,0 +1,158 @@
+"""Probes: a worker's health and counters over HTTP, on the loopback interface only.
+
+Tiny on purpose: GET only, a connection at a time answered and closed. A client has a few seconds in
+all, however slowly it speaks, and when many are open the oldest makes room: probes are answered.
+"""
+
+import contextlib
+import json
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from jobqueue.worker.observe.health import Health, Vitals
+
+LOOPBACK = "127.0.0.1"
+PATIENCE = 5.0  # seconds for one connection
+CONNECTIONS_MAX = 16
+UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
+NAMES = frozenset({"127.0.0.1", "localhost", ""})
+"""What a client may call us: a page in a browser that came under another name is kept out."""
+
+Page = Callable[[], tuple[int, str, str]]
+"""Answers with status, content type and text."""
+
+
+class Probes:
+    """Serves pages at paths of one port. Takes it at once; raises OSError if it is taken."""
+
+    def __init__(self, port: int, pages: Mapping[str, Page]) -> None:
+        self._server = _Server(port, pages)
+        self._thread: threading.Thread | None = None
+        self.port: int = self._server.server_address[1]
+        self.paths = tuple(pages)
+
+    def serve(self) -> None:
+        """Begin to answer, on a thread."""
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="jobqueue-probes", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer no more."""
+        if self._thread is not None:
+            self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(socketserver.TCPServer):
+    """A thread for each connection, and a bound on both."""
+
+    allow_reuse_address = True
+    request_queue_size = 64
+
+    def __init__(self, port: int, pages: Mapping[str, Page]) -> None:
+        self.pages = pages
+        self._open: dict[socket.socket, threading.Timer] = {}
+        self._lock = threading.Lock()
+        super().__init__((LOOPBACK, port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer on a thread; what is open for too long, or in the way, is cut off."""
+        timer = threading.Timer(PATIENCE, _cut, [request])
+        timer.daemon = True
+        with self._lock:
+            if len(self._open) >= CONNECTIONS_MAX:
+                oldest = next(iter(self._open))
+                self._open.pop(oldest).cancel()
+                _cut(oldest)
+            self._open[request] = timer
+        timer.start()
+        threading.Thread(
+            target=self._answer,
+            args=(request, client_address, timer),
+            name="jobqueue-probe",
+            daemon=True,
+        ).start()
+
+    def _answer(self, request: Any, client_address: Any, timer: threading.Timer) -> None:
+        try:
+            with contextlib.suppress(OSError):  # It has gone, or was cut off.
+                self.finish_request(request, client_address)
+        finally:
+            with self._lock:
+                self._open.pop(request, timer).cancel()
+            self.shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nobody needs to know."""
+
+
+def _cut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    server_version = "jobqueue"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """Answer with a page."""
+        page = self.server.pages.get(self.path.partition("?")[0])
+        if self.headers.get("Host", "").partition(":")[0].lower() not in NAMES:
+            status, kind, text = int(HTTPStatus.FORBIDDEN), "text/plain", "for localhost only\n"
+        elif page is None:
+            status, kind, text = int(HTTPStatus.NOT_FOUND), "text/plain", "not found\n"
+        else:
+            status, kind, text = page()
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name.
+        """Probes come every few seconds; they are no news."""
+
+
+def health_pages(vitals: Callable[[], Vitals]) -> dict[str, Page]:
+    """`/healthz` says whether it is alive, `/readyz` whether it can take jobs now."""
+
+    def page(good: Callable[[Health], bool]) -> Page:
+        def answer() -> tuple[int, str, str]:
+            health = vitals().health()
+            text = json.dumps({"ok": good(health), **health._asdict()}) + "\n"
+            return HTTPStatus.OK if good(health) else UNAVAILABLE, "application/json", text
+
+        return answer
+
+    return {"/healthz": page(lambda health: health.alive), "/readyz": page(all)}
+
+
+def metrics_pages(vitals: Callable[[], Vitals]) -> dict[str, Page]:
+    """`/metrics`: the worker's counters, as Prometheus reads them."""
+
+    def answer() -> tuple[int, str, str]:
+        worker = vitals()
+        label = json.dumps(worker.name, ensure_ascii=False)  # Its escapes are Prometheus' too.
+        lines = []
+        for reading in worker.readings():
+            name = f"jobqueue_worker_{reading.name}"
+            lines.append(f"# HELP {name} {reading.what}")
+            lines.append(f"# TYPE {name} {reading.kind}")
+            lines.append(f"{name}{{worker={label}}} {float(reading.value)!r}")
+        return HTTPStatus.OK, "text/plain; version=0.0.4", "\n".join(lines) + "\n"
+
+    return {"/metrics": answer}

@@ -1,0 +1,101 @@
+"""The lookout: what the keepers ask the database every second, asked once for all of them."""
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+
+from jobqueue.records import Outlook
+from jobqueue.store.database import Store
+from jobqueue.store.leases import Upkeep
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.process_identity import Identity, boottime
+
+LOOK_EVERY = 0.9  # seconds: the claimer's sweeps, one second apart at most, take a look with them
+FRESH = 0.25  # seconds for which a look can be believed
+SLACK = 0.1  # seconds that a keeper waits for a look of somebody else
+
+
+def patience(rest: float) -> float:
+    """For how long a keeper rests that wants a look so often."""
+    return rest + SLACK if rest >= LOOK_EVERY else rest
+
+
+class Lookout:
+    """One transaction a second for the sweep, the reaper and the scheduler of an idle worker.
+
+    Whoever looks tells the others. The claimer's sweep is a transaction anyway; where none takes
+    place, who needs a look first has one of its own. May be used from any thread.
+    """
+
+    def __init__(self, store: Store, upkeep: Upkeep, inflight: InFlight, me: Identity) -> None:
+        self._store = store
+        self._upkeep = upkeep
+        self._inflight = inflight
+        self._me = me
+        self._keepers: dict[str, Callable[[], None]] = {}
+        self._rings: list[Callable[[], None]] = []
+        self._rung_at = self._told_at = float("-inf")
+        self._latest: tuple[float, Outlook] | None = None
+
+    def tell(self, name: str, wake: Callable[[], None], *, rings: bool = False) -> None:
+        """Wake this keeper after looks of others; `rings`: also when `again()` is called."""
+        self._keepers[name] = wake
+        if rings:
+            self._rings.append(wake)
+
+    def again(self) -> None:
+        """Something was written: what was seen before does not count any more."""
+        self._rung_at = boottime()
+        for wake in self._rings:
+            wake()
+
+    def join(self, connection: Connection) -> None:
+        """Look within the sweep's transaction, if it is time."""
+        if self._is_time():
+            self._look(connection, by="")
+
+    def take(self, name: str, after: float) -> tuple[float, Outlook]:
+        """When the latest look began, and what it saw; a new one unless it is fresh and newer."""
+        latest = self._fresh(after)
+        if latest is not None:
+            return latest
+        with self._store.read() as connection:
+            return self._look(connection, by=name)
+
+    def take_due(self, name: str, after: float) -> tuple[float, float | None]:
+        """When a look began, and in how many seconds the next scheduled job was due then.
+
+        While jobs come and go, that is asked for many times a second: one statement of the look's.
+        """
+        latest = self._fresh(after)
+        if latest is not None:
+            return latest[0], latest[1].due
+        with self._store.read() as connection:
+            if self._is_time():
+                began, outlook = self._look(connection, by=name)
+                return began, outlook.due
+            began = boottime()
+            return began, self._upkeep.look_for_due(connection)
+
+    def _fresh(self, after: float) -> tuple[float, Outlook] | None:
+        latest, after = self._latest, max(after, self._rung_at)
+        if latest is not None and latest[0] > after and boottime() - latest[0] < FRESH:
+            return latest
+        return None
+
+    def _is_time(self) -> bool:
+        return self._latest is None or boottime() - self._latest[0] >= LOOK_EVERY
+
+    def _look(self, connection: Connection, by: str) -> tuple[float, Outlook]:
+        began, holder = boottime(), self._inflight.holder
+        own = None if holder is None else holder.id
+        outlook = self._upkeep.look(connection, own, self._me.boot_id, self._me.pid_namespace)
+        if own is not None:
+            self._inflight.alone = not outlook.leases
+        self._latest = look = (began, outlook)
+        if began - self._told_at >= LOOK_EVERY:  # Who wants looks more often has them alone.
+            self._told_at = began
+            for name, wake in self._keepers.items():
+                if name != by:
+                    wake()
+        return look

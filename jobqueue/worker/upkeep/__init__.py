@@ -1,0 +1,1 @@
+"""Leases, dead workers, due jobs."""

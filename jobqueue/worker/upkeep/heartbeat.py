@@ -1,0 +1,143 @@
+"""The heartbeat: renews the lease, learns who is to be cancelled, writes progress."""
+
+from collections.abc import Callable, Iterable
+
+from jobqueue.errors import DatabaseReplaced, JobCancelled
+from jobqueue.loggers import get_logger
+from jobqueue.records import Registration, counted
+from jobqueue.store.claims import Claims, Holder
+from jobqueue.store.leases import Upkeep
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.log_context import about
+from jobqueue.worker.process_identity import Identity, boottime
+from jobqueue.worker.service import Service
+from jobqueue.worker.settings import WorkerSettings
+
+log = get_logger("jobqueue.worker")
+
+LOOK = 0.5  # seconds between looks for jobs to cancel
+BEATS_PER_LEASE = 3
+
+
+class Heartbeat(Service):
+    """Beats on a connection of its own, so that no claim and no handler can hold it up."""
+
+    def __init__(
+        self,
+        upkeep: Upkeep,
+        claims: Claims,
+        inflight: InFlight,
+        registration: Registration,
+        *,
+        registered: Callable[[], None],
+        exhausted: Callable[[str], None],
+    ) -> None:
+        super().__init__("heartbeat")
+        self._upkeep = upkeep
+        self._claims = claims
+        self._inflight = inflight
+        self._registration = registration
+        self._registered = registered
+        self._exhausted = exhausted
+        self._beat_at = float("-inf")
+        # After an outage it has to land before a reaper has watched it be silent for a lease.
+        self._backoff_max = min(self._backoff_max, registration.lease / BEATS_PER_LEASE)
+
+    def register(self) -> None:
+        """Take a lease."""
+        sent = boottime()
+        id_ = self._upkeep.register(self._registration)
+        self._inflight.holder = Holder(id_, self._registration.name)
+        self._inflight.lease.confirm(sent)
+        self._beat_at = sent
+
+    def tick(self) -> float:
+        """Beat if it is time; then look after the running jobs."""
+        try:
+            return self._look_after()
+        except DatabaseReplaced as error:
+            self._exhausted(str(error))  # Waiting mends everything else.
+            raise
+        except Exception:
+            self._inflight.failed_rounds += 1
+            raise
+
+    def _look_after(self) -> float:
+        inflight = self._inflight
+        interval = self._registration.lease / BEATS_PER_LEASE
+        if inflight.holder is None:
+            self.register()
+            self._registered()
+        elif boottime() - self._beat_at >= interval or not inflight.lease.good():
+            self._beat(inflight.holder)
+        if inflight.running and inflight.holder is not None:
+            self._report(inflight.holder)
+        if inflight.held and inflight.holder is not None:
+            self._cancel(inflight.holder)
+        return min(LOOK, interval / 2)
+
+    def drain(self) -> None:
+        """Write the last progress, if the database lets us."""
+        self.round()
+
+    def _beat(self, holder: Holder) -> None:
+        inflight = self._inflight
+        sent = boottime()
+        alive = self._upkeep.beat(
+            holder.id,
+            running=len(inflight.running),
+            processed=inflight.processed,
+            errored=inflight.errored,
+            concurrency=inflight.concurrency,
+        )
+        if alive:
+            inflight.lease.confirm(sent)
+            self._beat_at = sent
+            return
+        count = inflight.abandon()
+        log.error(
+            "worker %s lost its lease: it was silent for longer than %g s; %s abandoned",
+            holder.name,
+            self._registration.lease,
+            counted(count, "claim"),
+        )
+        self.register()
+        self._registered()
+
+    def _report(self, holder: Holder) -> None:
+        # A transaction of the handler's may hold the row: this one would wait for its end.
+        contexts = [each for each in list(self._inflight.running.values()) if not each.finishing]
+        said = {context: report for context in contexts if (report := context.unwritten_progress())}
+        if not said:
+            return
+        self._claims.report(holder, list(said.values()))
+        for context, report in said.items():
+            context.progress_written(report)
+
+    def _cancel(self, holder: Holder) -> None:
+        for id_, fence in self._upkeep.cancels(holder.id):
+            claim = self._inflight.held.get(id_)
+            if claim is None or claim.fence != fence:
+                continue
+            self._inflight.unwanted.add((id_, fence))
+            running, starting = self._inflight.running, self._inflight.starting
+            context = running.get((id_, fence)) or starting.get((id_, fence))
+            if context is not None and context.told is None:
+                said = about(claim, "cancel")
+                log.info("job %d (%s) is to be cancelled", id_, claim.task, extra=said)
+                context.tell(JobCancelled)
+
+
+def registration(
+    settings: WorkerSettings, name: str, tasks: Iterable[str], me: Identity, doorbell: str | None
+) -> Registration:
+    """What a worker says of itself when it takes a lease."""
+    return Registration(
+        name=name,
+        doorbell=doorbell,
+        queues=None if settings.queues is None else tuple(settings.queues),
+        tasks=tuple(tasks),
+        concurrency=settings.concurrency,
+        lease=settings.lease,
+        **me._asdict(),
+    )

@@ -1,0 +1,140 @@
+"""The reaper: ends the leases of workers that are gone, and gives their jobs to others."""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sqlalchemy.exc import DBAPIError
+
+from jobqueue.events import Event, EventStream
+from jobqueue.loggers import get_logger
+from jobqueue.records import AttemptError, Lease, Lost
+from jobqueue.states import FINAL, State
+from jobqueue.store.leases import BATCH, Upkeep
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.log_context import about
+from jobqueue.worker.process_identity import Identity, boottime, is_gone
+from jobqueue.worker.service import Service
+from jobqueue.worker.shared_poll import Lookout, patience
+
+log = get_logger("jobqueue.worker")
+
+ROUND = 1.0  # seconds
+OVERDUE = 0.5  # of a lease without a beat, where three are due: the reaper writes too, from then on
+LOST = "WorkerLost"
+"""The error's type where a worker was lost with the job."""
+
+
+class Seen(NamedTuple):
+    """A beat, and for how many seconds it has been seen to stand still."""
+
+    beat: int
+    still: float
+
+
+class Reaper(Service):
+    """Judges others only by what it has itself watched, without a failed round in between.
+
+    While nobody can write, nobody can beat, so silence then proves nothing. From when a beat is
+    overdue, each round writes a row as heartbeats do, and one that fails, or comes late, starts the
+    watch anew. Before that nobody had to write. Wall clocks play no part.
+    """
+
+    def __init__(
+        self,
+        upkeep: Upkeep,
+        lookout: Lookout,
+        inflight: InFlight,
+        me: Identity,
+        *,
+        reaped: Callable[[], None],
+        announce: Callable[[Event], None],
+        events: EventStream,
+    ) -> None:
+        super().__init__("reaper")
+        self._upkeep = upkeep
+        self._lookout = lookout
+        lookout.tell(self.name, self.wake)
+        self._inflight = inflight
+        self._me = me
+        self._reaped = reaped
+        self._announce = announce
+        self._events = events
+        self._seen: dict[int, Seen] = {}
+        self._looked_at = float("-inf")
+        self._doubts = False
+        """A round has failed, and none has written since."""
+        self._round = min(ROUND, inflight.lease.length / 4)
+
+    def tick(self) -> float:
+        """Look at some leases; end those that are over; take the jobs of any that are gone."""
+        try:
+            return self._look()
+        except Exception:
+            self._seen.clear()
+            self._doubts = True
+            raise
+
+    def _look(self) -> float:
+        began, outlook = self._lookout.take(self.name, self._looked_at)
+        ended = self._watch(outlook.leases, began)
+        lost = self._upkeep.reap() if ended or outlook.orphans else []
+        for job in lost:
+            log.log(
+                logging.ERROR if job.state is State.FAILED else logging.WARNING,
+                "job %d (%s) was lost with worker %s; it is %s",
+                *(job.id, job.task, job.worker, job.state),
+                extra=about(job, "lost", error_type=LOST),
+            )
+            self._tell(job)
+        if lost:
+            self._reaped()
+        # Behind a lease that has ended the next neighbours come into sight.
+        return 0 if ended or len(lost) >= BATCH else patience(self._round)
+
+    def _watch(self, others: list[Lease], began: float) -> int:
+        """Count the silence of others, and end the leases that are over; returns how many."""
+        own, before = self._inflight.holder, self._looked_at
+        self._seen = {lease.id: self._count(lease, began - before) for lease in others}
+        overdue = any(self._seen[lease.id].still >= OVERDUE * lease.lease for lease in others)
+        if overdue or self._doubts:
+            self._doubts = own is None or not self._upkeep.could_beat(own.id)
+        self._looked_at = boottime()
+        if self._doubts or self._looked_at - before > 3 * self._round + 0.5:
+            self._seen = {lease.id: Seen(lease.beat, 0.0) for lease in others}
+        return sum(map(self._judge, others))
+
+    def _count(self, lease: Lease, passed: float) -> Seen:
+        before = self._seen.get(lease.id)
+        if before is None or before.beat != lease.beat:
+            return Seen(lease.beat, 0.0)
+        # Only time between rounds counts. A round that waited for the database proves little: the
+        # other's beat may have waited too, and still be on its way.
+        counted = min(passed, 1.25 * self._round, lease.lease / 2)
+        return Seen(lease.beat, before.still + counted)
+
+    def _judge(self, lease: Lease) -> bool:
+        seen = self._seen[lease.id]
+        if is_gone(lease, self._me):
+            why = "its process is gone"
+        elif seen.still >= lease.lease:
+            why = f"it has been silent for {seen.still:.1f} s"
+        else:
+            return False
+        try:
+            ended = self._upkeep.expire(lease.id, seen.beat)
+        except DBAPIError as error:  # Such as a row that a frozen session holds: others go on.
+            text = str(error.orig).partition("\n")[0]
+            log.warning("the lease of worker %s could not be ended: %s", lease.name, text)
+            self._seen[lease.id] = Seen(lease.beat, 0.0)
+            return False
+        if ended:
+            log.warning("worker %s (%s, pid %d): %s", lease.name, lease.host, lease.pid, why)
+        return ended
+
+    def _tell(self, job: Lost) -> None:
+        error = AttemptError(LOST, f"worker {job.worker} was lost", None)
+        names = ("lost", job.state.value) if job.state in FINAL else ("lost",)
+        for name in names:
+            if self._events.wanted(name):
+                self._announce(Event(name, job.id, job.task, job.queue, job.attempt, error))
