@@ -145,6 +145,7 @@ def table(figures: Figures, kinds: list[str]) -> str:
     for name, rows in figures.items():
         if not rows:
             continue
+        position = getattr(SCENARIOS[name], "position", lambda _: 0)
         columns = [*kinds, *getattr(SCENARIOS[name], "OTHER_KINDS", [])]
         lines += [
             "",
@@ -155,7 +156,7 @@ def table(figures: Figures, kinds: list[str]) -> str:
         lines.append("|---|---|" + "---:|" * len(columns))
         lines += [
             f"| {what} | {unit} | {' | '.join(cell(by.get(kind)) for kind in columns)} |"
-            for (what, unit), by in rows.items()
+            for (what, unit), by in sorted(rows.items(), key=lambda row: position(row[0][0]))
         ]
     return "\n".join(lines)
 
