@@ -122,16 +122,17 @@ def _install(peer: Peer, home: Path) -> None:
     )
     if peer.npm:
         quiet = ["--no-audit", "--no-fund", "--loglevel=error", f"--cache={home / 'npm'}"]
-        _run([home / "bin/npm", "install", *quiet, f"--prefix={home}", *peer.npm])
+        _run([home / "bin/npm", "install", *quiet, f"--prefix={home}", *peer.npm], reason=slice(2))
 
 
-def _run(command: list[Any]) -> None:
+def _run(command: list[Any], reason: slice = slice(-1, None)) -> None:
+    """Run an installer; the lines of its errors that say why it failed: pip's last one, npm's first two."""
     done = subprocess.run(
         command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300
     )
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise OSError(f"{Path(command[0]).name} could not install it: {said[-1]}")
+        raise OSError(f"it could not be installed: {' '.join(said[reason])}")
 
 
 # Places
@@ -260,10 +261,19 @@ def measure(stage: Stage, record: Record) -> None:
             if stage.kind not in peer.kinds or figure not in peer.figures:
                 continue
             try:
-                take(stage, record, peer, python_for(peer, stage.ground.folder))
+                python = python_for(peer, stage.ground.folder)
+            except (OSError, subprocess.SubprocessError) as error:
+                _leave_out(peer.title, error)
+                continue
+            try:
+                take(stage, record, peer, python)
             except (ChildFailed, OSError, subprocess.SubprocessError) as error:
                 if not peer.pip:
                     raise
-                note = f"{peer.title}, {figure}, was left out: {error}"
-                if note not in notes:
-                    notes.append(note)
+                _leave_out(f"{peer.title}, {figure},", error)
+
+
+def _leave_out(what: str, error: Exception) -> None:
+    note = f"{what} was left out: {error}"
+    if note not in notes:
+        notes.append(note)
