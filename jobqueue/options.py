@@ -18,6 +18,7 @@ Word = TypeVar("Word", bound=str)
 NAME = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,127}")
 QUEUE_LENGTH_MAX = 63
 KEY_LENGTH_MAX = 512
+MEMORY_LEAST = 10_000_000  # bytes; no Python runs in less
 TAGS_MAX = 32
 BASE_MAX = 1000
 SHOWN_MAX = 60
@@ -31,6 +32,8 @@ ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|d)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)\s*(k|m|g|t|ki|mi|gi|ti)?b?", re.IGNORECASE | re.ASCII)
+_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,25 @@ def instant(value: object, name: str = "at") -> datetime:
     if not 1970 <= value.year <= 9998:  # noqa: PLR2004 - what both databases and Python can hold.
         raise InvalidOption(f"{name}: {given!s} is out of range", field=name, value=given)
     return value
+
+
+def size(value: object) -> int:
+    """A number of bytes, from such a number or text like `500MB`, `1.5GB`, `512MiB`."""
+    count: float | None = None
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        unit = (match[2] or "").lower()
+        power = _POWERS.get(unit[:1], 0)
+        count = float(match[1]) * (1024 if unit.endswith("i") else 1000) ** power
+    elif isinstance(value, int) and not isinstance(value, bool):
+        count = value
+    if count is None or not MEMORY_LEAST <= count < 2**63:
+        raise InvalidOption(
+            f"max_memory: {str(value)[:40]!r} is not a size of at least 10 MB; "
+            "write 500MB, 1.5GB or 512MiB",
+            field="max_memory",
+            value=value,
+        )
+    return int(count)
 
 
 def name(value: object, what: str, *, longest: int = 128) -> str:

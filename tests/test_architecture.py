@@ -30,7 +30,7 @@ LAYERS: list[list[str]] = [
     ["tasks", "job"],
     ["supervisor/*"],
     ["worker/service", "worker/log_context", "worker/process_identity", "worker/orphan_guard"]
-    + ["worker/signal_safe_event", "worker/memory", "worker/connections"],
+    + ["worker/signal_safe_event", "worker/connections"],
     ["worker/handler/*"],
     ["logs", "worker/json_stderr", "worker/inflight", "worker/shared_poll"],
     ["worker/isolate/*"],
@@ -38,12 +38,12 @@ LAYERS: list[list[str]] = [
     # Two stand higher than their folders: outcomes know of child processes, and the program of a
     # child process runs handlers with a whole executor.
     ["worker/execute/*", "worker/handler/outcomes", "worker/isolate/child_main"],
-    ["worker/settings", "worker/keepers", "worker/stop_conditions"],
+    ["worker/settings", "worker/stop_conditions"],
     ["worker/upkeep/*"],
     ["worker/observe/*"],
     ["worker/complete/*"],
     ["worker/single_writer"],
-    ["worker/__init__", "worker/worker", "worker/stop_signals"],
+    ["worker/__init__", "worker/assembly", "worker/worker", "worker/stop_signals"],
     ["queue", "binding", "calls", "filters", "known_names", "answers", "__init__"],
     ["alembic", "cli/*"],
     ["testing/*", "web/*", "cli/demo/*"],

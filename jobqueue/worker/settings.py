@@ -8,7 +8,6 @@ from jobqueue import options
 from jobqueue.errors import Duration, InvalidOption
 from jobqueue.states import State
 from jobqueue.worker.execute.scaling import ScalingRules
-from jobqueue.worker.memory import size
 
 DAY = 86_400.0
 CONCURRENCY_MAX = 1024
@@ -234,7 +233,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "poll": lambda value: options.seconds(value, "poll", least=0.01, most=3600),
     "drain": lambda value: _truth(value, "drain"),
     "max_jobs": lambda value: options.whole(value, "max_jobs", 1, 2**62),
-    "max_memory": size,
+    "max_memory": options.size,
     "stats_interval": lambda value: options.seconds(value, "stats_interval", least=0.1, most=DAY),
     "name": _name,
     "allow_exec": lambda value: _truth(value, "allow_exec"),

@@ -1,8 +1,6 @@
-"""The line: claims in, outcomes out. Two threads on two connections, or both in one transaction."""
+"""Claim and complete in one transaction, where the database has one writer."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 from jobqueue.records import Claim, Outcome
 from jobqueue.states import State
@@ -17,63 +15,6 @@ GAP_SHARE_IN_COMPANY = 1.0  # so that others find it free half of the time
 GAP_MAX = 0.1  # seconds; who finds the file locked looks again at least this often
 COMPANY = 2.0  # seconds after a wait for a writer that knows nothing of turns
 COMPANY_WAIT = 0.0009  # seconds to begin that tell of such a writer: SQLite waits for 1 ms first
-
-
-class Claimer(Service):
-    """Claims jobs, on a connection that the completer does not need. Takes it within `turn()`."""
-
-    def __init__(
-        self, store: Store, intake: Intake, turn: Callable[[], AbstractContextManager[None]]
-    ) -> None:
-        super().__init__("claimer")
-        self._store = store
-        self._intake = intake
-        self._turn = turn
-
-    def tick(self) -> float:
-        """Claim as much as there is room for."""
-        with self._turn():
-            self._claim()
-        return self._intake.rest()
-
-    def _claim(self) -> None:
-        intake = self._intake
-        intake.began = time.monotonic()
-        intake.reconcile()
-        intake.give_back_hoard()
-        wanted = intake.wanted()
-        if wanted and not intake.guess(wanted) and intake.look():
-            with self._store.write() as connection:
-                claims = intake.claim(connection, wanted)
-            intake.hand_out(claims)
-
-
-class Completer(Service):
-    """Writes outcomes down. The commit under way is the batching window: no timer."""
-
-    def __init__(self, store: Store, exit_: Exit, settled: Callable[[], None]) -> None:
-        super().__init__("completer")
-        self._store = store
-        self._exit = exit_
-        self._settled = settled
-
-    def tick(self) -> float | None:
-        """Write one batch."""
-        batch = self._exit.gather()
-        if not batch:
-            return 0.5
-        try:
-            with self._store.write() as connection:
-                states = self._exit.finish(connection, batch)
-        except Exception as error:
-            if self._exit.is_content(error):
-                self._exit.one_by_one()
-                return 0
-            self._exit.inflight.failed_rounds += 1
-            raise
-        self._exit.settle(states)
-        self._settled()  # The claimer may have been waiting for the outbox to get shorter.
-        return 0
 
 
 class Turn(Service):

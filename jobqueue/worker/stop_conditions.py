@@ -1,18 +1,25 @@
-"""The lifespan of a worker: until when it works, and why it ends by itself."""
+"""The stop conditions of a worker: until when it works, and why it ends by itself."""
 
-from collections.abc import Sequence
+import os
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from jobqueue.loggers import get_logger
+from jobqueue.records import counted
 from jobqueue.store.leases import Upkeep
 from jobqueue.worker.claim.planner import Intake
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.keepers import Drain, LastJob
-from jobqueue.worker.memory import MemoryGuard
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.signal_safe_event import Flag
 
 log = get_logger("jobqueue.worker")
+report_log = get_logger("jobqueue.report")
+
+LOOK = 1.0  # seconds
+DRAIN_LOOK = 0.2
 
 
 class Lifespan:
@@ -64,3 +71,78 @@ class Lifespan:
             queues = None if settings.queues is None else tuple(settings.queues)
             services.append(Drain(upkeep, inflight, queues=queues, tasks=tasks, done=done))
         return services
+
+
+class LastJob(Service):
+    """Notices that as many jobs were run as this worker was to run."""
+
+    def __init__(self, inflight: InFlight, intake: Intake, done: Callable[[], None]) -> None:
+        super().__init__("last job")
+        self._inflight = inflight
+        self._intake = intake
+        self._done = done
+
+    def tick(self) -> float | None:
+        """Look."""
+        if self._intake.exhausted and not self._inflight.held:
+            self._done()
+            return None
+        return DRAIN_LOOK
+
+
+class Drain(Service):
+    """Notices that nothing is left to run."""
+
+    def __init__(
+        self,
+        upkeep: Upkeep,
+        inflight: InFlight,
+        *,
+        queues: Sequence[str] | None,
+        tasks: Sequence[str],
+        done: Callable[[], None],
+    ) -> None:
+        super().__init__("drain")
+        self._upkeep = upkeep
+        self._inflight = inflight
+        self._queues = None if queues is None else tuple(queues)
+        self._tasks = tuple(tasks)
+        self._done = done
+
+    def tick(self) -> float | None:
+        """Look, when this worker has nothing itself."""
+        if self._inflight.held or self._upkeep.unfinished(self._queues, self._tasks):
+            return DRAIN_LOOK
+        for kind, count in self._upkeep.left_behind(self._queues, self._tasks).items():
+            report_log.warning("not waited for: %s %s", counted(count, "job"), kind)
+        self._done()
+        return None
+
+
+class MemoryGuard(Service):
+    """Looks every second at how much memory this process has."""
+
+    def __init__(self, bound: int, outgrown: Callable[[str], None]) -> None:
+        super().__init__("memory")
+        self._bound = bound
+        self._outgrown = outgrown
+
+    def tick(self) -> float | None:
+        """Look; beyond the bound, say so and be done."""
+        present = resident()
+        if present <= self._bound:
+            return LOOK
+        self._outgrown(
+            f"it has {present / 1e6:,.0f} MB of memory, more than {self._bound / 1e6:,.0f} MB"
+        )
+        return None
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now; where nobody says, the most that it has had."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024

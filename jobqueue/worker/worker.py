@@ -20,8 +20,12 @@ from jobqueue.store.notify.notifier import Bell, Heard
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
+from jobqueue.worker.assembly import observers, upkeep_services
+from jobqueue.worker.claim.claimer import Claimer
 from jobqueue.worker.claim.cursors import Frontier
 from jobqueue.worker.claim.planner import Intake
+from jobqueue.worker.complete.completer import Completer
+from jobqueue.worker.complete.event_dispatcher import Announcer
 from jobqueue.worker.complete.outcome_writer import Exit
 from jobqueue.worker.connections import Connections
 from jobqueue.worker.execute.autoscale import Scaler
@@ -34,20 +38,17 @@ from jobqueue.worker.handler.outcomes import Endings
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.isolate.importing import Import
 from jobqueue.worker.isolate.pool import Isolation
-from jobqueue.worker.keepers import Announcer, Ear, Pruner, Scheduler
 from jobqueue.worker.log_context import about, name_worker, say
 from jobqueue.worker.observe.health import Vitals
-from jobqueue.worker.observe.history import Recorder
 from jobqueue.worker.observe.metrics import Metrics
-from jobqueue.worker.observe.reporter import Reporter
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.shared_poll import Lookout
 from jobqueue.worker.signal_safe_event import Flag
-from jobqueue.worker.single_writer import Claimer, Completer, Turn
+from jobqueue.worker.single_writer import Turn
 from jobqueue.worker.stop_conditions import Lifespan
 from jobqueue.worker.upkeep.heartbeat import Heartbeat, registration
-from jobqueue.worker.upkeep.reaper import Reaper
+from jobqueue.worker.upkeep.listener import Ear
 
 log = get_logger("jobqueue.worker")
 
@@ -248,23 +249,18 @@ class Worker:
     def _build_keepers(self, me: process_identity.Identity, announcer: Announcer) -> list[Service]:
         settings, inflight = self.settings, self._inflight
         upkeep = self._upkeep
-        keepers: list[Service] = [
-            Scheduler(upkeep, self._lookout, settings.poll, self._ring),
-            Reaper(
-                upkeep,
-                self._lookout,
-                inflight,
-                me,
-                reaped=self._ring,
-                announce=announcer.announce,
-                events=self._events,
-            ),
-            Pruner(upkeep, settings.retention),
-            Recorder(History(self._connections.upkeep), self.name, self._metrics.reader()),
-        ]
-        if settings.stats_interval is not None:
-            reader = self._metrics.reader()
-            keepers.append(Reporter(inflight, reader, settings.stats_interval, self._waiting))
+        keepers = upkeep_services(
+            upkeep,
+            self._lookout,
+            inflight,
+            me,
+            settings=settings,
+            ring=self._ring,
+            announcer=announcer,
+            events=self._events,
+        )
+        history, metrics = History(self._connections.upkeep), self._metrics
+        keepers += observers(settings, self.name, inflight, metrics, history, waiting=self._waiting)
         return keepers + self._life.watchers(
             settings, upkeep, inflight, self._intake, list(self._registry)
         )

@@ -17,7 +17,8 @@ from jobqueue.store.schema import counters, workers
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.claims import Claims
 from jobqueue.store.user_transactions import UserTransactions
-from jobqueue.worker.keepers import Announcer, Ear
+from jobqueue.worker.complete.event_dispatcher import Announcer
+from jobqueue.worker.upkeep.listener import Ear
 
 LONG_AGO = float("-inf")
 
@@ -211,7 +212,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.present = 1_000_000.0
-        for module in ("upkeep.heartbeat", "upkeep.reaper", "inflight", "keepers", "shared_poll"):
+        for module in (
+            "inflight",
+            "shared_poll",
+            "upkeep.heartbeat",
+            "upkeep.reaper",
+            "upkeep.scheduler",
+        ):
             monkeypatch.setattr(f"jobqueue.worker.{module}.boottime", lambda: self.present)
 
     def pass_(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ from jobqueue import JobQueue, State
 from jobqueue.store.clock import now
 from jobqueue.worker.claim import cursors as frontier_module
 from jobqueue.worker.claim import planner as intake_module
-from jobqueue.worker.keepers import Scheduler
+from jobqueue.worker.upkeep.scheduler import Scheduler
 
 PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]
 

@@ -12,9 +12,16 @@ from jobqueue.store.clock import after
 from jobqueue.events import Event, EventStream
 from jobqueue.store.notify.notifier import Heard
 from jobqueue.store.leases import BATCH, Upkeep
-from jobqueue.worker import keepers
+from jobqueue.worker.upkeep import listener as listener_module
+from jobqueue.worker.upkeep.pruner import PRUNE_EVERY
 from jobqueue.worker import process_identity
-from jobqueue.worker.keepers import Announcer, Drain, Ear, LastJob, Pruner, Scheduler
+from jobqueue.worker.complete import event_dispatcher
+from jobqueue.worker.complete.event_dispatcher import Announcer
+from jobqueue.worker.stop_conditions import Drain
+from jobqueue.worker.upkeep.listener import Ear
+from jobqueue.worker.stop_conditions import LastJob
+from jobqueue.worker.upkeep.pruner import Pruner
+from jobqueue.worker.upkeep.scheduler import Scheduler
 from jobqueue.worker.shared_poll import Lookout, patience
 
 WARNING = 30
@@ -126,7 +133,7 @@ def hear(monkeypatch: pytest.MonkeyPatch, *words: tuple[float, Heard]) -> list[A
     """What an ear tells, each with the time."""
     told: list[Any] = []
     listener = Scripted(*words, (5.0, Heard.NOTHING))
-    monkeypatch.setattr(keepers.time, "monotonic", lambda: listener.present)
+    monkeypatch.setattr(listener_module.time, "monotonic", lambda: listener.present)
     ear = Ear(
         listener,
         lambda heard: told.append((listener.present, heard)),
@@ -142,20 +149,20 @@ def test_who_is_in_no_hurry_is_told_of_a_ring_a_little_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = hear(monkeypatch, (1.0, Heard.RING), (1.0, Heard.CHANGE))
-    soon = pytest.approx(1 + keepers.LATER)
-    again = pytest.approx(2 + keepers.LATER)
+    soon = pytest.approx(1 + listener_module.LATER)
+    again = pytest.approx(2 + listener_module.LATER)
     assert told == [(1.0, Heard.RING), (soon, "later"), (2.0, Heard.CHANGE), (again, "later")]
 
 
 def test_rings_that_never_cease_do_not_put_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = keepers.LATER / 4
+    step = listener_module.LATER / 4
     told = hear(monkeypatch, *[(step, Heard.RING)] * 400)
     assert sum(word is Heard.RING for _, word in told) == 400
     laters = [at for at, word in told if word == "later"]
     gaps = [after_ - before for before, after_ in zip(laters, laters[1:], strict=False)]
     assert len(laters) > 50
-    assert max(gaps) < 2 * keepers.LATER
-    assert min(gaps) >= keepers.LATER
+    assert max(gaps) < 2 * listener_module.LATER
+    assert min(gaps) >= listener_module.LATER
 
 
 def test_where_nothing_is_heard_looks_follow_soon_while_jobs_come_and_no_oftener_than_polls_else() -> (
@@ -166,9 +173,9 @@ def test_where_nothing_is_heard_looks_follow_soon_while_jobs_come_and_no_oftener
     ear = Ear(listener, looks.append, lambda: None, intake)
     assert ear.tick() == 1.0 and looks == []  # The claimer polls.
     intake.claimed = 3
-    assert ear.tick() == keepers.SOON and looks == [Heard.CHANGE]
+    assert ear.tick() == listener_module.SOON and looks == [Heard.CHANGE]
     pauses = [ear.tick() for _ in range(40)]
-    assert pauses[0] < 2 * keepers.SOON
+    assert pauses[0] < 2 * listener_module.SOON
     assert pauses == sorted(pauses)
     assert pauses[-1] == 1.0
     assert len(looks) == 1 + sum(pause < 1.0 for pause in pauses)
@@ -200,7 +207,7 @@ def test_by_default_failed_jobs_are_kept_for_30_days_and_others_for_7(
     pruner = worker.service(Pruner)
     old, live = finals(worker, jobs, work), work.options(delay=60).enqueue()
     worker.make_old(*old.values(), seconds=7 * DAY - 60)
-    assert pruner.tick() == keepers.PRUNE_EVERY
+    assert pruner.tick() == PRUNE_EVERY
     assert kept(jobs) == {*old.values(), live.id}
     worker.make_old(*old.values(), seconds=7 * DAY + 60)
     pruner.tick()
@@ -233,7 +240,7 @@ def test_a_full_batch_is_followed_by_the_next_at_once(work: Any, jobs: JobQueue,
     pruner = worker.service(Pruner)
     assert pruner.tick() < 1
     assert len(kept(jobs)) == 1
-    assert pruner.tick() == keepers.PRUNE_EVERY
+    assert pruner.tick() == PRUNE_EVERY
     assert kept(jobs) == set()
 
 
@@ -302,7 +309,7 @@ def test_what_is_pending_at_the_end_is_still_told() -> None:
 def test_events_beyond_a_bound_are_dropped_and_counted(
     lines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keepers, "EVENTS_MAX", 10)
+    monkeypatch.setattr(event_dispatcher, "EVENTS_MAX", 10)
     stream = EventStream()
     heard: list[int] = []
     stream.subscribe("failed", lambda event: heard.append(event.job))

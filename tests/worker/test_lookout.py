@@ -15,7 +15,7 @@ from jobqueue.store.claims import Holder
 from jobqueue.store.leases import MATES, NEIGHBOURS, Upkeep
 from jobqueue.worker import process_identity
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.keepers import Scheduler
+from jobqueue.worker.upkeep.scheduler import Scheduler
 from jobqueue.worker.shared_poll import Lookout
 from jobqueue.worker.upkeep.reaper import Reaper
 

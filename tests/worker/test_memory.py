@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from jobqueue.errors import InvalidOption
-from jobqueue.worker import memory
-from jobqueue.worker.memory import MemoryGuard, resident, size
+from jobqueue.options import size
+from jobqueue.worker import stop_conditions
+from jobqueue.worker.stop_conditions import MemoryGuard, resident
 from jobqueue.worker.settings import WorkerSettings
 
 
@@ -60,17 +61,17 @@ def test_where_nobody_says_the_most_counts(monkeypatch: pytest.MonkeyPatch) -> N
     def nothing(_: Path) -> str:
         raise FileNotFoundError
 
-    monkeypatch.setattr(memory.Path, "read_text", nothing)
+    monkeypatch.setattr(stop_conditions.Path, "read_text", nothing)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # On Linux it is in KiB.
     assert most / 2 < resident() < most * 2
 
 
 def test_beyond_the_bound_it_says_so_once_with_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     present = [100_000_000, 200_000_001]
-    monkeypatch.setattr(memory, "resident", lambda: present.pop(0))
+    monkeypatch.setattr(stop_conditions, "resident", lambda: present.pop(0))
     said: list[Any] = []
     guard = MemoryGuard(200_000_000, said.append)
-    assert guard.tick() == memory.LOOK
+    assert guard.tick() == stop_conditions.LOOK
     assert said == []
     assert guard.tick() is None
     assert said == ["it has 200 MB of memory, more than 200 MB"]

@@ -1,0 +1,43 @@
+"""The event dispatcher: tells subscribers of events, on a thread of its own."""
+
+from queue import Empty, SimpleQueue
+
+from jobqueue.events import Event, EventStream
+from jobqueue.loggers import get_logger
+from jobqueue.worker.service import Service
+
+log = get_logger("jobqueue.worker")
+
+EVENTS_MAX = 10_000
+
+
+class Announcer(Service):
+    """Tells subscribers, on a thread of its own: a slow one delays other events, and no job."""
+
+    def __init__(self, events: EventStream) -> None:
+        super().__init__("announcer")
+        self._events = events
+        self._pending: SimpleQueue[Event] = SimpleQueue()
+        self._dropped = 0
+
+    def announce(self, event: Event) -> None:
+        """Tell it soon. Beyond a bound events are dropped, and counted: memory has an end."""
+        if self._pending.qsize() >= EVENTS_MAX:
+            self._dropped += 1
+            if self._dropped % 1000 == 1:
+                log.warning("subscribers are too slow: %d events dropped", self._dropped)
+            return
+        self._pending.put(event)
+        self.wake()
+
+    def tick(self) -> float | None:
+        """Tell all that is pending."""
+        try:
+            while True:
+                self._events.emit(self._pending.get_nowait())
+        except Empty:
+            return None
+
+    def drain(self) -> None:
+        """Tell the rest."""
+        self.tick()

@@ -1,0 +1,36 @@
+"""The scheduler: makes scheduled jobs available once they are due."""
+
+from collections.abc import Callable
+
+from jobqueue.store.leases import BATCH, Upkeep
+from jobqueue.worker.process_identity import boottime
+from jobqueue.worker.service import Service
+from jobqueue.worker.shared_poll import Lookout, patience
+
+
+class Scheduler(Service):
+    """Makes jobs available when they are due."""
+
+    def __init__(
+        self, upkeep: Upkeep, lookout: Lookout, poll: float, promoted: Callable[[], None]
+    ) -> None:
+        super().__init__("scheduler")
+        self._upkeep = upkeep
+        self._lookout = lookout
+        lookout.tell(self.name, self.wake, rings=True)
+        self._looked_at = float("-inf")
+        self._poll = patience(poll)
+        self._promoted = promoted
+
+    def tick(self) -> float:
+        """Promote what is due; reading first, so that waiting costs no write."""
+        self._looked_at, due = self._lookout.take_due(self.name, self._looked_at)
+        due = None if due is None else due - (boottime() - self._looked_at)
+        if due is None or due > 0:
+            return self._poll if due is None else min(self._poll, due)
+        queues = self._upkeep.promote()
+        if queues:
+            self._promoted()
+        if not queues:  # Due by its reading, not by the database's: nothing to hurry for.
+            return self._poll
+        return 0 if len(queues) >= BATCH else 0.01
