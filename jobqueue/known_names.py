@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Iterable
 
-from jobqueue.calls import did_you_mean
 from jobqueue.errors import InvalidOption
 from jobqueue.options import Options
 from jobqueue.records import JobFilter
 from jobqueue.store.names import Names
 from jobqueue.tasks import Registry
+from jobqueue.wire import did_you_mean
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 
 LISTED = 8  # names in one message

@@ -44,7 +44,7 @@ LAYERS: list[list[str]] = [
     ["worker/complete/*"],
     ["worker/single_writer"],
     ["worker/__init__", "worker/assembly", "worker/worker", "worker/stop_signals"],
-    ["queue", "binding", "calls", "filters", "known_names", "answers", "__init__"],
+    ["queue", "binding", "wire", "known_names", "__init__"],
     ["alembic", "cli/*"],
     ["testing/*", "web/*", "cli/demo/*"],
     ["cli/commands/*"],

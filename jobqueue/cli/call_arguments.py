@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobqueue.calls import make_call
 from jobqueue.errors import InvalidArguments
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.tasks import Call, Task
+from jobqueue.wire import make_call
 
 
 @dataclass

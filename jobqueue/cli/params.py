@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from jobqueue import filters
+from jobqueue import wire
 from jobqueue.cli import completion
 from jobqueue.errors import InvalidOption
 from jobqueue.records import JobFilter
@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 LIMIT_MAX = 1_000_000_000
 
-whole = filters.whole
+whole = wire.whole
 
 
 def clean(text: str, what: str) -> str:

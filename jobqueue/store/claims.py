@@ -13,9 +13,8 @@ from sqlalchemy import Connection
 
 from jobqueue.records import Claim, Ended, Outcome, Succeeded
 from jobqueue.states import FINAL, State
-from jobqueue.store.autocommit import Alone
 from jobqueue.store.counters import Tally
-from jobqueue.store.database import Store
+from jobqueue.store.database import Alone, Store
 from jobqueue.store.dialects.base import Columns
 from jobqueue.store.sql.rows import END, PAIRS, PROGRESS, SUCCESS, Progress, last_progress
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, event, inspect, select, table
+from sqlalchemy import URL, Boolean, Connection, Engine, Update, event, inspect, select, table
 from sqlalchemy import column as sql_column
 from sqlalchemy.exc import DBAPIError
 
 from jobqueue.errors import ConfigurationError, SchemaNewer, SchemaOutdated
 from jobqueue.store import fork_safety, migrate
+from jobqueue.store.clock import Instant
 from jobqueue.store.pool import IDLE, Patience
 from jobqueue.store.schema import REVISION, VERSION_TABLE
 from jobqueue.store.sql.statements import Statements, statements
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 POOL_SIZE = 4
 """Connections of one process, unless it is told otherwise."""
+
+_NOT_EVERYWHERE = (Boolean, Instant)  # Drivers give all other types as Python has them.
 
 _version = table(VERSION_TABLE, sql_column("version_num"))
 
@@ -207,6 +210,42 @@ class Store:
         """Close the idle connections. The store may be used again, on whatever is there then."""
         self.engine.dispose()
         self._checked = False
+
+
+class Alone:
+    """A statement that is a transaction of its own, on the driver's own connection (ADR 0012).
+
+    One of Core's, compiled once, past SQLAlchemy from then on.
+    """
+
+    def __init__(self, store: Store, statement: Update) -> None:
+        self._store = store
+        compiled = statement.compile(store.engine)
+        self._text = str(compiled)
+        self._constants = {
+            name: value for name, value in compiled.params.items() if value is not None
+        }
+        dialect = store.engine.dialect
+        readers = {
+            place: column.type.dialect_impl(dialect).result_processor(dialect, None)
+            for place, column in enumerate(statement.exported_columns)
+            if isinstance(column.type, _NOT_EVERYWHERE)
+        }
+        self._readers = [(place, reader) for place, reader in readers.items() if reader]
+
+    def rows(self, parameters: dict[str, Any]) -> list[list[Any]] | None:
+        """The rows that it returns; None if nothing was done, and a transaction may tell why.
+
+        What cannot be known is raised. Parameters are passed to the driver as they are.
+        """
+        found = self._store.alone(self._text, self._constants | parameters)
+        if found is None:
+            return None
+        rows = [list(row) for row in found]
+        for row in rows:
+            for place, read in self._readers:
+                row[place] = read(row[place])
+        return rows
 
 
 def _pause(seconds: float) -> None:

@@ -4,12 +4,12 @@ from typing import Any
 
 from starlette.requests import Request
 
-from jobqueue.calls import Tasks, call_of_line
 from jobqueue.errors import JobQueueError
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
 from jobqueue.tasks import Call, Registry
 from jobqueue.web.responses import Refused, described
 from jobqueue.web.security import require_json
+from jobqueue.wire import Tasks, call_of_line
 
 BODY_MAX = MAX_BYTES
 BATCH_BYTES_MAX = 8 * MAX_BYTES

@@ -12,9 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from jobqueue import filters, options
-from jobqueue.answers import changes, job_json, with_attempts
-from jobqueue.calls import did_you_mean
+from jobqueue import options, wire
 from jobqueue.errors import InvalidOption, JobNotFound, JobQueueError
 from jobqueue.job import Job
 from jobqueue.known_names import names_of, unknown_in
@@ -32,6 +30,7 @@ from jobqueue.web.concurrency import Cached, Threads, Watcher
 from jobqueue.web.requests import Bodies, asks_for_succeeded, read_body
 from jobqueue.web.responses import JSON, Refused, away, reply, to_bytes
 from jobqueue.web.security import require_json
+from jobqueue.wire import changes, did_you_mean, job_json, with_attempts
 
 READERS, WRITERS = 4, 4
 """Threads: those that read are not those that write, so that no list holds up an enqueue."""
@@ -87,14 +86,14 @@ class Api:
         if request.method == "POST":
             return await self._enqueue(request)
         given = _query(request, "state", "task", "queue", "tag", "since", "limit")
-        wanted = filters.a_filter(
+        wanted = wire.a_filter(
             given.get("state"),
             given.get("task"),
             given.get("queue"),
             given.get("tag"),
             given.get("since"),
         )
-        limit = filters.whole(given.get("limit", str(LIST_DEFAULT)))
+        limit = wire.whole(given.get("limit", str(LIST_DEFAULT)))
         most = options.whole(limit, "limit", 1, LIST_MAX)
         found = self._jobs.find(wanted, most, PAGE)
         first = await self._reads(_page, found)
@@ -127,7 +126,7 @@ class Api:
 
     async def job(self, request: Request) -> Response:
         """One job with its attempts; `?wait=10` holds until it is final, or the time is up."""
-        id_ = filters.job_id(request.path_params["id"])
+        id_ = wire.job_id(request.path_params["id"])
         wait = _query(request, "wait").get("wait")
         limit = 0.0 if wait is None else options.seconds(wait, "wait", most=WAIT_MAX)
         record = await self._reads(self._get, id_)
@@ -164,7 +163,7 @@ class Api:
     async def _change(self, request: Request, verb: Verb) -> Response:
         _query(request)
         require_json(request.headers.get("content-type"), has_body=_has_body(request))
-        id_ = filters.job_id(request.path_params["id"])
+        id_ = wire.job_id(request.path_params["id"])
         changed, refused = await self._writes(verb, self._jobs, JobFilter(ids=(id_,)))
         answer = changes(changed, refused)
         for refusal in refused:

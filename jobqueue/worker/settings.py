@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 from jobqueue import options
 from jobqueue.errors import Duration, InvalidOption
 from jobqueue.states import State
-from jobqueue.worker.execute.scaling import ScalingRules
+from jobqueue.worker.execute.autoscale import ScalingRules
 
 DAY = 86_400.0
 CONCURRENCY_MAX = 1024

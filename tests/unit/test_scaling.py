@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jobqueue.worker.execute.scaling import Decision, Load, ScalingRules, decide
+from jobqueue.worker.execute.autoscale import Decision, Load, ScalingRules, decide
 
 RULES = ScalingRules(2, 8)
 LONG = 1000.0

@@ -14,7 +14,6 @@ from typing import IO, Any, NoReturn, Self
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobqueue.calls import Tasks, call_of_line
 from jobqueue.cli.context import Shared
 from jobqueue.cli.errors import FAILED, INTERRUPTED, MISUSED, Problem, describe
 from jobqueue.cli.render import console
@@ -23,6 +22,7 @@ from jobqueue.errors import JobQueueError
 from jobqueue.records import counted
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
 from jobqueue.tasks import Call
+from jobqueue.wire import Tasks, call_of_line
 
 BATCH = 1000
 BATCH_BYTES = 16 << 20

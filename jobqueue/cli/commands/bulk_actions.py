@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from jobqueue import filters
-from jobqueue.answers import changes
+from jobqueue import wire
 from jobqueue.cli import params
 from jobqueue.cli.context import Command, Shared, pass_shared
 from jobqueue.cli.errors import MISUSED, Problem, complain
@@ -21,6 +20,7 @@ from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, Refusal, counted
 from jobqueue.states import MOVES, State
 from jobqueue.store.jobs import Jobs
+from jobqueue.wire import changes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,8 +84,8 @@ def _command(verb: Verb, help_: str) -> click.Command:
         force: bool,
         succeeded: bool = False,
     ) -> None:
-        wanted = filters.a_filter(state_name, task, queue, tag)
-        named = filters.job_ids(ids)
+        wanted = wire.a_filter(state_name, task, queue, tag)
+        named = wire.job_ids(ids)
         is_bulk = wanted != JobFilter() or everything
         if bool(named) == is_bulk or (everything and wanted != JobFilter()):
             raise InvalidOption(

@@ -9,8 +9,6 @@ from click.core import ParameterSource
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue import options
-from jobqueue.answers import job_json, with_attempts
-from jobqueue.calls import Tasks, did_you_mean, make_call
 from jobqueue.cli import completion, params
 from jobqueue.cli.call_arguments import Value, guess_call, split
 from jobqueue.cli.commands.jobs import await_all, print_end, require_success
@@ -22,6 +20,7 @@ from jobqueue.known_names import names_of
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.store.names import names_in_use
 from jobqueue.tasks import Call, Registry
+from jobqueue.wire import Tasks, did_you_mean, job_json, make_call, with_attempts
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -4,12 +4,12 @@ from typing import Any
 
 import click
 
-from jobqueue.calls import make_call
 from jobqueue.cli import completion, params
 from jobqueue.cli.commands.enqueue import changes_of, enqueue_one, job_options
 from jobqueue.cli.context import Command, Shared, pass_shared
 from jobqueue.errors import InvalidOption
 from jobqueue.tasks import Call
+from jobqueue.wire import make_call
 from jobqueue.worker.execute.exec_task import EXEC, NAME
 
 HELP = """Enqueue a command line and print its id.

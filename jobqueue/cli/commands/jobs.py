@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 import click
 from rich.text import Text
 
-from jobqueue import filters, options
-from jobqueue.answers import job_json, with_attempts
+from jobqueue import options, wire
 from jobqueue.cli import params
 from jobqueue.cli.commands.job_page import print_page
 from jobqueue.cli.context import Command, Shared, pass_shared, to_json
@@ -32,6 +31,7 @@ from jobqueue.job import Job, as_completed
 from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import State
+from jobqueue.wire import job_json, with_attempts
 
 SAMPLE = 500
 """Rows that decide the widths of the columns."""
@@ -100,7 +100,7 @@ def list_(
     limit: str,
 ) -> None:
     """List jobs, newest first."""
-    wanted = filters.a_filter(state_name, task, queue, tag, since)
+    wanted = wire.a_filter(state_name, task, queue, tag, since)
     most = options.whole(params.whole(limit), "limit", 0, params.LIMIT_MAX)
     found = shared.jobs.find(wanted, most or None)
     first = next(found, None)
@@ -153,7 +153,7 @@ def show(shared: Shared, id: str) -> None:  # noqa: A002 - the name in the contr
 
     Arguments, state, every attempt with its times, traceback, result, progress.
     """
-    job = _get(shared, filters.job_id(id))
+    job = _get(shared, wire.job_id(id))
     attempts = shared.jobs.attempts(job)
     if shared.json:
         shared.print_json(with_attempts(shared.jobs, job))
@@ -181,7 +181,7 @@ def wait(shared: Shared, ids: tuple[str, ...], timeout: str | None) -> None:
 
     Exits with 0 if all succeeded, with 1 if one did not.
     """
-    wanted = filters.job_ids(ids)
+    wanted = wire.job_ids(ids)
     limit = None if timeout is None else options.seconds(timeout, "timeout")
     missing = sorted(set(wanted) - shared.jobs.states(wanted).keys())
     if missing:

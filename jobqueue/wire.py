@@ -1,0 +1,210 @@
+"""JSON and text forms that the command line and the HTTP API share: jobs, calls, filters."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from jobqueue import options
+from jobqueue.errors import InvalidArguments, InvalidOption, UnknownTask
+from jobqueue.job import Job
+from jobqueue.options import Options
+from jobqueue.records import JobFilter, JobRecord, Refusal
+from jobqueue.serialization.codec import Codec
+from jobqueue.serialization.json_values import INTEGER_MAX
+from jobqueue.states import State
+from jobqueue.store.jobs import Jobs
+from jobqueue.tasks import Call, Registry, Task
+
+OPTION_NAMES = (
+    "queue",
+    "priority",
+    "delay",
+    "at",
+    "max_attempts",
+    "timeout",
+    "deadline",
+    "unique_key",
+    "unique_until",
+    "tags",
+)
+_KNOWN = 8  # names in one message
+_DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
+
+
+# What is printed with --json, and answered over HTTP
+
+
+def job_json(job: JobRecord) -> dict[str, Any]:
+    """The job object of the contract, for rows that someone wrote with SQL too."""
+    try:
+        return job.to_json()
+    except (ValueError, TypeError, KeyError, RecursionError):
+        bare = replace(job, args='{"args": [], "kwargs": {}}', result=None).to_json()
+        return bare | {"args": None, "kwargs": None, "args_text": job.args}
+
+
+def with_attempts(jobs: Jobs, job: JobRecord) -> dict[str, Any]:
+    """The job object with its attempts."""
+    return job_json(job) | {"attempts": [attempt.to_json() for attempt in jobs.attempts(job)]}
+
+
+def changes(changed: Sequence[int], refused: Sequence[Refusal]) -> dict[str, Any]:
+    """What a verb changed, and what it did not, with the reason."""
+    return {
+        "changed": len(changed),
+        "refused": [
+            {"id": refusal.id, "state": refusal.state, "reason": refusal.reason}
+            for refusal in refused
+        ],
+    }
+
+
+# Calls that came as JSON: a line of `enqueue --from`, or the body of a request
+
+
+class Tasks:
+    """Which tasks may be enqueued: those of an app, or without one any of a valid name."""
+
+    def __init__(self, registry: Registry | None) -> None:
+        self._registry = registry
+        self._strangers: dict[str, Task[..., Any]] = {}
+
+    def find(self, name: object) -> Task[..., Any]:
+        """The task of that name. Raises InvalidOption or UnknownTask."""
+        known = options.name(name, "task")
+        registry = self._registry
+        if registry is None:
+            return self._stranger(known)
+        if known not in registry:
+            names = sorted(registry)
+            listed = ", ".join(names[:_KNOWN]) + (", …" if len(names) > _KNOWN else "")
+            has = f"the app has {listed}" if names else "the app has no tasks"
+            raise UnknownTask(
+                f"no task is named {known!r}{did_you_mean(known, names)} ({has})",
+                field="task",
+                value=known,
+            )
+        return registry[known]
+
+    def _stranger(self, name: str) -> Task[..., Any]:
+        """A task of which only the name is known: it takes any plain JSON."""
+        task = self._strangers.get(name)
+        if task is None:
+
+            def stranger(*args: Any, **kwargs: Any) -> Any: ...
+
+            codec = Codec(stranger, name)
+            task = self._strangers[name] = Task(stranger, name, Options(), codec, _never)
+        return task
+
+
+def _never(calls: object, within: object) -> list[Job[Any]]:
+    raise NotImplementedError
+
+
+def make_call(
+    task: Task[..., Any], args: list[Any], kwargs: dict[str, Any], changes: Mapping[str, Any]
+) -> Call[Any]:
+    """A call of exact JSON values."""
+    settings = task.settings.merge(dict(changes))
+    return Call(task, task.codec.from_json(args, kwargs), settings)
+
+
+def call_of_line(tasks: Tasks, line: Any, what: str) -> Call[Any]:
+    """A call from one object of `enqueue --from`."""
+    if not isinstance(line, dict):
+        raise InvalidArguments(
+            f'{what}: must be an object like {{"task": "add", "args": [2, 3]}}', field="line"
+        )
+    known = ("task", "args", "kwargs", *OPTION_NAMES)
+    for key in line:
+        if key not in known:
+            raise InvalidOption(
+                f"{what}: {key[:40]!r} is no key of a job; there are {', '.join(known)}"
+                f"{did_you_mean(key, known)}",
+                field=key[:40],
+            )
+    if "task" not in line:
+        raise InvalidOption(f'{what}: names no "task"', field="task")
+    changes = {name: line[name] for name in OPTION_NAMES if name in line}
+    args, kwargs = line.get("args", []), line.get("kwargs", {})
+    return make_call(tasks.find(line["task"]), args, kwargs, changes)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean a or b?`, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+# Text that names jobs or chooses among them
+
+
+def job_id(text: str) -> int:
+    """A job's id; raises InvalidOption."""
+    if not _DIGITS.fullmatch(text):
+        raise InvalidOption(
+            f"id: {text[:40]!r} is not a job's id; ids are whole numbers, such as 42",
+            field="id",
+            value=text,
+        )
+    if int(text) > INTEGER_MAX:
+        raise InvalidOption(f"id: {text} is beyond 63 bits", field="id", value=text)
+    return int(text)
+
+
+def job_ids(texts: tuple[str, ...]) -> tuple[int, ...]:
+    """Ids in the order given, each once."""
+    return tuple(dict.fromkeys(map(job_id, texts)))
+
+
+def whole(text: str) -> int | str:
+    """A whole number, or what is none as it is: whoever checks the range says what is wrong."""
+    return int(text) if _NUMBER.fullmatch(text) else text
+
+
+def state(text: str | None) -> State | None:
+    """A state by its name; raises InvalidOption."""
+    if text is None:
+        return None
+    try:
+        return State(text)
+    except ValueError:
+        raise InvalidOption(
+            f"state: {text[:40]!r} is none of {', '.join(State)}"
+            f"{did_you_mean(text.lower(), list(State))}",
+            field="state",
+            value=text,
+        ) from None
+
+
+def since(text: str | None) -> datetime | None:
+    """An instant, or a time before now such as `2h`."""
+    if text is None:
+        return None
+    if text[:1].isdigit() and "-" not in text:
+        return datetime.now(UTC) - timedelta(seconds=options.seconds(text, "since"))
+    return options.instant(text, "since")
+
+
+def a_filter(
+    state_name: str | None,
+    task: str | None,
+    queue: str | None,
+    tag: str | None,
+    since_text: str | None = None,
+) -> JobFilter:
+    """A filter from its options, checked."""
+    return JobFilter(
+        state=state(state_name),
+        task=None if task is None else options.name(task, "task"),
+        queue=None
+        if queue is None
+        else options.name(queue, "queue", longest=options.QUEUE_LENGTH_MAX),
+        tag=None if tag is None else options.name(tag, "tag", longest=63),
+        since=since(since_text),
+    )
