@@ -3,7 +3,18 @@
 States are literals, because SQLite matches a partial index by the text of its predicate.
 """
 
-from sqlalchemy import ColumnElement, Text, and_, exists, func, literal_column, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Text,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+)
 from sqlalchemy.sql.util import ClauseAdapter
 
 from jobqueue.states import LIVE, MOVES, State
@@ -65,3 +76,12 @@ IS_ALIVE = workers.c.heartbeat_at >= after(-workers.c.lease)
 
 CANCEL_ASKED = jobs.c.cancel_requested_at.is_not(None)
 """True for a running job that is to be cancelled."""
+
+HELD = jobs.c.worker_id == bindparam("in_worker", type_=BigInteger())
+"""Claimed under this lease."""
+
+MINE = func.coalesce(jobs.c.worker_id, 0) == bindparam("in_worker", type_=BigInteger())
+"""The same as a guard: a server that lost commits may give one fence to two attempts.
+
+Through coalesce no planner takes the index of held jobs, to read all of them for each lookup.
+"""

@@ -1,0 +1,164 @@
+"""The statements that claim jobs, undo claims and start jobs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Executable,
+    FromClause,
+    Integer,
+    Text,
+    Update,
+    bindparam,
+    exists,
+    literal_column,
+    select,
+    tuple_,
+    update,
+)
+
+from jobqueue.states import State
+from jobqueue.store.clock import INSTANT, now, once
+from jobqueue.store.dialects.base import Backend
+from jobqueue.store.schema import jobs, queues, workers
+from jobqueue.store.sql.predicates import FREES_KEY, MINE, ONCE, SOLO, becomes, may
+
+_CLAIMED = [
+    "id",
+    "fence",
+    "task",
+    "queue",
+    "args",
+    "attempt",
+    "max_attempts",
+    "run_at",
+    "started_at",
+    "timeout",
+    "backoff",
+    "snoozes",
+    "crashes",
+    "deadline_at",
+    "worker_id",
+]
+
+
+def next_pair() -> Executable:
+    """The first (queue, priority) after a given one that has something to claim.
+
+    The cursor is behind every job that the given one can have: SQLite looks for (a, b) > (x, y) in
+    a longer index from (x, y) on, and without it reads every job of that pair.
+    """
+    after = tuple_(
+        bindparam("in_queue", type_=Text()),
+        bindparam("in_priority", type_=Integer()),
+        bindparam("in_cursor_run_at", type_=INSTANT),
+        bindparam("in_cursor_id", type_=BigInteger()),
+    )
+    return (
+        select(jobs.c.queue, jobs.c.priority)
+        .where(
+            may("claim"),
+            tuple_(jobs.c.queue, jobs.c.priority, jobs.c.run_at, jobs.c.id) > after,
+        )
+        .order_by(jobs.c.queue, jobs.c.priority)
+        .limit(1)
+    )
+
+
+def claim(backend: Backend) -> Executable:
+    """Claim the first jobs of one (queue, priority) after the cursor.
+
+    Those that are locked by others are passed over, and picked up by a later sweep.
+    """
+    cursor = tuple_(bindparam("in_cursor_run_at", type_=INSTANT), bindparam("in_cursor_id"))
+    behind = (
+        jobs.c.priority == bindparam("in_priority", type_=Integer()),
+        tuple_(jobs.c.run_at, jobs.c.id) > cursor,
+    )
+    return _claim_first(backend, jobs.c.run_at, jobs.c.id, where=behind)
+
+
+def claim_head(backend: Backend) -> Update:
+    """Claim the first jobs of one queue, of whatever priorities: the index has them in order."""
+    place = (jobs.c.priority, jobs.c.run_at, jobs.c.id)
+    return _claim_first(backend, *place, and_tell=[jobs.c.priority])
+
+
+def _claim_first(
+    backend: Backend,
+    *order: ColumnElement[Any],
+    where: Sequence[ColumnElement[bool]] = (),
+    and_tell: Sequence[ColumnElement[Any]] = (),
+) -> Update:
+    """Claim the first jobs of one queue in an order that is the index's own."""
+    candidates = (
+        select(jobs.c.id)
+        .where(
+            may("claim"),
+            jobs.c.queue == bindparam("in_queue", type_=Text()),
+            *where,
+            ~exists().where(
+                queues.c.name == bindparam("in_queue"), queues.c.paused_at.is_not(None)
+            ),
+            # Whoever's lease was taken away claims nothing, whatever it believes.
+            exists().where(workers.c.id == bindparam("in_worker")),
+        )
+        .order_by(*order)
+        .limit(bindparam("in_limit", type_=Integer()))
+        .with_for_update(skip_locked=True, of=jobs)  # SQLite has one writer and leaves it out.
+    )
+    return (
+        update(jobs)
+        .where(backend.among(jobs.c.id, candidates))
+        .values(
+            state=becomes("claim"),
+            attempt=jobs.c.attempt + 1,
+            fence=jobs.c.fence + 1,
+            worker_id=bindparam("in_worker"),
+            worker=bindparam("in_worker_name", type_=Text()),
+            started_at=once(now()),
+        )
+        .returning(*claim_columns(), *and_tell)
+    )
+
+
+def claim_columns() -> list[ColumnElement[Any]]:
+    """The columns of a `Claim`, in its order."""
+    return [
+        *(jobs.c[name] for name in _CLAIMED),
+        SOLO.label("solo"),
+        ONCE.label("once"),
+        jobs.c.own_crashes,
+        FREES_KEY.label("frees_key"),
+    ]
+
+
+def unclaim(pairs: FromClause) -> Executable:
+    """Undo claims before their commit: nobody has seen the fence that they would have had."""
+    return (
+        update(jobs)
+        .where(jobs.c.id == pairs.c.id, jobs.c.fence == pairs.c.fence)
+        .values(
+            state=literal_column(f"'{State.AVAILABLE.value}'"),
+            attempt=jobs.c.attempt - 1,
+            fence=jobs.c.fence - 1,
+            worker_id=None,
+            worker=None,
+            started_at=None,
+        )
+    )
+
+
+def begin() -> Executable:
+    """Free the unique key of a job that begins."""
+    return (
+        update(jobs)
+        .where(
+            jobs.c.id == bindparam("in_job", type_=BigInteger()),
+            jobs.c.fence == bindparam("in_claimed", type_=BigInteger()),
+            MINE,
+        )
+        .values(begun=1)
+    )

@@ -1,0 +1,139 @@
+"""The statements that write what became of claims, and the progress of running jobs."""
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Executable,
+    FromClause,
+    Text,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    null,
+    select,
+    update,
+)
+
+from jobqueue.states import FINAL
+from jobqueue.store.clock import after, now, once
+from jobqueue.store.dialects.base import Backend
+from jobqueue.store.schema import attempts, jobs
+from jobqueue.store.sql.predicates import CANCEL_ASKED, MINE, becomes
+
+
+def _of(rows: FromClause) -> tuple[ColumnElement[bool], ...]:
+    """The guard of what a worker writes: the claims that the rows name, if they still hold."""
+    return (jobs.c.id == rows.c.id, jobs.c.fence == rows.c.fence, MINE)
+
+
+def succeed(outcomes: FromClause) -> Executable:
+    """`_of` is the whole guard: every move out of `running` adds one to the fence."""
+    return (
+        update(jobs)
+        .where(*_of(outcomes))
+        .values(
+            state=case((CANCEL_ASKED, becomes("cancel")), else_=becomes("succeed")),
+            fence=jobs.c.fence + 1,
+            worker_id=None,
+            finished_at=once(now()),
+            result=case((CANCEL_ASKED, null()), else_=outcomes.c.result),
+            reason=None,
+            crashes=0,
+            own_crashes=0,
+        )
+        .returning(jobs.c.id, jobs.c.state)
+    )
+
+
+def succeed_all(outcomes: FromClause) -> Executable:
+    """`succeed` for claims that hold and that nobody wants cancelled; its count tells if all."""
+    return (
+        update(jobs)
+        .where(*_of(outcomes), ~CANCEL_ASKED)
+        .values(
+            state=becomes("succeed"),
+            fence=jobs.c.fence + 1,
+            worker_id=None,
+            finished_at=once(now()),
+            result=outcomes.c.result,
+            reason=None,
+            crashes=0,
+            own_crashes=0,
+        )
+    )
+
+
+def end(outcomes: FromClause) -> Executable:
+    """End claims in any other way. A wish to cancel turns every outcome into `cancelled`."""
+    state = case((CANCEL_ASKED, becomes("cancel")), else_=outcomes.c.state)
+    final = state.in_([literal_column(f"'{state.value}'") for state in FINAL])
+    return (
+        update(jobs)
+        .where(*_of(outcomes))
+        .values(
+            state=state,
+            fence=jobs.c.fence + 1,
+            worker_id=None,
+            worker=case((final, jobs.c.worker), else_=null()),
+            attempt=jobs.c.attempt - outcomes.c.refund,
+            snoozes=jobs.c.snoozes + outcomes.c.snooze,
+            run_at=case((outcomes.c.delay.is_(None), jobs.c.run_at), else_=after(outcomes.c.delay)),
+            started_at=case((final, jobs.c.started_at), else_=null()),
+            finished_at=case((final, now()), else_=null()),
+            reason=outcomes.c.reason,
+            crashes=func.coalesce(outcomes.c.crashes, jobs.c.crashes),
+            own_crashes=func.coalesce(outcomes.c.own_crashes, jobs.c.own_crashes),
+        )
+        .returning(jobs.c.id, jobs.c.state)
+    )
+
+
+def settled(pairs: FromClause) -> Executable:
+    """How jobs stand whose outcome was offered before, by an attempt whose answer was lost.
+
+    A final state keeps the name of the worker that led to it: another one may have had this fence.
+    """
+    return select(jobs.c.id, jobs.c.state, jobs.c.fence).where(
+        jobs.c.id == pairs.c.id,
+        jobs.c.fence == pairs.c.fence + 1,
+        jobs.c.worker == bindparam("in_worker_name", type_=Text()),
+    )
+
+
+def record_attempts(backend: Backend) -> Executable:
+    """Add rows of attempts that have ended now."""
+    return backend.insert(attempts).values(finished_at=now())
+
+
+def finish_within() -> Executable:
+    """Success as part of a user's transaction; refused once the job was asked to be cancelled."""
+    return (
+        update(jobs)
+        .where(
+            jobs.c.id == bindparam("in_job", type_=BigInteger()),
+            jobs.c.fence == bindparam("in_claimed", type_=BigInteger()),
+            MINE,
+            jobs.c.cancel_requested_at.is_(None),
+        )
+        .values(
+            state=becomes("succeed"),
+            fence=jobs.c.fence + 1,
+            worker_id=None,
+            finished_at=now(),
+            result=bindparam("in_result", type_=Text()),
+            reason=bindparam("in_why", type_=Text()),
+            crashes=0,
+            own_crashes=0,
+        )
+        .returning(jobs.c.id)
+    )
+
+
+def report(rows: FromClause) -> Executable:
+    """Write the progress of running jobs."""
+    return (
+        update(jobs)
+        .where(*_of(rows))
+        .values(progress=rows.c.progress, progress_message=rows.c.message)
+    )
