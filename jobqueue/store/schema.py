@@ -22,7 +22,7 @@ from sqlalchemy import (
 from jobqueue.states import LIVE, State
 from jobqueue.store.clock import Instant, now
 
-REVISION = "0008"
+REVISION = "0001"
 """The schema revision that this code runs on."""
 
 VERSION_TABLE = "jobqueue_alembic_version"

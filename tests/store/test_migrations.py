@@ -1,5 +1,6 @@
 """The history of the schema: upgrading, comparing and printing it, and sharing a database with others."""
 
+import logging
 import os
 import re
 import stat
@@ -32,6 +33,7 @@ from sqlalchemy import (
 from jobqueue import JobQueue
 from jobqueue.alembic import include_object
 from jobqueue.errors import SchemaNewer, SchemaOutdated
+from jobqueue.loggers import quiet
 from jobqueue.store.schema import PREFIX, REVISION, VERSION_TABLE, metadata
 from jobqueue.store import migrate
 from jobqueue.store.database import Store
@@ -397,6 +399,22 @@ def test_a_migration_of_the_applications_that_enqueues_goes_on_to_its_end(
         assert config.attributes["ended"]
         assert [job.task for job in jobs.list()] == ["backfill"]
     assert "after_it" in names(empty_url)
+
+
+def test_making_the_schema_says_nothing_to_an_application_that_logs(
+    empty_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with ThreadPoolExecutor() as others:
+        logger = logging.getLogger("alembic.runtime.migration")
+        with quiet(logger.name):
+            others.submit(logger.info, "a migration of the application's own").result()
+            logger.warning("something is wrong")
+        migrate.upgrade(empty_url)
+    assert [record.getMessage() for record in caplog.records] == [
+        "a migration of the application's own",
+        "something is wrong",
+    ]
 
 
 def test_threads_that_upgrade_at_the_same_time_do_not_mix_up_their_databases(
