@@ -18,7 +18,9 @@ from jobqueue.states import State
 from jobqueue.store.claims import START, Claims, Holder, Pair
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
-from jobqueue.store.leases import Upkeep
+from jobqueue.store.leases import Leases
+from jobqueue.store.completion import Completion
+from jobqueue.store.maintenance import Maintenance
 
 PAGE = (Path(__file__).parents[1] / "docs" / "monitoring.md").read_text("utf-8")
 TAGS = {"sqlite": "sqlite", "postgres": "postgresql"}
@@ -91,7 +93,8 @@ class Sample:
     """A database with jobs in every state, and workers that live, are late, and are gone."""
 
     def __init__(self, store: Store) -> None:
-        self.jobs, self.claims, self.upkeep = Jobs(store), Claims(store), Upkeep(store)
+        self.jobs, self.claims, self.leases = Jobs(store), Claims(store), Leases(store)
+        self.completion = Completion(store)
         self.store = store
         known = ("add", "flaky", "slow", "crasher")
         w1 = self.register("w1", known)
@@ -119,8 +122,8 @@ class Sample:
         self.jobs.cancel(JobFilter(ids=(cancelled,)))
         self.enqueue("crasher")
         self.claim(lost, 1)
-        self.upkeep.deregister(lost.id)
-        assert [job.task for job in self.upkeep.reap()] == ["crasher"]
+        self.leases.deregister(lost.id)
+        assert [job.task for job in self.leases.reap()] == ["crasher"]
         self.enqueue("unknown", 2)
         self.enqueue("add", delay=3600.0)
         with store.write() as connection:
@@ -134,7 +137,7 @@ class Sample:
 
     def register(self, name: str, tasks: tuple[str, ...]) -> Holder:
         who = Registration(name, "here", 1, None, None, None, None, None, tasks, 4, 30.0)
-        return Holder(self.upkeep.register(who), name)
+        return Holder(self.leases.register(who), name)
 
     def enqueue(self, task: str, count: int = 1, delay: float | None = None) -> list[int]:
         arguments = '{"args":[],"kwargs":{}}'
@@ -151,7 +154,7 @@ class Sample:
 
     def finish(self, worker: Holder, *outcomes: Succeeded | Ended) -> None:
         with self.store.write() as connection:
-            assert len(self.claims.finish(connection, worker, outcomes)) == len(outcomes)
+            assert len(self.completion.finish(connection, worker, outcomes)) == len(outcomes)
 
     def change(self, table: Any, id_: int, **values: Any) -> None:
         with self.store.write() as connection:
@@ -220,7 +223,7 @@ def test_the_documented_insert_makes_a_claimable_job_with_the_defaults(
 ) -> None:
     now, later, keyed = blocks(sections()["Enqueueing from SQL"], backend_name)
     _, [made] = run(store, now)
-    jobs, upkeep = Jobs(store), Upkeep(store)
+    jobs, leases = Jobs(store), Leases(store)
     job = jobs.get(made["id"])
     assert job is not None
     assert job.to_json() | {"run_at": None, "created_at": None} == {
@@ -250,7 +253,7 @@ def test_the_documented_insert_makes_a_claimable_job_with_the_defaults(
         "cancel_requested_at": None,
     }
     who = Registration("w", "here", 1, None, None, None, None, None, ("add",), 4, 30.0)
-    holder = Holder(upkeep.register(who), "w")
+    holder = Holder(leases.register(who), "w")
     with store.write() as connection:
         (claim,) = Claims(store).claim(
             connection, holder, Pair("default", 0), START, limit=9, free=9
@@ -265,16 +268,16 @@ def test_the_documented_insert_for_later_makes_a_job_that_is_promoted_when_it_is
 ) -> None:
     _, later, _ = blocks(sections()["Enqueueing from SQL"], backend_name)
     _, [made] = run(store, later)
-    upkeep = Upkeep(store)
+    leases, maintenance = Leases(store), Maintenance(store)
     job = Jobs(store).get(made["id"])
     assert job is not None
     assert (job.state, job.queue, job.priority, job.max_attempts) == ("scheduled", "mail", -1, 3)
     with store.read() as connection:
-        assert 3500 < (upkeep.look(connection, None, None, None).due or 0) <= 3600
-    assert upkeep.promote() == []
+        assert 3500 < (leases.look(connection, None, None, None).due or 0) <= 3600
+    assert maintenance.promote() == []
     with store.write() as connection:
         connection.execute(update(jobs_table).values(run_at=after(-1.0)))
-    assert upkeep.promote() == ["mail"]
+    assert maintenance.promote() == ["mail"]
 
 
 def test_the_documented_insert_with_a_key_makes_one_job(store: Store, backend_name: str) -> None:

@@ -125,6 +125,15 @@ class Store:
                 result = work(connection)
         return result
 
+    def transact_at_once(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a write transaction that fails rather than wait long for a lock."""
+
+        def hurried(connection: Connection) -> T:
+            self.backend.hurry(connection)
+            return work(connection)
+
+        return self.transact(hurried)
+
     def alone(
         self, statement: str, parameters: dict[str, Any], *, prepared: bool = False
     ) -> list[tuple[Any, ...]] | None:

@@ -1,34 +1,15 @@
-"""Upkeep: leases, lost workers, due jobs, retention. Any worker may do any of it at any time."""
+"""Leases: taken, renewed, watched and ended; and the jobs of workers whose lease is gone."""
 
 import json
 import secrets
-from collections.abc import Callable, Hashable, Sequence
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Executable,
-    RowMapping,
-    and_,
-    delete,
-    func,
-    insert,
-    or_,
-    select,
-    union_all,
-)
+from sqlalchemy import Connection, Executable
 
 from jobqueue.records import Lease, Lost, Outlook, Registration
 from jobqueue.states import FINAL, State
-from jobqueue.store.clock import after, now, once, this_minute
 from jobqueue.store.counters import Tally
 from jobqueue.store.database import Store
-from jobqueue.store.schema import attempts, counters, jobs
-from jobqueue.store.sql.predicates import QUEUE_PAUSED, in_state
 
-T = TypeVar("T")
 WORKER_ID_MAX = 2**53 - 1  # what JSON can say exactly
 BATCH = 500
 NEIGHBOURS = 16
@@ -37,25 +18,10 @@ in common, such as their host, it is next to certain that one of 16 watchers liv
 MATES = 4
 """How many on its own host, where it sees at once that a process is gone. Who ends one sees the
 next, so that a row of dead ones of any length has ended at once."""
-DAY = 86_400.0
-MINUTES_KEPT = DAY
-"""For so long it is known in which minute something happened; totals are for ever."""
-
-# Totals are apart from the minutes, so that reading them does not take longer with every minute.
-# (Schema 0001 folded a minute into one row that was counted in the totals too, and that into its
-# day; a worker of that time may still do so, so its numbers keep their meaning.)
-_WRITTEN, _MINUTE_BEFORE_0002, _TOTAL, _MINUTE = 0, 1, 2, 3
-
-_GREATEST = [column.name for column in counters.c if column.name.endswith("_max")]
-_SUMMED = [
-    column.name
-    for column in counters.c
-    if column.name not in ("id", "minute", "queue", "task", "fold", *_GREATEST)
-]
 
 
-class Upkeep:
-    """What keeps a queue in order; every method is short and safe beside its like."""
+class Leases:
+    """The leases of workers; every method is short and safe beside its like."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -149,15 +115,6 @@ class Upkeep:
             found += ring(self._statements.mates, self._statements.first_mates, MATES)
         return list(dict.fromkeys(found))
 
-    def _transact(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a write transaction that fails rather than wait long for a lock."""
-
-        def hurried(connection: Connection) -> T:
-            self._store.backend.hurry(connection)
-            return work(connection)
-
-        return self._store.transact(hurried)
-
     def could_beat(self, worker: int) -> bool:
         """Write a worker's row as its heartbeat does, and leave it as it was; False: it is gone.
 
@@ -199,163 +156,7 @@ class Upkeep:
                 )
             return lost
 
-        return self._transact(work)
-
-    def promote(self, limit: int = BATCH) -> list[str]:
-        """Make due jobs available; returns the queue of each."""
-
-        def work(connection: Connection) -> list[str]:
-            rows = connection.execute(self._statements.promote, {"in_limit": limit})
-            return list(rows.scalars())
-
-        return self._transact(work)
-
-    def prune(
-        self, state: State, older_than: float, limit: int = BATCH, queue: str | None = None
-    ) -> int:
-        """Delete up to `limit` jobs that ended in `state` more than `older_than` seconds ago."""
-        oldest = (
-            select(jobs.c.id)
-            .where(in_state(state), jobs.c.finished_at < once(after(-older_than)))
-            .order_by(jobs.c.finished_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True, of=jobs)
-        )
-        if queue is not None:
-            oldest = oldest.where(jobs.c.queue == queue)
-
-        def work(connection: Connection) -> int:
-            ids = list(connection.execute(oldest).scalars())
-            if ids:
-                connection.execute(delete(attempts).where(attempts.c.job_id.in_(ids)))
-                connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
-            return len(ids)
-
-        return self._transact(work)
-
-    def fold(self, limit: int = 5000) -> int:
-        """Add up what was counted before this minute: into totals, and by the minute for a day.
-
-        Returns how many rows were taken away; as many as `limit` when there may be more.
-        """
-        return self._add_up(limit) + self._forget_minutes(limit)
-
-    def _add_up(self, limit: int) -> int:
-        written = (
-            select(counters)
-            .where(counters.c.fold.in_([_WRITTEN, _MINUTE_BEFORE_0002]))
-            .where(counters.c.minute < once(this_minute()))
-            .order_by(counters.c.minute)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        totals = select(counters).where(counters.c.fold == _TOTAL)
-
-        def work(connection: Connection) -> int:
-            rows = connection.execute(written).mappings().all()
-            if not rows:
-                return 0
-            keys = {_job_kind(row) for row in rows}
-            # One that another worker holds just now is passed over: two totals are as good as one.
-            known = totals.where(counters.c.queue.in_(sorted({queue for queue, _ in keys})))
-            found = connection.execute(known.with_for_update(skip_locked=True)).mappings()
-            old = [row for row in found if _job_kind(row) in keys]
-            ids = [row["id"] for row in (*rows, *old)]
-            connection.execute(delete(counters).where(counters.c.id.in_(ids)))
-            by_minute = _sums(rows, _MINUTE, lambda row: (row["minute"], *_job_kind(row)))
-            connection.execute(
-                insert(counters), [*by_minute, *_sums([*rows, *old], _TOTAL, _job_kind)]
-            )
-            return len(rows)
-
-        return self._transact(work)
-
-    def _forget_minutes(self, limit: int) -> int:
-        """Delete minutes older than a day: the totals have them."""
-        with self._store.read() as connection:
-            present: datetime = connection.execute(select(now())).scalar_one()
-        oldest = (
-            select(counters.c.id)
-            .where(counters.c.fold == _MINUTE)
-            .where(counters.c.minute < present - timedelta(seconds=MINUTES_KEPT))
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-
-        def work(connection: Connection) -> int:
-            ids = list(connection.execute(oldest).scalars())
-            if ids:
-                connection.execute(delete(counters).where(counters.c.id.in_(ids)))
-            return len(ids)
-
-        return self._transact(work)
-
-    def available(self, queues: tuple[str, ...] | None, limit: int) -> int:
-        """How many jobs could be claimed, counted up to `limit`."""
-        some = select(jobs.c.id).where(in_state(State.AVAILABLE), ~QUEUE_PAUSED).limit(limit)
-        if queues is not None:
-            some = some.where(jobs.c.queue.in_(queues))
-        with self._store.read() as connection:
-            count = select(func.count()).select_from(some.subquery())
-            return int(connection.execute(count).scalar_one())
-
-    def unfinished(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> bool:
-        """True while a drain has something to wait for: available, running, or awaiting a retry."""
-        kinds = (  # A part each, with the predicate of its own index: OR would read it all.
-            and_(in_state(State.AVAILABLE), ~QUEUE_PAUSED),
-            and_(jobs.c.worker_id.is_not(None), in_state(State.RUNNING)),
-            and_(
-                in_state(State.SCHEDULED),
-                or_(jobs.c.attempt > 0, jobs.c.snoozes > 0),
-                ~QUEUE_PAUSED,
-            ),
-        )
-        mine: ColumnElement[bool] = jobs.c.task.in_(tasks)
-        if queues is not None:
-            mine = and_(mine, jobs.c.queue.in_(queues))
-        # One statement for one snapshot: a job may not slip from a later part into an earlier one.
-        any_ = union_all(*(select(jobs.c.id).where(kind, mine) for kind in kinds)).limit(1)
-        with self._store.read() as connection:
-            return connection.execute(any_).first() is not None
-
-    def left_behind(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> dict[str, int]:
-        """What a drain does not wait for, counted: delayed, paused, of unknown tasks."""
-        live = in_state(State.SCHEDULED, State.AVAILABLE)
-        kinds = {
-            "of unknown tasks": jobs.c.task.not_in(tasks),
-            "in paused queues": and_(jobs.c.task.in_(tasks), QUEUE_PAUSED),
-            "delayed": and_(in_state(State.SCHEDULED), jobs.c.task.in_(tasks), ~QUEUE_PAUSED),
-        }
-        counts = {}
-        with self._store.read() as connection:
-            for kind, clause in kinds.items():
-                statement = select(func.count()).select_from(jobs).where(live, clause)
-                if queues is not None:
-                    statement = statement.where(jobs.c.queue.in_(queues))
-                counts[kind] = int(connection.execute(statement).scalar_one())
-        return {kind: count for kind, count in counts.items() if count}
-
-
-def _job_kind(row: RowMapping) -> tuple[str, str]:
-    return row["queue"], row["task"]
-
-
-def _sums(
-    rows: Sequence[RowMapping], fold: int, key: Callable[[RowMapping], Hashable]
-) -> list[dict[str, Any]]:
-    """Rows to be written, one for each key; the minute of a sum is the first that it counts."""
-    sums: dict[Hashable, dict[str, Any]] = {}
-    for row in rows:
-        total = sums.get(key(row))
-        if total is None:
-            sums[key(row)] = {**row, "fold": fold}
-            continue
-        for name in _SUMMED:
-            total[name] += row[name]
-        for name in _GREATEST:
-            total[name] = max(total[name], row[name])
-        total["minute"] = min(total["minute"], row["minute"])
-    return [{name: total[name] for name in total if name != "id"} for total in sums.values()]
+        return self._store.transact_at_once(work)
 
 
 def _lost_attempt(job: Lost) -> dict[str, object]:

@@ -16,9 +16,11 @@ from jobqueue.events import EventStream
 from jobqueue.records import Claim, Ended, JobRecord, Outcome
 from jobqueue.states import State
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, Pair
+from jobqueue.store.completion import Completion
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.leases import BATCH, Upkeep
+from jobqueue.store.leases import Leases
+from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker import process_identity
@@ -81,13 +83,13 @@ class Inline:
         self._store = store
         self._registry = registry
         self._claims = claims = Claims(store)
-        self._upkeep = Upkeep(store)
+        self._leases, self._maintenance = Leases(store), Maintenance(store)
         self._jobs = Jobs(store)
         self._inflight = inflight = InFlight(settings.concurrency, settings.lease)
         self._endings = _Watching(registry, settings.max_snoozes, settings.max_crashes)
         self._exit = Exit(
             store,
-            claims,
+            Completion(store),
             inflight,
             NAME,
             announce=events.emit,
@@ -113,17 +115,17 @@ class Inline:
     @contextmanager
     def lease(self) -> Iterator[None]:
         """Be a worker that the database knows."""
-        id_ = self._upkeep.register(self._registration)
+        id_ = self._leases.register(self._registration)
         self._inflight.holder = Holder(id_, NAME)
         try:
             yield
         finally:
             self._inflight.holder = None
-            self._upkeep.deregister(id_)
+            self._leases.deregister(id_)
 
     def promote(self) -> None:
         """Make available what is due."""
-        while len(self._upkeep.promote()) >= BATCH:
+        while len(self._maintenance.promote()) >= BATCH:
             pass
 
     def claim_next(self) -> Claim | None:

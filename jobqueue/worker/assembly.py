@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 from jobqueue.events import EventStream
+from jobqueue.store.database import Store
 from jobqueue.store.history import History
-from jobqueue.store.leases import Upkeep
+from jobqueue.store.leases import Leases
+from jobqueue.store.maintenance import Maintenance
 from jobqueue.worker.complete.event_dispatcher import Announcer
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.observe.history import Recorder
@@ -20,7 +22,7 @@ from jobqueue.worker.upkeep.scheduler import Scheduler
 
 
 def upkeep_services(
-    upkeep: Upkeep,
+    store: Store,
     lookout: Lookout,
     inflight: InFlight,
     me: Identity,
@@ -31,10 +33,11 @@ def upkeep_services(
     events: EventStream,
 ) -> list[Service]:
     """Due jobs, dead workers, retention."""
+    maintenance = Maintenance(store)
     return [
-        Scheduler(upkeep, lookout, settings.poll, ring),
+        Scheduler(maintenance, lookout, settings.poll, ring),
         Reaper(
-            upkeep,
+            Leases(store),
             lookout,
             inflight,
             me,
@@ -42,7 +45,7 @@ def upkeep_services(
             announce=announcer.announce,
             events=events,
         ),
-        Pruner(upkeep, settings.retention),
+        Pruner(maintenance, settings.retention),
     ]
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import URL
 from jobqueue.loggers import get_logger
 from jobqueue.store.claims import Holder
 from jobqueue.store.database import Store
-from jobqueue.store.leases import Upkeep
+from jobqueue.store.leases import Leases
 from jobqueue.store.pool import IDLE, Patience
 
 log = get_logger("jobqueue.worker")
@@ -70,7 +70,7 @@ class Connections:
         """Give the worker's lease back, if it has one, and close them."""
         if holder is not None:
             try:
-                Upkeep(self.pulse).deregister(holder.id)
+                Leases(self.pulse).deregister(holder.id)
             except Exception as error:  # noqa: BLE001 - a lease that is not given back runs out.
                 log.warning("the lease could not be given back: %s", type(error).__name__)
         self.close()

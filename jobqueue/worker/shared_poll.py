@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from jobqueue.records import Outlook
 from jobqueue.store.database import Store
-from jobqueue.store.leases import Upkeep
+from jobqueue.store.leases import Leases
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.process_identity import Identity, boottime
 
@@ -27,9 +27,9 @@ class Lookout:
     place, who needs a look first has one of its own. May be used from any thread.
     """
 
-    def __init__(self, store: Store, upkeep: Upkeep, inflight: InFlight, me: Identity) -> None:
+    def __init__(self, store: Store, leases: Leases, inflight: InFlight, me: Identity) -> None:
         self._store = store
-        self._upkeep = upkeep
+        self._leases = leases
         self._inflight = inflight
         self._me = me
         self._keepers: dict[str, Callable[[], None]] = {}
@@ -75,7 +75,7 @@ class Lookout:
                 began, outlook = self._look(connection, by=name)
                 return began, outlook.due
             began = boottime()
-            return began, self._upkeep.look_for_due(connection)
+            return began, self._leases.look_for_due(connection)
 
     def _fresh(self, after: float) -> tuple[float, Outlook] | None:
         latest, after = self._latest, max(after, self._rung_at)
@@ -89,7 +89,7 @@ class Lookout:
     def _look(self, connection: Connection, by: str) -> tuple[float, Outlook]:
         began, holder = boottime(), self._inflight.holder
         own = None if holder is None else holder.id
-        outlook = self._upkeep.look(connection, own, self._me.boot_id, self._me.pid_namespace)
+        outlook = self._leases.look(connection, own, self._me.boot_id, self._me.pid_namespace)
         if own is not None:
             self._inflight.alone = not outlook.leases
         self._latest = look = (began, outlook)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobqueue.loggers import get_logger
 from jobqueue.records import counted
-from jobqueue.store.leases import Upkeep
+from jobqueue.store.maintenance import Maintenance
 from jobqueue.worker.claim.planner import Intake
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.service import Service
@@ -55,7 +55,7 @@ class Lifespan:
     def watchers(
         self,
         settings: WorkerSettings,
-        upkeep: Upkeep,
+        maintenance: Maintenance,
         inflight: InFlight,
         intake: Intake,
         tasks: Sequence[str],
@@ -69,7 +69,7 @@ class Lifespan:
             services.append(MemoryGuard(settings.max_memory, self.outgrown))
         if settings.drain:
             queues = None if settings.queues is None else tuple(settings.queues)
-            services.append(Drain(upkeep, inflight, queues=queues, tasks=tasks, done=done))
+            services.append(Drain(maintenance, inflight, queues=queues, tasks=tasks, done=done))
         return services
 
 
@@ -95,7 +95,7 @@ class Drain(Service):
 
     def __init__(
         self,
-        upkeep: Upkeep,
+        maintenance: Maintenance,
         inflight: InFlight,
         *,
         queues: Sequence[str] | None,
@@ -103,7 +103,7 @@ class Drain(Service):
         done: Callable[[], None],
     ) -> None:
         super().__init__("drain")
-        self._upkeep = upkeep
+        self._maintenance = maintenance
         self._inflight = inflight
         self._queues = None if queues is None else tuple(queues)
         self._tasks = tuple(tasks)
@@ -111,9 +111,9 @@ class Drain(Service):
 
     def tick(self) -> float | None:
         """Look, when this worker has nothing itself."""
-        if self._inflight.held or self._upkeep.unfinished(self._queues, self._tasks):
+        if self._inflight.held or self._maintenance.unfinished(self._queues, self._tasks):
             return DRAIN_LOOK
-        for kind, count in self._upkeep.left_behind(self._queues, self._tasks).items():
+        for kind, count in self._maintenance.left_behind(self._queues, self._tasks).items():
             report_log.warning("not waited for: %s %s", counted(count, "job"), kind)
         self._done()
         return None

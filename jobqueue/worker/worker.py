@@ -13,9 +13,11 @@ from jobqueue.events import EventStream
 from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, counted
 from jobqueue.store.claims import Claims
+from jobqueue.store.completion import Completion
 from jobqueue.store.database import Store
 from jobqueue.store.history import History
-from jobqueue.store.leases import Upkeep
+from jobqueue.store.leases import Leases
+from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.notify.notifier import Bell, Heard
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
@@ -86,7 +88,7 @@ class Worker:
             url, handlers, at_work=lambda: bool(inflight.held), gives_up=life.is_over
         )
         self._store, self._pulse = self._connections.line, self._connections.pulse
-        self._upkeep = Upkeep(self._connections.upkeep)
+        self._maintenance = Maintenance(self._connections.upkeep)
         self._isolation = Isolation(self._store.url, registry, max_snoozes=settings.max_snoozes)
         self._metrics = Metrics(self._inflight)
         self._aborted = Flag()
@@ -141,13 +143,14 @@ class Worker:
         me = process_identity.this_process()
         self.name = settings.name or f"{me.host}-{me.pid}"
         name_worker(self.name)
-        self._lookout = Lookout(self._connections.upkeep, self._upkeep, self._inflight, me)
+        upkeep = self._connections.upkeep
+        self._lookout = Lookout(upkeep, Leases(upkeep), self._inflight, me)
         self._bell = Bell(backend.ringer(self._store.engine))
         listener = backend.listener(self._store.url, self._connections.patience)
         announcer = Announcer(self._events)
         self._heartbeat = Heartbeat(
-            Upkeep(self._pulse),
-            Claims(self._pulse),
+            Leases(self._pulse),
+            Completion(self._pulse),
             self._inflight,
             registration(settings, self.name, self._registry, me, listener.address),
             registered=self._hurry,
@@ -175,7 +178,7 @@ class Worker:
         )
         exit_ = Exit(
             self._store,
-            claims,
+            Completion(self._store),
             inflight,
             self.name,
             announce=announcer.announce,
@@ -234,7 +237,7 @@ class Worker:
     def _waiting(self, limit: int) -> int:
         """How many jobs this worker could claim, counted up to `limit`."""
         queues = self.settings.queues
-        return self._upkeep.available(None if queues is None else tuple(queues), limit)
+        return self._maintenance.available(None if queues is None else tuple(queues), limit)
 
     def _divert(self, claim: Claim) -> bool:
         task = self._registry.find(claim.task)  # Not a set: tasks may be added at any time.
@@ -248,7 +251,7 @@ class Worker:
 
     def _build_keepers(self, me: process_identity.Identity, announcer: Announcer) -> list[Service]:
         settings, inflight = self.settings, self._inflight
-        upkeep = self._upkeep
+        upkeep = self._connections.upkeep
         keepers = upkeep_services(
             upkeep,
             self._lookout,
@@ -259,10 +262,10 @@ class Worker:
             announcer=announcer,
             events=self._events,
         )
-        history, metrics = History(self._connections.upkeep), self._metrics
+        history, metrics = History(upkeep), self._metrics
         keepers += observers(settings, self.name, inflight, metrics, history, waiting=self._waiting)
         return keepers + self._life.watchers(
-            settings, upkeep, inflight, self._intake, list(self._registry)
+            settings, self._maintenance, inflight, self._intake, list(self._registry)
         )
 
     def _hurry(self, heard: Heard = Heard.CHANGE) -> None:

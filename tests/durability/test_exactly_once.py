@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from jobqueue import current_job
 from jobqueue.errors import ClaimLost, JobCancelled
 from jobqueue.store.schema import workers
-from jobqueue.store.leases import Upkeep
+from jobqueue.store.leases import Leases
 
 POINTS = ("before the effect", "after the effect", "after finish_within", "after the commit")
 PAID = "SELECT job, fence FROM payments ORDER BY job"
@@ -68,7 +68,7 @@ def test_a_job_that_was_reaped_meanwhile_raises_and_its_effects_are_rolled_back(
         # As another worker's reaper would, that has seen this one be silent; its next beat is 20 s away.
         with scene.jobs.store.write() as connection:
             connection.execute(delete(workers))
-        wait_until(lambda: Upkeep(scene.jobs.store).reap() or job.record().fence > 1)
+        wait_until(lambda: Leases(scene.jobs.store).reap() or job.record().fence > 1)
         reaped.set()
         wait_until(lambda: caught)
     assert scene.rows(PAID) == []

@@ -22,7 +22,9 @@ from jobqueue.states import FINAL, MOVES, State
 from jobqueue.store.claims import START, Claims, Holder, Pair
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
-from jobqueue.store.leases import Upkeep
+from jobqueue.store.leases import Leases
+from jobqueue.store.completion import Completion
+from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.sql.leases import REFUNDS_MAX
 
 EXAMPLES = {"sqlite": 60, "postgres": 20}
@@ -74,7 +76,8 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.jobs, self.claims = Jobs(self.store), Claims(self.store)
-        self.upkeep = Upkeep(self.store)
+        self.leases, self.maintenance = Leases(self.store), Maintenance(self.store)
+        self.completion = Completion(self.store)
         with self.store.write() as connection:
             for table in (attempts, counters, workers, jobs):
                 connection.execute(delete(table))
@@ -88,7 +91,7 @@ class Machine(RuleBasedStateMachine):
 
     def register(self) -> Holder:
         who = Registration("w", "h", 1, None, None, None, None, None, ("t",), 4, 30.0)
-        return Holder(self.upkeep.register(who), "w")
+        return Holder(self.leases.register(who), "w")
 
     def holder_of_key(self, key: str | None) -> int | None:
         found = [id_ for id_, job in self.model.items() if job.holds_key and job.key == key]
@@ -197,7 +200,7 @@ class Machine(RuleBasedStateMachine):
                 crash=crash,
             )
         with self.store.write() as connection:
-            return self.claims.finish(connection, Holder(claim.worker_id, "w"), [outcome])
+            return self.completion.finish(connection, Holder(claim.worker_id, "w"), [outcome])
 
     @staticmethod
     def ended(job: Model, verb: str, crash: bool) -> Model:
@@ -276,7 +279,7 @@ class Machine(RuleBasedStateMachine):
     def lose_a_worker(self, data: Any) -> None:
         """A worker's lease ends; it lives on and claims nothing, and its outcomes are stale later."""
         dead = data.draw(st.sampled_from(self.busy()), "worker")
-        self.upkeep.deregister(dead.id)
+        self.leases.deregister(dead.id)
         with self.store.write() as connection:
             assert self.claims.claim(connection, dead, Pair("q", 0), START, limit=9, free=9) == []
         self.workers[self.workers.index(dead)] = self.register()
@@ -289,7 +292,7 @@ class Machine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 5))
     def reap(self, limit: int) -> None:
         orphans = self.orphans()
-        lost = self.upkeep.reap(limit)
+        lost = self.leases.reap(limit)
         assert len(lost) == min(limit, len(orphans))
         for gone in lost:
             assert gone.id in orphans
@@ -310,7 +313,7 @@ class Machine(RuleBasedStateMachine):
         with self.store.write() as connection:
             due = update(jobs).where(jobs.c.id.in_(waiting)).values(run_at=after(-1.0))
             connection.execute(due)
-        assert len(self.upkeep.promote()) == len(waiting)
+        assert len(self.maintenance.promote()) == len(waiting)
         for id_ in waiting:
             self.model[id_] = self.model[id_].move("promote")
 

@@ -28,7 +28,9 @@ from jobqueue.states import State
 from jobqueue.store.claims import START, Claims, Holder, Pair
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
-from jobqueue.store.leases import Upkeep
+from jobqueue.store.leases import Leases
+from jobqueue.store.completion import Completion
+from jobqueue.store.maintenance import Maintenance
 
 DATA = ("jobs", "attempts", "workers", "queues", "counters")
 EMPTY_ARGS = '{"args":[],"kwargs":{}}'
@@ -117,7 +119,9 @@ class Desk:
         self.store = store
         self.jobs = Jobs(store)
         self.claims = Claims(store)
-        self.upkeep = Upkeep(store)
+        self.completion = Completion(store)
+        self.leases = Leases(store)
+        self.maintenance = Maintenance(store)
 
     # Jobs
 
@@ -203,7 +207,7 @@ class Desk:
             "concurrency": 4,
             "lease": 30.0,
         }
-        return Holder(self.upkeep.register(Registration(**(fields | given))), name)
+        return Holder(self.leases.register(Registration(**(fields | given))), name)
 
     def take(
         self,
@@ -227,7 +231,7 @@ class Desk:
 
     def finish(self, holder: Holder, *outcomes: Outcome) -> dict[int, State]:
         with self.store.write() as connection:
-            return self.claims.finish(connection, holder, outcomes)
+            return self.completion.finish(connection, holder, outcomes)
 
     # Ways to end a claim
 

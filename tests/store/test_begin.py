@@ -33,8 +33,8 @@ GIVEN_BACK = {
     "snoozed": lambda desk, claim: finish(desk, desk.snoozed(claim)),
     "unknown task": lambda desk, claim: finish(desk, unknown_task(desk, claim)),
     "worker lost": lambda desk, claim: (
-        desk.upkeep.deregister(claim.worker_id),
-        desk.upkeep.reap(),
+        desk.leases.deregister(claim.worker_id),
+        desk.leases.reap(),
     ),
 }
 

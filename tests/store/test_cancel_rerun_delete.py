@@ -49,7 +49,7 @@ def test_a_job_cancelled_before_it_began_never_begins(desk: Any) -> None:
     waiting, delayed = desk.add(), desk.add(delay=60.0)
     desk.jobs.cancel(JobFilter())
     desk.make_due(waiting, delayed)
-    assert (desk.upkeep.promote(), desk.take(desk.worker())) == ([], [])
+    assert (desk.maintenance.promote(), desk.take(desk.worker())) == ([], [])
 
 
 def test_a_wish_to_cancel_is_told_to_the_worker_that_has_the_job(desk: Any) -> None:
@@ -58,10 +58,10 @@ def test_a_wish_to_cancel_is_told_to_the_worker_that_has_the_job(desk: Any) -> N
     a, b = desk.take(mine, limit=2)
     c = desk.take_one(theirs)
     desk.jobs.cancel(JobFilter(ids=(b.id, c.id)))
-    assert desk.upkeep.cancels(mine.id) == [(b.id, b.fence)]
-    assert desk.upkeep.cancels(theirs.id) == [(c.id, c.fence)]
+    assert desk.leases.cancels(mine.id) == [(b.id, b.fence)]
+    assert desk.leases.cancels(theirs.id) == [(c.id, c.fence)]
     desk.finish(mine, desk.succeeded(a), desk.succeeded(b))
-    assert desk.upkeep.cancels(mine.id) == []
+    assert desk.leases.cancels(mine.id) == []
 
 
 def test_a_second_wish_to_cancel_keeps_the_time_of_the_first(desk: Any) -> None:

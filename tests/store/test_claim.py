@@ -125,7 +125,7 @@ def test_the_head_of_a_paused_queue_and_of_no_lease_is_not_claimed(desk: Any) ->
     paused, id_, holder = desk.add(queue="q"), desk.add(), desk.worker()
     desk.pause("q")
     assert desk.claims.claim_head(holder, "q", 9) == []
-    desk.upkeep.deregister(holder.id)
+    desk.leases.deregister(holder.id)
     assert desk.claims.claim_head(holder, "default", 9) == []
     assert (desk.state(paused), desk.state(id_)) == (State.AVAILABLE, State.AVAILABLE)
 
@@ -161,7 +161,7 @@ def test_each_claim_charges_an_attempt_and_raises_the_fence(desk: Any) -> None:
         assert (claim.attempt, claim.fence) == (attempt, 2 * attempt - 1)
         desk.finish(holder, desk.errored(claim, delay=None))
         desk.make_due(id_)
-        assert desk.upkeep.promote() == ["default"]
+        assert desk.maintenance.promote() == ["default"]
 
 
 # Jobs that may not be held without being begun
@@ -244,7 +244,7 @@ def test_nothing_is_claimed_from_a_paused_queue(desk: Any) -> None:
 
 def test_a_worker_whose_lease_is_gone_claims_nothing(desk: Any) -> None:
     id_, holder = desk.add(), desk.worker()
-    desk.upkeep.deregister(holder.id)
+    desk.leases.deregister(holder.id)
     assert desk.take(holder) == []
     assert (desk.state(id_), desk.row(id_).fence) == (State.AVAILABLE, 0)
 
@@ -293,15 +293,17 @@ def test_upkeep_skips_what_another_worker_is_just_changing(desk: Any, second_sto
     due, orphan, old = desk.add(delay=60.0), desk.add(), desk.put(State.SUCCEEDED, queue="old")
     gone = desk.worker("gone")
     desk.take_one(gone)
-    desk.upkeep.deregister(gone.id)
+    desk.leases.deregister(gone.id)
     desk.make_due(due)
     impatient = second_store(lock_timeout="2s")
     with desk.store.write() as connection:
         connection.execute(text("SELECT 1 FROM jobqueue_jobs FOR UPDATE"))
-        from jobqueue.store.leases import Upkeep
+        from jobqueue.store.leases import Leases
+        from jobqueue.store.maintenance import Maintenance
 
-        other = Upkeep(impatient)
-        assert (other.promote(), other.reap(), other.prune(State.SUCCEEDED, -60.0)) == ([], [], 0)
+        other = Maintenance(impatient)
+        assert (other.promote(), other.prune(State.SUCCEEDED, -60.0)) == ([], 0)
+        assert Leases(impatient).reap() == []
     assert (desk.state(due), desk.state(orphan)) == (State.SCHEDULED, State.RUNNING)
     assert desk.state(old) is State.SUCCEEDED
 

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
-from jobqueue.store import claims as claims_module
+from jobqueue.store import completion as completion_module
 
 WAYS = ["succeeded", "errored", "failed", "snoozed", "released", "cancelled"]
 NEXT = {
@@ -61,8 +61,8 @@ def test_an_outcome_with_another_fence_changes_nothing(
 def test_a_worker_that_lost_its_lease_cannot_end_the_attempt_of_the_next(
     desk: Any, holder: Any, claim: Any, way: str
 ) -> None:
-    desk.upkeep.deregister(holder.id)
-    desk.upkeep.reap()
+    desk.leases.deregister(holder.id)
+    desk.leases.reap()
     second = desk.worker("w2")
     later = desk.take_one(second)
     before, counted = desk.row(claim.id), desk.counters()
@@ -76,8 +76,8 @@ def test_a_worker_that_lost_its_lease_cannot_end_the_attempt_of_the_next(
 def test_an_outcome_that_comes_after_the_reaper_changes_nothing(
     desk: Any, holder: Any, claim: Any, way: str
 ) -> None:
-    desk.upkeep.deregister(holder.id)
-    desk.upkeep.reap()
+    desk.leases.deregister(holder.id)
+    desk.leases.reap()
     before = desk.row(claim.id)
     assert desk.finish(holder, getattr(desk, way)(claim)) == {}
     assert desk.row(claim.id) == before
@@ -109,7 +109,7 @@ def test_no_outcomes_are_nothing(desk: Any, holder: Any) -> None:
 @pytest.fixture
 def long_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every batch of successes counts as a long one, which is first written as if all claims held."""
-    monkeypatch.setattr(claims_module, "BULK", 1)
+    monkeypatch.setattr(completion_module, "BULK", 1)
 
 
 @pytest.mark.usefixtures("long_batches")
@@ -239,7 +239,7 @@ def test_a_snooze_until_then_is_due_by_the_clock_of_the_database(
     desk: Any, holder: Any, claim: Any
 ) -> None:
     desk.finish(holder, desk.snoozed(claim, delay=0.0))
-    assert desk.upkeep.promote() == ["default"]
+    assert desk.maintenance.promote() == ["default"]
 
 
 def test_what_is_given_back_unbegun_leaves_no_trace(desk: Any, holder: Any, claim: Any) -> None:
@@ -319,7 +319,7 @@ def test_outcomes_counts_and_attempts_are_one_transaction(desk: Any, holder: Any
     claims = desk.take(holder)
     with pytest.raises(ZeroDivisionError), desk.store.write() as connection:
         outcomes = [desk.succeeded(claims[0]), desk.errored(claims[1])]
-        assert len(desk.claims.finish(connection, holder, outcomes)) == 2
+        assert len(desk.completion.finish(connection, holder, outcomes)) == 2
         raise ZeroDivisionError
     assert {desk.state(claim.id) for claim in claims} == {State.RUNNING}
     assert desk.counters() == {}
@@ -378,7 +378,7 @@ def test_progress_is_written_for_the_claim_that_holds(desk: Any, holder: Any) ->
     desk.add_many(3)
     mine, stale, old = desk.take(holder)
     desk.finish(holder, desk.errored(old))
-    desk.claims.report(
+    desk.completion.report(
         holder,
         [
             (mine.id, mine.fence, 0.5, "half 🦆"),
@@ -391,7 +391,7 @@ def test_progress_is_written_for_the_claim_that_holds(desk: Any, holder: Any) ->
         (job.progress, job.progress_message) for job in map(desk.row, (mine.id, stale.id, old.id))
     ]
     assert shown == [(0.5, "half 🦆"), (None, None), (None, None)]
-    desk.claims.report(holder, [(mine.id, mine.fence, None, "no idea how far")])
+    desk.completion.report(holder, [(mine.id, mine.fence, None, "no idea how far")])
     assert (desk.row(mine.id).progress, desk.row(mine.id).progress_message) == (
         None,
         "no idea how far",
@@ -414,7 +414,7 @@ def test_outcomes_and_progress_lock_their_rows_in_the_order_of_their_ids(
     def write() -> Any:
         if verb == "report":
             rows = [(claim.id, claim.fence, 0.5, None) for claim in claims]
-            return other.claims.report(holder, rows)
+            return other.completion.report(holder, rows)
         return other.finish(holder, *(getattr(desk, verb)(claim) for claim in claims))
 
     lock = "SELECT id FROM jobqueue_jobs WHERE id = :id FOR UPDATE"

@@ -7,7 +7,8 @@ import pytest
 from jobqueue.errors import ClaimLost
 from jobqueue.records import Claim
 from jobqueue.states import State
-from jobqueue.store.claims import BULK, Holder
+from jobqueue.store.claims import Holder
+from jobqueue.store.completion import BULK
 from jobqueue.store.user_transactions import UserTransactions
 
 WAYS = ["succeeded", "errored", "failed", "snoozed", "released", "cancelled"]
@@ -56,9 +57,9 @@ def test_the_success_of_the_one_is_not_taken_for_that_of_the_other(desk: Any) ->
 def test_progress_of_the_lost_claim_is_not_written(desk: Any) -> None:
     twice = claim_twice(desk)
     [claim] = twice.lost
-    desk.claims.report(twice.first, [(claim.id, claim.fence, 0.5, "lost")])
+    desk.completion.report(twice.first, [(claim.id, claim.fence, 0.5, "lost")])
     assert desk.row(claim.id).progress is None
-    desk.claims.report(twice.second, [(claim.id, claim.fence, 0.25, "kept")])
+    desk.completion.report(twice.second, [(claim.id, claim.fence, 0.25, "kept")])
     assert desk.row(claim.id).progress == 0.25
 
 
@@ -81,7 +82,7 @@ def test_the_lost_claim_finishes_within_no_transaction(desk: Any) -> None:
 def test_the_number_of_a_worker_is_not_that_of_one_whose_registration_was_lost(desk: Any) -> None:
     """A sequence goes back with the commits; two workers of one number would share a lease."""
     first = desk.worker("w1")
-    desk.upkeep.deregister(first.id)
+    desk.leases.deregister(first.id)
     if desk.store.backend.one_writer:
         reset = "DELETE FROM sqlite_sequence WHERE name = 'jobqueue_workers'"
     else:

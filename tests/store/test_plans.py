@@ -17,7 +17,7 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
 from jobqueue.store.sql.statements import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.database import Store
-from jobqueue.store.leases import Upkeep
+from jobqueue.store.maintenance import Maintenance
 
 FINISHED, WAITING, RUNNING = 100_000, 2_000, 200
 FILL = {
@@ -326,7 +326,7 @@ def test_pruning_reads_the_index_of_final_jobs(plans: Plans) -> None:
     from jobqueue.states import State
 
     works = plans.of_each(
-        lambda connection: Upkeep(within(plans, connection)).prune(State.FAILED, -9.0)
+        lambda connection: Maintenance(within(plans, connection)).prune(State.FAILED, -9.0)
     )
     about_jobs = [plan for plan in works if plan.indexes]
     assert uses(about_jobs[0], "final")

@@ -19,7 +19,7 @@ from jobqueue.states import State
 from jobqueue.store.claims import START, Claims, Holder, Pair
 from jobqueue.store.migrate import upgrade
 from jobqueue.store.database import Store
-from jobqueue.store.leases import Upkeep
+from jobqueue.store.leases import Leases
 
 POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
 ZONE = "TimeZone = 'Europe/Zurich'"
@@ -138,7 +138,7 @@ def test_claims_have_instants_in_utc_by_either_statement(
         alter(url, ZONE)
     with way(url) as by, queue(by) as (_, echo):
         store = Store(by)
-        me = Holder(Upkeep(store).register(registration()), "me")
+        me = Holder(Leases(store).register(registration()), "me")
         claims = Claims(store)
         echo.options(deadline=3600).enqueue("")
         # Nothing where SQLite's file was locked just then.
@@ -263,7 +263,7 @@ def test_a_claim_alone_is_left_to_a_transaction_where_only_that_can_read_it(url:
     alter(url, "DateStyle = 'German'")
     with pooled(url) as by, queue(by) as (_, echo):
         store = Store(by)
-        me = Holder(Upkeep(store).register(registration()), "me")
+        me = Holder(Leases(store).register(registration()), "me")
         job = echo.enqueue("")
         assert Claims(store).claim_head(me, "default", 1) == []
         assert job.record().state is State.AVAILABLE

@@ -12,7 +12,7 @@ from jobqueue.store.clock import after
 from jobqueue.records import Ended, JobFilter, Lease
 from jobqueue.store.schema import attempts, counters, workers
 from jobqueue.states import FINAL, State
-from jobqueue.store import leases as upkeep_module
+from jobqueue.store import maintenance as maintenance_module
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.sql.leases import REFUNDS_MAX
 
@@ -48,7 +48,7 @@ def test_what_a_worker_says_of_itself_is_kept(desk: Any) -> None:
 
 def test_each_beat_renews_the_lease_and_tells_how_it_goes(desk: Any) -> None:
     holder, other = desk.worker(), desk.worker("other")
-    assert [desk.upkeep.beat(holder.id, **BEAT) for _ in range(3)] == [True] * 3
+    assert [desk.leases.beat(holder.id, **BEAT) for _ in range(3)] == [True] * 3
     assert {lease.id: lease.beat for lease in leases(desk)} == {holder.id: 3, other.id: 0}
     with desk.store.read() as connection:
         row = connection.execute(select(workers).where(workers.c.id == holder.id)).one()
@@ -58,36 +58,36 @@ def test_each_beat_renews_the_lease_and_tells_how_it_goes(desk: Any) -> None:
 
 def test_a_beat_without_a_lease_says_so(desk: Any) -> None:
     holder = desk.worker()
-    desk.upkeep.deregister(holder.id)
-    assert desk.upkeep.beat(holder.id, **BEAT) is False
+    desk.leases.deregister(holder.id)
+    assert desk.leases.beat(holder.id, **BEAT) is False
     assert leases(desk) == []
 
 
 def test_a_lease_that_stood_still_is_ended_once(desk: Any) -> None:
     holder, other = desk.worker(), desk.worker("other")
-    desk.upkeep.beat(holder.id, **BEAT)
-    assert desk.upkeep.expire(holder.id, 1) is True
-    assert desk.upkeep.expire(holder.id, 1) is False
+    desk.leases.beat(holder.id, **BEAT)
+    assert desk.leases.expire(holder.id, 1) is True
+    assert desk.leases.expire(holder.id, 1) is False
     assert [lease.id for lease in leases(desk)] == [other.id]
 
 
 def test_a_lease_that_was_renewed_meanwhile_is_not_ended(desk: Any) -> None:
     holder = desk.worker()
-    desk.upkeep.beat(holder.id, **BEAT)
-    assert desk.upkeep.expire(holder.id, 0) is False
-    assert desk.upkeep.beat(holder.id, **BEAT) is True
+    desk.leases.beat(holder.id, **BEAT)
+    assert desk.leases.expire(holder.id, 0) is False
+    assert desk.leases.beat(holder.id, **BEAT) is True
 
 
 def test_to_try_to_beat_leaves_the_row_as_it_was(desk: Any) -> None:
     holder = desk.worker()
-    desk.upkeep.beat(holder.id, **BEAT)
+    desk.leases.beat(holder.id, **BEAT)
     with desk.store.read() as connection:
         before = connection.execute(select(workers)).all()
-    assert desk.upkeep.could_beat(holder.id) is True
+    assert desk.leases.could_beat(holder.id) is True
     with desk.store.read() as connection:
         assert connection.execute(select(workers)).all() == before
-    desk.upkeep.deregister(holder.id)
-    assert desk.upkeep.could_beat(holder.id) is False
+    desk.leases.deregister(holder.id)
+    assert desk.leases.could_beat(holder.id) is False
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
@@ -95,7 +95,7 @@ def test_to_try_to_beat_writes_to_the_disk(desk: Any) -> None:
     wal = Path(f"{desk.store.url.database}-wal")
     holder = desk.worker()
     before = wal.stat().st_size
-    desk.upkeep.could_beat(holder.id)
+    desk.leases.could_beat(holder.id)
     assert wal.stat().st_size > before
 
 
@@ -107,26 +107,26 @@ def test_who_judges_does_not_wait_for_a_lock_on_the_leases(desk: Any, verb: str)
     with desk.store.engine.begin() as connection:
         connection.execute(text("LOCK TABLE jobqueue_workers IN SHARE MODE"))
         with pytest.raises(OperationalError, match="lock timeout"):
-            getattr(desk.upkeep, verb)(*given)
+            getattr(desk.leases, verb)(*given)
     assert [lease.id for lease in leases(desk)] == [holder.id]
 
 
 def test_the_id_of_a_lease_is_never_used_twice(desk: Any) -> None:
     old = desk.worker()
-    desk.upkeep.deregister(old.id)
+    desk.leases.deregister(old.id)
     assert desk.worker().id != old.id
 
 
 def next_due(desk: Any) -> Any:
     with desk.store.read() as connection:
-        return desk.upkeep.look(connection, None, None, None).due
+        return desk.leases.look(connection, None, None, None).due
 
 
 # Lost workers
 
 
 def lose(desk: Any, holder: Any) -> None:
-    desk.upkeep.deregister(holder.id)
+    desk.leases.deregister(holder.id)
 
 
 def test_jobs_of_a_lost_worker_are_available_at_once(desk: Any) -> None:
@@ -134,7 +134,7 @@ def test_jobs_of_a_lost_worker_are_available_at_once(desk: Any) -> None:
     desk.add_many(2, max_attempts=3)
     claims = desk.take(holder)
     lose(desk, holder)
-    lost = desk.upkeep.reap()
+    lost = desk.leases.reap()
     assert [(job.id, job.fence, job.state) for job in sorted(lost)] == [
         (claim.id, claim.fence + 1, State.AVAILABLE) for claim in claims
     ]
@@ -143,7 +143,7 @@ def test_jobs_of_a_lost_worker_are_available_at_once(desk: Any) -> None:
         assert (job.state, job.attempt, job.crashes) == (State.AVAILABLE, 0, 1)
         assert (job.run_at, job.finished_at) == (claim.run_at, None)
         assert desk.column(claim.id, "worker_id") is None
-    assert desk.upkeep.reap() == []
+    assert desk.leases.reap() == []
 
 
 def test_only_jobs_of_workers_without_a_lease_are_taken(desk: Any) -> None:
@@ -154,7 +154,7 @@ def test_only_jobs_of_workers_without_a_lease_are_taken(desk: Any) -> None:
     waiting = desk.add(queue="q")
     lose(desk, dead)
     before = [desk.row(id_) for id_ in (kept.id, done, waiting)]
-    assert [job.id for job in desk.upkeep.reap()] == [theirs.id]
+    assert [job.id for job in desk.leases.reap()] == [theirs.id]
     assert [desk.row(id_) for id_ in (kept.id, done, waiting)] == before
 
 
@@ -163,7 +163,7 @@ def test_a_lost_attempt_is_recorded_and_counts_as_no_error(desk: Any) -> None:
     id_ = desk.add()
     claim = desk.take_one(holder)
     lose(desk, holder)
-    desk.upkeep.reap()
+    desk.leases.reap()
     [attempt] = desk.jobs.attempts(desk.row(id_))
     assert (attempt.attempt, attempt.fence, attempt.worker) == (1, claim.fence, "w1")
     assert (attempt.outcome, attempt.started_at) == ("lost", claim.started_at)
@@ -176,7 +176,7 @@ def test_a_job_that_may_begin_once_fails_with_its_worker(desk: Any) -> None:
     holder = desk.worker()
     desk.take_one(holder)
     lose(desk, holder)
-    [lost] = desk.upkeep.reap()
+    [lost] = desk.leases.reap()
     assert (lost.state, lost.attempt) == (State.FAILED, 1)
     job = desk.row(id_)
     assert (job.state, job.reason, job.attempt) == (State.FAILED, "worker lost", 1)
@@ -194,7 +194,7 @@ def test_losses_without_end_are_charged_at_last(desk: Any, attempts_max: int) ->
         attempt = max(1, loss - REFUNDS_MAX)
         assert desk.take_one(holder).attempt == attempt
         lose(desk, holder)
-        [lost] = desk.upkeep.reap()
+        [lost] = desk.leases.reap()
         assert lost.attempt == attempt
         assert desk.row(id_).attempt == max(0, loss - REFUNDS_MAX)
     job = desk.row(id_)
@@ -208,7 +208,7 @@ def test_the_last_attempt_of_a_bystander_is_given_back(desk: Any) -> None:
     holder = desk.worker()
     desk.take_one(holder)
     lose(desk, holder)
-    [lost] = desk.upkeep.reap()
+    [lost] = desk.leases.reap()
     assert (lost.state, lost.attempt) == (State.AVAILABLE, 2)
     assert desk.row(id_).attempt == 1
     assert [attempt.attempt for attempt in desk.jobs.attempts(desk.row(id_))] == [2]
@@ -220,7 +220,7 @@ def test_a_job_that_was_to_be_cancelled_is_cancelled_with_its_worker(desk: Any) 
     desk.take(holder)
     desk.jobs.cancel(JobFilter())
     lose(desk, holder)
-    desk.upkeep.reap()
+    desk.leases.reap()
     assert [desk.state(id_) for id_ in (once, more)] == [State.CANCELLED] * 2
     assert desk.row(more).finished_at is not None
     assert desk.counters()["default", "add"] == {"cancelled": 2}
@@ -231,7 +231,7 @@ def test_reaping_goes_in_bounded_steps(desk: Any) -> None:
     every = desk.add_many(5)
     desk.take(holder)
     lose(desk, holder)
-    steps = [[job.id for job in desk.upkeep.reap(2)] for _ in range(4)]
+    steps = [[job.id for job in desk.leases.reap(2)] for _ in range(4)]
     assert [len(step) for step in steps] == [2, 2, 1, 0]
     assert sorted(sum(steps, [])) == every
 
@@ -244,7 +244,7 @@ def test_two_reapers_at_once_take_each_job_once(desk: Any, together: Any) -> Non
 
     def reap_all() -> list[int]:
         taken: list[int] = []
-        while lost := desk.upkeep.reap(10):
+        while lost := desk.leases.reap(10):
             taken += [job.id for job in lost]
         return taken
 
@@ -261,25 +261,25 @@ def test_a_scheduled_job_is_available_once_it_is_due(desk: Any) -> None:
     due, later = desk.add(delay=60.0, queue="mail"), desk.add(delay=60.0)
     desk.make_due(due)
     before = desk.row(due)
-    assert desk.upkeep.promote() == ["mail"]
+    assert desk.maintenance.promote() == ["mail"]
     job = desk.row(due)
     assert (job.state, job.run_at, job.fence) == (State.AVAILABLE, before.run_at, 0)
     assert desk.state(later) is State.SCHEDULED
-    assert desk.upkeep.promote() == []
+    assert desk.maintenance.promote() == []
 
 
 def test_promotion_begins_with_what_is_due_longest_and_goes_in_bounded_steps(desk: Any) -> None:
     ids = [desk.add(delay=60.0) for _ in range(5)]
     for place, id_ in enumerate(ids):
         desk.change(id_, run_at=after(-10.0 - place))
-    assert [len(desk.upkeep.promote(2)) for _ in range(2)] == [2, 2]
+    assert [len(desk.maintenance.promote(2)) for _ in range(2)] == [2, 2]
     assert [desk.state(id_) for id_ in ids] == [State.SCHEDULED] + [State.AVAILABLE] * 4
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.SCHEDULED])
 def test_only_scheduled_jobs_are_promoted(desk: Any, state: State) -> None:
     desk.make_due(desk.put(state))
-    assert desk.upkeep.promote() == []
+    assert desk.maintenance.promote() == []
 
 
 def test_it_is_known_when_the_next_job_is_due(desk: Any) -> None:
@@ -299,8 +299,8 @@ def test_old_final_jobs_are_deleted_with_their_attempts(desk: Any, state: State)
     old, young = desk.put(state), desk.put(state)
     others = [desk.put(other) for other in State if other is not state]
     desk.change(old, *others, finished_at=after(-1000.0))
-    assert desk.upkeep.prune(state, 2000.0) == 0
-    assert desk.upkeep.prune(state, 500.0) == 1
+    assert desk.maintenance.prune(state, 2000.0) == 0
+    assert desk.maintenance.prune(state, 500.0) == 1
     assert desk.jobs.get(old) is None
     assert all(desk.jobs.get(id_) for id_ in (young, *others))
     with desk.store.read() as connection:
@@ -312,14 +312,14 @@ def test_pruning_begins_with_the_oldest_and_goes_in_bounded_steps(desk: Any) -> 
     ids = [desk.put(State.SUCCEEDED) for _ in range(5)]
     for place, id_ in enumerate(ids):
         desk.change(id_, finished_at=after(-1000.0 - place))
-    assert [desk.upkeep.prune(State.SUCCEEDED, 0.0, limit=2) for _ in range(2)] == [2, 2]
+    assert [desk.maintenance.prune(State.SUCCEEDED, 0.0, limit=2) for _ in range(2)] == [2, 2]
     assert [job.id for job in desk.jobs.find(JobFilter())] == ids[:1]
 
 
 def test_one_queue_can_be_pruned(desk: Any) -> None:
     mine, other = desk.put(State.SUCCEEDED, queue="q"), desk.put(State.SUCCEEDED)
     desk.change(mine, other, finished_at=after(-1000.0))
-    assert desk.upkeep.prune(State.SUCCEEDED, 0.0, queue="q") == 1
+    assert desk.maintenance.prune(State.SUCCEEDED, 0.0, queue="q") == 1
     assert [job.id for job in desk.jobs.find(JobFilter())] == [other]
 
 
@@ -348,7 +348,7 @@ def test_counts_of_past_minutes_are_added_up_by_minute_and_into_totals(desk: Any
     count_at(desk, minute, queue="other", succeeded=7)
     count_at(desk, before_it, succeeded=8)
     before = desk.counters()
-    assert desk.upkeep.fold() == 6
+    assert desk.maintenance.fold() == 6
     assert desk.counters() == before
     assert before["q", "t"]["duration_max"] == 4 and before["q", "t"]["wait_max"] == 8
     assert folded(desk) == [
@@ -358,14 +358,14 @@ def test_counts_of_past_minutes_are_added_up_by_minute_and_into_totals(desk: Any
         (3, minute, "other", 7),
         (3, minute, "q", 10),
     ]
-    assert desk.upkeep.fold() == 0
+    assert desk.maintenance.fold() == 0
     assert desk.counters() == before
 
 
 def test_the_present_minute_is_not_added_up(desk: Any) -> None:
     at = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
     count_at(desk, at, succeeded=1), count_at(desk, at, succeeded=1)
-    assert desk.upkeep.fold() == 0
+    assert desk.maintenance.fold() == 0
     assert [row[0] for row in folded(desk)] == [0, 0]
 
 
@@ -373,10 +373,10 @@ def test_a_total_takes_in_what_comes_later_and_leaves_other_totals_alone(desk: A
     minutes = [NOW - timedelta(minutes=n) for n in (9, 8, 7)]
     for task in ("t", "u"):
         count_at(desk, minutes[0], task=task, succeeded=1, duration_max=5)
-    desk.upkeep.fold()
+    desk.maintenance.fold()
     for at in minutes[1:]:
         count_at(desk, at, succeeded=10, duration_max=2)
-        desk.upkeep.fold()
+        desk.maintenance.fold()
     assert desk.counters() == {
         ("q", "t"): {"succeeded": 21, "duration_max": 5},
         ("q", "u"): {"succeeded": 1, "duration_max": 5},
@@ -391,13 +391,13 @@ def test_minutes_are_forgotten_after_a_day_and_totals_are_not(desk: Any) -> None
     week = NOW - timedelta(days=7)
     for hour in (0, 5, 23):
         count_at(desk, week + timedelta(hours=hour), succeeded=hour, runs=1)
-    recent = NOW - timedelta(seconds=upkeep_module.MINUTES_KEPT - 3600)
+    recent = NOW - timedelta(seconds=maintenance_module.MINUTES_KEPT - 3600)
     count_at(desk, recent, succeeded=1)
     before = desk.counters()
-    assert desk.upkeep.fold() == 4 + 3
+    assert desk.maintenance.fold() == 4 + 3
     assert desk.counters() == before
     assert folded(desk) == [(2, week, "q", 29), (3, recent, "q", 1)]
-    assert desk.upkeep.fold() == 0
+    assert desk.maintenance.fold() == 0
 
 
 def test_minutes_and_days_of_schema_0001_are_taken_in_and_counted_once(desk: Any) -> None:
@@ -407,7 +407,7 @@ def test_minutes_and_days_of_schema_0001_are_taken_in_and_counted_once(desk: Any
     count_at(desk, minute, succeeded=30, fold=1)
     count_at(desk, minute, succeeded=4)
     before = desk.counters()
-    desk.upkeep.fold()
+    desk.maintenance.fold()
     assert desk.counters() == before == {("q", "t"): {"succeeded": 334}}
     assert folded(desk) == [(2, week, "q", 334), (3, minute, "q", 34)]
 
@@ -423,14 +423,14 @@ def test_instants_are_in_utc_whatever_the_zone_of_the_server(desk: Any, second_s
 def test_folding_goes_in_bounded_steps_and_loses_nothing(desk: Any) -> None:
     for n in range(7):
         count_at(desk, NOW - timedelta(minutes=5), succeeded=2**n)
-    assert [desk.upkeep.fold(2) for _ in range(5)] == [2, 2, 2, 1, 0]
+    assert [desk.maintenance.fold(2) for _ in range(5)] == [2, 2, 2, 1, 0]
     assert desk.counters() == {("q", "t"): {"succeeded": 127}}
 
 
 def test_two_that_fold_at_once_lose_nothing(desk: Any, together: Any) -> None:
     for n in range(40):
         count_at(desk, NOW - timedelta(minutes=5 + n % 3), succeeded=1)
-    answers = together(*[lambda: [desk.upkeep.fold(7) for _ in range(6)]] * 3)
+    answers = together(*[lambda: [desk.maintenance.fold(7) for _ in range(6)]] * 3)
     assert [type(answer) for answer in answers] == [list] * 3, answers
     assert sum(map(sum, answers)) == 40
     assert desk.counters() == {("q", "t"): {"succeeded": 40}}
@@ -441,14 +441,14 @@ def test_two_that_fold_at_once_lose_nothing(desk: Any, together: Any) -> None:
 
 
 def drain(desk: Any, queues: Any = None, tasks: Any = ("add",)) -> tuple[bool, dict[str, int]]:
-    return desk.upkeep.unfinished(queues, tasks), desk.upkeep.left_behind(queues, tasks)
+    return desk.maintenance.unfinished(queues, tasks), desk.maintenance.left_behind(queues, tasks)
 
 
 def test_what_a_drain_waits_for_is_looked_up_in_one_snapshot(desk: Any) -> None:
     """A job that is promoted between two looks would be seen by neither."""
     seen: list[str] = []
     event.listen(desk.store.engine, "before_cursor_execute", lambda *given: seen.append(given[2]))
-    assert not desk.upkeep.unfinished(None, ("add",))
+    assert not desk.maintenance.unfinished(None, ("add",))
     assert len([statement for statement in seen if "FROM jobqueue_jobs" in statement]) == 1
 
 

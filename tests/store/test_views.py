@@ -17,7 +17,9 @@ from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, Pa
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.stats import Monitor
 from jobqueue.store.database import Store
-from jobqueue.store.leases import MINUTES_KEPT, Upkeep
+from jobqueue.store.completion import Completion
+from jobqueue.store.leases import Leases
+from jobqueue.store.maintenance import MINUTES_KEPT, Maintenance
 
 COLUMNS = {
     "jobqueue_queue_stats": "queue scheduled available running succeeded failed cancelled paused oldest_available_seconds max_pending",
@@ -34,7 +36,9 @@ class Scene:
         self.store = Store(url)
         self.jobs = Jobs(self.store)
         self.claims = Claims(self.store)
-        self.upkeep = Upkeep(self.store)
+        self.completion = Completion(self.store)
+        self.leases = Leases(self.store)
+        self.maintenance = Maintenance(self.store)
         self.monitor = Monitor(self.store)
         self.worker: Holder | None = None
 
@@ -47,7 +51,7 @@ class Scene:
 
     def register(self, name: str = "w1", tasks: tuple[str, ...] = ("add",), queues: tuple[str, ...] | None = None) -> Holder:  # fmt: skip
         who = Registration(name, "host", 7, None, None, None, None, queues, tasks, 4, 30.0)
-        return Holder(self.upkeep.register(who), name)
+        return Holder(self.leases.register(who), name)
 
     def claim(self, count: int, queue: str = "default") -> list[Claim]:
         if self.worker is None:
@@ -59,7 +63,7 @@ class Scene:
     def finish(self, *outcomes: Succeeded | Ended) -> None:
         assert self.worker is not None
         with self.store.write() as connection:
-            accepted = self.claims.finish(connection, self.worker, outcomes)
+            accepted = self.completion.finish(connection, self.worker, outcomes)
         assert len(accepted) == len(outcomes)
 
     def run(
@@ -154,13 +158,13 @@ def test_counts_ever_survive_the_deletion_of_the_jobs_and_the_folding_of_the_cou
     before = scene.queue(), scene.task()
 
     for state in (State.SUCCEEDED, State.FAILED):
-        assert scene.upkeep.prune(state, -1.0) > 0
+        assert scene.maintenance.prune(state, -1.0) > 0
     assert scene.jobs.count(JobFilter()) == 0
     assert (scene.queue(), scene.task()) == before
     for age in (120.0, MINUTES_KEPT + 60.0):  # Added up, then forgotten as a minute.
         minute = scene.clock() - timedelta(seconds=age)
         scene.execute(update(counters).values(minute=minute))
-        assert scene.upkeep.fold() > 0
+        assert scene.maintenance.fold() > 0
         assert (scene.queue(), scene.task()) == before
     with scene.store.read() as connection:
         assert connection.execute(select(counters.c.fold)).scalars().all() == [2]
@@ -282,7 +286,7 @@ def test_a_task_is_known_by_the_live_workers_that_name_it(scene: Scene) -> None:
 def test_a_worker_tells_what_it_is_and_how_old_its_heartbeat_is(scene: Scene) -> None:
     holder = scene.register("w1", queues=("mail", "default"))
     scene.register("w2")
-    scene.upkeep.beat(holder.id, running=2, processed=10, errored=1, concurrency=8)
+    scene.leases.beat(holder.id, running=2, processed=10, errored=1, concurrency=8)
     scene.execute(
         update(workers).where(workers.c.id == holder.id).values(heartbeat_at=after(-12.0))
     )
@@ -331,7 +335,7 @@ def test_throughput_tells_each_minute_and_folding_changes_nothing(scene: Scene) 
             "avg_duration": 2.0,
         }
     ]
-    assert scene.upkeep.fold() == 3
+    assert scene.maintenance.fold() == 3
     assert scene.monitor.throughput() == before
     assert [row["succeeded"] for row in scene.view("jobqueue_queue_stats")] == [3]
     assert scene.monitor.throughput(minutes=3) == []
@@ -344,7 +348,7 @@ def test_minutes_are_of_utc_whatever_the_time_zone_of_the_session(url: str) -> N
     values = [{"minute": minute, "queue": "q", "task": "t", "succeeded": 1}] * 2
     scene.execute(insert(counters).values(values))
 
-    assert scene.upkeep.fold() == 2
+    assert scene.maintenance.fold() == 2
     (row,) = scene.monitor.throughput()
     assert (row["minute"], row["succeeded"]) == (minute, 2)
     assert row["minute"].tzinfo is UTC
@@ -526,7 +530,7 @@ def test_totals_are_read_without_the_minutes(scene: Scene, backend_name: str, vi
     assert not [line for line in plan if re.match(r"(-> +Seq |SCAN).*_counters", line)], plan
     (before,) = scene.view(view)
     assert before["succeeded"] == 3
-    assert scene.upkeep.fold() == 2
+    assert scene.maintenance.fold() == 2
     assert scene.view(view) == [before]
 
 

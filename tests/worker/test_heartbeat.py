@@ -57,19 +57,19 @@ def test_a_beat_tells_what_the_worker_does(work: Any, hand: Any, clock: Any) -> 
 
 def test_a_beat_that_fails_is_tried_again_and_confirms_nothing(hand: Any, clock: Any) -> None:
     worker = hand(lease=30)
-    beat = worker.heartbeat._upkeep.beat
+    beat = worker.heartbeat._leases.beat
 
     def refuse(*_: Any, **__: Any) -> bool:
         raise OperationalError("beat", {}, Exception("no database"))
 
-    worker.heartbeat._upkeep.beat = refuse
+    worker.heartbeat._leases.beat = refuse
     clock.pass_(10)
     assert worker.heartbeat.round() <= 2.0
     clock.pass_(19.9)
     assert worker.inflight.lease.good()
     clock.pass_(0.1)
     assert not worker.inflight.lease.good()
-    worker.heartbeat._upkeep.beat = beat
+    worker.heartbeat._leases.beat = beat
     worker.heartbeat.round()
     assert worker.inflight.lease.good()
     assert len(worker.workers()) == 1
@@ -77,13 +77,13 @@ def test_a_beat_that_fails_is_tried_again_and_confirms_nothing(hand: Any, clock:
 
 def test_a_lease_counts_from_when_the_beat_was_sent(hand: Any, clock: Any) -> None:
     worker = hand(lease=30)
-    beat = worker.heartbeat._upkeep.beat
+    beat = worker.heartbeat._leases.beat
 
     def slow(*given: Any, **more: Any) -> bool:
         clock.pass_(20)
         return bool(beat(*given, **more))
 
-    worker.heartbeat._upkeep.beat = slow
+    worker.heartbeat._leases.beat = slow
     clock.pass_(10)
     worker.heartbeat.tick()
     clock.pass_(9.9)
@@ -154,19 +154,19 @@ def test_the_outcome_of_an_abandoned_claim_is_offered_and_the_fence_decides(
 def test_while_it_cannot_register_the_worker_has_no_lease(work: Any, hand: Any, clock: Any) -> None:
     work.enqueue()
     worker = hand(lease=30)
-    register = worker.heartbeat._upkeep.register
+    register = worker.heartbeat._leases.register
 
     def refuse(_: Any) -> int:
         raise OperationalError("register", {}, Exception("no database"))
 
-    worker.heartbeat._upkeep.register = refuse
+    worker.heartbeat._leases.register = refuse
     worker.execute_sql("DELETE FROM jobqueue_workers")
     clock.pass_(10)
     for _ in range(3):
         worker.heartbeat.round()
         assert worker.inflight.holder is None
         assert worker.intake.wanted() == 0
-    worker.heartbeat._upkeep.register = register
+    worker.heartbeat._leases.register = register
     worker.heartbeat.round()
     assert worker.inflight.holder is not None
     assert len(worker.claim()) == 1
@@ -195,12 +195,12 @@ def test_a_wish_to_cancel_an_older_claim_of_the_job_tells_nobody(
     worker = hand()
     worker.claim()
     context = begin(worker)
-    cancels = worker.heartbeat._upkeep.cancels
-    worker.heartbeat._upkeep.cancels = lambda worker: [(handle.id, 0)]
+    cancels = worker.heartbeat._leases.cancels
+    worker.heartbeat._leases.cancels = lambda worker: [(handle.id, 0)]
     worker.heartbeat.tick()
     assert context.told is None
     assert worker.inflight.unwanted == set()
-    worker.heartbeat._upkeep.cancels = cancels
+    worker.heartbeat._leases.cancels = cancels
 
 
 def test_the_first_thing_that_a_job_was_told_holds(work: Any, hand: Any) -> None:
@@ -258,16 +258,16 @@ def test_progress_that_could_not_be_written_is_written_later_unless_there_is_new
     context = begin(worker)
     context.report(0.1, "the last word")
     with monkeypatch.context() as away:
-        away.setattr(worker.heartbeat._claims, "report", lambda *_: 1 / 0)
+        away.setattr(worker.heartbeat._completion, "report", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             worker.heartbeat.tick()
     worker.heartbeat.tick()
     assert worker.row(handle.id).progress_message == "the last word"
     context.report(0.2, "older")
-    report = worker.heartbeat._claims.report
+    report = worker.heartbeat._completion.report
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(
-            worker.heartbeat._claims,
+            worker.heartbeat._completion,
             "report",
             lambda *rows: (context.report(0.3, "newer"), report(*rows)),
         )
@@ -286,7 +286,7 @@ def test_progress_that_a_heartbeat_is_about_to_write_is_not_lost_when_the_attemp
     worker.claim()
     context = begin(worker)
     context.report(1.0, "done")
-    report = worker.heartbeat._claims.report
+    report = worker.heartbeat._completion.report
 
     def slow(*rows: Any) -> None:
         worker.inflight.end(context, Succeeded(context.claim, None, None, 0.0, 0.0))
@@ -296,7 +296,7 @@ def test_progress_that_a_heartbeat_is_about_to_write_is_not_lost_when_the_attemp
         report(*rows)
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(worker.heartbeat._claims, "report", slow)
+        meanwhile.setattr(worker.heartbeat._completion, "report", slow)
         with pytest.raises(ConnectionError) if fails else nullcontext():
             worker.heartbeat.tick()
     row = worker.row(handle.id)
@@ -312,7 +312,7 @@ def test_a_worker_that_claims_a_lost_job_again_knows_the_new_attempt_only(
     old = begin(worker)
     worker.execute_sql("DELETE FROM jobqueue_workers")
     worker.heartbeat._beat(worker.inflight.holder)
-    worker.heartbeat._upkeep.reap()
+    worker.heartbeat._leases.reap()
     worker.claim()
     new = begin(worker)
     assert new.claim.fence > old.claim.fence

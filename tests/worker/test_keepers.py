@@ -11,7 +11,8 @@ from jobqueue import JobQueue, State
 from jobqueue.store.clock import after
 from jobqueue.events import Event, EventStream
 from jobqueue.store.notify.notifier import Heard
-from jobqueue.store.leases import BATCH, Upkeep
+from jobqueue.store.leases import Leases
+from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.worker.upkeep import listener as listener_module
 from jobqueue.worker.upkeep.pruner import PRUNE_EVERY
 from jobqueue.worker import process_identity
@@ -43,12 +44,12 @@ def work(jobs: JobQueue) -> Any:
 
 
 def alone(
-    worker: Any, poll: float, promoted: Any = lambda: None, upkeep: Upkeep | None = None
+    worker: Any, poll: float, promoted: Any = lambda: None, leases: Leases | None = None
 ) -> Scheduler:
     """A scheduler that has every look of its own."""
-    upkeep = upkeep or Upkeep(worker.store)
-    lookout = Lookout(worker.store, upkeep, worker.inflight, process_identity.this_process())
-    return Scheduler(upkeep, lookout, poll, promoted)
+    leases = leases or Leases(worker.store)
+    lookout = Lookout(worker.store, leases, worker.inflight, process_identity.this_process())
+    return Scheduler(Maintenance(worker.store), lookout, poll, promoted)
 
 
 def test_the_scheduler_promotes_what_is_due_and_wakes_the_claimers(
@@ -83,17 +84,17 @@ def test_the_scheduler_promotes_in_batches_without_a_rest(
 
 def test_a_service_whose_round_fails_goes_on(work: Any, hand: Any, lines: Any) -> None:
     worker = hand()
-    upkeep = Upkeep(worker.store)
-    look = upkeep.look
+    leases = Leases(worker.store)
+    look = leases.look
 
     def refuse(*_: Any) -> Any:
         raise OperationalError("look", {}, Exception("no database"))
 
-    upkeep.look = refuse  # type: ignore[method-assign]
-    scheduler = alone(worker, 1.0, upkeep=upkeep)
+    leases.look = refuse  # type: ignore[method-assign]
+    scheduler = alone(worker, 1.0, leases=leases)
     assert 0 < scheduler.round() <= 2.0  # type: ignore[operator]
     assert scheduler.failing
-    upkeep.look = look  # type: ignore[method-assign]
+    leases.look = look  # type: ignore[method-assign]
     assert scheduler.round() == patience(1.0)
     assert not scheduler.failing
     assert len(lines(WARNING, "scheduler: round 1 failed")) == 1

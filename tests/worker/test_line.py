@@ -315,7 +315,7 @@ def test_two_attempts_of_one_job_that_end_together_are_not_both_accepted(
     (old,) = worker.execute()
     worker.execute_sql("DELETE FROM jobqueue_workers")
     worker.heartbeat._beat(worker.inflight.holder)
-    worker.heartbeat._upkeep.reap()
+    worker.heartbeat._leases.reap()
     worker.inflight.outbox.get_nowait()
     worker.claim()
     (new,) = worker.execute()

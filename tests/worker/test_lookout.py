@@ -12,7 +12,7 @@ from jobqueue.store.clock import after
 from jobqueue.events import EventStream
 from jobqueue.records import Registration
 from jobqueue.store.claims import Holder
-from jobqueue.store.leases import MATES, NEIGHBOURS, Upkeep
+from jobqueue.store.leases import MATES, NEIGHBOURS, Leases
 from jobqueue.worker import process_identity
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.upkeep.scheduler import Scheduler
@@ -136,7 +136,7 @@ def test_a_worker_knows_whether_it_is_alone(hand: Any, clock: Any) -> None:
     other = hand()
     idle(worker, clock)
     assert not worker.inflight.alone
-    Upkeep(worker.store).deregister(other.inflight.holder.id)
+    Leases(worker.store).deregister(other.inflight.holder.id)
     idle(worker, clock)
     assert worker.inflight.alone
 
@@ -150,7 +150,7 @@ class Fleet:
     def __init__(self, worker: Any) -> None:
         self.store = worker.store
         self.leases: Any = lambda: sorted(worker.workers())
-        self.upkeep = Upkeep(self.store)
+        self.leases = Leases(self.store)
         self.ids: list[int] = []
 
     def add(self, count: int, **identity_: Any) -> list[int]:
@@ -160,21 +160,21 @@ class Fleet:
         for number in range(count):
             who: dict[str, Any] = {"name": f"w{number}", "pid": 1, **values, **identity_}
             more = {"doorbell": None, "queues": None, "tasks": (), "concurrency": 1}
-            added.append(self.upkeep.register(Registration(**who, **more, lease=LEASE)))
+            added.append(self.leases.register(Registration(**who, **more, lease=LEASE)))
         self.ids += added
         return added
 
     def seen_by(self, id_: int, boot: str = "b") -> list[int]:
         with self.store.read() as connection:
-            return [lease.id for lease in self.upkeep.look(connection, id_, boot, "n").leases]
+            return [lease.id for lease in self.leases.look(connection, id_, boot, "n").leases]
 
     def reaper(self, id_: int, me: process_identity.Identity | None = None) -> Reaper:
         me = me or process_identity.Identity("h", 1, "elsewhere", "n", 1.0)
         inflight = InFlight(1, LEASE)
         inflight.holder = Holder(id_, "w")
         return Reaper(
-            self.upkeep,
-            Lookout(self.store, self.upkeep, inflight, me),
+            self.leases,
+            Lookout(self.store, self.leases, inflight, me),
             inflight,
             me,
             reaped=lambda: None,
@@ -186,7 +186,7 @@ class Fleet:
 @pytest.fixture
 def fleet(hand: Any) -> Fleet:
     worker = hand()
-    Upkeep(worker.store).deregister(worker.inflight.holder.id)
+    Leases(worker.store).deregister(worker.inflight.holder.id)
     return Fleet(worker)
 
 
@@ -213,7 +213,7 @@ def test_in_a_large_fleet_everybody_is_watched_by_as_many_as_it_watches(fleet: F
 
 def test_who_has_no_lease_watches_nobody(fleet: Fleet) -> None:
     ids = fleet.add(3)
-    fleet.upkeep.deregister(ids[0])
+    fleet.leases.deregister(ids[0])
     assert fleet.seen_by(ids[0], boot="elsewhere") == []
 
 
@@ -224,7 +224,7 @@ def test_half_of_a_fleet_that_dies_at_once_is_noticed_within_a_lease_and_two_sec
     reapers = [fleet.reaper(id_) for id_ in alive]
     for second in range(int(LEASE) + 2):
         for id_ in alive if second % 2 == 0 else []:
-            fleet.upkeep.beat(id_, **BEAT)
+            fleet.leases.beat(id_, **BEAT)
         for reaper in reapers:
             reaper.tick()
         if second < LEASE - 1:
@@ -266,7 +266,7 @@ def test_jobs_of_any_worker_that_is_gone_are_taken_by_anybody(
 def test_looking_for_lost_jobs_writes_nothing(hand: Any, clock: Any) -> None:
     worker = hand()
     reaped: list[int] = []
-    worker.service(Reaper)._upkeep.reap = lambda *_: reaped.append(1) or []
+    worker.service(Reaper)._leases.reap = lambda *_: reaped.append(1) or []
     for _ in range(5):
         clock.pass_(1)
         worker.service(Reaper).tick()

@@ -37,23 +37,23 @@ def watch(worker: Any, clock: Any, seconds: float, *, step: float = 1.0) -> None
         reaper.tick()
 
 
-def upkeep(worker: Any, verb: str) -> Any:
+def leases(worker: Any, verb: str) -> Any:
     """What its reaper uses for that."""
-    return worker.worker._lookout._upkeep if verb == "look" else worker.service(Reaper)._upkeep
+    return worker.worker._lookout._leases if verb == "look" else worker.service(Reaper)._leases
 
 
 def refuse(worker: Any, verb: str) -> None:
-    """Let a verb of its reaper's upkeep fail."""
+    """Let a verb of its reaper's leases fail."""
 
     def refuse(*_: Any) -> Any:
         raise OperationalError(verb, {}, Exception("no database"))
 
-    setattr(upkeep(worker, verb), verb, refuse)
+    setattr(leases(worker, verb), verb, refuse)
 
 
 def count(worker: Any, verb: str) -> list[Any]:
-    """Calls of a verb of its reaper's upkeep, from now on; it works, whatever it did before."""
-    its, calls = upkeep(worker, verb), []
+    """Calls of a verb of its reaper's leases, from now on; it works, whatever it did before."""
+    its, calls = leases(worker, verb), []
 
     def counted(*given: Any) -> Any:
         calls.append(given)
@@ -120,7 +120,7 @@ def test_a_beat_at_the_last_moment_saves_the_lease(work: Any, hand: Any, clock: 
     other, judge = hand(lease=30), hand(lease=30)
     judge.service(Reaper).tick()
     watch(judge, clock, 29)
-    its = upkeep(judge, "expire")
+    its = leases(judge, "expire")
     expire = its.expire
 
     def beats_first(*given: Any) -> bool:
@@ -140,7 +140,7 @@ def test_a_round_that_failed_starts_the_watch_anew(
     reaper = judge.service(Reaper)
     reaper.tick()
     watch(judge, clock, before)
-    its = upkeep(judge, verb)
+    its = leases(judge, verb)
     working = getattr(its, verb)
     refuse(judge, verb)
     clock.pass_(1)
@@ -195,7 +195,7 @@ def test_who_finds_its_own_row_gone_as_it_writes_judges_nobody(
     other, judge = hand(lease=30), hand(lease=30)
     reaper = judge.service(Reaper)
     reaper.tick()
-    reaper._upkeep.could_beat = lambda _: False
+    reaper._leases.could_beat = lambda _: False
     watch(judge, clock, 40)
     assert other.inflight.holder.id in judge.workers()
 
@@ -206,7 +206,7 @@ def test_time_that_a_round_waited_for_the_database_is_no_silence(
     other, judge = hand(lease=30), hand(lease=30)
     reaper = judge.service(Reaper)
     reaper.tick()
-    its = upkeep(judge, "look")
+    its = leases(judge, "look")
     look = its.look
 
     def slow(*given: Any) -> Any:
@@ -411,7 +411,7 @@ def test_a_lease_that_cannot_be_ended_holds_up_no_other(hand: Any, clock: Any) -
     """Its row may be held by a session that is frozen, for hours."""
     stuck, gone, judge = hand(lease=30), hand(lease=30), hand(lease=30)
     reaper = judge.service(Reaper)
-    its = upkeep(judge, "expire")
+    its = leases(judge, "expire")
     expire, held = its.expire, stuck.inflight.holder.id
 
     def refuse_one(worker: int, beat: int) -> bool:

@@ -20,7 +20,7 @@ from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.known_names import unknown
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import FINAL, State
-from jobqueue.store.leases import BATCH, Upkeep
+from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.store.stats import MINUTES as MINUTES_SHOWN
 
 Row = dict[str, Any]
@@ -315,8 +315,8 @@ def prune(shared: Shared, older_than: str, failed_older_than: str, yes: bool) ->
         names = ", ".join(every)
         confirm(f"prune {counted(count, 'job')} ({names}) in {shared.target}")
     shared.note(f"pruning {shared.target}")
-    upkeep = Upkeep(shared.store)
-    deleted = {state: _prune(upkeep, state, limit) for state, limit in ages.items()}
+    maintenance = Maintenance(shared.store)
+    deleted = {state: _prune(maintenance, state, limit) for state, limit in ages.items()}
     total = sum(deleted.values())
     if shared.json:
         shared.print_json({"deleted": total, **deleted})
@@ -325,10 +325,10 @@ def prune(shared: Shared, older_than: str, failed_older_than: str, yes: bool) ->
         echo(f"deleted {counted(total, 'job')}" + (f": {parts}" if parts else ""))
 
 
-def _prune(upkeep: Upkeep, state: State, older_than: float) -> int:
+def _prune(maintenance: Maintenance, state: State, older_than: float) -> int:
     total = 0
     for _ in itertools.count():
-        count = upkeep.prune(state, older_than)
+        count = maintenance.prune(state, older_than)
         total += count
         if count < BATCH:
             break

@@ -11,7 +11,8 @@ from jobqueue.events import Event, EventStream
 from jobqueue.loggers import get_logger
 from jobqueue.records import NOT_COMMITTED, AttemptError, Ended, Outcome, Succeeded
 from jobqueue.states import State
-from jobqueue.store.claims import Claims, Holder
+from jobqueue.store.claims import Holder
+from jobqueue.store.completion import Completion
 from jobqueue.store.counters import Tally
 from jobqueue.store.database import Store
 from jobqueue.worker.inflight import InFlight
@@ -27,7 +28,7 @@ class Exit:
     def __init__(
         self,
         store: Store,
-        claims: Claims,
+        completion: Completion,
         inflight: InFlight,
         name: str,
         *,
@@ -36,7 +37,7 @@ class Exit:
         metrics: Metrics,
     ) -> None:
         self._store = store
-        self._claims = claims
+        self._completion = completion
         self.inflight = inflight
         self._name = name
         self._announce = announce
@@ -78,7 +79,7 @@ class Exit:
         self._tally = Tally()
         holder = Holder(batch[0].claim.worker_id, self._name)
         progress = self.inflight.progress_of(batch)
-        return self._claims.finish(connection, holder, batch, self._tally, progress)
+        return self._completion.finish(connection, holder, batch, self._tally, progress)
 
     def settle(self, states: dict[int, State]) -> None:
         """After the commit: let go of the claims, count, log, tell."""

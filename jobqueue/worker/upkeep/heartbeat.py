@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 from jobqueue.errors import DatabaseReplaced, JobCancelled
 from jobqueue.loggers import get_logger
 from jobqueue.records import Registration, counted
-from jobqueue.store.claims import Claims, Holder
-from jobqueue.store.leases import Upkeep
+from jobqueue.store.claims import Holder
+from jobqueue.store.completion import Completion
+from jobqueue.store.leases import Leases
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import about
 from jobqueue.worker.process_identity import Identity, boottime
@@ -24,8 +25,8 @@ class Heartbeat(Service):
 
     def __init__(
         self,
-        upkeep: Upkeep,
-        claims: Claims,
+        leases: Leases,
+        completion: Completion,
         inflight: InFlight,
         registration: Registration,
         *,
@@ -33,8 +34,8 @@ class Heartbeat(Service):
         exhausted: Callable[[str], None],
     ) -> None:
         super().__init__("heartbeat")
-        self._upkeep = upkeep
-        self._claims = claims
+        self._leases = leases
+        self._completion = completion
         self._inflight = inflight
         self._registration = registration
         self._registered = registered
@@ -46,7 +47,7 @@ class Heartbeat(Service):
     def register(self) -> None:
         """Take a lease."""
         sent = boottime()
-        id_ = self._upkeep.register(self._registration)
+        id_ = self._leases.register(self._registration)
         self._inflight.holder = Holder(id_, self._registration.name)
         self._inflight.lease.confirm(sent)
         self._beat_at = sent
@@ -83,7 +84,7 @@ class Heartbeat(Service):
     def _beat(self, holder: Holder) -> None:
         inflight = self._inflight
         sent = boottime()
-        alive = self._upkeep.beat(
+        alive = self._leases.beat(
             holder.id,
             running=len(inflight.running),
             processed=inflight.processed,
@@ -110,12 +111,12 @@ class Heartbeat(Service):
         said = {context: report for context in contexts if (report := context.unwritten_progress())}
         if not said:
             return
-        self._claims.report(holder, list(said.values()))
+        self._completion.report(holder, list(said.values()))
         for context, report in said.items():
             context.progress_written(report)
 
     def _cancel(self, holder: Holder) -> None:
-        for id_, fence in self._upkeep.cancels(holder.id):
+        for id_, fence in self._leases.cancels(holder.id):
             claim = self._inflight.held.get(id_)
             if claim is None or claim.fence != fence:
                 continue

@@ -1,7 +1,7 @@
 """The pruner: deletes old final jobs and folds old counts."""
 
 from jobqueue.states import State
-from jobqueue.store.leases import BATCH, Upkeep
+from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.worker.service import Service
 
 PRUNE_EVERY = 60.0
@@ -11,9 +11,9 @@ FOLDED_MANY = 1000  # rows of counts folded away in one go: there may well be mo
 class Pruner(Service):
     """Deletes old final jobs and folds old counts, a batch at a time."""
 
-    def __init__(self, upkeep: Upkeep, keep: dict[State, float | None]) -> None:
+    def __init__(self, maintenance: Maintenance, keep: dict[State, float | None]) -> None:
         super().__init__("pruner")
-        self._upkeep = upkeep
+        self._maintenance = maintenance
         self._keep = keep
 
     def tick(self) -> float:
@@ -21,6 +21,6 @@ class Pruner(Service):
         full = False
         for state, keep in self._keep.items():
             if keep is not None:
-                full |= self._upkeep.prune(state, keep) >= BATCH
-        full |= self._upkeep.fold() >= FOLDED_MANY
+                full |= self._maintenance.prune(state, keep) >= BATCH
+        full |= self._maintenance.fold() >= FOLDED_MANY
         return 0.05 if full else PRUNE_EVERY

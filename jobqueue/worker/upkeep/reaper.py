@@ -10,7 +10,7 @@ from jobqueue.events import Event, EventStream
 from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Lease, Lost
 from jobqueue.states import FINAL, State
-from jobqueue.store.leases import BATCH, Upkeep
+from jobqueue.store.leases import BATCH, Leases
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import about
 from jobqueue.worker.process_identity import Identity, boottime, is_gone
@@ -42,7 +42,7 @@ class Reaper(Service):
 
     def __init__(
         self,
-        upkeep: Upkeep,
+        leases: Leases,
         lookout: Lookout,
         inflight: InFlight,
         me: Identity,
@@ -52,7 +52,7 @@ class Reaper(Service):
         events: EventStream,
     ) -> None:
         super().__init__("reaper")
-        self._upkeep = upkeep
+        self._leases = leases
         self._lookout = lookout
         lookout.tell(self.name, self.wake)
         self._inflight = inflight
@@ -78,7 +78,7 @@ class Reaper(Service):
     def _look(self) -> float:
         began, outlook = self._lookout.take(self.name, self._looked_at)
         ended = self._watch(outlook.leases, began)
-        lost = self._upkeep.reap() if ended or outlook.orphans else []
+        lost = self._leases.reap() if ended or outlook.orphans else []
         for job in lost:
             log.log(
                 logging.ERROR if job.state is State.FAILED else logging.WARNING,
@@ -98,7 +98,7 @@ class Reaper(Service):
         self._seen = {lease.id: self._count(lease, began - before) for lease in others}
         overdue = any(self._seen[lease.id].still >= OVERDUE * lease.lease for lease in others)
         if overdue or self._doubts:
-            self._doubts = own is None or not self._upkeep.could_beat(own.id)
+            self._doubts = own is None or not self._leases.could_beat(own.id)
         self._looked_at = boottime()
         if self._doubts or self._looked_at - before > 3 * self._round + 0.5:
             self._seen = {lease.id: Seen(lease.beat, 0.0) for lease in others}
@@ -122,7 +122,7 @@ class Reaper(Service):
         else:
             return False
         try:
-            ended = self._upkeep.expire(lease.id, seen.beat)
+            ended = self._leases.expire(lease.id, seen.beat)
         except DBAPIError as error:  # Such as a row that a frozen session holds: others go on.
             text = str(error.orig).partition("\n")[0]
             log.warning("the lease of worker %s could not be ended: %s", lease.name, text)

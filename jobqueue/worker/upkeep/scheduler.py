@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from jobqueue.store.leases import BATCH, Upkeep
+from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.worker.process_identity import boottime
 from jobqueue.worker.service import Service
 from jobqueue.worker.shared_poll import Lookout, patience
@@ -12,10 +12,10 @@ class Scheduler(Service):
     """Makes jobs available when they are due."""
 
     def __init__(
-        self, upkeep: Upkeep, lookout: Lookout, poll: float, promoted: Callable[[], None]
+        self, maintenance: Maintenance, lookout: Lookout, poll: float, promoted: Callable[[], None]
     ) -> None:
         super().__init__("scheduler")
-        self._upkeep = upkeep
+        self._maintenance = maintenance
         self._lookout = lookout
         lookout.tell(self.name, self.wake, rings=True)
         self._looked_at = float("-inf")
@@ -28,7 +28,7 @@ class Scheduler(Service):
         due = None if due is None else due - (boottime() - self._looked_at)
         if due is None or due > 0:
             return self._poll if due is None else min(self._poll, due)
-        queues = self._upkeep.promote()
+        queues = self._maintenance.promote()
         if queues:
             self._promoted()
         if not queues:  # Due by its reading, not by the database's: nothing to hurry for.
