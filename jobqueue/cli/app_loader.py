@@ -7,10 +7,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from jobqueue.cli.safe import inert
 from jobqueue.cli.streams import STDERR
 from jobqueue.errors import ConfigurationError
 from jobqueue.queue import JobQueue
+from jobqueue.text import inert
 
 HOW = "for example, app:jobs is `jobs = JobQueue()` in app.py"
 NEEDED = (

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import click
 
 from jobqueue.cli import app_loader as apps
-from jobqueue.cli.safe import inert, inert_json, masked
 from jobqueue.cli.streams import STDOUT, echo
 from jobqueue.config import DEFAULT_URL, Database, app_name, database
 from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
@@ -20,9 +19,11 @@ from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.store.notify.notifier import Bell
+from jobqueue.store.redact import masked
 from jobqueue.store.stats import Monitor
 from jobqueue.store.urls import as_text, parse
 from jobqueue.tasks import Registry
+from jobqueue.text import inert, inert_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 

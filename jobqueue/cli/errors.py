@@ -12,7 +12,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from jobqueue.cli.context import Shared, to_json
 from jobqueue.cli.render import console, put
-from jobqueue.cli.safe import inert, inert_lines, scrub, secrets_of
 from jobqueue.cli.streams import echo
 from jobqueue.config import database_url
 from jobqueue.errors import (
@@ -25,6 +24,8 @@ from jobqueue.errors import (
     UnknownTask,
 )
 from jobqueue.logs import JsonFormatter
+from jobqueue.store.redact import scrub, secrets_of
+from jobqueue.text import inert, inert_lines
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 _VALUE_LENGTH = 200

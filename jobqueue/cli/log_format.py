@@ -14,10 +14,10 @@ import click
 
 from jobqueue.cli.context import shared_of
 from jobqueue.cli.render import console
-from jobqueue.cli.safe import inert, inert_lines
 from jobqueue.cli.streams import STDERR
 from jobqueue.loggers import OwnHandler, get_logger, is_default, root_handlers
 from jobqueue.logs import JsonFormatter, context_of, message_of, traceback_of
+from jobqueue.text import inert, inert_lines
 from jobqueue.worker.json_stderr import JsonStream, captured
 
 F = TypeVar("F", bound=Callable[..., Any])

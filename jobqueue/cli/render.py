@@ -13,10 +13,10 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from jobqueue.cli.safe import inert
 from jobqueue.cli.streams import STDERR, STDOUT
 from jobqueue.records import JobRecord
 from jobqueue.states import State
+from jobqueue.text import inert
 
 T = TypeVar("T")
 

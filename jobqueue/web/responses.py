@@ -10,7 +10,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from jobqueue.cli.safe import inert_json
 from jobqueue.errors import (
     InvalidArguments,
     InvalidOption,
@@ -24,6 +23,7 @@ from jobqueue.errors import (
 )
 from jobqueue.loggers import get_logger
 from jobqueue.serialization.json_values import shorten
+from jobqueue.text import inert_json
 
 log = get_logger("jobqueue.web")
 

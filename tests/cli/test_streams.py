@@ -19,7 +19,7 @@ import click.testing
 import pytest
 
 from jobqueue.cli.render import Column, ago, duration, table
-from jobqueue.cli.safe import inert, inert_json, inert_lines
+from jobqueue.text import inert, inert_json, inert_lines
 from tests.cli.conftest import ROOT, Cli, Process
 
 Spawn = Callable[..., Process]

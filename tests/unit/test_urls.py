@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from jobqueue.cli.safe import masked as masked_for_people
+from jobqueue.store.redact import masked as masked_for_people
 from jobqueue.errors import ConfigurationError
 from jobqueue import paths
 from jobqueue.store.urls import as_text, masked, parse

@@ -13,13 +13,13 @@ from jobqueue import wire
 from jobqueue.cli import params
 from jobqueue.cli.context import Command, Shared, pass_shared
 from jobqueue.cli.errors import MISUSED, Problem, complain
-from jobqueue.cli.safe import inert
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
 from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, Refusal, counted
 from jobqueue.states import MOVES, State
 from jobqueue.store.jobs import Jobs
+from jobqueue.text import inert
 from jobqueue.wire import changes
 
 F = TypeVar("F", bound=Callable[..., Any])

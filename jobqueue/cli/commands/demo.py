@@ -8,7 +8,7 @@ from sqlalchemy import URL
 
 from jobqueue.cli.context import Command, Shared, pass_shared
 from jobqueue.cli.errors import Problem
-from jobqueue.cli.safe import masked
+from jobqueue.store.redact import masked
 
 
 @click.command(cls=Command)

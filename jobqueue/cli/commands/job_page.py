@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.text import Text
 
 from jobqueue.cli.render import COLOURS, Column, ago, duration, put, table
-from jobqueue.cli.safe import inert, inert_json, inert_lines
 from jobqueue.records import AttemptRecord, JobRecord, counted, size
 from jobqueue.states import State
+from jobqueue.text import inert, inert_json, inert_lines
 
 LABEL = 12
 TEXT_MAX = 100_000

@@ -24,13 +24,13 @@ from jobqueue.cli.render import (
     put,
     state_style,
 )
-from jobqueue.cli.safe import inert
 from jobqueue.cli.streams import STDOUT, echo, reader_gone
 from jobqueue.errors import JobNotFound, ResultTimeout
 from jobqueue.job import Job, as_completed
 from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import State
+from jobqueue.text import inert
 from jobqueue.wire import job_json, with_attempts
 
 SAMPLE = 500

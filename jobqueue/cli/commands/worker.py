@@ -19,7 +19,6 @@ from jobqueue.cli import app_loader as apps
 from jobqueue.cli import completion, log_format, params
 from jobqueue.cli.commands.probe_options import Ports, bound, ports_of, serve
 from jobqueue.cli.context import Command, Shared, pass_shared
-from jobqueue.cli.safe import masked
 from jobqueue.config import POOL_MAX, POOL_SIZE
 from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.known_names import names_of, unknown
@@ -27,6 +26,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
 from jobqueue.records import counted
 from jobqueue.store.names import names_in_use
+from jobqueue.store.redact import masked
 from jobqueue.supervisor.channel import Leash
 from jobqueue.supervisor.signals import StopRaises, leave
 from jobqueue.worker.execute.exec_task import NAME as EXEC

@@ -12,8 +12,8 @@ from jobqueue.cli.demo.queries import command, removal
 from jobqueue.cli.demo.result import Run
 from jobqueue.cli.demo.tasks import LINGER
 from jobqueue.cli.render import Column, console, put, table
-from jobqueue.cli.safe import masked
 from jobqueue.records import counted
+from jobqueue.store.redact import masked
 
 WORD = 10  # cells
 STEPS = 4  # lines of progress where there is no bar

@@ -1,0 +1,51 @@
+"""Redact: show a database URL, and what may quote one, without its secrets."""
+
+import re
+from collections.abc import Iterable
+
+from sqlalchemy import URL
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from jobqueue.store import urls
+from jobqueue.text import inert
+
+MASK = "***"
+_SECRET_KEYS = re.compile("passw|secret|token|scram_", re.IGNORECASE)
+_LOOKS_LIKE_PASSWORD = re.compile(r"(?:://|^)[^:/@\s]*:(?!//)(.+)@")
+
+
+def masked(url: URL) -> str:
+    """A database URL to be shown."""
+    secret = {key: MASK for key in url.query if _SECRET_KEYS.search(key)}
+    if url.host is not None:  # An @ in it is one of the password's that was not escaped.
+        url = url.set(host=url.host.rpartition("@")[2])
+    return inert(urls.masked(url.update_query_dict(secret)).replace("%2A%2A%2A", MASK))
+
+
+def secrets_of(text: str) -> frozenset[str]:
+    """The passwords in a database URL, as they are written and as they are meant."""
+    found: set[str] = set()
+    if match := _LOOKS_LIKE_PASSWORD.search(text):
+        # Also in the pieces that a parser may take it for, if its @ or : should have been escaped.
+        found = {match[1], match[1].rpartition(":")[2], *match[1].split("@")}
+    public: Iterable[str | None] = ()
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        pass
+    else:
+        public = (url.username, url.database, url.host)
+        found.add(str(url.password or ""))
+        for key, value in url.query.items():
+            if _SECRET_KEYS.search(key):
+                found |= {value} if isinstance(value, str) else set(value)
+    # What is shown anyway is no secret: a masked word would only make a message unreadable.
+    return frozenset(found - {*public, ""})
+
+
+def scrub(text: str, secrets: Iterable[str]) -> str:
+    """The text without those passwords."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
+    return text
