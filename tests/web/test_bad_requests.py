@@ -699,7 +699,7 @@ def test_61_snoozing_for_ever_ends(client: Client, jobs: JobQueue) -> None:
     assert job["state"] == "failed" and "snooze" in job["reason"]
 
 
-# 63: lines in bulk (a file's are in tests/cli/test_bulk.py)
+# 63: lines in bulk (a file's are in tests/cli/commands/test_bulk.py)
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def test_without_the_kernels_signal_the_end_of_the_leash_alone_ends_the_workers(
     (tmp_path / "site" / "sitecustomize.py").write_text(
         "import jobqueue.supervisor.channel as leash\nleash._ask_for_sigterm = lambda: None\n"
     )
-    path = os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parents[2])])
+    path = os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parents[3])])
     crew = crew(env={"PYTHONPATH": path})
     crew.process.popen.kill()
     crew.await_log(HEARD, 2)
@@ -398,7 +398,7 @@ def test_a_worker_that_stands_still_is_killed_at_the_second_signal(crew: Any) ->
 def test_names_and_the_environment_of_handlers(it: Cli, spawn: Spawn) -> None:
     id_ = it.id("look")
     options = ("--drain", "--name", "Ada", "--json")
-    env = {**env_of(it), "PYTHONPATH": str(Path(__file__).parents[2])}
+    env = {**env_of(it), "PYTHONPATH": str(Path(__file__).parents[3])}
     code, out, err = spawn("worker", "--processes", 2, *options, env=env).end()
     assert code == 0, err
     names = {worker["worker"] for worker in json.loads(out)["workers"]}

@@ -68,7 +68,7 @@ class Stage:
         process = subprocess.Popen(
             [*command, "--poll", "0.05", "--stats-interval", "0", *arguments],
             cwd=HERE,
-            env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
+            env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -823,7 +823,7 @@ class Program:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), "JOBQUEUE_URL": self._url},
+            env={**os.environ, "PYTHONPATH": str(HERE.parents[2]), "JOBQUEUE_URL": self._url},
             capture_output=True,
             text=True,
             timeout=120,

@@ -35,7 +35,7 @@ from jobqueue.states import State
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.stats import Monitor
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECONDS = 60
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -65,10 +65,10 @@ def boom() -> None:
 @pytest.mark.parametrize(
     ("calls", "files"),
     [
-        ([OURS, SEAM, ASYNCIO, OURS], ["test_failure.py"]),
-        ([OURS, IMPORT, INSTALLED, ASYNCIO], ["somebodys.py", "base_events.py", "test_failure.py"]),
-        ([SEAM, INSTALLED, SEAM], ["somebodys.py", "test_failure.py"]),
-        ([], ["test_failure.py"]),
+        ([OURS, SEAM, ASYNCIO, OURS], ["test_describe.py"]),
+        ([OURS, IMPORT, INSTALLED, ASYNCIO], ["somebodys.py", "base_events.py", "test_describe.py"]),
+        ([SEAM, INSTALLED, SEAM], ["somebodys.py", "test_describe.py"]),
+        ([], ["test_describe.py"]),
     ],
 )
 def test_a_traceback_begins_in_the_users_code(calls: list[Any], files: list[str]) -> None:

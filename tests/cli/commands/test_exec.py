@@ -349,7 +349,7 @@ def test_a_command_that_was_just_being_started_is_found(tmp_path: Path, all_gone
         "    print(subprocess.Popen(line, env={**os.environ, **mine, **more}, stdout=subprocess.DEVNULL, start_new_session=True).pid)\n"
         "sys.stdout.flush()\nos._exit(0)\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     said = subprocess.run(
         [sys.executable, script], env=env, stdout=subprocess.PIPE, text=True, check=True
     )
