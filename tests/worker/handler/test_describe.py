@@ -66,7 +66,10 @@ def boom() -> None:
     ("calls", "files"),
     [
         ([OURS, SEAM, ASYNCIO, OURS], ["test_describe.py"]),
-        ([OURS, IMPORT, INSTALLED, ASYNCIO], ["somebodys.py", "base_events.py", "test_describe.py"]),
+        (
+            [OURS, IMPORT, INSTALLED, ASYNCIO],
+            ["somebodys.py", "base_events.py", "test_describe.py"],
+        ),
         ([SEAM, INSTALLED, SEAM], ["somebodys.py", "test_describe.py"]),
         ([], ["test_describe.py"]),
     ],
