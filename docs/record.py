@@ -17,7 +17,7 @@ from rich.console import Console
 from sqlalchemy import URL
 
 from jobqueue.cli.demo.run import perform
-from jobqueue.cli.demo.output import Story
+from jobqueue.cli.demo.output import Narration
 
 PICTURE = Path(__file__).parent / "demo.svg"
 WIDTH = 80  # cells
@@ -71,13 +71,13 @@ def main() -> None:
     screen = Console(
         file=output, width=WIDTH, record=True, force_terminal=True, highlight=False, emoji=False
     )
-    story = Story(screen)
-    story.line("$ jobqueue demo")
+    narration = Narration(screen)
+    narration.line("$ jobqueue demo")
     with tempfile.TemporaryDirectory(prefix="jobqueue-demo-") as folder:
         url = URL.create("sqlite", database=f"{folder}/demo.db")
-        story.tell("database", str(url.database))
-        run = perform(url, Path(folder), story)
-    story.found(run)
+        narration.tell("database", str(url.database))
+        run = perform(url, Path(folder), narration)
+    narration.found(run)
     if run.problems:
         sys.exit(f"not recorded: {'; '.join(run.problems)}")
     svg = screen.export_svg(title="jobqueue demo", code_format=template(), unique_id="demo")

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import click
+from rich.console import Console
 from sqlalchemy import URL
 
 from jobqueue.cli.context import Command, Shared, pass_shared
@@ -20,20 +21,20 @@ def demo(shared: Shared) -> None:
     standard library, on a fresh SQLite file or, with --url, in a queue of its own on that database.
     The environment's database is left alone.
     """
-    from jobqueue.cli.demo.output import Story, to_json
+    from jobqueue.cli.demo.output import Narration, to_json
     from jobqueue.cli.demo.run import perform
     from jobqueue.store.urls import parse
 
     folder = Path(tempfile.mkdtemp(prefix="jobqueue-demo-"))
     own = URL.create("sqlite", database=str(folder / "demo.db"))
     url = own if shared.given_url is None else parse(shared.given_url)
-    story = Story(quiet=shared.json)
-    story.tell("database", str(url.database) if url is own else masked(url))
-    run = perform(url, folder, story)
+    narration = Narration(Console(quiet=True) if shared.json else None)
+    narration.tell("database", str(url.database) if url is own else masked(url))
+    run = perform(url, folder, narration)
     if shared.json:
         shared.print_json(to_json(run))
     else:
-        story.end(run)
+        narration.end(run)
     if run.problems:
         raise Problem(f"the proof failed: {'; '.join(run.problems)} (kept: {folder})")
 

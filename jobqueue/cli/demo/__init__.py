@@ -1,1 +1,1 @@
-"""`jobqueue demo`: the main job in one go, with a kill -9 half-way and a proof at the end."""
+"""`jobqueue demo`: the main job in one go, with a kill -9 half-way, verified at the end."""

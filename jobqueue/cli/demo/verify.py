@@ -1,24 +1,31 @@
-"""The proof: what the database says, held against files that are read again, here and now."""
+"""Verifies a run by the database: against files read again here, and by SQL that anyone can ask."""
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from jobqueue.cli.demo.tasks import LIBRARY, Digest, stumbles
+from sqlalchemy import URL
+
+from jobqueue.cli.demo.app import LIBRARY, Digest, fails_once
 from jobqueue.queue import JobQueue
-from jobqueue.records import AttemptRecord, JobRecord
+from jobqueue.records import JobRecord
 from jobqueue.states import State
-from jobqueue.store.jobs import Jobs
+from jobqueue.store.database import Store
 from jobqueue.store.stats import Monitor
 
-SHOWN = 3
+OBJECTIONS_SHOWN = 3
+
+Row = dict[str, Any]
 
 
 @dataclass
 class Proof:
-    """What was found: what is right, what is wrong, and the numbers, all from the database."""
+    """The claims that hold, those that do not, and the numbers, all from the database."""
 
     right: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -27,14 +34,52 @@ class Proof:
     attempts: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
 
-    def claim(self, text: str, objections: Iterable[str]) -> None:
-        """Put down a claim as right, or, if there are objections, those as wrong."""
-        found = list(objections)
-        if not found:
+    def claim(self, text: str, objections: Collection[str]) -> None:
+        """Record a claim as right, or as wrong with the first objections."""
+        if not objections:
             self.right.append(text)
             return
-        more = f" (and {len(found) - SHOWN} more)" if len(found) > SHOWN else ""
-        self.wrong.append(f"NOT {text}: {'; '.join(found[:SHOWN])}{more}")
+        first, rest = list(objections)[:OBJECTIONS_SHOWN], len(objections) - OBJECTIONS_SHOWN
+        more = f" (and {rest} more)" if rest > 0 else ""
+        self.wrong.append(f"NOT {text}: {'; '.join(first)}{more}")
+
+
+class Question(NamedTuple):
+    """A query that stands between a shell's double quotes as it is."""
+
+    title: str
+    sql: str
+
+
+@dataclass
+class Run:
+    """What a run of the demo did. Times are seconds."""
+
+    url: URL
+    queue: str
+    folder: Path
+    files: int = 0
+    slow: int = 0
+    enqueued_in: float = 0.0
+    worked_in: float = 0.0
+    workers: list[str] = field(default_factory=list)
+    killed: list[str] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
+    """The ids of the jobs that the killed worker left running."""
+    recovered_in: float | None = None
+    """From the kill to the end of the last of these."""
+    exit_codes: dict[str, int] = field(default_factory=dict)
+    proof: Proof = field(default_factory=Proof)
+    answers: list[tuple[Question, list[Row]]] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is not as it should be, a line each."""
+        return self.proof.wrong + [
+            f"NOT all stopped in order: {name} ended with {code}"
+            for name, code in self.exit_codes.items()
+            if code
+        ]
 
 
 def recount(modules: Iterable[str]) -> dict[str, Digest]:
@@ -47,116 +92,164 @@ def recount(modules: Iterable[str]) -> dict[str, Digest]:
     return found
 
 
-def prove(
-    files: Mapping[str, Digest], jobs: JobQueue, queue: str, killed: str | None = None
+def verify(
+    files: Mapping[str, Digest], jobs: JobQueue, queue: str, killed: Collection[str] = ()
 ) -> Proof:
-    """Compare the files with a queue's jobs in the database. `killed` names the killed worker."""
-    records = list(jobs.list(queue=queue, limit=None))
-    by_file: dict[str, list[JobRecord]] = defaultdict(list)
-    for record in records:
-        by_file[json.loads(record.args)["args"][0]].append(record)
-    rows = [row for row in Monitor(jobs.store).queues() if row["queue"] == queue]
-    reader = Jobs(jobs.store)
-    # A job that was claimed once and succeeded has fence 2, and no attempts but that one.
-    tried = {record.id: reader.attempts(record) for record in records if record.fence != 2}  # noqa: PLR2004
+    """Compare files with a queue's jobs. `killed`: the names of the workers that were killed."""
+    done = [_Job(record, []) for record in jobs.list(queue=queue, limit=None)]
+    by_id = {job.record.id: job for job in done}
+    for row in ask(jobs.store, Question("", NOT_SUCCEEDED.replace("QUEUE", queue))):
+        by_id[row["job_id"]].failed.append(row)
+    queues = Monitor(jobs.store).queues()
     proof = Proof(
-        accepted=sum(row["succeeded"] for row in rows),
+        accepted=sum(row["succeeded"] for row in queues if row["queue"] == queue),
         lines=sum(digest.lines for digest in files.values()),
-        attempts=sum(record.attempt for record in records),
-        outcomes=Counter(attempt.outcome for found in tried.values() for attempt in found),
+        attempts=sum(job.record.attempt for job in done),
+        outcomes=Counter(row["outcome"] for job in done for row in job.failed),
     )
-    proof.outcomes["succeeded"] += len(records) - len(tried)
-    count = f"{len(files):,}"
-    proof.claim(f"{count} files, one job each: none missing, none twice", _one_each(files, by_file))
-    proof.claim(f"all {count} jobs succeeded", _unfinished(records))
-    right = f"{count} right SHA-256 and line counts ({proof.lines:,} lines)"
-    proof.claim(right, _wrong(files, by_file))
+    proof.outcomes["succeeded"] = sum(job.succeeded for job in done)
     accepted = [] if proof.accepted == len(files) else [f"{proof.accepted:,} were counted"]
-    proof.claim(f"{count} results accepted, no more", accepted)
-    outcomes = proof.outcomes
     attempts = (
-        f"{outcomes.total():,} attempts: {outcomes['succeeded']:,} succeeded,"
-        f" {outcomes['errored']:,} errored on purpose, {outcomes['lost']:,} killed"
+        f"{proof.outcomes.total():,} attempts: {proof.outcomes['succeeded']:,} succeeded,"
+        f" {proof.outcomes['errored']:,} errored on purpose, {proof.outcomes['lost']:,} killed"
     )
-    proof.claim(attempts, _mischarged(records, tried))
-    moved = "what the killed worker held was done by the others"
-    proof.claim(moved if killed else "no worker lost a job", _not_moved(records, tried, killed))
+    moved = (
+        "what the killed worker held was done by the others" if killed else "no worker lost a job"
+    )
+    count = f"{len(files):,}"
+    for claim, objections in {
+        f"{count} files, one job each: none missing, none twice": _not_one_each(files, done),
+        f"all {count} jobs succeeded": [
+            f"job {job.record.id} is {job.record.state}" for job in done if not job.succeeded
+        ],
+        f"{count} right SHA-256 and line counts ({proof.lines:,} lines)": _wrong(files, done),
+        f"{count} results accepted, no more": accepted,
+        attempts: [line for job in done for line in _mischarged(job)],
+        moved: _not_moved(done, killed),
+    }.items():
+        proof.claim(claim, objections)
     return proof
 
 
-def _one_each(files: Mapping[str, Digest], found: Mapping[str, list[JobRecord]]) -> list[str]:
-    objections = [f"{name} has no job" for name in files if name not in found]
-    objections += [f"{name} is no file of ours" for name in found if name not in files]
-    return objections + [
-        f"{name} has jobs {', '.join(str(record.id) for record in records)}"
-        for name, records in found.items()
-        if len(records) > 1
-    ]
+class _Job(NamedTuple):
+    record: JobRecord
+    failed: list[Row]  # Attempts that did not succeed.
+
+    @property
+    def module(self) -> str:
+        return str(json.loads(self.record.args)["args"][0])
+
+    @property
+    def succeeded(self) -> bool:
+        return self.record.state is State.SUCCEEDED
+
+    def __str__(self) -> str:
+        return f"job {self.record.id} ({self.module})"
 
 
-def _unfinished(records: Iterable[JobRecord]) -> list[str]:
+def _not_one_each(files: Mapping[str, Digest], done: Iterable[_Job]) -> list[str]:
+    counts = Counter(job.module for job in done)
     return [
-        f"job {record.id} is {record.state}"
-        for record in records
-        if record.state is not State.SUCCEEDED
+        f"{name} has {counts[name]} jobs, not {int(name in files)}"
+        for name in {**files, **counts}
+        if counts[name] != (name in files)
     ]
 
 
-def _wrong(files: Mapping[str, Digest], found: Mapping[str, list[JobRecord]]) -> list[str]:
+def _wrong(files: Mapping[str, Digest], done: Iterable[_Job]) -> list[str]:
     objections = []
-    for name, digest in files.items():
-        right = {"sha256": digest.sha256, "lines": digest.lines}
-        for record in found.get(name, ()):
-            result = None if record.result is None else json.loads(record.result)
-            if result != right:
-                objections.append(f"job {record.id} ({name}) says {result}, the file {right}")
+    for job in done:
+        result = json.loads(job.record.result or "null")
+        right = asdict(files[job.module]) if job.module in files else None
+        if result != right:
+            objections.append(f"{job} says {result}, the file {right}")
     return objections
 
 
-def _mischarged(
-    records: Iterable[JobRecord], tried: Mapping[int, list[AttemptRecord]]
-) -> list[str]:
-    """Each job's attempts must be those that it was charged with, and errored only as staged."""
-    objections = []
-    for record in records:
-        attempts = tried.get(record.id, [])
-        charged = [attempt for attempt in attempts if attempt.outcome != "lost"]
-        numbers = [attempt.attempt for attempt in charged] or [1]
-        if numbers != list(range(1, record.attempt + 1)):
-            objections.append(
-                f"job {record.id} was charged {record.attempt}, and has attempts {numbers}"
-            )
-        module = json.loads(record.args)["args"][0]
-        first = charged[0].outcome if charged else "succeeded"
-        if stumbles(module) and first != "errored":
-            objections.append(f"the first attempt of job {record.id} ({module}) {first}")
-        errored = [attempt for attempt in attempts if attempt.outcome == "errored"]
-        if errored and not (stumbles(module) and [one.attempt for one in errored] == [1]):
-            objections.append(f"job {record.id} ({module}) errored: {errored[-1].error}")
-        others = {attempt.outcome for attempt in attempts} - {"errored", "lost", "succeeded"}
-        objections += [f"an attempt of job {record.id} is {outcome}" for outcome in others]
-    return objections
+def _mischarged(job: _Job) -> list[str]:
+    """Compare with what is staged: the first attempt fails, or none; lost ones are not charged."""
+    failed = [(row["attempt"], row["outcome"]) for row in job.failed if row["outcome"] != "lost"]
+    staged = [(1, "errored")] if fails_once(job.module) else []
+    if failed == staged and job.record.attempt == len(staged) + 1:
+        return []
+    return [
+        f"{job} was charged {job.record.attempt} attempts, and failed in {failed}, not {staged}"
+    ]
 
 
-def _not_moved(
-    records: Iterable[JobRecord], tried: Mapping[int, list[AttemptRecord]], killed: str | None
-) -> list[str]:
-    """The killed worker alone must have lost something, and what it lost is not its own success."""
-    lost = {
-        id_: {one.worker for one in attempts if one.outcome == "lost"}
-        for id_, attempts in tried.items()
-    }
-    by_killed = {id_ for id_, workers in lost.items() if killed in workers}
+def _not_moved(done: Iterable[_Job], killed: Collection[str]) -> list[str]:
+    """Only a killed worker may have lost jobs, and none of those succeeded there."""
+    lost = [(job, row["worker"]) for job in done for row in job.failed if row["outcome"] == "lost"]
     objections = [
-        f"job {id_} was lost by {worker}, which was not killed"
-        for id_, workers in lost.items()
-        for worker in workers
-        if worker != killed
+        f"{job} was lost by {worker}, which was not killed"
+        for job, worker in lost
+        if worker not in killed
     ]
-    if killed is not None and not by_killed:
-        objections.append(f"{killed} held nothing when it was killed")
-    return objections + [
-        f"job {record.id} was lost with {killed}, and yet it succeeded there"
-        for record in records
-        if record.id in by_killed and record.worker == killed
+    objections += [
+        f"{job} was lost with {worker}, and yet it succeeded there"
+        for job, worker in lost
+        if worker == job.record.worker
     ]
+    if killed and not lost:
+        objections.append(f"{', '.join(killed)} held nothing when it was killed")
+    return objections
+
+
+NOT_SUCCEEDED = """\
+SELECT a.job_id, a.worker, a.attempt, a.outcome
+FROM jobqueue_attempts a JOIN jobqueue_jobs j ON j.id = a.job_id
+WHERE j.queue = 'QUEUE' ORDER BY a.job_id, a.fence"""
+
+WHO = """\
+SELECT worker, count(*) AS jobs FROM jobqueue_jobs
+WHERE queue = 'QUEUE' GROUP BY worker ORDER BY worker"""
+
+ATTEMPTS = """\
+SELECT a.worker, a.outcome, count(*) AS attempts
+FROM jobqueue_attempts a JOIN jobqueue_jobs j ON j.id = a.job_id
+WHERE j.queue = 'QUEUE' GROUP BY a.worker, a.outcome ORDER BY 1, 2"""
+
+LONGEST_ON_SQLITE = """\
+SELECT json_extract(result, '$.lines') AS lines,
+  json_extract(args, '$.args[0]') AS module
+FROM jobqueue_jobs WHERE queue = 'QUEUE'
+ORDER BY lines DESC LIMIT 5"""
+
+LONGEST_ON_POSTGRES = """\
+SELECT (result::json ->> 'lines')::int AS lines,
+  args::json #>> '{args,0}' AS module
+FROM jobqueue_jobs WHERE queue = 'QUEUE'
+ORDER BY lines DESC LIMIT 5"""
+
+
+def queries(store: Store, queue: str) -> list[Question]:
+    """The queries about a queue that the demo asks and prints."""
+    longest = LONGEST_ON_SQLITE if store.backend.one_writer else LONGEST_ON_POSTGRES
+    asked = {
+        "who did how many": WHO,
+        'which attempts did not succeed; those of the killed worker are "lost"': ATTEMPTS,
+        "the longest modules": longest,
+    }
+    return [Question(title, sql.replace("QUEUE", queue)) for title, sql in asked.items()]
+
+
+def ask(store: Store, question: Question) -> list[Row]:
+    """Put a question to the database."""
+    with store.read() as connection:
+        return [dict(row) for row in connection.exec_driver_sql(question.sql).mappings()]
+
+
+def command(url: URL, question: Question) -> str:
+    """The shell command that asks the same."""
+    if url.get_backend_name() == "sqlite":
+        return f'sqlite3 -box {shlex.quote(str(url.database))} "\n{question.sql}"'
+    return f'psql {shlex.quote(without_password(url))} -c "\n{question.sql}"'
+
+
+def without_password(url: URL) -> str:
+    """The URL for a command line. libpq finds a password in $PGPASSWORD or ~/.pgpass."""
+    if url.get_backend_name() == "sqlite":
+        return url.render_as_string()
+    query = {key: value for key, value in url.query.items() if "password" not in key}
+    where = (url.host, url.port, url.database)
+    return URL.create("postgresql", url.username, None, *where, query).render_as_string()

@@ -21,14 +21,9 @@ from sqlalchemy import make_url
 
 from jobqueue import JobQueue
 from jobqueue.cli.main import cli
-from jobqueue.cli.demo import workers as crew
-from jobqueue.cli.demo import verify
-from jobqueue.cli.demo import run
-from jobqueue.cli.demo import tasks
-from jobqueue.cli.demo.verify import Proof, prove, recount
-from jobqueue.cli.demo.queries import ask, command, questions, removal
-from jobqueue.cli.demo.result import Run
-from jobqueue.cli.demo.output import WORD, Story, to_json
+from jobqueue.cli.demo import app, run, verify
+from jobqueue.cli.demo.verify import Proof, Run, ask, command, queries, recount
+from jobqueue.cli.demo.output import MARGIN, Narration, removal, to_json
 from jobqueue.errors import JobQueueError
 from jobqueue.records import JobFilter
 from jobqueue.states import State
@@ -79,7 +74,7 @@ def few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """The command in this process, on a part of the library; its workers are real."""
-    names = tasks.modules()[:240]
+    names = app.modules()[:240]
     monkeypatch.setattr(run, "modules", lambda: names)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
@@ -114,7 +109,7 @@ def test_it_runs_on_a_given_database_and_disturbs_nothing_there(url: str, tmp_pa
 
 def assert_is_the_record(document: dict[str, Any], jobs: JobQueue) -> None:
     """The numbers are those of the database, counted here by other means."""
-    files = len(tasks.modules())
+    files = len(app.modules())
     assert document["files"] == document["accepted_results"] == files > 100
     records = list(jobs.list(queue=document["queue"], limit=None))
     assert len(records) == files and {record.state for record in records} == {State.SUCCEEDED}
@@ -123,12 +118,12 @@ def assert_is_the_record(document: dict[str, Any], jobs: JobQueue) -> None:
     outcomes = [one.outcome for record in records for one in reader.attempts(record)]
     assert document["attempts"]["lost"] == outcomes.count("lost") >= 1
     assert document["attempts"]["succeeded"] == files
-    assert document["attempts"]["errored"] > files / tasks.STUMBLES_EVERY / 2
+    assert document["attempts"]["errored"] > files / app.FAILS_ONCE_EVERY / 2
     (line,) = [line for line in document["proof"] if " attempts: " in line]
     whole, *parts = [int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", line)]
     assert parts == [files, outcomes.count("errored"), outcomes.count("lost")]
     assert whole == sum(parts) == len(outcomes)
-    assert all(len(line) <= 80 - WORD for line in document["proof"])
+    assert all(len(line) <= 80 - MARGIN for line in document["proof"])
     assert sum(worker["jobs"] for worker in document["workers"]) == files
     killed = document["killed"]
     assert 0 < killed["recovered_in"] < 30
@@ -206,69 +201,45 @@ def test_ctrl_c_stops_the_workers_and_exits_with_130(running: Any) -> None:
     assert not [worker for worker in workers if worker.is_running()]
 
 
-def test_kill_9_of_the_demo_takes_the_workers_with_it_even_one_that_stands_still(
+def test_kill_9_of_the_demo_takes_the_workers_with_it(
     running: Any, tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
-    process, workers = running
-    workers[0].suspend()  # As while the demo looks at what it holds.
+    process, _ = running
     process.kill()
     process.wait()
     wait_until(lambda: not workers_in(tmp_path), timeout=15)
-
-
-def test_the_waker_wakes_what_stands_still_when_its_input_ends_and_not_before(
-    tmp_path: Path, wait_until: Callable[..., Any]
-) -> None:
-    """The kernel does so too, but only for what stands still already when the demo is gone."""
-    sleeper = [sys.executable, "-c", "import sys; sys.stdin.read()"]
-    nobody = crew.Crew(f"sqlite:///{tmp_path}/crew.db", "demo-crew", tmp_path)
-    process = psutil.Popen(sleeper, stdin=subprocess.PIPE, start_new_session=True)
-    try:
-        process.suspend()
-        wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
-        nobody._tell_waker(process.pid)
-        waker = nobody._waker
-        assert waker is not None and waker.stdin is not None
-        assert process.status() == psutil.STATUS_STOPPED
-        waker.stdin.close()  # As when this process is killed.
-        wait_until(lambda: process.status() != psutil.STATUS_STOPPED)
-        assert waker.wait(10) == 0
-    finally:
-        process.kill()
-        process.communicate()
-        nobody.stop()
 
 
 def test_it_says_so_when_its_workers_die(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     url = make_url(f"sqlite:///{tmp_path}/demo.db")
     with pytest.raises(JobQueueError, match="died with exit code 1: it said nothing"):
-        run.perform(url, tmp_path, Story(quiet=True))
+        run.perform(url, tmp_path, Narration(Console(quiet=True)))
 
 
 def test_it_gives_up_when_its_workers_do_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as when another worker, of all queues, has taken the jobs."""
-    monkeypatch.setattr(run, "LIMIT", 0.5)
+    monkeypatch.setattr(run, "TIMEOUT", 0.5)
     monkeypatch.setattr(run, "modules", lambda: ["abc.py"])
-    monkeypatch.setattr(crew.Crew, "start", lambda self, count: None)
+    monkeypatch.setattr(run, "WORKERS", 0)
     url = make_url(f"sqlite:///{tmp_path}/demo.db")
     with pytest.raises(JobQueueError, match=r"1 of 1 jobs had not ended \(1 available\)"):
-        run.perform(url, tmp_path, Story(quiet=True))
+        run.perform(url, tmp_path, Narration(Console(quiet=True)))
 
 
 # The proof
 
 
 @pytest.fixture
-def worked(url: str) -> Iterator[tuple[JobQueue, dict[str, tasks.Digest]]]:
+def worked(url: str) -> Iterator[tuple[JobQueue, dict[str, app.Digest]]]:
     """A queue where a worker has done the demo's work on a part of the library."""
-    names = [name for name in tasks.modules() if not tasks.lingers(name)]
-    some = [name for name in names if tasks.stumbles(name)][:3]
-    some += [name for name in names if not tasks.stumbles(name)][:7]
-    jobs = JobQueue(url)
-    task = tasks.register(jobs).options(queue="demo-test")
+    names = [name for name in app.modules() if not app.is_slow(name)]
+    some = [name for name in names if app.fails_once(name)][:3]
+    some += [name for name in names if not app.fails_once(name)][:7]
+    jobs = app.jobs.elsewhere(url)
+    task = app.digest.options(queue="demo-test")
     handles = jobs.enqueue_many(task.call(name) for name in some)
     with jobs.worker(queues=["demo-test"]):
         for _ in jobs.as_completed(handles, timeout=30):
@@ -282,9 +253,9 @@ def tamper(jobs: JobQueue, sql: str) -> None:
         assert connection.exec_driver_sql(sql).rowcount != 0
 
 
-def proven(worked: tuple[JobQueue, dict[str, tasks.Digest]]) -> Proof:
+def proven(worked: tuple[JobQueue, dict[str, app.Digest]]) -> Proof:
     jobs, files = worked
-    return prove(files, jobs, "demo-test")
+    return verify.verify(files, jobs, "demo-test")
 
 
 def test_the_proof_holds_for_what_was_done(worked: Any) -> None:
@@ -330,27 +301,27 @@ def test_the_proof_fails_on_either_database(worked: Any) -> None:
 def test_the_proof_fails_for_a_file_that_has_changed(worked: Any) -> None:
     _, files = worked
     name = next(iter(files))
-    files[name] = tasks.Digest(files[name].sha256, files[name].lines + 1)
+    files[name] = app.Digest(files[name].sha256, files[name].lines + 1)
     (wrong,) = proven(worked).wrong
     assert name in wrong and "SHA-256" in wrong
 
 
 def test_the_proof_fails_if_the_kill_hit_nothing(worked: Any) -> None:
     jobs, files = worked
-    (wrong,) = prove(files, jobs, "demo-test", killed="somebody").wrong
+    (wrong,) = verify.verify(files, jobs, "demo-test", killed=["somebody"]).wrong
     assert "held nothing" in wrong
 
 
 def test_a_result_tampered_with_between_run_and_proof_makes_the_command_fail(
     few: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = run.prove
+    honest = run.verify
 
     def after_tampering(files: Any, jobs: JobQueue, queue: str, killed: Any = None) -> Proof:
         tamper(jobs, "UPDATE jobqueue_jobs SET result = '{}' WHERE id = 77")
         return honest(files, jobs, queue, killed)
 
-    monkeypatch.setattr(run, "prove", after_tampering)
+    monkeypatch.setattr(run, "verify", after_tampering)
     code, out, err = few("demo")
     assert code == 1
     assert "NOT" in out and "job 77" in out
@@ -362,7 +333,7 @@ def test_a_result_tampered_with_between_run_and_proof_makes_the_command_fail(
 
 def test_the_printed_sql_answers(worked: Any) -> None:
     jobs, files = worked
-    answers = [ask(jobs.store, question) for question in questions(jobs.store, "demo-test")]
+    answers = [ask(jobs.store, question) for question in queries(jobs.store, "demo-test")]
     assert sum(row["jobs"] for row in answers[0]) == 10
     assert [(row["outcome"], row["attempts"]) for row in answers[1]] == [("errored", 3)]
     longest = max(digest.lines for digest in files.values())
@@ -372,29 +343,27 @@ def test_the_printed_sql_answers(worked: Any) -> None:
 def test_commands_to_paste_have_no_password_and_nothing_in_its_place(tmp_path: Path) -> None:
     url = make_url("postgresql+psycopg://me:secret@db.example/app?password=secret2&sslmode=require")
     jobs = JobQueue("sqlite:///unused.db")
-    lines = [command(url, question) for question in questions(jobs.store, "demo-1")]
-    lines += [line for _, line in removal(url, "demo-1", tmp_path)][:1]
+    lines = [command(url, question) for question in queries(jobs.store, "demo-1")]
+    lines += [line for _, line in removal(Run(url, "demo-1", tmp_path))][:1]
     for line in lines:
         assert "postgresql://me@db.example/app?sslmode=require" in shlex.split(line)
 
 
 def test_a_file_of_the_demos_own_is_removed_with_its_folder(tmp_path: Path) -> None:
     url = make_url(f"sqlite:///{tmp_path}/demo.db")
-    assert [line for _, line in removal(url, "demo-1", tmp_path)] == [f"rm -r {tmp_path}"]
+    assert [line for _, line in removal(Run(url, "demo-1", tmp_path))] == [f"rm -r {tmp_path}"]
 
 
 def test_what_was_found_is_green_or_red_and_adds_up(worked: Any, tmp_path: Path) -> None:
     jobs, files = worked
     found = Run(jobs.store.url, "demo-test", tmp_path, files=len(files))
-    found.proof = prove(files, jobs, "demo-test")
+    found.proof = verify.verify(files, jobs, "demo-test")
     found.proof.wrong.append("NOT so")
-    found.answers = [
-        (asked, ask(jobs.store, asked)) for asked in questions(jobs.store, "demo-test")
-    ]
+    found.answers = [(asked, ask(jobs.store, asked)) for asked in queries(jobs.store, "demo-test")]
     screen = Console(
         file=io.StringIO(), width=80, force_terminal=True, color_system="standard", highlight=False
     )
-    Story(screen).found(found)
+    Narration(screen).found(found)
     out = screen.file.getvalue()
     assert len(re.findall(r"\x1b\[1;32mok +\x1b", out)) == 6
     assert re.search(r"\x1b\[1;31mwrong +\x1b\[0mNOT so", out)
@@ -418,39 +387,33 @@ def test_recount_and_task_agree_on_any_end_of_file(
     contents = [b"", b"\n", b"a", b"a\n", b"a\nb", b"\r\nb\r", b"\n\n"]
     for number, content in enumerate(contents):
         (tmp_path / f"{number}.py").write_bytes(content)
-    monkeypatch.setattr(tasks, "LIBRARY", tmp_path)
+    monkeypatch.setattr(app, "LIBRARY", tmp_path)
     monkeypatch.setattr(verify, "LIBRARY", tmp_path)
-    monkeypatch.setattr(tasks, "stumbles", lambda _: False)
-    monkeypatch.setattr(tasks, "lingers", lambda _: False)
-    names = tasks.modules()
+    monkeypatch.setattr(app, "fails_once", lambda _: False)
+    monkeypatch.setattr(app, "is_slow", lambda _: False)
+    names = app.modules()
     assert len(names) == len(contents)
-    assert recount(names) == {name: tasks.digest(name) for name in names}
+    assert recount(names) == {name: app.digest(name) for name in names}
 
 
-def test_a_worker_that_holds_nothing_is_not_killed(tmp_path: Path) -> None:
-    asked = []
-
-    def held_by(name: str) -> list[int]:
-        asked.append(name)
-        return [7] if len(asked) == 4 else []
-
-    with crew.Crew(f"sqlite:///{tmp_path}/crew.db", "demo-crew", tmp_path) as three:
-        three.start(3)
-        member, held = three.kill_one(held_by)
-        assert held == [7] and member.name == asked[-1] and len(asked) == 4
-        assert member.process.returncode == -signal.SIGKILL
-        three.check()
-        codes = three.stop()
-    assert codes.pop(member.pid) == -signal.SIGKILL
-    assert len(codes) == 2
+def test_a_worker_is_killed_at_work_and_another_one_if_it_had_just_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[list[int]] = [[], [7], [], [], [8], [8, 9]]
+    made = Run(make_url(f"sqlite:///{tmp_path}/demo.db"), "demo-test", tmp_path)
+    with run.worker_processes(made) as workers:
+        names = [worker.name for worker in workers]
+        found = iter(looks)
+        monkeypatch.setattr(run, "_held", lambda *_: dict.fromkeys(names, next(found)))
+        pid = run.kill_one(made, workers, Jobs(JobQueue(str(made.url)).store))
+        assert made.killed == names[1:] and made.held == [8, 9] and pid == workers[2].pid
+    assert list(made.exit_codes) == names[:1] and list(found) == []
 
 
 def test_the_document_is_json(worked: Any, tmp_path: Path) -> None:
     jobs, files = worked
     found = Run(jobs.store.url, "demo-test", tmp_path)
-    found.proof = prove(files, jobs, "demo-test")
-    found.answers = [
-        (asked, ask(jobs.store, asked)) for asked in questions(jobs.store, "demo-test")
-    ]
+    found.proof = verify.verify(files, jobs, "demo-test")
+    found.answers = [(asked, ask(jobs.store, asked)) for asked in queries(jobs.store, "demo-test")]
     document = json.loads(json.dumps(to_json(found)))
     assert document["ok"] and [row["jobs"] for row in document["workers"]] == [10]
