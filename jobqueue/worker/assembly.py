@@ -1,65 +1,308 @@
-"""Builds the services of a worker."""
+"""Builds a worker's parts and wires their wake-ups."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy import URL
 
 from jobqueue.events import EventStream
+from jobqueue.records import Claim
+from jobqueue.store.claims import Claims
+from jobqueue.store.completion import Completion
 from jobqueue.store.database import Store
 from jobqueue.store.history import History
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import Maintenance
+from jobqueue.store.notify.notifier import Bell, Heard
+from jobqueue.store.user_transactions import UserTransactions
+from jobqueue.tasks import Registry
+from jobqueue.worker import process_identity
+from jobqueue.worker.claim.claimer import Claimer
+from jobqueue.worker.claim.cursors import Frontier
+from jobqueue.worker.claim.planner import Intake
+from jobqueue.worker.complete.completer import Completer
 from jobqueue.worker.complete.event_dispatcher import Announcer
+from jobqueue.worker.complete.outcome_writer import Exit
+from jobqueue.worker.connections import Connections
+from jobqueue.worker.execute.autoscale import Scaler
+from jobqueue.worker.execute.event_loop import Loop, LoopWatch
+from jobqueue.worker.execute.exec_task import WithExec
+from jobqueue.worker.execute.executor import Executor, Middleware
+from jobqueue.worker.execute.thread_pool import Slots
+from jobqueue.worker.execute.timeouts import Overseer
+from jobqueue.worker.handler.outcomes import Endings
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.isolate.pool import Isolation
+from jobqueue.worker.log_context import name_worker
 from jobqueue.worker.observe.history import Recorder
 from jobqueue.worker.observe.metrics import Metrics
 from jobqueue.worker.observe.reporter import Reporter
-from jobqueue.worker.process_identity import Identity
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.shared_poll import Lookout
+from jobqueue.worker.single_writer import Turn
+from jobqueue.worker.stop_conditions import Lifespan
+from jobqueue.worker.upkeep.heartbeat import Heartbeat, registration
+from jobqueue.worker.upkeep.listener import Ear
 from jobqueue.worker.upkeep.pruner import Pruner
 from jobqueue.worker.upkeep.reaper import Reaper
 from jobqueue.worker.upkeep.scheduler import Scheduler
 
 
-def upkeep_services(
-    store: Store,
-    lookout: Lookout,
-    inflight: InFlight,
-    me: Identity,
-    *,
-    settings: WorkerSettings,
-    ring: Callable[[], None],
-    announcer: Announcer,
-    events: EventStream,
-) -> list[Service]:
-    """Due jobs, dead workers, retention."""
-    maintenance = Maintenance(store)
-    return [
-        Scheduler(maintenance, lookout, settings.poll, ring),
-        Reaper(
-            Leases(store),
-            lookout,
+@dataclass(frozen=True, slots=True)
+class Wakeups:
+    """Wakes the services that claim and complete. May be used from any thread."""
+
+    planner: Intake
+    claimer: Service
+    completer: Service
+    inflight: InFlight
+    notifier: Bell
+
+    def wake_claimer(self, heard: Heard = Heard.CHANGE) -> None:
+        """Claim soon: there may be jobs; at once if somebody has announced them."""
+        self.planner.hurry(rung=heard is Heard.RING)
+        self.claimer.wake()
+
+    def wake_all_workers(self) -> None:
+        """Announce jobs to this worker's claimer and to other workers."""
+        self.wake_claimer(Heard.RING)
+        self.notifier.ring()
+
+    def wake_completer(self) -> None:
+        """Write an outcome that was put into the outbox, and claim more if the inbox runs low."""
+        self.completer.wake()
+        if self.inflight.inbox.qsize() <= self.planner.low:
+            self.claimer.wake()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParts:
+    """The parts of a worker that is about to start, those that it needs to start and stop."""
+
+    name: str
+    heartbeat: Heartbeat
+    planner: Intake
+    outcome_writer: Exit
+    claimer: Service
+    completer: Service
+    """The same service as the claimer on a database with one writer."""
+    thread_pool: Slots
+    async_runner: Loop
+    notifier: Bell
+    shared_poll: Lookout
+    metrics: Metrics
+    event_dispatcher: Announcer
+    wakeups: Wakeups
+    services: Sequence[Service]
+    """In the order in which they start; they stop in the reverse one."""
+
+
+class Assembly:
+    """The parts of one worker that exist before it starts, and the way to build the others."""
+
+    def __init__(
+        self,
+        url: str | URL,
+        registry: Registry,
+        settings: WorkerSettings,
+        *,
+        events: EventStream,
+        middleware: Sequence[Middleware],
+        handlers: Store | None,
+    ) -> None:
+        self._registry = registry = WithExec(registry) if settings.allow_exec else registry
+        self._settings = settings
+        self._events = events
+        self._middleware = tuple(middleware)
+        self.inflight = inflight = InFlight(settings.concurrency, settings.lease)
+        self.life = life = Lifespan()
+        self.connections = Connections(
+            url, handlers, at_work=lambda: bool(inflight.held), gives_up=life.is_over
+        )
+        self.store = self.connections.line
+        self.isolation = Isolation(self.store.url, registry, max_snoozes=settings.max_snoozes)
+        self._leases = Leases(self.connections.upkeep)
+        self._maintenance = Maintenance(self.connections.upkeep)
+
+    def build(self) -> WorkerParts:
+        """Build the other parts, in the process and the thread that start the worker."""
+        settings, inflight, backend = self._settings, self.inflight, self.store.backend
+        me = process_identity.this_process()
+        name = settings.name or f"{me.host}-{me.pid}"
+        name_worker(name)
+        shared_poll = Lookout(self.connections.upkeep, self._leases, inflight, me)
+        notifier = Bell(backend.ringer(self.store.engine))
+        listener = backend.listener(self.store.url, self.connections.patience)
+        event_dispatcher = Announcer(self._events)
+        metrics = Metrics(inflight)
+        planner = self._planner(shared_poll)
+        outcome_writer = self._outcome_writer(name, metrics, event_dispatcher)
+        claimer, completer = self._claimer_and_completer(planner, outcome_writer)
+        wakeups = Wakeups(planner, claimer, completer, inflight, notifier)
+        heartbeat = self._heartbeat(name, me, listener.address, wakeups)
+        thread_pool, async_runner, watchers = self._runners(wakeups)
+        services = [
+            heartbeat,
+            event_dispatcher,
+            *([completer] if completer is claimer else [completer, claimer]),
+            Ear(listener, wakeups.wake_claimer, shared_poll.again, planner),
+            *watchers,
+            *self._upkeep_services(shared_poll, me, wakeups, event_dispatcher),
+            *self._observers(name, metrics),
+            *self.life.watchers(
+                settings, self._maintenance, inflight, planner, list(self._registry)
+            ),
+        ]
+        return WorkerParts(
+            name=name,
+            heartbeat=heartbeat,
+            planner=planner,
+            outcome_writer=outcome_writer,
+            claimer=claimer,
+            completer=completer,
+            thread_pool=thread_pool,
+            async_runner=async_runner,
+            notifier=notifier,
+            shared_poll=shared_poll,
+            metrics=metrics,
+            event_dispatcher=event_dispatcher,
+            wakeups=wakeups,
+            services=tuple(services),
+        )
+
+    def _heartbeat(
+        self, name: str, me: process_identity.Identity, address: str | None, wakeups: Wakeups
+    ) -> Heartbeat:
+        pulse = self.connections.pulse
+        return Heartbeat(
+            Leases(pulse),
+            Completion(pulse),
+            self.inflight,
+            registration(self._settings, name, self._registry, me, address),
+            registered=wakeups.wake_claimer,
+            exhausted=self.life.exhausted,
+        )
+
+    def _planner(self, shared_poll: Lookout) -> Intake:
+        settings = self._settings
+        return Intake(
+            self.store,
+            Frontier(Claims(self.store), settings.queues),
+            self.inflight,
+            shared_poll,
+            poll=settings.poll,
+            max_jobs=settings.max_jobs,
+        )
+
+    def _outcome_writer(self, name: str, metrics: Metrics, event_dispatcher: Announcer) -> Exit:
+        return Exit(
+            self.store,
+            Completion(self.store),
+            self.inflight,
+            name,
+            announce=event_dispatcher.announce,
+            events=self._events,
+            metrics=metrics,
+        )
+
+    def _claimer_and_completer(
+        self, planner: Intake, outcome_writer: Exit
+    ) -> tuple[Service, Service]:
+        if self.store.backend.one_writer:
+            both = Turn(self.store, planner, outcome_writer)
+            return both, both
+        claimer = Claimer(self.store, planner, self.connections.claiming)
+        return claimer, Completer(self.store, outcome_writer, claimer.wake)
+
+    def _runners(self, wakeups: Wakeups) -> tuple[Slots, Loop, list[Service]]:
+        """What runs handlers, and the services that watch over it."""
+        settings, inflight, handlers = self._settings, self.inflight, self.connections.handlers
+        finished, exhausted = wakeups.wake_completer, self.life.exhausted
+        endings = Endings(self._registry, settings.max_snoozes, settings.max_crashes)
+        executor = Executor(
             inflight,
-            me,
-            reaped=ring,
-            announce=announcer.announce,
-            events=events,
-        ),
-        Pruner(maintenance, settings.retention),
-    ]
+            self._registry,
+            Claims(handlers),
+            UserTransactions(handlers),
+            middleware=self._middleware,
+            endings=endings,
+            finished=finished,
+            isolation=self.isolation,
+        )
+        thread_pool = Slots(executor, inflight)
+        concurrency = settings.async_concurrency
+        async_runner = Loop(inflight, executor, endings, finished, concurrency=concurrency)
+        inflight.divert = partial(self._divert, async_runner)
+        asynchronous = sum(task.runs_on_loop for task in self._registry.values())
+        if asynchronous:
+            inflight.async_concurrency = concurrency
+            inflight.async_share = asynchronous / len(self._registry)
+        overseer = Overseer(
+            inflight,
+            endings,
+            thread_pool,
+            async_runner,
+            finished=finished,
+            exhausted=exhausted,
+            isolation=self.isolation,
+        )
+        services: list[Service] = [LoopWatch(async_runner), overseer]
+        if settings.scaling is not None:
+            changed = wakeups.wake_claimer
+            services.append(
+                Scaler(
+                    inflight, thread_pool, settings.scaling, waiting=self._waiting, changed=changed
+                )
+            )
+        return thread_pool, async_runner, services
 
+    def _divert(self, async_runner: Loop, claim: Claim) -> bool:
+        task = self._registry.find(claim.task)  # Not a set: tasks may be added at any time.
+        if task is None or not task.runs_on_loop:
+            return False
+        if claim.crashes and self.isolation.takes(claim):
+            return False
+        self.inflight.async_concurrency = self._settings.async_concurrency
+        async_runner.submit(claim)
+        return True
 
-def observers(
-    settings: WorkerSettings,
-    name: str,
-    inflight: InFlight,
-    metrics: Metrics,
-    history: History,
-    *,
-    waiting: Callable[[int], int],
-) -> list[Service]:
-    """What a worker writes down and logs of its own work. `waiting` counts jobs up to a limit."""
-    services: list[Service] = [Recorder(history, name, metrics.reader())]
-    if settings.stats_interval is not None:
-        services.append(Reporter(inflight, metrics.reader(), settings.stats_interval, waiting))
-    return services
+    def _upkeep_services(
+        self,
+        shared_poll: Lookout,
+        me: process_identity.Identity,
+        wakeups: Wakeups,
+        event_dispatcher: Announcer,
+    ) -> list[Service]:
+        """Due jobs, dead workers, retention."""
+        return [
+            Scheduler(
+                self._maintenance, shared_poll, self._settings.poll, wakeups.wake_all_workers
+            ),
+            Reaper(
+                self._leases,
+                shared_poll,
+                self.inflight,
+                me,
+                reaped=wakeups.wake_all_workers,
+                announce=event_dispatcher.announce,
+                events=self._events,
+            ),
+            Pruner(self._maintenance, self._settings.retention),
+        ]
+
+    def _observers(self, name: str, metrics: Metrics) -> list[Service]:
+        """What writes down and logs the worker's own work."""
+        history = History(self.connections.upkeep)
+        services: list[Service] = [Recorder(history, name, metrics.reader())]
+        interval = self._settings.stats_interval
+        if interval is not None:
+            services.append(Reporter(self.inflight, metrics.reader(), interval, self._waiting))
+        return services
+
+    @property
+    def _waiting(self) -> Callable[[int], int]:
+        """Counts the jobs that this worker could claim, up to a limit."""
+        queues = self._settings.queues
+        return partial(self._maintenance.available, None if queues is None else tuple(queues))

@@ -221,8 +221,8 @@ def run_worker(options: argparse.Namespace) -> int:
     jobs, _ = build(options.url, options.effects)
     worker = jobs.worker(**settings)
     if options.lossy:
-        lose_answers(worker._store.engine, options.lossy)
-        lose_answers_alone(worker._store, options.lossy)
+        lose_answers(worker._assembly.store.engine, options.lossy)
+        lose_answers_alone(worker._assembly.store, options.lossy)
 
     def told(_number: int, _frame: object) -> None:
         signal.signal(signal.SIGTERM, lambda *_: worker.abort())

@@ -36,24 +36,25 @@ class Hand:
     def __init__(self, queue: JobQueue, **settings: Any) -> None:
         self.queue = queue
         self.worker: Any = queue.worker(**settings)
-        self.worker._store.require_schema()
-        self.worker._build()
+        self.assembly: Any = self.worker._assembly
+        self.store.require_schema()
+        self.parts: Any = self.assembly.build()
         self.heartbeat.register()
-        self.executor = self.worker._slots._executor
+        self.executor = self.parts.thread_pool._executor
 
     # Parts
 
     @property
     def store(self) -> Any:
-        return self.worker._store
+        return self.assembly.store
 
     @property
     def inflight(self) -> Any:
-        return self.worker._inflight
+        return self.assembly.inflight
 
     @property
     def intake(self) -> Any:
-        return self.worker._intake
+        return self.parts.planner
 
     @property
     def frontier(self) -> Any:
@@ -61,14 +62,14 @@ class Hand:
 
     @property
     def exit(self) -> Any:
-        return self.worker._completer._exit
+        return self.parts.outcome_writer
 
     @property
     def heartbeat(self) -> Any:
-        return self.worker._heartbeat
+        return self.parts.heartbeat
 
     def service(self, kind: type) -> Any:
-        return next(service for service in self.worker._services if type(service) is kind)
+        return next(service for service in self.parts.services if type(service) is kind)
 
     # What threads would do
 
@@ -76,7 +77,7 @@ class Hand:
         """One round of claiming, after a sweep; returns what is in the inbox then."""
         if sweep:
             self.frontier._swept_at = LONG_AGO
-        self.worker._claimer.tick()
+        self.parts.claimer.tick()
         return self.inbox()
 
     def inbox(self) -> list[Claim]:
@@ -103,7 +104,7 @@ class Hand:
         closed, self.intake.closed = self.intake.closed, True
         try:
             while self.inflight.outbox.qsize() or self.exit._batch:
-                self.worker._completer.tick()
+                self.parts.completer.tick()
         finally:
             self.intake.closed = closed
 
@@ -130,9 +131,9 @@ class Hand:
 
     def close(self) -> None:
         self.service(Ear).drain()
-        self.worker._bell.close()
-        self.worker._store.close()
-        self.worker._pulse.close()
+        self.parts.notifier.close()
+        self.store.close()
+        self.assembly.connections.pulse.close()
 
     # What the database says
 

@@ -64,7 +64,7 @@ def finish_all(worker: Any) -> None:
     """Write outcomes down as the thread does, with its rounds that fail."""
     worker.intake.closed = True
     for _ in range(20):
-        worker.worker._completer.round()
+        worker.parts.completer.round()
         if not worker.inflight.outbox.qsize() and not worker.exit._batch:
             break
     worker.intake.closed = False
@@ -122,7 +122,7 @@ def test_outcomes_that_come_while_the_database_is_away_join_the_next_batch(
     for outcome in late:
         worker.inflight.outbox.put(outcome)
         worker.intake.closed = True
-        worker.worker._completer.round()
+        worker.parts.completer.round()
     finish_all(worker)
     assert [handle.result(0) for handle in handles] == ["0", "1", "2", "3"]
     assert worker.counted("succeeded") == 4
@@ -160,7 +160,7 @@ def test_a_claim_whose_commit_was_not_answered_is_run_after_all(
     worker = hand()
     break_commit(worker, after_commit=True)
     worker.frontier._swept_at = float("-inf")
-    worker.worker._claimer.round()
+    worker.parts.claimer.round()
     assert worker.inbox() == []
     assert handle.state is not State.SUCCEEDED
     for _ in range(5):
@@ -179,7 +179,7 @@ def ring(worker: Any, work: Any, monkeypatch: pytest.MonkeyPatch, alone: Any) ->
     handle = work.enqueue()
     worker.intake.hurry(rung=True)
     monkeypatch.setattr(worker.store, "alone", alone)
-    worker.worker._claimer.round()
+    worker.parts.claimer.round()
     monkeypatch.undo()
     return handle
 
@@ -227,7 +227,7 @@ def test_a_worker_that_was_told_to_stop_claims_no_announced_job(
     work.enqueue()
     worker.frontier._usual = "default"
     worker.intake.hurry(rung=True)
-    worker.worker._claimer.round()
+    worker.parts.claimer.round()
     assert worker.inbox() == []
     assert not worker.intake.unanswered
 
@@ -239,7 +239,7 @@ def test_a_claim_whose_transaction_failed_is_claimed_again(
     worker = hand()
     break_commit(worker, after_commit=False)
     worker.frontier._swept_at = float("-inf")
-    worker.worker._claimer.round()
+    worker.parts.claimer.round()
     assert worker.inbox() == []
     worker.step()
     assert [worker.row(handle.id).attempt for handle in handles] == [1, 1, 1]
@@ -380,7 +380,7 @@ def test_a_completion_wakes_the_claimer_that_may_wait_for_a_shorter_outbox(
     worker = hand()
     worker.claim()
     worker.execute()
-    wakeup = worker.worker._claimer._wakeup
+    wakeup = worker.parts.claimer._wakeup
     wakeup.clear()
     worker.complete()
     assert wakeup.is_set()
@@ -440,7 +440,7 @@ def test_a_worker_that_was_stopped_in_a_transaction_does_not_rest_as_long_again(
     jobs: JobQueue, work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = hand(jobs)
-    store, turn = worker.store, worker.worker._claimer
+    store, turn = worker.store, worker.parts.claimer
     write, jump, rests = store.write, [0.0], []
     present = single_writer.time.monotonic()
 

@@ -359,7 +359,7 @@ def test_memory_does_not_grow_with_the_backlog(jobs: JobQueue) -> None:
         with jobs.worker(max_jobs=1500) as worker:
             assert worker.wait(60)
             sizes = worker._inflight
-            batch_max = worker._store.backend.batch_max
+            batch_max = worker._assembly.store.backend.batch_max
             assert len(sizes.held) <= 4 * batch_max
         _, peak = tracemalloc.get_traced_memory()
     finally:

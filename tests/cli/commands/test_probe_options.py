@@ -313,13 +313,13 @@ def test_the_vitals_are_those_of_the_worker(url: str, wait_until: Any) -> None:
 
     with JobQueue(url) as jobs, jobs.worker(lease=1, poll=0.05) as worker:
         assert all(worker.vitals.health())
-        store = worker._store
+        store = worker._assembly.store
         store.read, store.write = _gone, _gone
-        worker._heartbeat.tick = _gone
+        worker._parts.heartbeat.tick = _gone
         wait_until(lambda: not worker.vitals.health().database)
         wait_until(lambda: not worker.vitals.health().lease)
         assert worker.vitals.health().alive
-        del store.read, store.write, worker._heartbeat.tick
+        del store.read, store.write, worker._parts.heartbeat.tick
         wait_until(lambda: all(worker.vitals.health()))
 
 

@@ -39,7 +39,7 @@ def set_back(worker: Any, *ids: int) -> None:
 def claimers_round(worker: Any) -> None:
     """A round of the claimer that claims nothing, and the writing down of what it gives back."""
     worker.intake.closed = True
-    worker.worker._claimer.round()
+    worker.parts.claimer.round()
     worker.intake.closed = False
     worker.complete()
 
@@ -208,7 +208,7 @@ def test_a_completion_that_fails_gives_reason_to_compare(
     worker.claim()
     worker.execute()
     monkeypatch.setattr(worker.exit, "finish", fail)
-    worker.worker._completer.round()
+    worker.parts.completer.round()
     assert worker.intake._reconciler.due()
 
 

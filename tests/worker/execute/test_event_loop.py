@@ -78,11 +78,11 @@ def test_a_worker_holds_few_async_jobs_beyond_those_that_run(
         wait_until(lambda: worker.running == 3)
         one = once.options(priority=-1).enqueue()  # First in line, and never held unbegun.
         for _ in range(20):
-            worker._claimer.wake()
+            worker._parts.claimer.wake()
             assert len(worker._inflight.held) <= 3 + 4 + PROBE
         assert one.record().state is State.AVAILABLE
-        assert worker._intake.wanted() == 0
-        worker._loop._loop.call_soon_threadsafe(gate.set)
+        assert worker._parts.planner.wanted() == 0
+        worker._parts.async_runner._loop.call_soon_threadsafe(gate.set)
         for job in (*hold_all, one):
             job.result(30)
 
@@ -105,7 +105,7 @@ def test_one_that_waits_for_room_begins_only_if_it_may_when_there_is_some(
         inflight = worker._inflight
         wait_until(lambda: cancelled.id in {id_ for id_, _ in inflight.unwanted})
         mine = inflight.held.pop(lost.id)  # As when the lease was taken away.
-        worker._loop._loop.call_soon_threadsafe(gate.set)
+        worker._parts.async_runner._loop.call_soon_threadsafe(gate.set)
         first.result(30)
         wait_until(lambda: cancelled.record().state is State.CANCELLED)
         wait_until(lambda: not inflight.open_async)
@@ -174,9 +174,11 @@ def test_those_that_ignore_their_cancellation_leave_room_for_others(jobs: JobQue
             with pytest.raises(JobFailed, match="AttemptTimeout"):
                 job.result(30)
         assert well.enqueue().result(30) == "well"
-        worker._loop._loop.call_soon_threadsafe(gate.set)
+        worker._parts.async_runner._loop.call_soon_threadsafe(gate.set)
         assert well.enqueue().result(30) == "well"
-        assert worker._loop._room._value <= 2, "what has ended at last made no room once more"
+        assert worker._parts.async_runner._room._value <= 2, (
+            "what has ended at last made no room once more"
+        )
 
 
 def test_threads_that_are_all_busy_do_not_stop_async_jobs(
@@ -296,7 +298,7 @@ def test_a_stop_waits_for_async_jobs_and_then_gives_them_back(
         wait_until(lambda: worker.running == 2)
         stopped = pool.submit(worker.stop)
         wait_until(lambda: worker._inflight.closing)
-        worker._loop._loop.call_soon_threadsafe(gates["short"].set)
+        worker._parts.async_runner._loop.call_soon_threadsafe(gates["short"].set)
         assert short.result(30) == "rested"
         worker.abort()
         assert stopped.result(30) is False

@@ -43,11 +43,11 @@ def test_slots_open_and_close_without_interrupting_a_job(
     with worker:
         held = [hold.enqueue() for _ in range(3)]
         assert begun.acquire(timeout=30)
-        worker._slots.resize(3)
-        worker._hurry()
+        worker._parts.thread_pool.resize(3)
+        worker._parts.wakeups.wake_claimer()
         assert begun.acquire(timeout=30)
         assert begun.acquire(timeout=30)
-        worker._slots.resize(1)
+        worker._parts.thread_pool.resize(1)
         assert len(slots()) == 3, "all are busy"
         gate.set()
         assert [job.result(30) for job in held] == [7, 7, 7]
@@ -66,12 +66,12 @@ def test_a_thousand_scalings_leave_no_thread_behind(
     worker: Any = jobs.worker(concurrency=2)
     with worker:
         for number in range(1000):
-            worker._slots.resize(1 + number % 7)
-        worker._slots.resize(2)
+            worker._parts.thread_pool.resize(1 + number % 7)
+        worker._parts.thread_pool.resize(2)
         assert one.enqueue().result(30) == 1
         wait_until(lambda: len(slots()) == 2)
         assert one.enqueue().result(30) == 1
-        assert len(worker._slots.threads) == 2
+        assert len(worker._parts.thread_pool.threads) == 2
     assert slots() == []
 
 
@@ -126,14 +126,16 @@ def test_a_slot_is_never_replaced_while_it_does_something_else(
 
     worker: Any = jobs.worker(concurrency=1)
     with worker:
-        replace = worker._slots.replace
+        replace = worker._parts.thread_pool.replace
 
         def late(thread: int) -> None:
             gate.set()
-            wait_until(lambda: not any(slot.ident == thread for slot in worker._slots.threads))
+            wait_until(
+                lambda: not any(slot.ident == thread for slot in worker._parts.thread_pool.threads)
+            )
             replace(thread)
 
-        worker._slots.replace = late
+        worker._parts.thread_pool.replace = late
         with pytest.raises(JobFailed):
             stubborn.enqueue().result(30)
         assert well.enqueue().result(30) == "jobqueue-slot-1"
@@ -270,8 +272,8 @@ def test_a_slot_that_no_thread_can_be_started_for_is_opened_once_it_can(
         with pytest.raises(JobFailed):
             deaf.enqueue().result(30)
         # None was opened in its place; more are wanted meanwhile, and then less.
-        worker._slots.resize(3)
-        worker._slots.resize(2)
+        worker._parts.thread_pool.resize(3)
+        worker._parts.thread_pool.resize(2)
         assert one.enqueue().result(30) == 1
         wait_until(lambda: len(slots()) == 3)  # Two and the stuck one.
         assert refused == 3
@@ -295,7 +297,7 @@ def test_a_handler_that_looks_ends_by_itself_and_keeps_its_slot(
     with jobs.worker(concurrency=1) as worker:
         with pytest.raises(JobFailed, match="ran out of its"):
             looks.enqueue().result(30)
-        assert worker._slots.stuck == 0
+        assert worker._parts.thread_pool.stuck == 0
     assert "ignores" not in caplog.text
 
 

@@ -647,7 +647,7 @@ def test_an_idle_child_is_ended_and_another_one_made_when_needed(stage: Stage) -
     with stage.jobs.worker(poll=0.05, concurrency=1) as worker:
         first = stage.app.pid.enqueue().result(LONG)
         stage.wait_until(lambda: worker.running == 0)
-        worker._isolation.end_idle(after=-1)
+        worker._assembly.isolation.end_idle(after=-1)
         assert process_started(first) is None
         assert stage.app.pid.enqueue().result(LONG) != first
 

@@ -186,7 +186,7 @@ def test_the_duration_of_a_job_that_finishes_within_a_transaction_has_its_commit
             current_job().finish_within(connection)
 
     worker = hand()
-    reader = worker.worker._metrics.reader()
+    reader = worker.parts.metrics.reader()
     pay.enqueue()
     worker.step()
     period = reader.take()
@@ -206,7 +206,7 @@ def test_a_batch_that_was_written_one_by_one_is_measured_whole(
     work: Any, hand: Callable[..., Any]
 ) -> None:
     worker = hand()
-    reader = worker.worker._metrics.reader()
+    reader = worker.parts.metrics.reader()
     for _ in range(3):
         work.enqueue()
     worker.claim()

@@ -39,7 +39,7 @@ def watch(worker: Any, clock: Any, seconds: float, *, step: float = 1.0) -> None
 
 def leases(worker: Any, verb: str) -> Any:
     """What its reaper uses for that."""
-    return worker.worker._lookout._leases if verb == "look" else worker.service(Reaper)._leases
+    return worker.parts.shared_poll._leases if verb == "look" else worker.service(Reaper)._leases
 
 
 def refuse(worker: Any, verb: str) -> None:

@@ -336,7 +336,7 @@ def test_the_last_job_is_over_when_its_outcome_is_recorded(
 ) -> None:
     jobs.enqueue_many([work.call() for _ in range(5)])
     worker = hand(max_jobs=2)
-    last, ended = worker.service(LastJob), worker.worker._ended
+    last, ended = worker.service(LastJob), worker.assembly.life.ended
     assert last.tick() is not None
     worker.claim()
     worker.execute()
@@ -355,7 +355,7 @@ def drained(worker: Any) -> bool:
 def test_a_drain_ends_when_nothing_is_left(work: Any, jobs: JobQueue, hand: Any) -> None:
     worker = hand(drain=True)
     assert drained(worker)
-    assert worker.worker._ended.is_set()
+    assert worker.assembly.life.ended.is_set()
 
 
 def test_a_drain_waits_for_what_runs_anywhere(work: Any, jobs: JobQueue, hand: Any) -> None:
