@@ -32,7 +32,8 @@ LAYERS: list[list[str]] = [
     ["worker/service", "worker/log_context", "worker/process_identity", "worker/orphan_guard"]
     + ["worker/signal_safe_event", "worker/connections"],
     ["worker/handler/*"],
-    ["logs", "worker/json_stderr", "worker/inflight", "worker/shared_poll"],
+    ["logs", "worker/json_stderr", "worker/inflight", "worker/shared_poll"]
+    + ["worker/capacity", "worker/lease_state", "worker/running"],
     ["worker/isolate/*"],
     ["worker/claim/*"],
     # Two stand higher than their folders: outcomes know of child processes, and the program of a

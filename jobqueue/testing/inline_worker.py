@@ -29,7 +29,7 @@ from jobqueue.worker.execute.event_loop import Loop
 from jobqueue.worker.execute.executor import Executor, Middleware
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.handler.outcomes import Endings
-from jobqueue.worker.inflight import UNBEGUN, InFlight, released
+from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.observe.metrics import Metrics
 from jobqueue.worker.settings import DAY, WorkerSettings
 from jobqueue.worker.upkeep.heartbeat import registration
@@ -116,11 +116,11 @@ class Inline:
     def lease(self) -> Iterator[None]:
         """Be a worker that the database knows."""
         id_ = self._leases.register(self._registration)
-        self._inflight.holder = Holder(id_, NAME)
+        self._inflight.lease.take(Holder(id_, NAME))
         try:
             yield
         finally:
-            self._inflight.holder = None
+            self._inflight.lease.leave()
             self._leases.deregister(id_)
 
     def promote(self) -> None:
@@ -177,14 +177,13 @@ class Inline:
 
     def give_back(self, claim: Claim) -> None:
         """Let go of what was claimed and is not to be run."""
-        self._inflight.held[claim.id] = claim
-        self._inflight.outbox.put(released(claim, UNBEGUN))
+        self._inflight.release(claim)
         self.record()
 
     @property
     def _holder(self) -> Holder:
-        assert self._inflight.holder is not None, "claims are made within lease()"
-        return self._inflight.holder
+        assert self._inflight.lease.holder is not None, "claims are made within lease()"
+        return self._inflight.lease.holder
 
     def _begin(self, claim: Claim) -> bool:
         """Take a claim in hand; True if it is for the event loop."""

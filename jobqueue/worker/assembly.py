@@ -237,8 +237,8 @@ class Assembly:
         inflight.divert = partial(self._divert, async_runner)
         asynchronous = sum(task.runs_on_loop for task in self._registry.values())
         if asynchronous:
-            inflight.async_concurrency = concurrency
-            inflight.async_share = asynchronous / len(self._registry)
+            share = asynchronous / len(self._registry)
+            inflight.capacity.asynchronous.enable(concurrency, share)
         overseer = Overseer(
             inflight,
             endings,
@@ -264,7 +264,7 @@ class Assembly:
             return False
         if claim.crashes and self.isolation.takes(claim):
             return False
-        self.inflight.async_concurrency = self._settings.async_concurrency
+        self.inflight.capacity.asynchronous.enable(self._settings.async_concurrency)
         async_runner.submit(claim)
         return True
 

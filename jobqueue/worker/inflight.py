@@ -1,22 +1,20 @@
 """What a worker holds: claims in its inbox, running handlers, outcomes on their way out."""
 
-import math
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from jobqueue.errors import AttemptTimeout, ClaimLost
+from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
 from jobqueue.records import Claim, Ended, Outcome
 from jobqueue.states import State
 from jobqueue.store.claims import Holder
-from jobqueue.store.dialects.base import Backend
-from jobqueue.store.sql.rows import Progress
+from jobqueue.worker.capacity import Capacity, Contention, Key
 from jobqueue.worker.handler.context import Attempt
-from jobqueue.worker.process_identity import boottime
+from jobqueue.worker.lease_state import LeaseState
+from jobqueue.worker.running import Running
 
 UNBEGUN = "given back before it began"
 """Why a claim was released."""
@@ -33,120 +31,95 @@ class Unbegun(NamedTuple):
     """None: the claim is not this worker's any more, or its outcome is written already."""
 
 
-class LeaseClock:
-    """Whether this worker may still believe in its claims, by a clock that no one steps."""
+class Inbox(SimpleQueue["Claim | None"]):
+    """Claims on their way to the threads. Who takes None ends."""
 
-    def __init__(self, length: float) -> None:
-        self.length = length
-        self._confirmed = -math.inf
-        self._verdict = threading.Condition()
-
-    def confirm(self, sent_at: float) -> None:
-        """A heartbeat that was sent then has landed."""
-        with self._verdict:
-            self._confirmed = sent_at
-            self._verdict.notify_all()
-
-    def good(self) -> bool:
-        """True while a lease has not passed since the last confirmed heartbeat was sent."""
-        return boottime() - self._confirmed < self.length
-
-    def wait(self, timeout: float) -> bool:
-        """Wait for a heartbeat to land; True when the lease is good."""
-        with self._verdict:
-            return self._verdict.wait_for(self.good, timeout)
+    def take_claims(self) -> list[Claim]:
+        """Take out every claim, and leave what ends threads."""
+        claims: list[Claim] = []
+        endings = 0
+        while True:
+            try:
+                claim = self.get_nowait()
+            except Empty:
+                break
+            if claim is None:
+                endings += 1
+            else:
+                claims.append(claim)
+        for _ in range(endings):
+            self.put(None)
+        return claims
 
 
 class InFlight:
     """The claims of one worker, from the commit of the claim to the commit of the outcome.
 
     Its plain dicts and queues are safe between threads by themselves: every step is one operation.
+    Others read its parts, and change them by methods.
     """
 
-    def __init__(self, concurrency: int, lease: float, async_concurrency: int = 0) -> None:
-        self.concurrency = concurrency
-        self.async_concurrency = async_concurrency
-        """How many async jobs may run at once; 0 where no task is async."""
-        self.lease = LeaseClock(lease)
-        self.holder: Holder | None = None
-        self.inbox: SimpleQueue[Claim | None] = SimpleQueue()
+    def __init__(self, threads: int, lease: float) -> None:
+        self.capacity = Capacity(threads)
+        self.contention = Contention()
+        self.lease = LeaseState(lease)
+        self.inbox = Inbox()
         self.outbox: SimpleQueue[Outcome] = SimpleQueue()
-        self.held: dict[int, Claim] = {}
-        self.running: dict[tuple[int, int], Attempt] = {}
-        """By (id, fence): after a lost lease, two attempts of one job may run here."""
-        self.starting: dict[tuple[int, int], Attempt] = {}
-        """The same for jobs that have not begun: their child process is not ready for them."""
-        self.open: set[tuple[int, int]] = set()
-        """(id, fence) of claims that were handed out and have no outcome yet: they fill slots."""
-        self.open_async: set[tuple[int, int]] = set()
-        """The same for claims of async tasks, which fill none."""
-        self.async_share = 0.0
-        """How much of what was claimed lately was async."""
+        self.running = Running()
+        self._held: dict[int, Claim] = {}
+        self.held: Mapping[int, Claim] = self._held
+        """By id: claims whose outcome the database has not accepted."""
         self.divert: Callable[[Claim], bool] | None = None
         """Takes a claim of an async task to the event loop, and says so."""
-        self.unwanted: set[tuple[int, int]] = set()
-        """(id, fence) of held claims that are to be cancelled and have not begun."""
-        self.alone = True
-        """No other worker is known to share the database; the reaper looks."""
-        self.company = False
-        """A writer that knows nothing of turns was met lately."""
-        self.last_progress: dict[tuple[int, int], Progress] = {}
-        """By (id, fence): what handlers reported last and no heartbeat has written."""
-        self.disowned: dict[int, Claim] = {}
+        self._cancel_requested: set[Key] = set()
+        """Held claims that are to be cancelled and have not begun."""
+        self._replaced: dict[int, Claim] = {}
         """By `id()`: held claims of jobs that the server has lost; their ids are of others now."""
-        self.lost_a_lease = False
-        """Outcomes of claims under an earlier lease may still be on their way."""
+        self._last_claimed_at: datetime | None = None
+        """When the latest of the claims that were handed out was made, by the database's clock."""
         self.failed_rounds = 0
         """Of claiming, completing and the heartbeat: what they were to commit may be committed."""
-        self.last_claimed_at: datetime | None = None
-        """When the latest of the claims that were handed out was made, by the database's clock."""
-        self.begun = 0
         self.processed = 0
+        """Attempts that ended here and were recorded."""
         self.errored = 0
-        self.last_begun = time.monotonic()
-        """Since when no slot has moved that had something to begin."""
-        self.mean_duration: float | None = None  # seconds
-        self._busy = 0.0
+        """Those of them that errored."""
         self.closing = False
         """Nothing begins any more."""
-        self._gate = threading.Lock()
-
-    def batch_max(self, backend: Backend) -> int:
-        """Rows per transaction: fewer where others wait for its end."""
-        alone = self.alone and not self.company
-        return backend.batch_max if alone else backend.batch_shared
+        self._lock = threading.Lock()
 
     def hand_out(self, claims: list[Claim], holder: Holder | None) -> None:
         """Give claims to the executors; after the claim's commit only.
 
         Claims of a lease that is gone are dropped, and those of a worker that stops go back.
         """
-        with self._gate:
-            if self.holder is not holder:
+        with self._lock:
+            if self.lease.holder is not holder or not claims:
                 return
-            diverted = 0
-            if claims:
-                latest = max(map(_CLAIMED_AT, claims))
-                self.last_claimed_at = max(latest, self.last_claimed_at or latest)
-            if claims and self.free():
-                self.last_begun = time.monotonic()  # A slot is about to: it had nothing to begin.
-            try:
-                for claim in claims:
-                    known = self.held.setdefault(claim.id, claim)
-                    if known is not claim and self._is_repeated(known, claim):
-                        continue
-                    if self.closing:
-                        self.outbox.put(released(claim, UNBEGUN))
-                    elif self.divert is not None and self.divert(claim):
-                        diverted += 1
-                    else:
-                        self.open.add((claim.id, claim.fence))
-                        self.inbox.put(claim)
-            except BaseException:  # Such as: there is no thread for the event loop.
-                del self.held[claim.id]
-                raise
-            if claims and self.divert is not None:
-                self.async_share += (diverted / len(claims) - self.async_share) * 0.5
+            latest = max(map(_CLAIMED_AT, claims))
+            self._last_claimed_at = max(latest, self._last_claimed_at or latest)
+            if self.capacity.free():
+                self.capacity.started()  # A thread is about to: it had nothing to begin.
+            diverted = sum(map(self._dispatch, claims))
+            if self.divert is not None:
+                self.capacity.asynchronous.observe(diverted, len(claims))
+
+    def _dispatch(self, claim: Claim) -> bool:
+        """Give one claim to a thread or to the event loop; True if it went to the loop."""
+        known = self._held.setdefault(claim.id, claim)
+        if known is not claim and self._is_repeated(known, claim):
+            return False
+        if self.closing:
+            self.outbox.put(released(claim, UNBEGUN))
+            return False
+        try:
+            if self.divert is not None and self.divert(claim):
+                return True
+        except BaseException:  # Such as: there is no thread for the event loop.
+            del self._held[claim.id]
+            raise
+        self.capacity.fill(claim)
+        self.inbox.put(claim)
+        return False
 
     def _is_repeated(self, known: Claim, claim: Claim) -> bool:
         """True if the server has lost the commit of a held claim, and it is made once more.
@@ -157,24 +130,26 @@ class InFlight:
         same_fence = known.fence == claim.fence
         if same_fence and _job_of(known) == _job_of(claim):
             return True
-        self.held[claim.id] = claim
+        self._held[claim.id] = claim
         if same_fence:
-            self.disowned[id(known)] = known
+            self._replaced[id(known)] = known
             self.outbox.put(released(claim, UNBEGUN))
-            running = self.running.get((known.id, known.fence))
+            running = self.running.attempts.get((known.id, known.fence))
             if running is not None:
                 running.tell(ClaimLost)
         return same_fence
 
     def owned(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Those that are not of a job whose id is another one's by now."""
+        if not self._replaced:
+            return outcomes
         kept = []
         for outcome in outcomes:
-            claim = self.disowned.pop(id(outcome.claim), None)
+            claim = self._replaced.pop(id(outcome.claim), None)
             if claim is None:
                 kept.append(outcome)
             else:
-                self.last_progress.pop((claim.id, claim.fence), None)
+                self.running.forget_progress(claim)
         return kept
 
     def give_back_unknown(self, claims: list[Claim], holder: Holder) -> bool:
@@ -182,162 +157,141 @@ class InFlight:
 
         One that is later than all that were handed out has not begun. Of others nobody knows.
         """
-        with self._gate:
-            if self.holder is not holder:
+        with self._lock:
+            if self.lease.holder is not holder:
                 return False
             for claim in claims:
-                self.held[claim.id] = claim
-                begun = self.last_claimed_at and claim.started_at <= self.last_claimed_at
+                self._held[claim.id] = claim
+                begun = self._last_claimed_at and claim.started_at <= self._last_claimed_at
                 self.outbox.put(interrupted(claim) if begun else released(claim, UNBEGUN))
             return True
 
+    def release(self, claim: Claim) -> None:
+        """Put a claim into the outbox that was never handed out."""
+        self._held[claim.id] = claim
+        self.outbox.put(released(claim, UNBEGUN))
+
     def is_held(self, claim: Claim) -> bool:
         """False once the claim was given back or abandoned."""
-        return self.held.get(claim.id) is claim
+        return self._held.get(claim.id) is claim
 
     def refusal(self, claim: Claim) -> Unbegun | None:
         """Why a claim that was handed out may not begin; None: it may, while the lease is good."""
-        if self.held.get(claim.id) is not claim:
-            self.disowned.pop(id(claim), None)  # It will have no outcome.
+        if self._held.get(claim.id) is not claim:
+            self._replaced.pop(id(claim), None)  # It will have no outcome.
             return Unbegun(None)
-        if self.unwanted and (claim.id, claim.fence) in self.unwanted:
+        if self._cancel_requested and (claim.id, claim.fence) in self._cancel_requested:
             return Unbegun(Ended(claim, "cancelled", State.CANCELLED, refund=True))
         return Unbegun(released(claim, UNBEGUN)) if self.closing else None
 
+    def request_cancel(self, id_: int, fence: int) -> Claim | None:
+        """Cancel a held claim: its handler is told, or it does not begin.
+
+        Returns the claim if its handler is told now for the first time.
+        """
+        claim = self._held.get(id_)
+        if claim is None or claim.fence != fence:
+            return None
+        self._cancel_requested.add((id_, fence))
+        context = self.running.find((id_, fence))
+        if context is None or context.told is not None:
+            return None
+        context.tell(JobCancelled)
+        return claim
+
     def begin(self, context: Attempt) -> None:
         """A handler is about to be entered."""
-        self.running[context.key] = context
-        self.begun += 1
-        self.last_begun = time.monotonic()
+        self.running.begin(context)
+        self.capacity.started()
 
     def start(self, context: Attempt) -> None:
         """A child process is about to be made ready for a job."""
-        self.starting[context.key] = context
-        self.last_begun = time.monotonic()
+        self.running.start(context)
+        self.capacity.started()
 
     def begin_started(self, context: Attempt) -> bool:
         """Begin a job whose child process is ready, unless it may not: ask `refusal()` why.
 
         One step with the question: a stop either gives the job back, or waits for it.
         """
-        with self._gate:
+        with self._lock:
             if self.refusal(context.claim) is not None:
                 return False
             self.begin(context)
-            self.starting.pop(context.key)
             return True
 
     def withdraw(self, context: Attempt, outcome: Outcome | None) -> None:
         """A job whose child process was made ready does not begin; None: nothing is to be said."""
-        with self._gate:
-            if self.starting.pop(context.key, None) is not None and outcome is not None:
+        with self._lock:
+            if self.running.withdraw(context.key) and outcome is not None:
                 self.outbox.put(outcome)
 
     def end(self, context: Attempt, outcome: Outcome) -> bool:
         """A handler was left. False: its claim was given up meanwhile, so nobody waits for it."""
-        duration = outcome.duration or 0.0
-        in_slot = not context.is_coroutine
-        if in_slot:
-            mean = self.mean_duration
-            self.mean_duration = duration if mean is None else mean + (duration - mean) * 0.05
-        with self._gate:
-            if self.running.pop(context.key, None) is None:
+        if not context.is_coroutine:
+            self.capacity.finished(outcome.duration or 0.0)
+        return self._end(context, outcome)
+
+    def _end(self, context: Attempt, outcome: Outcome) -> bool:
+        with self._lock:
+            if not self.running.end(context, outcome.duration):
                 return False
-            self._busy += duration if in_slot else 0.0
-            if context.reported is not None:
-                self._keep_progress(context)
             self.outbox.put(outcome)
             return True
 
-    def _keep_progress(self, context: Attempt) -> None:
-        said = context.unwritten_progress()
-        if said is not None:
-            self.last_progress[context.key] = said
-
-    def progress_of(self, outcomes: Sequence[Outcome]) -> list[Progress]:
-        """What the handlers of these jobs reported last."""
-        if not self.last_progress:
-            return []
-        keys = [(outcome.claim.id, outcome.claim.fence) for outcome in outcomes]
-        return [self.last_progress[key] for key in keys if key in self.last_progress]
-
     def give_up(self, context: Attempt, outcome: Outcome) -> bool:
         """The handler still runs and is not waited for; False if it has ended meanwhile."""
-        with self._gate:
-            if self.running.pop(context.key, None) is None:
-                return False
-            self._busy += 0.0 if context.is_coroutine else outcome.duration or 0.0
-            self._keep_progress(context)
-            self.outbox.put(outcome)
-        self.let_go(context.claim)
+        if not self._end(context, outcome):
+            return False
+        self.capacity.free_slot(context.claim)
         context.tell(AttemptTimeout)
         return True
 
     def busy_seconds(self) -> float:
-        """Seconds that handlers have filled slots so far, those that still run included."""
-        with self._gate:
-            return self._busy + _busy(list(self.running.values()))
+        """Seconds that handlers have filled threads so far, those that still run included."""
+        with self._lock:
+            return self.running.busy_seconds()
 
     def snapshot(self) -> tuple[Holder | None, dict[int, Claim]]:
         """In whose name claims are held, and which, at one moment."""
-        with self._gate:
-            return self.holder, dict(self.held)
+        with self._lock:
+            return self.lease.holder, dict(self._held)
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         """The database has answered about outcomes."""
-        held = self.held
+        held = self._held
         for outcome in outcomes:
             claim = outcome.claim
             if held.get(claim.id) is claim:
                 del held[claim.id]
-            if self.unwanted:
-                self.unwanted.discard((claim.id, claim.fence))
-            if self.last_progress:
-                self.last_progress.pop((claim.id, claim.fence), None)
+            if self._cancel_requested:
+                self._cancel_requested.discard((claim.id, claim.fence))
+            self.running.forget_progress(claim)
 
-    def free(self) -> int:
-        """How many more claims could begin at once."""
-        return max(0, self.concurrency - len(self.open))
+    def count_attempt(self, *, errored: bool = False) -> None:
+        """Count an attempt that ended here and was recorded."""
+        self.processed += 1
+        self.errored += errored
 
-    def free_async(self) -> int:
-        """How many more claims of async tasks could begin at once; below 0: so many wait."""
-        return self.async_concurrency - len(self.open_async)
-
-    def sure(self) -> int:
-        """How many more claims could begin at once, whatever their tasks turn out to be."""
-        free = self.free()
-        return min(free, max(0, self.free_async())) if self.async_concurrency else free
-
-    def let_go(self, claim: Claim) -> None:
-        """A claim that was handed out fills no slot any longer."""
-        self.open.discard((claim.id, claim.fence))
-        if self.open_async:
-            self.open_async.discard((claim.id, claim.fence))
+    def round_failed(self) -> None:
+        """Count a round that failed: what it was to commit may be committed."""
+        self.failed_rounds += 1
 
     def give_back(self) -> int:
         """Turn claims that have not begun into releases, uncharged; returns how many."""
-        count = endings = 0
-        while True:
-            try:
-                claim = self.inbox.get_nowait()
-            except Empty:
-                for _ in range(endings):
-                    self.inbox.put(None)
-                return count
-            if claim is None:
-                endings += 1
-                continue
-            self.let_go(claim)
+        count = 0
+        for claim in self.inbox.take_claims():
+            self.capacity.free_slot(claim)
             if self.is_held(claim):
                 self.outbox.put(released(claim, UNBEGUN))
                 count += 1
+        return count
 
     def close(self) -> int:
         """From now on, what was claimed and has not begun goes back; returns how many did now."""
-        with self._gate:
+        with self._lock:
             self.closing = True
-            unbegun = list(self.starting.values())
-            self.starting.clear()
+            unbegun = self.running.withdraw_all()
             for context in unbegun:
                 self.outbox.put(released(context.claim, UNBEGUN))
         for context in unbegun:  # Its slot need not wait for the child any longer.
@@ -349,15 +303,11 @@ class InFlight:
 
         A job that may begin only once fails instead.
         """
-        with self._gate:
-            contexts = list(self.running.values())
-            self.running.clear()
-            self._busy += _busy(contexts)
+        with self._lock:
             claims = []
-            for context in contexts:
+            for context in self.running.end_all():
                 context.tell(ClaimLost)
-                self._keep_progress(context)
-                claim = self.held.get(context.claim.id)
+                claim = self._held.get(context.claim.id)
                 if claim is not None and claim.fence == context.claim.fence:
                     claims.append(claim)
                     self.outbox.put(interrupted(claim))
@@ -365,23 +315,15 @@ class InFlight:
 
     def abandon(self) -> int:
         """The lease was taken away: nothing that was claimed is ours. Returns how many claims."""
-        with self._gate:
-            self.holder = None
-            self.lost_a_lease = True
-            count = len(self.held)
-            self.held.clear()
-            self.unwanted.clear()
-            contexts = [*self.running.values(), *self.starting.values()]
-            self.starting.clear()
+        with self._lock:
+            self.lease.lose()
+            count = len(self._held)
+            self._held.clear()
+            self._cancel_requested.clear()
+            contexts = [*self.running.attempts.values(), *self.running.withdraw_all()]
         for context in contexts:
             context.tell(ClaimLost)
         return count
-
-
-def _busy(running: list[Attempt]) -> float:
-    """Seconds that these handlers have filled slots."""
-    present = time.perf_counter()
-    return sum(present - context.began for context in running if not context.is_coroutine)
 
 
 def released(claim: Claim, reason: str | None) -> Ended:

@@ -87,11 +87,11 @@ class Lookout:
         return self._latest is None or boottime() - self._latest[0] >= LOOK_EVERY
 
     def _look(self, connection: Connection, by: str) -> tuple[float, Outlook]:
-        began, holder = boottime(), self._inflight.holder
+        began, holder = boottime(), self._inflight.lease.holder
         own = None if holder is None else holder.id
         outlook = self._leases.look(connection, own, self._me.boot_id, self._me.pid_namespace)
         if own is not None:
-            self._inflight.alone = not outlook.leases
+            self._inflight.contention.saw_workers(others=bool(outlook.leases))
         self._latest = look = (began, outlook)
         if began - self._told_at >= LOOK_EVERY:  # Who wants looks more often has them alone.
             self._told_at = began

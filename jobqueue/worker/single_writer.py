@@ -94,7 +94,7 @@ class Turn(Service):
             if batch and exit_.is_content(error):
                 exit_.one_by_one()
                 return None
-            intake.inflight.failed_rounds += 1
+            intake.inflight.round_failed()
             raise
         self._set_gap(asked, began, time.monotonic())
         return states, claims
@@ -102,7 +102,8 @@ class Turn(Service):
     def _set_gap(self, asked: float, began: float, ended: float) -> None:
         if began - asked > COMPANY_WAIT:
             self._company_until = ended + COMPANY
-        company = self._intake.inflight.company = ended < self._company_until
+        company = ended < self._company_until
+        self._intake.inflight.contention.saw_foreign_writer(lately=company)
         share = GAP_SHARE_IN_COMPANY if company else GAP_SHARE
         self._gap = min(max(GAP, share * (ended - began)), GAP_MAX)
         self._gap_until = ended + self._gap

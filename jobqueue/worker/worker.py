@@ -126,12 +126,12 @@ class Worker:
     @property
     def concurrency(self) -> int:
         """Its slots at this moment."""
-        return self._inflight.concurrency
+        return self._inflight.capacity.threads
 
     @property
     def running(self) -> int:
         """Handlers that run now."""
-        return len(self._inflight.running)
+        return len(self._inflight.running.attempts)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the worker has reason to end by itself (`drain`, `max_jobs`) or is stopped."""
@@ -170,7 +170,7 @@ class Worker:
         parts.thread_pool.close()
         parts.async_runner.give_back()
         parts.completer.wake()
-        if (running := len(self._inflight.running)) or given_back:
+        if (running := len(self._inflight.running.attempts)) or given_back:
             back = counted(given_back, "job")
             log.info("stopping: %s given back, %d still running", back, running)
         in_order = self._await_handlers(parts, limit)
@@ -190,14 +190,14 @@ class Worker:
             ended = service.join(max(0.0, until - time.monotonic()))
             in_order &= ended or service is parts.event_dispatcher  # A slow one holds up no job.
         parts.notifier.close()
-        self._connections.leave(None if self._inflight.held else self._inflight.holder)
+        self._connections.leave(None if self._inflight.held else self._inflight.lease.holder)
         count = self._inflight.processed
         say("ended", "worker %s ended: %s", self.name, counted(count, "job"), processed=count)
         return in_order
 
     def _await_handlers(self, parts: WorkerParts, limit: float) -> bool:
         until = time.monotonic() + limit
-        while self._inflight.open_async:
+        while self._inflight.capacity.asynchronous.open:
             if time.monotonic() >= until or self._aborted.wait(0.02):
                 return False
         return parts.thread_pool.join(until, self._aborted)

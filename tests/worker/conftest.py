@@ -214,7 +214,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.present = 1_000_000.0
         for module in (
-            "inflight",
+            "lease_state",
             "shared_poll",
             "upkeep.heartbeat",
             "upkeep.reaper",

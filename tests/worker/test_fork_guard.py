@@ -109,7 +109,8 @@ def test_a_forked_async_handler_that_awaits_begins_no_job_of_the_worker(
 
     @jobs.task(max_attempts=1)
     async def forks() -> int:
-        wait_until(lambda: len(worker._inflight.open_async) == 6)  # All are in the loop's line.
+        waiting = worker._inflight.capacity.asynchronous
+        wait_until(lambda: len(waiting.open) == 6)  # All are in the loop's line.
         if child := os.fork():
             return child
         for _ in range(100):

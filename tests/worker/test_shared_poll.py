@@ -132,13 +132,13 @@ def test_a_look_of_long_ago_is_not_believed(jobs: JobQueue, hand: Any, clock: An
 def test_a_worker_knows_whether_it_is_alone(hand: Any, clock: Any) -> None:
     worker = hand()
     idle(worker, clock)
-    assert worker.inflight.alone
+    assert worker.inflight.contention.only_worker
     other = hand()
     idle(worker, clock)
-    assert not worker.inflight.alone
-    Leases(worker.store).deregister(other.inflight.holder.id)
+    assert not worker.inflight.contention.only_worker
+    Leases(worker.store).deregister(other.inflight.lease.holder.id)
     idle(worker, clock)
-    assert worker.inflight.alone
+    assert worker.inflight.contention.only_worker
 
 
 # A bounded part of the fleet
@@ -171,7 +171,7 @@ class Fleet:
     def reaper(self, id_: int, me: process_identity.Identity | None = None) -> Reaper:
         me = me or process_identity.Identity("h", 1, "elsewhere", "n", 1.0)
         inflight = InFlight(1, LEASE)
-        inflight.holder = Holder(id_, "w")
+        inflight.lease.holder = Holder(id_, "w")
         return Reaper(
             self.leases,
             Lookout(self.store, self.leases, inflight, me),
@@ -186,7 +186,7 @@ class Fleet:
 @pytest.fixture
 def fleet(hand: Any) -> Fleet:
     worker = hand()
-    Leases(worker.store).deregister(worker.inflight.holder.id)
+    Leases(worker.store).deregister(worker.inflight.lease.holder.id)
     return Fleet(worker)
 
 
@@ -258,7 +258,7 @@ def test_jobs_of_any_worker_that_is_gone_are_taken_by_anybody(
     lost, judge = hand(), hand()
     lost.claim()
     Fleet(judge).add(2 * NEIGHBOURS)
-    judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {lost.inflight.holder.id}")
+    judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {lost.inflight.lease.holder.id}")
     judge.service(Reaper).tick()
     assert handle.state is State.AVAILABLE
 

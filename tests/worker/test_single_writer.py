@@ -314,7 +314,7 @@ def test_two_attempts_of_one_job_that_end_together_are_not_both_accepted(
     worker.claim()
     (old,) = worker.execute()
     worker.execute_sql("DELETE FROM jobqueue_workers")
-    worker.heartbeat._beat(worker.inflight.holder)
+    worker.heartbeat._beat(worker.inflight.lease.holder)
     worker.heartbeat._leases.reap()
     worker.inflight.outbox.get_nowait()
     worker.claim()
@@ -477,6 +477,6 @@ def test_a_writer_that_knows_nothing_of_turns_is_noticed_and_given_room(
                 other.execute("COMMIT")
                 claimed.result(30)
         other.close()
-        if inflight.company:
+        if inflight.contention.foreign_writer_seen:
             break
-    assert inflight.batch_max(backend) == backend.batch_shared
+    assert inflight.contention.batch_max(backend) == backend.batch_shared

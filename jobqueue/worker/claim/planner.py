@@ -67,23 +67,23 @@ class Intake:
 
     @property
     def _batch_max(self) -> int:
-        return self.inflight.batch_max(self._store.backend)
+        return self.inflight.contention.batch_max(self._store.backend)
 
     def prefetch(self) -> int:
         """Claims worth holding beyond the free slots: what the slots use up in two round trips.
 
         By Little's law from the measured duration of a job: none for long jobs, a batch for short.
         """
-        mean = self.inflight.mean_duration
+        mean = self.inflight.capacity.mean_duration
         if mean is None:
             return 0
-        rate = self.inflight.concurrency / max(mean, 1e-6)
+        rate = self.inflight.capacity.threads / max(mean, 1e-6)
         return min(self._batch_max, int(rate * self._round_trip * LOOK_AHEAD))
 
     def wanted(self) -> int:
         """How many jobs to claim now; 0 when there is room for few, or the database lags behind."""
         inflight = self.inflight
-        if self.closed or inflight.holder is None or not inflight.lease.good():
+        if self.closed or inflight.lease.holder is None or not inflight.lease.good():
             return 0
         if inflight.outbox.qsize() > 2 * self._batch_max:
             return 0
@@ -96,17 +96,17 @@ class Intake:
         inflight = self.inflight
         prefetch = self.prefetch()
         self.low = prefetch // 2
-        room = inflight.concurrency + prefetch - len(inflight.open)
+        room = inflight.capacity.threads + prefetch - len(inflight.capacity.open)
         excess = room < 0
-        if inflight.inbox.qsize() > self.low and inflight.free() == 0:
+        if inflight.inbox.qsize() > self.low and inflight.capacity.free() == 0:
             room = 0
-        if not inflight.async_concurrency:
+        if not inflight.capacity.asynchronous.limit:
             return room
         # A claim is for whatever comes next in its queue: ask for so many that of those in threads,
         # by the share of late, no more come than fit, or few where none do.
         room = max(room, 0)
-        share = inflight.async_share
-        most = max(0, room + inflight.free_async())
+        share = inflight.capacity.asynchronous.share
+        most = max(0, room + inflight.capacity.asynchronous.free())
         if share >= ALL_ASYNC:
             return most
         blind = excess or time.monotonic() < self._probe_at
@@ -143,7 +143,7 @@ class Intake:
         They are handed out. False if there was no reason to guess, or nothing there.
         """
         inflight = self.inflight
-        guess = self._frontier.guess(min(limit, inflight.sure()), inflight.held)
+        guess = self._frontier.guess(min(limit, inflight.capacity.free_for_any()), inflight.held)
         if guess is None:
             return False
         holder, claims = self._begin(), []
@@ -160,13 +160,17 @@ class Intake:
         if holder is None:
             return []
         return self._frontier.claim(
-            connection, holder, limit=limit, free=inflight.sure(), held=inflight.held
+            connection,
+            holder,
+            limit=limit,
+            free=inflight.capacity.free_for_any(),
+            held=inflight.held,
         )
 
     def _begin(self) -> Holder | None:
         """Before a claim: in whose name it is; None if there is to be none."""
         self.unanswered = True  # Before looking at `closed`: who closes it looks in turn.
-        self._holder = self.inflight.holder
+        self._holder = self.inflight.lease.holder
         return None if self.closed else self._holder
 
     def hand_out(self, claims: list[Claim]) -> None:
@@ -192,11 +196,11 @@ class Intake:
         inflight = self.inflight
         if self.closed:
             return  # The inbox holds the executors' last words by now.
-        waited = time.monotonic() - inflight.last_begun
+        waited = time.monotonic() - inflight.capacity.last_start
         if inflight.inbox.qsize() and waited > max(HOARD_AGE, 20 * self._round_trip):
             if not inflight.lease.good():
                 return
-            inflight.mean_duration = max(inflight.mean_duration or 0.0, waited)
+            inflight.capacity.stalled(waited)
             count = inflight.give_back()
             self._claimed -= count
             self._probe_at = time.monotonic() + HOARD_AGE  # Or they were claimed again at once.

@@ -28,7 +28,7 @@ class Completer(Service):
             if self._exit.is_content(error):
                 self._exit.one_by_one()
                 return 0
-            self._exit.inflight.failed_rounds += 1
+            self._exit.inflight.round_failed()
             raise
         self._exit.settle(states)
         self._settled()  # The claimer may have been waiting for the outbox to get shorter.

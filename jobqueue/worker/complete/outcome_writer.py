@@ -51,14 +51,15 @@ class Exit:
         batch = self._batch
         outbox = self.inflight.outbox
         try:
-            most = self.inflight.batch_max(self._store.backend)
+            most = self.inflight.contention.batch_max(self._store.backend)
             while len(batch) < most:
                 batch.append(outbox.get_nowait())
         except Empty:
             pass
-        if self.inflight.disowned:
-            batch[:] = self.inflight.owned(batch)
-        if self.inflight.lost_a_lease or len({outcome.claim.id for outcome in batch}) < len(batch):
+        batch[:] = self.inflight.owned(batch)
+        if self.inflight.lease.was_lost or len({outcome.claim.id for outcome in batch}) < len(
+            batch
+        ):
             self._part()
         return batch
 
@@ -78,7 +79,7 @@ class Exit:
         """Write a batch within a transaction."""
         self._tally = Tally()
         holder = Holder(batch[0].claim.worker_id, self._name)
-        progress = self.inflight.progress_of(batch)
+        progress = self.inflight.running.progress_of(batch)
         return self._completion.finish(connection, holder, batch, self._tally, progress)
 
     def settle(self, states: dict[int, State]) -> None:
@@ -91,16 +92,15 @@ class Exit:
         for outcome in batch:
             state = states.get(outcome.claim.id)
             if isinstance(outcome, Succeeded):
-                inflight.processed += 1
+                inflight.count_attempt()
                 if silent and state is State.SUCCEEDED:
                     continue
             elif outcome.within and state is State.SUCCEEDED:
-                inflight.processed += 1
+                inflight.count_attempt()
                 self._told_within(outcome)
                 continue
             elif outcome.duration is not None or outcome.error is not None:
-                inflight.processed += 1
-                inflight.errored += outcome.error is not None
+                inflight.count_attempt(errored=outcome.error is not None)
             self._tell(outcome, state)
 
     def _measure(self) -> None:

@@ -31,7 +31,7 @@ class Admission:
     def refusal(self) -> Unbegun | None:
         """Why the job does not begin at all; None: it may begin, now or later."""
         context, inflight = self._context, self._inflight
-        if context.key not in inflight.starting:
+        if context.key not in inflight.running.starting:
             return Unbegun(None)  # The worker stops, or has lost its lease.
         if self._refused is None and context.budget() <= 0:
             self._refused = Unbegun(too_late(context.claim))

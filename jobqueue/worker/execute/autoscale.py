@@ -106,7 +106,7 @@ class Scaler(Service):
         if present - then < self._look / 2:  # Too short to be an average.
             return self._look
         self._looked = (present, busy)
-        size = inflight.concurrency
+        size = inflight.capacity.threads
         waiting = inflight.inbox.qsize()
         if waiting < size:
             waiting += self._waiting(size - waiting)

@@ -68,7 +68,7 @@ class Loop:
     def submit(self, claim: Claim) -> None:
         """Run a claim soon; the first one starts the thread."""
         self._start()
-        self._inflight.open_async.add((claim.id, claim.fence))
+        self._inflight.capacity.asynchronous.fill(claim)
         self._loop.call_soon_threadsafe(self._begin, claim)
 
     def complete(self, context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -197,14 +197,14 @@ class Loop:
             await self._in_turn(claim)
         except asyncio.CancelledError:  # The loop ends; a handler's own never comes here.
             if inflight.is_held(claim):
-                begun = inflight.running.pop((claim.id, claim.fence), None) is not None
+                begun = inflight.running.drop((claim.id, claim.fence))
                 why = interrupted(claim) if begun else released(claim, UNBEGUN)
                 inflight.outbox.put(why)
         except BaseException as error:  # noqa: BLE001 - told with the outcome.
-            inflight.running.pop((claim.id, claim.fence), None)
+            inflight.running.drop((claim.id, claim.fence))
             inflight.outbox.put(Ended(claim, "errored", State.FAILED, error=describe(error)))
         finally:
-            inflight.let_go(claim)
+            inflight.capacity.free_slot(claim)
             self._finished()
 
     async def _in_turn(self, claim: Claim) -> None:

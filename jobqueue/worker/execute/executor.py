@@ -84,11 +84,10 @@ class Executor:
                 goes_on = self.surroundings.copy().run(self.work, claim)
             except BaseException as error:  # noqa: BLE001 - told with the outcome.
                 # Such as a column that plain SQL has filled with something else.
-                for known in (inflight.running, inflight.starting):
-                    known.pop((claim.id, claim.fence), None)
+                inflight.running.drop((claim.id, claim.fence))
                 why = Ended(claim, "errored", State.FAILED, error=describe(error))
                 inflight.outbox.put(why)
-        inflight.let_go(claim)
+        inflight.capacity.free_slot(claim)
         self._finished()
         return goes_on
 

@@ -44,8 +44,8 @@ class Slots:
         with self._lock:
             if self._closed:
                 return
-            present = self._inflight.concurrency
-            self._inflight.concurrency = count
+            present = self._inflight.capacity.threads
+            self._inflight.capacity.resize(count)
             self._slots = [slot for slot in self._slots if slot.is_alive()]
             if not self._slots:
                 present = self._missing = 0

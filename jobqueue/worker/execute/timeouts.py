@@ -49,7 +49,7 @@ class Overseer(Service):
         rest = ROUND
         self._slots.mend()
         self._isolation.end_idle()
-        for context in list(self._inflight.running.values()):
+        for context in list(self._inflight.running.attempts.values()):
             if context.killable:
                 continue
             overdue = context.overdue() - context.grace
@@ -75,5 +75,5 @@ class Overseer(Service):
         )
         self._finished()
         stuck = self._slots.stuck
-        if stuck >= self._inflight.concurrency:
+        if stuck >= self._inflight.capacity.threads:
             self._exhausted(f"{stuck} handlers ignored their timeouts and still run")

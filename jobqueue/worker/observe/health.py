@@ -49,8 +49,8 @@ class Vitals:
         """Its counters and gauges now."""
         inflight = self.inflight
         return [
-            Reading("slots", "gauge", "Threads that run jobs.", inflight.concurrency),
-            Reading("busy", "gauge", "Handlers that run now.", len(inflight.running)),
+            Reading("slots", "gauge", "Threads that run jobs.", inflight.capacity.threads),
+            Reading("busy", "gauge", "Handlers that run now.", len(inflight.running.attempts)),
             Reading("busy_seconds_total", "counter", "For how long.", inflight.busy_seconds()),
             Reading("held", "gauge", "Jobs in its hands.", len(inflight.held)),
             Reading("processed_total", "counter", "Attempts that ended.", inflight.processed),

@@ -139,7 +139,7 @@ class Reader:
             tasks,
             seconds,
             self._since.busy - before.busy,
-            seconds * self._inflight.concurrency,
+            seconds * self._inflight.capacity.threads,
             self._since.cpu - before.cpu,
         )
 

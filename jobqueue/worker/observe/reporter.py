@@ -48,7 +48,7 @@ class Reporter(Service):
             waiting = self._waiting(WAITING_MAX)
             period = self._reader.take()
             state = self._state(waiting)
-            busy = self._inflight.running or period.whole.processed
+            busy = self._inflight.running.attempts or period.whole.processed
             if busy or state != self._reported or time.monotonic() - self._reported_at >= QUIET_MAX:
                 self._reported, self._reported_at = state, time.monotonic()
                 self._report(period, waiting)
@@ -59,7 +59,7 @@ class Reporter(Service):
     def _state(self, waiting: int) -> tuple[int, ...]:
         """What a report says of an idle worker; anything else is a change."""
         inflight = self._inflight
-        return inflight.concurrency, inflight.processed, waiting
+        return inflight.capacity.threads, inflight.processed, waiting
 
     def _report(self, period: Period, waiting: int) -> None:
         inflight, whole = self._inflight, period.whole
@@ -70,8 +70,8 @@ class Reporter(Service):
             "errored": whole.errored,
             "failed": whole.failed,
             "snoozed": whole.snoozed,
-            "running": len(inflight.running),
-            "slots": inflight.concurrency,
+            "running": len(inflight.running.attempts),
+            "slots": inflight.capacity.threads,
             "waiting": waiting,
             "processed_in_all": inflight.processed,
         }
@@ -82,7 +82,7 @@ class Reporter(Service):
 
     def _line(self, period: Period, waiting: int) -> str:
         inflight, whole = self._inflight, period.whole
-        slots = f"{len(inflight.running)} running of {inflight.concurrency}"
+        slots = f"{len(inflight.running.attempts)} running of {inflight.capacity.threads}"
         rate = whole.processed / max(period.seconds, 1e-9)
         words = [
             f"{counted(whole.processed, 'job')} in {_short(period.seconds)} ({rate:.1f}/s)",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from jobqueue.errors import DatabaseReplaced, JobCancelled
+from jobqueue.errors import DatabaseReplaced
 from jobqueue.loggers import get_logger
 from jobqueue.records import Registration, counted
 from jobqueue.store.claims import Holder
@@ -48,7 +48,7 @@ class Heartbeat(Service):
         """Take a lease."""
         sent = boottime()
         id_ = self._leases.register(self._registration)
-        self._inflight.holder = Holder(id_, self._registration.name)
+        self._inflight.lease.take(Holder(id_, self._registration.name))
         self._inflight.lease.confirm(sent)
         self._beat_at = sent
 
@@ -60,21 +60,21 @@ class Heartbeat(Service):
             self._exhausted(str(error))  # Waiting mends everything else.
             raise
         except Exception:
-            self._inflight.failed_rounds += 1
+            self._inflight.round_failed()
             raise
 
     def _look_after(self) -> float:
         inflight = self._inflight
         interval = self._registration.lease / BEATS_PER_LEASE
-        if inflight.holder is None:
+        if inflight.lease.holder is None:
             self.register()
             self._registered()
         elif boottime() - self._beat_at >= interval or not inflight.lease.good():
-            self._beat(inflight.holder)
-        if inflight.running and inflight.holder is not None:
-            self._report(inflight.holder)
-        if inflight.held and inflight.holder is not None:
-            self._cancel(inflight.holder)
+            self._beat(inflight.lease.holder)
+        if inflight.running.attempts and inflight.lease.holder is not None:
+            self._report(inflight.lease.holder)
+        if inflight.held and inflight.lease.holder is not None:
+            self._cancel(inflight.lease.holder)
         return min(LOOK, interval / 2)
 
     def drain(self) -> None:
@@ -86,10 +86,10 @@ class Heartbeat(Service):
         sent = boottime()
         alive = self._leases.beat(
             holder.id,
-            running=len(inflight.running),
+            running=len(inflight.running.attempts),
             processed=inflight.processed,
             errored=inflight.errored,
-            concurrency=inflight.concurrency,
+            concurrency=inflight.capacity.threads,
         )
         if alive:
             inflight.lease.confirm(sent)
@@ -107,7 +107,8 @@ class Heartbeat(Service):
 
     def _report(self, holder: Holder) -> None:
         # A transaction of the handler's may hold the row: this one would wait for its end.
-        contexts = [each for each in list(self._inflight.running.values()) if not each.finishing]
+        running = list(self._inflight.running.attempts.values())
+        contexts = [each for each in running if not each.finishing]
         said = {context: report for context in contexts if (report := context.unwritten_progress())}
         if not said:
             return
@@ -117,16 +118,10 @@ class Heartbeat(Service):
 
     def _cancel(self, holder: Holder) -> None:
         for id_, fence in self._leases.cancels(holder.id):
-            claim = self._inflight.held.get(id_)
-            if claim is None or claim.fence != fence:
-                continue
-            self._inflight.unwanted.add((id_, fence))
-            running, starting = self._inflight.running, self._inflight.starting
-            context = running.get((id_, fence)) or starting.get((id_, fence))
-            if context is not None and context.told is None:
+            claim = self._inflight.request_cancel(id_, fence)
+            if claim is not None:
                 said = about(claim, "cancel")
                 log.info("job %d (%s) is to be cancelled", id_, claim.task, extra=said)
-                context.tell(JobCancelled)
 
 
 def registration(

@@ -468,9 +468,9 @@ def test_a_ring_claims_a_job_that_may_not_wait_only_if_a_slot_is_free(
 ) -> None:
     worker = prefetching(rung(hand(concurrency=2), "default", work=work), 10)
     solo = work.options(**options).enqueue()
-    worker.inflight.open |= {(-1, 1), (-2, 1)}  # Two handlers of a lease that was lost.
+    worker.inflight.capacity.open |= {(-1, 1), (-2, 1)}  # Two handlers of a lease that was lost.
     assert ring(worker) == []
-    worker.inflight.open.clear()
+    worker.inflight.capacity.open.clear()
     assert ring(worker) == [solo.id]
 
 

@@ -34,7 +34,7 @@ def test_before_anything_is_known_of_durations_only_free_slots_are_filled(
 def test_long_jobs_are_not_prefetched(work: Any, jobs: JobQueue, hand: Any, mean: float) -> None:
     jobs.enqueue_many([work.call() for _ in range(50)])
     worker = hand(concurrency=4)
-    worker.inflight.mean_duration = mean
+    worker.inflight.capacity.mean_duration = mean
     assert worker.intake.prefetch() == 0
     assert len(worker.claim()) == 4
 
@@ -43,7 +43,7 @@ def test_short_jobs_are_prefetched_up_to_a_batch(work: Any, jobs: JobQueue, hand
     worker = hand(concurrency=4)
     batch_max = worker.store.backend.batch_max
     jobs.enqueue_many([work.call() for _ in range(batch_max + 50)])
-    worker.inflight.mean_duration = 1e-7
+    worker.inflight.capacity.mean_duration = 1e-7
     assert worker.intake.prefetch() == batch_max
     assert len(worker.claim()) == batch_max
     assert len(worker.claim()) <= batch_max + 4
@@ -65,7 +65,7 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
     worker.inflight.begin(Attempt(running, None, None))  # type: ignore[arg-type]
     worker.intake.give_back_hoard()
     assert worker.inflight.inbox.qsize() == 5
-    worker.inflight.last_begun -= intake_module.HOARD_AGE + 1
+    worker.inflight.capacity.last_start -= intake_module.HOARD_AGE + 1
     worker.intake.give_back_hoard()
     assert worker.inbox() == []
     assert {type(outcome) for outcome in worker.outbox()} == {Ended}
@@ -76,7 +76,7 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
         assert (row.state, row.attempt) == (State.AVAILABLE, 0)
         assert worker.attempts(handle.id) == []
     assert set(worker.inflight.held) == {running.id}
-    assert worker.inflight.mean_duration > intake_module.HOARD_AGE, (
+    assert worker.inflight.capacity.mean_duration > intake_module.HOARD_AGE, (
         "and they are not claimed again at once"
     )
 
@@ -91,7 +91,7 @@ def test_claims_for_a_slot_that_had_nothing_to_do_for_long_are_not_given_back_be
         worker.claim()
         long = worker.inflight.inbox.get()  # The other slot runs something long.
         worker.inflight.begin(Attempt(long, None, None))  # type: ignore[arg-type]
-    worker.inflight.last_begun -= 100
+    worker.inflight.capacity.last_start -= 100
     jobs.enqueue_many([work.call() for _ in range(5)])
     claims = worker.claim()
     assert len(claims) == 2 - busy
@@ -107,9 +107,9 @@ def test_a_look_for_async_jobs_that_found_others_is_not_repeated_at_once(
     worker.claim()
     long = worker.inflight.inbox.get()  # The only slot runs something long.
     worker.inflight.begin(Attempt(long, None, None))  # type: ignore[arg-type]
-    worker.inflight.async_concurrency = 100  # The app has an async task, too.
+    worker.inflight.capacity.asynchronous.limit = 100  # The app has an async task, too.
     assert len(worker.claim()) == intake_module.PROBE
-    worker.inflight.last_begun -= 100
+    worker.inflight.capacity.last_start -= 100
     worker.intake.give_back_hoard()
     assert worker.inbox() == []
     assert worker.intake.wanted() == 0
@@ -123,7 +123,7 @@ def test_a_hoard_is_kept_while_the_lease_is_in_doubt(
     jobs.enqueue_many([work.call() for _ in range(3)])
     worker = hand(concurrency=3)
     worker.claim()
-    worker.inflight.last_begun -= 100
+    worker.inflight.capacity.last_start -= 100
     clock.pass_(1000)
     worker.intake.give_back_hoard()
     assert len(worker.inbox()) == 3
@@ -150,11 +150,11 @@ def test_a_hoard_that_was_given_back_does_not_count_as_run(
     worker = hand(concurrency=2, max_jobs=5)
     worker.intake.prefetch = lambda: 100
     worker.claim()
-    worker.inflight.last_begun -= 100
+    worker.inflight.capacity.last_start -= 100
     worker.intake.give_back_hoard()
     assert not worker.intake.exhausted
     worker.complete()
-    worker.inflight.mean_duration = None
+    worker.inflight.capacity.mean_duration = None
     while not worker.intake.exhausted:
         worker.step()
     assert worker.counted("succeeded") == 5
@@ -222,7 +222,7 @@ def test_claims_of_a_lease_that_was_lost_meanwhile_are_dropped(
 
     def loses_first(*arguments: Any) -> None:
         worker.execute_sql("DELETE FROM jobqueue_workers")
-        worker.heartbeat._beat(worker.inflight.holder)
+        worker.heartbeat._beat(worker.inflight.lease.holder)
         hand_out(*arguments)
 
     worker.inflight.hand_out = loses_first

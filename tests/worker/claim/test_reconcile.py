@@ -30,7 +30,7 @@ def set_back(worker: Any, *ids: int) -> None:
             id_,
             state="running",
             fence=row.fence - 1,
-            worker_id=worker.inflight.holder.id,
+            worker_id=worker.inflight.lease.holder.id,
             finished_at=None,
             result=None,
         )
@@ -103,7 +103,7 @@ def test_a_job_that_may_begin_once_and_was_never_handed_out_goes_back(
 def test_what_this_worker_runs_or_is_about_to_is_left_alone(work: Any, hand: Any) -> None:
     worker, other = hand(concurrency=1), hand()
     [mine, inbox] = [work.enqueue() for _ in range(2)]
-    worker.inflight.mean_duration = 1e-6  # So that it prefetches.
+    worker.inflight.capacity.mean_duration = 1e-6  # So that it prefetches.
     assert len(worker.claim()) == 2
     theirs = work.enqueue()
     assert [claim.id for claim in other.claim()] == [theirs.id]
@@ -172,7 +172,7 @@ def test_a_job_that_got_the_id_of_one_that_the_server_has_lost_is_run_itself(
     worker.step()
     assert job.result(timeout=0) == "another job"
     inflight = worker.inflight
-    assert inflight.held == inflight.disowned == inflight.last_progress == {}
+    assert inflight.held == inflight._replaced == inflight.running._progress == {}
 
 
 @pytest.mark.parametrize("reason", ["a failed round", "a reconnection", "the interval"])

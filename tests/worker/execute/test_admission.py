@@ -35,7 +35,7 @@ class Start:
 
     @property
     def begun(self) -> bool:
-        return self.context.key in self.inflight.running
+        return self.context.key in self.inflight.running.attempts
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_job_begins_when_nothing_is_against_it(start: Callable[..., Start]) ->
     it = start()
     assert not it.begun and it.admission.refusal() is None
     assert it.admission.begin() and it.begun
-    assert it.inflight.starting == {} and it.inflight.begun == 1
+    assert it.inflight.running.starting == {} and it.inflight.running.begun == 1
 
 
 def test_it_waits_while_the_lease_is_in_doubt_and_begins_when_a_beat_lands(
@@ -112,7 +112,7 @@ def test_what_happens_between_the_questions_and_the_begin_keeps_it_from_beginnin
     elif meanwhile == "a lost lease":
         it.inflight.abandon()
     else:
-        it.inflight.unwanted.add(it.context.key)
+        it.inflight._cancel_requested.add(it.context.key)
     assert not it.admission.begin() and not it.begun
 
 

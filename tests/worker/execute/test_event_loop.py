@@ -103,14 +103,14 @@ def test_one_that_waits_for_room_begins_only_if_it_may_when_there_is_some(
         wait_until(lambda: len(worker._inflight.held) == 3 and begun)
         cancelled.cancel()
         inflight = worker._inflight
-        wait_until(lambda: cancelled.id in {id_ for id_, _ in inflight.unwanted})
+        wait_until(lambda: cancelled.id in {id_ for id_, _ in inflight._cancel_requested})
         mine = inflight.held.pop(lost.id)  # As when the lease was taken away.
         worker._parts.async_runner._loop.call_soon_threadsafe(gate.set)
         first.result(30)
         wait_until(lambda: cancelled.record().state is State.CANCELLED)
-        wait_until(lambda: not inflight.open_async)
+        wait_until(lambda: not inflight.capacity.asynchronous.open)
         assert begun == [first.id]
-        inflight.hand_out([mine], inflight.holder)
+        inflight.hand_out([mine], inflight.lease.holder)
         lost.result(30)
 
 

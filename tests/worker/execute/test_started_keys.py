@@ -104,7 +104,7 @@ def test_a_job_whose_claim_was_lost_does_not_begin(scene: Scene, hand: Any, line
     worker.complete()
     assert scene.ran == []
     assert lines(ERROR, "the claim with fence 1 was lost")
-    assert worker.inflight.held == {} and worker.inflight.free() == 4
+    assert worker.inflight.held == {} and worker.inflight.capacity.free() == 4
     assert not scene.put().created
 
 
@@ -123,7 +123,7 @@ def test_a_job_does_not_begin_when_its_lease_was_taken_while_its_key_was_freed(
     monkeypatch.setattr(Claims, "begin", slow)
     worker.claim()
     assert worker.execute() == []
-    assert scene.ran == [] and worker.inflight.free() == 4
+    assert scene.ran == [] and worker.inflight.capacity.free() == 4
 
 
 @pytest.mark.parametrize("meanwhile", ["a stop", "a silence"])

@@ -161,16 +161,17 @@ def test_the_time_of_a_handler_that_was_interrupted_is_not_taken_back(
 
 def test_what_fills_slots_may_change_while_it_is_summed_up(jobs: JobQueue, hand: Any) -> None:
     inflight = hand().inflight
+    running = inflight.running.attempts
 
     class Context:
         began = time.perf_counter()
 
         @property
         def is_coroutine(self) -> bool:
-            inflight.running[len(inflight.running), 1] = Context()  # As another thread may.
+            running[len(running), 1] = Context()  # As another thread may.
             return False
 
-    inflight.running[0, 1] = Context()
+    running[0, 1] = Context()
     assert inflight.busy_seconds() > 0
 
 

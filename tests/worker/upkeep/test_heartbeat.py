@@ -98,10 +98,10 @@ def test_claims_stay_valid_when_the_row_is_there_however_late_the_beat(
     handle = work.enqueue()
     worker = hand(lease=30)
     worker.claim()
-    holder = worker.inflight.holder
+    holder = worker.inflight.lease.holder
     clock.pass_(100_000)
     worker.heartbeat.tick()
-    assert worker.inflight.holder is holder
+    assert worker.inflight.lease.holder is holder
     assert worker.inflight.lease.good()
     worker.execute()
     worker.complete()
@@ -115,18 +115,18 @@ def test_a_row_that_is_gone_abandons_the_claims_and_registers_anew(
     worker = hand(lease=30)
     worker.claim()
     context = begin(worker)
-    worker.inflight.unwanted.add((handles[1].id, 1))
-    old = worker.inflight.holder
+    worker.inflight._cancel_requested.add((handles[1].id, 1))
+    old = worker.inflight.lease.holder
     worker.execute_sql("DELETE FROM jobqueue_workers")
     worker.heartbeat.tick()
     assert context.told is None, "between two beats it cannot know"
     clock.pass_(10)
     worker.heartbeat.tick()
-    new = worker.inflight.holder
+    new = worker.inflight.lease.holder
     assert new.id != old.id
     assert new.name == old.name
     assert set(worker.workers()) == {new.id}
-    assert (worker.inflight.held, worker.inflight.unwanted) == ({}, set())
+    assert (worker.inflight.held, worker.inflight._cancel_requested) == ({}, set())
     assert context.told
     with pytest.raises(ClaimLost):
         context.check()
@@ -164,11 +164,11 @@ def test_while_it_cannot_register_the_worker_has_no_lease(work: Any, hand: Any, 
     clock.pass_(10)
     for _ in range(3):
         worker.heartbeat.round()
-        assert worker.inflight.holder is None
+        assert worker.inflight.lease.holder is None
         assert worker.intake.wanted() == 0
     worker.heartbeat._leases.register = register
     worker.heartbeat.round()
-    assert worker.inflight.holder is not None
+    assert worker.inflight.lease.holder is not None
     assert len(worker.claim()) == 1
 
 
@@ -199,7 +199,7 @@ def test_a_wish_to_cancel_an_older_claim_of_the_job_tells_nobody(
     worker.heartbeat._leases.cancels = lambda worker: [(handle.id, 0)]
     worker.heartbeat.tick()
     assert context.told is None
-    assert worker.inflight.unwanted == set()
+    assert worker.inflight._cancel_requested == set()
     worker.heartbeat._leases.cancels = cancels
 
 
@@ -311,13 +311,13 @@ def test_a_worker_that_claims_a_lost_job_again_knows_the_new_attempt_only(
     worker.claim()
     old = begin(worker)
     worker.execute_sql("DELETE FROM jobqueue_workers")
-    worker.heartbeat._beat(worker.inflight.holder)
+    worker.heartbeat._beat(worker.inflight.lease.holder)
     worker.heartbeat._leases.reap()
     worker.claim()
     new = begin(worker)
     assert new.claim.fence > old.claim.fence
     worker.inflight.end(old, worker.exit and _released(old))
-    assert worker.inflight.running, "the new attempt still runs"
+    assert worker.inflight.running.attempts, "the new attempt still runs"
     jobs.cancel(handle.id)
     worker.heartbeat.tick()
     assert new.told
@@ -343,18 +343,18 @@ def test_a_wish_to_cancel_that_comes_late_does_not_reach_a_later_attempt(
     worker = hand()
     (claim,) = worker.claim()
     jobs.cancel(handle.id)
-    held = worker.inflight.held
+    held = worker.inflight._held
 
     class Late(dict):  # type: ignore[type-arg]
         def get(self, key: Any, default: Any = None) -> Any:
             found = dict.get(self, key, default)
-            if worker.inflight.held is self:
-                worker.inflight.held = held
+            if worker.inflight._held is self:
+                worker.inflight._held = held
                 worker.execute()
                 worker.complete()
             return found
 
-    worker.inflight.held = Late(held)
+    worker.inflight._held = Late(held)
     worker.heartbeat.tick()
     assert handle.state is State.CANCELLED
     jobs.retry(handle.id)
