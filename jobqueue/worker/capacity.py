@@ -10,6 +10,8 @@ Key = tuple[int, int]
 
 MEAN_WEIGHT = 0.05
 """Weight of one job in the moving average of durations."""
+ALL_ASYNC = 0.99
+"""The share of async jobs from which on all are taken for async."""
 ASYNC_SHARE_WEIGHT = 0.5
 """Weight of one batch in the moving average of the share of async jobs."""
 
@@ -34,6 +36,18 @@ class AsyncCapacity:
     def free(self) -> int:
         """How many more async jobs could start at once; below 0: that many wait."""
         return self.limit - len(self.open)
+
+    def room(self, thread_room: int, probe: int) -> int:
+        """Return how many jobs to claim, where any may turn out to be async.
+
+        A claim is for whatever comes next in its queue. Ask for as many that, by the share of late,
+        those for threads just fill `thread_room`; or for `probe` of those where no thread is free.
+        """
+        room_for_all = max(0, thread_room + self.free())
+        if self.share >= ALL_ASYNC:
+            return room_for_all
+        thread_share = 1 - self.share
+        return min(room_for_all, int(max(thread_room, probe) / thread_share))
 
     def fill(self, claim: Claim) -> None:
         """Count a claim that goes to the event loop."""

@@ -1,20 +1,59 @@
 """Claim and complete in one transaction, where the database has one writer."""
 
 import time
+from typing import NamedTuple
 
 from jobqueue.records import Claim, Outcome
 from jobqueue.states import State
 from jobqueue.store.database import Store
+from jobqueue.worker.capacity import Contention
 from jobqueue.worker.claim.planner import Intake
 from jobqueue.worker.complete.outcome_writer import Exit
 from jobqueue.worker.service import Service
 
-GAP = 0.0006  # seconds, at least, in which the database is left to other writers
-GAP_SHARE = 0.15  # of the time that the transaction took
-GAP_SHARE_IN_COMPANY = 1.0  # so that others find it free half of the time
-GAP_MAX = 0.1  # seconds; who finds the file locked looks again at least this often
-COMPANY = 2.0  # seconds after a wait for a writer that knows nothing of turns
-COMPANY_WAIT = 0.0009  # seconds to begin that tell of such a writer: SQLite waits for 1 ms first
+YIELD_MIN = 0.0006  # seconds, at least, in which the database is left to other writers
+YIELD_SHARE = 0.15  # of the time that the transaction took
+YIELD_SHARE_CONTENDED = 1.0  # so that others find it free half of the time
+YIELD_MAX = 0.1  # seconds; who finds the file locked looks again at least this often
+FOREIGN_WRITER_REMEMBERED = 2.0  # seconds after a wait for a writer without our write lock
+FOREIGN_WRITER_WAIT = 0.0009  # seconds to BEGIN that tell of one: SQLite waits for 1 ms first
+
+
+class Round(NamedTuple):
+    """What one transaction did."""
+
+    states: dict[int, State]
+    """By id: the states of the jobs whose outcomes were written."""
+    claims: list[Claim] | None
+    """None: no jobs were to be claimed."""
+
+
+class YieldPolicy:
+    """How long the database is left to other writers between two transactions of this worker."""
+
+    def __init__(self, contention: Contention) -> None:
+        self._contention = contention
+        self._length = YIELD_MIN
+        self._until = 0.0
+        self._contended_until = 0.0
+
+    def until(self, *, waited: bool) -> float:
+        """When the next transaction may begin; `waited`: the write lock was another process's."""
+        return time.monotonic() + self._length if waited else self._until
+
+    def claimed_alone(self) -> None:
+        """Note that one statement in autocommit has ended."""
+        self._until = time.monotonic() + YIELD_MIN
+
+    def wrote(self, asked: float, began: float, ended: float) -> None:
+        """Note a transaction: when it was asked for, when it had begun, and when it ended."""
+        if began - asked > FOREIGN_WRITER_WAIT:
+            self._contended_until = ended + FOREIGN_WRITER_REMEMBERED
+        contended = ended < self._contended_until
+        self._contention.saw_foreign_writer(lately=contended)
+        share = YIELD_SHARE_CONTENDED if contended else YIELD_SHARE
+        self._length = min(max(YIELD_MIN, share * (ended - began)), YIELD_MAX)
+        self._until = ended + self._length
 
 
 class Turn(Service):
@@ -25,28 +64,25 @@ class Turn(Service):
         self._store = store
         self._intake = intake
         self._exit = exit_
-        self._gap = GAP
-        self._gap_until = 0.0
-        self._company_until = 0.0
+        self._yields = YieldPolicy(intake.inflight.contention)
 
     def tick(self) -> float | None:
         """Write one batch and claim the next, in this process's turn among our processes."""
         intake = self._intake
         intake.began = time.monotonic()
         with self._store.turn() as waited:
+            free_until = self._yields.until(waited=waited)
             if waited:  # The executors have done what they had: the gap is time to look at it.
-                free_until = time.monotonic() + self._gap
                 prepared = self._prepare()
-                self._leave_gap(free_until)
+                self._yield_to_other_writers(free_until)
             else:
-                self._leave_gap(self._gap_until)
+                self._yield_to_other_writers(free_until)
                 prepared = self._prepare()
             written = self._write(*prepared)
         if written is not None:
-            states, claims = written
-            self._exit.settle(states)
-            if claims is not None:
-                intake.hand_out(claims)
+            self._exit.settle(written.states)
+            if written.claims is not None:
+                intake.hand_out(written.claims)
         return intake.rest()
 
     def _prepare(self) -> tuple[int, list[Outcome]]:
@@ -55,8 +91,8 @@ class Turn(Service):
         self._intake.give_back_hoard()
         return self._intake.wanted(), self._exit.gather()
 
-    def _leave_gap(self, until: float) -> None:
-        """Let writers in that know nothing of turns, above all the user's sessions.
+    def _yield_to_other_writers(self, until: float) -> None:
+        """Let writers in that do not take our write lock, above all the user's sessions.
 
         Before a transaction, not after it: the executors of the process whose turn it was have work
         by then, and to wake up among them takes longer than the gap.
@@ -65,16 +101,14 @@ class Turn(Service):
         if gap > 0:
             self._stopping.wait(gap)
 
-    def _write(
-        self, wanted: int, batch: list[Outcome]
-    ) -> tuple[dict[int, State], list[Claim] | None] | None:
-        """One transaction: what became of the outcomes, and the claims if any were asked for.
+    def _write(self, wanted: int, batch: list[Outcome]) -> Round | None:
+        """Write outcomes and claim up to `wanted` jobs in one transaction.
 
         None if nothing was written, or nothing is left to do.
         """
         intake, exit_ = self._intake, self._exit
         if wanted and not batch and intake.guess(wanted):
-            self._gap_until = time.monotonic() + GAP
+            self._yields.claimed_alone()
             return None
         if wanted and not intake.look():
             wanted = 0
@@ -96,14 +130,5 @@ class Turn(Service):
                 return None
             intake.inflight.round_failed()
             raise
-        self._set_gap(asked, began, time.monotonic())
-        return states, claims
-
-    def _set_gap(self, asked: float, began: float, ended: float) -> None:
-        if began - asked > COMPANY_WAIT:
-            self._company_until = ended + COMPANY
-        company = ended < self._company_until
-        self._intake.inflight.contention.saw_foreign_writer(lately=company)
-        share = GAP_SHARE_IN_COMPANY if company else GAP_SHARE
-        self._gap = min(max(GAP, share * (ended - began)), GAP_MAX)
-        self._gap_until = ended + self._gap
+        self._yields.wrote(asked, began, time.monotonic())
+        return Round(states, claims)

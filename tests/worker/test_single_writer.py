@@ -225,7 +225,7 @@ def test_a_worker_that_was_told_to_stop_claims_no_announced_job(
 
     monkeypatch.setattr(worker.intake, "wanted", closing)
     work.enqueue()
-    worker.frontier._usual = "default"
+    worker.frontier._last_queue = "default"
     worker.intake.hurry(rung=True)
     worker.parts.claimer.round()
     assert worker.inbox() == []

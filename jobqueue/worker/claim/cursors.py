@@ -5,9 +5,11 @@ entry at the head of the index: quadratic. With it, claims go on where the last 
 at most a second apart starts again from the head, for late commits, promoted jobs and new pairs.
 """
 
+import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from enum import IntEnum
 from operator import attrgetter
 
 from sqlalchemy import Connection
@@ -32,6 +34,18 @@ PAIRS_PER_QUEUE = 10
 """Priorities of one queue that a sweep looks for, the best first; the next sweep finds the next."""
 
 
+class WorkHint(IntEnum):
+    """How sure the claimer is that there are jobs to which no cursor leads."""
+
+    NONE = 0
+    MAYBE = 1
+    """There may be: sweep within the sweeps' share of the time."""
+    LIKELY = 2
+    """There may be, and this worker is idle: sweep now."""
+    ANNOUNCED = 3
+    """Somebody says that there are, and this worker is idle: claim now."""
+
+
 class Frontier:
     """Pairs and cursors of one worker. Used by one thread."""
 
@@ -43,23 +57,26 @@ class Frontier:
         self._sweep_cost = 0.0
         self._solo: set[Pair] = set()
         """Pairs whose next jobs may not wait in an inbox: claim only what can begin at once."""
-        self._patient_until = 0.0
+        self._sweep_not_before = 0.0
         self._turn = 0
         self._resume = ""
-        self.suspect = False
-        """There may be jobs that no cursor leads to."""
-        self.urgent = False
-        """There may be, and this worker has nothing better to do than to look."""
-        self.rung = False
-        """There are, by somebody's word, and this worker has nothing better to do than to claim."""
-        self._usual: str | None = None
+        self.hint = WorkHint.NONE
+        self._hint_lock = threading.Lock()
+        self._last_queue: str | None = None
         """The queue that the last claims were from, if they were from one: the likeliest now."""
+
+    def raise_hint(self, hint: WorkHint) -> None:
+        """Be at least as sure as `hint` until the next sweep. May be called from any thread."""
+        with self._hint_lock:  # Or a weaker hint of one thread could undo that of another.
+            self.hint = max(self.hint, hint)
 
     def sweep_in(self) -> float:
         """Seconds until a sweep is due: with reason, at once within its share of the time."""
-        if self.urgent:
-            return max(0.0, self._patient_until - time.monotonic())
-        rest = self._sweep_cost * (1 / SWEEP_SHARE - 1) if self.suspect else SWEEP_EVERY
+        if self.hint >= WorkHint.LIKELY:
+            return max(0.0, self._sweep_not_before - time.monotonic())
+        rest = (
+            self._sweep_cost * (1 / SWEEP_SHARE - 1) if self.hint >= WorkHint.MAYBE else SWEEP_EVERY
+        )
         return self._swept_at + min(rest, SWEEP_EVERY) - time.monotonic()
 
     @property
@@ -70,13 +87,12 @@ class Frontier:
     @property
     def expectant(self) -> bool:
         """True when jobs were announced and none are known: claim, and sweep if that gets none."""
-        return self.rung and self.empty
+        return self.hint is WorkHint.ANNOUNCED and self.empty
 
     def sweep(self, connection: Connection) -> None:
         """Find the pairs that have available jobs, and start each from its head."""
         began = time.monotonic()
-        # Before looking: who sets it now may know of more.
-        self.suspect = self.urgent = self.rung = False
+        self.hint = WorkHint.NONE  # Before looking: who raises it now may know of more.
         self._cursors = {}
         if self._queues is not None:
             for name in self._queues:
@@ -127,7 +143,7 @@ class Frontier:
             self.sweep(connection)
         taken = self._claim_shares(connection, holder, limit=limit, free=free, held=held)
         if taken:
-            self._usual = taken[0].queue if len(set(map(_QUEUE, taken))) == 1 else None
+            self._last_queue = taken[0].queue if len(set(map(_QUEUE, taken))) == 1 else None
         return taken
 
     def guess(self, free: int, held: Mapping[int, Claim]) -> tuple[str, int] | None:
@@ -135,15 +151,15 @@ class Frontier:
 
         For half of the free slots: the sweep that follows shares the others among all queues.
         """
-        if not self.expectant or self._usual is None:
+        if not self.expectant or self._last_queue is None:
             return None
-        limit = min(-(-free // 2), self._room(self._usual, held, []))
-        return (self._usual, limit) if limit > 0 else None
+        limit = min(-(-free // 2), self._room(self._last_queue, held, []))
+        return (self._last_queue, limit) if limit > 0 else None
 
     def guessed(self) -> None:
         """They were there. A sweep looks for others, but lets handlers begin first."""
-        self.rung = False
-        self._patient_until = time.monotonic() + HEAD_START
+        self.hint = WorkHint.LIKELY
+        self._sweep_not_before = time.monotonic() + HEAD_START
 
     def _claim_shares(
         self,
@@ -198,7 +214,8 @@ class Frontier:
                 break  # Jobs of a worse priority do not overtake one that waits for a slot.
             if len(claims) < wanted:
                 del self._cursors[pair]
-                self.suspect = self.suspect or bool(claims)
+                if claims:
+                    self.raise_hint(WorkHint.MAYBE)
         return taken
 
     def _room(self, queue: str, held: Mapping[int, Claim], taken: list[Claim]) -> int:

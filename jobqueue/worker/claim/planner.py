@@ -8,7 +8,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.records import Claim
 from jobqueue.store.claims import Claims, Holder
 from jobqueue.store.database import Store
-from jobqueue.worker.claim.cursors import Frontier
+from jobqueue.worker.claim.cursors import Frontier, WorkHint
 from jobqueue.worker.claim.reconcile import Reconciler
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.shared_poll import Lookout
@@ -18,7 +18,6 @@ log = get_logger("jobqueue.worker")
 HOARD_AGE = 1.0  # seconds that claims may wait while no slot moves
 PROBE = 8
 """Claims asked for although every slot is busy, where some may turn out to be async."""
-ALL_ASYNC = 0.99
 LOOK_AHEAD = 2.0  # round trips for which prefetched jobs should last
 
 
@@ -93,24 +92,18 @@ class Intake:
         return max(0, min(room, self._batch_max))
 
     def _room(self) -> int:
-        inflight = self.inflight
+        """For how many claims there is room, in threads and on the event loop."""
+        capacity, inbox = self.inflight.capacity, self.inflight.inbox
         prefetch = self.prefetch()
         self.low = prefetch // 2
-        room = inflight.capacity.threads + prefetch - len(inflight.capacity.open)
-        excess = room < 0
-        if inflight.inbox.qsize() > self.low and inflight.capacity.free() == 0:
-            room = 0
-        if not inflight.capacity.asynchronous.limit:
-            return room
-        # A claim is for whatever comes next in its queue: ask for so many that of those in threads,
-        # by the share of late, no more come than fit, or few where none do.
-        room = max(room, 0)
-        share = inflight.capacity.asynchronous.share
-        most = max(0, room + inflight.capacity.asynchronous.free())
-        if share >= ALL_ASYNC:
-            return most
-        blind = excess or time.monotonic() < self._probe_at
-        return min(most, int(max(room, 0 if blind else PROBE) / (1 - share)))
+        thread_room = capacity.threads + prefetch - len(capacity.open)
+        is_overfull = thread_room < 0
+        if inbox.qsize() > self.low and capacity.free() == 0:
+            thread_room = 0
+        if not capacity.asynchronous.limit:
+            return thread_room
+        probe = 0 if is_overfull or time.monotonic() < self._probe_at else PROBE
+        return capacity.asynchronous.room(max(thread_room, 0), probe)
 
     def look(self) -> bool:
         """Sweep if it is time, in a transaction of its own; True if there is what to claim.
@@ -131,11 +124,10 @@ class Intake:
 
         `rung`: somebody says that there are.
         """
-        frontier = self._frontier
-        frontier.suspect = True
-        if not self.inflight.held:
-            frontier.urgent = True
-            frontier.rung = frontier.rung or rung
+        if self.inflight.held:
+            self._frontier.raise_hint(WorkHint.MAYBE)
+        else:
+            self._frontier.raise_hint(WorkHint.ANNOUNCED if rung else WorkHint.LIKELY)
 
     def guess(self, limit: int) -> bool:
         """Claim jobs that were announced where jobs were lately, without a sweep before.

@@ -10,6 +10,7 @@ from jobqueue import JobQueue, State
 from jobqueue.store.clock import now
 from jobqueue.worker.claim import cursors as frontier_module
 from jobqueue.worker.claim import planner as intake_module
+from jobqueue.worker.claim.cursors import WorkHint
 from jobqueue.worker.upkeep.scheduler import Scheduler
 
 PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]
@@ -367,7 +368,7 @@ def test_a_ring_makes_an_idle_worker_claim_where_jobs_were_before_it_looks_elsew
     assert ring(worker) == [first.id]
     assert looks == []
     assert 0 < worker.frontier.sweep_in() <= 100, "it lets the handler begin first"
-    worker.frontier._patient_until = 0.0
+    worker.frontier._sweep_not_before = 0.0
     assert ids(worker.claim(sweep=False)) == [first.id, elsewhere.id]
 
 
@@ -409,7 +410,7 @@ def test_a_ring_leaves_slots_to_other_queues(work: Any, jobs: JobQueue, hand: An
     big = jobs.enqueue_many([work.options(queue="big").call() for _ in range(30)])
     small = work.options(queue="small").enqueue()
     assert ring(worker) == ids(big[:2])
-    worker.frontier._patient_until = 0.0
+    worker.frontier._sweep_not_before = 0.0
     assert sorted(ids(worker.claim(sweep=False))) == sorted([*ids(big[:3]), small.id])
 
 
@@ -438,12 +439,12 @@ def test_a_ring_on_a_busy_worker_waits_for_its_next_sweep(
     held = work.options(queue="a").enqueue()
     assert ring(worker) == [held.id]
     worker.frontier._swept_at = float("inf")  # Never again.
-    worker.frontier.urgent = False
+    worker.frontier.hint = WorkHint.NONE
     work.options(queue="a").enqueue()
     looks.clear()
     assert ring(worker) == [held.id]
     assert looks == []
-    assert worker.frontier.suspect
+    assert worker.frontier.hint is WorkHint.MAYBE
 
 
 def test_what_a_ring_may_have_missed_is_swept_for_also_while_its_job_runs(
@@ -455,7 +456,7 @@ def test_what_a_ring_may_have_missed_is_swept_for_also_while_its_job_runs(
     elsewhere = work.options(queue="b").enqueue()
     ring(worker)
     worker.intake.hurry()
-    worker.frontier._patient_until = 0.0
+    worker.frontier._sweep_not_before = 0.0
     worker.frontier._swept_at = float("inf")  # Not because it is time.
     assert elsewhere.id in ids(worker.claim(sweep=False))
 
