@@ -13,14 +13,18 @@ from jobqueue.errors import InvalidOption
 from jobqueue.loggers import get_logger
 from jobqueue.supervisor.signals import LAST_SECOND, STOPS, ReadableSignals, leave
 from jobqueue.web.app import Front
-from jobqueue.web.connections import Limits, protocol
-from jobqueue.web.security import is_loopback
+from jobqueue.web.connections import Connection
+from jobqueue.web.security import HEADER_BYTES_MAX, URL_MAX, is_loopback
 from jobqueue.worker.worker import Worker
 
 log = get_logger("jobqueue.web")
 
 GRACE = 5.0
 """Seconds for the requests that are under way when the server is told to stop."""
+CONNECTIONS_MAX = 500
+"""Requests on further connections are answered 503."""
+KEEP_ALIVE_TIMEOUT = 15
+"""Seconds between two requests on a connection."""
 PORT_MAX = 65535
 
 
@@ -96,15 +100,13 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 8081,
         *,
-        limits: Limits | None = None,
         grace: float = GRACE,
     ) -> None:
         self._listener = Listener(host, port)
         self._listener.require(token=app.has_token)
-        limits = limits or Limits()
         config = uvicorn.Config(
             app,
-            http=protocol(limits),
+            http=Connection,
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -113,9 +115,10 @@ class Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=limits.idle,  # type: ignore[arg-type]
+            timeout_keep_alive=KEEP_ALIVE_TIMEOUT,
             timeout_graceful_shutdown=grace,  # type: ignore[arg-type]
-            h11_max_incomplete_event_size=limits.header_bytes,
+            h11_max_incomplete_event_size=URL_MAX + HEADER_BYTES_MAX,
+            limit_concurrency=CONNECTIONS_MAX + 1,  # The connection that asks is one of them.
         )
         self._uvicorn = _Uvicorn(config, app)
         self._thread: threading.Thread | None = None
@@ -178,7 +181,6 @@ def serve(
     port: int = 8081,
     *,
     worker: Worker | None = None,
-    limits: Limits | None = None,
     grace: float = GRACE,
     listening: Callable[[str], None] | None = None,
 ) -> int:
@@ -188,7 +190,7 @@ def serve(
     end; 0. A second signal, or a time that is up, ends at once; 1. For the main thread only.
     `listening(url)` is called when requests are taken.
     """
-    server = Server(app, host, port, limits=limits, grace=grace)
+    server = Server(app, host, port, grace=grace)
     server.bind()  # Before the worker begins: where the address is taken, nothing shall run.
     try:
         with Stops(server, worker) as stops:

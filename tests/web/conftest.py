@@ -13,7 +13,6 @@ import pytest
 
 from jobqueue import JobQueue, Snooze, current_job
 from jobqueue.web import Server, create_app
-from jobqueue.web.connections import Limits
 
 JSON = {"Content-Type": "application/json"}
 
@@ -79,11 +78,11 @@ Serve = Callable[..., Client]
 
 @pytest.fixture
 def serve(jobs: JobQueue) -> Iterator[Serve]:
-    """Starts a real server on loopback, with the app's options and limits, and gives a client."""
+    """Starts a real server on loopback, with the app's options, and gives a client."""
     with ExitStack() as stack:
 
-        def start(limits: Limits | None = None, grace: float = 1, **options: Any) -> Client:
-            server = Server(create_app(jobs, **options), port=0, limits=limits, grace=grace)
+        def start(grace: float = 1, **options: Any) -> Client:
+            server = Server(create_app(jobs, **options), port=0, grace=grace)
             stack.enter_context(server)
             return stack.enter_context(Client(base_url=server.url, timeout=60))
 

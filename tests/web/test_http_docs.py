@@ -11,7 +11,8 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.web import create_app
-from jobqueue.web.connections import Limits
+from jobqueue.web.connections import REQUEST_TIMEOUT
+from jobqueue.web.server import CONNECTIONS_MAX, KEEP_ALIVE_TIMEOUT
 from tests.pages import ROOT, environment, named_by, outside, text_of
 from tests.web.conftest import JSON, Client, Serve, working
 
@@ -80,15 +81,9 @@ def test_the_metrics_are_those_of_the_code(serve: Serve) -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    limits = Limits()
-    for number, what in [
-        (limits.header, "s for a header"),
-        (limits.body, "s for a body"),
-        (limits.idle, "s between two requests"),
-        (limits.write, "s in which a client does not read"),
-    ]:
-        assert f"{number:g} {what}" in PAGE
-    assert f"| connections | {limits.connections};" in PAGE
+    assert f"{REQUEST_TIMEOUT:g} s for a whole request" in PAGE
+    assert f"{KEEP_ALIVE_TIMEOUT} s between two requests" in PAGE
+    assert f"| connections | {CONNECTIONS_MAX};" in PAGE
 
 
 def test_the_program_serves_and_works(tmp_path: Path) -> None:

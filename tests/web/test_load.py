@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobqueue import JobQueue
-from jobqueue.web.connections import Limits
+from jobqueue.web import connections
 from tests.web.conftest import Client, Dial, Serve, Wire, enqueue_text
 
 CONNECTIONS = 200
@@ -72,10 +72,11 @@ class Good:
 
 
 def test_enqueues_are_answered_among_slow_and_broken_clients(
-    serve: Serve, dial: Dial, jobs: JobQueue
+    serve: Serve, dial: Dial, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of the 100 good connections is refused or cut, and each of their jobs is there, once."""
-    client = serve(Limits(header=60, body=60, idle=60, write=60))
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT", 60)
+    client = serve()
     jobs.registry["echo"].options(queue="idle").enqueue("x" * 100_000)
     bad = itertools.cycle(BAD)
     good: list[Good] = []
