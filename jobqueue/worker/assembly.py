@@ -42,7 +42,7 @@ from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.shared_poll import Lookout
 from jobqueue.worker.single_writer import Turn
-from jobqueue.worker.stop_conditions import Lifespan
+from jobqueue.worker.stop_conditions import StopConditions, stop_watch
 from jobqueue.worker.upkeep.heartbeat import Heartbeat, registration
 from jobqueue.worker.upkeep.listener import Ear
 from jobqueue.worker.upkeep.pruner import Pruner
@@ -117,9 +117,9 @@ class Assembly:
         self._events = events
         self._middleware = tuple(middleware)
         self.inflight = inflight = InFlight(settings.concurrency, settings.lease)
-        self.life = life = Lifespan()
+        self.stop_conditions = stop = StopConditions()
         self.connections = Connections(
-            url, handlers, at_work=lambda: bool(inflight.held), gives_up=life.is_over
+            url, handlers, at_work=lambda: bool(inflight.held), gives_up=stop.is_over
         )
         self.store = self.connections.line
         self.isolation = Isolation(self.store.url, registry, max_snoozes=settings.max_snoozes)
@@ -151,8 +151,8 @@ class Assembly:
             *watchers,
             *self._upkeep_services(shared_poll, me, wakeups, event_dispatcher),
             *self._observers(name, metrics),
-            *self.life.watchers(
-                settings, self._maintenance, inflight, planner, list(self._registry)
+            *stop_watch(
+                self.stop_conditions, settings, self._maintenance, planner, list(self._registry)
             ),
         ]
         return WorkerParts(
@@ -182,7 +182,7 @@ class Assembly:
             self.inflight,
             registration(self._settings, name, self._registry, me, address),
             registered=wakeups.wake_claimer,
-            exhausted=self.life.exhausted,
+            exhausted=self.stop_conditions.fail,
         )
 
     def _planner(self, shared_poll: Lookout) -> Intake:
@@ -219,7 +219,7 @@ class Assembly:
     def _runners(self, wakeups: Wakeups) -> tuple[Slots, Loop, list[Service]]:
         """What runs handlers, and the services that watch over it."""
         settings, inflight, handlers = self._settings, self.inflight, self.connections.handlers
-        finished, exhausted = wakeups.wake_completer, self.life.exhausted
+        finished, exhausted = wakeups.wake_completer, self.stop_conditions.fail
         endings = Endings(self._registry, settings.max_snoozes, settings.max_crashes)
         executor = Executor(
             inflight,

@@ -1,4 +1,4 @@
-"""The stop conditions of a worker: until when it works, and why it ends by itself."""
+"""The stop conditions of a worker: until when it works, and why it stops by itself."""
 
 import os
 import resource
@@ -18,11 +18,11 @@ from jobqueue.worker.signal_safe_event import Flag
 log = get_logger("jobqueue.worker")
 report_log = get_logger("jobqueue.report")
 
-LOOK = 1.0  # seconds
-DRAIN_LOOK = 0.2
+MEMORY_INTERVAL = 1.0  # seconds between two checks of the memory alone
+JOBS_INTERVAL = 0.2  # seconds between two checks of the jobs, too
 
 
-class Lifespan:
+class StopConditions:
     """Says when the worker is to stop. May be used from any thread."""
 
     def __init__(self) -> None:
@@ -39,103 +39,81 @@ class Lifespan:
         """True once it is to stop and has nothing to write that is worth waiting for."""
         return self.ended.is_set() and not self.is_at_work
 
-    def exhausted(self, reason: str) -> None:
-        """No slot can be trusted any longer: end, so that a supervisor starts afresh."""
+    def fail(self, reason: str) -> None:
+        """Stop, so that a supervisor starts afresh: no thread can be trusted any longer."""
         if self.failure is None:
             log.error("this worker stops: %s", reason)
             self.failure = reason
         self.ended.set()
 
-    def outgrown(self, reason: str) -> None:
-        """The process is too large: end in order, so that a supervisor starts a small one."""
+    def recycle(self, reason: str) -> None:
+        """Stop in order, so that a supervisor starts a small process: this one is too large."""
         log.warning("this worker stops in order: %s", reason)
         self.is_outgrown = True
         self.ended.set()
 
-    def watchers(
-        self,
-        settings: WorkerSettings,
-        maintenance: Maintenance,
-        inflight: InFlight,
-        intake: Intake,
-        tasks: Sequence[str],
-    ) -> list[Service]:
-        """The services that end it, as the settings want."""
-        done = self.ended.set
-        services: list[Service] = []
-        if settings.max_jobs is not None:
-            services.append(LastJob(inflight, intake, done))
-        if settings.max_memory is not None:
-            services.append(MemoryGuard(settings.max_memory, self.outgrown))
-        if settings.drain:
-            queues = None if settings.queues is None else tuple(settings.queues)
-            services.append(Drain(maintenance, inflight, queues=queues, tasks=tasks, done=done))
-        return services
 
-
-class LastJob(Service):
-    """Notices that as many jobs were run as this worker was to run."""
-
-    def __init__(self, inflight: InFlight, intake: Intake, done: Callable[[], None]) -> None:
-        super().__init__("last job")
-        self._inflight = inflight
-        self._intake = intake
-        self._done = done
-
-    def tick(self) -> float | None:
-        """Look."""
-        if self._intake.exhausted and not self._inflight.held:
-            self._done()
-            return None
-        return DRAIN_LOOK
-
-
-class Drain(Service):
-    """Notices that nothing is left to run."""
+class StopWatch(Service):
+    """Ends the worker when one of its conditions is met: each is asked in turn, on one thread."""
 
     def __init__(
-        self,
-        maintenance: Maintenance,
-        inflight: InFlight,
-        *,
-        queues: Sequence[str] | None,
-        tasks: Sequence[str],
-        done: Callable[[], None],
+        self, conditions: Sequence[Callable[[], bool]], done: Callable[[], None], interval: float
     ) -> None:
-        super().__init__("drain")
-        self._maintenance = maintenance
-        self._inflight = inflight
-        self._queues = None if queues is None else tuple(queues)
-        self._tasks = tuple(tasks)
+        super().__init__("stop conditions")
+        self._conditions = conditions
         self._done = done
+        self._interval = interval
 
     def tick(self) -> float | None:
-        """Look, when this worker has nothing itself."""
-        if self._inflight.held or self._maintenance.unfinished(self._queues, self._tasks):
-            return DRAIN_LOOK
-        for kind, count in self._maintenance.left_behind(self._queues, self._tasks).items():
-            report_log.warning("not waited for: %s %s", counted(count, "job"), kind)
+        """Ask until one is met."""
+        if not any(is_met() for is_met in self._conditions):
+            return self._interval
         self._done()
         return None
 
 
-class MemoryGuard(Service):
-    """Looks every second at how much memory this process has."""
+def stop_watch(
+    stop: StopConditions,
+    settings: WorkerSettings,
+    maintenance: Maintenance,
+    planner: Intake,
+    tasks: Sequence[str],
+) -> list[Service]:
+    """The service that ends a worker by itself, if its settings want that."""
+    inflight, bound = planner.inflight, settings.max_memory
+    interval = JOBS_INTERVAL if settings.drain or settings.max_jobs else MEMORY_INTERVAL
+    conditions: list[Callable[[], bool]] = []
+    if bound is not None:
+        conditions.append(lambda: outgrown(bound, stop.recycle))
+    if settings.max_jobs is not None:
+        conditions.append(lambda: planner.exhausted and not inflight.held)
+    if settings.drain:  # Last, as it alone asks the database, and may fail.
+        queues = None if settings.queues is None else tuple(settings.queues)
+        names = tuple(tasks)
+        conditions.append(lambda: drained(maintenance, inflight, queues, names))
+    return [StopWatch(conditions, stop.ended.set, interval)] if conditions else []
 
-    def __init__(self, bound: int, outgrown: Callable[[str], None]) -> None:
-        super().__init__("memory")
-        self._bound = bound
-        self._outgrown = outgrown
 
-    def tick(self) -> float | None:
-        """Look; beyond the bound, say so and be done."""
-        present = resident()
-        if present <= self._bound:
-            return LOOK
-        self._outgrown(
-            f"it has {present / 1e6:,.0f} MB of memory, more than {self._bound / 1e6:,.0f} MB"
-        )
-        return None
+def drained(
+    maintenance: Maintenance,
+    inflight: InFlight,
+    queues: tuple[str, ...] | None,
+    tasks: tuple[str, ...],
+) -> bool:
+    """True when nothing is left to run; logs what is not waited for."""
+    if inflight.held or maintenance.unfinished(queues, tasks):
+        return False
+    for kind, count in maintenance.left_behind(queues, tasks).items():
+        report_log.warning("not waited for: %s %s", counted(count, "job"), kind)
+    return True
+
+
+def outgrown(bound: int, recycle: Callable[[str], None]) -> bool:
+    """True when the process has more than `bound` bytes of memory; says so to `recycle`."""
+    present = resident()
+    if present > bound:
+        recycle(f"it has {present / 1e6:,.0f} MB of memory, more than {bound / 1e6:,.0f} MB")
+    return present > bound
 
 
 def resident() -> int:

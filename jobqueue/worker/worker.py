@@ -55,7 +55,7 @@ class Worker:
             handlers=handlers,
         )
         self._inflight = assembly.inflight
-        self._life = assembly.life
+        self._stop_conditions = assembly.stop_conditions
         self._connections = assembly.connections
         self._parts: WorkerParts | None = None
         self._aborted = Flag()
@@ -84,12 +84,12 @@ class Worker:
             parts.heartbeat.register()
         except BaseException as error:
             self._connections.close()
-            if isinstance(error, DBAPIError) and self._life.is_over():
+            if isinstance(error, DBAPIError) and self._stop_conditions.is_over():
                 log.info("stopped before it had a connection")
                 self._in_order = True  # Nothing has begun, so that there is nothing to stop.
                 return
             raise
-        self._life.is_at_work = True
+        self._stop_conditions.is_at_work = True
         if registered is not None:
             registered()
         try:
@@ -105,18 +105,18 @@ class Worker:
     @property
     def failure(self) -> str | None:
         """Why the worker stopped by itself before its time, if it did."""
-        return self._life.failure
+        return self._stop_conditions.failure
 
     @property
     def outgrown(self) -> bool:
         """It stopped because of `max_memory`, in order; another one is to take its place."""
-        return self._life.is_outgrown
+        return self._stop_conditions.is_outgrown
 
     @property
     def vitals(self) -> Vitals:
         """How it fares; once it has begun."""
         services = self._parts.services if self._parts else ()
-        return Vitals(self.name, self._inflight, services, self._life)
+        return Vitals(self.name, self._inflight, services, self._stop_conditions)
 
     @property
     def processed(self) -> int:
@@ -135,11 +135,11 @@ class Worker:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the worker has reason to end by itself (`drain`, `max_jobs`) or is stopped."""
-        return self._life.ended.wait(timeout)
+        return self._stop_conditions.ended.wait(timeout)
 
     def request_stop(self) -> None:
         """Make `wait()` return; may be called from a signal handler."""
-        self._life.ended.set()
+        self._stop_conditions.ended.set()
 
     def abort(self) -> None:
         """Do not wait for running handlers any longer; may be called from a signal handler."""
@@ -155,7 +155,7 @@ class Worker:
             if self._in_order is None:
                 limit = self.settings.shutdown_timeout if timeout is None else timeout
                 if self._parts is None:  # It was never started.
-                    self._life.ended.set()
+                    self._stop_conditions.ended.set()
                     self._connections.close()
                     self._in_order = True
                 else:
@@ -164,7 +164,7 @@ class Worker:
 
     def _stop(self, parts: WorkerParts, limit: float) -> bool:
         name_worker(self.name or None)
-        self._life.ended.set()
+        self._stop_conditions.ended.set()
         parts.planner.closed = True
         given_back = self._inflight.close()
         parts.thread_pool.close()
@@ -184,7 +184,9 @@ class Worker:
         parts.async_runner.close()
         for service in reversed(parts.services):
             service.stop()
-        self._life.is_at_work = False  # Now, so that who waits for a connection knows why.
+        self._stop_conditions.is_at_work = (
+            False  # Now, so that who waits for a connection knows why.
+        )
         until = time.monotonic() + LAST_WORDS
         for service in reversed(parts.services):
             ended = service.join(max(0.0, until - time.monotonic()))

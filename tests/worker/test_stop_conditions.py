@@ -10,7 +10,7 @@ import pytest
 from jobqueue.errors import InvalidOption
 from jobqueue.options import size
 from jobqueue.worker import stop_conditions
-from jobqueue.worker.stop_conditions import MemoryGuard, resident
+from jobqueue.worker.stop_conditions import outgrown, resident
 from jobqueue.worker.settings import WorkerSettings
 
 
@@ -70,8 +70,7 @@ def test_beyond_the_bound_it_says_so_once_with_the_figure(monkeypatch: pytest.Mo
     present = [100_000_000, 200_000_001]
     monkeypatch.setattr(stop_conditions, "resident", lambda: present.pop(0))
     said: list[Any] = []
-    guard = MemoryGuard(200_000_000, said.append)
-    assert guard.tick() == stop_conditions.LOOK
+    assert not outgrown(200_000_000, said.append)
     assert said == []
-    assert guard.tick() is None
+    assert outgrown(200_000_000, said.append)
     assert said == ["it has 200 MB of memory, more than 200 MB"]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.service import Service
-from jobqueue.worker.stop_conditions import Lifespan
+from jobqueue.worker.stop_conditions import StopConditions
 
 
 class Health(NamedTuple):
@@ -34,15 +34,15 @@ class Vitals:
     name: str
     inflight: InFlight
     services: Sequence[Service]
-    life: Lifespan
+    stop_conditions: StopConditions
 
     def health(self) -> Health:
         """How it fares now."""
         return Health(
-            alive=self.life.failure is None,
+            alive=self.stop_conditions.failure is None,
             lease=self.inflight.lease.good(),
             database=not any(service.failing for service in self.services),
-            working=not self.life.ended.is_set(),
+            working=not self.stop_conditions.ended.is_set(),
         )
 
     def readings(self) -> list[Reading]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jobqueue.worker.observe import probe_server
-from jobqueue.worker.stop_conditions import Lifespan
+from jobqueue.worker.stop_conditions import StopConditions
 from jobqueue.worker.observe.probe_server import (
     CONNECTIONS_MAX,
     Probes,
@@ -328,8 +328,8 @@ def _gone(*_: object, **__: object) -> Any:
 
 
 def test_a_worker_that_has_given_up_is_not_alive() -> None:
-    life = Lifespan()
-    life.exhausted("2 handlers ignored their timeouts")
-    assert life.failure is not None
-    assert life.ended.is_set()
+    stop = StopConditions()
+    stop.fail("2 handlers ignored their timeouts")
+    assert stop.failure is not None
+    assert stop.ended.is_set()
     assert metrics_pages(lambda: None).keys() == {"/metrics"}

@@ -18,9 +18,9 @@ from jobqueue.worker.upkeep.pruner import PRUNE_EVERY
 from jobqueue.worker import process_identity
 from jobqueue.worker.complete import event_dispatcher
 from jobqueue.worker.complete.event_dispatcher import Announcer
-from jobqueue.worker.stop_conditions import Drain
+from jobqueue.worker import stop_conditions
+from jobqueue.worker.stop_conditions import StopWatch
 from jobqueue.worker.upkeep.listener import Ear
-from jobqueue.worker.stop_conditions import LastJob
 from jobqueue.worker.upkeep.pruner import Pruner
 from jobqueue.worker.upkeep.scheduler import Scheduler
 from jobqueue.worker.shared_poll import Lookout, patience
@@ -336,7 +336,7 @@ def test_the_last_job_is_over_when_its_outcome_is_recorded(
 ) -> None:
     jobs.enqueue_many([work.call() for _ in range(5)])
     worker = hand(max_jobs=2)
-    last, ended = worker.service(LastJob), worker.assembly.life.ended
+    last, ended = worker.service(StopWatch), worker.assembly.stop_conditions.ended
     assert last.tick() is not None
     worker.claim()
     worker.execute()
@@ -347,15 +347,29 @@ def test_the_last_job_is_over_when_its_outcome_is_recorded(
     assert ended.is_set()
 
 
+def test_one_thread_watches_all_that_may_end_the_worker(
+    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"drain": True, "max_jobs": 5, "max_memory": "1TB"}
+    worker = hand(**settings)
+    work.enqueue()
+    assert sum(type(service) is StopWatch for service in worker.parts.services) == 1
+    assert worker.service(StopWatch).tick() == stop_conditions.JOBS_INTERVAL
+    monkeypatch.setattr(stop_conditions, "resident", lambda: 2 * 10**12)
+    assert worker.service(StopWatch).tick() is None
+    assert worker.worker.outgrown and worker.worker.wait(0), "while a job is left"
+    assert not any(type(service) is StopWatch for service in hand().parts.services)
+
+
 def drained(worker: Any) -> bool:
     worker.claim()
-    return worker.service(Drain).tick() is None
+    return worker.service(StopWatch).tick() is None
 
 
 def test_a_drain_ends_when_nothing_is_left(work: Any, jobs: JobQueue, hand: Any) -> None:
     worker = hand(drain=True)
     assert drained(worker)
-    assert worker.assembly.life.ended.is_set()
+    assert worker.assembly.stop_conditions.ended.is_set()
 
 
 def test_a_drain_waits_for_what_runs_anywhere(work: Any, jobs: JobQueue, hand: Any) -> None:
@@ -375,7 +389,7 @@ def test_a_drain_waits_for_its_own_jobs_and_their_outcomes(
     worker = hand(drain=True)
     assert not drained(worker)
     worker.execute()
-    assert worker.service(Drain).tick() is not None
+    assert worker.service(StopWatch).tick() is not None
     worker.complete()
     assert drained(worker)
 
