@@ -149,7 +149,7 @@ class Fleet:
 
     def __init__(self, worker: Any) -> None:
         self.store = worker.store
-        self.leases: Any = lambda: sorted(worker.workers())
+        self.registered: Any = lambda: sorted(worker.workers())
         self.leases = Leases(self.store)
         self.ids: list[int] = []
 
@@ -228,9 +228,9 @@ def test_half_of_a_fleet_that_dies_at_once_is_noticed_within_a_lease_and_two_sec
         for reaper in reapers:
             reaper.tick()
         if second < LEASE - 1:
-            assert len(fleet.leases()) == len(dead) + len(alive)
+            assert len(fleet.registered()) == len(dead) + len(alive)
         clock.pass_(1)
-    assert fleet.leases() == sorted(alive)
+    assert fleet.registered() == sorted(alive)
 
 
 def test_any_number_of_processes_that_are_gone_is_noticed_in_one_go(
@@ -244,7 +244,7 @@ def test_any_number_of_processes_that_are_gone_is_noticed_in_one_go(
     rounds = 0
     while reaper.tick() == 0:
         rounds += 1
-    assert fleet.leases() == [own]
+    assert fleet.registered() == [own]
     assert rounds <= 3 * NEIGHBOURS / MATES
 
 
