@@ -96,7 +96,7 @@ def beating(database: Database, count: int) -> Iterator[None]:
             while not ended.wait(0.1):
                 tick += 1
                 connection.execute(
-                    "UPDATE jobqueue_workers SET beat = beat + 1, heartbeat_at = clock_timestamp()"
+                    "UPDATE jobqueue_workers SET heartbeats = heartbeats + 1, heartbeat_at = clock_timestamp()"
                     f" WHERE name LIKE 'w%' AND id % {10 * BEATS_EVERY} = {tick % (10 * BEATS_EVERY)}"
                 )
 

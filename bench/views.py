@@ -20,7 +20,7 @@ CHUNK = 500_000  # rows per transaction
 LOOKS = 5
 KIND = "'queue' || (i / 8 % 5), 'task' || (i % 8)"  # each combination in 40 successive numbers
 JOBS = "INSERT INTO jobqueue_jobs (queue, task, args, state, run_at, started_at, finished_at, worker_id, attempt, fence)"
-COUNTS = "INSERT INTO jobqueue_counters (minute, queue, task, succeeded, failed, errored_attempts, runs, duration, fold)"
+COUNTS = "INSERT INTO jobqueue_counters (minute, queue, task, succeeded, failed, errored_attempts, runs, duration, kind)"
 ERRORS = (
     "INSERT INTO jobqueue_attempts (job_id, fence, attempt, finished_at, outcome, error_type, error_message)"
     " SELECT id, 1, 1, run_at, 'errored', 'ValueError', 'no good' FROM jobqueue_jobs WHERE id % 50 = 0"
@@ -70,9 +70,9 @@ def fill(database: Database, jobs: int) -> None:
     held = f"'running', {due}, {due}, NULL, 1 + i % 10, 1, 1"
     database.execute(f"{JOBS} SELECT {KIND}, {args}, {held} {numbers(1, running)}")
     database.execute(ERRORS)
-    for fold, count in ((2, 1), (3, 1440), (0, 60)):  # Totals, minutes, and batches of this one.
-        at = ago(database, "60 * (i / 40)" if fold == 3 else "0")
-        counts = f"{COUNTS} SELECT {at}, {KIND}, 5, 1, 2, 6, 3.5, {fold}"
+    for kind, count in ((1, 1), (2, 1440), (0, 60)):  # Totals, minutes, and batches of this one.
+        at = ago(database, "60 * (i / 40)" if kind == 2 else "0")
+        counts = f"{COUNTS} SELECT {at}, {KIND}, 5, 1, 2, 6, 3.5, {kind}"
         database.execute(f"{counts} {numbers(0, 40 * count - 1)}")
 
 

@@ -57,7 +57,7 @@ class Claim(NamedTuple):
     worker_id: int  # the lease under which it was claimed
     solo: bool  # may not be held unbegun: max_attempts=1, crashed before, or unique until started
     once: bool  # at most one start
-    own_crashes: int = 0  # deaths of the child process that it alone ran in
+    child_crashes: int = 0  # deaths of the child process that it alone ran in
     frees_key: bool = False  # its unique key is free once it begins
 
 
@@ -180,7 +180,7 @@ class JobRecord:
     started_at: datetime | None
     finished_at: datetime | None
     deadline_at: datetime | None
-    own_crashes: int = 0
+    child_crashes: int = 0
     error: AttemptError | None = None
     error_at: datetime | None = None
 
@@ -252,7 +252,7 @@ class Registration:
     boot_id: str | None
     pid_namespace: str | None
     process_started: float | None
-    doorbell: str | None
+    wakeup_address: str | None
     queues: tuple[str, ...] | None
     tasks: tuple[str, ...]
     concurrency: int
@@ -270,7 +270,7 @@ class Lease(NamedTuple):
     pid_namespace: str | None
     process_started: float | None
     lease: float
-    beat: int
+    heartbeats: int
 
 
 class Outlook(NamedTuple):

@@ -19,7 +19,7 @@ from jobqueue.records import NewJob, counted
 from jobqueue.states import WAITING
 from jobqueue.store.clock import after, once, second
 from jobqueue.store.database import Store
-from jobqueue.store.schema import counters, jobs, queues
+from jobqueue.store.schema import CounterKind, counters, jobs, queues
 from jobqueue.store.sql.predicates import in_state
 
 T = TypeVar("T")
@@ -194,7 +194,8 @@ class Bounds:
         recent = select(func.coalesce(func.sum(ended), 0), second()).where(
             counters.c.minute > once(after(-2 * MINUTE)),
             counters.c.queue == queue,
-            counters.c.fold.in_((0, 1, 3)),  # Minutes, not the totals: by the index.
+            # Not `!= TOTAL`, which is no range of the index.
+            counters.c.kind.in_((CounterKind.WRITTEN, CounterKind.MINUTE)),
         )
         with self._store.read() if connection is None else nullcontext(connection) as asked:
             count, seconds = asked.execute(recent).one()

@@ -209,11 +209,11 @@ def _count(tally: Tally, outcomes: Sequence[Outcome], states: Mapping[int, State
 
 def _end_row(outcome: Ended) -> tuple[Any, ...]:
     claim = outcome.claim
-    crashes = own_crashes = None  # As they are: it has not begun, or not been left to end.
+    crashes = child_crashes = None  # As they are: it has not begun, or not been left to end.
     if outcome.crash:
-        crashes, own_crashes = claim.crashes + 1, claim.own_crashes + 1
+        crashes, child_crashes = claim.crashes + 1, claim.child_crashes + 1
     elif outcome.duration is not None:
-        crashes = own_crashes = 0
+        crashes = child_crashes = 0
     return (
         claim.id,
         claim.fence,
@@ -223,7 +223,7 @@ def _end_row(outcome: Ended) -> tuple[Any, ...]:
         int(outcome.snooze),
         outcome.reason,
         crashes,
-        own_crashes,
+        child_crashes,
     )
 
 

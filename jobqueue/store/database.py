@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, Boolean, Connection, Engine, Update, event, inspect, select, table
-from sqlalchemy import column as sql_column
+from sqlalchemy import URL, Boolean, Connection, Engine, Update, event, inspect
 from sqlalchemy.exc import DBAPIError
 
-from jobqueue.errors import ConfigurationError, SchemaNewer, SchemaOutdated
+from jobqueue.errors import ConfigurationError, SchemaOutdated
 from jobqueue.store import fork_safety, migrate
 from jobqueue.store.clock import Instant
 from jobqueue.store.pool import IDLE, Patience
-from jobqueue.store.schema import REVISION, VERSION_TABLE
+from jobqueue.store.schema import REVISION
 from jobqueue.store.sql.statements import Statements, statements
 from jobqueue.store.urls import DRIVER_MISSING, backend_of, masked, parse
 
@@ -25,8 +24,6 @@ POOL_SIZE = 4
 """Connections of one process, unless it is told otherwise."""
 
 _NOT_EVERYWHERE = (Boolean, Instant)  # Drivers give all other types as Python has them.
-
-_version = table(VERSION_TABLE, sql_column("version_num"))
 
 
 class Store:
@@ -166,15 +163,11 @@ class Store:
                     "jobqueue db upgrade",
                     field="url",
                 )
-            if found != REVISION and found < REVISION:
+            migrate.refuse_newer(found)
+            if found != REVISION:
                 raise SchemaOutdated(
                     f"the database has schema {found}, this jobqueue needs {REVISION}: "
                     "run jobqueue db upgrade"
-                )
-            if found != REVISION:
-                raise SchemaNewer(
-                    f"the database has schema {found}, this jobqueue only knows {REVISION}: "
-                    "upgrade jobqueue"
                 )
             self._checked = True
 
@@ -205,9 +198,7 @@ class Store:
         if not self.backend.is_there(self.url):
             return None
         with self._entry(), self.backend.reading(self.engine) as connection:
-            if not self.engine.dialect.has_table(connection, VERSION_TABLE):
-                return None
-            return connection.execute(select(_version.c.version_num)).scalar()
+            return migrate.found(connection)
 
     def forget(self) -> None:
         """In a forked child: leave the connections to the parent, and make new ones when needed."""

@@ -46,11 +46,11 @@ PAGE = 5000
 BULK = 1000
 """Rows per transaction of a bulk verb."""
 
-_OURS = ("backoff", "begun", "budget", "worker_id")
+_OURS = ("backoff", "base_max_attempts", "key_released", "worker_id")
 _COLUMNS = [column for column in jobs.c if column.name not in _OURS]
 
 _WAS_FINAL = in_state(*FINAL)
-_BUDGET = sql_func.coalesce(jobs.c.budget, jobs.c.max_attempts)
+_BUDGET = sql_func.coalesce(jobs.c.base_max_attempts, jobs.c.max_attempts)
 _RERUN: dict[str, Any] = {
     "state": State.AVAILABLE.value,
     "run_at": now(),
@@ -67,9 +67,9 @@ _RERUN: dict[str, Any] = {
     ),  # Of the call, not of this.
     "snoozes": 0,
     "crashes": case((_WAS_FINAL, 0), else_=jobs.c.crashes),
-    "own_crashes": case((_WAS_FINAL, 0), else_=jobs.c.own_crashes),
+    "child_crashes": case((_WAS_FINAL, 0), else_=jobs.c.child_crashes),
     "fence": case((_WAS_FINAL, jobs.c.fence + 1), else_=jobs.c.fence),
-    "budget": case((_WAS_FINAL, _BUDGET), else_=jobs.c.budget),
+    "base_max_attempts": case((_WAS_FINAL, _BUDGET), else_=jobs.c.base_max_attempts),
     "max_attempts": case((_WAS_FINAL, jobs.c.attempt + _BUDGET), else_=jobs.c.max_attempts),
 }
 

@@ -41,7 +41,7 @@ class Leases:
             "boot_id": who.boot_id,
             "pid_namespace": who.pid_namespace,
             "process_started": who.process_started,
-            "doorbell": who.doorbell,
+            "wakeup_address": who.wakeup_address,
             "queues": None if who.queues is None else json.dumps(who.queues),
             "tasks": json.dumps(who.tasks),
             "concurrency": who.concurrency,

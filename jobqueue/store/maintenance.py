@@ -20,7 +20,7 @@ from sqlalchemy import (
 from jobqueue.states import State
 from jobqueue.store.clock import after, now, once, this_minute
 from jobqueue.store.database import Store
-from jobqueue.store.schema import attempts, counters, jobs
+from jobqueue.store.schema import CounterKind, attempts, counters, jobs
 from jobqueue.store.sql.predicates import QUEUE_PAUSED, in_state
 
 BATCH = 500
@@ -28,16 +28,11 @@ DAY = 86_400.0
 MINUTES_KEPT = DAY
 """For so long it is known in which minute something happened; totals are for ever."""
 
-# Totals are apart from the minutes, so that reading them does not take longer with every minute.
-# (Schema 0001 folded a minute into one row that was counted in the totals too, and that into its
-# day; a worker of that time may still do so, so its numbers keep their meaning.)
-_WRITTEN, _MINUTE_BEFORE_0002, _TOTAL, _MINUTE = 0, 1, 2, 3
-
 _GREATEST = [column.name for column in counters.c if column.name.endswith("_max")]
 _SUMMED = [
     column.name
     for column in counters.c
-    if column.name not in ("id", "minute", "queue", "task", "fold", *_GREATEST)
+    if column.name not in ("id", "minute", "queue", "task", "kind", *_GREATEST)
 ]
 
 
@@ -90,13 +85,13 @@ class Maintenance:
     def _add_up(self, limit: int) -> int:
         written = (
             select(counters)
-            .where(counters.c.fold.in_([_WRITTEN, _MINUTE_BEFORE_0002]))
+            .where(counters.c.kind == CounterKind.WRITTEN)
             .where(counters.c.minute < once(this_minute()))
             .order_by(counters.c.minute)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        totals = select(counters).where(counters.c.fold == _TOTAL)
+        totals = select(counters).where(counters.c.kind == CounterKind.TOTAL)
 
         def work(connection: Connection) -> int:
             rows = connection.execute(written).mappings().all()
@@ -109,9 +104,11 @@ class Maintenance:
             old = [row for row in found if _job_kind(row) in keys]
             ids = [row["id"] for row in (*rows, *old)]
             connection.execute(delete(counters).where(counters.c.id.in_(ids)))
-            by_minute = _sums(rows, _MINUTE, lambda row: (row["minute"], *_job_kind(row)))
+            by_minute = _sums(
+                rows, CounterKind.MINUTE, lambda row: (row["minute"], *_job_kind(row))
+            )
             connection.execute(
-                insert(counters), [*by_minute, *_sums([*rows, *old], _TOTAL, _job_kind)]
+                insert(counters), [*by_minute, *_sums([*rows, *old], CounterKind.TOTAL, _job_kind)]
             )
             return len(rows)
 
@@ -123,7 +120,7 @@ class Maintenance:
             present: datetime = connection.execute(select(now())).scalar_one()
         oldest = (
             select(counters.c.id)
-            .where(counters.c.fold == _MINUTE)
+            .where(counters.c.kind == CounterKind.MINUTE)
             .where(counters.c.minute < present - timedelta(seconds=MINUTES_KEPT))
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -188,14 +185,14 @@ def _job_kind(row: RowMapping) -> tuple[str, str]:
 
 
 def _sums(
-    rows: Sequence[RowMapping], fold: int, key: Callable[[RowMapping], Hashable]
+    rows: Sequence[RowMapping], kind: CounterKind, key: Callable[[RowMapping], Hashable]
 ) -> list[dict[str, Any]]:
     """Rows to be written, one for each key; the minute of a sum is the first that it counts."""
     sums: dict[Hashable, dict[str, Any]] = {}
     for row in rows:
         total = sums.get(key(row))
         if total is None:
-            sums[key(row)] = {**row, "fold": fold}
+            sums[key(row)] = {**row, "kind": kind}
             continue
         for name in _SUMMED:
             total[name] += row[name]

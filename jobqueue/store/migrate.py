@@ -6,12 +6,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, select, table, text
+from sqlalchemy import URL, Connection, inspect, select, table, text
 from sqlalchemy import column as sql_column
 
-from jobqueue.errors import SchemaNewer
+from jobqueue.errors import SchemaNewer, SchemaOutdated
 from jobqueue.loggers import quiet
-from jobqueue.store.schema import PREFIX, REVISION, VERSION_TABLE, metadata
+from jobqueue.store.schema import PREFIX, REVISION, VERSION_TABLE, history, metadata, workers
 from jobqueue.store.urls import backend_of, parse
 
 # Any number: whoever upgrades holds this lock until its transaction ends.
@@ -41,11 +41,7 @@ def upgrade(url: str | URL) -> tuple[str | None, str]:
                 )
             before = found(connection)
             if before != REVISION:
-                if before is not None and before > REVISION:
-                    raise SchemaNewer(
-                        f"the database has schema {before}, this jobqueue only knows {REVISION}: "
-                        "upgrade jobqueue; nothing was changed"
-                    )
+                refuse_newer(before)
                 upgrade_on(connection)
             return before, REVISION
     finally:
@@ -58,11 +54,36 @@ def upgrade_on(connection: Connection) -> None:
 
 
 def found(connection: Connection) -> str | None:
-    """The revision in the database, or None."""
-    if not connection.dialect.has_table(connection, VERSION_TABLE):
+    """Return the schema's revision in the database, or None.
+
+    Raises SchemaOutdated for tables of a version that was never released: its revisions had the
+    same numbers, and cannot be upgraded.
+    """
+    inspector = inspect(connection)
+    # The first three of its revisions had no history; of the others a column had another name.
+    has_history = inspector.has_table(history.name)
+    if not has_history and not inspector.has_table(VERSION_TABLE):
         return None
     version = table(VERSION_TABLE, sql_column("version_num"))
-    return connection.execute(select(version.c.version_num)).scalar()
+    revision: str | None = connection.execute(select(version.c.version_num)).scalar()
+    if revision == REVISION and has_history:
+        return revision
+    columns = {column["name"] for column in inspector.get_columns(workers.name)}
+    if workers.c.wakeup_address.name not in columns:
+        raise SchemaOutdated(
+            f"the database has schema {revision} of a jobqueue that was never released, and cannot "
+            "be upgraded: use another database, or drop the jobqueue_ tables and views in this one"
+        )
+    return revision
+
+
+def refuse_newer(revision: str | None) -> None:
+    """Raise SchemaNewer if a newer jobqueue has made this revision."""
+    if revision is not None and revision > REVISION:
+        raise SchemaNewer(
+            f"the database has schema {revision}, this jobqueue only knows {REVISION}: "
+            "upgrade jobqueue; nothing was changed"
+        )
 
 
 def ddl(dialect: str) -> str:
@@ -76,7 +97,7 @@ def ddl(dialect: str) -> str:
 
 
 def differences(url: str | URL) -> list[str]:
-    """What in the database differs from this version's tables, a line each; none is right."""
+    """Return how the database differs from this version's tables, a line each."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 

@@ -11,7 +11,7 @@ from jobqueue.options import NAME
 from jobqueue.states import State
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import tags_of
-from jobqueue.store.schema import counters, jobs, queues, workers
+from jobqueue.store.schema import CounterKind, counters, jobs, queues, workers
 from jobqueue.store.sql.predicates import IS_ALIVE, in_state
 
 NEWEST = 1000
@@ -40,9 +40,8 @@ def names_in_use(store: Store, *, besides: str | None = None) -> Names:
     that only old jobs have, which nobody has worked on, may be missing.
     """
     alive = select(workers.c.name, workers.c.queues, workers.c.tasks).where(IS_ALIVE)
-    counted = (
-        select(counters.c.queue, counters.c.task).where(counters.c.fold.in_((0, 1, 2))).distinct()
-    )
+    kinds = counters.c.kind.in_((CounterKind.WRITTEN, CounterKind.TOTAL))
+    counted = select(counters.c.queue, counters.c.task).where(kinds).distinct()
     newest = select(jobs.c.queue, jobs.c.task, jobs.c.tags).where(jobs.c.id > 0)
     with store.read() as connection:
         others = [row for row in connection.execute(alive) if row.name != besides]

@@ -3,6 +3,8 @@
 Views and the schema's history are in the migrations; a test holds them and this together.
 """
 
+from enum import IntEnum
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -31,6 +33,17 @@ PREFIX = "jobqueue_"
 metadata = MetaData()
 
 
+class CounterKind(IntEnum):
+    """What a row of counters is. Totals are apart, so that reading them takes no row per minute."""
+
+    WRITTEN = 0
+    """As a batch has written it: to be added to the total and to its minute."""
+    TOTAL = 1
+    """The sum over a queue and task, for ever."""
+    MINUTE = 2
+    """The sum over one minute, which the total contains; kept for a day."""
+
+
 def _in_range(name: str) -> CheckConstraint:
     """For what plain SQL may write: PostgreSQL holds instants that Python does not, as infinity."""
     return CheckConstraint(
@@ -54,7 +67,7 @@ jobs = Table(
     Column("run_at", Instant, nullable=False, server_default=now()),
     Column("attempt", Integer, nullable=False, server_default="0"),  # charged so far
     Column("max_attempts", Integer, nullable=False, server_default="10"),
-    Column("budget", Integer),  # the original max_attempts, once an operator has granted more
+    Column("base_max_attempts", Integer),  # the original one, once an operator has granted more
     Column("crashes", Integer, nullable=False, server_default="0"),  # since it ended in order
     Column("snoozes", Integer, nullable=False, server_default="0"),
     Column("fence", BigInteger, nullable=False, server_default="0"),
@@ -73,9 +86,11 @@ jobs = Table(
     Column("started_at", Instant),  # when the last attempt was claimed
     Column("finished_at", Instant),
     # 1 once a job has begun that holds its unique key until then; never 0 again
-    Column("begun", SmallInteger, nullable=False, server_default="0"),
+    Column("key_released", SmallInteger, nullable=False, server_default="0"),
     Column("deadline_at", Instant),  # no attempt begins after it; null: none
-    Column("own_crashes", Integer, nullable=False, server_default="0"),  # of its own child process
+    Column(
+        "child_crashes", Integer, nullable=False, server_default="0"
+    ),  # of its own child process
     _in_range("run_at"),
     _in_range("created_at"),
     sqlite_autoincrement=True,  # An id is never used twice, even when the newest job is deleted.
@@ -110,12 +125,12 @@ workers = Table(  # A row is a lease: whoever's row is gone holds nothing.
     Column("boot_id", Text),  # with the namespace: whether a pid here means a pid there
     Column("pid_namespace", Text),
     Column("process_started", Double),  # seconds since boot, as the kernel tells; a pid is reused
-    Column("doorbell", Text),  # where an enqueue on this host may ring
+    Column("wakeup_address", Text),  # where an enqueue on this host may ring
     Column("queues", Text),  # a JSON array; null: all
     Column("tasks", Text, nullable=False),  # a JSON array of the names it knows
     Column("concurrency", Integer, nullable=False),
     Column("lease", Double, nullable=False),  # seconds
-    Column("beat", BigInteger, nullable=False, server_default="0"),
+    Column("heartbeats", BigInteger, nullable=False, server_default="0"),
     Column("running", Integer, nullable=False, server_default="0"),
     Column("processed", BigInteger, nullable=False, server_default="0"),
     Column("errored", BigInteger, nullable=False, server_default="0"),
@@ -150,8 +165,7 @@ counters = (
         Column("duration_max", Double, nullable=False, server_default="0"),
         Column("wait", Double, nullable=False, server_default="0"),  # due → begun, summed
         Column("wait_max", Double, nullable=False, server_default="0"),
-        Column("fold", SmallInteger, nullable=False, server_default="0"),
-        # 0 as written, 2 a total, 3 a minute that the total has; 1 a minute of schema 0001
+        Column("kind", SmallInteger, nullable=False, server_default="0"),  # CounterKind
     )
 )
 
@@ -220,7 +234,7 @@ _partial(  # Closed under every move but rerun, which is refused while another h
             and_(text("unique_until = 'finished'"), _literal(*LIVE)),  # type: ignore[arg-type]
             and_(
                 text("unique_until = 'started'"),
-                text("begun = 0"),
+                text("key_released = 0"),
                 _literal(*LIVE),  # type: ignore[arg-type]
             ),
         ),
@@ -229,4 +243,4 @@ _partial(  # Closed under every move but rerun, which is refused while another h
 Index("jobqueue_workers_here", workers.c.boot_id, workers.c.pid_namespace, workers.c.id)
 Index("jobqueue_history_minute", history.c.minute)
 Index("jobqueue_attempts_finished", attempts.c.finished_at)
-Index("jobqueue_counters_minute", counters.c.fold, counters.c.minute)
+Index("jobqueue_counters_minute", counters.c.kind, counters.c.minute)

@@ -17,7 +17,7 @@ LIVE = "state IN ('scheduled', 'available', 'running')"
 HELD_KEY = (
     "unique_key IS NOT NULL AND (unique_until = 'deleted'"
     f" OR unique_until = 'finished' AND {LIVE}"
-    f" OR unique_until = 'started' AND begun = 0 AND {LIVE})"
+    f" OR unique_until = 'started' AND key_released = 0 AND {LIVE})"
 )
 # The instants that Python can hold in every time zone that a session may have.
 IN_RANGE = "{0} >= '0001-01-02 00:00:00+00' AND {0} < '9999-12-31 00:00:00+00'"
@@ -75,7 +75,7 @@ def _create_jobs() -> None:
         _instant("run_at", now=True),
         _count("attempt", sa.Integer),
         _count("max_attempts", sa.Integer, "10"),
-        sa.Column("budget", sa.Integer),
+        sa.Column("base_max_attempts", sa.Integer),
         _count("crashes", sa.Integer),
         _count("snoozes", sa.Integer),
         _count("fence"),
@@ -93,9 +93,9 @@ def _create_jobs() -> None:
         _instant("created_at", now=True),
         _instant("started_at"),
         _instant("finished_at"),
-        _count("begun", sa.SmallInteger),
+        _count("key_released", sa.SmallInteger),
         _instant("deadline_at"),
-        _count("own_crashes", sa.Integer),
+        _count("child_crashes", sa.Integer),
         *(
             sa.CheckConstraint(IN_RANGE.format(name), name=f"jobqueue_jobs_{name}_in_range")
             for name in bounds
@@ -132,12 +132,12 @@ def _create_workers() -> None:
         _text("boot_id"),
         _text("pid_namespace"),
         sa.Column("process_started", sa.Double),
-        _text("doorbell"),
+        _text("wakeup_address"),
         _text("queues"),
         _text("tasks", nullable=False),
         sa.Column("concurrency", sa.Integer, nullable=False),
         sa.Column("lease", sa.Double, nullable=False),
-        _count("beat"),
+        _count("heartbeats"),
         _count("running", sa.Integer),
         _count("processed"),
         _count("errored"),
@@ -184,7 +184,7 @@ def _create_counters() -> None:
         _count("duration_max", sa.Double),
         _count("wait", sa.Double),
         _count("wait_max", sa.Double),
-        _count("fold", sa.SmallInteger),
+        _count("kind", sa.SmallInteger),
     )
 
 
@@ -230,7 +230,7 @@ def _create_indexes() -> None:
         )
     op.create_index("jobqueue_attempts_finished", "jobqueue_attempts", ["finished_at"])
     op.create_index("jobqueue_workers_here", "jobqueue_workers", ["boot_id", "pid_namespace", "id"])
-    op.create_index("jobqueue_counters_minute", "jobqueue_counters", ["fold", "minute"])
+    op.create_index("jobqueue_counters_minute", "jobqueue_counters", ["kind", "minute"])
     op.create_index("jobqueue_history_minute", "jobqueue_history", ["minute"])
 
 
@@ -278,6 +278,7 @@ GROUP BY minute, {key}
 
 # Each live state is counted in its own partial index, of which all columns but that of the few
 # running jobs are read. Final jobs are not read at all: their numbers are in the counters.
+# Of the counters, kind 0 is a batch's, 1 a total, 2 a minute that the total contains.
 # Running jobs are selected by a range that every worker's id is in: until the table has been
 # analyzed, PostgreSQL estimates that IS NOT NULL is true of nearly all rows, and reads the table.
 VIEWS = {
@@ -306,7 +307,7 @@ FROM (
   WHERE state = 'running' AND worker_id BETWEEN 1 AND 9223372036854775807 GROUP BY queue
   UNION ALL
   SELECT queue, 0, 0, 0, sum(succeeded), sum(failed), sum(cancelled), 0, NULL, NULL
-  FROM jobqueue_counters WHERE fold <= 2 GROUP BY queue
+  FROM jobqueue_counters WHERE kind <= 1 GROUP BY queue
   UNION ALL
   SELECT name, 0, 0, 0, 0, 0, 0, CASE WHEN paused_at IS NULL THEN 0 ELSE 1 END, NULL,
     max_pending
@@ -325,7 +326,7 @@ SELECT task,
   sum(wait) / nullif(sum(runs), 0) AS avg_wait,
   max(CASE WHEN runs > 0 THEN wait_max END) AS max_wait
 FROM jobqueue_counters
-WHERE fold <= 2
+WHERE kind <= 1
 GROUP BY task
 """,
     "jobqueue_worker_stats": """
@@ -348,7 +349,7 @@ SELECT minute, queue, task,
   CAST(sum(errored_attempts) AS bigint) AS errored_attempts,
   sum(duration) / nullif(sum(runs), 0) AS avg_duration
 FROM jobqueue_counters
-WHERE fold IN (0, 1, 3)
+WHERE kind IN (0, 2)
 GROUP BY minute, queue, task
 """,
 }

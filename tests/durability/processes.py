@@ -188,7 +188,10 @@ class Scene:
 
     def beats(self) -> dict[int, int]:
         """How often each worker has beaten, by its lease."""
-        return {row.id: row.beat for row in self.rows("SELECT id, beat FROM jobqueue_workers")}
+        return {
+            row.id: row.heartbeats
+            for row in self.rows("SELECT id, heartbeats FROM jobqueue_workers")
+        }
 
     def beaten(self, times: int) -> Callable[[], bool]:
         """A predicate: each lease that there is now has been renewed so often from now on."""

@@ -82,7 +82,7 @@ def test_a_stop_gives_a_job_back_whose_child_is_not_ready(
     wait_until(lambda: scene.record(id_).state == "available", SOON)
     assert worker.wait(SOON) == 0, "it did not wait for a child that is never ready"
     record = scene.record(id_)
-    assert (record.attempt, record.own_crashes, record.worker) == (0, 0, None)
+    assert (record.attempt, record.child_crashes, record.worker) == (0, 0, None)
     assert record.crashes == (1 if name == "in_a_thread" else 0)
     assert scene.effects.read() == [] and scene.attempts(id_) == []
 

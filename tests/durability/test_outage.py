@@ -85,11 +85,11 @@ def test_short_outages_of_about_a_lease_end_no_lease_either(scene: Scene, wait_u
         with scene.nobody_writes():
             began = app.boottime()
             wait_until(lambda: app.boottime() - began > length)
-        beats = dict(scene.rows("SELECT id, beat FROM jobqueue_workers"))
+        beats = dict(scene.rows("SELECT id, heartbeats FROM jobqueue_workers"))
         wait_until(
             lambda: all(
                 beat > beats[id_] + 1
-                for id_, beat in scene.rows("SELECT id, beat FROM jobqueue_workers")
+                for id_, beat in scene.rows("SELECT id, heartbeats FROM jobqueue_workers")
             )
         )
     effects.open_gate("finish")

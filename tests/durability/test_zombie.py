@@ -86,12 +86,12 @@ def running(scene: Scene, ids: list[int]) -> list[int]:
 
 def beats_until_told(scene: Scene, zombie: Process, wait_until) -> int:
     """How often the zombie has renewed its new lease while a handler had not been told that the old one was lost."""
-    renewals = f"SELECT beat FROM jobqueue_workers WHERE pid = {zombie.pid}"
+    renewals = f"SELECT heartbeats FROM jobqueue_workers WHERE pid = {zombie.pid}"
     beats = 0
 
     def told() -> bool:
         nonlocal beats
-        present = max((row.beat for row in scene.rows(renewals)), default=0)
+        present = max((row.heartbeats for row in scene.rows(renewals)), default=0)
         if scene.effects.read("told", pid=zombie.pid):
             return True
         beats = present

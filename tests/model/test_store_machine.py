@@ -50,7 +50,7 @@ class Model:
     wish: bool = False
     crashes: int = 0
     snoozes: int = 0
-    own_crashes: int = 0
+    child_crashes: int = 0
     begun: bool = False
 
     def move(self, verb: str, **changes: Any) -> "Model":
@@ -208,9 +208,9 @@ class Machine(RuleBasedStateMachine):
         changes["attempt"] = job.attempt - (verb in ("snooze", "release"))
         changes["snoozes"] = job.snoozes + (verb == "snooze")
         if crash:
-            changes |= {"crashes": job.crashes + 1, "own_crashes": job.own_crashes + 1}
+            changes |= {"crashes": job.crashes + 1, "child_crashes": job.child_crashes + 1}
         elif verb != "release":
-            changes |= {"crashes": 0, "own_crashes": 0}
+            changes |= {"crashes": 0, "child_crashes": 0}
         return job.move("cancel" if job.wish else verb, **changes)
 
     @precondition(lambda self: self.model)
@@ -257,7 +257,7 @@ class Machine(RuleBasedStateMachine):
     @staticmethod
     def granted(job: Model) -> Model:
         changes = {"fence": job.fence + 1, "max_attempts": job.attempt + job.budget}
-        return job.move("rerun", wish=False, crashes=0, own_crashes=0, snoozes=0, **changes)
+        return job.move("rerun", wish=False, crashes=0, child_crashes=0, snoozes=0, **changes)
 
     @precondition(lambda self: len(self.model) > ENOUGH)
     @rule(data=st.data())
@@ -329,15 +329,15 @@ class Machine(RuleBasedStateMachine):
                 row.fence,
                 row.attempt,
                 row.max_attempts,
-                row.budget or row.max_attempts,
+                row.base_max_attempts or row.max_attempts,
                 row.unique_key,
                 row.unique_until,
                 row.worker_id,
                 row.cancel_requested_at is not None,
                 row.crashes,
                 row.snoozes,
-                row.own_crashes,
-                bool(row.begun),
+                row.child_crashes,
+                bool(row.key_released),
             )
             for id_, row in rows.items()
         }

@@ -176,14 +176,16 @@ class Desk:
 
     def counters(self) -> dict[tuple[str, str], dict[str, float]]:
         """The totals of all that was counted, by (queue, task); zeros are left out."""
-        from jobqueue.store.schema import counters
+        from jobqueue.store.schema import CounterKind, counters
 
         sums: dict[tuple[str, str], dict[str, float]] = {}
         with self.store.read() as connection:
-            for row in connection.execute(select(counters).where(counters.c.fold != 3)).mappings():
+            for row in connection.execute(
+                select(counters).where(counters.c.kind != CounterKind.MINUTE)
+            ).mappings():
                 total = sums.setdefault((row["queue"], row["task"]), {})
                 for name, value in row.items():
-                    if name in ("id", "minute", "queue", "task", "fold") or not value:
+                    if name in ("id", "minute", "queue", "task", "kind") or not value:
                         continue
                     greatest = name.endswith("_max")
                     total[name] = (
@@ -201,7 +203,7 @@ class Desk:
             "boot_id": None,
             "pid_namespace": None,
             "process_started": None,
-            "doorbell": None,
+            "wakeup_address": None,
             "queues": None,
             "tasks": ("add",),
             "concurrency": 4,

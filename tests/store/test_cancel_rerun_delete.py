@@ -124,7 +124,7 @@ def test_every_rerun_grants_the_original_number_of_attempts(desk: Any) -> None:
         desk.finish(holder, desk.failed(claim)._replace(refund=True))
         assert desk.jobs.rerun(one(id_)) == ([id_], [])
         assert desk.row(id_).max_attempts == spent + 3
-    assert desk.column(id_, "budget") == 3
+    assert desk.column(id_, "base_max_attempts") == 3
 
 
 def test_rerun_of_a_waiting_retry_grants_nothing(desk: Any) -> None:
@@ -134,15 +134,15 @@ def test_rerun_of_a_waiting_retry_grants_nothing(desk: Any) -> None:
     desk.jobs.rerun(one(id_))
     job = desk.row(id_)
     assert (job.state, job.attempt, job.max_attempts, job.crashes) == (State.AVAILABLE, 1, 3, 2)
-    assert desk.column(id_, "budget") is None
+    assert desk.column(id_, "base_max_attempts") is None
 
 
 def test_rerun_forgets_crashes_so_that_the_job_may_wait_in_a_batch_again(desk: Any) -> None:
     id_ = desk.put(State.FAILED, queue="q")
-    desk.change(id_, crashes=3, own_crashes=2, snoozes=5)
+    desk.change(id_, crashes=3, child_crashes=2, snoozes=5)
     desk.jobs.rerun(one(id_))
     job = desk.row(id_)
-    assert (job.crashes, job.own_crashes, job.snoozes) == (0, 0, 0)
+    assert (job.crashes, job.child_crashes, job.snoozes) == (0, 0, 0)
     assert len(desk.take(desk.worker(), queue="q", free=0)) == 1
 
 
@@ -195,7 +195,7 @@ def test_of_two_failed_jobs_with_one_key_a_bulk_reruns_one(desk: Any) -> None:
 
 def test_a_job_unique_until_its_start_runs_again_beside_another_with_its_key(desk: Any) -> None:
     old = desk.put(State.FAILED, unique_key="k", unique_until="started")
-    desk.change(old, begun=1)
+    desk.change(old, key_released=1)
     desk.add(unique_key="k", unique_until="started")
     assert desk.jobs.rerun(one(old)) == ([old], [])
 

@@ -501,13 +501,13 @@ def test_whatever_text_a_result_is_comes_back_the_same(desk: Any, holder: Any) -
 @pytest.mark.parametrize("way", WAYS)
 def test_an_end_in_order_clears_crashes_and_giving_back_keeps_them(desk: Any, way: str) -> None:
     holder, id_ = desk.worker(), desk.add()
-    desk.change(id_, crashes=2, own_crashes=1)
+    desk.change(id_, crashes=2, child_crashes=1)
     claim = desk.take_one(holder)
-    assert (claim.crashes, claim.own_crashes, claim.solo) == (2, 1, True)
+    assert (claim.crashes, claim.child_crashes, claim.solo) == (2, 1, True)
     desk.finish(holder, getattr(desk, way)(claim))
     job = desk.row(id_)
     kept = way == "released"
-    assert (job.crashes, job.own_crashes) == ((2, 1) if kept else (0, 0))
+    assert (job.crashes, job.child_crashes) == ((2, 1) if kept else (0, 0))
 
 
 def test_a_crash_of_its_own_is_counted_charged_and_recorded(desk: Any) -> None:
@@ -519,7 +519,7 @@ def test_a_crash_of_its_own_is_counted_charged_and_recorded(desk: Any) -> None:
     )
     assert desk.finish(holder, crash) == {id_: State.SCHEDULED}
     job = desk.row(id_)
-    assert (job.attempt, job.crashes, job.own_crashes) == (1, 2, 1)
+    assert (job.attempt, job.crashes, job.child_crashes) == (1, 2, 1)
     (attempt,) = desk.jobs.attempts(job)
     assert (attempt.outcome, attempt.exit_signal) == ("crashed", "SIGKILL")
     assert attempt.to_json()["peak_memory"] == 1_900_000_000

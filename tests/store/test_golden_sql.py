@@ -26,7 +26,7 @@ BACKENDS: dict[str, tuple[Backend, Dialect]] = {
 }
 # Statements whose columns are given at each execution.
 GIVEN = {
-    "count": [c.name for c in counters.c if c.name not in ("id", "minute", "fold")],
+    "count": [c.name for c in counters.c if c.name not in ("id", "minute", "kind")],
     "record_attempts": [c.name for c in attempts.c if c.name != "finished_at"],
     "register": [c.name for c in workers.c if c.nullable or c.server_default is None],
 }

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from jobqueue.store.clock import after
 from jobqueue.records import Ended, JobFilter, Lease
-from jobqueue.store.schema import attempts, counters, workers
+from jobqueue.store.schema import CounterKind, attempts, counters, workers
 from jobqueue.states import FINAL, State
 from jobqueue.store import maintenance as maintenance_module
 from jobqueue.store.jobs import Jobs
@@ -38,18 +38,18 @@ def test_a_worker_takes_a_lease_that_all_can_see(desk: Any) -> None:
 
 
 def test_what_a_worker_says_of_itself_is_kept(desk: Any) -> None:
-    desk.worker(queues=("a", "b"), tasks=("x",), doorbell="@bell")
+    desk.worker(queues=("a", "b"), tasks=("x",), wakeup_address="@bell")
     desk.worker(queues=None)
     with desk.store.read() as connection:
         rows = connection.execute(select(workers).order_by(workers.c.started_at)).all()
     assert [(row.queues, row.tasks) for row in rows] == [('["a", "b"]', '["x"]'), (None, '["add"]')]
-    assert [row.doorbell for row in rows] == ["@bell", None]
+    assert [row.wakeup_address for row in rows] == ["@bell", None]
 
 
 def test_each_beat_renews_the_lease_and_tells_how_it_goes(desk: Any) -> None:
     holder, other = desk.worker(), desk.worker("other")
     assert [desk.leases.beat(holder.id, **BEAT) for _ in range(3)] == [True] * 3
-    assert {lease.id: lease.beat for lease in leases(desk)} == {holder.id: 3, other.id: 0}
+    assert {lease.id: lease.heartbeats for lease in leases(desk)} == {holder.id: 3, other.id: 0}
     with desk.store.read() as connection:
         row = connection.execute(select(workers).where(workers.c.id == holder.id)).one()
     assert (row.running, row.processed, row.errored, row.concurrency) == (1, 2, 3, 4)
@@ -333,10 +333,11 @@ def count_at(desk: Any, at: datetime, queue: str = "q", task: str = "t", **value
 
 def folded(desk: Any) -> list[tuple[Any, ...]]:
     with desk.store.read() as connection:
-        columns = (counters.c.fold, counters.c.minute, counters.c.queue, counters.c.succeeded)
+        columns = (counters.c.kind, counters.c.minute, counters.c.queue, counters.c.succeeded)
         return [tuple(row) for row in connection.execute(select(*columns).order_by(*columns))]
 
 
+WRITTEN, TOTAL, MINUTE = CounterKind
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)
 
 
@@ -352,11 +353,11 @@ def test_counts_of_past_minutes_are_added_up_by_minute_and_into_totals(desk: Any
     assert desk.counters() == before
     assert before["q", "t"]["duration_max"] == 4 and before["q", "t"]["wait_max"] == 8
     assert folded(desk) == [
-        (2, before_it, "q", 18),
-        (2, minute, "other", 7),
-        (3, before_it, "q", 8),
-        (3, minute, "other", 7),
-        (3, minute, "q", 10),
+        (TOTAL, before_it, "q", 18),
+        (TOTAL, minute, "other", 7),
+        (MINUTE, before_it, "q", 8),
+        (MINUTE, minute, "other", 7),
+        (MINUTE, minute, "q", 10),
     ]
     assert desk.maintenance.fold() == 0
     assert desk.counters() == before
@@ -366,7 +367,7 @@ def test_the_present_minute_is_not_added_up(desk: Any) -> None:
     at = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
     count_at(desk, at, succeeded=1), count_at(desk, at, succeeded=1)
     assert desk.maintenance.fold() == 0
-    assert [row[0] for row in folded(desk)] == [0, 0]
+    assert [row[0] for row in folded(desk)] == [WRITTEN, WRITTEN]
 
 
 def test_a_total_takes_in_what_comes_later_and_leaves_other_totals_alone(desk: Any) -> None:
@@ -381,9 +382,9 @@ def test_a_total_takes_in_what_comes_later_and_leaves_other_totals_alone(desk: A
         ("q", "t"): {"succeeded": 21, "duration_max": 5},
         ("q", "u"): {"succeeded": 1, "duration_max": 5},
     }
-    assert [row for row in folded(desk) if row[0] == 2] == [
-        (2, minutes[0], "q", 1),
-        (2, minutes[0], "q", 21),
+    assert [row for row in folded(desk) if row[0] == TOTAL] == [
+        (TOTAL, minutes[0], "q", 1),
+        (TOTAL, minutes[0], "q", 21),
     ]
 
 
@@ -396,20 +397,8 @@ def test_minutes_are_forgotten_after_a_day_and_totals_are_not(desk: Any) -> None
     before = desk.counters()
     assert desk.maintenance.fold() == 4 + 3
     assert desk.counters() == before
-    assert folded(desk) == [(2, week, "q", 29), (3, recent, "q", 1)]
+    assert folded(desk) == [(TOTAL, week, "q", 29), (MINUTE, recent, "q", 1)]
     assert desk.maintenance.fold() == 0
-
-
-def test_minutes_and_days_of_schema_0001_are_taken_in_and_counted_once(desk: Any) -> None:
-    week, minute = NOW - timedelta(days=7), NOW - timedelta(minutes=7)
-    count_at(desk, week, succeeded=100, fold=2)
-    count_at(desk, week + timedelta(days=1), succeeded=200, fold=2)
-    count_at(desk, minute, succeeded=30, fold=1)
-    count_at(desk, minute, succeeded=4)
-    before = desk.counters()
-    desk.maintenance.fold()
-    assert desk.counters() == before == {("q", "t"): {"succeeded": 334}}
-    assert folded(desk) == [(2, week, "q", 334), (3, minute, "q", 34)]
 
 
 @pytest.mark.parametrize("backend_name", ["postgres"])
@@ -434,7 +423,7 @@ def test_two_that_fold_at_once_lose_nothing(desk: Any, together: Any) -> None:
     assert [type(answer) for answer in answers] == [list] * 3, answers
     assert sum(map(sum, answers)) == 40
     assert desk.counters() == {("q", "t"): {"succeeded": 40}}
-    assert sum(row[3] for row in folded(desk) if row[0] == 3) == 40
+    assert sum(row[3] for row in folded(desk) if row[0] == MINUTE) == 40
 
 
 # What a drain waits for

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, event, insert, select, text, update
 
 from jobqueue.store.clock import after, now
 from jobqueue.records import Claim, Ended, JobFilter, NewJob, Registration, Succeeded
-from jobqueue.store.schema import counters, jobs, workers
+from jobqueue.store.schema import CounterKind, counters, jobs, workers
 from jobqueue.states import State
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, Pair
 from jobqueue.store.jobs import Jobs
@@ -167,7 +167,7 @@ def test_counts_ever_survive_the_deletion_of_the_jobs_and_the_folding_of_the_cou
         assert scene.maintenance.fold() > 0
         assert (scene.queue(), scene.task()) == before
     with scene.store.read() as connection:
-        assert connection.execute(select(counters.c.fold)).scalars().all() == [2]
+        assert connection.execute(select(counters.c.kind)).scalars().all() == [CounterKind.TOTAL]
 
 
 def test_a_queue_that_is_paused_appears_though_nobody_has_seen_it(scene: Scene) -> None:
@@ -360,7 +360,7 @@ def test_throughput_does_not_take_a_total_for_a_minute(
 ) -> None:
     scene.enqueue()
     scene.run(1)
-    scene.execute(update(counters).values(fold=2))
+    scene.execute(update(counters).values(kind=CounterKind.TOTAL))
     assert scene.view("jobqueue_throughput") == []
     assert scene.queue()["succeeded"] == 1
 
@@ -518,9 +518,9 @@ def test_totals_are_read_without_the_minutes(scene: Scene, backend_name: str, vi
     """Of minutes there is a row for each queue and task; a total is one row for all of them."""
     minute = scene.clock().replace(second=0, microsecond=0) - timedelta(minutes=1)
     same = {"minute": minute, "queue": "q", "task": "t", "succeeded": 1}
-    levels = [0, 0, 2, *[3] * 30_000]
+    levels = [0, 0, CounterKind.TOTAL, *[CounterKind.MINUTE] * 30_000]
     with scene.store.write() as connection:
-        connection.execute(insert(counters), [{**same, "fold": level} for level in levels])
+        connection.execute(insert(counters), [{**same, "kind": level} for level in levels])
     scene.execute(text("ANALYZE"))
     explain = "EXPLAIN QUERY PLAN" if backend_name == "sqlite" else "EXPLAIN"
     with scene.store.read() as connection:
@@ -541,8 +541,11 @@ def test_throughput_of_the_last_hour_reads_its_minutes_only(
     scene.execute(
         insert(counters).values(
             [
-                {"minute": present - timedelta(minutes=n), "queue": "q", "task": "t", "fold": fold}
-                for n, fold in [*((n, 3) for n in range(3000)), (3000, 2)]
+                {"minute": present - timedelta(minutes=n), "queue": "q", "task": "t", "kind": kind}
+                for n, kind in [
+                    *((n, CounterKind.MINUTE) for n in range(3000)),
+                    (3000, CounterKind.TOTAL),
+                ]
             ]
         )
     )
@@ -565,4 +568,4 @@ def test_throughput_of_the_last_hour_reads_its_minutes_only(
                 for row in connection.exec_driver_sql(f"{explain} {statement}", parameters)
             ]
         (line,) = [line for line in plan if "jobqueue_counters_minute" in line]
-        assert backend_name != "sqlite" or line.endswith("(fold=? AND minute>?)")
+        assert backend_name != "sqlite" or line.endswith("(kind=? AND minute>?)")

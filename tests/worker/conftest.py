@@ -13,7 +13,7 @@ from jobqueue.store.clock import after, now
 from jobqueue.errors import JobNotFound
 from jobqueue.records import Claim, JobRecord, Outcome
 from jobqueue.store.schema import attempts as attempts_table
-from jobqueue.store.schema import counters, workers
+from jobqueue.store.schema import CounterKind, counters, workers
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.claims import Claims
 from jobqueue.store.user_transactions import UserTransactions
@@ -177,7 +177,7 @@ class Hand:
 
     def counted(self, name: str) -> float:
         with self.store.read() as connection:
-            totals = select(counters.c[name]).where(counters.c.fold != 3)
+            totals = select(counters.c[name]).where(counters.c.kind != CounterKind.MINUTE)
             return sum(connection.execute(totals).scalars())
 
     def workers(self) -> dict[int, Any]:

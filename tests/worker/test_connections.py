@@ -183,7 +183,7 @@ def test_the_heartbeat_goes_on_while_claims_and_outcomes_wait_for_a_lock(
     def nop(waits: bool = False) -> None:
         assert not waits or ends.wait(20)
 
-    beats = "SELECT max(beat) FROM jobqueue_workers"
+    beats = "SELECT max(heartbeats) FROM jobqueue_workers"
     with jobs.worker(concurrency=2, lease=1):
         nop.enqueue().result(timeout=10)
         running = nop.enqueue(waits=True)

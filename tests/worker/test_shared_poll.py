@@ -159,7 +159,7 @@ class Fleet:
         added = []
         for number in range(count):
             who: dict[str, Any] = {"name": f"w{number}", "pid": 1, **values, **identity_}
-            more = {"doorbell": None, "queues": None, "tasks": (), "concurrency": 1}
+            more = {"wakeup_address": None, "queues": None, "tasks": (), "concurrency": 1}
             added.append(self.leases.register(Registration(**who, **more, lease=LEASE)))
         self.ids += added
         return added

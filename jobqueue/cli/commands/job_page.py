@@ -57,8 +57,8 @@ def _facts(job: JobRecord, screen: Console) -> None:
 def _odds(job: JobRecord) -> str:
     odds = [
         (job.snoozes, "snoozed"),
-        (job.crashes - job.own_crashes, "lost with its worker"),
-        (job.own_crashes, "crashed"),
+        (job.crashes - job.child_crashes, "lost with its worker"),
+        (job.child_crashes, "crashed"),
     ]
     return "".join(f", {count} × {what}" for count, what in odds if count)
 

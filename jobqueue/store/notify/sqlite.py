@@ -21,7 +21,7 @@ from jobqueue.store.schema import workers
 
 WATCH = 0.05  # seconds between looks at data_version: 0.4 % of a core
 FRESH = 1.0  # seconds for which the list of doorbells is believed
-_DOORBELLS = sql_select(workers.c.doorbell).where(workers.c.doorbell.is_not(None))
+_DOORBELLS = sql_select(workers.c.wakeup_address).where(workers.c.wakeup_address.is_not(None))
 # Linux's abstract sockets leave no files behind; elsewhere polling has to do.
 _ABSTRACT = sys.platform == "linux"
 
@@ -46,9 +46,9 @@ class DatagramRinger:
                 rows = connection.execute(_DOORBELLS)
                 self._doorbells = list(rows.scalars())
             self._read_at = time.monotonic()
-        for doorbell in self._doorbells:
+        for wakeup_address in self._doorbells:
             with contextlib.suppress(OSError):  # It is gone, or has enough rings to hear of.
-                self._socket.sendto(b"", "\0" + doorbell)
+                self._socket.sendto(b"", "\0" + wakeup_address)
 
     def close(self) -> None:
         """See `Ringer.close`."""

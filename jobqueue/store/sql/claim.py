@@ -130,7 +130,7 @@ def claim_columns() -> list[ColumnElement[Any]]:
         *(jobs.c[name] for name in _CLAIMED),
         SOLO.label("solo"),
         ONCE.label("once"),
-        jobs.c.own_crashes,
+        jobs.c.child_crashes,
         FREES_KEY.label("frees_key"),
     ]
 
@@ -160,5 +160,5 @@ def begin() -> Executable:
             jobs.c.fence == bindparam("in_claimed", type_=BigInteger()),
             MINE,
         )
-        .values(begun=1)
+        .values(key_released=1)
     )

@@ -40,7 +40,7 @@ def succeed(outcomes: FromClause) -> Executable:
             result=case((CANCEL_ASKED, null()), else_=outcomes.c.result),
             reason=None,
             crashes=0,
-            own_crashes=0,
+            child_crashes=0,
         )
         .returning(jobs.c.id, jobs.c.state)
     )
@@ -59,7 +59,7 @@ def succeed_all(outcomes: FromClause) -> Executable:
             result=outcomes.c.result,
             reason=None,
             crashes=0,
-            own_crashes=0,
+            child_crashes=0,
         )
     )
 
@@ -83,7 +83,7 @@ def end(outcomes: FromClause) -> Executable:
             finished_at=case((final, now()), else_=null()),
             reason=outcomes.c.reason,
             crashes=func.coalesce(outcomes.c.crashes, jobs.c.crashes),
-            own_crashes=func.coalesce(outcomes.c.own_crashes, jobs.c.own_crashes),
+            child_crashes=func.coalesce(outcomes.c.child_crashes, jobs.c.child_crashes),
         )
         .returning(jobs.c.id, jobs.c.state)
     )
@@ -124,7 +124,7 @@ def finish_within() -> Executable:
             result=bindparam("in_result", type_=Text()),
             reason=bindparam("in_why", type_=Text()),
             crashes=0,
-            own_crashes=0,
+            child_crashes=0,
         )
         .returning(jobs.c.id)
     )

@@ -70,14 +70,14 @@ def beat() -> Executable:
         update(workers)
         .where(workers.c.id == bindparam("in_worker"))
         .values(
-            beat=workers.c.beat + 1,
+            heartbeats=workers.c.heartbeats + 1,
             heartbeat_at=now(),
             running=bindparam("in_running"),
             processed=bindparam("in_processed"),
             errored=bindparam("in_errored"),
             concurrency=bindparam("in_concurrency"),
         )
-        .returning(workers.c.beat)
+        .returning(workers.c.heartbeats)
     )
 
 
@@ -86,7 +86,7 @@ def step_beat() -> Executable:
     return (
         update(workers)
         .where(workers.c.id == bindparam("in_worker"))
-        .values(beat=workers.c.beat + bindparam("in_step", type_=Integer()))
+        .values(heartbeats=workers.c.heartbeats + bindparam("in_step", type_=Integer()))
         .returning(workers.c.id)
     )
 

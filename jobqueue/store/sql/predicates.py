@@ -38,7 +38,7 @@ def becomes(verb: str) -> ColumnElement[str]:
     return literal_column(f"'{MOVES[verb].after.value}'", Text())
 
 
-ONCE = func.coalesce(jobs.c.budget, jobs.c.max_attempts) == 1
+ONCE = func.coalesce(jobs.c.base_max_attempts, jobs.c.max_attempts) == 1
 """True for a job that may begin at most once (per grant of its operator)."""
 
 SOLO = or_(ONCE, jobs.c.crashes > 0, func.coalesce(jobs.c.unique_until, "") == "started")
@@ -46,7 +46,7 @@ SOLO = or_(ONCE, jobs.c.crashes > 0, func.coalesce(jobs.c.unique_until, "") == "
 
 QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, queues.c.paused_at.is_not(None))
 
-_UNTIL_IT_BEGINS = and_(jobs.c.unique_until == "started", jobs.c.begun == 0)
+_UNTIL_IT_BEGINS = and_(jobs.c.unique_until == "started", jobs.c.key_released == 0)
 
 HOLDS_KEY = or_(
     jobs.c.unique_until == "deleted",
@@ -55,7 +55,7 @@ HOLDS_KEY = or_(
 )
 """The predicate of the unique index."""
 
-FREES_KEY = and_(func.coalesce(jobs.c.unique_until, "") == "started", jobs.c.begun == 0)
+FREES_KEY = and_(func.coalesce(jobs.c.unique_until, "") == "started", jobs.c.key_released == 0)
 """True for a claimed job whose unique key is free once it begins."""
 
 _OTHER = jobs.alias("other")

@@ -37,7 +37,7 @@ END: Columns = {
     "snooze": Integer(),
     "reason": Text(),
     "crashes": Integer(),
-    "own_crashes": Integer(),
+    "child_crashes": Integer(),
 }
 PROGRESS: Columns = {
     "id": BigInteger(),

@@ -97,7 +97,7 @@ def statements(backend: Backend) -> Statements:
         first_mates=leases.mates(after=False),
         orphans=leases.orphans(),
         expire=delete(workers)
-        .where(workers.c.id == bindparam("in_worker"), workers.c.beat == bindparam("in_seen"))
+        .where(workers.c.id == bindparam("in_worker"), workers.c.heartbeats == bindparam("in_seen"))
         .returning(workers.c.id),
         reap=leases.reap(backend),
         promote=leases.promote(backend),

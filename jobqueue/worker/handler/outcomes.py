@@ -110,7 +110,7 @@ class Endings:
         how = f"crashed: {death}"
         error = AttemptError("Crashed", how, None)
         ended = self._ran_out(task, context, "crashed", error)
-        if claim.own_crashes + 1 >= self._max_crashes:
+        if claim.child_crashes + 1 >= self._max_crashes:
             ended = Ended(claim, "crashed", State.FAILED, error=error)
         return ended._replace(reason=how, crash=True)
 

@@ -125,12 +125,16 @@ class Heartbeat(Service):
 
 
 def registration(
-    settings: WorkerSettings, name: str, tasks: Iterable[str], me: Identity, doorbell: str | None
+    settings: WorkerSettings,
+    name: str,
+    tasks: Iterable[str],
+    me: Identity,
+    wakeup_address: str | None,
 ) -> Registration:
     """What a worker says of itself when it takes a lease."""
     return Registration(
         name=name,
-        doorbell=doorbell,
+        wakeup_address=wakeup_address,
         queues=None if settings.queues is None else tuple(settings.queues),
         tasks=tuple(tasks),
         concurrency=settings.concurrency,

@@ -101,17 +101,17 @@ class Reaper(Service):
             self._doubts = own is None or not self._leases.could_beat(own.id)
         self._looked_at = boottime()
         if self._doubts or self._looked_at - before > 3 * self._round + 0.5:
-            self._seen = {lease.id: Seen(lease.beat, 0.0) for lease in others}
+            self._seen = {lease.id: Seen(lease.heartbeats, 0.0) for lease in others}
         return sum(map(self._judge, others))
 
     def _count(self, lease: Lease, passed: float) -> Seen:
         before = self._seen.get(lease.id)
-        if before is None or before.beat != lease.beat:
-            return Seen(lease.beat, 0.0)
+        if before is None or before.beat != lease.heartbeats:
+            return Seen(lease.heartbeats, 0.0)
         # Only time between rounds counts. A round that waited for the database proves little: the
         # other's beat may have waited too, and still be on its way.
         counted = min(passed, 1.25 * self._round, lease.lease / 2)
-        return Seen(lease.beat, before.still + counted)
+        return Seen(lease.heartbeats, before.still + counted)
 
     def _judge(self, lease: Lease) -> bool:
         seen = self._seen[lease.id]
@@ -126,7 +126,7 @@ class Reaper(Service):
         except DBAPIError as error:  # Such as a row that a frozen session holds: others go on.
             text = str(error.orig).partition("\n")[0]
             log.warning("the lease of worker %s could not be ended: %s", lease.name, text)
-            self._seen[lease.id] = Seen(lease.beat, 0.0)
+            self._seen[lease.id] = Seen(lease.heartbeats, 0.0)
             return False
         if ended:
             log.warning("worker %s (%s, pid %d): %s", lease.name, lease.host, lease.pid, why)

@@ -21,7 +21,7 @@ def listener(store: Store, desk: Any) -> Iterator[Listener]:
     """A listener that rings find, and that has heard of all that is there already."""
     store.require_schema()
     listener = store.backend.listener(store.url)
-    desk.worker(doorbell=listener.address)
+    desk.worker(wakeup_address=listener.address)
     listener.wait(0.1)
     yield listener
     listener.close()

@@ -13,7 +13,7 @@ SET state=CASE WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL) THEN 'cancel
     ELSE NULL END, finished_at=CASE
     WHEN (CASE WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL) THEN 'cancelled'
         ELSE anon_1.state END IN ('succeeded', 'failed', 'cancelled')) THEN clock_timestamp()
-    ELSE NULL END, own_crashes=coalesce(anon_1.own_crashes, jobqueue_jobs.own_crashes)
+    ELSE NULL END, child_crashes=coalesce(anon_1.child_crashes, jobqueue_jobs.child_crashes)
 FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_2),
     (SELECT CAST(:in_fence::VARCHAR AS BIGINT[]) AS anon_3),
     (SELECT CAST(:in_state::VARCHAR AS TEXT[]) AS anon_4),
@@ -22,8 +22,8 @@ FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_2),
     (SELECT CAST(:in_snooze::VARCHAR AS INTEGER[]) AS anon_7),
     (SELECT CAST(:in_reason::VARCHAR AS TEXT[]) AS anon_8),
     (SELECT CAST(:in_crashes::VARCHAR AS INTEGER[]) AS anon_9),
-    (SELECT CAST(:in_own_crashes::VARCHAR AS INTEGER[]) AS anon_10)) WITH ORDINALITY AS anon_1(id, fence,
-    state, delay, refund, snooze, reason, crashes, own_crashes, place)
+    (SELECT CAST(:in_child_crashes::VARCHAR AS INTEGER[]) AS anon_10)) WITH ORDINALITY AS anon_1(id, fence,
+    state, delay, refund, snooze, reason, crashes, child_crashes, place)
 WHERE jobqueue_jobs.id = anon_1.id AND jobqueue_jobs.fence = anon_1.fence
     AND coalesce(jobqueue_jobs.worker_id, 0) = :in_worker::BIGINT
 RETURNING jobqueue_jobs.id, jobqueue_jobs.state;

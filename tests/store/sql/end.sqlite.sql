@@ -14,13 +14,13 @@ SET state=CASE WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL) THEN 'cancel
     WHEN (CASE WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL) THEN 'cancelled'
         ELSE input.state END IN ('succeeded', 'failed', 'cancelled')) THEN strftime('%Y-%m-%d %H:%M:%f000',
         'now')
-    ELSE NULL END, own_crashes=coalesce(input.own_crashes, jobqueue_jobs.own_crashes)
+    ELSE NULL END, child_crashes=coalesce(input.child_crashes, jobqueue_jobs.child_crashes)
 FROM (
     SELECT anon_1."key" AS place, json_extract(anon_1.value, '$[0]') AS id,
         json_extract(anon_1.value, '$[1]') AS fence, json_extract(anon_1.value, '$[2]') AS state,
         json_extract(anon_1.value, '$[3]') AS delay, json_extract(anon_1.value, '$[4]') AS refund,
         json_extract(anon_1.value, '$[5]') AS snooze, json_extract(anon_1.value, '$[6]') AS reason,
-        json_extract(anon_1.value, '$[7]') AS crashes, json_extract(anon_1.value, '$[8]') AS own_crashes
+        json_extract(anon_1.value, '$[7]') AS crashes, json_extract(anon_1.value, '$[8]') AS child_crashes
     FROM json_each(:in_rows) AS anon_1
 ) AS input
 WHERE jobqueue_jobs.id = input.id AND jobqueue_jobs.fence = input.fence

@@ -1,4 +1,4 @@
 DELETE
 FROM jobqueue_workers
-WHERE jobqueue_workers.id = :in_worker AND jobqueue_workers.beat = :in_seen
+WHERE jobqueue_workers.id = :in_worker AND jobqueue_workers.heartbeats = :in_seen
 RETURNING id;

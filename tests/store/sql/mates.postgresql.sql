@@ -1,6 +1,6 @@
 SELECT jobqueue_workers.id, jobqueue_workers.name, jobqueue_workers.host, jobqueue_workers.pid,
     jobqueue_workers.boot_id, jobqueue_workers.pid_namespace, jobqueue_workers.process_started,
-    jobqueue_workers.lease, jobqueue_workers.beat
+    jobqueue_workers.lease, jobqueue_workers.heartbeats
 FROM jobqueue_workers
 WHERE jobqueue_workers.boot_id = :in_boot::VARCHAR AND jobqueue_workers.pid_namespace = :in_namespace::VARCHAR
     AND jobqueue_workers.id > :in_worker::BIGINT

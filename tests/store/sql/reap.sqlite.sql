@@ -1,16 +1,17 @@
 UPDATE jobqueue_jobs
 SET state=CASE WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL) THEN 'cancelled'
-    WHEN (coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes >= 5
-        AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN 'failed'
+    WHEN (coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1
+        OR jobqueue_jobs.crashes >= 5 AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN 'failed'
     ELSE 'available' END, attempt=CASE
     WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL
-        OR coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes >= 5
-        AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts
+        OR coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1
+        OR jobqueue_jobs.crashes >= 5 AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts
         OR jobqueue_jobs.crashes >= 5) THEN jobqueue_jobs.attempt
     ELSE jobqueue_jobs.attempt - 1 END, crashes=(jobqueue_jobs.crashes + 1), fence=(jobqueue_jobs.fence + 1),
     worker_id=NULL, reason='worker lost', finished_at=CASE
     WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL
-        OR coalesce(jobqueue_jobs.budget, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes >= 5
+        OR coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1
+        OR jobqueue_jobs.crashes >= 5
         AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN strftime('%Y-%m-%d %H:%M:%f000', 'now')
     ELSE NULL END
 WHERE jobqueue_jobs.id IN (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.worker_id IS NOT NULL

@@ -1,4 +1,4 @@
 UPDATE jobqueue_workers
-SET beat=(jobqueue_workers.beat + :in_step::INTEGER)
+SET heartbeats=(jobqueue_workers.heartbeats + :in_step::INTEGER)
 WHERE jobqueue_workers.id = :in_worker::BIGINT
 RETURNING jobqueue_workers.id;

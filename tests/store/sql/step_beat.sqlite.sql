@@ -1,4 +1,4 @@
 UPDATE jobqueue_workers
-SET beat=(jobqueue_workers.beat + :in_step)
+SET heartbeats=(jobqueue_workers.heartbeats + :in_step)
 WHERE jobqueue_workers.id = :in_worker
 RETURNING id;

@@ -1,6 +1,7 @@
 UPDATE jobqueue_jobs
 SET state='succeeded', crashes=0, fence=(jobqueue_jobs.fence + 1), worker_id=NULL, reason=NULL,
-    result=input.result, finished_at=(SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS anon_1), own_crashes=0
+    result=input.result, finished_at=(SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS anon_1),
+    child_crashes=0
 FROM (
     SELECT anon_2."key" AS place, json_extract(anon_2.value, '$[0]') AS id,
         json_extract(anon_2.value, '$[1]') AS fence, json_extract(anon_2.value, '$[2]') AS result

@@ -92,7 +92,7 @@ def test_a_job_whose_arguments_do_not_fit_never_begins(scene: Scene, hand: Any) 
     worker.change(job.id, args='{"args":["x"],"kwargs":{}}')
     worker.step()
     assert (worker.state(job.id), scene.ran) == (State.FAILED, [])
-    assert worker.column(job.id, "begun") == 0
+    assert worker.column(job.id, "key_released") == 0
 
 
 def test_a_job_whose_claim_was_lost_does_not_begin(scene: Scene, hand: Any, lines: Any) -> None:

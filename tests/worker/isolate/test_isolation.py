@@ -235,7 +235,7 @@ def test_what_resists_is_killed(stage: Stage, task: str) -> None:
     (attempt,) = stage.attempts(job)
     assert (attempt.outcome, attempt.exit_signal) == ("timed out", "SIGKILL")
     assert "SIGKILL" in attempt.error.message
-    assert job.record().own_crashes == 0, "no crash: it was killed"
+    assert job.record().child_crashes == 0, "no crash: it was killed"
 
 
 @pytest.mark.usefixtures("patient")
@@ -424,7 +424,7 @@ def test_a_death_is_a_crash_of_that_job_alone(stage: Stage, how: str, said: str)
             assert other.record().attempt == 1
     record = job.record()
     assert record.reason.startswith(f"crashed: {said}, peak ")
-    assert (record.attempt, record.crashes, record.own_crashes) == (3, 3, 3), "max_crashes"
+    assert (record.attempt, record.crashes, record.child_crashes) == (3, 3, 3), "max_crashes"
     attempts = stage.attempts(job)
     assert [attempt.outcome for attempt in attempts] == ["crashed"] * 3
     assert {attempt.exit_signal for attempt in attempts} == {None if how == "exit" else "SIGKILL"}
@@ -508,7 +508,7 @@ def test_an_end_in_order_clears_the_crashes(stage: Stage) -> None:
     with stage.jobs.worker(poll=0.05):
         assert job.result(LONG) == "alive"
     record = job.record()
-    assert (record.attempt, record.crashes, record.own_crashes) == (3, 0, 0)
+    assert (record.attempt, record.crashes, record.child_crashes) == (3, 0, 0)
 
 
 def test_memory_up_to_a_limit_is_an_error_of_that_attempt(stage: Stage, hand: Any) -> None:
@@ -569,7 +569,7 @@ def test_a_job_that_kills_its_worker_runs_apart_and_fails_and_bystanders_lose_no
     assert record.reason.startswith("crashed: exit code 7, peak ")
     outcomes = [attempt.outcome for attempt in stage.attempts(poison)]
     assert outcomes == ["lost", "crashed", "crashed", "crashed"]
-    assert (record.attempt, record.own_crashes) == (3, 3), "the worker's own death is not charged"
+    assert (record.attempt, record.child_crashes) == (3, 3), "the worker's own death is not charged"
     assert len(set(stage.lines("poisoned"))) == 4
     assert stage.app.quick.enqueue().result(LONG) == survivor.pid
 

@@ -37,7 +37,7 @@ def test_a_beat_is_sent_three_times_a_lease(hand: Any, clock: Any) -> None:
     beats = []
     for _ in range(8):
         worker.heartbeat.tick()
-        beats.append(worker.workers()[id_].beat)
+        beats.append(worker.workers()[id_].heartbeats)
         clock.pass_(5)
     assert beats == [0, 0, 1, 1, 2, 2, 3, 3]
 

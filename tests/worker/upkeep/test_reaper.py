@@ -230,7 +230,7 @@ def test_an_idle_fleet_writes_nothing_but_its_beats(work: Any, hand: Any, clock:
         for worker in fleet:
             worker.service(Reaper).tick()
     assert writes == [[]] * 3
-    assert [row.beat for row in fleet[0].workers().values()] == [6] * 3
+    assert [row.heartbeats for row in fleet[0].workers().values()] == [6] * 3
 
 
 def test_a_round_that_comes_late_starts_the_watch_anew(work: Any, hand: Any, clock: Any) -> None:
