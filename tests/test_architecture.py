@@ -70,7 +70,7 @@ KNOW_DIALECTS = [  # The only places whose code says which database it is on.
 ]
 STATEMENTS = {"select", "insert", "update", "delete", "text"}
 KNOW_SQL = ["store/*"]
-FILE_LINES, FUNCTION_LINES, NESTING, EXPORTS = 400, 50, 4, 30
+FILE_LINES, FUNCTION_LINES, NESTING, EXPORTS = 400, 50, 4, 36
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -342,7 +342,7 @@ def test_every_public_module_class_and_function_has_a_docstring() -> None:
     assert undocumented(package()) == []
 
 
-def test_the_package_exports_what_can_be_imported_and_at_most_30_names() -> None:
+def test_the_package_exports_what_can_be_imported_and_at_most_36_names() -> None:
     import jobqueue
 
     assert exports(package()) == []
@@ -405,8 +405,8 @@ BAD: list[tuple[Rule, Files]] = [
     (
         exports,
         {
-            "jobqueue/__init__.py": "".join(f"a{n} = 1\n" for n in range(31))
-            + f"__all__ = {[f'a{n}' for n in range(31)]}"
+            "jobqueue/__init__.py": "".join(f"a{n} = 1\n" for n in range(37))
+            + f"__all__ = {[f'a{n}' for n in range(37)]}"
         },
     ),
 ]
