@@ -19,8 +19,8 @@ from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
 from jobqueue.worker.claim.claimer import Claimer
-from jobqueue.worker.claim.cursors import Frontier
-from jobqueue.worker.claim.planner import Intake
+from jobqueue.worker.claim.cursors import ClaimCursors
+from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.complete.completer import Completer
 from jobqueue.worker.complete.event_dispatcher import Announcer
 from jobqueue.worker.complete.outcome_writer import Exit
@@ -54,7 +54,7 @@ from jobqueue.worker.upkeep.scheduler import Scheduler
 class Wakeups:
     """Wakes the services that claim and complete. May be used from any thread."""
 
-    planner: Intake
+    planner: ClaimPlanner
     claimer: Service
     completer: Service
     inflight: InFlight
@@ -62,7 +62,7 @@ class Wakeups:
 
     def wake_claimer(self, heard: Heard = Heard.CHANGE) -> None:
         """Claim soon: there may be jobs; at once if somebody has announced them."""
-        self.planner.hurry(rung=heard is Heard.RING)
+        self.planner.hint_work(announced=heard is Heard.RING)
         self.claimer.wake()
 
     def wake_all_workers(self) -> None:
@@ -73,7 +73,7 @@ class Wakeups:
     def wake_completer(self) -> None:
         """Write an outcome that was put into the outbox, and claim more if the inbox runs low."""
         self.completer.wake()
-        if self.inflight.inbox.qsize() <= self.planner.low:
+        if self.inflight.inbox.qsize() <= self.planner.low_watermark:
             self.claimer.wake()
 
 
@@ -83,7 +83,7 @@ class WorkerParts:
 
     name: str
     heartbeat: Heartbeat
-    planner: Intake
+    planner: ClaimPlanner
     outcome_writer: Exit
     claimer: Service
     completer: Service
@@ -185,11 +185,11 @@ class Assembly:
             exhausted=self.stop_conditions.fail,
         )
 
-    def _planner(self, shared_poll: Lookout) -> Intake:
+    def _planner(self, shared_poll: Lookout) -> ClaimPlanner:
         settings = self._settings
-        return Intake(
+        return ClaimPlanner(
             self.store,
-            Frontier(Claims(self.store), settings.queues),
+            ClaimCursors(Claims(self.store), settings.queues),
             self.inflight,
             shared_poll,
             poll=settings.poll,
@@ -208,7 +208,7 @@ class Assembly:
         )
 
     def _claimer_and_completer(
-        self, planner: Intake, outcome_writer: Exit
+        self, planner: ClaimPlanner, outcome_writer: Exit
     ) -> tuple[Service, Service]:
         if self.store.backend.one_writer:
             both = Turn(self.store, planner, outcome_writer)

@@ -7,7 +7,7 @@ from jobqueue.records import Claim, Outcome
 from jobqueue.states import State
 from jobqueue.store.database import Store
 from jobqueue.worker.capacity import Contention
-from jobqueue.worker.claim.planner import Intake
+from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.complete.outcome_writer import Exit
 from jobqueue.worker.service import Service
 
@@ -59,17 +59,17 @@ class YieldPolicy:
 class Turn(Service):
     """Where there is one writer: completions and the next claim in one transaction."""
 
-    def __init__(self, store: Store, intake: Intake, exit_: Exit) -> None:
+    def __init__(self, store: Store, planner: ClaimPlanner, exit_: Exit) -> None:
         super().__init__("turn")
         self._store = store
-        self._intake = intake
+        self._planner = planner
         self._exit = exit_
-        self._yields = YieldPolicy(intake.inflight.contention)
+        self._yields = YieldPolicy(planner.inflight.contention)
 
     def tick(self) -> float | None:
         """Write one batch and claim the next, in this process's turn among our processes."""
-        intake = self._intake
-        intake.began = time.monotonic()
+        planner = self._planner
+        planner.began = time.monotonic()
         with self._store.turn() as waited:
             free_until = self._yields.until(waited=waited)
             if waited:  # The executors have done what they had: the gap is time to look at it.
@@ -82,14 +82,14 @@ class Turn(Service):
         if written is not None:
             self._exit.settle(written.states)
             if written.claims is not None:
-                intake.hand_out(written.claims)
-        return intake.rest()
+                planner.hand_out(written.claims)
+        return planner.delay()
 
     def _prepare(self) -> tuple[int, list[Outcome]]:
         """How many jobs to claim, and what became of others."""
-        self._intake.reconcile()
-        self._intake.give_back_hoard()
-        return self._intake.wanted(), self._exit.gather()
+        self._planner.reconcile()
+        self._planner.release_stale_prefetch()
+        return self._planner.wanted(), self._exit.gather()
 
     def _yield_to_other_writers(self, until: float) -> None:
         """Let writers in that do not take our write lock, above all the user's sessions.
@@ -106,11 +106,11 @@ class Turn(Service):
 
         None if nothing was written, or nothing is left to do.
         """
-        intake, exit_ = self._intake, self._exit
-        if wanted and not batch and intake.guess(wanted):
+        planner, exit_ = self._planner, self._exit
+        if wanted and not batch and planner.claim_announced(wanted):
             self._yields.claimed_alone()
             return None
-        if wanted and not intake.look():
+        if wanted and not planner.refresh():
             wanted = 0
         if not batch and not wanted:
             return None
@@ -123,12 +123,12 @@ class Turn(Service):
                 if batch:
                     states = exit_.finish(connection, batch)
                 if wanted:
-                    claims = intake.claim(connection, wanted)
+                    claims = planner.claim(connection, wanted)
         except Exception as error:
             if batch and exit_.is_content(error):
                 exit_.one_by_one()
                 return None
-            intake.inflight.round_failed()
+            planner.inflight.round_failed()
             raise
         self._yields.wrote(asked, began, time.monotonic())
         return Round(states, claims)

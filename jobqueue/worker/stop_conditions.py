@@ -9,7 +9,7 @@ from pathlib import Path
 from jobqueue.loggers import get_logger
 from jobqueue.records import counted
 from jobqueue.store.maintenance import Maintenance
-from jobqueue.worker.claim.planner import Intake
+from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
@@ -76,7 +76,7 @@ def stop_watch(
     stop: StopConditions,
     settings: WorkerSettings,
     maintenance: Maintenance,
-    planner: Intake,
+    planner: ClaimPlanner,
     tasks: Sequence[str],
 ) -> list[Service]:
     """The service that ends a worker by itself, if its settings want that."""

@@ -216,7 +216,7 @@ class Worker:
     def _unsettled(self, parts: WorkerParts) -> bool:
         """True while a claim is on its way in, or an outcome on its way out."""
         inflight = self._inflight
-        return parts.planner.unanswered or bool(inflight.held) or inflight.outbox.qsize() > 0
+        return parts.planner.commit_unknown or bool(inflight.held) or inflight.outbox.qsize() > 0
 
     def __enter__(self) -> Self:
         self.start()

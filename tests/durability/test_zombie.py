@@ -15,7 +15,7 @@ def tell(scene: Scene, wait_until) -> SimpleNamespace:
     effects = scene.effects
     app.METADATA.create_all(scene.engine)
     hoards = {
-        "claim.planner.HOARD_AGE": 60
+        "claim.planner.STALE_PREFETCH_AGE": 60
     }  # What it claims in advance it keeps, however late we look.
     zombie = scene.worker(lease=LEASE, concurrency=len(VERBS) + 1, tune=hoards)
     for _ in range(WARM_UP // 20):  # Short jobs teach it to hold some in advance.

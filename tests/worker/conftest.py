@@ -53,12 +53,12 @@ class Hand:
         return self.assembly.inflight
 
     @property
-    def intake(self) -> Any:
+    def planner(self) -> Any:
         return self.parts.planner
 
     @property
-    def frontier(self) -> Any:
-        return self.intake._frontier
+    def cursors(self) -> Any:
+        return self.planner._cursors
 
     @property
     def exit(self) -> Any:
@@ -76,7 +76,7 @@ class Hand:
     def claim(self, *, sweep: bool = True) -> list[Claim]:
         """One round of claiming, after a sweep; returns what is in the inbox then."""
         if sweep:
-            self.frontier._swept_at = LONG_AGO
+            self.cursors._rescanned_at = LONG_AGO
         self.parts.claimer.tick()
         return self.inbox()
 
@@ -101,12 +101,12 @@ class Hand:
 
     def complete(self) -> None:
         """Write every outcome down; claim nothing."""
-        closed, self.intake.closed = self.intake.closed, True
+        closed, self.planner.closed = self.planner.closed, True
         try:
             while self.inflight.outbox.qsize() or self.exit._batch:
                 self.parts.completer.tick()
         finally:
-            self.intake.closed = closed
+            self.planner.closed = closed
 
     def announce(self) -> None:
         self.service(Announcer).tick()

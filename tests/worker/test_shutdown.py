@@ -16,7 +16,7 @@ RUNNING = 4
 def begin_with_prefetched(scene: Scene, wait_until, task: str, argument: object, **options: object):
     """A worker with four handlers that run and claims beyond them; gives (worker, running ids, prefetched ids)."""
     # What it claims in advance it keeps, however late we look.
-    settings = {"concurrency": RUNNING, "tune": {"claim.planner.HOARD_AGE": 60}, **options}
+    settings = {"concurrency": RUNNING, "tune": {"claim.planner.STALE_PREFETCH_AGE": 60}, **options}
     worker = scene.worker(**settings)
     for _ in range(5):  # Short jobs teach it to hold some in advance.
         scene.many("nop", [()] * 20, queue="warm-up")

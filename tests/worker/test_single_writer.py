@@ -62,12 +62,12 @@ def break_commit(worker: Any, *, after_commit: bool, times: int = 1) -> list[int
 
 def finish_all(worker: Any) -> None:
     """Write outcomes down as the thread does, with its rounds that fail."""
-    worker.intake.closed = True
+    worker.planner.closed = True
     for _ in range(20):
         worker.parts.completer.round()
         if not worker.inflight.outbox.qsize() and not worker.exit._batch:
             break
-    worker.intake.closed = False
+    worker.planner.closed = False
 
 
 def refuse_poison(worker: Any) -> None:
@@ -121,7 +121,7 @@ def test_outcomes_that_come_while_the_database_is_away_join_the_next_batch(
     break_commit(worker, after_commit=False, times=2)
     for outcome in late:
         worker.inflight.outbox.put(outcome)
-        worker.intake.closed = True
+        worker.planner.closed = True
         worker.parts.completer.round()
     finish_all(worker)
     assert [handle.result(0) for handle in handles] == ["0", "1", "2", "3"]
@@ -159,7 +159,7 @@ def test_a_claim_whose_commit_was_not_answered_is_run_after_all(
     handle = work.enqueue()
     worker = hand()
     break_commit(worker, after_commit=True)
-    worker.frontier._swept_at = float("-inf")
+    worker.cursors._rescanned_at = float("-inf")
     worker.parts.claimer.round()
     assert worker.inbox() == []
     assert handle.state is not State.SUCCEEDED
@@ -177,7 +177,7 @@ def ring(worker: Any, work: Any, monkeypatch: pytest.MonkeyPatch, alone: Any) ->
     worker.step()
     assert worker.claim() == []
     handle = work.enqueue()
-    worker.intake.hurry(rung=True)
+    worker.planner.hint_work(announced=True)
     monkeypatch.setattr(worker.store, "alone", alone)
     worker.parts.claimer.round()
     monkeypatch.undo()
@@ -197,7 +197,7 @@ def test_an_announced_job_whose_claim_was_not_answered_is_run_after_all(
     handle = ring(worker, work, monkeypatch, broken)
     assert worker.inbox() == []
     assert handle.state is State.RUNNING
-    assert worker.intake.unanswered
+    assert worker.planner.commit_unknown
     for _ in range(3):
         worker.step()
     assert handle.state is State.SUCCEEDED
@@ -216,20 +216,20 @@ def test_a_worker_that_was_told_to_stop_claims_no_announced_job(
     work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = hand()
-    wanted = worker.intake.wanted
+    wanted = worker.planner.wanted
 
     def closing() -> int:
         count = wanted()
-        worker.intake.closed = True
+        worker.planner.closed = True
         return count
 
-    monkeypatch.setattr(worker.intake, "wanted", closing)
+    monkeypatch.setattr(worker.planner, "wanted", closing)
     work.enqueue()
-    worker.frontier._last_queue = "default"
-    worker.intake.hurry(rung=True)
+    worker.cursors._last_queue = "default"
+    worker.planner.hint_work(announced=True)
     worker.parts.claimer.round()
     assert worker.inbox() == []
-    assert not worker.intake.unanswered
+    assert not worker.planner.commit_unknown
 
 
 def test_a_claim_whose_transaction_failed_is_claimed_again(
@@ -238,7 +238,7 @@ def test_a_claim_whose_transaction_failed_is_claimed_again(
     handles = [work.enqueue() for _ in range(3)]
     worker = hand()
     break_commit(worker, after_commit=False)
-    worker.frontier._swept_at = float("-inf")
+    worker.cursors._rescanned_at = float("-inf")
     worker.parts.claimer.round()
     assert worker.inbox() == []
     worker.step()

@@ -1,4 +1,4 @@
-"""The frontier: how far into each (queue, priority) this worker has claimed.
+"""Claim cursors: how far into each (queue, priority) this worker has claimed.
 
 Without a cursor, a long transaction anywhere in the database makes each claim walk over every dead
 entry at the head of the index: quadratic. With it, claims go on where the last one ended; a sweep
@@ -26,8 +26,8 @@ from jobqueue.store.claims import (
 
 _SOLO = attrgetter("solo")
 _QUEUE = attrgetter("queue")
-SWEEP_EVERY = 1.0  # seconds
-SWEEP_SHARE = 0.02  # of the time, where a short claim asks for more sweeps
+RESCAN_INTERVAL = 1.0  # seconds
+RESCAN_SHARE = 0.02  # of the time, where a short claim asks for more sweeps
 HEAD_START = 0.002  # seconds for handlers to begin before a sweep competes with them
 PAIRS_MAX = 1000
 PAIRS_PER_QUEUE = 10
@@ -46,18 +46,18 @@ class WorkHint(IntEnum):
     """Somebody says that there are, and this worker is idle: claim now."""
 
 
-class Frontier:
+class ClaimCursors:
     """Pairs and cursors of one worker. Used by one thread."""
 
     def __init__(self, claims: Claims, queues: Mapping[str, int | None] | None) -> None:
         self._claims = claims
         self._queues = queues
         self._cursors: dict[Pair, tuple[datetime, int]] = {}
-        self._swept_at = float("-inf")
-        self._sweep_cost = 0.0
-        self._solo: set[Pair] = set()
+        self._rescanned_at = float("-inf")
+        self._rescan_cost = 0.0
+        self._immediate_only: set[Pair] = set()
         """Pairs whose next jobs may not wait in an inbox: claim only what can begin at once."""
-        self._sweep_not_before = 0.0
+        self._rescan_not_before = 0.0
         self._turn = 0
         self._resume = ""
         self.hint = WorkHint.NONE
@@ -70,14 +70,16 @@ class Frontier:
         with self._hint_lock:  # Or a weaker hint of one thread could undo that of another.
             self.hint = max(self.hint, hint)
 
-    def sweep_in(self) -> float:
+    def rescan_in(self) -> float:
         """Seconds until a sweep is due: with reason, at once within its share of the time."""
         if self.hint >= WorkHint.LIKELY:
-            return max(0.0, self._sweep_not_before - time.monotonic())
+            return max(0.0, self._rescan_not_before - time.monotonic())
         rest = (
-            self._sweep_cost * (1 / SWEEP_SHARE - 1) if self.hint >= WorkHint.MAYBE else SWEEP_EVERY
+            self._rescan_cost * (1 / RESCAN_SHARE - 1)
+            if self.hint >= WorkHint.MAYBE
+            else RESCAN_INTERVAL
         )
-        return self._swept_at + min(rest, SWEEP_EVERY) - time.monotonic()
+        return self._rescanned_at + min(rest, RESCAN_INTERVAL) - time.monotonic()
 
     @property
     def empty(self) -> bool:
@@ -85,11 +87,11 @@ class Frontier:
         return not self._cursors
 
     @property
-    def expectant(self) -> bool:
+    def is_announced(self) -> bool:
         """True when jobs were announced and none are known: claim, and sweep if that gets none."""
         return self.hint is WorkHint.ANNOUNCED and self.empty
 
-    def sweep(self, connection: Connection) -> None:
+    def rescan(self, connection: Connection) -> None:
         """Find the pairs that have available jobs, and start each from its head."""
         began = time.monotonic()
         self.hint = WorkHint.NONE  # Before looking: who raises it now may know of more.
@@ -104,8 +106,8 @@ class Frontier:
                 self._find(connection, Pair(resumed, PRIORITY_AFTER_ALL))
             if len(self._cursors) < PAIRS_MAX:  # Else there it goes on, not from the head again.
                 self._find(connection, Pair("", PRIORITY_BEFORE_ALL))
-        self._swept_at = time.monotonic()
-        self._sweep_cost = self._swept_at - began
+        self._rescanned_at = time.monotonic()
+        self._rescan_cost = self._rescanned_at - began
 
     def _find(self, connection: Connection, after: Pair, only: str | None = None) -> None:
         """Add the pairs after a given one, of each queue only the best few."""
@@ -139,27 +141,27 @@ class Frontier:
 
         Queues take turns at being first. A pair that has no more is forgotten until a sweep.
         """
-        if self.expectant:
-            self.sweep(connection)
+        if self.is_announced:
+            self.rescan(connection)
         taken = self._claim_shares(connection, holder, limit=limit, free=free, held=held)
         if taken:
             self._last_queue = taken[0].queue if len(set(map(_QUEUE, taken))) == 1 else None
         return taken
 
-    def guess(self, free: int, held: Mapping[int, Claim]) -> tuple[str, int] | None:
+    def announced_queue(self, free: int, held: Mapping[int, Claim]) -> tuple[str, int] | None:
         """The queue in which the announced jobs are most likely, and how many to claim there.
 
         For half of the free slots: the sweep that follows shares the others among all queues.
         """
-        if not self.expectant or self._last_queue is None:
+        if not self.is_announced or self._last_queue is None:
             return None
         limit = min(-(-free // 2), self._room(self._last_queue, held, []))
         return (self._last_queue, limit) if limit > 0 else None
 
-    def guessed(self) -> None:
+    def claimed_announced(self) -> None:
         """They were there. A sweep looks for others, but lets handlers begin first."""
         self.hint = WorkHint.LIKELY
-        self._sweep_not_before = time.monotonic() + HEAD_START
+        self._rescan_not_before = time.monotonic() + HEAD_START
 
     def _claim_shares(
         self,
@@ -197,7 +199,7 @@ class Frontier:
         for pair in pairs:
             wanted = room - len(taken)
             idle = max(0, free - len(taken))
-            if pair in self._solo:
+            if pair in self._immediate_only:
                 wanted = min(wanted, idle)
             if wanted <= 0:
                 break
@@ -207,9 +209,9 @@ class Frontier:
             if claims:
                 self._cursors[pair] = (claims[-1].run_at, claims[-1].id)
             if claims.held_back or any(map(_SOLO, claims)):
-                self._solo.add(pair)
+                self._immediate_only.add(pair)
             else:
-                self._solo.discard(pair)
+                self._immediate_only.discard(pair)
             if claims.held_back:
                 break  # Jobs of a worse priority do not overtake one that waits for a slot.
             if len(claims) < wanted:

@@ -1,4 +1,4 @@
-"""The intake: how many jobs to claim, and the claiming."""
+"""The claim planner: how many jobs to claim, and the claiming."""
 
 import time
 
@@ -8,28 +8,28 @@ from jobqueue.loggers import get_logger
 from jobqueue.records import Claim
 from jobqueue.store.claims import Claims, Holder
 from jobqueue.store.database import Store
-from jobqueue.worker.claim.cursors import Frontier, WorkHint
+from jobqueue.worker.claim.cursors import ClaimCursors, WorkHint
 from jobqueue.worker.claim.reconcile import Reconciler
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.shared_poll import Lookout
 
 log = get_logger("jobqueue.worker")
 
-HOARD_AGE = 1.0  # seconds that claims may wait while no slot moves
-PROBE = 8
+STALE_PREFETCH_AGE = 1.0  # seconds that claims may wait while no slot moves
+ASYNC_PROBE = 8
 """Claims asked for although every slot is busy, where some may turn out to be async."""
-LOOK_AHEAD = 2.0  # round trips for which prefetched jobs should last
+PREFETCH_ROUND_TRIPS = 2.0  # round trips for which prefetched jobs should last
 
 
-class Intake:
+class ClaimPlanner:
     """How many jobs to claim, and the claiming."""
 
     def __init__(
         self,
         store: Store,
-        frontier: Frontier,
+        cursors: ClaimCursors,
         inflight: InFlight,
-        lookout: Lookout,
+        shared_poll: Lookout,
         *,
         poll: float,
         max_jobs: int | None,
@@ -37,21 +37,21 @@ class Intake:
         self._store = store
         self._claims = Claims(store)
         self._reconciler = Reconciler(store, self._claims, inflight)
-        self._frontier = frontier
+        self._cursors = cursors
         self.inflight = inflight
-        self._lookout = lookout
+        self._shared_poll = shared_poll
         self.poll = poll
         self._max_jobs = max_jobs
         self._round_trip = 0.005  # seconds, corrected by every claim
         self._probe_at = 0.0
         self._claimed = 0
-        self._got = 0
+        self._last_count = 0
         self._holder: Holder | None = None
         self.began = 0.0
         """When the round began that claims: waiting for a turn is part of the round trip."""
-        self.unanswered = False
+        self.commit_unknown = False
         self.closed = False
-        self.low = 0
+        self.low_watermark = 0
         """Claims left in the inbox at which it is time to claim more."""
 
     @property
@@ -77,7 +77,7 @@ class Intake:
         if mean is None:
             return 0
         rate = self.inflight.capacity.threads / max(mean, 1e-6)
-        return min(self._batch_max, int(rate * self._round_trip * LOOK_AHEAD))
+        return min(self._batch_max, int(rate * self._round_trip * PREFETCH_ROUND_TRIPS))
 
     def wanted(self) -> int:
         """How many jobs to claim now; 0 when there is room for few, or the database lags behind."""
@@ -95,47 +95,49 @@ class Intake:
         """For how many claims there is room, in threads and on the event loop."""
         capacity, inbox = self.inflight.capacity, self.inflight.inbox
         prefetch = self.prefetch()
-        self.low = prefetch // 2
+        self.low_watermark = prefetch // 2
         thread_room = capacity.threads + prefetch - len(capacity.open)
         is_overfull = thread_room < 0
-        if inbox.qsize() > self.low and capacity.free() == 0:
+        if inbox.qsize() > self.low_watermark and capacity.free() == 0:
             thread_room = 0
         if not capacity.asynchronous.limit:
             return thread_room
-        probe = 0 if is_overfull or time.monotonic() < self._probe_at else PROBE
+        probe = 0 if is_overfull or time.monotonic() < self._probe_at else ASYNC_PROBE
         return capacity.asynchronous.room(max(thread_room, 0), probe)
 
-    def look(self) -> bool:
+    def refresh(self) -> bool:
         """Sweep if it is time, in a transaction of its own; True if there is what to claim.
 
         Where jobs are expected, the claim's transaction sweeps.
         """
-        frontier = self._frontier
-        if frontier.expectant:
+        cursors = self._cursors
+        if cursors.is_announced:
             return True
-        if frontier.sweep_in() <= 0:
+        if cursors.rescan_in() <= 0:
             with self._store.read() as connection:
-                frontier.sweep(connection)
-                self._lookout.join(connection)
-        return not frontier.empty
+                cursors.rescan(connection)
+                self._shared_poll.join(connection)
+        return not cursors.empty
 
-    def hurry(self, *, rung: bool = False) -> None:
+    def hint_work(self, *, announced: bool = False) -> None:
         """There may be new jobs: look now, or if jobs run, as soon as looking keeps its share.
 
-        `rung`: somebody says that there are.
+        `announced`: somebody says that there are.
         """
         if self.inflight.held:
-            self._frontier.raise_hint(WorkHint.MAYBE)
+            self._cursors.raise_hint(WorkHint.MAYBE)
         else:
-            self._frontier.raise_hint(WorkHint.ANNOUNCED if rung else WorkHint.LIKELY)
+            self._cursors.raise_hint(WorkHint.ANNOUNCED if announced else WorkHint.LIKELY)
 
-    def guess(self, limit: int) -> bool:
+    def claim_announced(self, limit: int) -> bool:
         """Claim jobs that were announced where jobs were lately, without a sweep before.
 
         They are handed out. False if there was no reason to guess, or nothing there.
         """
         inflight = self.inflight
-        guess = self._frontier.guess(min(limit, inflight.capacity.free_for_any()), inflight.held)
+        guess = self._cursors.announced_queue(
+            min(limit, inflight.capacity.free_for_any()), inflight.held
+        )
         if guess is None:
             return False
         holder, claims = self._begin(), []
@@ -143,7 +145,7 @@ class Intake:
             claims = self._claims.claim_head(holder, *guess)
         self.hand_out(claims)
         if claims:
-            self._frontier.guessed()
+            self._cursors.claimed_announced()
         return bool(claims)
 
     def claim(self, connection: Connection, limit: int) -> list[Claim]:
@@ -151,7 +153,7 @@ class Intake:
         holder, inflight = self._begin(), self.inflight
         if holder is None:
             return []
-        return self._frontier.claim(
+        return self._cursors.claim(
             connection,
             holder,
             limit=limit,
@@ -161,7 +163,7 @@ class Intake:
 
     def _begin(self) -> Holder | None:
         """Before a claim: in whose name it is; None if there is to be none."""
-        self.unanswered = True  # Before looking at `closed`: who closes it looks in turn.
+        self.commit_unknown = True  # Before looking at `closed`: who closes it looks in turn.
         self._holder = self.inflight.lease.holder
         return None if self.closed else self._holder
 
@@ -169,40 +171,42 @@ class Intake:
         """After the commit: to the executors, unless the lease was taken away meanwhile."""
         took = time.monotonic() - self.began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
-        self._got = len(claims)
+        self._last_count = len(claims)
         self.inflight.hand_out(claims, self._holder)
-        self.unanswered = False  # Not before: what could not be handed out goes back.
-        self._claimed += self._got  # Only now, or the last job would seem to have ended.
+        self.commit_unknown = False  # Not before: what could not be handed out goes back.
+        self._claimed += self._last_count  # Only now, or the last job would seem to have ended.
 
     def reconcile(self) -> None:
         """Compare what this worker holds with what the database says, if there is reason to.
 
-        `unanswered` is one: the commit of a claim that failed may have been done.
+        `commit_unknown` is one: the commit of a claim that failed may have been done.
         """
-        if self.unanswered or self._reconciler.due():
+        if self.commit_unknown or self._reconciler.due():
             self._reconciler.compare()
-            self.unanswered = False
+            self.commit_unknown = False
 
-    def give_back_hoard(self) -> None:
+    def release_stale_prefetch(self) -> None:
         """Release claims that wait while every slot is busy with something long."""
         inflight = self.inflight
         if self.closed:
             return  # The inbox holds the executors' last words by now.
         waited = time.monotonic() - inflight.capacity.last_start
-        if inflight.inbox.qsize() and waited > max(HOARD_AGE, 20 * self._round_trip):
+        if inflight.inbox.qsize() and waited > max(STALE_PREFETCH_AGE, 20 * self._round_trip):
             if not inflight.lease.good():
                 return
             inflight.capacity.stalled(waited)
             count = inflight.give_back()
             self._claimed -= count
-            self._probe_at = time.monotonic() + HOARD_AGE  # Or they were claimed again at once.
+            self._probe_at = (
+                time.monotonic() + STALE_PREFETCH_AGE
+            )  # Or they were claimed again at once.
             log.debug("gave back %d claims that no slot was free for", count)
 
-    def rest(self) -> float:
+    def delay(self) -> float:
         """Seconds until the next claim, if nothing wakes it."""
-        rest = min(self.poll, HOARD_AGE / 2) if self.inflight.inbox.qsize() else self.poll
+        rest = min(self.poll, STALE_PREFETCH_AGE / 2) if self.inflight.inbox.qsize() else self.poll
         if not self.wanted():
             return rest
-        if self._got and not self._frontier.empty:
+        if self._last_count and not self._cursors.empty:
             return 0
-        return max(0.0, min(rest, self._frontier.sweep_in()))
+        return max(0.0, min(rest, self._cursors.rescan_in()))

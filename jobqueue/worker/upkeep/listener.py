@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from jobqueue.store.notify.notifier import Heard, Listener
-from jobqueue.worker.claim.planner import Intake
+from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.service import Service
 
 LISTEN = 0.5  # seconds per wait, so that a stop is heard
@@ -27,12 +27,12 @@ class Ear(Service):
         listener: Listener,
         heard: Callable[[Heard], None],
         later: Callable[[], None],
-        intake: Intake,
+        planner: ClaimPlanner,
     ) -> None:
         super().__init__("listener")
-        self._intake = intake
+        self._planner = planner
         self._claimed = 0
-        self._pause = intake.poll
+        self._pause = planner.poll
         self._listener = listener
         self._heard = heard
         self._later = later
@@ -61,7 +61,7 @@ class Ear(Service):
         return 0
 
     def _look(self) -> float:
-        claimed, poll = self._intake.claimed, self._intake.poll
+        claimed, poll = self._planner.claimed, self._planner.poll
         self._pause = SOON if claimed != self._claimed else self._pause * GROWTH
         self._claimed = claimed
         if self._pause >= poll:  # The claimer looks so often anyway.

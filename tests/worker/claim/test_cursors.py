@@ -1,4 +1,4 @@
-"""The frontier: in which order jobs are claimed, and that none of them is overlooked."""
+"""The cursors: in which order jobs are claimed, and that none of them is overlooked."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from jobqueue import JobQueue, State
 from jobqueue.store.clock import now
-from jobqueue.worker.claim import cursors as frontier_module
-from jobqueue.worker.claim import planner as intake_module
+from jobqueue.worker.claim import cursors as cursors_module
+from jobqueue.worker.claim import planner as planner_module
 from jobqueue.worker.claim.cursors import WorkHint
 from jobqueue.worker.upkeep.scheduler import Scheduler
 
@@ -31,7 +31,7 @@ def ids(claims: Any) -> list[int]:
 
 def prefetching(worker: Any, prefetch: int) -> Any:
     """Let a worker hold so many claims beyond its slots."""
-    worker.intake.prefetch = lambda: prefetch
+    worker.planner.prefetch = lambda: prefetch
     return worker
 
 
@@ -54,8 +54,8 @@ def test_a_better_priority_that_arrives_later_is_found_by_the_next_sweep(
     urgent = work.options(priority=-1).enqueue()
     worker.execute()
     worker.complete()
-    assert frontier_module.SWEEP_EVERY <= 1.0
-    assert worker.frontier.sweep_in() <= 1.0
+    assert cursors_module.RESCAN_INTERVAL <= 1.0
+    assert worker.cursors.rescan_in() <= 1.0
     assert ids(worker.claim())[0] == urgent.id
 
 
@@ -84,7 +84,7 @@ def test_between_sweeps_claims_go_on_behind_the_last_one(
     worker = hand(concurrency=3)
     got = []
     worker.claim()
-    worker.frontier._swept_at = float("inf")  # Never again.
+    worker.cursors._rescanned_at = float("inf")  # Never again.
     for _ in range(3):
         got += ids(worker.inbox())
         worker.execute()
@@ -121,7 +121,7 @@ def test_every_queue_gets_a_share_of_every_round_even_of_a_single_slot(
 def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
     work: Any, jobs: JobQueue, hand: Any, backend_name: str
 ) -> None:
-    many = frontier_module.PAIRS_MAX + 1
+    many = cursors_module.PAIRS_MAX + 1
     jobs.enqueue_many([work.options(queue="big", priority=n).call() for n in range(many)])
     small = work.options(queue="small").enqueue()
     worker = hand(concurrency=4)
@@ -133,7 +133,7 @@ def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
 def test_a_sweep_ends_where_plain_sql_has_written_what_is_behind_all_priorities(
     work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch, run_at: str | None
 ) -> None:
-    for priority in range(frontier_module.PAIRS_PER_QUEUE):
+    for priority in range(cursors_module.PAIRS_PER_QUEUE):
         work.options(priority=priority).enqueue()
     row = {"id": work.enqueue().id, "run_at": run_at}
     with jobs.store.write() as connection:
@@ -145,11 +145,11 @@ def test_a_sweep_ends_where_plain_sql_has_written_what_is_behind_all_priorities(
             row,
         )
     worker = hand(concurrency=50)
-    look, looks = worker.frontier._claims.next_pair, iter(range(100))
+    look, looks = worker.cursors._claims.next_pair, iter(range(100))
     monkeypatch.setattr(
-        worker.frontier._claims, "next_pair", lambda *given: next(looks) >= 0 and look(*given)
+        worker.cursors._claims, "next_pair", lambda *given: next(looks) >= 0 and look(*given)
     )
-    assert len(worker.claim()) >= frontier_module.PAIRS_PER_QUEUE
+    assert len(worker.claim()) >= cursors_module.PAIRS_PER_QUEUE
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])  # PostgreSQL refuses each of them.
@@ -178,16 +178,16 @@ def test_a_row_that_plain_sql_has_written_wrongly_holds_up_no_other(
 def test_of_very_many_queues_sweeps_look_at_each_in_turn(
     work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frontier_module, "PAIRS_MAX", 2)
+    monkeypatch.setattr(cursors_module, "PAIRS_MAX", 2)
     names = {f"q{n}" for n in range(7)}
     jobs.enqueue_many([work.options(queue=name).call() for name in sorted(names)])
-    frontier = hand().frontier
+    cursors = hand().cursors
     seen: set[str] = set()
     for _ in range(4):
         with jobs.store.read() as connection:
-            frontier.sweep(connection)
-        assert len(frontier._cursors) <= 2
-        seen |= {pair.queue for pair in frontier._cursors}
+            cursors.rescan(connection)
+        assert len(cursors._cursors) <= 2
+        seen |= {pair.queue for pair in cursors._cursors}
     assert seen == names
 
 
@@ -315,13 +315,13 @@ def test_a_job_that_is_promoted_is_found(work: Any, jobs: JobQueue, hand: Any) -
     assert ids(worker.claim()) == [handle.id]
 
 
-def test_a_frontier_that_is_empty_says_so(work: Any, jobs: JobQueue, hand: Any) -> None:
+def test_cursors_say_when_they_know_of_no_jobs(work: Any, jobs: JobQueue, hand: Any) -> None:
     worker = hand()
     worker.claim()
-    assert worker.frontier.empty
+    assert worker.cursors.empty
     work.enqueue()
-    worker.intake.hurry()
-    assert worker.frontier.sweep_in() < intake_module.HOARD_AGE
+    worker.planner.hint_work()
+    assert worker.cursors.rescan_in() < planner_module.STALE_PREFETCH_AGE
     assert len(worker.claim()) == 1
 
 
@@ -340,7 +340,7 @@ def rung(worker: Any, *queues: str | None, work: Any) -> Any:
 
 def ring(worker: Any) -> list[int]:
     """Ring, and let the worker make one round of claiming."""
-    worker.intake.hurry(rung=True)
+    worker.planner.hint_work(announced=True)
     return ids(worker.claim(sweep=False))
 
 
@@ -348,27 +348,27 @@ def ring(worker: Any) -> list[int]:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How often a sweep looked for pairs."""
     looked: list[str] = []
-    next_pair = frontier_module.Claims.next_pair
+    next_pair = cursors_module.Claims.next_pair
 
     def see(self: Any, connection: Any, after: Any) -> Any:
         looked.append(after.queue)
         return next_pair(self, connection, after)
 
-    monkeypatch.setattr(frontier_module.Claims, "next_pair", see)
+    monkeypatch.setattr(cursors_module.Claims, "next_pair", see)
     return looked
 
 
 def test_a_ring_makes_an_idle_worker_claim_where_jobs_were_before_it_looks_elsewhere(
     work: Any, hand: Any, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frontier_module, "HEAD_START", 100.0)
+    monkeypatch.setattr(cursors_module, "HEAD_START", 100.0)
     worker = rung(hand(concurrency=4), "a", work=work)
     first, elsewhere = work.options(queue="a").enqueue(), work.options(queue="b").enqueue()
     looks.clear()
     assert ring(worker) == [first.id]
     assert looks == []
-    assert 0 < worker.frontier.sweep_in() <= 100, "it lets the handler begin first"
-    worker.frontier._sweep_not_before = 0.0
+    assert 0 < worker.cursors.rescan_in() <= 100, "it lets the handler begin first"
+    worker.cursors._rescan_not_before = 0.0
     assert ids(worker.claim(sweep=False)) == [first.id, elsewhere.id]
 
 
@@ -410,7 +410,7 @@ def test_a_ring_leaves_slots_to_other_queues(work: Any, jobs: JobQueue, hand: An
     big = jobs.enqueue_many([work.options(queue="big").call() for _ in range(30)])
     small = work.options(queue="small").enqueue()
     assert ring(worker) == ids(big[:2])
-    worker.frontier._sweep_not_before = 0.0
+    worker.cursors._rescan_not_before = 0.0
     assert sorted(ids(worker.claim(sweep=False))) == sorted([*ids(big[:3]), small.id])
 
 
@@ -429,7 +429,7 @@ def test_a_ring_does_not_break_a_pause_a_queues_limit_or_max_jobs(
     worker.execute()
     worker.complete()
     assert ring(worker) == []
-    assert worker.intake.exhausted
+    assert worker.planner.exhausted
 
 
 def test_a_ring_on_a_busy_worker_waits_for_its_next_sweep(
@@ -438,13 +438,13 @@ def test_a_ring_on_a_busy_worker_waits_for_its_next_sweep(
     worker = rung(hand(concurrency=4), "a", work=work)
     held = work.options(queue="a").enqueue()
     assert ring(worker) == [held.id]
-    worker.frontier._swept_at = float("inf")  # Never again.
-    worker.frontier.hint = WorkHint.NONE
+    worker.cursors._rescanned_at = float("inf")  # Never again.
+    worker.cursors.hint = WorkHint.NONE
     work.options(queue="a").enqueue()
     looks.clear()
     assert ring(worker) == [held.id]
     assert looks == []
-    assert worker.frontier.hint is WorkHint.MAYBE
+    assert worker.cursors.hint is WorkHint.MAYBE
 
 
 def test_what_a_ring_may_have_missed_is_swept_for_also_while_its_job_runs(
@@ -455,9 +455,9 @@ def test_what_a_ring_may_have_missed_is_swept_for_also_while_its_job_runs(
     work.options(queue="a").enqueue()
     elsewhere = work.options(queue="b").enqueue()
     ring(worker)
-    worker.intake.hurry()
-    worker.frontier._sweep_not_before = 0.0
-    worker.frontier._swept_at = float("inf")  # Not because it is time.
+    worker.planner.hint_work()
+    worker.cursors._rescan_not_before = 0.0
+    worker.cursors._rescanned_at = float("inf")  # Not because it is time.
     assert elsewhere.id in ids(worker.claim(sweep=False))
 
 

@@ -1,4 +1,4 @@
-"""The intake: how many jobs are claimed, how many of them wait, and when they are given back."""
+"""The planner: how many jobs are claimed, how many of them wait, and when they are given back."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from jobqueue import JobQueue, State
 from jobqueue.records import Ended
-from jobqueue.worker.claim import planner as intake_module
+from jobqueue.worker.claim import planner as planner_module
 from jobqueue.worker.handler.context import Attempt
 
 
@@ -24,9 +24,9 @@ def test_before_anything_is_known_of_durations_only_free_slots_are_filled(
 ) -> None:
     jobs.enqueue_many([work.call() for _ in range(50)])
     worker = hand(concurrency=3)
-    assert worker.intake.prefetch() == 0
+    assert worker.planner.prefetch() == 0
     assert len(worker.claim()) == 3
-    assert worker.intake.wanted() == 0
+    assert worker.planner.wanted() == 0
     assert len(worker.claim()) == 3
 
 
@@ -35,7 +35,7 @@ def test_long_jobs_are_not_prefetched(work: Any, jobs: JobQueue, hand: Any, mean
     jobs.enqueue_many([work.call() for _ in range(50)])
     worker = hand(concurrency=4)
     worker.inflight.capacity.mean_duration = mean
-    assert worker.intake.prefetch() == 0
+    assert worker.planner.prefetch() == 0
     assert len(worker.claim()) == 4
 
 
@@ -44,14 +44,14 @@ def test_short_jobs_are_prefetched_up_to_a_batch(work: Any, jobs: JobQueue, hand
     batch_max = worker.store.backend.batch_max
     jobs.enqueue_many([work.call() for _ in range(batch_max + 50)])
     worker.inflight.capacity.mean_duration = 1e-7
-    assert worker.intake.prefetch() == batch_max
+    assert worker.planner.prefetch() == batch_max
     assert len(worker.claim()) == batch_max
     assert len(worker.claim()) <= batch_max + 4
 
 
 def test_no_claim_is_larger_than_a_batch(work: Any, jobs: JobQueue, hand: Any) -> None:
     worker = hand(concurrency=1024)
-    assert worker.intake.wanted() == worker.store.backend.batch_max <= 500
+    assert worker.planner.wanted() == worker.store.backend.batch_max <= 500
 
 
 def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
@@ -59,14 +59,14 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
 ) -> None:
     handles = jobs.enqueue_many([work.call() for _ in range(10)])
     worker = hand(concurrency=1)
-    worker.intake.prefetch = lambda: 5
+    worker.planner.prefetch = lambda: 5
     worker.claim()
     running = worker.inflight.inbox.get()  # A slot takes the first, and does not come back.
     worker.inflight.begin(Attempt(running, None, None))  # type: ignore[arg-type]
-    worker.intake.give_back_hoard()
+    worker.planner.release_stale_prefetch()
     assert worker.inflight.inbox.qsize() == 5
-    worker.inflight.capacity.last_start -= intake_module.HOARD_AGE + 1
-    worker.intake.give_back_hoard()
+    worker.inflight.capacity.last_start -= planner_module.STALE_PREFETCH_AGE + 1
+    worker.planner.release_stale_prefetch()
     assert worker.inbox() == []
     assert {type(outcome) for outcome in worker.outbox()} == {Ended}
     worker.complete()
@@ -76,7 +76,7 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
         assert (row.state, row.attempt) == (State.AVAILABLE, 0)
         assert worker.attempts(handle.id) == []
     assert set(worker.inflight.held) == {running.id}
-    assert worker.inflight.capacity.mean_duration > intake_module.HOARD_AGE, (
+    assert worker.inflight.capacity.mean_duration > planner_module.STALE_PREFETCH_AGE, (
         "and they are not claimed again at once"
     )
 
@@ -95,7 +95,7 @@ def test_claims_for_a_slot_that_had_nothing_to_do_for_long_are_not_given_back_be
     jobs.enqueue_many([work.call() for _ in range(5)])
     claims = worker.claim()
     assert len(claims) == 2 - busy
-    worker.intake.give_back_hoard()
+    worker.planner.release_stale_prefetch()
     assert worker.inbox() == claims
 
 
@@ -108,13 +108,13 @@ def test_a_look_for_async_jobs_that_found_others_is_not_repeated_at_once(
     long = worker.inflight.inbox.get()  # The only slot runs something long.
     worker.inflight.begin(Attempt(long, None, None))  # type: ignore[arg-type]
     worker.inflight.capacity.asynchronous.limit = 100  # The app has an async task, too.
-    assert len(worker.claim()) == intake_module.PROBE
+    assert len(worker.claim()) == planner_module.ASYNC_PROBE
     worker.inflight.capacity.last_start -= 100
-    worker.intake.give_back_hoard()
+    worker.planner.release_stale_prefetch()
     assert worker.inbox() == []
-    assert worker.intake.wanted() == 0
-    monkeypatch.setattr(worker.intake, "_probe_at", 0.0)  # Once the time is over.
-    assert worker.intake.wanted() == intake_module.PROBE
+    assert worker.planner.wanted() == 0
+    monkeypatch.setattr(worker.planner, "_probe_at", 0.0)  # Once the time is over.
+    assert worker.planner.wanted() == planner_module.ASYNC_PROBE
 
 
 def test_a_hoard_is_kept_while_the_lease_is_in_doubt(
@@ -125,7 +125,7 @@ def test_a_hoard_is_kept_while_the_lease_is_in_doubt(
     worker.claim()
     worker.inflight.capacity.last_start -= 100
     clock.pass_(1000)
-    worker.intake.give_back_hoard()
+    worker.planner.release_stale_prefetch()
     assert len(worker.inbox()) == 3
 
 
@@ -134,9 +134,9 @@ def test_no_more_than_max_jobs_are_claimed_whatever_is_prefetched(
 ) -> None:
     handles = jobs.enqueue_many([work.call() for _ in range(20)])
     worker = hand(concurrency=2, max_jobs=5)
-    worker.intake.prefetch = lambda: 100
+    worker.planner.prefetch = lambda: 100
     assert len(worker.claim()) == 5
-    assert worker.intake.exhausted
+    assert worker.planner.exhausted
     worker.execute()
     worker.complete()
     assert worker.claim() == []
@@ -148,14 +148,14 @@ def test_a_hoard_that_was_given_back_does_not_count_as_run(
 ) -> None:
     jobs.enqueue_many([work.call() for _ in range(20)])
     worker = hand(concurrency=2, max_jobs=5)
-    worker.intake.prefetch = lambda: 100
+    worker.planner.prefetch = lambda: 100
     worker.claim()
     worker.inflight.capacity.last_start -= 100
-    worker.intake.give_back_hoard()
-    assert not worker.intake.exhausted
+    worker.planner.release_stale_prefetch()
+    assert not worker.planner.exhausted
     worker.complete()
     worker.inflight.capacity.mean_duration = None
-    while not worker.intake.exhausted:
+    while not worker.planner.exhausted:
         worker.step()
     assert worker.counted("succeeded") == 5
 
@@ -169,9 +169,9 @@ def test_a_database_that_lags_behind_stops_claims(work: Any, jobs: JobQueue, han
     for _ in range(2 * batch_max):
         worker.inflight.outbox.put(outcome)
     worker.inflight.inbox.get()
-    assert worker.intake.wanted() > 0
+    assert worker.planner.wanted() > 0
     worker.inflight.outbox.put(outcome)
-    assert worker.intake.wanted() == 0
+    assert worker.planner.wanted() == 0
     assert handle.state is State.RUNNING
 
 
@@ -180,18 +180,18 @@ def test_a_worker_that_stops_or_has_no_lease_claims_nothing(
 ) -> None:
     work.enqueue()
     worker = hand(lease=30)
-    assert worker.intake.wanted() == 4
+    assert worker.planner.wanted() == 4
     clock.pass_(29.9)
-    assert worker.intake.wanted() == 4
+    assert worker.planner.wanted() == 4
     clock.pass_(0.2)
-    assert worker.intake.wanted() == 0
+    assert worker.planner.wanted() == 0
     worker.heartbeat.tick()
-    assert worker.intake.wanted() == 4
-    worker.intake.closed = True
-    assert worker.intake.wanted() == 0
-    worker.intake.closed = False
+    assert worker.planner.wanted() == 4
+    worker.planner.closed = True
+    assert worker.planner.wanted() == 0
+    worker.planner.closed = False
     worker.inflight.abandon()
-    assert worker.intake.wanted() == 0
+    assert worker.planner.wanted() == 0
     assert worker.claim() == []
 
 
@@ -236,4 +236,4 @@ def test_claims_of_a_lease_that_was_lost_meanwhile_are_dropped(
 def test_the_rest_is_the_poll_when_there_is_nothing(work: Any, jobs: JobQueue, hand: Any) -> None:
     worker = hand(poll=0.5)
     worker.claim()
-    assert 0 <= worker.intake.rest() <= 0.5
+    assert 0 <= worker.planner.delay() <= 0.5

@@ -38,15 +38,15 @@ def set_back(worker: Any, *ids: int) -> None:
 
 def claimers_round(worker: Any) -> None:
     """A round of the claimer that claims nothing, and the writing down of what it gives back."""
-    worker.intake.closed = True
+    worker.planner.closed = True
     worker.parts.claimer.round()
-    worker.intake.closed = False
+    worker.planner.closed = False
     worker.complete()
 
 
 def compare_now(worker: Any) -> None:
     """A round as late as the interval says."""
-    worker.intake._reconciler._compared_at = float("-inf")
+    worker.planner._reconciler._compared_at = float("-inf")
     claimers_round(worker)
 
 
@@ -137,9 +137,9 @@ def test_a_claim_whose_commit_was_lost_and_that_is_made_again_is_one_claim(
         worker.execute()
     worker.change(job.id, state="available", fence=0, attempt=0, worker_id=None, worker=None)
     with worker.store.write() as connection:
-        worker.frontier.sweep(connection)
-        again = worker.intake.claim(connection, 1)
-    worker.intake.hand_out(again)
+        worker.cursors.rescan(connection)
+        again = worker.planner.claim(connection, 1)
+    worker.planner.hand_out(again)
     assert [(one.id, one.fence) for one in again] == [(claim.id, claim.fence)]
     assert worker.inflight.held[job.id] is claim
     assert len(worker.inbox()) == (not begun)
@@ -162,9 +162,9 @@ def test_a_job_that_got_the_id_of_one_that_the_server_has_lost_is_run_itself(
     nobody = {"state": "available", "fence": 0, "attempt": 0, "worker_id": None, "worker": None}
     worker.change(job.id, **nobody, args=other)
     with worker.store.write() as connection:
-        worker.frontier.sweep(connection)
-        again = worker.intake.claim(connection, 1)
-    worker.intake.hand_out(again)
+        worker.cursors.rescan(connection)
+        again = worker.planner.claim(connection, 1)
+    worker.planner.hand_out(again)
     worker.execute()
     worker.complete()
     row = worker.row(job.id)
@@ -209,7 +209,7 @@ def test_a_completion_that_fails_gives_reason_to_compare(
     worker.execute()
     monkeypatch.setattr(worker.exit, "finish", fail)
     worker.parts.completer.round()
-    assert worker.intake._reconciler.due()
+    assert worker.planner._reconciler.due()
 
 
 def test_a_comparison_that_fails_is_made_again(
@@ -221,7 +221,7 @@ def test_a_comparison_that_fails_is_made_again(
     claimers_round(worker)
     set_back(worker, lost.id)
     worker.inflight.failed_rounds += 1
-    monkeypatch.setattr(worker.intake._claims, "unknown", fail)
+    monkeypatch.setattr(worker.planner._claims, "unknown", fail)
     claimers_round(worker)
     monkeypatch.undo()
     assert lost.state is State.RUNNING

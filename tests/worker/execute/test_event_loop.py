@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from jobqueue import JobCancelled, JobFailed, JobQueue, Snooze, State, current_job
 from jobqueue.errors import JobQueueError
-from jobqueue.worker.claim.planner import PROBE
+from jobqueue.worker.claim.planner import ASYNC_PROBE
 
 
 def test_async_jobs_run_at_once_on_one_loop_and_beside_those_in_threads(jobs: JobQueue) -> None:
@@ -79,7 +79,7 @@ def test_a_worker_holds_few_async_jobs_beyond_those_that_run(
         one = once.options(priority=-1).enqueue()  # First in line, and never held unbegun.
         for _ in range(20):
             worker._parts.claimer.wake()
-            assert len(worker._inflight.held) <= 3 + 4 + PROBE
+            assert len(worker._inflight.held) <= 3 + 4 + ASYNC_PROBE
         assert one.record().state is State.AVAILABLE
         assert worker._parts.planner.wanted() == 0
         worker._parts.async_runner._loop.call_soon_threadsafe(gate.set)

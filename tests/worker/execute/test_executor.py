@@ -625,7 +625,7 @@ def test_nothing_begins_while_the_lease_is_in_doubt(
     try:
         assert asked.wait(10)
         assert not ran.is_set()
-        assert worker.intake.wanted() == 0
+        assert worker.planner.wanted() == 0
     finally:
         worker.heartbeat.tick()  # It lands, and the row is there: the claim is still good.
         thread.join(10)

@@ -165,7 +165,7 @@ def test_while_it_cannot_register_the_worker_has_no_lease(work: Any, hand: Any, 
     for _ in range(3):
         worker.heartbeat.round()
         assert worker.inflight.lease.holder is None
-        assert worker.intake.wanted() == 0
+        assert worker.planner.wanted() == 0
     worker.heartbeat._leases.register = register
     worker.heartbeat.round()
     assert worker.inflight.lease.holder is not None

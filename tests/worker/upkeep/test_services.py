@@ -169,11 +169,11 @@ def test_rings_that_never_cease_do_not_put_it_off(monkeypatch: pytest.MonkeyPatc
 def test_where_nothing_is_heard_looks_follow_soon_while_jobs_come_and_no_oftener_than_polls_else() -> (
     None
 ):
-    intake, looks = SimpleNamespace(poll=1.0, claimed=0), []
+    planner, looks = SimpleNamespace(poll=1.0, claimed=0), []
     listener = SimpleNamespace(deaf=True)
-    ear = Ear(listener, looks.append, lambda: None, intake)
+    ear = Ear(listener, looks.append, lambda: None, planner)
     assert ear.tick() == 1.0 and looks == []  # The claimer polls.
-    intake.claimed = 3
+    planner.claimed = 3
     assert ear.tick() == listener_module.SOON and looks == [Heard.CHANGE]
     pauses = [ear.tick() for _ in range(40)]
     assert pauses[0] < 2 * listener_module.SOON
