@@ -39,8 +39,8 @@ from jobqueue.store.stats import Monitor
 from jobqueue.store.transaction_argument import SyncTransaction, Transaction
 from jobqueue.store.urls import masked
 from jobqueue.tasks import AsyncTask, Call, Registry, Task, TaskDecorator
-from jobqueue.worker.execute.executor import Middleware
 from jobqueue.worker.handler.context import running_attempt
+from jobqueue.worker.handler.run import Middleware
 from jobqueue.worker.isolate.importing import Import
 from jobqueue.worker.isolate.pool import require
 from jobqueue.worker.settings import WorkerOptions, WorkerSettings

@@ -36,9 +36,7 @@ LAYERS: list[list[str]] = [
     + ["worker/capacity", "worker/lease_state", "worker/running"],
     ["worker/isolate/*"],
     ["worker/claim/*"],
-    # Two stand higher than their folders: outcomes know of child processes, and the program of a
-    # child process runs handlers with a whole executor.
-    ["worker/execute/*", "worker/handler/outcomes", "worker/isolate/child_main"],
+    ["worker/execute/*"],
     ["worker/settings", "worker/stop_conditions"],
     ["worker/upkeep/*"],
     ["worker/observe/*"],

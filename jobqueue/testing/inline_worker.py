@@ -22,13 +22,13 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.store.user_transactions import UserTransactions
-from jobqueue.tasks import Registry, Task
+from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
 from jobqueue.worker.complete.outcome_writer import Exit
 from jobqueue.worker.execute.event_loop import Loop
-from jobqueue.worker.execute.executor import Executor, Middleware
+from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.handler.context import Attempt
-from jobqueue.worker.handler.outcomes import Endings
+from jobqueue.worker.handler.run import HandlerRunner, Middleware
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.observe.metrics import Metrics
 from jobqueue.worker.settings import DAY, WorkerSettings
@@ -53,14 +53,14 @@ class Ran(NamedTuple):
     """What the attempt died of; a JobFailed where that is not an exception of the handler's."""
 
 
-class _Watching(Endings):
-    """Endings that keep the exception itself, for who wants it raised."""
+class _Handlers(HandlerRunner):
+    """Keeps the exception that a handler raised, for the caller who wants it raised."""
 
     error: BaseException | None = None
 
-    def raised(self, task: Task[..., Any], context: Attempt, error: BaseException) -> Ended:
+    def failed(self, context: Attempt, error: BaseException) -> Ended:
         self.error = error
-        return super().raised(task, context, error)
+        return super().failed(context, error)
 
 
 class _Refused(Exception):
@@ -86,7 +86,7 @@ class Inline:
         self._leases, self._maintenance = Leases(store), Maintenance(store)
         self._jobs = Jobs(store)
         self._inflight = inflight = InFlight(settings.concurrency, settings.lease)
-        self._endings = _Watching(registry, settings.max_snoozes, settings.max_crashes)
+        self._handlers = _Handlers(tuple(middleware), settings.max_snoozes)
         self._exit = Exit(
             store,
             Completion(store),
@@ -101,12 +101,11 @@ class Inline:
             registry,
             claims,
             transactions,
-            middleware=tuple(middleware),
-            endings=self._endings,
+            handlers=self._handlers,
             finished=_nothing,
         )
-        self._loop = Loop(inflight, self._executor, self._endings, _nothing, concurrency=1)
-        self._executor.complete = lambda context, coroutine: run_here(
+        self._loop = Loop(inflight, self._executor, _nothing, concurrency=1)
+        self._handlers.complete = lambda context, coroutine: run_here(
             self._loop.run_rest(context, coroutine)
         )
         me = process_identity.this_process()
@@ -187,7 +186,7 @@ class Inline:
 
     def _begin(self, claim: Claim) -> bool:
         """Take a claim in hand; True if it is for the event loop."""
-        self._endings.error = None
+        self._handlers.error = None
         self._inflight.lease.confirm(process_identity.boottime())
         self._inflight.hand_out([claim], self._holder)
         self._inflight.inbox.get_nowait()
@@ -211,7 +210,7 @@ class Inline:
         return self._ran(outcome)
 
     def _ran(self, outcome: Outcome) -> Ran:
-        claim, raised = outcome.claim, self._endings.error
+        claim, raised = outcome.claim, self._handlers.error
         record = self._jobs.get(claim.id)
         state = (
             State.CANCELLED if record is None else record.state

@@ -28,10 +28,10 @@ from jobqueue.worker.connections import Connections
 from jobqueue.worker.execute.autoscale import Scaler
 from jobqueue.worker.execute.event_loop import Loop, LoopWatch
 from jobqueue.worker.execute.exec_task import WithExec
-from jobqueue.worker.execute.executor import Executor, Middleware
+from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.execute.thread_pool import Slots
 from jobqueue.worker.execute.timeouts import Overseer
-from jobqueue.worker.handler.outcomes import Endings
+from jobqueue.worker.handler.run import HandlerRunner, Middleware
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.isolate.pool import Isolation
 from jobqueue.worker.log_context import name_worker
@@ -122,7 +122,9 @@ class Assembly:
             url, handlers, at_work=lambda: bool(inflight.held), gives_up=stop.is_over
         )
         self.store = self.connections.line
-        self.isolation = Isolation(self.store.url, registry, max_snoozes=settings.max_snoozes)
+        self.isolation = Isolation(
+            self.store.url, registry, settings.max_snoozes, settings.max_crashes
+        )
         self._leases = Leases(self.connections.upkeep)
         self._maintenance = Maintenance(self.connections.upkeep)
 
@@ -220,20 +222,18 @@ class Assembly:
         """What runs handlers, and the services that watch over it."""
         settings, inflight, handlers = self._settings, self.inflight, self.connections.handlers
         finished, exhausted = wakeups.wake_completer, self.stop_conditions.fail
-        endings = Endings(self._registry, settings.max_snoozes, settings.max_crashes)
         executor = Executor(
             inflight,
             self._registry,
             Claims(handlers),
             UserTransactions(handlers),
-            middleware=self._middleware,
-            endings=endings,
+            handlers=HandlerRunner(self._middleware, settings.max_snoozes),
             finished=finished,
             isolation=self.isolation,
         )
         thread_pool = Slots(executor, inflight)
         concurrency = settings.async_concurrency
-        async_runner = Loop(inflight, executor, endings, finished, concurrency=concurrency)
+        async_runner = Loop(inflight, executor, finished, concurrency=concurrency)
         inflight.divert = partial(self._divert, async_runner)
         asynchronous = sum(task.runs_on_loop for task in self._registry.values())
         if asynchronous:
@@ -241,7 +241,6 @@ class Assembly:
             inflight.capacity.asynchronous.enable(concurrency, share)
         overseer = Overseer(
             inflight,
-            endings,
             thread_pool,
             async_runner,
             finished=finished,

@@ -15,7 +15,7 @@ from jobqueue.records import counted
 from jobqueue.store.database import Store
 from jobqueue.tasks import Registry
 from jobqueue.worker.assembly import Assembly, WorkerParts
-from jobqueue.worker.execute.executor import Middleware
+from jobqueue.worker.handler.run import Middleware
 from jobqueue.worker.isolate.importing import Import
 from jobqueue.worker.log_context import about, name_worker, say
 from jobqueue.worker.observe.health import Vitals

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from jobqueue.records import Claim
 from jobqueue.worker.handler.context import Attempt
-from jobqueue.worker.handler.outcomes import too_late
+from jobqueue.worker.handler.outcomes import deadline_passed
 from jobqueue.worker.inflight import InFlight, Unbegun
 
 
@@ -34,7 +34,7 @@ class Admission:
         if context.key not in inflight.running.starting:
             return Unbegun(None)  # The worker stops, or has lost its lease.
         if self._refused is None and context.budget() <= 0:
-            self._refused = Unbegun(too_late(context.claim))
+            self._refused = Unbegun(deadline_passed(context.claim))
         return self._refused or inflight.refusal(context.claim)
 
     def begin(self) -> bool:

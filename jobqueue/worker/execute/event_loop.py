@@ -2,26 +2,24 @@
 
 import asyncio
 import contextlib
-import inspect
 import math
 import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from jobqueue import fork_guard
 from jobqueue.errors import AttemptTimeout, JobCancelled
 from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Ended
 from jobqueue.states import State
-from jobqueue.tasks import Task
 from jobqueue.worker.execute.executor import Executor
-from jobqueue.worker.handler.context import Attempt, enter
+from jobqueue.worker.handler import run
+from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.handler.describe import describe
-from jobqueue.worker.handler.outcomes import Endings, encode
+from jobqueue.worker.handler.run import EndForks
 from jobqueue.worker.inflight import UNBEGUN, InFlight, interrupted, released
 from jobqueue.worker.log_context import thread
 from jobqueue.worker.service import Service
@@ -30,6 +28,7 @@ log = get_logger("jobqueue.worker")
 
 BEAT = 0.25  # seconds between two signs of life of the loop
 BLOCKED = 1.0  # seconds without one after which the loop counts as blocked
+_OURS = (__file__, run.__file__)
 LEASE_LOOK = 0.1  # seconds between looks whether the lease is good again
 
 
@@ -40,14 +39,12 @@ class Loop:
         self,
         inflight: InFlight,
         executor: Executor,
-        endings: Endings,
         finished: Callable[[], None],
         *,
         concurrency: int,
     ) -> None:
         self._inflight = inflight
         self._executor = executor
-        self._endings = endings
         self._finished = finished
         self._loop: asyncio.AbstractEventLoop
         self._room = asyncio.Semaphore(concurrency)
@@ -61,7 +58,7 @@ class Loop:
         """Of the worker: a handler may fork, and its child has a loop that looks the same."""
         self._thread = thread(self._live, "jobqueue-loop")
         self._starting = threading.Lock()
-        executor.complete = self.complete
+        executor.handlers.complete = self.complete
         self.beat_at = math.inf
         """When the loop last showed that it is not blocked."""
 
@@ -103,15 +100,20 @@ class Loop:
         assert task is not None, "this runs in one"
         self._running.add(task)
         context.interrupt_by(lambda: self._loop.call_soon_threadsafe(task.cancel))
+        try:
+            with EndForks(self._pid):
+                return await self._await(context, coroutine)
+        finally:
+            self._running.discard(task)
+            await context.aleave_transaction()
+
+    async def _await(self, context: Attempt, awaitable: Awaitable[Any]) -> Any:
+        """Await a handler for as long as it may run; raise what a cancellation of it stands for."""
         left = context.remaining()
         timer = None if left is None else self._loop.call_later(left, context.tell, AttemptTimeout)
         try:
-            result = await coroutine
-            if os.getpid() != self._pid:
-                fork_guard.end(None)
-        except BaseException as error:
-            if os.getpid() != self._pid:
-                fork_guard.end(error)
+            return await awaitable
+        except asyncio.CancelledError as error:
             meant = _meant(context, error)
             if meant is error:
                 raise
@@ -119,9 +121,6 @@ class Loop:
         finally:
             if timer is not None:
                 timer.cancel()
-            self._running.discard(task)
-            await context.aleave_transaction()
-        return result
 
     def give_back(self) -> None:
         """Release the claims that wait for room. The worker is closing: none begins any more."""
@@ -226,9 +225,8 @@ class Loop:
             self._make_room(key)
 
     async def _work(self, claim: Claim) -> None:
-        if os.getpid() != self._pid:  # A forked handler that awaits, and so runs the loop's rest.
-            fork_guard.end(None)
-        ready = self._executor.ready(claim)
+        with EndForks(self._pid):  # A forked handler that awaits, and so runs the loop's rest.
+            ready = self._executor.ready(claim)
         if ready is None:
             return
         task, args, kwargs = ready
@@ -241,32 +239,8 @@ class Loop:
             lambda: "".join(traceback.StackSummary.from_list(_frames(coroutine)).format()),
         )
         self._inflight.begin(context)
-        left = context.remaining()
-        timer = None if left is None else self._loop.call_later(left, context.tell, AttemptTimeout)
-        ended: Ended | None = None
-        text = reason = None
-        try:
-            result = await self._handle(task, context, args, kwargs)
-            if os.getpid() != self._pid:
-                fork_guard.end(None)
-            text, reason = encode(task, claim, result)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is how the attempt ended.
-            if os.getpid() != self._pid:
-                fork_guard.end(error)
-            ended = self._endings.raised(task, context, _meant(context, error))
-        finally:
-            if timer is not None:
-                timer.cancel()
-        await context.aleave_transaction()
-        self._inflight.end(context, self._endings.outcome(task, context, ended, text, reason))
-
-    async def _handle(
-        self, task: Task[..., Any], context: Attempt, args: Any, kwargs: dict[str, Any]
-    ) -> Any:
-        """The handler within its middleware, in a context of its own: `current_job()` is in it."""
-        enter(context)
-        result = self._executor.call(task, context, args, kwargs)
-        return await result if inspect.isawaitable(result) else result
+        handlers = self._executor.handlers
+        self._inflight.end(context, await handlers.run_async(context, args, kwargs, self._await))
 
 
 class LoopWatch(Service):
@@ -289,10 +263,8 @@ class LoopWatch(Service):
         return BLOCKED / 2
 
 
-def _meant(context: Attempt, error: BaseException) -> BaseException:
+def _meant(context: Attempt, error: asyncio.CancelledError) -> BaseException:
     """What a cancellation of asyncio stands for, if it was ours."""
-    if not isinstance(error, asyncio.CancelledError):
-        return error
     if context.told is JobCancelled:
         return JobCancelled(f"job {context.claim.id} was cancelled")
     if context.told is AttemptTimeout:
@@ -301,12 +273,12 @@ def _meant(context: Attempt, error: BaseException) -> BaseException:
 
 
 def _frames(coroutine: "asyncio.Task[None]") -> list[Any]:
-    """Where the handler's own frames await, without those of this file."""
+    """Where the handler's own frames await, without ours."""
     frames: list[Any] = []
     awaited: Any = coroutine.get_coro()
     while awaited is not None:
         frame = getattr(awaited, "cr_frame", None)
-        if frame is not None and frame.f_code.co_filename != __file__:
+        if frame is not None and frame.f_code.co_filename not in _OURS:
             frames += traceback.extract_stack(frame, limit=1)
         awaited = getattr(awaited, "cr_await", None)
     return frames

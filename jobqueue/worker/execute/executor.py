@@ -1,31 +1,30 @@
 """The executor: one thread that takes claims from the inbox and runs them to their outcome."""
 
-import os
 import threading
-from collections.abc import Callable, Coroutine, Sequence
-from types import CoroutineType
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from jobqueue import fork_guard
 from jobqueue.loggers import get_logger
-from jobqueue.records import Claim, Ended, Outcome
+from jobqueue.records import Claim, Ended
 from jobqueue.states import State
 from jobqueue.store.claims import Claims
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.execute.admission import Admission
-from jobqueue.worker.handler.context import Attempt, JobContext, enter, time_left
+from jobqueue.worker.handler import outcomes
+from jobqueue.worker.handler.context import Attempt, time_left
 from jobqueue.worker.handler.context_variables import Surroundings
 from jobqueue.worker.handler.describe import describe
-from jobqueue.worker.handler.outcomes import Endings, encode, refused, too_late
+from jobqueue.worker.handler.run import HandlerRunner
 from jobqueue.worker.inflight import UNBEGUN, InFlight, Unbegun, released
-from jobqueue.worker.isolate.child_handle import RemoteAttempt, Unfit
+from jobqueue.worker.isolate.child_handle import RemoteAttempt
 from jobqueue.worker.isolate.pool import NO_CHILD_REST, Isolation, NoChild
 from jobqueue.worker.log_context import about
 
 log = get_logger("jobqueue.worker")
 
-Middleware = Callable[[JobContext, Callable[[], Any]], Any]
+UNKNOWN_TASKS_MAX = 1000  # names for which it is remembered when they were logged last
 
 
 class Executor:
@@ -41,21 +40,19 @@ class Executor:
         claims: Claims,
         transactions: UserTransactions,
         *,
-        middleware: Sequence[Middleware] = (),
-        endings: Endings,
+        handlers: HandlerRunner,
         finished: Callable[[], None],
         isolation: Isolation | None = None,
     ) -> None:
         self.surroundings = Surroundings()
         self._isolation = isolation
-        self.complete: Callable[[Attempt, Coroutine[Any, Any, Any]], Any] | None = None
-        """Runs on the event loop what a plain wrapper of an `async def` returned; set by that."""
         self._inflight = inflight
         self._registry = registry
         self._claims = claims
         self._transactions = transactions
-        self._middleware = middleware
-        self._endings = endings
+        self.handlers = handlers
+        self._unknown: dict[str, float] = {}
+        """When it was logged that this task is not known."""
         self._finished = finished
 
     def loop(self) -> None:
@@ -109,7 +106,7 @@ class Executor:
         args, kwargs = arguments
         context = self.context_of(task, claim)
         self._inflight.begin(context)
-        outcome = self.run(task, context, claim, args, kwargs)
+        outcome = self.handlers.run(context, args, kwargs)
         return self._inflight.end(context, outcome)
 
     def ready(self, claim: Claim) -> tuple[Task[..., Any], Sequence[Any], dict[str, Any]] | None:
@@ -124,7 +121,7 @@ class Executor:
         try:
             arguments = task.codec.decode(claim.args)
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
-            self._inflight.outbox.put(refused(claim, error))
+            self._inflight.outbox.put(outcomes.refused(claim, error))
             return None
         refusal = self._free_key(claim) if claim.frees_key else None
         if refusal is None:
@@ -136,34 +133,25 @@ class Executor:
         """The task, or None: it may not begin, and its outcome is written."""
         task = self._registry.find(claim.task)
         if task is None:
-            self._inflight.outbox.put(self._endings.unknown(claim))
+            self._inflight.outbox.put(self._unknown_task(claim))
             return None
         if claim.deadline_at is not None and time_left(claim) <= 0:
-            self._inflight.outbox.put(too_late(claim))
+            self._inflight.outbox.put(outcomes.deadline_passed(claim))
             return None
         return task
 
     def _work_apart(self, task: Task[..., Any], claim: Claim, isolation: Isolation) -> bool:
         """Run one claim in a child process."""
         inflight = self._inflight
-        context = RemoteAttempt(claim, self._transactions)
+        context = RemoteAttempt(claim, self._transactions, task)
         admission = Admission(inflight, context, self._free_key)
         inflight.start(context)
         try:
-            answer = isolation.run(task, context, admission)
+            outcome = isolation.run(context, admission)
         except NoChild as error:
             inflight.withdraw(context, isolation.put_off(claim, error))
             threading.Event().wait(NO_CHILD_REST)  # The next one would fare no better.
             return True
-        outcome: Outcome | None
-        if isinstance(answer, Unbegun):
-            outcome = answer.outcome
-        elif isinstance(answer, Unfit) and not isolation.asks(claim.task):
-            # It never asked for a child; back it goes, to run where it otherwise does.
-            isolation.give_up(claim, f"{answer.error.type}: {answer.error.message}")
-            outcome = released(claim, "it could not run in a child process")
-        else:
-            outcome = self._endings.apart(task, context, answer)
         if admission.begun and outcome is not None:
             return inflight.end(context, outcome)
         inflight.withdraw(context, outcome)
@@ -171,56 +159,21 @@ class Executor:
 
     def context_of(self, task: Task[..., Any], claim: Claim) -> Attempt:
         """The attempt of a handler that is about to be entered; its time runs from here."""
-        return Attempt(claim, self._transactions, task.codec.encode_result)
+        return Attempt(claim, self._transactions, task)
 
-    def run(
-        self,
-        task: Task[..., Any],
-        context: Attempt,
-        claim: Claim,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-    ) -> Outcome:
-        """Run the handler to its outcome; never raises, whatever the handler does.
-
-        In a context of its own: `current_job()` is in it from here on.
-        """
-        ended: Ended | None = None
-        text = reason = None
-        worker = os.getpid()
-        enter(context)
-        try:
-            result = self.call(task, context, args, kwargs)
-            if os.getpid() != worker:  # The handler has forked, and this is not its parent.
-                fork_guard.end(None)
-            if type(result) is CoroutineType and task.wraps_async and self.complete is not None:
-                result = self.complete(context, result)
-            elif type(result) is CoroutineType:
-                result.close()
-                raise TypeError("the task returned a coroutine that nobody awaits")  # noqa: TRY301
-            text, reason = encode(task, claim, result)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is how the attempt ended.
-            if os.getpid() != worker:
-                fork_guard.end(error)
-            ended = self._endings.raised(task, context, error)
-        context.leave_transaction()
-        return self._endings.outcome(task, context, ended, text, reason)
-
-    def call(
-        self, task: Task[..., Any], context: Attempt, args: Sequence[Any], kwargs: dict[str, Any]
-    ) -> Any:
-        """Call the handler within its middleware."""
-        if not self._middleware:
-            return task.function(*args, **kwargs)
-
-        def innermost() -> Any:
-            return task.function(*args, **kwargs)
-
-        run: Callable[[], Any] = innermost
-        seen = JobContext(context)
-        for middleware in reversed(self._middleware):
-            run = _around(middleware, seen, run)
-        return run()
+    def _unknown_task(self, claim: Claim) -> Ended:
+        present = time.monotonic()
+        if len(self._unknown) > UNKNOWN_TASKS_MAX:
+            self._unknown.clear()
+        if present - self._unknown.get(claim.task, float("-inf")) >= 60:  # noqa: PLR2004
+            self._unknown[claim.task] = present
+            log.warning(
+                "no task is named %r in this worker: job %d and its like wait",
+                claim.task,
+                claim.id,
+                extra=about(claim, "unknown task"),
+            )
+        return outcomes.unknown_task(claim)
 
     def _free_key(self, claim: Claim) -> Unbegun | None:
         """Free the unique key of a job that is about to begin; how it ends if it may not begin."""
@@ -243,9 +196,3 @@ class Executor:
     def _put(self, refusal: Unbegun) -> None:
         if refusal.outcome is not None:
             self._inflight.outbox.put(refusal.outcome)
-
-
-def _around(
-    middleware: Middleware, context: JobContext, run: Callable[[], Any]
-) -> Callable[[], Any]:
-    return lambda: middleware(context, run)

@@ -10,7 +10,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.worker.execute.event_loop import Loop
 from jobqueue.worker.execute.thread_pool import Slots
 from jobqueue.worker.handler.context import Attempt
-from jobqueue.worker.handler.outcomes import Endings
+from jobqueue.worker.handler.outcomes import timed_out
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.isolate.pool import Isolation
 from jobqueue.worker.log_context import about
@@ -27,7 +27,6 @@ class Overseer(Service):
     def __init__(
         self,
         inflight: InFlight,
-        endings: Endings,
         slots: Slots,
         loop: Loop,
         *,
@@ -37,7 +36,6 @@ class Overseer(Service):
     ) -> None:
         super().__init__("overseer")
         self._inflight = inflight
-        self._endings = endings
         self._slots = slots
         self._loop = loop
         self._finished = finished
@@ -60,7 +58,7 @@ class Overseer(Service):
         return rest
 
     def _give_up(self, context: Attempt) -> None:
-        outcome = self._endings.timed_out(context, context.where())
+        outcome = timed_out(context, context.where())
         if not self._inflight.give_up(context, outcome):
             return
         if context.is_coroutine:

@@ -24,6 +24,7 @@ from jobqueue.records import Claim, lasting
 from jobqueue.store import transaction_argument
 from jobqueue.store.transaction_argument import AsyncTransaction, SyncTransaction
 from jobqueue.store.user_transactions import UserTransactions
+from jobqueue.tasks import Task
 from jobqueue.worker.log_context import job_of
 
 if TYPE_CHECKING:
@@ -179,14 +180,12 @@ class Attempt:
     grace = TIMEOUT_GRACE
     """How long after its deadline the handler is given up, in seconds."""
 
-    def __init__(
-        self, claim: Claim, transactions: UserTransactions, encode: Callable[[object], str]
-    ) -> None:
+    def __init__(self, claim: Claim, transactions: UserTransactions, task: Task[..., Any]) -> None:
         self.claim = claim
         """The claim that it runs under."""
         self.key = (claim.id, claim.fence)
         """By this it is found among those that run."""
-        self._encode = encode
+        self.task = task
         self._transactions = transactions
         self.began = time.perf_counter()
         """When the handler was entered, by `time.perf_counter()`."""
@@ -244,7 +243,9 @@ class Attempt:
 
     def finish(self, transaction: "Session | Connection", result: object) -> None:
         """See `JobContext.finish_within`."""
-        self._transactions.finish(transaction, self.claim, self._encode(result), self.said)
+        self._transactions.finish(
+            transaction, self.claim, self.task.codec.encode_result(result), self.said
+        )
         self._finishing = transaction
 
     async def afinish(self, session: Any, result: object) -> None:

@@ -25,6 +25,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded, size
 from jobqueue.states import State
 from jobqueue.store.user_transactions import UserTransactions
+from jobqueue.tasks import Task
 from jobqueue.worker.handler.context import Attempt, enter
 from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.isolate.importing import Address
@@ -92,8 +93,8 @@ class RemoteAttempt(Attempt):
 
     killable = True
 
-    def __init__(self, claim: Claim, transactions: UserTransactions) -> None:
-        super().__init__(claim, transactions, str)
+    def __init__(self, claim: Claim, transactions: UserTransactions, task: Task[..., Any]) -> None:
+        super().__init__(claim, transactions, task)
         self._finishing_there = False
         self._wake: Callable[[], None] | None = None
         self.told_at = math.inf

@@ -9,7 +9,6 @@ when the parent says `begin`; then it sends `begun`, `progress`, `finishing` and
 import asyncio
 import contextlib
 import ctypes
-import inspect
 import json
 import logging
 import os
@@ -28,16 +27,14 @@ from typing import Any, NamedTuple
 from jobqueue import errors, fork_guard, paths
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
 from jobqueue.records import Claim, Ended, Outcome, Succeeded
-from jobqueue.store.claims import Claims
 from jobqueue.store.database import Store
 from jobqueue.store.user_transactions import UserTransactions
-from jobqueue.tasks import Registry, Task
-from jobqueue.worker.execute.executor import Executor
+from jobqueue.tasks import Task
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.handler.context_variables import Surroundings
 from jobqueue.worker.handler.describe import describe
-from jobqueue.worker.handler.outcomes import Endings, refused
-from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.handler.outcomes import outcome_of, refused
+from jobqueue.worker.handler.run import HandlerRunner
 from jobqueue.worker.isolate.importing import Address, Import, find
 from jobqueue.worker.isolate.log_forwarding import Forward
 from jobqueue.worker.json_stderr import JsonStream, captured
@@ -79,13 +76,13 @@ class ChildAttempt(Attempt):
         self,
         claim: Claim,
         transactions: UserTransactions,
-        encode: Callable[[object], str],
+        task: Task[..., Any],
         *,
         until: float,
         said: threading.Event,
         send: Callable[..., None],
     ) -> None:
-        super().__init__(claim, transactions, encode)
+        super().__init__(claim, transactions, task)
         self.restart(until)
         self._said = said
         self._send = send
@@ -132,7 +129,6 @@ class Child:
         self._max_snoozes: int = greeting["max_snoozes"]
         # For a look at whose transaction `finish_within` is given; not kept beside the app's own.
         store = Store(greeting["url"], connections=1, idle=0)
-        self._claims = Claims(store)
         self._transactions = UserTransactions(store)
         self._forward = Forward(self._send, self._undisturbed_by_sigterm)
         self._forward_logs(greeting["levels"])
@@ -249,7 +245,7 @@ class Child:
         context = ChildAttempt(
             job.claim,
             self._transactions,
-            job.task.codec.encode_result,
+            job.task,
             until=float("inf") if budget is None else received + budget,
             said=self._said,
             send=self._send,
@@ -264,29 +260,17 @@ class Child:
             os._exit(1)  # The listener's read keeps it open: the worker would wait for ever.
 
     def _outcome(self, job: _Prepared, context: ChildAttempt) -> Outcome:
-        task = job.task
-        registry = Registry()
-        registry.add(task)
-        endings = Endings(registry, self._max_snoozes)
-        executor = _Executor(
-            InFlight(1, 1.0),
-            registry,
-            self._claims,
-            self._transactions,
-            middleware=tuple(task.middleware),
-            endings=endings,
-            finished=lambda: None,
-        )
+        handlers = HandlerRunner(tuple(job.task.middleware), self._max_snoozes)
+        handlers.complete = _complete
         try:
             self._context = context
             if error_name := self._told.get(context.key):
                 context.tell(getattr(errors, error_name))
-            outcome = executor.run(task, context, job.claim, job.args, job.kwargs)
+            outcome = handlers.run(context, job.args, job.kwargs)
             self._context = None
         except (JobCancelled, ClaimLost, AttemptTimeout) as error:  # SIGTERM, after the handler.
             self._context = None
-            ended = endings.raised(task, context, error)
-            outcome = endings.outcome(task, context, ended, None, None)
+            outcome = outcome_of(context, handlers.failed(context, error))
         return outcome
 
     def _report(self) -> None:
@@ -328,20 +312,11 @@ class Child:
         logging.getLogger().addHandler(self._forward)
 
 
-class _Executor(Executor):
-    """The worker's executor, of which only `run` is used; it awaits what async tasks return."""
-
-    def call(
-        self, task: Task[..., Any], context: Attempt, args: Sequence[Any], kwargs: dict[str, Any]
-    ) -> Any:
-        """See `Executor.call`."""
-        result = super().call(task, context, args, kwargs)
-        # Else refused, as in a thread.
-        awaited = (task.is_async or task.wraps_async) and inspect.iscoroutine(result)
-        return asyncio.run(_await(result, context)) if awaited else result
+def _complete(context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(_await(context, coroutine))
 
 
-async def _await(coroutine: Coroutine[Any, Any, Any], context: Attempt) -> Any:
+async def _await(context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
     try:
         return await coroutine
     finally:

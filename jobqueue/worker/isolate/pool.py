@@ -8,14 +8,21 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from jobqueue.errors import ConfigurationError
+from jobqueue.errors import AttemptTimeout, ConfigurationError
 from jobqueue.loggers import get_logger
-from jobqueue.records import Claim, Ended
+from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded
 from jobqueue.states import State
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Registry, Task
-from jobqueue.worker.inflight import Unbegun
-from jobqueue.worker.isolate.child_handle import Answer, ChildProcess, Death, Gate, RemoteAttempt
+from jobqueue.worker.handler.outcomes import cancelled, outcome_of, retry_or_fail
+from jobqueue.worker.inflight import Unbegun, released
+from jobqueue.worker.isolate.child_handle import (
+    Answer,
+    ChildProcess,
+    Death,
+    Gate,
+    RemoteAttempt,
+)
 from jobqueue.worker.isolate.importing import address_of, why_not
 from jobqueue.worker.json_stderr import is_json
 from jobqueue.worker.log_context import about, worker_name
@@ -33,10 +40,11 @@ class NoChild(Exception):
 class Isolation:
     """The children of one worker, one for each thread that needs one."""
 
-    def __init__(self, url: URL, registry: Registry, *, max_snoozes: int) -> None:
+    def __init__(self, url: URL, registry: Registry, max_snoozes: int, max_crashes: int) -> None:
         self._url = as_text(url)
         self._registry = registry
         self._max_snoozes = max_snoozes
+        self._max_crashes = max_crashes
         self._own = threading.local()
         self._children: set[ChildProcess] = set()
         self._lock = threading.Lock()
@@ -80,15 +88,15 @@ class Isolation:
             extra=about(claim),
         )
 
-    def run(self, task: Task[..., Any], context: RemoteAttempt, gate: Gate) -> Answer | Unbegun:
-        """Run a job in this thread's child, once its gate lets it begin.
+    def run(self, context: RemoteAttempt, gate: Gate) -> Outcome | None:
+        """Run a job in this thread's child, once its gate lets it begin; None as in `Unbegun`.
 
         Raises NoChild if there can be none now.
         """
         child = self._child()
         answer: Answer | Unbegun | None = None
         try:
-            answer = child.call(context, address_of(task, self._registry.app), gate)
+            answer = child.call(context, address_of(context.task, self._registry.app), gate)
         finally:
             if answer is None:
                 child.kill()  # Its handler may still run, and nobody listens any more.
@@ -96,7 +104,44 @@ class Isolation:
             child.busy.release()
             if child.signalled or isinstance(answer, Death):
                 self.leave()  # What was signalled may still be about to die of it.
-        return answer
+        return self._outcome(context, answer)
+
+    def _outcome(self, context: RemoteAttempt, answer: Answer | Unbegun) -> Outcome | None:
+        """How the job ended: as the child says, or as its death tells."""
+        claim = context.claim
+        if isinstance(answer, Unbegun):
+            return answer.outcome
+        if isinstance(answer, Succeeded | Ended):
+            return answer
+        if isinstance(answer, Death):
+            outcome = outcome_of(context, self._died(context, answer))
+            assert isinstance(outcome, Ended), "it did not succeed"
+            return outcome._replace(exit_signal=answer.signal, peak_memory=answer.peak_memory)
+        if self.asks(claim.task):
+            ended = retry_or_fail(context, "errored", answer.error)
+            why = ended.reason or "its child process could not import it"
+            return ended._replace(reason=why, duration=0.0)
+        # It never asked for a child; back it goes, to run where it otherwise does.
+        self.give_up(claim, f"{answer.error.type}: {answer.error.message}")
+        return released(claim, "it could not run in a child process")
+
+    def _died(self, context: RemoteAttempt, death: Death) -> Ended:
+        if context.told is not None and not death.late:
+            return cancelled(context.claim)
+        if death.late:
+            why = (
+                f"ended by {death.signal or death} {context.overdue():.1f} s after its time was up"
+            )
+            if not death.begun:
+                why = "its child process did not import it in time, and was killed"
+            error = AttemptError(AttemptTimeout.__name__, why, None)
+            return retry_or_fail(context, "timed out", error)
+        how = f"crashed: {death}"
+        error = AttemptError("Crashed", how, None)
+        ended = retry_or_fail(context, "crashed", error)
+        if context.claim.child_crashes + 1 >= self._max_crashes:
+            ended = Ended(context.claim, "crashed", State.FAILED, error=error)
+        return ended._replace(reason=how, crash=True)
 
     def put_off(self, claim: Claim, error: NoChild) -> Ended:
         """The outcome of a job that no child could be started for: uncharged, tried again."""

@@ -28,7 +28,7 @@ class Start:
         (self.claim,) = self.worker.claim()
         self.inflight = self.worker.inflight
         assert self.inflight.inbox.get() is self.claim
-        self.context = RemoteAttempt(self.claim, self.worker.executor._transactions)
+        self.context = RemoteAttempt(self.claim, self.worker.executor._transactions, self.task)
         self.inflight.start(self.context)
         free_key = self.worker.executor._free_key
         self.admission = Admission(self.inflight, self.context, free_key)

@@ -28,7 +28,7 @@ from jobqueue import (
 )
 from jobqueue.errors import AttemptTimeout, ClaimLost, InvalidArguments, JobCancelled, Signal
 from jobqueue.options import SECONDS_MAX, Backoff
-from jobqueue.worker.handler import outcomes
+from jobqueue.worker.execute import executor
 from jobqueue.worker.handler import describe
 
 WARNING, ERROR = 30, 40
@@ -520,9 +520,8 @@ def test_an_unknown_task_waits_ten_seconds_uncharged_and_is_logged_once_a_minute
 
     class Time:
         monotonic = staticmethod(lambda: present[0])
-        perf_counter = staticmethod(time.perf_counter)
 
-    monkeypatch.setattr(outcomes, "time", Time)
+    monkeypatch.setattr(executor, "time", Time)
     with JobQueue(url) as newer:
 
         @newer.task(max_attempts=1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue.worker.execute import executor
+from jobqueue.worker.handler import run
 from jobqueue.worker.isolate import child_main
 from jobqueue.worker.handler.describe import MESSAGE_MAX, TRACEBACK_MAX, cap, describe
 
@@ -52,7 +52,7 @@ def through(file: str) -> Any:
 
 
 OURS = through(str(Path(child_main.__file__)))
-SEAM = through(str(Path(executor.__file__)))
+SEAM = through(str(Path(run.__file__)))
 ASYNCIO = through(asyncio.base_events.__file__)
 IMPORT = through("<frozen importlib._bootstrap>")
 INSTALLED = through(f"{sysconfig.get_path('stdlib')}/site-packages/somebodys.py")
