@@ -25,8 +25,10 @@ from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
 from jobqueue.worker.complete.outcome_writer import Exit
+from jobqueue.worker.execute.admission import Admission
 from jobqueue.worker.execute.event_loop import Loop
 from jobqueue.worker.execute.executor import Executor
+from jobqueue.worker.execute.router import Router, Runner
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.handler.run import HandlerRunner, Middleware
 from jobqueue.worker.inflight import InFlight
@@ -81,7 +83,6 @@ class Inline:
     ) -> None:
         settings = WorkerSettings(concurrency=1, lease=DAY)
         self._store = store
-        self._registry = registry
         self._claims = claims = Claims(store)
         self._leases, self._maintenance = Leases(store), Maintenance(store)
         self._jobs = Jobs(store)
@@ -98,10 +99,9 @@ class Inline:
         )
         self._executor = Executor(
             inflight,
-            registry,
-            claims,
-            transactions,
-            handlers=self._handlers,
+            Admission(inflight, registry, claims, transactions),
+            Router(registry, None),
+            self._handlers,
             finished=_nothing,
         )
         self._loop = Loop(inflight, self._executor, _nothing, concurrency=1)
@@ -190,8 +190,7 @@ class Inline:
         self._inflight.lease.confirm(process_identity.boottime())
         self._inflight.hand_out([claim], self._holder)
         self._inflight.inbox.get_nowait()
-        task = self._registry.find(claim.task)
-        return task is not None and task.is_async
+        return self._executor.router.runner_for(claim) is Runner.EVENT_LOOP
 
     def record(self) -> Ran:
         """Write the outcome down and tell of it, as a worker does."""

@@ -7,7 +7,6 @@ from functools import partial
 from sqlalchemy import URL
 
 from jobqueue.events import EventStream
-from jobqueue.records import Claim
 from jobqueue.store.claims import Claims
 from jobqueue.store.completion import Completion
 from jobqueue.store.database import Store
@@ -25,10 +24,12 @@ from jobqueue.worker.complete.completer import Completer
 from jobqueue.worker.complete.event_dispatcher import Announcer
 from jobqueue.worker.complete.outcome_writer import Exit
 from jobqueue.worker.connections import Connections
+from jobqueue.worker.execute.admission import Admission
 from jobqueue.worker.execute.autoscale import Scaler
 from jobqueue.worker.execute.event_loop import Loop, LoopWatch
 from jobqueue.worker.execute.exec_task import WithExec
 from jobqueue.worker.execute.executor import Executor
+from jobqueue.worker.execute.router import Router
 from jobqueue.worker.execute.thread_pool import Slots
 from jobqueue.worker.execute.timeouts import Overseer
 from jobqueue.worker.handler.run import HandlerRunner, Middleware
@@ -224,17 +225,16 @@ class Assembly:
         finished, exhausted = wakeups.wake_completer, self.stop_conditions.fail
         executor = Executor(
             inflight,
-            self._registry,
-            Claims(handlers),
-            UserTransactions(handlers),
-            handlers=HandlerRunner(self._middleware, settings.max_snoozes),
+            Admission(inflight, self._registry, Claims(handlers), UserTransactions(handlers)),
+            Router(self._registry, self.isolation),
+            HandlerRunner(self._middleware, settings.max_snoozes),
             finished=finished,
             isolation=self.isolation,
         )
         thread_pool = Slots(executor, inflight)
         concurrency = settings.async_concurrency
         async_runner = Loop(inflight, executor, finished, concurrency=concurrency)
-        inflight.divert = partial(self._divert, async_runner)
+        inflight.divert = async_runner.divert
         asynchronous = sum(task.runs_on_loop for task in self._registry.values())
         if asynchronous:
             share = asynchronous / len(self._registry)
@@ -256,16 +256,6 @@ class Assembly:
                 )
             )
         return thread_pool, async_runner, services
-
-    def _divert(self, async_runner: Loop, claim: Claim) -> bool:
-        task = self._registry.find(claim.task)  # Not a set: tasks may be added at any time.
-        if task is None or not task.runs_on_loop:
-            return False
-        if claim.crashes and self.isolation.takes(claim):
-            return False
-        self.inflight.capacity.asynchronous.enable(self._settings.async_concurrency)
-        async_runner.submit(claim)
-        return True
 
     def _upkeep_services(
         self,

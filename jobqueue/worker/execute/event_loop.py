@@ -15,7 +15,9 @@ from jobqueue.errors import AttemptTimeout, JobCancelled
 from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Ended
 from jobqueue.states import State
+from jobqueue.worker.execute.admission import NotStarted
 from jobqueue.worker.execute.executor import Executor
+from jobqueue.worker.execute.router import Runner
 from jobqueue.worker.handler import run
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.handler.describe import describe
@@ -46,6 +48,7 @@ class Loop:
         self._inflight = inflight
         self._executor = executor
         self._finished = finished
+        self._concurrency = concurrency
         self._loop: asyncio.AbstractEventLoop
         self._room = asyncio.Semaphore(concurrency)
         self._running: set[asyncio.Task[Any]] = set()
@@ -62,11 +65,15 @@ class Loop:
         self.beat_at = math.inf
         """When the loop last showed that it is not blocked."""
 
-    def submit(self, claim: Claim) -> None:
-        """Run a claim soon; the first one starts the thread."""
+    def divert(self, claim: Claim) -> bool:
+        """Run a claim soon, if the loop is to run it; the first one starts the thread."""
+        if self._executor.router.runner_for(claim) is not Runner.EVENT_LOOP:
+            return False
+        self._inflight.capacity.asynchronous.enable(self._concurrency)
         self._start()
         self._inflight.capacity.asynchronous.fill(claim)
         self._loop.call_soon_threadsafe(self._begin, claim)
+        return True
 
     def complete(self, context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run the coroutine that a handler in a thread has returned; the thread waits for it."""
@@ -199,6 +206,9 @@ class Loop:
                 begun = inflight.running.drop((claim.id, claim.fence))
                 why = interrupted(claim) if begun else released(claim, UNBEGUN)
                 inflight.outbox.put(why)
+        except NotStarted as refusal:
+            if refusal.outcome is not None:
+                inflight.outbox.put(refusal.outcome)
         except BaseException as error:  # noqa: BLE001 - told with the outcome.
             inflight.running.drop((claim.id, claim.fence))
             inflight.outbox.put(Ended(claim, "errored", State.FAILED, error=describe(error)))
@@ -207,30 +217,21 @@ class Loop:
             self._finished()
 
     async def _in_turn(self, claim: Claim) -> None:
-        """Wait for room, and then look whether it may still begin."""
-        inflight, key = self._inflight, (claim.id, claim.fence)
+        """Wait for room, and then for the lease."""
+        key = (claim.id, claim.fence)
         await self._room.acquire()
         self._inside.add(key)
         try:
-            while (  # noqa: ASYNC110
-                refusal := inflight.refusal(claim)
-            ) is None and not inflight.lease.good():
-                # The first heartbeat that lands decides; it comes from another thread.
+            while not self._executor.admission.may_start(claim):  # noqa: ASYNC110
+                # The heartbeat that decides comes from another thread.
                 await asyncio.sleep(LEASE_LOOK)
-            if refusal is None:
-                await self._work(claim)
-            elif refusal.outcome is not None:
-                inflight.outbox.put(refusal.outcome)
+            await self._work(claim)
         finally:
             self._make_room(key)
 
     async def _work(self, claim: Claim) -> None:
         with EndForks(self._pid):  # A forked handler that awaits, and so runs the loop's rest.
-            ready = self._executor.ready(claim)
-        if ready is None:
-            return
-        task, args, kwargs = ready
-        context = self._executor.context_of(task, claim)
+            context, args, kwargs = self._executor.admission.prepare(claim)
         coroutine = asyncio.current_task()
         assert coroutine is not None, "this runs in one"
         self._waiting.discard(coroutine)

@@ -61,13 +61,8 @@ class Isolation:
         task = self._registry.find(name)
         return task is not None and task.settings.isolation == "process"
 
-    def takes(self, claim: Claim) -> bool:
-        """True for a job that is to run in a child: its task says so, or it was in a crash."""
-        if self.asks(claim.task):
-            return True
-        return claim.crashes > 0 and self._reaches(claim)
-
-    def _reaches(self, claim: Claim) -> bool:
+    def reaches(self, claim: Claim) -> bool:
+        """True if a child can import the task of a job that was in a crash."""
         task = self._registry.find(claim.task)
         if task is None or claim.task in self._closed_to:
             return False

@@ -8,8 +8,6 @@ import pytest
 
 from jobqueue import JobQueue, State
 from jobqueue.store.claims import Claims
-from jobqueue.worker.execute.admission import Admission
-from jobqueue.worker.isolate.child_handle import RemoteAttempt
 from jobqueue.worker.inflight import UNBEGUN, Unbegun
 
 LEASE = 30.0
@@ -28,10 +26,9 @@ class Start:
         (self.claim,) = self.worker.claim()
         self.inflight = self.worker.inflight
         assert self.inflight.inbox.get() is self.claim
-        self.context = RemoteAttempt(self.claim, self.worker.executor._transactions, self.task)
+        self.admission = self.worker.executor.admission.for_child(self.claim)
+        self.context = self.admission.context
         self.inflight.start(self.context)
-        free_key = self.worker.executor._free_key
-        self.admission = Admission(self.inflight, self.context, free_key)
 
     @property
     def begun(self) -> bool:

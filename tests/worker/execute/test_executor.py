@@ -28,7 +28,7 @@ from jobqueue import (
 )
 from jobqueue.errors import AttemptTimeout, ClaimLost, InvalidArguments, JobCancelled, Signal
 from jobqueue.options import SECONDS_MAX, Backoff
-from jobqueue.worker.execute import executor
+from jobqueue.worker.execute import admission
 from jobqueue.worker.handler import describe
 
 WARNING, ERROR = 30, 40
@@ -521,7 +521,7 @@ def test_an_unknown_task_waits_ten_seconds_uncharged_and_is_logged_once_a_minute
     class Time:
         monotonic = staticmethod(lambda: present[0])
 
-    monkeypatch.setattr(executor, "time", Time)
+    monkeypatch.setattr(admission, "time", Time)
     with JobQueue(url) as newer:
 
         @newer.task(max_attempts=1)
