@@ -5,7 +5,6 @@ the event loop that it has are its parent's. Nor may it hear signals as one: it 
 SIGTERM, and with a wake-up descriptor of its parent it would pass each of its signals on to it.
 """
 
-import contextlib
 import os
 import signal
 import sys
@@ -68,34 +67,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def end(error: BaseException | None) -> NoReturn:
-    """End this process at once, as a program of its own would have ended."""
-    code = 1
-    try:
-        code = _said(error)
-    finally:
-        # Not sys.exit(): what is registered for the end of a process is its parent's to do.
-        os._exit(code)
-
-
-def _said(error: BaseException | None) -> int:
-    """Say on stderr what there is to say, and flush; returns the exit code."""
+    """End this process at once: exit code 0, that of a SystemExit, or 1 and a traceback."""
     code = 0 if error is None else 1
-    # A closed stream may not keep it alive.
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        if isinstance(error, SystemExit):
-            code = _code(error)
+    try:
+        if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+            code = (error.code or 0) & 0xFF
         elif error is not None:
             traceback.print_exception(error)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    return code
-
-
-def _code(error: SystemExit) -> int:
-    if error.code is None:
-        return 0
-    if isinstance(error.code, int):
-        return error.code & 0xFF
-    sys.stderr.write(f"{error.code}\n")  # noqa: TID251 - a program of its own says it
-    return 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        # Even if a stream is closed; not sys.exit(), which runs the atexit functions of the parent.
+        os._exit(code)
