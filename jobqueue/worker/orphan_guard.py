@@ -1,10 +1,10 @@
-"""The undertaker: sees to it that no command outlives the worker that runs it, however that ends.
+"""The orphan guard: kills the process groups that a worker leaves behind, however it ended.
 
-The same for what the handlers in a worker's child processes have started.
+They are the groups of commands, and of child processes with all that handlers start in them.
 
-A process beside the worker, started with its first command, that knows which process groups run.
+It is a process beside the worker, started with the first group, that knows which groups there are.
 It notices the worker's end by the end of its input, and kills what is left. It is run as a script,
-by itself and with nothing imported, so that it costs little. May be used from any thread.
+by itself and with nothing imported, so that it costs little.
 """
 
 import atexit
@@ -17,58 +17,59 @@ import sys
 import threading
 import time
 
-LOOK = 0.5  # seconds between two looks whether the parent is there
-_IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-SEARCH = 1.0
+PARENT_POLL_INTERVAL = 0.5  # seconds between two checks whether the parent still lives
+SEARCH_TIMEOUT = 1.0
 """Seconds for which a command is searched for that was being started when the worker died."""
+SEARCH_INTERVAL = 0.05  # seconds between two searches
+_IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-class Undertaker:
-    """The worker's side."""
+class OrphanGuard:
+    """The worker's side. May be used from any thread.
+
+    Raises OSError if the guard's process cannot be started; it is tried again with the next group.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
-        self._known: dict[str, str] = {}
+        self._groups: dict[str, str] = {}
 
-    def announce(self, job: int, fence: int) -> None:
-        """A command is about to be started for that claim."""
-        self._set(f"{job} {fence}", "")
+    def expect(self, job: int, fence: int) -> str:
+        """Search for the command of that claim until it is watched; returns its key.
 
-    def started(self, job: int, fence: int, group: int) -> None:
-        """It runs in that process group."""
-        self._set(f"{job} {fence}", str(group))
+        Between its start and the message about it, a worker that is killed would leave it behind.
+        """
+        key = f"{job} {fence}"
+        self._set(key, "")
+        return key
 
-    def ended(self, job: int, fence: int) -> None:
-        """None of its processes is left."""
-        self._set(f"{job} {fence}", None)
+    def watch(self, key: str, group: int) -> None:
+        """Kill that process group once this process is gone."""
+        self._set(key, str(group))
 
-    def guard(self, group: int) -> None:
-        """A child process, and all that it may start, is in that process group."""
-        self._set(f"child {group}", str(group))
+    def unwatch(self, key: str) -> None:
+        """Forget the process group of that key: none of its processes is left."""
+        self._set(key, None)
 
-    def dismiss(self, group: int) -> None:
-        """None of that group's processes is left."""
-        self._set(f"child {group}", None)
-
-    def _set(self, claim: str, group: str | None) -> None:
+    def _set(self, key: str, group: str | None) -> None:
         with self._lock:
             if group is None:
-                self._known.pop(claim, None)
+                self._groups.pop(key, None)
             else:
-                self._known[claim] = group
+                self._groups[key] = group
             if self._alive():
                 with contextlib.suppress(BrokenPipeError):
-                    self._tell({claim: group})
+                    self._send({key: group})
                     return
-            if self._known:
+            if self._groups:
                 self._start()
-                self._tell(self._known)
+                self._send(self._groups)
 
     def _alive(self) -> bool:
         process = self._process
-        # The copy of a forked process is not its own.
+        # In a fork of this process it is the parent's.
         return process is not None and self._owner == os.getpid() and process.poll() is None
 
     def _start(self) -> None:
@@ -78,7 +79,7 @@ class Undertaker:
         elif self._owner == 0:
             atexit.register(self._release)
         self._owner = os.getpid()
-        # It inherits the mask: a signal to all of a service may not end it before it ignores them.
+        # It inherits the mask: a signal to a whole service must not end it before it ignores it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own program.
@@ -88,70 +89,70 @@ class Undertaker:
                 stderr=subprocess.DEVNULL,
                 bufsize=0,
                 cwd="/",
-                start_new_session=True,  # It hears no Ctrl-C.
+                start_new_session=True,  # Ctrl-C does not reach it.
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _release(self) -> None:
-        """At the end of this process: it ends as well, at once where nobody is left to kill."""
+        """Let the guard's process exit with this one; at once where no group is left to kill."""
         with self._lock:
             if self._alive():
                 assert self._process is not None
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.communicate(timeout=1)
 
-    def _tell(self, groups: "dict[str, str | None] | dict[str, str]") -> None:
+    def _send(self, groups: "dict[str, str | None] | dict[str, str]") -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        lines = [f"{claim} {'-' if group is None else group}\n" for claim, group in groups.items()]
+        lines = [f"{key} {'-' if group is None else group}\n" for key, group in groups.items()]
         self._process.stdin.write("".join(lines).encode())
 
 
-undertaker = Undertaker()
-"""The one of this process."""
+orphan_guard = OrphanGuard()
+"""The guard of this process."""
 
 
 def main() -> None:
-    """The process: listen until the worker is gone, then kill what it has left behind."""
+    """The guard's process: read until the worker is gone, then kill what it has left behind."""
     for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)  # A stop of all is not the end of the worker yet.
+        signal.signal(number, signal.SIG_IGN)  # The worker may go on after a signal to the service.
     groups: dict[bytes, bytes] = {}
     rest = b""
     while True:
-        # Asked first: what it has said before its end is still to be read. And asked at all,
-        # because what a handler has forked may hold the input open.
+        # Asked before the input is read: what the worker wrote before its end is still to come. And
+        # asked at all, because a process that a handler forked may hold the input open.
         gone = os.getppid() != int(sys.argv[1])
-        if not select.select([0], [], [], 0 if gone else LOOK)[0]:
+        if not select.select([0], [], [], 0 if gone else PARENT_POLL_INTERVAL)[0]:
             if gone:
                 break
             continue
-        heard = os.read(0, 65536)
-        if not heard:
+        received = os.read(0, 65536)
+        if not received:
             break
-        *lines, rest = (rest + heard).split(b"\n")
+        *lines, rest = (rest + received).split(b"\n")
         for line in lines:
-            claim, _, group = line.rpartition(b" ")
+            key, _, group = line.rpartition(b" ")
             if group == b"-":
-                groups.pop(claim, None)
+                groups.pop(key, None)
             else:
-                groups[claim] = group
-    _bury(groups)
+                groups[key] = group
+    _kill_all(groups)
 
 
-def _bury(groups: dict[bytes, bytes]) -> None:
-    for known in filter(None, groups.values()):
-        _kill(int(known))
-    lost = [claim for claim, known in groups.items() if not known]
-    until = time.monotonic() + SEARCH
-    while lost and time.monotonic() < until:
-        for group in _search(lost):
+def _kill_all(groups: dict[bytes, bytes]) -> None:
+    for watched in filter(None, groups.values()):
+        _kill(int(watched))
+    expected = [key for key, group in groups.items() if not group]
+    until = time.monotonic() + SEARCH_TIMEOUT
+    while expected and time.monotonic() < until:
+        for group in _search(expected):
             _kill(group)
-        select.select([], [], [], 0.05)
+        select.select([], [], [], SEARCH_INTERVAL)
 
 
 def _search(claims: list[bytes]) -> list[int]:
-    """The process groups whose environment names one of those claims."""
+    """Return the process groups whose environment names one of those claims, as "job fence"."""
     wanted = [
         {
             b"JOBQUEUE_JOB_ID=%s" % job,

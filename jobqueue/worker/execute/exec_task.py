@@ -21,7 +21,7 @@ from jobqueue.serialization.codec import Codec
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.handler.context import JobContext, clean, current_job, running_attempt
 from jobqueue.worker.handler.describe import Described
-from jobqueue.worker.orphan_guard import undertaker
+from jobqueue.worker.orphan_guard import orphan_guard
 
 NAME = "exec"
 LOOK = 0.1  # seconds, at most, between two looks whether the command is still wanted
@@ -210,16 +210,16 @@ def _descriptor_of(pid: int) -> int | None:
 def _started(
     context: JobContext, line: list[str], environment: Mapping[str, str], cwd: str | None
 ) -> Iterator[Running]:
-    undertaker.announce(context.id, context.fence)
+    key = orphan_guard.expect(context.id, context.fence)
     try:
         running = Running(_spawn(line, environment, cwd))
         try:
-            undertaker.started(context.id, context.fence, running._process.pid)  # noqa: SLF001
+            orphan_guard.watch(key, running._process.pid)  # noqa: SLF001
             yield running
         finally:
             running.close()
     finally:
-        undertaker.ended(context.id, context.fence)
+        orphan_guard.unwatch(key)
 
 
 def _spawn(

@@ -31,7 +31,7 @@ from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.isolate.importing import Address
 from jobqueue.worker.isolate.log_forwarding import replay
 from jobqueue.worker.isolate.message_socket import Pipe
-from jobqueue.worker.orphan_guard import undertaker
+from jobqueue.worker.orphan_guard import orphan_guard
 from jobqueue.worker.process_identity import peak_memory
 
 log = get_logger("jobqueue.worker")
@@ -149,7 +149,7 @@ class ChildProcess:
         theirs.close()
         self.pid = self._process.pid
         with contextlib.suppress(OSError):  # It cannot be started now, and knows of it later.
-            undertaker.guard(self.pid)
+            orphan_guard.watch(f"child {self.pid}", self.pid)
         self._pipe = Pipe(ours, self._woken)
         self._waker.setblocking(False)
         self.idle_since = math.inf
@@ -319,7 +319,7 @@ class ChildProcess:
                 if reserved:  # Until wait4: the number is still that of this process's group.
                     self._signal_group(signal.SIGKILL)
                 with contextlib.suppress(OSError):
-                    undertaker.dismiss(self.pid)
+                    orphan_guard.unwatch(f"child {self.pid}")
                 self._process.returncode = self._reap()
                 self.buried = True
                 self._pipe.close()

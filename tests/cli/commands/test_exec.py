@@ -313,23 +313,23 @@ def test_kill_9_of_the_supervisor_and_the_worker_ends_all_of_it(
     all_gone(pids)
 
 
-def test_an_undertaker_that_was_killed_has_a_successor(
+def test_an_orphan_guard_that_was_killed_has_a_successor(
     it: Cli, family: Any, all_gone: Any, wait_until: Any, tmp_path: Path
 ) -> None:
     _, pids, worker = family()
     children = Path(f"/proc/{worker.popen.pid}/task").glob("*/children")
-    (undertaker,) = {int(pid) for file in children for pid in file.read_text().split()} - {*pids}
-    os.kill(undertaker, signal.SIGKILL)
+    (guard,) = {int(pid) for file in children for pid in file.read_text().split()} - {*pids}
+    os.kill(guard, signal.SIGKILL)
     enqueue(it, "touch", tmp_path / "another")
     wait_until((tmp_path / "another").exists)
     worker.popen.kill()
     all_gone(pids)
 
 
-def test_an_undertaker_ends_with_its_process_in_order_and_without_a_word() -> None:
+def test_an_orphan_guard_ends_with_its_process_in_order_and_without_a_word() -> None:
     program = (
-        "from jobqueue.worker.orphan_guard import undertaker\n"
-        "undertaker.announce(7, 3)\nprint(undertaker._process.pid)\nundertaker.ended(7, 3)\n"
+        "from jobqueue.worker.orphan_guard import orphan_guard as guard\n"
+        "key = guard.expect(7, 3)\nprint(guard._process.pid)\nguard.unwatch(key)\n"
     )
     line = [sys.executable, "-X", "dev", "-c", program]
     said = subprocess.run(line, capture_output=True, text=True, check=True, timeout=60)
@@ -341,8 +341,8 @@ def test_a_command_that_was_just_being_started_is_found(tmp_path: Path, all_gone
     script = tmp_path / "dying.py"
     script.write_text(
         "import os, subprocess, sys\n"
-        "from jobqueue.worker.orphan_guard import Undertaker\n"
-        "Undertaker().announce(7, 3)\n"
+        "from jobqueue.worker.orphan_guard import OrphanGuard\n"
+        "OrphanGuard().expect(7, 3)\n"
         "mine = {'JOBQUEUE_JOB_ID': '7', 'JOBQUEUE_FENCE': '3', 'JOBQUEUE_WORKER_PID': str(os.getpid())}\n"
         "for more in ({}, {'JOBQUEUE_FENCE': '4'}):\n"
         "    line = ['sleep', '300']\n"
