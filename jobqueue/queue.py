@@ -41,7 +41,7 @@ from jobqueue.store.urls import masked
 from jobqueue.tasks import AsyncTask, Call, Registry, Task, TaskDecorator
 from jobqueue.worker.handler.context import running_attempt
 from jobqueue.worker.handler.run import Middleware
-from jobqueue.worker.isolate.importing import Import
+from jobqueue.worker.isolate.importing import ImportGuard
 from jobqueue.worker.isolate.pool import require
 from jobqueue.worker.settings import WorkerOptions, WorkerSettings
 from jobqueue.worker.worker import Worker
@@ -191,8 +191,8 @@ class JobQueue:
         *,
         wait: bool = True,
     ) -> list[Job[Any]]:
-        if Import.under_way:
-            Import.refuse("jobs are enqueued")
+        if ImportGuard.active:
+            ImportGuard.refuse("jobs are enqueued")
         new = _inherit([call.to_new_job() for call in calls])
         fate = None
         if within is None:

@@ -34,7 +34,7 @@ from jobqueue.worker.execute.thread_pool import Slots
 from jobqueue.worker.execute.timeouts import Overseer
 from jobqueue.worker.handler.run import HandlerRunner, Middleware
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.isolate.pool import Isolation
+from jobqueue.worker.isolate.pool import ProcessPool
 from jobqueue.worker.log_context import name_worker
 from jobqueue.worker.observe.history import Recorder
 from jobqueue.worker.observe.metrics import Metrics
@@ -123,7 +123,7 @@ class Assembly:
             url, handlers, at_work=lambda: bool(inflight.held), gives_up=stop.is_over
         )
         self.store = self.connections.line
-        self.isolation = Isolation(
+        self.process_pool = ProcessPool(
             self.store.url, registry, settings.max_snoozes, settings.max_crashes
         )
         self._leases = Leases(self.connections.upkeep)
@@ -226,10 +226,10 @@ class Assembly:
         executor = Executor(
             inflight,
             Admission(inflight, self._registry, Claims(handlers), UserTransactions(handlers)),
-            Router(self._registry, self.isolation),
+            Router(self._registry, self.process_pool),
             HandlerRunner(self._middleware, settings.max_snoozes),
             finished=finished,
-            isolation=self.isolation,
+            process_pool=self.process_pool,
         )
         thread_pool = Slots(executor, inflight)
         concurrency = settings.async_concurrency
@@ -245,7 +245,7 @@ class Assembly:
             async_runner,
             finished=finished,
             exhausted=exhausted,
-            isolation=self.isolation,
+            process_pool=self.process_pool,
         )
         services: list[Service] = [LoopWatch(async_runner), overseer]
         if settings.scaling is not None:

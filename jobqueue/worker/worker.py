@@ -16,7 +16,7 @@ from jobqueue.store.database import Store
 from jobqueue.tasks import Registry
 from jobqueue.worker.assembly import Assembly, WorkerParts
 from jobqueue.worker.handler.run import Middleware
-from jobqueue.worker.isolate.importing import Import
+from jobqueue.worker.isolate.importing import ImportGuard
 from jobqueue.worker.log_context import about, name_worker, say
 from jobqueue.worker.observe.health import Vitals
 from jobqueue.worker.settings import WorkerSettings
@@ -73,8 +73,8 @@ class Worker:
 
     def _start(self, registered: Callable[[], None] | None) -> None:
         try:
-            Import.refuse("a worker starts")
-            self._assembly.isolation.check()
+            ImportGuard.refuse("a worker starts")
+            self._assembly.process_pool.check()
             store = self._assembly.store
             store.require_schema()
             if self._declared is not None:
@@ -179,7 +179,7 @@ class Worker:
                 line = "job %d (%s) is interrupted and goes back"
                 log.warning(line, claim.id, claim.task, extra=about(claim, "interrupted"))
         in_order &= self._await_outcomes(parts)
-        isolation = self._assembly.isolation
+        isolation = self._assembly.process_pool
         isolation.close(CHILDREN_END / 4 if self._aborted.is_set() else CHILDREN_END)
         parts.async_runner.close()
         for service in reversed(parts.services):

@@ -11,7 +11,7 @@ from jobqueue.worker.handler.context_variables import Surroundings
 from jobqueue.worker.handler.describe import describe
 from jobqueue.worker.handler.run import HandlerRunner
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.isolate.pool import NO_CHILD_REST, Isolation, NoChild
+from jobqueue.worker.isolate.pool import NO_PROCESS_DELAY, NoProcess, ProcessPool
 
 
 class Executor:
@@ -28,7 +28,7 @@ class Executor:
         handlers: HandlerRunner,
         *,
         finished: Callable[[], None],
-        isolation: Isolation | None = None,
+        process_pool: ProcessPool | None = None,
     ) -> None:
         self.surroundings = Surroundings()
         self.admission = admission
@@ -36,7 +36,7 @@ class Executor:
         self.handlers = handlers
         self._inflight = inflight
         self._finished = finished
-        self._isolation = isolation
+        self._process_pool = process_pool
 
     def loop(self) -> None:
         """The thread's life, until it is handed None or its claim was given up."""
@@ -45,8 +45,8 @@ class Executor:
             while (claim := inbox.get()) is not None and self.take(claim):
                 pass
         finally:
-            if self._isolation is not None:
-                self._isolation.leave()
+            if self._process_pool is not None:
+                self._process_pool.end_child()
 
     def take(self, claim: Claim) -> bool:
         """Run a claim that was handed out, if it may start; False as in `work`. Never raises."""
@@ -80,16 +80,16 @@ class Executor:
         return self._inflight.end(context, outcome)
 
     def _work_in_child(self, claim: Claim) -> bool:
-        inflight, isolation = self._inflight, self._isolation
-        assert isolation is not None, "the router knows it"
+        inflight, process_pool = self._inflight, self._process_pool
+        assert process_pool is not None, "the router knows it"
         admission = self.admission.for_child(claim)
         context = admission.context
         inflight.start(context)
         try:
-            outcome = isolation.run(context, admission)
-        except NoChild as error:
-            inflight.withdraw(context, isolation.put_off(claim, error))
-            threading.Event().wait(NO_CHILD_REST)  # The next one would fare no better.
+            outcome = process_pool.run(context, admission)
+        except NoProcess as error:
+            inflight.withdraw(context, process_pool.release(claim, error))
+            threading.Event().wait(NO_PROCESS_DELAY)  # The next one would fare no better.
             return True
         if admission.begun and outcome is not None:
             return inflight.end(context, outcome)

@@ -4,7 +4,7 @@ from enum import Enum
 
 from jobqueue.records import Claim
 from jobqueue.tasks import Registry
-from jobqueue.worker.isolate.pool import Isolation
+from jobqueue.worker.isolate.pool import ProcessPool
 
 
 class Runner(Enum):
@@ -18,9 +18,9 @@ class Runner(Enum):
 class Router:
     """Chooses the runner of each claim. May be used from any thread."""
 
-    def __init__(self, registry: Registry, isolation: Isolation | None) -> None:
+    def __init__(self, registry: Registry, process_pool: ProcessPool | None) -> None:
         self._registry = registry
-        self._isolation = isolation
+        self._process_pool = process_pool
 
     def runner_for(self, claim: Claim) -> Runner:
         """Where the handler of a claim runs; a thread if its task is not known, or not any more.
@@ -30,9 +30,9 @@ class Router:
         task = self._registry.find(claim.task)  # Asked each time: tasks may be added at any time.
         if task is None:
             return Runner.THREAD
-        if self._isolation is not None and (
+        if self._process_pool is not None and (
             task.settings.isolation == "process"
-            or (claim.crashes and self._isolation.reaches(claim))
+            or (claim.crashes and self._process_pool.can_import(claim))
         ):
             return Runner.CHILD_PROCESS
         return Runner.EVENT_LOOP if task.is_async else Runner.THREAD

@@ -12,7 +12,7 @@ from jobqueue.worker.execute.thread_pool import Slots
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.handler.outcomes import timed_out
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.isolate.pool import Isolation
+from jobqueue.worker.isolate.pool import ProcessPool
 from jobqueue.worker.log_context import about
 from jobqueue.worker.service import Service
 
@@ -32,7 +32,7 @@ class Overseer(Service):
         *,
         finished: Callable[[], None],
         exhausted: Callable[[str], None],
-        isolation: Isolation,
+        process_pool: ProcessPool,
     ) -> None:
         super().__init__("overseer")
         self._inflight = inflight
@@ -40,13 +40,13 @@ class Overseer(Service):
         self._loop = loop
         self._finished = finished
         self._exhausted = exhausted
-        self._isolation = isolation
+        self._process_pool = process_pool
 
     def tick(self) -> float:
         """Give up what is overdue; returns the seconds until the next could be."""
         rest = ROUND
         self._slots.mend()
-        self._isolation.end_idle()
+        self._process_pool.end_idle_children()
         for context in list(self._inflight.running.attempts.values()):
             if context.killable:
                 continue

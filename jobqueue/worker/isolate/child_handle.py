@@ -28,20 +28,20 @@ from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Task
 from jobqueue.worker.handler.context import Attempt, enter
 from jobqueue.worker.inflight import Unbegun
-from jobqueue.worker.isolate.importing import Address
+from jobqueue.worker.isolate.importing import TaskRef
 from jobqueue.worker.isolate.log_forwarding import replay
-from jobqueue.worker.isolate.message_socket import Pipe
+from jobqueue.worker.isolate.message_socket import MessageSocket
 from jobqueue.worker.orphan_guard import orphan_guard
 from jobqueue.worker.process_identity import peak_memory
 
 log = get_logger("jobqueue.worker")
 
-LOOK = 0.5  # seconds between looks at the child's memory, and whether it lives
-GRACE = 0.25  # seconds from being told to SIGTERM: for a handler that looks by itself
-KILL_AFTER = 0.5  # seconds from SIGTERM to SIGKILL
-START_WITHIN = 60.0  # seconds for a child to import the program
-ASK = 0.1  # seconds between two questions whether a job may begin whose child is ready
-_PRESSURE = ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE + KILL_AFTER))
+POLL_INTERVAL = 0.5  # seconds between two checks of the child's memory, and whether it lives
+SIGTERM_DELAY = 0.25  # seconds from a request to stop to SIGTERM: for handlers that check it
+SIGKILL_DELAY = 0.5  # seconds from SIGTERM to SIGKILL
+START_TIMEOUT = 60.0  # seconds for a child to import the program
+ADMISSION_POLL_INTERVAL = 0.1  # seconds between two checks whether a job may start at last
+_ESCALATION = ((signal.SIGTERM, SIGTERM_DELAY), (signal.SIGKILL, SIGTERM_DELAY + SIGKILL_DELAY))
 _CODE = (
     "import json, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}); "
@@ -50,7 +50,7 @@ _CODE = (
 )
 
 
-class Death(NamedTuple):
+class ChildExit(NamedTuple):
     """How a child ended that gave no answer."""
 
     exit_code: int  # minus the number of the signal, if it was one
@@ -69,13 +69,13 @@ class Death(NamedTuple):
         return f"{how}{peak}" + ("" if self.begun else ", before the handler began")
 
 
-class Unfit(NamedTuple):
+class TaskNotImportable(NamedTuple):
     """The child could not import the program, or not find the task in it."""
 
     error: AttemptError
 
 
-Answer = Outcome | Death | Unfit
+Answer = Outcome | ChildExit | TaskNotImportable
 
 
 class Gate(Protocol):
@@ -97,17 +97,17 @@ class RemoteAttempt(Attempt):
         super().__init__(claim, transactions, task)
         self._finishing_there = False
         self._wake: Callable[[], None] | None = None
-        self.told_at = math.inf
+        self.stop_requested_at = math.inf
 
     def tell(self, error: type[JobQueueError]) -> None:
         """See `Attempt.tell`."""
         if self.told is None:
             super().tell(error)
-            self.told_at = time.monotonic()
+            self.stop_requested_at = time.monotonic()
             if self._wake is not None:
                 self._wake()
 
-    def wake_by(self, wake: Callable[[], None]) -> None:
+    def on_stop_request(self, wake: Callable[[], None]) -> None:
         """For its slot: how to be woken when it is told something."""
         self._wake = wake
 
@@ -116,7 +116,7 @@ class RemoteAttempt(Attempt):
         """See `Attempt.finishing`."""
         return self._finishing_there
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def handle_message(self, message: dict[str, Any]) -> None:
         """Take in what the child says while the handler runs."""
         if "progress" in message:
             id_, fence, fraction, text = message["progress"]
@@ -137,12 +137,12 @@ class RemoteAttempt(Attempt):
             traceback.print_exc()  # Not through logging, which would run it again.
 
 
-class ChildProcess:
+class ChildHandle:
     """One child and the pipe to it. Used by the thread that made it; `kill()` by any."""
 
-    def __init__(self, greeting: dict[str, Any]) -> None:
+    def __init__(self, handshake: dict[str, Any]) -> None:
         with contextlib.ExitStack() as made:  # All of it, or nothing is left behind.
-            self._woken, self._waker = map(made.enter_context, socket.socketpair())
+            self._wake_reader, self._wake_writer = map(made.enter_context, socket.socketpair())
             ours, theirs = map(made.enter_context, socket.socketpair())
             self._process = _start(theirs.fileno())
             made.pop_all()
@@ -150,118 +150,125 @@ class ChildProcess:
         self.pid = self._process.pid
         with contextlib.suppress(OSError):  # It cannot be started now, and knows of it later.
             orphan_guard.watch(f"child {self.pid}", self.pid)
-        self._pipe = Pipe(ours, self._woken)
-        self._waker.setblocking(False)
+        self._messages = MessageSocket(ours, self._wake_reader)
+        self._wake_writer.setblocking(False)
         self.idle_since = math.inf
         self.signalled = 0
         """The last signal that it was sent."""
-        self._pressed = 0
+        self._escalated = 0
         self._begun = False
         """The job that it was sent last was told to begin."""
         self.busy = threading.Lock()
-        self.buried = False
-        self._burying = threading.Lock()
+        self.reaped = False
+        self._reaping = threading.Lock()
         # What the kernel counts as this process's peak begins with that of its parent.
         self._known_peak = peak_memory() or 0
         self._peak = 0
-        self._looked_at = -math.inf
-        self._pipe.send(greet=greeting)
+        self._checked_at = -math.inf
+        self._messages.send(handshake=handshake)
 
     @property
     def alive(self) -> bool:
         """True until it has died, whether or not anybody has noticed."""
-        if self.buried:
+        if self.reaped:
             return False
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         with contextlib.suppress(ChildProcessError):
             return os.waitid(os.P_PID, self.pid, options) is None
         return False
 
-    def call(self, context: RemoteAttempt, address: Address, gate: Gate) -> Answer | Unbegun:
+    def call(self, context: RemoteAttempt, ref: TaskRef, gate: Gate) -> Answer | Unbegun:
         """Have it run a job that its gate lets begin, and wait for the end, however that comes."""
         self._known_peak, self._peak = max(self._known_peak, self._peak), 0
         self._begun = False
-        context.wake_by(self._wake)
+        context.on_stop_request(self._wake)
         try:
-            return self._make_ready(context, address, gate) or self._attend(context)
+            return self._make_ready(context, ref, gate) or self._await_outcome(context)
         except Exception as error:
-            late = self.signalled != 0 and (not self._begun or _late_at(context) < context.told_at)
+            late = self.signalled != 0 and (
+                not self._begun or _late_at(context) < context.stop_requested_at
+            )
             if not isinstance(error, EOFError | OSError):
                 # Nothing that it says can be relied upon any more.
                 log.exception("child process %d does not speak our language", self.pid)
                 self.kill()
-            return Death(self._see_off(), self.peak(), late, self._begun)
+            return ChildExit(self._wait_or_kill(), self.peak(), late, self._begun)
         finally:
-            context.wake_by(_nothing)
+            context.on_stop_request(_nothing)
 
     def _make_ready(
-        self, context: RemoteAttempt, address: Address, gate: Gate
+        self, context: RemoteAttempt, ref: TaskRef, gate: Gate
     ) -> Answer | Unbegun | None:
         """Have it import the task, and then begin the job if it still may; None: it has begun."""
         claim = {name: _plain(value) for name, value in context.claim._asdict().items()}
-        self._pipe.send(run={"claim": claim, "address": address})
-        start_by, ready = time.monotonic() + START_WITHIN, False
+        self._messages.send(run={"claim": claim, "task": ref})
+        start_by, ready = time.monotonic() + START_TIMEOUT, False
         while (refusal := gate.refusal()) is None:
             if ready and gate.begin():
                 budget = context.budget()
-                self._pipe.send(begin={"budget": None if budget == math.inf else budget})
+                self._messages.send(begin={"budget": None if budget == math.inf else budget})
                 self._begun = True
                 return None
-            for message in self._receive(min(ASK, self._press(math.inf if ready else start_by))):
+            for message in self._receive(
+                min(ADMISSION_POLL_INTERVAL, self._escalate(math.inf if ready else start_by))
+            ):
                 answer = self._answer(context, message)
                 if answer is not None:
                     return answer
                 ready |= "ready" in message
-                context.hear(message)
+                context.handle_message(message)
         if not ready:
             self.kill()  # A ready one waits for the next job.
         return refusal
 
-    def _attend(self, context: RemoteAttempt) -> Answer:
+    def _await_outcome(self, context: RemoteAttempt) -> Answer:
         """Wait for the end of a job that has begun."""
-        told = False
+        sent = False
         while True:
-            if context.told is not None and not told:
-                told, (id_, fence) = True, context.key
-                self._pipe.send(tell={"id": id_, "fence": fence, "error": context.told.__name__})
-            rest = self._press(min(context.told_at, _late_at(context)))
+            reason = context.told
+            if reason is not None and not sent:
+                sent, (id_, fence) = True, context.key
+                self._messages.send(stop={"id": id_, "fence": fence, "error": reason.__name__})
+            rest = self._escalate(min(context.stop_requested_at, _late_at(context)))
             for message in self._receive(rest):
                 if "begun" in message:
                     self._peak = message["peak"] or 0
                 answer = self._answer(context, message)
                 if answer is not None:
                     return answer
-                context.hear(message)
+                context.handle_message(message)
 
-    def _press(self, due: float) -> float:
+    def _escalate(self, due: float) -> float:
         """Signal what should have ended by then; returns the seconds until there is more to do."""
         present = time.monotonic()
-        while self._pressed < len(_PRESSURE):
-            number, after = _PRESSURE[self._pressed]
+        while self._escalated < len(_ESCALATION):
+            number, after = _ESCALATION[self._escalated]
             rest = due + after - present
             if rest > 0:
-                return min(LOOK, rest)
+                return min(POLL_INTERVAL, rest)
             self._signal(number)
-            self._pressed += 1
-        return LOOK
+            self._escalated += 1
+        return POLL_INTERVAL
 
     def _receive(self, rest: float) -> Iterator[dict[str, Any]]:
         """What it says within so many seconds. Raises EOFError when it is dead."""
-        yield from self._pipe.messages()  # What came behind the last answer.
-        heard = self._pipe.wait(rest)
-        yield from self._pipe.messages()
+        yield from self._messages.messages()  # What came behind the last answer.
+        received = self._messages.wait(rest)
+        yield from self._messages.messages()
         # By time as well: it, or what it started, may have something to say all the time.
-        if not heard or time.monotonic() - self._looked_at >= LOOK:
-            self._looked_at = time.monotonic()
+        if not received or time.monotonic() - self._checked_at >= POLL_INTERVAL:
+            self._checked_at = time.monotonic()
             self._peak = max(self._peak, peak_memory(self.pid) or 0)
             if not self.alive:
-                self._pipe.drain()
-                yield from self._pipe.messages()
+                self._messages.drain()
+                yield from self._messages.messages()
                 raise EOFError  # What it started may hold the pipe open.
 
-    def _answer(self, context: RemoteAttempt, message: dict[str, Any]) -> Outcome | Unfit | None:
-        if "unfit" in message:
-            return Unfit(AttemptError(**message["unfit"]))
+    def _answer(
+        self, context: RemoteAttempt, message: dict[str, Any]
+    ) -> Outcome | TaskNotImportable | None:
+        if "not_importable" in message:
+            return TaskNotImportable(AttemptError(**message["not_importable"]))
         if "ended" not in message:
             return None
         fields = message["ended"]
@@ -279,8 +286,8 @@ class ChildProcess:
         return self._peak or None
 
     def _signal(self, number: int) -> None:
-        with self._burying:
-            if not self.buried:  # Its number may be another group's by now.
+        with self._reaping:
+            if not self.reaped:  # Its number may be another group's by now.
                 self.signalled = number
                 self._signal_group(number)
 
@@ -294,40 +301,40 @@ class ChildProcess:
 
     def end(self) -> None:
         """End an idle one: its pipe ends, so it does; one that does not is killed."""
-        if self.buried:
+        if self.reaped:
             return
-        self._pipe.close()
-        self._see_off()
+        self._messages.close()
+        self._wait_or_kill()
 
-    def _see_off(self) -> int:
+    def _wait_or_kill(self) -> int:
         """Its pipe has ended, so it is about to; if it does not, it is killed."""
-        until, pause = time.monotonic() + KILL_AFTER, threading.Event()
+        until, pause = time.monotonic() + SIGKILL_DELAY, threading.Event()
         while self.alive and time.monotonic() < until:
             pause.wait(0.002)
         self.kill()
-        return self.bury()
+        return self.reap()
 
-    def bury(self) -> int:
+    def reap(self) -> int:
         """Wait for its end, take in its exit code, and close the pipe; what it started ends too."""
         reserved = False
-        if not self.buried and hasattr(os, "waitid"):
+        if not self.reaped and hasattr(os, "waitid"):
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
                 reserved = True
-        with self._burying:
-            if not self.buried:
+        with self._reaping:
+            if not self.reaped:
                 if reserved:  # Until wait4: the number is still that of this process's group.
                     self._signal_group(signal.SIGKILL)
                 with contextlib.suppress(OSError):
                     orphan_guard.unwatch(f"child {self.pid}")
-                self._process.returncode = self._reap()
-                self.buried = True
-                self._pipe.close()
-                self._woken.close()
-                self._waker.close()
+                self._process.returncode = self._wait_status()
+                self.reaped = True
+                self._messages.close()
+                self._wake_reader.close()
+                self._wake_writer.close()
         return self._process.returncode
 
-    def _reap(self) -> int:
+    def _wait_status(self) -> int:
         try:
             _, status, usage = os.wait4(self.pid, 0)
         except ChildProcessError:  # A handler of SIGCHLD was quicker.
@@ -341,7 +348,7 @@ class ChildProcess:
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # Full: it is awake.
-            self._waker.send(b"\0")
+            self._wake_writer.send(b"\0")
 
 
 def _start(descriptor: int) -> "subprocess.Popen[bytes]":

@@ -1,8 +1,8 @@
 """The child: a process of its own for one job at a time, told what to do through a pipe.
 
-Messages are JSON objects with one key that says what they are. The parent sends `greet`, `run`,
-`begin` and `tell`. The child answers `run` with `ready`, `unfit` or `ended`, and enters the handler
-when the parent says `begin`; then it sends `begun`, `progress`, `finishing` and `ended`. It sends
+Messages are JSON objects with one key that says what they are. The parent sends `handshake`,
+`run`, `begin` and `stop`. The child answers `run` with `ready`, `not_importable` or `ended`, and
+enters the handler on `begin`; then it sends `begun`, `progress`, `finishing` and `ended`. It sends
 `log` at any time.
 """
 
@@ -35,14 +35,16 @@ from jobqueue.worker.handler.context_variables import Surroundings
 from jobqueue.worker.handler.describe import describe
 from jobqueue.worker.handler.outcomes import outcome_of, refused
 from jobqueue.worker.handler.run import HandlerRunner
-from jobqueue.worker.isolate.importing import Address, Import, find
-from jobqueue.worker.isolate.log_forwarding import Forward
+from jobqueue.worker.isolate.importing import ImportGuard, TaskRef, import_task
+from jobqueue.worker.isolate.log_forwarding import ForwardingHandler
 from jobqueue.worker.json_stderr import JsonStream, captured
 from jobqueue.worker.log_context import name_worker
 from jobqueue.worker.process_identity import peak_memory
 
-REPORT_EVERY = 0.1  # seconds between two words of progress
-TELLING = 10  # looks, 0.02 s apart, at whether the worker has told that the job is to end
+PROGRESS_INTERVAL = 0.1  # seconds between two words of progress
+STOP_MESSAGE_CHECKS = (
+    10  # looks, 0.02 s apart, at whether the worker has told that the job is to end
+)
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _INSTANTS = ("run_at", "started_at", "deadline_at")
 
@@ -53,9 +55,9 @@ def main() -> None:
     os.set_inheritable(descriptor, False)
     _die_with(parent)
     # Ctrl-C is the worker's to hear. Not SIG_IGN, which every program started here would inherit.
-    signal.signal(signal.SIGINT, _unheard)
+    signal.signal(signal.SIGINT, _ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
-    Child(Connection(descriptor)).live()
+    ChildMain(Connection(descriptor)).live()
 
 
 def _die_with(parent: int) -> None:
@@ -84,13 +86,13 @@ class ChildAttempt(Attempt):
     ) -> None:
         super().__init__(claim, transactions, task)
         self.restart(until)
-        self._said = said
+        self._reported = said
         self._send = send
 
     def report(self, fraction: float | None, message: str | None) -> None:
         """See `Attempt.report`."""
         super().report(fraction, message)
-        self._said.set()
+        self._reported.set()
 
     def finish(self, transaction: Any, result: object) -> None:
         """See `Attempt.finish`."""
@@ -108,7 +110,7 @@ class _Prepared(NamedTuple):
     kwargs: dict[str, Any]
 
 
-class Child:
+class ChildMain:
     """The child's three threads: the main one runs handlers, one listens, one tells of progress."""
 
     def __init__(self, connection: Connection) -> None:
@@ -118,31 +120,31 @@ class Child:
         self._orders: SimpleQueue[tuple[dict[str, Any], float] | None] = SimpleQueue()
         """What it was sent, and when."""
         self._context: ChildAttempt | None = None
-        self._told: dict[tuple[int, int], str] = {}
-        self._said = threading.Event()
-        self._undisturbed = 0
-        self._asked = False
+        self._stop_requests: dict[tuple[int, int], str] = {}
+        self._reported = threading.Event()
+        self._deferring = 0
+        self._sigterm_pending = False
         """SIGTERM came where nothing may be raised."""
-        greeting = json.loads(connection.recv_bytes())["greet"]
-        sys.argv[:] = greeting["argv"]
-        self._folder: str | None = greeting["folder"]
-        self._max_snoozes: int = greeting["max_snoozes"]
+        handshake = json.loads(connection.recv_bytes())["handshake"]
+        sys.argv[:] = handshake["argv"]
+        self._folder: str | None = handshake["folder"]
+        self._max_snoozes: int = handshake["max_snoozes"]
         # For a look at whose transaction `finish_within` is given; not kept beside the app's own.
-        store = Store(greeting["url"], connections=1, idle=0)
+        store = Store(handshake["url"], connections=1, idle=0)
         self._transactions = UserTransactions(store)
-        self._forward = Forward(self._send, self._undisturbed_by_sigterm)
-        self._forward_logs(greeting["levels"])
-        name_worker(greeting["worker"])
-        for name in greeting["json"]:
+        self._forward = ForwardingHandler(self._send, self._deferring_sigterm)
+        self._forward_logs(handshake["levels"])
+        name_worker(handshake["worker"])
+        for name in handshake["json"]:
             setattr(sys, name, JsonStream(getattr(sys, name), name))
         self._captured = contextlib.ExitStack()
-        if greeting["json"]:
+        if handshake["json"]:
             self._captured.enter_context(captured())
-        fork_guard.watch(self._forked, signal.SIGTERM, signal.SIGINT)
+        fork_guard.watch(self._after_fork_in_child, signal.SIGTERM, signal.SIGINT)
 
     def live(self) -> None:
         """Run what is sent, one call after another, until the pipe ends."""
-        signal.signal(signal.SIGTERM, self._asked_to_end)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         for thread in (self._listen, self._report):
             threading.Thread(target=thread, name=f"jobqueue{thread.__name__}", daemon=True).start()
         prepared: _Prepared | None = None
@@ -158,8 +160,8 @@ class Child:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 message = json.loads(self._connection.recv_bytes())
-                if "tell" in message:
-                    self._tell(**message["tell"])
+                if "stop" in message:
+                    self._request_stop(**message["stop"])
                 else:
                     self._orders.put((message, time.monotonic()))
         # The worker wants no more of this process, or is gone.
@@ -167,20 +169,20 @@ class Child:
             os.killpg(0, signal.SIGKILL)  # With all that the handler has started.
         self._orders.put(None)
 
-    def _tell(self, id: int, fence: int, error: str) -> None:  # noqa: A002 - the message's word.
-        self._told = {(id, fence): error}  # For one that has not begun yet.
+    def _request_stop(self, id: int, fence: int, error: str) -> None:  # noqa: A002 - the message's word.
+        self._stop_requests = {(id, fence): error}  # For one that has not begun yet.
         context = self._context
         if context is not None and context.key == (id, fence):
             context.tell(getattr(errors, error))
 
-    def _asked_to_end(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
         """SIGTERM: raise in the handler if its time is up or it is not wanted.
 
         Otherwise it is not meant for us: a supervisor may send it to every process of a service,
         and then the worker decides how long its jobs may go on.
         """
-        if self._undisturbed:
-            self._asked = True
+        if self._deferring:
+            self._sigterm_pending = True
         else:
             self._check()
 
@@ -190,32 +192,32 @@ class Child:
         It says so before it sends SIGTERM. A handler that never lets go of the interpreter's lock,
         such as a regular expression, has kept the listener from reading it until now.
         """
-        for _ in range(TELLING):
+        for _ in range(STOP_MESSAGE_CHECKS):
             if self._context is not None:
                 self._context.check()
                 threading.Event().wait(0.02)
 
-    def _undisturbed_by_sigterm(self, work: Callable[[], None]) -> None:
+    def _deferring_sigterm(self, work: Callable[[], None]) -> None:
         """Do what nothing may be raised in the midst of: half a message is the end of all talk."""
         if threading.current_thread() is not threading.main_thread():
             work()  # Signals are handled in the main thread.
             return
-        self._undisturbed += 1
+        self._deferring += 1
         try:
             work()
         finally:
-            self._undisturbed -= 1
-        if self._asked and not self._undisturbed:
-            self._asked = False
+            self._deferring -= 1
+        if self._sigterm_pending and not self._deferring:
+            self._sigterm_pending = False
             self._check()
 
-    def _forked(self) -> None:
+    def _after_fork_in_child(self) -> None:
         """In a process that a handler has forked: it has no say in what the worker hears."""
         logging.getLogger().removeHandler(self._forward)
         self._connection.close()
-        if signal.getsignal(signal.SIGTERM) == self._asked_to_end:
+        if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # It is its parent's to end.
-        if signal.getsignal(signal.SIGINT) is _unheard:
+        if signal.getsignal(signal.SIGINT) is _ignore:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self._sending = threading.Lock()  # A thread that is not here may have held it.
         self._orders = SimpleQueue()
@@ -224,15 +226,15 @@ class Child:
     def _prepare(self, call: dict[str, Any]) -> _Prepared | None:
         """Do all that can be done before the job begins; None: it cannot begin, which is said."""
         claim = Claim(**{name: _instant(name, value) for name, value in call["claim"].items()})
-        Import.under_way = True
+        ImportGuard.active = True
         try:
             with paths.meant_from(self._folder):
-                task = find(Address(*call["address"]))
+                task = import_task(TaskRef(*call["task"]))
         except BaseException as error:  # noqa: BLE001 - a module may do anything.
-            self._send(unfit=describe(error)._asdict())
+            self._send(not_importable=describe(error)._asdict())
             return None
         finally:
-            Import.under_way = False
+            ImportGuard.active = False
         try:
             args, kwargs = task.codec.decode(claim.args)
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
@@ -247,10 +249,10 @@ class Child:
             self._transactions,
             job.task,
             until=float("inf") if budget is None else received + budget,
-            said=self._said,
+            said=self._reported,
             send=self._send,
         )
-        _forget_peak()
+        _reset_peak()
         self._send(begun=True, peak=peak_memory())
         # Made anew for each: the module that it has just imported may have set something.
         outcome = Surroundings().copy().run(self._outcome, job, context)
@@ -264,7 +266,7 @@ class Child:
         handlers.complete = _complete
         try:
             self._context = context
-            if error_name := self._told.get(context.key):
+            if error_name := self._stop_requests.get(context.key):
                 context.tell(getattr(errors, error_name))
             outcome = handlers.run(context, job.args, job.kwargs)
             self._context = None
@@ -276,12 +278,12 @@ class Child:
     def _report(self) -> None:
         rest = threading.Event()
         while True:
-            self._said.wait()
-            self._said.clear()
+            self._reported.wait()
+            self._reported.clear()
             context = self._context
             if context is not None:
                 self._send_progress(context)
-            rest.wait(REPORT_EVERY)
+            rest.wait(PROGRESS_INTERVAL)
 
     def _send_progress(self, context: ChildAttempt) -> None:
         said = context.unwritten_progress()
@@ -291,7 +293,7 @@ class Child:
 
     def _send(self, **message: Any) -> None:
         text = json.dumps(message).encode()
-        self._undisturbed_by_sigterm(lambda: self._send_text(text))
+        self._deferring_sigterm(lambda: self._send_text(text))
 
     def _send_text(self, text: bytes) -> None:
         with self._sending, contextlib.suppress(OSError):  # Nobody there: the listener knows too.
@@ -323,10 +325,10 @@ async def _await(context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
         await context.aleave_transaction()
 
 
-def _unheard(_number: int, _frame: FrameType | None) -> None: ...
+def _ignore(_number: int, _frame: FrameType | None) -> None: ...
 
 
-def _forget_peak() -> None:
+def _reset_peak() -> None:
     """Begin to measure anew: the peak is one job's, not that of the process."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

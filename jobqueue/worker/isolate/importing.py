@@ -17,7 +17,7 @@ MAINS = ("__main__", "__mp_main__")
 IN_MAIN = "it is defined in the program's main module, which is not run a second time"
 
 
-class Address(NamedTuple):
+class TaskRef(NamedTuple):
     """Where a task is found after an import."""
 
     task: str
@@ -26,68 +26,68 @@ class Address(NamedTuple):
     qualname: str
 
 
-class Import:
+class ImportGuard:
     """Whether this process is a child that imports the program at this moment."""
 
-    under_way = False
+    active = False
 
     @classmethod
     def refuse(cls, what: str) -> None:
         """Raise ConfigurationError while it is: the program would do all that it does once more."""
-        if cls.under_way:
+        if cls.active:
             raise ConfigurationError(
                 f"{what} while a child process imports the program: put what the program does "
                 'under `if __name__ == "__main__":`'
             )
 
 
-def address_of(task: Task[..., Any], app: str | None) -> Address:
+def task_ref(task: Task[..., Any], app: str | None) -> TaskRef:
     """Where a child is to look."""
     function = task.function
     module = str(getattr(function, "__module__", None))
-    return Address(task.name, app, module, str(getattr(function, "__qualname__", "")))
+    return TaskRef(task.name, app, module, str(getattr(function, "__qualname__", "")))
 
 
-def why_not(address: Address) -> str | None:
+def unreachable_reason(ref: TaskRef) -> str | None:
     """Why a child could not find this task, as the end of a sentence; None: it can."""
-    if address.app is not None:
+    if ref.app is not None:
         return None
-    if address.module in MAINS:
+    if ref.module in MAINS:
         return IN_MAIN
-    module = sys.modules.get(address.module)
+    module = sys.modules.get(ref.module)
     if module is None:
-        return f"there is no module {address.module!r}"
-    if "<" in address.qualname.rpartition(".")[2]:
+        return f"there is no module {ref.module!r}"
+    if "<" in ref.qualname.rpartition(".")[2]:
         return "it has no name of its own"
-    if _search(module, address) is None:
-        return f"no name at the top level of {address.module!r} leads to it"
+    if _search(module, ref) is None:
+        return f"no name at the top level of {ref.module!r} leads to it"
     return None
 
 
-def find(address: Address) -> Task[..., Any]:
+def import_task(ref: TaskRef) -> Task[..., Any]:
     """Import what an address names, and return the task. Raises whatever the import raises."""
-    if address.app is not None:
-        module_name, _, attribute = address.app.partition(":")
+    if ref.app is not None:
+        module_name, _, attribute = ref.app.partition(":")
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
         registry = getattr(found, "registry", None)
-        if isinstance(registry, Registry) and (task := registry.find(address.task)) is not None:
+        if isinstance(registry, Registry) and (task := registry.find(ref.task)) is not None:
             return task
-    if address.module in MAINS:
-        raise ConfigurationError(f"no task {address.task!r} can be imported: {IN_MAIN}")
-    task = _search(importlib.import_module(address.module), address)
+    if ref.module in MAINS:
+        raise ConfigurationError(f"no task {ref.task!r} can be imported: {IN_MAIN}")
+    task = _search(importlib.import_module(ref.module), ref)
     if task is None:
-        raise ConfigurationError(f"{address.module} has no task {address.task!r} once imported")
+        raise ConfigurationError(f"{ref.module} has no task {ref.task!r} once imported")
     return task
 
 
-def _search(module: Any, address: Address) -> Task[..., Any] | None:
+def _search(module: Any, ref: TaskRef) -> Task[..., Any] | None:
     """The task by its function's name, else under any name at the top level of its module."""
     found = module
-    for part in address.qualname.split("."):
+    for part in ref.qualname.split("."):
         found = getattr(found, part, None)
     for candidate in (found, *list(vars(module).values())):
-        if isinstance(candidate, Task) and candidate.name == address.task:
+        if isinstance(candidate, Task) and candidate.name == ref.task:
             return candidate
     return None

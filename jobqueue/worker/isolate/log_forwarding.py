@@ -13,21 +13,21 @@ _SENT = (
 )
 
 
-class Forward(OwnHandler):
+class ForwardingHandler(OwnHandler):
     """Sends records to the worker, except those that the application's own handlers take here."""
 
     def __init__(
-        self, send: Callable[..., None], undisturbed: Callable[[Callable[[], None]], None]
+        self, send: Callable[..., None], deferring: Callable[[Callable[[], None]], None]
     ) -> None:
         super().__init__()
         self._send = send
-        self._undisturbed = undisturbed
+        self._deferring = deferring
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler`."""
         if not root_handlers():
             # Also because what was raised meanwhile would be taken for the record's fault.
-            self._undisturbed(lambda: self._forward(record))
+            self._deferring(lambda: self._forward(record))
 
     def _forward(self, record: logging.LogRecord) -> None:
         said = vars(record)

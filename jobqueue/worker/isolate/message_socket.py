@@ -14,26 +14,26 @@ from collections.abc import Iterator
 from typing import Any
 
 CHUNK = 1 << 18  # bytes that are read at once
-LAST_CHUNKS = 64  # of what a dead child has left in the pipe
+LAST_CHUNKS_MAX = 64  # of what a dead child has left in the pipe
 MESSAGE_MAX = 1 << 28
 """Bytes; four characters of text, where a length should be, are more."""
 
 _LENGTH = struct.Struct("!i")
 
 
-class NoMessage(ValueError):
+class InvalidMessage(ValueError):
     """What came is no message."""
 
 
-class Pipe:
+class MessageSocket:
     """Messages to a child and from it. Used by one thread."""
 
-    def __init__(self, end: socket.socket, woken: socket.socket) -> None:
+    def __init__(self, end: socket.socket, wake_reader: socket.socket) -> None:
         end.setblocking(False)
-        self._end, self._woken = end, woken
-        self._heard, self._unsent = bytearray(), bytearray()
+        self._end, self._wake_reader = end, wake_reader
+        self._received, self._unsent = bytearray(), bytearray()
         self._poll = select.poll()
-        self._poll.register(woken, select.POLLIN)
+        self._poll.register(wake_reader, select.POLLIN)
 
     def send(self, **message: Any) -> None:
         """Send a message, as soon as there is room for it."""
@@ -57,43 +57,43 @@ class Pipe:
         """
         self._poll.register(self._end, select.POLLIN | (select.POLLOUT if self._unsent else 0))
         ready = dict(self._poll.poll(math.ceil(max(0.0, seconds) * 1000)))
-        if ready.get(self._woken.fileno()):
-            self._woken.recv(4096)
+        if ready.get(self._wake_reader.fileno()):
+            self._wake_reader.recv(4096)
         events = ready.get(self._end.fileno(), 0)
         if events & select.POLLOUT:
             self._flush()
-        return bool(events & ~select.POLLOUT) and self._take_in()
+        return bool(events & ~select.POLLOUT) and self._read()
 
-    def _take_in(self) -> bool:
+    def _read(self) -> bool:
         try:
             chunk = self._end.recv(CHUNK)
         except BlockingIOError:
             return False
         if not chunk:
             raise EOFError
-        self._heard += chunk
+        self._received += chunk
         return True
 
     def drain(self) -> None:
         """Take in what a dead child has said at last."""
         with contextlib.suppress(EOFError, OSError):
-            for _ in range(LAST_CHUNKS):  # What it started may hold the pipe, and write on.
-                if not self._take_in():
+            for _ in range(LAST_CHUNKS_MAX):  # What it started may hold the pipe, and write on.
+                if not self._read():
                     break
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """Those that came and are whole. Raises NoMessage, or another ValueError."""
-        heard, start = self._heard, _LENGTH.size
-        while len(heard) >= start:
-            (length,) = _LENGTH.unpack_from(heard)
+        """Those that came and are whole. Raises InvalidMessage, or another ValueError."""
+        received, start = self._received, _LENGTH.size
+        while len(received) >= start:
+            (length,) = _LENGTH.unpack_from(received)
             if not 0 <= length <= MESSAGE_MAX:
-                raise NoMessage(f"a message of {length} bytes")
-            if len(heard) < start + length:
+                raise InvalidMessage(f"a message of {length} bytes")
+            if len(received) < start + length:
                 return
-            message = json.loads(heard[start : start + length])
-            del heard[: start + length]
+            message = json.loads(received[start : start + length])
+            del received[: start + length]
             if not isinstance(message, dict):
-                raise NoMessage("no object")
+                raise InvalidMessage("no object")
             yield message
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Isolation: jobs in child processes that can be killed; one child per slot, kept between jobs."""
+"""Runs jobs in child processes that can be killed: one child per thread, kept between jobs."""
 
 import logging
 import sys
@@ -18,26 +18,26 @@ from jobqueue.worker.handler.outcomes import cancelled, outcome_of, retry_or_fai
 from jobqueue.worker.inflight import Unbegun, released
 from jobqueue.worker.isolate.child_handle import (
     Answer,
-    ChildProcess,
-    Death,
+    ChildExit,
+    ChildHandle,
     Gate,
     RemoteAttempt,
 )
-from jobqueue.worker.isolate.importing import address_of, why_not
+from jobqueue.worker.isolate.importing import task_ref, unreachable_reason
 from jobqueue.worker.json_stderr import is_json
 from jobqueue.worker.log_context import about, worker_name
 
 log = get_logger("jobqueue.worker")
 
 IDLE_MAX = 60.0  # seconds after which an idle child is ended
-NO_CHILD_REST = 0.5  # seconds for a slot that no process could be started for
+NO_PROCESS_DELAY = 0.5  # seconds for a slot that no process could be started for
 
 
-class NoChild(Exception):
+class NoProcess(Exception):
     """No process could be started: the machine's trouble, not the job's."""
 
 
-class Isolation:
+class ProcessPool:
     """The children of one worker, one for each thread that needs one."""
 
     def __init__(self, url: URL, registry: Registry, max_snoozes: int, max_crashes: int) -> None:
@@ -46,34 +46,34 @@ class Isolation:
         self._max_snoozes = max_snoozes
         self._max_crashes = max_crashes
         self._own = threading.local()
-        self._children: set[ChildProcess] = set()
+        self._children: set[ChildHandle] = set()
         self._lock = threading.Lock()
-        self._closed_to: dict[str, str] = {}
+        self._unreachable_tasks: dict[str, str] = {}
 
     def check(self) -> None:
         """Raise ConfigurationError if a task that asks for a child cannot be found by one."""
         for name in sorted(self._registry):
-            if self.asks(name):
+            if self.requires_process(name):
                 require(self._registry[name], self._registry.app)
 
-    def asks(self, name: str) -> bool:
+    def requires_process(self, name: str) -> bool:
         """True for a task whose jobs always run in a child; it may be added at any time."""
         task = self._registry.find(name)
         return task is not None and task.settings.isolation == "process"
 
-    def reaches(self, claim: Claim) -> bool:
+    def can_import(self, claim: Claim) -> bool:
         """True if a child can import the task of a job that was in a crash."""
         task = self._registry.find(claim.task)
-        if task is None or claim.task in self._closed_to:
+        if task is None or claim.task in self._unreachable_tasks:
             return False
-        reason = why_not(address_of(task, self._registry.app))
+        reason = unreachable_reason(task_ref(task, self._registry.app))
         if reason is not None:
-            self.give_up(claim, reason)
+            self.run_in_threads(claim, reason)
         return reason is None
 
-    def give_up(self, claim: Claim, reason: str) -> None:
+    def run_in_threads(self, claim: Claim, reason: str) -> None:
         """Jobs of this task run in a thread after all."""
-        self._closed_to[claim.task] = reason
+        self._unreachable_tasks[claim.task] = reason
         log.warning(
             "job %d (%s) was in a crash, and cannot run in a child process, as %s; "
             "it runs in a thread again",
@@ -86,19 +86,19 @@ class Isolation:
     def run(self, context: RemoteAttempt, gate: Gate) -> Outcome | None:
         """Run a job in this thread's child, once its gate lets it begin; None as in `Unbegun`.
 
-        Raises NoChild if there can be none now.
+        Raises NoProcess if there can be none now.
         """
         child = self._child()
         answer: Answer | Unbegun | None = None
         try:
-            answer = child.call(context, address_of(context.task, self._registry.app), gate)
+            answer = child.call(context, task_ref(context.task, self._registry.app), gate)
         finally:
             if answer is None:
                 child.kill()  # Its handler may still run, and nobody listens any more.
             child.idle_since = time.monotonic()
             child.busy.release()
-            if child.signalled or isinstance(answer, Death):
-                self.leave()  # What was signalled may still be about to die of it.
+            if child.signalled or isinstance(answer, ChildExit):
+                self.end_child()  # What was signalled may still be about to die of it.
         return self._outcome(context, answer)
 
     def _outcome(self, context: RemoteAttempt, answer: Answer | Unbegun) -> Outcome | None:
@@ -108,19 +108,19 @@ class Isolation:
             return answer.outcome
         if isinstance(answer, Succeeded | Ended):
             return answer
-        if isinstance(answer, Death):
-            outcome = outcome_of(context, self._died(context, answer))
+        if isinstance(answer, ChildExit):
+            outcome = outcome_of(context, self._ended_of(context, answer))
             assert isinstance(outcome, Ended), "it did not succeed"
             return outcome._replace(exit_signal=answer.signal, peak_memory=answer.peak_memory)
-        if self.asks(claim.task):
+        if self.requires_process(claim.task):
             ended = retry_or_fail(context, "errored", answer.error)
             why = ended.reason or "its child process could not import it"
             return ended._replace(reason=why, duration=0.0)
         # It never asked for a child; back it goes, to run where it otherwise does.
-        self.give_up(claim, f"{answer.error.type}: {answer.error.message}")
+        self.run_in_threads(claim, f"{answer.error.type}: {answer.error.message}")
         return released(claim, "it could not run in a child process")
 
-    def _died(self, context: RemoteAttempt, death: Death) -> Ended:
+    def _ended_of(self, context: RemoteAttempt, death: ChildExit) -> Ended:
         if context.told is not None and not death.late:
             return cancelled(context.claim)
         if death.late:
@@ -138,32 +138,32 @@ class Isolation:
             ended = Ended(context.claim, "crashed", State.FAILED, error=error)
         return ended._replace(reason=how, crash=True)
 
-    def put_off(self, claim: Claim, error: NoChild) -> Ended:
+    def release(self, claim: Claim, error: NoProcess) -> Ended:
         """The outcome of a job that no child could be started for: uncharged, tried again."""
         why = f"no child process could be started: {error}"
         log.warning("job %d (%s) has to wait: %s", claim.id, claim.task, why, extra=about(claim))
         # Due now, behind those that may need no child; available, so that a drain waits for it.
         return Ended(claim, "released", State.AVAILABLE, delay=0.0, refund=True, reason=why)
 
-    def _child(self) -> ChildProcess:
+    def _child(self) -> ChildHandle:
         """This thread's child, locked."""
-        child: ChildProcess | None = getattr(self._own, "child", None)
+        child: ChildHandle | None = getattr(self._own, "child", None)
         if child is not None:
             child.busy.acquire()
             if child.alive:
                 return child
             child.busy.release()
-            self.leave()
+            self.end_child()
         try:
-            child = self._own.child = ChildProcess(self._greeting())
+            child = self._own.child = ChildHandle(self._handshake())
         except OSError as error:
-            raise NoChild(str(error)) from error
+            raise NoProcess(str(error)) from error
         child.busy.acquire()
         with self._lock:
             self._children.add(child)
         return child
 
-    def _greeting(self) -> dict[str, Any]:
+    def _handshake(self) -> dict[str, Any]:
         return {
             "argv": sys.argv,
             "url": self._url,
@@ -174,9 +174,9 @@ class Isolation:
             "json": [name for name in ("stdout", "stderr") if is_json(getattr(sys, name))],
         }
 
-    def leave(self) -> None:
+    def end_child(self) -> None:
         """End this thread's child: the thread needs it no more."""
-        child: ChildProcess | None = getattr(self._own, "child", None)
+        child: ChildHandle | None = getattr(self._own, "child", None)
         if child is not None:
             self._own.child = None
             with child.busy:
@@ -186,10 +186,10 @@ class Isolation:
             with self._lock:
                 self._children.discard(child)
 
-    def end_idle(self, after: float = IDLE_MAX) -> None:
+    def end_idle_children(self, after: float = IDLE_MAX) -> None:
         """End children that have had nothing to do for so many seconds."""
         with self._lock:
-            idle = [child for child in self._children if not child.buried]
+            idle = [child for child in self._children if not child.reaped]
         for child in idle:
             if time.monotonic() - child.idle_since > after and child.busy.acquire(blocking=False):
                 child.end()
@@ -199,19 +199,19 @@ class Isolation:
         """Kill what has not ended within so many seconds."""
         until = time.monotonic() + within
         pause = threading.Event()
-        while self._left() and time.monotonic() < until:
+        while self._living() and time.monotonic() < until:
             pause.wait(0.01)
-        for child in self._left():
+        for child in self._living():
             child.kill()
 
-    def _left(self) -> list[ChildProcess]:
+    def _living(self) -> list[ChildHandle]:
         with self._lock:
-            return [child for child in self._children if not child.buried]
+            return [child for child in self._children if not child.reaped]
 
 
 def require(task: Task[..., Any], app: str | None) -> None:
     """Raise ConfigurationError unless a child can find the task."""
-    reason = why_not(address_of(task, app))
+    reason = unreachable_reason(task_ref(task, app))
     if reason is not None:
         raise ConfigurationError(
             f'task {task.name!r} has isolation="process", but a child process could not import it: '

@@ -206,7 +206,7 @@ def test_progress_of_the_job_before_is_not_taken_for_that_of_the_next(
     """A child's thread may send it after that job's end; it then comes with the next one."""
     it = start()
     id_, fence = it.context.key
-    it.context.hear({"progress": [id_ + 1, fence, 0.5, "another job's"]})
+    it.context.handle_message({"progress": [id_ + 1, fence, 0.5, "another job's"]})
     assert it.context.reported is None
-    it.context.hear({"progress": [id_, fence, 0.5, "its own"]})
+    it.context.handle_message({"progress": [id_, fence, 0.5, "its own"]})
     assert it.context.reported == (0.5, "its own")

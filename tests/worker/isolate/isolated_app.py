@@ -185,7 +185,7 @@ def shouts() -> None:
 def whispers() -> None:
     """Says half a message."""
     note("pids", os.getpid())
-    (child,) = (one for one in gc.get_objects() if type(one).__name__ == "Child")
+    (child,) = (one for one in gc.get_objects() if type(one).__name__ == "ChildMain")
     os.write(child._connection.fileno(), b"\0\1\0\0{")
     note("began")
     time.sleep(600)
@@ -195,7 +195,7 @@ def whispers() -> None:
 def babbles() -> None:
     """Says what is no message."""
     note("pids", os.getpid())
-    (child,) = (one for one in gc.get_objects() if type(one).__name__ == "Child")
+    (child,) = (one for one in gc.get_objects() if type(one).__name__ == "ChildMain")
     os.write(child._connection.fileno(), b'{"log": 1}')
     time.sleep(600)
 

@@ -21,11 +21,11 @@ from jobqueue import JobCancelled, JobFailed, JobQueue, State
 from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.records import Ended, Succeeded
 from jobqueue.store.jobs import Jobs
-from jobqueue.worker.isolate.child_main import Child
+from jobqueue.worker.isolate.child_main import ChildMain
 from jobqueue.worker.isolate import child_handle
 from jobqueue.worker.execute.admission import Admission
 from jobqueue.worker.process_identity import process_started
-from jobqueue.worker.isolate.importing import IN_MAIN, Address, why_not
+from jobqueue.worker.isolate.importing import IN_MAIN, TaskRef, unreachable_reason
 
 HERE = Path(__file__).parent
 LONG = 30.0  # seconds, for what takes a second
@@ -203,7 +203,7 @@ def test_effects_in_the_database_are_exactly_once_in_a_child(stage: Stage, then:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child has all the time that it needs to end by SIGTERM."""
-    (term, after), (kill, _) = child_handle._PRESSURE
+    (term, after), (kill, _) = child_handle._ESCALATION
     monkeypatch.setattr(child_handle, "_PRESSURE", ((term, after), (kill, LONG)))
 
 
@@ -315,7 +315,7 @@ def test_what_a_handler_has_started_ends_with_it(stage: Stage) -> None:
 def test_a_cancelled_job_is_told_and_then_ended(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    (term, after), (kill, at_last) = child_handle._PRESSURE
+    (term, after), (kill, at_last) = child_handle._ESCALATION
     if task == "waits_for_cancel":
         after = LONG
     if task not in ("stubborn", "holds_the_lock"):
@@ -349,10 +349,10 @@ def test_a_signal_that_comes_before_the_word_is_read_waits_for_it() -> None:
             if self.asked == 3:
                 raise JobCancelled("told")
 
-    child = object.__new__(Child)
-    child._undisturbed, child._context = 0, Attempt()
+    child = object.__new__(ChildMain)
+    child._deferring, child._context = 0, Attempt()
     with pytest.raises(JobCancelled):
-        child._asked_to_end(signal.SIGTERM, None)
+        child._on_sigterm(signal.SIGTERM, None)
 
 
 def test_a_worker_that_stops_waiting_kills_and_gives_back(stage: Stage) -> None:
@@ -473,9 +473,9 @@ def test_what_a_handler_has_started_ends_with_the_worker_however_that_ends(
 
 def test_a_kill_in_the_midst_of_a_burial_signals_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its number is free, and may be that of another group, before it counts as buried."""
-    child = child_handle.ChildProcess({})
+    child = child_handle.ChildHandle({})
     child.kill()
-    reap, signals = child._reap, []
+    reap, signals = child._wait_status, []
     killer = threading.Thread(target=child.kill)
 
     def reap_and_be_late() -> int:
@@ -486,7 +486,7 @@ def test_a_kill_in_the_midst_of_a_burial_signals_nobody(monkeypatch: pytest.Monk
         return code
 
     monkeypatch.setattr(child, "_reap", reap_and_be_late)
-    assert child.bury() == -signal.SIGKILL
+    assert child.reap() == -signal.SIGKILL
     killer.join(LONG)
     assert signals == []
 
@@ -647,7 +647,7 @@ def test_an_idle_child_is_ended_and_another_one_made_when_needed(stage: Stage) -
     with stage.jobs.worker(poll=0.05, concurrency=1) as worker:
         first = stage.app.pid.enqueue().result(LONG)
         stage.wait_until(lambda: worker.running == 0)
-        worker._assembly.isolation.end_idle(after=-1)
+        worker._assembly.process_pool.end_idle_children(after=-1)
         assert process_started(first) is None
         assert stage.app.pid.enqueue().result(LONG) != first
 
@@ -690,7 +690,7 @@ def test_a_failed_start_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(socket, "socketpair", pair)
     monkeypatch.setattr(child_handle, "_start", fail)
     with pytest.raises(OSError, match="none left"):
-        child_handle.ChildProcess({})
+        child_handle.ChildHandle({})
     assert ends and all(end.fileno() == -1 for end in ends)
 
 
@@ -887,4 +887,4 @@ def test_a_child_that_has_just_been_started_does_not_die_of_a_signal_to_all() ->
 
 @pytest.mark.parametrize("module", ["__main__", "__mp_main__"])
 def test_a_main_module_is_found_by_no_child_under_either_name(module: str) -> None:
-    assert why_not(Address("task", None, module, "task")) == IN_MAIN
+    assert unreachable_reason(TaskRef("task", None, module, "task")) == IN_MAIN
