@@ -26,7 +26,7 @@ from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
 from jobqueue.worker.complete.outcome_writer import Exit
 from jobqueue.worker.execute.admission import Admission
-from jobqueue.worker.execute.event_loop import Loop
+from jobqueue.worker.execute.event_loop import AsyncRunner
 from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.execute.router import Router, Runner
 from jobqueue.worker.handler.context import Attempt
@@ -104,9 +104,9 @@ class Inline:
             self._handlers,
             finished=_nothing,
         )
-        self._loop = Loop(inflight, self._executor, _nothing, concurrency=1)
+        self._async_runner = AsyncRunner(inflight, self._executor, _nothing, concurrency=1)
         self._handlers.complete = lambda context, coroutine: run_here(
-            self._loop.run_rest(context, coroutine)
+            self._async_runner.run_rest(context, coroutine)
         )
         me = process_identity.this_process()
         self._registration = registration(settings, NAME, registry, me, None)
@@ -162,7 +162,7 @@ class Inline:
     def run(self, claim: Claim) -> Ran:
         """Run what was claimed to its record; raises only what the database raises."""
         if self._begin(claim):
-            run_here(self._loop.run(claim))
+            run_here(self._async_runner.run(claim))
         else:
             self._executor.take(claim)
         return self.record()
@@ -170,7 +170,7 @@ class Inline:
     async def handle(self, claim: Claim) -> None:
         """Run a claim for asyncio: a coroutine on this loop, a plain handler in a thread."""
         if self._begin(claim):
-            await self._loop.run(claim)
+            await self._async_runner.run(claim)
         else:
             await asyncio.to_thread(self._executor.take, claim)
 

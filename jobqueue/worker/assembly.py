@@ -26,12 +26,12 @@ from jobqueue.worker.complete.outcome_writer import Exit
 from jobqueue.worker.connections import Connections
 from jobqueue.worker.execute.admission import Admission
 from jobqueue.worker.execute.autoscale import Scaler
-from jobqueue.worker.execute.event_loop import Loop, LoopWatch
+from jobqueue.worker.execute.event_loop import AsyncRunner, BlockedLoopWatchdog
 from jobqueue.worker.execute.exec_task import WithExec
 from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.execute.router import Router
-from jobqueue.worker.execute.thread_pool import Slots
-from jobqueue.worker.execute.timeouts import Overseer
+from jobqueue.worker.execute.thread_pool import ThreadPool
+from jobqueue.worker.execute.timeouts import TimeoutWatchdog
 from jobqueue.worker.handler.run import HandlerRunner, Middleware
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.isolate.pool import ProcessPool
@@ -89,8 +89,8 @@ class WorkerParts:
     claimer: Service
     completer: Service
     """The same service as the claimer on a database with one writer."""
-    thread_pool: Slots
-    async_runner: Loop
+    thread_pool: ThreadPool
+    async_runner: AsyncRunner
     notifier: Bell
     shared_poll: Lookout
     metrics: Metrics
@@ -219,7 +219,7 @@ class Assembly:
         claimer = Claimer(self.store, planner, self.connections.claiming)
         return claimer, Completer(self.store, outcome_writer, claimer.wake)
 
-    def _runners(self, wakeups: Wakeups) -> tuple[Slots, Loop, list[Service]]:
+    def _runners(self, wakeups: Wakeups) -> tuple[ThreadPool, AsyncRunner, list[Service]]:
         """What runs handlers, and the services that watch over it."""
         settings, inflight, handlers = self._settings, self.inflight, self.connections.handlers
         finished, exhausted = wakeups.wake_completer, self.stop_conditions.fail
@@ -231,15 +231,15 @@ class Assembly:
             finished=finished,
             process_pool=self.process_pool,
         )
-        thread_pool = Slots(executor, inflight)
+        thread_pool = ThreadPool(executor, inflight)
         concurrency = settings.async_concurrency
-        async_runner = Loop(inflight, executor, finished, concurrency=concurrency)
+        async_runner = AsyncRunner(inflight, executor, finished, concurrency=concurrency)
         inflight.divert = async_runner.divert
         asynchronous = sum(task.runs_on_loop for task in self._registry.values())
         if asynchronous:
             share = asynchronous / len(self._registry)
             inflight.capacity.asynchronous.enable(concurrency, share)
-        overseer = Overseer(
+        watchdog = TimeoutWatchdog(
             inflight,
             thread_pool,
             async_runner,
@@ -247,7 +247,7 @@ class Assembly:
             exhausted=exhausted,
             process_pool=self.process_pool,
         )
-        services: list[Service] = [LoopWatch(async_runner), overseer]
+        services: list[Service] = [BlockedLoopWatchdog(async_runner), watchdog]
         if settings.scaling is not None:
             changed = wakeups.wake_claimer
             services.append(

@@ -136,7 +136,7 @@ class InFlight:
             self.outbox.put(released(claim, UNBEGUN))
             running = self.running.attempts.get((known.id, known.fence))
             if running is not None:
-                running.tell(ClaimLost)
+                running.request_stop(ClaimLost)
         return same_fence
 
     def owned(self, outcomes: list[Outcome]) -> list[Outcome]:
@@ -194,9 +194,9 @@ class InFlight:
             return None
         self._cancel_requested.add((id_, fence))
         context = self.running.find((id_, fence))
-        if context is None or context.told is not None:
+        if context is None or context.stop_reason is not None:
             return None
-        context.tell(JobCancelled)
+        context.request_stop(JobCancelled)
         return claim
 
     def begin(self, context: Attempt) -> None:
@@ -244,7 +244,7 @@ class InFlight:
         if not self._end(context, outcome):
             return False
         self.capacity.free_slot(context.claim)
-        context.tell(AttemptTimeout)
+        context.request_stop(AttemptTimeout)
         return True
 
     def busy_seconds(self) -> float:
@@ -295,7 +295,7 @@ class InFlight:
             for context in unbegun:
                 self.outbox.put(released(context.claim, UNBEGUN))
         for context in unbegun:  # Its slot need not wait for the child any longer.
-            context.tell(ClaimLost)
+            context.request_stop(ClaimLost)
         return len(unbegun) + self.give_back()
 
     def interrupt(self) -> list[Claim]:
@@ -306,7 +306,7 @@ class InFlight:
         with self._lock:
             claims = []
             for context in self.running.end_all():
-                context.tell(ClaimLost)
+                context.request_stop(ClaimLost)
                 claim = self._held.get(context.claim.id)
                 if claim is not None and claim.fence == context.claim.fence:
                     claims.append(claim)
@@ -322,7 +322,7 @@ class InFlight:
             self._cancel_requested.clear()
             contexts = [*self.running.attempts.values(), *self.running.withdraw_all()]
         for context in contexts:
-            context.tell(ClaimLost)
+            context.request_stop(ClaimLost)
         return count
 
 

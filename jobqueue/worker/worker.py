@@ -168,7 +168,7 @@ class Worker:
         parts.planner.closed = True
         given_back = self._inflight.close()
         parts.thread_pool.close()
-        parts.async_runner.give_back()
+        parts.async_runner.release_waiting()
         parts.completer.wake()
         if (running := len(self._inflight.running.attempts)) or given_back:
             back = counted(given_back, "job")

@@ -364,7 +364,7 @@ def test_what_a_handler_ends_with_after_its_job_was_given_back_is_dropped(
     context = Attempt(claim, None, str)  # type: ignore[arg-type]
     worker.inflight.begin(context)
     assert worker.inflight.interrupt() == [claim]
-    assert context.told
+    assert context.stop_reason
     worker.inflight.end(context, Succeeded(claim, "1", None, 1.0, 0.0))
     finish_all(worker)
     assert handle.state is State.AVAILABLE

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from jobqueue.loggers import get_logger
-from jobqueue.worker.execute.thread_pool import Slots
+from jobqueue.worker.execute.thread_pool import ThreadPool
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.service import Service
 
 log = get_logger("jobqueue.worker")
 
-LOOK = 1.0  # seconds between looks, at most
+CHECK_INTERVAL = 1.0  # seconds between two checks, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Scaler(Service):
     def __init__(
         self,
         inflight: InFlight,
-        slots: Slots,
+        thread_pool: ThreadPool,
         rules: ScalingRules,
         *,
         waiting: Callable[[int], int],
@@ -90,22 +90,23 @@ class Scaler(Service):
     ) -> None:
         super().__init__("scaler")
         self._inflight = inflight
-        self._slots = slots
+        self._thread_pool = thread_pool
         self._rules = rules
         self._waiting = waiting
         self._changed = changed
         self._changed_at = float("-inf")
-        self._looked = (time.monotonic(), inflight.busy_seconds())
-        self._look = min(LOOK, rules.up_cooldown / 2 or LOOK, rules.down_cooldown / 2 or LOOK)
+        self._checked = (time.monotonic(), inflight.busy_seconds())
+        halves = (rules.up_cooldown / 2, rules.down_cooldown / 2)
+        self._interval = min(CHECK_INTERVAL, *filter(None, halves))
 
     def tick(self) -> float:
         """One look at the time since the last one."""
         inflight = self._inflight
         present, busy = time.monotonic(), inflight.busy_seconds()
-        then, before = self._looked
-        if present - then < self._look / 2:  # Too short to be an average.
-            return self._look
-        self._looked = (present, busy)
+        then, before = self._checked
+        if present - then < self._interval / 2:  # Too short to be an average.
+            return self._interval
+        self._checked = (present, busy)
         size = inflight.capacity.threads
         waiting = inflight.inbox.qsize()
         if waiting < size:
@@ -116,7 +117,7 @@ class Scaler(Service):
             said = {"event": "scaled", "slots": decision.size}
             log.info("slots: %d -> %d: %s", size, decision.size, decision.reason, extra=said)
             self._changed_at = present
-            self._slots.resize(decision.size)
+            self._thread_pool.resize(decision.size)
             if decision.size > size:
                 self._changed()
-        return self._look
+        return self._interval

@@ -28,13 +28,13 @@ from jobqueue.worker.service import Service
 
 log = get_logger("jobqueue.worker")
 
-BEAT = 0.25  # seconds between two signs of life of the loop
-BLOCKED = 1.0  # seconds without one after which the loop counts as blocked
+ALIVE_INTERVAL = 0.25  # seconds between two signs of life of the loop
+BLOCKED_AFTER = 1.0  # seconds without one after which the loop counts as blocked
 _OURS = (__file__, run.__file__)
-LEASE_LOOK = 0.1  # seconds between looks whether the lease is good again
+LEASE_POLL_INTERVAL = 0.1  # seconds between two checks whether the lease is good again
 
 
-class Loop:
+class AsyncRunner:
     """Runs the claims of async tasks. Cancelling and timing out are cancellations of asyncio."""
 
     def __init__(
@@ -50,19 +50,19 @@ class Loop:
         self._finished = finished
         self._concurrency = concurrency
         self._loop: asyncio.AbstractEventLoop
-        self._room = asyncio.Semaphore(concurrency)
+        self._places = asyncio.Semaphore(concurrency)
         self._running: set[asyncio.Task[Any]] = set()
         self._waiting: set[asyncio.Task[None]] = set()
         """Those of them that have not begun a handler."""
-        self._inside: set[tuple[int, int]] = set()
+        self._occupying: set[tuple[int, int]] = set()
         """(id, fence) of those that take up room."""
         self._closing = False
         self._pid = 0
         """Of the worker: a handler may fork, and its child has a loop that looks the same."""
-        self._thread = thread(self._live, "jobqueue-loop")
+        self._thread = thread(self._main, "jobqueue-loop")
         self._starting = threading.Lock()
         executor.handlers.complete = self.complete
-        self.beat_at = math.inf
+        self.alive_at = math.inf
         """When the loop last showed that it is not blocked."""
 
     def divert(self, claim: Claim) -> bool:
@@ -117,7 +117,9 @@ class Loop:
     async def _await(self, context: Attempt, awaitable: Awaitable[Any]) -> Any:
         """Await a handler for as long as it may run; raise what a cancellation of it stands for."""
         left = context.remaining()
-        timer = None if left is None else self._loop.call_later(left, context.tell, AttemptTimeout)
+        timer = None
+        if left is not None:
+            timer = self._loop.call_later(left, context.request_stop, AttemptTimeout)
         try:
             return await awaitable
         except asyncio.CancelledError as error:
@@ -129,21 +131,21 @@ class Loop:
             if timer is not None:
                 timer.cancel()
 
-    def give_back(self) -> None:
+    def release_waiting(self) -> None:
         """Release the claims that wait for room. The worker is closing: none begins any more."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._give_back)
+            self._loop.call_soon_threadsafe(self._release_waiting)
 
     def replace(self, context: Attempt) -> None:
         """Let another one begin in place of a handler that was given up and goes on."""
-        self._loop.call_soon_threadsafe(self._make_room, context.key)
+        self._loop.call_soon_threadsafe(self._free_place, context.key)
 
     def close(self) -> None:
         """End the loop; what still runs is cancelled, and its outcome not waited for."""
         self._closing = True
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(2 * BLOCKED)
+            self._thread.join(2 * BLOCKED_AFTER)
 
     def current(self) -> str:
         """What holds the loop at this moment: the name of a task, and the stack of the thread."""
@@ -151,10 +153,10 @@ class Loop:
         name = "a callback" if task is None else task.get_name()
         return f"{name} at\n{stack_of(self._thread.ident or 0)}"
 
-    def _live(self) -> None:
+    def _main(self) -> None:
         self._pid = os.getpid()
         asyncio.set_event_loop(self._loop)
-        self._beat()
+        self._mark_alive()
         try:
             while not self._closing:
                 try:
@@ -165,22 +167,22 @@ class Loop:
             for task in self._running:
                 task.cancel()
             with contextlib.suppress(Exception):
-                self._loop.run_until_complete(asyncio.wait_for(self._last(), BLOCKED))
+                self._loop.run_until_complete(asyncio.wait_for(self._shutdown(), BLOCKED_AFTER))
             self._loop.close()
 
-    async def _last(self) -> None:
+    async def _shutdown(self) -> None:
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
 
-    def _beat(self) -> None:
-        self.beat_at = time.monotonic()
-        self._loop.call_later(BEAT, self._beat)
+    def _mark_alive(self) -> None:
+        self.alive_at = time.monotonic()
+        self._loop.call_later(ALIVE_INTERVAL, self._mark_alive)
 
     def _begin(self, claim: Claim) -> "asyncio.Task[None]":
         task = self._loop.create_task(
             self._run(claim),
             name=f"job {claim.id} ({claim.task})",
-            context=self._executor.surroundings.copy(),
+            context=self._executor.program_context.copy(),
         )
         self._running.add(task)
         self._waiting.add(task)
@@ -188,14 +190,14 @@ class Loop:
         task.add_done_callback(self._waiting.discard)
         return task
 
-    def _give_back(self) -> None:
+    def _release_waiting(self) -> None:
         for task in self._waiting:
             task.cancel()
 
-    def _make_room(self, key: tuple[int, int]) -> None:
-        if key in self._inside:  # Else it has ended meanwhile.
-            self._inside.discard(key)
-            self._room.release()
+    def _free_place(self, key: tuple[int, int]) -> None:
+        if key in self._occupying:  # Else it has ended meanwhile.
+            self._occupying.discard(key)
+            self._places.release()
 
     async def _run(self, claim: Claim) -> None:
         inflight = self._inflight
@@ -219,15 +221,15 @@ class Loop:
     async def _in_turn(self, claim: Claim) -> None:
         """Wait for room, and then for the lease."""
         key = (claim.id, claim.fence)
-        await self._room.acquire()
-        self._inside.add(key)
+        await self._places.acquire()
+        self._occupying.add(key)
         try:
             while not self._executor.admission.may_start(claim):  # noqa: ASYNC110
                 # The heartbeat that decides comes from another thread.
-                await asyncio.sleep(LEASE_LOOK)
+                await asyncio.sleep(LEASE_POLL_INTERVAL)
             await self._work(claim)
         finally:
-            self._make_room(key)
+            self._free_place(key)
 
     async def _work(self, claim: Claim) -> None:
         with EndForks(self._pid):  # A forked handler that awaits, and so runs the loop's rest.
@@ -244,31 +246,31 @@ class Loop:
         self._inflight.end(context, await handlers.run_async(context, args, kwargs, self._await))
 
 
-class LoopWatch(Service):
+class BlockedLoopWatchdog(Service):
     """Reports a loop that is blocked, and by what: nothing else that is async goes on meanwhile."""
 
-    def __init__(self, loop: Loop) -> None:
-        super().__init__("loop watch")
-        self._loop = loop
+    def __init__(self, runner: AsyncRunner) -> None:
+        super().__init__("blocked loop watchdog")
+        self._runner = runner
         self._reported = 0.0
 
     def tick(self) -> float:
         """Look for a sign of life."""
-        beat = self._loop.beat_at
-        silent = time.monotonic() - beat
-        if silent > BLOCKED and beat != self._reported:
-            self._reported = beat  # Once for each time that it is blocked.
+        alive_at = self._runner.alive_at
+        silent = time.monotonic() - alive_at
+        if silent > BLOCKED_AFTER and alive_at != self._reported:
+            self._reported = alive_at  # Once for each time that it is blocked.
             log.warning(
-                "the event loop has been blocked for %.1f s by %s", silent, self._loop.current()
+                "the event loop has been blocked for %.1f s by %s", silent, self._runner.current()
             )
-        return BLOCKED / 2
+        return BLOCKED_AFTER / 2
 
 
 def _meant(context: Attempt, error: asyncio.CancelledError) -> BaseException:
     """What a cancellation of asyncio stands for, if it was ours."""
-    if context.told is JobCancelled:
+    if context.stop_reason is JobCancelled:
         return JobCancelled(f"job {context.claim.id} was cancelled")
-    if context.told is AttemptTimeout:
+    if context.stop_reason is AttemptTimeout:
         return AttemptTimeout(f"job {context.claim.id} ran out of its {context.allowed()}")
     return error
 

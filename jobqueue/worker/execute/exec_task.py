@@ -20,14 +20,14 @@ from jobqueue.options import Options
 from jobqueue.serialization.codec import Codec
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.handler.context import JobContext, clean, current_job, running_attempt
-from jobqueue.worker.handler.describe import Described
+from jobqueue.worker.handler.describe import RecordedError
 from jobqueue.worker.orphan_guard import orphan_guard
 
 NAME = "exec"
-LOOK = 0.1  # seconds, at most, between two looks whether the command is still wanted
-GRACE = 5.0
+POLL_INTERVAL = 0.1  # seconds, at most, between two checks whether the command is still wanted
+SIGKILL_DELAY = 5.0
 """Seconds from SIGTERM to SIGKILL."""
-PATIENCE = 2.0
+EXIT_MARGIN = 2.0
 """Seconds more, until it counts as one that ignores its timeout."""
 
 TAIL_MAX = 64 * 1024
@@ -38,7 +38,7 @@ PIPES_MAX = 16  # times of 64 KiB that are still read when the command has ended
 SECRETS = frozenset({"JOBQUEUE_TOKEN", "JOBQUEUE_URL"})
 """Variables of the worker's environment that a command does not get."""
 
-HOPELESS = frozenset(
+PERMANENT_ERRORS = frozenset(
     {
         errno.ENOENT,
         errno.EACCES,
@@ -53,11 +53,11 @@ HOPELESS = frozenset(
 """Reasons why a command cannot be started that another attempt meets as well."""
 
 
-class CommandFailed(Described, JobQueueError):
+class CommandFailed(RecordedError, JobQueueError):
     """The command could not be run, or its exit code was not 0."""
 
 
-class CommandTimedOut(Described, AttemptTimeout):
+class CommandTimedOut(RecordedError, AttemptTimeout):
     """The command was terminated because its time was up."""
 
 
@@ -67,12 +67,12 @@ def run(
     """Run a command line; returns its exit code and the end of its output."""
     context, attempt = current_job(), running_attempt()
     assert attempt is not None
-    attempt.grace = GRACE + PATIENCE  # It does look at its deadline, and needs time to obey.
+    attempt.grace = SIGKILL_DELAY + EXIT_MARGIN  # The command is signalled at the deadline.
     with _started(context, [command, *arguments], _environment(context, env or {}), cwd) as running:
         code = running.wait(context)
         output = running.output()
-    if running.told_to_end:
-        _give_up(context, output)
+    if running.terminated:
+        _raise_stop_reason(context, output)
     if code == 0:
         return {"exit_code": 0, "output": output, "signal": None}
     raise _failed(f"exit code {code}" if code > 0 else f"killed by {_signal(-code)}", output)
@@ -118,7 +118,7 @@ class Running:
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdout is not None
-        self.told_to_end = False
+        self.terminated = False
         self._process = process
         self._pipe = process.stdout.fileno()
         os.set_blocking(self._pipe, False)
@@ -135,15 +135,15 @@ class Running:
             if self._descriptor is not None:
                 selector.register(self._descriptor, selectors.EVENT_READ)
             while True:
-                rest = max(0.0, min(LOOK, kill_at - time.monotonic()))
+                rest = max(0.0, min(POLL_INTERVAL, kill_at - time.monotonic()))
                 ready = {key.fd for key, _ in selector.select(rest)}
                 if self._pipe in ready and not self._read():
                     selector.unregister(self._pipe)
                 if self._has_ended(ready):
-                    return self._end()
-                if not self.told_to_end and (context.cancelled or context.remaining() == 0):
-                    self.told_to_end = True
-                    kill_at = time.monotonic() + GRACE
+                    return self._kill_and_wait()
+                if not self.terminated and (context.cancelled or context.remaining() == 0):
+                    self.terminated = True
+                    kill_at = time.monotonic() + SIGKILL_DELAY
                     self._signal(signal.SIGTERM, signal.SIGCONT)
                 elif time.monotonic() >= kill_at:
                     kill_at = float("inf")
@@ -159,7 +159,7 @@ class Running:
     def close(self) -> None:
         """Leave nothing of it behind."""
         if self._process.returncode is None:
-            self._end()
+            self._kill_and_wait()
         if self._descriptor is not None:
             os.close(self._descriptor)
         assert self._process.stdout is not None
@@ -170,7 +170,7 @@ class Running:
             return self._process.poll() is not None
         return self._descriptor in ready
 
-    def _end(self) -> int:
+    def _kill_and_wait(self) -> int:
         # Before its number is free again: what it has left in its group ends with it.
         self._signal(signal.SIGKILL)
         code = self._process.wait()
@@ -244,7 +244,7 @@ def _spawn(
         else:
             reason = f"the command {line[0]!r} cannot be run: {error.strerror}"
         failure = CommandFailed(reason)
-        failure.final = error.errno in HOPELESS
+        failure.final = error.errno in PERMANENT_ERRORS
         raise failure from None
     except ValueError as error:  # Such as a name of a variable with a "=".
         failure = CommandFailed(f"the command {line[0]!r} cannot be run: {error}")
@@ -271,7 +271,7 @@ def _failed(reason: str, output: str) -> CommandFailed:
     return failure
 
 
-def _give_up(context: JobContext, output: str) -> NoReturn:
+def _raise_stop_reason(context: JobContext, output: str) -> NoReturn:
     """Raise what stands for the reason why it was terminated."""
     try:
         context.check()

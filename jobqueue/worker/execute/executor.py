@@ -7,7 +7,7 @@ from jobqueue.records import Claim, Ended
 from jobqueue.states import State
 from jobqueue.worker.execute.admission import Admission, NotStarted
 from jobqueue.worker.execute.router import Router, Runner
-from jobqueue.worker.handler.context_variables import Surroundings
+from jobqueue.worker.handler.context_variables import ProgramContext
 from jobqueue.worker.handler.describe import describe
 from jobqueue.worker.handler.run import HandlerRunner
 from jobqueue.worker.inflight import InFlight
@@ -30,7 +30,7 @@ class Executor:
         finished: Callable[[], None],
         process_pool: ProcessPool | None = None,
     ) -> None:
-        self.surroundings = Surroundings()
+        self.program_context = ProgramContext()
         self.admission = admission
         self.router = router
         self.handlers = handlers
@@ -55,7 +55,7 @@ class Executor:
         try:
             while not self.admission.may_start(claim):
                 inflight.lease.wait(0.5)
-            goes_on = self.surroundings.copy().run(self.work, claim)
+            goes_on = self.program_context.copy().run(self.work, claim)
         except NotStarted as refusal:
             if refusal.outcome is not None:
                 inflight.outbox.put(refusal.outcome)

@@ -12,16 +12,16 @@ from jobqueue.worker.signal_safe_event import Flag
 log = get_logger("jobqueue.worker")
 
 
-class Slots:
+class ThreadPool:
     """The slots of one worker. May be used from any thread."""
 
     def __init__(self, executor: Executor, inflight: InFlight) -> None:
         self._executor = executor
         self._inflight = inflight
-        self._slots: list[threading.Thread] = []
+        self._threads: list[threading.Thread] = []
         self._stuck: list[threading.Thread] = []
         self._missing = 0
-        self._told = False
+        self._warned = False
         self._number = 0
         self._lock = threading.Lock()
         self._closed = False
@@ -30,7 +30,7 @@ class Slots:
     def threads(self) -> list[threading.Thread]:
         """Those that may still run a handler whose outcome counts."""
         with self._lock:
-            return [slot for slot in self._slots if slot.is_alive()]
+            return [slot for slot in self._threads if slot.is_alive()]
 
     @property
     def stuck(self) -> int:
@@ -46,23 +46,23 @@ class Slots:
                 return
             present = self._inflight.capacity.threads
             self._inflight.capacity.resize(count)
-            self._slots = [slot for slot in self._slots if slot.is_alive()]
-            if not self._slots:
+            self._threads = [slot for slot in self._threads if slot.is_alive()]
+            if not self._threads:
                 present = self._missing = 0
             for _ in range(count - present):
-                self._open()
+                self._start_thread()
             for _ in range(present - count):
                 if self._missing:
                     self._missing -= 1
                 else:
                     self._inflight.inbox.put(None)  # Whoever takes it ends.
 
-    def mend(self) -> None:
+    def restore_missing(self) -> None:
         """Open the slots that no thread could be started for."""
         with self._lock:
             missing, self._missing = self._missing, 0
             for _ in range(0 if self._closed else missing):
-                self._open()
+                self._start_thread()
 
     def replace(self, thread: int) -> None:
         """Open another slot for the thread of that id, whose claim was given up.
@@ -70,20 +70,20 @@ class Slots:
         It ends by itself once its handler has: see `InFlight.end`.
         """
         with self._lock:
-            given_up = [slot for slot in self._slots if slot.ident == thread]
+            given_up = [slot for slot in self._threads if slot.ident == thread]
             # An id is used again: the one that lives is meant, if there is one.
             given_up.sort(key=threading.Thread.is_alive)
             if not given_up or self._closed:
                 return
-            self._slots.remove(given_up[-1])
+            self._threads.remove(given_up[-1])
             self._stuck.append(given_up[-1])
-            self._open()
+            self._start_thread()
 
     def close(self) -> None:
         """Let every slot end when it is idle."""
         with self._lock:
             self._closed = True
-            for _ in self._slots:
+            for _ in self._threads:
                 self._inflight.inbox.put(None)
 
     def join(self, until: float, aborted: Flag) -> bool:
@@ -95,16 +95,16 @@ class Slots:
                     return False
         return True
 
-    def _open(self) -> None:
+    def _start_thread(self) -> None:
         slot = log_context.thread(self._executor.loop, f"jobqueue-slot-{self._number}")
         self._number += 1
         try:
             slot.start()
         except RuntimeError as error:  # The system has no thread to give, now.
-            if not self._told:
+            if not self._warned:
                 log.warning("%s for a slot: trying again until it can be opened", error)
-            self._told = True
+            self._warned = True
             self._missing += 1
             return
-        self._told = False
-        self._slots.append(slot)
+        self._warned = False
+        self._threads.append(slot)

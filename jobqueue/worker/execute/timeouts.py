@@ -7,8 +7,8 @@ the attempt is recorded as timed out, and another slot is opened in its place.
 from collections.abc import Callable
 
 from jobqueue.loggers import get_logger
-from jobqueue.worker.execute.event_loop import Loop
-from jobqueue.worker.execute.thread_pool import Slots
+from jobqueue.worker.execute.event_loop import AsyncRunner
+from jobqueue.worker.execute.thread_pool import ThreadPool
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.handler.outcomes import timed_out
 from jobqueue.worker.inflight import InFlight
@@ -18,53 +18,53 @@ from jobqueue.worker.service import Service
 
 log = get_logger("jobqueue.worker")
 
-ROUND = 0.5  # seconds, at most, between two looks
+CHECK_INTERVAL = 0.5  # seconds, at most, between two looks
 
 
-class Overseer(Service):
+class TimeoutWatchdog(Service):
     """Watches the deadlines of running handlers."""
 
     def __init__(
         self,
         inflight: InFlight,
-        slots: Slots,
-        loop: Loop,
+        thread_pool: ThreadPool,
+        async_runner: AsyncRunner,
         *,
         finished: Callable[[], None],
         exhausted: Callable[[str], None],
         process_pool: ProcessPool,
     ) -> None:
-        super().__init__("overseer")
+        super().__init__("timeout watchdog")
         self._inflight = inflight
-        self._slots = slots
-        self._loop = loop
+        self._thread_pool = thread_pool
+        self._async_runner = async_runner
         self._finished = finished
         self._exhausted = exhausted
         self._process_pool = process_pool
 
     def tick(self) -> float:
         """Give up what is overdue; returns the seconds until the next could be."""
-        rest = ROUND
-        self._slots.mend()
+        delay = CHECK_INTERVAL
+        self._thread_pool.restore_missing()
         self._process_pool.end_idle_children()
         for context in list(self._inflight.running.attempts.values()):
             if context.killable:
                 continue
             overdue = context.overdue() - context.grace
             if overdue >= 0:
-                self._give_up(context)
+                self._detach(context)
             else:
-                rest = min(rest, max(0.01, -overdue))
-        return rest
+                delay = min(delay, max(0.01, -overdue))
+        return delay
 
-    def _give_up(self, context: Attempt) -> None:
+    def _detach(self, context: Attempt) -> None:
         outcome = timed_out(context, context.where())
         if not self._inflight.give_up(context, outcome):
             return
         if context.is_coroutine:
-            self._loop.replace(context)
+            self._async_runner.replace(context)
         else:
-            self._slots.replace(context.thread)
+            self._thread_pool.replace(context.thread)
         log.warning(
             "job %d (%s) ignores its timeout: its claim is given up, the handler goes on",
             context.claim.id,
@@ -72,6 +72,6 @@ class Overseer(Service):
             extra=about(context.claim),
         )
         self._finished()
-        stuck = self._slots.stuck
+        stuck = self._thread_pool.stuck
         if stuck >= self._inflight.capacity.threads:
             self._exhausted(f"{stuck} handlers ignored their timeouts and still run")

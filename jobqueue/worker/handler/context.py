@@ -107,7 +107,7 @@ class JobContext:
     @property
     def cancelled(self) -> bool:
         """True once someone wants this job to stop, or it is no longer this worker's."""
-        return self._attempt.told is not None
+        return self._attempt.stop_reason is not None
 
     def check(self) -> None:
         """Raise if the handler should stop: JobCancelled, ClaimLost or AttemptTimeout."""
@@ -162,7 +162,7 @@ class Attempt:
     """One attempt of a job in this worker. Its handler sees it as a `JobContext`."""
 
     # What few jobs need is set on the class: one is made for each of many thousands a second.
-    _told: type[JobQueueError] | None = None
+    _stop_reason: type[JobQueueError] | None = None
     reported: tuple[float | None, str | None] | None = None
     """What `progress()` said last and nobody has written."""
     said: tuple[float | None, str | None] | None = None
@@ -224,10 +224,10 @@ class Attempt:
 
     def check(self) -> None:
         """See `JobContext.check`."""
-        if self._told is JobCancelled:
+        if self._stop_reason is JobCancelled:
             raise JobCancelled(f"job {self.claim.id} is to be cancelled")
-        if self._told is not None:
-            raise self._told(f"job {self.claim.id} is no longer this worker's to run")
+        if self._stop_reason is not None:
+            raise self._stop_reason(f"job {self.claim.id} is no longer this worker's to run")
         if time.monotonic() >= self._deadline:
             raise AttemptTimeout(f"job {self.claim.id} ran out of its {self.allowed()}")
 
@@ -262,13 +262,13 @@ class Attempt:
     def interrupt_by(self, interrupt: Callable[[], object]) -> None:
         """How to cancel what the handler's thread waits for."""
         self._interrupt = interrupt
-        if self._told is not None:
+        if self._stop_reason is not None:
             interrupt()
 
     @property
-    def told(self) -> type[JobQueueError] | None:
+    def stop_reason(self) -> type[JobQueueError] | None:
         """What `check()` raises, if someone wants the handler to stop."""
-        return self._told
+        return self._stop_reason
 
     def where(self) -> str:
         """The stack of the handler as text."""
@@ -277,10 +277,10 @@ class Attempt:
         frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - documented, despite the name.
         return "" if frame is None else "".join(traceback.format_stack(frame))
 
-    def tell(self, error: type[JobQueueError]) -> None:
+    def request_stop(self, error: type[JobQueueError]) -> None:
         """Make `cancelled` true and `check()` raise; cancel a coroutine."""
-        if self._told is None:
-            self._told = error
+        if self._stop_reason is None:
+            self._stop_reason = error
             if self._interrupt is not None:
                 self._interrupt()
 

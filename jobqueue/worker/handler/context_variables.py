@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 
 
-class Surroundings:
+class ProgramContext:
     """The context of the program at the time when this is made. May be used from any thread."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ _LIBRARY = (*_OURS, sysconfig.get_path("stdlib") + os.sep)
 _PACKAGES = ("site-packages", "dist-packages")
 
 
-class Described:
+class RecordedError:
     """Mixed into an exception: it says itself what is recorded beside its message."""
 
     details: str | None = None
@@ -35,7 +35,7 @@ def describe(error: BaseException) -> AttemptError:
         assert isinstance(message, str)
     except BaseException as worse:  # noqa: BLE001 - a __str__ may do anything.
         message = f"<its message cannot be had: str() raised {type(worse).__name__}>"
-    if isinstance(error, Described):
+    if isinstance(error, RecordedError):
         details = None if error.details is None else clean(error.details)
     else:
         details = clean(cap(_traceback(error), TRACEBACK_MAX))

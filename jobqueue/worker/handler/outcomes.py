@@ -16,7 +16,7 @@ from jobqueue.options import DEFAULT_BACKOFF, SECONDS_MAX, Backoff
 from jobqueue.records import NOT_COMMITTED, AttemptError, Claim, Ended, Outcome, Succeeded, counted
 from jobqueue.states import State
 from jobqueue.worker.handler.context import Attempt, clean
-from jobqueue.worker.handler.describe import Described, describe
+from jobqueue.worker.handler.describe import RecordedError, describe
 from jobqueue.worker.log_context import about
 
 log = get_logger("jobqueue.worker")
@@ -32,7 +32,7 @@ def from_exception(context: Attempt, error: BaseException, max_snoozes: int) -> 
             return from_signal(context, error, max_snoozes)
         except Exception as worse:  # noqa: BLE001 - a signal of the user's own may do anything.
             return _errored(context, worse)
-    if isinstance(error, JobCancelled) and context.told is not None:
+    if isinstance(error, JobCancelled) and context.stop_reason is not None:
         # Raised by check(); otherwise it is about a job that the handler waited for.
         return cancelled(context.claim)
     return _errored(context, error)
@@ -156,7 +156,7 @@ def encode(context: Attempt, result: object) -> tuple[str | None, str | None]:
 def _errored(context: Attempt, error: BaseException, *, delay: float | None = None) -> Ended:
     outcome = "timed out" if isinstance(error, AttemptTimeout) else "errored"
     described = describe(error)
-    if isinstance(error, Described) and error.final:
+    if isinstance(error, RecordedError) and error.final:
         return Ended(context.claim, outcome, State.FAILED, error=described)
     return retry_or_fail(context, outcome, described, delay=delay)
 

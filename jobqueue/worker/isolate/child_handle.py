@@ -99,10 +99,10 @@ class RemoteAttempt(Attempt):
         self._wake: Callable[[], None] | None = None
         self.stop_requested_at = math.inf
 
-    def tell(self, error: type[JobQueueError]) -> None:
-        """See `Attempt.tell`."""
-        if self.told is None:
-            super().tell(error)
+    def request_stop(self, error: type[JobQueueError]) -> None:
+        """See `Attempt.request_stop`."""
+        if self.stop_reason is None:
+            super().request_stop(error)
             self.stop_requested_at = time.monotonic()
             if self._wake is not None:
                 self._wake()
@@ -225,7 +225,7 @@ class ChildHandle:
         """Wait for the end of a job that has begun."""
         sent = False
         while True:
-            reason = context.told
+            reason = context.stop_reason
             if reason is not None and not sent:
                 sent, (id_, fence) = True, context.key
                 self._messages.send(stop={"id": id_, "fence": fence, "error": reason.__name__})

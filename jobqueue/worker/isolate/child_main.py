@@ -31,7 +31,7 @@ from jobqueue.store.database import Store
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Task
 from jobqueue.worker.handler.context import Attempt
-from jobqueue.worker.handler.context_variables import Surroundings
+from jobqueue.worker.handler.context_variables import ProgramContext
 from jobqueue.worker.handler.describe import describe
 from jobqueue.worker.handler.outcomes import outcome_of, refused
 from jobqueue.worker.handler.run import HandlerRunner
@@ -173,7 +173,7 @@ class ChildMain:
         self._stop_requests = {(id, fence): error}  # For one that has not begun yet.
         context = self._context
         if context is not None and context.key == (id, fence):
-            context.tell(getattr(errors, error))
+            context.request_stop(getattr(errors, error))
 
     def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
         """SIGTERM: raise in the handler if its time is up or it is not wanted.
@@ -255,7 +255,7 @@ class ChildMain:
         _reset_peak()
         self._send(begun=True, peak=peak_memory())
         # Made anew for each: the module that it has just imported may have set something.
-        outcome = Surroundings().copy().run(self._outcome, job, context)
+        outcome = ProgramContext().copy().run(self._outcome, job, context)
         self._send_progress(context)
         self._send(ended=_plain(outcome), peak=peak_memory())
         if not (self._connection.closed or self._holds_the_pipe()):
@@ -267,7 +267,7 @@ class ChildMain:
         try:
             self._context = context
             if error_name := self._stop_requests.get(context.key):
-                context.tell(getattr(errors, error_name))
+                context.request_stop(getattr(errors, error_name))
             outcome = handlers.run(context, job.args, job.kwargs)
             self._context = None
         except (JobCancelled, ClaimLost, AttemptTimeout) as error:  # SIGTERM, after the handler.

@@ -121,7 +121,7 @@ class ProcessPool:
         return released(claim, "it could not run in a child process")
 
     def _ended_of(self, context: RemoteAttempt, death: ChildExit) -> Ended:
-        if context.told is not None and not death.late:
+        if context.stop_reason is not None and not death.late:
             return cancelled(context.claim)
         if death.late:
             why = (

@@ -65,7 +65,7 @@ def test_it_does_not_begin_once_its_lease_is_lost(start: Callable[..., Start], c
     assert it.inflight.lease.good(), "it has another lease"
     assert it.admission.refusal() == Unbegun(None)
     assert not it.admission.begin() and not it.begun
-    assert it.context.told, "its slot is woken"
+    assert it.context.stop_reason, "its slot is woken"
     assert it.worker.outbox() == []
 
 
@@ -73,7 +73,7 @@ def test_it_does_not_begin_once_it_is_to_be_cancelled(start: Callable[..., Start
     it = start()
     it.job.cancel()
     it.worker.heartbeat.tick()
-    assert it.context.told, "its slot is woken"
+    assert it.context.stop_reason, "its slot is woken"
     refusal = it.admission.refusal()
     assert refusal is not None and refusal.outcome is not None
     assert (refusal.outcome.state, refusal.outcome.refund) == (State.CANCELLED, True)
@@ -86,7 +86,7 @@ def test_a_stop_gives_it_back_at_once_and_it_does_not_begin(
 ) -> None:
     it = start(max_attempts=attempts)
     assert it.inflight.close() == 1
-    assert it.context.told, "its slot is woken"
+    assert it.context.stop_reason, "its slot is woken"
     (outcome,) = it.worker.outbox()
     assert (outcome.outcome, outcome.reason) == ("released", UNBEGUN)
     assert it.admission.refusal() == Unbegun(None), "it is written already"

@@ -176,7 +176,7 @@ def test_those_that_ignore_their_cancellation_leave_room_for_others(jobs: JobQue
         assert well.enqueue().result(30) == "well"
         worker._parts.async_runner._loop.call_soon_threadsafe(gate.set)
         assert well.enqueue().result(30) == "well"
-        assert worker._parts.async_runner._room._value <= 2, (
+        assert worker._parts.async_runner._places._value <= 2, (
             "what has ended at last made no room once more"
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue.worker.handler.context_variables import Surroundings
+from jobqueue.worker.handler.context_variables import ProgramContext
 
 LONG = 60.0  # seconds, for what takes a second
 PROGRAMS = ["nobody", "set by the program", "0.3333333"]
@@ -56,14 +56,14 @@ def test_each_job_sees_what_the_program_has_set_and_nothing_of_the_one_before(
 def test_a_program_that_changed_no_decimals_costs_its_jobs_none_and_they_share_none() -> None:
     """Importing a driver is enough to have such a context, which can be changed in place."""
 
-    def made() -> Surroundings:
+    def made() -> ProgramContext:
         decimal.setcontext(decimal.Context())
-        return Surroundings()
+        return ProgramContext()
 
-    surroundings = contextvars.Context().run(made)
-    assert surroundings._decimals == []
-    surroundings.copy().run(lambda: setattr(decimal.getcontext(), "prec", 3))
-    assert surroundings.copy().run(decimal.getcontext).prec == decimal.DefaultContext.prec
+    program_context = contextvars.Context().run(made)
+    assert program_context._decimals == []
+    program_context.copy().run(lambda: setattr(decimal.getcontext(), "prec", 3))
+    assert program_context.copy().run(decimal.getcontext).prec == decimal.DefaultContext.prec
 
 
 def test_the_program_sees_nothing_of_its_jobs(program: Program) -> None:

@@ -119,7 +119,7 @@ def test_a_row_that_is_gone_abandons_the_claims_and_registers_anew(
     old = worker.inflight.lease.holder
     worker.execute_sql("DELETE FROM jobqueue_workers")
     worker.heartbeat.tick()
-    assert context.told is None, "between two beats it cannot know"
+    assert context.stop_reason is None, "between two beats it cannot know"
     clock.pass_(10)
     worker.heartbeat.tick()
     new = worker.inflight.lease.holder
@@ -127,7 +127,7 @@ def test_a_row_that_is_gone_abandons_the_claims_and_registers_anew(
     assert new.name == old.name
     assert set(worker.workers()) == {new.id}
     assert (worker.inflight.held, worker.inflight._cancel_requested) == ({}, set())
-    assert context.told
+    assert context.stop_reason
     with pytest.raises(ClaimLost):
         context.check()
     assert len(lines(ERROR, "lost its lease")) == 1
@@ -182,7 +182,7 @@ def test_running_jobs_are_told_that_they_are_to_be_cancelled(
     assert worker.heartbeat.tick() <= 0.5
     jobs.cancel(handles[0].id)
     worker.heartbeat.tick()
-    assert [context.told is not None for context in contexts] == [True, False]
+    assert [context.stop_reason is not None for context in contexts] == [True, False]
     with pytest.raises(JobCancelled):
         contexts[0].check()
     contexts[1].check()
@@ -198,7 +198,7 @@ def test_a_wish_to_cancel_an_older_claim_of_the_job_tells_nobody(
     cancels = worker.heartbeat._leases.cancels
     worker.heartbeat._leases.cancels = lambda worker: [(handle.id, 0)]
     worker.heartbeat.tick()
-    assert context.told is None
+    assert context.stop_reason is None
     assert worker.inflight._cancel_requested == set()
     worker.heartbeat._leases.cancels = cancels
 
@@ -208,8 +208,8 @@ def test_the_first_thing_that_a_job_was_told_holds(work: Any, hand: Any) -> None
     worker = hand()
     worker.claim()
     context = begin(worker)
-    context.tell(JobCancelled)
-    context.tell(ClaimLost)
+    context.request_stop(JobCancelled)
+    context.request_stop(ClaimLost)
     with pytest.raises(JobCancelled):
         context.check()
 
@@ -225,7 +225,7 @@ def test_a_timeout_is_told_by_check_alone(jobs: JobQueue, hand: Any, monkeypatch
     context.check()
     monkeypatch.setattr(context, "_deadline", 0.0)
     worker.heartbeat.tick()
-    assert context.told is None
+    assert context.stop_reason is None
     with pytest.raises(AttemptTimeout):
         context.check()
 
