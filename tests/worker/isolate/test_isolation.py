@@ -23,7 +23,7 @@ from jobqueue.records import Ended, Succeeded
 from jobqueue.store.jobs import Jobs
 from jobqueue.worker.isolate.child_main import ChildMain
 from jobqueue.worker.isolate import child_handle
-from jobqueue.worker.execute.admission import Admission
+from jobqueue.worker.execute.admission import ChildAdmission
 from jobqueue.worker.process_identity import process_started
 from jobqueue.worker.isolate.importing import IN_MAIN, TaskRef, unreachable_reason
 
@@ -204,7 +204,7 @@ def test_effects_in_the_database_are_exactly_once_in_a_child(stage: Stage, then:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child has all the time that it needs to end by SIGTERM."""
     (term, after), (kill, _) = child_handle._ESCALATION
-    monkeypatch.setattr(child_handle, "_PRESSURE", ((term, after), (kill, LONG)))
+    monkeypatch.setattr(child_handle, "_ESCALATION", ((term, after), (kill, LONG)))
 
 
 @pytest.mark.usefixtures("patient")
@@ -320,7 +320,7 @@ def test_a_cancelled_job_is_told_and_then_ended(
         after = LONG
     if task not in ("stubborn", "holds_the_lock"):
         at_last = LONG
-    monkeypatch.setattr(child_handle, "_PRESSURE", ((term, after), (kill, at_last)))
+    monkeypatch.setattr(child_handle, "_ESCALATION", ((term, after), (kill, at_last)))
     with stage.jobs.worker(poll=0.05):
         job = stage.app.jobs.registry[task].enqueue()
         stage.begun()
@@ -485,7 +485,7 @@ def test_a_kill_in_the_midst_of_a_burial_signals_nobody(monkeypatch: pytest.Monk
         killer.join(0.2)
         return code
 
-    monkeypatch.setattr(child, "_reap", reap_and_be_late)
+    monkeypatch.setattr(child, "_wait_status", reap_and_be_late)
     assert child.reap() == -signal.SIGKILL
     killer.join(LONG)
     assert signals == []
@@ -617,7 +617,7 @@ def test_a_task_of_processes_that_cannot_be_imported_errors_and_says_why(
 def test_a_child_that_does_not_begin_in_time_is_killed(
     stage: Stage, hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child_handle, "START_WITHIN", -1.0)  # Its time was up before it was made.
+    monkeypatch.setattr(child_handle, "START_TIMEOUT", -1.0)  # Its time was up before it was made.
     job, worker = stage.app.pid.enqueue(), hand(stage.jobs)
     worker.step()
     (attempt,) = stage.attempts(job)
@@ -631,13 +631,13 @@ def test_a_child_that_is_ready_begins_nothing_until_it_is_admitted(
     job, worker = stage.app.poison.enqueue(), hand(stage.jobs)  # It notes when it begins.
     worker.change(job.id, crashes=1)
     stage.open_gate("poison")
-    admitted, asked = Admission.begin, []
+    admitted, asked = ChildAdmission.begin, []
 
-    def begin(admission: Admission) -> bool:
+    def begin(admission: ChildAdmission) -> bool:
         asked.append(stage.lines("poisoned"))
         return len(asked) > 3 and admitted(admission)
 
-    monkeypatch.setattr(Admission, "begin", begin)
+    monkeypatch.setattr(ChildAdmission, "begin", begin)
     worker.step()
     assert asked == [[]] * 4
     assert len(stage.lines("poisoned")) == 1
@@ -717,7 +717,7 @@ def test_a_fault_of_ours_ends_that_job_and_its_child_and_frees_the_slot(
         if "begun" in message and faults:
             raise faults.pop()
 
-    monkeypatch.setattr(child_handle.RemoteAttempt, "hear", fail)
+    monkeypatch.setattr(child_handle.RemoteAttempt, "handle_message", fail)
     with stage.jobs.worker(concurrency=1, poll=0.05):
         job = stage.app.stubborn.enqueue()
         with pytest.raises(JobFailed):

@@ -320,7 +320,7 @@ def test_a_worker_that_claims_a_lost_job_again_knows_the_new_attempt_only(
     assert worker.inflight.running.attempts, "the new attempt still runs"
     jobs.cancel(handle.id)
     worker.heartbeat.tick()
-    assert new.told
+    assert new.stop_reason
 
 
 def _released(context: Attempt) -> Any:
