@@ -1,12 +1,9 @@
 """Probes: a worker's health and counters over HTTP, on the loopback interface only.
 
-Tiny on purpose: GET only, a connection at a time answered and closed. A client has a few seconds in
-all, however slowly it speaks, and when many are open the oldest makes room: probes are answered.
+GET and HEAD only; one request for each connection, on a thread of its own.
 """
 
-import contextlib
 import json
-import socket
 import socketserver
 import threading
 from collections.abc import Callable, Mapping
@@ -17,8 +14,6 @@ from typing import Any
 from jobqueue.worker.observe.health import Health, Vitals
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = 5.0  # seconds for one connection
-CONNECTIONS_MAX = 16
 UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
 NAMES = frozenset({"127.0.0.1", "localhost", ""})
 """What a client may call us: a page in a browser that came under another name is kept out."""
@@ -50,56 +45,23 @@ class Probes:
         self._server.server_close()
 
 
-class _Server(socketserver.TCPServer):
-    """A thread for each connection, and a bound on both."""
-
+class _Server(socketserver.ThreadingTCPServer):
+    # Not http.server.ThreadingHTTPServer: it asks the resolver for the address's name.
     allow_reuse_address = True
+    daemon_threads = True
     request_queue_size = 64
 
     def __init__(self, port: int, pages: Mapping[str, Page]) -> None:
         self.pages = pages
-        self._open: dict[socket.socket, threading.Timer] = {}
-        self._lock = threading.Lock()
         super().__init__((LOOPBACK, port), _Handler)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer on a thread; what is open for too long, or in the way, is cut off."""
-        timer = threading.Timer(PATIENCE, _cut, [request])
-        timer.daemon = True
-        with self._lock:
-            if len(self._open) >= CONNECTIONS_MAX:
-                oldest = next(iter(self._open))
-                self._open.pop(oldest).cancel()
-                _cut(oldest)
-            self._open[request] = timer
-        timer.start()
-        threading.Thread(
-            target=self._answer,
-            args=(request, client_address, timer),
-            name="jobqueue-probe",
-            daemon=True,
-        ).start()
-
-    def _answer(self, request: Any, client_address: Any, timer: threading.Timer) -> None:
-        try:
-            with contextlib.suppress(OSError):  # It has gone, or was cut off.
-                self.finish_request(request, client_address)
-        finally:
-            with self._lock:
-                self._open.pop(request, timer).cancel()
-            self.shutdown_request(request)
-
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nobody needs to know."""
-
-
-def _cut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+        """Log nothing: the client has gone."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
+    timeout = 5.0  # seconds without a byte, after which a client is cut off
     server_version = "jobqueue"
     sys_version = ""
 

@@ -5,7 +5,6 @@ import json
 import re
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,12 +14,7 @@ import pytest
 
 from jobqueue.worker.observe import probe_server
 from jobqueue.worker.stop_conditions import StopConditions
-from jobqueue.worker.observe.probe_server import (
-    CONNECTIONS_MAX,
-    Probes,
-    health_pages,
-    metrics_pages,
-)
+from jobqueue.worker.observe.probe_server import Probes, health_pages, metrics_pages
 from tests.cli.conftest import Cli, Process
 
 Spawn = Callable[..., Process]
@@ -196,7 +190,7 @@ def test_a_port_out_of_range_is_refused(it: Cli, options: tuple[str, ...]) -> No
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Probes]:
-    monkeypatch.setattr(probe_server, "PATIENCE", 0.5)
+    monkeypatch.setattr(probe_server._Handler, "timeout", probe_server._Handler.timeout / 10)
     server = Probes(0, {"/page": lambda: (200, "text/plain", "here\n")})
     server.serve()
     yield server
@@ -207,38 +201,15 @@ def test_it_listens_on_the_loopback_interface_alone(server: Probes) -> None:
     assert server._server.server_address[0] == "127.0.0.1"
 
 
-def test_a_slow_client_is_cut_off_however_regularly_it_speaks(
-    server: Probes, wait_until: Any
-) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
-        slow.setblocking(False)
-
-        def cut_off() -> bool:
-            try:
-                slow.send(b"G")
-                return slow.recv(1) == b""
-            except BlockingIOError:
-                return False
-            except OSError:
-                return True
-
-        wait_until(cut_off)
-    assert ask(server.port, "/page") == (200, "here\n")
-
-
-def test_many_that_are_silent_hold_up_nobody(
-    monkeypatch: pytest.MonkeyPatch, wait_until: Any
-) -> None:
-    before = threading.active_count()
-    server = Probes(0, {"/page": lambda: (200, "text/plain", "here\n")})
-    server.serve()
+def test_silent_clients_hold_up_nobody_and_are_cut_off(server: Probes) -> None:
     with ExitStack() as stack:
-        for _ in range(5 * CONNECTIONS_MAX):
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+            for _ in range(50)
+        ]
+        silent[0].send(b"GET /page")
         assert ask(server.port, "/page") == (200, "here\n")
-        assert len(server._server._open) <= CONNECTIONS_MAX
-    server.close()
-    wait_until(lambda: threading.active_count() <= before)
+        assert [client.recv(1) for client in silent] == [b""] * len(silent)
 
 
 @pytest.mark.parametrize(
