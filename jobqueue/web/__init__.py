@@ -6,7 +6,8 @@ try:
     from jobqueue.web.app import Front, create_app
     from jobqueue.web.server import Server, serve
 except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "anyio", "h11"):
+    extra = ("starlette", "uvicorn", "anyio", "h11", "prometheus_client")
+    if (error.name or "").partition(".")[0] not in extra:
         raise
     raise ConfigurationError(
         "the HTTP front needs its extra, Starlette and uvicorn: pip install 'jobqueue[web]'",

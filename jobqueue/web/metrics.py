@@ -1,85 +1,72 @@
 """Metrics in Prometheus' text format, out of the monitoring views."""
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
+
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily as Counter
+from prometheus_client.core import GaugeMetricFamily as Gauge
+from prometheus_client.core import Metric
 
 from jobqueue.states import FINAL, State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-Sample = tuple[dict[str, str], float]
-
-LIVE = [state for state in State if state not in FINAL]
-
 
 def unreachable() -> str:
-    """All there is to say while the database does not answer."""
-    return _family("up", "gauge", "1 if the database answers.", [({}, 0)])
+    """The metrics while the database does not answer."""
+    return _text(_up(0))
 
 
 def text(stats: dict[str, Any]) -> str:
     """The metrics of `Monitor.stats()`."""
-    queues, tasks = stats["queues"], stats["tasks"]
-    families = [
-        _family("up", "gauge", "1 if the database answers.", [({}, 1)]),
-        _family(
-            "jobs",
-            "gauge",
-            "Jobs that have not ended, by queue and state.",
-            [
-                ({"queue": row["queue"], "state": state.value}, row[state.value])
-                for row in queues
-                for state in LIVE
-            ],
-        ),
-        _family(
-            "oldest_available_seconds",
-            "gauge",
-            "For how long the oldest job that could run has waited.",
-            [({"queue": row["queue"]}, row["oldest_available_seconds"] or 0) for row in queues],
-        ),
-        _family(
-            "queue_paused",
-            "gauge",
-            "1 if nothing may begin in the queue.",
-            [({"queue": row["queue"]}, int(row["paused"])) for row in queues],
-        ),
-        _family(
-            "finished_jobs_total",
-            "counter",
-            "Jobs that have ended, by task and outcome.",
-            [
-                ({"task": row["task"], "outcome": state.value}, row[state.value])
-                for row in tasks
-                for state in State
-                if state in FINAL
-            ],
-        ),
-        _family(
-            "errored_attempts_total",
-            "counter",
-            "Attempts that errored, by task.",
-            [({"task": row["task"]}, row["errored_attempts"]) for row in tasks],
-        ),
-        _family("workers", "gauge", "Live workers.", [({}, stats["workers"])]),
-    ]
-    return "".join(families)
+    jobs = Gauge(
+        "jobqueue_jobs",
+        "Jobs that have not ended, by queue and state.",
+        labels=["queue", "state"],
+    )
+    oldest = Gauge(
+        "jobqueue_oldest_available_seconds",
+        "For how long the oldest job that could run has waited.",
+        labels=["queue"],
+    )
+    paused = Gauge(
+        "jobqueue_queue_paused", "1 if nothing may begin in the queue.", labels=["queue"]
+    )
+    finished = Counter(
+        "jobqueue_finished_jobs_total",
+        "Jobs that have ended, by task and outcome.",
+        labels=["task", "outcome"],
+    )
+    errored = Counter(
+        "jobqueue_errored_attempts_total", "Attempts that errored, by task.", labels=["task"]
+    )
+    workers = Gauge("jobqueue_workers", "Live workers.", value=stats["workers"])
+    for row in stats["queues"]:
+        for state in State:
+            if state not in FINAL:
+                jobs.add_metric([row["queue"], state.value], row[state.value])
+        oldest.add_metric([row["queue"]], row["oldest_available_seconds"] or 0)
+        paused.add_metric([row["queue"]], row["paused"])
+    for row in stats["tasks"]:
+        for state in State:
+            if state in FINAL:
+                finished.add_metric([row["task"], state.value], row[state.value])
+        errored.add_metric([row["task"]], row["errored_attempts"])
+    return _text(_up(1), jobs, oldest, paused, finished, errored, workers)
 
 
-def _family(name: str, kind: str, what: str, samples: Iterable[Sample]) -> str:
-    name = f"jobqueue_{name}"
-    lines = [f"# HELP {name} {what}", f"# TYPE {name} {kind}"]
-    lines += [f"{name}{_labels(labels)} {value}" for labels, value in samples]
-    return "\n".join(lines) + "\n"
+def _up(value: int) -> Metric:
+    return Gauge("jobqueue_up", "1 if the database answers.", value=value)
 
 
-def _labels(labels: dict[str, str]) -> str:
-    if not labels:
-        return ""
-    written = ",".join(f'{name}="{_escape(value)}"' for name, value in labels.items())
-    return f"{{{written}}}"
+def _text(*families: Metric) -> str:
+    return generate_latest(_Families(families)).decode()
 
 
-def _escape(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return escaped.encode("utf-8", "replace").decode()
+class _Families(NamedTuple):
+    """Families as a collector of prometheus-client."""
+
+    families: tuple[Metric, ...]
+
+    def collect(self) -> tuple[Metric, ...]:
+        return self.families

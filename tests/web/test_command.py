@@ -234,12 +234,12 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 def test_importing_jobqueue_imports_no_web_server() -> None:
     done = run(
         "import sys, jobqueue, jobqueue.cli.main\n"
-        "print(sorted({'starlette', 'uvicorn', 'anyio', 'h11'} & set(sys.modules)))"
+        "print(sorted({'starlette', 'uvicorn', 'anyio', 'h11', 'prometheus_client'} & set(sys.modules)))"
     )
     assert done.stdout == "[]\n", done.stderr
 
 
-@pytest.mark.parametrize("missing", ["starlette", "uvicorn", "h11"])
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn", "h11", "prometheus_client"])
 def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     done = run(
         f"import sys; sys.modules[{missing!r}] = None\n"

@@ -310,12 +310,12 @@ def test_metrics_are_those_of_the_views(client: Client, jobs: JobQueue) -> None:
         response = client.get("/metrics")
     assert response.headers["content-type"] == metrics.CONTENT_TYPE
     lines = response.text.splitlines()
-    assert 'jobqueue_finished_jobs_total{task="add",outcome="succeeded"} 1' in lines
-    assert 'jobqueue_finished_jobs_total{task="fail",outcome="failed"} 1' in lines
-    assert 'jobqueue_errored_attempts_total{task="fail"} 1' in lines
-    assert 'jobqueue_jobs{queue="mail",state="scheduled"} 1' in lines
-    assert 'jobqueue_oldest_available_seconds{queue="mail"} 0' in lines
-    assert "jobqueue_workers 1" in lines and "jobqueue_up 1" in lines
+    assert 'jobqueue_finished_jobs_total{outcome="succeeded",task="add"} 1.0' in lines
+    assert 'jobqueue_finished_jobs_total{outcome="failed",task="fail"} 1.0' in lines
+    assert 'jobqueue_errored_attempts_total{task="fail"} 1.0' in lines
+    assert 'jobqueue_jobs{queue="mail",state="scheduled"} 1.0' in lines
+    assert 'jobqueue_oldest_available_seconds{queue="mail"} 0.0' in lines
+    assert "jobqueue_workers 1.0" in lines and "jobqueue_up 1.0" in lines
 
 
 def test_metrics_are_asked_for_once_a_second_at_most(
@@ -332,7 +332,7 @@ def test_labels_are_escaped() -> None:
     text = metrics.text(
         {"queues": [], "tasks": [_task('a"b\\c\nd')], "workers": 0, "throughput_per_second": 0}
     )
-    assert 'errored_attempts_total{task="a\\"b\\\\c\\nd"} 0' in text
+    assert 'errored_attempts_total{task="a\\"b\\\\c\\nd"} 0.0' in text
 
 
 def _task(name: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def test_65_while_the_database_is_away_probes_answer(
             own_postgres.stop("immediate")
             try:
                 assert client.get("/healthz").status_code == 200
-                assert client.get("/metrics").text.splitlines()[-1] == "jobqueue_up 0"
+                assert client.get("/metrics").text.splitlines()[-1] == "jobqueue_up 0.0"
                 error = client.refused(503, "GET", "/api/jobs")
                 assert error["message"] == "the database does not answer"
                 response = client.enqueue(2, 3)
@@ -65,7 +65,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_65_a_database_that_hangs_does_not_hold_up_a_probe(client: Client, hanging: None) -> None:
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == 503
-    assert client.get("/metrics").text.splitlines()[-1] == "jobqueue_up 0"
+    assert client.get("/metrics").text.splitlines()[-1] == "jobqueue_up 0.0"
 
 
 def test_an_answer_that_nobody_waits_for_any_more_leaves_no_traceback() -> None:
