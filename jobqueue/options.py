@@ -24,6 +24,7 @@ BASE_MAX = 1000
 SHOWN_MAX = 60
 PRIORITY_MAX = 2**31 - 1
 ATTEMPTS_MAX = 1_000_000
+PORT_MAX = 65_535
 SECONDS_MAX = 10 * 366 * 86_400.0
 """Ten years: what is longer is a mistake of units."""
 

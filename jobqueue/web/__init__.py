@@ -3,7 +3,7 @@
 from jobqueue.errors import ConfigurationError
 
 try:
-    from jobqueue.web.app import Front, create_app
+    from jobqueue.web.app import WebApp, create_app
     from jobqueue.web.server import Server, serve
 except ModuleNotFoundError as error:
     extra = ("starlette", "uvicorn", "anyio", "h11", "prometheus_client")
@@ -14,4 +14,4 @@ except ModuleNotFoundError as error:
         field="web",
     ) from None
 
-__all__ = ["Front", "Server", "create_app", "serve"]
+__all__ = ["Server", "WebApp", "create_app", "serve"]

@@ -8,9 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobqueue.queue import JobQueue
 from jobqueue.tasks import Registry
-from jobqueue.web.responses import Refused, log, refusal_of
+from jobqueue.web.responses import HTTPError, as_http_error, log
 from jobqueue.web.routes import Api
-from jobqueue.web.security import LOOPBACK_NAMES, Gate
+from jobqueue.web.security import LOOPBACK_NAMES, RequestGuard
 
 SECURITY_HEADERS = [
     (b"cache-control", b"no-store"),
@@ -29,28 +29,28 @@ def create_app(
     read_only: bool = False,
     hosts: Iterable[str] | None = LOOPBACK_NAMES,
     registry: Registry | None = None,
-) -> "Front":
+) -> "WebApp":
     """The HTTP API over a queue, as an ASGI app: run it with `serve`, or mount it in your own.
 
     Only tasks of `registry` (default: those of `jobs`) can be enqueued. `hosts` are the names
     under which it is asked, `None` any: then a token is needed. Raises InvalidOption.
     """
-    gate = Gate(token, hosts, read_only=read_only)
-    return Front(gate, Api(jobs, jobs.registry if registry is None else registry))
+    guard = RequestGuard(token, hosts, read_only=read_only)
+    return WebApp(guard, Api(jobs, jobs.registry if registry is None else registry))
 
 
-class Front:
+class WebApp:
     """An ASGI app that answers every request, whatever happens to it."""
 
-    def __init__(self, gate: Gate, api: Api) -> None:
-        self._gate = gate
+    def __init__(self, guard: RequestGuard, api: Api) -> None:
+        self._guard = guard
         self._api = api
         self._router: ASGIApp = Router(api.routes(), redirect_slashes=False)
 
     @property
     def has_token(self) -> bool:
         """True if who asks needs a token."""
-        return self._gate.has_token
+        return self._guard.has_token
 
     def release(self) -> None:
         """Answer those who wait for jobs now: the server stops. Call it in the event loop."""
@@ -59,7 +59,7 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await _lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
@@ -80,23 +80,23 @@ class Front:
         inner = {**scope, "app": self}
         inner.pop("starlette.exception_handlers", None)
         try:
-            self._gate.check(scope)
+            self._guard.check(scope)
             await self._router(inner, receive, guarded)
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001 - this is where every error ends.
-            refusal = refusal_of(error, writes=scope["method"] == "POST")
+            answer = as_http_error(error, writes=scope["method"] == "POST")
             if is_started:
                 log.warning("an answer was broken off: %s", _name(error))
                 return  # The server sees that it is not complete, and closes the connection.
-            await refusal.reply()(scope, receive, guarded)
+            await answer.response()(scope, receive, guarded)
 
 
 def _name(error: BaseException) -> str:
-    return str(error) if isinstance(error, Refused) else type(error).__name__
+    return str(error) if isinstance(error, HTTPError) else type(error).__name__
 
 
-async def _live(receive: Receive, send: Send) -> None:
+async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

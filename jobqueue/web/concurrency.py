@@ -9,12 +9,12 @@ from typing import Generic, ParamSpec, TypeVar
 import anyio
 from anyio import to_thread
 
-from jobqueue.web.responses import RETRY_AFTER, Refused, log
+from jobqueue.web.responses import RETRY_AFTER, HTTPError, log
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PATIENCE = 15.0
+THREAD_WAIT_MAX = 15.0
 """Seconds that a request waits for a thread; it has not begun by then, so it is refused."""
 
 
@@ -28,10 +28,10 @@ class Threads:
     async def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do the work in a thread. What has begun is not given up, so its outcome is known."""
         try:
-            with anyio.fail_after(PATIENCE):
+            with anyio.fail_after(THREAD_WAIT_MAX):
                 await self._free.acquire()
         except TimeoutError:
-            raise Refused(
+            raise HTTPError(
                 503,
                 "the database is slow, and too many wait for it; nothing was done",
                 headers={"Retry-After": str(RETRY_AFTER)},
@@ -42,7 +42,7 @@ class Threads:
             self._free.release()
 
 
-class Cached(Generic[T]):
+class CachedCall(Generic[T]):
     """An answer that all who ask within a second share; one thread at most looks for it."""
 
     def __init__(self, ask: Callable[[], T], keep: float = 1.0) -> None:
@@ -52,31 +52,31 @@ class Cached(Generic[T]):
         self._task: asyncio.Task[T] | None = None
         self._until = 0.0
 
-    async def get(self, patience: float) -> T:
-        """The answer. Raises TimeoutError if there is none within `patience` seconds."""
+    async def get(self, within: float) -> T:
+        """Return the answer. Raises TimeoutError if there is none within `within` seconds."""
         task = self._task
         if task is None or (task.done() and time.monotonic() >= self._until):
-            task = self._task = asyncio.ensure_future(self._look())
+            task = self._task = asyncio.ensure_future(self._run())
             # Perhaps nobody is there any more to be told; asyncio would log a traceback.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.wait_for(asyncio.shield(task), patience)
+        return await asyncio.wait_for(asyncio.shield(task), within)
 
-    async def _look(self) -> T:
+    async def _run(self) -> T:
         try:
             return await to_thread.run_sync(self._ask, limiter=self._limiter)
         finally:
             self._until = time.monotonic() + self._keep
 
 
-FIRST_LOOK = 0.01  # seconds; then half as long again each time, up to:
-LAST_LOOK = 0.05
-AFTER_ERROR = 0.5
-LOOK_COST = 4
+POLL_FIRST = 0.01  # seconds; then half as long again each time, up to:
+POLL_MAX = 0.05
+POLL_AFTER_ERROR = 0.5
+PAUSE_PER_QUERY_TIME = 4
 """A look is followed by a rest of so many times what it took, up to:"""
-LONGEST_REST = 1.0  # seconds
+PAUSE_MAX = 1.0  # seconds
 
 
-class Watcher:
+class JobWaiter:
     """Looks for the end of all jobs that somebody waits for, with one question for all."""
 
     def __init__(self, threads: Threads, ended: Callable[[list[int]], Iterable[int]]) -> None:
@@ -84,7 +84,7 @@ class Watcher:
         self._ended = ended
         self._waiting: dict[int, set[asyncio.Future[None]]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._rest = FIRST_LOOK
+        self._interval = POLL_FIRST
         self._released = False
 
     def wait_for(self, id_: int) -> asyncio.Future[None]:
@@ -94,12 +94,12 @@ class Watcher:
             future.set_result(None)
             return future
         self._waiting.setdefault(id_, set()).add(future)
-        self._rest = FIRST_LOOK
+        self._interval = POLL_FIRST
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._watch())
         return future
 
-    def forget(self, id_: int, future: asyncio.Future[None]) -> None:
+    def stop_waiting(self, id_: int, future: asyncio.Future[None]) -> None:
         """Nobody waits for this future any more."""
         same = self._waiting.get(id_, set())
         same.discard(future)
@@ -109,9 +109,9 @@ class Watcher:
     def release(self) -> None:
         """Let all go that wait, now and from now on."""
         self._released = True
-        self._tell(list(self._waiting))
+        self._wake(list(self._waiting))
 
-    def _tell(self, ids: Iterable[int]) -> None:
+    def _wake(self, ids: Iterable[int]) -> None:
         for id_ in ids:
             for future in self._waiting.pop(id_, ()):
                 if not future.done():
@@ -121,10 +121,10 @@ class Watcher:
         while self._waiting:
             began = time.monotonic()
             try:
-                self._tell(await self._threads(self._ended, list(self._waiting)))
+                self._wake(await self._threads(self._ended, list(self._waiting)))
             except Exception as error:  # noqa: BLE001 - those who wait have a limit of their own.
                 log.warning("jobs that are waited for: %s", type(error).__name__)
-                await asyncio.sleep(AFTER_ERROR)
-            least = min(LOOK_COST * (time.monotonic() - began), LONGEST_REST)
-            await asyncio.sleep(max(self._rest, least))
-            self._rest = min(LAST_LOOK, self._rest * 1.5)
+                await asyncio.sleep(POLL_AFTER_ERROR)
+            least = min(PAUSE_PER_QUERY_TIME * (time.monotonic() - began), PAUSE_MAX)
+            await asyncio.sleep(max(self._interval, least))
+            self._interval = min(POLL_MAX, self._interval * 1.5)

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from jobqueue.errors import JobQueueError
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
 from jobqueue.tasks import Call, Registry
-from jobqueue.web.responses import Refused, described
+from jobqueue.web.responses import HTTPError, described
 from jobqueue.web.security import require_json
 from jobqueue.wire import Tasks, call_of_line
 
@@ -19,14 +19,14 @@ ERRORS_MAX = 100
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body; raises Refused for one that is no JSON by its type, or too large.
+    """The whole body; raises HTTPError for one that is no JSON by its type, or too large.
 
     What is too large by its own word is not read at all.
     """
     require_json(request.headers.get("content-type"), has_body=True)
     length = request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
-        raise Refused(400, "Content-Length: not a number", field="content-length")
+        raise HTTPError(400, "Content-Length: not a number", field="content-length")
     _check_size(int(length[:20]), BATCH_BYTES_MAX)
     body = bytearray()
     async for part in request.stream():
@@ -37,7 +37,7 @@ async def read_body(request: Request) -> bytes:
 
 def _check_size(size: int, most: int) -> None:
     if size > most:
-        raise Refused(
+        raise HTTPError(
             413,
             f"body: more than {most:,} bytes; send fewer jobs at once, or store arguments "
             "elsewhere and pass their ids",
@@ -48,14 +48,14 @@ def _check_size(size: int, most: int) -> None:
 def asks_for_succeeded(body: bytes) -> bool:
     """Whether the body of a retry, if it has one, asks for jobs that have succeeded, too.
 
-    Raises Refused or InvalidArguments.
+    Raises HTTPError or InvalidArguments.
     """
     given = parse_json(body, what="body", max_bytes=BODY_MAX) if body.strip() else {}
     if not isinstance(given, dict) or set(given) - {"succeeded"}:
-        raise Refused(400, 'body: a retry takes {"succeeded": true} or nothing', field="body")
+        raise HTTPError(400, 'body: a retry takes {"succeeded": true} or nothing', field="body")
     asked = given.get("succeeded", False)
     if not isinstance(asked, bool):
-        raise Refused(400, "succeeded: not true or false", field="succeeded", value=asked)
+        raise HTTPError(400, "succeeded: not true or false", field="succeeded", value=asked)
     return asked
 
 
@@ -66,7 +66,7 @@ class Bodies:
         self._tasks = Tasks(registry)
 
     def calls(self, body: bytes) -> tuple[list[Call[Any]], bool]:
-        """The calls, and whether they are a batch. Raises Refused or InvalidArguments."""
+        """The calls, and whether they are a batch. Raises HTTPError or InvalidArguments."""
         is_batch = body.lstrip(b" \t\r\n").startswith(b"[")
         if not is_batch:
             _check_size(len(body), BODY_MAX)
@@ -75,14 +75,14 @@ class Bodies:
         if not is_batch:
             return [call_of_line(self._tasks, given, "body")], False
         if not given:
-            raise Refused(400, "body: the list is empty", field="body")
+            raise HTTPError(400, "body: the list is empty", field="body")
         if len(given) > BATCH_MAX:
             message = f"body: {len(given):,} jobs; send at most {BATCH_MAX:,} at once"
-            raise Refused(413, message, field="body", value=len(given))
+            raise HTTPError(413, message, field="body", value=len(given))
         return self._batch(given), True
 
     def _batch(self, given: list[Any]) -> list[Call[Any]]:
-        """All of them; raises Refused that names those that are wrong."""
+        """All of them; raises HTTPError that names those that are wrong."""
         calls, errors = [], []
         for index, item in enumerate(given):
             try:
@@ -95,7 +95,7 @@ class Bodies:
                     break
         if errors:
             first = errors[0]
-            raise Refused(
+            raise HTTPError(
                 400,
                 f"{first['message']}; nothing was enqueued",
                 field=first["field"],

@@ -35,10 +35,10 @@ VALUE_LENGTH = 200
 """Characters of a wrong value that are sent back."""
 
 _PHRASES = {404: "there is nothing at this path", 405: "this path does not take that method"}
-_AWAY = (OperationalError, InterfaceError, PoolTimeout)
+_DATABASE_ERRORS = (OperationalError, InterfaceError, PoolTimeout)
 
 
-class Refused(Exception):
+class HTTPError(Exception):
     """A request that is answered with an error."""
 
     def __init__(
@@ -59,13 +59,15 @@ class Refused(Exception):
         self.more = dict(more or {})
         """What the answer says beside the error."""
 
-    def reply(self) -> Response:
-        """The answer."""
+    def response(self) -> Response:
+        """Return the answer."""
         error = described(str(self), self.field, self.value)
-        return reply({"error": error, **self.more}, self.status, self.headers)
+        return json_response({"error": error, **self.more}, self.status, self.headers)
 
 
-def reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """An answer in JSON; its text is ASCII, so that it is valid whatever a row holds."""
     return Response(to_bytes(value) + b"\n", status, headers, media_type=JSON)
 
@@ -85,64 +87,65 @@ def described(message: str, field: str | None = None, value: object = None) -> d
     return {"message": message, "field": field, "value": value}
 
 
-class Kind(NamedTuple):
+class ErrorStatus(NamedTuple):
     """How an error of the package is answered."""
 
     error: type[Exception]
     status: int
 
 
-_KINDS = (
-    Kind(JobNotFound, 404),
-    Kind(WrongState, 409),
-    Kind(InvalidArguments, 400),
-    Kind(InvalidOption, 400),
-    Kind(UnknownTask, 400),
-    Kind(QueueFull, 503),
-    Kind(SchemaOutdated, 503),
-    Kind(SchemaNewer, 503),
+_STATUSES = (
+    ErrorStatus(JobNotFound, 404),
+    ErrorStatus(WrongState, 409),
+    ErrorStatus(InvalidArguments, 400),
+    ErrorStatus(InvalidOption, 400),
+    ErrorStatus(UnknownTask, 400),
+    ErrorStatus(QueueFull, 503),
+    ErrorStatus(SchemaOutdated, 503),
+    ErrorStatus(SchemaNewer, 503),
 )
 
 
-def refusal_of(error: BaseException, *, writes: bool) -> Refused:
+def as_http_error(error: BaseException, *, writes: bool) -> HTTPError:
     """How to answer an error. What nobody foresaw is logged by its type and place alone."""
-    if isinstance(error, Refused):
+    if isinstance(error, HTTPError):
         return error
     if isinstance(error, HTTPException):
         message = _PHRASES.get(error.status_code, error.detail)
-        return Refused(error.status_code, message, headers=error.headers)
+        return HTTPError(error.status_code, message, headers=error.headers)
     if isinstance(error, JobQueueError):
         return _of_ours(error)
-    if isinstance(error, _AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    if lost or isinstance(error, _DATABASE_ERRORS):
         log.warning("503: the database did not answer (%s)", type(error).__name__)
-        return away(writes=writes)
+        return database_unavailable(writes=writes)
     return _unforeseen(error)
 
 
-def _of_ours(error: JobQueueError) -> Refused:
-    for kind in _KINDS:
+def _of_ours(error: JobQueueError) -> HTTPError:
+    for kind in _STATUSES:
         if isinstance(error, kind.error):
             headers = {}
             if isinstance(error, QueueFull):
                 headers = {"Retry-After": str(math.ceil(error.retry_after))}
-            return Refused(
+            return HTTPError(
                 kind.status, str(error), field=error.field, value=error.value, headers=headers
             )
     return _unforeseen(error)
 
 
-def _unforeseen(error: BaseException) -> Refused:
+def _unforeseen(error: BaseException) -> HTTPError:
     log.error("500: unexpected %s at %s", type(error).__name__, _place(error))
-    return Refused(500, "this went wrong here, not with the request; the log says where")
+    return HTTPError(500, "this went wrong here, not with the request; the log says where")
 
 
-def away(*, writes: bool) -> Refused:
+def database_unavailable(*, writes: bool) -> HTTPError:
     """The database did not answer."""
     doubt = (
         "; whether anything was written is not known: a job with a unique_key, and unique_until "
         '"deleted", can be sent again safely'
     )
-    return Refused(
+    return HTTPError(
         503,
         "the database does not answer" + (doubt if writes else ""),
         headers={"Retry-After": str(RETRY_AFTER)},

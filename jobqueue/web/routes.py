@@ -26,9 +26,9 @@ from jobqueue.store.pool import Patience
 from jobqueue.store.stats import Monitor
 from jobqueue.tasks import Registry
 from jobqueue.web import metrics
-from jobqueue.web.concurrency import Cached, Threads, Watcher
+from jobqueue.web.concurrency import CachedCall, JobWaiter, Threads
 from jobqueue.web.requests import Bodies, asks_for_succeeded, read_body
-from jobqueue.web.responses import JSON, Refused, away, reply, to_bytes
+from jobqueue.web.responses import JSON, HTTPError, database_unavailable, json_response, to_bytes
 from jobqueue.web.security import require_json
 from jobqueue.wire import changes, did_you_mean, job_json, with_attempts
 
@@ -39,7 +39,7 @@ LIST_DEFAULT, LIST_MAX = 50, 200
 PAGE = 20
 """Jobs of a list that are in memory at once."""
 WAIT_MAX = 60.0
-PATIENCE = 2.0
+PROBE_TIMEOUT = 2.0
 """Seconds that a probe waits for the database."""
 NOTICE = "jobqueue-notice"
 """The header that says what a person would be told on stderr."""
@@ -57,10 +57,10 @@ class Api:
         self._reads, self._writes = Threads(READERS), Threads(WRITERS)
         self._bodies = Bodies(registry)
         self._names = lambda: names_of(registry) | names_in_use(jobs.store)
-        self._watcher = Watcher(self._reads, self._ended)
+        self._waiter = JobWaiter(self._reads, self._ended)
         # Apart from the others, so that they cannot be late for their sake.
-        self._ready = Cached(self._check_schema)
-        self._metrics = Cached(lambda: metrics.text(self._monitor.stats()))
+        self._ready = CachedCall(self._check_schema)
+        self._metrics = CachedCall(lambda: metrics.text(self._monitor.stats()))
 
     def routes(self) -> list[Route]:
         """What is where."""
@@ -79,12 +79,13 @@ class Api:
 
     def release(self) -> None:
         """Let nobody wait for a job any longer."""
-        self._watcher.release()
+        self._waiter.release()
 
     async def jobs(self, request: Request) -> Any:
-        """`GET`: a list. `POST`: enqueue one, or a list in one transaction."""
-        if request.method == "POST":
-            return await self._enqueue(request)
+        """Dispatch by method: of two routes with one path, a 405 would name one's methods only."""
+        return await (self._enqueue if request.method == "POST" else self._list)(request)
+
+    async def _list(self, request: Request) -> Any:
         given = _query(request, "state", "task", "queue", "tag", "since", "limit")
         wanted = wire.a_filter(
             given.get("state"),
@@ -99,8 +100,8 @@ class Api:
         first = await self._reads(_page, found)
         headers = {} if first else await self._notice(wanted)
         if request.method == "HEAD":
-            return reply([], headers=headers)
-        return _Array(first, found, self._reads, headers)
+            return json_response([], headers=headers)
+        return _JsonArray(first, found, self._reads, headers)
 
     async def _notice(self, wanted: JobFilter) -> dict[str, str]:
         """A header that names what nobody knows in a filter that found nothing."""
@@ -110,6 +111,7 @@ class Api:
         return {} if stranger is None else {NOTICE: str(stranger)}
 
     async def _enqueue(self, request: Request) -> Response:
+        """Enqueue one job, or a list of them in one transaction."""
         _query(request)
         body = await read_body(request)
         calls, is_batch = await self._writes(self._bodies.calls, body)
@@ -118,11 +120,11 @@ class Api:
         if is_batch:
             existing = sum(not job.created for job in jobs)
             ids = [job.id for job in jobs]
-            return reply(
+            return json_response(
                 {"enqueued": len(ids) - existing, "existing": existing, "ids": ids}, status=202
             )
         written = await self._writes(_written, jobs[0])
-        return reply(written, 202, {"Location": f"{request.url.path}/{jobs[0].id}"})
+        return json_response(written, 202, {"Location": f"{request.url.path}/{jobs[0].id}"})
 
     async def job(self, request: Request) -> Response:
         """One job with its attempts; `?wait=10` holds until it is final, or the time is up."""
@@ -133,17 +135,17 @@ class Api:
         if limit and record.state not in FINAL:
             await self._wait(request, id_, limit)
             record = await self._reads(self._get, id_)
-        return reply(await self._reads(with_attempts, self._jobs, record))
+        return json_response(await self._reads(with_attempts, self._jobs, record))
 
     async def _wait(self, request: Request, id_: int, limit: float) -> None:
         """Wait for the end of a job, for as long as the client is there."""
-        ended = self._watcher.wait_for(id_)
+        ended = self._waiter.wait_for(id_)
         gone = asyncio.ensure_future(_gone(request))
         try:
             await asyncio.wait({ended, gone}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
-            self._watcher.forget(id_, ended)
+            self._waiter.stop_waiting(id_, ended)
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a job: one that waits never begins, one that runs is told to stop."""
@@ -168,45 +170,46 @@ class Api:
         answer = changes(changed, refused)
         for refusal in refused:
             status = 404 if refusal.state is None else 409
-            raise Refused(
+            raise HTTPError(
                 status, f"job {id_}: {refusal.reason}", field="id", value=id_, more=answer
             )
-        return reply(answer)
+        return json_response(answer)
 
     async def queues(self, request: Request) -> Response:
         """What `jobqueue queues --json` prints."""
         _query(request)
-        return reply(await self._reads(self._monitor.queues))
+        return json_response(await self._reads(self._monitor.queues))
 
     async def workers(self, request: Request) -> Response:
         """What `jobqueue workers --json` prints."""
         _query(request)
         rows = await self._reads(self._monitor.workers)
-        return reply([row | {"started_at": row["started_at"].isoformat()} for row in rows])
+        return json_response([row | {"started_at": row["started_at"].isoformat()} for row in rows])
 
     async def stats(self, request: Request) -> Response:
         """What `jobqueue stats --json` prints."""
         _query(request)
-        return reply(await self._reads(self._monitor.stats))
+        return json_response(await self._reads(self._monitor.stats))
 
     async def healthz(self, _request: Request) -> Response:
         """This process answers."""
-        return reply({"status": "alive"})
+        return json_response({"status": "alive"})
 
     async def readyz(self, _request: Request) -> Response:
         """The database answers, and has the schema of this version."""
         try:
-            await self._ready.get(PATIENCE)
-        except JobQueueError as error:
-            raise Refused(503, str(error), more={"status": "not ready"}) from None
+            await self._ready.get(PROBE_TIMEOUT)
+        except JobQueueError as refused:
+            raise HTTPError(503, str(refused), more={"status": "not ready"}) from None
         except (TimeoutError, SQLAlchemyError, OSError):
-            raise Refused(503, str(away(writes=False)), more={"status": "not ready"}) from None
-        return reply({"status": "ready"})
+            error = database_unavailable(writes=False)
+            raise HTTPError(503, str(error), more={"status": "not ready"}) from None
+        return json_response({"status": "ready"})
 
     async def metrics(self, _request: Request) -> Response:
         """Prometheus' text, at most a second old."""
         try:
-            text = await self._metrics.get(PATIENCE)
+            text = await self._metrics.get(PROBE_TIMEOUT)
         except (TimeoutError, SQLAlchemyError, JobQueueError, OSError):
             text = metrics.unreachable()
         return PlainTextResponse(text, headers={"Content-Type": metrics.CONTENT_TYPE})
@@ -270,7 +273,7 @@ def _page(found: Iterator[JobRecord]) -> list[bytes]:
     return [to_bytes(job_json(job)) for job in itertools.islice(found, PAGE)]
 
 
-class _Array:
+class _JsonArray:
     """A JSON array that is read and sent a page at a time."""
 
     def __init__(

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from starlette.types import Scope
 
 from jobqueue.errors import InvalidOption
-from jobqueue.web.responses import JSON, Refused
+from jobqueue.web.responses import JSON, HTTPError
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 OPEN_PATHS = ("/healthz", "/readyz")
@@ -32,7 +32,7 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-class Gate:
+class RequestGuard:
     """Lets in who has the token, and no browser that another site sent.
 
     `hosts` are the names under which we may be asked, `None` any, for which a token is needed: a
@@ -56,7 +56,7 @@ class Gate:
         return self._digest is not None
 
     def check(self, scope: Scope) -> None:
-        """Raises Refused."""
+        """Raises HTTPError."""
         headers = _Headers(scope)
         self._check_form(scope, headers)
         host = self._check_host(headers)
@@ -65,33 +65,33 @@ class Gate:
         if path not in OPEN_PATHS:
             self._check_token(headers)
         if self._read_only and scope["method"] not in ("GET", "HEAD"):
-            raise Refused(403, "this front is read-only", field="method", value=scope["method"])
+            raise HTTPError(403, "this front is read-only", field="method", value=scope["method"])
 
     def _check_form(self, scope: Scope, headers: "_Headers") -> None:
         if scope["http_version"] not in ("1.0", "1.1", "2"):
-            raise Refused(505, "speak HTTP/1.1", headers=CLOSE)
+            raise HTTPError(505, "speak HTTP/1.1", headers=CLOSE)
         length = len(scope.get("raw_path") or b"") + len(scope["query_string"])
         if length > URL_MAX:
-            raise Refused(414, f"the URL is longer than {URL_MAX:,} bytes", headers=CLOSE)
+            raise HTTPError(414, f"the URL is longer than {URL_MAX:,} bytes", headers=CLOSE)
         size = sum(len(name) + len(value) for name, value in scope["headers"])
         if len(scope["headers"]) > HEADERS_MAX or size > HEADER_BYTES_MAX:
             message = f"more than {HEADERS_MAX} headers, or {HEADER_BYTES_MAX:,} bytes of them"
-            raise Refused(431, message, headers=CLOSE)
+            raise HTTPError(431, message, headers=CLOSE)
         if headers.all(b"transfer-encoding") and headers.all(b"content-length"):
             # Who stands in between may go by the other one, and see another request in it.
             message = "Content-Length and Transfer-Encoding: give one of them"
-            raise Refused(400, message, field="content-length", headers=CLOSE)
+            raise HTTPError(400, message, field="content-length", headers=CLOSE)
         if headers.all(b"content-encoding") not in ([], [b"identity"]):
-            raise Refused(415, "send the body as it is, not encoded", field="content-encoding")
+            raise HTTPError(415, "send the body as it is, not encoded", field="content-encoding")
 
     def _check_host(self, headers: "_Headers") -> str:
         found = headers.all(b"host")
         match = _HOST.fullmatch(found[0].decode("latin-1").lower()) if len(found) == 1 else None
         if match is None:
-            raise Refused(400, "Host: give one name, and a port", field="host", headers=CLOSE)
+            raise HTTPError(400, "Host: give one name, and a port", field="host", headers=CLOSE)
         if self._hosts is not None and match[1] not in self._hosts:
             message = f"Host: {match[1][:60]!r} is not served here; see --allow-host"
-            raise Refused(403, message, field="host", headers=CLOSE)
+            raise HTTPError(403, message, field="host", headers=CLOSE)
         return match[0]
 
     def _check_origin(self, headers: "_Headers", host: str) -> None:
@@ -99,10 +99,10 @@ class Gate:
         for origin in headers.all(b"origin"):
             _, _, of = origin.decode("latin-1").lower().partition("://")
             if of != host:
-                raise Refused(403, "Origin: requests of other sites are refused", field="origin")
+                raise HTTPError(403, "Origin: requests of other sites are refused", field="origin")
         for site in headers.all(b"sec-fetch-site"):
             if site not in (b"same-origin", b"none"):
-                raise Refused(403, "requests of other sites are refused", field="sec-fetch-site")
+                raise HTTPError(403, "requests of other sites are refused", field="sec-fetch-site")
 
     def _check_token(self, headers: "_Headers") -> None:
         if self._digest is None:
@@ -112,7 +112,7 @@ class Gate:
         # Digests are of one length, so that the time says nothing about the token's.
         fits = hmac.compare_digest(_digest(token.strip()), self._digest)
         if scheme.lower() != b"bearer" or not fits:
-            raise Refused(
+            raise HTTPError(
                 401,
                 "this needs the token: Authorization: Bearer …",
                 field="authorization",
@@ -129,13 +129,13 @@ class _Headers:
 
 
 def require_json(content_type: str | None, *, has_body: bool) -> None:
-    """Raises Refused: forms and plain text are what a page may send anywhere, JSON it may not."""
+    """Raises HTTPError: forms and plain text are what a page may send anywhere, JSON it may not."""
     if content_type is None and not has_body:
         return
     kind, *parameters = [part.strip().lower() for part in (content_type or "").split(";")]
     charsets = [part[8:].strip('"') for part in parameters if part.startswith("charset=")]
     if kind != JSON or set(charsets) - {"utf-8"}:
-        raise Refused(
+        raise HTTPError(
             415,
             f"Content-Type: send {JSON}, in UTF-8",
             field="content-type",

@@ -9,10 +9,11 @@ from typing import Any, Self
 
 import uvicorn
 
+from jobqueue import options
 from jobqueue.errors import InvalidOption
 from jobqueue.loggers import get_logger
 from jobqueue.supervisor.signals import LAST_SECOND, STOPS, ReadableSignals, leave
-from jobqueue.web.app import Front
+from jobqueue.web.app import WebApp
 from jobqueue.web.connections import Connection
 from jobqueue.web.security import HEADER_BYTES_MAX, URL_MAX, is_loopback
 from jobqueue.worker.worker import Worker
@@ -25,17 +26,13 @@ CONNECTIONS_MAX = 500
 """Requests on further connections are answered 503."""
 KEEP_ALIVE_TIMEOUT = 15
 """Seconds between two requests on a connection."""
-PORT_MAX = 65535
 
 
-class Listener:
+class BindAddress:
     """An address to be asked at: bound, so that it is ours, and not listening yet."""
 
     def __init__(self, host: str, port: int) -> None:
-        if not 0 <= port <= PORT_MAX:
-            raise InvalidOption(
-                f"port: {port} is not between 0 and {PORT_MAX}", field="port", value=port
-            )
+        options.whole(port, "port", 0, options.PORT_MAX)
         try:
             found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
@@ -75,7 +72,7 @@ class Listener:
 class _Uvicorn(uvicorn.Server):
     """Tells the app before it stops, and leaves no connection behind."""
 
-    def __init__(self, config: uvicorn.Config, app: Front) -> None:
+    def __init__(self, config: uvicorn.Config, app: WebApp) -> None:
         super().__init__(config)
         self._app = app
         self.ready = threading.Event()
@@ -96,13 +93,13 @@ class Server:
 
     def __init__(
         self,
-        app: Front,
+        app: WebApp,
         host: str = "127.0.0.1",
         port: int = 8081,
         *,
         grace: float = GRACE,
     ) -> None:
-        self._listener = Listener(host, port)
+        self._listener = BindAddress(host, port)
         self._listener.require(token=app.has_token)
         config = uvicorn.Config(
             app,
@@ -176,7 +173,7 @@ class Server:
 
 
 def serve(
-    app: Front,
+    app: WebApp,
     host: str = "127.0.0.1",
     port: int = 8081,
     *,

@@ -14,7 +14,7 @@ import pytest
 from jobqueue import JobQueue
 from jobqueue.errors import InvalidOption
 from jobqueue.web import Server, connections, create_app, server
-from jobqueue.web.security import Gate
+from jobqueue.web.security import RequestGuard
 from tests.conftest import database, record_version
 from tests.web.conftest import Client, Dial, Serve, add_tasks, enqueue_text, working
 
@@ -23,18 +23,18 @@ JOB = {"task": "add", "args": [2, 3]}
 BODY = json.dumps(JOB)
 
 
-Front = tuple[JobQueue, Client]
+Standing = tuple[JobQueue, Client]
 
 
 @pytest.fixture(scope="module")
 def standing(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], Front]]:
+) -> Iterator[Callable[[str], Standing]]:
     """One front per database for all tests of this file, which leave it as it was: it stops slowly."""
     with ExitStack() as stack:
 
         @cache
-        def front(backend_name: str) -> Front:
+        def front(backend_name: str) -> Standing:
             folder = tmp_path_factory.mktemp("front")
             url = stack.enter_context(database(backend_name, request, folder))
             jobs = stack.enter_context(JobQueue(url))
@@ -47,14 +47,14 @@ def standing(
 
 @pytest.fixture
 def jobs(
-    standing: Callable[[str], Front], backend_name: str, request: pytest.FixtureRequest
+    standing: Callable[[str], Standing], backend_name: str, request: pytest.FixtureRequest
 ) -> JobQueue:
     record_version(request, backend_name)
     return standing(backend_name)[0]
 
 
 @pytest.fixture
-def client(standing: Callable[[str], Front], backend_name: str) -> Client:
+def client(standing: Callable[[str], Standing], backend_name: str) -> Client:
     return standing(backend_name)[1]
 
 
@@ -574,7 +574,7 @@ def test_56_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch
     for given in (b"x", b"x" * 10_000):
         headers = [(b"host", b"localhost"), (b"authorization", b"Bearer " + given)]
         with pytest.raises(Exception, match="token"):
-            Gate(TOKEN, ["localhost"], read_only=False).check({**scope, "headers": headers})
+            RequestGuard(TOKEN, ["localhost"], read_only=False).check({**scope, "headers": headers})
     assert [len(part) for two in compared for part in two] == [32] * 4
 
 

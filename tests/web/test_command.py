@@ -182,7 +182,7 @@ def test_json_says_where_it_listens(it: Cli, spawn: Callable[..., Process]) -> N
         (2, ["--host", "0.0.0.0"], "0.0.0.0 can be reached from elsewhere, so a token is needed"),
         (2, ["--host", "::"], "a token is needed"),
         (2, ["--host", "nowhere.invalid"], "host: 'nowhere.invalid' is no address"),
-        (2, ["--port", "99999"], "port: '99999' is none of 0 to 65535"),
+        (2, ["--port", "99999"], "port: 99999 is not a whole number between 0 and 65535"),
         (2, ["--port", "http"], "port: "),
         (2, ["--port", "-1"], "port: "),
         (2, ["--token", ""], "token: it is empty"),

@@ -147,7 +147,7 @@ def test_what_waits_too_long_for_a_thread_is_refused_undone(
 ) -> None:
     from jobqueue.web import concurrency
 
-    monkeypatch.setattr(concurrency, "PATIENCE", 0.2)
+    monkeypatch.setattr(concurrency, "THREAD_WAIT_MAX", 0.2)
     free, begun = threading.Event(), threading.Semaphore(0)
     enqueue = jobs.enqueue_many
 

@@ -12,7 +12,7 @@ from jobqueue import JobQueue
 from jobqueue.store.stats import Monitor
 from jobqueue.web import Server, create_app
 from jobqueue.web import routes
-from jobqueue.web.concurrency import Cached
+from jobqueue.web.concurrency import CachedCall
 from tests.web.conftest import Client, add_tasks
 
 
@@ -55,7 +55,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         free.wait(60)
         raise TimeoutError
 
-    monkeypatch.setattr(routes, "PATIENCE", 0.2)
+    monkeypatch.setattr(routes, "PROBE_TIMEOUT", 0.2)
     monkeypatch.setattr(routes.Store, "require_schema", hang)
     monkeypatch.setattr(Monitor, "stats", hang)
     yield
@@ -77,7 +77,7 @@ def test_an_answer_that_nobody_waits_for_any_more_leaves_no_traceback() -> None:
 
     async def ask() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
-        cached = Cached(hang)
+        cached = CachedCall(hang)
         with pytest.raises(TimeoutError):
             await cached.get(0.01)
         free.set()

@@ -1,9 +1,12 @@
 """`web`: the HTTP API, and perhaps a worker beside it."""
 
 import threading
+from dataclasses import dataclass
+from typing import Any, Self
 
 import click
 
+from jobqueue import options
 from jobqueue.cli import app_loader as apps
 from jobqueue.cli import log_format as logs
 from jobqueue.cli import params
@@ -18,7 +21,41 @@ from jobqueue.worker.worker import Worker
 
 log = get_logger("jobqueue.cli")
 
-PORT_MAX = 65535
+
+@dataclass(frozen=True)
+class WebOptions:
+    """The options, checked."""
+
+    host: str
+    port: int
+    token: str | None
+    read_only: bool
+    allow_hosts: tuple[str, ...]
+    with_worker: bool
+    concurrency: int | str | None
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """Check options as click gives them. Raises InvalidOption."""
+        token, concurrency = given["token"], given["concurrency"]
+        port = options.whole(params.whole(given["port"]), "port", 0, options.PORT_MAX)
+        if token is not None and not token.strip():
+            raise InvalidOption("token: it is empty", field="token")
+        if concurrency is not None and not given["with_worker"]:
+            raise InvalidOption("concurrency: it needs --with-worker", field="concurrency")
+        jobs_at_once = None if concurrency is None else params.whole(concurrency)
+        return cls(**(given | {"port": port, "concurrency": jobs_at_once}))
+
+    def hosts(self, loopback: str | None) -> list[str] | None:
+        """The names to be served; None: any, where the address is not a loopback one."""
+        from jobqueue.web.security import LOOPBACK_NAMES
+
+        own = () if loopback is None else (*LOOPBACK_NAMES, _bracketed(loopback))
+        return [*self.allow_hosts, *own] or None
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 @click.command(cls=Command)
@@ -44,52 +81,34 @@ PORT_MAX = 65535
 @click.option("--concurrency", "-c", metavar="N", help="Jobs at once, with --with-worker.")
 @logs.options
 @pass_shared
-def web(
-    shared: Shared,
-    *,
-    host: str,
-    port: str,
-    token: str | None,
-    read_only: bool,
-    allow_hosts: tuple[str, ...],
-    with_worker: bool,
-    concurrency: str | None,
-    log_format: str,
-    log_level: str | None,
-) -> int:
+def web(shared: Shared, /, *, log_format: str, log_level: str | None, **given: Any) -> int:
     """Serve the HTTP API until told to stop.
 
     On a loopback address no token is needed, unless one is set. The first SIGTERM or SIGINT stops
     in order: what is under way is answered, running jobs end; a second one stops at once.
     """
     shared.notes_default = False
-    from jobqueue import web as front  # An extra, which says so where it is missing.
-    from jobqueue.web.security import LOOPBACK_NAMES
-    from jobqueue.web.server import Listener
+    asked = WebOptions.of(**given)
+    from jobqueue.web import create_app, serve  # An extra, which says so where it is missing.
+    from jobqueue.web.server import BindAddress
 
-    listener = Listener(host, _port(port))
-    names = (*LOOPBACK_NAMES, listener.address) if listener.is_loopback else ()
-    if token is not None and not token.strip():
-        raise InvalidOption("token: it is empty", field="token")
-    hosts = [*allow_hosts, *map(_bracketed, names)] or None
-    app = shared.app
-    queue = shared.queue
-    listener.require(token=token is not None)
-    asgi = front.create_app(queue, token=token, read_only=read_only, hosts=hosts)
-    worker = _worker(shared, concurrency) if with_worker else None
-    if worker is None and concurrency is not None:
-        raise InvalidOption("concurrency: it needs --with-worker", field="concurrency")
-    missing = _missing(queue, may_make=app is not None and not read_only)
+    address = BindAddress(asked.host, asked.port)
+    address.require(token=asked.token is not None)
+    app, queue = shared.app, shared.queue
+    hosts = asked.hosts(address.address if address.is_loopback else None)
+    asgi = create_app(queue, token=asked.token, read_only=asked.read_only, hosts=hosts)
+    worker = _worker(shared, asked) if asked.with_worker else None
+    missing = _missing(queue, may_make=app is not None and not asked.read_only)
     with logs.configured(log_format, log_level, debug=shared.debug):
         log.info("%s, %s", shared.target, counted(len(queue.registry), "task"))
         if app is None:
             log.warning("no app is named, so nothing can be enqueued here: give --app")
         if missing is not None:
             log.warning("%s; the first job that is enqueued makes one, too", missing)
-        code = front.serve(
+        code = serve(
             asgi,
-            host,
-            _port(port),
+            asked.host,
+            asked.port,
             worker=worker,
             listening=lambda url: shared.print_json({"url": url}) if shared.json else None,
         )
@@ -109,22 +128,11 @@ def _missing(queue: JobQueue, *, may_make: bool) -> SchemaOutdated | None:
     return None
 
 
-def _port(text: str) -> int:
-    number = params.whole(text)
-    if isinstance(number, int) and 0 <= number <= PORT_MAX:
-        return number
-    raise InvalidOption(f"port: {text[:20]!r} is none of 0 to {PORT_MAX}", field="port", value=text)
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address and address[0] != "[" else address
-
-
-def _worker(shared: Shared, concurrency: str | None) -> Worker:
+def _worker(shared: Shared, asked: WebOptions) -> Worker:
     if shared.app is None:
         raise ConfigurationError(apps.NEEDED, field="app")
-    slots = {} if concurrency is None else {"concurrency": params.whole(concurrency)}
-    return shared.queue.worker_of(WorkerSettings.of(**slots))
+    given = {} if asked.concurrency is None else {"concurrency": asked.concurrency}
+    return shared.queue.worker_of(WorkerSettings.of(**given))
 
 
 COMMANDS = (web,)

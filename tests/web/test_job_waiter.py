@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue.web import concurrency as threads_module
+from jobqueue.web import concurrency
 
 
 def test_after_a_slow_look_nobody_rests_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,13 +21,11 @@ def test_after_a_slow_look_nobody_rests_long(monkeypatch: pytest.MonkeyPatch) ->
         rests.append(seconds)
 
     async def wait() -> None:
-        watcher = threads_module.Watcher(look, lambda _ids: [])  # type: ignore[arg-type]
+        watcher = concurrency.JobWaiter(look, lambda _ids: [])  # type: ignore[arg-type]
         await asyncio.wait_for(watcher.wait_for(7), 30)
         await watcher._task
 
-    monkeypatch.setattr(threads_module, "time", fake)
-    monkeypatch.setattr(
-        threads_module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": rest})
-    )
+    monkeypatch.setattr(concurrency, "time", fake)
+    monkeypatch.setattr(concurrency, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": rest}))
     asyncio.run(wait())
     assert rests == [1.0, 1.0, 1.0]
