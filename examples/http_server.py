@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
             except JobNotFound as error:
                 self.reply(HTTPStatus.NOT_FOUND, error=str(error))
             else:
-                result = job.outcome() if record.state == "succeeded" else None
+                result = job.result(timeout=0) if record.state == "succeeded" else None
                 self.reply(HTTPStatus.OK, state=record.state, result=result)
         else:
             self.reply(HTTPStatus.NOT_FOUND, error="there are /task/NUMBER and /result/JOB")

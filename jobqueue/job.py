@@ -1,4 +1,4 @@
-"""The user's handle on a job: its state, its result, a wish to cancel it."""
+"""Job, the handle on an enqueued job: read its state, wait for its result, cancel it."""
 
 import asyncio
 import threading
@@ -29,15 +29,16 @@ R_co = TypeVar("R_co", covariant=True)
 
 log = get_logger("jobqueue.job")
 
-_FIRST_LOOK = 0.001  # seconds; then half as long again each time, up to:
-_LAST_LOOK = 0.05
-LOOK_COST = 4
-"""A look at many jobs is followed by a rest of so many times what it took, up to:"""
-LONGEST_REST = 1.0  # seconds
+_POLL_FIRST = 0.001  # seconds; each interval is half as long again, up to:
+_POLL_MAX = 0.05
+PAUSE_PER_QUERY_TIME = 4
+"""After a query for many jobs, pause four times as long as it took: this process may not be the
+only one that waits. At most:"""
+PAUSE_MAX = 1.0  # seconds
 
 
 class Job(Generic[R_co]):
-    """A job that was enqueued. May be used from any thread, and awaited from asyncio."""
+    """A handle on one job. May be used from any thread, and awaited in asyncio: `await job`."""
 
     def __init__(
         self,
@@ -50,11 +51,11 @@ class Job(Generic[R_co]):
     ) -> None:
         self.id = id_
         self.created = created
-        """False: a job with that unique key was there, and this is it."""
+        """False if a job with the same `unique_key` existed, which this handle then stands for."""
         self._jobs = jobs
         self._decode = decode
         self._fate = fate
-        """Of the caller's transaction that it was enqueued in."""
+        """The outcome of the caller's transaction; None for a job enqueued without one."""
 
     def __repr__(self) -> str:
         return f"Job({self.id})"
@@ -67,11 +68,11 @@ class Job(Generic[R_co]):
 
     @property
     def state(self) -> State:
-        """The state in the database now. Raises JobNotFound."""
+        """The state in the database, read at each access. Raises JobNotFound."""
         return self.record().state
 
     def record(self) -> JobRecord:
-        """The whole row as it is now. Raises JobNotFound."""
+        """Read the whole row. Raises JobNotFound."""
         self.require_kept()
         record = self._jobs.get(self.id)
         if record is None:
@@ -79,45 +80,47 @@ class Job(Generic[R_co]):
         return record
 
     async def arecord(self) -> JobRecord:
-        """`record` for asyncio: the event loop goes on meanwhile."""
+        """`record` for asyncio: reads in a thread."""
         return await asyncio.to_thread(self.record)
 
     def done(self) -> bool:
-        """True when the job has ended, however it did."""
+        """True if the job succeeded, failed or was cancelled. Raises JobNotFound."""
         return self.state in FINAL
 
     def cancel(self) -> None:
-        """Cancel the job, or ask it to stop if it runs.
+        """Cancel a job that waits; request a running one to stop, which `check()` tells it.
 
-        Raises WrongState if it had ended otherwise, JobNotFound if it is not there.
+        Raises WrongState if it has succeeded or failed, JobNotFound if it was deleted.
         """
         self.require_kept()
         require_changed(self._jobs.cancel(JobFilter(ids=(self.id,)))[1])
 
     async def acancel(self) -> None:
-        """`cancel` for asyncio, and raises what that raises; the event loop goes on meanwhile."""
+        """`cancel` for asyncio: works in a thread. Raises what `cancel` raises."""
         await asyncio.to_thread(self.cancel)
 
     def result(self, timeout: Duration | None = None) -> R_co:
-        """Wait for the end and return what the task returned.
+        """Wait until the job has ended, and return what the task returned, as its annotation says.
 
-        Raises JobFailed, JobCancelled, or ResultTimeout after `timeout` seconds (None waits on).
+        `timeout` is in seconds; None waits without a limit, 0 asks once. Raises JobFailed,
+        JobCancelled, ResultTimeout; JobNotFound if the job was deleted; JobQueueError if it was
+        enqueued in a transaction that is still open.
         """
         self._refuse_uncommitted()
         watch = _Watch(timeout)
         while True:
             watch.ended([self])
             try:
-                return self.outcome()
+                return self._result()
             except Exception as error:
-                if not self._jobs.may_pass(error):  # The database may be away only now.
+                if not self._jobs.may_pass(error):  # It may have gone since.
                     raise
 
-    def outcome(self) -> R_co:
-        """The result of a job that has ended; raises JobFailed or JobCancelled."""
-        return self._outcome(self.record())
+    def _result(self) -> R_co:
+        return self.result_in(self.record())
 
-    def _outcome(self, record: JobRecord) -> R_co:
+    def result_in(self, record: JobRecord) -> R_co:
+        """Return the result in a row of this job. Raises JobFailed or JobCancelled."""
         if record.state is State.SUCCEEDED:
             value: R_co = None if record.result is None else self._decode(record.result)  # type: ignore[assignment]
             return value
@@ -137,31 +140,31 @@ class Job(Generic[R_co]):
         )
 
     def __await__(self) -> Generator[Any, None, R_co]:
-        """Await the result without blocking the event loop."""
+        """Await the result. Raises what `result` raises; the event loop is not blocked."""
         return self._wait().__await__()
 
     async def _wait(self) -> R_co:
         self._refuse_uncommitted()
-        look, watch = _FIRST_LOOK, _Watch(None)
+        interval, watch = _POLL_FIRST, _Watch(None)
         while True:
-            if await asyncio.to_thread(watch.look, [self]):
+            if await asyncio.to_thread(watch.ask, [self]):
                 try:
-                    return await asyncio.to_thread(self.outcome)
+                    return await asyncio.to_thread(self._result)
                 except Exception as error:
                     if not self._jobs.may_pass(error):
                         raise
-            await asyncio.sleep(look)
-            look = min(_LAST_LOOK, look * 1.5)
+            await asyncio.sleep(interval)
+            interval = min(_POLL_MAX, interval * 1.5)
 
     def require_kept(self) -> None:
-        """Raise JobNotFound if the job was rolled back: its id may be another job's by now."""
+        """Raise JobNotFound if the job was rolled back: another job may have got its id since."""
         if self._is_undone():
             raise JobNotFound(
                 f"job {self.id} is not there: the transaction that enqueued it was rolled back"
             )
 
     def _is_undone(self) -> bool:
-        # A job that was there before is there after a rollback too.
+        # A job that the transaction only found, by its unique key, outlives the rollback.
         return self._fate is not None and self._fate.undone and self.id in self._fate.made
 
     def _refuse_uncommitted(self) -> None:
@@ -173,7 +176,7 @@ class Job(Generic[R_co]):
 
 
 def require_changed(refused: Iterable[Refusal]) -> None:
-    """Raise what a verb's first refusal means: JobNotFound or WrongState."""
+    """Raise JobNotFound or WrongState for the first refusal, if there is one."""
     for refusal in refused:
         if refusal.state is None:
             raise JobNotFound(f"there is no job {refusal.id}", field="id", value=refusal.id)
@@ -181,10 +184,10 @@ def require_changed(refused: Iterable[Refusal]) -> None:
 
 
 def as_completed(jobs: Iterable[Job[R]], timeout: Duration | None = None) -> Iterator[Job[R]]:
-    """Yield each job when it has ended, the first to end first.
+    """Yield jobs in the order in which they end.
 
-    Raises ResultTimeout after `timeout` seconds, counted from the first `next()`, and JobNotFound
-    for a job that is not there.
+    Raises ResultTimeout `timeout` seconds after the first `next()`, JobNotFound for a job that was
+    deleted, InvalidArguments for an item that is not a Job.
     """
     waiting: dict[int, list[Job[R]]] = {}
     for job in jobs:
@@ -201,89 +204,112 @@ def as_completed(jobs: Iterable[Job[R]], timeout: Duration | None = None) -> Ite
             yield from waiting.pop(job.id)
 
 
-def results(
-    batches: Iterator[list[Job[R]]], *, ordered: bool, window: int, timeout: Duration | None
-) -> Iterator[R]:
-    """What each job returned, in their order or as they end; about `window` are held at a time.
+class Window(Generic[R]):
+    """Bounds how many jobs of a long series are held at a time, enqueued or ended: about `size`.
 
-    The next batch, which may only then be enqueued, is taken when half of the window is free.
-    Raises what `Job.outcome()` raises, and ResultTimeout `timeout` seconds after the first
-    `next()`.
+    The next of `batches`, which may only then be enqueued, is taken when half of them is free.
     """
-    watch = _Watch(timeout)
-    waiting: dict[int, Job[R]] = {}
-    order: deque[Job[R]] = deque()
-    records: dict[int, JobRecord] = {}
-    while True:
-        batch = next(batches, []) if len(waiting) + len(records) <= window // 2 else []
-        waiting |= {job.id: job for job in batch}
-        order.extend(batch if ordered else ())
-        if not waiting:
-            return
-        ended = watch.ended(list(waiting.values()))
-        found = ended[0]._jobs.find(JobFilter(ids=tuple(job.id for job in ended)))  # noqa: SLF001
-        records |= {record.id: record for record in found}
-        for job in ended:
-            if job.id not in records:
-                raise JobNotFound(f"job {job.id} was deleted before its result was read")
-            del waiting[job.id]
-            if not ordered:
-                yield job._outcome(records.pop(job.id))  # noqa: SLF001
-        while order and order[0].id in records:
-            job = order.popleft()
-            yield job._outcome(records.pop(job.id))  # noqa: SLF001
+
+    def __init__(
+        self,
+        batches: Iterator[list[Job[R]]],
+        size: int,
+        *,
+        ordered: bool,
+        timeout: Duration | None,
+    ) -> None:
+        self._batches = batches
+        self._size = size
+        self._ordered = ordered
+        self._timeout = timeout
+        self._waiting: dict[int, Job[R]] = {}
+        self._ended: dict[int, JobRecord | None] = {}
+        """Rows whose results have not been yielded; None: deleted since."""
+        self._order: deque[Job[R]] = deque()
+        """Jobs whose results have not been yielded: as enqueued, or else as they ended."""
+
+    def results(self) -> Iterator[R]:
+        """Yield what each job returned, in the jobs' order, or else as they end.
+
+        Raises what `Job.result` raises; ResultTimeout `timeout` seconds after the first `next()`.
+        """
+        watch = _Watch(self._timeout)
+        while self._refill():
+            self._read(watch.ended(list(self._waiting.values())))
+            while self._order and self._order[0].id in self._ended:
+                job = self._order.popleft()
+                record = self._ended.pop(job.id)
+                if record is None:
+                    raise JobNotFound(f"job {job.id} was deleted before its result was read")
+                yield job.result_in(record)
+
+    def _refill(self) -> bool:
+        """Take the next batch if there is room; False if no job is left to wait for."""
+        if len(self._waiting) + len(self._ended) <= self._size // 2:
+            batch = next(self._batches, [])
+            self._waiting |= {job.id: job for job in batch}
+            self._order.extend(batch if self._ordered else ())
+        return bool(self._waiting)
+
+    def _read(self, ended: list[Job[R]]) -> None:
+        """Read the rows of jobs that have ended, all of one database."""
+        ids = [job.id for job in ended]
+        found = ended[0]._jobs.find(JobFilter(ids=tuple(ids)))  # noqa: SLF001
+        self._ended |= dict.fromkeys(ids) | {record.id: record for record in found}
+        for id_ in ids:
+            del self._waiting[id_]
+        self._order.extend(() if self._ordered else ended)
 
 
 class _Watch:
-    """Looks at jobs again and again until some have ended, or the time is up."""
+    """Polls jobs until some have ended, or the time is up."""
 
     def __init__(self, timeout: Duration | None) -> None:
         self._limit = None if timeout is None else time.monotonic() + to_seconds(timeout, "timeout")
         self._pause = threading.Event()
-        self._away = False
+        self._unanswered = False
 
-    def look(self, jobs: list[Job[R]]) -> list[Job[R]]:
-        """Those that have ended by now; none while the database is away.
+    def ask(self, jobs: list[Job[R]]) -> list[Job[R]]:
+        """Ask once, and return the jobs that have ended; none if the database does not answer.
 
-        A URL that has led nowhere so far raises instead.
+        Raises the database's error if it has never answered: its URL may be wrong.
         """
         try:
             ended = _ended(jobs)
         except Exception as error:
             if not jobs[0]._jobs.may_pass(error):  # noqa: SLF001
                 raise
-            if not self._away:
+            if not self._unanswered:
                 log.warning(
                     "the database is away, still waiting for %s: %s",
                     counted(len(jobs), "job"),
                     str(error).partition("\n")[0][:300],
                 )
-            self._away = True
+            self._unanswered = True
             return []
-        self._away = False
+        self._unanswered = False
         return ended
 
     def ended(self, jobs: list[Job[R]]) -> list[Job[R]]:
-        """Those that have ended, at least one. Raises ResultTimeout."""
-        look = _FIRST_LOOK
+        """Poll until at least one job has ended, and return those. Raises ResultTimeout."""
+        interval = _POLL_FIRST
         while True:
             began = time.monotonic()
-            if ended := self.look(jobs):
+            if ended := self.ask(jobs):
                 return ended
-            # Waiting for many may not be all we do.
-            least = min(LOOK_COST * (time.monotonic() - began), LONGEST_REST)
+            least = min(PAUSE_PER_QUERY_TIME * (time.monotonic() - began), PAUSE_MAX)
             remaining = None if self._limit is None else self._limit - time.monotonic()
             if remaining is not None and remaining <= 0:
                 ids = ", ".join(str(job.id) for job in jobs[:5])
                 more = f" and {len(jobs) - 5:,} more" if len(jobs) > 5 else ""  # noqa: PLR2004
                 raise ResultTimeout(f"not ended in time: job {ids}{more}")
-            rest = max(look, least)
-            self._pause.wait(rest if remaining is None else min(rest, remaining))
-            look = min(_LAST_LOOK, look * 1.5)
+            pause = max(interval, least)
+            self._pause.wait(pause if remaining is None else min(pause, remaining))
+            interval = min(_POLL_MAX, interval * 1.5)
 
 
 def _ended(jobs: list[Job[R]]) -> list[Job[R]]:
-    """Those that are final, in the order given; of one database in practice, not by rule."""
+    """Return the final ones, in the given order. They may belong to several databases."""
     stores: dict[int, list[Job[R]]] = {}
     for job in jobs:
         job.require_kept()

@@ -1,4 +1,4 @@
-"""Tasks: functions that the queue knows by name; and calls of them, not yet written down."""
+"""Task, a function registered with a queue by name, and Call, a task with its arguments."""
 
 import asyncio
 import functools
@@ -22,7 +22,7 @@ from typing import (
 
 from jobqueue import options as option_rules
 from jobqueue.errors import ConfigurationError, Duration, InvalidOption, QueueFull, UnknownTask
-from jobqueue.job import Job, results
+from jobqueue.job import Job, Window
 from jobqueue.options import OptionChanges, Options
 from jobqueue.records import NewJob
 from jobqueue.serialization.codec import Codec
@@ -43,14 +43,14 @@ C_contra = TypeVar("C_contra", contravariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[R_co]):
-    """A task with its arguments and options, to be enqueued with others: `task.call(…)`."""
+    """A task with its arguments and options, for `enqueue_many`. Made by `task.call(…)`."""
 
     task: "Task[..., R_co]"
     args: str  # canonical JSON
     settings: Options
 
     def to_new_job(self) -> NewJob:
-        """The row that enqueueing writes."""
+        """Return the row that enqueueing inserts."""
         settings = self.settings
         key = settings.unique_key
         return NewJob(
@@ -63,7 +63,7 @@ class Call(Generic[R_co]):
             at=settings.at,
             max_attempts=settings.max_attempts,
             timeout=settings.timeout,
-            # The task's own backoff stays with the task, so that a deploy may change it.
+            # The task's own backoff is not stored with the job, so that a deploy can change it.
             backoff=None if settings.backoff is self.task.own_backoff else _text(settings.backoff),
             unique_key=key,
             unique_until=None if key is None else settings.unique_until,
@@ -76,15 +76,15 @@ def _text(backoff: option_rules.Backoff | None) -> str | None:
 
 
 class Enqueue(Protocol):
-    """All that a task knows of its queue."""
+    """Enqueues calls: all that a task knows of its queue, which imports this module."""
 
     def __call__(self, calls: Sequence[Call[Any]], within: Transaction | None) -> list[Job[Any]]:
-        """Write calls down."""
+        """Insert jobs, in the caller's transaction if one is given."""
         ...
 
 
 class TakesOne(Protocol[A_contra, R_co]):
-    """A task that can be called with one argument; by these `map` is typed."""
+    """A task that can be called with one argument: these protocols give `map` its types."""
 
     def call(self, first: A_contra, /) -> Call[R_co]:
         """See `Task.call`."""
@@ -111,18 +111,18 @@ class MapOptions(TypedDict, total=False):
     """What `map()` takes beside the arguments."""
 
     ordered: bool
-    """Results come in the order of the items (True, the default), or as jobs end."""
+    """True, the default: results come in the order of the items. False: as jobs end."""
     window: int
-    """About how many jobs are there at a time, 1,000 by default."""
+    """About how many jobs are enqueued or unread at a time; 1,000 by default, 2 to 1,000,000."""
     timeout: Duration | None
-    """Seconds from the first `next()` until it raises ResultTimeout. None: no limit."""
+    """Seconds from the first `next()` to ResultTimeout. None, the default: no limit."""
 
 
 @dataclass(frozen=True)
 class Task(Generic[P, R_co]):
-    """A function that the queue knows by name. Calling it runs it, as if it were not a task.
+    """A function that the queue knows by name. A direct call runs the function, without a job.
 
-    `options()` and `within()` return changed copies, so they can be chained and kept.
+    `options()` and `within()` return copies, which can be chained and kept.
     """
 
     function: Callable[P, R_co]
@@ -133,36 +133,36 @@ class Task(Generic[P, R_co]):
     own_backoff: option_rules.Backoff | None = field(default=None, repr=False)
     _within: Transaction | None = field(default=None, repr=False)
     middleware: Sequence[Any] = field(default=(), repr=False)
-    """That of its queue, for a child process, which finds the task alone."""
+    """The queue's middleware, kept here because a child process imports only the task."""
 
     def __post_init__(self) -> None:
-        # A frozen dataclass has no __setattr__ for update_wrapper to use; its __dict__ takes it.
+        # update_wrapper would need __setattr__, which a frozen dataclass refuses.
         for attribute in functools.WRAPPER_ASSIGNMENTS:
             if attribute not in ("__annotations__", "__type_params__"):
                 self.__dict__[attribute] = getattr(self.function, attribute, None)
         self.__dict__["__wrapped__"] = self.function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Run the function here and now."""
+        """Call the function itself, in this thread."""
         return self.function(*args, **kwargs)
 
     @functools.cached_property
     def is_async(self) -> bool:
-        """True for an `async def`: its jobs run on the worker's event loop."""
+        """True if the function is an `async def`."""
         return inspect.iscoroutinefunction(self.function)
 
     @functools.cached_property
     def runs_on_loop(self) -> bool:
-        """True if its jobs run on the worker's event loop: async, and not in a child process."""
+        """True if jobs run on the worker's event loop: async, and not isolated in a process."""
         return self.is_async and self.settings.isolation != "process"
 
     @functools.cached_property
     def wraps_async(self) -> bool:
-        """True for a plain wrapper of an `async def`: a coroutine that it returns is awaited."""
+        """True if a plain function wraps an `async def`: its coroutine is awaited."""
         return wraps_coroutine(self.function)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
-        """A call to be enqueued with others. Raises InvalidArguments if they do not fit."""
+        """Return a call for `enqueue_many`. Raises InvalidArguments if the arguments do not fit."""
         if self._within is not None:
             raise InvalidOption(
                 "within: calls are enqueued together; give enqueue_many(…, within=session)",
@@ -174,10 +174,12 @@ class Task(Generic[P, R_co]):
         return Call(self, self.codec.encode(args, kwargs), self.settings)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
-        """Write a job down; when this returns, it survives every crash.
+        """Insert a job with these arguments and return its handle. The job is committed.
 
-        Inside `within()` it exists when the caller's transaction commits. May be called from any
-        thread. Raises InvalidArguments if the arguments do not fit the function.
+        After `within()` it is part of the caller's transaction and is committed with it. May be
+        called from any thread. Raises InvalidArguments if the arguments do not fit the function or
+        cannot be written as JSON, QueueFull for a bounded queue without room, ConfigurationError
+        if the database cannot be used.
         """
         if transaction_argument.is_async(self._within):
             raise InvalidOption(
@@ -188,10 +190,10 @@ class Task(Generic[P, R_co]):
         return self._enqueue([self._call(args, kwargs)], self._within)[0]
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
-        """`enqueue` for asyncio: the event loop goes on meanwhile.
+        """`enqueue` for asyncio: inserts in a thread.
 
-        Inside `within()` it takes the async forms only; raises InvalidOption for a Session, which
-        must not be used by another thread.
+        After `within()` it takes an AsyncSession or AsyncConnection only. Raises InvalidOption for
+        a Session, which must not be used by another thread.
         """
         call = self._call(args, kwargs)
         if self._within is None:
@@ -246,13 +248,13 @@ class Task(Generic[P, R_co]):
         window: int = 1000,
         timeout: Duration | None = None,
     ) -> Iterator[Any]:
-        """Enqueue a job for each item, in bulk, and yield what they return.
+        """Enqueue a job for each item, in bulk, and yield the results.
 
-        With several iterables the n-th job gets the n-th item of each, as with `map()`. Results
-        come in the order of the items, or as jobs end if `ordered` is false. About `window` jobs
-        are there at a time, so an endless iterable is as good as a short one. The first job that
-        does not succeed raises JobFailed or JobCancelled; those enqueued by then go on. Raises
-        ResultTimeout `timeout` seconds after the first `next()`.
+        With several iterables the n-th job gets the n-th item of each, as with the builtin `map`.
+        Results come in the order of the items, or in the order in which jobs end if `ordered` is
+        False. At most about `window` jobs are enqueued or unread at a time, so an iterable may be
+        endless. Raises JobFailed or JobCancelled at the first job that does not succeed (jobs that
+        are enqueued by then go on), and ResultTimeout `timeout` seconds after the first `next()`.
         """
         if self._within is not None or self.settings.unique_key is not None:
             what = "within" if self._within is not None else "unique_key"
@@ -261,9 +263,8 @@ class Task(Generic[P, R_co]):
         if not arguments:
             raise InvalidOption("map: give it an iterable for each argument", field="arguments")
         calls = (self._call(items, {}) for items in zip(*arguments, strict=False))
-        return results(
-            self._in_bulk(calls, window // 2), ordered=ordered, window=window, timeout=timeout
-        )
+        batches = self._in_bulk(calls, window // 2)
+        return Window(batches, window, ordered=ordered, timeout=timeout).results()
 
     def _in_bulk(self, calls: Iterator[Call[R_co]], size: int) -> Iterator[list[Job[R_co]]]:
         while batch := list(itertools.islice(calls, size)):
@@ -272,13 +273,13 @@ class Task(Generic[P, R_co]):
             except QueueFull as full:
                 if len(batch) <= full.max_pending:
                     raise
-                size = full.max_pending  # More than that never fit in at once.
+                size = full.max_pending  # A larger batch can never fit.
                 calls = itertools.chain(batch, calls)
             else:
                 yield made
 
     def options(self, **changes: Unpack[OptionChanges]) -> Self:
-        """A copy with other options, see `OptionChanges`. Raises InvalidOption."""
+        """Return a copy with other options, see `OptionChanges`. Raises InvalidOption."""
         if "isolation" in changes:
             raise InvalidOption(
                 "isolation: it belongs to the task, not to a call; write "
@@ -289,30 +290,30 @@ class Task(Generic[P, R_co]):
         return replace(self, settings=self.settings.merge(changes))
 
     def within(self, transaction: Transaction) -> Self:
-        """A copy that enqueues in the caller's transaction, committed or rolled back with it.
+        """Return a copy that enqueues in the caller's transaction, to be committed with it.
 
-        Takes a Session, scoped_session or Connection of SQLAlchemy on the same database, or the
-        async form of one. It never begins, commits or rolls back anything on it. Raises
-        InvalidOption for anything else.
+        `transaction` is SQLAlchemy's Session, scoped_session or Connection on the same database,
+        or AsyncSession or AsyncConnection for `aenqueue`. It is never begun, committed or rolled
+        back here. Raises InvalidOption for anything else.
         """
         transaction_argument.check(transaction, "within")
         return replace(self, _within=transaction)
 
 
 class AsyncTask(Task[P, R_co]):
-    """A task that is an `async def`. Calling it makes its coroutine, as if it were not a task."""
+    """A task that is an `async def`. A direct call returns its coroutine, without a job."""
 
-    if TYPE_CHECKING:  # At run time the function itself makes the difference.
+    if TYPE_CHECKING:  # At run time the function itself returns a coroutine.
 
         def __call__(  # type: ignore[override]
             self, *args: P.args, **kwargs: P.kwargs
         ) -> Coroutine[Any, Any, R_co]:
-            """Make the coroutine here and now."""
+            """Return the function's coroutine."""
             ...
 
 
 class TaskDecorator(Protocol):
-    """What `task(…)` with options returns: it makes a function a task."""
+    """What `task(…)` with options returns: a decorator that registers a function."""
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
@@ -322,19 +323,19 @@ class TaskDecorator(Protocol):
 
 
 class Registry(Mapping[str, Task[..., Any]]):
-    """The tasks that one app knows."""
+    """The tasks of one queue by name."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
         self.queues: set[str] = set()
-        """The queues that the app declares, beside those that its tasks name."""
+        """Names of the queues that the app declares, beside those that its tasks name."""
         self.app: str | None = None
-        """`module:attribute` of the queue that these are of, where someone has named it."""
+        """`module:attribute` of the JobQueue, as given with --app or $JOBQUEUE_APP; else None."""
         self.folder: str | None = None
-        """The folder that the program was in when it made that queue."""
+        """The working folder when the JobQueue was created; None if that had been deleted."""
 
     def add(self, task: Task[..., Any]) -> None:
-        """Register a task; the same name twice is an error that names both places."""
+        """Register a task. Raises ConfigurationError, with both places, if its name is taken."""
         option_rules.name(task.name, "task")
         there = self._tasks.get(task.name)
         if there is not None:
@@ -353,7 +354,7 @@ class Registry(Mapping[str, Task[..., Any]]):
             raise UnknownTask(f"no task is named {name!r}", field="task", value=name) from None
 
     def find(self, name: str) -> Task[..., Any] | None:
-        """The task of that name, or None; hot."""
+        """Return the task of that name, or None. Called for each job: no exception is made."""
         return self._tasks.get(name)
 
     def __contains__(self, name: object) -> bool:

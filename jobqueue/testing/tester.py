@@ -317,7 +317,7 @@ class QueueTester:
         _raise_at_once(attempt)
         if attempt.state is not State.SUCCEEDED:
             raise explain(attempt)
-        return job.outcome()
+        return job.result(timeout=0)
 
 
 def _is_kept(job: Job[Any]) -> bool:

@@ -120,7 +120,7 @@ def mapped(paths: list[str], widths: tuple[int, ...]) -> None:
 
 def results() -> None:
     assert_type(add.enqueue(2, 3).result(timeout=10), int)
-    assert_type(add.enqueue(2, 3).outcome(), int)
+    assert_type(add.enqueue(2, 3).result(timeout=0), int)
     assert_type(names.enqueue([]).result(), dict[str, int])
     assert_type(add.enqueue(2, 3).state, State)
     assert_type(add.enqueue(2, 3).created, bool)

@@ -148,7 +148,7 @@ def test_a_drain_ends_by_itself_when_all_is_done(jobs: JobQueue, lines: Any) -> 
     jobs.pause("mail")
     with jobs.worker(drain=True, poll=0.2) as worker:
         assert worker.wait(60)
-    assert [handle.outcome() for handle in handles] == list(range(100))
+    assert [handle.result(0) for handle in handles] == list(range(100))
     assert (paused.state, later.state) == (State.AVAILABLE, State.SCHEDULED)
     assert len(lines(WARNING, "not waited for")) == 2
 
