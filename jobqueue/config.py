@@ -1,4 +1,4 @@
-"""Where the database and the app are: an argument, the environment, pyproject.toml, a default."""
+"""Finds database URL, app and pool size: argument, environment, pyproject.toml, default."""
 
 import os
 import tomllib
@@ -13,15 +13,18 @@ POOL_MAX = 1000
 
 
 class Database(NamedTuple):
-    """A database to use."""
+    """The database to use."""
 
     url: str
     named: bool
-    """Somebody has named it; False: it is the default."""
+    """False if nothing names a database, so that `url` is the default."""
 
 
 def database(given: str | None) -> Database:
-    """Which one to use; `given` wins over $JOBQUEUE_URL, pyproject.toml and the default."""
+    """Return the first of: `given`, $JOBQUEUE_URL, pyproject.toml, the default.
+
+    Raises ConfigurationError for a URL that is empty or not text.
+    """
     if given is not None and not isinstance(given, str):
         raise ConfigurationError(
             f"the database URL is not text but a {type(given).__name__}; write sqlite:///app.db or "
@@ -35,20 +38,20 @@ def database(given: str | None) -> Database:
 
 
 def database_url(given: str | None) -> str:
-    """The URL of `database(given)`."""
+    """Return the URL of `database(given)`."""
     return database(given).url
 
 
 def app_name(given: str | None) -> str | None:
-    """`module:attribute` of the app to use, or None where none is named."""
+    """Return `module:attribute` of the app: `given`, $JOBQUEUE_APP, pyproject.toml, or None."""
     return given or _setting("app", "JOBQUEUE_APP")
 
 
 def pool_size(given: int | None) -> int | None:
-    """How many connections a process may open; None where nobody says. Raises InvalidOption.
+    """Return how many connections a process may open: $JOBQUEUE_POOL_SIZE, `given`, or None.
 
-    The environment comes first, which `jobqueue worker --pool-size` sets for its children too: who
-    runs a program knows the server.
+    The environment, which `jobqueue worker --pool-size` sets for its children too, wins: who runs a
+    program knows the server. Raises InvalidOption outside of 1 to 1,000.
     """
     text = os.environ.get(POOL_SIZE) or None
     if text is not None:
@@ -67,7 +70,7 @@ def _setting(name: str, variable: str) -> str | None:
 
 
 def _project() -> dict[str, Any]:
-    """The table [tool.jobqueue] of the nearest pyproject.toml."""
+    """Return the table [tool.jobqueue] of the nearest pyproject.toml; empty if there is none."""
     here = paths.current()
     for parent in (here, *here.parents):
         path = parent / "pyproject.toml"

@@ -1,4 +1,4 @@
-"""Every error of the package; this is the tree.
+"""All exceptions of the package, as a tree.
 
 JobQueueError
 ├── ConfigurationError                      the URL, the app, a setting or a task is wrong
@@ -10,17 +10,17 @@ JobQueueError
 ├── UnknownTask (LookupError)               this process has no such task
 ├── JobNotFound (LookupError)               no such id
 ├── WrongState                              the verb does not apply to the job's state
-├── QueueFull                               as many jobs wait in a bounded queue as may
+├── QueueFull                               a bounded queue has no room
 ├── JobFailed                               result() of a job that failed
 ├── JobCancelled                            result() of a job that was cancelled
-├── ResultTimeout (TimeoutError)            result() waited long enough
-├── ClaimLost                               the fence did not match: someone else has the job
+├── ResultTimeout (TimeoutError)            result() waited for its whole timeout
+├── ClaimLost                               the fence did not match: another worker has the job
 └── AttemptTimeout (TimeoutError)           check() after the attempt's deadline
 
-Signal (Exception)                          raised by handlers to steer; not errors:
-├── Snooze                                  later, not charged as an attempt
-├── Retry                                   errored, again after a time of the handler's choice
-└── Cancel                                  give up for good
+Signal (Exception)                          raised by handlers about their own job; not errors:
+├── Snooze                                  run again later; the attempt is not charged
+├── Retry                                   errored; run again after a time of the handler's choice
+└── Cancel                                  end as cancelled
 """
 
 from datetime import timedelta
@@ -28,13 +28,14 @@ from datetime import timedelta
 from jobqueue.records import AttemptError, lasting
 
 Duration = float | int | timedelta
-"""Seconds, or a timedelta."""
+"""Seconds as a number, or a timedelta."""
 
 
 class JobQueueError(Exception):
-    """Base of everything that jobqueue raises as an error.
+    """Base of all errors.
 
-    `field` names the input that is wrong and `value` is what was given, where that applies.
+    `field` is the name of the input that is wrong, and `value` what was given; both are None where
+    no single input is to blame.
     """
 
     field: str | None
@@ -55,11 +56,11 @@ class DatabaseReplaced(ConfigurationError):
 
 
 class SchemaOutdated(ConfigurationError):
-    """The database has no schema, or an older one: `jobqueue db upgrade` makes it right."""
+    """The database has no schema or an older one; `jobqueue db upgrade` brings it up to date."""
 
 
 class SchemaNewer(ConfigurationError):
-    """The database's schema was made by a newer jobqueue; this one leaves it alone."""
+    """A newer jobqueue made the database's schema. It is not changed; upgrade this package."""
 
 
 class InvalidArguments(JobQueueError, TypeError):
@@ -75,17 +76,18 @@ class UnknownTask(JobQueueError, LookupError):
 
 
 class JobNotFound(JobQueueError, LookupError):
-    """There is no job with that id (any more)."""
+    """No job has that id, or it was deleted."""
 
 
 class WrongState(JobQueueError):
-    """The verb does not apply to the state that the job is in."""
+    """The operation does not apply to the job's state, such as cancelling one that succeeded."""
 
 
 class QueueFull(JobQueueError):
-    """As many jobs wait in a bounded queue as may; nothing was enqueued.
+    """A bounded queue has no room; nothing was enqueued.
 
-    `retry_after` is a guess, in seconds, when there will be room.
+    `queue` is its name and `max_pending` its bound. `retry_after` estimates in how many seconds
+    there will be room.
     """
 
     def __init__(self, message: str, *, queue: str, max_pending: int, retry_after: float) -> None:
@@ -96,9 +98,9 @@ class QueueFull(JobQueueError):
 
 
 class JobFailed(JobQueueError):
-    """The job whose result was asked for has failed.
+    """`result()` of a job that has failed.
 
-    `errors` holds one `AttemptError` for each attempt that errored, the last one last.
+    `errors` holds an `AttemptError` for each attempt that errored, in order.
     """
 
     def __init__(self, message: str, errors: tuple[AttemptError, ...] = ()) -> None:
@@ -107,27 +109,27 @@ class JobFailed(JobQueueError):
 
 
 class JobCancelled(JobQueueError):
-    """The job was cancelled."""
+    """`result()` of a job that was cancelled."""
 
 
 class ResultTimeout(JobQueueError, TimeoutError):
-    """The job was not final when the time was up; it goes on by itself."""
+    """The timeout passed before the job ended. The job itself goes on."""
 
 
 class ClaimLost(JobQueueError):
-    """The claim's fence did not match: the job was given to another worker, or ended."""
+    """The claim's fence did not match: another worker has claimed the job, or it has ended."""
 
 
 class AttemptTimeout(JobQueueError, TimeoutError):
-    """`check()` was called after the attempt's deadline."""
+    """`check()` was called after the attempt's timeout or the job's deadline."""
 
 
 class Signal(Exception):
-    """Base of what a handler raises to steer its own job."""
+    """Base of what a handler raises to decide what becomes of its job."""
 
 
 class Snooze(Signal):
-    """Run this job again after `seconds` (or other units), without charging the attempt."""
+    """Run this job again after `seconds`, `minutes` and `hours`; the attempt is not charged."""
 
     def __init__(
         self, seconds: Duration = 0, *, minutes: float = 0, hours: float = 0, reason: str = ""
@@ -139,9 +141,9 @@ class Snooze(Signal):
 
 
 class Retry(Signal):
-    """Count this attempt as errored; if attempts are left, run again `after` seconds.
+    """Count this attempt as errored and, if attempts are left, run again after `after` seconds.
 
-    `after=None` keeps the task's own backoff.
+    `after=None` waits as the task's backoff says.
     """
 
     def __init__(self, after: Duration | None = None, *, reason: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What happens to jobs, told to those who asked: `jobs.on("failed", …)`."""
+"""Events of jobs, and their subscribers: `jobs.on("failed", …)`."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,7 +17,7 @@ NAMES: tuple[EventName, ...] = get_args(EventName)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened to one job, told after it was committed. Durations are seconds."""
+    """A change of one job, which has been committed. `duration`: seconds of the attempt."""
 
     name: EventName
     job: int
@@ -32,25 +32,27 @@ Subscriber = Callable[[Event], object]
 
 
 class EventStream:
-    """Who wants to hear of what."""
+    """The subscribers of each event."""
 
     def __init__(self) -> None:
         self._subscribers: dict[str, list[Subscriber]] = defaultdict(list)
 
     def subscribe(self, name: EventName, subscriber: Subscriber) -> None:
-        """Call `subscriber` after each event of that name. Raises InvalidOption for no name."""
+        """Call `subscriber` for each event of that name. Raises InvalidOption for another name."""
         if name not in NAMES:
             raise InvalidOption(
-                f"on: {name!r} is no event; there are {', '.join(NAMES)}", field="on", value=name
+                f"on: {name!r} is not an event; there are {', '.join(NAMES)}",
+                field="on",
+                value=name,
             )
         self._subscribers[name].append(subscriber)
 
     def wanted(self, name: str) -> TypeGuard[EventName]:
-        """True when someone listens to that name."""
+        """True if the event has a subscriber."""
         return bool(self._subscribers.get(name))
 
     def emit(self, event: Event) -> None:
-        """Tell the subscribers; one that raises is logged and stops nobody."""
+        """Call the subscribers. What one raises is logged, and the others are called."""
         for subscriber in self._subscribers.get(event.name, ()):
             try:
                 subscriber(event)

@@ -1,8 +1,8 @@
-"""The library's loggers, `jobqueue.*`, which tell of failures whatever else has been disabled.
+"""The package's loggers, `jobqueue.*`, which `logging.config` does not disable.
 
-`logging.config` disables by default every logger that is there and that the configuration does not
-name: so an application that sets up logging in its own module would silence its worker. What it
-says of `jobqueue` by name, a level, handlers, `propagate`, holds.
+By default it disables every existing logger that the configuration does not name, so that an
+application which configures logging in its own module would silence its worker. Its settings for
+`jobqueue` itself hold: level, handlers, `propagate`.
 """
 
 import contextlib
@@ -13,15 +13,15 @@ from typing import Any
 
 
 class Logger(logging.LoggerAdapter[logging.Logger]):
-    """Enables its logger again whenever it has something to say."""
+    """Enables its logger again before each record."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name.
-        """See `logging.Logger`; every method that writes asks this first."""
+        """See `logging.Logger`; every method that logs calls this first."""
         self.logger.disabled = False
         return super().isEnabledFor(level)
 
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> Any:
-        """Keep what is passed as `extra=`, which an adapter replaces by its own."""
+        """Keep `extra=`, which an adapter would replace by its own."""
         return msg, kwargs
 
     def log_error(
@@ -32,7 +32,7 @@ class Logger(logging.LoggerAdapter[logging.Logger]):
         traceback: str | None,
         extra: Mapping[str, object],
     ) -> None:
-        """Like `log()`, with a traceback that is text: that of an attempt, perhaps of a child."""
+        """Like `log()`, with a traceback as text: the attempt may have run in a child process."""
         if not self.isEnabledFor(level):
             return
         file, line, function, _ = self.logger.findCaller(stacklevel=2)
@@ -45,13 +45,13 @@ class Logger(logging.LoggerAdapter[logging.Logger]):
 
 
 def get_logger(name: str) -> Logger:
-    """The logger of that name."""
+    """Return the logger of that name."""
     return Logger(logging.getLogger(name))
 
 
 @contextlib.contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Keep lines of these loggers out of the log that this thread makes, below WARNING."""
+    """Drop records below WARNING that this thread makes with these loggers."""
     own = threading.get_ident()
 
     def is_loud(record: logging.LogRecord) -> bool:
@@ -68,15 +68,15 @@ def quiet(*names: str) -> Iterator[None]:
 
 
 class OwnHandler(logging.Handler):
-    """A handler of ours at the root; one of the application's goes before it."""
+    """The package's handler at the root, which leaves records to the application's handlers."""
 
     def filter(self, record: logging.LogRecord) -> Any:
-        """Leave a record alone that a handler of the application takes below the root."""
+        """Skip a record that a handler of the application takes below the root."""
         return not is_taken(record) and super().filter(record)
 
 
 def is_taken(record: logging.LogRecord) -> bool:
-    """True if the application has a handler for the record at its logger or above, not at root."""
+    """True if a handler of the application takes the record below the root."""
     logger: logging.Logger | None = logging.getLogger(record.name)
     while logger is not None and logger.parent is not None:
         if any(map(_takes, logger.handlers, [record] * len(logger.handlers))):
@@ -86,7 +86,7 @@ def is_taken(record: logging.LogRecord) -> bool:
 
 
 def root_handlers() -> list[logging.Handler]:
-    """The application's handlers at the root: where there are any, it has set up logging.
+    """Return the application's handlers at the root; if there are any, it has set up logging.
 
     The one that `logging.warning()` makes where nothing was set up does not count.
     """

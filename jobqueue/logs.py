@@ -1,6 +1,6 @@
-"""Logs for machines: a JSON formatter, and a filter that says which job a line is of.
+"""A JSON formatter for logs, and a filter that adds the job to each record.
 
-For the logging of an application's own:
+In an application's own configuration:
 `{"formatters": {"json": {"()": "jobqueue.logs.JsonFormatter"}}}` for `logging.config.dictConfig`.
 """
 
@@ -16,26 +16,26 @@ from jobqueue.worker.log_context import job_of, worker_name
 
 CONTEXT = ("job", "task", "queue", "attempt", "worker")
 FIELDS = (*CONTEXT, "event", "duration", "error_type")
-"""What each line has, if only as null."""
+"""Every line has these; null where there is no value."""
 _OWN = ("time", "level", "logger", "message", "traceback", "stack")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class ContextFilter(logging.Filter):
-    """Gives a record `job`, `task`, `queue`, `attempt` and `worker`; None where there is none."""
+    """Adds `job`, `task`, `queue`, `attempt` and `worker` to a record; None outside of a job."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let it pass; what it was passed as `extra=` stays."""
+        """Return True always. Values passed as `extra=` stay."""
         for name, value in context_of(record).items():
             setattr(record, name, value)
         return True
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record, on one line of ASCII."""
+    """Formats a record as one JSON object on one line of ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as one line; never raises, whatever the record holds."""
+        """Return the line. Never raises, whatever the record holds."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname.lower(),
@@ -56,7 +56,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def context_of(record: logging.LogRecord) -> dict[str, Any]:
-    """The job and the worker that a record is of: as it says itself, else by where it is made.
+    """Return the record's CONTEXT: its own `extra=`, else that of the job that this thread runs.
 
     Call it in the thread that made the record.
     """
@@ -70,12 +70,12 @@ def context_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def extras_of(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    """What was passed as `extra=`."""
+    """Yield names and values that were passed as `extra=`."""
     return (item for item in vars(record).items() if item[0] not in _STANDARD)
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """The message; one whose arguments do not fit is told with what is wrong with it."""
+    """Return the message; if its arguments do not fit, with the error."""
     try:
         return record.getMessage()
     except Exception as error:  # noqa: BLE001 - arguments may do anything.
@@ -84,7 +84,7 @@ def message_of(record: logging.LogRecord) -> str:
 
 
 def traceback_of(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
-    """The traceback as text, if there is one."""
+    """Return the traceback as text, or None."""
     if record.exc_text:
         return record.exc_text
     if not record.exc_info or record.exc_info[0] is None:
@@ -96,7 +96,7 @@ def traceback_of(formatter: logging.Formatter, record: logging.LogRecord) -> str
 
 
 def plain(value: object) -> Any:
-    """A value as JSON has it; what JSON does not know becomes text, and NaN null."""
+    """Return a value that JSON can hold: other types become text, NaN becomes None."""
     if value is None or type(value) in (str, int, bool):
         return value
     if type(value) is float:

@@ -1,4 +1,4 @@
-"""The options of a task or a call: checked where they are given, merged from general to special."""
+"""Options of tasks and calls: each is checked where it is given; a call's override the task's."""
 
 import json
 import math
@@ -26,7 +26,7 @@ PRIORITY_MAX = 2**31 - 1
 ATTEMPTS_MAX = 1_000_000
 PORT_MAX = 65_535
 SECONDS_MAX = 10 * 366 * 86_400.0
-"""Ten years: what is longer is a mistake of units."""
+"""Ten years: a longer duration is taken for a mistake of units."""
 
 UNIQUE_SCOPES: tuple[UniqueUntil, ...] = get_args(UniqueUntil)
 ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
@@ -39,14 +39,14 @@ _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Seconds before attempt n + 1: min(cap, base ** n), or a fixed time; ± 25 % of jitter."""
+    """Seconds before attempt n + 1: min(cap, base ** n), or `cap` if `base` is None; ± jitter."""
 
     base: float | None
     cap: float
     jitter: float = 0.25
 
     def delay(self, attempt: int, random_: random.Random | None = None) -> float:
-        """Seconds after the given attempt has errored. Never overflows."""
+        """Return the seconds to wait after this attempt (1, 2, …) has errored. Never overflows."""
         seconds = self.cap
         if self.base is not None and attempt * math.log(self.base) < math.log(self.cap):
             seconds = self.base**attempt
@@ -54,7 +54,7 @@ class Backoff:
         return seconds * uniform(1 - self.jitter, 1 + self.jitter)
 
     def to_text(self) -> str:
-        """The form that is stored with a job."""
+        """Return the JSON that is stored with a job."""
         return json.dumps({"base": self.base, "cap": self.cap, "jitter": self.jitter})
 
     @staticmethod
@@ -64,7 +64,10 @@ class Backoff:
 
 
 def exponential(base: float = 2, cap: Duration = 3600) -> Backoff:
-    """`base ** n` seconds before attempt n + 1, at most `cap` seconds, with ± 25 % of jitter."""
+    """Wait `base ** n` seconds before attempt n + 1, at most `cap` seconds; ± 25 % of jitter.
+
+    `base` is greater than 1, up to 1,000. Raises InvalidOption.
+    """
     if isinstance(base, bool) or not isinstance(base, int | float) or not 1 < base <= BASE_MAX:
         raise InvalidOption(
             f"backoff base: {_shown(base)} is not a number in (1, 1000]",
@@ -75,7 +78,7 @@ def exponential(base: float = 2, cap: Duration = 3600) -> Backoff:
 
 
 def fixed(every: Duration) -> Backoff:
-    """The same time before every further attempt, without jitter."""
+    """Wait the same time before every further attempt, without jitter. Raises InvalidOption."""
     return Backoff(None, seconds(every, "backoff", least=0.001), jitter=0.0)
 
 
@@ -83,7 +86,10 @@ DEFAULT_BACKOFF = Backoff(2.0, 3600.0)
 
 
 def seconds(value: object, name: str, *, least: float = 0.0, most: float = SECONDS_MAX) -> float:
-    """A duration as float seconds in [least, most]; from numbers, timedelta or text like `5m`."""
+    """Check a duration and return its seconds: from a number, a timedelta or text like `5m`.
+
+    Raises InvalidOption unless it is in [least, most].
+    """
     number: float
     if isinstance(value, timedelta):
         number = value.total_seconds()
@@ -119,7 +125,10 @@ def _parse_duration(text: str, name: str) -> float:
 
 
 def instant(value: object, name: str = "at") -> datetime:
-    """An aware datetime between the years 1970 and 9998, from a datetime or ISO 8601 text."""
+    """Check an instant, an aware datetime or ISO 8601 text, and return the datetime.
+
+    Raises InvalidOption unless its year is in [1970, 9998].
+    """
     given = value
     if isinstance(value, str):
         try:
@@ -145,7 +154,7 @@ def instant(value: object, name: str = "at") -> datetime:
 
 
 def size(value: object) -> int:
-    """A number of bytes, from such a number or text like `500MB`, `1.5GB`, `512MiB`."""
+    """Check a size and return its bytes: from a number, or text like `500MB`, `1.5GB`, `512MiB`."""
     count: float | None = None
     if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
         unit = (match[2] or "").lower()
@@ -164,7 +173,7 @@ def size(value: object) -> int:
 
 
 def name(value: object, what: str, *, longest: int = 128) -> str:
-    """A task's, queue's or tag's name."""
+    """Check the name of a task, queue or tag and return it as plain `str`."""
     if not isinstance(value, str) or len(value) > longest or not NAME.fullmatch(value):
         raise InvalidOption(
             f"{what}: {_shown(value)} is not a name; use letters, digits and _ . : -, "
@@ -172,18 +181,18 @@ def name(value: object, what: str, *, longest: int = 128) -> str:
             field=what,
             value=value,
         )
-    return str(value)  # Of a subclass, such as Queue, the text alone.
+    return str(value)  # Queue is a subclass.
 
 
 def texts(**given: object) -> None:
-    """Raise unless each is text, or None."""
+    """Raise InvalidOption unless each value is a `str` or None."""
     for what, value in given.items():
         if value is not None and not isinstance(value, str):
             raise InvalidOption(f"{what}: {_shown(value)} is not text", field=what, value=value)
 
 
 def whole(value: object, what: str, least: int, most: int) -> int:
-    """A whole number in [least, most]."""
+    """Check a whole number in [least, most]. Raises InvalidOption."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidOption(
             f"{what}: {_shown(value)} is not a whole number between {least} and {most}",
@@ -194,7 +203,7 @@ def whole(value: object, what: str, least: int, most: int) -> int:
 
 
 def one_of(value: object, what: str, words: tuple[Word, ...]) -> Word:
-    """One of a closed set of words."""
+    """Return the word that `value` equals. Raises InvalidOption if there is none."""
     for word in words:
         if value == word:
             return word
@@ -204,7 +213,7 @@ def one_of(value: object, what: str, words: tuple[Word, ...]) -> Word:
 
 
 def function(value: object, what: str) -> None:
-    """Raise unless it can be called."""
+    """Raise InvalidOption unless `value` can be called."""
     if not callable(value):
         raise InvalidOption(
             f"{what}: {_shown(value)} cannot be called; give a function", field=what, value=value
@@ -212,7 +221,7 @@ def function(value: object, what: str) -> None:
 
 
 def _shown(value: object) -> str:
-    """A wrong value in short: it may be long, or a number too long for Python to print."""
+    """Return a short repr: the value may be long, or a number too long for Python to print."""
     if isinstance(value, timedelta):
         return lasting(value.total_seconds())
     if type(value).__repr__ is object.__repr__:
@@ -225,44 +234,45 @@ def _shown(value: object) -> str:
 
 
 class OptionChanges(TypedDict, total=False):
-    """What `options()` takes. A duration is seconds or a timedelta."""
+    """What `options()` takes. A Duration is seconds as a number, or a timedelta."""
 
     queue: str
-    """The queue's name, `"default"` by default; it exists as soon as a job is in it."""
+    """The queue's name, `"default"` by default. Its first job creates it."""
     priority: int
-    """A smaller one runs sooner, 0 by default; equal ones in order of due time, then id."""
+    """Smaller numbers run first; 0 by default. Jobs of one priority run by due time, then id."""
     delay: Duration | None
-    """From now until the job is due, ten years at most. None: due now, or `at`."""
+    """From now until the job is due, at most ten years. None, the default: due now, or at `at`."""
     at: datetime | None
-    """The instant, with a time zone, when the job is due, instead of `delay`."""
+    """When the job is due, as a datetime with a time zone; instead of `delay`."""
     max_attempts: int
-    """The most attempts that are charged, 10 by default. With 1 the job begins at most once."""
+    """The most attempts that are charged, 10 by default. With 1 the handler starts at most once."""
     backoff: Backoff | None
-    """Time between attempts: `exponential(base=2, cap=3600)`, as None is, or `fixed(30)`."""
+    """Time between attempts: `exponential(base=2, cap=3600)`, the default, or `fixed(30)`."""
     timeout: Duration | None
-    """For one attempt; `current_job().check()` tells the handler. None: no limit."""
+    """Limit of one attempt; `current_job().check()` then raises AttemptTimeout. None: no limit."""
     deadline: Duration | None
-    """From the enqueue to the end of the job, over all attempts and waits. None: no limit."""
+    """Limit from the enqueue to the end of the job, with all attempts and waits. None: no limit."""
     unique_key: str | None
-    """While a job holds it, no other with it is made: `enqueue` returns the one that is there."""
+    """At most one job holds a key: `enqueue` returns the holder instead of a second job.
+    Text of 1 to 512 characters. None, the default: no key."""
     unique_until: UniqueUntil
-    """How long the key is held: until the job is `"finished"` (default) or `"started"`, or as long
-    as its row is kept, `"deleted"`."""
+    """When the key is free again: when the job is `"finished"` (default) or `"started"`, or only
+    when its row is `"deleted"`."""
     tags: Iterable[str]
-    """Up to 32 names by which jobs can be listed, cancelled, retried, deleted."""
+    """Up to 32 names, by which jobs can be listed, cancelled, retried and deleted."""
 
 
 class TaskOptions(OptionChanges, total=False):
-    """What `task()` takes: all that `options()` does, and what belongs to the task alone."""
+    """What `task()` takes: the options of `options()`, and those that no call can change."""
 
     isolation: Isolation
-    """Where the handler runs: in a `"thread"` of the worker (default), or in a child `"process"`
-    that can be killed."""
+    """Where the handler runs: in a `"thread"` of the worker (default), or in a child `"process"`,
+    which is killed at its timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a call is to be queued and run, checked. Durations are seconds. See `TaskOptions`."""
+    """The checked options of a task or call; see `TaskOptions`. Durations are seconds."""
 
     queue: str = "default"
     priority: int = 0
@@ -278,7 +288,7 @@ class Options:
     isolation: Isolation = "thread"
 
     def merge(self, changes: Mapping[str, object]) -> "Options":
-        """A copy with the given options changed; raises InvalidOption."""
+        """Return a copy with the given options changed. Raises InvalidOption."""
         checked: dict[str, Any] = {}
         for option, value in changes.items():
             check = _CHECKS.get(option)

@@ -1,4 +1,4 @@
-"""The façade: the object that a program registers tasks with and enqueues and works through."""
+"""JobQueue, the façade: register tasks, enqueue, wait, list, cancel, retry, and run a worker."""
 
 import asyncio
 import copy
@@ -49,16 +49,15 @@ from jobqueue.worker.worker import Worker
 P = ParamSpec("P")
 R = TypeVar("R")
 
-
 ID_MAX = 2**63 - 1
 PENDING_MAX = 10_000_000
 ASYNC_PAGE = 500
-"""Records that `alist` has a thread read at once."""
+"""Rows that `alist` reads with one call of a thread."""
 IN_RUN_SYNC = "write await session.run_sync(lambda sync: jobs.enqueue_many(…, within=sync))"
 
 
 class Queue(str):
-    """A queue's name, once its bound is declared: to be given wherever a name is."""
+    """The name of a bounded queue, accepted wherever a queue's name is."""
 
     __slots__ = ()
 
@@ -66,14 +65,13 @@ class Queue(str):
 class JobQueue:
     """A durable job queue in a SQLite file or a Postgres database.
 
-    `url` is any SQLAlchemy URL of the two; None takes $JOBQUEUE_URL, then pyproject.toml, then
-    `sqlite:///jobqueue.db`. Nothing is connected to before the first use. In a SQLite file the
-    tables are made by the first enqueue, worker or pause; what only reads or changes jobs that are
-    there raises SchemaOutdated without them. May be used from any thread. Raises
-    ConfigurationError for a URL that cannot be used.
+    `url` is a SQLAlchemy URL of either; None takes $JOBQUEUE_URL, then `url` of [tool.jobqueue] in
+    pyproject.toml, then `sqlite:///jobqueue.db`. The first use connects. In a SQLite file the first
+    enqueue, worker or pause creates the tables; else `jobqueue db upgrade` does, and without them
+    methods raise SchemaOutdated. May be used from any thread. Raises ConfigurationError.
 
-    `pool_size`: how many connections this process may open at once, 4 unless it is given;
-    $JOBQUEUE_POOL_SIZE comes first, since who runs a program knows its server.
+    `pool_size` is the most connections that this process opens at once, 4 by default, 1 to 1,000;
+    $JOBQUEUE_POOL_SIZE wins over it, because who runs a program knows the server.
     """
 
     def __init__(self, url: str | None = None, *, pool_size: int | None = None) -> None:
@@ -91,9 +89,10 @@ class JobQueue:
         self.store, self._jobs, self._transactions, self._bell, self._made = to
 
     def bind(self, to: Binding) -> Binding:
-        """Work on another database from now on, with the same tasks, hooks and bounds; for tests.
+        """Switch to another database, with the same tasks, hooks and bounds; for tests.
 
-        Returns what it worked on, to be bound again. Handles stay with their database.
+        Returns the binding that was replaced, so that it can be bound again. Handles of jobs stay
+        with their database.
         """
         before = Binding(self.store, self._jobs, self._transactions, self._bell, self._made)
         to.jobs.bounds.declare(self._bounds)
@@ -101,7 +100,7 @@ class JobQueue:
         return before
 
     def elsewhere(self, url: str | URL) -> Self:
-        """The same queue on another database: its tasks, bounds, hooks, whatever it declares."""
+        """Return a copy on another database, with the same tasks, bounds, hooks and middleware."""
         other = copy.copy(self)
         other._set(Binding.to(url, self._pool_size, self._bounds))  # noqa: SLF001 - it is one of ours.
         return other
@@ -128,9 +127,11 @@ class JobQueue:
         name: str | None = None,
         **options: Unpack[TaskOptions],
     ) -> Any:
-        """Register a function as a task, as a decorator with or without options: `TaskOptions`.
+        """Register a function as a task: `@jobs.task`, or `@jobs.task(…)` with `TaskOptions`.
 
-        Raises ConfigurationError for a function that cannot be one, InvalidOption for an option.
+        `name` is the task's name in the database, the function's by default. Raises
+        ConfigurationError for a name that is taken or a function that cannot be a task,
+        InvalidOption for a wrong option.
         """
         if function is None:
             return lambda function: self._register(function, name, options)
@@ -144,14 +145,13 @@ class JobQueue:
         when_full: WhenFull = "wait",
         timeout: Duration | None = None,
     ) -> Queue:
-        """Bound a queue: at most `max_pending` scheduled and available jobs, whoever enqueues them.
+        """Bound a queue: at most `max_pending` scheduled and available jobs (1 to 10,000,000).
 
-        An enqueue that finds it full waits, up to `timeout` seconds (None: as long as it takes),
-        or, with `when_full="reject"`, and in a caller's own transaction, raises QueueFull at once.
-        The bound is written when this object first enqueues or starts a worker, or within a
-        caller's transaction with its first job of this queue, and then holds for every process.
-        Retries may exceed it.
-        Raises InvalidOption.
+        An enqueue into a full queue waits for up to `timeout` seconds (None: without a limit) and
+        then raises QueueFull. With `when_full="reject"`, and in a caller's own transaction, it
+        raises at once. The bound is written when this object first enqueues or starts a worker, or
+        within a caller's transaction with its first job of this queue, and then holds for every
+        process. Retries may exceed it. Raises InvalidOption.
         """
         checked = option_rules.name(name, "queue", longest=option_rules.QUEUE_LENGTH_MAX)
         bound = Bound(
@@ -225,10 +225,11 @@ class JobQueue:
         within: SyncTransaction | None = None,
         wait: bool = True,
     ) -> list[Job[R]]:
-        """Write many calls down in one transaction, all or none. Ids grow in their order.
+        """Insert many jobs in one transaction, all or none, and return their handles in order.
 
-        `within` is a Session, scoped_session or Connection. Raises QueueFull; with `wait=False` at
-        once, for a queue that is to be waited for too.
+        Ids grow in the order of the calls. `within` is the caller's Session, scoped_session or
+        Connection. Raises QueueFull; with `wait=False` at once, even if the queue's `when_full` is
+        "wait". Raises InvalidArguments for an item that is not `task.call(…)`.
         """
         if isinstance(calls, Call):
             raise InvalidArguments(
@@ -254,7 +255,7 @@ class JobQueue:
         return as_completed(jobs, timeout)
 
     def get(self, id_: int) -> Job[Any]:
-        """A handle on a job by its id. Raises JobNotFound."""
+        """Return the handle of a job by its id. Raises JobNotFound."""
         option_rules.whole(id_, "id", -ID_MAX, ID_MAX)
         record = self._jobs.get(id_)
         if record is None:
@@ -263,7 +264,7 @@ class JobQueue:
         return Job(id_, self._jobs, task.codec.decode_result if task else json.loads)
 
     async def aget(self, id_: int) -> Job[Any]:
-        """`get` for asyncio: the event loop goes on meanwhile."""
+        """`get` for asyncio: reads in a thread."""
         return await asyncio.to_thread(self.get, id_)
 
     def list(
@@ -276,7 +277,10 @@ class JobQueue:
         since: datetime | None = None,
         limit: int | None = 50,
     ) -> Iterator[JobRecord]:
-        """Jobs that match, newest first; `limit=None` gives all, read in pages."""
+        """Yield rows that match all filters, newest first; `limit=None` yields all, in pages.
+
+        `since` is an aware datetime: jobs created then or later. Raises InvalidOption.
+        """
         state = None if state is None else option_rules.one_of(state, "state", tuple(State))
         since = None if since is None else option_rules.instant(since, "since")
         limit = None if limit is None else option_rules.whole(limit, "limit", 0, ID_MAX)
@@ -293,7 +297,7 @@ class JobQueue:
         since: datetime | None = None,
         limit: int | None = 50,
     ) -> AsyncIterator[JobRecord]:
-        """`list` for asyncio: `async for record in jobs.alist(…)`."""
+        """`list` for asyncio: `async for record in jobs.alist(…)`; reads pages in a thread."""
         found = await asyncio.to_thread(
             self.list, state=state, task=task, queue=queue, tag=tag, since=since, limit=limit
         )
@@ -302,14 +306,14 @@ class JobQueue:
                 yield record
 
     def cancel(self, *ids: int) -> None:
-        """Cancel jobs that wait; ask those that run to stop. Raises JobNotFound or WrongState."""
+        """Cancel jobs; running ones are requested to stop. Raises JobNotFound or WrongState."""
         require_changed(self._jobs.cancel(_named(ids))[1])
 
     def retry(self, *ids: int, succeeded: bool = False) -> None:
-        """Run final jobs again with a fresh budget of attempts; make scheduled ones due now.
+        """Run failed and cancelled jobs again, with as many attempts as at first.
 
-        `succeeded=True` runs those that have succeeded once more, too. Raises JobNotFound or
-        WrongState; the other jobs are retried then.
+        Scheduled jobs become due now. `succeeded=True` includes jobs that have succeeded. Raises
+        JobNotFound or WrongState after the others were retried.
         """
         changed, refused = self._jobs.rerun(_named(ids), succeeded=succeeded)
         if changed:
@@ -317,15 +321,15 @@ class JobQueue:
         require_changed(refused)
 
     def delete(self, *ids: int) -> None:
-        """Delete jobs that do not run. Raises JobNotFound or WrongState."""
+        """Delete jobs that are not running. Raises JobNotFound or WrongState."""
         require_changed(self._jobs.delete(_named(ids))[1])
 
     def pause(self, queue: str) -> None:
-        """Stop workers from claiming jobs of a queue; those that run go on."""
+        """Stop all workers from claiming jobs of a queue. Running jobs go on."""
         Monitor(self.store).pause(option_rules.name(queue, "queue"))
 
     def resume(self, queue: str) -> None:
-        """Let workers claim jobs of a queue again."""
+        """Let workers claim jobs of a paused queue again."""
         Monitor(self.store).resume(option_rules.name(queue, "queue"))
         self._bell.ring()
 
@@ -334,9 +338,10 @@ class JobQueue:
         self._bell.ring()
 
     def on(self, event: EventName, subscriber: Subscriber) -> Subscriber:
-        """Call `subscriber(event)` in the worker after each event of that name was committed.
+        """Call `subscriber(event)` in the worker when an event of that name has been committed.
 
-        Names: succeeded, failed, cancelled, errored, snoozed, released, lost.
+        Names: succeeded, failed, cancelled, errored, snoozed, released, lost. What it raises is
+        logged. Raises InvalidOption.
         """
         option_rules.function(subscriber, "on")
         self.events.subscribe(event, subscriber)
@@ -349,14 +354,11 @@ class JobQueue:
         return middleware
 
     def worker(self, **settings: Unpack[WorkerOptions]) -> Worker:
-        """A worker inside this program: a context manager, or `start()` and `stop()`.
-
-        For the settings see `WorkerOptions`. Raises InvalidOption.
-        """
+        """Return a worker: a context manager, or `start()` and `stop()`. See `WorkerOptions`."""
         return self.worker_of(WorkerSettings.of(**settings))
 
     def worker_of(self, settings: WorkerSettings) -> Worker:
-        """`worker` with settings that are made already."""
+        """`worker` with settings that have been checked."""
         return Worker(
             self.store.url,
             self.registry,
@@ -371,7 +373,7 @@ class JobQueue:
         """Send pending wake-ups and close idle connections."""
         self._bell.close()
         self.store.close()
-        self._jobs.bounds.declare(self._bounds)  # What is there at the next use may lack them.
+        self._jobs.bounds.declare(self._bounds)  # A new database may be there next.
 
     def __enter__(self) -> Self:
         return self
@@ -386,7 +388,7 @@ class JobQueue:
 
 
 def _inherit(new: list[NewJob]) -> list[NewJob]:
-    """What a job enqueues has to end with it, unless it was given a deadline of its own."""
+    """Give jobs that a running job enqueues its deadline, unless they have their own."""
     parent = running_attempt()
     if parent is None or parent.budget() == math.inf:
         return new
