@@ -25,7 +25,7 @@ from jobqueue.cli.context import Group, Shared
 from jobqueue.cli.errors import INTERRUPTED, report
 from jobqueue.cli.shells import SCRIPTS, VARIABLE, answer
 from jobqueue.supervisor.init import be_init
-from jobqueue.supervisor.signals import hear_to_the_end
+from jobqueue.supervisor.signals import handle_to_the_end
 
 
 class _Root(Group):
@@ -109,5 +109,5 @@ def main() -> None:
     if os.getpid() == 1:
         be_init()
     atexit.register(streams.settle)  # First, so that it runs last.
-    hear_to_the_end()
+    handle_to_the_end()
     cli.main()

@@ -6,12 +6,10 @@ end, and the worker stops as after a first SIGTERM.
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -24,25 +22,21 @@ VARIABLE = "JOBQUEUE_LEASH"
 STOP = b"!"
 """One asks for a stop in order, a second one for a stop at once."""
 
-_PR_SET_PDEATHSIG = 1
-
 
 def hand_over(end: socket.socket, python_path: str | None) -> str:
     """The variable's value for a child that inherits this end of the pair.
 
     `python_path` is the PYTHONPATH that the child's own children are to see.
     """
-    return json.dumps({"parent": os.getpid(), "fd": end.fileno(), "path": python_path})
+    return json.dumps({"fd": end.fileno(), "path": python_path})
 
 
 class Leash:
     """The worker's end. May be used from any thread."""
 
-    def __init__(self, parent: int, end: socket.socket) -> None:
-        self._parent = parent
+    def __init__(self, end: socket.socket) -> None:
         self._end = end
         self._level = 0
-        self._excused = False
         self._lock = threading.Lock()
         self._listener: Callable[[int], None] = _end_loading
 
@@ -54,7 +48,7 @@ class Leash:
             return None
         try:
             given = json.loads(text)
-            leash = Leash(given["parent"], socket.socket(fileno=given["fd"]))
+            leash = Leash(socket.socket(fileno=given["fd"]))
             path = given["path"]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ConfigurationError(
@@ -71,23 +65,7 @@ class Leash:
     def hold(self) -> None:
         """Begin to listen; from now on the end of the supervisor is the end of this process."""
         self._end.set_inheritable(False)  # Noise for what handlers start, and a leash that lasts.
-        _ask_for_sigterm()
         threading.Thread(target=self._watch, name="jobqueue-leash", daemon=True).start()
-
-    @property
-    def orphaned(self) -> bool:
-        """True when the supervisor is gone."""
-        return os.getppid() != self._parent
-
-    def excuses(self) -> bool:
-        """True, once, for a SIGTERM that the kernel sent because the supervisor is gone.
-
-        The socket's end says the same; together they must not count as two.
-        """
-        with self._lock:
-            excused = self.orphaned and not self._excused
-            self._excused |= excused
-        return excused
 
     def listen(self, listener: Callable[[int], None]) -> None:
         """Call `listener(level)` at once if a stop was asked for, and whenever one is.
@@ -105,8 +83,6 @@ class Leash:
             self._end.sendall(json.dumps(news).encode() + b"\n")
 
     def _watch(self) -> None:
-        if self.orphaned:  # It went before the kernel was asked.
-            self._raise_to(1)
         try:
             while told := self._end.recv(16):
                 self._raise_to(self._level + told.count(STOP))
@@ -124,13 +100,3 @@ class Leash:
 def _end_loading(_level: int) -> None:
     """Before there is a worker, nothing has begun: the command ends as after a SIGTERM."""
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _ask_for_sigterm() -> None:
-    """Linux sends SIGTERM when the parent's thread that started this process has ended.
-
-    It also reaches a process that is busy importing its app and has no thread of ours yet.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,8 +1,8 @@
-"""Signals: heard through the interpreter's wake-up descriptor, on a thread or by a selector.
+"""Signals: received through the interpreter's wake-up descriptor (a self-pipe), or by a handler.
 
-A handler in the main thread may interrupt it in the midst of taking the very lock that the handler
-needs; the descriptor has no such trouble, and is also heard while the main thread waits for the
-database.
+A handler in the main thread may interrupt it while it takes the very lock that the handler needs,
+and runs only once the main thread does. The self-pipe has neither limit: a thread or a selector
+reads it, also while the main thread waits for the database.
 """
 
 import atexit
@@ -11,6 +11,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
@@ -19,106 +21,93 @@ from jobqueue import fork_guard
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 LAST_SECOND = 0.8
-"""Seconds from a second signal to the end of the process, whatever still runs."""
+"""Seconds from a second signal to the exit of the process, whatever still runs."""
 
 
-class ReadableSignals:
-    """Makes signals readable: each one is a byte, its number, on `ear`.
-
-    A forked child has the handlers from before, and no ear.
-    """
+class SignalHandlers:
+    """Calls `handle(number)` in the main thread at some signals; a forked child does not."""
 
     to_the_end = False
-    """True in a program that ends with its command: see `hear_to_the_end()`."""
+    """True in a program that exits after its command: see `handle_to_the_end()`."""
 
-    def __init__(self, *numbers: signal.Signals) -> None:
+    def __init__(self, handle: Callable[[int], None], *numbers: signal.Signals) -> None:
+        self._handle = handle
         self._numbers = numbers
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self.ear, self.mouth = socket.socketpair()
-        self.mouth.setblocking(False)
         fork_guard.watch(self._forked, *self._numbers)
-        self._descriptor = signal.set_wakeup_fd(self.mouth.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
-            self._before[number] = signal.signal(number, _heard)
+            self._before[number] = signal.signal(number, self._received)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.to_the_end:
-            if self.ear.fileno() < 0:
-                signal.set_wakeup_fd(-1)  # Nobody listens any more, and nothing is to be done.
-            return
-        self._give_back()
-        signal.set_wakeup_fd(self._descriptor)
         fork_guard.forget(self._forked)
-        self.mouth.close()
+        self._restore()
 
-    def _give_back(self) -> None:
+    def _received(self, number: int, _frame: FrameType | None) -> None:
+        self._handle(number)
+
+    def _restore(self) -> None:
         for number, before in self._before.items():
-            if signal.getsignal(number) is _heard:  # Else it is somebody else's by now.
-                # None: it was set by no Python code, and nobody can set it again.
+            if signal.getsignal(number) == self._received:  # Else somebody has set another one.
+                # None: no Python code had set it, and no Python code can set it again.
                 signal.signal(number, signal.SIG_DFL if before is None else before)
 
     def _forked(self) -> None:
-        signal.set_wakeup_fd(-1)
-        self._give_back()
-        self.ear.close()
-        self.mouth.close()
+        self._restore()
 
 
-class StopRaises:
-    """Makes the first stop a KeyboardInterrupt: while an app is imported, nothing has begun."""
+class SignalPipe(SignalHandlers):
+    """Makes signals readable: each one is a byte, its number, on `reader`."""
 
-    def __init__(self) -> None:
-        self._before: dict[int, Any] = {}
+    def __init__(self, *numbers: signal.Signals) -> None:
+        super().__init__(lambda _number: None, *numbers)  # The interpreter has written the byte.
 
     def __enter__(self) -> Self:
-        fork_guard.watch(self._give_back)
-        for number in STOPS:
-            self._before[number] = signal.signal(number, self._interrupt)
-        return self
+        self.reader, self.writer = socket.socketpair()
+        self.writer.setblocking(False)
+        fork_guard.watch(self._forked, *self._numbers)
+        self._descriptor = signal.set_wakeup_fd(self.writer.fileno(), warn_on_full_buffer=False)
+        return super().__enter__()
 
     def __exit__(self, *_: object) -> None:
-        fork_guard.forget(self._give_back)
-        self._give_back()
+        if self.to_the_end:
+            if self.reader.fileno() < 0:
+                signal.set_wakeup_fd(-1)  # Nothing reads any more.
+            return
+        super().__exit__()
+        signal.set_wakeup_fd(self._descriptor)
+        self.writer.close()
 
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        if ReadableSignals.to_the_end:
-            for number in STOPS:
-                signal.signal(number, _heard)  # Another one changes nothing.
-        raise KeyboardInterrupt
-
-    def _give_back(self) -> None:
-        for number, before in self._before.items():
-            if signal.getsignal(number) == self._interrupt:
-                signal.signal(number, signal.SIG_DFL if before is None else before)
+    def _forked(self) -> None:
+        signal.set_wakeup_fd(-1)
+        super()._forked()
+        self.reader.close()
+        self.writer.close()
 
 
-def hear_to_the_end() -> None:
-    """For a program that ends when its command has: signals are heard until its process is gone.
+def handle_to_the_end() -> None:
+    """For a program that exits after its command: handle signals until the process is gone.
 
-    The interpreter takes some time to end, and a signal in it would end the process in its way.
+    The interpreter takes some time to exit, and a signal during it would kill the process.
     Call it early: what is registered first with `atexit` runs last.
     """
-    ReadableSignals.to_the_end = True
+    SignalHandlers.to_the_end = True
     atexit.register(_ignore)
 
 
 def _ignore() -> None:
-    # The interpreter puts back the default at its very end, but leaves what is ignored.
+    # The interpreter restores the default at its very end, but leaves what is ignored.
     for number in STOPS:
-        if signal.getsignal(number) is _heard:
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), SignalHandlers):
             signal.signal(number, signal.SIG_IGN)
 
 
-def leave(code: int) -> None:
-    """End the process although threads still run."""
+def leave(code: int, *, after: float = 0.0) -> None:
+    """Exit the process in `after` seconds although threads still run."""
+    threading.Event().wait(after)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
-
-
-def _heard(_number: int, _frame: FrameType | None) -> None:
-    """Nothing: the ear has been told."""

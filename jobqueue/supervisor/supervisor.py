@@ -21,7 +21,7 @@ from typing import Any
 from jobqueue.loggers import get_logger
 from jobqueue.records import counted
 from jobqueue.supervisor import channel
-from jobqueue.supervisor.signals import LAST_SECOND, STOPS, ReadableSignals
+from jobqueue.supervisor.signals import LAST_SECOND, STOPS, SignalPipe
 
 log = get_logger("jobqueue.supervisor")
 
@@ -191,13 +191,13 @@ class Supervisor:
     def run(self) -> int:
         """Until the end; returns the exit code."""
         log.info("supervises %s", counted(self._plan.count, "worker process"))
-        with ReadableSignals(*STOPS, signal.SIGCHLD) as ear, self._selector, ear.ear:
-            ear.ear.setblocking(False)
-            self._selector.register(ear.ear, selectors.EVENT_READ)
+        with SignalPipe(*STOPS, signal.SIGCHLD) as pipe, self._selector, pipe.reader as signals:
+            signals.setblocking(False)
+            self._selector.register(signals, selectors.EVENT_READ)
             try:
                 while self._living or self._awaits_more():
                     self._start_due()
-                    self._wait(ear.ear)
+                    self._wait(signals)
                     self._look()
             finally:
                 for member in self._living:
@@ -247,7 +247,7 @@ class Supervisor:
             return False
         return True
 
-    def _wait(self, ear: socket.socket) -> None:
+    def _wait(self, signals: socket.socket) -> None:
         """Until a signal, news of a process, or the time of something."""
         times = [member.start_at for member in self._due()]
         times += [member.kill_at for member in self._living]
@@ -256,15 +256,15 @@ class Supervisor:
         known = [at for at in times if at is not None]
         rest = max(0.0, min(known) - time.monotonic()) if known else None
         for key, _ in self._selector.select(rest):
-            if key.fileobj is ear:
-                for number in ear.recv(256):
-                    self._hear(number)
+            if key.fileobj is signals:
+                for number in signals.recv(256):
+                    self._handle_signal(number)
             elif key.data.listen():
                 self._proven |= key.data.began_at is not None
             else:
                 self._selector.unregister(key.fileobj)  # It ends now; SIGCHLD says when it has.
 
-    def _hear(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         if number not in STOPS or self._level > 1:
             return
         name = signal.Signals(number).name

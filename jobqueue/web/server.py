@@ -1,7 +1,6 @@
 """The server: uvicorn on a thread of its own, in a process that may be a worker as well."""
 
 import logging
-import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -12,10 +11,11 @@ import uvicorn
 from jobqueue import options
 from jobqueue.errors import InvalidOption
 from jobqueue.loggers import get_logger
-from jobqueue.supervisor.signals import LAST_SECOND, STOPS, ReadableSignals, leave
+from jobqueue.supervisor.signals import LAST_SECOND, leave
 from jobqueue.web.app import WebApp
 from jobqueue.web.connections import Connection
 from jobqueue.web.security import HEADER_BYTES_MAX, URL_MAX, is_loopback
+from jobqueue.worker.stop_signals import StopSignals
 from jobqueue.worker.worker import Worker
 
 log = get_logger("jobqueue.web")
@@ -189,9 +189,17 @@ def serve(
     """
     server = Server(app, host, port, grace=grace)
     server.bind()  # Before the worker begins: where the address is taken, nothing shall run.
+    stopping = threading.Event()
+
+    def stop_at_once() -> None:
+        server.abort()
+        if worker is not None:
+            worker.abort()
+        leave(1, after=LAST_SECOND)
+
     try:
-        with Stops(server, worker) as stops:
-            return _serve(server, worker, stops, listening)
+        with StopSignals(stopping.set, stop_at_once) as stop:
+            return _serve(server, worker, stop, stopping, listening)
     finally:
         server.stop()
 
@@ -199,72 +207,29 @@ def serve(
 def _serve(
     server: Server,
     worker: Worker | None,
-    stops: "Stops",
+    stop: StopSignals,
+    stopping: threading.Event,
     listening: Callable[[str], None] | None,
 ) -> int:
     if worker is not None:
         worker.start()
     try:
-        server.start(stops.request)
+        server.start(stopping.set)
         log.info("listening on %s", server.url)
         if listening is not None:
             listening(server.url)
         if worker is not None:
-            threading.Thread(target=stops.follow, args=(worker,), daemon=True).start()
-        stops.wait()
-        if stops.first:
-            log.info("%s: stopping; a second signal stops at once", stops.first)
+            threading.Thread(target=_follow, args=(worker, stopping), daemon=True).start()
+        stopping.wait()
+        if stop.first:
+            log.info("%s: stopping; a second signal stops at once", stop.first)
     finally:
         server.stop()
         in_order = worker is None or worker.stop()
     failed = worker is not None and worker.failure is not None
-    return 1 if failed or not in_order or not stops.first or stops.count > 1 else 0
+    return 1 if failed or not in_order or stop.level != 1 else 0
 
 
-class Stops(ReadableSignals):
-    """Stops the server and its worker: at the first signal in order, at the second at once."""
-
-    def __init__(self, server: Server, worker: Worker | None) -> None:
-        super().__init__(*STOPS)
-        self._server = server
-        self._worker = worker
-        self._wanted = threading.Event()
-        self.count = 0
-        self.first: str | None = None
-
-    def request(self) -> None:
-        """Make `wait()` return."""
-        self._wanted.set()
-
-    def follow(self, worker: Worker) -> None:
-        """Make `wait()` return when the worker has reason to end by itself."""
-        worker.wait()
-        self.request()
-
-    def wait(self) -> None:
-        """Wait for a signal, or the end of the server or the worker."""
-        self._wanted.wait()
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        threading.Thread(target=self._listen, name="jobqueue-signals", daemon=True).start()
-        return self
-
-    def _listen(self) -> None:
-        with self.ear:
-            while heard := self.ear.recv(1):
-                if heard[0] not in STOPS:
-                    continue
-                self.count += 1
-                if self.count == 1:
-                    self.first = signal.Signals(heard[0]).name
-                    self.request()
-                else:
-                    self._stop_at_once()
-
-    def _stop_at_once(self) -> None:
-        self._server.abort()
-        if self._worker is not None:
-            self._worker.abort()
-        threading.Event().wait(LAST_SECOND)
-        leave(1)
+def _follow(worker: Worker, stopping: threading.Event) -> None:
+    worker.wait()
+    stopping.set()

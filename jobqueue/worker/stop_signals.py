@@ -1,83 +1,87 @@
-"""Signals that stop a worker: at the first one in order, at the second at once."""
+"""Signals that stop a program: at the first one in order, at the second at once."""
 
-import contextlib
 import signal
 import threading
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from jobqueue.loggers import get_logger
-from jobqueue.supervisor.channel import Leash
-from jobqueue.supervisor.signals import LAST_SECOND, STOPS, ReadableSignals, leave
-from jobqueue.worker.worker import Worker
+from jobqueue.supervisor.signals import STOPS, SignalHandlers, SignalPipe, leave
 
 log = get_logger("jobqueue.worker")
 
-END_WITHIN = 10.0
-"""Seconds from the end of a worker that was told to stop to the end of its process."""
-
-TOLD = 128
-"""A byte of this much and a level is word from the supervisor; no signal has such a number."""
+EXIT_TIMEOUT = 10.0
+"""Seconds from the end of a stopped worker to the exit of its process."""
 
 
-class StopSignals(ReadableSignals):
-    """Stops a worker: at the first signal in order, at the second at once.
+class StopSignals:
+    """Calls `on_first` at the first SIGTERM or SIGINT, and `on_second` at the second.
 
-    `level` is how often it was asked, by signals or by its supervisor; each of them alone counts,
-    since a service manager may send its signal to both.
+    Both run on a thread of their own, since the main thread may wait in C code. With `may_raise`
+    they run in the main thread instead, and what they raise interrupts it.
     """
 
-    def __init__(self, worker: Worker, leash: Leash | None = None) -> None:
-        super().__init__(*STOPS)
-        self._worker = worker
-        self._leash = leash
-        self._signals = 0
+    def __init__(
+        self,
+        on_first: Callable[[], object],
+        on_second: Callable[[], object] = lambda: None,
+        *,
+        may_raise: bool = False,
+        numbers: Sequence[signal.Signals] = STOPS,
+    ) -> None:
+        self._on_first = on_first
+        self._on_second = on_second
+        self._signals: SignalHandlers
+        self._signals = SignalHandlers(self._count, *numbers) if may_raise else SignalPipe(*numbers)
+        self._received = 0
+        self._lock = threading.RLock()  # A handler may interrupt another one.
         self.level = 0
+        """How often a stop was requested: 0, 1 or 2."""
         self.first: str | None = None
+        """Who requested the first one: the signal's name, or the sender given to `request`."""
 
     def __enter__(self) -> Self:
-        super().__enter__()
-        threading.Thread(target=self._listen, name="jobqueue-signals", daemon=True).start()
-        if self._leash is not None:
-            self._leash.listen(self._told)
+        self._signals.__enter__()
+        if isinstance(self._signals, SignalPipe):
+            threading.Thread(target=self._listen, name="jobqueue-signals", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.to_the_end:
-            if self.first is not None:
-                threading.Thread(target=_end_soon, name="jobqueue-end", daemon=True).start()
-        elif self._leash is not None:
-            self._leash.listen(lambda _level: None)
-        super().__exit__()
+        stopped = self._signals.to_the_end and self.level > 0
+        if not isinstance(self._signals, SignalPipe):
+            if not stopped:
+                self._signals.__exit__()
+            return
+        if stopped:
+            threading.Thread(target=_exit_in_time, name="jobqueue-exit", daemon=True).start()
+        self._signals.__exit__()
 
-    def _told(self, level: int) -> None:
-        """Let the listening thread do what has to be done."""
-        with contextlib.suppress(OSError):
-            self.mouth.send(bytes([TOLD + min(level, 2)]))
+    def request(self, level: int, sender: str) -> None:
+        """Stop as after `level` signals.
+
+        Levels of several senders do not add up: a service manager may signal both a supervisor and
+        its workers.
+        """
+        with self._lock:
+            self.first = self.first or sender
+            while self.level < level:
+                self.level += 1
+                (self._on_first if self.level == 1 else self._on_second)()
 
     def _listen(self) -> None:
-        with self.ear:
-            while heard := self.ear.recv(1):
-                number = heard[0]
-                if number > TOLD:
-                    self._reach(number - TOLD, "the supervisor")
-                elif number in STOPS and not (self._leash is not None and self._leash.excuses()):
-                    self._signals += 1
-                    self._reach(self._signals, signal.Signals(number).name)
+        assert isinstance(self._signals, SignalPipe)
+        with self._signals.reader as reader:
+            while byte := reader.recv(1):
+                if byte[0] in STOPS:
+                    self._count(byte[0])
 
-    def _reach(self, level: int, why: str) -> None:
-        if level <= self.level:
-            return
-        self.first = self.first or why
-        self.level = level
-        self._worker.request_stop()
-        if level > 1:
-            self._worker.abort()
-            threading.Event().wait(LAST_SECOND)
-            leave(1)
+    def _count(self, number: int) -> None:
+        self._received += 1
+        self.request(min(self._received, 2), signal.Signals(number).name)
 
 
-def _end_soon() -> None:
+def _exit_in_time() -> None:
     """Bound the end of the interpreter, which waits for what handlers have left behind."""
-    threading.Event().wait(END_WITHIN)
+    threading.Event().wait(EXIT_TIMEOUT)
     log.error("a thread or a process that a handler has left behind keeps this one from ending")
     leave(1)

@@ -8,21 +8,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any, NoReturn, Self
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue.cli.context import Shared
-from jobqueue.cli.errors import FAILED, INTERRUPTED, MISUSED, Problem, describe
+from jobqueue.cli.errors import FAILED, MISUSED, Problem, describe
 from jobqueue.cli.render import console
 from jobqueue.cli.streams import echo
 from jobqueue.errors import JobQueueError
 from jobqueue.records import counted
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
+from jobqueue.supervisor.signals import STOPS
 from jobqueue.tasks import Call
 from jobqueue.wire import Tasks, call_of_line
+from jobqueue.worker.stop_signals import StopSignals
 
 BATCH = 1000
 BATCH_BYTES = 16 << 20
@@ -42,8 +43,12 @@ class Import:
         self._bytes = 0
         self._line = 0
         self._committed_line = 0
-        self._signals = Signals()
+        self._stop = StopSignals(
+            self._interrupt, self._interrupt_write, may_raise=True, numbers=_default_stops()
+        )
         self._writing = False
+        self._waits_for_batch = False
+        """Nobody could say whether an interrupted batch was written, so the first signal waits."""
         self.tasks: set[str] = set()
         """The names in what was enqueued."""
         self.ids: list[int] = []
@@ -52,10 +57,11 @@ class Import:
     def run(self, file: IO[bytes], progress: "Meter") -> None:
         """Enqueue every line. Raises Problem with the line's number, interrupted or not."""
         try:
-            with self._signals:
+            with self._stop:
                 self._run(file, progress)
-        except Interrupted as signal_:
-            raise Problem(f"interrupted: {self._so_far()}", code=signal_.code) from None
+        except Interrupted:
+            code = 128 + signal.Signals[self._stop.first or "SIGINT"]
+            raise Problem(f"interrupted: {self._so_far()}", code=code) from None
 
     def _run(self, file: IO[bytes], progress: "Meter") -> None:
         for line in self._lines(file):
@@ -110,8 +116,12 @@ class Import:
     def _commit(self) -> None:
         if not self._calls:
             return
-        with self._signals.put_off():
+        self._waits_for_batch = True
+        try:
             self._write()
+        finally:
+            self._waits_for_batch = False
+        self._interrupt_if_stopped()
 
     def _write(self) -> None:
         self._writing = True
@@ -138,64 +148,33 @@ class Import:
     def _pause(self, seconds: float) -> None:
         """Wait for room in a full queue: it may take for ever, and nothing is being written."""
         self._writing = False
-        with self._signals.let_in():
-            threading.Event().wait(seconds)
-        self._writing = True
+        self._waits_for_batch = False
+        self._interrupt_if_stopped()
+        threading.Event().wait(seconds)
+        self._waits_for_batch = self._writing = True
+
+    def _interrupt_if_stopped(self) -> None:
+        if self._stop.level:
+            raise Interrupted
+
+    def _interrupt(self) -> None:
+        if not self._waits_for_batch:
+            raise Interrupted
+
+    def _interrupt_write(self) -> None:
+        if self._waits_for_batch:
+            raise Interrupted
 
 
 class Interrupted(BaseException):
     """SIGINT or SIGTERM came."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.code = INTERRUPTED if number == signal.SIGINT else 128 + number
 
-
-class Signals:
-    """Raises Interrupted for SIGINT and SIGTERM; while a batch is written, not for the first."""
-
-    def __init__(self) -> None:
-        self._before: dict[int, Any] = {}
-        self._put_off = False
-        self._came: int | None = None
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # Others may set no handler.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before = signal.getsignal(number)
-                if before is not signal.SIG_IGN:  # As in the background of a script, or by nohup.
-                    self._before[number] = before or signal.SIG_DFL
-                    signal.signal(number, self._heard)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-    @contextmanager
-    def put_off(self) -> Iterator[None]:
-        """Let what is in here end first: nobody could say whether it was done."""
-        self._put_off = True
-        yield
-        self._hear()
-
-    @contextmanager
-    def let_in(self) -> Iterator[None]:
-        """Within `put_off`: do not wait for its end."""
-        self._hear()
-        yield
-        self._put_off = True
-
-    def _hear(self) -> None:
-        self._put_off = False
-        if self._came is not None:
-            raise Interrupted(self._came)
-
-    def _heard(self, number: int, _frame: FrameType | None) -> None:
-        if self._put_off and self._came is None:
-            self._came = number
-        else:
-            raise Interrupted(number)
+def _default_stops() -> list[signal.Signals]:
+    """The stop signals that are not ignored, as SIGINT is in the background of a script."""
+    if threading.current_thread() is not threading.main_thread():
+        return []  # Only the main thread may set handlers.
+    return [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class Meter:

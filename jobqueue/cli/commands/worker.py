@@ -7,9 +7,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
 from contextvars import copy_context
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,7 +27,7 @@ from jobqueue.records import counted
 from jobqueue.store.names import names_in_use
 from jobqueue.store.redact import masked
 from jobqueue.supervisor.channel import Leash
-from jobqueue.supervisor.signals import StopRaises, leave
+from jobqueue.supervisor.signals import LAST_SECOND, leave
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 from jobqueue.worker.log_context import name_worker
 from jobqueue.worker.settings import WorkerSettings
@@ -151,13 +150,16 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
         from jobqueue.cli.commands.processes import supervise
 
         return supervise(context, shared, settings, given, ports)
-    with _stop_ends_loading():
-        leash = Leash.from_environment()
-        app = shared.app
-        if app is None:
-            raise ConfigurationError(apps.NEEDED, field="app")
-        own = shared.queue.worker_of(settings)
-        spare_the_collector()
+    try:
+        with StopSignals(_interrupt_loading, may_raise=True):
+            leash = Leash.from_environment()
+            app = shared.app
+            if app is None:
+                raise ConfigurationError(apps.NEEDED, field="app")
+            own = shared.queue.worker_of(settings)
+            spare_the_collector()
+    except KeyboardInterrupt:
+        return 0  # No job has started, so the stop is one in order.
     # With --json, stdout is the summary's alone, whatever handlers print.
     output = log_format.stdout_on_stderr() if shared.json else contextlib.nullcontext()
     with log_format.configured(given["log_format"], given["log_level"], debug=shared.debug), output:
@@ -196,14 +198,8 @@ def _size(concurrency: str, autoscale: str | None) -> dict[str, int | str]:
     return {"min_concurrency": params.whole(least), "max_concurrency": params.whole(most)}
 
 
-@contextlib.contextmanager
-def _stop_ends_loading() -> Iterator[None]:
-    """A signal before there is a worker ends the command in order: nothing has begun."""
-    try:
-        with StopRaises():
-            yield
-    except KeyboardInterrupt:
-        raise click.exceptions.Exit(0) from None
+def _interrupt_loading() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _run(
@@ -216,7 +212,14 @@ def _run(
     leash: Leash | None,
 ) -> tuple[int, dict[str, Any]]:
     began = time.monotonic()
-    with StopSignals(own, leash) as stop, bound(ports, own) as probes:
+
+    def stop_at_once() -> None:
+        own.abort()
+        leave(1, after=LAST_SECOND)
+
+    with StopSignals(own.request_stop, stop_at_once) as stop, bound(ports, own) as probes:
+        if leash is not None:
+            leash.listen(functools.partial(stop.request, sender="the supervisor"))
         # Before a handler can end this process: the supervisor tells one that died at work from one
         # that could not start.
         own.start(None if leash is None else lambda: leash.say(began=own.name))

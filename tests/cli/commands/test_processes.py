@@ -224,30 +224,13 @@ def test_kill_9_of_the_supervisor_ends_the_workers_in_order(it: Cli, crew: Any) 
 
 
 def test_kill_9_of_the_supervisor_during_a_stop_in_order_leaves_it_one_in_order(crew: Any) -> None:
-    """The kernel's signal for a lost parent is not taken for somebody's second one."""
+    """The lost supervisor is not taken for a second signal."""
     crew = crew()
     for pid in crew.pids:
         os.kill(pid, signal.SIGTERM)
     crew.await_log("SIGTERM: stopping; a second signal", 2)
     crew.process.popen.kill()
     crew.process.popen.wait()
-    crew.go()
-    crew.await_end_of_all()
-    assert crew.jobs() == [("succeeded", 1)] * 2
-
-
-def test_without_the_kernels_signal_the_end_of_the_leash_alone_ends_the_workers(
-    crew: Any, tmp_path: Path
-) -> None:
-    """As on systems that have no such signal."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import jobqueue.supervisor.channel as leash\nleash._ask_for_sigterm = lambda: None\n"
-    )
-    path = os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parents[3])])
-    crew = crew(env={"PYTHONPATH": path})
-    crew.process.popen.kill()
-    crew.await_log(HEARD, 2)
     crew.go()
     crew.await_end_of_all()
     assert crew.jobs() == [("succeeded", 1)] * 2
