@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -15,7 +15,6 @@ from jobqueue.cli.commands.probe_options import PORTS, Ports, of_process
 from jobqueue.cli.context import Shared
 from jobqueue.config import app_name
 from jobqueue.errors import ConfigurationError
-from jobqueue.supervisor.reload import Sources
 from jobqueue.supervisor.supervisor import Plan, Supervisor
 from jobqueue.worker.settings import WorkerSettings
 
@@ -57,7 +56,7 @@ def supervise(
         _environment(shared),
         quiet=shared.json,
     )
-    supervisor = Supervisor(plan, Sources.of_app(app).changed if given["reload"] else None)
+    supervisor = Supervisor(plan, _watch(app) if given["reload"] else None)
     with log_format.configured(given["log_format"], given["log_level"], debug=shared.debug):
         code = supervisor.run()
     if shared.json:
@@ -74,6 +73,14 @@ def supervise(
             }
         )
     return code
+
+
+def _watch(app: str) -> Callable[[], str | None]:
+    from jobqueue.supervisor.reload import (
+        SourceWatcher,
+    )  # An extra, which says where it is missing.
+
+    return SourceWatcher.of_app(app).changed
 
 
 def _passed_on(context: click.Context) -> list[str]:

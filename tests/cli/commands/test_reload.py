@@ -1,15 +1,15 @@
 """`worker --reload`: what is watched, and that real workers start afresh."""
 
 import json
-import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobqueue.supervisor.reload import Sources
+from jobqueue.supervisor.reload import SourceWatcher
 from tests.cli.conftest import Cli, Process
 
 Spawn = Callable[..., Process]
@@ -119,41 +119,56 @@ def test_a_worker_that_is_being_watched_may_end_by_itself(it: Cli, spawn: Spawn)
     assert spawn("worker", "--reload", "--drain", env=env).end()[0] == 0
 
 
+Changed = Callable[[SourceWatcher], str | None]
+
+
 @pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
-    monkeypatch.setattr("jobqueue.supervisor.reload.SHARE", 0)
+def changed(wait_until: Any) -> Changed:
+    """Waits for the next change: the kernel reports it a moment later."""
+
+    def changed(watcher: SourceWatcher) -> str | None:
+        found: list[str] = []
+        wait_until(lambda: found.extend(filter(None, [watcher.changed()])) or found)
+        return found[0]
+
+    return changed
+
+
+@pytest.fixture
+def watcher(tmp_path: Path) -> SourceWatcher:
     (tmp_path / "package" / "inner").mkdir(parents=True)
     (tmp_path / "package" / "__init__.py").touch()
     (tmp_path / "package" / "inner" / "a.py").write_text("1")
-    for name in (".hidden", "env", "node_modules", "__pycache__"):
+    for name in (".venv", "site-packages", "node_modules", "__pycache__"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.py").touch()
-    (tmp_path / "env" / "pyvenv.cfg").touch()
-    return Sources.of_app("package.inner:jobs")
+    return SourceWatcher.of_app("package.inner:jobs")
 
 
-def test_files_that_are_new_gone_or_other_are_changes(sources: Sources, tmp_path: Path) -> None:
-    assert sources.changed() is None
-    (tmp_path / "package" / "inner" / "a.py").write_text("12")
-    assert sources.changed() == "package/inner/a.py"
-    assert sources.changed() is None
-    (tmp_path / "new.py").touch()
-    assert sources.changed() == "new.py"
-    (tmp_path / "new.py").unlink()
-    assert sources.changed() == "new.py"
-    os.utime(tmp_path / "package" / "__init__.py", ns=(7, 7))
-    assert sources.changed() == "package/__init__.py"
+@pytest.mark.parametrize("name", ["package/inner/a.py", "new.py"])
+def test_a_source_file_that_is_written_or_deleted_is_a_change(
+    watcher: SourceWatcher, changed: Changed, tmp_path: Path, name: str
+) -> None:
+    assert watcher.changed() is None
+    write(tmp_path / name, "12")
+    assert changed(watcher) == name
+    (tmp_path / name).unlink()
+    assert changed(watcher) == name
 
 
-def test_what_is_nobodys_source_is_not_watched(sources: Sources, tmp_path: Path) -> None:
-    for name in (".hidden", "env", "node_modules", "__pycache__"):
+def test_what_is_nobodys_source_is_not_watched(
+    watcher: SourceWatcher, changed: Changed, tmp_path: Path
+) -> None:
+    for name in (".venv", "site-packages", "node_modules", "__pycache__"):
         (tmp_path / name / "a.py").write_text("changed")
     (tmp_path / "notes.txt").touch()
-    assert sources.changed() is None
+    (tmp_path / "zzz.py").touch()
+    assert changed(watcher) == "zzz.py"
 
 
-def test_an_app_elsewhere_is_watched_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobqueue.supervisor.reload.SHARE", 0)
+def test_an_app_elsewhere_is_watched_too(
+    tmp_path: Path, changed: Changed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there / "elsewhere_package"):
         folder.mkdir(parents=True)
@@ -161,11 +176,19 @@ def test_an_app_elsewhere_is_watched_too(tmp_path: Path, monkeypatch: pytest.Mon
     (there / "elsewhere_module.py").touch()
     monkeypatch.chdir(here)
     monkeypatch.syspath_prepend(there)
-    package = Sources.of_app("elsewhere_package:jobs")
-    module = Sources.of_app("elsewhere_module:jobs")
-    nothing = Sources.of_app("no_such_package:jobs")
+    package = SourceWatcher.of_app("elsewhere_package:jobs")
+    module = SourceWatcher.of_app("elsewhere_module:jobs")
+    nothing = SourceWatcher.of_app("no_such_package:jobs")
     (there / "elsewhere_package" / "new.py").touch()
     (there / "elsewhere_module.py").write_text("changed")
-    assert package.changed() == "../there/elsewhere_package/new.py"
-    assert module.changed() == "../there/elsewhere_module.py"
+    assert changed(package) == "../there/elsewhere_package/new.py"
+    assert changed(module) == "../there/elsewhere_module.py"
     assert nothing.changed() is None
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_without_watchfiles_the_extra_is_named(it: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    monkeypatch.delitem(sys.modules, "jobqueue.supervisor.reload")
+    said = it.refused(2, "worker", "--reload")
+    assert said.endswith("--reload needs its extra, watchfiles: pip install 'jobqueue[reload]'")
