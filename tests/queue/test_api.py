@@ -642,7 +642,7 @@ def test_the_registry_says_which_task_it_does_not_know(jobs: JobQueue, add: Any)
     with pytest.raises(UnknownTask, match="'nope'"):
         jobs.registry["nope"]
     assert "nope" not in jobs.registry
-    with pytest.raises(InvalidOption, match="no event"):
+    with pytest.raises(InvalidOption, match="not an event"):
         jobs.on("nope", print)
 
 

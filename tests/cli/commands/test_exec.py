@@ -35,7 +35,7 @@ def it(url: str, make_app: Callable[..., str]) -> Cli:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exec_task, "GRACE", 0.3)
+    monkeypatch.setattr(exec_task, "SIGKILL_DELAY", 0.3)
 
 
 def env_of(it: Cli) -> dict[str, str]:
