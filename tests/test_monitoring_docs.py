@@ -15,7 +15,7 @@ from jobqueue.records import AttemptError, Claim, Ended, JobFilter, NewJob, Regi
 from jobqueue.store.schema import counters, workers
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.states import State
-from jobqueue.store.claims import START, Claims, Holder, Pair
+from jobqueue.store.claims import START, Claims, Holder, PriorityLevel
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
@@ -147,7 +147,7 @@ class Sample:
     def claim(self, holder: Holder, count: int) -> list[Claim]:
         with self.store.write() as connection:
             claims = self.claims.claim(
-                connection, holder, Pair("default", 0), START, limit=count, free=count
+                connection, holder, PriorityLevel("default", 0), START, limit=count, free=count
             )
         assert len(claims) == count
         return claims
@@ -256,7 +256,7 @@ def test_the_documented_insert_makes_a_claimable_job_with_the_defaults(
     holder = Holder(leases.register(who), "w")
     with store.write() as connection:
         (claim,) = Claims(store).claim(
-            connection, holder, Pair("default", 0), START, limit=9, free=9
+            connection, holder, PriorityLevel("default", 0), START, limit=9, free=9
         )
     assert (claim.id, claim.attempt, claim.fence, claim.once) == (made["id"], 1, 1, False)
     assert json.loads(claim.args) == {"args": [2], "kwargs": {"y": 3}}

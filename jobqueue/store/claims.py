@@ -36,17 +36,17 @@ class Holder(NamedTuple):
     name: str
 
 
-class Pair(NamedTuple):
-    """A queue and a priority: jobs of one pair are claimed by one statement."""
+class PriorityLevel(NamedTuple):
+    """A queue and a priority: jobs of one level are claimed by one statement."""
 
     queue: str
     priority: int
 
 
-class Taken(list[Claim]):
+class ClaimBatch(list[Claim]):
     """Claims in order, and whether the next job was left because no slot is free to begin it."""
 
-    held_back = False
+    stopped_at_immediate = False
 
 
 class Claims:
@@ -56,28 +56,28 @@ class Claims:
         self._store = store
         self._statements = store.statements
 
-    def next_pair(self, connection: Connection, after: Pair) -> Pair | None:
-        """The first pair after the given one that has an available job, or None."""
+    def next_level(self, connection: Connection, after: PriorityLevel) -> PriorityLevel | None:
+        """Return the first level after the given one that has an available job, or None."""
         parameters = {
             "in_queue": after.queue,
             "in_priority": after.priority,
             "in_cursor_run_at": LAST[0],
             "in_cursor_id": LAST[1],
         }
-        row = connection.execute(self._statements.next_pair, parameters).one_or_none()
-        return None if row is None else Pair(*row)
+        row = connection.execute(self._statements.next_level, parameters).one_or_none()
+        return None if row is None else PriorityLevel(*row)
 
     def claim(
         self,
         connection: Connection,
         holder: Holder,
-        pair: Pair,
+        level: PriorityLevel,
         cursor: tuple[datetime, int],
         *,
         limit: int,
         free: int,
-    ) -> Taken:
-        """Claim up to `limit` jobs of a pair after the cursor, in order of (run_at, id).
+    ) -> ClaimBatch:
+        """Claim up to `limit` jobs of a level after the cursor, in order of (run_at, id).
 
         `free` is how many of them could begin at once. Beyond those, a job that may not wait in an
         inbox ends the claim, so that nothing overtakes it either. Hand claims out after the commit
@@ -86,8 +86,8 @@ class Claims:
         parameters = {
             "in_worker": holder.id,
             "in_worker_name": holder.name,
-            "in_queue": pair.queue,
-            "in_priority": pair.priority,
+            "in_queue": level.queue,
+            "in_priority": level.priority,
             "in_cursor_run_at": cursor[0],
             "in_cursor_id": cursor[1],
             "in_limit": limit,
@@ -98,7 +98,7 @@ class Claims:
                 # Rare: callers that met such a job ask for no more than `free`.
                 self._unclaim(connection, claims[place:])
                 del claims[place:]
-                claims.held_back = True
+                claims.stopped_at_immediate = True
                 break
         return claims
 
@@ -127,9 +127,9 @@ class Claims:
         parameters = self._store.backend.pack(PAIRS, pairs)
         connection.execute(self._statements.unclaim, parameters)
 
-    def _claim(self, connection: Connection, parameters: dict[str, Any]) -> Taken:
+    def _claim(self, connection: Connection, parameters: dict[str, Any]) -> ClaimBatch:
         rows = connection.execute(self._statements.claim, parameters).all()
-        claims = Taken(map(_CLAIM, rows))
+        claims = ClaimBatch(map(_CLAIM, rows))
         claims.sort(key=_ORDER)
         return claims
 

@@ -15,7 +15,7 @@ from jobqueue.errors import JobCancelled, JobFailed, JobQueueError, Signal
 from jobqueue.events import EventStream
 from jobqueue.records import Claim, Ended, JobRecord, Outcome
 from jobqueue.states import State
-from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, Pair
+from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, PriorityLevel
 from jobqueue.store.completion import Completion
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
@@ -129,30 +129,32 @@ class Inline:
 
     def claim_next(self) -> Claim | None:
         """Claim the job of the best priority, in its queue the first one due; None if none is."""
-        for pair in sorted(self._pairs(), key=lambda pair: (pair.priority, pair.queue)):
+        for level in sorted(self._levels(), key=lambda level: (level.priority, level.queue)):
             with self._store.write() as connection:
-                claims = self._claims.claim(connection, self._holder, pair, START, limit=1, free=1)
+                claims = self._claims.claim(connection, self._holder, level, START, limit=1, free=1)
             if claims:
                 return claims[0]
         return None
 
     def sees_jobs(self) -> bool:
         """True if there are available jobs; writes nothing."""
-        return bool(self._pairs())
+        return bool(self._levels())
 
-    def _pairs(self) -> list[Pair]:
-        pairs = [Pair("", PRIORITY_BEFORE_ALL)]
+    def _levels(self) -> list[PriorityLevel]:
+        levels = [PriorityLevel("", PRIORITY_BEFORE_ALL)]
         with self._store.read() as connection:
-            while (pair := self._claims.next_pair(connection, pairs[-1])) is not None:
-                pairs.append(pair)
-        return pairs[1:]
+            while (level := self._claims.next_level(connection, levels[-1])) is not None:
+                levels.append(level)
+        return levels[1:]
 
     def claim(self, job: JobRecord) -> Claim | None:
         """Claim this very job; None if it is not available, or its queue is paused."""
-        pair, before = Pair(job.queue, job.priority), (job.run_at, job.id - 1)
+        level, before = PriorityLevel(job.queue, job.priority), (job.run_at, job.id - 1)
         try:
             with self._store.write() as connection:
-                claims = self._claims.claim(connection, self._holder, pair, before, limit=1, free=1)
+                claims = self._claims.claim(
+                    connection, self._holder, level, before, limit=1, free=1
+                )
                 if [claim.id for claim in claims] != [job.id]:
                     raise _Refused  # noqa: TRY301 - to roll it back.
         except _Refused:

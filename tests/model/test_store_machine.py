@@ -19,7 +19,7 @@ from jobqueue.store.clock import after
 from jobqueue.records import AttemptError, Claim, Ended, JobFilter, NewJob, Registration, Succeeded
 from jobqueue.store.schema import attempts, counters, jobs, workers
 from jobqueue.states import FINAL, MOVES, State
-from jobqueue.store.claims import START, Claims, Holder, Pair
+from jobqueue.store.claims import START, Claims, Holder, PriorityLevel
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
@@ -136,7 +136,7 @@ class Machine(RuleBasedStateMachine):
     def take(self, worker: Holder, limit: int, free: int) -> None:
         with self.store.write() as connection:
             taken = self.claims.claim(
-                connection, worker, Pair("q", 0), START, limit=limit, free=free
+                connection, worker, PriorityLevel("q", 0), START, limit=limit, free=free
             )
         available = [i for i, job in self.model.items() if job.state is State.AVAILABLE]
         assert len(taken) <= limit
@@ -281,7 +281,10 @@ class Machine(RuleBasedStateMachine):
         dead = data.draw(st.sampled_from(self.busy()), "worker")
         self.leases.deregister(dead.id)
         with self.store.write() as connection:
-            assert self.claims.claim(connection, dead, Pair("q", 0), START, limit=9, free=9) == []
+            assert (
+                self.claims.claim(connection, dead, PriorityLevel("q", 0), START, limit=9, free=9)
+                == []
+            )
         self.workers[self.workers.index(dead)] = self.register()
 
     def orphans(self) -> set[int]:

@@ -25,7 +25,7 @@ from jobqueue.records import (
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.schema import REVISION, VERSION_TABLE, queues
 from jobqueue.states import State
-from jobqueue.store.claims import START, Claims, Holder, Pair
+from jobqueue.store.claims import START, Claims, Holder, PriorityLevel
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
@@ -223,7 +223,7 @@ class Desk:
     ) -> list[Claim]:
         with self.store.write() as connection:
             return self.claims.claim(
-                connection, holder, Pair(queue, priority), cursor, limit=limit, free=free
+                connection, holder, PriorityLevel(queue, priority), cursor, limit=limit, free=free
             )
 
     def take_one(self, holder: Holder, **given: Any) -> Claim:

@@ -10,7 +10,7 @@ from sqlalchemy import event, text
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
-from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Pair
+from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, PriorityLevel
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
 
@@ -83,9 +83,9 @@ def test_pairs_come_in_order_and_only_where_something_is_to_claim(desk: Any) -> 
         desk.add(queue=queue, priority=priority)
     desk.add(queue="later", delay=60.0)
     desk.put(State.SUCCEEDED, queue="done")
-    pair, found = Pair("", PRIORITY_BEFORE_ALL), []
+    pair, found = PriorityLevel("", PRIORITY_BEFORE_ALL), []
     with desk.store.read() as connection:
-        while pair := desk.claims.next_pair(connection, pair):
+        while pair := desk.claims.next_level(connection, pair):
             found.append(tuple(pair))
     assert sorted(found) == [("B", 2), ("a", -7), ("a", 7), ("b", 0)]
     assert [pair for pair in found if pair[0] == "a"] == [("a", -7), ("a", 7)]
@@ -140,7 +140,7 @@ def test_a_claim_of_the_head_skips_what_another_is_just_claiming(
     one, two = desk.worker("one"), desk.worker("two")
     impatient = Claims(second_store(lock_timeout="2s", statement_timeout="5s"))
     with desk.store.write() as first:
-        mine = desk.claims.claim(first, one, Pair("default", 0), START, limit=3, free=3)
+        mine = desk.claims.claim(first, one, PriorityLevel("default", 0), START, limit=3, free=3)
         theirs = impatient.claim_head(two, "default", 3)
     assert (ids(mine), ids(theirs)) == (every[:3], every[3:])
 
@@ -186,13 +186,13 @@ def test_a_solo_job_is_claimed_only_as_far_as_slots_are_free(
     behind = desk.add_many(2)
     holder = desk.worker()
     first = desk.take(holder, free=0)
-    assert (ids(first), first.held_back) == (before, True)
+    assert (ids(first), first.stopped_at_immediate) == (before, True)
     again = desk.take(holder, free=0)
-    assert (ids(again), again.held_back) == ([], True)
+    assert (ids(again), again.stopped_at_immediate) == ([], True)
     [claim] = desk.take(holder, free=1, limit=1)
     assert (claim.id, claim.solo, claim.once) == (solo, True, given == {"max_attempts": 1})
     rest = desk.take(holder, free=0)
-    assert (ids(rest), rest.held_back) == (behind, False)
+    assert (ids(rest), rest.stopped_at_immediate) == (behind, False)
 
 
 @pytest.mark.parametrize("given", SOLO)
@@ -252,7 +252,9 @@ def test_a_worker_whose_lease_is_gone_claims_nothing(desk: Any) -> None:
 def test_a_claim_that_rolls_back_never_was(desk: Any) -> None:
     id_, holder = desk.add(), desk.worker()
     with pytest.raises(ZeroDivisionError), desk.store.write() as connection:
-        taken = desk.claims.claim(connection, holder, Pair("default", 0), START, limit=9, free=9)
+        taken = desk.claims.claim(
+            connection, holder, PriorityLevel("default", 0), START, limit=9, free=9
+        )
         assert ids(taken) == [id_]
         raise ZeroDivisionError
     job = desk.row(id_)
@@ -271,9 +273,9 @@ def test_a_claimer_skips_what_another_is_just_claiming(desk: Any, second_store: 
     impatient = second_store(lock_timeout="2s", statement_timeout="5s")
     take = {"limit": 3, "free": 3}
     with desk.store.write() as first:
-        mine = desk.claims.claim(first, one, Pair("default", 0), START, **take)
+        mine = desk.claims.claim(first, one, PriorityLevel("default", 0), START, **take)
         with impatient.write() as second:
-            theirs = desk.claims.claim(second, two, Pair("default", 0), START, **take)
+            theirs = desk.claims.claim(second, two, PriorityLevel("default", 0), START, **take)
     assert (ids(mine), ids(theirs)) == (every[:3], every[3:])
 
 

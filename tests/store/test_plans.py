@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Executable, event, text
 
 from jobqueue.records import JobFilter
-from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Pair
+from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, PriorityLevel
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
 from jobqueue.store.sql.statements import END, PAIRS, PROGRESS, SUCCESS
@@ -224,9 +224,9 @@ def test_a_claim_of_the_head_reads_the_index_of_claims_in_its_order(
     assert "Sort" not in plan.shown and "TEMP B-TREE" not in plan.shown, plan.shown
 
 
-def test_the_next_pair_reads_the_index_of_claims(plans: Plans) -> None:
+def test_the_next_level_reads_the_index_of_claims(plans: Plans) -> None:
     values = {**CLAIM, "in_queue": "", "in_priority": PRIORITY_BEFORE_ALL}
-    assert uses(plans.of(plans.store.statements.next_pair, values), "claim")
+    assert uses(plans.of(plans.store.statements.next_level, values), "claim")
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
@@ -240,7 +240,7 @@ def test_the_end_of_a_pair_is_found_without_reading_its_jobs(plans: Plans) -> No
     with plans.store.read() as connection:
         driver: Any = connection.connection.driver_connection
         driver.set_progress_handler(count, 1)
-        pair = Claims(plans.store).next_pair(connection, Pair("q1", 0))
+        pair = Claims(plans.store).next_level(connection, PriorityLevel("q1", 0))
         driver.set_progress_handler(None, 1)
     assert pair == ("q2", 0)
     assert instructions < WAITING // 6

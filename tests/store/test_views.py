@@ -13,7 +13,7 @@ from jobqueue.store.clock import after, now
 from jobqueue.records import Claim, Ended, JobFilter, NewJob, Registration, Succeeded
 from jobqueue.store.schema import CounterKind, counters, jobs, workers
 from jobqueue.states import State
-from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, Pair
+from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, PriorityLevel
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.stats import Monitor
 from jobqueue.store.database import Store
@@ -57,7 +57,7 @@ class Scene:
         if self.worker is None:
             self.worker = self.register()
         with self.store.write() as connection:
-            pair = Pair(queue, 0)
+            pair = PriorityLevel(queue, 0)
             return self.claims.claim(connection, self.worker, pair, START, limit=count, free=count)
 
     def finish(self, *outcomes: Succeeded | Ended) -> None:

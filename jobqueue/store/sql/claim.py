@@ -44,7 +44,7 @@ _CLAIMED = [
 ]
 
 
-def next_pair() -> Executable:
+def next_level() -> Executable:
     """The first (queue, priority) after a given one that has something to claim.
 
     The cursor is behind every job that the given one can have: SQLite looks for (a, b) > (x, y) in

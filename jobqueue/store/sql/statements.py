@@ -26,7 +26,7 @@ class Statements:
     insert_one: Executable
     insert_plain: Insert
     holders: Executable
-    next_pair: Executable
+    next_level: Executable
     claim: Executable
     claim_head: Update
     unclaim: Executable
@@ -67,7 +67,7 @@ def statements(backend: Backend) -> Statements:
         holders=select(jobs.c.id, jobs.c.unique_key, jobs.c.task, jobs.c.args).where(
             jobs.c.unique_key.in_(bindparam("in_keys", expanding=True)), HOLDS_KEY
         ),
-        next_pair=claim.next_pair(),
+        next_level=claim.next_level(),
         claim=claim.claim(backend),
         claim_head=claim.claim_head(backend),
         unclaim=claim.unclaim(backend.rows(PAIRS)),

@@ -2,7 +2,7 @@
 
 Without a cursor, a long transaction anywhere in the database makes each claim walk over every dead
 entry at the head of the index: quadratic. With it, claims go on where the last one ended; a sweep
-at most a second apart starts again from the head, for late commits, promoted jobs and new pairs.
+at most a second apart starts again from the head, for late commits, promoted jobs and new levels.
 """
 
 import threading
@@ -21,7 +21,7 @@ from jobqueue.store.claims import (
     START,
     Claims,
     Holder,
-    Pair,
+    PriorityLevel,
 )
 
 _SOLO = attrgetter("solo")
@@ -29,8 +29,8 @@ _QUEUE = attrgetter("queue")
 RESCAN_INTERVAL = 1.0  # seconds
 RESCAN_SHARE = 0.02  # of the time, where a short claim asks for more sweeps
 HEAD_START = 0.002  # seconds for handlers to begin before a sweep competes with them
-PAIRS_MAX = 1000
-PAIRS_PER_QUEUE = 10
+LEVELS_MAX = 1000
+LEVELS_PER_QUEUE = 10
 """Priorities of one queue that a sweep looks for, the best first; the next sweep finds the next."""
 
 
@@ -47,16 +47,16 @@ class WorkHint(IntEnum):
 
 
 class ClaimCursors:
-    """Pairs and cursors of one worker. Used by one thread."""
+    """Levels and cursors of one worker. Used by one thread."""
 
     def __init__(self, claims: Claims, queues: Mapping[str, int | None] | None) -> None:
         self._claims = claims
         self._queues = queues
-        self._cursors: dict[Pair, tuple[datetime, int]] = {}
+        self._cursors: dict[PriorityLevel, tuple[datetime, int]] = {}
         self._rescanned_at = float("-inf")
         self._rescan_cost = 0.0
-        self._immediate_only: set[Pair] = set()
-        """Pairs whose next jobs may not wait in an inbox: claim only what can begin at once."""
+        self._immediate_only: set[PriorityLevel] = set()
+        """Levels whose next jobs may not wait in an inbox: claim only what can begin at once."""
         self._rescan_not_before = 0.0
         self._turn = 0
         self._resume = ""
@@ -83,7 +83,7 @@ class ClaimCursors:
 
     @property
     def empty(self) -> bool:
-        """True when no pair is known to have more."""
+        """True when no level is known to have more."""
         return not self._cursors
 
     @property
@@ -92,41 +92,41 @@ class ClaimCursors:
         return self.hint is WorkHint.ANNOUNCED and self.empty
 
     def rescan(self, connection: Connection) -> None:
-        """Find the pairs that have available jobs, and start each from its head."""
+        """Find the levels that have available jobs, and start each from its head."""
         began = time.monotonic()
         self.hint = WorkHint.NONE  # Before looking: who raises it now may know of more.
         self._cursors = {}
         if self._queues is not None:
             for name in self._queues:
-                self._find(connection, Pair(name, PRIORITY_BEFORE_ALL), only=name)
+                self._find(connection, PriorityLevel(name, PRIORITY_BEFORE_ALL), only=name)
         else:
             # Of very many queues one sweep takes some, and the next goes on behind them.
             resumed, self._resume = self._resume, ""
             if resumed:
-                self._find(connection, Pair(resumed, PRIORITY_AFTER_ALL))
-            if len(self._cursors) < PAIRS_MAX:  # Else there it goes on, not from the head again.
-                self._find(connection, Pair("", PRIORITY_BEFORE_ALL))
+                self._find(connection, PriorityLevel(resumed, PRIORITY_AFTER_ALL))
+            if len(self._cursors) < LEVELS_MAX:  # Else there it goes on, not from the head again.
+                self._find(connection, PriorityLevel("", PRIORITY_BEFORE_ALL))
         self._rescanned_at = time.monotonic()
         self._rescan_cost = self._rescanned_at - began
 
-    def _find(self, connection: Connection, after: Pair, only: str | None = None) -> None:
-        """Add the pairs after a given one, of each queue only the best few."""
+    def _find(self, connection: Connection, after: PriorityLevel, only: str | None = None) -> None:
+        """Add the levels after a given one, of each queue only the best few."""
         found = 0
         while True:
-            pair = self._claims.next_pair(connection, after)
-            if pair is None or (only is not None and pair.queue != only):
+            level = self._claims.next_level(connection, after)
+            if level is None or (only is not None and level.queue != only):
                 return
-            if len(self._cursors) >= PAIRS_MAX:
+            if len(self._cursors) >= LEVELS_MAX:
                 self._resume = after.queue
                 return
-            self._cursors[pair] = START
-            found = found + 1 if pair.queue == after.queue else 1
-            if found >= PAIRS_PER_QUEUE:
+            self._cursors[level] = START
+            found = found + 1 if level.queue == after.queue else 1
+            if found >= LEVELS_PER_QUEUE:
                 # Plain SQL may have written a priority on SQLite that is behind all of ours.
-                pair = max(pair, Pair(pair.queue, PRIORITY_AFTER_ALL), key=_order)
-                if pair == after:
+                level = max(level, PriorityLevel(level.queue, PRIORITY_AFTER_ALL), key=_order)
+                if level == after:
                     return
-            after = pair
+            after = level
 
     def claim(
         self,
@@ -139,7 +139,7 @@ class ClaimCursors:
     ) -> list[Claim]:
         """Claim up to `limit` jobs: each queue its share, better priorities first in each.
 
-        Queues take turns at being first. A pair that has no more is forgotten until a sweep.
+        Queues take turns at being first. A level that has no more is forgotten until a sweep.
         """
         if self.is_announced:
             self.rescan(connection)
@@ -172,9 +172,9 @@ class ClaimCursors:
         free: int,
         held: Mapping[int, Claim],
     ) -> list[Claim]:
-        groups: dict[str, list[Pair]] = {}
-        for pair in sorted(self._cursors, key=_order):
-            groups.setdefault(pair.queue, []).append(pair)
+        groups: dict[str, list[PriorityLevel]] = {}
+        for level in sorted(self._cursors, key=_order):
+            groups.setdefault(level.queue, []).append(level)
         queues = list(groups)
         self._turn += 1
         turn = self._turn % len(queues) if queues else 0
@@ -186,36 +186,41 @@ class ClaimCursors:
                 if share:
                     room = -(-room // (len(order) - place))
                 room = min(room, self._room(queue, held, taken))
-                pairs = [pair for pair in groups[queue] if pair in self._cursors]
-                taken += self._claim_queue(connection, holder, pairs, room, free - len(taken))
+                levels = [level for level in groups[queue] if level in self._cursors]
+                taken += self._claim_queue(connection, holder, levels, room, free - len(taken))
             if len(taken) >= limit or len(order) == 1:
                 break
         return taken
 
     def _claim_queue(
-        self, connection: Connection, holder: Holder, pairs: list[Pair], room: int, free: int
+        self,
+        connection: Connection,
+        holder: Holder,
+        levels: list[PriorityLevel],
+        room: int,
+        free: int,
     ) -> list[Claim]:
         taken: list[Claim] = []
-        for pair in pairs:
+        for level in levels:
             wanted = room - len(taken)
             idle = max(0, free - len(taken))
-            if pair in self._immediate_only:
+            if level in self._immediate_only:
                 wanted = min(wanted, idle)
             if wanted <= 0:
                 break
-            cursor = self._cursors[pair]
-            claims = self._claims.claim(connection, holder, pair, cursor, limit=wanted, free=idle)
+            cursor = self._cursors[level]
+            claims = self._claims.claim(connection, holder, level, cursor, limit=wanted, free=idle)
             taken += claims
             if claims:
-                self._cursors[pair] = (claims[-1].run_at, claims[-1].id)
-            if claims.held_back or any(map(_SOLO, claims)):
-                self._immediate_only.add(pair)
+                self._cursors[level] = (claims[-1].run_at, claims[-1].id)
+            if claims.stopped_at_immediate or any(map(_SOLO, claims)):
+                self._immediate_only.add(level)
             else:
-                self._immediate_only.discard(pair)
-            if claims.held_back:
+                self._immediate_only.discard(level)
+            if claims.stopped_at_immediate:
                 break  # Jobs of a worse priority do not overtake one that waits for a slot.
             if len(claims) < wanted:
-                del self._cursors[pair]
+                del self._cursors[level]
                 if claims:
                     self.raise_hint(WorkHint.MAYBE)
         return taken
@@ -228,6 +233,6 @@ class ClaimCursors:
         return max(0, limit - mine - sum(claim.queue == queue for claim in taken))
 
 
-def _order(pair: Pair) -> tuple[str, bool, int]:
-    """SQLite's order of pairs: a priority that plain SQL wrote as text is behind all numbers."""
-    return pair.queue, isinstance(pair.priority, str), pair.priority
+def _order(level: PriorityLevel) -> tuple[str, bool, int]:
+    """SQLite's order of levels: a priority that plain SQL wrote as text is behind all numbers."""
+    return level.queue, isinstance(level.priority, str), level.priority

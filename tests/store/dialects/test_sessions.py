@@ -16,7 +16,7 @@ from jobqueue import JobQueue, QueueFull, current_job
 from jobqueue.records import Registration
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.states import State
-from jobqueue.store.claims import START, Claims, Holder, Pair
+from jobqueue.store.claims import START, Claims, Holder, PriorityLevel
 from jobqueue.store.migrate import upgrade
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
@@ -145,7 +145,7 @@ def test_claims_have_instants_in_utc_by_either_statement(
         alone = wait_until(lambda: claims.claim_head(me, "default", 1))
         echo.options(deadline=3600).enqueue("")
         with store.write() as connection:
-            pair = claims.next_pair(connection, Pair("", -1))
+            pair = claims.next_level(connection, PriorityLevel("", -1))
             assert pair is not None
             batch = claims.claim(connection, me, pair, START, limit=1, free=1)
         for (claim,) in (alone, batch):

@@ -121,7 +121,7 @@ def test_every_queue_gets_a_share_of_every_round_even_of_a_single_slot(
 def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
     work: Any, jobs: JobQueue, hand: Any, backend_name: str
 ) -> None:
-    many = cursors_module.PAIRS_MAX + 1
+    many = cursors_module.LEVELS_MAX + 1
     jobs.enqueue_many([work.options(queue="big", priority=n).call() for n in range(many)])
     small = work.options(queue="small").enqueue()
     worker = hand(concurrency=4)
@@ -133,7 +133,7 @@ def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
 def test_a_sweep_ends_where_plain_sql_has_written_what_is_behind_all_priorities(
     work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch, run_at: str | None
 ) -> None:
-    for priority in range(cursors_module.PAIRS_PER_QUEUE):
+    for priority in range(cursors_module.LEVELS_PER_QUEUE):
         work.options(priority=priority).enqueue()
     row = {"id": work.enqueue().id, "run_at": run_at}
     with jobs.store.write() as connection:
@@ -145,11 +145,11 @@ def test_a_sweep_ends_where_plain_sql_has_written_what_is_behind_all_priorities(
             row,
         )
     worker = hand(concurrency=50)
-    look, looks = worker.cursors._claims.next_pair, iter(range(100))
+    look, looks = worker.cursors._claims.next_level, iter(range(100))
     monkeypatch.setattr(
-        worker.cursors._claims, "next_pair", lambda *given: next(looks) >= 0 and look(*given)
+        worker.cursors._claims, "next_level", lambda *given: next(looks) >= 0 and look(*given)
     )
-    assert len(worker.claim()) >= cursors_module.PAIRS_PER_QUEUE
+    assert len(worker.claim()) >= cursors_module.LEVELS_PER_QUEUE
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])  # PostgreSQL refuses each of them.
@@ -178,7 +178,7 @@ def test_a_row_that_plain_sql_has_written_wrongly_holds_up_no_other(
 def test_of_very_many_queues_sweeps_look_at_each_in_turn(
     work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cursors_module, "PAIRS_MAX", 2)
+    monkeypatch.setattr(cursors_module, "LEVELS_MAX", 2)
     names = {f"q{n}" for n in range(7)}
     jobs.enqueue_many([work.options(queue=name).call() for name in sorted(names)])
     cursors = hand().cursors
@@ -348,13 +348,13 @@ def ring(worker: Any) -> list[int]:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How often a sweep looked for pairs."""
     looked: list[str] = []
-    next_pair = cursors_module.Claims.next_pair
+    next_level = cursors_module.Claims.next_level
 
     def see(self: Any, connection: Any, after: Any) -> Any:
         looked.append(after.queue)
-        return next_pair(self, connection, after)
+        return next_level(self, connection, after)
 
-    monkeypatch.setattr(cursors_module.Claims, "next_pair", see)
+    monkeypatch.setattr(cursors_module.Claims, "next_level", see)
     return looked
 
 
