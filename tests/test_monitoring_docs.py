@@ -15,7 +15,7 @@ from jobqueue.records import AttemptError, Claim, Ended, JobFilter, NewJob, Regi
 from jobqueue.store.schema import counters, workers
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.states import State
-from jobqueue.store.claims import START, Claims, Holder, PriorityLevel
+from jobqueue.store.claims import START, Claims, WorkerRef, PriorityLevel
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
@@ -135,16 +135,16 @@ class Sample:
             # All of it in one minute, also when a minute ended meanwhile.
             connection.execute(update(counters).values(minute=this_minute()))
 
-    def register(self, name: str, tasks: tuple[str, ...]) -> Holder:
+    def register(self, name: str, tasks: tuple[str, ...]) -> WorkerRef:
         who = Registration(name, "here", 1, None, None, None, None, None, tasks, 4, 30.0)
-        return Holder(self.leases.register(who), name)
+        return WorkerRef(self.leases.register(who), name)
 
     def enqueue(self, task: str, count: int = 1, delay: float | None = None) -> list[int]:
         arguments = '{"args":[],"kwargs":{}}'
         new = NewJob(task, "default", 0, arguments, None, delay, None, 10, None, None, None, None)
         return [job.id for job in self.jobs.insert([new] * count)]
 
-    def claim(self, holder: Holder, count: int) -> list[Claim]:
+    def claim(self, holder: WorkerRef, count: int) -> list[Claim]:
         with self.store.write() as connection:
             claims = self.claims.claim(
                 connection, holder, PriorityLevel("default", 0), START, limit=count, free=count
@@ -152,7 +152,7 @@ class Sample:
         assert len(claims) == count
         return claims
 
-    def finish(self, worker: Holder, *outcomes: Succeeded | Ended) -> None:
+    def finish(self, worker: WorkerRef, *outcomes: Succeeded | Ended) -> None:
         with self.store.write() as connection:
             assert len(self.completion.finish(connection, worker, outcomes)) == len(outcomes)
 
@@ -253,7 +253,7 @@ def test_the_documented_insert_makes_a_claimable_job_with_the_defaults(
         "cancel_requested_at": None,
     }
     who = Registration("w", "here", 1, None, None, None, None, None, ("add",), 4, 30.0)
-    holder = Holder(leases.register(who), "w")
+    holder = WorkerRef(leases.register(who), "w")
     with store.write() as connection:
         (claim,) = Claims(store).claim(
             connection, holder, PriorityLevel("default", 0), START, limit=9, free=9

@@ -29,7 +29,7 @@ _ORDER = attrgetter("run_at", "id")
 _PLACE = itemgetter(-1, Claim._fields.index("run_at"), Claim._fields.index("id"))
 
 
-class Holder(NamedTuple):
+class WorkerRef(NamedTuple):
     """The worker in whose name jobs are claimed."""
 
     id: int
@@ -70,7 +70,7 @@ class Claims:
     def claim(
         self,
         connection: Connection,
-        holder: Holder,
+        holder: WorkerRef,
         level: PriorityLevel,
         cursor: tuple[datetime, int],
         *,
@@ -102,7 +102,7 @@ class Claims:
                 break
         return claims
 
-    def claim_head(self, holder: Holder, queue: str, limit: int) -> list[Claim]:
+    def claim_head(self, holder: WorkerRef, queue: str, limit: int) -> list[Claim]:
         """Claim the first jobs of a queue, better priorities first, by one statement; it commits.
 
         Ask for no more than can begin at once.
@@ -148,7 +148,11 @@ class Claims:
             return connection.execute(self._statements.begin, parameters).rowcount == 1
 
     def unknown(
-        self, connection: Connection, holder: Holder, known: Mapping[int, Claim], limit: int = 500
+        self,
+        connection: Connection,
+        holder: WorkerRef,
+        known: Mapping[int, Claim],
+        limit: int = 500,
     ) -> list[Claim]:
         """Up to `limit` claims in the holder's name that are not among those it knows of.
 

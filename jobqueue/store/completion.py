@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from jobqueue.records import Ended, Outcome, Succeeded
 from jobqueue.states import FINAL, State
-from jobqueue.store.claims import Holder
+from jobqueue.store.claims import WorkerRef
 from jobqueue.store.counters import Tally
 from jobqueue.store.database import Store
 from jobqueue.store.dialects.base import Columns
@@ -35,7 +35,7 @@ class Completion:
     def finish(
         self,
         connection: Connection,
-        holder: Holder,
+        holder: WorkerRef,
         outcomes: Sequence[Outcome],
         tally: Tally | None = None,
         progress: Sequence[Progress] = (),
@@ -79,7 +79,7 @@ class Completion:
     def _succeed(
         self,
         connection: Connection,
-        holder: Holder,
+        holder: WorkerRef,
         well: Sequence[Succeeded],
         states: dict[int, State],
     ) -> None:
@@ -105,7 +105,7 @@ class Completion:
     def _settle(
         self,
         connection: Connection,
-        holder: Holder,
+        holder: WorkerRef,
         outcomes: Sequence[Outcome],
         states: dict[int, State],
         tally: Tally,
@@ -167,7 +167,7 @@ class Completion:
         if rows:
             connection.execute(self._statements.record_attempts, rows)
 
-    def report(self, holder: Holder, rows: Sequence[Progress]) -> None:
+    def report(self, holder: WorkerRef, rows: Sequence[Progress]) -> None:
         """Write the progress of running jobs."""
         parameters = self._pack(PROGRESS, sorted(rows, key=_ID), holder)
         with self._store.write() as connection:
@@ -175,7 +175,7 @@ class Completion:
             connection.execute(self._statements.report, parameters)
 
     def _pack(
-        self, columns: Columns, rows: Sequence[Sequence[Any]], holder: Holder
+        self, columns: Columns, rows: Sequence[Sequence[Any]], holder: WorkerRef
     ) -> dict[str, Any]:
         return self._store.backend.pack(columns, rows) | {"in_worker": holder.id}
 

@@ -15,7 +15,7 @@ from jobqueue.errors import JobCancelled, JobFailed, JobQueueError, Signal
 from jobqueue.events import EventStream
 from jobqueue.records import Claim, Ended, JobRecord, Outcome
 from jobqueue.states import State
-from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, PriorityLevel
+from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, PriorityLevel, WorkerRef
 from jobqueue.store.completion import Completion
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
@@ -115,7 +115,7 @@ class Inline:
     def lease(self) -> Iterator[None]:
         """Be a worker that the database knows."""
         id_ = self._leases.register(self._registration)
-        self._inflight.lease.take(Holder(id_, NAME))
+        self._inflight.lease.take(WorkerRef(id_, NAME))
         try:
             yield
         finally:
@@ -131,7 +131,7 @@ class Inline:
         """Claim the job of the best priority, in its queue the first one due; None if none is."""
         for level in sorted(self._levels(), key=lambda level: (level.priority, level.queue)):
             with self._store.write() as connection:
-                claims = self._claims.claim(connection, self._holder, level, START, limit=1, free=1)
+                claims = self._claims.claim(connection, self._worker, level, START, limit=1, free=1)
             if claims:
                 return claims[0]
         return None
@@ -153,7 +153,7 @@ class Inline:
         try:
             with self._store.write() as connection:
                 claims = self._claims.claim(
-                    connection, self._holder, level, before, limit=1, free=1
+                    connection, self._worker, level, before, limit=1, free=1
                 )
                 if [claim.id for claim in claims] != [job.id]:
                     raise _Refused  # noqa: TRY301 - to roll it back.
@@ -182,15 +182,15 @@ class Inline:
         self.record()
 
     @property
-    def _holder(self) -> Holder:
-        assert self._inflight.lease.holder is not None, "claims are made within lease()"
-        return self._inflight.lease.holder
+    def _worker(self) -> WorkerRef:
+        assert self._inflight.lease.worker is not None, "claims are made within lease()"
+        return self._inflight.lease.worker
 
     def _begin(self, claim: Claim) -> bool:
         """Take a claim in hand; True if it is for the event loop."""
         self._handlers.error = None
         self._inflight.lease.confirm(process_identity.boottime())
-        self._inflight.hand_out([claim], self._holder)
+        self._inflight.hand_out([claim], self._worker)
         self._inflight.inbox.get_nowait()
         return self._executor.router.runner_for(claim) is Runner.EVENT_LOOP
 

@@ -8,7 +8,7 @@ from threading import Lock
 from sqlalchemy import URL
 
 from jobqueue.loggers import get_logger
-from jobqueue.store.claims import Holder
+from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
 from jobqueue.store.pool import IDLE, Patience
@@ -66,11 +66,11 @@ class Connections:
         if not self._given:
             self.handlers.close()
 
-    def leave(self, holder: Holder | None) -> None:
+    def leave(self, worker: WorkerRef | None) -> None:
         """Give the worker's lease back, if it has one, and close them."""
-        if holder is not None:
+        if worker is not None:
             try:
-                Leases(self.pulse).deregister(holder.id)
+                Leases(self.pulse).deregister(worker.id)
             except Exception as error:  # noqa: BLE001 - a lease that is not given back runs out.
                 log.warning("the lease could not be given back: %s", type(error).__name__)
         self.close()

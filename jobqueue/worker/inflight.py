@@ -10,7 +10,7 @@ from typing import NamedTuple
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
 from jobqueue.records import Claim, Ended, Outcome
 from jobqueue.states import State
-from jobqueue.store.claims import Holder
+from jobqueue.store.claims import WorkerRef
 from jobqueue.worker.capacity import Capacity, Contention, Key
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.lease_state import LeaseState
@@ -87,13 +87,13 @@ class InFlight:
         """Nothing begins any more."""
         self._lock = threading.Lock()
 
-    def hand_out(self, claims: list[Claim], holder: Holder | None) -> None:
+    def hand_out(self, claims: list[Claim], worker: WorkerRef | None) -> None:
         """Give claims to the executors; after the claim's commit only.
 
         Claims of a lease that is gone are dropped, and those of a worker that stops go back.
         """
         with self._lock:
-            if self.lease.holder is not holder or not claims:
+            if self.lease.worker is not worker or not claims:
                 return
             latest = max(map(_CLAIMED_AT, claims))
             self._last_claimed_at = max(latest, self._last_claimed_at or latest)
@@ -152,13 +152,13 @@ class InFlight:
                 self.running.forget_progress(claim)
         return kept
 
-    def give_back_unknown(self, claims: list[Claim], holder: Holder) -> bool:
+    def give_back_unknown(self, claims: list[Claim], worker: WorkerRef) -> bool:
         """Put claims into the outbox that only the database knows of; False if the lease is lost.
 
         One that is later than all that were handed out has not begun. Of others nobody knows.
         """
         with self._lock:
-            if self.lease.holder is not holder:
+            if self.lease.worker is not worker:
                 return False
             for claim in claims:
                 self._held[claim.id] = claim
@@ -252,10 +252,10 @@ class InFlight:
         with self._lock:
             return self.running.busy_seconds()
 
-    def snapshot(self) -> tuple[Holder | None, dict[int, Claim]]:
+    def snapshot(self) -> tuple[WorkerRef | None, dict[int, Claim]]:
         """In whose name claims are held, and which, at one moment."""
         with self._lock:
-            return self.lease.holder, dict(self._held)
+            return self.lease.worker, dict(self._held)
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         """The database has answered about outcomes."""

@@ -3,7 +3,7 @@
 import math
 import threading
 
-from jobqueue.store.claims import Holder
+from jobqueue.store.claims import WorkerRef
 from jobqueue.worker.process_identity import boottime
 
 
@@ -13,24 +13,24 @@ class LeaseState:
     def __init__(self, length: float) -> None:
         self.length = length
         """Seconds for which one confirmed heartbeat holds."""
-        self.holder: Holder | None = None
+        self.worker: WorkerRef | None = None
         """In whose name this worker claims; None without a lease."""
         self.was_lost = False
         """A lease was lost: outcomes of claims under it may still be on their way."""
         self._confirmed = -math.inf
         self._verdict = threading.Condition()
 
-    def take(self, holder: Holder) -> None:
+    def take(self, worker: WorkerRef) -> None:
         """Claim in this name from now on; the lease is good once a heartbeat is confirmed."""
-        self.holder = holder
+        self.worker = worker
 
     def leave(self) -> None:
         """Note that the lease was given back."""
-        self.holder = None
+        self.worker = None
 
     def lose(self) -> None:
         """Note that the lease was taken away."""
-        self.holder = None
+        self.worker = None
         self.was_lost = True
 
     def confirm(self, sent_at: float) -> None:

@@ -87,8 +87,8 @@ class Lookout:
         return self._latest is None or boottime() - self._latest[0] >= LOOK_EVERY
 
     def _look(self, connection: Connection, by: str) -> tuple[float, Outlook]:
-        began, holder = boottime(), self._inflight.lease.holder
-        own = None if holder is None else holder.id
+        began, worker = boottime(), self._inflight.lease.worker
+        own = None if worker is None else worker.id
         outlook = self._leases.look(connection, own, self._me.boot_id, self._me.pid_namespace)
         if own is not None:
             self._inflight.contention.saw_workers(others=bool(outlook.leases))

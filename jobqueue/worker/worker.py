@@ -192,7 +192,7 @@ class Worker:
             ended = service.join(max(0.0, until - time.monotonic()))
             in_order &= ended or service is parts.event_dispatcher  # A slow one holds up no job.
         parts.notifier.close()
-        self._connections.leave(None if self._inflight.held else self._inflight.lease.holder)
+        self._connections.leave(None if self._inflight.held else self._inflight.lease.worker)
         count = self._inflight.processed
         say("ended", "worker %s ended: %s", self.name, counted(count, "job"), processed=count)
         return in_order

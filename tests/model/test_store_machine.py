@@ -19,7 +19,7 @@ from jobqueue.store.clock import after
 from jobqueue.records import AttemptError, Claim, Ended, JobFilter, NewJob, Registration, Succeeded
 from jobqueue.store.schema import attempts, counters, jobs, workers
 from jobqueue.states import FINAL, MOVES, State
-from jobqueue.store.claims import START, Claims, Holder, PriorityLevel
+from jobqueue.store.claims import START, Claims, WorkerRef, PriorityLevel
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
@@ -89,9 +89,9 @@ class Machine(RuleBasedStateMachine):
             self.insert(key=None, scope="finished", delayed=False, most=most, count=3)
             self.take(self.workers[0], 2, 2)
 
-    def register(self) -> Holder:
+    def register(self) -> WorkerRef:
         who = Registration("w", "h", 1, None, None, None, None, None, ("t",), 4, 30.0)
-        return Holder(self.leases.register(who), "w")
+        return WorkerRef(self.leases.register(who), "w")
 
     def holder_of_key(self, key: str | None) -> int | None:
         found = [id_ for id_, job in self.model.items() if job.holds_key and job.key == key]
@@ -133,7 +133,7 @@ class Machine(RuleBasedStateMachine):
     def claim(self, data: Any, limit: int, free: int) -> None:
         self.take(data.draw(st.sampled_from(self.workers), "worker"), limit, free)
 
-    def take(self, worker: Holder, limit: int, free: int) -> None:
+    def take(self, worker: WorkerRef, limit: int, free: int) -> None:
         with self.store.write() as connection:
             taken = self.claims.claim(
                 connection, worker, PriorityLevel("q", 0), START, limit=limit, free=free
@@ -200,7 +200,7 @@ class Machine(RuleBasedStateMachine):
                 crash=crash,
             )
         with self.store.write() as connection:
-            return self.completion.finish(connection, Holder(claim.worker_id, "w"), [outcome])
+            return self.completion.finish(connection, WorkerRef(claim.worker_id, "w"), [outcome])
 
     @staticmethod
     def ended(job: Model, verb: str, crash: bool) -> Model:
@@ -270,7 +270,7 @@ class Machine(RuleBasedStateMachine):
             del self.model[id_]
             self.seen.pop(id_, None)
 
-    def busy(self) -> list[Holder]:
+    def busy(self) -> list[WorkerRef]:
         holding = {job.worker for job in self.model.values()}
         return [worker for worker in self.workers if worker.id in holding]
 

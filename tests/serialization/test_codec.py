@@ -701,7 +701,7 @@ def test_a_result_that_cannot_be_kept_is_refused():
 # Functions that cannot be tasks
 
 
-class Holder:
+class WorkerRef:
     def method(self, x): ...
 
     @classmethod
@@ -721,8 +721,8 @@ async def async_generator(x):
 @pytest.mark.parametrize(
     "function",
     [
-        lambda x: x, Holder, Holder.method, Holder().method, Holder.of_class, generator, async_generator, print,
-        functools.partial(add, 1), Holder(), staticmethod(add), functools.lru_cache(add), "add", None,
+        lambda x: x, WorkerRef, WorkerRef.method, WorkerRef().method, WorkerRef.of_class, generator, async_generator, print,
+        functools.partial(add, 1), WorkerRef(), staticmethod(add), functools.lru_cache(add), "add", None,
     ],
 )  # fmt: skip
 def test_what_is_not_a_plain_function_is_refused_at_decoration(function):

@@ -25,7 +25,7 @@ from jobqueue.records import (
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.schema import REVISION, VERSION_TABLE, queues
 from jobqueue.states import State
-from jobqueue.store.claims import START, Claims, Holder, PriorityLevel
+from jobqueue.store.claims import START, Claims, WorkerRef, PriorityLevel
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
@@ -195,7 +195,7 @@ class Desk:
 
     # Workers
 
-    def worker(self, name: str = "w1", **given: Any) -> Holder:
+    def worker(self, name: str = "w1", **given: Any) -> WorkerRef:
         fields: dict[str, Any] = {
             "name": name,
             "host": "here",
@@ -209,11 +209,11 @@ class Desk:
             "concurrency": 4,
             "lease": 30.0,
         }
-        return Holder(self.leases.register(Registration(**(fields | given))), name)
+        return WorkerRef(self.leases.register(Registration(**(fields | given))), name)
 
     def take(
         self,
-        holder: Holder,
+        holder: WorkerRef,
         *,
         queue: str = "default",
         priority: int = 0,
@@ -226,12 +226,12 @@ class Desk:
                 connection, holder, PriorityLevel(queue, priority), cursor, limit=limit, free=free
             )
 
-    def take_one(self, holder: Holder, **given: Any) -> Claim:
+    def take_one(self, holder: WorkerRef, **given: Any) -> Claim:
         claims = self.take(holder, limit=1, free=1, **given)
         assert len(claims) == 1
         return claims[0]
 
-    def finish(self, holder: Holder, *outcomes: Outcome) -> dict[int, State]:
+    def finish(self, holder: WorkerRef, *outcomes: Outcome) -> dict[int, State]:
         with self.store.write() as connection:
             return self.completion.finish(connection, holder, outcomes)
 
@@ -277,7 +277,7 @@ class Desk:
 
     # Jobs in every state
 
-    def put(self, state: State, holder: Holder | None = None, **given: Any) -> int:
+    def put(self, state: State, holder: WorkerRef | None = None, **given: Any) -> int:
         """Insert a job and bring it into a state by the store's own verbs."""
         if state is State.SCHEDULED:
             return self.add(delay=3600.0, **given)

@@ -8,7 +8,7 @@ from sqlalchemy import update
 from jobqueue.records import Ended, Inserted
 from jobqueue.store.schema import jobs
 from jobqueue.states import State
-from jobqueue.store.claims import Holder
+from jobqueue.store.claims import WorkerRef
 
 KEYED = {"unique_key": "k", "unique_until": "started"}
 
@@ -25,7 +25,7 @@ def unknown_task(desk: Any, claim: Any) -> Ended:
 
 def finish(desk: Any, outcome: Ended) -> None:
     """Write an outcome under the lease that its job was claimed under."""
-    desk.finish(Holder(outcome.claim.worker_id, "w1"), outcome)
+    desk.finish(WorkerRef(outcome.claim.worker_id, "w1"), outcome)
 
 
 GIVEN_BACK = {

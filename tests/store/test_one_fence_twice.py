@@ -7,7 +7,7 @@ import pytest
 from jobqueue.errors import ClaimLost
 from jobqueue.records import Claim
 from jobqueue.states import State
-from jobqueue.store.claims import Holder
+from jobqueue.store.claims import WorkerRef
 from jobqueue.store.completion import BULK
 from jobqueue.store.user_transactions import UserTransactions
 
@@ -17,8 +17,8 @@ WAYS = ["succeeded", "errored", "failed", "snoozed", "released", "cancelled"]
 class Twice(NamedTuple):
     """Claims of the same jobs with the same fences by two workers; those of the first were lost."""
 
-    first: Holder
-    second: Holder
+    first: WorkerRef
+    second: WorkerRef
     lost: list[Claim]
     kept: list[Claim]
 

@@ -13,7 +13,7 @@ from jobqueue.store.clock import after, now
 from jobqueue.records import Claim, Ended, JobFilter, NewJob, Registration, Succeeded
 from jobqueue.store.schema import CounterKind, counters, jobs, workers
 from jobqueue.states import State
-from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, Holder, PriorityLevel
+from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, WorkerRef, PriorityLevel
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.stats import Monitor
 from jobqueue.store.database import Store
@@ -40,7 +40,7 @@ class Scene:
         self.leases = Leases(self.store)
         self.maintenance = Maintenance(self.store)
         self.monitor = Monitor(self.store)
-        self.worker: Holder | None = None
+        self.worker: WorkerRef | None = None
 
     def enqueue(self, count: int = 1, task: str = "add", queue: str = "default", *, delay: float | None = None,
                 at: datetime | None = None) -> list[int]:  # fmt: skip
@@ -49,9 +49,9 @@ class Scene:
         )
         return [job.id for job in self.jobs.insert([new] * count)]
 
-    def register(self, name: str = "w1", tasks: tuple[str, ...] = ("add",), queues: tuple[str, ...] | None = None) -> Holder:  # fmt: skip
+    def register(self, name: str = "w1", tasks: tuple[str, ...] = ("add",), queues: tuple[str, ...] | None = None) -> WorkerRef:  # fmt: skip
         who = Registration(name, "host", 7, None, None, None, None, queues, tasks, 4, 30.0)
-        return Holder(self.leases.register(who), name)
+        return WorkerRef(self.leases.register(who), name)
 
     def claim(self, count: int, queue: str = "default") -> list[Claim]:
         if self.worker is None:

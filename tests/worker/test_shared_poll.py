@@ -11,7 +11,7 @@ from jobqueue import JobQueue, State
 from jobqueue.store.clock import after
 from jobqueue.events import EventStream
 from jobqueue.records import Registration
-from jobqueue.store.claims import Holder
+from jobqueue.store.claims import WorkerRef
 from jobqueue.store.leases import MATES, NEIGHBOURS, Leases
 from jobqueue.worker import process_identity
 from jobqueue.worker.inflight import InFlight
@@ -136,7 +136,7 @@ def test_a_worker_knows_whether_it_is_alone(hand: Any, clock: Any) -> None:
     other = hand()
     idle(worker, clock)
     assert not worker.inflight.contention.only_worker
-    Leases(worker.store).deregister(other.inflight.lease.holder.id)
+    Leases(worker.store).deregister(other.inflight.lease.worker.id)
     idle(worker, clock)
     assert worker.inflight.contention.only_worker
 
@@ -171,7 +171,7 @@ class Fleet:
     def reaper(self, id_: int, me: process_identity.Identity | None = None) -> Reaper:
         me = me or process_identity.Identity("h", 1, "elsewhere", "n", 1.0)
         inflight = InFlight(1, LEASE)
-        inflight.lease.holder = Holder(id_, "w")
+        inflight.lease.worker = WorkerRef(id_, "w")
         return Reaper(
             self.leases,
             Lookout(self.store, self.leases, inflight, me),
@@ -186,7 +186,7 @@ class Fleet:
 @pytest.fixture
 def fleet(hand: Any) -> Fleet:
     worker = hand()
-    Leases(worker.store).deregister(worker.inflight.lease.holder.id)
+    Leases(worker.store).deregister(worker.inflight.lease.worker.id)
     return Fleet(worker)
 
 
@@ -258,7 +258,7 @@ def test_jobs_of_any_worker_that_is_gone_are_taken_by_anybody(
     lost, judge = hand(), hand()
     lost.claim()
     Fleet(judge).add(2 * NEIGHBOURS)
-    judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {lost.inflight.lease.holder.id}")
+    judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {lost.inflight.lease.worker.id}")
     judge.service(Reaper).tick()
     assert handle.state is State.AVAILABLE
 

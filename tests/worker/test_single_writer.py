@@ -314,7 +314,7 @@ def test_two_attempts_of_one_job_that_end_together_are_not_both_accepted(
     worker.claim()
     (old,) = worker.execute()
     worker.execute_sql("DELETE FROM jobqueue_workers")
-    worker.heartbeat._beat(worker.inflight.lease.holder)
+    worker.heartbeat._beat(worker.inflight.lease.worker)
     worker.heartbeat._leases.reap()
     worker.inflight.outbox.get_nowait()
     worker.claim()

@@ -20,8 +20,8 @@ from jobqueue.store.claims import (
     PRIORITY_BEFORE_ALL,
     START,
     Claims,
-    Holder,
     PriorityLevel,
+    WorkerRef,
 )
 
 _SOLO = attrgetter("solo")
@@ -131,7 +131,7 @@ class ClaimCursors:
     def claim(
         self,
         connection: Connection,
-        holder: Holder,
+        worker: WorkerRef,
         *,
         limit: int,
         free: int,
@@ -143,7 +143,7 @@ class ClaimCursors:
         """
         if self.is_announced:
             self.rescan(connection)
-        taken = self._claim_shares(connection, holder, limit=limit, free=free, held=held)
+        taken = self._claim_shares(connection, worker, limit=limit, free=free, held=held)
         if taken:
             self._last_queue = taken[0].queue if len(set(map(_QUEUE, taken))) == 1 else None
         return taken
@@ -166,7 +166,7 @@ class ClaimCursors:
     def _claim_shares(
         self,
         connection: Connection,
-        holder: Holder,
+        worker: WorkerRef,
         *,
         limit: int,
         free: int,
@@ -187,7 +187,7 @@ class ClaimCursors:
                     room = -(-room // (len(order) - place))
                 room = min(room, self._room(queue, held, taken))
                 levels = [level for level in groups[queue] if level in self._cursors]
-                taken += self._claim_queue(connection, holder, levels, room, free - len(taken))
+                taken += self._claim_queue(connection, worker, levels, room, free - len(taken))
             if len(taken) >= limit or len(order) == 1:
                 break
         return taken
@@ -195,7 +195,7 @@ class ClaimCursors:
     def _claim_queue(
         self,
         connection: Connection,
-        holder: Holder,
+        worker: WorkerRef,
         levels: list[PriorityLevel],
         room: int,
         free: int,
@@ -209,7 +209,7 @@ class ClaimCursors:
             if wanted <= 0:
                 break
             cursor = self._cursors[level]
-            claims = self._claims.claim(connection, holder, level, cursor, limit=wanted, free=idle)
+            claims = self._claims.claim(connection, worker, level, cursor, limit=wanted, free=idle)
             taken += claims
             if claims:
                 self._cursors[level] = (claims[-1].run_at, claims[-1].id)

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from jobqueue.loggers import get_logger
 from jobqueue.records import Claim
-from jobqueue.store.claims import Claims, Holder
+from jobqueue.store.claims import Claims, WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.worker.claim.cursors import ClaimCursors, WorkHint
 from jobqueue.worker.claim.reconcile import Reconciler
@@ -46,7 +46,7 @@ class ClaimPlanner:
         self._probe_at = 0.0
         self._claimed = 0
         self._last_count = 0
-        self._holder: Holder | None = None
+        self._worker: WorkerRef | None = None
         self.began = 0.0
         """When the round began that claims: waiting for a turn is part of the round trip."""
         self.commit_unknown = False
@@ -82,7 +82,7 @@ class ClaimPlanner:
     def wanted(self) -> int:
         """How many jobs to claim now; 0 when there is room for few, or the database lags behind."""
         inflight = self.inflight
-        if self.closed or inflight.lease.holder is None or not inflight.lease.good():
+        if self.closed or inflight.lease.worker is None or not inflight.lease.good():
             return 0
         if inflight.outbox.qsize() > 2 * self._batch_max:
             return 0
@@ -140,9 +140,9 @@ class ClaimPlanner:
         )
         if guess is None:
             return False
-        holder, claims = self._begin(), []
-        if holder is not None:
-            claims = self._claims.claim_head(holder, *guess)
+        worker, claims = self._begin(), []
+        if worker is not None:
+            claims = self._claims.claim_head(worker, *guess)
         self.hand_out(claims)
         if claims:
             self._cursors.claimed_announced()
@@ -150,29 +150,29 @@ class ClaimPlanner:
 
     def claim(self, connection: Connection, limit: int) -> list[Claim]:
         """Claim within a transaction."""
-        holder, inflight = self._begin(), self.inflight
-        if holder is None:
+        worker, inflight = self._begin(), self.inflight
+        if worker is None:
             return []
         return self._cursors.claim(
             connection,
-            holder,
+            worker,
             limit=limit,
             free=inflight.capacity.free_for_any(),
             held=inflight.held,
         )
 
-    def _begin(self) -> Holder | None:
+    def _begin(self) -> WorkerRef | None:
         """Before a claim: in whose name it is; None if there is to be none."""
         self.commit_unknown = True  # Before looking at `closed`: who closes it looks in turn.
-        self._holder = self.inflight.lease.holder
-        return None if self.closed else self._holder
+        self._worker = self.inflight.lease.worker
+        return None if self.closed else self._worker
 
     def hand_out(self, claims: list[Claim]) -> None:
         """After the commit: to the executors, unless the lease was taken away meanwhile."""
         took = time.monotonic() - self.began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
         self._last_count = len(claims)
-        self.inflight.hand_out(claims, self._holder)
+        self.inflight.hand_out(claims, self._worker)
         self.commit_unknown = False  # Not before: what could not be handed out goes back.
         self._claimed += self._last_count  # Only now, or the last job would seem to have ended.
 

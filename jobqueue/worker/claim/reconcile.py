@@ -42,13 +42,13 @@ class Reconciler:
 
     def compare(self) -> None:
         """Compare, and put what is not known here into the outbox, to be given back."""
-        holder, known = self._inflight.snapshot()
-        if holder is None:
+        worker, known = self._inflight.snapshot()
+        if worker is None:
             return
         reasons = self._count()  # Before looking: what fails from here on is one more.
         with self._store.read() as connection:
-            unknown = self._claims.unknown(connection, holder, known)
-        if unknown and self._inflight.give_back_unknown(unknown, holder):
+            unknown = self._claims.unknown(connection, worker, known)
+        if unknown and self._inflight.give_back_unknown(unknown, worker):
             log.warning(
                 "given back: %s running in this worker's name that it did not run, because a "
                 "commit, or its answer, was lost (the first: job %d)",

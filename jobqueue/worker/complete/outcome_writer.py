@@ -11,7 +11,7 @@ from jobqueue.events import Event, EventStream
 from jobqueue.loggers import get_logger
 from jobqueue.records import NOT_COMMITTED, AttemptError, Ended, Outcome, Succeeded
 from jobqueue.states import State
-from jobqueue.store.claims import Holder
+from jobqueue.store.claims import WorkerRef
 from jobqueue.store.completion import Completion
 from jobqueue.store.counters import Tally
 from jobqueue.store.database import Store
@@ -78,9 +78,9 @@ class Exit:
     def finish(self, connection: Connection, batch: list[Outcome]) -> dict[int, State]:
         """Write a batch within a transaction."""
         self._tally = Tally()
-        holder = Holder(batch[0].claim.worker_id, self._name)
+        worker = WorkerRef(batch[0].claim.worker_id, self._name)
         progress = self.inflight.running.progress_of(batch)
-        return self._completion.finish(connection, holder, batch, self._tally, progress)
+        return self._completion.finish(connection, worker, batch, self._tally, progress)
 
     def settle(self, states: dict[int, State]) -> None:
         """After the commit: let go of the claims, count, log, tell."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from jobqueue.errors import DatabaseReplaced
 from jobqueue.loggers import get_logger
 from jobqueue.records import Registration, counted
-from jobqueue.store.claims import Holder
+from jobqueue.store.claims import WorkerRef
 from jobqueue.store.completion import Completion
 from jobqueue.store.leases import Leases
 from jobqueue.worker.inflight import InFlight
@@ -48,7 +48,7 @@ class Heartbeat(Service):
         """Take a lease."""
         sent = boottime()
         id_ = self._leases.register(self._registration)
-        self._inflight.lease.take(Holder(id_, self._registration.name))
+        self._inflight.lease.take(WorkerRef(id_, self._registration.name))
         self._inflight.lease.confirm(sent)
         self._beat_at = sent
 
@@ -66,26 +66,26 @@ class Heartbeat(Service):
     def _look_after(self) -> float:
         inflight = self._inflight
         interval = self._registration.lease / BEATS_PER_LEASE
-        if inflight.lease.holder is None:
+        if inflight.lease.worker is None:
             self.register()
             self._registered()
         elif boottime() - self._beat_at >= interval or not inflight.lease.good():
-            self._beat(inflight.lease.holder)
-        if inflight.running.attempts and inflight.lease.holder is not None:
-            self._report(inflight.lease.holder)
-        if inflight.held and inflight.lease.holder is not None:
-            self._cancel(inflight.lease.holder)
+            self._beat(inflight.lease.worker)
+        if inflight.running.attempts and inflight.lease.worker is not None:
+            self._report(inflight.lease.worker)
+        if inflight.held and inflight.lease.worker is not None:
+            self._cancel(inflight.lease.worker)
         return min(LOOK, interval / 2)
 
     def drain(self) -> None:
         """Write the last progress, if the database lets us."""
         self.round()
 
-    def _beat(self, holder: Holder) -> None:
+    def _beat(self, worker: WorkerRef) -> None:
         inflight = self._inflight
         sent = boottime()
         alive = self._leases.beat(
-            holder.id,
+            worker.id,
             running=len(inflight.running.attempts),
             processed=inflight.processed,
             errored=inflight.errored,
@@ -98,26 +98,26 @@ class Heartbeat(Service):
         count = inflight.abandon()
         log.error(
             "worker %s lost its lease: it was silent for longer than %g s; %s abandoned",
-            holder.name,
+            worker.name,
             self._registration.lease,
             counted(count, "claim"),
         )
         self.register()
         self._registered()
 
-    def _report(self, holder: Holder) -> None:
+    def _report(self, worker: WorkerRef) -> None:
         # A transaction of the handler's may hold the row: this one would wait for its end.
         running = list(self._inflight.running.attempts.values())
         contexts = [each for each in running if not each.finishing]
         said = {context: report for context in contexts if (report := context.unwritten_progress())}
         if not said:
             return
-        self._completion.report(holder, list(said.values()))
+        self._completion.report(worker, list(said.values()))
         for context, report in said.items():
             context.progress_written(report)
 
-    def _cancel(self, holder: Holder) -> None:
-        for id_, fence in self._leases.cancels(holder.id):
+    def _cancel(self, worker: WorkerRef) -> None:
+        for id_, fence in self._leases.cancels(worker.id):
             claim = self._inflight.request_cancel(id_, fence)
             if claim is not None:
                 said = about(claim, "cancel")

@@ -94,7 +94,7 @@ class Reaper(Service):
 
     def _watch(self, others: list[Lease], began: float) -> int:
         """Count the silence of others, and end the leases that are over; returns how many."""
-        own, before = self._inflight.lease.holder, self._looked_at
+        own, before = self._inflight.lease.worker, self._looked_at
         self._seen = {lease.id: self._count(lease, began - before) for lease in others}
         overdue = any(self._seen[lease.id].still >= OVERDUE * lease.lease for lease in others)
         if overdue or self._doubts:

@@ -16,7 +16,7 @@ from jobqueue import JobQueue, QueueFull, current_job
 from jobqueue.records import Registration
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.states import State
-from jobqueue.store.claims import START, Claims, Holder, PriorityLevel
+from jobqueue.store.claims import START, Claims, WorkerRef, PriorityLevel
 from jobqueue.store.migrate import upgrade
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
@@ -138,7 +138,7 @@ def test_claims_have_instants_in_utc_by_either_statement(
         alter(url, ZONE)
     with way(url) as by, queue(by) as (_, echo):
         store = Store(by)
-        me = Holder(Leases(store).register(registration()), "me")
+        me = WorkerRef(Leases(store).register(registration()), "me")
         claims = Claims(store)
         echo.options(deadline=3600).enqueue("")
         # Nothing where SQLite's file was locked just then.
@@ -263,7 +263,7 @@ def test_a_claim_alone_is_left_to_a_transaction_where_only_that_can_read_it(url:
     alter(url, "DateStyle = 'German'")
     with pooled(url) as by, queue(by) as (_, echo):
         store = Store(by)
-        me = Holder(Leases(store).register(registration()), "me")
+        me = WorkerRef(Leases(store).register(registration()), "me")
         job = echo.enqueue("")
         assert Claims(store).claim_head(me, "default", 1) == []
         assert job.record().state is State.AVAILABLE

@@ -222,7 +222,7 @@ def test_claims_of_a_lease_that_was_lost_meanwhile_are_dropped(
 
     def loses_first(*arguments: Any) -> None:
         worker.execute_sql("DELETE FROM jobqueue_workers")
-        worker.heartbeat._beat(worker.inflight.lease.holder)
+        worker.heartbeat._beat(worker.inflight.lease.worker)
         hand_out(*arguments)
 
     worker.inflight.hand_out = loses_first

@@ -30,7 +30,7 @@ def set_back(worker: Any, *ids: int) -> None:
             id_,
             state="running",
             fence=row.fence - 1,
-            worker_id=worker.inflight.lease.holder.id,
+            worker_id=worker.inflight.lease.worker.id,
             finished_at=None,
             result=None,
         )

@@ -98,10 +98,10 @@ def test_claims_stay_valid_when_the_row_is_there_however_late_the_beat(
     handle = work.enqueue()
     worker = hand(lease=30)
     worker.claim()
-    holder = worker.inflight.lease.holder
+    holder = worker.inflight.lease.worker
     clock.pass_(100_000)
     worker.heartbeat.tick()
-    assert worker.inflight.lease.holder is holder
+    assert worker.inflight.lease.worker is holder
     assert worker.inflight.lease.good()
     worker.execute()
     worker.complete()
@@ -116,13 +116,13 @@ def test_a_row_that_is_gone_abandons_the_claims_and_registers_anew(
     worker.claim()
     context = begin(worker)
     worker.inflight._cancel_requested.add((handles[1].id, 1))
-    old = worker.inflight.lease.holder
+    old = worker.inflight.lease.worker
     worker.execute_sql("DELETE FROM jobqueue_workers")
     worker.heartbeat.tick()
     assert context.stop_reason is None, "between two beats it cannot know"
     clock.pass_(10)
     worker.heartbeat.tick()
-    new = worker.inflight.lease.holder
+    new = worker.inflight.lease.worker
     assert new.id != old.id
     assert new.name == old.name
     assert set(worker.workers()) == {new.id}
@@ -164,11 +164,11 @@ def test_while_it_cannot_register_the_worker_has_no_lease(work: Any, hand: Any, 
     clock.pass_(10)
     for _ in range(3):
         worker.heartbeat.round()
-        assert worker.inflight.lease.holder is None
+        assert worker.inflight.lease.worker is None
         assert worker.planner.wanted() == 0
     worker.heartbeat._leases.register = register
     worker.heartbeat.round()
-    assert worker.inflight.lease.holder is not None
+    assert worker.inflight.lease.worker is not None
     assert len(worker.claim()) == 1
 
 
@@ -311,7 +311,7 @@ def test_a_worker_that_claims_a_lost_job_again_knows_the_new_attempt_only(
     worker.claim()
     old = begin(worker)
     worker.execute_sql("DELETE FROM jobqueue_workers")
-    worker.heartbeat._beat(worker.inflight.lease.holder)
+    worker.heartbeat._beat(worker.inflight.lease.worker)
     worker.heartbeat._leases.reap()
     worker.claim()
     new = begin(worker)

@@ -65,7 +65,7 @@ def count(worker: Any, verb: str) -> list[Any]:
 
 def abroad(worker: Any, **changes: Any) -> None:
     """Make every other worker's row look as if it was of another host."""
-    own = worker.inflight.lease.holder.id
+    own = worker.inflight.lease.worker.id
     values = {"boot_id": "another boot"} | changes
     sets = ", ".join(f"{name} = {value!r}" for name, value in values.items())
     worker.execute_sql(f"UPDATE jobqueue_workers SET {sets} WHERE id <> {own}")
@@ -81,12 +81,12 @@ def test_a_lease_ends_only_after_it_was_watched_to_stand_still_for_its_whole_len
     judge.service(Reaper).tick()
     watch(judge, clock, 29)
     assert handle.state is State.RUNNING
-    assert lost.inflight.lease.holder.id in judge.workers()
+    assert lost.inflight.lease.worker.id in judge.workers()
     watch(judge, clock, 1)
     row = judge.row(handle.id)
     assert (row.state, row.attempt, row.crashes) == (State.AVAILABLE, 0, 1)
     assert judge.attempts(handle.id) == [(1, "lost", "WorkerLost")]
-    assert set(judge.workers()) == {judge.inflight.lease.holder.id}
+    assert set(judge.workers()) == {judge.inflight.lease.worker.id}
     assert len(lines(WARNING, "silent")) == 1
     assert judge.step()
     assert handle.result(0) == 1
@@ -99,9 +99,9 @@ def test_the_length_of_the_others_lease_counts_and_not_the_reapers_own(
     long, judge = hand(lease=100), hand(lease=4)
     judge.service(Reaper).tick()
     watch(judge, clock, 99)
-    assert long.inflight.lease.holder.id in judge.workers()
+    assert long.inflight.lease.worker.id in judge.workers()
     watch(judge, clock, 1)
-    assert long.inflight.lease.holder.id not in judge.workers()
+    assert long.inflight.lease.worker.id not in judge.workers()
 
 
 def test_a_beat_in_between_saves_the_lease(work: Any, hand: Any, clock: Any) -> None:
@@ -113,7 +113,7 @@ def test_a_beat_in_between_saves_the_lease(work: Any, hand: Any, clock: Any) -> 
         watch(judge, clock, 25)
         other.heartbeat.tick()
     assert handle.state is State.RUNNING
-    assert other.inflight.lease.holder.id in judge.workers()
+    assert other.inflight.lease.worker.id in judge.workers()
 
 
 def test_a_beat_at_the_last_moment_saves_the_lease(work: Any, hand: Any, clock: Any) -> None:
@@ -129,7 +129,7 @@ def test_a_beat_at_the_last_moment_saves_the_lease(work: Any, hand: Any, clock: 
 
     its.expire = beats_first
     watch(judge, clock, 1)
-    assert other.inflight.lease.holder.id in judge.workers()
+    assert other.inflight.lease.worker.id in judge.workers()
 
 
 @pytest.mark.parametrize(("verb", "before"), [("look", 29), ("expire", 29), ("could_beat", 28)])
@@ -147,9 +147,9 @@ def test_a_round_that_failed_starts_the_watch_anew(
     reaper.round()
     setattr(its, verb, working)
     watch(judge, clock, 29)
-    assert other.inflight.lease.holder.id in judge.workers()
+    assert other.inflight.lease.worker.id in judge.workers()
     watch(judge, clock, 2)
-    assert other.inflight.lease.holder.id not in judge.workers()
+    assert other.inflight.lease.worker.id not in judge.workers()
 
 
 def test_silence_counts_only_while_the_judge_itself_could_beat(
@@ -171,22 +171,22 @@ def test_silence_counts_only_while_the_judge_itself_could_beat(
     watch(judge, clock, 1)
     assert len(writes) == 1, "it makes sure before it begins anew"
     watch(judge, clock, 29)
-    assert other.inflight.lease.holder.id in judge.workers()
+    assert other.inflight.lease.worker.id in judge.workers()
     watch(judge, clock, 1)
-    assert other.inflight.lease.holder.id not in judge.workers()
+    assert other.inflight.lease.worker.id not in judge.workers()
 
 
 def test_who_has_no_lease_judges_nobody_by_silence(work: Any, hand: Any, clock: Any) -> None:
     other, judge = hand(lease=30), hand(lease=30)
     judge.service(Reaper).tick()
-    judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {judge.inflight.lease.holder.id}")
+    judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {judge.inflight.lease.worker.id}")
     for _ in range(40):
         clock.pass_(1)
         judge.service(Reaper).tick()
-    assert other.inflight.lease.holder.id in judge.workers()
+    assert other.inflight.lease.worker.id in judge.workers()
     judge.heartbeat.tick()
     watch(judge, clock, 31)
-    assert other.inflight.lease.holder.id not in judge.workers()
+    assert other.inflight.lease.worker.id not in judge.workers()
 
 
 def test_who_finds_its_own_row_gone_as_it_writes_judges_nobody(
@@ -197,7 +197,7 @@ def test_who_finds_its_own_row_gone_as_it_writes_judges_nobody(
     reaper.tick()
     reaper._leases.could_beat = lambda _: False
     watch(judge, clock, 40)
-    assert other.inflight.lease.holder.id in judge.workers()
+    assert other.inflight.lease.worker.id in judge.workers()
 
 
 def test_time_that_a_round_waited_for_the_database_is_no_silence(
@@ -215,9 +215,9 @@ def test_time_that_a_round_waited_for_the_database_is_no_silence(
 
     its.look = slow
     watch(judge, clock, 29)
-    assert other.inflight.lease.holder.id in judge.workers()
+    assert other.inflight.lease.worker.id in judge.workers()
     watch(judge, clock, 1)
-    assert other.inflight.lease.holder.id not in judge.workers()
+    assert other.inflight.lease.worker.id not in judge.workers()
 
 
 def test_an_idle_fleet_writes_nothing_but_its_beats(work: Any, hand: Any, clock: Any) -> None:
@@ -240,9 +240,9 @@ def test_a_round_that_comes_late_starts_the_watch_anew(work: Any, hand: Any, clo
     clock.pass_(25)  # The judge itself was stopped, or the machine slept.
     judge.service(Reaper).tick()
     watch(judge, clock, 29)
-    assert other.inflight.lease.holder.id in judge.workers()
+    assert other.inflight.lease.worker.id in judge.workers()
     watch(judge, clock, 1)
-    assert other.inflight.lease.holder.id not in judge.workers()
+    assert other.inflight.lease.worker.id not in judge.workers()
 
 
 def test_nobody_reaps_itself(work: Any, hand: Any, clock: Any) -> None:
@@ -253,7 +253,7 @@ def test_nobody_reaps_itself(work: Any, hand: Any, clock: Any) -> None:
         worker.service(Reaper).tick()
         clock.pass_(1)
     assert handle.state is State.RUNNING
-    assert set(worker.workers()) == {worker.inflight.lease.holder.id}
+    assert set(worker.workers()) == {worker.inflight.lease.worker.id}
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def belongs_to(worker: Any, other: Any, process: Any) -> None:
     assert started is not None
     worker.execute_sql(
         f"UPDATE jobqueue_workers SET pid = {process.pid}, process_started = {started}"
-        f" WHERE id = {other.inflight.lease.holder.id}"
+        f" WHERE id = {other.inflight.lease.worker.id}"
     )
 
 
@@ -297,7 +297,7 @@ def test_a_stopped_process_is_not_gone(work: Any, hand: Any, clock: Any, process
     os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
     judge.service(Reaper).tick()
     watch(judge, clock, 10)
-    assert other.inflight.lease.holder.id in judge.workers()
+    assert other.inflight.lease.worker.id in judge.workers()
     process.send_signal(signal.SIGCONT)
 
 
@@ -308,10 +308,10 @@ def test_a_process_number_that_was_given_again_is_another_process(
     belongs_to(judge, other, process)
     judge.execute_sql(
         "UPDATE jobqueue_workers SET process_started = process_started - 1"
-        f" WHERE id = {other.inflight.lease.holder.id}"
+        f" WHERE id = {other.inflight.lease.worker.id}"
     )
     judge.service(Reaper).tick()
-    assert other.inflight.lease.holder.id not in judge.workers()
+    assert other.inflight.lease.worker.id not in judge.workers()
 
 
 @pytest.mark.parametrize("what", ["boot_id", "pid_namespace"])
@@ -321,15 +321,15 @@ def test_a_process_elsewhere_is_judged_by_silence_alone(
     other, judge = hand(lease=30), hand(lease=30)
     belongs_to(judge, other, process)
     judge.execute_sql(
-        f"UPDATE jobqueue_workers SET {what} = 'elsewhere' WHERE id = {other.inflight.lease.holder.id}"
+        f"UPDATE jobqueue_workers SET {what} = 'elsewhere' WHERE id = {other.inflight.lease.worker.id}"
     )
     process.kill()
     process.wait()
     judge.service(Reaper).tick()
     watch(judge, clock, 29)
-    assert other.inflight.lease.holder.id in judge.workers()
+    assert other.inflight.lease.worker.id in judge.workers()
     watch(judge, clock, 1)
-    assert other.inflight.lease.holder.id not in judge.workers()
+    assert other.inflight.lease.worker.id not in judge.workers()
 
 
 def test_where_processes_of_others_are_hidden_nobody_is_called_gone(
@@ -343,7 +343,7 @@ def test_where_processes_of_others_are_hidden_nobody_is_called_gone(
         process_identity, "process_started", lambda pid: own(pid) if pid == os.getpid() else None
     )
     judge.service(Reaper).tick()
-    assert other.inflight.lease.holder.id in judge.workers()
+    assert other.inflight.lease.worker.id in judge.workers()
 
 
 def test_what_becomes_of_a_lost_workers_jobs(jobs: JobQueue, hand: Any, clock: Any) -> None:
@@ -362,7 +362,7 @@ def test_what_becomes_of_a_lost_workers_jobs(jobs: JobQueue, hand: Any, clock: A
     lost.change(spent.id, attempt=1, crashes=REFUNDS_MAX)
     lost.claim()
     jobs.cancel(cancelled.id)
-    judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {lost.inflight.lease.holder.id}")
+    judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {lost.inflight.lease.worker.id}")
     judge.service(Reaper).tick()
     handles = (again, once, spent, cancelled)
     assert [handle.state for handle in handles] == [
@@ -412,7 +412,7 @@ def test_a_lease_that_cannot_be_ended_holds_up_no_other(hand: Any, clock: Any) -
     stuck, gone, judge = hand(lease=30), hand(lease=30), hand(lease=30)
     reaper = judge.service(Reaper)
     its = leases(judge, "expire")
-    expire, held = its.expire, stuck.inflight.lease.holder.id
+    expire, held = its.expire, stuck.inflight.lease.worker.id
 
     def refuse_one(worker: int, beat: int) -> bool:
         if worker == held:
@@ -425,7 +425,7 @@ def test_a_lease_that_cannot_be_ended_holds_up_no_other(hand: Any, clock: Any) -
     gone.heartbeat._beat_at = float("-inf")
     gone.heartbeat.tick()
     watch(judge, clock, 32)
-    assert gone.inflight.lease.holder.id not in judge.workers()
+    assert gone.inflight.lease.worker.id not in judge.workers()
     assert held in judge.workers()
     its.expire = expire
     watch(judge, clock, 31)
