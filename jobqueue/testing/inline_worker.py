@@ -27,8 +27,7 @@ from jobqueue.worker import process_identity
 from jobqueue.worker.complete.outcome_writer import Exit
 from jobqueue.worker.execute.admission import Admission
 from jobqueue.worker.execute.event_loop import AsyncRunner
-from jobqueue.worker.execute.executor import Executor
-from jobqueue.worker.execute.router import Router, Runner
+from jobqueue.worker.execute.executor import Executor, Router, Runner
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.handler.run import HandlerRunner, Middleware
 from jobqueue.worker.inflight import InFlight

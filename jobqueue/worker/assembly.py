@@ -28,8 +28,7 @@ from jobqueue.worker.execute.admission import Admission
 from jobqueue.worker.execute.autoscale import Scaler
 from jobqueue.worker.execute.event_loop import AsyncRunner, BlockedLoopWatchdog
 from jobqueue.worker.execute.exec_task import WithExec
-from jobqueue.worker.execute.executor import Executor
-from jobqueue.worker.execute.router import Router
+from jobqueue.worker.execute.executor import Executor, Router
 from jobqueue.worker.execute.thread_pool import ThreadPool
 from jobqueue.worker.execute.timeouts import TimeoutWatchdog
 from jobqueue.worker.handler.run import HandlerRunner, Middleware
@@ -234,7 +233,7 @@ class Assembly:
         thread_pool = ThreadPool(executor, inflight)
         concurrency = settings.async_concurrency
         async_runner = AsyncRunner(inflight, executor, finished, concurrency=concurrency)
-        inflight.divert = async_runner.divert
+        inflight.divert = executor.divert
         asynchronous = sum(task.runs_on_loop for task in self._registry.values())
         if asynchronous:
             share = asynchronous / len(self._registry)

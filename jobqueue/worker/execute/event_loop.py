@@ -17,7 +17,6 @@ from jobqueue.records import Claim, Ended
 from jobqueue.states import State
 from jobqueue.worker.execute.admission import NotStarted
 from jobqueue.worker.execute.executor import Executor
-from jobqueue.worker.execute.router import Runner
 from jobqueue.worker.handler import run
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.handler.describe import describe
@@ -61,19 +60,17 @@ class AsyncRunner:
         """Of the worker: a handler may fork, and its child has a loop that looks the same."""
         self._thread = thread(self._main, "jobqueue-loop")
         self._starting = threading.Lock()
+        executor.submit = self.submit
         executor.handlers.complete = self.complete
         self.alive_at = math.inf
         """When the loop last showed that it is not blocked."""
 
-    def divert(self, claim: Claim) -> bool:
-        """Run a claim soon, if the loop is to run it; the first one starts the thread."""
-        if self._executor.router.runner_for(claim) is not Runner.EVENT_LOOP:
-            return False
+    def submit(self, claim: Claim) -> None:
+        """Run a claim soon; the first one starts the thread."""
         self._inflight.capacity.asynchronous.enable(self._concurrency)
         self._start()
         self._inflight.capacity.asynchronous.fill(claim)
         self._loop.call_soon_threadsafe(self._begin, claim)
-        return True
 
     def complete(self, context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run the coroutine that a handler in a thread has returned; the thread waits for it."""

@@ -1,17 +1,49 @@
-"""Runs claims in threads to their outcomes; each thread takes them from the inbox."""
+"""Decides which runner a claim goes to, and runs claims in threads to their outcomes."""
 
 import threading
 from collections.abc import Callable
+from enum import Enum
 
 from jobqueue.records import Claim, Ended
 from jobqueue.states import State
+from jobqueue.tasks import Registry
 from jobqueue.worker.execute.admission import Admission, NotStarted
-from jobqueue.worker.execute.router import Router, Runner
 from jobqueue.worker.handler.context_variables import ProgramContext
 from jobqueue.worker.handler.describe import describe
 from jobqueue.worker.handler.run import HandlerRunner
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.isolate.pool import NO_PROCESS_DELAY, NoProcess, ProcessPool
+
+
+class Runner(Enum):
+    """What runs a handler."""
+
+    THREAD = "thread"
+    EVENT_LOOP = "event loop"
+    CHILD_PROCESS = "child process"
+
+
+class Router:
+    """Chooses the runner of each claim. May be used from any thread."""
+
+    def __init__(self, registry: Registry, process_pool: ProcessPool | None) -> None:
+        self._registry = registry
+        self._process_pool = process_pool
+
+    def runner_for(self, claim: Claim) -> Runner:
+        """Where the handler of a claim runs; a thread if its task is not known, or not any more.
+
+        In a child process if its task says so, or if it was in a crash and a child can import it.
+        """
+        task = self._registry.find(claim.task)  # Asked each time: tasks may be added at any time.
+        if task is None:
+            return Runner.THREAD
+        if self._process_pool is not None and (
+            task.settings.isolation == "process"
+            or (claim.crashes and self._process_pool.can_import(claim))
+        ):
+            return Runner.CHILD_PROCESS
+        return Runner.EVENT_LOOP if task.is_async else Runner.THREAD
 
 
 class Executor:
@@ -37,6 +69,15 @@ class Executor:
         self._inflight = inflight
         self._finished = finished
         self._process_pool = process_pool
+        self.submit: Callable[[Claim], None] | None = None
+        """Gives a claim to the event loop."""
+
+    def divert(self, claim: Claim) -> bool:
+        """Give a claim to the event loop if that is its runner; False: a thread takes it."""
+        if self.submit is None or self.router.runner_for(claim) is not Runner.EVENT_LOOP:
+            return False
+        self.submit(claim)
+        return True
 
     def loop(self) -> None:
         """The thread's life, until it is handed None or its claim was given up."""
