@@ -1,4 +1,4 @@
-"""A fixed pool: three workers take nine jobs from a queue, and each result is there as it comes.
+"""A fixed pool: three workers take nine jobs from a queue, and results arrive as jobs finish.
 Run it: python examples/basic_pool.py (on basic_pool.db, or on the database in $JOBQUEUE_URL).
 """
 

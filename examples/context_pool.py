@@ -1,4 +1,4 @@
-"""Limits of time and early ends: timeouts, cancelling, progress, a deadline that children inherit.
+"""Time limits and early ends: timeouts, cancelling, progress, a deadline that children inherit.
 Run it: python examples/context_pool.py (on context_pool.db, or on the database in $JOBQUEUE_URL).
 """
 
@@ -14,9 +14,9 @@ begun = threading.Event()
 
 @jobs.task(max_attempts=1)
 def count(steps: int) -> str:
-    """A thread is told to stop, never killed: a handler that looks often stops soon."""
+    """A thread is asked to stop, never killed: a handler that calls check() often stops soon."""
     for step in range(steps):
-        current_job().check()  # raises once the job is cancelled, or out of time
+        current_job().check()  # raises once the job is cancelled or timed out
         current_job().progress(step / steps, f"step {step} of {steps}")
         if step == 3:
             begun.set()
@@ -56,7 +56,7 @@ def main() -> None:
         begun.clear()
         running = count.enqueue(100_000)
         begun.wait(30)
-        running.cancel()  # It is told within a second, whichever process it runs in.
+        running.cancel()  # check() raises within a second, in any process.
         print("running:", outcome(running), "at", running.record().progress_message)
 
         child_id, parent_left = parent.options(deadline=10).enqueue().result(timeout=30)

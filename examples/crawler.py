@@ -26,13 +26,13 @@ async def crawl(page: str) -> int:
     body = await asyncio.to_thread(fetch, site + page)
     links = re.findall(r'href="(/page/\d+)"', body)
     for link in links:
-        await once(link).aenqueue(link)  # No second job for a page that has one, ended or not.
+        await once(link).aenqueue(link)  # One job per page, even after it has ended.
     print(f"{page} has {len(links)} links")
     return len(links)
 
 
 def once(page: str) -> Task[[str], int]:
-    """The key is held until the row is deleted: a week after it was crawled."""
+    """Hold the key until the row is deleted: a week after the page was crawled."""
     return crawl.options(unique_key=f"crawl {page}", unique_until="deleted")
 
 

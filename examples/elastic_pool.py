@@ -33,7 +33,7 @@ def main() -> None:
     log = logging.getLogger("jobqueue.worker")
     log.setLevel(logging.INFO)
     log.addHandler(Decisions())
-    # The cooldowns are 5 and 10 seconds by default; here they are short, so that it is soon seen.
+    # The cooldowns are 5 and 10 seconds by default; here they are short, to show the effect.
     with jobs.worker(
         min_concurrency=2, max_concurrency=6, scale_up_cooldown=0.1, scale_down_cooldown=0.2
     ):

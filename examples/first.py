@@ -11,6 +11,6 @@ def add(x: int, y: int) -> int:
 
 
 if __name__ == "__main__":
-    job = add.enqueue(2, 3)  # Written down: from here on it survives kill -9.
-    with jobs.worker():  # A worker in this very program; `jobqueue worker` is one by itself.
+    job = add.enqueue(2, 3)  # Committed: from here on it survives kill -9.
+    with jobs.worker():  # A worker inside this program; `jobqueue worker` is a process of its own.
         print(job.result(timeout=10))

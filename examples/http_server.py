@@ -1,4 +1,4 @@
-"""A task server: GET /task/7 answers at once with a job's id, GET /result/ID says how far it is.
+"""A task server: GET /task/7 answers at once with a job's id, GET /result/ID shows its state.
 Ctrl-C or SIGTERM stops in order: nothing more is accepted, running jobs end, exit code 0.
 Run it: python examples/http_server.py [PORT] (on http_server.db, or the database in $JOBQUEUE_URL).
 """
@@ -25,7 +25,7 @@ def process(number: int) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    timeout = 10  # A client that sends nothing holds a thread no longer than that.
+    timeout = 10  # seconds for which a silent client may occupy a thread
 
     def do_GET(self) -> None:
         if found := re.fullmatch(r"/task/(\d{1,9})", self.path):
@@ -55,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    daemon_threads = False  # server_close() waits for the answers that are under way.
+    daemon_threads = False  # server_close() waits for pending answers.
 
 
 def main(port: int) -> int:
@@ -67,10 +67,10 @@ def main(port: int) -> int:
     threading.Thread(target=server.serve_forever, args=(0.05,)).start()
     print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)
     worker.wait()
-    server.shutdown()  # First the door is closed,
+    server.shutdown()  # First stop accepting requests,
     server.server_close()
     print(f"stopping: {worker.running} jobs are running", flush=True)
-    in_order = worker.stop()  # then running jobs end; what has not begun waits for the next start.
+    in_order = worker.stop()  # then wait for running jobs; jobs that have not started stay queued.
     jobs.close()
     print("stopped", flush=True)
     return 0 if in_order else 1

@@ -30,18 +30,18 @@ def import_file(path: str) -> int:
         rows = [{"product": line["product"], "cents": int(line["cents"])} for line in lines]
         connection.execute(insert(sales), rows)
         if path.endswith("-2.csv") and current_job().attempt == 1:
-            raise ConnectionError("the plug is pulled half-way")  # What was written is undone.
+            raise ConnectionError("the plug is pulled half-way")  # The transaction is rolled back.
         current_job().finish_within(connection, result=len(rows))  # Both are committed, or neither.
     return len(rows)
 
 
 def once(path: Path) -> Task[[str], int]:
-    """The key is held as long as the job's row is kept, so the same file makes no second job."""
+    """Hold the key while the job's row exists, so that the same file gets no second job."""
     return import_file.options(unique_key=f"import {path.name}", unique_until="deleted")
 
 
 def write_files(inbox: Path) -> None:
-    """What would have come over the day."""
+    """Create the files of one day."""
     inbox.mkdir(exist_ok=True)
     for day in range(1, 4):
         lines = [f"product-{number},{100 * day + number}\n" for number in range(100)]

@@ -15,7 +15,7 @@ thumbs = jobs.queue("thumbs", max_pending=50)  # A producer that is too fast wai
 
 @jobs.task(queue=thumbs, isolation="process", timeout=20, max_attempts=2)
 def thumbnail(path: str) -> str:
-    """A child process has an interpreter of its own, and a broken image takes nothing else down."""
+    """Run in a child process: a crash on a broken image affects no other job."""
     width, height, pixels = read_ppm(Path(path))
     rows = []
     for y in range(SIDE):

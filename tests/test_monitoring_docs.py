@@ -42,7 +42,7 @@ def blocks(section: str, backend_name: str) -> list[str]:
 
 # What each question answers about the sample below: the columns, and the first row.
 ANSWERS: dict[str, tuple[str, Row]] = {
-    "What is stuck: the job that has waited longest in each queue": (
+    "The job that has waited longest in each queue": (
         "queue id task run_at waited",
         {"queue": "default", "task": "crasher"},
     ),
@@ -50,11 +50,11 @@ ANSWERS: dict[str, tuple[str, Row]] = {
         "task failed errored_attempts job_id error_type error_message finished_at",
         {"task": "flaky", "failed": 1, "errored_attempts": 2, "error_message": "spent"},
     ),
-    "How much was done in each minute of the last hour": (
+    "Throughput in each minute of the last hour": (
         "minute succeeded failed cancelled errored_attempts",
         {"succeeded": 3, "failed": 1, "cancelled": 1, "errored_attempts": 2},
     ),
-    "Who runs what, and for how long by now": (
+    "Running jobs, their workers, and their running time": (
         "worker host pid id task attempt seconds progress progress_message",
         {"worker": "w1", "host": "here", "pid": 1, "task": "slow", "attempt": 1},
     ),
@@ -74,7 +74,7 @@ ANSWERS: dict[str, tuple[str, Row]] = {
         "task jobs p50 p95 longest",
         {"task": "add", "jobs": 3, "p50": 20, "p95": 30, "longest": 30},
     ),
-    "When a backlog will be gone, at the pace of the last ten minutes": (
+    "When a backlog will be done, at the rate of the last ten minutes": (
         "queue available per_second eta_seconds",
         {"queue": "default", "available": 3, "eta_seconds": 360},
     ),
