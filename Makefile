@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast check sql bench recording clean
+.PHONY: help demo test test-fast test-timing check sql bench recording clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ test: $(DEV) ## all tests, on SQLite and on a real PostgreSQL (from a wheel; not
 
 test-fast: $(DEV) ## all tests, on SQLite only
 	$(BIN)/python -m pytest --backend sqlite $(ARGS)
+
+test-timing: $(DEV) ## the tests that measure time, which need a quiet machine; .ci/run leaves them out
+	$(BIN)/python -m pytest -m timing $(ARGS)
 
 check: $(DEV) ## lint, format, types, architecture
 	$(BIN)/ruff check .

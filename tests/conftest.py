@@ -30,6 +30,7 @@ SETTINGS = (
     *("PYTHONUNBUFFERED", "PYTHONWARNINGS", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"),
 )
 RAN_ON = "database"  # A test's user property: the database that it needs, and with its version once it has it.
+RERUN = "rerun"  # Another one: its id, if it was run once more since its processes stood still.
 
 
 # Options, selection, and the line that says what was run
@@ -51,6 +52,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "timing: it measures time, and needs a quiet machine: `make test-timing` runs it"
+    )
     for name in SETTINGS:  # A developer's own must not reach the tests, nor what they start.
         os.environ.pop(name, None)
 
@@ -80,12 +84,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say which databases the tests ran on, so that a database left out never looks like a pass."""
     reports = itertools.chain.from_iterable(terminalreporter.stats.values())
-    ran = {
-        value
-        for report in reports
-        for key, value in getattr(report, "user_properties", ())
-        if key == RAN_ON
-    }
+    properties = {pair for report in reports for pair in getattr(report, "user_properties", ())}
+    ran = {value for key, value in properties if key == RAN_ON}
     used = {name for name in ran if " " in name}  # with its version
     kinds = {name.split()[0] for name in used}
     line = ", ".join(sorted(used, reverse=True)) or "none (no test that was run uses one)"
@@ -95,6 +95,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         asked = config.getoption("--backend") != "both"
         line += " only (asked for)" if asked else " only (no test that was run uses the other)"
     terminalreporter.write_line(f"databases: {line}")
+    again = sorted(value for key, value in properties if key == RERUN)
+    terminalreporter.write_line(f"run once more, since a process stood still: {len(again)}")
+    for name in again:
+        terminalreporter.write_line(f"  {name}")
 
 
 # PostgreSQL

@@ -7,7 +7,7 @@ import pytest
 from processes import Scene, app
 from sqlalchemy import text
 
-pytestmark = pytest.mark.lease_of_a_second
+pytestmark = pytest.mark.rerun_on_stall
 LEASE = 1.5
 LONG, SHORT = 4, 100
 
