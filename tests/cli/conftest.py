@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobqueue.cli.main import cli
+from tests.process_factory import popen
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = itertools.count()
@@ -164,7 +165,7 @@ class Process:
     """A real `jobqueue` process."""
 
     def __init__(self, args: tuple[object, ...], env: dict[str, str], **how: Any) -> None:
-        self.popen = subprocess.Popen(
+        self.popen = popen(
             [sys.executable, "-m", "jobqueue", *map(str, args)],
             env={**os.environ, "PYTHONPATH": str(ROOT), **env},
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how},
