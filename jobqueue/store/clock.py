@@ -36,7 +36,9 @@ class Instant(TypeDecorator[datetime]):
             return None
         assert value.tzinfo is not None, "instants are aware"
         value = value.astimezone(UTC)
-        return value.strftime("%Y-%m-%d %H:%M:%S.%f") if dialect.name == "sqlite" else value
+        if dialect.name != "sqlite":
+            return value
+        return value.replace(tzinfo=None).isoformat(" ", "microseconds")
 
     def result_processor(self, dialect: Dialect, _type: object) -> Callable[[Any], Any] | None:
         """Read text as UTC, and Postgres' aware datetimes in UTC.

@@ -22,7 +22,6 @@ from sqlalchemy import (
 from sqlalchemy import func as sql_func
 from sqlalchemy.exc import IntegrityError
 
-from jobqueue.errors import JobQueueError
 from jobqueue.records import (
     AttemptError,
     AttemptRecord,
@@ -314,25 +313,12 @@ def _matches(wanted: JobFilter) -> ColumnElement[bool]:
 
 def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:
     values = dict(row._mapping)  # noqa: SLF001 - the public way to a row as a mapping.
-    values["state"] = _state(row)
+    values["state"] = State(row.state)
     values["tags"] = tags_of(row.tags)
     if error is not None:
         values["error"] = AttemptError(error.error_type, error.error_message, error.traceback)
         values["error_at"] = error.finished_at
     return JobRecord(**values)
-
-
-def _state(row: Row[Any]) -> State:
-    try:
-        return State(row.state)
-    except ValueError:  # Plain SQL has written it.
-        remedy = f"UPDATE jobqueue_jobs SET state = 'available' WHERE id = {row.id}"  # noqa: S608
-        raise JobQueueError(
-            f"job {row.id}: state {row.state!r} is none of {', '.join(State)}; "
-            f"mend it with {remedy}",
-            field="state",
-            value=row.state,
-        ) from None
 
 
 def tags_of(text: str | None) -> tuple[str, ...]:

@@ -21,6 +21,29 @@ HELD_KEY = (
 )
 # The instants that Python can hold in every time zone that a session may have.
 IN_RANGE = "{0} >= '0001-01-02 00:00:00+00' AND {0} < '9999-12-31 00:00:00+00'"
+INTEGER = "typeof({0}) = 'integer' AND {0} BETWEEN {1} AND 2147483647"
+CHECKS = {
+    "state_is_scheduled_available_running_succeeded_failed_cancelled": (
+        "state IN ('scheduled', 'available', 'running', 'succeeded', 'failed', 'cancelled')"
+    ),
+    "timeout_is_more_than_0_and_at_most_316224000": "timeout > 0 AND timeout <= 316224000",
+}
+POSTGRES_CHECKS = {
+    "max_attempts_is_an_integer_of_at_least_1": "max_attempts >= 1",
+    "run_at_is_in_the_years_1_to_9999": IN_RANGE.format("run_at"),
+    "created_at_is_in_the_years_1_to_9999": IN_RANGE.format("created_at"),
+}
+SQLITE_CHECKS = {
+    "max_attempts_is_an_integer_of_at_least_1": INTEGER.format("max_attempts", 1),
+    "attempt_is_an_integer_of_at_least_0": INTEGER.format("attempt", 0),
+    "priority_is_an_integer_of_32_bits": INTEGER.format("priority", -(2**31)),
+    "run_at_is_in_utc_like_2026_01_31_23_59_59": (
+        "run_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'"
+    ),
+    "args_is_json": "json_valid(args)",
+    "tags_is_json": "tags IS NULL OR json_valid(tags)",
+    "backoff_is_json": "backoff IS NULL OR json_valid(backoff)",
+}
 
 
 def upgrade() -> None:
@@ -62,7 +85,7 @@ def _text(name: str, default: str | None = None, *, nullable: bool = True) -> sa
 
 
 def _create_jobs() -> None:
-    bounds = () if _on_sqlite() else ("run_at", "created_at")
+    checks = CHECKS | (SQLITE_CHECKS if _on_sqlite() else POSTGRES_CHECKS)
     op.create_table(
         "jobqueue_jobs",
         _id(),
@@ -96,10 +119,7 @@ def _create_jobs() -> None:
         _count("key_released", sa.SmallInteger),
         _instant("deadline_at"),
         _count("child_crashes", sa.Integer),
-        *(
-            sa.CheckConstraint(IN_RANGE.format(name), name=f"jobqueue_jobs_{name}_in_range")
-            for name in bounds
-        ),
+        *(sa.CheckConstraint(check, name=name) for name, check in checks.items()),
         sqlite_autoincrement=True,
     )
 

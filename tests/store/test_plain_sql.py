@@ -1,10 +1,11 @@
-"""What plain SQL may write into the table of jobs stops no worker; each test on both databases."""
+"""What plain SQL may write into the table of jobs: mistakes are refused, or stop no worker."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
@@ -26,23 +27,69 @@ def write(desk: Any, sql: str) -> None:
         connection.execute(text(sql))
 
 
+MISTAKES = {
+    "state": ("'runing'", "state_is_scheduled_available_running_succeeded_failed_cancelled"),
+    "max_attempts": ("0", "max_attempts_is_an_integer_of_at_least_1"),
+    "timeout": ("-1", "timeout_is_more_than_0"),
+    "priority": ("'high'", "priority_is_an_integer|invalid input syntax for type integer"),
+    "run_at": ("'infinity'", "run_at_is_in_"),
+}
+
+
+@pytest.mark.parametrize("column", MISTAKES)
+def test_a_mistake_is_refused_at_once_by_the_name_of_what_is_required(
+    desk: Any, column: str
+) -> None:
+    value, named = MISTAKES[column]
+    job = desk.add()
+    for statement in (
+        f"INSERT INTO jobqueue_jobs (task, {column}) VALUES ('add', {value})",
+        f"UPDATE jobqueue_jobs SET {column} = {value} WHERE id = {job}",
+    ):
+        with pytest.raises(DBAPIError, match=named):
+            write(desk, statement)
+    assert desk.state(job) is State.AVAILABLE
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])  # PostgreSQL's types refuse some of them.
+@pytest.mark.parametrize(
+    ("column", "value", "named"),
+    [
+        ("timeout", "soon", "timeout_is_more_than_0"),
+        ("max_attempts", "2.5", "max_attempts_is_an_integer"),
+        ("attempt", "first", "attempt_is_an_integer"),
+        ("priority", 1 << 40, "priority_is_an_integer_of_32_bits"),
+        ("run_at", "2026-01-31T23:59:59Z", "run_at_is_in_utc_like_2026_01_31_23_59_59"),
+        ("run_at", "tomorrow", "run_at_is_in_utc"),
+        ("args", "2, 3", "args_is_json"),
+        ("tags", "nightly", "tags_is_json"),
+        ("backoff", "slow", "backoff_is_json"),
+    ],
+)
+def test_sqlite_checks_what_its_types_do_not(
+    desk: Any, column: str, value: Any, named: str
+) -> None:
+    with pytest.raises(IntegrityError, match=named):
+        write(desk, INSERT.format(column, value))
+
+
 @pytest.mark.parametrize("column", ["run_at", "created_at"])
 @pytest.mark.parametrize("value", BEYOND)
 def test_an_instant_that_python_cannot_hold_stops_no_claim(
     desk: Any, backend_name: str, column: str, value: str
 ) -> None:
     before = desk.add()
-    if backend_name == "postgres":
-        with pytest.raises(IntegrityError, match=f"jobqueue_jobs_{column}_in_range"):
-            write(desk, INSERT.format(column, value))
-    else:  # Any text is kept, and read as some instant.
+    named = f"{column}_is_in_the_years_1_to_9999"
+    # Text of another form is refused on SQLite, or read as some instant.
+    is_text = backend_name == "sqlite"
+    with suppress(IntegrityError) if is_text else pytest.raises(IntegrityError, match=named):
         write(desk, INSERT.format(column, value))
     after = desk.add()
     holder = desk.worker()
     claims = desk.take(holder)
     assert {before, after} <= {claim.id for claim in claims}
     assert {*desk.finish(holder, *map(desk.succeeded, claims)).values()} == {State.SUCCEEDED}
-    assert len(list(desk.jobs.find(JobFilter()))) == 2 + (backend_name == "sqlite")
+    assert len(list(desk.jobs.find(JobFilter()))) >= 2
 
 
 @pytest.mark.parametrize("backend_name", ["postgres"])
@@ -58,18 +105,9 @@ def test_an_instant_that_is_allowed_can_be_read_in_every_time_zone(
     assert len(list(there.jobs.find(JobFilter()))) == 4
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
-def test_no_job_can_be_made_to_have_such_an_instant(desk: Any) -> None:
-    id_ = desk.add()
-    with pytest.raises(IntegrityError, match="in_range"):
-        write(desk, f"UPDATE jobqueue_jobs SET run_at = 'infinity' WHERE id = {id_}")
-    assert desk.state(id_) is State.AVAILABLE
-
-
 @pytest.mark.parametrize(
     ("args", "shown"),
     [
-        ("2, 3", (None, None)),
         ("[2, 3]", (None, None)),
         ('{"args": [2, 3]}', (None, None)),
         ('{"args": 2, "kwargs": {}}', (None, {})),
@@ -86,9 +124,7 @@ def test_arguments_of_another_form_are_not_known_and_hide_no_other_job(
     assert good["id"] == other
 
 
-@pytest.mark.parametrize(
-    "tags", ["nightly", "nightly,mail", "7", "[[[[", '"nightly"', '{"nightly": 1}']
-)
+@pytest.mark.parametrize("tags", ["7", '"nightly"', '{"nightly": 1}'])
 def test_tags_of_another_form_are_none_and_hide_no_other_job(desk: Any, tags: str) -> None:
     other = desk.add()
     write(desk, INSERT.format("tags", tags))

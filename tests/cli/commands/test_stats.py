@@ -156,16 +156,6 @@ def test_how_far_an_instant_is_off_by_no_day(distance: timedelta, words: str) ->
     assert ago(now - distance, now) == f"{words} ago"
 
 
-def test_a_state_that_plain_sql_made_up_is_named_with_its_remedy(cli_with_app: Cli) -> None:
-    id_ = cli_with_app.id("add", 1, 2)
-    with JobQueue(cli_with_app.url) as jobs, jobs.store.write() as connection:
-        connection.execute(text("UPDATE jobqueue_jobs SET state = 'runing'"))
-    for command in (["list"], ["show", id_]):
-        message = cli_with_app.refused(1, *command)
-        assert f"job {id_}: state 'runing' is none of scheduled, " in message
-        assert f"UPDATE jobqueue_jobs SET state = 'available' WHERE id = {id_}" in message
-
-
 def test_prune_deletes_by_age_and_asks_before_it_deletes_everything(cli_with_app: Cli) -> None:
     cli_with_app.id("add", 1, 2)
     cli_with_app.id("fail")

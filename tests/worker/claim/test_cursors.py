@@ -128,53 +128,6 @@ def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
     assert small.id in ids(worker.claim())
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])  # PostgreSQL has no such numbers.
-@pytest.mark.parametrize("run_at", [None, "tomorrow"])
-def test_a_sweep_ends_where_plain_sql_has_written_what_is_behind_all_priorities(
-    work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch, run_at: str | None
-) -> None:
-    for priority in range(cursors_module.LEVELS_PER_QUEUE):
-        work.options(priority=priority).enqueue()
-    row = {"id": work.enqueue().id, "run_at": run_at}
-    with jobs.store.write() as connection:
-        connection.execute(
-            text(
-                "UPDATE jobqueue_jobs SET priority = 1 << 40, run_at = coalesce(:run_at, run_at)"
-                " WHERE id = :id"
-            ),
-            row,
-        )
-    worker = hand(concurrency=50)
-    look, looks = worker.cursors._claims.next_level, iter(range(100))
-    monkeypatch.setattr(
-        worker.cursors._claims, "next_level", lambda *given: next(looks) >= 0 and look(*given)
-    )
-    assert len(worker.claim()) >= cursors_module.LEVELS_PER_QUEUE
-
-
-@pytest.mark.parametrize("backend_name", ["sqlite"])  # PostgreSQL refuses each of them.
-@pytest.mark.parametrize(
-    ("column", "value", "state"),
-    [
-        ("priority", "high", "available"),
-        ("run_at", "2020-01-01", "available"),
-        ("run_at", "2020-01-01", "scheduled"),
-        ("run_at", "9999-12-31 23:00-05:00", "available"),
-    ],
-)
-def test_a_row_that_plain_sql_has_written_wrongly_holds_up_no_other(
-    work: Any, jobs: JobQueue, column: str, value: str, state: str
-) -> None:
-    others = [work.options(priority=priority).enqueue() for priority in (-1, 0, 1)]
-    wrong = work.enqueue()
-    with jobs.store.write() as connection:
-        statement = f"UPDATE jobqueue_jobs SET {column} = :value, state = :state WHERE id = :id"
-        connection.execute(text(statement), {"value": value, "state": state, "id": wrong.id})
-    with jobs.worker(drain=True):
-        for job in [*others, wrong]:
-            job.result(timeout=10)
-
-
 def test_of_very_many_queues_sweeps_look_at_each_in_turn(
     work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
