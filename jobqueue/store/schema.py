@@ -60,7 +60,6 @@ _POSTGRES_CHECKS = {
 }
 _SQLITE_CHECKS = {
     "max_attempts_is_an_integer_of_at_least_1": _INTEGER.format("max_attempts", 1),
-    "attempt_is_an_integer_of_at_least_0": _INTEGER.format("attempt", 0),
     "priority_is_an_integer_of_32_bits": _INTEGER.format("priority", -(2**31)),
     "run_at_is_in_utc_like_2026_01_31_23_59_59": (
         "run_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'"

@@ -330,14 +330,14 @@ def test_threads_that_claim_at_once_share_the_jobs_without_a_double(
 CLAIMER = """
 import sys
 from jobqueue.store.database import Store
-from jobqueue.store.claims import START, Claims, Holder, Pair
-store, holder = Store(sys.argv[1]), Holder(int(sys.argv[2]), "child")
+from jobqueue.store.claims import START, Claims, PriorityLevel, WorkerRef
+store, holder = Store(sys.argv[1]), WorkerRef(int(sys.argv[2]), "child")
 claims = Claims(store)
 print("ready", flush=True)
 sys.stdin.readline()
 while True:
     with store.write() as connection:
-        taken = claims.claim(connection, holder, Pair("default", 0), START, limit=7, free=7)
+        taken = claims.claim(connection, holder, PriorityLevel("default", 0), START, limit=7, free=7)
     if not taken:
         break
     print(*(claim.id for claim in taken), flush=True)

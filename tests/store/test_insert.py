@@ -74,7 +74,7 @@ def test_every_field_of_many_calls_is_kept_in_their_order(desk: Any, others: int
             tags=json.dumps([text, "b"]) if number % 2 else None,
             max_attempts=3,
             timeout=None if number % 3 else 2.5,
-            backoff=None if number % 2 else text,
+            backoff=None if number % 2 else json.dumps(text),
         )
         for number, text in enumerate(texts * 3)
     ]
@@ -104,7 +104,7 @@ def test_batches_end_before_a_statement_grows_too_long(
     def _see(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         seen.append(statement)
 
-    made = desk.insert(*(desk.new(args="x" * 60, delay=1.0) for _ in range(5)))
+    made = desk.insert(*(desk.new(args=json.dumps("x" * 58), delay=1.0) for _ in range(5)))
     assert [each.id for each in made] == sorted({each.id for each in made})
     assert sum("INSERT INTO jobqueue_jobs" in statement for statement in seen) == 5
 

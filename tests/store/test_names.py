@@ -53,7 +53,7 @@ def test_names_come_from_workers_switches_counters_the_waiting_queues_and_the_ne
                         "queue": "new",
                         "tags": '["x", "y", "$(rm x)", "a\\nb"]',
                     },
-                    {**old, "task": "../x", "queue": "é`x`", "tags": "not JSON"},
+                    {**old, "task": "../x", "queue": "é`x`", "tags": '"no array"'},
                 ],
             )
         assert names_in_use(store, besides="me") == Names(

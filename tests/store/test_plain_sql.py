@@ -57,7 +57,6 @@ def test_a_mistake_is_refused_at_once_by_the_name_of_what_is_required(
     [
         ("timeout", "soon", "timeout_is_more_than_0"),
         ("max_attempts", "2.5", "max_attempts_is_an_integer"),
-        ("attempt", "first", "attempt_is_an_integer"),
         ("priority", 1 << 40, "priority_is_an_integer_of_32_bits"),
         ("run_at", "2026-01-31T23:59:59Z", "run_at_is_in_utc_like_2026_01_31_23_59_59"),
         ("run_at", "tomorrow", "run_at_is_in_utc"),
