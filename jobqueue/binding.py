@@ -9,7 +9,7 @@ from jobqueue.job import Job
 from jobqueue.store.backpressure import Bound
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.notify.notifier import Bell
+from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.user_transactions import UserTransactions
 
 
@@ -19,7 +19,7 @@ class Binding(NamedTuple):
     store: Store
     jobs: Jobs
     transactions: UserTransactions
-    bell: Bell
+    notifier: Notifier
     made: Callable[[Sequence[Job[Any]]], object] | None = None
     """Told of the jobs of each enqueue, for tests."""
 
@@ -31,5 +31,5 @@ class Binding(NamedTuple):
         store = Store(url, named=named, connections=connections)
         jobs = Jobs(store)
         jobs.bounds.declare(bounds)
-        bell = Bell(store.backend.ringer(store.engine))
-        return cls(store, jobs, UserTransactions(store), bell)
+        notifier = Notifier(store.backend.notification_sender(store.engine))
+        return cls(store, jobs, UserTransactions(store), notifier)

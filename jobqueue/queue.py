@@ -86,7 +86,7 @@ class JobQueue:
         self._set(Binding.to(found.url, self._pool_size, self._bounds, named=found.named))
 
     def _set(self, to: Binding) -> None:
-        self.store, self._jobs, self._transactions, self._bell, self._made = to
+        self.store, self._jobs, self._transactions, self._notifier, self._made = to
 
     def bind(self, to: Binding) -> Binding:
         """Switch to another database, with the same tasks, hooks and bounds; for tests.
@@ -94,7 +94,7 @@ class JobQueue:
         Returns the binding that was replaced, so that it can be bound again. Handles of jobs stay
         with their database.
         """
-        before = Binding(self.store, self._jobs, self._transactions, self._bell, self._made)
+        before = Binding(self.store, self._jobs, self._transactions, self._notifier, self._made)
         to.jobs.bounds.declare(self._bounds)
         self._set(to)
         return before
@@ -197,13 +197,13 @@ class JobQueue:
         fate = None
         if within is None:
             inserted = self._jobs.insert(new, wait=wait)
-            self._bell.ring()
+            self._notifier.notify()
         else:
             transaction = transaction_argument.resolve(within, "within", IN_RUN_SYNC)
             with self._transactions.using(transaction) as connection:
                 inserted = self._jobs.insert(new, connection, wait=wait)
                 fate = self._transactions.fate(connection, inserted)
-            self._transactions.after_commit(transaction, self._bell.ring)
+            self._transactions.after_commit(transaction, self._notifier.notify)
         made: list[Job[Any]] = [
             Job(
                 row.id,
@@ -317,7 +317,7 @@ class JobQueue:
         """
         changed, refused = self._jobs.rerun(_named(ids), succeeded=succeeded)
         if changed:
-            self._bell.ring()
+            self._notifier.notify()
         require_changed(refused)
 
     def delete(self, *ids: int) -> None:
@@ -331,11 +331,11 @@ class JobQueue:
     def resume(self, queue: str) -> None:
         """Let workers claim jobs of a paused queue again."""
         Monitor(self.store).resume(option_rules.name(queue, "queue"))
-        self._bell.ring()
+        self._notifier.notify()
 
-    def ring(self) -> None:
+    def wake_workers(self) -> None:
         """Wake sleeping workers: after an enqueue on a bare connection has been committed."""
-        self._bell.ring()
+        self._notifier.notify()
 
     def on(self, event: EventName, subscriber: Subscriber) -> Subscriber:
         """Call `subscriber(event)` in the worker when an event of that name has been committed.
@@ -371,7 +371,7 @@ class JobQueue:
 
     def close(self) -> None:
         """Send pending wake-ups and close idle connections."""
-        self._bell.close()
+        self._notifier.close()
         self.store.close()
         self._jobs.bounds.declare(self._bounds)  # A new database may be there next.
 

@@ -18,7 +18,7 @@ from jobqueue.queue import JobQueue
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import Names, names_in_use
-from jobqueue.store.notify.notifier import Bell
+from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.redact import masked
 from jobqueue.store.stats import Monitor
 from jobqueue.store.urls import as_text, parse
@@ -147,11 +147,11 @@ class Shared:
         default = "" if is_said else " (the default: no database is named)"
         return masked(parse(self.url)) + default
 
-    def ring(self) -> None:
+    def wake_workers(self) -> None:
         """Wake sleeping workers."""
-        bell = Bell(self.store.backend.ringer(self.store.engine))
-        _at_the_end(bell.close)
-        bell.ring()
+        notifier = Notifier(self.store.backend.notification_sender(self.store.engine))
+        _at_the_end(notifier.close)
+        notifier.notify()
 
     def print_json(self, value: Any) -> None:
         """Print one JSON document on stdout."""

@@ -102,7 +102,7 @@ class Leases:
         """Its next neighbours in the ring of all, and unless those are all, of its own host too."""
         values = {"in_worker": worker, "in_boot": boot, "in_namespace": namespace}
 
-        def ring(after: Executable, first: Executable, size: int) -> list[Lease]:
+        def part(after: Executable, first: Executable, size: int) -> list[Lease]:
             found: list[Lease] = []
             for statement in (after, first):
                 if len(found) < size:
@@ -110,9 +110,9 @@ class Leases:
                     found += [Lease._make(row) for row in rows]
             return found
 
-        found = ring(self._statements.neighbours, self._statements.first_neighbours, NEIGHBOURS)
+        found = part(self._statements.neighbours, self._statements.first_neighbours, NEIGHBOURS)
         if len(found) == NEIGHBOURS and boot is not None and namespace is not None:
-            found += ring(self._statements.mates, self._statements.first_mates, MATES)
+            found += part(self._statements.mates, self._statements.first_mates, MATES)
         return list(dict.fromkeys(found))
 
     def could_beat(self, worker: int) -> bool:

@@ -151,7 +151,7 @@ workers = Table(  # A row is a lease: whoever's row is gone holds nothing.
     Column("boot_id", Text),  # with the namespace: whether a pid here means a pid there
     Column("pid_namespace", Text),
     Column("process_started", Double),  # seconds since boot, as the kernel tells; a pid is reused
-    Column("wakeup_address", Text),  # where an enqueue on this host may ring
+    Column("wakeup_address", Text),  # where an enqueue on this host sends its wake-up
     Column("queues", Text),  # a JSON array; null: all
     Column("tasks", Text, nullable=False),  # a JSON array of the names it knows
     Column("concurrency", Integer, nullable=False),

@@ -23,7 +23,7 @@ from jobqueue.store.transaction_outcomes import Fate, Follower
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-_RINGS = "jobqueue_rings"
+_NOTIFICATIONS = "jobqueue_rings"
 _TRANSLATION = "schema_translate_map"
 
 
@@ -144,13 +144,13 @@ class UserTransactions:
         fate.made.update(row.id for row in inserted if row.created)
         return fate
 
-    def after_commit(self, transaction: "Session | Connection", ring: Callable[[], None]) -> None:
+    def after_commit(self, transaction: "Session | Connection", notify: Callable[[], None]) -> None:
         """Ring once the session has committed. A Connection only tells before: polling serves."""
         if isinstance(transaction, Connection):
             return
-        if _RINGS not in transaction.info:
+        if _NOTIFICATIONS not in transaction.info:
             event.listen(transaction, "after_commit", _committed)
-        transaction.info.setdefault(_RINGS, set()).add(ring)
+        transaction.info.setdefault(_NOTIFICATIONS, set()).add(notify)
 
     def finish(
         self,
@@ -223,6 +223,6 @@ def _autocommit() -> InvalidOption:
 def _committed(session: "Session") -> None:
     if session.in_nested_transaction():  # Only a savepoint was released.
         return
-    rings = session.info[_RINGS]
-    while rings:
-        rings.pop()()
+    notifications = session.info[_NOTIFICATIONS]
+    while notifications:
+        notifications.pop()()

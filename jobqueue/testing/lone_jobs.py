@@ -8,7 +8,7 @@ from jobqueue.errors import ResultTimeout
 from jobqueue.records import Inserted, NewJob
 from jobqueue.states import FINAL, State
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.notify.notifier import Bell, Ringer
+from jobqueue.store.notify.notifier import NotificationSender, Notifier
 from jobqueue.store.testing import BorrowingStore, has_worker
 from jobqueue.testing.inline_worker import NAME
 from jobqueue.worker.handler.context import running_attempt
@@ -52,14 +52,14 @@ class LoneJobs(Jobs):
         return found
 
 
-class HeardBell(Bell):
-    """A bell that a test hears too."""
+class ObservedNotifier(Notifier):
+    """A notifier that a test hears too."""
 
-    def __init__(self, ringer: Ringer, heard: Callable[[], object]) -> None:
-        super().__init__(ringer)
+    def __init__(self, sender: NotificationSender, heard: Callable[[], object]) -> None:
+        super().__init__(sender)
         self._heard = heard
 
-    def ring(self) -> None:
-        """See `Bell.ring`."""
-        super().ring()
+    def notify(self) -> None:
+        """See `Notifier.notify`."""
+        super().notify()
         self._heard()

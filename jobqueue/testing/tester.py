@@ -29,7 +29,7 @@ from jobqueue.store.transaction_argument import SyncTransaction
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Call, Task
 from jobqueue.testing.inline_worker import Inline, Ran, explain
-from jobqueue.testing.lone_jobs import HeardBell, LoneJobs
+from jobqueue.testing.lone_jobs import LoneJobs, ObservedNotifier
 from jobqueue.testing.matching import Enqueued, matcher
 
 P = ParamSpec("P")
@@ -70,14 +70,14 @@ class QueueTester:
     def bound(self) -> Iterator[None]:
         """Bind the queue to the test's database meanwhile."""
         store = self._store
-        bell = HeardBell(store.backend.ringer(store.engine), self._heard)
-        before = self.jobs.bind(Binding(store, self._rows, store.users, bell, self._enqueued))
+        notifier = ObservedNotifier(store.backend.notification_sender(store.engine), self._heard)
+        before = self.jobs.bind(Binding(store, self._rows, store.users, notifier, self._enqueued))
         try:
             store.require_schema()
             yield
         finally:
             self.jobs.bind(before)
-            bell.close()
+            notifier.close()
 
     @contextmanager
     def within(self, transaction: SyncTransaction) -> Iterator[None]:

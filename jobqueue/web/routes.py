@@ -159,7 +159,7 @@ class Api:
         asked = _has_body(request) and asks_for_succeeded(await read_body(request))
         rerun = partial(Jobs.rerun, succeeded=asked, ask='{"succeeded": true}')
         response = await self._change(request, rerun)
-        await self._writes(self._queue.ring)
+        await self._writes(self._queue.wake_workers)
         return response
 
     async def _change(self, request: Request, verb: Verb) -> Response:

@@ -13,7 +13,7 @@ from jobqueue.store.database import Store
 from jobqueue.store.history import History
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import Maintenance
-from jobqueue.store.notify.notifier import Bell, Heard
+from jobqueue.store.notify.notifier import Notifier, Wakeup
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
@@ -58,17 +58,17 @@ class Wakeups:
     claimer: Service
     completer: Service
     inflight: InFlight
-    notifier: Bell
+    notifier: Notifier
 
-    def wake_claimer(self, heard: Heard = Heard.CHANGE) -> None:
+    def wake_claimer(self, heard: Wakeup = Wakeup.COMMIT) -> None:
         """Claim soon: there may be jobs; at once if somebody has announced them."""
-        self.planner.hint_work(announced=heard is Heard.RING)
+        self.planner.hint_work(announced=heard is Wakeup.NOTIFIED)
         self.claimer.wake()
 
     def wake_all_workers(self) -> None:
         """Announce jobs to this worker's claimer and to other workers."""
-        self.wake_claimer(Heard.RING)
-        self.notifier.ring()
+        self.wake_claimer(Wakeup.NOTIFIED)
+        self.notifier.notify()
 
     def wake_completer(self) -> None:
         """Write an outcome that was put into the outbox, and claim more if the inbox runs low."""
@@ -90,7 +90,7 @@ class WorkerParts:
     """The same service as the claimer on a database with one writer."""
     thread_pool: ThreadPool
     async_runner: AsyncRunner
-    notifier: Bell
+    notifier: Notifier
     shared_poll: Lookout
     metrics: Metrics
     event_dispatcher: Announcer
@@ -135,8 +135,8 @@ class Assembly:
         name = settings.name or f"{me.host}-{me.pid}"
         name_worker(name)
         shared_poll = Lookout(self.connections.upkeep, self._leases, inflight, me)
-        notifier = Bell(backend.ringer(self.store.engine))
-        listener = backend.listener(self.store.url, self.connections.patience)
+        notifier = Notifier(backend.notification_sender(self.store.engine))
+        listener = backend.subscription(self.store.url, self.connections.patience)
         event_dispatcher = Announcer(self._events)
         metrics = Metrics(inflight)
         planner = self._planner(shared_poll)

@@ -38,12 +38,12 @@ def test_a_worker_takes_a_lease_that_all_can_see(desk: Any) -> None:
 
 
 def test_what_a_worker_says_of_itself_is_kept(desk: Any) -> None:
-    desk.worker(queues=("a", "b"), tasks=("x",), wakeup_address="@bell")
+    desk.worker(queues=("a", "b"), tasks=("x",), wakeup_address="@notifier")
     desk.worker(queues=None)
     with desk.store.read() as connection:
         rows = connection.execute(select(workers).order_by(workers.c.started_at)).all()
     assert [(row.queues, row.tasks) for row in rows] == [('["a", "b"]', '["x"]'), (None, '["add"]')]
-    assert [row.wakeup_address for row in rows] == ["@bell", None]
+    assert [row.wakeup_address for row in rows] == ["@notifier", None]
 
 
 def test_each_beat_renews_the_lease_and_tells_how_it_goes(desk: Any) -> None:

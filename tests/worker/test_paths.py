@@ -108,7 +108,7 @@ def worker_is_started_there(app: ModuleType, folders: Folders) -> None:
     folders.leave()
     with worker:
         assert job.result(timeout=LONG) == 3
-        worker._parts.notifier.ring()
+        worker._parts.notifier.notify()
 
 
 def closed_and_used_again(app: ModuleType, folders: Folders) -> None:

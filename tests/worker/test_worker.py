@@ -251,7 +251,7 @@ def test_an_embedded_worker_stops_when_the_program_raises(jobs: JobQueue) -> Non
         raise KeyError("the program's own")
     left = {thread.name for thread in set(threading.enumerate()) - before}
     assert left <= {
-        "jobqueue-bell",
+        "jobqueue-notifier",
         "jobqueue-idle",
         "jobqueue-lock",
     }  # The queue's own; the latter for a moment.

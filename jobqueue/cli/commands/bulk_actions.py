@@ -203,7 +203,7 @@ def _apply(
         changed += done
         refused += not_done
     if verb.name == RETRY.name and changed:
-        shared.ring()
+        shared.wake_workers()
     return changed, refused
 
 

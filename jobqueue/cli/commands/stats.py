@@ -226,7 +226,7 @@ def _switch(name: str, help_: str) -> None:
             _require_known(shared, names)
         changed = [queue for queue in names if getattr(shared.monitor, name)(queue)]
         if name == "resume" and changed:
-            shared.ring()
+            shared.wake_workers()
         if shared.json:
             shared.print_json({"changed": len(changed), "queues": list(names)})
             return

@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from jobqueue.store.notify.notifier import Listener, Ringer
+from jobqueue.store.notify.notifier import NotificationSender, Subscription
 from jobqueue.store.pool import IDLE, Patience
 
 Columns = Mapping[str, TypeEngine[Any]]
@@ -157,11 +157,11 @@ class Backend(Hashable, Protocol):
         """See that the driver of a user's connection has begun: a savepoint commits nothing."""
         ...
 
-    def ringer(self, engine: Engine) -> Ringer:
+    def notification_sender(self, engine: Engine) -> NotificationSender:
         """How to wake this database's workers."""
         ...
 
-    def listener(self, url: URL, patience: Patience | None = None, /) -> Listener:
+    def subscription(self, url: URL, patience: Patience | None = None, /) -> Subscription:
         """How a worker is woken; it keeps a connection of its own."""
         ...
 

@@ -35,7 +35,7 @@ from jobqueue.store import postgres_session as session
 from jobqueue.store.clock import Instant
 from jobqueue.store.dialects import postgres_copy, postgres_hooks
 from jobqueue.store.dialects.base import Columns, Identity
-from jobqueue.store.notify.postgres import NotifyListener, NotifyRinger
+from jobqueue.store.notify.postgres import NotifySender, NotifySubscription
 from jobqueue.store.pool import IDLE, BoundedPool, Checks, Patience
 from jobqueue.store.schema import meta
 
@@ -246,13 +246,13 @@ class Postgres:
     def begin(self, connection: Connection) -> None:
         """See `Backend.begin`: every driver does."""
 
-    def ringer(self, engine: Engine) -> NotifyRinger:
-        """See `Backend.ringer`."""
-        return NotifyRinger(engine)
+    def notification_sender(self, engine: Engine) -> NotifySender:
+        """See `Backend.sender`."""
+        return NotifySender(engine)
 
-    def listener(self, url: URL, patience: Patience | None = None, /) -> NotifyListener:
+    def subscription(self, url: URL, patience: Patience | None = None, /) -> NotifySubscription:
         """See `Backend.listener`."""
-        return NotifyListener(self.engine(url, 2, patience=patience))
+        return NotifySubscription(self.engine(url, 2, patience=patience))
 
     def is_transient(self, error: BaseException) -> bool:
         """See `Backend.is_transient`."""

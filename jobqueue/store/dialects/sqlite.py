@@ -42,7 +42,7 @@ from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects.base import Columns, Identity
 from jobqueue.store.dialects.sqlite_file import DatabaseFile
 from jobqueue.store.dialects.sqlite_write_lock import KernelLock
-from jobqueue.store.notify.sqlite import DatagramRinger, DoorbellListener
+from jobqueue.store.notify.sqlite import DatagramSender, DatagramSubscription
 from jobqueue.store.pool import Patience
 from jobqueue.store.schema import VERSION_TABLE, jobs, meta
 
@@ -276,13 +276,13 @@ class Sqlite:
         if not driver.in_transaction:
             connection.exec_driver_sql("BEGIN")
 
-    def ringer(self, engine: Engine) -> DatagramRinger:
-        """See `Backend.ringer`."""
-        return DatagramRinger(engine)
+    def notification_sender(self, engine: Engine) -> DatagramSender:
+        """See `Backend.sender`."""
+        return DatagramSender(engine)
 
-    def listener(self, url: URL, _patience: Patience | None = None, /) -> DoorbellListener:
+    def subscription(self, url: URL, _patience: Patience | None = None, /) -> DatagramSubscription:
         """See `Backend.listener`."""
-        return DoorbellListener(self.engine(url, 1))
+        return DatagramSubscription(self.engine(url, 1))
 
     def is_transient(self, error: BaseException) -> bool:
         """See `Backend.is_transient`; each with its extended forms."""

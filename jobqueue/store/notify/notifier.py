@@ -1,4 +1,4 @@
-"""Telling sleeping workers that there is work. A hint: polling finds it anyway, a little later."""
+"""Wake sleeping workers when there is work. A hint: without it, polling finds the work later."""
 
 import atexit
 import threading
@@ -11,34 +11,34 @@ from jobqueue.store import fork_safety
 
 log = get_logger("jobqueue.store")
 
-PAUSE = 0.005  # seconds between two rings
+NOTIFY_INTERVAL = 0.005  # seconds between two notifications
 
 
-class Heard(Enum):
-    """What a listener can tell."""
+class Wakeup(Enum):
+    """What ended a wait for wake-ups."""
 
     NOTHING = 0
-    CHANGE = 1
-    """Something was written, by whomever."""
-    RING = 2
-    """Somebody has made jobs available."""
+    COMMIT = 1
+    """Some connection has committed a write."""
+    NOTIFIED = 2
+    """A notification: jobs have been made available."""
 
 
-class Listener(Protocol):
-    """A worker's ear. Used by one thread."""
+class Subscription(Protocol):
+    """Receives wake-ups for one worker. Used by one thread."""
 
     @property
     def address(self) -> str | None:
-        """Where an enqueue on this host may ring, if that needs an address."""
+        """The address to which an enqueue on this host sends its wake-up, if one is needed."""
         ...
 
     @property
     def deaf(self) -> bool:
-        """True once it is known that nothing can be heard, so that polling has to do."""
+        """True once it is known that no wake-up can arrive, so that the worker has to poll."""
         ...
 
-    def wait(self, timeout: float) -> Heard:
-        """Wait up to `timeout` seconds for something to be heard."""
+    def wait(self, timeout: float) -> Wakeup:
+        """Wait up to `timeout` seconds for a wake-up; return which one came."""
         ...
 
     def wake(self) -> None:
@@ -50,40 +50,40 @@ class Listener(Protocol):
         ...
 
 
-class Ringer(Protocol):
-    """How one database's workers are told."""
+class NotificationSender(Protocol):
+    """Sends wake-ups to the workers of one database."""
 
-    def ring(self) -> None:
-        """Tell them once."""
+    def notify(self) -> None:
+        """Send one wake-up to each sleeping worker."""
         ...
 
     def close(self) -> None:
-        """Let go of what ringing needs."""
+        """Close what sending needs."""
         ...
 
     def forget(self) -> None:
-        """In a forked child: leave what ringing needs to the parent."""
+        """Leave the parent's socket to the parent; called in a forked child."""
         ...
 
 
-class Bell:
-    """Rings after a commit, at most once per `PAUSE`, never for the caller's time.
+class Notifier:
+    """Notifies workers after commits from its own thread, at most once per NOTIFY_INTERVAL.
 
     NOTIFY inside the enqueueing transaction was measured to halve concurrent enqueues: it takes a
     lock over the whole server through the commit. So it goes out afterwards, from a thread.
     """
 
-    def __init__(self, ringer: Ringer) -> None:
-        self._ringer = ringer
+    def __init__(self, sender: NotificationSender) -> None:
+        self._sender = sender
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
-        self._ringing = fork_safety.guard()
+        self._sending = fork_safety.guard()
         fork_safety.watch(self)
 
-    def ring(self) -> None:
-        """Ask for a ring; returns at once. Many requests become one."""
+    def notify(self) -> None:
+        """Request a notification and return at once. Requests within one interval become one."""
         self._wanted.set()
         if self._thread is None:
             self._begin()
@@ -92,7 +92,7 @@ class Bell:
         with self._start:
             if self._thread is not None or self._closed.is_set():
                 return
-            self._thread = threading.Thread(target=self._run, name="jobqueue-bell", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="jobqueue-notifier", daemon=True)
             self._thread.start()
             atexit.register(_close, weakref.ref(self))
 
@@ -101,31 +101,31 @@ class Bell:
             self._wanted.wait()
             self._wanted.clear()
             try:
-                with self._ringing:
-                    self._ringer.ring()
+                with self._sending:
+                    self._sender.notify()
             except Exception as error:  # noqa: BLE001 - a hint that is lost costs one poll interval.
                 log.debug("could not wake the workers: %s", error)
-            if self._closed.wait(PAUSE) and not self._wanted.is_set():
+            if self._closed.wait(NOTIFY_INTERVAL) and not self._wanted.is_set():
                 return
 
     def close(self) -> None:
-        """Send what is still to be sent, and stop."""
+        """Send the notification that is still requested, and stop the thread."""
         self._closed.set()
         self._wanted.set()
         if self._thread is not None:
             self._thread.join(2.0)
-        self._ringer.close()
+        self._sender.close()
 
     def forget(self) -> None:
-        """In a forked child: the thread stayed with the parent."""
+        """Forget the thread, which a forked child does not have."""
         self._thread = None
         self._start = threading.Lock()
-        self._ringing = fork_safety.guard()
+        self._sending = fork_safety.guard()
         self._wanted = threading.Event()
-        self._ringer.forget()
+        self._sender.forget()
 
 
-def _close(reference: weakref.ref[Bell]) -> None:
-    bell = reference()
-    if bell is not None:
-        bell.close()
+def _close(reference: weakref.ref[Notifier]) -> None:
+    notifier = reference()
+    if notifier is not None:
+        notifier.close()

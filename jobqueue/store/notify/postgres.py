@@ -1,4 +1,4 @@
-"""Wake-ups on PostgreSQL: NOTIFY on one channel; who listens has a connection of its own."""
+"""Wake-ups on PostgreSQL: NOTIFY on one channel; each subscription has its own connection."""
 
 import contextlib
 import secrets
@@ -11,22 +11,22 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.loggers import get_logger
 from jobqueue.store import postgres_session as session
-from jobqueue.store.notify.notifier import Heard
+from jobqueue.store.notify.notifier import Wakeup
 
 log = get_logger("jobqueue.store")
 
 CHANNEL = "jobqueue"
-# Whoever listens is idle for long, with reason. Older servers do not have the setting.
+# A listening connection is idle for long. Older servers do not have the setting.
 _STAY = text(
     "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 )
 PROBE = 30.0  # seconds of silence until the connection is tried
-PROOF = 5.0  # seconds within which a notification arrives, if any does
+PROOF = 5.0  # seconds within which a first notification must arrive
 _NOTIFY = f"NOTIFY {CHANNEL}"
 _LISTEN = text(f"LISTEN {CHANNEL}")
 
 
-class NotifyRinger:
+class NotifySender:
     """Sends a NOTIFY in one round trip, for it is on the way of every job to its worker.
 
     Past SQLAlchemy, and not as `SELECT pg_notify(…)` between BEGIN and COMMIT: 0.13 ms, not 0.6. On
@@ -36,8 +36,8 @@ class NotifyRinger:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def ring(self) -> None:
-        """See `Ringer.ring`."""
+    def notify(self) -> None:
+        """See `NotificationSender.notify`."""
         with contextlib.closing(self._engine.raw_connection()) as connection:
             driver: Any = connection.driver_connection
             try:
@@ -51,17 +51,17 @@ class NotifyRinger:
                 raise
 
     def close(self) -> None:
-        """See `Ringer.close`: the connection is the store's."""
+        """See `NotificationSender.close`: the connection is the store's."""
 
     def forget(self) -> None:
-        """See `Ringer.forget`: the store does."""
+        """See `NotificationSender.forget`: the store does."""
 
 
-class NotifyListener:
+class NotifySubscription:
     """Listens on a connection that it makes again whenever it is lost.
 
     A pooler in transaction mode takes a LISTEN and hands no notification on. Where a pooler stands
-    in between, this therefore listens on a channel of its own first, and rings that. The engine
+    in between, this therefore first listens on a channel of its own, and notifies that. The engine
     needs two connections for it.
     """
 
@@ -76,28 +76,28 @@ class NotifyListener:
         self._woken = threading.Event()
         self.deaf = False
 
-    def wait(self, timeout: float) -> Heard:
-        """See `Listener.wait`. After a reconnect something may have been missed."""
+    def wait(self, timeout: float) -> Wakeup:
+        """See `Subscription.wait`. After a reconnect something may have been missed."""
         if self.deaf:
             self._woken.wait(timeout)
-            return Heard.NOTHING
+            return Wakeup.NOTHING
         try:
             if self._connection is None:
                 self._connect()
-                return Heard.CHANGE
+                return Wakeup.COMMIT
             driver = _driver(self._connection)
             if self._silent >= PROBE:
                 driver.execute("SELECT 1")
                 self._silent = 0.0
                 session.require_writable(driver)
-            heard = any(True for _ in driver.notifies(timeout=timeout, stop_after=1))
+            notified = any(True for _ in driver.notifies(timeout=timeout, stop_after=1))
             if self._proven_until is not None:
-                return self._prove(heard=heard)
+                return self._prove(notified=notified)
         except Exception:
             self._drop()
             raise
-        self._silent = 0.0 if heard else self._silent + timeout
-        return Heard.RING if heard else Heard.NOTHING
+        self._silent = 0.0 if notified else self._silent + timeout
+        return Wakeup.NOTIFIED if notified else Wakeup.NOTHING
 
     def _connect(self) -> None:
         self._connection = _autocommit(self._engine)
@@ -114,13 +114,13 @@ class NotifyListener:
             other.detach()  # To be closed, not kept.
         self._proven_until = time.monotonic() + PROOF
 
-    def _prove(self, *, heard: bool) -> Heard:
+    def _prove(self, *, notified: bool) -> Wakeup:
         assert self._connection is not None
         assert self._proven_until is not None
-        if heard:
+        if notified:
             self._proven_until = None
             self._connection.execute(_LISTEN)
-            return Heard.CHANGE
+            return Wakeup.COMMIT
         if time.monotonic() >= self._proven_until:
             self.deaf = True
             log.warning(
@@ -129,7 +129,7 @@ class NotifyListener:
                 "itself, or a pool in session mode (docs/poolers.md)"
             )
             self._drop()
-        return Heard.NOTHING
+        return Wakeup.NOTHING
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -137,11 +137,11 @@ class NotifyListener:
             _drop(connection)
 
     def wake(self) -> None:
-        """See `Listener.wake`; while it listens its wait is bounded, and that has to do."""
+        """See `Subscription.wake`; while it listens its wait is bounded, and that has to do."""
         self._woken.set()
 
     def close(self) -> None:
-        """See `Listener.close`."""
+        """See `Subscription.close`."""
         self._drop()
         self._engine.dispose()
 

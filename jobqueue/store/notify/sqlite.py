@@ -1,6 +1,6 @@
 """Wake-ups on SQLite: a datagram to each worker's socket; for other writers, `data_version`.
 
-inotify on the WAL is no use: it fires before the commit can be seen (58 of 60 were missed).
+inotify on the WAL does not work: it fires before the commit is visible (58 of 60 were missed).
 """
 
 import contextlib
@@ -16,53 +16,53 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy import select as sql_select
 
 from jobqueue.store import fork_safety
-from jobqueue.store.notify.notifier import Heard
+from jobqueue.store.notify.notifier import Wakeup
 from jobqueue.store.schema import workers
 
-WATCH = 0.05  # seconds between looks at data_version: 0.4 % of a core
-FRESH = 1.0  # seconds for which the list of doorbells is believed
-_DOORBELLS = sql_select(workers.c.wakeup_address).where(workers.c.wakeup_address.is_not(None))
+WATCH = 0.05  # seconds between polls of data_version: 0.4 % of a core
+FRESH = 1.0  # seconds for which the list of addresses is reused
+_ADDRESSES = sql_select(workers.c.wakeup_address).where(workers.c.wakeup_address.is_not(None))
 # Linux's abstract sockets leave no files behind; elsewhere polling has to do.
 _ABSTRACT = sys.platform == "linux"
 
 
-class DatagramRinger:
+class DatagramSender:
     """Sends an empty datagram to each worker on this host."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._doorbells: list[str] = []
+        self._addresses: list[str] = []
         self._read_at = -FRESH
         self._socket: socket.socket | None = None
 
-    def ring(self) -> None:
-        """See `Ringer.ring`."""
+    def notify(self) -> None:
+        """See `NotificationSender.notify`."""
         if not _ABSTRACT:
             return
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         if time.monotonic() - self._read_at >= FRESH:
             with self._engine.connect() as connection:
-                rows = connection.execute(_DOORBELLS)
-                self._doorbells = list(rows.scalars())
+                rows = connection.execute(_ADDRESSES)
+                self._addresses = list(rows.scalars())
             self._read_at = time.monotonic()
-        for wakeup_address in self._doorbells:
-            with contextlib.suppress(OSError):  # It is gone, or has enough rings to hear of.
-                self._socket.sendto(b"", "\0" + wakeup_address)
+        for address in self._addresses:
+            with contextlib.suppress(OSError):  # The worker is gone, or its buffer is full.
+                self._socket.sendto(b"", "\0" + address)
 
     def close(self) -> None:
-        """See `Ringer.close`."""
+        """See `NotificationSender.close`."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def forget(self) -> None:
-        """See `Ringer.forget`: the engine is the store's, which does so too."""
+        """See `NotificationSender.forget`: the engine is the store's, which does so too."""
         self._socket = None
 
 
-class DoorbellListener:
-    """A socket to be rung, and between two looks at it the database's own change counter."""
+class DatagramSubscription:
+    """Receives datagrams, and polls `data_version` in between for commits of other writers."""
 
     deaf = False
 
@@ -77,17 +77,17 @@ class DoorbellListener:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             self._socket.bind("\0" + self.address)
 
-    def wait(self, timeout: float) -> Heard:
-        """See `Listener.wait`."""
+    def wait(self, timeout: float) -> Wakeup:
+        """See `Subscription.wait`."""
         until = time.monotonic() + timeout
         while (left := until - time.monotonic()) > 0:
-            if self._rung(min(left, WATCH)):
-                return Heard.RING
+            if self._received(min(left, WATCH)):
+                return Wakeup.NOTIFIED
             if self._changed():
-                return Heard.CHANGE
-        return Heard.NOTHING
+                return Wakeup.COMMIT
+        return Wakeup.NOTHING
 
-    def _rung(self, timeout: float) -> bool:
+    def _received(self, timeout: float) -> bool:
         if self._socket is None:
             select.select([], [], [], timeout)
             return False
@@ -100,7 +100,7 @@ class DoorbellListener:
         return True
 
     def _changed(self) -> bool:
-        """True when another connection has committed since the last look."""
+        """Return whether another connection has committed since the last call."""
         if self._connection is None:
             self._connection = self._engine.connect()
         # Not through SQLAlchemy: after its BEGIN this would see one snapshot for ever, and the WAL
@@ -113,13 +113,13 @@ class DoorbellListener:
         return changed
 
     def wake(self) -> None:
-        """See `Listener.wake`."""
+        """See `Subscription.wake`."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.sendto(b"", "\0" + str(self.address))
 
     def close(self) -> None:
-        """See `Listener.close`."""
+        """See `Subscription.close`."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from jobqueue.store.notify.notifier import Heard, Listener
+from jobqueue.store.notify.notifier import Subscription, Wakeup
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.service import Service
 
@@ -24,8 +24,8 @@ class Ear(Service):
 
     def __init__(
         self,
-        listener: Listener,
-        heard: Callable[[Heard], None],
+        subscription: Subscription,
+        heard: Callable[[Wakeup], None],
         later: Callable[[], None],
         planner: ClaimPlanner,
     ) -> None:
@@ -33,25 +33,27 @@ class Ear(Service):
         self._planner = planner
         self._claimed = 0
         self._pause = planner.poll
-        self._listener = listener
+        self._subscription = subscription
         self._heard = heard
         self._later = later
         self._later_at: float | None = None
 
     def tick(self) -> float:
         """Wait for one wake-up, for a while."""
-        if self._listener.deaf:
+        if self._subscription.deaf:
             return self._look()
         due = self._later_at
         try:
-            heard = self._listener.wait(LISTEN if due is None else max(0.0, due - time.monotonic()))
+            heard = self._subscription.wait(
+                LISTEN if due is None else max(0.0, due - time.monotonic())
+            )
         except Exception:
             if self.stopping:  # Such as one that has waited for a connection until now.
                 return 0
             raise
         if self.stopping:
             return 0
-        if heard is not Heard.NOTHING:
+        if heard is not Wakeup.NOTHING:
             self._heard(heard)
             if due is None:
                 self._later_at = time.monotonic() + LATER
@@ -67,14 +69,14 @@ class Ear(Service):
         if self._pause >= poll:  # The claimer looks so often anyway.
             self._pause = poll
         else:
-            self._heard(Heard.CHANGE)
+            self._heard(Wakeup.COMMIT)
         return self._pause
 
     def stop(self) -> None:
         """See `Service.stop`."""
         super().stop()
-        self._listener.wake()
+        self._subscription.wake()
 
     def drain(self) -> None:
         """Close the ear."""
-        self._listener.close()
+        self._subscription.close()

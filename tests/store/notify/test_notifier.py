@@ -1,24 +1,24 @@
-"""The bell: rings from a thread of its own, and keeps out of the way of forks."""
+"""The notifier: rings from a thread of its own, and keeps out of the way of forks."""
 
 import os
 import threading
 
 import pytest
 
-from jobqueue.store.notify.notifier import Bell
+from jobqueue.store.notify.notifier import Notifier
 
 forking = threading.Event()
 os.register_at_fork(before=forking.set)  # The last one registered runs first.
 
 
 class Slow:
-    """A ringer that is in the middle of a ring until a while after a fork was asked for."""
+    """A sender that is in the middle of a ring until a while after a fork was asked for."""
 
     def __init__(self) -> None:
         self.inside = threading.Event()
         self.rings = 0
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         self.inside.set()
         assert forking.wait(10)
         threading.Event().wait(0.05)
@@ -35,32 +35,32 @@ class Slow:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_no_fork_takes_place_in_the_middle_of_a_ring() -> None:
     """The child would inherit what the thread has locked inside the driver, for ever."""
-    ringer = Slow()
-    bell = Bell(ringer)
+    sender = Slow()
+    notifier = Notifier(sender)
     forking.clear()
-    bell.ring()
-    assert ringer.inside.wait(10)
+    notifier.notify()
+    assert sender.inside.wait(10)
     pid = os.fork()
     if pid == 0:
-        os._exit(ringer.inside.is_set())
+        os._exit(sender.inside.is_set())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    bell.ring()  # It goes on in the parent.
-    bell.close()
-    assert ringer.rings >= 2
+    notifier.notify()  # It goes on in the parent.
+    notifier.close()
+    assert sender.rings >= 2
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_the_bell_rings_on_in_the_child() -> None:
-    ringer = Slow()
-    bell = Bell(ringer)
+    sender = Slow()
+    notifier = Notifier(sender)
     forking.clear()
-    bell.ring()
-    assert ringer.inside.wait(10)
+    notifier.notify()
+    assert sender.inside.wait(10)
     pid = os.fork()
     if pid == 0:
-        before = ringer.rings
-        bell.ring()
-        bell.close()
-        os._exit(ringer.rings == before)
+        before = sender.rings
+        notifier.notify()
+        notifier.close()
+        os._exit(sender.rings == before)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    bell.close()
+    notifier.close()

@@ -9,7 +9,7 @@ from pooler import Pooler
 from sqlalchemy import make_url, text
 
 from jobqueue.store.notify import postgres
-from jobqueue.store.notify.notifier import Heard, Listener, Ringer
+from jobqueue.store.notify.notifier import Wakeup, Subscription, NotificationSender
 from jobqueue.store.database import Store
 
 RINGS = 20
@@ -17,10 +17,10 @@ LONG = 10.0  # seconds; no test waits for so long unless it fails
 
 
 @pytest.fixture
-def listener(store: Store, desk: Any) -> Iterator[Listener]:
+def listener(store: Store, desk: Any) -> Iterator[Subscription]:
     """A listener that rings find, and that has heard of all that is there already."""
     store.require_schema()
-    listener = store.backend.listener(store.url)
+    listener = store.backend.subscription(store.url)
     desk.worker(wakeup_address=listener.address)
     listener.wait(0.1)
     yield listener
@@ -28,67 +28,71 @@ def listener(store: Store, desk: Any) -> Iterator[Listener]:
 
 
 @pytest.fixture
-def ringer(store: Store) -> Iterator[Ringer]:
-    ringer = store.backend.ringer(store.engine)
-    yield ringer
-    ringer.close()
+def sender(store: Store) -> Iterator[NotificationSender]:
+    sender = store.backend.notification_sender(store.engine)
+    yield sender
+    sender.close()
 
 
-def falls_silent(listener: Listener) -> bool:
+def falls_silent(listener: Subscription) -> bool:
     """Whether it hears nothing at last. Rings of the tests before may still be on their way, but not many."""
-    return any(listener.wait(0.1) is Heard.NOTHING for _ in range(RINGS))
+    return any(listener.wait(0.1) is Wakeup.NOTHING for _ in range(RINGS))
 
 
-def test_a_ring_is_heard_as_one(listener: Listener, ringer: Ringer) -> None:
+def test_a_ring_is_heard_as_one(listener: Subscription, sender: NotificationSender) -> None:
     for _ in range(3):
-        ringer.ring()
-        assert listener.wait(LONG) is Heard.RING
+        sender.notify()
+        assert listener.wait(LONG) is Wakeup.NOTIFIED
 
 
-def test_many_rings_are_heard_and_then_no_more(listener: Listener, ringer: Ringer) -> None:
+def test_many_rings_are_heard_and_then_no_more(
+    listener: Subscription, sender: NotificationSender
+) -> None:
     for _ in range(RINGS):
-        ringer.ring()
-    assert listener.wait(LONG) is Heard.RING
+        sender.notify()
+    assert listener.wait(LONG) is Wakeup.NOTIFIED
     heard = 1
-    while heard <= RINGS and listener.wait(0.1) is Heard.RING:
+    while heard <= RINGS and listener.wait(0.1) is Wakeup.NOTIFIED:
         heard += 1
     assert heard <= RINGS
 
 
-def test_silence_is_heard_as_nothing(listener: Listener) -> None:
+def test_silence_is_heard_as_nothing(listener: Subscription) -> None:
     assert falls_silent(listener)
-    assert listener.wait(0.0) is not Heard.CHANGE
+    assert listener.wait(0.0) is not Wakeup.COMMIT
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
-def test_a_commit_that_nobody_rings_for_is_heard_as_a_change(listener: Listener, desk: Any) -> None:
+def test_a_commit_that_nobody_rings_for_is_heard_as_a_change(
+    listener: Subscription, desk: Any
+) -> None:
     assert falls_silent(listener)
     desk.add()
-    assert listener.wait(LONG) is Heard.CHANGE
+    assert listener.wait(LONG) is Wakeup.COMMIT
 
 
 @pytest.mark.parametrize("backend_name", ["postgres"])
 def test_what_was_missed_while_there_was_no_connection_is_a_change(
-    store: Store, listener: Listener, disconnect: Callable[[], None]
+    store: Store, listener: Subscription, disconnect: Callable[[], None]
 ) -> None:
     disconnect()
     with pytest.raises(Exception, match="connection|terminat"):
         listener.wait(LONG)
-    assert listener.wait(LONG) is Heard.CHANGE
+    assert listener.wait(LONG) is Wakeup.COMMIT
 
 
 @pytest.mark.parametrize("backend_name", ["postgres"])
 def test_a_ring_is_sent_although_its_connection_was_lost_meanwhile(
-    store: Store, listener: Listener, ringer: Ringer, disconnect: Callable[[], None]
+    store: Store, listener: Subscription, sender: NotificationSender, disconnect: Callable[[], None]
 ) -> None:
-    ringer.ring()
+    sender.notify()
     disconnect()
     with pytest.raises(Exception, match="connection|terminat"):
-        while listener.wait(LONG) is Heard.RING:
+        while listener.wait(LONG) is Wakeup.NOTIFIED:
             pass
     listener.wait(LONG)
-    ringer.ring()
-    assert listener.wait(LONG) is Heard.RING
+    sender.notify()
+    assert listener.wait(LONG) is Wakeup.NOTIFIED
 
 
 @pytest.fixture
@@ -114,9 +118,9 @@ def through_pooler(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
     store.require_schema()
     with ExitStack() as stack:
 
-        def make(**kind: Any) -> Listener:
+        def make(**kind: Any) -> Subscription:
             pooler = stack.enter_context(Pooler(store.url.render_as_string(False), **kind))
-            listener = store.backend.listener(make_url(pooler.url))
+            listener = store.backend.subscription(make_url(pooler.url))
             stack.callback(listener.close)
             return listener
 
@@ -134,10 +138,10 @@ def test_a_listener_behind_a_pooler_in_transaction_mode_says_once_that_it_hears_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     listener = through_pooler()
-    assert listener.wait(0.01) is Heard.CHANGE
-    wait_until(lambda: listener.wait(0.05) is Heard.NOTHING and listener.deaf, 30)
+    assert listener.wait(0.01) is Wakeup.COMMIT
+    wait_until(lambda: listener.wait(0.05) is Wakeup.NOTHING and listener.deaf, 30)
     for _ in range(3):
-        assert listener.wait(0.01) is Heard.NOTHING
+        assert listener.wait(0.01) is Wakeup.NOTHING
     (said,) = warnings(caplog)
     assert "docs/poolers.md" in said
 
@@ -145,22 +149,22 @@ def test_a_listener_behind_a_pooler_in_transaction_mode_says_once_that_it_hears_
 @pytest.mark.parametrize("backend_name", ["postgres"])
 def test_a_listener_behind_a_pooler_in_session_mode_hears(
     through_pooler: Callable[..., Any],
-    ringer: Ringer,
+    sender: NotificationSender,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(postgres, "PROOF", LONG)
     listener = through_pooler(session=True)
-    assert listener.wait(0.01) is Heard.CHANGE
-    assert listener.wait(LONG) is Heard.CHANGE  # Its own.
-    ringer.ring()
-    assert listener.wait(LONG) is Heard.RING
+    assert listener.wait(0.01) is Wakeup.COMMIT
+    assert listener.wait(LONG) is Wakeup.COMMIT  # Its own.
+    sender.notify()
+    assert listener.wait(LONG) is Wakeup.NOTIFIED
     assert not listener.deaf and not warnings(caplog)
 
 
 @pytest.mark.parametrize("backend_name", ["postgres"])
 def test_a_listener_whose_first_connection_broke_half_way_listens_on_the_next(
-    store: Store, ringer: Ringer, monkeypatch: pytest.MonkeyPatch
+    store: Store, sender: NotificationSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that is there and does not listen would be silent for ever."""
 
@@ -168,12 +172,12 @@ def test_a_listener_whose_first_connection_broke_half_way_listens_on_the_next(
         raise ConnectionError("the pooler has lost its server")
 
     store.require_schema()
-    listener = store.backend.listener(store.url)
+    listener = store.backend.subscription(store.url)
     monkeypatch.setattr(postgres.session, "is_direct", refuse)
     with pytest.raises(ConnectionError):
         listener.wait(LONG)
     monkeypatch.undo()
-    assert listener.wait(LONG) is Heard.CHANGE
-    ringer.ring()
-    assert listener.wait(LONG) is Heard.RING
+    assert listener.wait(LONG) is Wakeup.COMMIT
+    sender.notify()
+    assert listener.wait(LONG) is Wakeup.NOTIFIED
     listener.close()

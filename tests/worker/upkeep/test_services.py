@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from jobqueue import JobQueue, State
 from jobqueue.store.clock import after
 from jobqueue.events import Event, EventStream
-from jobqueue.store.notify.notifier import Heard
+from jobqueue.store.notify.notifier import Wakeup
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.worker.upkeep import listener as listener_module
@@ -108,18 +108,18 @@ class Scripted:
 
     address = None
 
-    def __init__(self, *words: tuple[float, Heard]) -> None:
+    def __init__(self, *words: tuple[float, Wakeup]) -> None:
         self.words = list(words)
         self.present = 0.0
 
     deaf = False
 
-    def wait(self, timeout: float) -> Heard:
+    def wait(self, timeout: float) -> Wakeup:
         after_, word = self.words[0]
         if after_ > timeout:
             self.words[0] = (after_ - timeout, word)
             self.present += timeout
-            return Heard.NOTHING
+            return Wakeup.NOTHING
         self.present += after_
         return self.words.pop(0)[1]
 
@@ -130,10 +130,10 @@ class Scripted:
         pass
 
 
-def hear(monkeypatch: pytest.MonkeyPatch, *words: tuple[float, Heard]) -> list[Any]:
+def hear(monkeypatch: pytest.MonkeyPatch, *words: tuple[float, Wakeup]) -> list[Any]:
     """What an ear tells, each with the time."""
     told: list[Any] = []
-    listener = Scripted(*words, (5.0, Heard.NOTHING))
+    listener = Scripted(*words, (5.0, Wakeup.NOTHING))
     monkeypatch.setattr(listener_module.time, "monotonic", lambda: listener.present)
     ear = Ear(
         listener,
@@ -149,16 +149,16 @@ def hear(monkeypatch: pytest.MonkeyPatch, *words: tuple[float, Heard]) -> list[A
 def test_who_is_in_no_hurry_is_told_of_a_ring_a_little_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = hear(monkeypatch, (1.0, Heard.RING), (1.0, Heard.CHANGE))
+    told = hear(monkeypatch, (1.0, Wakeup.NOTIFIED), (1.0, Wakeup.COMMIT))
     soon = pytest.approx(1 + listener_module.LATER)
     again = pytest.approx(2 + listener_module.LATER)
-    assert told == [(1.0, Heard.RING), (soon, "later"), (2.0, Heard.CHANGE), (again, "later")]
+    assert told == [(1.0, Wakeup.NOTIFIED), (soon, "later"), (2.0, Wakeup.COMMIT), (again, "later")]
 
 
 def test_rings_that_never_cease_do_not_put_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     step = listener_module.LATER / 4
-    told = hear(monkeypatch, *[(step, Heard.RING)] * 400)
-    assert sum(word is Heard.RING for _, word in told) == 400
+    told = hear(monkeypatch, *[(step, Wakeup.NOTIFIED)] * 400)
+    assert sum(word is Wakeup.NOTIFIED for _, word in told) == 400
     laters = [at for at, word in told if word == "later"]
     gaps = [after_ - before for before, after_ in zip(laters, laters[1:], strict=False)]
     assert len(laters) > 50
@@ -174,7 +174,7 @@ def test_where_nothing_is_heard_looks_follow_soon_while_jobs_come_and_no_oftener
     ear = Ear(listener, looks.append, lambda: None, planner)
     assert ear.tick() == 1.0 and looks == []  # The claimer polls.
     planner.claimed = 3
-    assert ear.tick() == listener_module.SOON and looks == [Heard.CHANGE]
+    assert ear.tick() == listener_module.SOON and looks == [Wakeup.COMMIT]
     pauses = [ear.tick() for _ in range(40)]
     assert pauses[0] < 2 * listener_module.SOON
     assert pauses == sorted(pauses)
