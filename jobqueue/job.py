@@ -117,10 +117,9 @@ class Job(Generic[R_co]):
                     raise
 
     def _result(self) -> R_co:
-        return self.result_in(self.record())
+        return self._result_of(self.record())
 
-    def result_in(self, record: JobRecord) -> R_co:
-        """Return the result in a row of this job. Raises JobFailed or JobCancelled."""
+    def _result_of(self, record: JobRecord) -> R_co:
         if record.state is State.SUCCEEDED:
             value: R_co = None if record.result is None else self._decode(record.result)  # type: ignore[assignment]
             return value
@@ -241,7 +240,7 @@ class Window(Generic[R]):
                 record = self._ended.pop(job.id)
                 if record is None:
                     raise JobNotFound(f"job {job.id} was deleted before its result was read")
-                yield job.result_in(record)
+                yield job._result_of(record)  # noqa: SLF001
 
     def _refill(self) -> bool:
         """Take the next batch if there is room; False if no job is left to wait for."""

@@ -1,4 +1,4 @@
-"""What a test asks of a queue that is bound to its database."""
+"""QueueTester: run the jobs of an application's queue in a test, and assert on them."""
 
 import math
 import threading
@@ -36,13 +36,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ATTEMPTS_MAX = 1000
-"""Attempts that one drain makes, unless it is told otherwise."""
-_NOTES = 8  # jobs that an error names
+"""The default limit of attempts in one drain."""
+_NOTES = 8  # failed jobs that are named in a note of the exception
 _WITH_SYNC = "write await session.run_sync(lambda sync: jobqueue.drain(within=sync))"
 
 
 class QueueTester:
-    """A queue that is bound to a test's database, and what a test asks of it."""
+    """An application's queue on a test's database: collects enqueues and runs jobs."""
 
     def __init__(self, jobs: JobQueue, store: BorrowingStore) -> None:
         self.jobs = jobs
@@ -60,15 +60,15 @@ class QueueTester:
 
     @property
     def url(self) -> str:
-        """The database's URL, its password included, for an engine of the application's.
+        """The database's URL with its password, for an engine of the application.
 
-        It names the driver, since SQLAlchemy 2.0 and 2.1 have other defaults for PostgreSQL.
+        It names the driver, because SQLAlchemy 2.0 and 2.1 differ in the default for PostgreSQL.
         """
         return as_text(self._store.url.set(drivername=self._store.engine.url.drivername))
 
     @contextmanager
     def bound(self) -> Iterator[None]:
-        """Bind the queue to the test's database meanwhile."""
+        """Bind the queue to the test's database for the block."""
         store = self._store
         notifier = ObservedNotifier(store.backend.notification_sender(store.engine), self._heard)
         before = self.jobs.bind(Binding(store, self._rows, store.users, notifier, self._enqueued))
@@ -81,24 +81,28 @@ class QueueTester:
 
     @contextmanager
     def within(self, transaction: SyncTransaction) -> Iterator[None]:
-        """Do all in this transaction meanwhile, the application's plain enqueues included.
+        """Use this transaction for everything in the block, also for enqueues without `within`.
 
-        `transaction` is a Session, scoped_session or Connection that the test will roll back.
+        `transaction` is a Session, scoped_session or Connection that the test rolls back. Raises
+        InvalidOption for another one.
         """
         with self._store.borrowing(transaction_argument.resolve(transaction, "within", _WITH_SYNC)):
             yield
 
     @contextmanager
     def enqueues(self) -> Iterator[list[Job[Any]]]:
-        """Collect the jobs that are made in the block, in order.
+        """Collect the jobs that the block enqueues, in the order of their ids.
 
-        A call whose unique key is held makes none; one that is rolled back is taken out at the end.
+        A call whose unique key is held adds none. Jobs that were rolled back are removed at the end
+        of the block.
         """
         made: list[Job[Any]] = []
 
         def watch(jobs: Sequence[Job[Any]]) -> None:
             made.extend(job for job in jobs if job.created)
-            made.sort(key=lambda job: job.id)  # Inline, a handler's come before its own.
+            made.sort(
+                key=lambda job: job.id
+            )  # With inline(), those of a handler are reported before its own.
 
         self._watchers.append(watch)
         try:
@@ -114,11 +118,10 @@ class QueueTester:
     def enqueued(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Enqueued[R]: ...
 
     def enqueued(self, task: Task[..., R], /, *args: Any, **kwargs: Any) -> Enqueued[R]:
-        """The jobs of a task that wait to be run, in order; with arguments, those of such a call.
+        """Return the scheduled and available jobs of a task by id; those with these arguments.
 
-        `f(7)` and `f(user_id=7)` are one call, and so is one with a default left out. An argument
-        may be anything that is equal, such as `unittest.mock.ANY`. Raises InvalidArguments if they
-        do not fit the task.
+        `f(7)` equals `f(user_id=7)`, and a default may be left out. Arguments are compared by
+        equality, so `unittest.mock.ANY` matches all. Raises InvalidArguments if they do not fit.
         """
         waiting = [row for state in WAITING for row in self._rows.find(JobFilter(state=state))]
         waiting.sort(key=lambda row: row.id)
@@ -131,11 +134,11 @@ class QueueTester:
         return Enqueued(found, waiting)
 
     def run(self, job: Job[R] | Call[R]) -> R:
-        """Run one job here and now, whenever it is due, and return its result as it was stored.
+        """Run one job in this thread, also before it is due, and return its stored result.
 
-        A call is enqueued first. The attempt is recorded as a worker records it. Raises what the
-        handler raised, a Snooze too; WrongState for a job that does not wait, JobQueueError for
-        one that cannot be claimed.
+        A call is enqueued first. The attempt is recorded as by a worker. Raises what the handler
+        raised (a Snooze too), WrongState if the job is neither scheduled nor available,
+        JobQueueError if it cannot be claimed, as in a paused queue.
         """
         job = self._written(job)
         worker = self._worker()
@@ -162,12 +165,13 @@ class QueueTester:
         raises: bool = True,
         limit: int = ATTEMPTS_MAX,
     ) -> list[Ran]:
-        """Run what is available, and what that enqueues, until nothing is; returns the attempts.
+        """Run available jobs, and those that they enqueue, until none is left; return the attempts.
 
-        `with_scheduled=True` lets time pass until nothing is scheduled either, retries included;
-        a duration lets so much time pass. `within`: see there. When all is done, raises what the
-        first job died of whose last attempt errored, unless `raises` is false; at once what is no
-        Exception, such as `pytest.fail`. Raises JobQueueError after `limit` attempts.
+        `with_scheduled=True` advances the database's time until no job is scheduled either, retries
+        included; a duration (seconds or timedelta) advances it by that much. `within`: see
+        `within()`. At the end raises the error of the first job whose last attempt errored, unless
+        `raises` is False. An exception that is not an Exception, such as `pytest.fail`, is raised
+        at once. Raises JobQueueError after `limit` attempts.
         """
         made: list[Ran] = []
         with nullcontext() if within is None else self.within(within), self._working():
@@ -194,11 +198,11 @@ class QueueTester:
 
     @contextmanager
     def inline(self, *, with_scheduled: bool = False, raises: bool = True) -> Iterator[list[Ran]]:
-        """Run each job in the block as soon as it is committed, before the next line of the test.
+        """Run each job of the block as soon as it is committed; yields the list of attempts.
 
-        Gives the list of attempts. A job of a bare Connection runs with the next one, or at the
-        end; what a handler enqueues, when that handler has ended. Errors are raised at the end of
-        the block, as by `drain`: to enqueue never fails because of a handler.
+        A job of a plain Connection runs with the next one or at the end of the block, and jobs that
+        a handler enqueues run after it. Errors are raised at the end of the block, as by `drain`:
+        an enqueue never raises a handler's error.
         """
         if self._inline is not None:
             raise JobQueueError("inline(): this is within another inline() block already")
@@ -227,9 +231,9 @@ class QueueTester:
             watch(jobs)
 
     def _heard(self) -> None:
-        """Something may have become available: run it, if that is wanted.
+        """Run available jobs if inline() is active.
 
-        Whoever comes while another runs jobs leaves it to that one, which looks again.
+        A call while another thread runs jobs sets a flag, by which that thread drains again.
         """
         self._again = True
         while self._inline is not None and self._again and self._at_work.acquire(blocking=False):
@@ -241,7 +245,7 @@ class QueueTester:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """Jobs are run: what they make available meanwhile waits until those have ended."""
+        """Run jobs in the block; inline() runs what they enqueue after it."""
         first = self._at_work.acquire(blocking=False)
         try:
             yield
@@ -255,22 +259,22 @@ class QueueTester:
         wait = seconds_to_next(self._store)
         due = wait is not None and wait <= time_left
         if not (due or worker.sees_jobs() or 0 < time_left < math.inf):
-            return  # Nothing is written: SQLite would wait for a transaction of the test's.
+            return  # Do not write: SQLite would wait for an open transaction of the test.
         with worker.lease():
             for claim in self._claims(worker, made, time_left, limit):
-                made.append(worker.run(claim))  # noqa: PERF401 - it is read meanwhile.
+                made.append(worker.run(claim))  # noqa: PERF401 - _claims reads `made`.
 
     def _claims(
         self, worker: Inline, made: list[Ran], time_left: float, limit: int
     ) -> Iterator[Claim]:
-        """What to run next, one after another; `made` is what became of those before."""
+        """Yield the claims to run; the caller appends each attempt to `made`."""
         began = len(made)
         unknown: set[int] = set()
         while True:
             if len(made) > began:
                 _raise_at_once(made[-1])
                 if made[-1].outcome == "unknown task":
-                    unknown.add(made[-1].job)  # It waits for a worker that knows it.
+                    unknown.add(made[-1].job)  # It is rescheduled for a worker that knows the task.
             worker.promote()
             claim = worker.claim_next()
             if claim is None:
@@ -317,11 +321,12 @@ class QueueTester:
         _raise_at_once(attempt)
         if attempt.state is not State.SUCCEEDED:
             raise explain(attempt)
-        return job.result(timeout=0)
+        # Not job.result(), which refuses a job of a transaction that is open, as the test's may be.
+        return job._result()  # noqa: SLF001
 
 
 def _is_kept(job: Job[Any]) -> bool:
-    """False once the transaction that made it was rolled back."""
+    """Return False if the transaction that enqueued it was rolled back."""
     try:
         job.require_kept()
     except JobNotFound:
@@ -330,14 +335,14 @@ def _is_kept(job: Job[Any]) -> bool:
 
 
 def _time(with_scheduled: bool | Duration) -> float:  # noqa: FBT001
-    """Seconds that may pass."""
+    """Return by how many seconds time may advance."""
     if isinstance(with_scheduled, bool):
         return math.inf if with_scheduled else 0.0
     return seconds(with_scheduled, "with_scheduled")
 
 
 def _raise_at_once(attempt: Ran) -> None:
-    """An interrupt from the keyboard, `pytest.fail` and their like end the test, not an attempt."""
+    """Raise KeyboardInterrupt, `pytest.fail` and the like at once: they end the test."""
     if attempt.raised is not None and not isinstance(attempt.raised, Exception):
         raise attempt.raised
 
