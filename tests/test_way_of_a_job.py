@@ -86,7 +86,7 @@ def test_a_job_passes_the_files_that_the_page_lists(url: str, backend_name: str)
         with traced(sys.setprofile) as enqueue:
             job = add.enqueue(20000002, 30000003)
         with traced(threading.setprofile) as run, jobs.worker(), traced(sys.setprofile) as read:
-            assert job.result(timeout=10) == 50000005
+            assert job.result(timeout=60) == 50000005
     for way, tracer in {"enqueue": enqueue, "run": run, "read": read}.items():
         assert set(tracer.files) == listed(backend_name)[way], tracer.files
         assert len(tracer.files) <= FILES_MAX[way]
