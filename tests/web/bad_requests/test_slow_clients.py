@@ -1,0 +1,98 @@
+"""Row 54 of the catalogue of bad input: clients that are slow, silent or too many; each is cut off, and nothing is enqueued by it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobqueue import JobQueue
+from jobqueue.web import connections, server
+from tests.web.bad_requests.conftest import HTTP_ONLY, still_serves
+from tests.web.conftest import Client, Dial, Serve
+
+pytestmark = HTTP_ONLY
+
+
+# 54: slow clients
+
+
+@pytest.fixture
+def hasty(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Client:
+    """A client of a server that waits 0.6 s for a request."""
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT", 0.6)
+    return serve()
+
+
+HALF = "GET /healthz HTTP/1.1\r\nHost: {host}\r\nX-Never: "
+BODYLESS = (
+    "POST /api/jobs HTTP/1.1\r\nHost: {host}\r\nContent-Type: %s\r\nContent-Length: 99\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (0, ""),
+        (0, HALF),
+        (0, BODYLESS % "application/json" + "{"),
+        (415, BODYLESS % "text/plain"),
+        (415, BODYLESS % "text/plain" + "x" * 99),
+        (413, BODYLESS.replace("99", "9" * 9) % "application/json"),
+        (200, HALF.replace("X-Never: ", "\r\n") + HALF),
+    ],
+    ids=["nothing", "half a header", "half a body", "415", "rest", "413", "pipelined"],
+)
+def test_54_a_request_that_does_not_come_in_time_ends_the_connection(
+    hasty: Client, dial: Dial, status: int, text: str
+) -> None:
+    wire = dial(hasty)
+    wire.send(text.replace("{host}", wire.host))
+    assert wire.status() == status
+    assert wire.is_closed()
+    assert still_serves(hasty)
+
+
+def test_54_a_header_that_comes_by_the_byte(hasty: Client, dial: Dial) -> None:
+    """A further byte does not restart the clock."""
+    wire = dial(hasty)
+    wire.socket.settimeout(0.02)
+    for _ in range(1000):
+        try:
+            wire.send("G")
+            assert wire.socket.recv(12) == b""
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            pass
+        return
+    pytest.fail("it was never cut off")
+
+
+def test_54_a_client_that_does_not_read(
+    hasty: Client, dial: Dial, jobs: JobQueue, wait_until: Callable[..., Any]
+) -> None:
+    text = "x" * 500_000
+    jobs.enqueue_many([jobs.registry["echo"].options(tags=["ok"]).call(text) for _ in range(60)])
+    wire = dial(hasty)
+    wire.request("GET", "/api/jobs?limit=60")
+    assert still_serves(hasty)
+
+    def is_cut_off() -> bool:
+        try:
+            wire.send("\r\n")
+        except OSError:
+            return True
+        return False
+
+    wait_until(is_cut_off, timeout=30)
+
+
+def test_54_beyond_the_limit_of_connections_requests_are_refused(
+    serve: Serve, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 3)
+    client = serve()
+    wires = [dial(client) for _ in range(4)]
+    for wire, status in zip(reversed(wires), (503, 200, 200, 200)):
+        wire.request("GET", "/healthz")
+        assert wire.status() == status
