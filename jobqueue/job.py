@@ -19,6 +19,7 @@ from jobqueue.errors import (
 )
 from jobqueue.loggers import get_logger
 from jobqueue.options import seconds as to_seconds
+from jobqueue.polling import PollInterval
 from jobqueue.records import JobFilter, JobRecord, Refusal, counted
 from jobqueue.states import FINAL, State
 from jobqueue.store.jobs import Jobs
@@ -29,12 +30,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 log = get_logger("jobqueue.job")
 
-_POLL_FIRST = 0.001  # seconds; each interval is half as long again, up to:
-_POLL_MAX = 0.05
-PAUSE_PER_QUERY_TIME = 4
-"""After a query for many jobs, pause four times as long as it took: this process may not be the
-only one that waits. At most:"""
-PAUSE_MAX = 1.0  # seconds
+FIRST_POLL = 0.001  # seconds
 
 
 class Job(Generic[R_co]):
@@ -144,7 +140,7 @@ class Job(Generic[R_co]):
 
     async def _wait(self) -> R_co:
         self._refuse_uncommitted()
-        interval, watch = _POLL_FIRST, _Watch(None)
+        interval, watch = PollInterval(FIRST_POLL), _Watch(None)
         while True:
             if await asyncio.to_thread(watch.ask, [self]):
                 try:
@@ -152,8 +148,7 @@ class Job(Generic[R_co]):
                 except Exception as error:
                     if not self._jobs.may_pass(error):
                         raise
-            await asyncio.sleep(interval)
-            interval = min(_POLL_MAX, interval * 1.5)
+            await asyncio.sleep(interval.next())
 
     def require_kept(self) -> None:
         """Raise JobNotFound if the job was rolled back: another job may have got its id since."""
@@ -291,20 +286,19 @@ class _Watch:
 
     def ended(self, jobs: list[Job[R]]) -> list[Job[R]]:
         """Poll until at least one job has ended, and return those. Raises ResultTimeout."""
-        interval = _POLL_FIRST
+        interval = PollInterval(FIRST_POLL)
         while True:
             began = time.monotonic()
             if ended := self.ask(jobs):
                 return ended
-            least = min(PAUSE_PER_QUERY_TIME * (time.monotonic() - began), PAUSE_MAX)
+            took = time.monotonic() - began
             remaining = None if self._limit is None else self._limit - time.monotonic()
             if remaining is not None and remaining <= 0:
                 ids = ", ".join(str(job.id) for job in jobs[:5])
                 more = f" and {len(jobs) - 5:,} more" if len(jobs) > 5 else ""  # noqa: PLR2004
                 raise ResultTimeout(f"not ended in time: job {ids}{more}")
-            pause = max(interval, least)
+            pause = interval.next(took)
             self._pause.wait(pause if remaining is None else min(pause, remaining))
-            interval = min(_POLL_MAX, interval * 1.5)
 
 
 def _ended(jobs: list[Job[R]]) -> list[Job[R]]:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Transaction, func, select, update
 
 from jobqueue.errors import QueueFull
 from jobqueue.literals import WhenFull
+from jobqueue.polling import PollInterval
 from jobqueue.records import NewJob, counted
 from jobqueue.states import WAITING
 from jobqueue.store.clock import after, once, second
@@ -26,8 +27,7 @@ T = TypeVar("T")
 _Row = tuple[int | None, str | None]  # max_pending, when_full
 
 FRESH = 1.0  # seconds for which the bounds are believed to be what they were
-FIRST_LOOK = 0.005  # seconds; then half as long again each time, up to:
-LAST_LOOK = 0.05
+FIRST_POLL = 0.005  # seconds
 MINUTE = 60.0  # seconds that one row of counts is about
 RETRY_LEAST, RETRY_MOST, RETRY_UNKNOWN = 1.0, 60.0, 5.0  # seconds
 
@@ -156,7 +156,7 @@ class Bounds:
                 return work(connection)
             except _NoRoom as none:
                 raise self._full(none, connection) from None
-        began, look = time.monotonic(), FIRST_LOOK
+        began, interval = time.monotonic(), PollInterval(FIRST_POLL)
         while True:
             try:
                 return self._store.transact(work)
@@ -167,8 +167,8 @@ class Bounds:
             waits = wait and bound.when_full != "reject" and not lost.never
             if not waits or (left is not None and left <= 0):
                 raise self._full(lost, None)
-            self._store.pause(look if left is None else min(look, left))
-            look = min(LAST_LOOK, look * 1.5)
+            pause = interval.next()
+            self._store.pause(pause if left is None else min(pause, left))
 
     def _full(self, none: _NoRoom, connection: Connection | None) -> QueueFull:
         most = none.bound.max_pending

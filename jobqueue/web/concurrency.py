@@ -9,6 +9,7 @@ from typing import Generic, ParamSpec, TypeVar
 import anyio
 from anyio import to_thread
 
+from jobqueue.polling import PollInterval
 from jobqueue.web.responses import RETRY_AFTER, HTTPError, log
 
 P = ParamSpec("P")
@@ -68,12 +69,8 @@ class CachedCall(Generic[T]):
             self._until = time.monotonic() + self._keep
 
 
-POLL_FIRST = 0.01  # seconds; then half as long again each time, up to:
-POLL_MAX = 0.05
+FIRST_POLL = 0.01  # seconds
 POLL_AFTER_ERROR = 0.5
-PAUSE_PER_QUERY_TIME = 4
-"""A look is followed by a rest of so many times what it took, up to:"""
-PAUSE_MAX = 1.0  # seconds
 
 
 class JobWaiter:
@@ -84,7 +81,7 @@ class JobWaiter:
         self._ended = ended
         self._waiting: dict[int, set[asyncio.Future[None]]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._interval = POLL_FIRST
+        self._interval = PollInterval(FIRST_POLL)
         self._released = False
 
     def wait_for(self, id_: int) -> asyncio.Future[None]:
@@ -94,7 +91,7 @@ class JobWaiter:
             future.set_result(None)
             return future
         self._waiting.setdefault(id_, set()).add(future)
-        self._interval = POLL_FIRST
+        self._interval = PollInterval(FIRST_POLL)
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._watch())
         return future
@@ -125,6 +122,4 @@ class JobWaiter:
             except Exception as error:  # noqa: BLE001 - those who wait have a limit of their own.
                 log.warning("jobs that are waited for: %s", type(error).__name__)
                 await asyncio.sleep(POLL_AFTER_ERROR)
-            least = min(PAUSE_PER_QUERY_TIME * (time.monotonic() - began), PAUSE_MAX)
-            await asyncio.sleep(max(self._interval, least))
-            self._interval = min(POLL_MAX, self._interval * 1.5)
+            await asyncio.sleep(self._interval.next(time.monotonic() - began))
