@@ -1,6 +1,7 @@
 """JSON and text forms that the command line and the HTTP API share: jobs, calls, filters."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from jobqueue.job import Job
 from jobqueue.options import Options
 from jobqueue.records import JobFilter, JobRecord, Refusal
 from jobqueue.serialization.codec import Codec
-from jobqueue.serialization.json_values import INTEGER_MAX
+from jobqueue.serialization.json_values import INTEGER_MAX, shorten
 from jobqueue.states import State
 from jobqueue.store.jobs import Jobs
 from jobqueue.tasks import Call, Registry, Task
@@ -31,6 +32,7 @@ OPTION_NAMES = (
     "tags",
 )
 _KNOWN = 8  # names in one message
+_VALUE_LENGTH = 200  # characters of a wrong value
 _DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
 
@@ -61,6 +63,16 @@ def changes(changed: Sequence[int], refused: Sequence[Refusal]) -> dict[str, Any
             for refusal in refused
         ],
     }
+
+
+def error_json(message: str, field: str | None = None, value: object = None) -> dict[str, Any]:
+    """The error object of the contract; a value that is long, or not a scalar, is shortened."""
+    if isinstance(value, float) and not math.isfinite(value):
+        value = str(value)
+    if not isinstance(value, bool | int | float | None):
+        short = isinstance(value, str) and len(value) <= _VALUE_LENGTH
+        value = value if short else shorten(value)
+    return {"message": message, "field": field, "value": value}
 
 
 # Calls that came as JSON: a line of `enqueue --from`, or the body of a request

@@ -26,9 +26,9 @@ from jobqueue.errors import (
 from jobqueue.logs import JsonFormatter
 from jobqueue.store.redact import scrub, secrets_of
 from jobqueue.text import inert, inert_lines
+from jobqueue.wire import error_json
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-_VALUE_LENGTH = 200
 
 # What a database says, in lower case, and what to do about it.
 _REMEDIES = [
@@ -86,10 +86,9 @@ def report(error: BaseException, shared: Shared) -> int:
     elif trace is not None:
         echo("\n".join(inert_lines(trace)), err=True)
     if shared.json:
-        value = failure.value
-        if not isinstance(value, int | float | None):
-            value = scrub(inert(_shown(value)), secrets)
-        inner = {"message": message, "field": failure.field, "value": value}
+        inner = error_json(message, failure.field, failure.value)
+        if isinstance(inner["value"], str):
+            inner["value"] = scrub(inert(inner["value"]), secrets)
         echo(to_json({"error": inner}), err=True)
     elif not shared.log_json:
         complain(message)
@@ -159,11 +158,6 @@ def _is_connection(error: BaseException) -> bool:
 def _first_line(error: object) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:400] if lines else type(error).__name__
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= _VALUE_LENGTH else text[:_VALUE_LENGTH] + "…"
 
 
 def _secrets(shared: Shared) -> frozenset[str]:

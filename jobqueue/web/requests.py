@@ -7,9 +7,9 @@ from starlette.requests import Request
 from jobqueue.errors import JobQueueError
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
 from jobqueue.tasks import Call, Registry
-from jobqueue.web.responses import HTTPError, described
+from jobqueue.web.responses import HTTPError
 from jobqueue.web.security import require_json
-from jobqueue.wire import Tasks, call_of_line
+from jobqueue.wire import Tasks, call_of_line, error_json
 
 BODY_MAX = MAX_BYTES
 BATCH_BYTES_MAX = 8 * MAX_BYTES
@@ -89,7 +89,7 @@ class Bodies:
                 calls.append(call_of_line(self._tasks, item, f"item {index}"))
             except JobQueueError as error:
                 message = str(error).removeprefix(f"item {index}: ")
-                what = described(f"item {index}: {message}", error.field, error.value)
+                what = error_json(f"item {index}: {message}", error.field, error.value)
                 errors.append({"index": index, **what})
                 if len(errors) == ERRORS_MAX:
                     break

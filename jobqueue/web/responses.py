@@ -22,17 +22,14 @@ from jobqueue.errors import (
     WrongState,
 )
 from jobqueue.loggers import get_logger
-from jobqueue.serialization.json_values import shorten
 from jobqueue.text import inert_json
+from jobqueue.wire import error_json
 
 log = get_logger("jobqueue.web")
 
 JSON = "application/json"
 RETRY_AFTER = 1
 """Seconds after which to try again what the database did not answer."""
-
-VALUE_LENGTH = 200
-"""Characters of a wrong value that are sent back."""
 
 _PHRASES = {404: "there is nothing at this path", 405: "this path does not take that method"}
 _DATABASE_ERRORS = (OperationalError, InterfaceError, PoolTimeout)
@@ -61,7 +58,7 @@ class HTTPError(Exception):
 
     def response(self) -> Response:
         """Return the answer."""
-        error = described(str(self), self.field, self.value)
+        error = error_json(str(self), self.field, self.value)
         return json_response({"error": error, **self.more}, self.status, self.headers)
 
 
@@ -75,16 +72,6 @@ def json_response(
 def to_bytes(value: Any) -> bytes:
     """A value as JSON text."""
     return inert_json(value, ascii_only=True).encode()
-
-
-def described(message: str, field: str | None = None, value: object = None) -> dict[str, Any]:
-    """The error object of the contract; a value that is long, or no scalar, is shortened."""
-    if isinstance(value, float) and not math.isfinite(value):
-        value = str(value)
-    if not isinstance(value, bool | int | float | None):
-        short = isinstance(value, str) and len(value) <= VALUE_LENGTH
-        value = value if short else shorten(value)
-    return {"message": message, "field": field, "value": value}
 
 
 class ErrorStatus(NamedTuple):
