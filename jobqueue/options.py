@@ -22,6 +22,7 @@ MEMORY_LEAST = 10_000_000  # bytes; no Python runs in less
 TAGS_MAX = 32
 BASE_MAX = 1000
 SHOWN_MAX = 60
+PORT_MAX = 65_535
 PRIORITY_MAX = 2**31 - 1
 ATTEMPTS_MAX = 1_000_000
 PORT_MAX = 65_535
@@ -200,6 +201,11 @@ def whole(value: object, what: str, least: int, most: int) -> int:
             value=value,
         )
     return value
+
+
+def port(value: object, what: str = "port") -> int:
+    """A TCP port; 0 is any free one."""
+    return whole(value, what, 0, PORT_MAX)
 
 
 def one_of(value: object, what: str, words: tuple[Word, ...]) -> Word:

@@ -315,7 +315,7 @@ def lasting(seconds: float) -> str:
     return f"{number.rstrip('0').rstrip('.')} {unit}"
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """A number of bytes for people: `1.9 GB`."""
     power = min(4, max(0, (len(str(count)) - 1) // 3))
     return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B" if power else f"{count} B"

@@ -87,6 +87,14 @@ class SignalPipe(SignalHandlers):
         self.writer.close()
 
 
+def signal_name(number: int) -> str:
+    """Return `SIGKILL`, or `signal 34` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def handle_to_the_end() -> None:
     """For a program that exits after its command: handle signals until the process is gone.
 

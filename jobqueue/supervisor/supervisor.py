@@ -21,7 +21,7 @@ from typing import Any
 from jobqueue.loggers import get_logger
 from jobqueue.records import counted
 from jobqueue.supervisor import channel
-from jobqueue.supervisor.signals import LAST_SECOND, STOPS, SignalPipe
+from jobqueue.supervisor.signals import LAST_SECOND, STOPS, SignalPipe, signal_name
 
 log = get_logger("jobqueue.supervisor")
 
@@ -267,7 +267,7 @@ class Supervisor:
     def _handle_signal(self, number: int) -> None:
         if number not in STOPS or self._level > 1:
             return
-        name = signal.Signals(number).name
+        name = signal_name(number)
         self.signal = self.signal or name
         how = "at once" if self._level else "in order; a second signal stops them at once"
         count = counted(len(self._living), "worker process")
@@ -371,10 +371,7 @@ class Supervisor:
 
 def _death(member: Member, code: int) -> str:
     if code < 0:
-        try:
-            return f"died by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"died by signal {-code}"
+        return f"died by {signal_name(-code)}"
     if member.grown:
         return "ended because of its memory"
     return f"ended with exit code {code}" + ("" if member.began_at else " before it was at work")

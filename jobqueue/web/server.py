@@ -32,7 +32,7 @@ class BindAddress:
     """An address to be asked at: bound, so that it is ours, and not listening yet."""
 
     def __init__(self, host: str, port: int) -> None:
-        options.whole(port, "port", 0, options.PORT_MAX)
+        options.port(port)
         try:
             found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):

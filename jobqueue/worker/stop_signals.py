@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from jobqueue.loggers import get_logger
-from jobqueue.supervisor.signals import STOPS, SignalHandlers, SignalPipe, leave
+from jobqueue.supervisor.signals import STOPS, SignalHandlers, SignalPipe, leave, signal_name
 
 log = get_logger("jobqueue.worker")
 
@@ -77,7 +77,7 @@ class StopSignals:
 
     def _count(self, number: int) -> None:
         self._received += 1
-        self.request(min(self._received, 2), signal.Signals(number).name)
+        self.request(min(self._received, 2), signal_name(number))
 
 
 def _exit_in_time() -> None:

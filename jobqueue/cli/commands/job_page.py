@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jobqueue.cli.render import COLOURS, Column, ago, duration, put, table
-from jobqueue.records import AttemptRecord, JobRecord, counted, size
+from jobqueue.records import AttemptRecord, JobRecord, counted, format_bytes
 from jobqueue.states import State
 from jobqueue.text import inert, inert_json, inert_lines
 
@@ -156,7 +156,7 @@ def _attempt_error(attempt: AttemptRecord) -> str:
 
 
 def _attempt_peak(attempt: AttemptRecord) -> str:
-    return "" if attempt.peak_memory is None else size(attempt.peak_memory)
+    return "" if attempt.peak_memory is None else format_bytes(attempt.peak_memory)
 
 
 def _attempt_style(attempt: AttemptRecord) -> str:

@@ -13,7 +13,6 @@ from jobqueue.worker.worker import Worker
 
 log = get_logger("jobqueue.cli")
 
-PORT_MAX = 65535
 PORTS = ("health_port", "metrics_port")
 
 Ports = dict[str, int]
@@ -23,7 +22,7 @@ Ports = dict[str, int]
 def ports_of(given: Mapping[str, Any]) -> Ports:
     """The ports that were asked for; raises InvalidOption."""
     return {
-        name: options.whole(params.whole(given[name]), name, 0, PORT_MAX)
+        name: options.port(params.whole(given[name]), name)
         for name in PORTS
         if given[name] is not None
     }
@@ -33,7 +32,7 @@ def of_process(ports: Ports, number: int, count: int) -> list[str]:
     """The options of one of several processes: each has ports of its own, one after another."""
     for name, port in ports.items():
         if port != 0:
-            options.whole(port + count - 1, f"{name} of process {count}", 0, PORT_MAX)
+            options.port(port + count - 1, f"{name} of process {count}")
     return [
         f"--{name.replace('_', '-')}={port + number - 1 if port else 0}"
         for name, port in ports.items()

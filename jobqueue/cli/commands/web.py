@@ -38,7 +38,7 @@ class WebOptions:
     def of(cls, **given: Any) -> Self:
         """Check options as click gives them. Raises InvalidOption."""
         token, concurrency = given["token"], given["concurrency"]
-        port = options.whole(params.whole(given["port"]), "port", 0, options.PORT_MAX)
+        port = options.port(params.whole(given["port"]))
         if token is not None and not token.strip():
             raise InvalidOption("token: it is empty", field="token")
         if concurrency is not None and not given["with_worker"]:

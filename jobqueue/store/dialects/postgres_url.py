@@ -14,9 +14,9 @@ from urllib.parse import unquote
 from sqlalchemy import URL
 
 from jobqueue.errors import ConfigurationError
+from jobqueue.options import PORT_MAX
 
 _HOSTS = re.compile(r"([\w+]+://(?:[^:/]*(?::[^@]*)?@)?)([^/?@]*,[^/?@]*)((?:[/?].*)?)", re.DOTALL)
-_PORT_MAX = 65_535
 _NAMED = 3  # options in one message
 
 MEANINGLESS = (
@@ -80,8 +80,8 @@ def canonical(url: URL) -> URL:
     if isinstance(hosts := url.query.get("host"), tuple):
         options |= _hosts(hosts)
     _pair_ports(options)
-    if url.port is not None and not 0 < url.port <= _PORT_MAX:
-        raise _error(f"the port of a host is a number from 1 to {_PORT_MAX}")
+    if url.port is not None and not 0 < url.port <= PORT_MAX:
+        raise _error(f"the port of a host is a number from 1 to {PORT_MAX}")
     if not (url.database or options.get("dbname") or options.get("service")):
         raise _error("the database URL names no database; write postgresql://user@host/database")
     return url.set(drivername="postgresql", query=options)
@@ -92,10 +92,10 @@ def _hosts(given: "tuple[str, ...] | list[str]") -> dict[str, str]:
     hosts, ports = [], []
     for one in given:
         match = re.fullmatch(r"(?:\[(.*)\]|([^:]*))(?::(\d*))?", one)
-        if match is None or (match[3] and not 0 < int(match[3]) <= _PORT_MAX):
+        if match is None or (match[3] and not 0 < int(match[3]) <= PORT_MAX):
             raise _error(
                 "one of the hosts in the database URL is not of the form host:port, with a number "
-                f"from 1 to {_PORT_MAX}; write postgresql://user@host1:5432,host2:5432/database"
+                f"from 1 to {PORT_MAX}; write postgresql://user@host1:5432,host2:5432/database"
             )
         hosts.append(match[1] if match[1] is not None else match[2])
         ports.append(match[3] or "")
@@ -137,10 +137,10 @@ def _refuse_values(options: dict[str, str]) -> None:
         if key in _NUMBERS and not re.fullmatch(r"-?\d{1,9}", value):
             raise _error(f"{key!r} in the database URL is a whole number")
         if key == "port" and not all(
-            not one or (one.isascii() and one.isdigit() and 0 < int(one) <= _PORT_MAX)
+            not one or (one.isascii() and one.isdigit() and 0 < int(one) <= PORT_MAX)
             for one in value.split(",")
         ):
-            raise _error(f"the port of a host is a number from 1 to {_PORT_MAX}")
+            raise _error(f"the port of a host is a number from 1 to {PORT_MAX}")
 
 
 @cache

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from jobqueue.errors import AttemptTimeout, ConfigurationError, JobQueueError
 from jobqueue.options import Options
 from jobqueue.serialization.codec import Codec
+from jobqueue.supervisor.signals import signal_name
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.handler.context import JobContext, clean, current_job, running_attempt
 from jobqueue.worker.handler.describe import RecordedError
@@ -75,7 +76,7 @@ def run(
         _raise_stop_reason(context, output)
     if code == 0:
         return {"exit_code": 0, "output": output, "signal": None}
-    raise _failed(f"exit code {code}" if code > 0 else f"killed by {_signal(-code)}", output)
+    raise _failed(f"exit code {code}" if code > 0 else f"killed by {signal_name(-code)}", output)
 
 
 EXEC: Task[..., dict[str, Any]]
@@ -285,13 +286,6 @@ def _raise_stop_reason(context: JobContext, output: str) -> NoReturn:
 def _with_end(reason: str, output: str) -> str:
     end = output.strip()[-SHOWN_MAX:]
     return f"{reason}\n{end}" if end else reason
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _never(calls: object, within: object) -> NoReturn:

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple, Protocol
 
 from jobqueue.errors import JobQueueError
 from jobqueue.loggers import get_logger
-from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded, size
+from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded, format_bytes
 from jobqueue.states import State
 from jobqueue.store.user_transactions import UserTransactions
+from jobqueue.supervisor.signals import signal_name
 from jobqueue.tasks import Task
 from jobqueue.worker.handler.context import Attempt, enter
 from jobqueue.worker.inflight import Unbegun
@@ -65,7 +66,7 @@ class ChildExit(NamedTuple):
 
     def __str__(self) -> str:
         how = self.signal or f"exit code {self.exit_code}"
-        peak = "" if self.peak_memory is None else f", peak {size(self.peak_memory)}"
+        peak = "" if self.peak_memory is None else f", peak {format_bytes(self.peak_memory)}"
         return f"{how}{peak}" + ("" if self.begun else ", before the handler began")
 
 
@@ -368,14 +369,6 @@ def _start(descriptor: int) -> "subprocess.Popen[bytes]":
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def signal_name(number: int) -> str:
-    """`SIGKILL`, or `signal 34` for one without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _late_at(context: Attempt) -> float:
