@@ -4,9 +4,10 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from jobqueue.cli.params import clean
 from jobqueue.errors import InvalidArguments
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.tasks import Call, Task
@@ -15,22 +16,23 @@ from jobqueue.wire import make_call
 
 @dataclass
 class Value:
-    """One VALUE: what it may mean, the first guess first."""
+    """One VALUE: its text (None: it was given as JSON), and what that means as JSON."""
 
-    text: str
-    guesses: list[Any]
-    refusal: InvalidArguments | None = field(default=None)
+    text: str | None
+    parsed: Any
+    refusal: InvalidArguments | None = None
+    """Why it is not taken for JSON although it has JSON's grammar."""
 
     @staticmethod
     def of(text: str, what: str) -> "Value":
         """Read a VALUE: JSON where it is JSON, otherwise text."""
         if not _is_json(text):
-            return Value(text, [_clean(text, what)])
+            return Value(text, clean(text, what))
         try:
-            return Value(text, [parse_json(text, what=what), text])
+            return Value(text, parse_json(text, what=what))
         except InvalidArguments as error:
             # JSON that cannot be kept (an integer of 400 digits, say) may still be text.
-            return Value(text, [text], error)
+            return Value(text, text, error)
 
 
 def _is_json(text: str) -> bool:
@@ -46,17 +48,6 @@ def _is_json(text: str) -> bool:
 
 def _refuse(literal: str) -> None:
     raise ValueError(literal)
-
-
-def _clean(text: str, what: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        offset = len(text[: error.start].encode())
-        raise InvalidArguments(
-            f"{what}: invalid UTF-8 at byte offset {offset}", field=what, value=text
-        ) from None
-    return text
 
 
 def split(words: tuple[str, ...]) -> tuple[list[Value], dict[str, Value]]:
@@ -90,24 +81,21 @@ def guess_call(
     for value in everything:
         if value.refusal is not None and not annotated:
             raise value.refusal
-    # Positions in `everything` by the name that an error gives to an argument.
     parameters = inspect.signature(task.function).parameters.values() if annotated else ()
-    chosen = [0] * len(everything)
-    first_error: dict[int, InvalidArguments] = {}
+    chosen = [value.parsed for value in everything]
+    errors: dict[int, InvalidArguments] = {}  # Of each VALUE as JSON, by its position.
     while True:
-        values = [value.guesses[guess] for value, guess in zip(everything, chosen, strict=True)]
-        named = dict(zip(kwargs, values[len(args) :], strict=True))
+        named = dict(zip(kwargs, chosen[len(args) :], strict=True))
         try:
-            return make_call(task, values[: len(args)], named, changes)
+            return make_call(task, chosen[: len(args)], named, changes)
         except InvalidArguments as error:
             place = _place(error.field, list(parameters), len(args), list(kwargs))
             if place is None:
                 raise
             value = everything[place]
-            first_error.setdefault(place, value.refusal or error)
-            if chosen[place] + 1 >= len(value.guesses):
-                raise first_error[place] from None
-            chosen[place] += 1
+            if value.text is None or chosen[place] is value.text:
+                raise errors.get(place, value.refusal or error) from None
+            chosen[place], errors[place] = value.text, error
 
 
 def _place(

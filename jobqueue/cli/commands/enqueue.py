@@ -225,9 +225,9 @@ def _call(shared: Shared, given: dict[str, Any]) -> Call[Any]:
     if exact_args is not None and exact_kwargs is not None:
         return make_call(task, exact_args, exact_kwargs, changes)
     if exact_args is not None:
-        args = [Value("", [value]) for value in exact_args]
+        args = [Value(None, value) for value in exact_args]
     if exact_kwargs is not None:
-        kwargs = {key: Value("", [value]) for key, value in exact_kwargs.items()}
+        kwargs = {key: Value(None, value) for key, value in exact_kwargs.items()}
     return guess_call(task, args, kwargs, changes, annotated=app is not None)
 
 
