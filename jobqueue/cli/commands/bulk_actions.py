@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -100,8 +100,14 @@ def _command(verb: Verb, help_: str) -> click.Command:
             _confirm(shared, acts, wanted, _but(left_out), yes=yes, force=force)
         elif acts is RETRY and not yes and _asks_again(shared, named):
             acts = RETRY_ALL
-        changed, refused = _apply(shared, acts, wanted, named)
-        _answer(shared, verb, named, (changed, refused), left_out=left_out)
+        result = _apply(shared, acts, wanted, named)
+        if shared.json:
+            answer = changes(*result)
+            shared.print_json(answer | {"left_out": left_out} if left_out else answer)
+        elif result.changed or not result.refused:
+            echo(_summary(shared, verb, named, result, left_out))
+        if result.refused:
+            raise _refusal(result.refused, json=shared.json)
 
     return command
 
@@ -192,50 +198,46 @@ def _count(shared: Shared, verb: Verb, wanted: JobFilter) -> int:
     return sum(shared.jobs.count(replace(wanted, state=state)) for state in states)
 
 
-def _apply(
-    shared: Shared, verb: Verb, wanted: JobFilter, named: tuple[int, ...]
-) -> tuple[list[int], list[Refusal]]:
+class Result(NamedTuple):
+    """What came of an action."""
+
+    changed: list[int]
+    refused: list[Refusal]
+
+
+def _apply(shared: Shared, verb: Verb, wanted: JobFilter, named: tuple[int, ...]) -> Result:
     filters = [JobFilter(ids=named[start : start + CHUNK]) for start in range(0, len(named), CHUNK)]
-    changed: list[int] = []
-    refused: list[Refusal] = []
+    result = Result([], [])
     for part in filters or [wanted]:
-        done, not_done = verb.act(shared.jobs, part)
-        changed += done
-        refused += not_done
-    if verb.name == RETRY.name and changed:
+        changed, refused = verb.act(shared.jobs, part)
+        result.changed.extend(changed)
+        result.refused.extend(refused)
+    if verb.name == RETRY.name and result.changed:
         shared.wake_workers()
-    return changed, refused
+    return result
 
 
-def _answer(
-    shared: Shared,
-    verb: Verb,
-    named: Sequence[int],
-    answered: tuple[list[int], list[Refusal]],
-    *,
-    left_out: int,
-) -> None:
-    changed, refused = answered
-    if shared.json:
-        answer = changes(changed, refused)
-        shared.print_json(answer | {"left_out": left_out} if left_out else answer)
-    else:
-        count = len(changed)
-        told = _still_running(shared, changed) if verb is CANCEL else 0
-        already = len(named) - count - len(refused) if named else 0
-        parts = [f"{verb.done} {counted(count, 'job')}{_but(left_out)}"]
-        parts += [f"{told:,} of them still running, told to stop"] if told else []
-        parts += [f"{already:,} needed nothing"] if already else []
-        if changed or not refused:
-            echo("; ".join(parts))
-    if not refused:
-        return
+def _summary(
+    shared: Shared, verb: Verb, named: Sequence[int], result: Result, left_out: int
+) -> str:
+    """What was done, in one line."""
+    count = len(result.changed)
+    parts = [f"{verb.done} {counted(count, 'job')}{_but(left_out)}"]
+    if verb is CANCEL and (running := _still_running(shared, result.changed)):
+        parts.append(f"{running:,} of them still running, told to stop")
+    if named and (already := len(named) - count - len(result.refused)):
+        parts.append(f"{already:,} needed nothing")
+    return "; ".join(parts)
+
+
+def _refusal(refused: Sequence[Refusal], *, json: bool) -> Problem:
+    """The error for jobs that could not be changed; prints a line for each of the first ones."""
     messages = [inert(f"job {refusal.id}: {refusal.reason}") for refusal in refused]
-    if not shared.json:
+    if not json:
         for message in messages[1:SHOWN]:
             complain(message)
     more = f" (and {len(refused) - SHOWN:,} more)" if len(refused) > SHOWN else ""
-    raise Problem(f"{messages[0]}{more}", field="id", value=refused[0].id)
+    return Problem(f"{messages[0]}{more}", field="id", value=refused[0].id)
 
 
 def _still_running(shared: Shared, changed: list[int]) -> int:
