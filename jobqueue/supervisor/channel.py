@@ -1,8 +1,7 @@
-"""The leash: ties a worker process to the process that started it, in both directions.
+"""The control channel between a supervisor and a worker process: one end of a socket pair each.
 
-It is one end of a socket pair that only the two of them hold. Over it the supervisor says "stop",
-and the worker how it fares; when the supervisor is gone, however it went, the kernel closes its
-end, and the worker stops as after a first SIGTERM.
+The supervisor sends stop requests, the worker reports when it starts and ends. When the supervisor
+exits, however it does, the kernel closes its end, and the worker stops as after a first SIGTERM.
 """
 
 import contextlib
@@ -16,39 +15,39 @@ from typing import Any
 
 from jobqueue.errors import ConfigurationError
 
-VARIABLE = "JOBQUEUE_LEASH"
-"""The environment variable that hands the leash over."""
+VARIABLE = "JOBQUEUE_CONTROL"
+"""The environment variable that hands the worker's end over."""
 
 STOP = b"!"
-"""One asks for a stop in order, a second one for a stop at once."""
+"""The first one requests a stop in order, the second one a stop at once."""
 
 
 def hand_over(end: socket.socket, python_path: str | None) -> str:
-    """The variable's value for a child that inherits this end of the pair.
+    """Return the variable's value for a child that inherits this end of the pair.
 
-    `python_path` is the PYTHONPATH that the child's own children are to see.
+    `python_path` is the PYTHONPATH for the child's own children.
     """
     return json.dumps({"fd": end.fileno(), "path": python_path})
 
 
-class Leash:
+class ControlChannel:
     """The worker's end. May be used from any thread."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self._level = 0
         self._lock = threading.Lock()
-        self._listener: Callable[[int], None] = _end_loading
+        self._on_stop: Callable[[int], None] = _end_loading
 
     @staticmethod
-    def from_environment() -> "Leash | None":
-        """Take up the leash that this process was started with, if there is one."""
+    def from_environment() -> "ControlChannel | None":
+        """Return the channel that this process was started with, or None. Starts to receive."""
         text = os.environ.pop(VARIABLE, None)
         if text is None:
             return None
         try:
             given = json.loads(text)
-            leash = Leash(socket.socket(fileno=given["fd"]))
+            channel = ControlChannel(socket.socket(fileno=given["fd"]))
             path = given["path"]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ConfigurationError(
@@ -59,44 +58,38 @@ class Leash:
             os.environ.pop("PYTHONPATH", None)
         else:
             os.environ["PYTHONPATH"] = path
-        leash.hold()
-        return leash
+        channel._end.set_inheritable(False)  # Programs that handlers start must not hold it open.
+        threading.Thread(target=channel._receive, name="jobqueue-control", daemon=True).start()
+        return channel
 
-    def hold(self) -> None:
-        """Begin to listen; from now on the end of the supervisor is the end of this process."""
-        self._end.set_inheritable(False)  # Noise for what handlers start, and a leash that lasts.
-        threading.Thread(target=self._watch, name="jobqueue-leash", daemon=True).start()
-
-    def listen(self, listener: Callable[[int], None]) -> None:
-        """Call `listener(level)` at once if a stop was asked for, and whenever one is.
+    def listen(self, on_stop: Callable[[int], None]) -> None:
+        """Call `on_stop(level)` for a stop that was requested, and for each that will be.
 
         Level 1: in order. Level 2: at once.
         """
         with self._lock:
-            self._listener = listener
+            self._on_stop = on_stop
             if self._level:
-                listener(self._level)
+                on_stop(self._level)
 
-    def say(self, **news: Any) -> None:
-        """Tell the supervisor something; if it is gone, nobody."""
+    def send(self, **message: Any) -> None:
+        """Send a message to the supervisor; does nothing when it is gone."""
         with contextlib.suppress(OSError):
-            self._end.sendall(json.dumps(news).encode() + b"\n")
+            self._end.sendall(json.dumps(message).encode() + b"\n")
 
-    def _watch(self) -> None:
-        try:
-            while told := self._end.recv(16):
-                self._raise_to(self._level + told.count(STOP))
-        except OSError:
-            pass
+    def _receive(self) -> None:
+        with contextlib.suppress(OSError):
+            while received := self._end.recv(16):
+                self._raise_to(self._level + received.count(STOP))
         self._raise_to(1)
 
     def _raise_to(self, level: int) -> None:
         with self._lock:
             if level > self._level:
                 self._level = level
-                self._listener(level)
+                self._on_stop(level)
 
 
 def _end_loading(_level: int) -> None:
-    """Before there is a worker, nothing has begun: the command ends as after a SIGTERM."""
+    """Before there is a worker, no job has started: the command ends as after a SIGTERM."""
     os.kill(os.getpid(), signal.SIGTERM)

@@ -15,7 +15,8 @@ from jobqueue.cli.commands.probe_options import PORTS, Ports, of_process
 from jobqueue.cli.context import Shared
 from jobqueue.config import app_name
 from jobqueue.errors import ConfigurationError
-from jobqueue.supervisor.supervisor import Plan, Supervisor
+from jobqueue.supervisor.supervisor import Supervisor
+from jobqueue.supervisor.worker_process import SupervisorConfig
 from jobqueue.worker.settings import WorkerSettings
 
 PROCESSES_MAX = 1024
@@ -49,14 +50,14 @@ def supervise(
 
     arguments(count)  # Raises now what it would raise later.
 
-    plan = Plan(
+    config = SupervisorConfig(
         arguments,
         count,
         settings.shutdown_timeout,
         _environment(shared),
         quiet=shared.json,
     )
-    supervisor = Supervisor(plan, _watch(app) if given["reload"] else None)
+    supervisor = Supervisor(config, _watch(app) if given["reload"] else None)
     with log_format.configured(given["log_format"], given["log_level"], debug=shared.debug):
         code = supervisor.run()
     if shared.json:

@@ -26,7 +26,7 @@ from jobqueue.queue import JobQueue
 from jobqueue.records import counted
 from jobqueue.store.names import names_in_use
 from jobqueue.store.redact import masked
-from jobqueue.supervisor.channel import Leash
+from jobqueue.supervisor.channel import ControlChannel
 from jobqueue.supervisor.signals import LAST_SECOND, leave
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 from jobqueue.worker.log_context import name_worker
@@ -152,7 +152,7 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
         return supervise(context, shared, settings, given, ports)
     try:
         with StopSignals(_interrupt_loading, may_raise=True):
-            leash = Leash.from_environment()
+            channel = ControlChannel.from_environment()
             app = shared.app
             if app is None:
                 raise ConfigurationError(apps.NEEDED, field="app")
@@ -163,7 +163,7 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
     # With --json, stdout is the summary's alone, whatever handlers print.
     output = log_format.stdout_on_stderr() if shared.json else contextlib.nullcontext()
     with log_format.configured(given["log_format"], given["log_level"], debug=shared.debug), output:
-        run = functools.partial(_run, shared, app, own, settings, ports=ports, leash=leash)
+        run = functools.partial(_run, shared, app, own, settings, ports=ports, channel=channel)
         code, summary = copy_context().run(run)  # With the worker's name, to its end.
     if shared.json:
         shared.print_json(summary)
@@ -209,7 +209,7 @@ def _run(
     settings: WorkerSettings,
     *,
     ports: Ports,
-    leash: Leash | None,
+    channel: ControlChannel | None,
 ) -> tuple[int, dict[str, Any]]:
     began = time.monotonic()
 
@@ -218,11 +218,11 @@ def _run(
         leave(1, after=LAST_SECOND)
 
     with StopSignals(own.request_stop, stop_at_once) as stop, bound(ports, own) as probes:
-        if leash is not None:
-            leash.listen(functools.partial(stop.request, sender="the supervisor"))
+        if channel is not None:
+            channel.listen(functools.partial(stop.request, sender="the supervisor"))
         # Before a handler can end this process: the supervisor tells one that died at work from one
         # that could not start.
-        own.start(None if leash is None else lambda: leash.say(began=own.name))
+        own.start(None if channel is None else lambda: channel.send(began=own.name))
         name_worker(own.name)
         _introduce(shared, app, settings)
         _warn_of_strangers(shared, app, own, settings)
@@ -246,8 +246,8 @@ def _run(
         "signal": stop.first,
         "seconds": round(time.monotonic() - began, 3),
     }
-    if leash is not None:
-        leash.say(ended=summary, grown=own.outgrown)
+    if channel is not None:
+        channel.send(ended=summary, grown=own.outgrown)
     return 0 if in_order and own.failure is None else 1, summary
 
 

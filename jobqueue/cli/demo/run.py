@@ -24,7 +24,7 @@ from jobqueue.records import JobFilter, counted
 from jobqueue.states import FINAL, State
 from jobqueue.store import migrate
 from jobqueue.store.jobs import Jobs
-from jobqueue.supervisor.supervisor import spawn
+from jobqueue.supervisor.worker_process import spawn
 
 WORKERS = 3
 CONCURRENCY = 4

@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 
-from jobqueue.supervisor.supervisor import BACKOFF_MAX, HEALTHY, Member, Plan, Supervisor, backoff
+from jobqueue.supervisor.supervisor import Supervisor
+from jobqueue.supervisor.worker_process import (
+    BACKOFF_MAX,
+    HEALTHY_AFTER,
+    SupervisorConfig,
+    WorkerProcess,
+    backoff,
+)
 from tests.cli.conftest import Cli, Process
 
 Spawn = Callable[..., Process]
@@ -45,7 +52,7 @@ def leave(code: int) -> None:
 
 @jobs.task
 def look() -> list[str | None]:
-    return [os.environ.get("PYTHONPATH"), os.environ.get("JOBQUEUE_LEASH")]
+    return [os.environ.get("PYTHONPATH"), os.environ.get("JOBQUEUE_CONTROL")]
 """
 
 
@@ -273,7 +280,7 @@ def test_a_process_that_cannot_be_started_now_is_started_later_and_the_others_go
     monkeypatch.setattr(socket, "socketpair", pair)
     it.id("shout", "well")
     environment = {**os.environ, **env_of(it)}
-    supervisor = Supervisor(Plan(lambda _: ["--drain"], 2, 10.0, environment))
+    supervisor = Supervisor(SupervisorConfig(lambda _: ["--drain"], 2, 10.0, environment))
     assert supervisor.run() == 0
     assert [one["in_order"] for one in supervisor.summaries] == [True, True]
     assert caplog.text.count("worker process 2 cannot be started ([Errno 11] none left)") == 2
@@ -418,20 +425,20 @@ def test_processes_without_an_app_are_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
-def test_a_leash_that_nobody_handed_over_is_refused(it: Cli, spawn: Spawn) -> None:
-    code, _, err = spawn("worker", "--drain", env={**env_of(it), "JOBQUEUE_LEASH": "7"}).end()
+def test_a_control_channel_that_nobody_handed_over_is_refused(it: Cli, spawn: Spawn) -> None:
+    code, _, err = spawn("worker", "--drain", env={**env_of(it), "JOBQUEUE_CONTROL": "7"}).end()
     assert code == 2
-    assert "JOBQUEUE_LEASH is set by" in err
+    assert "JOBQUEUE_CONTROL is set by" in err
 
 
 def test_the_time_to_a_new_start_grows_has_a_bound_and_begins_anew_after_health() -> None:
-    delays = [backoff(deaths) for deaths in range(1, 40)]
+    delays = [backoff(exits) for exits in range(1, 40)]
     assert 0.1 <= delays[0] <= 0.2
     assert all(0.75 * BACKOFF_MAX <= delay <= BACKOFF_MAX for delay in delays[10:])
-    member = Member(1)
+    worker = WorkerProcess(1)
     for _ in range(8):
-        member.delay()
-    assert member.deaths == 8
-    member.began_at = -HEALTHY  # By a clock that is past 0.
-    assert member.delay() <= 0.2
-    assert member.deaths == 1
+        worker.retry()
+    assert worker.exits == 8
+    worker.started_work_at = -HEALTHY_AFTER  # By a clock that is past 0.
+    assert worker.retry() <= 0.2
+    assert worker.exits == 1

@@ -76,12 +76,12 @@ def test_a_change_starts_the_worker_afresh_and_running_jobs_go_back(
     wait_until((tmp_path / "begun").exists)
     # Of another size: Python takes bytecode of the same second and size for the new source's.
     write(tmp_path / "reloaded.py", APP.replace("return 1", "return 1 + 1"))
-    wait_until(lambda: "reloaded.py has changed: starting afresh" in log(), timeout=20)
+    wait_until(lambda: "reloaded.py has changed: restarting" in log(), timeout=20)
     wait_until(lambda: result(it, it.id("version")) == 2, timeout=30)
     (tmp_path / "go").touch()
     assert result(it, held) == 2
     assert it.json("show", held)["attempt"] == 1  # The first one was given back.
-    assert log().count("reloaded.py has changed: starting afresh") == 1
+    assert log().count("reloaded.py has changed: restarting") == 1
     assert "stopped at once, as asked; what still ran goes back" in log()
     assert " ERROR " not in log()
     process.popen.send_signal(signal.SIGTERM)
