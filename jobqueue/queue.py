@@ -196,8 +196,7 @@ class JobQueue:
         new = _inherit([call.to_new_job() for call in calls])
         fate = None
         if within is None:
-            inserted = self._jobs.insert(new, wait=wait)
-            self._notifier.notify()
+            inserted = self._jobs.insert(new, wait=wait, notifier=self._notifier)
         else:
             transaction = transaction_argument.resolve(within, "within", IN_RUN_SYNC)
             with self._transactions.using(transaction) as connection:

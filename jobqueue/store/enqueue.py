@@ -1,5 +1,6 @@
 """Calls written down: one alone, many at once, or in a user's own transaction."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -13,6 +14,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.records import Inserted, NewJob
 from jobqueue.store.backpressure import Bound, Bounds
 from jobqueue.store.database import Store
+from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.schema import jobs
 from jobqueue.store.sql.rows import NEW
 
@@ -50,7 +52,12 @@ class Inserter:
         self._promised_in: ref[Transaction] | None = None
 
     def insert(
-        self, new: Sequence[NewJob], connection: Connection | None = None, *, wait: bool = True
+        self,
+        new: Sequence[NewJob],
+        connection: Connection | None = None,
+        *,
+        wait: bool = True,
+        notifier: Notifier | None = None,
     ) -> list[Inserted]:
         """Write calls down, in order; one transaction, the caller's if one is given.
 
@@ -63,10 +70,32 @@ class Inserter:
             return []
         self._store.require_schema()
         promised = self._promised
-        inserted = self._do_insert(new, None, wait=wait)
+        inserted = self._insert_in_autocommit(new, notifier)
+        if inserted is None:
+            inserted = self._do_insert(new, None, wait=wait)
+            if notifier is not None:
+                notifier.notify()
         if promised and self._promised == promised:
             self._promised = 0  # What was committed here has kept it.
         return inserted
+
+    def _insert_in_autocommit(
+        self, new: Sequence[NewJob], notifier: Notifier | None
+    ) -> list[Inserted] | None:
+        """Write one plain call; None if nothing was done, and a transaction may tell why."""
+        if len(new) > 1 or not _is_plain(new[0]) or self._promised or self.bounds.among(new, None):
+            return None
+        parameters = _plain_parameters(new[0])
+        carrying = self._carrying if notifier is not None and notifier.is_quiet() else None
+        began = time.monotonic()
+        made = self._store.alone(carrying or self._plain, parameters, prepared=True)
+        if made is None:
+            return None
+        if notifier is not None and carrying is None:
+            notifier.notify()
+        elif notifier is not None:
+            notifier.was_carried(time.monotonic() - began)
+        return [Inserted(made[0][0], True)]
 
     def _do_insert(
         self, new: Sequence[NewJob], connection: Connection | None, *, wait: bool
@@ -75,14 +104,10 @@ class Inserter:
             return self._insert_bounded(new, connection, bounds, wait=wait)
         if connection is not None:
             return self._insert(connection, new)
-        if len(new) == 1 and _is_plain(new[0]) and not self._promised:
-            made = self._store.alone(self._plain, _plain_parameters(new[0]), prepared=True)
-            if made is not None:
-                return [Inserted(made[0][0], True)]
-            # Nothing was done, and a transaction may tell why.
-            if self._store.backend.one_writer:  # Once: it has waited for the file already.
-                with self._store.write() as own:
-                    return self._insert(own, new)
+        in_vain = len(new) == 1 and _is_plain(new[0]) and not self._promised
+        if in_vain and self._store.backend.one_writer:  # Once: it has waited for the file already.
+            with self._store.write() as own:
+                return self._insert(own, new)
         return self._store.transact(lambda own: self._insert(own, new))
 
     def _promise(self, connection: Connection, inserted: list[Inserted]) -> list[Inserted]:
@@ -140,6 +165,15 @@ class Inserter:
     def _plain(self) -> str:
         """The SQL of `insert_plain`, as the driver takes it."""
         return str(self._store.statements.insert_plain.compile(self._store.engine))
+
+    @cached_property
+    def _carrying(self) -> str | None:
+        """The same with the notification of workers; None where no statement carries one."""
+        notification = self._store.backend.notification
+        if notification is None:
+            return None
+        statement = self._store.statements.insert_plain.returning(notification)
+        return str(statement.compile(self._store.engine))
 
     def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
         self._keep_promised(connection)

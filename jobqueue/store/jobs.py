@@ -36,6 +36,7 @@ from jobqueue.store.clock import now
 from jobqueue.store.counters import Tally
 from jobqueue.store.database import Store
 from jobqueue.store.enqueue import Inserter
+from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.schema import attempts, jobs
 from jobqueue.store.sql.predicates import KEY_HELD_BY_OTHER, in_state, may
 
@@ -82,13 +83,19 @@ class Jobs:
         self.bounds = self._inserter.bounds
 
     def insert(
-        self, new: Sequence[NewJob], connection: Connection | None = None, *, wait: bool = True
+        self,
+        new: Sequence[NewJob],
+        connection: Connection | None = None,
+        *,
+        wait: bool = True,
+        notifier: Notifier | None = None,
     ) -> list[Inserted]:
         """Write calls down, in order; one transaction, the caller's if one is given.
 
-        A call whose unique key is held gets the holder's id and `created=False`.
+        A call whose unique key is held gets the holder's id and `created=False`. Without a
+        caller's transaction, the notifier wakes workers once the calls are committed.
         """
-        return self._inserter.insert(new, connection, wait=wait)
+        return self._inserter.insert(new, connection, wait=wait, notifier=notifier)
 
     def get(self, id_: int) -> JobRecord | None:
         """One job with the error of its last attempt, or None."""

@@ -30,9 +30,10 @@ class LoneJobs(Jobs):
         connection: Any = None,
         *,
         wait: bool = True,  # noqa: ARG002
+        notifier: Notifier | None = None,
     ) -> list[Inserted]:
         """See `Jobs.insert`: a full queue raises QueueFull at once, also one to be waited for."""
-        return super().insert(new, connection, wait=False)
+        return super().insert(new, connection, wait=False, notifier=notifier)
 
     def states(self, ids: Sequence[int]) -> dict[int, State]:
         """See `Jobs.states`. Raises ResultTimeout if nothing runs the jobs, which never end so."""
@@ -58,6 +59,10 @@ class ObservedNotifier(Notifier):
     def __init__(self, sender: NotificationSender, heard: Callable[[], object]) -> None:
         super().__init__(sender)
         self._heard = heard
+
+    def is_quiet(self) -> bool:
+        """See `Notifier.is_quiet`: what an enqueue carries cannot be heard here."""
+        return False
 
     def notify(self) -> None:
         """See `Notifier.notify`."""

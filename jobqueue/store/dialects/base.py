@@ -157,6 +157,11 @@ class Backend(Hashable, Protocol):
         """See that the driver of a user's connection has begun: a savepoint commits nothing."""
         ...
 
+    @property
+    def notification(self) -> ColumnElement[Any] | None:
+        """An expression that wakes workers when its transaction is committed, if there is one."""
+        ...
+
     def notification_sender(self, engine: Engine) -> NotificationSender:
         """How to wake this database's workers."""
         ...

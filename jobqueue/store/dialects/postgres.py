@@ -35,7 +35,7 @@ from jobqueue.store import postgres_session as session
 from jobqueue.store.clock import Instant
 from jobqueue.store.dialects import postgres_copy, postgres_hooks
 from jobqueue.store.dialects.base import Columns, Identity
-from jobqueue.store.notify.postgres import NotifySender, NotifySubscription
+from jobqueue.store.notify.postgres import CHANNEL, NotifySender, NotifySubscription
 from jobqueue.store.pool import IDLE, BoundedPool, Checks, Patience
 from jobqueue.store.schema import meta
 
@@ -95,6 +95,7 @@ class Postgres:
     batch_max = 500
     batch_shared = 500
     one_writer = False
+    notification = func.pg_notify(literal_column(f"'{CHANNEL}'"), literal_column("''"))
     reuses_ids = False
 
     def engine(

@@ -90,6 +90,7 @@ class Sqlite:
     batch_max = 500
     batch_shared = 200  # A transaction is as long as another process waits: 3 to 6 ms.
     one_writer = True
+    notification = None
     reuses_ids = True
 
     def engine(

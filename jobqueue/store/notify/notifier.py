@@ -1,7 +1,9 @@
 """Wake sleeping workers when there is work. A hint: without it, polling finds the work later."""
 
 import atexit
+import math
 import threading
+import time
 import weakref
 from enum import Enum
 from typing import Protocol
@@ -12,6 +14,11 @@ from jobqueue.store import fork_safety
 log = get_logger("jobqueue.store")
 
 NOTIFY_INTERVAL = 0.005  # seconds between two notifications
+
+
+QUIET_AFTER = 0.02  # seconds without an enqueue
+SLOW_COMMIT = 0.005  # seconds
+SLOW_COMMIT_PAUSE = 1.0  # seconds without a notification in an enqueue's transaction
 
 
 class Wakeup(Enum):
@@ -70,17 +77,38 @@ class Notifier:
     """Notifies workers after commits from its own thread, at most once per NOTIFY_INTERVAL.
 
     NOTIFY inside the enqueueing transaction was measured to halve concurrent enqueues: it takes a
-    lock over the whole server through the commit. So it goes out afterwards, from a thread.
+    lock over the whole server through the commit. So it goes out afterwards, from a thread; but an
+    enqueue after a pause carries it, where a database can (`Backend.notification`).
     """
 
     def __init__(self, sender: NotificationSender) -> None:
         self._sender = sender
         self._wanted = threading.Event()
         self._closed = threading.Event()
+        self._quiet_from = -math.inf
+        """The instant of `time.monotonic()` from which on an enqueue may carry a notification."""
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
         self._sending = fork_safety.guard()
         fork_safety.watch(self)
+
+    def is_quiet(self) -> bool:
+        """Return whether no job was enqueued for a while, so that one may carry its notification.
+
+        An idle worker then starts the job 0.3 to 1 ms earlier: a thread and a round trip less.
+        """
+        present = time.monotonic()
+        quiet = present >= self._quiet_from
+        self._quiet_from = max(self._quiet_from, present + QUIET_AFTER)
+        return quiet
+
+    def was_carried(self, seconds: float) -> None:
+        """Note how long an enqueue took that carried its notification.
+
+        Where commits are slow, or many processes enqueue, others wait for the server's lock.
+        """
+        if seconds >= SLOW_COMMIT:
+            self._quiet_from = time.monotonic() + SLOW_COMMIT_PAUSE
 
     def notify(self) -> None:
         """Request a notification and return at once. Requests within one interval become one."""

@@ -1,5 +1,6 @@
 """Wake-ups: what a worker's listener hears of rings and of other people's commits."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -8,8 +9,10 @@ import pytest
 from pooler import Pooler
 from sqlalchemy import make_url, text
 
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.notify import notifier as notifier_module
 from jobqueue.store.notify import postgres
-from jobqueue.store.notify.notifier import Wakeup, Subscription, NotificationSender
+from jobqueue.store.notify.notifier import NotificationSender, Notifier, Subscription, Wakeup
 from jobqueue.store.database import Store
 
 RINGS = 20
@@ -181,3 +184,67 @@ def test_a_listener_whose_first_connection_broke_half_way_listens_on_the_next(
     sender.notify()
     assert listener.wait(LONG) is Wakeup.NOTIFIED
     listener.close()
+
+
+class MuteSender:
+    """Counts what it is to send, and sends nothing."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def notify(self) -> None:
+        self.asked.set()
+
+    def close(self) -> None: ...
+
+    def forget(self) -> None: ...
+
+
+@pytest.fixture
+def mute() -> Iterator[MuteSender]:
+    yield MuteSender()
+
+
+@pytest.fixture
+def notifier(mute: MuteSender) -> Iterator[Notifier]:
+    notifier = Notifier(mute)
+    yield notifier
+    notifier.close()
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])
+def test_an_enqueue_after_a_pause_carries_its_notification_and_the_next_one_does_not(
+    listener: Subscription, store: Store, desk: Any, notifier: Notifier, mute: MuteSender
+) -> None:
+    jobs = Jobs(store)
+    jobs.insert([desk.new()], notifier=notifier)
+    assert listener.wait(LONG) is Wakeup.NOTIFIED
+    assert not mute.asked.is_set()
+    jobs.insert([desk.new()], notifier=notifier)
+    assert mute.asked.wait(LONG)
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_an_enqueue_that_carries_no_notification_asks_for_one(
+    store: Store,
+    desk: Any,
+    notifier: Notifier,
+    mute: MuteSender,
+    calls: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notifier_module, "QUIET_AFTER", LONG)
+    notifier.is_quiet()  # A moment ago another job was enqueued.
+    Jobs(store).insert([desk.new() for _ in range(calls)], notifier=notifier)
+    assert mute.asked.wait(LONG)
+
+
+def test_after_a_slow_commit_enqueues_carry_no_notification_for_a_while(
+    notifier: Notifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier_module, "QUIET_AFTER", 0.0)
+    assert notifier.is_quiet()
+    notifier.was_carried(notifier_module.SLOW_COMMIT / 2)
+    assert notifier.is_quiet()
+    notifier.was_carried(notifier_module.SLOW_COMMIT)
+    assert not notifier.is_quiet()
