@@ -24,7 +24,7 @@ from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
-from jobqueue.worker.complete.outcome_writer import Exit
+from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 from jobqueue.worker.execute.admission import Admission
 from jobqueue.worker.execute.event_loop import AsyncRunner
 from jobqueue.worker.execute.executor import Executor, Router, Runner
@@ -87,12 +87,12 @@ class Inline:
         self._jobs = Jobs(store)
         self._inflight = inflight = InFlight(settings.concurrency, settings.lease)
         self._handlers = _Handlers(tuple(middleware), settings.max_snoozes)
-        self._exit = Exit(
+        self._writer = OutcomeWriter(
             store,
             Completion(store),
             inflight,
             NAME,
-            announce=events.emit,
+            publish=events.emit,
             events=events,
             metrics=Metrics(inflight),
         )
@@ -189,24 +189,24 @@ class Inline:
         """Take a claim in hand; True if it is for the event loop."""
         self._handlers.error = None
         self._inflight.lease.confirm(process_identity.boottime())
-        self._inflight.hand_out([claim], self._worker)
+        self._inflight.dispatch([claim], self._worker)
         self._inflight.inbox.get_nowait()
         return self._executor.router.runner_for(claim) is Runner.EVENT_LOOP
 
     def record(self) -> Ran:
         """Write the outcome down and tell of it, as a worker does."""
-        exit_ = self._exit
-        batch = exit_.gather()
+        writer = self._writer
+        batch = writer.next_batch()
         [outcome] = batch
         try:
             with self._store.write() as connection:
-                states = exit_.finish(connection, batch)
+                states = writer.finish(connection, batch)
         except Exception as error:
-            if not exit_.is_content(error):
+            if not writer.is_data_error(error):
                 raise
-            exit_.one_by_one()
+            writer.one_by_one()
         else:
-            exit_.settle(states)
+            writer.acknowledge(states)
         return self._ran(outcome)
 
     def _ran(self, outcome: Outcome) -> Ran:

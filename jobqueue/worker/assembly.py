@@ -21,8 +21,8 @@ from jobqueue.worker.claim.claimer import Claimer
 from jobqueue.worker.claim.cursors import ClaimCursors
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.complete.completer import Completer
-from jobqueue.worker.complete.event_dispatcher import Announcer
-from jobqueue.worker.complete.outcome_writer import Exit
+from jobqueue.worker.complete.event_dispatcher import EventDispatcher
+from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 from jobqueue.worker.connections import Connections
 from jobqueue.worker.execute.admission import Admission
 from jobqueue.worker.execute.autoscale import Scaler
@@ -35,16 +35,16 @@ from jobqueue.worker.handler.run import HandlerRunner, Middleware
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.isolate.pool import ProcessPool
 from jobqueue.worker.log_context import name_worker
-from jobqueue.worker.observe.history import Recorder
+from jobqueue.worker.observe.history import HistoryWriter
 from jobqueue.worker.observe.metrics import Metrics
 from jobqueue.worker.observe.reporter import Reporter
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
-from jobqueue.worker.shared_poll import Lookout
-from jobqueue.worker.single_writer import Turn
+from jobqueue.worker.shared_poll import SharedPoll
+from jobqueue.worker.single_writer import SingleWriterLoop
 from jobqueue.worker.stop_conditions import StopConditions, stop_watch
 from jobqueue.worker.upkeep.heartbeat import Heartbeat, registration
-from jobqueue.worker.upkeep.listener import Ear
+from jobqueue.worker.upkeep.listener import Listener
 from jobqueue.worker.upkeep.pruner import Pruner
 from jobqueue.worker.upkeep.reaper import Reaper
 from jobqueue.worker.upkeep.scheduler import Scheduler
@@ -84,16 +84,16 @@ class WorkerParts:
     name: str
     heartbeat: Heartbeat
     planner: ClaimPlanner
-    outcome_writer: Exit
+    outcome_writer: OutcomeWriter
     claimer: Service
     completer: Service
     """The same service as the claimer on a database with one writer."""
     thread_pool: ThreadPool
     async_runner: AsyncRunner
     notifier: Notifier
-    shared_poll: Lookout
+    shared_poll: SharedPoll
     metrics: Metrics
-    event_dispatcher: Announcer
+    event_dispatcher: EventDispatcher
     wakeups: Wakeups
     services: Sequence[Service]
     """In the order in which they start; they stop in the reverse one."""
@@ -134,10 +134,10 @@ class Assembly:
         me = process_identity.this_process()
         name = settings.name or f"{me.host}-{me.pid}"
         name_worker(name)
-        shared_poll = Lookout(self.connections.upkeep, self._leases, inflight, me)
+        shared_poll = SharedPoll(self.connections.upkeep, self._leases, inflight, me)
         notifier = Notifier(backend.notification_sender(self.store.engine))
         listener = backend.subscription(self.store.url, self.connections.patience)
-        event_dispatcher = Announcer(self._events)
+        event_dispatcher = EventDispatcher(self._events)
         metrics = Metrics(inflight)
         planner = self._planner(shared_poll)
         outcome_writer = self._outcome_writer(name, metrics, event_dispatcher)
@@ -149,7 +149,7 @@ class Assembly:
             heartbeat,
             event_dispatcher,
             *([completer] if completer is claimer else [completer, claimer]),
-            Ear(listener, wakeups.wake_claimer, shared_poll.again, planner),
+            Listener(listener, wakeups.wake_claimer, shared_poll.invalidate, planner),
             *watchers,
             *self._upkeep_services(shared_poll, me, wakeups, event_dispatcher),
             *self._observers(name, metrics),
@@ -187,7 +187,7 @@ class Assembly:
             exhausted=self.stop_conditions.fail,
         )
 
-    def _planner(self, shared_poll: Lookout) -> ClaimPlanner:
+    def _planner(self, shared_poll: SharedPoll) -> ClaimPlanner:
         settings = self._settings
         return ClaimPlanner(
             self.store,
@@ -198,22 +198,24 @@ class Assembly:
             max_jobs=settings.max_jobs,
         )
 
-    def _outcome_writer(self, name: str, metrics: Metrics, event_dispatcher: Announcer) -> Exit:
-        return Exit(
+    def _outcome_writer(
+        self, name: str, metrics: Metrics, event_dispatcher: EventDispatcher
+    ) -> OutcomeWriter:
+        return OutcomeWriter(
             self.store,
             Completion(self.store),
             self.inflight,
             name,
-            announce=event_dispatcher.announce,
+            publish=event_dispatcher.publish,
             events=self._events,
             metrics=metrics,
         )
 
     def _claimer_and_completer(
-        self, planner: ClaimPlanner, outcome_writer: Exit
+        self, planner: ClaimPlanner, outcome_writer: OutcomeWriter
     ) -> tuple[Service, Service]:
         if self.store.backend.one_writer:
-            both = Turn(self.store, planner, outcome_writer)
+            both = SingleWriterLoop(self.store, planner, outcome_writer)
             return both, both
         claimer = Claimer(self.store, planner, self.connections.claiming)
         return claimer, Completer(self.store, outcome_writer, claimer.wake)
@@ -233,7 +235,7 @@ class Assembly:
         thread_pool = ThreadPool(executor, inflight)
         concurrency = settings.async_concurrency
         async_runner = AsyncRunner(inflight, executor, finished, concurrency=concurrency)
-        inflight.divert = executor.divert
+        inflight.dispatch_async = executor.dispatch_async
         asynchronous = sum(task.runs_on_loop for task in self._registry.values())
         if asynchronous:
             share = asynchronous / len(self._registry)
@@ -258,10 +260,10 @@ class Assembly:
 
     def _upkeep_services(
         self,
-        shared_poll: Lookout,
+        shared_poll: SharedPoll,
         me: process_identity.Identity,
         wakeups: Wakeups,
-        event_dispatcher: Announcer,
+        event_dispatcher: EventDispatcher,
     ) -> list[Service]:
         """Due jobs, dead workers, retention."""
         return [
@@ -274,7 +276,7 @@ class Assembly:
                 self.inflight,
                 me,
                 reaped=wakeups.wake_all_workers,
-                announce=event_dispatcher.announce,
+                publish=event_dispatcher.publish,
                 events=self._events,
             ),
             Pruner(self._maintenance, self._settings.retention),
@@ -283,10 +285,10 @@ class Assembly:
     def _observers(self, name: str, metrics: Metrics) -> list[Service]:
         """What writes down and logs the worker's own work."""
         history = History(self.connections.upkeep)
-        services: list[Service] = [Recorder(history, name, metrics.reader())]
+        services: list[Service] = [HistoryWriter(history, name, metrics.window())]
         interval = self._settings.stats_interval
         if interval is not None:
-            services.append(Reporter(self.inflight, metrics.reader(), interval, self._waiting))
+            services.append(Reporter(self.inflight, metrics.window(), interval, self._waiting))
         return services
 
     @property

@@ -15,10 +15,10 @@ from jobqueue.store.pool import IDLE, Patience
 
 log = get_logger("jobqueue.worker")
 
-LINE = 2
+LINE_CONNECTIONS = 2
 """Connections for claims and outcomes, so that neither waits for the other, and for upkeep."""
-LINE_IN_FILE = 6  # An open file costs nobody else anything.
-COURTESY = 0.25  # seconds to wait for one connection before another one is used
+LINE_CONNECTIONS_IN_FILE = 6  # An open file costs nobody else anything.
+TURN_TIMEOUT = 0.25  # seconds to wait for one connection before another one is used
 
 
 class Connections:
@@ -50,7 +50,9 @@ class Connections:
         self.line = Store(
             url,
             named=handlers is None or handlers.named,
-            connections=LINE_IN_FILE if self.pulse.backend.one_writer else LINE,
+            connections=LINE_CONNECTIONS_IN_FILE
+            if self.pulse.backend.one_writer
+            else LINE_CONNECTIONS,
             patience=self.patience,
             idle=IDLE,
         )
@@ -82,7 +84,7 @@ class Connections:
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
         # Not for ever: whoever has it may be waiting for somebody's lock on a table.
-        taken = self._turn.acquire(timeout=COURTESY)
+        taken = self._turn.acquire(timeout=TURN_TIMEOUT)
         try:
             yield
         finally:

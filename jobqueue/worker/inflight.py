@@ -69,7 +69,7 @@ class InFlight:
         self._held: dict[int, Claim] = {}
         self.held: Mapping[int, Claim] = self._held
         """By id: claims whose outcome the database has not accepted."""
-        self.divert: Callable[[Claim], bool] | None = None
+        self.dispatch_async: Callable[[Claim], bool] | None = None
         """Takes a claim of an async task to the event loop, and says so."""
         self._cancel_requested: set[Key] = set()
         """Held claims that are to be cancelled and have not begun."""
@@ -87,7 +87,7 @@ class InFlight:
         """Nothing begins any more."""
         self._lock = threading.Lock()
 
-    def hand_out(self, claims: list[Claim], worker: WorkerRef | None) -> None:
+    def dispatch(self, claims: list[Claim], worker: WorkerRef | None) -> None:
         """Give claims to the executors; after the claim's commit only.
 
         Claims of a lease that is gone are dropped, and those of a worker that stops go back.
@@ -99,11 +99,11 @@ class InFlight:
             self._last_claimed_at = max(latest, self._last_claimed_at or latest)
             if self.capacity.free():
                 self.capacity.started()  # A thread is about to: it had nothing to begin.
-            diverted = sum(map(self._dispatch, claims))
-            if self.divert is not None:
-                self.capacity.asynchronous.observe(diverted, len(claims))
+            asynchronous = sum(map(self._dispatch_one, claims))
+            if self.dispatch_async is not None:
+                self.capacity.asynchronous.observe(asynchronous, len(claims))
 
-    def _dispatch(self, claim: Claim) -> bool:
+    def _dispatch_one(self, claim: Claim) -> bool:
         """Give one claim to a thread or to the event loop; True if it went to the loop."""
         known = self._held.setdefault(claim.id, claim)
         if known is not claim and self._is_repeated(known, claim):
@@ -112,7 +112,7 @@ class InFlight:
             self.outbox.put(released(claim, UNBEGUN))
             return False
         try:
-            if self.divert is not None and self.divert(claim):
+            if self.dispatch_async is not None and self.dispatch_async(claim):
                 return True
         except BaseException:  # Such as: there is no thread for the event loop.
             del self._held[claim.id]
@@ -152,7 +152,7 @@ class InFlight:
                 self.running.forget_progress(claim)
         return kept
 
-    def give_back_unknown(self, claims: list[Claim], worker: WorkerRef) -> bool:
+    def release_unknown(self, claims: list[Claim], worker: WorkerRef) -> bool:
         """Put claims into the outbox that only the database knows of; False if the lease is lost.
 
         One that is later than all that were handed out has not begun. Of others nobody knows.
@@ -239,7 +239,7 @@ class InFlight:
             self.outbox.put(outcome)
             return True
 
-    def give_up(self, context: Attempt, outcome: Outcome) -> bool:
+    def detach(self, context: Attempt, outcome: Outcome) -> bool:
         """The handler still runs and is not waited for; False if it has ended meanwhile."""
         if not self._end(context, outcome):
             return False
@@ -257,7 +257,7 @@ class InFlight:
         with self._lock:
             return self.lease.worker, dict(self._held)
 
-    def settled(self, outcomes: Sequence[Outcome]) -> None:
+    def acknowledged(self, outcomes: Sequence[Outcome]) -> None:
         """The database has answered about outcomes."""
         held = self._held
         for outcome in outcomes:
@@ -277,7 +277,7 @@ class InFlight:
         """Count a round that failed: what it was to commit may be committed."""
         self.failed_rounds += 1
 
-    def give_back(self) -> int:
+    def release_prefetched(self) -> int:
         """Turn claims that have not begun into releases, uncharged; returns how many."""
         count = 0
         for claim in self.inbox.take_claims():
@@ -296,9 +296,9 @@ class InFlight:
                 self.outbox.put(released(context.claim, UNBEGUN))
         for context in unbegun:  # Its slot need not wait for the child any longer.
             context.request_stop(ClaimLost)
-        return len(unbegun) + self.give_back()
+        return len(unbegun) + self.release_prefetched()
 
-    def interrupt(self) -> list[Claim]:
+    def detach_all(self) -> list[Claim]:
         """Give up handlers that still run: their jobs go back, and what they end with is dropped.
 
         A job that may begin only once fails instead.

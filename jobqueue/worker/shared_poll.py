@@ -1,4 +1,4 @@
-"""The lookout: what the keepers ask the database every second, asked once for all of them."""
+"""The shared poll: what upkeep asks the database every second, asked once for all its services."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,18 @@ from jobqueue.store.leases import Leases
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.process_identity import Identity, boottime
 
-LOOK_EVERY = 0.9  # seconds: the claimer's sweeps, one second apart at most, take a look with them
-FRESH = 0.25  # seconds for which a look can be believed
-SLACK = 0.1  # seconds that a keeper waits for a look of somebody else
+POLL_INTERVAL = 0.9
+"""Seconds between two polls, so that each rescan of the claimer, a second apart, can carry one."""
+FRESH_FOR = 0.25  # seconds for which an answer may be used
+SLACK = 0.1  # seconds that a service waits for somebody else's poll
 
 
-def patience(rest: float) -> float:
+def with_slack(rest: float) -> float:
     """For how long a keeper rests that wants a look so often."""
-    return rest + SLACK if rest >= LOOK_EVERY else rest
+    return rest + SLACK if rest >= POLL_INTERVAL else rest
 
 
-class Lookout:
+class SharedPoll:
     """One transaction a second for the sweep, the reaper and the scheduler of an idle worker.
 
     Whoever looks tells the others. The claimer's sweep is a transaction anyway; where none takes
@@ -32,29 +33,29 @@ class Lookout:
         self._leases = leases
         self._inflight = inflight
         self._me = me
-        self._keepers: dict[str, Callable[[], None]] = {}
-        self._rings: list[Callable[[], None]] = []
-        self._rung_at = self._told_at = float("-inf")
+        self._subscribers: dict[str, Callable[[], None]] = {}
+        self._on_wakeup: list[Callable[[], None]] = []
+        self._invalidated_at = self._told_at = float("-inf")
         self._latest: tuple[float, Outlook] | None = None
 
-    def tell(self, name: str, wake: Callable[[], None], *, rings: bool = False) -> None:
-        """Wake this keeper after looks of others; `rings`: also when `again()` is called."""
-        self._keepers[name] = wake
-        if rings:
-            self._rings.append(wake)
+    def subscribe(self, name: str, wake: Callable[[], None], *, on_wakeup: bool = False) -> None:
+        """Wake this service after polls of others; `on_wakeup`: after `invalidate()`, too."""
+        self._subscribers[name] = wake
+        if on_wakeup:
+            self._on_wakeup.append(wake)
 
-    def again(self) -> None:
+    def invalidate(self) -> None:
         """Something was written: what was seen before does not count any more."""
-        self._rung_at = boottime()
-        for wake in self._rings:
+        self._invalidated_at = boottime()
+        for wake in self._on_wakeup:
             wake()
 
-    def join(self, connection: Connection) -> None:
+    def poll_within(self, connection: Connection) -> None:
         """Look within the sweep's transaction, if it is time."""
         if self._is_time():
             self._look(connection, by="")
 
-    def take(self, name: str, after: float) -> tuple[float, Outlook]:
+    def poll(self, name: str, after: float) -> tuple[float, Outlook]:
         """When the latest look began, and what it saw; a new one unless it is fresh and newer."""
         latest = self._fresh(after)
         if latest is not None:
@@ -62,7 +63,7 @@ class Lookout:
         with self._store.read() as connection:
             return self._look(connection, by=name)
 
-    def take_due(self, name: str, after: float) -> tuple[float, float | None]:
+    def poll_due(self, name: str, after: float) -> tuple[float, float | None]:
         """When a look began, and in how many seconds the next scheduled job was due then.
 
         While jobs come and go, that is asked for many times a second: one statement of the look's.
@@ -78,13 +79,13 @@ class Lookout:
             return began, self._leases.look_for_due(connection)
 
     def _fresh(self, after: float) -> tuple[float, Outlook] | None:
-        latest, after = self._latest, max(after, self._rung_at)
-        if latest is not None and latest[0] > after and boottime() - latest[0] < FRESH:
+        latest, after = self._latest, max(after, self._invalidated_at)
+        if latest is not None and latest[0] > after and boottime() - latest[0] < FRESH_FOR:
             return latest
         return None
 
     def _is_time(self) -> bool:
-        return self._latest is None or boottime() - self._latest[0] >= LOOK_EVERY
+        return self._latest is None or boottime() - self._latest[0] >= POLL_INTERVAL
 
     def _look(self, connection: Connection, by: str) -> tuple[float, Outlook]:
         began, worker = boottime(), self._inflight.lease.worker
@@ -93,9 +94,9 @@ class Lookout:
         if own is not None:
             self._inflight.contention.saw_workers(others=bool(outlook.leases))
         self._latest = look = (began, outlook)
-        if began - self._told_at >= LOOK_EVERY:  # Who wants looks more often has them alone.
+        if began - self._told_at >= POLL_INTERVAL:  # Who wants looks more often has them alone.
             self._told_at = began
-            for name, wake in self._keepers.items():
+            for name, wake in self._subscribers.items():
                 if name != by:
                     wake()
         return look

@@ -9,10 +9,10 @@ import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-SLICE = 0.25  # seconds in which a waiting main thread looks whether a signal handler is to run
+WAIT_SLICE = 0.25  # seconds in which a waiting main thread looks whether a signal handler is to run
 
 
-class Flag:
+class SignalSafeEvent:
     """Like `threading.Event`, without `clear()`. May be used from any thread and signal handler."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Flag:
         """Wait until it is set; False if it was not within `timeout` seconds."""
         until = None if timeout is None else time.monotonic() + timeout
         while not self._is_set:
-            rest = SLICE if until is None else min(SLICE, until - time.monotonic())
+            rest = WAIT_SLICE if until is None else min(WAIT_SLICE, until - time.monotonic())
             if rest <= 0:
                 return self._is_set
             with suppress(Empty):

@@ -8,7 +8,7 @@ from jobqueue.states import State
 from jobqueue.store.database import Store
 from jobqueue.worker.capacity import Contention
 from jobqueue.worker.claim.planner import ClaimPlanner
-from jobqueue.worker.complete.outcome_writer import Exit
+from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 from jobqueue.worker.service import Service
 
 YIELD_MIN = 0.0006  # seconds, at least, in which the database is left to other writers
@@ -56,14 +56,14 @@ class YieldPolicy:
         self._until = ended + self._length
 
 
-class Turn(Service):
+class SingleWriterLoop(Service):
     """Where there is one writer: completions and the next claim in one transaction."""
 
-    def __init__(self, store: Store, planner: ClaimPlanner, exit_: Exit) -> None:
+    def __init__(self, store: Store, planner: ClaimPlanner, writer: OutcomeWriter) -> None:
         super().__init__("turn")
         self._store = store
         self._planner = planner
-        self._exit = exit_
+        self._writer = writer
         self._yields = YieldPolicy(planner.inflight.contention)
 
     def tick(self) -> float | None:
@@ -80,16 +80,16 @@ class Turn(Service):
                 prepared = self._prepare()
             written = self._write(*prepared)
         if written is not None:
-            self._exit.settle(written.states)
+            self._writer.acknowledge(written.states)
             if written.claims is not None:
-                planner.hand_out(written.claims)
+                planner.dispatch(written.claims)
         return planner.delay()
 
     def _prepare(self) -> tuple[int, list[Outcome]]:
         """How many jobs to claim, and what became of others."""
         self._planner.reconcile()
         self._planner.release_stale_prefetch()
-        return self._planner.wanted(), self._exit.gather()
+        return self._planner.wanted(), self._writer.next_batch()
 
     def _yield_to_other_writers(self, until: float) -> None:
         """Let writers in that do not take our write lock, above all the user's sessions.
@@ -106,7 +106,7 @@ class Turn(Service):
 
         None if nothing was written, or nothing is left to do.
         """
-        planner, exit_ = self._planner, self._exit
+        planner, writer = self._planner, self._writer
         if wanted and not batch and planner.claim_announced(wanted):
             self._yields.claimed_alone()
             return None
@@ -121,12 +121,12 @@ class Turn(Service):
             with self._store.write() as connection:
                 began = time.monotonic()
                 if batch:
-                    states = exit_.finish(connection, batch)
+                    states = writer.finish(connection, batch)
                 if wanted:
                     claims = planner.claim(connection, wanted)
         except Exception as error:
-            if batch and exit_.is_content(error):
-                exit_.one_by_one()
+            if batch and writer.is_data_error(error):
+                writer.one_by_one()
                 return None
             planner.inflight.round_failed()
             raise

@@ -13,7 +13,7 @@ from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
-from jobqueue.worker.signal_safe_event import Flag
+from jobqueue.worker.signal_safe_event import SignalSafeEvent
 
 log = get_logger("jobqueue.worker")
 report_log = get_logger("jobqueue.report")
@@ -26,7 +26,7 @@ class StopConditions:
     """Says when the worker is to stop. May be used from any thread."""
 
     def __init__(self) -> None:
-        self.ended = Flag()
+        self.ended = SignalSafeEvent()
         """Set: it is to stop, in order."""
         self.failure: str | None = None
         """Why it stopped by itself before its time, if it did."""

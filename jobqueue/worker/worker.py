@@ -18,15 +18,15 @@ from jobqueue.worker.assembly import Assembly, WorkerParts
 from jobqueue.worker.handler.run import Middleware
 from jobqueue.worker.isolate.importing import ImportGuard
 from jobqueue.worker.log_context import about, name_worker, say
-from jobqueue.worker.observe.health import Vitals
+from jobqueue.worker.observe.health import WorkerHealth
 from jobqueue.worker.settings import WorkerSettings
-from jobqueue.worker.signal_safe_event import Flag
+from jobqueue.worker.signal_safe_event import SignalSafeEvent
 
 log = get_logger("jobqueue.worker")
 
-CHILDREN_END = 1.0
+CHILD_EXIT_TIMEOUT = 1.0
 """Seconds for child processes to end after they were told to, before they are killed."""
-LAST_WORDS = 5.0
+FLUSH_TIMEOUT = 5.0
 """Seconds for which the last outcomes are offered to a database that does not answer."""
 
 
@@ -58,7 +58,7 @@ class Worker:
         self._stop_conditions = assembly.stop_conditions
         self._connections = assembly.connections
         self._parts: WorkerParts | None = None
-        self._aborted = Flag()
+        self._aborted = SignalSafeEvent()
         self._stopping = threading.Lock()
         self._in_order: bool | None = None
         self.name = ""
@@ -113,10 +113,10 @@ class Worker:
         return self._stop_conditions.is_outgrown
 
     @property
-    def vitals(self) -> Vitals:
+    def vitals(self) -> WorkerHealth:
         """How it fares; once it has begun."""
         services = self._parts.services if self._parts else ()
-        return Vitals(self.name, self._inflight, services, self._stop_conditions)
+        return WorkerHealth(self.name, self._inflight, services, self._stop_conditions)
 
     @property
     def processed(self) -> int:
@@ -175,19 +175,19 @@ class Worker:
             log.info("stopping: %s given back, %d still running", back, running)
         in_order = self._await_handlers(parts, limit)
         if not in_order:
-            for claim in self._inflight.interrupt():
+            for claim in self._inflight.detach_all():
                 line = "job %d (%s) is interrupted and goes back"
                 log.warning(line, claim.id, claim.task, extra=about(claim, "interrupted"))
         in_order &= self._await_outcomes(parts)
         isolation = self._assembly.process_pool
-        isolation.close(CHILDREN_END / 4 if self._aborted.is_set() else CHILDREN_END)
+        isolation.close(CHILD_EXIT_TIMEOUT / 4 if self._aborted.is_set() else CHILD_EXIT_TIMEOUT)
         parts.async_runner.close()
         for service in reversed(parts.services):
             service.stop()
         self._stop_conditions.is_at_work = (
             False  # Now, so that who waits for a connection knows why.
         )
-        until = time.monotonic() + LAST_WORDS
+        until = time.monotonic() + FLUSH_TIMEOUT
         for service in reversed(parts.services):
             ended = service.join(max(0.0, until - time.monotonic()))
             in_order &= ended or service is parts.event_dispatcher  # A slow one holds up no job.
@@ -206,7 +206,7 @@ class Worker:
 
     def _await_outcomes(self, parts: WorkerParts) -> bool:
         """Wait until the database has answered about every claim, or seems not to be there."""
-        until = time.monotonic() + (1.0 if self._aborted.is_set() else LAST_WORDS)
+        until = time.monotonic() + (1.0 if self._aborted.is_set() else FLUSH_TIMEOUT)
         while self._unsettled(parts) and time.monotonic() < until:
             parts.completer.wake()
             parts.claimer.wake()

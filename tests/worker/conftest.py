@@ -17,8 +17,8 @@ from jobqueue.store.schema import CounterKind, counters, workers
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.claims import Claims
 from jobqueue.store.user_transactions import UserTransactions
-from jobqueue.worker.complete.event_dispatcher import Announcer
-from jobqueue.worker.upkeep.listener import Ear
+from jobqueue.worker.complete.event_dispatcher import EventDispatcher
+from jobqueue.worker.upkeep.listener import Listener
 
 LONG_AGO = float("-inf")
 
@@ -61,7 +61,7 @@ class Hand:
         return self.planner._cursors
 
     @property
-    def exit(self) -> Any:
+    def writer(self) -> Any:
         return self.parts.outcome_writer
 
     @property
@@ -103,13 +103,13 @@ class Hand:
         """Write every outcome down; claim nothing."""
         closed, self.planner.closed = self.planner.closed, True
         try:
-            while self.inflight.outbox.qsize() or self.exit._batch:
+            while self.inflight.outbox.qsize() or self.writer._batch:
                 self.parts.completer.tick()
         finally:
             self.planner.closed = closed
 
     def announce(self) -> None:
-        self.service(Announcer).tick()
+        self.service(EventDispatcher).tick()
 
     def step(self) -> list[Outcome]:
         """Claim, run, write down; returns the outcomes."""
@@ -130,7 +130,7 @@ class Hand:
         raise AssertionError(f"job {id_} is {row.state} after {rounds} rounds")
 
     def close(self) -> None:
-        self.service(Ear).drain()
+        self.service(Listener).drain()
         self.parts.notifier.close()
         self.store.close()
         self.assembly.connections.pulse.close()

@@ -16,7 +16,7 @@ from jobqueue.store.leases import MATES, NEIGHBOURS, Leases
 from jobqueue.worker import process_identity
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.upkeep.scheduler import Scheduler
-from jobqueue.worker.shared_poll import Lookout
+from jobqueue.worker.shared_poll import SharedPoll
 from jobqueue.worker.upkeep.reaper import Reaper
 
 LEASE = 8.0
@@ -90,7 +90,7 @@ def test_after_a_ring_the_scheduler_believes_no_earlier_look(
     clock.pass_(0.1)
     handle = work.options(delay=60).enqueue()
     worker.change(handle.id, run_at=after(-1))
-    worker.parts.shared_poll.again()
+    worker.parts.shared_poll.invalidate()
     assert scheduler._wakeup.is_set()
     scheduler.tick()
     assert handle.state is State.AVAILABLE
@@ -110,7 +110,7 @@ def test_a_scheduler_that_is_woken_again_and_again_asks_for_no_more_than_what_is
 
     for _ in range(3):
         clock.pass_(0.1)
-        worker.parts.shared_poll.again()
+        worker.parts.shared_poll.invalidate()
         worker.service(Scheduler).tick()
     assert len([text for text in asked if "run_at" in text]) == 3
     assert [text for text in asked if "jobqueue_workers" in text] == []
@@ -174,11 +174,11 @@ class Fleet:
         inflight.lease.worker = WorkerRef(id_, "w")
         return Reaper(
             self.leases,
-            Lookout(self.store, self.leases, inflight, me),
+            SharedPoll(self.store, self.leases, inflight, me),
             inflight,
             me,
             reaped=lambda: None,
-            announce=lambda _: None,
+            publish=lambda _: None,
             events=EventStream(),
         )
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from jobqueue.worker.signal_safe_event import Flag
+from jobqueue.worker.signal_safe_event import SignalSafeEvent
 
 PROGRAM = """
 import signal, sys, threading
@@ -34,7 +34,7 @@ def test_a_signal_that_another_thread_gets_wakes_the_main_one() -> None:
 
 def test_a_handler_may_set_it_in_the_midst_of_a_wait() -> None:
     """As where it runs between any two instructions of it: here, all of them."""
-    flag, calls = Flag(), 0
+    flag, calls = SignalSafeEvent(), 0
 
     def trace(frame: object, event: str, arg: object) -> object:
         nonlocal calls
@@ -53,7 +53,7 @@ def test_a_handler_may_set_it_in_the_midst_of_a_wait() -> None:
 
 @pytest.mark.parametrize("waiters", [1, 3])
 def test_it_wakes_all_that_wait_and_stays_set(waiters: int) -> None:
-    flag, answers = Flag(), []
+    flag, answers = SignalSafeEvent(), []
     threads = [
         threading.Thread(target=lambda: answers.append(flag.wait(30))) for _ in range(waiters)
     ]
@@ -68,5 +68,5 @@ def test_it_wakes_all_that_wait_and_stays_set(waiters: int) -> None:
 
 
 def test_it_waits_no_longer_than_it_is_told() -> None:
-    assert Flag().wait(0) is False
-    assert Flag().wait(0.01) is False
+    assert SignalSafeEvent().wait(0) is False
+    assert SignalSafeEvent().wait(0.01) is False

@@ -65,7 +65,7 @@ def finish_all(worker: Any) -> None:
     worker.planner.closed = True
     for _ in range(20):
         worker.parts.completer.round()
-        if not worker.inflight.outbox.qsize() and not worker.exit._batch:
+        if not worker.inflight.outbox.qsize() and not worker.writer._batch:
             break
     worker.planner.closed = False
 
@@ -363,7 +363,7 @@ def test_what_a_handler_ends_with_after_its_job_was_given_back_is_dropped(
     worker.inflight.inbox.get()
     context = Attempt(claim, None, str)  # type: ignore[arg-type]
     worker.inflight.begin(context)
-    assert worker.inflight.interrupt() == [claim]
+    assert worker.inflight.detach_all() == [claim]
     assert context.stop_reason
     worker.inflight.end(context, Succeeded(claim, "1", None, 1.0, 0.0))
     finish_all(worker)

@@ -35,4 +35,4 @@ class Claimer(Service):
         if wanted and not planner.claim_announced(wanted) and planner.refresh():
             with self._store.write() as connection:
                 claims = planner.claim(connection, wanted)
-            planner.hand_out(claims)
+            planner.dispatch(claims)

@@ -11,7 +11,7 @@ from jobqueue.store.database import Store
 from jobqueue.worker.claim.cursors import ClaimCursors, WorkHint
 from jobqueue.worker.claim.reconcile import Reconciler
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.shared_poll import Lookout
+from jobqueue.worker.shared_poll import SharedPoll
 
 log = get_logger("jobqueue.worker")
 
@@ -29,7 +29,7 @@ class ClaimPlanner:
         store: Store,
         cursors: ClaimCursors,
         inflight: InFlight,
-        shared_poll: Lookout,
+        shared_poll: SharedPoll,
         *,
         poll: float,
         max_jobs: int | None,
@@ -116,7 +116,7 @@ class ClaimPlanner:
         if cursors.rescan_in() <= 0:
             with self._store.read() as connection:
                 cursors.rescan(connection)
-                self._shared_poll.join(connection)
+                self._shared_poll.poll_within(connection)
         return not cursors.empty
 
     def hint_work(self, *, announced: bool = False) -> None:
@@ -143,7 +143,7 @@ class ClaimPlanner:
         worker, claims = self._begin(), []
         if worker is not None:
             claims = self._claims.claim_head(worker, *guess)
-        self.hand_out(claims)
+        self.dispatch(claims)
         if claims:
             self._cursors.claimed_announced()
         return bool(claims)
@@ -167,12 +167,12 @@ class ClaimPlanner:
         self._worker = self.inflight.lease.worker
         return None if self.closed else self._worker
 
-    def hand_out(self, claims: list[Claim]) -> None:
+    def dispatch(self, claims: list[Claim]) -> None:
         """After the commit: to the executors, unless the lease was taken away meanwhile."""
         took = time.monotonic() - self.began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
         self._last_count = len(claims)
-        self.inflight.hand_out(claims, self._worker)
+        self.inflight.dispatch(claims, self._worker)
         self.commit_unknown = False  # Not before: what could not be handed out goes back.
         self._claimed += self._last_count  # Only now, or the last job would seem to have ended.
 
@@ -195,11 +195,10 @@ class ClaimPlanner:
             if not inflight.lease.good():
                 return
             inflight.capacity.stalled(waited)
-            count = inflight.give_back()
+            count = inflight.release_prefetched()
             self._claimed -= count
-            self._probe_at = (
-                time.monotonic() + STALE_PREFETCH_AGE
-            )  # Or they were claimed again at once.
+            # Or they were claimed again at once.
+            self._probe_at = time.monotonic() + STALE_PREFETCH_AGE
             log.debug("gave back %d claims that no slot was free for", count)
 
     def delay(self) -> float:

@@ -48,7 +48,7 @@ class Reconciler:
         reasons = self._count()  # Before looking: what fails from here on is one more.
         with self._store.read() as connection:
             unknown = self._claims.unknown(connection, worker, known)
-        if unknown and self._inflight.give_back_unknown(unknown, worker):
+        if unknown and self._inflight.release_unknown(unknown, worker):
             log.warning(
                 "given back: %s running in this worker's name that it did not run, because a "
                 "commit, or its answer, was lost (the first: job %d)",

@@ -11,7 +11,7 @@ log = get_logger("jobqueue.worker")
 EVENTS_MAX = 10_000
 
 
-class Announcer(Service):
+class EventDispatcher(Service):
     """Tells subscribers, on a thread of its own: a slow one delays other events, and no job."""
 
     def __init__(self, events: EventStream) -> None:
@@ -20,7 +20,7 @@ class Announcer(Service):
         self._pending: SimpleQueue[Event] = SimpleQueue()
         self._dropped = 0
 
-    def announce(self, event: Event) -> None:
+    def publish(self, event: Event) -> None:
         """Tell it soon. Beyond a bound events are dropped, and counted: memory has an end."""
         if self._pending.qsize() >= EVENTS_MAX:
             self._dropped += 1

@@ -22,7 +22,7 @@ from jobqueue.worker.observe.metrics import Metrics
 log = get_logger("jobqueue.worker")
 
 
-class Exit:
+class OutcomeWriter:
     """Outcomes on their way into the database, offered until it answers."""
 
     def __init__(
@@ -32,7 +32,7 @@ class Exit:
         inflight: InFlight,
         name: str,
         *,
-        announce: Callable[[Event], None],
+        publish: Callable[[Event], None],
         events: EventStream,
         metrics: Metrics,
     ) -> None:
@@ -40,13 +40,13 @@ class Exit:
         self._completion = completion
         self.inflight = inflight
         self._name = name
-        self._announce = announce
+        self._publish = publish
         self._events = events
         self._metrics = metrics
         self._tally = Tally()
         self._batch: list[Outcome] = []
 
-    def gather(self) -> list[Outcome]:
+    def next_batch(self) -> list[Outcome]:
         """The outcomes to write next: those whose writing failed, then new ones."""
         batch = self._batch
         outbox = self.inflight.outbox
@@ -60,10 +60,10 @@ class Exit:
         if self.inflight.lease.was_lost or len({outcome.claim.id for outcome in batch}) < len(
             batch
         ):
-            self._part()
+            self._split_repeats()
         return batch
 
-    def _part(self) -> None:
+    def _split_repeats(self) -> None:
         """Leave a second outcome of one job to the next batch: its state is told by the id.
 
         And outcomes of claims under another lease: a batch is written in the name of one.
@@ -82,13 +82,13 @@ class Exit:
         progress = self.inflight.running.progress_of(batch)
         return self._completion.finish(connection, worker, batch, self._tally, progress)
 
-    def settle(self, states: dict[int, State]) -> None:
+    def acknowledge(self, states: dict[int, State]) -> None:
         """After the commit: let go of the claims, count, log, tell."""
         batch, self._batch = self._batch, []
         inflight = self.inflight
         self._measure()
         silent = not self._events.wanted("succeeded")
-        inflight.settled(batch)
+        inflight.acknowledged(batch)
         for outcome in batch:
             state = states.get(outcome.claim.id)
             if isinstance(outcome, Succeeded):
@@ -97,7 +97,7 @@ class Exit:
                     continue
             elif outcome.within and state is State.SUCCEEDED:
                 inflight.count_attempt()
-                self._told_within(outcome)
+                self._completed_in_user_transaction(outcome)
                 continue
             elif outcome.duration is not None or outcome.error is not None:
                 inflight.count_attempt(errored=outcome.error is not None)
@@ -108,7 +108,7 @@ class Exit:
         tally, self._tally = self._tally, Tally()
         self._metrics.add(tally.counts)
 
-    def _told_within(self, outcome: Ended) -> None:
+    def _completed_in_user_transaction(self, outcome: Ended) -> None:
         """`finish_within` was committed: what the handler raised afterwards is only logged."""
         claim, error = outcome.claim, outcome.error
         if error is not None and error.type != NOT_COMMITTED:
@@ -136,7 +136,7 @@ class Exit:
             _log(outcome, state)
         for event in dict.fromkeys((name, state.value)):
             if self._events.wanted(event):
-                self._announce(
+                self._publish(
                     Event(
                         event,
                         claim.id,
@@ -151,7 +151,7 @@ class Exit:
     def one_by_one(self) -> None:
         """The batch was refused, not for want of a connection: find the outcome to blame.
 
-        Recording an outcome may not fail because of its content, so that one is recorded bare.
+        Recording an outcome may not fail because of its content, so that one is recorded reduced.
         """
         states: dict[int, State] = {}
         for place, outcome in enumerate(self._batch):
@@ -160,20 +160,21 @@ class Exit:
                     states |= self.finish(connection, [outcome])
                 self._measure()
             except Exception as error:
-                if not self.is_content(error):
+                if not self.is_data_error(error):
                     raise
                 said = about(outcome.claim)
                 log.exception(
                     "job %d: its outcome could not be stored", outcome.claim.id, extra=said
                 )
-                bare = _bare(outcome, error)
+                reduced = _without_content(outcome, error)
                 with self._store.write() as connection:
-                    states |= self.finish(connection, [bare])
+                    states |= self.finish(connection, [reduced])
                 self._measure()
-                self._batch[place] = bare  # Only now: if that failed, not the content is to blame.
-        self.settle(states)
+                # Only now: if that failed, not the content is to blame.
+                self._batch[place] = reduced
+        self.acknowledge(states)
 
-    def is_content(self, error: Exception) -> bool:
+    def is_data_error(self, error: Exception) -> bool:
         """True for an error that the same batch would meet again."""
         if type(error) is StatementError:  # A value that could not even be bound.
             return True
@@ -206,7 +207,7 @@ def _why(outcome: Outcome, error: AttemptError | None) -> str:
     return outcome.reason or ""
 
 
-def _bare(outcome: Outcome, error: Exception) -> Outcome:
+def _without_content(outcome: Outcome, error: Exception) -> Outcome:
     reason = f"its outcome could not be stored ({type(error).__name__})"
     if isinstance(outcome, Succeeded):
         return outcome._replace(result=None, reason=reason)

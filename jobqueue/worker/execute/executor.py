@@ -72,7 +72,7 @@ class Executor:
         self.submit: Callable[[Claim], None] | None = None
         """Gives a claim to the event loop."""
 
-    def divert(self, claim: Claim) -> bool:
+    def dispatch_async(self, claim: Claim) -> bool:
         """Give a claim to the event loop if that is its runner; False: a thread takes it."""
         if self.submit is None or self.router.runner_for(claim) is not Runner.EVENT_LOOP:
             return False

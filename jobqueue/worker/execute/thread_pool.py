@@ -7,7 +7,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.worker import log_context
 from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.signal_safe_event import Flag
+from jobqueue.worker.signal_safe_event import SignalSafeEvent
 
 log = get_logger("jobqueue.worker")
 
@@ -86,7 +86,7 @@ class ThreadPool:
             for _ in self._threads:
                 self._inflight.inbox.put(None)
 
-    def join(self, until: float, aborted: Flag) -> bool:
+    def join(self, until: float, aborted: SignalSafeEvent) -> bool:
         """Wait for their ends, after `close()`; False if that takes too long, or was aborted."""
         for thread in self.threads:
             while thread.is_alive() and thread in self.threads:

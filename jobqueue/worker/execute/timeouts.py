@@ -59,7 +59,7 @@ class TimeoutWatchdog(Service):
 
     def _detach(self, context: Attempt) -> None:
         outcome = timed_out(context, context.where())
-        if not self._inflight.give_up(context, outcome):
+        if not self._inflight.detach(context, outcome):
             return
         if context.is_coroutine:
             self._async_runner.replace(context)

@@ -18,7 +18,7 @@ class Health(NamedTuple):
     working: bool  # it is not stopping
 
 
-class Reading(NamedTuple):
+class Sample(NamedTuple):
     """A figure, as Prometheus wants it."""
 
     name: str
@@ -28,7 +28,7 @@ class Reading(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class WorkerHealth:
     """Looks when it is asked, and touches no database. May be used from any thread."""
 
     name: str
@@ -45,15 +45,15 @@ class Vitals:
             working=not self.stop_conditions.ended.is_set(),
         )
 
-    def readings(self) -> list[Reading]:
+    def samples(self) -> list[Sample]:
         """Its counters and gauges now."""
         inflight = self.inflight
         return [
-            Reading("slots", "gauge", "Threads that run jobs.", inflight.capacity.threads),
-            Reading("busy", "gauge", "Handlers that run now.", len(inflight.running.attempts)),
-            Reading("busy_seconds_total", "counter", "For how long.", inflight.busy_seconds()),
-            Reading("held", "gauge", "Jobs in its hands.", len(inflight.held)),
-            Reading("processed_total", "counter", "Attempts that ended.", inflight.processed),
-            Reading("errored_total", "counter", "Attempts that errored.", inflight.errored),
-            Reading("lease", "gauge", "1 while its lease is good.", inflight.lease.good()),
+            Sample("slots", "gauge", "Threads that run jobs.", inflight.capacity.threads),
+            Sample("busy", "gauge", "Handlers that run now.", len(inflight.running.attempts)),
+            Sample("busy_seconds_total", "counter", "For how long.", inflight.busy_seconds()),
+            Sample("held", "gauge", "Jobs in its hands.", len(inflight.held)),
+            Sample("processed_total", "counter", "Attempts that ended.", inflight.processed),
+            Sample("errored_total", "counter", "Attempts that errored.", inflight.errored),
+            Sample("lease", "gauge", "1 while its lease is good.", inflight.lease.good()),
         ]

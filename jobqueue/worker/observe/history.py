@@ -3,33 +3,33 @@
 import time
 
 from jobqueue.store.history import Figures, History
-from jobqueue.worker.observe.metrics import Reader, TaskFigures
+from jobqueue.worker.observe.metrics import StatsWindow, TaskStats
 from jobqueue.worker.service import Service
 
-RECORD_EVERY = 60.0  # seconds
+RECORD_INTERVAL = 60.0  # seconds
 UNWRITTEN_MAX = 1000
 """Figures kept while the database is away; older ones are forgotten first."""
-SHARE = 0.95
+PERCENTILE = 0.95
 
 
-class Recorder(Service):
+class HistoryWriter(Service):
     """Appends what was done since it last did."""
 
-    def __init__(self, history: History, worker: str, reader: Reader) -> None:
+    def __init__(self, history: History, worker: str, window: StatsWindow) -> None:
         super().__init__("recorder")
         self._history = history
         self._worker = worker
-        self._reader = reader
-        self._due = time.monotonic() + RECORD_EVERY
+        self._window = window
+        self._due = time.monotonic() + RECORD_INTERVAL
         self._unwritten: list[Figures] = []
 
     def tick(self) -> float:
         """Record, if it is time; offer again what could not be written."""
         rest = self._due - time.monotonic()
         if rest <= 0:
-            self._due = time.monotonic() + RECORD_EVERY
+            self._due = time.monotonic() + RECORD_INTERVAL
             self.record()
-            return RECORD_EVERY
+            return RECORD_INTERVAL
         if self._unwritten:
             self._write()
         return rest
@@ -40,10 +40,10 @@ class Recorder(Service):
         self.round()
 
     def record(self) -> None:
-        """Write down the period that ends now, and forget what is too old."""
-        period = self._reader.take()
-        whole = _figures("", period.whole)._replace(busy=period.busy, slots=period.slots)
-        self._unwritten += [whole, *(_figures(name, task) for name, task in period.tasks.items())]
+        """Write down the window that ends now, and forget what is too old."""
+        window = self._window.take()
+        whole = _figures("", window.whole)._replace(busy=window.busy, slots=window.slots)
+        self._unwritten += [whole, *(_figures(name, task) for name, task in window.tasks.items())]
         del self._unwritten[:-UNWRITTEN_MAX]
         self._write()
 
@@ -53,7 +53,7 @@ class Recorder(Service):
         self._history.forget()
 
 
-def _figures(task: str, figures: TaskFigures) -> Figures:
+def _figures(task: str, figures: TaskStats) -> Figures:
     return Figures(
         task,
         figures.processed,
@@ -61,7 +61,7 @@ def _figures(task: str, figures: TaskFigures) -> Figures:
         figures.failed,
         figures.snoozed,
         figures.duration,
-        figures.durations.percentile(SHARE),
+        figures.durations.percentile(PERCENTILE),
         figures.wait,
-        figures.waits.percentile(SHARE),
+        figures.waits.percentile(PERCENTILE),
     )

@@ -46,7 +46,7 @@ class Samples:
 
 
 @dataclass(slots=True)
-class TaskFigures:
+class TaskStats:
     """What became of one task's attempts in a period. Times are seconds."""
 
     processed: int = 0
@@ -70,11 +70,11 @@ class TaskFigures:
         self.waits.add(count.waits)
 
 
-class Period(NamedTuple):
+class Window(NamedTuple):
     """What a worker did from one moment to another. `busy` and `slots` are seconds of slots."""
 
-    whole: TaskFigures
-    tasks: Mapping[str, TaskFigures]
+    whole: TaskStats
+    tasks: Mapping[str, TaskStats]
     seconds: float
     busy: float
     slots: float
@@ -87,36 +87,36 @@ class Period(NamedTuple):
 
 
 class Metrics:
-    """Collects what was recorded; each reader takes its own periods. May be used by any thread."""
+    """Collects what was recorded; each window takes its own periods. May be used by any thread."""
 
     def __init__(self, inflight: InFlight) -> None:
         self._inflight = inflight
         self._lock = threading.Lock()
-        self._readers: list[Reader] = []
+        self._windows: list[StatsWindow] = []
 
-    def reader(self) -> "Reader":
+    def window(self) -> "StatsWindow":
         """One who asks for periods; its first begins now."""
-        reader = Reader(self._inflight, self._lock)
+        window = StatsWindow(self._inflight, self._lock)
         with self._lock:
-            self._readers.append(reader)
-        return reader
+            self._windows.append(window)
+        return window
 
     def add(self, counts: Mapping[tuple[str, str], Count]) -> None:
         """After a commit: what its transaction has counted."""
         with self._lock:
-            for reader in self._readers:
+            for window in self._windows:
                 for (_, task), count in counts.items():
-                    reader.add(task, count)
+                    window.add(task, count)
 
 
-class Reader:
+class StatsWindow:
     """Takes the figures since it last did."""
 
     def __init__(self, inflight: InFlight, lock: threading.Lock) -> None:
         self._inflight = inflight
         self._lock = lock
-        self._whole = TaskFigures()
-        self._tasks: dict[str, TaskFigures] = {}
+        self._whole = TaskStats()
+        self._tasks: dict[str, TaskStats] = {}
         self._since = self._now()
 
     def add(self, task: str, count: Count) -> None:
@@ -124,17 +124,17 @@ class Reader:
         self._whole.add(count)
         figures = self._tasks.get(task)
         if figures is None:
-            figures = self._tasks[task] = TaskFigures()
+            figures = self._tasks[task] = TaskStats()
         figures.add(count)
 
-    def take(self) -> Period:
+    def take(self) -> Window:
         """The period that ends now; the next begins."""
         before, self._since = self._since, self._now()
         with self._lock:
-            whole, self._whole = self._whole, TaskFigures()
+            whole, self._whole = self._whole, TaskStats()
             tasks, self._tasks = self._tasks, {}
         seconds = self._since.at - before.at
-        return Period(
+        return Window(
             whole,
             tasks,
             seconds,
@@ -153,7 +153,7 @@ class _Moment(NamedTuple):
     cpu: float
 
 
-def advise(period: Period, *, waiting: int, waited_before: int) -> str | None:
+def advise(period: Window, *, waiting: int, waited_before: int) -> str | None:
     """What an operator might do about it, or None. `waiting` jobs could begin now."""
     if period.utilisation < BUSY or not waiting:
         return None

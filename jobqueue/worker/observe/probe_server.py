@@ -11,7 +11,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from jobqueue.worker.observe.health import Health, Vitals
+from jobqueue.worker.observe.health import Health, WorkerHealth
 
 LOOPBACK = "127.0.0.1"
 UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Probes come every few seconds; they are no news."""
 
 
-def health_pages(vitals: Callable[[], Vitals]) -> dict[str, Page]:
+def health_pages(vitals: Callable[[], WorkerHealth]) -> dict[str, Page]:
     """`/healthz` says whether it is alive, `/readyz` whether it can take jobs now."""
 
     def page(good: Callable[[Health], bool]) -> Page:
@@ -103,14 +103,14 @@ def health_pages(vitals: Callable[[], Vitals]) -> dict[str, Page]:
     return {"/healthz": page(lambda health: health.alive), "/readyz": page(all)}
 
 
-def metrics_pages(vitals: Callable[[], Vitals]) -> dict[str, Page]:
+def metrics_pages(vitals: Callable[[], WorkerHealth]) -> dict[str, Page]:
     """`/metrics`: the worker's counters, as Prometheus reads them."""
 
     def answer() -> tuple[int, str, str]:
         worker = vitals()
         label = json.dumps(worker.name, ensure_ascii=False)  # Its escapes are Prometheus' too.
         lines = []
-        for reading in worker.readings():
+        for reading in worker.samples():
             name = f"jobqueue_worker_{reading.name}"
             lines.append(f"# HELP {name} {reading.what}")
             lines.append(f"# TYPE {name} {reading.kind}")

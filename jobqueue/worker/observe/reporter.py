@@ -6,17 +6,17 @@ from collections.abc import Callable
 from jobqueue.loggers import get_logger
 from jobqueue.records import counted
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.observe.metrics import Period, Reader, Samples, advise
+from jobqueue.worker.observe.metrics import Samples, StatsWindow, Window, advise
 from jobqueue.worker.service import Service
 
 report_log = get_logger("jobqueue.report")
 
 WAITING_MAX = 10_000
 """How far waiting jobs are counted."""
-SHARE = 0.95
+PERCENTILE = 0.95
 
 
-QUIET_MAX = 300.0
+IDLE_REPORT_INTERVAL = 300.0
 """Seconds between two reports of a worker that is idle and sees nothing change."""
 
 
@@ -26,7 +26,7 @@ class Reporter(Service):
     def __init__(
         self,
         inflight: InFlight,
-        reader: Reader,
+        reader: StatsWindow,
         interval: float,
         waiting: Callable[[int], int],
     ) -> None:
@@ -49,7 +49,8 @@ class Reporter(Service):
             period = self._reader.take()
             state = self._state(waiting)
             busy = self._inflight.running.attempts or period.whole.processed
-            if busy or state != self._reported or time.monotonic() - self._reported_at >= QUIET_MAX:
+            is_due = time.monotonic() - self._reported_at >= IDLE_REPORT_INTERVAL
+            if busy or state != self._reported or is_due:
                 self._reported, self._reported_at = state, time.monotonic()
                 self._report(period, waiting)
             self._waited = waiting
@@ -61,7 +62,7 @@ class Reporter(Service):
         inflight = self._inflight
         return inflight.capacity.threads, inflight.processed, waiting
 
-    def _report(self, period: Period, waiting: int) -> None:
+    def _report(self, period: Window, waiting: int) -> None:
         inflight, whole = self._inflight, period.whole
         figures = {
             "event": "report",
@@ -80,7 +81,7 @@ class Reporter(Service):
         if advice is not None:
             report_log.warning("%s", advice, extra={"event": "advice"})
 
-    def _line(self, period: Period, waiting: int) -> str:
+    def _line(self, period: Window, waiting: int) -> str:
         inflight, whole = self._inflight, period.whole
         slots = f"{len(inflight.running.attempts)} running of {inflight.capacity.threads}"
         rate = whole.processed / max(period.seconds, 1e-9)
@@ -100,7 +101,7 @@ class Reporter(Service):
 
 
 def _times(average: float, samples: Samples) -> str:
-    return f"{_short(average)} (p95 {_short(samples.percentile(SHARE) or 0.0)})"
+    return f"{_short(average)} (p95 {_short(samples.percentile(PERCENTILE) or 0.0)})"
 
 
 def _short(seconds: float) -> str:

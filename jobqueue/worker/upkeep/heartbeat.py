@@ -16,7 +16,7 @@ from jobqueue.worker.settings import WorkerSettings
 
 log = get_logger("jobqueue.worker")
 
-LOOK = 0.5  # seconds between looks for jobs to cancel
+CANCEL_POLL_INTERVAL = 0.5  # seconds between looks for jobs to cancel
 BEATS_PER_LEASE = 3
 
 
@@ -75,7 +75,7 @@ class Heartbeat(Service):
             self._report(inflight.lease.worker)
         if inflight.held and inflight.lease.worker is not None:
             self._cancel(inflight.lease.worker)
-        return min(LOOK, interval / 2)
+        return min(CANCEL_POLL_INTERVAL, interval / 2)
 
     def drain(self) -> None:
         """Write the last progress, if the database lets us."""

@@ -7,13 +7,13 @@ from jobqueue.store.notify.notifier import Subscription, Wakeup
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.service import Service
 
-LISTEN = 0.5  # seconds per wait, so that a stop is heard
-SOON = 0.05  # seconds until the next look of who hears nothing, while jobs come
-GROWTH = 1.1  # of that, with each look that finds none: it takes some 30 to get to a second
-LATER = 0.02  # seconds until those are told of a wake-up who are in no hurry
+WAIT_SLICE = 0.5  # seconds per wait, so that a stop is heard
+POLL_SOON = 0.05  # seconds until the next look of who hears nothing, while jobs come
+POLL_GROWTH = 1.1  # of that, with each look that finds none: it takes some 30 to get to a second
+LISTENER_DEBOUNCE = 0.02  # seconds until those are told of a wake-up who are in no hurry
 
 
-class Ear(Service):
+class Listener(Service):
     """Listens for wake-ups from the database.
 
     `heard` is told at once, and `later` when the claimer has had its time: two threads that wake
@@ -45,7 +45,7 @@ class Ear(Service):
         due = self._later_at
         try:
             heard = self._subscription.wait(
-                LISTEN if due is None else max(0.0, due - time.monotonic())
+                WAIT_SLICE if due is None else max(0.0, due - time.monotonic())
             )
         except Exception:
             if self.stopping:  # Such as one that has waited for a connection until now.
@@ -56,7 +56,7 @@ class Ear(Service):
         if heard is not Wakeup.NOTHING:
             self._heard(heard)
             if due is None:
-                self._later_at = time.monotonic() + LATER
+                self._later_at = time.monotonic() + LISTENER_DEBOUNCE
         if due is not None and time.monotonic() >= due:
             self._later_at = None
             self._later()
@@ -64,7 +64,7 @@ class Ear(Service):
 
     def _look(self) -> float:
         claimed, poll = self._planner.claimed, self._planner.poll
-        self._pause = SOON if claimed != self._claimed else self._pause * GROWTH
+        self._pause = POLL_SOON if claimed != self._claimed else self._pause * POLL_GROWTH
         self._claimed = claimed
         if self._pause >= poll:  # The claimer looks so often anyway.
             self._pause = poll

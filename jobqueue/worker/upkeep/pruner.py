@@ -4,7 +4,7 @@ from jobqueue.states import State
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.worker.service import Service
 
-PRUNE_EVERY = 60.0
+PRUNE_INTERVAL = 60.0
 FOLDED_MANY = 1000  # rows of counts folded away in one go: there may well be more
 
 
@@ -23,4 +23,4 @@ class Pruner(Service):
             if keep is not None:
                 full |= self._maintenance.prune(state, keep) >= BATCH
         full |= self._maintenance.fold() >= FOLDED_MANY
-        return 0.05 if full else PRUNE_EVERY
+        return 0.05 if full else PRUNE_INTERVAL

@@ -15,12 +15,13 @@ from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import about
 from jobqueue.worker.process_identity import Identity, boottime, is_gone
 from jobqueue.worker.service import Service
-from jobqueue.worker.shared_poll import Lookout, patience
+from jobqueue.worker.shared_poll import SharedPoll, with_slack
 
 log = get_logger("jobqueue.worker")
 
-ROUND = 1.0  # seconds
-OVERDUE = 0.5  # of a lease without a beat, where three are due: the reaper writes too, from then on
+REAP_INTERVAL = 1.0  # seconds between two rounds
+OVERDUE_SHARE = 0.5
+"""Share of a lease without a heartbeat, where three are due, after which the reaper writes too."""
 LOST = "WorkerLost"
 """The error's type where a worker was lost with the job."""
 
@@ -43,28 +44,28 @@ class Reaper(Service):
     def __init__(
         self,
         leases: Leases,
-        lookout: Lookout,
+        shared_poll: SharedPoll,
         inflight: InFlight,
         me: Identity,
         *,
         reaped: Callable[[], None],
-        announce: Callable[[Event], None],
+        publish: Callable[[Event], None],
         events: EventStream,
     ) -> None:
         super().__init__("reaper")
         self._leases = leases
-        self._lookout = lookout
-        lookout.tell(self.name, self.wake)
+        self._shared_poll = shared_poll
+        shared_poll.subscribe(self.name, self.wake)
         self._inflight = inflight
         self._me = me
         self._reaped = reaped
-        self._announce = announce
+        self._publish = publish
         self._events = events
         self._seen: dict[int, Seen] = {}
         self._looked_at = float("-inf")
         self._doubts = False
         """A round has failed, and none has written since."""
-        self._round = min(ROUND, inflight.lease.length / 4)
+        self._round = min(REAP_INTERVAL, inflight.lease.length / 4)
 
     def tick(self) -> float:
         """Look at some leases; end those that are over; take the jobs of any that are gone."""
@@ -76,7 +77,7 @@ class Reaper(Service):
             raise
 
     def _look(self) -> float:
-        began, outlook = self._lookout.take(self.name, self._looked_at)
+        began, outlook = self._shared_poll.poll(self.name, self._looked_at)
         ended = self._watch(outlook.leases, began)
         lost = self._leases.reap() if ended or outlook.orphans else []
         for job in lost:
@@ -90,13 +91,13 @@ class Reaper(Service):
         if lost:
             self._reaped()
         # Behind a lease that has ended the next neighbours come into sight.
-        return 0 if ended or len(lost) >= BATCH else patience(self._round)
+        return 0 if ended or len(lost) >= BATCH else with_slack(self._round)
 
     def _watch(self, others: list[Lease], began: float) -> int:
         """Count the silence of others, and end the leases that are over; returns how many."""
         own, before = self._inflight.lease.worker, self._looked_at
         self._seen = {lease.id: self._count(lease, began - before) for lease in others}
-        overdue = any(self._seen[lease.id].still >= OVERDUE * lease.lease for lease in others)
+        overdue = any(self._seen[lease.id].still >= OVERDUE_SHARE * lease.lease for lease in others)
         if overdue or self._doubts:
             self._doubts = own is None or not self._leases.could_beat(own.id)
         self._looked_at = boottime()
@@ -137,4 +138,4 @@ class Reaper(Service):
         names = ("lost", job.state.value) if job.state in FINAL else ("lost",)
         for name in names:
             if self._events.wanted(name):
-                self._announce(Event(name, job.id, job.task, job.queue, job.attempt, error))
+                self._publish(Event(name, job.id, job.task, job.queue, job.attempt, error))

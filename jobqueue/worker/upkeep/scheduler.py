@@ -5,26 +5,30 @@ from collections.abc import Callable
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.worker.process_identity import boottime
 from jobqueue.worker.service import Service
-from jobqueue.worker.shared_poll import Lookout, patience
+from jobqueue.worker.shared_poll import SharedPoll, with_slack
 
 
 class Scheduler(Service):
     """Makes jobs available when they are due."""
 
     def __init__(
-        self, maintenance: Maintenance, lookout: Lookout, poll: float, promoted: Callable[[], None]
+        self,
+        maintenance: Maintenance,
+        shared_poll: SharedPoll,
+        poll: float,
+        promoted: Callable[[], None],
     ) -> None:
         super().__init__("scheduler")
         self._maintenance = maintenance
-        self._lookout = lookout
-        lookout.tell(self.name, self.wake, rings=True)
+        self._shared_poll = shared_poll
+        shared_poll.subscribe(self.name, self.wake, on_wakeup=True)
         self._looked_at = float("-inf")
-        self._poll = patience(poll)
+        self._poll = with_slack(poll)
         self._promoted = promoted
 
     def tick(self) -> float:
         """Promote what is due; reading first, so that waiting costs no write."""
-        self._looked_at, due = self._lookout.take_due(self.name, self._looked_at)
+        self._looked_at, due = self._shared_poll.poll_due(self.name, self._looked_at)
         due = None if due is None else due - (boottime() - self._looked_at)
         if due is None or due > 0:
             return self._poll if due is None else min(self._poll, due)

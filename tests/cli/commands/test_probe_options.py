@@ -73,7 +73,7 @@ def begin(it: Cli, spawn: Spawn, tmp_path: Path, wait_until: Any) -> Callable[..
     return begin
 
 
-def readings(text: str) -> dict[str, float]:
+def samples(text: str) -> dict[str, float]:
     return {
         match[1]: float(match[3])
         for match in re.finditer(r"^jobqueue_worker_(\w+)\{worker=(\".*\")\} (\S+)$", text, re.M)
@@ -94,11 +94,11 @@ def test_a_worker_tells_its_health_and_its_counters(
         assert (status, json.loads(text)) == (200, good)
 
     def counted() -> bool:
-        return readings(ask(metrics, "/metrics")[1])["processed_total"] == 1
+        return samples(ask(metrics, "/metrics")[1])["processed_total"] == 1
 
     wait_until(counted)
     status, text = ask(metrics, "/metrics")
-    found = readings(text)
+    found = samples(text)
     assert status == 200
     assert found.pop("busy_seconds_total") > 0
     assert found == {
@@ -253,7 +253,7 @@ def test_a_page_in_a_browser_that_came_under_another_name_is_kept_out(server: Pr
     assert ask(server.port, "/page", Host=f"localhost:{server.port}")[0] == 200
 
 
-class Vitals:
+class WorkerHealth:
     """A worker in whatever state."""
 
     name = "w"
@@ -271,7 +271,7 @@ class Vitals:
 def test_whatever_is_wrong_makes_it_not_ready_and_only_its_own_failure_not_healthy(
     wrong: str,
 ) -> None:
-    pages = health_pages(lambda: Vitals(**{wrong: False}))
+    pages = health_pages(lambda: WorkerHealth(**{wrong: False}))
     assert pages["/readyz"]()[0] == 503
     status, _, text = pages["/healthz"]()
     assert status == (503 if wrong == "alive" else 200)

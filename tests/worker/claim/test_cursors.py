@@ -263,7 +263,7 @@ def test_a_job_that_is_promoted_is_found(work: Any, jobs: JobQueue, hand: Any) -
     worker = hand()
     assert worker.claim() == []
     worker.change(handle.id, run_at=now())
-    worker.parts.shared_poll.again()  # As whoever has heard of a change.
+    worker.parts.shared_poll.invalidate()  # As whoever has heard of a change.
     worker.service(Scheduler).tick()
     assert ids(worker.claim()) == [handle.id]
 

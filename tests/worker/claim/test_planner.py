@@ -200,13 +200,13 @@ def test_claims_of_a_worker_that_stops_meanwhile_go_back(
 ) -> None:
     handle = work.enqueue()
     worker = hand()
-    claim = worker.inflight.hand_out
+    claim = worker.inflight.dispatch
 
     def stops_first(*arguments: Any) -> None:
         worker.inflight.close()
         claim(*arguments)
 
-    worker.inflight.hand_out = stops_first
+    worker.inflight.dispatch = stops_first
     assert worker.claim() == []
     worker.complete()
     row = worker.row(handle.id)
@@ -218,17 +218,17 @@ def test_claims_of_a_lease_that_was_lost_meanwhile_are_dropped(
 ) -> None:
     handle = work.enqueue()
     worker = hand()
-    hand_out = worker.inflight.hand_out
+    dispatch = worker.inflight.dispatch
 
     def loses_first(*arguments: Any) -> None:
         worker.execute_sql("DELETE FROM jobqueue_workers")
         worker.heartbeat._beat(worker.inflight.lease.worker)
-        hand_out(*arguments)
+        dispatch(*arguments)
 
-    worker.inflight.hand_out = loses_first
+    worker.inflight.dispatch = loses_first
     assert worker.claim() == []
     assert worker.inflight.held == {}
-    worker.inflight.hand_out = hand_out
+    worker.inflight.dispatch = dispatch
     assert worker.claim() == []
     assert handle.state is State.RUNNING  # until a reaper takes it
 

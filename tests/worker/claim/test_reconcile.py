@@ -88,7 +88,7 @@ def test_a_job_that_may_begin_once_and_was_never_handed_out_goes_back(
     work.enqueue()
     worker.step()
     once = work.options(max_attempts=1).enqueue()
-    monkeypatch.setattr(worker.inflight, "hand_out", lambda *_: None)
+    monkeypatch.setattr(worker.inflight, "dispatch", lambda *_: None)
     worker.claim()
     monkeypatch.undo()
     assert once.state is State.RUNNING
@@ -139,7 +139,7 @@ def test_a_claim_whose_commit_was_lost_and_that_is_made_again_is_one_claim(
     with worker.store.write() as connection:
         worker.cursors.rescan(connection)
         again = worker.planner.claim(connection, 1)
-    worker.planner.hand_out(again)
+    worker.planner.dispatch(again)
     assert [(one.id, one.fence) for one in again] == [(claim.id, claim.fence)]
     assert worker.inflight.held[job.id] is claim
     assert len(worker.inbox()) == (not begun)
@@ -164,7 +164,7 @@ def test_a_job_that_got_the_id_of_one_that_the_server_has_lost_is_run_itself(
     with worker.store.write() as connection:
         worker.cursors.rescan(connection)
         again = worker.planner.claim(connection, 1)
-    worker.planner.hand_out(again)
+    worker.planner.dispatch(again)
     worker.execute()
     worker.complete()
     row = worker.row(job.id)
@@ -207,7 +207,7 @@ def test_a_completion_that_fails_gives_reason_to_compare(
     work.enqueue()
     worker.claim()
     worker.execute()
-    monkeypatch.setattr(worker.exit, "finish", fail)
+    monkeypatch.setattr(worker.writer, "finish", fail)
     worker.parts.completer.round()
     assert worker.planner._reconciler.due()
 

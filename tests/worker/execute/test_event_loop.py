@@ -110,7 +110,7 @@ def test_one_that_waits_for_room_begins_only_if_it_may_when_there_is_some(
         wait_until(lambda: cancelled.record().state is State.CANCELLED)
         wait_until(lambda: not inflight.capacity.asynchronous.open)
         assert begun == [first.id]
-        inflight.hand_out([mine], inflight.lease.worker)
+        inflight.dispatch([mine], inflight.lease.worker)
         lost.result(30)
 
 

@@ -80,7 +80,7 @@ def test_giving_back_what_is_in_the_inbox_keeps_the_wish_to_close_a_slot(
 ) -> None:
     hand = hand()
     hand.inflight.inbox.put(None)
-    hand.inflight.give_back()
+    hand.inflight.release_prefetched()
     assert hand.inbox() == [None]
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from jobqueue.worker.observe.metrics import SAMPLES_MAX, Period, Samples, TaskFigures, advise
+from jobqueue.worker.observe.metrics import SAMPLES_MAX, Window, Samples, TaskStats, advise
 
 
 def test_a_percentile_is_the_number_that_so_many_do_not_exceed() -> None:
@@ -29,8 +29,8 @@ def test_of_very_many_numbers_a_bounded_part_is_kept_and_the_percentile_stays_tr
     assert samples.percentile(0.5) == pytest.approx(50, abs=5)
 
 
-def period(*, busy: float = 10.0, cpu: float = 1.0) -> Period:
-    return Period(TaskFigures(), {}, seconds=10.0, busy=busy * 4, slots=40.0, cpu=cpu)
+def period(*, busy: float = 10.0, cpu: float = 1.0) -> Window:
+    return Window(TaskStats(), {}, seconds=10.0, busy=busy * 4, slots=40.0, cpu=cpu)
 
 
 def test_advice_names_what_to_do() -> None:
@@ -49,5 +49,5 @@ def test_advice_names_what_to_do() -> None:
     [(period(busy=5), 9, 5), (period(), 0, 5), (period(), 5, 9)],
     ids=["slots are free", "none waits", "it gets shorter"],
 )
-def test_there_is_no_advice_without_need(seen: Period, waiting: int, before: int) -> None:
+def test_there_is_no_advice_without_need(seen: Window, waiting: int, before: int) -> None:
     assert advise(seen, waiting=waiting, waited_before=before) is None

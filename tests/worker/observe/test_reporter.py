@@ -14,7 +14,7 @@ from jobqueue.store.clock import after, this_minute
 from jobqueue.store.schema import history
 from jobqueue.store.history import Figures, History
 from jobqueue.store.stats import Monitor
-from jobqueue.worker.observe.history import Recorder
+from jobqueue.worker.observe.history import HistoryWriter
 from jobqueue.worker.observe.reporter import Reporter
 
 
@@ -118,7 +118,7 @@ def test_the_history_tells_what_each_worker_and_task_did_in_each_minute(
         work.enqueue(how)
     worker.step()
     worker.complete()
-    recorder = worker.service(Recorder)
+    recorder = worker.service(HistoryWriter)
     recorder.record()
     (whole,) = rows(jobs, "jobqueue_worker_minutes")
     (task,) = rows(jobs, "jobqueue_task_minutes")
@@ -169,10 +169,10 @@ def test_what_a_refused_transaction_counted_is_not_recorded(
     worker.claim()
     worker.execute()
     with pytest.raises(ZeroDivisionError), jobs.store.write() as connection:
-        worker.exit.finish(connection, worker.exit.gather())
+        worker.writer.finish(connection, worker.writer.next_batch())
         raise ZeroDivisionError
     worker.complete()
-    worker.service(Recorder).record()
+    worker.service(HistoryWriter).record()
     assert rows(jobs, "jobqueue_worker_minutes")[0]["processed"] == 1
 
 
@@ -186,7 +186,7 @@ def test_the_duration_of_a_job_that_finishes_within_a_transaction_has_its_commit
             current_job().finish_within(connection)
 
     worker = hand()
-    reader = worker.parts.metrics.reader()
+    reader = worker.parts.metrics.window()
     pay.enqueue()
     worker.step()
     period = reader.take()
@@ -206,13 +206,13 @@ def test_a_batch_that_was_written_one_by_one_is_measured_whole(
     work: Any, hand: Callable[..., Any]
 ) -> None:
     worker = hand()
-    reader = worker.parts.metrics.reader()
+    reader = worker.parts.metrics.window()
     for _ in range(3):
         work.enqueue()
     worker.claim()
     worker.execute()
-    worker.exit.gather()
-    worker.exit.one_by_one()
+    worker.writer.next_batch()
+    worker.writer.one_by_one()
     assert reader.take().whole.processed == 3
 
 
@@ -220,7 +220,7 @@ def test_figures_that_could_not_be_written_are_offered_again(
     work: Any, jobs: JobQueue, hand: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = hand()
-    recorder = worker.service(Recorder)
+    recorder = worker.service(HistoryWriter)
     work.enqueue()
     worker.step()
     worker.complete()
@@ -244,7 +244,7 @@ def test_a_worker_records_its_last_words(work: Any, jobs: JobQueue) -> None:
 
 
 def test_the_history_is_kept_for_a_day(jobs: JobQueue, hand: Callable[..., Any]) -> None:
-    recorder = hand().service(Recorder)
+    recorder = hand().service(HistoryWriter)
     recorder.record()
     recorder.record()
     with jobs.store.write() as connection:

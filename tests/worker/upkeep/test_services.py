@@ -14,16 +14,16 @@ from jobqueue.store.notify.notifier import Wakeup
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.worker.upkeep import listener as listener_module
-from jobqueue.worker.upkeep.pruner import PRUNE_EVERY
+from jobqueue.worker.upkeep.pruner import PRUNE_INTERVAL
 from jobqueue.worker import process_identity
 from jobqueue.worker.complete import event_dispatcher
-from jobqueue.worker.complete.event_dispatcher import Announcer
+from jobqueue.worker.complete.event_dispatcher import EventDispatcher
 from jobqueue.worker import stop_conditions
 from jobqueue.worker.stop_conditions import StopWatch
-from jobqueue.worker.upkeep.listener import Ear
+from jobqueue.worker.upkeep.listener import Listener
 from jobqueue.worker.upkeep.pruner import Pruner
 from jobqueue.worker.upkeep.scheduler import Scheduler
-from jobqueue.worker.shared_poll import Lookout, patience
+from jobqueue.worker.shared_poll import SharedPoll, with_slack
 
 WARNING = 30
 DAY = 86_400.0
@@ -48,8 +48,8 @@ def alone(
 ) -> Scheduler:
     """A scheduler that has every look of its own."""
     leases = leases or Leases(worker.store)
-    lookout = Lookout(worker.store, leases, worker.inflight, process_identity.this_process())
-    return Scheduler(Maintenance(worker.store), lookout, poll, promoted)
+    shared_poll = SharedPoll(worker.store, leases, worker.inflight, process_identity.this_process())
+    return Scheduler(Maintenance(worker.store), shared_poll, poll, promoted)
 
 
 def test_the_scheduler_promotes_what_is_due_and_wakes_the_claimers(
@@ -58,7 +58,7 @@ def test_the_scheduler_promotes_what_is_due_and_wakes_the_claimers(
     rings: list[int] = []
     worker = hand()
     scheduler = alone(worker, 600.0, lambda: rings.append(1))
-    assert scheduler.tick() == patience(600.0), "nothing is scheduled: the poll"
+    assert scheduler.tick() == with_slack(600.0), "nothing is scheduled: the poll"
     soon = work.options(delay=300).enqueue()
     assert 0 <= scheduler.tick() <= 300
     later = work.options(delay=3600).enqueue()
@@ -66,7 +66,7 @@ def test_the_scheduler_promotes_what_is_due_and_wakes_the_claimers(
     assert scheduler.tick() < 0.1
     assert (soon.state, later.state) == (State.AVAILABLE, State.SCHEDULED)
     assert rings == [1]
-    assert scheduler.tick() == patience(600.0)
+    assert scheduler.tick() == with_slack(600.0)
     assert rings == [1]
 
 
@@ -95,7 +95,7 @@ def test_a_service_whose_round_fails_goes_on(work: Any, hand: Any, lines: Any) -
     assert 0 < scheduler.round() <= 2.0  # type: ignore[operator]
     assert scheduler.failing
     leases.look = look  # type: ignore[method-assign]
-    assert scheduler.round() == patience(1.0)
+    assert scheduler.round() == with_slack(1.0)
     assert not scheduler.failing
     assert len(lines(WARNING, "scheduler: round 1 failed")) == 1
 
@@ -135,7 +135,7 @@ def hear(monkeypatch: pytest.MonkeyPatch, *words: tuple[float, Wakeup]) -> list[
     told: list[Any] = []
     listener = Scripted(*words, (5.0, Wakeup.NOTHING))
     monkeypatch.setattr(listener_module.time, "monotonic", lambda: listener.present)
-    ear = Ear(
+    ear = Listener(
         listener,
         lambda heard: told.append((listener.present, heard)),
         lambda: told.append((listener.present, "later")),
@@ -150,20 +150,20 @@ def test_who_is_in_no_hurry_is_told_of_a_ring_a_little_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = hear(monkeypatch, (1.0, Wakeup.NOTIFIED), (1.0, Wakeup.COMMIT))
-    soon = pytest.approx(1 + listener_module.LATER)
-    again = pytest.approx(2 + listener_module.LATER)
+    soon = pytest.approx(1 + listener_module.LISTENER_DEBOUNCE)
+    again = pytest.approx(2 + listener_module.LISTENER_DEBOUNCE)
     assert told == [(1.0, Wakeup.NOTIFIED), (soon, "later"), (2.0, Wakeup.COMMIT), (again, "later")]
 
 
 def test_rings_that_never_cease_do_not_put_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = listener_module.LATER / 4
+    step = listener_module.LISTENER_DEBOUNCE / 4
     told = hear(monkeypatch, *[(step, Wakeup.NOTIFIED)] * 400)
     assert sum(word is Wakeup.NOTIFIED for _, word in told) == 400
     laters = [at for at, word in told if word == "later"]
     gaps = [after_ - before for before, after_ in zip(laters, laters[1:], strict=False)]
     assert len(laters) > 50
-    assert max(gaps) < 2 * listener_module.LATER
-    assert min(gaps) >= listener_module.LATER
+    assert max(gaps) < 2 * listener_module.LISTENER_DEBOUNCE
+    assert min(gaps) >= listener_module.LISTENER_DEBOUNCE
 
 
 def test_where_nothing_is_heard_looks_follow_soon_while_jobs_come_and_no_oftener_than_polls_else() -> (
@@ -171,12 +171,12 @@ def test_where_nothing_is_heard_looks_follow_soon_while_jobs_come_and_no_oftener
 ):
     planner, looks = SimpleNamespace(poll=1.0, claimed=0), []
     listener = SimpleNamespace(deaf=True)
-    ear = Ear(listener, looks.append, lambda: None, planner)
+    ear = Listener(listener, looks.append, lambda: None, planner)
     assert ear.tick() == 1.0 and looks == []  # The claimer polls.
     planner.claimed = 3
-    assert ear.tick() == listener_module.SOON and looks == [Wakeup.COMMIT]
+    assert ear.tick() == listener_module.POLL_SOON and looks == [Wakeup.COMMIT]
     pauses = [ear.tick() for _ in range(40)]
-    assert pauses[0] < 2 * listener_module.SOON
+    assert pauses[0] < 2 * listener_module.POLL_SOON
     assert pauses == sorted(pauses)
     assert pauses[-1] == 1.0
     assert len(looks) == 1 + sum(pause < 1.0 for pause in pauses)
@@ -208,7 +208,7 @@ def test_by_default_failed_jobs_are_kept_for_30_days_and_others_for_7(
     pruner = worker.service(Pruner)
     old, live = finals(worker, jobs, work), work.options(delay=60).enqueue()
     worker.make_old(*old.values(), seconds=7 * DAY - 60)
-    assert pruner.tick() == PRUNE_EVERY
+    assert pruner.tick() == PRUNE_INTERVAL
     assert kept(jobs) == {*old.values(), live.id}
     worker.make_old(*old.values(), seconds=7 * DAY + 60)
     pruner.tick()
@@ -241,7 +241,7 @@ def test_a_full_batch_is_followed_by_the_next_at_once(work: Any, jobs: JobQueue,
     pruner = worker.service(Pruner)
     assert pruner.tick() < 1
     assert len(kept(jobs)) == 1
-    assert pruner.tick() == PRUNE_EVERY
+    assert pruner.tick() == PRUNE_INTERVAL
     assert kept(jobs) == set()
 
 
@@ -286,10 +286,10 @@ def test_subscribers_hear_in_order_and_one_that_raises_stops_nobody(lines: Any) 
     heard: list[int] = []
     stream.subscribe("failed", lambda _: 1 / 0)
     stream.subscribe("failed", lambda event: heard.append(event.job))
-    announcer = Announcer(stream)
+    announcer = EventDispatcher(stream)
     for number in range(3):
-        announcer.announce(event(number))
-    announcer.announce(event(9, "succeeded"))
+        announcer.publish(event(number))
+    announcer.publish(event(9, "succeeded"))
     assert announcer.tick() is None
     assert heard == [0, 1, 2]
     assert len(lines(40, "raised for job")) == 3
@@ -299,8 +299,8 @@ def test_what_is_pending_at_the_end_is_still_told() -> None:
     stream = EventStream()
     heard: list[int] = []
     stream.subscribe("failed", lambda event: heard.append(event.job))
-    announcer = Announcer(stream)
-    announcer.announce(event(1))
+    announcer = EventDispatcher(stream)
+    announcer.publish(event(1))
     announcer.start()
     announcer.stop()
     assert announcer.join(10)
@@ -314,16 +314,16 @@ def test_events_beyond_a_bound_are_dropped_and_counted(
     stream = EventStream()
     heard: list[int] = []
     stream.subscribe("failed", lambda event: heard.append(event.job))
-    announcer = Announcer(stream)
+    announcer = EventDispatcher(stream)
     for number in range(1511):
-        announcer.announce(event(number))
+        announcer.publish(event(number))
     announcer.tick()
     assert heard == list(range(10))
     assert lines(WARNING, "too slow") == [
         "subscribers are too slow: 1 events dropped",
         "subscribers are too slow: 1001 events dropped",
     ]
-    announcer.announce(event(5))
+    announcer.publish(event(5))
     announcer.tick()
     assert len(heard) == 11
 
@@ -443,7 +443,7 @@ def test_a_drain_of_some_queues_looks_at_those_alone(
 
 
 def test_services_may_be_stopped_before_they_begin_and_woken_after_they_end() -> None:
-    announcer = Announcer(EventStream())
+    announcer = EventDispatcher(EventStream())
     announcer.stop()
     announcer.start()
     assert announcer.join(0)
