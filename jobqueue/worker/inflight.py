@@ -1,4 +1,4 @@
-"""What a worker holds: claims in its inbox, running handlers, outcomes on their way out."""
+"""What a worker holds: claims in its inbox, running handlers, outcomes to be written."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +25,14 @@ _job_of = attrgetter("task", "args", "run_at")
 
 
 class Unbegun(NamedTuple):
-    """A claim was handed out, and its handler was not entered."""
+    """A claim was dispatched, and its handler was not entered."""
 
     outcome: Ended | None
     """None: the claim is not this worker's any more, or its outcome is written already."""
 
 
 class Inbox(SimpleQueue["Claim | None"]):
-    """Claims on their way to the threads. Who takes None ends."""
+    """Claims for the threads. A thread that takes None ends."""
 
     def take_claims(self) -> list[Claim]:
         """Take out every claim, and leave what ends threads."""
@@ -70,27 +70,27 @@ class InFlight:
         self.held: Mapping[int, Claim] = self._held
         """By id: claims whose outcome the database has not accepted."""
         self.dispatch_async: Callable[[Claim], bool] | None = None
-        """Takes a claim of an async task to the event loop, and says so."""
+        """Submits a claim of an async task to the event loop; returns False for other claims."""
         self._cancel_requested: set[Key] = set()
         """Held claims that are to be cancelled and have not begun."""
         self._replaced: dict[int, Claim] = {}
         """By `id()`: held claims of jobs that the server has lost; their ids are of others now."""
         self._last_claimed_at: datetime | None = None
-        """When the latest of the claims that were handed out was made, by the database's clock."""
+        """When the latest of the dispatched claims was made, by the database's clock."""
         self.failed_rounds = 0
-        """Of claiming, completing and the heartbeat: what they were to commit may be committed."""
+        """Failed rounds of the services that write: their commits may have been done."""
         self.processed = 0
         """Attempts that ended here and were recorded."""
         self.errored = 0
-        """Those of them that errored."""
+        """Attempts that errored."""
         self.closing = False
-        """Nothing begins any more."""
+        """The worker stops: no handler starts any more."""
         self._lock = threading.Lock()
 
     def dispatch(self, claims: list[Claim], worker: WorkerRef | None) -> None:
-        """Give claims to the executors; after the claim's commit only.
+        """Give claims to the threads and the event loop, after the commit of the claim only.
 
-        Claims of a lease that is gone are dropped, and those of a worker that stops go back.
+        Claims under a lost lease are dropped, claims of a worker that stops are released.
         """
         with self._lock:
             if self.lease.worker is not worker or not claims:
@@ -140,7 +140,7 @@ class InFlight:
         return same_fence
 
     def owned(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Those that are not of a job whose id is another one's by now."""
+        """Return the outcomes whose job id is not another job's by now."""
         if not self._replaced:
             return outcomes
         kept = []
@@ -153,7 +153,7 @@ class InFlight:
         return kept
 
     def release_unknown(self, claims: list[Claim], worker: WorkerRef) -> bool:
-        """Put claims into the outbox that only the database knows of; False if the lease is lost.
+        """Release claims that only the database knows of; return False if the lease was lost.
 
         One that is later than all that were handed out has not begun. Of others nobody knows.
         """
@@ -167,16 +167,16 @@ class InFlight:
             return True
 
     def release(self, claim: Claim) -> None:
-        """Put a claim into the outbox that was never handed out."""
+        """Release a claim that was never dispatched."""
         self._held[claim.id] = claim
         self.outbox.put(released(claim, UNBEGUN))
 
     def is_held(self, claim: Claim) -> bool:
-        """False once the claim was given back or abandoned."""
+        """False once the claim was released or abandoned."""
         return self._held.get(claim.id) is claim
 
     def refusal(self, claim: Claim) -> Unbegun | None:
-        """Why a claim that was handed out may not begin; None: it may, while the lease is good."""
+        """Return why a dispatched claim may not start; None if it may, while the lease is good."""
         if self._held.get(claim.id) is not claim:
             self._replaced.pop(id(claim), None)  # It will have no outcome.
             return Unbegun(None)
@@ -240,7 +240,7 @@ class InFlight:
             return True
 
     def detach(self, context: Attempt, outcome: Outcome) -> bool:
-        """The handler still runs and is not waited for; False if it has ended meanwhile."""
+        """End the claim of a handler that goes on; return False if it has ended meanwhile."""
         if not self._end(context, outcome):
             return False
         self.capacity.free_slot(context.claim)
@@ -253,12 +253,12 @@ class InFlight:
             return self.running.busy_seconds()
 
     def snapshot(self) -> tuple[WorkerRef | None, dict[int, Claim]]:
-        """In whose name claims are held, and which, at one moment."""
+        """Return in whose name claims are held, and which, at one moment."""
         with self._lock:
             return self.lease.worker, dict(self._held)
 
     def acknowledged(self, outcomes: Sequence[Outcome]) -> None:
-        """The database has answered about outcomes."""
+        """Forget the claims whose outcomes the database has answered."""
         held = self._held
         for outcome in outcomes:
             claim = outcome.claim
@@ -278,7 +278,7 @@ class InFlight:
         self.failed_rounds += 1
 
     def release_prefetched(self) -> int:
-        """Turn claims that have not begun into releases, uncharged; returns how many."""
+        """Release the claims in the inbox, uncharged; return how many."""
         count = 0
         for claim in self.inbox.take_claims():
             self.capacity.free_slot(claim)
@@ -288,7 +288,7 @@ class InFlight:
         return count
 
     def close(self) -> int:
-        """From now on, what was claimed and has not begun goes back; returns how many did now."""
+        """Release every claim that has not started, now and later; return how many now."""
         with self._lock:
             self.closing = True
             unbegun = self.running.withdraw_all()
@@ -299,9 +299,9 @@ class InFlight:
         return len(unbegun) + self.release_prefetched()
 
     def detach_all(self) -> list[Claim]:
-        """Give up handlers that still run: their jobs go back, and what they end with is dropped.
+        """End the claims of running handlers: jobs are released, results dropped.
 
-        A job that may begin only once fails instead.
+        A job that may start only once fails instead.
         """
         with self._lock:
             claims = []
@@ -314,7 +314,7 @@ class InFlight:
             return claims
 
     def abandon(self) -> int:
-        """The lease was taken away: nothing that was claimed is ours. Returns how many claims."""
+        """Forget every claim, as the lease was lost; return how many."""
         with self._lock:
             self.lease.lose()
             count = len(self._held)
@@ -327,12 +327,12 @@ class InFlight:
 
 
 def released(claim: Claim, reason: str | None) -> Ended:
-    """The outcome of a claim that goes back uncharged."""
+    """Return the outcome of a claim that is released uncharged."""
     return Ended(claim, "released", State.AVAILABLE, refund=True, reason=reason)
 
 
 def interrupted(claim: Claim) -> Ended:
-    """The outcome of a claim whose handler is not waited for any longer."""
+    """Return the outcome of a claim whose handler is detached."""
     if claim.once:
         why = "interrupted"
         return Ended(claim, why, State.FAILED, reason=why, duration=0.0)

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 
 from jobqueue.loggers import get_logger
+from jobqueue.records import counted
 from jobqueue.worker.log_context import thread
 
 log = get_logger("jobqueue.worker")
@@ -14,16 +15,17 @@ log = get_logger("jobqueue.worker")
 BACKOFF_FIRST = 0.1  # seconds
 BACKOFF_MAX = 2.0
 REPEAT_LOG = 30.0
-"""Seconds between two lines that say the same."""
+"""Seconds between two log lines about the same failure."""
 
 
 class Service(ABC):
     """A named thread around one method: `tick()`.
 
-    `tick()` does one bounded round of work and returns the seconds to rest before the next: 0 means
-    "there is more", None means "until woken". A round that raises is logged and tried again after a
-    capped, growing time: no error of the database ends a service. `start()`, `stop()`, `join()` and
-    `wake()` may be called in any order, any number of times; `stop()` asks and returns at once.
+    `tick()` does one bounded round of work and returns the seconds to sleep before the next: 0
+    means "there is more", None means "until woken". A round that raises is logged and tried again
+    after a capped, growing time: no error of the database ends a service. `start()`, `stop()`,
+    `join()` and `wake()` may be called in any order, any number of times; `stop()` asks the thread
+    to end and returns at once.
     """
 
     def __init__(self, name: str) -> None:
@@ -37,39 +39,39 @@ class Service(ABC):
 
     @abstractmethod
     def tick(self) -> float | None:
-        """One round; what a service writes."""
+        """Do one round; return the seconds until the next."""
         ...
 
     def drain(self) -> None:  # noqa: B027 - most have nothing left to do.
         """One last round after `stop()`."""
 
     def start(self) -> None:
-        """Begin, once."""
+        """Start the thread, once."""
         if self._thread is None and not self._stopping.is_set():
             own = thread(self._run, f"jobqueue-{self.name}")
             own.start()  # Raises where the system has none to give: then there is none to join.
             self._thread = own
 
     def stop(self) -> None:
-        """Ask for the end."""
+        """Ask the thread to end; return at once."""
         self._stopping.set()
         self.wake()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the end; True if it has come."""
+        """Wait up to `timeout` s for the thread to end; return True if it has."""
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
             return not self._thread.is_alive()
         return True
 
     def wake(self) -> None:
-        """End the rest between two rounds. Costs next to nothing when there is no rest to end."""
+        """Start the next round now. Nearly free when one is due anyway."""
         if not self._wakeup.is_set():
             self._wakeup.set()
 
     @property
     def stopping(self) -> bool:
-        """True once the end was asked for."""
+        """True once `stop()` was called."""
         return self._stopping.is_set()
 
     @property
@@ -86,13 +88,13 @@ class Service(ABC):
         self.drain()
 
     def round(self) -> float | None:
-        """One tick, its failure turned into a rest."""
+        """Do one tick; a failure is logged, and returns the seconds until the retry."""
         try:
             rest = self.tick()
         except Exception as error:  # noqa: BLE001 - see the class: it is logged, and tried again.
             return self._failed(error)
         if self._failures:
-            log.info("%s: works again after %d failed rounds", self.name, self._failures)
+            log.info("%s: works again after failing %s", self.name, counted(self._failures, "time"))
             self._failures = 0
         return rest
 
@@ -107,9 +109,9 @@ class Service(ABC):
         present = time.monotonic()  # Not by its rests: a wake-up ends them, in a stop every 5 ms.
         if self._failures == 1 or present - self._logged_at >= REPEAT_LOG:
             log.warning(
-                "%s: round %d failed, trying on: %s",
+                "%s: failed %s, retrying: %s",
                 self.name,
-                self._failures,
+                counted(self._failures, "time"),
                 text,
                 exc_info=log.isEnabledFor(logging.DEBUG),
             )

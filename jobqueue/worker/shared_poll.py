@@ -17,15 +17,15 @@ SLACK = 0.1  # seconds that a service waits for somebody else's poll
 
 
 def with_slack(rest: float) -> float:
-    """For how long a keeper rests that wants a look so often."""
+    """Return the seconds between polls, and some more where others may poll first."""
     return rest + SLACK if rest >= POLL_INTERVAL else rest
 
 
 class SharedPoll:
-    """One transaction a second for the sweep, the reaper and the scheduler of an idle worker.
+    """One transaction a second for the rescan, the reaper and the scheduler of an idle worker.
 
-    Whoever looks tells the others. The claimer's sweep is a transaction anyway; where none takes
-    place, who needs a look first has one of its own. May be used from any thread.
+    Who polls wakes the others. The claimer's rescan is a transaction anyway; where none takes
+    place, the first service that needs an answer polls by itself. May be used from any thread.
     """
 
     def __init__(self, store: Store, leases: Leases, inflight: InFlight, me: Identity) -> None:
@@ -45,18 +45,18 @@ class SharedPoll:
             self._on_wakeup.append(wake)
 
     def invalidate(self) -> None:
-        """Something was written: what was seen before does not count any more."""
+        """Discard what was seen before: something was written."""
         self._invalidated_at = boottime()
         for wake in self._on_wakeup:
             wake()
 
     def poll_within(self, connection: Connection) -> None:
-        """Look within the sweep's transaction, if it is time."""
+        """Poll within the rescan's transaction, if it is time."""
         if self._is_time():
             self._look(connection, by="")
 
     def poll(self, name: str, after: float) -> tuple[float, Outlook]:
-        """When the latest look began, and what it saw; a new one unless it is fresh and newer."""
+        """Return when the latest poll began, and what it saw; poll unless it is fresh and newer."""
         latest = self._fresh(after)
         if latest is not None:
             return latest
@@ -64,9 +64,9 @@ class SharedPoll:
             return self._look(connection, by=name)
 
     def poll_due(self, name: str, after: float) -> tuple[float, float | None]:
-        """When a look began, and in how many seconds the next scheduled job was due then.
+        """Return when a poll began, and in how many seconds the next scheduled job was due then.
 
-        While jobs come and go, that is asked for many times a second: one statement of the look's.
+        While jobs come and go, this is called many times a second: one statement of the poll.
         """
         latest = self._fresh(after)
         if latest is not None:
@@ -94,7 +94,7 @@ class SharedPoll:
         if own is not None:
             self._inflight.contention.saw_workers(others=bool(outlook.leases))
         self._latest = look = (began, outlook)
-        if began - self._told_at >= POLL_INTERVAL:  # Who wants looks more often has them alone.
+        if began - self._told_at >= POLL_INTERVAL:  # A service that polls more often does so alone.
             self._told_at = began
             for name, wake in self._subscribers.items():
                 if name != by:

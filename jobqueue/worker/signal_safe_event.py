@@ -1,4 +1,4 @@
-"""A flag that a signal handler may set: `threading.Event` is none.
+"""An event that a signal handler may set: `threading.Event` is not safe there.
 
 A handler runs in the main thread, between two of its instructions, which may be those in which it
 holds the very lock that an event's `set()` needs. And it only runs once the main thread does: a
@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-WAIT_SLICE = 0.25  # seconds in which a waiting main thread looks whether a signal handler is to run
+WAIT_SLICE = 0.25  # seconds per wait, so that the main thread can run signal handlers
 
 
 class SignalSafeEvent:

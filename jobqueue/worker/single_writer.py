@@ -57,22 +57,22 @@ class YieldPolicy:
 
 
 class SingleWriterLoop(Service):
-    """Where there is one writer: completions and the next claim in one transaction."""
+    """Writes outcomes and claims the next jobs in one transaction, where one writer is possible."""
 
     def __init__(self, store: Store, planner: ClaimPlanner, writer: OutcomeWriter) -> None:
-        super().__init__("turn")
+        super().__init__("single writer")
         self._store = store
         self._planner = planner
         self._writer = writer
         self._yields = YieldPolicy(planner.inflight.contention)
 
     def tick(self) -> float | None:
-        """Write one batch and claim the next, in this process's turn among our processes."""
+        """Write one batch and claim the next, under the write lock that our processes share."""
         planner = self._planner
         planner.began = time.monotonic()
         with self._store.turn() as waited:
             free_until = self._yields.until(waited=waited)
-            if waited:  # The executors have done what they had: the gap is time to look at it.
+            if waited:  # The handlers have ended meanwhile: the gap is time to prepare.
                 prepared = self._prepare()
                 self._yield_to_other_writers(free_until)
             else:
@@ -86,7 +86,7 @@ class SingleWriterLoop(Service):
         return planner.delay()
 
     def _prepare(self) -> tuple[int, list[Outcome]]:
-        """How many jobs to claim, and what became of others."""
+        """Return how many jobs to claim, and the outcomes to write."""
         self._planner.reconcile()
         self._planner.release_stale_prefetch()
         return self._planner.wanted(), self._writer.next_batch()
@@ -94,8 +94,8 @@ class SingleWriterLoop(Service):
     def _yield_to_other_writers(self, until: float) -> None:
         """Let writers in that do not take our write lock, above all the user's sessions.
 
-        Before a transaction, not after it: the executors of the process whose turn it was have work
-        by then, and to wake up among them takes longer than the gap.
+        Before a transaction, not after it: then the handlers of this process have work, and to wake
+        up among them takes longer than the gap.
         """
         gap = until - time.monotonic()
         if gap > 0:

@@ -28,7 +28,7 @@ def test_no_job_is_lost_when_every_few_commits_of_the_workers_lose_their_answer(
         assert (record.attempt, record.crashes) == (1, 0)
         assert record.result == str(record.fence - 1)
     assert scene.rows("SELECT * FROM jobqueue_attempts") == []
-    assert any("trying on" in worker.log for worker in workers)
+    assert any(", retrying: " in worker.log for worker in workers)
 
 
 @pytest.mark.parametrize("cut", ["before the commit", "after the commit"])

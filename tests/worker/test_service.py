@@ -100,8 +100,8 @@ def test_a_round_that_raises_is_logged_once_and_tried_again(
     assert seen(service, 7)
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
-        "counter: round 1 failed, trying on: ValueError: no 0",
-        "counter: works again after 5 failed rounds",
+        "counter: failed 1 time, retrying: ValueError: no 0",
+        "counter: works again after failing 5 times",
     ]
     assert not service.failing
 

@@ -1,7 +1,7 @@
 """Claim cursors: how far into each (queue, priority) this worker has claimed.
 
 Without a cursor, a long transaction anywhere in the database makes each claim walk over every dead
-entry at the head of the index: quadratic. With it, claims go on where the last one ended; a sweep
+entry at the head of the index: quadratic. With it, claims go on where the last one ended; a rescan
 at most a second apart starts again from the head, for late commits, promoted jobs and new levels.
 """
 
@@ -27,11 +27,11 @@ from jobqueue.store.claims import (
 _SOLO = attrgetter("solo")
 _QUEUE = attrgetter("queue")
 RESCAN_INTERVAL = 1.0  # seconds
-RESCAN_SHARE = 0.02  # of the time, where a short claim asks for more sweeps
-HEAD_START = 0.002  # seconds for handlers to begin before a sweep competes with them
+RESCAN_SHARE = 0.02  # of the time, where jobs may exist
+HEAD_START = 0.002  # seconds for handlers to start before a rescan competes with them
 LEVELS_MAX = 1000
 LEVELS_PER_QUEUE = 10
-"""Priorities of one queue that a sweep looks for, the best first; the next sweep finds the next."""
+"""Priorities of one queue that one rescan finds, the best first; the next one finds the next."""
 
 
 class WorkHint(IntEnum):
@@ -39,15 +39,15 @@ class WorkHint(IntEnum):
 
     NONE = 0
     MAYBE = 1
-    """There may be: sweep within the sweeps' share of the time."""
+    """Jobs may exist: rescan within the rescans' share of the time."""
     LIKELY = 2
-    """There may be, and this worker is idle: sweep now."""
+    """Jobs may exist and this worker is idle: rescan now."""
     ANNOUNCED = 3
-    """Somebody says that there are, and this worker is idle: claim now."""
+    """Jobs were enqueued and this worker is idle: claim now."""
 
 
 class ClaimCursors:
-    """Levels and cursors of one worker. Used by one thread."""
+    """One worker's position in each level (queue, priority). Used by the thread that claims."""
 
     def __init__(self, claims: Claims, queues: Mapping[str, int | None] | None) -> None:
         self._claims = claims
@@ -56,22 +56,22 @@ class ClaimCursors:
         self._rescanned_at = float("-inf")
         self._rescan_cost = 0.0
         self._immediate_only: set[PriorityLevel] = set()
-        """Levels whose next jobs may not wait in an inbox: claim only what can begin at once."""
+        """Levels whose next jobs may not wait in an inbox: claim only what can start at once."""
         self._rescan_not_before = 0.0
         self._turn = 0
         self._resume = ""
         self.hint = WorkHint.NONE
         self._hint_lock = threading.Lock()
         self._last_queue: str | None = None
-        """The queue that the last claims were from, if they were from one: the likeliest now."""
+        """The queue of the last claims, if they were all from one: the likeliest for the next."""
 
     def raise_hint(self, hint: WorkHint) -> None:
-        """Be at least as sure as `hint` until the next sweep. May be called from any thread."""
+        """Be at least as sure as `hint` until the next rescan. May be called from any thread."""
         with self._hint_lock:  # Or a weaker hint of one thread could undo that of another.
             self.hint = max(self.hint, hint)
 
     def rescan_in(self) -> float:
-        """Seconds until a sweep is due: with reason, at once within its share of the time."""
+        """Return the seconds until a rescan is due."""
         if self.hint >= WorkHint.LIKELY:
             return max(0.0, self._rescan_not_before - time.monotonic())
         rest = (
@@ -83,12 +83,12 @@ class ClaimCursors:
 
     @property
     def empty(self) -> bool:
-        """True when no level is known to have more."""
+        """True when no level is known to have more jobs."""
         return not self._cursors
 
     @property
     def is_announced(self) -> bool:
-        """True when jobs were announced and none are known: claim, and sweep if that gets none."""
+        """True when jobs were announced and none are known: claim, and rescan if that gets none."""
         return self.hint is WorkHint.ANNOUNCED and self.empty
 
     def rescan(self, connection: Connection) -> None:
@@ -100,7 +100,7 @@ class ClaimCursors:
             for name in self._queues:
                 self._find(connection, PriorityLevel(name, PRIORITY_BEFORE_ALL), only=name)
         else:
-            # Of very many queues one sweep takes some, and the next goes on behind them.
+            # Of more queues than LEVELS_MAX one rescan takes some, the next goes on behind them.
             resumed, self._resume = self._resume, ""
             if resumed:
                 self._find(connection, PriorityLevel(resumed, PRIORITY_AFTER_ALL))
@@ -139,7 +139,7 @@ class ClaimCursors:
     ) -> list[Claim]:
         """Claim up to `limit` jobs: each queue its share, better priorities first in each.
 
-        Queues take turns at being first. A level that has no more is forgotten until a sweep.
+        Queues take turns at being first. A level that has no more jobs is forgotten until a rescan.
         """
         if self.is_announced:
             self.rescan(connection)
@@ -149,9 +149,9 @@ class ClaimCursors:
         return taken
 
     def announced_queue(self, free: int, held: Mapping[int, Claim]) -> tuple[str, int] | None:
-        """The queue in which the announced jobs are most likely, and how many to claim there.
+        """Return the likeliest queue of the announced jobs, and how many to claim there.
 
-        For half of the free slots: the sweep that follows shares the others among all queues.
+        For half of the free threads: the rescan that follows shares the others among all queues.
         """
         if not self.is_announced or self._last_queue is None:
             return None
@@ -159,7 +159,7 @@ class ClaimCursors:
         return (self._last_queue, limit) if limit > 0 else None
 
     def claimed_announced(self) -> None:
-        """They were there. A sweep looks for others, but lets handlers begin first."""
+        """Note that the announced jobs were claimed; rescan once their handlers have started."""
         self.hint = WorkHint.LIKELY
         self._rescan_not_before = time.monotonic() + HEAD_START
 

@@ -15,14 +15,14 @@ from jobqueue.worker.shared_poll import SharedPoll
 
 log = get_logger("jobqueue.worker")
 
-STALE_PREFETCH_AGE = 1.0  # seconds that claims may wait while no slot moves
+STALE_PREFETCH_AGE = 1.0  # seconds that claims may wait while every thread is busy
 ASYNC_PROBE = 8
-"""Claims asked for although every slot is busy, where some may turn out to be async."""
+"""Jobs to claim although every thread is busy, where some may turn out to be async."""
 PREFETCH_ROUND_TRIPS = 2.0  # round trips for which prefetched jobs should last
 
 
 class ClaimPlanner:
-    """How many jobs to claim, and the claiming."""
+    """Decides how many jobs to claim, and claims them. Used by the thread that claims."""
 
     def __init__(
         self,
@@ -48,20 +48,22 @@ class ClaimPlanner:
         self._last_count = 0
         self._worker: WorkerRef | None = None
         self.began = 0.0
-        """When the round began that claims: waiting for a turn is part of the round trip."""
+        """When this round began: waiting for the write lock is part of the round trip."""
         self.commit_unknown = False
+        """A claim may be committed whose jobs were not dispatched."""
         self.closed = False
+        """Claim nothing more."""
         self.low_watermark = 0
-        """Claims left in the inbox at which it is time to claim more."""
+        """Claim more when the inbox holds no more claims than this."""
 
     @property
     def claimed(self) -> int:
-        """Jobs claimed so far, those not counted that were given back unbegun."""
+        """Jobs claimed so far, without those that were released before they started."""
         return self._claimed
 
     @property
     def exhausted(self) -> bool:
-        """True once as many jobs were claimed as `max_jobs` allows."""
+        """True once `max_jobs` jobs were claimed."""
         return self._max_jobs is not None and self._claimed >= self._max_jobs
 
     @property
@@ -69,7 +71,7 @@ class ClaimPlanner:
         return self.inflight.contention.batch_max(self._store.backend)
 
     def prefetch(self) -> int:
-        """Claims worth holding beyond the free slots: what the slots use up in two round trips.
+        """Return how many claims to prefetch: what the threads start in two round trips.
 
         By Little's law from the measured duration of a job: none for long jobs, a batch for short.
         """
@@ -80,7 +82,7 @@ class ClaimPlanner:
         return min(self._batch_max, int(rate * self._round_trip * PREFETCH_ROUND_TRIPS))
 
     def wanted(self) -> int:
-        """How many jobs to claim now; 0 when there is room for few, or the database lags behind."""
+        """Return how many jobs to claim now; 0 if there is little room or outcomes pile up."""
         inflight = self.inflight
         if self.closed or inflight.lease.worker is None or not inflight.lease.good():
             return 0
@@ -92,7 +94,7 @@ class ClaimPlanner:
         return max(0, min(room, self._batch_max))
 
     def _room(self) -> int:
-        """For how many claims there is room, in threads and on the event loop."""
+        """Return for how many claims there is room, in threads and on the event loop."""
         capacity, inbox = self.inflight.capacity, self.inflight.inbox
         prefetch = self.prefetch()
         self.low_watermark = prefetch // 2
@@ -106,9 +108,9 @@ class ClaimPlanner:
         return capacity.asynchronous.room(max(thread_room, 0), probe)
 
     def refresh(self) -> bool:
-        """Sweep if it is time, in a transaction of its own; True if there is what to claim.
+        """Rescan if it is time, in its own transaction; return True if jobs are known.
 
-        Where jobs are expected, the claim's transaction sweeps.
+        Where jobs were announced, the claim's transaction rescans.
         """
         cursors = self._cursors
         if cursors.is_announced:
@@ -120,9 +122,9 @@ class ClaimPlanner:
         return not cursors.empty
 
     def hint_work(self, *, announced: bool = False) -> None:
-        """There may be new jobs: look now, or if jobs run, as soon as looking keeps its share.
+        """Rescan soon, as there may be new jobs: now if this worker is idle.
 
-        `announced`: somebody says that there are.
+        `announced`: jobs were enqueued. May be called from any thread.
         """
         if self.inflight.held:
             self._cursors.raise_hint(WorkHint.MAYBE)
@@ -130,9 +132,9 @@ class ClaimPlanner:
             self._cursors.raise_hint(WorkHint.ANNOUNCED if announced else WorkHint.LIKELY)
 
     def claim_announced(self, limit: int) -> bool:
-        """Claim jobs that were announced where jobs were lately, without a sweep before.
+        """Claim announced jobs from the queue of the last claims, and dispatch them.
 
-        They are handed out. False if there was no reason to guess, or nothing there.
+        False if no jobs were announced, or none are in that queue: then rescan.
         """
         inflight = self.inflight
         guess = self._cursors.announced_queue(
@@ -149,7 +151,7 @@ class ClaimPlanner:
         return bool(claims)
 
     def claim(self, connection: Connection, limit: int) -> list[Claim]:
-        """Claim within a transaction."""
+        """Claim up to `limit` jobs within a transaction; `dispatch()` them after its commit."""
         worker, inflight = self._begin(), self.inflight
         if worker is None:
             return []
@@ -162,34 +164,34 @@ class ClaimPlanner:
         )
 
     def _begin(self) -> WorkerRef | None:
-        """Before a claim: in whose name it is; None if there is to be none."""
+        """Prepare a claim; return in whose name it is made, None if nothing is to be claimed."""
         self.commit_unknown = True  # Before looking at `closed`: who closes it looks in turn.
         self._worker = self.inflight.lease.worker
         return None if self.closed else self._worker
 
     def dispatch(self, claims: list[Claim]) -> None:
-        """After the commit: to the executors, unless the lease was taken away meanwhile."""
+        """Give claims to the runners after the commit, unless the lease was lost meanwhile."""
         took = time.monotonic() - self.began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
         self._last_count = len(claims)
         self.inflight.dispatch(claims, self._worker)
-        self.commit_unknown = False  # Not before: what could not be handed out goes back.
+        self.commit_unknown = False  # Not before: what could not be dispatched is released.
         self._claimed += self._last_count  # Only now, or the last job would seem to have ended.
 
     def reconcile(self) -> None:
-        """Compare what this worker holds with what the database says, if there is reason to.
+        """Release what the database says this worker holds and it does not, if that may be.
 
-        `commit_unknown` is one: the commit of a claim that failed may have been done.
+        `commit_unknown` is a reason: a claim that failed may have been committed.
         """
         if self.commit_unknown or self._reconciler.due():
             self._reconciler.compare()
             self.commit_unknown = False
 
     def release_stale_prefetch(self) -> None:
-        """Release claims that wait while every slot is busy with something long."""
+        """Release prefetched claims that wait while every thread is busy with a long job."""
         inflight = self.inflight
         if self.closed:
-            return  # The inbox holds the executors' last words by now.
+            return  # The inbox holds what ends the threads by now.
         waited = time.monotonic() - inflight.capacity.last_start
         if inflight.inbox.qsize() and waited > max(STALE_PREFETCH_AGE, 20 * self._round_trip):
             if not inflight.lease.good():
@@ -199,10 +201,10 @@ class ClaimPlanner:
             self._claimed -= count
             # Or they were claimed again at once.
             self._probe_at = time.monotonic() + STALE_PREFETCH_AGE
-            log.debug("gave back %d claims that no slot was free for", count)
+            log.debug("released %d prefetched claims: no thread became free", count)
 
     def delay(self) -> float:
-        """Seconds until the next claim, if nothing wakes it."""
+        """Return the seconds until the next claim, if nothing wakes the claimer."""
         rest = min(self.poll, STALE_PREFETCH_AGE / 2) if self.inflight.inbox.qsize() else self.poll
         if not self.wanted():
             return rest

@@ -8,7 +8,7 @@ from jobqueue.worker.service import Service
 
 
 class Completer(Service):
-    """Writes outcomes down. The commit under way is the batching window: no timer."""
+    """Writes outcomes. What arrives during one commit is the next batch: no timer."""
 
     def __init__(self, store: Store, writer: OutcomeWriter, settled: Callable[[], None]) -> None:
         super().__init__("completer")

@@ -1,4 +1,4 @@
-"""The event dispatcher: tells subscribers of events, on a thread of its own."""
+"""The event dispatcher: calls the subscribers of events on a thread of its own."""
 
 from queue import Empty, SimpleQueue
 
@@ -12,16 +12,16 @@ EVENTS_MAX = 10_000
 
 
 class EventDispatcher(Service):
-    """Tells subscribers, on a thread of its own: a slow one delays other events, and no job."""
+    """Calls subscribers on a thread of its own: a slow one delays other events, but no job."""
 
     def __init__(self, events: EventStream) -> None:
-        super().__init__("announcer")
+        super().__init__("event dispatcher")
         self._events = events
         self._pending: SimpleQueue[Event] = SimpleQueue()
         self._dropped = 0
 
     def publish(self, event: Event) -> None:
-        """Tell it soon. Beyond a bound events are dropped, and counted: memory has an end."""
+        """Queue an event. Beyond EVENTS_MAX, events are dropped and counted."""
         if self._pending.qsize() >= EVENTS_MAX:
             self._dropped += 1
             if self._dropped % 1000 == 1:
@@ -31,7 +31,7 @@ class EventDispatcher(Service):
         self.wake()
 
     def tick(self) -> float | None:
-        """Tell all that is pending."""
+        """Emit all queued events."""
         try:
             while True:
                 self._events.emit(self._pending.get_nowait())
@@ -39,5 +39,5 @@ class EventDispatcher(Service):
             return None
 
     def drain(self) -> None:
-        """Tell the rest."""
+        """Emit the rest."""
         self.tick()

@@ -1,4 +1,4 @@
-"""The exit: outcomes on their way into the database, offered until it answers."""
+"""The outcome writer: writes outcomes to the database, and retries until it answers."""
 
 import logging
 from collections.abc import Callable
@@ -23,7 +23,7 @@ log = get_logger("jobqueue.worker")
 
 
 class OutcomeWriter:
-    """Outcomes on their way into the database, offered until it answers."""
+    """Writes outcomes in batches, and retries a batch until the database has answered."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class OutcomeWriter:
         self._batch: list[Outcome] = []
 
     def next_batch(self) -> list[Outcome]:
-        """The outcomes to write next: those whose writing failed, then new ones."""
+        """Return the outcomes to write next: those whose transaction failed, then new ones."""
         batch = self._batch
         outbox = self.inflight.outbox
         try:
@@ -64,9 +64,9 @@ class OutcomeWriter:
         return batch
 
     def _split_repeats(self) -> None:
-        """Leave a second outcome of one job to the next batch: its state is told by the id.
+        """Put back what one batch cannot hold: its states are by job id, its lease is one.
 
-        And outcomes of claims under another lease: a batch is written in the name of one.
+        That is a second outcome of one job, and outcomes of claims under another lease.
         """
         first: dict[int, Outcome] = {}
         for outcome in self._batch:
@@ -83,7 +83,7 @@ class OutcomeWriter:
         return self._completion.finish(connection, worker, batch, self._tally, progress)
 
     def acknowledge(self, states: dict[int, State]) -> None:
-        """After the commit: let go of the claims, count, log, tell."""
+        """After the commit: forget the claims, count, log, publish events."""
         batch, self._batch = self._batch, []
         inflight = self.inflight
         self._measure()
@@ -104,12 +104,12 @@ class OutcomeWriter:
             self._tell(outcome, state)
 
     def _measure(self) -> None:
-        """After a commit: what it has counted."""
+        """Give the metrics what the committed transaction has counted."""
         tally, self._tally = self._tally, Tally()
         self._metrics.add(tally.counts)
 
     def _completed_in_user_transaction(self, outcome: Ended) -> None:
-        """`finish_within` was committed: what the handler raised afterwards is only logged."""
+        """Log what a handler raised after its `finish_within` was committed: the job succeeded."""
         claim, error = outcome.claim, outcome.error
         if error is not None and error.type != NOT_COMMITTED:
             log.log_error(
@@ -149,9 +149,9 @@ class OutcomeWriter:
                 )
 
     def one_by_one(self) -> None:
-        """The batch was refused, not for want of a connection: find the outcome to blame.
+        """Write a batch that was refused for its content outcome by outcome.
 
-        Recording an outcome may not fail because of its content, so that one is recorded reduced.
+        The one that is refused again is written without its result and error.
         """
         states: dict[int, State] = {}
         for place, outcome in enumerate(self._batch):
@@ -175,14 +175,14 @@ class OutcomeWriter:
         self.acknowledge(states)
 
     def is_data_error(self, error: Exception) -> bool:
-        """True for an error that the same batch would meet again."""
+        """True for an error that the same batch would meet again, because of a value in it."""
         if type(error) is StatementError:  # A value that could not even be bound.
             return True
         return isinstance(error, DataError | IntegrityError | ValueError | TypeError)
 
 
 def _log(outcome: Ended, state: State) -> None:
-    """A failed attempt, with its traceback: a warning if there is another one, else an error."""
+    """Log a failed attempt with its traceback: as a warning if a retry follows, else an error."""
     claim, error = outcome.claim, outcome.error
     attempt = f"attempt {claim.attempt} of {claim.max_attempts}"
     if state is State.FAILED:

@@ -1,4 +1,4 @@
-"""A worker's vitals: what its probes tell of it."""
+"""A worker's health and gauges, as its probes show them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from jobqueue.worker.stop_conditions import StopConditions
 
 
 class Health(NamedTuple):
-    """Each of them should be true."""
+    """All are true for a healthy worker."""
 
     alive: bool  # it answers, and did not give up by itself
     lease: bool  # others may rely on its claims
@@ -29,7 +29,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkerHealth:
-    """Looks when it is asked, and touches no database. May be used from any thread."""
+    """Reads the worker's state when it is asked; no database. May be used from any thread."""
 
     name: str
     inflight: InFlight
@@ -37,7 +37,7 @@ class WorkerHealth:
     stop_conditions: StopConditions
 
     def health(self) -> Health:
-        """How it fares now."""
+        """Return the health now."""
         return Health(
             alive=self.stop_conditions.failure is None,
             lease=self.inflight.lease.good(),
@@ -46,13 +46,13 @@ class WorkerHealth:
         )
 
     def samples(self) -> list[Sample]:
-        """Its counters and gauges now."""
+        """Return the counters and gauges now."""
         inflight = self.inflight
         return [
             Sample("slots", "gauge", "Threads that run jobs.", inflight.capacity.threads),
             Sample("busy", "gauge", "Handlers that run now.", len(inflight.running.attempts)),
             Sample("busy_seconds_total", "counter", "For how long.", inflight.busy_seconds()),
-            Sample("held", "gauge", "Jobs in its hands.", len(inflight.held)),
+            Sample("held", "gauge", "Claims that this worker holds.", len(inflight.held)),
             Sample("processed_total", "counter", "Attempts that ended.", inflight.processed),
             Sample("errored_total", "counter", "Attempts that errored.", inflight.errored),
             Sample("lease", "gauge", "1 while its lease is good.", inflight.lease.good()),

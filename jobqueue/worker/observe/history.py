@@ -1,4 +1,4 @@
-"""The recorder: writes this worker's figures down, minute by minute, for the whole fleet to see."""
+"""The history writer: stores what this worker did, minute by minute, for the whole fleet."""
 
 import time
 
@@ -13,7 +13,7 @@ PERCENTILE = 0.95
 
 
 class HistoryWriter(Service):
-    """Appends what was done since it last did."""
+    """Appends what was done since the last record."""
 
     def __init__(self, history: History, worker: str, window: StatsWindow) -> None:
         super().__init__("recorder")
@@ -24,7 +24,7 @@ class HistoryWriter(Service):
         self._unwritten: list[Figures] = []
 
     def tick(self) -> float:
-        """Record, if it is time; offer again what could not be written."""
+        """Record if it is time; retry what could not be written."""
         rest = self._due - time.monotonic()
         if rest <= 0:
             self._due = time.monotonic() + RECORD_INTERVAL
@@ -40,7 +40,7 @@ class HistoryWriter(Service):
         self.round()
 
     def record(self) -> None:
-        """Write down the window that ends now, and forget what is too old."""
+        """Append the window that ends now, and delete what is too old."""
         window = self._window.take()
         whole = _figures("", window.whole)._replace(busy=window.busy, slots=window.slots)
         self._unwritten += [whole, *(_figures(name, task) for name, task in window.tasks.items())]

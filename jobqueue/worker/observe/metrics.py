@@ -87,7 +87,7 @@ class Window(NamedTuple):
 
 
 class Metrics:
-    """Collects what was recorded; each window takes its own periods. May be used by any thread."""
+    """Collects what was recorded, in several windows at once. May be used by any thread."""
 
     def __init__(self, inflight: InFlight) -> None:
         self._inflight = inflight
@@ -95,7 +95,7 @@ class Metrics:
         self._windows: list[StatsWindow] = []
 
     def window(self) -> "StatsWindow":
-        """One who asks for periods; its first begins now."""
+        """Return a window that starts now."""
         window = StatsWindow(self._inflight, self._lock)
         with self._lock:
             self._windows.append(window)
@@ -110,7 +110,7 @@ class Metrics:
 
 
 class StatsWindow:
-    """Takes the figures since it last did."""
+    """Collects figures from one `take()` to the next."""
 
     def __init__(self, inflight: InFlight, lock: threading.Lock) -> None:
         self._inflight = inflight
@@ -128,7 +128,7 @@ class StatsWindow:
         figures.add(count)
 
     def take(self) -> Window:
-        """The period that ends now; the next begins."""
+        """Return the window that ends now, and start the next."""
         before, self._since = self._since, self._now()
         with self._lock:
             whole, self._whole = self._whole, TaskStats()

@@ -1,4 +1,4 @@
-"""The heartbeat: renews the lease, learns who is to be cancelled, writes progress."""
+"""The heartbeat: renews the lease, reads cancel requests, writes progress."""
 
 from collections.abc import Callable, Iterable
 
@@ -16,7 +16,7 @@ from jobqueue.worker.settings import WorkerSettings
 
 log = get_logger("jobqueue.worker")
 
-CANCEL_POLL_INTERVAL = 0.5  # seconds between looks for jobs to cancel
+CANCEL_POLL_INTERVAL = 0.5  # seconds between two reads of the cancel requests
 BEATS_PER_LEASE = 3
 
 
@@ -53,7 +53,7 @@ class Heartbeat(Service):
         self._beat_at = sent
 
     def tick(self) -> float:
-        """Beat if it is time; then look after the running jobs."""
+        """Renew the lease if it is time; then write progress and cancel jobs."""
         try:
             return self._look_after()
         except DatabaseReplaced as error:
@@ -78,7 +78,7 @@ class Heartbeat(Service):
         return min(CANCEL_POLL_INTERVAL, interval / 2)
 
     def drain(self) -> None:
-        """Write the last progress, if the database lets us."""
+        """Write the last progress, if the database answers."""
         self.round()
 
     def _beat(self, worker: WorkerRef) -> None:
@@ -131,7 +131,7 @@ def registration(
     me: Identity,
     wakeup_address: str | None,
 ) -> Registration:
-    """What a worker says of itself when it takes a lease."""
+    """Return what a worker registers about itself."""
     return Registration(
         name=name,
         wakeup_address=wakeup_address,

@@ -8,9 +8,9 @@ from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.service import Service
 
 WAIT_SLICE = 0.5  # seconds per wait, so that a stop is heard
-POLL_SOON = 0.05  # seconds until the next look of who hears nothing, while jobs come
-POLL_GROWTH = 1.1  # of that, with each look that finds none: it takes some 30 to get to a second
-LISTENER_DEBOUNCE = 0.02  # seconds until those are told of a wake-up who are in no hurry
+POLL_SOON = 0.05  # seconds until the next poll while jobs come, where no wake-up can arrive
+POLL_GROWTH = 1.1  # of the pause after each poll that finds none: some 30 polls to get to a second
+LISTENER_DEBOUNCE = 0.02  # seconds until the scheduler wakes, so that it does not delay the claimer
 
 
 class Listener(Service):
@@ -66,7 +66,7 @@ class Listener(Service):
         claimed, poll = self._planner.claimed, self._planner.poll
         self._pause = POLL_SOON if claimed != self._claimed else self._pause * POLL_GROWTH
         self._claimed = claimed
-        if self._pause >= poll:  # The claimer looks so often anyway.
+        if self._pause >= poll:  # The claimer polls that often anyway.
             self._pause = poll
         else:
             self._heard(Wakeup.COMMIT)
@@ -78,5 +78,5 @@ class Listener(Service):
         self._subscription.wake()
 
     def drain(self) -> None:
-        """Close the ear."""
+        """Close the subscription."""
         self._subscription.close()

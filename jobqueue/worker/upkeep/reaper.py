@@ -27,7 +27,7 @@ LOST = "WorkerLost"
 
 
 class Seen(NamedTuple):
-    """A beat, and for how many seconds it has been seen to stand still."""
+    """A beat counter, and for how many seconds it was seen to stand still."""
 
     beat: int
     still: float
@@ -68,7 +68,7 @@ class Reaper(Service):
         self._round = min(REAP_INTERVAL, inflight.lease.length / 4)
 
     def tick(self) -> float:
-        """Look at some leases; end those that are over; take the jobs of any that are gone."""
+        """Check the neighbours' leases, revoke those that are over, reap lost jobs."""
         try:
             return self._look()
         except Exception:
@@ -94,7 +94,7 @@ class Reaper(Service):
         return 0 if ended or len(lost) >= BATCH else with_slack(self._round)
 
     def _watch(self, others: list[Lease], began: float) -> int:
-        """Count the silence of others, and end the leases that are over; returns how many."""
+        """Count the silence of others, revoke the leases that are over; return how many."""
         own, before = self._inflight.lease.worker, self._looked_at
         self._seen = {lease.id: self._count(lease, began - before) for lease in others}
         overdue = any(self._seen[lease.id].still >= OVERDUE_SHARE * lease.lease for lease in others)
