@@ -26,7 +26,7 @@ from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 from jobqueue.worker.connections import Connections
 from jobqueue.worker.execute.admission import Admission
 from jobqueue.worker.execute.autoscale import Scaler
-from jobqueue.worker.execute.event_loop import AsyncRunner, BlockedLoopWatchdog
+from jobqueue.worker.execute.event_loop import AsyncRunner
 from jobqueue.worker.execute.exec_task import WithExec
 from jobqueue.worker.execute.executor import Executor, Router
 from jobqueue.worker.execute.thread_pool import ThreadPool
@@ -248,7 +248,7 @@ class Assembly:
             exhausted=exhausted,
             process_pool=self.process_pool,
         )
-        services: list[Service] = [BlockedLoopWatchdog(async_runner), watchdog]
+        services: list[Service] = [watchdog]
         if settings.scaling is not None:
             changed = wakeups.wake_claimer
             services.append(

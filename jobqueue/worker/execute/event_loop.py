@@ -23,7 +23,6 @@ from jobqueue.worker.handler.describe import describe
 from jobqueue.worker.handler.run import EndForks
 from jobqueue.worker.inflight import UNBEGUN, InFlight, interrupted, released
 from jobqueue.worker.log_context import thread
-from jobqueue.worker.service import Service
 
 log = get_logger("jobqueue.worker")
 
@@ -64,6 +63,7 @@ class AsyncRunner:
         executor.handlers.complete = self.complete
         self.alive_at = math.inf
         """When the loop last showed that it is not blocked."""
+        self._reported = 0.0
 
     def submit(self, claim: Claim) -> None:
         """Run a claim soon; the first one starts the thread."""
@@ -149,6 +149,14 @@ class AsyncRunner:
         task = asyncio.current_task(self._loop)
         name = "a callback" if task is None else task.get_name()
         return f"{name} at\n{stack_of(self._thread.ident or 0)}"
+
+    def report_blocked(self) -> None:
+        """Log what blocks the loop, once for each time: no other async job goes on meanwhile."""
+        alive_at = self.alive_at
+        silent = time.monotonic() - alive_at
+        if silent > BLOCKED_AFTER and alive_at != self._reported:
+            self._reported = alive_at
+            log.warning("the event loop has been blocked for %.1f s by %s", silent, self.current())
 
     def _main(self) -> None:
         self._pid = os.getpid()
@@ -241,26 +249,6 @@ class AsyncRunner:
         self._inflight.begin(context)
         handlers = self._executor.handlers
         self._inflight.end(context, await handlers.run_async(context, args, kwargs, self._await))
-
-
-class BlockedLoopWatchdog(Service):
-    """Reports a loop that is blocked, and by what: nothing else that is async goes on meanwhile."""
-
-    def __init__(self, runner: AsyncRunner) -> None:
-        super().__init__("blocked loop watchdog")
-        self._runner = runner
-        self._reported = 0.0
-
-    def tick(self) -> float:
-        """Look for a sign of life."""
-        alive_at = self._runner.alive_at
-        silent = time.monotonic() - alive_at
-        if silent > BLOCKED_AFTER and alive_at != self._reported:
-            self._reported = alive_at  # Once for each time that it is blocked.
-            log.warning(
-                "the event loop has been blocked for %.1f s by %s", silent, self._runner.current()
-            )
-        return BLOCKED_AFTER / 2
 
 
 def _meant(context: Attempt, error: asyncio.CancelledError) -> BaseException:

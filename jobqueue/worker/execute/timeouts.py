@@ -22,7 +22,7 @@ CHECK_INTERVAL = 0.5  # seconds, at most, between two looks
 
 
 class TimeoutWatchdog(Service):
-    """Watches the deadlines of running handlers."""
+    """Watches the deadlines of running handlers, and whether one blocks the event loop."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class TimeoutWatchdog(Service):
         delay = CHECK_INTERVAL
         self._thread_pool.restore_missing()
         self._process_pool.end_idle_children()
+        self._async_runner.report_blocked()
         for context in list(self._inflight.running.attempts.values()):
             if context.killable:
                 continue
