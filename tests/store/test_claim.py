@@ -13,6 +13,7 @@ from jobqueue.states import State
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, PriorityLevel
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
+from tests.process_factory import popen
 
 PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]
 
@@ -330,6 +331,7 @@ def test_threads_that_claim_at_once_share_the_jobs_without_a_double(
 CLAIMER = """
 import sys
 from jobqueue.store.database import Store
+from tests.process_factory import popen
 from jobqueue.store.claims import START, Claims, PriorityLevel, WorkerRef
 store, holder = Store(sys.argv[1]), WorkerRef(int(sys.argv[2]), "child")
 claims = Claims(store)
@@ -350,7 +352,7 @@ def test_processes_that_claim_at_once_share_the_jobs_without_a_double(
     every = desk.add_many(120)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     children = [
-        subprocess.Popen([sys.executable, "-c", CLAIMER, store_url, str(desk.worker().id)], **pipes)
+        popen([sys.executable, "-c", CLAIMER, store_url, str(desk.worker().id)], **pipes)
         for _ in range(2)
     ]
     try:

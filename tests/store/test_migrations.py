@@ -38,6 +38,7 @@ from jobqueue.store.schema import PREFIX, REVISION, VERSION_TABLE, metadata
 from jobqueue.store import migrate
 from jobqueue.store.database import Store
 from jobqueue.store.urls import backend_of, parse
+from tests.process_factory import popen
 
 VIEWS = {
     f"{PREFIX}{name}"
@@ -162,7 +163,7 @@ def test_ten_processes_that_upgrade_an_empty_database_at_once_all_succeed(empty_
         "print('ready', flush=True); sys.stdin.read(); print(migrate.upgrade(sys.argv[1]))"
     )
     processes = [
-        subprocess.Popen(
+        popen(
             [sys.executable, "-c", program, empty_url],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, cwd=Path(__file__).parents[2],
