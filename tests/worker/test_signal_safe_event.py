@@ -10,9 +10,9 @@ from jobqueue.worker.signal_safe_event import SignalSafeEvent
 
 PROGRAM = """
 import signal, sys, threading
-from jobqueue.worker.signal_safe_event import Flag
+from jobqueue.worker.signal_safe_event import SignalSafeEvent
 
-flag, main = Flag(), threading.get_ident()
+flag, main = SignalSafeEvent(), threading.get_ident()
 
 def signal_here() -> None:
     seen, pause = 0, threading.Event()

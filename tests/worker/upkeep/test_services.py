@@ -97,7 +97,7 @@ def test_a_service_whose_round_fails_goes_on(work: Any, hand: Any, lines: Any) -
     leases.look = look  # type: ignore[method-assign]
     assert scheduler.round() == with_slack(1.0)
     assert not scheduler.failing
-    assert len(lines(WARNING, "scheduler: round 1 failed")) == 1
+    assert len(lines(WARNING, "scheduler: failed 1 time")) == 1
 
 
 # The ear
