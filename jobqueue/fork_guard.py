@@ -27,7 +27,7 @@ def watch(undo: Callable[[], None], *numbers: int) -> None:
 
 
 def forget(undo: Callable[[], None]) -> None:
-    """Undo `watch()`: there is nothing to give back any more."""
+    """Undo `watch()`."""
     _undoings.pop(undo, None)
 
 
@@ -53,9 +53,9 @@ def _in_child() -> None:
 
 
 def _let_in() -> None:
-    """Let the signals in that have waited for this child."""
+    """Unblock the signals that are pending in this child."""
     interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if interrupts:  # Nobody would hear of a KeyboardInterrupt that is raised in here.
+    if interrupts:  # A KeyboardInterrupt raised in this hook would be ignored.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _after()
     if interrupts:
@@ -67,7 +67,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def end(error: BaseException | None) -> NoReturn:
-    """End this process at once: exit code 0, that of a SystemExit, or 1 and a traceback."""
+    """End this process at once, with the code of a SystemExit, or 1 after a traceback, else 0."""
     code = 0 if error is None else 1
     try:
         if isinstance(error, SystemExit) and isinstance(error.code, int | None):

@@ -1,4 +1,4 @@
-"""stderr of a worker that logs JSON: what anything else writes there becomes lines of JSON too.
+"""Makes JSON of all that is written to stderr, for a worker that logs JSON.
 
 Such as warnings, `print(…, file=sys.stderr)`, a thread's traceback. Where the application has set
 up logging, the format is its own, and all passes as it is.
@@ -16,12 +16,12 @@ from jobqueue.loggers import root_handlers
 from jobqueue.logs import JsonFormatter
 
 LINE_MAX = 65_536
-"""Characters of a line without an end, after which it is written all the same."""
+"""Characters after which a line is written even without a newline."""
 
 
 @contextlib.contextmanager
 def captured() -> Iterator[None]:
-    """Warnings, and what ends a thread, are one record each instead of some lines on stderr."""
+    """Log each warning, and each exception that ends a thread, as one record."""
     hook = threading.excepthook
     logging.captureWarnings(True)
     if hook is threading.__excepthook__:
@@ -49,11 +49,11 @@ class JsonStream(io.TextIOBase):
     def __init__(self, stream: Any, name: str = "stderr") -> None:
         super().__init__()
         self.beneath = stream
-        """Where the lines go."""
+        """The stream to which the lines are written."""
         self._name = name
         self._formatter = JsonFormatter()
         self._begun: dict[int, str] = {}
-        """What each thread has written of a line that has not ended."""
+        """The incomplete line of each thread."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -79,7 +79,7 @@ class JsonStream(io.TextIOBase):
         return int(self.beneath.fileno())
 
     def flush(self) -> None:
-        """Write what is complete; the begin of a line waits for its end."""
+        """Write the complete lines; an incomplete one waits for its newline."""
         self.beneath.flush()
 
     def write(self, text: str) -> int:
@@ -100,7 +100,7 @@ class JsonStream(io.TextIOBase):
         return len(text)
 
     def end(self) -> None:
-        """Write what has no end yet: nothing follows."""
+        """Write the incomplete lines."""
         while self._begun:
             self._write_line(self._begun.popitem()[1])
 
@@ -111,7 +111,7 @@ class JsonStream(io.TextIOBase):
             level = logging.WARNING if self._name == "stderr" else logging.INFO
             record = logging.LogRecord(self._name, level, "", 0, text, None, None)
             text = self._formatter.format(record)
-        with contextlib.suppress(OSError, ValueError):  # A log that nobody reads ends no job.
+        with contextlib.suppress(OSError, ValueError):  # A closed log must not fail a job.
             self.beneath.write(text + "\n")
             self.beneath.flush()
 

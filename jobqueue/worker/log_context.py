@@ -1,4 +1,4 @@
-"""Who writes a line in the log: the worker's threads carry its name, and a line about a job its id.
+"""The fields of log records: the name of the worker, and the job that a record is about.
 
 Nothing is done per job: a job runs in a copy of a context in which the name stands already.
 """
@@ -22,12 +22,12 @@ def name_worker(name: str | None) -> None:
 
 
 def worker_name() -> str | None:
-    """The name of the worker whose thread this is, or whose job."""
+    """Return the name of the worker that this thread or job belongs to."""
     return _NAME.get()
 
 
 def thread(target: Callable[[], object], name: str) -> threading.Thread:
-    """A thread of the worker whose thread this is; not started."""
+    """Return a thread, not started, that belongs to the same worker as the current one."""
     context = Context()
     context.run(_NAME.set, _NAME.get())
     return threading.Thread(target=context.run, args=(target,), name=name, daemon=True)
@@ -44,11 +44,11 @@ def about(
     duration: float | None = None,
     error_type: str | None = None,
 ) -> dict[str, Any]:
-    """What a line about a job passes as `extra=`. `duration` is seconds."""
+    """Return `extra=` for a record about a job. `duration` is seconds."""
     seconds = duration and round(duration, 6)
     return job_of(claim) | {"event": event, "duration": seconds, "error_type": error_type}
 
 
 def job_of(claim: Claim | Lost) -> dict[str, Any]:
-    """The fields that say which attempt a line is of."""
+    """Return the fields that name the attempt that a record is about."""
     return {"job": claim.id, "task": claim.task, "queue": claim.queue, "attempt": claim.attempt}

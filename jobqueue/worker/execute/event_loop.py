@@ -1,4 +1,4 @@
-"""The loop: async tasks, each an asyncio task of one event loop in a thread of its own."""
+"""Runs async handlers as asyncio tasks of one event loop, which has a thread of its own."""
 
 import asyncio
 import contextlib
@@ -26,14 +26,14 @@ from jobqueue.worker.log_context import thread
 
 log = get_logger("jobqueue.worker")
 
-ALIVE_INTERVAL = 0.25  # seconds between two signs of life of the loop
-BLOCKED_AFTER = 1.0  # seconds without one after which the loop counts as blocked
+ALIVE_INTERVAL = 0.25  # seconds between two timestamps that the loop sets
+BLOCKED_AFTER = 1.0  # seconds without a timestamp after which the loop counts as blocked
 _OURS = (__file__, run.__file__)
 LEASE_POLL_INTERVAL = 0.1  # seconds between two checks whether the lease is good again
 
 
 class AsyncRunner:
-    """Runs the claims of async tasks. Cancelling and timing out are cancellations of asyncio."""
+    """Runs the claims of async tasks. A cancel and a timeout cancel the asyncio task."""
 
     def __init__(
         self,
@@ -51,18 +51,18 @@ class AsyncRunner:
         self._places = asyncio.Semaphore(concurrency)
         self._running: set[asyncio.Task[Any]] = set()
         self._waiting: set[asyncio.Task[None]] = set()
-        """Those of them that have not begun a handler."""
+        """Those of them whose handler has not started."""
         self._occupying: set[tuple[int, int]] = set()
-        """(id, fence) of those that take up room."""
+        """(id, fence) of the claims that occupy a place."""
         self._closing = False
         self._pid = 0
-        """Of the worker: a handler may fork, and its child has a loop that looks the same."""
+        """The worker's. A process that a handler forks has a copy of the loop."""
         self._thread = thread(self._main, "jobqueue-loop")
         self._starting = threading.Lock()
         executor.submit = self.submit
         executor.handlers.complete = self.complete
         self.alive_at = math.inf
-        """When the loop last showed that it is not blocked."""
+        """When the loop last ran a callback, by `time.monotonic()`."""
         self._reported = 0.0
 
     def submit(self, claim: Claim) -> None:
@@ -95,7 +95,7 @@ class AsyncRunner:
             self._loop = asyncio.new_event_loop()
             try:
                 self._thread.start()
-            except RuntimeError:  # The system has no thread to give, now.
+            except RuntimeError:  # No thread can be started now.
                 self._loop.close()
                 raise
 
@@ -129,23 +129,23 @@ class AsyncRunner:
                 timer.cancel()
 
     def release_waiting(self) -> None:
-        """Release the claims that wait for room. The worker is closing: none begins any more."""
+        """Release the claims that wait for a place. The worker is stopping: no handler starts."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._release_waiting)
 
     def replace(self, context: Attempt) -> None:
-        """Let another one begin in place of a handler that was given up and goes on."""
+        """Free the place of a handler that goes on although its claim was ended."""
         self._loop.call_soon_threadsafe(self._free_place, context.key)
 
     def close(self) -> None:
-        """End the loop; what still runs is cancelled, and its outcome not waited for."""
+        """Stop the loop; cancel the handlers that still run, without waiting for their outcomes."""
         self._closing = True
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(2 * BLOCKED_AFTER)
 
     def current(self) -> str:
-        """What holds the loop at this moment: the name of a task, and the stack of the thread."""
+        """Return what the loop runs at this moment: the name of a task, and the thread's stack."""
         task = asyncio.current_task(self._loop)
         name = "a callback" if task is None else task.get_name()
         return f"{name} at\n{stack_of(self._thread.ident or 0)}"
@@ -167,7 +167,7 @@ class AsyncRunner:
                 try:
                     self._loop.run_forever()
                 except (SystemExit, KeyboardInterrupt):  # From a task that a handler made.
-                    log.exception("a coroutine meant to end the event loop, which goes on")
+                    log.exception("a task raised SystemExit in the event loop; ignored")
         finally:
             for task in self._running:
                 task.cancel()
@@ -200,7 +200,7 @@ class AsyncRunner:
             task.cancel()
 
     def _free_place(self, key: tuple[int, int]) -> None:
-        if key in self._occupying:  # Else it has ended meanwhile.
+        if key in self._occupying:  # Otherwise it has ended meanwhile.
             self._occupying.discard(key)
             self._places.release()
 
@@ -208,7 +208,7 @@ class AsyncRunner:
         inflight = self._inflight
         try:
             await self._in_turn(claim)
-        except asyncio.CancelledError:  # The loop ends; a handler's own never comes here.
+        except asyncio.CancelledError:  # The loop stops; run.py handles a cancelled handler.
             if inflight.is_held(claim):
                 begun = inflight.running.drop((claim.id, claim.fence))
                 why = interrupted(claim) if begun else released(claim, UNBEGUN)
@@ -216,7 +216,7 @@ class AsyncRunner:
         except NotStarted as refusal:
             if refusal.outcome is not None:
                 inflight.outbox.put(refusal.outcome)
-        except BaseException as error:  # noqa: BLE001 - told with the outcome.
+        except BaseException as error:  # noqa: BLE001 - recorded with the outcome.
             inflight.running.drop((claim.id, claim.fence))
             inflight.outbox.put(Ended(claim, "errored", State.FAILED, error=describe(error)))
         finally:
@@ -224,7 +224,7 @@ class AsyncRunner:
             self._finished()
 
     async def _in_turn(self, claim: Claim) -> None:
-        """Wait for room, and then for the lease."""
+        """Wait for a place, and then for a good lease."""
         key = (claim.id, claim.fence)
         await self._places.acquire()
         self._occupying.add(key)
@@ -237,7 +237,7 @@ class AsyncRunner:
             self._free_place(key)
 
     async def _work(self, claim: Claim) -> None:
-        with EndForks(self._pid):  # A forked handler that awaits, and so runs the loop's rest.
+        with EndForks(self._pid):  # If a handler forks and awaits, its child runs the loop.
             context, args, kwargs = self._executor.admission.prepare(claim)
         coroutine = asyncio.current_task()
         assert coroutine is not None, "this runs in one"
@@ -252,7 +252,7 @@ class AsyncRunner:
 
 
 def _meant(context: Attempt, error: asyncio.CancelledError) -> BaseException:
-    """What a cancellation of asyncio stands for, if it was ours."""
+    """Return the error that a cancellation stands for, if the worker requested it."""
     if context.stop_reason is JobCancelled:
         return JobCancelled(f"job {context.claim.id} was cancelled")
     if context.stop_reason is AttemptTimeout:
@@ -261,7 +261,7 @@ def _meant(context: Attempt, error: asyncio.CancelledError) -> BaseException:
 
 
 def _frames(coroutine: "asyncio.Task[None]") -> list[Any]:
-    """Where the handler's own frames await, without ours."""
+    """Return the frames in which the handler awaits, without those of this package."""
     frames: list[Any] = []
     awaited: Any = coroutine.get_coro()
     while awaited is not None:
@@ -273,6 +273,6 @@ def _frames(coroutine: "asyncio.Task[None]") -> list[Any]:
 
 
 def stack_of(thread: int) -> str:
-    """The stack of a thread as text; empty if there is none of that id."""
+    """Return the stack of a thread as text; empty if no thread has that id."""
     frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to a stack.
     return "" if frame is None else "".join(traceback.format_stack(frame))

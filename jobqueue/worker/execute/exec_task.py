@@ -29,13 +29,13 @@ POLL_INTERVAL = 0.1  # seconds, at most, between two checks whether the command 
 SIGKILL_DELAY = 5.0
 """Seconds from SIGTERM to SIGKILL."""
 EXIT_MARGIN = 2.0
-"""Seconds more, until it counts as one that ignores its timeout."""
+"""Seconds after that, until the command counts as ignoring its timeout."""
 
 TAIL_MAX = 64 * 1024
 """Bytes of the end of the output that are kept."""
 
 SHOWN_MAX = 2000  # characters of it in the error's message
-PIPES_MAX = 16  # times of 64 KiB that are still read when the command has ended
+PIPES_MAX = 16  # reads of 64 KiB after the command has exited
 SECRETS = frozenset({"JOBQUEUE_TOKEN", "JOBQUEUE_URL"})
 """Variables of the worker's environment that a command does not get."""
 
@@ -51,7 +51,7 @@ PERMANENT_ERRORS = frozenset(
         errno.ENAMETOOLONG,
     }
 )
-"""Reasons why a command cannot be started that another attempt meets as well."""
+"""Errors of the start of a command that another attempt would meet again."""
 
 
 class CommandFailed(RecordedError, JobQueueError):
@@ -115,7 +115,7 @@ class WithExec(Registry):
 
 
 class Running:
-    """A command that was started, and the end of what it has said."""
+    """A command that was started, and the end of its output."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdout is not None
@@ -129,7 +129,7 @@ class Running:
         self._open = True
 
     def wait(self, context: JobContext) -> int:
-        """Until its first process has ended; returns the exit code, or minus the signal."""
+        """Wait for its first process to exit; return the exit code, or minus the signal."""
         kill_at = float("inf")
         with selectors.DefaultSelector() as selector:
             selector.register(self._pipe, selectors.EVENT_READ)
@@ -151,14 +151,14 @@ class Running:
                     self._signal(signal.SIGKILL)
 
     def output(self) -> str:
-        """The end of what it has said, as text that can be stored."""
+        """Return the end of its output, as text that can be stored."""
         tail = bytes(self._tail)
-        if self._cut:  # Maybe in the midst of a character.
+        if self._cut:  # Perhaps within a character.
             tail = tail.lstrip(bytes(range(0x80, 0xC0))) or tail
         return clean(tail.decode("utf-8", "replace"))
 
     def close(self) -> None:
-        """Leave nothing of it behind."""
+        """Kill what is left of the command, and close its descriptors."""
         if self._process.returncode is None:
             self._kill_and_wait()
         if self._descriptor is not None:
@@ -172,16 +172,16 @@ class Running:
         return self._descriptor in ready
 
     def _kill_and_wait(self) -> int:
-        # Before its number is free again: what it has left in its group ends with it.
+        # While the number is still reserved: the rest of the group is killed with it.
         self._signal(signal.SIGKILL)
         code = self._process.wait()
-        for _ in range(PIPES_MAX):  # Who has left the group may hold the pipe, and write on.
+        for _ in range(PIPES_MAX):  # A process outside the group may go on writing.
             if not self._open or self._read() is None:
                 break
         return code
 
     def _read(self) -> bool | None:
-        """Take in what there is; False when it has closed its output, None when there is none."""
+        """Read available output; False when the output is closed, None when there is none yet."""
         try:
             said = os.read(self._pipe, TAIL_MAX)
         except BlockingIOError:
@@ -200,7 +200,7 @@ class Running:
 
 
 def _descriptor_of(pid: int) -> int | None:
-    """What becomes readable when the process ends; without it, its end is looked for at times."""
+    """Return a pidfd, readable when the process exits; None: its exit has to be polled for."""
     if hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):
             return os.pidfd_open(pid)
@@ -254,7 +254,7 @@ def _spawn(
 
 
 def _environment(context: JobContext, changes: Mapping[str, str]) -> dict[str, str]:
-    """The worker's own without its secrets, then what the job asks for, then who it is."""
+    """Return the worker's environment without secrets, with the job's changes and its identity."""
     inherited = {name: value for name, value in os.environ.items() if name not in SECRETS}
     return {
         **inherited,
@@ -273,7 +273,7 @@ def _failed(reason: str, output: str) -> CommandFailed:
 
 
 def _raise_stop_reason(context: JobContext, output: str) -> NoReturn:
-    """Raise what stands for the reason why it was terminated."""
+    """Raise the error for which the command was terminated."""
     try:
         context.check()
     except AttemptTimeout as error:

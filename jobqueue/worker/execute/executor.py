@@ -31,9 +31,10 @@ class Router:
         self._process_pool = process_pool
 
     def runner_for(self, claim: Claim) -> Runner:
-        """Where the handler of a claim runs; a thread if its task is not known, or not any more.
+        """Return what runs the handler of a claim; a thread if its task is unknown.
 
-        In a child process if its task says so, or if it was in a crash and a child can import it.
+        A child process if the task requires it, or if the job was in a crash and its task can be
+        imported there.
         """
         task = self._registry.find(claim.task)  # Asked each time: tasks may be added at any time.
         if task is None:
@@ -47,9 +48,9 @@ class Router:
 
 
 class Executor:
-    """Runs claims one after another until it is handed None.
+    """Runs claims one after another until it takes None from the inbox.
 
-    Each in a copy of the context in which this was made: that of the program that starts a worker.
+    Each runs in a copy of the context of the program that started the worker.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Executor:
         return True
 
     def loop(self) -> None:
-        """The thread's life, until it is handed None or its claim was given up."""
+        """Run claims from the inbox until it yields None, or the claim of this thread was ended."""
         inbox = self._inflight.inbox
         try:
             while (claim := inbox.get()) is not None and self.take(claim):
@@ -100,7 +101,7 @@ class Executor:
         except NotStarted as refusal:
             if refusal.outcome is not None:
                 inflight.outbox.put(refusal.outcome)
-        except BaseException as error:  # noqa: BLE001 - told with the outcome.
+        except BaseException as error:  # noqa: BLE001 - recorded with the outcome.
             # Such as a column that plain SQL has filled with something else.
             inflight.running.drop((claim.id, claim.fence))
             inflight.outbox.put(Ended(claim, "errored", State.FAILED, error=describe(error)))
@@ -111,7 +112,7 @@ class Executor:
     def work(self, claim: Claim) -> bool:
         """Run one claim and put its outcome into the outbox. Raises NotStarted.
 
-        False: the claim was given up meanwhile, and another thread took the place of this one.
+        False: the claim was ended meanwhile, and another thread took the place of this one.
         """
         if self.router.runner_for(claim) is Runner.CHILD_PROCESS:
             return self._work_in_child(claim)
@@ -130,7 +131,7 @@ class Executor:
             outcome = process_pool.run(context, admission)
         except NoProcess as error:
             inflight.withdraw(context, process_pool.release(claim, error))
-            threading.Event().wait(NO_PROCESS_DELAY)  # The next one would fare no better.
+            threading.Event().wait(NO_PROCESS_DELAY)  # The next claim would meet the same error.
             return True
         if admission.begun and outcome is not None:
             return inflight.end(context, outcome)

@@ -1,4 +1,4 @@
-"""The slots: threads that run handlers. Their number may change; a stuck one is replaced."""
+"""The threads that run handlers. Their number may change; a stuck one is replaced."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ log = get_logger("jobqueue.worker")
 
 
 class ThreadPool:
-    """The slots of one worker. May be used from any thread."""
+    """The handler threads of one worker. May be used from any thread."""
 
     def __init__(self, executor: Executor, inflight: InFlight) -> None:
         self._executor = executor
@@ -28,19 +28,19 @@ class ThreadPool:
 
     @property
     def threads(self) -> list[threading.Thread]:
-        """Those that may still run a handler whose outcome counts."""
+        """The live threads, without those that are stuck."""
         with self._lock:
             return [slot for slot in self._threads if slot.is_alive()]
 
     @property
     def stuck(self) -> int:
-        """Threads that were given up and have not ended yet."""
+        """The number of threads that were replaced and still run their handler."""
         with self._lock:
             self._stuck = [slot for slot in self._stuck if slot.is_alive()]
             return len(self._stuck)
 
     def resize(self, count: int) -> None:
-        """Open slots, or close some that are idle, or become so: no handler is interrupted."""
+        """Start threads, or let some end when they are idle; no handler is interrupted."""
         with self._lock:
             if self._closed:
                 return
@@ -55,23 +55,23 @@ class ThreadPool:
                 if self._missing:
                     self._missing -= 1
                 else:
-                    self._inflight.inbox.put(None)  # Whoever takes it ends.
+                    self._inflight.inbox.put(None)  # The thread that takes it ends.
 
     def restore_missing(self) -> None:
-        """Open the slots that no thread could be started for."""
+        """Start the threads that could not be started before."""
         with self._lock:
             missing, self._missing = self._missing, 0
             for _ in range(0 if self._closed else missing):
                 self._start_thread()
 
     def replace(self, thread: int) -> None:
-        """Open another slot for the thread of that id, whose claim was given up.
+        """Start another thread in place of the one with that id, whose claim was ended.
 
         It ends by itself once its handler has: see `InFlight.end`.
         """
         with self._lock:
             given_up = [slot for slot in self._threads if slot.ident == thread]
-            # An id is used again: the one that lives is meant, if there is one.
+            # Ids are reused: a live thread is preferred.
             given_up.sort(key=threading.Thread.is_alive)
             if not given_up or self._closed:
                 return
@@ -80,14 +80,14 @@ class ThreadPool:
             self._start_thread()
 
     def close(self) -> None:
-        """Let every slot end when it is idle."""
+        """Let every thread end when it is idle."""
         with self._lock:
             self._closed = True
             for _ in self._threads:
                 self._inflight.inbox.put(None)
 
     def join(self, until: float, aborted: SignalSafeEvent) -> bool:
-        """Wait for their ends, after `close()`; False if that takes too long, or was aborted."""
+        """Wait for the threads to end, after `close()`; False after `until`, or if aborted."""
         for thread in self.threads:
             while thread.is_alive() and thread in self.threads:
                 thread.join(max(0.0, min(0.05, until - time.monotonic())))
@@ -100,7 +100,7 @@ class ThreadPool:
         self._number += 1
         try:
             slot.start()
-        except RuntimeError as error:  # The system has no thread to give, now.
+        except RuntimeError as error:  # No thread can be started now.
             if not self._warned:
                 log.warning("%s for a slot: trying again until it can be opened", error)
             self._warned = True

@@ -1,7 +1,7 @@
-"""The overseer: gives up the claims of handlers that run past their time, and reports them.
+"""The timeout watchdog: ends the claims of handlers that ignore their timeout.
 
 A thread cannot be killed. One that ignores its deadline goes on, but its job does not wait for it:
-the attempt is recorded as timed out, and another slot is opened in its place.
+the attempt is recorded as timed out, and another thread is started in its place.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from jobqueue.worker.service import Service
 
 log = get_logger("jobqueue.worker")
 
-CHECK_INTERVAL = 0.5  # seconds, at most, between two looks
+CHECK_INTERVAL = 0.5  # seconds, at most, between two checks
 
 
 class TimeoutWatchdog(Service):
@@ -43,7 +43,7 @@ class TimeoutWatchdog(Service):
         self._process_pool = process_pool
 
     def tick(self) -> float:
-        """Give up what is overdue; returns the seconds until the next could be."""
+        """End the claims of overdue handlers; return the seconds until the next check."""
         delay = CHECK_INTERVAL
         self._thread_pool.restore_missing()
         self._process_pool.end_idle_children()

@@ -1,4 +1,4 @@
-"""What a handler may know and say of its own job while it runs: `current_job()`."""
+"""A handler's access to its own job: `current_job()`."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MESSAGE_LENGTH_MAX = 1000
 NOT_ROLLED_BACK = "the transaction that it left open could not be rolled back"
 TIMEOUT_GRACE = 0.25
-"""Seconds that a handler which does look at its deadline has to end by itself."""
+"""Seconds after the deadline in which a handler may end by itself."""
 
 _CURRENT: ContextVar["Attempt"] = ContextVar("jobqueue_current_job")
 
@@ -161,12 +161,12 @@ class JobContext:
 class Attempt:
     """One attempt of a job in this worker. Its handler sees it as a `JobContext`."""
 
-    # What few jobs need is set on the class: one is made for each of many thousands a second.
+    # Defaults stand on the class: instances are made thousands of times a second.
     _stop_reason: type[JobQueueError] | None = None
     reported: tuple[float | None, str | None] | None = None
-    """What `progress()` said last and nobody has written."""
+    """The last progress that is not written yet."""
     said: tuple[float | None, str | None] | None = None
-    """What it said last."""
+    """The last progress."""
     _finishing: "Session | Connection | None" = None
     _afinishing: Any = None
     _interrupt: Callable[[], object] | None = None
@@ -176,15 +176,15 @@ class Attempt:
     killable = False
     """The handler can be ended from outside, since it has a process of its own."""
     is_coroutine = False
-    """The handler runs on the event loop, and fills no slot."""
+    """The handler runs on the event loop, and occupies no thread."""
     grace = TIMEOUT_GRACE
-    """How long after its deadline the handler is given up, in seconds."""
+    """Seconds after its deadline until the claim of the handler is ended."""
 
     def __init__(self, claim: Claim, transactions: UserTransactions, task: Task[..., Any]) -> None:
         self.claim = claim
         """The claim that it runs under."""
         self.key = (claim.id, claim.fence)
-        """By this it is found among those that run."""
+        """(id, fence), the key among the running attempts."""
         self.task = task
         self._transactions = transactions
         self.began = time.perf_counter()
@@ -204,7 +204,7 @@ class Attempt:
         return max(0.0, self._deadline - time.monotonic())
 
     def restart(self, until: float | None = None) -> None:
-        """The attempt's own time runs from here, however long its start took.
+        """Start the attempt's own time now, however long its start took.
 
         The job's deadline stays, or is `until` by `time.monotonic()`.
         """
@@ -232,7 +232,7 @@ class Attempt:
             raise AttemptTimeout(f"job {self.claim.id} ran out of its {self.allowed()}")
 
     def allowed(self) -> str:
-        """How long it was allowed to run, as the end of a sentence."""
+        """Return how long it was allowed to run, as the end of a sentence."""
         if self._deadline == self._budget:
             return "time: its deadline has passed"
         return lasting(self.claim.timeout or 0.0)
@@ -254,24 +254,24 @@ class Attempt:
         self._afinishing = session
 
     def be_coroutine(self, interrupt: Callable[[], object], where: Callable[[], str]) -> None:
-        """How to cancel the handler, and where it is, as it has no thread."""
+        """Set how to cancel the handler and how to get its stack, as it has no thread."""
         self.is_coroutine = True
         self._interrupt = interrupt
         self._where = where
 
     def interrupt_by(self, interrupt: Callable[[], object]) -> None:
-        """How to cancel what the handler's thread waits for."""
+        """Set how to cancel what the handler's thread waits for."""
         self._interrupt = interrupt
         if self._stop_reason is not None:
             interrupt()
 
     @property
     def stop_reason(self) -> type[JobQueueError] | None:
-        """What `check()` raises, if someone wants the handler to stop."""
+        """The error that `check()` raises if a stop was requested; None otherwise."""
         return self._stop_reason
 
     def where(self) -> str:
-        """The stack of the handler as text."""
+        """Return the stack of the handler as text."""
         if self._where is not None:
             return self._where()
         frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - documented, despite the name.
@@ -290,18 +290,18 @@ class Attempt:
         return self._finishing is not None
 
     def unwritten_progress(self) -> tuple[int, int, float | None, str | None] | None:
-        """What `progress()` last said, until `progress_written` is told that it was written."""
+        """Return the last progress; None once `progress_written` was called for it."""
         said = self.reported
         return None if said is None else (*self.key, *said)
 
     def progress_written(self, report: tuple[int, int, float | None, str | None]) -> None:
-        """Only now: had the handler been left meanwhile, the end would have taken it along."""
+        """Mark a progress as written, after the commit: the outcome takes along what is not."""
         said = report[2:]
-        if self.reported == said:  # Else there is newer.
+        if self.reported == said:  # Otherwise there is newer progress.
             self.reported = None
 
     def leave_transaction(self) -> None:
-        """Roll back what `finish_within` was called in and was left open."""
+        """Roll back the transaction of `finish_within` if it was left open."""
         if self._finishing is not None:
             try:
                 if self._finishing.in_transaction():

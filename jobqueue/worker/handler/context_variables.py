@@ -6,7 +6,7 @@ from contextvars import Context, ContextVar, copy_context
 
 
 class ProgramContext:
-    """The context of the program at the time when this is made. May be used from any thread."""
+    """A copy of the current context of the program. May be used from any thread."""
 
     def __init__(self) -> None:
         self._context = Context()
@@ -15,7 +15,7 @@ class ProgramContext:
         for variable, value in copy_context().items():
             if not isinstance(value, decimal.Context):
                 self._context.run(variable.set, value)
-            elif not _is_default(value):  # Else decimal makes one for each job that wants one.
+            elif not _is_default(value):  # Otherwise decimal makes one on demand.
                 self._decimals.append((variable, value.copy()))
         with_decimals, without = self._with_decimals, self._context.copy
         self.copy: Callable[[], Context] = with_decimals if self._decimals else without
@@ -29,7 +29,7 @@ class ProgramContext:
 
 
 def _is_default(context: decimal.Context) -> bool:
-    """True if it is as decimal makes them, but for what was signalled meanwhile."""
+    """Return True for a context with the default settings, whatever flags are set."""
     default = decimal.DefaultContext
     names = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps")
     return all(getattr(context, name) == getattr(default, name) for name in names)

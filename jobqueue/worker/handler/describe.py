@@ -1,4 +1,4 @@
-"""What an attempt died of, made safe to store whatever the exception does."""
+"""Turns an exception into an error that can be stored, whatever the exception does."""
 
 import os
 import sysconfig
@@ -19,17 +19,17 @@ _PACKAGES = ("site-packages", "dist-packages")
 
 
 class RecordedError:
-    """Mixed into an exception: it says itself what is recorded beside its message."""
+    """Mixed into an exception that chooses what is recorded beside its message."""
 
     details: str | None = None
-    """Instead of a traceback, which would be about our code."""
+    """Recorded instead of a traceback, which would show this package's code."""
 
     final = False
-    """True: another attempt would end the same, so that the job fails at once."""
+    """True: another attempt would fail in the same way, so the job fails at once."""
 
 
 def describe(error: BaseException) -> AttemptError:
-    """Type, message, and traceback from the user's code on, without locals. Never raises."""
+    """Return type, message, and the traceback from the user's code on. Never raises."""
     try:
         message = str(error)
         assert isinstance(message, str)
@@ -83,7 +83,7 @@ def _of_the_user(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSu
 
 
 def cap(text: str, most: int) -> str:
-    """The head and the tail of a text that is too long."""
+    """Return a text of at most `most` characters: the head and the tail of a longer one."""
     if len(text) <= most:
         return text
     half = most // 2 - 32

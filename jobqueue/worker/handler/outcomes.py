@@ -46,7 +46,7 @@ def from_signal(context: Attempt, signal: Signal, max_snoozes: int) -> Ended:
     if isinstance(signal, Retry):
         return _errored(context, signal, delay=signal.delay)
     if not isinstance(signal, Snooze):
-        raise TypeError(f"{type(signal).__name__} is no Snooze, Retry or Cancel")
+        raise TypeError(f"{type(signal).__name__} is not a Snooze, Retry or Cancel")
     why = None
     if claim.once:
         why = "it asked to be snoozed, but max_attempts=1 allows one start only"

@@ -1,7 +1,7 @@
-"""A child process as its worker sees it: it is sent one call at a time, and can be killed.
+"""The worker's side of a child process, which runs one job at a time and can be killed.
 
-The slot's thread sends a call as text and waits for the answer, for the end of the job's time, for
-a wish to cancel, and for the death of the child, whichever comes first.
+A thread of the pool sends a job and waits for its outcome, for its deadline, for a request to stop
+and for the exit of the child, whichever comes first.
 """
 
 import contextlib
@@ -52,12 +52,12 @@ _CODE = (
 
 
 class ChildExit(NamedTuple):
-    """How a child ended that gave no answer."""
+    """The exit of a child that sent no outcome."""
 
     exit_code: int  # minus the number of the signal, if it was one
     peak_memory: int | None
-    late: bool  # its time was up, and it was killed
-    begun: bool  # it had been told to enter the handler
+    late: bool  # it was killed because the time of its job was up
+    begun: bool  # the handler had been entered, or was about to be
 
     @property
     def signal(self) -> str | None:
@@ -80,17 +80,17 @@ Answer = Outcome | ChildExit | TaskNotImportable
 
 
 class Gate(Protocol):
-    """What a job has to pass before it begins in a child that is ready for it."""
+    """Decides whether a job may start in a child that is ready for it."""
 
     def refusal(self) -> Unbegun | None:
-        """Why it does not begin at all; None: it may begin, now or later."""
+        """Return why the job must not start; None: it may, now or later."""
 
     def begin(self) -> bool:
-        """Begin it; False: it may not, or not yet."""
+        """Mark the job as started; False: it may not start, or not yet."""
 
 
 class RemoteAttempt(Attempt):
-    """A job whose handler runs in a child: what it is told goes there, what it says comes back."""
+    """An attempt whose handler runs in a child: requests to stop go there, progress comes back."""
 
     killable = True
 
@@ -109,7 +109,7 @@ class RemoteAttempt(Attempt):
                 self._wake()
 
     def on_stop_request(self, wake: Callable[[], None]) -> None:
-        """For its slot: how to be woken when it is told something."""
+        """Call `wake` when a stop is requested; for the thread that waits for the child."""
         self._wake = wake
 
     @property
@@ -118,10 +118,10 @@ class RemoteAttempt(Attempt):
         return self._finishing_there
 
     def handle_message(self, message: dict[str, Any]) -> None:
-        """Take in what the child says while the handler runs."""
+        """Apply a message that the child sent while the handler runs."""
         if "progress" in message:
             id_, fence, fraction, text = message["progress"]
-            if (id_, fence) == self.key:  # The last job's may come after its end.
+            if (id_, fence) == self.key:  # That of the job before may come late.
                 self.report(fraction, text)
         elif "finishing" in message:
             self._finishing_there = True
@@ -131,38 +131,38 @@ class RemoteAttempt(Attempt):
             copy_context().run(self._log, message["log"])
 
     def _log(self, fields: dict[str, Any]) -> None:
-        enter(self)  # The line is one of this job.
+        enter(self)  # The record is attributed to this job.
         try:
             replay(fields)
         except Exception:  # noqa: BLE001 - a filter may do anything.
-            traceback.print_exc()  # Not through logging, which would run it again.
+            traceback.print_exc()  # Not through logging, which would run the filter again.
 
 
 class ChildHandle:
-    """One child and the pipe to it. Used by the thread that made it; `kill()` by any."""
+    """One child and the socket to it. Used by the thread that made it; `kill()` by any thread."""
 
     def __init__(self, handshake: dict[str, Any]) -> None:
-        with contextlib.ExitStack() as made:  # All of it, or nothing is left behind.
+        with contextlib.ExitStack() as made:  # If one step fails, all are undone.
             self._wake_reader, self._wake_writer = map(made.enter_context, socket.socketpair())
             ours, theirs = map(made.enter_context, socket.socketpair())
             self._process = _start(theirs.fileno())
             made.pop_all()
         theirs.close()
         self.pid = self._process.pid
-        with contextlib.suppress(OSError):  # It cannot be started now, and knows of it later.
+        with contextlib.suppress(OSError):  # Tried again with the next process group.
             orphan_guard.watch(f"child {self.pid}", self.pid)
         self._messages = MessageSocket(ours, self._wake_reader)
         self._wake_writer.setblocking(False)
         self.idle_since = math.inf
         self.signalled = 0
-        """The last signal that it was sent."""
+        """The last signal that was sent to the child; 0: none."""
         self._escalated = 0
         self._begun = False
-        """The job that it was sent last was told to begin."""
+        """The child was told to start the handler of its current job."""
         self.busy = threading.Lock()
         self.reaped = False
         self._reaping = threading.Lock()
-        # What the kernel counts as this process's peak begins with that of its parent.
+        # The kernel starts the peak of a process at that of its parent.
         self._known_peak = peak_memory() or 0
         self._peak = 0
         self._checked_at = -math.inf
@@ -170,7 +170,7 @@ class ChildHandle:
 
     @property
     def alive(self) -> bool:
-        """True until it has died, whether or not anybody has noticed."""
+        """True until the child has exited, whether or not it was reaped."""
         if self.reaped:
             return False
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -179,7 +179,7 @@ class ChildHandle:
         return False
 
     def call(self, context: RemoteAttempt, ref: TaskRef, gate: Gate) -> Answer | Unbegun:
-        """Have it run a job that its gate lets begin, and wait for the end, however that comes."""
+        """Run a job in the child once its gate lets it start, and wait for its end."""
         self._known_peak, self._peak = max(self._known_peak, self._peak), 0
         self._begun = False
         context.on_stop_request(self._wake)
@@ -190,8 +190,8 @@ class ChildHandle:
                 not self._begun or _late_at(context) < context.stop_requested_at
             )
             if not isinstance(error, EOFError | OSError):
-                # Nothing that it says can be relied upon any more.
-                log.exception("child process %d does not speak our language", self.pid)
+                # The stream of messages is out of step.
+                log.exception("child process %d sent an invalid message; killing it", self.pid)
                 self.kill()
             return ChildExit(self._wait_or_kill(), self.peak(), late, self._begun)
         finally:
@@ -200,7 +200,7 @@ class ChildHandle:
     def _make_ready(
         self, context: RemoteAttempt, ref: TaskRef, gate: Gate
     ) -> Answer | Unbegun | None:
-        """Have it import the task, and then begin the job if it still may; None: it has begun."""
+        """Let the child import the task, then start the job if it still may; None: it started."""
         claim = {name: _plain(value) for name, value in context.claim._asdict().items()}
         self._messages.send(run={"claim": claim, "task": ref})
         start_by, ready = time.monotonic() + START_TIMEOUT, False
@@ -219,11 +219,11 @@ class ChildHandle:
                 ready |= "ready" in message
                 context.handle_message(message)
         if not ready:
-            self.kill()  # A ready one waits for the next job.
+            self.kill()  # A child that is ready waits for the next job.
         return refusal
 
     def _await_outcome(self, context: RemoteAttempt) -> Answer:
-        """Wait for the end of a job that has begun."""
+        """Wait for the outcome of a job that has started."""
         sent = False
         while True:
             reason = context.stop_reason
@@ -240,7 +240,7 @@ class ChildHandle:
                 context.handle_message(message)
 
     def _escalate(self, due: float) -> float:
-        """Signal what should have ended by then; returns the seconds until there is more to do."""
+        """Signal a child that should have ended by `due`; return seconds until the next step."""
         present = time.monotonic()
         while self._escalated < len(_ESCALATION):
             number, after = _ESCALATION[self._escalated]
@@ -252,18 +252,18 @@ class ChildHandle:
         return POLL_INTERVAL
 
     def _receive(self, rest: float) -> Iterator[dict[str, Any]]:
-        """What it says within so many seconds. Raises EOFError when it is dead."""
-        yield from self._messages.messages()  # What came behind the last answer.
+        """Yield the messages of the next `rest` seconds. Raises EOFError if the child is dead."""
+        yield from self._messages.messages()  # Those that came behind the last outcome.
         received = self._messages.wait(rest)
         yield from self._messages.messages()
-        # By time as well: it, or what it started, may have something to say all the time.
+        # By time too: the child, or a process that it started, may send messages without a pause.
         if not received or time.monotonic() - self._checked_at >= POLL_INTERVAL:
             self._checked_at = time.monotonic()
             self._peak = max(self._peak, peak_memory(self.pid) or 0)
             if not self.alive:
                 self._messages.drain()
                 yield from self._messages.messages()
-                raise EOFError  # What it started may hold the pipe open.
+                raise EOFError  # A process that it started may hold the socket open.
 
     def _answer(
         self, context: RemoteAttempt, message: dict[str, Any]
@@ -283,12 +283,12 @@ class ChildHandle:
         return ended._replace(exit_signal=name, peak_memory=message["peak"])
 
     def peak(self) -> int | None:
-        """The most memory that it used for the last job, in bytes."""
+        """Return the peak of its memory during the last job, in bytes; None if unknown."""
         return self._peak or None
 
     def _signal(self, number: int) -> None:
         with self._reaping:
-            if not self.reaped:  # Its number may be another group's by now.
+            if not self.reaped:  # Otherwise the number may belong to another group.
                 self.signalled = number
                 self._signal_group(number)
 
@@ -297,18 +297,18 @@ class ChildHandle:
             os.killpg(self.pid, number)
 
     def kill(self) -> None:
-        """End it at once, with what it has started."""
+        """Kill the child and the processes that it started."""
         self._signal(signal.SIGKILL)
 
     def end(self) -> None:
-        """End an idle one: its pipe ends, so it does; one that does not is killed."""
+        """End an idle child: it exits when its socket is closed, or is killed."""
         if self.reaped:
             return
         self._messages.close()
         self._wait_or_kill()
 
     def _wait_or_kill(self) -> int:
-        """Its pipe has ended, so it is about to; if it does not, it is killed."""
+        """Wait up to SIGKILL_DELAY for the child to exit, then kill it; return its exit code."""
         until, pause = time.monotonic() + SIGKILL_DELAY, threading.Event()
         while self.alive and time.monotonic() < until:
             pause.wait(0.002)
@@ -316,7 +316,7 @@ class ChildHandle:
         return self.reap()
 
     def reap(self) -> int:
-        """Wait for its end, take in its exit code, and close the pipe; what it started ends too."""
+        """Wait for the exit, kill the rest of the process group; return the exit code."""
         reserved = False
         if not self.reaped and hasattr(os, "waitid"):
             with contextlib.suppress(ChildProcessError):
@@ -324,7 +324,7 @@ class ChildHandle:
                 reserved = True
         with self._reaping:
             if not self.reaped:
-                if reserved:  # Until wait4: the number is still that of this process's group.
+                if reserved:  # Until wait4 the number cannot belong to another group.
                     self._signal_group(signal.SIGKILL)
                 with contextlib.suppress(OSError):
                     orphan_guard.unwatch(f"child {self.pid}")
@@ -338,22 +338,22 @@ class ChildHandle:
     def _wait_status(self) -> int:
         try:
             _, status, usage = os.wait4(self.pid, 0)
-        except ChildProcessError:  # A handler of SIGCHLD was quicker.
+        except ChildProcessError:  # A SIGCHLD handler of the application has reaped it.
             return -signal.SIGKILL
-        # Exact, and also of the moment of its death; but it is of all its jobs, and at first of the
-        # process that it was forked from, so it only says something new when it is more than those.
+        # Exact up to the exit, but the maximum over all its jobs and the process that forked it:
+        # it says something new only if it exceeds those.
         most = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         if most > self._known_peak:
             self._peak = max(self._peak, most)
         return os.waitstatus_to_exitcode(status)
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # Full: it is awake.
+        with contextlib.suppress(OSError):  # The buffer is full: the thread is awake.
             self._wake_writer.send(b"\0")
 
 
 def _start(descriptor: int) -> "subprocess.Popen[bytes]":
-    # A signal to all of a service waits until the child can ignore it: it inherits the mask.
+    # The child inherits the mask: a signal to a whole service waits until the child ignores it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     try:
         return subprocess.Popen(  # noqa: S603 - our own program.
@@ -365,7 +365,7 @@ def _start(descriptor: int) -> "subprocess.Popen[bytes]":
             stdin=subprocess.DEVNULL,
             stdout=_descriptor(sys.stdout),
             stderr=_descriptor(sys.stderr),
-            process_group=0,  # Killed with all that the handler starts, and deaf to Ctrl-C.
+            process_group=0,  # Killed with all that the handler starts; Ctrl-C does not reach it.
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -376,7 +376,7 @@ def _late_at(context: Attempt) -> float:
 
 
 def _descriptor(stream: Any) -> int | None:
-    """Where a stream goes, also when it was redirected; None: where this process's own goes."""
+    """Return the descriptor of a stream, also if it was redirected; None: inherit the process's."""
     try:
         descriptor = int(stream.fileno())
         os.fstat(descriptor)

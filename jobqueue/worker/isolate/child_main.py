@@ -1,4 +1,4 @@
-"""The child: a process of its own for one job at a time, told what to do through a pipe.
+"""The program of a child process, which runs one job at a time for its worker.
 
 Messages are JSON objects with one key that says what they are. The parent sends `handshake`,
 `run`, `begin` and `stop`. The child answers `run` with `ready`, `not_importable` or `ended`, and
@@ -41,31 +41,29 @@ from jobqueue.worker.json_stderr import JsonStream, captured
 from jobqueue.worker.log_context import name_worker
 from jobqueue.worker.process_identity import peak_memory
 
-PROGRESS_INTERVAL = 0.1  # seconds between two words of progress
-STOP_MESSAGE_CHECKS = (
-    10  # looks, 0.02 s apart, at whether the worker has told that the job is to end
-)
+PROGRESS_INTERVAL = 0.1  # seconds between two messages of progress
+STOP_MESSAGE_CHECKS = 10  # checks, 0.02 s apart, for a request to stop that SIGTERM announces
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _INSTANTS = ("run_at", "started_at", "deadline_at")
 
 
 def main() -> None:
-    """Live until the pipe ends."""
+    """Run jobs until the socket is closed."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(descriptor, False)
     _die_with(parent)
-    # Ctrl-C is the worker's to hear. Not SIG_IGN, which every program started here would inherit.
+    # The worker handles Ctrl-C. Not SIG_IGN, which every program started here would inherit.
     signal.signal(signal.SIGINT, _ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
     ChildMain(Connection(descriptor)).live()
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when the worker is gone, even in the midst of a C loop."""
+    """Have the kernel kill this process when the worker is gone, even in a loop of C code."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:  # It died before we asked.
+    if os.getppid() != parent:  # It exited before prctl took effect.
         os._exit(1)
 
 
@@ -97,12 +95,12 @@ class ChildAttempt(Attempt):
     def finish(self, transaction: Any, result: object) -> None:
         """See `Attempt.finish`."""
         if not self.finishing:
-            self._send(finishing=True)  # First, so that nobody else touches the row any more.
+            self._send(finishing=True)  # First, so that the worker leaves the row alone.
         super().finish(transaction, result)
 
 
 class _Prepared(NamedTuple):
-    """A job that can begin at once."""
+    """A job that can start at once."""
 
     task: Task[..., Any]
     claim: Claim
@@ -111,25 +109,25 @@ class _Prepared(NamedTuple):
 
 
 class ChildMain:
-    """The child's three threads: the main one runs handlers, one listens, one tells of progress."""
+    """Three threads: the main one runs handlers, one receives messages, one sends progress."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._pipe = os.fstat(connection.fileno())
         self._sending = threading.Lock()
         self._orders: SimpleQueue[tuple[dict[str, Any], float] | None] = SimpleQueue()
-        """What it was sent, and when."""
+        """Messages, and when each was received by `time.monotonic()`."""
         self._context: ChildAttempt | None = None
         self._stop_requests: dict[tuple[int, int], str] = {}
         self._reported = threading.Event()
         self._deferring = 0
         self._sigterm_pending = False
-        """SIGTERM came where nothing may be raised."""
+        """SIGTERM came while it was deferred."""
         handshake = json.loads(connection.recv_bytes())["handshake"]
         sys.argv[:] = handshake["argv"]
         self._folder: str | None = handshake["folder"]
         self._max_snoozes: int = handshake["max_snoozes"]
-        # For a look at whose transaction `finish_within` is given; not kept beside the app's own.
+        # For `finish_within`; no idle connection is kept beside the application's.
         store = Store(handshake["url"], connections=1, idle=0)
         self._transactions = UserTransactions(store)
         self._forward = ForwardingHandler(self._send, self._deferring_sigterm)
@@ -143,14 +141,14 @@ class ChildMain:
         fork_guard.watch(self._after_fork_in_child, signal.SIGTERM, signal.SIGINT)
 
     def live(self) -> None:
-        """Run what is sent, one call after another, until the pipe ends."""
+        """Run one job after another until the socket is closed."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
         for thread in (self._listen, self._report):
             threading.Thread(target=thread, name=f"jobqueue{thread.__name__}", daemon=True).start()
         prepared: _Prepared | None = None
         while (order := self._orders.get()) is not None:
             message, received = order
-            if "run" in message:  # In place of one that was not told to begin.
+            if "run" in message:  # Replaces a job that was not started.
                 prepared = self._prepare(message["run"])
             elif prepared is not None:
                 self._run(prepared, message["begin"]["budget"], received)
@@ -164,19 +162,19 @@ class ChildMain:
                     self._request_stop(**message["stop"])
                 else:
                     self._orders.put((message, time.monotonic()))
-        # The worker wants no more of this process, or is gone.
+        # The worker has closed the socket, or is gone.
         if self._context is not None and os.getpgrp() == os.getpid():
-            os.killpg(0, signal.SIGKILL)  # With all that the handler has started.
+            os.killpg(0, signal.SIGKILL)  # And the processes that the handler started.
         self._orders.put(None)
 
     def _request_stop(self, id: int, fence: int, error: str) -> None:  # noqa: A002 - the message's word.
-        self._stop_requests = {(id, fence): error}  # For one that has not begun yet.
+        self._stop_requests = {(id, fence): error}  # Kept for a job that has not started.
         context = self._context
         if context is not None and context.key == (id, fence):
             context.request_stop(getattr(errors, error))
 
     def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
-        """SIGTERM: raise in the handler if its time is up or it is not wanted.
+        """Handle SIGTERM: raise in the handler if its time is up or a stop was requested.
 
         Otherwise it is not meant for us: a supervisor may send it to every process of a service,
         and then the worker decides how long its jobs may go on.
@@ -187,7 +185,7 @@ class ChildMain:
             self._check()
 
     def _check(self) -> None:
-        """Raise in the handler if the worker has said that it should stop.
+        """Raise in the handler if the worker has requested a stop.
 
         It says so before it sends SIGTERM. A handler that never lets go of the interpreter's lock,
         such as a regular expression, has kept the listener from reading it until now.
@@ -198,9 +196,9 @@ class ChildMain:
                 threading.Event().wait(0.02)
 
     def _deferring_sigterm(self, work: Callable[[], None]) -> None:
-        """Do what nothing may be raised in the midst of: half a message is the end of all talk."""
+        """Call `work` with SIGTERM deferred: half a message would make the stream unreadable."""
         if threading.current_thread() is not threading.main_thread():
-            work()  # Signals are handled in the main thread.
+            work()  # Only the main thread handles signals.
             return
         self._deferring += 1
         try:
@@ -212,19 +210,19 @@ class ChildMain:
             self._check()
 
     def _after_fork_in_child(self) -> None:
-        """In a process that a handler has forked: it has no say in what the worker hears."""
+        """Detach a process that a handler forked: from the worker's log, socket and signals."""
         logging.getLogger().removeHandler(self._forward)
         self._connection.close()
         if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # It is its parent's to end.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # The deferral belongs to the parent.
         if signal.getsignal(signal.SIGINT) is _ignore:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._sending = threading.Lock()  # A thread that is not here may have held it.
+        self._sending = threading.Lock()  # A thread of the parent may hold the old one.
         self._orders = SimpleQueue()
-        self._orders.put(None)  # If it comes back from the handler, it ends.
+        self._orders.put(None)  # The main loop ends if the fork returns to it.
 
     def _prepare(self, call: dict[str, Any]) -> _Prepared | None:
-        """Do all that can be done before the job begins; None: it cannot begin, which is said."""
+        """Import the task and decode its arguments; None: that failed, and was reported."""
         claim = Claim(**{name: _instant(name, value) for name, value in call["claim"].items()})
         ImportGuard.active = True
         try:
@@ -254,12 +252,12 @@ class ChildMain:
         )
         _reset_peak()
         self._send(begun=True, peak=peak_memory())
-        # Made anew for each: the module that it has just imported may have set something.
+        # One per job: the module that was just imported may have set context variables.
         outcome = ProgramContext().copy().run(self._outcome, job, context)
         self._send_progress(context)
         self._send(ended=_plain(outcome), peak=peak_memory())
         if not (self._connection.closed or self._holds_the_pipe()):
-            os._exit(1)  # The listener's read keeps it open: the worker would wait for ever.
+            os._exit(1)  # The pending read keeps it open, so the worker would wait for ever.
 
     def _outcome(self, job: _Prepared, context: ChildAttempt) -> Outcome:
         handlers = HandlerRunner(tuple(job.task.middleware), self._max_snoozes)
@@ -296,19 +294,22 @@ class ChildMain:
         self._deferring_sigterm(lambda: self._send_text(text))
 
     def _send_text(self, text: bytes) -> None:
-        with self._sending, contextlib.suppress(OSError):  # Nobody there: the listener knows too.
+        with (
+            self._sending,
+            contextlib.suppress(OSError),
+        ):  # The worker is gone.
             if self._holds_the_pipe():
                 self._connection.send_bytes(text)
 
     def _holds_the_pipe(self) -> bool:
-        """False when a handler has closed its descriptor, whose number may be a file's by now."""
+        """Return False if a handler closed the descriptor, whose number may be reused by a file."""
         try:
             return os.path.samestat(os.fstat(self._connection.fileno()), self._pipe)
         except OSError:
             return False
 
     def _forward_logs(self, levels: dict[str, int]) -> None:
-        """Let the worker write what is logged here, in its format, and among its own lines."""
+        """Send log records to the worker, which writes them in its own format."""
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
         logging.getLogger().addHandler(self._forward)
@@ -329,7 +330,7 @@ def _ignore(_number: int, _frame: FrameType | None) -> None: ...
 
 
 def _reset_peak() -> None:
-    """Begin to measure anew: the peak is one job's, not that of the process."""
+    """Reset the peak of memory, so that it is measured per job."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -339,7 +340,7 @@ def _instant(name: str, value: Any) -> Any:
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
-    """An outcome without its claim, as JSON has it."""
+    """Return an outcome without its claim, as JSON can hold it."""
     kind = Succeeded if isinstance(outcome, Succeeded) else Ended
     return {"kind": kind.__name__} | {
         name: value for name, value in outcome._asdict().items() if name != "claim"

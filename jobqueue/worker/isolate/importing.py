@@ -18,22 +18,22 @@ IN_MAIN = "it is defined in the program's main module, which is not run a second
 
 
 class TaskRef(NamedTuple):
-    """Where a task is found after an import."""
+    """The name of a task, and where to import it from."""
 
     task: str
-    app: str | None  # module:attribute of its JobQueue, where the worker was told
+    app: str | None  # module:attribute of its JobQueue, if the worker was given one
     module: str
     qualname: str
 
 
 class ImportGuard:
-    """Whether this process is a child that imports the program at this moment."""
+    """Refuses to enqueue jobs and start workers while a child process imports the program."""
 
     active = False
 
     @classmethod
     def refuse(cls, what: str) -> None:
-        """Raise ConfigurationError while it is: the program would do all that it does once more."""
+        """Raise ConfigurationError during the import: the program would run a second time."""
         if cls.active:
             raise ConfigurationError(
                 f"{what} while a child process imports the program: put what the program does "
@@ -42,21 +42,21 @@ class ImportGuard:
 
 
 def task_ref(task: Task[..., Any], app: str | None) -> TaskRef:
-    """Where a child is to look."""
+    """Return where a child process can import the task from."""
     function = task.function
     module = str(getattr(function, "__module__", None))
     return TaskRef(task.name, app, module, str(getattr(function, "__qualname__", "")))
 
 
 def unreachable_reason(ref: TaskRef) -> str | None:
-    """Why a child could not find this task, as the end of a sentence; None: it can."""
+    """Return why a child could not import this task, as the end of a sentence; None: it can."""
     if ref.app is not None:
         return None
     if ref.module in MAINS:
         return IN_MAIN
     module = sys.modules.get(ref.module)
     if module is None:
-        return f"there is no module {ref.module!r}"
+        return f"module {ref.module!r} does not exist"
     if "<" in ref.qualname.rpartition(".")[2]:
         return "it has no name of its own"
     if _search(module, ref) is None:
@@ -65,7 +65,7 @@ def unreachable_reason(ref: TaskRef) -> str | None:
 
 
 def import_task(ref: TaskRef) -> Task[..., Any]:
-    """Import what an address names, and return the task. Raises whatever the import raises."""
+    """Import the module of a task, and return the task. Raises whatever the import raises."""
     if ref.app is not None:
         module_name, _, attribute = ref.app.partition(":")
         found: Any = importlib.import_module(module_name)
@@ -83,7 +83,7 @@ def import_task(ref: TaskRef) -> Task[..., Any]:
 
 
 def _search(module: Any, ref: TaskRef) -> Task[..., Any] | None:
-    """The task by its function's name, else under any name at the top level of its module."""
+    """Return the task by its function's name, else by any name at the top level of its module."""
     found = module
     for part in ref.qualname.split("."):
         found = getattr(found, part, None)

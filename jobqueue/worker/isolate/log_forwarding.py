@@ -1,4 +1,4 @@
-"""Records of a child process on their way to the log of its worker."""
+"""Forwards log records of a child process to the log of its worker."""
 
 import logging
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class ForwardingHandler(OwnHandler):
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler`."""
         if not root_handlers():
-            # Also because what was raised meanwhile would be taken for the record's fault.
+            # Otherwise logging would report an exception of the signal handler as the record's.
             self._deferring(lambda: self._forward(record))
 
     def _forward(self, record: logging.LogRecord) -> None:
@@ -41,7 +41,7 @@ class ForwardingHandler(OwnHandler):
 
 
 def replay(fields: dict[str, Any]) -> None:
-    """Log here what was logged in a child, if its logger takes it."""
+    """Log a record of a child in this process, if its logger is enabled for the level."""
     name = fields["name"]
     ours = name.startswith("jobqueue.")
     logger = logging.getLogger(name)

@@ -1,4 +1,4 @@
-"""The worker's end of the pipe to a child: it waits neither for a message's end nor for a reader.
+"""The worker's end of the socket to a child. It never blocks on half a message.
 
 The other end is a `multiprocessing.connection.Connection`: a message is its length in four bytes,
 and JSON.
@@ -13,20 +13,20 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-CHUNK = 1 << 18  # bytes that are read at once
-LAST_CHUNKS_MAX = 64  # of what a dead child has left in the pipe
+CHUNK = 1 << 18  # bytes per read
+LAST_CHUNKS_MAX = 64  # reads of what a dead child has left in the socket
 MESSAGE_MAX = 1 << 28
-"""Bytes; four characters of text, where a length should be, are more."""
+"""Bytes. Four bytes of text in place of a length announce more than that."""
 
 _LENGTH = struct.Struct("!i")
 
 
 class InvalidMessage(ValueError):
-    """What came is no message."""
+    """The data received is not a message."""
 
 
 class MessageSocket:
-    """Messages to a child and from it. Used by one thread."""
+    """Length-prefixed JSON over a socket. Used by one thread."""
 
     def __init__(self, end: socket.socket, wake_reader: socket.socket) -> None:
         end.setblocking(False)
@@ -36,7 +36,7 @@ class MessageSocket:
         self._poll.register(wake_reader, select.POLLIN)
 
     def send(self, **message: Any) -> None:
-        """Send a message, as soon as there is room for it."""
+        """Send a message; what does not fit into the buffer is sent by `wait`."""
         text = json.dumps(message).encode()
         self._unsent += _LENGTH.pack(len(text)) + text
         self._flush()
@@ -47,11 +47,11 @@ class MessageSocket:
                 del self._unsent[: self._end.send(self._unsent)]
         except BlockingIOError:
             pass
-        except OSError:  # Nobody is there: who listens will see it.
+        except OSError:  # The child is gone: the next read raises EOFError.
             self._unsent.clear()
 
     def wait(self, seconds: float) -> bool:
-        """Until something comes, or somebody wakes us; True if something came.
+        """Wait for data, or for a byte on the wake-up socket; True if data came.
 
         Raises EOFError or OSError when nothing will come any more.
         """
@@ -75,14 +75,14 @@ class MessageSocket:
         return True
 
     def drain(self) -> None:
-        """Take in what a dead child has said at last."""
+        """Read what a dead child has left in the socket."""
         with contextlib.suppress(EOFError, OSError):
-            for _ in range(LAST_CHUNKS_MAX):  # What it started may hold the pipe, and write on.
+            for _ in range(LAST_CHUNKS_MAX):  # A process that it started may go on writing.
                 if not self._read():
                     break
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """Those that came and are whole. Raises InvalidMessage, or another ValueError."""
+        """Yield the complete messages. Raises InvalidMessage, or another ValueError."""
         received, start = self._received, _LENGTH.size
         while len(received) >= start:
             (length,) = _LENGTH.unpack_from(received)
@@ -97,5 +97,5 @@ class MessageSocket:
             yield message
 
     def close(self) -> None:
-        """The child hears the end."""
+        """Close the socket: the child reads the end of the stream."""
         self._end.close()

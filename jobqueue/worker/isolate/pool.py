@@ -30,11 +30,11 @@ from jobqueue.worker.log_context import about, worker_name
 log = get_logger("jobqueue.worker")
 
 IDLE_MAX = 60.0  # seconds after which an idle child is ended
-NO_PROCESS_DELAY = 0.5  # seconds for a slot that no process could be started for
+NO_PROCESS_DELAY = 0.5  # seconds until a thread tries again to start a process
 
 
 class NoProcess(Exception):
-    """No process could be started: the machine's trouble, not the job's."""
+    """No process could be started, which is not charged to the job."""
 
 
 class ProcessPool:
@@ -51,18 +51,18 @@ class ProcessPool:
         self._unreachable_tasks: dict[str, str] = {}
 
     def check(self) -> None:
-        """Raise ConfigurationError if a task that asks for a child cannot be found by one."""
+        """Raise ConfigurationError if a child cannot import a task that requires one."""
         for name in sorted(self._registry):
             if self.requires_process(name):
                 require(self._registry[name], self._registry.app)
 
     def requires_process(self, name: str) -> bool:
-        """True for a task whose jobs always run in a child; it may be added at any time."""
+        """Return True for a task whose jobs always run in a child."""
         task = self._registry.find(name)
         return task is not None and task.settings.isolation == "process"
 
     def can_import(self, claim: Claim) -> bool:
-        """True if a child can import the task of a job that was in a crash."""
+        """Return True if a child can import the task of a job that was in a crash."""
         task = self._registry.find(claim.task)
         if task is None or claim.task in self._unreachable_tasks:
             return False
@@ -72,7 +72,7 @@ class ProcessPool:
         return reason is None
 
     def run_in_threads(self, claim: Claim, reason: str) -> None:
-        """Jobs of this task run in a thread after all."""
+        """Run the jobs of this task in threads from now on."""
         self._unreachable_tasks[claim.task] = reason
         log.warning(
             "job %d (%s) was in a crash, and cannot run in a child process, as %s; "
@@ -94,15 +94,15 @@ class ProcessPool:
             answer = child.call(context, task_ref(context.task, self._registry.app), gate)
         finally:
             if answer is None:
-                child.kill()  # Its handler may still run, and nobody listens any more.
+                child.kill()  # Its handler may still run, and its outcome would be lost.
             child.idle_since = time.monotonic()
             child.busy.release()
             if child.signalled or isinstance(answer, ChildExit):
-                self.end_child()  # What was signalled may still be about to die of it.
+                self.end_child()  # A signal may take effect only later.
         return self._outcome(context, answer)
 
     def _outcome(self, context: RemoteAttempt, answer: Answer | Unbegun) -> Outcome | None:
-        """How the job ended: as the child says, or as its death tells."""
+        """Return the outcome that the child sent, or that its exit stands for."""
         claim = context.claim
         if isinstance(answer, Unbegun):
             return answer.outcome
@@ -116,7 +116,7 @@ class ProcessPool:
             ended = retry_or_fail(context, "errored", answer.error)
             why = ended.reason or "its child process could not import it"
             return ended._replace(reason=why, duration=0.0)
-        # It never asked for a child; back it goes, to run where it otherwise does.
+        # It does not require a child: it goes back, to run in a thread.
         self.run_in_threads(claim, f"{answer.error.type}: {answer.error.message}")
         return released(claim, "it could not run in a child process")
 
@@ -139,14 +139,14 @@ class ProcessPool:
         return ended._replace(reason=how, crash=True)
 
     def release(self, claim: Claim, error: NoProcess) -> Ended:
-        """The outcome of a job that no child could be started for: uncharged, tried again."""
+        """Return the outcome of a job that goes back, uncharged: no child could be started."""
         why = f"no child process could be started: {error}"
         log.warning("job %d (%s) has to wait: %s", claim.id, claim.task, why, extra=about(claim))
         # Due now, behind those that may need no child; available, so that a drain waits for it.
         return Ended(claim, "released", State.AVAILABLE, delay=0.0, refund=True, reason=why)
 
     def _child(self) -> ChildHandle:
-        """This thread's child, locked."""
+        """Return this thread's child, locked."""
         child: ChildHandle | None = getattr(self._own, "child", None)
         if child is not None:
             child.busy.acquire()
@@ -175,7 +175,7 @@ class ProcessPool:
         }
 
     def end_child(self) -> None:
-        """End this thread's child: the thread needs it no more."""
+        """End this thread's child."""
         child: ChildHandle | None = getattr(self._own, "child", None)
         if child is not None:
             self._own.child = None
@@ -187,7 +187,7 @@ class ProcessPool:
                 self._children.discard(child)
 
     def end_idle_children(self, after: float = IDLE_MAX) -> None:
-        """End children that have had nothing to do for so many seconds."""
+        """End children that have been idle for more than `after` seconds."""
         with self._lock:
             idle = [child for child in self._children if not child.reaped]
         for child in idle:
@@ -196,7 +196,7 @@ class ProcessPool:
                 child.busy.release()
 
     def close(self, within: float) -> None:
-        """Kill what has not ended within so many seconds."""
+        """Close the pool; kill the children that have not exited within `within` seconds."""
         until = time.monotonic() + within
         pause = threading.Event()
         while self._living() and time.monotonic() < until:

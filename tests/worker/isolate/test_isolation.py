@@ -281,7 +281,7 @@ def test_one_that_says_what_is_no_message_is_killed(stage: Stage, lines: Any) ->
         with pytest.raises(JobFailed, match="crashed: SIGKILL"):
             job.result(LONG)
         stage.wait_until(stage.gone)
-    assert lines(40, "does not speak our language")
+    assert lines(40, "sent an invalid message")
 
 
 def test_a_process_that_a_handler_has_forked_has_no_say(stage: Stage, lines: Any) -> None:
