@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import math
 import os
-import sys
 import threading
 import time
 import traceback
@@ -18,7 +17,7 @@ from jobqueue.states import State
 from jobqueue.worker.execute.admission import NotStarted
 from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.handler import run
-from jobqueue.worker.handler.context import Attempt
+from jobqueue.worker.handler.context import Attempt, stack_of
 from jobqueue.worker.handler.describe import describe
 from jobqueue.worker.handler.run import EndForks
 from jobqueue.worker.inflight import UNBEGUN, InFlight, interrupted, released
@@ -270,9 +269,3 @@ def _frames(coroutine: "asyncio.Task[None]") -> list[Any]:
             frames += traceback.extract_stack(frame, limit=1)
         awaited = getattr(awaited, "cr_await", None)
     return frames
-
-
-def stack_of(thread: int) -> str:
-    """Return the stack of a thread as text; empty if no thread has that id."""
-    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to a stack.
-    return "" if frame is None else "".join(traceback.format_stack(frame))

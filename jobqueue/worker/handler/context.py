@@ -274,8 +274,7 @@ class Attempt:
         """Return the stack of the handler as text."""
         if self._where is not None:
             return self._where()
-        frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - documented, despite the name.
-        return "" if frame is None else "".join(traceback.format_stack(frame))
+        return stack_of(self.thread)
 
     def request_stop(self, error: type[JobQueueError]) -> None:
         """Make `cancelled` true and `check()` raise; cancel a coroutine."""
@@ -340,6 +339,12 @@ enter = _CURRENT.set
 def running_attempt() -> Attempt | None:
     """The attempt that this code runs in, or None."""
     return _CURRENT.get(None)
+
+
+def stack_of(thread: int) -> str:
+    """Return the stack of a thread as text; empty if no thread has that id."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, despite the name.
+    return "" if frame is None else "".join(traceback.format_stack(frame))
 
 
 def time_left(claim: Claim) -> float:

@@ -22,11 +22,9 @@ from typing import Any, NamedTuple, Protocol
 
 from jobqueue.errors import JobQueueError
 from jobqueue.loggers import get_logger
-from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded, format_bytes
+from jobqueue.records import AttemptError, Ended, Outcome, Succeeded, format_bytes
 from jobqueue.states import State
-from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.supervisor.signals import signal_name
-from jobqueue.tasks import Task
 from jobqueue.worker.handler.context import Attempt, enter
 from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.isolate.importing import TaskRef
@@ -93,22 +91,20 @@ class RemoteAttempt(Attempt):
     """An attempt whose handler runs in a child: requests to stop go there, progress comes back."""
 
     killable = True
-
-    def __init__(self, claim: Claim, transactions: UserTransactions, task: Task[..., Any]) -> None:
-        super().__init__(claim, transactions, task)
-        self._finishing_there = False
-        self._wake: Callable[[], None] | None = None
-        self.stop_requested_at = math.inf
+    stop_requested_at = math.inf
+    _finishing_there = False
+    _wake: Callable[[], None] | None = None
 
     def request_stop(self, error: type[JobQueueError]) -> None:
         """See `Attempt.request_stop`."""
         if self.stop_reason is None:
             super().request_stop(error)
             self.stop_requested_at = time.monotonic()
-            if self._wake is not None:
-                self._wake()
+            wake = self._wake  # Read once: the other thread may reset it.
+            if wake is not None:
+                wake()
 
-    def on_stop_request(self, wake: Callable[[], None]) -> None:
+    def on_stop_request(self, wake: Callable[[], None] | None) -> None:
         """Call `wake` when a stop is requested; for the thread that waits for the child."""
         self._wake = wake
 
@@ -195,7 +191,7 @@ class ChildHandle:
                 self.kill()
             return ChildExit(self._wait_or_kill(), self.peak(), late, self._begun)
         finally:
-            context.on_stop_request(_nothing)
+            context.on_stop_request(None)
 
     def _make_ready(
         self, context: RemoteAttempt, ref: TaskRef, gate: Gate
@@ -387,6 +383,3 @@ def _descriptor(stream: Any) -> int | None:
 
 def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _nothing() -> None: ...
