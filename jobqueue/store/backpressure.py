@@ -91,7 +91,7 @@ class Bounds:
         if self._offers:
             self._write_declared(set(), None, store)
 
-    def among(self, new: Sequence[NewJob], connection: Connection | None) -> dict[str, Bound]:
+    def limits_of(self, new: Sequence[NewJob], connection: Connection | None) -> dict[str, Bound]:
         """The bounded ones among the queues of these calls."""
         names = {job.queue for job in new}
         if self._offers:

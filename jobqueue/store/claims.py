@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from jobqueue.records import Claim
-from jobqueue.store.database import Alone, Store
+from jobqueue.store.database import AutocommitStatement, Store
 from jobqueue.store.sql.rows import PAIRS
 
 START: tuple[datetime, int] = (datetime(1, 1, 1, tzinfo=UTC), 0)
@@ -118,13 +118,13 @@ class Claims:
         return [_CLAIM(row[:-1]) for row in rows]
 
     @cached_property
-    def _head(self) -> Alone:
-        return Alone(self._store, self._statements.claim_head)
+    def _head(self) -> AutocommitStatement:
+        return AutocommitStatement(self._store, self._statements.claim_head)
 
     def _unclaim(self, connection: Connection, claims: Sequence[Claim]) -> None:
         """Undo claims of this very transaction, which nobody has seen."""
         pairs = sorted((claim.id, claim.fence) for claim in claims)
-        parameters = self._store.backend.pack(PAIRS, pairs)
+        parameters = self._store.backend.batch_parameters(PAIRS, pairs)
         connection.execute(self._statements.unclaim, parameters)
 
     def _claim(self, connection: Connection, parameters: dict[str, Any]) -> ClaimBatch:
@@ -139,7 +139,9 @@ class Claims:
         Where the answer is lost, the key may be free although the job has not begun.
         """
         with self._store.turn(), self._store.write() as connection:
-            self._store.backend.hurry(connection)  # A slot may not wait for someone's lock.
+            self._store.backend.limit_lock_wait(
+                connection
+            )  # A slot may not wait for someone's lock.
             parameters = {
                 "in_job": claim.id,
                 "in_claimed": claim.fence,

@@ -90,7 +90,7 @@ class Completion:
         rows = [(claim.id, claim.fence, result) for claim, result, _, _, _ in well]
         rows.sort(key=_ID)
         parameters = self._pack(SUCCESS, rows, holder)
-        if self._store.backend.one_writer and len(well) >= BULK:
+        if self._store.backend.single_writer and len(well) >= BULK:
             # Not `begin_nested()`: a third of its time, and it is on the one writer's clock.
             connection.exec_driver_sql("SAVEPOINT jobqueue_all")
             held = connection.execute(self._statements.succeed_all, parameters).rowcount
@@ -118,7 +118,9 @@ class Completion:
             outcome.claim.id: outcome for outcome in outcomes if outcome.claim.id not in states
         }
         pairs = [(id_, outcome.claim.fence) for id_, outcome in open_.items()]
-        parameters = self._store.backend.pack(PAIRS, pairs) | {"in_worker_name": holder.name}
+        parameters = self._store.backend.batch_parameters(PAIRS, pairs) | {
+            "in_worker_name": holder.name
+        }
         for id_, state, _ in connection.execute(self._statements.settled, parameters):
             outcome = open_[id_]
             own = State.SUCCEEDED if isinstance(outcome, Succeeded) else outcome.state
@@ -171,13 +173,15 @@ class Completion:
         """Write the progress of running jobs."""
         parameters = self._pack(PROGRESS, sorted(rows, key=_ID), holder)
         with self._store.write() as connection:
-            self._store.backend.hurry(connection)  # No lock on a job may hold up the heartbeat.
+            self._store.backend.limit_lock_wait(
+                connection
+            )  # No lock on a job may hold up the heartbeat.
             connection.execute(self._statements.report, parameters)
 
     def _pack(
         self, columns: Columns, rows: Sequence[Sequence[Any]], holder: WorkerRef
     ) -> dict[str, Any]:
-        return self._store.backend.pack(columns, rows) | {"in_worker": holder.id}
+        return self._store.backend.batch_parameters(columns, rows) | {"in_worker": holder.id}
 
 
 def _count(tally: Tally, outcomes: Sequence[Outcome], states: Mapping[int, State]) -> None:

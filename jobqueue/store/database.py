@@ -58,7 +58,7 @@ class Store:
         self.connects = 0
         """How often a connection was made: each may be to a server that has lost commits."""
         event.listen(self.engine, "connect", self._connected)
-        fork_safety.watch(self)
+        fork_safety.register(self)
         self.pause: Callable[[float], object] = _pause
         """Waits so many seconds for room in a full queue; no transaction is open meanwhile."""
         self._checked = False
@@ -126,18 +126,20 @@ class Store:
         """Run `work` in a write transaction that fails rather than wait long for a lock."""
 
         def hurried(connection: Connection) -> T:
-            self.backend.hurry(connection)
+            self.backend.limit_lock_wait(connection)
             return work(connection)
 
         return self.transact(hurried)
 
-    def alone(
+    def execute_autocommit(
         self, statement: str, parameters: dict[str, Any], *, prepared: bool = False
     ) -> list[tuple[Any, ...]] | None:
-        """The rows of one statement that is a transaction of its own; see `Backend.alone`."""
+        """Run one statement in autocommit; return its rows. See `Backend.execute_autocommit`."""
         self.require_schema(makes=False)
         with self._entry():
-            return self.backend.alone(self.engine, statement, parameters, prepared=prepared)
+            return self.backend.execute_autocommit(
+                self.engine, statement, parameters, prepared=prepared
+            )
 
     def require_schema(self, *, makes: bool = True, beside_others: bool = True) -> None:
         """Check the schema once; where a file is a whole database and has none, it may be made.
@@ -154,7 +156,7 @@ class Store:
             found = self.revision()
             if found is None:
                 self.engine.dispose()  # How a connection is set depends on what the file was.
-            if found is None and makes and self.backend.one_writer:
+            if found is None and makes and self.backend.single_writer:
                 self._make(beside_others=beside_others)
                 found = self.revision()
             if found is None:
@@ -200,9 +202,9 @@ class Store:
         with self._entry(), self.backend.reading(self.engine) as connection:
             return migrate.found(connection)
 
-    def forget(self) -> None:
+    def after_fork_in_child(self) -> None:
         """In a forked child: leave the connections to the parent, and make new ones when needed."""
-        fork_safety.keep(self.engine.pool)
+        fork_safety.retain(self.engine.pool)
         self.engine.dispose(close=False)
         self._checking = threading.Lock()
 
@@ -212,7 +214,7 @@ class Store:
         self._checked = False
 
 
-class Alone:
+class AutocommitStatement:
     """A statement that is a transaction of its own, on the driver's own connection (ADR 0012).
 
     One of Core's, compiled once, past SQLAlchemy from then on.
@@ -238,7 +240,7 @@ class Alone:
 
         What cannot be known is raised. Parameters are passed to the driver as they are.
         """
-        found = self._store.alone(self._text, self._constants | parameters)
+        found = self._store.execute_autocommit(self._text, self._constants | parameters)
         if found is None:
             return None
         rows = [list(row) for row in found]

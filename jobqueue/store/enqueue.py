@@ -83,12 +83,17 @@ class Inserter:
         self, new: Sequence[NewJob], notifier: Notifier | None
     ) -> list[Inserted] | None:
         """Write one plain call; None if nothing was done, and a transaction may tell why."""
-        if len(new) > 1 or not _is_plain(new[0]) or self._promised or self.bounds.among(new, None):
+        if (
+            len(new) > 1
+            or not _is_plain(new[0])
+            or self._promised
+            or self.bounds.limits_of(new, None)
+        ):
             return None
         parameters = _plain_parameters(new[0])
         carrying = self._carrying if notifier is not None and notifier.is_quiet() else None
         began = time.monotonic()
-        made = self._store.alone(carrying or self._plain, parameters, prepared=True)
+        made = self._store.execute_autocommit(carrying or self._plain, parameters, prepared=True)
         if made is None:
             return None
         if notifier is not None and carrying is None:
@@ -100,12 +105,14 @@ class Inserter:
     def _do_insert(
         self, new: Sequence[NewJob], connection: Connection | None, *, wait: bool
     ) -> list[Inserted]:
-        if bounds := self.bounds.among(new, connection):
+        if bounds := self.bounds.limits_of(new, connection):
             return self._insert_bounded(new, connection, bounds, wait=wait)
         if connection is not None:
             return self._insert(connection, new)
         in_vain = len(new) == 1 and _is_plain(new[0]) and not self._promised
-        if in_vain and self._store.backend.one_writer:  # Once: it has waited for the file already.
+        if (
+            in_vain and self._store.backend.single_writer
+        ):  # Once: it has waited for the file already.
             with self._store.write() as own:
                 return self._insert(own, new)
         return self._store.transact(lambda own: self._insert(own, new))
@@ -205,7 +212,7 @@ class Inserter:
             parameters = {f"in_{name}": value for name, value in new[0]._asdict().items()}
             rows = connection.execute(statements.insert_one, parameters).all()
         else:
-            parameters = self._store.backend.pack(NEW, new)
+            parameters = self._store.backend.batch_parameters(NEW, new)
             rows = connection.execute(statements.insert, parameters).all()
         # Ids grow in the order of the rows; a row with a key is told by its key, since it may be
         # missing, or stand for several calls.
@@ -244,7 +251,7 @@ class Inserter:
             held |= {row.unique_key: _Held(int(row.id), row.task, row.args) for row in rows}
             again = [wanted[key] for key in keys if key not in held]
             if again:
-                parameters = self._store.backend.pack(NEW, again)
+                parameters = self._store.backend.batch_parameters(NEW, again)
                 for row in connection.execute(self._store.statements.insert, parameters):
                     keyed[row.unique_key] = int(row.id)
         if left := missing - held.keys() - keyed.keys():

@@ -13,21 +13,21 @@ from weakref import WeakSet
 from sqlalchemy import Connection, Pool, PoolProxiedConnection
 
 
-class Forgetful(Protocol):
+class ForkAware(Protocol):
     """What holds something that a child may not share."""
 
-    def forget(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Let go of it, in the child."""
         ...
 
 
-_holders: WeakSet[Forgetful] = WeakSet()
+_holders: WeakSet[ForkAware] = WeakSet()
 # For ever: one that is collected closes what it holds.
 _kept: list[Pool | Connection | PoolProxiedConnection] = []
-_guards: WeakSet["threading.RLock"] = WeakSet()
+_locks: WeakSet["threading.RLock"] = WeakSet()
 _own = threading.local()  # Two threads may fork at once.
 
-PATIENCE = 1.0  # seconds that a fork waits for each guard, and for the transactions under way
+FORK_WAIT_MAX = 1.0  # seconds that a fork waits for each guard, and for the transactions under way
 
 
 class _Transactions:
@@ -51,7 +51,7 @@ class _Transactions:
         me = threading.get_ident()
         with self._lock:
             if self._forking and me not in self._inside:
-                self._changed.wait_for(lambda: not self._forking, 2 * PATIENCE)
+                self._changed.wait_for(lambda: not self._forking, 2 * FORK_WAIT_MAX)
             self._inside[me] = self._inside.get(me, 0) + 1
 
     def __exit__(self, *_: object) -> None:
@@ -66,10 +66,10 @@ class _Transactions:
 
     def close_gate(self) -> None:
         """Let nobody in, and wait until all others are out, for a bounded time."""
-        if self._changed.acquire(timeout=PATIENCE):
+        if self._changed.acquire(timeout=FORK_WAIT_MAX):
             self._forking = True
             me = self._owner = threading.get_ident()
-            self._changed.wait_for(lambda: not (self._inside.keys() - {me}), PATIENCE)
+            self._changed.wait_for(lambda: not (self._inside.keys() - {me}), FORK_WAIT_MAX)
 
     def open_gate(self) -> None:
         """In the parent, after a fork."""
@@ -79,7 +79,7 @@ class _Transactions:
             self._changed.notify_all()
             self._changed.release()
 
-    def forget(self) -> None:
+    def after_fork_in_child(self) -> None:
         """In the child: of all threads only this one is there, and it may be in a transaction."""
         me = threading.get_ident()
         self._lock = threading.RLock()
@@ -93,28 +93,28 @@ transaction = _Transactions()
 """Around a transaction that may not be under way in another thread when a process is forked."""
 
 
-def watch(holder: Forgetful) -> None:
-    """Call `holder.forget()` in every child."""
+def register(holder: ForkAware) -> None:
+    """Call `holder.after_fork_in_child()` in every child."""
     _holders.add(holder)
 
 
-def keep(held: Pool | Connection | PoolProxiedConnection) -> None:
+def retain(held: Pool | Connection | PoolProxiedConnection) -> None:
     """Keep a parent's pool, or a connection that is out of it, from being collected."""
     _kept.append(held)
 
 
-def guard() -> "threading.RLock":
+def lock() -> "threading.RLock":
     """A lock to hold inside a driver, in a thread that the program did not start: forks wait.
 
     It is reentrant.
     """
     lock = threading.RLock()
-    _guards.add(lock)
+    _locks.add(lock)
     return lock
 
 
 def _before() -> None:
-    _own.taken = [lock for lock in list(_guards) if lock.acquire(timeout=PATIENCE)]
+    _own.taken = [lock for lock in list(_locks) if lock.acquire(timeout=FORK_WAIT_MAX)]
     transaction.close_gate()
 
 
@@ -129,10 +129,10 @@ def _release() -> None:
 
 
 def _in_child() -> None:
-    transaction.forget()
+    transaction.after_fork_in_child()
     _release()
     for holder in list(_holders):
-        holder.forget()
+        holder.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):

@@ -45,7 +45,7 @@ class Databases:
         url = None if given is None else parse(given)
         free = self._free.setdefault(url, [])
         store = free.pop() if free else self._new(url)
-        is_file = store.backend.one_writer
+        is_file = store.backend.single_writer
         if url is None:
             _replace(store.url, self._template())
         elif is_file:
@@ -66,14 +66,14 @@ class Databases:
         if url is None:
             folder = tempfile.mkdtemp(dir=self._template().parent)
             store = BorrowingStore(_url(Path(folder, "jobqueue.db")))
-        elif backend_of(url).one_writer:
+        elif backend_of(url).single_writer:
             store = BorrowingStore(url)
         else:
             schema = Schema(url)
             schema.make()
             self._held.callback(schema.drop)
             store = BorrowingStore(schema.url)
-        if store.backend.one_writer:  # No test loses power.
+        if store.backend.single_writer:  # No test loses power.
             event.listen(store.engine, "connect", lambda driver, _: driver.execute(_UNSYNCED))
         self._held.callback(store.close)
         return store
@@ -128,7 +128,7 @@ class Schema:
         engine = backend.engine(self._database, 1)
         try:
             with backend.writing(engine) as connection:
-                backend.hurry(connection)  # A test may have left a transaction open.
+                backend.limit_lock_wait(connection)  # A test may have left a transaction open.
                 connection.execute(statement)
         finally:
             engine.dispose()
@@ -151,7 +151,7 @@ def _empty(store: Store) -> None:
     """Delete everything in a server's schema, but what tells this queue from others."""
 
     def work(connection: Connection) -> None:
-        store.backend.hurry(connection)  # A test before may have left a transaction open.
+        store.backend.limit_lock_wait(connection)  # A test before may have left a transaction open.
         for table in reversed(metadata.sorted_tables):
             if table is not meta:
                 connection.execute(delete(table))

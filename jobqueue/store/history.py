@@ -40,7 +40,7 @@ class History:
         with self._store.write() as connection:
             connection.execute(insert(history).values(minute=this_minute()), rows)
 
-    def forget(self) -> None:
+    def delete_old(self) -> None:
         """Delete what is older than a day."""
         with self._store.write() as connection:
             connection.execute(delete(history).where(history.c.minute < once(after(-KEPT))))

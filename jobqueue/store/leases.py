@@ -67,14 +67,16 @@ class Leases:
     def cancels(self, worker: int) -> list[tuple[int, int]]:
         """(id, fence) of this worker's jobs that someone wants cancelled."""
         with self._store.read() as connection:
-            self._store.backend.hurry(connection)  # No lock on the table may hold up the heartbeat.
+            self._store.backend.limit_lock_wait(
+                connection
+            )  # No lock on the table may hold up the heartbeat.
             rows = connection.execute(self._statements.cancels, {"in_worker": worker})
             return [(row.id, row.fence) for row in rows]
 
     def deregister(self, worker: int) -> None:
         """Give a lease back."""
         with self._store.write() as connection:
-            self._store.backend.hurry(connection)  # A stop waits for it.
+            self._store.backend.limit_lock_wait(connection)  # A stop waits for it.
             connection.execute(self._statements.deregister, {"in_worker": worker})
 
     def look(
@@ -82,14 +84,16 @@ class Leases:
     ) -> Outlook:
         """What a worker has to know every second; `boot`, `namespace`: whose processes it sees."""
         statements = self._statements
-        self._store.backend.hurry(connection)  # Claims and outcomes may need its connection.
+        self._store.backend.limit_lock_wait(
+            connection
+        )  # Claims and outcomes may need its connection.
         orphans = bool(connection.execute(statements.orphans).scalar_one())
         leases = self._watched(connection, worker, boot, namespace)
         return Outlook(leases, orphans, self._next_due(connection))
 
     def look_for_due(self, connection: Connection) -> float | None:
         """Seconds until the next scheduled job is due, by the database's clock, or None."""
-        self._store.backend.hurry(connection)
+        self._store.backend.limit_lock_wait(connection)
         return self._next_due(connection)
 
     def _next_due(self, connection: Connection) -> float | None:
@@ -121,7 +125,7 @@ class Leases:
         Raises where a heartbeat could not land: on a full disk, under a lock on the table.
         """
         with self._store.write() as connection:
-            self._store.backend.hurry(connection)
+            self._store.backend.limit_lock_wait(connection)
             for step in (1, -1):  # SQLite writes nothing for an update that changes nothing.
                 values = {"in_worker": worker, "in_step": step}
                 if connection.execute(self._statements.step_beat, values).one_or_none() is None:
@@ -131,7 +135,9 @@ class Leases:
     def expire(self, worker: int, beat: int) -> bool:
         """End a lease, unless it has been renewed since `beat` was seen."""
         with self._store.write() as connection:
-            self._store.backend.hurry(connection)  # Whoever waits here, beats wait there too.
+            self._store.backend.limit_lock_wait(
+                connection
+            )  # Whoever waits here, beats wait there too.
             row = connection.execute(
                 self._statements.expire, {"in_worker": worker, "in_seen": beat}
             )

@@ -35,7 +35,7 @@ def upgrade(url: str | URL) -> tuple[str | None, str]:
     engine = backend.engine(url, 1, makes=True)
     try:
         with backend.writing(engine) as connection:
-            if not backend.one_writer:
+            if not backend.single_writer:
                 connection.execute(
                     text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK}
                 )

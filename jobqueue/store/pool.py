@@ -40,10 +40,10 @@ class Patience:
         self._seconds = seconds
         self._gives_up = gives_up
         self._said_at = -math.inf
-        self.forget()
-        fork_safety.watch(self)
+        self.after_fork_in_child()
+        fork_safety.register(self)
 
-    def forget(self) -> None:
+    def after_fork_in_child(self) -> None:
         """In a forked child: of those that wait, none is there, nor whoever held the lock."""
         # Reentrant: a signal's handler may want a connection in the midst of this.
         self._lock = threading.RLock()
@@ -122,7 +122,7 @@ class BoundedPool(Pool):
         self._lock = threading.RLock()
         self._waiters: dict[_Waiter, None] = {}
         """In the order in which they came."""
-        self._closing = fork_safety.guard()
+        self._closing = fork_safety.lock()
         self._free: list[tuple[float, ConnectionPoolEntry]] = []
         """With the time when each was used, in that order."""
         self._open = 0

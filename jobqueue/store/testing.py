@@ -61,7 +61,7 @@ class BorrowingStore(Store):
                 with super().write() as connection:
                     yield connection
             except OperationalError as error:
-                if self.backend.one_writer and self.backend.is_transient(error):
+                if self.backend.single_writer and self.backend.is_transient(error):
                     error.add_note(_LOCKED)
                 raise
             return
@@ -91,13 +91,13 @@ class BorrowingStore(Store):
         with self.write() as connection:
             return work(connection)
 
-    def alone(
+    def execute_autocommit(
         self, statement: str, parameters: dict[str, Any], *, prepared: bool = False
     ) -> list[tuple[Any, ...]] | None:
-        """See `Store.alone`: within another transaction, nothing is one of its own."""
+        """See `Store.execute_autocommit`: within another transaction, nothing is one of its own."""
         if self._borrowed is not None:
             return None
-        return super().alone(statement, parameters, prepared=prepared)
+        return super().execute_autocommit(statement, parameters, prepared=prepared)
 
 
 def seconds_to_next(store: Store, besides: Collection[int] = ()) -> float | None:

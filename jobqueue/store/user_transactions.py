@@ -87,17 +87,17 @@ class UserTransactions:
         backend, engine = self._store.backend, connection.engine
         with self._lock:
             known = engine in self._engines
-        if not known and backend.one_writer and migrate.found(connection) is None:
+        if not known and backend.single_writer and migrate.found(connection) is None:
             if backend.is_autocommit(connection):
                 raise _autocommit()
-            if not backend.can_make_on(connection, self._store.url):
+            if not backend.can_create_schema_on(connection, self._store.url):
                 raise self._none()
             self._store.require_own(connection)
             migrate.upgrade_on(connection)
             return True
         own = self._own or self._identify()
         with _in_schema(connection, own):
-            if (backend.one_writer or not known) and not connection.dialect.has_table(
+            if (backend.single_writer or not known) and not connection.dialect.has_table(
                 connection, meta.name, schema=own.schema
             ):
                 raise self._none()  # Asked, because an error would end the caller's transaction.

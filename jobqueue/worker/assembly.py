@@ -214,7 +214,7 @@ class Assembly:
     def _claimer_and_completer(
         self, planner: ClaimPlanner, outcome_writer: OutcomeWriter
     ) -> tuple[Service, Service]:
-        if self.store.backend.one_writer:
+        if self.store.backend.single_writer:
             both = SingleWriterLoop(self.store, planner, outcome_writer)
             return both, both
         claimer = Claimer(self.store, planner, self.connections.claiming)

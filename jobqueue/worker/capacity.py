@@ -130,4 +130,4 @@ class Contention:
     def batch_max(self, backend: Backend) -> int:
         """Return the rows per transaction: fewer where others wait for its end."""
         alone = self.only_worker and not self.foreign_writer_seen
-        return backend.batch_max if alone else backend.batch_shared
+        return backend.batch_max if alone else backend.batch_max_shared

@@ -51,14 +51,14 @@ class Connections:
             url,
             named=handlers is None or handlers.named,
             connections=LINE_CONNECTIONS_IN_FILE
-            if self.pulse.backend.one_writer
+            if self.pulse.backend.single_writer
             else LINE_CONNECTIONS,
             patience=self.patience,
             idle=IDLE,
         )
         """For claims and outcomes."""
         self.upkeep = self.line
-        if not self.line.backend.one_writer:  # There writers take turns already.
+        if not self.line.backend.single_writer:  # There writers take turns already.
             self.upkeep = self.line.through(self._in_turn)
 
     def close(self) -> None:

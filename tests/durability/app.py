@@ -98,7 +98,7 @@ def default_engine(jobs: JobQueue) -> Engine:
     url = jobs.store.url
     return create_engine(
         url.set(
-            drivername=f"{url.get_backend_name()}{'+psycopg' * (not jobs.store.backend.one_writer)}"
+            drivername=f"{url.get_backend_name()}{'+psycopg' * (not jobs.store.backend.single_writer)}"
         )
     )
 
@@ -241,7 +241,7 @@ def run_enqueuer(options: argparse.Namespace) -> int:
     """Enqueues one job under an idempotency key and is killed right before or after the commit."""
     jobs, _ = build(options.url, options.effects)
     dialect = jobs.store.engine.dialect
-    jobs._jobs.bounds.among([], None)  # What is read once a second is read: no commit of that.
+    jobs._jobs.bounds.limits_of([], None)  # What is read once a second is read: no commit of that.
     commit = dialect.do_commit
 
     def dying(connection: Any) -> None:

@@ -80,18 +80,18 @@ def lose_answers(engine: Engine, every: int) -> None:
 
 def lose_answers_alone(store: Store, every: int) -> None:
     """The same for statements that are transactions of their own: not done, or done and not answered."""
-    alone, count = store.alone, itertools.count(1)
+    execute, count = store.execute_autocommit, itertools.count(1)
 
     def broken(*given: Any, **more: Any) -> Any:
         number = next(count)
         if number % every:
-            return alone(*given, **more)
+            return execute(*given, **more)
         if number % (2 * every):
             return None
-        alone(*given, **more)
+        execute(*given, **more)
         raise OperationalError("a statement alone", None, Exception("connection lost"))
 
-    store.alone = broken
+    store.execute_autocommit = broken
 
 
 # Constants that no setting changes

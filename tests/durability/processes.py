@@ -141,7 +141,7 @@ class Scene:
 
     @property
     def on_sqlite(self) -> bool:
-        return self.jobs.store.backend.one_writer
+        return self.jobs.store.backend.single_writer
 
     def launch(self, role: str = "worker", **options: Any) -> Process:
         """Start a process and do not wait for it."""

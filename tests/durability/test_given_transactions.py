@@ -225,7 +225,7 @@ def test_autocommit_is_refused_in_every_form(
 
             @event.listens_for(engine, "connect")
             def connected(connection, _) -> None:
-                if jobs.store.backend.one_writer:
+                if jobs.store.backend.single_writer:
                     connection.isolation_level = None
                 else:
                     connection.autocommit = True
@@ -628,7 +628,7 @@ def test_one_engine_that_leads_elsewhere_later_is_refused_then(
 
         def connect():
             _, options = dialect.create_connect_args(make_url(plain(where[0])))
-            if jobs.store.backend.one_writer:
+            if jobs.store.backend.single_writer:
                 import sqlite3
 
                 return sqlite3.connect(make_url(where[0]).database)

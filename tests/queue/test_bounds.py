@@ -317,7 +317,7 @@ def test_a_transaction_that_all_connections_wait_for_is_told_that_there_is_no_ro
         with Session(engine) as session, session.begin():
             task.within(session).enqueue()
             waiting = [threads.submit(task.enqueue) for _ in range(2)]
-            kept = jobs.store.backend.one_writer  # for statements in autocommit
+            kept = jobs.store.backend.single_writer  # for statements in autocommit
             wait_until(lambda: pool.checkedout() == 2 + kept)
             with pytest.raises(QueueFull, match="its limit of 1 job is reached"):
                 task.within(session).enqueue()

@@ -89,18 +89,18 @@ def test_a_child_forked_beside_a_thread_that_writes_can_write(jobs: JobQueue, ad
 
 
 def test_a_fork_waits_for_a_transaction_for_a_bounded_time(jobs: JobQueue, add: Any) -> None:
-    with writing(jobs, 3 * fork_safety.PATIENCE):
+    with writing(jobs, 3 * fork_safety.FORK_WAIT_MAX):
         before = monotonic()
         assert forked(lambda: None) == 0
         took = monotonic() - before
-    assert took < 9 * fork_safety.PATIENCE
+    assert took < 9 * fork_safety.FORK_WAIT_MAX
     assert add.enqueue(1, 1).created
 
 
 def test_a_fork_within_a_transaction_of_the_same_thread_does_not_wait_for_it(
     jobs: JobQueue, add: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fork_safety, "PATIENCE", LONG)
+    monkeypatch.setattr(fork_safety, "FORK_WAIT_MAX", LONG)
     with jobs.store.write() as connection:
         connection.execute(text("UPDATE jobqueue_jobs SET priority = 1"))
         before = monotonic()
@@ -147,7 +147,7 @@ def test_two_threads_that_fork_at_once_leave_the_gate_open(
     add: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one does not get the gate in time, and may not take it from the first."""
-    monkeypatch.setattr(fork_safety, "PATIENCE", 0.05)
+    monkeypatch.setattr(fork_safety, "FORK_WAIT_MAX", 0.05)
     gate = fork_safety.transaction
     gate.close_gate()
     second = threading.Thread(target=lambda: (gate.close_gate(), gate.open_gate()))

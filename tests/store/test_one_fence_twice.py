@@ -83,7 +83,7 @@ def test_the_number_of_a_worker_is_not_that_of_one_whose_registration_was_lost(d
     """A sequence goes back with the commits; two workers of one number would share a lease."""
     first = desk.worker("w1")
     desk.leases.deregister(first.id)
-    if desk.store.backend.one_writer:
+    if desk.store.backend.single_writer:
         reset = "DELETE FROM sqlite_sequence WHERE name = 'jobqueue_workers'"
     else:
         reset = "SELECT setval('jobqueue_workers_id_seq', 1, false)"

@@ -113,7 +113,7 @@ class Plans:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.on_sqlite = store.backend.one_writer
+        self.on_sqlite = store.backend.single_writer
         with store.read() as connection:
             rows = connection.execute(
                 text("SELECT id FROM jobqueue_jobs WHERE state = 'running' ORDER BY id")
@@ -251,7 +251,7 @@ NAMED = {"in_worker": 1, "in_worker_name": "w"}
 
 def pack(plans: Plans, columns: Any, count: int, *rest: Any) -> dict[str, Any]:
     rows = [(id_, 1, *rest)[: len(columns)] for id_ in plans.running[:count]]
-    return NAMED | plans.store.backend.pack(columns, rows)
+    return NAMED | plans.store.backend.batch_parameters(columns, rows)
 
 
 @pytest.mark.parametrize("count", [1, RUNNING])
@@ -272,7 +272,7 @@ def test_a_batch_of_outcomes_as_long_as_can_be_is_written_by_the_primary_key(pla
     rows = [
         (id_, 1, "1", None)[: len(SUCCESS)] for id_ in range(1, plans.store.backend.batch_max + 1)
     ]
-    values = NAMED | plans.store.backend.pack(SUCCESS, rows)
+    values = NAMED | plans.store.backend.batch_parameters(SUCCESS, rows)
     assert uses(plans.of(plans.store.statements.succeed, values), "pkey")
 
 

@@ -311,7 +311,7 @@ def test_a_forked_child_waits_for_nobody_whom_its_parent_had() -> None:
     patience = Patience()
     old = patience._lock
     patience._waiting[object()] = 0.0
-    patience.forget()
+    patience.after_fork_in_child()
     assert patience._lock is not old
     assert patience._waiting == {}
     assert patience in fork_safety._holders

@@ -25,7 +25,7 @@ from jobqueue.store import migrate
 from jobqueue.store.dialects import sqlite_write_lock
 from jobqueue.store.dialects import sqlite as sqlite_backend
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.dialects.sqlite_write_lock import KernelLock
+from jobqueue.store.dialects.sqlite_write_lock import WriteLock
 from jobqueue.store.database import Store
 
 ONLY_POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
@@ -180,10 +180,10 @@ def test_a_server_that_a_pooler_says_is_gone_counts_as_an_answer_that_was_lost(
 ) -> None:
     gone = "DO $$ BEGIN RAISE 'server conn crashed?' USING ERRCODE = '08P01'; END $$"
     with pytest.raises(OperationalError) as caught:
-        store.alone(gone, {})
+        store.execute_autocommit(gone, {})
     assert caught.value.connection_invalidated
     other = "DO $$ BEGIN RAISE 'no' USING ERRCODE = '22000'; END $$"
-    assert store.alone(other, {}) is None, "a transaction may try again"
+    assert store.execute_autocommit(other, {}) is None, "a transaction may try again"
 
 
 def test_an_error_in_an_enqueue_is_raised_as_that_of_a_transaction(desk: Any) -> None:
@@ -470,8 +470,8 @@ def test_a_read_transaction_holds_up_no_writer(store: Store, desk: Any) -> None:
 
 HOLDER = """
 import sys
-from jobqueue.store.dialects.sqlite_write_lock import KernelLock
-with KernelLock(sys.argv[1]).held() as held:
+from jobqueue.store.dialects.sqlite_write_lock import WriteLock
+with WriteLock(sys.argv[1]).held() as held:
     print(held, flush=True)
     sys.stdin.readline()
 """
@@ -504,14 +504,14 @@ def test_a_lock_file_that_cannot_be_opened_is_done_without_and_says_nothing(
 ) -> None:
     unraisable: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
-    elsewhere = KernelLock(str(tmp_path / "missing" / "jobqueue.db-jobqueue-lock"))
+    elsewhere = WriteLock(str(tmp_path / "missing" / "jobqueue.db-jobqueue-lock"))
     with elsewhere.held() as held:
         assert not held
     assert unraisable == []
 
 
 def test_the_kernel_lock_keeps_threads_apart(lock: Path, together: Any) -> None:
-    shared = KernelLock(str(lock))
+    shared = WriteLock(str(lock))
     inside, seen = [0], []
 
     def enter() -> None:
@@ -528,7 +528,7 @@ def test_the_kernel_lock_keeps_threads_apart(lock: Path, together: Any) -> None:
 def test_the_kernel_lock_keeps_processes_apart(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 60.0)
     got = threading.Event()
-    mine = KernelLock(str(lock))
+    mine = WriteLock(str(lock))
 
     def take() -> None:
         with mine.held() as held:
@@ -555,7 +555,7 @@ def test_one_thread_waits_for_another_each_time_and_ends_with_it(
 ) -> None:
     monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 60.0)
     real_wait = sqlite_write_lock._Waiter.wait
-    mine = KernelLock(str(lock))
+    mine = WriteLock(str(lock))
     seen: list[tuple[bool, bool]] = []
     waiters: set[threading.Thread] = set()
 
@@ -590,7 +590,7 @@ def test_where_no_thread_can_wait_for_the_kernel_lock_it_is_done_without(
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    mine = KernelLock(str(lock))
+    mine = WriteLock(str(lock))
     with holder_of(lock) as child:
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", refuse)
@@ -615,7 +615,7 @@ def test_an_interrupted_wait_for_the_kernel_lock_leaves_it_to_others(
             assert real_wait(request)
         raise KeyboardInterrupt
 
-    mine = KernelLock(str(lock))
+    mine = WriteLock(str(lock))
     with holder_of(lock) as child:
         with monkeypatch.context() as patched:
             patched.setattr(sqlite_write_lock._Request, "wait", interrupted)
@@ -623,7 +623,7 @@ def test_an_interrupted_wait_for_the_kernel_lock_leaves_it_to_others(
                 pass
         child.kill()
         child.wait(30)
-        with KernelLock(str(lock)).held() as held:
+        with WriteLock(str(lock)).held() as held:
             assert held
         with mine.held() as held:
             assert held
@@ -636,7 +636,7 @@ def test_the_kernel_lock_of_a_killed_process_is_free(
     with holder_of(lock) as child:
         child.kill()
         child.wait(30)
-        with KernelLock(str(lock)).held() as held:
+        with WriteLock(str(lock)).held() as held:
             assert held
 
 
@@ -654,7 +654,7 @@ def test_a_stopped_holder_delays_others_once_and_no_longer_afterwards(
 
     monkeypatch.setattr(sqlite_write_lock._Waiter, "wait", counted_wait)
     before = lock_threads()
-    mine = KernelLock(str(lock))
+    mine = WriteLock(str(lock))
     with holder_of(lock) as child:
         child.send_signal(signal.SIGSTOP)
         for _ in range(3):

@@ -271,7 +271,7 @@ def test_the_environment_says_how_many_connections_a_queue_has(url: str, monkeyp
     def size(**given: Any) -> int:
         with JobQueue(url, **given) as queue:
             status = queue.store.engine.pool.status()
-            kept = queue.store.backend.one_writer  # one more, for statements in autocommit
+            kept = queue.store.backend.single_writer  # one more, for statements in autocommit
             return int(re.search(r"\d+(?=  Conn| connections)", status)[0]) - kept
 
     assert size() == 4

@@ -188,7 +188,7 @@ def test_an_announced_job_whose_claim_was_not_answered_is_run_after_all(
     work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = hand()
-    really = worker.store.alone
+    really = worker.store.execute_autocommit
 
     def broken(*given: Any) -> Any:
         assert len(really(*given)) == 1
@@ -479,4 +479,4 @@ def test_a_writer_that_knows_nothing_of_turns_is_noticed_and_given_room(
         other.close()
         if inflight.contention.foreign_writer_seen:
             break
-    assert inflight.contention.batch_max(backend) == backend.batch_shared
+    assert inflight.contention.batch_max(backend) == backend.batch_max_shared

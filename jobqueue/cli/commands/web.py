@@ -122,7 +122,7 @@ def _missing(queue: JobQueue, *, may_make: bool) -> SchemaOutdated | None:
     try:
         queue.store.require_schema(makes=False)
     except SchemaOutdated as error:
-        if may_make and queue.store.backend.one_writer and queue.store.revision() is None:
+        if may_make and queue.store.backend.single_writer and queue.store.revision() is None:
             return error
         raise
     return None

@@ -224,7 +224,7 @@ ORDER BY lines DESC LIMIT 5"""
 
 def queries(store: Store, queue: str) -> list[Question]:
     """The queries about a queue that the demo asks and prints."""
-    longest = LONGEST_ON_SQLITE if store.backend.one_writer else LONGEST_ON_POSTGRES
+    longest = LONGEST_ON_SQLITE if store.backend.single_writer else LONGEST_ON_POSTGRES
     asked = {
         "who did how many": WHO,
         'which attempts did not succeed; those of the killed worker are "lost"': ATTEMPTS,

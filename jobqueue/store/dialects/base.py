@@ -47,12 +47,12 @@ class Backend(Hashable, Protocol):
         ...
 
     @property
-    def batch_shared(self) -> int:
+    def batch_max_shared(self) -> int:
         """The same where other workers write too, and wait as long as a batch takes."""
         ...
 
     @property
-    def one_writer(self) -> bool:
+    def single_writer(self) -> bool:
         """True where a completion and the next claim had better share one transaction."""
         ...
 
@@ -84,7 +84,7 @@ class Backend(Hashable, Protocol):
         """One snapshot for reading."""
         ...
 
-    def alone(
+    def execute_autocommit(
         self, engine: Engine, statement: str, parameters: dict[str, Any], *, prepared: bool
     ) -> list[tuple[Any, ...]] | None:
         """Run one statement as a transaction of its own, in its turn, and return its rows.
@@ -107,19 +107,19 @@ class Backend(Hashable, Protocol):
         """
         ...
 
-    def hurry(self, connection: Connection) -> None:
+    def limit_lock_wait(self, connection: Connection) -> None:
         """Let the transaction fail rather than wait long for what others hold."""
         ...
 
-    def rows(self, columns: Columns) -> FromClause:
+    def batch_table(self, columns: Columns) -> FromClause:
         """A table that one execution's `pack()` fills; its column `place` counts the rows."""
         ...
 
-    def pack(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    def batch_parameters(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """The parameters that fill `rows(columns)`."""
         ...
 
-    def among(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
+    def in_subquery(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
         """`column` is one of the values that `chosen` yields; the choice is made once."""
         ...
 
@@ -149,7 +149,7 @@ class Backend(Hashable, Protocol):
         """See that no new job of this transaction gets an id of up to `up_to`."""
         ...
 
-    def can_make_on(self, connection: Connection, url: URL) -> bool:
+    def can_create_schema_on(self, connection: Connection, url: URL) -> bool:
         """True if a user's connection may get the schema for `url`; it then is in a transaction."""
         ...
 

@@ -48,7 +48,7 @@ CONNECT = {
     "tcp_user_timeout": 30_000,  # milliseconds
     # Each plan is made for its values: a generic plan, or one from before the backlog came, was
     # measured 8 to 66 times slower. It also lets a pooler in transaction mode stand in between.
-    # (An INSERT of one row has one plan; see `alone`.)
+    # (An INSERT of one row has one plan; see `execute_autocommit`.)
     "prepare_threshold": None,
     "client_encoding": "utf8",  # A start-up parameter that every pooler takes.
 }
@@ -93,8 +93,8 @@ class Postgres:
 
     name = "postgresql"
     batch_max = 500
-    batch_shared = 500
-    one_writer = False
+    batch_max_shared = 500
+    single_writer = False
     notification = func.pg_notify(literal_column(f"'{CHANNEL}'"), literal_column("''"))
     reuses_ids = False
 
@@ -145,10 +145,10 @@ class Postgres:
             session.begun(connection)
             yield connection
 
-    def alone(
+    def execute_autocommit(
         self, engine: Engine, statement: str, parameters: dict[str, Any], *, prepared: bool
     ) -> list[tuple[Any, ...]] | None:
-        """See `Backend.alone`: one round trip instead of three, and prepared where that can be."""
+        """See `Backend.execute_autocommit`: one round trip instead of three."""
         lost = False
         try:
             with closing(engine.raw_connection()) as connection:
@@ -181,12 +181,12 @@ class Postgres:
         """See `Backend.turn`: writers do not wait for each other here."""
         return nullcontext(False)
 
-    def hurry(self, connection: Connection) -> None:
-        """See `Backend.hurry`."""
+    def limit_lock_wait(self, connection: Connection) -> None:
+        """See `Backend.limit_lock_wait`."""
         connection.execute(text("SET LOCAL lock_timeout = '500ms'"))
 
-    def rows(self, columns: Columns) -> FromClause:
-        """See `Backend.rows`: one array per column.
+    def batch_table(self, columns: Columns) -> FromClause:
+        """See `Backend.batch_table`: one array per column.
 
         Each is wrapped in a SELECT, so that the planner cannot count it: it then assumes ten rows
         and takes the primary key. Told of 500 it read the whole table wherever that was said to be
@@ -201,8 +201,8 @@ class Postgres:
         table = func.unnest(*arrays).table_valued(*columns, with_ordinality="place", name="input")
         return table.render_derived()
 
-    def pack(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """See `Backend.pack`.
+    def batch_parameters(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """See `Backend.batch_parameters`.
 
         Arrays go as text: drivers write a list value by value in Python (measured: a tenth of all
         that the interpreter did in a drain).
@@ -213,8 +213,8 @@ class Postgres:
             for (name, type_), column in zip(columns.items(), values, strict=True)
         }
 
-    def among(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
-        """See `Backend.among`: an array that the planner cannot count either; see `rows`."""
+    def in_subquery(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
+        """See `Backend.in_subquery`: an array that the planner cannot count either; see `rows`."""
         result: ColumnElement[bool] = column == any_(func.array(chosen.scalar_subquery()))
         return result
 
@@ -240,8 +240,8 @@ class Postgres:
     def keep_ids(self, connection: Connection, up_to: int) -> None:
         """See `Backend.keep_ids`: a sequence is never rolled back."""
 
-    def can_make_on(self, connection: Connection, url: URL) -> bool:  # noqa: ARG002
-        """See `Backend.can_make_on`: never; `jobqueue db upgrade` does it."""
+    def can_create_schema_on(self, connection: Connection, url: URL) -> bool:  # noqa: ARG002
+        """See `Backend.can_create_schema_on`: never; `jobqueue db upgrade` does it."""
         return False
 
     def begin(self, connection: Connection) -> None:

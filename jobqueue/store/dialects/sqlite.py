@@ -41,7 +41,7 @@ from jobqueue.store import fork_safety
 from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects.base import Columns, Identity
 from jobqueue.store.dialects.sqlite_file import DatabaseFile
-from jobqueue.store.dialects.sqlite_write_lock import KernelLock
+from jobqueue.store.dialects.sqlite_write_lock import WriteLock
 from jobqueue.store.notify.sqlite import DatagramSender, DatagramSubscription
 from jobqueue.store.pool import Patience
 from jobqueue.store.schema import VERSION_TABLE, jobs, meta
@@ -88,8 +88,8 @@ class Sqlite:
 
     name = "sqlite"
     batch_max = 500
-    batch_shared = 200  # A transaction is as long as another process waits: 3 to 6 ms.
-    one_writer = True
+    batch_max_shared = 200  # A transaction is as long as another process waits: 3 to 6 ms.
+    single_writer = True
     notification = None
     reuses_ids = True
 
@@ -110,9 +110,9 @@ class Sqlite:
             max_overflow=0,
             pool_timeout=30,
             hide_parameters=True,
-            paramstyle="named",  # as the driver takes them in `alone`
+            paramstyle="named",  # as the driver takes them in `execute_autocommit`
             execution_options={
-                "jobqueue_lock": KernelLock(f"{path}-jobqueue-lock"),
+                "jobqueue_lock": WriteLock(f"{path}-jobqueue-lock"),
                 "jobqueue_file": file,
             },
         )
@@ -140,7 +140,7 @@ class Sqlite:
 
         @event.listens_for(engine, "engine_disposed")
         def _disposed(_: Engine) -> None:
-            file.forget()
+            file.after_fork_in_child()
 
         event.listen(engine, "begin", _begin)
         return engine
@@ -152,7 +152,7 @@ class Sqlite:
     @contextmanager
     def writing(self, engine: Engine) -> Iterator[Connection]:
         """See `Backend.writing`."""
-        lock: KernelLock = engine.get_execution_options()["jobqueue_lock"]
+        lock: WriteLock = engine.get_execution_options()["jobqueue_lock"]
         with (
             engine.connect().execution_options(jobqueue_write=True) as connection,
             lock.held(),
@@ -167,7 +167,7 @@ class Sqlite:
         with engine.connect() as connection, fork_safety.transaction, connection.begin():
             yield connection
 
-    def alone(
+    def execute_autocommit(
         self,
         engine: Engine,
         statement: str,
@@ -175,10 +175,10 @@ class Sqlite:
         *,
         prepared: bool,  # noqa: ARG002 - the sqlite3 module keeps statements by itself.
     ) -> list[tuple[Any, ...]] | None:
-        """See `Backend.alone`: whatever fails is rolled back before it is said to have failed."""
+        """See `Backend.execute_autocommit`: a failure is rolled back before it is raised."""
         options = engine.get_execution_options()
         file: DatabaseFile = options["jobqueue_file"]
-        lock: KernelLock = options["jobqueue_lock"]
+        lock: WriteLock = options["jobqueue_lock"]
         with suppress(sqlite3.Error):
             connection = file.take_connection(engine)
             try:
@@ -197,15 +197,15 @@ class Sqlite:
     @contextmanager
     def turn(self, engine: Engine) -> Iterator[bool]:
         """See `Backend.turn`."""
-        lock: KernelLock = engine.get_execution_options()["jobqueue_lock"]
+        lock: WriteLock = engine.get_execution_options()["jobqueue_lock"]
         with lock.held():
             yield lock.waited
 
-    def hurry(self, connection: Connection) -> None:
-        """See `Backend.hurry`: there are no locks on rows, and writers wait for a bounded time."""
+    def limit_lock_wait(self, connection: Connection) -> None:
+        """Do nothing: rows have no locks, and the wait of writers is bounded anyway."""
 
-    def rows(self, columns: Columns) -> FromClause:
-        """See `Backend.rows`: one JSON text for all."""
+    def batch_table(self, columns: Columns) -> FromClause:
+        """See `Backend.batch_table`: one JSON text for all."""
         given = func.json_each(bindparam("in_rows")).table_valued("key", "value")
         return select(
             given.c.key.label("place"),
@@ -215,8 +215,8 @@ class Sqlite:
             ),
         ).subquery("input")
 
-    def pack(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """See `Backend.pack`."""
+    def batch_parameters(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """See `Backend.batch_parameters`."""
         instants = [place for place, type_ in enumerate(columns.values()) if type_ is INSTANT]
         if instants:
             written = [list(row) for row in rows]
@@ -226,8 +226,8 @@ class Sqlite:
             rows = written
         return {"in_rows": msgspec.json.encode(rows).decode()}
 
-    def among(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
-        """See `Backend.among`."""
+    def in_subquery(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
+        """See `Backend.in_subquery`."""
         return column.in_(chosen)
 
     def insert(self, table: Table) -> Insert:
@@ -259,8 +259,8 @@ class Sqlite:
         for statement in _KEEP_IDS:
             connection.execute(statement, {"in_id": up_to})
 
-    def can_make_on(self, connection: Connection, url: URL) -> bool:
-        """See `Backend.can_make_on`: where it has the same file open."""
+    def can_create_schema_on(self, connection: Connection, url: URL) -> bool:
+        """See `Backend.can_create_schema_on`: where it has the same file open."""
         file = connection.exec_driver_sql("PRAGMA database_list").all()[0][2]
         if not file or Path(file).resolve() != database_path(url):
             return False

@@ -42,7 +42,7 @@ class DatabaseFile:
         if self._first is None:
             self._first = self._identity()
 
-    def forget(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Accept whichever file is there at the next connection; close the kept connection."""
         self._first = None
         if kept := self._kept.pop(None, None):
@@ -51,7 +51,7 @@ class DatabaseFile:
                 connection.detach()
                 connection.close()
             else:
-                fork_safety.keep(connection)
+                fork_safety.retain(connection)
 
     def take_connection(self, engine: Engine) -> PoolProxiedConnection:
         """Return the kept connection, or one of the pool.
@@ -62,7 +62,7 @@ class DatabaseFile:
             pid, connection = kept
             if pid == os.getpid():
                 return connection
-            fork_safety.keep(connection)
+            fork_safety.retain(connection)
         return engine.raw_connection()
 
     def keep_connection(self, connection: PoolProxiedConnection) -> None:

@@ -21,7 +21,7 @@ PATIENCE = 1.0  # seconds
 MISSES_UNTIL_HASTY = 1
 
 
-class KernelLock:
+class WriteLock:
     """An advisory lock on one file. Each thread opens the file for itself and counts as another."""
 
     def __init__(self, path: str) -> None:
@@ -79,7 +79,7 @@ class KernelLock:
 class _Hold:
     """A lock's context. Not a generator: those cost as much as the two system calls."""
 
-    def __init__(self, lock: KernelLock) -> None:
+    def __init__(self, lock: WriteLock) -> None:
         self._lock = lock
         self._file: _OpenFile | None = None
         self._is_outer = False

@@ -68,7 +68,7 @@ class NotificationSender(Protocol):
         """Close what sending needs."""
         ...
 
-    def forget(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Leave the parent's socket to the parent; called in a forked child."""
         ...
 
@@ -89,8 +89,8 @@ class Notifier:
         """The instant of `time.monotonic()` from which on an enqueue may carry a notification."""
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
-        self._sending = fork_safety.guard()
-        fork_safety.watch(self)
+        self._sending = fork_safety.lock()
+        fork_safety.register(self)
 
     def is_quiet(self) -> bool:
         """Return whether no job was enqueued for a while, so that one may carry its notification.
@@ -144,13 +144,13 @@ class Notifier:
             self._thread.join(2.0)
         self._sender.close()
 
-    def forget(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Forget the thread, which a forked child does not have."""
         self._thread = None
         self._start = threading.Lock()
-        self._sending = fork_safety.guard()
+        self._sending = fork_safety.lock()
         self._wanted = threading.Event()
-        self._sender.forget()
+        self._sender.after_fork_in_child()
 
 
 def _close(reference: weakref.ref[Notifier]) -> None:

@@ -53,8 +53,8 @@ class NotifySender:
     def close(self) -> None:
         """See `NotificationSender.close`: the connection is the store's."""
 
-    def forget(self) -> None:
-        """See `NotificationSender.forget`: the store does."""
+    def after_fork_in_child(self) -> None:
+        """See `NotificationSender.after_fork_in_child`: the store does."""
 
 
 class NotifySubscription:

@@ -56,8 +56,8 @@ class DatagramSender:
             self._socket.close()
             self._socket = None
 
-    def forget(self) -> None:
-        """See `NotificationSender.forget`: the engine is the store's, which does so too."""
+    def after_fork_in_child(self) -> None:
+        """The engine is the store's, which does the same."""
         self._socket = None
 
 

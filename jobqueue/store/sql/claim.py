@@ -111,7 +111,7 @@ def _claim_first(
     )
     return (
         update(jobs)
-        .where(backend.among(jobs.c.id, candidates))
+        .where(backend.in_subquery(jobs.c.id, candidates))
         .values(
             state=becomes("claim"),
             attempt=jobs.c.attempt + 1,

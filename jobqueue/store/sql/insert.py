@@ -30,7 +30,7 @@ _PLAIN = [name for name in NEW if name not in ("delay", "at", "deadline")]
 
 def insert(backend: Backend) -> Executable:
     """Many calls, in order; those whose unique key is held are left out."""
-    given = backend.rows(NEW)
+    given = backend.batch_table(NEW)
     source = (
         select(
             *(given.c[name] for name in _PLAIN),

@@ -125,7 +125,7 @@ def reap(backend: Backend) -> Executable:
     given_back = and_(jobs.c.state == becomes("lose"), jobs.c.crashes <= REFUNDS_MAX)
     return (
         update(jobs)
-        .where(backend.among(jobs.c.id, orphans))
+        .where(backend.in_subquery(jobs.c.id, orphans))
         .values(
             state=case(
                 (CANCEL_ASKED, becomes("cancel")), (spent, becomes("fail")), else_=becomes("lose")
@@ -162,7 +162,7 @@ def promote(backend: Backend) -> Executable:
     )
     return (
         update(jobs)
-        .where(backend.among(jobs.c.id, due))
+        .where(backend.in_subquery(jobs.c.id, due))
         .values(state=becomes("promote"))
         .returning(jobs.c.queue)
     )

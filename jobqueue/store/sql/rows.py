@@ -54,4 +54,4 @@ def last_progress(backend: Backend, rows: Iterable[Progress]) -> dict[str, Any]:
     In the transaction of that end, which locks the rows.
     """
     moved = sorted(((id_, fence + 1, *said) for id_, fence, *said in rows), key=itemgetter(0))
-    return backend.pack(PROGRESS, moved) | {"in_worker": 0}
+    return backend.batch_parameters(PROGRESS, moved) | {"in_worker": 0}

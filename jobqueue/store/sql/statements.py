@@ -70,20 +70,20 @@ def statements(backend: Backend) -> Statements:
         next_level=claim.next_level(),
         claim=claim.claim(backend),
         claim_head=claim.claim_head(backend),
-        unclaim=claim.unclaim(backend.rows(PAIRS)),
+        unclaim=claim.unclaim(backend.batch_table(PAIRS)),
         held=select(jobs.c.id, jobs.c.fence).where(HELD),
         held_claims=select(*claim.claim_columns()).where(
             HELD, jobs.c.id.in_(bindparam("in_ids", expanding=True))
         ),
         begin=claim.begin(),
-        succeed=complete.succeed(backend.rows(SUCCESS)),
-        succeed_all=complete.succeed_all(backend.rows(SUCCESS)),
-        end=complete.end(backend.rows(END)),
-        settled=complete.settled(backend.rows(PAIRS)),
+        succeed=complete.succeed(backend.batch_table(SUCCESS)),
+        succeed_all=complete.succeed_all(backend.batch_table(SUCCESS)),
+        end=complete.end(backend.batch_table(END)),
+        settled=complete.settled(backend.batch_table(PAIRS)),
         count=sql_insert(counters).values(minute=this_minute()),
         record_attempts=complete.record_attempts(backend),
         finish_within=complete.finish_within(),
-        report=complete.report(backend.rows(PROGRESS)),
+        report=complete.report(backend.batch_table(PROGRESS)),
         cancels=select(jobs.c.id, jobs.c.fence).where(
             jobs.c.worker_id == bindparam("in_worker"), jobs.c.cancel_requested_at.is_not(None)
         ),

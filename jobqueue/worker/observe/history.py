@@ -50,7 +50,7 @@ class HistoryWriter(Service):
     def _write(self) -> None:
         self._history.add(self._worker, self._unwritten)
         self._unwritten = []
-        self._history.forget()
+        self._history.delete_old()
 
 
 def _figures(task: str, figures: TaskStats) -> Figures:

@@ -28,7 +28,7 @@ class Slow:
     def close(self) -> None:
         pass
 
-    def forget(self) -> None:
+    def after_fork_in_child(self) -> None:
         pass
 
 

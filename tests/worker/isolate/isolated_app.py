@@ -264,7 +264,7 @@ def pays(then: str = "") -> None:
 
 
 def driver() -> str:
-    return "sqlite" if jobs.store.backend.one_writer else "postgresql+psycopg"
+    return "sqlite" if jobs.store.backend.single_writer else "postgresql+psycopg"
 
 
 @process()
