@@ -183,7 +183,7 @@ def _check_kind(value: object, back: object, path: str) -> None:
     """Refuse another type than the annotation's, and instants that are none."""
     kind = type(back)
     if isinstance(value, dt.datetime) and value.utcoffset() is None:
-        reason = "a datetime without a time zone is no instant; make it aware (datetime.now(UTC))"
+        reason = "a datetime without a time zone is ambiguous; make it aware (datetime.now(UTC))"
         raise refuse(path, reason, value)
     if kind is float:
         is_right = isinstance(value, int | float) and not isinstance(value, bool)
@@ -366,7 +366,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _offset(text: str, refusal: _RefusalError) -> int:
-    """Find what the parser's hooks refused; they are not told where they are."""
+    """Return the offset of the value that a parser's hook refused; hooks get no position."""
     keys: list[set[str]] = []
     last = ""
     start = 0

@@ -1,6 +1,6 @@
 """Pydantic models as arguments and results: written in a form that reads back equal.
 
-Whoever has defined a model has imported pydantic; nobody else pays for the import.
+A program that defines a model has imported pydantic already; no other program pays for the import.
 """
 
 import inspect

@@ -41,7 +41,7 @@ def matcher(
     def text(call: inspect.BoundArguments) -> str | None:
         try:
             return task.codec.encode(call.args, call.kwargs)
-        except InvalidArguments:  # A default that is no JSON, or a matcher such as ANY.
+        except InvalidArguments:  # A default that is not JSON, or a matcher such as ANY.
             return None
 
     try:
