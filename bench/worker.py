@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.app import DURATIONS, app
 from bench.children import Child, say
-from jobqueue.cli.commands.worker import spare_the_collector
+from jobqueue.cli.commands.worker import tune_gc
 
 
 class WorkerChild(Child):
@@ -53,7 +53,7 @@ def main() -> None:
             worker.stop()
             say("done", **used)
 
-    spare_the_collector()  # As `jobqueue worker` does.
+    tune_gc()  # As `jobqueue worker` does.
     say("ready")
     for line in sys.stdin:
         word = line.strip()

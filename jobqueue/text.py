@@ -16,12 +16,12 @@ _MANY_LINES = re.compile(f"(?!\n)[{_HARMFUL}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def inert(text: object) -> str:
+def escape_controls(text: object) -> str:
     """The text on one line, with every character that a terminal would act on escaped."""
     return _ONE_LINE.sub(_escape, str(text))
 
 
-def inert_lines(text: object) -> list[str]:
+def escape_lines(text: object) -> list[str]:
     """The lines of a text, each of them inert; tabs are spaces."""
     return _MANY_LINES.sub(_escape, str(text).expandtabs(4)).split("\n")
 
@@ -36,7 +36,7 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004
 
 
-def inert_json(value: Any, *, ascii_only: bool = False, indent: int | None = None) -> str:
+def escape_json(value: Any, *, ascii_only: bool = False, indent: int | None = None) -> str:
     """Valid JSON text that is inert as well: inside of strings, JSON's own escapes do it."""
     try:
         text = json.dumps(value, ensure_ascii=ascii_only, indent=indent, allow_nan=False)

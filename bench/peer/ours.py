@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.children import end_with_parent
 from bench.peer import roles
-from bench.worker import spare_the_collector
+from bench.worker import tune_gc
 from jobqueue import JobQueue
 
 SETTINGS = {"bulk": "10,000 at once", "pickup": "4 threads"}
@@ -43,7 +43,7 @@ def single(url: str, total: int) -> float:
 def work(url: str) -> None:
     jobs, _ = _app(url)
     worker = jobs.worker(concurrency=4)
-    spare_the_collector()  # As `jobqueue worker` does.
+    tune_gc()  # As `jobqueue worker` does.
     worker.start()
     roles.ready()
     threading.Event().wait()

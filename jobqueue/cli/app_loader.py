@@ -10,7 +10,7 @@ from typing import Any
 from jobqueue.cli.streams import STDERR
 from jobqueue.errors import ConfigurationError
 from jobqueue.queue import JobQueue
-from jobqueue.text import inert
+from jobqueue.text import escape_controls
 
 HOW = "for example, app:jobs is `jobs = JobQueue()` in app.py"
 NEEDED = (
@@ -85,7 +85,7 @@ def _own_error(name: str, error: BaseException) -> str:
         own = [frame for frame in frames if not frame.filename.startswith(ours)] or frames
         place = f"{own[-1].filename}:{own[-1].lineno}" if own else "?"
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return inert(f"importing app {name!r} failed: {text[:300]} ({place})")
+    return escape_controls(f"importing app {name!r} failed: {text[:300]} ({place})")
 
 
 def _error(message: str, value: str) -> ConfigurationError:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import click
 from click.shell_completion import CompletionItem
 
-from jobqueue.cli.context import Command, Shared, pass_shared, shared_of
+from jobqueue.cli.context import CliContext, Command, cli_of, pass_cli
 from jobqueue.cli.shells import SCRIPTS
 from jobqueue.cli.streams import echo
 from jobqueue.known_names import names_of
@@ -34,11 +34,11 @@ two seconds, and only read.
 
 @click.command(cls=Command, help=HELP)
 @click.argument("shell", type=click.Choice(list(SCRIPTS)))
-@pass_shared
-def completion(shared: Shared, shell: str) -> None:
+@pass_cli
+def completion(cli: CliContext, shell: str) -> None:
     """Print a shell's script."""
-    if shared.json:
-        shared.print_json({"script": SCRIPTS[shell]})
+    if cli.json:
+        cli.print_json({"script": SCRIPTS[shell]})
     else:
         echo(SCRIPTS[shell], end="")
 
@@ -85,15 +85,15 @@ def _names(context: click.Context) -> Names:
     found: list[Names] = [Names()]
 
     def look() -> None:
-        shared = shared_of(context)
-        shared.notes_default = False
+        cli = cli_of(context)
+        cli.notes_default = False
         with context.scope(cleanup=False):
             with contextlib.suppress(Exception):
-                if shared.app is not None:
-                    found.append(names_of(shared.app.registry))
+                if cli.app is not None:
+                    found.append(names_of(cli.app.registry))
             with contextlib.suppress(Exception):
-                if shared.store.revision() == REVISION:
-                    found.append(names_in_use(shared.store))
+                if cli.store.revision() == REVISION:
+                    found.append(names_in_use(cli.store))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

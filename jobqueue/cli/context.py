@@ -23,7 +23,7 @@ from jobqueue.store.redact import masked
 from jobqueue.store.stats import Monitor
 from jobqueue.store.urls import as_text, parse
 from jobqueue.tasks import Registry
-from jobqueue.text import inert, inert_json
+from jobqueue.text import escape_controls, escape_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,7 +41,7 @@ FLAGS = "Print JSON; show tracebacks; show this help."
 
 
 @dataclass
-class Shared:
+class CliContext:
     """The shared options of one invocation, and what they lead to."""
 
     given_url: str | None = None
@@ -160,7 +160,7 @@ class Shared:
     def note(self, message: str) -> None:
         """Tell a person something on stderr; with --json nobody reads along."""
         if not self.json:
-            echo(inert(message), err=True)
+            echo(escape_controls(message), err=True)
 
 
 def _at_the_end(close: Callable[[], None]) -> None:
@@ -170,26 +170,26 @@ def _at_the_end(close: Callable[[], None]) -> None:
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON text that stdout's encoding can hold."""
     encoding = STDOUT.encoding.lower().replace("-", "")
-    return inert_json(value, ascii_only=not encoding.startswith("utf"), indent=indent)
+    return escape_json(value, ascii_only=not encoding.startswith("utf"), indent=indent)
 
 
-def pass_shared(function: F) -> F:
+def pass_cli(function: F) -> F:
     """Give a command's function the shared state first."""
-    return click.make_pass_decorator(Shared, ensure=True)(function)  # type: ignore[return-value]
+    return click.make_pass_decorator(CliContext, ensure=True)(function)  # type: ignore[return-value]
 
 
-def shared_of(context: click.Context) -> Shared:
+def cli_of(context: click.Context) -> CliContext:
     """The shared state of an invocation."""
-    return context.find_root().ensure_object(Shared)
+    return context.find_root().ensure_object(CliContext)
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     # After the command's name wins over before it, because it is parsed later.
     if value is not None and value is not False:
-        setattr(shared_of(context), str(parameter.name), value)
+        setattr(cli_of(context), str(parameter.name), value)
 
 
-def _shared_options() -> list[click.Option]:
+def _common_options() -> list[click.Option]:
     def option(*names: str, **attributes: Any) -> click.Option:
         return click.Option(
             names, expose_value=False, is_eager=True, callback=_remember, **attributes
@@ -229,7 +229,7 @@ class _Base(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
         super().__init__(*args, **kwargs)
-        self.params.extend(_shared_options())
+        self.params.extend(_common_options())
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         """Make click's --help, printed by us as all else."""

@@ -10,7 +10,7 @@ from rich.text import Text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from jobqueue.cli.context import Shared, to_json
+from jobqueue.cli.context import CliContext, to_json
 from jobqueue.cli.render import console, put
 from jobqueue.cli.streams import echo
 from jobqueue.config import database_url
@@ -24,8 +24,8 @@ from jobqueue.errors import (
     UnknownTask,
 )
 from jobqueue.logs import JsonFormatter
-from jobqueue.store.redact import scrub, secrets_of
-from jobqueue.text import inert, inert_lines
+from jobqueue.store.redact import redact, secrets_of
+from jobqueue.text import escape_controls, escape_lines
 from jobqueue.wire import error_json
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
@@ -52,7 +52,7 @@ _REMEDIES = [
 ]
 
 
-class Problem(click.ClickException):
+class CliError(click.ClickException):
     """Something a command could not do, or found wrong."""
 
     def __init__(
@@ -73,24 +73,24 @@ class Failure(NamedTuple):
     value: object = None
 
 
-def report(error: BaseException, shared: Shared) -> int:
+def report(error: BaseException, cli: CliContext) -> int:
     """Say what went wrong on stderr, in one line or one JSON object; returns the exit code."""
-    failure = describe(error, shared)
-    secrets = _secrets(shared)
-    message = inert(scrub(" ".join(failure.message.split()), secrets))
+    failure = describe(error, cli)
+    secrets = _secrets(cli)
+    message = escape_controls(redact(" ".join(failure.message.split()), secrets))
     trace = None
-    if shared.debug:
-        trace = scrub("".join(traceback.format_exception(error)), secrets).rstrip()
-    if shared.log_json:
+    if cli.debug:
+        trace = redact("".join(traceback.format_exception(error)), secrets).rstrip()
+    if cli.log_json:
         echo(_as_record(message, error, trace), err=True)
     elif trace is not None:
-        echo("\n".join(inert_lines(trace)), err=True)
-    if shared.json:
+        echo("\n".join(escape_lines(trace)), err=True)
+    if cli.json:
         inner = error_json(message, failure.field, failure.value)
         if isinstance(inner["value"], str):
-            inner["value"] = scrub(inert(inner["value"]), secrets)
+            inner["value"] = redact(escape_controls(inner["value"]), secrets)
         echo(to_json({"error": inner}), err=True)
-    elif not shared.log_json:
+    elif not cli.log_json:
         complain(message)
     return failure.code
 
@@ -102,9 +102,9 @@ def _as_record(message: str, error: BaseException, trace: str | None) -> str:
     return JsonFormatter().format(record)
 
 
-def describe(error: BaseException, shared: Shared) -> Failure:  # noqa: PLR0911 - a table.
+def describe(error: BaseException, cli: CliContext) -> Failure:  # noqa: PLR0911 - a table.
     """What to say about an error, and which exit code it has."""
-    if isinstance(error, Problem):
+    if isinstance(error, CliError):
         return Failure(error.message, error.code, error.field, error.value)
     if isinstance(error, click.UsageError):
         return _usage(error)
@@ -116,7 +116,7 @@ def describe(error: BaseException, shared: Shared) -> Failure:  # noqa: PLR0911 
         bad = isinstance(error, is_input) and not isinstance(error, schema)
         return Failure(str(error), MISUSED if bad else FAILED, error.field, error.value)
     if isinstance(error, DBAPIError | PoolTimeout):
-        return Failure(_database(error, shared), FAILED, "url" if _is_connection(error) else None)
+        return Failure(_database(error, cli), FAILED, "url" if _is_connection(error) else None)
     if isinstance(error, SQLAlchemyError):
         return Failure(f"database: {_first_line(error)}", FAILED)
     if isinstance(error, OSError):
@@ -134,12 +134,12 @@ def _usage(error: click.UsageError) -> Failure:
     return Failure(message, MISUSED, getattr(parameter, "name", None))
 
 
-def _database(error: DBAPIError | PoolTimeout, shared: Shared) -> str:
+def _database(error: DBAPIError | PoolTimeout, cli: CliContext) -> str:
     text = _first_line(getattr(error, "orig", None) or error)
     remedy = next((remedy for words, remedy in _REMEDIES if words in text.lower()), "")
     target = "the database"
-    if "database" in shared.__dict__:
-        target += f" {shared.target}"
+    if "database" in cli.__dict__:
+        target += f" {cli.target}"
     verb = "cannot be reached" if _is_connection(error) else "says"
     return f"{target} {verb}: {text}" + (f"; {remedy}" if remedy else "")
 
@@ -160,17 +160,17 @@ def _first_line(error: object) -> str:
     return lines[0][:400] if lines else type(error).__name__
 
 
-def _secrets(shared: Shared) -> frozenset[str]:
+def _secrets(cli: CliContext) -> frozenset[str]:
     found: set[str] = set()
-    known = shared.__dict__.get("database")
-    for given in (shared.given_url, known.url if known else None):
+    known = cli.__dict__.get("database")
+    for given in (cli.given_url, known.url if known else None):
         if given:
             found |= secrets_of(given)
     with contextlib.suppress(Exception):
-        found |= secrets_of(database_url(shared.given_url))
+        found |= secrets_of(database_url(cli.given_url))
     return frozenset(found)
 
 
 def complain(message: str) -> None:
     """Print an error on stderr, red where that is a terminal with colours."""
-    put(console(stderr=True), Text(f"error: {inert(message)}", "red"))
+    put(console(stderr=True), Text(f"error: {escape_controls(message)}", "red"))

@@ -12,12 +12,12 @@ from typing import Any, TextIO, TypeVar, cast
 
 import click
 
-from jobqueue.cli.context import shared_of
+from jobqueue.cli.context import cli_of
 from jobqueue.cli.render import console
 from jobqueue.cli.streams import STDERR
 from jobqueue.loggers import OwnHandler, get_logger, is_default, root_handlers
 from jobqueue.logs import JsonFormatter, context_of, message_of, traceback_of
-from jobqueue.text import inert, inert_lines
+from jobqueue.text import escape_controls, escape_lines
 from jobqueue.worker.json_stderr import JsonStream, captured
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,11 +45,11 @@ class TextFormatter(logging.Formatter):
         line = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} {level} {where}: "
         message, context = message_of(record), context_of(record)
         if context["job"] is not None and not record.name.startswith("jobqueue."):
-            line += inert(f"job {context['job']} ({context['task']}): ")
-        line += inert(message)
+            line += escape_controls(f"job {context['job']} ({context['task']}): ")
+        line += escape_controls(message)
         for more in (traceback_of(self, record), record.stack_info):
             if more:
-                line += "".join(f"\n  {part}" for part in inert_lines(more))
+                line += "".join(f"\n  {part}" for part in escape_lines(more))
         return line
 
 
@@ -94,7 +94,7 @@ def options(command: F) -> F:
 
 def _remember(context: click.Context, _parameter: click.Parameter, kind: str) -> str:
     """In time for an error in another option."""
-    shared_of(context).log_json = kind == "json"
+    cli_of(context).log_json = kind == "json"
     return kind
 
 

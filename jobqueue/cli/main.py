@@ -21,7 +21,7 @@ from jobqueue.cli.commands import (
     web,
     worker,
 )
-from jobqueue.cli.context import Group, Shared
+from jobqueue.cli.context import CliContext, Group
 from jobqueue.cli.errors import INTERRUPTED, report
 from jobqueue.cli.shells import SCRIPTS, VARIABLE, answer
 from jobqueue.supervisor.init import be_init
@@ -52,11 +52,11 @@ class _Root(Group):
 def _run(root: click.Command, name: str, args: list[str], extra: dict[str, Any]) -> int:
     # A word about --json and --debug in time for an error in what stands before them.
     words = args[: args.index("--")] if "--" in args else args
-    shared = Shared(json="--json" in words, debug="--debug" in words)
+    cli_context = CliContext(json="--json" in words, debug="--debug" in words)
     streams.prepare()
     try:
         try:
-            with root.make_context(name, args, obj=shared, **extra) as context:
+            with root.make_context(name, args, obj=cli_context, **extra) as context:
                 code = root.invoke(context) or 0
         except click.exceptions.Exit as exit_:
             code = exit_.exit_code
@@ -64,7 +64,7 @@ def _run(root: click.Command, name: str, args: list[str], extra: dict[str, Any])
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
     except Exception as error:  # noqa: BLE001 - this is where every error ends.
-        code = report(error, shared)
+        code = report(error, cli_context)
     return int(code)
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from jobqueue.cli.streams import STDERR, STDOUT
 from jobqueue.records import JobRecord
 from jobqueue.states import State
-from jobqueue.text import inert
+from jobqueue.text import escape_controls
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ def _fit(columns: Sequence[Column[Any]], natural: dict[str, int], room: int) -> 
 
 def _cell(column: Column[Any], row: Any) -> str:
     value = column.cell(row)
-    text = "" if value is None else inert(str(value)[: 4 * CELL_MAX])
+    text = "" if value is None else escape_controls(str(value)[: 4 * CELL_MAX])
     return text if cell_len(text) <= CELL_MAX else set_cell_size(text, CELL_MAX - 1) + "…"
 
 

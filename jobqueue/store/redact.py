@@ -8,7 +8,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from jobqueue.store import urls
-from jobqueue.text import inert
+from jobqueue.text import escape_controls
 
 MASK = "***"
 _SECRET_KEYS = re.compile("passw|secret|token|scram_", re.IGNORECASE)
@@ -20,7 +20,7 @@ def masked(url: URL) -> str:
     secret = {key: MASK for key in url.query if _SECRET_KEYS.search(key)}
     if url.host is not None:  # An @ in it is one of the password's that was not escaped.
         url = url.set(host=url.host.rpartition("@")[2])
-    return inert(urls.masked(url.update_query_dict(secret)).replace("%2A%2A%2A", MASK))
+    return escape_controls(urls.masked(url.update_query_dict(secret)).replace("%2A%2A%2A", MASK))
 
 
 def secrets_of(text: str) -> frozenset[str]:
@@ -44,7 +44,7 @@ def secrets_of(text: str) -> frozenset[str]:
     return frozenset(found - {*public, ""})
 
 
-def scrub(text: str, secrets: Iterable[str]) -> str:
+def redact(text: str, secrets: Iterable[str]) -> str:
     """The text without those passwords."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)

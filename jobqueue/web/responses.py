@@ -22,7 +22,7 @@ from jobqueue.errors import (
     WrongState,
 )
 from jobqueue.loggers import get_logger
-from jobqueue.text import inert_json
+from jobqueue.text import escape_json
 from jobqueue.wire import error_json
 
 log = get_logger("jobqueue.web")
@@ -71,7 +71,7 @@ def json_response(
 
 def to_bytes(value: Any) -> bytes:
     """A value as JSON text."""
-    return inert_json(value, ascii_only=True).encode()
+    return escape_json(value, ascii_only=True).encode()
 
 
 class ErrorStatus(NamedTuple):

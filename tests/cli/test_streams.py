@@ -19,7 +19,7 @@ import click.testing
 import pytest
 
 from jobqueue.cli.render import Column, ago, duration, table
-from jobqueue.text import inert, inert_json, inert_lines
+from jobqueue.text import escape_controls, escape_json, escape_lines
 from tests.cli.conftest import ROOT, Cli, Process
 
 Spawn = Callable[..., Process]
@@ -38,20 +38,20 @@ def backend_name(request: pytest.FixtureRequest) -> str:
 
 
 def test_inert_text_has_nothing_that_a_terminal_acts_on() -> None:
-    assert not HARMFUL.search(inert(EVIL))
-    assert "\n" not in inert("a\nb")
-    assert inert("Zürich 東京 🐎") == "Zürich 東京 🐎"
-    assert inert_lines("a\tb\n\x1bc") == ["a   b", "\\x1bc"]
-    assert inert("\ud800") == "\\ud800"
+    assert not HARMFUL.search(escape_controls(EVIL))
+    assert "\n" not in escape_controls("a\nb")
+    assert escape_controls("Zürich 東京 🐎") == "Zürich 東京 🐎"
+    assert escape_lines("a\tb\n\x1bc") == ["a   b", "\\x1bc"]
+    assert escape_controls("\ud800") == "\\ud800"
 
 
 def test_inert_json_is_valid_and_means_the_same() -> None:
     for value in (EVIL, {EVIL: [EVIL]}, "Zürich", "\U000e0041", 5, None):
         for ascii_only in (True, False):
-            text = inert_json(value, ascii_only=ascii_only)
+            text = escape_json(value, ascii_only=ascii_only)
             assert json.loads(text) == value
             assert not HARMFUL.search(text)
-    assert inert_json([float("nan"), {"x": float("inf")}]) == '[null, {"x": null}]'
+    assert escape_json([float("nan"), {"x": float("inf")}]) == '[null, {"x": null}]'
 
 
 def test_no_command_prints_data_that_acts_on_a_terminal(cli_with_app: Cli) -> None:

@@ -13,8 +13,8 @@ from typing import IO, Any, NoReturn, Self
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobqueue.cli.context import Shared
-from jobqueue.cli.errors import FAILED, MISUSED, Problem, describe
+from jobqueue.cli.context import CliContext
+from jobqueue.cli.errors import FAILED, MISUSED, CliError, describe
 from jobqueue.cli.render import console
 from jobqueue.cli.streams import echo
 from jobqueue.errors import JobQueueError
@@ -33,12 +33,12 @@ LINE_BYTES = MAX_BYTES + (64 << 10)
 BOM = b"\xef\xbb\xbf"
 
 
-class Import:
+class BulkEnqueue:
     """One run over a file, and how far it has come."""
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
-        self._tasks = Tasks(None if shared.app is None else shared.app.registry)
+    def __init__(self, cli: CliContext) -> None:
+        self._shared = cli
+        self._tasks = Tasks(None if cli.app is None else cli.app.registry)
         self._calls: list[Call[Any]] = []
         self._bytes = 0
         self._line = 0
@@ -54,16 +54,16 @@ class Import:
         self.ids: list[int] = []
         self.existing = 0
 
-    def run(self, file: IO[bytes], progress: "Meter") -> None:
-        """Enqueue every line. Raises Problem with the line's number, interrupted or not."""
+    def run(self, file: IO[bytes], progress: "ProgressBar") -> None:
+        """Enqueue every line. Raises CliError with the line's number, interrupted or not."""
         try:
             with self._stop:
                 self._run(file, progress)
         except Interrupted:
             code = 128 + signal.Signals[self._stop.first or "SIGINT"]
-            raise Problem(f"interrupted: {self._so_far()}", code=code) from None
+            raise CliError(f"interrupted: {self._so_far()}", code=code) from None
 
-    def _run(self, file: IO[bytes], progress: "Meter") -> None:
+    def _run(self, file: IO[bytes], progress: "ProgressBar") -> None:
         for line in self._lines(file):
             progress.advance(len(line))
             if not line.strip():
@@ -97,7 +97,7 @@ class Import:
             self._refuse(str(error).removeprefix(what).lstrip(": ."), error)
 
     def _refuse(self, reason: str, error: JobQueueError | None = None) -> NoReturn:
-        raise Problem(
+        raise CliError(
             f"line {self._line}: {reason}; {self._so_far()}",
             # "2: nothing changed" is only true of the first batch.
             code=FAILED if self.ids else MISUSED,
@@ -132,7 +132,7 @@ class Import:
         except (JobQueueError, SQLAlchemyError) as error:
             self._writing = False
             failure = describe(error, self._shared)
-            raise Problem(
+            raise CliError(
                 f"lines {self._committed_line + 1} to {self._line}: {failure.message}; "
                 f"{self._so_far()}",
                 code=FAILED if self.ids else failure.code,
@@ -177,7 +177,7 @@ def _default_stops() -> list[signal.Signals]:
     return [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-class Meter:
+class ProgressBar:
     """A progress bar on stderr, where that is a terminal; elsewhere nothing."""
 
     def __init__(self, total: int | None) -> None:
@@ -211,18 +211,18 @@ class Meter:
         self._progress.stop()
 
 
-def enqueue_from(shared: Shared, name: str) -> set[str]:
+def enqueue_from(cli: CliContext, name: str) -> set[str]:
     """Enqueue every line of a file, or of stdin for `-`, print how many, and return their tasks."""
-    work = Import(shared)
-    with _opened(shared, name) as file:
+    work = BulkEnqueue(cli)
+    with _opened(cli, name) as file:
         mode = os.fstat(file.fileno()) if _has_descriptor(file) else None
         total = mode.st_size if mode is not None and stat.S_ISREG(mode.st_mode) else None
-        with Meter(total) as meter:
+        with ProgressBar(total) as meter:
             work.run(file, meter)
     new = len(work.ids) - work.existing
-    if shared.json:
+    if cli.json:
         answer = {"enqueued": new, "existing": work.existing, "ids": work.ids}
-        shared.print_json(answer)
+        cli.print_json(answer)
         return work.tasks
     held = f", {work.existing:,} already there" if work.existing else ""
     span = f": ids {min(work.ids)} to {max(work.ids)}" if work.ids else ""
@@ -231,17 +231,19 @@ def enqueue_from(shared: Shared, name: str) -> set[str]:
 
 
 @contextmanager
-def _opened(shared: Shared, name: str) -> Iterator[IO[bytes]]:
+def _opened(cli: CliContext, name: str) -> Iterator[IO[bytes]]:
     if name == "-":
         if sys.stdin.isatty():
-            shared.note("reading JSON lines from the terminal; Ctrl-D ends them")
+            cli.note("reading JSON lines from the terminal; Ctrl-D ends them")
         yield sys.stdin.buffer
         return
     try:
         file = Path(name).open("rb")  # noqa: SIM115 - below, once it is known to be there.
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise Problem(f"--from {name}: {reason}", code=MISUSED, field="from", value=name) from error
+        raise CliError(
+            f"--from {name}: {reason}", code=MISUSED, field="from", value=name
+        ) from error
     with file:
         yield file
 

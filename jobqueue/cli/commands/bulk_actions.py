@@ -11,15 +11,15 @@ import click
 
 from jobqueue import wire
 from jobqueue.cli import params
-from jobqueue.cli.context import Command, Shared, pass_shared
-from jobqueue.cli.errors import MISUSED, Problem, complain
+from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.errors import MISUSED, CliError, complain
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
 from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, Refusal, counted
 from jobqueue.states import MOVES, State
 from jobqueue.store.jobs import Jobs
-from jobqueue.text import inert
+from jobqueue.text import escape_controls
 from jobqueue.wire import changes
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,9 +70,9 @@ def _command(verb: Verb, help_: str) -> click.Command:
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @click.option("--force", is_flag=True, help="Also where a name is not known: it finds nothing.")
     @_succeeded_option(verb)
-    @pass_shared
+    @pass_cli
     def command(
-        shared: Shared,
+        cli: CliContext,
         *,
         ids: tuple[str, ...],
         state_name: str | None,
@@ -96,18 +96,18 @@ def _command(verb: Verb, help_: str) -> click.Command:
         acts = RETRY_ALL if succeeded else verb
         left_out = 0
         if is_bulk:
-            left_out = _left_out(shared, acts, wanted)
-            _confirm(shared, acts, wanted, _but(left_out), yes=yes, force=force)
-        elif acts is RETRY and not yes and _asks_again(shared, named):
+            left_out = _left_out(cli, acts, wanted)
+            _confirm(cli, acts, wanted, _but(left_out), yes=yes, force=force)
+        elif acts is RETRY and not yes and _asks_again(cli, named):
             acts = RETRY_ALL
-        result = _apply(shared, acts, wanted, named)
-        if shared.json:
+        result = _apply(cli, acts, wanted, named)
+        if cli.json:
             answer = changes(*result)
-            shared.print_json(answer | {"left_out": left_out} if left_out else answer)
+            cli.print_json(answer | {"left_out": left_out} if left_out else answer)
         elif result.changed or not result.refused:
-            echo(_summary(shared, verb, named, result, left_out))
+            echo(_summary(cli, verb, named, result, left_out))
         if result.refused:
-            raise _refusal(result.refused, json=shared.json)
+            raise _refusal(result.refused, json=cli.json)
 
     return command
 
@@ -118,7 +118,7 @@ def _succeeded_option(verb: Verb) -> Callable[[F], F]:
     return click.option("--succeeded", is_flag=True, help="Also jobs that have succeeded.")
 
 
-def _left_out(shared: Shared, verb: Verb, wanted: JobFilter) -> int:
+def _left_out(cli: CliContext, verb: Verb, wanted: JobFilter) -> int:
     """How many jobs that match have succeeded, and are not to run once more."""
     if verb is not RETRY or wanted.state not in (None, State.SUCCEEDED):
         return 0
@@ -128,17 +128,17 @@ def _left_out(shared: Shared, verb: Verb, wanted: JobFilter) -> int:
             field="state",
             value=wanted.state.value,
         )
-    return shared.jobs.count(replace(wanted, state=State.SUCCEEDED))
+    return cli.jobs.count(replace(wanted, state=State.SUCCEEDED))
 
 
-def _asks_again(shared: Shared, named: tuple[int, ...]) -> bool:
+def _asks_again(cli: CliContext, named: tuple[int, ...]) -> bool:
     """Ask on a terminal whether those that have succeeded are to run again; False: there is none.
 
-    Raises Problem for a no.
+    Raises CliError for a no.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    states = shared.jobs.states(named)
+    states = cli.jobs.states(named)
     done = [str(id_) for id_ in named if states.get(id_) is State.SUCCEEDED]
     if done:
         shown = ", ".join(done[:SHOWN]) + (", …" if len(done) > SHOWN else "")
@@ -149,19 +149,19 @@ def _asks_again(shared: Shared, named: tuple[int, ...]) -> bool:
 
 
 def _confirm(
-    shared: Shared, verb: Verb, wanted: JobFilter, but: str, *, yes: bool, force: bool
+    cli: CliContext, verb: Verb, wanted: JobFilter, but: str, *, yes: bool, force: bool
 ) -> None:
     """Say how many jobs in which database, and ask. Raises InvalidOption for an unknown name."""
-    count = _count(shared, verb, wanted)
+    count = _count(cli, verb, wanted)
     if count == 0 and not force:
-        stranger = shared.unknown(lambda known: unknown_in(wanted, known, FORCE))
+        stranger = cli.unknown(lambda known: unknown_in(wanted, known, FORCE))
         if stranger is not None:
             raise stranger
     which = params.describe(wanted)
     what = counted(count, "job") + (f" ({which})" if which else "")
-    question = f"{verb.name} {what} in {shared.target}{but}"
+    question = f"{verb.name} {what} in {cli.target}{but}"
     if yes:
-        shared.note(question)
+        cli.note(question)
     else:
         confirm(question)
 
@@ -174,19 +174,19 @@ def _but(left_out: int) -> str:
 
 
 def confirm(question: str) -> None:
-    """Ask a person. Raises Problem where there is none, or for a no."""
+    """Ask a person. Raises CliError where there is none, or for a no."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise Problem(
+        raise CliError(
             f"{question}? this is no terminal to ask on: say --yes",
             code=MISUSED,
             field="yes",
         )
-    echo(inert(f"{question}? [y/N] "), err=True, end="")
+    echo(escape_controls(f"{question}? [y/N] "), err=True, end="")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Problem("not confirmed; nothing was changed", field="yes")
+        raise CliError("not confirmed; nothing was changed", field="yes")
 
 
-def _count(shared: Shared, verb: Verb, wanted: JobFilter) -> int:
+def _count(cli: CliContext, verb: Verb, wanted: JobFilter) -> int:
     if wanted.state is not None and wanted.state not in verb.states:
         raise InvalidOption(
             f"state: {wanted.state} jobs cannot be {verb.done}; "
@@ -195,7 +195,7 @@ def _count(shared: Shared, verb: Verb, wanted: JobFilter) -> int:
             value=wanted.state.value,
         )
     states = verb.states if wanted.state is None else (wanted.state,)
-    return sum(shared.jobs.count(replace(wanted, state=state)) for state in states)
+    return sum(cli.jobs.count(replace(wanted, state=state)) for state in states)
 
 
 class Result(NamedTuple):
@@ -205,44 +205,44 @@ class Result(NamedTuple):
     refused: list[Refusal]
 
 
-def _apply(shared: Shared, verb: Verb, wanted: JobFilter, named: tuple[int, ...]) -> Result:
+def _apply(cli: CliContext, verb: Verb, wanted: JobFilter, named: tuple[int, ...]) -> Result:
     filters = [JobFilter(ids=named[start : start + CHUNK]) for start in range(0, len(named), CHUNK)]
     result = Result([], [])
     for part in filters or [wanted]:
-        changed, refused = verb.act(shared.jobs, part)
+        changed, refused = verb.act(cli.jobs, part)
         result.changed.extend(changed)
         result.refused.extend(refused)
     if verb.name == RETRY.name and result.changed:
-        shared.wake_workers()
+        cli.wake_workers()
     return result
 
 
 def _summary(
-    shared: Shared, verb: Verb, named: Sequence[int], result: Result, left_out: int
+    cli: CliContext, verb: Verb, named: Sequence[int], result: Result, left_out: int
 ) -> str:
     """What was done, in one line."""
     count = len(result.changed)
     parts = [f"{verb.done} {counted(count, 'job')}{_but(left_out)}"]
-    if verb is CANCEL and (running := _still_running(shared, result.changed)):
+    if verb is CANCEL and (running := _still_running(cli, result.changed)):
         parts.append(f"{running:,} of them still running, told to stop")
     if named and (already := len(named) - count - len(result.refused)):
         parts.append(f"{already:,} needed nothing")
     return "; ".join(parts)
 
 
-def _refusal(refused: Sequence[Refusal], *, json: bool) -> Problem:
+def _refusal(refused: Sequence[Refusal], *, json: bool) -> CliError:
     """The error for jobs that could not be changed; prints a line for each of the first ones."""
-    messages = [inert(f"job {refusal.id}: {refusal.reason}") for refusal in refused]
+    messages = [escape_controls(f"job {refusal.id}: {refusal.reason}") for refusal in refused]
     if not json:
         for message in messages[1:SHOWN]:
             complain(message)
     more = f" (and {len(refused) - SHOWN:,} more)" if len(refused) > SHOWN else ""
-    return Problem(f"{messages[0]}{more}", field="id", value=refused[0].id)
+    return CliError(f"{messages[0]}{more}", field="id", value=refused[0].id)
 
 
-def _still_running(shared: Shared, changed: list[int]) -> int:
+def _still_running(cli: CliContext, changed: list[int]) -> int:
     with contextlib.suppress(Exception):  # A courtesy: the work is done.
-        states = shared.jobs.states(changed[:CHUNK])
+        states = cli.jobs.states(changed[:CHUNK])
         return sum(state is State.RUNNING for state in states.values())
     return 0
 

@@ -2,8 +2,8 @@
 
 import click
 
-from jobqueue.cli.context import Command, Group, Shared, pass_shared
-from jobqueue.cli.errors import Problem, complain
+from jobqueue.cli.context import CliContext, Command, Group, pass_cli
+from jobqueue.cli.errors import CliError, complain
 from jobqueue.cli.streams import echo
 from jobqueue.store import migrate
 from jobqueue.store.schema import REVISION
@@ -15,25 +15,25 @@ def db() -> None:
 
 
 @db.command(cls=Command)
-@pass_shared
-def upgrade(shared: Shared) -> None:
+@pass_cli
+def upgrade(cli: CliContext) -> None:
     """Create the schema, or upgrade it."""
-    before, after = migrate.upgrade(shared.store.url)
-    if shared.json:
-        shared.print_json({"before": before, "after": after, "changed": before != after})
+    before, after = migrate.upgrade(cli.store.url)
+    if cli.json:
+        cli.print_json({"before": before, "after": after, "changed": before != after})
     elif before == after:
-        echo(f"{shared.target} is at {after} already")
+        echo(f"{cli.target} is at {after} already")
     else:
-        echo(f"{shared.target}: {before or 'no schema'} → {after}")
+        echo(f"{cli.target}: {before or 'no schema'} → {after}")
 
 
 @db.command(cls=Command)
-@pass_shared
-def current(shared: Shared) -> None:
+@pass_cli
+def current(cli: CliContext) -> None:
     """Print the schema's revision."""
-    found = shared.store.revision()
-    if shared.json:
-        shared.print_json({"revision": found, "needed": REVISION})
+    found = cli.store.revision()
+    if cli.json:
+        cli.print_json({"revision": found, "needed": REVISION})
     else:
         echo(found or "none")
 
@@ -44,27 +44,27 @@ def current(shared: Shared) -> None:
     type=click.Choice(["sqlite", "postgresql"]),
     help="Which SQL. [default: that of the database's URL]",
 )
-@pass_shared
-def sql(shared: Shared, dialect: str | None) -> None:
+@pass_cli
+def sql(cli: CliContext, dialect: str | None) -> None:
     """Print the schema as SQL.
 
     Needs no connection.
     """
-    text = migrate.ddl(dialect or shared.store.backend.name)
-    if shared.json:
-        shared.print_json({"sql": text})
+    text = migrate.ddl(dialect or cli.store.backend.name)
+    if cli.json:
+        cli.print_json({"sql": text})
     else:
         echo(text.rstrip())
 
 
 @db.command(cls=Command)
-@pass_shared
-def check(shared: Shared) -> None:
+@pass_cli
+def check(cli: CliContext) -> None:
     """Compare the schema with this version's.
 
     Exits with 1 if they differ.
     """
-    found = shared.store.revision()
+    found = cli.store.revision()
     problems: list[str] = []
     if found is None:
         problems = ["there is no jobqueue schema; make it with: jobqueue db upgrade"]
@@ -72,16 +72,16 @@ def check(shared: Shared) -> None:
         remedy = "upgrade jobqueue" if found > REVISION else "run: jobqueue db upgrade"
         problems = [f"the schema is {found}, this jobqueue needs {REVISION}; {remedy}"]
     else:
-        problems = migrate.differences(shared.store.url)
-    if shared.json:
-        shared.print_json({"revision": found, "needed": REVISION, "problems": problems})
+        problems = migrate.differences(cli.store.url)
+    if cli.json:
+        cli.print_json({"revision": found, "needed": REVISION, "problems": problems})
     else:
         for problem in problems[1:]:
             complain(problem)
     if problems:
-        raise Problem(f"{shared.target}: {problems[0]}", field="url")
-    if not shared.json:
-        echo(f"{shared.target} has schema {found}, as it should be")
+        raise CliError(f"{cli.target}: {problems[0]}", field="url")
+    if not cli.json:
+        echo(f"{cli.target} has schema {found}, as it should be")
 
 
 COMMANDS = (db,)

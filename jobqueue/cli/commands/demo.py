@@ -7,14 +7,14 @@ import click
 from rich.console import Console
 from sqlalchemy import URL
 
-from jobqueue.cli.context import Command, Shared, pass_shared
-from jobqueue.cli.errors import Problem
+from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.errors import CliError
 from jobqueue.store.redact import masked
 
 
 @click.command(cls=Command)
-@pass_shared
-def demo(shared: Shared) -> None:
+@pass_cli
+def demo(cli: CliContext) -> None:
     """Prove that a kill -9 loses nothing.
 
     Real work, three workers, a kill -9 half-way, and the proof. Hashes every module of Python's
@@ -27,16 +27,16 @@ def demo(shared: Shared) -> None:
 
     folder = Path(tempfile.mkdtemp(prefix="jobqueue-demo-"))
     own = URL.create("sqlite", database=str(folder / "demo.db"))
-    url = own if shared.given_url is None else parse(shared.given_url)
-    narration = Narration(Console(quiet=True) if shared.json else None)
+    url = own if cli.given_url is None else parse(cli.given_url)
+    narration = Narration(Console(quiet=True) if cli.json else None)
     narration.tell("database", str(url.database) if url is own else masked(url))
     run = perform(url, folder, narration)
-    if shared.json:
-        shared.print_json(to_json(run))
+    if cli.json:
+        cli.print_json(to_json(run))
     else:
         narration.end(run)
     if run.problems:
-        raise Problem(f"the proof failed: {'; '.join(run.problems)} (kept: {folder})")
+        raise CliError(f"the proof failed: {'; '.join(run.problems)} (kept: {folder})")
 
 
 COMMANDS = [demo]

@@ -12,8 +12,8 @@ from jobqueue import options
 from jobqueue.cli import completion, params
 from jobqueue.cli.call_arguments import Value, guess_call, split
 from jobqueue.cli.commands.jobs import await_all, print_end, require_success
-from jobqueue.cli.context import Command, Shared, pass_shared
-from jobqueue.cli.errors import Problem
+from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.errors import CliError
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidArguments, InvalidOption, SchemaOutdated
 from jobqueue.known_names import names_of
@@ -104,9 +104,9 @@ def job_options(function: F) -> F:
     help="Enqueue a file of JSON lines in bulk.",
     shell_complete=completion.path("file"),
 )
-@pass_shared
+@pass_cli
 @click.pass_context
-def enqueue(context: click.Context, /, shared: Shared, **given: Any) -> None:
+def enqueue(context: click.Context, /, cli: CliContext, **given: Any) -> None:
     """Enqueue a job, or a file of them."""
     if given["source"] is not None:
         from jobqueue.cli.commands.bulk import (
@@ -114,55 +114,55 @@ def enqueue(context: click.Context, /, shared: Shared, **given: Any) -> None:
         )
 
         _refuse_beside_from(context)
-        note_unknown(shared, sorted(enqueue_from(shared, given["source"])))
+        note_unknown(cli, sorted(enqueue_from(cli, given["source"])))
         return
     if given["task"] is None:
         raise click.UsageError("Missing TASK", context)
-    enqueue_one(shared, given, lambda: _call(shared, given))
+    enqueue_one(cli, given, lambda: _call(cli, given))
 
 
-def note_unknown(shared: Shared, names: Iterable[str]) -> None:
+def note_unknown(cli: CliContext, names: Iterable[str]) -> None:
     """Say what became of tasks that nobody has checked: without an app any name is taken."""
-    if shared.json or shared.app is not None:
+    if cli.json or cli.app is not None:
         return
     try:
-        known = shared.monitor.known_by()
+        known = cli.monitor.known_by()
     except SQLAlchemyError:  # A courtesy: the jobs are written, whatever this role may read.
         return
     if unknown := [name for name in names if name != EXEC and not known[name]]:
         plural = len(unknown) > 1
         named = ", ".join(map(repr, unknown[:_NAMED])) + (", …" if len(unknown) > _NAMED else "")
-        shared.note(
-            f"enqueued in {shared.target}, but no worker knows the task{'s' if plural else ''} "
+        cli.note(
+            f"enqueued in {cli.target}, but no worker knows the task{'s' if plural else ''} "
             f"{named} yet, and no app is named (--app) that {'they' if plural else 'it'} could be "
             "checked with"
         )
 
 
-def enqueue_one(shared: Shared, given: dict[str, Any], make: Callable[[], Call[Any]]) -> None:
+def enqueue_one(cli: CliContext, given: dict[str, Any], make: Callable[[], Call[Any]]) -> None:
     """Enqueue a call with the `job_options` given, say so, and wait if that is wanted."""
     wait_limit = _wait_limit(given["waits"], given["wait_timeout"])
     call = make()
-    nearly = None if given["queue"] is None else _nearly(shared, given["queue"])
-    job = shared.queue.enqueue_many([call])[0]
+    nearly = None if given["queue"] is None else _nearly(cli, given["queue"])
+    job = cli.queue.enqueue_many([call])[0]
     if nearly is not None:
-        shared.note(nearly)
+        cli.note(nearly)
     if given["waits"]:
-        _wait(shared, job.id, call.task.name, created=job.created, limit=wait_limit)
-    elif shared.json:
-        shared.print_json(job_json(job.record()) | {"created": job.created})
+        _wait(cli, job.id, call.task.name, created=job.created, limit=wait_limit)
+    elif cli.json:
+        cli.print_json(job_json(job.record()) | {"created": job.created})
     else:
         echo(job.id)
-        note_unknown(shared, [call.task.name])
+        note_unknown(cli, [call.task.name])
         if not job.created:
-            shared.note(f"job {job.id} with that unique key was there; no new one was made")
+            cli.note(f"job {job.id} with that unique key was there; no new one was made")
 
 
-def _nearly(shared: Shared, queue: str) -> str | None:
+def _nearly(cli: CliContext, queue: str) -> str | None:
     """What to say of a queue that is new, and nearly called as one that is known."""
-    known = names_of(Registry() if shared.app is None else shared.app.registry)
+    known = names_of(Registry() if cli.app is None else cli.app.registry)
     with contextlib.suppress(SchemaOutdated):  # The first job may make the schema.
-        known |= names_in_use(shared.store)
+        known |= names_in_use(cli.store)
     near = "" if queue in known.queues else did_you_mean(queue, known.queues)
     return f"the queue {queue!r} is new{near}" if near else None
 
@@ -211,8 +211,8 @@ def changes_of(given: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _call(shared: Shared, given: dict[str, Any]) -> Call[Any]:
-    app = shared.app
+def _call(cli: CliContext, given: dict[str, Any]) -> Call[Any]:
+    app = cli.app
     task = Tasks(None if app is None else app.registry).find(given["task"])
     changes = changes_of(given)
     args, kwargs = split(given["values"])
@@ -245,20 +245,20 @@ def _exact(text: str | None, name: str, kind: type, example: str) -> Any:
     return value
 
 
-def _wait(shared: Shared, id_: int, task: str, *, created: bool, limit: float | None) -> None:
-    if not shared.json:
+def _wait(cli: CliContext, id_: int, task: str, *, created: bool, limit: float | None) -> None:
+    if not cli.json:
         echo(id_)
-        note_unknown(shared, [task])
-    if not shared.monitor.workers():
-        shared.note("no worker is running yet; start one with: jobqueue worker")
+        note_unknown(cli, [task])
+    if not cli.monitor.workers():
+        cli.note("no worker is running yet; start one with: jobqueue worker")
     try:
-        (job,) = await_all(shared, (id_,), limit)
-    except Problem as problem:
-        raise Problem(
+        (job,) = await_all(cli, (id_,), limit)
+    except CliError as problem:
+        raise CliError(
             f"enqueued, but {problem.message}", field="wait_timeout", value=limit
         ) from None
-    if shared.json:
-        shared.print_json(with_attempts(shared.jobs, job) | {"created": created})
+    if cli.json:
+        cli.print_json(with_attempts(cli.jobs, job) | {"created": created})
     else:
         print_end(job)
     require_success([job])

@@ -6,7 +6,7 @@ import click
 
 from jobqueue.cli import completion, params
 from jobqueue.cli.commands.enqueue import changes_of, enqueue_one, job_options
-from jobqueue.cli.context import Command, Shared, pass_shared
+from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.errors import InvalidOption
 from jobqueue.tasks import Call
 from jobqueue.wire import make_call
@@ -48,15 +48,15 @@ prints is the result, or part of the error.
     shell_complete=completion.path("dir"),
 )
 @job_options
-@pass_shared
+@pass_cli
 @click.pass_context
-def exec_(context: click.Context, /, shared: Shared, **given: Any) -> None:
+def exec_(context: click.Context, /, cli: CliContext, **given: Any) -> None:
     """Enqueue a command line."""
     if not given["argv"]:
         raise click.UsageError("Missing ARGV: write the command after --", context)
-    enqueue_one(shared, given, lambda: _call(given))
-    if not (shared.json or given["waits"] or _can_be_run(shared)):
-        shared.note("no worker runs commands yet; start one with: jobqueue worker --allow-exec")
+    enqueue_one(cli, given, lambda: _call(given))
+    if not (cli.json or given["waits"] or _can_be_run(cli)):
+        cli.note("no worker runs commands yet; start one with: jobqueue worker --allow-exec")
 
 
 def _call(given: dict[str, Any]) -> Call[Any]:
@@ -79,8 +79,8 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _can_be_run(shared: Shared) -> bool:
-    return shared.monitor.known_by()[NAME] > 0
+def _can_be_run(cli: CliContext) -> bool:
+    return cli.monitor.known_by()[NAME] > 0
 
 
 COMMANDS = (exec_,)

@@ -10,7 +10,7 @@ from rich.text import Text
 from jobqueue.cli.render import COLOURS, Column, ago, duration, put, table
 from jobqueue.records import AttemptRecord, JobRecord, counted, format_bytes
 from jobqueue.states import State
-from jobqueue.text import inert, inert_json, inert_lines
+from jobqueue.text import escape_controls, escape_json, escape_lines
 
 LABEL = 12
 TEXT_MAX = 100_000
@@ -19,7 +19,7 @@ TEXT_MAX = 100_000
 
 def print_page(job: JobRecord, attempts: list[AttemptRecord], screen: Console) -> None:
     """Print all that is known of a job."""
-    title = Text(f"job {job.id}  ", style="bold") + Text(inert(job.task), style="bold")
+    title = Text(f"job {job.id}  ", style="bold") + Text(escape_controls(job.task), style="bold")
     put(screen, title + Text("  ") + Text(job.state, style=COLOURS[job.state]))
     _facts(job, screen)
     _arguments(job, screen)
@@ -51,7 +51,7 @@ def _facts(job: JobRecord, screen: Console) -> None:
     ]
     for label, value in facts:
         if value:
-            put(screen, Text(f"{label:<{LABEL}}", style="dim") + Text(inert(value)))
+            put(screen, Text(f"{label:<{LABEL}}", style="dim") + Text(escape_controls(value)))
 
 
 def _odds(job: JobRecord) -> str:
@@ -98,16 +98,16 @@ def _arguments(job: JobRecord, screen: Console) -> None:
     _heading(screen, "arguments")
     for name, value in named:
         lines = _pretty(value, screen)
-        prefix = f"{inert(name)} = " if name else ""
+        prefix = f"{escape_controls(name)} = " if name else ""
         put(screen, Text("  " + prefix, style="dim") + Text(lines[0]))
         put(screen, *(Text("  " + line) for line in lines[1:]))
 
 
 def _pretty(value: object, screen: Console) -> list[str]:
     ascii_only = not screen.encoding.startswith("utf")
-    short = inert_json(value, ascii_only=ascii_only)
+    short = escape_json(value, ascii_only=ascii_only)
     fits = len(short) <= max(40, shutil.get_terminal_size().columns - 20)
-    text = short if fits else inert_json(value, ascii_only=ascii_only, indent=2)
+    text = short if fits else escape_json(value, ascii_only=ascii_only, indent=2)
     return _shorten(text).split("\n")
 
 
@@ -123,12 +123,12 @@ def _json_block(text: str, screen: Console) -> None:
     try:
         lines = _pretty(json.loads(text), screen)
     except (ValueError, RecursionError):
-        lines = inert_lines(_shorten(text))
+        lines = escape_lines(_shorten(text))
     put(screen, *(Text("  " + line) for line in lines))
 
 
 def _block(text: str, screen: Console, style: str = "") -> None:
-    for line in inert_lines(_shorten(text.rstrip())):
+    for line in escape_lines(_shorten(text.rstrip())):
         put(screen, Text("  " + line, style=style))
 
 

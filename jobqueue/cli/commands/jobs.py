@@ -10,8 +10,8 @@ from rich.text import Text
 from jobqueue import options, wire
 from jobqueue.cli import params
 from jobqueue.cli.commands.job_page import print_page
-from jobqueue.cli.context import Command, Shared, pass_shared, to_json
-from jobqueue.cli.errors import Problem
+from jobqueue.cli.context import CliContext, Command, pass_cli, to_json
+from jobqueue.cli.errors import CliError
 from jobqueue.cli.render import (
     NAME,
     Column,
@@ -30,7 +30,7 @@ from jobqueue.job import Job, as_completed
 from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import State
-from jobqueue.text import inert
+from jobqueue.text import escape_controls
 from jobqueue.wire import job_json, with_attempts
 
 SAMPLE = 500
@@ -88,9 +88,9 @@ LIST = [
 @click.option(
     "--limit", default="50", show_default=True, metavar="N", help="At most so many; 0 is all."
 )
-@pass_shared
+@pass_cli
 def list_(
-    shared: Shared,
+    cli: CliContext,
     *,
     state_name: str | None,
     task: str | None,
@@ -102,13 +102,13 @@ def list_(
     """List jobs, newest first."""
     wanted = wire.a_filter(state_name, task, queue, tag, since)
     most = options.whole(params.whole(limit), "limit", 0, params.LIMIT_MAX)
-    found = shared.jobs.find(wanted, most or None)
+    found = cli.jobs.find(wanted, most or None)
     first = next(found, None)
     if first is None:
-        _say_nothing_is_found(shared, wanted)
+        _say_nothing_is_found(cli, wanted)
     else:
         found = itertools.chain([first], found)
-    if shared.json:
+    if cli.json:
         _print_array(found)
         return
     sample = list(itertools.islice(found, SAMPLE))
@@ -123,15 +123,15 @@ def list_(
             return
 
 
-def _say_nothing_is_found(shared: Shared, wanted: JobFilter) -> None:
+def _say_nothing_is_found(cli: CliContext, wanted: JobFilter) -> None:
     """Say on stderr that no job matches; of a name that nobody knows, with --json as well."""
     stranger = None
     if (wanted.task, wanted.queue, wanted.tag) != (None, None, None):
-        stranger = shared.unknown(lambda known: unknown_in(wanted, known))
+        stranger = cli.unknown(lambda known: unknown_in(wanted, known))
     if stranger is not None:
-        echo(inert(f"no jobs match; {stranger}"), err=True)
+        echo(escape_controls(f"no jobs match; {stranger}"), err=True)
     else:
-        shared.note("no jobs match" if wanted != JobFilter() else "no jobs")
+        cli.note("no jobs match" if wanted != JobFilter() else "no jobs")
 
 
 def _print_array(jobs: Iterator[JobRecord]) -> None:
@@ -147,25 +147,25 @@ def _print_array(jobs: Iterator[JobRecord]) -> None:
 
 @click.command(cls=Command)
 @click.argument("id", metavar="ID")
-@pass_shared
-def show(shared: Shared, id: str) -> None:  # noqa: A002 - the name in the contract's messages.
+@pass_cli
+def show(cli: CliContext, id: str) -> None:  # noqa: A002 - the name in the contract's messages.
     """Show one job and its attempts.
 
     Arguments, state, every attempt with its times, traceback, result, progress.
     """
-    job = _get(shared, wire.job_id(id))
-    attempts = shared.jobs.attempts(job)
-    if shared.json:
-        shared.print_json(with_attempts(shared.jobs, job))
+    job = _get(cli, wire.job_id(id))
+    attempts = cli.jobs.attempts(job)
+    if cli.json:
+        cli.print_json(with_attempts(cli.jobs, job))
     else:
         print_page(job, attempts, console())
 
 
-def _get(shared: Shared, id_: int) -> JobRecord:
-    job = shared.jobs.get(id_)
+def _get(cli: CliContext, id_: int) -> JobRecord:
+    job = cli.jobs.get(id_)
     if job is None:
         raise JobNotFound(
-            f"there is no job {id_} (any more) in {shared.target}; see: jobqueue list",
+            f"there is no job {id_} (any more) in {cli.target}; see: jobqueue list",
             field="id",
             value=id_,
         )
@@ -175,31 +175,31 @@ def _get(shared: Shared, id_: int) -> JobRecord:
 @click.command(cls=Command)
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--timeout", metavar="TIME", help="Give up after, for example, 30s or 5m.")
-@pass_shared
-def wait(shared: Shared, ids: tuple[str, ...], timeout: str | None) -> None:
+@pass_cli
+def wait(cli: CliContext, ids: tuple[str, ...], timeout: str | None) -> None:
     """Wait until jobs have ended.
 
     Exits with 0 if all succeeded, with 1 if one did not.
     """
     wanted = wire.job_ids(ids)
     limit = None if timeout is None else options.seconds(timeout, "timeout")
-    missing = sorted(set(wanted) - shared.jobs.states(wanted).keys())
+    missing = sorted(set(wanted) - cli.jobs.states(wanted).keys())
     if missing:
-        _get(shared, missing[0])
+        _get(cli, missing[0])
     ended: dict[int, JobRecord] = {}
-    for job in await_all(shared, wanted, limit):
+    for job in await_all(cli, wanted, limit):
         ended[job.id] = job
-        if not shared.json:
+        if not cli.json:
             print_end(job)
-    if shared.json:
-        answer = [with_attempts(shared.jobs, ended[id_]) for id_ in wanted]
-        shared.print_json(answer[0] if len(answer) == 1 else answer)
+    if cli.json:
+        answer = [with_attempts(cli.jobs, ended[id_]) for id_ in wanted]
+        cli.print_json(answer[0] if len(answer) == 1 else answer)
     require_success(ended.values())
 
 
-def await_all(shared: Shared, ids: tuple[int, ...], limit: float | None) -> Iterator[JobRecord]:
-    """Yield jobs as they end. Raises Problem when the time is up."""
-    handles = [Job[object](id_, shared.jobs, json.loads) for id_ in ids]
+def await_all(cli: CliContext, ids: tuple[int, ...], limit: float | None) -> Iterator[JobRecord]:
+    """Yield jobs as they end. Raises CliError when the time is up."""
+    handles = [Job[object](id_, cli.jobs, json.loads) for id_ in ids]
     left = set(ids)
     try:
         for handle in as_completed(handles, limit):
@@ -208,7 +208,7 @@ def await_all(shared: Shared, ids: tuple[int, ...], limit: float | None) -> Iter
     except ResultTimeout:
         shown = ", ".join(map(str, sorted(left)[:_NAMED])) + ("…" if len(left) > _NAMED else "")
         assert limit is not None
-        raise Problem(
+        raise CliError(
             f"not ended within {duration(limit)}: job {shown}; it goes on by itself, "
             f"wait again with: jobqueue wait {min(left)}",
             field="timeout",
@@ -221,12 +221,12 @@ def print_end(job: JobRecord) -> None:
     line = Text(f"{job.id}  ")
     line.append(job.state, style=state_style(job))
     screen = console()
-    said = inert(detail(job)[:LINE_MAX])
+    said = escape_controls(detail(job)[:LINE_MAX])
     put(screen, line + Text(f"  {said}") if said else line)
 
 
 def require_success(jobs: Iterable[JobRecord]) -> None:
-    """Raise a Problem unless all of them succeeded."""
+    """Raise a CliError unless all of them succeeded."""
     bad = [job for job in jobs if job.state is not State.SUCCEEDED]
     if not bad:
         return
@@ -236,7 +236,7 @@ def require_success(jobs: Iterable[JobRecord]) -> None:
     else:
         named = ", ".join(f"{job.id} {job.state}" for job in bad[:_NAMED])
         what = f"{len(bad):,} jobs did not succeed: {named}{'…' if len(bad) > _NAMED else ''}"
-    raise Problem(f"{what}; see: jobqueue show {job.id}", field="id", value=job.id)
+    raise CliError(f"{what}; see: jobqueue show {job.id}", field="id", value=job.id)
 
 
 def _ended(job: JobRecord) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobqueue import options
 from jobqueue.cli import params
-from jobqueue.cli.errors import Problem
+from jobqueue.cli.errors import CliError
 from jobqueue.loggers import get_logger
 from jobqueue.worker.observe.probe_server import Page, Probes, health_pages, metrics_pages
 from jobqueue.worker.worker import Worker
@@ -54,7 +54,7 @@ def bound(ports: Ports, worker: Worker) -> Iterator[list[Probes]]:
             try:
                 probe = Probes(max(0, port), served)
             except OSError as error:
-                raise Problem(
+                raise CliError(
                     f"port {port} of 127.0.0.1 cannot be had: {error.strerror or error}",
                     field="port",
                     value=port,

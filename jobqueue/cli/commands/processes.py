@@ -12,7 +12,7 @@ from jobqueue import options
 from jobqueue.cli import app_loader as apps
 from jobqueue.cli import log_format, params
 from jobqueue.cli.commands.probe_options import PORTS, Ports, of_process
-from jobqueue.cli.context import Shared
+from jobqueue.cli.context import CliContext
 from jobqueue.config import app_name
 from jobqueue.errors import ConfigurationError
 from jobqueue.supervisor.supervisor import Supervisor
@@ -26,7 +26,7 @@ NOT_PASSED_ON = ("name", "processes", "reload", *PORTS)
 
 def supervise(
     context: click.Context,
-    shared: Shared,
+    cli: CliContext,
     settings: WorkerSettings,
     given: Mapping[str, Any],
     ports: Ports,
@@ -34,12 +34,12 @@ def supervise(
     """Run worker processes until told to stop; returns the exit code."""
     wanted = "1" if given["processes"] is None else given["processes"]
     count = options.whole(params.whole(wanted), "processes", 1, PROCESSES_MAX)
-    app = app_name(shared.given_app)
+    app = app_name(cli.given_app)
     if app is None:
         raise ConfigurationError(apps.NEEDED, field="app")
     began = time.monotonic()
     passed_on = _passed_on(context)
-    if shared.debug:
+    if cli.debug:
         passed_on.append("--debug")
 
     def arguments(number: int) -> Sequence[str]:
@@ -54,15 +54,15 @@ def supervise(
         arguments,
         count,
         settings.shutdown_timeout,
-        _environment(shared),
-        quiet=shared.json,
+        _environment(cli),
+        quiet=cli.json,
     )
     supervisor = Supervisor(config, _watch(app) if given["reload"] else None)
-    with log_format.configured(given["log_format"], given["log_level"], debug=shared.debug):
+    with log_format.configured(given["log_format"], given["log_level"], debug=cli.debug):
         code = supervisor.run()
-    if shared.json:
+    if cli.json:
         summaries = supervisor.summaries
-        shared.print_json(
+        cli.print_json(
             {
                 "processes": count,
                 "processed": sum(summary["processed"] for summary in summaries),
@@ -100,11 +100,11 @@ def _passed_on(context: click.Context) -> list[str]:
     return passed_on
 
 
-def _environment(shared: Shared) -> dict[str, str]:
+def _environment(cli: CliContext) -> dict[str, str]:
     """That of the processes: the URL may hold a password, so that is where it goes."""
     environment = dict(os.environ)
-    if shared.given_url is not None:
-        environment["JOBQUEUE_URL"] = shared.url
-    if shared.given_app is not None:
-        environment["JOBQUEUE_APP"] = shared.given_app
+    if cli.given_url is not None:
+        environment["JOBQUEUE_URL"] = cli.url
+    if cli.given_app is not None:
+        environment["JOBQUEUE_APP"] = cli.given_app
     return environment

@@ -14,7 +14,7 @@ from rich.text import Text
 from jobqueue import options
 from jobqueue.cli import completion, params
 from jobqueue.cli.commands.bulk_actions import FORCE, confirm
-from jobqueue.cli.context import Command, Group, Shared, pass_shared
+from jobqueue.cli.context import CliContext, Command, Group, pass_cli
 from jobqueue.cli.render import COLOURS, NAME, Column, console, duration, put, table
 from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.known_names import unknown
@@ -136,8 +136,8 @@ WORKERS = [
     metavar="N",
     help="Of so many of the last minutes what the workers did.",
 )
-@pass_shared
-def stats(shared: Shared, watch: bool, interval: str, minutes: str) -> None:
+@pass_cli
+def stats(cli: CliContext, watch: bool, interval: str, minutes: str) -> None:
     """Show counts, workers and throughput.
 
     Counts are by queue and by task; the last minutes tell what the workers did.
@@ -145,27 +145,27 @@ def stats(shared: Shared, watch: bool, interval: str, minutes: str) -> None:
     every = options.seconds(interval, "interval", least=0.1)
     count = options.whole(params.whole(minutes), "minutes", 0, MINUTES_MAX)
     if not watch:
-        _print_stats(shared, console(), count)
+        _print_stats(cli, console(), count)
         return
     pause = threading.Event()
     while not reader_gone():
         screen = console()
-        if not screen.is_terminal or shared.json:
-            _print_stats(shared, screen, count)
-            if not shared.json:
+        if not screen.is_terminal or cli.json:
+            _print_stats(cli, screen, count)
+            if not cli.json:
                 echo()
         else:
             with screen.capture() as frame:
-                _print_stats(shared, screen, count)
+                _print_stats(cli, screen, count)
             # One write, so that nothing flickers.
             echo(HOME_AND_CLEAR + frame.get(), end="")
         pause.wait(every)
 
 
-def _print_stats(shared: Shared, screen: Console, minutes: int) -> None:
-    found = shared.monitor.stats(minutes)
-    if shared.json:
-        shared.print_json(found)
+def _print_stats(cli: CliContext, screen: Console, minutes: int) -> None:
+    found = cli.monitor.stats(minutes)
+    if cli.json:
+        cli.print_json(found)
         return
     rows = found["queues"]
     if rows:
@@ -197,19 +197,19 @@ def _total(rows: list[Row]) -> list[Row]:
 
 
 @click.group(cls=Group, invoke_without_command=True)
-@pass_shared
+@pass_cli
 @click.pass_context
-def queues(context: click.Context, shared: Shared) -> None:
+def queues(context: click.Context, cli: CliContext) -> None:
     """List the queues; pause or resume some."""
     if context.invoked_subcommand is not None:
         return
-    rows = shared.monitor.queues()
-    if shared.json:
-        shared.print_json(rows)
+    rows = cli.monitor.queues()
+    if cli.json:
+        cli.print_json(rows)
     elif rows:
         table(rows, QUEUES)
     else:
-        shared.note("no queue has jobs yet")
+        cli.note("no queue has jobs yet")
 
 
 def _switch(name: str, help_: str) -> None:
@@ -218,25 +218,25 @@ def _switch(name: str, help_: str) -> None:
         "names", metavar="QUEUE...", nargs=-1, required=True, shell_complete=completion.queues
     )
     @click.option("--force", is_flag=True, help="Also a queue that nobody knows yet.")
-    @pass_shared
-    def command(shared: Shared, names: tuple[str, ...], force: bool) -> None:
+    @pass_cli
+    def command(cli: CliContext, names: tuple[str, ...], force: bool) -> None:
         for queue in names:
             options.name(queue, "queue", longest=options.QUEUE_LENGTH_MAX)
         if not force:
-            _require_known(shared, names)
-        changed = [queue for queue in names if getattr(shared.monitor, name)(queue)]
+            _require_known(cli, names)
+        changed = [queue for queue in names if getattr(cli.monitor, name)(queue)]
         if name == "resume" and changed:
-            shared.wake_workers()
-        if shared.json:
-            shared.print_json({"changed": len(changed), "queues": list(names)})
+            cli.wake_workers()
+        if cli.json:
+            cli.print_json({"changed": len(changed), "queues": list(names)})
             return
         for queue in names:
             state = "paused" if name == "pause" else "runs"
             echo(f"{queue} {state}{'' if queue in changed else ' already'}")
 
 
-def _require_known(shared: Shared, queues: tuple[str, ...]) -> None:
-    stranger = shared.unknown(lambda known: unknown("queue", queues, known.queues, FORCE))
+def _require_known(cli: CliContext, queues: tuple[str, ...]) -> None:
+    stranger = cli.unknown(lambda known: unknown("queue", queues, known.queues, FORCE))
     if stranger is not None:
         raise stranger
 
@@ -246,25 +246,25 @@ _switch("resume", "Let the jobs of these queues begin again.")
 
 
 @click.command(cls=Command)
-@pass_shared
-def workers(shared: Shared) -> None:
+@pass_cli
+def workers(cli: CliContext) -> None:
     """List the workers."""
-    rows = shared.monitor.workers()
-    if shared.json:
-        shared.print_json([row | {"started_at": row["started_at"].isoformat()} for row in rows])
+    rows = cli.monitor.workers()
+    if cli.json:
+        cli.print_json([row | {"started_at": row["started_at"].isoformat()} for row in rows])
     elif rows:
         table(rows, WORKERS)
     else:
-        shared.note("no worker is running; start one with: jobqueue worker")
+        cli.note("no worker is running; start one with: jobqueue worker")
 
 
 @click.command(cls=Command)
-@pass_shared
-def tasks(shared: Shared) -> None:
+@pass_cli
+def tasks(cli: CliContext) -> None:
     """List the app's and the database's tasks."""
-    known = {row["task"]: row for row in shared.monitor.tasks()}
-    known_by = shared.monitor.known_by()
-    app = shared.app
+    known = {row["task"]: row for row in cli.monitor.tasks()}
+    known_by = cli.monitor.known_by()
+    app = cli.app
     registry = {} if app is None else dict(app.registry)
     rows = []
     for name in sorted(known.keys() | registry.keys()):
@@ -274,12 +274,12 @@ def tasks(shared: Shared) -> None:
         row["queue"] = task.settings.queue if task else None
         row["signature"] = None if task is None else str(inspect.signature(task.function))
         rows.append(row)
-    if shared.json:
-        shared.print_json(rows)
+    if cli.json:
+        cli.print_json(rows)
     elif rows:
         table(rows, OF_APP if app is not None else TASKS)
     else:
-        shared.note("no tasks are known; name the app with --app to see its own")
+        cli.note("no tasks are known; name the app with --app to see its own")
 
 
 def _unseen(name: str, known_by: int) -> Row:
@@ -300,8 +300,8 @@ def _unseen(name: str, known_by: int) -> Row:
     "--failed-older-than", default="30d", show_default=True, metavar="TIME", help="For failed jobs."
 )
 @click.option("--yes", is_flag=True, help="Do not ask, even if everything would go.")
-@pass_shared
-def prune(shared: Shared, older_than: str, failed_older_than: str, yes: bool) -> None:
+@pass_cli
+def prune(cli: CliContext, older_than: str, failed_older_than: str, yes: bool) -> None:
     """Delete jobs that ended long ago.
 
     In batches. Workers do this by themselves, too.
@@ -311,15 +311,15 @@ def prune(shared: Shared, older_than: str, failed_older_than: str, yes: bool) ->
     ages = {State.SUCCEEDED: age, State.CANCELLED: age, State.FAILED: failed_age}
     every = [state for state, limit in ages.items() if limit == 0]
     if every and not yes:
-        count = sum(shared.jobs.count(JobFilter(state=state)) for state in every)
+        count = sum(cli.jobs.count(JobFilter(state=state)) for state in every)
         names = ", ".join(every)
-        confirm(f"prune {counted(count, 'job')} ({names}) in {shared.target}")
-    shared.note(f"pruning {shared.target}")
-    maintenance = Maintenance(shared.store)
+        confirm(f"prune {counted(count, 'job')} ({names}) in {cli.target}")
+    cli.note(f"pruning {cli.target}")
+    maintenance = Maintenance(cli.store)
     deleted = {state: _prune(maintenance, state, limit) for state, limit in ages.items()}
     total = sum(deleted.values())
-    if shared.json:
-        shared.print_json({"deleted": total, **deleted})
+    if cli.json:
+        cli.print_json({"deleted": total, **deleted})
     else:
         parts = ", ".join(f"{count:,} {state}" for state, count in deleted.items() if count)
         echo(f"deleted {counted(total, 'job')}" + (f": {parts}" if parts else ""))

@@ -10,7 +10,7 @@ from jobqueue import options
 from jobqueue.cli import app_loader as apps
 from jobqueue.cli import log_format as logs
 from jobqueue.cli import params
-from jobqueue.cli.context import Command, Shared, pass_shared
+from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
 from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
@@ -80,27 +80,27 @@ def _bracketed(address: str) -> str:
 @click.option("--with-worker", is_flag=True, help="Run jobs in this process, too.")
 @click.option("--concurrency", "-c", metavar="N", help="Jobs at once, with --with-worker.")
 @logs.options
-@pass_shared
-def web(shared: Shared, /, *, log_format: str, log_level: str | None, **given: Any) -> int:
+@pass_cli
+def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: Any) -> int:
     """Serve the HTTP API until told to stop.
 
     On a loopback address no token is needed, unless one is set. The first SIGTERM or SIGINT stops
     in order: what is under way is answered, running jobs end; a second one stops at once.
     """
-    shared.notes_default = False
+    cli.notes_default = False
     asked = WebOptions.of(**given)
     from jobqueue.web import create_app, serve  # An extra, which says so where it is missing.
     from jobqueue.web.server import BindAddress
 
     address = BindAddress(asked.host, asked.port)
     address.require(token=asked.token is not None)
-    app, queue = shared.app, shared.queue
+    app, queue = cli.app, cli.queue
     hosts = asked.hosts(address.address if address.is_loopback else None)
     asgi = create_app(queue, token=asked.token, read_only=asked.read_only, hosts=hosts)
-    worker = _worker(shared, asked) if asked.with_worker else None
+    worker = _worker(cli, asked) if asked.with_worker else None
     missing = _missing(queue, may_make=app is not None and not asked.read_only)
-    with logs.configured(log_format, log_level, debug=shared.debug):
-        log.info("%s, %s", shared.target, counted(len(queue.registry), "task"))
+    with logs.configured(log_format, log_level, debug=cli.debug):
+        log.info("%s, %s", cli.target, counted(len(queue.registry), "task"))
         if app is None:
             log.warning("no app is named, so nothing can be enqueued here: give --app")
         if missing is not None:
@@ -110,7 +110,7 @@ def web(shared: Shared, /, *, log_format: str, log_level: str | None, **given: A
             asked.host,
             asked.port,
             worker=worker,
-            listening=lambda url: shared.print_json({"url": url}) if shared.json else None,
+            listening=lambda url: cli.print_json({"url": url}) if cli.json else None,
         )
     if code and any(thread.name.startswith("jobqueue-slot") for thread in threading.enumerate()):
         leave(code)
@@ -128,11 +128,11 @@ def _missing(queue: JobQueue, *, may_make: bool) -> SchemaOutdated | None:
     return None
 
 
-def _worker(shared: Shared, asked: WebOptions) -> Worker:
-    if shared.app is None:
+def _worker(cli: CliContext, asked: WebOptions) -> Worker:
+    if cli.app is None:
         raise ConfigurationError(apps.NEEDED, field="app")
     given = {} if asked.concurrency is None else {"concurrency": asked.concurrency}
-    return shared.queue.worker_of(WorkerSettings.of(**given))
+    return cli.queue.worker_of(WorkerSettings.of(**given))
 
 
 COMMANDS = (web,)

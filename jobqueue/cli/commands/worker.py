@@ -17,7 +17,7 @@ from jobqueue import options
 from jobqueue.cli import app_loader as apps
 from jobqueue.cli import completion, log_format, params
 from jobqueue.cli.commands.probe_options import Ports, bound, ports_of, serve
-from jobqueue.cli.context import Command, Shared, pass_shared
+from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.config import POOL_MAX, POOL_SIZE
 from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.known_names import names_of, unknown
@@ -133,15 +133,15 @@ AS_GIVEN = (
 @click.option(
     "--allow-exec", is_flag=True, help="Run command lines as well: what `jobqueue exec` enqueues."
 )
-@pass_shared
+@pass_cli
 @click.pass_context
-def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
+def worker(context: click.Context, /, cli: CliContext, **given: Any) -> int:
     """Run jobs of the app's tasks.
 
     A first SIGTERM or SIGINT lets running jobs end within the shutdown timeout and exits with 0; a
     second one, or the timeout, gives them back and exits with 1.
     """
-    shared.notes_default = False
+    cli.notes_default = False
     settings, ports = _settings(given), ports_of(given)
     if given["pool_size"] is not None:
         size = options.whole(params.whole(given["pool_size"]), "pool_size", 1, POOL_MAX)
@@ -149,24 +149,24 @@ def worker(context: click.Context, /, shared: Shared, **given: Any) -> int:
     if given["processes"] is not None or given["reload"]:
         from jobqueue.cli.commands.processes import supervise
 
-        return supervise(context, shared, settings, given, ports)
+        return supervise(context, cli, settings, given, ports)
     try:
         with StopSignals(_interrupt_loading, may_raise=True):
             channel = ControlChannel.from_environment()
-            app = shared.app
+            app = cli.app
             if app is None:
                 raise ConfigurationError(apps.NEEDED, field="app")
-            own = shared.queue.worker_of(settings)
-            spare_the_collector()
+            own = cli.queue.worker_of(settings)
+            tune_gc()
     except KeyboardInterrupt:
         return 0  # No job has started, so the stop is one in order.
     # With --json, stdout is the summary's alone, whatever handlers print.
-    output = log_format.stdout_on_stderr() if shared.json else contextlib.nullcontext()
-    with log_format.configured(given["log_format"], given["log_level"], debug=shared.debug), output:
-        run = functools.partial(_run, shared, app, own, settings, ports=ports, channel=channel)
+    output = log_format.stdout_on_stderr() if cli.json else contextlib.nullcontext()
+    with log_format.configured(given["log_format"], given["log_level"], debug=cli.debug), output:
+        run = functools.partial(_run, cli, app, own, settings, ports=ports, channel=channel)
         code, summary = copy_context().run(run)  # With the worker's name, to its end.
-    if shared.json:
-        shared.print_json(summary)
+    if cli.json:
+        cli.print_json(summary)
     if code and _handlers_run():
         leave(code)
     return code
@@ -203,7 +203,7 @@ def _interrupt_loading() -> NoReturn:
 
 
 def _run(
-    shared: Shared,
+    cli: CliContext,
     app: JobQueue,
     own: Worker,
     settings: WorkerSettings,
@@ -224,8 +224,8 @@ def _run(
         # that could not start.
         own.start(None if channel is None else lambda: channel.send(began=own.name))
         name_worker(own.name)
-        _introduce(shared, app, settings)
-        _warn_of_strangers(shared, app, own, settings)
+        _log_startup(cli, app, settings)
+        _warn_of_strangers(cli, app, own, settings)
         serve(probes)
         own.wait()
         if stop.first is not None:
@@ -251,7 +251,7 @@ def _run(
     return 0 if in_order and own.failure is None else 1, summary
 
 
-def spare_the_collector() -> None:
+def tune_gc() -> None:
     """Make the garbage collector's rounds rare and short in a process that only works.
 
     Every job makes some containers, and a full round visits all that the app has imported, for
@@ -262,15 +262,15 @@ def spare_the_collector() -> None:
     gc.set_threshold(10_000, *gc.get_threshold()[1:])
 
 
-def _introduce(shared: Shared, app: JobQueue, settings: WorkerSettings) -> None:
+def _log_startup(cli: CliContext, app: JobQueue, settings: WorkerSettings) -> None:
     tasks = sorted([*app.registry, *([EXEC] if settings.allow_exec else [])])
     served = "all queues" if settings.queues is None else f"queues {', '.join(settings.queues)}"
     shown = ", ".join(tasks[:10]) + (", …" if len(tasks) > 10 else "")  # noqa: PLR2004
     known = counted(len(tasks), "task")
-    log.info("%s, %s, %s: %s", shared.target, served, known, shown or "none")
+    log.info("%s, %s, %s: %s", cli.target, served, known, shown or "none")
     if not tasks:
         log.warning("the app registers no tasks, so this worker runs nothing")
-    if app is not shared.queue:
+    if app is not cli.queue:
         log.warning(
             "the app's own queue is on %s: what handlers enqueue through it goes there",
             masked(app.store.url),
@@ -278,13 +278,13 @@ def _introduce(shared: Shared, app: JobQueue, settings: WorkerSettings) -> None:
 
 
 def _warn_of_strangers(
-    shared: Shared, app: JobQueue, own: Worker, settings: WorkerSettings
+    cli: CliContext, app: JobQueue, own: Worker, settings: WorkerSettings
 ) -> None:
     """Name the queues to serve that nobody knows: they may come later, or be mistyped."""
     if settings.queues is None:
         return
     try:
-        in_use = names_in_use(shared.store, besides=own.name)
+        in_use = names_in_use(cli.store, besides=own.name)
     except SQLAlchemyError as error:  # It is a courtesy; the worker's own rounds go on trying.
         log.warning("whether its queues are known cannot be told: %s", type(error).__name__)
         return

@@ -330,7 +330,7 @@ def test_a_signal_while_the_worker_is_being_built_ends_it_in_order(
     def stop() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("jobqueue.cli.commands.worker.spare_the_collector", stop)
+    monkeypatch.setattr("jobqueue.cli.commands.worker.tune_gc", stop)
     id_ = it.id("touch_and_nap", "never", 0)
     result = it("worker", "--drain")
     assert result.exit_code == 0, result.stderr
