@@ -1,4 +1,4 @@
-"""What a JobQueue works on: one database. What the queue declares belongs to none."""
+"""Binds a JobQueue to one database; limits and tasks belong to the queue, not the binding."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -14,14 +14,14 @@ from jobqueue.store.user_transactions import UserTransactions
 
 
 class Binding(NamedTuple):
-    """One database, as a program that enqueues knows it."""
+    """One database, and the parts that enqueue into it."""
 
     store: Store
     jobs: Jobs
     transactions: UserTransactions
     notifier: Notifier
     made: Callable[[Sequence[Job[Any]]], object] | None = None
-    """Told of the jobs of each enqueue, for tests."""
+    """Called with the jobs of each enqueue, for tests."""
 
     @classmethod
     def to(

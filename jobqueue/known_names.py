@@ -1,4 +1,4 @@
-"""Names that somebody wrote, against those that are known: what a typing mistake is told by."""
+"""Check names against the known tasks, queues and tags, to detect typing mistakes."""
 
 from collections.abc import Collection, Iterable
 
@@ -14,7 +14,7 @@ LISTED = 8  # names in one message
 
 
 def names_of(registry: Registry) -> Names:
-    """What an app names: its tasks, with their queues and tags, and the queues that it bounds."""
+    """Return the names of an app: its tasks, their queues and tags, and its bounded queues."""
     settings = [task.settings for task in registry.values()]
     return Names(
         frozenset([Options().queue, *registry.queues, *(each.queue for each in settings)]),
@@ -26,7 +26,7 @@ def names_of(registry: Registry) -> Names:
 def unknown(
     kind: str, names: Iterable[str], known: Collection[str], hint: str = ""
 ) -> InvalidOption | None:
-    """What to say of the first name that is not among the known ones; None if all are."""
+    """Return the error for the first unknown name, or None."""
     name = next((name for name in names if name not in known), None)
     if name is None:
         return None
@@ -38,7 +38,7 @@ def unknown(
 
 
 def unknown_in(wanted: JobFilter, known: Names, hint: str = "") -> InvalidOption | None:
-    """The same of the first such name in a filter."""
+    """Return the error for the first unknown name in a filter, or None."""
     named = (
         ("task", wanted.task, known.tasks),
         ("queue", wanted.queue, known.queues),

@@ -1,4 +1,4 @@
-"""The folder that relative paths are meant from: a path is resolved once, when it is given."""
+"""The base folder of relative paths: a path is resolved once, when it is given."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ _of_program: Path | None = None
 
 
 def current() -> Path:
-    """The folder now. Raises ConfigurationError where it was deleted."""
+    """Return the base folder. Raises ConfigurationError if it was deleted."""
     if _of_program is not None:
         return _of_program
     try:
@@ -25,9 +25,10 @@ def current() -> Path:
 
 @contextmanager
 def meant_from(path: str | None) -> Iterator[None]:
-    """While a child process imports the program: the folder that its parent was in.
+    """Resolve relative paths from `path` while a child process imports the program.
 
-    A handler of the parent's may have gone to another one since, and a child begins there.
+    It is the folder in which the parent was started: a handler may have changed the current folder
+    since, which the child inherits.
     """
     global _of_program  # noqa: PLW0603 - of the process, as the current folder is.
     before, _of_program = _of_program, None if path is None else Path(path)

@@ -17,12 +17,12 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def escape_controls(text: object) -> str:
-    """The text on one line, with every character that a terminal would act on escaped."""
+    """Return the text on one line; characters that a terminal would act on are escaped."""
     return _ONE_LINE.sub(_escape, str(text))
 
 
 def escape_lines(text: object) -> list[str]:
-    """The lines of a text, each of them inert; tabs are spaces."""
+    """Return the lines of a text, each escaped; tabs become spaces."""
     return _MANY_LINES.sub(_escape, str(text).expandtabs(4)).split("\n")
 
 
@@ -37,7 +37,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def escape_json(value: Any, *, ascii_only: bool = False, indent: int | None = None) -> str:
-    """Valid JSON text that is inert as well: inside of strings, JSON's own escapes do it."""
+    """Return JSON text without control characters: in strings they are JSON's own escapes."""
     try:
         text = json.dumps(value, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
     except ValueError:  # A row that someone wrote with SQL may hold NaN.

@@ -36,10 +36,12 @@ def load(name: str) -> JobQueue:
     for part in attribute.split("."):
         found = getattr(found, part, None) if part else None
     if not isinstance(found, JobQueue):
-        what = f"is a {type(found).__name__}, no JobQueue" if found is not None else "is not there"
+        what = (
+            f"is a {type(found).__name__}, not a JobQueue" if found is not None else "is not there"
+        )
         queues = [key for key, value in vars(module).items() if isinstance(value, JobQueue)]
-        where = f"{module_name} has {', '.join(queues)}" if queues else f"{module_name} has none"
-        raise _error(f"app: {attribute!r} {what}; of JobQueues, {where}", name)
+        defined = ", ".join(queues) if queues else "no JobQueue"
+        raise _error(f"app: {attribute!r} {what}; module {module_name} defines {defined}", name)
     found.registry.app = name
     return found
 

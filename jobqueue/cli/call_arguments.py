@@ -1,4 +1,4 @@
-"""From what was written on the command line to a call of a task."""
+"""Parse the VALUEs of a command line into a call of a task."""
 
 import inspect
 import json
@@ -25,7 +25,7 @@ class Value:
 
     @staticmethod
     def of(text: str, what: str) -> "Value":
-        """Read a VALUE: JSON where it is JSON, otherwise text."""
+        """Parse a VALUE: as JSON if it is valid JSON, otherwise as text."""
         if not _is_json(text):
             return Value(text, clean(text, what))
         try:
@@ -51,7 +51,7 @@ def _refuse(literal: str) -> None:
 
 
 def split(words: tuple[str, ...]) -> tuple[list[Value], dict[str, Value]]:
-    """Tell VALUEs and KEY=VALUEs apart: a KEY is an identifier."""
+    """Split words into VALUEs and KEY=VALUEs: a KEY is an identifier."""
     args: list[Value] = []
     kwargs: dict[str, Value] = {}
     for word in words:
@@ -73,7 +73,7 @@ def guess_call(
     *,
     annotated: bool,
 ) -> Call[Any]:
-    """A call whose VALUEs are read by the task's annotations.
+    """Return a call whose VALUEs are read by the task's annotations.
 
     A VALUE that does not fit as JSON is tried as text: for a `str`, `5` is "5".
     """
@@ -101,7 +101,7 @@ def guess_call(
 def _place(
     path: str | None, parameters: list[inspect.Parameter], count: int, names: list[str]
 ) -> int | None:
-    """Which of the arguments an error is about, by its path (`x`, `x.y`, `rest[2]`)."""
+    """Return the position of the argument that an error's path names (`x`, `x.y`, `rest[2]`)."""
     match = re.match(r"(\w+)(?:\[(\d+)\])?", path or "")
     if match is None:
         return None

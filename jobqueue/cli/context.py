@@ -1,4 +1,4 @@
-"""What every command shares: its options before and after its name, and what they lead to."""
+"""The options that all commands share, before or after the command, and what they stand for."""
 
 import os
 import re
@@ -28,11 +28,11 @@ from jobqueue.text import escape_controls, escape_json
 F = TypeVar("F", bound=Callable[..., Any])
 
 ENVIRONMENT = [
-    ("JOBQUEUE_URL", "The database: sqlite:///file.db or postgresql://user@host/name."),
-    ("JOBQUEUE_APP", "The app, as module:attribute."),
-    ("JOBQUEUE_POOL_SIZE", "Connections at most, whatever the app says."),
-    ("JOBQUEUE_TOKEN", "What clients of `jobqueue web` must send."),
-    ("NO_COLOR", "Set to anything: no colours, on terminals either."),
+    ("JOBQUEUE_URL", "Database URL: sqlite:///file.db or postgresql://user@host/name."),
+    ("JOBQUEUE_APP", "JobQueue of the app, as module:attribute."),
+    ("JOBQUEUE_POOL_SIZE", "Maximum of connections for handlers; overrides the app."),
+    ("JOBQUEUE_TOKEN", "Token that clients of `jobqueue web` must send."),
+    ("NO_COLOR", "If set to anything, print no colours."),
 ]
 
 PLACES = {"--url", "--app"}
@@ -42,16 +42,16 @@ FLAGS = "Print JSON; show tracebacks; show this help."
 
 @dataclass
 class CliContext:
-    """The shared options of one invocation, and what they lead to."""
+    """The common options of one invocation, and the app, queue and database they stand for."""
 
     given_url: str | None = None
     given_app: str | None = None
     json: bool = False
     debug: bool = False
     log_json: bool = False
-    """What goes to stderr is JSON, line by line."""
+    """True if stderr is JSON, one object per line."""
     notes_default: bool = True
-    """A note says where the default database is used; False where a log does, or nobody reads."""
+    """Print a note when the default database is used; False for commands that log it."""
     _app: list[JobQueue | None] = field(default_factory=list)
 
     @property
@@ -60,14 +60,15 @@ class CliContext:
         if not self._app:
             name = app_name(self.given_app)
             if name is not None and (self.given_url or os.environ.get("JOBQUEUE_URL")):
-                # For a JobQueue() in the app, whatever folder the app goes to before it makes one.
+                # For a JobQueue() in the app: a relative path is resolved before the app changes
+                # the current folder.
                 os.environ["JOBQUEUE_URL"] = self.url
             self._app.append(None if name is None else apps.load(name))
         return self._app[0]
 
     @cached_property
     def database(self) -> Database:
-        """The database: as the contract says, but before the default comes the app's own."""
+        """The database: as named, else the app's own, else the default."""
         found = database(self.given_url)
         if not found.named and self.app is not None:
             found = Database(as_text(self.app.store.url), self.app.store.named)
@@ -79,15 +80,15 @@ class CliContext:
 
     @property
     def url(self) -> str:
-        """That of the database."""
+        """The URL of the database."""
         return self.database.url
 
     @cached_property
     def queue(self) -> JobQueue:
-        """The app's own queue, for all that enqueues or works: what it declares holds there.
+        """The app's own queue, with its declared limits, for commands that enqueue or work.
 
-        On the database that was named, if it is another one than the app's. Without an app, a queue
-        that declares nothing.
+        It is on the database that was named, if that differs from the app's. Without an app, a
+        queue that declares nothing.
         """
         app, url = self.app, parse(self.url)
         if app is None:
@@ -99,7 +100,7 @@ class CliContext:
 
     @property
     def store(self) -> Store:
-        """The database. Who only looks at it, or steers, imports no app."""
+        """The database. Commands that only read or steer jobs do not import the app."""
         return self.queue.store if "queue" in self.__dict__ else self._store
 
     @cached_property
@@ -119,10 +120,10 @@ class CliContext:
         return Monitor(self.store)
 
     def unknown(self, check: Callable[[Names], InvalidOption | None]) -> InvalidOption | None:
-        """What `check` says where neither the database nor the app knows a name.
+        """Return the error of `check` for a name that neither the database nor the app knows.
 
-        The app is asked last: a command that only looks or steers needs no app for a good name.
-        Raises SchemaOutdated where there is no queue yet and the app does not know the name either.
+        The app is imported last: a command that only reads or steers needs none for a known name.
+        Raises SchemaOutdated if there is no schema yet and the app does not know the name either.
         """
         known = names_of(Registry())
         try:
@@ -137,12 +138,12 @@ class CliContext:
         try:
             return Names() if self.app is None else names_of(self.app.registry)
         except ConfigurationError as error:
-            self.note(f"what the app names is not known: {error}")
+            self.note(f"the names of the app are not known: {error}")
             return Names()
 
     @property
     def target(self) -> str:
-        """The database as it may be shown."""
+        """The database URL for messages, without passwords."""
         is_said = self.notes_default or self.database.named
         default = "" if is_said else " (the default: no database is named)"
         return masked(parse(self.url)) + default
@@ -158,7 +159,7 @@ class CliContext:
         echo(to_json(value))
 
     def note(self, message: str) -> None:
-        """Tell a person something on stderr; with --json nobody reads along."""
+        """Print a note on stderr, except with --json."""
         if not self.json:
             echo(escape_controls(message), err=True)
 
@@ -168,23 +169,23 @@ def _at_the_end(close: Callable[[], None]) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON text that stdout's encoding can hold."""
+    """Return JSON text that stdout's encoding can represent."""
     encoding = STDOUT.encoding.lower().replace("-", "")
     return escape_json(value, ascii_only=not encoding.startswith("utf"), indent=indent)
 
 
 def pass_cli(function: F) -> F:
-    """Give a command's function the shared state first."""
+    """Pass the CliContext as the first argument of a command's function."""
     return click.make_pass_decorator(CliContext, ensure=True)(function)  # type: ignore[return-value]
 
 
 def cli_of(context: click.Context) -> CliContext:
-    """The shared state of an invocation."""
+    """Return the CliContext of an invocation."""
     return context.find_root().ensure_object(CliContext)
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    # After the command's name wins over before it, because it is parsed later.
+    # An option after the command's name is parsed later, so it wins over one before it.
     if value is not None and value is not False:
         setattr(cli_of(context), str(parameter.name), value)
 
@@ -224,7 +225,7 @@ _NEGATIVE = re.compile(r"-\.?\d")
 
 
 class _Base(click.Command):
-    """The shared options, negative numbers that are values, and the environment in the help."""
+    """Adds the common options, takes -5 for a value, and lists the environment in the help."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
@@ -232,14 +233,14 @@ class _Base(click.Command):
         self.params.extend(_common_options())
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """Make click's --help, printed by us as all else."""
+        """Return click's --help, printed through our streams."""
         option = super().get_help_option(ctx)
         if option is not None:
             option.callback = _print_help
         return option
 
     def make_parser(self, ctx: click.Context) -> Any:
-        """Make click's parser; for it, `-5` is no option."""
+        """Return click's parser, changed so that `-5` is a value, not an option."""
         parser: Any = super().make_parser(ctx)
         process_options = parser._process_opts  # noqa: SLF001 - it has no other seam.
 
@@ -253,7 +254,7 @@ class _Base(click.Command):
         return parser
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Show the options that are the command's own."""
+        """List the command's own options."""
         options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
         own = [one for one in options if not COMMON & set(one.opts)]
         if records := list(filter(None, (one.get_help_record(ctx) for one in own))):
@@ -261,7 +262,7 @@ class _Base(click.Command):
                 formatter.write_dl(records)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Show what all commands share, in a few lines, at the end of every help page."""
+        """List the common options at the end of every help page."""
         super().format_epilog(ctx, formatter)
         places = [one.get_help_record(ctx) for one in self.params if PLACES & set(one.opts)]
         with formatter.section("Common options"):
@@ -282,12 +283,12 @@ class Group(_Base, click.Group):
     group_class = type
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Show the options, and the commands."""
+        """List the options and the commands."""
         _Base.format_options(self, ctx, formatter)
         self.format_commands(ctx, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Show the help, as an error, when no command is named."""
+        """Print the help as an error when no command is given."""
         if not (args or self.invoke_without_command or ctx.resilient_parsing):
             echo(self.get_help(ctx), err=True)
             ctx.exit(2)

@@ -30,7 +30,7 @@ from jobqueue.wire import error_json
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
-# What a database says, in lower case, and what to do about it.
+# Words of a database's message, in lower case, and the remedy.
 _REMEDIES = [
     ("password authentication failed", "check the user and the password of the URL"),
     ("no password supplied", "the URL needs a password, or use ~/.pgpass"),
@@ -46,14 +46,14 @@ _REMEDIES = [
     ("malformed", "the file is damaged; restore it from a backup"),
     ("locked", "another process holds it; try again"),
     ("disk is full", "make room and try again"),
-    ("no such table", "is it jobqueue's database? look with: jobqueue db check"),
-    ("no such column", "is it jobqueue's database? look with: jobqueue db check"),
+    ("no such table", "is it jobqueue's database? check with: jobqueue db check"),
+    ("no such column", "is it jobqueue's database? check with: jobqueue db check"),
     ("permission denied", "the role of the URL needs more rights"),
 ]
 
 
 class CliError(click.ClickException):
-    """Something a command could not do, or found wrong."""
+    """An error of a command, with its exit code."""
 
     def __init__(
         self, message: str, *, code: int = FAILED, field: str | None = None, value: object = None
@@ -74,7 +74,7 @@ class Failure(NamedTuple):
 
 
 def report(error: BaseException, cli: CliContext) -> int:
-    """Say what went wrong on stderr, in one line or one JSON object; returns the exit code."""
+    """Print an error on stderr as one line or one JSON object; returns the exit code."""
     failure = describe(error, cli)
     secrets = _secrets(cli)
     message = escape_controls(redact(" ".join(failure.message.split()), secrets))
@@ -103,7 +103,7 @@ def _as_record(message: str, error: BaseException, trace: str | None) -> str:
 
 
 def describe(error: BaseException, cli: CliContext) -> Failure:  # noqa: PLR0911 - a table.
-    """What to say about an error, and which exit code it has."""
+    """Return the message and the exit code of an error."""
     if isinstance(error, CliError):
         return Failure(error.message, error.code, error.field, error.value)
     if isinstance(error, click.UsageError):
@@ -145,7 +145,7 @@ def _database(error: DBAPIError | PoolTimeout, cli: CliContext) -> str:
 
 
 def _is_connection(error: BaseException) -> bool:
-    """True when the database was not there to be asked."""
+    """True if the connection to the database failed."""
     orig = getattr(error, "orig", None)
     if type(orig).__name__ != "OperationalError":
         return False

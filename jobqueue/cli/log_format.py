@@ -1,4 +1,4 @@
-"""What a worker writes on stderr: text for people, or a JSON object per line."""
+"""The log on stderr: text, or a JSON object per line."""
 
 import contextlib
 import functools
@@ -36,7 +36,7 @@ class TextFormatter(logging.Formatter):
         self._colours = colours
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as a line, or a few; what a job's own code says begins with the job."""
+        """Format a record as one line or more; what a job's code logs starts with the job."""
         at = datetime.fromtimestamp(record.created, UTC).astimezone()
         where = record.name.removeprefix("jobqueue.")
         level = f"{record.levelname:<7}"
@@ -54,10 +54,10 @@ class TextFormatter(logging.Formatter):
 
 
 class _Handler(OwnHandler, logging.StreamHandler[Any]):
-    """Writes to stderr; a stderr that is gone stops no worker."""
+    """Writes to stderr; a closed stderr does not stop a worker."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name.
-        """Let it be: there is nowhere to say it, as no formatter of ours raises."""
+        """Ignore errors of writing: there is no stream left to report them on."""
 
 
 def options(command: F) -> F:
@@ -76,7 +76,7 @@ def options(command: F) -> F:
         click.option(
             "--log-level",
             type=click.Choice(LEVELS, case_sensitive=False),
-            help="What is logged, from this level on. [default: info]",
+            help="Lowest level to log. [default: info]",
         ),
         click.option(
             "--log-format",
@@ -85,7 +85,7 @@ def options(command: F) -> F:
             show_default=True,
             is_eager=True,
             callback=_remember,
-            help="On stderr, unless the app sets up logging itself.",
+            help="Format of the log on stderr, unless the app configures logging.",
         ),
     ):
         function = option(function)
@@ -93,7 +93,7 @@ def options(command: F) -> F:
 
 
 def _remember(context: click.Context, _parameter: click.Parameter, kind: str) -> str:
-    """In time for an error in another option."""
+    """Store the format early, for an error in another option."""
     cli_of(context).log_json = kind == "json"
     return kind
 
@@ -110,7 +110,7 @@ def _json_stderr() -> Iterator[None]:
 
 
 def _is_one_stream() -> bool:
-    """True where stdout leads to where stderr does, as after `2>&1`."""
+    """True if stdout and stderr are one file, as after `2>&1`."""
     try:
         return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
     except (AttributeError, OSError, ValueError):
@@ -119,7 +119,7 @@ def _is_one_stream() -> bool:
 
 @contextlib.contextmanager
 def stdout_on_stderr() -> Iterator[None]:
-    """What is printed goes to stderr meanwhile, in its format."""
+    """Redirect stdout to stderr, in its format."""
     if isinstance(sys.stderr, JsonStream):
         output: AbstractContextManager[TextIO] = _ended(JsonStream(sys.stderr.beneath, "stdout"))
     else:
@@ -133,7 +133,7 @@ def _ended(stream: JsonStream) -> Iterator[TextIO]:
     try:
         yield cast("TextIO", stream)
     finally:
-        with contextlib.suppress(OSError, ValueError):  # Nobody reads it.
+        with contextlib.suppress(OSError, ValueError):  # The stream is closed.
             stream.end()
 
 

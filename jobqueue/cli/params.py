@@ -1,4 +1,4 @@
-"""What is written on the command line, as values, and the options that choose among jobs."""
+"""Values of the command line, and the options that filter jobs."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ whole = wire.whole
 
 
 def clean(text: str, what: str) -> str:
-    """Text that is UTF-8; raises InvalidOption that names the byte."""
+    """Return the text if it is UTF-8. Raises InvalidOption with the byte's offset."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -31,7 +31,7 @@ def clean(text: str, what: str) -> str:
 
 
 def filter_options(function: F) -> F:
-    """`--state --task --queue --tag`."""
+    """Add `--state --task --queue --tag`."""
     decorators = [
         click.option(
             "--state",
@@ -62,6 +62,6 @@ def filter_options(function: F) -> F:
 
 
 def describe(wanted: JobFilter) -> str:
-    """A filter in words, for a question."""
+    """Return a filter in words: `state failed, queue mail`."""
     parts = {"state": wanted.state, "task": wanted.task, "queue": wanted.queue, "tag": wanted.tag}
     return ", ".join(f"{key} {value}" for key, value in parts.items() if value is not None)

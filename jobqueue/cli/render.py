@@ -1,4 +1,4 @@
-"""How things look: tables that fit the terminal, ages, durations, colours. Data is never markup."""
+"""Rendering: tables that fit the terminal, ages, durations, colours. Data is never markup."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ COLOURS = {
 GAP = 2
 UNLIMITED = 100_000
 NAME = 40
-"""Cells of a task's or a queue's name that are shown, whichever columns are left out for them."""
+"""Cells of a task's or queue's name that stay visible: other columns are left out first."""
 
 CELL_MAX = 200
 """The longest cell where no terminal sets a limit."""
@@ -40,15 +40,15 @@ _STEPS = [(86_400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s")]
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on the present stdout or stderr: colours on terminals only, and no magic."""
+    """Return a console on stdout or stderr: colours on terminals only, no markup or emoji."""
     file = STDERR if stderr else STDOUT
     screen = Console(file=file, highlight=False, markup=False, emoji=False)
-    screen.no_color |= screen.is_dumb_terminal  # For who writes the codes himself.
+    screen.no_color |= screen.is_dumb_terminal  # It would print the colour codes.
     return screen
 
 
 def width_of(screen: Console) -> int:
-    """The cells in a line; in a pipe there is no end of it, unless $COLUMNS says so."""
+    """Return the cells of a line: those of the terminal, $COLUMNS, or unlimited in a pipe."""
     if not screen.is_terminal and not os.environ.get("COLUMNS"):
         return UNLIMITED
     return shutil.get_terminal_size().columns  # rich takes a dumb terminal's to be 80.
@@ -69,9 +69,9 @@ class Column(Generic[T]):
     title: str
     cell: Callable[[T], object]
     rank: int = 0
-    """The greater, the sooner it is left out where there is no room; 0 always stays."""
+    """Columns of a greater rank are left out first where there is no room; 0 always stays."""
     least: int | None = None
-    """It may be shortened to so many cells; None: never."""
+    """The column may be shortened to this many cells; None: never."""
     right: bool = False
     style: Callable[[T], str] | str = ""
 
@@ -89,7 +89,7 @@ class Table(Generic[T]):
             for column in columns
         }
         chosen = list(columns)
-        if room != UNLIMITED:  # Columns of nothing only take room; but in a pipe they stay.
+        if room != UNLIMITED:  # Empty columns are left out, but in a pipe they stay.
             chosen = [column for column in columns if not column.rank or any(cells[column.title])]
         self._widths = _fit(chosen, natural, room)
         self._columns = [column for column in chosen if column.title in self._widths]
@@ -121,7 +121,7 @@ class Table(Generic[T]):
 
 
 def _fit(columns: Sequence[Column[Any]], natural: dict[str, int], room: int) -> dict[str, int]:
-    """The width of each column that there is room for."""
+    """Return the width of each column that fits."""
     chosen = list(columns)
 
     def least(column: Column[Any]) -> int:
@@ -136,7 +136,7 @@ def _fit(columns: Sequence[Column[Any]], natural: dict[str, int], room: int) -> 
         chosen.remove(max(chosen, key=lambda column: column.rank))
     widths = {column.title: least(column) for column in chosen}
     spare = room - needed()
-    # Those that want least more get it first, so that few are cut at all.
+    # Columns that lack the fewest cells are widened first, so that few cells are cut.
     for column in sorted(chosen, key=lambda column: natural[column.title] - least(column)):
         wanted = natural[column.title] - least(column)
         if wanted > 0:
@@ -162,7 +162,7 @@ def table(rows: Sequence[T], columns: Sequence[Column[T]], screen: Console | Non
 
 
 def cut(text: str, width: int, screen: Console) -> str:
-    """The text in at most so many cells."""
+    """Shorten the text to at most `width` cells."""
     if cell_len(text) <= width:
         return text
     dots = "…" if screen.encoding.startswith("utf") else ".."
@@ -170,7 +170,7 @@ def cut(text: str, width: int, screen: Console) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A time in two significant parts at most."""
+    """Return a time in at most two parts: `1m15s`."""
     if seconds is None:
         return ""
     if seconds < 0.9995:  # noqa: PLR2004 - it would be shown as 1000 ms.
@@ -186,7 +186,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(instant: datetime | None, now: datetime | None = None) -> str:
-    """How far from now, in words: `5m ago`, `in 2h`."""
+    """Return the distance from now: `5m ago`, `in 2h`."""
     if instant is None:
         return ""
     seconds = ((now or datetime.now(UTC)) - instant).total_seconds()
@@ -217,7 +217,7 @@ def call_of(job: JobRecord) -> str:
 
 
 def first_line(text: str | None) -> str:
-    """The first line that says something."""
+    """Return the first line that is not empty."""
     return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
 
 

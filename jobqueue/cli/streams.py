@@ -58,7 +58,7 @@ class _Stdout(_Stream):
 
 class _Stderr(_Stream):
     def _failed(self, error: Exception) -> None:
-        """Nothing: there is nobody to tell."""
+        """No-op: there is no stream to write to."""
 
 
 _stdout = _Stdout("stdout")
@@ -74,7 +74,7 @@ def echo(text: object = "", *, err: bool = False, end: str = "\n") -> None:
 
 
 def reader_gone() -> bool:
-    """True when nobody reads stdout any more, and there is no sense in printing more."""
+    """True once the reader of stdout is gone, so that printing more is useless."""
     return _stdout.reader_gone
 
 
@@ -107,7 +107,7 @@ def _file(name: str) -> Any:
 
 
 def _silence(file: Any) -> None:
-    """Let its descriptor lead nowhere: the buffer goes there, too."""
+    """Point its descriptor at /dev/null, which takes the rest of the buffer."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         descriptor = file.fileno()
         with Path(os.devnull).open("wb") as sink:

@@ -1,7 +1,7 @@
-"""PID 1, as in a container: passes signals on, and reaps what handlers have left behind.
+"""PID 1 in a container: forwards signals, and reaps processes that handlers have left behind.
 
-The kernel gives every orphan to PID 1. A worker that reaped them itself would take exit codes from
-those of its threads that wait for their own children, so it runs in a child of its own.
+The kernel makes PID 1 the parent of every orphan. A worker that reaped them itself would take exit
+codes from its threads that wait for their own children, so the worker runs in a child.
 """
 
 import contextlib
@@ -9,30 +9,30 @@ import os
 import signal
 import sys
 
-PASSED_ON = frozenset(
+FORWARDED = frozenset(
     {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 )
 
 
 def be_init() -> None:
-    """Go on in a child; this process ends with its exit code, or 128 and the signal it died of.
+    """Fork, and return in the child; this process exits with its code, or 128 + its signal.
 
-    Call it before there is a thread.
+    Call it before any thread is started.
     """
-    # SIGTTOU: a group in the background may then make itself that of the terminal.
-    heard = {*PASSED_ON, signal.SIGCHLD, signal.SIGTTOU}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+    # SIGTTOU is blocked so that the child may make its group the terminal's foreground group.
+    blocked = {*FORWARDED, signal.SIGCHLD, signal.SIGTTOU}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child:
-        os._exit(_tend(child))
+        os._exit(_forward_and_reap(child))
     _leave_group()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_group() -> None:
-    """Have a group of its own, which a terminal sends its Ctrl-C to: else it came twice."""
+    """Move to a process group of its own: else a Ctrl-C would arrive twice."""
     terminal = None
     with contextlib.suppress(OSError):
         terminal = os.tcgetpgrp(0)
@@ -43,12 +43,12 @@ def _leave_group() -> None:
             os.tcsetpgrp(0, os.getpid())
 
 
-def _tend(child: int) -> int:
-    """Until the child's end; returns the exit code."""
+def _forward_and_reap(child: int) -> int:
+    """Forward signals and reap until the child exits; returns the exit code."""
     while True:
-        number = signal.sigwait({*PASSED_ON, signal.SIGCHLD})
-        if number in PASSED_ON:
-            os.kill(child, number)  # It is not reaped yet, so the number is its own.
+        number = signal.sigwait({*FORWARDED, signal.SIGCHLD})
+        if number in FORWARDED:
+            os.kill(child, number)  # Not reaped yet, so the pid is still its own.
             continue
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)

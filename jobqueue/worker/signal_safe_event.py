@@ -1,8 +1,9 @@
 """An event that a signal handler may set: `threading.Event` is not safe there.
 
-A handler runs in the main thread, between two of its instructions, which may be those in which it
-holds the very lock that an event's `set()` needs. And it only runs once the main thread does: a
-signal that the kernel gives to another thread wakes nobody who waits without end in the main one.
+A handler runs in the main thread, between two of its instructions. If the main thread holds the
+lock of a threading.Event there, `set()` in the handler deadlocks. A handler also runs only when the
+main thread does: a signal that the kernel gives to another thread does not end a wait without
+timeout in the main thread.
 """
 
 import time
@@ -17,7 +18,7 @@ class SignalSafeEvent:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._wakes: SimpleQueue[None] = SimpleQueue()  # Made to be put to from anywhere.
+        self._wakes: SimpleQueue[None] = SimpleQueue()  # put() is reentrant.
 
     def set(self) -> None:
         """Make every `wait()` return."""
@@ -25,11 +26,11 @@ class SignalSafeEvent:
         self._wakes.put(None)
 
     def is_set(self) -> bool:
-        """True once it was set."""
+        """True once the event was set."""
         return self._is_set
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set; False if it was not within `timeout` seconds."""
+        """Wait until the event is set; False if `timeout` seconds pass first."""
         until = None if timeout is None else time.monotonic() + timeout
         while not self._is_set:
             rest = WAIT_SLICE if until is None else min(WAIT_SLICE, until - time.monotonic())
@@ -37,5 +38,5 @@ class SignalSafeEvent:
                 return self._is_set
             with suppress(Empty):
                 self._wakes.get(timeout=rest)
-                self._wakes.put(None)  # For others that wait.
+                self._wakes.put(None)  # For other waiting threads.
         return True

@@ -1,4 +1,4 @@
-"""`enqueue --from`: many jobs from JSON lines, a batch at a time, each of them all or nothing."""
+"""`enqueue --from`: jobs from JSON lines, in batches that are written as a whole or not at all."""
 
 import os
 import signal
@@ -28,13 +28,13 @@ from jobqueue.worker.stop_signals import StopSignals
 BATCH = 1000
 BATCH_BYTES = 16 << 20
 LINE_BYTES = MAX_BYTES + (64 << 10)
-"""A job's arguments and its options."""
+"""Bytes of one line: a job's arguments and its options."""
 
 BOM = b"\xef\xbb\xbf"
 
 
 class BulkEnqueue:
-    """One run over a file, and how far it has come."""
+    """Enqueues the lines of a file, and knows how far it has come."""
 
     def __init__(self, cli: CliContext) -> None:
         self._shared = cli
@@ -48,14 +48,14 @@ class BulkEnqueue:
         )
         self._writing = False
         self._waits_for_batch = False
-        """Nobody could say whether an interrupted batch was written, so the first signal waits."""
+        """True while a batch is written: the first signal waits, so that the outcome is known."""
         self.tasks: set[str] = set()
-        """The names in what was enqueued."""
+        """The tasks of the enqueued jobs."""
         self.ids: list[int] = []
         self.existing = 0
 
     def run(self, file: IO[bytes], progress: "ProgressBar") -> None:
-        """Enqueue every line. Raises CliError with the line's number, interrupted or not."""
+        """Enqueue every line. Raises CliError with the line's number, also when interrupted."""
         try:
             with self._stop:
                 self._run(file, progress)
@@ -93,7 +93,7 @@ class BulkEnqueue:
             )
             return call_of_line(self._tasks, parsed, what)
         except JobQueueError as error:
-            # A path within the line, such as line 1.args[0], begins with its name as well.
+            # A path in the line, such as line 1.args[0], starts with `what`, too.
             self._refuse(str(error).removeprefix(what).lstrip(": ."), error)
 
     def _refuse(self, reason: str, error: JobQueueError | None = None) -> NoReturn:
@@ -146,7 +146,7 @@ class BulkEnqueue:
         self._writing = False
 
     def _pause(self, seconds: float) -> None:
-        """Wait for room in a full queue: it may take for ever, and nothing is being written."""
+        """Wait for room in a full queue. Nothing is being written, so a signal interrupts it."""
         self._writing = False
         self._waits_for_batch = False
         self._interrupt_if_stopped()
@@ -167,7 +167,7 @@ class BulkEnqueue:
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM came."""
+    """SIGINT or SIGTERM was received."""
 
 
 def _default_stops() -> list[signal.Signals]:
@@ -178,7 +178,7 @@ def _default_stops() -> list[signal.Signals]:
 
 
 class ProgressBar:
-    """A progress bar on stderr, where that is a terminal; elsewhere nothing."""
+    """A progress bar on stderr; shows nothing where that is not a terminal."""
 
     def __init__(self, total: int | None) -> None:
         screen = console(stderr=True)
@@ -196,11 +196,11 @@ class ProgressBar:
         self._task = self._progress.add_task("enqueueing", total=total, jobs=0)
 
     def advance(self, amount: int) -> None:
-        """So many bytes were read."""
+        """Count `amount` bytes as read."""
         self._progress.advance(self._task, amount)
 
     def count(self, jobs: int) -> None:
-        """So many jobs are in the database."""
+        """Show the number of jobs in the database."""
         self._progress.update(self._task, jobs=f"{jobs:,}")
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""`cancel`, `retry`, `delete`: one verb for named jobs, or for all that match."""
+"""`cancel`, `retry`, `delete`: one action on jobs given by id, or on all that match."""
 
 import contextlib
 import sys
@@ -25,10 +25,10 @@ from jobqueue.wire import changes
 F = TypeVar("F", bound=Callable[..., Any])
 
 CHUNK = 1000
-"""Named ids in one call."""
+"""Ids in one statement."""
 FORCE = " (--force takes it as it is)"
 SHOWN = 20
-"""Refusals that get a line each."""
+"""Refusals that are printed, a line each."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ RETRY = replace(
     states=tuple(state for state in RETRY_ALL.states if state is not State.SUCCEEDED),
     act=partial(Jobs.rerun, ask="--succeeded"),
 )
-"""What has succeeded is left alone: a second run does again whatever the first one did."""
+"""Leaves out succeeded jobs: to run them again repeats their effects."""
 DELETE = Verb(
     "delete",
     "deleted",
@@ -67,8 +67,8 @@ def _command(verb: Verb, help_: str) -> click.Command:
     @click.argument("ids", metavar="[ID]...", nargs=-1)
     @params.filter_options
     @click.option("--all", "everything", is_flag=True, help=f"{verb.name.capitalize()} all jobs.")
-    @click.option("--yes", is_flag=True, help="Do not ask.")
-    @click.option("--force", is_flag=True, help="Also where a name is not known: it finds nothing.")
+    @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+    @click.option("--force", is_flag=True, help="Accept a task, queue or tag that is not known.")
     @_succeeded_option(verb)
     @pass_cli
     def command(
@@ -115,11 +115,11 @@ def _command(verb: Verb, help_: str) -> click.Command:
 def _succeeded_option(verb: Verb) -> Callable[[F], F]:
     if verb is not RETRY:
         return lambda function: function
-    return click.option("--succeeded", is_flag=True, help="Also jobs that have succeeded.")
+    return click.option("--succeeded", is_flag=True, help="Include jobs that have succeeded.")
 
 
 def _left_out(cli: CliContext, verb: Verb, wanted: JobFilter) -> int:
-    """How many jobs that match have succeeded, and are not to run once more."""
+    """Return how many matching jobs have succeeded, so that they are left out."""
     if verb is not RETRY or wanted.state not in (None, State.SUCCEEDED):
         return 0
     if wanted.state is State.SUCCEEDED:
@@ -132,9 +132,9 @@ def _left_out(cli: CliContext, verb: Verb, wanted: JobFilter) -> int:
 
 
 def _asks_again(cli: CliContext, named: tuple[int, ...]) -> bool:
-    """Ask on a terminal whether those that have succeeded are to run again; False: there is none.
+    """Ask on a terminal whether succeeded jobs shall run again; False where there are none.
 
-    Raises CliError for a no.
+    Raises CliError if the answer is no.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
@@ -151,7 +151,7 @@ def _asks_again(cli: CliContext, named: tuple[int, ...]) -> bool:
 def _confirm(
     cli: CliContext, verb: Verb, wanted: JobFilter, but: str, *, yes: bool, force: bool
 ) -> None:
-    """Say how many jobs in which database, and ask. Raises InvalidOption for an unknown name."""
+    """Ask, with the number of jobs and the database. Raises InvalidOption for an unknown name."""
     count = _count(cli, verb, wanted)
     if count == 0 and not force:
         stranger = cli.unknown(lambda known: unknown_in(wanted, known, FORCE))
@@ -174,10 +174,10 @@ def _but(left_out: int) -> str:
 
 
 def confirm(question: str) -> None:
-    """Ask a person. Raises CliError where there is none, or for a no."""
+    """Ask for confirmation. Raises CliError if it is denied, or without a terminal."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise CliError(
-            f"{question}? this is no terminal to ask on: say --yes",
+            f"{question}? cannot ask for confirmation: not a terminal; pass --yes",
             code=MISUSED,
             field="yes",
         )
@@ -199,7 +199,7 @@ def _count(cli: CliContext, verb: Verb, wanted: JobFilter) -> int:
 
 
 class Result(NamedTuple):
-    """What came of an action."""
+    """The ids that were changed, and the refusals."""
 
     changed: list[int]
     refused: list[Refusal]
@@ -220,18 +220,18 @@ def _apply(cli: CliContext, verb: Verb, wanted: JobFilter, named: tuple[int, ...
 def _summary(
     cli: CliContext, verb: Verb, named: Sequence[int], result: Result, left_out: int
 ) -> str:
-    """What was done, in one line."""
+    """Return what was done, in one line."""
     count = len(result.changed)
     parts = [f"{verb.done} {counted(count, 'job')}{_but(left_out)}"]
     if verb is CANCEL and (running := _still_running(cli, result.changed)):
-        parts.append(f"{running:,} of them still running, told to stop")
+        parts.append(f"{running:,} of them still running, asked to stop")
     if named and (already := len(named) - count - len(result.refused)):
         parts.append(f"{already:,} needed nothing")
     return "; ".join(parts)
 
 
 def _refusal(refused: Sequence[Refusal], *, json: bool) -> CliError:
-    """The error for jobs that could not be changed; prints a line for each of the first ones."""
+    """Return the error for refused jobs, and print a line for each of the others (up to 20)."""
     messages = [escape_controls(f"job {refusal.id}: {refusal.reason}") for refusal in refused]
     if not json:
         for message in messages[1:SHOWN]:
@@ -241,26 +241,26 @@ def _refusal(refused: Sequence[Refusal], *, json: bool) -> CliError:
 
 
 def _still_running(cli: CliContext, changed: list[int]) -> int:
-    with contextlib.suppress(Exception):  # A courtesy: the work is done.
+    with contextlib.suppress(Exception):  # Only the wording depends on it: the jobs are cancelled.
         states = cli.jobs.states(changed[:CHUNK])
         return sum(state is State.RUNNING for state in states.values())
     return 0
 
 
-CHOICE = "Give ids, or a filter, or --all."
+CHOICE = "Give either ids, or filters, or --all."
 COMMANDS = (
     _command(
         CANCEL,
         "Cancel jobs that wait or run.\n\n"
-        "One that waits never begins, one that runs is told to stop. " + CHOICE,
+        "A waiting job never starts, a running one is asked to stop. " + CHOICE,
     ),
     _command(
         RETRY,
-        "Run jobs again.\n\nFinal ones get a fresh budget of attempts, scheduled ones are due now. "
-        "Those that have succeeded only with --succeeded. " + CHOICE,
+        "Run jobs again.\n\nFailed and cancelled jobs get all their attempts again, scheduled "
+        "ones are due now. Succeeded jobs are run again only with --succeeded. " + CHOICE,
     ),
     _command(
         DELETE,
-        "Delete jobs that do not run.\n\nThe record of their attempts goes with them. " + CHOICE,
+        "Delete jobs that are not running.\n\nTheir attempts are deleted, too. " + CHOICE,
     ),
 )

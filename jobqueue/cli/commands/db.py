@@ -42,13 +42,13 @@ def current(cli: CliContext) -> None:
 @click.option(
     "--dialect",
     type=click.Choice(["sqlite", "postgresql"]),
-    help="Which SQL. [default: that of the database's URL]",
+    help="SQL dialect. [default: that of the database's URL]",
 )
 @pass_cli
 def sql(cli: CliContext, dialect: str | None) -> None:
     """Print the schema as SQL.
 
-    Needs no connection.
+    Does not connect to the database.
     """
     text = migrate.ddl(dialect or cli.store.backend.name)
     if cli.json:

@@ -1,4 +1,4 @@
-"""`enqueue`: write jobs down."""
+"""`enqueue`: one job from the command line, or many from a file."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -29,9 +29,9 @@ _NAMED = 5  # tasks in one message
 
 HELP = """Enqueue a job and print its id.
 
-A VALUE is JSON where it is JSON, otherwise text; with an app the task's annotations decide. A KEY
-is an identifier, so that http://a/?b=c is a VALUE. A line of --from is a JSON object: "task", and
-if needed "args", "kwargs", and what the options are called here, such as "max_attempts".
+A VALUE that is valid JSON is read as JSON, any other as text; with an app, the task's annotations
+decide. A KEY is an identifier, so http://a/?b=c is a VALUE. A line of --from is a JSON object with
+"task", and optionally "args", "kwargs" and the options below by name, such as "max_attempts".
 
 \b
   jobqueue enqueue add 2 3
@@ -40,53 +40,63 @@ if needed "args", "kwargs", and what the options are called here, such as "max_a
 """
 
 
+_JOB_OPTIONS = [
+    click.option(
+        "--queue",
+        metavar="NAME",
+        help="Queue of the job. [default: the task's, or default]",
+        shell_complete=completion.queues,
+    ),
+    click.option(
+        "--priority",
+        metavar="N",
+        help="Priority; smaller runs sooner. [default: the task's, or 0]",
+    ),
+    click.option(
+        "--delay", metavar="TIME", help="Run after this time: 90 (seconds), 5m, 2h or 7d."
+    ),
+    click.option(
+        "--at", metavar="INSTANT", help="Run at this time, such as 2026-12-24T18:00+01:00."
+    ),
+    click.option(
+        "--max-attempts", metavar="N", help="Number of attempts. [default: the task's, or 10]"
+    ),
+    click.option("--timeout", metavar="TIME", help="Time that one attempt may take."),
+    click.option(
+        "--deadline",
+        metavar="TIME",
+        help="Time in which the job must end, waits and retries included.",
+    ),
+    click.option(
+        "--unique-key", metavar="KEY", help="Enqueue nothing while a job with this key exists."
+    ),
+    click.option(
+        "--unique-until",
+        metavar="WHEN",
+        help="Hold the key until the job is finished (default), started or deleted.",
+        shell_complete=completion.words("deleted", "finished", "started"),
+    ),
+    click.option(
+        "--tag",
+        "tags",
+        metavar="NAME",
+        multiple=True,
+        help="Tag of the job; may be repeated.",
+        shell_complete=completion.tags,
+    ),
+    click.option(
+        "--wait",
+        "waits",
+        is_flag=True,
+        help="Wait for the job to end; exit with 1 if it did not succeed.",
+    ),
+    click.option("--wait-timeout", metavar="TIME", help="Time to wait with --wait."),
+]
+
+
 def job_options(function: F) -> F:
-    """What a job is enqueued with, and whether to wait for it."""
-    decorators = [
-        click.option(
-            "--queue",
-            metavar="NAME",
-            help="The queue. [default: the task's, or default]",
-            shell_complete=completion.queues,
-        ),
-        click.option(
-            "--priority", metavar="N", help="Smaller runs sooner. [default: the task's, or 0]"
-        ),
-        click.option("--delay", metavar="TIME", help="Run after, for example, 90, 5m, 2h or 7d."),
-        click.option("--at", metavar="INSTANT", help="Run at 2026-12-24T18:00+01:00."),
-        click.option(
-            "--max-attempts", metavar="N", help="Attempts in all. [default: the task's, or 10]"
-        ),
-        click.option("--timeout", metavar="TIME", help="The longest that one attempt may take."),
-        click.option(
-            "--deadline", metavar="TIME", help="The longest until its end, waits included."
-        ),
-        click.option(
-            "--unique-key", metavar="KEY", help="Nothing new while a job with this key is there."
-        ),
-        click.option(
-            "--unique-until",
-            metavar="WHEN",
-            help="The key is held until the job is finished (default), started or deleted.",
-            shell_complete=completion.words("deleted", "finished", "started"),
-        ),
-        click.option(
-            "--tag",
-            "tags",
-            metavar="NAME",
-            multiple=True,
-            help="A tag; may be repeated.",
-            shell_complete=completion.tags,
-        ),
-        click.option(
-            "--wait",
-            "waits",
-            is_flag=True,
-            help="Wait for the end; exit with 1 if it did not succeed.",
-        ),
-        click.option("--wait-timeout", metavar="TIME", help="Wait no longer than this."),
-    ]
-    for decorator in reversed(decorators):
+    """Add the options of a job, and --wait."""
+    for decorator in reversed(_JOB_OPTIONS):
         function = decorator(function)
     return function
 
@@ -94,14 +104,21 @@ def job_options(function: F) -> F:
 @click.command(cls=Command, help=HELP)
 @click.argument("task", required=False, shell_complete=completion.tasks)
 @click.argument("values", metavar="[VALUE | KEY=VALUE]...", nargs=-1)
-@click.option("--args", "args_text", metavar="JSON", help="All positional arguments: '[2, 3]'.")
-@click.option("--kwargs", "kwargs_text", metavar="JSON", help="All named ones: '{\"x\": 2}'.")
+@click.option(
+    "--args", "args_text", metavar="JSON", help="Positional arguments as a JSON array: '[2, 3]'."
+)
+@click.option(
+    "--kwargs",
+    "kwargs_text",
+    metavar="JSON",
+    help="Named arguments as a JSON object: '{\"x\": 2}'.",
+)
 @job_options
 @click.option(
     "--from",
     "source",
     metavar="FILE|-",
-    help="Enqueue a file of JSON lines in bulk.",
+    help="Enqueue one job per JSON line of a file, or of stdin for -.",
     shell_complete=completion.path("file"),
 )
 @pass_cli
@@ -122,7 +139,7 @@ def enqueue(context: click.Context, /, cli: CliContext, **given: Any) -> None:
 
 
 def note_unknown(cli: CliContext, names: Iterable[str]) -> None:
-    """Say what became of tasks that nobody has checked: without an app any name is taken."""
+    """Warn of tasks that no worker knows: without an app any name is accepted."""
     if cli.json or cli.app is not None:
         return
     try:

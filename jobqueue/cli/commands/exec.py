@@ -39,12 +39,12 @@ prints is the result, or part of the error.
     "variables",
     metavar="KEY=VALUE",
     multiple=True,
-    help="A variable of its environment; may be repeated.",
+    help="Environment variable of the command; may be repeated.",
 )
 @click.option(
     "--cwd",
     metavar="FOLDER",
-    help="Where it runs. [default: where the worker does]",
+    help="Folder in which the command runs. [default: the worker's]",
     shell_complete=completion.path("dir"),
 )
 @job_options

@@ -1,4 +1,4 @@
-"""`list`, `show`, `wait`: look at jobs."""
+"""`list`, `show`, `wait`: jobs, one job in full, and the end of jobs."""
 
 import itertools
 import json
@@ -34,7 +34,7 @@ from jobqueue.text import escape_controls
 from jobqueue.wire import job_json, with_attempts
 
 SAMPLE = 500
-"""Rows that decide the widths of the columns."""
+"""Number of rows that decide the widths of the columns."""
 
 LINE_MAX = 2000
 """Characters of a result in one line."""
@@ -43,11 +43,11 @@ _NAMED = 5  # jobs in one message
 
 
 def detail(job: JobRecord) -> str:
-    """The one thing worth knowing about a job in its state."""
+    """Return what matters most about a job in its state: due time, progress, result or error."""
     if job.state is State.SCHEDULED:
         return ", ".join(filter(None, [f"due {ago(job.run_at)}", error_of(job) or job.reason]))
     if job.state is State.RUNNING:
-        asked = "told to stop" if job.cancel_requested_at else ""
+        asked = "asked to stop" if job.cancel_requested_at else ""
         fraction = "" if job.progress is None else f"{job.progress:.0%}"
         parts = filter(None, [asked, " ".join(filter(None, [fraction, job.progress_message]))])
         return ", ".join(parts) or f"on {job.worker}"
@@ -84,9 +84,13 @@ LIST = [
 
 @click.command("list", cls=Command)
 @params.filter_options
-@click.option("--since", metavar="WHEN", help="Only jobs made since: 2h, or 2026-12-24T18:00Z.")
+@click.option("--since", metavar="WHEN", help="Only jobs enqueued since: 2h, or 2026-12-24T18:00Z.")
 @click.option(
-    "--limit", default="50", show_default=True, metavar="N", help="At most so many; 0 is all."
+    "--limit",
+    default="50",
+    show_default=True,
+    metavar="N",
+    help="Show at most N jobs; 0 shows all.",
 )
 @pass_cli
 def list_(
@@ -124,7 +128,7 @@ def list_(
 
 
 def _say_nothing_is_found(cli: CliContext, wanted: JobFilter) -> None:
-    """Say on stderr that no job matches; of a name that nobody knows, with --json as well."""
+    """Say on stderr that no job matches; for an unknown name with --json, too."""
     stranger = None
     if (wanted.task, wanted.queue, wanted.tag) != (None, None, None):
         stranger = cli.unknown(lambda known: unknown_in(wanted, known))
@@ -135,7 +139,7 @@ def _say_nothing_is_found(cli: CliContext, wanted: JobFilter) -> None:
 
 
 def _print_array(jobs: Iterator[JobRecord]) -> None:
-    """Print an array as its items come, so that it may be of any length."""
+    """Print an array item by item, so that it may be of any length."""
     opening = "["
     for job in jobs:
         STDOUT.write(opening + to_json(job_json(job)))

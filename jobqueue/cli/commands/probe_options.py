@@ -16,11 +16,11 @@ log = get_logger("jobqueue.cli")
 PORTS = ("health_port", "metrics_port")
 
 Ports = dict[str, int]
-"""By option; those that were given. 0 is any free one."""
+"""Port by option, of the options that were given. 0 is any free one."""
 
 
 def ports_of(given: Mapping[str, Any]) -> Ports:
-    """The ports that were asked for; raises InvalidOption."""
+    """Return the ports that were given. Raises InvalidOption."""
     return {
         name: options.port(params.whole(given[name]), name)
         for name in PORTS
@@ -29,7 +29,7 @@ def ports_of(given: Mapping[str, Any]) -> Ports:
 
 
 def of_process(ports: Ports, number: int, count: int) -> list[str]:
-    """The options of one of several processes: each has ports of its own, one after another."""
+    """Return the port options of one of several processes: PORT + number - 1."""
     for name, port in ports.items():
         if port != 0:
             options.port(port + count - 1, f"{name} of process {count}")
@@ -41,11 +41,11 @@ def of_process(ports: Ports, number: int, count: int) -> list[str]:
 
 @contextlib.contextmanager
 def bound(ports: Ports, worker: Worker) -> Iterator[list[Probes]]:
-    """Take the ports, so that one that is taken is known before the worker begins."""
+    """Bind the ports before the worker starts, so that a port in use stops the command."""
     pages: dict[int, dict[str, Page]] = {}
     for name, port in ports.items():
         make = health_pages if name == "health_port" else metrics_pages
-        # Two zeros are two ports.
+        # 0 twice means two ports.
         key = port or -len(pages) - 1
         pages.setdefault(key, {}).update(make(lambda: worker.vitals))
     with contextlib.ExitStack() as stack:
@@ -55,7 +55,7 @@ def bound(ports: Ports, worker: Worker) -> Iterator[list[Probes]]:
                 probe = Probes(max(0, port), served)
             except OSError as error:
                 raise CliError(
-                    f"port {port} of 127.0.0.1 cannot be had: {error.strerror or error}",
+                    f"cannot listen on port {port} of 127.0.0.1: {error.strerror or error}",
                     field="port",
                     value=port,
                 ) from None
@@ -65,7 +65,7 @@ def bound(ports: Ports, worker: Worker) -> Iterator[list[Probes]]:
 
 
 def serve(probes: list[Probes]) -> None:
-    """Answer, now that the worker has begun."""
+    """Serve requests, once the worker has started."""
     for probe in probes:
         probe.serve()
         log.info("answers on http://127.0.0.1:%d%s", probe.port, " and ".join(probe.paths))

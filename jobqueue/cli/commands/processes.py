@@ -1,4 +1,4 @@
-"""`worker --processes` and `--reload`: the command line of each process, one summary of all."""
+"""`worker --processes` and `--reload`: the arguments of each process, and one summary."""
 
 import os
 import time
@@ -21,7 +21,7 @@ from jobqueue.worker.settings import WorkerSettings
 
 PROCESSES_MAX = 1024
 NOT_PASSED_ON = ("name", "processes", "reload", *PORTS)
-"""Options that are the supervisor's own, or not the same for all."""
+"""Options of the supervisor itself, and those that differ between processes."""
 
 
 def supervise(
@@ -48,7 +48,7 @@ def supervise(
             own.append(f"--name={name}" if count == 1 else f"--name={name}-{number}")
         return [*passed_on, *own]
 
-    arguments(count)  # Raises now what it would raise later.
+    arguments(count)  # Raises InvalidOption for a port beyond the range now, not at the last start.
 
     config = SupervisorConfig(
         arguments,
@@ -79,13 +79,13 @@ def supervise(
 def _watch(app: str) -> Callable[[], str | None]:
     from jobqueue.supervisor.reload import (
         SourceWatcher,
-    )  # An extra, which says where it is missing.
+    )  # An extra.
 
     return SourceWatcher.of_app(app).changed
 
 
 def _passed_on(context: click.Context) -> list[str]:
-    """The options that were given, as each process is to have them."""
+    """Return the given options that all processes share, as arguments."""
     passed_on = []
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -101,7 +101,7 @@ def _passed_on(context: click.Context) -> list[str]:
 
 
 def _environment(cli: CliContext) -> dict[str, str]:
-    """That of the processes: the URL may hold a password, so that is where it goes."""
+    """Environment of the worker processes; the URL is not in argv, as it may hold a password."""
     environment = dict(os.environ)
     if cli.given_url is not None:
         environment["JOBQUEUE_URL"] = cli.url

@@ -1,4 +1,4 @@
-"""`stats`, `queues`, `workers`, `tasks`, `prune`: what is there, and its switches."""
+"""`stats`, `queues`, `workers`, `tasks`, `prune`: statistics, pausing and maintenance."""
 
 import inspect
 import itertools
@@ -127,20 +127,26 @@ WORKERS = [
 
 
 @click.command(cls=Command)
-@click.option("--watch", is_flag=True, help="Print it again and again, until Ctrl-C.")
-@click.option("--interval", default="2s", show_default=True, metavar="TIME", help="So often.")
+@click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
+@click.option(
+    "--interval",
+    default="2s",
+    show_default=True,
+    metavar="TIME",
+    help="Seconds between two refreshes with --watch.",
+)
 @click.option(
     "--minutes",
     default=str(MINUTES_SHOWN),
     show_default=True,
     metavar="N",
-    help="Of so many of the last minutes what the workers did.",
+    help="Show worker activity for the last N minutes.",
 )
 @pass_cli
 def stats(cli: CliContext, watch: bool, interval: str, minutes: str) -> None:
     """Show counts, workers and throughput.
 
-    Counts are by queue and by task; the last minutes tell what the workers did.
+    Counts are by queue and by task; worker activity is by minute.
     """
     every = options.seconds(interval, "interval", least=0.1)
     count = options.whole(params.whole(minutes), "minutes", 0, MINUTES_MAX)
@@ -217,7 +223,7 @@ def _switch(name: str, help_: str) -> None:
     @click.argument(
         "names", metavar="QUEUE...", nargs=-1, required=True, shell_complete=completion.queues
     )
-    @click.option("--force", is_flag=True, help="Also a queue that nobody knows yet.")
+    @click.option("--force", is_flag=True, help="Accept a queue that is not known yet.")
     @pass_cli
     def command(cli: CliContext, names: tuple[str, ...], force: bool) -> None:
         for queue in names:
@@ -241,8 +247,8 @@ def _require_known(cli: CliContext, queues: tuple[str, ...]) -> None:
         raise stranger
 
 
-_switch("pause", "Let no job of these queues begin.\n\nThose that run go on.")
-_switch("resume", "Let the jobs of these queues begin again.")
+_switch("pause", "Start no more jobs of these queues.\n\nRunning jobs go on.")
+_switch("resume", "Start jobs of these queues again.")
 
 
 @click.command(cls=Command)
@@ -294,17 +300,23 @@ def _unseen(name: str, known_by: int) -> Row:
     default="7d",
     show_default=True,
     metavar="TIME",
-    help="For succeeded and cancelled jobs: how long ago they ended.",
+    help="Age of succeeded and cancelled jobs, since their end.",
 )
 @click.option(
-    "--failed-older-than", default="30d", show_default=True, metavar="TIME", help="For failed jobs."
+    "--failed-older-than",
+    default="30d",
+    show_default=True,
+    metavar="TIME",
+    help="Age of failed jobs, since their end.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask, even if everything would go.")
+@click.option(
+    "--yes", is_flag=True, help="Do not ask, even if all jobs of a state would be deleted."
+)
 @pass_cli
 def prune(cli: CliContext, older_than: str, failed_older_than: str, yes: bool) -> None:
     """Delete jobs that ended long ago.
 
-    In batches. Workers do this by themselves, too.
+    Deletes in batches. Workers prune by themselves as well.
     """
     age = options.seconds(older_than, "older_than")
     failed_age = options.seconds(failed_older_than, "failed_older_than")

@@ -60,32 +60,44 @@ def _bracketed(address: str) -> str:
 
 @click.command(cls=Command)
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Address to listen on.",
 )
-@click.option("--port", default="8081", show_default=True, metavar="N", help="0 is any free one.")
+@click.option(
+    "--port",
+    default="8081",
+    show_default=True,
+    metavar="N",
+    help="Port to listen on; 0 is any free one.",
+)
 @click.option(
     "--token",
     envvar="JOBQUEUE_TOKEN",
     metavar="TEXT",
-    help="What clients must send. Needed unless ADDRESS is loopback. [$JOBQUEUE_TOKEN]",
+    help="Token that clients must send; required unless ADDRESS is loopback. [$JOBQUEUE_TOKEN]",
 )
-@click.option("--read-only", is_flag=True, help="Answer questions, and change nothing.")
+@click.option("--read-only", is_flag=True, help="Refuse all requests that change something.")
 @click.option(
     "--allow-host",
     "allow_hosts",
     multiple=True,
     metavar="NAME",
-    help="A name under which clients ask, such as a proxy's; may be repeated.",
+    help="Accept this name in the Host header, such as a proxy's; may be repeated.",
 )
-@click.option("--with-worker", is_flag=True, help="Run jobs in this process, too.")
-@click.option("--concurrency", "-c", metavar="N", help="Jobs at once, with --with-worker.")
+@click.option("--with-worker", is_flag=True, help="Also run jobs in this process.")
+@click.option(
+    "--concurrency", "-c", metavar="N", help="Run up to N jobs at once, with --with-worker."
+)
 @logs.options
 @pass_cli
 def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: Any) -> int:
     """Serve the HTTP API until told to stop.
 
-    On a loopback address no token is needed, unless one is set. The first SIGTERM or SIGINT stops
-    in order: what is under way is answered, running jobs end; a second one stops at once.
+    The first SIGTERM or SIGINT stops in order: open requests are answered, running jobs end. A
+    second one stops at once.
     """
     cli.notes_default = False
     asked = WebOptions.of(**given)

@@ -46,100 +46,114 @@ AS_GIVEN = (
     "name",
     "allow_exec",
 )
-"""The options that are settings as they stand."""
+"""Options that are passed to the settings unchanged."""
 
 
 @click.command(cls=Command)
 @click.option(
-    "--concurrency", "-c", default="4", show_default=True, metavar="N", help="Jobs at once."
+    "--concurrency",
+    "-c",
+    default="4",
+    show_default=True,
+    metavar="N",
+    help="Run up to N jobs at once.",
 )
 @click.option(
     "--async-concurrency",
     default="1000",
     show_default=True,
     metavar="N",
-    help="Async jobs at once, beside those.",
+    help="Run up to N async jobs at once, in addition.",
 )
 @click.option(
     "--autoscale",
     metavar="MIN:MAX",
-    help="Grow while jobs wait and the slots are busy, shrink while they are idle.",
+    help="Adjust --concurrency between MIN and MAX: up while jobs wait, down while threads idle.",
 )
 @click.option(
     "--queues",
     "-q",
     metavar="LIST",
-    help='Only these: "mail:2,default"; a number is a limit.',
+    help='Serve only these queues: "mail:2,default". A number limits jobs at once.',
     shell_complete=completion.several_queues,
 )
-@click.option("--drain", is_flag=True, help="End when nothing is left to run.")
-@click.option("--max-jobs", metavar="N", help="End after so many.")
+@click.option("--drain", is_flag=True, help="Exit when no job is left to run.")
+@click.option("--max-jobs", metavar="N", help="Exit after N jobs.")
 @click.option(
     "--max-memory",
     metavar="SIZE",
-    help="End in order beyond so much memory, such as 500MB; under --processes, be replaced.",
+    help="Shut down gracefully above this much memory (500MB); with --processes the worker is "
+    "restarted.",
 )
 @click.option(
     "--lease",
     default="30s",
     show_default=True,
     metavar="TIME",
-    help="Without a heartbeat for so long it counts as dead.",
+    help="Time without a heartbeat after which the worker counts as dead.",
 )
 @click.option(
     "--shutdown-timeout",
     default="25s",
     show_default=True,
     metavar="TIME",
-    help="The longest wait for running jobs.",
+    help="Time to wait for running jobs at a stop.",
 )
 @click.option(
-    "--poll", default="1s", show_default=True, metavar="TIME", help="How often to look unasked."
+    "--poll",
+    default="1s",
+    show_default=True,
+    metavar="TIME",
+    help="Poll interval when no notification arrives.",
 )
 @click.option(
     "--stats-interval",
     default="10s",
     show_default=True,
     metavar="TIME",
-    help="A line of figures so often; 0 is none.",
+    help="Time between two log lines with statistics; 0 turns them off.",
 )
 @log_format.options
 @click.option(
     "--pool-size",
     metavar="N",
-    help="Connections that handlers open by the app's queue, in each process, on top of the "
-    "worker's own 3 or 4. [default: $JOBQUEUE_POOL_SIZE, the app's, or 4]",
+    help="Maximum of connections for handlers in each process, besides the worker's own 3 or 4. "
+    "[default: $JOBQUEUE_POOL_SIZE, the app's, or 4]",
 )
-@click.option("--name", metavar="TEXT", help="Its name. [default: host and process id]")
+@click.option("--name", metavar="TEXT", help="Name of the worker. [default: host and process id]")
 @click.option(
     "--processes",
     metavar="N",
-    help="Supervise so many workers: replace the dead, stop all together. Limits, such as those "
-    "of --concurrency, --queues and --max-jobs, are each one's own.",
+    help="Supervise N worker processes: restart those that die, stop all together. --concurrency, "
+    "--queues, --max-jobs and other limits apply to each of them.",
 )
 @click.option(
     "--reload",
     is_flag=True,
-    help="Start afresh when a Python file here, or of the app, changes; running jobs go back.",
+    help="Restart when a Python file in the current folder or of the app changes; running jobs "
+    "are released. Needs the extra reload.",
 )
 @click.option(
     "--health-port",
     metavar="PORT",
-    help="Answer /healthz and /readyz on 127.0.0.1; the k-th of --processes on PORT + k - 1.",
+    help="Serve /healthz and /readyz on 127.0.0.1. With --processes, worker k listens on "
+    "PORT + k - 1.",
 )
 @click.option(
-    "--metrics-port", metavar="PORT", help="Answer /metrics there, for Prometheus. [as above]"
+    "--metrics-port",
+    metavar="PORT",
+    help="Serve /metrics for Prometheus on 127.0.0.1. With --processes as --health-port.",
 )
 @click.option(
-    "--allow-exec", is_flag=True, help="Run command lines as well: what `jobqueue exec` enqueues."
+    "--allow-exec", is_flag=True, help="Also run the command lines that `jobqueue exec` enqueues."
 )
 @pass_cli
 @click.pass_context
 def worker(context: click.Context, /, cli: CliContext, **given: Any) -> int:
     """Run jobs of the app's tasks.
 
-    A first SIGTERM or SIGINT lets running jobs end within the shutdown timeout and exits with 0; a
-    second one, or the timeout, gives them back and exits with 1.
+    The first SIGTERM or SIGINT lets running jobs end within the shutdown timeout; the exit code is
+    0. A second one, or the timeout, releases them to be run again; the exit code is 1.
     """
     cli.notes_default = False
     settings, ports = _settings(given), ports_of(given)
@@ -185,7 +199,7 @@ def _settings(given: dict[str, Any]) -> WorkerSettings:
 
 
 def _size(concurrency: str, autoscale: str | None) -> dict[str, int | str]:
-    """The settings for a number of slots, or for bounds of it."""
+    """Return the settings for a fixed number of threads, or for its bounds."""
     if autoscale is None:
         return {"concurrency": params.whole(concurrency)}
     least, colon, most = autoscale.partition(":")
@@ -220,8 +234,8 @@ def _run(
     with StopSignals(own.request_stop, stop_at_once) as stop, bound(ports, own) as probes:
         if channel is not None:
             channel.listen(functools.partial(stop.request, sender="the supervisor"))
-        # Before a handler can end this process: the supervisor tells one that died at work from one
-        # that could not start.
+        # Sent before a handler can end this process: the supervisor tells a worker that died at
+        # work from one that could not start.
         own.start(None if channel is None else lambda: channel.send(began=own.name))
         name_worker(own.name)
         _log_startup(cli, app, settings)
@@ -235,7 +249,7 @@ def _run(
         asked = stop.level > 1
         log.log(
             logging.WARNING if asked else logging.ERROR,
-            "stopped %s; what still ran goes back to its queue",
+            "stopped %s; jobs that still ran are released to their queues",
             "at once, as asked" if asked else "before everything had ended",
         )
     summary = {
@@ -252,10 +266,10 @@ def _run(
 
 
 def tune_gc() -> None:
-    """Make the garbage collector's rounds rare and short in a process that only works.
+    """Make garbage collections rare and short in a process that only works.
 
-    Every job makes some containers, and a full round visits all that the app has imported, for
-    nothing: none of it is garbage. Measured: a tenth of the interpreter's time in a drain.
+    Every job allocates some containers, and a full collection visits all that the app has imported,
+    none of which is garbage. Measured: a tenth of the interpreter's time in a drain.
     """
     gc.collect()
     gc.freeze()
@@ -280,13 +294,15 @@ def _log_startup(cli: CliContext, app: JobQueue, settings: WorkerSettings) -> No
 def _warn_of_strangers(
     cli: CliContext, app: JobQueue, own: Worker, settings: WorkerSettings
 ) -> None:
-    """Name the queues to serve that nobody knows: they may come later, or be mistyped."""
+    """Warn of queues to serve that are not known: they may come later, or be mistyped."""
     if settings.queues is None:
         return
     try:
         in_use = names_in_use(cli.store, besides=own.name)
-    except SQLAlchemyError as error:  # It is a courtesy; the worker's own rounds go on trying.
-        log.warning("whether its queues are known cannot be told: %s", type(error).__name__)
+    except SQLAlchemyError as error:  # Only a warning depends on it.
+        log.warning(
+            "cannot check whether the queues of --queues are known: %s", type(error).__name__
+        )
         return
     known = (names_of(app.registry) | in_use).queues
     for queue in settings.queues:

@@ -167,7 +167,7 @@ def test_a_port_that_is_taken_is_said_before_the_worker_begins(
         env = {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
         code, _, err = spawn("worker", "--health-port", port, *more, env=env).end()
     assert code == 1
-    assert err.count(f"port {port} of 127.0.0.1 cannot be had: Address already in use") == 1
+    assert err.count(f"cannot listen on port {port} of 127.0.0.1: Address already in use") == 1
     assert "began, slots" not in err
 
 

@@ -82,7 +82,7 @@ def test_a_change_starts_the_worker_afresh_and_running_jobs_go_back(
     assert result(it, held) == 2
     assert it.json("show", held)["attempt"] == 1  # The first one was given back.
     assert log().count("reloaded.py has changed: restarting") == 1
-    assert "stopped at once, as asked; what still ran goes back" in log()
+    assert "stopped at once, as asked; jobs that still ran are released" in log()
     assert " ERROR " not in log()
     process.popen.send_signal(signal.SIGTERM)
     assert process.end()[0] == 0, log()
