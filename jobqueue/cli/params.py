@@ -37,7 +37,7 @@ def filter_options(function: F) -> F:
             "--state",
             "state_name",
             metavar="STATE",
-            help=", ".join(State),
+            help=f"Only jobs in this state: {', '.join(State)}.",
             shell_complete=completion.states,
         ),
         click.option(

@@ -133,7 +133,7 @@ WORKERS = [
     default="2s",
     show_default=True,
     metavar="TIME",
-    help="Seconds between two refreshes with --watch.",
+    help="Time between two refreshes with --watch.",
 )
 @click.option(
     "--minutes",

@@ -74,7 +74,7 @@ AS_GIVEN = (
     "--queues",
     "-q",
     metavar="LIST",
-    help='Serve only these queues: "mail:2,default". A number limits jobs at once.',
+    help='Serve only these queues: "mail:2,default". A number limits its jobs at once.',
     shell_complete=completion.several_queues,
 )
 @click.option("--drain", is_flag=True, help="Exit when no job is left to run.")
@@ -142,7 +142,8 @@ AS_GIVEN = (
 @click.option(
     "--metrics-port",
     metavar="PORT",
-    help="Serve /metrics for Prometheus on 127.0.0.1. With --processes as --health-port.",
+    help="Serve /metrics for Prometheus on 127.0.0.1. With --processes, ports are counted up as "
+    "for --health-port.",
 )
 @click.option(
     "--allow-exec", is_flag=True, help="Also run the command lines that `jobqueue exec` enqueues."
