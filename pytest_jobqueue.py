@@ -1,7 +1,7 @@
 """The pytest plugin of jobqueue: the fixture `jobqueue`.
 
-Beside the package, not in it: pytest imports this in every run, and the package only when a test
-takes the fixture.
+pytest imports this module in every run. It lies beside the package so that the package is imported
+only when a test uses the fixture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the settings, which are read when the fixture is first used."""
+    """Declare the settings; the fixtures read them."""
     parser.addini(
         "jobqueue_app",
         "module:attribute of the JobQueue that the fixture `jobqueue` binds "
@@ -27,14 +27,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini(
         "jobqueue_url",
-        "the database that it is bound to: a PostgreSQL URL, for a schema of the tests' own there "
+        "URL of the database to bind to; in PostgreSQL the tests get a schema of their own "
         "(default: a fresh SQLite file for each test)",
     )
 
 
 @pytest.fixture(scope="session")
 def jobqueue_app(pytestconfig: pytest.Config) -> JobQueue:
-    """The application's queue; to be overridden where an import does not lead to it."""
+    """The application's queue. Override it where `module:attribute` cannot name the queue."""
     from jobqueue.errors import ConfigurationError
     from jobqueue.testing import app
 
@@ -44,14 +44,14 @@ def jobqueue_app(pytestconfig: pytest.Config) -> JobQueue:
     try:
         return app(pytestconfig.getini("jobqueue_app") or None)
     except ConfigurationError as error:
-        if error.__cause__ is not None:  # The application's own error: its traceback says more.
+        if error.__cause__ is not None:  # An error in the application: show its traceback.
             raise
         pytest.fail(f"fixture jobqueue: {error}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def jobqueue_url(pytestconfig: pytest.Config) -> str | None:
-    """The database to bind to, None for a fresh SQLite file; to be overridden, of any scope."""
+    """The database to bind to; None: a new SQLite file. Override it with any scope."""
     return pytestconfig.getini("jobqueue_url") or None
 
 
@@ -67,7 +67,7 @@ def _jobqueue_databases() -> Iterator[Databases]:
 def jobqueue(
     jobqueue_app: JobQueue, jobqueue_url: str | None, _jobqueue_databases: Databases
 ) -> Iterator[QueueTester]:
-    """The application's queue on a fresh database for this test; see `jobqueue.testing`."""
+    """A QueueTester: the application's queue on a fresh database; see `jobqueue.testing`."""
     from jobqueue.testing import bind
 
     with bind(jobqueue_app, jobqueue_url, databases=_jobqueue_databases) as tester:

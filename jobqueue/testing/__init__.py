@@ -1,6 +1,6 @@
-"""Test an application's jobs: its own queue on a fresh database, and its handlers run here and now.
+"""Test an application's jobs: its queue on a fresh database, its handlers run in the test.
 
-With pytest the fixture `jobqueue` gives a `QueueTester`; elsewhere `with bind(jobs) as queue:`.
+The pytest fixture `jobqueue` is a `QueueTester`; without pytest use `with bind(jobs) as queue:`.
 """
 
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ __all__ = ["Databases", "Enqueued", "QueueTester", "Ran", "app", "bind"]
 def bind(
     jobs: JobQueue, url: str | URL | None = None, *, databases: Databases | None = None
 ) -> Iterator[QueueTester]:
-    """Bind an application's queue to a fresh database, and back again at the end of the block.
+    """Bind an application's queue to a fresh database for the block, and yield its QueueTester.
 
-    `url` as in `Databases.fresh`: None is a file of its own. `databases` are shared by many tests,
-    so that the schema is made once. Not for two threads at once: the queue is one object.
+    `url` as in `Databases.fresh`; None: a new SQLite file. Tests that share `databases` create the
+    schema once. Two threads must not bind one queue at the same time.
     """
     with (
         Databases() if databases is None else nullcontext(databases) as all_,
@@ -39,7 +39,7 @@ def bind(
 
 
 def app(name: str | None = None) -> JobQueue:
-    """The application's queue: `module:attribute`, else as the command line finds it.
+    """Import the application's queue: `module:attribute`, else as the command line finds it.
 
     Raises ConfigurationError.
     """

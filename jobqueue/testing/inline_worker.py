@@ -39,7 +39,7 @@ NAME = "jobqueue.testing"
 
 
 class Ran(NamedTuple):
-    """One attempt that was made, and what became of the job."""
+    """One attempt, and the job's state after it."""
 
     job: int
     task: str
@@ -49,13 +49,13 @@ class Ran(NamedTuple):
     state: State
     """The job's state afterwards."""
     raised: BaseException | None
-    """What the handler raised, if it did: an error, or a Snooze, Retry or Cancel."""
+    """What the handler raised, or None: an error, or a Snooze, Retry or Cancel."""
     error: BaseException | None
-    """What the attempt died of; a JobFailed where that is not an exception of the handler's."""
+    """The attempt's error or None; JobFailed where it is not an exception of the handler."""
 
 
 class _Handlers(HandlerRunner):
-    """Keeps the exception that a handler raised, for the caller who wants it raised."""
+    """Keeps the exception that a handler raised, for the test that wants it raised."""
 
     error: BaseException | None = None
 
@@ -69,7 +69,7 @@ class _Refused(Exception):
 
 
 class Inline:
-    """A worker in the thread that uses it, one job at a time. Claims only within `lease()`."""
+    """A worker without threads, which runs one job at a time. Claims only within `lease()`."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Inline:
 
     @contextmanager
     def lease(self) -> Iterator[None]:
-        """Be a worker that the database knows."""
+        """Register as a worker for the block."""
         id_ = self._leases.register(self._registration)
         self._inflight.lease.take(WorkerRef(id_, NAME))
         try:
@@ -122,12 +122,12 @@ class Inline:
             self._leases.deregister(id_)
 
     def promote(self) -> None:
-        """Make available what is due."""
+        """Make due jobs available."""
         while len(self._maintenance.promote()) >= BATCH:
             pass
 
     def claim_next(self) -> Claim | None:
-        """Claim the job of the best priority, in its queue the first one due; None if none is."""
+        """Claim the available job with the best priority, the first due; None if there is none."""
         for level in sorted(self._levels(), key=lambda level: (level.priority, level.queue)):
             with self._store.write() as connection:
                 claims = self._claims.claim(connection, self._worker, level, START, limit=1, free=1)
@@ -136,7 +136,7 @@ class Inline:
         return None
 
     def sees_jobs(self) -> bool:
-        """True if there are available jobs; writes nothing."""
+        """Return whether jobs are available. Writes nothing."""
         return bool(self._levels())
 
     def _levels(self) -> list[PriorityLevel]:
@@ -147,7 +147,7 @@ class Inline:
         return levels[1:]
 
     def claim(self, job: JobRecord) -> Claim | None:
-        """Claim this very job; None if it is not available, or its queue is paused."""
+        """Claim this job; None if it is not available, or its queue is paused."""
         level, before = PriorityLevel(job.queue, job.priority), (job.run_at, job.id - 1)
         try:
             with self._store.write() as connection:
@@ -161,7 +161,7 @@ class Inline:
         return claims[0]
 
     def run(self, claim: Claim) -> Ran:
-        """Run what was claimed to its record; raises only what the database raises."""
+        """Run a claim and record its outcome. Raises only what the database raises."""
         if self._begin(claim):
             run_here(self._async_runner.run(claim))
         else:
@@ -176,7 +176,7 @@ class Inline:
             await asyncio.to_thread(self._executor.take, claim)
 
     def give_back(self, claim: Claim) -> None:
-        """Let go of what was claimed and is not to be run."""
+        """Release a claim that is not to be run."""
         self._inflight.release(claim)
         self.record()
 
@@ -194,7 +194,7 @@ class Inline:
         return self._executor.router.runner_for(claim) is Runner.EVENT_LOOP
 
     def record(self) -> Ran:
-        """Write the outcome down and tell of it, as a worker does."""
+        """Record the outcome and publish its events, as a worker does."""
         writer = self._writer
         batch = writer.next_batch()
         [outcome] = batch
@@ -222,7 +222,7 @@ class Inline:
         elif state is State.CANCELLED:
             what = "cancelled"
         elif isinstance(outcome, Ended) and outcome.error is not None:
-            steered = isinstance(raised, Signal)  # Asked for, unless the job has failed by it.
+            steered = isinstance(raised, Signal)  # Not an error, unless it made the job fail.
             if raised is not None and not steered:
                 error = raised
             elif not steered or state is State.FAILED:
@@ -233,7 +233,7 @@ class Inline:
 
 
 def explain(ran: Ran) -> BaseException:
-    """What to raise for an attempt that did not succeed, for who wanted its result."""
+    """Return the exception for the result of an attempt that did not succeed."""
     if (error := ran.error or ran.raised) is not None:
         return error
     name = f"job {ran.job} ({ran.task})"
@@ -243,21 +243,21 @@ def explain(ran: Ran) -> BaseException:
 
 
 def run_here(main: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine on a loop of its own to its end, in this thread if no loop runs in it."""
+    """Run a coroutine on a new event loop, in this thread if no loop runs in it."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return _run(main)
-    # A loop cannot run within another one: in a thread, which has ended when this returns.
+    # A loop cannot run within another one: use a thread, and wait for its end.
     with ThreadPoolExecutor(1, "jobqueue-testing") as pool:
         return pool.submit(copy_context().run, _run, main).result()
 
 
 def _run(main: Coroutine[Any, Any, Any]) -> Any:
-    # With a factory it leaves alone what `asyncio.get_event_loop()` gives to the test.
+    # With a factory, Runner does not replace the test's `asyncio.get_event_loop()`.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         return runner.run(main)
 
 
 def _nothing() -> None:
-    """There is nobody to wake."""
+    """Do nothing: no other thread is to be woken."""

@@ -1,4 +1,4 @@
-"""What a queue works through in a test, where nothing else makes room or runs jobs."""
+"""The jobs table and notifier in a test, where no worker runs jobs meanwhile."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from jobqueue.testing.inline_worker import NAME
 from jobqueue.worker.handler.context import running_attempt
 
 ALONE_MAX = 10.0
-"""Seconds that a result is waited for while there is no worker: one may be about to start."""
+"""Seconds to wait for a result without a worker: one may be starting."""
 
 
 class LoneJobs(Jobs):
-    """The jobs table in a test, where nobody else makes room, or runs what is waited for."""
+    """The jobs table in a test: waits that only a worker could end raise instead."""
 
     def __init__(self, store: BorrowingStore) -> None:
         super().__init__(store)
@@ -32,11 +32,11 @@ class LoneJobs(Jobs):
         wait: bool = True,  # noqa: ARG002
         notifier: Notifier | None = None,
     ) -> list[Inserted]:
-        """See `Jobs.insert`: a full queue raises QueueFull at once, also one to be waited for."""
+        """See `Jobs.insert`. A full queue raises QueueFull at once, also with when_full="wait"."""
         return super().insert(new, connection, wait=False, notifier=notifier)
 
     def states(self, ids: Sequence[int]) -> dict[int, State]:
-        """See `Jobs.states`. Raises ResultTimeout if nothing runs the jobs, which never end so."""
+        """See `Jobs.states`. Raises ResultTimeout if no worker runs the jobs."""
         found = super().states(ids)
         ended = all(state in FINAL for state in found.values())
         if ended or has_worker(self._store, besides=NAME):

@@ -1,4 +1,4 @@
-"""Which waiting jobs are such a call."""
+"""Finds the waiting jobs that equal a call."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ _SHOWN = 8  # jobs in one message
 
 
 class Enqueued(list[Job[R]], Generic[R]):
-    """The jobs that were asked for, and for a failed assertion's message, those that wait."""
+    """The jobs that match; its repr names all waiting jobs, for the message of an assertion."""
 
     def __init__(self, found: Sequence[Job[R]], waiting: Sequence[JobRecord]) -> None:
         super().__init__(found)
@@ -30,7 +30,7 @@ class Enqueued(list[Job[R]], Generic[R]):
 def matcher(
     task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Callable[[JobRecord], bool]:
-    """Tells whether a row has the arguments of this call, however either was written."""
+    """Return a test whether a row has the arguments of this call, by position or by name."""
     signature = inspect.signature(task.function)
 
     def bound(args: Sequence[Any], kwargs: dict[str, Any]) -> inspect.BoundArguments:

@@ -1,4 +1,4 @@
-"""The HTTP front, an extra: `create_app` is an ASGI app, `serve` runs it until a signal."""
+"""The HTTP API, an extra: `create_app` returns an ASGI app, `serve` runs it until a signal."""
 
 from jobqueue.errors import ConfigurationError
 
@@ -10,7 +10,7 @@ except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in extra:
         raise
     raise ConfigurationError(
-        "the HTTP front needs its extra, Starlette and uvicorn: pip install 'jobqueue[web]'",
+        "the HTTP API needs the extra `web`: pip install 'jobqueue[web]'",
         field="web",
     ) from None
 

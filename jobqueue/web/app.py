@@ -1,4 +1,4 @@
-"""The ASGI app: the gate, the routes, and the one place where errors become answers."""
+"""The ASGI app: request guard, routes, and the one place where errors become responses."""
 
 from collections.abc import Iterable
 
@@ -30,17 +30,17 @@ def create_app(
     hosts: Iterable[str] | None = LOOPBACK_NAMES,
     registry: Registry | None = None,
 ) -> "WebApp":
-    """The HTTP API over a queue, as an ASGI app: run it with `serve`, or mount it in your own.
+    """Return the HTTP API of a queue as an ASGI app, for `serve`, or to be mounted in your own.
 
-    Only tasks of `registry` (default: those of `jobs`) can be enqueued. `hosts` are the names
-    under which it is asked, `None` any: then a token is needed. Raises InvalidOption.
+    Only tasks of `registry` (default: those of `jobs`) can be enqueued. `hosts` are the names that
+    the Host header may have; None allows any and requires a token. Raises InvalidOption.
     """
     guard = RequestGuard(token, hosts, read_only=read_only)
     return WebApp(guard, Api(jobs, jobs.registry if registry is None else registry))
 
 
 class WebApp:
-    """An ASGI app that answers every request, whatever happens to it."""
+    """The ASGI app. It answers every request, also after an unexpected error."""
 
     def __init__(self, guard: RequestGuard, api: Api) -> None:
         self._guard = guard
@@ -49,15 +49,15 @@ class WebApp:
 
     @property
     def has_token(self) -> bool:
-        """True if who asks needs a token."""
+        """True if requests need a token."""
         return self._guard.has_token
 
     def release(self) -> None:
-        """Answer those who wait for jobs now: the server stops. Call it in the event loop."""
+        """Answer requests that wait for a job: the server stops. Call it in the event loop."""
         self._api.release()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, as ASGI calls it."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "websocket":
@@ -75,8 +75,8 @@ class WebApp:
                 message["headers"] = [*message.get("headers", []), *SECURITY_HEADERS]
             await send(message)
 
-        # With an app in its scope the router raises what it refuses; another app's handlers, if
-        # this one is mounted, would answer in their own way.
+        # With an app in its scope the router raises errors. If this app is mounted in another one,
+        # that one's exception handlers would answer them.
         inner = {**scope, "app": self}
         inner.pop("starlette.exception_handlers", None)
         try:
@@ -84,11 +84,11 @@ class WebApp:
             await self._router(inner, receive, guarded)
         except ClientDisconnect:
             return
-        except Exception as error:  # noqa: BLE001 - this is where every error ends.
+        except Exception as error:  # noqa: BLE001 - every error becomes a response here.
             answer = as_http_error(error, writes=scope["method"] == "POST")
             if is_started:
                 log.warning("an answer was broken off: %s", _name(error))
-                return  # The server sees that it is not complete, and closes the connection.
+                return  # The server closes the connection of an incomplete answer.
             await answer.response()(scope, receive, guarded)
 
 

@@ -1,4 +1,4 @@
-"""Work for threads: the database is asked there, so that no answer waits for another's."""
+"""Runs queries in threads, caches shared ones, and polls for jobs that requests wait for."""
 
 import asyncio
 import time
@@ -16,18 +16,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREAD_WAIT_MAX = 15.0
-"""Seconds that a request waits for a thread; it has not begun by then, so it is refused."""
+"""Seconds that a request waits for a free thread, before it is refused with nothing done."""
 
 
 class Threads:
-    """A few threads, and a queue of requests for them that is bounded in time."""
+    """A few threads. Requests queue for them, each for a limited time."""
 
     def __init__(self, most: int) -> None:
         self._free = anyio.Semaphore(most)
         self._limiter = anyio.CapacityLimiter(most)
 
     async def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do the work in a thread. What has begun is not given up, so its outcome is known."""
+        """Run `work` in a thread. Once started it is awaited to its end. Raises HTTPError 503."""
         try:
             with anyio.fail_after(THREAD_WAIT_MAX):
                 await self._free.acquire()
@@ -44,7 +44,7 @@ class Threads:
 
 
 class CachedCall(Generic[T]):
-    """An answer that all who ask within a second share; one thread at most looks for it."""
+    """A call whose result is kept for a second; requests meanwhile share one call."""
 
     def __init__(self, ask: Callable[[], T], keep: float = 1.0) -> None:
         self._ask = ask
@@ -58,7 +58,7 @@ class CachedCall(Generic[T]):
         task = self._task
         if task is None or (task.done() and time.monotonic() >= self._until):
             task = self._task = asyncio.ensure_future(self._run())
-            # Perhaps nobody is there any more to be told; asyncio would log a traceback.
+            # Retrieve its exception: after a timeout no request does, and asyncio would log it.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.wait_for(asyncio.shield(task), within)
 
@@ -74,7 +74,7 @@ POLL_AFTER_ERROR = 0.5
 
 
 class JobWaiter:
-    """Looks for the end of all jobs that somebody waits for, with one question for all."""
+    """Polls for the end of all jobs that requests wait for, with one query."""
 
     def __init__(self, threads: Threads, ended: Callable[[list[int]], Iterable[int]]) -> None:
         self._threads = threads
@@ -85,7 +85,7 @@ class JobWaiter:
         self._released = False
 
     def wait_for(self, id_: int) -> asyncio.Future[None]:
-        """A future that is done when the job has ended, or nobody shall wait any longer."""
+        """Return a future that is done when the job has ended, or when `release` is called."""
         future = asyncio.get_running_loop().create_future()
         if self._released:
             future.set_result(None)
@@ -97,14 +97,14 @@ class JobWaiter:
         return future
 
     def stop_waiting(self, id_: int, future: asyncio.Future[None]) -> None:
-        """Nobody waits for this future any more."""
+        """Drop a future of `wait_for`."""
         same = self._waiting.get(id_, set())
         same.discard(future)
         if not same:
             self._waiting.pop(id_, None)
 
     def release(self) -> None:
-        """Let all go that wait, now and from now on."""
+        """Finish all futures, those of later calls too: the server stops."""
         self._released = True
         self._wake(list(self._waiting))
 
@@ -119,7 +119,7 @@ class JobWaiter:
             began = time.monotonic()
             try:
                 self._wake(await self._threads(self._ended, list(self._waiting)))
-            except Exception as error:  # noqa: BLE001 - those who wait have a limit of their own.
+            except Exception as error:  # noqa: BLE001 - each request has its own time limit.
                 log.warning("jobs that are waited for: %s", type(error).__name__)
                 await asyncio.sleep(POLL_AFTER_ERROR)
             await asyncio.sleep(self._interval.next(time.monotonic() - began))

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol with the deadline that it lacks: for a request that does not come."""
+"""uvicorn's HTTP/1.1 protocol, with the deadline for slow clients that it lacks."""
 
 import asyncio
 import socket
@@ -7,8 +7,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_TIMEOUT = 30.0
-"""Seconds for a whole request, from the connection's start or the answer before; and seconds for
-which a client may stop to read its answer. Then the connection is closed."""
+"""Seconds for a whole request, from the start of the connection or the end of the answer before;
+and seconds for which a client may stop reading its answer. Then the connection is closed."""
 
 
 class Connection(H11Protocol):

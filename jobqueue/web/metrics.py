@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' text format, out of the monitoring views."""
+"""Metrics in Prometheus' text format, from the monitoring views."""
 
 from typing import Any, NamedTuple
 
@@ -13,12 +13,12 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def unreachable() -> str:
-    """The metrics while the database does not answer."""
+    """Return the metrics while the database does not answer."""
     return _text(_up(0))
 
 
 def text(stats: dict[str, Any]) -> str:
-    """The metrics of `Monitor.stats()`."""
+    """Return the metrics of `Monitor.stats()`."""
     jobs = Gauge(
         "jobqueue_jobs",
         "Jobs that have not ended, by queue and state.",

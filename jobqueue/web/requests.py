@@ -1,4 +1,4 @@
-"""Bodies of requests: read within bounds, and made into calls."""
+"""Bodies of requests: read within a limit of bytes, and parsed into calls."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ BODY_MAX = MAX_BYTES
 BATCH_BYTES_MAX = 8 * MAX_BYTES
 BATCH_MAX = 10_000
 ERRORS_MAX = 100
-"""Wrong jobs of a batch that are named."""
+"""How many wrong jobs of a batch the answer names."""
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body; raises HTTPError for one that is no JSON by its type, or too large.
+    """Return the whole body. Raises HTTPError if it is too large, or by its type not JSON.
 
     What is too large by its own word is not read at all.
     """
@@ -46,7 +46,7 @@ def _check_size(size: int, most: int) -> None:
 
 
 def asks_for_succeeded(body: bytes) -> bool:
-    """Whether the body of a retry, if it has one, asks for jobs that have succeeded, too.
+    """Return whether the body of a retry includes jobs that have succeeded.
 
     Raises HTTPError or InvalidArguments.
     """
@@ -60,13 +60,13 @@ def asks_for_succeeded(body: bytes) -> bool:
 
 
 class Bodies:
-    """Makes calls out of bodies."""
+    """Parses bodies into calls."""
 
     def __init__(self, registry: Registry) -> None:
         self._tasks = Tasks(registry)
 
     def calls(self, body: bytes) -> tuple[list[Call[Any]], bool]:
-        """The calls, and whether they are a batch. Raises HTTPError or InvalidArguments."""
+        """Return the calls, and whether they are a batch. Raises HTTPError or InvalidArguments."""
         is_batch = body.lstrip(b" \t\r\n").startswith(b"[")
         if not is_batch:
             _check_size(len(body), BODY_MAX)
@@ -82,7 +82,7 @@ class Bodies:
         return self._batch(given), True
 
     def _batch(self, given: list[Any]) -> list[Call[Any]]:
-        """All of them; raises HTTPError that names those that are wrong."""
+        """Return all calls. Raises HTTPError, which names those that are wrong."""
         calls, errors = [], []
         for index, item in enumerate(given):
             try:

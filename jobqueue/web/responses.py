@@ -1,4 +1,4 @@
-"""What goes back to a client: JSON, and for each error its status. Never a traceback."""
+"""JSON responses, and the status of each error. A traceback is never sent."""
 
 import math
 import traceback
@@ -29,7 +29,7 @@ log = get_logger("jobqueue.web")
 
 JSON = "application/json"
 RETRY_AFTER = 1
-"""Seconds after which to try again what the database did not answer."""
+"""Seconds after which a client shall try again when the database did not answer."""
 
 _PHRASES = {404: "there is nothing at this path", 405: "this path does not take that method"}
 _DATABASE_ERRORS = (OperationalError, InterfaceError, PoolTimeout)
@@ -54,7 +54,7 @@ class HTTPError(Exception):
         self.value = value
         self.headers = dict(headers or {})
         self.more = dict(more or {})
-        """What the answer says beside the error."""
+        """Further keys of the answer, beside `error`."""
 
     def response(self) -> Response:
         """Return the answer."""
@@ -65,17 +65,17 @@ class HTTPError(Exception):
 def json_response(
     value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """An answer in JSON; its text is ASCII, so that it is valid whatever a row holds."""
+    """Return a JSON response. Its text is ASCII, hence valid whatever a row holds."""
     return Response(to_bytes(value) + b"\n", status, headers, media_type=JSON)
 
 
 def to_bytes(value: Any) -> bytes:
-    """A value as JSON text."""
+    """Return a value as JSON text in ASCII."""
     return escape_json(value, ascii_only=True).encode()
 
 
 class ErrorStatus(NamedTuple):
-    """How an error of the package is answered."""
+    """The status that answers an exception of the package."""
 
     error: type[Exception]
     status: int
@@ -94,7 +94,7 @@ _STATUSES = (
 
 
 def as_http_error(error: BaseException, *, writes: bool) -> HTTPError:
-    """How to answer an error. What nobody foresaw is logged by its type and place alone."""
+    """Return the response to an exception. An unexpected one is logged by type and place only."""
     if isinstance(error, HTTPError):
         return error
     if isinstance(error, HTTPException):
@@ -127,7 +127,7 @@ def _unforeseen(error: BaseException) -> HTTPError:
 
 
 def database_unavailable(*, writes: bool) -> HTTPError:
-    """The database did not answer."""
+    """Return the response for a database that did not answer."""
     doubt = (
         "; whether anything was written is not known: a job with a unique_key, and unique_until "
         '"deleted", can be sent again safely'
@@ -140,6 +140,6 @@ def database_unavailable(*, writes: bool) -> HTTPError:
 
 
 def _place(error: BaseException) -> str:
-    """Where an error comes from: its message, and the lines of code, may hold a secret."""
+    """Return file and line only: messages and lines of code may hold secrets."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"

@@ -1,4 +1,4 @@
-"""The routes: the same verbs as the command line's, over the same rules."""
+"""The routes: the operations of the command line, by the same rules."""
 
 import asyncio
 import itertools
@@ -33,22 +33,22 @@ from jobqueue.web.security import require_json
 from jobqueue.wire import changes, did_you_mean, job_json, with_attempts
 
 READERS, WRITERS = 4, 4
-"""Threads: those that read are not those that write, so that no list holds up an enqueue."""
+"""Threads. Reads have their own, so that a slow list does not delay an enqueue."""
 
 LIST_DEFAULT, LIST_MAX = 50, 200
 PAGE = 20
-"""Jobs of a list that are in memory at once."""
+"""How many jobs of a list are in memory at once."""
 WAIT_MAX = 60.0
 PROBE_TIMEOUT = 2.0
-"""Seconds that a probe waits for the database."""
+"""Seconds that /readyz and /metrics wait for the database."""
 NOTICE = "jobqueue-notice"
-"""The header that says what a person would be told on stderr."""
+"""The header for notes that the command line prints to stderr."""
 
 Verb = Callable[[Jobs, JobFilter], tuple[list[int], list[Refusal]]]
 
 
 class Api:
-    """The endpoints over one queue."""
+    """The endpoints of one queue."""
 
     def __init__(self, jobs: JobQueue, registry: Registry) -> None:
         self._queue = jobs
@@ -58,12 +58,12 @@ class Api:
         self._bodies = Bodies(registry)
         self._names = lambda: names_of(registry) | names_in_use(jobs.store)
         self._waiter = JobWaiter(self._reads, self._ended)
-        # Apart from the others, so that they cannot be late for their sake.
+        # Not by the threads above, which may all be busy.
         self._ready = CachedCall(self._check_schema)
         self._metrics = CachedCall(lambda: metrics.text(self._monitor.stats()))
 
     def routes(self) -> list[Route]:
-        """What is where."""
+        """Return the routes."""
         return [
             Route("/api/jobs", self.jobs, methods=["GET", "POST"]),
             Route("/api/jobs/{id}", self.job),
@@ -78,7 +78,7 @@ class Api:
         ]
 
     def release(self) -> None:
-        """Let nobody wait for a job any longer."""
+        """Answer all requests that wait for a job."""
         self._waiter.release()
 
     async def jobs(self, request: Request) -> Any:
@@ -104,7 +104,7 @@ class Api:
         return _JsonArray(first, found, self._reads, headers)
 
     async def _notice(self, wanted: JobFilter) -> dict[str, str]:
-        """A header that names what nobody knows in a filter that found nothing."""
+        """Return a header that names an unknown task, queue or tag of a filter without matches."""
         if (wanted.task, wanted.queue, wanted.tag) == (None, None, None):
             return {}
         stranger = unknown_in(wanted, await self._reads(self._names))
@@ -115,7 +115,7 @@ class Api:
         _query(request)
         body = await read_body(request)
         calls, is_batch = await self._writes(self._bodies.calls, body)
-        # Not even for a queue to be waited for: clients that wait would use up the threads.
+        # wait=False, because waiting clients would occupy all threads.
         jobs = await self._writes(self._queue.enqueue_many, calls, wait=False)
         if is_batch:
             existing = sum(not job.created for job in jobs)
@@ -127,7 +127,7 @@ class Api:
         return json_response(written, 202, {"Location": f"{request.url.path}/{jobs[0].id}"})
 
     async def job(self, request: Request) -> Response:
-        """One job with its attempts; `?wait=10` holds until it is final, or the time is up."""
+        """Answer with a job and its attempts; `?wait=10` first waits up to 10 s for its end."""
         id_ = wire.job_id(request.path_params["id"])
         wait = _query(request, "wait").get("wait")
         limit = 0.0 if wait is None else options.seconds(wait, "wait", most=WAIT_MAX)
@@ -138,7 +138,7 @@ class Api:
         return json_response(await self._reads(with_attempts, self._jobs, record))
 
     async def _wait(self, request: Request, id_: int, limit: float) -> None:
-        """Wait for the end of a job, for as long as the client is there."""
+        """Wait for the end of a job, while the client is connected."""
         ended = self._waiter.wait_for(id_)
         gone = asyncio.ensure_future(_gone(request))
         try:
@@ -148,13 +148,13 @@ class Api:
             self._waiter.stop_waiting(id_, ended)
 
     async def cancel(self, request: Request) -> Response:
-        """Cancel a job: one that waits never begins, one that runs is told to stop."""
+        """Cancel a job that waits, or request a running one to stop."""
         return await self._change(request, Jobs.cancel)
 
     async def retry(self, request: Request) -> Response:
-        """Run a final job again with a fresh budget of attempts, a scheduled one now.
+        """Run a final job again with as many attempts as at first, or a scheduled one now.
 
-        One that has succeeded only with `{"succeeded": true}`.
+        A job that has succeeded needs the body `{"succeeded": true}`.
         """
         asked = _has_body(request) and asks_for_succeeded(await read_body(request))
         rerun = partial(Jobs.rerun, succeeded=asked, ask='{"succeeded": true}')
@@ -176,27 +176,27 @@ class Api:
         return json_response(answer)
 
     async def queues(self, request: Request) -> Response:
-        """What `jobqueue queues --json` prints."""
+        """Answer with what `jobqueue queues --json` prints."""
         _query(request)
         return json_response(await self._reads(self._monitor.queues))
 
     async def workers(self, request: Request) -> Response:
-        """What `jobqueue workers --json` prints."""
+        """Answer with what `jobqueue workers --json` prints."""
         _query(request)
         rows = await self._reads(self._monitor.workers)
         return json_response([row | {"started_at": row["started_at"].isoformat()} for row in rows])
 
     async def stats(self, request: Request) -> Response:
-        """What `jobqueue stats --json` prints."""
+        """Answer with what `jobqueue stats --json` prints."""
         _query(request)
         return json_response(await self._reads(self._monitor.stats))
 
     async def healthz(self, _request: Request) -> Response:
-        """This process answers."""
+        """Answer 200: this process is alive."""
         return json_response({"status": "alive"})
 
     async def readyz(self, _request: Request) -> Response:
-        """The database answers, and has the schema of this version."""
+        """Answer 200 if the database answers and has this version's schema, else 503."""
         try:
             await self._ready.get(PROBE_TIMEOUT)
         except JobQueueError as refused:
@@ -207,7 +207,7 @@ class Api:
         return json_response({"status": "ready"})
 
     async def metrics(self, _request: Request) -> Response:
-        """Prometheus' text, at most a second old."""
+        """Answer in Prometheus' text format, at most a second old."""
         try:
             text = await self._metrics.get(PROBE_TIMEOUT)
         except (TimeoutError, SQLAlchemyError, JobQueueError, OSError):
@@ -215,8 +215,8 @@ class Api:
         return PlainTextResponse(text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     def _check_schema(self) -> None:
-        # With a connection of its own each time: the pool may be in use, and a connection that is
-        # open says little about the next.
+        # A new connection each time: the pool may be exhausted, and that an old connection is open
+        # does not show that the server accepts new ones.
         probe = Store(self._queue.store.url, connections=1, patience=Patience(0))
         try:
             probe.require_schema(makes=False)
@@ -235,7 +235,7 @@ class Api:
 
 
 def _written(job: Job[Any]) -> dict[str, Any]:
-    """The job that was enqueued. It is there now, so that nothing may become an error any more."""
+    """Return the job that was enqueued. It is committed: a failing read is not an error now."""
     try:
         return job_json(job.record()) | {"created": job.created}
     except (SQLAlchemyError, JobQueueError):
@@ -243,7 +243,7 @@ def _written(job: Job[Any]) -> dict[str, Any]:
 
 
 async def _gone(request: Request) -> None:
-    message = await request.receive()  # The body, which is of no interest.
+    message = await request.receive()  # The body, which is ignored.
     while message["type"] != "http.disconnect":
         message = await request.receive()
 
@@ -254,13 +254,13 @@ def _has_body(request: Request) -> bool:
 
 
 def _query(request: Request, *known: str) -> dict[str, str]:
-    """The parameters of the URL. Raises InvalidOption for an unknown one, or one given twice."""
+    """Return the URL's parameters. Raises InvalidOption if one is unknown or given twice."""
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in known:
             takes = f"there are {', '.join(known)}" if known else "there are none here"
             raise InvalidOption(
-                f"{name[:40]!r} is no parameter; {takes}{did_you_mean(name, known)}",
+                f"{name[:40]!r} is not a parameter; {takes}{did_you_mean(name, known)}",
                 field=name[:40],
             )
         if name in given:
@@ -274,7 +274,7 @@ def _page(found: Iterator[JobRecord]) -> list[bytes]:
 
 
 class _JsonArray:
-    """A JSON array that is read and sent a page at a time."""
+    """A response that reads and sends a JSON array page by page."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The gate: what is refused before anything looks at a request's meaning."""
+"""The request guard: checks form, Host, origin and token before a request is routed."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ from jobqueue.web.responses import JSON, HTTPError
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 OPEN_PATHS = ("/healthz", "/readyz")
-"""What a probe may ask without a token: the answers say nothing of the jobs."""
+"""Paths that need no token: the answers reveal nothing about jobs."""
 
 URL_MAX = 8 << 10
 HEADERS_MAX = 100
@@ -25,7 +25,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 
 def is_loopback(address: str) -> bool:
-    """True for an address that only this machine can reach."""
+    """Return whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(address.partition("%")[0]).is_loopback
     except ValueError:
@@ -33,10 +33,10 @@ def is_loopback(address: str) -> bool:
 
 
 class RequestGuard:
-    """Lets in who has the token, and no browser that another site sent.
+    """Accepts requests with the token, and refuses those that another site makes a browser send.
 
-    `hosts` are the names under which we may be asked, `None` any, for which a token is needed: a
-    name of the attacker's that leads to this machine would make its page one of ours.
+    `hosts` are the names that the Host header may have. None allows any and requires a token,
+    because of DNS rebinding: an attacker's name may resolve to this machine.
     """
 
     def __init__(self, token: str | None, hosts: Iterable[str] | None, *, read_only: bool) -> None:
@@ -52,11 +52,11 @@ class RequestGuard:
 
     @property
     def has_token(self) -> bool:
-        """True if who asks needs a token."""
+        """True if requests need a token."""
         return self._digest is not None
 
     def check(self, scope: Scope) -> None:
-        """Raises HTTPError."""
+        """Raise HTTPError if the request is refused."""
         headers = _Headers(scope)
         self._check_form(scope, headers)
         host = self._check_host(headers)
@@ -65,7 +65,7 @@ class RequestGuard:
         if path not in OPEN_PATHS:
             self._check_token(headers)
         if self._read_only and scope["method"] not in ("GET", "HEAD"):
-            raise HTTPError(403, "this front is read-only", field="method", value=scope["method"])
+            raise HTTPError(403, "this server is read-only", field="method", value=scope["method"])
 
     def _check_form(self, scope: Scope, headers: "_Headers") -> None:
         if scope["http_version"] not in ("1.0", "1.1", "2"):
@@ -78,7 +78,7 @@ class RequestGuard:
             message = f"more than {HEADERS_MAX} headers, or {HEADER_BYTES_MAX:,} bytes of them"
             raise HTTPError(431, message, headers=CLOSE)
         if headers.all(b"transfer-encoding") and headers.all(b"content-length"):
-            # Who stands in between may go by the other one, and see another request in it.
+            # Request smuggling: a proxy may go by the other header.
             message = "Content-Length and Transfer-Encoding: give one of them"
             raise HTTPError(400, message, field="content-length", headers=CLOSE)
         if headers.all(b"content-encoding") not in ([], [b"identity"]):
@@ -95,7 +95,7 @@ class RequestGuard:
         return match[0]
 
     def _check_origin(self, headers: "_Headers", host: str) -> None:
-        """A browser says where a page is from; whatever else sends these headers is no browser."""
+        """Refuse cross-site requests: browsers always send these headers with them."""
         for origin in headers.all(b"origin"):
             _, _, of = origin.decode("latin-1").lower().partition("://")
             if of != host:
@@ -109,7 +109,7 @@ class RequestGuard:
             return
         given = headers.all(b"authorization")
         scheme, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
-        # Digests are of one length, so that the time says nothing about the token's.
+        # Digests have one length, so that the time does not reveal the token's length.
         fits = hmac.compare_digest(_digest(token.strip()), self._digest)
         if scheme.lower() != b"bearer" or not fits:
             raise HTTPError(
@@ -129,7 +129,7 @@ class _Headers:
 
 
 def require_json(content_type: str | None, *, has_body: bool) -> None:
-    """Raises HTTPError: forms and plain text are what a page may send anywhere, JSON it may not."""
+    """Raise HTTPError unless a body is JSON: pages may send forms and text to other sites."""
     if content_type is None and not has_body:
         return
     kind, *parameters = [part.strip().lower() for part in (content_type or "").split(";")]
@@ -151,7 +151,7 @@ def _host_name(text: str) -> str:
     match = _HOST.fullmatch(text.lower())
     if match is None or match[0] != match[1]:
         raise InvalidOption(
-            f"host: {text[:60]!r} is no host's name; leave out scheme and port",
+            f"host: {text[:60]!r} is not a host name; leave out scheme and port",
             field="host",
             value=text,
         )

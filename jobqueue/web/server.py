@@ -1,4 +1,4 @@
-"""The server: uvicorn on a thread of its own, in a process that may be a worker as well."""
+"""Runs uvicorn in a thread, beside a worker if there is one, until a signal."""
 
 import logging
 import socket
@@ -21,7 +21,7 @@ from jobqueue.worker.worker import Worker
 log = get_logger("jobqueue.web")
 
 GRACE = 5.0
-"""Seconds for the requests that are under way when the server is told to stop."""
+"""Seconds that open requests are given when the server stops."""
 CONNECTIONS_MAX = 500
 """Requests on further connections are answered 503."""
 KEEP_ALIVE_TIMEOUT = 15
@@ -29,7 +29,7 @@ KEEP_ALIVE_TIMEOUT = 15
 
 
 class BindAddress:
-    """An address to be asked at: bound, so that it is ours, and not listening yet."""
+    """A checked address to listen on. Raises InvalidOption."""
 
     def __init__(self, host: str, port: int) -> None:
         options.port(port)
@@ -37,9 +37,9 @@ class BindAddress:
             found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             raise InvalidOption(
-                f"host: {host[:60]!r} is no address of this machine", field="host", value=host
+                f"host: {host[:60]!r} is not an address of this machine", field="host", value=host
             ) from None
-        # IPv4 before IPv6, where a name has both.
+        # IPv4 before IPv6 if the name has both.
         self._family: int
         self._address: tuple[Any, ...]
         self._family, *_, self._address = min(found)
@@ -51,7 +51,7 @@ class BindAddress:
         return is_loopback(self.address)
 
     def require(self, *, token: bool) -> None:
-        """Raises InvalidOption where others can reach it, and no token is asked for."""
+        """Raise InvalidOption if other machines can reach the address and there is no token."""
         if not (self.is_loopback or token):
             raise InvalidOption(
                 f"host: {self.address} can be reached from elsewhere, so a token is needed: "
@@ -60,7 +60,7 @@ class BindAddress:
             )
 
     def bind(self) -> socket.socket:
-        """The socket. Raises OSError where the address cannot be had."""
+        """Return a listening socket. Raises OSError if the address is in use or not allowed."""
         try:
             return socket.create_server(self._address[:2], family=self._family, backlog=1024)
         except OSError as error:
@@ -70,7 +70,7 @@ class BindAddress:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Tells the app before it stops, and leaves no connection behind."""
+    """Releases waiting requests before it stops, and closes all connections at its end."""
 
     def __init__(self, config: uvicorn.Config, app: WebApp) -> None:
         super().__init__(config)
@@ -89,7 +89,10 @@ class _Uvicorn(uvicorn.Server):
 
 
 class Server:
-    """Serves an app from a thread of its own: a context manager, or `start()` and `stop()`."""
+    """Serves an app in a thread: a context manager, or `start()` and `stop()`.
+
+    `grace`: seconds that open requests are given at the stop. Raises InvalidOption.
+    """
 
     def __init__(
         self,
@@ -108,24 +111,24 @@ class Server:
             loop="asyncio",
             lifespan="off",
             log_config=None,
-            log_level=logging.CRITICAL,  # What it says of requests may hold their secrets.
+            log_level=logging.CRITICAL,  # Its records of requests may hold secrets.
             access_log=False,
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_TIMEOUT,
             timeout_graceful_shutdown=grace,  # type: ignore[arg-type]
             h11_max_incomplete_event_size=URL_MAX + HEADER_BYTES_MAX,
-            limit_concurrency=CONNECTIONS_MAX + 1,  # The connection that asks is one of them.
+            limit_concurrency=CONNECTIONS_MAX + 1,  # It counts the connection that asks.
         )
         self._uvicorn = _Uvicorn(config, app)
         self._thread: threading.Thread | None = None
         self._ended: Callable[[], None] = lambda: None
         self.url = ""
-        """Where it listens, once it is bound."""
+        """`http://host:port`, once it is bound."""
         self._socket: socket.socket | None = None
 
     def bind(self) -> socket.socket:
-        """Take the address, so that `url` is known; connections wait from now on."""
+        """Bind the address and return the socket. From now on connections queue. Raises OSError."""
         if self._socket is None:
             self._socket = self._listener.bind()
             host = self._listener.address
@@ -134,7 +137,7 @@ class Server:
         return self._socket
 
     def start(self, ended: Callable[[], None] | None = None) -> None:
-        """Listen and serve; `ended()` is called when it does no more. Raises OSError."""
+        """Start to serve; `ended()` is called when it stops, however it does. Raises OSError."""
         self._ended = ended or self._ended
         self._thread = threading.Thread(target=self._run, args=(self.bind(),), name="jobqueue-web")
         self._thread.start()
@@ -149,15 +152,15 @@ class Server:
             self._ended()
 
     def request_stop(self) -> None:
-        """Accept nothing more; what is under way is answered."""
+        """Accept no more connections; open requests are answered. Does not wait."""
         self._uvicorn.should_exit = True
 
     def abort(self) -> None:
-        """Wait for no answer any longer."""
+        """Close open requests without an answer."""
         self._uvicorn.force_exit = self._uvicorn.should_exit = True
 
     def stop(self) -> None:
-        """Accept nothing more, answer what is under way, and end."""
+        """Accept no more connections, answer open requests, and wait for the end."""
         self.request_stop()
         if self._thread is not None:
             self._thread.join()
@@ -181,14 +184,14 @@ def serve(
     grace: float = GRACE,
     listening: Callable[[str], None] | None = None,
 ) -> int:
-    """Serve, and work if there is a worker, until SIGTERM or SIGINT; returns the exit code.
+    """Serve, with a worker if one is given, until SIGTERM or SIGINT; returns the exit code.
 
-    Then, in this order: nothing more is accepted, requests under way are answered, running jobs
-    end; 0. A second signal, or a time that is up, ends at once; 1. For the main thread only.
-    `listening(url)` is called when requests are taken.
+    Then no more connections are accepted, open requests are answered, and running jobs end: 0. A
+    second signal, or a timeout, ends all at once: 1. To be called in the main thread.
+    `listening(url)` is called when the server accepts connections. Raises OSError.
     """
     server = Server(app, host, port, grace=grace)
-    server.bind()  # Before the worker begins: where the address is taken, nothing shall run.
+    server.bind()  # First, so that no job runs if the address is in use.
     stopping = threading.Event()
 
     def stop_at_once() -> None:

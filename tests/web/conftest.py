@@ -1,4 +1,4 @@
-"""What the tests of the HTTP front share: an app with tasks, real servers, and sockets that may say anything."""
+"""Shared by the tests of the HTTP API: an app with tasks, real servers, and raw connections."""
 
 import json
 import re

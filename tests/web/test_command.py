@@ -181,13 +181,13 @@ def test_json_says_where_it_listens(it: Cli, spawn: Callable[..., Process]) -> N
     [
         (2, ["--host", "0.0.0.0"], "0.0.0.0 can be reached from elsewhere, so a token is needed"),
         (2, ["--host", "::"], "a token is needed"),
-        (2, ["--host", "nowhere.invalid"], "host: 'nowhere.invalid' is no address"),
+        (2, ["--host", "nowhere.invalid"], "host: 'nowhere.invalid' is not an address"),
         (2, ["--port", "99999"], "port: 99999 is not a whole number between 0 and 65535"),
         (2, ["--port", "http"], "port: "),
         (2, ["--port", "-1"], "port: "),
         (2, ["--token", ""], "token: it is empty"),
         (2, ["--token", "a b"], "token: give visible ASCII"),
-        (2, ["--allow-host", "http://a/"], "host: 'http://a/' is no host's name"),
+        (2, ["--allow-host", "http://a/"], "host: 'http://a/' is not a host name"),
         (2, ["--concurrency", "2"], "concurrency: it needs --with-worker"),
         (2, ["--with-worker", "--concurrency", "0"], "concurrency: "),
     ],
@@ -248,6 +248,5 @@ def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == (
-        "error: the HTTP front needs its extra, Starlette and uvicorn: "
-        "pip install 'jobqueue[web]'\n"
+        "error: the HTTP API needs the extra `web`: pip install 'jobqueue[web]'\n"
     )

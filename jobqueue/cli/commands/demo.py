@@ -1,4 +1,4 @@
-"""`demo`: the main job in one go."""
+"""`demo`: real work, a kill -9, and a verification."""
 
 import tempfile
 from pathlib import Path
@@ -17,9 +17,9 @@ from jobqueue.store.redact import masked
 def demo(cli: CliContext) -> None:
     """Prove that a kill -9 loses nothing.
 
-    Real work, three workers, a kill -9 half-way, and the proof. Hashes every module of Python's
-    standard library, on a fresh SQLite file or, with --url, in a queue of its own on that database.
-    The environment's database is left alone.
+    Hashes every module of Python's standard library with three workers, kills one of them half-way,
+    and verifies each result. Uses a new SQLite file or, with --url, a queue of its own in that
+    database; $JOBQUEUE_URL is ignored.
     """
     from jobqueue.cli.demo.output import Narration, to_json
     from jobqueue.cli.demo.run import perform

@@ -1,4 +1,4 @@
-"""Probes: a worker's health and counters over HTTP, on the loopback interface only.
+"""A worker's health and metrics over HTTP, on 127.0.0.1 only.
 
 GET and HEAD only; one request for each connection, on a thread of its own.
 """
@@ -16,14 +16,14 @@ from jobqueue.worker.observe.health import Health, WorkerHealth
 LOOPBACK = "127.0.0.1"
 UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
 NAMES = frozenset({"127.0.0.1", "localhost", ""})
-"""What a client may call us: a page in a browser that came under another name is kept out."""
+"""Names in the Host header. Others are refused, because of DNS rebinding in browsers."""
 
 Page = Callable[[], tuple[int, str, str]]
-"""Answers with status, content type and text."""
+"""Returns status, content type and text."""
 
 
 class Probes:
-    """Serves pages at paths of one port. Takes it at once; raises OSError if it is taken."""
+    """Serves pages by path on one port, which it binds at once. Raises OSError if it is in use."""
 
     def __init__(self, port: int, pages: Mapping[str, Page]) -> None:
         self._server = _Server(port, pages)
@@ -32,14 +32,14 @@ class Probes:
         self.paths = tuple(pages)
 
     def serve(self) -> None:
-        """Begin to answer, on a thread."""
+        """Start to answer, in a thread."""
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="jobqueue-probes", daemon=True
         )
         self._thread.start()
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering and free the port."""
         if self._thread is not None:
             self._server.shutdown()
         self._server.server_close()
@@ -86,11 +86,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name.
-        """Probes come every few seconds; they are no news."""
+        """Log nothing: probes come every few seconds."""
 
 
 def health_pages(vitals: Callable[[], WorkerHealth]) -> dict[str, Page]:
-    """`/healthz` says whether it is alive, `/readyz` whether it can take jobs now."""
+    """Return the pages `/healthz`, whether it is alive, and `/readyz`, whether it can claim."""
 
     def page(good: Callable[[Health], bool]) -> Page:
         def answer() -> tuple[int, str, str]:
@@ -104,11 +104,11 @@ def health_pages(vitals: Callable[[], WorkerHealth]) -> dict[str, Page]:
 
 
 def metrics_pages(vitals: Callable[[], WorkerHealth]) -> dict[str, Page]:
-    """`/metrics`: the worker's counters, as Prometheus reads them."""
+    """Return the page `/metrics`: the worker's figures in Prometheus' text format."""
 
     def answer() -> tuple[int, str, str]:
         worker = vitals()
-        label = json.dumps(worker.name, ensure_ascii=False)  # Its escapes are Prometheus' too.
+        label = json.dumps(worker.name, ensure_ascii=False)  # Prometheus has the same escapes.
         lines = []
         for reading in worker.samples():
             name = f"jobqueue_worker_{reading.name}"
