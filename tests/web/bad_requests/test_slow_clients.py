@@ -38,7 +38,7 @@ BODYLESS = (
         (415, BODYLESS % "text/plain"),
         (415, BODYLESS % "text/plain" + "x" * 99),
         (413, BODYLESS.replace("99", "9" * 9) % "application/json"),
-        (200, HALF.replace("X-Never: ", "\r\n") + HALF),
+        (200, HALF.replace("X-Never: ", "\r\n") + BODYLESS % "application/json" + "{"),
     ],
     ids=["nothing", "half a header", "half a body", "415", "rest", "413", "pipelined"],
 )
