@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -704,3 +704,28 @@ def test_an_error_does_not_show_the_parameters(store: Store) -> None:
     with pytest.raises(DBAPIError, match="no_such") as caught, store.read() as connection:
         connection.execute(text("SELECT :x FROM no_such"), {"x": "hush"})
     assert "hush" not in str(caught.value)
+
+
+def test_a_store_that_is_closed_leaves_no_thread_that_waits_for_the_lock(
+    tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    def waits() -> bool:
+        return any(thread.name == "jobqueue-lock" for thread in threading.enumerate())
+
+    store = Store(f"sqlite:///{tmp_path / 'jobqueue.db'}")
+    store.require_schema()
+    taken = threading.Event()
+
+    def hold() -> None:
+        with WriteLock(f"{tmp_path / 'jobqueue.db'}-jobqueue-lock").held():
+            taken.set()
+            wait_until(waits)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert taken.wait(10)
+    with store.write():
+        assert waits()
+    holder.join()
+    store.close()
+    assert not waits()

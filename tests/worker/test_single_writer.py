@@ -178,7 +178,7 @@ def ring(worker: Any, work: Any, monkeypatch: pytest.MonkeyPatch, alone: Any) ->
     assert worker.claim() == []
     handle = work.enqueue()
     worker.planner.hint_work(announced=True)
-    monkeypatch.setattr(worker.store, "alone", alone)
+    monkeypatch.setattr(worker.store, "execute_autocommit", alone)
     worker.parts.claimer.round()
     monkeypatch.undo()
     return handle

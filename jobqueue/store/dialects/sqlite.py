@@ -40,13 +40,12 @@ from jobqueue.errors import ConfigurationError, DatabaseReplaced
 from jobqueue.store import fork_safety
 from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects.base import Columns, Identity
-from jobqueue.store.dialects.sqlite_file import DatabaseFile
+from jobqueue.store.dialects.sqlite_file import BUSY_TIMEOUT, DatabaseFile
 from jobqueue.store.dialects.sqlite_write_lock import WriteLock
 from jobqueue.store.notify.sqlite import DatagramSender, DatagramSubscription
 from jobqueue.store.pool import Patience
-from jobqueue.store.schema import VERSION_TABLE, jobs, meta
+from jobqueue.store.schema import jobs, meta
 
-BUSY_TIMEOUT = 10  # seconds
 OLDEST = (3, 35, 0)  # RETURNING
 
 _DIALECT = sqlite.dialect()
@@ -72,16 +71,6 @@ _KEEP_IDS = (
 # Not last_insert_rowid(): a hook or a trigger of the application may have inserted since.
 _LAST_ID = select(func.max(jobs.c.id))
 
-# A file of another program's keeps its journal until it has our tables.
-_OURS = f"PRAGMA table_info({VERSION_TABLE})"
-
-# FULL: a commit that was answered survives a loss of power (NORMAL may lose the last ones).
-_PRAGMAS = (
-    "synchronous=FULL",
-    "journal_size_limit=67108864",
-    f"busy_timeout={BUSY_TIMEOUT * 1000}",  # An application's hook on all engines may set another.
-)
-
 
 class Sqlite:
     """The backend for a SQLite file, through the standard library's module."""
@@ -102,6 +91,7 @@ class Sqlite:
             raise ConfigurationError(
                 f"this Python has SQLite {sqlite3.sqlite_version}; jobqueue needs 3.35 or newer"
             )
+        lock = WriteLock(f"{path}-jobqueue-lock")
         file = DatabaseFile(path, makes=makes, forbidden=url.query.get("mode") == "rw")
         engine = create_engine(
             URL.create("sqlite", database=str(path)),
@@ -111,36 +101,15 @@ class Sqlite:
             pool_timeout=30,
             hide_parameters=True,
             paramstyle="named",  # as the driver takes them in `execute_autocommit`
-            execution_options={
-                "jobqueue_lock": WriteLock(f"{path}-jobqueue-lock"),
-                "jobqueue_file": file,
-            },
+            execution_options={"jobqueue_lock": lock, "jobqueue_file": file},
         )
 
-        @event.listens_for(engine, "connect")
-        def _connected(connection: Any, record: Any) -> None:
-            file.opened()
-            record.info["jobqueue_file"] = file
-            with fork_safety.transaction:
-                _set(connection, makes=makes)
-
-        @event.listens_for(engine, "do_connect")
-        def _connect(dialect: Any, _: object, args: Any, options: Any) -> Any:
-            file.opens()
-            with (
-                fork_safety.transaction
-            ):  # SQLite opens and closes under a lock of the whole process.
-                return dialect.connect(*args, **options)
-
-        def _close(connection: Any) -> None:
-            with fork_safety.transaction:
-                connection.close()
-
-        engine.dialect.do_close = _close  # type: ignore[assignment, method-assign]
+        file.listen(engine)
 
         @event.listens_for(engine, "engine_disposed")
         def _disposed(_: Engine) -> None:
-            file.after_fork_in_child()
+            file.reset()
+            lock.close()
 
         event.listen(engine, "begin", _begin)
         return engine
@@ -313,18 +282,6 @@ def database_path(url: URL) -> Path:
 def _insertion(columns: tuple[str, ...]) -> str:
     """An INSERT of one row as the driver takes it, its values in the order of the columns."""
     return str(insert(table(jobs.name, *map(column, columns))).compile(dialect=_DIALECT))
-
-
-def _set(connection: Any, *, makes: bool) -> None:
-    """Set what a new connection of the driver's needs, and undo what an application's hook set."""
-    connection.isolation_level = None  # BEGIN is ours: pysqlite's is deferred and late.
-    connection.row_factory, connection.text_factory = None, str
-    with suppress(sqlite3.OperationalError):
-        # A new file that somebody writes at this very moment: the next connection does it.
-        if makes or connection.execute(_OURS).fetchall():
-            connection.execute("PRAGMA journal_mode=WAL").close()
-    for pragma in _PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin(connection: Connection) -> None:

@@ -1,13 +1,28 @@
 """The file of an engine: which one it is, and a connection kept for autocommit statements."""
 
 import os
+import sqlite3
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Engine, PoolProxiedConnection
+from sqlalchemy import Engine, PoolProxiedConnection, event
 
 from jobqueue.errors import ConfigurationError, DatabaseReplaced
 from jobqueue.store import fork_safety
+from jobqueue.store.schema import VERSION_TABLE
+
+BUSY_TIMEOUT = 10  # seconds
+
+# A file of another program's keeps its journal until it has our tables.
+_OURS = f"PRAGMA table_info({VERSION_TABLE})"
+
+# FULL: a commit that was answered survives a loss of power (NORMAL may lose the last ones).
+_PRAGMAS = (
+    "synchronous=FULL",
+    "journal_size_limit=67108864",
+    f"busy_timeout={BUSY_TIMEOUT * 1000}",  # An application's hook on all engines may set another.
+)
 
 
 class DatabaseFile:
@@ -24,6 +39,23 @@ class DatabaseFile:
         self._first: tuple[int, int] | None = None
         self._kept: dict[None, tuple[int, PoolProxiedConnection]] = {}
         """At most one entry. `pop` and `setdefault` are atomic: no lock for a fork to copy."""
+
+    def listen(self, engine: Engine) -> None:
+        """Open and close the connections of an engine, and set them."""
+        event.listen(engine, "do_connect", self._connect)
+        event.listen(engine, "connect", self._connected)
+        engine.dialect.do_close = _close  # type: ignore[assignment, method-assign]
+
+    def _connect(self, dialect: Any, _: object, args: Any, options: Any) -> Any:
+        self.opens()
+        with fork_safety.transaction:  # SQLite opens and closes under a lock of the process.
+            return dialect.connect(*args, **options)
+
+    def _connected(self, connection: Any, record: Any) -> None:
+        self.opened()
+        record.info["jobqueue_file"] = self
+        with fork_safety.transaction:
+            _set(connection, makes=self._makes)
 
     def opens(self) -> None:
         """Before a connection: make the file if that is wanted, or see that it is there."""
@@ -42,7 +74,7 @@ class DatabaseFile:
         if self._first is None:
             self._first = self._identity()
 
-    def after_fork_in_child(self) -> None:
+    def reset(self) -> None:
         """Accept whichever file is there at the next connection; close the kept connection."""
         self._first = None
         if kept := self._kept.pop(None, None):
@@ -98,3 +130,20 @@ def _make_file(path: Path) -> None:
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _close(connection: Any) -> None:
+    with fork_safety.transaction:
+        connection.close()
+
+
+def _set(connection: Any, *, makes: bool) -> None:
+    """Set what a new connection of the driver's needs, and undo what an application's hook set."""
+    connection.isolation_level = None  # BEGIN is ours: pysqlite's is deferred and late.
+    connection.row_factory, connection.text_factory = None, str
+    with suppress(sqlite3.OperationalError):
+        # A new file that somebody writes at this very moment: the next connection does it.
+        if makes or connection.execute(_OURS).fetchall():
+            connection.execute("PRAGMA journal_mode=WAL").close()
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}").close()

@@ -48,6 +48,12 @@ class WriteLock:
             return None
         return own.file if self._take(own) else None
 
+    def close(self) -> None:
+        """End the thread that has waited for the calling one; another thread's ends with it."""
+        own, self.local.own = self.local.own, None
+        if own is not None:
+            own.end()
+
     def _own(self) -> "_Waiter":
         """This thread's own open file: flock tells open files apart, not threads."""
         own = self.local.own
@@ -129,7 +135,7 @@ class _Waiter:
                 thread.start()
             except RuntimeError:  # The system has none to give: it is only a courtesy.
                 return False
-            self._requests = requests
+            self._requests, self._thread = requests, thread
         request = _Request()
         self._requests.put(request)
         try:
@@ -138,6 +144,12 @@ class _Waiter:
             if not request.leave():
                 fcntl.flock(self.file.descriptor, fcntl.LOCK_UN)
             raise
+
+    def end(self) -> None:
+        """End the thread, and wait for its end."""
+        if self._requests is not None and self.file.pid == os.getpid():
+            self._requests.put(None)
+            self._thread.join(1.0)
 
     def __del__(self) -> None:
         if self._requests is not None:
