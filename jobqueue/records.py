@@ -83,7 +83,7 @@ class Succeeded(NamedTuple):
     wait: float
 
 
-class Ended(NamedTuple):
+class Unsuccessful(NamedTuple):
     """A claim that ended in any other way than success."""
 
     claim: Claim
@@ -102,10 +102,10 @@ class Ended(NamedTuple):
     peak_memory: int | None = None  # of that process, in bytes
 
 
-Outcome = Succeeded | Ended
+Outcome = Succeeded | Unsuccessful
 
 
-class Lost(NamedTuple):
+class ReapedJob(NamedTuple):
     """A job taken from a worker that is gone."""
 
     id: int

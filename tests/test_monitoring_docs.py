@@ -11,7 +11,15 @@ import pytest
 from sqlalchemy import text, update
 
 from jobqueue.store.clock import after, this_minute
-from jobqueue.records import AttemptError, Claim, Ended, JobFilter, NewJob, Registration, Succeeded
+from jobqueue.records import (
+    AttemptError,
+    Claim,
+    Unsuccessful,
+    JobFilter,
+    NewJob,
+    Registration,
+    Succeeded,
+)
 from jobqueue.store.schema import counters, workers
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.states import State
@@ -113,9 +121,11 @@ class Sample:
         self.enqueue("flaky", 2)
         retried, failed = self.claim(w1, 2)
         error = AttemptError("ValueError", "no good", "Traceback …")
-        self.finish(w1, Ended(retried, "errored", State.SCHEDULED, 60.0, error=error, duration=0.1))
+        self.finish(
+            w1, Unsuccessful(retried, "errored", State.SCHEDULED, 60.0, error=error, duration=0.1)
+        )
         error = error._replace(message="spent")
-        self.finish(w1, Ended(failed, "errored", State.FAILED, error=error, duration=0.1))
+        self.finish(w1, Unsuccessful(failed, "errored", State.FAILED, error=error, duration=0.1))
         self.enqueue("slow")
         self.claim(w1, 1)
         (cancelled,) = self.enqueue("add")
@@ -152,7 +162,7 @@ class Sample:
         assert len(claims) == count
         return claims
 
-    def finish(self, worker: WorkerRef, *outcomes: Succeeded | Ended) -> None:
+    def finish(self, worker: WorkerRef, *outcomes: Succeeded | Unsuccessful) -> None:
         with self.store.write() as connection:
             assert len(self.completion.finish(connection, worker, outcomes)) == len(outcomes)
 

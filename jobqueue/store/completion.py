@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from jobqueue.records import Ended, Outcome, Succeeded
+from jobqueue.records import Outcome, Succeeded, Unsuccessful
 from jobqueue.states import FINAL, State
 from jobqueue.store.claims import WorkerRef
-from jobqueue.store.counters import Tally
+from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.store.dialects.base import Columns
 from jobqueue.store.sql.rows import END, PAIRS, PROGRESS, SUCCESS, Progress, last_progress
@@ -37,21 +37,21 @@ class Completion:
         connection: Connection,
         holder: WorkerRef,
         outcomes: Sequence[Outcome],
-        tally: Tally | None = None,
+        counts: TransactionCounts | None = None,
         progress: Sequence[Progress] = (),
     ) -> dict[int, State]:
         """Write outcomes in the holder's name; returns the new state of jobs whose claim held.
 
         A job that is missing from the answer is no longer this worker's: its fence did not match.
-        What was counted is in `tally` afterwards; it counts when the transaction is committed.
+        What was counted is in `counts` afterwards; it counts when the transaction is committed.
         `progress` is what handlers reported last, and no heartbeat has written.
         """
-        tally = Tally() if tally is None else tally
+        counts = TransactionCounts() if counts is None else counts
         states: dict[int, State] = {}
         well: list[Succeeded] = []
         ends: list[Any] = []
         for outcome in outcomes:
-            if isinstance(outcome, Ended):
+            if isinstance(outcome, Unsuccessful):
                 ends.append(_end_row(outcome))
             elif outcome.reason is not None:
                 ends.append(_dropped_row(outcome))
@@ -68,12 +68,12 @@ class Completion:
             own = [said for said in progress if said[0] in states]
             parameters = last_progress(self._store.backend, own)
             connection.execute(self._statements.report, parameters)
-        _count(tally, outcomes, states)
+        _count(counts, outcomes, states)
         if ends or len(well) < BULK or State.CANCELLED in states.values():
             self._record(connection, holder.name, outcomes, states)
         if len(states) < len(outcomes):
-            self._settle(connection, holder, outcomes, states, tally)
-        tally.write(connection, self._statements)
+            self._settle(connection, holder, outcomes, states, counts)
+        counts.write(connection, self._statements)
         return states
 
     def _succeed(
@@ -108,7 +108,7 @@ class Completion:
         holder: WorkerRef,
         outcomes: Sequence[Outcome],
         states: dict[int, State],
-        tally: Tally,
+        counts: TransactionCounts,
     ) -> None:
         """Accept what was written already: by `finish_within`, or by a commit without an answer.
 
@@ -124,12 +124,14 @@ class Completion:
         for id_, state, _ in connection.execute(self._statements.settled, parameters):
             outcome = open_[id_]
             own = State.SUCCEEDED if isinstance(outcome, Succeeded) else outcome.state
-            within = isinstance(outcome, Ended) and outcome.within and state == State.SUCCEEDED
+            within = (
+                isinstance(outcome, Unsuccessful) and outcome.within and state == State.SUCCEEDED
+            )
             if (state in FINAL and state == own) or within:
                 states[id_] = State(state)
             if within:
                 claim = outcome.claim
-                tally.ran(claim.queue, claim.task, outcome.duration or 0.0, outcome.wait)
+                counts.ran(claim.queue, claim.task, outcome.duration or 0.0, outcome.wait)
 
     def _record(
         self,
@@ -145,7 +147,7 @@ class Completion:
             if states.get(claim.id) in (None, State.SUCCEEDED):
                 continue
             what = "cancelled"  # A success that came after the wish to cancel.
-            if isinstance(outcome, Ended):
+            if isinstance(outcome, Unsuccessful):
                 what, error = outcome.outcome, outcome.error
                 exit_signal, peak_memory = outcome.exit_signal, outcome.peak_memory
                 begun = outcome.duration is not None or outcome.reason == "interrupted"
@@ -184,7 +186,9 @@ class Completion:
         return self._store.backend.batch_parameters(columns, rows) | {"in_worker": holder.id}
 
 
-def _count(tally: Tally, outcomes: Sequence[Outcome], states: Mapping[int, State]) -> None:
+def _count(
+    counts: TransactionCounts, outcomes: Sequence[Outcome], states: Mapping[int, State]
+) -> None:
     """Count the outcomes that were accepted just now."""
     queue = task = count = None
     for outcome in outcomes:
@@ -196,22 +200,22 @@ def _count(tally: Tally, outcomes: Sequence[Outcome], states: Mapping[int, State
             # Most are; and neighbours are often of one kind, so that it need not be looked up.
             if count is None or claim.task != task or claim.queue != queue:
                 queue, task = claim.queue, claim.task
-                count = tally.of(queue, task)
+                count = counts.of(queue, task)
             count.succeeded += 1
             count.durations.append(outcome.duration)
             count.waits.append(outcome.wait)
             continue
         if state in FINAL:
-            tally.ended(claim.queue, claim.task, state)
-        if isinstance(outcome, Ended) and outcome.outcome in _RAN_OUT:
-            tally.errored(claim.queue, claim.task)
-        if isinstance(outcome, Ended) and outcome.snooze and state is State.SCHEDULED:
-            tally.of(claim.queue, claim.task).snoozed += 1
+            counts.ended(claim.queue, claim.task, state)
+        if isinstance(outcome, Unsuccessful) and outcome.outcome in _RAN_OUT:
+            counts.errored(claim.queue, claim.task)
+        if isinstance(outcome, Unsuccessful) and outcome.snooze and state is State.SCHEDULED:
+            counts.of(claim.queue, claim.task).snoozed += 1
         if outcome.duration is not None:
-            tally.ran(claim.queue, claim.task, outcome.duration, outcome.wait)
+            counts.ran(claim.queue, claim.task, outcome.duration, outcome.wait)
 
 
-def _end_row(outcome: Ended) -> tuple[Any, ...]:
+def _end_row(outcome: Unsuccessful) -> tuple[Any, ...]:
     claim = outcome.claim
     crashes = child_crashes = None  # As they are: it has not begun, or not been left to end.
     if outcome.crash:

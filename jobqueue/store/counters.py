@@ -9,7 +9,7 @@ from jobqueue.states import State
 from jobqueue.store.sql.statements import Statements
 
 
-class Count:
+class TaskCounts:
     """What happened to one (queue, task). Times are seconds."""
 
     __slots__ = (
@@ -32,22 +32,22 @@ class Count:
         self.waits: list[float] = []
 
 
-class Tally:
+class TransactionCounts:
     """Counts of one transaction by (queue, task)."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str], Count] = {}
+        self._counts: dict[tuple[str, str], TaskCounts] = {}
 
     @property
-    def counts(self) -> Mapping[tuple[str, str], Count]:
+    def counts(self) -> Mapping[tuple[str, str], TaskCounts]:
         """What was counted so far."""
         return self._counts
 
-    def of(self, queue: str, task: str) -> Count:
+    def of(self, queue: str, task: str) -> TaskCounts:
         """The count of a (queue, task), to be added to; hot."""
         count = self._counts.get((queue, task))
         if count is None:
-            count = self._counts[queue, task] = Count()
+            count = self._counts[queue, task] = TaskCounts()
         return count
 
     def ended(self, queue: str, task: str, state: State) -> None:
@@ -72,7 +72,7 @@ class Tally:
             connection.execute(statements.count, rows)
 
 
-def _row(queue: str, task: str, count: Count) -> dict[str, Any]:
+def _row(queue: str, task: str, count: TaskCounts) -> dict[str, Any]:
     return {
         "queue": queue,
         "task": task,

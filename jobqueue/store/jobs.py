@@ -33,7 +33,7 @@ from jobqueue.records import (
 )
 from jobqueue.states import FINAL, MOVES, State
 from jobqueue.store.clock import now
-from jobqueue.store.counters import Tally
+from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.store.enqueue import Inserter
 from jobqueue.store.notify.notifier import Notifier
@@ -182,11 +182,11 @@ class Jobs:
                 )
                 .returning(jobs.c.id, jobs.c.queue, jobs.c.task, jobs.c.state)
             ).all()
-            tally = Tally()
+            counts = TransactionCounts()
             for row in rows:
                 if row.state == State.CANCELLED:
-                    tally.ended(row.queue, row.task, State.CANCELLED)
-            tally.write(connection, self._store.statements)
+                    counts.ended(row.queue, row.task, State.CANCELLED)
+            counts.write(connection, self._store.statements)
             return [row.id for row in rows]
 
         changed = self._in_batches(and_(_matches(wanted), may("cancel")), cancel)

@@ -5,9 +5,9 @@ import secrets
 
 from sqlalchemy import Connection, Executable
 
-from jobqueue.records import Lease, Lost, Outlook, Registration
+from jobqueue.records import Lease, Outlook, ReapedJob, Registration
 from jobqueue.states import FINAL, State
-from jobqueue.store.counters import Tally
+from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 
 WORKER_ID_MAX = 2**53 - 1  # what JSON can say exactly
@@ -143,29 +143,29 @@ class Leases:
             )
             return row.one_or_none() is not None
 
-    def reap(self, limit: int = BATCH) -> list[Lost]:
+    def reap(self, limit: int = BATCH) -> list[ReapedJob]:
         """Take the jobs of workers whose lease is gone; the attempt is recorded as lost."""
 
-        def work(connection: Connection) -> list[Lost]:
+        def work(connection: Connection) -> list[ReapedJob]:
             rows = connection.execute(self._statements.reap, {"in_limit": limit}).all()
-            lost = [Lost(*row)._replace(state=State(row.state)) for row in rows]
-            tally = Tally()
+            lost = [ReapedJob(*row)._replace(state=State(row.state)) for row in rows]
+            counts = TransactionCounts()
             for job in lost:
                 if job.state is State.FAILED:
-                    tally.errored(job.queue, job.task)  # The others' attempts were given back.
+                    counts.errored(job.queue, job.task)  # The others' attempts were given back.
                 if job.state in FINAL:
-                    tally.ended(job.queue, job.task, job.state)
-            tally.write(connection, self._statements)
+                    counts.ended(job.queue, job.task, job.state)
+            counts.write(connection, self._statements)
             if lost:
                 connection.execute(
-                    self._statements.record_attempts, [_lost_attempt(job) for job in lost]
+                    self._statements.record_attempts, [_attempt_of_lost_worker(job) for job in lost]
                 )
             return lost
 
         return self._store.transact_at_once(work)
 
 
-def _lost_attempt(job: Lost) -> dict[str, object]:
+def _attempt_of_lost_worker(job: ReapedJob) -> dict[str, object]:
     return {
         "job_id": job.id,
         "fence": job.fence - 1,

@@ -13,7 +13,7 @@ from jobqueue.errors import ClaimLost, ConfigurationError, InvalidOption, JobCan
 from jobqueue.records import Claim, Inserted
 from jobqueue.states import State
 from jobqueue.store import migrate, transaction_argument
-from jobqueue.store.counters import Tally
+from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.store.dialects.base import Identity
 from jobqueue.store.schema import jobs, meta
@@ -187,10 +187,10 @@ class UserTransactions:
             if connection.execute(mine).one_or_none() is not None:
                 raise JobCancelled(f"job {claim.id} was cancelled: roll back")
             raise ClaimLost(f"job {claim.id} is no longer this worker's: roll back")
-        tally = Tally()
+        counts = TransactionCounts()
         # How long it took is counted when the worker records its end: the commit is part of it.
-        tally.ended(claim.queue, claim.task, State.SUCCEEDED)
-        tally.write(connection, self._store.statements)
+        counts.ended(claim.queue, claim.task, State.SUCCEEDED)
+        counts.write(connection, self._store.statements)
 
 
 @contextmanager

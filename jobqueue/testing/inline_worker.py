@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from jobqueue.errors import JobCancelled, JobFailed, JobQueueError, Signal
 from jobqueue.events import EventStream
-from jobqueue.records import Claim, Ended, JobRecord, Outcome
+from jobqueue.records import Claim, JobRecord, Outcome, Unsuccessful
 from jobqueue.states import State
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, PriorityLevel, WorkerRef
 from jobqueue.store.completion import Completion
@@ -59,7 +59,7 @@ class _Handlers(HandlerRunner):
 
     error: BaseException | None = None
 
-    def failed(self, context: Attempt, error: BaseException) -> Ended:
+    def failed(self, context: Attempt, error: BaseException) -> Unsuccessful:
         self.error = error
         return super().failed(context, error)
 
@@ -215,13 +215,13 @@ class Inline:
         state = (
             State.CANCELLED if record is None else record.state
         )  # None: deleted by a subscriber.
-        what = outcome.outcome if isinstance(outcome, Ended) else "succeeded"
+        what = outcome.outcome if isinstance(outcome, Unsuccessful) else "succeeded"
         error: BaseException | None = None
         if state is State.SUCCEEDED:
             what = "succeeded"  # finish_within was committed, whatever was raised afterwards.
         elif state is State.CANCELLED:
             what = "cancelled"
-        elif isinstance(outcome, Ended) and outcome.error is not None:
+        elif isinstance(outcome, Unsuccessful) and outcome.error is not None:
             steered = isinstance(raised, Signal)  # Not an error, unless it made the job fail.
             if raised is not None and not steered:
                 error = raised

@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
-from jobqueue.records import Claim, Ended, Outcome
+from jobqueue.records import Claim, Outcome, Unsuccessful
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
 from jobqueue.worker.capacity import Capacity, Contention, Key
@@ -27,7 +27,7 @@ _job_of = attrgetter("task", "args", "run_at")
 class Unbegun(NamedTuple):
     """A claim was dispatched, and its handler was not entered."""
 
-    outcome: Ended | None
+    outcome: Unsuccessful | None
     """None: the claim is not this worker's any more, or its outcome is written already."""
 
 
@@ -181,7 +181,7 @@ class InFlight:
             self._replaced.pop(id(claim), None)  # It will have no outcome.
             return Unbegun(None)
         if self._cancel_requested and (claim.id, claim.fence) in self._cancel_requested:
-            return Unbegun(Ended(claim, "cancelled", State.CANCELLED, refund=True))
+            return Unbegun(Unsuccessful(claim, "cancelled", State.CANCELLED, refund=True))
         return Unbegun(released(claim, UNBEGUN)) if self.closing else None
 
     def request_cancel(self, id_: int, fence: int) -> Claim | None:
@@ -326,14 +326,14 @@ class InFlight:
         return count
 
 
-def released(claim: Claim, reason: str | None) -> Ended:
+def released(claim: Claim, reason: str | None) -> Unsuccessful:
     """Return the outcome of a claim that is released uncharged."""
-    return Ended(claim, "released", State.AVAILABLE, refund=True, reason=reason)
+    return Unsuccessful(claim, "released", State.AVAILABLE, refund=True, reason=reason)
 
 
-def interrupted(claim: Claim) -> Ended:
+def interrupted(claim: Claim) -> Unsuccessful:
     """Return the outcome of a claim whose handler is detached."""
     if claim.once:
         why = "interrupted"
-        return Ended(claim, why, State.FAILED, reason=why, duration=0.0)
+        return Unsuccessful(claim, why, State.FAILED, reason=why, duration=0.0)
     return released(claim, "interrupted")

@@ -16,7 +16,15 @@ from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import delete, select, update
 
 from jobqueue.store.clock import after
-from jobqueue.records import AttemptError, Claim, Ended, JobFilter, NewJob, Registration, Succeeded
+from jobqueue.records import (
+    AttemptError,
+    Claim,
+    Unsuccessful,
+    JobFilter,
+    NewJob,
+    Registration,
+    Succeeded,
+)
 from jobqueue.store.schema import attempts, counters, jobs, workers
 from jobqueue.states import FINAL, MOVES, State
 from jobqueue.store.claims import START, Claims, WorkerRef, PriorityLevel
@@ -187,9 +195,9 @@ class Machine(RuleBasedStateMachine):
     def offer(self, claim: Claim, verb: str, crash: bool) -> dict[int, State]:
         given_back = verb in ("snooze", "release")
         error = AttemptError("E", "m", None) if verb in ("retry", "fail") else None
-        outcome: Succeeded | Ended = Succeeded(claim, "1", None, 0.1, 0.1)
+        outcome: Succeeded | Unsuccessful = Succeeded(claim, "1", None, 0.1, 0.1)
         if verb != "succeed":
-            outcome = Ended(
+            outcome = Unsuccessful(
                 claim,
                 verb,
                 MOVES[verb].after,

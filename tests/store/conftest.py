@@ -14,7 +14,7 @@ from jobqueue.store.clock import after
 from jobqueue.records import (
     AttemptError,
     Claim,
-    Ended,
+    Unsuccessful,
     Inserted,
     JobRecord,
     NewJob,
@@ -242,20 +242,20 @@ class Desk:
         return Succeeded(claim, result, None, duration=0.5, wait=0.25)
 
     @staticmethod
-    def errored(claim: Claim, delay: float | None = 60.0) -> Ended:
-        return Ended(
+    def errored(claim: Claim, delay: float | None = 60.0) -> Unsuccessful:
+        return Unsuccessful(
             claim, "errored", State.SCHEDULED, delay=delay, error=ERROR, duration=0.5, wait=0.25
         )
 
     @staticmethod
-    def failed(claim: Claim) -> Ended:
-        return Ended(
+    def failed(claim: Claim) -> Unsuccessful:
+        return Unsuccessful(
             claim, "errored", State.FAILED, error=ERROR, duration=0.5, wait=0.25, reason="spent"
         )
 
     @staticmethod
-    def snoozed(claim: Claim, delay: float = 60.0) -> Ended:
-        return Ended(
+    def snoozed(claim: Claim, delay: float = 60.0) -> Unsuccessful:
+        return Unsuccessful(
             claim,
             "snoozed",
             State.SCHEDULED,
@@ -268,12 +268,14 @@ class Desk:
         )
 
     @staticmethod
-    def released(claim: Claim) -> Ended:
-        return Ended(claim, "released", State.AVAILABLE, refund=True)
+    def released(claim: Claim) -> Unsuccessful:
+        return Unsuccessful(claim, "released", State.AVAILABLE, refund=True)
 
     @staticmethod
-    def cancelled(claim: Claim) -> Ended:
-        return Ended(claim, "cancelled", State.CANCELLED, reason="told to", duration=0.5, wait=0.25)
+    def cancelled(claim: Claim) -> Unsuccessful:
+        return Unsuccessful(
+            claim, "cancelled", State.CANCELLED, reason="told to", duration=0.5, wait=0.25
+        )
 
     # Jobs in every state
 

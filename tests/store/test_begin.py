@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from jobqueue.records import Ended, Inserted
+from jobqueue.records import Unsuccessful, Inserted
 from jobqueue.store.schema import jobs
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
@@ -19,11 +19,11 @@ def put(desk: Any) -> Inserted:
     return made
 
 
-def unknown_task(desk: Any, claim: Any) -> Ended:
-    return Ended(claim, "unknown task", State.SCHEDULED, delay=10.0, refund=True)
+def unknown_task(desk: Any, claim: Any) -> Unsuccessful:
+    return Unsuccessful(claim, "unknown task", State.SCHEDULED, delay=10.0, refund=True)
 
 
-def finish(desk: Any, outcome: Ended) -> None:
+def finish(desk: Any, outcome: Unsuccessful) -> None:
     """Write an outcome under the lease that its job was claimed under."""
     desk.finish(WorkerRef(outcome.claim.worker_id, "w1"), outcome)
 

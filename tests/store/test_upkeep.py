@@ -9,7 +9,7 @@ from sqlalchemy import event, func, insert, select, text
 from sqlalchemy.exc import OperationalError
 
 from jobqueue.store.clock import after
-from jobqueue.records import Ended, JobFilter, Lease
+from jobqueue.records import Unsuccessful, JobFilter, Lease
 from jobqueue.store.schema import CounterKind, attempts, counters, workers
 from jobqueue.states import FINAL, State
 from jobqueue.store import maintenance as maintenance_module
@@ -469,7 +469,7 @@ def test_a_drain_does_not_wait_for_unknown_tasks(desk: Any) -> None:
     holder = desk.worker()
     claim = desk.take_one(holder)
     assert drain(desk)[0] is False
-    unknown = Ended(
+    unknown = Unsuccessful(
         claim, "unknown task", State.SCHEDULED, delay=10.0, refund=True, reason="no such task here"
     )
     desk.finish(holder, unknown)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, event, insert, select, text, update
 
 from jobqueue.store.clock import after, now
-from jobqueue.records import Claim, Ended, JobFilter, NewJob, Registration, Succeeded
+from jobqueue.records import Claim, Unsuccessful, JobFilter, NewJob, Registration, Succeeded
 from jobqueue.store.schema import CounterKind, counters, jobs, workers
 from jobqueue.states import State
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, WorkerRef, PriorityLevel
@@ -60,7 +60,7 @@ class Scene:
             pair = PriorityLevel(queue, 0)
             return self.claims.claim(connection, self.worker, pair, START, limit=count, free=count)
 
-    def finish(self, *outcomes: Succeeded | Ended) -> None:
+    def finish(self, *outcomes: Succeeded | Unsuccessful) -> None:
         assert self.worker is not None
         with self.store.write() as connection:
             accepted = self.completion.finish(connection, self.worker, outcomes)
@@ -76,7 +76,7 @@ class Scene:
     def fail(self, count: int, queue: str = "default", duration: float = 0.5) -> None:
         self.finish(
             *(
-                Ended(claim, "errored", State.FAILED, duration=duration)
+                Unsuccessful(claim, "errored", State.FAILED, duration=duration)
                 for claim in self.claim(count, queue)
             )
         )
@@ -242,7 +242,7 @@ def test_a_task_that_never_ran_has_no_times(scene: Scene) -> None:
 def test_an_attempt_that_is_tried_again_is_errored_and_not_failed(scene: Scene) -> None:
     scene.enqueue()
     (claim,) = scene.claim(1)
-    scene.finish(Ended(claim, "errored", State.SCHEDULED, delay=60.0, duration=0.1))
+    scene.finish(Unsuccessful(claim, "errored", State.SCHEDULED, delay=60.0, duration=0.1))
     row = scene.task()
     assert (row["errored_attempts"], row["failed"]) == (1, 0)
 

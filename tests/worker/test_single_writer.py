@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobQueue, State
-from jobqueue.records import AttemptError, Ended, Succeeded
+from jobqueue.records import AttemptError, Unsuccessful, Succeeded
 from jobqueue.worker import single_writer
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.inflight import released
@@ -297,7 +297,9 @@ def test_text_that_cannot_be_stored_holds_up_no_other(
         worker.inflight.outbox.get()
         if outcome.claim.id == bad.id:
             error = AttemptError("ValueError", text, text)
-            outcome = Ended(outcome.claim, "errored", State.FAILED, error=error, duration=0.1)
+            outcome = Unsuccessful(
+                outcome.claim, "errored", State.FAILED, error=error, duration=0.1
+            )
         worker.inflight.outbox.put(outcome)
     finish_all(worker)
     assert good.result(0) == "fine"

@@ -9,11 +9,11 @@ from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
 from jobqueue.events import Event, EventStream
 from jobqueue.loggers import get_logger
-from jobqueue.records import NOT_COMMITTED, AttemptError, Ended, Outcome, Succeeded
+from jobqueue.records import NOT_COMMITTED, AttemptError, Outcome, Succeeded, Unsuccessful
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.completion import Completion
-from jobqueue.store.counters import Tally
+from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import about
@@ -43,7 +43,7 @@ class OutcomeWriter:
         self._publish = publish
         self._events = events
         self._metrics = metrics
-        self._tally = Tally()
+        self._transaction_counts = TransactionCounts()
         self._batch: list[Outcome] = []
 
     def next_batch(self) -> list[Outcome]:
@@ -77,10 +77,12 @@ class OutcomeWriter:
 
     def finish(self, connection: Connection, batch: list[Outcome]) -> dict[int, State]:
         """Write a batch within a transaction."""
-        self._tally = Tally()
+        self._transaction_counts = TransactionCounts()
         worker = WorkerRef(batch[0].claim.worker_id, self._name)
         progress = self.inflight.running.progress_of(batch)
-        return self._completion.finish(connection, worker, batch, self._tally, progress)
+        return self._completion.finish(
+            connection, worker, batch, self._transaction_counts, progress
+        )
 
     def acknowledge(self, states: dict[int, State]) -> None:
         """After the commit: forget the claims, count, log, publish events."""
@@ -105,10 +107,10 @@ class OutcomeWriter:
 
     def _measure(self) -> None:
         """Give the metrics what the committed transaction has counted."""
-        tally, self._tally = self._tally, Tally()
-        self._metrics.add(tally.counts)
+        counts, self._transaction_counts = self._transaction_counts, TransactionCounts()
+        self._metrics.add(counts.counts)
 
-    def _completed_in_user_transaction(self, outcome: Ended) -> None:
+    def _completed_in_user_transaction(self, outcome: Unsuccessful) -> None:
         """Log what a handler raised after its `finish_within` was committed: the job succeeded."""
         claim, error = outcome.claim, outcome.error
         if error is not None and error.type != NOT_COMMITTED:
@@ -123,7 +125,7 @@ class OutcomeWriter:
 
     def _tell(self, outcome: Outcome, state: State | None) -> None:
         claim = outcome.claim
-        error = outcome.error if isinstance(outcome, Ended) else None
+        error = outcome.error if isinstance(outcome, Unsuccessful) else None
         if state is None:
             log.error(
                 "job %d (%s): the claim with fence %d was lost; its outcome was refused",
@@ -132,7 +134,7 @@ class OutcomeWriter:
             )
             return
         name = "errored" if error is not None else getattr(outcome, "outcome", "succeeded")
-        if isinstance(outcome, Ended):
+        if isinstance(outcome, Unsuccessful):
             _log(outcome, state)
         for event in dict.fromkeys((name, state.value)):
             if self._events.wanted(event):
@@ -181,7 +183,7 @@ class OutcomeWriter:
         return isinstance(error, DataError | IntegrityError | ValueError | TypeError)
 
 
-def _log(outcome: Ended, state: State) -> None:
+def _log(outcome: Unsuccessful, state: State) -> None:
     """Log a failed attempt with its traceback: as a warning if a retry follows, else an error."""
     claim, error = outcome.claim, outcome.error
     attempt = f"attempt {claim.attempt} of {claim.max_attempts}"

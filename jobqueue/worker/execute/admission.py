@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jobqueue.loggers import get_logger
-from jobqueue.records import Claim, Ended
+from jobqueue.records import Claim, Unsuccessful
 from jobqueue.store.claims import Claims
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
@@ -88,7 +88,7 @@ class Admission:
         context = RemoteAttempt(claim, self._transactions, self._registry[claim.task])
         return ChildAdmission(self._inflight, context, self._free_key)
 
-    def _unknown_task(self, claim: Claim) -> Ended:
+    def _unknown_task(self, claim: Claim) -> Unsuccessful:
         present = time.monotonic()
         if len(self._unknown_logged) > UNKNOWN_TASKS_MAX:
             self._unknown_logged.clear()

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobqueue.errors import AttemptTimeout, JobCancelled
 from jobqueue.loggers import get_logger
-from jobqueue.records import Claim, Ended
+from jobqueue.records import Claim, Unsuccessful
 from jobqueue.states import State
 from jobqueue.worker.execute.admission import NotStarted
 from jobqueue.worker.execute.executor import Executor
@@ -217,7 +217,7 @@ class AsyncRunner:
                 inflight.outbox.put(refusal.outcome)
         except BaseException as error:  # noqa: BLE001 - recorded with the outcome.
             inflight.running.drop((claim.id, claim.fence))
-            inflight.outbox.put(Ended(claim, "errored", State.FAILED, error=describe(error)))
+            inflight.outbox.put(Unsuccessful(claim, "errored", State.FAILED, error=describe(error)))
         finally:
             inflight.capacity.free_slot(claim)
             self._finished()

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from enum import Enum
 
-from jobqueue.records import Claim, Ended
+from jobqueue.records import Claim, Unsuccessful
 from jobqueue.states import State
 from jobqueue.tasks import Registry
 from jobqueue.worker.execute.admission import Admission, NotStarted
@@ -104,7 +104,7 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 - recorded with the outcome.
             # Such as a column that plain SQL has filled with something else.
             inflight.running.drop((claim.id, claim.fence))
-            inflight.outbox.put(Ended(claim, "errored", State.FAILED, error=describe(error)))
+            inflight.outbox.put(Unsuccessful(claim, "errored", State.FAILED, error=describe(error)))
         inflight.capacity.free_slot(claim)
         self._finished()
         return goes_on

@@ -13,7 +13,15 @@ from jobqueue.errors import (
 )
 from jobqueue.loggers import get_logger
 from jobqueue.options import DEFAULT_BACKOFF, SECONDS_MAX, Backoff
-from jobqueue.records import NOT_COMMITTED, AttemptError, Claim, Ended, Outcome, Succeeded, counted
+from jobqueue.records import (
+    NOT_COMMITTED,
+    AttemptError,
+    Claim,
+    Outcome,
+    Succeeded,
+    Unsuccessful,
+    counted,
+)
 from jobqueue.states import State
 from jobqueue.worker.handler.context import Attempt, clean
 from jobqueue.worker.handler.describe import RecordedError, describe
@@ -25,7 +33,7 @@ UNKNOWN_TASK_REST = 10.0  # seconds
 _REASON_MAX = 1000  # characters
 
 
-def from_exception(context: Attempt, error: BaseException, max_snoozes: int) -> Ended:
+def from_exception(context: Attempt, error: BaseException, max_snoozes: int) -> Unsuccessful:
     """The end of an attempt whose handler raised this; SystemExit too is only a failed attempt."""
     if isinstance(error, Signal):
         try:
@@ -38,7 +46,7 @@ def from_exception(context: Attempt, error: BaseException, max_snoozes: int) -> 
     return _errored(context, error)
 
 
-def from_signal(context: Attempt, signal: Signal, max_snoozes: int) -> Ended:
+def from_signal(context: Attempt, signal: Signal, max_snoozes: int) -> Unsuccessful:
     """The end of an attempt that asked to be snoozed, retried or cancelled."""
     claim = context.claim
     if isinstance(signal, Cancel):
@@ -56,8 +64,8 @@ def from_signal(context: Attempt, signal: Signal, max_snoozes: int) -> Ended:
         why = "it asked to be snoozed beyond its deadline"
     if why is not None:
         error = AttemptError("Snooze", why, None)
-        return Ended(claim, "errored", State.FAILED, reason=why, error=error)
-    return Ended(
+        return Unsuccessful(claim, "errored", State.FAILED, reason=why, error=error)
+    return Unsuccessful(
         claim,
         "snoozed",
         State.SCHEDULED,
@@ -70,20 +78,20 @@ def from_signal(context: Attempt, signal: Signal, max_snoozes: int) -> Ended:
 
 def retry_or_fail(
     context: Attempt, outcome: str, error: AttemptError, *, delay: float | None = None
-) -> Ended:
+) -> Unsuccessful:
     """The end of an attempt that failed: another one after the backoff, or none if none is left."""
     claim = context.claim
     if claim.attempt >= claim.max_attempts:
-        return Ended(claim, outcome, State.FAILED, error=error)
+        return Unsuccessful(claim, outcome, State.FAILED, error=error)
     delay = _bounded(_backoff(context) if delay is None else delay)
     if delay >= context.budget():
         reason = "its deadline leaves no time for another attempt"
-        return Ended(claim, outcome, State.FAILED, error=error, reason=reason)
-    return Ended(claim, outcome, State.SCHEDULED, delay=delay, error=error)
+        return Unsuccessful(claim, outcome, State.FAILED, error=error, reason=reason)
+    return Unsuccessful(claim, outcome, State.SCHEDULED, delay=delay, error=error)
 
 
 def outcome_of(
-    context: Attempt, ended: Ended | None, text: str | None = None, reason: str | None = None
+    context: Attempt, ended: Unsuccessful | None, text: str | None = None, reason: str | None = None
 ) -> Outcome:
     """The whole outcome, with its durations: how the attempt ended, or the text of its result."""
     claim = context.claim
@@ -108,17 +116,17 @@ def timed_out(context: Attempt, stack: str) -> Outcome:
     return outcome_of(context, retry_or_fail(context, "timed out", error))
 
 
-def cancelled(claim: Claim, reason: str | None = "cancelled while it ran") -> Ended:
+def cancelled(claim: Claim, reason: str | None = "cancelled while it ran") -> Unsuccessful:
     """The end of an attempt that was cancelled while it ran."""
-    return Ended(claim, "cancelled", State.CANCELLED, reason=reason)
+    return Unsuccessful(claim, "cancelled", State.CANCELLED, reason=reason)
 
 
-def unknown_task(claim: Claim) -> Ended:
+def unknown_task(claim: Claim) -> Unsuccessful:
     """The end of a claim whose task this worker does not know: it waits, uncharged.
 
     A newer program may have enqueued it, and a newer worker may know it.
     """
-    return Ended(
+    return Unsuccessful(
         claim,
         "unknown task",
         State.SCHEDULED,
@@ -128,18 +136,18 @@ def unknown_task(claim: Claim) -> Ended:
     )
 
 
-def refused(claim: Claim, error: Exception) -> Ended:
+def refused(claim: Claim, error: Exception) -> Unsuccessful:
     """The end of a claim whose stored arguments the task does not take any more."""
     described = describe(error)._replace(traceback=None)
     reason = "its arguments do not fit the task any more"
-    return Ended(claim, "refused", State.FAILED, reason=reason, error=described)
+    return Unsuccessful(claim, "refused", State.FAILED, reason=reason, error=described)
 
 
-def deadline_passed(claim: Claim) -> Ended:
+def deadline_passed(claim: Claim) -> Unsuccessful:
     """The end of a claim whose deadline came before the attempt could begin."""
     reason = "its deadline passed before this attempt could begin"
     error = AttemptError("DeadlinePassed", reason, None)
-    return Ended(claim, "timed out", State.FAILED, refund=True, reason=reason, error=error)
+    return Unsuccessful(claim, "timed out", State.FAILED, refund=True, reason=reason, error=error)
 
 
 def encode(context: Attempt, result: object) -> tuple[str | None, str | None]:
@@ -153,15 +161,15 @@ def encode(context: Attempt, result: object) -> tuple[str | None, str | None]:
         return None, reason
 
 
-def _errored(context: Attempt, error: BaseException, *, delay: float | None = None) -> Ended:
+def _errored(context: Attempt, error: BaseException, *, delay: float | None = None) -> Unsuccessful:
     outcome = "timed out" if isinstance(error, AttemptTimeout) else "errored"
     described = describe(error)
     if isinstance(error, RecordedError) and error.final:
-        return Ended(context.claim, outcome, State.FAILED, error=described)
+        return Unsuccessful(context.claim, outcome, State.FAILED, error=described)
     return retry_or_fail(context, outcome, described, delay=delay)
 
 
-def _within(context: Attempt, ended: Ended | None) -> Ended:
+def _within(context: Attempt, ended: Unsuccessful | None) -> Unsuccessful:
     """After `finish_within`: what to record if its transaction was not committed after all."""
     if ended is None:
         why = "finish_within was called, but its transaction was not committed"

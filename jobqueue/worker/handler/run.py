@@ -7,7 +7,7 @@ from types import CoroutineType, TracebackType
 from typing import Any
 
 from jobqueue import fork_guard
-from jobqueue.records import Ended, Outcome
+from jobqueue.records import Outcome, Unsuccessful
 from jobqueue.worker.handler import outcomes
 from jobqueue.worker.handler.context import Attempt, JobContext, enter
 
@@ -29,7 +29,7 @@ class HandlerRunner:
 
         Call it in a `contextvars.Context` of its own: `current_job()` is in it from here on.
         """
-        ended: Ended | None = None
+        ended: Unsuccessful | None = None
         text = reason = None
         enter(context)
         try:
@@ -52,7 +52,7 @@ class HandlerRunner:
         wait: Callable[[Attempt, Awaitable[Any]], Awaitable[Any]],
     ) -> Outcome:
         """`run` on an event loop; `wait` awaits what the handler returned, within its time."""
-        ended: Ended | None = None
+        ended: Unsuccessful | None = None
         text = reason = None
         enter(context)
         try:
@@ -66,7 +66,7 @@ class HandlerRunner:
         await context.aleave_transaction()
         return outcomes.outcome_of(context, ended, text, reason)
 
-    def failed(self, context: Attempt, error: BaseException) -> Ended:
+    def failed(self, context: Attempt, error: BaseException) -> Unsuccessful:
         """How an attempt ended whose handler has raised this."""
         return outcomes.from_exception(context, error, self._max_snoozes)
 

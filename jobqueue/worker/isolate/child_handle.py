@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jobqueue.errors import JobQueueError
 from jobqueue.loggers import get_logger
-from jobqueue.records import AttemptError, Ended, Outcome, Succeeded, format_bytes
+from jobqueue.records import AttemptError, Outcome, Succeeded, Unsuccessful, format_bytes
 from jobqueue.states import State
 from jobqueue.supervisor.signals import signal_name
 from jobqueue.worker.handler.context import Attempt, enter
@@ -274,7 +274,9 @@ class ChildHandle:
             return Succeeded(context.claim, **fields)
         error = fields.pop("error")
         state = State(fields.pop("state"))
-        ended = Ended(context.claim, state=state, error=error and AttemptError(*error), **fields)
+        ended = Unsuccessful(
+            context.claim, state=state, error=error and AttemptError(*error), **fields
+        )
         name = signal_name(self.signalled) if self.signalled else None
         return ended._replace(exit_signal=name, peak_memory=message["peak"])
 

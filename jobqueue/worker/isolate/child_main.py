@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from jobqueue import errors, fork_guard, paths
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
-from jobqueue.records import Claim, Ended, Outcome, Succeeded
+from jobqueue.records import Claim, Outcome, Succeeded, Unsuccessful
 from jobqueue.store.database import Store
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Task
@@ -341,7 +341,7 @@ def _instant(name: str, value: Any) -> Any:
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
     """Return an outcome without its claim, as JSON can hold it."""
-    kind = Succeeded if isinstance(outcome, Succeeded) else Ended
+    kind = Succeeded if isinstance(outcome, Succeeded) else Unsuccessful
     return {"kind": kind.__name__} | {
         name: value for name, value in outcome._asdict().items() if name != "claim"
     }

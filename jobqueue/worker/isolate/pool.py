@@ -10,7 +10,7 @@ from sqlalchemy import URL
 
 from jobqueue.errors import AttemptTimeout, ConfigurationError
 from jobqueue.loggers import get_logger
-from jobqueue.records import AttemptError, Claim, Ended, Outcome, Succeeded
+from jobqueue.records import AttemptError, Claim, Outcome, Succeeded, Unsuccessful
 from jobqueue.states import State
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Registry, Task
@@ -106,11 +106,11 @@ class ProcessPool:
         claim = context.claim
         if isinstance(answer, Unbegun):
             return answer.outcome
-        if isinstance(answer, Succeeded | Ended):
+        if isinstance(answer, Succeeded | Unsuccessful):
             return answer
         if isinstance(answer, ChildExit):
             outcome = outcome_of(context, self._ended_of(context, answer))
-            assert isinstance(outcome, Ended), "it did not succeed"
+            assert isinstance(outcome, Unsuccessful), "it did not succeed"
             return outcome._replace(exit_signal=answer.signal, peak_memory=answer.peak_memory)
         if self.requires_process(claim.task):
             ended = retry_or_fail(context, "errored", answer.error)
@@ -120,7 +120,7 @@ class ProcessPool:
         self.run_in_threads(claim, f"{answer.error.type}: {answer.error.message}")
         return released(claim, "it could not run in a child process")
 
-    def _ended_of(self, context: RemoteAttempt, death: ChildExit) -> Ended:
+    def _ended_of(self, context: RemoteAttempt, death: ChildExit) -> Unsuccessful:
         if context.stop_reason is not None and not death.late:
             return cancelled(context.claim)
         if death.late:
@@ -135,15 +135,15 @@ class ProcessPool:
         error = AttemptError("Crashed", how, None)
         ended = retry_or_fail(context, "crashed", error)
         if context.claim.child_crashes + 1 >= self._max_crashes:
-            ended = Ended(context.claim, "crashed", State.FAILED, error=error)
+            ended = Unsuccessful(context.claim, "crashed", State.FAILED, error=error)
         return ended._replace(reason=how, crash=True)
 
-    def release(self, claim: Claim, error: NoProcess) -> Ended:
+    def release(self, claim: Claim, error: NoProcess) -> Unsuccessful:
         """Return the outcome of a job that goes back, uncharged: no child could be started."""
         why = f"no child process could be started: {error}"
         log.warning("job %d (%s) has to wait: %s", claim.id, claim.task, why, extra=about(claim))
         # Due now, behind those that may need no child; available, so that a drain waits for it.
-        return Ended(claim, "released", State.AVAILABLE, delay=0.0, refund=True, reason=why)
+        return Unsuccessful(claim, "released", State.AVAILABLE, delay=0.0, refund=True, reason=why)
 
     def _child(self) -> ChildHandle:
         """Return this thread's child, locked."""

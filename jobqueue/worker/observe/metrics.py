@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from jobqueue.store.counters import Count
+from jobqueue.store.counters import TaskCounts
 from jobqueue.worker.inflight import InFlight
 
 SAMPLES_MAX = 2000
@@ -58,7 +58,7 @@ class TaskStats:
     durations: Samples = field(default_factory=Samples)
     waits: Samples = field(default_factory=Samples)
 
-    def add(self, count: Count) -> None:
+    def add(self, count: TaskCounts) -> None:
         """Add what one transaction has counted."""
         self.processed += len(count.durations)
         self.errored += count.errored_attempts
@@ -101,7 +101,7 @@ class Metrics:
             self._windows.append(window)
         return window
 
-    def add(self, counts: Mapping[tuple[str, str], Count]) -> None:
+    def add(self, counts: Mapping[tuple[str, str], TaskCounts]) -> None:
         """After a commit: what its transaction has counted."""
         with self._lock:
             for window in self._windows:
@@ -119,7 +119,7 @@ class StatsWindow:
         self._tasks: dict[str, TaskStats] = {}
         self._since = self._now()
 
-    def add(self, task: str, count: Count) -> None:
+    def add(self, task: str, count: TaskCounts) -> None:
         """Add a task's count; under the lock."""
         self._whole.add(count)
         figures = self._tasks.get(task)

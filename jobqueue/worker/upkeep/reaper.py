@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.events import Event, EventStream
 from jobqueue.loggers import get_logger
-from jobqueue.records import AttemptError, Lease, Lost
+from jobqueue.records import AttemptError, Lease, ReapedJob
 from jobqueue.states import FINAL, State
 from jobqueue.store.leases import BATCH, Leases
 from jobqueue.worker.inflight import InFlight
@@ -133,7 +133,7 @@ class Reaper(Service):
             log.warning("worker %s (%s, pid %d): %s", lease.name, lease.host, lease.pid, why)
         return ended
 
-    def _tell(self, job: Lost) -> None:
+    def _tell(self, job: ReapedJob) -> None:
         error = AttemptError(LOST, f"worker {job.worker} was lost", None)
         names = ("lost", job.state.value) if job.state in FINAL else ("lost",)
         for name in names:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from jobqueue import JobQueue, State
-from jobqueue.records import Ended
+from jobqueue.records import Unsuccessful
 from jobqueue.worker.claim import planner as planner_module
 from jobqueue.worker.handler.context import Attempt
 
@@ -68,7 +68,7 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
     worker.inflight.capacity.last_start -= planner_module.STALE_PREFETCH_AGE + 1
     worker.planner.release_stale_prefetch()
     assert worker.inbox() == []
-    assert {type(outcome) for outcome in worker.outbox()} == {Ended}
+    assert {type(outcome) for outcome in worker.outbox()} == {Unsuccessful}
     worker.complete()
     assert worker.state(running.id) is State.RUNNING
     for handle in handles[1:]:
@@ -165,7 +165,7 @@ def test_a_database_that_lags_behind_stops_claims(work: Any, jobs: JobQueue, han
     batch_max = worker.store.backend.batch_max
     handle = work.enqueue()
     (claim,) = worker.claim()
-    outcome = Ended(claim, "released", State.AVAILABLE, refund=True)
+    outcome = Unsuccessful(claim, "released", State.AVAILABLE, refund=True)
     for _ in range(2 * batch_max):
         worker.inflight.outbox.put(outcome)
     worker.inflight.inbox.get()

@@ -119,7 +119,9 @@ def test_only_the_claim_that_is_not_known_goes_back_where_the_same_worker_has_a_
     worker = hand()
     job = work.enqueue()
     [first] = worker.claim()
-    worker.change(job.id, fence=first.fence + 2)  # Ended, and claimed again by a lost answer.
+    worker.change(
+        job.id, fence=first.fence + 2
+    )  # Unsuccessful, and claimed again by a lost answer.
     compare_now(worker)
     row = worker.row(job.id)
     assert (row.state, row.fence) == (State.AVAILABLE, first.fence + 3)

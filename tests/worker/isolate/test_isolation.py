@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from jobqueue import JobCancelled, JobFailed, JobQueue, State
 from jobqueue.errors import ConfigurationError, InvalidOption
-from jobqueue.records import Ended, Succeeded
+from jobqueue.records import Unsuccessful, Succeeded
 from jobqueue.store.jobs import Jobs
 from jobqueue.worker.isolate.child_main import ChildMain
 from jobqueue.worker.isolate import child_handle
@@ -596,7 +596,7 @@ def test_a_child_that_cannot_import_gives_a_job_back_that_never_asked_for_it(
     worker.change(job.id, crashes=1)
     monkeypatch.setenv("ISOLATED_URL", "nonsense")  # The child's import raises.
     (outcome,) = worker.step()
-    assert isinstance(outcome, Ended) and outcome.outcome == "released"
+    assert isinstance(outcome, Unsuccessful) and outcome.outcome == "released"
     assert (job.state, job.record().attempt, job.record().crashes) == (State.AVAILABLE, 0, 1)
     worker.step()
     assert job.result(0) == os.getpid()

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobFailed, JobQueue, State
-from jobqueue.records import AttemptError, Ended
+from jobqueue.records import AttemptError, Unsuccessful
 from jobqueue.store.sql.leases import REFUNDS_MAX
 from jobqueue.worker import process_identity
 from jobqueue.worker.inflight import released
@@ -393,7 +393,9 @@ def test_the_worker_whose_jobs_were_reaped_can_do_nothing_about_them_any_more(
     (stale,) = frozen.inbox()
     frozen.executor.work(stale)  # It had begun, wakes up, and does not know.
     frozen.inflight.outbox.put(
-        Ended(stale, "errored", State.FAILED, error=AttemptError("E", "no", None), duration=1.0)
+        Unsuccessful(
+            stale, "errored", State.FAILED, error=AttemptError("E", "no", None), duration=1.0
+        )
     )
     frozen.complete()
     assert len(lines(ERROR, "was lost; its outcome was refused")) == 2
