@@ -164,7 +164,7 @@ class Sample:
 
     def finish(self, worker: WorkerRef, *outcomes: Succeeded | Unsuccessful) -> None:
         with self.store.write() as connection:
-            assert len(self.completion.finish(connection, worker, outcomes)) == len(outcomes)
+            assert len(self.completion.complete(connection, worker, outcomes)) == len(outcomes)
 
     def change(self, table: Any, id_: int, **values: Any) -> None:
         with self.store.write() as connection:

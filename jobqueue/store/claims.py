@@ -102,7 +102,7 @@ class Claims:
                 break
         return claims
 
-    def claim_head(self, holder: WorkerRef, queue: str, limit: int) -> list[Claim]:
+    def claim_first(self, holder: WorkerRef, queue: str, limit: int) -> list[Claim]:
         """Claim the first jobs of a queue, better priorities first, by one statement; it commits.
 
         Ask for no more than can begin at once.
@@ -119,13 +119,13 @@ class Claims:
 
     @cached_property
     def _head(self) -> AutocommitStatement:
-        return AutocommitStatement(self._store, self._statements.claim_head)
+        return AutocommitStatement(self._store, self._statements.claim_first)
 
     def _unclaim(self, connection: Connection, claims: Sequence[Claim]) -> None:
         """Undo claims of this very transaction, which nobody has seen."""
         pairs = sorted((claim.id, claim.fence) for claim in claims)
         parameters = self._store.backend.batch_parameters(PAIRS, pairs)
-        connection.execute(self._statements.unclaim, parameters)
+        connection.execute(self._statements.undo_claim, parameters)
 
     def _claim(self, connection: Connection, parameters: dict[str, Any]) -> ClaimBatch:
         rows = connection.execute(self._statements.claim, parameters).all()
@@ -133,7 +133,7 @@ class Claims:
         claims.sort(key=_ORDER)
         return claims
 
-    def begin(self, claim: Claim) -> bool:
+    def mark_started(self, claim: Claim) -> bool:
         """Free the unique key of a job that begins now; False: the claim is not held any more.
 
         Where the answer is lost, the key may be free although the job has not begun.
@@ -147,7 +147,7 @@ class Claims:
                 "in_claimed": claim.fence,
                 "in_worker": claim.worker_id,
             }
-            return connection.execute(self._statements.begin, parameters).rowcount == 1
+            return connection.execute(self._statements.mark_started, parameters).rowcount == 1
 
     def unknown(
         self,

@@ -32,7 +32,7 @@ class Completion:
         self._store = store
         self._statements = store.statements
 
-    def finish(
+    def complete(
         self,
         connection: Connection,
         holder: WorkerRef,
@@ -62,12 +62,12 @@ class Completion:
         if ends:
             ends.sort(key=_ID)
             parameters = self._pack(END, ends, holder)
-            written = connection.execute(self._statements.end, parameters).all()
+            written = connection.execute(self._statements.complete, parameters).all()
             states.update((id_, _STATES[state]) for id_, state in written)
         if progress:
             own = [said for said in progress if said[0] in states]
             parameters = last_progress(self._store.backend, own)
-            connection.execute(self._statements.report, parameters)
+            connection.execute(self._statements.save_progress, parameters)
         _count(counts, outcomes, states)
         if ends or len(well) < BULK or State.CANCELLED in states.values():
             self._record(connection, holder.name, outcomes, states)
@@ -93,7 +93,7 @@ class Completion:
         if self._store.backend.single_writer and len(well) >= BULK:
             # Not `begin_nested()`: a third of its time, and it is on the one writer's clock.
             connection.exec_driver_sql("SAVEPOINT jobqueue_all")
-            held = connection.execute(self._statements.succeed_all, parameters).rowcount
+            held = connection.execute(self._statements.succeed_batch, parameters).rowcount
             if held == len(well):
                 connection.exec_driver_sql("RELEASE jobqueue_all")
                 states.update(dict.fromkeys([row[0] for row in rows], State.SUCCEEDED))
@@ -121,7 +121,7 @@ class Completion:
         parameters = self._store.backend.batch_parameters(PAIRS, pairs) | {
             "in_worker_name": holder.name
         }
-        for id_, state, _ in connection.execute(self._statements.settled, parameters):
+        for id_, state, _ in connection.execute(self._statements.already_completed, parameters):
             outcome = open_[id_]
             own = State.SUCCEEDED if isinstance(outcome, Succeeded) else outcome.state
             within = (
@@ -171,14 +171,14 @@ class Completion:
         if rows:
             connection.execute(self._statements.record_attempts, rows)
 
-    def report(self, holder: WorkerRef, rows: Sequence[Progress]) -> None:
+    def save_progress(self, holder: WorkerRef, rows: Sequence[Progress]) -> None:
         """Write the progress of running jobs."""
         parameters = self._pack(PROGRESS, sorted(rows, key=_ID), holder)
         with self._store.write() as connection:
             self._store.backend.limit_lock_wait(
                 connection
             )  # No lock on a job may hold up the heartbeat.
-            connection.execute(self._statements.report, parameters)
+            connection.execute(self._statements.save_progress, parameters)
 
     def _pack(
         self, columns: Columns, rows: Sequence[Sequence[Any]], holder: WorkerRef

@@ -69,7 +69,7 @@ class TransactionCounts:
         """Append the counts."""
         rows = [_row(queue, task, count) for (queue, task), count in sorted(self._counts.items())]
         if rows:
-            connection.execute(statements.count, rows)
+            connection.execute(statements.append_counters, rows)
 
 
 def _row(queue: str, task: str, count: TaskCounts) -> dict[str, Any]:

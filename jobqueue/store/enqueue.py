@@ -158,7 +158,9 @@ class Inserter:
         """How many jobs these calls make in each queue: one of each key, and none if it is held."""
         keyed = {job.unique_key: job.queue for job in reversed(new) if job.unique_key is not None}
         if keyed:
-            rows = connection.execute(self._store.statements.holders, {"in_keys": sorted(keyed)})
+            rows = connection.execute(
+                self._store.statements.unique_key_holders, {"in_keys": sorted(keyed)}
+            )
             for row in rows:
                 keyed.pop(row.unique_key, None)
         return Counter(job.queue for job in new if job.unique_key is None) + Counter(keyed.values())
@@ -247,7 +249,7 @@ class Inserter:
             keys = sorted(missing - held.keys() - keyed.keys())
             if not keys:
                 break
-            rows = connection.execute(self._store.statements.holders, {"in_keys": keys})
+            rows = connection.execute(self._store.statements.unique_key_holders, {"in_keys": keys})
             held |= {row.unique_key: _Held(int(row.id), row.task, row.args) for row in rows}
             again = [wanted[key] for key in keys if key not in held]
             if again:

@@ -50,7 +50,7 @@ class Leases:
         with self._store.write() as connection:
             return int(connection.execute(self._statements.register, values).scalar_one())
 
-    def beat(
+    def renew(
         self, worker: int, *, running: int, processed: int, errored: int, concurrency: int
     ) -> bool:
         """Renew a lease; False when its row is gone, and every claim with it."""
@@ -62,15 +62,15 @@ class Leases:
             "in_concurrency": concurrency,
         }
         with self._store.write() as connection:
-            return connection.execute(self._statements.beat, values).one_or_none() is not None
+            renewed = connection.execute(self._statements.renew_lease, values)
+            return renewed.one_or_none() is not None
 
-    def cancels(self, worker: int) -> list[tuple[int, int]]:
-        """(id, fence) of this worker's jobs that someone wants cancelled."""
+    def cancel_requests(self, worker: int) -> list[tuple[int, int]]:
+        """Return (id, fence) of this worker's jobs whose cancellation was requested."""
         with self._store.read() as connection:
-            self._store.backend.limit_lock_wait(
-                connection
-            )  # No lock on the table may hold up the heartbeat.
-            rows = connection.execute(self._statements.cancels, {"in_worker": worker})
+            # No lock on the table may hold up the heartbeat.
+            self._store.backend.limit_lock_wait(connection)
+            rows = connection.execute(self._statements.cancel_requests, {"in_worker": worker})
             return [(row.id, row.fence) for row in rows]
 
     def deregister(self, worker: int) -> None:
@@ -128,18 +128,18 @@ class Leases:
             self._store.backend.limit_lock_wait(connection)
             for step in (1, -1):  # SQLite writes nothing for an update that changes nothing.
                 values = {"in_worker": worker, "in_step": step}
-                if connection.execute(self._statements.step_beat, values).one_or_none() is None:
+                if connection.execute(self._statements.step_lease, values).one_or_none() is None:
                     return False
         return True
 
-    def expire(self, worker: int, beat: int) -> bool:
+    def revoke(self, worker: int, beat: int) -> bool:
         """End a lease, unless it has been renewed since `beat` was seen."""
         with self._store.write() as connection:
             self._store.backend.limit_lock_wait(
                 connection
             )  # Whoever waits here, beats wait there too.
             row = connection.execute(
-                self._statements.expire, {"in_worker": worker, "in_seen": beat}
+                self._statements.revoke_lease, {"in_worker": worker, "in_seen": beat}
             )
             return row.one_or_none() is not None
 

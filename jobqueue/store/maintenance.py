@@ -75,7 +75,7 @@ class Maintenance:
 
         return self._store.transact_at_once(work)
 
-    def fold(self, limit: int = 5000) -> int:
+    def compact(self, limit: int = 5000) -> int:
         """Add up what was counted before this minute: into totals, and by the minute for a day.
 
         Returns how many rows were taken away; as many as `limit` when there may be more.

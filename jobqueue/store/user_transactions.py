@@ -167,7 +167,7 @@ class UserTransactions:
             self._finish(connection, claim, result)
             if said is not None:
                 last = last_progress(self._store.backend, [(claim.id, claim.fence, *said)])
-                connection.execute(self._store.statements.report, last)
+                connection.execute(self._store.statements.save_progress, last)
 
     def _finish(self, connection: Connection, claim: Claim, result: str) -> None:
         parameters = {

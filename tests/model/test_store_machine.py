@@ -169,7 +169,7 @@ class Machine(RuleBasedStateMachine):
         claim = data.draw(st.sampled_from(self.held[-6:]), "claim")
         job = self.model.get(claim.id)
         holds = job is not None and job.state is State.RUNNING and job.fence == claim.fence
-        assert self.claims.begin(claim) == holds
+        assert self.claims.mark_started(claim) == holds
         if holds:
             self.model[claim.id] = replace(job, begun=True)
 
@@ -208,7 +208,7 @@ class Machine(RuleBasedStateMachine):
                 crash=crash,
             )
         with self.store.write() as connection:
-            return self.completion.finish(connection, WorkerRef(claim.worker_id, "w"), [outcome])
+            return self.completion.complete(connection, WorkerRef(claim.worker_id, "w"), [outcome])
 
     @staticmethod
     def ended(job: Model, verb: str, crash: bool) -> Model:

@@ -233,7 +233,7 @@ class Desk:
 
     def finish(self, holder: WorkerRef, *outcomes: Outcome) -> dict[int, State]:
         with self.store.write() as connection:
-            return self.completion.finish(connection, holder, outcomes)
+            return self.completion.complete(connection, holder, outcomes)
 
     # Ways to end a claim
 

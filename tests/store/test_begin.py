@@ -61,7 +61,7 @@ def test_a_job_that_is_given_back_unbegun_keeps_its_key(desk: Any, how: str) -> 
 def test_a_job_that_has_begun_never_takes_its_key_again(desk: Any, how: str) -> None:
     id_ = desk.add(**KEYED)
     claim = desk.take_one(desk.worker())
-    assert desk.claims.begin(claim)
+    assert desk.claims.mark_started(claim)
     other = put(desk)
     assert other.created
     ends = GIVEN_BACK | {"errored": lambda desk, claim: finish(desk, desk.errored(claim))}
@@ -86,11 +86,13 @@ def test_a_stale_claim_begins_nothing(desk: Any) -> None:
     holder = desk.worker()
     stale = desk.take_one(holder)
     desk.finish(holder, desk.released(stale))
-    assert not desk.claims.begin(stale)
+    assert not desk.claims.mark_started(stale)
     fresh = desk.take_one(holder)
-    assert not desk.claims.begin(stale)
+    assert not desk.claims.mark_started(stale)
     assert put(desk) == Inserted(id_, False)
-    assert desk.claims.begin(fresh) and desk.claims.begin(fresh)  # Its answer may have been lost.
+    assert desk.claims.mark_started(fresh) and desk.claims.mark_started(
+        fresh
+    )  # Its answer may have been lost.
 
 
 @pytest.mark.parametrize("scope", [None, "finished", "deleted"])
@@ -106,5 +108,5 @@ def test_beginning_does_not_wait_long_for_a_lock_on_the_job(desk: Any) -> None:
     with desk.store.engine.begin() as someone:
         someone.execute(update(jobs).where(jobs.c.id == id_).values(priority=1))
         with pytest.raises(Exception, match="lock timeout"):
-            desk.claims.begin(claim)
-    assert desk.claims.begin(claim)
+            desk.claims.mark_started(claim)
+    assert desk.claims.mark_started(claim)

@@ -58,10 +58,10 @@ def test_a_wish_to_cancel_is_told_to_the_worker_that_has_the_job(desk: Any) -> N
     a, b = desk.take(mine, limit=2)
     c = desk.take_one(theirs)
     desk.jobs.cancel(JobFilter(ids=(b.id, c.id)))
-    assert desk.leases.cancels(mine.id) == [(b.id, b.fence)]
-    assert desk.leases.cancels(theirs.id) == [(c.id, c.fence)]
+    assert desk.leases.cancel_requests(mine.id) == [(b.id, b.fence)]
+    assert desk.leases.cancel_requests(theirs.id) == [(c.id, c.fence)]
     desk.finish(mine, desk.succeeded(a), desk.succeeded(b))
-    assert desk.leases.cancels(mine.id) == []
+    assert desk.leases.cancel_requests(mine.id) == []
 
 
 def test_a_second_wish_to_cancel_keeps_the_time_of_the_first(desk: Any) -> None:

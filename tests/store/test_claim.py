@@ -100,10 +100,11 @@ def test_the_head_of_a_queue_is_claimed_by_priority_then_due_time_then_id(desk: 
     made = [(p, at, desk.add(priority=p, at=PAST[at])) for p, at in given]
     desk.add(queue="other", priority=-9)
     holder = desk.worker()
-    claims = desk.claims.claim_head(holder, "default", 5)
+    claims = desk.claims.claim_first(holder, "default", 5)
     assert ids(claims) == [id_ for _, _, id_ in sorted(made)][:5]
     assert (
-        ids(desk.claims.claim_head(holder, "default", 5)) == [id_ for _, _, id_ in sorted(made)][5:]
+        ids(desk.claims.claim_first(holder, "default", 5))
+        == [id_ for _, _, id_ in sorted(made)][5:]
     )
 
 
@@ -111,7 +112,7 @@ def test_a_claim_of_the_head_carries_what_any_claim_does(desk: Any) -> None:
     once = desk.add(max_attempts=1, args='{"args":[1],"kwargs":{}}', timeout=1.5, backoff="{}")
     other = desk.add(max_attempts=1, args='{"args":[1],"kwargs":{}}', timeout=1.5, backoff="{}")
     holder = desk.worker()
-    [head] = desk.claims.claim_head(holder, "default", 1)
+    [head] = desk.claims.claim_first(holder, "default", 1)
     plain = desk.take_one(holder)
     assert (head.id, plain.id) == (once, other)
     assert (head.run_at, head.started_at) == (desk.row(once).run_at, desk.row(once).started_at)
@@ -125,9 +126,9 @@ def test_a_claim_of_the_head_carries_what_any_claim_does(desk: Any) -> None:
 def test_the_head_of_a_paused_queue_and_of_no_lease_is_not_claimed(desk: Any) -> None:
     paused, id_, holder = desk.add(queue="q"), desk.add(), desk.worker()
     desk.pause("q")
-    assert desk.claims.claim_head(holder, "q", 9) == []
+    assert desk.claims.claim_first(holder, "q", 9) == []
     desk.leases.deregister(holder.id)
-    assert desk.claims.claim_head(holder, "default", 9) == []
+    assert desk.claims.claim_first(holder, "default", 9) == []
     assert (desk.state(paused), desk.state(id_)) == (State.AVAILABLE, State.AVAILABLE)
 
 
@@ -142,7 +143,7 @@ def test_a_claim_of_the_head_skips_what_another_is_just_claiming(
     impatient = Claims(second_store(lock_timeout="2s", statement_timeout="5s"))
     with desk.store.write() as first:
         mine = desk.claims.claim(first, one, PriorityLevel("default", 0), START, limit=3, free=3)
-        theirs = impatient.claim_head(two, "default", 3)
+        theirs = impatient.claim_first(two, "default", 3)
     assert (ids(mine), ids(theirs)) == (every[:3], every[3:])
 
 

@@ -319,7 +319,7 @@ def test_outcomes_counts_and_attempts_are_one_transaction(desk: Any, holder: Any
     claims = desk.take(holder)
     with pytest.raises(ZeroDivisionError), desk.store.write() as connection:
         outcomes = [desk.succeeded(claims[0]), desk.errored(claims[1])]
-        assert len(desk.completion.finish(connection, holder, outcomes)) == 2
+        assert len(desk.completion.complete(connection, holder, outcomes)) == 2
         raise ZeroDivisionError
     assert {desk.state(claim.id) for claim in claims} == {State.RUNNING}
     assert desk.counters() == {}
@@ -378,7 +378,7 @@ def test_progress_is_written_for_the_claim_that_holds(desk: Any, holder: Any) ->
     desk.add_many(3)
     mine, stale, old = desk.take(holder)
     desk.finish(holder, desk.errored(old))
-    desk.completion.report(
+    desk.completion.save_progress(
         holder,
         [
             (mine.id, mine.fence, 0.5, "half 🦆"),
@@ -391,7 +391,7 @@ def test_progress_is_written_for_the_claim_that_holds(desk: Any, holder: Any) ->
         (job.progress, job.progress_message) for job in map(desk.row, (mine.id, stale.id, old.id))
     ]
     assert shown == [(0.5, "half 🦆"), (None, None), (None, None)]
-    desk.completion.report(holder, [(mine.id, mine.fence, None, "no idea how far")])
+    desk.completion.save_progress(holder, [(mine.id, mine.fence, None, "no idea how far")])
     assert (desk.row(mine.id).progress, desk.row(mine.id).progress_message) == (
         None,
         "no idea how far",
@@ -414,7 +414,7 @@ def test_outcomes_and_progress_lock_their_rows_in_the_order_of_their_ids(
     def write() -> Any:
         if verb == "report":
             rows = [(claim.id, claim.fence, 0.5, None) for claim in claims]
-            return other.completion.report(holder, rows)
+            return other.completion.save_progress(holder, rows)
         return other.finish(holder, *(getattr(desk, verb)(claim) for claim in claims))
 
     lock = "SELECT id FROM jobqueue_jobs WHERE id = :id FOR UPDATE"

@@ -311,7 +311,7 @@ def test_a_key_whose_holder_ends_between_two_looks_is_taken_after_all(
         if statement.startswith("SELECT") and "unique_key IN" in statement and not ended:
             ended.append(first)
             with other.write() as connection:
-                desk.completion.finish(connection, holder, [desk.succeeded(claim)])
+                desk.completion.complete(connection, holder, [desk.succeeded(claim)])
 
     made = desk.insert(desk.new(unique_key="k"), desk.new(unique_key="k"))
     assert ended == [first]

@@ -57,16 +57,16 @@ def test_the_success_of_the_one_is_not_taken_for_that_of_the_other(desk: Any) ->
 def test_progress_of_the_lost_claim_is_not_written(desk: Any) -> None:
     twice = claim_twice(desk)
     [claim] = twice.lost
-    desk.completion.report(twice.first, [(claim.id, claim.fence, 0.5, "lost")])
+    desk.completion.save_progress(twice.first, [(claim.id, claim.fence, 0.5, "lost")])
     assert desk.row(claim.id).progress is None
-    desk.completion.report(twice.second, [(claim.id, claim.fence, 0.25, "kept")])
+    desk.completion.save_progress(twice.second, [(claim.id, claim.fence, 0.25, "kept")])
     assert desk.row(claim.id).progress == 0.25
 
 
 def test_the_lost_claim_begins_nothing(desk: Any) -> None:
     twice = claim_twice(desk)
-    assert not desk.claims.begin(twice.lost[0])
-    assert desk.claims.begin(twice.kept[0])
+    assert not desk.claims.mark_started(twice.lost[0])
+    assert desk.claims.mark_started(twice.kept[0])
 
 
 def test_the_lost_claim_finishes_within_no_transaction(desk: Any) -> None:

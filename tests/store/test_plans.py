@@ -219,7 +219,7 @@ def test_a_claim_reads_the_index_of_claims(plans: Plans, limit: int) -> None:
 def test_a_claim_of_the_head_reads_the_index_of_claims_in_its_order(
     plans: Plans, limit: int
 ) -> None:
-    plan = plans.of(plans.store.statements.claim_head, {**CLAIM, "in_limit": limit})
+    plan = plans.of(plans.store.statements.claim_first, {**CLAIM, "in_limit": limit})
     assert uses(plan, "claim", "pkey")
     assert "Sort" not in plan.shown and "TEMP B-TREE" not in plan.shown, plan.shown
 
@@ -260,10 +260,10 @@ def test_outcomes_are_written_by_the_primary_key(plans: Plans, count: int) -> No
     ended = ("scheduled", 1.0, 0, 0, None, None, None)
     statements = [
         (made.succeed, pack(plans, SUCCESS, count, "1", None)),
-        (made.succeed_all, pack(plans, SUCCESS, count, "1", None)),
-        (made.end, pack(plans, END, count, *ended)),
-        (made.settled, pack(plans, PAIRS, count)),
-        (made.report, pack(plans, PROGRESS, count, 0.5, None)),
+        (made.succeed_batch, pack(plans, SUCCESS, count, "1", None)),
+        (made.complete, pack(plans, END, count, *ended)),
+        (made.already_completed, pack(plans, PAIRS, count)),
+        (made.save_progress, pack(plans, PROGRESS, count, 0.5, None)),
     ]
     assert all(uses(plans.of(statement, values), "pkey") for statement, values in statements)
 
@@ -282,7 +282,7 @@ def test_a_job_is_finished_within_a_transaction_by_the_primary_key(plans: Plans)
 
 
 def test_wishes_to_cancel_are_found_by_the_index_of_held_jobs(plans: Plans) -> None:
-    assert uses(plans.of(plans.store.statements.cancels, {"in_worker": 1}), "held")
+    assert uses(plans.of(plans.store.statements.cancel_requests, {"in_worker": 1}), "held")
 
 
 def test_orphans_are_found_by_the_index_of_held_jobs(plans: Plans) -> None:
@@ -298,12 +298,12 @@ def test_due_jobs_are_found_by_the_index_of_due_times(plans: Plans) -> None:
 
 def test_holders_of_keys_are_found_by_the_unique_index(plans: Plans) -> None:
     keys = {"in_keys": [f"k{n}" for n in range(20)]}
-    assert uses(plans.of(plans.store.statements.holders, keys), "unique")
+    assert uses(plans.of(plans.store.statements.unique_key_holders, keys), "unique")
 
 
 def test_a_beat_touches_no_job(plans: Plans) -> None:
     values = {"in_worker": 1, "in_running": 0, "in_processed": 0, "in_errored": 0}
-    assert uses(plans.of(plans.store.statements.beat, {**values, "in_concurrency": 4}))
+    assert uses(plans.of(plans.store.statements.renew_lease, {**values, "in_concurrency": 4}))
 
 
 def within(plans: Plans, connection: Connection) -> Any:

@@ -48,7 +48,7 @@ def test_what_a_worker_says_of_itself_is_kept(desk: Any) -> None:
 
 def test_each_beat_renews_the_lease_and_tells_how_it_goes(desk: Any) -> None:
     holder, other = desk.worker(), desk.worker("other")
-    assert [desk.leases.beat(holder.id, **BEAT) for _ in range(3)] == [True] * 3
+    assert [desk.leases.renew(holder.id, **BEAT) for _ in range(3)] == [True] * 3
     assert {lease.id: lease.heartbeats for lease in leases(desk)} == {holder.id: 3, other.id: 0}
     with desk.store.read() as connection:
         row = connection.execute(select(workers).where(workers.c.id == holder.id)).one()
@@ -59,28 +59,28 @@ def test_each_beat_renews_the_lease_and_tells_how_it_goes(desk: Any) -> None:
 def test_a_beat_without_a_lease_says_so(desk: Any) -> None:
     holder = desk.worker()
     desk.leases.deregister(holder.id)
-    assert desk.leases.beat(holder.id, **BEAT) is False
+    assert desk.leases.renew(holder.id, **BEAT) is False
     assert leases(desk) == []
 
 
 def test_a_lease_that_stood_still_is_ended_once(desk: Any) -> None:
     holder, other = desk.worker(), desk.worker("other")
-    desk.leases.beat(holder.id, **BEAT)
-    assert desk.leases.expire(holder.id, 1) is True
-    assert desk.leases.expire(holder.id, 1) is False
+    desk.leases.renew(holder.id, **BEAT)
+    assert desk.leases.revoke(holder.id, 1) is True
+    assert desk.leases.revoke(holder.id, 1) is False
     assert [lease.id for lease in leases(desk)] == [other.id]
 
 
 def test_a_lease_that_was_renewed_meanwhile_is_not_ended(desk: Any) -> None:
     holder = desk.worker()
-    desk.leases.beat(holder.id, **BEAT)
-    assert desk.leases.expire(holder.id, 0) is False
-    assert desk.leases.beat(holder.id, **BEAT) is True
+    desk.leases.renew(holder.id, **BEAT)
+    assert desk.leases.revoke(holder.id, 0) is False
+    assert desk.leases.renew(holder.id, **BEAT) is True
 
 
 def test_to_try_to_beat_leaves_the_row_as_it_was(desk: Any) -> None:
     holder = desk.worker()
-    desk.leases.beat(holder.id, **BEAT)
+    desk.leases.renew(holder.id, **BEAT)
     with desk.store.read() as connection:
         before = connection.execute(select(workers)).all()
     assert desk.leases.could_beat(holder.id) is True
@@ -100,10 +100,10 @@ def test_to_try_to_beat_writes_to_the_disk(desk: Any) -> None:
 
 
 @pytest.mark.parametrize("backend_name", ["postgres"])
-@pytest.mark.parametrize("verb", ["could_beat", "expire"])
+@pytest.mark.parametrize("verb", ["could_beat", "revoke"])
 def test_who_judges_does_not_wait_for_a_lock_on_the_leases(desk: Any, verb: str) -> None:
     holder = desk.worker()
-    given = {"could_beat": (holder.id,), "expire": (holder.id, 0)}[verb]
+    given = {"could_beat": (holder.id,), "revoke": (holder.id, 0)}[verb]
     with desk.store.engine.begin() as connection:
         connection.execute(text("LOCK TABLE jobqueue_workers IN SHARE MODE"))
         with pytest.raises(OperationalError, match="lock timeout"):
@@ -349,7 +349,7 @@ def test_counts_of_past_minutes_are_added_up_by_minute_and_into_totals(desk: Any
     count_at(desk, minute, queue="other", succeeded=7)
     count_at(desk, before_it, succeeded=8)
     before = desk.counters()
-    assert desk.maintenance.fold() == 6
+    assert desk.maintenance.compact() == 6
     assert desk.counters() == before
     assert before["q", "t"]["duration_max"] == 4 and before["q", "t"]["wait_max"] == 8
     assert folded(desk) == [
@@ -359,14 +359,14 @@ def test_counts_of_past_minutes_are_added_up_by_minute_and_into_totals(desk: Any
         (MINUTE, minute, "other", 7),
         (MINUTE, minute, "q", 10),
     ]
-    assert desk.maintenance.fold() == 0
+    assert desk.maintenance.compact() == 0
     assert desk.counters() == before
 
 
 def test_the_present_minute_is_not_added_up(desk: Any) -> None:
     at = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
     count_at(desk, at, succeeded=1), count_at(desk, at, succeeded=1)
-    assert desk.maintenance.fold() == 0
+    assert desk.maintenance.compact() == 0
     assert [row[0] for row in folded(desk)] == [WRITTEN, WRITTEN]
 
 
@@ -374,10 +374,10 @@ def test_a_total_takes_in_what_comes_later_and_leaves_other_totals_alone(desk: A
     minutes = [NOW - timedelta(minutes=n) for n in (9, 8, 7)]
     for task in ("t", "u"):
         count_at(desk, minutes[0], task=task, succeeded=1, duration_max=5)
-    desk.maintenance.fold()
+    desk.maintenance.compact()
     for at in minutes[1:]:
         count_at(desk, at, succeeded=10, duration_max=2)
-        desk.maintenance.fold()
+        desk.maintenance.compact()
     assert desk.counters() == {
         ("q", "t"): {"succeeded": 21, "duration_max": 5},
         ("q", "u"): {"succeeded": 1, "duration_max": 5},
@@ -395,10 +395,10 @@ def test_minutes_are_forgotten_after_a_day_and_totals_are_not(desk: Any) -> None
     recent = NOW - timedelta(seconds=maintenance_module.MINUTES_KEPT - 3600)
     count_at(desk, recent, succeeded=1)
     before = desk.counters()
-    assert desk.maintenance.fold() == 4 + 3
+    assert desk.maintenance.compact() == 4 + 3
     assert desk.counters() == before
     assert folded(desk) == [(TOTAL, week, "q", 29), (MINUTE, recent, "q", 1)]
-    assert desk.maintenance.fold() == 0
+    assert desk.maintenance.compact() == 0
 
 
 @pytest.mark.parametrize("backend_name", ["postgres"])
@@ -412,14 +412,14 @@ def test_instants_are_in_utc_whatever_the_zone_of_the_server(desk: Any, second_s
 def test_folding_goes_in_bounded_steps_and_loses_nothing(desk: Any) -> None:
     for n in range(7):
         count_at(desk, NOW - timedelta(minutes=5), succeeded=2**n)
-    assert [desk.maintenance.fold(2) for _ in range(5)] == [2, 2, 2, 1, 0]
+    assert [desk.maintenance.compact(2) for _ in range(5)] == [2, 2, 2, 1, 0]
     assert desk.counters() == {("q", "t"): {"succeeded": 127}}
 
 
 def test_two_that_fold_at_once_lose_nothing(desk: Any, together: Any) -> None:
     for n in range(40):
         count_at(desk, NOW - timedelta(minutes=5 + n % 3), succeeded=1)
-    answers = together(*[lambda: [desk.maintenance.fold(7) for _ in range(6)]] * 3)
+    answers = together(*[lambda: [desk.maintenance.compact(7) for _ in range(6)]] * 3)
     assert [type(answer) for answer in answers] == [list] * 3, answers
     assert sum(map(sum, answers)) == 40
     assert desk.counters() == {("q", "t"): {"succeeded": 40}}

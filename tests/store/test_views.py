@@ -63,7 +63,7 @@ class Scene:
     def finish(self, *outcomes: Succeeded | Unsuccessful) -> None:
         assert self.worker is not None
         with self.store.write() as connection:
-            accepted = self.completion.finish(connection, self.worker, outcomes)
+            accepted = self.completion.complete(connection, self.worker, outcomes)
         assert len(accepted) == len(outcomes)
 
     def run(
@@ -164,7 +164,7 @@ def test_counts_ever_survive_the_deletion_of_the_jobs_and_the_folding_of_the_cou
     for age in (120.0, MINUTES_KEPT + 60.0):  # Added up, then forgotten as a minute.
         minute = scene.clock() - timedelta(seconds=age)
         scene.execute(update(counters).values(minute=minute))
-        assert scene.maintenance.fold() > 0
+        assert scene.maintenance.compact() > 0
         assert (scene.queue(), scene.task()) == before
     with scene.store.read() as connection:
         assert connection.execute(select(counters.c.kind)).scalars().all() == [CounterKind.TOTAL]
@@ -286,7 +286,7 @@ def test_a_task_is_known_by_the_live_workers_that_name_it(scene: Scene) -> None:
 def test_a_worker_tells_what_it_is_and_how_old_its_heartbeat_is(scene: Scene) -> None:
     holder = scene.register("w1", queues=("mail", "default"))
     scene.register("w2")
-    scene.leases.beat(holder.id, running=2, processed=10, errored=1, concurrency=8)
+    scene.leases.renew(holder.id, running=2, processed=10, errored=1, concurrency=8)
     scene.execute(
         update(workers).where(workers.c.id == holder.id).values(heartbeat_at=after(-12.0))
     )
@@ -335,7 +335,7 @@ def test_throughput_tells_each_minute_and_folding_changes_nothing(scene: Scene) 
             "avg_duration": 2.0,
         }
     ]
-    assert scene.maintenance.fold() == 3
+    assert scene.maintenance.compact() == 3
     assert scene.monitor.throughput() == before
     assert [row["succeeded"] for row in scene.view("jobqueue_queue_stats")] == [3]
     assert scene.monitor.throughput(minutes=3) == []
@@ -348,7 +348,7 @@ def test_minutes_are_of_utc_whatever_the_time_zone_of_the_session(url: str) -> N
     values = [{"minute": minute, "queue": "q", "task": "t", "succeeded": 1}] * 2
     scene.execute(insert(counters).values(values))
 
-    assert scene.maintenance.fold() == 2
+    assert scene.maintenance.compact() == 2
     (row,) = scene.monitor.throughput()
     assert (row["minute"], row["succeeded"]) == (minute, 2)
     assert row["minute"].tzinfo is UTC
@@ -530,7 +530,7 @@ def test_totals_are_read_without_the_minutes(scene: Scene, backend_name: str, vi
     assert not [line for line in plan if re.match(r"(-> +Seq |SCAN).*_counters", line)], plan
     (before,) = scene.view(view)
     assert before["succeeded"] == 3
-    assert scene.maintenance.fold() == 2
+    assert scene.maintenance.compact() == 2
     assert scene.view(view) == [before]
 
 

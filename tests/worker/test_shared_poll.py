@@ -224,7 +224,7 @@ def test_half_of_a_fleet_that_dies_at_once_is_noticed_within_a_lease_and_two_sec
     reapers = [fleet.reaper(id_) for id_ in alive]
     for second in range(int(LEASE) + 2):
         for id_ in alive if second % 2 == 0 else []:
-            fleet.leases.beat(id_, **BEAT)
+            fleet.leases.renew(id_, **BEAT)
         for reaper in reapers:
             reaper.tick()
         if second < LEASE - 1:

@@ -77,16 +77,16 @@ def claim(backend: Backend) -> Executable:
         jobs.c.priority == bindparam("in_priority", type_=Integer()),
         tuple_(jobs.c.run_at, jobs.c.id) > cursor,
     )
-    return _claim_first(backend, jobs.c.run_at, jobs.c.id, where=behind)
+    return _claim_in_order(backend, jobs.c.run_at, jobs.c.id, where=behind)
 
 
-def claim_head(backend: Backend) -> Update:
+def claim_first(backend: Backend) -> Update:
     """Claim the first jobs of one queue, of whatever priorities: the index has them in order."""
     place = (jobs.c.priority, jobs.c.run_at, jobs.c.id)
-    return _claim_first(backend, *place, and_tell=[jobs.c.priority])
+    return _claim_in_order(backend, *place, and_tell=[jobs.c.priority])
 
 
-def _claim_first(
+def _claim_in_order(
     backend: Backend,
     *order: ColumnElement[Any],
     where: Sequence[ColumnElement[bool]] = (),
@@ -135,7 +135,7 @@ def claim_columns() -> list[ColumnElement[Any]]:
     ]
 
 
-def unclaim(pairs: FromClause) -> Executable:
+def undo_claim(pairs: FromClause) -> Executable:
     """Undo claims before their commit: nobody has seen the fence that they would have had."""
     return (
         update(jobs)
@@ -151,7 +151,7 @@ def unclaim(pairs: FromClause) -> Executable:
     )
 
 
-def begin() -> Executable:
+def mark_started() -> Executable:
     """Free the unique key of a job that begins."""
     return (
         update(jobs)

@@ -46,7 +46,7 @@ def succeed(outcomes: FromClause) -> Executable:
     )
 
 
-def succeed_all(outcomes: FromClause) -> Executable:
+def succeed_batch(outcomes: FromClause) -> Executable:
     """`succeed` for claims that hold and that nobody wants cancelled; its count tells if all."""
     return (
         update(jobs)
@@ -64,7 +64,7 @@ def succeed_all(outcomes: FromClause) -> Executable:
     )
 
 
-def end(outcomes: FromClause) -> Executable:
+def complete(outcomes: FromClause) -> Executable:
     """End claims in any other way. A wish to cancel turns every outcome into `cancelled`."""
     state = case((CANCEL_ASKED, becomes("cancel")), else_=outcomes.c.state)
     final = state.in_([literal_column(f"'{state.value}'") for state in FINAL])
@@ -89,7 +89,7 @@ def end(outcomes: FromClause) -> Executable:
     )
 
 
-def settled(pairs: FromClause) -> Executable:
+def already_completed(pairs: FromClause) -> Executable:
     """How jobs stand whose outcome was offered before, by an attempt whose answer was lost.
 
     A final state keeps the name of the worker that led to it: another one may have had this fence.
@@ -130,7 +130,7 @@ def finish_within() -> Executable:
     )
 
 
-def report(rows: FromClause) -> Executable:
+def save_progress(rows: FromClause) -> Executable:
     """Write the progress of running jobs."""
     return (
         update(jobs)

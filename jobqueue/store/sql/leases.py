@@ -64,7 +64,7 @@ def mates(*, after: bool) -> Executable:
     )
 
 
-def beat() -> Executable:
+def renew_lease() -> Executable:
     """Renew a lease and say how the worker does."""
     return (
         update(workers)
@@ -81,7 +81,7 @@ def beat() -> Executable:
     )
 
 
-def step_beat() -> Executable:
+def step_lease() -> Executable:
     """Move a worker's beat by so much."""
     return (
         update(workers)

@@ -25,25 +25,25 @@ class Statements:
     insert: Executable
     insert_one: Executable
     insert_plain: Insert
-    holders: Executable
+    unique_key_holders: Executable
     next_level: Executable
     claim: Executable
-    claim_head: Update
-    unclaim: Executable
+    claim_first: Update
+    undo_claim: Executable
     held: Executable
     held_claims: Executable
-    begin: Executable
+    mark_started: Executable
     succeed: Executable
-    succeed_all: Executable
-    end: Executable
-    settled: Executable
-    count: Executable
+    succeed_batch: Executable
+    complete: Executable
+    already_completed: Executable
+    append_counters: Executable
     record_attempts: Executable
     finish_within: Executable
-    report: Executable
-    cancels: Executable
-    beat: Executable
-    step_beat: Executable
+    save_progress: Executable
+    cancel_requests: Executable
+    renew_lease: Executable
+    step_lease: Executable
     register: Executable
     deregister: Executable
     neighbours: Executable
@@ -51,7 +51,7 @@ class Statements:
     mates: Executable
     first_mates: Executable
     orphans: Executable
-    expire: Executable
+    revoke_lease: Executable
     reap: Executable
     promote: Executable
     next_due: Executable
@@ -64,31 +64,31 @@ def statements(backend: Backend) -> Statements:
         insert=insert.insert(backend),
         insert_one=insert.insert_one(backend),
         insert_plain=insert.insert_plain(),
-        holders=select(jobs.c.id, jobs.c.unique_key, jobs.c.task, jobs.c.args).where(
+        unique_key_holders=select(jobs.c.id, jobs.c.unique_key, jobs.c.task, jobs.c.args).where(
             jobs.c.unique_key.in_(bindparam("in_keys", expanding=True)), HOLDS_KEY
         ),
         next_level=claim.next_level(),
         claim=claim.claim(backend),
-        claim_head=claim.claim_head(backend),
-        unclaim=claim.unclaim(backend.batch_table(PAIRS)),
+        claim_first=claim.claim_first(backend),
+        undo_claim=claim.undo_claim(backend.batch_table(PAIRS)),
         held=select(jobs.c.id, jobs.c.fence).where(HELD),
         held_claims=select(*claim.claim_columns()).where(
             HELD, jobs.c.id.in_(bindparam("in_ids", expanding=True))
         ),
-        begin=claim.begin(),
+        mark_started=claim.mark_started(),
         succeed=complete.succeed(backend.batch_table(SUCCESS)),
-        succeed_all=complete.succeed_all(backend.batch_table(SUCCESS)),
-        end=complete.end(backend.batch_table(END)),
-        settled=complete.settled(backend.batch_table(PAIRS)),
-        count=sql_insert(counters).values(minute=this_minute()),
+        succeed_batch=complete.succeed_batch(backend.batch_table(SUCCESS)),
+        complete=complete.complete(backend.batch_table(END)),
+        already_completed=complete.already_completed(backend.batch_table(PAIRS)),
+        append_counters=sql_insert(counters).values(minute=this_minute()),
         record_attempts=complete.record_attempts(backend),
         finish_within=complete.finish_within(),
-        report=complete.report(backend.batch_table(PROGRESS)),
-        cancels=select(jobs.c.id, jobs.c.fence).where(
+        save_progress=complete.save_progress(backend.batch_table(PROGRESS)),
+        cancel_requests=select(jobs.c.id, jobs.c.fence).where(
             jobs.c.worker_id == bindparam("in_worker"), jobs.c.cancel_requested_at.is_not(None)
         ),
-        beat=leases.beat(),
-        step_beat=leases.step_beat(),
+        renew_lease=leases.renew_lease(),
+        step_lease=leases.step_lease(),
         register=sql_insert(workers).returning(workers.c.id),
         deregister=delete(workers).where(workers.c.id == bindparam("in_worker")),
         neighbours=leases.neighbours(after=True),
@@ -96,7 +96,7 @@ def statements(backend: Backend) -> Statements:
         mates=leases.mates(after=True),
         first_mates=leases.mates(after=False),
         orphans=leases.orphans(),
-        expire=delete(workers)
+        revoke_lease=delete(workers)
         .where(workers.c.id == bindparam("in_worker"), workers.c.heartbeats == bindparam("in_seen"))
         .returning(workers.c.id),
         reap=leases.reap(backend),

@@ -144,7 +144,7 @@ class ClaimPlanner:
             return False
         worker, claims = self._begin(), []
         if worker is not None:
-            claims = self._claims.claim_head(worker, *guess)
+            claims = self._claims.claim_first(worker, *guess)
         self.dispatch(claims)
         if claims:
             self._cursors.claimed_announced()

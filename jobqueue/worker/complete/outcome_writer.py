@@ -80,7 +80,7 @@ class OutcomeWriter:
         self._transaction_counts = TransactionCounts()
         worker = WorkerRef(batch[0].claim.worker_id, self._name)
         progress = self.inflight.running.progress_of(batch)
-        return self._completion.finish(
+        return self._completion.complete(
             connection, worker, batch, self._transaction_counts, progress
         )
 

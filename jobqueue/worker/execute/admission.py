@@ -106,7 +106,7 @@ class Admission:
     def _free_key(self, claim: Claim) -> Unbegun | None:
         """Free the unique key of a job that is about to begin; how it ends if it may not begin."""
         try:
-            if self._claims.begin(claim):
+            if self._claims.mark_started(claim):
                 return self._refusal_now(claim)
             why = "its claim was lost before it began"
         except Exception as error:  # noqa: BLE001 - it is claimed again, when there is a database.

@@ -84,7 +84,7 @@ class Heartbeat(Service):
     def _beat(self, worker: WorkerRef) -> None:
         inflight = self._inflight
         sent = boottime()
-        alive = self._leases.beat(
+        alive = self._leases.renew(
             worker.id,
             running=len(inflight.running.attempts),
             processed=inflight.processed,
@@ -112,12 +112,12 @@ class Heartbeat(Service):
         said = {context: report for context in contexts if (report := context.unwritten_progress())}
         if not said:
             return
-        self._completion.report(worker, list(said.values()))
+        self._completion.save_progress(worker, list(said.values()))
         for context, report in said.items():
             context.progress_written(report)
 
     def _cancel(self, worker: WorkerRef) -> None:
-        for id_, fence in self._leases.cancels(worker.id):
+        for id_, fence in self._leases.cancel_requests(worker.id):
             claim = self._inflight.request_cancel(id_, fence)
             if claim is not None:
                 said = about(claim, "cancel")

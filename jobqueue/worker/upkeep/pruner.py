@@ -22,5 +22,5 @@ class Pruner(Service):
         for state, keep in self._keep.items():
             if keep is not None:
                 full |= self._maintenance.prune(state, keep) >= BATCH
-        full |= self._maintenance.fold() >= FOLDED_MANY
+        full |= self._maintenance.compact() >= FOLDED_MANY
         return 0.05 if full else PRUNE_INTERVAL

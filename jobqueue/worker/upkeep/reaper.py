@@ -123,7 +123,7 @@ class Reaper(Service):
         else:
             return False
         try:
-            ended = self._leases.expire(lease.id, seen.beat)
+            ended = self._leases.revoke(lease.id, seen.beat)
         except DBAPIError as error:  # Such as a row that a frozen session holds: others go on.
             text = str(error.orig).partition("\n")[0]
             log.warning("the lease of worker %s could not be ended: %s", lease.name, text)

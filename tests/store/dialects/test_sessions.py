@@ -142,7 +142,7 @@ def test_claims_have_instants_in_utc_by_either_statement(
         claims = Claims(store)
         echo.options(deadline=3600).enqueue("")
         # Nothing where SQLite's file was locked just then.
-        alone = wait_until(lambda: claims.claim_head(me, "default", 1))
+        alone = wait_until(lambda: claims.claim_first(me, "default", 1))
         echo.options(deadline=3600).enqueue("")
         with store.write() as connection:
             pair = claims.next_level(connection, PriorityLevel("", -1))
@@ -265,7 +265,7 @@ def test_a_claim_alone_is_left_to_a_transaction_where_only_that_can_read_it(url:
         store = Store(by)
         me = WorkerRef(Leases(store).register(registration()), "me")
         job = echo.enqueue("")
-        assert Claims(store).claim_head(me, "default", 1) == []
+        assert Claims(store).claim_first(me, "default", 1) == []
         assert job.record().state is State.AVAILABLE
         store.close()
 

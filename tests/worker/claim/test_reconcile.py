@@ -189,7 +189,7 @@ def test_claims_are_compared_after_a_failed_round_a_reconnection_and_an_interval
     claimers_round(worker)
     assert lost.state is State.RUNNING
     if reason == "a failed round":
-        monkeypatch.setattr(worker.heartbeat._leases, "beat", fail)
+        monkeypatch.setattr(worker.heartbeat._leases, "renew", fail)
         worker.heartbeat._beat_at = float("-inf")
         worker.heartbeat.round()
     elif reason == "a reconnection":

@@ -182,7 +182,7 @@ def test_what_happens_while_its_key_is_freed_still_keeps_it_from_beginning(
             clock.pass_(LEASE + 1)
         return answer
 
-    monkeypatch.setattr(Claims, "begin", slow)
+    monkeypatch.setattr(Claims, "mark_started", slow)
     assert not it.admission.begin() and not it.begun
     it.inflight.withdraw(it.context, it.admission.refusal().outcome)
     (outcome,) = it.worker.outbox()

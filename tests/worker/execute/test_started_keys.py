@@ -120,7 +120,7 @@ def test_a_job_does_not_begin_when_its_lease_was_taken_while_its_key_was_freed(
         worker.inflight.abandon()
         return answer
 
-    monkeypatch.setattr(Claims, "begin", slow)
+    monkeypatch.setattr(Claims, "mark_started", slow)
     worker.claim()
     assert worker.execute() == []
     assert scene.ran == [] and worker.inflight.capacity.free() == 4
@@ -142,7 +142,7 @@ def test_a_job_goes_back_that_may_not_begin_any_more_when_its_key_was_freed(
             clock.pass_(31)
         return answer
 
-    monkeypatch.setattr(Claims, "begin", slow)
+    monkeypatch.setattr(Claims, "mark_started", slow)
     worker.claim()
     worker.execute()
     worker.complete()
@@ -156,7 +156,7 @@ def test_a_job_goes_back_when_the_database_does_not_answer_and_begins_later(
     job = scene.put()
     worker = hand()
     with monkeypatch.context() as away:
-        away.setattr(Claims, "begin", _away)
+        away.setattr(Claims, "mark_started", _away)
         worker.claim()
         worker.execute()
     worker.complete()
@@ -178,7 +178,9 @@ def test_no_other_job_pays_for_it(
 ) -> None:
     began: list[int] = []
     honest = Claims.begin
-    monkeypatch.setattr(Claims, "begin", lambda self, c: began.append(c.id) or honest(self, c))
+    monkeypatch.setattr(
+        Claims, "mark_started", lambda self, c: began.append(c.id) or honest(self, c)
+    )
 
     @jobs.task
     def work() -> None: ...

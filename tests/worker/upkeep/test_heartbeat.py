@@ -57,19 +57,19 @@ def test_a_beat_tells_what_the_worker_does(work: Any, hand: Any, clock: Any) -> 
 
 def test_a_beat_that_fails_is_tried_again_and_confirms_nothing(hand: Any, clock: Any) -> None:
     worker = hand(lease=30)
-    beat = worker.heartbeat._leases.beat
+    beat = worker.heartbeat._leases.renew
 
     def refuse(*_: Any, **__: Any) -> bool:
         raise OperationalError("beat", {}, Exception("no database"))
 
-    worker.heartbeat._leases.beat = refuse
+    worker.heartbeat._leases.renew = refuse
     clock.pass_(10)
     assert worker.heartbeat.round() <= 2.0
     clock.pass_(19.9)
     assert worker.inflight.lease.good()
     clock.pass_(0.1)
     assert not worker.inflight.lease.good()
-    worker.heartbeat._leases.beat = beat
+    worker.heartbeat._leases.renew = beat
     worker.heartbeat.round()
     assert worker.inflight.lease.good()
     assert len(worker.workers()) == 1
@@ -77,13 +77,13 @@ def test_a_beat_that_fails_is_tried_again_and_confirms_nothing(hand: Any, clock:
 
 def test_a_lease_counts_from_when_the_beat_was_sent(hand: Any, clock: Any) -> None:
     worker = hand(lease=30)
-    beat = worker.heartbeat._leases.beat
+    beat = worker.heartbeat._leases.renew
 
     def slow(*given: Any, **more: Any) -> bool:
         clock.pass_(20)
         return bool(beat(*given, **more))
 
-    worker.heartbeat._leases.beat = slow
+    worker.heartbeat._leases.renew = slow
     clock.pass_(10)
     worker.heartbeat.tick()
     clock.pass_(9.9)
@@ -195,12 +195,12 @@ def test_a_wish_to_cancel_an_older_claim_of_the_job_tells_nobody(
     worker = hand()
     worker.claim()
     context = begin(worker)
-    cancels = worker.heartbeat._leases.cancels
-    worker.heartbeat._leases.cancels = lambda worker: [(handle.id, 0)]
+    cancels = worker.heartbeat._leases.cancel_requests
+    worker.heartbeat._leases.cancel_requests = lambda worker: [(handle.id, 0)]
     worker.heartbeat.tick()
     assert context.stop_reason is None
     assert worker.inflight._cancel_requested == set()
-    worker.heartbeat._leases.cancels = cancels
+    worker.heartbeat._leases.cancel_requests = cancels
 
 
 def test_the_first_thing_that_a_job_was_told_holds(work: Any, hand: Any) -> None:
@@ -264,7 +264,7 @@ def test_progress_that_could_not_be_written_is_written_later_unless_there_is_new
     worker.heartbeat.tick()
     assert worker.row(handle.id).progress_message == "the last word"
     context.report(0.2, "older")
-    report = worker.heartbeat._completion.report
+    report = worker.heartbeat._completion.save_progress
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(
             worker.heartbeat._completion,
@@ -286,7 +286,7 @@ def test_progress_that_a_heartbeat_is_about_to_write_is_not_lost_when_the_attemp
     worker.claim()
     context = begin(worker)
     context.report(1.0, "done")
-    report = worker.heartbeat._completion.report
+    report = worker.heartbeat._completion.save_progress
 
     def slow(*rows: Any) -> None:
         worker.inflight.end(context, Succeeded(context.claim, None, None, 0.0, 0.0))

@@ -120,19 +120,19 @@ def test_a_beat_at_the_last_moment_saves_the_lease(work: Any, hand: Any, clock: 
     other, judge = hand(lease=30), hand(lease=30)
     judge.service(Reaper).tick()
     watch(judge, clock, 29)
-    its = leases(judge, "expire")
-    expire = its.expire
+    its = leases(judge, "revoke")
+    expire = its.revoke
 
     def beats_first(*given: Any) -> bool:
         other.heartbeat.tick()
         return bool(expire(*given))
 
-    its.expire = beats_first
+    its.revoke = beats_first
     watch(judge, clock, 1)
     assert other.inflight.lease.worker.id in judge.workers()
 
 
-@pytest.mark.parametrize(("verb", "before"), [("look", 29), ("expire", 29), ("could_beat", 28)])
+@pytest.mark.parametrize(("verb", "before"), [("look", 29), ("revoke", 29), ("could_beat", 28)])
 def test_a_round_that_failed_starts_the_watch_anew(
     work: Any, hand: Any, clock: Any, verb: str, before: float
 ) -> None:
@@ -413,15 +413,15 @@ def test_a_lease_that_cannot_be_ended_holds_up_no_other(hand: Any, clock: Any) -
     """Its row may be held by a session that is frozen, for hours."""
     stuck, gone, judge = hand(lease=30), hand(lease=30), hand(lease=30)
     reaper = judge.service(Reaper)
-    its = leases(judge, "expire")
-    expire, held = its.expire, stuck.inflight.lease.worker.id
+    its = leases(judge, "revoke")
+    expire, held = its.revoke, stuck.inflight.lease.worker.id
 
     def refuse_one(worker: int, beat: int) -> bool:
         if worker == held:
             raise OperationalError("DELETE", None, Exception("lock timeout"))
         return bool(expire(worker, beat))
 
-    its.expire = refuse_one
+    its.revoke = refuse_one
     reaper.tick()
     watch(judge, clock, 10)
     gone.heartbeat._beat_at = float("-inf")
@@ -429,6 +429,6 @@ def test_a_lease_that_cannot_be_ended_holds_up_no_other(hand: Any, clock: Any) -
     watch(judge, clock, 32)
     assert gone.inflight.lease.worker.id not in judge.workers()
     assert held in judge.workers()
-    its.expire = expire
+    its.revoke = expire
     watch(judge, clock, 31)
     assert held not in judge.workers()
