@@ -172,7 +172,7 @@ def test_what_happens_while_its_key_is_freed_still_keeps_it_from_beginning(
     start: Callable[..., Start], clock: Any, monkeypatch: pytest.MonkeyPatch, meanwhile: str
 ) -> None:
     it = started_key(start)
-    honest = Claims.begin
+    honest = Claims.mark_started
 
     def slow(claims: Claims, claim: Any) -> bool:
         answer = honest(claims, claim)

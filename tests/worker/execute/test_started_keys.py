@@ -113,7 +113,7 @@ def test_a_job_does_not_begin_when_its_lease_was_taken_while_its_key_was_freed(
 ) -> None:
     scene.put()
     worker = hand()
-    honest = Claims.begin
+    honest = Claims.mark_started
 
     def slow(claims: Claims, claim: Any) -> bool:
         answer = honest(claims, claim)
@@ -132,7 +132,7 @@ def test_a_job_goes_back_that_may_not_begin_any_more_when_its_key_was_freed(
 ) -> None:
     job = scene.put()
     worker = hand(lease=30)
-    honest = Claims.begin
+    honest = Claims.mark_started
 
     def slow(claims: Claims, claim: Any) -> bool:
         answer = honest(claims, claim)
@@ -177,7 +177,7 @@ def test_no_other_job_pays_for_it(
     jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: list[int] = []
-    honest = Claims.begin
+    honest = Claims.mark_started
     monkeypatch.setattr(
         Claims, "mark_started", lambda self, c: began.append(c.id) or honest(self, c)
     )

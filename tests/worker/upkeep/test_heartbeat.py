@@ -258,7 +258,7 @@ def test_progress_that_could_not_be_written_is_written_later_unless_there_is_new
     context = begin(worker)
     context.report(0.1, "the last word")
     with monkeypatch.context() as away:
-        away.setattr(worker.heartbeat._completion, "report", lambda *_: 1 / 0)
+        away.setattr(worker.heartbeat._completion, "save_progress", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             worker.heartbeat.tick()
     worker.heartbeat.tick()
@@ -268,7 +268,7 @@ def test_progress_that_could_not_be_written_is_written_later_unless_there_is_new
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(
             worker.heartbeat._completion,
-            "report",
+            "save_progress",
             lambda *rows: (context.report(0.3, "newer"), report(*rows)),
         )
         worker.heartbeat.tick()
@@ -296,7 +296,7 @@ def test_progress_that_a_heartbeat_is_about_to_write_is_not_lost_when_the_attemp
         report(*rows)
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(worker.heartbeat._completion, "report", slow)
+        meanwhile.setattr(worker.heartbeat._completion, "save_progress", slow)
         with pytest.raises(ConnectionError) if fails else nullcontext():
             worker.heartbeat.tick()
     row = worker.row(handle.id)
