@@ -4,8 +4,9 @@ Every write names (id, fence) and the lease under which the job was claimed.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -15,7 +16,15 @@ from jobqueue.store.claims import WorkerRef
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.store.dialects.base import Columns
-from jobqueue.store.sql.rows import END, PAIRS, PROGRESS, SUCCESS, Progress, last_progress
+from jobqueue.store.sql.rows import (
+    END,
+    PAIRS,
+    PROGRESS,
+    SUCCESS,
+    CompletionRow,
+    Progress,
+    last_progress,
+)
 
 BULK = 16
 """Outcomes from which on it pays to try first as if every claim held."""
@@ -49,12 +58,12 @@ class Completion:
         counts = TransactionCounts() if counts is None else counts
         states: dict[int, State] = {}
         well: list[Succeeded] = []
-        ends: list[Any] = []
+        ends: list[CompletionRow] = []
         for outcome in outcomes:
             if isinstance(outcome, Unsuccessful):
-                ends.append(_end_row(outcome))
+                ends.append(_completion_row(outcome))
             elif outcome.reason is not None:
-                ends.append(_dropped_row(outcome))
+                ends.append(_row_without_result(outcome))
             else:
                 well.append(outcome)
         if well:
@@ -140,34 +149,10 @@ class Completion:
         outcomes: Sequence[Outcome],
         states: dict[int, State],
     ) -> None:
-        rows = []
-        for outcome in outcomes:
-            claim, error = outcome.claim, None
-            exit_signal = peak_memory = None
-            if states.get(claim.id) in (None, State.SUCCEEDED):
-                continue
-            what = "cancelled"  # A success that came after the wish to cancel.
-            if isinstance(outcome, Unsuccessful):
-                what, error = outcome.outcome, outcome.error
-                exit_signal, peak_memory = outcome.exit_signal, outcome.peak_memory
-                begun = outcome.duration is not None or outcome.reason == "interrupted"
-                if not begun and error is None:
-                    continue  # Giving back what has not begun is no attempt.
-            rows.append(
-                {
-                    "job_id": claim.id,
-                    "fence": claim.fence,
-                    "attempt": claim.attempt,
-                    "worker": worker,
-                    "started_at": claim.started_at,
-                    "outcome": what,
-                    "error_type": error and error.type,
-                    "error_message": error and error.message,
-                    "traceback": error and error.traceback,
-                    "exit_signal": exit_signal,
-                    "peak_memory": peak_memory,
-                }
-            )
+        failed = (
+            one for one in outcomes if states.get(one.claim.id) not in (None, State.SUCCEEDED)
+        )
+        rows = [row._asdict() for one in failed if (row := _attempt_row(one, worker))]
         if rows:
             connection.execute(self._statements.record_attempts, rows)
 
@@ -175,9 +160,8 @@ class Completion:
         """Write the progress of running jobs."""
         parameters = self._pack(PROGRESS, sorted(rows, key=_ID), holder)
         with self._store.write() as connection:
-            self._store.backend.limit_lock_wait(
-                connection
-            )  # No lock on a job may hold up the heartbeat.
+            # No lock on a job may hold up the heartbeat.
+            self._store.backend.limit_lock_wait(connection)
             connection.execute(self._statements.save_progress, parameters)
 
     def _pack(
@@ -215,14 +199,49 @@ def _count(
             counts.ran(claim.queue, claim.task, outcome.duration, outcome.wait)
 
 
-def _end_row(outcome: Unsuccessful) -> tuple[Any, ...]:
+class AttemptRow(NamedTuple):
+    """A row of jobqueue_attempts, which gets `finished_at` by its statement."""
+
+    job_id: int
+    fence: int
+    attempt: int
+    worker: str
+    started_at: datetime
+    outcome: str
+    error_type: str | None = None
+    error_message: str | None = None
+    traceback: str | None = None
+    exit_signal: str | None = None
+    peak_memory: int | None = None
+
+
+def _attempt_row(outcome: Outcome, worker: str) -> AttemptRow | None:
+    """Return the row of an attempt that did not succeed; None for a claim that never started."""
+    claim = outcome.claim
+    key = (claim.id, claim.fence, claim.attempt, worker, claim.started_at)
+    if isinstance(outcome, Succeeded):  # Its cancellation was requested before it succeeded.
+        return AttemptRow(*key, "cancelled")
+    started = outcome.duration is not None or outcome.reason == "interrupted"
+    if not started and outcome.error is None:
+        return None
+    row = AttemptRow(
+        *key, outcome.outcome, exit_signal=outcome.exit_signal, peak_memory=outcome.peak_memory
+    )
+    if (error := outcome.error) is None:
+        return row
+    return row._replace(
+        error_type=error.type, error_message=error.message, traceback=error.traceback
+    )
+
+
+def _completion_row(outcome: Unsuccessful) -> CompletionRow:
     claim = outcome.claim
     crashes = child_crashes = None  # As they are: it has not begun, or not been left to end.
     if outcome.crash:
         crashes, child_crashes = claim.crashes + 1, claim.child_crashes + 1
     elif outcome.duration is not None:
         crashes = child_crashes = 0
-    return (
+    return CompletionRow(
         claim.id,
         claim.fence,
         outcome.state,
@@ -235,7 +254,7 @@ def _end_row(outcome: Unsuccessful) -> tuple[Any, ...]:
     )
 
 
-def _dropped_row(outcome: Succeeded) -> tuple[Any, ...]:
-    """Success without a result, and why there is none."""
+def _row_without_result(outcome: Succeeded) -> CompletionRow:
+    """Return the row of a success whose result was not kept, with the reason."""
     claim = outcome.claim
-    return (claim.id, claim.fence, State.SUCCEEDED, None, 0, 0, outcome.reason, 0, 0)
+    return CompletionRow(claim.id, claim.fence, State.SUCCEEDED, reason=outcome.reason)

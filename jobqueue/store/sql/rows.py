@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Double, Integer, Text
 
+from jobqueue.states import State
 from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects.base import Backend, Columns
 
@@ -39,6 +40,22 @@ END: Columns = {
     "crashes": Integer(),
     "child_crashes": Integer(),
 }
+
+
+class CompletionRow(NamedTuple):
+    """A row of END. `crashes` and `child_crashes`: None leaves them as they are."""
+
+    id: int
+    fence: int
+    state: State
+    delay: float | None = None  # seconds
+    refund: int = 0  # 1: the attempt is not charged
+    snooze: int = 0  # 1: it counts as a snooze
+    reason: str | None = None
+    crashes: int | None = 0
+    child_crashes: int | None = 0
+
+
 PROGRESS: Columns = {
     "id": BigInteger(),
     "fence": BigInteger(),
@@ -49,7 +66,7 @@ PAIRS: Columns = {"id": BigInteger(), "fence": BigInteger()}
 
 
 def last_progress(backend: Backend, rows: Iterable[Progress]) -> dict[str, Any]:
-    """Parameters of `report` for claims whose end is written: one fence on, and held by nobody.
+    """Return the parameters of `save_progress` for claims that end: one fence on, and unheld.
 
     In the transaction of that end, which locks the rows.
     """
