@@ -12,7 +12,6 @@ import enum
 import json
 import math
 import os
-import re
 import reprlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,9 +35,6 @@ _SHOWN = 60  # characters of a value in a message
 
 ENCODER = msgspec.json.Encoder()
 TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels, or contains itself"
-
-_DUPLICATE = "duplicate key"
-_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}:,]|[^\s\[\]{}:,"]++', re.DOTALL)
 
 
 def check_value(
@@ -75,7 +71,7 @@ def parse_json(
 ) -> Any:
     """Read strict JSON text; `what` names it in errors (`--args`, `line 3`, `body`).
 
-    Raises `InvalidArguments` with the offset of what is wrong, counted from 0, and nothing else.
+    Raises only `InvalidArguments`, which names what is wrong; a syntax error by its offset from 0.
     The bounds are for doors whose text wraps arguments in more levels, or holds many jobs.
     """
     decoded = _decode_utf8(text, what, max_bytes)
@@ -84,7 +80,7 @@ def parse_json(
     except json.JSONDecodeError as error:
         reason = f"not valid JSON: {error.msg.removesuffix(' at')} at offset {error.pos}"
     except _RefusalError as refusal:
-        reason = f"not valid JSON: {refusal.reason} at offset {_offset(decoded, refusal)}"
+        reason = f"not valid JSON: {refusal}"
     except RecursionError:
         reason = TOO_DEEP
     else:
@@ -360,32 +356,9 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _RefusalError(f"{_DUPLICATE} {shorten(key)}", key)
+                raise _RefusalError(f"duplicate key {shorten(key)}", key)
             seen.add(key)
     return result
-
-
-def _offset(text: str, refusal: _RefusalError) -> int:
-    """Return the offset of the value that a parser's hook refused; hooks get no position."""
-    keys: list[set[str]] = []
-    last = ""
-    start = 0
-    for token in _TOKEN.finditer(text):
-        word = token[0]
-        if not refusal.reason.startswith(_DUPLICATE):
-            if word == refusal.value:
-                return token.start()
-        elif word in ("{", "["):
-            keys.append(set())
-        elif word in ("}", "]"):
-            keys.pop()
-        elif word == ":":
-            key = json.loads(last)
-            if key == refusal.value and key in keys[-1]:
-                return start
-            keys[-1].add(key)
-        last, start = word, token.start()
-    return 0
 
 
 _HOOKS: dict[str, Any] = {

@@ -48,7 +48,7 @@ def test_an_empty_file_enqueues_nothing(bare: Cli) -> None:
 
 BAD_LINES = [
     ('{"task": "a"', "not valid JSON"),
-    ('{"task": "a", "args": [NaN]}', "NaN is not JSON at offset"),
+    ('{"task": "a", "args": [NaN]}', "NaN is not JSON"),
     ('{"task": "a", "args": [1e999]}', "number out of range"),
     ('{"task": "a", "args": ["\\u0000"]}', "NUL characters cannot be stored"),
     ('{"task": "a", "args": ["\\ud800"]}', "lone surrogate"),

@@ -193,7 +193,7 @@ def test_52_verbs_take_no_form(client: Client, verb: str) -> None:
 @pytest.mark.parametrize(
     ("message", "body"),
     [
-        ("NaN is not JSON at offset", '{"task": "echo", "args": [NaN]}'),
+        ("NaN is not JSON", '{"task": "echo", "args": [NaN]}'),
         ("number out of range: 1e999", '{"task": "echo", "args": [1e999]}'),
         ("integer beyond 64 bits", '{"task": "echo", "args": [9223372036854775808]}'),
         ("integer beyond 64 bits", '{"task": "echo", "args": [' + "9" * 5000 + "]}"),
