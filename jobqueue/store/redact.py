@@ -12,7 +12,6 @@ from jobqueue.text import escape_controls
 
 MASK = "***"
 _SECRET_KEYS = re.compile("passw|secret|token|scram_", re.IGNORECASE)
-_LOOKS_LIKE_PASSWORD = re.compile(r"(?:://|^)[^:/@\s]*:(?!//)(.+)@")
 
 
 def masked(url: URL) -> str:
@@ -24,24 +23,17 @@ def masked(url: URL) -> str:
 
 
 def secrets_of(text: str) -> frozenset[str]:
-    """The passwords in a database URL, as they are written and as they are meant."""
-    found: set[str] = set()
-    if match := _LOOKS_LIKE_PASSWORD.search(text):
-        # Also in the pieces that a parser may take it for, if its @ or : should have been escaped.
-        found = {match[1], match[1].rpartition(":")[2], *match[1].split("@")}
-    public: Iterable[str | None] = ()
+    """Return the passwords in a database URL; none if unreadable, since nothing quotes that."""
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        pass
-    else:
-        public = (url.username, url.database, url.host)
-        found.add(str(url.password or ""))
-        for key, value in url.query.items():
-            if _SECRET_KEYS.search(key):
-                found |= {value} if isinstance(value, str) else set(value)
-    # What is shown anyway is no secret: a masked word would only make a message unreadable.
-    return frozenset(found - {*public, ""})
+        return frozenset()
+    found = {str(url.password or "")}
+    for key, value in url.query.items():
+        if _SECRET_KEYS.search(key):
+            found |= {value} if isinstance(value, str) else set(value)
+    # What is shown anyway is not a secret: a masked word would only make a message unreadable.
+    return frozenset(found - {url.username, url.database, url.host, ""})
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:

@@ -15,7 +15,6 @@ from jobqueue.store.dialects.postgres import Postgres
 from jobqueue.store.dialects.sqlite import Sqlite
 
 _SECRET = re.compile(r"(?i)((?:password|secret|token|scram_\w+_key)=)[^&]*")
-_NO_HOST = re.compile(r"^([^:]*://[^/:]*:)[^/]+")  # user:password, and the host forgotten
 _SURROGATE = re.compile("[\ud800-\udfff]")
 DRIVER_MISSING = "PostgreSQL needs its driver, psycopg 3: pip install 'jobqueue[postgres]'"
 BACKENDS: dict[str, Backend] = {
@@ -28,14 +27,15 @@ BACKENDS: dict[str, Backend] = {
 def parse(text: str | URL) -> URL:
     """Read a URL: without its driver, a path made absolute, options as our own drivers take them.
 
-    Raises ConfigurationError with the password masked.
+    Raises ConfigurationError, which quotes no URL that it cannot read.
     """
     try:
         url = _read(text)
     except (ArgumentError, ValueError):
         raise ConfigurationError(
-            f"not a database URL: {_shown(str(text))!r}; write sqlite:///jobqueue.db or "
-            "postgresql://user@host/database (and escape @ : / % in a password as %40 and so on)",
+            "not a database URL (not shown, since it may contain a password); write "
+            "sqlite:///jobqueue.db or postgresql://user@host/database, and escape @ : / % in a "
+            "password as %40 and so on",
             field="url",
         ) from None
     kind = url.get_backend_name()
@@ -47,7 +47,7 @@ def parse(text: str | URL) -> URL:
     if kind == "sqlite":
         if url.host:
             raise ConfigurationError(
-                f"{_shown(str(text))!r} names a host; write sqlite:///relative.db or "
+                f"{masked(url)!r} names a host; write sqlite:///relative.db or "
                 "sqlite:////absolute/path.db",
                 field="url",
             )
@@ -55,7 +55,8 @@ def parse(text: str | URL) -> URL:
     _refuse_surrogates(url)
     if "@" in (url.host or ""):
         raise ConfigurationError(
-            f"{_shown(str(text))!r}: write the @ in a user's name or password as %40", field="url"
+            "the database URL has two @: write the @ in a user's name or password as %40",
+            field="url",
         )
     return postgres_url.canonical(url)
 
@@ -115,16 +116,3 @@ def masked(url: URL) -> str:
     """A URL as it may be shown; a password that is empty is not one that is hidden."""
     shown = url if url.password else url._replace(password=None)
     return _SECRET.sub(r"\1***", shown.render_as_string(hide_password=True))
-
-
-def _shown(text: str) -> str:
-    """A malformed URL without what may be its password."""
-    head, at, tail = text.rpartition("@")
-    scheme, slashes, user = head.partition("://")
-    if not slashes:
-        scheme, user = "", head
-    name, _, password = user.partition(":")
-    shown = f"{scheme}{slashes}{name}{':***' if password else ''}@{tail}" if at else text
-    if not at:
-        shown = _NO_HOST.sub(r"\1***", shown)
-    return _SECRET.sub(r"\1***", shown)[:80]
