@@ -99,7 +99,7 @@ for family in (enqueue, exec, worker, jobs, bulk_actions, stats, db, web, comple
 
 def main() -> None:
     """The console script."""
-    # A database opened as descriptor 1 or 2 would be written to by whoever prints.
+    # A database opened as descriptor 1 or 2 would receive printed text.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stderr
         pass
     os.close(descriptor)

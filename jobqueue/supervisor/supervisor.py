@@ -32,7 +32,7 @@ RELOAD_POLL_INTERVAL = 0.5  # seconds between two checks for a changed file
 
 
 class Supervisor:
-    """Runs worker processes until it is told to stop, or all have ended by themselves.
+    """Runs worker processes until a stop signal, or until all have exited.
 
     The others start once the first is at work: what keeps every worker from starting (a bad app, no
     schema) is reported once, and ends the supervisor with that exit code. From then on a process

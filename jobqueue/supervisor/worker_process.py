@@ -80,7 +80,7 @@ class ProcessState(Enum):
     """To be started at `start_at`."""
     RUNNING = auto()
     RELOADING = auto()
-    """Told to stop because a file has changed; another process follows."""
+    """Stopping because a file has changed; another process follows."""
     ENDED = auto()
     """Exited for good, with `exit_code`."""
 
@@ -95,7 +95,7 @@ class WorkerProcess:
         self.channel: socket.socket | None = None
         self.start_at = 0.0
         self.kill_at: float | None = None
-        """When a process that was told to stop is killed."""
+        """When a process that was asked to stop is killed."""
         self.started_work_at: float | None = None
         self.exits = 0
         """Exits in a row that were not asked for."""
@@ -127,7 +127,7 @@ class WorkerProcess:
             self.channel.send(channel.STOP * requests)
 
     def reload(self) -> None:
-        """Start anew, now; running jobs go back."""
+        """Restart the process now; its running jobs are released."""
         if self.process is not None:
             self.state = ProcessState.RELOADING
             self.stop(2, ABORT_TIMEOUT)

@@ -61,7 +61,7 @@ class ObservedNotifier(Notifier):
         self._heard = heard
 
     def is_quiet(self) -> bool:
-        """See `Notifier.is_quiet`: what an enqueue carries cannot be heard here."""
+        """See `Notifier.is_quiet`: no listener can receive what an enqueue carries."""
         return False
 
     def notify(self) -> None:

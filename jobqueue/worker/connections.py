@@ -83,7 +83,7 @@ class Connections:
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
-        # Not for ever: whoever has it may be waiting for somebody's lock on a table.
+        # Not for ever: the holder may be waiting for another client's lock on a table.
         taken = self._turn.acquire(timeout=TURN_TIMEOUT)
         try:
             yield

@@ -155,7 +155,8 @@ class InFlight:
     def release_unknown(self, claims: list[Claim], worker: WorkerRef) -> bool:
         """Release claims that only the database knows of; return False if the lease was lost.
 
-        One that is later than all that were handed out has not begun. Of others nobody knows.
+        One that is later than all that were handed out has not begun. Of other claims this is
+        unknown.
         """
         with self._lock:
             if self.lease.worker is not worker:
@@ -185,9 +186,9 @@ class InFlight:
         return Unbegun(released(claim, UNBEGUN)) if self.closing else None
 
     def request_cancel(self, id_: int, fence: int) -> Claim | None:
-        """Cancel a held claim: its handler is told, or it does not begin.
+        """Cancel a held claim: its handler is asked to stop, or does not start.
 
-        Returns the claim if its handler is told now for the first time.
+        Returns the claim if its handler is asked now for the first time.
         """
         claim = self._held.get(id_)
         if claim is None or claim.fence != fence:

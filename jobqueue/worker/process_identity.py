@@ -1,4 +1,4 @@
-"""Who a worker is: a process on a host, told apart from a later one with the same number."""
+"""The identity of a worker: a process on a host, distinct from a later one with the same id."""
 
 import os
 import socket

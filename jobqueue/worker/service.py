@@ -101,9 +101,9 @@ class Service(ABC):
     def _failed(self, error: Exception) -> float:
         self._failures += 1
         most: float = min(self._backoff_max, BACKOFF_FIRST * 2.0 ** min(self._failures, 16))
-        rest: float = most * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret.
+        rest: float = most * random.uniform(0.5, 1.0)  # noqa: S311 - jitter needs no secret.
         text = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
-        if self.stopping:  # It may have waited for a full server, and was told to wait no more.
+        if self.stopping:  # It may have waited for a full server until the stop.
             log.info("%s: stopped in a round that failed: %s", self.name, text)
             return rest
         present = time.monotonic()  # Not by its rests: a wake-up ends them, in a stop every 5 ms.

@@ -1,4 +1,4 @@
-"""What a worker may be told, checked before it starts."""
+"""The settings of a worker, checked before it starts."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -22,8 +22,8 @@ class WorkerOptions(TypedDict, total=False):
     """What `worker()` takes. A duration is seconds or a timedelta."""
 
     concurrency: int
-    """How many jobs run at once, each in a thread, 4 by default. A worker that scales itself begins
-    with so many."""
+    """How many jobs run at once, each in a thread, 4 by default. A worker that scales itself starts
+    with this number."""
     async_concurrency: int
     """How many jobs of async tasks run at once beside them, on one event loop, 1,000 by default."""
     min_concurrency: int | None
@@ -42,7 +42,7 @@ class WorkerOptions(TypedDict, total=False):
     """The queues to serve: `"mail:2,default"`, names, or names with the most of their jobs that run
     at once in this worker. None serves all."""
     lease: Duration
-    """Without a heartbeat for so long others take its jobs; 30 s by default, 1 s at least."""
+    """Seconds without a heartbeat until others take its jobs; 30 s by default, 1 s at least."""
     shutdown_timeout: Duration
     """How long running jobs are waited for when it is to stop, 25 s by default."""
     poll: Duration
@@ -50,7 +50,7 @@ class WorkerOptions(TypedDict, total=False):
     drain: bool
     """End when nothing is left to run."""
     max_jobs: int | None
-    """End after so many jobs."""
+    """Stop after this number of jobs."""
     max_memory: int | str | None
     """Bytes, or text like `500MB` or `512MiB`: end in order when the process has more."""
     stats_interval: Duration | None

@@ -25,7 +25,7 @@ from jobqueue.worker.signal_safe_event import SignalSafeEvent
 log = get_logger("jobqueue.worker")
 
 CHILD_EXIT_TIMEOUT = 1.0
-"""Seconds for child processes to end after they were told to, before they are killed."""
+"""Seconds for child processes to end after a stop request, before they are killed."""
 FLUSH_TIMEOUT = 5.0
 """Seconds for which the last outcomes are offered to a database that does not answer."""
 

@@ -31,7 +31,7 @@ def supervise(
     given: Mapping[str, Any],
     ports: Ports,
 ) -> int:
-    """Run worker processes until told to stop; returns the exit code."""
+    """Run worker processes until a stop signal; return the exit code."""
     wanted = "1" if given["processes"] is None else given["processes"]
     count = options.whole(params.whole(wanted), "processes", 1, PROCESSES_MAX)
     app = app_name(cli.given_app)

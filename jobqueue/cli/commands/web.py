@@ -94,7 +94,7 @@ def _bracketed(address: str) -> str:
 @logs.options
 @pass_cli
 def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: Any) -> int:
-    """Serve the HTTP API until told to stop.
+    """Serve the HTTP API until a stop signal.
 
     The first SIGTERM or SIGINT stops in order: open requests are answered, running jobs end. A
     second one stops at once.

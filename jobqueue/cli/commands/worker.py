@@ -1,4 +1,4 @@
-"""`worker`: run jobs until told to stop."""
+"""`worker`: run jobs until a stop signal."""
 
 import contextlib
 import functools

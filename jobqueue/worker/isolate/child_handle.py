@@ -154,7 +154,7 @@ class ChildHandle:
         """The last signal that was sent to the child; 0: none."""
         self._escalated = 0
         self._begun = False
-        """The child was told to start the handler of its current job."""
+        """True once the child got `begin` for its current job."""
         self.busy = threading.Lock()
         self.reaped = False
         self._reaping = threading.Lock()

@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name.
-        """Log nothing: probes come every few seconds."""
+        """Log nothing: probes arrive every few seconds."""
 
 
 def health_pages(vitals: Callable[[], WorkerHealth]) -> dict[str, Page]:

@@ -7,7 +7,7 @@ from jobqueue.store.notify.notifier import Subscription, Wakeup
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.service import Service
 
-WAIT_SLICE = 0.5  # seconds per wait, so that a stop is heard
+WAIT_SLICE = 0.5  # seconds per wait, so that a stop is noticed
 POLL_SOON = 0.05  # seconds until the next poll while jobs come, where no wake-up can arrive
 POLL_GROWTH = 1.1  # of the pause after each poll that finds none: some 30 polls to get to a second
 LISTENER_DEBOUNCE = 0.02  # seconds until the scheduler wakes, so that it does not delay the claimer
@@ -16,7 +16,7 @@ LISTENER_DEBOUNCE = 0.02  # seconds until the scheduler wakes, so that it does n
 class Listener(Service):
     """Listens for wake-ups from the database.
 
-    `heard` is told at once, and `later` when the claimer has had its time: two threads that wake
+    `heard` is called at once, and `later` when the claimer has had its time: two threads that wake
     for the same job share one interpreter, and delay it (measured: by 0.3 to 0.9 ms).
 
     Where no wake-up can arrive it looks by itself, soon again while jobs come.

@@ -37,8 +37,8 @@ class Reaper(Service):
     """Judges others only by what it has itself watched, without a failed round in between.
 
     While nobody can write, nobody can beat, so silence then proves nothing. From when a beat is
-    overdue, each round writes a row as heartbeats do, and one that fails, or comes late, starts the
-    watch anew. Before that nobody had to write. Wall clocks play no part.
+    overdue, each round writes a row as heartbeats do, and one that fails, or comes late, restarts
+    the watch. Before that nobody had to write. Wall clocks play no part.
     """
 
     def __init__(
