@@ -1,9 +1,13 @@
 """What all tests of real processes need, and the one repetition of those that a stall of the machine has spoilt."""
 
+from contextlib import contextmanager
+
 import pytest
 from _pytest.runner import runtestprotocol
 from processes import STALLED, scene  # noqa: F401 - scene is a fixture
+from sqlalchemy import create_engine
 
+from jobqueue import JobQueue
 from tests.conftest import RERUN
 
 
@@ -31,3 +35,42 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         hook.pytest_runtest_logreport(report=report)
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+ONLY_SQLITE = pytest.mark.parametrize("backend_name", ["sqlite"])
+ONLY_POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
+
+
+def plain(url: str):
+    """The URL as SQLAlchemy itself takes it."""
+    return url.replace("postgresql:", "postgresql+psycopg:")
+
+
+def asynchronous(url: str):
+    return url.replace("postgresql:", "postgresql+psycopg:").replace("sqlite:", "sqlite+aiosqlite:")
+
+
+@contextmanager
+def engine_of(url: str, **options):
+    engine = create_engine(plain(url), **options)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def jobs(url: str):
+    with JobQueue(url) as jobs:
+
+        @jobs.task(max_attempts=1)
+        def add(x: int, y: int) -> int:
+            return x + y
+
+        yield jobs
+
+
+def ids(jobs: JobQueue) -> list[int]:
+    return sorted(record.id for record in jobs.list(limit=None))
+
+
+def lambda_free(x: int, y: int) -> int:
+    return x + y

@@ -4,33 +4,35 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import make_url, select, text, update
 
-from jobqueue.store.clock import after
 from jobqueue.records import (
     AttemptError,
     Claim,
-    Unsuccessful,
     Inserted,
     JobRecord,
     NewJob,
     Outcome,
     Registration,
     Succeeded,
+    Unsuccessful,
 )
-from jobqueue.store.schema import jobs as jobs_table
-from jobqueue.store.schema import REVISION, VERSION_TABLE, queues
 from jobqueue.states import State
-from jobqueue.store.claims import START, Claims, WorkerRef, PriorityLevel
-from jobqueue.store.jobs import Jobs
-from jobqueue.store.database import Store
-from jobqueue.store.leases import Leases
+from jobqueue.store.claims import START, Claims, PriorityLevel, WorkerRef
+from jobqueue.store.clock import after, now
 from jobqueue.store.completion import Completion
+from jobqueue.store.database import Store
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import Maintenance
+from jobqueue.store.schema import REVISION, VERSION_TABLE, CounterKind, counters, queues
+from jobqueue.store.schema import jobs as jobs_table
+from jobqueue.store.stats import Monitor
 
 DATA = ("jobs", "attempts", "workers", "queues", "counters")
 EMPTY_ARGS = '{"args":[],"kwargs":{}}'
@@ -176,7 +178,6 @@ class Desk:
 
     def counters(self) -> dict[tuple[str, str], dict[str, float]]:
         """The totals of all that was counted, by (queue, task); zeros are left out."""
-        from jobqueue.store.schema import CounterKind, counters
 
         sums: dict[tuple[str, str], dict[str, float]] = {}
         with self.store.read() as connection:
@@ -318,3 +319,107 @@ def together() -> Callable[..., list[Any]]:
             return list(pool.map(run, calls))
 
     return together
+
+
+WAYS = ["succeeded", "errored", "failed", "snoozed", "released", "cancelled"]
+
+
+@pytest.fixture
+def holder(desk: Any) -> Any:
+    return desk.worker()
+
+
+@pytest.fixture
+def claim(desk: Any, holder: Any) -> Any:
+    desk.add()
+    return desk.take_one(holder)
+
+
+ONLY_POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
+ONLY_SQLITE = pytest.mark.parametrize("backend_name", ["sqlite"])
+
+
+def file_of(url: str) -> Path:
+    return Path(make_url(url).database)
+
+
+class Scene:
+    """A database with its stores, and the moves that the tests make."""
+
+    def __init__(self, url: str) -> None:
+        self.store = Store(url)
+        self.jobs = Jobs(self.store)
+        self.claims = Claims(self.store)
+        self.completion = Completion(self.store)
+        self.leases = Leases(self.store)
+        self.maintenance = Maintenance(self.store)
+        self.monitor = Monitor(self.store)
+        self.worker: WorkerRef | None = None
+
+    def enqueue(self, count: int = 1, task: str = "add", queue: str = "default", *, delay: float | None = None,
+                at: datetime | None = None) -> list[int]:  # fmt: skip
+        new = NewJob(
+            task, queue, 0, '{"args":[],"kwargs":{}}', None, delay, at, 10, None, None, None, None
+        )
+        return [job.id for job in self.jobs.insert([new] * count)]
+
+    def register(self, name: str = "w1", tasks: tuple[str, ...] = ("add",), queues: tuple[str, ...] | None = None) -> WorkerRef:  # fmt: skip
+        who = Registration(name, "host", 7, None, None, None, None, queues, tasks, 4, 30.0)
+        return WorkerRef(self.leases.register(who), name)
+
+    def claim(self, count: int, queue: str = "default") -> list[Claim]:
+        if self.worker is None:
+            self.worker = self.register()
+        with self.store.write() as connection:
+            pair = PriorityLevel(queue, 0)
+            return self.claims.claim(connection, self.worker, pair, START, limit=count, free=count)
+
+    def finish(self, *outcomes: Succeeded | Unsuccessful) -> None:
+        assert self.worker is not None
+        with self.store.write() as connection:
+            accepted = self.completion.complete(connection, self.worker, outcomes)
+        assert len(accepted) == len(outcomes)
+
+    def run(
+        self, count: int, queue: str = "default", duration: float = 0.5, wait: float = 0.25
+    ) -> None:
+        self.finish(
+            *(Succeeded(claim, None, None, duration, wait) for claim in self.claim(count, queue))
+        )
+
+    def fail(self, count: int, queue: str = "default", duration: float = 0.5) -> None:
+        self.finish(
+            *(
+                Unsuccessful(claim, "errored", State.FAILED, duration=duration)
+                for claim in self.claim(count, queue)
+            )
+        )
+
+    def view(self, name: str) -> list[dict[str, Any]]:
+        with self.store.read() as connection:
+            return [
+                dict(row) for row in connection.execute(text(f"SELECT * FROM {name}")).mappings()
+            ]
+
+    def queue(self, name: str = "default") -> dict[str, Any]:
+        (row,) = (row for row in self.view("jobqueue_queue_stats") if row["queue"] == name)
+        return row
+
+    def task(self, name: str = "add") -> dict[str, Any]:
+        (row,) = (row for row in self.view("jobqueue_task_stats") if row["task"] == name)
+        return row
+
+    def execute(self, statement: Any) -> None:
+        with self.store.write() as connection:
+            connection.execute(statement)
+
+    def clock(self) -> datetime:
+        with self.store.read() as connection:
+            return connection.execute(select(now())).scalar_one()
+
+
+@pytest.fixture
+def scene(url: str) -> Iterator[Scene]:
+    scene = Scene(url)
+    yield scene
+    scene.store.close()

@@ -10,8 +10,8 @@ from sqlalchemy import text
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store import completion as completion_module
+from tests.store.conftest import WAYS
 
-WAYS = ["succeeded", "errored", "failed", "snoozed", "released", "cancelled"]
 NEXT = {
     "succeeded": State.SUCCEEDED,
     "errored": State.SCHEDULED,
@@ -20,17 +20,6 @@ NEXT = {
     "released": State.AVAILABLE,
     "cancelled": State.CANCELLED,
 }
-
-
-@pytest.fixture
-def holder(desk: Any) -> Any:
-    return desk.worker()
-
-
-@pytest.fixture
-def claim(desk: Any, holder: Any) -> Any:
-    desk.add()
-    return desk.take_one(holder)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -328,6 +317,7 @@ def test_outcomes_counts_and_attempts_are_one_transaction(desk: Any, holder: Any
 
 # The answer of a commit was lost
 
+
 SETTLES = ["succeeded", "failed", "cancelled"]
 
 
@@ -427,100 +417,3 @@ def test_outcomes_and_progress_lock_their_rows_in_the_order_of_their_ids(
                 connection.execute(text(f"{lock} NOWAIT"), {"id": id_})
         writing.result(30)
     assert all(desk.row(id_).progress == 0.5 or desk.state(id_) != State.RUNNING for id_ in ids)
-
-
-# In a transaction of the user
-
-
-def finish_within(desk: Any, claim: Any, connection: Any) -> int | None:
-    values = {"in_job": claim.id, "in_claimed": claim.fence, "in_worker": claim.worker_id}
-    values |= {"in_result": "7", "in_why": None}
-    return connection.execute(desk.store.statements.finish_within, values).scalar()
-
-
-def test_a_job_succeeds_with_the_transaction_of_its_handler(desk: Any, claim: Any) -> None:
-    with desk.store.engine.connect() as connection, connection.begin():
-        assert finish_within(desk, claim, connection) == claim.id
-    job = desk.row(claim.id)
-    assert (job.state, job.result, job.fence) == (State.SUCCEEDED, "7", claim.fence + 1)
-    assert desk.column(claim.id, "worker_id") is None
-
-
-def test_a_transaction_of_a_handler_that_rolls_back_ends_nothing(desk: Any, claim: Any) -> None:
-    before = desk.row(claim.id)
-    with desk.store.engine.connect() as connection:
-        transaction = connection.begin()
-        finish_within(desk, claim, connection)
-        transaction.rollback()
-    assert desk.row(claim.id) == before
-
-
-@pytest.mark.parametrize("fence", [-1, 1])
-def test_a_handler_whose_claim_is_lost_cannot_finish_within(
-    desk: Any, claim: Any, fence: int
-) -> None:
-    before = desk.row(claim.id)
-    with desk.store.engine.connect() as connection, connection.begin():
-        stale = claim._replace(fence=claim.fence + fence)
-        assert finish_within(desk, stale, connection) is None
-    assert desk.row(claim.id) == before
-
-
-def test_a_job_that_is_to_be_cancelled_cannot_finish_within(desk: Any, claim: Any) -> None:
-    desk.jobs.cancel(JobFilter(ids=(claim.id,)))
-    with desk.store.engine.connect() as connection, connection.begin():
-        assert finish_within(desk, claim, connection) is None
-    assert desk.state(claim.id) is State.RUNNING
-
-
-def test_whatever_text_a_result_is_comes_back_the_same(desk: Any, holder: Any) -> None:
-    texts = [
-        '"NULL"',
-        "NULL",
-        "{}",
-        '{"a": [1, "x,y"]}',
-        '"\\\\ \\" \'"',
-        '""',
-        '" "',
-        '"🦆\\n"',
-        "",
-        None,
-    ]
-    claims = [desk.take_one(holder) for _ in desk.add_many(len(texts))]
-    for one_by_one in (claims[:3], claims[3:]):
-        desk.finish(
-            holder,
-            *(desk.succeeded(claim, texts[claims.index(claim)]) for claim in one_by_one),
-        )
-    assert [desk.row(claim.id).result for claim in claims] == texts
-
-
-# Crashes
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_an_end_in_order_clears_crashes_and_giving_back_keeps_them(desk: Any, way: str) -> None:
-    holder, id_ = desk.worker(), desk.add()
-    desk.change(id_, crashes=2, child_crashes=1)
-    claim = desk.take_one(holder)
-    assert (claim.crashes, claim.child_crashes, claim.solo) == (2, 1, True)
-    desk.finish(holder, getattr(desk, way)(claim))
-    job = desk.row(id_)
-    kept = way == "released"
-    assert (job.crashes, job.child_crashes) == ((2, 1) if kept else (0, 0))
-
-
-def test_a_crash_of_its_own_is_counted_charged_and_recorded(desk: Any) -> None:
-    holder, id_ = desk.worker(), desk.add()
-    desk.change(id_, crashes=1)
-    claim = desk.take_one(holder)
-    crash = desk.errored(claim)._replace(
-        outcome="crashed", crash=True, exit_signal="SIGKILL", peak_memory=1_900_000_000
-    )
-    assert desk.finish(holder, crash) == {id_: State.SCHEDULED}
-    job = desk.row(id_)
-    assert (job.attempt, job.crashes, job.child_crashes) == (1, 2, 1)
-    (attempt,) = desk.jobs.attempts(job)
-    assert (attempt.outcome, attempt.exit_signal) == ("crashed", "SIGKILL")
-    assert attempt.to_json()["peak_memory"] == 1_900_000_000
-    assert desk.counters()["default", "add"]["errored_attempts"] == 1

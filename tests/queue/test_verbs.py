@@ -1,0 +1,180 @@
+"""The queue's verbs: get, list, cancel, retry, delete, pause."""
+
+import re
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jobqueue import (
+    InvalidArguments,
+    InvalidOption,
+    JobFailed,
+    JobNotFound,
+    JobQueue,
+    State,
+    UnknownTask,
+    WrongState,
+    current_job,
+    fixed,
+)
+from tests.queue.conftest import count, ids
+
+# The verbs
+
+
+def test_a_job_is_found_by_its_id(jobs: JobQueue, add: Any) -> None:
+    handle = add.enqueue(1)
+    assert jobs.get(handle.id) == handle
+    for unknown in (0, -1, handle.id + 1000, 2**62):
+        with pytest.raises(JobNotFound) as caught:
+            jobs.get(unknown)
+        assert isinstance(caught.value, LookupError)
+        assert caught.value.value == unknown
+
+
+def test_the_list_is_newest_first_filtered_and_limited(jobs: JobQueue, add: Any) -> None:
+    @jobs.task
+    def other() -> None: ...
+
+    plain = [add.enqueue(n).id for n in range(3)]
+    mail = add.options(queue="mail", tags=["Blue"]).enqueue(1).id
+    delayed = other.options(delay=60, tags=["blue"]).enqueue().id
+    everything = [delayed, mail, *reversed(plain)]
+    assert ids(jobs.list()) == everything
+    assert ids(jobs.list(limit=2)) == everything[:2]
+    assert ids(jobs.list(limit=0)) == []
+    assert ids(jobs.list(limit=None)) == everything
+    assert ids(jobs.list(state=State.SCHEDULED)) == [delayed]
+    assert ids(jobs.list(task="other")) == [delayed]
+    assert ids(jobs.list(queue="mail")) == [mail]
+    assert ids(jobs.list(tag="blue")) == [delayed], "tags are told apart by case"
+    assert ids(jobs.list(queue="mail", task="other")) == []
+    assert ids(jobs.list(since=datetime.now(UTC) + timedelta(hours=1))) == []
+    assert ids(jobs.list(since=datetime.now(UTC) - timedelta(hours=1))) == everything
+
+
+def test_states_may_be_named_by_text(jobs: JobQueue, add: Any) -> None:
+    handle = add.enqueue(1)
+    assert ids(jobs.list(state="available")) == [handle.id]  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="state"):
+        list(jobs.list(state="' OR 1=1 --"))  # type: ignore[arg-type]
+
+
+def test_cancel_ends_what_waits_and_refuses_what_has_ended_otherwise(
+    jobs: JobQueue, add: Any
+) -> None:
+    waiting, delayed = add.enqueue(1), add.options(delay=60).enqueue(1)
+    jobs.cancel(waiting.id, delayed.id)
+    assert waiting.state is delayed.state is State.CANCELLED
+    jobs.cancel(waiting.id)  # It is so already.
+    jobs.cancel()
+    done = add.enqueue(1)
+    with jobs.worker(drain=True) as worker:
+        assert worker.wait(30)
+    with pytest.raises(WrongState, match=f"job {done.id}: it is succeeded"):
+        jobs.cancel(done.id)
+    with pytest.raises(WrongState, match=f"job {done.id}: it is succeeded"):
+        done.cancel()
+    waiting.cancel()
+    with pytest.raises(JobNotFound):
+        jobs.cancel(10**9)
+    assert done.state is State.SUCCEEDED
+
+
+def test_retry_gives_a_final_job_a_fresh_budget_and_makes_a_delayed_one_due(
+    jobs: JobQueue, add: Any
+) -> None:
+    fails = [True]
+
+    @jobs.task(max_attempts=2, backoff=fixed(0.01))
+    def flaky() -> int:
+        if fails[0]:
+            raise ValueError("no")
+        return current_job().attempt
+
+    handle, delayed = flaky.enqueue(), add.options(delay=3600).enqueue(1)
+    with jobs.worker(poll=0.1):
+        with pytest.raises(JobFailed):
+            handle.result(30)
+        fails[0] = False
+        jobs.retry(handle.id, delayed.id)
+        assert handle.result(30) == 3
+        assert delayed.result(30) == 2
+    record = handle.record()
+    assert (record.attempt, record.max_attempts) == (3, 4)
+    waiting = add.enqueue(1)
+    jobs.retry(waiting.id)  # It is so already.
+    with pytest.raises(WrongState, match="it has succeeded.* ask for that with succeeded=True"):
+        jobs.retry(handle.id)
+    assert handle.state is State.SUCCEEDED
+    jobs.retry(handle.id, succeeded=True)
+    assert handle.state is State.AVAILABLE
+    with pytest.raises(JobNotFound):
+        jobs.retry(10**9)
+
+
+def test_delete_removes_what_does_not_run(jobs: JobQueue, add: Any) -> None:
+    handles = [add.enqueue(n) for n in range(3)]
+    jobs.delete(handles[0].id)
+    assert ids(jobs.list()) == [handles[2].id, handles[1].id]
+    with pytest.raises(JobNotFound):
+        jobs.delete(handles[0].id)
+    jobs.delete()
+    assert count(jobs) == 2
+    began, ended = threading.Event(), threading.Event()
+
+    @jobs.task
+    def long() -> None:
+        began.set()
+        ended.wait(30)
+
+    running = long.options(priority=-1).enqueue()
+    with jobs.worker():
+        assert began.wait(30)
+        try:
+            with pytest.raises(WrongState, match="it is running"):
+                jobs.delete(running.id)
+        finally:
+            ended.set()
+        running.result(30)
+
+
+def test_a_paused_queue_rests_until_it_is_resumed(jobs: JobQueue, add: Any) -> None:
+    jobs.pause("mail")
+    jobs.pause("mail")
+    held, free = add.options(queue="mail").enqueue(1), add.enqueue(1)
+    with jobs.worker(poll=0.1):
+        assert free.result(30) == 2
+        assert held.state is State.AVAILABLE
+        jobs.resume("mail")
+        assert held.result(30) == 2
+    jobs.resume("mail")
+
+
+def test_the_registry_says_which_task_it_does_not_know(jobs: JobQueue, add: Any) -> None:
+    with pytest.raises(UnknownTask, match="'nope'"):
+        jobs.registry["nope"]
+    assert "nope" not in jobs.registry
+    with pytest.raises(InvalidOption, match="not an event"):
+        jobs.on("nope", print)
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_what_is_not_of_the_right_kind_is_refused_where_it_is_given(
+    jobs: JobQueue, add: Any
+) -> None:
+    job = add.enqueue(0)
+    for call, said in [
+        (lambda: jobs.on("failed", 3), "on: 3 cannot be called"),
+        (lambda: jobs.use(None), "use: None cannot be called"),
+        (lambda: jobs.cancel(job), f"id: Job({job.id}) is not a whole number"),
+        (lambda: jobs.retry("5"), "id: '5' is not a whole number"),
+        (lambda: jobs.delete(None), "id: None is not a whole number"),
+        (lambda: jobs.list(queue=5), "queue: 5 is not text"),
+        (lambda: list(jobs.as_completed([5])), "as_completed: int is not a job"),
+        (lambda: jobs.worker(lease=timedelta(0)), "lease: 0 s is out of range"),
+    ]:
+        with pytest.raises((InvalidOption, InvalidArguments), match=re.escape(said)):
+            call()

@@ -1,0 +1,186 @@
+"""The plans of the monitoring views: statistics of live jobs do not read the finished ones."""
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, insert, text
+
+from jobqueue.store.schema import CounterKind, counters
+from tests.store.conftest import Scene
+
+# Plans
+
+
+FINISHED = 100_000
+LIVE_INDEXES = {"jobqueue_jobs_claim", "jobqueue_jobs_due", "jobqueue_jobs_held"}
+
+
+def make_history(connection: Connection) -> None:
+    """Many finished jobs and a few live ones."""
+    connection.execute(
+        text(
+            "INSERT INTO jobqueue_jobs (task, queue, state, finished_at, args)"
+            " WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)"
+            " SELECT 'add', 'default', CASE i % 3 WHEN 0 THEN 'failed' WHEN 1 THEN 'cancelled' ELSE 'succeeded' END,"
+            ' CURRENT_TIMESTAMP, \'{"args":["as long as arguments usually are"],"kwargs":{}}\' FROM n'
+        ),
+        {"count": FINISHED},
+    )
+
+
+def test_statistics_of_live_jobs_do_not_read_the_finished_ones(
+    scene: Scene, backend_name: str
+) -> None:
+    with scene.store.write() as connection:
+        if backend_name == "postgres":
+            never = text("ALTER TABLE jobqueue_jobs SET (autovacuum_enabled = false)")
+            connection.execute(never)
+        make_history(connection)
+    scene.enqueue(20)
+    scene.enqueue(10, delay=60.0)
+    scene.claim(5)
+    row = scene.queue()
+    assert (row["scheduled"], row["available"], row["running"]) == (10, 15, 5)
+    if backend_name == "sqlite":  # Where usually nobody ever runs ANALYZE.
+        check_plans(scene, steps_on_sqlite)
+        scene.execute(text("ANALYZE"))
+        check_plans(scene, steps_on_sqlite)
+    else:  # Where autovacuum does, if somewhat later.
+        check_plans(scene, pages_on_postgres)
+        scene.execute(text("ANALYZE"))
+        check_plans(scene, pages_on_postgres)
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])  # SQLite has no such statistics.
+def test_waiting_jobs_are_counted_in_their_indexes_however_many_there_are(scene: Scene) -> None:
+    """Analyzed and not vacuumed, which lets an index seem dear."""
+    with scene.store.write() as connection:
+        never = text("ALTER TABLE jobqueue_jobs SET (autovacuum_enabled = false)")
+        connection.execute(never)
+        make_history(connection)
+        for state, remainder in (("available", 1), ("scheduled", 2)):
+            waiting = "UPDATE jobqueue_jobs SET finished_at = NULL, state = :state WHERE id % 4 = :remainder"
+            connection.execute(text(waiting), {"state": state, "remainder": remainder})
+        connection.execute(text("CLUSTER jobqueue_jobs USING jobqueue_jobs_pkey"))  # Mixed again.
+    scene.execute(text("ANALYZE"))
+    assert (scene.queue()["available"], scene.queue()["scheduled"]) == (FINISHED / 4, FINISHED / 4)
+    with scene.store.read() as connection:
+        connection.execute(text("SET LOCAL enable_bitmapscan = off"))  # The last before the table.
+        explain = text("EXPLAIN (FORMAT JSON) SELECT * FROM jobqueue_queue_stats")
+        plan = connection.execute(explain).scalar_one()[0]["Plan"]
+    nodes = list(nodes_of(plan))
+    read = [node for node in nodes if node.get("Relation Name") == "jobqueue_jobs"]
+    assert "Seq Scan" not in {node["Node Type"] for node in read}
+    assert {node["Index Name"] for node in nodes if "Index Name" in node} == LIVE_INDEXES
+
+
+def check_plans(scene: Scene, check: Callable[[Connection, str], None]) -> None:
+    with scene.store.read() as connection:
+        for query in (
+            "SELECT * FROM jobqueue_queue_stats",
+            "SELECT * FROM jobqueue_queue_stats WHERE queue = 'default'",
+            "SELECT sum(scheduled), sum(available), sum(running) FROM jobqueue_queue_stats",
+        ):
+            check(connection, query)
+
+
+def steps_on_sqlite(connection: Connection, query: str) -> None:
+    """Each part uses a partial index, and all takes few steps of SQLite's machine, however fast that is."""
+    plan = [str(row[3]) for row in connection.execute(text(f"EXPLAIN QUERY PLAN {query}"))]
+    on_jobs = [line for line in plan if "jobqueue_jobs" in line]
+    assert len(on_jobs) == 3
+    assert {line.split("INDEX ")[1].split()[0] for line in on_jobs} == LIVE_INDEXES
+
+    raw: Any = connection.connection.driver_connection
+    hundreds = 0
+
+    def count() -> int:
+        nonlocal hundreds
+        hundreds += 1
+        return 0
+
+    raw.set_progress_handler(count, 100)
+    raw.execute(query).fetchall()
+    raw.set_progress_handler(None, 0)
+    assert hundreds * 100 < FINISHED / 10
+
+
+def pages_on_postgres(connection: Connection, query: str) -> None:
+    """Each part uses a partial index, and all takes few pages."""
+    explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}")
+    plan = connection.execute(explain).scalar_one()[0]["Plan"]
+    nodes = list(nodes_of(plan))
+    used = {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert {name for name in used if name.startswith("jobqueue_jobs_")} == LIVE_INDEXES
+    assert not [
+        node for node in nodes
+        if node["Node Type"] == "Seq Scan" and node["Relation Name"] == "jobqueue_jobs"
+    ]  # fmt: skip
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200  # The table has 2,000.
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes_of(child)
+
+
+@pytest.mark.parametrize("view", ["jobqueue_queue_stats", "jobqueue_task_stats"])
+def test_totals_are_read_without_the_minutes(scene: Scene, backend_name: str, view: str) -> None:
+    """Of minutes there is a row for each queue and task; a total is one row for all of them."""
+    minute = scene.clock().replace(second=0, microsecond=0) - timedelta(minutes=1)
+    same = {"minute": minute, "queue": "q", "task": "t", "succeeded": 1}
+    levels = [0, 0, CounterKind.TOTAL, *[CounterKind.MINUTE] * 30_000]
+    with scene.store.write() as connection:
+        connection.execute(insert(counters), [{**same, "kind": level} for level in levels])
+    scene.execute(text("ANALYZE"))
+    explain = "EXPLAIN QUERY PLAN" if backend_name == "sqlite" else "EXPLAIN"
+    with scene.store.read() as connection:
+        rows = connection.execute(text(f"{explain} SELECT * FROM {view}"))
+        plan = [str(row[-1]).strip() for row in rows]
+    assert [line for line in plan if "jobqueue_counters_minute" in line], plan
+    assert not [line for line in plan if re.match(r"(-> +Seq |SCAN).*_counters", line)], plan
+    (before,) = scene.view(view)
+    assert before["succeeded"] == 3
+    assert scene.maintenance.compact() == 2
+    assert scene.view(view) == [before]
+
+
+def test_throughput_of_the_last_hour_reads_its_minutes_only(
+    scene: Scene, backend_name: str
+) -> None:
+    present = scene.clock()
+    scene.execute(
+        insert(counters).values(
+            [
+                {"minute": present - timedelta(minutes=n), "queue": "q", "task": "t", "kind": kind}
+                for n, kind in [
+                    *((n, CounterKind.MINUTE) for n in range(3000)),
+                    (3000, CounterKind.TOTAL),
+                ]
+            ]
+        )
+    )
+    scene.execute(text("ANALYZE"))
+    seen: list[tuple[str, Any]] = []
+
+    @event.listens_for(scene.store.engine, "before_cursor_execute")
+    def executing(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "FROM jobqueue_throughput" in statement:
+            seen.append((statement, parameters))
+
+    assert len(scene.monitor.throughput()) in (60, 61)
+    scene.monitor.stats()
+    explain = "EXPLAIN QUERY PLAN" if backend_name == "sqlite" else "EXPLAIN"
+    assert len(seen) == 2
+    for statement, parameters in seen.copy():
+        with scene.store.read() as connection:
+            plan = [
+                str(row[-1])
+                for row in connection.exec_driver_sql(f"{explain} {statement}", parameters)
+            ]
+        (line,) = [line for line in plan if "jobqueue_counters_minute" in line]
+        assert backend_name != "sqlite" or line.endswith("(kind=? AND minute>?)")
