@@ -71,6 +71,7 @@ KNOW_DIALECTS = [  # The only places whose code says which database it is on.
 ]
 STATEMENTS = {"select", "insert", "update", "delete", "text"}
 KNOW_SQL = ["store/*"]
+TEST_FILE_LINES = 500
 FILE_LINES, FUNCTION_LINES, NESTING, EXPORTS = 400, 50, 4, 36
 
 BANNED = {  # Words of comments, docstrings, messages and pages, each with what to write instead.
@@ -95,6 +96,11 @@ BLOCKS = (*LOOPS, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Mat
 
 def package() -> Files:
     paths = sorted((ROOT / "jobqueue").rglob("*.py"))
+    return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths}
+
+
+def files_of_tests() -> Files:
+    paths = sorted((ROOT / "tests").rglob("*.py"))
     return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths}
 
 
@@ -224,6 +230,15 @@ def statements(files: Files) -> list[str]:
 def long_files(files: Files) -> list[str]:
     lengths = {path: len(source.splitlines()) for path, source in files.items()}
     return [f"{path}: {length} lines" for path, length in lengths.items() if length > FILE_LINES]
+
+
+def long_test_files(files: Files) -> list[str]:
+    lengths = {path: len(source.splitlines()) for path, source in files.items()}
+    return [
+        f"{path}: {length} lines; split it by behaviour"
+        for path, length in lengths.items()
+        if path.startswith("tests/") and length > TEST_FILE_LINES
+    ]
 
 
 def length(function: Function) -> int:
@@ -375,6 +390,10 @@ def test_no_file_is_longer_than_400_lines() -> None:
     assert long_files(package()) == []
 
 
+def test_no_file_of_tests_is_longer_than_500_lines() -> None:
+    assert long_test_files(files_of_tests()) == []
+
+
 def test_no_function_is_longer_than_50_lines() -> None:
     assert long_functions(package()) == []
 
@@ -451,6 +470,10 @@ BAD: list[tuple[Rule, Files]] = [
     (statements, {"jobqueue/job.py": "from sqlalchemy.dialects.mysql import insert as put"}),
     (statements, {"jobqueue/job.py": "import sqlalchemy as sa\nsa.text('SELECT 1')"}),
     (long_files, {"jobqueue/job.py": "\n" * 401}),
+    (
+        long_test_files,
+        {"tests/queue/test_job.py": "\n" * 501, "tests/queue/test_map.py": "\n" * 500},
+    ),
     (long_functions, {"jobqueue/job.py": "async def f():\n" + "  pass\n" * 50}),
     (deep_nesting, {"jobqueue/job.py": DEEP}),
     (
