@@ -160,7 +160,7 @@ def main() -> None:
     import gc
     import importlib
 
-    paths = [path for path in sys.path[1:] if path != str(ROOT)]
+    paths = sys.path[2:]  # Without this file's folder, and without the $PYTHONPATH given above.
     for name in PRELOADED:
         importlib.import_module(name)
     gc.freeze()

@@ -10,7 +10,6 @@ import fcntl
 import json
 import logging
 import os
-import select
 import signal
 import sys
 import threading
@@ -263,49 +262,7 @@ def hold_lock(options: argparse.Namespace) -> int:
     return 0
 
 
-def nursery() -> list[str] | None:
-    """Forks a process of this app per line of stdin: it has imported everything once, and has no thread and no connection.
-
-    A line is [folder of the process, arguments…]; stdout answers with its pid. The exit code will be in a file of the folder.
-    Gives the arguments in the new process, and None at the end.
-    """
-    folders: dict[int, Path] = {}
-    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(woken)
-    while True:
-        ready, _, _ = select.select([wake, sys.stdin], [], [])
-        if wake in ready:
-            os.read(wake, 4096)
-        while folders and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            pid, status = ended
-            folder = folders.pop(pid)
-            (folder / "code").write_text(str(os.waitstatus_to_exitcode(status)))
-            (folder / "code").rename(folder / "exit")
-        if sys.stdin in ready:
-            line = sys.stdin.readline()
-            if not line:
-                return None
-            folder, *arguments = json.loads(line)
-            if pid := os.fork():
-                folders[pid] = Path(folder)
-                print(pid, flush=True)
-                continue
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            log = os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            null = os.open(os.devnull, os.O_RDWR)
-            for source, target in ((null, 0), (log, 1), (log, 2)):
-                os.dup2(source, target)
-            return arguments
-
-
 def main(arguments: list[str]) -> int:
-    if arguments == ["nursery"]:
-        born = nursery()
-        if born is None:
-            return 0
-        arguments = born
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=("worker", "enqueuer", "lock"))
     parser.add_argument("--url")

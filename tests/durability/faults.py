@@ -98,7 +98,7 @@ def lose_answers_alone(store: Store, every: int) -> None:
 
 
 def tune(given: str) -> None:
-    """Give constants of the worker's modules other values, such as {"upkeep.reaper.ROUND": 0.25}."""
+    """Give constants of the worker's modules other values, such as {"upkeep.reaper.REAP_INTERVAL": 0.25}."""
     for path, value in json.loads(given).items():
         name, _, constant = path.rpartition(".")
         module = importlib.import_module(f"jobqueue.worker.{name}")

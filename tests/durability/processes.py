@@ -1,6 +1,5 @@
 """Real processes for tests: start them, wait until they are ready, stop, continue and kill them."""
 
-import atexit
 import importlib.util
 import json
 import os
@@ -11,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,12 +17,14 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
+from tests.process_factory import popen
+
 APP = Path(__file__).with_name("app.py")
 ROOT = APP.parents[2]  # The package that is tested is the one beside these tests.
 START = 30.0  # seconds that a process may take to come up on a busy machine
 PATIENT = {
     "lease": 30,
-    "tune": {"upkeep.heartbeat.BEATS_PER_LEASE": 90, "upkeep.reaper.ROUND": 0.25},
+    "tune": {"upkeep.heartbeat.BEATS_PER_LEASE": 90, "upkeep.reaper.REAP_INTERVAL": 0.25},
 }
 """A worker whose lease no stall of the machine ends, with beats and rounds as often as those of a lease of a second."""
 STALLED = pytest.StashKey[bool]()
@@ -34,37 +34,6 @@ _spec = importlib.util.spec_from_file_location("durability_app", APP)
 app = importlib.util.module_from_spec(_spec)
 sys.modules[_spec.name] = app  # Tasks' annotations are looked up there.
 _spec.loader.exec_module(app)
-
-
-class Nursery:
-    """Where processes come from: forked from one that has imported everything, which saves most of a second for each."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(APP), "nursery"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-
-    def bear(self, folder: Path, arguments: list[str]) -> int:
-        """Start a process; gives its pid."""
-        self._process.stdin.write(json.dumps([str(folder), *arguments]) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(START)
-        self._process.stdout.close()
-
-
-@cache
-def the_nursery() -> Nursery:
-    nursery = Nursery()
-    atexit.register(nursery.close)
-    return nursery
 
 
 def wait(predicate: Callable[[], Any], what: str, timeout: float = START) -> None:
@@ -80,15 +49,15 @@ class Process:
     def __init__(self, folder: Path, role: str, options: dict[str, Any]) -> None:
         folder.mkdir()
         self._folder = folder
-        self._ready, self._exit = folder / "ready", folder / "exit"
-        arguments = [role]
+        self._ready = folder / "ready"
+        command = [sys.executable, str(APP), role]
         for name, value in {**options, "ready": self._ready}.items():
             if value is not None:
                 value = json.dumps(value) if isinstance(value, dict) else value
-                arguments += [f"--{name.replace('_', '-')}"] + (
-                    [] if value is True else [str(value)]
-                )
-        self.pid = the_nursery().bear(folder, arguments)
+                command += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+        with (folder / "log").open("ab") as log:
+            self._popen = popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.pid = self._popen.pid
 
     @property
     def log(self) -> str:
@@ -97,7 +66,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        return not self._exit.exists()
+        return self._popen.poll() is None
 
     def await_ready(self) -> "Process":
         wait(lambda: self._ready.exists() or not self.alive, f"process {self.pid} did not come up")
@@ -122,15 +91,14 @@ class Process:
 
     def wait(self, timeout: float = START) -> int:
         """Wait for the end; gives the exit code."""
-        wait(self._exit.exists, f"process {self.pid} did not end", timeout)
-        return int(self._exit.read_text())
+        return self._popen.wait(timeout)
 
     def end(self) -> None:
         if self.alive:
             self.kill()
 
 
-class Scene:
+class ProcessScenario:
     """A database, a queue on it in this process, the file of effects, and processes to come."""
 
     def __init__(self, url: str, folder: Path) -> None:
@@ -269,9 +237,9 @@ def having(state: str) -> Any:
 
 
 @pytest.fixture
-def scene(url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
+def scene(url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ProcessScenario]:
     """What a test of real processes needs, on a fresh database."""
-    scene = Scene(url, tmp_path)
+    scene = ProcessScenario(url, tmp_path)
     yield scene
     request.node.stash[STALLED] = any("stood still" in process.log for process in scene.processes)
     scene.end()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ROOT, Process, Scene
+from processes import ROOT, Process, ProcessScenario
 from sqlalchemy import text
 
 from jobqueue.worker.process_identity import process_started
@@ -21,7 +21,7 @@ TASKS = ["apart", "in_a_thread"]
 class Command(Process):
     """A worker of slow_app, by the command line."""
 
-    def __init__(self, scene: Scene, *arguments: str) -> None:
+    def __init__(self, scene: ProcessScenario, *arguments: str) -> None:
         self._folder = scene.folder / f"process-{len(scene.processes)}"
         self._folder.mkdir()
         command = [sys.executable, "-m", "jobqueue", "worker", "--app", "slow_app:jobs"]
@@ -56,7 +56,7 @@ class Command(Process):
         self._ready.touch()
 
 
-def enqueue(scene: Scene, name: str, **options: Any) -> int:
+def enqueue(scene: ProcessScenario, name: str, **options: Any) -> int:
     """Enqueue a job that runs in a child: its task says so, or it was in a crash."""
 
     def task() -> None: ...
@@ -73,7 +73,7 @@ def enqueue(scene: Scene, name: str, **options: Any) -> int:
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("attempts", [1, 10])
 def test_a_stop_gives_a_job_back_whose_child_is_not_ready(
-    scene: Scene, wait_until: Any, name: str, attempts: int
+    scene: ProcessScenario, wait_until: Any, name: str, attempts: int
 ) -> None:
     id_ = enqueue(scene, name, max_attempts=attempts)
     worker = Command(scene)
@@ -94,7 +94,7 @@ def test_a_stop_gives_a_job_back_whose_child_is_not_ready(
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_worker_that_was_frozen_before_its_child_was_ready_does_not_begin_what_others_finished(
-    scene: Scene, wait_until: Any, name: str
+    scene: ProcessScenario, wait_until: Any, name: str
 ) -> None:
     id_ = enqueue(scene, name)
     frozen = Command(scene, "--lease", f"{LEASE}s")
@@ -119,7 +119,7 @@ def test_a_worker_that_was_frozen_before_its_child_was_ready_does_not_begin_what
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_job_that_is_cancelled_before_its_child_is_ready_never_begins(
-    scene: Scene, wait_until: Any, name: str
+    scene: ProcessScenario, wait_until: Any, name: str
 ) -> None:
     id_ = enqueue(scene, name)
     worker = Command(scene)

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from processes import PATIENT, Scene
+from processes import PATIENT, ProcessScenario
 from sqlalchemy import text
 
 HOUR = 3600.0  # longer than the lease, which no stall ends
@@ -18,7 +18,7 @@ CREATE FUNCTION fake.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
 """
 
 
-def fake_the_databases_clock(scene: Scene) -> None:
+def fake_the_databases_clock(scene: ProcessScenario) -> None:
     """On Postgres, put a clock_timestamp() of ours before the server's. (On SQLite every process has its own.)"""
     with scene.engine.begin() as connection:
         connection.execute(text(FAKE_CLOCK))
@@ -32,7 +32,7 @@ def fake_the_databases_clock(scene: Scene) -> None:
 
 @pytest.mark.parametrize("whose", ["one worker's", "everyone's"])
 def test_a_step_of_the_wall_clock_changes_no_lease_and_repeats_no_job(
-    scene: Scene, whose: str, wait_until
+    scene: ProcessScenario, whose: str, wait_until
 ) -> None:
     effects = scene.effects
     clocks = [scene.folder / "clock-0", scene.folder / "clock-1"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from processes import PATIENT, Scene, app, having
+from processes import PATIENT, ProcessScenario, app, having
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
@@ -20,7 +20,7 @@ BACKLOG = 4000
 
 
 @contextmanager
-def kept_busy(scene: Scene) -> Iterator[None]:
+def kept_busy(scene: ProcessScenario) -> Iterator[None]:
     """A context in which the workers of the queue `default` always have something to do."""
     call, backlog, done = scene.task("nop").call(), having("available"), threading.Event()
 
@@ -40,7 +40,7 @@ def kept_busy(scene: Scene) -> Iterator[None]:
         feeder.join()
 
 
-def within(scene: Scene, _wait_until) -> Callable[[], list[float]]:
+def within(scene: ProcessScenario, _wait_until) -> Callable[[], list[float]]:
     """A function that gives the seconds that each of the user's transactions took."""
     task = scene.task("nop", queue="other")
 
@@ -57,7 +57,7 @@ def within(scene: Scene, _wait_until) -> Callable[[], list[float]]:
     return measure
 
 
-def finish_within(scene: Scene, wait_until) -> Callable[[], list[float]]:
+def finish_within(scene: ProcessScenario, wait_until) -> Callable[[], list[float]]:
     took, failed = [], []
 
     @scene.jobs.task(backoff=fixed(3600))  # One that fails is not in the way of the next try.
@@ -85,7 +85,7 @@ def finish_within(scene: Scene, wait_until) -> Callable[[], list[float]]:
     return measure
 
 
-def observed(scene: Scene) -> tuple[int, int, int]:
+def observed(scene: ProcessScenario) -> tuple[int, int, int]:
     """How many jobs the workers have done, how many payments there are, and how many attempts that ended badly."""
     payments, attempts = (
         scene.rows(f"SELECT 1 FROM {t}") for t in ("payments", "jobqueue_attempts")
@@ -98,7 +98,7 @@ def observed(scene: Scene) -> tuple[int, int, int]:
 @pytest.mark.parametrize("backend_name", ["sqlite"])
 @pytest.mark.parametrize("what", [within, finish_within])
 def test_the_users_transactions_do_not_starve_beside_two_draining_workers(
-    scene: Scene, what: Callable[..., Callable[[], list[float]]], wait_until
+    scene: ProcessScenario, what: Callable[..., Callable[[], list[float]]], wait_until
 ) -> None:
     app.METADATA.create_all(scene.engine)
     scene.workers(2, queues="default")
@@ -120,7 +120,7 @@ def test_the_users_transactions_do_not_starve_beside_two_draining_workers(
 
 @pytest.mark.timing
 @pytest.mark.rerun_on_stall
-def test_two_workers_share_the_jobs_fairly(scene: Scene, wait_until) -> None:
+def test_two_workers_share_the_jobs_fairly(scene: ProcessScenario, wait_until) -> None:
     workers = [scene.launch(queues=f"default,own-{n}") for n in range(2)]
     for n in range(2):  # Both are there, and awake.
         scene.many("pid", [()], queue=f"own-{n}")
@@ -135,7 +135,7 @@ def test_two_workers_share_the_jobs_fairly(scene: Scene, wait_until) -> None:
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_stopped_process_that_holds_the_kernel_lock_does_not_stop_the_others(
-    scene: Scene, wait_until
+    scene: ProcessScenario, wait_until
 ) -> None:
     path = scene.engine.url.database + "-jobqueue-lock"
     workers = scene.workers(2, **PATIENT)
@@ -152,7 +152,7 @@ def test_a_stopped_process_that_holds_the_kernel_lock_does_not_stop_the_others(
 
 
 def test_a_handler_that_forks_leaves_the_workers_connections_whole(
-    scene: Scene, wait_until
+    scene: ProcessScenario, wait_until
 ) -> None:
     worker = scene.worker(concurrency=4)
     forks = scene.many("fork", [()] * 20)

@@ -3,14 +3,16 @@
 from collections import defaultdict
 
 import pytest
-from processes import Scene, app
+from processes import ProcessScenario, app
 
 JOBS, KILLS = 200, 5
 HELD = 2  # jobs of each victim that cannot have ended when it is killed
 AGAIN_WITHIN = 6.0  # seconds: three times the promise for one host
 
 
-def test_a_job_survives_kill_9_of_its_workers_and_has_one_result(scene: Scene, wait_until) -> None:
+def test_a_job_survives_kill_9_of_its_workers_and_has_one_result(
+    scene: ProcessScenario, wait_until
+) -> None:
     effects = scene.effects
     queues = [f"own-{number},default" for number in range(3)]
     workers = [scene.launch(concurrency=6, queues=queues[number]) for number in range(3)]
@@ -50,7 +52,7 @@ def test_a_job_survives_kill_9_of_its_workers_and_has_one_result(scene: Scene, w
 
 @pytest.mark.timing
 @pytest.mark.rerun_on_stall
-def test_the_jobs_of_a_killed_worker_soon_run_again(scene: Scene, wait_until) -> None:
+def test_the_jobs_of_a_killed_worker_soon_run_again(scene: ProcessScenario, wait_until) -> None:
     effects = scene.effects
     victim, _ = scene.workers(2, concurrency=HELD)
     scene.many("hold", [("kill",)] * 2 * HELD)

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from processes import Scene, app
+from processes import ProcessScenario, app
 from sqlalchemy import delete, insert
 from sqlalchemy.orm import Session
 
@@ -17,7 +17,7 @@ PAID = "SELECT job, fence FROM payments ORDER BY job"
 
 
 @pytest.fixture
-def scene(scene: Scene) -> Scene:
+def scene(scene: ProcessScenario) -> ProcessScenario:
     app.METADATA.create_all(scene.engine)
     return scene
 
@@ -26,7 +26,9 @@ def pay(session: Session) -> None:
     session.execute(insert(app.PAYMENTS), {"job": current_job().id, "fence": current_job().fence})
 
 
-def test_a_job_whose_worker_is_killed_at_any_step_has_paid_once(scene: Scene, wait_until) -> None:
+def test_a_job_whose_worker_is_killed_at_any_step_has_paid_once(
+    scene: ProcessScenario, wait_until
+) -> None:
     victims = [scene.launch(queues=f"q{place}") for place in range(len(POINTS))]
     for victim in victims:
         victim.await_ready()
@@ -46,7 +48,7 @@ def test_a_job_whose_worker_is_killed_at_any_step_has_paid_once(scene: Scene, wa
 
 
 def test_a_job_that_was_reaped_meanwhile_raises_and_its_effects_are_rolled_back(
-    scene: Scene, wait_until
+    scene: ProcessScenario, wait_until
 ) -> None:
     caught, begun, reaped = [], threading.Event(), threading.Event()
 
@@ -75,7 +77,9 @@ def test_a_job_that_was_reaped_meanwhile_raises_and_its_effects_are_rolled_back(
     assert job.state == "available"
 
 
-def test_called_and_not_committed_is_an_error_and_never_a_success(scene: Scene, wait_until) -> None:
+def test_called_and_not_committed_is_an_error_and_never_a_success(
+    scene: ProcessScenario, wait_until
+) -> None:
     @scene.jobs.task(max_attempts=1)
     def forgetful(how: str) -> str:
         session = Session(scene.engine)
@@ -100,7 +104,9 @@ def test_called_and_not_committed_is_an_error_and_never_a_success(scene: Scene, 
     assert scene.rows(PAID) == []
 
 
-def test_a_job_cancelled_meanwhile_is_rolled_back_and_cancelled(scene: Scene, wait_until) -> None:
+def test_a_job_cancelled_meanwhile_is_rolled_back_and_cancelled(
+    scene: ProcessScenario, wait_until
+) -> None:
     caught, begun, asked = [], threading.Event(), threading.Event()
 
     @scene.jobs.task
@@ -128,7 +134,7 @@ def test_a_job_cancelled_meanwhile_is_rolled_back_and_cancelled(scene: Scene, wa
 
 @pytest.mark.parametrize("afterwards", ["return", "raise", "snooze"])
 def test_what_the_handler_does_after_the_commit_undoes_nothing(
-    scene: Scene, afterwards: str, wait_until
+    scene: ProcessScenario, afterwards: str, wait_until
 ) -> None:
     from jobqueue import Snooze
 

@@ -1,13 +1,13 @@
 """A handler that keeps the interpreter's lock: its worker is silent for longer than its lease, though nobody stopped it."""
 
-from processes import PATIENT, Scene
+from processes import PATIENT, ProcessScenario
 
 LEASE = 1.5
 JOBS = 20
 
 
 def test_a_handler_that_keeps_the_interpreters_lock_for_two_leases_costs_no_other_job(
-    scene: Scene, wait_until
+    scene: ProcessScenario, wait_until
 ) -> None:
     effects = scene.effects
     silent = scene.worker(lease=LEASE, concurrency=4)

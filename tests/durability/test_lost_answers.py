@@ -3,13 +3,13 @@
 import sqlite3
 
 import pytest
-from processes import Scene
+from processes import ProcessScenario
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 
 def test_no_job_is_lost_when_every_few_commits_of_the_workers_lose_their_answer(
-    scene: Scene, wait_until
+    scene: ProcessScenario, wait_until
 ) -> None:
     """The claims of such a commit belong to a worker that does not know of them."""
     workers = [scene.launch(lossy=5), scene.launch(lossy=7)]
@@ -32,7 +32,9 @@ def test_no_job_is_lost_when_every_few_commits_of_the_workers_lose_their_answer(
 
 
 @pytest.mark.parametrize("cut", ["before the commit", "after the commit"])
-def test_an_enqueue_whose_connection_is_cut_can_be_repeated(scene: Scene, cut: str) -> None:
+def test_an_enqueue_whose_connection_is_cut_can_be_repeated(
+    scene: ProcessScenario, cut: str
+) -> None:
     task = scene.task("nop", unique_key="once", unique_until="deleted")
     dialect = scene.jobs.store.engine.dialect
     commit = dialect.do_commit
@@ -63,7 +65,9 @@ def test_an_enqueue_whose_connection_is_cut_can_be_repeated(scene: Scene, cut: s
 
 
 @pytest.mark.parametrize("dies", ["before", "after"])
-def test_an_enqueue_whose_process_is_killed_can_be_repeated(scene: Scene, dies: str) -> None:
+def test_an_enqueue_whose_process_is_killed_can_be_repeated(
+    scene: ProcessScenario, dies: str
+) -> None:
     process = scene.launch("enqueuer", dies=dies)
     assert process.wait() == -9
     assert len(scene.states()) == (dies == "after")

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from processes import PATIENT, Scene
+from processes import PATIENT, ProcessScenario
 from sqlalchemy import text
 
 BOUND = 3 * 15  # seconds: three times what is promised
@@ -21,7 +21,7 @@ def url(url: str, backend_name: str, request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue("server").url if backend_name == "postgres" else url
 
 
-def execute(scene: Scene, *statements: str) -> None:
+def execute(scene: ProcessScenario, *statements: str) -> None:
     engine = scene.engine.execution_options(isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for statement in statements:
@@ -30,7 +30,7 @@ def execute(scene: Scene, *statements: str) -> None:
 
 @pytest.mark.parametrize("backend_name", ["postgres"])
 def test_jobs_whose_ends_a_crash_of_the_server_took_back_are_run_again(
-    scene: Scene, server: Any, wait_until
+    scene: ProcessScenario, server: Any, wait_until
 ) -> None:
     execute(
         scene,
@@ -61,7 +61,7 @@ def test_jobs_whose_ends_a_crash_of_the_server_took_back_are_run_again(
 
 
 def test_jobs_that_are_set_back_by_hand_to_running_are_run_by_their_worker(
-    scene: Scene, wait_until
+    scene: ProcessScenario, wait_until
 ) -> None:
     tune = PATIENT["tune"] | {"claim.reconcile.INTERVAL": 1}
     scene.worker(**PATIENT | {"tune": tune})

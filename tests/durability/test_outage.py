@@ -4,7 +4,7 @@ import resource
 from contextlib import contextmanager
 
 import pytest
-from processes import Scene, app
+from processes import ProcessScenario, app
 from sqlalchemy import text
 
 pytestmark = pytest.mark.rerun_on_stall
@@ -19,7 +19,7 @@ def url(url: str, backend_name: str, request) -> str:
 
 
 @pytest.fixture
-def outage(scene: Scene, request):
+def outage(scene: ProcessScenario, request):
     """A context in which nobody can write to the database."""
 
     @contextmanager
@@ -41,7 +41,7 @@ def outage(scene: Scene, request):
 
 
 def test_after_an_outage_of_three_leases_every_job_has_run_once(
-    scene: Scene, outage, wait_until
+    scene: ProcessScenario, outage, wait_until
 ) -> None:
     effects = scene.effects
     workers = scene.workers(2, lease=LEASE, concurrency=4)
@@ -76,7 +76,9 @@ def test_after_an_outage_of_three_leases_every_job_has_run_once(
     assert [worker.wait() for worker in workers] == [0, 0]
 
 
-def test_short_outages_of_about_a_lease_end_no_lease_either(scene: Scene, wait_until) -> None:
+def test_short_outages_of_about_a_lease_end_no_lease_either(
+    scene: ProcessScenario, wait_until
+) -> None:
     effects = scene.effects
     scene.workers(2, lease=1, concurrency=2)
     ids = scene.many("hold", [("finish",)] * 4)
@@ -106,7 +108,7 @@ FILE_MAX = 64 * 1024
 
 
 @pytest.fixture
-def nobody_beats(scene: Scene):
+def nobody_beats(scene: ProcessScenario):
     """A context in which every row can be read, and no worker's row can be written.
 
     On SQLite the kernel refuses the workers to write where the WAL goes on, as it does on a full disk. On Postgres the table is
@@ -146,7 +148,7 @@ def nobody_beats(scene: Scene):
 
 
 def test_who_can_read_and_not_write_ends_nobodys_lease(
-    scene: Scene, nobody_beats, wait_until
+    scene: ProcessScenario, nobody_beats, wait_until
 ) -> None:
     effects = scene.effects
     workers = scene.workers(4, lease=LEASE, concurrency=2)
@@ -177,7 +179,7 @@ def test_who_can_read_and_not_write_ends_nobodys_lease(
 
 
 def test_a_worker_that_died_while_nobody_could_write_is_noticed_afterwards(
-    scene: Scene, nobody_beats, wait_until
+    scene: ProcessScenario, nobody_beats, wait_until
 ) -> None:
     effects = scene.effects
     dead, alive = scene.workers(2, lease=1, concurrency=1)

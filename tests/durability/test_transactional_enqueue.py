@@ -6,7 +6,7 @@ import threading
 from contextlib import asynccontextmanager, closing, contextmanager
 
 import pytest
-from processes import Scene, app
+from processes import ProcessScenario, app
 from sqlalchemy import Engine, create_engine, insert, make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -49,7 +49,7 @@ def opened(engine: Engine, kind: str):
 @kinds
 @each_sync
 def test_a_job_is_committed_or_rolled_back_with_the_users_transaction(
-    scene: Scene, driver: str, kind: str
+    scene: ProcessScenario, driver: str, kind: str
 ) -> None:
     task = scene.task("nop")
     app.METADATA.create_all(scene.engine)
@@ -72,7 +72,7 @@ def test_a_job_is_committed_or_rolled_back_with_the_users_transaction(
 @kinds
 @each_async
 def test_a_job_is_committed_or_rolled_back_with_an_async_transaction(
-    scene: Scene, driver: str, kind: str
+    scene: ProcessScenario, driver: str, kind: str
 ) -> None:
     task = scene.task("nop")
     app.METADATA.create_all(scene.engine)
@@ -108,7 +108,7 @@ def test_a_job_is_committed_or_rolled_back_with_an_async_transaction(
 
 @kinds
 def test_waiting_for_a_result_inside_the_uncommitted_transaction_raises(
-    scene: Scene, kind: str
+    scene: ProcessScenario, kind: str
 ) -> None:
     with opened(scene.engine, kind) as transaction:
         job = scene.task("pid").within(transaction).enqueue()
@@ -119,7 +119,9 @@ def test_waiting_for_a_result_inside_the_uncommitted_transaction_raises(
             assert job.result(timeout=10)
 
 
-def test_a_session_on_another_database_is_refused(scene: Scene, empty_url: str, tmp_path) -> None:
+def test_a_session_on_another_database_is_refused(
+    scene: ProcessScenario, empty_url: str, tmp_path
+) -> None:
     from jobqueue.store import migrate
 
     migrate.upgrade(empty_url)  # A job queue too, and yet another one.
@@ -166,7 +168,7 @@ def test_a_schema_that_a_savepoint_takes_back_is_made_again(empty_url: str, fate
         assert jobs._jobs.count(JobFilter()) == (2 if fate == "rollback" else 3)
 
 
-def wakes(scene: Scene, commit, wait_until) -> None:
+def wakes(scene: ProcessScenario, commit, wait_until) -> None:
     """Each commit starts its job, in a worker process that has nothing else to do and asks for nothing by itself."""
     scene.worker(**ONLY_WOKEN)
     for number in range(WAKES):
@@ -175,7 +177,7 @@ def wakes(scene: Scene, commit, wait_until) -> None:
 
 
 @pytest.mark.parametrize("how", ["no transaction", "session", "session with a savepoint"])
-def test_a_commit_wakes_an_idle_worker(scene: Scene, how: str, wait_until) -> None:
+def test_a_commit_wakes_an_idle_worker(scene: ProcessScenario, how: str, wait_until) -> None:
     task = scene.task("work")
     app.METADATA.create_all(scene.engine)
 
@@ -199,7 +201,9 @@ def test_a_commit_wakes_an_idle_worker(scene: Scene, how: str, wait_until) -> No
 
 
 @each_async
-def test_an_async_commit_wakes_an_idle_worker(scene: Scene, driver: str, wait_until) -> None:
+def test_an_async_commit_wakes_an_idle_worker(
+    scene: ProcessScenario, driver: str, wait_until
+) -> None:
     async def main() -> None:
         engine = create_async_engine(on_driver(scene.url, driver))
         try:
@@ -212,7 +216,7 @@ def test_an_async_commit_wakes_an_idle_worker(scene: Scene, driver: str, wait_un
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
-def test_a_commit_that_rings_no_bell_is_seen_soon(scene: Scene, wait_until) -> None:
+def test_a_commit_that_rings_no_bell_is_seen_soon(scene: ProcessScenario, wait_until) -> None:
     """A bare Connection, or plain SQL: the worker looks at the file's own counter."""
 
     def commit() -> None:
@@ -224,7 +228,7 @@ def test_a_commit_that_rings_no_bell_is_seen_soon(scene: Scene, wait_until) -> N
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
-def test_a_worker_at_rest_holds_no_snapshot(scene: Scene, wait_until) -> None:
+def test_a_worker_at_rest_holds_no_snapshot(scene: ProcessScenario, wait_until) -> None:
     """Else the WAL would grow for as long as the worker lives."""
     scene.worker()
     scene.many("nop", [()] * 50)

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from processes import PATIENT, Process, Scene, app
+from processes import PATIENT, Process, ProcessScenario, app
 
 LEASE = 1.0
 VERBS = ("finish", "fail", "snooze", "progress", "finish_within")
@@ -11,7 +11,7 @@ WARM_UP = 100
 BEATS = 6  # until its handlers have been told: twice the promise, by the worker's own pace
 
 
-def tell(scene: Scene, wait_until) -> SimpleNamespace:
+def tell(scene: ProcessScenario, wait_until) -> SimpleNamespace:
     effects = scene.effects
     app.METADATA.create_all(scene.engine)
     hoards = {
@@ -80,11 +80,11 @@ def tell(scene: Scene, wait_until) -> SimpleNamespace:
     return story
 
 
-def running(scene: Scene, ids: list[int]) -> list[int]:
+def running(scene: ProcessScenario, ids: list[int]) -> list[int]:
     return [id_ for id_ in ids if scene.record(id_).state == "running"]
 
 
-def beats_until_told(scene: Scene, zombie: Process, wait_until) -> int:
+def beats_until_told(scene: ProcessScenario, zombie: Process, wait_until) -> int:
     """How often the zombie has renewed its new lease while a handler had not been told that the old one was lost."""
     renewals = f"SELECT heartbeats FROM jobqueue_workers WHERE pid = {zombie.pid}"
     beats = 0
@@ -102,7 +102,7 @@ def beats_until_told(scene: Scene, zombie: Process, wait_until) -> int:
 
 
 def test_a_worker_that_lost_its_lease_can_do_nothing_about_its_jobs(
-    scene: Scene, wait_until
+    scene: ProcessScenario, wait_until
 ) -> None:
     """One story, which is told once; each of the functions looks at another side of it."""
     story = tell(scene, wait_until)
