@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "durability"))
-from processes import Scene, scene  # noqa: E402, F401 - scene is a fixture
+from processes import ProcessScenario, scene  # noqa: E402, F401 - scene is a fixture
 
 LONG = 3600  # seconds that nobody waits for
 SOON = 20  # seconds: less than the shutdown timeout is by default
 RUNNING = 4
 
 
-def begin_with_prefetched(scene: Scene, wait_until, task: str, argument: object, **options: object):
+def begin_with_prefetched(
+    scene: ProcessScenario, wait_until, task: str, argument: object, **options: object
+):
     """A worker with four handlers that run and claims beyond them; gives (worker, running ids, prefetched ids)."""
     # What it claims in advance it keeps, however late we look.
     settings = {"concurrency": RUNNING, "tune": {"claim.planner.STALE_PREFETCH_AGE": 60}, **options}
@@ -30,7 +32,7 @@ def begin_with_prefetched(scene: Scene, wait_until, task: str, argument: object,
 
 
 def test_sigterm_lets_running_jobs_end_and_gives_back_what_has_not_begun(
-    scene: Scene, wait_until
+    scene: ProcessScenario, wait_until
 ) -> None:
     worker, running, waiting = begin_with_prefetched(scene, wait_until, "hold", "finish")
     worker.terminate()
@@ -56,7 +58,7 @@ def test_sigterm_lets_running_jobs_end_and_gives_back_what_has_not_begun(
 
 @pytest.mark.parametrize("cause", ["a second SIGTERM", "the shutdown timeout"])
 def test_a_worker_that_stops_waiting_gives_its_running_jobs_back_uncharged(
-    scene: Scene, cause: str, wait_until
+    scene: ProcessScenario, cause: str, wait_until
 ) -> None:
     limit = 0.2 if cause == "the shutdown timeout" else LONG
     worker, running, waiting = begin_with_prefetched(
@@ -86,7 +88,7 @@ def test_a_worker_that_stops_waiting_gives_its_running_jobs_back_uncharged(
 
 @pytest.mark.parametrize("cause", ["a second SIGTERM", "the shutdown timeout"])
 def test_an_interrupted_job_that_may_begin_once_has_failed(
-    scene: Scene, cause: str, wait_until
+    scene: ProcessScenario, cause: str, wait_until
 ) -> None:
     limit = 0.2 if cause == "the shutdown timeout" else LONG
     worker = scene.worker(shutdown_timeout=limit)
@@ -104,7 +106,7 @@ def test_an_interrupted_job_that_may_begin_once_has_failed(
     assert len(scene.effects.read("started")) == 1
 
 
-def test_an_idle_worker_stops_at_once_and_in_order(scene: Scene) -> None:
+def test_an_idle_worker_stops_at_once_and_in_order(scene: ProcessScenario) -> None:
     worker = scene.worker(poll=LONG, shutdown_timeout=LONG)
     worker.terminate()
     assert worker.wait(SOON) == 0
