@@ -116,10 +116,12 @@ class SingleWriterLoop(Service):
             return None
         claims: list[Claim] | None = None
         states: dict[int, State] = {}
-        asked = time.monotonic()
+        connects, asked = self._store.connects, time.monotonic()
         try:
             with self._store.write() as connection:
                 began = time.monotonic()
+                if self._store.connects != connects:
+                    asked = began  # To open a connection is not to wait for a writer.
                 if batch:
                     states = writer.finish(connection, batch)
                 if wanted:

@@ -1,1 +1,1 @@
-"""`jobqueue demo`: the main job in one go, with a kill -9 half-way, verified at the end."""
+"""`jobqueue demo`: the main job in one go, with a kill -9 of a worker, verified at the end."""

@@ -1,4 +1,4 @@
-"""The demo's course: enqueue, start workers, kill -9 one half-way, wait for the end, verify."""
+"""The demo's course: enqueue, start workers, kill -9 one of them, wait for the end, verify."""
 
 import os
 import secrets
@@ -29,7 +29,8 @@ from jobqueue.supervisor.worker_process import spawn
 WORKERS = 3
 CONCURRENCY = 4
 TIMEOUT = 90.0  # seconds for all jobs; a machine where they take longer has something wrong
-POLL_INTERVAL = 0.1  # seconds
+POLL_INTERVAL = 0.02  # seconds
+KILL_AFTER = 0.2  # of all jobs: the others have to last until a busy machine has seen it
 STOP_TIMEOUT = 5.0  # seconds; no job takes longer than a fraction of one
 KILL_TRIES = 200
 SETTLE_SECONDS = 0.05
@@ -76,7 +77,7 @@ def _work(run: Run, jobs: JobQueue, ids: list[int], narration: Narration) -> Non
         with narration.progress(run.files) as advance:
             for done, id_ in enumerate(_as_they_end(run, rows, ids, workers), start=1):
                 advance()
-                if not run.killed and done >= run.files // 2:
+                if not run.killed and done >= run.files * KILL_AFTER:
                     pid = kill_one(run, workers, rows)
                     killed_at, left = time.monotonic(), set(run.held)
                     held = counted(len(left), "job")

@@ -124,6 +124,8 @@ def test_a_row_that_someone_wrote_with_sql_breaks_no_command(
 
     store = Store(url)
     with store.write() as connection:
+        if store.backend.single_writer:  # As an older schema, or a damaged file, may have it.
+            connection.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
         connection.execute(
             text("INSERT INTO jobqueue_jobs (task, args) VALUES ('t', :args)"), {"args": args}
         )
