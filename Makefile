@@ -31,11 +31,11 @@ test-fast: $(DEV) ## all tests, on SQLite only
 test-timing: $(DEV) ## the tests that measure time, which need a quiet machine; .ci/run leaves them out
 	$(BIN)/python -m pytest -m timing $(ARGS)
 
-check: $(DEV) ## lint, format, types, architecture
+check: $(DEV) ## lint, format, types, architecture, prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_architecture.py
+	$(BIN)/python -m pytest tests/test_architecture.py tests/test_prose.py
 
 sql: $(DEV) ## rewrite the golden SQL files from the statements
 	$(BIN)/python -m pytest tests/store/test_golden_sql.py --rewrite-golden

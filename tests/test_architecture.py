@@ -6,9 +6,6 @@ bad example that proves that the rule can fail.
 
 import ast
 import graphlib
-import io
-import re
-import tokenize
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -73,18 +70,6 @@ STATEMENTS = {"select", "insert", "update", "delete", "text"}
 KNOW_SQL = ["store/*"]
 TEST_FILE_LINES = 500
 FILE_LINES, FUNCTION_LINES, NESTING, EXPORTS = 400, 50, 4, 36
-
-BANNED = {  # Words of comments, docstrings, messages and pages, each with what to write instead.
-    "so many|so much|so often|so long": "the number, and its unit",
-    r"(?:is|are|was|were) no(?= \w)(?! (?:longer|more|less|later|fewer|larger|other|one)\b)": "not a",
-    "anew|unasked": "again, without a notification",
-    "whoever|nobody knows": "each …, any …, unknown",
-    "bells?|doorbells?|ears?|mouths?|leash": "notifier, wake-up, listener, pipe, channel",
-    "undertakers?|overseers?|keepers?|frontiers?|hoards?": "guard, watchdog, service, cursors",
-    "vitals|in company": "health, other writers",
-    "told|heard|believed|buried|last words|put down": "signalled, received, reaped, inserted",
-}
-TO_MEND = ["store/*", "web/*", "wire"]  # Whose prose is still to be rewritten.
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -258,7 +243,7 @@ def long_functions(files: Files) -> list[str]:
 
 
 def depth(node: ast.AST, *, chained: bool = False) -> int:
-    """How deep blocks are nested in a node; an elif is no deeper than its if, a function begins anew."""
+    """How deep blocks are nested in a node; an elif is no deeper than its if, a function starts at 0."""
     inner = []
     for name, value in ast.iter_fields(node):
         children = value if isinstance(value, list) else [value]
@@ -327,38 +312,6 @@ def exports(files: Files) -> list[str]:
     ]
 
 
-def prose(path: str, source: str) -> Iterator[tuple[int, str]]:
-    """The comments and strings of a program, or the text of a page, each with its first line."""
-    if path.endswith(".md"):
-        yield 1, re.sub(r"^```.*?^```$", _blank, source, flags=re.MULTILINE | re.DOTALL)
-        return
-    kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", None)}
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in kinds:
-            yield token.start[0], re.sub(r"\{[^{}]*\}", "x", token.string)
-
-
-def _blank(match: re.Match[str]) -> str:
-    return re.sub(r"[^\n]", " ", match[0])
-
-
-def banned_words(files: Files) -> list[str]:
-    banned = {
-        re.compile(rf"\b(?:{words})\b".replace(" ", r"\s+"), re.IGNORECASE): better
-        for words, better in BANNED.items()
-    }
-    found = []
-    for path, source in files.items():
-        for line, text in prose(path, source):
-            plain = re.sub(r"`[^`\n]*`|\b[Tt]here\s+(?:is|are|was|were)\s+no\b", _blank, text)
-            found += [
-                f"{path}:{line + plain.count(chr(10), 0, match.start())}: {match[0]!r}: write {better}"
-                for words, better in banned.items()
-                for match in words.finditer(plain)
-            ]
-    return found
-
-
 # The tests
 
 
@@ -411,16 +364,6 @@ def test_the_package_exports_what_can_be_imported_and_at_most_36_names() -> None
 
     assert exports(package()) == []
     assert [name for name in jobqueue.__all__ if not hasattr(jobqueue, name)] == []
-
-
-def pages() -> Files:
-    paths = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
-    return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in sorted(paths)}
-
-
-def test_prose_has_none_of_the_banned_words() -> None:
-    done = {path: source for path, source in package().items() if not within(path, TO_MEND)}
-    assert banned_words(done | pages()) == []
 
 
 DEEP = "def f():\n" + "".join(f"{'  ' * n}if {n}:\n" for n in range(1, 6)) + "            pass\n"
@@ -476,13 +419,6 @@ BAD: list[tuple[Rule, Files]] = [
     ),
     (long_functions, {"jobqueue/job.py": "async def f():\n" + "  pass\n" * 50}),
     (deep_nesting, {"jobqueue/job.py": DEEP}),
-    (
-        banned_words,
-        {"jobqueue/job.py": '"""Waits so\n    long. No\n    longer is no.\n\n    `so long`"""'},
-    ),
-    (banned_words, {"jobqueue/job.py": "x = f'{told} is no {x}'"}),
-    (banned_words, {"jobqueue/job.py": "told = is_no = 1  # WHOEVER\n"}),
-    (banned_words, {"docs/a.md": "There is no `bell`.\n\n```\nbell\n```\nIt is no queue."}),
     (undocumented, {"jobqueue/job.py": "x = 1"}),
     (undocumented, {"jobqueue/job.py": "'Doc.'\nclass A:\n  'Doc.'\n  def f(self): pass"}),
     (exports, {"jobqueue/__init__.py": "import a, b\n__all__ = ['a']"}),
