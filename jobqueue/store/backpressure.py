@@ -1,7 +1,8 @@
-"""Bounded queues: how many jobs may wait in one, exact among all producers.
+"""Backpressure: an exact limit on the waiting jobs of a queue, shared by all producers.
 
-The bound is a row of the queues table, which a producer locks until it has committed, so that those
-of one queue go one after another. Producers of other queues read the bounds once a second, no more.
+The limit is a row of the queues table. A producer of that queue locks the row until it commits, so
+that producers of one queue take turns. Producers of unlimited queues only read the limits, at most
+once a second.
 """
 
 import time
@@ -26,16 +27,16 @@ from jobqueue.store.sql.predicates import in_state
 T = TypeVar("T")
 _Row = tuple[int | None, str | None]  # max_pending, when_full
 
-FRESH = 1.0  # seconds for which the bounds are believed to be what they were
+FRESH = 1.0  # seconds for which the limits that were read are reused
 FIRST_POLL = 0.005  # seconds
-MINUTE = 60.0  # seconds that one row of counts is about
+MINUTE = 60.0  # seconds that one row of counters covers
 RETRY_LEAST, RETRY_MOST, RETRY_UNKNOWN = 1.0, 60.0, 5.0  # seconds
 
 WHEN_FULL: tuple[WhenFull, ...] = get_args(WhenFull)
 
 
 class Bound(NamedTuple):
-    """Of one queue. `timeout` is the seconds that a producer waits; None: as long as it takes."""
+    """The limit of one queue. `timeout`: seconds that a producer waits; None waits without end."""
 
     max_pending: int
     when_full: WhenFull
@@ -43,27 +44,30 @@ class Bound(NamedTuple):
 
 
 class _Offer(NamedTuple):
-    """A declared bound that is not known to be in the database."""
+    """A declared limit that may not be in the database yet."""
 
     bound: Bound
     transaction: ref[Transaction] | None = None
-    """The caller's that has written it, and may yet be rolled back."""
+    """The caller's transaction that has written the limit, and may still roll back."""
     before: _Row = (None, None)
-    """What it found there."""
+    """The limit in the database before that write."""
 
     def is_in(self, transaction: Transaction | None) -> bool:
-        """True if that transaction has written it."""
+        """Return whether that transaction has written the limit."""
         return self.transaction is not None and self.transaction() is transaction is not None
 
     @property
     def is_open(self) -> bool:
-        """True while nobody else can see whether it is there."""
+        """Return whether the writing transaction is still open, so that others see no limit yet."""
         transaction = None if self.transaction is None else self.transaction()
         return transaction is not None and transaction.is_active
 
 
 class _NoRoom(Exception):
-    """Raised to undo the transaction that found none. `never`: so many do not fit in at all."""
+    """Raised to roll back when the queue has no capacity.
+
+    `excess`: jobs above the limit. `never`: the batch exceeds the limit by itself.
+    """
 
     def __init__(self, queue: str, bound: Bound, excess: int, *, never: bool = False) -> None:
         super().__init__(queue)
@@ -71,7 +75,7 @@ class _NoRoom(Exception):
 
 
 class Bounds:
-    """The bounds of one database as one process sees them. May be used from any thread."""
+    """The limits of one database's queues as one process sees them. Thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -81,18 +85,18 @@ class Bounds:
         self._read_at = float("-inf")
 
     def declare(self, bounds: Mapping[str, Bound]) -> None:
-        """Bound queues, from this process's next enqueue on; it then holds for all of them."""
+        """Limit queues; this process's next enqueue writes the limits, for all processes."""
         for queue, bound in bounds.items():
             self._declared[queue] = bound
             self._offers[queue] = _Offer(bound)
 
     def write(self, store: Store) -> None:
-        """Write what was declared now, by another store on the same database."""
+        """Write the declared limits now, through another store on the same database."""
         if self._offers:
             self._write_declared(set(), None, store)
 
     def limits_of(self, new: Sequence[NewJob], connection: Connection | None) -> dict[str, Bound]:
-        """The bounded ones among the queues of these calls."""
+        """Return the limits of those queues of the calls that have one."""
         names = {job.queue for job in new}
         if self._offers:
             self._write_declared(names, connection)
@@ -103,21 +107,21 @@ class Bounds:
         return {queue: self._known[queue] for queue in names if queue in self._known}
 
     def hold(self, connection: Connection, bounds: Mapping[str, Bound]) -> dict[str, Bound]:
-        """Keep other producers of these queues out until the transaction ends.
+        """Lock the limits of these queues until the transaction ends; return their present values.
 
-        Returns the bounds as they are then.
+        Other producers of these queues wait meanwhile.
         """
         held: dict[str, Bound] = {}
         for queue, bound in sorted(bounds.items()):
-            # A write, not SELECT … FOR UPDATE: SQLite knows no lock on a row, and a transaction of
-            # the user's may not have begun to write.
+            # A write, not SELECT … FOR UPDATE: SQLite has no row locks, and a user's transaction
+            # may not have started to write.
             most = connection.execute(
                 update(queues)
                 .where(queues.c.name == queue)
                 .values(max_pending=queues.c.max_pending)
                 .returning(queues.c.max_pending)
             ).scalar()
-            if most is not None:  # Else the bound was lifted meanwhile.
+            if most is not None:  # Otherwise the limit was removed meanwhile.
                 held[queue] = bound._replace(max_pending=most)
         return held
 
@@ -129,9 +133,10 @@ class Bounds:
         *,
         made: bool = False,
     ) -> None:
-        """Raise what `insert` waits for, or makes QueueFull of, unless so many jobs fit in.
+        """Check that each queue has capacity for `need[queue]` more jobs.
 
-        `made`: they are there already. Who needs no room is not asked for any.
+        `made`: the jobs are inserted already. Queues that get no job are not checked. Raises
+        _NoRoom, on which `insert` waits or raises QueueFull.
         """
         for queue, bound in held.items():
             if not need[queue]:
@@ -146,9 +151,9 @@ class Bounds:
     def insert(
         self, connection: Connection | None, work: Callable[[Connection], T], *, wait: bool = True
     ) -> T:
-        """Do `work`, which holds and requires, in the caller's transaction or in one of its own.
+        """Run `work`, which calls `hold` and `require`, in the caller's transaction or a new one.
 
-        In one of its own it waits for room, if the queue is one to wait for and `wait` allows it.
+        In a new transaction, wait for capacity if the queue's `when_full` and `wait` allow it.
         Raises QueueFull.
         """
         if connection is not None:
@@ -185,16 +190,17 @@ class Bounds:
         )
 
     def _retry_after(self, queue: str, excess: int, connection: Connection | None) -> float:
-        """Seconds in which so many jobs are likely to begin, by the present minute and the last.
+        """Estimate the seconds until `excess` jobs have started, from the last two minutes.
 
-        Asked on the given connection: it may hold the row that all of the pool's wait for.
+        Reads on the caller's connection if there is one: it may hold the row lock that every
+        connection of the pool waits for.
         """
         ended = counters.c.succeeded + counters.c.failed + counters.c.cancelled
-        # Seconds and not instants: how those are written is up to the caller's session.
+        # Seconds, not instants: the caller's session may format instants differently.
         recent = select(func.coalesce(func.sum(ended), 0), second()).where(
             counters.c.minute > once(after(-2 * MINUTE)),
             counters.c.queue == queue,
-            # Not `!= TOTAL`, which is no range of the index.
+            # Not `!= TOTAL`, which cannot use the index.
             counters.c.kind.in_((CounterKind.WRITTEN, CounterKind.MINUTE)),
         )
         with self._store.read() if connection is None else nullcontext(connection) as asked:
@@ -206,10 +212,11 @@ class Bounds:
     def _write_declared(
         self, wanted: set[str], connection: Connection | None, store: Store | None = None
     ) -> None:
-        """Write what was declared here, once, where it differs from what is there.
+        """Write each declared limit once, if it differs from the one in the database.
 
-        A caller's transaction holds the rows that it writes until it ends: it writes those of its
-        own queues only, and others leave them alone unless they are about the same queue.
+        A caller's transaction locks the rows that it writes until it ends. It therefore writes only
+        the limits of its own queues, and other transactions skip those unless they need the same
+        queue.
         """
         offers = {
             name: offer
@@ -228,7 +235,7 @@ class Bounds:
             current = connection.get_transaction()
         for name, offer in offers.items():
             if self._offers.get(name) is not offer or offer.is_in(current):
-                continue  # Another was declared meanwhile; or this one is not committed yet.
+                continue  # Another limit was declared meanwhile, or this one is not committed yet.
             if name in written and current is not None:
                 self._offers[name] = offer._replace(transaction=ref(current), before=written[name])
             else:
@@ -256,9 +263,9 @@ class Bounds:
 
 
 def _pending(connection: Connection, queue: str, most: int) -> int:
-    """How many jobs wait in a queue, counted no further than one needs to know.
+    """Return the number of waiting jobs of a queue; each state is counted up to `most` + 1.
 
-    In one statement, so that a job that goes from one state to the other is seen in one of them.
+    One statement, so that a job that moves from one state to the other is counted.
     """
     counts = [
         select(func.count())
@@ -275,7 +282,7 @@ def _pending(connection: Connection, queue: str, most: int) -> int:
 
 
 def _write(connection: Connection, store: Store, offers: Mapping[str, _Offer]) -> dict[str, _Row]:
-    """Write the bounds that differ from what is there; returns what was there instead of them."""
+    """Write the limits that differ from the database's; return those that they replaced."""
     columns = queues.c.name, queues.c.max_pending, queues.c.when_full
     rows = connection.execute(select(*columns).where(queues.c.name.in_(offers))).all()
     there = {name: (most, when_full) for name, most, when_full in rows}
@@ -286,8 +293,8 @@ def _write(connection: Connection, store: Store, offers: Mapping[str, _Offer]) -
         if found == tuple(values.values()):
             continue
         if offer.transaction is not None and found != offer.before:
-            continue  # It was committed, and another has changed it since.
-        # Insert first: a row that another makes meanwhile is then there to be updated.
+            continue  # It was committed, and another process has changed it since.
+        # Insert first: if another process inserts the row meanwhile, the update finds it.
         connection.execute(store.backend.insert(queues).values(name=name, **values))
         connection.execute(update(queues).where(queues.c.name == name).values(values))
         written[name] = found

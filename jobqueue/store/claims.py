@@ -30,7 +30,7 @@ _PLACE = itemgetter(-1, Claim._fields.index("run_at"), Claim._fields.index("id")
 
 
 class WorkerRef(NamedTuple):
-    """The worker in whose name jobs are claimed."""
+    """The worker that claims jobs, by its lease."""
 
     id: int
     name: str
@@ -44,13 +44,13 @@ class PriorityLevel(NamedTuple):
 
 
 class ClaimBatch(list[Claim]):
-    """Claims in order, and whether the next job was left because no slot is free to begin it."""
+    """Claims in order; `stopped_at_immediate`: the next job needs a free slot and there is none."""
 
     stopped_at_immediate = False
 
 
 class Claims:
-    """The verbs of the hot line; those that are given a connection run in its transaction."""
+    """The statements of the claimer. A method that takes a connection runs in its transaction."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -79,9 +79,9 @@ class Claims:
     ) -> ClaimBatch:
         """Claim up to `limit` jobs of a level after the cursor, in order of (run_at, id).
 
-        `free` is how many of them could begin at once. Beyond those, a job that may not wait in an
-        inbox ends the claim, so that nothing overtakes it either. Hand claims out after the commit
-        only: the outcome of a fast handler would otherwise name a fence that is not there yet.
+        `free`: how many of them can start at once. Beyond those, a job that must start at once ends
+        the claim, so that no other job overtakes it. Hand claims out only after the commit: the
+        outcome of a fast handler would otherwise name a fence that is not committed yet.
         """
         parameters = {
             "in_worker": holder.id,
@@ -95,7 +95,7 @@ class Claims:
         claims = self._claim(connection, parameters)
         for place in range(free, len(claims)):
             if claims[place].solo:
-                # Rare: callers that met such a job ask for no more than `free`.
+                # Rare: after such a job, callers claim at most `free`.
                 self._unclaim(connection, claims[place:])
                 del claims[place:]
                 claims.stopped_at_immediate = True
@@ -103,9 +103,9 @@ class Claims:
         return claims
 
     def claim_first(self, holder: WorkerRef, queue: str, limit: int) -> list[Claim]:
-        """Claim the first jobs of a queue, better priorities first, by one statement; it commits.
+        """Claim the first jobs of a queue, best priority first, by one statement in autocommit.
 
-        Ask for no more than can begin at once.
+        `limit` must not exceed the number of jobs that can start at once.
         """
         parameters = {
             "in_worker": holder.id,
@@ -122,7 +122,7 @@ class Claims:
         return AutocommitStatement(self._store, self._statements.claim_first)
 
     def _unclaim(self, connection: Connection, claims: Sequence[Claim]) -> None:
-        """Undo claims of this very transaction, which nobody has seen."""
+        """Undo claims of this transaction before its commit."""
         pairs = sorted((claim.id, claim.fence) for claim in claims)
         parameters = self._store.backend.batch_parameters(PAIRS, pairs)
         connection.execute(self._statements.undo_claim, parameters)
@@ -134,14 +134,14 @@ class Claims:
         return claims
 
     def mark_started(self, claim: Claim) -> bool:
-        """Free the unique key of a job that begins now; False: the claim is not held any more.
+        """Free the unique key of a job that starts now; return False if the claim is lost.
 
-        Where the answer is lost, the key may be free although the job has not begun.
+        If the commit's answer is lost, the key may be free although the job has not started.
         """
         with self._store.turn(), self._store.write() as connection:
             self._store.backend.limit_lock_wait(
                 connection
-            )  # A slot may not wait for someone's lock.
+            )  # A slot must not wait for another client's lock.
             parameters = {
                 "in_job": claim.id,
                 "in_claimed": claim.fence,
@@ -156,10 +156,10 @@ class Claims:
         known: Mapping[int, Claim],
         limit: int = 500,
     ) -> list[Claim]:
-        """Up to `limit` claims in the holder's name that are not among those it knows of.
+        """Return up to `limit` claims of the worker's lease that are missing from `known`.
 
-        Where a commit's answer was lost, the worker was never told of its claims; where the server
-        has lost a commit that it had answered, the worker has forgotten them.
+        A worker misses claims after a commit whose answer was lost, and after a server has lost
+        the commit of an outcome.
         """
         rows = connection.execute(self._statements.held, {"in_worker": holder.id})
         ids = sorted(id_ for id_, fence in rows if id_ not in known or known[id_].fence != fence)

@@ -1,7 +1,7 @@
-"""The database's clock: one type of instant, and the expressions that databases spell differently.
+"""The database's clock: one type of instant, and the expressions that differ between databases.
 
 Due times follow the database's wall clock, so that workers on many hosts agree. `clock_timestamp()`
-and not `now()`, because inside a user's transaction `now()` is the moment when that began.
+and not `now()`, because `now()` is the start of the transaction, which may be a user's long one.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Instant(TypeDecorator[datetime]):
         return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """Write an aware datetime; a naive one is a bug of ours."""
+        """Write an aware datetime; a naive one is a bug in jobqueue."""
         if value is None:
             return None
         assert value.tzinfo is not None, "instants are aware"
@@ -43,8 +43,8 @@ class Instant(TypeDecorator[datetime]):
     def result_processor(self, dialect: Dialect, _type: object) -> Callable[[Any], Any] | None:
         """Read text as UTC, and Postgres' aware datetimes in UTC.
 
-        Those come in the session's time zone, and Python subtracts two of one zone as wall clocks:
-        wrong by an hour where the clocks changed between them.
+        Postgres sends the session's time zone. Python subtracts two instants of one zone as wall
+        clocks, wrong by an hour across a daylight saving change.
 
         Not `process_result_value`, which costs several calls per value on the hot path.
         """
@@ -59,26 +59,26 @@ def _read_text(value: str | None) -> datetime | None:
         instant = datetime.fromisoformat(value + "+00:00")
     except ValueError:
         return _read_foreign(value)
-    # Behind a date alone, Python reads the offset as a time of day.
+    # After a date without a time, Python reads the offset as a time of day.
     return instant if instant.tzinfo else _read_foreign(value)
 
 
 def _read_aware(value: datetime | None) -> datetime | None:
-    # Nearly all are: our sessions are in UTC, and the driver makes that zone of them.
+    # Nearly all are UTC: our sessions are, and the driver then uses this zone object.
     return value if value is None or value.tzinfo is UTC else value.astimezone(UTC)
 
 
 def _read_foreign(value: str) -> datetime:
-    """What plain SQL wrote in another form: no row may stop a worker that reads it."""
+    """Read an instant that plain SQL wrote in another form: no row may stop a worker."""
     try:
         instant = datetime.fromisoformat(value)
         return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):  # No instant, or one outside of the years 1 to 9999.
+    except (ValueError, OverflowError):  # Not an instant, or outside of the years 1 to 9999.
         return datetime(1970, 1, 1, tzinfo=UTC)
 
 
 INSTANT = Instant()
-"""The type, once: columns of input rows are told by it."""
+"""The one instance of the type: columns of input rows are recognized by identity."""
 
 
 class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function that it is.
@@ -89,7 +89,7 @@ class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function 
 
 
 class after(FunctionElement[datetime]):  # noqa: N801
-    """The instant so many seconds from now; takes one numeric expression."""
+    """The instant that lies a number of seconds from now; takes one numeric expression."""
 
     type = INSTANT
     inherit_cache = True
@@ -103,16 +103,16 @@ class this_minute(FunctionElement[datetime]):  # noqa: N801
 
 
 class second(FunctionElement[float]):  # noqa: N801
-    """How many seconds of the present minute have passed; a number, whatever the session's zone."""
+    """The seconds of the present minute that have passed, independent of the session's zone."""
 
     type = Double()
     inherit_cache = True
 
 
 def once(instant: FunctionElement[datetime]) -> ScalarSelect[datetime]:
-    """An instant that is asked for once in a statement, not once per row.
+    """Return a subquery that evaluates the instant once per statement, not once per row.
 
-    Without it Postgres looks nothing up by that instant in an index: it may change on the way.
+    Postgres uses an index only for such an instant: a volatile one may change between rows.
     """
     return select(instant).scalar_subquery()
 

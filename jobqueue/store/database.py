@@ -21,19 +21,19 @@ from jobqueue.store.urls import DRIVER_MISSING, backend_of, masked, parse
 T = TypeVar("T")
 
 POOL_SIZE = 4
-"""Connections of one process, unless it is told otherwise."""
+"""Default number of connections per process."""
 
 _NOT_EVERYWHERE = (Boolean, Instant)  # Drivers give all other types as Python has them.
 
 
 class Store:
-    """One database as one process sees it. May be used from any thread.
+    """One database as one process sees it. Thread-safe.
 
-    `named`: somebody has named this database; it is not merely the default. Only then may its file
-    get our tables beside another program's.
+    `named`: the URL was given, not defaulted. Only then may a file that has another program's
+    tables get ours too.
 
-    `connections` bounds how many are open at once; a thread that finds none free waits as long as
-    there is `patience`. One that was idle for so many seconds is closed, where it is a server's.
+    `connections`: the most that are open at once. A thread that finds none free waits according to
+    `patience`. `idle`: seconds after which an unused connection to a server is closed.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Store:
         except ModuleNotFoundError:
             raise ConfigurationError(DRIVER_MISSING, field="url") from None
         self.connects = 0
-        """How often a connection was made: each may be to a server that has lost commits."""
+        """Connections made so far: each may lead to a server that has lost commits."""
         event.listen(self.engine, "connect", self._connected)
         fork_safety.register(self)
         self.pause: Callable[[float], object] = _pause
-        """Waits so many seconds for room in a full queue; no transaction is open meanwhile."""
+        """Sleeps for the given seconds until a full queue is tried again, outside a transaction."""
         self._checked = False
         self._checking = threading.Lock()
         self._entry: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -75,9 +75,9 @@ class Store:
         self.connects += 1
 
     def through(self, entry: Callable[[], AbstractContextManager[object]]) -> Self:
-        """The same connections, for somebody who takes one only within what `entry()` gives."""
+        """Return a store on the same connections that uses each one only inside `entry()`."""
         other = copy.copy(self)
-        other._entry = entry  # noqa: SLF001 - it is one of ours.
+        other._entry = entry  # noqa: SLF001 - a Store too.
         return other
 
     @contextmanager
@@ -88,9 +88,9 @@ class Store:
             yield connection
 
     def turn(self) -> AbstractContextManager[bool]:
-        """This thread's turn among our writers, where they take turns; transactions go inside.
+        """Hold the write lock, where the database has one; open transactions inside of it.
 
-        Gives whether it had to wait.
+        The context's value is whether the thread had to wait for the lock.
         """
         return self.backend.turn(self.engine)
 
@@ -102,10 +102,9 @@ class Store:
             yield connection
 
     def transact(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a write transaction; once more if its connection died or it met a deadlock.
+        """Run `work` in a write transaction; retry once after a lost connection or a deadlock.
 
-        Only what was lost before the commit was sent is tried again: after it, nobody can tell
-        whether the work was done.
+        Failures of the commit itself are not retried: it is unknown whether it took effect.
         """
         done = False
         result: T
@@ -116,14 +115,14 @@ class Store:
         except DBAPIError as error:
             if done or not self.backend.is_transient(error):
                 raise
-            # Whom it met in a deadlock goes first now; at once, the two might meet again.
-            _pause(random.uniform(0.01, 0.05))  # noqa: S311 - jitter is no secret.
+            # The deadlock's other transaction goes first; a retry at once may meet it again.
+            _pause(random.uniform(0.01, 0.05))  # noqa: S311 - jitter, not a secret.
             with self.write() as connection:
                 result = work(connection)
         return result
 
     def transact_at_once(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a write transaction that fails rather than wait long for a lock."""
+        """Run `work` in a write transaction with a short lock timeout."""
 
         def hurried(connection: Connection) -> T:
             self.backend.limit_lock_wait(connection)
@@ -142,11 +141,10 @@ class Store:
             )
 
     def require_schema(self, *, makes: bool = True, beside_others: bool = True) -> None:
-        """Check the schema once; where a file is a whole database and has none, it may be made.
+        """Check the schema once; create it in a SQLite file that has none, if `makes`.
 
-        `makes`: if the file is missing, or has no tables; also among those of another program, if
-        `beside_others` and the database was named. Raises SchemaOutdated or SchemaNewer, with what
-        to do.
+        `beside_others`: create it also beside another program's tables, if the database was named.
+        Raises SchemaOutdated or SchemaNewer, with what to do.
         """
         if self._checked:
             return
@@ -155,7 +153,7 @@ class Store:
                 return
             found = self.revision()
             if found is None:
-                self.engine.dispose()  # How a connection is set depends on what the file was.
+                self.engine.dispose()  # Settings of a connection depend on the file's tables.
             if found is None and makes and self.backend.single_writer:
                 self._make(beside_others=beside_others)
                 found = self.revision()
@@ -180,7 +178,7 @@ class Store:
         migrate.upgrade(self.url)
 
     def require_own(self, connection: Connection, *, beside_others: bool = True) -> None:
-        """Raise SchemaOutdated if our tables may not be made among those that are there."""
+        """Raise SchemaOutdated if our tables may not be created beside those in the database."""
         if (beside_others and self.named) or not inspect(connection).get_table_names():
             return
         remedy = "" if self.named else "name it, with --url or as JobQueue(url), or "
@@ -192,32 +190,32 @@ class Store:
 
     @property
     def answered(self) -> bool:
-        """True once the schema was found: the URL leads to a queue."""
+        """Return whether the schema was found: the URL leads to a queue."""
         return self._checked
 
     def revision(self) -> str | None:
-        """The schema revision found in the database, or None."""
+        """Return the schema revision in the database, or None."""
         if not self.backend.is_there(self.url):
             return None
         with self._entry(), self.backend.reading(self.engine) as connection:
             return migrate.found(connection)
 
     def after_fork_in_child(self) -> None:
-        """In a forked child: leave the connections to the parent, and make new ones when needed."""
+        """Leave the connections to the parent; the child opens its own when needed."""
         fork_safety.retain(self.engine.pool)
         self.engine.dispose(close=False)
         self._checking = threading.Lock()
 
     def close(self) -> None:
-        """Close the idle connections. The store may be used again, on whatever is there then."""
+        """Close the idle connections. The store may be used again, and checks the schema again."""
         self.engine.dispose()
         self._checked = False
 
 
 class AutocommitStatement:
-    """A statement that is a transaction of its own, on the driver's own connection (ADR 0012).
+    """A Core statement that runs in autocommit on the driver's own connection (ADR 0012).
 
-    One of Core's, compiled once, past SQLAlchemy from then on.
+    SQLAlchemy compiles it once and is bypassed from then on.
     """
 
     def __init__(self, store: Store, statement: Update) -> None:
@@ -236,9 +234,9 @@ class AutocommitStatement:
         self._readers = [(place, reader) for place, reader in readers.items() if reader]
 
     def rows(self, parameters: dict[str, Any]) -> list[list[Any]] | None:
-        """The rows that it returns; None if nothing was done, and a transaction may tell why.
+        """Run the statement and return its rows; None if it did nothing: retry in a transaction.
 
-        What cannot be known is raised. Parameters are passed to the driver as they are.
+        Raises if the outcome is unknown. Parameters are passed to the driver unchanged.
         """
         found = self._store.execute_autocommit(self._text, self._constants | parameters)
         if found is None:

@@ -1,4 +1,4 @@
-"""The seam between the databases: what each must say for itself, and nothing more."""
+"""The interface of a database backend: everything that differs between the databases."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,37 +23,40 @@ Columns = Mapping[str, TypeEngine[Any]]
 
 
 class Identity(NamedTuple):
-    """Which job queue a connection sees: equal for two connections that see the same one."""
+    """Which job queue a connection sees: equal for two connections to the same queue."""
 
     instance: str
-    """Drawn at random when the schema was made; a copy of the database has it too."""
+    """A random id, made with the schema; a copy of the database has the same one."""
     place: str
-    """What tells the tables from those of a copy: of another file, database or schema."""
+    """The file, or the database and table, which differs in a copy."""
     schema: str | None
     """The schema that the tables are in, where a database can have several."""
 
 
 class Backend(Hashable, Protocol):
-    """One database's ways."""
+    """What the store needs from one database."""
 
     @property
     def name(self) -> str:
-        """SQLAlchemy's name of the dialect."""
+        """Return SQLAlchemy's name of the dialect."""
         ...
 
     @property
     def batch_max(self) -> int:
-        """Rows per claim and per completion."""
+        """Return the most rows per claim and per completion."""
         ...
 
     @property
     def batch_max_shared(self) -> int:
-        """The same where other workers write too, and wait as long as a batch takes."""
+        """Return the batch size when other processes write too: they wait for the whole batch."""
         ...
 
     @property
     def single_writer(self) -> bool:
-        """True where a completion and the next claim had better share one transaction."""
+        """Return whether the database has one writer at a time.
+
+        A completion and the next claim then share one transaction.
+        """
         ...
 
     def engine(
@@ -65,111 +68,114 @@ class Backend(Hashable, Protocol):
         idle: float = IDLE,
         makes: bool = False,
     ) -> Engine:
-        """Make an engine with our settings and at most so many connections; does not connect.
+        """Create an engine with our settings and at most `connections`; it does not connect yet.
 
-        On a server, one that was `idle` for so many seconds is closed, and who finds none free,
-        here or there, has patience. `makes`: its first connection makes a file that is missing.
+        On a server, a connection is closed after `idle` seconds, and `patience` says how long to
+        wait for a free one. `makes`: the first connection creates a missing file.
         """
         ...
 
     def is_there(self, url: URL) -> bool:
-        """False where a connection would have to make the database first."""
+        """Return False if a connection would have to create the database first."""
         ...
 
     def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
-        """One write transaction, in its turn; commits at the end, rolls back on an error."""
+        """Open a write transaction under the write lock; commit at the end, roll back on error."""
         ...
 
     def reading(self, engine: Engine) -> AbstractContextManager[Connection]:
-        """One snapshot for reading."""
+        """Open a transaction that reads one snapshot."""
         ...
 
     def execute_autocommit(
         self, engine: Engine, statement: str, parameters: dict[str, Any], *, prepared: bool
     ) -> list[tuple[Any, ...]] | None:
-        """Run one statement as a transaction of its own, in its turn, and return its rows.
+        """Run one statement in autocommit under the write lock, and return its rows.
 
-        `prepared`: it has one plan, whatever the values and whatever the table has become.
-        None: nothing was done, and a transaction may try and tell why. An error of SQLAlchemy's:
-        nobody can tell whether it was done.
+        `prepared`: it may be prepared, since its plan depends on neither values nor statistics.
+        None means that it did nothing; the caller retries in a transaction, which raises the error.
+        Raises SQLAlchemy's error if it is unknown whether it took effect.
         """
         ...
 
     @property
     def reuses_ids(self) -> bool:
-        """True where a rollback gives the ids of new jobs back, to be used for other ones."""
+        """Return whether new jobs may get the ids of jobs that were rolled back."""
         ...
 
     def turn(self, engine: Engine) -> AbstractContextManager[bool]:
-        """This thread's turn among our writers; `writing` takes it by itself if need be.
+        """Hold the write lock; `writing` takes it by itself if this thread does not hold it.
 
-        Gives whether it had to wait, so that another has written just now.
+        The context's value is whether the thread waited, so that another one has just written.
         """
         ...
 
     def limit_lock_wait(self, connection: Connection) -> None:
-        """Let the transaction fail rather than wait long for what others hold."""
+        """Set a short lock timeout for this transaction."""
         ...
 
     def batch_table(self, columns: Columns) -> FromClause:
-        """A table that one execution's `pack()` fills; its column `place` counts the rows."""
+        """Return a table filled by `batch_parameters()`; its column `place` numbers the rows."""
         ...
 
     def batch_parameters(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """The parameters that fill `rows(columns)`."""
+        """Return the parameters that fill `batch_table(columns)`."""
         ...
 
     def in_subquery(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
-        """`column` is one of the values that `chosen` yields; the choice is made once."""
+        """Return `column IN (chosen)`, where the subquery is evaluated once."""
         ...
 
     def insert(self, table: Table) -> Insert:
-        """An INSERT that leaves out the rows whose unique key is held."""
+        """Return an INSERT that skips the rows whose unique key is held."""
         ...
 
     def insert_rows(
         self, connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
     ) -> Sequence[int]:
-        """Insert at least two jobs that cannot conflict, on a connection of ours.
+        """Insert at least two jobs that cannot conflict, on a connection of the store's engine.
 
-        Returns their ids, which grow in the order of the rows. It is quickest where only the first
-        column differs from row to row.
+        Return their ids, which grow in the order of the rows. Fastest if only the first column
+        differs between rows.
         """
         ...
 
     def identity(self, connection: Connection) -> Identity | None:
-        """Which job queue this connection sees, in one SELECT; None without an instance id."""
+        """Return which job queue this connection sees, by one SELECT; None without an id."""
         ...
 
     def is_autocommit(self, connection: Connection) -> bool:
-        """True if the driver commits each statement by itself; asked in a transaction."""
+        """Return whether the driver commits each statement; called in a transaction."""
         ...
 
     def keep_ids(self, connection: Connection, up_to: int) -> None:
-        """See that no new job of this transaction gets an id of up to `up_to`."""
+        """Ensure that no new job of this transaction gets an id of `up_to` or less."""
         ...
 
     def can_create_schema_on(self, connection: Connection, url: URL) -> bool:
-        """True if a user's connection may get the schema for `url`; it then is in a transaction."""
+        """Return whether to create the schema for `url` on a user's connection.
+
+        If so, the connection is in a transaction afterwards.
+        """
         ...
 
     def begin(self, connection: Connection) -> None:
-        """See that the driver of a user's connection has begun: a savepoint commits nothing."""
+        """Ensure that a user's connection is in a transaction: a savepoint then commits nothing."""
         ...
 
     @property
     def notification(self) -> ColumnElement[Any] | None:
-        """An expression that wakes workers when its transaction is committed, if there is one."""
+        """Return an expression that wakes workers at the commit of its transaction, or None."""
         ...
 
     def notification_sender(self, engine: Engine) -> NotificationSender:
-        """How to wake this database's workers."""
+        """Return what wakes this database's workers."""
         ...
 
     def subscription(self, url: URL, patience: Patience | None = None, /) -> Subscription:
-        """How a worker is woken; it keeps a connection of its own."""
+        """Return what a worker waits on for wake-ups; it keeps its own connection."""
         ...
 
     def is_transient(self, error: BaseException) -> bool:
-        """True when the same transaction may well succeed if it is tried again."""
+        """Return whether a retry of the same transaction may succeed."""
         ...
