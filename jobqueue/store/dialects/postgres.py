@@ -1,6 +1,6 @@
-"""PostgreSQL's ways: arrays as parameters, READ COMMITTED, and nothing that outlives a transaction.
+"""The PostgreSQL backend: arrays as parameters, READ COMMITTED, no state outside transactions.
 
-The exception is one prepared INSERT, and only where no pooler stands in between.
+The exception is one prepared INSERT, and only without a pooler in between.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,22 +46,22 @@ CONNECT = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,  # milliseconds
-    # Each plan is made for its values: a generic plan, or one from before the backlog came, was
-    # measured 8 to 66 times slower. It also lets a pooler in transaction mode stand in between.
-    # (An INSERT of one row has one plan; see `execute_autocommit`.)
+    # No prepared statements: a generic plan, or one made before the table grew, was measured 8 to
+    # 66 times slower. Poolers in transaction mode need that too. (An INSERT of one row always has
+    # the same plan; see `execute_autocommit`.)
     "prepare_threshold": None,
     "client_encoding": "utf8",  # A start-up parameter that every pooler takes.
 }
 
-# Serialization failure, deadlock, lock not available, cancelled, too many connections; beside those
-# that end the connection.
+# Serialization failure, deadlock, lock not available, cancelled, insufficient resources; SQLSTATEs
+# that end the connection are in `postgres_session`.
 _CONNECTION = "08"
 _TOO_MANY = "53300"
 _TRANSIENT = ("40001", "40P01", "55P03", "57014", "53")
 
 
-# What servers and poolers say to one who finds no connection free. The driver has no SQLSTATE for a
-# connection that was never made.
+# Messages of servers and poolers that have no free connection. The driver has no SQLSTATE for a
+# connection that was refused.
 _FULL = (
     "too many clients",
     "too many connections",
@@ -75,7 +75,7 @@ _QUOTED = (Text, Instant)
 _class = table("pg_class", column("oid"), column("relnamespace"), schema="pg_catalog")
 _namespace = table("pg_namespace", column("oid"), column("nspname"), schema="pg_catalog")
 _tableoid: ColumnElement[int] = literal_column(f"{meta.name}.tableoid")
-# As text: whoever's connection it is may have loaders of his own for other types.
+# As text: a user's connection may have its own loaders for other types.
 _IDENTITY = (
     sql_select(
         meta.c.value,
@@ -107,9 +107,9 @@ class Postgres:
         idle: float = IDLE,
         makes: bool = False,  # noqa: ARG002 - a server's databases are made by its owner.
     ) -> Engine:
-        """See `Backend.engine`. The isolation level is ours, whatever the role's default is."""
+        """See `Backend.engine`. The isolation level does not depend on the role's default."""
         given = {**CONNECT, **{key: value for key, value in url.query.items() if key in CONNECT}}
-        given["client_encoding"] = "utf8"  # What we write and read does not depend on the URL.
+        given["client_encoding"] = "utf8"  # Also if the URL has another one.
         bare = url.set(drivername="postgresql+psycopg").difference_update_query(CONNECT)
         engine = create_engine(
             bare,
@@ -127,7 +127,7 @@ class Postgres:
         postgres_copy.install(engine)
         return engine
 
-    def is_there(self, url: URL) -> bool:  # noqa: ARG002 - who connects is told.
+    def is_there(self, url: URL) -> bool:  # noqa: ARG002 - connecting raises if it is missing.
         """See `Backend.is_there`."""
         return True
 
@@ -140,7 +140,7 @@ class Postgres:
 
     @contextmanager
     def reading(self, engine: Engine) -> Iterator[Connection]:
-        """See `Backend.reading`. Committed: psycopg forgets its statements at a ROLLBACK."""
+        """See `Backend.reading`. COMMIT, because psycopg drops prepared statements at ROLLBACK."""
         with engine.begin() as connection:
             session.begun(connection)
             yield connection
@@ -164,21 +164,21 @@ class Postgres:
                     driver.prepare_threshold = None
                     driver.autocommit = False
                 except BaseException as error:
-                    # A pooler may report the server's end and keep the connection.
+                    # A pooler may report that the server ended the session, and keep ours open.
                     code = getattr(error, "sqlstate", None) or ""
                     lost = lost and (driver.closed or code.startswith(_CONNECTION))
                     connection.invalidate()
                     raise
                 return rows
         except engine.dialect.loaded_dbapi.Error as error:
-            if lost:  # It may have been done, and only the answer was lost.
+            if lost:  # The statement may have been committed, and only the answer lost.
                 raise OperationalError(
                     statement, None, error, hide_parameters=True, connection_invalidated=True
                 ) from error
         return None
 
     def turn(self, engine: Engine) -> AbstractContextManager[bool]:  # noqa: ARG002
-        """See `Backend.turn`: writers do not wait for each other here."""
+        """See `Backend.turn`: Postgres needs no write lock."""
         return nullcontext(False)
 
     def limit_lock_wait(self, connection: Connection) -> None:
@@ -188,9 +188,10 @@ class Postgres:
     def batch_table(self, columns: Columns) -> FromClause:
         """See `Backend.batch_table`: one array per column.
 
-        Each is wrapped in a SELECT, so that the planner cannot count it: it then assumes ten rows
-        and takes the primary key. Told of 500 it read the whole table wherever that was said to be
-        small, which it is until the first ANALYZE (measured: 66 ms a batch instead of 9).
+        Each array is wrapped in a SELECT, so that the planner cannot count its elements, assumes
+        ten rows and uses the primary key. With a known 500 rows it scanned every table whose
+        statistics say that it is small, as before the first ANALYZE (measured: 66 ms per batch
+        instead of 9).
         """
         arrays = (
             sql_select(
@@ -204,8 +205,8 @@ class Postgres:
     def batch_parameters(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """See `Backend.batch_parameters`.
 
-        Arrays go as text: drivers write a list value by value in Python (measured: a tenth of all
-        that the interpreter did in a drain).
+        Arrays are sent as text: drivers convert a list value by value in Python (measured: a tenth
+        of the interpreter's time in a drain).
         """
         values = zip(*rows, strict=True) if rows else [()] * len(columns)
         return {
@@ -214,7 +215,7 @@ class Postgres:
         }
 
     def in_subquery(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
-        """See `Backend.in_subquery`: an array that the planner cannot count either; see `rows`."""
+        """See `Backend.in_subquery`: an array of a size unknown to the planner (`batch_table`)."""
         result: ColumnElement[bool] = column == any_(func.array(chosen.scalar_subquery()))
         return result
 
@@ -229,7 +230,7 @@ class Postgres:
         return postgres_copy.insert(connection, columns, rows)
 
     def identity(self, connection: Connection) -> Identity | None:
-        """See `Backend.identity`: by the table's own id, whatever the search_path is."""
+        """See `Backend.identity`: by the table's oid, which does not depend on the search_path."""
         row = connection.execute(_IDENTITY).one_or_none()
         return None if row is None else Identity(*row)
 
@@ -245,14 +246,14 @@ class Postgres:
         return False
 
     def begin(self, connection: Connection) -> None:
-        """See `Backend.begin`: every driver does."""
+        """Do nothing: every driver begins a transaction before a savepoint."""
 
     def notification_sender(self, engine: Engine) -> NotifySender:
-        """See `Backend.sender`."""
+        """See `Backend.notification_sender`."""
         return NotifySender(engine)
 
     def subscription(self, url: URL, patience: Patience | None = None, /) -> NotifySubscription:
-        """See `Backend.listener`."""
+        """See `Backend.subscription`."""
         return NotifySubscription(self.engine(url, 2, patience=patience))
 
     def is_transient(self, error: BaseException) -> bool:
@@ -260,20 +261,20 @@ class Postgres:
         if not isinstance(error, DBAPIError):
             return False
         code = getattr(error.orig, "sqlstate", None)
-        if code is None:  # The server was not reached, or is still starting.
+        if code is None:  # The server is unreachable, or still starting.
             return error.connection_invalidated or isinstance(error, OperationalError)
         return error.connection_invalidated or session.is_over(code) or code.startswith(_TRANSIENT)
 
 
 def _is_full(error: Exception) -> bool:
-    """True where the server, or a pooler, has no connection to give, but may soon."""
+    """Return whether the server, or a pooler, has no free connection now, but may have one soon."""
     code = getattr(error, "sqlstate", None)
     text = str(error).lower()
     return code == _TOO_MANY if code else any(words in text for words in _FULL)
 
 
 def _array(values: Sequence[Any], *, quoted: bool) -> session.ArrayText:
-    """The values as PostgreSQL reads an array from text."""
+    """Return the values as PostgreSQL's text form of an array."""
     if quoted:
         written = [
             "NULL"

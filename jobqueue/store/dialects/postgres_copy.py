@@ -1,4 +1,4 @@
-"""COPY: many rows in one go, with ids that were reserved before, since COPY answers with none."""
+"""COPY many rows at once, with ids reserved beforehand, since COPY returns no ids."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -10,10 +10,10 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 from jobqueue.store.schema import jobs
 
 CHUNK = 32_768
-"""Characters that are sent at a time, about: the server reads them while more are written."""
+"""Approximate characters per message: the server reads one while the next is formatted."""
 
 _OPTION = "jobqueue_copy"
-"""By this it is told from other statements; an application's hook may begin all with a comment."""
+"""Marks a COPY. Its text does not: an application's hook may put a comment before statements."""
 
 _sequence = (
     select(cast(func.pg_get_serial_sequence(jobs.name, "id"), REGCLASS).label("name"))
@@ -26,7 +26,7 @@ _RESERVE = select(func.nextval(_sequence.c.name)).select_from(
 
 
 def install(engine: Engine) -> None:
-    """Let `exec_driver_sql` run COPY with a list of rows as any statement: its errors are too."""
+    """Let `exec_driver_sql` run COPY with a list of rows, so that SQLAlchemy wraps its errors."""
     dialect: Any = engine.dialect
     executemany = dialect.do_executemany
 
@@ -42,10 +42,10 @@ def install(engine: Engine) -> None:
 def insert(
     connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
 ) -> Sequence[int]:
-    """Insert at least two jobs; returns their ids, which grow in the order of the rows.
+    """Insert at least two jobs; return their ids, which grow in the order of the rows.
 
-    The connection is of an engine that `install()` was called for. The first column is expected to
-    differ from row to row, and the others seldom to.
+    `install()` must have been called for the connection's engine. Fastest if only the first column
+    differs between rows.
     """
     ids = sorted(connection.execute(_RESERVE, {"in_count": len(rows)}).scalars())
     numbered = [(id_, row[0], row[1:]) for id_, row in zip(ids, rows, strict=True)]
@@ -82,7 +82,7 @@ def _lines(rows: Sequence[tuple[int, Any, tuple[Any, ...]]]) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    """A value as COPY reads it."""
+    """Return a value in COPY's text format."""
     if value is None:
         return "\\N"
     text = str(value)

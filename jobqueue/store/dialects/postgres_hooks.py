@@ -1,4 +1,4 @@
-"""Keeps an application's global hooks on SQLAlchemy and psycopg from what we read and write."""
+"""Shield our connections from an application's global hooks on SQLAlchemy and psycopg."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 @cache
 def adapters() -> "AdaptersMap":
-    """The loaders and dumpers that psycopg comes with, whatever an application has registered.
+    """Return psycopg's default loaders and dumpers, without those that an application registered.
 
-    They are made as psycopg makes its own when it is imported.
+    Built in the same way as psycopg builds its own at import.
     """
     from psycopg import dbapi20, postgres
     from psycopg.adapt import AdaptersMap
@@ -27,9 +27,9 @@ def adapters() -> "AdaptersMap":
 
 
 def undo(engine: Engine) -> None:
-    """Roll back what a hook on all engines began on a new connection and left open.
+    """Roll back a transaction that a hook on all engines has left open on a new connection.
 
-    First of this engine's own: what is set at connect cannot be set within a transaction.
+    Runs before the engine's other connect listeners, whose settings need no open transaction.
     """
     event.listen(engine, "connect", _connected, insert=True)
 

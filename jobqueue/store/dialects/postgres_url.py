@@ -1,7 +1,7 @@
-"""URLs of PostgreSQL, whatever driver they are for, with the options that libpq knows.
+"""PostgreSQL URLs for any driver, reduced to the options that libpq knows.
 
-An application has one URL for all, with the options of its own driver: what libpq knows under the
-same or another name is carried over, what steers that driver's caches is left out, and the rest is
+An application shares one URL, with the options of its own driver. Options that libpq knows under
+the same or another name are kept, options of the driver's caches are dropped, and all others are
 refused by name.
 """
 
@@ -23,10 +23,10 @@ MEANINGLESS = (
     # asyncpg, and SQLAlchemy's dialect for it
     *("prepared_statement_cache_size", "prepared_statement_name_func", "statement_cache_size"),
     *("max_cached_statement_lifetime", "max_cacheable_statement_size", "command_timeout"),
-    # psycopg 3; whether a pooler stands in between (Prisma), which ours always allow for
+    # psycopg 3; and Prisma's option for a pooler, for which our connections need no option
     *("prepare_threshold", "pgbouncer"),
 )
-"""Options about the statements of the application's driver; ours are sent in our own ways."""
+"""Options for the statements of the application's driver, which our driver does not need."""
 
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _CHOICES = {
@@ -46,9 +46,9 @@ _NUMBERS = (
 
 
 def split_hosts(text: str) -> tuple[str, dict[str, str]]:
-    """Libpq's form of several hosts, `//h1:p1,h2:p2/db`: a URL without them, and the options.
+    """Split libpq's form of several hosts, `//h1:p1,h2:p2/db`, into (URL, options of the hosts).
 
-    SQLAlchemy's parser knows no such form. Any other text is returned as it is.
+    SQLAlchemy's parser does not support that form. Return any other text unchanged.
     """
     match = _HOSTS.fullmatch(text)
     if match is None:
@@ -59,9 +59,9 @@ def split_hosts(text: str) -> tuple[str, dict[str, str]]:
 
 
 def canonical(url: URL) -> URL:
-    """The URL with libpq's options and no driver.
+    """Return the URL with libpq's options and no driver.
 
-    Several hosts are in its query, as `host=h1,h2` and `port=p1,p2`. Raises ConfigurationError.
+    Several hosts become `host=h1,h2` and `port=p1,p2` in its query. Raises ConfigurationError.
     """
     query = {key: _single(key, value) for key, value in url.query.items()}
     left_out = (*MEANINGLESS, *_TRANSLATED)
@@ -88,7 +88,7 @@ def canonical(url: URL) -> URL:
 
 
 def _hosts(given: "tuple[str, ...] | list[str]") -> dict[str, str]:
-    """`host` and `port` of libpq's, from hosts that each may have a port; IPv6 in brackets."""
+    """Return libpq's `host` and `port` for hosts that each may have a port; IPv6 in brackets."""
     hosts, ports = [], []
     for one in given:
         match = re.fullmatch(r"(?:\[(.*)\]|([^:]*))(?::(\d*))?", one)
@@ -104,7 +104,7 @@ def _hosts(given: "tuple[str, ...] | list[str]") -> dict[str, str]:
 
 
 def _pair_ports(options: dict[str, str]) -> None:
-    """A port for each host: one that stands alone is that of all hosts, for libpq."""
+    """Give each host its port: libpq uses a single port for all hosts."""
     hosts, ports = (options.get(key, "").split(",") for key in ("host", "port"))
     if len(ports) == 1 and ports[0]:
         ports *= len(hosts)
@@ -145,7 +145,7 @@ def _refuse_values(options: dict[str, str]) -> None:
 
 @cache
 def _keywords() -> frozenset[str] | None:
-    """The options of the libpq that is here; None without the driver, which is said elsewhere."""
+    """Return the options of the installed libpq; None without psycopg, reported elsewhere."""
     try:
         from psycopg import pq
     except ImportError:
@@ -154,7 +154,7 @@ def _keywords() -> frozenset[str] | None:
 
 
 def _ssl(name: str, value: str) -> tuple[str, str]:
-    """SSL as asyncpg says it, and libpq in one form: `ssl=true`."""
+    """Translate asyncpg's `ssl`, and libpq's `ssl=true`."""
     mode = "require" if value.lower() == "true" else value
     if mode not in _SSL_MODES:
         raise _error(f"{name!r} in the database URL is one of {', '.join(_SSL_MODES)}")
@@ -168,14 +168,14 @@ def _direct(name: str, value: str) -> tuple[str, str]:
 
 
 def _timeout(name: str, value: str) -> tuple[str, str]:
-    """Seconds until a connection has to be there, which asyncpg takes with a fraction."""
+    """Translate asyncpg's connect timeout: seconds, which may have a fraction."""
     if not re.fullmatch(r"\d{1,9}(\.\d*)?", value):
         raise _error(f"{name!r} in the database URL is a number of seconds")
     return "connect_timeout", str(ceil(float(value)))
 
 
 def _schema(_name: str, value: str) -> tuple[str, str]:
-    """Prisma's `schema`: where tables are found, and made."""
+    """Translate Prisma's `schema`, the search path."""
     name = '"' + value.replace('"', '""') + '"'
     return "options", "-csearch_path=" + re.sub(r"([\\\s])", r"\\\1", name)
 

@@ -1,4 +1,4 @@
-"""SQLite's ways: WAL, every commit synced, one writer at a time and each in its turn."""
+"""The SQLite backend: WAL, every commit synced, one writer at a time under a fair write lock."""
 
 import os
 import sqlite3
@@ -59,7 +59,7 @@ _KEEP_IDS = (
     update(_sequence)
     .where(_sequence.c.name == jobs.name, _sequence.c.seq < bindparam("in_id"))
     .values(seq=bindparam("in_id")),
-    # The very first job has been rolled back, and the row of its table with it.
+    # The table's row is missing if its very first job was rolled back.
     insert(_sequence).from_select(
         ["name", "seq"],
         select(literal(jobs.name), bindparam("in_id", type_=Integer)).where(
@@ -68,7 +68,7 @@ _KEEP_IDS = (
     ),
 )
 
-# Not last_insert_rowid(): a hook or a trigger of the application may have inserted since.
+# Not last_insert_rowid(): an application's hook or trigger may have inserted a row since.
 _LAST_ID = select(func.max(jobs.c.id))
 
 
@@ -77,7 +77,7 @@ class Sqlite:
 
     name = "sqlite"
     batch_max = 500
-    batch_max_shared = 200  # A transaction is as long as another process waits: 3 to 6 ms.
+    batch_max_shared = 200  # Other writers wait for the whole transaction: 3 to 6 ms.
     single_writer = True
     notification = None
     reuses_ids = True
@@ -85,7 +85,7 @@ class Sqlite:
     def engine(
         self, url: URL, connections: int, *, makes: bool = False, **_of_servers: Any
     ) -> Engine:
-        """See `Backend.engine`. A missing file is made with mode 0600."""
+        """See `Backend.engine`. A missing file is created with mode 0600."""
         path = database_path(url)
         if sqlite3.sqlite_version_info < OLDEST:
             raise ConfigurationError(
@@ -142,7 +142,7 @@ class Sqlite:
         statement: str,
         parameters: dict[str, Any],
         *,
-        prepared: bool,  # noqa: ARG002 - the sqlite3 module keeps statements by itself.
+        prepared: bool,  # noqa: ARG002 - the sqlite3 module caches prepared statements.
     ) -> list[tuple[Any, ...]] | None:
         """See `Backend.execute_autocommit`: a failure is rolled back before it is raised."""
         options = engine.get_execution_options()
@@ -154,7 +154,7 @@ class Sqlite:
                 with lock.held(), fork_safety.transaction:
                     _refuse_replaced(connection)
                     driver: Any = connection.driver_connection
-                    # All rows: it is committed with the step after the last one.
+                    # Fetch all rows: the step after the last one commits.
                     rows: list[tuple[Any, ...]] = driver.execute(statement, parameters).fetchall()
             except BaseException:
                 connection.close()
@@ -171,10 +171,10 @@ class Sqlite:
             yield lock.waited
 
     def limit_lock_wait(self, connection: Connection) -> None:
-        """Do nothing: rows have no locks, and the wait of writers is bounded anyway."""
+        """Do nothing: SQLite has no row locks, and busy_timeout limits the wait of writers."""
 
     def batch_table(self, columns: Columns) -> FromClause:
-        """See `Backend.batch_table`: one JSON text for all."""
+        """See `Backend.batch_table`: one JSON text with all rows."""
         given = func.json_each(bindparam("in_rows")).table_valued("key", "value")
         return select(
             given.c.key.label("place"),
@@ -206,7 +206,7 @@ class Sqlite:
     def insert_rows(
         self, connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
     ) -> Sequence[int]:
-        """See `Backend.insert_rows`: nobody else writes, so the ids are the last ones."""
+        """See `Backend.insert_rows`: there is one writer, so the new ids are the greatest ones."""
         connection.exec_driver_sql(_insertion(tuple(columns)), list(rows))
         last: int = connection.execute(_LAST_ID).scalar_one()
         return range(last - len(rows) + 1, last + 1)
@@ -217,45 +217,45 @@ class Sqlite:
         return None if row is None else Identity(row[0], os.path.realpath(row[1]), None)
 
     def is_autocommit(self, connection: Connection) -> bool:
-        """See `Backend.is_autocommit`: without BEGIN of the module's or of the engine's."""
+        """See `Backend.is_autocommit`: neither the module nor the engine sends BEGIN."""
         driver: Any = connection.connection.driver_connection
         if getattr(driver, "autocommit", None) is True:  # from Python 3.12 on; -1 is the default
             return True
         return driver.isolation_level is None and not driver.in_transaction
 
     def keep_ids(self, connection: Connection, up_to: int) -> None:
-        """See `Backend.keep_ids`: a rollback takes the sequence back too."""
+        """See `Backend.keep_ids`: a rollback also resets the sequence."""
         for statement in _KEEP_IDS:
             connection.execute(statement, {"in_id": up_to})
 
     def can_create_schema_on(self, connection: Connection, url: URL) -> bool:
-        """See `Backend.can_create_schema_on`: where it has the same file open."""
+        """See `Backend.can_create_schema_on`: only if it has the same file open."""
         file = connection.exec_driver_sql("PRAGMA database_list").all()[0][2]
         if not file or Path(file).resolve() != database_path(url):
             return False
         driver: Any = connection.connection.driver_connection
         if not driver.in_transaction and driver.isolation_level is not None:
-            # The module begins by itself before INSERT, UPDATE and DELETE only: a rollback would
-            # leave half a schema.
+            # The module begins a transaction before INSERT, UPDATE and DELETE only, not before DDL:
+            # a rollback would leave half a schema.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         return True
 
     def begin(self, connection: Connection) -> None:
-        """See `Backend.begin`: the module begins before INSERT, UPDATE and DELETE only."""
+        """See `Backend.begin`: the module does so before INSERT, UPDATE and DELETE only."""
         driver: Any = connection.connection.driver_connection
         if not driver.in_transaction:
             connection.exec_driver_sql("BEGIN")
 
     def notification_sender(self, engine: Engine) -> DatagramSender:
-        """See `Backend.sender`."""
+        """See `Backend.notification_sender`."""
         return DatagramSender(engine)
 
     def subscription(self, url: URL, _patience: Patience | None = None, /) -> DatagramSubscription:
-        """See `Backend.listener`."""
+        """See `Backend.subscription`."""
         return DatagramSubscription(self.engine(url, 1))
 
     def is_transient(self, error: BaseException) -> bool:
-        """See `Backend.is_transient`; each with its extended forms."""
+        """See `Backend.is_transient`; extended error codes share the prefix."""
         if not isinstance(error, DBAPIError):
             return False
         return str(getattr(error.orig, "sqlite_errorname", "")).startswith(
@@ -264,7 +264,7 @@ class Sqlite:
 
 
 def database_path(url: URL) -> Path:
-    """The real path of the database file; raises ConfigurationError for what cannot be one."""
+    """Return the real path of the database file; raise ConfigurationError if it cannot be one."""
     if not url.database or url.database == ":memory:":
         raise ConfigurationError(
             "a job queue needs a file: threads and processes share it; use sqlite:///jobqueue.db",
@@ -280,27 +280,27 @@ def database_path(url: URL) -> Path:
 
 @lru_cache
 def _insertion(columns: tuple[str, ...]) -> str:
-    """An INSERT of one row as the driver takes it, its values in the order of the columns."""
+    """Return an INSERT of one row in the driver's form, with values in the columns' order."""
     return str(insert(table(jobs.name, *map(column, columns))).compile(dialect=_DIALECT))
 
 
 def _begin(connection: Connection) -> None:
     driver: Any = connection.connection.driver_connection
-    if driver.in_transaction:  # A hook of the application on all engines has begun one.
+    if driver.in_transaction:  # An application's hook on all engines has begun a transaction.
         driver.rollback()
     immediate = connection.get_execution_options().get("jobqueue_write", False)
     if immediate:
         _refuse_replaced(connection)
-    # IMMEDIATE: a deferred transaction that reads before it writes fails at once, whatever the
-    # timeout, when another has written meanwhile.
+    # IMMEDIATE: a deferred transaction that reads before it writes fails at once, without the busy
+    # timeout, if another one has written meanwhile.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
 def _refuse_replaced(connection: Connection | PoolProxiedConnection) -> None:
-    """Raise DatabaseReplaced if the file that it has open is no longer the one at its path."""
+    """Raise DatabaseReplaced if the connection's open file is no longer the one at its path."""
     file: DatabaseFile = connection.info["jobqueue_file"]
     try:
         file.require()
     except DatabaseReplaced:
-        connection.invalidate()  # What it writes would vanish with the old file.
+        connection.invalidate()  # Its writes would vanish with the old file.
         raise

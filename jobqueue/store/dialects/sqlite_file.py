@@ -14,21 +14,21 @@ from jobqueue.store.schema import VERSION_TABLE
 
 BUSY_TIMEOUT = 10  # seconds
 
-# A file of another program's keeps its journal until it has our tables.
+# A file without our tables keeps its journal mode.
 _OURS = f"PRAGMA table_info({VERSION_TABLE})"
 
-# FULL: a commit that was answered survives a loss of power (NORMAL may lose the last ones).
+# FULL: an acknowledged commit survives a loss of power (NORMAL may lose the last ones).
 _PRAGMAS = (
     "synchronous=FULL",
     "journal_size_limit=67108864",
-    f"busy_timeout={BUSY_TIMEOUT * 1000}",  # An application's hook on all engines may set another.
+    f"busy_timeout={BUSY_TIMEOUT * 1000}",  # overrides an application's hook on all engines
 )
 
 
 class DatabaseFile:
-    """The file of an engine: the first one that it opened, until all connections are closed.
+    """The file of an engine, fixed from its first connection until the engine is disposed.
 
-    What was claimed in it may not be finished in another one, where the same ids are other jobs.
+    A claim in one file must not be completed in another, where the same id is another job.
     """
 
     def __init__(self, path: Path, *, makes: bool, forbidden: bool) -> None:
@@ -41,14 +41,14 @@ class DatabaseFile:
         """At most one entry. `pop` and `setdefault` are atomic: no lock for a fork to copy."""
 
     def listen(self, engine: Engine) -> None:
-        """Open and close the connections of an engine, and set them."""
+        """Open, configure and close the connections of an engine."""
         event.listen(engine, "do_connect", self._connect)
         event.listen(engine, "connect", self._connected)
         engine.dialect.do_close = _close  # type: ignore[assignment, method-assign]
 
     def _connect(self, dialect: Any, _: object, args: Any, options: Any) -> Any:
         self.opens()
-        with fork_safety.transaction:  # SQLite opens and closes under a lock of the process.
+        with fork_safety.transaction:  # SQLite opens and closes under a process-wide lock.
             return dialect.connect(*args, **options)
 
     def _connected(self, connection: Any, record: Any) -> None:
@@ -58,7 +58,7 @@ class DatabaseFile:
             _set(connection, makes=self._makes)
 
     def opens(self) -> None:
-        """Before a connection: make the file if that is wanted, or see that it is there."""
+        """Create the file, or check that it exists; called before a connection is opened."""
         if self._first is not None:
             self.require()
         if self._makes and not self._forbidden:
@@ -70,12 +70,12 @@ class DatabaseFile:
             )
 
     def opened(self) -> None:
-        """After a connection."""
+        """Note which file it is; called after a connection was opened."""
         if self._first is None:
             self._first = self._identity()
 
     def reset(self) -> None:
-        """Accept whichever file is there at the next connection; close the kept connection."""
+        """Accept any file at the next connection; close the kept connection."""
         self._first = None
         if kept := self._kept.pop(None, None):
             pid, connection = kept
@@ -86,7 +86,7 @@ class DatabaseFile:
                 fork_safety.retain(connection)
 
     def take_connection(self, engine: Engine) -> PoolProxiedConnection:
-        """Return the kept connection, or one of the pool.
+        """Return the kept connection, or one from the pool.
 
         The pool's checkout and reset cost 40 of the 270 µs of an enqueue.
         """
@@ -98,13 +98,13 @@ class DatabaseFile:
         return engine.raw_connection()
 
     def keep_connection(self, connection: PoolProxiedConnection) -> None:
-        """Keep a connection that is in no transaction; a second one goes back to the pool."""
+        """Keep a connection outside of a transaction; return a second one to the pool."""
         mine = os.getpid(), connection
         if self._kept.setdefault(None, mine) is not mine:
             connection.close()
 
     def require(self) -> None:
-        """Raise DatabaseReplaced if another file is there now, or none."""
+        """Raise DatabaseReplaced if the path now has another file, or none."""
         if self._first != self._identity():
             raise DatabaseReplaced(
                 f"the database file {self._path} was deleted or replaced while it was in use: "
@@ -113,18 +113,18 @@ class DatabaseFile:
             )
 
     def _identity(self) -> tuple[int, int] | None:
-        """Which file is there now; None if there is none."""
+        """Return (device, inode) of the file at the path; None if there is none."""
         try:
             there = os.stat(self._name)  # noqa: PTH116 - a third of the time of Path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError:  # Nobody can tell now, such as for a moment on a network.
+        except OSError:  # Unreadable for now, as on a network: treat the file as unchanged.
             return self._first
         return there.st_dev, there.st_ino
 
 
 def _make_file(path: Path) -> None:
-    """Make an empty database that only its owner reads; never opens one that is there.
+    """Create an empty database with mode 0600; never open an existing one.
 
     Closing any descriptor of a database file drops this process's SQLite locks on it.
     """
@@ -138,11 +138,11 @@ def _close(connection: Any) -> None:
 
 
 def _set(connection: Any, *, makes: bool) -> None:
-    """Set what a new connection of the driver's needs, and undo what an application's hook set."""
-    connection.isolation_level = None  # BEGIN is ours: pysqlite's is deferred and late.
+    """Configure a new driver connection, and undo what an application's hook has set."""
+    connection.isolation_level = None  # We send BEGIN: pysqlite's is deferred and late.
     connection.row_factory, connection.text_factory = None, str
     with suppress(sqlite3.OperationalError):
-        # A new file that somebody writes at this very moment: the next connection does it.
+        # Locked if another process writes to a new file just now: the next connection sets it.
         if makes or connection.execute(_OURS).fetchall():
             connection.execute("PRAGMA journal_mode=WAL").close()
     for pragma in _PRAGMAS:

@@ -1,4 +1,4 @@
-"""URLs of SQLite files, whatever driver they are for: one absolute path and no options."""
+"""SQLite URLs for any driver, reduced to one absolute path without options."""
 
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,19 +11,19 @@ from jobqueue.errors import ConfigurationError
 DRIVERS = ("", "pysqlite", "aiosqlite")
 MEANINGLESS = (
     *("timeout", "check_same_thread", "isolation_level", "detect_types", "cached_statements"),
-    "cache",  # Of one process: which connections see each other's pages.
+    "cache",  # shared pages between connections of one process
 )
-"""Options for the application that a URL is shared with: our connections have settings of ours."""
+"""Options for the application that shares the URL; our connections have their own settings."""
 
 _YES = ("true", "yes", "on", "y", "t", "1")
 _NAMED = 3  # options in one message
 
 
 def canonical(url: URL) -> URL:
-    """The URL with an absolute path, without what is for another driver.
+    """Return the URL with an absolute path and without another driver's options.
 
-    Raises ConfigurationError for an option that jobqueue does not know, by its name: it might make
-    the application open another file, or open it in a way that ours does not.
+    Raises ConfigurationError that names an unknown option: it might make the application open
+    another file, or open the file in another way than jobqueue does.
     """
     driver = url.drivername.partition("+")[2]
     if driver not in DRIVERS:
@@ -48,13 +48,13 @@ def canonical(url: URL) -> URL:
         raise _error("'mode' of a SQLite URL: a job queue writes to its file; leave the option out")
     if database and database != ":memory:" and not Path(database).is_absolute():
         database = str(paths.current() / database)
-    # As the only one: a file that is missing is not made.
+    # The only option that is kept: mode=rw forbids to create a missing file.
     query = {"mode": "rw"} if given.get("mode") == "rw" else {}
     return URL.create("sqlite", database=database, query=query)
 
 
 def _path_of_uri(database: str) -> str:
-    """The path of a `file:` URI, by SQLite's rules; its query is the URL's."""
+    """Return the path of a `file:` URI by SQLite's rules; its query is part of the URL."""
     path = database.removeprefix("file:").partition("#")[0]
     if path.startswith("//"):
         host, slash, rest = path[2:].partition("/")

@@ -1,9 +1,9 @@
-"""A lock that the kernel queues and that dies with its process, taken with a deadline.
+"""A fair write lock between our processes: `flock` with a timeout on a file beside the database.
 
-SQLite's own busy handler sleeps and polls: two busy writers share 95 to 5, and one waits for over a
-second. A blocking `flock` on a file of our own beside the database gives turns (measured 51 to 49).
-It is only a courtesy between our processes: SQLite's locks still guard the data, so after the
-deadline the caller goes on without it, and a stopped process that holds it stops nobody.
+SQLite's own busy handler sleeps and polls: two busy writers share the file 95 to 5, and one waits
+for over a second. The kernel queues a blocking `flock` fairly (measured 51 to 49) and releases it
+when the process dies. The lock is advisory: SQLite's own locks still guard the data. After the
+timeout the caller therefore proceeds without it, so that a stopped holder blocks no other writer.
 """
 
 import os
@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - Windows has no flock; SQLite's own lock has to do there.
+except ImportError:  # pragma: no cover - Windows has no flock; SQLite's own lock must suffice.
     fcntl = None  # type: ignore[assignment]
 
 PATIENCE = 1.0  # seconds
@@ -22,7 +22,7 @@ MISSES_UNTIL_HASTY = 1
 
 
 class WriteLock:
-    """An advisory lock on one file. Each thread opens the file for itself and counts as another."""
+    """An advisory lock on one file. Each thread opens the file, since flock excludes open files."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -31,31 +31,31 @@ class WriteLock:
 
     @property
     def waited(self) -> bool:
-        """Whether this thread had to wait for its turn, the last time."""
+        """Return whether this thread had to wait the last time that it took the lock."""
         return self.local.waited
 
     def held(self) -> "_Hold":
-        """Hold the lock, or go on without it after the deadline; yields whether it is held."""
+        """Hold the lock, or proceed without it after the timeout; gives whether it is held."""
         return _Hold(self)
 
     def take(self) -> "_OpenFile | None":
-        """Take the lock for this thread; None if it goes on without it. See `held`."""
+        """Take the lock for this thread; return None after the timeout. See `held`."""
         if fcntl is None:
             return None
         try:
             own = self._own()
-        except OSError:  # Not ours to open: it is only a courtesy.
+        except OSError:  # The file cannot be opened: proceed without the lock.
             return None
         return own.file if self._take(own) else None
 
     def close(self) -> None:
-        """End the thread that has waited for the calling one; another thread's ends with it."""
+        """Stop the calling thread's lock thread; those of other threads stop with their owners."""
         own, self.local.own = self.local.own, None
         if own is not None:
             own.end()
 
     def _own(self) -> "_Waiter":
-        """This thread's own open file: flock tells open files apart, not threads."""
+        """Return this thread's own open file: flock excludes open files, not threads."""
         own = self.local.own
         if own is None or own.file.pid != os.getpid():
             own = self.local.own = _Waiter(_OpenFile(self._path))
@@ -70,20 +70,20 @@ class WriteLock:
         else:
             self._misses = 0
             return True
-        if self._misses >= MISSES_UNTIL_HASTY:  # Its holder seems stopped: ask, but do not wait.
+        if self._misses >= MISSES_UNTIL_HASTY:  # The holder seems stopped: try, but do not wait.
             return False
         taken = False
         try:
             taken = own.wait()
         finally:
             if not taken:
-                self.local.own = None  # It may get the lock yet, on the file that it was given.
+                self.local.own = None  # The lock thread may still get the lock, on this open file.
         self._misses += not taken
         return taken
 
 
 class _Hold:
-    """A lock's context. Not a generator: those cost as much as the two system calls."""
+    """The context of a held lock. A class, since a generator costs as much as both system calls."""
 
     def __init__(self, lock: WriteLock) -> None:
         self._lock = lock
@@ -91,7 +91,7 @@ class _Hold:
         self._is_outer = False
 
     def __enter__(self) -> bool:
-        """Take the lock, unless this thread has it already."""
+        """Take the lock, unless this thread holds it already."""
         local = self._lock.local
         if not local.inside:
             self._file = self._lock.take()
@@ -107,7 +107,7 @@ class _Hold:
 
 
 class _Local(threading.local):
-    """What a thread has of a lock."""
+    """The state of a lock in one thread."""
 
     own: "_Waiter | None" = None
     inside = False
@@ -115,10 +115,10 @@ class _Local(threading.local):
 
 
 class _Waiter:
-    """A thread that blocks on the kernel's queue for another one, because flock knows no deadline.
+    """A thread that blocks in flock for its owner, because flock has no timeout.
 
-    It is kept: where two workers share a file they wait in most turns, and a thread for each wait
-    costs them a twentieth of their throughput. It ends with the thread that it waits for.
+    The thread is kept: two workers on one file wait for most transactions, and a new thread for
+    each wait costs a twentieth of their throughput. It stops with its owner.
     """
 
     def __init__(self, file: "_OpenFile") -> None:
@@ -126,27 +126,27 @@ class _Waiter:
         self._requests: SimpleQueue[_Request | None] | None = None
 
     def wait(self) -> bool:
-        """Wait for the lock until the deadline; whether it was taken."""
+        """Wait for the lock until the timeout; return whether it was taken."""
         if self._requests is None:
             requests: SimpleQueue[_Request | None] = SimpleQueue()
             thread = threading.Thread(target=_serve, args=(self.file, requests), daemon=True)
             thread.name = "jobqueue-lock"
             try:
                 thread.start()
-            except RuntimeError:  # The system has none to give: it is only a courtesy.
+            except RuntimeError:  # The system has no thread left: proceed without the lock.
                 return False
             self._requests, self._thread = requests, thread
         request = _Request()
         self._requests.put(request)
         try:
             return request.wait()
-        except BaseException:  # Ctrl-C; who catches it may not come back here for hours.
+        except BaseException:  # Ctrl-C: release, for the caller may not take the lock again soon.
             if not request.leave():
                 fcntl.flock(self.file.descriptor, fcntl.LOCK_UN)
             raise
 
     def end(self) -> None:
-        """End the thread, and wait for its end."""
+        """Stop the thread, and join it."""
         if self._requests is not None and self.file.pid == os.getpid():
             self._requests.put(None)
             self._thread.join(1.0)
@@ -164,7 +164,7 @@ def _serve(file: "_OpenFile", requests: "SimpleQueue[_Request | None]") -> None:
 
 
 class _Request:
-    """Of two that may be late, the first has its way: the one who grants, or the one who leaves."""
+    """Resolves the race between a granted lock and a waiter's timeout: the first one wins."""
 
     def __init__(self) -> None:
         self._granted = threading.Lock()
@@ -172,15 +172,15 @@ class _Request:
         self._decided = threading.Lock()
 
     def wait(self) -> bool:
-        """Wait until it is granted, or leave at the deadline."""
+        """Wait until the lock is granted, or leave at the timeout; return whether it is granted."""
         return self._granted.acquire(timeout=PATIENCE) or not self.leave()
 
     def leave(self) -> bool:
-        """Want it no longer; False if it has been granted."""
+        """Withdraw the request; return False if the lock has been granted."""
         return self._decided.acquire(blocking=False)
 
     def grant(self) -> bool:
-        """Grant it; False if the other one has left."""
+        """Grant the lock; return False if the waiter has left."""
         if not self._decided.acquire(blocking=False):
             return False
         self._granted.release()
@@ -188,9 +188,9 @@ class _Request:
 
 
 class _OpenFile:
-    """An open lock file that is closed with its thread."""
+    """An open lock file, closed when its thread ends."""
 
-    descriptor = -1  # Until it is open, if it can be opened.
+    descriptor = -1  # until the file is open
 
     def __init__(self, path: str) -> None:
         self.pid = os.getpid()
@@ -199,7 +199,7 @@ class _OpenFile:
         new = not Path(path).exists()
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
         if new:
-            os.fchmod(self.descriptor, mode)  # The umask is not asked: the database's mode counts.
+            os.fchmod(self.descriptor, mode)  # The database's mode, whatever the umask is.
 
     def __del__(self) -> None:
         with suppress(OSError):
