@@ -1,4 +1,4 @@
-"""Calls written down: one alone, many at once, or in a user's own transaction."""
+"""Enqueue: insert one job, many at once, or jobs in a user's transaction."""
 
 import time
 from collections import Counter
@@ -23,9 +23,9 @@ log = get_logger("jobqueue.store")
 BATCH = 5000
 """Rows per INSERT."""
 BATCH_BYTES = 16_000_000
-"""Characters of arguments per INSERT, about: neither database takes a parameter without bound."""
+"""Approximate characters of arguments per INSERT: both databases limit a parameter's size."""
 PLAIN_ROWS = 20
-"""Plain jobs from which on it pays to write them by themselves, and not as one parameter."""
+"""Number of plain jobs from which `Backend.insert_rows` is faster than one batch parameter."""
 
 _PLAIN = ("args", "task", "queue", "priority", "tags", "max_attempts", "timeout", "backoff")
 _plain_row = attrgetter(*_PLAIN)
@@ -34,7 +34,7 @@ _ROUNDS = 20
 
 
 class _Held(NamedTuple):
-    """The call that holds a unique key."""
+    """The job that holds a unique key."""
 
     id: int
     task: str
@@ -42,13 +42,13 @@ class _Held(NamedTuple):
 
 
 class Inserter:
-    """Writes new rows of the jobs table."""
+    """Inserts jobs."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.bounds = Bounds(store)
         self._promised = 0
-        """The greatest id given in a user's transaction, where a rollback gives it back."""
+        """The greatest id in a user's transaction, where a rollback frees ids for reuse."""
         self._promised_in: ref[Transaction] | None = None
 
     def insert(
@@ -59,14 +59,14 @@ class Inserter:
         wait: bool = True,
         notifier: Notifier | None = None,
     ) -> list[Inserted]:
-        """Write calls down, in order; one transaction, the caller's if one is given.
+        """Insert jobs in order, in one transaction: the caller's if `connection` is given.
 
-        A call whose unique key is held gets the holder's id and `created=False`. Raises QueueFull,
-        for a queue to be waited for too unless `wait` allows it.
+        A call whose unique key is held gets the holder's id and `created=False`. Raises QueueFull;
+        without `wait`, also for queues whose `when_full` is wait.
         """
         if connection is not None:
             return self._promise(connection, self._do_insert(new, connection, wait=wait))
-        if not new:  # Nothing to make a database for.
+        if not new:  # Create no database for nothing.
             return []
         self._store.require_schema()
         promised = self._promised
@@ -76,13 +76,13 @@ class Inserter:
             if notifier is not None:
                 notifier.notify()
         if promised and self._promised == promised:
-            self._promised = 0  # What was committed here has kept it.
+            self._promised = 0  # Committed rows now have greater ids.
         return inserted
 
     def _insert_in_autocommit(
         self, new: Sequence[NewJob], notifier: Notifier | None
     ) -> list[Inserted] | None:
-        """Write one plain call; None if nothing was done, and a transaction may tell why."""
+        """Insert one plain job in autocommit; return None if a transaction has to do it."""
         if (
             len(new) > 1
             or not _is_plain(new[0])
@@ -112,13 +112,13 @@ class Inserter:
         in_vain = len(new) == 1 and _is_plain(new[0]) and not self._promised
         if (
             in_vain and self._store.backend.single_writer
-        ):  # Once: it has waited for the file already.
+        ):  # No retry: autocommit has waited for the file already.
             with self._store.write() as own:
                 return self._insert(own, new)
         return self._store.transact(lambda own: self._insert(own, new))
 
     def _promise(self, connection: Connection, inserted: list[Inserted]) -> list[Inserted]:
-        """Remember ids that handles have and a rollback would give back."""
+        """Remember ids that handles have, and that a rollback would free for reuse."""
         if self._store.backend.reuses_ids:
             self._promised = max(self._promised, *(row.id for row in inserted if row.created), 0)
             current = _innermost(connection)
@@ -141,13 +141,13 @@ class Inserter:
             made = [
                 (job.queue, row.id) for job, row in zip(new, inserted, strict=True) if row.created
             ]
-            # Producers of other queues and workers do not wait for us: a key that was held when we
-            # looked may have become free.
+            # Workers and producers of other queues do not wait for our lock: a key that was held
+            # at the check may have become free, and its job may have been inserted.
             more = Counter(queue for queue, _ in made) - need
             try:
                 self.bounds.require(own, held, more, made=True)
             except Exception:
-                if connection is not None:  # Nobody else will undo it.
+                if connection is not None:  # A caller's transaction is not rolled back.
                     self._remove(own, [id_ for _, id_ in made])
                 raise
             return inserted
@@ -155,7 +155,7 @@ class Inserter:
         return self.bounds.insert(connection, work, wait=wait)
 
     def _need(self, connection: Connection, new: Sequence[NewJob]) -> Counter[str]:
-        """How many jobs these calls make in each queue: one of each key, and none if it is held."""
+        """Count the jobs to insert per queue: one per unique key, and none if the key is held."""
         keyed = {job.unique_key: job.queue for job in reversed(new) if job.unique_key is not None}
         if keyed:
             rows = connection.execute(
@@ -166,18 +166,18 @@ class Inserter:
         return Counter(job.queue for job in new if job.unique_key is None) + Counter(keyed.values())
 
     def _remove(self, connection: Connection, ids: Sequence[int]) -> None:
-        """Take back what was inserted in the same transaction."""
+        """Delete jobs that were inserted in the same transaction."""
         for start in range(0, len(ids), BATCH):
             connection.execute(delete(jobs).where(jobs.c.id.in_(ids[start : start + BATCH])))
 
     @cached_property
     def _plain(self) -> str:
-        """The SQL of `insert_plain`, as the driver takes it."""
+        """Return the SQL of `insert_plain` in the driver's form."""
         return str(self._store.statements.insert_plain.compile(self._store.engine))
 
     @cached_property
     def _carrying(self) -> str | None:
-        """The same with the notification of workers; None where no statement carries one."""
+        """Return `insert_plain` with a notification of workers; None if the database cannot."""
         notification = self._store.backend.notification
         if notification is None:
             return None
@@ -186,11 +186,11 @@ class Inserter:
 
     def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
         self._keep_promised(connection)
-        # Whose engine it is tells whose connection: a test may have lent us a transaction.
+        # The engine decides, not the caller: a test may have lent its transaction to the store.
         is_ours = connection.engine is self._store.engine
         by_themselves = is_ours and len(new) >= PLAIN_ROWS and all(map(_is_plain, new))
         inserted: list[Inserted] = []
-        for batch in _batches(new):  # Also because the server may limit a statement's time.
+        for batch in _batches(new):  # The server may also limit a statement's time.
             if by_themselves and len(batch) > 1:
                 rows = list(map(_plain_row, batch))
                 ids = self._store.backend.insert_rows(connection, _PLAIN, rows)
@@ -202,7 +202,7 @@ class Inserter:
     def _keep_promised(self, connection: Connection) -> None:
         if self._promised:
             last = None if self._promised_in is None else self._promised_in()
-            if last is None or last is not _innermost(connection):  # It may have been rolled back.
+            if last is None or last is not _innermost(connection):  # `last` may be rolled back.
                 self._store.backend.keep_ids(connection, self._promised)
 
     def _insert_batch(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
@@ -216,8 +216,8 @@ class Inserter:
         else:
             parameters = self._store.backend.batch_parameters(NEW, new)
             rows = connection.execute(statements.insert, parameters).all()
-        # Ids grow in the order of the rows; a row with a key is told by its key, since it may be
-        # missing, or stand for several calls.
+        # Ids grow in the order of the rows. A row with a unique key is found by the key, since it
+        # may be missing, or stand for several calls.
         plain = iter(sorted(int(row.id) for row in rows if row.unique_key is None))
         keyed = {row.unique_key: int(row.id) for row in rows if row.unique_key is not None}
         missing = {job.unique_key for job in new if job.unique_key} - keyed.keys()
@@ -242,7 +242,7 @@ class Inserter:
         missing: set[str],
         keyed: dict[str, int],
     ) -> "dict[str, _Held]":
-        """Find who holds the keys; insert after all, into `keyed`, where the holder has ended."""
+        """Find the holders of the keys; if one has ended, insert the job and add it to `keyed`."""
         held: dict[str, _Held] = {}
         wanted = {job.unique_key: job for job in reversed(new) if job.unique_key in missing}
         for _ in range(_ROUNDS):
@@ -262,7 +262,7 @@ class Inserter:
 
 
 def _batches(new: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
-    """The calls in order, so many at a time as one statement may take."""
+    """Split the calls, in order, into batches of at most BATCH rows and about BATCH_BYTES."""
     start = length = 0
     for place, job in enumerate(new):
         length += len(job.args)
@@ -278,7 +278,7 @@ def _innermost(connection: Connection) -> Transaction | None:
 
 
 def _is_plain(job: NewJob) -> bool:
-    """True if `insert_plain` can write it: due at once, and sure to be made."""
+    """Return whether `insert_plain` can insert the job: due at once, without key or deadline."""
     return job.delay is None and job.at is None and job.unique_key is None and job.deadline is None
 
 

@@ -1,8 +1,8 @@
-"""Around a fork: the child lets go of its parent's connections without closing them.
+"""Fork safety: a forked child drops its parent's connections without closing them.
 
-Closing would end the parent's sessions on Postgres, and on SQLite a connection may not be used, nor
-ended in order, in another process than the one that opened it. And no fork while a thread of ours
-that nobody knows of is inside a driver: the child would inherit what it has locked there.
+Closing would end the parent's sessions on Postgres; on SQLite a connection must be neither used nor
+closed in another process than the one that opened it. os.fork() waits until our background threads
+have left the database driver, so that the child inherits no locked driver state.
 """
 
 import os
@@ -14,40 +14,40 @@ from sqlalchemy import Connection, Pool, PoolProxiedConnection
 
 
 class ForkAware(Protocol):
-    """What holds something that a child may not share."""
+    """Holds something that a forked child must not share."""
 
     def after_fork_in_child(self) -> None:
-        """Let go of it, in the child."""
+        """Drop it; called in the child."""
         ...
 
 
 _holders: WeakSet[ForkAware] = WeakSet()
-# For ever: one that is collected closes what it holds.
+# Never emptied: a pool or connection that is garbage collected closes its sockets or files.
 _kept: list[Pool | Connection | PoolProxiedConnection] = []
 _locks: WeakSet["threading.RLock"] = WeakSet()
 _own = threading.local()  # Two threads may fork at once.
 
-FORK_WAIT_MAX = 1.0  # seconds that a fork waits for each guard, and for the transactions under way
+FORK_WAIT_MAX = 1.0  # seconds that a fork waits for each lock, and for open transactions
 
 
 class _Transactions:
-    """Threads inside of transactions that a fork may not cut in two, and a gate before them.
+    """Counts threads inside transactions; a fork waits for them and lets no new one start.
 
-    SQLite keeps a process's locks on a file in memory, which a child inherits: a write that was
-    under way in another thread would never end there, and keep all others out.
+    SQLite keeps a process's file locks in memory, which a child inherits: another thread's open
+    write would never end in the child, and block every other writer.
     """
 
     def __init__(self) -> None:
-        # Reentrant: a signal's handler may come in between, and enqueue, or fork.
+        # Reentrant: a signal handler may interrupt this code, and enqueue or fork.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._inside: dict[int, int] = {}  # by thread, how deep
+        self._inside: dict[int, int] = {}  # thread: depth of nested transactions
         self._forking = False
         self._owner: int | None = None
-        """The thread that forks; another one that forks too may not have got the gate."""
+        """The thread whose fork closed the gate; a second fork may proceed without it."""
 
     def __enter__(self) -> None:
-        """Begin one; waits while a fork is under way, unless this thread is in one already."""
+        """Enter a transaction; wait for a running fork, unless this thread is inside already."""
         me = threading.get_ident()
         with self._lock:
             if self._forking and me not in self._inside:
@@ -55,7 +55,7 @@ class _Transactions:
             self._inside[me] = self._inside.get(me, 0) + 1
 
     def __exit__(self, *_: object) -> None:
-        """End one."""
+        """Leave a transaction."""
         me = threading.get_ident()
         with self._lock:
             self._inside[me] -= 1
@@ -65,14 +65,14 @@ class _Transactions:
                     self._changed.notify_all()
 
     def close_gate(self) -> None:
-        """Let nobody in, and wait until all others are out, for a bounded time."""
+        """Admit no thread, and wait up to FORK_WAIT_MAX until all other threads have left."""
         if self._changed.acquire(timeout=FORK_WAIT_MAX):
             self._forking = True
             me = self._owner = threading.get_ident()
             self._changed.wait_for(lambda: not (self._inside.keys() - {me}), FORK_WAIT_MAX)
 
     def open_gate(self) -> None:
-        """In the parent, after a fork."""
+        """Admit threads again; called in the parent after the fork."""
         if self._owner == threading.get_ident():
             self._owner = None
             self._forking = False
@@ -80,7 +80,7 @@ class _Transactions:
             self._changed.release()
 
     def after_fork_in_child(self) -> None:
-        """In the child: of all threads only this one is there, and it may be in a transaction."""
+        """Keep only the forking thread, which may be inside a transaction; called in the child."""
         me = threading.get_ident()
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -90,7 +90,7 @@ class _Transactions:
 
 
 transaction = _Transactions()
-"""Around a transaction that may not be under way in another thread when a process is forked."""
+"""The context of each transaction that must not be open in another thread during a fork."""
 
 
 def register(holder: ForkAware) -> None:
@@ -99,15 +99,12 @@ def register(holder: ForkAware) -> None:
 
 
 def retain(held: Pool | Connection | PoolProxiedConnection) -> None:
-    """Keep a parent's pool, or a connection that is out of it, from being collected."""
+    """Keep a parent's pool, or a connection that left its pool, from garbage collection."""
     _kept.append(held)
 
 
 def lock() -> "threading.RLock":
-    """A lock to hold inside a driver, in a thread that the program did not start: forks wait.
-
-    It is reentrant.
-    """
+    """Return a reentrant lock that a background thread holds inside a driver: forks wait for it."""
     lock = threading.RLock()
     _locks.add(lock)
     return lock

@@ -1,4 +1,4 @@
-"""Fresh databases for tests: a copied SQLite file, or an emptied schema of the tests' own."""
+"""Fresh databases for tests: a copied SQLite file, or an emptied schema used by tests alone."""
 
 import secrets
 import shutil
@@ -24,9 +24,9 @@ _UNSYNCED = "PRAGMA synchronous=OFF"
 
 
 class Databases:
-    """The databases of a run of tests, each with the schema. A context manager; for one thread.
+    """The databases of a test run, each with the schema. A context manager; for one thread.
 
-    A store, with what SQLAlchemy has compiled for it, serves one test after another.
+    Stores are reused by one test after another, with the statements that SQLAlchemy has compiled.
     """
 
     def __init__(self) -> None:
@@ -36,9 +36,9 @@ class Databases:
 
     @contextmanager
     def fresh(self, given: str | URL | None) -> Iterator[BorrowingStore]:
-        """An empty queue while the block lasts.
+        """Give an empty queue for the block.
 
-        None: a file of its own, deleted afterwards. A server's URL: a schema of its own there, made
+        None: a new file, deleted afterwards. A server's URL: a new schema in its database, created
         once and emptied each time. A file's URL: that file, which must have no jobs. Raises
         ConfigurationError.
         """
@@ -73,13 +73,13 @@ class Databases:
             schema.make()
             self._held.callback(schema.drop)
             store = BorrowingStore(schema.url)
-        if store.backend.single_writer:  # No test loses power.
+        if store.backend.single_writer:  # Tests need no durability against a loss of power.
             event.listen(store.engine, "connect", lambda driver, _: driver.execute(_UNSYNCED))
         self._held.callback(store.close)
         return store
 
     def _template(self) -> Path:
-        """A file with the schema, to be copied."""
+        """Return a file with the schema, to be copied."""
         if self._folder is None:
             self._folder = Path(
                 self._held.enter_context(tempfile.TemporaryDirectory(prefix="jobqueue-"))
@@ -88,7 +88,7 @@ class Databases:
         return self._folder / "template.db"
 
     def close(self) -> None:
-        """Delete all of them."""
+        """Delete all databases."""
         self._free.clear()
         self._folder = None
         self._held.close()
@@ -106,7 +106,7 @@ class Databases:
 
 
 class Schema:
-    """A schema of the tests' own in a server's database, so that no table of others is touched."""
+    """A schema for tests in a server's database, apart from all other tables."""
 
     def __init__(self, url: URL) -> None:
         self._name = f"{PREFIX}test_{secrets.token_hex(6)}"
@@ -115,12 +115,12 @@ class Schema:
         """The same database, with the schema as its search path."""
 
     def make(self) -> None:
-        """Make the schema and the tables in it."""
+        """Create the schema and its tables."""
         self._execute(CreateSchema(self._name))
         migrate.upgrade(self.url)
 
     def drop(self) -> None:
-        """Drop it with all that is in it."""
+        """Drop the schema with everything in it."""
         self._execute(DropSchema(self._name, cascade=True))
 
     def _execute(self, statement: CreateSchema | DropSchema) -> None:
@@ -139,7 +139,7 @@ def _url(path: Path) -> URL:
 
 
 def _replace(url: URL, template: Path | None) -> None:
-    """Delete the file of a URL, and what is beside it; put a copy of the template there."""
+    """Delete the file of a URL with its WAL and lock files; copy the template to its path."""
     file = Path(url.database or "")
     for old in file.parent.glob(f"{file.name}*"):
         old.unlink()
@@ -148,10 +148,10 @@ def _replace(url: URL, template: Path | None) -> None:
 
 
 def _empty(store: Store) -> None:
-    """Delete everything in a server's schema, but what tells this queue from others."""
+    """Delete all rows in a server's schema, except the queue's id in `meta`."""
 
     def work(connection: Connection) -> None:
-        store.backend.limit_lock_wait(connection)  # A test before may have left a transaction open.
+        store.backend.limit_lock_wait(connection)  # An earlier test may have a transaction open.
         for table in reversed(metadata.sorted_tables):
             if table is not meta:
                 connection.execute(delete(table))

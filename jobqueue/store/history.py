@@ -1,4 +1,4 @@
-"""The history of workers: what each did in each minute, written by themselves, kept for a day."""
+"""History: the figures of each worker per minute, written by the worker and kept for a day."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ KEPT = 86_400.0  # seconds
 
 
 class Figures(NamedTuple):
-    """What a worker did of one task; task "" is the worker as a whole. Times are seconds."""
+    """A worker's figures for one task, or for all with task "". Times are seconds."""
 
     task: str
     processed: int
@@ -29,7 +29,7 @@ class Figures(NamedTuple):
 
 
 class History:
-    """The history table. May be used from any thread."""
+    """The history table. Thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -41,6 +41,6 @@ class History:
             connection.execute(insert(history).values(minute=this_minute()), rows)
 
     def delete_old(self) -> None:
-        """Delete what is older than a day."""
+        """Delete rows older than a day."""
         with self._store.write() as connection:
             connection.execute(delete(history).where(history.c.minute < once(after(-KEPT))))

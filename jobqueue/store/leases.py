@@ -1,4 +1,4 @@
-"""Leases: taken, renewed, watched and ended; and the jobs of workers whose lease is gone."""
+"""Leases: register, renew, watch and revoke them; reap the jobs of workers without a lease."""
 
 import json
 import secrets
@@ -10,28 +10,28 @@ from jobqueue.states import FINAL, State
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 
-WORKER_ID_MAX = 2**53 - 1  # what JSON can say exactly
+WORKER_ID_MAX = 2**53 - 1  # the greatest integer that every JSON parser reads exactly
 BATCH = 500
 NEIGHBOURS = 16
-"""How many others a worker watches for their silence. Their order is random: whatever the dead have
-in common, such as their host, it is next to certain that one of 16 watchers lives."""
+"""Leases that a worker watches for missing heartbeats. Their order is random: even if all workers
+of a host died together, one of a worker's 16 watchers almost certainly lives."""
 MATES = 4
-"""How many on its own host, where it sees at once that a process is gone. Who ends one sees the
-next, so that a row of dead ones of any length has ended at once."""
+"""Leases on its own host that a worker watches too: there it sees at once that a process is gone.
+After revoking one it sees the next, so that any number of dead neighbours is found at once."""
 
 
 class Leases:
-    """The leases of workers; every method is short and safe beside its like."""
+    """The leases of workers. Every method is one short transaction that workers may run at once."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._statements = store.statements
 
     def register(self, who: Registration) -> int:
-        """Take a lease; returns the worker's id, which is never used again.
+        """Insert a lease; return the worker's id, which is never used again.
 
-        It is drawn at random: a server that has lost commits may give a number of its sequence to
-        two workers, and each would take the other's lease and claims for its own.
+        The id is random: a server that has lost commits may give one number of a sequence to two
+        workers, and each would take the other's lease and claims for its own.
         """
         values = {
             "id": 1 + secrets.randbelow(WORKER_ID_MAX),
@@ -53,7 +53,7 @@ class Leases:
     def renew(
         self, worker: int, *, running: int, processed: int, errored: int, concurrency: int
     ) -> bool:
-        """Renew a lease; False when its row is gone, and every claim with it."""
+        """Renew a lease; return False if its row is gone, and with it every claim."""
         values = {
             "in_worker": worker,
             "in_running": running,
@@ -68,31 +68,34 @@ class Leases:
     def cancel_requests(self, worker: int) -> list[tuple[int, int]]:
         """Return (id, fence) of this worker's jobs whose cancellation was requested."""
         with self._store.read() as connection:
-            # No lock on the table may hold up the heartbeat.
+            # A lock on the table must not delay the heartbeat.
             self._store.backend.limit_lock_wait(connection)
             rows = connection.execute(self._statements.cancel_requests, {"in_worker": worker})
             return [(row.id, row.fence) for row in rows]
 
     def deregister(self, worker: int) -> None:
-        """Give a lease back."""
+        """Delete a worker's own lease."""
         with self._store.write() as connection:
-            self._store.backend.limit_lock_wait(connection)  # A stop waits for it.
+            self._store.backend.limit_lock_wait(connection)  # The worker's shutdown waits for this.
             connection.execute(self._statements.deregister, {"in_worker": worker})
 
     def look(
         self, connection: Connection, worker: int | None, boot: str | None, namespace: str | None
     ) -> Outlook:
-        """What a worker has to know every second; `boot`, `namespace`: whose processes it sees."""
+        """Return what upkeep polls each second: watched leases, orphaned jobs, the next due job.
+
+        `boot`, `namespace`: the boot id and pid namespace in which the worker can see processes.
+        """
         statements = self._statements
         self._store.backend.limit_lock_wait(
             connection
-        )  # Claims and outcomes may need its connection.
+        )  # Claims and outcomes may need the connection.
         orphans = bool(connection.execute(statements.orphans).scalar_one())
         leases = self._watched(connection, worker, boot, namespace)
         return Outlook(leases, orphans, self._next_due(connection))
 
     def look_for_due(self, connection: Connection) -> float | None:
-        """Seconds until the next scheduled job is due, by the database's clock, or None."""
+        """Return the seconds until the next scheduled job is due, by the database's clock."""
         self._store.backend.limit_lock_wait(connection)
         return self._next_due(connection)
 
@@ -103,7 +106,7 @@ class Leases:
     def _watched(
         self, connection: Connection, worker: int | None, boot: str | None, namespace: str | None
     ) -> list[Lease]:
-        """Its next neighbours in the ring of all, and unless those are all, of its own host too."""
+        """Return the next leases in the ring; if there are more, also the next on its own host."""
         values = {"in_worker": worker, "in_boot": boot, "in_namespace": namespace}
 
         def part(after: Executable, first: Executable, size: int) -> list[Lease]:
@@ -120,31 +123,31 @@ class Leases:
         return list(dict.fromkeys(found))
 
     def could_beat(self, worker: int) -> bool:
-        """Write a worker's row as its heartbeat does, and leave it as it was; False: it is gone.
+        """Update and restore a worker's row, to test a heartbeat; return False if it is gone.
 
-        Raises where a heartbeat could not land: on a full disk, under a lock on the table.
+        Raises if a heartbeat would fail: on a full disk, or under a lock on the table.
         """
         with self._store.write() as connection:
             self._store.backend.limit_lock_wait(connection)
-            for step in (1, -1):  # SQLite writes nothing for an update that changes nothing.
+            for step in (1, -1):  # SQLite does not write if an update changes nothing.
                 values = {"in_worker": worker, "in_step": step}
                 if connection.execute(self._statements.step_lease, values).one_or_none() is None:
                     return False
         return True
 
     def revoke(self, worker: int, beat: int) -> bool:
-        """End a lease, unless it has been renewed since `beat` was seen."""
+        """Revoke a lease, unless it was renewed since heartbeat number `beat`."""
         with self._store.write() as connection:
             self._store.backend.limit_lock_wait(
                 connection
-            )  # Whoever waits here, beats wait there too.
+            )  # A lock that blocks this also blocks heartbeats.
             row = connection.execute(
                 self._statements.revoke_lease, {"in_worker": worker, "in_seen": beat}
             )
             return row.one_or_none() is not None
 
     def reap(self, limit: int = BATCH) -> list[ReapedJob]:
-        """Take the jobs of workers whose lease is gone; the attempt is recorded as lost."""
+        """Reap the jobs of workers whose lease is gone, and record their attempts as lost."""
 
         def work(connection: Connection) -> list[ReapedJob]:
             rows = connection.execute(self._statements.reap, {"in_limit": limit}).all()
@@ -152,7 +155,7 @@ class Leases:
             counts = TransactionCounts()
             for job in lost:
                 if job.state is State.FAILED:
-                    counts.errored(job.queue, job.task)  # The others' attempts were given back.
+                    counts.errored(job.queue, job.task)  # Attempts of other jobs are refunded.
                 if job.state in FINAL:
                     counts.ended(job.queue, job.task, job.state)
             counts.write(connection, self._statements)

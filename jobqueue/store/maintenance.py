@@ -1,4 +1,4 @@
-"""Maintenance: due jobs, retention, counts. Any worker may do any of it at any time."""
+"""Maintenance: due jobs, retention, counters. Every worker may run each part at any time."""
 
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime, timedelta
@@ -26,7 +26,7 @@ from jobqueue.store.sql.predicates import QUEUE_PAUSED, in_state
 BATCH = 500
 DAY = 86_400.0
 MINUTES_KEPT = DAY
-"""For so long it is known in which minute something happened; totals are for ever."""
+"""Seconds for which counters are kept by minute; totals are kept for ever."""
 
 _GREATEST = [column.name for column in counters.c if column.name.endswith("_max")]
 _SUMMED = [
@@ -37,14 +37,14 @@ _SUMMED = [
 
 
 class Maintenance:
-    """What keeps a queue in order; every method is short and safe beside its like."""
+    """Upkeep of the tables. Every method runs short transactions that workers may run at once."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._statements = store.statements
 
     def promote(self, limit: int = BATCH) -> list[str]:
-        """Make due jobs available; returns the queue of each."""
+        """Make due jobs available; return the queue of each."""
 
         def work(connection: Connection) -> list[str]:
             rows = connection.execute(self._statements.promote, {"in_limit": limit})
@@ -76,9 +76,10 @@ class Maintenance:
         return self._store.transact_at_once(work)
 
     def compact(self, limit: int = 5000) -> int:
-        """Add up what was counted before this minute: into totals, and by the minute for a day.
+        """Add up the counters written before this minute, into totals and into rows per minute.
 
-        Returns how many rows were taken away; as many as `limit` when there may be more.
+        Return the number of rows that it replaced or deleted: at least `limit` if there may be
+        more.
         """
         return self._add_up(limit) + self._forget_minutes(limit)
 
@@ -98,7 +99,7 @@ class Maintenance:
             if not rows:
                 return 0
             keys = {_job_kind(row) for row in rows}
-            # One that another worker holds just now is passed over: two totals are as good as one.
+            # Skip a total that another worker has locked: readers add up two totals as well as one.
             known = totals.where(counters.c.queue.in_(sorted({queue for queue, _ in keys})))
             found = connection.execute(known.with_for_update(skip_locked=True)).mappings()
             old = [row for row in found if _job_kind(row) in keys]
@@ -115,7 +116,7 @@ class Maintenance:
         return self._store.transact_at_once(work)
 
     def _forget_minutes(self, limit: int) -> int:
-        """Delete minutes older than a day: the totals have them."""
+        """Delete minutes older than a day, which the totals contain."""
         with self._store.read() as connection:
             present: datetime = connection.execute(select(now())).scalar_one()
         oldest = (
@@ -135,7 +136,7 @@ class Maintenance:
         return self._store.transact_at_once(work)
 
     def available(self, queues: tuple[str, ...] | None, limit: int) -> int:
-        """How many jobs could be claimed, counted up to `limit`."""
+        """Return how many jobs could be claimed, counted up to `limit`."""
         some = select(jobs.c.id).where(in_state(State.AVAILABLE), ~QUEUE_PAUSED).limit(limit)
         if queues is not None:
             some = some.where(jobs.c.queue.in_(queues))
@@ -144,8 +145,8 @@ class Maintenance:
             return int(connection.execute(count).scalar_one())
 
     def unfinished(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> bool:
-        """True while a drain has something to wait for: available, running, or awaiting a retry."""
-        kinds = (  # A part each, with the predicate of its own index: OR would read it all.
+        """Return whether a drain has to wait: a job is available, running or awaits a retry."""
+        kinds = (  # A subquery each, with the predicate of its index: OR would scan the table.
             and_(in_state(State.AVAILABLE), ~QUEUE_PAUSED),
             and_(jobs.c.worker_id.is_not(None), in_state(State.RUNNING)),
             and_(
@@ -157,13 +158,13 @@ class Maintenance:
         mine: ColumnElement[bool] = jobs.c.task.in_(tasks)
         if queues is not None:
             mine = and_(mine, jobs.c.queue.in_(queues))
-        # One statement for one snapshot: a job may not slip from a later part into an earlier one.
+        # One statement, one snapshot: a job that moves between the parts must not be missed.
         any_ = union_all(*(select(jobs.c.id).where(kind, mine) for kind in kinds)).limit(1)
         with self._store.read() as connection:
             return connection.execute(any_).first() is not None
 
     def left_behind(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> dict[str, int]:
-        """What a drain does not wait for, counted: delayed, paused, of unknown tasks."""
+        """Count the jobs that a drain does not wait for: delayed, paused, of unknown tasks."""
         live = in_state(State.SCHEDULED, State.AVAILABLE)
         kinds = {
             "of unknown tasks": jobs.c.task.not_in(tasks),
@@ -187,7 +188,7 @@ def _job_kind(row: RowMapping) -> tuple[str, str]:
 def _sums(
     rows: Sequence[RowMapping], kind: CounterKind, key: Callable[[RowMapping], Hashable]
 ) -> list[dict[str, Any]]:
-    """Rows to be written, one for each key; the minute of a sum is the first that it counts."""
+    """Return one summed row per key; its minute is the earliest of those that it contains."""
     sums: dict[Hashable, dict[str, Any]] = {}
     for row in rows:
         total = sums.get(key(row))

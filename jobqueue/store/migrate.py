@@ -1,4 +1,4 @@
-"""The schema's history: upgrade, compare, print. Alembic is imported only where it is used."""
+"""Migrations of the schema: upgrade, compare, print. Alembic is imported only where needed."""
 
 import io
 from contextlib import nullcontext
@@ -14,21 +14,21 @@ from jobqueue.loggers import quiet
 from jobqueue.store.schema import PREFIX, REVISION, VERSION_TABLE, history, metadata, workers
 from jobqueue.store.urls import backend_of, parse
 
-# Any number: whoever upgrades holds this lock until its transaction ends.
+# An arbitrary key of an advisory lock, which an upgrade holds until its transaction ends.
 _UPGRADE_LOCK = 0x6A6F_6271
 
 
 def folder() -> Path:
-    """Where the migrations are: in the installed package, or beside it in a checkout."""
+    """Return the folder of the migrations: in the installed package, or beside it in a checkout."""
     packed = Path(str(resources.files("jobqueue"))) / "migrations"
     return packed if packed.is_dir() else packed.parent.parent / "migrations"
 
 
 def upgrade(url: str | URL) -> tuple[str | None, str]:
-    """Bring the schema to this version, in one transaction; returns (before, after).
+    """Upgrade the schema to this version in one transaction; return the revisions (before, after).
 
-    Safe when many processes do it at once. Raises SchemaNewer and touches nothing when a newer
-    jobqueue has been here.
+    Many processes may call it at once. Raises SchemaNewer, and changes nothing, if a newer jobqueue
+    has upgraded the database.
     """
     url = parse(url)
     backend = backend_of(url)
@@ -49,18 +49,18 @@ def upgrade(url: str | URL) -> tuple[str | None, str]:
 
 
 def upgrade_on(connection: Connection) -> None:
-    """Make the schema as part of a transaction that is under way; ends nothing."""
+    """Create the schema in an open transaction, without ending it."""
     _run(connection=connection)
 
 
 def found(connection: Connection) -> str | None:
     """Return the schema's revision in the database, or None.
 
-    Raises SchemaOutdated for tables of a version that was never released: its revisions had the
+    Raises SchemaOutdated for tables of a version that was never released: its revisions reused the
     same numbers, and cannot be upgraded.
     """
     inspector = inspect(connection)
-    # The first three of its revisions had no history; of the others a column had another name.
+    # Its first three revisions had no history table; in the later ones a column had another name.
     has_history = inspector.has_table(history.name)
     if not has_history and not inspector.has_table(VERSION_TABLE):
         return None
@@ -97,7 +97,7 @@ def ddl(dialect: str) -> str:
 
 
 def differences(url: str | URL) -> list[str]:
-    """Return how the database differs from this version's tables, a line each."""
+    """Return the differences between the database and this version's tables, one line each."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -121,12 +121,12 @@ def differences(url: str | URL) -> list[str]:
 
 
 def _run(*, opts: dict[str, Any] | None = None, **target: Any) -> None:
-    """Run all migrations that are missing, with alembic, but past what it has one of in a process.
+    """Run all missing migrations with alembic, without its process-wide `op` and `context`.
 
-    `alembic.op` and `alembic.context` stand for whichever migration runs: it may be one of the
-    application's own, whose script enqueues a job, or one in another thread.
+    Those proxies may be in use by a migration of the application, whose script enqueues a job, or
+    by one in another thread.
     """
-    with quiet("alembic.runtime.plugins", "alembic.runtime.migration"):  # A dozen lines.
+    with quiet("alembic.runtime.plugins", "alembic.runtime.migration"):  # a dozen lines each time
         _run_migrations(opts or {}, target)
 
 
@@ -143,7 +143,7 @@ def _run_migrations(opts: dict[str, Any], target: dict[str, Any]) -> None:
     context = MigrationContext.configure(
         **target, opts={"version_table": VERSION_TABLE, "fn": missing, **opts}
     )
-    for script in scripts.walk_revisions():  # Their modules are of this ScriptDirectory alone.
+    for script in scripts.walk_revisions():  # Modules are loaded for this ScriptDirectory alone.
         vars(script.module)["op"] = Operations(context)
     with context.begin_transaction() if context.as_sql else nullcontext():
         context.run_migrations()
