@@ -1,4 +1,4 @@
-"""The pool: a bound on connections, no idle ones, and patience with a server that is full."""
+"""The connection pool: a fixed maximum, idle connections closed, retries on a full server."""
 
 import math
 import os
@@ -18,22 +18,23 @@ from jobqueue.store import fork_safety
 log = get_logger("jobqueue.store")
 
 IDLE = 10.0
-"""Seconds after which a connection that nobody has used is closed."""
+"""Seconds after which an unused connection is closed."""
 WAIT = 30.0
-"""Seconds to wait for a connection, unless somebody says otherwise."""
-LOOK = 0.25  # seconds between two looks whether to go on waiting
-SILENT = 1.0  # seconds of waiting before it is worth a line
-AGAIN = 60.0  # seconds until it is worth another one
+"""Default seconds to wait for a connection."""
+LOOK = 0.25  # seconds between two checks whether to go on waiting
+SILENT = 1.0  # seconds of waiting before a warning is logged
+AGAIN = 60.0  # seconds until the next warning
 UNFAIR = 0.01
-"""Seconds for which one who comes later may go first: waking up costs more than its turn."""
-RETRY_FIRST = 0.1  # seconds until a server that was full is tried again; then twice as long
+"""Seconds for which a later thread may overtake the first waiter, whose wake-up costs more than a
+short use of the connection."""
+RETRY_FIRST = 0.1  # seconds until a full server is tried again; doubled after each refusal
 RETRY_MAX = 2.0
 
 
 class Patience:
-    """How long to wait for a connection while none is free. Pools may share one; it says so once.
+    """How long to wait for a connection while none is free. Pools that share it log one warning.
 
-    `gives_up`: asked several times a second; True ends the waiting.
+    `gives_up`: called several times a second; True ends the wait.
     """
 
     def __init__(self, seconds: float = WAIT, gives_up: Callable[[], bool] = lambda: False) -> None:
@@ -44,21 +45,21 @@ class Patience:
         fork_safety.register(self)
 
     def after_fork_in_child(self) -> None:
-        """In a forked child: of those that wait, none is there, nor whoever held the lock."""
-        # Reentrant: a signal's handler may want a connection in the midst of this.
+        """Forget the parent's waiters and lock, whose threads a forked child does not have."""
+        # Reentrant: a signal handler may interrupt this code and need a connection.
         self._lock = threading.RLock()
         self._waiting: dict[object, float] = {}
 
     def is_over(self, waited: float) -> bool:
-        """True once whoever has waited so many seconds is to raise an error."""
+        """Return whether a thread that has waited `waited` seconds should raise an error."""
         return waited >= self._seconds or self._gives_up()
 
     def wait(self, who: object, since: float, error: Exception) -> None:
-        """Somebody waits, since an instant of `time.monotonic()`: say so if nobody did before."""
+        """Note that `who` waits since an instant of `time.monotonic()`; the first one warns."""
         with self._lock:
             is_news = not self._waiting and time.monotonic() - self._said_at > AGAIN
             if not (is_news or self._waiting):
-                return  # It was said a moment ago; so was its end.
+                return  # An earlier wait, and its end, were logged less than AGAIN seconds ago.
             self._waiting.setdefault(who, since)
             self._said_at = time.monotonic() if is_news else self._said_at
         if is_news:
@@ -66,7 +67,7 @@ class Patience:
             log.warning("the database has no connection free (%s): waiting for one", text[:300])
 
     def end(self, who: object) -> None:
-        """That one waits no more."""
+        """Note that `who` no longer waits."""
         with self._lock:
             since = self._waiting.pop(who, None)
             if since is None or self._waiting:
@@ -75,16 +76,16 @@ class Patience:
 
 
 class Checks(NamedTuple):
-    """How a server and its connections fare."""
+    """Checks of a server and its connections."""
 
     is_full: Callable[[Exception], bool]
-    """Whether an error says that the server has no connection to give, but may soon."""
+    """Whether an error says that the server has no free connection now, but may have one soon."""
     is_lost: Callable[[ConnectionPoolEntry], bool]
-    """Whether an idle connection is of no more use."""
+    """Whether an idle connection can no longer be used."""
 
 
 class _Waiter:
-    """Somebody who wants a connection, since when, and how to wake him; the pool's lock is held."""
+    """A thread that waits for a connection: since when, and the condition, on the pool's lock."""
 
     __slots__ = ("condition", "since")
 
@@ -94,19 +95,19 @@ class _Waiter:
 
 
 class BoundedPool(Pool):
-    """At most `pool_size` connections, the last one that was used first.
+    """At most `pool_size` connections; the most recently used one is handed out first.
 
-    A server that has none free is tried again while there is patience; meanwhile one of ours may
-    come back, and serves as well. SQLAlchemy's own pool keeps idle ones for ever, and makes those
-    that were lost anew where nobody could wait.
+    While a server is full, connecting is retried as long as `patience` allows, and a connection
+    that is returned meanwhile is used instead. SQLAlchemy's own pool keeps idle connections for
+    ever, and reconnects lost ones without such a wait.
     """
 
-    _sqla_logger_namespace = "sqlalchemy.pool.BoundedPool"  # Its lines are not a worker's.
+    _sqla_logger_namespace = "sqlalchemy.pool.BoundedPool"  # not a logger of the worker
 
     def __init__(
         self,
         creator: Any,
-        pool_size: int,  # `create_engine` passes on what is not a keyword-only argument.
+        pool_size: int,  # Not keyword-only: `create_engine` would not pass it on.
         idle: float,
         patience: Patience,
         checks: Checks,
@@ -117,18 +118,18 @@ class BoundedPool(Pool):
         self._idle = idle
         self._patience = patience
         self._checks = checks
-        # Reentrant: a signal's handler, or the collection of garbage, may give or take one back in
-        # the midst of this.
+        # Reentrant: a signal handler or the garbage collector may interrupt this code, and take or
+        # return a connection.
         self._lock = threading.RLock()
         self._waiters: dict[_Waiter, None] = {}
-        """In the order in which they came."""
+        """In the order of arrival."""
         self._closing = fork_safety.lock()
         self._free: list[tuple[float, ConnectionPoolEntry]] = []
-        """With the time when each was used, in that order."""
+        """Idle connections with the time of their last use, oldest first."""
         self._open = 0
         """Connections that are open, or being opened or closed."""
         self._refusal: Exception | None = None
-        """What the server said when it had none free, until it had one."""
+        """The server's last error while it is full; None once a connection was made."""
         self._refusals = 0
         self._retry_at = -math.inf
         self._timer: threading.Timer | None = None
@@ -151,7 +152,7 @@ class BoundedPool(Pool):
         )
 
     def dispose(self) -> None:
-        """See `Pool.dispose`: those in use are closed when they come back."""
+        """See `Pool.dispose`: connections in use are closed when they are returned."""
         with self._lock:
             self._disposed = True
             free, self._free = self._free, []
@@ -166,7 +167,7 @@ class BoundedPool(Pool):
         return f"{self._open} of {self._size} connections open, {len(self._free)} of them idle"
 
     def checkedout(self) -> int:
-        """See `QueuePool.checkedout`: how many are in use."""
+        """See `QueuePool.checkedout`: return the number of connections in use."""
         return self._open - len(self._free)
 
     def _do_get(self) -> ConnectionPoolEntry:
@@ -200,7 +201,7 @@ class BoundedPool(Pool):
         )
 
     def _place(self, waiter: _Waiter, seconds: float) -> tuple[bool, ConnectionPoolEntry | None]:
-        """(True, an idle connection), or (True, None): make one; (False, None): not in time."""
+        """Wait for a place: (True, idle connection or None to open one); (False, None) if late."""
         until = time.monotonic() + seconds
         with self._lock:
             while True:
@@ -225,7 +226,7 @@ class BoundedPool(Pool):
         return bool(self._free) or (self._open < self._size and present >= self._retry_at)
 
     def _leave(self, waiter: _Waiter) -> None:
-        """Wait no more; whoever is the first now looks whether there is something for him."""
+        """Remove a waiter, and wake the first of the others."""
         if waiter in self._waiters:
             del self._waiters[waiter]
             self._wake()
@@ -236,9 +237,10 @@ class BoundedPool(Pool):
             return
 
     def _connected(self, record: ConnectionPoolEntry | None) -> ConnectionPoolEntry | None:
-        """The same, open, or None: the server is full.
+        """Return an open connection: the given one, reconnected if lost, or a new one for None.
 
-        Here, because later SQLAlchemy would make a lost one anew by itself, without patience.
+        Return None if the server is full. SQLAlchemy would reconnect a lost one later, but without
+        the retries.
         """
         made = record is None
         try:
@@ -261,7 +263,7 @@ class BoundedPool(Pool):
             if is_full:
                 return None
             raise
-        if made and self._refusal is not None:  # An idle one says nothing about the server.
+        if made and self._refusal is not None:  # An idle one proves nothing about the server.
             with self._lock:
                 self._refusal, self._refusals, self._retry_at = None, 0, -math.inf
         return record
@@ -270,7 +272,7 @@ class BoundedPool(Pool):
         most = min(RETRY_MAX, RETRY_FIRST * 2.0 ** min(self._refusals, 16))
         self._refusal = error
         self._refusals += 1
-        # Jitter: a whole fleet may be waiting.
+        # Jitter: all workers may be waiting.
         self._retry_at = time.monotonic() + most * random.uniform(0.5, 1.0)  # noqa: S311
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
@@ -293,13 +295,13 @@ class BoundedPool(Pool):
                 self._wake()
 
     def _close_later(self) -> None:
-        """Have the first of the idle ones closed when it is time; the lock is held."""
+        """Start a timer that closes the oldest idle connection; call it with the lock held."""
         if self._timer is not None or self._idle == math.inf or os.getpid() != self._process:
-            return  # What a forked child gives back is its parent's to close.
+            return  # A forked child must not close its parent's connections.
         due = self._free[0][0] + self._idle - time.monotonic()
         timer = threading.Timer(max(0.0, due), self._close_idle)
         timer.name, timer.daemon = "jobqueue-idle", True
-        with suppress(RuntimeError):  # No thread to be had: the next one that comes back tries.
+        with suppress(RuntimeError):  # No thread left: the next returned connection retries.
             timer.start()
             self._timer = timer
 

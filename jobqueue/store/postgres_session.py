@@ -1,7 +1,7 @@
-"""What our sessions on PostgreSQL have set, whatever their role or database has; and their end.
+"""PostgreSQL sessions: settings that override those of the role and database, and lost sessions.
 
-Nothing is set that a pooler in transaction mode would hand on to its next client: there the few
-settings that reading depends on are those of each transaction. The search path is left alone.
+A pooler in transaction mode would pass session settings on to its next client: behind one, the few
+settings that reading depends on are set per transaction. The search path is never changed.
 """
 
 import codecs
@@ -19,14 +19,14 @@ SETTINGS = {
     "IntervalStyle": "postgres",
     "standard_conforming_strings": "on",
 }
-"""The server reports them by itself, so that a session which has them costs nothing."""
+"""The server reports these at connect, so that a session that has them needs no round trip."""
 
 ELSEWHERE = 1.0
-"""Seconds for which a session that may only read is kept: the URL may lead to another server."""
+"""Seconds for which a read-only session is kept: a new one may reach another server."""
 
-_ENDED = (  # SQLSTATEs after which nothing more can be done on the connection.
-    "08",  # of the connection itself
-    "25006",  # read-only: a standby, or a primary that was set aside
+_ENDED = (  # SQLSTATEs after which the connection cannot be used.
+    "08",  # connection exception
+    "25006",  # read-only: a standby, or a primary that was demoted
     "25P03",  # idle_in_transaction_session_timeout
     "25P04",  # transaction_timeout
     "57P01",  # the server shuts down
@@ -47,23 +47,23 @@ _DIRECT = "jobqueue_direct"
 
 
 class ArrayText(str):
-    """An array as PostgreSQL reads it from text, where a backslash is written as two."""
+    """An array in PostgreSQL's text form, in which a backslash is doubled."""
 
     __slots__ = ()
 
 
 def prepare(engine: Engine) -> None:
-    """Give every session of an engine our settings, and notice when one is of no more use.
+    """Give every session of an engine our settings, and detect lost sessions.
 
-    The dialect is told, and no listener: one event of an engine's costs each statement a look at
-    all of them.
+    Errors are checked in the dialect, not in a `handle_error` listener: an engine with one event
+    listener checks for every event at each statement.
     """
     event.listen(engine, "connect", _connected)
     dialect: Any = engine.dialect
     is_disconnect = dialect.is_disconnect
 
     def is_lost_or_over(error: Exception, connection: Any, cursor: Any) -> bool:
-        # All connections of the pool lead to that server.
+        # All connections of the pool lead to the same server.
         over = is_over(getattr(error, "sqlstate", None))
         return over or bool(is_disconnect(error, connection, cursor))
 
@@ -71,9 +71,9 @@ def prepare(engine: Engine) -> None:
 
 
 def is_direct(connection: PoolProxiedConnection) -> bool:
-    """True if no pooler stands in between, which may give each transaction another session.
+    """Return whether there is no pooler in between, which may use a session per transaction.
 
-    A pooler gives out process ids of its own.
+    A pooler reports its own process ids, which differ from `pg_backend_pid()`.
     """
     if _DIRECT not in connection.info:
         driver: Any = connection.driver_connection
@@ -84,24 +84,24 @@ def is_direct(connection: PoolProxiedConnection) -> bool:
 
 
 def sets_per_transaction(connection: PoolProxiedConnection) -> bool:
-    """True if a statement outside of a transaction would be answered in a form we do not read."""
+    """Return whether results are readable only inside a transaction with our DateStyle."""
     return _PER_TRANSACTION in connection.info
 
 
 def is_read_only(driver: Any) -> bool:
-    """True if the server has told the session that it takes no writes; costs no round trip."""
+    """Return whether the server has reported that it takes no writes; costs no round trip."""
     report = driver.pgconn.parameter_status
     return b"on" in (report(b"in_hot_standby"), report(b"default_transaction_read_only"))
 
 
 def require_writable(driver: Any) -> None:
-    """Raise DisconnectionError if the server of a session has been set aside."""
+    """Raise DisconnectionError if the server of a session has become read-only."""
     if is_read_only(driver):
         raise DisconnectionError("the server has become read-only")
 
 
 def is_over(code: str | None) -> bool:
-    """True if an error of this SQLSTATE condemns the connection and not the statement."""
+    """Return whether an error of this SQLSTATE ends the connection, not only the statement."""
     return code is not None and code.startswith(_ENDED)
 
 
@@ -117,39 +117,39 @@ def _connected(driver: Any, record: Any) -> None:
         direct = driver.execute(_SET, [driver.pgconn.backend_pid]).fetchone() is not None
         driver.autocommit = False
     except BaseException:
-        driver.close()  # The pool does not know it yet.
+        driver.close()  # The pool does not have the connection yet.
         raise
     record.info[_DIRECT] = direct
-    if not direct and "DateStyle" in wrong:  # Instants of any zone are read as such.
+    if not direct and "DateStyle" in wrong:  # The TimeZone may differ: instants have an offset.
         record.info[_PER_TRANSACTION] = True
 
 
 def _is(reported: str | None, wanted: str) -> bool:
-    """True of `ISO, DMY` too: what we write has the year first."""
+    """Return whether a setting has the value. `ISO, DMY` is ISO: we write the year first."""
     return reported is not None and reported.partition(",")[0] == wanted
 
 
 def is_lost(record: ConnectionPoolEntry) -> bool:
-    """True if an idle connection is of no more use; costs no round trip and no statement."""
+    """Return whether an idle connection can no longer be used; costs no round trip."""
     driver: Any = record.dbapi_connection
     if driver is None:
-        return False  # It was dropped, and is made anew.
-    # A server that ends a session says so, also while nobody asks.
+        return False  # The pool reconnects it.
+    # A server that ends a session sends a message, also to an idle client.
     if driver.closed or _has_news(driver.pgconn.socket):
         return True
-    # Reading goes on where a session cannot write, from what may be of yesterday.
+    # A read-only session still reads, but from a server whose data may be outdated.
     return is_read_only(driver) and time.monotonic() - record.info[_MADE] > ELSEWHERE
 
 
 def begun(connection: Connection) -> None:
-    """A transaction has begun: set what a pooler in between does not keep for longer."""
+    """Set what a pooler keeps for one transaction only; call it after each begin."""
     if _PER_TRANSACTION in connection.info:
         connection.exec_driver_sql(_SET_LOCAL)
 
 
 def _has_news(socket: int) -> bool:
-    """True if a connection that was asked nothing has something to read: its end, nearly always."""
-    if not hasattr(select, "poll"):  # pragma: no cover - Windows, where any number may be selected.
+    """Return whether an idle connection has data to read: nearly always the end of its session."""
+    if not hasattr(select, "poll"):  # pragma: no cover - Windows, whose select takes any socket.
         return bool(select.select([socket], [], [], 0)[0])
     poll = select.poll()
     poll.register(socket, select.POLLIN)
@@ -157,9 +157,9 @@ def _has_news(socket: int) -> bool:
 
 
 def _escape(driver: Any) -> None:
-    """Where the database cannot hold all text, write what it cannot as an escape of JSON.
+    """If the database's encoding lacks characters, write those as JSON escapes.
 
-    In JSON that is the same text; in what is only read by people it says what was there.
+    In JSON the text stays the same; in messages the escape shows which character it was.
     """
     encoding = driver.info.parameter_status("server_encoding")
     if encoding in ("UTF8", "SQL_ASCII", None):
@@ -185,7 +185,7 @@ def _escape(driver: Any) -> None:
 
 
 def _codec(encoding: str) -> str:
-    """Python's name of a server's encoding; plain ASCII where it has none."""
+    """Return Python's codec for a server's encoding; ASCII if Python has none."""
     name = encoding.replace("WIN", "cp").replace("KOI8", "koi8_").replace("LATIN", "latin_")
     try:
         return codecs.lookup(name).name

@@ -1,6 +1,6 @@
-"""The tables. Column comments are the documentation of what an operator may read with SQL.
+"""The tables. The comments of columns document what an operator may read with SQL.
 
-Views and the schema's history are in the migrations; a test holds them and this together.
+Views and migrations are in `migrations/`; a test compares them with this file.
 """
 
 from enum import IntEnum
@@ -34,19 +34,19 @@ metadata = MetaData()
 
 
 class CounterKind(IntEnum):
-    """What a row of counters is. Totals are apart, so that reading them takes no row per minute."""
+    """The kind of a counters row. Totals are separate, so that reading them scans no minutes."""
 
     WRITTEN = 0
-    """As a batch has written it: to be added to the total and to its minute."""
+    """As written by a batch: not yet added to the total and to its minute."""
     TOTAL = 1
-    """The sum over a queue and task, for ever."""
+    """The sum of a queue and task, kept for ever."""
     MINUTE = 2
-    """The sum over one minute, which the total contains; kept for a day."""
+    """The sum of one minute, which the total contains; kept for a day."""
 
 
-# What plain SQL may get wrong; the database reports the name. SQLite takes text for a number, and
-# checks JSON cheaply. PostgreSQL prepares all checks of a table anew for each statement: these add
-# 13 µs to a statement (measured), so it has none for JSON, nor for what its types refuse.
+# Mistakes that plain SQL may make; the error shows the name. SQLite accepts text as a number, and
+# checks JSON cheaply. PostgreSQL prepares all checks of a table for each statement: these add 13 µs
+# to a statement (measured), so it has none for JSON, nor for what its types refuse.
 _IN_RANGE = "{0} >= '0001-01-02 00:00:00+00' AND {0} < '9999-12-31 00:00:00+00'"
 _INTEGER = "typeof({0}) = 'integer' AND {0} BETWEEN {1} AND 2147483647"
 _CHECKS = {
@@ -94,12 +94,12 @@ jobs = Table(
     Column("run_at", Instant, nullable=False, server_default=now()),
     Column("attempt", Integer, nullable=False, server_default="0"),  # charged so far
     Column("max_attempts", Integer, nullable=False, server_default="10"),
-    Column("base_max_attempts", Integer),  # the original one, once an operator has granted more
-    Column("crashes", Integer, nullable=False, server_default="0"),  # since it ended in order
+    Column("base_max_attempts", Integer),  # max_attempts of the enqueue, after an operator's retry
+    Column("crashes", Integer, nullable=False, server_default="0"),  # in a row
     Column("snoozes", Integer, nullable=False, server_default="0"),
     Column("fence", BigInteger, nullable=False, server_default="0"),
-    Column("worker_id", BigInteger),  # who holds the claim; null unless running
-    Column("worker", Text),  # the name of the worker that runs it, or ran it last
+    Column("worker_id", BigInteger),  # the lease that holds the claim; null unless running
+    Column("worker", Text),  # the name of the worker that runs the job, or ran it last
     Column("timeout", Double),  # seconds per attempt
     Column("backoff", Text),  # JSON; null: the task's own
     Column("unique_key", Text),
@@ -107,22 +107,22 @@ jobs = Table(
     Column("progress", Double),  # 0 … 1
     Column("progress_message", Text),
     Column("cancel_requested_at", Instant),
-    Column("reason", Text),  # why it is where it is, where the state does not say
+    Column("reason", Text),  # why the job is in its state, if the state alone does not say it
     Column("result", Text),  # JSON
     Column("created_at", Instant, nullable=False, server_default=now()),
     Column("started_at", Instant),  # when the last attempt was claimed
     Column("finished_at", Instant),
-    # 1 once a job has begun that holds its unique key until then; never 0 again
+    # 1 once a job that holds its unique key until it starts has started; never 0 again
     Column("key_released", SmallInteger, nullable=False, server_default="0"),
-    Column("deadline_at", Instant),  # no attempt begins after it; null: none
+    Column("deadline_at", Instant),  # no attempt starts after it; null: no deadline
     Column(
         "child_crashes", Integer, nullable=False, server_default="0"
-    ),  # of its own child process
+    ),  # of the job's child process, in a row
     *_checks(),
-    sqlite_autoincrement=True,  # An id is never used twice, even when the newest job is deleted.
+    sqlite_autoincrement=True,  # An id is never reused, even if the newest job is deleted.
 )
 
-attempts = Table(  # A row for each attempt that ended other than by success.
+attempts = Table(  # A row for each attempt that did not succeed.
     "jobqueue_attempts",
     metadata,
     Column("job_id", BigInteger, primary_key=True, autoincrement=False),
@@ -137,23 +137,23 @@ attempts = Table(  # A row for each attempt that ended other than by success.
     Column("error_type", Text),
     Column("error_message", Text),
     Column("traceback", Text),
-    Column("exit_signal", Text),  # of the child process that died under it, such as SIGKILL
-    Column("peak_memory", BigInteger),  # of that process, in bytes
+    Column("exit_signal", Text),  # that killed the attempt's child process, such as SIGKILL
+    Column("peak_memory", BigInteger),  # bytes of that process
 )
 
-workers = Table(  # A row is a lease: whoever's row is gone holds nothing.
+workers = Table(  # A row is a lease: a worker without its row holds no claim.
     "jobqueue_workers",
     metadata,
     Column("id", _Id, primary_key=True),
     Column("name", Text, nullable=False),
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
-    Column("boot_id", Text),  # with the namespace: whether a pid here means a pid there
+    Column("boot_id", Text),  # same boot_id and pid_namespace: pids can be compared
     Column("pid_namespace", Text),
-    Column("process_started", Double),  # seconds since boot, as the kernel tells; a pid is reused
-    Column("wakeup_address", Text),  # where an enqueue on this host sends its wake-up
+    Column("process_started", Double),  # seconds since boot, from the kernel: pids are reused
+    Column("wakeup_address", Text),  # to which an enqueue on this host sends its wake-up
     Column("queues", Text),  # a JSON array; null: all
-    Column("tasks", Text, nullable=False),  # a JSON array of the names it knows
+    Column("tasks", Text, nullable=False),  # a JSON array of the task names that the worker knows
     Column("concurrency", Integer, nullable=False),
     Column("lease", Double, nullable=False),  # seconds
     Column("heartbeats", BigInteger, nullable=False, server_default="0"),
@@ -165,37 +165,35 @@ workers = Table(  # A row is a lease: whoever's row is gone holds nothing.
     sqlite_autoincrement=True,
 )
 
-queues = Table(  # A row only for a queue with a switch set.
+queues = Table(  # A row for each queue that has, or had, a pause or a limit.
     "jobqueue_queues",
     metadata,
     Column("name", Text, primary_key=True),
     Column("paused_at", Instant),
-    Column("max_pending", Integer),  # scheduled and available jobs at most; null: unbounded
-    Column("when_full", Text),  # what an enqueue then does: wait or reject
+    Column("max_pending", Integer),  # most scheduled and available jobs; null: no limit
+    Column("when_full", Text),  # what an enqueue does at the limit: wait or reject
 )
 
-counters = (
-    Table(  # What happened, appended by every batch; upkeep folds rows of one minute into one.
-        "jobqueue_counters",
-        metadata,
-        Column("id", _Id, primary_key=True),
-        Column("minute", Instant, nullable=False),
-        Column("queue", Text, nullable=False),
-        Column("task", Text, nullable=False),
-        Column("succeeded", BigInteger, nullable=False, server_default="0"),
-        Column("failed", BigInteger, nullable=False, server_default="0"),
-        Column("cancelled", BigInteger, nullable=False, server_default="0"),
-        Column("errored_attempts", BigInteger, nullable=False, server_default="0"),
-        Column("runs", BigInteger, nullable=False, server_default="0"),  # that the sums are over
-        Column("duration", Double, nullable=False, server_default="0"),  # seconds, summed
-        Column("duration_max", Double, nullable=False, server_default="0"),
-        Column("wait", Double, nullable=False, server_default="0"),  # due → begun, summed
-        Column("wait_max", Double, nullable=False, server_default="0"),
-        Column("kind", SmallInteger, nullable=False, server_default="0"),  # CounterKind
-    )
+counters = Table(  # Counts, appended by every batch; the pruner compacts the rows of one minute.
+    "jobqueue_counters",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("minute", Instant, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("succeeded", BigInteger, nullable=False, server_default="0"),
+    Column("failed", BigInteger, nullable=False, server_default="0"),
+    Column("cancelled", BigInteger, nullable=False, server_default="0"),
+    Column("errored_attempts", BigInteger, nullable=False, server_default="0"),
+    Column("runs", BigInteger, nullable=False, server_default="0"),  # attempts in the sums
+    Column("duration", Double, nullable=False, server_default="0"),  # seconds, summed
+    Column("duration_max", Double, nullable=False, server_default="0"),
+    Column("wait", Double, nullable=False, server_default="0"),  # from due to start, summed
+    Column("wait_max", Double, nullable=False, server_default="0"),
+    Column("kind", SmallInteger, nullable=False, server_default="0"),  # CounterKind
 )
 
-history = Table(  # What each worker did in each minute, task by task and ('') as a whole.
+history = Table(  # Figures of each worker per minute, by task; task '' is the whole worker.
     "jobqueue_history",
     metadata,
     Column("id", _Id, primary_key=True),
@@ -208,13 +206,13 @@ history = Table(  # What each worker did in each minute, task by task and ('') a
     Column("snoozed", BigInteger, nullable=False, server_default="0"),
     Column("duration", Double, nullable=False, server_default="0"),  # seconds, summed
     Column("duration_p95", Double),
-    Column("wait", Double, nullable=False, server_default="0"),  # due → begun, summed
+    Column("wait", Double, nullable=False, server_default="0"),  # from due to start, summed
     Column("wait_p95", Double),
     Column("busy", Double, nullable=False, server_default="0"),  # seconds of slots with a handler
     Column("slots", Double, nullable=False, server_default="0"),  # seconds of slots
 )
 
-meta = Table(  # instance: a random id, by which two connections know that they see one database.
+meta = Table(  # instance: a random id, the same for all connections to one database.
     "jobqueue_meta",
     metadata,
     Column("key", Text, primary_key=True),
@@ -227,7 +225,7 @@ def _partial(name: str, *columns: Column[object], where: object, unique: bool = 
 
 
 def _literal(*states: State) -> object:
-    """`state IN ('a', 'b')` as literal text: a partial index's predicate takes no parameters."""
+    """Return `state IN ('a', 'b')` as literal text: a partial index takes no parameters."""
     names = ", ".join(f"'{state.value}'" for state in states)
     return text(f"state IN ({names})") if len(states) > 1 else text(f"state = {names}")
 
@@ -242,14 +240,14 @@ _partial(
 )
 _partial("jobqueue_jobs_due", jobs.c.run_at, jobs.c.queue, where=_literal(State.SCHEDULED))
 _partial("jobqueue_jobs_held", jobs.c.worker_id, where=jobs.c.worker_id.is_not(None))
-# Not `state IN (…)`: SQLite would look at it for every claim (measured: a fifth of a drain's SQL).
+# Not `state IN (…)`: SQLite would evaluate it for every claim (measured: a fifth of a drain's SQL).
 _partial(
     "jobqueue_jobs_final",
     jobs.c.state,
     jobs.c.finished_at,
     where=jobs.c.finished_at.is_not(None),
 )
-_partial(  # Closed under every move but rerun, which is refused while another holds the key.
+_partial(  # Every move keeps it valid, except rerun, refused while another job holds the key.
     "jobqueue_jobs_unique",
     jobs.c.unique_key,
     unique=True,

@@ -1,4 +1,4 @@
-"""What tests do to a queue: lend it their transaction, and let time pass."""
+"""Support for tests: run the store in a test's transaction, and let time pass."""
 
 import math
 from collections.abc import Callable, Collection, Iterator
@@ -25,27 +25,27 @@ _LOCKED = (
     "with jobqueue.within(connection): …"
 )
 _STEP = 0.001
-"""Seconds that time passes further than asked: SQLite's clock has no smaller ones."""
+"""Extra seconds that pass: the resolution of SQLite's clock."""
 
 
 class BorrowingStore(Store):
-    """A store that can work within a transaction of the test's, which is then rolled back.
+    """A store that can run in a test's transaction, which the test then rolls back.
 
-    Meanwhile each transaction of ours is a savepoint of that one, so that nobody else sees any of
-    it. Used by one thread at a time then, as a connection is.
+    Meanwhile each of the store's transactions is a savepoint in it, invisible to other connections.
+    Like a connection, the store may then be used by one thread at a time.
     """
 
     def __init__(self, url: str | URL) -> None:
-        super().__init__(url, idle=math.inf)  # No thread closes connections meanwhile.
+        super().__init__(url, idle=math.inf)  # without the thread that closes idle connections
         self.users = UserTransactions(self, follows=True)
-        """What is done on the connections of the application's, the lent one included."""
+        """For the application's connections, including the test's."""
         self._borrowed: Session | Connection | None = None
 
     @contextmanager
     def borrowing(self, transaction: "Session | Connection") -> Iterator[None]:
-        """Work within this transaction meanwhile. Raises as `UserTransactions.using`."""
+        """Run in this transaction for the block. Raises as `UserTransactions.using`."""
         before = self._borrowed
-        with self.users.using(transaction):  # Asks where it leads, before anything is done.
+        with self.users.using(transaction):  # Checks the database before any statement runs.
             pass
         self._borrowed = transaction
         try:
@@ -81,7 +81,7 @@ class BorrowingStore(Store):
             yield connection
 
     def turn(self) -> AbstractContextManager[bool]:
-        """See `Store.turn`: who has lent its transaction has the turn."""
+        """See `Store.turn`: a test's transaction needs no write lock of ours."""
         return super().turn() if self._borrowed is None else nullcontext(False)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
@@ -94,14 +94,14 @@ class BorrowingStore(Store):
     def execute_autocommit(
         self, statement: str, parameters: dict[str, Any], *, prepared: bool = False
     ) -> list[tuple[Any, ...]] | None:
-        """See `Store.execute_autocommit`: within another transaction, nothing is one of its own."""
+        """See `Store.execute_autocommit`: impossible inside a test's transaction."""
         if self._borrowed is not None:
             return None
         return super().execute_autocommit(statement, parameters, prepared=prepared)
 
 
 def seconds_to_next(store: Store, besides: Collection[int] = ()) -> float | None:
-    """In how many seconds the next scheduled job is due, below 0 if it is; None without one."""
+    """Return the seconds until the next scheduled job is due, negative if overdue, or None."""
     statement = select(func.min(jobs.c.run_at).label("due"), now().label("present")).where(
         in_state(State.SCHEDULED), jobs.c.id.not_in(besides)
     )
@@ -111,7 +111,7 @@ def seconds_to_next(store: Store, besides: Collection[int] = ()) -> float | None
 
 
 def pass_time(store: Store, seconds: float) -> None:
-    """Let so much time pass for all jobs that have not ended: what is to come is so much nearer."""
+    """Move due times and deadlines of all live jobs `seconds` (and _STEP) into the past."""
     passed = timedelta(seconds=seconds + _STEP)
 
     def work(connection: Connection) -> None:
@@ -136,7 +136,7 @@ def make_due(store: Store, id_: int) -> None:
 
 
 def has_worker(store: Store, *, besides: str) -> bool:
-    """True if a worker of another name is there to run jobs."""
+    """Return whether a worker with another name has a lease."""
     others = select(workers.c.id).where(workers.c.name != besides).limit(1)
     with store.read() as connection:
         return connection.execute(others).one_or_none() is not None
