@@ -1,4 +1,4 @@
-"""The names in use: queues, tasks and tags that a database knows, without a scan of its jobs."""
+"""The names in use: a database's queues, tasks and tags, found without a scan of its jobs."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -15,15 +15,15 @@ from jobqueue.store.schema import CounterKind, counters, jobs, queues, workers
 from jobqueue.store.sql.predicates import IS_ALIVE, in_state
 
 NEWEST = 1000
-"""Jobs that are looked at: the newest by id. Tags stand nowhere else."""
+"""Number of newest jobs, by id, that are read: tags are stored only there."""
 
 QUEUES_MAX = 1000
-"""Queues with waiting jobs that are looked for; each costs one step in an index."""
+"""Most queues with waiting jobs to find; each costs one index lookup."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """What somebody may mean who names a queue, a task or a tag."""
+    """The names of queues, tasks and tags that a user may mean."""
 
     queues: frozenset[str] = frozenset()
     tasks: frozenset[str] = frozenset()
@@ -34,10 +34,10 @@ class Names:
 
 
 def names_in_use(store: Store, *, besides: str | None = None) -> Names:
-    """What live workers, switches, counters, waiting jobs' index and the newest jobs name.
+    """Return the names in live workers, queue settings, counters, waiting and the newest jobs.
 
-    A worker called `besides` is not asked. Takes milliseconds, however many jobs there are; a name
-    that only old jobs have, which nobody has worked on, may be missing.
+    Ignores a worker named `besides`. Takes milliseconds for any number of jobs. A name may be
+    missing if only old jobs have it and no attempt of them has ended.
     """
     alive = select(workers.c.name, workers.c.queues, workers.c.tasks).where(IS_ALIVE)
     kinds = counters.c.kind.in_((CounterKind.WRITTEN, CounterKind.TOTAL))
@@ -64,12 +64,12 @@ def _listed(texts: Iterable[str | None]) -> Iterator[str]:
 
 
 def _names(*found: Iterable[str | None]) -> frozenset[str]:
-    """Without what is not a name: plain SQL may write any text, and a shell would act on it."""
+    """Drop invalid names: plain SQL may write any text, which a shell completion would run."""
     return frozenset(name for name in set(itertools.chain(*found)) if name and NAME.fullmatch(name))
 
 
 def _queues_of_waiting() -> Select[Any]:
-    """The queues of available jobs, from one to the next by the index that claims use."""
+    """Select the queues of available jobs, one index lookup each (a loose index scan)."""
     least = select(func.min(jobs.c.queue).label("queue")).where(in_state(State.AVAILABLE))
     found = least.cte("found", recursive=True)
     following = least.where(jobs.c.queue > found.c.queue).scalar_subquery()

@@ -1,4 +1,4 @@
-"""What an operator sees: the monitoring views as plain rows, and the switch of a queue."""
+"""Statistics for operators: the monitoring views as plain rows; pause and resume of queues."""
 
 import json
 from collections import Counter
@@ -33,7 +33,7 @@ Rows = list[dict[str, Any]]
 
 MINUTE = timedelta(minutes=1)
 MINUTES = 5
-"""Minutes of history that are shown where no other number is asked for."""
+"""Default number of minutes of history to show."""
 
 
 def _counts(*names: str) -> list[ColumnClause[int]]:
@@ -85,17 +85,17 @@ throughput = table(
 
 
 class Monitor:
-    """Statistics of a whole database, as of now. May be used from any thread."""
+    """Present statistics of a whole database. Thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def queues(self) -> Rows:
-        """A row for each queue that has live jobs, counts or a switch, by name."""
+        """Return a row for each queue that has live jobs, counters or settings, by name."""
         return self._rows(select(queue_stats).order_by(queue_stats.c.queue))
 
     def workers(self) -> Rows:
-        """A row for each lease, by name. `queues` is a list of names; None: all."""
+        """Return a row for each lease, by name. `queues` is a list of names; None means all."""
         rows = self._rows(
             select(worker_stats).order_by(worker_stats.c.worker, worker_stats.c.started_at)
         )
@@ -104,9 +104,9 @@ class Monitor:
         return rows
 
     def tasks(self) -> Rows:
-        """A row for each task that has counts or waiting jobs, by name.
+        """Return a row for each task that has counters or waiting jobs, by name.
 
-        `waiting` counts its scheduled and available jobs, `known_by` the live workers that know it.
+        `waiting` counts its scheduled and available jobs, `known_by` the live workers that have it.
         """
         counted = {row["task"]: row for row in self._rows(select(task_stats))}
         waiting = {row["task"]: row["waiting"] for row in self._rows(_waiting())}
@@ -118,7 +118,7 @@ class Monitor:
         ]
 
     def throughput(self, minutes: int = 60) -> Rows:
-        """What ended in each of the last minutes by queue and task, the present minute included."""
+        """Return what ended in each of the last minutes, including this one, by queue and task."""
         statement = (
             select(throughput)
             .where(throughput.c.minute > self._present() - minutes * MINUTE)
@@ -127,9 +127,9 @@ class Monitor:
         return self._rows(statement)
 
     def minutes(self, count: int) -> Rows:
-        """What all workers did in each of the last minutes, the present one included, by minute.
+        """Return the figures of all workers for each of the last minutes, including this one.
 
-        Each worker writes once a minute. Percentiles are those of the slowest one.
+        Each worker writes once a minute. Percentiles are those of the slowest worker.
         """
         of_all = history.c
         processed = func.nullif(func.sum(of_all.processed), 0)
@@ -156,8 +156,8 @@ class Monitor:
         return self._rows(statement)
 
     def stats(self, minutes: int = MINUTES) -> dict[str, Any]:
-        """All at a glance, ready to be JSON: queues, tasks, the number of live workers, jobs ended
-        per second, and what workers did in each of the last minutes.
+        """Return all statistics as JSON values: queues, tasks, the number of live workers, jobs
+        ended per second, and the workers' figures for each of the last minutes.
         """
         with self._store.read() as connection:
             alive = select(func.count()).select_from(workers).where(IS_ALIVE)
@@ -173,10 +173,10 @@ class Monitor:
         }
 
     def pause(self, queue: str) -> bool:
-        """Let no job of a queue begin, one that nobody has seen yet included; False: it was so."""
+        """Pause a queue, also one without jobs; return False if it was paused already."""
         self._store.require_schema(beside_others=False)
         with self._store.write() as connection:
-            # Insert first: a row that another makes meanwhile is then there to be updated.
+            # Insert first: if another process inserts the row meanwhile, the update finds it.
             new = self._store.backend.insert(queues).values(name=queue, paused_at=now())
             old = (
                 update(queues)
@@ -189,7 +189,7 @@ class Monitor:
             )
 
     def resume(self, queue: str) -> bool:
-        """Undo a pause; False: there was none."""
+        """Resume a queue; return False if it was not paused."""
         statement = (
             update(queues)
             .where(queues.c.name == queue, queues.c.paused_at.is_not(None))
@@ -203,16 +203,16 @@ class Monitor:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
     def known_by(self) -> Counter[str]:
-        """How many live workers know each task."""
+        """Count the live workers that have each task."""
         names: Counter[str] = Counter()
         for row in self._rows(select(workers.c.tasks).where(IS_ALIVE)):
             names.update(set(json.loads(row["tasks"])))
         return names
 
     def _throughput_per_second(self) -> float:
-        """Jobs ended in the last 60 s, per second.
+        """Return the jobs that ended per second in the last 60 s.
 
-        Counts are by the minute: of the previous one, the part that lies within the 60 s is taken.
+        Counters are by minute: the previous minute counts in proportion to its part of the 60 s.
         """
         present = self._present()
         minute = present.replace(second=0, microsecond=0)
@@ -226,7 +226,7 @@ class Monitor:
         return float(row["current"] + row["previous"] * part) / MINUTE.total_seconds()
 
     def _present(self) -> datetime:
-        """The database's instant, to compare with: no index is used with its function itself."""
+        """Return the database's present instant as a value: a volatile function uses no index."""
         (row,) = self._rows(select(now().label("present")))
         present: datetime = row["present"]
         return present
@@ -237,7 +237,7 @@ def _total(count: Any, where: Any) -> Any:
 
 
 def _waiting() -> Select[Any]:
-    """Waiting jobs by task. Each state by itself, because each has its own partial index."""
+    """Select waiting jobs by task, state by state, because each has its own partial index."""
     parts = union_all(
         *(
             select(jobs.c.task, func.count().label("part"))

@@ -1,7 +1,7 @@
-"""What a caller gives as a transaction, and the session or connection that it stands for.
+"""The transaction that a caller passes, resolved to its session or connection.
 
-The classes are looked up only where somebody has imported them: who uses neither the ORM nor
-asyncio pays for neither.
+The classes are looked up only if the application has imported them: without the ORM or asyncio,
+neither is imported.
 """
 
 import sys
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Transaction(Protocol):
     """A Session, scoped_session or Connection of SQLAlchemy, or the async form of one.
 
-    Type checkers tell them by these methods, which an engine or a sessionmaker does not have;
-    naming the classes would import extensions that not every user has.
+    Type checkers recognize them by these methods, which an engine or a sessionmaker does not have;
+    the classes themselves would need extensions that not every user has installed.
     """
 
     def begin_nested(self) -> object:
@@ -49,17 +49,17 @@ class AsyncTransaction(Transaction, Protocol):
 ORM = "sqlalchemy.orm"
 ASYNC = "sqlalchemy.ext.asyncio"
 
-# An UPDATE, because sessions that read from replicas send that to the writable server.
+# An UPDATE, which a session with read replicas sends to the writable server.
 _WRITE = update(jobs)
 
 
 def is_sync(given: object) -> bool:
-    """True for a Session, a scoped_session or a Connection."""
+    """Return whether it is a Session, a scoped_session or a Connection."""
     return isinstance(given, Connection) or _is(given, ORM, "Session", "scoped_session")
 
 
 def is_async(given: object) -> bool:
-    """True for an AsyncSession, an async_scoped_session or an AsyncConnection."""
+    """Return whether it is an AsyncSession, an async_scoped_session or an AsyncConnection."""
     return _is(given, ASYNC, "AsyncSession", "async_scoped_session", "AsyncConnection")
 
 
@@ -70,9 +70,9 @@ def check(given: object, door: str) -> None:
 
 
 def resolve(given: Any, door: str, instead: str) -> "Session | Connection":
-    """The Session or Connection that `given` stands for; a scoped_session's is of this thread.
+    """Return the Session or Connection; for a scoped_session that of this thread.
 
-    Raises InvalidOption for anything else; `instead` says what takes an async one.
+    Raises InvalidOption for anything else; `instead` names the function for async ones.
     """
     if is_async(given):
         raise _refused(given, door, f"a Session or Connection; {instead}")
@@ -83,7 +83,7 @@ def resolve(given: Any, door: str, instead: str) -> "Session | Connection":
 
 
 def aresolve(given: Any, door: str, instead: str) -> Any:
-    """The AsyncSession or AsyncConnection that `given` stands for. Raises InvalidOption."""
+    """Return the AsyncSession or AsyncConnection. Raises InvalidOption for anything else."""
     if is_sync(given):
         raise _refused(given, door, f"an AsyncSession or AsyncConnection; {instead}")
     if not is_async(given):
@@ -92,9 +92,9 @@ def aresolve(given: Any, door: str, instead: str) -> Any:
 
 
 def connection_of(transaction: "Session | Connection") -> Connection:
-    """The connection that the queue's tables are written on.
+    """Return the connection on which to write the queue's tables.
 
-    Raises InvalidOption for a session whose binds name none for them.
+    Raises InvalidOption for a session whose binds have no engine for them.
     """
     if isinstance(transaction, Connection):
         return transaction

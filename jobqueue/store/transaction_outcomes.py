@@ -1,6 +1,6 @@
-"""What became of the transactions of users in which jobs were enqueued.
+"""The outcomes of users' transactions in which jobs were enqueued.
 
-Needed where a rollback gives ids back: a handle must not stand for another job that got its id.
+Needed where a rollback frees ids for reuse: a handle must not refer to another job with its id.
 """
 
 from typing import Any
@@ -10,18 +10,18 @@ from sqlalchemy import Connection, Transaction, event
 
 
 class Fate:
-    """The end of the transaction, or savepoint, in which some jobs were enqueued."""
+    """The outcome of the transaction, or savepoint, in which some jobs were enqueued."""
 
     def __init__(self, root: Transaction | None) -> None:
         self._root = None if root is None else ref(root)
         self.undone = False
-        """True once it was seen to be rolled back."""
+        """True after a rollback."""
         self.made: set[int] = set()
-        """The ids of the jobs that it then took back."""
+        """The ids of the jobs that were enqueued in it."""
 
     @property
     def is_open(self) -> bool:
-        """True while the transaction has not ended, so that no worker can see its jobs."""
+        """Return whether the transaction is still open, so that no worker can see its jobs."""
         root = None if self._root is None else self._root()
         return not self.undone and root is not None and root.is_active
 
@@ -31,7 +31,7 @@ class Follower:
 
     def __init__(self, connection: Connection) -> None:
         self._log: list[Fate | None] = []
-        """In order: fates of this transaction, and a None where a savepoint was opened."""
+        """In order: the fates of this transaction, and None for each open savepoint."""
         event.listen(connection, "savepoint", self._opened)
         event.listen(connection, "release_savepoint", self._released)
         event.listen(connection, "rollback_savepoint", self._returned)
@@ -39,7 +39,7 @@ class Follower:
         event.listen(connection, "commit", self._committed)
 
     def fate(self, root: Transaction | None) -> Fate:
-        """The fate of what is enqueued now."""
+        """Return the fate of jobs that are enqueued now."""
         last = self._log[-1] if self._log else None
         if last is not None:
             return last
@@ -55,7 +55,7 @@ class Follower:
             del self._log[self._last_savepoint()]
 
     def _returned(self, *_: Any) -> None:
-        # Savepoints end in reverse order; one that is not in the log was opened before all of it.
+        # Savepoints end in reverse order; one that is not in the log is older than the whole log.
         self._undo(self._last_savepoint() if None in self._log else 0)
 
     def _last_savepoint(self) -> int:
@@ -77,5 +77,5 @@ class Follower:
 
 
 def _is_begun(connection: Connection) -> bool:
-    """False if the driver's own transaction has ended already, such as by a COMMIT as text."""
+    """Return False if the driver's transaction has ended already, for example by a text COMMIT."""
     return bool(getattr(connection.connection.driver_connection, "in_transaction", True))

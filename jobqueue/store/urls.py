@@ -1,4 +1,4 @@
-"""Database URLs: what they may look like, and how they are shown without their secrets."""
+"""Database URLs: parse them, and show them without secrets."""
 
 import os
 import re
@@ -25,9 +25,9 @@ BACKENDS: dict[str, Backend] = {
 
 
 def parse(text: str | URL) -> URL:
-    """Read a URL: without its driver, a path made absolute, options as our own drivers take them.
+    """Parse a URL: remove its driver, make a path absolute, translate options for our drivers.
 
-    Raises ConfigurationError, which quotes no URL that it cannot read.
+    Raises ConfigurationError, whose message never quotes a URL that cannot be parsed.
     """
     try:
         url = _read(text)
@@ -66,29 +66,26 @@ def _read(text: str | URL) -> URL:
         return text
     one_host, hosts = postgres_url.split_hosts(text)
     url = make_url(one_host)
-    # What the query says of hosts wins, as in libpq.
+    # Hosts in the query take precedence, as in libpq.
     return url if "host" in url.query else url.update_query_dict(hosts)
 
 
 def as_text(url: URL) -> str:
-    """A parsed URL, with its password, as text that `parse` reads as the same one."""
+    """Return a parsed URL, with its password, as text that `parse` reads back."""
     try:
         text = url.render_as_string(hide_password=False)
         if make_url(text) == url:
             return text
     except UnicodeEncodeError:
         pass
-    # A path with a character that SQLAlchemy's text cannot hold.
+    # The path has a character that SQLAlchemy's text form cannot represent.
     path = quote(os.fsencode(url.database or ""))
     uri = url.set(database=f"file:{path}").update_query_dict({"uri": "true"})
     return uri.render_as_string(hide_password=False)
 
 
 def _refuse_surrogates(url: URL) -> None:
-    """Refuse bytes that are not valid UTF-8: a server takes text only.
-
-    A path of SQLite's may have them, as any file's.
-    """
+    """Refuse bytes that are not valid UTF-8: a server accepts text only, unlike a file's path."""
     parts = {
         "the user": url.username,
         "the password": url.password,
@@ -108,11 +105,11 @@ def _refuse_surrogates(url: URL) -> None:
 
 
 def backend_of(url: URL) -> Backend:
-    """The backend of a parsed URL."""
+    """Return the backend of a parsed URL."""
     return BACKENDS[url.get_backend_name()]
 
 
 def masked(url: URL) -> str:
-    """A URL as it may be shown; a password that is empty is not one that is hidden."""
+    """Return a URL with its secrets masked; an empty password is removed, not masked."""
     shown = url if url.password else url._replace(password=None)
     return _SECRET.sub(r"\1***", shown.render_as_string(hide_password=True))

@@ -1,4 +1,4 @@
-"""A user's own transaction: checked to be on our database, and used without being steered."""
+"""A user's transaction: checked to be on the queue's database, never begun, committed or ended."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -28,28 +28,28 @@ _TRANSLATION = "schema_translate_map"
 
 
 class UserTransactions:
-    """What we do on connections that are not ours. Never begins, commits or rolls back."""
+    """Statements on a user's connections. Never begins, commits or rolls back."""
 
     def __init__(self, store: Store, *, follows: bool = False) -> None:
         self._store = store
         self._follows = follows or store.backend.reuses_ids
-        """Whether handles learn of a rollback; else it has taken the row, and the id with it."""
+        """Whether handles follow rollbacks, which is needed where ids of lost rows are reused."""
         self._own: Identity | None = None
         self._engines: WeakSet[Engine] = WeakSet()
-        """Those on which the queue's tables were there."""
+        """Engines on which the queue's tables were found."""
         self._checked: WeakSet[Transaction] = WeakSet()
         self._made: WeakSet[Transaction] = WeakSet()
-        """Those that the schema was made in: they may yet be rolled back."""
+        """Transactions in which the schema was created: they may still roll back."""
         self._followers: WeakKeyDictionary[Connection, Follower] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     @contextmanager
     def using(self, transaction: "Session | Connection") -> Iterator[Connection]:
-        """The connection of a session, for statements about our tables while the block lasts.
+        """Give the connection of a session, for statements on our tables in the block.
 
-        They mean this queue's tables, whatever search_path or schema_translate_map the caller has
-        set. Raises ConfigurationError where another job queue is, or none; InvalidOption where each
-        statement would be committed by itself.
+        They reach this queue's tables with any search_path or schema_translate_map of the caller.
+        Raises ConfigurationError on another database, or one without a job queue; InvalidOption in
+        autocommit.
         """
         connection = transaction_argument.connection_of(transaction)
         self._check(connection)
@@ -57,12 +57,12 @@ class UserTransactions:
             yield connection
 
     def _check(self, connection: Connection) -> None:
-        """Check, once per transaction, that it leads to the tables that the workers use."""
+        """Check, once per transaction, that it sees the tables that the workers use."""
         current = connection.get_transaction()
         with self._lock:
             checked, made = current in self._checked, current in self._made
         if made and migrate.found(connection) is None:
-            migrate.upgrade_on(connection)  # A savepoint has taken it back.
+            migrate.upgrade_on(connection)  # Its savepoint was rolled back.
         if made or checked:
             return
         if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
@@ -79,10 +79,10 @@ class UserTransactions:
                 (self._made if made else self._checked).add(current)
 
     def _meet(self, connection: Connection) -> bool:
-        """Check where a transaction leads.
+        """Check which database a transaction is on; return True if it has created the schema.
 
-        A SQLite file without the schema gets it on this very connection: another one would wait
-        for the lock that the caller's transaction may hold. True if it did.
+        A SQLite file without the schema gets it on the same connection: another one would wait for
+        the lock that the caller's transaction may hold.
         """
         backend, engine = self._store.backend, connection.engine
         with self._lock:
@@ -100,15 +100,15 @@ class UserTransactions:
             if (backend.single_writer or not known) and not connection.dialect.has_table(
                 connection, meta.name, schema=own.schema
             ):
-                raise self._none()  # Asked, because an error would end the caller's transaction.
+                raise self._none()  # Checked, since a failed SELECT would end the transaction.
             try:
                 theirs = backend.identity(connection)
-            except ProgrammingError as error:  # No such table any more, or no right to read it.
+            except ProgrammingError as error:  # The table was dropped, or is not readable.
                 raise ConfigurationError(
                     f"the given transaction cannot read the tables of {self._store}: "
                     f"{str(error.orig).splitlines()[0]}"
                 ) from error
-        if theirs != own and theirs != self._identify():  # Ours may have been made anew.
+        if theirs != own and theirs != self._identify():  # Our database may have been recreated.
             raise ConfigurationError(
                 f"the given transaction is on another database than the job queue ({self._store})"
             )
@@ -132,7 +132,7 @@ class UserTransactions:
         )
 
     def fate(self, connection: Connection, inserted: Iterable[Inserted]) -> Fate:
-        """What becomes of the jobs that were enqueued in this transaction just now."""
+        """Return what tells whether the jobs just enqueued in this transaction are rolled back."""
         root = connection.get_transaction()
         if not self._follows:
             return Fate(root)
@@ -145,7 +145,10 @@ class UserTransactions:
         return fate
 
     def after_commit(self, transaction: "Session | Connection", notify: Callable[[], None]) -> None:
-        """Ring once the session has committed. A Connection only tells before: polling serves."""
+        """Call `notify` after the session's commit.
+
+        A Connection has an event before its commit only: workers then find the jobs by polling.
+        """
         if isinstance(transaction, Connection):
             return
         if _NOTIFICATIONS not in transaction.info:
@@ -188,16 +191,16 @@ class UserTransactions:
                 raise JobCancelled(f"job {claim.id} was cancelled: roll back")
             raise ClaimLost(f"job {claim.id} is no longer this worker's: roll back")
         counts = TransactionCounts()
-        # How long it took is counted when the worker records its end: the commit is part of it.
+        # The worker counts the duration later, since the user's commit is part of it.
         counts.ended(claim.queue, claim.task, State.SUCCEEDED)
         counts.write(connection, self._store.statements)
 
 
 @contextmanager
 def _in_schema(connection: Connection, identity: Identity | None) -> Iterator[None]:
-    """Let our tables be those of that queue's schema; then set back what the caller has set.
+    """Map our tables to that queue's schema for the block; then restore the caller's map.
 
-    Per connection and not per statement, because a caller's map would reach those that forget it.
+    Per connection, not per statement, so that no statement can miss it.
     """
     schema = None if identity is None else identity.schema
     before = connection.get_execution_options().get(_TRANSLATION)

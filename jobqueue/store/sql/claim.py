@@ -45,10 +45,10 @@ _CLAIMED = [
 
 
 def next_level() -> Executable:
-    """The first (queue, priority) after a given one that has something to claim.
+    """Select the first (queue, priority) after a given one that has an available job.
 
-    The cursor is behind every job that the given one can have: SQLite looks for (a, b) > (x, y) in
-    a longer index from (x, y) on, and without it reads every job of that pair.
+    The cursor is after every job of the given pair: SQLite searches (a, b) > (x, y) in a longer
+    index from (x, y) on, and would read every job of that pair without the cursor.
     """
     after = tuple_(
         bindparam("in_queue", type_=Text()),
@@ -70,7 +70,7 @@ def next_level() -> Executable:
 def claim(backend: Backend) -> Executable:
     """Claim the first jobs of one (queue, priority) after the cursor.
 
-    Those that are locked by others are passed over, and picked up by a later sweep.
+    Jobs that are locked by others are skipped, and found by a later sweep.
     """
     cursor = tuple_(bindparam("in_cursor_run_at", type_=INSTANT), bindparam("in_cursor_id"))
     behind = (
@@ -81,7 +81,7 @@ def claim(backend: Backend) -> Executable:
 
 
 def claim_first(backend: Backend) -> Update:
-    """Claim the first jobs of one queue, of whatever priorities: the index has them in order."""
+    """Claim the first jobs of one queue, of all priorities, in the index's order."""
     place = (jobs.c.priority, jobs.c.run_at, jobs.c.id)
     return _claim_in_order(backend, *place, and_tell=[jobs.c.priority])
 
@@ -92,7 +92,7 @@ def _claim_in_order(
     where: Sequence[ColumnElement[bool]] = (),
     and_tell: Sequence[ColumnElement[Any]] = (),
 ) -> Update:
-    """Claim the first jobs of one queue in an order that is the index's own."""
+    """Claim the first jobs of one queue in an order that the index has."""
     candidates = (
         select(jobs.c.id)
         .where(
@@ -102,12 +102,12 @@ def _claim_in_order(
             ~exists().where(
                 queues.c.name == bindparam("in_queue"), queues.c.paused_at.is_not(None)
             ),
-            # Whoever's lease was taken away claims nothing, whatever it believes.
+            # A worker whose lease was revoked claims nothing, even before it notices.
             exists().where(workers.c.id == bindparam("in_worker")),
         )
         .order_by(*order)
         .limit(bindparam("in_limit", type_=Integer()))
-        .with_for_update(skip_locked=True, of=jobs)  # SQLite has one writer and leaves it out.
+        .with_for_update(skip_locked=True, of=jobs)  # omitted on SQLite, which has one writer
     )
     return (
         update(jobs)
@@ -125,7 +125,7 @@ def _claim_in_order(
 
 
 def claim_columns() -> list[ColumnElement[Any]]:
-    """The columns of a `Claim`, in its order."""
+    """Return the columns of a `Claim`, in its order."""
     return [
         *(jobs.c[name] for name in _CLAIMED),
         SOLO.label("solo"),
@@ -136,7 +136,7 @@ def claim_columns() -> list[ColumnElement[Any]]:
 
 
 def undo_claim(pairs: FromClause) -> Executable:
-    """Undo claims before their commit: nobody has seen the fence that they would have had."""
+    """Undo claims before their commit; no other connection has seen their fence."""
     return (
         update(jobs)
         .where(jobs.c.id == pairs.c.id, jobs.c.fence == pairs.c.fence)
@@ -152,7 +152,7 @@ def undo_claim(pairs: FromClause) -> Executable:
 
 
 def mark_started() -> Executable:
-    """Free the unique key of a job that begins."""
+    """Free the unique key of a job that starts."""
     return (
         update(jobs)
         .where(

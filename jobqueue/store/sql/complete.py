@@ -1,4 +1,4 @@
-"""The statements that write what became of claims, and the progress of running jobs."""
+"""The statements that record outcomes of claims, and the progress of running jobs."""
 
 from sqlalchemy import (
     BigInteger,
@@ -23,12 +23,12 @@ from jobqueue.store.sql.predicates import CANCEL_ASKED, MINE, becomes
 
 
 def _of(rows: FromClause) -> tuple[ColumnElement[bool], ...]:
-    """The guard of what a worker writes: the claims that the rows name, if they still hold."""
+    """Return the guard of a worker's writes: the rows' claims that are still held."""
     return (jobs.c.id == rows.c.id, jobs.c.fence == rows.c.fence, MINE)
 
 
 def succeed(outcomes: FromClause) -> Executable:
-    """`_of` is the whole guard: every move out of `running` adds one to the fence."""
+    """Record successes. `_of` is the whole guard: leaving `running` adds one to the fence."""
     return (
         update(jobs)
         .where(*_of(outcomes))
@@ -47,7 +47,10 @@ def succeed(outcomes: FromClause) -> Executable:
 
 
 def succeed_batch(outcomes: FromClause) -> Executable:
-    """`succeed` for claims that hold and that nobody wants cancelled; its count tells if all."""
+    """Record successes without RETURNING: the row count shows whether all claims were held.
+
+    Claims whose cancellation was requested do not count as held.
+    """
     return (
         update(jobs)
         .where(*_of(outcomes), ~CANCEL_ASKED)
@@ -65,7 +68,7 @@ def succeed_batch(outcomes: FromClause) -> Executable:
 
 
 def complete(outcomes: FromClause) -> Executable:
-    """End claims in any other way. A wish to cancel turns every outcome into `cancelled`."""
+    """Record all other outcomes. A cancellation request turns every outcome into `cancelled`."""
     state = case((CANCEL_ASKED, becomes("cancel")), else_=outcomes.c.state)
     final = state.in_([literal_column(f"'{state.value}'") for state in FINAL])
     return (
@@ -90,9 +93,9 @@ def complete(outcomes: FromClause) -> Executable:
 
 
 def already_completed(pairs: FromClause) -> Executable:
-    """How jobs stand whose outcome was offered before, by an attempt whose answer was lost.
+    """Select the state of jobs whose outcome an earlier commit, with a lost answer, may have set.
 
-    A final state keeps the name of the worker that led to it: another one may have had this fence.
+    A final job keeps its worker's name, which is compared: another worker may have had this fence.
     """
     return select(jobs.c.id, jobs.c.state, jobs.c.fence).where(
         jobs.c.id == pairs.c.id,
@@ -102,12 +105,12 @@ def already_completed(pairs: FromClause) -> Executable:
 
 
 def record_attempts(backend: Backend) -> Executable:
-    """Add rows of attempts that have ended now."""
+    """Insert rows of attempts that end now."""
     return backend.insert(attempts).values(finished_at=now())
 
 
 def finish_within() -> Executable:
-    """Success as part of a user's transaction; refused once the job was asked to be cancelled."""
+    """Record a success in a user's transaction, unless cancellation was requested."""
     return (
         update(jobs)
         .where(

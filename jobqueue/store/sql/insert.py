@@ -1,4 +1,4 @@
-"""The statements that write new jobs down."""
+"""The statements that insert new jobs."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ _PLAIN = [name for name in NEW if name not in ("delay", "at", "deadline")]
 
 
 def insert(backend: Backend) -> Executable:
-    """Many calls, in order; those whose unique key is held are left out."""
+    """Insert many jobs in order, without those whose unique key is held."""
     given = backend.batch_table(NEW)
     source = (
         select(
@@ -37,8 +37,8 @@ def insert(backend: Backend) -> Executable:
             *_due(given.c.delay, given.c.at),
             _deadline(given.c.deadline),
         )
-        .where(given.c.place >= 0)  # SQLite cannot tell ON CONFLICT from a join without a WHERE.
-        .order_by(given.c.place)  # Ids are given in this order.
+        .where(given.c.place >= 0)  # Without a WHERE, SQLite parses ON CONFLICT as a join's ON.
+        .order_by(given.c.place)  # Ids are assigned in this order.
     )
     return (
         backend.insert(jobs)
@@ -48,8 +48,8 @@ def insert(backend: Backend) -> Executable:
 
 
 def insert_one(backend: Backend) -> Executable:
-    """`insert` for one row, which is planned in a fraction of the time."""
-    given = {  # No CAST for instants: on SQLite it would make a number of their text.
+    """Insert one job: planned in a fraction of the time of `insert`."""
+    given = {  # No CAST for instants: SQLite would convert their text to a number.
         name: parameter if type_ is INSTANT else cast(parameter, type_)
         for name, type_ in NEW.items()
         for parameter in (bindparam(f"in_{name}", type_=type_),)
@@ -64,7 +64,7 @@ def insert_one(backend: Backend) -> Executable:
 
 
 def insert_plain() -> Insert:
-    """`insert_one` for a job that is due now and has no unique key: the table's defaults do."""
+    """Insert one job that is due now, without key or deadline: the table's defaults suffice."""
     plain = [name for name in _PLAIN if not name.startswith("unique_")]
     return (
         sql_insert(jobs)
@@ -74,7 +74,7 @@ def insert_plain() -> Insert:
 
 
 def _due(delay: ColumnElement[Any], at: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
-    """State and run_at of a new job."""
+    """Return the state and run_at of a new job."""
     future = or_(delay > 0, and_(at.is_not(None), at > now()))
     state = case(
         (future, literal_column(f"'{State.SCHEDULED.value}'")),

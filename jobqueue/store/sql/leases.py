@@ -1,4 +1,4 @@
-"""The statements of upkeep: heartbeats, lost workers, due jobs."""
+"""The statements of upkeep: heartbeats, dead workers, due jobs."""
 
 from sqlalchemy import (
     BigInteger,
@@ -27,17 +27,16 @@ from jobqueue.store.schema import jobs, workers
 from jobqueue.store.sql.predicates import CANCEL_ASKED, ONCE, becomes, in_state, may
 
 REFUNDS_MAX = 5
-"""Losses in a row, without an orderly end in between, whose attempts are given back."""
+"""Crashes in a row, with no completed attempt in between, whose attempts are refunded."""
 
 
 _LEASE = [workers.c[name] for name in Lease._fields]
 
 
 def neighbours(*, after: bool) -> Executable:
-    """The leases that come next after a worker's own in the ring of all, or the first of the ring.
+    """Select the leases after a worker's own in the ring of all, or the first ones of the ring.
 
-    The order is by id, which is random.
-    None where its own row is gone.
+    The ring is ordered by id, which is random. No rows if the worker's own row is gone.
     """
     own: FromClause = workers.alias("own")
     here = select(own.c.id).where(own.c.id == bindparam("in_worker")).scalar_subquery()
@@ -50,7 +49,7 @@ def neighbours(*, after: bool) -> Executable:
 
 
 def mates(*, after: bool) -> Executable:
-    """The same in the ring of those whose processes it can see."""
+    """Select the same in the ring of workers whose processes the worker can see."""
     me: BindParameter[int] = bindparam("in_worker", type_=BigInteger())
     return (
         select(*_LEASE)
@@ -65,7 +64,7 @@ def mates(*, after: bool) -> Executable:
 
 
 def renew_lease() -> Executable:
-    """Renew a lease and say how the worker does."""
+    """Renew a lease and update the worker's figures."""
     return (
         update(workers)
         .where(workers.c.id == bindparam("in_worker"))
@@ -82,7 +81,7 @@ def renew_lease() -> Executable:
 
 
 def step_lease() -> Executable:
-    """Move a worker's beat by so much."""
+    """Add `in_step` to a worker's heartbeats."""
     return (
         update(workers)
         .where(workers.c.id == bindparam("in_worker"))
@@ -95,27 +94,27 @@ _ORPHANED = and_(jobs.c.worker_id.is_not(None), ~exists().where(workers.c.id == 
 
 
 def orphans() -> Executable:
-    """Whether there is a job whose worker's row is gone."""
+    """Select whether there is a job whose worker's lease is gone."""
     return select(exists().where(_ORPHANED))
 
 
 def next_due() -> Executable:
-    """When the next scheduled job is due, and what time it is."""
+    """Select the due time of the next scheduled job, and the present time."""
     return select(func.min(jobs.c.run_at).label("due"), now().label("present")).where(
         in_state(State.SCHEDULED)
     )
 
 
 def reap(backend: Backend) -> Executable:
-    """Take the jobs of workers whose row is gone: the crash counts, the attempt is given back.
+    """Reap the jobs of workers whose lease is gone: add a crash, and refund the attempt.
 
-    Whose crash it was, nobody can tell yet. One that may begin only once has begun, and fails; one
-    that was lost `REFUNDS_MAX` times in a row is charged from then on, so that there is an end.
+    The job may not have caused the crash. A job that may start only once has started, and fails. A
+    job that was lost `REFUNDS_MAX` times in a row is charged from then on, so that it ends.
     """
     orphans = (
         select(jobs.c.id)
         .where(_ORPHANED)
-        .order_by(jobs.c.worker_id)  # By id, SQLite would read the whole table in that order.
+        .order_by(jobs.c.worker_id)  # Ordered by id, SQLite would scan the whole table.
         .limit(bindparam("in_limit", type_=Integer()))
         .with_for_update(skip_locked=True, of=jobs)
     )
@@ -143,7 +142,7 @@ def reap(backend: Backend) -> Executable:
             jobs.c.task,
             jobs.c.queue,
             jobs.c.state,
-            # As it was: these are the columns after the change.
+            # The attempt before the update: RETURNING gives the columns after it.
             case((given_back, jobs.c.attempt + 1), else_=jobs.c.attempt).label("attempt"),
             jobs.c.worker,
             jobs.c.started_at,
@@ -152,7 +151,7 @@ def reap(backend: Backend) -> Executable:
 
 
 def promote(backend: Backend) -> Executable:
-    """Make due jobs available; `run_at` stays, so they keep their place."""
+    """Make due jobs available; `run_at` stays, and with it their order."""
     due = (
         select(jobs.c.id)
         .where(may("promote"), jobs.c.run_at <= once(now()))

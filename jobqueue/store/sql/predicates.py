@@ -1,4 +1,4 @@
-"""The conditions that statements share: states, keys, pauses; each stands here and nowhere else.
+"""The conditions that statements share: states, keys, pauses. Each is defined only here.
 
 States are literals, because SQLite matches a partial index by the text of its predicate.
 """
@@ -23,26 +23,26 @@ from jobqueue.store.schema import jobs, queues, workers
 
 
 def in_state(*states: State) -> ColumnElement[bool]:
-    """`state IN (…)` with the states as literals."""
+    """Return `state IN (…)` with the states as literals."""
     names: list[ColumnElement[str]] = [literal_column(f"'{state.value}'") for state in states]
     return jobs.c.state == names[0] if len(names) == 1 else jobs.c.state.in_(names)
 
 
 def may(verb: str) -> ColumnElement[bool]:
-    """The state guard of a verb."""
+    """Return the state guard of a verb."""
     return in_state(*MOVES[verb].before)
 
 
 def becomes(verb: str) -> ColumnElement[str]:
-    """The state that a verb leads to."""
+    """Return the state that a verb leads to."""
     return literal_column(f"'{MOVES[verb].after.value}'", Text())
 
 
 ONCE = func.coalesce(jobs.c.base_max_attempts, jobs.c.max_attempts) == 1
-"""True for a job that may begin at most once (per grant of its operator)."""
+"""True for a job that may start at most once (per retry by an operator)."""
 
 SOLO = or_(ONCE, jobs.c.crashes > 0, func.coalesce(jobs.c.unique_until, "") == "started")
-"""True for a job that no worker may hold without beginning it at once."""
+"""True for a job that must start as soon as it is claimed."""
 
 QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, queues.c.paused_at.is_not(None))
 
@@ -56,7 +56,7 @@ HOLDS_KEY = or_(
 """The predicate of the unique index."""
 
 FREES_KEY = and_(func.coalesce(jobs.c.unique_until, "") == "started", jobs.c.key_released == 0)
-"""True for a claimed job whose unique key is free once it begins."""
+"""True for a claimed job whose unique key is freed when it starts."""
 
 _OTHER = jobs.alias("other")
 KEY_HELD_BY_OTHER = (
@@ -69,19 +69,19 @@ KEY_HELD_BY_OTHER = (
     )
     .exists()
 )
-"""True for a final job that would hold its key if it was run again, while another one does."""
+"""True for a final job that would need its unique key for a retry, while another job holds it."""
 
 IS_ALIVE = workers.c.heartbeat_at >= after(-workers.c.lease)
-"""True for a worker that has beaten within its lease."""
+"""True for a worker whose last heartbeat is younger than its lease."""
 
 CANCEL_ASKED = jobs.c.cancel_requested_at.is_not(None)
-"""True for a running job that is to be cancelled."""
+"""True for a running job whose cancellation was requested."""
 
 HELD = jobs.c.worker_id == bindparam("in_worker", type_=BigInteger())
-"""Claimed under this lease."""
+"""True for a job that is claimed under this lease."""
 
 MINE = func.coalesce(jobs.c.worker_id, 0) == bindparam("in_worker", type_=BigInteger())
-"""The same as a guard: a server that lost commits may give one fence to two attempts.
+"""HELD as a guard of writes: a server that lost commits may give one fence to two attempts.
 
-Through coalesce no planner takes the index of held jobs, to read all of them for each lookup.
+The coalesce keeps planners from the index of held jobs, which they would scan for each lookup.
 """

@@ -1,4 +1,4 @@
-"""The rows that statements take as one parameter: their columns, in order."""
+"""The columns, in order, of rows that statements take as one batch parameter."""
 
 from collections.abc import Iterable
 from operator import itemgetter
@@ -11,7 +11,7 @@ from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects.base import Backend, Columns
 
 Progress = tuple[int, int, float | None, str | None]
-"""What a handler reports: (id, fence, fraction, message)."""
+"""A job's progress: (id, fence, fraction, message)."""
 
 NEW: Columns = {
     "task": Text(),
@@ -43,7 +43,7 @@ END: Columns = {
 
 
 class CompletionRow(NamedTuple):
-    """A row of END. `crashes` and `child_crashes`: None leaves them as they are."""
+    """A row of END. None for `crashes` or `child_crashes` leaves the column unchanged."""
 
     id: int
     fence: int
@@ -66,9 +66,9 @@ PAIRS: Columns = {"id": BigInteger(), "fence": BigInteger()}
 
 
 def last_progress(backend: Backend, rows: Iterable[Progress]) -> dict[str, Any]:
-    """Return the parameters of `save_progress` for claims that end: one fence on, and unheld.
+    """Return the parameters of `save_progress` for completed claims: fence + 1, and no holder.
 
-    In the transaction of that end, which locks the rows.
+    Execute it in the transaction that completes the claims, which has locked the rows.
     """
     moved = sorted(((id_, fence + 1, *said) for id_, fence, *said in rows), key=itemgetter(0))
     return backend.batch_parameters(PROGRESS, moved) | {"in_worker": 0}

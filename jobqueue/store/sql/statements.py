@@ -1,7 +1,7 @@
-"""Every statement of the data plane, once, in SQLAlchemy Core; `tests/store/sql` shows their SQL.
+"""Every statement of the data plane, in SQLAlchemy Core; `tests/store/sql` has the golden SQL.
 
-Statements start with INSERT, UPDATE or DELETE where they may run on a user's own connection: the
-`sqlite3` module opens a transaction only before those words.
+Statements that may run on a user's connection start with INSERT, UPDATE or DELETE: the `sqlite3`
+module begins a transaction only before those.
 """
 
 from dataclasses import dataclass
