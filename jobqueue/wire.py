@@ -37,11 +37,11 @@ _DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
 
 
-# What is printed with --json, and answered over HTTP
+# Output of --json and of HTTP responses
 
 
 def job_json(job: JobRecord) -> dict[str, Any]:
-    """The job object of the contract, for rows that someone wrote with SQL too."""
+    """Return the job object of the contract, also for a row that plain SQL has written."""
     try:
         return job.to_json()
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -50,12 +50,12 @@ def job_json(job: JobRecord) -> dict[str, Any]:
 
 
 def with_attempts(jobs: Jobs, job: JobRecord) -> dict[str, Any]:
-    """The job object with its attempts."""
+    """Return the job object with its attempts."""
     return job_json(job) | {"attempts": [attempt.to_json() for attempt in jobs.attempts(job)]}
 
 
 def changes(changed: Sequence[int], refused: Sequence[Refusal]) -> dict[str, Any]:
-    """What a verb changed, and what it did not, with the reason."""
+    """Return the result of a bulk verb: the number of changed jobs, and each refusal."""
     return {
         "changed": len(changed),
         "refused": [
@@ -66,7 +66,7 @@ def changes(changed: Sequence[int], refused: Sequence[Refusal]) -> dict[str, Any
 
 
 def error_json(message: str, field: str | None = None, value: object = None) -> dict[str, Any]:
-    """The error object of the contract; a value that is long, or not a scalar, is shortened."""
+    """Return the error object of the contract; long or structured values are shortened."""
     if isinstance(value, float) and not math.isfinite(value):
         value = str(value)
     if not isinstance(value, bool | int | float | None):
@@ -75,18 +75,18 @@ def error_json(message: str, field: str | None = None, value: object = None) -> 
     return {"message": message, "field": field, "value": value}
 
 
-# Calls that came as JSON: a line of `enqueue --from`, or the body of a request
+# Calls in JSON: a line of `enqueue --from`, or the body of a request
 
 
 class Tasks:
-    """Which tasks may be enqueued: those of an app, or without one any of a valid name."""
+    """The tasks that may be enqueued: those of an app, or without an app any valid name."""
 
     def __init__(self, registry: Registry | None) -> None:
         self._registry = registry
         self._strangers: dict[str, Task[..., Any]] = {}
 
     def find(self, name: object) -> Task[..., Any]:
-        """The task of that name. Raises InvalidOption or UnknownTask."""
+        """Return the task of that name. Raises InvalidOption or UnknownTask."""
         known = options.name(name, "task")
         registry = self._registry
         if registry is None:
@@ -103,7 +103,7 @@ class Tasks:
         return registry[known]
 
     def _stranger(self, name: str) -> Task[..., Any]:
-        """A task of which only the name is known: it takes any plain JSON."""
+        """Return a task for which only the name is known: it accepts any plain JSON."""
         task = self._strangers.get(name)
         if task is None:
 
@@ -121,13 +121,13 @@ def _never(calls: object, within: object) -> list[Job[Any]]:
 def make_call(
     task: Task[..., Any], args: list[Any], kwargs: dict[str, Any], changes: Mapping[str, Any]
 ) -> Call[Any]:
-    """A call of exact JSON values."""
+    """Build a call from exact JSON values."""
     settings = task.settings.merge(dict(changes))
     return Call(task, task.codec.from_json(args, kwargs), settings)
 
 
 def call_of_line(tasks: Tasks, line: Any, what: str) -> Call[Any]:
-    """A call from one object of `enqueue --from`."""
+    """Build a call from one object of `enqueue --from`; `what` names it in errors."""
     if not isinstance(line, dict):
         raise InvalidArguments(
             f'{what}: must be an object like {{"task": "add", "args": [2, 3]}}', field="line"
@@ -136,7 +136,7 @@ def call_of_line(tasks: Tasks, line: Any, what: str) -> Call[Any]:
     for key in line:
         if key not in known:
             raise InvalidOption(
-                f"{what}: {key[:40]!r} is no key of a job; there are {', '.join(known)}"
+                f"{what}: {key[:40]!r} is not a key of a job; there are {', '.join(known)}"
                 f"{did_you_mean(key, known)}",
                 field=key[:40],
             )
@@ -148,16 +148,16 @@ def call_of_line(tasks: Tasks, line: Any, what: str) -> Call[Any]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean a or b?`, or nothing."""
+    """Return `; did you mean a or b?`, or an empty text without a similar name."""
     close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-# Text that names jobs or chooses among them
+# Text that names or filters jobs
 
 
 def job_id(text: str) -> int:
-    """A job's id; raises InvalidOption."""
+    """Parse a job's id; raise InvalidOption."""
     if not _DIGITS.fullmatch(text):
         raise InvalidOption(
             f"id: {text[:40]!r} is not a job's id; ids are whole numbers, such as 42",
@@ -170,17 +170,17 @@ def job_id(text: str) -> int:
 
 
 def job_ids(texts: tuple[str, ...]) -> tuple[int, ...]:
-    """Ids in the order given, each once."""
+    """Parse ids, in the order given, without duplicates."""
     return tuple(dict.fromkeys(map(job_id, texts)))
 
 
 def whole(text: str) -> int | str:
-    """A whole number, or what is none as it is: whoever checks the range says what is wrong."""
+    """Parse an integer; return any other text unchanged, for the range check to report."""
     return int(text) if _NUMBER.fullmatch(text) else text
 
 
 def state(text: str | None) -> State | None:
-    """A state by its name; raises InvalidOption."""
+    """Parse a state; raise InvalidOption."""
     if text is None:
         return None
     try:
@@ -195,7 +195,7 @@ def state(text: str | None) -> State | None:
 
 
 def since(text: str | None) -> datetime | None:
-    """An instant, or a time before now such as `2h`."""
+    """Parse an instant, or a duration before now such as `2h`."""
     if text is None:
         return None
     if text[:1].isdigit() and "-" not in text:
@@ -210,7 +210,7 @@ def a_filter(
     tag: str | None,
     since_text: str | None = None,
 ) -> JobFilter:
-    """A filter from its options, checked."""
+    """Build a filter from its options; raise InvalidOption."""
     return JobFilter(
         state=state(state_name),
         task=None if task is None else options.name(task, "task"),

@@ -1,4 +1,4 @@
-"""Completion: how a worker writes what became of its claims, and what their handlers report.
+"""Completion: record the outcomes of claims, and the progress that handlers report.
 
 Every write names (id, fence) and the lease under which the job was claimed.
 """
@@ -27,15 +27,15 @@ from jobqueue.store.sql.rows import (
 )
 
 BULK = 16
-"""Outcomes from which on it pays to try first as if every claim held."""
+"""Number of successes from which `succeed_batch` is tried first, as if all claims were held."""
 
 _RAN_OUT = ("errored", "timed out", "crashed", "refused")
-_ID = itemgetter(0)  # Rows are locked in this order by all, so that two transactions take turns.
+_ID = itemgetter(0)  # All transactions lock rows in this order, so that two cannot deadlock.
 _STATES = {state.value: state for state in State}
 
 
 class Completion:
-    """Outcomes, attempts and counts, in one transaction."""
+    """Writes outcomes, attempts and counters in one transaction."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -49,11 +49,11 @@ class Completion:
         counts: TransactionCounts | None = None,
         progress: Sequence[Progress] = (),
     ) -> dict[int, State]:
-        """Write outcomes in the holder's name; returns the new state of jobs whose claim held.
+        """Record the holder's outcomes; return the new state of each job whose claim was held.
 
-        A job that is missing from the answer is no longer this worker's: its fence did not match.
-        What was counted is in `counts` afterwards; it counts when the transaction is committed.
-        `progress` is what handlers reported last, and no heartbeat has written.
+        The worker has lost each job that is missing from the result: its fence did not match.
+        `counts` gets what this transaction counts, valid once it is committed. `progress`: what
+        handlers reported last, and no heartbeat has written yet.
         """
         counts = TransactionCounts() if counts is None else counts
         states: dict[int, State] = {}
@@ -92,15 +92,15 @@ class Completion:
         well: Sequence[Succeeded],
         states: dict[int, State],
     ) -> None:
-        """Write successes.
+        """Record successes.
 
-        Where a round trip costs nothing, first as if all claims held: that needs no answer per row.
+        On a database without round trips, first as if all claims were held: without RETURNING.
         """
         rows = [(claim.id, claim.fence, result) for claim, result, _, _, _ in well]
         rows.sort(key=_ID)
         parameters = self._pack(SUCCESS, rows, holder)
         if self._store.backend.single_writer and len(well) >= BULK:
-            # Not `begin_nested()`: a third of its time, and it is on the one writer's clock.
+            # Not `begin_nested()`: plain SQL takes a third of its time, for which all writers wait.
             connection.exec_driver_sql("SAVEPOINT jobqueue_all")
             held = connection.execute(self._statements.succeed_batch, parameters).rowcount
             if held == len(well):
@@ -119,9 +119,9 @@ class Completion:
         states: dict[int, State],
         counts: TransactionCounts,
     ) -> None:
-        """Accept what was written already: by `finish_within`, or by a commit without an answer.
+        """Accept outcomes recorded already, by `finish_within` or a commit whose answer was lost.
 
-        What they counted stays; a handler's own transaction has not counted how long it took.
+        Their counters stay; `finish_within` has not counted the duration, which is added here.
         """
         open_ = {
             outcome.claim.id: outcome for outcome in outcomes if outcome.claim.id not in states
@@ -160,7 +160,7 @@ class Completion:
         """Write the progress of running jobs."""
         parameters = self._pack(PROGRESS, sorted(rows, key=_ID), holder)
         with self._store.write() as connection:
-            # No lock on a job may hold up the heartbeat.
+            # A lock on a job must not delay the heartbeat.
             self._store.backend.limit_lock_wait(connection)
             connection.execute(self._statements.save_progress, parameters)
 
@@ -173,7 +173,7 @@ class Completion:
 def _count(
     counts: TransactionCounts, outcomes: Sequence[Outcome], states: Mapping[int, State]
 ) -> None:
-    """Count the outcomes that were accepted just now."""
+    """Count the outcomes that were just recorded."""
     queue = task = count = None
     for outcome in outcomes:
         claim = outcome.claim
@@ -181,7 +181,7 @@ def _count(
         if state is None:
             continue
         if state is State.SUCCEEDED and outcome.duration is not None:
-            # Most are; and neighbours are often of one kind, so that it need not be looked up.
+            # The common case. Neighbours often share queue and task, which saves the lookup.
             if count is None or claim.task != task or claim.queue != queue:
                 queue, task = claim.queue, claim.task
                 count = counts.of(queue, task)
@@ -200,7 +200,7 @@ def _count(
 
 
 class AttemptRow(NamedTuple):
-    """A row of jobqueue_attempts, which gets `finished_at` by its statement."""
+    """A row of jobqueue_attempts; the statement sets `finished_at`."""
 
     job_id: int
     fence: int
@@ -236,7 +236,7 @@ def _attempt_row(outcome: Outcome, worker: str) -> AttemptRow | None:
 
 def _completion_row(outcome: Unsuccessful) -> CompletionRow:
     claim = outcome.claim
-    crashes = child_crashes = None  # As they are: it has not begun, or not been left to end.
+    crashes = child_crashes = None  # Unchanged: the handler has not started, or not completed.
     if outcome.crash:
         crashes, child_crashes = claim.crashes + 1, claim.child_crashes + 1
     elif outcome.duration is not None:

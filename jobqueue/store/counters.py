@@ -1,4 +1,4 @@
-"""What happened, counted: written in the same transaction as what it counts."""
+"""Counters of events, written in the same transaction as the events."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from jobqueue.store.sql.statements import Statements
 
 
 class TaskCounts:
-    """What happened to one (queue, task). Times are seconds."""
+    """Counts of one (queue, task). Times are seconds."""
 
     __slots__ = (
         "cancelled",
@@ -40,33 +40,33 @@ class TransactionCounts:
 
     @property
     def counts(self) -> Mapping[tuple[str, str], TaskCounts]:
-        """What was counted so far."""
+        """Return the counts so far."""
         return self._counts
 
     def of(self, queue: str, task: str) -> TaskCounts:
-        """The count of a (queue, task), to be added to; hot."""
+        """Return the counts of a (queue, task), to be incremented; on the hot path."""
         count = self._counts.get((queue, task))
         if count is None:
             count = self._counts[queue, task] = TaskCounts()
         return count
 
     def ended(self, queue: str, task: str, state: State) -> None:
-        """A job became final."""
+        """Count a job that became final."""
         count = self.of(queue, task)
         setattr(count, state.value, getattr(count, state.value) + 1)
 
     def errored(self, queue: str, task: str) -> None:
-        """An attempt errored."""
+        """Count an attempt that errored."""
         self.of(queue, task).errored_attempts += 1
 
     def ran(self, queue: str, task: str, duration: float, wait: float) -> None:
-        """A handler was entered and left; hot, so that sums and maxima are left to `write`."""
+        """Count an attempt whose handler ran; on the hot path: `write` adds up the times."""
         count = self.of(queue, task)
         count.durations.append(duration)
         count.waits.append(wait)
 
     def write(self, connection: Connection, statements: Statements) -> None:
-        """Append the counts."""
+        """Insert the counts."""
         rows = [_row(queue, task, count) for (queue, task), count in sorted(self._counts.items())]
         if rows:
             connection.execute(statements.append_counters, rows)

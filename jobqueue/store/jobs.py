@@ -1,4 +1,4 @@
-"""Jobs as their users know them: written down, looked up, cancelled, run again, deleted."""
+"""Jobs for clients and operators: insert, find, cancel, retry, delete."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +64,7 @@ _RERUN: dict[str, Any] = {
     "cancel_requested_at": None,
     "deadline_at": case(
         (_WAS_FINAL, null()), else_=jobs.c.deadline_at
-    ),  # Of the call, not of this.
+    ),  # It was the enqueue's, not the retry's.
     "snoozes": 0,
     "crashes": case((_WAS_FINAL, 0), else_=jobs.c.crashes),
     "child_crashes": case((_WAS_FINAL, 0), else_=jobs.c.child_crashes),
@@ -90,21 +90,21 @@ class Jobs:
         wait: bool = True,
         notifier: Notifier | None = None,
     ) -> list[Inserted]:
-        """Write calls down, in order; one transaction, the caller's if one is given.
+        """Insert jobs in order, in one transaction: the caller's if `connection` is given.
 
         A call whose unique key is held gets the holder's id and `created=False`. Without a
-        caller's transaction, the notifier wakes workers once the calls are committed.
+        caller's transaction, the notifier wakes workers after the commit.
         """
         return self._inserter.insert(new, connection, wait=wait, notifier=notifier)
 
     def get(self, id_: int) -> JobRecord | None:
-        """One job with the error of its last attempt, or None."""
+        """Return one job with the error of its last attempt, or None."""
         return next(iter(self.find(JobFilter(ids=(id_,)))), None)
 
     def find(
         self, wanted: JobFilter, limit: int | None = None, page: int = PAGE
     ) -> Iterator[JobRecord]:
-        """Jobs, newest first, read in pages so that no snapshot is held for long."""
+        """Yield jobs, newest first, read in pages so that no snapshot stays open for long."""
         below: int | None = None
         remaining = limit
         while remaining is None or remaining > 0:
@@ -136,11 +136,11 @@ class Jobs:
         return errors
 
     def may_pass(self, error: BaseException) -> bool:
-        """True if a database that has answered before is away, and may well come back."""
+        """Return whether the error is an outage, of a database that has answered before."""
         return self._store.answered and self._store.backend.is_transient(error)
 
     def states(self, ids: Sequence[int]) -> dict[int, State]:
-        """The state of each job that is there; for waiting on many at once."""
+        """Return the state of each job that exists; used to wait for many jobs at once."""
         found: dict[int, State] = {}
         with self._store.read() as connection:
             for start in range(0, len(ids), 500):
@@ -151,7 +151,7 @@ class Jobs:
         return found
 
     def attempts(self, job: JobRecord) -> list[AttemptRecord]:
-        """Every attempt in order: those that were recorded, and the one that succeeded or runs."""
+        """Return all attempts in order: the recorded ones, and the one that succeeded or runs."""
         with self._store.read() as connection:
             rows = connection.execute(
                 select(attempts).where(attempts.c.job_id == job.id).order_by(attempts.c.fence)
@@ -168,7 +168,10 @@ class Jobs:
         return found
 
     def cancel(self, wanted: JobFilter) -> tuple[list[int], list[Refusal]]:
-        """Cancel what waits, ask what runs to stop; returns ids done, and refusals of named ids."""
+        """Cancel waiting jobs and request cancellation of running ones.
+
+        Return the changed ids, and a refusal for each other id that the filter names.
+        """
         waiting = in_state(State.SCHEDULED, State.AVAILABLE)
 
         def cancel(connection: Connection, ids: list[int]) -> list[int]:
@@ -195,11 +198,11 @@ class Jobs:
     def rerun(
         self, wanted: JobFilter, *, succeeded: bool = False, ask: str = "succeeded=True"
     ) -> tuple[list[int], list[Refusal]]:
-        """Give final jobs a fresh budget and make scheduled ones due now.
+        """Give final jobs new attempts, and make scheduled jobs due now.
 
-        One whose unique key another job holds by now stays as it is. So does one that has
-        succeeded, whose effects would come about twice, unless `succeeded` asks for it; `ask` is
-        how, in the refusal's words.
+        Refused for a job whose unique key another job holds, and, without `succeeded`, for one that
+        has succeeded, whose effects would happen twice. `ask`: how to ask for those, for the text
+        of the refusal. Return as `cancel`.
         """
         left_out = () if succeeded else (State.SUCCEEDED,)
         guard = in_state(
@@ -227,7 +230,7 @@ class Jobs:
         ]
 
     def delete(self, wanted: JobFilter) -> tuple[list[int], list[Refusal]]:
-        """Delete jobs that no worker holds, with the record of their attempts."""
+        """Delete jobs that are not running, with their attempts. Return as `cancel`."""
         idle = in_state(*(state for state in State if state is not State.RUNNING))
 
         def remove(connection: Connection, ids: list[int]) -> list[int]:
@@ -244,9 +247,9 @@ class Jobs:
         where: ColumnElement[bool],
         change: Callable[[Connection, list[int]], list[int]],
     ) -> list[int]:
-        """Apply a bulk verb in short transactions.
+        """Apply a change in short transactions; return the changed ids.
 
-        Rows are locked in the order of their ids first, so that two of them cannot deadlock.
+        Each first locks its rows in the order of their ids, so that two changes cannot deadlock.
         """
         changed: list[int] = []
         last = 0
@@ -271,7 +274,7 @@ class Jobs:
             last = ids[-1]
 
     def count(self, wanted: JobFilter) -> int:
-        """How many jobs match."""
+        """Return the number of matching jobs."""
         with self._store.read() as connection:
             statement = select(sql_func.count()).select_from(jobs).where(_matches(wanted))
             return int(connection.execute(statement).scalar_one())
@@ -279,7 +282,7 @@ class Jobs:
     def _refusals(
         self, wanted: JobFilter, changed: list[int], *, already: State | None, verb: str
     ) -> list[Refusal]:
-        """Why the ids that were named, and not changed, were not."""
+        """Return why the ids that the filter names were not changed."""
         refusals = []
         done = set(changed)
         left = tuple(id_ for id_ in dict.fromkeys(wanted.ids or ()) if id_ not in done)
@@ -299,7 +302,7 @@ class Jobs:
 def _matches(wanted: JobFilter) -> ColumnElement[bool]:
     clauses: list[ColumnElement[bool]] = []
     if wanted.ids is not None:
-        # Literals: a list may be longer than the parameters that a statement can have.
+        # Literals: the list may exceed the number of parameters that a statement can have.
         ids: BindParameter[Any] = bindparam(
             "in_ids", wanted.ids, expanding=True, literal_execute=True
         )
@@ -311,7 +314,7 @@ def _matches(wanted: JobFilter) -> ColumnElement[bool]:
     if wanted.queue is not None:
         clauses.append(jobs.c.queue == wanted.queue)
     if wanted.tag is not None:
-        # Not LIKE, which is blind to case on one of the databases.
+        # Not LIKE, which ignores case on one of the databases.
         clauses.append(sql_func.replace(jobs.c.tags, f'"{wanted.tag}"', "") != jobs.c.tags)
     if wanted.since is not None:
         clauses.append(jobs.c.created_at >= wanted.since)
@@ -319,7 +322,7 @@ def _matches(wanted: JobFilter) -> ColumnElement[bool]:
 
 
 def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:
-    values = dict(row._mapping)  # noqa: SLF001 - the public way to a row as a mapping.
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented mapping of a row.
     values["state"] = State(row.state)
     values["tags"] = tags_of(row.tags)
     if error is not None:
@@ -329,7 +332,7 @@ def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:
 
 
 def tags_of(text: str | None) -> tuple[str, ...]:
-    """A row's tags; empty where plain SQL has written something else than names."""
+    """Return a row's tags; none if plain SQL has written anything else than a list of names."""
     try:
         tags = json.loads(text) if text else ()
     except (ValueError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Wake sleeping workers when there is work. A hint: without it, polling finds the work later."""
+"""Wake sleeping workers when there is work. A lost wake-up costs one poll interval."""
 
 import atexit
 import math
@@ -41,7 +41,7 @@ class Subscription(Protocol):
 
     @property
     def deaf(self) -> bool:
-        """True once it is known that no wake-up can arrive, so that the worker has to poll."""
+        """Return whether wake-ups are known not to arrive, so that the worker must poll."""
         ...
 
     def wait(self, timeout: float) -> Wakeup:
@@ -76,9 +76,9 @@ class NotificationSender(Protocol):
 class Notifier:
     """Notifies workers after commits from its own thread, at most once per NOTIFY_INTERVAL.
 
-    NOTIFY inside the enqueueing transaction was measured to halve concurrent enqueues: it takes a
-    lock over the whole server through the commit. So it goes out afterwards, from a thread; but an
-    enqueue after a pause carries it, where a database can (`Backend.notification`).
+    NOTIFY inside the enqueueing transaction was measured to halve concurrent enqueues: it holds a
+    server-wide lock through the commit. It is therefore sent afterwards, from a thread. Only an
+    enqueue after a pause carries it, if the database can (`Backend.notification`).
     """
 
     def __init__(self, sender: NotificationSender) -> None:
@@ -86,16 +86,16 @@ class Notifier:
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._quiet_from = -math.inf
-        """The instant of `time.monotonic()` from which on an enqueue may carry a notification."""
+        """The instant of `time.monotonic()` from which an enqueue may carry a notification."""
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
         self._sending = fork_safety.lock()
         fork_safety.register(self)
 
     def is_quiet(self) -> bool:
-        """Return whether no job was enqueued for a while, so that one may carry its notification.
+        """Return whether no job was enqueued for a while, so that the next may notify by itself.
 
-        An idle worker then starts the job 0.3 to 1 ms earlier: a thread and a round trip less.
+        An idle worker then starts the job 0.3 to 1 ms earlier, saving a thread and a round trip.
         """
         present = time.monotonic()
         quiet = present >= self._quiet_from
@@ -103,9 +103,9 @@ class Notifier:
         return quiet
 
     def was_carried(self, seconds: float) -> None:
-        """Note how long an enqueue took that carried its notification.
+        """Note the duration of an enqueue that carried its notification.
 
-        Where commits are slow, or many processes enqueue, others wait for the server's lock.
+        If it was slow, others wait for the server's lock: send from the thread for a while.
         """
         if seconds >= SLOW_COMMIT:
             self._quiet_from = time.monotonic() + SLOW_COMMIT_PAUSE

@@ -22,7 +22,7 @@ from jobqueue.store.schema import workers
 WATCH = 0.05  # seconds between polls of data_version: 0.4 % of a core
 FRESH = 1.0  # seconds for which the list of addresses is reused
 _ADDRESSES = sql_select(workers.c.wakeup_address).where(workers.c.wakeup_address.is_not(None))
-# Linux's abstract sockets leave no files behind; elsewhere polling has to do.
+# Linux's abstract sockets leave no files behind; other systems poll.
 _ABSTRACT = sys.platform == "linux"
 
 
@@ -57,7 +57,7 @@ class DatagramSender:
             self._socket = None
 
     def after_fork_in_child(self) -> None:
-        """The engine is the store's, which does the same."""
+        """Drop the socket; the store drops its connections."""
         self._socket = None
 
 
@@ -103,8 +103,8 @@ class DatagramSubscription:
         """Return whether another connection has committed since the last call."""
         if self._connection is None:
             self._connection = self._engine.connect()
-        # Not through SQLAlchemy: after its BEGIN this would see one snapshot for ever, and the WAL
-        # could never be written back.
+        # Not through SQLAlchemy: after its BEGIN the connection would see one snapshot for ever,
+        # and block every checkpoint of the WAL.
         driver: Any = self._connection.connection.driver_connection
         with fork_safety.transaction:
             version: int = driver.execute("PRAGMA data_version").fetchone()[0]

@@ -208,7 +208,7 @@ def test_52_verbs_take_no_form(client: Client, verb: str) -> None:
         ("must be an object", '"add"'),
         ("must be an object", "null"),
         ('names no "task"', "{}"),
-        ("is no key of a job; there are", '{"task": "add", "arg": [2, 3]}'),
+        ("is not a key of a job; there are", '{"task": "add", "arg": [2, 3]}'),
         ("missing a required argument", '{"task": "add", "args": [2]}'),
         ("args: must be a list", '{"task": "add", "args": {"x": 2}}'),
         ("kwargs: must be an object", '{"task": "add", "kwargs": [2, 3]}'),
