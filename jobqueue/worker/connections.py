@@ -1,4 +1,4 @@
-"""A worker's connections to the database: which there are, and who may use them when."""
+"""A worker's connections to the database: which there are, and what each is used for."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -16,19 +16,19 @@ from jobqueue.store.pool import IDLE, Patience
 log = get_logger("jobqueue.worker")
 
 LINE_CONNECTIONS = 2
-"""Connections for claims and outcomes, so that neither waits for the other, and for upkeep."""
-LINE_CONNECTIONS_IN_FILE = 6  # An open file costs nobody else anything.
-TURN_TIMEOUT = 0.25  # seconds to wait for one connection before another one is used
+"""Connections for claims and outcomes, so that neither waits for the other; upkeep shares them."""
+LINE_CONNECTIONS_IN_FILE = 6  # An open file takes nothing away from other clients.
+TURN_TIMEOUT = 0.25  # seconds to wait for the shared connection before another one is used
 
 
 class Connections:
     """The stores of a worker, all on one database.
 
-    On a server there are, beside the listener's connection: one of the heartbeat's, which is kept,
-    and two for the line and upkeep. While no job is in hand, one of those does for all: who needs
-    it waits a while for who has it, and the other one, unused, is closed. Upkeep takes turns too,
-    and fails rather than wait long for somebody's lock, so that one is left for outcomes. What
-    handlers open comes on top, and has a bound of its own.
+    On a server a worker has, beside the listener's connection, one for the heartbeat, which stays
+    open, and two for claims, outcomes and upkeep. While the worker is idle, its claimer and upkeep
+    share one of the two (for up to TURN_TIMEOUT they wait for each other), and the unused one is
+    closed. Upkeep always uses one at a time, with a short lock timeout, so that outcomes find the
+    other free. Connections of handlers are extra, with their own maximum.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class Connections:
         self._given = handlers is not None
         self.patience = Patience(math.inf, gives_up)
         self.handlers = Store(url) if handlers is None else handlers
-        """For what handlers do by themselves."""
+        """For handlers that use the queue."""
         self.pulse = Store(url, connections=1, patience=self.patience, idle=math.inf)
-        """For the heartbeat: no claim and no upkeep can hold it up, and no full server."""
+        """For the heartbeat, which neither claims nor upkeep nor a full server can delay."""
         self.line = Store(
             url,
             named=handlers is None or handlers.named,
@@ -58,32 +58,32 @@ class Connections:
         )
         """For claims and outcomes."""
         self.upkeep = self.line
-        if not self.line.backend.single_writer:  # There writers take turns already.
+        if not self.line.backend.single_writer:  # SQLite has the write lock for that.
             self.upkeep = self.line.through(self._in_turn)
 
     def close(self) -> None:
-        """Close them; those that handlers use are the program's, unless they were made here."""
+        """Close the stores, except one for handlers that was passed in."""
         self.line.close()
         self.pulse.close()
         if not self._given:
             self.handlers.close()
 
     def leave(self, worker: WorkerRef | None) -> None:
-        """Give the worker's lease back, if it has one, and close them."""
+        """Delete the worker's lease, if it has one, and close the stores."""
         if worker is not None:
             try:
                 Leases(self.pulse).deregister(worker.id)
-            except Exception as error:  # noqa: BLE001 - a lease that is not given back runs out.
+            except Exception as error:  # noqa: BLE001 - a lease that is not deleted expires.
                 log.warning("the lease could not be given back: %s", type(error).__name__)
         self.close()
 
     def claiming(self) -> AbstractContextManager[None]:
-        """To be held while the claimer uses the line's connections."""
+        """Return the context in which the claimer uses a connection."""
         return nullcontext() if self._at_work() else self._in_turn()
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
-        # Not for ever: the holder may be waiting for another client's lock on a table.
+        # With a timeout: the holder may be waiting for another client's table lock.
         taken = self._turn.acquire(timeout=TURN_TIMEOUT)
         try:
             yield

@@ -19,59 +19,64 @@ NAME_MAX = 128
 
 
 class WorkerOptions(TypedDict, total=False):
-    """What `worker()` takes. A duration is seconds or a timedelta."""
+    """The options of `worker()`. A duration is seconds or a timedelta."""
 
     concurrency: int
-    """How many jobs run at once, each in a thread, 4 by default. A worker that scales itself starts
-    with this number."""
+    """Threads, each of which runs one job at a time, 4 by default. With autoscaling, the number at
+    the start."""
     async_concurrency: int
-    """How many jobs of async tasks run at once beside them, on one event loop, 1,000 by default."""
+    """Jobs of async tasks that run at once, beside the threads, on one event loop; 1,000 by
+    default."""
     min_concurrency: int | None
-    """The fewest threads of a worker that scales itself; give `max_concurrency` too."""
+    """The fewest threads with autoscaling; requires `max_concurrency`."""
     max_concurrency: int | None
-    """The most threads: it grows while jobs wait, and shrinks while it is idle."""
+    """The most threads with autoscaling, which adds threads while jobs wait, and removes idle
+    ones; requires `min_concurrency`."""
     scale_up_at: float
-    """The share of busy threads from which on it grows while jobs wait, 0.8 by default."""
+    """The share of busy threads from which autoscaling adds threads while jobs wait, 0.8 by
+    default."""
     scale_down_at: float
-    """The share of busy threads up to which it shrinks while none waits, 0.3 by default."""
+    """The share of busy threads up to which autoscaling removes threads while no job waits, 0.3 by
+    default."""
     scale_up_cooldown: Duration
-    """From one change to the next growth, 5 s by default."""
+    """The time from a change to the next scale-up, 5 s by default."""
     scale_down_cooldown: Duration
-    """From one change to the next shrinking, 10 s by default."""
+    """The time from a change to the next scale-down, 10 s by default."""
     queues: str | Iterable[str] | Mapping[str, int | None] | None
-    """The queues to serve: `"mail:2,default"`, names, or names with the most of their jobs that run
-    at once in this worker. None serves all."""
+    """The queues to serve: `"mail:2,default"`, names, or names with the most jobs of each queue
+    that this worker runs at once. None serves all queues."""
     lease: Duration
-    """Seconds without a heartbeat until others take its jobs; 30 s by default, 1 s at least."""
+    """The time without a heartbeat until other workers take the jobs; 30 s by default, at least
+    1 s."""
     shutdown_timeout: Duration
-    """How long running jobs are waited for when it is to stop, 25 s by default."""
+    """The time that a shutdown waits for running jobs, 25 s by default."""
     poll: Duration
-    """Between looks for jobs, if nothing wakes it; 1 s by default."""
+    """The poll interval when no notification arrives; 1 s by default."""
     drain: bool
-    """End when nothing is left to run."""
+    """Stop when no job is left to run."""
     max_jobs: int | None
     """Stop after this number of jobs."""
     max_memory: int | str | None
-    """Bytes, or text like `500MB` or `512MiB`: end in order when the process has more."""
+    """Bytes, or text like `500MB` or `512MiB`: shut down gracefully above this much memory."""
     stats_interval: Duration | None
-    """Between lines of figures in the log. None: there are none."""
+    """The time between two reports in the log. None logs no reports."""
     name: str | None
-    """Its name in tables and logs. None: host and process id."""
+    """The worker's name in tables and logs. None: host and process id."""
     allow_exec: bool
     """Run command lines too: jobs of the built-in task `exec`."""
     max_snoozes: int
-    """How often a job may be snoozed before it fails, 1,000 by default."""
+    """The number of snoozes after which a job fails, 1,000 by default."""
     max_crashes: int
-    """After how many deaths of its own child process in a row a job fails, 3 by default."""
+    """The number of crashes of its child process in a row after which a job fails, 3 by default."""
     keep_succeeded: Duration | None
-    """After how long succeeded and cancelled jobs are deleted, 7 days by default. None: never."""
+    """The age at which succeeded and cancelled jobs are deleted, 7 days by default. None: never."""
     keep_failed: Duration | None
-    """The same for failed jobs, 30 days by default."""
+    """The age at which failed jobs are deleted, 30 days by default. None: never."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """The checked `WorkerOptions`. Durations are seconds; make one with `of()`, which checks."""
+    """The checked `WorkerOptions`, with durations in seconds. `of()` checks and creates them."""
 
     concurrency: int = 4
     async_concurrency: int = 1000
@@ -98,7 +103,7 @@ class WorkerSettings:
 
     @staticmethod
     def of(**given: Any) -> "WorkerSettings":
-        """Check and convert what a user wrote; raises InvalidOption."""
+        """Check and convert a user's options; raise InvalidOption."""
         checked: dict[str, Any] = {}
         for option, value in given.items():
             check = _CHECKS.get(option)
@@ -116,13 +121,13 @@ class WorkerSettings:
 
     @property
     def retention(self) -> dict[State, float | None]:
-        """How long jobs are kept after they have ended so."""
+        """Return the seconds for which jobs of each final state are kept; None keeps them."""
         done, failed = self.keep_succeeded, self.keep_failed
         return {State.SUCCEEDED: done, State.CANCELLED: done, State.FAILED: failed}
 
     @property
     def scaling(self) -> ScalingRules | None:
-        """The rules by which the worker scales itself; None: it does not."""
+        """Return the rules of autoscaling; None without autoscaling."""
         if self.min_concurrency is None or self.max_concurrency is None:
             return None
         return ScalingRules(

@@ -1,4 +1,4 @@
-"""The worker: starts its services in order, and stops them in reverse."""
+"""The worker: starts its services in order, and stops them in reverse order."""
 
 import threading
 import time
@@ -25,9 +25,9 @@ from jobqueue.worker.signal_safe_event import SignalSafeEvent
 log = get_logger("jobqueue.worker")
 
 CHILD_EXIT_TIMEOUT = 1.0
-"""Seconds for child processes to end after a stop request, before they are killed."""
+"""Seconds for child processes to exit after a stop request, before they are killed."""
 FLUSH_TIMEOUT = 5.0
-"""Seconds for which the last outcomes are offered to a database that does not answer."""
+"""Seconds for which a shutdown retries to record the last outcomes."""
 
 
 class Worker:
@@ -41,8 +41,8 @@ class Worker:
         *,
         events: EventStream | None = None,
         middleware: Sequence[Middleware] = (),
-        handlers: Store | None = None,  # The one that they use; None: one is made for them.
-        declared: Callable[[Store], None] | None = None,  # Writes what the app declares.
+        handlers: Store | None = None,  # The store that handlers use; None creates one.
+        declared: Callable[[Store], None] | None = None,  # Writes the app's queue limits.
     ) -> None:
         self.settings = settings
         self._declared = declared
@@ -64,12 +64,12 @@ class Worker:
         self.name = ""
 
     def start(self, registered: Callable[[], None] | None = None) -> None:
-        """Take a lease and begin. Raises what the database raises if it cannot be reached.
+        """Register a lease and start the services. Raises the database's error if it is away.
 
-        `registered` is called in between, before any job can begin. A server that has no connection
-        free is waited for; if the worker is stopped meanwhile, nothing begins.
+        `registered` is called after the lease is registered, before any job can start. While a
+        server has no free connection, it waits; if the worker is stopped meanwhile, nothing starts.
         """
-        copy_context().run(self._start, registered)  # Its name is of its own threads alone.
+        copy_context().run(self._start, registered)  # The worker's name is for its threads only.
 
     def _start(self, registered: Callable[[], None] | None) -> None:
         try:
@@ -86,7 +86,7 @@ class Worker:
             self._connections.close()
             if isinstance(error, DBAPIError) and self._stop_conditions.is_over():
                 log.info("stopped before it had a connection")
-                self._in_order = True  # Nothing has begun, so that there is nothing to stop.
+                self._in_order = True  # No service has started, so there is none to stop.
                 return
             raise
         self._stop_conditions.is_at_work = True
@@ -95,7 +95,7 @@ class Worker:
         try:
             for service in parts.services:
                 service.start()
-        except BaseException:  # The system has no thread to give: those that run claim jobs by now.
+        except BaseException:  # No thread left: stop the services that have started.
             self.stop(0)
             raise
         slots = self.settings.concurrency
@@ -104,37 +104,37 @@ class Worker:
 
     @property
     def failure(self) -> str | None:
-        """Why the worker stopped by itself before its time, if it did."""
+        """Return why the worker stopped by itself because of an error, or None."""
         return self._stop_conditions.failure
 
     @property
     def outgrown(self) -> bool:
-        """It stopped because of `max_memory`, in order; another one is to take its place."""
+        """Return whether it stopped because of `max_memory`, and should be replaced."""
         return self._stop_conditions.is_outgrown
 
     @property
     def vitals(self) -> WorkerHealth:
-        """How it fares; once it has begun."""
+        """Return the health of the started worker."""
         services = self._parts.services if self._parts else ()
         return WorkerHealth(self.name, self._inflight, services, self._stop_conditions)
 
     @property
     def processed(self) -> int:
-        """Attempts that ended here and were recorded."""
+        """Return the number of attempts that ended in this worker and were recorded."""
         return self._inflight.processed
 
     @property
     def concurrency(self) -> int:
-        """Its slots at this moment."""
+        """Return the present number of threads for jobs."""
         return self._inflight.capacity.threads
 
     @property
     def running(self) -> int:
-        """Handlers that run now."""
+        """Return the number of handlers that run now."""
         return len(self._inflight.running.attempts)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the worker has reason to end by itself (`drain`, `max_jobs`) or is stopped."""
+        """Wait until the worker is stopped, or ends by itself (`drain`, `max_jobs`)."""
         return self._stop_conditions.ended.wait(timeout)
 
     def request_stop(self) -> None:
@@ -142,14 +142,14 @@ class Worker:
         self._stop_conditions.ended.set()
 
     def abort(self) -> None:
-        """Do not wait for running handlers any longer; may be called from a signal handler."""
+        """Stop waiting for running handlers; may be called from a signal handler."""
         self._aborted.set()
 
     def stop(self, timeout: float | None = None) -> bool:
-        """Stop: claim nothing more, give back what has not begun, let handlers end.
+        """Stop: claim no more jobs, release those that have not started, wait for handlers.
 
-        Waits `timeout` seconds (default: the setting) for them; then their jobs go back uncharged.
-        True if every handler ended in time and every outcome was recorded.
+        After `timeout` seconds (default: `shutdown_timeout`) running jobs are released uncharged.
+        Return whether every handler ended in time and every outcome was recorded.
         """
         with self._stopping:
             if self._in_order is None:
@@ -185,12 +185,12 @@ class Worker:
         for service in reversed(parts.services):
             service.stop()
         self._stop_conditions.is_at_work = (
-            False  # Now, so that who waits for a connection knows why.
+            False  # Before the services are joined: threads that wait for a connection give up.
         )
         until = time.monotonic() + FLUSH_TIMEOUT
         for service in reversed(parts.services):
             ended = service.join(max(0.0, until - time.monotonic()))
-            in_order &= ended or service is parts.event_dispatcher  # A slow one holds up no job.
+            in_order &= ended or service is parts.event_dispatcher  # A slow one delays no job.
         parts.notifier.close()
         self._connections.leave(None if self._inflight.held else self._inflight.lease.worker)
         count = self._inflight.processed
@@ -205,7 +205,7 @@ class Worker:
         return parts.thread_pool.join(until, self._aborted)
 
     def _await_outcomes(self, parts: WorkerParts) -> bool:
-        """Wait until the database has answered about every claim, or seems not to be there."""
+        """Wait up to FLUSH_TIMEOUT (1 s after an abort) for commits of claims and outcomes."""
         until = time.monotonic() + (1.0 if self._aborted.is_set() else FLUSH_TIMEOUT)
         while self._unsettled(parts) and time.monotonic() < until:
             parts.completer.wake()
@@ -214,7 +214,7 @@ class Worker:
         return not self._unsettled(parts)
 
     def _unsettled(self, parts: WorkerParts) -> bool:
-        """True while a claim is on its way in, or an outcome on its way out."""
+        """Return whether a claim or an outcome is not committed yet."""
         inflight = self._inflight
         return parts.planner.commit_unknown or bool(inflight.held) or inflight.outbox.qsize() > 0
 

@@ -1,4 +1,4 @@
-"""The report: what this worker did since the last one, as a line in the log, with advice."""
+"""The reporter: logs this worker's figures since the last report, with advice."""
 
 import time
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from jobqueue.worker.service import Service
 report_log = get_logger("jobqueue.report")
 
 WAITING_MAX = 10_000
-"""How far waiting jobs are counted."""
+"""Waiting jobs are counted up to this number."""
 PERCENTILE = 0.95
 
 
 IDLE_REPORT_INTERVAL = 300.0
-"""Seconds between two reports of a worker that is idle and sees nothing change."""
+"""Seconds between two reports while the worker is idle and no figure changes."""
 
 
 class Reporter(Service):
-    """Writes a report at each interval; while the worker is idle, only if something has changed."""
+    """Logs a report at each interval; while the worker is idle, only if a figure has changed."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Reporter(Service):
         self._reported = self._state(0)
 
     def tick(self) -> float:
-        """One report for the time since the last."""
+        """Report on the time since the last report, if the interval is over."""
         rest = self._due - time.monotonic()
         if rest <= 0:
             self._due = time.monotonic() + self._interval
@@ -58,7 +58,7 @@ class Reporter(Service):
         return max(0.01, rest)
 
     def _state(self, waiting: int) -> tuple[int, ...]:
-        """What a report says of an idle worker; anything else is a change."""
+        """Return the figures whose change is worth a report of an idle worker."""
         inflight = self._inflight
         return inflight.capacity.threads, inflight.processed, waiting
 

@@ -1,15 +1,15 @@
-"""The pruner: deletes old final jobs and folds old counts."""
+"""The pruner: deletes old final jobs and compacts old counters."""
 
 from jobqueue.states import State
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.worker.service import Service
 
 PRUNE_INTERVAL = 60.0
-FOLDED_MANY = 1000  # rows of counts folded away in one go: there may well be more
+FOLDED_MANY = 1000  # compacted rows from which the next round follows at once
 
 
 class Pruner(Service):
-    """Deletes old final jobs and folds old counts, a batch at a time."""
+    """Deletes old final jobs and compacts old counters, one batch at a time."""
 
     def __init__(self, maintenance: Maintenance, keep: dict[State, float | None]) -> None:
         super().__init__("pruner")
@@ -17,7 +17,7 @@ class Pruner(Service):
         self._keep = keep
 
     def tick(self) -> float:
-        """One batch per state; at once again while batches are full."""
+        """Prune one batch per state, and compact; repeat soon while batches are full."""
         full = False
         for state, keep in self._keep.items():
             if keep is not None:

@@ -1,4 +1,4 @@
-"""The scheduler: makes scheduled jobs available once they are due."""
+"""The scheduler: promotes scheduled jobs to available when they are due."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from jobqueue.worker.shared_poll import SharedPoll, with_slack
 
 
 class Scheduler(Service):
-    """Makes jobs available when they are due."""
+    """Promotes due jobs, and sleeps until the next one is due."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Scheduler(Service):
         self._promoted = promoted
 
     def tick(self) -> float:
-        """Promote what is due; reading first, so that waiting costs no write."""
+        """Promote due jobs; read first, so that waiting costs no write."""
         self._looked_at, due = self._shared_poll.poll_due(self.name, self._looked_at)
         due = None if due is None else due - (boottime() - self._looked_at)
         if due is None or due > 0:
@@ -35,6 +35,6 @@ class Scheduler(Service):
         queues = self._maintenance.promote()
         if queues:
             self._promoted()
-        if not queues:  # Due by its reading, not by the database's: nothing to hurry for.
+        if not queues:  # Due by the worker's clock, but not by the database's, or already promoted.
             return self._poll
         return 0 if len(queues) >= BATCH else 0.01
