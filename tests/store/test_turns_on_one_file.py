@@ -129,7 +129,7 @@ def test_the_kernel_lock_keeps_threads_apart(lock: Path, together: Any) -> None:
 
 
 def test_the_kernel_lock_keeps_processes_apart(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 60.0)
+    monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 60.0)
     got = threading.Event()
     mine = WriteLock(str(lock))
 
@@ -156,8 +156,8 @@ def test_the_kernel_lock_keeps_processes_apart(lock: Path, monkeypatch: pytest.M
 def test_one_thread_waits_for_another_each_time_and_ends_with_it(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 60.0)
-    real_wait = sqlite_write_lock._Waiter.wait
+    monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 60.0)
+    real_wait = sqlite_write_lock._LockThread.wait
     mine = WriteLock(str(lock))
     seen: list[tuple[bool, bool]] = []
     waiters: set[threading.Thread] = set()
@@ -166,11 +166,11 @@ def test_one_thread_waits_for_another_each_time_and_ends_with_it(
         for _ in range(3):
             with holder_of(lock) as child:
 
-                def wait(waiter: sqlite_write_lock._Waiter) -> bool:
+                def wait(waiter: sqlite_write_lock._LockThread) -> bool:
                     child.kill()  # Not before somebody waits.
                     return real_wait(waiter)
 
-                monkeypatch.setattr(sqlite_write_lock._Waiter, "wait", wait)
+                monkeypatch.setattr(sqlite_write_lock._LockThread, "wait", wait)
                 with mine.held() as held:
                     seen.append((held, mine.waited))
             with mine.held() as held:
@@ -209,10 +209,10 @@ def test_an_interrupted_wait_for_the_kernel_lock_leaves_it_to_others(
     lock: Path, monkeypatch: pytest.MonkeyPatch, granted: bool
 ) -> None:
     """Who catches a Ctrl-C may sit at a prompt for the rest of the day."""
-    monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 60.0)
-    real_wait = sqlite_write_lock._Request.wait
+    monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 60.0)
+    real_wait = sqlite_write_lock._LockRequest.wait
 
-    def interrupted(request: sqlite_write_lock._Request) -> bool:
+    def interrupted(request: sqlite_write_lock._LockRequest) -> bool:
         if granted:
             child.kill()
             assert real_wait(request)
@@ -221,7 +221,7 @@ def test_an_interrupted_wait_for_the_kernel_lock_leaves_it_to_others(
     mine = WriteLock(str(lock))
     with holder_of(lock) as child:
         with monkeypatch.context() as patched:
-            patched.setattr(sqlite_write_lock._Request, "wait", interrupted)
+            patched.setattr(sqlite_write_lock._LockRequest, "wait", interrupted)
             with pytest.raises(KeyboardInterrupt), mine.held():
                 pass
         child.kill()
@@ -235,7 +235,7 @@ def test_an_interrupted_wait_for_the_kernel_lock_leaves_it_to_others(
 def test_the_kernel_lock_of_a_killed_process_is_free(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 60.0)
+    monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 60.0)
     with holder_of(lock) as child:
         child.kill()
         child.wait(30)
@@ -246,16 +246,16 @@ def test_the_kernel_lock_of_a_killed_process_is_free(
 def test_a_stopped_holder_delays_others_once_and_no_longer_afterwards(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 0.05)
+    monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 0.05)
     waits = 0
-    real_wait = sqlite_write_lock._Waiter.wait
+    real_wait = sqlite_write_lock._LockThread.wait
 
-    def counted_wait(waiter: sqlite_write_lock._Waiter) -> bool:
+    def counted_wait(waiter: sqlite_write_lock._LockThread) -> bool:
         nonlocal waits
         waits += 1
         return real_wait(waiter)
 
-    monkeypatch.setattr(sqlite_write_lock._Waiter, "wait", counted_wait)
+    monkeypatch.setattr(sqlite_write_lock._LockThread, "wait", counted_wait)
     before = lock_threads()
     mine = WriteLock(str(lock))
     with holder_of(lock) as child:
@@ -277,7 +277,7 @@ def test_a_stopped_holder_delays_others_once_and_no_longer_afterwards(
 def test_a_stopped_process_with_the_kernel_lock_does_not_stop_writers(
     desk: Any, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_write_lock, "PATIENCE", 0.05)
+    monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 0.05)
     desk.add()
     with holder_of(Path(f"{file_of(store_url)}-jobqueue-lock")) as child:
         child.send_signal(signal.SIGSTOP)

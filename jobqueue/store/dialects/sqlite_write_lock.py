@@ -17,7 +17,7 @@ try:
 except ImportError:  # pragma: no cover - Windows has no flock; SQLite's own lock must suffice.
     fcntl = None  # type: ignore[assignment]
 
-PATIENCE = 1.0  # seconds
+ACQUIRE_TIMEOUT = 1.0  # seconds
 MISSES_UNTIL_HASTY = 1
 
 
@@ -54,14 +54,14 @@ class WriteLock:
         if own is not None:
             own.end()
 
-    def _own(self) -> "_Waiter":
+    def _own(self) -> "_LockThread":
         """Return this thread's own open file: flock excludes open files, not threads."""
         own = self.local.own
         if own is None or own.file.pid != os.getpid():
-            own = self.local.own = _Waiter(_OpenFile(self._path))
+            own = self.local.own = _LockThread(_OpenFile(self._path))
         return own
 
-    def _take(self, own: "_Waiter") -> bool:
+    def _take(self, own: "_LockThread") -> bool:
         self.local.waited = False
         try:
             fcntl.flock(own.file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,12 +109,12 @@ class _Hold:
 class _Local(threading.local):
     """The state of a lock in one thread."""
 
-    own: "_Waiter | None" = None
+    own: "_LockThread | None" = None
     inside = False
     waited = False
 
 
-class _Waiter:
+class _LockThread:
     """A thread that blocks in flock for its owner, because flock has no timeout.
 
     The thread is kept: two workers on one file wait for most transactions, and a new thread for
@@ -123,12 +123,12 @@ class _Waiter:
 
     def __init__(self, file: "_OpenFile") -> None:
         self.file = file
-        self._requests: SimpleQueue[_Request | None] | None = None
+        self._requests: SimpleQueue[_LockRequest | None] | None = None
 
     def wait(self) -> bool:
         """Wait for the lock until the timeout; return whether it was taken."""
         if self._requests is None:
-            requests: SimpleQueue[_Request | None] = SimpleQueue()
+            requests: SimpleQueue[_LockRequest | None] = SimpleQueue()
             thread = threading.Thread(target=_serve, args=(self.file, requests), daemon=True)
             thread.name = "jobqueue-lock"
             try:
@@ -136,7 +136,7 @@ class _Waiter:
             except RuntimeError:  # The system has no thread left: proceed without the lock.
                 return False
             self._requests, self._thread = requests, thread
-        request = _Request()
+        request = _LockRequest()
         self._requests.put(request)
         try:
             return request.wait()
@@ -156,14 +156,14 @@ class _Waiter:
             self._requests.put(None)
 
 
-def _serve(file: "_OpenFile", requests: "SimpleQueue[_Request | None]") -> None:
+def _serve(file: "_OpenFile", requests: "SimpleQueue[_LockRequest | None]") -> None:
     while (request := requests.get()) is not None:
         fcntl.flock(file.descriptor, fcntl.LOCK_EX)
         if not request.grant():
             fcntl.flock(file.descriptor, fcntl.LOCK_UN)
 
 
-class _Request:
+class _LockRequest:
     """Resolves the race between a granted lock and a waiter's timeout: the first one wins."""
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class _Request:
 
     def wait(self) -> bool:
         """Wait until the lock is granted, or leave at the timeout; return whether it is granted."""
-        return self._granted.acquire(timeout=PATIENCE) or not self.leave()
+        return self._granted.acquire(timeout=ACQUIRE_TIMEOUT) or not self.leave()
 
     def leave(self) -> bool:
         """Withdraw the request; return False if the lock has been granted."""
