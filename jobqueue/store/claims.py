@@ -138,7 +138,7 @@ class Claims:
 
         If the commit's answer is lost, the key may be free although the job has not started.
         """
-        with self._store.turn(), self._store.write() as connection:
+        with self._store.write_lock(), self._store.write() as connection:
             self._store.backend.limit_lock_wait(
                 connection
             )  # A slot must not wait for another client's lock.

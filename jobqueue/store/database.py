@@ -87,12 +87,12 @@ class Store:
         with self._entry(), self.backend.writing(self.engine) as connection:
             yield connection
 
-    def turn(self) -> AbstractContextManager[bool]:
+    def write_lock(self) -> AbstractContextManager[bool]:
         """Hold the write lock, where the database has one; open transactions inside of it.
 
         The context's value is whether the thread had to wait for the lock.
         """
-        return self.backend.turn(self.engine)
+        return self.backend.write_lock(self.engine)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

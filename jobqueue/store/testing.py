@@ -80,9 +80,9 @@ class BorrowingStore(Store):
         with self.users.using(self._borrowed) as connection:
             yield connection
 
-    def turn(self) -> AbstractContextManager[bool]:
-        """See `Store.turn`: a test's transaction needs no write lock of ours."""
-        return super().turn() if self._borrowed is None else nullcontext(False)
+    def write_lock(self) -> AbstractContextManager[bool]:
+        """See `Store.write_lock`: a test's transaction needs no write lock of ours."""
+        return super().write_lock() if self._borrowed is None else nullcontext(False)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """See `Store.transact`."""

@@ -70,7 +70,7 @@ class SingleWriterLoop(Service):
         """Write one batch and claim the next, under the write lock that our processes share."""
         planner = self._planner
         planner.began = time.monotonic()
-        with self._store.turn() as waited:
+        with self._store.write_lock() as waited:
             free_until = self._yields.until(waited=waited)
             if waited:  # The handlers have ended meanwhile: the gap is time to prepare.
                 prepared = self._prepare()

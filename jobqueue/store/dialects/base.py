@@ -103,7 +103,7 @@ class Backend(Hashable, Protocol):
         """Return whether new jobs may get the ids of jobs that were rolled back."""
         ...
 
-    def turn(self, engine: Engine) -> AbstractContextManager[bool]:
+    def write_lock(self, engine: Engine) -> AbstractContextManager[bool]:
         """Hold the write lock; `writing` takes it by itself if this thread does not hold it.
 
         The context's value is whether the thread waited, so that another one has just written.

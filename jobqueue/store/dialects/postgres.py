@@ -177,8 +177,8 @@ class Postgres:
                 ) from error
         return None
 
-    def turn(self, engine: Engine) -> AbstractContextManager[bool]:  # noqa: ARG002
-        """See `Backend.turn`: Postgres needs no write lock."""
+    def write_lock(self, engine: Engine) -> AbstractContextManager[bool]:  # noqa: ARG002
+        """See `Backend.write_lock`: Postgres needs no write lock."""
         return nullcontext(False)
 
     def limit_lock_wait(self, connection: Connection) -> None:

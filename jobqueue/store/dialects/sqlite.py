@@ -164,8 +164,8 @@ class Sqlite:
         return None
 
     @contextmanager
-    def turn(self, engine: Engine) -> Iterator[bool]:
-        """See `Backend.turn`."""
+    def write_lock(self, engine: Engine) -> Iterator[bool]:
+        """See `Backend.write_lock`."""
         lock: WriteLock = engine.get_execution_options()["jobqueue_lock"]
         with lock.held():
             yield lock.waited
