@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import URL
 
 from jobqueue.job import Job
-from jobqueue.store.backpressure import Bound
+from jobqueue.store.backpressure import QueueLimit
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.notify.notifier import Notifier
@@ -25,11 +25,16 @@ class Binding(NamedTuple):
 
     @classmethod
     def to(
-        cls, url: str | URL, connections: int, bounds: Mapping[str, Bound], *, named: bool = True
+        cls,
+        url: str | URL,
+        connections: int,
+        limits: Mapping[str, QueueLimit],
+        *,
+        named: bool = True,
     ) -> Self:
         """Bind to a database; does not connect. Raises ConfigurationError for its URL."""
         store = Store(url, named=named, connections=connections)
         jobs = Jobs(store)
-        jobs.bounds.declare(bounds)
+        jobs.limits.declare(limits)
         notifier = Notifier(store.backend.notification_sender(store.engine))
         return cls(store, jobs, UserTransactions(store), notifier)

@@ -33,7 +33,7 @@ from jobqueue.records import JobFilter, JobRecord, NewJob
 from jobqueue.serialization.codec import Codec
 from jobqueue.states import State
 from jobqueue.store import transaction_argument
-from jobqueue.store.backpressure import WHEN_FULL, Bound
+from jobqueue.store.backpressure import WHEN_FULL, QueueLimit
 from jobqueue.store.database import POOL_SIZE
 from jobqueue.store.stats import Monitor
 from jobqueue.store.transaction_argument import SyncTransaction, Transaction
@@ -81,9 +81,9 @@ class JobQueue:
             self.registry.folder = str(paths.current())
         self.events = EventStream()
         self.middleware: list[Middleware] = []
-        self._bounds: dict[str, Bound] = {}
+        self._limits: dict[str, QueueLimit] = {}
         found = database(url)
-        self._set(Binding.to(found.url, self._pool_size, self._bounds, named=found.named))
+        self._set(Binding.to(found.url, self._pool_size, self._limits, named=found.named))
 
     def _set(self, to: Binding) -> None:
         self.store, self._jobs, self._transactions, self._notifier, self._made = to
@@ -95,14 +95,14 @@ class JobQueue:
         with their database.
         """
         before = Binding(self.store, self._jobs, self._transactions, self._notifier, self._made)
-        to.jobs.bounds.declare(self._bounds)
+        to.jobs.limits.declare(self._limits)
         self._set(to)
         return before
 
     def elsewhere(self, url: str | URL) -> Self:
         """Return a copy on another database, with the same tasks, bounds, hooks and middleware."""
         other = copy.copy(self)
-        other._set(Binding.to(url, self._pool_size, self._bounds))  # noqa: SLF001 - it is one of ours.
+        other._set(Binding.to(url, self._pool_size, self._limits))  # noqa: SLF001 - it is one of ours.
         return other
 
     def __repr__(self) -> str:
@@ -154,13 +154,13 @@ class JobQueue:
         process. Retries may exceed it. Raises InvalidOption.
         """
         checked = option_rules.name(name, "queue", longest=option_rules.QUEUE_LENGTH_MAX)
-        bound = Bound(
+        limit = QueueLimit(
             option_rules.whole(max_pending, "max_pending", 1, PENDING_MAX),
             option_rules.one_of(when_full, "when_full", WHEN_FULL),
             None if timeout is None else option_rules.seconds(timeout, "timeout"),
         )
-        self._bounds[checked] = bound
-        self._jobs.bounds.declare({checked: bound})
+        self._limits[checked] = limit
+        self._jobs.limits.declare({checked: limit})
         self.registry.queues.add(checked)
         return Queue(checked)
 
@@ -365,14 +365,14 @@ class JobQueue:
             events=self.events,
             middleware=self.middleware,
             handlers=self.store,
-            declared=self._jobs.bounds.write,
+            declared=self._jobs.limits.write,
         )
 
     def close(self) -> None:
         """Send pending wake-ups and close idle connections."""
         self._notifier.close()
         self.store.close()
-        self._jobs.bounds.declare(self._bounds)  # A new database may be there next.
+        self._jobs.limits.declare(self._limits)  # A new database may be there next.
 
     def __enter__(self) -> Self:
         return self

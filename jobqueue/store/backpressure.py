@@ -35,7 +35,7 @@ RETRY_LEAST, RETRY_MOST, RETRY_UNKNOWN = 1.0, 60.0, 5.0  # seconds
 WHEN_FULL: tuple[WhenFull, ...] = get_args(WhenFull)
 
 
-class Bound(NamedTuple):
+class QueueLimit(NamedTuple):
     """The limit of one queue. `timeout`: seconds that a producer waits; None waits without end."""
 
     max_pending: int
@@ -43,10 +43,10 @@ class Bound(NamedTuple):
     timeout: float | None = None
 
 
-class _Offer(NamedTuple):
+class _UnwrittenLimit(NamedTuple):
     """A declared limit that may not be in the database yet."""
 
-    bound: Bound
+    limit: QueueLimit
     transaction: ref[Transaction] | None = None
     """The caller's transaction that has written the limit, and may still roll back."""
     before: _Row = (None, None)
@@ -63,42 +63,44 @@ class _Offer(NamedTuple):
         return transaction is not None and transaction.is_active
 
 
-class _NoRoom(Exception):
+class _QueueIsFull(Exception):
     """Raised to roll back when the queue has no capacity.
 
     `excess`: jobs above the limit. `never`: the batch exceeds the limit by itself.
     """
 
-    def __init__(self, queue: str, bound: Bound, excess: int, *, never: bool = False) -> None:
+    def __init__(self, queue: str, limit: QueueLimit, excess: int, *, never: bool = False) -> None:
         super().__init__(queue)
-        self.queue, self.bound, self.excess, self.never = queue, bound, excess, never
+        self.queue, self.limit, self.excess, self.never = queue, limit, excess, never
 
 
-class Bounds:
+class QueueLimits:
     """The limits of one database's queues as one process sees them. Thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._declared: dict[str, Bound] = {}
-        self._offers: dict[str, _Offer] = {}
-        self._known: Mapping[str, Bound] = {}
+        self._declared: dict[str, QueueLimit] = {}
+        self._unwritten: dict[str, _UnwrittenLimit] = {}
+        self._known: Mapping[str, QueueLimit] = {}
         self._read_at = float("-inf")
 
-    def declare(self, bounds: Mapping[str, Bound]) -> None:
+    def declare(self, limits: Mapping[str, QueueLimit]) -> None:
         """Limit queues; this process's next enqueue writes the limits, for all processes."""
-        for queue, bound in bounds.items():
-            self._declared[queue] = bound
-            self._offers[queue] = _Offer(bound)
+        for queue, limit in limits.items():
+            self._declared[queue] = limit
+            self._unwritten[queue] = _UnwrittenLimit(limit)
 
     def write(self, store: Store) -> None:
         """Write the declared limits now, through another store on the same database."""
-        if self._offers:
+        if self._unwritten:
             self._write_declared(set(), None, store)
 
-    def limits_of(self, new: Sequence[NewJob], connection: Connection | None) -> dict[str, Bound]:
+    def limits_of(
+        self, new: Sequence[NewJob], connection: Connection | None
+    ) -> dict[str, QueueLimit]:
         """Return the limits of those queues of the calls that have one."""
         names = {job.queue for job in new}
-        if self._offers:
+        if self._unwritten:
             self._write_declared(names, connection)
         if time.monotonic() - self._read_at >= FRESH:
             self._read(connection)
@@ -106,13 +108,15 @@ class Bounds:
             return {}
         return {queue: self._known[queue] for queue in names if queue in self._known}
 
-    def hold(self, connection: Connection, bounds: Mapping[str, Bound]) -> dict[str, Bound]:
+    def lock(
+        self, connection: Connection, limits: Mapping[str, QueueLimit]
+    ) -> dict[str, QueueLimit]:
         """Lock the limits of these queues until the transaction ends; return their present values.
 
         Other producers of these queues wait meanwhile.
         """
-        held: dict[str, Bound] = {}
-        for queue, bound in sorted(bounds.items()):
+        held: dict[str, QueueLimit] = {}
+        for queue, limit in sorted(limits.items()):
             # A write, not SELECT … FOR UPDATE: SQLite has no row locks, and a user's transaction
             # may not have started to write.
             most = connection.execute(
@@ -122,13 +126,13 @@ class Bounds:
                 .returning(queues.c.max_pending)
             ).scalar()
             if most is not None:  # Otherwise the limit was removed meanwhile.
-                held[queue] = bound._replace(max_pending=most)
+                held[queue] = limit._replace(max_pending=most)
         return held
 
-    def require(
+    def check_capacity(
         self,
         connection: Connection,
-        held: Mapping[str, Bound],
+        held: Mapping[str, QueueLimit],
         need: Counter[str],
         *,
         made: bool = False,
@@ -136,22 +140,22 @@ class Bounds:
         """Check that each queue has capacity for `need[queue]` more jobs.
 
         `made`: the jobs are inserted already. Queues that get no job are not checked. Raises
-        _NoRoom, on which `insert` waits or raises QueueFull.
+        _QueueIsFull, on which `insert` waits or raises QueueFull.
         """
-        for queue, bound in held.items():
+        for queue, limit in held.items():
             if not need[queue]:
                 continue
-            most = bound.max_pending
+            most = limit.max_pending
             if need[queue] > most:
-                raise _NoRoom(queue, bound, need[queue], never=True)
+                raise _QueueIsFull(queue, limit, need[queue], never=True)
             excess = _pending(connection, queue, most) + (0 if made else need[queue]) - most
             if excess > 0:
-                raise _NoRoom(queue, bound, excess)
+                raise _QueueIsFull(queue, limit, excess)
 
     def insert(
         self, connection: Connection | None, work: Callable[[Connection], T], *, wait: bool = True
     ) -> T:
-        """Run `work`, which calls `hold` and `require`, in the caller's transaction or a new one.
+        """Run `work`, which locks and checks limits, in the caller's transaction or a new one.
 
         In a new transaction, wait for capacity if the queue's `when_full` and `wait` allow it.
         Raises QueueFull.
@@ -159,34 +163,34 @@ class Bounds:
         if connection is not None:
             try:
                 return work(connection)
-            except _NoRoom as none:
-                raise self._full(none, connection) from None
+            except _QueueIsFull as full:
+                raise self._full(full, connection) from None
         began, interval = time.monotonic(), PollInterval(FIRST_POLL)
         while True:
             try:
                 return self._store.transact(work)
-            except _NoRoom as none:
-                lost = none
-            bound = lost.bound
-            left = None if bound.timeout is None else bound.timeout - (time.monotonic() - began)
-            waits = wait and bound.when_full != "reject" and not lost.never
+            except _QueueIsFull as full:
+                lost = full
+            limit = lost.limit
+            left = None if limit.timeout is None else limit.timeout - (time.monotonic() - began)
+            waits = wait and limit.when_full != "reject" and not lost.never
             if not waits or (left is not None and left <= 0):
                 raise self._full(lost, None)
             pause = interval.next()
             self._store.pause(pause if left is None else min(pause, left))
 
-    def _full(self, none: _NoRoom, connection: Connection | None) -> QueueFull:
-        most = none.bound.max_pending
+    def _full(self, full: _QueueIsFull, connection: Connection | None) -> QueueFull:
+        most = full.limit.max_pending
         why = (
-            f"{counted(none.excess, 'job')} at once never fit in"
-            if none.never
+            f"{counted(full.excess, 'job')} at once never fit in"
+            if full.never
             else f"its limit of {counted(most, 'job')} is reached"
         )
         return QueueFull(
-            f"queue {none.queue!r} is full: {why}",
-            queue=none.queue,
+            f"queue {full.queue!r} is full: {why}",
+            queue=full.queue,
             max_pending=most,
-            retry_after=self._retry_after(none.queue, none.excess, connection),
+            retry_after=self._retry_after(full.queue, full.excess, connection),
         )
 
     def _retry_after(self, queue: str, excess: int, connection: Connection | None) -> float:
@@ -218,28 +222,28 @@ class Bounds:
         the limits of its own queues, and other transactions skip those unless they need the same
         queue.
         """
-        offers = {
-            name: offer
-            for name, offer in sorted(self._offers.items())
-            if name in wanted or (connection is None and not offer.is_open)
+        unwritten = {
+            name: new
+            for name, new in sorted(self._unwritten.items())
+            if name in wanted or (connection is None and not new.is_open)
         }
-        if not offers:
+        if not unwritten:
             return
         written: dict[str, _Row] = {}
         current = None
         if connection is None:
             store = store or self._store
-            store.transact(lambda own: _write(own, store, offers))
+            store.transact(lambda own: _write(own, store, unwritten))
         else:
-            written = _write(connection, self._store, offers)
+            written = _write(connection, self._store, unwritten)
             current = connection.get_transaction()
-        for name, offer in offers.items():
-            if self._offers.get(name) is not offer or offer.is_in(current):
+        for name, new in unwritten.items():
+            if self._unwritten.get(name) is not new or new.is_in(current):
                 continue  # Another limit was declared meanwhile, or this one is not committed yet.
             if name in written and current is not None:
-                self._offers[name] = offer._replace(transaction=ref(current), before=written[name])
+                self._unwritten[name] = new._replace(transaction=ref(current), before=written[name])
             else:
-                self._offers.pop(name, None)
+                self._unwritten.pop(name, None)
         self._read_at = float("-inf")
 
     def _read(self, connection: Connection | None) -> None:
@@ -252,7 +256,7 @@ class Bounds:
             with self._store.read() as own:
                 rows = own.execute(statement).all()
         self._known = {
-            name: Bound(
+            name: QueueLimit(
                 most,
                 when_full or "wait",
                 self._declared[name].timeout if name in self._declared else None,
@@ -281,18 +285,20 @@ def _pending(connection: Connection, queue: str, most: int) -> int:
     return int(connection.execute(select(sum(counts[1:], start=counts[0]))).scalar_one())
 
 
-def _write(connection: Connection, store: Store, offers: Mapping[str, _Offer]) -> dict[str, _Row]:
+def _write(
+    connection: Connection, store: Store, unwritten: Mapping[str, _UnwrittenLimit]
+) -> dict[str, _Row]:
     """Write the limits that differ from the database's; return those that they replaced."""
     columns = queues.c.name, queues.c.max_pending, queues.c.when_full
-    rows = connection.execute(select(*columns).where(queues.c.name.in_(offers))).all()
+    rows = connection.execute(select(*columns).where(queues.c.name.in_(unwritten))).all()
     there = {name: (most, when_full) for name, most, when_full in rows}
     written: dict[str, _Row] = {}
-    for name, offer in offers.items():
+    for name, new in unwritten.items():
         found = there.get(name, (None, None))
-        values = {"max_pending": offer.bound.max_pending, "when_full": offer.bound.when_full}
+        values = {"max_pending": new.limit.max_pending, "when_full": new.limit.when_full}
         if found == tuple(values.values()):
             continue
-        if offer.transaction is not None and found != offer.before:
+        if new.transaction is not None and found != new.before:
             continue  # It was committed, and another process has changed it since.
         # Insert first: if another process inserts the row meanwhile, the update finds it.
         connection.execute(store.backend.insert(queues).values(name=name, **values))

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Transaction, delete
 
 from jobqueue.loggers import get_logger
 from jobqueue.records import Inserted, NewJob
-from jobqueue.store.backpressure import Bound, Bounds
+from jobqueue.store.backpressure import QueueLimit, QueueLimits
 from jobqueue.store.database import Store
 from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.schema import jobs
@@ -41,12 +41,12 @@ class _Held(NamedTuple):
     args: str
 
 
-class Inserter:
+class Enqueuer:
     """Inserts jobs."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.bounds = Bounds(store)
+        self.limits = QueueLimits(store)
         self._promised = 0
         """The greatest id in a user's transaction, where a rollback frees ids for reuse."""
         self._promised_in: ref[Transaction] | None = None
@@ -87,7 +87,7 @@ class Inserter:
             len(new) > 1
             or not _is_plain(new[0])
             or self._promised
-            or self.bounds.limits_of(new, None)
+            or self.limits.limits_of(new, None)
         ):
             return None
         parameters = _plain_parameters(new[0])
@@ -105,8 +105,8 @@ class Inserter:
     def _do_insert(
         self, new: Sequence[NewJob], connection: Connection | None, *, wait: bool
     ) -> list[Inserted]:
-        if bounds := self.bounds.limits_of(new, connection):
-            return self._insert_bounded(new, connection, bounds, wait=wait)
+        if limits := self.limits.limits_of(new, connection):
+            return self._insert_limited(new, connection, limits, wait=wait)
         if connection is not None:
             return self._insert(connection, new)
         in_vain = len(new) == 1 and _is_plain(new[0]) and not self._promised
@@ -125,18 +125,18 @@ class Inserter:
             self._promised_in = None if current is None else ref(current)
         return inserted
 
-    def _insert_bounded(
+    def _insert_limited(
         self,
         new: Sequence[NewJob],
         connection: Connection | None,
-        bounds: Mapping[str, Bound],
+        limits: Mapping[str, QueueLimit],
         *,
         wait: bool,
     ) -> list[Inserted]:
         def work(own: Connection) -> list[Inserted]:
-            held = self.bounds.hold(own, bounds)
+            held = self.limits.lock(own, limits)
             need = self._need(own, new)
-            self.bounds.require(own, held, need)
+            self.limits.check_capacity(own, held, need)
             inserted = self._insert(own, new)
             made = [
                 (job.queue, row.id) for job, row in zip(new, inserted, strict=True) if row.created
@@ -145,14 +145,14 @@ class Inserter:
             # at the check may have become free, and its job may have been inserted.
             more = Counter(queue for queue, _ in made) - need
             try:
-                self.bounds.require(own, held, more, made=True)
+                self.limits.check_capacity(own, held, more, made=True)
             except Exception:
                 if connection is not None:  # A caller's transaction is not rolled back.
                     self._remove(own, [id_ for _, id_ in made])
                 raise
             return inserted
 
-        return self.bounds.insert(connection, work, wait=wait)
+        return self.limits.insert(connection, work, wait=wait)
 
     def _need(self, connection: Connection, new: Sequence[NewJob]) -> Counter[str]:
         """Count the jobs to insert per queue: one per unique key, and none if the key is held."""

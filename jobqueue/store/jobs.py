@@ -35,7 +35,7 @@ from jobqueue.states import FINAL, MOVES, State
 from jobqueue.store.clock import now
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
-from jobqueue.store.enqueue import Inserter
+from jobqueue.store.enqueue import Enqueuer
 from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.schema import attempts, jobs
 from jobqueue.store.sql.predicates import KEY_HELD_BY_OTHER, in_state, may
@@ -79,8 +79,8 @@ class Jobs:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._inserter = Inserter(store)
-        self.bounds = self._inserter.bounds
+        self._enqueuer = Enqueuer(store)
+        self.limits = self._enqueuer.limits
 
     def insert(
         self,
@@ -95,7 +95,7 @@ class Jobs:
         A call whose unique key is held gets the holder's id and `created=False`. Without a
         caller's transaction, the notifier wakes workers after the commit.
         """
-        return self._inserter.insert(new, connection, wait=wait, notifier=notifier)
+        return self._enqueuer.insert(new, connection, wait=wait, notifier=notifier)
 
     def get(self, id_: int) -> JobRecord | None:
         """Return one job with the error of its last attempt, or None."""

@@ -240,7 +240,7 @@ def run_enqueuer(options: argparse.Namespace) -> int:
     """Enqueues one job under an idempotency key and is killed right before or after the commit."""
     jobs, _ = build(options.url, options.effects)
     dialect = jobs.store.engine.dialect
-    jobs._jobs.bounds.limits_of([], None)  # What is read once a second is read: no commit of that.
+    jobs._jobs.limits.limits_of([], None)  # What is read once a second is read: no commit of that.
     commit = dialect.do_commit
 
     def dying(connection: Any) -> None:

@@ -53,7 +53,7 @@ def test_an_enqueue_whose_connection_is_cut_can_be_repeated(
         )  # Raises what a COMMIT that is not answered does.
 
     assert scene.states() == {}  # The first transaction only looks whether the tables are there.
-    scene.jobs._jobs.bounds._read_at = float("inf")  # No commit of what is read once a second.
+    scene.jobs._jobs.limits._read_at = float("inf")  # No commit of what is read once a second.
     dialect.do_commit = broken
     with pytest.raises(DBAPIError):
         task.enqueue()

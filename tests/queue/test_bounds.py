@@ -17,7 +17,7 @@ from jobqueue.store.clock import now, this_minute
 from jobqueue.errors import InvalidOption
 from jobqueue.store.schema import counters, queues
 from jobqueue.store.schema import jobs as job_table
-from jobqueue.store.enqueue import Inserter
+from jobqueue.store.enqueue import Enqueuer
 from jobqueue.store.database import Store
 
 
@@ -89,7 +89,7 @@ def test_when_to_come_again_is_guessed_by_the_time_that_was_counted_over(jobs: J
             ended = [(minute - timedelta(minutes=1), 600), (minute, 600)]
             for at, number in ended:
                 connection.execute(insert(counters).values(**row, minute=at, succeeded=number))
-        guess = jobs._jobs.bounds._retry_after("thumbs", 400, None)
+        guess = jobs._jobs.limits._retry_after("thumbs", 400, None)
         after, last = minute_and_second()
         if after == minute:
             break
@@ -145,15 +145,15 @@ def test_a_key_that_becomes_free_while_jobs_are_inserted_needs_room(
     task = work.options(queue=jobs.queue("thumbs", max_pending=1, when_full="reject"))
     task.enqueue()
     elsewhere = work.options(unique_key="k").enqueue()
-    insert = Inserter._insert
+    insert = Enqueuer._insert
 
-    def free_the_key_first(self: Inserter, connection: Any, new: Any) -> Any:
+    def free_the_key_first(self: Enqueuer, connection: Any, new: Any) -> Any:
         connection.execute(
             update(job_table).where(job_table.c.id == elsewhere.id).values(unique_key=None)
         )
         return insert(self, connection, new)
 
-    monkeypatch.setattr(Inserter, "_insert", free_the_key_first)
+    monkeypatch.setattr(Enqueuer, "_insert", free_the_key_first)
     with Session(engine) as session, session.begin(), pytest.raises(QueueFull):
         jobs.enqueue_many([task.options(unique_key="k").call()], within=session if within else None)
     assert pending(jobs, "thumbs") == 1
@@ -405,7 +405,7 @@ def test_producers_of_unbounded_queues_pay_nothing(jobs: JobQueue, work: Any) ->
         "before_cursor_execute",
         lambda _c, _cursor, statement, *_: asked.append(statement),
     )
-    jobs._jobs.bounds._read_at = float("inf")
+    jobs._jobs.limits._read_at = float("inf")
     work.enqueue()
     jobs.enqueue_many([work.call(), work.call()])
     assert not [statement for statement in asked if queues.name in statement]
