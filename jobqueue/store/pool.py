@@ -72,7 +72,7 @@ class Patience:
             since = self._waiting.pop(who, None)
             if since is None or self._waiting:
                 return
-        log.info("waits for no connection any more, after %.0f s", time.monotonic() - since)
+        log.info("no longer waiting for a connection, after %.0f s", time.monotonic() - since)
 
 
 class Checks(NamedTuple):

@@ -192,7 +192,9 @@ def queues(given: object) -> dict[str, int | None]:
             else options.whole(limit, f"limit of queue {name}", 1, CONCURRENCY_MAX)
         )
     if not read:
-        raise InvalidOption("queues: none are named", field="queues", value=given)
+        raise InvalidOption(
+            "queues: no names given; name at least one queue", field="queues", value=given
+        )
     return read
 
 
