@@ -149,7 +149,7 @@ class InFlight:
             if claim is None:
                 kept.append(outcome)
             else:
-                self.running.forget_progress(claim)
+                self.running.forget_progress([outcome])
         return kept
 
     def release_unknown(self, claims: list[Claim], worker: WorkerRef) -> bool:
@@ -231,9 +231,6 @@ class InFlight:
         """A handler was left. False: its claim was given up meanwhile, so nobody waits for it."""
         if not context.is_coroutine:
             self.capacity.finished(outcome.duration or 0.0)
-        return self._end(context, outcome)
-
-    def _end(self, context: Attempt, outcome: Outcome) -> bool:
         with self._lock:
             if not self.running.end(context, outcome.duration):
                 return False
@@ -242,8 +239,10 @@ class InFlight:
 
     def detach(self, context: Attempt, outcome: Outcome) -> bool:
         """End the claim of a handler that goes on; return False if it has ended meanwhile."""
-        if not self._end(context, outcome):
-            return False
+        with self._lock:
+            if not self.running.end(context, outcome.duration):
+                return False
+            self.outbox.put(outcome)
         self.capacity.free_slot(context.claim)
         context.request_stop(AttemptTimeout)
         return True
@@ -267,11 +266,11 @@ class InFlight:
                 del held[claim.id]
             if self._cancel_requested:
                 self._cancel_requested.discard((claim.id, claim.fence))
-            self.running.forget_progress(claim)
+        self.running.forget_progress(outcomes)
 
-    def count_attempt(self, *, errored: bool = False) -> None:
-        """Count an attempt that ended here and was recorded."""
-        self.processed += 1
+    def count_attempts(self, count: int, *, errored: int) -> None:
+        """Count attempts that ended here and were recorded."""
+        self.processed += count
         self.errored += errored
 
     def round_failed(self) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 
-from jobqueue.records import Claim, Outcome
+from jobqueue.records import Outcome
 from jobqueue.store.sql.rows import Progress
 from jobqueue.worker.capacity import Key
 from jobqueue.worker.handler.context import Attempt
@@ -48,7 +48,8 @@ class Running:
             return False
         if not context.is_coroutine:
             self._busy += duration or 0.0
-        self._keep_progress(context)
+        if context.reported is not None:
+            self._keep_progress(context)
         return True
 
     def withdraw(self, key: Key) -> bool:
@@ -66,7 +67,8 @@ class Running:
         self._attempts.clear()
         self._busy += _busy(contexts)
         for context in contexts:
-            self._keep_progress(context)
+            if context.reported is not None:
+                self._keep_progress(context)
         return contexts
 
     def withdraw_all(self) -> list[Attempt]:
@@ -86,13 +88,14 @@ class Running:
         keys = [(outcome.claim.id, outcome.claim.fence) for outcome in outcomes]
         return [self._progress[key] for key in keys if key in self._progress]
 
-    def forget_progress(self, claim: Claim) -> None:
-        """Forget what was reported for a claim: it is written, or nobody wants it."""
+    def forget_progress(self, outcomes: Sequence[Outcome]) -> None:
+        """Forget what was reported for these claims: it is written, or nobody wants it."""
         if self._progress:
-            self._progress.pop((claim.id, claim.fence), None)
+            for outcome in outcomes:
+                self._progress.pop((outcome.claim.id, outcome.claim.fence), None)
 
     def _keep_progress(self, context: Attempt) -> None:
-        if context.reported is not None and (said := context.unwritten_progress()) is not None:
+        if (said := context.unwritten_progress()) is not None:
             self._progress[context.key] = said
 
 

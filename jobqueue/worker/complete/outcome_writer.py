@@ -91,19 +91,22 @@ class OutcomeWriter:
         self._measure()
         silent = not self._events.wanted("succeeded")
         inflight.acknowledged(batch)
+        attempts = errored = 0
         for outcome in batch:
             state = states.get(outcome.claim.id)
             if isinstance(outcome, Succeeded):
-                inflight.count_attempt()
+                attempts += 1
                 if silent and state is State.SUCCEEDED:
                     continue
             elif outcome.within and state is State.SUCCEEDED:
-                inflight.count_attempt()
+                attempts += 1
                 self._completed_in_user_transaction(outcome)
                 continue
             elif outcome.duration is not None or outcome.error is not None:
-                inflight.count_attempt(errored=outcome.error is not None)
+                attempts += 1
+                errored += outcome.error is not None
             self._tell(outcome, state)
+        inflight.count_attempts(attempts, errored=errored)
 
     def _measure(self) -> None:
         """Give the metrics what the committed transaction has counted."""

@@ -6,7 +6,7 @@ job may have been cancelled, or its deadline may have passed.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Unsuccessful
@@ -30,14 +30,6 @@ class NotStarted(Exception):
 
     def __init__(self, refusal: Unbegun) -> None:
         self.outcome = refusal.outcome
-
-
-class Ready(NamedTuple):
-    """A claim that starts now: its attempt, whose time runs, and the handler's arguments."""
-
-    context: Attempt
-    args: Sequence[Any]
-    kwargs: dict[str, Any]
 
 
 class Admission:
@@ -72,16 +64,20 @@ class Admission:
             raise NotStarted(Unbegun(deadline_passed(claim)))
         return True
 
-    def prepare(self, claim: Claim) -> Ready:
-        """Do what comes before the handler of a claim that may start. Raises NotStarted."""
-        task = self._registry[claim.task]
+    def prepare(self, claim: Claim) -> tuple[Attempt, Sequence[Any], dict[str, Any]]:
+        """Return the attempt of a claim that may start, and the handler's arguments.
+
+        Raises NotStarted.
+        """
+        task = self._registry.find(claim.task)
+        assert task is not None, "see may_start()"
         try:
             args, kwargs = task.codec.decode(claim.args)
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
             raise NotStarted(Unbegun(refused(claim, error))) from None
         if claim.frees_key and (refusal := self._free_key(claim)) is not None:
             raise NotStarted(refusal)
-        return Ready(Attempt(claim, self._transactions, task), args, kwargs)
+        return Attempt(claim, self._transactions, task), args, kwargs
 
     def for_child(self, claim: Claim) -> "ChildAdmission":
         """The admission of a claim whose handler runs in a child process."""
