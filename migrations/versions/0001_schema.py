@@ -22,18 +22,21 @@ HELD_KEY = (
 # The instants that Python can hold in every time zone that a session may have.
 IN_RANGE = "{0} >= '0001-01-02 00:00:00+00' AND {0} < '9999-12-31 00:00:00+00'"
 INTEGER = "typeof({0}) = 'integer' AND {0} BETWEEN {1} AND 2147483647"
+STATE = "state_is_scheduled_available_running_succeeded_failed_cancelled"
 CHECKS = {
-    "state_is_scheduled_available_running_succeeded_failed_cancelled": (
-        "state IN ('scheduled', 'available', 'running', 'succeeded', 'failed', 'cancelled')"
-    ),
     "timeout_is_more_than_0_and_at_most_316224000": "timeout > 0 AND timeout <= 316224000",
 }
 POSTGRES_CHECKS = {
+    STATE: "state IN ('scheduled', 'available', 'running', 'succeeded', 'failed', 'cancelled')",
     "max_attempts_is_an_integer_of_at_least_1": "max_attempts >= 1",
     "run_at_is_in_the_years_1_to_9999": IN_RANGE.format("run_at"),
     "created_at_is_in_the_years_1_to_9999": IN_RANGE.format("created_at"),
 }
 SQLITE_CHECKS = {
+    STATE: (
+        "state = 'scheduled' OR state = 'available' OR state = 'running'"
+        " OR state = 'succeeded' OR state = 'failed' OR state = 'cancelled'"
+    ),
     "max_attempts_is_an_integer_of_at_least_1": INTEGER.format("max_attempts", 1),
     "priority_is_an_integer_of_32_bits": INTEGER.format("priority", -(2**31)),
     "run_at_is_in_utc_like_2026_01_31_23_59_59": (
