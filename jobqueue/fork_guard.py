@@ -45,7 +45,7 @@ def _after() -> None:
 
 def _in_child() -> None:
     try:
-        for undo in [*_undoings]:
+        for undo in reversed([*_undoings]):  # Each gives back the handlers of the one before.
             undo()
     finally:
         _undoings.clear()

@@ -68,6 +68,10 @@ class StopSignals:
                 self.level += 1
                 (self._on_first if self.level == 1 else self._on_second)()
 
+    def defer(self) -> None:
+        """From now on only count: the callbacks are left to a StopSignals within this one."""
+        self._on_first = self._on_second = lambda: None
+
     def _listen(self) -> None:
         assert isinstance(self._signals, SignalPipe)
         with self._signals.reader as reader:

@@ -165,26 +165,31 @@ def worker(context: click.Context, /, cli: CliContext, **given: Any) -> int:
         from jobqueue.cli.commands.processes import supervise
 
         return supervise(context, cli, settings, given, ports)
-    try:
-        with StopSignals(_interrupt_loading, may_raise=True):
+    # It stays to the end, so that a signal before the worker's own StopSignals has its effect.
+    with StopSignals(_interrupt_loading, may_raise=True) as early:
+        try:
             channel = ControlChannel.from_environment()
             app = cli.app
             if app is None:
                 raise ConfigurationError(apps.NEEDED, field="app")
             own = cli.queue.worker_of(settings)
             tune_gc()
-    except KeyboardInterrupt:
-        return 0  # No job has started, so the stop is one in order.
-    # With --json, stdout is the summary's alone, whatever handlers print.
-    output = log_format.stdout_on_stderr() if cli.json else contextlib.nullcontext()
-    with log_format.configured(given["log_format"], given["log_level"], debug=cli.debug), output:
-        run = functools.partial(_run, cli, app, own, settings, ports=ports, channel=channel)
-        code, summary = copy_context().run(run)  # With the worker's name, to its end.
-    if cli.json:
-        cli.print_json(summary)
-    if code and _handlers_run():
-        leave(code)
-    return code
+            early.defer()
+        except KeyboardInterrupt:
+            return 0  # No job has started, so the stop is one in order.
+        if early.level:  # A bare `except:` in the app has swallowed the interrupt.
+            return 0
+        # With --json, stdout is the summary's alone, whatever handlers print.
+        output = log_format.stdout_on_stderr() if cli.json else contextlib.nullcontext()
+        logs = log_format.configured(given["log_format"], given["log_level"], debug=cli.debug)
+        with logs, output:
+            run = functools.partial(_run, cli, app, own, settings, ports=ports, channel=channel)
+            code, summary = copy_context().run(run, early=early)  # With its name, to its end.
+        if cli.json:
+            cli.print_json(summary)
+        if code and _handlers_run():
+            leave(code)
+        return code
 
 
 def _settings(given: dict[str, Any]) -> WorkerSettings:
@@ -223,6 +228,7 @@ def _run(
     own: Worker,
     settings: WorkerSettings,
     *,
+    early: StopSignals,
     ports: Ports,
     channel: ControlChannel | None,
 ) -> tuple[int, dict[str, Any]]:
@@ -233,6 +239,8 @@ def _run(
         leave(1, after=LAST_SECOND)
 
     with StopSignals(own.request_stop, stop_at_once) as stop, bound(ports, own) as probes:
+        if early.first is not None:
+            stop.request(early.level, early.first)
         if channel is not None:
             channel.listen(functools.partial(stop.request, sender="the supervisor"))
         # Sent before a handler can end this process: the supervisor tells a worker that died at

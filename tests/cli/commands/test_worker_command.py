@@ -226,6 +226,45 @@ def test_a_signal_while_the_app_is_imported_exits_with_0(
     assert worker.end() == (0, "", "")
 
 
+SWALLOWS = """
+import os, signal
+from jobqueue import JobQueue
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except:
+    pass
+jobs = JobQueue()
+"""
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_signal_that_the_app_swallows_while_it_is_imported_exits_with_0(
+    it: Cli, make_app: Any
+) -> None:
+    it.app = make_app(SWALLOWS)
+    result = it("worker", "--drain")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_signal_between_the_import_and_the_start_exits_with_0(
+    it: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured = log_format.configured
+
+    def stop(*args: Any, **how: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return configured(*args, **how)
+
+    monkeypatch.setattr(log_format, "configured", stop)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        result = it("worker", "--drain", "--json")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (result.exit_code, json.loads(result.stdout)["signal"]) == (0, "SIGTERM")
+
+
 @pytest.mark.parametrize("backend_name", ["postgres"])
 def test_a_signal_while_no_connection_is_free_exits_with_0_after_one_line(
     it: Cli, spawn: Spawn
