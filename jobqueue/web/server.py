@@ -22,8 +22,6 @@ log = get_logger("jobqueue.web")
 
 GRACE = 5.0
 """Seconds that open requests are given when the server stops."""
-CONNECTIONS_MAX = 500
-"""Requests on further connections are answered 503."""
 KEEP_ALIVE_TIMEOUT = 15
 """Seconds between two requests on a connection."""
 
@@ -118,7 +116,6 @@ class Server:
             timeout_keep_alive=KEEP_ALIVE_TIMEOUT,
             timeout_graceful_shutdown=grace,  # type: ignore[arg-type]
             h11_max_incomplete_event_size=URL_MAX + HEADER_BYTES_MAX,
-            limit_concurrency=CONNECTIONS_MAX + 1,  # It counts the connection that asks.
         )
         self._uvicorn = _Uvicorn(config, app)
         self._thread: threading.Thread | None = None

@@ -11,8 +11,8 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.web import create_app
-from jobqueue.web.connections import REQUEST_TIMEOUT
-from jobqueue.web.server import CONNECTIONS_MAX, KEEP_ALIVE_TIMEOUT
+from jobqueue.web.connections import CONNECTIONS_MAX, REQUEST_TIMEOUT
+from jobqueue.web.server import KEEP_ALIVE_TIMEOUT
 from tests.pages import ROOT, environment, named_by, outside, text_of
 from tests.web.conftest import JSON, Client, Serve, working
 
