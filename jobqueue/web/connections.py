@@ -56,7 +56,9 @@ class Connection(H11Protocol):
         self._update_deadline()
 
     def _update_deadline(self) -> None:
-        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY) and not self.flow.write_paused:
+        # Closing: the rest of the last answer waits for the client, the writing paused or not.
+        waiting = self.flow.write_paused or self.transport.is_closing()
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY) and not waiting:
             self._cancel_deadline()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(REQUEST_TIMEOUT, self.transport.abort)

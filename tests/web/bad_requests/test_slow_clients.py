@@ -68,23 +68,31 @@ def test_54_a_header_that_comes_by_the_byte(hasty: Client, dial: Dial) -> None:
     pytest.fail("it was never cut off")
 
 
+@pytest.mark.parametrize("headers", [(), ("Connection: close",)], ids=["kept", "closing"])
 def test_54_a_client_that_does_not_read(
-    hasty: Client, dial: Dial, jobs: JobQueue, wait_until: Callable[..., Any]
+    hasty: Client,
+    dial: Dial,
+    jobs: JobQueue,
+    wait_until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    headers: tuple[str, ...],
 ) -> None:
+    lost: list[Any] = []
+    connection_lost = connections.Connection.connection_lost
+
+    def noted(connection: connections.Connection, exc: Exception | None) -> None:
+        lost.append(connection.client)
+        connection_lost(connection, exc)
+
+    monkeypatch.setattr(connections.Connection, "connection_lost", noted)
+    if headers:  # What is left then may be less than would pause the writing.
+        monkeypatch.setattr(connections.Connection, "pause_writing", lambda _: None)
     text = "x" * 500_000
     jobs.enqueue_many([jobs.registry["echo"].options(tags=["ok"]).call(text) for _ in range(60)])
     wire = dial(hasty)
-    wire.request("GET", "/api/jobs?limit=60")
+    wire.request("GET", "/api/jobs?limit=60", *headers)
     assert still_serves(hasty)
-
-    def is_cut_off() -> bool:
-        try:
-            wire.send("\r\n")
-        except OSError:
-            return True
-        return False
-
-    wait_until(is_cut_off, timeout=30)
+    wait_until(lambda: wire.socket.getsockname() in lost, timeout=20)
 
 
 def test_54_beyond_the_limit_of_connections_requests_are_refused(
