@@ -5,13 +5,17 @@ GET and HEAD only; one request for each connection, on a thread of its own.
 
 import json
 import socketserver
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from jobqueue.loggers import get_logger
 from jobqueue.worker.observe.health import Health, WorkerHealth
+
+log = get_logger("jobqueue.worker")
 
 LOOPBACK = "127.0.0.1"
 UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
@@ -55,8 +59,11 @@ class _Server(socketserver.ThreadingTCPServer):
         self.pages = pages
         super().__init__((LOOPBACK, port), _Handler)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log nothing: the client has gone."""
+    def handle_error(self, *_: Any) -> None:
+        """Log an error of ours; an OSError says that the client has gone."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            log.error("cannot answer a probe: %r", error, exc_info=error)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -248,6 +248,17 @@ def test_a_client_that_leaves_early_is_no_news(server: Probes, capfd: Any) -> No
     assert capfd.readouterr().err == ""
 
 
+def test_an_error_of_a_page_is_logged(server: Probes, caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> tuple[int, str, str]:
+        raise ZeroDivisionError("a bug")
+
+    server._server.pages = {"/broken": broken}
+    with pytest.raises(http.client.HTTPException):
+        ask(server.port, "/broken")
+    [record] = caplog.records
+    assert record.exc_info is not None and record.exc_info[0] is ZeroDivisionError
+
+
 def test_a_page_in_a_browser_that_came_under_another_name_is_kept_out(server: Probes) -> None:
     assert ask(server.port, "/page", Host="evil.example")[0] == 403
     assert ask(server.port, "/page", Host=f"localhost:{server.port}")[0] == 200
