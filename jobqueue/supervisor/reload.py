@@ -25,7 +25,12 @@ class SourceWatcher:
 
     def __init__(self, *roots: Path) -> None:
         self._changes = watch(
-            *roots, watch_filter=_SourceFilter(), step=1, rust_timeout=1, yield_on_timeout=True
+            *roots,
+            watch_filter=_SourceFilter(),
+            step=1,
+            rust_timeout=1,
+            yield_on_timeout=True,
+            ignore_permission_denied=True,  # Such as a database's folder beside the sources.
         )
         next(self._changes)  # Starts watching.
 

@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,19 @@ def test_what_is_nobodys_source_is_not_watched(
     (tmp_path / "notes.txt").touch()
     (tmp_path / "zzz.py").touch()
     assert changed(watcher) == "zzz.py"
+
+
+def test_a_folder_that_may_not_be_read_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To root every folder is readable, so that no real one would show it."""
+    asked: dict[str, Any] = {}
+
+    def watch(*_: Path, **options: Any) -> Iterator[set[Any]]:
+        asked.update(options)
+        return iter([set()])
+
+    monkeypatch.setattr("jobqueue.supervisor.reload.watch", watch)
+    SourceWatcher(Path())
+    assert asked["ignore_permission_denied"]
 
 
 def test_an_app_elsewhere_is_watched_too(
