@@ -42,7 +42,7 @@ from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.shared_poll import SharedPoll
 from jobqueue.worker.single_writer import SingleWriterLoop
-from jobqueue.worker.stop_conditions import StopConditions, stop_watch
+from jobqueue.worker.stop_conditions import StopConditions, stop_watches
 from jobqueue.worker.upkeep.heartbeat import Heartbeat, registration
 from jobqueue.worker.upkeep.listener import Listener
 from jobqueue.worker.upkeep.pruner import Pruner
@@ -153,7 +153,7 @@ class Assembly:
             *watchers,
             *self._upkeep_services(shared_poll, me, wakeups, event_dispatcher),
             *self._observers(name, metrics),
-            *stop_watch(
+            *stop_watches(
                 self.stop_conditions, settings, self._maintenance, planner, list(self._registry)
             ),
         ]

@@ -4,6 +4,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from jobqueue.loggers import get_logger
@@ -57,9 +58,13 @@ class StopWatch(Service):
     """Ends the worker when one of its conditions is met: each is asked in turn, on one thread."""
 
     def __init__(
-        self, conditions: Sequence[Callable[[], bool]], done: Callable[[], None], interval: float
+        self,
+        conditions: Sequence[Callable[[], bool]],
+        done: Callable[[], None],
+        interval: float,
+        name: str = "stop conditions",
     ) -> None:
-        super().__init__("stop conditions")
+        super().__init__(name)
         self._conditions = conditions
         self._done = done
         self._interval = interval
@@ -72,26 +77,30 @@ class StopWatch(Service):
         return None
 
 
-def stop_watch(
+def stop_watches(
     stop: StopConditions,
     settings: WorkerSettings,
     maintenance: Maintenance,
     planner: ClaimPlanner,
     tasks: Sequence[str],
 ) -> list[Service]:
-    """The service that ends a worker by itself, if its settings want that."""
+    """The services that end a worker by itself, as far as its settings want that."""
     inflight, bound = planner.inflight, settings.max_memory
-    interval = JOBS_INTERVAL if settings.drain or settings.max_jobs else MEMORY_INTERVAL
+    interval = JOBS_INTERVAL if settings.max_jobs else MEMORY_INTERVAL
     conditions: list[Callable[[], bool]] = []
+    watches: list[Service] = []
     if bound is not None:
         conditions.append(lambda: outgrown(bound, stop.recycle))
     if settings.max_jobs is not None:
         conditions.append(lambda: planner.exhausted and not inflight.held)
-    if settings.drain:  # Last, as it alone asks the database, and may fail.
+    if conditions:
+        watches.append(StopWatch(conditions, stop.ended.set, interval))
+    if settings.drain:  # On its own thread: it alone asks the database, and may have to wait.
         queues = None if settings.queues is None else tuple(settings.queues)
         names = tuple(tasks)
-        conditions.append(lambda: drained(maintenance, inflight, queues, names))
-    return [StopWatch(conditions, stop.ended.set, interval)] if conditions else []
+        is_drained = partial(drained, maintenance, inflight, queues, names)
+        watches.append(StopWatch([is_drained], stop.ended.set, JOBS_INTERVAL, "drain"))
+    return watches
 
 
 def drained(

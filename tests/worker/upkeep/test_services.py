@@ -347,17 +347,23 @@ def test_the_last_job_is_over_when_its_outcome_is_recorded(
     assert ended.is_set()
 
 
-def test_one_thread_watches_all_that_may_end_the_worker(
+def test_a_drain_that_waits_for_the_database_holds_up_no_other_stop_condition(
     work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"drain": True, "max_jobs": 5, "max_memory": "1TB"}
-    worker = hand(**settings)
-    work.enqueue()
-    assert sum(type(service) is StopWatch for service in worker.parts.services) == 1
-    assert worker.service(StopWatch).tick() == stop_conditions.JOBS_INTERVAL
+    worker = hand(drain=True, max_jobs=5, max_memory="1TB")
+    asked: list[str] = []
+    monkeypatch.setattr(
+        stop_conditions, "drained", lambda *_: pytest.fail("the drain asks the database")
+    )
+    monkeypatch.setattr(stop_conditions, "resident", lambda: asked.append("memory") or 0)
+    watches = [service for service in worker.parts.services if type(service) is StopWatch]
+    others = [service for service in watches if service.name != "drain"]
+    assert len(watches) == 2 and len(others) == 1
+    assert others[0].tick() == stop_conditions.JOBS_INTERVAL
+    assert asked == ["memory"]
     monkeypatch.setattr(stop_conditions, "resident", lambda: 2 * 10**12)
-    assert worker.service(StopWatch).tick() is None
-    assert worker.worker.outgrown and worker.worker.wait(0), "while a job is left"
+    assert others[0].tick() is None
+    assert worker.worker.outgrown and worker.worker.wait(0), "while the drain has not ended"
     assert not any(type(service) is StopWatch for service in hand().parts.services)
 
 
