@@ -13,7 +13,7 @@ from jobqueue.store.database import Store
 from jobqueue.store.history import History
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import Maintenance
-from jobqueue.store.notify.notifier import Notifier, Wakeup
+from jobqueue.store.notify.notifier import Notifier, Subscription, Wakeup
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
@@ -91,12 +91,18 @@ class WorkerParts:
     thread_pool: ThreadPool
     async_runner: AsyncRunner
     notifier: Notifier
+    subscription: Subscription
     shared_poll: SharedPoll
     metrics: Metrics
     event_dispatcher: EventDispatcher
     wakeups: Wakeups
     services: Sequence[Service]
     """In the order in which they start; they stop in the reverse one."""
+
+    def discard(self) -> None:
+        """Close what they hold, if none has started."""
+        self.notifier.close()
+        self.subscription.close()
 
 
 class Assembly:
@@ -136,20 +142,20 @@ class Assembly:
         name_worker(name)
         shared_poll = SharedPoll(self.connections.upkeep, self._leases, inflight, me)
         notifier = Notifier(backend.notification_sender(self.store.engine))
-        listener = backend.subscription(self.store.url, self.connections.patience)
+        subscription = backend.subscription(self.store.url, self.connections.patience)
         event_dispatcher = EventDispatcher(self._events)
         metrics = Metrics(inflight)
         planner = self._planner(shared_poll)
         outcome_writer = self._outcome_writer(name, metrics, event_dispatcher)
         claimer, completer = self._claimer_and_completer(planner, outcome_writer)
         wakeups = Wakeups(planner, claimer, completer, inflight, notifier)
-        heartbeat = self._heartbeat(name, me, listener.address, wakeups)
+        heartbeat = self._heartbeat(name, me, subscription.address, wakeups)
         thread_pool, async_runner, watchers = self._runners(wakeups)
         services = [
             heartbeat,
             event_dispatcher,
             *([completer] if completer is claimer else [completer, claimer]),
-            Listener(listener, wakeups.wake_claimer, shared_poll.invalidate, planner),
+            Listener(subscription, wakeups.wake_claimer, shared_poll.invalidate, planner),
             *watchers,
             *self._upkeep_services(shared_poll, me, wakeups, event_dispatcher),
             *self._observers(name, metrics),
@@ -167,6 +173,7 @@ class Assembly:
             thread_pool=thread_pool,
             async_runner=async_runner,
             notifier=notifier,
+            subscription=subscription,
             shared_poll=shared_poll,
             metrics=metrics,
             event_dispatcher=event_dispatcher,

@@ -72,6 +72,7 @@ class Worker:
         copy_context().run(self._start, registered)  # The worker's name is for its threads only.
 
     def _start(self, registered: Callable[[], None] | None) -> None:
+        parts: WorkerParts | None = None
         try:
             ImportGuard.refuse("a worker starts")
             self._assembly.process_pool.check()
@@ -83,6 +84,9 @@ class Worker:
             self.name = parts.name
             parts.heartbeat.register()
         except BaseException as error:
+            if parts is not None:
+                parts.discard()
+                self._parts = None
             self._connections.close()
             if isinstance(error, DBAPIError) and self._stop_conditions.is_over():
                 log.info("stopped before it had a connection")

@@ -9,6 +9,7 @@ import pytest
 
 from jobqueue import JobCancelled, JobFailed, JobQueue, Snooze, State, current_job, fixed
 from jobqueue.errors import InvalidOption, SchemaOutdated
+from jobqueue.store.leases import Leases
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.stats import Monitor
 
@@ -29,6 +30,23 @@ def test_a_worker_runs_jobs_and_their_results_come_back(jobs: JobQueue) -> None:
         assert before[0].record().worker == "mia"
         assert [row["worker"] for row in Monitor(jobs.store).workers()] == ["mia"]
     assert Monitor(jobs.store).workers() == [], "a lease is given back in the end"
+
+
+def test_a_start_that_fails_leaves_nothing_open(
+    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_lease(*_: object) -> None:
+        raise RuntimeError("no lease")
+
+    monkeypatch.setattr(Leases, "register", no_lease)
+    workers, opened = [], []
+    for _ in range(4):
+        workers.append(jobs.worker())  # Kept, so that no collection closes what they hold.
+        with pytest.raises(RuntimeError, match="no lease"):
+            workers[-1].start()
+        opened.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert opened == [opened[0]] * len(opened)
+    assert workers[0].stop(0), "it has nothing to stop"
 
 
 def test_64_blocking_jobs_run_at_the_same_time(jobs: JobQueue) -> None:
