@@ -10,6 +10,7 @@ from sqlalchemy import Engine, event, make_url, text
 from sqlalchemy.pool import Pool
 
 from jobqueue import JobQueue, current_job
+from jobqueue.store.notify.notifier import Wakeup
 
 ONLY_SQLITE = pytest.mark.parametrize("backend_name", ["sqlite"])
 ONLY_POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
@@ -61,6 +62,11 @@ def audit(connection, _cursor, statement, *_) -> None:
         driver.execute("INSERT INTO temp.audit (said) VALUES (?)", (statement[:20],))
 
 
+def begin_at_checkout(driver, _record, _proxy) -> None:
+    if on_sqlite(driver) and not driver.in_transaction:
+        driver.execute("BEGIN")
+
+
 def give_back(driver, _record) -> None:
     if driver is not None:
         driver.rollback()
@@ -73,7 +79,10 @@ HOOKS = {
     "settings": [(Engine, "connect", settings, {})],
     "comments": [(Engine, "before_cursor_execute", comment, {"retval": True})],
     "an audit": [(Engine, "after_cursor_execute", audit, {})],
-    "a rollback at checkin": [(Pool, "checkin", give_back, {})],
+    "a transaction while checked out": [
+        (Pool, "checkout", begin_at_checkout, {}),
+        (Pool, "checkin", give_back, {}),
+    ],
 }
 
 
@@ -128,6 +137,25 @@ def test_a_hook_does_not_change_how_commits_are_synced_or_writers_wait(url: str,
             pytest.raises(sqlite3.OperationalError, match="locked"),
         ):
             other.execute("BEGIN IMMEDIATE")
+
+
+@ONLY_SQLITE
+@pytest.mark.parametrize("hooked", ["a transaction while checked out"], indirect=True)
+def test_what_a_hook_began_neither_holds_back_an_enqueue_nor_hides_one(url: str, hooked) -> None:
+    with (
+        JobQueue(url) as jobs,
+        closing(jobs.store.backend.subscription(jobs.store.url)) as subscription,
+        closing(sqlite3.connect(make_url(url).database, timeout=0)) as other,
+    ):
+
+        @jobs.task
+        def nothing() -> None: ...
+
+        assert subscription.wait(10) is Wakeup.COMMIT  # The first look.
+        made = nothing.enqueue()
+        assert other.execute("SELECT id FROM jobqueue_jobs").fetchall() == [(made.id,)]
+        assert subscription.wait(10) is not Wakeup.NOTHING
+        other.execute("BEGIN IMMEDIATE")
 
 
 @ONLY_POSTGRES

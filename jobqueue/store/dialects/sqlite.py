@@ -152,9 +152,10 @@ class Sqlite:
             connection = file.take_connection(engine)
             try:
                 with lock.held(), fork_safety.transaction:
-                    _refuse_replaced(connection)
                     driver: Any = connection.driver_connection
-                    # Fetch all rows: the step after the last one commits.
+                    _end_a_hooks_transaction(driver)
+                    _refuse_replaced(connection)
+                    # All rows: it is committed with the step after the last one.
                     rows: list[tuple[Any, ...]] = driver.execute(statement, parameters).fetchall()
             except BaseException:
                 connection.close()
@@ -286,14 +287,19 @@ def _insertion(columns: tuple[str, ...]) -> str:
 
 def _begin(connection: Connection) -> None:
     driver: Any = connection.connection.driver_connection
-    if driver.in_transaction:  # An application's hook on all engines has begun a transaction.
-        driver.rollback()
+    _end_a_hooks_transaction(driver)
     immediate = connection.get_execution_options().get("jobqueue_write", False)
     if immediate:
         _refuse_replaced(connection)
     # IMMEDIATE: a deferred transaction that reads before it writes fails at once, without the busy
     # timeout, if another one has written meanwhile.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _end_a_hooks_transaction(driver: Any) -> None:
+    """Roll back what a hook of the application on all engines has begun."""
+    if driver.in_transaction:
+        driver.rollback()
 
 
 def _refuse_replaced(connection: Connection | PoolProxiedConnection) -> None:

@@ -101,11 +101,15 @@ class DatagramSubscription:
 
     def _changed(self) -> bool:
         """Return whether another connection has committed since the last call."""
+        driver: Any
         if self._connection is None:
             self._connection = self._engine.connect()
-        # Not through SQLAlchemy: after its BEGIN the connection would see one snapshot for ever,
-        # and block every checkpoint of the WAL.
-        driver: Any = self._connection.connection.driver_connection
+            driver = self._connection.connection.driver_connection
+            if driver.in_transaction:  # A hook of the application on all pools has begun one.
+                driver.rollback()
+        # Not through SQLAlchemy: after its BEGIN this would see one snapshot for ever, and the WAL
+        # could never be written back.
+        driver = self._connection.connection.driver_connection
         with fork_safety.transaction:
             version: int = driver.execute("PRAGMA data_version").fetchone()[0]
         changed = version != self._version
