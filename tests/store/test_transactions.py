@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from jobqueue.records import JobFilter
 from jobqueue.store import migrate
 from jobqueue.store.database import Store
 from jobqueue.store.dialects import sqlite as sqlite_backend
+from jobqueue.store.dialects.sqlite_file import DatabaseFile
 from jobqueue.store.jobs import Jobs
 from tests.store.conftest import ONLY_POSTGRES, ONLY_SQLITE, file_of
 
@@ -248,6 +250,29 @@ def test_nothing_is_written_to_a_file_that_is_no_longer_there(
     desk.store.close()
     desk.add_many(count)
     assert desk.jobs.count(JobFilter()) == count
+
+
+@ONLY_SQLITE
+def test_a_file_restored_after_a_close_beside_an_enqueue_gets_what_is_enqueued_then(
+    desk: Any, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = file_of(store_url)
+    backup = shutil.copy(file, file.with_suffix(".backup"))
+    keep = DatabaseFile.keep_connection
+
+    def close_first(*taken: Any) -> None:  # As another thread may, in the midst of an enqueue.
+        desk.store.close()
+        keep(*taken)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DatabaseFile, "keep_connection", close_first)
+        desk.add()
+    for beside in ("-wal", "-shm"):
+        Path(f"{file}{beside}").unlink(missing_ok=True)
+    Path(backup).replace(file)
+    made = [desk.add(), desk.add()]
+    with closing(sqlite3.connect(file)) as other:
+        assert [id_ for (id_,) in other.execute("SELECT id FROM jobqueue_jobs")] == made
 
 
 @ONLY_SQLITE

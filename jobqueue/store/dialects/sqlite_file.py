@@ -37,6 +37,8 @@ class DatabaseFile:
         self._makes = makes
         self._forbidden = forbidden
         self._first: tuple[int, int] | None = None
+        self._generation = 0
+        """How often all connections were closed. An older one may be to another file."""
         self._kept: dict[None, tuple[int, PoolProxiedConnection]] = {}
         """At most one entry. `pop` and `setdefault` are atomic: no lock for a fork to copy."""
 
@@ -54,6 +56,7 @@ class DatabaseFile:
     def _connected(self, connection: Any, record: Any) -> None:
         self.opened()
         record.info["jobqueue_file"] = self
+        record.info["jobqueue_generation"] = self._generation
         with fork_safety.transaction:
             _set(connection, makes=self._makes)
 
@@ -77,11 +80,14 @@ class DatabaseFile:
     def reset(self) -> None:
         """Accept any file at the next connection; close the kept connection."""
         self._first = None
+        self._generation += 1
+        self._close_kept()
+
+    def _close_kept(self) -> None:
         if kept := self._kept.pop(None, None):
             pid, connection = kept
             if pid == os.getpid():
-                connection.detach()
-                connection.close()
+                _close_for_good(connection)
             else:
                 fork_safety.retain(connection)
 
@@ -92,16 +98,31 @@ class DatabaseFile:
         """
         if kept := self._kept.pop(None, None):
             pid, connection = kept
-            if pid == os.getpid():
+            if pid != os.getpid():
+                fork_safety.retain(connection)
+            elif self._is_current(connection):
                 return connection
-            fork_safety.retain(connection)
+            else:
+                _close_for_good(connection)
         return engine.raw_connection()
 
     def keep_connection(self, connection: PoolProxiedConnection) -> None:
-        """Keep a connection outside of a transaction; return a second one to the pool."""
+        """Keep a connection that is in no transaction; a second one goes back to the pool.
+
+        One that was in use while all were closed is closed now.
+        """
+        if not self._is_current(connection):
+            _close_for_good(connection)
+            return
         mine = os.getpid(), connection
         if self._kept.setdefault(None, mine) is not mine:
             connection.close()
+        elif not self._is_current(connection):  # Another thread has closed all just now.
+            self._close_kept()
+
+    def _is_current(self, connection: PoolProxiedConnection) -> bool:
+        made: int = connection.info["jobqueue_generation"]
+        return made == self._generation
 
     def require(self) -> None:
         """Raise DatabaseReplaced if the path now has another file, or none."""
@@ -130,6 +151,12 @@ def _make_file(path: Path) -> None:
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _close_for_good(connection: PoolProxiedConnection) -> None:
+    """Close a connection that may not go back to its pool."""
+    connection.detach()
+    connection.close()
 
 
 def _close(connection: Any) -> None:
