@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 from jobqueue.loggers import get_logger
@@ -88,6 +89,7 @@ class Notifier:
         self._quiet_from = -math.inf
         """The instant of `time.monotonic()` from which an enqueue may carry a notification."""
         self._thread: threading.Thread | None = None
+        self._at_exit = partial(_close, weakref.ref(self))
         self._start = threading.Lock()
         self._sending = fork_safety.lock()
         fork_safety.register(self)
@@ -118,13 +120,20 @@ class Notifier:
 
     def _begin(self) -> None:
         with self._start:
-            if self._thread is not None or self._closed.is_set():
+            if self._thread is not None:
                 return
-            self._thread = threading.Thread(target=self._run, name="jobqueue-notifier", daemon=True)
-            self._thread.start()
-            atexit.register(_close, weakref.ref(self))
+            thread = threading.Thread(
+                target=self._run, args=(self._closed,), name="jobqueue-notifier", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:  # Python 3.12 starts none once the program ends.
+                log.debug("could not wake the workers: %s", error)
+                return
+            self._thread = thread
+            atexit.register(self._at_exit)
 
-    def _run(self) -> None:
+    def _run(self, closed: threading.Event) -> None:
         while True:
             self._wanted.wait()
             self._wanted.clear()
@@ -133,15 +142,22 @@ class Notifier:
                     self._sender.notify()
             except Exception as error:  # noqa: BLE001 - a hint that is lost costs one poll interval.
                 log.debug("could not wake the workers: %s", error)
-            if self._closed.wait(NOTIFY_INTERVAL) and not self._wanted.is_set():
+            if closed.wait(NOTIFY_INTERVAL) and not self._wanted.is_set():
                 return
 
     def close(self) -> None:
-        """Send the notification that is still requested, and stop the thread."""
-        self._closed.set()
-        self._wanted.set()
-        if self._thread is not None:
-            self._thread.join(2.0)
+        """Send the notification that is still requested, and stop the thread.
+
+        May be used again: the next request starts another thread.
+        """
+        with self._start:
+            thread, self._thread = self._thread, None
+            closed, self._closed = self._closed, threading.Event()
+        if thread is not None:
+            closed.set()
+            self._wanted.set()
+            thread.join(2.0)
+            atexit.unregister(self._at_exit)
         self._sender.close()
 
     def after_fork_in_child(self) -> None:
@@ -150,6 +166,7 @@ class Notifier:
         self._start = threading.Lock()
         self._sending = fork_safety.lock()
         self._wanted = threading.Event()
+        self._closed = threading.Event()
         self._sender.after_fork_in_child()
 
 

@@ -1,5 +1,6 @@
 """The notifier: rings from a thread of its own, and keeps out of the way of forks."""
 
+import atexit
 import os
 import threading
 
@@ -30,6 +31,30 @@ class Slow:
 
     def after_fork_in_child(self) -> None:
         pass
+
+
+class Counting(Slow):
+    """A sender that counts its rings."""
+
+    def notify(self) -> None:
+        self.rings += 1
+
+
+def test_after_a_close_the_bell_rings_on_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_exit: list[object] = []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+    monkeypatch.setattr(atexit, "unregister", at_exit.remove)
+    sender = Counting()
+    notifier = Notifier(sender)
+    threads = threading.active_count()
+    for ring in (1, 2, 3):
+        notifier.notify()
+        assert len(at_exit) == 1
+        notifier.close()
+        assert sender.rings >= ring
+        assert (threading.active_count(), at_exit) == (threads, [])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
