@@ -56,8 +56,8 @@ def upgrade_on(connection: Connection) -> None:
 def found(connection: Connection) -> str | None:
     """Return the schema's revision in the database, or None.
 
-    Raises SchemaOutdated for tables of a version that was never released: its revisions reused the
-    same numbers, and cannot be upgraded.
+    Raises SchemaOutdated for tables of a version that was never released: its revisions had the
+    same numbers, and cannot be upgraded. Also where tables were dropped and their revision was not.
     """
     inspector = inspect(connection)
     # Its first three revisions had no history table; in the later ones a column had another name.
@@ -68,6 +68,14 @@ def found(connection: Connection) -> str | None:
     revision: str | None = connection.execute(select(version.c.version_num)).scalar()
     if revision == REVISION and has_history:
         return revision
+    if not inspector.has_table(workers.name):
+        if revision is None:
+            return None
+        raise SchemaOutdated(
+            f"the database has schema {revision} by its table {VERSION_TABLE}, but not the table "
+            f"{workers.name}: use another database, or drop {VERSION_TABLE} and what else is left "
+            "of the jobqueue_ tables and views in this one"
+        )
     columns = {column["name"] for column in inspector.get_columns(workers.name)}
     if workers.c.wakeup_address.name not in columns:
         raise SchemaOutdated(

@@ -222,6 +222,25 @@ def test_tables_of_a_version_that_was_never_released_are_refused(url: str, revis
     store.close()
 
 
+@pytest.mark.parametrize("kept", ["with its row", "empty"])
+def test_a_version_table_that_was_left_behind_is_refused_by_name_or_used_again(
+    url: str, kept: str
+) -> None:
+    execute(url, *(f"DROP VIEW {view}" for view in VIEWS))
+    with connected(url) as connection:
+        metadata.drop_all(connection)
+    if kept == "empty":
+        execute(url, f"DELETE FROM {VERSION_TABLE}")
+        assert migrate.upgrade(url) == (None, REVISION)
+        assert names(url) == {*metadata.tables, *VIEWS, VERSION_TABLE}
+        return
+    store = Store(url)
+    for use in (lambda: migrate.upgrade(url), store.require_schema):
+        with pytest.raises(SchemaOutdated, match=f"or drop {VERSION_TABLE} and"):
+            use()
+    store.close()
+
+
 def test_a_database_without_the_schema_gets_it_only_where_it_is_a_file(
     empty_url: str, backend_name: str
 ) -> None:
