@@ -41,6 +41,10 @@ SQLITE_CHECKS = {
     "priority_is_an_integer_of_32_bits": INTEGER.format("priority", -(2**31)),
     "run_at_is_in_utc_like_2026_01_31_23_59_59": (
         "run_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'"
+        " AND datetime(run_at) IS NOT NULL"
+    ),
+    "run_at_is_in_the_years_1_to_9999": (
+        "run_at >= '0001-01-02 00:00:00' AND run_at < '9999-12-31 00:00:00'"
     ),
     "args_is_json": "json_valid(args)",
     "tags_is_json": "tags IS NULL OR json_valid(tags)",

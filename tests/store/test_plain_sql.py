@@ -60,6 +60,12 @@ def test_a_mistake_is_refused_at_once_by_the_name_of_what_is_required(
         ("priority", 1 << 40, "priority_is_an_integer_of_32_bits"),
         ("run_at", "2026-01-31T23:59:59Z", "run_at_is_in_utc_like_2026_01_31_23_59_59"),
         ("run_at", "tomorrow", "run_at_is_in_utc"),
+        ("run_at", "now", "run_at_is_in_utc"),
+        ("run_at", "2026-13-39 29:59:59", "run_at_is_in_utc"),
+        ("run_at", "2026-01-31 23:59:59 or so", "run_at_is_in_utc"),
+        ("run_at", "0000-01-01 10:00:00", "run_at_is_in_the_years_1_to_9999"),
+        ("run_at", "0001-01-01 00:00:00", "run_at_is_in_the_years_1_to_9999"),
+        ("run_at", "9999-12-31 00:00:00", "run_at_is_in_the_years_1_to_9999"),
         ("args", "2, 3", "args_is_json"),
         ("tags", "nightly", "tags_is_json"),
         ("backoff", "slow", "backoff_is_json"),
@@ -70,6 +76,14 @@ def test_sqlite_checks_what_its_types_do_not(
 ) -> None:
     with pytest.raises(IntegrityError, match=named):
         write(desk, INSERT.format(column, value))
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_every_past_instant_that_sqlite_lets_in_is_claimed(desk: Any) -> None:
+    values = ["0001-01-02 00:00:00", "2026-01-31 23:59:59", "2024-02-29 12:00:00.5"]
+    for value in [*values, "2023-02-31 00:00:00", "2024-01-31 24:00:00.123456789"]:
+        write(desk, INSERT.format("run_at", value))
+    assert len(desk.take(desk.worker())) == 5
 
 
 @pytest.mark.parametrize("column", ["run_at", "created_at"])
