@@ -19,9 +19,8 @@ from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.store.notify.notifier import Notifier
-from jobqueue.store.redact import masked
 from jobqueue.store.stats import Monitor
-from jobqueue.store.urls import as_text, parse
+from jobqueue.store.urls import as_text, masked, parse
 from jobqueue.tasks import Registry
 from jobqueue.text import escape_controls, escape_json
 

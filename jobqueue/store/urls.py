@@ -13,8 +13,10 @@ from jobqueue.store.dialects import postgres_url, sqlite_url
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.dialects.postgres import Postgres
 from jobqueue.store.dialects.sqlite import Sqlite
+from jobqueue.text import escape_controls
 
-_SECRET = re.compile(r"(?i)((?:password|secret|token|scram_\w+_key)=)[^&]*")
+MASK = "***"
+SECRET_KEYS = re.compile("passw|secret|token|scram_", re.IGNORECASE)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 DRIVER_MISSING = "PostgreSQL needs its driver, psycopg 3: pip install 'jobqueue[postgres]'"
 BACKENDS: dict[str, Backend] = {
@@ -30,7 +32,7 @@ def parse(text: str | URL) -> URL:
     Raises ConfigurationError, whose message never quotes a URL that cannot be parsed.
     """
     try:
-        url = _read(text)
+        url = read(text)
     except (ArgumentError, ValueError):
         raise ConfigurationError(
             "not a database URL (not shown, since it may contain a password); write "
@@ -61,7 +63,8 @@ def parse(text: str | URL) -> URL:
     return postgres_url.canonical(url)
 
 
-def _read(text: str | URL) -> URL:
+def read(text: str | URL) -> URL:
+    """Read a URL as it is. Raises ArgumentError, ValueError or ConfigurationError."""
     if isinstance(text, URL):
         return text
     one_host, hosts = postgres_url.split_hosts(text)
@@ -110,6 +113,17 @@ def backend_of(url: URL) -> Backend:
 
 
 def masked(url: URL) -> str:
-    """Return a URL with its secrets masked; an empty password is removed, not masked."""
-    shown = url if url.password else url._replace(password=None)
-    return _SECRET.sub(r"\1***", shown.render_as_string(hide_password=True))
+    """A URL as it may be shown; a password that is empty is not one that is hidden."""
+    secret = {key: MASK for key in url.query if SECRET_KEYS.search(key)}
+    _, host = split_host(url)
+    shown = url._replace(host=host, password=url.password or None).update_query_dict(secret)
+    text = shown.render_as_string(hide_password=True)
+    return escape_controls(text.replace("%2A%2A%2A", MASK))
+
+
+def split_host(url: URL) -> tuple[str, str | None]:
+    """What SQLAlchemy takes for the host: the end of a password with an @, and the host."""
+    if url.host is None:
+        return "", None
+    tail, _, host = url.host.rpartition("@")
+    return tail, host

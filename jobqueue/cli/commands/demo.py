@@ -9,7 +9,6 @@ from sqlalchemy import URL
 
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import CliError
-from jobqueue.store.redact import masked
 
 
 @click.command(cls=Command)
@@ -23,7 +22,7 @@ def demo(cli: CliContext) -> None:
     """
     from jobqueue.cli.demo.output import Narration, to_json
     from jobqueue.cli.demo.run import perform
-    from jobqueue.store.urls import parse
+    from jobqueue.store.urls import masked, parse
 
     folder = Path(tempfile.mkdtemp(prefix="jobqueue-demo-"))
     own = URL.create("sqlite", database=str(folder / "demo.db"))

@@ -25,7 +25,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
 from jobqueue.records import counted
 from jobqueue.store.names import names_in_use
-from jobqueue.store.redact import masked
+from jobqueue.store.urls import masked
 from jobqueue.supervisor.channel import ControlChannel
 from jobqueue.supervisor.signals import LAST_SECOND, leave
 from jobqueue.worker.execute.exec_task import NAME as EXEC

@@ -14,7 +14,7 @@ from jobqueue.cli.demo.app import SLOW_SECONDS
 from jobqueue.cli.demo.verify import Row, Run, command, without_password
 from jobqueue.cli.render import Column, console, put, table
 from jobqueue.records import counted
-from jobqueue.store.redact import masked
+from jobqueue.store.urls import masked
 
 MARGIN = 10  # cells of the word that begins a line
 PROGRESS_LINES = 4  # where there is no bar
