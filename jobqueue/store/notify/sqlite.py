@@ -57,8 +57,8 @@ class DatagramSender:
             self._socket = None
 
     def after_fork_in_child(self) -> None:
-        """Drop the socket; the store drops its connections."""
-        self._socket = None
+        """Close the child's copy of the socket; the engine is the store's, which lets go of it."""
+        self.close()
 
 
 class DatagramSubscription:

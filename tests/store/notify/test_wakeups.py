@@ -48,6 +48,17 @@ def test_a_ring_is_heard_as_one(listener: Subscription, sender: NotificationSend
         assert listener.wait(LONG) is Wakeup.NOTIFIED
 
 
+def test_a_forked_child_closes_its_copy_of_the_senders_socket(
+    listener: Subscription, sender: NotificationSender, recwarn: pytest.WarningsRecorder
+) -> None:
+    sender.notify()
+    sender.after_fork_in_child()
+    assert [str(warning.message) for warning in recwarn] == []
+    assert listener.wait(LONG) is Wakeup.NOTIFIED
+    sender.notify()
+    assert listener.wait(LONG) is Wakeup.NOTIFIED
+
+
 def test_many_rings_are_heard_and_then_no_more(
     listener: Subscription, sender: NotificationSender
 ) -> None:
