@@ -22,7 +22,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock; refuse requests if there are too many connections."""
         super().connection_made(transport)
-        # Not by uvicorn's limit_concurrency: it refuses whoever asks next, also on an old one.
+        # Not by limit_concurrency of uvicorn: it refuses the next request, also on an old one.
         if len(self.connections) > CONNECTIONS_MAX:
             self.app = service_unavailable
         # asyncio does this by itself only for sockets that name their protocol. Without it the body
