@@ -56,8 +56,9 @@ def upgrade_on(connection: Connection) -> None:
 def found(connection: Connection) -> str | None:
     """Return the schema's revision in the database, or None.
 
-    Raises SchemaOutdated for tables of a version that was never released: its revisions had the
-    same numbers, and cannot be upgraded. Also where tables were dropped and their revision was not.
+    Raises SchemaOutdated for tables of a version that was never released: its revisions reused the
+    same numbers, and cannot be upgraded.
+    Also where the tables were dropped and the one with the revision was not.
     """
     inspector = inspect(connection)
     # Its first three revisions had no history table; in the later ones a column had another name.

@@ -1,4 +1,4 @@
-"""Redact: find the secrets of a database URL in what may quote it, and take them out."""
+"""Find the secrets of database URLs, and redact them from text that may quote one."""
 
 import re
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ def secrets_of(text: str) -> frozenset[str]:
     for key, value in url.query.items():
         if SECRET_KEYS.search(key):
             found |= {value} if isinstance(value, str) else set(value)
-    # What is shown anyway is not a secret: a masked word would only make a message unreadable.
+    # Words that are shown anyway are not secrets: masking them makes messages unreadable.
     return frozenset(found - {url.username, url.database, host, ""})
 
 

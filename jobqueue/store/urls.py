@@ -64,7 +64,7 @@ def parse(text: str | URL) -> URL:
 
 
 def read(text: str | URL) -> URL:
-    """Read a URL as it is. Raises ArgumentError, ValueError or ConfigurationError."""
+    """Read a URL. Raises ArgumentError, ValueError or ConfigurationError."""
     if isinstance(text, URL):
         return text
     one_host, hosts = postgres_url.split_hosts(text)
@@ -113,7 +113,7 @@ def backend_of(url: URL) -> Backend:
 
 
 def masked(url: URL) -> str:
-    """A URL as it may be shown; a password that is empty is not one that is hidden."""
+    """Return a URL with its secrets masked; an empty password is removed, not masked."""
     secret = {key: MASK for key in url.query if SECRET_KEYS.search(key)}
     _, host = split_host(url)
     shown = url._replace(host=host, password=url.password or None).update_query_dict(secret)
@@ -122,7 +122,7 @@ def masked(url: URL) -> str:
 
 
 def split_host(url: URL) -> tuple[str, str | None]:
-    """What SQLAlchemy takes for the host: the end of a password with an @, and the host."""
+    """Split what SQLAlchemy takes for the host: the end of a password with an @, and the host."""
     if url.host is None:
         return "", None
     tail, _, host = url.host.rpartition("@")

@@ -155,7 +155,7 @@ class Sqlite:
                     driver: Any = connection.driver_connection
                     _end_a_hooks_transaction(driver)
                     _refuse_replaced(connection)
-                    # All rows: it is committed with the step after the last one.
+                    # Fetch all rows: the step after the last one commits.
                     rows: list[tuple[Any, ...]] = driver.execute(statement, parameters).fetchall()
             except BaseException:
                 connection.close()
@@ -297,7 +297,7 @@ def _begin(connection: Connection) -> None:
 
 
 def _end_a_hooks_transaction(driver: Any) -> None:
-    """Roll back what a hook of the application on all engines has begun."""
+    """Roll back a transaction that an application's hook on all engines or pools has begun."""
     if driver.in_transaction:
         driver.rollback()
 

@@ -107,9 +107,9 @@ class DatabaseFile:
         return engine.raw_connection()
 
     def keep_connection(self, connection: PoolProxiedConnection) -> None:
-        """Keep a connection that is in no transaction; a second one goes back to the pool.
+        """Keep a connection outside of a transaction; return a second one to the pool.
 
-        One that was in use while all were closed is closed now.
+        Close one that `reset` met in use.
         """
         if not self._is_current(connection):
             _close_for_good(connection)
@@ -121,7 +121,7 @@ class DatabaseFile:
             self._close_kept()
 
     def _is_current(self, connection: PoolProxiedConnection) -> bool:
-        made: int = connection.info["jobqueue_generation"]
+        made: int | None = connection.info.get("jobqueue_generation")
         return made == self._generation
 
     def require(self) -> None:

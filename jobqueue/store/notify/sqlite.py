@@ -57,7 +57,7 @@ class DatagramSender:
             self._socket = None
 
     def after_fork_in_child(self) -> None:
-        """Close the child's copy of the socket; the engine is the store's, which lets go of it."""
+        """Close the child's copy of the socket; the store drops its connections."""
         self.close()
 
 
@@ -105,10 +105,10 @@ class DatagramSubscription:
         if self._connection is None:
             self._connection = self._engine.connect()
             driver = self._connection.connection.driver_connection
-            if driver.in_transaction:  # A hook of the application on all pools has begun one.
+            if driver.in_transaction:  # An application's hook on all pools has begun it.
                 driver.rollback()
-        # Not through SQLAlchemy: after its BEGIN this would see one snapshot for ever, and the WAL
-        # could never be written back.
+        # Not through SQLAlchemy: after its BEGIN the connection would see one snapshot for ever,
+        # and block every checkpoint of the WAL.
         driver = self._connection.connection.driver_connection
         with fork_safety.transaction:
             version: int = driver.execute("PRAGMA data_version").fetchone()[0]
