@@ -327,8 +327,6 @@ class Registry(Mapping[str, Task[..., Any]]):
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
-        self.find: Callable[[str], Task[..., Any] | None] = self._tasks.get
-        """Returns the task of that name, or None. Called several times for each job."""
         self.queues: set[str] = set()
         """Names of the queues that the app declares, beside those that its tasks name."""
         self.app: str | None = None
@@ -354,6 +352,10 @@ class Registry(Mapping[str, Task[..., Any]]):
             return self._tasks[name]
         except KeyError:
             raise UnknownTask(f"no task is named {name!r}", field="task", value=name) from None
+
+    def find(self, name: str) -> Task[..., Any] | None:
+        """Return the task of that name, or None. Called for each job: no exception is made."""
+        return self._tasks.get(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._tasks
