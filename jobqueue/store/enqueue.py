@@ -65,14 +65,21 @@ class Enqueuer:
         without `wait`, also for queues whose `when_full` is wait.
         """
         if connection is not None:
-            return self._promise(connection, self._do_insert(new, connection, wait=wait))
+            if limits := self.limits.limits_of(new, connection):
+                limited = self._insert_limited(new, connection, limits, wait=wait)
+                return self._promise(connection, limited)
+            return self._promise(connection, self._insert(connection, new))
         if not new:  # Create no database for nothing.
             return []
         self._store.require_schema()
         promised = self._promised
-        inserted = self._insert_in_autocommit(new, notifier)
+        limits = self.limits.limits_of(new, None)
+        is_single = len(new) == 1 and _is_plain(new[0]) and not promised and not limits
+        inserted = self._insert_in_autocommit(new[0], notifier) if is_single else None
         if inserted is None:
-            inserted = self._do_insert(new, None, wait=wait)
+            # No retry if autocommit has waited for the file already.
+            retries = not (is_single and self._store.backend.single_writer)
+            inserted = self._insert_in_transaction(new, limits, wait=wait, retries=retries)
             if notifier is not None:
                 notifier.notify()
         if promised and self._promised == promised:
@@ -80,17 +87,10 @@ class Enqueuer:
         return inserted
 
     def _insert_in_autocommit(
-        self, new: Sequence[NewJob], notifier: Notifier | None
+        self, job: NewJob, notifier: Notifier | None
     ) -> list[Inserted] | None:
         """Insert one plain job in autocommit; return None if a transaction has to do it."""
-        if (
-            len(new) > 1
-            or not _is_plain(new[0])
-            or self._promised
-            or self.limits.limits_of(new, None)
-        ):
-            return None
-        parameters = _plain_parameters(new[0])
+        parameters = _plain_parameters(job)
         carrying = self._carrying if notifier is not None and notifier.is_quiet() else None
         began = time.monotonic()
         made = self._store.execute_autocommit(carrying or self._plain, parameters, prepared=True)
@@ -102,20 +102,15 @@ class Enqueuer:
             notifier.was_carried(time.monotonic() - began)
         return [Inserted(made[0][0], True)]
 
-    def _do_insert(
-        self, new: Sequence[NewJob], connection: Connection | None, *, wait: bool
+    def _insert_in_transaction(
+        self, new: Sequence[NewJob], limits: Mapping[str, QueueLimit], *, wait: bool, retries: bool
     ) -> list[Inserted]:
-        if limits := self.limits.limits_of(new, connection):
-            return self._insert_limited(new, connection, limits, wait=wait)
-        if connection is not None:
-            return self._insert(connection, new)
-        in_vain = len(new) == 1 and _is_plain(new[0]) and not self._promised
-        if (
-            in_vain and self._store.backend.single_writer
-        ):  # No retry: autocommit has waited for the file already.
-            with self._store.write() as own:
-                return self._insert(own, new)
-        return self._store.transact(lambda own: self._insert(own, new))
+        if limits:
+            return self._insert_limited(new, None, limits, wait=wait)
+        if retries:
+            return self._store.transact(lambda own: self._insert(own, new))
+        with self._store.write() as own:
+            return self._insert(own, new)
 
     def _promise(self, connection: Connection, inserted: list[Inserted]) -> list[Inserted]:
         """Remember ids that handles have, and that a rollback would free for reuse."""

@@ -15,8 +15,6 @@ from jobqueue.store import fork_safety
 log = get_logger("jobqueue.store")
 
 NOTIFY_INTERVAL = 0.005  # seconds between two notifications
-
-
 QUIET_AFTER = 0.02  # seconds without an enqueue
 SLOW_COMMIT = 0.005  # seconds
 SLOW_COMMIT_PAUSE = 1.0  # seconds without a notification in an enqueue's transaction
@@ -97,7 +95,7 @@ class Notifier:
     def is_quiet(self) -> bool:
         """Return whether no job was enqueued for a while, so that the next may notify by itself.
 
-        An idle worker then starts the job 0.3 to 1 ms earlier, saving a thread and a round trip.
+        That saves a thread switch and a round trip on the way to an idle worker (decision 0039).
         """
         present = time.monotonic()
         quiet = present >= self._quiet_from

@@ -122,10 +122,7 @@ class ClaimCursors:
             self._cursors[level] = START
             found = found + 1 if level.queue == after.queue else 1
             if found >= LEVELS_PER_QUEUE:
-                # Plain SQL may have written a priority on SQLite that is behind all of ours.
-                level = max(level, PriorityLevel(level.queue, PRIORITY_AFTER_ALL), key=_order)
-                if level == after:
-                    return
+                level = PriorityLevel(level.queue, PRIORITY_AFTER_ALL)
             after = level
 
     def claim(
@@ -173,7 +170,7 @@ class ClaimCursors:
         held: Mapping[int, Claim],
     ) -> list[Claim]:
         groups: dict[str, list[PriorityLevel]] = {}
-        for level in sorted(self._cursors, key=_order):
+        for level in sorted(self._cursors):
             groups.setdefault(level.queue, []).append(level)
         queues = list(groups)
         self._turn += 1
@@ -231,8 +228,3 @@ class ClaimCursors:
             return 2**31
         mine = sum(claim.queue == queue for claim in list(held.values()))
         return max(0, limit - mine - sum(claim.queue == queue for claim in taken))
-
-
-def _order(level: PriorityLevel) -> tuple[str, bool, int]:
-    """SQLite's order of levels: a priority that plain SQL wrote as text is behind all numbers."""
-    return level.queue, isinstance(level.priority, str), level.priority
