@@ -18,6 +18,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from psycopg import sql
@@ -229,7 +230,10 @@ class OwnServer(PostgresServer):
         self._server.ensure_postgres_running()  # Reads the new process id, which cleanup() stops.
 
     def close(self) -> None:
-        self._server.cleanup()
+        try:
+            self._server.cleanup()
+        except psutil.NoSuchProcess:  # Stopped before, and reaped since the library looked.
+            shutil.rmtree(self.data_dir)
 
     def _control(self, *arguments: str) -> None:
         arguments = ("-w", "-t", "60", *arguments)

@@ -175,20 +175,23 @@ def _stop(workers: list[WorkerProcess]) -> dict[str, int]:
 def kill_one(run: Run, workers: list[WorkerProcess], rows: Jobs) -> int:
     """Kill -9 a worker that holds jobs; `run.held` are the ids that it left running.
 
-    It may finish its jobs between the look and the kill: then another one is killed, too. Returns
-    its process id.
+    The one that holds the most, which may be the only one: the first to start may have claimed all.
+    It may finish its jobs between the look and the kill: then another one is killed, too, as long
+    as one is left. Returns its process id.
     """
     pause = threading.Event()
     for _ in range(KILL_TRIES):
         held = _held(run, rows)
         alive = [worker for worker in workers if worker.name not in run.killed]
-        victim = next((worker for worker in alive[1:] if held[worker.name]), None)
-        if victim is not None:
+        if len(alive) == 1:
+            break
+        victim = max(alive, key=lambda worker: len(held[worker.name]))
+        if held[victim.name]:
             run.killed.append(victim.name)
             victim.process.kill()
             victim.process.wait()
             pause.wait(SETTLE_SECONDS)
-            run.held = _held(run, rows)[victim.name]
+            run.held = _lost(rows, held[victim.name], victim.name)
             if run.held:
                 return victim.pid
         pause.wait(SETTLE_SECONDS)
@@ -201,6 +204,15 @@ def _held(run: Run, rows: Jobs) -> dict[str | None, list[int]]:
     for record in rows.find(JobFilter(queue=run.queue, state=State.RUNNING)):
         held[record.worker].append(record.id)
     return held
+
+
+def _lost(rows: Jobs, held: list[int], worker: str) -> list[int]:
+    """Those of the ids that a killed worker left running, rescued by a reaper since or not."""
+    return [
+        record.id
+        for record in rows.find(JobFilter(ids=tuple(held)))
+        if record.crashes or (record.state is State.RUNNING and record.worker == worker)
+    ]
 
 
 def _check(run: Run, workers: list[WorkerProcess]) -> None:

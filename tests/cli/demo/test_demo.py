@@ -407,15 +407,26 @@ def test_recount_and_task_agree_on_any_end_of_file(
 def test_a_worker_is_killed_at_work_and_another_one_if_it_had_just_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[list[int]] = [[], [7], [], [], [8], [8, 9]]
+    looks: list[list[int]] = [[], [7], [], [8, 9]]
+    lost: list[list[int]] = [[], [8]]
     made = Run(make_url(f"sqlite:///{tmp_path}/demo.db"), "demo-test", tmp_path)
     with run.worker_processes(made) as workers:
         names = [worker.name for worker in workers]
         found = iter(looks)
         monkeypatch.setattr(run, "_held", lambda *_: dict.fromkeys(names, next(found)))
+        left = iter(lost)
+        monkeypatch.setattr(run, "_lost", lambda *_: next(left))
         pid = run.kill_one(made, workers, Jobs(JobQueue(str(made.url)).store))
-        assert made.killed == names[1:] and made.held == [8, 9] and pid == workers[2].pid
-    assert list(made.exit_codes) == names[:1] and list(found) == []
+        assert made.killed == names[:2] and made.held == [8] and pid == workers[1].pid
+    assert list(made.exit_codes) == names[2:] and list(found) == list(left) == []
+
+
+def test_what_the_killed_worker_held_counts_though_the_reaper_was_quicker(worked: Any) -> None:
+    jobs, _ = worked
+    tamper(jobs, "UPDATE jobqueue_jobs SET crashes = 1 WHERE id = 4")
+    tamper(jobs, "UPDATE jobqueue_jobs SET state = 'running', worker = 'killed' WHERE id = 5")
+    tamper(jobs, "UPDATE jobqueue_jobs SET state = 'running', worker = 'other' WHERE id = 6")
+    assert sorted(run._lost(Jobs(jobs.store), [3, 4, 5, 6], "killed")) == [4, 5]
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
