@@ -151,7 +151,8 @@ class AttemptRecord:
 class JobRecord:
     """One row of the jobs table, with the error of its last attempt.
 
-    Instants have a time zone, UTC; durations are seconds; `args` and `result` are JSON text.
+    Instants have a time zone, UTC; durations are seconds; `args`, `headers` and `result` are
+    JSON text.
     """
 
     id: int
@@ -181,6 +182,10 @@ class JobRecord:
     finished_at: datetime | None
     deadline_at: datetime | None
     child_crashes: int = 0
+    headers: str | None = None
+    scheduled_for: datetime | None = None
+    expires_at: datetime | None = None
+    lane: str | None = None
     error: AttemptError | None = None
     error_at: datetime | None = None
 
@@ -230,8 +235,12 @@ class JobRecord:
             "started_at": _iso(self.started_at),
             "finished_at": _iso(self.finished_at),
             "deadline_at": _iso(self.deadline_at),
+            "scheduled_for": _iso(self.scheduled_for),
+            "expires_at": _iso(self.expires_at),
+            "lane": self.lane,
             "worker": self.worker,
             "unique_key": self.unique_key,
+            "headers": headers_of(self.headers),
             "fence": self.fence,
             "timeout": self.timeout,
             "progress": progress,
@@ -329,6 +338,16 @@ def _arguments(text: str) -> tuple[list[Any] | None, dict[str, Any] | None]:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None, None
     return (args if isinstance(args, list) else None, kwargs if isinstance(kwargs, dict) else None)
+
+
+def headers_of(text: str | None) -> dict[str, str] | None:
+    """Return a row's headers; None where plain SQL has written anything but an object of texts."""
+    try:
+        headers = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return None
+    is_ours = isinstance(headers, dict) and all(isinstance(one, str) for one in headers.values())
+    return headers if is_ours else None
 
 
 def _iso(instant: datetime | None) -> str | None:

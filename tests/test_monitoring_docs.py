@@ -252,8 +252,12 @@ def test_the_documented_insert_makes_a_claimable_job_with_the_defaults(
         "started_at": None,
         "finished_at": None,
         "deadline_at": None,
+        "scheduled_for": None,
+        "expires_at": None,
+        "lane": None,
         "worker": None,
         "unique_key": None,
+        "headers": {},
         "fence": 0,
         "timeout": None,
         "progress": None,
@@ -308,7 +312,7 @@ DOCUMENTED = [title.strip("`") for title in sections() if title.startswith("`job
 def test_the_tables_and_views_of_the_contract_are_documented() -> None:
     views = ["queue_stats", "task_stats", "worker_stats", "throughput"]
     views += ["worker_minutes", "task_minutes"]
-    tables = ["jobs", "attempts", "workers"]
+    tables = ["jobs", "attempts", "workers", "schedules", "audit"]
     assert [f"jobqueue_{name}" for name in views + tables] == DOCUMENTED
 
 

@@ -47,7 +47,8 @@ BULK = 1000
 """Rows per transaction of a bulk verb."""
 
 _OURS = ("backoff", "base_max_attempts", "key_released", "worker_id")
-_COLUMNS = [column for column in jobs.c if column.name not in _OURS]
+_OF_LANES = ("lane_limit", "lane_weight", "lane_strict")
+_COLUMNS = [column for column in jobs.c if column.name not in _OURS + _OF_LANES]
 
 _WAS_FINAL = in_state(*FINAL)
 _BUDGET = sql_func.coalesce(jobs.c.base_max_attempts, jobs.c.max_attempts)

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from jobqueue.states import LIVE, State
 from jobqueue.store.clock import Instant, now
 
-REVISION = "0001"
+REVISION = "0002"
 """The schema revision that this code runs on."""
 
 VERSION_TABLE = "jobqueue_alembic_version"
@@ -125,6 +125,13 @@ jobs = Table(
     Column(
         "child_crashes", Integer, nullable=False, server_default="0"
     ),  # of the job's child process, in a row
+    Column("headers", Text),  # a JSON object of texts, for middleware
+    Column("scheduled_for", Instant),  # of a job that a schedule made: the instant it is for
+    Column("expires_at", Instant),  # not begun by then: cancelled; null: never
+    Column("lane", Text),  # the job's concurrency key; null: none
+    Column("lane_limit", Integer),  # most jobs of the lane that run at once; null: no limit
+    Column("lane_weight", Double),  # its share in a fair queue; null: 1
+    Column("lane_strict", SmallInteger),  # 1: jobs of the lane run in order, also between attempts
     *_checks(),
     sqlite_autoincrement=True,  # An id is never reused, even if the newest job is deleted.
 )
@@ -141,11 +148,12 @@ attempts = Table(  # A row for each attempt that did not succeed.
     Column(
         "outcome", Text, nullable=False
     ),  # errored, timed out, snoozed, released, cancelled, lost
-    Column("error_type", Text),
+    Column("error_type", Text),  # module.qualname; of a builtin exception its bare name
     Column("error_message", Text),
     Column("traceback", Text),
     Column("exit_signal", Text),  # that killed the attempt's child process, such as SIGKILL
     Column("peak_memory", BigInteger),  # bytes of that process
+    Column("error_signature", Text),  # task, type and place: the same for errors of one cause
 )
 
 workers = Table(  # A row is a lease: a worker without its row holds no claim.
@@ -224,6 +232,40 @@ meta = Table(  # instance: a random id, the same for all connections to one data
     metadata,
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+schedules = Table(
+    "jobqueue_schedules",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("task", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # cron or every
+    Column("expression", Text, nullable=False),  # five fields, or seconds
+    Column("tz", Text),  # of a cron expression, such as Europe/Zurich
+    Column("args", Text, nullable=False, server_default='{"args":[],"kwargs":{}}'),
+    Column("options", Text),  # JSON: the options of its jobs that differ from the task's
+    Column("catch_up", Text, nullable=False),  # latest, all or none
+    Column("overlap", Text, nullable=False),  # skip or allow
+    Column("source", Text, nullable=False),  # code or operator
+    Column("declared", Text),  # a hash of what the code declares; null: it declares nothing
+    Column("paused_at", Instant),
+    Column("paused_by", Text),
+    Column("next_at", Instant),  # the next tick; it only grows
+    Column("nominal_at", Instant),  # the instant that the next tick is for
+    Column("last_job_id", BigInteger),
+    Column("orphaned_at", Instant),  # since when no live worker has declared its task
+)
+
+audit = Table(  # A row for each operator's action, written in the action's transaction.
+    "jobqueue_audit",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("at", Instant, nullable=False, server_default=now()),
+    Column("actor", Text, nullable=False),  # who: a user of a host, or a client of the HTTP API
+    Column("verb", Text, nullable=False),
+    Column("target", Text, nullable=False),  # JSON: the ids or the filter, a queue or a schedule
+    Column("changed", BigInteger, nullable=False, server_default="0"),  # how many
+    sqlite_autoincrement=True,
 )
 
 

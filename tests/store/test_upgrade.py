@@ -1,0 +1,50 @@
+"""An upgrade of a database that is in use: from the first revision, with rows."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jobqueue.errors import SchemaOutdated
+from jobqueue.store import migrate
+from jobqueue.store.database import Store
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.schema import REVISION
+
+ROWS = (
+    "INSERT INTO jobqueue_jobs (task, tags, attempt) VALUES ('add', '[\"one\"]', 1)",
+    "INSERT INTO jobqueue_attempts (job_id, fence, attempt, finished_at, outcome, error_type,"
+    " error_message) VALUES (1, 1, 1, '2026-01-31 23:59:59+00', 'errored', 'OSError', 'gone')",
+)
+
+
+@pytest.fixture
+def old_store(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A database with the first revision, and the store of this version on it."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrate.folder(), folder, ignore=shutil.ignore_patterns("000[2-9]*"))
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "folder", lambda: folder)
+        migrate.upgrade(empty_url)
+    store = Store(empty_url)
+    yield store
+    store.close()
+
+
+def test_an_upgrade_from_the_first_revision_keeps_its_rows(
+    old_store: Store, empty_url: str
+) -> None:
+    with old_store.backend.writing(old_store.engine) as connection:
+        for row in ROWS:
+            connection.exec_driver_sql(row)
+    with pytest.raises(SchemaOutdated, match="has schema 0001, .* run jobqueue db upgrade"):
+        old_store.require_schema()
+
+    assert migrate.upgrade(empty_url) == ("0001", REVISION)
+    assert migrate.differences(empty_url) == []
+    record = Jobs(old_store).get(1)
+    assert record is not None and record.error is not None
+    assert (record.task, record.tags, record.error.type) == ("add", ("one",), "OSError")
+    shown = record.to_json()
+    new = [shown[name] for name in ("headers", "lane", "scheduled_for", "expires_at")]
+    assert new == [{}, None, None, None]
