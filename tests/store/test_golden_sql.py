@@ -4,7 +4,6 @@
 """
 
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,14 @@ from jobqueue.store.schema import attempts, counters, workers
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.dialects.postgres import Postgres
 from jobqueue.store.dialects.sqlite import Sqlite
-from jobqueue.store.sql.statements import Statements, statements
+from jobqueue.store.sql.statements import statements
 
 FOLDER = Path(__file__).parent / "sql"
-NAMES = [field.name for field in fields(Statements)]
 BACKENDS: dict[str, tuple[Backend, Dialect]] = {
     "sqlite": (Sqlite(), sqlite.dialect(paramstyle="named")),
     "postgresql": (Postgres(), psycopg.dialect(paramstyle="named")),
 }
+NAMES = list(vars(statements(BACKENDS["sqlite"][0])))
 # Statements whose columns are given at each execution.
 GIVEN = {
     "append_counters": [c.name for c in counters.c if c.name not in ("id", "minute", "kind")],
