@@ -24,30 +24,29 @@ class ForkAware(Protocol):
 _holders: WeakSet[ForkAware] = WeakSet()
 # Never emptied: a pool or connection that is garbage collected closes its sockets or files.
 _kept: list[Pool | Connection | PoolProxiedConnection] = []
-_locks: WeakSet["threading.RLock"] = WeakSet()
-_own = threading.local()  # Two threads may fork at once.
 
-FORK_WAIT_MAX = 1.0  # seconds that a fork waits for each lock, and for open transactions
+FORK_WAIT_MAX = 1.0  # seconds that a fork waits for other threads to leave the gate
 
 
-class _Transactions:
-    """Counts threads inside transactions; a fork waits for them and lets no new one start.
+class _Gate:
+    """Counts threads that a fork has to wait for, and lets none enter during the fork.
 
     SQLite keeps a process's file locks in memory, which a child inherits: another thread's open
-    write would never end in the child, and block every other writer.
+    write would never end in the child, and block every other writer. A background thread inside a
+    driver holds locks of the driver.
     """
 
     def __init__(self) -> None:
         # Reentrant: a signal handler may interrupt this code, and enqueue or fork.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._inside: dict[int, int] = {}  # thread: depth of nested transactions
+        self._inside: dict[int, int] = {}  # thread: how often it has entered
         self._forking = False
         self._owner: int | None = None
         """The thread whose fork closed the gate; a second fork may proceed without it."""
 
     def __enter__(self) -> None:
-        """Enter a transaction; wait for a running fork, unless this thread is inside already."""
+        """Enter; wait for a running fork, unless this thread is inside already."""
         me = threading.get_ident()
         with self._lock:
             if self._forking and me not in self._inside:
@@ -55,7 +54,7 @@ class _Transactions:
             self._inside[me] = self._inside.get(me, 0) + 1
 
     def __exit__(self, *_: object) -> None:
-        """Leave a transaction."""
+        """Leave."""
         me = threading.get_ident()
         with self._lock:
             self._inside[me] -= 1
@@ -64,14 +63,14 @@ class _Transactions:
                 if self._forking:
                     self._changed.notify_all()
 
-    def close_gate(self) -> None:
+    def close(self) -> None:
         """Admit no thread, and wait up to FORK_WAIT_MAX until all other threads have left."""
         if self._changed.acquire(timeout=FORK_WAIT_MAX):
             self._forking = True
             me = self._owner = threading.get_ident()
             self._changed.wait_for(lambda: not (self._inside.keys() - {me}), FORK_WAIT_MAX)
 
-    def open_gate(self) -> None:
+    def open(self) -> None:
         """Admit threads again; called in the parent after the fork."""
         if self._owner == threading.get_ident():
             self._owner = None
@@ -80,7 +79,7 @@ class _Transactions:
             self._changed.release()
 
     def after_fork_in_child(self) -> None:
-        """Keep only the forking thread, which may be inside a transaction; called in the child."""
+        """Keep only the forking thread, which may be inside; called in the child."""
         me = threading.get_ident()
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -89,8 +88,8 @@ class _Transactions:
         self._owner = None
 
 
-transaction = _Transactions()
-"""The context of each transaction that must not be open in another thread during a fork."""
+gate = _Gate()
+"""The context of each transaction on SQLite, and of each background thread inside a driver."""
 
 
 def register(holder: ForkAware) -> None:
@@ -103,34 +102,11 @@ def retain(held: Pool | Connection | PoolProxiedConnection) -> None:
     _kept.append(held)
 
 
-def lock() -> "threading.RLock":
-    """Return a reentrant lock that a background thread holds inside a driver: forks wait for it."""
-    lock = threading.RLock()
-    _locks.add(lock)
-    return lock
-
-
-def _before() -> None:
-    _own.taken = [lock for lock in list(_locks) if lock.acquire(timeout=FORK_WAIT_MAX)]
-    transaction.close_gate()
-
-
-def _after() -> None:
-    transaction.open_gate()
-    _release()
-
-
-def _release() -> None:
-    for lock in _own.__dict__.pop("taken", ()):
-        lock.release()
-
-
 def _in_child() -> None:
-    transaction.after_fork_in_child()
-    _release()
+    gate.after_fork_in_child()
     for holder in list(_holders):
         holder.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_in_child)
+    os.register_at_fork(before=gate.close, after_in_parent=gate.open, after_in_child=_in_child)

@@ -123,7 +123,6 @@ class BoundedPool(Pool):
         self._lock = threading.RLock()
         self._waiters: dict[_Waiter, None] = {}
         """In the order of arrival."""
-        self._closing = fork_safety.lock()
         self._free: list[tuple[float, ConnectionPoolEntry]] = []
         """Idle connections with the time of their last use, oldest first."""
         self._open = 0
@@ -286,7 +285,7 @@ class BoundedPool(Pool):
 
     def _close(self, records: list[ConnectionPoolEntry]) -> None:
         try:
-            with self._closing:
+            with fork_safety.gate:
                 for record in records:
                     record.close()
         finally:

@@ -148,12 +148,12 @@ def test_two_threads_that_fork_at_once_leave_the_gate_open(
 ) -> None:
     """The second one does not get the gate in time, and may not take it from the first."""
     monkeypatch.setattr(fork_safety, "FORK_WAIT_MAX", 0.05)
-    gate = fork_safety.transaction
-    gate.close_gate()
-    second = threading.Thread(target=lambda: (gate.close_gate(), gate.open_gate()))
+    gate = fork_safety.gate
+    gate.close()
+    second = threading.Thread(target=lambda: (gate.close(), gate.open()))
     second.start()
     second.join(LONG)
-    gate.open_gate()
+    gate.open()
     other = threading.Thread(target=lambda: add.enqueue(1, 2))
     other.start()
     other.join(LONG)

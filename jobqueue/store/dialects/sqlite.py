@@ -125,7 +125,7 @@ class Sqlite:
         with (
             engine.connect().execution_options(jobqueue_write=True) as connection,
             lock.held(),
-            fork_safety.transaction,
+            fork_safety.gate,
             connection.begin(),
         ):
             yield connection
@@ -133,7 +133,7 @@ class Sqlite:
     @contextmanager
     def reading(self, engine: Engine) -> Iterator[Connection]:
         """See `Backend.reading`."""
-        with engine.connect() as connection, fork_safety.transaction, connection.begin():
+        with engine.connect() as connection, fork_safety.gate, connection.begin():
             yield connection
 
     def execute_autocommit(
@@ -151,7 +151,7 @@ class Sqlite:
         with suppress(sqlite3.Error):
             connection = file.take_connection(engine)
             try:
-                with lock.held(), fork_safety.transaction:
+                with lock.held(), fork_safety.gate:
                     driver: Any = connection.driver_connection
                     _end_a_hooks_transaction(driver)
                     _refuse_replaced(connection)

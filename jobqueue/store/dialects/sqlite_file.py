@@ -50,14 +50,14 @@ class DatabaseFile:
 
     def _connect(self, dialect: Any, _: object, args: Any, options: Any) -> Any:
         self.opens()
-        with fork_safety.transaction:  # SQLite opens and closes under a process-wide lock.
+        with fork_safety.gate:  # SQLite opens and closes under a process-wide lock.
             return dialect.connect(*args, **options)
 
     def _connected(self, connection: Any, record: Any) -> None:
         self.opened()
         record.info["jobqueue_file"] = self
         record.info["jobqueue_generation"] = self._generation
-        with fork_safety.transaction:
+        with fork_safety.gate:
             _set(connection, makes=self._makes)
 
     def opens(self) -> None:
@@ -160,7 +160,7 @@ def _close_for_good(connection: PoolProxiedConnection) -> None:
 
 
 def _close(connection: Any) -> None:
-    with fork_safety.transaction:
+    with fork_safety.gate:
         connection.close()
 
 

@@ -89,7 +89,6 @@ class Notifier:
         self._thread: threading.Thread | None = None
         self._at_exit = partial(_close, weakref.ref(self))
         self._start = threading.Lock()
-        self._sending = fork_safety.lock()
         fork_safety.register(self)
 
     def is_quiet(self) -> bool:
@@ -136,7 +135,7 @@ class Notifier:
             self._wanted.wait()
             self._wanted.clear()
             try:
-                with self._sending:
+                with fork_safety.gate:
                     self._sender.notify()
             except Exception as error:  # noqa: BLE001 - a hint that is lost costs one poll interval.
                 log.debug("could not wake the workers: %s", error)
@@ -162,7 +161,6 @@ class Notifier:
         """Forget the thread, which a forked child does not have."""
         self._thread = None
         self._start = threading.Lock()
-        self._sending = fork_safety.lock()
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._sender.after_fork_in_child()

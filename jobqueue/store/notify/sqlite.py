@@ -110,7 +110,7 @@ class DatagramSubscription:
         # Not through SQLAlchemy: after its BEGIN the connection would see one snapshot for ever,
         # and block every checkpoint of the WAL.
         driver = self._connection.connection.driver_connection
-        with fork_safety.transaction:
+        with fork_safety.gate:
             version: int = driver.execute("PRAGMA data_version").fetchone()[0]
         changed = version != self._version
         self._version = version
