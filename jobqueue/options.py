@@ -69,11 +69,7 @@ def exponential(base: float = 2, cap: Duration = 3600) -> Backoff:
     `base` is greater than 1, up to 1,000. Raises InvalidOption.
     """
     if isinstance(base, bool) or not isinstance(base, int | float) or not 1 < base <= BASE_MAX:
-        raise InvalidOption(
-            f"backoff base: {_shown(base)} is not a number in (1, 1000]",
-            field="backoff",
-            value=base,
-        )
+        raise _invalid("backoff", base, "is not a number in (1, 1000]", what="backoff base")
     return Backoff(float(base), seconds(cap, "backoff cap", least=0.001))
 
 
@@ -98,29 +94,17 @@ def seconds(value: object, name: str, *, least: float = 0.0, most: float = SECON
     elif isinstance(value, int | float) and not isinstance(value, bool):
         number = float(value) if abs(value) < 2**63 else math.inf
     else:
-        raise InvalidOption(
-            f"{name}: {_shown(value)} is not a duration; give seconds or a timedelta",
-            field=name,
-            value=value,
-        )
+        raise _invalid(name, value, "is not a duration; give seconds or a timedelta")
     if not least <= number <= most:
-        raise InvalidOption(
-            f"{name}: {_shown(value)} is out of range; "
-            f"at least {lasting(least)} and at most {lasting(most)}",
-            field=name,
-            value=value,
-        )
+        bounds = f"at least {lasting(least)} and at most {lasting(most)}"
+        raise _invalid(name, value, f"is out of range; {bounds}")
     return number
 
 
 def _parse_duration(text: str, name: str) -> float:
     match = _DURATION.fullmatch(text.strip()) if text.isascii() else None
     if match is None:
-        raise InvalidOption(
-            f"{name}: {_shown(text)} is not a duration; write 90, 90s, 5m, 1h or 7d",
-            field=name,
-            value=text,
-        )
+        raise _invalid(name, text, "is not a duration; write 90, 90s, 5m, 1h or 7d")
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
@@ -134,14 +118,10 @@ def instant(value: object, name: str = "at") -> datetime:
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError as error:
-            raise InvalidOption(
-                f"{name}: {_shown(given)} is not an instant ({str(error)[:SHOWN_MAX]}); "
-                "write 2026-12-24T18:00+01:00",
-                field=name,
-                value=given,
-            ) from None
+            why = f"is not an instant ({str(error)[:SHOWN_MAX]}); write 2026-12-24T18:00+01:00"
+            raise _invalid(name, given, why) from None
     if not isinstance(value, datetime):
-        raise InvalidOption(f"{name}: {_shown(given)} is not a datetime", field=name, value=given)
+        raise _invalid(name, given, "is not a datetime")
     if value.tzinfo is None or value.utcoffset() is None:
         raise InvalidOption(
             f"{name}: {given!s} has no time zone; add one, such as +01:00 or Z",
@@ -175,12 +155,8 @@ def size(value: object) -> int:
 def name(value: object, what: str, *, longest: int = 128) -> str:
     """Check the name of a task, queue or tag and return it as plain `str`."""
     if not isinstance(value, str) or len(value) > longest or not NAME.fullmatch(value):
-        raise InvalidOption(
-            f"{what}: {_shown(value)} is not a name; use letters, digits and _ . : -, "
-            f"at most {longest} characters",
-            field=what,
-            value=value,
-        )
+        form = f"use letters, digits and _ . : -, at most {longest} characters"
+        raise _invalid(what, value, f"is not a name; {form}")
     return str(value)  # Queue is a subclass.
 
 
@@ -188,17 +164,13 @@ def texts(**given: object) -> None:
     """Raise InvalidOption unless each value is a `str` or None."""
     for what, value in given.items():
         if value is not None and not isinstance(value, str):
-            raise InvalidOption(f"{what}: {_shown(value)} is not text", field=what, value=value)
+            raise _invalid(what, value, "is not text")
 
 
 def whole(value: object, what: str, least: int, most: int) -> int:
     """Check a whole number in [least, most]. Raises InvalidOption."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidOption(
-            f"{what}: {_shown(value)} is not a whole number between {least} and {most}",
-            field=what,
-            value=value,
-        )
+        raise _invalid(what, value, f"is not a whole number between {least} and {most}")
     return value
 
 
@@ -212,17 +184,18 @@ def one_of(value: object, what: str, words: tuple[Word, ...]) -> Word:
     for word in words:
         if value == word:
             return word
-    raise InvalidOption(
-        f"{what}: {_shown(value)} is none of {', '.join(words)}", field=what, value=value
-    )
+    raise _invalid(what, value, f"is none of {', '.join(words)}")
 
 
 def function(value: object, what: str) -> None:
     """Raise InvalidOption unless `value` can be called."""
     if not callable(value):
-        raise InvalidOption(
-            f"{what}: {_shown(value)} cannot be called; give a function", field=what, value=value
-        )
+        raise _invalid(what, value, "cannot be called; give a function")
+
+
+def _invalid(field: str, value: object, problem: str, *, what: str | None = None) -> InvalidOption:
+    message = f"{what or field}: {_shown(value)} {problem}"
+    return InvalidOption(message, field=field, value=value)
 
 
 def _shown(value: object) -> str:
@@ -322,10 +295,8 @@ class Options:
 
 def _check_backoff(value: object) -> Backoff | None:
     if value is not None and not isinstance(value, Backoff):
-        raise InvalidOption(
-            f"backoff: {_shown(value)}; use exponential(base=2, cap=3600) or fixed(30)",
-            field="backoff",
-            value=value,
+        raise _invalid(
+            "backoff", value, "is not one; use exponential(base=2, cap=3600) or fixed(30)"
         )
     return value
 
