@@ -205,8 +205,8 @@ class AttemptRow(NamedTuple):
     job_id: int
     fence: int
     attempt: int
-    worker: str
-    started_at: datetime
+    worker: str | None
+    started_at: datetime | None
     outcome: str
     error_type: str | None = None
     error_message: str | None = None

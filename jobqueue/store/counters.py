@@ -1,6 +1,6 @@
 """Counters of events, written in the same transaction as the events."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection
@@ -9,45 +9,30 @@ from jobqueue.states import State
 from jobqueue.store.sql.statements import Statements
 
 
+@dataclass(slots=True)
 class TaskCounts:
     """Counts of one (queue, task). Times are seconds."""
 
-    __slots__ = (
-        "cancelled",
-        "durations",
-        "errored_attempts",
-        "failed",
-        "snoozed",
-        "succeeded",
-        "waits",
-    )
-
-    def __init__(self) -> None:
-        self.succeeded = 0
-        self.failed = 0
-        self.cancelled = 0
-        self.errored_attempts = 0
-        self.snoozed = 0
-        self.durations: list[float] = []
-        self.waits: list[float] = []
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    errored_attempts: int = 0
+    snoozed: int = 0
+    durations: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
 
 
 class TransactionCounts:
     """Counts of one transaction by (queue, task)."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str], TaskCounts] = {}
-
-    @property
-    def counts(self) -> Mapping[tuple[str, str], TaskCounts]:
-        """Return the counts so far."""
-        return self._counts
+        self.counts: dict[tuple[str, str], TaskCounts] = {}
 
     def of(self, queue: str, task: str) -> TaskCounts:
         """Return the counts of a (queue, task), to be incremented; on the hot path."""
-        count = self._counts.get((queue, task))
+        count = self.counts.get((queue, task))
         if count is None:
-            count = self._counts[queue, task] = TaskCounts()
+            count = self.counts[queue, task] = TaskCounts()
         return count
 
     def ended(self, queue: str, task: str, state: State) -> None:
@@ -67,7 +52,7 @@ class TransactionCounts:
 
     def write(self, connection: Connection, statements: Statements) -> None:
         """Insert the counts."""
-        rows = [_row(queue, task, count) for (queue, task), count in sorted(self._counts.items())]
+        rows = [_row(queue, task, count) for (queue, task), count in sorted(self.counts.items())]
         if rows:
             connection.execute(statements.append_counters, rows)
 

@@ -2,11 +2,13 @@
 
 import json
 import secrets
+from dataclasses import asdict
 
 from sqlalchemy import Connection, Executable
 
 from jobqueue.records import Lease, Outlook, ReapedJob, Registration
 from jobqueue.states import FINAL, State
+from jobqueue.store.completion import AttemptRow
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 
@@ -33,19 +35,10 @@ class Leases:
         The id is random: a server that has lost commits may give one number of a sequence to two
         workers, and each would take the other's lease and claims for its own.
         """
-        values = {
+        values = asdict(who) | {
             "id": 1 + secrets.randbelow(WORKER_ID_MAX),
-            "name": who.name,
-            "host": who.host,
-            "pid": who.pid,
-            "boot_id": who.boot_id,
-            "pid_namespace": who.pid_namespace,
-            "process_started": who.process_started,
-            "wakeup_address": who.wakeup_address,
             "queues": None if who.queues is None else json.dumps(who.queues),
             "tasks": json.dumps(who.tasks),
-            "concurrency": who.concurrency,
-            "lease": who.lease,
         }
         with self._store.write() as connection:
             return int(connection.execute(self._statements.register, values).scalar_one())
@@ -160,23 +153,21 @@ class Leases:
                     counts.ended(job.queue, job.task, job.state)
             counts.write(connection, self._statements)
             if lost:
-                connection.execute(
-                    self._statements.record_attempts, [_attempt_of_lost_worker(job) for job in lost]
-                )
+                attempts = [_attempt_of_lost_worker(job)._asdict() for job in lost]
+                connection.execute(self._statements.record_attempts, attempts)
             return lost
 
         return self._store.transact_at_once(work)
 
 
-def _attempt_of_lost_worker(job: ReapedJob) -> dict[str, object]:
-    return {
-        "job_id": job.id,
-        "fence": job.fence - 1,
-        "attempt": job.attempt,
-        "worker": job.worker,
-        "started_at": job.started_at,
-        "outcome": "lost",
-        "error_type": "WorkerLost",
-        "error_message": f"worker {job.worker} was lost while it held this job",
-        "traceback": None,
-    }
+def _attempt_of_lost_worker(job: ReapedJob) -> AttemptRow:
+    return AttemptRow(
+        job.id,
+        job.fence - 1,
+        job.attempt,
+        job.worker,
+        job.started_at,
+        "lost",
+        "WorkerLost",
+        f"worker {job.worker} was lost while it held this job",
+    )
