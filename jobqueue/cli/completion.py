@@ -1,6 +1,8 @@
 """`completion`: the script for a shell; and which values may stand where."""
 
 import contextlib
+import functools
+import operator
 import threading
 from collections.abc import Callable, Iterable
 
@@ -8,14 +10,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from jobqueue.cli.context import CliContext, Command, cli_of, pass_cli
-from jobqueue.cli.shells import SCRIPTS
+from jobqueue.cli.shells import SHELLS, script
 from jobqueue.cli.streams import echo
 from jobqueue.known_names import names_of
 from jobqueue.states import State
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.store.schema import REVISION
 
-PATIENCE = 2.0
+NAMES_TIMEOUT = 2.0
 """Seconds that a TAB waits for the app and the database."""
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
@@ -33,14 +35,16 @@ two seconds, and only read.
 
 
 @click.command(cls=Command, help=HELP)
-@click.argument("shell", type=click.Choice(list(SCRIPTS)))
+@click.argument("shell", type=click.Choice(list(SHELLS)))
 @pass_cli
-def completion(cli: CliContext, shell: str) -> None:
+@click.pass_context
+def completion(context: click.Context, cli: CliContext, shell: str) -> None:
     """Print a shell's script."""
+    text = script(context.find_root().command, shell)
     if cli.json:
-        cli.print_json({"script": SCRIPTS[shell]})
+        cli.print_json({"script": text})
     else:
-        echo(SCRIPTS[shell], end="")
+        echo(text, end="")
 
 
 def words(*known: str) -> Completer:
@@ -97,11 +101,8 @@ def _names(context: click.Context) -> Names:
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
-    known = Names()
-    for names in tuple(found):
-        known |= names
-    return known
+    thread.join(NAMES_TIMEOUT)
+    return functools.reduce(operator.or_, found)
 
 
 COMMANDS = (completion,)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jobqueue.cli import completion, streams
+from jobqueue.cli import completion, shells, streams
 from jobqueue.cli.commands import (
     bulk_actions,
     db,
@@ -23,7 +23,6 @@ from jobqueue.cli.commands import (
 )
 from jobqueue.cli.context import CliContext, Group
 from jobqueue.cli.errors import INTERRUPTED, report
-from jobqueue.cli.shells import SCRIPTS, VARIABLE, answer
 from jobqueue.supervisor.init import be_init
 from jobqueue.supervisor.signals import handle_to_the_end
 
@@ -35,16 +34,14 @@ class _Root(Group):
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,  # noqa: ARG002 - click's signature.
+        complete_var: str | None = None,  # noqa: ARG002 - click's signature.
+        standalone_mode: bool = True,  # noqa: ARG002
         **extra: Any,
     ) -> Any:
         """Run a command line; raises SystemExit."""
         name = prog_name or "jobqueue"
-        shell = os.environ.get(complete_var or VARIABLE)
-        if shell in SCRIPTS:  # A TAB was pressed.
-            sys.exit(answer(self, name, shell))
-        self._main_shell_completion(extra, name, complete_var)  # For who uses click's own scripts.
+        if (code := shells.answer(self, name)) is not None:  # A TAB was pressed.
+            sys.exit(code)
         given = list(sys.argv[1:] if args is None else args)
         sys.exit(_run(self, name, given, extra))
 

@@ -1,16 +1,24 @@
-"""What a shell's TAB is answered with: the script for each shell, and the words that fit.
+"""What a shell's TAB is answered with: click's scripts and words, but for what bash takes apart.
 
-click finds what may stand at the cursor. Ours are the scripts, because those of click take apart
-what bash does: `app:jobs`, `sqlite:///file.db` and `--queue=mail` are one word each here. All three
-hand over the line up to the cursor.
+In bash `app:jobs`, `sqlite:///file.db` and `--queue=mail` are several words each, so its script
+hands over the line up to the cursor instead. The scripts of zsh and fish are click's.
 """
 
+import contextlib
 import os
-import sys
+from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem, ShellComplete, split_arg_string
+from click.shell_completion import (
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    split_arg_string,
+)
+
+from jobqueue.cli.streams import echo
 
 VARIABLE = "_JOBQUEUE_COMPLETE"
 """Where the shell that asks for what completes a line says its name."""
@@ -30,119 +38,65 @@ _jobqueue_completion() {
                 while IFS= read -r value; do COMPREPLY+=("$value"); done < <(compgen -d -- "$2") ;;
         esac
     done < <(_JOBQUEUE_LINE="${COMP_LINE:0:COMP_POINT}" _JOBQUEUE_BREAKS="$COMP_WORDBREAKS" \\
-        _JOBQUEUE_COMPLETE=bash "${1/#\\~/$HOME}" 2>/dev/null </dev/null)
+        _JOBQUEUE_COMPLETE=bash_complete "${1/#\\~/$HOME}" 2>/dev/null </dev/null)
 }
 complete -o nosort -F _jobqueue_completion jobqueue 2>/dev/null ||
     complete -F _jobqueue_completion jobqueue
 """
 
-ZSH = """\
-#compdef jobqueue
-_jobqueue() {
-    local kind value help
-    local -a bare described
-    while IFS= read -r kind && IFS= read -r value && IFS= read -r help; do
-        case $kind in
-            plain) if [[ -n $help ]]; then
-                    described+=("${value//:/\\\\:}:$help")
-                else
-                    bare+=("$value")
-                fi ;;
-            file) compset -P '--*='; _files; return ;;
-            dir) compset -P '--*='; _files -/; return ;;
-        esac
-    done < <(_JOBQUEUE_LINE="${(j: :)words[1,CURRENT]}" _JOBQUEUE_COMPLETE=zsh \\
-        ${(Q)${~words[1]}} 2>/dev/null </dev/null)
-    (( $#described )) && _describe -V jobqueue described
-    (( $#bare )) && compadd -V jobqueue -a bare
-}
-if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
-    _jobqueue "$@"
-else
-    compdef _jobqueue jobqueue
-fi
-"""
 
-FISH = """\
-function __jobqueue_complete
-    set -l line (commandline -cp | string collect)
-    env _JOBQUEUE_LINE=$line _JOBQUEUE_COMPLETE=fish jobqueue 2>/dev/null </dev/null |
-    while read -l -d , kind value
-        switch $kind
-            case plain
-                echo $value
-            case file
-                set -l option (string match -r -- '^--[^=]*=' (commandline -ct))
-                __fish_complete_path (string replace -- "$option" '' (commandline -ct)) |
-                    string replace -r -- '^' "$option"
-            case dir
-                set -l option (string match -r -- '^--[^=]*=' (commandline -ct))
-                __fish_complete_directories (string replace -- "$option" '' (commandline -ct)) |
-                    string replace -r -- '^' "$option"
-        end
-    end
-end
-complete --command jobqueue --no-files --arguments '(__jobqueue_complete)'
-"""
+class _WholeWords(ShellComplete):
+    """Keeps `--option=` before a value, for shells where both are one word."""
 
-SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[Any]]:
+        items = super().get_completions(args, incomplete)
+        option, equals, _ = incomplete.partition("=")
+        if equals and option.startswith("--") and "--" not in args:
+            for item in items:
+                item.value = f"{option}={item.value}"
+        return items
 
 
-class _Line(ShellComplete):
-    """Completes the last word of a line, whatever shell it is in."""
+class _Bash(_WholeWords):
+    name = "bash"
+
+    def source(self) -> str:
+        return BASH
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """The words before the one to complete, and that one."""
         # With a letter more, the last word is there also where it is empty, or in open quotes.
         *words, last = split_arg_string(os.environ.get(LINE, "") + "x")
         return words[1:], last[:-1]
 
-    def complete(self) -> str:
-        """The words that fit, one in each line or three."""
-        args, word = self.get_completion_args()
-        option, equals, _ = word.partition("=")
-        before = option + equals if equals and option.startswith("--") and "--" not in args else ""
-        items = self.get_completions(args, word)
-        return "".join(self._shown(item, before, word) + "\n" for item in items)
-
-    def _shown(self, item: CompletionItem[Any], before: str, word: str) -> str:
-        raise NotImplementedError
-
-
-class _Bash(_Line):
-    name = "bash"
-
-    def _shown(self, item: CompletionItem[Any], before: str, word: str) -> str:
+    def format_completion(self, item: CompletionItem[Any]) -> str:
         # bash completes what stands behind the last of its breaks.
+        word = self.get_completion_args()[1]
         breaks = [word.rfind(character) for character in os.environ.get(BREAKS, "\"'=:")]
-        return f"{item.type},{(before + str(item.value))[max(breaks) + 1 :]}"
+        return f"{item.type},{item.value[max(breaks) + 1 :]}"
 
 
-class _Zsh(_Line):
-    name = "zsh"
-
-    def _shown(self, item: CompletionItem[Any], before: str, _word: str) -> str:
-        return f"{item.type}\n{before}{item.value}\n{_one_line(item.help)}"
+class _Zsh(_WholeWords, ZshComplete): ...
 
 
-class _Fish(_Line):
-    name = "fish"
-
-    def _shown(self, item: CompletionItem[Any], before: str, _word: str) -> str:
-        help_ = _one_line(item.help)
-        return f"{item.type},{before}{item.value}" + (f"\t{help_}" if help_ else "")
+class _Fish(_WholeWords, FishComplete): ...
 
 
-_SHELLS: dict[str, type[_Line]] = {shell.name: shell for shell in (_Bash, _Zsh, _Fish)}
+SHELLS: dict[str, type[ShellComplete]] = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}
 
 
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())
+def script(root: click.Command, shell: str) -> str:
+    """Return the script that sets a shell up."""
+    return SHELLS[shell](root, {}, "jobqueue", VARIABLE).source().strip() + "\n"
 
 
-def answer(root: click.Command, program: str, shell: str) -> int:
-    """Print the words that fit where the cursor is; returns the exit code."""
-    stdout = sys.stdout  # While the app is imported, what it prints goes elsewhere.
-    stdout.write(_SHELLS[shell](root, {}, program, VARIABLE).complete())
-    stdout.flush()
+def answer(root: click.Command, program: str) -> int | None:
+    """Print the words that fit where the cursor is; return the exit code, None without a TAB."""
+    shell, _, request = os.environ.get(VARIABLE, "").partition("_")
+    if shell not in SHELLS or request != "complete":
+        return None
+    # What the app prints while it is imported would stand in the line that somebody types.
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+        words = SHELLS[shell](root, {}, program, VARIABLE).complete()
+    if words:
+        echo(words)
     return 0
