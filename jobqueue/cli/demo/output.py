@@ -11,10 +11,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from jobqueue.cli.demo.app import SLOW_SECONDS
-from jobqueue.cli.demo.verify import Row, Run, command, without_password
+from jobqueue.cli.demo.verify import Row, Run
 from jobqueue.cli.render import Column, console, put, table
 from jobqueue.records import counted
-from jobqueue.store.urls import masked
+from jobqueue.store.urls import as_text, masked
 
 MARGIN = 10  # cells of the word that begins a line
 PROGRESS_LINES = 4  # where there is no bar
@@ -62,16 +62,12 @@ class Narration:
         return advance
 
     def end(self, run: Run) -> None:
-        """Print the verification, the statistics, and commands to ask for them and to clean up."""
+        """Print the verification, the statistics, and commands to see the jobs and to clean up."""
         self.found(run)
-        self.line("Ask the database yourself:")
-        for question, _ in run.answers:
-            self._command(question.title, command(run.url, question))
-        self.line()
-        self.line("Remove what the demo has left:")
-        for title, line in removal(run):
-            self._command(title, line)
-        self.line()
+        for title, line in commands(run):
+            self.line(f"# {title}", "dim")
+            self.line(line)
+            self.line()
 
     def found(self, run: Run) -> None:
         """Print the verification and the statistics."""
@@ -89,28 +85,17 @@ class Narration:
         self.line(f"{run.slow:,} of them took {SLOW_SECONDS:g} s on purpose.")
         self.line()
 
-    def _command(self, title: str, line: str) -> None:
-        self.line()
-        self.line(f"# {title}", "dim")
-        self.line(line)
-
 
 COUNTS = {"succeeded": "jobs", "errored": "errored", "killed": "lost"}
-"""The columns with counts: title, and name in the answers of the database."""
+"""The columns with counts: title, and name in `Proof.workers`."""
 
 
 def by_worker(run: Run) -> list[Row]:
-    """A row for each worker, from the answers of the database."""
-    (_, jobs), (_, attempts), *_ = run.answers
-    rows: dict[str, Row] = {
-        name: {"worker": name, "jobs": 0, "errored": 0, "lost": 0} for name in run.workers
-    }
-    for row in [
-        *jobs,
-        *({"worker": row["worker"], row["outcome"]: row["attempts"]} for row in attempts),
-    ]:
-        rows.setdefault(row["worker"], {}).update(row)
-    return list(rows.values())
+    """A row for each worker."""
+    return [
+        {"worker": name, **{key: run.proof.workers[name][key] for key in COUNTS.values()}}
+        for name in dict.fromkeys([*run.workers, *run.proof.workers])
+    ]
 
 
 def _columns(run: Run) -> list[Column[Row]]:
@@ -124,17 +109,21 @@ def _columns(run: Run) -> list[Column[Row]]:
     ]
 
 
-def removal(run: Run) -> list[tuple[str, str]]:
-    """The shell commands that remove what the demo leaves, each with a title."""
+def commands(run: Run) -> list[tuple[str, str]]:
+    """The shell commands that show and remove what the demo leaves, each with a title."""
+    # libpq finds a password in $PGPASSWORD or ~/.pgpass.
+    passwords = [key for key in run.url.query if "password" in key]
+    url = run.url._replace(password=None).difference_update_query(passwords)
+    of_queue = f"--queue {run.queue} --url {shlex.quote(as_text(url))}"
+    listed = ("See the jobs:", f"jobqueue list {of_queue}")
     remove = f"rm -r {shlex.quote(str(run.folder))}"
-    if run.url.get_backend_name() == "sqlite" and Path(run.url.database or "").is_relative_to(
-        run.folder
-    ):
-        return [("the database and the logs of the workers", remove)]
-    delete = f"jobqueue delete --queue {run.queue} --url {shlex.quote(without_password(run.url))}"
+    file = Path(run.url.database or "")
+    if run.url.get_backend_name() == "sqlite" and file.is_relative_to(run.folder):
+        return [listed, ("Remove the database and the logs of the workers:", remove)]
     return [
-        ("the jobs; statistics keep their counts", delete),
-        ("the logs of the workers", remove),
+        listed,
+        ("Delete the jobs; statistics keep their counts:", f"jobqueue delete {of_queue}"),
+        ("Remove the logs of the workers:", remove),
     ]
 
 
@@ -158,8 +147,4 @@ def to_json(run: Run) -> dict[str, Any]:
         "attempts": {"charged": run.proof.attempts, **run.proof.outcomes},
         "proof": run.proof.right,
         "problems": run.problems,
-        "sql": [
-            {"title": asked.title, "command": command(run.url, asked), "answer": answer}
-            for asked, answer in run.answers
-        ],
     }

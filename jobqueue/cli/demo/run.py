@@ -17,7 +17,7 @@ from sqlalchemy import URL
 from jobqueue.cli.demo.app import digest, is_slow, modules
 from jobqueue.cli.demo.app import jobs as app
 from jobqueue.cli.demo.output import Narration
-from jobqueue.cli.demo.verify import Run, ask, queries, recount, verify
+from jobqueue.cli.demo.verify import Run, recount, verify
 from jobqueue.errors import JobQueueError
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, counted
@@ -46,8 +46,6 @@ def perform(url: URL, folder: Path, narration: Narration) -> Run:
         _work(run, jobs, ids, narration)
         narration.tell("proof", "every file is read again here, and compared with the database")
         run.proof = verify(recount(modules()), jobs, run.queue, run.killed)
-        asked = queries(jobs.store, run.queue)
-        run.answers = [(question, ask(jobs.store, question)) for question in asked]
     return run
 
 

@@ -1,9 +1,8 @@
-"""Verifies a run by the database: against files read again here, and by SQL that anyone can ask."""
+"""Verifies a run: what the database has against files that are read again here."""
 
 import hashlib
 import json
-import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from jobqueue.cli.demo.app import LIBRARY, Digest, fails_once
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobRecord
 from jobqueue.states import State
-from jobqueue.store.database import Store
 from jobqueue.store.stats import Monitor
 
 OBJECTIONS_SHOWN = 3
@@ -33,6 +31,8 @@ class Proof:
     lines: int = 0
     attempts: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    workers: dict[str | None, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """Counts of each worker: `jobs` that it ended, and attempts by outcome that did not succeed."""
 
     def claim(self, text: str, objections: Collection[str]) -> None:
         """Record a claim as right, or as wrong with the first objections."""
@@ -42,13 +42,6 @@ class Proof:
         first, rest = list(objections)[:OBJECTIONS_SHOWN], len(objections) - OBJECTIONS_SHOWN
         more = f" (and {rest} more)" if rest > 0 else ""
         self.wrong.append(f"NOT {text}: {'; '.join(first)}{more}")
-
-
-class Question(NamedTuple):
-    """A query that stands between a shell's double quotes as it is."""
-
-    title: str
-    sql: str
 
 
 @dataclass
@@ -70,7 +63,6 @@ class Run:
     """From the kill to the end of the last of these."""
     exit_codes: dict[str, int] = field(default_factory=dict)
     proof: Proof = field(default_factory=Proof)
-    answers: list[tuple[Question, list[Row]]] = field(default_factory=list)
 
     @property
     def problems(self) -> list[str]:
@@ -98,8 +90,10 @@ def verify(
     """Compare files with a queue's jobs. `killed`: the names of the workers that were killed."""
     done = [_Job(record, []) for record in jobs.list(queue=queue, limit=None)]
     by_id = {job.record.id: job for job in done}
-    for row in ask(jobs.store, Question("", NOT_SUCCEEDED.replace("QUEUE", queue))):
-        by_id[row["job_id"]].failed.append(row)
+    with jobs.store.read() as connection:
+        sql = NOT_SUCCEEDED.replace("QUEUE", queue)
+        for attempt in connection.exec_driver_sql(sql).mappings():
+            by_id[attempt["job_id"]].failed.append(dict(attempt))
     queues = Monitor(jobs.store).queues()
     proof = Proof(
         accepted=sum(row["succeeded"] for row in queues if row["queue"] == queue),
@@ -107,6 +101,10 @@ def verify(
         attempts=sum(job.record.attempt for job in done),
         outcomes=Counter(row["outcome"] for job in done for row in job.failed),
     )
+    for job in done:
+        proof.workers[job.record.worker]["jobs"] += 1
+        for row in job.failed:
+            proof.workers[row["worker"]][row["outcome"]] += 1
     proof.outcomes["succeeded"] = sum(job.succeeded for job in done)
     accepted = [] if proof.accepted == len(files) else [f"{proof.accepted:,} were counted"]
     attempts = (
@@ -199,57 +197,3 @@ NOT_SUCCEEDED = """\
 SELECT a.job_id, a.worker, a.attempt, a.outcome
 FROM jobqueue_attempts a JOIN jobqueue_jobs j ON j.id = a.job_id
 WHERE j.queue = 'QUEUE' ORDER BY a.job_id, a.fence"""
-
-WHO = """\
-SELECT worker, count(*) AS jobs FROM jobqueue_jobs
-WHERE queue = 'QUEUE' GROUP BY worker ORDER BY worker"""
-
-ATTEMPTS = """\
-SELECT a.worker, a.outcome, count(*) AS attempts
-FROM jobqueue_attempts a JOIN jobqueue_jobs j ON j.id = a.job_id
-WHERE j.queue = 'QUEUE' GROUP BY a.worker, a.outcome ORDER BY 1, 2"""
-
-LONGEST_ON_SQLITE = """\
-SELECT json_extract(result, '$.lines') AS lines,
-  json_extract(args, '$.args[0]') AS module
-FROM jobqueue_jobs WHERE queue = 'QUEUE'
-ORDER BY lines DESC LIMIT 5"""
-
-LONGEST_ON_POSTGRES = """\
-SELECT (result::json ->> 'lines')::int AS lines,
-  args::json #>> '{args,0}' AS module
-FROM jobqueue_jobs WHERE queue = 'QUEUE'
-ORDER BY lines DESC LIMIT 5"""
-
-
-def queries(store: Store, queue: str) -> list[Question]:
-    """The queries about a queue that the demo asks and prints."""
-    longest = LONGEST_ON_SQLITE if store.backend.single_writer else LONGEST_ON_POSTGRES
-    asked = {
-        "who did how many": WHO,
-        'which attempts did not succeed; those of the killed worker are "lost"': ATTEMPTS,
-        "the longest modules": longest,
-    }
-    return [Question(title, sql.replace("QUEUE", queue)) for title, sql in asked.items()]
-
-
-def ask(store: Store, question: Question) -> list[Row]:
-    """Put a question to the database."""
-    with store.read() as connection:
-        return [dict(row) for row in connection.exec_driver_sql(question.sql).mappings()]
-
-
-def command(url: URL, question: Question) -> str:
-    """The shell command that asks the same."""
-    if url.get_backend_name() == "sqlite":
-        return f'sqlite3 -box {shlex.quote(str(url.database))} "\n{question.sql}"'
-    return f'psql {shlex.quote(without_password(url))} -c "\n{question.sql}"'
-
-
-def without_password(url: URL) -> str:
-    """The URL for a command line. libpq finds a password in $PGPASSWORD or ~/.pgpass."""
-    if url.get_backend_name() == "sqlite":
-        return url.render_as_string()
-    query = {key: value for key, value in url.query.items() if "password" not in key}
-    where = (url.host, url.port, url.database)
-    return URL.create("postgresql", url.username, None, *where, query).render_as_string()
