@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -51,19 +51,18 @@ class CliContext:
     """True if stderr is JSON, one object per line."""
     notes_default: bool = True
     """Print a note when the default database is used; False for commands that log it."""
-    _app: list[JobQueue | None] = field(default_factory=list)
 
-    @property
+    @cached_property
     def app(self) -> JobQueue | None:
         """The app's queue, or None where no app is named; imported once, when it is needed."""
-        if not self._app:
-            name = app_name(self.given_app)
-            if name is not None and (self.given_url or os.environ.get("JOBQUEUE_URL")):
-                # For a JobQueue() in the app: a relative path is resolved before the app changes
-                # the current folder.
-                os.environ["JOBQUEUE_URL"] = self.url
-            self._app.append(None if name is None else apps.load(name))
-        return self._app[0]
+        name = app_name(self.given_app)
+        if name is None:
+            return None
+        if self.given_url or os.environ.get("JOBQUEUE_URL"):
+            # For a JobQueue() in the app: a relative path is resolved before the app changes the
+            # current folder.
+            os.environ["JOBQUEUE_URL"] = self.url
+        return apps.load(name)
 
     @cached_property
     def database(self) -> Database:
@@ -223,8 +222,8 @@ def _print_help(context: click.Context, _parameter: click.Parameter, wanted: boo
 _NEGATIVE = re.compile(r"-\.?\d")
 
 
-class _Base(click.Command):
-    """Adds the common options, takes -5 for a value, and lists the environment in the help."""
+class Command(click.Command):
+    """A command of jobqueue: has the common options, and takes -5 for a value."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
@@ -271,11 +270,7 @@ class _Base(click.Command):
                 formatter.write_dl(ENVIRONMENT)
 
 
-class Command(_Base):
-    """A command of jobqueue."""
-
-
-class Group(_Base, click.Group):
+class Group(Command, click.Group):
     """A family of commands."""
 
     command_class = Command
@@ -283,7 +278,7 @@ class Group(_Base, click.Group):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options and the commands."""
-        _Base.format_options(self, ctx, formatter)
+        Command.format_options(self, ctx, formatter)
         self.format_commands(ctx, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import traceback
-from typing import NamedTuple
 
 import click
 from rich.text import Text
@@ -11,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from jobqueue.cli.context import CliContext, to_json
-from jobqueue.cli.render import console, put
+from jobqueue.cli.render import console, first_line, put
 from jobqueue.cli.streams import echo
 from jobqueue.config import database_url
 from jobqueue.errors import (
@@ -64,15 +63,6 @@ class CliError(click.ClickException):
         self.value = value
 
 
-class Failure(NamedTuple):
-    """An error as it is shown."""
-
-    message: str
-    code: int
-    field: str | None = None
-    value: object = None
-
-
 def report(error: BaseException, cli: CliContext) -> int:
     """Print an error on stderr as one line or one JSON object; returns the exit code."""
     failure = describe(error, cli)
@@ -102,36 +92,31 @@ def _as_record(message: str, error: BaseException, trace: str | None) -> str:
     return JsonFormatter().format(record)
 
 
-def describe(error: BaseException, cli: CliContext) -> Failure:  # noqa: PLR0911 - a table.
-    """Return the message and the exit code of an error."""
+def describe(error: BaseException, cli: CliContext) -> CliError:  # noqa: PLR0911 - a table.
+    """Return an error as the command line shows it, with its exit code."""
     if isinstance(error, CliError):
-        return Failure(error.message, error.code, error.field, error.value)
+        return error
     if isinstance(error, click.UsageError):
-        return _usage(error)
+        seen = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
+        field = getattr(getattr(error, "param", None), "name", None)
+        return CliError(error.format_message().rstrip(". ") + seen, code=MISUSED, field=field)
     if isinstance(error, click.ClickException):
-        return Failure(error.format_message(), MISUSED)
+        return CliError(error.format_message(), code=MISUSED)
     if isinstance(error, JobQueueError):
         is_input = (ConfigurationError, InvalidArguments, InvalidOption, UnknownTask)
         schema = (SchemaOutdated, SchemaNewer)
         bad = isinstance(error, is_input) and not isinstance(error, schema)
-        return Failure(str(error), MISUSED if bad else FAILED, error.field, error.value)
+        code = MISUSED if bad else FAILED
+        return CliError(str(error), code=code, field=error.field, value=error.value)
     if isinstance(error, DBAPIError | PoolTimeout):
-        return Failure(_database(error, cli), FAILED, "url" if _is_connection(error) else None)
+        return CliError(_database(error, cli), field="url" if _is_connection(error) else None)
     if isinstance(error, SQLAlchemyError):
-        return Failure(f"database: {_first_line(error)}", FAILED)
+        return CliError(f"database: {_first_line(error)}")
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
-        return Failure(f"{name}{error.strerror or error}", FAILED)
+        return CliError(f"{name}{error.strerror or error}")
     what = f"{type(error).__name__}: {_first_line(error)}".rstrip(": ")
-    return Failure(f"unexpected {what}; this is a bug: --debug shows where", FAILED)
-
-
-def _usage(error: click.UsageError) -> Failure:
-    message = error.format_message().rstrip(". ")
-    if error.ctx is not None:
-        message += f"; see {error.ctx.command_path} --help"
-    parameter = getattr(error, "param", None)
-    return Failure(message, MISUSED, getattr(parameter, "name", None))
+    return CliError(f"unexpected {what}; this is a bug: --debug shows where")
 
 
 def _database(error: DBAPIError | PoolTimeout, cli: CliContext) -> str:
@@ -156,8 +141,7 @@ def _is_connection(error: BaseException) -> bool:
 
 
 def _first_line(error: object) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:400] if lines else type(error).__name__
+    return first_line(str(error))[:400] or type(error).__name__
 
 
 def _secrets(cli: CliContext) -> frozenset[str]:
