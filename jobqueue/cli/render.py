@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jobqueue.cli.streams import STDERR, STDOUT
-from jobqueue.records import JobRecord
+from jobqueue.records import AttemptRecord, JobRecord
 from jobqueue.states import State
 from jobqueue.text import escape_controls
 
@@ -122,29 +122,24 @@ class Table(Generic[T]):
 
 def _fit(columns: Sequence[Column[Any]], natural: dict[str, int], room: int) -> dict[str, int]:
     """Return the width of each column that fits."""
-    chosen = list(columns)
-
-    def least(column: Column[Any]) -> int:
-        if column.least is None:
-            return natural[column.title]
-        return min(natural[column.title], max(column.least, len(column.title)))
-
-    def needed() -> int:
-        return sum(map(least, chosen)) + GAP * (len(chosen) - 1)
-
-    while needed() > room and any(column.rank for column in chosen):
-        chosen.remove(max(chosen, key=lambda column: column.rank))
-    widths = {column.title: least(column) for column in chosen}
-    spare = room - needed()
-    # Columns that lack the fewest cells are widened first, so that few cells are cut.
-    for column in sorted(chosen, key=lambda column: natural[column.title] - least(column)):
-        wanted = natural[column.title] - least(column)
-        if wanted > 0:
-            flexible = [c for c in chosen if widths[c.title] < natural[c.title]]
-            share = min(wanted, max(0, spare) // max(1, len(flexible)))
-            widths[column.title] += share
-            spare -= share
+    least = {
+        column.title: natural[column.title]
+        if column.least is None
+        else min(natural[column.title], max(column.least, len(column.title)))
+        for column in columns
+    }
+    ranked = sorted((column for column in columns if column.rank), key=lambda column: column.rank)
+    while ranked and _line_width(least.values()) > room:
+        del least[ranked.pop().title]
+    widths = {title: natural[title] for title in least}
+    while _line_width(widths.values()) > room and widths != least:
+        widest = max(least, key=lambda title: widths[title] - least[title])
+        widths[widest] -= 1
     return widths
+
+
+def _line_width(widths: Collection[int]) -> int:
+    return sum(widths) + GAP * (len(widths) - 1)
 
 
 def _cell(column: Column[Any], row: Any) -> str:
@@ -183,6 +178,13 @@ def duration(seconds: float | None) -> str:
             rest = int(whole % size // below)
             return f"{int(whole // size)}{unit}" + (f"{rest}{smaller}" if rest else "")
     return f"{whole}s"
+
+
+def took(record: JobRecord | AttemptRecord) -> str:
+    """The time from the start to the end of a job's last attempt, or of an attempt."""
+    if record.started_at is None or record.finished_at is None:
+        return ""
+    return duration((record.finished_at - record.started_at).total_seconds())
 
 
 def ago(instant: datetime | None, now: datetime | None = None) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
-from jobqueue.cli.render import COLOURS, Column, ago, duration, put, table
+from jobqueue.cli.render import COLOURS, Column, ago, duration, put, table, took
 from jobqueue.records import AttemptRecord, JobRecord, counted, format_bytes
 from jobqueue.states import State
 from jobqueue.text import escape_controls, escape_json, escape_lines
@@ -41,7 +41,7 @@ def _facts(job: JobRecord, screen: Console) -> None:
         ("created", _at(job.created_at)),
         ("due", _at(job.run_at) if job.state is State.SCHEDULED or job.attempt == 0 else ""),
         ("started", _at(job.started_at)),
-        ("finished", _at(job.finished_at) + _took(job)),
+        ("finished", ", after ".join(filter(None, [_at(job.finished_at), took(job)]))),
         ("cancelled" if job.final else "stop asked", _at(job.cancel_requested_at)),
         ("worker", job.worker or ""),
         ("timeout", duration(job.timeout)),
@@ -73,12 +73,6 @@ def _at(instant: datetime | None) -> str:
         return ""
     here = instant.astimezone(UTC)
     return f"{here:%Y-%m-%d %H:%M:%S}Z  {ago(instant)}"
-
-
-def _took(job: JobRecord) -> str:
-    if job.started_at is None or job.finished_at is None:
-        return ""
-    return f", after {duration((job.finished_at - job.started_at).total_seconds())}"
 
 
 def _heading(screen: Console, title: str) -> None:
@@ -143,12 +137,6 @@ def _traceback(job: JobRecord, screen: Console) -> None:
         _block(f"{job.error.type}: {job.error.message}", screen)
 
 
-def _attempt_took(attempt: AttemptRecord) -> str:
-    if attempt.started_at is None or attempt.finished_at is None:
-        return ""
-    return duration((attempt.finished_at - attempt.started_at).total_seconds())
-
-
 def _attempt_error(attempt: AttemptRecord) -> str:
     if attempt.error is None:
         return ""
@@ -169,7 +157,7 @@ ATTEMPTS = [
     Column[AttemptRecord]("#", lambda attempt: attempt.attempt, right=True),
     Column[AttemptRecord]("outcome", lambda attempt: attempt.outcome, style=_attempt_style),
     Column[AttemptRecord]("started", lambda attempt: _at(attempt.started_at), rank=2),
-    Column[AttemptRecord]("took", _attempt_took, rank=3, right=True),
+    Column[AttemptRecord]("took", took, rank=3, right=True),
     Column[AttemptRecord]("worker", lambda attempt: attempt.worker, rank=4, least=10, style="dim"),
     Column[AttemptRecord]("signal", lambda attempt: attempt.exit_signal, rank=5),
     Column[AttemptRecord]("peak", _attempt_peak, rank=6, right=True),

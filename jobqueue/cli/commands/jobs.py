@@ -23,6 +23,7 @@ from jobqueue.cli.render import (
     error_of,
     put,
     state_style,
+    took,
 )
 from jobqueue.cli.streams import STDOUT, echo, reader_gone
 from jobqueue.errors import JobNotFound, ResultTimeout
@@ -56,12 +57,6 @@ def detail(job: JobRecord) -> str:
     return error_of(job) or job.reason or ""
 
 
-def _took(job: JobRecord) -> str:
-    if job.started_at is None or job.finished_at is None:
-        return ""
-    return duration((job.finished_at - job.started_at).total_seconds())
-
-
 def _detail_style(job: JobRecord) -> str:
     return "red" if job.error is not None and job.state is not State.SUCCEEDED else ""
 
@@ -75,7 +70,7 @@ LIST = [
     Column[JobRecord]("prio", lambda job: job.priority or "", rank=8, right=True),
     Column[JobRecord]("attempt", lambda job: f"{job.attempt}/{job.max_attempts}", rank=4),
     Column[JobRecord]("created", lambda job: ago(job.created_at), rank=6, style="dim"),
-    Column[JobRecord]("took", _took, rank=7, right=True),
+    Column[JobRecord]("took", took, rank=7, right=True),
     Column[JobRecord]("tags", lambda job: ",".join(job.tags), rank=9, least=6),
     Column[JobRecord]("worker", lambda job: job.worker, rank=10, least=10, style="dim"),
     Column[JobRecord]("detail", detail, rank=2, least=20, style=_detail_style),
@@ -88,6 +83,7 @@ LIST = [
 @click.option(
     "--limit",
     default="50",
+    type=params.whole,
     show_default=True,
     metavar="N",
     help="Show at most N jobs; 0 shows all.",
@@ -101,11 +97,11 @@ def list_(
     queue: str | None,
     tag: str | None,
     since: str | None,
-    limit: str,
+    limit: int | str,
 ) -> None:
     """List jobs, newest first."""
     wanted = wire.a_filter(state_name, task, queue, tag, since)
-    most = options.whole(params.whole(limit), "limit", 0, params.LIMIT_MAX)
+    most = options.whole(limit, "limit", 0, params.LIMIT_MAX)
     found = cli.jobs.find(wanted, most or None)
     first = next(found, None)
     if first is None:

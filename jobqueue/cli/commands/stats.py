@@ -1,9 +1,9 @@
 """`stats`, `queues`, `workers`, `tasks`, `prune`: statistics, pausing and maintenance."""
 
 import inspect
-import itertools
 import math
 import threading
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,11 +30,17 @@ MINUTES_MAX = 24 * 60
 HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
 
-def _count(state: State, rank: int) -> Column[Row]:
-    def style(row: Row) -> str:
-        return COLOURS[state] if row.get(state) else "dim"
+def _number(
+    name: str, title: str = "", rank: int = 0, *, style: Callable[[Row], str] | str = ""
+) -> Column[Row]:
+    def cell(row: Row) -> str:
+        return "" if row.get(name) is None else f"{row[name]:,}"
 
-    return Column[Row](state, lambda row: f"{row[state]:,}", rank=rank, right=True, style=style)
+    return Column[Row](title or name, cell, rank=rank, right=True, style=style)
+
+
+def _count(state: State, rank: int) -> Column[Row]:
+    return _number(state, rank=rank, style=lambda row: COLOURS[state] if row.get(state) else "dim")
 
 
 def _named(name: str, title: str = "", **how: Any) -> Column[Row]:
@@ -43,6 +49,22 @@ def _named(name: str, title: str = "", **how: Any) -> Column[Row]:
 
 def _timed(name: str, title: str, rank: int) -> Column[Row]:
     return Column[Row](title, lambda row: duration(row.get(name)), rank=rank, right=True)
+
+
+def _minute(row: Row) -> str:
+    return f"{datetime.fromisoformat(row['minute']).astimezone():%H:%M}"
+
+
+def _utilisation(row: Row) -> str:
+    return "" if row["utilisation"] is None else f"{row['utilisation']:.0%}"
+
+
+def _age_style(row: Row) -> str:
+    return "red" if row["heartbeat_age_seconds"] > row["lease"] else ""
+
+
+def _served(row: Row) -> str:
+    return "all" if row["queues"] is None else ", ".join(row["queues"])
 
 
 QUEUES = [
@@ -54,24 +76,19 @@ QUEUES = [
     _count(State.FAILED, 3),
     _count(State.CANCELLED, 7),
     _timed("oldest_available_seconds", "oldest", 5),
-    Column[Row]("paused", lambda row: "yes" if row["paused"] else "", rank=0, style="yellow"),
-    Column[Row](
-        "limit",
-        lambda row: "" if row.get("max_pending") is None else f"{row['max_pending']:,}",
-        rank=8,
-        right=True,
-    ),
+    Column[Row]("paused", lambda row: "yes" if row["paused"] else "", style="yellow"),
+    _number("max_pending", "limit", 8),
 ]
 TASKS = [
     _named("task", least=NAME),
-    Column[Row]("waiting", lambda row: f"{row['waiting']:,}", rank=1, right=True),
+    _number("waiting", rank=1),
     _count(State.SUCCEEDED, 5),
     _count(State.FAILED, 2),
-    Column[Row]("errors", lambda row: f"{row['errored_attempts']:,}", rank=4, right=True),
+    _number("errored_attempts", "errors", 4),
     _timed("avg_duration", "avg", 3),
     _timed("max_duration", "max", 7),
     _timed("avg_wait", "wait", 6),
-    Column[Row]("workers", lambda row: row["known_by"], rank=8, right=True),
+    _number("known_by", "workers", 8),
 ]
 OF_APP = [
     *TASKS,
@@ -81,46 +98,34 @@ OF_APP = [
         rank=9,
         style="yellow",
     ),
-    Column[Row]("signature", lambda row: row.get("signature"), rank=10, least=12, style="dim"),
+    _named("signature", rank=10, least=12, style="dim"),
 ]
 MINUTES = [
-    Column[Row](
-        "minute", lambda row: f"{datetime.fromisoformat(row['minute']).astimezone():%H:%M}"
-    ),
-    Column[Row]("workers", lambda row: row["workers"], rank=7, right=True),
-    Column[Row]("processed", lambda row: f"{row['processed']:,}", right=True),
-    Column[Row]("errored", lambda row: f"{row['errored']:,}", rank=2, right=True),
-    Column[Row]("failed", lambda row: f"{row['failed']:,}", rank=3, right=True),
-    Column[Row]("snoozed", lambda row: f"{row['snoozed']:,}", rank=9, right=True),
+    Column[Row]("minute", _minute),
+    _number("workers", rank=7),
+    _number("processed"),
+    _number("errored", rank=2),
+    _number("failed", rank=3),
+    _number("snoozed", rank=9),
     _timed("avg_duration", "avg", 4),
     _timed("p95_duration", "p95", 6),
     _timed("avg_wait", "wait", 5),
     _timed("p95_wait", "p95 wait", 8),
-    Column[Row](
-        "busy",
-        lambda row: "" if row["utilisation"] is None else f"{row['utilisation']:.0%}",
-        rank=1,
-        right=True,
-    ),
+    Column[Row]("busy", _utilisation, rank=1, right=True),
 ]
 WORKERS = [
     _named("worker", least=12),
     Column[Row]("busy", lambda row: f"{row['running']}/{row['concurrency']}", right=True),
-    Column[Row]("processed", lambda row: f"{row['processed']:,}", rank=1, right=True),
-    Column[Row]("errored", lambda row: f"{row['errored']:,}", rank=2, right=True),
+    _number("processed", rank=1),
+    _number("errored", rank=2),
     Column[Row](
         "heartbeat",
         lambda row: f"{duration(row['heartbeat_age_seconds'])} ago",
         rank=3,
         right=True,
-        style=lambda row: "red" if row["heartbeat_age_seconds"] > row["lease"] else "",
+        style=_age_style,
     ),
-    Column[Row](
-        "queues",
-        lambda row: "all" if row["queues"] is None else ", ".join(row["queues"]),
-        rank=4,
-        least=8,
-    ),
+    Column[Row]("queues", _served, rank=4, least=8),
     _named("host", rank=6, least=8, style="dim"),
     _named("pid", rank=5, right=True, style="dim"),
 ]
@@ -138,18 +143,19 @@ WORKERS = [
 @click.option(
     "--minutes",
     default=str(MINUTES_SHOWN),
+    type=params.whole,
     show_default=True,
     metavar="N",
     help="Show worker activity for the last N minutes.",
 )
 @pass_cli
-def stats(cli: CliContext, watch: bool, interval: str, minutes: str) -> None:
+def stats(cli: CliContext, watch: bool, interval: str, minutes: int | str) -> None:
     """Show counts, workers and throughput.
 
     Counts are by queue and by task; worker activity is by minute.
     """
     every = options.seconds(interval, "interval", least=0.1)
-    count = options.whole(params.whole(minutes), "minutes", 0, MINUTES_MAX)
+    count = options.whole(minutes, "minutes", 0, MINUTES_MAX)
     if not watch:
         _print_stats(cli, console(), count)
         return
@@ -173,16 +179,15 @@ def _print_stats(cli: CliContext, screen: Console, minutes: int) -> None:
     if cli.json:
         cli.print_json(found)
         return
-    rows = found["queues"]
-    if rows:
-        table([*rows, *_total(rows)], QUEUES, screen)
-        put(screen, "")
-    if found["tasks"]:
-        table(found["tasks"], TASKS, screen)
-        put(screen, "")
-    if found["minutes"]:
-        table(found["minutes"], MINUTES, screen)
-        put(screen, "")
+    queues = [*found["queues"], *_total(found["queues"])]
+    for rows, columns in (
+        (queues, QUEUES),
+        (found["tasks"], TASKS),
+        (found["minutes"], MINUTES),
+    ):
+        if rows:
+            table(rows, columns, screen)
+            put(screen, "")
     workers = found["workers"]
     line = Text(counted(workers, "worker"), "" if workers else "yellow")
     put(screen, line + Text(f", {throughput(found['throughput_per_second'])} in the last minute"))
@@ -209,13 +214,16 @@ def queues(context: click.Context, cli: CliContext) -> None:
     """List the queues; pause or resume some."""
     if context.invoked_subcommand is not None:
         return
-    rows = cli.monitor.queues()
+    _show(cli, cli.monitor.queues(), QUEUES, "no queue has jobs yet")
+
+
+def _show(cli: CliContext, rows: list[Row], columns: Sequence[Column[Row]], nothing: str) -> None:
     if cli.json:
         cli.print_json(rows)
     elif rows:
-        table(rows, QUEUES)
+        table(rows, columns)
     else:
-        cli.note("no queue has jobs yet")
+        cli.note(nothing)
 
 
 def _switch(name: str, help_: str) -> None:
@@ -255,13 +263,9 @@ _switch("resume", "Start jobs of these queues again.")
 @pass_cli
 def workers(cli: CliContext) -> None:
     """List the workers."""
-    rows = cli.monitor.workers()
-    if cli.json:
-        cli.print_json([row | {"started_at": row["started_at"].isoformat()} for row in rows])
-    elif rows:
-        table(rows, WORKERS)
-    else:
-        cli.note("no worker is running; start one with: jobqueue worker")
+    found = cli.monitor.workers()
+    rows = [row | {"started_at": row["started_at"].isoformat()} for row in found]
+    _show(cli, rows, WORKERS, "no worker is running; start one with: jobqueue worker")
 
 
 @click.command(cls=Command)
@@ -280,12 +284,8 @@ def tasks(cli: CliContext) -> None:
         row["queue"] = task.settings.queue if task else None
         row["signature"] = None if task is None else str(inspect.signature(task.function))
         rows.append(row)
-    if cli.json:
-        cli.print_json(rows)
-    elif rows:
-        table(rows, OF_APP if app is not None else TASKS)
-    else:
-        cli.note("no tasks are known; name the app with --app to see its own")
+    columns = TASKS if app is None else OF_APP
+    _show(cli, rows, columns, "no tasks are known; name the app with --app to see its own")
 
 
 def _unseen(name: str, known_by: int) -> Row:
@@ -338,12 +338,10 @@ def prune(cli: CliContext, older_than: str, failed_older_than: str, yes: bool) -
 
 
 def _prune(maintenance: Maintenance, state: State, older_than: float) -> int:
-    total = 0
-    for _ in itertools.count():
+    total = count = maintenance.prune(state, older_than)
+    while count == BATCH:
         count = maintenance.prune(state, older_than)
         total += count
-        if count < BATCH:
-            break
     return total
 
 
