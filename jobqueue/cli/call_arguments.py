@@ -1,14 +1,13 @@
 """Parse the VALUEs of a command line into a call of a task."""
 
-import inspect
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jobqueue.cli.params import clean
 from jobqueue.errors import InvalidArguments
+from jobqueue.serialization.codec import Codec
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.tasks import Call, Task
 from jobqueue.wire import make_call
@@ -33,6 +32,16 @@ class Value:
         except InvalidArguments as error:
             # JSON that cannot be kept (an integer of 400 digits, say) may still be text.
             return Value(text, text, error)
+
+    def chosen(self, codec: Codec, place: int | str) -> Any:
+        """Return what the task takes there: the JSON, else the text. Raises InvalidArguments."""
+        if self.refusal is None and (self.text is None or codec.takes(place, self.parsed)):
+            return self.parsed
+        if codec.takes(place, self.text):
+            return self.text
+        if self.refusal is not None:
+            raise self.refusal
+        return self.parsed  # The codec says what is wrong with it.
 
 
 def _is_json(text: str) -> bool:
@@ -77,39 +86,10 @@ def guess_call(
 
     A VALUE that does not fit as JSON is tried as text: for a `str`, `5` is "5".
     """
-    everything = [*args, *kwargs.values()]
-    for value in everything:
+    for value in (*args, *kwargs.values()):
         if value.refusal is not None and not annotated:
             raise value.refusal
-    parameters = inspect.signature(task.function).parameters.values() if annotated else ()
-    chosen = [value.parsed for value in everything]
-    errors: dict[int, InvalidArguments] = {}  # Of each VALUE as JSON, by its position.
-    while True:
-        named = dict(zip(kwargs, chosen[len(args) :], strict=True))
-        try:
-            return make_call(task, chosen[: len(args)], named, changes)
-        except InvalidArguments as error:
-            place = _place(error.field, list(parameters), len(args), list(kwargs))
-            if place is None:
-                raise
-            value = everything[place]
-            if value.text is None or chosen[place] is value.text:
-                raise errors.get(place, value.refusal or error) from None
-            chosen[place], errors[place] = value.text, error
-
-
-def _place(
-    path: str | None, parameters: list[inspect.Parameter], count: int, names: list[str]
-) -> int | None:
-    """Return the position of the argument that an error's path names (`x`, `x.y`, `rest[2]`)."""
-    match = re.match(r"(\w+)(?:\[(\d+)\])?", path or "")
-    if match is None:
-        return None
-    name, index = match[1], int(match[2] or 0)
-    if name in names:
-        return count + names.index(name)
-    for position, parameter in enumerate(parameters):
-        if parameter.name == name:
-            rest = index if parameter.kind is parameter.VAR_POSITIONAL else 0
-            return position + rest if position + rest < count else None
-    return None
+    codec = task.codec
+    chosen = [value.chosen(codec, place) for place, value in enumerate(args)]
+    named = {key: value.chosen(codec, key) for key, value in kwargs.items()}
+    return make_call(task, chosen, named, changes)

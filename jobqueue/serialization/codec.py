@@ -135,6 +135,23 @@ class Codec:
         envelope = _ENVELOPE.decode(plain)
         return self.encode(*self._read(envelope.args, envelope.kwargs))
 
+    def takes(self, place: int | str, value: Any) -> bool:
+        """True if a plain JSON value fits the parameter at this position, or of this name.
+
+        Also true for a place that the function does not have: writing the call refuses it.
+        """
+        slot = self._rest
+        if isinstance(place, str):
+            slot = self._named.get(place, self._others)
+        elif place < len(self._positional):
+            slot = self._positional[place]
+        try:
+            if slot is not None:
+                slot.read(msgspec.Raw(plain_piece(value, slot.path).text), slot.path)
+        except InvalidArguments:
+            return False
+        return True
+
     def encode_result(self, value: object) -> str:
         """Write what the function returned; `InvalidArguments` names `result…` if it cannot be."""
         if type(value) is self._result.scalar:
