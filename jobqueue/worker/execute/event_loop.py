@@ -168,13 +168,13 @@ class AsyncRunner:
                 except (SystemExit, KeyboardInterrupt):  # From a task that a handler made.
                     log.exception("a task raised SystemExit in the event loop; ignored")
         finally:
-            for task in self._running:
-                task.cancel()
             with contextlib.suppress(Exception):
                 self._loop.run_until_complete(asyncio.wait_for(self._shutdown(), BLOCKED_AFTER))
             self._loop.close()
 
     async def _shutdown(self) -> None:
+        for task in self._running:
+            task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
 
@@ -196,7 +196,8 @@ class AsyncRunner:
 
     def _release_waiting(self) -> None:
         for task in self._waiting:
-            task.cancel()
+            # Not at once: a task that is cancelled before its first step would release nothing.
+            self._loop.call_soon(task.cancel)
 
     def _free_place(self, key: tuple[int, int]) -> None:
         if key in self._occupying:  # Otherwise it has ended meanwhile.

@@ -117,14 +117,22 @@ def test_one_that_waits_for_room_begins_only_if_it_may_when_there_is_some(
 def test_a_stop_gives_back_at_once_what_waits_for_room(
     jobs: JobQueue, wait_until: Callable[..., Any]
 ) -> None:
+    busy = threading.Event()
+
     @jobs.task
     async def hold() -> None:
+        busy.wait(30)  # The loop meets the others and the stop in one round.
         await asyncio.sleep(600)
 
-    handles = jobs.enqueue_many([hold.call() for _ in range(4)])
+    first = hold.enqueue()
     worker = jobs.worker(concurrency=4, async_concurrency=1)
     worker.start()
-    wait_until(lambda: len(worker._inflight.held) == 4 and worker.running)
+    wait_until(lambda: worker.running)
+    handles = [first, *jobs.enqueue_many([hold.call() for _ in range(3)])]
+    wait_until(lambda: len(worker._inflight.held) == 4)
+    worker._inflight.close()
+    worker._parts.async_runner.release_waiting()
+    busy.set()
     assert worker.stop(timeout=0.1) is False
     records = [job.record() for job in handles]
     assert [(record.state, record.attempt) for record in records] == [(State.AVAILABLE, 0)] * 4
