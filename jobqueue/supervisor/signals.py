@@ -72,13 +72,15 @@ class SignalPipe(SignalHandlers):
         return super().__enter__()
 
     def __exit__(self, *_: object) -> None:
-        if self.to_the_end:
-            if self.reader.fileno() < 0:
-                signal.set_wakeup_fd(-1)  # Nothing reads any more.
-            return
-        super().__exit__()
-        signal.set_wakeup_fd(self._descriptor)
-        self.writer.close()
+        if not self.to_the_end:
+            super().__exit__()
+            signal.set_wakeup_fd(self._descriptor)
+            self.writer.close()
+
+    def close_reader(self) -> None:
+        """Close the end that is read; not while signals go on: each would be reported as lost."""
+        if not self.to_the_end:
+            self.reader.close()
 
     def _forked(self) -> None:
         signal.set_wakeup_fd(-1)

@@ -60,7 +60,8 @@ class Supervisor:
     def run(self) -> int:
         """Supervise until the end; returns the exit code."""
         log.info("supervising %s", counted(self._config.count, "worker process"))
-        with SignalPipe(*STOPS, signal.SIGCHLD) as pipe, self._selector, pipe.reader as signals:
+        with SignalPipe(*STOPS, signal.SIGCHLD) as pipe, self._selector:
+            signals = pipe.reader
             signals.setblocking(False)
             self._selector.register(signals, selectors.EVENT_READ)
             try:
@@ -72,6 +73,7 @@ class Supervisor:
             finally:
                 for worker in self._running:
                     self._kill(worker)
+        pipe.close_reader()
         return max([self._exit_code, *(worker.exit_code for worker in self._workers)])
 
     @property

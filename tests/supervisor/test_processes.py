@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import selectors
 import signal
 import socket
 import subprocess
@@ -287,6 +288,18 @@ def test_a_process_that_cannot_be_started_now_is_started_later_and_the_others_go
     assert all(end.fileno() == -1 for end in ends), "none was left open"
 
 
+def test_a_signal_while_the_supervisor_ends_finds_its_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter reports a signal that it cannot write to the pipe, and the report is an error here."""
+
+    class Signalled(selectors.DefaultSelector):
+        def close(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            super().close()
+
+    monkeypatch.setattr(selectors, "DefaultSelector", Signalled)
+    assert Supervisor(SupervisorConfig(lambda _: [], 0, 10.0, {})).run() == 0
+
+
 def test_a_worker_that_has_grown_too_large_is_replaced(
     it: Cli, make_app: Any, spawn: Spawn, wait_until: Any
 ) -> None:
@@ -388,7 +401,7 @@ def test_a_worker_that_stands_still_is_killed_at_the_second_signal(crew: Any) ->
 def test_names_and_the_environment_of_handlers(it: Cli, spawn: Spawn) -> None:
     id_ = it.id("look")
     options = ("--drain", "--name", "Ada", "--json")
-    env = {**env_of(it), "PYTHONPATH": str(Path(__file__).parents[3])}
+    env = {**env_of(it), "PYTHONPATH": str(Path(__file__).parents[2])}
     code, out, err = spawn("worker", "--processes", 2, *options, env=env).end()
     assert code == 0, err
     names = {worker["worker"] for worker in json.loads(out)["workers"]}
