@@ -282,7 +282,7 @@ def test_an_idle_connection_of_ours_says_nothing_about_a_full_server(
 
 @on_postgres
 def test_an_idle_connection_that_the_server_ended_is_made_again_with_patience(
-    server: Server, open_store: Any
+    server: Server, open_store: Any, wait_until: Any
 ) -> None:
     store = open_store(connections=1)
     ask(store)
@@ -290,10 +290,7 @@ def test_an_idle_connection_that_the_server_ended_is_made_again_with_patience(
     server.disconnect()
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(ask, store)
-        refused_before = store.engine.pool._refusals
-        while not store.engine.pool._refusals and not asked.done():
-            pass
-        assert refused_before == 0
+        wait_until(lambda: store.engine.pool._refusals)
         server.allow(1)
         asked.result(30)
 
