@@ -12,6 +12,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
+from msgspec.structs import replace
 from sqlalchemy import URL
 
 from jobqueue import options as option_rules
@@ -392,7 +393,7 @@ def _inherit(new: list[NewJob]) -> list[NewJob]:
     if parent is None or parent.budget() == math.inf:
         return new
     left = max(0.0, parent.budget())
-    return [job if job.deadline is not None else job._replace(deadline=left) for job in new]
+    return [job if job.deadline is not None else replace(job, deadline=left) for job in new]
 
 
 def _named(ids: tuple[int, ...]) -> JobFilter:

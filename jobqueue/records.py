@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import msgspec
+
 from jobqueue.literals import UniqueUntil
 from jobqueue.states import FINAL, State
 
 
-class NewJob(NamedTuple):
+class NewJob(msgspec.Struct, frozen=True, gc=False):
     """A call ready to be written down; `delay` (seconds) or `at`, or neither: now.
 
-    `deadline` is in how many seconds it has to have ended, all attempts and waits included.
+    `deadline` is in how many seconds it has to have ended, all attempts and waits included. The
+    garbage collector skips it, since it refers to no container: with 10,000 calls, rows and ids at
+    once, the collector took a third of the time of `enqueue_many`.
     """
 
     task: str
@@ -30,7 +34,7 @@ class NewJob(NamedTuple):
     deadline: float | None = None
 
 
-class Inserted(NamedTuple):
+class Inserted(msgspec.Struct, frozen=True, gc=False):
     """The id that a call has in the database; `created` is False where its unique key was held."""
 
     id: int

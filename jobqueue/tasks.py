@@ -20,6 +20,8 @@ from typing import (
     overload,
 )
 
+import msgspec
+
 from jobqueue import options as option_rules
 from jobqueue.errors import ConfigurationError, Duration, InvalidOption, QueueFull, UnknownTask
 from jobqueue.job import Job, Window
@@ -41,9 +43,11 @@ B_contra = TypeVar("B_contra", contravariant=True)
 C_contra = TypeVar("C_contra", contravariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[R_co]):
-    """A task with its arguments and options, for `enqueue_many`. Made by `task.call(…)`."""
+class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
+    """A task with its arguments and options, for `enqueue_many`. Made by `task.call(…)`.
+
+    The garbage collector skips it, as it skips `NewJob`.
+    """
 
     task: "Task[..., R_co]"
     args: str  # canonical JSON

@@ -24,6 +24,7 @@ from jobqueue.serialization.json_values import (
     MAX_DEPTH,
     TOO_DEEP,
     Piece,
+    are_kept,
     assemble,
     check_equal,
     check_size,
@@ -84,18 +85,12 @@ class Codec:
             self._add(parameter, hints.get(parameter.name, Any))
         self._result = _Slot("result", hints.get("return", Any), f"{name}: the return annotation")
         self._quick_calls = self._find_quick_calls()
-        self._quick_names = tuple(slot.path for slot in self._positional)
         self._quick_decoder = self._make_quick_decoder()
 
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Write a call as canonical JSON text; refuse what would not come back equal."""
         # The common call (scalars by position) needs no binding and no trial reading.
-        if not kwargs and tuple(map(type, args)) in self._quick_calls:
-            try:
-                for value, path in zip(args, self._quick_names, strict=False):
-                    check_value(value, path)
-            except InvalidArguments as error:
-                raise self._prefixed(error) from None
+        if not kwargs and tuple(map(type, args)) in self._quick_calls and are_kept(args):
             text = ENCODER.encode({"args": args, "kwargs": kwargs})
             if len(text) <= MAX_BYTES:
                 return text.decode()

@@ -55,6 +55,16 @@ def check_value(
         raise InvalidArguments(f"{path}: {TOO_DEEP}", field=path) from None
 
 
+def are_kept(scalars: Iterable[object]) -> bool:
+    """Return whether `check_value` accepts each of these values: at half of its cost."""
+    try:
+        for value in scalars:
+            _check(value, 0, ())
+    except _RefusalError:
+        return False
+    return True
+
+
 def encode_plain(args: object, kwargs: object) -> str:
     """Write a call as canonical JSON text, without knowing the task: plain JSON values only."""
     if not isinstance(args, list | tuple):

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from weakref import ref
 
+from msgspec.structs import asdict, astuple
 from sqlalchemy import Connection, Transaction, delete
 
 from jobqueue.loggers import get_logger
@@ -186,7 +187,7 @@ class Enqueuer:
         by_themselves = is_ours and len(new) >= PLAIN_ROWS and all(map(_is_plain, new))
         inserted: list[Inserted] = []
         for batch in _batches(new):  # The server may also limit a statement's time.
-            if by_themselves and len(batch) > 1:
+            if by_themselves:
                 rows = list(map(_plain_row, batch))
                 ids = self._store.backend.insert_rows(connection, _PLAIN, rows)
                 inserted += [Inserted(id_, True) for id_ in ids]
@@ -206,10 +207,10 @@ class Enqueuer:
             made = connection.execute(statements.insert_plain, _plain_parameters(new[0]))
             return [Inserted(int(made.scalar_one()), True)]
         if len(new) == 1:
-            parameters = {f"in_{name}": value for name, value in new[0]._asdict().items()}
+            parameters = {f"in_{name}": value for name, value in asdict(new[0]).items()}
             rows = connection.execute(statements.insert_one, parameters).all()
         else:
-            parameters = self._store.backend.batch_parameters(NEW, new)
+            parameters = self._batch_parameters(new)
             rows = connection.execute(statements.insert, parameters).all()
         # Ids grow in the order of the rows. A row with a unique key is found by the key, since it
         # may be missing, or stand for several calls.
@@ -230,6 +231,9 @@ class Enqueuer:
                 result.append(Inserted(keyed[key], True))
         return result
 
+    def _batch_parameters(self, new: Sequence[NewJob]) -> dict[str, Any]:
+        return self._store.backend.batch_parameters(NEW, [astuple(job) for job in new])
+
     def _holders(
         self,
         connection: Connection,
@@ -248,7 +252,7 @@ class Enqueuer:
             held |= {row.unique_key: _Held(int(row.id), row.task, row.args) for row in rows}
             again = [wanted[key] for key in keys if key not in held]
             if again:
-                parameters = self._store.backend.batch_parameters(NEW, again)
+                parameters = self._batch_parameters(again)
                 for row in connection.execute(self._store.statements.insert, parameters):
                     keyed[row.unique_key] = int(row.id)
         if left := missing - held.keys() - keyed.keys():

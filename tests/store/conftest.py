@@ -129,7 +129,7 @@ class Desk:
 
     @staticmethod
     def new(task: str = "add", **given: Any) -> NewJob:
-        fields: dict[str, Any] = dict.fromkeys(NewJob._fields)
+        fields: dict[str, Any] = dict.fromkeys(NewJob.__struct_fields__)
         fields |= {"task": task, "queue": "default", "priority": 0, "args": EMPTY_ARGS}
         fields |= {"max_attempts": 10} | given
         if fields["unique_key"] is not None and fields["unique_until"] is None:

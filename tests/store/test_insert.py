@@ -1,5 +1,6 @@
 """Jobs written down: batches, due times, unique keys."""
 
+import gc
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
+from jobqueue.options import Options
 from jobqueue.records import Inserted, JobFilter
 from jobqueue.states import State
 from jobqueue.store import enqueue
 from jobqueue.store import jobs as jobs_module
 from jobqueue.store.jobs import Jobs
+from jobqueue.tasks import Call
 
 SCOPES = ("finished", "started", "deleted")
 
@@ -129,12 +132,23 @@ def test_plain_calls_too_are_written_no_more_than_a_batch_at_a_time(
     written: list[int] = []
 
     @event.listens_for(desk.store.engine, "before_cursor_execute")
-    def _see(_connection: Any, _cursor: Any, _text: str, rows: Any, _: Any, many: bool) -> None:
-        written.extend([len(rows)] * many)
+    def _see(_connection: Any, _cursor: Any, text: str, given: Any, _: Any, many: bool) -> None:
+        if text.startswith("COPY"):
+            written.append(len(given[0]))
+        elif text.startswith("INSERT"):
+            written.append(len(given) if many else 1)
 
     made = desk.insert(*(desk.new(f"t{n}") for n in range(25)))
-    assert written == [12, 12]
+    assert written == [12, 12, 1]
     assert [desk.row(each.id).task for each in made] == [f"t{n}" for n in range(25)]
+
+
+def test_calls_rows_and_ids_are_no_work_for_the_garbage_collector(desk: Any) -> None:
+    """With 10,000 of each, it took a third of the time of `enqueue_many` on Postgres."""
+    new = desk.new()
+    made = desk.insert(new)[0]
+    call = Call(None, new.args, Options())  # type: ignore[arg-type]
+    assert not any(map(gc.is_tracked, (call, new, made)))
 
 
 def test_an_empty_batch_is_nothing(desk: Any) -> None:

@@ -20,36 +20,36 @@ _sequence = (
     .offset(0)  # Looked up once, not once per id.
     .subquery()
 )
-_RESERVE = select(func.nextval(_sequence.c.name)).select_from(
+# One array: a row per id costs the client seven times as much (measured: 0.69 µs per id).
+_RESERVE = select(func.array_agg(func.nextval(_sequence.c.name))).select_from(
     _sequence, func.generate_series(1, bindparam("in_count"))
 )
 
 
 def install(engine: Engine) -> None:
-    """Let `exec_driver_sql` run COPY with a list of rows, so that SQLAlchemy wraps its errors."""
+    """Let `exec_driver_sql` run COPY with (ids, rows), so that SQLAlchemy wraps its errors."""
     dialect: Any = engine.dialect
-    executemany = dialect.do_executemany
+    execute = dialect.do_execute
 
-    def copy_or_executemany(cursor: Any, statement: str, rows: Any, context: Any = None) -> None:
+    def copy_or_execute(cursor: Any, statement: str, given: Any, context: Any = None) -> None:
         if context is not None and _OPTION in context.execution_options:
-            _copy_rows(cursor, statement, rows)
+            _copy_rows(cursor, statement, *given)
         else:
-            executemany(cursor, statement, rows, context)
+            execute(cursor, statement, given, context)
 
-    dialect.do_executemany = copy_or_executemany
+    dialect.do_execute = copy_or_execute
 
 
 def insert(
     connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
 ) -> Sequence[int]:
-    """Insert at least two jobs; return their ids, which grow in the order of the rows.
+    """Insert jobs; return their ids, which grow in the order of the rows.
 
     `install()` must have been called for the connection's engine. Fastest if only the first column
     differs between rows.
     """
-    ids = sorted(connection.execute(_RESERVE, {"in_count": len(rows)}).scalars())
-    numbered = [(id_, row[0], row[1:]) for id_, row in zip(ids, rows, strict=True)]
-    connection.exec_driver_sql(_copy(tuple(columns)), numbered, {_OPTION: True})
+    ids = sorted(connection.execute(_RESERVE, {"in_count": len(rows)}).scalar_one())
+    connection.exec_driver_sql(_copy(tuple(columns)), (ids, rows), {_OPTION: True})
     return ids
 
 
@@ -58,11 +58,13 @@ def _copy(columns: tuple[str, ...]) -> str:
     return f"COPY {jobs.name} (id, {', '.join(columns)}) FROM STDIN"
 
 
-def _copy_rows(cursor: Any, statement: str, rows: Sequence[Any]) -> None:
+def _copy_rows(
+    cursor: Any, statement: str, ids: Sequence[int], rows: Sequence[tuple[Any, ...]]
+) -> None:
     with cursor.copy(statement) as copy:
         chunk: list[str] = []
         length = 0
-        for line in _lines(rows):
+        for line in _lines(ids, rows):
             chunk.append(line)
             length += len(line)
             if length >= CHUNK:
@@ -72,9 +74,10 @@ def _copy_rows(cursor: Any, statement: str, rows: Sequence[Any]) -> None:
         copy.write("".join(chunk))
 
 
-def _lines(rows: Sequence[tuple[int, Any, tuple[Any, ...]]]) -> Iterator[str]:
+def _lines(ids: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> Iterator[str]:
     written: dict[tuple[Any, ...], str] = {}
-    for id_, first, others in rows:
+    for id_, row in zip(ids, rows, strict=True):
+        first, others = row[0], row[1:]
         rest = written.get(others)
         if rest is None:
             rest = written[others] = "\t".join(map(_text, others))
