@@ -57,7 +57,9 @@ class Job(Generic[R_co]):
         return f"Job({self.id})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Job) and other.id == self.id
+        if not isinstance(other, Job) or other.id != self.id:
+            return False
+        return other._is_undone() == self._is_undone()  # A later job may have its id.
 
     def __hash__(self) -> int:
         return hash(self.id)

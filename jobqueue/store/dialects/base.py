@@ -148,10 +148,6 @@ class Backend(Hashable, Protocol):
         """Return whether the driver commits each statement; called in a transaction."""
         ...
 
-    def keep_ids(self, connection: Connection, up_to: int) -> None:
-        """Ensure that no new job of this transaction gets an id of `up_to` or less."""
-        ...
-
     def can_create_schema_on(self, connection: Connection, url: URL) -> bool:
         """Return whether to create the schema for `url` on a user's connection.
 

@@ -238,9 +238,6 @@ class Postgres:
         """See `Backend.is_autocommit`."""
         return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
 
-    def keep_ids(self, connection: Connection, up_to: int) -> None:
-        """See `Backend.keep_ids`: a sequence is never rolled back."""
-
     def can_create_schema_on(self, connection: Connection, url: URL) -> bool:  # noqa: ARG002
         """See `Backend.can_create_schema_on`: never; `jobqueue db upgrade` does it."""
         return False
