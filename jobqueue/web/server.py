@@ -3,7 +3,7 @@
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import uvicorn
@@ -14,7 +14,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.supervisor.signals import LAST_SECOND, leave
 from jobqueue.web.app import WebApp
 from jobqueue.web.connections import Connection
-from jobqueue.web.security import HEADER_BYTES_MAX, URL_MAX, is_loopback
+from jobqueue.web.security import HEADER_BYTES_MAX, LOOPBACK_NAMES, URL_MAX, is_loopback
 from jobqueue.worker.stop_signals import StopSignals
 from jobqueue.worker.worker import Worker
 
@@ -47,6 +47,16 @@ class BindAddress:
     def is_loopback(self) -> bool:
         """True if only this machine can reach it."""
         return is_loopback(self.address)
+
+    @property
+    def in_url(self) -> str:
+        """The address as in a URL."""
+        return f"[{self.address}]" if ":" in self.address else self.address
+
+    def names(self, allowed: Iterable[str]) -> list[str] | None:
+        """Return the names to serve, with those allowed; None: any, if it is not a loopback one."""
+        own = (*LOOPBACK_NAMES, self.in_url) if self.is_loopback else ()
+        return [*allowed, *own] or None
 
     def require(self, *, token: bool) -> None:
         """Raise InvalidOption if other machines can reach the address and there is no token."""
@@ -128,9 +138,7 @@ class Server:
         """Bind the address and return the socket. From now on connections queue. Raises OSError."""
         if self._socket is None:
             self._socket = self._listener.bind()
-            host = self._listener.address
-            shown = f"[{host}]" if ":" in host else host
-            self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+            self.url = f"http://{self._listener.in_url}:{self._socket.getsockname()[1]}"
         return self._socket
 
     def start(self, ended: Callable[[], None] | None = None) -> None:

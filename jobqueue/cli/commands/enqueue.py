@@ -49,6 +49,7 @@ _JOB_OPTIONS = [
     ),
     click.option(
         "--priority",
+        type=params.whole,
         metavar="N",
         help="Priority; smaller runs sooner. [default: the task's, or 0]",
     ),
@@ -59,7 +60,10 @@ _JOB_OPTIONS = [
         "--at", metavar="INSTANT", help="Run at this time, such as 2026-12-24T18:00+01:00."
     ),
     click.option(
-        "--max-attempts", metavar="N", help="Number of attempts. [default: the task's, or 10]"
+        "--max-attempts",
+        type=params.whole,
+        metavar="N",
+        help="Number of attempts. [default: the task's, or 10]",
     ),
     click.option("--timeout", metavar="TIME", help="Time that one attempt may take."),
     click.option(
@@ -126,9 +130,7 @@ def job_options(function: F) -> F:
 def enqueue(context: click.Context, /, cli: CliContext, **given: Any) -> None:
     """Enqueue a job, or a file of them."""
     if given["source"] is not None:
-        from jobqueue.cli.commands.bulk import (
-            enqueue_from,  # Not before: rich's progress bar is slow.
-        )
+        from jobqueue.cli.commands.bulk import enqueue_from  # rich's progress bar is slow.
 
         _refuse_beside_from(context)
         note_unknown(cli, sorted(enqueue_from(cli, given["source"])))
@@ -215,9 +217,8 @@ def changes_of(given: dict[str, Any]) -> dict[str, Any]:
         for name in ("queue", "delay", "at", "timeout", "deadline", "unique_key", "unique_until")
         if given[name] is not None
     }
-    for name in ("priority", "max_attempts"):
-        if given[name] is not None:
-            changes[name] = params.whole(given[name])
+    numbers = ("priority", "max_attempts")
+    changes |= {name: given[name] for name in numbers if given[name] is not None}
     if given["tags"]:
         changes["tags"] = given["tags"]
     if "unique_until" in changes and "unique_key" not in changes:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jobqueue import options
-from jobqueue.cli import params
 from jobqueue.cli.errors import CliError
 from jobqueue.loggers import get_logger
 from jobqueue.worker.observe.probe_server import Page, Probes, health_pages, metrics_pages
@@ -21,11 +20,7 @@ Ports = dict[str, int]
 
 def ports_of(given: Mapping[str, Any]) -> Ports:
     """Return the ports that were given. Raises InvalidOption."""
-    return {
-        name: options.port(params.whole(given[name]), name)
-        for name in PORTS
-        if given[name] is not None
-    }
+    return {name: options.port(given[name], name) for name in PORTS if given[name] is not None}
 
 
 def of_process(ports: Ports, number: int, count: int) -> list[str]:

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from jobqueue import options
 from jobqueue.cli import app_loader as apps
-from jobqueue.cli import log_format, params
+from jobqueue.cli import log_format
 from jobqueue.cli.commands.probe_options import PORTS, Ports, of_process
 from jobqueue.cli.context import CliContext
 from jobqueue.config import app_name
@@ -32,8 +32,8 @@ def supervise(
     ports: Ports,
 ) -> int:
     """Run worker processes until a stop signal; return the exit code."""
-    wanted = "1" if given["processes"] is None else given["processes"]
-    count = options.whole(params.whole(wanted), "processes", 1, PROCESSES_MAX)
+    wanted = 1 if given["processes"] is None else given["processes"]
+    count = options.whole(wanted, "processes", 1, PROCESSES_MAX)
     app = app_name(cli.given_app)
     if app is None:
         raise ConfigurationError(apps.NEEDED, field="app")
@@ -77,9 +77,7 @@ def supervise(
 
 
 def _watch(app: str) -> Callable[[], str | None]:
-    from jobqueue.supervisor.reload import (
-        SourceWatcher,
-    )  # An extra.
+    from jobqueue.supervisor.reload import SourceWatcher  # An extra.
 
     return SourceWatcher.of_app(app).changed
 

@@ -1,8 +1,7 @@
 """`web`: the HTTP API, and perhaps a worker beside it."""
 
 import threading
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import click
 
@@ -22,42 +21,6 @@ from jobqueue.worker.worker import Worker
 log = get_logger("jobqueue.cli")
 
 
-@dataclass(frozen=True)
-class WebOptions:
-    """The options, checked."""
-
-    host: str
-    port: int
-    token: str | None
-    read_only: bool
-    allow_hosts: tuple[str, ...]
-    with_worker: bool
-    concurrency: int | str | None
-
-    @classmethod
-    def of(cls, **given: Any) -> Self:
-        """Check options as click gives them. Raises InvalidOption."""
-        token, concurrency = given["token"], given["concurrency"]
-        port = options.port(params.whole(given["port"]))
-        if token is not None and not token.strip():
-            raise InvalidOption("token: it is empty", field="token")
-        if concurrency is not None and not given["with_worker"]:
-            raise InvalidOption("concurrency: it needs --with-worker", field="concurrency")
-        jobs_at_once = None if concurrency is None else params.whole(concurrency)
-        return cls(**(given | {"port": port, "concurrency": jobs_at_once}))
-
-    def hosts(self, loopback: str | None) -> list[str] | None:
-        """The names to be served; None: any, where the address is not a loopback one."""
-        from jobqueue.web.security import LOOPBACK_NAMES
-
-        own = () if loopback is None else (*LOOPBACK_NAMES, _bracketed(loopback))
-        return [*self.allow_hosts, *own] or None
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
-
-
 @click.command(cls=Command)
 @click.option(
     "--host",
@@ -69,6 +32,7 @@ def _bracketed(address: str) -> str:
 @click.option(
     "--port",
     default="8081",
+    type=params.whole,
     show_default=True,
     metavar="N",
     help="Port to listen on; 0 is any free one.",
@@ -89,7 +53,11 @@ def _bracketed(address: str) -> str:
 )
 @click.option("--with-worker", is_flag=True, help="Also run jobs in this process.")
 @click.option(
-    "--concurrency", "-c", metavar="N", help="Run up to N jobs at once, with --with-worker."
+    "--concurrency",
+    "-c",
+    type=params.whole,
+    metavar="N",
+    help="Run up to N jobs at once, with --with-worker.",
 )
 @logs.options
 @pass_cli
@@ -100,17 +68,18 @@ def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: 
     second one stops at once.
     """
     cli.notes_default = False
-    asked = WebOptions.of(**given)
+    port, token = options.port(given["port"]), given["token"]
+    _check(token, given["concurrency"], with_worker=given["with_worker"])
     from jobqueue.web import create_app, serve  # An extra, which says so where it is missing.
     from jobqueue.web.server import BindAddress
 
-    address = BindAddress(asked.host, asked.port)
-    address.require(token=asked.token is not None)
-    app, queue = cli.app, cli.queue
-    hosts = asked.hosts(address.address if address.is_loopback else None)
-    asgi = create_app(queue, token=asked.token, read_only=asked.read_only, hosts=hosts)
-    worker = _worker(cli, asked) if asked.with_worker else None
-    missing = _missing(queue, may_make=app is not None and not asked.read_only)
+    address = BindAddress(given["host"], port)
+    address.require(token=token is not None)
+    app, queue, read_only = cli.app, cli.queue, given["read_only"]
+    hosts = address.names(given["allow_hosts"])
+    asgi = create_app(queue, token=token, read_only=read_only, hosts=hosts)
+    worker = _worker(cli, given["concurrency"]) if given["with_worker"] else None
+    missing = _missing(queue, may_make=app is not None and not read_only)
     with logs.configured(log_format, log_level, debug=cli.debug):
         log.info("%s, %s", cli.target, counted(len(queue.registry), "task"))
         if app is None:
@@ -119,14 +88,22 @@ def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: 
             log.warning("%s; the first job that is enqueued makes one, too", missing)
         code = serve(
             asgi,
-            asked.host,
-            asked.port,
+            given["host"],
+            port,
             worker=worker,
             listening=lambda url: cli.print_json({"url": url}) if cli.json else None,
         )
     if code and any(thread.name.startswith("jobqueue-slot") for thread in threading.enumerate()):
         leave(code)
     return code
+
+
+def _check(token: str | None, concurrency: object, *, with_worker: bool) -> None:
+    """Raise InvalidOption for options that cannot be used."""
+    if token is not None and not token.strip():
+        raise InvalidOption("token: it is empty", field="token")
+    if concurrency is not None and not with_worker:
+        raise InvalidOption("concurrency: it needs --with-worker", field="concurrency")
 
 
 def _missing(queue: JobQueue, *, may_make: bool) -> SchemaOutdated | None:
@@ -140,10 +117,10 @@ def _missing(queue: JobQueue, *, may_make: bool) -> SchemaOutdated | None:
     return None
 
 
-def _worker(cli: CliContext, asked: WebOptions) -> Worker:
+def _worker(cli: CliContext, concurrency: int | None) -> Worker:
     if cli.app is None:
         raise ConfigurationError(apps.NEEDED, field="app")
-    given = {} if asked.concurrency is None else {"concurrency": asked.concurrency}
+    given = {} if concurrency is None else {"concurrency": concurrency}
     return cli.queue.worker_of(WorkerSettings.of(**given))
 
 

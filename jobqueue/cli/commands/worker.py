@@ -37,8 +37,10 @@ from jobqueue.worker.worker import Worker
 log = get_logger("jobqueue.cli")
 
 AS_GIVEN = (
+    "async_concurrency",
     "queues",
     "drain",
+    "max_jobs",
     "max_memory",
     "lease",
     "shutdown_timeout",
@@ -55,6 +57,7 @@ AS_GIVEN = (
     "-c",
     default="4",
     show_default=True,
+    type=params.whole,
     metavar="N",
     help="Run up to N jobs at once.",
 )
@@ -62,6 +65,7 @@ AS_GIVEN = (
     "--async-concurrency",
     default="1000",
     show_default=True,
+    type=params.whole,
     metavar="N",
     help="Run up to N async jobs at once, in addition.",
 )
@@ -78,7 +82,7 @@ AS_GIVEN = (
     shell_complete=completion.several_queues,
 )
 @click.option("--drain", is_flag=True, help="Exit when no job is left to run.")
-@click.option("--max-jobs", metavar="N", help="Exit after N jobs.")
+@click.option("--max-jobs", type=params.whole, metavar="N", help="Exit after N jobs.")
 @click.option(
     "--max-memory",
     metavar="SIZE",
@@ -116,6 +120,7 @@ AS_GIVEN = (
 @log_format.options
 @click.option(
     "--pool-size",
+    type=params.whole,
     metavar="N",
     help="Maximum of connections for handlers in each process, besides the worker's own 3 or 4. "
     "[default: $JOBQUEUE_POOL_SIZE, the app's, or 4]",
@@ -123,6 +128,7 @@ AS_GIVEN = (
 @click.option("--name", metavar="TEXT", help="Name of the worker. [default: host and process id]")
 @click.option(
     "--processes",
+    type=params.whole,
     metavar="N",
     help="Supervise N worker processes: restart those that die, stop all together. --concurrency, "
     "--queues, --max-jobs and other limits apply to each of them.",
@@ -135,12 +141,14 @@ AS_GIVEN = (
 )
 @click.option(
     "--health-port",
+    type=params.whole,
     metavar="PORT",
     help="Serve /healthz and /readyz on 127.0.0.1. With --processes, worker k listens on "
     "PORT + k - 1.",
 )
 @click.option(
     "--metrics-port",
+    type=params.whole,
     metavar="PORT",
     help="Serve /metrics for Prometheus on 127.0.0.1. With --processes, ports are counted up as "
     "for --health-port.",
@@ -159,7 +167,7 @@ def worker(context: click.Context, /, cli: CliContext, **given: Any) -> int:
     cli.notes_default = False
     settings, ports = _settings(given), ports_of(given)
     if given["pool_size"] is not None:
-        size = options.whole(params.whole(given["pool_size"]), "pool_size", 1, POOL_MAX)
+        size = options.whole(given["pool_size"], "pool_size", 1, POOL_MAX)
         os.environ[POOL_SIZE] = str(size)  # For a JobQueue() in the app, here and in children.
     if given["processes"] is not None or given["reload"]:
         from jobqueue.cli.commands.processes import supervise
@@ -194,20 +202,17 @@ def worker(context: click.Context, /, cli: CliContext, **given: Any) -> int:
 
 def _settings(given: dict[str, Any]) -> WorkerSettings:
     stats_interval = given["stats_interval"]
-    max_jobs = given["max_jobs"]
     return WorkerSettings.of(
         **_size(given["concurrency"], given["autoscale"]),
         **{name: given[name] for name in AS_GIVEN},
-        async_concurrency=params.whole(given["async_concurrency"]),
-        max_jobs=None if max_jobs is None else params.whole(max_jobs),
         stats_interval=None if stats_interval.strip(" 0.s") == "" else stats_interval,
     )
 
 
-def _size(concurrency: str, autoscale: str | None) -> dict[str, int | str]:
+def _size(concurrency: int | str, autoscale: str | None) -> dict[str, int | str]:
     """Return the settings for a fixed number of threads, or for its bounds."""
     if autoscale is None:
-        return {"concurrency": params.whole(concurrency)}
+        return {"concurrency": concurrency}
     least, colon, most = autoscale.partition(":")
     if not colon:
         raise InvalidOption(
