@@ -8,9 +8,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NoReturn, Self
+from typing import IO, Any, NoReturn
 
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue.cli.context import CliContext
@@ -47,34 +47,33 @@ class BulkEnqueue:
             self._interrupt, self._interrupt_write, may_raise=True, numbers=_default_stops()
         )
         self._writing = False
-        self._waits_for_batch = False
         """True while a batch is written: the first signal waits, so that the outcome is known."""
         self.tasks: set[str] = set()
         """The tasks of the enqueued jobs."""
         self.ids: list[int] = []
         self.existing = 0
 
-    def run(self, file: IO[bytes], progress: "ProgressBar") -> None:
+    def run(self, file: IO[bytes]) -> None:
         """Enqueue every line. Raises CliError with the line's number, also when interrupted."""
         try:
-            with self._stop:
-                self._run(file, progress)
+            total = _size(file)
+            with self._stop, _progress(total) as progress:
+                self._run(file, progress, progress.add_task("enqueueing", total=total, jobs="0"))
         except Interrupted:
             code = 128 + signal.Signals[self._stop.first or "SIGINT"]
             raise CliError(f"interrupted: {self._so_far()}", code=code) from None
 
-    def _run(self, file: IO[bytes], progress: "ProgressBar") -> None:
+    def _run(self, file: IO[bytes], progress: Progress, bar: TaskID) -> None:
         for line in self._lines(file):
-            progress.advance(len(line))
+            progress.advance(bar, len(line))
             if not line.strip():
                 continue
             self._calls.append(self._read(line))
             self._bytes += len(line)
             if len(self._calls) >= BATCH or self._bytes >= BATCH_BYTES:
                 self._commit()
-                progress.count(len(self.ids))
+                progress.update(bar, jobs=f"{len(self.ids):,}")
         self._commit()
-        progress.count(len(self.ids))
 
     def _lines(self, file: IO[bytes]) -> Iterator[bytes]:
         while line := file.readline(LINE_BYTES + 1):
@@ -116,14 +115,6 @@ class BulkEnqueue:
     def _commit(self) -> None:
         if not self._calls:
             return
-        self._waits_for_batch = True
-        try:
-            self._write()
-        finally:
-            self._waits_for_batch = False
-        self._interrupt_if_stopped()
-
-    def _write(self) -> None:
         self._writing = True
         try:
             queue = self._shared.queue
@@ -144,25 +135,25 @@ class BulkEnqueue:
         self._calls, self._bytes = [], 0
         self._committed_line = self._line
         self._writing = False
+        self._interrupt_if_stopped()
 
     def _pause(self, seconds: float) -> None:
         """Wait for room in a full queue. Nothing is being written, so a signal interrupts it."""
         self._writing = False
-        self._waits_for_batch = False
         self._interrupt_if_stopped()
         threading.Event().wait(seconds)
-        self._waits_for_batch = self._writing = True
+        self._writing = True
 
     def _interrupt_if_stopped(self) -> None:
         if self._stop.level:
             raise Interrupted
 
     def _interrupt(self) -> None:
-        if not self._waits_for_batch:
+        if not self._writing:
             raise Interrupted
 
     def _interrupt_write(self) -> None:
-        if self._waits_for_batch:
+        if self._writing:
             raise Interrupted
 
 
@@ -177,48 +168,34 @@ def _default_stops() -> list[signal.Signals]:
     return [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-class ProgressBar:
-    """A progress bar on stderr; shows nothing where that is not a terminal."""
+def _progress(total: int | None) -> Progress:
+    """Return a progress bar on stderr, which shows nothing where that is not a terminal."""
+    screen = console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[jobs]} jobs"),
+        *([] if total is None else [TimeRemainingColumn()]),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal or screen.is_dumb_terminal,
+    )
 
-    def __init__(self, total: int | None) -> None:
-        screen = console(stderr=True)
-        count = TextColumn("{task.fields[jobs]} jobs")
-        columns: list[ProgressColumn] = [BarColumn(), count]
-        if total is not None:
-            columns.append(TimeRemainingColumn())
-        self._progress = Progress(
-            TextColumn("enqueueing"),
-            *columns,
-            console=screen,
-            transient=True,
-            disable=not screen.is_terminal or screen.is_dumb_terminal,
-        )
-        self._task = self._progress.add_task("enqueueing", total=total, jobs=0)
 
-    def advance(self, amount: int) -> None:
-        """Count `amount` bytes as read."""
-        self._progress.advance(self._task, amount)
-
-    def count(self, jobs: int) -> None:
-        """Show the number of jobs in the database."""
-        self._progress.update(self._task, jobs=f"{jobs:,}")
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+def _size(file: IO[bytes]) -> int | None:
+    """Return the bytes of a regular file; None for a pipe, a terminal, or no file at all."""
+    try:
+        mode = os.fstat(file.fileno())
+    except (OSError, AttributeError, ValueError):
+        return None
+    return mode.st_size if stat.S_ISREG(mode.st_mode) else None
 
 
 def enqueue_from(cli: CliContext, name: str) -> set[str]:
     """Enqueue every line of a file, or of stdin for `-`, print how many, and return their tasks."""
     work = BulkEnqueue(cli)
     with _opened(cli, name) as file:
-        mode = os.fstat(file.fileno()) if _has_descriptor(file) else None
-        total = mode.st_size if mode is not None and stat.S_ISREG(mode.st_mode) else None
-        with ProgressBar(total) as meter:
-            work.run(file, meter)
+        work.run(file)
     new = len(work.ids) - work.existing
     if cli.json:
         answer = {"enqueued": new, "existing": work.existing, "ids": work.ids}
@@ -246,11 +223,3 @@ def _opened(cli: CliContext, name: str) -> Iterator[IO[bytes]]:
         ) from error
     with file:
         yield file
-
-
-def _has_descriptor(file: IO[bytes]) -> bool:
-    try:
-        file.fileno()
-    except (OSError, AttributeError, ValueError):
-        return False
-    return True
