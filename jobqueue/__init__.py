@@ -22,6 +22,7 @@ from jobqueue.job import Job
 from jobqueue.options import exponential, fixed
 from jobqueue.queue import JobQueue, Queue
 from jobqueue.records import JobRecord
+from jobqueue.schedules.timing import cron, every
 from jobqueue.states import State
 from jobqueue.tasks import Call, Task
 from jobqueue.worker.handler.context import JobContext, current_job
@@ -53,7 +54,9 @@ __all__ = [
     "UnknownTask",
     "Worker",
     "WrongState",
+    "cron",
     "current_job",
+    "every",
     "exponential",
     "fixed",
 ]

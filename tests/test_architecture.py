@@ -20,7 +20,7 @@ Rule = Callable[[Files], list[str]]
 # between folders. Where two patterns fit, the longer one holds. A new file must be placed here.
 LAYERS: list[list[str]] = [
     ["errors", "states", "options", "records", "events", "literals", "loggers"]
-    + ["config", "paths", "fork_guard", "polling", "text"],
+    + ["config", "paths", "fork_guard", "polling", "text", "schedules/*"],
     ["serialization/*"],
     ["store/schema", "store/clock", "store/fork_safety", "store/pool", "store/postgres_session"],
     ["store/notify/*"],

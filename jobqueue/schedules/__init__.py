@@ -1,0 +1,1 @@
+"""When jobs are enqueued by themselves: cron expressions and fixed intervals."""
