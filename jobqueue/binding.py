@@ -6,11 +6,14 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import URL
 
 from jobqueue.job import Job
-from jobqueue.store.backpressure import QueueLimit
+from jobqueue.schedules.calls import declared
+from jobqueue.store.backpressure import QueueLimit, QueueLimits
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.notify.notifier import Notifier
+from jobqueue.store.ticks import Ticks
 from jobqueue.store.user_transactions import UserTransactions
+from jobqueue.tasks import Registry
 
 
 class Binding(NamedTuple):
@@ -38,3 +41,9 @@ class Binding(NamedTuple):
         jobs.limits.declare(limits)
         notifier = Notifier(store.backend.notification_sender(store.engine))
         return cls(store, jobs, UserTransactions(store), notifier)
+
+
+def write_declarations(limits: QueueLimits, registry: Registry, store: Store) -> None:
+    """Write what an app declares, limits and schedules, as its workers do at their start."""
+    limits.write(store)
+    Ticks(store).declare(declared(registry), list(registry))

@@ -17,3 +17,10 @@ WhenFull = Literal["wait", "reject"]
 
 EventName = Literal["succeeded", "failed", "cancelled", "errored", "snoozed", "released", "lost"]
 """What happens to jobs."""
+
+CatchUp = Literal["latest", "all", "none"]
+"""What becomes of ticks that no worker was there for: one job for the last one, a job for each, or
+no job."""
+
+Overlap = Literal["skip", "allow"]
+"""Whether a tick makes no job while the schedule's last one has not ended, or does."""

@@ -10,8 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict, TypeVar, get_args
 
 from jobqueue.errors import Duration, InvalidOption
-from jobqueue.literals import Isolation, UniqueUntil
+from jobqueue.literals import CatchUp, Isolation, Overlap, UniqueUntil
 from jobqueue.records import lasting
+from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS
+from jobqueue.schedules.timing import Timing, check_timing
 
 Word = TypeVar("Word", bound=str)
 
@@ -30,6 +32,8 @@ SECONDS_MAX = 10 * 366 * 86_400.0
 
 UNIQUE_SCOPES: tuple[UniqueUntil, ...] = get_args(UniqueUntil)
 ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
+OF_TASK = ("isolation", "schedule", "catch_up", "overlap")
+"""Options of a task that no call can change."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|d)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -246,6 +250,13 @@ class TaskOptions(OptionChanges, total=False):
     isolation: Isolation
     """Where the handler runs: in a `"thread"` of the worker (default), or in a child `"process"`,
     which is killed at its timeout."""
+    schedule: Timing | None
+    """When workers enqueue it, without arguments: `cron("0 3 * * *", tz=…)`, `every(minutes=5)`."""
+    catch_up: CatchUp
+    """What becomes of missed ticks: one job for the `"latest"` (default), `"all"`, or `"none"`."""
+    overlap: Overlap | None
+    """`"skip"`: a tick makes no job while the last one has not ended; `"allow"`: it does. None, the
+    default: skip, and allow with `catch_up="all"`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +275,9 @@ class Options:
     unique_until: UniqueUntil = "finished"
     tags: tuple[str, ...] = ()
     isolation: Isolation = "thread"
+    schedule: Timing | None = None
+    catch_up: CatchUp = "latest"
+    overlap: Overlap | None = None
 
     def merge(self, changes: Mapping[str, object]) -> "Options":
         """Return a copy with the given options changed. Raises InvalidOption."""
@@ -341,6 +355,9 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "unique_until": lambda value: one_of(value, "unique_until", UNIQUE_SCOPES),
     "tags": _check_tags,
     "isolation": lambda value: one_of(value, "isolation", ISOLATIONS),
+    "schedule": check_timing,
+    "catch_up": lambda value: one_of(value, "catch_up", CATCH_UPS),
+    "overlap": lambda value: None if value is None else one_of(value, "overlap", OVERLAPS),
 }
 assert (
     list(_CHECKS) == [field.name for field in fields(Options)] == list(TaskOptions.__annotations__)

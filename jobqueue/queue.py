@@ -4,33 +4,29 @@ import asyncio
 import copy
 import inspect
 import json
-import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
-from msgspec.structs import replace
 from sqlalchemy import URL
 
 from jobqueue import options as option_rules
 from jobqueue import paths
-from jobqueue.binding import Binding
+from jobqueue.binding import Binding, write_declarations
 from jobqueue.config import database
 from jobqueue.config import pool_size as pool_size_of
-from jobqueue.errors import (
-    ConfigurationError,
-    Duration,
-    InvalidArguments,
-    JobNotFound,
-)
+from jobqueue.errors import ConfigurationError, Duration, InvalidArguments, JobNotFound
 from jobqueue.events import EventStream, Subscriber
 from jobqueue.job import Job, as_completed, require_changed
 from jobqueue.literals import EventName, StateName, WhenFull
 from jobqueue.options import Options, TaskOptions
-from jobqueue.records import JobFilter, JobRecord, NewJob
+from jobqueue.records import JobFilter, JobRecord
+from jobqueue.schedules.api import Schedules
+from jobqueue.schedules.calls import declaration
 from jobqueue.serialization.codec import Codec
 from jobqueue.states import State
 from jobqueue.store import transaction_argument
@@ -182,6 +178,8 @@ class JobQueue:
         )
         if settings.isolation == "process" and "<locals>" in function.__qualname__:
             require(task, None)
+        if settings.schedule is not None:
+            declaration(task)  # Raises where a tick could not call it.
         self.registry.add(task)
         return task
 
@@ -194,7 +192,9 @@ class JobQueue:
     ) -> list[Job[Any]]:
         if ImportGuard.active:
             ImportGuard.refuse("jobs are enqueued")
-        new = _inherit([call.to_new_job() for call in calls])
+        new = [call.to_new_job() for call in calls]
+        if (parent := running_attempt()) is not None:
+            new = parent.with_deadline(new)
         fate = None
         if within is None:
             inserted = self._jobs.insert(new, wait=wait, notifier=self._notifier)
@@ -333,6 +333,11 @@ class JobQueue:
         Monitor(self.store).resume(option_rules.name(queue, "queue"))
         self._notifier.notify()
 
+    @property
+    def schedules(self) -> Schedules:
+        """What runs at fixed times: list, add, pause, resume, run, reset and remove it."""
+        return Schedules(self.store, self.registry, self._notifier)
+
     def wake_workers(self) -> None:
         """Wake sleeping workers: after an enqueue on a bare connection has been committed."""
         self._notifier.notify()
@@ -366,7 +371,7 @@ class JobQueue:
             events=self.events,
             middleware=self.middleware,
             handlers=self.store,
-            declared=self._jobs.limits.write,
+            declared=partial(write_declarations, self._jobs.limits, self.registry),
         )
 
     def close(self) -> None:
@@ -385,15 +390,6 @@ class JobQueue:
         _traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _inherit(new: list[NewJob]) -> list[NewJob]:
-    """Give jobs that a running job enqueues its deadline, unless they have their own."""
-    parent = running_attempt()
-    if parent is None or parent.budget() == math.inf:
-        return new
-    left = max(0.0, parent.budget())
-    return [job if job.deadline is not None else replace(job, deadline=left) for job in new]
 
 
 def _named(ids: tuple[int, ...]) -> JobFilter:

@@ -63,6 +63,7 @@ class Claim(NamedTuple):
     once: bool  # at most one start
     child_crashes: int = 0  # deaths of the child process that it alone ran in
     frees_key: bool = False  # its unique key is free once it begins
+    scheduled_for: datetime | None = None  # the tick that made it
 
 
 NOT_COMMITTED = "NotCommitted"
@@ -292,6 +293,7 @@ class Outlook(NamedTuple):
     leases: list[Lease]  # others', those that this worker watches
     orphans: bool  # some job's worker is gone
     due: float | None  # seconds until the next scheduled job is due, by the database's clock
+    tick: float | None = None  # the same for the next tick of a schedule
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,13 +284,14 @@ class Task(Generic[P, R_co]):
 
     def options(self, **changes: Unpack[OptionChanges]) -> Self:
         """Return a copy with other options, see `OptionChanges`. Raises InvalidOption."""
-        if "isolation" in changes:
-            raise InvalidOption(
-                "isolation: it belongs to the task, not to a call; write "
-                '@jobs.task(isolation="process")',
-                field="isolation",
-                value=changes.get("isolation"),
-            )
+        for option in option_rules.OF_TASK:
+            if option in changes:
+                raise InvalidOption(
+                    f"{option}: it belongs to the task, not to a call; write "
+                    f"@jobs.task({option}=…)",
+                    field=option,
+                    value=changes.get(option),
+                )
         return replace(self, settings=self.settings.merge(changes))
 
     def within(self, transaction: Transaction) -> Self:

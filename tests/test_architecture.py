@@ -27,7 +27,7 @@ LAYERS: list[list[str]] = [
     ["store/dialects/*"],
     ["store/sql/*"],
     ["store/*"],
-    ["tasks", "job"],
+    ["tasks", "job", "schedules/calls"],
     ["supervisor/*"],
     ["worker/service", "worker/log_context", "worker/process_identity", "worker/orphan_guard"]
     + ["worker/signal_safe_event", "worker/connections"],
@@ -43,7 +43,7 @@ LAYERS: list[list[str]] = [
     ["worker/complete/*"],
     ["worker/single_writer"],
     ["worker/__init__", "worker/assembly", "worker/worker", "worker/stop_signals"],
-    ["queue", "binding", "wire", "known_names", "__init__"],
+    ["queue", "binding", "wire", "known_names", "__init__", "schedules/api"],
     ["alembic", "web/*"],
     ["cli/*"],
     ["testing/*", "cli/demo/*"],

@@ -219,6 +219,18 @@ def every(
     return Every(int(total))
 
 
+def check_timing(value: object) -> Timing | None:
+    """Raise InvalidOption unless the value was made by `cron()` or `every()`, or is None."""
+    if value is not None and not isinstance(value, Cron | Every):
+        raise InvalidOption(
+            f"schedule: {_shown(value)}: write cron('0 3 * * *', tz='Europe/Zurich') or "
+            "every(minutes=5)",
+            field="schedule",
+            value=value,
+        )
+    return value
+
+
 class _Fields(NamedTuple):
     """What cronsim is given for an expression, so that it treats clock changes by our rule.
 

@@ -75,7 +75,7 @@ class Leases:
     def look(
         self, connection: Connection, worker: int | None, boot: str | None, namespace: str | None
     ) -> Outlook:
-        """Return what upkeep polls each second: watched leases, orphaned jobs, the next due job.
+        """Return what upkeep polls each second: watched leases, orphaned jobs, what is due next.
 
         `boot`, `namespace`: the boot id and pid namespace in which the worker can see processes.
         """
@@ -85,15 +85,17 @@ class Leases:
         )  # Claims and outcomes may need the connection.
         orphans = bool(connection.execute(statements.orphans).scalar_one())
         leases = self._watched(connection, worker, boot, namespace)
-        return Outlook(leases, orphans, self._next_due(connection))
+        due = self._seconds_until(connection, statements.next_due)
+        tick = self._seconds_until(connection, statements.next_tick)
+        return Outlook(leases, orphans, due, tick)
 
     def look_for_due(self, connection: Connection) -> float | None:
         """Return the seconds until the next scheduled job is due, by the database's clock."""
         self._store.backend.limit_lock_wait(connection)
-        return self._next_due(connection)
+        return self._seconds_until(connection, self._statements.next_due)
 
-    def _next_due(self, connection: Connection) -> float | None:
-        due, present = connection.execute(self._statements.next_due).one()
+    def _seconds_until(self, connection: Connection, statement: Executable) -> float | None:
+        due, present = connection.execute(statement).one()
         return None if due is None else (due - present).total_seconds()
 
     def _watched(

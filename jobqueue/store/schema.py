@@ -243,15 +243,15 @@ schedules = Table(
     Column("expression", Text, nullable=False),  # five fields, or seconds
     Column("tz", Text),  # of a cron expression, such as Europe/Zurich
     Column("args", Text, nullable=False, server_default='{"args":[],"kwargs":{}}'),
-    Column("options", Text),  # JSON: the options of its jobs that differ from the task's
+    Column("options", Text),  # JSON: the options of its jobs that are not the defaults
     Column("catch_up", Text, nullable=False),  # latest, all or none
     Column("overlap", Text, nullable=False),  # skip or allow
     Column("source", Text, nullable=False),  # code or operator
-    Column("declared", Text),  # a hash of what the code declares; null: it declares nothing
+    Column("declared", Text),  # JSON: what the code declares; null: it declares nothing
     Column("paused_at", Instant),
     Column("paused_by", Text),
     Column("next_at", Instant),  # the next tick; it only grows
-    Column("nominal_at", Instant),  # the instant that the next tick is for
+    Column("nominal_at", Instant),  # the last tick that is done with, whether it made a job or not
     Column("last_job_id", BigInteger),
     Column("orphaned_at", Instant),  # since when no live worker has declared its task
 )

@@ -14,6 +14,7 @@ from jobqueue.store.history import History
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.notify.notifier import Notifier, Subscription, Wakeup
+from jobqueue.store.ticks import Ticks
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
@@ -48,6 +49,7 @@ from jobqueue.worker.upkeep.listener import Listener
 from jobqueue.worker.upkeep.pruner import Pruner
 from jobqueue.worker.upkeep.reaper import Reaper
 from jobqueue.worker.upkeep.scheduler import Scheduler
+from jobqueue.worker.upkeep.ticker import Ticker
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +274,7 @@ class Assembly:
         wakeups: Wakeups,
         event_dispatcher: EventDispatcher,
     ) -> list[Service]:
-        """Due jobs, dead workers, retention."""
+        """Due jobs, dead workers, retention, schedules."""
         return [
             Scheduler(
                 self._maintenance, shared_poll, self._settings.poll, wakeups.wake_all_workers
@@ -287,6 +289,13 @@ class Assembly:
                 events=self._events,
             ),
             Pruner(self._maintenance, self._settings.retention),
+            Ticker(
+                Ticks(self.connections.upkeep),
+                shared_poll,
+                self._registry,
+                self._settings.poll,
+                wakeups.wake_all_workers,
+            ),
         ]
 
     def _observers(self, name: str, metrics: Metrics) -> list[Service]:

@@ -219,6 +219,7 @@ class Clock:
             "upkeep.heartbeat",
             "upkeep.reaper",
             "upkeep.scheduler",
+            "upkeep.ticker",
         ):
             monkeypatch.setattr(f"jobqueue.worker.{module}.boottime", lambda: self.present)
 

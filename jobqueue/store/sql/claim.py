@@ -132,6 +132,7 @@ def claim_columns() -> list[ColumnElement[Any]]:
         ONCE.label("once"),
         jobs.c.child_crashes,
         FREES_KEY.label("frees_key"),
+        jobs.c.scheduled_for,
     ]
 
 

@@ -23,7 +23,7 @@ from jobqueue.records import Lease
 from jobqueue.states import State
 from jobqueue.store.clock import now, once
 from jobqueue.store.dialects.base import Backend
-from jobqueue.store.schema import jobs, workers
+from jobqueue.store.schema import jobs, schedules, workers
 from jobqueue.store.sql.predicates import CANCEL_ASKED, ONCE, becomes, in_state, may
 
 REFUNDS_MAX = 5
@@ -102,6 +102,13 @@ def next_due() -> Executable:
     """Select the due time of the next scheduled job, and the present time."""
     return select(func.min(jobs.c.run_at).label("due"), now().label("present")).where(
         in_state(State.SCHEDULED)
+    )
+
+
+def next_tick() -> Executable:
+    """Select when the next tick of a schedule is due, and the present time."""
+    return select(func.min(schedules.c.next_at).label("due"), now().label("present")).where(
+        schedules.c.paused_at.is_(None)
     )
 
 

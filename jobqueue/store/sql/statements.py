@@ -65,6 +65,7 @@ class Statements:
         self.reap = leases.reap(backend)
         self.promote = leases.promote(backend)
         self.next_due = leases.next_due()
+        self.next_tick = leases.next_tick()
 
 
 @cache

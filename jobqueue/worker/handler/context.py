@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from jobqueue.errors import (
@@ -20,7 +21,7 @@ from jobqueue.errors import (
     JobQueueError,
 )
 from jobqueue.loggers import Logger
-from jobqueue.records import Claim, lasting
+from jobqueue.records import Claim, NewJob, lasting
 from jobqueue.store import transaction_argument
 from jobqueue.store.transaction_argument import AsyncTransaction, SyncTransaction
 from jobqueue.store.user_transactions import UserTransactions
@@ -93,6 +94,11 @@ class JobContext:
     def fence(self) -> int:
         """The fencing token of this claim: outside systems can refuse an older one."""
         return self._attempt.claim.fence
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """The instant, in UTC, that a schedule made this job for; None for other jobs."""
+        return self._attempt.claim.scheduled_for
 
     @property
     def deadline(self) -> datetime | None:
@@ -217,6 +223,13 @@ class Attempt:
     def budget(self) -> float:
         """Seconds until the job's own deadline, infinity without one."""
         return self._budget - time.monotonic()
+
+    def with_deadline(self, new: list[NewJob]) -> list[NewJob]:
+        """Give jobs that this one enqueues its deadline, unless they have their own."""
+        if self._budget == math.inf:
+            return new
+        left = max(0.0, self.budget())
+        return [job if job.deadline is not None else replace(job, deadline=left) for job in new]
 
     def overdue(self) -> float:
         """Seconds since the deadline; below 0 before it, minus infinity without."""

@@ -1,0 +1,135 @@
+"""`jobs.schedules`: what a program or an operator does with schedules."""
+
+import getpass
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from jobqueue import options as option_rules
+from jobqueue.errors import Duration
+from jobqueue.job import Job
+from jobqueue.literals import CatchUp, Overlap
+from jobqueue.records import NewJob
+from jobqueue.schedules.calls import call_of, declared, definition_of
+from jobqueue.schedules.definition import ScheduleRecord
+from jobqueue.schedules.timing import Run, Timing
+from jobqueue.store.database import Store
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.notify.notifier import Notifier
+from jobqueue.store.schedules import ScheduleTable, not_found
+from jobqueue.tasks import Call, Registry, Task
+from jobqueue.wire import Tasks
+
+DAY = 86_400.0
+PREVIEW_MAX = 10 * 366 * DAY
+
+
+class Schedules:
+    """The schedules of one database. Iterating yields them all, by name.
+
+    What changes a schedule raises InvalidOption if there is none of that name.
+    """
+
+    def __init__(self, store: Store, registry: Registry, notifier: Notifier) -> None:
+        self._store = store
+        self._registry = registry
+        self._notifier = notifier
+        self._table = ScheduleTable(store)
+
+    def __iter__(self) -> Iterator[ScheduleRecord]:
+        return iter(self._table.find())
+
+    def get(self, name: str) -> ScheduleRecord:
+        """Return one schedule. Raises InvalidOption."""
+        found = self._table.find(option_rules.name(name, "name"))
+        if not found:
+            raise not_found(name)
+        return found[0]
+
+    def add(
+        self,
+        name: str,
+        call: Call[Any],
+        when: Timing,
+        *,
+        catch_up: CatchUp = "latest",
+        overlap: Overlap | None = None,
+        replace: bool = False,
+    ) -> ScheduleRecord:
+        """Enqueue a call at the times of `cron(…)` or `every(…)`, from now on.
+
+        The same schedule may be added again, as programs do at their start. Another one of that
+        name raises InvalidOption, or is changed with `replace=True`. For `catch_up` and `overlap`
+        see the options of a task.
+        """
+        option_rules.name(name, "name")
+        definition = definition_of(call, when, catch_up, overlap)
+        self._table.add(name, definition, replace=replace)
+        return self.get(name)
+
+    def pause(self, name: str, *, by: str | None = None) -> bool:
+        """Make no more jobs until `resume`; return False if it is paused already.
+
+        `by` says who did; the user of this process by default.
+        """
+        return self._table.pause(option_rules.name(name, "name"), by or _user())
+
+    def resume(self, name: str) -> bool:
+        """Make jobs again, none for the time of the pause; return False if it was not paused."""
+        return self._table.resume(option_rules.name(name, "name"))
+
+    def run(self, name: str) -> Job[Any]:
+        """Enqueue its job now, beside its ticks.
+
+        With overlap="skip" a last job that has not ended is returned, with `created == False`.
+        Raises QueueFull.
+        """
+        found: list[Task[Any, Any]] = []
+
+        def make(record: ScheduleRecord) -> NewJob:
+            task = self._registry.find(record.definition.task)
+            found.append(task or Tasks(None).find(record.definition.task))
+            return call_of(found[0], record.definition).to_new_job()
+
+        id_, created = self._table.run(option_rules.name(name, "name"), make)
+        if created:
+            self._notifier.notify()
+        decode = found[0].codec.decode_result if found else json.loads
+        return Job(id_, Jobs(self._store), decode, created=created)
+
+    def reset(self, name: str) -> bool:
+        """Undo what was changed of a schedule that the code declares, but for a pause.
+
+        Return False if nothing was. Raises InvalidOption if the code declares nothing.
+        """
+        return self._table.reset(option_rules.name(name, "name"))
+
+    def remove(self, name: str) -> ScheduleRecord:
+        """Delete a schedule and return what it was; its jobs stay.
+
+        What the code declares is added again by the next worker that starts.
+        """
+        return self._table.remove(option_rules.name(name, "name"))
+
+    def preview(self, name: str, within: Duration = 7 * DAY) -> Iterator[Run]:
+        """Yield the runs of the next time, 7 days by default, with what clock changes do to them.
+
+        Also of a schedule that this program declares and no worker has written yet.
+        """
+        limit = option_rules.seconds(within, "within", most=PREVIEW_MAX)
+        found = self._table.find(option_rules.name(name, "name"))
+        own = declared(self._registry)
+        if not found and name not in own:
+            raise not_found(name)
+        definition = found[0].definition if found else own[name]
+        present = datetime.now(UTC)
+        return definition.timing.preview(present, present + timedelta(seconds=limit))
+
+
+def _user() -> str:
+    """Return the user of this process."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # A user without a name, as in containers.
+        return "unknown"

@@ -1,0 +1,81 @@
+"""Between calls and schedules: what code declares, and the call that a tick enqueues."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from jobqueue.errors import InvalidOption
+from jobqueue.literals import CatchUp, Overlap
+from jobqueue.options import OF_TASK, Backoff, Options
+from jobqueue.schedules.definition import Definition
+from jobqueue.schedules.timing import Timing
+from jobqueue.tasks import Call, Task
+
+_DEFAULTS = Options()
+_LEFT_OUT = ("delay", "at", "backoff", *OF_TASK)
+
+
+def definition_of(
+    call: Call[Any], timing: Timing, catch_up: CatchUp = "latest", overlap: Overlap | None = None
+) -> Definition:
+    """Return the schedule that enqueues this call. Raises InvalidOption."""
+    if not isinstance(call, Call):
+        raise InvalidOption(
+            f"call: {type(call).__name__} is not a call; write task.call(…)", field="call"
+        )
+    if timing is None:
+        raise InvalidOption(
+            "schedule: none given; use cron('0 3 * * *', tz='Europe/Zurich') or every(minutes=5)",
+            field="schedule",
+        )
+    checked = Options().merge({"schedule": timing, "catch_up": catch_up, "overlap": overlap})
+    for name in ("delay", "at"):
+        if getattr(call.settings, name) is not None:
+            raise InvalidOption(
+                f"{name}: its schedule says when a job is due; leave it out", field=name
+            )
+    return Definition.of(
+        call.task.name,
+        args=call.args,
+        options=_stored(call),
+        timing=timing,
+        catch_up=checked.catch_up,
+        overlap=checked.overlap,
+    )
+
+
+def _stored(call: Call[Any]) -> dict[str, Any]:
+    """Return the options that are not the defaults, as JSON values that `merge` takes."""
+    settings = call.settings
+    names = [field.name for field in fields(settings) if field.name not in _LEFT_OUT]
+    given = {name: getattr(settings, name) for name in names}
+    stored = {name: value for name, value in given.items() if value != getattr(_DEFAULTS, name)}
+    if settings.backoff is not None and settings.backoff is not call.task.own_backoff:
+        stored["backoff"] = json.loads(settings.backoff.to_text())
+    return stored
+
+
+def declared(tasks: Mapping[str, Task[..., Any]]) -> dict[str, Definition]:
+    """Return the schedules that tasks declare, by name: that of the task."""
+    return {
+        name: declaration(task)
+        for name, task in tasks.items()
+        if task.settings.schedule is not None
+    }
+
+
+def declaration(task: Task[..., Any]) -> Definition:
+    """Return what a task with a schedule declares. Raises InvalidArguments if it needs some."""
+    settings = task.settings
+    assert settings.schedule is not None
+    return definition_of(task.call(), settings.schedule, settings.catch_up, settings.overlap)
+
+
+def call_of(task: Task[..., Any], definition: Definition) -> Call[Any]:
+    """Return the call that a schedule enqueues. Raises InvalidOption for unknown options."""
+    changes = json.loads(definition.options or "{}")
+    if "backoff" in changes:
+        changes["backoff"] = Backoff(**changes["backoff"])
+    settings = Options(backoff=task.own_backoff).merge(changes)
+    return Call(task, definition.args, settings)

@@ -1,0 +1,183 @@
+"""What operators do with schedules: list, add, change, pause, resume, reset, remove and run."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, delete, null, select, update
+
+from jobqueue.errors import InvalidOption
+from jobqueue.schedules.definition import CODE, OPERATOR, Definition, ScheduleRecord
+from jobqueue.store.clock import now
+from jobqueue.store.database import Store
+from jobqueue.store.enqueue import Enqueuer
+from jobqueue.store.schedule_rows import (
+    MakeJob,
+    changed,
+    last_tick,
+    live_job,
+    make_jobs,
+    new_row,
+    present_of,
+    record_of,
+    rows,
+)
+from jobqueue.store.schema import schedules, workers
+from jobqueue.store.sql.predicates import IS_ALIVE
+
+
+class ScheduleTable:
+    """The schedules of one database. Every method is one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._enqueuer = Enqueuer(store)
+
+    def find(self, name: str | None = None) -> list[ScheduleRecord]:
+        """Return the schedules, or the one of that name, by name."""
+        wanted = rows().order_by(schedules.c.name)
+        if name is not None:
+            wanted = wanted.where(schedules.c.name == name)
+        alive = select(workers.c.tasks).where(IS_ALIVE)
+        with self._store.read() as connection:
+            known = {task for text in connection.scalars(alive) for task in json.loads(text)}
+            found = [record_of(row) for row in connection.execute(wanted)]
+        return [
+            dataclasses.replace(
+                each, orphaned=each.orphaned_at is not None or each.definition.task not in known
+            )
+            for each in found
+        ]
+
+    def add(self, name: str, definition: Definition, *, replace: bool = False) -> None:
+        """Add a schedule; one of the same name has to be equal, or is changed with `replace`.
+
+        Raises InvalidOption if the name is taken.
+        """
+        self._store.require_schema()
+
+        def work(connection: Connection) -> None:
+            present = present_of(connection)
+            inserted = new_row(self._store.backend, name, definition, present, OPERATOR)
+            if connection.execute(inserted.returning(schedules.c.name)).first() is not None:
+                return
+            there = self._locked(connection, name)
+            if there.definition == definition:
+                return
+            if not replace:
+                raise InvalidOption(
+                    f"name: there is a schedule {name!r} already, for task "
+                    f"{there.definition.task} ({describe(there.definition)}); "
+                    "to change it, say replace",
+                    field="name",
+                    value=name,
+                )
+            self._change(connection, name, changed(there, definition, present))
+
+        self._store.transact(work)
+
+    def pause(self, name: str, by: str) -> bool:
+        """Make no more jobs; return False if it is paused already. Raises InvalidOption."""
+
+        def work(connection: Connection) -> bool:
+            there = self._locked(connection, name)
+            if there.paused_at is None:
+                self._change(connection, name, {"paused_at": now(), "paused_by": by})
+            return there.paused_at is None
+
+        return self._store.transact(work)
+
+    def resume(self, name: str) -> bool:
+        """Make jobs again, none for the time of the pause; False if it was not paused."""
+
+        def work(connection: Connection) -> bool:
+            there = self._locked(connection, name)
+            if there.paused_at is not None:
+                due = there.definition.timing.next_after(last_tick(there, present_of(connection)))
+                later = due if there.next_at is None else max(due, there.next_at)
+                again = {"paused_at": null(), "paused_by": null(), "next_at": later}
+                self._change(connection, name, again)
+            return there.paused_at is not None
+
+        return self._store.transact(work)
+
+    def reset(self, name: str) -> bool:
+        """Undo what operators changed of a declared schedule; return False if nothing differed.
+
+        A pause stays. Raises InvalidOption if the code declares nothing.
+        """
+
+        def work(connection: Connection) -> bool:
+            there = self._locked(connection, name)
+            if there.declared is None:
+                raise InvalidOption(
+                    f"name: no code declares the schedule {name!r}: it cannot be reset",
+                    field="name",
+                    value=name,
+                )
+            if not there.differs and there.source == CODE:
+                return False
+            declared = Definition.from_text(there.declared)
+            changes = changed(there, declared, present_of(connection))
+            self._change(connection, name, changes | {"source": CODE})
+            return True
+
+        return self._store.transact(work)
+
+    def remove(self, name: str) -> ScheduleRecord:
+        """Delete a schedule and return it; its jobs stay. Raises InvalidOption."""
+
+        def work(connection: Connection) -> ScheduleRecord:
+            there = self._locked(connection, name)
+            connection.execute(delete(schedules).where(schedules.c.name == name))
+            return there
+
+        return self._store.transact(work)
+
+    def run(self, name: str, make: MakeJob) -> tuple[int, bool]:
+        """Enqueue a schedule's job now; return its id, and whether it is a new one.
+
+        With overlap="skip" it is the last one, if that has not ended. The ticks stay as they are.
+        Raises InvalidOption and QueueFull.
+        """
+
+        def work(connection: Connection) -> tuple[int, bool]:
+            there = self._locked(connection, name)
+            live = live_job(connection, there) if there.definition.overlap == "skip" else None
+            if live is not None:
+                return live, False
+            made = make_jobs(connection, self._enqueuer, there, [None], make)
+            if made:
+                return made[0], True
+            last = select(schedules.c.last_job_id).where(schedules.c.name == name)
+            return int(connection.execute(last).scalar_one()), False  # It holds the unique key.
+
+        return self._store.transact(work)
+
+    def _locked(self, connection: Connection, name: str) -> ScheduleRecord:
+        """Return the row, which stays as it is until the transaction ends."""
+        wanted = rows().where(schedules.c.name == name).with_for_update()
+        row = connection.execute(wanted).one_or_none()
+        if row is None:
+            raise not_found(name)
+        return record_of(row)
+
+    def _change(self, connection: Connection, name: str, values: Mapping[str, Any]) -> None:
+        connection.execute(update(schedules).where(schedules.c.name == name).values(**values))
+
+
+def not_found(name: str) -> InvalidOption:
+    """Return the error for a name that no schedule has."""
+    return InvalidOption(
+        f"name: there is no schedule {name!r}; jobqueue schedules lists them",
+        field="name",
+        value=name,
+    )
+
+
+def describe(definition: Definition) -> str:
+    """Return when it runs, in one phrase, also for a row that plain SQL has written."""
+    if definition.kind == "cron":
+        return f"cron {definition.expression} {definition.tz}"
+    return f"every {definition.expression} s"

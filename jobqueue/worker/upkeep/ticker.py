@@ -1,0 +1,111 @@
+"""The ticker: enqueues the jobs of schedules, in every worker."""
+
+import time
+from collections.abc import Callable
+
+from jobqueue.errors import QueueFull
+from jobqueue.loggers import get_logger
+from jobqueue.records import NewJob, counted
+from jobqueue.schedules.calls import call_of
+from jobqueue.schedules.definition import ScheduleRecord
+from jobqueue.store.ticks import CATCH_UP_BATCH, Ticked, TickFailed, Ticks
+from jobqueue.tasks import Registry
+from jobqueue.worker.process_identity import boottime
+from jobqueue.worker.service import REPEAT_LOG, Service
+from jobqueue.worker.shared_poll import SharedPoll, with_slack
+
+log = get_logger("jobqueue.worker")
+
+TICKS_PER_ROUND = 100
+LOCKED_REST = 0.05  # seconds until the next look, where another worker is at the tick
+
+
+class Ticker(Service):
+    """Does the ticks of the schedules whose tasks this worker knows, and sleeps until the next one.
+
+    The shared poll says when the next tick is due, so that waiting costs no transaction.
+    """
+
+    def __init__(
+        self,
+        ticks: Ticks,
+        shared_poll: SharedPoll,
+        registry: Registry,
+        poll: float,
+        ticked: Callable[[], None],
+    ) -> None:
+        super().__init__("ticker")
+        self._ticks = ticks
+        self._shared_poll = shared_poll
+        shared_poll.subscribe(self.name, self.wake)
+        self._registry = registry
+        self._poll = with_slack(poll)
+        self._ticked = ticked
+        self._looked_at = self._due_at = float("-inf")
+        self._logged: dict[str, float] = {}
+
+    def tick(self) -> float:
+        """Do the ticks that are due; look first, so that waiting costs no write."""
+        if not self._looked_at < self._due_at <= boottime():
+            self._looked_at, outlook = self._shared_poll.poll(self.name, self._looked_at)
+            if outlook.tick is None:
+                return self._poll
+            self._due_at = self._looked_at + outlook.tick
+        rest = self._due_at - boottime()
+        return self._do_ticks() if rest <= 0 else min(self._poll, rest)
+
+    def _do_ticks(self) -> float:
+        """Do the ticks of this worker's schedules; return the seconds until the next round."""
+        tasks = list(self._registry)
+        declared = [name for name in tasks if self._registry[name].settings.schedule is not None]
+        failed: set[str] = set()
+        for _ in range(TICKS_PER_ROUND):
+            rest = self._ticks.due_in(tasks, declared, besides=failed)
+            if rest is None or rest > 0:  # The due ones are done, or those of other workers.
+                break
+            before = len(failed)
+            if not self._did(tasks, declared, failed) and len(failed) == before:
+                return LOCKED_REST
+        else:
+            return 0
+        if rest is None or failed:
+            return self._poll
+        self._due_at = boottime() + rest
+        return min(self._poll, rest)
+
+    def _did(self, tasks: list[str], declared: list[str], failed: set[str]) -> bool:
+        """Do the ticks of one schedule; add it to `failed` if that raises."""
+        failure: TickFailed | None = None
+        for most in (CATCH_UP_BATCH, 1):  # Where many do not fit into a bounded queue, one may.
+            try:
+                done = self._ticks.tick(tasks, declared, self._job, besides=failed, most=most)
+            except TickFailed as error:
+                failure = error
+                if not isinstance(error.__cause__, QueueFull):
+                    break
+            else:
+                if done is not None:
+                    self._tell(done)
+                return done is not None
+        assert failure is not None
+        failed.add(failure.name)
+        self._warn(failure)
+        return False
+
+    def _tell(self, done: Ticked) -> None:
+        log.debug("schedule %s: %s for %s", done.name, counted(len(done.jobs), "job"), done.handled)
+        if done.jobs:
+            self._ticked()
+
+    def _warn(self, failure: TickFailed) -> None:
+        """Log why a tick waits, once in a while: it is tried again with each poll."""
+        present = time.monotonic()
+        if present - self._logged.get(failure.name, float("-inf")) >= REPEAT_LOG:
+            self._logged[failure.name] = present
+            cause = failure.__cause__
+            line = f"{type(cause).__name__}: {cause}".partition("\n")[0]
+            log.warning("schedule %s: its tick waits: %s", failure.name, line)
+
+    def _job(self, record: ScheduleRecord) -> NewJob:
+        definition = record.definition
+        return call_of(self._registry[definition.task], definition).to_new_job()
