@@ -18,11 +18,11 @@ from jobqueue.errors import QueueFull
 from jobqueue.literals import WhenFull
 from jobqueue.polling import PollInterval
 from jobqueue.records import NewJob, counted
-from jobqueue.states import WAITING
+from jobqueue.states import State
 from jobqueue.store.clock import after, once, second
 from jobqueue.store.database import Store
 from jobqueue.store.schema import CounterKind, counters, jobs, queues
-from jobqueue.store.sql.predicates import in_state
+from jobqueue.store.sql.predicates import AVAILABLE, in_state
 
 T = TypeVar("T")
 _Row = tuple[int | None, str | None]  # max_pending, when_full
@@ -267,20 +267,17 @@ class QueueLimits:
 
 
 def _pending(connection: Connection, queue: str, most: int) -> int:
-    """Return the number of waiting jobs of a queue; each state is counted up to `most` + 1.
+    """Return the number of waiting jobs of a queue; each part is counted up to `most` + 1.
 
     One statement, so that a job that moves from one state to the other is counted.
     """
     counts = [
         select(func.count())
         .select_from(
-            select(jobs.c.id)
-            .where(in_state(state), jobs.c.queue == queue)
-            .limit(most + 1)
-            .subquery()
+            select(jobs.c.id).where(part, jobs.c.queue == queue).limit(most + 1).subquery()
         )
         .scalar_subquery()
-        for state in WAITING
+        for part in (in_state(State.SCHEDULED), *AVAILABLE)
     ]
     return int(connection.execute(select(sum(counts[1:], start=counts[0]))).scalar_one())
 

@@ -109,6 +109,13 @@ class second(FunctionElement[float]):  # noqa: N801
     inherit_cache = True
 
 
+class epoch(FunctionElement[float]):  # noqa: N801
+    """The seconds since 1970."""
+
+    type = Double()
+    inherit_cache = True
+
+
 def once(instant: FunctionElement[datetime]) -> ScalarSelect[datetime]:
     """Return a subquery that evaluates the instant once per statement, not once per row.
 
@@ -157,3 +164,13 @@ def _second_postgres(_element: second, _compiler: SQLCompiler, **_: Any) -> str:
 @compiles(second, "sqlite")
 def _second_sqlite(_element: second, _compiler: SQLCompiler, **_: Any) -> str:
     return "CAST(strftime('%f', 'now') AS REAL)"
+
+
+@compiles(epoch, "postgresql")
+def _epoch_postgres(_element: epoch, _compiler: SQLCompiler, **_: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+@compiles(epoch, "sqlite")
+def _epoch_sqlite(_element: epoch, _compiler: SQLCompiler, **_: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"

@@ -21,7 +21,7 @@ from jobqueue.states import State
 from jobqueue.store.clock import after, now, once, this_minute
 from jobqueue.store.database import Store
 from jobqueue.store.schema import CounterKind, attempts, counters, jobs
-from jobqueue.store.sql.predicates import QUEUE_PAUSED, in_state
+from jobqueue.store.sql.predicates import AVAILABLE, QUEUE_PAUSED, in_state
 
 BATCH = 500
 DAY = 86_400.0
@@ -137,9 +137,8 @@ class Maintenance:
 
     def available(self, queues: tuple[str, ...] | None, limit: int) -> int:
         """Return how many jobs could be claimed, counted up to `limit`."""
-        some = select(jobs.c.id).where(in_state(State.AVAILABLE), ~QUEUE_PAUSED).limit(limit)
-        if queues is not None:
-            some = some.where(jobs.c.queue.in_(queues))
+        mine = ~QUEUE_PAUSED if queues is None else and_(~QUEUE_PAUSED, jobs.c.queue.in_(queues))
+        some = union_all(*(select(jobs.c.id).where(part, mine) for part in AVAILABLE)).limit(limit)
         with self._store.read() as connection:
             count = select(func.count()).select_from(some.subquery())
             return int(connection.execute(count).scalar_one())
@@ -147,7 +146,7 @@ class Maintenance:
     def unfinished(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> bool:
         """Return whether a drain has to wait: a job is available, running or awaits a retry."""
         kinds = (  # A subquery each, with the predicate of its index: OR would scan the table.
-            and_(in_state(State.AVAILABLE), ~QUEUE_PAUSED),
+            *(and_(part, ~QUEUE_PAUSED) for part in AVAILABLE),
             and_(jobs.c.worker_id.is_not(None), in_state(State.RUNNING)),
             and_(
                 in_state(State.SCHEDULED),

@@ -5,14 +5,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from jobqueue.options import NAME
-from jobqueue.states import State
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import tags_of
 from jobqueue.store.schema import CounterKind, counters, jobs, queues, workers
-from jobqueue.store.sql.predicates import IS_ALIVE, in_state
+from jobqueue.store.sql.predicates import AVAILABLE, IS_ALIVE
 
 NEWEST = 1000
 """Number of newest jobs, by id, that are read: tags are stored only there."""
@@ -48,7 +47,11 @@ def names_in_use(store: Store, *, besides: str | None = None) -> Names:
         of_counters = connection.execute(counted).all()
         young = connection.execute(newest.order_by(jobs.c.id.desc()).limit(NEWEST)).all()
         switches = connection.execute(select(queues.c.name)).scalars().all()
-        waiting = connection.execute(_queues_of_waiting()).scalars().all()
+        waiting = [
+            queue
+            for part in AVAILABLE
+            for queue in connection.execute(_queues_of_available(part)).scalars()
+        ]
     rows = [*of_counters, *young]
     return Names(
         _names(
@@ -68,9 +71,9 @@ def _names(*found: Iterable[str | None]) -> frozenset[str]:
     return frozenset(name for name in set(itertools.chain(*found)) if name and NAME.fullmatch(name))
 
 
-def _queues_of_waiting() -> Select[Any]:
+def _queues_of_available(part: ColumnElement[bool]) -> Select[Any]:
     """Select the queues of available jobs, one index lookup each (a loose index scan)."""
-    least = select(func.min(jobs.c.queue).label("queue")).where(in_state(State.AVAILABLE))
+    least = select(func.min(jobs.c.queue).label("queue")).where(part)
     found = least.cte("found", recursive=True)
     following = least.where(jobs.c.queue > found.c.queue).scalar_subquery()
     found = found.union_all(select(following).where(found.c.queue.is_not(None)))

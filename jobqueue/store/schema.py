@@ -44,6 +44,23 @@ class CounterKind(IntEnum):
     """The sum of one minute, which the total contains; kept for a day."""
 
 
+class LaneKind(IntEnum):
+    """What a lane holds back: the jobs of a concurrency key, or a queue with a limit of its own."""
+
+    KEY = 0
+    QUEUE = 1
+
+
+class Parked(IntEnum):
+    """Why workers pass a lane over, until its time is up or something brings it back."""
+
+    NO = 0
+    FULL = 1
+    """No job of it may start before one has ended, or before the queue's rate allows it."""
+    EMPTY = 2
+    """No job of it waits."""
+
+
 # Mistakes that plain SQL may make; the error shows the name. SQLite accepts text as a number, and
 # checks JSON cheaply. PostgreSQL prepares all checks of a table for each statement: these add 13 µs
 # to a statement (measured), so it has none for JSON, nor for what its types refuse. On SQLite an IN
@@ -187,6 +204,30 @@ queues = Table(  # A row for each queue that has, or had, a pause or a limit.
     Column("paused_at", Instant),
     Column("max_pending", Integer),  # most scheduled and available jobs; null: no limit
     Column("when_full", Text),  # what an enqueue does at the limit: wait or reject
+    Column(
+        "max_running", Integer
+    ),  # most jobs that run at once, in the whole fleet; null: no limit
+    # At most rate_count starts in rate_period seconds, evenly spaced but for a burst; null: no rate
+    Column("rate_count", Integer),
+    Column("rate_period", Double),
+    Column("rate_burst", Integer),  # starts that may run ahead of the even spacing; null: 1
+    Column("fair", SmallInteger),  # 1: concurrency keys share the queue by weight
+)
+
+lanes = Table(  # A row for each concurrency key with waiting jobs, and for each limited queue.
+    "jobqueue_lanes",
+    metadata,
+    Column("kind", SmallInteger, primary_key=True, autoincrement=False),  # LaneKind
+    Column("name", Text, primary_key=True),  # the key, or the queue
+    Column("queue", Text, nullable=False),  # in which workers look for its jobs next
+    Column("priority", Integer, nullable=False, server_default="0"),  # of its next job
+    Column("due_at", Instant),  # run_at of its next job
+    Column("turn", Double, nullable=False, server_default="0"),  # virtual time, for fair shares
+    Column("plain_turn", Double, nullable=False, server_default="0"),  # of a queue's other jobs
+    # Seconds since 1970: when the next start would be due if all were evenly spaced
+    Column("next_start", Double, nullable=False, server_default="0"),
+    Column("parked", SmallInteger, nullable=False, server_default="0"),  # Parked
+    Column("parked_until", Double, nullable=False, server_default="0"),  # seconds since 1970
 )
 
 counters = Table(  # Counts, appended by every batch; the pruner compacts the rows of one minute.
@@ -285,8 +326,27 @@ _partial(
     jobs.c.priority,
     jobs.c.run_at,
     jobs.c.id,
-    where=_literal(State.AVAILABLE),
+    where=and_(_literal(State.AVAILABLE), jobs.c.lane.is_(None)),  # type: ignore[arg-type]
 )
+_partial(
+    "jobqueue_jobs_lane",
+    jobs.c.queue,
+    jobs.c.lane,
+    jobs.c.priority,
+    jobs.c.run_at,
+    jobs.c.id,
+    where=and_(jobs.c.lane.is_not(None), _literal(State.AVAILABLE)),  # type: ignore[arg-type]
+)
+BEGUN = text(
+    "lane IS NOT NULL AND fence > 0 AND (state = 'running'"
+    " OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))"
+)
+"""True for a job that has a place in its lane: one that runs, or a strict one between attempts."""
+_partial("jobqueue_jobs_lane_begun", jobs.c.lane, where=BEGUN)
+_partial(
+    "jobqueue_lanes_due", lanes.c.queue, lanes.c.priority, lanes.c.due_at, where=lanes.c.parked == 0
+)
+_partial("jobqueue_lanes_turn", lanes.c.queue, lanes.c.turn, where=lanes.c.parked == 0)
 _partial("jobqueue_jobs_due", jobs.c.run_at, jobs.c.queue, where=_literal(State.SCHEDULED))
 _partial("jobqueue_jobs_held", jobs.c.worker_id, where=jobs.c.worker_id.is_not(None))
 # Not `state IN (…)`: SQLite would evaluate it for every claim (measured: a fifth of a drain's SQL).

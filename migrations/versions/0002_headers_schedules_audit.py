@@ -30,8 +30,18 @@ def upgrade() -> None:
     ):
         op.add_column("jobqueue_jobs", column)
     op.add_column("jobqueue_attempts", sa.Column("error_signature", sa.Text))
+    for column in (
+        sa.Column("max_running", sa.Integer),
+        sa.Column("rate_count", sa.Integer),
+        sa.Column("rate_period", sa.Double),
+        sa.Column("rate_burst", sa.Integer),
+        sa.Column("fair", sa.SmallInteger),
+    ):
+        op.add_column("jobqueue_queues", column)
     _create_schedules()
     _create_audit()
+    _create_lanes()
+    _replace_view()
 
 
 def _on_sqlite() -> bool:
@@ -78,3 +88,103 @@ def _create_audit() -> None:
         sa.Column("changed", sa.BigInteger, nullable=False, server_default="0"),
         sqlite_autoincrement=True,
     )
+
+
+def _create_lanes() -> None:
+    op.create_table(
+        "jobqueue_lanes",
+        sa.Column("kind", sa.SmallInteger, primary_key=True, autoincrement=False),
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("queue", sa.Text, nullable=False),
+        sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
+        _instant("due_at"),
+        sa.Column("turn", sa.Double, nullable=False, server_default="0"),
+        sa.Column("plain_turn", sa.Double, nullable=False, server_default="0"),
+        sa.Column("next_start", sa.Double, nullable=False, server_default="0"),
+        sa.Column("parked", sa.SmallInteger, nullable=False, server_default="0"),
+        sa.Column("parked_until", sa.Double, nullable=False, server_default="0"),
+    )
+    op.drop_index("jobqueue_jobs_claim", "jobqueue_jobs")
+    place = ["priority", "run_at", "id"]
+    begun = (
+        "lane IS NOT NULL AND fence > 0 AND (state = 'running'"
+        " OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))"
+    )
+    for table, name, columns, where in (
+        ("jobs", "claim", ["queue", *place], "state = 'available' AND lane IS NULL"),
+        ("jobs", "lane", ["queue", "lane", *place], "lane IS NOT NULL AND state = 'available'"),
+        ("jobs", "lane_begun", ["lane"], begun),
+        ("lanes", "due", ["queue", "priority", "due_at"], "parked = 0"),
+        ("lanes", "turn", ["queue", "turn"], "parked = 0"),
+    ):
+        where_ = sa.text(where)
+        op.create_index(
+            f"jobqueue_{table}_{name}",
+            f"jobqueue_{table}",
+            columns,
+            postgresql_where=where_,
+            sqlite_where=where_,
+        )
+
+
+def _replace_view() -> None:
+    """Count the available jobs in the two indexes that they are in now."""
+    if _on_sqlite():
+        age = "max((julianday('now') - julianday(min(run_at))) * 86400.0, 0.0)"
+        spellings = {"no_age": "NULL", "no_bound": "NULL", "at_any_time": ""}
+    else:
+        seconds = (
+            "CAST(extract(epoch FROM statement_timestamp() - min(run_at)) AS double precision)"
+        )
+        age = f"greatest({seconds}, 0)"
+        spellings = {
+            "no_age": "CAST(NULL AS double precision)",
+            "no_bound": "CAST(NULL AS integer)",
+            "at_any_time": AT_ANY_TIME,
+        }
+    op.execute("DROP VIEW jobqueue_queue_stats")
+    query = QUEUE_STATS.format(oldest_age=age, **spellings).rstrip()
+    op.execute(f"CREATE VIEW jobqueue_queue_stats AS{query}")
+
+
+# See 0001.
+AT_ANY_TIME = """
+    AND run_at >= (SELECT CAST('-infinity' AS timestamptz))
+    AND run_at <= (SELECT CAST('infinity' AS timestamptz))"""
+
+QUEUE_STATS = """
+SELECT queue,
+  CAST(sum(scheduled) AS bigint) AS scheduled,
+  CAST(sum(available) AS bigint) AS available,
+  CAST(sum(running) AS bigint) AS running,
+  CAST(sum(succeeded) AS bigint) AS succeeded,
+  CAST(sum(failed) AS bigint) AS failed,
+  CAST(sum(cancelled) AS bigint) AS cancelled,
+  max(paused) = 1 AS paused,
+  max(oldest) AS oldest_available_seconds,
+  max(bound) AS max_pending
+FROM (
+  SELECT queue, count(*) AS scheduled, 0 AS available, 0 AS running,
+    0 AS succeeded, 0 AS failed, 0 AS cancelled, 0 AS paused, {no_age} AS oldest,
+    {no_bound} AS bound
+  FROM jobqueue_jobs WHERE state = 'scheduled'{at_any_time} GROUP BY queue
+  UNION ALL
+  SELECT queue, 0, count(*), 0, 0, 0, 0, 0, {oldest_age}, NULL
+  FROM jobqueue_jobs WHERE state = 'available' AND lane IS NULL{at_any_time} GROUP BY queue
+  UNION ALL
+  SELECT queue, 0, count(*), 0, 0, 0, 0, 0, {oldest_age}, NULL
+  FROM jobqueue_jobs WHERE state = 'available' AND lane IS NOT NULL{at_any_time} GROUP BY queue
+  UNION ALL
+  SELECT queue, 0, 0, count(*), 0, 0, 0, 0, NULL, NULL
+  FROM jobqueue_jobs
+  WHERE state = 'running' AND worker_id BETWEEN 1 AND 9223372036854775807 GROUP BY queue
+  UNION ALL
+  SELECT queue, 0, 0, 0, sum(succeeded), sum(failed), sum(cancelled), 0, NULL, NULL
+  FROM jobqueue_counters WHERE kind <= 1 GROUP BY queue
+  UNION ALL
+  SELECT name, 0, 0, 0, 0, 0, 0, CASE WHEN paused_at IS NULL THEN 0 ELSE 1 END, NULL,
+    max_pending
+  FROM jobqueue_queues
+) AS parts
+GROUP BY queue
+"""

@@ -15,6 +15,7 @@ from jobqueue.store.schema import attempts, counters, workers
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.dialects.postgres import Postgres
 from jobqueue.store.dialects.sqlite import Sqlite
+from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.store.sql.statements import statements
 
 FOLDER = Path(__file__).parent / "sql"
@@ -22,7 +23,8 @@ BACKENDS: dict[str, tuple[Backend, Dialect]] = {
     "sqlite": (Sqlite(), sqlite.dialect(paramstyle="named")),
     "postgresql": (Postgres(), psycopg.dialect(paramstyle="named")),
 }
-NAMES = list(vars(statements(BACKENDS["sqlite"][0])))
+LANES = {f"lanes_{name}": name for name in vars(lane_statements(BACKENDS["sqlite"][0]))}
+NAMES = [*vars(statements(BACKENDS["sqlite"][0])), *LANES]
 # Statements whose columns are given at each execution.
 GIVEN = {
     "append_counters": [c.name for c in counters.c if c.name not in ("id", "minute", "kind")],
@@ -88,7 +90,8 @@ def wrap(line: str, depth: int = 0) -> list[str]:
 def source(name: str, dialect_name: str) -> str:
     """The SQL of a statement, with the parameters that are always the same written out."""
     backend, dialect = BACKENDS[dialect_name]
-    statement = getattr(statements(backend), name)
+    made = lane_statements(backend) if name in LANES else statements(backend)
+    statement = getattr(made, LANES.get(name, name))
     compiled = statement.compile(dialect=dialect, column_keys=GIVEN.get(name))
     sql = str(compiled)
     for parameter, value in compiled.params.items():

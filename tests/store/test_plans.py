@@ -348,7 +348,8 @@ def test_a_job_is_looked_up_by_the_primary_key(plans: Plans) -> None:
 
 def test_the_names_in_use_are_found_without_a_scan_of_the_jobs(plans: Plans) -> None:
     works = plans.of_each(lambda connection: names_in_use(within(plans, connection)))
-    newest, waiting = [plan for plan in works if plan.indexes]
+    newest, plain, of_lanes = [plan for plan in works if plan.indexes]
     assert uses(newest, "pkey")
-    assert uses(waiting, "claim")
+    assert uses(plain, "claim")
+    assert uses(of_lanes, "lane")
     assert [plan.scans for plan in works] == [[]] * len(works)

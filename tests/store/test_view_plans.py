@@ -15,7 +15,7 @@ from tests.store.conftest import Scene
 
 
 FINISHED = 100_000
-LIVE_INDEXES = {"jobqueue_jobs_claim", "jobqueue_jobs_due", "jobqueue_jobs_held"}
+LIVE_INDEXES = {f"jobqueue_jobs_{name}" for name in ("claim", "lane", "due", "held")}
 
 
 def make_history(connection: Connection) -> None:
@@ -91,7 +91,7 @@ def steps_on_sqlite(connection: Connection, query: str) -> None:
     """Each part uses a partial index, and all takes few steps of SQLite's machine, however fast that is."""
     plan = [str(row[3]) for row in connection.execute(text(f"EXPLAIN QUERY PLAN {query}"))]
     on_jobs = [line for line in plan if "jobqueue_jobs" in line]
-    assert len(on_jobs) == 3
+    assert len(on_jobs) == 4
     assert {line.split("INDEX ")[1].split()[0] for line in on_jobs} == LIVE_INDEXES
 
     raw: Any = connection.connection.driver_connection

@@ -126,6 +126,13 @@ class Backend(Hashable, Protocol):
         """Return `column IN (chosen)`, where the subquery is evaluated once."""
         ...
 
+    def first_of_each(self, rows: FromClause, first: Select[Any]) -> Select[Any]:
+        """Return the ids that `first`, a SELECT of one id column with a LIMIT, finds for each row.
+
+        `first` refers to columns of `rows`.
+        """
+        ...
+
     def insert(self, table: Table) -> Insert:
         """Return an INSERT that skips the rows whose unique key is held."""
         ...

@@ -26,6 +26,7 @@ from sqlalchemy import (
     literal_column,
     table,
     text,
+    true,
 )
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects import postgresql
@@ -218,6 +219,11 @@ class Postgres:
         """See `Backend.in_subquery`: an array of a size unknown to the planner (`batch_table`)."""
         result: ColumnElement[bool] = column == any_(func.array(chosen.scalar_subquery()))
         return result
+
+    def first_of_each(self, rows: FromClause, first: Select[Any]) -> Select[Any]:
+        """See `Backend.first_of_each`."""
+        each = first.lateral("each")
+        return sql_select(each.c.id).select_from(rows.join(each, true()))
 
     def insert(self, table: Table) -> Insert:
         """See `Backend.insert`."""

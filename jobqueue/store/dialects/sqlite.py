@@ -182,6 +182,11 @@ class Sqlite:
         """See `Backend.in_subquery`."""
         return column.in_(chosen)
 
+    def first_of_each(self, rows: FromClause, first: Select[Any]) -> Select[Any]:
+        """See `Backend.first_of_each`: SQLite has no LATERAL, but finds rows by `IN (…)`."""
+        found = jobs.alias("found")
+        return select(found.c.id).select_from(rows.join(found, found.c.id.in_(first)))
+
     def insert(self, table: Table) -> Insert:
         """See `Backend.insert`."""
         return sqlite.insert(table).on_conflict_do_nothing()

@@ -14,6 +14,7 @@ from sqlalchemy import (
     bindparam,
     exists,
     literal_column,
+    or_,
     select,
     tuple_,
     update,
@@ -23,7 +24,15 @@ from jobqueue.states import State
 from jobqueue.store.clock import INSTANT, now, once
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.schema import jobs, queues, workers
-from jobqueue.store.sql.predicates import FREES_KEY, MINE, ONCE, SOLO, becomes, may
+from jobqueue.store.sql.predicates import (
+    FREES_KEY,
+    MINE,
+    ONCE,
+    QUEUE_LIMITED,
+    SOLO,
+    becomes,
+    may,
+)
 
 _CLAIMED = [
     "id",
@@ -60,6 +69,7 @@ def next_level() -> Executable:
         select(jobs.c.queue, jobs.c.priority)
         .where(
             may("claim"),
+            jobs.c.lane.is_(None),
             tuple_(jobs.c.queue, jobs.c.priority, jobs.c.run_at, jobs.c.id) > after,
         )
         .order_by(jobs.c.queue, jobs.c.priority)
@@ -97,10 +107,12 @@ def _claim_in_order(
         select(jobs.c.id)
         .where(
             may("claim"),
+            jobs.c.lane.is_(None),
             jobs.c.queue == bindparam("in_queue", type_=Text()),
             *where,
             ~exists().where(
-                queues.c.name == bindparam("in_queue"), queues.c.paused_at.is_not(None)
+                queues.c.name == bindparam("in_queue"),
+                or_(queues.c.paused_at.is_not(None), QUEUE_LIMITED),
             ),
             # A worker whose lease was revoked claims nothing, even before it notices.
             exists().where(workers.c.id == bindparam("in_worker")),
@@ -112,16 +124,21 @@ def _claim_in_order(
     return (
         update(jobs)
         .where(backend.in_subquery(jobs.c.id, candidates))
-        .values(
-            state=becomes("claim"),
-            attempt=jobs.c.attempt + 1,
-            fence=jobs.c.fence + 1,
-            worker_id=bindparam("in_worker"),
-            worker=bindparam("in_worker_name", type_=Text()),
-            started_at=once(now()),
-        )
+        .values(claim_values())
         .returning(*claim_columns(), *and_tell)
     )
+
+
+def claim_values() -> dict[str, Any]:
+    """Return what a claim writes into its job."""
+    return {
+        "state": becomes("claim"),
+        "attempt": jobs.c.attempt + 1,
+        "fence": jobs.c.fence + 1,
+        "worker_id": bindparam("in_worker"),
+        "worker": bindparam("in_worker_name", type_=Text()),
+        "started_at": once(now()),
+    }
 
 
 def claim_columns() -> list[ColumnElement[Any]]:

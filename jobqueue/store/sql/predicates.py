@@ -38,6 +38,12 @@ def becomes(verb: str) -> ColumnElement[str]:
     return literal_column(f"'{MOVES[verb].after.value}'", Text())
 
 
+AVAILABLE = tuple(
+    and_(in_state(State.AVAILABLE), lane)
+    for lane in (jobs.c.lane.is_(None), jobs.c.lane.is_not(None))
+)
+"""The available jobs, in two parts: each is the predicate of an index."""
+
 ONCE = func.coalesce(jobs.c.base_max_attempts, jobs.c.max_attempts) == 1
 """True for a job that may start at most once (per retry by an operator)."""
 
@@ -45,6 +51,11 @@ SOLO = or_(ONCE, jobs.c.crashes > 0, func.coalesce(jobs.c.unique_until, "") == "
 """True for a job that must start as soon as it is claimed."""
 
 QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, queues.c.paused_at.is_not(None))
+
+QUEUE_LIMITED = or_(
+    queues.c.max_running.is_not(None), queues.c.rate_count.is_not(None), queues.c.fair == 1
+)
+"""True for a queue whose jobs are claimed under the lock of its lane."""
 
 _UNTIL_IT_BEGINS = and_(jobs.c.unique_until == "started", jobs.c.key_released == 0)
 

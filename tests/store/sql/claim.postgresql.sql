@@ -3,9 +3,10 @@ SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.f
     worker_id=:in_worker::BIGINT, worker=:in_worker_name::VARCHAR,
     started_at=(SELECT clock_timestamp() AS anon_1)
 WHERE jobqueue_jobs.id = ANY (array((SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
-    AND jobqueue_jobs.queue = :in_queue::VARCHAR AND jobqueue_jobs.priority = :in_priority::INTEGER
+    AND jobqueue_jobs.lane IS NULL AND jobqueue_jobs.queue = :in_queue::VARCHAR
+    AND jobqueue_jobs.priority = :in_priority::INTEGER
     AND (jobqueue_jobs.run_at, jobqueue_jobs.id) > (:in_cursor_run_at::TIMESTAMP WITH TIME ZONE, :in_cursor_id)
-    AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = :in_queue::VARCHAR AND jobqueue_queues.paused_at IS NOT NULL))
+    AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = :in_queue::VARCHAR AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
     AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT)) ORDER BY jobqueue_jobs.run_at,
     jobqueue_jobs.id LIMIT :in_limit::INTEGER FOR UPDATE OF jobqueue_jobs SKIP LOCKED)))
 RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jobs.queue, jobqueue_jobs.args,

@@ -3,9 +3,9 @@ SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.f
     worker_id=:in_worker, worker=:in_worker_name,
     started_at=(SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS anon_1)
 WHERE jobqueue_jobs.id IN (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
-    AND jobqueue_jobs.queue = :in_queue
+    AND jobqueue_jobs.lane IS NULL AND jobqueue_jobs.queue = :in_queue
     AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = :in_queue
-        AND jobqueue_queues.paused_at IS NOT NULL))
+        AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
     AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker)) ORDER BY jobqueue_jobs.priority,
     jobqueue_jobs.run_at, jobqueue_jobs.id LIMIT :in_limit OFFSET 0)
 RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_at, timeout, backoff, snoozes,

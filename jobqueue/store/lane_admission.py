@@ -1,0 +1,182 @@
+"""Which jobs of locked lanes may start now: limits, rates, fair shares. Without I/O.
+
+Rates follow GCRA, the generic cell rate algorithm (ITU-T I.371): one instant is kept, when the next
+start would be due if all starts were evenly spaced; a burst is how far starts may run ahead of it.
+Fair shares follow start-time fair queueing (Goyal, Vin, Cheng 1996): every start moves its lane's
+virtual time on by 1 / weight, and the lane that is furthest behind is next. The virtual time of the
+queue is that of its last start; a lane that was idle begins there, so that it saves nothing up.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import NamedTuple
+
+_PLACE = attrgetter("priority", "run_at", "id")
+_ROUNDING = 1e-6  # seconds; instants are sums of floats
+_FIRST = datetime.min.replace(tzinfo=UTC)
+
+
+class Head(NamedTuple):
+    """A job that is among the first available ones of its lane."""
+
+    id: int
+    lane: str | None
+    priority: int
+    run_at: datetime
+    lane_limit: int | None = None
+    lane_weight: int | None = None
+    lane_strict: int | None = None
+
+
+class Places(NamedTuple):
+    """What runs in a lane. A strict job that awaits its next attempt keeps its place."""
+
+    running: int = 0
+    places: int = 0
+    next_id: int | None = None
+    """A strict job that is due again: no other job of the lane goes before it."""
+    next_limit: int | None = None
+
+
+class Switches(NamedTuple):
+    """A queue's switches. Times are seconds; `present` is the database's time."""
+
+    paused_at: datetime | None = None
+    max_running: int | None = None
+    rate_count: int | None = None
+    rate_period: float | None = None
+    rate_burst: int | None = None
+    fair: int | None = None
+    present: float = 0.0
+
+    @property
+    def is_limited(self) -> bool:
+        """Return whether the queue's jobs are claimed under the lock of its lane."""
+        return self.max_running is not None or self.rate_count is not None or self.fair == 1
+
+
+@dataclass
+class QueueLane:
+    """The lane of a queue with switches. `turn` is the queue's virtual time."""
+
+    switches: Switches
+    turn: float = 0.0
+    plain_turn: float = 0.0
+    """The virtual time of the queue's jobs that have no concurrency key."""
+    next_start: float = 0.0
+    """Seconds since 1970: when the next start would be due if all were evenly spaced."""
+    running: int = 0
+
+    @property
+    def _interval(self) -> float:
+        count = self.switches.rate_count
+        return (self.switches.rate_period or 1.0) / count if count else 0.0
+
+    @property
+    def _latest(self) -> float:
+        return self.switches.present + self._interval * (self.switches.rate_burst or 1)
+
+    def room(self) -> int:
+        """Return how many jobs may start now."""
+        # At most a burst ahead of the clock, which may have been turned back.
+        self.next_start = min(max(self.next_start, self.switches.present), self._latest)
+        room = 2**31
+        if self.switches.max_running is not None:
+            room = self.switches.max_running - self.running
+        if self.switches.rate_count is not None:
+            starts = (self._latest - self.next_start) / self._interval if self._interval else 0
+            room = min(room, int(starts + _ROUNDING))
+        return max(room, 0)
+
+    def started(self, count: int) -> None:
+        """Count jobs that start now."""
+        self.next_start += count * self._interval
+
+    def wait(self) -> float | None:
+        """Return the seconds until the rate allows a start; None if no rate holds one back."""
+        if not self._interval:
+            return None
+        wait = self.next_start + self._interval - self._latest
+        return wait if wait > _ROUNDING else None
+
+
+@dataclass
+class Lane:
+    """The lane of one key, or (`key` None) the jobs of a limited queue that have none."""
+
+    key: str | None
+    turn: float
+    heads: Sequence[Head]
+    """Its first jobs in order: one more than may be claimed, to know whether there are more."""
+    places: Places = field(default_factory=Places)
+    taken: int = 0
+
+    def __post_init__(self) -> None:
+        self.heads = sorted(self.heads, key=_PLACE)
+        self.allowed = self._allowed()
+
+    def _allowed(self) -> list[Head]:
+        """Return the jobs that may start now, in order: each is held to its own limit."""
+        places = self.places
+        if places.next_id is not None:
+            if places.next_limit is not None and places.running >= places.next_limit:
+                return []
+            return [Head(places.next_id, self.key, -(2**31), _FIRST)]
+        allowed = []
+        for more, head in enumerate(self.heads):
+            if head.lane_limit is not None and places.places + more >= head.lane_limit:
+                break
+            allowed.append(head)
+        return allowed
+
+    @property
+    def next(self) -> Head | None:
+        """Return the next job that may start, if any."""
+        return self.allowed[self.taken] if self.taken < len(self.allowed) else None
+
+    @property
+    def first_left(self) -> Head | None:
+        """Return the first job that stays behind, if any is known."""
+        if self.places.next_id is not None:
+            return self.heads[0] if self.heads else None
+        return self.heads[self.taken] if self.taken < len(self.heads) else None
+
+
+def choose_in_order(lanes: Sequence[Lane], room: int) -> list[int]:
+    """Take up to `room` jobs of the lanes, in the order of all jobs; return their ids."""
+    chosen: list[int] = []
+    waiting = [(_PLACE(head), place) for place, lane in enumerate(lanes) if (head := lane.next)]
+    heapq.heapify(waiting)
+    while waiting and len(chosen) < room:
+        _, place = heapq.heappop(waiting)
+        chosen.append(_take(lanes[place]).id)
+        if head := lanes[place].next:
+            heapq.heappush(waiting, (_PLACE(head), place))
+    return chosen
+
+
+def choose_fairly(lanes: Sequence[Lane], room: int, queue: QueueLane) -> list[int]:
+    """Take up to `room` jobs, each from the lane that is furthest behind; return their ids."""
+    chosen: list[int] = []
+    for lane in lanes:
+        lane.turn = max(lane.turn, queue.turn)
+    waiting = [(lane.turn, place) for place, lane in enumerate(lanes) if lane.next]
+    heapq.heapify(waiting)
+    while waiting and len(chosen) < room:
+        queue.turn, place = heapq.heappop(waiting)
+        lane = lanes[place]
+        head = _take(lane)
+        chosen.append(head.id)
+        lane.turn = queue.turn + 1 / (head.lane_weight or 1)
+        if lane.next:
+            heapq.heappush(waiting, (lane.turn, place))
+    return chosen
+
+
+def _take(lane: Lane) -> Head:
+    head = lane.allowed[lane.taken]
+    lane.taken += 1
+    return head

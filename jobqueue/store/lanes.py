@@ -1,0 +1,270 @@
+"""Lanes: how workers claim jobs that a limit, a rate or a fair share holds back.
+
+A job with a concurrency key is in the lane of its key, whatever its queue. A queue with a limit, a
+rate or fair shares is a lane too, of all its jobs. A lane's row is locked while its jobs are
+claimed, and the running ones are counted under that lock. Producers never write the row. Locks are
+taken in the order queue, keys, and never waited for.
+
+A lane that is full, or that waits, is parked: workers pass it over. That is a hint only. The worker
+in which one of its jobs ends brings it back, and each worker does after at most `PARKED_MAX`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from jobqueue.records import Claim
+from jobqueue.store.claims import WorkerRef
+from jobqueue.store.database import Store
+from jobqueue.store.lane_admission import (
+    Head,
+    Lane,
+    Places,
+    QueueLane,
+    Switches,
+    choose_fairly,
+    choose_in_order,
+)
+from jobqueue.store.schema import LaneKind, Parked
+from jobqueue.store.sql.lanes import FOUND, IDS, NAMES, SERVED, lane_statements
+
+PARKED_MAX = 5.0  # seconds for which a full lane is passed over, if nothing brings it back
+PARKED_BETWEEN_ATTEMPTS = 1.0  # seconds; for a lane whose strict job awaits its next attempt
+LANES_AT_ONCE = 50
+QUEUES_AT_ONCE = 1000
+
+_LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
+
+
+class LaneClaims(NamedTuple):
+    """What one claim from the lanes of a queue gave."""
+
+    claims: Sequence[Claim] = ()
+    keys: Mapping[int, str] = MappingProxyType({})
+    """By id: the concurrency keys of the claims that have one."""
+    retry_in: float | None = None
+    """Seconds until the queue's rate allows the next start; None if no rate holds it back."""
+    is_locked: bool = False
+    """Another worker claims from these lanes at this moment: look again soon."""
+    is_limited: bool = False
+    """The queue itself has a limit, a rate or fair shares."""
+
+
+class Lanes:
+    """The lanes of one database. A method that takes a connection runs in its transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._backend = store.backend
+        self._statements = lane_statements(store.backend)
+
+    def exist(self, connection: Connection) -> bool:
+        """Return whether any available job is in a lane, or any queue has a limit of its own."""
+        return bool(connection.execute(self._statements.exist).scalar_one())
+
+    def with_work(self, connection: Connection) -> list[str]:
+        """Return the queues that have lanes which are not parked, at most `QUEUES_AT_ONCE`."""
+        parameters = {"in_limit": QUEUES_AT_ONCE}
+        return list(connection.execute(self._statements.with_work, parameters).scalars())
+
+    def sweep(self, connection: Connection) -> None:
+        """Add the lanes that are missing, and bring back those that were parked for long enough.
+
+        A lane with jobs in several queues is pointed to the next of them: its row names the queue
+        in which workers look for its jobs.
+        """
+        self._backend.limit_lock_wait(connection)
+        known = {
+            (kind, name): queue for kind, name, queue in connection.execute(self._statements.known)
+        }
+        parameters = {"in_last_instant": _LAST_INSTANT}
+        found = connection.execute(self._statements.first_jobs, parameters).all()
+        lanes: dict[str, list[tuple[object, ...]]] = {}
+        for row in found:
+            of_key = lanes.setdefault(row.lane, [])
+            of_key.append((LaneKind.KEY, row.lane, row.queue, row.priority, row.run_at))
+        missing, moved = [], []
+        for key, rows in lanes.items():
+            current = known.get((LaneKind.KEY, key))
+            if current is None:
+                missing.append(rows[0])
+            elif rows[0][2] != current or len(rows) > 1:
+                moved.append(next((row for row in rows if row[2] > current), rows[0]))
+        filled = []
+        for name in connection.execute(self._statements.limited_queues).scalars():
+            if (LaneKind.QUEUE, name) in known:
+                filled.append((name,))
+            else:
+                missing.append((LaneKind.QUEUE, name, name, 0, None))
+        if missing:
+            added = self._backend.batch_parameters(FOUND, missing)
+            connection.execute(self._statements.add, added)
+        if moved:
+            given = self._backend.batch_parameters(FOUND, moved)
+            connection.execute(self._statements.move, given)
+        if filled:
+            names = self._backend.batch_parameters(NAMES, filled)
+            connection.execute(self._statements.unpark_filled, names)
+        connection.execute(self._statements.unpark_overdue)
+
+    def unpark(self, connection: Connection, names: Iterable[str]) -> None:
+        """Bring lanes back in which a job has ended: keys, and names of limited queues.
+
+        Call it at the start of a transaction, before any claim: it waits for the lanes' locks.
+        """
+        rows = [(name,) for name in sorted(set(names))]
+        if rows:
+            given = self._backend.batch_parameters(NAMES, rows)
+            connection.execute(self._statements.unpark, given)
+
+    def claim(
+        self, connection: Connection, holder: WorkerRef, queue: str, limit: int
+    ) -> LaneClaims:
+        """Claim up to `limit` jobs from the lanes of a queue, each to start at once.
+
+        Hand them out only after the commit.
+        """
+        row = connection.execute(self._statements.switches, {"in_queue": queue}).one_or_none()
+        switches = Switches(*row) if row is not None else Switches()
+        if switches.paused_at is not None or limit <= 0:
+            return LaneClaims()
+        if not switches.is_limited:
+            lanes = self._lock(connection, queue, limit, fair=False)
+            chosen = choose_in_order(lanes, limit)
+            claims = self._claim(connection, holder, chosen)
+            self._write(connection, lanes)
+            return LaneClaims(claims, _keys(lanes, claims), is_locked=not lanes)
+        own = self._lock_queue(connection, queue, switches)
+        if own is None:
+            return LaneClaims(is_locked=True, is_limited=True)
+        room = min(limit, own.room())
+        lanes = self._lock_all(connection, queue, own, room) if room else []
+        if switches.fair:  # noqa: SIM108
+            chosen = choose_fairly(lanes, room, own)
+        else:
+            chosen = choose_in_order(lanes, room)
+        claims = self._claim(connection, holder, chosen)
+        own.started(len(claims))
+        self._write(connection, lanes)
+        self._write_queue(connection, queue, own, lanes, room)
+        return LaneClaims(claims, _keys(lanes, claims), retry_in=own.wait(), is_limited=True)
+
+    def _lock_queue(
+        self, connection: Connection, queue: str, switches: Switches
+    ) -> QueueLane | None:
+        """Lock the lane of a queue; return None if another worker holds it."""
+        parameters = {"in_queue": queue}
+        row = connection.execute(self._statements.lock_queue, parameters).one_or_none()
+        if row is None:  # It is locked, or not there yet.
+            added = [(LaneKind.QUEUE, queue, queue, 0, None)]
+            connection.execute(self._statements.add, self._backend.batch_parameters(FOUND, added))
+            row = connection.execute(self._statements.lock_queue, parameters).one_or_none()
+        if row is None:
+            return None
+        running = 0
+        if switches.max_running is not None:  # After the lock: who held it has committed.
+            counted = connection.execute(self._statements.running_in_queue, {"in_queue": queue})
+            running = counted.scalar_one()
+        return QueueLane(switches, row.turn, row.plain_turn, row.next_start, running)
+
+    def _lock_all(
+        self, connection: Connection, queue: str, own: QueueLane, limit: int
+    ) -> list[Lane]:
+        """Lock the lanes of a limited queue's keys; add the lane of its jobs without a key."""
+        parameters = {"in_queue": queue, "in_limit": limit + 1}
+        rows = connection.execute(self._statements.plain_heads, parameters).all()
+        lanes = self._lock(connection, queue, limit, fair=own.switches.fair == 1)
+        if rows:
+            lanes.append(Lane(None, own.plain_turn, [Head(*row) for row in rows]))
+        return lanes
+
+    def _lock(self, connection: Connection, queue: str, limit: int, *, fair: bool) -> list[Lane]:
+        statement = self._statements.lock_by_turn if fair else self._statements.lock_by_due_time
+        parameters = {"in_queue": queue, "in_limit": min(limit, LANES_AT_ONCE)}
+        turns = dict(map(tuple, connection.execute(statement, parameters)))
+        if not turns:
+            return []
+        names = self._backend.batch_parameters(NAMES, [(name,) for name in sorted(turns)])
+        places = {
+            key: Places(*counts)
+            for key, *counts in connection.execute(
+                self._statements.places, names | {"in_queue": queue}
+            )
+        }
+        parameters = names | {"in_queue": queue, "in_limit": limit + 1}
+        heads: dict[str, list[Head]] = {name: [] for name in turns}
+        for row in connection.execute(self._statements.heads, parameters):
+            heads[row.lane].append(Head(*row))
+        return [
+            Lane(name, turn, heads[name], places.get(name, Places()))
+            for name, turn in turns.items()
+        ]
+
+    def _claim(self, connection: Connection, holder: WorkerRef, ids: Sequence[int]) -> list[Claim]:
+        if not ids:
+            return []
+        parameters = self._backend.batch_parameters(IDS, [(id_,) for id_ in sorted(ids)])
+        parameters |= {"in_worker": holder.id, "in_worker_name": holder.name}
+        rows = connection.execute(self._statements.claim, parameters)
+        by_id = {row.id: Claim(*row) for row in rows}
+        return [by_id[id_] for id_ in ids if id_ in by_id]  # Some may be locked or gone.
+
+    def _write(self, connection: Connection, lanes: Sequence[Lane]) -> None:
+        """Write where the lanes stand: removed if empty, parked if no job of them may start."""
+        empty, served = [], []
+        for lane in lanes:
+            if lane.key is None:
+                continue
+            left = lane.first_left
+            awaits = lane.places.places > lane.places.running
+            if left is None and not awaits:
+                empty.append((lane.key,))
+                continue
+            parked, wait = Parked.NO, 0.0
+            if lane.next is None:
+                parked = Parked.FULL
+                wait = PARKED_BETWEEN_ATTEMPTS if awaits else PARKED_MAX
+            place = (0, None) if left is None else (left.priority, left.run_at)
+            served.append((lane.key, lane.turn, *place, parked, wait))
+        if empty:
+            names = self._backend.batch_parameters(NAMES, empty)
+            connection.execute(self._statements.remove, names)
+        if served:
+            given = self._backend.batch_parameters(SERVED, served)
+            connection.execute(self._statements.update_lanes, given)
+
+    def _write_queue(
+        self,
+        connection: Connection,
+        queue: str,
+        own: QueueLane,
+        lanes: Sequence[Lane],
+        room: int,
+    ) -> None:
+        """Write where a limited queue stands: parked if it is full, or nothing is left in it."""
+        for lane in lanes:
+            if lane.key is None:
+                own.plain_turn = lane.turn
+        parked, wait = Parked.NO, own.wait()
+        if wait is not None or not room:
+            parked = Parked.FULL
+        elif not any(lane.first_left for lane in lanes):
+            parked = Parked.EMPTY
+        parameters = {
+            "in_queue": queue,
+            "in_turn": own.turn,
+            "in_plain_turn": own.plain_turn,
+            "in_next_start": own.next_start,
+            "in_parked": parked.value,
+            "in_wait": PARKED_MAX if wait is None else wait,
+        }
+        connection.execute(self._statements.update_queue, parameters)
+
+
+def _keys(lanes: Sequence[Lane], claims: Sequence[Claim]) -> dict[int, str]:
+    """Return the keys of claims by id."""
+    taken = {head.id: lane.key for lane in lanes if lane.key for head in lane.allowed[: lane.taken]}
+    return {claim.id: taken[claim.id] for claim in claims if claim.id in taken}

@@ -1,0 +1,313 @@
+"""The statements of lanes: the jobs of one concurrency key, and queues with a limit of their own.
+
+A lane is a row of `jobqueue_lanes`. Its lock serializes the claims of its jobs, so that the running
+ones can be counted. Nothing that is counted is kept: nothing can leak or drift.
+"""
+
+from functools import cache
+
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Delete,
+    Double,
+    Executable,
+    FromClause,
+    Integer,
+    SmallInteger,
+    Text,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from jobqueue.states import State
+from jobqueue.store.clock import INSTANT, epoch
+from jobqueue.store.dialects.base import Backend, Columns
+from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, queues, workers
+from jobqueue.store.sql.claim import claim_columns, claim_values
+from jobqueue.store.sql.predicates import QUEUE_LIMITED, may
+
+NAMES: Columns = {"name": Text()}
+IDS: Columns = {"id": BigInteger()}
+FOUND: Columns = {
+    "kind": SmallInteger(),
+    "name": Text(),
+    "queue": Text(),
+    "priority": Integer(),
+    "due_at": INSTANT,
+}
+SERVED: Columns = {
+    "name": Text(),
+    "turn": Double(),
+    "priority": Integer(),
+    "due_at": INSTANT,
+    "parked": SmallInteger(),
+    "wait": Double(),
+}
+
+_IN_QUEUE = bindparam("in_queue", type_=Text())
+_IN_LIMIT = bindparam("in_limit", type_=Integer())
+_OF_KEY = lanes.c.kind == literal_column(str(LaneKind.KEY.value))
+_OF_QUEUE = and_(
+    lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)), lanes.c.name == _IN_QUEUE
+)
+_PLACE = ("priority", "run_at", "id")
+"""The order of jobs."""
+
+
+class LaneStatements:
+    """The statements of lanes for one backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        names = backend.batch_table(NAMES)
+        self.exist = select(
+            or_(
+                exists().where(may("claim"), jobs.c.lane.is_not(None)),
+                exists().where(QUEUE_LIMITED),
+            )
+        )
+        self.first_jobs = _first_jobs()
+        self.limited_queues = select(queues.c.name).where(
+            QUEUE_LIMITED,
+            exists().where(may("claim"), jobs.c.lane.is_(None), jobs.c.queue == queues.c.name),
+        )
+        self.known = select(lanes.c.kind, lanes.c.name, lanes.c.queue)
+        self.add = _add(backend)
+        self.move = _move(backend.batch_table(FOUND))
+        self.unpark_overdue = _unpark(
+            backend,
+            and_(lanes.c.parked == Parked.FULL, lanes.c.parked_until <= epoch()),
+            skip_locked=True,
+        )
+        self.unpark_filled = _unpark(
+            backend, and_(lanes.c.parked == Parked.EMPTY, _among(backend, names)), skip_locked=True
+        )
+        self.unpark = _unpark(backend, _among(backend, names), skip_locked=False)
+        self.with_work = (
+            select(lanes.c.queue).where(lanes.c.parked == 0).distinct().limit(_IN_LIMIT)
+        )
+        self.switches = _switches()
+        self.lock_queue = (
+            select(lanes.c.turn, lanes.c.plain_turn, lanes.c.next_start)
+            .where(_OF_QUEUE)
+            .with_for_update(skip_locked=True)
+        )
+        self.lock_by_due_time = _lock(lanes.c.priority, lanes.c.due_at)
+        self.lock_by_turn = _lock(lanes.c.turn)
+        self.places = _places(backend, names)
+        self.heads = _heads(backend, names)
+        self.plain_heads = _plain_heads()
+        self.running_in_queue = _running_in_queue()
+        self.claim = _claim(backend)
+        self.update_lanes = _update_lanes(backend.batch_table(SERVED))
+        self.update_queue = _update_queue()
+        self.remove = _remove(backend, names)
+
+
+@cache
+def lane_statements(backend: Backend) -> LaneStatements:
+    """Build the statements, once per backend."""
+    return LaneStatements(backend)
+
+
+def _first_jobs() -> Executable:
+    """Select the first available job of each (queue, lane): one index lookup for each of them."""
+    columns = jobs.c.id, jobs.c.lane, jobs.c.queue, jobs.c.priority, jobs.c.run_at
+    very_first = (
+        select(*columns)
+        .where(may("claim"), jobs.c.lane.is_not(None))
+        .order_by(jobs.c.queue, jobs.c.lane, *(jobs.c[name] for name in _PLACE))
+        .limit(1)
+        .subquery("very_first")
+    )
+    found = select(very_first).cte("found", recursive=True)
+    other = jobs.alias("other")
+    # SQLite searches (a, b) > (x, y) in a longer index from (x, y) on, and would read every job of
+    # the pair without the rest of its place.
+    behind = tuple_(other.c.queue, other.c.lane, other.c.priority, other.c.run_at) > tuple_(
+        found.c.queue,
+        found.c.lane,
+        literal_column(str(2**31 - 1), Integer()),
+        bindparam("in_last_instant", type_=INSTANT),
+    )
+    following = (
+        select(other.c.id)
+        .where(_available(other), other.c.lane.is_not(None), behind)
+        .order_by(other.c.queue, other.c.lane, *(other.c[name] for name in _PLACE))
+        .limit(1)
+        .scalar_subquery()
+    )
+    more = select(*columns).select_from(found.join(jobs, jobs.c.id == following))
+    return select(found.union_all(more))
+
+
+def _available(table: FromClause) -> ColumnElement[bool]:
+    condition: ColumnElement[bool] = table.c.state == literal_column(f"'{State.AVAILABLE.value}'")
+    return condition
+
+
+def _add(backend: Backend) -> Executable:
+    """Insert the lanes that are missing; one that another worker inserts meanwhile is skipped."""
+    given = backend.batch_table(FOUND)
+    rows = select(*(given.c[name] for name in FOUND)).where(given.c.place >= 0)
+    return backend.insert(lanes).from_select(list(FOUND), rows)
+
+
+def _move(given: FromClause) -> Executable:
+    """Point a lane to the queue in which a worker looks for its jobs next."""
+    return (
+        update(lanes)
+        .where(lanes.c.kind == given.c.kind, lanes.c.name == given.c.name)
+        .values(queue=given.c.queue, priority=given.c.priority, due_at=given.c.due_at)
+    )
+
+
+def _among(backend: Backend, names: FromClause) -> ColumnElement[bool]:
+    return backend.in_subquery(lanes.c.name, select(names.c.name))
+
+
+def _unpark(backend: Backend, which: ColumnElement[bool], *, skip_locked: bool) -> Executable:
+    """Let lanes be claimed from again; with `skip_locked`, those that no other worker locks.
+
+    Which of them are parked decides only the caller: where a job has just ended, a worker that
+    counts the lane's running jobs at this moment may not see that, and parks the lane after it.
+    """
+    chosen = select(lanes.c.name).where(which).order_by(lanes.c.name)
+    locked = chosen.with_for_update(skip_locked=skip_locked)
+    return (
+        update(lanes)
+        .where(backend.in_subquery(lanes.c.name, locked), which)
+        .values(parked=Parked.NO.value)
+    )
+
+
+def _switches() -> Executable:
+    """Select a queue's switches, and the present second."""
+    return select(
+        queues.c.paused_at,
+        queues.c.max_running,
+        queues.c.rate_count,
+        queues.c.rate_period,
+        queues.c.rate_burst,
+        queues.c.fair,
+        epoch().label("present"),
+    ).where(queues.c.name == _IN_QUEUE)
+
+
+def _lock(*order: ColumnElement[object]) -> Executable:
+    """Lock the first lanes of a queue that are not parked; those that others lock are skipped."""
+    return (
+        select(lanes.c.name, lanes.c.turn)
+        .where(_OF_KEY, lanes.c.queue == _IN_QUEUE, lanes.c.parked == 0)
+        .order_by(*order)
+        .limit(_IN_LIMIT)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _places(backend: Backend, names: FromClause) -> Executable:
+    """Count the running jobs of lanes, and those that hold a place: strict ones keep it.
+
+    `next_id` is a strict job that waits for its next attempt and is due: no other goes before it.
+    """
+    is_running = jobs.c.state == literal_column(f"'{State.RUNNING.value}'")
+    return (
+        select(
+            jobs.c.lane,
+            func.sum(case((is_running, 1), else_=0)).label("running"),
+            func.count().label("places"),
+            func.min(case((_available(jobs), jobs.c.id))).label("next_id"),
+            func.min(case((_available(jobs), jobs.c.lane_limit))).label("next_limit"),
+        )
+        .where(BEGUN, backend.in_subquery(jobs.c.lane, select(names.c.name)))
+        .group_by(jobs.c.lane)
+    )
+
+
+def _heads(backend: Backend, names: FromClause) -> Executable:
+    """Select the first available jobs of each lane in a queue, up to `in_limit` of each."""
+    other = jobs.alias("other")
+    first = (
+        select(other.c.id)
+        .where(_available(other), other.c.lane == names.c.name, other.c.queue == _IN_QUEUE)
+        .order_by(*(other.c[name] for name in _PLACE))
+        .limit(_IN_LIMIT)
+    )
+    ids = backend.first_of_each(names, first)
+    return select(*_HEAD).where(backend.in_subquery(jobs.c.id, ids))
+
+
+_HEAD = [
+    jobs.c[name]
+    for name in ("id", "lane", "priority", "run_at", "lane_limit", "lane_weight", "lane_strict")
+]
+
+
+def _plain_heads() -> Executable:
+    """Select the first available jobs of a queue that have no concurrency key."""
+    return (
+        select(*_HEAD)
+        .where(may("claim"), jobs.c.lane.is_(None), jobs.c.queue == _IN_QUEUE)
+        .order_by(*(jobs.c[name] for name in _PLACE))
+        .limit(_IN_LIMIT)
+    )
+
+
+def _running_in_queue() -> Executable:
+    """Count the running jobs of a queue: those that live workers hold, and lost ones."""
+    return select(func.count()).where(jobs.c.worker_id.is_not(None), jobs.c.queue == _IN_QUEUE)
+
+
+def _claim(backend: Backend) -> Executable:
+    """Claim jobs by their ids; those that are gone, or locked by others, are skipped."""
+    ids = backend.batch_table(IDS)
+    free = (
+        select(jobs.c.id)
+        .where(
+            may("claim"),
+            backend.in_subquery(jobs.c.id, select(ids.c.id)),
+            ~exists().where(queues.c.name == jobs.c.queue, queues.c.paused_at.is_not(None)),
+            exists().where(workers.c.id == bindparam("in_worker")),
+        )
+        .order_by(jobs.c.id)
+        .with_for_update(skip_locked=True, of=jobs)
+    )
+    return (
+        update(jobs)
+        .where(backend.in_subquery(jobs.c.id, free))
+        .values(claim_values())
+        .returning(*claim_columns())
+    )
+
+
+def _update_lanes(given: FromClause) -> Executable:
+    return (
+        update(lanes)
+        .where(_OF_KEY, lanes.c.name == given.c.name)
+        .values(
+            {name: given.c[name] for name in SERVED if name not in ("name", "wait")}
+            | {"parked_until": epoch() + given.c.wait}
+        )
+    )
+
+
+def _update_queue() -> Executable:
+    names = ("turn", "plain_turn", "next_start", "parked")
+    values = {name: bindparam(f"in_{name}", type_=lanes.c[name].type) for name in names}
+    wait: BindParameter[float] = bindparam("in_wait", type_=Double())
+    return update(lanes).where(_OF_QUEUE).values(**values, parked_until=epoch() + wait)
+
+
+def _remove(backend: Backend, names: FromClause) -> Delete:
+    """Delete lanes that have no more jobs waiting, under their lock."""
+    return delete(lanes).where(_OF_KEY, _among(backend, names))

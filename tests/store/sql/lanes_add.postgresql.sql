@@ -1,0 +1,10 @@
+INSERT INTO jobqueue_lanes (kind, name, queue, priority, due_at)
+SELECT anon_1.kind, anon_1.name, anon_1.queue, anon_1.priority, anon_1.due_at
+FROM unnest((SELECT CAST(:in_kind::VARCHAR AS SMALLINT[]) AS anon_2),
+    (SELECT CAST(:in_name::VARCHAR AS TEXT[]) AS anon_3),
+    (SELECT CAST(:in_queue::VARCHAR AS TEXT[]) AS anon_4),
+    (SELECT CAST(:in_priority::VARCHAR AS INTEGER[]) AS anon_5),
+    (SELECT CAST(:in_due_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_6)) WITH ORDINALITY AS anon_1(kind,
+    name, queue, priority, due_at, place)
+WHERE anon_1.place >= 0
+ON CONFLICT DO NOTHING;

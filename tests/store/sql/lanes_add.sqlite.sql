@@ -1,0 +1,10 @@
+INSERT INTO jobqueue_lanes (kind, name, queue, priority, due_at)
+SELECT input.kind, input.name, input.queue, input.priority, input.due_at
+FROM (
+    SELECT anon_1."key" AS place, json_extract(anon_1.value, '$[0]') AS kind,
+        json_extract(anon_1.value, '$[1]') AS name, json_extract(anon_1.value, '$[2]') AS queue,
+        json_extract(anon_1.value, '$[3]') AS priority, json_extract(anon_1.value, '$[4]') AS due_at
+    FROM json_each(:in_rows) AS anon_1
+) AS input
+WHERE input.place >= 0
+ON CONFLICT DO NOTHING;

@@ -1,0 +1,17 @@
+UPDATE jobqueue_jobs
+SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.fence + 1),
+    worker_id=:in_worker::BIGINT, worker=:in_worker_name::VARCHAR,
+    started_at=(SELECT clock_timestamp() AS anon_1)
+WHERE jobqueue_jobs.id = ANY (array((SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
+    AND jobqueue_jobs.id = ANY (array((SELECT anon_2.id FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_3)) WITH ORDINALITY AS anon_2(id, place))))
+    AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = jobqueue_jobs.queue AND jobqueue_queues.paused_at IS NOT NULL))
+    AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT)) ORDER BY jobqueue_jobs.id FOR UPDATE OF jobqueue_jobs SKIP LOCKED)))
+RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jobs.queue, jobqueue_jobs.args,
+    jobqueue_jobs.attempt, jobqueue_jobs.max_attempts, jobqueue_jobs.run_at, jobqueue_jobs.started_at,
+    jobqueue_jobs.timeout, jobqueue_jobs.backoff, jobqueue_jobs.snoozes, jobqueue_jobs.crashes,
+    jobqueue_jobs.deadline_at, jobqueue_jobs.worker_id,
+    coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes > 0
+    OR coalesce(jobqueue_jobs.unique_until, '') = 'started' AS solo,
+    coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1 AS once,
+    jobqueue_jobs.child_crashes, coalesce(jobqueue_jobs.unique_until, '') = 'started'
+    AND jobqueue_jobs.key_released = 0 AS frees_key;

@@ -1,0 +1,14 @@
+UPDATE jobqueue_jobs
+SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.fence + 1),
+    worker_id=:in_worker, worker=:in_worker_name,
+    started_at=(SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS anon_1)
+WHERE jobqueue_jobs.id IN (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
+    AND jobqueue_jobs.id IN (SELECT input.id FROM (
+    SELECT anon_2."key" AS place, json_extract(anon_2.value, '$[0]') AS id
+    FROM json_each(:in_rows) AS anon_2
+) AS input) AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = jobqueue_jobs.queue
+    AND jobqueue_queues.paused_at IS NOT NULL)) AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker)) ORDER BY jobqueue_jobs.id)
+RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_at, timeout, backoff, snoozes,
+    crashes, deadline_at, worker_id, coalesce(base_max_attempts, max_attempts) = 1 OR crashes > 0
+    OR coalesce(unique_until, '') = 'started' AS solo, coalesce(base_max_attempts, max_attempts) = 1 AS once,
+    child_crashes, coalesce(unique_until, '') = 'started' AND key_released = 0 AS frees_key;

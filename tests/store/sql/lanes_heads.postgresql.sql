@@ -1,0 +1,4 @@
+SELECT jobqueue_jobs.id, jobqueue_jobs.lane, jobqueue_jobs.priority, jobqueue_jobs.run_at,
+    jobqueue_jobs.lane_limit, jobqueue_jobs.lane_weight, jobqueue_jobs.lane_strict
+FROM jobqueue_jobs
+WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM unnest((SELECT CAST(:in_name::VARCHAR AS TEXT[]) AS anon_2)) WITH ORDINALITY AS anon_1(name, place) JOIN LATERAL (SELECT other.id AS id FROM jobqueue_jobs AS other WHERE other.state = 'available' AND other.lane = anon_1.name AND other.queue = :in_queue::VARCHAR ORDER BY other.priority, other.run_at, other.id LIMIT :in_limit::INTEGER) AS each ON true)));

@@ -1,0 +1,8 @@
+SELECT jobqueue_jobs.lane, sum(CASE WHEN (jobqueue_jobs.state = 'running') THEN 1 ELSE 0 END) AS running,
+    count(*) AS places,
+    min(CASE WHEN (jobqueue_jobs.state = 'available') THEN jobqueue_jobs.id END) AS next_id,
+    min(CASE WHEN (jobqueue_jobs.state = 'available') THEN jobqueue_jobs.lane_limit END) AS next_limit
+FROM jobqueue_jobs
+WHERE lane IS NOT NULL AND fence > 0
+    AND (state = 'running' OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))
+    AND jobqueue_jobs.lane = ANY (array((SELECT anon_1.name FROM unnest((SELECT CAST(:in_name::VARCHAR AS TEXT[]) AS anon_2)) WITH ORDINALITY AS anon_1(name, place)))) GROUP BY jobqueue_jobs.lane;

@@ -1,0 +1,11 @@
+SELECT jobqueue_jobs.lane, sum(CASE WHEN (jobqueue_jobs.state = 'running') THEN 1 ELSE 0 END) AS running,
+    count(*) AS places,
+    min(CASE WHEN (jobqueue_jobs.state = 'available') THEN jobqueue_jobs.id END) AS next_id,
+    min(CASE WHEN (jobqueue_jobs.state = 'available') THEN jobqueue_jobs.lane_limit END) AS next_limit
+FROM jobqueue_jobs
+WHERE lane IS NOT NULL AND fence > 0
+    AND (state = 'running' OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))
+    AND jobqueue_jobs.lane IN (SELECT input.name FROM (
+    SELECT anon_1."key" AS place, json_extract(anon_1.value, '$[0]') AS name
+    FROM json_each(:in_rows) AS anon_1
+) AS input) GROUP BY jobqueue_jobs.lane;

@@ -1,0 +1,4 @@
+DELETE
+FROM jobqueue_lanes
+WHERE jobqueue_lanes.kind = 0
+    AND jobqueue_lanes.name = ANY (array((SELECT anon_1.name FROM unnest((SELECT CAST(:in_name::VARCHAR AS TEXT[]) AS anon_2)) WITH ORDINALITY AS anon_1(name, place))));

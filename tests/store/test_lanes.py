@@ -1,0 +1,347 @@
+"""Lanes: limits, rates, order and shares of the jobs of a concurrency key, and of limited queues."""
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from jobqueue.records import Claim
+from jobqueue.states import State
+from jobqueue.store.claims import WorkerRef
+from jobqueue.store.lanes import LaneClaims, Lanes
+from jobqueue.store.schema import jobs, lanes, queues
+
+
+class LaneBench:
+    """A database with jobs in lanes, and a worker that claims them."""
+
+    def __init__(self, desk: Any) -> None:
+        self.desk = desk
+        self.lanes = Lanes(desk.store)
+        self.holder: WorkerRef = desk.worker()
+
+    def add(self, key: str | None, *, limit: int | None = None, strict: bool = False,
+            weight: float | None = None, queue: str = "default", count: int = 1) -> list[int]:  # fmt: skip
+        ids: list[int] = self.desk.add_many(count, queue=queue)
+        self.desk.change(*ids, lane=key, lane_limit=limit, lane_strict=int(strict), lane_weight=weight)
+        return ids
+
+    def switch(self, queue: str = "default", **switches: Any) -> None:
+        with self.desk.store.write() as connection:
+            connection.execute(queues.insert().values(name=queue, **switches))
+
+    def sweep(self) -> None:
+        with self.desk.store.write() as connection:
+            self.lanes.sweep(connection)
+
+    def try_claim(self, limit: int = 100, queue: str = "default", holder: WorkerRef | None = None) -> LaneClaims:  # fmt: skip
+        with self.desk.store.write() as connection:
+            return self.lanes.claim(connection, holder or self.holder, queue, limit)
+
+    def claim(self, limit: int = 100, queue: str = "default") -> list[Claim]:
+        self.sweep()
+        return list(self.try_claim(limit, queue).claims)
+
+    def ids(self, limit: int = 100, queue: str = "default") -> list[int]:
+        return [claim.id for claim in self.claim(limit, queue)]
+
+    def end(self, *claims: Claim, key: str | None = None) -> None:
+        self.desk.finish(self.holder, *(self.desk.succeeded(claim) for claim in claims))
+        if key is not None:
+            self.unpark(key)
+
+    def unpark(self, *names: str) -> None:
+        with self.desk.store.write() as connection:
+            self.lanes.unpark(connection, names)
+
+    def rows(self) -> dict[str, Any]:
+        with self.desk.store.read() as connection:
+            return {row.name: row for row in connection.execute(select(lanes))}
+
+
+@pytest.fixture
+def bench(desk: Any) -> LaneBench:
+    with desk.store.write() as connection:
+        connection.execute(lanes.delete())
+    return LaneBench(desk)
+
+
+def test_plain_claims_pass_over_the_jobs_of_a_key(bench: LaneBench) -> None:
+    bench.add("a")
+    plain = bench.desk.add()
+    assert [claim.id for claim in bench.desk.take(bench.holder)] == [plain]
+
+
+def test_a_claim_is_as_complete_as_that_of_a_plain_job(bench: LaneBench) -> None:
+    (id_,) = bench.add("a")
+    (claim,) = bench.claim()
+    row = bench.desk.row(id_)
+    assert (claim.id, claim.fence, claim.attempt, claim.worker_id) == (id_, 1, 1, bench.holder.id)
+    assert (row.state, row.worker, row.started_at) == (State.RUNNING, "w1", claim.started_at)
+    assert bench.desk.finish(bench.holder, bench.desk.succeeded(claim)) == {id_: State.SUCCEEDED}
+
+
+def test_at_most_as_many_of_a_key_run_as_its_limit_says(bench: LaneBench) -> None:
+    ids = bench.add("a", limit=2, count=5)
+    first = bench.claim()
+    assert [claim.id for claim in first] == ids[:2]
+    assert bench.ids() == []
+    bench.end(first[0], key="a")
+    assert bench.ids() == ids[2:3]
+
+
+def test_a_full_key_holds_up_no_other(bench: LaneBench) -> None:
+    bench.add("full", limit=0, count=50)
+    (free,) = bench.add("free", limit=1)
+    assert bench.ids(limit=1) == []  # The full key came first, and is parked.
+    assert bench.ids(limit=1) == [free]
+
+
+def test_each_job_is_held_to_its_own_limit(bench: LaneBench) -> None:
+    (one,) = bench.add("a", limit=3)
+    (two,) = bench.add("a", limit=3)
+    bench.add("a", limit=2)
+    assert bench.ids() == [one, two]
+
+
+def test_one_key_is_one_lane_in_all_queues(bench: LaneBench) -> None:
+    (first,) = bench.add("a", limit=1, queue="one")
+    (second,) = bench.add("a", limit=1, queue="two")
+    taken = [(queue, bench.claim(queue=queue)) for _ in range(3) for queue in ("one", "two")]
+    got = [claim for _, claims in taken for claim in claims]
+    assert len(got) == 1
+    bench.end(got[0], key="a")
+    rest = [id_ for _ in range(3) for queue in ("one", "two") for id_ in bench.ids(queue=queue)]
+    assert sorted([got[0].id, *rest]) == [first, second]
+
+
+def test_jobs_of_keys_are_claimed_in_the_order_of_all(bench: LaneBench) -> None:
+    ids = [bench.add(key)[0] for key in "cabbac"]
+    urgent = bench.desk.add(priority=-1)
+    bench.desk.change(urgent, lane="d")
+    assert bench.ids() == [urgent, *ids]
+
+
+def test_an_empty_lane_is_removed(bench: LaneBench) -> None:
+    bench.add("a", count=2)
+    bench.claim(limit=1)
+    assert set(bench.rows()) == {"a"}
+    bench.claim()
+    assert bench.rows() == {}
+
+
+def test_a_paused_queue_gives_no_jobs_of_keys(bench: LaneBench) -> None:
+    bench.add("a")
+    bench.desk.pause("default")
+    assert bench.ids() == []
+
+
+def test_a_worker_without_its_lease_claims_nothing(bench: LaneBench) -> None:
+    bench.add("a")
+    bench.sweep()
+    assert not bench.try_claim(holder=WorkerRef(10**6, "gone")).claims
+
+
+# In order
+
+
+def test_a_strict_job_keeps_its_place_until_its_next_attempt(bench: LaneBench) -> None:
+    first, second = bench.add("a", limit=1, strict=True, count=2)
+    (claim,) = bench.claim()
+    bench.desk.finish(bench.holder, bench.desk.errored(claim, delay=3600.0))
+    bench.unpark("a")
+    assert bench.ids() == []
+    bench.desk.make_due(first)
+    bench.desk.maintenance.promote(100)
+    bench.unpark("a")
+    (claim,) = bench.claim()
+    assert (claim.id, claim.attempt) == (first, 2)
+    bench.end(claim, key="a")
+    assert bench.ids() == [second]
+
+
+def test_a_strict_job_that_was_given_back_goes_first(bench: LaneBench) -> None:
+    first, second = bench.add("a", limit=1, strict=True, count=2)
+    (claim,) = bench.claim()
+    bench.desk.finish(bench.holder, bench.desk.released(claim))
+    bench.desk.change(second, priority=-5)
+    bench.unpark("a")
+    assert bench.ids() == [first]
+
+
+def test_a_job_that_is_not_strict_lets_others_go_between_its_attempts(bench: LaneBench) -> None:
+    _, second = bench.add("a", limit=1, count=2)
+    (claim,) = bench.claim()
+    bench.desk.finish(bench.holder, bench.desk.errored(claim, delay=3600.0))
+    bench.unpark("a")
+    assert bench.ids() == [second]
+
+
+# Queues
+
+
+def test_plain_claims_pass_over_a_limited_queue(bench: LaneBench) -> None:
+    bench.desk.add()
+    bench.switch(max_running=1)
+    assert bench.desk.take(bench.holder) == []
+
+
+def test_a_queue_runs_as_many_jobs_as_its_limit_says(bench: LaneBench) -> None:
+    plain = bench.desk.add_many(3)
+    (keyed,) = bench.add("a")
+    bench.switch(max_running=2)
+    first = bench.claim()
+    assert [claim.id for claim in first] == plain[:2]
+    assert bench.ids() == []
+    bench.end(*first, key="default")
+    assert bench.ids() == [plain[2], keyed]
+
+
+def test_a_limit_counts_the_jobs_that_ran_before_it(bench: LaneBench) -> None:
+    bench.desk.add_many(5)
+    bench.desk.take(bench.holder, limit=3)
+    bench.switch(max_running=4)
+    assert len(bench.claim()) == 1
+
+
+def test_a_job_needs_room_in_its_queue_and_in_its_key(bench: LaneBench) -> None:
+    bench.add("a", limit=1, count=3)
+    (other,) = bench.add("b", limit=1)
+    bench.switch(max_running=3)
+    assert len(bench.claim()) == 2
+    assert bench.desk.state(other) == State.RUNNING
+
+
+def test_a_limit_of_zero_is_a_pause(bench: LaneBench) -> None:
+    bench.desk.add()
+    bench.switch(max_running=0)
+    assert bench.ids() == []
+
+
+def test_a_queue_that_was_empty_is_looked_at_again(bench: LaneBench) -> None:
+    bench.switch(max_running=5)
+    first = bench.desk.add()
+    assert bench.ids() == [first]
+    assert bench.ids() == []
+    second = bench.desk.add()
+    bench.sweep()
+    with bench.desk.store.read() as connection:
+        assert bench.lanes.with_work(connection) == ["default"]
+    assert bench.ids() == [second]
+
+
+def test_a_rate_holds_starts_apart(bench: LaneBench) -> None:
+    bench.desk.add_many(5)
+    bench.switch(rate_count=1, rate_period=3600.0)
+    bench.sweep()
+    first = bench.try_claim()
+    assert len(first.claims) == 1
+    assert first.retry_in is not None
+    assert 3590 < first.retry_in <= 3600
+    assert bench.ids() == []
+
+
+def test_a_burst_lets_starts_run_ahead(bench: LaneBench) -> None:
+    bench.desk.add_many(9)
+    bench.switch(rate_count=60, rate_period=36000.0, rate_burst=4)
+    assert len(bench.claim()) == 4
+
+
+def test_a_clock_that_was_turned_back_holds_a_rate_up_for_one_burst(bench: LaneBench) -> None:
+    bench.desk.add_many(3)
+    bench.switch(rate_count=1, rate_period=60.0)
+    bench.claim()
+    with bench.desk.store.write() as connection:
+        connection.execute(lanes.update().values(next_start=lanes.c.next_start + 7200))
+    retry_in = bench.try_claim().retry_in
+    assert retry_in is not None
+    assert retry_in <= 60
+
+
+def test_keys_share_a_fair_queue_by_weight(bench: LaneBench) -> None:
+    heavy = set(bench.add("heavy", weight=3, count=60))
+    light = set(bench.add("light", weight=1, count=60))
+    bench.switch(fair=1)
+    taken = [id_ for _ in range(10) for id_ in bench.ids(limit=4)]
+    assert (len(heavy & set(taken)), len(light & set(taken))) == (30, 10)
+
+
+def test_a_late_key_of_a_fair_queue_does_not_wait_behind_a_backlog(bench: LaneBench) -> None:
+    bench.add("heavy", count=500)
+    bench.switch(fair=1)
+    for _ in range(10):
+        bench.claim(limit=10)
+    late = bench.add("late", count=20)
+    taken = bench.ids(limit=10)
+    assert 5 <= len(set(taken) & set(late)) <= 6  # An equal share: it has saved nothing up.
+
+
+def test_jobs_without_a_key_share_a_fair_queue_too(bench: LaneBench) -> None:
+    keyed, plain = bench.add("a", count=20), bench.desk.add_many(20)
+    bench.switch(fair=1)
+    taken = [id_ for _ in range(5) for id_ in bench.ids(limit=2)]
+    assert (len(set(taken) & set(keyed)), len(set(taken) & set(plain))) == (5, 5)
+
+
+# Many workers at once
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_limit_is_passed_while_workers_claim_at_once(
+    bench: LaneBench, together: Any, second_store: Any, seed: int
+) -> None:
+    limits = {"a": 1, "b": 2, "c": 3}
+    for key, limit in limits.items():
+        bench.add(key, limit=limit, count=40)
+    workers = [LaneBench(type(bench.desk)(second_store())) for _ in range(4)]
+    over: list[Any] = []
+
+    def work(own: LaneBench) -> int:
+        choose, done = random.Random(seed), 0
+        idle = 0
+        while idle < 50:
+            own.sweep()
+            result = own.try_claim(choose.randint(1, 4))
+            with own.desk.store.read() as connection:
+                counted = connection.execute(
+                    select(jobs.c.lane, func.count())
+                    .where(jobs.c.state == State.RUNNING)
+                    .group_by(jobs.c.lane)
+                ).all()
+            over.extend((key, count) for key, count in counted if count > limits[key])
+            own.end(*result.claims)
+            own.unpark(*result.keys.values())
+            done += len(result.claims)
+            idle = 0 if result.claims else idle + 1
+        return done
+
+    counts = together(*(lambda own=own: work(own) for own in workers))
+    assert over == []
+    assert sum(counts) == 120
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])  # On SQLite, who claims holds the database.
+def test_the_lock_of_a_lane_is_not_waited_for(bench: LaneBench) -> None:
+    bench.add("a", limit=1)
+    bench.sweep()
+    with bench.desk.store.write() as connection:
+        connection.execute(select(lanes).with_for_update())
+        assert bench.try_claim().is_locked
+
+
+def test_with_work_names_queues_once(bench: LaneBench) -> None:
+    for key in "abc":
+        bench.add(key)
+    bench.sweep()
+    with bench.desk.store.read() as connection:
+        assert bench.lanes.with_work(connection) == ["default"]
+        assert bench.lanes.exist(connection)
+
+
+def test_a_database_without_keys_and_limits_has_no_lanes(bench: LaneBench) -> None:
+    bench.desk.add()
+    with bench.desk.store.read() as connection:
+        assert not bench.lanes.exist(connection)
+    assert Counter(bench.rows()) == Counter()
