@@ -9,6 +9,7 @@ A lane that is full, or that waits, is parked: workers pass it over. That is a h
 in which one of its jobs ends brings it back, and each worker does after at most `PARKED_MAX`.
 """
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -39,6 +40,10 @@ QUEUES_AT_ONCE = 1000
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 
 
+_Found = tuple[LaneKind, str, str, int, datetime | None]  # the columns of FOUND
+_Name = tuple[str]
+
+
 class LaneClaims(NamedTuple):
     """What one claim from the lanes of a queue gave."""
 
@@ -65,40 +70,31 @@ class Lanes:
         """Return whether any available job is in a lane, or any queue has a limit of its own."""
         return bool(connection.execute(self._statements.exist).scalar_one())
 
-    def with_work(self, connection: Connection) -> list[str]:
-        """Return the queues that have lanes which are not parked, at most `QUEUES_AT_ONCE`."""
-        parameters = {"in_limit": QUEUES_AT_ONCE}
-        return list(connection.execute(self._statements.with_work, parameters).scalars())
+    def with_work(self, connection: Connection, served: Sequence[str] | None) -> list[str]:
+        """Return the served queues (None: all) with lanes that are not parked.
 
-    def sweep(self, connection: Connection) -> None:
+        At most `QUEUES_AT_ONCE` of them, in random order.
+        """
+        statement = self._statements.with_work
+        parameters: dict[str, object] = {"in_limit": QUEUES_AT_ONCE}
+        if served is not None:
+            statement = self._statements.served_with_work
+            parameters["in_queues"] = list(served)
+        found = list(connection.execute(statement, parameters).scalars())
+        random.shuffle(found)
+        return found
+
+    def sweep(self, connection: Connection, every: float = 0.0) -> bool:
         """Add the lanes that are missing, and bring back those that were parked for long enough.
 
+        Return False, and do nothing, if another worker has done so less than `every` seconds ago.
         A lane with jobs in several queues is pointed to the next of them: its row names the queue
         in which workers look for its jobs.
         """
         self._backend.limit_lock_wait(connection)
-        known = {
-            (kind, name): queue for kind, name, queue in connection.execute(self._statements.known)
-        }
-        parameters = {"in_last_instant": _LAST_INSTANT}
-        found = connection.execute(self._statements.first_jobs, parameters).all()
-        lanes: dict[str, list[tuple[object, ...]]] = {}
-        for row in found:
-            of_key = lanes.setdefault(row.lane, [])
-            of_key.append((LaneKind.KEY, row.lane, row.queue, row.priority, row.run_at))
-        missing, moved = [], []
-        for key, rows in lanes.items():
-            current = known.get((LaneKind.KEY, key))
-            if current is None:
-                missing.append(rows[0])
-            elif rows[0][2] != current or len(rows) > 1:
-                moved.append(next((row for row in rows if row[2] > current), rows[0]))
-        filled = []
-        for name in connection.execute(self._statements.limited_queues).scalars():
-            if (LaneKind.QUEUE, name) in known:
-                filled.append((name,))
-            else:
-                missing.append((LaneKind.QUEUE, name, name, 0, None))
+        if not self._may_sweep(connection, every):
+            return False
+        missing, moved, filled = self._compare(connection)
         if missing:
             added = self._backend.batch_parameters(FOUND, missing)
             connection.execute(self._statements.add, added)
@@ -109,6 +105,39 @@ class Lanes:
             names = self._backend.batch_parameters(NAMES, filled)
             connection.execute(self._statements.unpark_filled, names)
         connection.execute(self._statements.unpark_overdue)
+        return True
+
+    def _compare(self, connection: Connection) -> tuple[list[_Found], list[_Found], list[_Name]]:
+        """Return the lanes that are missing, those to point elsewhere, and queues with jobs."""
+        rows = connection.execute(self._statements.known)
+        known = {(kind, name): queue for kind, name, queue in rows}
+        lanes: dict[str, list[_Found]] = {}
+        parameters = {"in_last_instant": _LAST_INSTANT}
+        for row in connection.execute(self._statements.first_jobs, parameters):
+            place = (LaneKind.KEY, row.lane, row.queue, row.priority, row.run_at)
+            lanes.setdefault(row.lane, []).append(place)
+        missing, moved = [], []
+        for key, places in lanes.items():
+            current = known.get((LaneKind.KEY, key))
+            if current is None:
+                missing.append(places[0])
+            elif places[0][2] != current or len(places) > 1:
+                moved.append(next((place for place in places if place[2] > current), places[0]))
+        filled = []
+        for name in connection.execute(self._statements.limited_queues).scalars():
+            if (LaneKind.QUEUE, name) in known:
+                filled.append((name,))
+            else:
+                missing.append((LaneKind.QUEUE, name, name, 0, None))
+        return missing, moved, filled
+
+    def _may_sweep(self, connection: Connection, every: float) -> bool:
+        parameters = {"in_every": every}
+        if connection.execute(self._statements.begin_sweep, parameters).rowcount:
+            return True
+        row = [(LaneKind.SWEEP, "", "", 0, None)]
+        connection.execute(self._statements.add, self._backend.batch_parameters(FOUND, row))
+        return connection.execute(self._statements.begin_sweep, parameters).rowcount == 1
 
     def unpark(self, connection: Connection, names: Iterable[str]) -> None:
         """Bring lanes back in which a job has ended: keys, and names of limited queues.

@@ -45,10 +45,14 @@ class CounterKind(IntEnum):
 
 
 class LaneKind(IntEnum):
-    """What a lane holds back: the jobs of a concurrency key, or a queue with a limit of its own."""
+    """What a row of lanes is of."""
 
     KEY = 0
+    """The jobs of a concurrency key."""
     QUEUE = 1
+    """A queue with a limit, a rate or fair shares."""
+    SWEEP = 2
+    """Not a lane: parked_until is when a worker may look for missing lanes again."""
 
 
 class Parked(IntEnum):

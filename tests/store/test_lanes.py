@@ -11,7 +11,7 @@ from jobqueue.records import Claim
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.lanes import LaneClaims, Lanes
-from jobqueue.store.schema import jobs, lanes, queues
+from jobqueue.store.schema import LaneKind, jobs, lanes, queues
 
 
 class LaneBench:
@@ -58,7 +58,8 @@ class LaneBench:
 
     def rows(self) -> dict[str, Any]:
         with self.desk.store.read() as connection:
-            return {row.name: row for row in connection.execute(select(lanes))}
+            every = connection.execute(select(lanes).where(lanes.c.kind != LaneKind.SWEEP))
+            return {row.name: row for row in every}
 
 
 @pytest.fixture
@@ -228,7 +229,7 @@ def test_a_queue_that_was_empty_is_looked_at_again(bench: LaneBench) -> None:
     second = bench.desk.add()
     bench.sweep()
     with bench.desk.store.read() as connection:
-        assert bench.lanes.with_work(connection) == ["default"]
+        assert bench.lanes.with_work(connection, None) == ["default"]
     assert bench.ids() == [second]
 
 
@@ -336,7 +337,7 @@ def test_with_work_names_queues_once(bench: LaneBench) -> None:
         bench.add(key)
     bench.sweep()
     with bench.desk.store.read() as connection:
-        assert bench.lanes.with_work(connection) == ["default"]
+        assert bench.lanes.with_work(connection, None) == ["default"]
         assert bench.lanes.exist(connection)
 
 
@@ -345,3 +346,18 @@ def test_a_database_without_keys_and_limits_has_no_lanes(bench: LaneBench) -> No
     with bench.desk.store.read() as connection:
         assert not bench.lanes.exist(connection)
     assert Counter(bench.rows()) == Counter()
+
+
+def test_one_sweep_serves_the_whole_fleet(bench: LaneBench) -> None:
+    bench.add("a")
+    with bench.desk.store.write() as connection:
+        assert bench.lanes.sweep(connection, every=30.0)
+    with bench.desk.store.write() as connection:
+        assert not bench.lanes.sweep(connection, every=30.0)
+
+
+def test_a_clock_that_was_turned_back_does_not_stop_the_sweeps(bench: LaneBench) -> None:
+    with bench.desk.store.write() as connection:
+        bench.lanes.sweep(connection, every=30.0)
+        connection.execute(lanes.update().values(parked_until=lanes.c.parked_until + 7200))
+        assert bench.lanes.sweep(connection, every=30.0)

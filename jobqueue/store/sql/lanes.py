@@ -17,6 +17,7 @@ from sqlalchemy import (
     Integer,
     SmallInteger,
     Text,
+    Update,
     and_,
     bindparam,
     case,
@@ -36,6 +37,9 @@ from jobqueue.store.dialects.base import Backend, Columns
 from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, queues, workers
 from jobqueue.store.sql.claim import claim_columns, claim_values
 from jobqueue.store.sql.predicates import QUEUE_LIMITED, may
+
+SWEEP_AHEAD_MAX = 60.0
+"""Seconds for which a sweep may be reserved."""
 
 NAMES: Columns = {"name": Text()}
 IDS: Columns = {"id": BigInteger()}
@@ -61,6 +65,7 @@ _OF_KEY = lanes.c.kind == literal_column(str(LaneKind.KEY.value))
 _OF_QUEUE = and_(
     lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)), lanes.c.name == _IN_QUEUE
 )
+_IS_SWEEP = lanes.c.kind == literal_column(str(LaneKind.SWEEP.value))
 _PLACE = ("priority", "run_at", "id")
 """The order of jobs."""
 
@@ -83,7 +88,7 @@ class LaneStatements:
         )
         self.known = select(lanes.c.kind, lanes.c.name, lanes.c.queue)
         self.add = _add(backend)
-        self.move = _move(backend.batch_table(FOUND))
+        self.move = _move(backend)
         self.unpark_overdue = _unpark(
             backend,
             and_(lanes.c.parked == Parked.FULL, lanes.c.parked_until <= epoch()),
@@ -93,9 +98,12 @@ class LaneStatements:
             backend, and_(lanes.c.parked == Parked.EMPTY, _among(backend, names)), skip_locked=True
         )
         self.unpark = _unpark(backend, _among(backend, names), skip_locked=False)
-        self.with_work = (
-            select(lanes.c.queue).where(lanes.c.parked == 0).distinct().limit(_IN_LIMIT)
+        with_work = select(lanes.c.queue).where(lanes.c.parked == 0, ~_IS_SWEEP).distinct()
+        self.with_work = with_work.limit(_IN_LIMIT)
+        self.served_with_work = with_work.where(
+            lanes.c.queue.in_(bindparam("in_queues", expanding=True))
         )
+        self.begin_sweep = _begin_sweep(backend)
         self.switches = _switches()
         self.lock_queue = (
             select(lanes.c.turn, lanes.c.plain_turn, lanes.c.next_start)
@@ -156,6 +164,19 @@ def _available(table: FromClause) -> ColumnElement[bool]:
     return condition
 
 
+def _begin_sweep(backend: Backend) -> Update:
+    """Reserve the next sweep for this worker, if it is time and nobody else sweeps."""
+    every: BindParameter[float] = bindparam("in_every", type_=Double())
+    # A clock that was turned back must not stop the sweeps.
+    is_due = or_(lanes.c.parked_until <= epoch(), lanes.c.parked_until > epoch() + SWEEP_AHEAD_MAX)
+    free = select(lanes.c.name).where(_IS_SWEEP, is_due).with_for_update(skip_locked=True)
+    return (
+        update(lanes)
+        .where(_IS_SWEEP, backend.in_subquery(lanes.c.name, free))
+        .values(parked_until=epoch() + every)
+    )
+
+
 def _add(backend: Backend) -> Executable:
     """Insert the lanes that are missing; one that another worker inserts meanwhile is skipped."""
     given = backend.batch_table(FOUND)
@@ -163,11 +184,17 @@ def _add(backend: Backend) -> Executable:
     return backend.insert(lanes).from_select(list(FOUND), rows)
 
 
-def _move(given: FromClause) -> Executable:
-    """Point a lane to the queue in which a worker looks for its jobs next."""
+def _move(backend: Backend) -> Executable:
+    """Point lanes to the queues in which workers look for their jobs next, if nobody claims now."""
+    given = backend.batch_table(FOUND)
+    free = (
+        select(lanes.c.name)
+        .where(_OF_KEY, backend.in_subquery(lanes.c.name, select(given.c.name)))
+        .with_for_update(skip_locked=True)
+    )
     return (
         update(lanes)
-        .where(lanes.c.kind == given.c.kind, lanes.c.name == given.c.name)
+        .where(_OF_KEY, lanes.c.name == given.c.name, backend.in_subquery(lanes.c.name, free))
         .values(queue=given.c.queue, priority=given.c.priority, due_at=given.c.due_at)
     )
 

@@ -1,0 +1,140 @@
+"""Lanes in a worker: when it looks for jobs that a limit holds back, and in which queues.
+
+A worker of a database without concurrency keys and limited queues pays one look in each rescan.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+
+from sqlalchemy import Connection
+
+from jobqueue.records import Claim
+from jobqueue.store.claims import WorkerRef
+from jobqueue.store.database import Store
+from jobqueue.store.lanes import Lanes
+
+SWEEP_INTERVAL = 0.5  # seconds, in the whole fleet
+SWEEP_SHARE = 0.1  # of the time, at most, where the sweep takes longer
+SWEEP_AT_ONCE = 0.01  # seconds, where jobs may just have been enqueued
+RETRY_FIRST, RETRY_MAX = (
+    0.005,
+    0.5,
+)  # seconds until lanes that another worker locked are tried again
+
+Room = Callable[[str, list[Claim]], int]
+"""How many more jobs of a queue this worker may hold, besides those that were just claimed."""
+
+
+class LanePlanner:
+    """Claims from lanes. Used by the thread that claims, but for `ended`."""
+
+    def __init__(self, store: Store, queues: Iterable[str] | None) -> None:
+        self._store = store
+        self._lanes = Lanes(store)
+        self._served = None if queues is None else tuple(queues)
+        self._queues: list[str] = []
+        """Served queues with lanes that may have jobs to claim."""
+        self._exist = False
+        self._sweep_at = 0.0
+        self._sweep_cost = 0.0
+        self._retry: dict[str, float] = {}
+        """By queue: when to look again, since its rate or another worker's lock held it back."""
+        self._retry_after = RETRY_FIRST
+        self._names: dict[int, list[str]] = {}
+        """By id: the lanes of the claims in hand."""
+        self._ended: deque[str] = deque()
+
+    def look(self, connection: Connection, *, announced: bool) -> None:
+        """See whether there are lanes, within a rescan; `announced`: jobs were just enqueued."""
+        self._exist = self._lanes.exist(connection)
+        if not self._exist:
+            self._queues = []
+        elif announced:
+            self._sweep_at = 0.0
+
+    def has_work(self) -> bool:
+        """Return whether to open a transaction for lanes: to claim, or to bring them back."""
+        return bool(self._ended or self._due())
+
+    def due_in(self) -> float:
+        """Return the seconds until there may be something to do."""
+        if self._queues:
+            return 0.0
+        times = list(self._retry.values())
+        if self._exist:
+            times.append(self._sweep_at)
+        return max(0.0, min(times, default=float("inf")) - time.monotonic())
+
+    def sweep(self) -> None:
+        """Sweep if it is time, in its own transaction: no lock is held while it searches."""
+        now = time.monotonic()
+        if not self._exist or now < self._sweep_at:
+            return
+        with self._store.write() as connection:
+            every = max(SWEEP_AT_ONCE, self._sweep_cost / SWEEP_SHARE)
+            if self._lanes.sweep(connection, every):
+                self._sweep_cost = time.monotonic() - now
+            self._queues = self._lanes.with_work(connection, self._served)
+        self._sweep_at = time.monotonic() + max(SWEEP_INTERVAL, self._sweep_cost / SWEEP_SHARE)
+
+    def claim(
+        self, connection: Connection, holder: WorkerRef, *, limit: int, room: Room
+    ) -> list[Claim]:
+        """Claim up to `limit` jobs that start at once, each queue its share."""
+        self.unpark_ended(connection)
+        now = time.monotonic()
+        for queue in self._due():
+            self._retry.pop(queue, None)
+            if queue not in self._queues:
+                self._queues.append(queue)
+        queues, self._queues = self._queues, []
+        taken: list[Claim] = []
+        for place, queue in enumerate(queues):
+            share = -(-(limit - len(taken)) // (len(queues) - place))
+            wanted = min(share, room(queue, taken))
+            if wanted <= 0:
+                self._queues.append(queue)
+                continue
+            taken += self._claim_queue(connection, holder, queue, wanted, now)
+        self._queues.sort(key=lambda queue: any(claim.queue == queue for claim in taken))
+        return taken
+
+    def _claim_queue(
+        self, connection: Connection, holder: WorkerRef, queue: str, wanted: int, now: float
+    ) -> list[Claim]:
+        found = self._lanes.claim(connection, holder, queue, wanted)
+        for claim in found.claims:
+            names = [found.keys[claim.id]] if claim.id in found.keys else []
+            self._names[claim.id] = [*names, queue] if found.is_limited else names
+        if found.is_locked:
+            self._retry[queue] = now + self._retry_after
+            self._retry_after = min(2 * self._retry_after, RETRY_MAX)
+        elif found.retry_in is not None:
+            self._retry[queue] = now + found.retry_in
+        elif found.claims:
+            self._retry_after = RETRY_FIRST
+            self._queues.append(queue)  # There may be more.
+        return list(found.claims)
+
+    def unpark_ended(self, connection: Connection) -> None:
+        """Bring back the lanes in which jobs have ended, before anything else is locked."""
+        names = [self._ended.popleft() for _ in range(len(self._ended))]
+        if names:
+            self._lanes.unpark(connection, names)
+            self._queues = self._lanes.with_work(connection, self._served)
+
+    def ended(self, ids: Iterable[int]) -> None:
+        """Note that claims are over, after the commit. May be called from any thread."""
+        if self._names:
+            for id_ in ids:
+                self._ended.extend(self._names.pop(id_, ()))
+
+    def forget_all_but(self, held: Mapping[int, object]) -> None:
+        """Forget the claims that ended without an outcome: given back or lost."""
+        for id_ in [id_ for id_ in self._names if id_ not in held]:
+            self._ended.extend(self._names.pop(id_, ()))
+
+    def _due(self) -> list[str]:
+        now = time.monotonic()
+        return [queue for queue, due in self._retry.items() if due <= now] + self._queues
