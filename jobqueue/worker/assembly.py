@@ -20,6 +20,7 @@ from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
 from jobqueue.worker.claim.claimer import Claimer
 from jobqueue.worker.claim.cursors import ClaimCursors
+from jobqueue.worker.claim.lanes import LanePlanner
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.complete.completer import Completer
 from jobqueue.worker.complete.event_dispatcher import EventDispatcher
@@ -148,7 +149,7 @@ class Assembly:
         event_dispatcher = EventDispatcher(self._events)
         metrics = Metrics(inflight)
         planner = self._planner(shared_poll)
-        outcome_writer = self._outcome_writer(name, metrics, event_dispatcher)
+        outcome_writer = self._outcome_writer(name, metrics, event_dispatcher, planner.lanes)
         claimer, completer = self._claimer_and_completer(planner, outcome_writer)
         wakeups = Wakeups(planner, claimer, completer, inflight, notifier)
         heartbeat = self._heartbeat(name, me, subscription.address, wakeups)
@@ -201,6 +202,7 @@ class Assembly:
         return ClaimPlanner(
             self.store,
             ClaimCursors(Claims(self.store), settings.queues),
+            LanePlanner(self.store, settings.queues),
             self.inflight,
             shared_poll,
             poll=settings.poll,
@@ -208,7 +210,11 @@ class Assembly:
         )
 
     def _outcome_writer(
-        self, name: str, metrics: Metrics, event_dispatcher: EventDispatcher
+        self,
+        name: str,
+        metrics: Metrics,
+        event_dispatcher: EventDispatcher,
+        lanes: LanePlanner,
     ) -> OutcomeWriter:
         return OutcomeWriter(
             self.store,
@@ -218,6 +224,7 @@ class Assembly:
             publish=event_dispatcher.publish,
             events=self._events,
             metrics=metrics,
+            ended=lanes.ended,
         )
 
     def _claimer_and_completer(

@@ -113,6 +113,7 @@ class SingleWriterLoop(Service):
         if wanted and not planner.refresh():
             wanted = 0
         if not batch and not wanted:
+            planner.unpark_lanes()
             return None
         claims: list[Claim] | None = None
         states: dict[int, State] = {}

@@ -36,3 +36,5 @@ class Claimer(Service):
             with self._store.write() as connection:
                 claims = planner.claim(connection, wanted)
             planner.dispatch(claims)
+        elif not wanted:
+            planner.unpark_lanes()

@@ -152,7 +152,7 @@ class ClaimCursors:
         """
         if not self.is_announced or self._last_queue is None:
             return None
-        limit = min(-(-free // 2), self._room(self._last_queue, held, []))
+        limit = min(-(-free // 2), self.room(self._last_queue, held, []))
         return (self._last_queue, limit) if limit > 0 else None
 
     def claimed_announced(self) -> None:
@@ -182,7 +182,7 @@ class ClaimCursors:
                 room = limit - len(taken)
                 if share:
                     room = -(-room // (len(order) - place))
-                room = min(room, self._room(queue, held, taken))
+                room = min(room, self.room(queue, held, taken))
                 levels = [level for level in groups[queue] if level in self._cursors]
                 taken += self._claim_queue(connection, worker, levels, room, free - len(taken))
             if len(taken) >= limit or len(order) == 1:
@@ -222,7 +222,8 @@ class ClaimCursors:
                     self.raise_hint(WorkHint.MAYBE)
         return taken
 
-    def _room(self, queue: str, held: Mapping[int, Claim], taken: list[Claim]) -> int:
+    def room(self, queue: str, held: Mapping[int, Claim], taken: list[Claim]) -> int:
+        """Return how many more jobs of a queue this worker may hold, besides those just taken."""
         limit = None if self._queues is None else self._queues.get(queue)
         if limit is None:
             return 2**31

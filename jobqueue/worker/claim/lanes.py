@@ -5,11 +5,11 @@ A worker of a database without concurrency keys and limited queues pays one look
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
 
-from jobqueue.records import Claim
+from jobqueue.records import Claim, Outcome
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.lanes import Lanes
@@ -17,6 +17,7 @@ from jobqueue.store.lanes import Lanes
 SWEEP_INTERVAL = 0.5  # seconds, in the whole fleet
 SWEEP_SHARE = 0.1  # of the time, at most, where the sweep takes longer
 SWEEP_AT_ONCE = 0.01  # seconds, where jobs may just have been enqueued
+FORGOTTEN_LATE = 100  # claims
 RETRY_FIRST, RETRY_MAX = (
     0.005,
     0.5,
@@ -52,6 +53,10 @@ class LanePlanner:
             self._queues = []
         elif announced:
             self._sweep_at = 0.0
+
+    def has_ended(self) -> bool:
+        """Return whether jobs have ended whose lanes are not brought back yet."""
+        return bool(self._ended)
 
     def has_work(self) -> bool:
         """Return whether to open a transaction for lanes: to claim, or to bring them back."""
@@ -124,14 +129,16 @@ class LanePlanner:
             self._lanes.unpark(connection, names)
             self._queues = self._lanes.with_work(connection, self._served)
 
-    def ended(self, ids: Iterable[int]) -> None:
+    def ended(self, outcomes: Sequence[Outcome]) -> None:
         """Note that claims are over, after the commit. May be called from any thread."""
         if self._names:
-            for id_ in ids:
-                self._ended.extend(self._names.pop(id_, ()))
+            for outcome in outcomes:
+                self._ended.extend(self._names.pop(outcome.claim.id, ()))
 
     def forget_all_but(self, held: Mapping[int, object]) -> None:
-        """Forget the claims that ended without an outcome: given back or lost."""
+        """Forget the claims that ended without an outcome, as lost ones do."""
+        if len(self._names) <= 2 * len(held) + FORGOTTEN_LATE:
+            return
         for id_ in [id_ for id_ in self._names if id_ not in held]:
             self._ended.extend(self._names.pop(id_, ()))
 

@@ -9,6 +9,7 @@ from jobqueue.records import Claim
 from jobqueue.store.claims import Claims, WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.worker.claim.cursors import ClaimCursors, WorkHint
+from jobqueue.worker.claim.lanes import LanePlanner
 from jobqueue.worker.claim.reconcile import Reconciler
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.shared_poll import SharedPoll
@@ -28,6 +29,7 @@ class ClaimPlanner:
         self,
         store: Store,
         cursors: ClaimCursors,
+        lanes: LanePlanner,
         inflight: InFlight,
         shared_poll: SharedPoll,
         *,
@@ -38,6 +40,7 @@ class ClaimPlanner:
         self._claims = Claims(store)
         self._reconciler = Reconciler(store, self._claims, inflight)
         self._cursors = cursors
+        self.lanes = lanes
         self.inflight = inflight
         self._shared_poll = shared_poll
         self.poll = poll
@@ -116,10 +119,13 @@ class ClaimPlanner:
         if cursors.is_announced:
             return True
         if cursors.rescan_in() <= 0:
+            announced = cursors.hint >= WorkHint.LIKELY
             with self._store.read() as connection:
                 cursors.rescan(connection)
+                self.lanes.look(connection, announced=announced)
                 self._shared_poll.poll_within(connection)
-        return not cursors.empty
+        self.lanes.sweep()
+        return not cursors.empty or self.lanes.has_work()
 
     def hint_work(self, *, announced: bool = False) -> None:
         """Rescan soon, as there may be new jobs: now if this worker is idle.
@@ -155,13 +161,27 @@ class ClaimPlanner:
         worker, inflight = self._begin(), self.inflight
         if worker is None:
             return []
-        return self._cursors.claim(
+        self.lanes.forget_all_but(inflight.held)
+        free = min(limit, inflight.capacity.free_for_any())
+        # What is in lanes starts at once: half of the free threads, if plain jobs wait as well.
+        share = free if self._cursors.empty else -(-free // 2)
+        claims = self.lanes.claim(connection, worker, limit=share, room=self._room_in)
+        return claims + self._cursors.claim(
             connection,
             worker,
-            limit=limit,
-            free=inflight.capacity.free_for_any(),
+            limit=limit - len(claims),
+            free=free - len(claims),
             held=inflight.held,
         )
+
+    def _room_in(self, queue: str, claims: list[Claim]) -> int:
+        return self._cursors.room(queue, self.inflight.held, claims)
+
+    def unpark_lanes(self) -> None:
+        """Let other workers have the lanes in which jobs have ended, where this one is busy."""
+        if self.lanes.has_ended():
+            with self._store.write() as connection:
+                self.lanes.unpark_ended(connection)
 
     def _begin(self) -> WorkerRef | None:
         """Prepare a claim; return in whose name it is made, None if nothing is to be claimed."""
@@ -207,7 +227,7 @@ class ClaimPlanner:
         """Return the seconds until the next claim, if nothing wakes the claimer."""
         rest = min(self.poll, STALE_PREFETCH_AGE / 2) if self.inflight.inbox.qsize() else self.poll
         if not self.wanted():
-            return rest
+            return 0 if self.lanes.has_ended() else rest
         if self._last_count and not self._cursors.empty:
             return 0
-        return max(0.0, min(rest, self._cursors.rescan_in()))
+        return max(0.0, min(rest, self._cursors.rescan_in(), self.lanes.due_in()))

@@ -1,7 +1,7 @@
 """The outcome writer: writes outcomes to the database, and retries until it answers."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty
 
 from sqlalchemy import Connection
@@ -35,6 +35,7 @@ class OutcomeWriter:
         publish: Callable[[Event], None],
         events: EventStream,
         metrics: Metrics,
+        ended: Callable[[Sequence[Outcome]], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._completion = completion
@@ -43,6 +44,7 @@ class OutcomeWriter:
         self._publish = publish
         self._events = events
         self._metrics = metrics
+        self._ended = ended
         self._transaction_counts = TransactionCounts()
         self._batch: list[Outcome] = []
 
@@ -91,6 +93,7 @@ class OutcomeWriter:
         self._measure()
         silent = not self._events.wanted("succeeded")
         inflight.acknowledged(batch)
+        self._ended(batch)
         attempts = errored = 0
         for outcome in batch:
             state = states.get(outcome.claim.id)
