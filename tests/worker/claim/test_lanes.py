@@ -1,0 +1,131 @@
+"""Workers claim from lanes: limits hold in the whole fleet, and nothing waits for a full one."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, update
+
+from jobqueue import Job, JobQueue
+from jobqueue.store.schema import jobs as jobs_table
+from jobqueue.store.schema import queues
+
+
+class Meter:
+    """Counts how many handlers of each key run at once."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._lock = threading.Lock()
+        self.running: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self.go = threading.Event()
+
+        @queue.task(name="work")
+        def work(key: str, *, hold: bool = False) -> str:
+            with self._lock:
+                self.running[key] += 1
+                self.most[key] = max(self.most[key], self.running[key])
+            if hold:
+                assert self.go.wait(30)
+            with self._lock:
+                self.running[key] -= 1
+            return key
+
+        self.task = work
+
+
+@pytest.fixture
+def meter(jobs: JobQueue) -> Meter:
+    return Meter(jobs)
+
+
+@pytest.fixture
+def keyed(jobs: JobQueue, meter: Meter) -> Callable[..., list[Job[Any]]]:
+    """A function that enqueues jobs of one key."""
+
+    def keyed(key: str, count: int = 1, *, limit: int | None = None, hold: bool = False) -> Any:
+        made = jobs.enqueue_many(
+            meter.task.options(delay=3600).call(key, hold=hold) for _ in range(count)
+        )
+        with jobs.store.write() as connection:
+            of_these = jobs_table.c.id.in_([job.id for job in made])
+            values = {"lane": key, "lane_limit": limit, "state": "available"}
+            connection.execute(update(jobs_table).where(of_these).values(values))
+        return made
+
+    return keyed
+
+
+@pytest.fixture
+def fleet(jobs: JobQueue) -> Iterator[Callable[..., None]]:
+    with ExitStack() as stack:
+
+        def start(count: int, **settings: Any) -> None:
+            for number in range(count):
+                stack.enter_context(jobs.worker(name=f"w{number}", **settings))
+
+        yield start
+
+
+def test_a_key_is_held_to_its_limit_in_the_whole_fleet(
+    meter: Meter, keyed: Any, fleet: Any
+) -> None:
+    made = [*keyed("one", 30, limit=1), *keyed("two", 30, limit=2), *keyed("free", 30)]
+    fleet(3, concurrency=4)
+    assert [job.result(timeout=60) for job in made] == ["one"] * 30 + ["two"] * 30 + ["free"] * 30
+    assert meter.most["one"] == 1
+    assert meter.most["two"] <= 2
+
+
+def test_jobs_of_a_full_key_hold_up_no_other_job(
+    jobs: JobQueue, meter: Meter, keyed: Any, fleet: Any
+) -> None:
+    (first,) = keyed("full", limit=1, hold=True)
+    waiting = keyed("full", 200, limit=1)
+    fleet(1, concurrency=2)
+    assert meter.task.enqueue("plain").result(timeout=30) == "plain"
+    assert [job.result(timeout=30) for job in keyed("other", 3, limit=1)] == ["other"] * 3
+    assert {job.state for job in waiting[:5]} == {"available"}
+    meter.go.set()
+    assert first.result(timeout=30) == "full"
+    assert [job.result(timeout=60) for job in waiting] == ["full"] * 200
+
+
+def test_a_queue_is_held_to_its_limit_in_the_whole_fleet(
+    jobs: JobQueue, meter: Meter, keyed: Any, fleet: Any
+) -> None:
+    with jobs.store.write() as connection:
+        connection.execute(insert(queues).values(name="default", max_running=2))
+    made = [meter.task.enqueue("all") for _ in range(20)] + keyed("all", 20)
+    fleet(3, concurrency=4)
+    assert [job.result(timeout=60) for job in made] == ["all"] * 40
+    assert meter.most["all"] <= 2
+
+
+def test_a_limit_that_is_taken_back_lets_the_queue_drain(
+    jobs: JobQueue, meter: Meter, fleet: Any, wait_until: Any
+) -> None:
+    with jobs.store.write() as connection:
+        connection.execute(insert(queues).values(name="default", max_running=0))
+    made = [meter.task.enqueue("all") for _ in range(20)]
+    fleet(1, concurrency=4)
+    with jobs.store.write() as connection:
+        connection.execute(update(queues).values(max_running=None))
+    assert [job.result(timeout=60) for job in made] == ["all"] * 20
+
+
+def test_a_worker_of_other_queues_leaves_a_key_alone(
+    jobs: JobQueue, meter: Meter, keyed: Any, fleet: Any
+) -> None:
+    (mine,) = keyed("a", limit=1)
+    with jobs.store.write() as connection:
+        there = jobs_table.c.id == mine.id
+        connection.execute(update(jobs_table).where(there).values(queue="mail"))
+    fleet(1, queues=["default"])
+    assert meter.task.enqueue("plain").result(timeout=30) == "plain"
+    assert mine.state == "available"
+    fleet(1, queues=["mail"])
+    assert mine.result(timeout=30) == "a"
