@@ -224,7 +224,7 @@ class Assembly:
             publish=event_dispatcher.publish,
             events=self._events,
             metrics=metrics,
-            ended=lanes.ended,
+            lanes=lanes,
         )
 
     def _claimer_and_completer(

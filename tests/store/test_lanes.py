@@ -25,7 +25,9 @@ class LaneBench:
     def add(self, key: str | None, *, limit: int | None = None, strict: bool = False,
             weight: float | None = None, queue: str = "default", count: int = 1) -> list[int]:  # fmt: skip
         ids: list[int] = self.desk.add_many(count, queue=queue)
-        self.desk.change(*ids, lane=key, lane_limit=limit, lane_strict=int(strict), lane_weight=weight)
+        self.desk.change(
+            *ids, lane=key, lane_limit=limit, lane_strict=int(strict), lane_weight=weight
+        )
         return ids
 
     def switch(self, queue: str = "default", **switches: Any) -> None:

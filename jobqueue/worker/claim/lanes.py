@@ -42,7 +42,7 @@ class LanePlanner:
         self._retry: dict[str, float] = {}
         """By queue: when to look again, since its rate or another worker's lock held it back."""
         self._retry_after = RETRY_FIRST
-        self._names: dict[int, list[str]] = {}
+        self.names: dict[int, Sequence[str]] = {}
         """By id: the lanes of the claims in hand."""
         self._ended: deque[str] = deque()
 
@@ -111,7 +111,7 @@ class LanePlanner:
         found = self._lanes.claim(connection, holder, queue, wanted)
         for claim in found.claims:
             names = [found.keys[claim.id]] if claim.id in found.keys else []
-            self._names[claim.id] = [*names, queue] if found.is_limited else names
+            self.names[claim.id] = [*names, queue] if found.is_limited else names
         if found.is_locked:
             self._retry[queue] = now + self._retry_after
             self._retry_after = min(2 * self._retry_after, RETRY_MAX)
@@ -131,16 +131,15 @@ class LanePlanner:
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
         """Note that claims are over, after the commit. May be called from any thread."""
-        if self._names:
-            for outcome in outcomes:
-                self._ended.extend(self._names.pop(outcome.claim.id, ()))
+        for outcome in outcomes:
+            self._ended.extend(self.names.pop(outcome.claim.id, ()))
 
     def forget_all_but(self, held: Mapping[int, object]) -> None:
         """Forget the claims that ended without an outcome, as lost ones do."""
-        if len(self._names) <= 2 * len(held) + FORGOTTEN_LATE:
+        if len(self.names) <= 2 * len(held) + FORGOTTEN_LATE:
             return
-        for id_ in [id_ for id_ in self._names if id_ not in held]:
-            self._ended.extend(self._names.pop(id_, ()))
+        for id_ in [id_ for id_ in self.names if id_ not in held]:
+            self._ended.extend(self.names.pop(id_, ()))
 
     def _due(self) -> list[str]:
         now = time.monotonic()

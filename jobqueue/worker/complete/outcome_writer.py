@@ -1,8 +1,9 @@
 """The outcome writer: writes outcomes to the database, and retries until it answers."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty
+from typing import Protocol
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
@@ -22,6 +23,19 @@ from jobqueue.worker.observe.metrics import Metrics
 log = get_logger("jobqueue.worker")
 
 
+class ClaimedFromLanes(Protocol):
+    """Who wants to know when claims from lanes end."""
+
+    @property
+    def names(self) -> Mapping[int, object]:
+        """Return, by id, the lanes of the claims in hand that have any."""
+        ...
+
+    def ended(self, outcomes: Sequence[Outcome]) -> None:
+        """Note that these claims are over."""
+        ...
+
+
 class OutcomeWriter:
     """Writes outcomes in batches, and retries a batch until the database has answered."""
 
@@ -35,7 +49,7 @@ class OutcomeWriter:
         publish: Callable[[Event], None],
         events: EventStream,
         metrics: Metrics,
-        ended: Callable[[Sequence[Outcome]], None] = lambda _: None,
+        lanes: ClaimedFromLanes | None = None,
     ) -> None:
         self._store = store
         self._completion = completion
@@ -44,7 +58,7 @@ class OutcomeWriter:
         self._publish = publish
         self._events = events
         self._metrics = metrics
-        self._ended = ended
+        self._lanes = lanes
         self._transaction_counts = TransactionCounts()
         self._batch: list[Outcome] = []
 
@@ -93,7 +107,8 @@ class OutcomeWriter:
         self._measure()
         silent = not self._events.wanted("succeeded")
         inflight.acknowledged(batch)
-        self._ended(batch)
+        if self._lanes is not None and self._lanes.names:
+            self._lanes.ended(batch)
         attempts = errored = 0
         for outcome in batch:
             state = states.get(outcome.claim.id)

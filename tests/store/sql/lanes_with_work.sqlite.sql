@@ -1,4 +1,4 @@
 SELECT DISTINCT jobqueue_lanes.queue
 FROM jobqueue_lanes
-WHERE jobqueue_lanes.parked = 0
+WHERE jobqueue_lanes.parked = 0 AND jobqueue_lanes.kind != 2
 LIMIT :in_limit OFFSET 0;

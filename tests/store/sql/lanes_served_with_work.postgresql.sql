@@ -1,0 +1,3 @@
+SELECT DISTINCT jobqueue_lanes.queue
+FROM jobqueue_lanes
+WHERE jobqueue_lanes.parked = 0 AND jobqueue_lanes.kind != 2 AND jobqueue_lanes.queue IN (:in_queues);
