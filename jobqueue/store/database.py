@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from jobqueue.errors import ConfigurationError, SchemaOutdated
 from jobqueue.store import fork_safety, migrate
 from jobqueue.store.clock import Instant
+from jobqueue.store.dialects.base import Parameters
 from jobqueue.store.pool import IDLE, Patience
 from jobqueue.store.schema import REVISION
 from jobqueue.store.sql.statements import Statements, statements
@@ -131,7 +132,7 @@ class Store:
         return self.transact(hurried)
 
     def execute_autocommit(
-        self, statement: str, parameters: dict[str, Any], *, prepared: bool = False
+        self, statement: str, parameters: Parameters, *, prepared: bool = False
     ) -> list[tuple[Any, ...]] | None:
         """Run one statement in autocommit; return its rows. See `Backend.execute_autocommit`."""
         self.require_schema(makes=False)

@@ -83,11 +83,14 @@ class Enqueuer:
         self, job: NewJob, notifier: Notifier | None
     ) -> list[Inserted] | None:
         """Insert one plain job in autocommit; return None if a transaction has to do it."""
-        parameters = _plain_parameters(job)
-        carrying = self._carrying if notifier is not None and notifier.is_quiet() else None
+        carrying = self._carrying
+        if carrying is not None and (notifier is None or not notifier.is_quiet()):
+            carrying = None
         began = time.monotonic()
-        made = self._store.execute_autocommit(carrying or self._plain, parameters, prepared=True)
-        if made is None:
+        made = self._store.execute_autocommit(
+            carrying or self._plain, _plain_row(job), prepared=True
+        )
+        if not made:  # Or a trigger has skipped the row.
             return None
         if notifier is not None and carrying is None:
             notifier.notify()
@@ -152,17 +155,13 @@ class Enqueuer:
 
     @cached_property
     def _plain(self) -> str:
-        """Return the SQL of `insert_plain` in the driver's form."""
-        return str(self._store.statements.insert_plain.compile(self._store.engine))
+        statement = self._store.backend.insertion(_PLAIN)
+        assert statement is not None
+        return statement
 
     @cached_property
     def _carrying(self) -> str | None:
-        """Return `insert_plain` with a notification of workers; None if the database cannot."""
-        notification = self._store.backend.notification
-        if notification is None:
-            return None
-        statement = self._store.statements.insert_plain.returning(notification)
-        return str(statement.compile(self._store.engine))
+        return self._store.backend.insertion(_PLAIN, notifies=True)
 
     def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
         # The engine decides, not the caller: a test may have lent its transaction to the store.

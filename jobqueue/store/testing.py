@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from jobqueue.states import LIVE, State
 from jobqueue.store.clock import now
 from jobqueue.store.database import Store
+from jobqueue.store.dialects.base import Parameters
 from jobqueue.store.schema import jobs, workers
 from jobqueue.store.sql.predicates import in_state
 from jobqueue.store.user_transactions import UserTransactions
@@ -92,7 +93,7 @@ class BorrowingStore(Store):
             return work(connection)
 
     def execute_autocommit(
-        self, statement: str, parameters: dict[str, Any], *, prepared: bool = False
+        self, statement: str, parameters: Parameters, *, prepared: bool = False
     ) -> list[tuple[Any, ...]] | None:
         """See `Store.execute_autocommit`: impossible inside a test's transaction."""
         if self._borrowed is not None:

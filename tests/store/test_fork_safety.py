@@ -161,6 +161,23 @@ def test_two_threads_that_fork_at_once_leave_the_gate_open(
     assert len([*add.enqueue(1, 2)._jobs.find(JobFilter())]) == 3
 
 
+def test_a_thread_that_comes_during_a_fork_enters_after_it() -> None:
+    gate = fork_safety.gate
+    entered = threading.Event()
+
+    def come() -> None:
+        with gate:
+            entered.set()
+
+    gate.close()
+    other = threading.Thread(target=come)
+    other.start()
+    came_during_it = entered.wait(0.05)
+    gate.open()
+    other.join(LONG)
+    assert (came_during_it, entered.is_set()) == (False, True)
+
+
 def open_files(path: str) -> int:
     """How many descriptors of this process lead to a file."""
     links = Path("/proc/self/fd").iterdir()

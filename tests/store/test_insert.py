@@ -17,6 +17,7 @@ from jobqueue.store import enqueue
 from jobqueue.store import jobs as jobs_module
 from jobqueue.store.jobs import Jobs
 from jobqueue.tasks import Call
+from tests.store.conftest import ONLY_SQLITE
 
 SCOPES = ("finished", "started", "deleted")
 
@@ -149,6 +150,23 @@ def test_calls_rows_and_ids_are_no_work_for_the_garbage_collector(desk: Any) -> 
     made = desk.insert(new)[0]
     call = Call(None, new.args, Options())  # type: ignore[arg-type]
     assert not any(map(gc.is_tracked, (call, new, made)))
+
+
+@ONLY_SQLITE
+def test_a_job_has_its_own_id_though_a_trigger_of_the_application_inserts_a_row(desk: Any) -> None:
+    with desk.store.write() as connection:
+        connection.execute(text("CREATE TABLE audit (id INTEGER PRIMARY KEY, job INTEGER)"))
+        connection.execute(text("INSERT INTO audit VALUES (1000, NULL)"))
+        connection.execute(
+            text(
+                "CREATE TRIGGER audited AFTER INSERT ON jobqueue_jobs"
+                " BEGIN INSERT INTO audit (job) VALUES (new.id); END"
+            )
+        )
+    made = [desk.add(), desk.add()]
+    assert [desk.row(id_).id for id_ in made] == made
+    with desk.store.read() as connection:
+        assert connection.execute(text("SELECT max(id) FROM audit")).scalar() == 1002
 
 
 def test_an_empty_batch_is_nothing(desk: Any) -> None:

@@ -20,6 +20,8 @@ from jobqueue.store.notify.notifier import NotificationSender, Subscription
 from jobqueue.store.pool import IDLE, Patience
 
 Columns = Mapping[str, TypeEngine[Any]]
+Parameters = Mapping[str, Any] | Sequence[Any]
+"""The values of a statement in the driver's form, by name or in order."""
 
 
 class Identity(NamedTuple):
@@ -88,10 +90,11 @@ class Backend(Hashable, Protocol):
         ...
 
     def execute_autocommit(
-        self, engine: Engine, statement: str, parameters: dict[str, Any], *, prepared: bool
+        self, engine: Engine, statement: str, parameters: Parameters, *, prepared: bool
     ) -> list[tuple[Any, ...]] | None:
         """Run one statement in autocommit under the write lock, and return its rows.
 
+        Of an INSERT of one row that returns none: its id, as if it had been returned.
         `prepared`: it may be prepared, since its plan depends on neither values nor statistics.
         None means that it did nothing; the caller retries in a transaction, which raises the error.
         Raises SQLAlchemy's error if it is unknown whether it took effect.
@@ -137,6 +140,14 @@ class Backend(Hashable, Protocol):
         """Return an INSERT that skips the rows whose unique key is held."""
         ...
 
+    def insertion(self, columns: Sequence[str], *, notifies: bool = False) -> str | None:
+        """Return an INSERT of one job for `execute_autocommit`; the first value is its id.
+
+        Its parameters are the values in the order of the columns. `notifies`: its commit wakes
+        workers; None if the database cannot do that.
+        """
+        ...
+
     def insert_rows(
         self, connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
     ) -> Sequence[int]:
@@ -164,11 +175,6 @@ class Backend(Hashable, Protocol):
 
     def begin(self, connection: Connection) -> None:
         """Ensure that a user's connection is in a transaction: a savepoint then commits nothing."""
-        ...
-
-    @property
-    def notification(self) -> ColumnElement[Any] | None:
-        """Return an expression that wakes workers at the commit of its transaction, or None."""
         ...
 
     def notification_sender(self, engine: Engine) -> NotificationSender:

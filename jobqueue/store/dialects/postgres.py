@@ -28,17 +28,19 @@ from sqlalchemy import (
     text,
     true,
 )
+from sqlalchemy import insert as sql_insert
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobqueue.store import postgres_session as session
 from jobqueue.store.clock import Instant
 from jobqueue.store.dialects import postgres_copy, postgres_hooks
-from jobqueue.store.dialects.base import Columns, Identity
+from jobqueue.store.dialects.base import Columns, Identity, Parameters
 from jobqueue.store.notify.postgres import CHANNEL, NotifySender, NotifySubscription
 from jobqueue.store.pool import IDLE, BoundedPool, Checks, Patience
-from jobqueue.store.schema import meta
+from jobqueue.store.schema import jobs, meta
 
 CONNECT = {
     "application_name": "jobqueue",
@@ -73,6 +75,9 @@ _FULL = (
 
 _QUOTED = (Text, Instant)
 
+_POSITIONAL = psycopg_dialect(paramstyle="format")  # type: ignore[no-untyped-call]
+_NOTIFICATION = func.pg_notify(literal_column(f"'{CHANNEL}'"), literal_column("''"))
+
 _class = table("pg_class", column("oid"), column("relnamespace"), schema="pg_catalog")
 _namespace = table("pg_namespace", column("oid"), column("nspname"), schema="pg_catalog")
 _tableoid: ColumnElement[int] = literal_column(f"{meta.name}.tableoid")
@@ -96,7 +101,6 @@ class Postgres:
     batch_max = 500
     batch_max_shared = 500
     single_writer = False
-    notification = func.pg_notify(literal_column(f"'{CHANNEL}'"), literal_column("''"))
     reuses_ids = False
 
     def engine(
@@ -147,7 +151,7 @@ class Postgres:
             yield connection
 
     def execute_autocommit(
-        self, engine: Engine, statement: str, parameters: dict[str, Any], *, prepared: bool
+        self, engine: Engine, statement: str, parameters: Parameters, *, prepared: bool
     ) -> list[tuple[Any, ...]] | None:
         """See `Backend.execute_autocommit`: one round trip instead of three."""
         lost = False
@@ -229,6 +233,10 @@ class Postgres:
         """See `Backend.insert`."""
         return postgresql.insert(table).on_conflict_do_nothing()
 
+    def insertion(self, columns: Sequence[str], *, notifies: bool = False) -> str | None:
+        """See `Backend.insertion`."""
+        return _insertion(tuple(columns), notifies=notifies)
+
     def insert_rows(
         self, connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
     ) -> Sequence[int]:
@@ -267,6 +275,15 @@ class Postgres:
         if code is None:  # The server is unreachable, or still starting.
             return error.connection_invalidated or isinstance(error, OperationalError)
         return error.connection_invalidated or session.is_over(code) or code.startswith(_TRANSIENT)
+
+
+def _insertion(columns: tuple[str, ...], *, notifies: bool) -> str:
+    there = table(jobs.name, column("id"), *(column(name, jobs.c[name].type) for name in columns))
+    values = {name: bindparam(None, type_=jobs.c[name].type) for name in columns}
+    statement = sql_insert(there).values(values).returning(there.c.id)
+    if notifies:
+        statement = statement.returning(_NOTIFICATION)
+    return str(statement.compile(dialect=_POSITIONAL))
 
 
 def _is_full(error: Exception) -> bool:

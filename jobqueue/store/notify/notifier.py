@@ -77,7 +77,7 @@ class Notifier:
 
     NOTIFY inside the enqueueing transaction was measured to halve concurrent enqueues: it holds a
     server-wide lock through the commit. It is therefore sent afterwards, from a thread. Only an
-    enqueue after a pause carries it, if the database can (`Backend.notification`).
+    enqueue after a pause carries it, if the database can (`Backend.insertion`).
     """
 
     def __init__(self, sender: NotificationSender) -> None:
@@ -111,7 +111,8 @@ class Notifier:
 
     def notify(self) -> None:
         """Request a notification and return at once. Requests within one interval become one."""
-        self._wanted.set()
+        if not self._wanted.is_set():  # It is cleared before what it stands for is sent.
+            self._wanted.set()
         if self._thread is None:
             self._begin()
 
