@@ -3,7 +3,7 @@
 import math
 import traceback
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -74,23 +74,16 @@ def to_bytes(value: Any) -> bytes:
     return escape_json(value, ascii_only=True).encode()
 
 
-class ErrorStatus(NamedTuple):
-    """The status that answers an exception of the package."""
-
-    error: type[Exception]
-    status: int
-
-
-_STATUSES = (
-    ErrorStatus(JobNotFound, 404),
-    ErrorStatus(WrongState, 409),
-    ErrorStatus(InvalidArguments, 400),
-    ErrorStatus(InvalidOption, 400),
-    ErrorStatus(UnknownTask, 400),
-    ErrorStatus(QueueFull, 503),
-    ErrorStatus(SchemaOutdated, 503),
-    ErrorStatus(SchemaNewer, 503),
-)
+_STATUSES: dict[type[JobQueueError], int] = {
+    JobNotFound: 404,
+    WrongState: 409,
+    InvalidArguments: 400,
+    InvalidOption: 400,
+    UnknownTask: 400,
+    QueueFull: 503,
+    SchemaOutdated: 503,
+    SchemaNewer: 503,
+}
 
 
 def as_http_error(error: BaseException, *, writes: bool) -> HTTPError:
@@ -110,15 +103,13 @@ def as_http_error(error: BaseException, *, writes: bool) -> HTTPError:
 
 
 def _of_ours(error: JobQueueError) -> HTTPError:
-    for kind in _STATUSES:
-        if isinstance(error, kind.error):
-            headers = {}
-            if isinstance(error, QueueFull):
-                headers = {"Retry-After": str(math.ceil(error.retry_after))}
-            return HTTPError(
-                kind.status, str(error), field=error.field, value=error.value, headers=headers
-            )
-    return _unforeseen(error)
+    status = next((code for kind, code in _STATUSES.items() if isinstance(error, kind)), None)
+    if status is None:
+        return _unforeseen(error)
+    headers = {}
+    if isinstance(error, QueueFull):
+        headers = {"Retry-After": str(math.ceil(error.retry_after))}
+    return HTTPError(status, str(error), field=error.field, value=error.value, headers=headers)
 
 
 def _unforeseen(error: BaseException) -> HTTPError:

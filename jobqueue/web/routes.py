@@ -2,15 +2,14 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from jobqueue import options, wire
 from jobqueue.errors import InvalidOption, JobNotFound, JobQueueError
@@ -44,6 +43,7 @@ PROBE_TIMEOUT = 2.0
 NOTICE = "jobqueue-notice"
 """The header for notes that the command line prints to stderr."""
 
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 Verb = Callable[[Jobs, JobFilter], tuple[list[int], list[Refusal]]]
 
 
@@ -69,9 +69,9 @@ class Api:
             Route("/api/jobs/{id}", self.job),
             Route("/api/jobs/{id}/cancel", self.cancel, methods=["POST"]),
             Route("/api/jobs/{id}/retry", self.retry, methods=["POST"]),
-            Route("/api/queues", self.queues),
-            Route("/api/workers", self.workers),
-            Route("/api/stats", self.stats),
+            Route("/api/queues", self._answers(self._monitor.queues)),
+            Route("/api/workers", self._answers(self._workers)),
+            Route("/api/stats", self._answers(self._monitor.stats)),
             Route("/healthz", self.healthz),
             Route("/readyz", self.readyz),
             Route("/metrics", self.metrics),
@@ -87,13 +87,8 @@ class Api:
 
     async def _list(self, request: Request) -> Any:
         given = _query(request, "state", "task", "queue", "tag", "since", "limit")
-        wanted = wire.a_filter(
-            given.get("state"),
-            given.get("task"),
-            given.get("queue"),
-            given.get("tag"),
-            given.get("since"),
-        )
+        named = (given.get(name) for name in ("state", "task", "queue", "tag", "since"))
+        wanted = wire.a_filter(*named)
         limit = wire.whole(given.get("limit", str(LIST_DEFAULT)))
         most = options.whole(limit, "limit", 1, LIST_MAX)
         found = self._jobs.find(wanted, most, PAGE)
@@ -101,7 +96,17 @@ class Api:
         headers = {} if first else await self._notice(wanted)
         if request.method == "HEAD":
             return json_response([], headers=headers)
-        return _JsonArray(first, found, self._reads, headers)
+        body = self._array(first, found)
+        return StreamingResponse(body, headers=headers, media_type=JSON)
+
+    async def _array(self, page: list[bytes], found: Iterator[JobRecord]) -> AsyncIterator[bytes]:
+        """Yield a JSON array, one page of jobs after the other."""
+        opening = b"["
+        while page:
+            yield opening + b",\n".join(page)
+            opening = b",\n"
+            page = await self._reads(_page, found) if len(page) == PAGE else []
+        yield b"[]\n" if opening == b"[" else b"]\n"
 
     async def _notice(self, wanted: JobFilter) -> dict[str, str]:
         """Return a header that names an unknown task, queue or tag of a filter without matches."""
@@ -175,21 +180,18 @@ class Api:
             )
         return json_response(answer)
 
-    async def queues(self, request: Request) -> Response:
-        """Answer with what `jobqueue queues --json` prints."""
-        _query(request)
-        return json_response(await self._reads(self._monitor.queues))
+    def _answers(self, ask: Callable[[], Any]) -> Endpoint:
+        """Return an endpoint that answers with what a command prints with --json."""
 
-    async def workers(self, request: Request) -> Response:
-        """Answer with what `jobqueue workers --json` prints."""
-        _query(request)
-        rows = await self._reads(self._monitor.workers)
-        return json_response([row | {"started_at": row["started_at"].isoformat()} for row in rows])
+        async def endpoint(request: Request) -> Response:
+            _query(request)
+            return json_response(await self._reads(ask))
 
-    async def stats(self, request: Request) -> Response:
-        """Answer with what `jobqueue stats --json` prints."""
-        _query(request)
-        return json_response(await self._reads(self._monitor.stats))
+        return endpoint
+
+    def _workers(self) -> list[dict[str, Any]]:
+        rows = self._monitor.workers()
+        return [row | {"started_at": row["started_at"].isoformat()} for row in rows]
 
     async def healthz(self, _request: Request) -> Response:
         """Answer 200: this process is alive."""
@@ -271,30 +273,3 @@ def _query(request: Request, *known: str) -> dict[str, str]:
 
 def _page(found: Iterator[JobRecord]) -> list[bytes]:
     return [to_bytes(job_json(job)) for job in itertools.islice(found, PAGE)]
-
-
-class _JsonArray:
-    """A response that reads and sends a JSON array page by page."""
-
-    def __init__(
-        self,
-        first: list[bytes],
-        found: Iterator[JobRecord],
-        reads: Threads,
-        headers: Mapping[str, str],
-    ) -> None:
-        self._first = first
-        self._found = found
-        self._reads = reads
-        self._headers = {"content-type": JSON, **headers}
-
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        headers = [(name.encode(), value.encode("ascii")) for name, value in self._headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        page, opening = self._first, b"["
-        while page:
-            body = opening + b",\n".join(page)
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-            opening = b",\n"
-            page = await self._reads(_page, self._found) if len(page) == PAGE else []
-        await send({"type": "http.response.body", "body": b"[]\n" if opening == b"[" else b"]\n"})

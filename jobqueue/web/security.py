@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from jobqueue.errors import InvalidOption
@@ -57,7 +58,7 @@ class RequestGuard:
 
     def check(self, scope: Scope) -> None:
         """Raise HTTPError if the request is refused."""
-        headers = _Headers(scope)
+        headers = Headers(scope=scope)
         self._check_form(scope, headers)
         host = self._check_host(headers)
         self._check_origin(headers, host)
@@ -67,7 +68,7 @@ class RequestGuard:
         if self._read_only and scope["method"] not in ("GET", "HEAD"):
             raise HTTPError(403, "this server is read-only", field="method", value=scope["method"])
 
-    def _check_form(self, scope: Scope, headers: "_Headers") -> None:
+    def _check_form(self, scope: Scope, headers: Headers) -> None:
         if scope["http_version"] not in ("1.0", "1.1", "2"):
             raise HTTPError(505, "speak HTTP/1.1", headers=CLOSE)
         length = len(scope.get("raw_path") or b"") + len(scope["query_string"])
@@ -77,16 +78,16 @@ class RequestGuard:
         if len(scope["headers"]) > HEADERS_MAX or size > HEADER_BYTES_MAX:
             message = f"more than {HEADERS_MAX} headers, or {HEADER_BYTES_MAX:,} bytes of them"
             raise HTTPError(431, message, headers=CLOSE)
-        if headers.all(b"transfer-encoding") and headers.all(b"content-length"):
+        if headers.getlist("transfer-encoding") and headers.getlist("content-length"):
             # Request smuggling: a proxy may go by the other header.
             message = "Content-Length and Transfer-Encoding: give one of them"
             raise HTTPError(400, message, field="content-length", headers=CLOSE)
-        if headers.all(b"content-encoding") not in ([], [b"identity"]):
+        if headers.getlist("content-encoding") not in ([], ["identity"]):
             raise HTTPError(415, "send the body as it is, not encoded", field="content-encoding")
 
-    def _check_host(self, headers: "_Headers") -> str:
-        found = headers.all(b"host")
-        match = _HOST.fullmatch(found[0].decode("latin-1").lower()) if len(found) == 1 else None
+    def _check_host(self, headers: Headers) -> str:
+        found = headers.getlist("host")
+        match = _HOST.fullmatch(found[0].lower()) if len(found) == 1 else None
         if match is None:
             raise HTTPError(400, "Host: give one name, and a port", field="host", headers=CLOSE)
         if self._hosts is not None and match[1] not in self._hosts:
@@ -94,38 +95,30 @@ class RequestGuard:
             raise HTTPError(403, message, field="host", headers=CLOSE)
         return match[0]
 
-    def _check_origin(self, headers: "_Headers", host: str) -> None:
+    def _check_origin(self, headers: Headers, host: str) -> None:
         """Refuse cross-site requests: browsers always send these headers with them."""
-        for origin in headers.all(b"origin"):
-            _, _, of = origin.decode("latin-1").lower().partition("://")
+        for origin in headers.getlist("origin"):
+            _, _, of = origin.lower().partition("://")
             if of != host:
                 raise HTTPError(403, "Origin: requests of other sites are refused", field="origin")
-        for site in headers.all(b"sec-fetch-site"):
-            if site not in (b"same-origin", b"none"):
+        for site in headers.getlist("sec-fetch-site"):
+            if site not in ("same-origin", "none"):
                 raise HTTPError(403, "requests of other sites are refused", field="sec-fetch-site")
 
-    def _check_token(self, headers: "_Headers") -> None:
+    def _check_token(self, headers: Headers) -> None:
         if self._digest is None:
             return
-        given = headers.all(b"authorization")
-        scheme, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
+        given = headers.getlist("authorization")
+        scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")
         # Digests have one length, so that the time does not reveal the token's length.
-        fits = hmac.compare_digest(_digest(token.strip()), self._digest)
-        if scheme.lower() != b"bearer" or not fits:
+        fits = hmac.compare_digest(_digest(token.strip().encode("latin-1")), self._digest)
+        if scheme.lower() != "bearer" or not fits:
             raise HTTPError(
                 401,
                 "this needs the token: Authorization: Bearer …",
                 field="authorization",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-
-
-class _Headers:
-    def __init__(self, scope: Scope) -> None:
-        self._headers: list[tuple[bytes, bytes]] = scope["headers"]
-
-    def all(self, name: bytes) -> list[bytes]:
-        return [value for key, value in self._headers if key == name]
 
 
 def require_json(content_type: str | None, *, has_body: bool) -> None:

@@ -109,22 +109,23 @@ def test_slow_questions_do_not_hold_up_an_enqueue(
     client: Client, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All threads for reading hang, with more requests behind them."""
-    from jobqueue.store.stats import Monitor
+    from jobqueue.store.jobs import Jobs
 
     free = threading.Event()
     begun = threading.Semaphore(0)
 
-    def hang(_: Any) -> list[Any]:
+    def hang(_: Any, _job: Any) -> list[Any]:
         begun.release()
         free.wait(60)
         return []
 
-    monkeypatch.setattr(Monitor, "queues", hang)
+    id_ = client.enqueue(1, 1).json()["id"]
+    monkeypatch.setattr(Jobs, "attempts", hang)
     statuses: list[int] = []
 
     def ask() -> None:
         with Client(base_url=client.base_url, timeout=60) as own:
-            statuses.append(own.get("/api/queues").status_code)
+            statuses.append(own.get(f"/api/jobs/{id_}").status_code)
 
     asking = [threading.Thread(target=ask) for _ in range(8)]
     for thread in asking:
