@@ -226,7 +226,8 @@ class Command(click.Command):
     """A command of jobqueue: has the common options, and takes -5 for a value."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+        settings = {"help_option_names": ["-h", "--help"], "show_default": True}
+        kwargs.setdefault("context_settings", settings)
         super().__init__(*args, **kwargs)
         self.params.extend(_common_options())
 

@@ -82,7 +82,6 @@ def options(command: F) -> F:
             "--log-format",
             type=click.Choice(["text", "json"]),
             default="text",
-            show_default=True,
             is_eager=True,
             callback=_remember,
             help="Format of the log on stderr, unless the app configures logging.",

@@ -84,7 +84,6 @@ LIST = [
     "--limit",
     default="50",
     type=params.whole,
-    show_default=True,
     metavar="N",
     help="Show at most N jobs; 0 shows all.",
 )

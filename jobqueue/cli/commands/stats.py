@@ -136,7 +136,6 @@ WORKERS = [
 @click.option(
     "--interval",
     default="2s",
-    show_default=True,
     metavar="TIME",
     help="Time between two refreshes with --watch.",
 )
@@ -144,7 +143,6 @@ WORKERS = [
     "--minutes",
     default=str(MINUTES_SHOWN),
     type=params.whole,
-    show_default=True,
     metavar="N",
     help="Show worker activity for the last N minutes.",
 )
@@ -298,14 +296,12 @@ def _unseen(name: str, known_by: int) -> Row:
 @click.option(
     "--older-than",
     default="7d",
-    show_default=True,
     metavar="TIME",
     help="Age of succeeded and cancelled jobs, since their end.",
 )
 @click.option(
     "--failed-older-than",
     default="30d",
-    show_default=True,
     metavar="TIME",
     help="Age of failed jobs, since their end.",
 )

@@ -25,7 +25,6 @@ log = get_logger("jobqueue.cli")
 @click.option(
     "--host",
     default="127.0.0.1",
-    show_default=True,
     metavar="ADDRESS",
     help="Address to listen on.",
 )
@@ -33,7 +32,6 @@ log = get_logger("jobqueue.cli")
     "--port",
     default="8081",
     type=params.whole,
-    show_default=True,
     metavar="N",
     help="Port to listen on; 0 is any free one.",
 )

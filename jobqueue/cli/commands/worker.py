@@ -56,7 +56,6 @@ AS_GIVEN = (
     "--concurrency",
     "-c",
     default="4",
-    show_default=True,
     type=params.whole,
     metavar="N",
     help="Run up to N jobs at once.",
@@ -64,7 +63,6 @@ AS_GIVEN = (
 @click.option(
     "--async-concurrency",
     default="1000",
-    show_default=True,
     type=params.whole,
     metavar="N",
     help="Run up to N async jobs at once, in addition.",
@@ -92,28 +90,24 @@ AS_GIVEN = (
 @click.option(
     "--lease",
     default="30s",
-    show_default=True,
     metavar="TIME",
     help="Time without a heartbeat after which the worker counts as dead.",
 )
 @click.option(
     "--shutdown-timeout",
     default="25s",
-    show_default=True,
     metavar="TIME",
     help="Time to wait for running jobs at a stop.",
 )
 @click.option(
     "--poll",
     default="1s",
-    show_default=True,
     metavar="TIME",
     help="Poll interval when no notification arrives.",
 )
 @click.option(
     "--stats-interval",
     default="10s",
-    show_default=True,
     metavar="TIME",
     help="Time between two log lines with statistics; 0 turns them off.",
 )
