@@ -1,6 +1,7 @@
 """Metrics in Prometheus' text format, from the monitoring views."""
 
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily as Counter
@@ -60,13 +61,4 @@ def _up(value: int) -> Metric:
 
 
 def _text(*families: Metric) -> str:
-    return generate_latest(_Families(families)).decode()
-
-
-class _Families(NamedTuple):
-    """Families as a collector of prometheus-client."""
-
-    families: tuple[Metric, ...]
-
-    def collect(self) -> tuple[Metric, ...]:
-        return self.families
+    return generate_latest(SimpleNamespace(collect=lambda: families)).decode()
