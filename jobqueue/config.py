@@ -37,11 +37,6 @@ def database(given: str | None) -> Database:
     return Database(DEFAULT_URL, named=False) if url is None else Database(url, named=True)
 
 
-def database_url(given: str | None) -> str:
-    """Return the URL of `database(given)`."""
-    return database(given).url
-
-
 def app_name(given: str | None) -> str | None:
     """Return `module:attribute` of the app: `given`, $JOBQUEUE_APP, pyproject.toml, or None."""
     return given or _setting("app", "JOBQUEUE_APP")

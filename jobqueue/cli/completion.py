@@ -11,7 +11,6 @@ from click.shell_completion import CompletionItem
 
 from jobqueue.cli.context import CliContext, Command, cli_of, pass_cli
 from jobqueue.cli.shells import SHELLS, script
-from jobqueue.cli.streams import echo
 from jobqueue.known_names import names_of
 from jobqueue.states import State
 from jobqueue.store.names import Names, names_in_use
@@ -41,10 +40,7 @@ two seconds, and only read.
 def completion(context: click.Context, cli: CliContext, shell: str) -> None:
     """Print a shell's script."""
     text = script(context.find_root().command, shell)
-    if cli.json:
-        cli.print_json({"script": text})
-    else:
-        echo(text, end="")
+    cli.answer({"script": text}, text.rstrip())
 
 
 def words(*known: str) -> Completer:

@@ -156,6 +156,10 @@ class CliContext:
         """Print one JSON document on stdout."""
         echo(to_json(value))
 
+    def answer(self, document: Any, text: str) -> None:
+        """Print the document with --json, else the text."""
+        echo(to_json(document) if self.json else text)
+
     def note(self, message: str) -> None:
         """Print a note on stderr, except with --json."""
         if not self.json:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from jobqueue.cli.context import CliContext, to_json
 from jobqueue.cli.render import console, first_line, put
 from jobqueue.cli.streams import echo
-from jobqueue.config import database_url
+from jobqueue.config import database
 from jobqueue.errors import (
     ConfigurationError,
     InvalidArguments,
@@ -151,7 +151,7 @@ def _secrets(cli: CliContext) -> frozenset[str]:
         if given:
             found |= secrets_of(given)
     with contextlib.suppress(Exception):
-        found |= secrets_of(database_url(cli.given_url))
+        found |= secrets_of(database(cli.given_url).url)
     return frozenset(found)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from jobqueue.config import DEFAULT_URL, app_name, database_url
+from jobqueue.config import DEFAULT_URL, app_name, database
 from jobqueue.errors import ConfigurationError
 
 
@@ -27,7 +27,7 @@ def project(folder: Path, text: str) -> None:
 
 
 def test_without_a_word_it_is_a_file_in_the_current_folder() -> None:
-    assert database_url(None) == DEFAULT_URL == "sqlite:///jobqueue.db"
+    assert database(None).url == DEFAULT_URL == "sqlite:///jobqueue.db"
     assert app_name(None) is None
 
 
@@ -35,38 +35,38 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_project(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project(here, '[tool.jobqueue]\nurl = "sqlite:///project.db"\napp = "project:jobs"\n')
-    assert database_url(None) == "sqlite:///project.db"
+    assert database(None).url == "sqlite:///project.db"
     assert app_name(None) == "project:jobs"
     monkeypatch.setenv("JOBQUEUE_URL", "sqlite:///environment.db")
     monkeypatch.setenv("JOBQUEUE_APP", "environment:jobs")
-    assert database_url(None) == "sqlite:///environment.db"
+    assert database(None).url == "sqlite:///environment.db"
     assert app_name(None) == "environment:jobs"
-    assert database_url("sqlite:///given.db") == "sqlite:///given.db"
+    assert database("sqlite:///given.db").url == "sqlite:///given.db"
     assert app_name("given:jobs") == "given:jobs"
 
 
 def test_an_empty_variable_says_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBQUEUE_URL", "")
-    assert database_url(None) == DEFAULT_URL
+    assert database(None).url == DEFAULT_URL
 
 
 @pytest.mark.parametrize("url", ["", " ", "\t\n"])
 def test_an_empty_argument_is_an_error(url: str) -> None:
     with pytest.raises(ConfigurationError, match="empty"):
-        database_url(url)
+        database(url).url
 
 
 def test_what_is_not_text_is_an_error() -> None:
     for given in (5, make_url("sqlite:///x.db")):
         with pytest.raises(ConfigurationError, match=f"not text but a {type(given).__name__}"):
-            database_url(given)
+            database(given).url
 
 
 def test_the_nearest_project_counts_and_no_other(here: Path) -> None:
     project(here.parent, '[tool.jobqueue]\nurl = "sqlite:///parent.db"\n')
-    assert database_url(None) == "sqlite:///parent.db"
+    assert database(None).url == "sqlite:///parent.db"
     project(here, "[project]\nname = 'inner'\n")
-    assert database_url(None) == DEFAULT_URL
+    assert database(None).url == DEFAULT_URL
 
 
 @pytest.mark.parametrize(
@@ -81,22 +81,22 @@ def test_the_nearest_project_counts_and_no_other(here: Path) -> None:
 def test_a_project_that_cannot_be_read_is_named(here: Path, text: str, what: str) -> None:
     project(here, text)
     with pytest.raises(ConfigurationError, match=what):
-        database_url(None)
+        database(None).url
 
 
 @pytest.mark.parametrize("text", ["tool = 5\n", "[[tool]]\nname = 'x'\n"])
 def test_a_tool_that_is_no_table_is_an_error_of_ours(here: Path, text: str) -> None:
     project(here, text)
     with pytest.raises(ConfigurationError):
-        database_url(None)
+        database(None).url
 
 
 def test_a_project_that_is_not_utf8_is_an_error_of_ours(here: Path) -> None:
     (here / "pyproject.toml").write_bytes(b'[tool.jobqueue]\nurl = "\xff"\n')
     with pytest.raises(ConfigurationError, match="pyproject.toml"):
-        database_url(None)
+        database(None).url
 
 
 def test_a_given_url_needs_no_readable_project(here: Path) -> None:
     project(here, "[tool.jobqueue")
-    assert database_url("sqlite:///given.db") == "sqlite:///given.db"
+    assert database("sqlite:///given.db").url == "sqlite:///given.db"

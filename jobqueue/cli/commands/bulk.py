@@ -16,7 +16,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobqueue.cli.context import CliContext
 from jobqueue.cli.errors import FAILED, MISUSED, CliError, describe
 from jobqueue.cli.render import console
-from jobqueue.cli.streams import echo
 from jobqueue.errors import JobQueueError
 from jobqueue.records import counted
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
@@ -197,13 +196,10 @@ def enqueue_from(cli: CliContext, name: str) -> set[str]:
     with _opened(cli, name) as file:
         work.run(file)
     new = len(work.ids) - work.existing
-    if cli.json:
-        answer = {"enqueued": new, "existing": work.existing, "ids": work.ids}
-        cli.print_json(answer)
-        return work.tasks
     held = f", {work.existing:,} already there" if work.existing else ""
     span = f": ids {min(work.ids)} to {max(work.ids)}" if work.ids else ""
-    echo(f"enqueued {counted(new, 'job')}{held}{span}")
+    document = {"enqueued": new, "existing": work.existing, "ids": work.ids}
+    cli.answer(document, f"enqueued {counted(new, 'job')}{held}{span}")
     return work.tasks
 
 

@@ -19,12 +19,10 @@ def db() -> None:
 def upgrade(cli: CliContext) -> None:
     """Create the schema, or upgrade it."""
     before, after = migrate.upgrade(cli.store.url)
-    if cli.json:
-        cli.print_json({"before": before, "after": after, "changed": before != after})
-    elif before == after:
-        echo(f"{cli.target} is at {after} already")
-    else:
-        echo(f"{cli.target}: {before or 'no schema'} → {after}")
+    said = f"{cli.target}: {before or 'no schema'} → {after}"
+    if before == after:
+        said = f"{cli.target} is at {after} already"
+    cli.answer({"before": before, "after": after, "changed": before != after}, said)
 
 
 @db.command(cls=Command)
@@ -32,10 +30,7 @@ def upgrade(cli: CliContext) -> None:
 def current(cli: CliContext) -> None:
     """Print the schema's revision."""
     found = cli.store.revision()
-    if cli.json:
-        cli.print_json({"revision": found, "needed": REVISION})
-    else:
-        echo(found or "none")
+    cli.answer({"revision": found, "needed": REVISION}, found or "none")
 
 
 @db.command(cls=Command)
@@ -51,10 +46,7 @@ def sql(cli: CliContext, dialect: str | None) -> None:
     Does not connect to the database.
     """
     text = migrate.ddl(dialect or cli.store.backend.name)
-    if cli.json:
-        cli.print_json({"sql": text})
-    else:
-        echo(text.rstrip())
+    cli.answer({"sql": text}, text.rstrip())
 
 
 @db.command(cls=Command)

@@ -326,11 +326,9 @@ def prune(cli: CliContext, older_than: str, failed_older_than: str, yes: bool) -
     maintenance = Maintenance(cli.store)
     deleted = {state: _prune(maintenance, state, limit) for state, limit in ages.items()}
     total = sum(deleted.values())
-    if cli.json:
-        cli.print_json({"deleted": total, **deleted})
-    else:
-        parts = ", ".join(f"{count:,} {state}" for state, count in deleted.items() if count)
-        echo(f"deleted {counted(total, 'job')}" + (f": {parts}" if parts else ""))
+    parts = ", ".join(f"{count:,} {state}" for state, count in deleted.items() if count)
+    said = f"deleted {counted(total, 'job')}" + (f": {parts}" if parts else "")
+    cli.answer({"deleted": total, **deleted}, said)
 
 
 def _prune(maintenance: Maintenance, state: State, older_than: float) -> int:
