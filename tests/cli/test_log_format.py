@@ -11,10 +11,12 @@ import pytest
 
 from tests.cli.conftest import Cli, Process
 
+pytestmark = pytest.mark.databases("sqlite")
+
 Spawn = Callable[..., Process]
 Records = list[dict[str, Any]]
 
-ONE_DATABASE = pytest.mark.parametrize("backend_name", ["sqlite"])
+ONE_DATABASE = pytest.mark.databases("sqlite")
 
 APP = """
 import logging, sys, threading, warnings
@@ -176,7 +178,6 @@ def test_what_keeps_a_worker_from_starting_is_json_too(
     assert ("traceback" in last) == ("--debug" in given)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_level_that_does_not_exist_is_bad_usage(it: Cli) -> None:
     assert "'LOUD' is not one of" in it.refused(2, "worker", "--log-level", "LOUD")
 

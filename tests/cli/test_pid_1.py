@@ -13,6 +13,8 @@ import pytest
 
 from tests.cli.conftest import ROOT, Cli
 
+pytestmark = pytest.mark.databases("sqlite")
+
 APP = """
 import os, pathlib, subprocess, time
 from jobqueue import JobQueue
@@ -84,7 +86,6 @@ def pid_1(unshare: "subprocess.Popen[str]") -> int:
 
 
 @pytest.mark.parametrize("options", [(), ("--processes", "1")])
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_orphans_of_handlers_are_reaped_and_exit_codes_are_not_taken(
     it: Cli, start: Start, options: tuple[str, ...], wait_until: Any
 ) -> None:
@@ -102,7 +103,6 @@ def test_orphans_of_handlers_are_reaped_and_exit_codes_are_not_taken(
     wait_until(none_left, timeout=30)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_signal_to_pid_1_lets_the_running_job_end(
     it: Cli, start: Start, tmp_path: Path, wait_until: Any
 ) -> None:
@@ -118,7 +118,6 @@ def test_a_signal_to_pid_1_lets_the_running_job_end(
     assert it.json("show", id_)["state"] == "succeeded"
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_pid_1_ends_with_the_exit_code_of_its_worker(it: Cli, start: Start) -> None:
     it.id("die")
     assert start().wait(60) == 9

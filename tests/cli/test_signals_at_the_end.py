@@ -12,6 +12,8 @@ import pytest
 
 from tests.cli.conftest import Cli, Process
 
+pytestmark = pytest.mark.databases("sqlite")
+
 Spawn = Callable[..., Process]
 
 APP = """
@@ -59,7 +61,6 @@ def signal_until_it_ends(process: Process, number: int) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_signals_without_end_do_not_end_it_by_the_signal(
     it: Cli, spawn: Spawn, wait_until: Any, how: str, number: int, tmp_path: Path
 ) -> None:
@@ -71,7 +72,6 @@ def test_signals_without_end_do_not_end_it_by_the_signal(
     assert "Traceback" not in log.read_text()
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_signals_while_it_ends_by_itself_change_nothing(
     it: Cli, spawn: Spawn, wait_until: Any, tmp_path: Path
 ) -> None:
@@ -84,7 +84,6 @@ def test_signals_while_it_ends_by_itself_change_nothing(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_signals_without_end_while_the_app_is_imported_are_one(
     it: Cli, make_app: Any, spawn: Spawn, wait_until: Any, tmp_path: Path, number: int
 ) -> None:
@@ -94,7 +93,6 @@ def test_signals_without_end_while_the_app_is_imported_are_one(
     assert signal_until_it_ends(worker, number) == 0
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_what_a_handler_has_left_behind_keeps_no_process_from_ending(
     it: Cli, spawn: Spawn, wait_until: Any, tmp_path: Path
 ) -> None:

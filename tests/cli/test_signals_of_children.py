@@ -11,6 +11,8 @@ import pytest
 
 from tests.cli.conftest import Cli, Process
 
+pytestmark = pytest.mark.databases("sqlite")
+
 Spawn = Callable[..., Process]
 
 APP = """

@@ -89,7 +89,7 @@ def stderr_of(
 
 
 @pytest.mark.parametrize("setup", SETUPS)
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_failure_is_told_once_however_the_app_sets_up_logging(stderr_of: Any, setup: str) -> None:
     lines = stderr_of(*SETUPS[setup])
     assert sum("failed" in line and "the-cause" in line for line in lines) == 1, lines
@@ -97,7 +97,7 @@ def test_a_failure_is_told_once_however_the_app_sets_up_logging(stderr_of: Any, 
     assert sum("said by the application" in line for line in lines) == 1, lines
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_level_that_the_app_gives_our_loggers_holds(stderr_of: Any) -> None:
     lines = stderr_of("configure({'jobqueue': {'level': 'CRITICAL'}})", "pass")
     assert lines == ["said by the application"]

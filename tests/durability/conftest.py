@@ -37,8 +37,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
-ONLY_SQLITE = pytest.mark.parametrize("backend_name", ["sqlite"])
-ONLY_POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
+ONLY_SQLITE = pytest.mark.databases("sqlite")
+ONLY_POSTGRES = pytest.mark.databases("postgres")
 
 
 def plain(url: str):

@@ -11,6 +11,7 @@ from processes import ROOT, Process, ProcessScenario
 from sqlalchemy import text
 
 from jobqueue.worker.process_identity import process_started
+from tests.process_factory import popen
 
 LEASE = 1.0
 SOON = 20.0  # seconds: less than the shutdown timeout; the child is never ready
@@ -32,7 +33,7 @@ class Command(Process):
             "SLOW_EFFECTS": str(scene.effects.path),
         }
         with (self._folder / "log").open("w") as log:
-            self._process = subprocess.Popen(
+            self._process = popen(
                 [*command, "--concurrency", "1", "--poll", "0.05", *arguments],
                 cwd=Path(__file__).parent,
                 env=environment,
@@ -70,8 +71,7 @@ def enqueue(scene: ProcessScenario, name: str, **options: Any) -> int:
     return id_
 
 
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("attempts", [1, 10])
+@pytest.mark.parametrize(("name", "attempts"), [("apart", 1), ("in_a_thread", 10)])
 def test_a_stop_gives_a_job_back_whose_child_is_not_ready(
     scene: ProcessScenario, wait_until: Any, name: str, attempts: int
 ) -> None:

@@ -95,7 +95,7 @@ def observed(scene: ProcessScenario) -> tuple[int, int, int]:
 
 @pytest.mark.timing
 @pytest.mark.rerun_on_stall
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("what", [within, finish_within])
 def test_the_users_transactions_do_not_starve_beside_two_draining_workers(
     scene: ProcessScenario, what: Callable[..., Callable[[], list[float]]], wait_until
@@ -133,7 +133,7 @@ def test_two_workers_share_the_jobs_fairly(scene: ProcessScenario, wait_until) -
     assert min(shares[worker.pid] for worker in workers) >= 0.2 * count, shares
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_stopped_process_that_holds_the_kernel_lock_does_not_stop_the_others(
     scene: ProcessScenario, wait_until
 ) -> None:

@@ -12,8 +12,8 @@ from sqlalchemy.pool import Pool
 from jobqueue import JobQueue, current_job
 from jobqueue.store.notify.notifier import Wakeup
 
-ONLY_SQLITE = pytest.mark.parametrize("backend_name", ["sqlite"])
-ONLY_POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
+ONLY_SQLITE = pytest.mark.databases("sqlite")
+ONLY_POSTGRES = pytest.mark.databases("postgres")
 
 
 def on_sqlite(thing) -> bool:

@@ -28,7 +28,7 @@ def execute(scene: ProcessScenario, *statements: str) -> None:
             connection.execute(text(statement))
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_jobs_whose_ends_a_crash_of_the_server_took_back_are_run_again(
     scene: ProcessScenario, server: Any, wait_until
 ) -> None:

@@ -25,7 +25,7 @@ VIEWS = (
 )
 DENIED = "permission denied"
 
-pytestmark = pytest.mark.parametrize("backend_name", ["postgres"])
+pytestmark = pytest.mark.databases("postgres")
 
 
 def plain(url: str) -> str:

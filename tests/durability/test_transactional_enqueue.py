@@ -147,7 +147,7 @@ def test_a_session_on_another_database_is_refused(
     assert scene.states() == {}
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("fate", ["rollback", "commit"])
 def test_a_schema_that_a_savepoint_takes_back_is_made_again(empty_url: str, fate: str) -> None:
     """A fresh file gets it in the user's own transaction, wherever in it that begins."""
@@ -215,7 +215,7 @@ def test_an_async_commit_wakes_an_idle_worker(
     wakes(scene, lambda: asyncio.run(main()), wait_until)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_commit_that_rings_no_bell_is_seen_soon(scene: ProcessScenario, wait_until) -> None:
     """A bare Connection, or plain SQL: the worker looks at the file's own counter."""
 
@@ -227,7 +227,7 @@ def test_a_commit_that_rings_no_bell_is_seen_soon(scene: ProcessScenario, wait_u
     wakes(scene, commit, wait_until)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_worker_at_rest_holds_no_snapshot(scene: ProcessScenario, wait_until) -> None:
     """Else the WAL would grow for as long as the worker lives."""
     scene.worker()
@@ -257,7 +257,7 @@ def fresh(tmp_path):
         yield jobs, nop, engine
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     "locked", [False, True], ids=["first thing", "after a write of the user's"]
 )
@@ -281,7 +281,7 @@ def test_the_schema_is_made_through_the_given_session_without_waiting(
     assert job.state == "succeeded"
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     "locked", [False, True], ids=["first thing", "after a write of the user's"]
 )

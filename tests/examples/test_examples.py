@@ -18,6 +18,8 @@ from jobqueue import JobQueue
 from jobqueue.store.urls import parse
 from tests.pages import ROOT, environment, named_by, outside
 
+pytestmark = pytest.mark.databases("sqlite")
+
 EXAMPLES = ROOT / "examples"
 PROGRAMS = sorted(
     path.stem
@@ -145,6 +147,7 @@ def test_the_server_answers_at_once_and_stops_in_order(
     assert set(states) <= {"succeeded", "available"}, "none was interrupted"
 
 
+@pytest.mark.databases("sqlite", "postgres")
 def test_thumbnails_come_in_order_through_a_bounded_queue(
     run: Callable[..., list[str]], url: str
 ) -> None:
@@ -182,6 +185,7 @@ def test_the_crawler_is_polite_and_goes_on_where_it_stopped(run: Callable[..., l
     assert sorted(crawled) == sorted(f"/page/{number}" for number in range(30))
 
 
+@pytest.mark.databases("sqlite", "postgres")
 def test_the_import_counts_each_file_once(run: Callable[..., list[str]], url: str) -> None:
     imported = [
         "2026-11-1.csv: 100 rows, imported now, attempt 1",

@@ -42,7 +42,7 @@ def test_a_job_is_found_read_listed_and_cancelled_from_asyncio(jobs: JobQueue, a
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_long_list_is_read_in_pages(
     jobs: JobQueue, add: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,7 +58,7 @@ def test_the_async_list_takes_what_the_list_takes() -> None:
     )
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     "call",
     [

@@ -159,7 +159,7 @@ def test_a_key_that_becomes_free_while_jobs_are_inserted_needs_room(
     assert pending(jobs, "thumbs") == 1
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_who_holds_a_key_is_asked_after_the_wait_for_other_producers(
     jobs: JobQueue, work: Any, engine: Engine, wait_until: Callable[..., Any], backend_name: str
 ) -> None:
@@ -244,7 +244,7 @@ def test_a_declared_bound_does_not_make_transactions_on_other_queues_wait(
     assert wrote == []
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_two_transactions_enqueue_elsewhere_at_once_whoever_declared_a_bound(
     jobs: JobQueue, work: Any, engine: Engine, backend_name: str
 ) -> None:
@@ -286,7 +286,7 @@ def test_a_bound_that_an_operator_has_changed_stays_as_it_is(
             connection.execute(update(queues).values(max_pending=most - 1))
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_what_a_transaction_has_declared_holds_up_no_other_queue(
     jobs: JobQueue, work: Any, engine: Engine, backend_name: str
 ) -> None:

@@ -161,7 +161,7 @@ def test_the_registry_says_which_task_it_does_not_know(jobs: JobQueue, add: Any)
         jobs.on("nope", print)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_what_is_not_of_the_right_kind_is_refused_where_it_is_given(
     jobs: JobQueue, add: Any
 ) -> None:

@@ -11,7 +11,7 @@ from jobqueue import JobQueue
 from jobqueue.store.jobs import Jobs
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_who_waits_for_a_result_waits_on_while_the_database_is_away(
     url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -39,7 +39,7 @@ async def awaited(job: Any) -> Any:
     return await job
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 @pytest.mark.parametrize("how", ["result", "await"])
 def test_who_waits_for_a_result_waits_on_where_the_database_goes_away_before_it_is_read(
     url: str, monkeypatch: pytest.MonkeyPatch, how: str

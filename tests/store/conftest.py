@@ -335,8 +335,8 @@ def claim(desk: Any, holder: Any) -> Any:
     return desk.take_one(holder)
 
 
-ONLY_POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
-ONLY_SQLITE = pytest.mark.parametrize("backend_name", ["sqlite"])
+ONLY_POSTGRES = pytest.mark.databases("postgres")
+ONLY_SQLITE = pytest.mark.databases("sqlite")
 
 
 def file_of(url: str) -> Path:

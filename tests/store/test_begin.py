@@ -101,7 +101,7 @@ def test_other_jobs_free_no_key_when_they_begin(desk: Any, scope: str | None) ->
     assert not desk.take_one(desk.worker()).frees_key
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])  # SQLite has no locks on rows.
+@pytest.mark.databases("postgres")  # SQLite has no locks on rows.
 def test_beginning_does_not_wait_long_for_a_lock_on_the_job(desk: Any) -> None:
     id_ = desk.add(**KEYED)
     claim = desk.take_one(desk.worker())

@@ -211,7 +211,7 @@ def test_a_job_that_never_began_takes_its_key_again_when_it_runs_again(desk: Any
     assert desk.insert(desk.new(unique_key="k", unique_until="started")) == [Inserted(old, False)]
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])  # SQLite has one writer.
+@pytest.mark.databases("postgres")  # SQLite has one writer.
 def test_rerun_gives_way_to_an_insert_of_its_key_that_commits_first(
     desk: Any, together: Any, blocked: Any
 ) -> None:
@@ -321,7 +321,7 @@ def test_two_bulk_verbs_at_once_both_go_through(
         assert sorted(sum((changed for changed, _ in answers), [])) == ids
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_bulk_locks_its_rows_in_the_order_of_their_ids(
     desk: Any, second_store: Any, blocked: Any
 ) -> None:
@@ -341,7 +341,7 @@ def test_a_bulk_locks_its_rows_in_the_order_of_their_ids(
     assert sorted(bulk.result(30)[0]) == ids
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 @pytest.mark.parametrize("verb", ["cancel", "rerun", "delete"])
 def test_a_row_that_changes_between_a_look_and_the_change_is_left_alone(
     desk: Any, second_store: Any, blocked: Any, verb: str

@@ -132,7 +132,7 @@ def test_the_head_of_a_paused_queue_and_of_no_lease_is_not_claimed(desk: Any) ->
     assert (desk.state(paused), desk.state(id_)) == (State.AVAILABLE, State.AVAILABLE)
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_claim_of_the_head_skips_what_another_is_just_claiming(
     desk: Any, second_store: Any
 ) -> None:
@@ -268,7 +268,7 @@ def test_a_claim_that_rolls_back_never_was(desk: Any) -> None:
 # Two at once
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_claimer_skips_what_another_is_just_claiming(desk: Any, second_store: Any) -> None:
     every = desk.add_many(6)
     one, two = desk.worker("one"), desk.worker("two")
@@ -292,7 +292,7 @@ def test_jobs_that_were_held_back_are_as_if_nobody_had_touched_them(desk: Any) -
         assert (job.worker, job.started_at) == (None, None)
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_upkeep_skips_what_another_worker_is_just_changing(desk: Any, second_store: Any) -> None:
     due, orphan, old = desk.add(delay=60.0), desk.add(), desk.put(State.SUCCEEDED, queue="old")
     gone = desk.worker("gone")

@@ -388,7 +388,7 @@ def test_progress_is_written_for_the_claim_that_holds(desk: Any, holder: Any) ->
     )
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 @pytest.mark.parametrize("verb", ["succeeded", "errored", "report"])
 def test_outcomes_and_progress_lock_their_rows_in_the_order_of_their_ids(
     desk: Any, holder: Any, second_store: Any, blocked: Any, verb: str

@@ -184,7 +184,7 @@ def open_files(path: str) -> int:
     return sum(1 for link in links if link.exists() and str(link.readlink()) == path)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_connection_kept_for_single_statements_is_closed_with_the_queue(
     url: str, wait_until: Callable[..., Any]
 ) -> None:
@@ -202,7 +202,7 @@ def test_a_connection_kept_for_single_statements_is_closed_with_the_queue(
     assert open_files(path) == 0
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_child_leaves_the_connection_kept_for_single_statements_to_its_parent(
     jobs: JobQueue, add: Any, wait_until: Callable[..., Any]
 ) -> None:

@@ -300,7 +300,7 @@ def test_one_key_from_eight_threads_at_once_is_one_job(desk: Any, together: Any)
     assert desk.jobs.count(JobFilter()) == 3
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])  # SQLite has one writer.
+@pytest.mark.databases("postgres")  # SQLite has one writer.
 def test_a_batch_that_meets_a_deadlock_over_keys_is_written_after_all(
     desk: Any, second_store: Any, blocked: Any
 ) -> None:
@@ -328,7 +328,7 @@ def test_a_batch_that_meets_a_deadlock_over_keys_is_written_after_all(
     assert (found[0].id, found[2].id) == (made.id, a.id)
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])  # SQLite has one writer.
+@pytest.mark.databases("postgres")  # SQLite has one writer.
 def test_a_key_whose_holder_ends_between_two_looks_is_taken_after_all(
     desk: Any, second_store: Any
 ) -> None:
@@ -351,7 +351,7 @@ def test_a_key_whose_holder_ends_between_two_looks_is_taken_after_all(
     assert made[1] == Inserted(made[0].id, False)
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_key_held_by_an_insert_that_rolls_back_is_taken(
     desk: Any, second_store: Any, together: Any
 ) -> None:

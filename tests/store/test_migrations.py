@@ -289,7 +289,7 @@ def test_the_printed_sql_gives_each_database_an_instance_id_of_its_own(
     assert not re.search(r"[0-9a-f]{32}", migrate.ddl(backend_of(parse(url)).name))
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_a_new_database_file_is_its_owners_only(empty_url: str, umask: int) -> None:
     before = os.umask(umask)
@@ -465,7 +465,7 @@ def test_threads_that_upgrade_at_the_same_time_do_not_mix_up_their_databases(
     assert [migrate.differences(url) for url in urls] == [[]] * len(urls)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_file_whose_tables_were_all_dropped_gets_them_again(url: str) -> None:
     """As an application's tests do: `MetaData.reflect()` sees no views."""
     with connected(url) as connection:

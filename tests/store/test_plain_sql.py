@@ -51,7 +51,7 @@ def test_a_mistake_is_refused_at_once_by_the_name_of_what_is_required(
     assert desk.state(job) is State.AVAILABLE
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])  # PostgreSQL's types refuse some of them.
+@pytest.mark.databases("sqlite")  # PostgreSQL's types refuse some of them.
 @pytest.mark.parametrize(
     ("column", "value", "named"),
     [
@@ -78,7 +78,7 @@ def test_sqlite_checks_what_its_types_do_not(
         write(desk, INSERT.format(column, value))
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_every_past_instant_that_sqlite_lets_in_is_claimed(desk: Any) -> None:
     values = ["0001-01-02 00:00:00", "2026-01-31 23:59:59", "2024-02-29 12:00:00.5"]
     for value in [*values, "2023-02-31 00:00:00", "2024-01-31 24:00:00.123456789"]:
@@ -105,7 +105,7 @@ def test_an_instant_that_python_cannot_hold_stops_no_claim(
     assert len(list(desk.jobs.find(JobFilter()))) >= 2
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 @pytest.mark.parametrize("zone", ["UTC", "Etc/GMT-14", "Etc/GMT%2B12"])
 def test_an_instant_that_is_allowed_can_be_read_in_every_time_zone(
     desk: Any, second_store: Any, zone: str

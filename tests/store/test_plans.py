@@ -229,7 +229,7 @@ def test_the_next_level_reads_the_index_of_claims(plans: Plans) -> None:
     assert uses(plans.of(plans.store.statements.next_level, values), "claim")
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_the_end_of_a_pair_is_found_without_reading_its_jobs(plans: Plans) -> None:
     instructions = 0
 

@@ -19,7 +19,7 @@ from jobqueue.store.pool import BoundedPool, Patience
 from jobqueue.store.dialects.postgres import _is_full
 from jobqueue.store.database import Store
 
-on_postgres = pytest.mark.parametrize("backend_name", ["postgres"])
+on_postgres = pytest.mark.databases("postgres")
 
 
 class Server:

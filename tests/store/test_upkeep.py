@@ -90,7 +90,7 @@ def test_to_try_to_beat_leaves_the_row_as_it_was(desk: Any) -> None:
     assert desk.leases.could_beat(holder.id) is False
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_to_try_to_beat_writes_to_the_disk(desk: Any) -> None:
     wal = Path(f"{desk.store.url.database}-wal")
     holder = desk.worker()
@@ -99,7 +99,7 @@ def test_to_try_to_beat_writes_to_the_disk(desk: Any) -> None:
     assert wal.stat().st_size > before
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 @pytest.mark.parametrize("verb", ["could_beat", "revoke"])
 def test_who_judges_does_not_wait_for_a_lock_on_the_leases(desk: Any, verb: str) -> None:
     holder = desk.worker()
@@ -401,7 +401,7 @@ def test_minutes_are_forgotten_after_a_day_and_totals_are_not(desk: Any) -> None
     assert desk.maintenance.compact() == 0
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_instants_are_in_utc_whatever_the_zone_of_the_server(desk: Any, second_store: Any) -> None:
     id_ = desk.add(at=datetime(2026, 7, 1, 12, tzinfo=UTC))
     job = Jobs(second_store(timezone="Asia/Kolkata")).get(id_)

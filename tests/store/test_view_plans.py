@@ -54,7 +54,7 @@ def test_statistics_of_live_jobs_do_not_read_the_finished_ones(
         check_plans(scene, pages_on_postgres)
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])  # SQLite has no such statistics.
+@pytest.mark.databases("postgres")  # SQLite has no such statistics.
 def test_waiting_jobs_are_counted_in_their_indexes_however_many_there_are(scene: Scene) -> None:
     """Analyzed and not vacuumed, which lets an index seem dear."""
     with scene.store.write() as connection:

@@ -254,7 +254,7 @@ def test_throughput_tells_each_minute_and_folding_changes_nothing(scene: Scene) 
     assert scene.monitor.throughput(minutes=3) == []
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_minutes_are_of_utc_whatever_the_time_zone_of_the_session(url: str) -> None:
     scene = Scene(f"{url}&options=-c%20TimeZone%3DAsia/Kolkata")
     minute = scene.clock().replace(second=0, microsecond=0) - timedelta(minutes=5)

@@ -25,6 +25,8 @@ from jobqueue.supervisor.worker_process import (
 )
 from tests.cli.conftest import Cli, Process
 
+pytestmark = pytest.mark.databases("sqlite")
+
 Spawn = Callable[..., Process]
 
 APP = """
@@ -206,6 +208,7 @@ def test_one_signal_to_all_of_them_is_a_first_one_for_each(crew: Any) -> None:
     assert crew.jobs() == [("succeeded", 1)] * 2
 
 
+@pytest.mark.databases("sqlite", "postgres")
 def test_kill_9_of_a_worker_has_it_replaced_and_its_job_run_again(
     it: Cli, crew: Any, wait_until: Any
 ) -> None:
@@ -345,7 +348,6 @@ def test_an_app_that_has_become_bad_ends_the_supervisor_with_2_and_the_others_in
     assert ("succeeded", 1) in crew.jobs()
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_database_that_is_not_there_ends_the_supervisor_with_1(it: Cli, spawn: Spawn) -> None:
     env = {**env_of(it), "JOBQUEUE_URL": "postgresql://u:hunter2@127.0.0.1:1/d"}
     code, _, err = spawn("worker", "--processes", 2, env=env).end()
@@ -354,7 +356,6 @@ def test_a_database_that_is_not_there_ends_the_supervisor_with_1(it: Cli, spawn:
     assert "hunter2" not in err
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_signal_before_any_worker_is_at_work_exits_with_0(
     it: Cli, make_app: Any, spawn: Spawn, wait_until: Any, tmp_path: Path
 ) -> None:
@@ -371,7 +372,6 @@ def test_a_signal_before_any_worker_is_at_work_exits_with_0(
     assert code == 0, err
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_kill_9_of_the_supervisor_ends_a_worker_that_still_imports_its_app(
     it: Cli, make_app: Any, spawn: Spawn, wait_until: Any, tmp_path: Path
 ) -> None:
@@ -397,7 +397,6 @@ def test_a_worker_that_stands_still_is_killed_at_the_second_signal(crew: Any) ->
     assert gone(crew.pids)()
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_names_and_the_environment_of_handlers(it: Cli, spawn: Spawn) -> None:
     id_ = it.id("look")
     options = ("--drain", "--name", "Ada", "--json")
@@ -409,7 +408,6 @@ def test_names_and_the_environment_of_handlers(it: Cli, spawn: Spawn) -> None:
     assert jobs_of(it)[id_]["result"] == [env["PYTHONPATH"], None]
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_url_with_a_password_is_on_no_command_line(
     it: Cli, spawn: Spawn, tmp_path: Path, wait_until: Any
 ) -> None:
@@ -426,18 +424,15 @@ def test_a_url_with_a_password_is_on_no_command_line(
     assert process.popen.poll() is None
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 @pytest.mark.parametrize("count", ["0", "-1", "many", "5000"])
 def test_a_number_of_processes_out_of_range_is_refused(it: Cli, count: str) -> None:
     assert "processes" in it.refused(2, "worker", "--processes", count)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_processes_without_an_app_are_refused(url: str) -> None:
     assert "no app is named" in Cli(url).refused(2, "worker", "--processes", 2)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_control_channel_that_nobody_handed_over_is_refused(it: Cli, spawn: Spawn) -> None:
     code, _, err = spawn("worker", "--drain", env={**env_of(it), "JOBQUEUE_CONTROL": "7"}).end()
     assert code == 2

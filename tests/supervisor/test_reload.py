@@ -12,6 +12,8 @@ import pytest
 from jobqueue.supervisor.reload import SourceWatcher
 from tests.cli.conftest import Cli, Process
 
+pytestmark = pytest.mark.databases("sqlite")
+
 Spawn = Callable[..., Process]
 
 APP = """
@@ -102,7 +104,6 @@ def test_an_app_that_is_broken_waits_for_the_next_change(
     assert process.end()[0] == 0, log()
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_broken_app_can_be_left_with_a_signal(
     it: Cli, begin: Any, tmp_path: Path, wait_until: Any
 ) -> None:
@@ -113,7 +114,6 @@ def test_a_broken_app_can_be_left_with_a_signal(
     assert process.end()[0] == 0, log()
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_worker_that_is_being_watched_may_end_by_itself(it: Cli, spawn: Spawn) -> None:
     env = {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
     assert spawn("worker", "--reload", "--drain", env=env).end()[0] == 0
@@ -199,7 +199,6 @@ def test_an_app_elsewhere_is_watched_too(
     assert nothing.changed() is None
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_without_watchfiles_the_extra_is_named(it: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     monkeypatch.delitem(sys.modules, "jobqueue.supervisor.reload")

@@ -150,7 +150,7 @@ def test_each_binding_is_fresh_and_no_thread_stays(app: App) -> None:
         stale.record()
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_database_that_is_in_use_is_refused(app: App, url: str) -> None:
     with JobQueue(url) as real:
         real.task(json.dumps, name="dumps").enqueue({})
@@ -160,7 +160,7 @@ def test_a_database_that_is_in_use_is_refused(app: App, url: str) -> None:
     assert app.jobs.store.url.database.endswith("home.db")
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_servers_tables_are_left_alone_and_nothing_stays_there(app: App, url: str) -> None:
     with JobQueue(url) as real, Databases() as databases:
         job = real.task(json.dumps, name="dumps").enqueue({})
@@ -176,7 +176,7 @@ def test_a_servers_tables_are_left_alone_and_nothing_stays_there(app: App, url: 
             assert connection.execute(text(schemas)).all() == []
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_transaction_that_a_test_left_open_is_told_of(app: App, url: str) -> None:
     with Databases() as databases:
         with bind(app.jobs, url, databases=databases) as tester:

@@ -101,7 +101,7 @@ def test_many_jobs_at_once_are_made_in_the_transaction_of_the_test(
     assert rows(tester) == []
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_savepoint_commits_nothing_where_the_driver_begins_late(
     app: App, tester: QueueTester
 ) -> None:

@@ -212,7 +212,7 @@ def test_a_port_that_is_taken(it: Cli) -> None:
     assert f"127.0.0.1:{port}: cannot listen here: Address already in use" in line
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_without_the_schema_it_does_not_start(empty_url: str) -> None:
     assert "jobqueue db upgrade" in Cli(empty_url).refused(1, "web")
 

@@ -14,6 +14,8 @@ from jobqueue import JobQueue
 from jobqueue.web import connections
 from tests.web.conftest import Client, Dial, Serve, Wire, enqueue_text
 
+pytestmark = pytest.mark.databases("sqlite")
+
 CONNECTIONS = 200
 EACH = 5  # enqueues of each good connection
 
@@ -143,6 +145,7 @@ def test_slow_questions_do_not_hold_up_an_enqueue(
     assert statuses == [200] * 8
 
 
+@pytest.mark.databases("sqlite", "postgres")
 def test_what_waits_too_long_for_a_thread_is_refused_undone(
     client: Client, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

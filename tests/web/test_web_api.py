@@ -287,7 +287,7 @@ def test_health_needs_nothing_and_readiness_the_schema(client: Client) -> None:
     assert client.get("/readyz").json() == {"status": "ready"}
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_without_the_schema_it_is_not_ready(
     empty_url: str, monkeypatch: pytest.MonkeyPatch, jobs: JobQueue, serve: Serve
 ) -> None:

@@ -18,7 +18,7 @@ from jobqueue import JobQueue
 from jobqueue.errors import InvalidOption
 from jobqueue.worker import connections
 
-on_postgres = pytest.mark.parametrize("backend_name", ["postgres"])
+on_postgres = pytest.mark.databases("postgres")
 IDLE, BUSY = 3, 4
 
 

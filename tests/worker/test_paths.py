@@ -18,7 +18,7 @@ from jobqueue.store import migrate
 
 LONG = 30.0  # seconds, for what takes a second
 
-pytestmark = pytest.mark.parametrize("backend_name", ["sqlite"])
+pytestmark = pytest.mark.databases("sqlite")
 
 APP = """
 import os

@@ -374,7 +374,7 @@ def test_what_a_handler_ends_with_after_its_job_was_given_back_is_dropped(
     assert worker.counted("succeeded") == 0
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_completion_wakes_the_claimer_that_may_wait_for_a_shorter_outbox(
     work: Any, jobs: JobQueue, hand: Any
 ) -> None:
@@ -437,7 +437,7 @@ def test_logs_name_ids_and_tasks_and_never_arguments(
     assert not lines(part="errors")
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_worker_that_was_stopped_in_a_transaction_does_not_rest_as_long_again(
     jobs: JobQueue, work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -461,7 +461,7 @@ def test_a_worker_that_was_stopped_in_a_transaction_does_not_rest_as_long_again(
     assert rests and max(rests) < 0.2
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_writer_that_knows_nothing_of_turns_is_noticed_and_given_room(
     url: str, jobs: JobQueue, work: Any, hand: Any
 ) -> None:

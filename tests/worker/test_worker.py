@@ -275,7 +275,7 @@ def test_an_embedded_worker_stops_when_the_program_raises(jobs: JobQueue) -> Non
     }  # The queue's own; the latter for a moment.
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_worker_whose_file_was_replaced_stops_and_says_why(jobs: JobQueue, url: str) -> None:
     @jobs.task
     def work() -> int:
@@ -345,7 +345,7 @@ def test_none_is_no_setting_where_it_means_nothing(setting: str) -> None:
         JobQueue("sqlite:///never-made.db").worker(**{setting: None})
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_worker_on_a_database_without_the_schema_says_what_to_do(
     empty_url: str, backend_name: str
 ) -> None:
@@ -353,7 +353,7 @@ def test_a_worker_on_a_database_without_the_schema_says_what_to_do(
         queue.worker().start()
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_worker_on_a_new_file_makes_the_schema(empty_url: str, backend_name: str) -> None:
     with JobQueue(empty_url) as queue:
 

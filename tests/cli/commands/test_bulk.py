@@ -66,7 +66,7 @@ BAD_LINES = [
 ]
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(("line", "message"), BAD_LINES, ids=[line[:40] for line, _ in BAD_LINES])
 def test_a_bad_line_is_named_and_nothing_of_its_batch_is_there(
     bare: Cli, line: str, message: str

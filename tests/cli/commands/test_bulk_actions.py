@@ -81,7 +81,7 @@ def test_a_bulk_retry_leaves_out_what_has_succeeded_and_says_how_many(cli_with_a
     assert cli_with_app.json(*by_name) == {"changed": 3, "refused": []}
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(("answer", "state"), [(b"y\n", "available"), (b"\n", "succeeded")])
 def test_a_terminal_is_asked_whether_a_job_that_has_succeeded_runs_again(
     cli_with_app: Cli, answer: bytes, state: str
@@ -94,7 +94,7 @@ def test_a_terminal_is_asked_whether_a_job_that_has_succeeded_runs_again(
     assert cli_with_app.json("show", done)["state"] == state
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize(
     "words", [[], ["1", "--all"], ["1", "--task", "t"], ["--all", "--task", "t"], ["--yes"]]
@@ -129,7 +129,7 @@ def test_bulk_with_yes_says_what_it_does_first_and_changes_only_what_matches(bar
     assert bare.json("list") == []
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("verb", "state"),
     [("cancel", "succeeded"), ("retry", "running"), ("retry", "available"), ("delete", "running")],

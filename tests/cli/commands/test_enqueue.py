@@ -35,7 +35,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(("words", "args", "kwargs"), VALUES, ids=[str(v[0]) for v in VALUES])
 def test_without_an_app_a_value_is_json_where_it_is_json_and_otherwise_text(
     bare: Cli, words: list[str], args: list[object], kwargs: dict[str, object]
@@ -59,7 +59,7 @@ ANNOTATED = [
 ]
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("task", "words", "args", "kwargs"), ANNOTATED, ids=[str(v[:2]) for v in ANNOTATED]
 )
@@ -143,7 +143,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(("words", "message"), BAD, ids=[str(v[0]) for v in BAD])
 def test_arguments_that_do_not_fit_the_task_are_refused(
     cli_with_app: Cli, words: list[str], message: str

@@ -17,6 +17,8 @@ from jobqueue.options import fixed
 from jobqueue.worker.execute import exec_task
 from tests.cli.conftest import Cli, Process
 
+pytestmark = pytest.mark.databases("sqlite")
+
 Spawn = Callable[..., Process]
 
 NO_TASKS = "from jobqueue import JobQueue\njobs = JobQueue()\n"
@@ -108,12 +110,14 @@ def all_gone(wait_until: Any) -> Callable[[list[int]], None]:
 # What is recorded
 
 
+@pytest.mark.databases("sqlite", "postgres")
 def test_the_exit_code_0_is_success_and_the_output_is_the_result(it: Cli) -> None:
     job = run(it, "sh", "-c", "echo one; echo two >&2; echo three")
     assert (job["state"], job["task"]) == ("succeeded", "exec")
     assert job["result"] == {"exit_code": 0, "output": "one\ntwo\nthree\n", "signal": None}
 
 
+@pytest.mark.databases("sqlite", "postgres")
 def test_another_exit_code_is_an_error_with_the_end_of_the_output(it: Cli) -> None:
     job = run(it, "sh", "-c", "echo before; echo it broke >&2; exit 3")
     assert (job["state"], job["result"]) == ("failed", None)
@@ -395,7 +399,6 @@ def test_an_embedded_worker_may_too_and_the_app_itself_learns_no_task(url: str, 
         assert "exec" not in jobs.registry
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_an_app_with_a_task_of_that_name_is_refused(url: str) -> None:
     with JobQueue(url) as jobs:
         jobs.task(lambda_free, name="exec")
@@ -430,7 +433,6 @@ def test_it_waits(it: Cli, spawn: Spawn) -> None:
     assert "exit code 4" in failed.stderr
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

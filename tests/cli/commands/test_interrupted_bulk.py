@@ -35,7 +35,7 @@ def test_an_interrupted_import_says_how_many_lines_are_there(
     assert count(bare) == 1000
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_a_batch_is_written_waits_for_its_end(
     bare: Cli, monkeypatch: pytest.MonkeyPatch, number: int
@@ -55,7 +55,7 @@ def test_a_signal_while_a_batch_is_written_waits_for_its_end(
     assert signal.getsignal(number) is before
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_second_signal_does_not_wait_and_the_message_says_what_is_not_known(
     bare: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +77,7 @@ def test_a_second_signal_does_not_wait_and_the_message_says_what_is_not_known(
     )
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_an_import_that_waits_for_room_in_a_full_queue_can_be_interrupted(
@@ -111,7 +111,7 @@ def test_an_import_that_waits_for_room_in_a_full_queue_can_be_interrupted(
     assert count(bare) == 1
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_an_import_that_is_interrupted_at_once_has_enqueued_nothing(
     bare: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

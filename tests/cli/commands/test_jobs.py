@@ -136,7 +136,7 @@ def test_a_row_that_someone_wrote_with_sql_breaks_no_command(
     assert "t" in bare.ok("show", 1)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_list_shows_names_whole_and_no_column_of_nothing(
     bare: Cli, width: int, monkeypatch: pytest.MonkeyPatch

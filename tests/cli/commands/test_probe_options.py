@@ -122,7 +122,7 @@ def test_a_worker_tells_its_health_and_its_counters(
     assert log().count("Traceback") == 1, "of the attempt that errored"
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_one_port_may_serve_both_and_each_process_has_its_own(
     it: Cli, begin: Any, free_ports: Any
 ) -> None:
@@ -157,7 +157,7 @@ def free_ports() -> Callable[[int], int]:
     return find
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("more", [(), ("--processes", 2)])
 def test_a_port_that_is_taken_is_said_before_the_worker_begins(
     it: Cli, spawn: Spawn, more: tuple[object, ...]
@@ -171,7 +171,7 @@ def test_a_port_that_is_taken_is_said_before_the_worker_begins(
     assert "began, slots" not in err
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     "options",
     [

@@ -181,7 +181,7 @@ def test_db_upgrade_current_and_check(empty_url: str) -> None:
     assert "as it should be" in it.ok("db", "check")
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_without_a_schema_every_command_says_so_in_one_line(empty_url: str) -> None:
     for words in (["list"], ["enqueue", "t"], ["stats"], ["show", "1"], ["prune"]):
         message = Cli(empty_url).refused(1, *words)

@@ -16,6 +16,8 @@ from sqlalchemy import make_url
 from jobqueue.cli import log_format
 from tests.cli.conftest import Cli, Process
 
+pytestmark = pytest.mark.databases("sqlite")
+
 Spawn = Callable[..., Process]
 
 SLOW = """
@@ -75,6 +77,7 @@ def heard_until(worker: Process, text: str) -> str:
     return said
 
 
+@pytest.mark.databases("sqlite", "postgres")
 def test_one_signal_lets_the_running_job_end_and_exits_with_0(it: Cli, begin: Any) -> None:
     id_, worker = begin(0.7)
     waiting = it.id("shout", "hi", "--delay", "1h")
@@ -87,6 +90,7 @@ def test_one_signal_lets_the_running_job_end_and_exits_with_0(it: Cli, begin: An
     assert it.json("workers") == []
 
 
+@pytest.mark.databases("sqlite", "postgres")
 def test_a_second_signal_gives_the_job_back_and_exits_with_1_at_once(it: Cli, begin: Any) -> None:
     id_, worker = begin(300, "--shutdown-timeout", "200")
     worker.popen.send_signal(signal.SIGTERM)
@@ -110,6 +114,7 @@ def test_the_shutdown_timeout_gives_the_job_back_and_exits_with_1(it: Cli, begin
     assert (job["state"], job["attempt"]) == ("available", 0)
 
 
+@pytest.mark.databases("sqlite", "postgres")
 def test_drain_runs_what_is_there_and_ends_by_itself(it: Cli, spawn: Spawn) -> None:
     for number in range(20):
         it.id("shout", f"line {number}")
@@ -121,6 +126,7 @@ def test_drain_runs_what_is_there_and_ends_by_itself(it: Cli, spawn: Spawn) -> N
     assert [job["state"] for job in it.json("list")] == ["scheduled"] + ["succeeded"] * 20
 
 
+@pytest.mark.databases("sqlite", "postgres")
 def test_max_jobs_ends_by_itself(it: Cli) -> None:
     for _ in range(5):
         it.id("shout", "x")
@@ -160,7 +166,6 @@ def test_queues_that_nobody_uses_are_fine(it: Cli) -> None:
     assert it("worker", "--drain", "-q", "nobody,knows:3").exit_code == 0
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_an_app_on_another_database_is_warned_of(url: str, make_app: Any) -> None:
     it = Cli(url)
     it.app = make_app(
@@ -173,7 +178,6 @@ def test_an_app_on_another_database_is_warned_of(url: str, make_app: Any) -> Non
     assert "/elsewhere.db: what handlers enqueue" in result.stderr
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_logging_that_the_app_has_set_up_stays_its_own(
     it: Cli, make_app: Any, spawn: Spawn
 ) -> None:
@@ -202,7 +206,6 @@ def test_handlers_that_the_app_gave_our_loggers_are_the_only_ones() -> None:
         logger.removeHandler(own)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_database_that_is_not_there_ends_the_worker_with_one_line(it: Cli) -> None:
     it.url = "postgresql://u:hunter2@127.0.0.1:1/d"
     message = it.refused(1, "worker")
@@ -210,7 +213,6 @@ def test_a_database_that_is_not_there_ends_the_worker_with_one_line(it: Cli) -> 
     assert "hunter2" not in message
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_signal_while_the_app_is_imported_exits_with_0(
     it: Cli, make_app: Any, spawn: Spawn, wait_until: Any, tmp_path
 ) -> None:
@@ -237,7 +239,6 @@ jobs = JobQueue()
 """
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_signal_that_the_app_swallows_while_it_is_imported_exits_with_0(
     it: Cli, make_app: Any
 ) -> None:
@@ -246,7 +247,6 @@ def test_a_signal_that_the_app_swallows_while_it_is_imported_exits_with_0(
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_signal_between_the_import_and_the_start_exits_with_0(
     it: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,7 +265,7 @@ def test_a_signal_between_the_import_and_the_start_exits_with_0(
     assert (result.exit_code, json.loads(result.stdout)["signal"]) == (0, "SIGTERM")
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_signal_while_no_connection_is_free_exits_with_0_after_one_line(
     it: Cli, spawn: Spawn
 ) -> None:
@@ -297,7 +297,6 @@ def test_pool_size_is_for_the_app_whatever_it_says_itself(url: str, make_app: An
     assert "pool_size" in it.refused(2, "worker", "--pool-size", "0")
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_worker_whose_stderr_has_gone_works_on(it: Cli, spawn: Spawn) -> None:
     it.id("shout", "heard")
     reader, writer = os.pipe()
@@ -379,7 +378,6 @@ def test_a_signal_while_the_worker_is_being_built_ends_it_in_order(
 GO_AWAY = 'os.chdir("away")'
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("said", ["--url", "$JOBQUEUE_URL", "the app"])
 def test_an_app_that_goes_to_another_folder_works_on_the_database_that_was_named(

@@ -137,7 +137,7 @@ def assert_is_the_record(document: dict[str, Any], jobs: JobQueue, files: int) -
     assert killed["worker"] in [worker["worker"] for worker in document["workers"]]
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])  # On a file, the test after the next.
+@pytest.mark.databases("postgres")  # On a file, the test after the next.
 def test_it_makes_the_schema_where_there_is_none(
     empty_url: str, few: Callable[..., tuple[int, str, str]]
 ) -> None:
@@ -281,7 +281,7 @@ TAMPERED = {
 }
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("what", TAMPERED)
 def test_the_proof_fails_for_a_database_that_was_tampered_with(worked: Any, what: str) -> None:
     assert proven(worked).wrong == []
@@ -295,7 +295,7 @@ def test_the_proof_fails_on_either_database(worked: Any) -> None:
     assert "job 4 " in wrong
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_the_proof_fails_for_a_file_that_has_changed(worked: Any) -> None:
     _, files = worked
     name = next(iter(files))
@@ -304,7 +304,7 @@ def test_the_proof_fails_for_a_file_that_has_changed(worked: Any) -> None:
     assert name in wrong and "SHA-256" in wrong
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_the_proof_fails_if_the_kill_hit_nothing(worked: Any) -> None:
     jobs, files = worked
     (wrong,) = verify.verify(files, jobs, "demo-test", killed=["somebody"]).wrong
@@ -342,7 +342,7 @@ def test_a_file_of_the_demos_own_is_removed_with_its_folder(tmp_path: Path) -> N
     assert [line for _, line in commands(Run(url, "demo-1", tmp_path))][1:] == [f"rm -r {tmp_path}"]
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_what_was_found_is_green_or_red_and_adds_up(worked: Any, tmp_path: Path) -> None:
     jobs, files = worked
     found = Run(jobs.store.url, "demo-test", tmp_path, files=len(files))
@@ -358,7 +358,7 @@ def test_what_was_found_is_green_or_red_and_adds_up(worked: Any, tmp_path: Path)
     assert re.search(r"^total +10 +3 +0$", out, re.MULTILINE)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_the_recording_in_the_readme_shows_the_proof_as_it_is_today(worked: Any) -> None:
     def words(text: str) -> str:
         return re.sub(r"[\d,]*\d", "9", text)
@@ -409,7 +409,7 @@ def test_what_the_killed_worker_held_counts_though_the_reaper_was_quicker(worked
     assert sorted(run._lost(Jobs(jobs.store), [3, 4, 5, 6], "killed")) == [4, 5]
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_the_document_is_json(worked: Any, tmp_path: Path) -> None:
     jobs, files = worked
     found = Run(jobs.store.url, "demo-test", tmp_path)

@@ -22,7 +22,7 @@ def answers(url: str) -> bool:
         store.close()
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 @pytest.mark.parametrize(
     ("driver", "query"),
     [
@@ -43,7 +43,7 @@ def test_a_url_of_another_driver_reaches_the_same_database(
     assert answers(theirs.render_as_string(hide_password=False))
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     "form",
     [
@@ -56,7 +56,7 @@ def test_a_url_of_another_form_reaches_the_same_file(url: str, form: str) -> Non
     assert answers(form.format(make_url(url).database))
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_schema_in_the_url_is_where_the_tables_are(empty_url: str) -> None:
     """As Prisma has it: what is made goes there too."""
     elsewhere = make_url(empty_url).update_query_dict({"schema": "my App"})
@@ -108,7 +108,7 @@ def dead_port() -> int:
         return int(listening.getsockname()[1])
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 @pytest.mark.parametrize(
     "form",
     [

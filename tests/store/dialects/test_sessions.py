@@ -21,7 +21,7 @@ from jobqueue.store.migrate import upgrade
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
 
-POSTGRES = pytest.mark.parametrize("backend_name", ["postgres"])
+POSTGRES = pytest.mark.databases("postgres")
 ZONE = "TimeZone = 'Europe/Zurich'"
 SETTINGS = [
     "DateStyle = 'SQL, DMY'",

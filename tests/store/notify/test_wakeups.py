@@ -76,7 +76,7 @@ def test_silence_is_heard_as_nothing(listener: Subscription) -> None:
     assert listener.wait(0.0) is not Wakeup.COMMIT
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_commit_that_nobody_rings_for_is_heard_as_a_change(
     listener: Subscription, desk: Any
 ) -> None:
@@ -85,7 +85,7 @@ def test_a_commit_that_nobody_rings_for_is_heard_as_a_change(
     assert listener.wait(LONG) is Wakeup.COMMIT
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_what_was_missed_while_there_was_no_connection_is_a_change(
     store: Store, listener: Subscription, disconnect: Callable[[], None]
 ) -> None:
@@ -95,7 +95,7 @@ def test_what_was_missed_while_there_was_no_connection_is_a_change(
     assert listener.wait(LONG) is Wakeup.COMMIT
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_ring_is_sent_although_its_connection_was_lost_meanwhile(
     store: Store, listener: Subscription, sender: NotificationSender, disconnect: Callable[[], None]
 ) -> None:
@@ -145,7 +145,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if "pooler" in record.message]
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_listener_behind_a_pooler_in_transaction_mode_says_once_that_it_hears_nothing(
     through_pooler: Callable[..., Any],
     wait_until: Callable[..., Any],
@@ -160,7 +160,7 @@ def test_a_listener_behind_a_pooler_in_transaction_mode_says_once_that_it_hears_
     assert "docs/poolers.md" in said
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_listener_behind_a_pooler_in_session_mode_hears(
     through_pooler: Callable[..., Any],
     sender: NotificationSender,
@@ -176,7 +176,7 @@ def test_a_listener_behind_a_pooler_in_session_mode_hears(
     assert not listener.deaf and not warnings(caplog)
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_a_listener_whose_first_connection_broke_half_way_listens_on_the_next(
     store: Store, sender: NotificationSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +223,7 @@ def notifier(mute: MuteSender) -> Iterator[Notifier]:
     notifier.close()
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_an_enqueue_after_a_pause_carries_its_notification_and_the_next_one_does_not(
     listener: Subscription, store: Store, desk: Any, notifier: Notifier, mute: MuteSender
 ) -> None:

@@ -14,7 +14,7 @@ from jobqueue.web import Server, create_app
 from tests.conftest import database, record_version
 from tests.web.conftest import Client, add_tasks
 
-HTTP_ONLY = pytest.mark.parametrize("backend_name", ["sqlite"])
+HTTP_ONLY = pytest.mark.databases("sqlite")
 """Of tests of what is refused before any database is asked."""
 TOKEN = "a-long-random-token"
 JOB = {"task": "add", "args": [2, 3]}

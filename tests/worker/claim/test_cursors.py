@@ -117,7 +117,7 @@ def test_every_queue_gets_a_share_of_every_round_even_of_a_single_slot(
     assert {handle.state for handle in small} == {State.SUCCEEDED}
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
     work: Any, jobs: JobQueue, hand: Any, backend_name: str
 ) -> None:

@@ -222,7 +222,7 @@ def test_a_deploy_that_changes_a_tasks_backoff_changes_it_for_jobs_that_wait(
     assert worker.due_in(id_) == pytest.approx(50, abs=5)
 
 
-@pytest.mark.parametrize("backend_name", ["sqlite"])
+@pytest.mark.databases("sqlite")
 def test_backoff_at_attempt_1000_is_at_the_cap_and_never_overflows(
     jobs: JobQueue, hand: Any, backend_name: str
 ) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from jobqueue.worker.handler.context_variables import ProgramContext
 
+pytestmark = pytest.mark.databases("sqlite")
+
 LONG = 60.0  # seconds, for what takes a second
 PROGRAMS = ["nobody", "set by the program", "0.3333333"]
 PLACES = ("in_a_thread", "on_the_loop", "in_a_child", "on_the_loop_of_a_child")

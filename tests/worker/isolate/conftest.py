@@ -13,6 +13,7 @@ import pytest
 from jobqueue import JobQueue
 from jobqueue.store.jobs import Jobs
 from jobqueue.worker.process_identity import process_started
+from tests.process_factory import popen
 
 HERE = Path(__file__).parent
 LONG = 30.0  # seconds, for what takes a second
@@ -52,7 +53,7 @@ class Stage:
     def worker(self, *arguments: str) -> "subprocess.Popen[str]":
         """A worker process by the command line."""
         command = [sys.executable, "-m", "jobqueue", "worker", "--app", "isolated_app:jobs"]
-        process = subprocess.Popen(
+        process = popen(
             [*command, "--poll", "0.05", "--stats-interval", "0", *arguments],
             cwd=HERE,
             env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},

@@ -11,9 +11,12 @@ from jobqueue import JobFailed, State
 from jobqueue.worker.isolate import child_handle
 from tests.worker.isolate.conftest import LONG, Stage
 
+pytestmark = pytest.mark.databases("sqlite")
+
 # Deaths
 
 
+@pytest.mark.databases("sqlite", "postgres")
 @pytest.mark.parametrize(("how", "said"), [("exit", "exit code 3"), ("kill", "SIGKILL")])
 def test_a_death_is_a_crash_of_that_job_alone(stage: Stage, how: str, said: str) -> None:
     job = stage.app.dies.enqueue(how)

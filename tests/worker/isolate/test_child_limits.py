@@ -14,6 +14,8 @@ from jobqueue.worker.isolate import child_handle
 from jobqueue.worker.isolate.child_main import ChildMain
 from tests.worker.isolate.conftest import LONG, Stage
 
+pytestmark = pytest.mark.databases("sqlite")
+
 # Limits of time, and wishes
 
 
@@ -207,6 +209,7 @@ def test_a_sigterm_that_is_not_ours_does_not_end_a_job(stage: Stage) -> None:
     assert len(stage.attempts(job)) == 1 and stage.attempts(job)[0].outcome == "cancelled"
 
 
+@pytest.mark.databases("sqlite", "postgres")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("task", ["sleeps", "holds_the_lock"])
 def test_no_child_outlives_its_worker(stage: Stage, task: str, number: int) -> None:

@@ -17,6 +17,8 @@ from jobqueue.worker.isolate import child_handle
 from jobqueue.worker.process_identity import process_started
 from tests.worker.isolate.conftest import LONG, Stage
 
+pytestmark = pytest.mark.databases("sqlite")
+
 # What a child does
 
 
@@ -106,6 +108,7 @@ def test_arguments_that_no_longer_fit_fail_at_once(stage: Stage, hand: Any) -> N
     assert stage.attempts(job)[0].outcome == "refused"
 
 
+@pytest.mark.databases("sqlite", "postgres")
 @pytest.mark.parametrize("then", ["", "dies before", "dies after"])
 def test_effects_in_the_database_are_exactly_once_in_a_child(stage: Stage, then: str) -> None:
     stage.app.PAYMENTS.create(stage.jobs.store.engine)
@@ -122,6 +125,7 @@ def test_effects_in_the_database_are_exactly_once_in_a_child(stage: Stage, then:
 # Poison
 
 
+@pytest.mark.databases("sqlite", "postgres")
 def test_a_job_that_kills_its_worker_runs_apart_and_fails_and_bystanders_lose_nothing(
     stage: Stage,
 ) -> None:

@@ -12,7 +12,7 @@ from jobqueue.store.notify import postgres
 POLL = 30.0  # seconds
 
 
-@pytest.mark.parametrize("backend_name", ["postgres"])
+@pytest.mark.databases("postgres")
 def test_jobs_that_follow_others_do_not_wait_for_the_poll(
     url: str,
     monkeypatch: pytest.MonkeyPatch,
