@@ -93,6 +93,7 @@ def few(
 # On a database that others use
 
 
+@pytest.mark.databases("sqlite")
 def test_it_runs_on_a_given_database_and_disturbs_nothing_there(
     url: str, tmp_path: Path, few: Callable[..., tuple[int, str, str]]
 ) -> None:
@@ -137,7 +138,7 @@ def assert_is_the_record(document: dict[str, Any], jobs: JobQueue, files: int) -
     assert killed["worker"] in [worker["worker"] for worker in document["workers"]]
 
 
-@pytest.mark.databases("postgres")  # On a file, the test after the next.
+@pytest.mark.databases("postgres")
 def test_it_makes_the_schema_where_there_is_none(
     empty_url: str, few: Callable[..., tuple[int, str, str]]
 ) -> None:
