@@ -132,14 +132,12 @@ class Store:
         return self.transact(hurried)
 
     def execute_autocommit(
-        self, statement: str, parameters: Parameters, *, prepared: bool = False
+        self, statement: str, parameters: Parameters
     ) -> list[tuple[Any, ...]] | None:
         """Run one statement in autocommit; return its rows. See `Backend.execute_autocommit`."""
         self.require_schema(makes=False)
         with self._entry():
-            return self.backend.execute_autocommit(
-                self.engine, statement, parameters, prepared=prepared
-            )
+            return self.backend.execute_autocommit(self.engine, statement, parameters)
 
     def require_schema(self, *, makes: bool = True, beside_others: bool = True) -> None:
         """Check the schema once; create it in a SQLite file that has none, if `makes`.

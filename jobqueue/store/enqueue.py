@@ -87,9 +87,7 @@ class Enqueuer:
         if carrying is not None and (notifier is None or not notifier.is_quiet()):
             carrying = None
         began = time.monotonic()
-        made = self._store.execute_autocommit(
-            carrying or self._plain, _plain_row(job), prepared=True
-        )
+        made = self._store.execute_autocommit(carrying or self._plain, _plain_row(job))
         if not made:  # Or a trigger has skipped the row.
             return None
         if notifier is not None and carrying is None:

@@ -35,11 +35,15 @@ _ENDED = (  # SQLSTATEs after which the connection cannot be used.
     "57P04",  # the database was dropped
     "57P05",  # idle_session_timeout
 )
+# A generic plan, or one made before the table grew, was measured 8 to 66 times slower.
+_CUSTOM_PLANS = "set_config('plan_cache_mode', 'force_custom_plan', false)"
+_IF_DIRECT = " WHERE pg_backend_pid() = %s"
 _SET = (
-    "SELECT "
+    f"SELECT {_CUSTOM_PLANS}, "
     + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in SETTINGS.items())
-    + " WHERE pg_backend_pid() = %s"
+    + _IF_DIRECT
 )
+_SET_CUSTOM_PLANS = f"SELECT {_CUSTOM_PLANS}{_IF_DIRECT}"
 _SET_LOCAL = "SET LOCAL DateStyle = 'ISO'"
 _PER_TRANSACTION = "jobqueue_per_transaction"
 _MADE = "jobqueue_made"
@@ -73,12 +77,13 @@ def prepare(engine: Engine) -> None:
 def is_direct(connection: PoolProxiedConnection) -> bool:
     """Return whether there is no pooler in between, which may use a session per transaction.
 
-    A pooler reports its own process ids, which differ from `pg_backend_pid()`.
+    A pooler reports its own process ids, which differ from `pg_backend_pid()`. In a direct session
+    prepared statements are parsed once, and planned at each execution.
     """
     if _DIRECT not in connection.info:
         driver: Any = connection.driver_connection
-        [there] = driver.execute("SELECT pg_backend_pid()").fetchone()
-        connection.info[_DIRECT] = there == driver.pgconn.backend_pid
+        own = driver.execute(_SET_CUSTOM_PLANS, [driver.pgconn.backend_pid]).fetchone()
+        connection.info[_DIRECT] = own is not None
     direct: bool = connection.info[_DIRECT]
     return direct
 

@@ -93,12 +93,12 @@ class BorrowingStore(Store):
             return work(connection)
 
     def execute_autocommit(
-        self, statement: str, parameters: Parameters, *, prepared: bool = False
+        self, statement: str, parameters: Parameters
     ) -> list[tuple[Any, ...]] | None:
         """See `Store.execute_autocommit`: impossible inside a test's transaction."""
         if self._borrowed is not None:
             return None
-        return super().execute_autocommit(statement, parameters, prepared=prepared)
+        return super().execute_autocommit(statement, parameters)
 
 
 def seconds_to_next(store: Store, besides: Collection[int] = ()) -> float | None:

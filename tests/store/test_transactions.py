@@ -309,6 +309,17 @@ def test_only_the_statement_that_enqueues_one_job_is_prepared(desk: Any, store_u
 
 
 @ONLY_POSTGRES
+def test_a_prepared_statement_is_planned_at_each_execution(store_url: str, desk: Any) -> None:
+    """From the sixth on, the server would keep a plan that was made for a smaller table."""
+    with closing(Store(store_url, connections=1)) as store:
+        for _ in range(7):
+            Jobs(store).insert([desk.new()])
+        plans = text("SELECT generic_plans, custom_plans FROM pg_prepared_statements")
+        with store.read() as connection:
+            assert connection.execute(plans).one() == (0, 7)
+
+
+@ONLY_POSTGRES
 def test_behind_a_pooler_nothing_is_prepared(desk: Any, store: Store, store_url: str) -> None:
     """A pooler tells its clients process ids that the server does not know."""
     with store.write() as connection:

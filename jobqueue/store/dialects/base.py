@@ -90,12 +90,11 @@ class Backend(Hashable, Protocol):
         ...
 
     def execute_autocommit(
-        self, engine: Engine, statement: str, parameters: Parameters, *, prepared: bool
+        self, engine: Engine, statement: str, parameters: Parameters
     ) -> list[tuple[Any, ...]] | None:
         """Run one statement in autocommit under the write lock, and return its rows.
 
         Of an INSERT of one row that returns none: its id, as if it had been returned.
-        `prepared`: it may be prepared, since its plan depends on neither values nor statistics.
         None means that it did nothing; the caller retries in a transaction, which raises the error.
         Raises SQLAlchemy's error if it is unknown whether it took effect.
         """

@@ -1,6 +1,6 @@
 """The PostgreSQL backend: arrays as parameters, READ COMMITTED, no state outside transactions.
 
-The exception is one prepared INSERT, and only without a pooler in between.
+The exception: statements of autocommit are prepared, if no pooler is in between.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,9 +49,8 @@ CONNECT = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,  # milliseconds
-    # No prepared statements: a generic plan, or one made before the table grew, was measured 8 to
-    # 66 times slower. Poolers in transaction mode need that too. (An INSERT of one row always has
-    # the same plan; see `execute_autocommit`.)
+    # No prepared statements: poolers in transaction mode need that. (Without one in between,
+    # `execute_autocommit` prepares.)
     "prepare_threshold": None,
     "client_encoding": "utf8",  # A start-up parameter that every pooler takes.
 }
@@ -151,7 +150,7 @@ class Postgres:
             yield connection
 
     def execute_autocommit(
-        self, engine: Engine, statement: str, parameters: Parameters, *, prepared: bool
+        self, engine: Engine, statement: str, parameters: Parameters
     ) -> list[tuple[Any, ...]] | None:
         """See `Backend.execute_autocommit`: one round trip instead of three."""
         lost = False
@@ -162,8 +161,7 @@ class Postgres:
                     return None
                 try:
                     driver.autocommit = True
-                    prepared = prepared and session.is_direct(connection)
-                    driver.prepare_threshold = 0 if prepared else None
+                    driver.prepare_threshold = 0 if session.is_direct(connection) else None
                     lost = True
                     rows: list[tuple[Any, ...]] = driver.execute(statement, parameters).fetchall()
                     driver.prepare_threshold = None

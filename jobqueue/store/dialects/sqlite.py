@@ -118,12 +118,7 @@ class Sqlite:
             yield connection
 
     def execute_autocommit(
-        self,
-        engine: Engine,
-        statement: str,
-        parameters: Parameters,
-        *,
-        prepared: bool,  # noqa: ARG002 - the sqlite3 module caches prepared statements.
+        self, engine: Engine, statement: str, parameters: Parameters
     ) -> list[tuple[Any, ...]] | None:
         """See `Backend.execute_autocommit`: a failure is rolled back before it is raised."""
         options = engine.get_execution_options()
