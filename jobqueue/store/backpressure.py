@@ -27,7 +27,7 @@ from jobqueue.store.sql.predicates import AVAILABLE, in_state
 T = TypeVar("T")
 _Row = tuple[int | None, str | None]  # max_pending, when_full
 
-FRESH = 1.0  # seconds for which the limits that were read are reused
+LIMITS_SECONDS = 1.0  # seconds for which the limits that were read are reused
 FIRST_POLL = 0.005  # seconds
 MINUTE = 60.0  # seconds that one row of counters covers
 RETRY_LEAST, RETRY_MOST, RETRY_UNKNOWN = 1.0, 60.0, 5.0  # seconds
@@ -102,7 +102,7 @@ class QueueLimits:
         names = {job.queue for job in new}
         if self._unwritten:
             self._write_declared(names, connection)
-        if time.monotonic() - self._read_at >= FRESH:
+        if time.monotonic() - self._read_at >= LIMITS_SECONDS:
             self._read(connection)
         if not self._known:
             return {}

@@ -14,7 +14,7 @@ from jobqueue.errors import ConfigurationError, SchemaOutdated
 from jobqueue.store import fork_safety, migrate
 from jobqueue.store.clock import Instant
 from jobqueue.store.dialects.base import Parameters
-from jobqueue.store.pool import IDLE, Patience
+from jobqueue.store.pool import IDLE_SECONDS, Patience
 from jobqueue.store.schema import REVISION
 from jobqueue.store.sql.statements import Statements, statements
 from jobqueue.store.urls import DRIVER_MISSING, backend_of, masked, parse
@@ -44,7 +44,7 @@ class Store:
         named: bool = True,
         connections: int = POOL_SIZE,
         patience: Patience | None = None,
-        idle: float = IDLE,
+        idle: float = IDLE_SECONDS,
     ) -> None:
         self.url = parse(url)
         self.named = named

@@ -17,18 +17,18 @@ from jobqueue.store import fork_safety
 
 log = get_logger("jobqueue.store")
 
-IDLE = 10.0
+IDLE_SECONDS = 10.0
 """Seconds after which an unused connection is closed."""
-WAIT = 30.0
+WAIT_SECONDS = 30.0
 """Default seconds to wait for a connection."""
-LOOK = 0.25  # seconds between two checks whether to go on waiting
-SILENT = 1.0  # seconds of waiting before a warning is logged
-AGAIN = 60.0  # seconds until the next warning
-UNFAIR = 0.01
+POLL_SECONDS = 0.25  # seconds between two checks whether to go on waiting
+WARN_AFTER_SECONDS = 1.0  # seconds of waiting before a warning is logged
+WARN_AGAIN_SECONDS = 60.0  # seconds until the next warning
+FAIR_AFTER_SECONDS = 0.01
 """Seconds for which a later thread may overtake the first waiter, whose wake-up costs more than a
 short use of the connection."""
-RETRY_FIRST = 0.1  # seconds until a full server is tried again; doubled after each refusal
-RETRY_MAX = 2.0
+RETRY_FIRST_SECONDS = 0.1  # seconds until a full server is tried again; doubled after each refusal
+RETRY_MAX_SECONDS = 2.0
 
 
 class Patience:
@@ -37,7 +37,9 @@ class Patience:
     `gives_up`: called several times a second; True ends the wait.
     """
 
-    def __init__(self, seconds: float = WAIT, gives_up: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, seconds: float = WAIT_SECONDS, gives_up: Callable[[], bool] = lambda: False
+    ) -> None:
         self._seconds = seconds
         self._gives_up = gives_up
         self._said_at = -math.inf
@@ -57,9 +59,9 @@ class Patience:
     def wait(self, who: object, since: float, error: Exception) -> None:
         """Note that `who` waits since an instant of `time.monotonic()`; the first one warns."""
         with self._lock:
-            is_news = not self._waiting and time.monotonic() - self._said_at > AGAIN
+            is_news = not self._waiting and time.monotonic() - self._said_at > WARN_AGAIN_SECONDS
             if not (is_news or self._waiting):
-                return  # An earlier wait, and its end, were logged less than AGAIN seconds ago.
+                return  # An earlier wait, and its end, were logged just now.
             self._waiting.setdefault(who, since)
             self._said_at = time.monotonic() if is_news else self._said_at
         if is_news:
@@ -180,13 +182,13 @@ class BoundedPool(Pool):
         waiter = _Waiter(self._lock)
         try:
             while True:
-                has_place, record = self._place(waiter, LOOK)
+                has_place, record = self._place(waiter, POLL_SECONDS)
                 if has_place and (record := self._connected(record)) is not None:
                     return record
                 waited, refusal = time.monotonic() - waiter.since, self._refusal
                 if self._patience.is_over(waited):
                     raise refusal or self._timeout(waited)
-                if refusal is not None and waited > SILENT:
+                if refusal is not None and waited > WARN_AFTER_SECONDS:
                     self._patience.wait(waiter, waiter.since, refusal)
         finally:
             self._patience.end(waiter)
@@ -220,7 +222,7 @@ class BoundedPool(Pool):
 
     def _has_place(self, waiter: _Waiter, present: float) -> bool:
         first = next(iter(self._waiters), waiter)
-        if first is not waiter and present - first.since > UNFAIR:
+        if first is not waiter and present - first.since > FAIR_AFTER_SECONDS:
             return False
         return bool(self._free) or (self._open < self._size and present >= self._retry_at)
 
@@ -268,7 +270,7 @@ class BoundedPool(Pool):
         return record
 
     def _refused(self, error: Exception) -> None:
-        most = min(RETRY_MAX, RETRY_FIRST * 2.0 ** min(self._refusals, 16))
+        most = min(RETRY_MAX_SECONDS, RETRY_FIRST_SECONDS * 2.0 ** min(self._refusals, 16))
         self._refusal = error
         self._refusals += 1
         # Jitter: all workers may be waiting.

@@ -21,7 +21,7 @@ SETTINGS = {
 }
 """The server reports these at connect, so that a session that has them needs no round trip."""
 
-ELSEWHERE = 1.0
+READ_ONLY_SECONDS = 1.0
 """Seconds for which a read-only session is kept: a new one may reach another server."""
 
 _ENDED = (  # SQLSTATEs after which the connection cannot be used.
@@ -143,7 +143,7 @@ def is_lost(record: ConnectionPoolEntry) -> bool:
     if driver.closed or _has_news(driver.pgconn.socket):
         return True
     # A read-only session still reads, but from a server whose data may be outdated.
-    return is_read_only(driver) and time.monotonic() - record.info[_MADE] > ELSEWHERE
+    return is_read_only(driver) and time.monotonic() - record.info[_MADE] > READ_ONLY_SECONDS
 
 
 def begun(connection: Connection) -> None:

@@ -130,7 +130,7 @@ class Assembly:
         self.connections = Connections(
             url, handlers, at_work=lambda: bool(inflight.held), gives_up=stop.is_over
         )
-        self.store = self.connections.line
+        self.store = self.connections.main
         self.process_pool = ProcessPool(
             self.store.url, registry, settings.max_snoozes, settings.max_crashes
         )
@@ -187,10 +187,10 @@ class Assembly:
     def _heartbeat(
         self, name: str, me: process_identity.Identity, address: str | None, wakeups: Wakeups
     ) -> Heartbeat:
-        pulse = self.connections.pulse
+        store = self.connections.heartbeat
         return Heartbeat(
-            Leases(pulse),
-            Completion(pulse),
+            Leases(store),
+            Completion(store),
             self.inflight,
             registration(self._settings, name, self._registry, me, address),
             registered=wakeups.wake_claimer,

@@ -11,14 +11,14 @@ from jobqueue.loggers import get_logger
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
-from jobqueue.store.pool import IDLE, Patience
+from jobqueue.store.pool import IDLE_SECONDS, Patience
 
 log = get_logger("jobqueue.worker")
 
-LINE_CONNECTIONS = 2
+MAIN_CONNECTIONS = 2
 """Connections for claims and outcomes, so that neither waits for the other; upkeep shares them."""
-LINE_CONNECTIONS_IN_FILE = 6  # An open file takes nothing away from other clients.
-TURN_TIMEOUT = 0.25  # seconds to wait for the shared connection before another one is used
+MAIN_CONNECTIONS_IN_FILE = 6  # An open file takes nothing away from other clients.
+TURN_SECONDS = 0.25  # seconds to wait for the shared connection before another one is used
 
 
 class Connections:
@@ -26,7 +26,7 @@ class Connections:
 
     On a server a worker has, beside the listener's connection, one for the heartbeat, which stays
     open, and two for claims, outcomes and upkeep. While the worker is idle, its claimer and upkeep
-    share one of the two (for up to TURN_TIMEOUT they wait for each other), and the unused one is
+    share one of the two (for up to TURN_SECONDS they wait for each other), and the unused one is
     closed. Upkeep always uses one at a time, with a short lock timeout, so that outcomes find the
     other free. Connections of handlers are extra, with their own maximum.
     """
@@ -45,26 +45,26 @@ class Connections:
         self.patience = Patience(math.inf, gives_up)
         self.handlers = Store(url) if handlers is None else handlers
         """For handlers that use the queue."""
-        self.pulse = Store(url, connections=1, patience=self.patience, idle=math.inf)
+        self.heartbeat = Store(url, connections=1, patience=self.patience, idle=math.inf)
         """For the heartbeat, which neither claims nor upkeep nor a full server can delay."""
-        self.line = Store(
+        self.main = Store(
             url,
             named=handlers is None or handlers.named,
-            connections=LINE_CONNECTIONS_IN_FILE
-            if self.pulse.backend.single_writer
-            else LINE_CONNECTIONS,
+            connections=MAIN_CONNECTIONS_IN_FILE
+            if self.heartbeat.backend.single_writer
+            else MAIN_CONNECTIONS,
             patience=self.patience,
-            idle=IDLE,
+            idle=IDLE_SECONDS,
         )
         """For claims and outcomes."""
-        self.upkeep = self.line
-        if not self.line.backend.single_writer:  # SQLite has the write lock for that.
-            self.upkeep = self.line.through(self._in_turn)
+        self.upkeep = self.main
+        if not self.main.backend.single_writer:  # SQLite has the write lock for that.
+            self.upkeep = self.main.through(self._in_turn)
 
     def close(self) -> None:
         """Close the stores, except one for handlers that was passed in."""
-        self.line.close()
-        self.pulse.close()
+        self.main.close()
+        self.heartbeat.close()
         if not self._given:
             self.handlers.close()
 
@@ -72,7 +72,7 @@ class Connections:
         """Delete the worker's lease, if it has one, and close the stores."""
         if worker is not None:
             try:
-                Leases(self.pulse).deregister(worker.id)
+                Leases(self.heartbeat).deregister(worker.id)
             except Exception as error:  # noqa: BLE001 - a lease that is not deleted expires.
                 log.warning("the lease could not be given back: %s", type(error).__name__)
         self.close()
@@ -84,7 +84,7 @@ class Connections:
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
         # With a timeout: the holder may be waiting for another client's table lock.
-        taken = self._turn.acquire(timeout=TURN_TIMEOUT)
+        taken = self._turn.acquire(timeout=TURN_SECONDS)
         try:
             yield
         finally:

@@ -69,7 +69,7 @@ def test_forty_workers_on_a_hundred_connections_run_ten_thousand_jobs_and_none_e
 def test_beside_thirty_idle_workers_others_find_a_connection(
     jobs: JobQueue, own_postgres: Any, wait_until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "IDLE", 1.0)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 1.0)
     with psycopg.connect(own_postgres.url, autocommit=True) as watch, at_work(jobs, IDLE):
         open_ = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jobqueue'"
         ready = "SELECT count(*) FROM jobqueue_workers"

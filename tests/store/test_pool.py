@@ -272,8 +272,8 @@ def test_an_idle_connection_of_ours_says_nothing_about_a_full_server(
     monkeypatch.setattr(
         BoundedPool, "_refused", lambda pool, error: (refused.append(1), made(pool, error))
     )
-    monkeypatch.setattr(pool_module, "RETRY_FIRST", 60.0)
-    monkeypatch.setattr(pool_module, "RETRY_MAX", 60.0)
+    monkeypatch.setattr(pool_module, "RETRY_FIRST_SECONDS", 60.0)
+    monkeypatch.setattr(pool_module, "RETRY_MAX_SECONDS", 60.0)
     for _ in range(5):
         with store.engine.connect(), pytest.raises(OperationalError, match="too many"):
             store.engine.connect()

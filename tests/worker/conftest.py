@@ -133,7 +133,7 @@ class Hand:
         self.service(Listener).drain()
         self.parts.notifier.close()
         self.store.close()
-        self.assembly.connections.pulse.close()
+        self.assembly.connections.heartbeat.close()
 
     # What the database says
 

@@ -108,7 +108,7 @@ def passes(seconds: float) -> Callable[[], bool]:
 def test_a_worker_has_four_connections_at_work_and_three_while_it_is_idle(
     jobs: JobQueue, watch: Watch, wait_until: Any, monkeypatch: Any, concurrency: int
 ) -> None:
-    monkeypatch.setattr(connections, "IDLE", 1.0)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 1.0)
 
     @jobs.task
     def nop() -> None: ...

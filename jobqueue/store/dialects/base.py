@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from jobqueue.store.notify.notifier import NotificationSender, Subscription
-from jobqueue.store.pool import IDLE, Patience
+from jobqueue.store.pool import IDLE_SECONDS, Patience
 
 Columns = Mapping[str, TypeEngine[Any]]
 Parameters = Mapping[str, Any] | Sequence[Any]
@@ -67,7 +67,7 @@ class Backend(Hashable, Protocol):
         connections: int,
         *,
         patience: Patience | None = None,
-        idle: float = IDLE,
+        idle: float = IDLE_SECONDS,
         makes: bool = False,
     ) -> Engine:
         """Create an engine with our settings and at most `connections`; it does not connect yet.

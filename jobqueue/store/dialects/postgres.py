@@ -39,7 +39,7 @@ from jobqueue.store.clock import Instant
 from jobqueue.store.dialects import postgres_copy, postgres_hooks
 from jobqueue.store.dialects.base import Columns, Identity, Parameters
 from jobqueue.store.notify.postgres import CHANNEL, NotifySender, NotifySubscription
-from jobqueue.store.pool import IDLE, BoundedPool, Checks, Patience
+from jobqueue.store.pool import IDLE_SECONDS, BoundedPool, Checks, Patience
 from jobqueue.store.schema import jobs, meta
 
 CONNECT = {
@@ -108,7 +108,7 @@ class Postgres:
         connections: int,
         *,
         patience: Patience | None = None,
-        idle: float = IDLE,
+        idle: float = IDLE_SECONDS,
         makes: bool = False,  # noqa: ARG002 - a server's databases are made by its owner.
     ) -> Engine:
         """See `Backend.engine`. The isolation level does not depend on the role's default."""

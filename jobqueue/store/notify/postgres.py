@@ -20,8 +20,8 @@ CHANNEL = "jobqueue"
 _STAY = text(
     "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 )
-PROBE = 30.0  # seconds of silence until the connection is tried
-PROOF = 5.0  # seconds within which a first notification must arrive
+PROBE_SECONDS = 30.0  # seconds of silence until the connection is tried
+PROOF_SECONDS = 5.0  # seconds within which a first notification must arrive
 _NOTIFY = f"NOTIFY {CHANNEL}"
 _LISTEN = text(f"LISTEN {CHANNEL}")
 
@@ -86,7 +86,7 @@ class NotifySubscription:
                 self._connect()
                 return Wakeup.COMMIT
             driver = _driver(self._connection)
-            if self._silent >= PROBE:
+            if self._silent >= PROBE_SECONDS:
                 driver.execute("SELECT 1")
                 self._silent = 0.0
                 session.require_writable(driver)
@@ -112,7 +112,7 @@ class NotifySubscription:
         with _autocommit(self._engine) as other:
             other.execute(text(f"NOTIFY {own}"))
             other.detach()  # Close it instead of returning it to the pool.
-        self._proven_until = time.monotonic() + PROOF
+        self._proven_until = time.monotonic() + PROOF_SECONDS
 
     def _prove(self, *, notified: bool) -> Wakeup:
         assert self._connection is not None

@@ -19,8 +19,8 @@ from jobqueue.store import fork_safety
 from jobqueue.store.notify.notifier import Wakeup
 from jobqueue.store.schema import workers
 
-WATCH = 0.05  # seconds between polls of data_version: 0.4 % of a core
-FRESH = 1.0  # seconds for which the list of addresses is reused
+POLL_SECONDS = 0.05  # seconds between polls of data_version: 0.4 % of a core
+ADDRESSES_SECONDS = 1.0  # seconds for which the list of addresses is reused
 _ADDRESSES = sql_select(workers.c.wakeup_address).where(workers.c.wakeup_address.is_not(None))
 # Linux's abstract sockets leave no files behind; other systems poll.
 _ABSTRACT = sys.platform == "linux"
@@ -32,7 +32,7 @@ class DatagramSender:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._addresses: list[str] = []
-        self._read_at = -FRESH
+        self._read_at = -ADDRESSES_SECONDS
         self._socket: socket.socket | None = None
 
     def notify(self) -> None:
@@ -41,7 +41,7 @@ class DatagramSender:
             return
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        if time.monotonic() - self._read_at >= FRESH:
+        if time.monotonic() - self._read_at >= ADDRESSES_SECONDS:
             with self._engine.connect() as connection:
                 rows = connection.execute(_ADDRESSES)
                 self._addresses = list(rows.scalars())
@@ -81,7 +81,7 @@ class DatagramSubscription:
         """See `Subscription.wait`."""
         until = time.monotonic() + timeout
         while (left := until - time.monotonic()) > 0:
-            if self._received(min(left, WATCH)):
+            if self._received(min(left, POLL_SECONDS)):
                 return Wakeup.NOTIFIED
             if self._changed():
                 return Wakeup.COMMIT

@@ -128,7 +128,7 @@ def disconnect(store: Store) -> Callable[[], None]:
 @pytest.fixture
 def through_pooler(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """A function that makes a listener whose connections go by way of a pooler of a kind."""
-    monkeypatch.setattr(postgres, "PROOF", 1.0)
+    monkeypatch.setattr(postgres, "PROOF_SECONDS", 1.0)
     store.require_schema()
     with ExitStack() as stack:
 
@@ -167,7 +167,7 @@ def test_a_listener_behind_a_pooler_in_session_mode_hears(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(postgres, "PROOF", LONG)
+    monkeypatch.setattr(postgres, "PROOF_SECONDS", LONG)
     listener = through_pooler(session=True)
     assert listener.wait(0.01) is Wakeup.COMMIT
     assert listener.wait(LONG) is Wakeup.COMMIT  # Its own.

@@ -19,7 +19,7 @@ def test_jobs_that_follow_others_do_not_wait_for_the_poll(
     caplog: pytest.LogCaptureFixture,
     wait_until: Callable[..., Any],
 ) -> None:
-    monkeypatch.setattr(postgres, "PROOF", 0.2)
+    monkeypatch.setattr(postgres, "PROOF_SECONDS", 0.2)
     with Pooler(url) as pooler, JobQueue(pooler.url) as jobs:
 
         @jobs.task
