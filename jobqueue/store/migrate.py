@@ -11,7 +11,7 @@ from sqlalchemy import column as sql_column
 
 from jobqueue.errors import SchemaNewer, SchemaOutdated
 from jobqueue.loggers import quiet
-from jobqueue.store.schema import PREFIX, REVISION, VERSION_TABLE, history, metadata, workers
+from jobqueue.store.schema import PREFIX, REVISION, VERSION_TABLE, jobs, metadata
 from jobqueue.store.urls import backend_of, parse
 
 # An arbitrary key of an advisory lock, which an upgrade holds until its transaction ends.
@@ -56,32 +56,18 @@ def upgrade_on(connection: Connection) -> None:
 def found(connection: Connection) -> str | None:
     """Return the schema's revision in the database, or None.
 
-    Raises SchemaOutdated for tables of a version that was never released: its revisions reused the
-    same numbers, and cannot be upgraded.
-    Also where the tables were dropped and the one with the revision was not.
+    Raises SchemaOutdated if the tables were dropped and the one with the revision was not.
     """
     inspector = inspect(connection)
-    # Its first three revisions had no history table; in the later ones a column had another name.
-    has_history = inspector.has_table(history.name)
-    if not has_history and not inspector.has_table(VERSION_TABLE):
+    if not inspector.has_table(VERSION_TABLE):
         return None
     version = table(VERSION_TABLE, sql_column("version_num"))
     revision: str | None = connection.execute(select(version.c.version_num)).scalar()
-    if revision == REVISION and has_history:
-        return revision
-    if not inspector.has_table(workers.name):
-        if revision is None:
-            return None
+    if revision is not None and not inspector.has_table(jobs.name):
         raise SchemaOutdated(
             f"the database has schema {revision} by its table {VERSION_TABLE}, but not the table "
-            f"{workers.name}: use another database, or drop {VERSION_TABLE} and what else is left "
+            f"{jobs.name}: use another database, or drop {VERSION_TABLE} and what else is left "
             "of the jobqueue_ tables and views in this one"
-        )
-    columns = {column["name"] for column in inspector.get_columns(workers.name)}
-    if workers.c.wakeup_address.name not in columns:
-        raise SchemaOutdated(
-            f"the database has schema {revision} of a jobqueue that was never released, and cannot "
-            "be upgraded: use another database, or drop the jobqueue_ tables and views in this one"
         )
     return revision
 

@@ -204,24 +204,6 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(url: str) -> None:
     assert scalar(url, f"SELECT version_num FROM {VERSION_TABLE}") == "9999"
 
 
-@pytest.mark.parametrize("revision", ["0001", "0008"])
-def test_tables_of_a_version_that_was_never_released_are_refused(url: str, revision: str) -> None:
-    """Its first revision had no history; all of them had the address under another name."""
-    execute(
-        url,
-        f"UPDATE {VERSION_TABLE} SET version_num = '{revision}'",
-        "ALTER TABLE jobqueue_workers RENAME COLUMN wakeup_address TO another_name",
-    )
-    if revision == "0001":
-        execute(url, "DROP VIEW jobqueue_worker_minutes", "DROP VIEW jobqueue_task_minutes")
-        execute(url, "DROP TABLE jobqueue_history")
-    store = Store(url)
-    for use in (lambda: migrate.upgrade(url), store.require_schema):
-        with pytest.raises(SchemaOutdated, match=f"schema {revision} of .* use another database"):
-            use()
-    store.close()
-
-
 @pytest.mark.parametrize("kept", ["with its row", "empty"])
 def test_a_version_table_that_was_left_behind_is_refused_by_name_or_used_again(
     url: str, kept: str
