@@ -17,7 +17,6 @@ from jobqueue.text import escape_controls
 
 MASK = "***"
 SECRET_KEYS = re.compile("passw|secret|token|scram_", re.IGNORECASE)
-_SURROGATE = re.compile("[\ud800-\udfff]")
 DRIVER_MISSING = "PostgreSQL needs its driver, psycopg 3: pip install 'jobqueue[postgres]'"
 BACKENDS: dict[str, Backend] = {
     "sqlite": Sqlite(),
@@ -89,22 +88,12 @@ def as_text(url: URL) -> str:
 
 def _refuse_surrogates(url: URL) -> None:
     """Refuse bytes that are not valid UTF-8: a server accepts text only, unlike a file's path."""
-    parts = {
-        "the user": url.username,
-        "the password": url.password,
-        "the host": url.host,
-        "the database": url.database,
-        **{
-            f"the option {ascii(key)[1:-1][:40]}": "".join((key, *value))
-            for key, value in url.query.items()
-        },
-    }
-    for part, value in parts.items():
-        if _SURROGATE.search(value or ""):
-            raise ConfigurationError(
-                f"{part} is not valid UTF-8 in the database URL; write it in UTF-8",
-                field="url",
-            )
+    try:
+        url.render_as_string(hide_password=False).encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            "the database URL is not valid UTF-8; write it in UTF-8", field="url"
+        ) from None
 
 
 def backend_of(url: URL) -> Backend:
