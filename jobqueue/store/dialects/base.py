@@ -1,8 +1,8 @@
 """The interface of a database backend: everything that differs between the databases."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from sqlalchemy import (
     URL,
@@ -35,31 +35,25 @@ class Identity(NamedTuple):
     """The schema that the tables are in, where a database can have several."""
 
 
-class Backend(Hashable, Protocol):
+class Backend(Protocol):
     """What the store needs from one database."""
 
-    @property
-    def name(self) -> str:
-        """Return SQLAlchemy's name of the dialect."""
-        ...
+    name: ClassVar[str]
+    """SQLAlchemy's name of the dialect."""
+    batch_max: ClassVar[int]
+    """The most rows per claim and per completion."""
+    batch_max_shared: ClassVar[int]
+    """The batch size when other processes write too: they wait for the whole batch."""
+    single_writer: ClassVar[bool]
+    """One writer at a time: a completion and the next claim share a transaction."""
+    reuses_ids: ClassVar[bool]
+    """New jobs may get the ids of jobs that were rolled back."""
+    notification: ClassVar[ColumnElement[Any] | None] = None
+    """An expression that wakes workers at the commit of its transaction."""
 
-    @property
-    def batch_max(self) -> int:
-        """Return the most rows per claim and per completion."""
-        ...
-
-    @property
-    def batch_max_shared(self) -> int:
-        """Return the batch size when other processes write too: they wait for the whole batch."""
-        ...
-
-    @property
-    def single_writer(self) -> bool:
-        """Return whether the database has one writer at a time.
-
-        A completion and the next claim then share one transaction.
-        """
-        ...
+    def __hash__(self) -> int:
+        """Return a hash: statements are built once per backend."""
+        return id(self)
 
     def engine(
         self,
@@ -77,9 +71,9 @@ class Backend(Hashable, Protocol):
         """
         ...
 
-    def is_there(self, url: URL) -> bool:
+    def is_there(self, url: URL) -> bool:  # noqa: ARG002 - a server is not created.
         """Return False if a connection would have to create the database first."""
-        ...
+        return True
 
     def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
         """Open a write transaction under the write lock; commit at the end, roll back on error."""
@@ -100,17 +94,12 @@ class Backend(Hashable, Protocol):
         """
         ...
 
-    @property
-    def reuses_ids(self) -> bool:
-        """Return whether new jobs may get the ids of jobs that were rolled back."""
-        ...
-
-    def write_lock(self, engine: Engine) -> AbstractContextManager[bool]:
+    def write_lock(self, engine: Engine) -> AbstractContextManager[bool]:  # noqa: ARG002
         """Hold the write lock; `writing` takes it by itself if this thread does not hold it.
 
         The context's value is whether the thread waited, so that another one has just written.
         """
-        ...
+        return nullcontext(False)
 
     def limit_lock_wait(self, connection: Connection) -> None:
         """Set a short lock timeout for this transaction."""
@@ -165,12 +154,12 @@ class Backend(Hashable, Protocol):
         """Return whether the driver commits each statement; called in a transaction."""
         ...
 
-    def can_create_schema_on(self, connection: Connection, url: URL) -> bool:
+    def can_create_schema_on(self, connection: Connection, url: URL) -> bool:  # noqa: ARG002
         """Return whether to create the schema for `url` on a user's connection.
 
         If so, the connection is in a transaction afterwards.
         """
-        ...
+        return False
 
     def begin(self, connection: Connection) -> None:
         """Ensure that a user's connection is in a transaction: a savepoint then commits nothing."""

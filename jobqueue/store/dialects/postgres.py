@@ -4,7 +4,7 @@ The exception: statements of autocommit are prepared, if no pooler is in between
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from typing import Any
 
 from sqlalchemy import (
@@ -37,7 +37,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from jobqueue.store import postgres_session as session
 from jobqueue.store.clock import Instant
 from jobqueue.store.dialects import postgres_copy, postgres_hooks
-from jobqueue.store.dialects.base import Columns, Identity, Parameters
+from jobqueue.store.dialects.base import Backend, Columns, Identity, Parameters
 from jobqueue.store.notify.postgres import CHANNEL, NotifySender, NotifySubscription
 from jobqueue.store.pool import IDLE_SECONDS, BoundedPool, Checks, Patience
 from jobqueue.store.schema import jobs, meta
@@ -93,7 +93,7 @@ _IDENTITY = (
 )
 
 
-class Postgres:
+class Postgres(Backend):
     """The backend for PostgreSQL, through psycopg 3."""
 
     name = "postgresql"
@@ -130,10 +130,6 @@ class Postgres:
         session.prepare(engine)
         postgres_copy.install(engine)
         return engine
-
-    def is_there(self, url: URL) -> bool:  # noqa: ARG002 - connecting raises if it is missing.
-        """See `Backend.is_there`."""
-        return True
 
     @contextmanager
     def writing(self, engine: Engine) -> Iterator[Connection]:
@@ -179,10 +175,6 @@ class Postgres:
                     statement, None, error, hide_parameters=True, connection_invalidated=True
                 ) from error
         return None
-
-    def write_lock(self, engine: Engine) -> AbstractContextManager[bool]:  # noqa: ARG002
-        """See `Backend.write_lock`: Postgres needs no write lock."""
-        return nullcontext(False)
 
     def limit_lock_wait(self, connection: Connection) -> None:
         """See `Backend.limit_lock_wait`."""
@@ -249,10 +241,6 @@ class Postgres:
     def is_autocommit(self, connection: Connection) -> bool:
         """See `Backend.is_autocommit`."""
         return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
-
-    def can_create_schema_on(self, connection: Connection, url: URL) -> bool:  # noqa: ARG002
-        """See `Backend.can_create_schema_on`: never; `jobqueue db upgrade` does it."""
-        return False
 
     def begin(self, connection: Connection) -> None:
         """Do nothing: every driver begins a transaction before a savepoint."""

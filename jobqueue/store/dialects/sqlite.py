@@ -35,7 +35,7 @@ from sqlalchemy.exc import DBAPIError
 from jobqueue.errors import ConfigurationError, DatabaseReplaced
 from jobqueue.store import fork_safety
 from jobqueue.store.clock import INSTANT
-from jobqueue.store.dialects.base import Columns, Identity, Parameters
+from jobqueue.store.dialects.base import Backend, Columns, Identity, Parameters
 from jobqueue.store.dialects.sqlite_file import BUSY_TIMEOUT, DatabaseFile
 from jobqueue.store.dialects.sqlite_write_lock import WriteLock
 from jobqueue.store.notify.sqlite import DatagramSender, DatagramSubscription
@@ -54,7 +54,7 @@ _IDENTITY = select(
 _LAST_ID = select(func.max(jobs.c.id))
 
 
-class Sqlite:
+class Sqlite(Backend):
     """The backend for a SQLite file, through the standard library's module."""
 
     name = "sqlite"
