@@ -58,8 +58,9 @@ class Enqueuer:
     ) -> list[Inserted]:
         """Insert jobs in order, in one transaction: the caller's if `connection` is given.
 
-        A call whose unique key is held gets the holder's id and `created=False`. Raises QueueFull;
-        without `wait`, also for queues whose `when_full` is wait.
+        A call whose unique key is held gets the holder's id and `created=False`. Without a
+        caller's transaction, the notifier wakes workers after the commit. Raises QueueFull; without
+        `wait`, also for queues whose `when_full` is wait.
         """
         if connection is not None:
             if limits := self.limits.limits_of(new, connection):

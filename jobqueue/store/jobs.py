@@ -25,18 +25,14 @@ from sqlalchemy.exc import IntegrityError
 from jobqueue.records import (
     AttemptError,
     AttemptRecord,
-    Inserted,
     JobFilter,
     JobRecord,
-    NewJob,
     Refusal,
 )
 from jobqueue.states import FINAL, MOVES, State
 from jobqueue.store.clock import now
 from jobqueue.store.counters import TransactionCounts
-from jobqueue.store.database import Store
 from jobqueue.store.enqueue import Enqueuer
-from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.schema import attempts, jobs
 from jobqueue.store.sql.predicates import KEY_HELD_BY_OTHER, in_state, may
 
@@ -75,28 +71,8 @@ _RERUN: dict[str, Any] = {
 }
 
 
-class Jobs:
+class Jobs(Enqueuer):
     """The jobs table, for clients and operators."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._enqueuer = Enqueuer(store)
-        self.limits = self._enqueuer.limits
-
-    def insert(
-        self,
-        new: Sequence[NewJob],
-        connection: Connection | None = None,
-        *,
-        wait: bool = True,
-        notifier: Notifier | None = None,
-    ) -> list[Inserted]:
-        """Insert jobs in order, in one transaction: the caller's if `connection` is given.
-
-        A call whose unique key is held gets the holder's id and `created=False`. Without a
-        caller's transaction, the notifier wakes workers after the commit.
-        """
-        return self._enqueuer.insert(new, connection, wait=wait, notifier=notifier)
 
     def get(self, id_: int) -> JobRecord | None:
         """Return one job with the error of its last attempt, or None."""
