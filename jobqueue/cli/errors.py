@@ -23,7 +23,7 @@ from jobqueue.errors import (
     UnknownTask,
 )
 from jobqueue.logs import JsonFormatter
-from jobqueue.store.redact import redact, secrets_of
+from jobqueue.store.urls import redact, secrets_of
 from jobqueue.text import escape_controls, escape_lines
 from jobqueue.wire import error_json
 

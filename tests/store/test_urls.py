@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from jobqueue.store.redact import secrets_of
+from jobqueue.store.urls import secrets_of
 from jobqueue.errors import ConfigurationError
 from jobqueue import paths
 from jobqueue.store.urls import as_text, masked, parse
