@@ -6,8 +6,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sqlalchemy import URL, Connection, delete, event, func, select
 from sqlalchemy.exc import OperationalError
@@ -23,14 +21,14 @@ from jobqueue.store.urls import backend_of, masked, parse
 _UNSYNCED = "PRAGMA synchronous=OFF"
 
 
-class Databases:
-    """The databases of a test run, each with the schema. A context manager; for one thread.
+class Databases(ExitStack):
+    """The databases of a test run, each with the schema, deleted at its exit; for one thread.
 
     Stores are reused by one test after another, with the statements that SQLAlchemy has compiled.
     """
 
     def __init__(self) -> None:
-        self._held = ExitStack()
+        super().__init__()
         self._folder: Path | None = None
         self._free: dict[URL | None, list[BorrowingStore]] = {}
 
@@ -71,38 +69,19 @@ class Databases:
         else:
             schema = Schema(url)
             schema.make()
-            self._held.callback(schema.drop)
+            self.callback(schema.drop)
             store = BorrowingStore(schema.url)
         if store.backend.single_writer:  # Tests need no durability against a loss of power.
             event.listen(store.engine, "connect", lambda driver, _: driver.execute(_UNSYNCED))
-        self._held.callback(store.close)
+        self.callback(store.close)
         return store
 
     def _template(self) -> Path:
         """Return a file with the schema, to be copied."""
         if self._folder is None:
-            self._folder = Path(
-                self._held.enter_context(tempfile.TemporaryDirectory(prefix="jobqueue-"))
-            )
+            self._folder = Path(self.enter_context(tempfile.TemporaryDirectory(prefix="jobqueue-")))
             migrate.upgrade(_url(self._folder / "template.db"))
         return self._folder / "template.db"
-
-    def close(self) -> None:
-        """Delete all databases."""
-        self._free.clear()
-        self._folder = None
-        self._held.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Schema:
