@@ -58,19 +58,7 @@ class DatabaseFile:
         engine.dialect.do_close = _close  # type: ignore[assignment, method-assign]
 
     def _connect(self, dialect: Any, _: object, args: Any, options: Any) -> Any:
-        self.opens()
-        with fork_safety.gate:  # SQLite opens and closes under a process-wide lock.
-            return dialect.connect(*args, **options)
-
-    def _connected(self, connection: Any, record: Any) -> None:
-        self.opened()
-        record.info["jobqueue_file"] = self
-        record.info["jobqueue_generation"] = self._generation
-        with fork_safety.gate:
-            _set(connection, makes=self._makes)
-
-    def opens(self) -> None:
-        """Create the file, or check that it exists; called before a connection is opened."""
+        """Open a connection; create the file first, or check that it exists."""
         if self._first is not None:
             self.require()
         if self._makes and not self._forbidden:
@@ -80,11 +68,16 @@ class DatabaseFile:
             raise ConfigurationError(
                 f"the database file {self._path} does not exist{why}", field="url"
             )
+        with fork_safety.gate:  # SQLite opens and closes under a process-wide lock.
+            return dialect.connect(*args, **options)
 
-    def opened(self) -> None:
-        """Note which file it is; called after a connection was opened."""
+    def _connected(self, connection: Any, record: Any) -> None:
         if self._first is None:
             self._first = self._identity()
+        record.info["jobqueue_file"] = self
+        record.info["jobqueue_generation"] = self._generation
+        with fork_safety.gate:
+            _set(connection, makes=self._makes)
 
     def reset(self) -> None:
         """Accept any file at the next connection; close the kept connection."""
