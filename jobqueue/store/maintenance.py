@@ -1,7 +1,6 @@
 """Maintenance: due jobs, retention, counters. Every worker may run each part at any time."""
 
 from collections.abc import Callable, Hashable, Sequence
-from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -18,7 +17,7 @@ from sqlalchemy import (
 )
 
 from jobqueue.states import State
-from jobqueue.store.clock import after, now, once, this_minute
+from jobqueue.store.clock import after, once, this_minute
 from jobqueue.store.database import Store
 from jobqueue.store.schema import CounterKind, attempts, counters, jobs
 from jobqueue.store.sql.predicates import AVAILABLE, QUEUE_PAUSED, in_state
@@ -81,7 +80,7 @@ class Maintenance:
         Return the number of rows that it replaced or deleted: at least `limit` if there may be
         more.
         """
-        return self._add_up(limit) + self._forget_minutes(limit)
+        return self._add_up(limit) + self._forget_minutes()
 
     def _add_up(self, limit: int) -> int:
         written = (
@@ -115,25 +114,13 @@ class Maintenance:
 
         return self._store.transact_at_once(work)
 
-    def _forget_minutes(self, limit: int) -> int:
+    def _forget_minutes(self) -> int:
         """Delete minutes older than a day, which the totals contain."""
-        with self._store.read() as connection:
-            present: datetime = connection.execute(select(now())).scalar_one()
-        oldest = (
-            select(counters.c.id)
-            .where(counters.c.kind == CounterKind.MINUTE)
-            .where(counters.c.minute < present - timedelta(seconds=MINUTES_KEPT))
-            .limit(limit)
-            .with_for_update(skip_locked=True)
+        old = delete(counters).where(
+            counters.c.kind == CounterKind.MINUTE,
+            counters.c.minute < once(after(-MINUTES_KEPT)),
         )
-
-        def work(connection: Connection) -> int:
-            ids = list(connection.execute(oldest).scalars())
-            if ids:
-                connection.execute(delete(counters).where(counters.c.id.in_(ids)))
-            return len(ids)
-
-        return self._store.transact_at_once(work)
+        return self._store.transact_at_once(lambda own: own.execute(old).rowcount)
 
     def available(self, queues: tuple[str, ...] | None, limit: int) -> int:
         """Return how many jobs could be claimed, counted up to `limit`."""
