@@ -19,7 +19,7 @@ from jobqueue.literals import WhenFull
 from jobqueue.polling import PollInterval
 from jobqueue.records import NewJob, counted
 from jobqueue.states import State
-from jobqueue.store.clock import after, once, second
+from jobqueue.store.clock import after, once
 from jobqueue.store.database import Store
 from jobqueue.store.schema import CounterKind, counters, jobs, queues
 from jobqueue.store.sql.predicates import AVAILABLE, in_state
@@ -200,16 +200,15 @@ class QueueLimits:
         connection of the pool waits for.
         """
         ended = counters.c.succeeded + counters.c.failed + counters.c.cancelled
-        # Seconds, not instants: the caller's session may format instants differently.
-        recent = select(func.coalesce(func.sum(ended), 0), second()).where(
+        recent = select(func.coalesce(func.sum(ended), 0)).where(
             counters.c.minute > once(after(-2 * MINUTE)),
             counters.c.queue == queue,
             # Not `!= TOTAL`, which cannot use the index.
             counters.c.kind.in_((CounterKind.WRITTEN, CounterKind.MINUTE)),
         )
         with self._store.read() if connection is None else nullcontext(connection) as asked:
-            count, seconds = asked.execute(recent).one()
-        rate = int(count) / (MINUTE + float(seconds))
+            count = asked.execute(recent).scalar_one()
+        rate = int(count) / (1.5 * MINUTE)  # The present minute is half over on average.
         guess = excess / rate if rate else RETRY_UNKNOWN
         return min(max(guess, RETRY_LEAST), RETRY_MOST)
 

@@ -102,13 +102,6 @@ class this_minute(FunctionElement[datetime]):  # noqa: N801
     inherit_cache = True
 
 
-class second(FunctionElement[float]):  # noqa: N801
-    """The seconds of the present minute that have passed, independent of the session's zone."""
-
-    type = Double()
-    inherit_cache = True
-
-
 class epoch(FunctionElement[float]):  # noqa: N801
     """The seconds since 1970."""
 
@@ -154,16 +147,6 @@ def _minute_postgres(_element: this_minute, _compiler: SQLCompiler, **_: Any) ->
 @compiles(this_minute, "sqlite")
 def _minute_sqlite(_element: this_minute, _compiler: SQLCompiler, **_: Any) -> str:
     return "strftime('%Y-%m-%d %H:%M:00.000000', 'now')"
-
-
-@compiles(second, "postgresql")
-def _second_postgres(_element: second, _compiler: SQLCompiler, **_: Any) -> str:
-    return "CAST(extract(second FROM clock_timestamp() AT TIME ZONE 'UTC') AS DOUBLE PRECISION)"
-
-
-@compiles(second, "sqlite")
-def _second_sqlite(_element: second, _compiler: SQLCompiler, **_: Any) -> str:
-    return "CAST(strftime('%f', 'now') AS REAL)"
 
 
 @compiles(epoch, "postgresql")
