@@ -117,15 +117,6 @@ class Monitor:
             for task in sorted(counted.keys() | waiting.keys())
         ]
 
-    def throughput(self, minutes: int = 60) -> Rows:
-        """Return what ended in each of the last minutes, including this one, by queue and task."""
-        statement = (
-            select(throughput)
-            .where(throughput.c.minute > self._present() - minutes * MINUTE)
-            .order_by(throughput.c.minute, throughput.c.queue, throughput.c.task)
-        )
-        return self._rows(statement)
-
     def minutes(self, count: int) -> Rows:
         """Return the figures of all workers for each of the last minutes, including this one.
 

@@ -32,7 +32,7 @@ from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.schema import REVISION, VERSION_TABLE, CounterKind, counters, queues
 from jobqueue.store.schema import jobs as jobs_table
-from jobqueue.store.stats import Monitor
+from jobqueue.store.stats import Monitor, throughput
 
 DATA = ("jobs", "attempts", "workers", "queues", "counters")
 EMPTY_ARGS = '{"args":[],"kwargs":{}}'
@@ -400,6 +400,10 @@ class Scene:
             return [
                 dict(row) for row in connection.execute(text(f"SELECT * FROM {name}")).mappings()
             ]
+
+    def throughput(self) -> list[dict[str, Any]]:
+        with self.store.read() as connection:
+            return [dict(row) for row in connection.execute(select(throughput)).mappings()]
 
     def queue(self, name: str = "default") -> dict[str, Any]:
         (row,) = (row for row in self.view("jobqueue_queue_stats") if row["queue"] == name)

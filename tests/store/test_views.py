@@ -235,7 +235,7 @@ def test_throughput_tells_each_minute_and_folding_changes_nothing(scene: Scene) 
     minute = scene.clock().replace(second=0, microsecond=0) - timedelta(minutes=5)
     scene.execute(update(counters).values(minute=minute))
 
-    before = scene.monitor.throughput()
+    before = scene.throughput()
     assert before == [
         {
             "minute": minute,
@@ -249,9 +249,8 @@ def test_throughput_tells_each_minute_and_folding_changes_nothing(scene: Scene) 
         }
     ]
     assert scene.maintenance.compact() == 3
-    assert scene.monitor.throughput() == before
+    assert scene.throughput() == before
     assert [row["succeeded"] for row in scene.view("jobqueue_queue_stats")] == [3]
-    assert scene.monitor.throughput(minutes=3) == []
 
 
 @pytest.mark.databases("postgres")
@@ -262,7 +261,7 @@ def test_minutes_are_of_utc_whatever_the_time_zone_of_the_session(url: str) -> N
     scene.execute(insert(counters).values(values))
 
     assert scene.maintenance.compact() == 2
-    (row,) = scene.monitor.throughput()
+    (row,) = scene.throughput()
     assert (row["minute"], row["succeeded"]) == (minute, 2)
     assert row["minute"].tzinfo is UTC
     scene.store.close()
