@@ -1,7 +1,7 @@
 """What travels between the layers: rows as read, claims, and how a claim ended."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -139,16 +139,10 @@ class AttemptRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `show --json` prints."""
-        return {
-            "attempt": self.attempt,
-            "fence": self.fence,
-            "worker": self.worker,
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {
             "started_at": _iso(self.started_at),
             "finished_at": _iso(self.finished_at),
-            "outcome": self.outcome,
             "error": self.error._asdict() if self.error else None,
-            "exit_signal": self.exit_signal,
-            "peak_memory": self.peak_memory,
         }
 
 
