@@ -42,10 +42,12 @@ class WriteLock:
         """Take the lock for this thread; return None after the timeout. See `held`."""
         if fcntl is None:
             return None
-        try:
-            own = self._own()
-        except OSError:  # The file cannot be opened: proceed without the lock.
-            return None
+        own = self.local.own
+        if own is None or own.file.pid != os.getpid():
+            try:
+                own = self.local.own = _LockThread(_OpenFile(self._path))
+            except OSError:  # The file cannot be opened: proceed without the lock.
+                return None
         return own.file if self._take(own) else None
 
     def close(self) -> None:
@@ -53,13 +55,6 @@ class WriteLock:
         own, self.local.own = self.local.own, None
         if own is not None:
             own.end()
-
-    def _own(self) -> "_LockThread":
-        """Return this thread's own open file: flock excludes open files, not threads."""
-        own = self.local.own
-        if own is None or own.file.pid != os.getpid():
-            own = self.local.own = _LockThread(_OpenFile(self._path))
-        return own
 
     def _take(self, own: "_LockThread") -> bool:
         self.local.waited = False
