@@ -135,7 +135,7 @@ def test_plain_calls_too_are_written_no_more_than_a_batch_at_a_time(
     @event.listens_for(desk.store.engine, "before_cursor_execute")
     def _see(_connection: Any, _cursor: Any, text: str, given: Any, _: Any, many: bool) -> None:
         if text.startswith("COPY"):
-            written.append(len(given[0]))
+            written.append(len(given[0][0]))
         elif text.startswith("INSERT"):
             written.append(len(given) if many else 1)
 

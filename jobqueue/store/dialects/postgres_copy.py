@@ -27,17 +27,22 @@ _RESERVE = select(func.array_agg(func.nextval(_sequence.c.name))).select_from(
 
 
 def install(engine: Engine) -> None:
-    """Let `exec_driver_sql` run COPY with (ids, rows), so that SQLAlchemy wraps its errors."""
+    """Let `exec_driver_sql` run COPY, so that SQLAlchemy wraps its errors.
+
+    Its parameters are given as two rows, (ids,) and (rows,): hooking the execution of a single row
+    would cost every statement a call.
+    """
     dialect: Any = engine.dialect
-    execute = dialect.do_execute
+    executemany = dialect.do_executemany
 
-    def copy_or_execute(cursor: Any, statement: str, given: Any, context: Any = None) -> None:
+    def copy_or_executemany(cursor: Any, statement: str, given: Any, context: Any = None) -> None:
         if context is not None and _OPTION in context.execution_options:
-            _copy_rows(cursor, statement, *given)
+            [(ids,), (rows,)] = given
+            _copy_rows(cursor, statement, ids, rows)
         else:
-            execute(cursor, statement, given, context)
+            executemany(cursor, statement, given, context)
 
-    dialect.do_execute = copy_or_execute
+    dialect.do_executemany = copy_or_executemany
 
 
 def insert(
@@ -49,7 +54,7 @@ def insert(
     differs between rows.
     """
     ids = sorted(connection.execute(_RESERVE, {"in_count": len(rows)}).scalar_one())
-    connection.exec_driver_sql(_copy(tuple(columns)), (ids, rows), {_OPTION: True})
+    connection.exec_driver_sql(_copy(tuple(columns)), [(ids,), (rows,)], {_OPTION: True})
     return ids
 
 
