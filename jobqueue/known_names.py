@@ -7,10 +7,9 @@ from jobqueue.options import Options
 from jobqueue.records import JobFilter
 from jobqueue.store.names import Names
 from jobqueue.tasks import Registry
+from jobqueue.text import listed
 from jobqueue.wire import did_you_mean
 from jobqueue.worker.execute.exec_task import NAME as EXEC
-
-LISTED = 8  # names in one message
 
 
 def names_of(registry: Registry) -> Names:
@@ -32,8 +31,7 @@ def unknown(
         return None
     near = did_you_mean(name, known)
     if not near and known:
-        some = sorted(known)
-        near = f"; known are {', '.join(some[:LISTED])}{', …' if len(some) > LISTED else ''}"
+        near = f"; known are {listed(sorted(known))}"
     return InvalidOption(f"{kind}: {name!r} is not known{near}{hint}", field=kind, value=name)
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 # Controls (C0, DEL, C1), what reorders or hides text (bidi, zero width, tags, BOM), separators that
@@ -34,6 +35,11 @@ def _escape(match: re.Match[str]) -> str:
     if code <= 0xFF:  # noqa: PLR2004
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004
+
+
+def listed(names: Sequence[object], most: int = 8) -> str:
+    """Return the first names, `a, b, …`, for a message."""
+    return ", ".join([*map(str, names[:most]), *(["…"] if len(names) > most else [])])
 
 
 def escape_json(value: Any, *, ascii_only: bool = False, indent: int | None = None) -> str:

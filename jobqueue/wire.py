@@ -18,6 +18,7 @@ from jobqueue.serialization.json_values import INTEGER_MAX, shorten
 from jobqueue.states import State
 from jobqueue.store.jobs import Jobs
 from jobqueue.tasks import Call, Registry, Task
+from jobqueue.text import listed
 
 OPTION_NAMES = (
     "queue",
@@ -31,7 +32,6 @@ OPTION_NAMES = (
     "unique_until",
     "tags",
 )
-_KNOWN = 8  # names in one message
 _VALUE_LENGTH = 200  # characters of a wrong value
 _DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
@@ -93,8 +93,7 @@ class Tasks:
             return self._stranger(known)
         if known not in registry:
             names = sorted(registry)
-            listed = ", ".join(names[:_KNOWN]) + (", …" if len(names) > _KNOWN else "")
-            has = f"the app has {listed}" if names else "the app has no tasks"
+            has = f"the app has {listed(names) or 'no tasks'}"
             raise UnknownTask(
                 f"no task is named {known!r}{did_you_mean(known, names)} ({has})",
                 field="task",

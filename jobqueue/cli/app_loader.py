@@ -12,8 +12,8 @@ from jobqueue.errors import ConfigurationError
 from jobqueue.queue import JobQueue
 from jobqueue.text import escape_controls
 
-HOW = "for example, app:jobs is `jobs = JobQueue()` in app.py"
-NEEDED = (
+APP_EXAMPLE = "for example, app:jobs is `jobs = JobQueue()` in app.py"
+APP_NEEDED = (
     "no app is named, so there are no tasks to run: give --app module:attribute or set "
     "$JOBQUEUE_APP, for example --app app:jobs for `jobs = JobQueue()` in app.py"
 )
@@ -30,7 +30,7 @@ def load(name: str) -> JobQueue:
             name,
         )
     if not colon or not all(part.isidentifier() for part in module_name.split(".")):
-        raise _error(f"app: {name[:80]!r} is not of the form module:attribute; {HOW}", name)
+        raise _error(f"app: {name[:80]!r} is not of the form module:attribute; {APP_EXAMPLE}", name)
     module = _import(module_name, name)
     found: Any = module
     for part in attribute.split("."):

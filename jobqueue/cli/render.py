@@ -28,9 +28,9 @@ COLOURS = {
     State.FAILED: "bold red",
     State.CANCELLED: "magenta",
 }
-GAP = 2
+COLUMN_GAP = 2
 UNLIMITED = 100_000
-NAME = 40
+NAME_CELLS = 40
 """Cells of a task's or queue's name that stay visible: other columns are left out first."""
 
 CELL_MAX = 200
@@ -112,7 +112,7 @@ class Table(Generic[T]):
         line: list[tuple[str, str]] = []
         for column, (text, style) in zip(self._columns, cells, strict=True):
             missing = " " * (self._widths[column.title] - cell_len(text))
-            gap = " " * GAP if line else ""
+            gap = " " * COLUMN_GAP if line else ""
             line.append((gap + missing + text if column.right else gap + text + missing, style))
         if self._is_terminal:
             put(self._screen, Text.assemble(*line))
@@ -139,7 +139,7 @@ def _fit(columns: Sequence[Column[Any]], natural: dict[str, int], room: int) -> 
 
 
 def _line_width(widths: Collection[int]) -> int:
-    return sum(widths) + GAP * (len(widths) - 1)
+    return sum(widths) + COLUMN_GAP * (len(widths) - 1)
 
 
 def _cell(column: Column[Any], row: Any) -> str:

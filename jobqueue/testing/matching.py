@@ -8,10 +8,9 @@ from jobqueue.errors import InvalidArguments
 from jobqueue.job import Job
 from jobqueue.records import JobRecord
 from jobqueue.tasks import Task
+from jobqueue.text import listed
 
 R = TypeVar("R")
-
-_SHOWN = 8  # jobs in one message
 
 
 class Enqueued(list[Job[R]], Generic[R]):
@@ -22,9 +21,8 @@ class Enqueued(list[Job[R]], Generic[R]):
         self._waiting = waiting
 
     def __repr__(self) -> str:
-        shown = [f"{job.id} {job.task}{job.args}" for job in self._waiting[:_SHOWN]]
-        shown += ["…"] if len(self._waiting) > _SHOWN else []
-        return f"{super().__repr__()} (waiting: {', '.join(shown) or 'no job'})"
+        shown = listed([f"{job.id} {job.task}{job.args}" for job in self._waiting])
+        return f"{super().__repr__()} (waiting: {shown or 'no job'})"
 
 
 def matcher(

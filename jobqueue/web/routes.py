@@ -35,12 +35,12 @@ READERS, WRITERS = 4, 4
 """Threads. Reads have their own, so that a slow list does not delay an enqueue."""
 
 LIST_DEFAULT, LIST_MAX = 50, 200
-PAGE = 20
+PAGE_JOBS = 20
 """How many jobs of a list are in memory at once."""
 WAIT_MAX = 60.0
 PROBE_TIMEOUT = 2.0
 """Seconds that /readyz and /metrics wait for the database."""
-NOTICE = "jobqueue-notice"
+NOTICE_HEADER = "jobqueue-notice"
 """The header for notes that the command line prints to stderr."""
 
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -91,7 +91,7 @@ class Api:
         wanted = wire.a_filter(*named)
         limit = wire.whole(given.get("limit", str(LIST_DEFAULT)))
         most = options.whole(limit, "limit", 1, LIST_MAX)
-        found = self._jobs.find(wanted, most, PAGE)
+        found = self._jobs.find(wanted, most, PAGE_JOBS)
         first = await self._reads(_page, found)
         headers = {} if first else await self._notice(wanted)
         if request.method == "HEAD":
@@ -105,7 +105,7 @@ class Api:
         while page:
             yield opening + b",\n".join(page)
             opening = b",\n"
-            page = await self._reads(_page, found) if len(page) == PAGE else []
+            page = await self._reads(_page, found) if len(page) == PAGE_JOBS else []
         yield b"[]\n" if opening == b"[" else b"]\n"
 
     async def _notice(self, wanted: JobFilter) -> dict[str, str]:
@@ -113,7 +113,7 @@ class Api:
         if (wanted.task, wanted.queue, wanted.tag) == (None, None, None):
             return {}
         stranger = unknown_in(wanted, await self._reads(self._names))
-        return {} if stranger is None else {NOTICE: str(stranger)}
+        return {} if stranger is None else {NOTICE_HEADER: str(stranger)}
 
     async def _enqueue(self, request: Request) -> Response:
         """Enqueue one job, or a list of them in one transaction."""
@@ -272,4 +272,4 @@ def _query(request: Request, *known: str) -> dict[str, str]:
 
 
 def _page(found: Iterator[JobRecord]) -> list[bytes]:
-    return [to_bytes(job_json(job)) for job in itertools.islice(found, PAGE)]
+    return [to_bytes(job_json(job)) for job in itertools.islice(found, PAGE_JOBS)]

@@ -20,7 +20,7 @@ from jobqueue.worker.worker import Worker
 
 log = get_logger("jobqueue.web")
 
-GRACE = 5.0
+STOP_TIMEOUT = 5.0
 """Seconds that open requests are given when the server stops."""
 KEEP_ALIVE_TIMEOUT = 15
 """Seconds between two requests on a connection."""
@@ -108,7 +108,7 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 8081,
         *,
-        grace: float = GRACE,
+        grace: float = STOP_TIMEOUT,
     ) -> None:
         self._listener = BindAddress(host, port)
         self._listener.require(token=app.has_token)
@@ -186,7 +186,7 @@ def serve(
     port: int = 8081,
     *,
     worker: Worker | None = None,
-    grace: float = GRACE,
+    grace: float = STOP_TIMEOUT,
     listening: Callable[[str], None] | None = None,
 ) -> int:
     """Serve, with a worker if one is given, until SIGTERM or SIGINT; returns the exit code.

@@ -19,15 +19,15 @@ from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, Refusal, counted
 from jobqueue.states import MOVES, State
 from jobqueue.store.jobs import Jobs
-from jobqueue.text import escape_controls
+from jobqueue.text import escape_controls, listed
 from jobqueue.wire import changes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-CHUNK = 1000
+IDS_PER_STATEMENT = 1000
 """Ids in one statement."""
 FORCE = " (--force takes it as it is)"
-SHOWN = 20
+REFUSALS_SHOWN = 20
 """Refusals that are printed, a line each."""
 
 
@@ -141,9 +141,8 @@ def _asks_again(cli: CliContext, named: tuple[int, ...]) -> bool:
     states = cli.jobs.states(named)
     done = [str(id_) for id_ in named if states.get(id_) is State.SUCCEEDED]
     if done:
-        shown = ", ".join(done[:SHOWN]) + (", …" if len(done) > SHOWN else "")
         one = len(done) == 1
-        which = f"job {shown} has" if one else f"jobs {shown} have"
+        which = f"job {done[0]} has" if one else f"jobs {listed(done)} have"
         confirm(f"{which} succeeded; run {'it' if one else 'them'} again")
     return bool(done)
 
@@ -206,7 +205,10 @@ class Result(NamedTuple):
 
 
 def _apply(cli: CliContext, verb: Verb, wanted: JobFilter, named: tuple[int, ...]) -> Result:
-    filters = [JobFilter(ids=named[start : start + CHUNK]) for start in range(0, len(named), CHUNK)]
+    filters = [
+        JobFilter(ids=named[start : start + IDS_PER_STATEMENT])
+        for start in range(0, len(named), IDS_PER_STATEMENT)
+    ]
     result = Result([], [])
     for part in filters or [wanted]:
         changed, refused = verb.act(cli.jobs, part)
@@ -234,15 +236,15 @@ def _refusal(refused: Sequence[Refusal], *, json: bool) -> CliError:
     """Return the error for refused jobs, and print a line for each of the others (up to 20)."""
     messages = [escape_controls(f"job {refusal.id}: {refusal.reason}") for refusal in refused]
     if not json:
-        for message in messages[1:SHOWN]:
+        for message in messages[1:REFUSALS_SHOWN]:
             complain(message)
-    more = f" (and {len(refused) - SHOWN:,} more)" if len(refused) > SHOWN else ""
+    more = f" (and {len(refused) - REFUSALS_SHOWN:,} more)" if len(refused) > REFUSALS_SHOWN else ""
     return CliError(f"{messages[0]}{more}", field="id", value=refused[0].id)
 
 
 def _still_running(cli: CliContext, changed: list[int]) -> int:
     with contextlib.suppress(Exception):  # Only the wording depends on it: the jobs are cancelled.
-        states = cli.jobs.states(changed[:CHUNK])
+        states = cli.jobs.states(changed[:IDS_PER_STATEMENT])
         return sum(state is State.RUNNING for state in states.values())
     return 0
 

@@ -20,12 +20,11 @@ from jobqueue.known_names import names_of
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.store.names import names_in_use
 from jobqueue.tasks import Call, Registry
+from jobqueue.text import listed
 from jobqueue.wire import Tasks, did_you_mean, job_json, make_call, with_attempts
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_NAMED = 5  # tasks in one message
 
 HELP = """Enqueue a job and print its id.
 
@@ -150,7 +149,7 @@ def note_unknown(cli: CliContext, names: Iterable[str]) -> None:
         return
     if unknown := [name for name in names if name != EXEC and not known[name]]:
         plural = len(unknown) > 1
-        named = ", ".join(map(repr, unknown[:_NAMED])) + (", …" if len(unknown) > _NAMED else "")
+        named = listed([*map(repr, unknown)])
         cli.note(
             f"enqueued in {cli.target}, but no worker knows the task{'s' if plural else ''} "
             f"{named} yet, and no app is named (--app) that {'they' if plural else 'it'} could be "

@@ -12,7 +12,7 @@ from jobqueue.records import AttemptRecord, JobRecord, counted, format_bytes
 from jobqueue.states import State
 from jobqueue.text import escape_controls, escape_json, escape_lines
 
-LABEL = 12
+LABEL_CELLS = 12
 TEXT_MAX = 100_000
 """Characters of one value that are shown; --json has all of it."""
 
@@ -51,7 +51,7 @@ def _facts(job: JobRecord, screen: Console) -> None:
     ]
     for label, value in facts:
         if value:
-            put(screen, Text(f"{label:<{LABEL}}", style="dim") + Text(escape_controls(value)))
+            put(screen, Text(f"{label:<{LABEL_CELLS}}", style="dim") + Text(escape_controls(value)))
 
 
 def _odds(job: JobRecord) -> str:

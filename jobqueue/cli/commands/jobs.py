@@ -13,7 +13,7 @@ from jobqueue.cli.commands.job_page import print_page
 from jobqueue.cli.context import CliContext, Command, pass_cli, to_json
 from jobqueue.cli.errors import CliError
 from jobqueue.cli.render import (
-    NAME,
+    NAME_CELLS,
     Column,
     Table,
     ago,
@@ -31,16 +31,14 @@ from jobqueue.job import Job, as_completed
 from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import State
-from jobqueue.text import escape_controls
+from jobqueue.text import escape_controls, listed
 from jobqueue.wire import job_json, with_attempts
 
-SAMPLE = 500
+SAMPLE_ROWS = 500
 """Number of rows that decide the widths of the columns."""
 
 LINE_MAX = 2000
 """Characters of a result in one line."""
-
-_NAMED = 5  # jobs in one message
 
 
 def detail(job: JobRecord) -> str:
@@ -64,9 +62,9 @@ def _detail_style(job: JobRecord) -> str:
 LIST = [
     Column[JobRecord]("id", lambda job: job.id, right=True),
     Column[JobRecord]("state", lambda job: job.state, style=state_style),
-    Column[JobRecord]("task", lambda job: job.task, rank=1, least=NAME),
+    Column[JobRecord]("task", lambda job: job.task, rank=1, least=NAME_CELLS),
     Column[JobRecord]("arguments", call_of, rank=3, least=12),
-    Column[JobRecord]("queue", lambda job: job.queue, rank=5, least=NAME),
+    Column[JobRecord]("queue", lambda job: job.queue, rank=5, least=NAME_CELLS),
     Column[JobRecord]("prio", lambda job: job.priority or "", rank=8, right=True),
     Column[JobRecord]("attempt", lambda job: f"{job.attempt}/{job.max_attempts}", rank=4),
     Column[JobRecord]("created", lambda job: ago(job.created_at), rank=6, style="dim"),
@@ -110,7 +108,7 @@ def list_(
     if cli.json:
         _print_array(found)
         return
-    sample = list(itertools.islice(found, SAMPLE))
+    sample = list(itertools.islice(found, SAMPLE_ROWS))
     if not sample:
         return
     rows = Table(LIST, sample, console())
@@ -205,8 +203,8 @@ def await_all(cli: CliContext, ids: tuple[int, ...], limit: float | None) -> Ite
             left.discard(handle.id)
             yield handle.record()
     except ResultTimeout:
-        shown = ", ".join(map(str, sorted(left)[:_NAMED])) + ("…" if len(left) > _NAMED else "")
         assert limit is not None
+        shown = listed(sorted(left))
         raise CliError(
             f"not ended within {duration(limit)}: job {shown}; it goes on by itself, "
             f"wait again with: jobqueue wait {min(left)}",
@@ -233,8 +231,8 @@ def require_success(jobs: Iterable[JobRecord]) -> None:
     if len(bad) == 1:
         what = f"job {job.id} ({job.task}) {_ended(job)}"
     else:
-        named = ", ".join(f"{job.id} {job.state}" for job in bad[:_NAMED])
-        what = f"{len(bad):,} jobs did not succeed: {named}{'…' if len(bad) > _NAMED else ''}"
+        named = listed([f"{job.id} {job.state}" for job in bad])
+        what = f"{len(bad):,} jobs did not succeed: {named}"
     raise CliError(f"{what}; see: jobqueue show {job.id}", field="id", value=job.id)
 
 

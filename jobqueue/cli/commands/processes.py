@@ -36,7 +36,7 @@ def supervise(
     count = options.whole(wanted, "processes", 1, PROCESSES_MAX)
     app = app_name(cli.given_app)
     if app is None:
-        raise ConfigurationError(apps.NEEDED, field="app")
+        raise ConfigurationError(apps.APP_NEEDED, field="app")
     began = time.monotonic()
     passed_on = _passed_on(context)
     if cli.debug:

@@ -15,7 +15,7 @@ from jobqueue import options
 from jobqueue.cli import completion, params
 from jobqueue.cli.commands.bulk_actions import FORCE, confirm
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
-from jobqueue.cli.render import COLOURS, NAME, Column, console, duration, put, table
+from jobqueue.cli.render import COLOURS, NAME_CELLS, Column, console, duration, put, table
 from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.known_names import unknown
 from jobqueue.records import JobFilter, counted
@@ -25,7 +25,6 @@ from jobqueue.store.stats import MINUTES as MINUTES_SHOWN
 
 Row = dict[str, Any]
 
-HUNDRED = 100
 MINUTES_MAX = 24 * 60
 HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
@@ -68,7 +67,7 @@ def _served(row: Row) -> str:
 
 
 QUEUES = [
-    _named("queue", least=NAME),
+    _named("queue", least=NAME_CELLS),
     _count(State.AVAILABLE, 1),
     _count(State.RUNNING, 2),
     _count(State.SCHEDULED, 4),
@@ -80,7 +79,7 @@ QUEUES = [
     _number("max_pending", "limit", 8),
 ]
 TASKS = [
-    _named("task", least=NAME),
+    _named("task", least=NAME_CELLS),
     _number("waiting", rank=1),
     _count(State.SUCCEEDED, 5),
     _count(State.FAILED, 2),
@@ -195,7 +194,7 @@ def throughput(per_second: float) -> str:
     """Jobs per second; or, where that is less than one, how many jobs there were in a minute."""
     if per_second < 1:
         return counted(math.ceil(round(60 * per_second, 3)), "job")
-    return f"{per_second:,.0f} jobs/s" if per_second >= HUNDRED else f"{per_second:.3g} jobs/s"
+    return f"{per_second:,.0f} jobs/s" if per_second >= 100 else f"{per_second:.3g} jobs/s"  # noqa: PLR2004
 
 
 def _total(rows: list[Row]) -> list[Row]:

@@ -117,7 +117,7 @@ def _missing(queue: JobQueue, *, may_make: bool) -> SchemaOutdated | None:
 
 def _worker(cli: CliContext, concurrency: int | None) -> Worker:
     if cli.app is None:
-        raise ConfigurationError(apps.NEEDED, field="app")
+        raise ConfigurationError(apps.APP_NEEDED, field="app")
     given = {} if concurrency is None else {"concurrency": concurrency}
     return cli.queue.worker_of(WorkerSettings.of(**given))
 

@@ -28,6 +28,7 @@ from jobqueue.store.names import names_in_use
 from jobqueue.store.urls import masked
 from jobqueue.supervisor.channel import ControlChannel
 from jobqueue.supervisor.signals import LAST_SECOND, leave
+from jobqueue.text import listed
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 from jobqueue.worker.log_context import name_worker
 from jobqueue.worker.settings import WorkerSettings
@@ -173,7 +174,7 @@ def worker(context: click.Context, /, cli: CliContext, **given: Any) -> int:
             channel = ControlChannel.from_environment()
             app = cli.app
             if app is None:
-                raise ConfigurationError(apps.NEEDED, field="app")
+                raise ConfigurationError(apps.APP_NEEDED, field="app")
             own = cli.queue.worker_of(settings)
             tune_gc()
             early.defer()
@@ -287,9 +288,8 @@ def tune_gc() -> None:
 def _log_startup(cli: CliContext, app: JobQueue, settings: WorkerSettings) -> None:
     tasks = sorted([*app.registry, *([EXEC] if settings.allow_exec else [])])
     served = "all queues" if settings.queues is None else f"queues {', '.join(settings.queues)}"
-    shown = ", ".join(tasks[:10]) + (", …" if len(tasks) > 10 else "")  # noqa: PLR2004
     known = counted(len(tasks), "task")
-    log.info("%s, %s, %s: %s", cli.target, served, known, shown or "none")
+    log.info("%s, %s, %s: %s", cli.target, served, known, listed(tasks, 10) or "none")
     if not tasks:
         log.warning("the app registers no tasks, so this worker runs nothing")
     if app is not cli.queue:
