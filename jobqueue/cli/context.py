@@ -64,6 +64,12 @@ class CliContext:
             os.environ["JOBQUEUE_URL"] = self.url
         return apps.load(name)
 
+    def require_app(self) -> JobQueue:
+        """Return the app's queue. Raises ConfigurationError where no app is named."""
+        if self.app is None:
+            raise ConfigurationError(apps.APP_NEEDED, field="app")
+        return self.app
+
     @cached_property
     def database(self) -> Database:
         """The database: as named, else the app's own, else the default."""

@@ -1,9 +1,10 @@
 """Values of the command line, and the options that filter jobs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from jobqueue import wire
 from jobqueue.cli import completion
@@ -28,6 +29,15 @@ def clean(text: str, what: str) -> str:
             f"{what}: invalid UTF-8 at byte offset {before}", field=what, value=text
         ) from None
     return text
+
+
+def given_options(context: click.Context) -> Iterator[tuple[click.Parameter, Any]]:
+    """Yield the command's own parameters that stand on the command line, with their values."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in context.params and source is ParameterSource.COMMANDLINE:
+            yield parameter, context.params[name]
 
 
 def filter_options(function: F) -> F:

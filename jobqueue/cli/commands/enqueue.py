@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue import options
@@ -188,11 +187,8 @@ def _nearly(cli: CliContext, queue: str) -> str | None:
 def _refuse_beside_from(context: click.Context) -> None:
     given = [
         parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name in context.params
-        and parameter.name != "source"
-        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
-        and context.params[parameter.name] not in (None, (), False)
+        for parameter, value in params.given_options(context)
+        if parameter.name != "source" and value not in (None, (), False)
     ]
     if given:
         shown = ", ".join("TASK" if name == "task" else name for name in given)

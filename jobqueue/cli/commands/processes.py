@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from jobqueue import options
 from jobqueue.cli import app_loader as apps
-from jobqueue.cli import log_format
+from jobqueue.cli import log_format, params
 from jobqueue.cli.commands.probe_options import PORTS, Ports, of_process
 from jobqueue.cli.context import CliContext
 from jobqueue.config import app_name
@@ -84,18 +83,11 @@ def _watch(app: str) -> Callable[[], str | None]:
 
 def _passed_on(context: click.Context) -> list[str]:
     """Return the given options that all processes share, as arguments."""
-    passed_on = []
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if (
-            name in NOT_PASSED_ON
-            or name not in context.params
-            or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE
-        ):
-            continue
-        value = context.params[name]
-        passed_on.append(parameter.opts[0] + ("" if value is True else f"={value}"))
-    return passed_on
+    return [
+        parameter.opts[0] + ("" if value is True else f"={value}")
+        for parameter, value in params.given_options(context)
+        if parameter.name not in NOT_PASSED_ON
+    ]
 
 
 def _environment(cli: CliContext) -> dict[str, str]:

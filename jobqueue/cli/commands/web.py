@@ -1,20 +1,18 @@
 """`web`: the HTTP API, and perhaps a worker beside it."""
 
-import threading
 from typing import Any
 
 import click
 
 from jobqueue import options
-from jobqueue.cli import app_loader as apps
 from jobqueue.cli import log_format as logs
 from jobqueue.cli import params
+from jobqueue.cli.commands.worker import leave_handlers
 from jobqueue.cli.context import CliContext, Command, pass_cli
-from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
+from jobqueue.errors import InvalidOption, SchemaOutdated
 from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
 from jobqueue.records import counted
-from jobqueue.supervisor.signals import leave
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.worker import Worker
 
@@ -91,8 +89,7 @@ def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: 
             worker=worker,
             listening=lambda url: cli.print_json({"url": url}) if cli.json else None,
         )
-    if code and any(thread.name.startswith("jobqueue-slot") for thread in threading.enumerate()):
-        leave(code)
+    leave_handlers(code)
     return code
 
 
@@ -116,8 +113,7 @@ def _missing(queue: JobQueue, *, may_make: bool) -> SchemaOutdated | None:
 
 
 def _worker(cli: CliContext, concurrency: int | None) -> Worker:
-    if cli.app is None:
-        raise ConfigurationError(apps.APP_NEEDED, field="app")
+    cli.require_app()
     given = {} if concurrency is None else {"concurrency": concurrency}
     return cli.queue.worker_of(WorkerSettings.of(**given))
 

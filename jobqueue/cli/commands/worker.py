@@ -14,12 +14,11 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue import options
-from jobqueue.cli import app_loader as apps
 from jobqueue.cli import completion, log_format, params
 from jobqueue.cli.commands.probe_options import Ports, bound, ports_of, serve
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.config import POOL_MAX, POOL_SIZE
-from jobqueue.errors import ConfigurationError, InvalidOption
+from jobqueue.errors import InvalidOption
 from jobqueue.known_names import names_of, unknown
 from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
@@ -172,9 +171,7 @@ def worker(context: click.Context, /, cli: CliContext, **given: Any) -> int:
     with StopSignals(_interrupt_loading, may_raise=True) as early:
         try:
             channel = ControlChannel.from_environment()
-            app = cli.app
-            if app is None:
-                raise ConfigurationError(apps.APP_NEEDED, field="app")
+            app = cli.require_app()
             own = cli.queue.worker_of(settings)
             tune_gc()
             early.defer()
@@ -190,8 +187,7 @@ def worker(context: click.Context, /, cli: CliContext, **given: Any) -> int:
             code, summary = copy_context().run(run, early=early)  # With its name, to its end.
         if cli.json:
             cli.print_json(summary)
-        if code and _handlers_run():
-            leave(code)
+        leave_handlers(code)
         return code
 
 
@@ -320,8 +316,10 @@ def _warn_of_strangers(
             log.warning("%s%s", stranger, hint)
 
 
-def _handlers_run() -> bool:
-    return any(thread.name.startswith("jobqueue-slot") for thread in threading.enumerate())
+def leave_handlers(code: int) -> None:
+    """Exit after a stop that was not in order, if a handler still runs."""
+    if code and any(thread.name.startswith("jobqueue-slot") for thread in threading.enumerate()):
+        leave(code)
 
 
 COMMANDS = (worker,)
