@@ -22,13 +22,10 @@ whole = wire.whole
 def clean(text: str, what: str) -> str:
     """Return the text if it is UTF-8. Raises InvalidOption with the byte's offset."""
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        before = len(text[: error.start].encode())
-        raise InvalidOption(
-            f"{what}: invalid UTF-8 at byte offset {before}", field=what, value=text
-        ) from None
-    return text
+        return text.encode("utf-8", "surrogateescape").decode()
+    except UnicodeDecodeError as error:
+        reason = f"{what}: invalid UTF-8 at byte offset {error.start}"
+        raise InvalidOption(reason, field=what, value=text) from None
 
 
 def given_options(context: click.Context) -> Iterator[tuple[click.Parameter, Any]]:
