@@ -6,7 +6,7 @@ from starlette.requests import Request
 
 from jobqueue.errors import JobQueueError
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
-from jobqueue.tasks import Call, Registry
+from jobqueue.tasks import Call
 from jobqueue.web.responses import HTTPError
 from jobqueue.web.security import require_json
 from jobqueue.wire import Tasks, call_of_line, error_json
@@ -59,47 +59,42 @@ def asks_for_succeeded(body: bytes) -> bool:
     return asked
 
 
-class Bodies:
-    """Parses bodies into calls."""
+def calls_of(tasks: Tasks, body: bytes) -> tuple[list[Call[Any]], bool]:
+    """Return the calls, and whether they are a batch. Raises HTTPError or InvalidArguments."""
+    is_batch = body.lstrip(b" \t\r\n").startswith(b"[")
+    if not is_batch:
+        _check_size(len(body), BODY_MAX)
+    depth = MAX_DEPTH + 2 + is_batch
+    given = parse_json(body, what="body", max_bytes=BATCH_BYTES_MAX, max_depth=depth)
+    if not is_batch:
+        return [call_of_line(tasks, given, "body")], False
+    if not given:
+        raise HTTPError(400, "body: the list is empty", field="body")
+    if len(given) > BATCH_MAX:
+        message = f"body: {len(given):,} jobs; send at most {BATCH_MAX:,} at once"
+        raise HTTPError(413, message, field="body", value=len(given))
+    return _batch(tasks, given), True
 
-    def __init__(self, registry: Registry) -> None:
-        self._tasks = Tasks(registry)
 
-    def calls(self, body: bytes) -> tuple[list[Call[Any]], bool]:
-        """Return the calls, and whether they are a batch. Raises HTTPError or InvalidArguments."""
-        is_batch = body.lstrip(b" \t\r\n").startswith(b"[")
-        if not is_batch:
-            _check_size(len(body), BODY_MAX)
-        depth = MAX_DEPTH + 2 + is_batch
-        given = parse_json(body, what="body", max_bytes=BATCH_BYTES_MAX, max_depth=depth)
-        if not is_batch:
-            return [call_of_line(self._tasks, given, "body")], False
-        if not given:
-            raise HTTPError(400, "body: the list is empty", field="body")
-        if len(given) > BATCH_MAX:
-            message = f"body: {len(given):,} jobs; send at most {BATCH_MAX:,} at once"
-            raise HTTPError(413, message, field="body", value=len(given))
-        return self._batch(given), True
-
-    def _batch(self, given: list[Any]) -> list[Call[Any]]:
-        """Return all calls. Raises HTTPError, which names those that are wrong."""
-        calls, errors = [], []
-        for index, item in enumerate(given):
-            try:
-                calls.append(call_of_line(self._tasks, item, f"item {index}"))
-            except JobQueueError as error:
-                message = str(error).removeprefix(f"item {index}: ")
-                what = error_json(f"item {index}: {message}", error.field, error.value)
-                errors.append({"index": index, **what})
-                if len(errors) == ERRORS_MAX:
-                    break
-        if errors:
-            first = errors[0]
-            raise HTTPError(
-                400,
-                f"{first['message']}; nothing was enqueued",
-                field=first["field"],
-                value=first["value"],
-                more={"errors": errors},
-            )
-        return calls
+def _batch(tasks: Tasks, given: list[Any]) -> list[Call[Any]]:
+    """Return all calls. Raises HTTPError, which names those that are wrong."""
+    calls, errors = [], []
+    for index, item in enumerate(given):
+        try:
+            calls.append(call_of_line(tasks, item, f"item {index}"))
+        except JobQueueError as error:
+            message = str(error).removeprefix(f"item {index}: ")
+            what = error_json(f"item {index}: {message}", error.field, error.value)
+            errors.append({"index": index, **what})
+            if len(errors) == ERRORS_MAX:
+                break
+    if errors:
+        first = errors[0]
+        raise HTTPError(
+            400,
+            f"{first['message']}; nothing was enqueued",
+            field=first["field"],
+            value=first["value"],
+            more={"errors": errors},
+        )
+    return calls

@@ -26,7 +26,7 @@ from jobqueue.store.stats import Monitor
 from jobqueue.tasks import Registry
 from jobqueue.web import metrics
 from jobqueue.web.concurrency import CachedCall, JobWaiter, Threads
-from jobqueue.web.requests import Bodies, asks_for_succeeded, read_body
+from jobqueue.web.requests import asks_for_succeeded, calls_of, read_body
 from jobqueue.web.responses import JSON, HTTPError, database_unavailable, json_response, to_bytes
 from jobqueue.web.security import require_json
 from jobqueue.wire import changes, did_you_mean, job_json, with_attempts
@@ -55,7 +55,7 @@ class Api:
         self._jobs = Jobs(jobs.store)
         self._monitor = Monitor(jobs.store)
         self._reads, self._writes = Threads(READERS), Threads(WRITERS)
-        self._bodies = Bodies(registry)
+        self._tasks = wire.Tasks(registry)
         self._names = lambda: names_of(registry) | names_in_use(jobs.store)
         self._waiter = JobWaiter(self._reads, self._ended)
         # Not by the threads above, which may all be busy.
@@ -119,7 +119,7 @@ class Api:
         """Enqueue one job, or a list of them in one transaction."""
         _query(request)
         body = await read_body(request)
-        calls, is_batch = await self._writes(self._bodies.calls, body)
+        calls, is_batch = await self._writes(calls_of, self._tasks, body)
         # wait=False, because waiting clients would occupy all threads.
         jobs = await self._writes(self._queue.enqueue_many, calls, wait=False)
         if is_batch:
