@@ -145,14 +145,11 @@ def _first_line(error: object) -> str:
 
 
 def _secrets(cli: CliContext) -> frozenset[str]:
-    found: set[str] = set()
     known = cli.__dict__.get("database")
-    for given in (cli.given_url, known.url if known else None):
-        if given:
-            found |= secrets_of(given)
-    with contextlib.suppress(Exception):
+    found = secrets_of(known.url) if known else frozenset()
+    with contextlib.suppress(Exception):  # The URL that is named may be the error.
         found |= secrets_of(database(cli.given_url).url)
-    return frozenset(found)
+    return found
 
 
 def complain(message: str) -> None:
