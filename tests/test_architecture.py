@@ -33,7 +33,7 @@ LAYERS: list[list[str]] = [
     + ["worker/signal_safe_event", "worker/connections"],
     ["worker/handler/*"],
     ["logs", "worker/json_stderr", "worker/inflight", "worker/shared_poll"]
-    + ["worker/capacity", "worker/lease_state", "worker/running"],
+    + ["worker/capacity", "worker/lease_state"],
     ["worker/isolate/*"],
     ["worker/claim/*"],
     ["worker/execute/*"],

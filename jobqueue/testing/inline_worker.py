@@ -25,9 +25,8 @@ from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
-from jobqueue.worker.execute.admission import Admission
 from jobqueue.worker.execute.event_loop import AsyncRunner
-from jobqueue.worker.execute.executor import Executor, Router, Runner
+from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.handler.run import HandlerRunner, Middleware
 from jobqueue.worker.inflight import InFlight
@@ -98,9 +97,10 @@ class Inline:
         )
         self._executor = Executor(
             inflight,
-            Admission(inflight, registry, claims, transactions),
-            Router(registry, None),
+            registry,
             self._handlers,
+            claims=claims,
+            transactions=transactions,
             finished=_nothing,
         )
         self._async_runner = AsyncRunner(inflight, self._executor, _nothing, concurrency=1)
@@ -191,7 +191,7 @@ class Inline:
         self._inflight.lease.confirm(process_identity.boottime())
         self._inflight.dispatch([claim], self._worker)
         self._inflight.inbox.get_nowait()
-        return self._executor.router.runner_for(claim) is Runner.EVENT_LOOP
+        return self._executor.runs_on_loop(claim)
 
     def record(self) -> Ran:
         """Record the outcome and publish its events, as a worker does."""

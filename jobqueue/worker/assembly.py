@@ -26,11 +26,10 @@ from jobqueue.worker.complete.completer import Completer
 from jobqueue.worker.complete.event_dispatcher import EventDispatcher
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 from jobqueue.worker.connections import Connections
-from jobqueue.worker.execute.admission import Admission
 from jobqueue.worker.execute.autoscale import Scaler
 from jobqueue.worker.execute.event_loop import AsyncRunner
 from jobqueue.worker.execute.exec_task import WithExec
-from jobqueue.worker.execute.executor import Executor, Router
+from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.execute.thread_pool import ThreadPool
 from jobqueue.worker.execute.timeouts import TimeoutWatchdog
 from jobqueue.worker.handler.run import HandlerRunner, Middleware
@@ -242,16 +241,17 @@ class Assembly:
         finished, exhausted = wakeups.wake_completer, self.stop_conditions.fail
         executor = Executor(
             inflight,
-            Admission(inflight, self._registry, Claims(handlers), UserTransactions(handlers)),
-            Router(self._registry, self.process_pool),
+            self._registry,
             HandlerRunner(self._middleware, settings.max_snoozes),
+            claims=Claims(handlers),
+            transactions=UserTransactions(handlers),
             finished=finished,
             process_pool=self.process_pool,
         )
         thread_pool = ThreadPool(executor, inflight)
         concurrency = settings.async_concurrency
         async_runner = AsyncRunner(inflight, executor, finished, concurrency=concurrency)
-        inflight.dispatch_async = executor.dispatch_async
+        inflight.send_to_loop(executor.runs_on_loop, async_runner.submit)
         asynchronous = sum(task.runs_on_loop for task in self._registry.values())
         if asynchronous:
             share = asynchronous / len(self._registry)

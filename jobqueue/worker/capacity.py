@@ -2,7 +2,6 @@
 
 import time
 
-from jobqueue.records import Claim
 from jobqueue.store.dialects.base import Backend
 
 Key = tuple[int, int]
@@ -49,10 +48,6 @@ class AsyncCapacity:
         thread_share = 1 - self.share
         return min(room_for_all, int(max(thread_room, probe) / thread_share))
 
-    def fill(self, claim: Claim) -> None:
-        """Count a claim that goes to the event loop."""
-        self.open.add((claim.id, claim.fence))
-
     def observe(self, asynchronous: int, claimed: int) -> None:
         """Learn from a batch how many of its claims were async."""
         self.share += (asynchronous / claimed - self.share) * ASYNC_SHARE_WEIGHT
@@ -76,13 +71,8 @@ class Capacity:
         """Change the number of threads."""
         self.threads = threads
 
-    def fill(self, claim: Claim) -> None:
-        """Count a claim that goes to the threads."""
-        self.open.add((claim.id, claim.fence))
-
-    def free_slot(self, claim: Claim) -> None:
+    def free_slot(self, key: Key) -> None:
         """Count a dispatched claim no longer: it has an outcome, or was released."""
-        key = (claim.id, claim.fence)
         self.open.discard(key)
         if self.asynchronous.open:
             self.asynchronous.open.discard(key)
@@ -95,10 +85,6 @@ class Capacity:
         """How many more claims could start at once, whatever their tasks turn out to be."""
         free = self.free()
         return min(free, max(0, self.asynchronous.free())) if self.asynchronous.limit else free
-
-    def started(self) -> None:
-        """Note that a thread has taken something to start."""
-        self.last_start = time.monotonic()
 
     def finished(self, duration: float) -> None:
         """Learn from the seconds that a job filled a thread."""

@@ -1,7 +1,8 @@
 """What a worker holds: claims in its inbox, running handlers, outcomes to be written."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from queue import Empty, SimpleQueue
@@ -11,10 +12,10 @@ from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
 from jobqueue.records import Claim, Outcome, Unsuccessful
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
+from jobqueue.store.sql.rows import Progress
 from jobqueue.worker.capacity import Capacity, Contention, Key
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.lease_state import LeaseState
-from jobqueue.worker.running import Running
 
 UNBEGUN = "given back before it began"
 """Why a claim was released."""
@@ -65,12 +66,20 @@ class InFlight:
         self.lease = LeaseState(lease)
         self.inbox = Inbox()
         self.outbox: SimpleQueue[Outcome] = SimpleQueue()
-        self.running = Running()
         self._held: dict[int, Claim] = {}
         self.held: Mapping[int, Claim] = self._held
         """By id: claims whose outcome the database has not accepted."""
-        self.dispatch_async: Callable[[Claim], bool] | None = None
-        """Submits a claim of an async task to the event loop; returns False for other claims."""
+        self._running: dict[Key, Attempt] = {}
+        self.running: Mapping[Key, Attempt] = self._running
+        """Attempts whose handler runs."""
+        self._starting: dict[Key, Attempt] = {}
+        self.starting: Mapping[Key, Attempt] = self._starting
+        """Attempts that have not begun: their child process is not ready for them."""
+        self._progress: dict[Key, Progress] = {}
+        """What handlers reported last and no heartbeat has written."""
+        self._busy = 0.0
+        self._runs_on_loop: Callable[[Claim], bool] = lambda _claim: False
+        self._submit: Callable[[Claim], None] = lambda _claim: None
         self._cancel_requested: set[Key] = set()
         """Held claims that are to be cancelled and have not begun."""
         self._replaced: dict[int, Claim] = {}
@@ -87,6 +96,12 @@ class InFlight:
         """The worker stops: no handler starts any more."""
         self._lock = threading.Lock()
 
+    def send_to_loop(
+        self, runs_on_loop: Callable[[Claim], bool], submit: Callable[[Claim], None]
+    ) -> None:
+        """Dispatch claims to the event loop too: `submit` takes those that run on it."""
+        self._runs_on_loop, self._submit = runs_on_loop, submit
+
     def dispatch(self, claims: list[Claim], worker: WorkerRef | None) -> None:
         """Give claims to the threads and the event loop, after the commit of the claim only.
 
@@ -98,28 +113,26 @@ class InFlight:
             latest = max(map(_CLAIMED_AT, claims))
             self._last_claimed_at = max(latest, self._last_claimed_at or latest)
             if self.capacity.free():
-                self.capacity.started()  # A thread is about to: it had nothing to begin.
-            asynchronous = sum(map(self._dispatch_one, claims))
-            if self.dispatch_async is not None:
-                self.capacity.asynchronous.observe(asynchronous, len(claims))
-
-    def _dispatch_one(self, claim: Claim) -> bool:
-        """Give one claim to a thread or to the event loop; True if it went to the loop."""
-        known = self._held.setdefault(claim.id, claim)
-        if known is not claim and self._is_repeated(known, claim):
-            return False
-        if self.closing:
-            self.outbox.put(released(claim, UNBEGUN))
-            return False
-        try:
-            if self.dispatch_async is not None and self.dispatch_async(claim):
-                return True
-        except BaseException:  # Such as: there is no thread for the event loop.
-            del self._held[claim.id]
-            raise
-        self.capacity.fill(claim)
-        self.inbox.put(claim)
-        return False
+                # A thread is about to: it had nothing to begin.
+                self.capacity.last_start = time.monotonic()
+            asynchronous = 0
+            try:
+                for claim in claims:
+                    known = self._held.setdefault(claim.id, claim)
+                    if known is not claim and self._is_repeated(known, claim):
+                        continue
+                    if self.closing:
+                        self.outbox.put(released(claim, UNBEGUN))
+                    elif self._runs_on_loop(claim):
+                        self._submit(claim)
+                        asynchronous += 1
+                    else:
+                        self.capacity.open.add((claim.id, claim.fence))
+                        self.inbox.put(claim)
+            except BaseException:  # Such as: there is no thread for the event loop.
+                del self._held[claim.id]
+                raise
+            self.capacity.asynchronous.observe(asynchronous, len(claims))
 
     def _is_repeated(self, known: Claim, claim: Claim) -> bool:
         """True if the server has lost the commit of a held claim, and it is made once more.
@@ -134,7 +147,7 @@ class InFlight:
         if same_fence:
             self._replaced[id(known)] = known
             self.outbox.put(released(claim, UNBEGUN))
-            running = self.running.attempts.get((known.id, known.fence))
+            running = self._running.get((known.id, known.fence))
             if running is not None:
                 running.request_stop(ClaimLost)
         return same_fence
@@ -149,7 +162,7 @@ class InFlight:
             if claim is None:
                 kept.append(outcome)
             else:
-                self.running.forget_progress([outcome])
+                self._forget_progress(claim)
         return kept
 
     def release_unknown(self, claims: list[Claim], worker: WorkerRef) -> bool:
@@ -194,7 +207,7 @@ class InFlight:
         if claim is None or claim.fence != fence:
             return None
         self._cancel_requested.add((id_, fence))
-        context = self.running.find((id_, fence))
+        context = self._running.get((id_, fence)) or self._starting.get((id_, fence))
         if context is None or context.stop_reason is not None:
             return None
         context.request_stop(JobCancelled)
@@ -202,13 +215,14 @@ class InFlight:
 
     def begin(self, context: Attempt) -> None:
         """A handler is about to be entered."""
-        self.running.begin(context)
-        self.capacity.started()
+        self._running[context.key] = context
+        self._starting.pop(context.key, None)
+        self.capacity.last_start = time.monotonic()
 
     def start(self, context: Attempt) -> None:
         """A child process is about to be made ready for a job."""
-        self.running.start(context)
-        self.capacity.started()
+        self._starting[context.key] = context
+        self.capacity.last_start = time.monotonic()
 
     def begin_started(self, context: Attempt) -> bool:
         """Begin a job whose child process is ready, unless it may not: ask `refusal()` why.
@@ -224,33 +238,54 @@ class InFlight:
     def withdraw(self, context: Attempt, outcome: Outcome | None) -> None:
         """A job whose child process was made ready does not begin; None: nothing is to be said."""
         with self._lock:
-            if self.running.withdraw(context.key) and outcome is not None:
+            if self._starting.pop(context.key, None) is not None and outcome is not None:
                 self.outbox.put(outcome)
 
     def end(self, context: Attempt, outcome: Outcome) -> bool:
         """A handler was left. False: its claim was given up meanwhile, so nobody waits for it."""
-        if not context.is_coroutine:
-            self.capacity.finished(outcome.duration or 0.0)
+        duration = outcome.duration or 0.0
         with self._lock:
-            if not self.running.end(context, outcome.duration):
+            if self._running.pop(context.key, None) is None:
                 return False
+            if not context.is_coroutine:
+                self._busy += duration
+                self.capacity.finished(duration)
+            if context.reported is not None:
+                self._keep_progress(context)
             self.outbox.put(outcome)
             return True
 
     def detach(self, context: Attempt, outcome: Outcome) -> bool:
         """End the claim of a handler that goes on; return False if it has ended meanwhile."""
-        with self._lock:
-            if not self.running.end(context, outcome.duration):
-                return False
-            self.outbox.put(outcome)
-        self.capacity.free_slot(context.claim)
+        if not self.end(context, outcome):
+            return False
+        self.capacity.free_slot(context.key)
         context.request_stop(AttemptTimeout)
         return True
+
+    def drop(self, key: Key) -> bool:
+        """Remove an attempt without an outcome; return True if its handler had begun."""
+        self._starting.pop(key, None)
+        return self._running.pop(key, None) is not None
 
     def busy_seconds(self) -> float:
         """Seconds that handlers have filled threads so far, those that still run included."""
         with self._lock:
-            return self.running.busy_seconds()
+            return self._busy + _busy(list(self._running.values()))
+
+    def progress_of(self, outcomes: Sequence[Outcome]) -> list[Progress]:
+        """What the handlers of these jobs reported last, and no heartbeat has written."""
+        if not self._progress:
+            return []
+        keys = [(outcome.claim.id, outcome.claim.fence) for outcome in outcomes]
+        return [self._progress[key] for key in keys if key in self._progress]
+
+    def _keep_progress(self, context: Attempt) -> None:
+        if (said := context.unwritten_progress()) is not None:
+            self._progress[context.key] = said
+
+    def _forget_progress(self, claim: Claim) -> None:
+        self._progress.pop((claim.id, claim.fence), None)
 
     def snapshot(self) -> tuple[WorkerRef | None, dict[int, Claim]]:
         """Return in whose name claims are held, and which, at one moment."""
@@ -266,7 +301,8 @@ class InFlight:
                 del held[claim.id]
             if self._cancel_requested:
                 self._cancel_requested.discard((claim.id, claim.fence))
-        self.running.forget_progress(outcomes)
+            if self._progress:
+                self._forget_progress(claim)
 
     def count_attempts(self, count: int, *, errored: int) -> None:
         """Count attempts that ended here and were recorded."""
@@ -281,7 +317,7 @@ class InFlight:
         """Release the claims in the inbox, uncharged; return how many."""
         count = 0
         for claim in self.inbox.take_claims():
-            self.capacity.free_slot(claim)
+            self.capacity.free_slot((claim.id, claim.fence))
             if self.is_held(claim):
                 self.outbox.put(released(claim, UNBEGUN))
                 count += 1
@@ -291,7 +327,7 @@ class InFlight:
         """Release every claim that has not started, now and later; return how many now."""
         with self._lock:
             self.closing = True
-            unbegun = self.running.withdraw_all()
+            unbegun = self._withdraw_starting()
             for context in unbegun:
                 self.outbox.put(released(context.claim, UNBEGUN))
         for context in unbegun:  # Its slot need not wait for the child any longer.
@@ -305,7 +341,12 @@ class InFlight:
         """
         with self._lock:
             claims = []
-            for context in self.running.end_all():
+            contexts = list(self._running.values())
+            self._running.clear()
+            self._busy += _busy(contexts)
+            for context in contexts:
+                if context.reported is not None:
+                    self._keep_progress(context)
                 context.request_stop(ClaimLost)
                 claim = self._held.get(context.claim.id)
                 if claim is not None and claim.fence == context.claim.fence:
@@ -320,10 +361,21 @@ class InFlight:
             count = len(self._held)
             self._held.clear()
             self._cancel_requested.clear()
-            contexts = [*self.running.attempts.values(), *self.running.withdraw_all()]
+            contexts = [*self._running.values(), *self._withdraw_starting()]
         for context in contexts:
             context.request_stop(ClaimLost)
         return count
+
+    def _withdraw_starting(self) -> list[Attempt]:
+        contexts = list(self._starting.values())
+        self._starting.clear()
+        return contexts
+
+
+def _busy(running: Iterable[Attempt]) -> float:
+    """Seconds that these handlers have filled threads."""
+    present = time.perf_counter()
+    return sum(present - context.began for context in running if not context.is_coroutine)
 
 
 def released(claim: Claim, reason: str | None) -> Unsuccessful:

@@ -135,7 +135,7 @@ class Worker:
     @property
     def running(self) -> int:
         """Return the number of handlers that run now."""
-        return len(self._inflight.running.attempts)
+        return len(self._inflight.running)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the worker is stopped, or ends by itself (`drain`, `max_jobs`)."""
@@ -174,7 +174,7 @@ class Worker:
         parts.thread_pool.close()
         parts.async_runner.release_waiting()
         parts.completer.wake()
-        if (running := len(self._inflight.running.attempts)) or given_back:
+        if (running := len(self._inflight.running)) or given_back:
             back = counted(given_back, "job")
             log.info("stopping: %s given back, %d still running", back, running)
         in_order = self._await_handlers(parts, limit)

@@ -95,7 +95,7 @@ class OutcomeWriter:
         """Write a batch within a transaction."""
         self._transaction_counts = TransactionCounts()
         worker = WorkerRef(batch[0].claim.worker_id, self._name)
-        progress = self.inflight.running.progress_of(batch)
+        progress = self.inflight.progress_of(batch)
         return self._completion.complete(
             connection, worker, batch, self._transaction_counts, progress
         )

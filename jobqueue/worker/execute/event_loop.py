@@ -12,13 +12,11 @@ from typing import Any
 
 from jobqueue.errors import AttemptTimeout, JobCancelled
 from jobqueue.loggers import get_logger
-from jobqueue.records import Claim, Unsuccessful
-from jobqueue.states import State
-from jobqueue.worker.execute.admission import NotStarted
+from jobqueue.records import Claim
+from jobqueue.tasks import Task
 from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.handler import run
 from jobqueue.worker.handler.context import Attempt, stack_of
-from jobqueue.worker.handler.describe import describe
 from jobqueue.worker.handler.run import EndForks
 from jobqueue.worker.inflight import UNBEGUN, InFlight, interrupted, released
 from jobqueue.worker.log_context import thread
@@ -58,7 +56,6 @@ class AsyncRunner:
         """The worker's. A process that a handler forks has a copy of the loop."""
         self._thread = thread(self._main, "jobqueue-loop")
         self._starting = threading.Lock()
-        executor.submit = self.submit
         executor.handlers.complete = self.complete
         self.alive_at = math.inf
         """When the loop last ran a callback, by `time.monotonic()`."""
@@ -66,9 +63,10 @@ class AsyncRunner:
 
     def submit(self, claim: Claim) -> None:
         """Run a claim soon; the first one starts the thread."""
-        self._inflight.capacity.asynchronous.enable(self._concurrency)
+        asynchronous = self._inflight.capacity.asynchronous
+        asynchronous.enable(self._concurrency)
         self._start()
-        self._inflight.capacity.asynchronous.fill(claim)
+        asynchronous.open.add((claim.id, claim.fence))
         self._loop.call_soon_threadsafe(self._begin, claim)
 
     def complete(self, context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -210,17 +208,13 @@ class AsyncRunner:
             await self._in_turn(claim)
         except asyncio.CancelledError:  # The loop stops; run.py handles a cancelled handler.
             if inflight.is_held(claim):
-                begun = inflight.running.drop((claim.id, claim.fence))
+                begun = inflight.drop((claim.id, claim.fence))
                 why = interrupted(claim) if begun else released(claim, UNBEGUN)
                 inflight.outbox.put(why)
-        except NotStarted as refusal:
-            if refusal.outcome is not None:
-                inflight.outbox.put(refusal.outcome)
         except BaseException as error:  # noqa: BLE001 - recorded with the outcome.
-            inflight.running.drop((claim.id, claim.fence))
-            inflight.outbox.put(Unsuccessful(claim, "errored", State.FAILED, error=describe(error)))
+            self._executor.not_run(claim, error)
         finally:
-            inflight.capacity.free_slot(claim)
+            inflight.capacity.free_slot((claim.id, claim.fence))
             self._finished()
 
     async def _in_turn(self, claim: Claim) -> None:
@@ -229,16 +223,16 @@ class AsyncRunner:
         await self._places.acquire()
         self._occupying.add(key)
         try:
-            while not self._executor.admission.may_start(claim):  # noqa: ASYNC110
+            while (task := self._executor.may_start(claim)) is None:  # noqa: ASYNC110
                 # The heartbeat that decides comes from another thread.
                 await asyncio.sleep(LEASE_POLL_INTERVAL)
-            await self._work(claim)
+            await self._work(task, claim)
         finally:
             self._free_place(key)
 
-    async def _work(self, claim: Claim) -> None:
+    async def _work(self, task: Task[..., Any], claim: Claim) -> None:
         with EndForks(self._pid):  # If a handler forks and awaits, its child runs the loop.
-            context, args, kwargs = self._executor.admission.prepare(claim)
+            context, args, kwargs = self._executor.prepare(task, claim)
         coroutine = asyncio.current_task()
         assert coroutine is not None, "this runs in one"
         self._waiting.discard(coroutine)

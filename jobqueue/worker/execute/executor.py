@@ -1,18 +1,35 @@
-"""Decides which runner a claim goes to, and runs claims in threads to their outcomes."""
+"""Runs claims to their outcomes: which runner, and whether a claim may still start.
+
+Between a claim and its start the worker may have been asked to stop, may have lost its lease, the
+job may have been cancelled, or its deadline may have passed.
+"""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import Any
 
+from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Unsuccessful
 from jobqueue.states import State
-from jobqueue.tasks import Registry
-from jobqueue.worker.execute.admission import Admission, NotStarted
+from jobqueue.store.claims import Claims
+from jobqueue.store.user_transactions import UserTransactions
+from jobqueue.tasks import Registry, Task
+from jobqueue.worker.handler.context import Attempt, time_left
 from jobqueue.worker.handler.context_variables import ProgramContext
 from jobqueue.worker.handler.describe import describe
+from jobqueue.worker.handler.outcomes import deadline_passed, refused, unknown_task
 from jobqueue.worker.handler.run import HandlerRunner
-from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.inflight import UNBEGUN, InFlight, Unbegun, released
+from jobqueue.worker.isolate.child_handle import RemoteAttempt
 from jobqueue.worker.isolate.pool import NO_PROCESS_DELAY, NoProcess, ProcessPool
+from jobqueue.worker.log_context import about
+
+log = get_logger("jobqueue.worker")
+
+UNKNOWN_TASKS_MAX = 1000  # names for which it is remembered when they were logged last
+UNKNOWN_TASK_LOG_INTERVAL = 60.0  # seconds between two log lines about the same task
 
 
 class Runner(Enum):
@@ -23,20 +40,46 @@ class Runner(Enum):
     CHILD_PROCESS = "child process"
 
 
-class Router:
-    """Chooses the runner of each claim. May be used from any thread."""
+class NotStarted(Exception):
+    """A claim may not start; `outcome` is what to write, None if there is nothing to write."""
 
-    def __init__(self, registry: Registry, process_pool: ProcessPool | None) -> None:
+    def __init__(self, refusal: Unbegun) -> None:
+        self.outcome = refusal.outcome
+
+
+class Executor:
+    """Runs the claims of one worker. May be used from any thread.
+
+    Each runs in a copy of the context of the program that started the worker.
+    """
+
+    def __init__(
+        self,
+        inflight: InFlight,
+        registry: Registry,
+        handlers: HandlerRunner,
+        *,
+        claims: Claims,
+        transactions: UserTransactions,
+        finished: Callable[[], None],
+        process_pool: ProcessPool | None = None,
+    ) -> None:
+        self.program_context = ProgramContext()
+        self.handlers = handlers
+        self._inflight = inflight
         self._registry = registry
+        self._claims = claims
+        self._transactions = transactions
+        self._finished = finished
         self._process_pool = process_pool
+        self._unknown_logged: dict[str, float] = {}
 
-    def runner_for(self, claim: Claim) -> Runner:
+    def runner_for(self, task: Task[..., Any] | None, claim: Claim) -> Runner:
         """Return what runs the handler of a claim; a thread if its task is unknown.
 
         A child process if the task requires it, or if the job was in a crash and its task can be
         imported there.
         """
-        task = self._registry.find(claim.task)  # Asked each time: tasks may be added at any time.
         if task is None:
             return Runner.THREAD
         if self._process_pool is not None and (
@@ -46,39 +89,12 @@ class Router:
             return Runner.CHILD_PROCESS
         return Runner.EVENT_LOOP if task.is_async else Runner.THREAD
 
-
-class Executor:
-    """Runs claims one after another until it takes None from the inbox.
-
-    Each runs in a copy of the context of the program that started the worker.
-    """
-
-    def __init__(
-        self,
-        inflight: InFlight,
-        admission: Admission,
-        router: Router,
-        handlers: HandlerRunner,
-        *,
-        finished: Callable[[], None],
-        process_pool: ProcessPool | None = None,
-    ) -> None:
-        self.program_context = ProgramContext()
-        self.admission = admission
-        self.router = router
-        self.handlers = handlers
-        self._inflight = inflight
-        self._finished = finished
-        self._process_pool = process_pool
-        self.submit: Callable[[Claim], None] | None = None
-        """Gives a claim to the event loop."""
-
-    def dispatch_async(self, claim: Claim) -> bool:
-        """Give a claim to the event loop if that is its runner; False: a thread takes it."""
-        if self.submit is None or self.router.runner_for(claim) is not Runner.EVENT_LOOP:
-            return False
-        self.submit(claim)
-        return True
+    def runs_on_loop(self, claim: Claim) -> bool:
+        """Return whether the event loop runs the handler of a claim."""
+        task = self._registry.find(claim.task)  # Asked each time: tasks may be added at any time.
+        return (
+            task is not None and task.is_async and self.runner_for(task, claim) is Runner.EVENT_LOOP
+        )
 
     def loop(self) -> None:
         """Run claims from the inbox until it yields None, or the claim of this thread was ended."""
@@ -91,40 +107,77 @@ class Executor:
                 self._process_pool.end_child()
 
     def take(self, claim: Claim) -> bool:
-        """Run a claim that was handed out, if it may start; False as in `work`. Never raises."""
+        """Run a claim that was handed out, if it may start; False as in `_run`. Never raises."""
         inflight = self._inflight
         goes_on = True
         try:
-            while not self.admission.may_start(claim):
+            while (task := self.may_start(claim)) is None:
                 inflight.lease.wait(0.5)
-            goes_on = self.program_context.copy().run(self.work, claim)
-        except NotStarted as refusal:
-            if refusal.outcome is not None:
-                inflight.outbox.put(refusal.outcome)
+            goes_on = self.program_context.copy().run(self._run, task, claim)
         except BaseException as error:  # noqa: BLE001 - recorded with the outcome.
-            # Such as a column that plain SQL has filled with something else.
-            inflight.running.drop((claim.id, claim.fence))
-            inflight.outbox.put(Unsuccessful(claim, "errored", State.FAILED, error=describe(error)))
-        inflight.capacity.free_slot(claim)
+            self.not_run(claim, error)
+        inflight.capacity.free_slot((claim.id, claim.fence))
         self._finished()
         return goes_on
 
-    def work(self, claim: Claim) -> bool:
+    def not_run(self, claim: Claim, error: BaseException) -> None:
+        """Record why a claim did not come to an outcome of its handler."""
+        if isinstance(error, NotStarted):
+            if error.outcome is not None:
+                self._inflight.outbox.put(error.outcome)
+            return
+        # Such as a column that plain SQL has filled with something else.
+        self._inflight.drop((claim.id, claim.fence))
+        ended = Unsuccessful(claim, "errored", State.FAILED, error=describe(error))
+        self._inflight.outbox.put(ended)
+
+    def may_start(self, claim: Claim) -> Task[..., Any] | None:
+        """Return the task of a claim that may start now; None: the lease is in doubt.
+
+        Then the next heartbeat decides. Raises NotStarted.
+        """
+        refusal = self._inflight.refusal(claim)
+        if refusal is not None:
+            raise NotStarted(refusal)
+        if not self._inflight.lease.good():
+            return None
+        task = self._registry.find(claim.task)
+        if task is None:
+            raise NotStarted(Unbegun(self._unknown_task(claim)))
+        if claim.deadline_at is not None and time_left(claim) <= 0:
+            raise NotStarted(Unbegun(deadline_passed(claim)))
+        return task
+
+    def prepare(
+        self, task: Task[..., Any], claim: Claim
+    ) -> tuple[Attempt, Sequence[Any], dict[str, Any]]:
+        """Return the attempt of a claim that may start, and the handler's arguments.
+
+        Raises NotStarted.
+        """
+        try:
+            args, kwargs = task.codec.decode(claim.args)
+        except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
+            raise NotStarted(Unbegun(refused(claim, error))) from None
+        if claim.frees_key and (refusal := self._free_key(claim)) is not None:
+            raise NotStarted(refusal)
+        return Attempt(claim, self._transactions, task), args, kwargs
+
+    def _run(self, task: Task[..., Any], claim: Claim) -> bool:
         """Run one claim and put its outcome into the outbox. Raises NotStarted.
 
         False: the claim was ended meanwhile, and another thread took the place of this one.
         """
-        if self.router.runner_for(claim) is Runner.CHILD_PROCESS:
-            return self._work_in_child(claim)
-        context, args, kwargs = self.admission.prepare(claim)
+        if self.runner_for(task, claim) is Runner.CHILD_PROCESS:
+            return self._run_in_child(task, claim)
+        context, args, kwargs = self.prepare(task, claim)
         self._inflight.begin(context)
-        outcome = self.handlers.run(context, args, kwargs)
-        return self._inflight.end(context, outcome)
+        return self._inflight.end(context, self.handlers.run(context, args, kwargs))
 
-    def _work_in_child(self, claim: Claim) -> bool:
+    def _run_in_child(self, task: Task[..., Any], claim: Claim) -> bool:
         inflight, process_pool = self._inflight, self._process_pool
-        assert process_pool is not None, "the router knows it"
-        admission = self.admission.for_child(claim)
+        assert process_pool is not None, "runner_for() knows it"
+        admission = self.admit_to_child(task, claim)
         context = admission.context
         inflight.start(context)
         try:
@@ -137,3 +190,82 @@ class Executor:
             return inflight.end(context, outcome)
         inflight.withdraw(context, outcome)
         return True
+
+    def admit_to_child(self, task: Task[..., Any], claim: Claim) -> "ChildAdmission":
+        """Return the admission of a claim whose handler runs in a child process."""
+        context = RemoteAttempt(claim, self._transactions, task)
+        return ChildAdmission(self._inflight, context, self._free_key)
+
+    def _unknown_task(self, claim: Claim) -> Unsuccessful:
+        present = time.monotonic()
+        if len(self._unknown_logged) > UNKNOWN_TASKS_MAX:
+            self._unknown_logged.clear()
+        logged_at = self._unknown_logged.get(claim.task, float("-inf"))
+        if present - logged_at >= UNKNOWN_TASK_LOG_INTERVAL:
+            self._unknown_logged[claim.task] = present
+            log.warning(
+                "no task is named %r in this worker: job %d and its like wait",
+                claim.task,
+                claim.id,
+                extra=about(claim, "unknown task"),
+            )
+        return unknown_task(claim)
+
+    def _free_key(self, claim: Claim) -> Unbegun | None:
+        """Free the unique key of a job that is about to begin; how it ends if it may not begin."""
+        try:
+            if self._claims.mark_started(claim):
+                return self._refusal_now(claim)
+            why = "its claim was lost before it began"
+        except Exception as error:  # noqa: BLE001 - it is claimed again, when there is a database.
+            why = f"given back before it began: its key could not be freed ({type(error).__name__})"
+            log.warning("job %d (%s) is %s", claim.id, claim.task, why, extra=about(claim))
+        return Unbegun(released(claim, why))
+
+    def _refusal_now(self, claim: Claim) -> Unbegun | None:
+        """Why a claim may not start after all: the database may have taken long to answer."""
+        refusal = self._inflight.refusal(claim)
+        if refusal is None and not self._inflight.lease.good():
+            refusal = Unbegun(released(claim, UNBEGUN))
+        return refusal
+
+
+class ChildAdmission:
+    """Admits one job to a child process, which takes seconds to import the program.
+
+    Used by the thread that waits for the child.
+    """
+
+    def __init__(
+        self,
+        inflight: InFlight,
+        context: RemoteAttempt,
+        free_key: Callable[[Claim], Unbegun | None],
+    ) -> None:
+        self._inflight = inflight
+        self.context = context
+        self._free_key = free_key
+        self._holds_key = context.claim.frees_key
+        self._refused: Unbegun | None = None
+        self.begun = False
+
+    def refusal(self) -> Unbegun | None:
+        """Why the job does not begin at all; None: it may begin, now or later."""
+        context, inflight = self.context, self._inflight
+        if context.key not in inflight.starting:
+            return Unbegun(None)  # The worker stops, or has lost its lease.
+        if self._refused is None and context.budget() <= 0:
+            self._refused = Unbegun(deadline_passed(context.claim))
+        return self._refused or inflight.refusal(context.claim)
+
+    def begin(self) -> bool:
+        """Begin the job; False: it may not, or not yet, as the lease is in doubt."""
+        if not self._inflight.lease.good() or self.refusal() is not None:
+            return False
+        if self._holds_key:
+            self._refused = self._free_key(self.context.claim)  # Asks again when it is done.
+            self._holds_key = False
+        if self._refused is None and self._inflight.begin_started(self.context):
+            self.context.restart()
+            self.begun = True
+        return self.begun

@@ -48,7 +48,7 @@ class TimeoutWatchdog(Service):
         self._thread_pool.restore_missing()
         self._process_pool.end_idle_children()
         self._async_runner.report_blocked()
-        for context in list(self._inflight.running.attempts.values()):
+        for context in list(self._inflight.running.values()):
             if context.killable:
                 continue
             overdue = context.overdue() - context.grace

@@ -173,6 +173,8 @@ class Attempt:
     """The last progress that is not written yet."""
     said: tuple[float | None, str | None] | None = None
     """The last progress."""
+    finishing = False
+    """`finish_within` was called, in a transaction that may be open, and then holds the row."""
     _finishing: "Session | Connection | None" = None
     _afinishing: Any = None
     _interrupt: Callable[[], object] | None = None
@@ -259,7 +261,7 @@ class Attempt:
         self._transactions.finish(
             transaction, self.claim, self.task.codec.encode_result(result), self.said
         )
-        self._finishing = transaction
+        self._finishing, self.finishing = transaction, True
 
     async def afinish(self, session: Any, result: object) -> None:
         """See `JobContext.afinish_within`."""
@@ -295,11 +297,6 @@ class Attempt:
             self._stop_reason = error
             if self._interrupt is not None:
                 self._interrupt()
-
-    @property
-    def finishing(self) -> bool:
-        """`finish_within` was called, in a transaction that may be open, and then holds the row."""
-        return self._finishing is not None
 
     def unwritten_progress(self) -> tuple[int, int, float | None, str | None] | None:
         """Return the last progress; None once `progress_written` was called for it."""

@@ -6,7 +6,6 @@ from jobqueue.errors import (
     AttemptTimeout,
     Cancel,
     JobCancelled,
-    JobQueueError,
     Retry,
     Signal,
     Snooze,
@@ -17,8 +16,6 @@ from jobqueue.records import (
     NOT_COMMITTED,
     AttemptError,
     Claim,
-    Outcome,
-    Succeeded,
     Unsuccessful,
     counted,
 )
@@ -50,7 +47,7 @@ def from_signal(context: Attempt, signal: Signal, max_snoozes: int) -> Unsuccess
     """The end of an attempt that asked to be snoozed, retried or cancelled."""
     claim = context.claim
     if isinstance(signal, Cancel):
-        return cancelled(claim, _reason(signal))
+        return cancelled(claim, bounded_reason(signal))
     if isinstance(signal, Retry):
         return _errored(context, signal, delay=signal.delay)
     if not isinstance(signal, Snooze):
@@ -72,7 +69,7 @@ def from_signal(context: Attempt, signal: Signal, max_snoozes: int) -> Unsuccess
         delay=_bounded(signal.delay),
         refund=True,
         snooze=True,
-        reason=_reason(signal.reason) or "snoozed",
+        reason=bounded_reason(signal.reason) or "snoozed",
     )
 
 
@@ -90,30 +87,24 @@ def retry_or_fail(
     return Unsuccessful(claim, outcome, State.SCHEDULED, delay=delay, error=error)
 
 
-def outcome_of(
-    context: Attempt, ended: Unsuccessful | None, text: str | None = None, reason: str | None = None
-) -> Outcome:
-    """The whole outcome, with its durations: how the attempt ended, or the text of its result."""
+def completed(context: Attempt, ended: Unsuccessful | None) -> Unsuccessful:
+    """The whole outcome, with its durations; `ended` is None only after `finish_within`."""
     claim = context.claim
-    duration = time.perf_counter() - context.began
-    wait = (claim.started_at - claim.run_at).total_seconds()
-    if wait < 0:
-        wait = 0.0
     if context.finishing:
         ended = _within(context, ended)
-    if ended is not None:
-        return ended._replace(duration=duration, wait=wait)
-    return Succeeded(claim, text, reason, duration, wait)
+    assert ended is not None, "a handler that returned has succeeded, unless by finish_within"
+    wait = max(0.0, (claim.started_at - claim.run_at).total_seconds())
+    return ended._replace(duration=time.perf_counter() - context.began, wait=wait)
 
 
-def timed_out(context: Attempt, stack: str) -> Outcome:
+def timed_out(context: Attempt, stack: str) -> Unsuccessful:
     """The outcome of a handler that ignores its deadline; `stack` is where it is."""
     error = AttemptError(
         AttemptTimeout.__name__,
         f"still running {context.overdue():.1f} s after its time was up",
         clean(stack) or None,
     )
-    return outcome_of(context, retry_or_fail(context, "timed out", error))
+    return completed(context, retry_or_fail(context, "timed out", error))
 
 
 def cancelled(claim: Claim, reason: str | None = "cancelled while it ran") -> Unsuccessful:
@@ -150,17 +141,6 @@ def deadline_passed(claim: Claim) -> Unsuccessful:
     return Unsuccessful(claim, "timed out", State.FAILED, refund=True, reason=reason, error=error)
 
 
-def encode(context: Attempt, result: object) -> tuple[str | None, str | None]:
-    """The result as text; a result that cannot be stored never makes the work undone."""
-    claim = context.claim
-    try:
-        return context.task.codec.encode_result(result), None
-    except (JobQueueError, TypeError, ValueError, RecursionError) as error:
-        reason = _reason(f"the result was dropped: {error}")
-        log.warning("job %d (%s): %s", claim.id, claim.task, reason, extra=about(claim))
-        return None, reason
-
-
 def _errored(context: Attempt, error: BaseException, *, delay: float | None = None) -> Unsuccessful:
     outcome = "timed out" if isinstance(error, AttemptTimeout) else "errored"
     described = describe(error)
@@ -191,7 +171,8 @@ def _backoff(context: Attempt) -> float:
     return (context.task.settings.backoff or DEFAULT_BACKOFF).delay(claim.attempt)
 
 
-def _reason(given: object) -> str:
+def bounded_reason(given: object) -> str:
+    """Text that can be stored as a reason."""
     return clean(str(given)[:_REASON_MAX])[:_REASON_MAX]
 
 

@@ -2,14 +2,20 @@
 
 import inspect
 import os
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import CoroutineType, TracebackType
 from typing import Any
 
 from jobqueue import fork_guard
-from jobqueue.records import Outcome, Unsuccessful
+from jobqueue.errors import JobQueueError
+from jobqueue.loggers import get_logger
+from jobqueue.records import Outcome, Succeeded, Unsuccessful
 from jobqueue.worker.handler import outcomes
 from jobqueue.worker.handler.context import Attempt, JobContext, enter
+from jobqueue.worker.log_context import about
+
+log = get_logger("jobqueue.worker")
 
 Middleware = Callable[[JobContext, Callable[[], Any]], Any]
 Completion = Callable[[Attempt, Coroutine[Any, Any, Any]], Any]
@@ -42,13 +48,14 @@ class HandlerRunner:
                 result = self._complete(context, result)
             if os.getpid() != pid:
                 fork_guard.end(None)
-            text, reason = outcomes.encode(context, result)
+            text, reason = _encode(context, result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is how the attempt ended.
             if os.getpid() != pid:
                 fork_guard.end(error)
             ended = self.failed(context, error)
-        context.leave_transaction()
-        return outcomes.outcome_of(context, ended, text, reason)
+        if context.finishing:
+            context.leave_transaction()
+        return _outcome(context, ended, text, reason)
 
     async def run_async(
         self,
@@ -66,11 +73,11 @@ class HandlerRunner:
                 result = self._call(context, args, kwargs)
                 if inspect.isawaitable(result):
                     result = await wait(context, result)
-            text, reason = outcomes.encode(context, result)
+            text, reason = _encode(context, result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is how the attempt ended.
             ended = self.failed(context, error)
         await context.aleave_transaction()
-        return outcomes.outcome_of(context, ended, text, reason)
+        return _outcome(context, ended, text, reason)
 
     def failed(self, context: Attempt, error: BaseException) -> Unsuccessful:
         """How an attempt ended whose handler has raised this."""
@@ -117,6 +124,29 @@ class EndForks:
     ) -> None:
         if os.getpid() != self._pid:
             fork_guard.end(error)
+
+
+def _encode(context: Attempt, result: object) -> tuple[str | None, str | None]:
+    """The result as text; a result that cannot be stored never makes the work undone."""
+    claim = context.claim
+    try:
+        return context.task.codec.encode_result(result), None
+    except (JobQueueError, TypeError, ValueError, RecursionError) as error:
+        reason = outcomes.bounded_reason(f"the result was dropped: {error}")
+        log.warning("job %d (%s): %s", claim.id, claim.task, reason, extra=about(claim))
+        return None, reason
+
+
+def _outcome(
+    context: Attempt, ended: Unsuccessful | None, text: str | None, reason: str | None
+) -> Outcome:
+    """The whole outcome, with its durations: how the attempt ended, or the text of its result."""
+    if ended is not None or context.finishing:
+        return outcomes.completed(context, ended)
+    claim = context.claim
+    wait = (claim.started_at - claim.run_at).total_seconds()
+    duration = time.perf_counter() - context.began
+    return Succeeded(claim, text, reason, duration, wait if wait > 0 else 0.0)
 
 
 def _around(

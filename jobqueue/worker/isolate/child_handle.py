@@ -92,7 +92,6 @@ class RemoteAttempt(Attempt):
 
     killable = True
     stop_requested_at = math.inf
-    _finishing_there = False
     _wake: Callable[[], None] | None = None
 
     def request_stop(self, error: type[JobQueueError]) -> None:
@@ -108,11 +107,6 @@ class RemoteAttempt(Attempt):
         """Call `wake` when a stop is requested; for the thread that waits for the child."""
         self._wake = wake
 
-    @property
-    def finishing(self) -> bool:
-        """See `Attempt.finishing`."""
-        return self._finishing_there
-
     def handle_message(self, message: dict[str, Any]) -> None:
         """Apply a message that the child sent while the handler runs."""
         if "progress" in message:
@@ -120,7 +114,7 @@ class RemoteAttempt(Attempt):
             if (id_, fence) == self.key:  # That of the job before may come late.
                 self.report(fraction, text)
         elif "finishing" in message:
-            self._finishing_there = True
+            self.finishing = True
         elif "begun" in message:
             self.restart()
         elif "log" in message:

@@ -33,7 +33,7 @@ from jobqueue.tasks import Task
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.handler.context_variables import ProgramContext
 from jobqueue.worker.handler.describe import describe
-from jobqueue.worker.handler.outcomes import outcome_of, refused
+from jobqueue.worker.handler.outcomes import completed, refused
 from jobqueue.worker.handler.run import HandlerRunner
 from jobqueue.worker.isolate.importing import ImportGuard, TaskRef, import_task
 from jobqueue.worker.isolate.log_forwarding import ForwardingHandler
@@ -270,7 +270,7 @@ class ChildMain:
             self._context = None
         except (JobCancelled, ClaimLost, AttemptTimeout) as error:  # SIGTERM, after the handler.
             self._context = None
-            outcome = outcome_of(context, handlers.failed(context, error))
+            outcome = completed(context, handlers.failed(context, error))
         return outcome
 
     def _report(self) -> None:

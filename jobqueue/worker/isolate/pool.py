@@ -14,7 +14,7 @@ from jobqueue.records import AttemptError, Claim, Outcome, Succeeded, Unsuccessf
 from jobqueue.states import State
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Registry, Task
-from jobqueue.worker.handler.outcomes import cancelled, outcome_of, retry_or_fail
+from jobqueue.worker.handler.outcomes import cancelled, completed, retry_or_fail
 from jobqueue.worker.inflight import Unbegun, released
 from jobqueue.worker.isolate.child_handle import (
     Answer,
@@ -109,8 +109,7 @@ class ProcessPool:
         if isinstance(answer, Succeeded | Unsuccessful):
             return answer
         if isinstance(answer, ChildExit):
-            outcome = outcome_of(context, self._ended_of(context, answer))
-            assert isinstance(outcome, Unsuccessful), "it did not succeed"
+            outcome = completed(context, self._ended_of(context, answer))
             return outcome._replace(exit_signal=answer.signal, peak_memory=answer.peak_memory)
         if self.requires_process(claim.task):
             ended = retry_or_fail(context, "errored", answer.error)

@@ -50,7 +50,7 @@ class WorkerHealth:
         inflight = self.inflight
         return [
             Sample("slots", "gauge", "Threads that run jobs.", inflight.capacity.threads),
-            Sample("busy", "gauge", "Handlers that run now.", len(inflight.running.attempts)),
+            Sample("busy", "gauge", "Handlers that run now.", len(inflight.running)),
             Sample("busy_seconds_total", "counter", "For how long.", inflight.busy_seconds()),
             Sample("held", "gauge", "Claims that this worker holds.", len(inflight.held)),
             Sample("processed_total", "counter", "Attempts that ended.", inflight.processed),

@@ -48,7 +48,7 @@ class Reporter(Service):
             waiting = self._waiting(WAITING_MAX)
             period = self._reader.take()
             state = self._state(waiting)
-            busy = self._inflight.running.attempts or period.whole.processed
+            busy = self._inflight.running or period.whole.processed
             is_due = time.monotonic() - self._reported_at >= IDLE_REPORT_INTERVAL
             if busy or state != self._reported or is_due:
                 self._reported, self._reported_at = state, time.monotonic()
@@ -71,7 +71,7 @@ class Reporter(Service):
             "errored": whole.errored,
             "failed": whole.failed,
             "snoozed": whole.snoozed,
-            "running": len(inflight.running.attempts),
+            "running": len(inflight.running),
             "slots": inflight.capacity.threads,
             "waiting": waiting,
             "processed_in_all": inflight.processed,
@@ -83,7 +83,7 @@ class Reporter(Service):
 
     def _line(self, period: Window, waiting: int) -> str:
         inflight, whole = self._inflight, period.whole
-        slots = f"{len(inflight.running.attempts)} running of {inflight.capacity.threads}"
+        slots = f"{len(inflight.running)} running of {inflight.capacity.threads}"
         rate = whole.processed / max(period.seconds, 1e-9)
         words = [
             f"{counted(whole.processed, 'job')} in {_short(period.seconds)} ({rate:.1f}/s)",

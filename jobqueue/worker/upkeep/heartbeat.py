@@ -71,7 +71,7 @@ class Heartbeat(Service):
             self._registered()
         elif boottime() - self._beat_at >= interval or not inflight.lease.good():
             self._beat(inflight.lease.worker)
-        if inflight.running.attempts and inflight.lease.worker is not None:
+        if inflight.running and inflight.lease.worker is not None:
             self._report(inflight.lease.worker)
         if inflight.held and inflight.lease.worker is not None:
             self._cancel(inflight.lease.worker)
@@ -86,7 +86,7 @@ class Heartbeat(Service):
         sent = boottime()
         alive = self._leases.renew(
             worker.id,
-            running=len(inflight.running.attempts),
+            running=len(inflight.running),
             processed=inflight.processed,
             errored=inflight.errored,
             concurrency=inflight.capacity.threads,
@@ -107,7 +107,7 @@ class Heartbeat(Service):
 
     def _report(self, worker: WorkerRef) -> None:
         # A transaction of the handler's may hold the row: this one would wait for its end.
-        running = list(self._inflight.running.attempts.values())
+        running = list(self._inflight.running.values())
         contexts = [each for each in running if not each.finishing]
         said = {context: report for context in contexts if (report := context.unwritten_progress())}
         if not said:

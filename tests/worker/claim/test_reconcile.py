@@ -174,7 +174,7 @@ def test_a_job_that_got_the_id_of_one_that_the_server_has_lost_is_run_itself(
     worker.step()
     assert job.result(timeout=0) == "another job"
     inflight = worker.inflight
-    assert inflight.held == inflight._replaced == inflight.running._progress == {}
+    assert inflight.held == inflight._replaced == inflight._progress == {}
 
 
 @pytest.mark.parametrize("reason", ["a failed round", "a reconnection", "the interval"])

@@ -21,7 +21,7 @@ from jobqueue import (
     current_job,
     fixed,
 )
-from jobqueue.worker.execute import admission
+from jobqueue.worker.execute import executor
 from jobqueue.worker.handler import describe
 from tests.worker.execute.executor_kit import WARNING
 
@@ -344,7 +344,7 @@ def test_an_unknown_task_waits_ten_seconds_uncharged_and_is_logged_once_a_minute
     class Time:
         monotonic = staticmethod(lambda: present[0])
 
-    monkeypatch.setattr(admission, "time", Time)
+    monkeypatch.setattr(executor, "time", Time)
     with JobQueue(url) as newer:
 
         @newer.task(max_attempts=1)

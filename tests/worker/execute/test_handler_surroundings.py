@@ -204,7 +204,7 @@ def test_the_last_word_of_progress_is_written_with_the_end(
     row = worker.row(handle.id)
     assert row.state is (State.SUCCEEDED if succeeds else State.FAILED)
     assert (row.progress, row.progress_message) == (0.75, "three quarters")
-    assert not worker.inflight.running._progress, "it is kept no longer than its outcome"
+    assert not worker.inflight._progress, "it is kept no longer than its outcome"
 
 
 def test_progress_of_a_claim_that_was_lost_is_not_written_with_the_end(

@@ -84,7 +84,7 @@ def test_one_that_stands_still_in_the_midst_of_a_message_is_killed_at_its_timeou
         job = stage.app.jobs.registry[task].options(timeout=60).enqueue()
         stage.begun()
         os.kill(int(stage.lines("pids")[0]), signal.SIGSTOP)
-        (context,) = worker._inflight.running.attempts.values()
+        (context,) = worker._inflight.running.values()
         monkeypatch.setattr(context, "restart", lambda: None)  # It may not have heard it begin yet.
         context._deadline = time.monotonic()
         with pytest.raises(JobFailed):

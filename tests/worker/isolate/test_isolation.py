@@ -12,7 +12,7 @@ from sqlalchemy import select
 from jobqueue import JobFailed, JobQueue, State
 from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.records import Succeeded, Unsuccessful
-from jobqueue.worker.execute.admission import ChildAdmission
+from jobqueue.worker.execute.executor import ChildAdmission
 from jobqueue.worker.isolate import child_handle
 from jobqueue.worker.process_identity import process_started
 from tests.worker.isolate.conftest import LONG, Stage

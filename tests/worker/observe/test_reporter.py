@@ -95,16 +95,16 @@ def test_an_idle_worker_reports_a_change_and_else_once_in_five_minutes(
     assert reports(3) == 1
     reporter._reported_at -= 300
     assert reports(3) == 1
-    reporter._inflight.running.attempts[1, 1] = SimpleNamespace(is_coroutine=True)
+    reporter._inflight.running[1, 1] = SimpleNamespace(is_coroutine=True)
     assert reports(3) == 3, "it is not idle"
-    del reporter._inflight.running.attempts[1, 1]
+    del reporter._inflight.running[1, 1]
 
 
 def test_the_report_advises(work: Any, hand: Callable[..., Any], lines: Any) -> None:
     worker = hand(stats_interval=10)
     reporter = worker.service(Reporter)
     work.enqueue()
-    reporter._inflight.running._busy += 1e6
+    reporter._inflight._busy += 1e6
     due(reporter)
     reporter.tick()
     assert lines(30, "slots 100% busy, queue growing") != []
