@@ -196,17 +196,17 @@ class Inline:
     def record(self) -> Ran:
         """Record the outcome and publish its events, as a worker does."""
         writer = self._writer
-        batch = writer.next_batch()
-        [outcome] = batch
+        writer.gather()
+        [outcome] = writer.batch
         try:
             with self._store.write() as connection:
-                states = writer.finish(connection, batch)
+                writer.write(connection)
         except Exception as error:
             if not writer.is_data_error(error):
                 raise
             writer.one_by_one()
         else:
-            writer.acknowledge(states)
+            writer.acknowledge()
         return self._ran(outcome)
 
     def _ran(self, outcome: Outcome) -> Ran:

@@ -1,10 +1,7 @@
 """Claim and complete in one transaction, where the database has one writer."""
 
 import time
-from typing import NamedTuple
 
-from jobqueue.records import Claim, Outcome
-from jobqueue.states import State
 from jobqueue.store.database import Store
 from jobqueue.worker.capacity import Contention
 from jobqueue.worker.claim.planner import ClaimPlanner
@@ -17,15 +14,6 @@ YIELD_SHARE_CONTENDED = 1.0  # so that others find it free half of the time
 YIELD_MAX = 0.1  # seconds; who finds the file locked looks again at least this often
 FOREIGN_WRITER_REMEMBERED = 2.0  # seconds after a wait for a writer without our write lock
 FOREIGN_WRITER_WAIT = 0.0009  # seconds to BEGIN that tell of one: SQLite waits for 1 ms first
-
-
-class Round(NamedTuple):
-    """What one transaction did."""
-
-    states: dict[int, State]
-    """By id: the states of the jobs whose outcomes were written."""
-    claims: list[Claim] | None
-    """None: no jobs were to be claimed."""
 
 
 class YieldPolicy:
@@ -78,18 +66,18 @@ class SingleWriterLoop(Service):
             else:
                 self._yield_to_other_writers(free_until)
                 prepared = self._prepare()
-            written = self._write(*prepared)
-        if written is not None:
-            self._writer.acknowledge(written.states)
-            if written.claims is not None:
-                planner.dispatch(written.claims)
+            written, claimed = self._write(*prepared)
+        if written:
+            self._writer.acknowledge()
+        if claimed:
+            planner.dispatch()
         return planner.delay()
 
-    def _prepare(self) -> tuple[int, list[Outcome]]:
-        """Return how many jobs to claim, and the outcomes to write."""
+    def _prepare(self) -> tuple[int, int]:
+        """Return how many jobs to claim, and how many outcomes there are to write."""
         self._planner.reconcile()
         self._planner.release_stale_prefetch()
-        return self._planner.wanted(), self._writer.next_batch()
+        return self._planner.wanted(), self._writer.gather()
 
     def _yield_to_other_writers(self, until: float) -> None:
         """Let writers in that do not take our write lock, above all the user's sessions.
@@ -101,37 +89,35 @@ class SingleWriterLoop(Service):
         if gap > 0:
             self._stopping.wait(gap)
 
-    def _write(self, wanted: int, batch: list[Outcome]) -> Round | None:
-        """Write outcomes and claim up to `wanted` jobs in one transaction.
+    def _write(self, wanted: int, outcomes: int) -> tuple[bool, bool]:
+        """Write the gathered outcomes and claim up to `wanted` jobs in one transaction.
 
-        None if nothing was written, or nothing is left to do.
+        Return whether outcomes wait for `acknowledge()`, and claims for `dispatch()`.
         """
         planner, writer = self._planner, self._writer
-        if wanted and not batch and planner.claim_announced(wanted):
+        if wanted and not outcomes and planner.claim_announced(wanted):
             self._yields.claimed_alone()
-            return None
+            return False, False
         if wanted and not planner.refresh():
             wanted = 0
-        if not batch and not wanted:
+        if not outcomes and not wanted:
             planner.unpark_lanes()
-            return None
-        claims: list[Claim] | None = None
-        states: dict[int, State] = {}
+            return False, False
         connects, asked = self._store.connects, time.monotonic()
         try:
             with self._store.write() as connection:
                 began = time.monotonic()
                 if self._store.connects != connects:
                     asked = began  # To open a connection is not to wait for a writer.
-                if batch:
-                    states = writer.finish(connection, batch)
+                if outcomes:
+                    writer.write(connection)
                 if wanted:
-                    claims = planner.claim(connection, wanted)
+                    planner.claim(connection, wanted)
         except Exception as error:
-            if batch and writer.is_data_error(error):
+            if outcomes and writer.is_data_error(error):
                 writer.one_by_one()
-                return None
+                return False, False
             planner.inflight.round_failed()
             raise
         self._yields.wrote(asked, began, time.monotonic())
-        return Round(states, claims)
+        return outcomes > 0, wanted > 0

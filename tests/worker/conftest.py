@@ -103,7 +103,7 @@ class Hand:
         """Write every outcome down; claim nothing."""
         closed, self.planner.closed = self.planner.closed, True
         try:
-            while self.inflight.outbox.qsize() or self.writer._batch:
+            while self.inflight.outbox.qsize() or self.writer.batch:
                 self.parts.completer.tick()
         finally:
             self.planner.closed = closed

@@ -65,7 +65,7 @@ def finish_all(worker: Any) -> None:
     worker.planner.closed = True
     for _ in range(20):
         worker.parts.completer.round()
-        if not worker.inflight.outbox.qsize() and not worker.writer._batch:
+        if not worker.inflight.outbox.qsize() and not worker.writer.batch:
             break
     worker.planner.closed = False
 

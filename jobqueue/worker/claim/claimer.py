@@ -34,7 +34,7 @@ class Claimer(Service):
         wanted = planner.wanted()
         if wanted and not planner.claim_announced(wanted) and planner.refresh():
             with self._store.write() as connection:
-                claims = planner.claim(connection, wanted)
-            planner.dispatch(claims)
+                planner.claim(connection, wanted)
+            planner.dispatch()
         elif not wanted:
             planner.unpark_lanes()

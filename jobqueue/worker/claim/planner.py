@@ -48,6 +48,8 @@ class ClaimPlanner:
         self._round_trip = 0.005  # seconds, corrected by every claim
         self._probe_at = 0.0
         self._claimed = 0
+        self.batch: list[Claim] = []
+        """The claims of this round, to be dispatched after the commit."""
         self._last_count = 0
         self._worker: WorkerRef | None = None
         self.began = 0.0
@@ -148,25 +150,24 @@ class ClaimPlanner:
         )
         if guess is None:
             return False
-        worker, claims = self._begin(), []
-        if worker is not None:
-            claims = self._claims.claim_first(worker, *guess)
-        self.dispatch(claims)
-        if claims:
+        if (worker := self._begin()) is not None:
+            self.batch = self._claims.claim_first(worker, *guess)
+        self.dispatch()
+        if self.batch:
             self._cursors.claimed_announced()
-        return bool(claims)
+        return bool(self.batch)
 
-    def claim(self, connection: Connection, limit: int) -> list[Claim]:
-        """Claim up to `limit` jobs within a transaction; `dispatch()` them after its commit."""
+    def claim(self, connection: Connection, limit: int) -> None:
+        """Claim up to `limit` jobs within a transaction; call `dispatch()` after its commit."""
         worker, inflight = self._begin(), self.inflight
         if worker is None:
-            return []
+            return
         self.lanes.forget_all_but(inflight.held)
         free = min(limit, inflight.capacity.free_for_any())
         # What is in lanes starts at once: half of the free threads, if plain jobs wait as well.
         share = free if self._cursors.empty else -(-free // 2)
         claims = self.lanes.claim(connection, worker, limit=share, room=self._room_in)
-        return claims + self._cursors.claim(
+        self.batch = claims + self._cursors.claim(
             connection,
             worker,
             limit=limit - len(claims),
@@ -186,15 +187,15 @@ class ClaimPlanner:
     def _begin(self) -> WorkerRef | None:
         """Prepare a claim; return in whose name it is made, None if nothing is to be claimed."""
         self.commit_unknown = True  # Before looking at `closed`: who closes it looks in turn.
-        self._worker = self.inflight.lease.worker
+        self._worker, self.batch = self.inflight.lease.worker, []
         return None if self.closed else self._worker
 
-    def dispatch(self, claims: list[Claim]) -> None:
-        """Give claims to the runners after the commit, unless the lease was lost meanwhile."""
+    def dispatch(self) -> None:
+        """Dispatch this round's claims after the commit, unless the lease was lost meanwhile."""
         took = time.monotonic() - self.began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
-        self._last_count = len(claims)
-        self.inflight.dispatch(claims, self._worker)
+        self._last_count = len(self.batch)
+        self.inflight.dispatch(self.batch, self._worker)
         self.commit_unknown = False  # Not before: what could not be dispatched is released.
         self._claimed += self._last_count  # Only now, or the last job would seem to have ended.
 

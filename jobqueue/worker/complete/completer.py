@@ -18,18 +18,17 @@ class Completer(Service):
 
     def tick(self) -> float | None:
         """Write one batch."""
-        batch = self._writer.next_batch()
-        if not batch:
+        if not self._writer.gather():
             return 0.5
         try:
             with self._store.write() as connection:
-                states = self._writer.finish(connection, batch)
+                self._writer.write(connection)
         except Exception as error:
             if self._writer.is_data_error(error):
                 self._writer.one_by_one()
                 return 0
             self._writer.inflight.round_failed()
             raise
-        self._writer.acknowledge(states)
+        self._writer.acknowledge()
         self._settled()  # The claimer may have been waiting for the outbox to get shorter.
         return 0

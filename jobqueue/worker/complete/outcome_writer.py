@@ -60,11 +60,16 @@ class OutcomeWriter:
         self._metrics = metrics
         self._lanes = lanes
         self._transaction_counts = TransactionCounts()
-        self._batch: list[Outcome] = []
+        self.batch: list[Outcome] = []
+        """Outcomes that were gathered and are not written."""
+        self._states: dict[int, State] = {}
 
-    def next_batch(self) -> list[Outcome]:
-        """Return the outcomes to write next: those whose transaction failed, then new ones."""
-        batch = self._batch
+    def gather(self) -> int:
+        """Gather the outcomes to write next: those whose transaction failed, then new ones.
+
+        Return how many they are.
+        """
+        batch = self.batch
         outbox = self.inflight.outbox
         try:
             most = self.inflight.contention.batch_max(self._store.backend)
@@ -77,7 +82,7 @@ class OutcomeWriter:
             batch
         ):
             self._split_repeats()
-        return batch
+        return len(batch)
 
     def _split_repeats(self) -> None:
         """Put back what one batch cannot hold: its states are by job id, its lease is one.
@@ -85,14 +90,17 @@ class OutcomeWriter:
         That is a second outcome of one job, and outcomes of claims under another lease.
         """
         first: dict[int, Outcome] = {}
-        for outcome in self._batch:
-            other = outcome.claim.worker_id != self._batch[0].claim.worker_id
+        for outcome in self.batch:
+            other = outcome.claim.worker_id != self.batch[0].claim.worker_id
             if other or first.setdefault(outcome.claim.id, outcome) is not outcome:
                 self.inflight.outbox.put(outcome)
-        self._batch[:] = first.values()
+        self.batch[:] = first.values()
 
-    def finish(self, connection: Connection, batch: list[Outcome]) -> dict[int, State]:
-        """Write a batch within a transaction."""
+    def write(self, connection: Connection) -> None:
+        """Write the batch within a transaction; call `acknowledge()` after its commit."""
+        self._states = self._complete(connection, self.batch)
+
+    def _complete(self, connection: Connection, batch: list[Outcome]) -> dict[int, State]:
         self._transaction_counts = TransactionCounts()
         worker = WorkerRef(batch[0].claim.worker_id, self._name)
         progress = self.inflight.progress_of(batch)
@@ -100,9 +108,10 @@ class OutcomeWriter:
             connection, worker, batch, self._transaction_counts, progress
         )
 
-    def acknowledge(self, states: dict[int, State]) -> None:
+    def acknowledge(self) -> None:
         """After the commit: forget the claims, count, log, publish events."""
-        batch, self._batch = self._batch, []
+        batch, self.batch = self.batch, []
+        states, self._states = self._states, {}
         inflight = self.inflight
         self._measure()
         silent = not self._events.wanted("succeeded")
@@ -177,10 +186,10 @@ class OutcomeWriter:
         The one that is refused again is written without its result and error.
         """
         states: dict[int, State] = {}
-        for place, outcome in enumerate(self._batch):
+        for place, outcome in enumerate(self.batch):
             try:
                 with self._store.write() as connection:
-                    states |= self.finish(connection, [outcome])
+                    states |= self._complete(connection, [outcome])
                 self._measure()
             except Exception as error:
                 if not self.is_data_error(error):
@@ -191,11 +200,12 @@ class OutcomeWriter:
                 )
                 reduced = _without_content(outcome, error)
                 with self._store.write() as connection:
-                    states |= self.finish(connection, [reduced])
+                    states |= self._complete(connection, [reduced])
                 self._measure()
                 # Only now: if that failed, not the content is to blame.
-                self._batch[place] = reduced
-        self.acknowledge(states)
+                self.batch[place] = reduced
+        self._states = states
+        self.acknowledge()
 
     def is_data_error(self, error: Exception) -> bool:
         """True for an error that the same batch would meet again, because of a value in it."""

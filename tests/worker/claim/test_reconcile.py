@@ -140,9 +140,9 @@ def test_a_claim_whose_commit_was_lost_and_that_is_made_again_is_one_claim(
     worker.change(job.id, state="available", fence=0, attempt=0, worker_id=None, worker=None)
     with worker.store.write() as connection:
         worker.cursors.rescan(connection)
-        again = worker.planner.claim(connection, 1)
-    worker.planner.dispatch(again)
-    assert [(one.id, one.fence) for one in again] == [(claim.id, claim.fence)]
+        worker.planner.claim(connection, 1)
+    worker.planner.dispatch()
+    assert [(one.id, one.fence) for one in worker.planner.batch] == [(claim.id, claim.fence)]
     assert worker.inflight.held[job.id] is claim
     assert len(worker.inbox()) == (not begun)
     worker.execute()
@@ -165,8 +165,8 @@ def test_a_job_that_got_the_id_of_one_that_the_server_has_lost_is_run_itself(
     worker.change(job.id, **nobody, args=other)
     with worker.store.write() as connection:
         worker.cursors.rescan(connection)
-        again = worker.planner.claim(connection, 1)
-    worker.planner.dispatch(again)
+        worker.planner.claim(connection, 1)
+    worker.planner.dispatch()
     worker.execute()
     worker.complete()
     row = worker.row(job.id)
@@ -209,7 +209,7 @@ def test_a_completion_that_fails_gives_reason_to_compare(
     work.enqueue()
     worker.claim()
     worker.execute()
-    monkeypatch.setattr(worker.writer, "finish", fail)
+    monkeypatch.setattr(worker.writer, "write", fail)
     worker.parts.completer.round()
     assert worker.planner._reconciler.due()
 

@@ -169,7 +169,8 @@ def test_what_a_refused_transaction_counted_is_not_recorded(
     worker.claim()
     worker.execute()
     with pytest.raises(ZeroDivisionError), jobs.store.write() as connection:
-        worker.writer.finish(connection, worker.writer.next_batch())
+        worker.writer.gather()
+        worker.writer.write(connection)
         raise ZeroDivisionError
     worker.complete()
     worker.service(HistoryWriter).record()
@@ -211,7 +212,7 @@ def test_a_batch_that_was_written_one_by_one_is_measured_whole(
         work.enqueue()
     worker.claim()
     worker.execute()
-    worker.writer.next_batch()
+    worker.writer.gather()
     worker.writer.one_by_one()
     assert reader.take().whole.processed == 3
 
