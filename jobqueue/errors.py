@@ -11,6 +11,7 @@ JobQueueError
 ├── JobNotFound (LookupError)               no such id
 ├── WrongState                              the verb does not apply to the job's state
 ├── QueueFull                               a bounded queue has no room
+├── EnqueueRefused                          a hook at the enqueue refused the call
 ├── JobFailed                               result() of a job that failed
 ├── JobCancelled                            result() of a job that was cancelled
 ├── ResultTimeout (TimeoutError)            result() waited for its whole timeout
@@ -95,6 +96,10 @@ class QueueFull(JobQueueError):
         self.queue = queue
         self.max_pending = max_pending
         self.retry_after = retry_after
+
+
+class EnqueueRefused(JobQueueError):
+    """Raised by a hook of `jobs.use(enqueue=…)` that refuses a call; nothing was enqueued."""
 
 
 class JobFailed(JobQueueError):

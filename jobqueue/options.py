@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict, TypeVar, get_args
 
 from jobqueue.errors import Duration, InvalidOption
+from jobqueue.headers import Headers, check_headers
 from jobqueue.literals import CatchUp, Isolation, Overlap, UniqueUntil
 from jobqueue.records import lasting
 from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS
@@ -242,6 +243,8 @@ class OptionChanges(TypedDict, total=False):
     when its row is `"deleted"`."""
     tags: Iterable[str]
     """Up to 32 names, by which jobs can be listed, cancelled, retried and deleted."""
+    headers: Mapping[str, str]
+    """Texts beside the arguments, at most 4 KiB of JSON: `current_job().headers` in the handler."""
 
 
 class TaskOptions(OptionChanges, total=False):
@@ -274,6 +277,7 @@ class Options:
     unique_key: str | None = None
     unique_until: UniqueUntil = "finished"
     tags: tuple[str, ...] = ()
+    headers: Headers = ()
     isolation: Isolation = "thread"
     schedule: Timing | None = None
     catch_up: CatchUp = "latest"
@@ -354,6 +358,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "unique_key": _check_key,
     "unique_until": lambda value: one_of(value, "unique_until", UNIQUE_SCOPES),
     "tags": _check_tags,
+    "headers": check_headers,
     "isolation": lambda value: one_of(value, "isolation", ISOLATIONS),
     "schedule": check_timing,
     "catch_up": lambda value: one_of(value, "catch_up", CATCH_UPS),

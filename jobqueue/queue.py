@@ -17,9 +17,10 @@ from sqlalchemy import URL
 from jobqueue import options as option_rules
 from jobqueue import paths
 from jobqueue.binding import Binding, write_declarations
+from jobqueue.calls import EnqueueHook, listed, through_hooks
 from jobqueue.config import database
 from jobqueue.config import pool_size as pool_size_of
-from jobqueue.errors import ConfigurationError, Duration, InvalidArguments, JobNotFound
+from jobqueue.errors import ConfigurationError, Duration, JobNotFound
 from jobqueue.events import EventStream, Subscriber
 from jobqueue.job import Job, as_completed, require_changed
 from jobqueue.literals import EventName, StateName, WhenFull
@@ -78,6 +79,7 @@ class JobQueue:
             self.registry.folder = str(paths.current())
         self.events = EventStream()
         self.middleware: list[Middleware] = []
+        self.enqueue_hooks: list[EnqueueHook] = []
         self._limits: dict[str, QueueLimit] = {}
         found = database(url)
         self._set(Binding.to(found.url, self._pool_size, self._limits, named=found.named))
@@ -192,6 +194,8 @@ class JobQueue:
     ) -> list[Job[Any]]:
         if ImportGuard.active:
             ImportGuard.refuse("jobs are enqueued")
+        if self.enqueue_hooks:
+            calls = through_hooks(self.enqueue_hooks, calls)
         new = [call.to_new_job() for call in calls]
         if (parent := running_attempt()) is not None:
             new = parent.with_deadline(new)
@@ -205,13 +209,7 @@ class JobQueue:
                 fate = self._transactions.fate(connection, inserted)
             self._transactions.after_commit(transaction, self._notifier.notify)
         made: list[Job[Any]] = [
-            Job(
-                row.id,
-                self._jobs,
-                call.task.codec.decode_result,
-                created=row.created,
-                fate=fate,
-            )
+            Job(row.id, self._jobs, call.task.codec.decode_result, created=row.created, fate=fate)
             for call, row in zip(calls, inserted, strict=True)
         ]
         if self._made is not None:
@@ -231,22 +229,7 @@ class JobQueue:
         Connection. Raises QueueFull; with `wait=False` at once, even if the queue's `when_full` is
         "wait". Raises InvalidArguments for an item that is not `task.call(…)`.
         """
-        if isinstance(calls, Call):
-            raise InvalidArguments(
-                "enqueue_many: a single call; write enqueue_many([task.call(…), …])",
-                field="calls",
-                value=calls,
-            )
-        listed = list(calls)
-        for place, call in enumerate(listed):
-            if not isinstance(call, Call):
-                raise InvalidArguments(
-                    f"enqueue_many: item {place} is a {type(call).__name__}, not a call; "
-                    "write task.call(…)",
-                    field=f"calls[{place}]",
-                    value=call,
-                )
-        return self._enqueue(listed, within, wait=wait)
+        return self._enqueue(listed(calls), within, wait=wait)
 
     def as_completed(
         self, jobs: Iterable[Job[R]], timeout: Duration | None = None
@@ -352,11 +335,28 @@ class JobQueue:
         self.events.subscribe(event, subscriber)
         return subscriber
 
-    def use(self, middleware: Middleware) -> Middleware:
-        """Wrap every handler: `middleware(context, run)` calls `run()` and returns its result."""
-        option_rules.function(middleware, "use")
-        self.middleware.append(middleware)
-        return middleware
+    @overload
+    def use(self, middleware: Middleware) -> Middleware: ...
+
+    @overload
+    def use(self, *, enqueue: EnqueueHook) -> EnqueueHook: ...
+
+    def use(
+        self, middleware: Middleware | None = None, *, enqueue: EnqueueHook | None = None
+    ) -> Any:
+        """Wrap every handler, or see every call before it is enqueued; return what was given.
+
+        `middleware(context, run)` calls `run()` and returns its result. `enqueue(call, send)`
+        returns `send(call)`, or `send(call.with_headers({…}))`, or raises EnqueueRefused: then
+        none of the calls that are enqueued together is inserted.
+        """
+        given = enqueue if middleware is None else middleware
+        option_rules.function(given, "use")
+        if middleware is not None:
+            self.middleware.append(middleware)
+        if enqueue is not None:
+            self.enqueue_hooks.append(enqueue)
+        return given
 
     def worker(self, **settings: Unpack[WorkerOptions]) -> Worker:
         """Return a worker: a context manager, or `start()` and `stop()`. See `WorkerOptions`."""

@@ -32,6 +32,14 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     unique_key: str | None
     unique_until: UniqueUntil | None
     deadline: float | None = None
+    extra: "ExtraColumns | None" = None
+
+
+class ExtraColumns(NamedTuple):
+    """Columns that few jobs have. They are apart, so that other jobs do not pay for them."""
+
+    headers: str | None = None
+    scheduled_for: datetime | None = None
 
 
 class Inserted(msgspec.Struct, frozen=True, gc=False):
@@ -64,6 +72,7 @@ class Claim(NamedTuple):
     child_crashes: int = 0  # deaths of the child process that it alone ran in
     frees_key: bool = False  # its unique key is free once it begins
     scheduled_for: datetime | None = None  # the tick that made it
+    headers: str | None = None  # JSON
 
 
 NOT_COMMITTED = "NotCommitted"

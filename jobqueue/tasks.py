@@ -24,9 +24,10 @@ import msgspec
 
 from jobqueue import options as option_rules
 from jobqueue.errors import ConfigurationError, Duration, InvalidOption, QueueFull, UnknownTask
+from jobqueue.headers import to_text
 from jobqueue.job import Job, Window
 from jobqueue.options import OptionChanges, Options
-from jobqueue.records import NewJob
+from jobqueue.records import ExtraColumns, NewJob
 from jobqueue.serialization.codec import Codec
 from jobqueue.serialization.functions import wraps_coroutine
 from jobqueue.store import transaction_argument
@@ -53,6 +54,19 @@ class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
     args: str  # canonical JSON
     settings: Options
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that the job will have."""
+        return dict(self.settings.headers)
+
+    def with_headers(self, headers: Mapping[str, str]) -> "Call[R_co]":
+        """Return a copy with these headers beside its own, which they replace by name.
+
+        Raises InvalidOption.
+        """
+        changes = {"headers": self.headers | dict(headers)}
+        return Call(self.task, self.args, self.settings.merge(changes))
+
     def to_new_job(self) -> NewJob:
         """Return the row that enqueueing inserts."""
         settings = self.settings
@@ -72,6 +86,7 @@ class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
             unique_key=key,
             unique_until=None if key is None else settings.unique_until,
             deadline=settings.deadline,
+            extra=ExtraColumns(to_text(settings.headers)) if settings.headers else None,
         )
 
 

@@ -31,6 +31,7 @@ OPTION_NAMES = (
     "unique_key",
     "unique_until",
     "tags",
+    "headers",
 )
 _VALUE_LENGTH = 200  # characters of a wrong value
 _DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)

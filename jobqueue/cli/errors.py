@@ -15,6 +15,7 @@ from jobqueue.cli.streams import echo
 from jobqueue.config import database
 from jobqueue.errors import (
     ConfigurationError,
+    EnqueueRefused,
     InvalidArguments,
     InvalidOption,
     JobQueueError,
@@ -103,7 +104,13 @@ def describe(error: BaseException, cli: CliContext) -> CliError:  # noqa: PLR091
     if isinstance(error, click.ClickException):
         return CliError(error.format_message(), code=MISUSED)
     if isinstance(error, JobQueueError):
-        is_input = (ConfigurationError, InvalidArguments, InvalidOption, UnknownTask)
+        is_input = (
+            ConfigurationError,
+            EnqueueRefused,
+            InvalidArguments,
+            InvalidOption,
+            UnknownTask,
+        )
         schema = (SchemaOutdated, SchemaNewer)
         bad = isinstance(error, is_input) and not isinstance(error, schema)
         code = MISUSED if bad else FAILED

@@ -37,6 +37,14 @@ def given_options(context: click.Context) -> Iterator[tuple[click.Parameter, Any
             yield parameter, context.params[name]
 
 
+def key_value(text: str, what: str) -> tuple[str, str]:
+    """Split KEY=VALUE. Raises InvalidOption."""
+    key, equals, value = clean(text, what).partition("=")
+    if not key or not equals:
+        raise InvalidOption(f"{what}: {text[:40]!r} is not KEY=VALUE", field=what, value=text)
+    return key, value
+
+
 def filter_options(function: F) -> F:
     """Add `--state --task --queue --tag`."""
     decorators = [

@@ -7,16 +7,16 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from msgspec.structs import asdict, astuple
-from sqlalchemy import Connection, delete
+from msgspec.structs import astuple
+from sqlalchemy import Connection, Row, delete
 
 from jobqueue.loggers import get_logger
-from jobqueue.records import Inserted, NewJob
+from jobqueue.records import ExtraColumns, Inserted, NewJob
 from jobqueue.store.backpressure import QueueLimit, QueueLimits
 from jobqueue.store.database import Store
 from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.schema import jobs
-from jobqueue.store.sql.rows import NEW
+from jobqueue.store.sql.rows import NEW, NEW_WITH_EXTRA
 
 log = get_logger("jobqueue.store")
 
@@ -29,6 +29,8 @@ PLAIN_ROWS = 20
 
 _PLAIN = ("args", "task", "queue", "priority", "tags", "max_attempts", "timeout", "backoff")
 _plain_row = attrgetter(*_PLAIN)
+
+_NO_EXTRA = ExtraColumns()
 
 _ROUNDS = 20
 
@@ -181,12 +183,11 @@ class Enqueuer:
         if len(new) == 1 and _is_plain(new[0]):
             made = connection.execute(statements.insert_plain, _plain_parameters(new[0]))
             return [Inserted(int(made.scalar_one()), True)]
-        if len(new) == 1:
-            parameters = {f"in_{name}": value for name, value in asdict(new[0]).items()}
-            rows = connection.execute(statements.insert_one, parameters).all()
+        if len(new) == 1 and new[0].extra is None:
+            parameters = {f"in_{name}": getattr(new[0], name) for name in NEW}
+            rows: Sequence[Row[Any]] = connection.execute(statements.insert_one, parameters).all()
         else:
-            parameters = self._batch_parameters(new)
-            rows = connection.execute(statements.insert, parameters).all()
+            rows = self._insert_rows(connection, new)
         # Ids grow in the order of the rows. A row with a unique key is found by the key, since it
         # may be missing, or stand for several calls.
         plain = iter(sorted(int(row.id) for row in rows if row.unique_key is None))
@@ -206,8 +207,15 @@ class Enqueuer:
                 result.append(Inserted(keyed[key], True))
         return result
 
-    def _batch_parameters(self, new: Sequence[NewJob]) -> dict[str, Any]:
-        return self._store.backend.batch_parameters(NEW, [astuple(job) for job in new])
+    def _insert_rows(self, connection: Connection, new: Sequence[NewJob]) -> Sequence[Row[Any]]:
+        """Insert jobs by one statement, without those whose key is held; return their rows."""
+        statements, backend = self._store.statements, self._store.backend
+        if all(job.extra is None for job in new):
+            parameters = backend.batch_parameters(NEW, [astuple(job)[:-1] for job in new])
+            return connection.execute(statements.insert, parameters).all()
+        rows = [(*astuple(job)[:-1], *(job.extra or _NO_EXTRA)) for job in new]
+        parameters = backend.batch_parameters(NEW_WITH_EXTRA, rows)
+        return connection.execute(statements.insert_with_extra, parameters).all()
 
     def _holders(
         self,
@@ -227,8 +235,7 @@ class Enqueuer:
             held |= {row.unique_key: _Held(int(row.id), row.task, row.args) for row in rows}
             again = [wanted[key] for key in keys if key not in held]
             if again:
-                parameters = self._batch_parameters(again)
-                for row in connection.execute(self._store.statements.insert, parameters):
+                for row in self._insert_rows(connection, again):
                     keyed[row.unique_key] = int(row.id)
         if left := missing - held.keys() - keyed.keys():
             raise RuntimeError(f"unique keys kept changing hands: {sorted(left)}")
@@ -249,7 +256,8 @@ def _batches(new: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
 
 def _is_plain(job: NewJob) -> bool:
     """Return whether `insert_plain` can insert the job: due at once, without key or deadline."""
-    return job.delay is None and job.at is None and job.unique_key is None and job.deadline is None
+    due = job.delay is None and job.at is None
+    return due and job.unique_key is None and job.deadline is None and job.extra is None
 
 
 def _plain_parameters(job: NewJob) -> dict[str, Any]:

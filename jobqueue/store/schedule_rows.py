@@ -5,9 +5,10 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, Insert, Row, Select, select, update
 
-from jobqueue.records import NewJob
+from jobqueue.records import ExtraColumns, NewJob
 from jobqueue.schedules.definition import CODE, Definition, ScheduleRecord
 from jobqueue.states import LIVE, State
 from jobqueue.store.clock import now
@@ -84,11 +85,9 @@ def make_jobs(
     A job whose unique key is held is not new. Raises QueueFull.
     """
     job = make(record)
-    inserted = enqueuer.insert([job for _ in runs], connection, wait=False)
-    made = [(row.id, at) for row, at in zip(inserted, runs, strict=True) if row.created]
-    for id_, at in made:
-        if at is not None:
-            connection.execute(update(jobs).where(jobs.c.id == id_).values(scheduled_for=at))
+    extra = job.extra or ExtraColumns()
+    new = [replace(job, extra=extra._replace(scheduled_for=at)) for at in runs]
+    inserted = enqueuer.insert(new, connection, wait=False)
     last = {"last_job_id": inserted[-1].id}
     connection.execute(update(schedules).where(schedules.c.name == record.name).values(last))
-    return [id_ for id_, _ in made]
+    return [row.id for row in inserted if row.created]

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from jobqueue.errors import (
+    EnqueueRefused,
     InvalidArguments,
     InvalidOption,
     JobNotFound,
@@ -80,6 +81,7 @@ _STATUSES: dict[type[JobQueueError], int] = {
     InvalidArguments: 400,
     InvalidOption: 400,
     UnknownTask: 400,
+    EnqueueRefused: 400,
     QueueFull: 503,
     SchemaOutdated: 503,
     SchemaNewer: 503,

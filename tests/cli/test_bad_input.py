@@ -61,6 +61,12 @@ INPUTS: list[tuple[str, int, list[str]]] = [
     ("tag: ", 2, ["list", "--tag", "'; DROP TABLE jobs"]),
     ("queue: ", 2, ["list", "--queue", '%"_']),
     ("task: ", 2, ["list", "--task", "\x1b[31m"]),
+    *[
+        (f"header: '{value}' is not KEY=VALUE", 2, ["enqueue", "t", "--header", value])
+        for value in ("tenant", "=7")
+    ],
+    ("headers: 5,009 bytes of JSON", 2, ["enqueue", "t", f"--header=a={'x' * 5000}"]),
+    ("header: invalid UTF-8", 2, ["enqueue", "t", "--header", os.fsdecode(b"a=\xff")]),
     # 23 to 28: numbers, durations, instants
     *[
         ("priority: ", 2, ["enqueue", "t", f"--priority={value}"])

@@ -80,6 +80,57 @@ def test_a_bound_holds_on_the_database_that_the_command_names(
     assert not (tmp_path / "own.db").exists()
 
 
+HOOKED = """
+from jobqueue import EnqueueRefused, JobQueue
+jobs = JobQueue()
+
+@jobs.task
+def work(x: int) -> None: ...
+
+def tenants_only(call, send):
+    if "tenant" not in call.headers and call.task.name == "work":
+        raise EnqueueRefused("a job needs the header tenant")
+    return send(call.with_headers({"hooked": "yes"}))
+
+jobs.use(enqueue=tenants_only)
+"""
+
+
+def test_a_hook_at_the_enqueue_sees_the_calls_of_every_door(
+    bare: Cli, make_app: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare.app = make_app(HOOKED)
+    assert bare.url is not None
+    monkeypatch.setenv("JOBQUEUE_URL", bare.url)
+    headers = {"tenant": "7", "trace": "a=b"}
+    good = {"task": "work", "args": [1], "headers": headers}
+    bad = {"task": "work", "args": [1]}
+    options = ("--header", "tenant=7", "--header", "trace=a=b")
+
+    bare.ok("enqueue", "work", "1", *options)
+    bare.ok("enqueue", "--from", "-", input=json.dumps(good))
+    bare.ok("exec", *options, "--", "true")
+    needs = "a job needs the header tenant"
+    assert needs in bare.refused(2, "enqueue", "work", "1")
+    lines = f"{json.dumps(good)}\n{json.dumps(bad)}"
+    assert f"{needs}; nothing was enqueued" in bare.refused(
+        2, "enqueue", "--from", "-", input=lines
+    )
+    with (
+        load(bare.app) as jobs,
+        Server(create_app(jobs), port=0) as server,
+        Client(base_url=server.url) as client,
+    ):
+        assert client.post("/api/jobs", json=good).status_code == 202
+        assert client.post("/api/jobs", json=[good, good]).status_code == 202
+        for refused in (bad, [good, bad]):
+            answer = client.post("/api/jobs", json=refused)
+            assert (answer.status_code, answer.json()["error"]["message"]) == (400, needs)
+        jobs.registry["work"].options(headers=headers).enqueue(1)
+    assert [job["headers"] for job in bare.json("list")] == [headers | {"hooked": "yes"}] * 7
+    assert "headers     tenant=7, trace=a=b, hooked=yes" in bare.ok("show", "1")
+
+
 def test_a_bound_is_declared_anew_where_a_queue_is_used_again(url: str) -> None:
     """After `close()` another database may be there."""
     with JobQueue(url) as jobs:

@@ -87,6 +87,13 @@ _JOB_OPTIONS = [
         shell_complete=completion.tags,
     ),
     click.option(
+        "--header",
+        "headers",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Header of the job, a text for middleware; may be repeated.",
+    ),
+    click.option(
         "--wait",
         "waits",
         is_flag=True,
@@ -216,6 +223,8 @@ def changes_of(given: dict[str, Any]) -> dict[str, Any]:
     changes |= {name: given[name] for name in numbers if given[name] is not None}
     if given["tags"]:
         changes["tags"] = given["tags"]
+    if given["headers"]:
+        changes["headers"] = dict(params.key_value(text, "header") for text in given["headers"])
     if "unique_until" in changes and "unique_key" not in changes:
         raise InvalidOption(
             "unique_until: it says how long a --unique-key is held, and there is none",

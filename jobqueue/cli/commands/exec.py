@@ -65,18 +65,11 @@ def _call(given: dict[str, Any]) -> Call[Any]:
         raise InvalidOption(
             "argv: the command is empty; write its name or path after --", field="argv", value=""
         )
-    variables = dict(map(_variable, given["variables"]))
+    variables = dict(params.key_value(text, "env") for text in given["variables"])
     named = {"env": variables, "cwd": given["cwd"] and params.clean(given["cwd"], "cwd")}
     return make_call(
         EXEC, argv, {name: value for name, value in named.items() if value}, changes_of(given)
     )
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = params.clean(text, "env").partition("=")
-    if not name or not equals:
-        raise InvalidOption(f"env: {text!r} is not KEY=VALUE", field="env", value=text)
-    return name, value
 
 
 def _can_be_run(cli: CliContext) -> bool:

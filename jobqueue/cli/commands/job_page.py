@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jobqueue.cli.render import COLOURS, Column, ago, duration, put, table, took
-from jobqueue.records import AttemptRecord, JobRecord, counted, format_bytes
+from jobqueue.records import AttemptRecord, JobRecord, counted, format_bytes, headers_of
 from jobqueue.states import State
 from jobqueue.text import escape_controls, escape_json, escape_lines
 
@@ -48,10 +48,21 @@ def _facts(job: JobRecord, screen: Console) -> None:
         ("deadline", _at(job.deadline_at)),
         ("unique key", f"{job.unique_key} until {job.unique_until}" if job.unique_key else ""),
         ("tags", ", ".join(job.tags)),
+        ("headers", _headers(job)),
+        ("for", _at(job.scheduled_for)),
+        ("expires", _at(job.expires_at)),
+        ("lane", job.lane or ""),
     ]
     for label, value in facts:
         if value:
             put(screen, Text(f"{label:<{LABEL_CELLS}}", style="dim") + Text(escape_controls(value)))
+
+
+def _headers(job: JobRecord) -> str:
+    headers = headers_of(job.headers)
+    if headers is None:
+        return f"{job.headers} (not as jobqueue writes them)"
+    return ", ".join(f"{name}={value}" for name, value in headers.items())
 
 
 def _odds(job: JobRecord) -> str:

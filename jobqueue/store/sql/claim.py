@@ -150,6 +150,7 @@ def claim_columns() -> list[ColumnElement[Any]]:
         jobs.c.child_crashes,
         FREES_KEY.label("frees_key"),
         jobs.c.scheduled_for,
+        jobs.c.headers,
     ]
 
 

@@ -21,19 +21,21 @@ from sqlalchemy import insert as sql_insert
 
 from jobqueue.states import State
 from jobqueue.store.clock import INSTANT, after, now
-from jobqueue.store.dialects.base import Backend
+from jobqueue.store.dialects.base import Backend, Columns
 from jobqueue.store.schema import jobs
 from jobqueue.store.sql.rows import NEW
 
-_PLAIN = [name for name in NEW if name not in ("delay", "at", "deadline")]
+_COMPUTED = ("delay", "at", "deadline")
+_PLAIN = [name for name in NEW if name not in _COMPUTED]
 
 
-def insert(backend: Backend) -> Executable:
+def insert(backend: Backend, columns: Columns = NEW) -> Executable:
     """Insert many jobs in order, without those whose unique key is held."""
-    given = backend.batch_table(NEW)
+    given = backend.batch_table(columns)
+    plain = [name for name in columns if name not in _COMPUTED]
     source = (
         select(
-            *(given.c[name] for name in _PLAIN),
+            *(given.c[name] for name in plain),
             *_due(given.c.delay, given.c.at),
             _deadline(given.c.deadline),
         )
@@ -42,7 +44,7 @@ def insert(backend: Backend) -> Executable:
     )
     return (
         backend.insert(jobs)
-        .from_select([*_PLAIN, "state", "run_at", "deadline_at"], source)
+        .from_select([*plain, "state", "run_at", "deadline_at"], source)
         .returning(jobs.c.id, jobs.c.unique_key)
     )
 

@@ -28,6 +28,7 @@ NEW: Columns = {
     "unique_until": Text(),
     "deadline": Double(),
 }
+NEW_WITH_EXTRA: Columns = {**NEW, "headers": Text(), "scheduled_for": INSTANT}
 SUCCESS: Columns = {"id": BigInteger(), "fence": BigInteger(), "result": Text()}
 END: Columns = {
     "id": BigInteger(),

@@ -14,7 +14,7 @@ from jobqueue.store.dialects.base import Backend
 from jobqueue.store.schema import counters, jobs, workers
 from jobqueue.store.sql import claim, complete, insert, leases
 from jobqueue.store.sql.predicates import HELD, HOLDS_KEY
-from jobqueue.store.sql.rows import END, PAIRS, PROGRESS, SUCCESS
+from jobqueue.store.sql.rows import END, NEW_WITH_EXTRA, PAIRS, PROGRESS, SUCCESS
 
 
 class Statements:
@@ -22,6 +22,7 @@ class Statements:
 
     def __init__(self, backend: Backend) -> None:
         self.insert = insert.insert(backend)
+        self.insert_with_extra = insert.insert(backend, NEW_WITH_EXTRA)
         self.insert_one = insert.insert_one(backend)
         self.insert_plain = insert.insert_plain()
         self.unique_key_holders = select(

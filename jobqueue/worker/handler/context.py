@@ -17,11 +17,12 @@ from sqlalchemy import Connection
 from jobqueue.errors import (
     AttemptTimeout,
     InvalidArguments,
+    InvalidOption,
     JobCancelled,
     JobQueueError,
 )
 from jobqueue.loggers import Logger
-from jobqueue.records import Claim, NewJob, lasting
+from jobqueue.records import Claim, NewJob, headers_of, lasting
 from jobqueue.store import transaction_argument
 from jobqueue.store.transaction_argument import AsyncTransaction, SyncTransaction
 from jobqueue.store.user_transactions import UserTransactions
@@ -99,6 +100,19 @@ class JobContext:
     def scheduled_for(self) -> datetime | None:
         """The instant, in UTC, that a schedule made this job for; None for other jobs."""
         return self._attempt.claim.scheduled_for
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The job's headers: texts that `options(headers=…)` or a hook at the enqueue has given.
+
+        Raises InvalidOption if plain SQL has written something else.
+        """
+        headers = headers_of(self._attempt.claim.headers)
+        if headers is None:
+            raise InvalidOption(
+                f"headers: those of job {self.id} are not a JSON object of texts", field="headers"
+            )
+        return headers
 
     @property
     def deadline(self) -> datetime | None:

@@ -17,4 +17,4 @@ RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jo
     OR coalesce(jobqueue_jobs.unique_until, '') = 'started' AS solo,
     coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1 AS once,
     jobqueue_jobs.child_crashes, coalesce(jobqueue_jobs.unique_until, '') = 'started'
-    AND jobqueue_jobs.key_released = 0 AS frees_key, jobqueue_jobs.scheduled_for;
+    AND jobqueue_jobs.key_released = 0 AS frees_key, jobqueue_jobs.scheduled_for, jobqueue_jobs.headers;

@@ -12,4 +12,4 @@ RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_a
     crashes, deadline_at, worker_id, coalesce(base_max_attempts, max_attempts) = 1 OR crashes > 0
     OR coalesce(unique_until, '') = 'started' AS solo, coalesce(base_max_attempts, max_attempts) = 1 AS once,
     child_crashes, coalesce(unique_until, '') = 'started' AND key_released = 0 AS frees_key, scheduled_for,
-    priority;
+    headers, priority;

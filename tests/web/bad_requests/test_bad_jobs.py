@@ -102,6 +102,10 @@ def test_58_data_comes_back_as_it_is_and_is_never_a_page(client: Client, text: s
         ("unique_key", {"unique_key": ""}),
         ("unique_key", {"unique_key": {}}),
         ("unique_until", {"unique_until": "never"}),
+        ("headers", {"headers": {"a": "x" * 5000}}),
+        ("headers", {"headers": {"a": 1}}),
+        ("headers", {"headers": "a=b"}),
+        ("headers", {"headers": None}),
     ],
 )
 def test_59_and_62_options_out_of_range(

@@ -70,6 +70,7 @@ def facts() -> dict[str, object]:
         "remaining": job.remaining(),
         "deadline": job.deadline.isoformat() if job.deadline else None,
         "cancelled": job.cancelled,
+        "headers": job.headers,
     }
 
 

@@ -35,12 +35,13 @@ def test_a_job_runs_in_a_child_that_is_kept_for_the_next(stage: Stage) -> None:
 
 def test_current_job_works_in_a_child(stage: Stage) -> None:
     with stage.jobs.worker(poll=0.05):
-        job = stage.app.facts.enqueue()
+        job = stage.app.facts.options(headers={"tenant": "7"}).enqueue()
         facts = job.result(LONG)
         enqueued = stage.app.enqueues.enqueue().result(LONG)
         assert stage.jobs.get(enqueued).result(LONG) != os.getpid()
     assert (facts["id"], facts["attempt"], facts["max_attempts"]) == (job.id, 1, 7)
     assert (facts["fence"], facts["cancelled"]) == (1, False)
+    assert facts["headers"] == {"tenant": "7"}
     assert 55 < facts["remaining"] <= 60 and facts["deadline"]
 
 
