@@ -152,11 +152,16 @@ class CliContext:
         default = "" if is_said else " (the default: no database is named)"
         return masked(parse(self.url)) + default
 
-    def wake_workers(self) -> None:
-        """Wake sleeping workers."""
+    @property
+    def notifier(self) -> Notifier:
+        """What wakes the database's workers."""
         notifier = Notifier(self.store.backend.notification_sender(self.store.engine))
         _at_the_end(notifier.close)
-        notifier.notify()
+        return notifier
+
+    def wake_workers(self) -> None:
+        """Wake sleeping workers."""
+        self.notifier.notify()
 
     def print_json(self, value: Any) -> None:
         """Print one JSON document on stdout."""

@@ -17,6 +17,7 @@ from jobqueue.cli.commands import (
     enqueue,
     exec,  # noqa: A004
     jobs,
+    schedules,
     stats,
     web,
     worker,
@@ -89,7 +90,19 @@ cli.params.append(
         help="Show the version and exit.",
     )
 )
-for family in (enqueue, exec, worker, jobs, bulk_actions, stats, db, web, completion, demo):
+for family in (
+    enqueue,
+    exec,
+    worker,
+    jobs,
+    bulk_actions,
+    stats,
+    schedules,
+    db,
+    web,
+    completion,
+    demo,
+):
     for command in family.COMMANDS:
         cli.add_command(command)
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, get_args
 
 from jobqueue.literals import CatchUp, Overlap
-from jobqueue.schedules.timing import Cron, Timing, cron, every
+from jobqueue.schedules.timing import Cron, Every, Timing, cron, every
 
 CATCH_UPS: tuple[CatchUp, ...] = get_args(CatchUp)
 OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)
@@ -70,6 +70,13 @@ class Definition:
     def runs_like(self, other: "Definition") -> bool:
         """Return whether both have the same ticks."""
         return (self.kind, self.expression, self.tz) == (other.kind, other.expression, other.tz)
+
+    def describe(self) -> str:
+        """Return when it runs, in one phrase, also for a row that plain SQL has written."""
+        if self.kind == "cron":
+            return f"cron {self.expression} {self.tz}"
+        seconds = self.expression
+        return f"every {Every(int(seconds)).text if seconds.isdecimal() else seconds}"
 
     def to_text(self) -> str:
         """Return canonical JSON: equal texts are equal definitions."""

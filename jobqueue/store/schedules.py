@@ -68,8 +68,8 @@ class ScheduleTable:
             if not replace:
                 raise InvalidOption(
                     f"name: there is a schedule {name!r} already, for task "
-                    f"{there.definition.task} ({describe(there.definition)}); "
-                    "to change it, say replace",
+                    f"{there.definition.task} ({there.definition.describe()}); "
+                    "to change it, use replace",
                     field="name",
                     value=name,
                 )
@@ -174,10 +174,3 @@ def not_found(name: str) -> InvalidOption:
         field="name",
         value=name,
     )
-
-
-def describe(definition: Definition) -> str:
-    """Return when it runs, in one phrase, also for a row that plain SQL has written."""
-    if definition.kind == "cron":
-        return f"cron {definition.expression} {definition.tz}"
-    return f"every {definition.expression} s"

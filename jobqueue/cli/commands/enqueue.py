@@ -1,7 +1,7 @@
 """`enqueue`: one job from the command line, or many from a file."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -38,7 +38,15 @@ decide. A KEY is an identifier, so http://a/?b=c is a VALUE. A line of --from is
 """
 
 
-_JOB_OPTIONS = [
+_DUE_OPTIONS = [
+    click.option(
+        "--delay", metavar="TIME", help="Run after this time: 90 (seconds), 5m, 2h or 7d."
+    ),
+    click.option(
+        "--at", metavar="INSTANT", help="Run at this time, such as 2026-12-24T18:00+01:00."
+    ),
+]
+_CALL_OPTIONS = [
     click.option(
         "--queue",
         metavar="NAME",
@@ -50,12 +58,6 @@ _JOB_OPTIONS = [
         type=params.whole,
         metavar="N",
         help="Priority; smaller runs sooner. [default: the task's, or 0]",
-    ),
-    click.option(
-        "--delay", metavar="TIME", help="Run after this time: 90 (seconds), 5m, 2h or 7d."
-    ),
-    click.option(
-        "--at", metavar="INSTANT", help="Run at this time, such as 2026-12-24T18:00+01:00."
     ),
     click.option(
         "--max-attempts",
@@ -86,6 +88,8 @@ _JOB_OPTIONS = [
         help="Tag of the job; may be repeated.",
         shell_complete=completion.tags,
     ),
+]
+_WAIT_OPTIONS = [
     click.option(
         "--header",
         "headers",
@@ -103,9 +107,39 @@ _JOB_OPTIONS = [
 ]
 
 
+_ARGUMENT_OPTIONS = [
+    click.option(
+        "--args",
+        "args_text",
+        metavar="JSON",
+        help="Positional arguments as a JSON array: '[2, 3]'.",
+    ),
+    click.option(
+        "--kwargs",
+        "kwargs_text",
+        metavar="JSON",
+        help="Named arguments as a JSON object: '{\"x\": 2}'.",
+    ),
+]
+
+
+def argument_options(function: F) -> F:
+    """Add --args and --kwargs."""
+    return _with(_ARGUMENT_OPTIONS, function)
+
+
 def job_options(function: F) -> F:
     """Add the options of a job, and --wait."""
-    for decorator in reversed(_JOB_OPTIONS):
+    return _with([*_DUE_OPTIONS, *_CALL_OPTIONS, *_WAIT_OPTIONS], function)
+
+
+def call_options(function: F) -> F:
+    """Add the options of a job that do not say when it is due."""
+    return _with([*_CALL_OPTIONS, *_ARGUMENT_OPTIONS], function)
+
+
+def _with(decorators: Sequence[Callable[[F], F]], function: F) -> F:
+    for decorator in reversed(decorators):
         function = decorator(function)
     return function
 
@@ -113,15 +147,7 @@ def job_options(function: F) -> F:
 @click.command(cls=Command, help=HELP)
 @click.argument("task", required=False, shell_complete=completion.tasks)
 @click.argument("values", metavar="[VALUE | KEY=VALUE]...", nargs=-1)
-@click.option(
-    "--args", "args_text", metavar="JSON", help="Positional arguments as a JSON array: '[2, 3]'."
-)
-@click.option(
-    "--kwargs",
-    "kwargs_text",
-    metavar="JSON",
-    help="Named arguments as a JSON object: '{\"x\": 2}'.",
-)
+@argument_options
 @job_options
 @click.option(
     "--from",
@@ -142,7 +168,7 @@ def enqueue(context: click.Context, /, cli: CliContext, **given: Any) -> None:
         return
     if given["task"] is None:
         raise click.UsageError("Missing TASK", context)
-    enqueue_one(cli, given, lambda: _call(cli, given))
+    enqueue_one(cli, given, lambda: call_of(cli, given))
 
 
 def note_unknown(cli: CliContext, names: Iterable[str]) -> None:
@@ -217,7 +243,7 @@ def changes_of(given: dict[str, Any]) -> dict[str, Any]:
     changes: dict[str, Any] = {
         name: params.clean(given[name], name)
         for name in ("queue", "delay", "at", "timeout", "deadline", "unique_key", "unique_until")
-        if given[name] is not None
+        if given.get(name) is not None
     }
     numbers = ("priority", "max_attempts")
     changes |= {name: given[name] for name in numbers if given[name] is not None}
@@ -233,7 +259,8 @@ def changes_of(given: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _call(cli: CliContext, given: dict[str, Any]) -> Call[Any]:
+def call_of(cli: CliContext, given: dict[str, Any]) -> Call[Any]:
+    """Return the call of TASK, its VALUEs and its options. Raises for what the app refuses."""
     app = cli.app
     task = Tasks(None if app is None else app.registry).find(given["task"])
     changes = changes_of(given)

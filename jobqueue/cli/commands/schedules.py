@@ -1,0 +1,266 @@
+"""`schedules`: what runs at fixed times, and its switches."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from jobqueue import options
+from jobqueue.cli import completion
+from jobqueue.cli.commands.bulk_actions import FORCE
+from jobqueue.cli.commands.enqueue import call_of, call_options
+from jobqueue.cli.context import CliContext, Command, Group, pass_cli
+from jobqueue.cli.params import clean, whole
+from jobqueue.cli.render import NAME, Column, ago, table
+from jobqueue.cli.streams import echo
+from jobqueue.errors import InvalidOption
+from jobqueue.known_names import unknown
+from jobqueue.schedules.api import Schedules
+from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS, ScheduleRecord
+from jobqueue.schedules.timing import Run, Timing, cron, every
+from jobqueue.tasks import Registry
+from jobqueue.wire import job_json
+
+DAYS_MAX = 3660
+PAGE = 1000
+
+
+def _state(record: ScheduleRecord) -> str:
+    parts = []
+    if record.paused_at is not None:
+        parts.append(f"paused {ago(record.paused_at)} by {record.paused_by}")
+    if record.orphaned_at is not None:
+        parts.append("no longer in the code")
+    elif record.orphaned:
+        parts.append("no live worker knows the task")
+    if record.differs:
+        parts.append("differs from the code")
+    return ", ".join(parts)
+
+
+SCHEDULES = [
+    Column[ScheduleRecord]("schedule", lambda each: each.name, least=NAME),
+    Column[ScheduleRecord]("when", lambda each: each.definition.describe()),
+    Column[ScheduleRecord]("task", lambda each: each.definition.task, rank=3, least=12),
+    Column[ScheduleRecord](
+        "next", lambda each: "" if each.paused_at else ago(each.next_at), right=True
+    ),
+    Column[ScheduleRecord]("last", lambda each: ago(each.nominal_at), rank=2, right=True),
+    Column[ScheduleRecord]("job", lambda each: each.last_job_id or "", rank=4, right=True),
+    Column[ScheduleRecord]("state", _state, rank=1, style="yellow"),
+]
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@pass_cli
+@click.pass_context
+def schedules(context: click.Context, cli: CliContext) -> None:
+    """List and change schedules."""
+    if context.invoked_subcommand is None:
+        _print_list(cli)
+
+
+@schedules.command("list", cls=Command)
+@pass_cli
+def list_(cli: CliContext) -> None:
+    """List the schedules."""
+    _print_list(cli)
+
+
+def _print_list(cli: CliContext) -> None:
+    found = list(_in_database(cli))
+    if cli.json:
+        cli.print_json([each.to_json() for each in found])
+    elif found:
+        table(found, SCHEDULES)
+    else:
+        cli.note("no schedules yet; workers write those that their code declares")
+
+
+def _in_database(cli: CliContext) -> Schedules:
+    """The schedules, for what imports no app."""
+    return Schedules(cli.store, Registry(), cli.notifier)
+
+
+@schedules.command(cls=Command)
+@click.argument("name")
+@click.option(
+    "--days",
+    type=whole,
+    default="7",
+    show_default=True,
+    metavar="N",
+    help="Show the runs of the next N days.",
+)
+@pass_cli
+def preview(cli: CliContext, name: str, days: int) -> None:
+    """Print the runs to come.
+
+    Each has its offset from UTC, and a mark if a clock change moves it.
+    """
+    count = options.whole(days, "days", 1, DAYS_MAX)
+    runs = cli.queue.schedules.preview(name, count * 86_400)
+    if cli.json:
+        cli.print_json([{"at": run.at.isoformat(), "note": run.note} for run in runs])
+        return
+    while page := list(itertools.islice(runs, PAGE)):
+        echo("\n".join(map(_line, page)))
+
+
+def _line(run: Run) -> str:
+    offset = f"{run.at:%z}"
+    line = f"{run.at:%a %Y-%m-%d %H:%M:%S} {offset[:3]}:{offset[3:]}"
+    return line if run.note is None else f"{line}  {run.note}"
+
+
+ADD = """Run a task at fixed times, from now on.
+
+VALUEs and KEY=VALUEs are its arguments, as with enqueue.
+
+\b
+  jobqueue schedules add nightly report --cron "0 3 * * *" --tz Europe/Zurich
+  jobqueue schedules add sync-7 sync 7 --every 5m
+"""
+
+
+@schedules.command(cls=Command, help=ADD)
+@click.argument("name")
+@click.argument("task", shell_complete=completion.tasks)
+@click.argument("values", metavar="[VALUE | KEY=VALUE]...", nargs=-1)
+@click.option("--cron", "cron_text", metavar="FIELDS", help='Cron fields, such as "0 3 * * *".')
+@click.option("--every", "every_text", metavar="TIME", help="Interval: 30s, 5m, 2h or 7d.")
+@click.option("--tz", metavar="ZONE", help="Time zone of --cron. [default: UTC]")
+@click.option(
+    "--catch-up",
+    metavar="WHICH",
+    default="latest",
+    show_default=True,
+    help="Missed ticks that are made up for: latest, all or none.",
+    shell_complete=completion.words(*CATCH_UPS),
+)
+@click.option(
+    "--overlap",
+    metavar="WHAT",
+    help="While the last job has not ended: skip or allow. [default: skip]",
+    shell_complete=completion.words(*OVERLAPS),
+)
+@call_options
+@click.option("--replace", is_flag=True, help="Change the schedule of that name.")
+@click.option("--force", is_flag=True, help="Accept a task that is not known yet.")
+@pass_cli
+def add(cli: CliContext, /, **given: Any) -> None:
+    """Add a schedule."""
+    name = options.name(given["name"], "name")
+    when = _timing(given["cron_text"], given["every_text"], given["tz"])
+    call = call_of(cli, given)
+    if cli.app is None and not given["force"]:
+        task = call.task.name
+        stranger = cli.unknown(lambda known: unknown("task", [task], known.tasks, FORCE))
+        if stranger is not None:
+            raise stranger
+    added = cli.queue.schedules.add(
+        name,
+        call,
+        when,
+        catch_up=given["catch_up"],
+        overlap=given["overlap"],
+        replace=given["replace"],
+    )
+    if cli.json:
+        cli.print_json(added.to_json())
+    else:
+        echo(f"{name}: {added.definition.describe()}, next {ago(added.next_at)}")
+
+
+def _timing(cron_text: str | None, every_text: str | None, tz: str | None) -> Timing:
+    if (cron_text is None) == (every_text is None):
+        raise InvalidOption(
+            'cron: give either --cron "0 3 * * *" or --every 5m', field="cron", value=cron_text
+        )
+    if every_text is not None and tz is not None:
+        raise InvalidOption("tz: only with --cron; --every counts in UTC", field="tz", value=tz)
+    if every_text is not None:
+        return every(seconds=options.seconds(every_text, "every", least=1))
+    return cron(clean(cron_text or "", "cron"), tz="UTC" if tz is None else clean(tz, "tz"))
+
+
+@schedules.command(cls=Command)
+@click.argument("name")
+@pass_cli
+def run(cli: CliContext, name: str) -> None:
+    """Enqueue the job of a schedule now; print its id.
+
+    The ticks stay as they are.
+    """
+    job = cli.queue.schedules.run(name)
+    if cli.json:
+        cli.print_json(job_json(job.record()) | {"created": job.created})
+        return
+    echo(job.id)
+    if not job.created:
+        cli.note(f"job {job.id} of {name} has not ended, and overlap is skip: no new one was made")
+
+
+def _switch(
+    verb: str, help_: str, done: str, undone: str, change: Callable[[Schedules, str], bool]
+) -> None:
+    @schedules.command(verb, cls=Command, help=help_)
+    @click.argument("names", metavar="NAME...", nargs=-1, required=True)
+    @pass_cli
+    def command(cli: CliContext, names: tuple[str, ...]) -> None:
+        found = _named(cli, names)
+        changed = {name for name in names if change(found, name)}
+        if cli.json:
+            cli.print_json({"changed": len(changed), "schedules": list(names)})
+            return
+        for name in names:
+            echo(f"{name} {done if name in changed else undone}")
+
+
+def _named(cli: CliContext, names: tuple[str, ...]) -> Schedules:
+    """The schedules, all of which are there: else nothing is changed."""
+    found = _in_database(cli)
+    for name in names:
+        found.get(name)
+    return found
+
+
+@schedules.command(cls=Command)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@pass_cli
+def remove(cli: CliContext, names: tuple[str, ...]) -> None:
+    """Delete schedules.
+
+    Their jobs stay.
+    """
+    found = _named(cli, names)
+    removed = [found.remove(name) for name in dict.fromkeys(names)]
+    if cli.json:
+        cli.print_json({"changed": len(removed), "schedules": list(names)})
+        return
+    for each in removed:
+        echo(f"{each.name} removed")
+        if each.declared is not None and each.orphaned_at is None:
+            cli.note(
+                f"the code declares {each.name}: the next worker that starts adds it again; "
+                "to keep it off, pause it"
+            )
+
+
+_switch("pause", "Make no more jobs.", "paused", "paused already", Schedules.pause)
+_switch(
+    "resume",
+    "Make jobs again, but none for the time of the pause.",
+    "runs",
+    "runs already",
+    Schedules.resume,
+)
+_switch(
+    "reset",
+    "Undo changes of what the code declares.\n\nA pause stays.",
+    "is as the code declares it",
+    "is as the code declares it already",
+    Schedules.reset,
+)
+COMMANDS = (schedules,)
