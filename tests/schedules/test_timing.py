@@ -155,6 +155,13 @@ def test_what_runs_every_hour_follows_real_time() -> None:
             assert {run.note for run in runs} == {None}
 
 
+def test_a_half_hour_that_occurs_twice_gives_an_hourly_minute_of_it_both_times() -> None:
+    howe = cron("45 * * * *", tz="Australia/LHI")  # At 02:00 the clocks go back to 01:30.
+    change = datetime(2027, 4, 3, 15, tzinfo=UTC)
+    runs = list(howe.preview(change - HOUR, change + HOUR))
+    assert [f"{run.at:%H:%M%z}" for run in runs] == ["01:45+1100", "01:45+1030"]
+
+
 def test_a_skipped_midnight_runs_on_the_next_date() -> None:
     godthab = "America/Godthab"  # On 2027-03-27 the clocks go from 23:00 to 00:00 of the 28th.
     runs = shown("30 23 * * *", datetime(2027, 3, 28, 1, tzinfo=UTC), godthab)

@@ -251,7 +251,7 @@ def remove(cli: CliContext, names: tuple[str, ...]) -> None:
 _switch("pause", "Make no more jobs.", "paused", "paused already", Schedules.pause)
 _switch(
     "resume",
-    "Make jobs again, but none for the time of the pause.",
+    "Make jobs again.\n\nNone for the time of the pause.",
     "runs",
     "runs already",
     Schedules.resume,

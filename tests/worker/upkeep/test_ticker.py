@@ -159,8 +159,12 @@ def test_a_paused_schedule_makes_no_job_and_none_for_the_pause_when_it_resumes(
     assert jobs.schedules.pause("report", by="ada") and not jobs.schedules.pause("report")
     assert schedule(jobs).paused_by == "ada"
     miss(jobs, 3)
+    jobs.schedules.add("other", jobs.registry["report"].call(), every(hours=1))
+    miss(jobs, 1, "other")  # The ticker is at work, but not for the paused one.
     worker = hand()
     tick(worker)
+    assert [job.id for job in made(jobs)] == [jobs.schedules.remove("other").last_job_id]
+    jobs.delete(*(job.id for job in made(jobs)))
     assert jobs.schedules.resume("report") and not jobs.schedules.resume("report")
     tick(worker)
     assert made(jobs) == []
@@ -168,7 +172,7 @@ def test_a_paused_schedule_makes_no_job_and_none_for_the_pause_when_it_resumes(
 
 
 def test_a_worker_leaves_ticks_of_tasks_that_it_does_not_know_to_others(
-    jobs: JobQueue, hand: Callable[..., Any], url: str
+    jobs: JobQueue, hand: Callable[..., Any], url: str, lines: Callable[..., list[str]]
 ) -> None:
     declare(jobs)
     write(jobs)
@@ -179,8 +183,12 @@ def test_a_worker_leaves_ticks_of_tasks_that_it_does_not_know_to_others(
         def own() -> None: ...
 
         write(other)
+        jobs.schedules.add("added", jobs.registry["report"].call(), every(hours=1))
+        miss(jobs, 1, "added")
         stranger = hand(other)
         assert tick(stranger) > 0 and made(jobs) == []
+        assert lines(logging.WARNING) == []
+        jobs.schedules.remove("added")
         miss(jobs, 1, "own")  # An overdue tick of others does not hide it.
         tick(stranger)
         assert [job.task for job in made(jobs)] == ["own"]
@@ -188,6 +196,19 @@ def test_a_worker_leaves_ticks_of_tasks_that_it_does_not_know_to_others(
     tick(hand())
     assert [job.task for job in made(jobs)] == ["own", "report"]
     assert not schedule(jobs).orphaned
+
+
+def test_a_worker_does_no_tick_that_its_own_code_declares_no_more(
+    jobs: JobQueue, hand: Callable[..., Any], url: str
+) -> None:
+    declare(jobs)
+    write(jobs)
+    miss(jobs, 1)
+    with JobQueue(url) as newer:
+        declare(newer, schedule=None)
+        assert tick(hand(newer)) > 0 and made(jobs) == []
+    tick(hand())  # The older code is still there.
+    assert len(made(jobs)) == 1
 
 
 def test_a_full_queue_makes_a_tick_wait_and_holds_up_no_other(
