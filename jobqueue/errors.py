@@ -7,6 +7,7 @@ JobQueueError
 │   └── SchemaNewer                         made by a newer jobqueue; never touched
 ├── InvalidArguments (TypeError)            a call's arguments are not what the task takes
 ├── InvalidOption (ValueError)              an option's value is out of its range
+│   └── ScheduleNotFound (LookupError)      no schedule has that name
 ├── UnknownTask (LookupError)               this process has no such task
 ├── JobNotFound (LookupError)               no such id
 ├── WrongState                              the verb does not apply to the job's state
@@ -70,6 +71,10 @@ class InvalidArguments(JobQueueError, TypeError):
 
 class InvalidOption(JobQueueError, ValueError):
     """An option is unknown, or its value is out of its range."""
+
+
+class ScheduleNotFound(InvalidOption, LookupError):
+    """No schedule has that name, or it was removed."""
 
 
 class UnknownTask(JobQueueError, LookupError):

@@ -28,7 +28,7 @@ PREVIEW_MAX = 10 * 366 * DAY
 class Schedules:
     """The schedules of one database. Iterating yields them all, by name.
 
-    What changes a schedule raises InvalidOption if there is none of that name.
+    What is about one schedule raises ScheduleNotFound if there is none of that name.
     """
 
     def __init__(self, store: Store, registry: Registry, notifier: Notifier) -> None:
@@ -41,7 +41,7 @@ class Schedules:
         return iter(self._table.find())
 
     def get(self, name: str) -> ScheduleRecord:
-        """Return one schedule. Raises InvalidOption."""
+        """Return one schedule. Raises ScheduleNotFound."""
         found = self._table.find(option_rules.name(name, "name"))
         if not found:
             raise not_found(name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, null, select, update
 
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import InvalidOption, ScheduleNotFound
 from jobqueue.schedules.definition import CODE, OPERATOR, Definition, ScheduleRecord
 from jobqueue.store.clock import now
 from jobqueue.store.database import Store
@@ -167,9 +167,9 @@ class ScheduleTable:
         connection.execute(update(schedules).where(schedules.c.name == name).values(**values))
 
 
-def not_found(name: str) -> InvalidOption:
+def not_found(name: str) -> ScheduleNotFound:
     """Return the error for a name that no schedule has."""
-    return InvalidOption(
+    return ScheduleNotFound(
         f"name: there is no schedule {name!r}; jobqueue schedules lists them",
         field="name",
         value=name,

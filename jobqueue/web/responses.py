@@ -17,6 +17,7 @@ from jobqueue.errors import (
     JobNotFound,
     JobQueueError,
     QueueFull,
+    ScheduleNotFound,
     SchemaNewer,
     SchemaOutdated,
     UnknownTask,
@@ -77,6 +78,7 @@ def to_bytes(value: Any) -> bytes:
 
 _STATUSES: dict[type[JobQueueError], int] = {
     JobNotFound: 404,
+    ScheduleNotFound: 404,
     WrongState: 409,
     InvalidArguments: 400,
     InvalidOption: 400,

@@ -70,6 +70,11 @@ class Api:
             Route("/api/jobs/{id}/cancel", self.cancel, methods=["POST"]),
             Route("/api/jobs/{id}/retry", self.retry, methods=["POST"]),
             Route("/api/queues", self._answers(self._monitor.queues)),
+            Route("/api/schedules", self._answers(self._schedules)),
+            *(
+                Route(f"/api/schedules/{{name}}/{verb}", endpoint, methods=["POST"])
+                for verb, endpoint in self._schedule_verbs()
+            ),
             Route("/api/workers", self._answers(self._workers)),
             Route("/api/stats", self._answers(self._monitor.stats)),
             Route("/healthz", self.healthz),
@@ -189,6 +194,34 @@ class Api:
 
         return endpoint
 
+    def _schedules(self) -> list[dict[str, Any]]:
+        return [schedule.to_json() for schedule in self._queue.schedules]
+
+    def _schedule_verbs(self) -> Iterator[tuple[str, Endpoint]]:
+        schedules = self._queue.schedules
+        yield "pause", self._changes(lambda name, by: schedules.pause(name, by=by))
+        yield "resume", self._changes(lambda name, _: schedules.resume(name))
+        yield "reset", self._changes(lambda name, _: schedules.reset(name))
+        yield "remove", self._changes(lambda name, _: bool(schedules.remove(name)))
+        yield "run", self._run_schedule
+
+    def _changes(self, change: Callable[[str, str], bool]) -> Endpoint:
+        """Return an endpoint that changes one schedule, and answers how many it has changed."""
+
+        async def endpoint(request: Request) -> Response:
+            changed = await self._writes(change, *_of_schedule(request))
+            return json_response({"changed": int(changed)})
+
+        return endpoint
+
+    async def _run_schedule(self, request: Request) -> Response:
+        """Enqueue the job of a schedule now."""
+        name, _ = _of_schedule(request)
+        job = await self._writes(self._queue.schedules.run, name)
+        return json_response(
+            await self._writes(_written, job), 202, {"Location": f"/api/jobs/{job.id}"}
+        )
+
     def _workers(self) -> list[dict[str, Any]]:
         rows = self._monitor.workers()
         return [row | {"started_at": row["started_at"].isoformat()} for row in rows]
@@ -242,6 +275,14 @@ def _written(job: Job[Any]) -> dict[str, Any]:
         return job_json(job.record()) | {"created": job.created}
     except (SQLAlchemyError, JobQueueError):
         return {"id": job.id, "created": job.created}
+
+
+def _of_schedule(request: Request) -> tuple[str, str]:
+    """Return the name of the schedule that a request is about, and who asks."""
+    _query(request)
+    require_json(request.headers.get("content-type"), has_body=_has_body(request))
+    client = request.client
+    return request.path_params["name"], f"http {client.host}" if client else "http"
 
 
 async def _gone(request: Request) -> None:

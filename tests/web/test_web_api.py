@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue import JobQueue
+from jobqueue import JobQueue, every
 from jobqueue.store.stats import Monitor
 from jobqueue.web import metrics
 from tests.web.conftest import Client, Serve, working
@@ -232,6 +232,27 @@ def test_queues_workers_and_stats_answer_as_the_command_line(
 
 
 # Change
+
+
+def test_schedules_are_listed_and_switched(client: Client, jobs: JobQueue) -> None:
+    assert client.get("/api/schedules").json() == []
+    jobs.schedules.add("sums", jobs.registry["add"].call(1, 2), every(minutes=5))
+    (row,) = client.get("/api/schedules").json()
+    assert row == jobs.schedules.get("sums").to_json()
+    post = lambda verb: client.post(f"/api/schedules/sums/{verb}")
+    assert [post("pause").json(), post("pause").json()] == [{"changed": 1}, {"changed": 0}]
+    assert jobs.schedules.get("sums").paused_by == "http 127.0.0.1"
+    assert post("resume").json() == {"changed": 1}
+    ran = post("run")
+    assert (ran.status_code, ran.json()["args"], ran.json()["created"]) == (202, [1, 2], True)
+    assert ran.headers["Location"] == f"/api/jobs/{ran.json()['id']}"
+    assert post("run").json()["id"] == ran.json()["id"]
+    assert client.refused(400, "POST", "/api/schedules/sums/reset")["field"] == "name"
+    assert post("remove").json() == {"changed": 1}
+    for verb in ("pause", "resume", "run", "reset", "remove"):
+        error = client.refused(404, "POST", f"/api/schedules/sums/{verb}")
+        assert (error["field"], error["value"]) == ("name", "sums")
+    client.refused(400, "POST", "/api/schedules/a%20b/pause")
 
 
 def test_a_waiting_job_is_cancelled_and_retried(client: Client) -> None:
