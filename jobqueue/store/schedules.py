@@ -94,9 +94,10 @@ class ScheduleTable:
         def work(connection: Connection) -> bool:
             there = self._locked(connection, name)
             if there.paused_at is not None:
-                due = there.definition.timing.next_after(last_tick(there, present_of(connection)))
-                later = due if there.next_at is None else max(due, there.next_at)
-                again = {"paused_at": null(), "paused_by": null(), "next_at": later}
+                next_at = there.definition.timing.next_after(
+                    last_tick(there, present_of(connection))
+                )
+                again = {"paused_at": null(), "paused_by": null(), "next_at": next_at}
                 self._change(connection, name, again)
             return there.paused_at is not None
 

@@ -78,7 +78,9 @@ class Machine(RuleBasedStateMachine):
             before.next_at + n * interval
             for n in range((done.handled - before.next_at) // interval + 1)
         ]
-        assert before.paused_at is None and self.row.next_at == done.handled + interval
+        after = self.row
+        assert before.paused_at is None
+        assert (after.nominal_at, after.next_at) == (done.handled, done.handled + interval)
         wanted = {"latest": due[-1:], "all": due[:most], "none": runs[:1] and due[-1:]}
         expected = wanted[before.definition.catch_up]
         if before.definition.overlap == "skip":
