@@ -300,7 +300,6 @@ class Assembly:
                 Ticks(self.connections.upkeep),
                 shared_poll,
                 self._registry,
-                self._settings.poll,
                 wakeups.wake_all_workers,
             ),
         ]

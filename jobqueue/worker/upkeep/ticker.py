@@ -16,6 +16,8 @@ from jobqueue.worker.shared_poll import SharedPoll, with_slack
 
 log = get_logger("jobqueue.worker")
 
+LOOK_INTERVAL = with_slack(1.0)
+"""Seconds after which a schedule that was added is seen."""
 TICKS_PER_ROUND = 100
 LOCKED_REST = 0.05  # seconds until the next look, where another worker is at the tick
 
@@ -31,7 +33,6 @@ class Ticker(Service):
         ticks: Ticks,
         shared_poll: SharedPoll,
         registry: Registry,
-        poll: float,
         ticked: Callable[[], None],
     ) -> None:
         super().__init__("ticker")
@@ -39,7 +40,6 @@ class Ticker(Service):
         self._shared_poll = shared_poll
         shared_poll.subscribe(self.name, self.wake)
         self._registry = registry
-        self._poll = with_slack(poll)
         self._ticked = ticked
         self._looked_at = self._due_at = float("-inf")
         self._logged: dict[str, float] = {}
@@ -49,10 +49,10 @@ class Ticker(Service):
         if not self._looked_at < self._due_at <= boottime():
             self._looked_at, outlook = self._shared_poll.poll(self.name, self._looked_at)
             if outlook.tick is None:
-                return self._poll
+                return LOOK_INTERVAL
             self._due_at = self._looked_at + outlook.tick
         rest = self._due_at - boottime()
-        return self._do_ticks() if rest <= 0 else min(self._poll, rest)
+        return self._do_ticks() if rest <= 0 else min(LOOK_INTERVAL, rest)
 
     def _do_ticks(self) -> float:
         """Do the ticks of this worker's schedules; return the seconds until the next round."""
@@ -69,9 +69,10 @@ class Ticker(Service):
         else:
             return 0
         if rest is None or failed:
-            return self._poll
+            self._due_at = float("-inf")  # The next look says whether one is due.
+            return LOOK_INTERVAL
         self._due_at = boottime() + rest
-        return min(self._poll, rest)
+        return min(LOOK_INTERVAL, rest)
 
     def _did(self, tasks: list[str], declared: list[str], failed: set[str]) -> bool:
         """Do the ticks of one schedule; add it to `failed` if that raises."""
