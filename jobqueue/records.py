@@ -67,10 +67,11 @@ class Claim(NamedTuple):
     crashes: int
     deadline_at: datetime | None
     worker_id: int  # the lease under which it was claimed
-    solo: bool  # may not be held unbegun: max_attempts=1, crashed before, or unique until started
-    once: bool  # at most one start
+    # May not be held unbegun: max_attempts=1, crashed before, or unique until started.
+    immediate_only: bool
+    at_most_once: bool
     child_crashes: int = 0  # deaths of the child process that it alone ran in
-    frees_key: bool = False  # its unique key is free once it begins
+    releases_key_on_start: bool = False  # its unique key is free once it begins
     scheduled_for: datetime | None = None  # the tick that made it
     headers: str | None = None  # JSON
 

@@ -272,7 +272,7 @@ def test_the_documented_insert_makes_a_claimable_job_with_the_defaults(
         (claim,) = Claims(store).claim(
             connection, holder, PriorityLevel("default", 0), START, limit=9, free=9
         )
-    assert (claim.id, claim.attempt, claim.fence, claim.once) == (made["id"], 1, 1, False)
+    assert (claim.id, claim.attempt, claim.fence, claim.at_most_once) == (made["id"], 1, 1, False)
     assert json.loads(claim.args) == {"args": [2], "kwargs": {"y": 3}}
     assert abs((claim.started_at - claim.run_at).total_seconds()) < 60
 

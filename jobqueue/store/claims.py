@@ -94,7 +94,7 @@ class Claims:
         }
         claims = self._claim(connection, parameters)
         for place in range(free, len(claims)):
-            if claims[place].solo:
+            if claims[place].immediate_only:
                 # Rare: after such a job, callers claim at most `free`.
                 self._unclaim(connection, claims[place:])
                 del claims[place:]

@@ -385,7 +385,7 @@ def released(claim: Claim, reason: str | None) -> Unsuccessful:
 
 def interrupted(claim: Claim) -> Unsuccessful:
     """Return the outcome of a claim whose handler is detached."""
-    if claim.once:
+    if claim.at_most_once:
         why = "interrupted"
         return Unsuccessful(claim, why, State.FAILED, reason=why, duration=0.0)
     return released(claim, "interrupted")

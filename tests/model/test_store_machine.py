@@ -149,7 +149,7 @@ class Machine(RuleBasedStateMachine):
         available = [i for i, job in self.model.items() if job.state is State.AVAILABLE]
         assert len(taken) <= limit
         assert free < limit or len(taken) == min(limit, len(available))
-        assert not any(claim.solo for claim in taken[free:])
+        assert not any(claim.immediate_only for claim in taken[free:])
         for claim in taken:
             job = self.model[claim.id]
             changed = job.move(
@@ -159,8 +159,8 @@ class Machine(RuleBasedStateMachine):
             assert (claim.fence, claim.attempt) == (changed.fence, changed.attempt)
             solo = job.budget == 1 or job.crashes > 0 or job.scope == "started"
             frees = job.scope == "started" and not job.begun
-            assert (claim.once, claim.solo) == (job.budget == 1, solo)
-            assert claim.frees_key == frees
+            assert (claim.at_most_once, claim.immediate_only) == (job.budget == 1, solo)
+            assert claim.releases_key_on_start == frees
         self.held += taken
 
     @precondition(lambda self: self.held)

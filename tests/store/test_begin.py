@@ -42,7 +42,7 @@ GIVEN_BACK = {
 def test_a_claim_alone_frees_no_key(desk: Any) -> None:
     id_ = desk.add(**KEYED)
     claim = desk.take_one(desk.worker())
-    assert claim.frees_key
+    assert claim.releases_key_on_start
     assert put(desk) == Inserted(id_, False)
 
 
@@ -54,7 +54,7 @@ def test_a_job_that_is_given_back_unbegun_keeps_its_key(desk: Any, how: str) -> 
     assert desk.state(id_) in (State.AVAILABLE, State.SCHEDULED)
     assert put(desk) == Inserted(id_, False)
     desk.change(id_, state=State.AVAILABLE.value)
-    assert desk.take_one(desk.worker()).frees_key
+    assert desk.take_one(desk.worker()).releases_key_on_start
 
 
 @pytest.mark.parametrize("how", [*GIVEN_BACK, "errored"])
@@ -70,7 +70,10 @@ def test_a_job_that_has_begun_never_takes_its_key_again(desk: Any, how: str) -> 
     assert put(desk) == Inserted(other.id, False)
     desk.change(id_, state=State.AVAILABLE.value)
     again = desk.take(desk.worker())
-    assert {claim.id: claim.frees_key for claim in again} == {id_: False, other.id: True}
+    assert {claim.id: claim.releases_key_on_start for claim in again} == {
+        id_: False,
+        other.id: True,
+    }
 
 
 @pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
@@ -98,7 +101,7 @@ def test_a_stale_claim_begins_nothing(desk: Any) -> None:
 @pytest.mark.parametrize("scope", [None, "finished", "deleted"])
 def test_other_jobs_free_no_key_when_they_begin(desk: Any, scope: str | None) -> None:
     desk.add(unique_key=scope and "k", unique_until=scope)
-    assert not desk.take_one(desk.worker()).frees_key
+    assert not desk.take_one(desk.worker()).releases_key_on_start
 
 
 @pytest.mark.databases("postgres")  # SQLite has no locks on rows.

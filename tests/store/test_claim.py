@@ -37,7 +37,7 @@ def test_a_claim_carries_the_job(desk: Any) -> None:
     assert claim[:7] == (id_, 1, "send", "mail", '{"args":[1],"kwargs":{}}', 1, 10)
     assert (claim.run_at, claim.started_at) == (job.run_at, job.started_at)
     assert (claim.timeout, claim.backoff, claim.snoozes, claim.crashes) == (1.5, "{}", 0, 0)
-    assert (claim.solo, claim.once) == (False, False)
+    assert (claim.immediate_only, claim.at_most_once) == (False, False)
     assert (job.state, job.worker, job.attempt, job.fence) == (State.RUNNING, "w1", 1, 1)
     assert desk.column(id_, "worker_id") == holder.id
 
@@ -192,7 +192,11 @@ def test_a_solo_job_is_claimed_only_as_far_as_slots_are_free(
     again = desk.take(holder, free=0)
     assert (ids(again), again.stopped_at_immediate) == ([], True)
     [claim] = desk.take(holder, free=1, limit=1)
-    assert (claim.id, claim.solo, claim.once) == (solo, True, given == {"max_attempts": 1})
+    assert (claim.id, claim.immediate_only, claim.at_most_once) == (
+        solo,
+        True,
+        given == {"max_attempts": 1},
+    )
     rest = desk.take(holder, free=0)
     assert (ids(rest), rest.stopped_at_immediate) == (behind, False)
 
@@ -227,7 +231,12 @@ def test_one_start_stays_one_start_after_an_operators_retry(desk: Any) -> None:
     desk.jobs.rerun(JobFilter(ids=(id_,)))
     assert desk.take(desk.worker(), queue="q", free=0) == []
     claim = desk.take_one(desk.worker(), queue="q")
-    assert (claim.once, claim.solo, claim.attempt, claim.max_attempts) == (True, True, 2, 2)
+    assert (claim.at_most_once, claim.immediate_only, claim.attempt, claim.max_attempts) == (
+        True,
+        True,
+        2,
+        2,
+    )
 
 
 # Who may not claim

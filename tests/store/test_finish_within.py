@@ -82,7 +82,7 @@ def test_an_end_in_order_clears_crashes_and_giving_back_keeps_them(desk: Any, wa
     holder, id_ = desk.worker(), desk.add()
     desk.change(id_, crashes=2, child_crashes=1)
     claim = desk.take_one(holder)
-    assert (claim.crashes, claim.child_crashes, claim.solo) == (2, 1, True)
+    assert (claim.crashes, claim.child_crashes, claim.immediate_only) == (2, 1, True)
     desk.finish(holder, getattr(desk, way)(claim))
     job = desk.row(id_)
     kept = way == "released"

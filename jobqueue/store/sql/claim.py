@@ -145,10 +145,10 @@ def claim_columns() -> list[ColumnElement[Any]]:
     """Return the columns of a `Claim`, in its order."""
     return [
         *(jobs.c[name] for name in _CLAIMED),
-        SOLO.label("solo"),
-        ONCE.label("once"),
+        SOLO.label("immediate_only"),
+        ONCE.label("at_most_once"),
         jobs.c.child_crashes,
-        FREES_KEY.label("frees_key"),
+        FREES_KEY.label("releases_key_on_start"),
         jobs.c.scheduled_for,
         jobs.c.headers,
     ]

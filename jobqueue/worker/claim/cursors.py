@@ -24,7 +24,7 @@ from jobqueue.store.claims import (
     WorkerRef,
 )
 
-_SOLO = attrgetter("solo")
+_SOLO = attrgetter("immediate_only")
 _QUEUE = attrgetter("queue")
 RESCAN_INTERVAL = 1.0  # seconds
 RESCAN_SHARE = 0.02  # of the time, where jobs may exist

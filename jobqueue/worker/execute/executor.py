@@ -159,7 +159,7 @@ class Executor:
             args, kwargs = task.codec.decode(claim.args)
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
             raise NotStarted(Unbegun(refused(claim, error))) from None
-        if claim.frees_key and (refusal := self._free_key(claim)) is not None:
+        if claim.releases_key_on_start and (refusal := self._free_key(claim)) is not None:
             raise NotStarted(refusal)
         return Attempt(claim, self._transactions, task), args, kwargs
 
@@ -245,7 +245,7 @@ class ChildAdmission:
         self._inflight = inflight
         self.context = context
         self._free_key = free_key
-        self._holds_key = context.claim.frees_key
+        self._holds_key = context.claim.releases_key_on_start
         self._refused: Unbegun | None = None
         self.begun = False
 

@@ -53,7 +53,7 @@ def from_signal(context: Attempt, signal: Signal, max_snoozes: int) -> Unsuccess
     if not isinstance(signal, Snooze):
         raise TypeError(f"{type(signal).__name__} is not a Snooze, Retry or Cancel")
     why = None
-    if claim.once:
+    if claim.at_most_once:
         why = "it asked to be snoozed, but max_attempts=1 allows one start only"
     elif claim.snoozes >= max_snoozes:
         why = f"it was snoozed {counted(claim.snoozes, 'time')}, the most that is allowed"
