@@ -86,6 +86,12 @@ class AttemptError(NamedTuple):
     type: str
     message: str
     traceback: str | None
+    place: str | None = None
+    """The innermost function of the user's that raised it, as `app/mail.py:send`; not stored."""
+
+    def signature(self, task: str) -> str:
+        """Return what errors of one cause share: the task, the type, and the place if known."""
+        return " ".join(filter(None, (task, self.type, self.place)))
 
 
 class Succeeded(NamedTuple):
@@ -152,7 +158,12 @@ class AttemptRecord:
         return {field.name: getattr(self, field.name) for field in fields(self)} | {
             "started_at": _iso(self.started_at),
             "finished_at": _iso(self.finished_at),
-            "error": self.error._asdict() if self.error else None,
+            "error": self.error
+            and {
+                "type": self.error.type,
+                "message": self.error.message,
+                "traceback": self.error.traceback,
+            },
         }
 
 

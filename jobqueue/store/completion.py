@@ -213,6 +213,7 @@ class AttemptRow(NamedTuple):
     traceback: str | None = None
     exit_signal: str | None = None
     peak_memory: int | None = None
+    error_signature: str | None = None
 
 
 def _attempt_row(outcome: Outcome, worker: str) -> AttemptRow | None:
@@ -230,7 +231,10 @@ def _attempt_row(outcome: Outcome, worker: str) -> AttemptRow | None:
     if (error := outcome.error) is None:
         return row
     return row._replace(
-        error_type=error.type, error_message=error.message, traceback=error.traceback
+        error_type=error.type,
+        error_message=error.message,
+        traceback=error.traceback,
+        error_signature=error.signature(claim.task),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from sqlalchemy import Connection, Executable
 
-from jobqueue.records import Lease, Outlook, ReapedJob, Registration
+from jobqueue.records import AttemptError, Lease, Outlook, ReapedJob, Registration
 from jobqueue.states import FINAL, State
 from jobqueue.store.completion import AttemptRow
 from jobqueue.store.counters import TransactionCounts
@@ -163,13 +163,8 @@ class Leases:
 
 
 def _attempt_of_lost_worker(job: ReapedJob) -> AttemptRow:
-    return AttemptRow(
-        job.id,
-        job.fence - 1,
-        job.attempt,
-        job.worker,
-        job.started_at,
-        "lost",
-        "WorkerLost",
-        f"worker {job.worker} was lost while it held this job",
-    )
+    message = f"worker {job.worker} was lost while it held this job"
+    error = AttemptError("WorkerLost", message, None)
+    key = (job.id, job.fence - 1, job.attempt, job.worker, job.started_at)
+    row = AttemptRow(*key, "lost", error.type, error.message)
+    return row._replace(error_signature=error.signature(job.task))

@@ -36,7 +36,7 @@ from jobqueue.store.stats import Monitor, throughput
 
 DATA = ("jobs", "attempts", "workers", "queues", "counters")
 EMPTY_ARGS = '{"args":[],"kwargs":{}}'
-ERROR = AttemptError("ValueError", "no good", "Traceback …")
+ERROR = AttemptError("ValueError", "no good", "Traceback …", "app/shop.py:pay")
 
 
 @pytest.fixture(scope="session")
@@ -153,6 +153,12 @@ class Desk:
 
     def state(self, id_: int) -> State:
         return self.row(id_).state
+
+    def signatures(self) -> list[str | None]:
+        """The error signatures of all attempts, in order."""
+        with self.store.read() as connection:
+            query = "SELECT error_signature FROM jobqueue_attempts ORDER BY job_id, fence"
+            return list(connection.exec_driver_sql(query).scalars())
 
     def column(self, id_: int, name: str) -> Any:
         with self.store.read() as connection:

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store import completion as completion_module
-from tests.store.conftest import WAYS
+from tests.store.conftest import ERROR, WAYS
 
 NEXT = {
     "succeeded": State.SUCCEEDED,
@@ -196,6 +196,7 @@ def test_an_errored_attempt_waits_for_its_delay_and_stays_charged(
     assert (job.worker, job.started_at, job.finished_at) == (None, None, None)
     assert abs(job.run_at - claim.started_at - timedelta(seconds=120.5)) < timedelta(seconds=20)
     assert (job.error.type, job.error.message) == ("ValueError", "no good")
+    assert desk.signatures() == ["add ValueError app/shop.py:pay"]
 
 
 def test_every_attempt_is_recorded_with_who_and_when_and_why(desk: Any, holder: Any) -> None:
@@ -211,7 +212,7 @@ def test_every_attempt_is_recorded_with_who_and_when_and_why(desk: Any, holder: 
     assert (two.attempt, two.fence, two.worker, two.outcome) == (2, second.fence, "w2", "errored")
     assert (one.started_at, two.started_at) == (first.started_at, second.started_at)
     assert one.finished_at <= two.finished_at
-    assert one.error == two.error == ("ValueError", "no good", "Traceback …")
+    assert one.error == two.error == ERROR._replace(place=None)
 
 
 def test_a_snooze_gives_the_attempt_back_and_is_counted(desk: Any, holder: Any, claim: Any) -> None:

@@ -168,6 +168,7 @@ def test_a_lost_attempt_is_recorded_and_counts_as_no_error(desk: Any) -> None:
     assert (attempt.attempt, attempt.fence, attempt.worker) == (1, claim.fence, "w1")
     assert (attempt.outcome, attempt.started_at) == ("lost", claim.started_at)
     assert attempt.error.type == "WorkerLost" and "w1" in attempt.error.message
+    assert desk.signatures() == ["add WorkerLost"]
     assert desk.counters() == {}
 
 

@@ -3,13 +3,15 @@
 import os
 import sysconfig
 import traceback
-from pathlib import Path
+from pathlib import Path, PurePath
+from types import FrameType
 
 from jobqueue.records import AttemptError
 from jobqueue.worker.handler.context import clean
 
 MESSAGE_MAX = 16_384  # characters, of each of the two texts
 TRACEBACK_MAX = 65_536
+NAME_MAX = 200  # characters of a type, and of a place
 FRAMES_MAX = 100
 _PACKAGE = Path(__file__).parents[2]
 _SEAM = str(_PACKAGE / "worker" / "handler" / "run.py")
@@ -29,7 +31,7 @@ class RecordedError:
 
 
 def describe(error: BaseException) -> AttemptError:
-    """Return type, message, and the traceback from the user's code on. Never raises."""
+    """Return type, message, place, and the traceback from the user's code on. Never raises."""
     try:
         message = str(error)
         assert isinstance(message, str)
@@ -39,9 +41,52 @@ def describe(error: BaseException) -> AttemptError:
         details = None if error.details is None else clean(error.details)
     else:
         details = clean(cap(_traceback(error), TRACEBACK_MAX))
-    return AttemptError(
-        clean(type(error).__qualname__)[:200], clean(cap(message, MESSAGE_MAX)), details
-    )
+    message = clean(cap(message, MESSAGE_MAX))
+    return AttemptError(type_name(type(error)), message, details, _place(error))
+
+
+def type_name(kind: type[BaseException]) -> str:
+    """Return `module.qualname`; of a builtin exception its bare name."""
+    module: object = kind.__module__  # A class may have anything there.
+    prefix = f"{module}." if isinstance(module, str) and module != "builtins" else ""
+    return clean(prefix + kind.__qualname__)[:NAME_MAX]
+
+
+def _place(error: BaseException) -> str | None:
+    """Return file and function of the innermost frame that is the user's own; None without one.
+
+    Without the line, so that errors of one cause stay together when the file changes elsewhere.
+    """
+    users: FrameType | None = None
+    try:
+        trace = error.__traceback__
+        while trace is not None:
+            if _is_users(trace.tb_frame.f_code.co_filename):
+                users = trace.tb_frame
+            trace = trace.tb_next
+    except Exception:  # noqa: BLE001 - an exception's own attributes may do anything.
+        return None
+    if users is None:
+        return None
+    return clean(f"{_file_of(users)}:{users.f_code.co_qualname}")[:NAME_MAX]
+
+
+def _is_users(file: str) -> bool:
+    packaged = any(part in PurePath(file).parts for part in _PACKAGES)
+    return not (packaged or file.startswith(("<", *_LIBRARY)))
+
+
+def _file_of(frame: FrameType) -> str:
+    """Return the file relative to the folder that its module was imported from."""
+    file = PurePath(frame.f_code.co_filename)
+    spec = frame.f_globals.get("__spec__")
+    module = getattr(spec, "name", None) or frame.f_globals.get("__name__")
+    names = str(module).split(".")
+    if file.stem == "__init__":
+        names.append(file.stem)
+    parts = file.parts[-len(names) :]
+    is_its_module = [*parts[:-1], file.stem] == names
+    return "/".join(parts) if is_its_module else file.name
 
 
 def _traceback(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from jobqueue.records import (
 )
 from jobqueue.states import State
 from jobqueue.worker.handler.context import Attempt, clean
-from jobqueue.worker.handler.describe import RecordedError, describe
+from jobqueue.worker.handler.describe import RecordedError, describe, type_name
 from jobqueue.worker.log_context import about
 
 log = get_logger("jobqueue.worker")
@@ -60,7 +60,7 @@ def from_signal(context: Attempt, signal: Signal, max_snoozes: int) -> Unsuccess
     elif _bounded(signal.delay) >= context.budget():
         why = "it asked to be snoozed beyond its deadline"
     if why is not None:
-        error = AttemptError("Snooze", why, None)
+        error = AttemptError(type_name(Snooze), why, None)
         return Unsuccessful(claim, "errored", State.FAILED, reason=why, error=error)
     return Unsuccessful(
         claim,
@@ -100,7 +100,7 @@ def completed(context: Attempt, ended: Unsuccessful | None) -> Unsuccessful:
 def timed_out(context: Attempt, stack: str) -> Unsuccessful:
     """The outcome of a handler that ignores its deadline; `stack` is where it is."""
     error = AttemptError(
-        AttemptTimeout.__name__,
+        type_name(AttemptTimeout),
         f"still running {context.overdue():.1f} s after its time was up",
         clean(stack) or None,
     )

@@ -14,6 +14,7 @@ from jobqueue.records import AttemptError, Claim, Outcome, Succeeded, Unsuccessf
 from jobqueue.states import State
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Registry, Task
+from jobqueue.worker.handler.describe import type_name
 from jobqueue.worker.handler.outcomes import cancelled, completed, retry_or_fail
 from jobqueue.worker.inflight import Unbegun, released
 from jobqueue.worker.isolate.child_handle import (
@@ -128,7 +129,7 @@ class ProcessPool:
             )
             if not death.begun:
                 why = "its child process did not import it in time, and was killed"
-            error = AttemptError(AttemptTimeout.__name__, why, None)
+            error = AttemptError(type_name(AttemptTimeout), why, None)
             return retry_or_fail(context, "timed out", error)
         how = f"crashed: {death}"
         error = AttemptError("Crashed", how, None)

@@ -121,7 +121,7 @@ def test_the_exit_code_0_is_success_and_the_output_is_the_result(it: Cli) -> Non
 def test_another_exit_code_is_an_error_with_the_end_of_the_output(it: Cli) -> None:
     job = run(it, "sh", "-c", "echo before; echo it broke >&2; exit 3")
     assert (job["state"], job["result"]) == ("failed", None)
-    assert job["error"]["type"] == "CommandFailed"
+    assert job["error"]["type"] == "jobqueue.worker.execute.exec_task.CommandFailed"
     assert job["error"]["message"] == "exit code 3\nbefore\nit broke"
     assert job["attempts"][-1]["error"]["traceback"] == "before\nit broke\n"
 

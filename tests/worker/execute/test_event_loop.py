@@ -266,7 +266,7 @@ def test_a_timeout_cancels_and_is_recorded_with_its_reason(jobs: JobQueue) -> No
     with jobs.worker():
         with pytest.raises(JobFailed, match=r"ran out of its 0\.1 s") as caught:
             slow.enqueue().result(30)
-    assert caught.value.errors[0].type == "AttemptTimeout"
+    assert caught.value.errors[0].type == "jobqueue.errors.AttemptTimeout"
 
 
 def test_one_that_ignores_its_cancellation_is_given_up_and_holds_up_no_stop(

@@ -23,6 +23,7 @@ from jobqueue import (
 )
 from jobqueue.worker.execute import executor
 from jobqueue.worker.handler import describe
+from jobqueue.worker.handler.describe import type_name
 from tests.worker.execute.executor_kit import WARNING
 
 # Return
@@ -136,7 +137,7 @@ def test_an_error_of_any_kind_is_tried_again_while_attempts_are_left(
     worker.step()
     for error, handle in zip(EVERY_KIND, handles, strict=True):
         row = worker.row(handle.id)
-        name = type(error).__name__
+        name = type_name(type(error))
         assert (row.state, row.attempt, row.worker) == (State.SCHEDULED, 1, None), name
         assert worker.attempts(handle.id) == [(1, "errored", name)]
         assert worker.due_in(handle.id) == pytest.approx(60, abs=5)
@@ -146,7 +147,7 @@ def test_an_error_of_any_kind_is_tried_again_while_attempts_are_left(
         jobs.retry(handle.id)
     worker.step()
     for error, handle in zip(EVERY_KIND, handles, strict=True):
-        name = type(error).__name__
+        name = type_name(type(error))
         assert worker.state(handle.id) is State.FAILED
         assert worker.attempts(handle.id) == [(1, "errored", name), (2, "errored", name)]
         with pytest.raises(JobFailed) as caught:
@@ -214,7 +215,7 @@ def test_whatever_an_exception_does_it_is_recorded_within_bounds(jobs: JobQueue,
         assert len(error.type) <= 200, which
         assert len(error.message) <= describe.MESSAGE_MAX, which
         assert 0 < len(error.traceback) <= describe.TRACEBACK_MAX, which
-        for text in error:
+        for text in error[:3]:
             assert "\0" not in text, which
             text.encode()
     messages = {which: worker.row(handle.id).error.message for which, handle in handles.items()}
@@ -277,7 +278,7 @@ def test_a_check_after_the_timeout_ends_the_attempt_as_timed_out(
     handle = slow.enqueue()
     worker = hand()
     worker.step()
-    assert worker.attempts(handle.id) == [(1, "timed out", "AttemptTimeout")]
+    assert worker.attempts(handle.id) == [(1, "timed out", "jobqueue.errors.AttemptTimeout")]
     assert worker.state(handle.id) is State.SCHEDULED
     assert worker.counted("errored_attempts") == 1
     assert worker.finish(handle.id).state is State.FAILED
@@ -330,7 +331,7 @@ def test_the_cancellation_of_another_job_is_an_error_like_any_other(
     worker = hand()
     worker.step()
     assert worker.state(handle.id) is State.SCHEDULED
-    assert worker.attempts(handle.id) == [(1, "errored", "JobCancelled")]
+    assert worker.attempts(handle.id) == [(1, "errored", "jobqueue.errors.JobCancelled")]
 
 
 # Claims that cannot be run
@@ -396,7 +397,9 @@ def test_arguments_that_no_longer_bind_fail_at_once(url: str, jobs: JobQueue, ha
             row = worker.row(handle.id)
             assert (row.state, row.attempt) == (State.FAILED, 1)
             assert row.reason == "its arguments do not fit the task any more"
-            assert worker.attempts(handle.id) == [(1, "refused", "InvalidArguments")]
+            assert worker.attempts(handle.id) == [
+                (1, "refused", "jobqueue.errors.InvalidArguments")
+            ]
     assert ran == []
 
 

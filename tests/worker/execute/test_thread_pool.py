@@ -233,7 +233,7 @@ def test_a_handler_that_ignores_its_timeout_is_recorded_and_its_slot_replaced(
         job = deaf.options(max_attempts=1).enqueue()
         with pytest.raises(JobFailed) as caught:
             job.result(30)
-        assert caught.value.errors[0].type == "AttemptTimeout"
+        assert caught.value.errors[0].type == "jobqueue.errors.AttemptTimeout"
         assert "gate.wait" in (caught.value.errors[0].traceback or ""), "where it is"
         assert "ignores its timeout" in caplog.text
         assert [one.enqueue().result(30) for _ in range(3)] == [1, 1, 1]

@@ -2,6 +2,7 @@
 
 import asyncio.base_events
 import functools
+import importlib
 import json
 import re
 import sys
@@ -42,6 +43,75 @@ def test_a_nested_class_is_named_with_its_place() -> None:
             pass
 
     assert describe(Outer.Inner()).type.endswith("Outer.Inner")
+
+
+class Refused(Exception):
+    pass
+
+
+def test_a_type_is_named_with_its_module_and_a_builtin_one_without() -> None:
+    assert describe(Refused()).type == f"{__name__}.Refused"
+    assert describe(TimeoutError()).type == "TimeoutError"
+
+
+MAIL = """
+import functools
+import jobqueue.worker.handler.describe as ours
+
+class Mailer:
+    def send(self, how):
+        if how == "own":
+            raise OSError("no")
+        if how == "library":
+            functools.reduce(lambda *_: {}["no"], [1, 2])
+        ours.cap(None, 1)
+
+def outer(how):
+    Mailer().send(how)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "signature"),
+    [
+        ("own", "work OSError shop_of_test/mail/__init__.py:Mailer.send"),
+        ("library", "work KeyError shop_of_test/mail/__init__.py:Mailer.send.<locals>.<lambda>"),
+        ("ours", "work TypeError shop_of_test/mail/__init__.py:Mailer.send"),
+    ],
+)
+def test_a_signature_names_the_innermost_function_of_the_users_own(
+    how: str, signature: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signatures = []
+    for lines_before in ("", "\n\n\n"):  # The file has changed elsewhere.
+        folder = tmp_path / str(len(lines_before)) / "shop_of_test" / "mail"
+        folder.mkdir(parents=True)
+        (folder.parent / "__init__.py").touch()
+        (folder / "__init__.py").write_text(lines_before + MAIL)
+        with monkeypatch.context() as patched:
+            patched.syspath_prepend(str(folder.parents[1]))
+            mail = importlib.import_module("shop_of_test.mail")
+            for name in ("shop_of_test", "shop_of_test.mail"):
+                patched.delitem(sys.modules, name)
+            try:
+                mail.outer(how)
+            except Exception as error:
+                signatures.append(describe(error).signature("work"))
+    assert signatures == [signature] * 2
+
+
+def test_a_signature_without_code_of_the_users_has_no_place() -> None:
+    assert describe(ValueError("never raised")).signature("work") == "work ValueError"
+    installed = through(f"{sysconfig.get_path('stdlib')}/site-packages/somebodys.py")
+    try:
+        raise_in(installed)
+    except TypeError as error:
+        error.__traceback__ = error.__traceback__.tb_next.tb_next
+        assert describe(error).signature("work") == "work TypeError"
+
+
+def raise_in(call: Any) -> None:
+    call(None)
 
 
 def through(file: str) -> Any:

@@ -36,7 +36,8 @@ def test_at_its_timeout_a_handler_is_ended_and_may_clean_up(stage: Stage) -> Non
         stage.wait_until(stage.gone)
     (attempt,) = stage.attempts(job)
     assert (attempt.outcome, attempt.exit_signal) == ("timed out", "SIGTERM")
-    assert attempt.error.type == "AttemptTimeout" and "time.sleep(600)" in attempt.error.traceback
+    assert attempt.error.type == "jobqueue.errors.AttemptTimeout"
+    assert "time.sleep(600)" in attempt.error.traceback
     assert stage.lines("cleaned up") == [] and (stage.folder / "cleaned up").exists()
 
 

@@ -192,7 +192,7 @@ def test_a_task_of_processes_that_cannot_be_imported_errors_and_says_why(
     worker.step()
     (attempt,) = stage.attempts(job)
     assert (job.state, attempt.outcome) == (State.SCHEDULED, "errored")
-    assert attempt.error.type == "ConfigurationError"
+    assert attempt.error.type == "jobqueue.errors.ConfigurationError"
     assert job.record().reason == "its child process could not import it"
 
 
