@@ -12,7 +12,7 @@ from jobqueue.cli.commands.bulk_actions import FORCE
 from jobqueue.cli.commands.enqueue import call_of, call_options
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
 from jobqueue.cli.params import clean, whole
-from jobqueue.cli.render import NAME, Column, ago, table
+from jobqueue.cli.render import NAME_CELLS, Column, ago, table
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
 from jobqueue.known_names import unknown
@@ -40,7 +40,7 @@ def _state(record: ScheduleRecord) -> str:
 
 
 SCHEDULES = [
-    Column[ScheduleRecord]("schedule", lambda each: each.name, least=NAME),
+    Column[ScheduleRecord]("schedule", lambda each: each.name, least=NAME_CELLS),
     Column[ScheduleRecord]("when", lambda each: each.definition.describe()),
     Column[ScheduleRecord]("task", lambda each: each.definition.task, rank=3, least=12),
     Column[ScheduleRecord](
