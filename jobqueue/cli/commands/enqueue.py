@@ -88,8 +88,6 @@ _CALL_OPTIONS = [
         help="Tag of the job; may be repeated.",
         shell_complete=completion.tags,
     ),
-]
-_WAIT_OPTIONS = [
     click.option(
         "--header",
         "headers",
@@ -97,6 +95,8 @@ _WAIT_OPTIONS = [
         multiple=True,
         help="Header of the job, a text for middleware; may be repeated.",
     ),
+]
+_WAIT_OPTIONS = [
     click.option(
         "--wait",
         "waits",
