@@ -319,7 +319,7 @@ class JobQueue:
     @property
     def schedules(self) -> Schedules:
         """What runs at fixed times: list, add, pause, resume, run, reset and remove it."""
-        return Schedules(self.store, self.registry, self._notifier)
+        return Schedules(self.store, self.registry, self._notifier, self.enqueue_hooks)
 
     def wake_workers(self) -> None:
         """Wake sleeping workers: after an enqueue on a bare connection has been committed."""
@@ -370,6 +370,7 @@ class JobQueue:
             settings,
             events=self.events,
             middleware=self.middleware,
+            enqueue_hooks=self.enqueue_hooks,
             handlers=self.store,
             declared=partial(write_declarations, self._jobs.limits, self.registry),
         )

@@ -2,16 +2,17 @@
 
 import getpass
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobqueue import options as option_rules
+from jobqueue.calls import EnqueueHook
 from jobqueue.errors import Duration
 from jobqueue.job import Job
 from jobqueue.literals import CatchUp, Overlap
 from jobqueue.records import NewJob
-from jobqueue.schedules.calls import call_of, declared, definition_of
+from jobqueue.schedules.calls import declared, definition_of, new_job
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.timing import Run, Timing
 from jobqueue.store.database import Store
@@ -31,10 +32,17 @@ class Schedules:
     What is about one schedule raises ScheduleNotFound if there is none of that name.
     """
 
-    def __init__(self, store: Store, registry: Registry, notifier: Notifier) -> None:
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        notifier: Notifier,
+        hooks: Sequence[EnqueueHook] = (),
+    ) -> None:
         self._store = store
         self._registry = registry
         self._notifier = notifier
+        self._hooks = hooks
         self._table = ScheduleTable(store)
 
     def __iter__(self) -> Iterator[ScheduleRecord]:
@@ -83,14 +91,14 @@ class Schedules:
         """Enqueue its job now, beside its ticks.
 
         With overlap="skip" a last job that has not ended is returned, with `created == False`.
-        Raises QueueFull.
+        Raises QueueFull, and what a hook at the enqueue raises.
         """
         found: list[Task[Any, Any]] = []
 
         def make(record: ScheduleRecord) -> NewJob:
             task = self._registry.find(record.definition.task)
             found.append(task or Tasks(None).find(record.definition.task))
-            return call_of(found[0], record.definition).to_new_job()
+            return new_job(found[0], record.definition, self._hooks)
 
         id_, created = self._table.run(option_rules.name(name, "name"), make)
         if created:

@@ -1,13 +1,15 @@
 """Between calls and schedules: what code declares, and the call that a tick enqueues."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from jobqueue.calls import EnqueueHook, through_hooks
 from jobqueue.errors import InvalidOption
 from jobqueue.literals import CatchUp, Overlap
 from jobqueue.options import OF_TASK, Backoff, Options
+from jobqueue.records import NewJob
 from jobqueue.schedules.definition import Definition
 from jobqueue.schedules.timing import Timing
 from jobqueue.tasks import Call, Task
@@ -51,6 +53,8 @@ def _stored(call: Call[Any]) -> dict[str, Any]:
     names = [field.name for field in fields(settings) if field.name not in _LEFT_OUT]
     given = {name: getattr(settings, name) for name in names}
     stored = {name: value for name, value in given.items() if value != getattr(_DEFAULTS, name)}
+    if "headers" in stored:
+        stored["headers"] = call.headers
     if settings.backoff is not None and settings.backoff is not call.task.own_backoff:
         stored["backoff"] = json.loads(settings.backoff.to_text())
     return stored
@@ -70,6 +74,11 @@ def declaration(task: Task[..., Any]) -> Definition:
     settings = task.settings
     assert settings.schedule is not None
     return definition_of(task.call(), settings.schedule, settings.catch_up, settings.overlap)
+
+
+def new_job(task: Task[..., Any], definition: Definition, hooks: Sequence[EnqueueHook]) -> NewJob:
+    """Return the job that a schedule enqueues. Raises what a hook raises."""
+    return through_hooks(hooks, [call_of(task, definition)])[0].to_new_job()
 
 
 def call_of(task: Task[..., Any], definition: Definition) -> Call[Any]:

@@ -18,8 +18,8 @@ from jobqueue.store.schema import jobs, schedules
 
 _DEFINITION = [schedules.c[field.name] for field in fields(Definition)]
 
-MakeJob = Callable[[ScheduleRecord], NewJob]
-"""Returns the job that a schedule enqueues."""
+MakeJob = Callable[[ScheduleRecord], NewJob | None]
+"""Returns the job that a schedule enqueues; None if a hook refuses it."""
 
 
 def rows() -> Select[Any]:
@@ -85,9 +85,14 @@ def make_jobs(
     A job whose unique key is held is not new. Raises QueueFull.
     """
     job = make(record)
-    extra = job.extra or ExtraColumns()
-    new = [replace(job, extra=extra._replace(scheduled_for=at)) for at in runs]
-    inserted = enqueuer.insert(new, connection, wait=False)
+    if job is None:
+        return []
+    wanted = [job if run is None else replace(job, extra=_made_for(job, run)) for run in runs]
+    inserted = enqueuer.insert(wanted, connection, wait=False)
     last = {"last_job_id": inserted[-1].id}
     connection.execute(update(schedules).where(schedules.c.name == record.name).values(last))
     return [row.id for row in inserted if row.created]
+
+
+def _made_for(job: NewJob, run: datetime) -> ExtraColumns:
+    return (job.extra or ExtraColumns())._replace(scheduled_for=run)

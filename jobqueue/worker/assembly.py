@@ -6,6 +6,7 @@ from functools import partial
 
 from sqlalchemy import URL
 
+from jobqueue.calls import EnqueueHook
 from jobqueue.events import EventStream
 from jobqueue.store.claims import Claims
 from jobqueue.store.completion import Completion
@@ -118,12 +119,14 @@ class Assembly:
         *,
         events: EventStream,
         middleware: Sequence[Middleware],
+        enqueue_hooks: Sequence[EnqueueHook],
         handlers: Store | None,
     ) -> None:
         self._registry = registry = WithExec(registry) if settings.allow_exec else registry
         self._settings = settings
         self._events = events
         self._middleware = tuple(middleware)
+        self._enqueue_hooks = tuple(enqueue_hooks)
         self.inflight = inflight = InFlight(settings.concurrency, settings.lease)
         self.stop_conditions = stop = StopConditions()
         self.connections = Connections(
@@ -300,6 +303,7 @@ class Assembly:
                 Ticks(self.connections.upkeep),
                 shared_poll,
                 self._registry,
+                self._enqueue_hooks,
                 wakeups.wake_all_workers,
             ),
         ]

@@ -9,6 +9,7 @@ from typing import Self
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
+from jobqueue.calls import EnqueueHook
 from jobqueue.events import EventStream
 from jobqueue.loggers import get_logger
 from jobqueue.records import counted
@@ -41,6 +42,7 @@ class Worker:
         *,
         events: EventStream | None = None,
         middleware: Sequence[Middleware] = (),
+        enqueue_hooks: Sequence[EnqueueHook] = (),  # For the jobs of schedules.
         handlers: Store | None = None,  # The store that handlers use; None creates one.
         declared: Callable[[Store], None] | None = None,  # Writes the app's queue limits.
     ) -> None:
@@ -52,6 +54,7 @@ class Worker:
             settings,
             events=events or EventStream(),
             middleware=middleware,
+            enqueue_hooks=enqueue_hooks,
             handlers=handlers,
         )
         self._inflight = assembly.inflight

@@ -176,7 +176,14 @@ def test_a_clock_that_was_set_back_repeats_no_tick_after_a_change(
 
 
 def test_a_ticks_job_is_what_enqueueing_the_call_would_make(jobs: JobQueue) -> None:
-    @jobs.task(backoff=exponential(3), max_attempts=4, timeout=9, deadline=90, tags=["a", "b"])
+    @jobs.task(
+        backoff=exponential(3),
+        max_attempts=4,
+        timeout=9,
+        deadline=90,
+        tags=["a", "b"],
+        headers={"a": "ä"},
+    )
     def plain() -> None: ...
 
     for call in (

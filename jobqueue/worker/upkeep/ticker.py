@@ -1,12 +1,13 @@
 """The ticker: enqueues the jobs of schedules, in every worker."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from jobqueue.errors import QueueFull
+from jobqueue.calls import EnqueueHook
+from jobqueue.errors import EnqueueRefused, QueueFull
 from jobqueue.loggers import get_logger
 from jobqueue.records import NewJob, counted
-from jobqueue.schedules.calls import call_of
+from jobqueue.schedules.calls import new_job
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.store.ticks import CATCH_UP_BATCH, Ticked, TickFailed, Ticks
 from jobqueue.tasks import Registry
@@ -33,6 +34,7 @@ class Ticker(Service):
         ticks: Ticks,
         shared_poll: SharedPoll,
         registry: Registry,
+        hooks: Sequence[EnqueueHook],
         ticked: Callable[[], None],
     ) -> None:
         super().__init__("ticker")
@@ -40,6 +42,7 @@ class Ticker(Service):
         self._shared_poll = shared_poll
         shared_poll.subscribe(self.name, self.wake)
         self._registry = registry
+        self._hooks = hooks
         self._ticked = ticked
         self._looked_at = self._due_at = float("-inf")
         self._logged: dict[str, float] = {}
@@ -107,6 +110,10 @@ class Ticker(Service):
             line = f"{type(cause).__name__}: {cause}".partition("\n")[0]
             log.warning("schedule %s: its tick waits: %s", failure.name, line)
 
-    def _job(self, record: ScheduleRecord) -> NewJob:
-        definition = record.definition
-        return call_of(self._registry[definition.task], definition).to_new_job()
+    def _job(self, record: ScheduleRecord) -> NewJob | None:
+        task = self._registry[record.definition.task]
+        try:
+            return new_job(task, record.definition, self._hooks)
+        except EnqueueRefused as refused:
+            log.warning("schedule %s: a hook refused its job: %s", record.name, refused)
+            return None

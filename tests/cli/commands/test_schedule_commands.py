@@ -34,6 +34,9 @@ def test_a_schedule_is_added_changed_run_and_removed(scheduled: Cli) -> None:
     text = scheduled.ok("schedules", "add", "sync-7", "sync", "7", "--every", "5m", "--tag", "x")
     assert text.startswith("sync-7: every 5m, next in ")
     scheduled.ok("schedules", "add", "sync-7", "sync", "7", "--every", "300", "--tag", "x")
+    scheduled.ok("schedules", "add", "with", "sync", "7", "--every", "1h", "--header", "a=b")
+    assert scheduled.json("schedules", "list")[-1]["options"]["headers"] == {"a": "b"}
+    scheduled.ok("schedules", "remove", "with")
     taken = scheduled.refused(2, "schedules", "add", "sync-7", "sync", "8", "--every", "5m")
     assert "there is a schedule 'sync-7' already, for task sync (every 5m)" in taken
     args = ["--cron", "@daily", "--tz", "UTC", "--catch-up", "all", "--replace"]

@@ -1,5 +1,6 @@
 """Ticks of schedules, in workers without threads: who makes the job, for which instants, and what waits."""
 
+import json
 import logging
 import threading
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from jobqueue import JobQueue, State, cron, current_job, every
+from jobqueue import EnqueueRefused, JobQueue, State, cron, current_job, every
 from jobqueue.records import JobRecord
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.store.schema import schedules
@@ -209,6 +210,40 @@ def test_a_worker_does_no_tick_that_its_own_code_declares_no_more(
         assert tick(hand(newer)) > 0 and made(jobs) == []
     tick(hand())  # The older code is still there.
     assert len(made(jobs)) == 1
+
+
+def test_the_jobs_of_schedules_pass_the_hooks_at_the_enqueue(
+    jobs: JobQueue, hand: Callable[..., Any], lines: Callable[..., list[str]]
+) -> None:
+    declare(jobs, headers={"own": "1"})
+    write(jobs)
+    refusing: list[str] = []
+
+    def hook(call: Any, send: Any) -> Any:
+        if refusing:
+            raise EnqueueRefused("not today")
+        return send(call.with_headers({"trace": call.task.name}))
+
+    jobs.use(enqueue=hook)
+
+    miss(jobs, 1)
+    worker = hand()
+    tick(worker)
+    (job,) = made(jobs)
+    headers = {"own": "1", "trace": "report"}
+    assert json.loads(job.headers) == headers and job.scheduled_for is not None
+    worker.step()
+    assert json.loads(jobs.schedules.run("report").record().headers) == headers
+    refusing.append("all")
+    jobs.cancel(made(jobs)[-1].id)
+    miss(jobs, 1)
+    due = schedule(jobs).next_at
+    tick(worker)
+    assert len(made(jobs)) == 2 and schedule(jobs).nominal_at == due  # It does not come again.
+    (line,) = lines(logging.WARNING)
+    assert line == "schedule report: a hook refused its job: not today"
+    with pytest.raises(EnqueueRefused):
+        jobs.schedules.run("report")
 
 
 def test_a_full_queue_makes_a_tick_wait_and_holds_up_no_other(
