@@ -377,6 +377,7 @@ _partial(  # Every move keeps it valid, except rerun, refused while another job 
         ),
     ),
 )
+_partial("jobqueue_schedules_next", schedules.c.next_at, where=schedules.c.paused_at.is_(None))
 Index("jobqueue_workers_here", workers.c.boot_id, workers.c.pid_namespace, workers.c.id)
 Index("jobqueue_history_minute", history.c.minute)
 Index("jobqueue_attempts_finished", attempts.c.finished_at)

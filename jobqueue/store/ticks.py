@@ -149,7 +149,8 @@ class Ticks:
     ) -> list[Any]:
         """Return the statements that bring the rows to what the code declares."""
         present = present_of(connection)
-        found = {row.name: record_of(row) for row in connection.execute(rows())}
+        concerned = or_(schedules.c.source == CODE, schedules.c.name.in_(sorted(declared)))
+        found = {row.name: record_of(row) for row in connection.execute(rows().where(concerned))}
         news: list[Any] = []
         for name, definition in sorted(declared.items()):
             record = found.get(name)

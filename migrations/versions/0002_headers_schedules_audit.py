@@ -75,6 +75,14 @@ def _create_schedules() -> None:
         sa.Column("last_job_id", sa.BigInteger),
         _instant("orphaned_at"),
     )
+    running = sa.text("paused_at IS NULL")
+    op.create_index(
+        "jobqueue_schedules_next",
+        "jobqueue_schedules",
+        ["next_at"],
+        postgresql_where=running,
+        sqlite_where=running,
+    )
 
 
 def _create_audit() -> None:

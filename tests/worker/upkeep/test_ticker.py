@@ -364,3 +364,14 @@ def test_five_workers_make_one_job_for_each_of_many_ticks(
     assert failures == []
     found = sorted((job.task, job.scheduled_for) for job in made(jobs))
     assert found == [(name, firsts[name] + n * HOUR) for name in names for n in range(12)]
+
+
+def test_a_worker_makes_the_jobs_of_its_schedules_and_runs_them(
+    jobs: JobQueue, wait_until: Callable[..., Any]
+) -> None:
+    declare(jobs, schedule=every(seconds=1))
+    with jobs.worker(poll=60):  # What is claimed is announced.
+        wait_until(lambda: any(job.state is State.SUCCEEDED for job in made(jobs)))
+    job = made(jobs)[0]
+    assert json.loads(job.result) == job.scheduled_for.isoformat()
+    assert job.created_at - job.scheduled_for < timedelta(seconds=3)
