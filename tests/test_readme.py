@@ -326,7 +326,7 @@ def test_the_diagram_of_states_is_drawn_from_the_moves() -> None:
 
 
 def test_the_tree_of_errors_is_that_of_the_code() -> None:
-    ((_, tree),) = blocks(REFERENCE, "text")
+    _, tree = blocks(REFERENCE, "text")[-1]
     assert errors.__doc__ is not None
     assert tree.strip() in errors.__doc__
     named = re.findall(r"^[│├└─ ]*([A-Z]\w+)", tree, re.MULTILINE)

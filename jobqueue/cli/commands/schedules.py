@@ -189,7 +189,7 @@ def _timing(cron_text: str | None, every_text: str | None, tz: str | None) -> Ti
 @click.argument("name")
 @pass_cli
 def run(cli: CliContext, name: str) -> None:
-    """Enqueue the job of a schedule now; print its id.
+    """Enqueue a job now and print its id.
 
     The ticks stay as they are.
     """
