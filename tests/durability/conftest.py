@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 from _pytest.runner import runtestprotocol
-from processes import STALLED, scene  # noqa: F401 - scene is a fixture
+from processes import STALLED, scenario  # noqa: F401 - scenario is a fixture
 from sqlalchemy import create_engine
 
 from jobqueue import JobQueue

@@ -237,9 +237,11 @@ def having(state: str) -> Any:
 
 
 @pytest.fixture
-def scene(url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ProcessScenario]:
+def scenario(url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ProcessScenario]:
     """What a test of real processes needs, on a fresh database."""
-    scene = ProcessScenario(url, tmp_path)
-    yield scene
-    request.node.stash[STALLED] = any("stood still" in process.log for process in scene.processes)
-    scene.end()
+    scenario = ProcessScenario(url, tmp_path)
+    yield scenario
+    request.node.stash[STALLED] = any(
+        "stood still" in process.log for process in scenario.processes
+    )
+    scenario.end()

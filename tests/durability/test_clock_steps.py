@@ -18,59 +18,59 @@ CREATE FUNCTION fake.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
 """
 
 
-def fake_the_databases_clock(scene: ProcessScenario) -> None:
+def fake_the_databases_clock(scenario: ProcessScenario) -> None:
     """On Postgres, put a clock_timestamp() of ours before the server's. (On SQLite every process has its own.)"""
-    with scene.engine.begin() as connection:
+    with scenario.engine.begin() as connection:
         connection.execute(text(FAKE_CLOCK))
         connection.execute(
             text(
-                f"ALTER DATABASE {scene.engine.url.database} SET search_path = fake, pg_catalog, public"
+                f"ALTER DATABASE {scenario.engine.url.database} SET search_path = fake, pg_catalog, public"
             )
         )
-    scene.engine.dispose()
+    scenario.engine.dispose()
 
 
 @pytest.mark.parametrize("whose", ["one worker's", "everyone's"])
 def test_a_step_of_the_wall_clock_changes_no_lease_and_repeats_no_job(
-    scene: ProcessScenario, whose: str, wait_until
+    scenario: ProcessScenario, whose: str, wait_until
 ) -> None:
-    effects = scene.effects
-    clocks = [scene.folder / "clock-0", scene.folder / "clock-1"]
+    effects = scenario.effects
+    clocks = [scenario.folder / "clock-0", scenario.folder / "clock-1"]
     for clock in clocks:
         clock.write_text("0")
-    if not scene.on_sqlite:
-        fake_the_databases_clock(scene)
+    if not scenario.on_sqlite:
+        fake_the_databases_clock(scenario)
     workers = [
-        scene.launch(clock=clock, concurrency=LONG + 2, queues=f"default,own-{n}", **PATIENT)
+        scenario.launch(clock=clock, concurrency=LONG + 2, queues=f"default,own-{n}", **PATIENT)
         for n, clock in enumerate(clocks)
     ]
     for worker in workers:
         worker.await_ready()
-    leases = scene.rows("SELECT id FROM jobqueue_workers ORDER BY id")
+    leases = scenario.rows("SELECT id FROM jobqueue_workers ORDER BY id")
     assert len(leases) == 2
-    ids = scene.many("hold", [("finish",)] * LONG)
+    ids = scenario.many("hold", [("finish",)] * LONG)
     wait_until(lambda: len(effects.read("started")) == LONG)
     for step in (HOUR, -HOUR):
         for clock in clocks if whose == "everyone's" else clocks[:1]:
             clock.write_text(str(step))
-        if whose == "everyone's" and not scene.on_sqlite:
-            with scene.engine.begin() as connection:
+        if whose == "everyone's" and not scenario.on_sqlite:
+            with scenario.engine.begin() as connection:
                 connection.execute(text(f"UPDATE fake.step SET seconds = {step}"))
-        beaten = scene.beaten(3)  # Beats and, as often, rounds of reapers, after the step.
-        (asked,) = scene.many("clock", [()], queue="own-0")
-        ids += [asked, *scene.many("work", [(0.01,)] * SHORT)]
-        wait_until(scene.ended(len(ids) - LONG))
-        assert abs(float(scene.record(asked).result) - time.time() - step) < 60, (
+        beaten = scenario.beaten(3)  # Beats and, as often, rounds of reapers, after the step.
+        (asked,) = scenario.many("clock", [()], queue="own-0")
+        ids += [asked, *scenario.many("work", [(0.01,)] * SHORT)]
+        wait_until(scenario.ended(len(ids) - LONG))
+        assert abs(float(scenario.record(asked).result) - time.time() - step) < 60, (
             "the clock did not step"
         )
-        if scene.on_sqlite or whose == "everyone's":
-            age = scene.record(asked).finished_at.timestamp() - time.time()
+        if scenario.on_sqlite or whose == "everyone's":
+            age = scenario.record(asked).finished_at.timestamp() - time.time()
             assert abs(age - step) < 60, "the database's clock did not step"
         wait_until(beaten)
     effects.open_gate("finish")
-    wait_until(scene.ended(len(ids)))
+    wait_until(scenario.ended(len(ids)))
     starts = [effect.job for effect in effects.read("started")]
     assert sorted(starts) == sorted(set(starts)) and len(starts) == LONG + 2 * SHORT
-    assert scene.rows("SELECT * FROM jobqueue_attempts") == []
-    assert scene.rows("SELECT id FROM jobqueue_workers ORDER BY id") == leases
+    assert scenario.rows("SELECT * FROM jobqueue_attempts") == []
+    assert scenario.rows("SELECT id FROM jobqueue_workers ORDER BY id") == leases
     assert not any("lost" in worker.log or "silent" in worker.log for worker in workers)

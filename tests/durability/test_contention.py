@@ -20,17 +20,17 @@ BACKLOG = 4000
 
 
 @contextmanager
-def kept_busy(scene: ProcessScenario) -> Iterator[None]:
+def kept_busy(scenario: ProcessScenario) -> Iterator[None]:
     """A context in which the workers of the queue `default` always have something to do."""
-    call, backlog, done = scene.task("nop").call(), having("available"), threading.Event()
+    call, backlog, done = scenario.task("nop").call(), having("available"), threading.Event()
 
     def feed() -> None:
         while not done.is_set():
-            if scene.jobs._jobs.count(backlog) < BACKLOG // 2:
-                scene.jobs.enqueue_many([call] * BACKLOG)
+            if scenario.jobs._jobs.count(backlog) < BACKLOG // 2:
+                scenario.jobs.enqueue_many([call] * BACKLOG)
             done.wait(0.05)
 
-    scene.jobs.enqueue_many([call] * BACKLOG)
+    scenario.jobs.enqueue_many([call] * BACKLOG)
     feeder = threading.Thread(target=feed)
     feeder.start()
     try:
@@ -40,15 +40,15 @@ def kept_busy(scene: ProcessScenario) -> Iterator[None]:
         feeder.join()
 
 
-def within(scene: ProcessScenario, _wait_until) -> Callable[[], list[float]]:
+def within(scenario: ProcessScenario, _wait_until) -> Callable[[], list[float]]:
     """A function that gives the seconds that each of the user's transactions took."""
-    task = scene.task("nop", queue="other")
+    task = scenario.task("nop", queue="other")
 
     def measure() -> list[float]:
         took = []
         for number in range(TRANSACTIONS):
             began = time.perf_counter()
-            with Session(scene.engine) as session, session.begin():
+            with Session(scenario.engine) as session, session.begin():
                 session.execute(insert(app.PAYMENTS), {"job": number, "fence": 0})
                 task.within(session).enqueue()
             took.append(time.perf_counter() - began)
@@ -57,14 +57,14 @@ def within(scene: ProcessScenario, _wait_until) -> Callable[[], list[float]]:
     return measure
 
 
-def finish_within(scene: ProcessScenario, wait_until) -> Callable[[], list[float]]:
+def finish_within(scenario: ProcessScenario, wait_until) -> Callable[[], list[float]]:
     took, failed = [], []
 
-    @scene.jobs.task(backoff=fixed(3600))  # One that fails is not in the way of the next try.
+    @scenario.jobs.task(backoff=fixed(3600))  # One that fails is not in the way of the next try.
     def timed_pay() -> None:
         began = time.perf_counter()
         try:
-            with Session(scene.engine) as session, session.begin():
+            with Session(scenario.engine) as session, session.begin():
                 session.execute(insert(app.PAYMENTS), {"job": current_job().id, "fence": 0})
                 current_job().finish_within(session)
         except Exception as error:
@@ -75,8 +75,8 @@ def finish_within(scene: ProcessScenario, wait_until) -> Callable[[], list[float
     def measure() -> list[float]:
         took.clear()
         failed.clear()
-        scene.jobs.enqueue_many([timed_pay.options(queue="mine").call()] * TRANSACTIONS)
-        with scene.jobs.worker(queues="mine", concurrency=1):
+        scenario.jobs.enqueue_many([timed_pay.options(queue="mine").call()] * TRANSACTIONS)
+        with scenario.jobs.worker(queues="mine", concurrency=1):
             wait_until(lambda: len(took) + len(failed) == TRANSACTIONS, 60)
         if failed:
             raise failed[0]
@@ -85,12 +85,12 @@ def finish_within(scene: ProcessScenario, wait_until) -> Callable[[], list[float
     return measure
 
 
-def observed(scene: ProcessScenario) -> tuple[int, int, int]:
+def observed(scenario: ProcessScenario) -> tuple[int, int, int]:
     """How many jobs the workers have done, how many payments there are, and how many attempts that ended badly."""
     payments, attempts = (
-        scene.rows(f"SELECT 1 FROM {t}") for t in ("payments", "jobqueue_attempts")
+        scenario.rows(f"SELECT 1 FROM {t}") for t in ("payments", "jobqueue_attempts")
     )
-    return scene.jobs._jobs.count(having("succeeded")), len(payments), len(attempts)
+    return scenario.jobs._jobs.count(having("succeeded")), len(payments), len(attempts)
 
 
 @pytest.mark.timing
@@ -98,16 +98,16 @@ def observed(scene: ProcessScenario) -> tuple[int, int, int]:
 @pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("what", [within, finish_within])
 def test_the_users_transactions_do_not_starve_beside_two_draining_workers(
-    scene: ProcessScenario, what: Callable[..., Callable[[], list[float]]], wait_until
+    scenario: ProcessScenario, what: Callable[..., Callable[[], list[float]]], wait_until
 ) -> None:
-    app.METADATA.create_all(scene.engine)
-    scene.workers(2, queues="default")
-    measure = what(scene, wait_until)
-    with kept_busy(scene):
-        before, took = observed(scene), []
+    app.METADATA.create_all(scenario.engine)
+    scenario.workers(2, queues="default")
+    measure = what(scenario, wait_until)
+    with kept_busy(scenario):
+        before, took = observed(scenario), []
         for _ in range(100):  # Until the workers, slow to wake perhaps, did something too.
             took += measure()
-            worked, paid, errors = (now - then for now, then in zip(observed(scene), before))
+            worked, paid, errors = (now - then for now, then in zip(observed(scenario), before))
             if worked > 2 * TRANSACTIONS:
                 break
     assert (paid, errors) == (len(took), 0)
@@ -120,49 +120,49 @@ def test_the_users_transactions_do_not_starve_beside_two_draining_workers(
 
 @pytest.mark.timing
 @pytest.mark.rerun_on_stall
-def test_two_workers_share_the_jobs_fairly(scene: ProcessScenario, wait_until) -> None:
-    workers = [scene.launch(queues=f"default,own-{n}") for n in range(2)]
+def test_two_workers_share_the_jobs_fairly(scenario: ProcessScenario, wait_until) -> None:
+    workers = [scenario.launch(queues=f"default,own-{n}") for n in range(2)]
     for n in range(2):  # Both are there, and awake.
-        scene.many("pid", [()], queue=f"own-{n}")
-    wait_until(scene.ended(2), 40)
+        scenario.many("pid", [()], queue=f"own-{n}")
+    wait_until(scenario.ended(2), 40)
     count = 20_000  # Forty batches and more: one worker may be late for the first few.
-    ids = scene.many("pid", [()] * count)
-    wait_until(scene.ended(count + 2), 40)
-    results = scene.rows(f"SELECT result FROM jobqueue_jobs WHERE id >= {min(ids)}")
+    ids = scenario.many("pid", [()] * count)
+    wait_until(scenario.ended(count + 2), 40)
+    results = scenario.rows(f"SELECT result FROM jobqueue_jobs WHERE id >= {min(ids)}")
     shares = Counter(int(row.result) for row in results)
     assert min(shares[worker.pid] for worker in workers) >= 0.2 * count, shares
 
 
 @pytest.mark.databases("sqlite")
 def test_a_stopped_process_that_holds_the_kernel_lock_does_not_stop_the_others(
-    scene: ProcessScenario, wait_until
+    scenario: ProcessScenario, wait_until
 ) -> None:
-    path = scene.engine.url.database + "-jobqueue-lock"
-    workers = scene.workers(2, **PATIENT)
-    scene.launch("lock", path=path).await_ready()
+    path = scenario.engine.url.database + "-jobqueue-lock"
+    workers = scenario.workers(2, **PATIENT)
+    scenario.launch("lock", path=path).await_ready()
     ids = []
     for _ in range(3):
-        beaten = scene.beaten(1)
-        ids += scene.many("work", [(0.01,)] * 40)
-        wait_until(scene.ended(len(ids)))
+        beaten = scenario.beaten(1)
+        ids += scenario.many("work", [(0.01,)] * 40)
+        wait_until(scenario.ended(len(ids)))
         wait_until(beaten)
-    assert sorted(effect.job for effect in scene.effects.read("started")) == ids
-    assert scene.rows("SELECT * FROM jobqueue_attempts") == []
+    assert sorted(effect.job for effect in scenario.effects.read("started")) == ids
+    assert scenario.rows("SELECT * FROM jobqueue_attempts") == []
     assert not any("lost its lease" in worker.log for worker in workers)
 
 
 def test_a_handler_that_forks_leaves_the_workers_connections_whole(
-    scene: ProcessScenario, wait_until
+    scenario: ProcessScenario, wait_until
 ) -> None:
-    worker = scene.worker(concurrency=4)
-    forks = scene.many("fork", [()] * 20)
-    others = scene.many("work", [(0.01,)] * 20)
-    wait_until(scene.ended(40), 30)
-    assert {scene.record(id_).result for id_ in forks} == {"0"}
-    after = scene.many("work", [(0.01,)] * 20)
-    wait_until(scene.ended(60), 30)
-    assert sorted(effect.job for effect in scene.effects.read("started")) == [*others, *after]
-    assert scene.rows("SELECT * FROM jobqueue_attempts") == []
+    worker = scenario.worker(concurrency=4)
+    forks = scenario.many("fork", [()] * 20)
+    others = scenario.many("work", [(0.01,)] * 20)
+    wait_until(scenario.ended(40), 30)
+    assert {scenario.record(id_).result for id_ in forks} == {"0"}
+    after = scenario.many("work", [(0.01,)] * 20)
+    wait_until(scenario.ended(60), 30)
+    assert sorted(effect.job for effect in scenario.effects.read("started")) == [*others, *after]
+    assert scenario.rows("SELECT * FROM jobqueue_attempts") == []
     assert ", retrying: " not in worker.log
     worker.terminate()
     assert worker.wait() == 0

@@ -17,9 +17,9 @@ PAID = "SELECT job, fence FROM payments ORDER BY job"
 
 
 @pytest.fixture
-def scene(scene: ProcessScenario) -> ProcessScenario:
-    app.METADATA.create_all(scene.engine)
-    return scene
+def scenario(scenario: ProcessScenario) -> ProcessScenario:
+    app.METADATA.create_all(scenario.engine)
+    return scenario
 
 
 def pay(session: Session) -> None:
@@ -27,62 +27,63 @@ def pay(session: Session) -> None:
 
 
 def test_a_job_whose_worker_is_killed_at_any_step_has_paid_once(
-    scene: ProcessScenario, wait_until
+    scenario: ProcessScenario, wait_until
 ) -> None:
-    victims = [scene.launch(queues=f"q{place}") for place in range(len(POINTS))]
+    victims = [scenario.launch(queues=f"q{place}") for place in range(len(POINTS))]
     for victim in victims:
         victim.await_ready()
     ids = [
-        scene.task("pay", queue=f"q{place}").enqueue(point).id for place, point in enumerate(POINTS)
+        scenario.task("pay", queue=f"q{place}").enqueue(point).id
+        for place, point in enumerate(POINTS)
     ]
     wait_until(lambda: not any(victim.alive for victim in victims))
-    scene.worker()
-    wait_until(scene.ended(len(POINTS)))
-    paid = scene.rows(PAID)
+    scenario.worker()
+    wait_until(scenario.ended(len(POINTS)))
+    paid = scenario.rows(PAID)
     assert [row.job for row in paid] == ids
     for id_, row, point in zip(ids, paid, POINTS):
-        record = scene.record(id_)
+        record = scenario.record(id_)
         assert (record.result, record.fence) == ('"paid"', row.fence + 1)
         again = [] if point == "after the commit" else ["lost"]
-        assert [attempt.outcome for attempt in scene.attempts(id_)] == [*again, "succeeded"]
+        assert [attempt.outcome for attempt in scenario.attempts(id_)] == [*again, "succeeded"]
 
 
 def test_a_job_that_was_reaped_meanwhile_raises_and_its_effects_are_rolled_back(
-    scene: ProcessScenario, wait_until
+    scenario: ProcessScenario, wait_until
 ) -> None:
     caught, begun, reaped = [], threading.Event(), threading.Event()
 
-    @scene.jobs.task
+    @scenario.jobs.task
     def careful() -> None:
         begun.set()
         assert reaped.wait(10)
         try:
-            with Session(scene.engine) as session, session.begin():
+            with Session(scenario.engine) as session, session.begin():
                 pay(session)
                 current_job().finish_within(session)
         except ClaimLost as error:
             caught.append(error)
             raise
 
-    with scene.jobs.worker(lease=60, queues="mine"):
+    with scenario.jobs.worker(lease=60, queues="mine"):
         job = careful.options(queue="mine").enqueue()
         assert begun.wait(10)
         # As another worker's reaper would, that has seen this one be silent; its next beat is 20 s away.
-        with scene.jobs.store.write() as connection:
+        with scenario.jobs.store.write() as connection:
             connection.execute(delete(workers))
-        wait_until(lambda: Leases(scene.jobs.store).reap() or job.record().fence > 1)
+        wait_until(lambda: Leases(scenario.jobs.store).reap() or job.record().fence > 1)
         reaped.set()
         wait_until(lambda: caught)
-    assert scene.rows(PAID) == []
+    assert scenario.rows(PAID) == []
     assert job.state == "available"
 
 
 def test_called_and_not_committed_is_an_error_and_never_a_success(
-    scene: ProcessScenario, wait_until
+    scenario: ProcessScenario, wait_until
 ) -> None:
-    @scene.jobs.task(max_attempts=1)
+    @scenario.jobs.task(max_attempts=1)
     def forgetful(how: str) -> str:
-        session = Session(scene.engine)
+        session = Session(scenario.engine)
         pay(session)
         current_job().finish_within(session, "paid")
         if how == "rolled back":
@@ -92,7 +93,7 @@ def test_called_and_not_committed_is_an_error_and_never_a_success(
                 raise RuntimeError("before the commit")
         return "done"
 
-    with scene.jobs.worker(concurrency=2):
+    with scenario.jobs.worker(concurrency=2):
         jobs = [forgetful.enqueue(how) for how in ("left open", "rolled back", "raised")]
         wait_until(lambda: all(job.done() for job in jobs))
     assert [job.state for job in jobs] == ["failed"] * 3
@@ -101,27 +102,27 @@ def test_called_and_not_committed_is_an_error_and_never_a_success(
         "NotCommitted",
         "RuntimeError",
     ]
-    assert scene.rows(PAID) == []
+    assert scenario.rows(PAID) == []
 
 
 def test_a_job_cancelled_meanwhile_is_rolled_back_and_cancelled(
-    scene: ProcessScenario, wait_until
+    scenario: ProcessScenario, wait_until
 ) -> None:
     caught, begun, asked = [], threading.Event(), threading.Event()
 
-    @scene.jobs.task
+    @scenario.jobs.task
     def unwanted() -> None:
         begun.set()
         assert asked.wait(10)
         try:
-            with Session(scene.engine) as session, session.begin():
+            with Session(scenario.engine) as session, session.begin():
                 pay(session)
                 current_job().finish_within(session)
         except JobCancelled as error:
             caught.append(error)
             raise
 
-    with scene.jobs.worker():
+    with scenario.jobs.worker():
         job = unwanted.enqueue()
         assert begun.wait(10)
         job.cancel()
@@ -129,18 +130,18 @@ def test_a_job_cancelled_meanwhile_is_rolled_back_and_cancelled(
         wait_until(job.done)
     assert caught
     assert job.state == "cancelled"
-    assert scene.rows(PAID) == []
+    assert scenario.rows(PAID) == []
 
 
 @pytest.mark.parametrize("afterwards", ["return", "raise", "snooze"])
 def test_what_the_handler_does_after_the_commit_undoes_nothing(
-    scene: ProcessScenario, afterwards: str, wait_until
+    scenario: ProcessScenario, afterwards: str, wait_until
 ) -> None:
     from jobqueue import Snooze
 
-    @scene.jobs.task
+    @scenario.jobs.task
     def talkative() -> str:
-        with Session(scene.engine) as session, session.begin():
+        with Session(scenario.engine) as session, session.begin():
             pay(session)
             current_job().finish_within(session, "paid")
         if afterwards == "raise":
@@ -149,10 +150,10 @@ def test_what_the_handler_does_after_the_commit_undoes_nothing(
             raise Snooze(1)
         return "another result"
 
-    with scene.jobs.worker() as worker:
+    with scenario.jobs.worker() as worker:
         job = talkative.enqueue()
         assert job.result(timeout=10) == "paid"
         wait_until(lambda: worker.processed)
     assert job.state == "succeeded"
-    assert [(row.job, row.fence) for row in scene.rows(PAID)] == [(job.id, 1)]
-    assert [attempt.outcome for attempt in scene.attempts(job.id)] == ["succeeded"]
+    assert [(row.job, row.fence) for row in scenario.rows(PAID)] == [(job.id, 1)]
+    assert [attempt.outcome for attempt in scenario.attempts(job.id)] == ["succeeded"]

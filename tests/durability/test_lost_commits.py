@@ -21,8 +21,8 @@ def url(url: str, backend_name: str, request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue("server").url if backend_name == "postgres" else url
 
 
-def execute(scene: ProcessScenario, *statements: str) -> None:
-    engine = scene.engine.execution_options(isolation_level="AUTOCOMMIT")
+def execute(scenario: ProcessScenario, *statements: str) -> None:
+    engine = scenario.engine.execution_options(isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for statement in statements:
             connection.execute(text(statement))
@@ -30,50 +30,50 @@ def execute(scene: ProcessScenario, *statements: str) -> None:
 
 @pytest.mark.databases("postgres")
 def test_jobs_whose_ends_a_crash_of_the_server_took_back_are_run_again(
-    scene: ProcessScenario, server: Any, wait_until
+    scenario: ProcessScenario, server: Any, wait_until
 ) -> None:
     execute(
-        scene,
+        scenario,
         "ALTER SYSTEM SET synchronous_commit = off",
         "ALTER SYSTEM SET wal_writer_delay = '10s'",
         "ALTER SYSTEM SET wal_writer_flush_after = '1GB'",
         "SELECT pg_reload_conf()",
     )
-    scene.worker(**PATIENT, concurrency=5)
-    jobs = scene.many("hold", [("finish",)] * 4)
-    [once] = scene.many("hold", [("finish",)], max_attempts=1)
-    wait_until(lambda: len(scene.effects.read("started")) == 5)
+    scenario.worker(**PATIENT, concurrency=5)
+    jobs = scenario.many("hold", [("finish",)] * 4)
+    [once] = scenario.many("hold", [("finish",)], max_attempts=1)
+    wait_until(lambda: len(scenario.effects.read("started")) == 5)
     # A commit that waits for the disk takes all that was written before it along: the claims.
-    execute(scene, "SET synchronous_commit = on; CREATE TABLE synced ()")
-    scene.effects.open_gate("finish")
-    wait_until(scene.ended(5))
-    scene.jobs.close()
-    scene.engine.dispose()
+    execute(scenario, "SET synchronous_commit = on; CREATE TABLE synced ()")
+    scenario.effects.open_gate("finish")
+    wait_until(scenario.ended(5))
+    scenario.jobs.close()
+    scenario.engine.dispose()
     server.stop("immediate")
     server.start()
-    wait_until(lambda: scene.states().get("running", 0) == 0, BOUND)
-    wait_until(scene.ended(4), BOUND)
-    record = scene.record(once)
+    wait_until(lambda: scenario.states().get("running", 0) == 0, BOUND)
+    wait_until(scenario.ended(4), BOUND)
+    record = scenario.record(once)
     assert (record.state, record.reason) == ("failed", "interrupted")
-    assert [attempt.outcome for attempt in scene.attempts(once)] == ["interrupted"]
-    starts = sorted(effect.job for effect in scene.effects.read("started"))
+    assert [attempt.outcome for attempt in scenario.attempts(once)] == ["interrupted"]
+    starts = sorted(effect.job for effect in scenario.effects.read("started"))
     assert starts == sorted([*jobs, *jobs, once])  # The server lost a commit: nobody else can know.
 
 
 def test_jobs_that_are_set_back_by_hand_to_running_are_run_by_their_worker(
-    scene: ProcessScenario, wait_until
+    scenario: ProcessScenario, wait_until
 ) -> None:
     tune = PATIENT["tune"] | {"claim.reconcile.INTERVAL": 1}
-    scene.worker(**PATIENT | {"tune": tune})
-    ids = scene.many("work", [(0.0,)] * 3)
-    wait_until(scene.ended(3))
-    with scene.engine.begin() as connection:
+    scenario.worker(**PATIENT | {"tune": tune})
+    ids = scenario.many("work", [(0.0,)] * 3)
+    wait_until(scenario.ended(3))
+    with scenario.engine.begin() as connection:
         connection.execute(
             text(
                 "UPDATE jobqueue_jobs SET state = 'running', fence = fence - 1, finished_at = NULL,"
                 " worker_id = (SELECT id FROM jobqueue_workers)"
             )
         )
-    wait_until(lambda: len(scene.effects.read("started")) == 6, BOUND)
-    wait_until(scene.ended(3))
-    assert [scene.record(id_).attempt for id_ in ids] == [1, 1, 1]
+    wait_until(lambda: len(scenario.effects.read("started")) == 6, BOUND)
+    wait_until(scenario.ended(3))
+    assert [scenario.record(id_).attempt for id_ in ids] == [1, 1, 1]

@@ -19,12 +19,12 @@ def url(url: str, backend_name: str, request) -> str:
 
 
 @pytest.fixture
-def outage(scene: ProcessScenario, request):
+def outage(scenario: ProcessScenario, request):
     """A context in which nobody can write to the database."""
 
     @contextmanager
     def locked():
-        with scene.engine.connect() as connection:
+        with scenario.engine.connect() as connection:
             connection.execute(text("BEGIN IMMEDIATE"))
             yield
             connection.rollback()
@@ -32,23 +32,25 @@ def outage(scene: ProcessScenario, request):
     @contextmanager
     def stopped():
         server = request.getfixturevalue("own_postgres")
-        scene.jobs.close()
+        scenario.jobs.close()
         server.stop("immediate")
         yield
         server.start()
 
-    return locked if scene.on_sqlite else stopped
+    return locked if scenario.on_sqlite else stopped
 
 
 def test_after_an_outage_of_three_leases_every_job_has_run_once(
-    scene: ProcessScenario, outage, wait_until
+    scenario: ProcessScenario, outage, wait_until
 ) -> None:
-    effects = scene.effects
-    workers = scene.workers(2, lease=LEASE, concurrency=4)
-    long = scene.many("hold", [("finish",)] * LONG)
+    effects = scenario.effects
+    workers = scenario.workers(2, lease=LEASE, concurrency=4)
+    long = scenario.many("hold", [("finish",)] * LONG)
     wait_until(lambda: len(effects.read("started")) == LONG)
-    short = scene.many("work", [(0.02,)] * (SHORT // 2))
-    short += scene.many("hold", [("finish",)] * (SHORT // 2))  # Never all done before the outage.
+    short = scenario.many("work", [(0.02,)] * (SHORT // 2))
+    short += scenario.many(
+        "hold", [("finish",)] * (SHORT // 2)
+    )  # Never all done before the outage.
     wait_until(lambda: len(effects.read("finished")) > SHORT // 10)
     with outage():
         began = app.boottime()
@@ -58,17 +60,17 @@ def test_after_an_outage_of_three_leases_every_job_has_run_once(
         done_by_then = len(effects.read("finished")) + len(effects.read("ended")) - LONG
     assert done_by_then < SHORT
     back_at = app.boottime()
-    wait_until(scene.ended(LONG + SHORT), 30)
+    wait_until(scenario.ended(LONG + SHORT), 30)
     assert all(worker.alive for worker in workers)
     starts = [effect.job for effect in effects.read("started")]
     assert sorted(starts) == sorted(long + short)
-    assert scene.rows("SELECT * FROM jobqueue_attempts") == []
+    assert scenario.rows("SELECT * FROM jobqueue_attempts") == []
     for id_ in long:
         (ended,) = effects.read("ended", job=id_)
         assert ended.at < back_at
-        assert scene.record(id_).result == str(ended.fence)
+        assert scenario.record(id_).result == str(ended.fence)
     # Both go on at work: so many jobs at a time need both.
-    scene.many("hold", [("more",)] * 8)
+    scenario.many("hold", [("more",)] * 8)
     wait_until(lambda: len(effects.read("started")) == LONG + SHORT + 8, 20)
     effects.open_gate("more")
     for worker in workers:
@@ -77,27 +79,27 @@ def test_after_an_outage_of_three_leases_every_job_has_run_once(
 
 
 def test_short_outages_of_about_a_lease_end_no_lease_either(
-    scene: ProcessScenario, wait_until
+    scenario: ProcessScenario, wait_until
 ) -> None:
-    effects = scene.effects
-    scene.workers(2, lease=1, concurrency=2)
-    ids = scene.many("hold", [("finish",)] * 4)
+    effects = scenario.effects
+    scenario.workers(2, lease=1, concurrency=2)
+    ids = scenario.many("hold", [("finish",)] * 4)
     wait_until(lambda: len(effects.read("started")) == len(ids))
     for length in (1.0, 1.1, 1.2):
-        with scene.nobody_writes():
+        with scenario.nobody_writes():
             began = app.boottime()
             wait_until(lambda: app.boottime() - began > length)
-        beats = dict(scene.rows("SELECT id, heartbeats FROM jobqueue_workers"))
+        beats = dict(scenario.rows("SELECT id, heartbeats FROM jobqueue_workers"))
         wait_until(
             lambda: all(
                 beat > beats[id_] + 1
-                for id_, beat in scene.rows("SELECT id, heartbeats FROM jobqueue_workers")
+                for id_, beat in scenario.rows("SELECT id, heartbeats FROM jobqueue_workers")
             )
         )
     effects.open_gate("finish")
-    wait_until(scene.ended(len(ids)))
+    wait_until(scenario.ended(len(ids)))
     assert len(effects.read("started")) == len(ids)
-    assert scene.rows("SELECT * FROM jobqueue_attempts") == []
+    assert scenario.rows("SELECT * FROM jobqueue_attempts") == []
 
 
 # Everybody can read, and nobody can write
@@ -108,7 +110,7 @@ FILE_MAX = 64 * 1024
 
 
 @pytest.fixture
-def nobody_beats(scene: ProcessScenario):
+def nobody_beats(scenario: ProcessScenario):
     """A context in which every row can be read, and no worker's row can be written.
 
     On SQLite the kernel refuses the workers to write where the WAL goes on, as it does on a full disk. On Postgres the table is
@@ -121,14 +123,14 @@ def nobody_beats(scene: ProcessScenario):
             text("BEGIN")
         )  # While it is held the WAL does not begin again at its head.
         snapshot.execute(text("SELECT count(*) FROM jobqueue_jobs")).all()
-        while (size := (scene.folder / "jobqueue.db-wal").stat().st_size) < 2 * FILE_MAX:
-            scene.jobs.registry["nop"].options(delay=3600).enqueue()
-            assert (scene.folder / "jobqueue.db-wal").stat().st_size > size
+        while (size := (scenario.folder / "jobqueue.db-wal").stat().st_size) < 2 * FILE_MAX:
+            scenario.jobs.registry["nop"].options(delay=3600).enqueue()
+            assert (scenario.folder / "jobqueue.db-wal").stat().st_size > size
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        for process in scene.processes:
+        for process in scenario.processes:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (FILE_MAX, unlimited[1]))
         yield
-        for process in scene.processes:
+        for process in scenario.processes:
             if process.alive:
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
 
@@ -139,8 +141,8 @@ def nobody_beats(scene: ProcessScenario):
 
     @contextmanager
     def nobody_beats():
-        with scene.engine.connect() as connection:
-            with (full if scene.on_sqlite else locked)(connection):
+        with scenario.engine.connect() as connection:
+            with (full if scenario.on_sqlite else locked)(connection):
                 yield
             connection.rollback()
 
@@ -148,13 +150,13 @@ def nobody_beats(scene: ProcessScenario):
 
 
 def test_who_can_read_and_not_write_ends_nobodys_lease(
-    scene: ProcessScenario, nobody_beats, wait_until
+    scenario: ProcessScenario, nobody_beats, wait_until
 ) -> None:
-    effects = scene.effects
-    workers = scene.workers(4, lease=LEASE, concurrency=2)
-    ids = scene.many("hold", [("finish",)] * 8)
+    effects = scenario.effects
+    workers = scenario.workers(4, lease=LEASE, concurrency=2)
+    ids = scenario.many("hold", [("finish",)] * 8)
     wait_until(lambda: len(effects.read("started")) == len(ids))
-    leases = set(scene.beats())
+    leases = set(scenario.beats())
     for share in (
         0.7,
         0.8,
@@ -166,27 +168,29 @@ def test_who_can_read_and_not_write_ends_nobodys_lease(
         with nobody_beats():
             began = app.boottime()
             wait_until(lambda: app.boottime() - began > share * LEASE / 2)
-            beats = scene.beats()  # Not at once: a commit may have been on its way.
+            beats = scenario.beats()  # Not at once: a commit may have been on its way.
             wait_until(lambda: app.boottime() - began > share * LEASE)
-            assert scene.beats() == beats
-        wait_until(scene.beaten(2))
-        assert set(scene.beats()) == leases
+            assert scenario.beats() == beats
+        wait_until(scenario.beaten(2))
+        assert set(scenario.beats()) == leases
     effects.open_gate("finish")
-    wait_until(scene.ended(len(ids)))
+    wait_until(scenario.ended(len(ids)))
     assert all(worker.alive for worker in workers)
     assert len(effects.read("started")) == len(ids)
-    assert scene.rows("SELECT * FROM jobqueue_attempts") == []
+    assert scenario.rows("SELECT * FROM jobqueue_attempts") == []
 
 
 def test_a_worker_that_died_while_nobody_could_write_is_noticed_afterwards(
-    scene: ProcessScenario, nobody_beats, wait_until
+    scenario: ProcessScenario, nobody_beats, wait_until
 ) -> None:
-    effects = scene.effects
-    dead, alive = scene.workers(2, lease=1, concurrency=1)
-    ids = scene.many("hold", [("finish",)] * 2)
+    effects = scenario.effects
+    dead, alive = scenario.workers(2, lease=1, concurrency=1)
+    ids = scenario.many("hold", [("finish",)] * 2)
     wait_until(lambda: len(effects.read("started")) == len(ids))
     (lost,) = effects.read("started", pid=dead.pid)
-    with scene.engine.begin() as connection:  # As if it was on another host: silence alone counts.
+    with (
+        scenario.engine.begin() as connection
+    ):  # As if it was on another host: silence alone counts.
         connection.execute(
             text(f"UPDATE jobqueue_workers SET boot_id = 'elsewhere' WHERE pid = {dead.pid}")
         )
@@ -194,9 +198,9 @@ def test_a_worker_that_died_while_nobody_could_write_is_noticed_afterwards(
         dead.kill()
         began = app.boottime()
         wait_until(lambda: app.boottime() - began > 3)
-        assert len(scene.beats()) == 2
+        assert len(scenario.beats()) == 2
     effects.open_gate("finish")
     wait_until(lambda: len(effects.read("started", job=lost.job)) > 1, 3 * (1 + 2))
-    wait_until(scene.ended(len(ids)))
+    wait_until(scenario.ended(len(ids)))
     assert alive.alive
     assert len(effects.read("started")) == len(ids) + 1

@@ -15,49 +15,49 @@ from test_clock_steps import fake_the_databases_clock
 TICKING = Path(__file__).with_name("ticking.py")
 
 
-def run(scene: ProcessScenario, *words: object) -> dict[str, Any]:
-    command = [sys.executable, str(TICKING), scene.url, *map(str, words)]
+def run(scenario: ProcessScenario, *words: object) -> dict[str, Any]:
+    command = [sys.executable, str(TICKING), scenario.url, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def instants(scene: ProcessScenario) -> list[Any]:
+def instants(scenario: ProcessScenario) -> list[Any]:
     """For which instants there are jobs; each once, and none left out between the first and the last."""
-    made = sorted(job.scheduled_for for job in scene.jobs.list(limit=None))
+    made = sorted(job.scheduled_for for job in scenario.jobs.list(limit=None))
     assert {later - before for before, later in pairwise(made)} <= {timedelta(minutes=10)}
-    assert made[-1] == scene.jobs.schedules.get("report").nominal_at
+    assert made[-1] == scenario.jobs.schedules.get("report").nominal_at
     return made
 
 
 def test_a_process_that_is_killed_at_any_step_of_a_tick_has_made_its_job_or_not(
-    scene: ProcessScenario,
+    scenario: ProcessScenario,
 ) -> None:
-    killed = run(scene, "steps", 20)["killed"]
+    killed = run(scenario, "steps", 20)["killed"]
     assert 6 <= killed <= 20  # Each statement, and the commit: before and after it.
-    assert len(instants(scene)) == 20
+    assert len(instants(scenario)) == 20
 
 
 def test_five_processes_of_which_one_is_killed_all_the_time_make_a_job_for_each_tick(
-    scene: ProcessScenario,
+    scenario: ProcessScenario,
 ) -> None:
-    assert run(scene, "many", 100)["killed"] >= 1
-    assert len(instants(scene)) == 100
+    assert run(scenario, "many", 100)["killed"] >= 1
+    assert len(instants(scenario)) == 100
 
 
 @pytest.mark.timing  # For the time that it takes.
-def test_a_thousand_ticks(scene: ProcessScenario) -> None:
-    assert run(scene, "many", 1000)["killed"] >= 10
-    assert len(instants(scene)) == 1000
+def test_a_thousand_ticks(scenario: ProcessScenario) -> None:
+    assert run(scenario, "many", 1000)["killed"] >= 10
+    assert len(instants(scenario)) == 1000
 
 
-def test_a_step_of_the_clock_repeats_no_tick_and_loses_none(scene: ProcessScenario) -> None:
-    if not scene.on_sqlite:
-        fake_the_databases_clock(scene)
-    made = run(scene, "clock", scene.folder / "clock")["made"]
+def test_a_step_of_the_clock_repeats_no_tick_and_loses_none(scenario: ProcessScenario) -> None:
+    if not scenario.on_sqlite:
+        fake_the_databases_clock(scenario)
+    made = run(scenario, "clock", scenario.folder / "clock")["made"]
     start, *rest = made
     assert start in (0, 1)
     ahead, back, present, further, *same = (count - start for count in rest)
     assert ahead == back == present and ahead in (6, 7)
     assert further == ahead + 6 and set(same) == {further}
-    assert len(instants(scene)) == made[-1]
+    assert len(instants(scenario)) == made[-1]

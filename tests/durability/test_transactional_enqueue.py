@@ -49,33 +49,33 @@ def opened(engine: Engine, kind: str):
 @kinds
 @each_sync
 def test_a_job_is_committed_or_rolled_back_with_the_users_transaction(
-    scene: ProcessScenario, driver: str, kind: str
+    scenario: ProcessScenario, driver: str, kind: str
 ) -> None:
-    task = scene.task("nop")
-    app.METADATA.create_all(scene.engine)
-    with engine_of(scene.url, driver) as engine:
+    task = scenario.task("nop")
+    app.METADATA.create_all(scenario.engine)
+    with engine_of(scenario.url, driver) as engine:
         for fate in ("rollback", "commit"):
             with opened(engine, kind) as transaction:
                 transaction.execute(insert(app.PAYMENTS), {"job": 7, "fence": 0})
                 job = task.within(transaction).enqueue()
-                assert scene.states() == {}  # Nobody else sees it yet.
+                assert scenario.states() == {}  # Nobody else sees it yet.
                 getattr(transaction, fate)()
         with opened(engine, kind) as transaction:
             with pytest.raises(ZeroDivisionError), transaction.begin():
                 task.within(transaction).enqueue()
                 1 / 0
-    assert scene.states() == {"available": 1}
-    assert scene.record(job.id).state == "available"
-    assert [row.job for row in scene.rows("SELECT job FROM payments")] == [7]
+    assert scenario.states() == {"available": 1}
+    assert scenario.record(job.id).state == "available"
+    assert [row.job for row in scenario.rows("SELECT job FROM payments")] == [7]
 
 
 @kinds
 @each_async
 def test_a_job_is_committed_or_rolled_back_with_an_async_transaction(
-    scene: ProcessScenario, driver: str, kind: str
+    scenario: ProcessScenario, driver: str, kind: str
 ) -> None:
-    task = scene.task("nop")
-    app.METADATA.create_all(scene.engine)
+    task = scenario.task("nop")
+    app.METADATA.create_all(scenario.engine)
 
     @asynccontextmanager
     async def opened(engine):
@@ -83,7 +83,7 @@ def test_a_job_is_committed_or_rolled_back_with_an_async_transaction(
             yield transaction
 
     async def main():
-        engine = create_async_engine(on_driver(scene.url, driver))
+        engine = create_async_engine(on_driver(scenario.url, driver))
         try:
             for fate in ("rollback", "commit"):
                 async with opened(engine) as transaction:
@@ -92,7 +92,7 @@ def test_a_job_is_committed_or_rolled_back_with_an_async_transaction(
                     with pytest.raises(InvalidOption, match="aenqueue"):
                         task.within(transaction).enqueue()
                     job = await task.within(transaction).aenqueue()
-                    assert await asyncio.to_thread(scene.states) == {}
+                    assert await asyncio.to_thread(scenario.states) == {}
                     with pytest.raises(JobQueueError, match="not been committed"):
                         await job
                     await getattr(transaction, fate)()
@@ -101,26 +101,26 @@ def test_a_job_is_committed_or_rolled_back_with_an_async_transaction(
             await engine.dispose()
 
     job = asyncio.run(main())
-    assert scene.states() == {"available": 1}
-    assert scene.record(job.id).state == "available"
-    assert [row.job for row in scene.rows("SELECT job FROM payments")] == [7]
+    assert scenario.states() == {"available": 1}
+    assert scenario.record(job.id).state == "available"
+    assert [row.job for row in scenario.rows("SELECT job FROM payments")] == [7]
 
 
 @kinds
 def test_waiting_for_a_result_inside_the_uncommitted_transaction_raises(
-    scene: ProcessScenario, kind: str
+    scenario: ProcessScenario, kind: str
 ) -> None:
-    with opened(scene.engine, kind) as transaction:
-        job = scene.task("pid").within(transaction).enqueue()
+    with opened(scenario.engine, kind) as transaction:
+        job = scenario.task("pid").within(transaction).enqueue()
         with pytest.raises(JobQueueError, match="not been committed"):
             job.result(timeout=1)
         transaction.commit()
-        with scene.jobs.worker():
+        with scenario.jobs.worker():
             assert job.result(timeout=10)
 
 
 def test_a_session_on_another_database_is_refused(
-    scene: ProcessScenario, empty_url: str, tmp_path
+    scenario: ProcessScenario, empty_url: str, tmp_path
 ) -> None:
     from jobqueue.store import migrate
 
@@ -128,23 +128,23 @@ def test_a_session_on_another_database_is_refused(
     # And one of the other kind.
     other_kind = (
         f"sqlite:///{tmp_path / 'other.db'}"
-        if not scene.on_sqlite
+        if not scenario.on_sqlite
         else "postgresql+psycopg://nobody@127.0.0.1:1/none"
     )
     with engine_of(
-        *([empty_url] if scene.on_sqlite else [empty_url, "postgresql+psycopg"])
+        *([empty_url] if scenario.on_sqlite else [empty_url, "postgresql+psycopg"])
     ) as engine:
         with (
             Session(engine) as session,
             # By its URL, not by the repr of one of our objects.
             pytest.raises(ConfigurationError, match=r"another .* queue \((sqlite|postgresql):"),
         ):
-            scene.task("nop").within(session).enqueue()
-    if not scene.on_sqlite:
+            scenario.task("nop").within(session).enqueue()
+    if not scenario.on_sqlite:
         with engine_of(other_kind) as engine, Session(engine) as session:
             with pytest.raises(ConfigurationError, match="sqlite"):
-                scene.task("nop").within(session).enqueue()
-    assert scene.states() == {}
+                scenario.task("nop").within(session).enqueue()
+    assert scenario.states() == {}
 
 
 @pytest.mark.databases("sqlite")
@@ -168,24 +168,24 @@ def test_a_schema_that_a_savepoint_takes_back_is_made_again(empty_url: str, fate
         assert jobs._jobs.count(JobFilter()) == (2 if fate == "rollback" else 3)
 
 
-def wakes(scene: ProcessScenario, commit, wait_until) -> None:
+def wakes(scenario: ProcessScenario, commit, wait_until) -> None:
     """Each commit starts its job, in a worker process that has nothing else to do and asks for nothing by itself."""
-    scene.worker(**ONLY_WOKEN)
+    scenario.worker(**ONLY_WOKEN)
     for number in range(WAKES):
         commit()
-        wait_until(scene.ended(number + 1))
+        wait_until(scenario.ended(number + 1))
 
 
 @pytest.mark.parametrize("how", ["no transaction", "session", "session with a savepoint"])
-def test_a_commit_wakes_an_idle_worker(scene: ProcessScenario, how: str, wait_until) -> None:
-    task = scene.task("work")
-    app.METADATA.create_all(scene.engine)
+def test_a_commit_wakes_an_idle_worker(scenario: ProcessScenario, how: str, wait_until) -> None:
+    task = scenario.task("work")
+    app.METADATA.create_all(scenario.engine)
 
     def commit() -> None:
         if how == "no transaction":
             task.enqueue(0)
             return
-        with Session(scene.engine) as session:
+        with Session(scenario.engine) as session:
             if how == "session":
                 task.within(session).enqueue(0)
             else:
@@ -197,45 +197,45 @@ def test_a_commit_wakes_an_idle_worker(scene: ProcessScenario, how: str, wait_un
                 threading.Event().wait(0.1)
             session.commit()
 
-    wakes(scene, commit, wait_until)
+    wakes(scenario, commit, wait_until)
 
 
 @each_async
 def test_an_async_commit_wakes_an_idle_worker(
-    scene: ProcessScenario, driver: str, wait_until
+    scenario: ProcessScenario, driver: str, wait_until
 ) -> None:
     async def main() -> None:
-        engine = create_async_engine(on_driver(scene.url, driver))
+        engine = create_async_engine(on_driver(scenario.url, driver))
         try:
             async with AsyncSession(engine) as session, session.begin():
-                await scene.task("work").within(session).aenqueue(0)
+                await scenario.task("work").within(session).aenqueue(0)
         finally:
             await engine.dispose()
 
-    wakes(scene, lambda: asyncio.run(main()), wait_until)
+    wakes(scenario, lambda: asyncio.run(main()), wait_until)
 
 
 @pytest.mark.databases("sqlite")
-def test_a_commit_that_rings_no_bell_is_seen_soon(scene: ProcessScenario, wait_until) -> None:
+def test_a_commit_that_rings_no_bell_is_seen_soon(scenario: ProcessScenario, wait_until) -> None:
     """A bare Connection, or plain SQL: the worker looks at the file's own counter."""
 
     def commit() -> None:
-        with scene.engine.connect() as connection:
-            scene.task("work").within(connection).enqueue(0)
+        with scenario.engine.connect() as connection:
+            scenario.task("work").within(connection).enqueue(0)
             connection.commit()
 
-    wakes(scene, commit, wait_until)
+    wakes(scenario, commit, wait_until)
 
 
 @pytest.mark.databases("sqlite")
-def test_a_worker_at_rest_holds_no_snapshot(scene: ProcessScenario, wait_until) -> None:
+def test_a_worker_at_rest_holds_no_snapshot(scenario: ProcessScenario, wait_until) -> None:
     """Else the WAL would grow for as long as the worker lives."""
-    scene.worker()
-    scene.many("nop", [()] * 50)
-    wait_until(scene.ended(50))
+    scenario.worker()
+    scenario.many("nop", [()] * 50)
+    wait_until(scenario.ended(50))
 
     def written_back() -> bool:
-        with closing(sqlite3.connect(scene.engine.url.database)) as connection:
+        with closing(sqlite3.connect(scenario.engine.url.database)) as connection:
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return not busy
 

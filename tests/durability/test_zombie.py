@@ -11,28 +11,30 @@ WARM_UP = 100
 BEATS = 6  # until its handlers have been told: twice the promise, by the worker's own pace
 
 
-def tell(scene: ProcessScenario, wait_until) -> SimpleNamespace:
-    effects = scene.effects
-    app.METADATA.create_all(scene.engine)
+def tell(scenario: ProcessScenario, wait_until) -> SimpleNamespace:
+    effects = scenario.effects
+    app.METADATA.create_all(scenario.engine)
     hoards = {
         "claim.planner.STALE_PREFETCH_AGE": 60
     }  # What it claims in advance it keeps, however late we look.
-    zombie = scene.worker(lease=LEASE, concurrency=len(VERBS) + 1, tune=hoards)
+    zombie = scenario.worker(lease=LEASE, concurrency=len(VERBS) + 1, tune=hoards)
     for _ in range(WARM_UP // 20):  # Short jobs teach it to hold some in advance.
-        scene.many("nop", [()] * 20, queue="warm-up")
-        wait_until(lambda: not {"available", "running"} & set(scene.states()))
-    holds = [scene.task("hold").call(verb) for verb in (*VERBS, "watch")]
+        scenario.many("nop", [()] * 20, queue="warm-up")
+        wait_until(lambda: not {"available", "running"} & set(scenario.states()))
+    holds = [scenario.task("hold").call(verb) for verb in (*VERBS, "watch")]
     ids = [
         job.id
-        for job in scene.jobs.enqueue_many([*holds, *[scene.task("work").call(0.01)] * UNBEGUN])
+        for job in scenario.jobs.enqueue_many(
+            [*holds, *[scenario.task("work").call(0.01)] * UNBEGUN]
+        )
     ]
     held, unbegun = ids[: len(holds)], ids[len(holds) :]
     wait_until(lambda: len(effects.read("started")) == len(held))
-    wait_until(lambda: running(scene, unbegun))
-    scene.pause_outside_of_a_transaction(zombie)
+    wait_until(lambda: running(scenario, unbegun))
+    scenario.pause_outside_of_a_transaction(zombie)
     frozen_at = app.boottime()
-    claimed = running(scene, unbegun)
-    heir = scene.worker(concurrency=len(VERBS) + 1 + UNBEGUN, **PATIENT)
+    claimed = running(scenario, unbegun)
+    heir = scenario.worker(concurrency=len(VERBS) + 1 + UNBEGUN, **PATIENT)
 
     everything = len(held) + UNBEGUN
     wait_until(
@@ -42,18 +44,18 @@ def tell(scene: ProcessScenario, wait_until) -> SimpleNamespace:
     wait_until(lambda: app.boottime() - frozen_at > 2.5 * LEASE)
     wait_until(
         lambda: all(
-            scene.record(id_).progress == 0.5
+            scenario.record(id_).progress == 0.5
             for id_ in held
-            if "progress" in scene.record(id_).args
+            if "progress" in scenario.record(id_).args
         )
     )
     for verb in VERBS:
         effects.open_gate(verb, zombie.pid)
-    with scene.nobody_writes():
+    with scenario.nobody_writes():
         zombie.resume()
         # Its slots are free now, and what it had claimed lies before them. It cannot know yet that it lost its lease.
         wait_until(lambda: len(effects.read("ended", pid=zombie.pid)) >= len(VERBS) - 1)
-    beats = beats_until_told(scene, zombie, wait_until)
+    beats = beats_until_told(scenario, zombie, wait_until)
     wait_until(lambda: effects.read("reported", pid=zombie.pid))
     effects.open_gate("watch", zombie.pid)
     wait_until(lambda: len(effects.read("ended", pid=zombie.pid)) == len(held))
@@ -69,30 +71,30 @@ def tell(scene: ProcessScenario, wait_until) -> SimpleNamespace:
         beats=beats,
         zombie_exit=code,
         zombie_log=zombie.log,
-        meanwhile={id_: scene.record(id_) for id_ in held},
+        meanwhile={id_: scenario.record(id_) for id_ in held},
     )
     for verb in (*VERBS, "watch"):
         effects.open_gate(verb)
-    wait_until(scene.ended(everything + WARM_UP))
-    story.final = {id_: scene.record(id_) for id_ in (*held, *unbegun)}
-    story.attempts = {id_: scene.attempts(id_) for id_ in (*held, *unbegun)}
-    story.payments = scene.rows("SELECT job, fence FROM payments")
+    wait_until(scenario.ended(everything + WARM_UP))
+    story.final = {id_: scenario.record(id_) for id_ in (*held, *unbegun)}
+    story.attempts = {id_: scenario.attempts(id_) for id_ in (*held, *unbegun)}
+    story.payments = scenario.rows("SELECT job, fence FROM payments")
     return story
 
 
-def running(scene: ProcessScenario, ids: list[int]) -> list[int]:
-    return [id_ for id_ in ids if scene.record(id_).state == "running"]
+def running(scenario: ProcessScenario, ids: list[int]) -> list[int]:
+    return [id_ for id_ in ids if scenario.record(id_).state == "running"]
 
 
-def beats_until_told(scene: ProcessScenario, zombie: Process, wait_until) -> int:
+def beats_until_told(scenario: ProcessScenario, zombie: Process, wait_until) -> int:
     """How often the zombie has renewed its new lease while a handler had not been told that the old one was lost."""
     renewals = f"SELECT heartbeats FROM jobqueue_workers WHERE pid = {zombie.pid}"
     beats = 0
 
     def told() -> bool:
         nonlocal beats
-        present = max((row.heartbeats for row in scene.rows(renewals)), default=0)
-        if scene.effects.read("told", pid=zombie.pid):
+        present = max((row.heartbeats for row in scenario.rows(renewals)), default=0)
+        if scenario.effects.read("told", pid=zombie.pid):
             return True
         beats = present
         return False
@@ -102,10 +104,10 @@ def beats_until_told(scene: ProcessScenario, zombie: Process, wait_until) -> int
 
 
 def test_a_worker_that_lost_its_lease_can_do_nothing_about_its_jobs(
-    scene: ProcessScenario, wait_until
+    scenario: ProcessScenario, wait_until
 ) -> None:
     """One story, which is told once; each of the functions looks at another side of it."""
-    story = tell(scene, wait_until)
+    story = tell(scenario, wait_until)
     for verb in VERBS:
         it_cannot(verb, story)
     its_progress_is_not_written(story)

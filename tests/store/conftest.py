@@ -1,4 +1,4 @@
-"""A store on each database, and a desk with the few words that these tests need."""
+"""A store on each database, and a kit with the few words that these tests need."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -93,12 +93,12 @@ def second_store(store_url: str) -> Iterator[Callable[..., Store]]:
 
 
 @pytest.fixture
-def blocked(desk: "Desk", wait_until: Callable[..., Any]) -> Callable[..., Any]:
+def blocked(kit: "StoreKit", wait_until: Callable[..., Any]) -> Callable[..., Any]:
     """A function that returns as soon as so many transactions on PostgreSQL wait for another."""
 
     def blocked(transactions: int = 1) -> None:
         # Autocommit: within one transaction, statistics of activity stand still.
-        engine = desk.store.engine.execution_options(isolation_level="AUTOCOMMIT")
+        engine = kit.store.engine.execution_options(isolation_level="AUTOCOMMIT")
         with engine.connect() as watcher:
             waiting = text(
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -110,11 +110,11 @@ def blocked(desk: "Desk", wait_until: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def desk(store: Store) -> "Desk":
-    return Desk(store)
+def kit(store: Store) -> "StoreKit":
+    return StoreKit(store)
 
 
-class Desk:
+class StoreKit:
     """One database with everything that the store can do to it, in short words."""
 
     def __init__(self, store: Store) -> None:
@@ -331,14 +331,14 @@ WAYS = ["succeeded", "errored", "failed", "snoozed", "released", "cancelled"]
 
 
 @pytest.fixture
-def holder(desk: Any) -> Any:
-    return desk.worker()
+def holder(kit: StoreKit) -> WorkerRef:
+    return kit.worker()
 
 
 @pytest.fixture
-def claim(desk: Any, holder: Any) -> Any:
-    desk.add()
-    return desk.take_one(holder)
+def claim(kit: StoreKit, holder: WorkerRef) -> Claim:
+    kit.add()
+    return kit.take_one(holder)
 
 
 ONLY_POSTGRES = pytest.mark.databases("postgres")
@@ -349,7 +349,7 @@ def file_of(url: str) -> Path:
     return Path(make_url(url).database)
 
 
-class Scene:
+class StoreScenario:
     """A database with its stores, and the moves that the tests make."""
 
     def __init__(self, url: str) -> None:
@@ -429,7 +429,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(url: str) -> Iterator[Scene]:
-    scene = Scene(url)
-    yield scene
-    scene.store.close()
+def scenario(url: str) -> Iterator[StoreScenario]:
+    scenario = StoreScenario(url)
+    yield scenario
+    scenario.store.close()

@@ -9,32 +9,33 @@ from jobqueue.records import Unsuccessful, Inserted
 from jobqueue.store.schema import jobs
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
+from tests.store.conftest import StoreKit
 
 KEYED = {"unique_key": "k", "unique_until": "started"}
 
 
-def put(desk: Any) -> Inserted:
+def put(kit: StoreKit) -> Inserted:
     """What enqueueing another job with the key gives."""
-    (made,) = desk.insert(desk.new(**KEYED))
+    (made,) = kit.insert(kit.new(**KEYED))
     return made
 
 
-def unknown_task(desk: Any, claim: Any) -> Unsuccessful:
+def unknown_task(kit: StoreKit, claim: Any) -> Unsuccessful:
     return Unsuccessful(claim, "unknown task", State.SCHEDULED, delay=10.0, refund=True)
 
 
-def finish(desk: Any, outcome: Unsuccessful) -> None:
+def finish(kit: StoreKit, outcome: Unsuccessful) -> None:
     """Write an outcome under the lease that its job was claimed under."""
-    desk.finish(WorkerRef(outcome.claim.worker_id, "w1"), outcome)
+    kit.finish(WorkerRef(outcome.claim.worker_id, "w1"), outcome)
 
 
 GIVEN_BACK = {
-    "released": lambda desk, claim: finish(desk, desk.released(claim)),
-    "snoozed": lambda desk, claim: finish(desk, desk.snoozed(claim)),
-    "unknown task": lambda desk, claim: finish(desk, unknown_task(desk, claim)),
-    "worker lost": lambda desk, claim: (
-        desk.leases.deregister(claim.worker_id),
-        desk.leases.reap(),
+    "released": lambda kit, claim: finish(kit, kit.released(claim)),
+    "snoozed": lambda kit, claim: finish(kit, kit.snoozed(claim)),
+    "unknown task": lambda kit, claim: finish(kit, unknown_task(kit, claim)),
+    "worker lost": lambda kit, claim: (
+        kit.leases.deregister(claim.worker_id),
+        kit.leases.reap(),
     ),
 }
 
@@ -58,11 +59,11 @@ def test_a_job_that_is_given_back_unbegun_keeps_its_key(desk: Any, how: str) -> 
 
 
 @pytest.mark.parametrize("how", [*GIVEN_BACK, "errored"])
-def test_a_job_that_has_begun_never_takes_its_key_again(desk: Any, how: str) -> None:
-    id_ = desk.add(**KEYED)
-    claim = desk.take_one(desk.worker())
-    assert desk.claims.mark_started(claim)
-    other = put(desk)
+def test_a_job_that_has_begun_never_takes_its_key_again(kit: StoreKit, how: str) -> None:
+    id_ = kit.add(**KEYED)
+    claim = kit.take_one(kit.worker())
+    assert kit.claims.mark_started(claim)
+    other = put(kit)
     assert other.created
     ends = GIVEN_BACK | {"errored": lambda desk, claim: finish(desk, desk.errored(claim))}
     ends[how](desk, claim)
@@ -77,23 +78,23 @@ def test_a_job_that_has_begun_never_takes_its_key_again(desk: Any, how: str) -> 
 
 
 @pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
-def test_a_job_that_ended_without_having_begun_holds_no_key(desk: Any, end: str) -> None:
-    desk.add(**KEYED)
-    holder = desk.worker()
-    desk.finish(holder, getattr(desk, end)(desk.take_one(holder)))
-    assert put(desk).created
+def test_a_job_that_ended_without_having_begun_holds_no_key(kit: StoreKit, end: str) -> None:
+    kit.add(**KEYED)
+    holder = kit.worker()
+    kit.finish(holder, getattr(kit, end)(kit.take_one(holder)))
+    assert put(kit).created
 
 
-def test_a_stale_claim_begins_nothing(desk: Any) -> None:
-    id_ = desk.add(**KEYED)
-    holder = desk.worker()
-    stale = desk.take_one(holder)
-    desk.finish(holder, desk.released(stale))
-    assert not desk.claims.mark_started(stale)
-    fresh = desk.take_one(holder)
-    assert not desk.claims.mark_started(stale)
-    assert put(desk) == Inserted(id_, False)
-    assert desk.claims.mark_started(fresh) and desk.claims.mark_started(
+def test_a_stale_claim_begins_nothing(kit: StoreKit) -> None:
+    id_ = kit.add(**KEYED)
+    holder = kit.worker()
+    stale = kit.take_one(holder)
+    kit.finish(holder, kit.released(stale))
+    assert not kit.claims.mark_started(stale)
+    fresh = kit.take_one(holder)
+    assert not kit.claims.mark_started(stale)
+    assert put(kit) == Inserted(id_, False)
+    assert kit.claims.mark_started(fresh) and kit.claims.mark_started(
         fresh
     )  # Its answer may have been lost.
 
@@ -105,11 +106,11 @@ def test_other_jobs_free_no_key_when_they_begin(desk: Any, scope: str | None) ->
 
 
 @pytest.mark.databases("postgres")  # SQLite has no locks on rows.
-def test_beginning_does_not_wait_long_for_a_lock_on_the_job(desk: Any) -> None:
-    id_ = desk.add(**KEYED)
-    claim = desk.take_one(desk.worker())
-    with desk.store.engine.begin() as someone:
+def test_beginning_does_not_wait_long_for_a_lock_on_the_job(kit: StoreKit) -> None:
+    id_ = kit.add(**KEYED)
+    claim = kit.take_one(kit.worker())
+    with kit.store.engine.begin() as someone:
         someone.execute(update(jobs).where(jobs.c.id == id_).values(priority=1))
         with pytest.raises(Exception, match="lock timeout"):
-            desk.claims.mark_started(claim)
-    assert desk.claims.mark_started(claim)
+            kit.claims.mark_started(claim)
+    assert kit.claims.mark_started(claim)

@@ -9,6 +9,7 @@ from jobqueue.records import Inserted, JobFilter, Refusal
 from jobqueue.store.schema import attempts
 from jobqueue.states import FINAL, MOVES, WAITING, State
 from jobqueue.store import jobs as jobs_module
+from tests.store.conftest import StoreKit
 
 GONE = 999_999
 
@@ -21,23 +22,23 @@ def one(id_: int) -> JobFilter:
 
 
 @pytest.mark.parametrize("state", State)
-def test_cancel_ends_what_waits_and_asks_what_runs(desk: Any, state: State) -> None:
-    id_ = desk.put(state)
-    before = desk.row(id_)
-    changed, refused = desk.jobs.cancel(one(id_))
-    job = desk.row(id_)
+def test_cancel_ends_what_waits_and_asks_what_runs(kit: StoreKit, state: State) -> None:
+    id_ = kit.put(state)
+    before = kit.row(id_)
+    changed, refused = kit.jobs.cancel(one(id_))
+    job = kit.row(id_)
     if state in WAITING:
         assert (changed, refused) == ([id_], [])
         assert (job.state, job.fence) == (State.CANCELLED, before.fence)
         assert job.finished_at is not None and job.cancel_requested_at is not None
-        assert desk.counters()["default" if state is State.SCHEDULED else job.queue, "add"] == {
+        assert kit.counters()["default" if state is State.SCHEDULED else job.queue, "add"] == {
             "cancelled": 1
         }
     elif state is State.RUNNING:
         assert (changed, refused) == ([id_], [])
         assert (job.state, job.fence, job.finished_at) == (State.RUNNING, before.fence, None)
         assert job.cancel_requested_at is not None
-        assert desk.counters() == {}
+        assert kit.counters() == {}
     else:
         reasons = [] if state is State.CANCELLED else [f"it is {state} and cannot be cancelled"]
         assert changed == []
@@ -45,49 +46,49 @@ def test_cancel_ends_what_waits_and_asks_what_runs(desk: Any, state: State) -> N
         assert job == before
 
 
-def test_a_job_cancelled_before_it_began_never_begins(desk: Any) -> None:
-    waiting, delayed = desk.add(), desk.add(delay=60.0)
-    desk.jobs.cancel(JobFilter())
-    desk.make_due(waiting, delayed)
-    assert (desk.maintenance.promote(), desk.take(desk.worker())) == ([], [])
+def test_a_job_cancelled_before_it_began_never_begins(kit: StoreKit) -> None:
+    waiting, delayed = kit.add(), kit.add(delay=60.0)
+    kit.jobs.cancel(JobFilter())
+    kit.make_due(waiting, delayed)
+    assert (kit.maintenance.promote(), kit.take(kit.worker())) == ([], [])
 
 
-def test_a_wish_to_cancel_is_told_to_the_worker_that_has_the_job(desk: Any) -> None:
-    mine, theirs = desk.worker("mine"), desk.worker("theirs")
-    desk.add_many(3)
-    a, b = desk.take(mine, limit=2)
-    c = desk.take_one(theirs)
-    desk.jobs.cancel(JobFilter(ids=(b.id, c.id)))
-    assert desk.leases.cancel_requests(mine.id) == [(b.id, b.fence)]
-    assert desk.leases.cancel_requests(theirs.id) == [(c.id, c.fence)]
-    desk.finish(mine, desk.succeeded(a), desk.succeeded(b))
-    assert desk.leases.cancel_requests(mine.id) == []
+def test_a_wish_to_cancel_is_told_to_the_worker_that_has_the_job(kit: StoreKit) -> None:
+    mine, theirs = kit.worker("mine"), kit.worker("theirs")
+    kit.add_many(3)
+    a, b = kit.take(mine, limit=2)
+    c = kit.take_one(theirs)
+    kit.jobs.cancel(JobFilter(ids=(b.id, c.id)))
+    assert kit.leases.cancel_requests(mine.id) == [(b.id, b.fence)]
+    assert kit.leases.cancel_requests(theirs.id) == [(c.id, c.fence)]
+    kit.finish(mine, kit.succeeded(a), kit.succeeded(b))
+    assert kit.leases.cancel_requests(mine.id) == []
 
 
-def test_a_second_wish_to_cancel_keeps_the_time_of_the_first(desk: Any) -> None:
-    id_ = desk.put(State.RUNNING)
-    desk.jobs.cancel(one(id_))
-    first = desk.row(id_)
-    assert desk.jobs.cancel(one(id_)) == ([id_], [])
-    assert desk.row(id_) == first
+def test_a_second_wish_to_cancel_keeps_the_time_of_the_first(kit: StoreKit) -> None:
+    id_ = kit.put(State.RUNNING)
+    kit.jobs.cancel(one(id_))
+    first = kit.row(id_)
+    assert kit.jobs.cancel(one(id_)) == ([id_], [])
+    assert kit.row(id_) == first
 
 
 # Rerun
 
 
 @pytest.mark.parametrize("state", State)
-def test_rerun_makes_a_job_available_that_no_worker_holds(desk: Any, state: State) -> None:
-    id_ = desk.put(state, max_attempts=4)
-    before = desk.row(id_)
-    changed, refused = desk.jobs.rerun(one(id_), succeeded=True)
-    job = desk.row(id_)
+def test_rerun_makes_a_job_available_that_no_worker_holds(kit: StoreKit, state: State) -> None:
+    id_ = kit.put(state, max_attempts=4)
+    before = kit.row(id_)
+    changed, refused = kit.jobs.rerun(one(id_), succeeded=True)
+    job = kit.row(id_)
     if state in FINAL or state is State.SCHEDULED:
         assert (changed, refused) == ([id_], [])
         assert job.state is State.AVAILABLE
         empty = "finished_at started_at worker result progress progress_message reason"
         for name in [*empty.split(), "cancel_requested_at"]:
             assert getattr(job, name) is None, name
-        assert job.run_at <= desk.row(desk.add()).run_at
+        assert job.run_at <= kit.row(kit.add()).run_at
         assert (job.attempt, job.snoozes, job.crashes) == (before.attempt, 0, 0)
         granted = before.attempt + 4 if state in FINAL else 4
         assert job.max_attempts == granted
@@ -99,133 +100,133 @@ def test_rerun_makes_a_job_available_that_no_worker_holds(desk: Any, state: Stat
         assert job == before
 
 
-def test_a_job_that_has_succeeded_runs_again_only_if_that_is_asked_for(desk: Any) -> None:
-    id_, failed = desk.put(State.SUCCEEDED), desk.put(State.FAILED)
-    before = desk.row(id_)
+def test_a_job_that_has_succeeded_runs_again_only_if_that_is_asked_for(kit: StoreKit) -> None:
+    id_, failed = kit.put(State.SUCCEEDED), kit.put(State.FAILED)
+    before = kit.row(id_)
     reason = (
         "it has succeeded, and a retry would run it once more: ask for that with succeeded=True"
     )
-    assert desk.jobs.rerun(one(id_)) == ([], [Refusal(id_, State.SUCCEEDED, reason)])
-    assert desk.jobs.rerun(JobFilter()) == ([failed], [])
-    assert desk.row(id_) == before
-    assert desk.jobs.rerun(one(id_), succeeded=True) == ([id_], [])
+    assert kit.jobs.rerun(one(id_)) == ([], [Refusal(id_, State.SUCCEEDED, reason)])
+    assert kit.jobs.rerun(JobFilter()) == ([failed], [])
+    assert kit.row(id_) == before
+    assert kit.jobs.rerun(one(id_), succeeded=True) == ([id_], [])
 
 
-def test_every_rerun_grants_the_original_number_of_attempts(desk: Any) -> None:
-    holder, id_ = desk.worker(), desk.add(max_attempts=3)
+def test_every_rerun_grants_the_original_number_of_attempts(kit: StoreKit) -> None:
+    holder, id_ = kit.worker(), kit.add(max_attempts=3)
     spent = 0
     for used in (3, 2, 3):
         for _ in range(used):
-            claim = desk.take_one(holder)
+            claim = kit.take_one(holder)
             spent += 1
             assert claim.attempt == spent
-            desk.finish(holder, desk.released(claim)._replace(refund=False))
-        claim = desk.take_one(holder)
-        desk.finish(holder, desk.failed(claim)._replace(refund=True))
-        assert desk.jobs.rerun(one(id_)) == ([id_], [])
-        assert desk.row(id_).max_attempts == spent + 3
-    assert desk.column(id_, "base_max_attempts") == 3
+            kit.finish(holder, kit.released(claim)._replace(refund=False))
+        claim = kit.take_one(holder)
+        kit.finish(holder, kit.failed(claim)._replace(refund=True))
+        assert kit.jobs.rerun(one(id_)) == ([id_], [])
+        assert kit.row(id_).max_attempts == spent + 3
+    assert kit.column(id_, "base_max_attempts") == 3
 
 
-def test_rerun_of_a_waiting_retry_grants_nothing(desk: Any) -> None:
-    holder, id_ = desk.worker(), desk.add(max_attempts=3)
-    desk.finish(holder, desk.errored(desk.take_one(holder)))
-    desk.change(id_, crashes=2)
-    desk.jobs.rerun(one(id_))
-    job = desk.row(id_)
+def test_rerun_of_a_waiting_retry_grants_nothing(kit: StoreKit) -> None:
+    holder, id_ = kit.worker(), kit.add(max_attempts=3)
+    kit.finish(holder, kit.errored(kit.take_one(holder)))
+    kit.change(id_, crashes=2)
+    kit.jobs.rerun(one(id_))
+    job = kit.row(id_)
     assert (job.state, job.attempt, job.max_attempts, job.crashes) == (State.AVAILABLE, 1, 3, 2)
-    assert desk.column(id_, "base_max_attempts") is None
+    assert kit.column(id_, "base_max_attempts") is None
 
 
-def test_rerun_forgets_crashes_so_that_the_job_may_wait_in_a_batch_again(desk: Any) -> None:
-    id_ = desk.put(State.FAILED, queue="q")
-    desk.change(id_, crashes=3, child_crashes=2, snoozes=5)
-    desk.jobs.rerun(one(id_))
-    job = desk.row(id_)
+def test_rerun_forgets_crashes_so_that_the_job_may_wait_in_a_batch_again(kit: StoreKit) -> None:
+    id_ = kit.put(State.FAILED, queue="q")
+    kit.change(id_, crashes=3, child_crashes=2, snoozes=5)
+    kit.jobs.rerun(one(id_))
+    job = kit.row(id_)
     assert (job.crashes, job.child_crashes, job.snoozes) == (0, 0, 0)
-    assert len(desk.take(desk.worker(), queue="q", free=0)) == 1
+    assert len(kit.take(kit.worker(), queue="q", free=0)) == 1
 
 
-def test_a_job_that_runs_again_can_be_cancelled_or_succeed(desk: Any) -> None:
-    id_ = desk.put(State.CANCELLED, queue="q")
-    desk.jobs.rerun(one(id_))
-    holder = desk.worker()
-    assert desk.finish(holder, desk.succeeded(desk.take_one(holder, queue="q"))) == {
+def test_a_job_that_runs_again_can_be_cancelled_or_succeed(kit: StoreKit) -> None:
+    id_ = kit.put(State.CANCELLED, queue="q")
+    kit.jobs.rerun(one(id_))
+    holder = kit.worker()
+    assert kit.finish(holder, kit.succeeded(kit.take_one(holder, queue="q"))) == {
         id_: State.SUCCEEDED
     }
 
 
 @pytest.mark.parametrize("scope", ["finished", "deleted"])
-def test_rerun_is_refused_while_another_job_holds_the_key(desk: Any, scope: str) -> None:
-    old = desk.put(State.FAILED, unique_key="k")
-    new = desk.add(unique_key="k", unique_until=scope)
-    before = desk.row(old)
+def test_rerun_is_refused_while_another_job_holds_the_key(kit: StoreKit, scope: str) -> None:
+    old = kit.put(State.FAILED, unique_key="k")
+    new = kit.add(unique_key="k", unique_until=scope)
+    before = kit.row(old)
     reason = "its unique key 'k' is held by another job"
-    assert desk.jobs.rerun(one(old)) == ([], [Refusal(old, State.FAILED, reason)])
-    assert desk.row(old) == before
-    desk.jobs.delete(one(new))
-    assert desk.jobs.rerun(one(old)) == ([old], [])
-    assert not desk.insert(desk.new(unique_key="k"))[0].created
+    assert kit.jobs.rerun(one(old)) == ([], [Refusal(old, State.FAILED, reason)])
+    assert kit.row(old) == before
+    kit.jobs.delete(one(new))
+    assert kit.jobs.rerun(one(old)) == ([old], [])
+    assert not kit.insert(kit.new(unique_key="k"))[0].created
 
 
-def test_a_refused_row_does_not_hold_up_the_others_of_a_bulk(desk: Any) -> None:
-    plain, other = desk.put(State.FAILED), desk.put(State.FAILED, unique_key="free")
-    held = desk.put(State.FAILED, unique_key="k")
-    holder_of_key = desk.add(unique_key="k")
+def test_a_refused_row_does_not_hold_up_the_others_of_a_bulk(kit: StoreKit) -> None:
+    plain, other = kit.put(State.FAILED), kit.put(State.FAILED, unique_key="free")
+    held = kit.put(State.FAILED, unique_key="k")
+    holder_of_key = kit.add(unique_key="k")
     wanted = JobFilter(ids=(plain, held, other, GONE))
-    changed, refused = desk.jobs.rerun(wanted)
+    changed, refused = kit.jobs.rerun(wanted)
     assert sorted(changed) == sorted([plain, other])
     assert [(refusal.id, refusal.state) for refusal in refused] == [
         (held, State.FAILED),
         (GONE, None),
     ]
-    assert desk.state(holder_of_key) is State.AVAILABLE
+    assert kit.state(holder_of_key) is State.AVAILABLE
 
 
-def test_of_two_failed_jobs_with_one_key_a_bulk_reruns_one(desk: Any) -> None:
-    first = desk.put(State.FAILED, unique_key="k")
-    second = desk.put(State.FAILED, unique_key="k")
+def test_of_two_failed_jobs_with_one_key_a_bulk_reruns_one(kit: StoreKit) -> None:
+    first = kit.put(State.FAILED, unique_key="k")
+    second = kit.put(State.FAILED, unique_key="k")
     assert first != second
-    changed, refused = desk.jobs.rerun(JobFilter(ids=(first, second)))
+    changed, refused = kit.jobs.rerun(JobFilter(ids=(first, second)))
     assert changed == [first]
     reason = "its unique key 'k' is held by another job"
     assert refused == [Refusal(second, State.FAILED, reason)]
-    assert desk.jobs.rerun(JobFilter(state=State.FAILED)) == ([], [])
+    assert kit.jobs.rerun(JobFilter(state=State.FAILED)) == ([], [])
 
 
-def test_a_job_unique_until_its_start_runs_again_beside_another_with_its_key(desk: Any) -> None:
-    old = desk.put(State.FAILED, unique_key="k", unique_until="started")
-    desk.change(old, key_released=1)
-    desk.add(unique_key="k", unique_until="started")
-    assert desk.jobs.rerun(one(old)) == ([old], [])
+def test_a_job_unique_until_its_start_runs_again_beside_another_with_its_key(kit: StoreKit) -> None:
+    old = kit.put(State.FAILED, unique_key="k", unique_until="started")
+    kit.change(old, key_released=1)
+    kit.add(unique_key="k", unique_until="started")
+    assert kit.jobs.rerun(one(old)) == ([old], [])
 
 
-def test_a_job_that_never_began_takes_its_key_again_when_it_runs_again(desk: Any) -> None:
-    old = desk.add(unique_key="k", unique_until="started")
-    desk.jobs.cancel(one(old))
-    new = desk.add(unique_key="k", unique_until="started")
+def test_a_job_that_never_began_takes_its_key_again_when_it_runs_again(kit: StoreKit) -> None:
+    old = kit.add(unique_key="k", unique_until="started")
+    kit.jobs.cancel(one(old))
+    new = kit.add(unique_key="k", unique_until="started")
     reason = "its unique key 'k' is held by another job"
-    assert desk.jobs.rerun(one(old)) == ([], [Refusal(old, State.CANCELLED, reason)])
-    desk.jobs.delete(one(new))
-    assert desk.jobs.rerun(one(old)) == ([old], [])
-    assert desk.insert(desk.new(unique_key="k", unique_until="started")) == [Inserted(old, False)]
+    assert kit.jobs.rerun(one(old)) == ([], [Refusal(old, State.CANCELLED, reason)])
+    kit.jobs.delete(one(new))
+    assert kit.jobs.rerun(one(old)) == ([old], [])
+    assert kit.insert(kit.new(unique_key="k", unique_until="started")) == [Inserted(old, False)]
 
 
 @pytest.mark.databases("postgres")  # SQLite has one writer.
 def test_rerun_gives_way_to_an_insert_of_its_key_that_commits_first(
-    desk: Any, together: Any, blocked: Any
+    kit: StoreKit, together: Any, blocked: Any
 ) -> None:
-    old = desk.put(State.FAILED, unique_key="k")
-    with desk.store.engine.connect() as connection:
+    old = kit.put(State.FAILED, unique_key="k")
+    with kit.store.engine.connect() as connection:
         transaction = connection.begin()
-        desk.jobs.insert([desk.new(unique_key="k")], connection)
+        kit.jobs.insert([kit.new(unique_key="k")], connection)
 
         def commit_once_the_rerun_waits() -> None:
             blocked()
             transaction.commit()
 
         [(changed, refused), _] = together(
-            lambda: desk.jobs.rerun(one(old)), commit_once_the_rerun_waits
+            lambda: kit.jobs.rerun(one(old)), commit_once_the_rerun_waits
         )
     assert changed == []
     assert [refusal.id for refusal in refused] == [old]
@@ -235,74 +236,74 @@ def test_rerun_gives_way_to_an_insert_of_its_key_that_commits_first(
 
 
 @pytest.mark.parametrize("state", State)
-def test_delete_removes_what_no_worker_holds(desk: Any, state: State) -> None:
-    id_ = desk.put(state)
-    changed, refused = desk.jobs.delete(one(id_))
+def test_delete_removes_what_no_worker_holds(kit: StoreKit, state: State) -> None:
+    id_ = kit.put(state)
+    changed, refused = kit.jobs.delete(one(id_))
     if state is State.RUNNING:
         reason = "it is running and cannot be deleted"
         assert (changed, refused) == ([], [Refusal(id_, state, reason)])
-        assert desk.state(id_) is State.RUNNING
+        assert kit.state(id_) is State.RUNNING
     else:
         assert (changed, refused) == ([id_], [])
-        assert desk.jobs.get(id_) is None
+        assert kit.jobs.get(id_) is None
 
 
-def test_the_record_of_its_attempts_goes_with_a_job(desk: Any) -> None:
-    gone, kept = desk.put(State.FAILED), desk.put(State.FAILED)
-    desk.jobs.delete(one(gone))
-    with desk.store.read() as connection:
+def test_the_record_of_its_attempts_goes_with_a_job(kit: StoreKit) -> None:
+    gone, kept = kit.put(State.FAILED), kit.put(State.FAILED)
+    kit.jobs.delete(one(gone))
+    with kit.store.read() as connection:
         assert list(connection.execute(select(attempts.c.job_id)).scalars()) == [kept]
 
 
 @pytest.mark.parametrize("verb", ["cancel", "rerun", "delete"])
-def test_an_unknown_id_is_refused_with_the_reason(desk: Any, verb: str) -> None:
+def test_an_unknown_id_is_refused_with_the_reason(kit: StoreKit, verb: str) -> None:
     refusal = Refusal(GONE, None, "there is no such job")
-    assert getattr(desk.jobs, verb)(one(GONE)) == ([], [refusal])
+    assert getattr(kit.jobs, verb)(one(GONE)) == ([], [refusal])
 
 
 @pytest.mark.parametrize("verb", ["cancel", "rerun", "delete"])
-def test_no_ids_are_nothing(desk: Any, verb: str) -> None:
-    desk.add()
-    assert getattr(desk.jobs, verb)(JobFilter(ids=())) == ([], [])
+def test_no_ids_are_nothing(kit: StoreKit, verb: str) -> None:
+    kit.add()
+    assert getattr(kit.jobs, verb)(JobFilter(ids=())) == ([], [])
 
 
 # Bulk
 
 
-def put_some(desk: Any, count: int, verb: str) -> list[int]:
-    ids = desk.add_many(count)
+def put_some(kit: StoreKit, count: int, verb: str) -> list[int]:
+    ids = kit.add_many(count)
     if verb == "rerun":
-        desk.jobs.cancel(JobFilter())
+        kit.jobs.cancel(JobFilter())
     return ids
 
 
 @pytest.mark.parametrize("verb", ["cancel", "rerun", "delete"])
 def test_a_bulk_goes_on_after_the_first_transaction(
-    desk: Any, monkeypatch: pytest.MonkeyPatch, verb: str
+    kit: StoreKit, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     monkeypatch.setattr(jobs_module, "BULK", 10)
-    ids = put_some(desk, 35, verb)
-    changed, refused = getattr(desk.jobs, verb)(JobFilter())
+    ids = put_some(kit, 35, verb)
+    changed, refused = getattr(kit.jobs, verb)(JobFilter())
     assert (sorted(changed), refused) == (ids, [])
-    assert getattr(desk.jobs, verb)(JobFilter())[0] == []
+    assert getattr(kit.jobs, verb)(JobFilter())[0] == []
 
 
-def test_a_bulk_is_longer_than_its_bound_in_earnest(desk: Any) -> None:
-    ids = desk.add_many(jobs_module.BULK + 5)
-    assert sorted(desk.jobs.cancel(JobFilter())[0]) == ids
-    assert sorted(desk.jobs.rerun(JobFilter())[0]) == ids
-    assert sorted(desk.jobs.delete(JobFilter(ids=tuple(ids)))[0]) == ids
+def test_a_bulk_is_longer_than_its_bound_in_earnest(kit: StoreKit) -> None:
+    ids = kit.add_many(jobs_module.BULK + 5)
+    assert sorted(kit.jobs.cancel(JobFilter())[0]) == ids
+    assert sorted(kit.jobs.rerun(JobFilter())[0]) == ids
+    assert sorted(kit.jobs.delete(JobFilter(ids=tuple(ids)))[0]) == ids
 
 
-def test_a_bulk_changes_only_what_matches(desk: Any) -> None:
-    mine = desk.add_many(3, task="mine", queue="q", tags='["t"]')
-    desk.add_many(2, task="mine")
-    desk.add_many(2, queue="q")
-    desk.add_many(1, task="mine", queue="q")
+def test_a_bulk_changes_only_what_matches(kit: StoreKit) -> None:
+    mine = kit.add_many(3, task="mine", queue="q", tags='["t"]')
+    kit.add_many(2, task="mine")
+    kit.add_many(2, queue="q")
+    kit.add_many(1, task="mine", queue="q")
     wanted = JobFilter(task="mine", queue="q", tag="t", state=State.AVAILABLE)
-    assert desk.jobs.cancel(wanted) == (mine, [])
-    assert desk.jobs.count(JobFilter(state=State.CANCELLED)) == 3
-    assert desk.jobs.cancel(wanted) == ([], [])
+    assert kit.jobs.cancel(wanted) == (mine, [])
+    assert kit.jobs.count(JobFilter(state=State.CANCELLED)) == 3
+    assert kit.jobs.cancel(wanted) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -310,11 +311,11 @@ def test_a_bulk_changes_only_what_matches(desk: Any) -> None:
     [("cancel", "cancel"), ("cancel", "delete"), ("rerun", "cancel"), ("rerun", "delete")],
 )
 def test_two_bulk_verbs_at_once_both_go_through(
-    desk: Any, together: Any, monkeypatch: pytest.MonkeyPatch, one_verb: str, other_verb: str
+    kit: StoreKit, together: Any, monkeypatch: pytest.MonkeyPatch, one_verb: str, other_verb: str
 ) -> None:
     monkeypatch.setattr(jobs_module, "BULK", 50)
-    ids = put_some(desk, 300, one_verb)
-    verbs = [getattr(desk.jobs, verb) for verb in (one_verb, other_verb)]
+    ids = put_some(kit, 300, one_verb)
+    verbs = [getattr(kit.jobs, verb) for verb in (one_verb, other_verb)]
     answers = together(*[lambda verb=verb: verb(JobFilter()) for verb in verbs * 2])
     assert [type(answer) for answer in answers] == [tuple] * 4, answers
     if one_verb == other_verb:
@@ -323,15 +324,15 @@ def test_two_bulk_verbs_at_once_both_go_through(
 
 @pytest.mark.databases("postgres")
 def test_a_bulk_locks_its_rows_in_the_order_of_their_ids(
-    desk: Any, second_store: Any, blocked: Any
+    kit: StoreKit, second_store: Any, blocked: Any
 ) -> None:
     """Two that meet wait for each other in turn: the later one holds nothing that the first needs."""
-    ids = desk.add_many(20)
-    desk.change(ids[0], reason="now last in the heap")
+    ids = kit.add_many(20)
+    kit.change(ids[0], reason="now last in the heap")
     strict = second_store(lock_timeout="5s")
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(1) as pool, desk.store.write() as connection:
+    with ThreadPoolExecutor(1) as pool, kit.store.write() as connection:
         statement = text("SELECT id FROM jobqueue_jobs WHERE id = :id FOR UPDATE")
         connection.execute(statement, {"id": ids[0]})
         bulk = pool.submit(jobs_module.Jobs(strict).cancel, JobFilter())
@@ -344,17 +345,17 @@ def test_a_bulk_locks_its_rows_in_the_order_of_their_ids(
 @pytest.mark.databases("postgres")
 @pytest.mark.parametrize("verb", ["cancel", "rerun", "delete"])
 def test_a_row_that_changes_between_a_look_and_the_change_is_left_alone(
-    desk: Any, second_store: Any, blocked: Any, verb: str
+    kit: StoreKit, second_store: Any, blocked: Any, verb: str
 ) -> None:
     """The bulk waits for a row that is being claimed or ended; then it sees the new state."""
     from concurrent.futures import ThreadPoolExecutor
 
-    holder = desk.worker()
-    id_ = desk.put(State.SCHEDULED if verb == "rerun" else State.AVAILABLE)
+    holder = kit.worker()
+    id_ = kit.put(State.SCHEDULED if verb == "rerun" else State.AVAILABLE)
     end = {"rerun": "running", "delete": "running", "cancel": "succeeded"}[verb]
     other = second_store()
     with ThreadPoolExecutor(1) as pool:
-        with desk.store.write() as connection:
+        with kit.store.write() as connection:
             statement = text("UPDATE jobqueue_jobs SET state = :state, worker_id = :worker")
             connection.execute(statement, {"state": end, "worker": holder.id})
             bulk = pool.submit(getattr(jobs_module.Jobs(other), verb), one(id_))
@@ -362,7 +363,7 @@ def test_a_row_that_changes_between_a_look_and_the_change_is_left_alone(
         changed, refused = bulk.result(30)
     assert changed == []
     assert [(refusal.id, refusal.state) for refusal in refused] == [(id_, end)]
-    assert desk.state(id_) == end
+    assert kit.state(id_) == end
 
 
 def test_the_verbs_of_operators_are_those_of_the_moves() -> None:

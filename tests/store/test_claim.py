@@ -10,10 +10,11 @@ from sqlalchemy import event, text
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
-from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, PriorityLevel
+from jobqueue.store.claims import PRIORITY_BEFORE_ALL, PriorityLevel, START, WorkerRef
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
 from tests.process_factory import popen
+from tests.store.conftest import StoreKit
 
 PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]
 
@@ -22,8 +23,8 @@ def ids(claims: Any) -> list[int]:
     return [claim.id for claim in claims]
 
 
-def test_a_claim_carries_the_job(desk: Any) -> None:
-    id_ = desk.add(
+def test_a_claim_carries_the_job(kit: StoreKit) -> None:
+    id_ = kit.add(
         task="send",
         queue="mail",
         priority=3,
@@ -31,62 +32,62 @@ def test_a_claim_carries_the_job(desk: Any) -> None:
         timeout=1.5,
         backoff="{}",
     )
-    holder = desk.worker()
-    claim = desk.take_one(holder, queue="mail", priority=3)
-    job = desk.row(id_)
+    holder = kit.worker()
+    claim = kit.take_one(holder, queue="mail", priority=3)
+    job = kit.row(id_)
     assert claim[:7] == (id_, 1, "send", "mail", '{"args":[1],"kwargs":{}}', 1, 10)
     assert (claim.run_at, claim.started_at) == (job.run_at, job.started_at)
     assert (claim.timeout, claim.backoff, claim.snoozes, claim.crashes) == (1.5, "{}", 0, 0)
     assert (claim.immediate_only, claim.at_most_once) == (False, False)
     assert (job.state, job.worker, job.attempt, job.fence) == (State.RUNNING, "w1", 1, 1)
-    assert desk.column(id_, "worker_id") == holder.id
+    assert kit.column(id_, "worker_id") == holder.id
 
 
-def test_jobs_are_claimed_by_due_time_and_then_by_id(desk: Any) -> None:
-    late, early, same1, same2 = (desk.add(at=PAST[n]) for n in (5, 1, 3, 3))
-    assert ids(desk.take(desk.worker())) == [early, same1, same2, late]
+def test_jobs_are_claimed_by_due_time_and_then_by_id(kit: StoreKit) -> None:
+    late, early, same1, same2 = (kit.add(at=PAST[n]) for n in (5, 1, 3, 3))
+    assert ids(kit.take(kit.worker())) == [early, same1, same2, late]
 
 
-def test_only_the_first_jobs_in_order_are_claimed(desk: Any) -> None:
-    every = [desk.add(at=PAST[9 - n]) for n in range(10)]
-    assert ids(desk.take(desk.worker(), limit=3)) == every[:-4:-1]
+def test_only_the_first_jobs_in_order_are_claimed(kit: StoreKit) -> None:
+    every = [kit.add(at=PAST[9 - n]) for n in range(10)]
+    assert ids(kit.take(kit.worker(), limit=3)) == every[:-4:-1]
 
 
-def test_a_claim_is_for_one_queue_and_one_priority(desk: Any) -> None:
+def test_a_claim_is_for_one_queue_and_one_priority(kit: StoreKit) -> None:
     (
-        desk.add(queue="other"),
-        desk.add(priority=1),
-        desk.add(queue="defaul"),
-        desk.add(queue="default2"),
+        kit.add(queue="other"),
+        kit.add(priority=1),
+        kit.add(queue="defaul"),
+        kit.add(queue="default2"),
     )
-    mine = desk.add()
-    assert ids(desk.take(desk.worker())) == [mine]
+    mine = kit.add()
+    assert ids(kit.take(kit.worker())) == [mine]
 
 
-def test_the_cursor_leaves_out_what_is_not_after_it(desk: Any) -> None:
-    a, b, c = (desk.add(at=PAST[1]) for _ in range(3))
-    desk.add(at=PAST[0])
-    d = desk.add(at=PAST[2])
-    assert ids(desk.take(desk.worker(), cursor=(PAST[1], a))) == [b, c, d]
+def test_the_cursor_leaves_out_what_is_not_after_it(kit: StoreKit) -> None:
+    a, b, c = (kit.add(at=PAST[1]) for _ in range(3))
+    kit.add(at=PAST[0])
+    d = kit.add(at=PAST[2])
+    assert ids(kit.take(kit.worker(), cursor=(PAST[1], a))) == [b, c, d]
 
 
-def test_the_cursor_of_a_batch_leads_on_to_the_next(desk: Any) -> None:
-    every = desk.add_many(10)
-    holder, cursor, taken = desk.worker(), START, []
-    while claims := desk.take(holder, cursor=cursor, limit=3):
+def test_the_cursor_of_a_batch_leads_on_to_the_next(kit: StoreKit) -> None:
+    every = kit.add_many(10)
+    holder, cursor, taken = kit.worker(), START, []
+    while claims := kit.take(holder, cursor=cursor, limit=3):
         taken += ids(claims)
         cursor = (claims[-1].run_at, claims[-1].id)
     assert taken == every
 
 
-def test_pairs_come_in_order_and_only_where_something_is_to_claim(desk: Any) -> None:
+def test_pairs_come_in_order_and_only_where_something_is_to_claim(kit: StoreKit) -> None:
     for queue, priority in [("b", 0), ("a", 7), ("a", -7), ("a", -7), ("B", 2)]:
-        desk.add(queue=queue, priority=priority)
-    desk.add(queue="later", delay=60.0)
-    desk.put(State.SUCCEEDED, queue="done")
+        kit.add(queue=queue, priority=priority)
+    kit.add(queue="later", delay=60.0)
+    kit.put(State.SUCCEEDED, queue="done")
     pair, found = PriorityLevel("", PRIORITY_BEFORE_ALL), []
-    with desk.store.read() as connection:
-        while pair := desk.claims.next_level(connection, pair):
+    with kit.store.read() as connection:
+        while pair := kit.claims.next_level(connection, pair):
             found.append(tuple(pair))
     assert sorted(found) == [("B", 2), ("a", -7), ("a", 7), ("b", 0)]
     assert [pair for pair in found if pair[0] == "a"] == [("a", -7), ("a", 7)]
@@ -95,54 +96,53 @@ def test_pairs_come_in_order_and_only_where_something_is_to_claim(desk: Any) -> 
 # The head of a queue
 
 
-def test_the_head_of_a_queue_is_claimed_by_priority_then_due_time_then_id(desk: Any) -> None:
+def test_the_head_of_a_queue_is_claimed_by_priority_then_due_time_then_id(kit: StoreKit) -> None:
     given = [(0, 5), (0, 1), (5, 0), (0, 1), (-3, 9), (-3, 9), (5, 0), (-3, 2)]
-    made = [(p, at, desk.add(priority=p, at=PAST[at])) for p, at in given]
-    desk.add(queue="other", priority=-9)
-    holder = desk.worker()
-    claims = desk.claims.claim_first(holder, "default", 5)
+    made = [(p, at, kit.add(priority=p, at=PAST[at])) for p, at in given]
+    kit.add(queue="other", priority=-9)
+    holder = kit.worker()
+    claims = kit.claims.claim_first(holder, "default", 5)
     assert ids(claims) == [id_ for _, _, id_ in sorted(made)][:5]
     assert (
-        ids(desk.claims.claim_first(holder, "default", 5))
-        == [id_ for _, _, id_ in sorted(made)][5:]
+        ids(kit.claims.claim_first(holder, "default", 5)) == [id_ for _, _, id_ in sorted(made)][5:]
     )
 
 
-def test_a_claim_of_the_head_carries_what_any_claim_does(desk: Any) -> None:
-    once = desk.add(max_attempts=1, args='{"args":[1],"kwargs":{}}', timeout=1.5, backoff="{}")
-    other = desk.add(max_attempts=1, args='{"args":[1],"kwargs":{}}', timeout=1.5, backoff="{}")
-    holder = desk.worker()
-    [head] = desk.claims.claim_first(holder, "default", 1)
-    plain = desk.take_one(holder)
+def test_a_claim_of_the_head_carries_what_any_claim_does(kit: StoreKit) -> None:
+    once = kit.add(max_attempts=1, args='{"args":[1],"kwargs":{}}', timeout=1.5, backoff="{}")
+    other = kit.add(max_attempts=1, args='{"args":[1],"kwargs":{}}', timeout=1.5, backoff="{}")
+    holder = kit.worker()
+    [head] = kit.claims.claim_first(holder, "default", 1)
+    plain = kit.take_one(holder)
     assert (head.id, plain.id) == (once, other)
-    assert (head.run_at, head.started_at) == (desk.row(once).run_at, desk.row(once).started_at)
+    assert (head.run_at, head.started_at) == (kit.row(once).run_at, kit.row(once).started_at)
     same = {"id": 0, "run_at": plain.run_at, "started_at": plain.started_at}
     assert head._replace(**same) == plain._replace(id=0)
     assert [type(value) for value in head] == [type(value) for value in plain]
-    assert (desk.state(once), desk.column(once, "worker_id")) == (State.RUNNING, holder.id)
-    assert desk.finish(holder, desk.succeeded(head)) == {once: State.SUCCEEDED}
+    assert (kit.state(once), kit.column(once, "worker_id")) == (State.RUNNING, holder.id)
+    assert kit.finish(holder, kit.succeeded(head)) == {once: State.SUCCEEDED}
 
 
-def test_the_head_of_a_paused_queue_and_of_no_lease_is_not_claimed(desk: Any) -> None:
-    paused, id_, holder = desk.add(queue="q"), desk.add(), desk.worker()
-    desk.pause("q")
-    assert desk.claims.claim_first(holder, "q", 9) == []
-    desk.leases.deregister(holder.id)
-    assert desk.claims.claim_first(holder, "default", 9) == []
-    assert (desk.state(paused), desk.state(id_)) == (State.AVAILABLE, State.AVAILABLE)
+def test_the_head_of_a_paused_queue_and_of_no_lease_is_not_claimed(kit: StoreKit) -> None:
+    paused, id_, holder = kit.add(queue="q"), kit.add(), kit.worker()
+    kit.pause("q")
+    assert kit.claims.claim_first(holder, "q", 9) == []
+    kit.leases.deregister(holder.id)
+    assert kit.claims.claim_first(holder, "default", 9) == []
+    assert (kit.state(paused), kit.state(id_)) == (State.AVAILABLE, State.AVAILABLE)
 
 
 @pytest.mark.databases("postgres")
 def test_a_claim_of_the_head_skips_what_another_is_just_claiming(
-    desk: Any, second_store: Any
+    kit: StoreKit, second_store: Any
 ) -> None:
     from jobqueue.store.claims import Claims
 
-    every = desk.add_many(6)
-    one, two = desk.worker("one"), desk.worker("two")
+    every = kit.add_many(6)
+    one, two = kit.worker("one"), kit.worker("two")
     impatient = Claims(second_store(lock_timeout="2s", statement_timeout="5s"))
-    with desk.store.write() as first:
-        mine = desk.claims.claim(first, one, PriorityLevel("default", 0), START, limit=3, free=3)
+    with kit.store.write() as first:
+        mine = kit.claims.claim(first, one, PriorityLevel("default", 0), START, limit=3, free=3)
         theirs = impatient.claim_first(two, "default", 3)
     assert (ids(mine), ids(theirs)) == (every[:3], every[3:])
 
@@ -151,19 +151,19 @@ def test_a_claim_of_the_head_skips_what_another_is_just_claiming(
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.AVAILABLE])
-def test_only_an_available_job_is_claimed(desk: Any, state: State) -> None:
-    desk.put(state, queue="q")
-    assert desk.take(desk.worker(), queue="q") == []
+def test_only_an_available_job_is_claimed(kit: StoreKit, state: State) -> None:
+    kit.put(state, queue="q")
+    assert kit.take(kit.worker(), queue="q") == []
 
 
-def test_each_claim_charges_an_attempt_and_raises_the_fence(desk: Any) -> None:
-    holder, id_ = desk.worker(), desk.add()
+def test_each_claim_charges_an_attempt_and_raises_the_fence(kit: StoreKit) -> None:
+    holder, id_ = kit.worker(), kit.add()
     for attempt in (1, 2, 3):
-        claim = desk.take_one(holder)
+        claim = kit.take_one(holder)
         assert (claim.attempt, claim.fence) == (attempt, 2 * attempt - 1)
-        desk.finish(holder, desk.errored(claim, delay=None))
-        desk.make_due(id_)
-        assert desk.maintenance.promote() == ["default"]
+        kit.finish(holder, kit.errored(claim, delay=None))
+        kit.make_due(id_)
+        assert kit.maintenance.promote() == ["default"]
 
 
 # Jobs that may not be held without being begun
@@ -171,25 +171,25 @@ def test_each_claim_charges_an_attempt_and_raises_the_fence(desk: Any) -> None:
 SOLO = [{"max_attempts": 1}, {"crashes": 1}, {"unique_key": "k", "unique_until": "started"}]
 
 
-def add_solo(desk: Any, given: dict[str, Any]) -> int:
+def add_solo(kit: StoreKit, given: dict[str, Any]) -> int:
     crashes = given.get("crashes")
-    id_ = desk.add(**{key: value for key, value in given.items() if key != "crashes"})
+    id_ = kit.add(**{key: value for key, value in given.items() if key != "crashes"})
     if crashes:
-        desk.change(id_, crashes=crashes)
+        kit.change(id_, crashes=crashes)
     return id_
 
 
 @pytest.mark.parametrize("given", SOLO)
 def test_a_solo_job_is_claimed_only_as_far_as_slots_are_free(
-    desk: Any, given: dict[str, Any]
+    kit: StoreKit, given: dict[str, Any]
 ) -> None:
-    before = desk.add_many(2)
-    solo = add_solo(desk, given)
-    behind = desk.add_many(2)
-    holder = desk.worker()
-    first = desk.take(holder, free=0)
+    before = kit.add_many(2)
+    solo = add_solo(kit, given)
+    behind = kit.add_many(2)
+    holder = kit.worker()
+    first = kit.take(holder, free=0)
     assert (ids(first), first.stopped_at_immediate) == (before, True)
-    again = desk.take(holder, free=0)
+    again = kit.take(holder, free=0)
     assert (ids(again), again.stopped_at_immediate) == ([], True)
     [claim] = desk.take(holder, free=1, limit=1)
     assert (claim.id, claim.immediate_only, claim.at_most_once) == (
@@ -202,28 +202,28 @@ def test_a_solo_job_is_claimed_only_as_far_as_slots_are_free(
 
 
 @pytest.mark.parametrize("given", SOLO)
-def test_nothing_behind_a_solo_job_is_taken_before_it(desk: Any, given: dict[str, Any]) -> None:
-    first, second = desk.add_many(2)
-    solo = add_solo(desk, given)
-    behind = desk.add_many(3)
-    holder = desk.worker()
-    assert ids(desk.take(holder, free=2)) == [first, second]
-    assert ids(desk.take(holder, free=1)) == [solo, *behind]
+def test_nothing_behind_a_solo_job_is_taken_before_it(kit: StoreKit, given: dict[str, Any]) -> None:
+    first, second = kit.add_many(2)
+    solo = add_solo(kit, given)
+    behind = kit.add_many(3)
+    holder = kit.worker()
+    assert ids(kit.take(holder, free=2)) == [first, second]
+    assert ids(kit.take(holder, free=1)) == [solo, *behind]
 
 
-def test_each_solo_job_needs_a_slot_of_its_own(desk: Any) -> None:
+def test_each_solo_job_needs_a_slot_of_its_own(kit: StoreKit) -> None:
     """The places in a claim are the order of beginning, so every job before it needs one too."""
     kinds = [10, 1, 10, 1, 1, 10]
-    every = [desk.add(max_attempts=most) for most in kinds]
-    holder = desk.worker()
-    assert ids(desk.take(holder, free=2)) == every[:3]
-    assert ids(desk.take(holder, free=1)) == every[3:4]
-    assert ids(desk.take(holder, free=1)) == every[4:]
+    every = [kit.add(max_attempts=most) for most in kinds]
+    holder = kit.worker()
+    assert ids(kit.take(holder, free=2)) == every[:3]
+    assert ids(kit.take(holder, free=1)) == every[3:4]
+    assert ids(kit.take(holder, free=1)) == every[4:]
 
 
-def test_jobs_that_may_wait_are_taken_beyond_the_free_slots(desk: Any) -> None:
-    every = desk.add_many(10)
-    assert ids(desk.take(desk.worker(), free=1)) == every
+def test_jobs_that_may_wait_are_taken_beyond_the_free_slots(kit: StoreKit) -> None:
+    every = kit.add_many(10)
+    assert ids(kit.take(kit.worker(), free=1)) == every
 
 
 def test_one_start_stays_one_start_after_an_operators_retry(desk: Any) -> None:
@@ -242,74 +242,76 @@ def test_one_start_stays_one_start_after_an_operators_retry(desk: Any) -> None:
 # Who may not claim
 
 
-def test_nothing_is_claimed_from_a_paused_queue(desk: Any) -> None:
-    waiting, other = desk.add(queue="q"), desk.add()
-    desk.pause("q")
-    holder = desk.worker()
-    assert desk.take(holder, queue="q") == []
-    assert ids(desk.take(holder)) == [other]
-    with desk.store.write() as connection:
+def test_nothing_is_claimed_from_a_paused_queue(kit: StoreKit) -> None:
+    waiting, other = kit.add(queue="q"), kit.add()
+    kit.pause("q")
+    holder = kit.worker()
+    assert kit.take(holder, queue="q") == []
+    assert ids(kit.take(holder)) == [other]
+    with kit.store.write() as connection:
         connection.execute(text("UPDATE jobqueue_queues SET paused_at = NULL"))
-    assert ids(desk.take(holder, queue="q")) == [waiting]
+    assert ids(kit.take(holder, queue="q")) == [waiting]
 
 
-def test_a_worker_whose_lease_is_gone_claims_nothing(desk: Any) -> None:
-    id_, holder = desk.add(), desk.worker()
-    desk.leases.deregister(holder.id)
-    assert desk.take(holder) == []
-    assert (desk.state(id_), desk.row(id_).fence) == (State.AVAILABLE, 0)
+def test_a_worker_whose_lease_is_gone_claims_nothing(kit: StoreKit) -> None:
+    id_, holder = kit.add(), kit.worker()
+    kit.leases.deregister(holder.id)
+    assert kit.take(holder) == []
+    assert (kit.state(id_), kit.row(id_).fence) == (State.AVAILABLE, 0)
 
 
-def test_a_claim_that_rolls_back_never_was(desk: Any) -> None:
-    id_, holder = desk.add(), desk.worker()
-    with pytest.raises(ZeroDivisionError), desk.store.write() as connection:
-        taken = desk.claims.claim(
+def test_a_claim_that_rolls_back_never_was(kit: StoreKit) -> None:
+    id_, holder = kit.add(), kit.worker()
+    with pytest.raises(ZeroDivisionError), kit.store.write() as connection:
+        taken = kit.claims.claim(
             connection, holder, PriorityLevel("default", 0), START, limit=9, free=9
         )
         assert ids(taken) == [id_]
         raise ZeroDivisionError
-    job = desk.row(id_)
+    job = kit.row(id_)
     assert (job.state, job.attempt, job.fence, job.worker) == (State.AVAILABLE, 0, 0, None)
-    assert desk.finish(holder, desk.succeeded(taken[0])) == {}
-    assert desk.take_one(holder).fence == 1
+    assert kit.finish(holder, kit.succeeded(taken[0])) == {}
+    assert kit.take_one(holder).fence == 1
 
 
 # Two at once
 
 
 @pytest.mark.databases("postgres")
-def test_a_claimer_skips_what_another_is_just_claiming(desk: Any, second_store: Any) -> None:
-    every = desk.add_many(6)
-    one, two = desk.worker("one"), desk.worker("two")
+def test_a_claimer_skips_what_another_is_just_claiming(kit: StoreKit, second_store: Any) -> None:
+    every = kit.add_many(6)
+    one, two = kit.worker("one"), kit.worker("two")
     impatient = second_store(lock_timeout="2s", statement_timeout="5s")
     take = {"limit": 3, "free": 3}
-    with desk.store.write() as first:
-        mine = desk.claims.claim(first, one, PriorityLevel("default", 0), START, **take)
+    with kit.store.write() as first:
+        mine = kit.claims.claim(first, one, PriorityLevel("default", 0), START, **take)
         with impatient.write() as second:
-            theirs = desk.claims.claim(second, two, PriorityLevel("default", 0), START, **take)
+            theirs = kit.claims.claim(second, two, PriorityLevel("default", 0), START, **take)
     assert (ids(mine), ids(theirs)) == (every[:3], every[3:])
 
 
-def test_jobs_that_were_held_back_are_as_if_nobody_had_touched_them(desk: Any) -> None:
-    before = desk.add_many(2)
-    solo, behind = desk.add(max_attempts=1), desk.add()
-    assert ids(desk.take(desk.worker(), limit=9, free=2)) == before
+def test_jobs_that_were_held_back_are_as_if_nobody_had_touched_them(kit: StoreKit) -> None:
+    before = kit.add_many(2)
+    solo, behind = kit.add(max_attempts=1), kit.add()
+    assert ids(kit.take(kit.worker(), limit=9, free=2)) == before
     for id_ in (solo, behind):
-        job = Jobs(desk.store).get(id_)
+        job = Jobs(kit.store).get(id_)
         assert job is not None
         assert (job.state, job.attempt, job.fence) == (State.AVAILABLE, 0, 0)
         assert (job.worker, job.started_at) == (None, None)
 
 
 @pytest.mark.databases("postgres")
-def test_upkeep_skips_what_another_worker_is_just_changing(desk: Any, second_store: Any) -> None:
-    due, orphan, old = desk.add(delay=60.0), desk.add(), desk.put(State.SUCCEEDED, queue="old")
-    gone = desk.worker("gone")
-    desk.take_one(gone)
-    desk.leases.deregister(gone.id)
-    desk.make_due(due)
+def test_upkeep_skips_what_another_worker_is_just_changing(
+    kit: StoreKit, second_store: Any
+) -> None:
+    due, orphan, old = kit.add(delay=60.0), kit.add(), kit.put(State.SUCCEEDED, queue="old")
+    gone = kit.worker("gone")
+    kit.take_one(gone)
+    kit.leases.deregister(gone.id)
+    kit.make_due(due)
     impatient = second_store(lock_timeout="2s")
-    with desk.store.write() as connection:
+    with kit.store.write() as connection:
         connection.execute(text("SELECT 1 FROM jobqueue_jobs FOR UPDATE"))
         from jobqueue.store.leases import Leases
         from jobqueue.store.maintenance import Maintenance
@@ -317,25 +319,25 @@ def test_upkeep_skips_what_another_worker_is_just_changing(desk: Any, second_sto
         other = Maintenance(impatient)
         assert (other.promote(), other.prune(State.SUCCEEDED, -60.0)) == ([], 0)
         assert Leases(impatient).reap() == []
-    assert (desk.state(due), desk.state(orphan)) == (State.SCHEDULED, State.RUNNING)
-    assert desk.state(old) is State.SUCCEEDED
+    assert (kit.state(due), kit.state(orphan)) == (State.SCHEDULED, State.RUNNING)
+    assert kit.state(old) is State.SUCCEEDED
 
 
 def test_threads_that_claim_at_once_share_the_jobs_without_a_double(
-    desk: Any, together: Any
+    kit: StoreKit, together: Any
 ) -> None:
-    every = desk.add_many(120)
-    holders = [desk.worker(f"w{n}") for n in range(4)]
+    every = kit.add_many(120)
+    holders = [kit.worker(f"w{n}") for n in range(4)]
 
-    def drain(holder: Any) -> list[int]:
+    def drain(holder: WorkerRef) -> list[int]:
         taken: list[int] = []
-        while claims := desk.take(holder, limit=7):
+        while claims := kit.take(holder, limit=7):
             taken += ids(claims)
         return taken
 
     shares = together(*[lambda holder=holder: drain(holder) for holder in holders])
     assert sorted(sum(shares, [])) == every
-    assert all(desk.row(id_).attempt == 1 for id_ in every[:10])
+    assert all(kit.row(id_).attempt == 1 for id_ in every[:10])
 
 
 CLAIMER = """
@@ -357,12 +359,12 @@ while True:
 
 
 def test_processes_that_claim_at_once_share_the_jobs_without_a_double(
-    desk: Any, store_url: str
+    kit: StoreKit, store_url: str
 ) -> None:
-    every = desk.add_many(120)
+    every = kit.add_many(120)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     children = [
-        popen([sys.executable, "-c", CLAIMER, store_url, str(desk.worker().id)], **pipes)
+        popen([sys.executable, "-c", CLAIMER, store_url, str(kit.worker().id)], **pipes)
         for _ in range(2)
     ]
     try:

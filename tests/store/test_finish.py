@@ -24,75 +24,75 @@ NEXT = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_outcome_moves_the_job_and_raises_the_fence(
-    desk: Any, holder: Any, claim: Any, way: str
+    kit: StoreKit, holder: WorkerRef, claim: Any, way: str
 ) -> None:
-    assert desk.finish(holder, getattr(desk, way)(claim)) == {claim.id: NEXT[way]}
-    job = desk.row(claim.id)
+    assert kit.finish(holder, getattr(kit, way)(claim)) == {claim.id: NEXT[way]}
+    job = kit.row(claim.id)
     assert (job.state, job.fence) == (NEXT[way], claim.fence + 1)
-    assert desk.column(claim.id, "worker_id") is None
+    assert kit.column(claim.id, "worker_id") is None
     assert (job.finished_at is not None) == job.final
 
 
 @pytest.mark.parametrize("fence", [-1, 1, 2])
 @pytest.mark.parametrize("way", WAYS)
 def test_an_outcome_with_another_fence_changes_nothing(
-    desk: Any, holder: Any, claim: Any, way: str, fence: int
+    kit: StoreKit, holder: WorkerRef, claim: Any, way: str, fence: int
 ) -> None:
-    before = desk.row(claim.id)
+    before = kit.row(claim.id)
     stale = claim._replace(fence=claim.fence + fence)
-    assert desk.finish(holder, getattr(desk, way)(stale)) == {}
-    assert desk.row(claim.id) == before
-    assert desk.counters() == {}
-    assert desk.outcomes(claim.id) == ["running"]
+    assert kit.finish(holder, getattr(kit, way)(stale)) == {}
+    assert kit.row(claim.id) == before
+    assert kit.counters() == {}
+    assert kit.outcomes(claim.id) == ["running"]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_worker_that_lost_its_lease_cannot_end_the_attempt_of_the_next(
-    desk: Any, holder: Any, claim: Any, way: str
+    kit: StoreKit, holder: WorkerRef, claim: Any, way: str
 ) -> None:
-    desk.leases.deregister(holder.id)
-    desk.leases.reap()
-    second = desk.worker("w2")
-    later = desk.take_one(second)
-    before, counted = desk.row(claim.id), desk.counters()
-    assert desk.finish(holder, getattr(desk, way)(claim)) == {}
-    assert desk.row(claim.id) == before
-    assert desk.counters() == counted
-    assert desk.finish(second, desk.succeeded(later)) == {claim.id: State.SUCCEEDED}
+    kit.leases.deregister(holder.id)
+    kit.leases.reap()
+    second = kit.worker("w2")
+    later = kit.take_one(second)
+    before, counted = kit.row(claim.id), kit.counters()
+    assert kit.finish(holder, getattr(kit, way)(claim)) == {}
+    assert kit.row(claim.id) == before
+    assert kit.counters() == counted
+    assert kit.finish(second, kit.succeeded(later)) == {claim.id: State.SUCCEEDED}
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_outcome_that_comes_after_the_reaper_changes_nothing(
-    desk: Any, holder: Any, claim: Any, way: str
+    kit: StoreKit, holder: WorkerRef, claim: Any, way: str
 ) -> None:
-    desk.leases.deregister(holder.id)
-    desk.leases.reap()
-    before = desk.row(claim.id)
-    assert desk.finish(holder, getattr(desk, way)(claim)) == {}
-    assert desk.row(claim.id) == before
+    kit.leases.deregister(holder.id)
+    kit.leases.reap()
+    before = kit.row(claim.id)
+    assert kit.finish(holder, getattr(kit, way)(claim)) == {}
+    assert kit.row(claim.id) == before
 
 
-def test_one_stale_outcome_does_not_hold_up_the_others(desk: Any, holder: Any) -> None:
-    desk.add_many(5)
-    a, b, c, d, e = desk.take(holder)
-    stale = desk.succeeded(b._replace(fence=9)), desk.errored(d._replace(fence=9))
-    answer = desk.finish(
-        holder, desk.succeeded(a), stale[0], desk.succeeded(c), stale[1], desk.errored(e)
+def test_one_stale_outcome_does_not_hold_up_the_others(kit: StoreKit, holder: WorkerRef) -> None:
+    kit.add_many(5)
+    a, b, c, d, e = kit.take(holder)
+    stale = kit.succeeded(b._replace(fence=9)), kit.errored(d._replace(fence=9))
+    answer = kit.finish(
+        holder, kit.succeeded(a), stale[0], kit.succeeded(c), stale[1], kit.errored(e)
     )
     assert answer == {a.id: State.SUCCEEDED, c.id: State.SUCCEEDED, e.id: State.SCHEDULED}
-    assert {desk.state(b.id), desk.state(d.id)} == {State.RUNNING}
+    assert {kit.state(b.id), kit.state(d.id)} == {State.RUNNING}
 
 
 def test_an_outcome_for_a_deleted_job_is_missing_in_the_answer(
-    desk: Any, holder: Any, claim: Any
+    kit: StoreKit, holder: WorkerRef, claim: Any
 ) -> None:
-    desk.finish(holder, desk.succeeded(claim))
-    desk.jobs.delete(JobFilter())
-    assert desk.finish(holder, desk.succeeded(claim), desk.errored(claim)) == {}
+    kit.finish(holder, kit.succeeded(claim))
+    kit.jobs.delete(JobFilter())
+    assert kit.finish(holder, kit.succeeded(claim), kit.errored(claim)) == {}
 
 
-def test_no_outcomes_are_nothing(desk: Any, holder: Any) -> None:
-    assert desk.finish(holder) == {}
+def test_no_outcomes_are_nothing(kit: StoreKit, holder: WorkerRef) -> None:
+    assert kit.finish(holder) == {}
 
 
 @pytest.fixture
@@ -102,96 +102,100 @@ def long_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("long_batches")
-def test_a_long_batch_of_successes_is_written(desk: Any, holder: Any) -> None:
-    desk.add_many(20)
-    claims = desk.take(holder)
-    outcomes = [desk.succeeded(claim, f'"{claim.id}"') for claim in claims]
-    assert desk.finish(holder, *outcomes) == {claim.id: State.SUCCEEDED for claim in claims}
+def test_a_long_batch_of_successes_is_written(kit: StoreKit, holder: WorkerRef) -> None:
+    kit.add_many(20)
+    claims = kit.take(holder)
+    outcomes = [kit.succeeded(claim, f'"{claim.id}"') for claim in claims]
+    assert kit.finish(holder, *outcomes) == {claim.id: State.SUCCEEDED for claim in claims}
     for claim in claims:
-        job = desk.row(claim.id)
+        job = kit.row(claim.id)
         assert (job.state, job.result) == (State.SUCCEEDED, f'"{claim.id}"')
-        assert (job.fence, desk.column(claim.id, "worker_id")) == (claim.fence + 1, None)
-    assert desk.counters()["default", "add"]["succeeded"] == 20
+        assert (job.fence, kit.column(claim.id, "worker_id")) == (claim.fence + 1, None)
+    assert kit.counters()["default", "add"]["succeeded"] == 20
 
 
 @pytest.mark.usefixtures("long_batches")
 def test_a_stale_and_a_cancelled_claim_in_a_long_batch_are_told_apart(
-    desk: Any, holder: Any
+    kit: StoreKit, holder: WorkerRef
 ) -> None:
-    desk.add_many(20)
-    claims = desk.take(holder)
+    kit.add_many(20)
+    claims = kit.take(holder)
     stale, wished, *rest = claims
-    desk.jobs.cancel(JobFilter(ids=(wished.id,)))
-    before = desk.row(stale.id)
-    outcomes = [desk.succeeded(stale._replace(fence=9)), *map(desk.succeeded, [wished, *rest])]
+    kit.jobs.cancel(JobFilter(ids=(wished.id,)))
+    before = kit.row(stale.id)
+    outcomes = [kit.succeeded(stale._replace(fence=9)), *map(kit.succeeded, [wished, *rest])]
     expected = dict.fromkeys([claim.id for claim in rest], State.SUCCEEDED)
-    assert desk.finish(holder, *outcomes) == {**expected, wished.id: State.CANCELLED}
-    assert desk.row(stale.id) == before
-    assert desk.row(wished.id).result is None
-    counted = desk.counters()["default", "add"]
+    assert kit.finish(holder, *outcomes) == {**expected, wished.id: State.CANCELLED}
+    assert kit.row(stale.id) == before
+    assert kit.row(wished.id).result is None
+    counted = kit.counters()["default", "add"]
     assert (counted["succeeded"], counted["cancelled"]) == (18, 1)
 
 
 @pytest.mark.usefixtures("long_batches")
-def test_a_wish_to_cancel_in_a_long_batch_is_heard(desk: Any, holder: Any) -> None:
-    desk.add_many(3)
-    wished, *rest = desk.take(holder)
-    desk.jobs.cancel(JobFilter(ids=(wished.id,)))
-    answer = desk.finish(holder, *map(desk.succeeded, [wished, *rest]))
+def test_a_wish_to_cancel_in_a_long_batch_is_heard(kit: StoreKit, holder: WorkerRef) -> None:
+    kit.add_many(3)
+    wished, *rest = kit.take(holder)
+    kit.jobs.cancel(JobFilter(ids=(wished.id,)))
+    answer = kit.finish(holder, *map(kit.succeeded, [wished, *rest]))
     expected = dict.fromkeys([claim.id for claim in rest], State.SUCCEEDED)
     assert answer == {wished.id: State.CANCELLED, **expected}
-    assert desk.state(wished.id) is State.CANCELLED
+    assert kit.state(wished.id) is State.CANCELLED
 
 
 @pytest.mark.usefixtures("long_batches")
 @pytest.mark.parametrize("fence", [-1, 1, 2])
-def test_a_long_batch_with_other_fences_changes_nothing(desk: Any, holder: Any, fence: int) -> None:
-    desk.add_many(3)
-    claims = desk.take(holder)
-    before = [desk.row(claim.id) for claim in claims]
-    stale = [desk.succeeded(claim._replace(fence=claim.fence + fence)) for claim in claims]
-    assert desk.finish(holder, *stale) == {}
-    assert [desk.row(claim.id) for claim in claims] == before
-    assert desk.counters() == {}
+def test_a_long_batch_with_other_fences_changes_nothing(
+    kit: StoreKit, holder: WorkerRef, fence: int
+) -> None:
+    kit.add_many(3)
+    claims = kit.take(holder)
+    before = [kit.row(claim.id) for claim in claims]
+    stale = [kit.succeeded(claim._replace(fence=claim.fence + fence)) for claim in claims]
+    assert kit.finish(holder, *stale) == {}
+    assert [kit.row(claim.id) for claim in claims] == before
+    assert kit.counters() == {}
 
 
 @pytest.mark.usefixtures("long_batches")
 def test_a_long_batch_that_is_offered_again_is_accepted_and_counted_once(
-    desk: Any, holder: Any
+    kit: StoreKit, holder: WorkerRef
 ) -> None:
-    desk.add_many(3)
-    outcomes = [desk.succeeded(claim) for claim in desk.take(holder)]
-    first = desk.finish(holder, *outcomes)
-    assert desk.finish(holder, *outcomes) == first
-    assert desk.counters()["default", "add"]["succeeded"] == 3
+    kit.add_many(3)
+    outcomes = [kit.succeeded(claim) for claim in kit.take(holder)]
+    first = kit.finish(holder, *outcomes)
+    assert kit.finish(holder, *outcomes) == first
+    assert kit.counters()["default", "add"]["succeeded"] == 3
 
 
 # What each way writes
 
 
-def test_a_success_keeps_its_result(desk: Any, holder: Any, claim: Any) -> None:
-    desk.finish(holder, desk.succeeded(claim, '{"ü": [1, null, "🦆"]}'))
-    job = desk.row(claim.id)
+def test_a_success_keeps_its_result(kit: StoreKit, holder: WorkerRef, claim: Any) -> None:
+    kit.finish(holder, kit.succeeded(claim, '{"ü": [1, null, "🦆"]}'))
+    job = kit.row(claim.id)
     assert (job.result, job.reason, job.worker) == ('{"ü": [1, null, "🦆"]}', None, "w1")
     assert job.started_at == claim.started_at
-    assert [(a.attempt, a.fence, a.outcome, a.worker) for a in desk.jobs.attempts(job)] == [
+    assert [(a.attempt, a.fence, a.outcome, a.worker) for a in kit.jobs.attempts(job)] == [
         (1, claim.fence, "succeeded", "w1")
     ]
 
 
-def test_a_result_that_was_dropped_leaves_the_reason(desk: Any, holder: Any, claim: Any) -> None:
-    desk.finish(holder, desk.succeeded(claim, None)._replace(reason="result dropped: too large"))
-    assert (desk.row(claim.id).result, desk.row(claim.id).reason) == (
+def test_a_result_that_was_dropped_leaves_the_reason(
+    kit: StoreKit, holder: WorkerRef, claim: Any
+) -> None:
+    kit.finish(holder, kit.succeeded(claim, None)._replace(reason="result dropped: too large"))
+    assert (kit.row(claim.id).result, kit.row(claim.id).reason) == (
         None,
         "result dropped: too large",
     )
 
 
 def test_an_errored_attempt_waits_for_its_delay_and_stays_charged(
-    desk: Any, holder: Any, claim: Any
+    kit: StoreKit, holder: WorkerRef, claim: Any
 ) -> None:
-    desk.finish(holder, desk.errored(claim, delay=120.5))
-    job = desk.row(claim.id)
+    kit.finish(holder, kit.errored(claim, delay=120.5))
+    job = kit.row(claim.id)
     assert (job.state, job.attempt, job.snoozes) == (State.SCHEDULED, 1, 0)
     assert (job.worker, job.started_at, job.finished_at) == (None, None, None)
     assert abs(job.run_at - claim.started_at - timedelta(seconds=120.5)) < timedelta(seconds=20)
@@ -199,15 +203,17 @@ def test_an_errored_attempt_waits_for_its_delay_and_stays_charged(
     assert desk.signatures() == ["add ValueError app/shop.py:pay"]
 
 
-def test_every_attempt_is_recorded_with_who_and_when_and_why(desk: Any, holder: Any) -> None:
-    id_ = desk.add()
-    first = desk.take_one(holder)
-    desk.finish(holder, desk.errored(first))
-    desk.jobs.rerun(JobFilter(ids=(id_,)))
-    second_worker = desk.worker("w2")
-    second = desk.take_one(second_worker)
-    desk.finish(second_worker, desk.failed(second))
-    one, two = desk.jobs.attempts(desk.row(id_))
+def test_every_attempt_is_recorded_with_who_and_when_and_why(
+    kit: StoreKit, holder: WorkerRef
+) -> None:
+    id_ = kit.add()
+    first = kit.take_one(holder)
+    kit.finish(holder, kit.errored(first))
+    kit.jobs.rerun(JobFilter(ids=(id_,)))
+    second_worker = kit.worker("w2")
+    second = kit.take_one(second_worker)
+    kit.finish(second_worker, kit.failed(second))
+    one, two = kit.jobs.attempts(kit.row(id_))
     assert (one.attempt, one.fence, one.worker, one.outcome) == (1, first.fence, "w1", "errored")
     assert (two.attempt, two.fence, two.worker, two.outcome) == (2, second.fence, "w2", "errored")
     assert (one.started_at, two.started_at) == (first.started_at, second.started_at)
@@ -215,37 +221,41 @@ def test_every_attempt_is_recorded_with_who_and_when_and_why(desk: Any, holder: 
     assert one.error == two.error == ERROR._replace(place=None)
 
 
-def test_a_snooze_gives_the_attempt_back_and_is_counted(desk: Any, holder: Any, claim: Any) -> None:
-    desk.finish(holder, desk.snoozed(claim, delay=60.0))
-    job = desk.row(claim.id)
+def test_a_snooze_gives_the_attempt_back_and_is_counted(
+    kit: StoreKit, holder: WorkerRef, claim: Any
+) -> None:
+    kit.finish(holder, kit.snoozed(claim, delay=60.0))
+    job = kit.row(claim.id)
     assert (job.state, job.attempt, job.snoozes, job.reason) == (State.SCHEDULED, 0, 1, "later")
-    assert desk.outcomes(claim.id) == ["snoozed"]
-    desk.jobs.rerun(JobFilter(ids=(claim.id,)))
-    again = desk.take_one(holder)
+    assert kit.outcomes(claim.id) == ["snoozed"]
+    kit.jobs.rerun(JobFilter(ids=(claim.id,)))
+    again = kit.take_one(holder)
     assert (again.attempt, again.fence) == (1, claim.fence + 2)
 
 
 def test_a_snooze_until_then_is_due_by_the_clock_of_the_database(
-    desk: Any, holder: Any, claim: Any
+    kit: StoreKit, holder: WorkerRef, claim: Any
 ) -> None:
-    desk.finish(holder, desk.snoozed(claim, delay=0.0))
-    assert desk.maintenance.promote() == ["default"]
+    kit.finish(holder, kit.snoozed(claim, delay=0.0))
+    assert kit.maintenance.promote() == ["default"]
 
 
-def test_what_is_given_back_unbegun_leaves_no_trace(desk: Any, holder: Any, claim: Any) -> None:
-    desk.finish(holder, desk.released(claim))
-    job = desk.row(claim.id)
+def test_what_is_given_back_unbegun_leaves_no_trace(
+    kit: StoreKit, holder: WorkerRef, claim: Any
+) -> None:
+    kit.finish(holder, kit.released(claim))
+    job = kit.row(claim.id)
     assert (job.state, job.attempt, job.run_at) == (State.AVAILABLE, 0, claim.run_at)
     assert (job.worker, job.started_at, job.snoozes) == (None, None, 0)
-    assert desk.outcomes(claim.id) == []
-    assert desk.counters() == {}
+    assert kit.outcomes(claim.id) == []
+    assert kit.counters() == {}
 
 
-def test_a_job_that_is_given_back_stands_where_it_stood(desk: Any, holder: Any) -> None:
-    first, second = desk.add_many(2)
-    claims = desk.take(holder)
-    desk.finish(holder, *map(desk.released, reversed(claims)))
-    assert [claim.id for claim in desk.take(holder)] == [first, second]
+def test_a_job_that_is_given_back_stands_where_it_stood(kit: StoreKit, holder: WorkerRef) -> None:
+    first, second = kit.add_many(2)
+    claims = kit.take(holder)
+    kit.finish(holder, *map(kit.released, reversed(claims)))
+    assert [claim.id for claim in kit.take(holder)] == [first, second]
 
 
 # Cancelled while it ran
@@ -253,35 +263,35 @@ def test_a_job_that_is_given_back_stands_where_it_stood(desk: Any, holder: Any) 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_wish_to_cancel_turns_every_outcome_into_cancelled(
-    desk: Any, holder: Any, claim: Any, way: str
+    kit: StoreKit, holder: WorkerRef, claim: Any, way: str
 ) -> None:
-    assert desk.jobs.cancel(JobFilter(ids=(claim.id,))) == ([claim.id], [])
-    assert desk.state(claim.id) is State.RUNNING
-    assert desk.finish(holder, getattr(desk, way)(claim)) == {claim.id: State.CANCELLED}
-    job = desk.row(claim.id)
+    assert kit.jobs.cancel(JobFilter(ids=(claim.id,))) == ([claim.id], [])
+    assert kit.state(claim.id) is State.RUNNING
+    assert kit.finish(holder, getattr(kit, way)(claim)) == {claim.id: State.CANCELLED}
+    job = kit.row(claim.id)
     assert (job.state, job.result, job.fence) == (State.CANCELLED, None, claim.fence + 1)
     assert job.finished_at is not None
-    assert desk.counters()["default", "add"]["cancelled"] == 1
-    assert "succeeded" not in desk.counters()["default", "add"]
+    assert kit.counters()["default", "add"]["cancelled"] == 1
+    assert "succeeded" not in kit.counters()["default", "add"]
 
 
 # Counting
 
 
-def test_what_ended_is_counted_by_queue_and_task(desk: Any, holder: Any) -> None:
-    desk.add_many(6)
+def test_what_ended_is_counted_by_queue_and_task(kit: StoreKit, holder: WorkerRef) -> None:
+    kit.add_many(6)
     ends = [
-        desk.succeeded,
-        desk.succeeded,
-        desk.errored,
-        desk.failed,
-        desk.cancelled,
-        desk.released,
+        kit.succeeded,
+        kit.succeeded,
+        kit.errored,
+        kit.failed,
+        kit.cancelled,
+        kit.released,
     ]
-    desk.finish(holder, *(end(claim) for end, claim in zip(ends, desk.take(holder), strict=True)))
-    desk.add(queue="mail", task="send")
-    desk.finish(holder, desk.succeeded(desk.take_one(holder, queue="mail")))
-    assert desk.counters() == {
+    kit.finish(holder, *(end(claim) for end, claim in zip(ends, kit.take(holder), strict=True)))
+    kit.add(queue="mail", task="send")
+    kit.finish(holder, kit.succeeded(kit.take_one(holder, queue="mail")))
+    assert kit.counters() == {
         ("default", "add"): {
             "succeeded": 2,
             "failed": 1,
@@ -304,16 +314,16 @@ def test_what_ended_is_counted_by_queue_and_task(desk: Any, holder: Any) -> None
     }
 
 
-def test_outcomes_counts_and_attempts_are_one_transaction(desk: Any, holder: Any) -> None:
-    desk.add_many(2)
-    claims = desk.take(holder)
-    with pytest.raises(ZeroDivisionError), desk.store.write() as connection:
-        outcomes = [desk.succeeded(claims[0]), desk.errored(claims[1])]
-        assert len(desk.completion.complete(connection, holder, outcomes)) == 2
+def test_outcomes_counts_and_attempts_are_one_transaction(kit: StoreKit, holder: WorkerRef) -> None:
+    kit.add_many(2)
+    claims = kit.take(holder)
+    with pytest.raises(ZeroDivisionError), kit.store.write() as connection:
+        outcomes = [kit.succeeded(claims[0]), kit.errored(claims[1])]
+        assert len(kit.completion.complete(connection, holder, outcomes)) == 2
         raise ZeroDivisionError
-    assert {desk.state(claim.id) for claim in claims} == {State.RUNNING}
-    assert desk.counters() == {}
-    assert desk.outcomes(claims[1].id) == ["running"]
+    assert {kit.state(claim.id) for claim in claims} == {State.RUNNING}
+    assert kit.counters() == {}
+    assert kit.outcomes(claims[1].id) == ["running"]
 
 
 # The answer of a commit was lost
@@ -324,52 +334,54 @@ SETTLES = ["succeeded", "failed", "cancelled"]
 
 @pytest.mark.parametrize("way", SETTLES)
 def test_an_outcome_that_is_offered_again_is_accepted_and_counted_once(
-    desk: Any, holder: Any, claim: Any, way: str
+    kit: StoreKit, holder: WorkerRef, claim: Any, way: str
 ) -> None:
-    outcome = getattr(desk, way)(claim)
-    first = desk.finish(holder, outcome)
-    before, counted, tried = desk.row(claim.id), desk.counters(), desk.outcomes(claim.id)
+    outcome = getattr(kit, way)(claim)
+    first = kit.finish(holder, outcome)
+    before, counted, tried = kit.row(claim.id), kit.counters(), kit.outcomes(claim.id)
     for _ in range(2):
-        assert desk.finish(holder, outcome) == first
-    assert (desk.row(claim.id), desk.counters()) == (before, counted)
-    assert desk.outcomes(claim.id) == tried
+        assert kit.finish(holder, outcome) == first
+    assert (kit.row(claim.id), kit.counters()) == (before, counted)
+    assert kit.outcomes(claim.id) == tried
 
 
 def test_another_outcome_of_the_same_claim_is_not_accepted(
-    desk: Any, holder: Any, claim: Any
+    kit: StoreKit, holder: WorkerRef, claim: Any
 ) -> None:
-    desk.finish(holder, desk.failed(claim))
-    assert desk.finish(holder, desk.succeeded(claim)) == {}
-    assert desk.finish(holder, desk.cancelled(claim)) == {}
-    assert desk.state(claim.id) is State.FAILED
+    kit.finish(holder, kit.failed(claim))
+    assert kit.finish(holder, kit.succeeded(claim)) == {}
+    assert kit.finish(holder, kit.cancelled(claim)) == {}
+    assert kit.state(claim.id) is State.FAILED
 
 
 def test_an_outcome_offered_again_after_a_rerun_is_not_accepted(
-    desk: Any, holder: Any, claim: Any
+    kit: StoreKit, holder: WorkerRef, claim: Any
 ) -> None:
-    desk.finish(holder, desk.succeeded(claim))
-    desk.jobs.rerun(JobFilter(ids=(claim.id,)), succeeded=True)
-    assert desk.finish(holder, desk.succeeded(claim)) == {}
-    assert desk.state(claim.id) is State.AVAILABLE
+    kit.finish(holder, kit.succeeded(claim))
+    kit.jobs.rerun(JobFilter(ids=(claim.id,)), succeeded=True)
+    assert kit.finish(holder, kit.succeeded(claim)) == {}
+    assert kit.state(claim.id) is State.AVAILABLE
 
 
-def test_new_outcomes_pass_beside_one_that_is_offered_again(desk: Any, holder: Any) -> None:
-    desk.add_many(2)
-    old, new = desk.take(holder)
-    desk.finish(holder, desk.succeeded(old))
-    answer = desk.finish(holder, desk.succeeded(old), desk.succeeded(new))
+def test_new_outcomes_pass_beside_one_that_is_offered_again(
+    kit: StoreKit, holder: WorkerRef
+) -> None:
+    kit.add_many(2)
+    old, new = kit.take(holder)
+    kit.finish(holder, kit.succeeded(old))
+    answer = kit.finish(holder, kit.succeeded(old), kit.succeeded(new))
     assert answer == {old.id: State.SUCCEEDED, new.id: State.SUCCEEDED}
-    assert desk.counters()["default", "add"]["succeeded"] == 2
+    assert kit.counters()["default", "add"]["succeeded"] == 2
 
 
 # Progress
 
 
-def test_progress_is_written_for_the_claim_that_holds(desk: Any, holder: Any) -> None:
-    desk.add_many(3)
-    mine, stale, old = desk.take(holder)
-    desk.finish(holder, desk.errored(old))
-    desk.completion.save_progress(
+def test_progress_is_written_for_the_claim_that_holds(kit: StoreKit, holder: WorkerRef) -> None:
+    kit.add_many(3)
+    mine, stale, old = kit.take(holder)
+    kit.finish(holder, kit.errored(old))
+    kit.completion.save_progress(
         holder,
         [
             (mine.id, mine.fence, 0.5, "half 🦆"),
@@ -379,11 +391,11 @@ def test_progress_is_written_for_the_claim_that_holds(desk: Any, holder: Any) ->
         ],
     )
     shown = [
-        (job.progress, job.progress_message) for job in map(desk.row, (mine.id, stale.id, old.id))
+        (job.progress, job.progress_message) for job in map(kit.row, (mine.id, stale.id, old.id))
     ]
     assert shown == [(0.5, "half 🦆"), (None, None), (None, None)]
-    desk.completion.save_progress(holder, [(mine.id, mine.fence, None, "no idea how far")])
-    assert (desk.row(mine.id).progress, desk.row(mine.id).progress_message) == (
+    kit.completion.save_progress(holder, [(mine.id, mine.fence, None, "no idea how far")])
+    assert (kit.row(mine.id).progress, kit.row(mine.id).progress_message) == (
         None,
         "no idea how far",
     )
@@ -392,29 +404,29 @@ def test_progress_is_written_for_the_claim_that_holds(desk: Any, holder: Any) ->
 @pytest.mark.databases("postgres")
 @pytest.mark.parametrize("verb", ["succeeded", "errored", "report"])
 def test_outcomes_and_progress_lock_their_rows_in_the_order_of_their_ids(
-    desk: Any, holder: Any, second_store: Any, blocked: Any, verb: str
+    kit: StoreKit, holder: WorkerRef, second_store: Any, blocked: Any, verb: str
 ) -> None:
     """As a bulk cancel does: they wait for each other, and do not kill each other."""
-    with desk.store.write() as connection:  # A small table would be read whole, in its own order.
+    with kit.store.write() as connection:  # A small table would be read whole, in its own order.
         numbers = "SELECT 'add', 'others' FROM generate_series(1, 20000)"
         connection.execute(text(f"INSERT INTO jobqueue_jobs (task, queue) {numbers}"))
-    ids = desk.add_many(20)
-    claims = desk.take(holder)[::-1]
-    other = type(desk)(second_store(lock_timeout="5s"))
+    ids = kit.add_many(20)
+    claims = kit.take(holder)[::-1]
+    other = type(kit)(second_store(lock_timeout="5s"))
 
     def write() -> Any:
         if verb == "report":
             rows = [(claim.id, claim.fence, 0.5, None) for claim in claims]
             return other.completion.save_progress(holder, rows)
-        return other.finish(holder, *(getattr(desk, verb)(claim) for claim in claims))
+        return other.finish(holder, *(getattr(kit, verb)(claim) for claim in claims))
 
     lock = "SELECT id FROM jobqueue_jobs WHERE id = :id FOR UPDATE"
     with ThreadPoolExecutor(1) as pool:
-        with desk.store.write() as connection:
+        with kit.store.write() as connection:
             connection.execute(text(lock), {"id": ids[0]})
             writing = pool.submit(write)
             blocked()
             for id_ in ids:
                 connection.execute(text(f"{lock} NOWAIT"), {"id": id_})
         writing.result(30)
-    assert all(desk.row(id_).progress == 0.5 or desk.state(id_) != State.RUNNING for id_ in ids)
+    assert all(kit.row(id_).progress == 0.5 or kit.state(id_) != State.RUNNING for id_ in ids)

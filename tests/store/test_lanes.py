@@ -12,34 +12,35 @@ from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.lanes import LaneClaims, Lanes
 from jobqueue.store.schema import LaneKind, jobs, lanes, queues
+from tests.store.conftest import StoreKit
 
 
 class LaneBench:
     """A database with jobs in lanes, and a worker that claims them."""
 
-    def __init__(self, desk: Any) -> None:
-        self.desk = desk
-        self.lanes = Lanes(desk.store)
-        self.holder: WorkerRef = desk.worker()
+    def __init__(self, kit: StoreKit) -> None:
+        self.kit = kit
+        self.lanes = Lanes(kit.store)
+        self.holder: WorkerRef = kit.worker()
 
     def add(self, key: str | None, *, limit: int | None = None, strict: bool = False,
             weight: float | None = None, queue: str = "default", count: int = 1) -> list[int]:  # fmt: skip
-        ids: list[int] = self.desk.add_many(count, queue=queue)
-        self.desk.change(
+        ids: list[int] = self.kit.add_many(count, queue=queue)
+        self.kit.change(
             *ids, lane=key, lane_limit=limit, lane_strict=int(strict), lane_weight=weight
         )
         return ids
 
     def switch(self, queue: str = "default", **switches: Any) -> None:
-        with self.desk.store.write() as connection:
+        with self.kit.store.write() as connection:
             connection.execute(queues.insert().values(name=queue, **switches))
 
     def sweep(self) -> None:
-        with self.desk.store.write() as connection:
+        with self.kit.store.write() as connection:
             self.lanes.sweep(connection)
 
     def try_claim(self, limit: int = 100, queue: str = "default", holder: WorkerRef | None = None) -> LaneClaims:  # fmt: skip
-        with self.desk.store.write() as connection:
+        with self.kit.store.write() as connection:
             return self.lanes.claim(connection, holder or self.holder, queue, limit)
 
     def claim(self, limit: int = 100, queue: str = "default") -> list[Claim]:
@@ -50,40 +51,40 @@ class LaneBench:
         return [claim.id for claim in self.claim(limit, queue)]
 
     def end(self, *claims: Claim, key: str | None = None) -> None:
-        self.desk.finish(self.holder, *(self.desk.succeeded(claim) for claim in claims))
+        self.kit.finish(self.holder, *(self.kit.succeeded(claim) for claim in claims))
         if key is not None:
             self.unpark(key)
 
     def unpark(self, *names: str) -> None:
-        with self.desk.store.write() as connection:
+        with self.kit.store.write() as connection:
             self.lanes.unpark(connection, names)
 
     def rows(self) -> dict[str, Any]:
-        with self.desk.store.read() as connection:
+        with self.kit.store.read() as connection:
             every = connection.execute(select(lanes).where(lanes.c.kind != LaneKind.SWEEP))
             return {row.name: row for row in every}
 
 
 @pytest.fixture
-def bench(desk: Any) -> LaneBench:
-    with desk.store.write() as connection:
+def bench(kit: StoreKit) -> LaneBench:
+    with kit.store.write() as connection:
         connection.execute(lanes.delete())
-    return LaneBench(desk)
+    return LaneBench(kit)
 
 
 def test_plain_claims_pass_over_the_jobs_of_a_key(bench: LaneBench) -> None:
     bench.add("a")
-    plain = bench.desk.add()
-    assert [claim.id for claim in bench.desk.take(bench.holder)] == [plain]
+    plain = bench.kit.add()
+    assert [claim.id for claim in bench.kit.take(bench.holder)] == [plain]
 
 
 def test_a_claim_is_as_complete_as_that_of_a_plain_job(bench: LaneBench) -> None:
     (id_,) = bench.add("a")
     (claim,) = bench.claim()
-    row = bench.desk.row(id_)
+    row = bench.kit.row(id_)
     assert (claim.id, claim.fence, claim.attempt, claim.worker_id) == (id_, 1, 1, bench.holder.id)
     assert (row.state, row.worker, row.started_at) == (State.RUNNING, "w1", claim.started_at)
-    assert bench.desk.finish(bench.holder, bench.desk.succeeded(claim)) == {id_: State.SUCCEEDED}
+    assert bench.kit.finish(bench.holder, bench.kit.succeeded(claim)) == {id_: State.SUCCEEDED}
 
 
 def test_at_most_as_many_of_a_key_run_as_its_limit_says(bench: LaneBench) -> None:
@@ -122,8 +123,8 @@ def test_one_key_is_one_lane_in_all_queues(bench: LaneBench) -> None:
 
 def test_jobs_of_keys_are_claimed_in_the_order_of_all(bench: LaneBench) -> None:
     ids = [bench.add(key)[0] for key in "cabbac"]
-    urgent = bench.desk.add(priority=-1)
-    bench.desk.change(urgent, lane="d")
+    urgent = bench.kit.add(priority=-1)
+    bench.kit.change(urgent, lane="d")
     assert bench.ids() == [urgent, *ids]
 
 
@@ -137,7 +138,7 @@ def test_an_empty_lane_is_removed(bench: LaneBench) -> None:
 
 def test_a_paused_queue_gives_no_jobs_of_keys(bench: LaneBench) -> None:
     bench.add("a")
-    bench.desk.pause("default")
+    bench.kit.pause("default")
     assert bench.ids() == []
 
 
@@ -153,11 +154,11 @@ def test_a_worker_without_its_lease_claims_nothing(bench: LaneBench) -> None:
 def test_a_strict_job_keeps_its_place_until_its_next_attempt(bench: LaneBench) -> None:
     first, second = bench.add("a", limit=1, strict=True, count=2)
     (claim,) = bench.claim()
-    bench.desk.finish(bench.holder, bench.desk.errored(claim, delay=3600.0))
+    bench.kit.finish(bench.holder, bench.kit.errored(claim, delay=3600.0))
     bench.unpark("a")
     assert bench.ids() == []
-    bench.desk.make_due(first)
-    bench.desk.maintenance.promote(100)
+    bench.kit.make_due(first)
+    bench.kit.maintenance.promote(100)
     bench.unpark("a")
     (claim,) = bench.claim()
     assert (claim.id, claim.attempt) == (first, 2)
@@ -168,8 +169,8 @@ def test_a_strict_job_keeps_its_place_until_its_next_attempt(bench: LaneBench) -
 def test_a_strict_job_that_was_given_back_goes_first(bench: LaneBench) -> None:
     first, second = bench.add("a", limit=1, strict=True, count=2)
     (claim,) = bench.claim()
-    bench.desk.finish(bench.holder, bench.desk.released(claim))
-    bench.desk.change(second, priority=-5)
+    bench.kit.finish(bench.holder, bench.kit.released(claim))
+    bench.kit.change(second, priority=-5)
     bench.unpark("a")
     assert bench.ids() == [first]
 
@@ -177,7 +178,7 @@ def test_a_strict_job_that_was_given_back_goes_first(bench: LaneBench) -> None:
 def test_a_job_that_is_not_strict_lets_others_go_between_its_attempts(bench: LaneBench) -> None:
     _, second = bench.add("a", limit=1, count=2)
     (claim,) = bench.claim()
-    bench.desk.finish(bench.holder, bench.desk.errored(claim, delay=3600.0))
+    bench.kit.finish(bench.holder, bench.kit.errored(claim, delay=3600.0))
     bench.unpark("a")
     assert bench.ids() == [second]
 
@@ -186,13 +187,13 @@ def test_a_job_that_is_not_strict_lets_others_go_between_its_attempts(bench: Lan
 
 
 def test_plain_claims_pass_over_a_limited_queue(bench: LaneBench) -> None:
-    bench.desk.add()
+    bench.kit.add()
     bench.switch(max_running=1)
-    assert bench.desk.take(bench.holder) == []
+    assert bench.kit.take(bench.holder) == []
 
 
 def test_a_queue_runs_as_many_jobs_as_its_limit_says(bench: LaneBench) -> None:
-    plain = bench.desk.add_many(3)
+    plain = bench.kit.add_many(3)
     (keyed,) = bench.add("a")
     bench.switch(max_running=2)
     first = bench.claim()
@@ -203,8 +204,8 @@ def test_a_queue_runs_as_many_jobs_as_its_limit_says(bench: LaneBench) -> None:
 
 
 def test_a_limit_counts_the_jobs_that_ran_before_it(bench: LaneBench) -> None:
-    bench.desk.add_many(5)
-    bench.desk.take(bench.holder, limit=3)
+    bench.kit.add_many(5)
+    bench.kit.take(bench.holder, limit=3)
     bench.switch(max_running=4)
     assert len(bench.claim()) == 1
 
@@ -214,29 +215,29 @@ def test_a_job_needs_room_in_its_queue_and_in_its_key(bench: LaneBench) -> None:
     (other,) = bench.add("b", limit=1)
     bench.switch(max_running=3)
     assert len(bench.claim()) == 2
-    assert bench.desk.state(other) == State.RUNNING
+    assert bench.kit.state(other) == State.RUNNING
 
 
 def test_a_limit_of_zero_is_a_pause(bench: LaneBench) -> None:
-    bench.desk.add()
+    bench.kit.add()
     bench.switch(max_running=0)
     assert bench.ids() == []
 
 
 def test_a_queue_that_was_empty_is_looked_at_again(bench: LaneBench) -> None:
     bench.switch(max_running=5)
-    first = bench.desk.add()
+    first = bench.kit.add()
     assert bench.ids() == [first]
     assert bench.ids() == []
-    second = bench.desk.add()
+    second = bench.kit.add()
     bench.sweep()
-    with bench.desk.store.read() as connection:
+    with bench.kit.store.read() as connection:
         assert bench.lanes.with_work(connection, None) == ["default"]
     assert bench.ids() == [second]
 
 
 def test_a_rate_holds_starts_apart(bench: LaneBench) -> None:
-    bench.desk.add_many(5)
+    bench.kit.add_many(5)
     bench.switch(rate_count=1, rate_period=3600.0)
     bench.sweep()
     first = bench.try_claim()
@@ -247,16 +248,16 @@ def test_a_rate_holds_starts_apart(bench: LaneBench) -> None:
 
 
 def test_a_burst_lets_starts_run_ahead(bench: LaneBench) -> None:
-    bench.desk.add_many(9)
+    bench.kit.add_many(9)
     bench.switch(rate_count=60, rate_period=36000.0, rate_burst=4)
     assert len(bench.claim()) == 4
 
 
 def test_a_clock_that_was_turned_back_holds_a_rate_up_for_one_burst(bench: LaneBench) -> None:
-    bench.desk.add_many(3)
+    bench.kit.add_many(3)
     bench.switch(rate_count=1, rate_period=60.0)
     bench.claim()
-    with bench.desk.store.write() as connection:
+    with bench.kit.store.write() as connection:
         connection.execute(lanes.update().values(next_start=lanes.c.next_start + 7200))
     retry_in = bench.try_claim().retry_in
     assert retry_in is not None
@@ -282,7 +283,7 @@ def test_a_late_key_of_a_fair_queue_does_not_wait_behind_a_backlog(bench: LaneBe
 
 
 def test_jobs_without_a_key_share_a_fair_queue_too(bench: LaneBench) -> None:
-    keyed, plain = bench.add("a", count=20), bench.desk.add_many(20)
+    keyed, plain = bench.add("a", count=20), bench.kit.add_many(20)
     bench.switch(fair=1)
     taken = [id_ for _ in range(5) for id_ in bench.ids(limit=2)]
     assert (len(set(taken) & set(keyed)), len(set(taken) & set(plain))) == (5, 5)
@@ -298,7 +299,7 @@ def test_no_limit_is_passed_while_workers_claim_at_once(
     limits = {"a": 1, "b": 2, "c": 3}
     for key, limit in limits.items():
         bench.add(key, limit=limit, count=40)
-    workers = [LaneBench(type(bench.desk)(second_store())) for _ in range(4)]
+    workers = [LaneBench(type(bench.kit)(second_store())) for _ in range(4)]
     over: list[Any] = []
 
     def work(own: LaneBench) -> int:
@@ -307,7 +308,7 @@ def test_no_limit_is_passed_while_workers_claim_at_once(
         while idle < 50:
             own.sweep()
             result = own.try_claim(choose.randint(1, 4))
-            with own.desk.store.read() as connection:
+            with own.kit.store.read() as connection:
                 counted = connection.execute(
                     select(jobs.c.lane, func.count())
                     .where(jobs.c.state == State.RUNNING)
@@ -329,7 +330,7 @@ def test_no_limit_is_passed_while_workers_claim_at_once(
 def test_the_lock_of_a_lane_is_not_waited_for(bench: LaneBench) -> None:
     bench.add("a", limit=1)
     bench.sweep()
-    with bench.desk.store.write() as connection:
+    with bench.kit.store.write() as connection:
         connection.execute(select(lanes).with_for_update())
         assert bench.try_claim().is_locked
 
@@ -338,28 +339,28 @@ def test_with_work_names_queues_once(bench: LaneBench) -> None:
     for key in "abc":
         bench.add(key)
     bench.sweep()
-    with bench.desk.store.read() as connection:
+    with bench.kit.store.read() as connection:
         assert bench.lanes.with_work(connection, None) == ["default"]
         assert bench.lanes.exist(connection)
 
 
 def test_a_database_without_keys_and_limits_has_no_lanes(bench: LaneBench) -> None:
-    bench.desk.add()
-    with bench.desk.store.read() as connection:
+    bench.kit.add()
+    with bench.kit.store.read() as connection:
         assert not bench.lanes.exist(connection)
     assert Counter(bench.rows()) == Counter()
 
 
 def test_one_sweep_serves_the_whole_fleet(bench: LaneBench) -> None:
     bench.add("a")
-    with bench.desk.store.write() as connection:
+    with bench.kit.store.write() as connection:
         assert bench.lanes.sweep(connection, every=30.0)
-    with bench.desk.store.write() as connection:
+    with bench.kit.store.write() as connection:
         assert not bench.lanes.sweep(connection, every=30.0)
 
 
 def test_a_clock_that_was_turned_back_does_not_stop_the_sweeps(bench: LaneBench) -> None:
-    with bench.desk.store.write() as connection:
+    with bench.kit.store.write() as connection:
         bench.lanes.sweep(connection, every=30.0)
         connection.execute(lanes.update().values(parked_until=lanes.c.parked_until + 7200))
         assert bench.lanes.sweep(connection, every=30.0)

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
+from tests.store.conftest import StoreKit
 
 INSERT = "INSERT INTO jobqueue_jobs (task, {0}) VALUES ('add', '{1}')"
 EDGES = ["0001-01-02 00:00:00+00", "9999-12-30 23:59:59.999999+00"]
@@ -22,8 +23,8 @@ BEYOND = [
 ]
 
 
-def write(desk: Any, sql: str) -> None:
-    with desk.store.write() as connection:
+def write(kit: StoreKit, sql: str) -> None:
+    with kit.store.write() as connection:
         connection.execute(text(sql))
 
 
@@ -38,17 +39,17 @@ MISTAKES = {
 
 @pytest.mark.parametrize("column", MISTAKES)
 def test_a_mistake_is_refused_at_once_by_the_name_of_what_is_required(
-    desk: Any, column: str
+    kit: StoreKit, column: str
 ) -> None:
     value, named = MISTAKES[column]
-    job = desk.add()
+    job = kit.add()
     for statement in (
         f"INSERT INTO jobqueue_jobs (task, {column}) VALUES ('add', {value})",
         f"UPDATE jobqueue_jobs SET {column} = {value} WHERE id = {job}",
     ):
         with pytest.raises(DBAPIError, match=named):
-            write(desk, statement)
-    assert desk.state(job) is State.AVAILABLE
+            write(kit, statement)
+    assert kit.state(job) is State.AVAILABLE
 
 
 @pytest.mark.databases("sqlite")  # PostgreSQL's types refuse some of them.
@@ -72,48 +73,48 @@ def test_a_mistake_is_refused_at_once_by_the_name_of_what_is_required(
     ],
 )
 def test_sqlite_checks_what_its_types_do_not(
-    desk: Any, column: str, value: Any, named: str
+    kit: StoreKit, column: str, value: Any, named: str
 ) -> None:
     with pytest.raises(IntegrityError, match=named):
-        write(desk, INSERT.format(column, value))
+        write(kit, INSERT.format(column, value))
 
 
 @pytest.mark.databases("sqlite")
-def test_every_past_instant_that_sqlite_lets_in_is_claimed(desk: Any) -> None:
+def test_every_past_instant_that_sqlite_lets_in_is_claimed(kit: StoreKit) -> None:
     values = ["0001-01-02 00:00:00", "2026-01-31 23:59:59", "2024-02-29 12:00:00.5"]
     for value in [*values, "2023-02-31 00:00:00", "2024-01-31 24:00:00.123456789"]:
-        write(desk, INSERT.format("run_at", value))
-    assert len(desk.take(desk.worker())) == 5
+        write(kit, INSERT.format("run_at", value))
+    assert len(kit.take(kit.worker())) == 5
 
 
 @pytest.mark.parametrize("column", ["run_at", "created_at"])
 @pytest.mark.parametrize("value", BEYOND)
 def test_an_instant_that_python_cannot_hold_stops_no_claim(
-    desk: Any, backend_name: str, column: str, value: str
+    kit: StoreKit, backend_name: str, column: str, value: str
 ) -> None:
-    before = desk.add()
+    before = kit.add()
     named = f"{column}_is_in_the_years_1_to_9999"
     # Text of another form is refused on SQLite, or read as some instant.
     is_text = backend_name == "sqlite"
     with suppress(IntegrityError) if is_text else pytest.raises(IntegrityError, match=named):
-        write(desk, INSERT.format(column, value))
-    after = desk.add()
-    holder = desk.worker()
-    claims = desk.take(holder)
+        write(kit, INSERT.format(column, value))
+    after = kit.add()
+    holder = kit.worker()
+    claims = kit.take(holder)
     assert {before, after} <= {claim.id for claim in claims}
-    assert {*desk.finish(holder, *map(desk.succeeded, claims)).values()} == {State.SUCCEEDED}
-    assert len(list(desk.jobs.find(JobFilter()))) >= 2
+    assert {*kit.finish(holder, *map(kit.succeeded, claims)).values()} == {State.SUCCEEDED}
+    assert len(list(kit.jobs.find(JobFilter()))) >= 2
 
 
 @pytest.mark.databases("postgres")
 @pytest.mark.parametrize("zone", ["UTC", "Etc/GMT-14", "Etc/GMT%2B12"])
 def test_an_instant_that_is_allowed_can_be_read_in_every_time_zone(
-    desk: Any, second_store: Any, zone: str
+    kit: StoreKit, second_store: Any, zone: str
 ) -> None:
     for column in ("run_at", "created_at"):
         for value in EDGES:
-            write(desk, INSERT.format(column, value))
-    there = type(desk)(second_store(TimeZone=zone))
+            write(kit, INSERT.format(column, value))
+    there = type(kit)(second_store(TimeZone=zone))
     assert len(there.take(there.worker())) == 4
     assert len(list(there.jobs.find(JobFilter()))) == 4
 
@@ -128,19 +129,19 @@ def test_an_instant_that_is_allowed_can_be_read_in_every_time_zone(
     ],
 )
 def test_arguments_of_another_form_are_not_known_and_hide_no_other_job(
-    desk: Any, args: str, shown: Any
+    kit: StoreKit, args: str, shown: Any
 ) -> None:
-    other = desk.add()
-    write(desk, f"INSERT INTO jobqueue_jobs (task, args) VALUES ('add', '{args}')")
-    bad, good = [record.to_json() for record in desk.jobs.find(JobFilter())]
+    other = kit.add()
+    write(kit, f"INSERT INTO jobqueue_jobs (task, args) VALUES ('add', '{args}')")
+    bad, good = [record.to_json() for record in kit.jobs.find(JobFilter())]
     assert (bad["args"], bad["kwargs"]) == shown
     assert good["id"] == other
 
 
 @pytest.mark.parametrize("tags", ["7", '"nightly"', '{"nightly": 1}'])
-def test_tags_of_another_form_are_none_and_hide_no_other_job(desk: Any, tags: str) -> None:
-    other = desk.add()
-    write(desk, INSERT.format("tags", tags))
-    bad, good = desk.jobs.find(JobFilter())
+def test_tags_of_another_form_are_none_and_hide_no_other_job(kit: StoreKit, tags: str) -> None:
+    other = kit.add()
+    write(kit, INSERT.format("tags", tags))
+    bad, good = kit.jobs.find(JobFilter())
     assert bad.tags == ()
     assert good.id == other

@@ -21,7 +21,7 @@ from jobqueue.store.database import Store
 from jobqueue.store.dialects import sqlite as sqlite_backend
 from jobqueue.store.dialects.sqlite_file import DatabaseFile
 from jobqueue.store.jobs import Jobs
-from tests.store.conftest import ONLY_POSTGRES, ONLY_SQLITE, file_of
+from tests.store.conftest import ONLY_POSTGRES, ONLY_SQLITE, StoreKit, file_of
 
 KILL_ME = text("SELECT pg_terminate_backend(pg_backend_pid())")
 
@@ -30,22 +30,22 @@ KILL_ME = text("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 @ONLY_POSTGRES
-def test_work_is_done_again_on_a_new_connection_when_the_old_one_dies(desk: Any) -> None:
+def test_work_is_done_again_on_a_new_connection_when_the_old_one_dies(kit: StoreKit) -> None:
     runs: list[int] = []
 
     def work(connection: Any) -> str:
         runs.append(len(runs))
-        desk.jobs.insert([desk.new()], connection)
+        kit.jobs.insert([kit.new()], connection)
         if len(runs) == 1:
             connection.execute(KILL_ME)
         return f"run {len(runs)}"
 
-    assert desk.store.transact(work) == "run 2"
-    assert desk.jobs.count(JobFilter()) == 1
+    assert kit.store.transact(work) == "run 2"
+    assert kit.jobs.count(JobFilter()) == 1
 
 
 @ONLY_POSTGRES
-def test_work_is_done_again_once_and_no_more(desk: Any) -> None:
+def test_work_is_done_again_once_and_no_more(kit: StoreKit) -> None:
     runs: list[int] = []
 
     def work(connection: Any) -> None:
@@ -53,17 +53,17 @@ def test_work_is_done_again_once_and_no_more(desk: Any) -> None:
         connection.execute(KILL_ME)
 
     with pytest.raises(DBAPIError) as caught:
-        desk.store.transact(work)
+        kit.store.transact(work)
     assert caught.value.connection_invalidated
     assert len(runs) == 2
-    assert desk.jobs.count(JobFilter()) == 0
+    assert kit.jobs.count(JobFilter()) == 0
 
 
 @ONLY_POSTGRES
 def test_a_connection_that_died_while_idle_costs_an_enqueue_nothing(
-    desk: Any, second_store: Any
+    kit: StoreKit, second_store: Any
 ) -> None:
-    desk.add()
+    kit.add()
     with second_store().write() as connection:
         ours = text(
             "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
@@ -71,56 +71,56 @@ def test_a_connection_that_died_while_idle_costs_an_enqueue_nothing(
             " AND backend_type = 'client backend'"
         )
         assert connection.execute(ours).scalar() >= 1
-    desk.add()
-    assert desk.jobs.count(JobFilter()) == 2
+    kit.add()
+    assert kit.jobs.count(JobFilter()) == 2
 
 
 @ONLY_POSTGRES
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_connection_that_was_closed_while_idle_costs_an_enqueue_nothing(
-    desk: Any, count: int
+    kit: StoreKit, count: int
 ) -> None:
-    with desk.store.read() as connection:
+    with kit.store.read() as connection:
         driver = connection.connection.driver_connection
     driver.close()
-    desk.add_many(count)
-    assert desk.jobs.count(JobFilter()) == count
+    kit.add_many(count)
+    assert kit.jobs.count(JobFilter()) == count
 
 
 @ONLY_POSTGRES
-def test_a_commit_whose_answer_is_lost_is_not_repeated(desk: Any, second_store: Any) -> None:
+def test_a_commit_whose_answer_is_lost_is_not_repeated(kit: StoreKit, second_store: Any) -> None:
     """Nobody can tell whether it was done, so only the caller may decide."""
     runs: list[int] = []
     executioner = second_store()
 
     def work(connection: Any) -> None:
         runs.append(1)
-        desk.jobs.insert([desk.new()], connection)
+        kit.jobs.insert([kit.new()], connection)
         pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
         with executioner.write() as other:
             other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
 
     with pytest.raises(DBAPIError):
-        desk.store.transact(work)
+        kit.store.transact(work)
     assert len(runs) == 1
 
 
-def test_an_error_in_the_work_rolls_everything_back(desk: Any) -> None:
+def test_an_error_in_the_work_rolls_everything_back(kit: StoreKit) -> None:
     runs: list[int] = []
 
     def work(connection: Any) -> None:
         runs.append(1)
-        desk.jobs.insert([desk.new()], connection)
+        kit.jobs.insert([kit.new()], connection)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        desk.store.transact(work)
+        kit.store.transact(work)
     assert len(runs) == 1
-    assert desk.jobs.count(JobFilter()) == 0
-    assert desk.add()
+    assert kit.jobs.count(JobFilter()) == 0
+    assert kit.add()
 
 
-def test_an_error_of_the_database_that_stays_is_raised_at_once(desk: Any) -> None:
+def test_an_error_of_the_database_that_stays_is_raised_at_once(kit: StoreKit) -> None:
     runs: list[int] = []
 
     def work(connection: Any) -> None:
@@ -128,7 +128,7 @@ def test_an_error_of_the_database_that_stays_is_raised_at_once(desk: Any) -> Non
         connection.execute(text("SELECT * FROM no_such_table"))
 
     with pytest.raises(DBAPIError, match="no_such_table"):
-        desk.store.transact(work)
+        kit.store.transact(work)
     assert len(runs) == 1
 
 
@@ -136,7 +136,7 @@ def test_an_error_of_the_database_that_stays_is_raised_at_once(desk: Any) -> Non
 
 
 @ONLY_POSTGRES
-def test_an_enqueue_whose_answer_is_lost_is_not_repeated(desk: Any, store: Store) -> None:
+def test_an_enqueue_whose_answer_is_lost_is_not_repeated(kit: StoreKit, store: Store) -> None:
     with store.write() as connection:
         connection.execute(text("CREATE SEQUENCE runs"))  # It counts what is rolled back too.
         connection.execute(
@@ -154,7 +154,7 @@ def test_an_enqueue_whose_answer_is_lost_is_not_repeated(desk: Any, store: Store
         )
     try:
         with pytest.raises(DBAPIError) as caught:
-            desk.add()
+            kit.add()
         assert caught.value.connection_invalidated
         with store.read() as connection:
             assert connection.execute(text("SELECT nextval('runs')")).scalar() == 2
@@ -162,8 +162,8 @@ def test_an_enqueue_whose_answer_is_lost_is_not_repeated(desk: Any, store: Store
         with store.write() as connection:
             connection.execute(text("DROP FUNCTION die CASCADE"))
             connection.execute(text("DROP SEQUENCE runs"))
-    assert desk.jobs.count(JobFilter()) == 0
-    assert desk.add()
+    assert kit.jobs.count(JobFilter()) == 0
+    assert kit.add()
 
 
 @ONLY_POSTGRES
@@ -178,38 +178,38 @@ def test_a_server_that_a_pooler_says_is_gone_counts_as_an_answer_that_was_lost(
     assert store.execute_autocommit(other, {}) is None, "a transaction may try again"
 
 
-def test_an_error_in_an_enqueue_is_raised_as_that_of_a_transaction(desk: Any) -> None:
+def test_an_error_in_an_enqueue_is_raised_as_that_of_a_transaction(kit: StoreKit) -> None:
     for _ in range(10):  # More than the pool has connections.
         with pytest.raises(IntegrityError, match="(?i)null"):
-            desk.add(max_attempts=None)
-    assert desk.jobs.count(JobFilter()) == 0
-    assert desk.add()
+            kit.add(max_attempts=None)
+    assert kit.jobs.count(JobFilter()) == 0
+    assert kit.add()
 
 
-def test_a_transaction_after_an_enqueue_rolls_back(desk: Any, store_url: str) -> None:
+def test_a_transaction_after_an_enqueue_rolls_back(kit: StoreKit, store_url: str) -> None:
     with closing(Store(store_url, connections=1)) as store:
-        Jobs(store).insert([desk.new()])
+        Jobs(store).insert([kit.new()])
         with pytest.raises(ZeroDivisionError), store.write() as connection:
-            Jobs(store).insert([desk.new()], connection)
+            Jobs(store).insert([kit.new()], connection)
             raise ZeroDivisionError
         assert Jobs(store).count(JobFilter()) == 1
 
 
 @ONLY_SQLITE
 def test_an_enqueue_that_finds_the_file_locked_for_too_long_says_so(
-    store_url: str, desk: Any, monkeypatch: pytest.MonkeyPatch
+    store_url: str, kit: StoreKit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_backend, "BUSY_TIMEOUT", 0)
     with closing(Store(store_url)) as store, closing(sqlite3.connect(file_of(store_url))) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(OperationalError, match="locked"):
-            Jobs(store).insert([desk.new()])
+            Jobs(store).insert([kit.new()])
         other.rollback()
-        assert Jobs(store).insert([desk.new()])
+        assert Jobs(store).insert([kit.new()])
 
 
 @ONLY_SQLITE
-def test_an_enqueue_takes_its_turn(desk: Any, store_url: str) -> None:
+def test_an_enqueue_takes_its_turn(kit: StoreKit, store_url: str) -> None:
     lock = Path(f"{file_of(store_url)}-jobqueue-lock")
     turns: list[bool] = []
 
@@ -226,7 +226,7 @@ def test_an_enqueue_takes_its_turn(desk: Any, store_url: str) -> None:
     with closing(Store(store_url, connections=1)) as store:
         with store.read() as connection:
             connection.connection.driver_connection.set_trace_callback(see)
-        Jobs(store).insert([desk.new()])
+        Jobs(store).insert([kit.new()])
         assert turns == [True]
         with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # It is over with the enqueue.
@@ -236,50 +236,50 @@ def test_an_enqueue_takes_its_turn(desk: Any, store_url: str) -> None:
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("gone", ["deleted", "replaced"])
 def test_nothing_is_written_to_a_file_that_is_no_longer_there(
-    store_url: str, desk: Any, gone: str, count: int
+    store_url: str, kit: StoreKit, gone: str, count: int
 ) -> None:
-    desk.add()
+    kit.add()
     file = file_of(store_url)
     file.unlink()
     if gone == "replaced":
         migrate.upgrade(store_url)
     for _ in range(20):  # More than there are connections: a new one is no way into another file.
         with pytest.raises(DatabaseReplaced, match="deleted or replaced"):
-            desk.add_many(count)
+            kit.add_many(count)
     assert file.exists() == (gone == "replaced")
-    desk.store.close()
-    desk.add_many(count)
-    assert desk.jobs.count(JobFilter()) == count
+    kit.store.close()
+    kit.add_many(count)
+    assert kit.jobs.count(JobFilter()) == count
 
 
 @ONLY_SQLITE
 def test_a_file_restored_after_a_close_beside_an_enqueue_gets_what_is_enqueued_then(
-    desk: Any, store_url: str, monkeypatch: pytest.MonkeyPatch
+    kit: StoreKit, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = file_of(store_url)
     backup = shutil.copy(file, file.with_suffix(".backup"))
     keep = DatabaseFile.keep_connection
 
     def close_first(*taken: Any) -> None:  # As another thread may, in the midst of an enqueue.
-        desk.store.close()
+        kit.store.close()
         keep(*taken)
 
     with monkeypatch.context() as patched:
         patched.setattr(DatabaseFile, "keep_connection", close_first)
-        desk.add()
+        kit.add()
     for beside in ("-wal", "-shm"):
         Path(f"{file}{beside}").unlink(missing_ok=True)
     Path(backup).replace(file)
-    made = [desk.add(), desk.add()]
+    made = [kit.add(), kit.add()]
     with closing(sqlite3.connect(file)) as other:
         assert [id_ for (id_,) in other.execute("SELECT id FROM jobqueue_jobs")] == made
 
 
 @ONLY_SQLITE
 def test_a_file_that_cannot_be_looked_at_for_a_moment_is_taken_for_the_same(
-    store_url: str, desk: Any, monkeypatch: pytest.MonkeyPatch
+    store_url: str, kit: StoreKit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk.add()
+    kit.add()
     stat_of = Path.stat
 
     def stat(path: Path, **how: Any) -> Any:
@@ -289,8 +289,8 @@ def test_a_file_that_cannot_be_looked_at_for_a_moment_is_taken_for_the_same(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "stat", stat)
-        desk.add()
-    assert desk.jobs.count(JobFilter()) == 2
+        kit.add()
+    assert kit.jobs.count(JobFilter()) == 2
 
 
 def prepared(store: Store) -> int:
@@ -300,27 +300,29 @@ def prepared(store: Store) -> int:
 
 
 @ONLY_POSTGRES
-def test_only_the_statement_that_enqueues_one_job_is_prepared(desk: Any, store_url: str) -> None:
+def test_only_the_statement_that_enqueues_one_job_is_prepared(
+    kit: StoreKit, store_url: str
+) -> None:
     with closing(Store(store_url, connections=1)) as store:
         for _ in range(6):
-            Jobs(store).insert([desk.new()])
-            Jobs(store).insert([desk.new(), desk.new(unique_key="k")])
+            Jobs(store).insert([kit.new()])
+            Jobs(store).insert([kit.new(), kit.new(unique_key="k")])
         assert prepared(store) == 1
 
 
 @ONLY_POSTGRES
-def test_a_prepared_statement_is_planned_at_each_execution(store_url: str, desk: Any) -> None:
+def test_a_prepared_statement_is_planned_at_each_execution(store_url: str, kit: StoreKit) -> None:
     """From the sixth on, the server would keep a plan that was made for a smaller table."""
     with closing(Store(store_url, connections=1)) as store:
         for _ in range(7):
-            Jobs(store).insert([desk.new()])
+            Jobs(store).insert([kit.new()])
         plans = text("SELECT generic_plans, custom_plans FROM pg_prepared_statements")
         with store.read() as connection:
             assert connection.execute(plans).one() == (0, 7)
 
 
 @ONLY_POSTGRES
-def test_behind_a_pooler_nothing_is_prepared(desk: Any, store: Store, store_url: str) -> None:
+def test_behind_a_pooler_nothing_is_prepared(kit: StoreKit, store: Store, store_url: str) -> None:
     """A pooler tells its clients process ids that the server does not know."""
     with store.write() as connection:
         connection.execute(text("CREATE FUNCTION public.pg_backend_pid() RETURNS int RETURN 7"))
@@ -328,22 +330,22 @@ def test_behind_a_pooler_nothing_is_prepared(desk: Any, store: Store, store_url:
         url = f"{store_url}&options=-c%20search_path%3Dpublic,pg_catalog"
         with closing(Store(url, connections=1)) as pooled:
             for _ in range(6):
-                Jobs(pooled).insert([desk.new()])
+                Jobs(pooled).insert([kit.new()])
             assert prepared(pooled) == 0
     finally:
         with store.write() as connection:
             connection.execute(text("DROP FUNCTION public.pg_backend_pid"))
-    assert desk.jobs.count(JobFilter()) == 6
+    assert kit.jobs.count(JobFilter()) == 6
 
 
 @ONLY_POSTGRES
 def test_a_prepared_statement_that_is_gone_costs_an_enqueue_nothing(
-    desk: Any, store_url: str
+    kit: StoreKit, store_url: str
 ) -> None:
     with closing(Store(store_url, connections=1)) as store:
-        Jobs(store).insert([desk.new()])
+        Jobs(store).insert([kit.new()])
         with store.read() as connection:
             connection.execute(text("DEALLOCATE ALL"))
         assert prepared(store) == 0
-        Jobs(store).insert([desk.new()])
-    assert desk.jobs.count(JobFilter()) == 2
+        Jobs(store).insert([kit.new()])
+    assert kit.jobs.count(JobFilter()) == 2

@@ -20,7 +20,7 @@ from jobqueue.store.database import Store
 from jobqueue.store.dialects import sqlite_write_lock
 from jobqueue.store.dialects.sqlite_write_lock import WriteLock
 from jobqueue.store.schema import jobs
-from tests.store.conftest import ONLY_SQLITE, file_of
+from tests.store.conftest import ONLY_SQLITE, StoreKit, file_of
 
 # Turns on one file
 
@@ -37,11 +37,11 @@ PRAGMAS = ("journal_mode", "synchronous", "busy_timeout")
 
 @ONLY_SQLITE
 def test_a_transaction_that_reads_first_and_writes_later_never_meets_busy(
-    desk: Any, second_store: Any, together: Any
+    kit: StoreKit, second_store: Any, together: Any
 ) -> None:
     """Deferred, it would fail at once whenever another has written between its read and its write."""
-    id_ = desk.add()
-    stores = [desk.store, second_store(), second_store()]
+    id_ = kit.add()
+    stores = [kit.store, second_store(), second_store()]
 
     def add_up(store: Store) -> None:
         for _ in range(30):
@@ -50,7 +50,7 @@ def test_a_transaction_that_reads_first_and_writes_later_never_meets_busy(
                 connection.execute(jobs.update().values(snoozes=before + 1))
 
     assert together(*[lambda store=store: add_up(store) for store in stores]) == [None] * 3
-    assert desk.row(id_).snoozes == 90
+    assert kit.row(id_).snoozes == 90
 
 
 @ONLY_SQLITE
@@ -63,12 +63,12 @@ def test_a_write_transaction_holds_the_file_from_its_beginning(
 
 
 @ONLY_SQLITE
-def test_a_read_transaction_holds_up_no_writer(store: Store, desk: Any) -> None:
+def test_a_read_transaction_holds_up_no_writer(store: Store, kit: StoreKit) -> None:
     with store.read() as connection:
         before = connection.execute(select(jobs.c.id)).all()
-        desk.add()
+        kit.add()
         assert connection.execute(select(jobs.c.id)).all() == before
-    assert desk.jobs.count(JobFilter()) == 1
+    assert kit.jobs.count(JobFilter()) == 1
 
 
 HOLDER = """
@@ -275,26 +275,26 @@ def test_a_stopped_holder_delays_others_once_and_no_longer_afterwards(
 
 @ONLY_SQLITE
 def test_a_stopped_process_with_the_kernel_lock_does_not_stop_writers(
-    desk: Any, store_url: str, monkeypatch: pytest.MonkeyPatch
+    kit: StoreKit, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 0.05)
-    desk.add()
+    kit.add()
     with holder_of(Path(f"{file_of(store_url)}-jobqueue-lock")) as child:
         child.send_signal(signal.SIGSTOP)
-        desk.add_many(3)
-        assert desk.jobs.count(JobFilter()) == 4
+        kit.add_many(3)
+        assert kit.jobs.count(JobFilter()) == 4
 
 
 @ONLY_SQLITE
-def test_the_lock_file_stays(desk: Any, store_url: str) -> None:
-    desk.add()
-    desk.store.close()
+def test_the_lock_file_stays(kit: StoreKit, store_url: str) -> None:
+    kit.add()
+    kit.store.close()
     assert Path(f"{file_of(store_url)}-jobqueue-lock").exists()
 
 
-def test_a_closed_store_may_be_used_again(desk: Any) -> None:
-    desk.store.close()
-    desk.add()
+def test_a_closed_store_may_be_used_again(kit: StoreKit) -> None:
+    kit.store.close()
+    kit.add()
 
 
 def test_a_store_does_not_show_its_password() -> None:

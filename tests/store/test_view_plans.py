@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, event, insert, text
 
 from jobqueue.store.schema import CounterKind, counters
-from tests.store.conftest import Scene
+from tests.store.conftest import StoreScenario
 
 # Plans
 
@@ -32,32 +32,34 @@ def make_history(connection: Connection) -> None:
 
 
 def test_statistics_of_live_jobs_do_not_read_the_finished_ones(
-    scene: Scene, backend_name: str
+    scenario: StoreScenario, backend_name: str
 ) -> None:
-    with scene.store.write() as connection:
+    with scenario.store.write() as connection:
         if backend_name == "postgres":
             never = text("ALTER TABLE jobqueue_jobs SET (autovacuum_enabled = false)")
             connection.execute(never)
         make_history(connection)
-    scene.enqueue(20)
-    scene.enqueue(10, delay=60.0)
-    scene.claim(5)
-    row = scene.queue()
+    scenario.enqueue(20)
+    scenario.enqueue(10, delay=60.0)
+    scenario.claim(5)
+    row = scenario.queue()
     assert (row["scheduled"], row["available"], row["running"]) == (10, 15, 5)
     if backend_name == "sqlite":  # Where usually nobody ever runs ANALYZE.
-        check_plans(scene, steps_on_sqlite)
-        scene.execute(text("ANALYZE"))
-        check_plans(scene, steps_on_sqlite)
+        check_plans(scenario, steps_on_sqlite)
+        scenario.execute(text("ANALYZE"))
+        check_plans(scenario, steps_on_sqlite)
     else:  # Where autovacuum does, if somewhat later.
-        check_plans(scene, pages_on_postgres)
-        scene.execute(text("ANALYZE"))
-        check_plans(scene, pages_on_postgres)
+        check_plans(scenario, pages_on_postgres)
+        scenario.execute(text("ANALYZE"))
+        check_plans(scenario, pages_on_postgres)
 
 
 @pytest.mark.databases("postgres")  # SQLite has no such statistics.
-def test_waiting_jobs_are_counted_in_their_indexes_however_many_there_are(scene: Scene) -> None:
+def test_waiting_jobs_are_counted_in_their_indexes_however_many_there_are(
+    scenario: StoreScenario,
+) -> None:
     """Analyzed and not vacuumed, which lets an index seem dear."""
-    with scene.store.write() as connection:
+    with scenario.store.write() as connection:
         never = text("ALTER TABLE jobqueue_jobs SET (autovacuum_enabled = false)")
         connection.execute(never)
         make_history(connection)
@@ -65,9 +67,12 @@ def test_waiting_jobs_are_counted_in_their_indexes_however_many_there_are(scene:
             waiting = "UPDATE jobqueue_jobs SET finished_at = NULL, state = :state WHERE id % 4 = :remainder"
             connection.execute(text(waiting), {"state": state, "remainder": remainder})
         connection.execute(text("CLUSTER jobqueue_jobs USING jobqueue_jobs_pkey"))  # Mixed again.
-    scene.execute(text("ANALYZE"))
-    assert (scene.queue()["available"], scene.queue()["scheduled"]) == (FINISHED / 4, FINISHED / 4)
-    with scene.store.read() as connection:
+    scenario.execute(text("ANALYZE"))
+    assert (scenario.queue()["available"], scenario.queue()["scheduled"]) == (
+        FINISHED / 4,
+        FINISHED / 4,
+    )
+    with scenario.store.read() as connection:
         connection.execute(text("SET LOCAL enable_bitmapscan = off"))  # The last before the table.
         explain = text("EXPLAIN (FORMAT JSON) SELECT * FROM jobqueue_queue_stats")
         plan = connection.execute(explain).scalar_one()[0]["Plan"]
@@ -77,8 +82,8 @@ def test_waiting_jobs_are_counted_in_their_indexes_however_many_there_are(scene:
     assert {node["Index Name"] for node in nodes if "Index Name" in node} == LIVE_INDEXES
 
 
-def check_plans(scene: Scene, check: Callable[[Connection, str], None]) -> None:
-    with scene.store.read() as connection:
+def check_plans(scenario: StoreScenario, check: Callable[[Connection, str], None]) -> None:
+    with scenario.store.read() as connection:
         for query in (
             "SELECT * FROM jobqueue_queue_stats",
             "SELECT * FROM jobqueue_queue_stats WHERE queue = 'default'",
@@ -129,29 +134,33 @@ def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("view", ["jobqueue_queue_stats", "jobqueue_task_stats"])
-def test_totals_are_read_without_the_minutes(scene: Scene, backend_name: str, view: str) -> None:
+def test_totals_are_read_without_the_minutes(
+    scenario: StoreScenario, backend_name: str, view: str
+) -> None:
     """Of minutes there is a row for each queue and task; a total is one row for all of them."""
-    minute = scene.clock().replace(second=0, microsecond=0) - timedelta(minutes=1)
+    minute = scenario.clock().replace(second=0, microsecond=0) - timedelta(minutes=1)
     same = {"minute": minute, "queue": "q", "task": "t", "succeeded": 1}
     levels = [0, 0, CounterKind.TOTAL, *[CounterKind.MINUTE] * 30_000]
-    with scene.store.write() as connection:
+    with scenario.store.write() as connection:
         connection.execute(insert(counters), [{**same, "kind": level} for level in levels])
-    scene.execute(text("ANALYZE"))
+    scenario.execute(text("ANALYZE"))
     explain = "EXPLAIN QUERY PLAN" if backend_name == "sqlite" else "EXPLAIN"
-    with scene.store.read() as connection:
+    with scenario.store.read() as connection:
         rows = connection.execute(text(f"{explain} SELECT * FROM {view}"))
         plan = [str(row[-1]).strip() for row in rows]
     assert [line for line in plan if "jobqueue_counters_minute" in line], plan
     assert not [line for line in plan if re.match(r"(-> +Seq |SCAN).*_counters", line)], plan
-    (before,) = scene.view(view)
+    (before,) = scenario.view(view)
     assert before["succeeded"] == 3
-    assert scene.maintenance.compact() == 2
-    assert scene.view(view) == [before]
+    assert scenario.maintenance.compact() == 2
+    assert scenario.view(view) == [before]
 
 
-def test_throughput_per_second_reads_its_minutes_only(scene: Scene, backend_name: str) -> None:
-    present = scene.clock()
-    scene.execute(
+def test_throughput_per_second_reads_its_minutes_only(
+    scenario: StoreScenario, backend_name: str
+) -> None:
+    present = scenario.clock()
+    scenario.execute(
         insert(counters).values(
             [
                 {"minute": present - timedelta(minutes=n), "queue": "q", "task": "t", "kind": kind}
@@ -162,19 +171,19 @@ def test_throughput_per_second_reads_its_minutes_only(scene: Scene, backend_name
             ]
         )
     )
-    scene.execute(text("ANALYZE"))
+    scenario.execute(text("ANALYZE"))
     seen: list[tuple[str, Any]] = []
 
-    @event.listens_for(scene.store.engine, "before_cursor_execute")
+    @event.listens_for(scenario.store.engine, "before_cursor_execute")
     def executing(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         if "FROM jobqueue_throughput" in statement:
             seen.append((statement, parameters))
 
-    scene.monitor.stats()
+    scenario.monitor.stats()
     explain = "EXPLAIN QUERY PLAN" if backend_name == "sqlite" else "EXPLAIN"
     assert len(seen) == 1
     for statement, parameters in seen.copy():
-        with scene.store.read() as connection:
+        with scenario.store.read() as connection:
             plan = [
                 str(row[-1])
                 for row in connection.exec_driver_sql(f"{explain} {statement}", parameters)

@@ -95,7 +95,7 @@ def client(serve: Serve) -> Client:
     return serve()
 
 
-class Wire:
+class RawConnection:
     """A connection that sends bytes as they are."""
 
     def __init__(self, url: str) -> None:
@@ -155,19 +155,19 @@ def enqueue_text(host: str, x: int = 2) -> str:
     )
 
 
-Dial = Callable[[Client], Wire]
+Connect = Callable[[Client], RawConnection]
 
 
 @pytest.fixture
-def dial() -> Iterator[Dial]:
+def connect() -> Iterator[Connect]:
     """Opens a connection to a client's server."""
-    open_: list[Wire] = []
+    open_: list[RawConnection] = []
 
-    def dial(client: Client) -> Wire:
-        open_.append(Wire(str(client.base_url)))
+    def connect(client: Client) -> RawConnection:
+        open_.append(RawConnection(str(client.base_url)))
         return open_[-1]
 
-    yield dial
+    yield connect
     for wire in open_:
         wire.socket.close()
 

@@ -12,7 +12,7 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.web import connections
-from tests.web.conftest import Client, Dial, Serve, Wire, enqueue_text
+from tests.web.conftest import Client, Connect, Serve, RawConnection, enqueue_text
 
 pytestmark = pytest.mark.databases("sqlite")
 
@@ -20,35 +20,35 @@ CONNECTIONS = 200
 EACH = 5  # enqueues of each good connection
 
 
-def nothing(wire: Wire) -> None:
+def nothing(wire: RawConnection) -> None:
     """Connects, and says nothing."""
 
 
-def half_a_header(wire: Wire) -> None:
+def half_a_header(wire: RawConnection) -> None:
     wire.send(f"POST /api/jobs HTTP/1.1\r\nHost: {wire.host}\r\nX-Slow: ")
 
 
-def half_a_body(wire: Wire) -> None:
+def half_a_body(wire: RawConnection) -> None:
     wire.send(enqueue_text(wire.host)[:-5])
 
 
-def garbage(wire: Wire) -> None:
+def garbage(wire: RawConnection) -> None:
     wire.send(b"\x16\x03\x01" + bytes(500) + b"\r\n\r\n")
 
 
-def gone(wire: Wire) -> None:
+def gone(wire: RawConnection) -> None:
     """Sends a request, and is not there for the answer: a reset."""
     wire.send(f"GET /api/jobs?limit=200 HTTP/1.1\r\nHost: {wire.host}\r\n\r\n")
     wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     wire.socket.close()
 
 
-def deaf(wire: Wire) -> None:
+def deaf(wire: RawConnection) -> None:
     """Asks for much, again and again, and reads nothing."""
     wire.send(f"GET /api/jobs?limit=200 HTTP/1.1\r\nHost: {wire.host}\r\n\r\n" * 20)
 
 
-def waiting(wire: Wire) -> None:
+def waiting(wire: RawConnection) -> None:
     """Waits for a job that nobody runs."""
     wire.send(f"GET /api/jobs/1?wait=60 HTTP/1.1\r\nHost: {wire.host}\r\n\r\n")
 
@@ -59,7 +59,7 @@ BAD = [nothing, half_a_header, half_a_body, garbage, gone, deaf, waiting]
 class Good:
     """A connection that enqueues, one job after the other."""
 
-    def __init__(self, wire: Wire, number: int) -> None:
+    def __init__(self, wire: RawConnection, number: int) -> None:
         self.wire = wire
         self.ids: list[int] = []
         self._number = number
@@ -74,7 +74,7 @@ class Good:
 
 
 def test_enqueues_are_answered_among_slow_and_broken_clients(
-    serve: Serve, dial: Dial, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, connect: Connect, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of the 100 good connections is refused or cut, and each of their jobs is there, once."""
     monkeypatch.setattr(connections, "REQUEST_TIMEOUT", 60)
@@ -84,9 +84,9 @@ def test_enqueues_are_answered_among_slow_and_broken_clients(
     good: list[Good] = []
     for number in range(CONNECTIONS):
         if number % 2:
-            next(bad)(dial(client))
+            next(bad)(connect(client))
         else:
-            good.append(Good(dial(client), number))
+            good.append(Good(connect(client), number))
     with selectors.DefaultSelector() as ready:
         for connection in good:
             ready.register(connection.wire.socket, selectors.EVENT_READ, connection)
@@ -195,7 +195,7 @@ def test_stopping_answers_what_is_under_way(
     id_ = jobs.registry["add"].enqueue(2, 3).id
     server = Server(create_app(jobs), port=0, grace=0.5)
     server.start()
-    wires = [Wire(server.url) for _ in range(4)]
+    wires = [RawConnection(server.url) for _ in range(4)]
     try:
         wires[0].request("GET", f"/api/jobs/{id_}?wait=60")
         half_a_header(wires[1])
@@ -208,7 +208,7 @@ def test_stopping_answers_what_is_under_way(
         assert head.startswith("HTTP/1.1 200") and json.loads(body)["state"] == "available"
         assert all(wire.is_closed() for wire in wires[1:])
         with pytest.raises(OSError):
-            Wire(server.url)
+            RawConnection(server.url)
     finally:
         server.stop()
         for wire in wires:

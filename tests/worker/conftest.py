@@ -17,7 +17,13 @@ from jobqueue.store.schema import CounterKind, counters, workers
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.claims import Claims
 from jobqueue.store.user_transactions import UserTransactions
+from jobqueue.store.database import Store
+from jobqueue.worker.assembly import Assembly, WorkerParts
+from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.complete.event_dispatcher import EventDispatcher
+from jobqueue.worker.complete.outcome_writer import OutcomeWriter
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.upkeep.heartbeat import Heartbeat
 from jobqueue.worker.upkeep.listener import Listener
 
 LONG_AGO = float("-inf")
@@ -30,30 +36,30 @@ def jobs(url: str) -> Iterator[JobQueue]:
         yield queue
 
 
-class Hand:
-    """One worker without its threads. Each method is one thing that a thread would do."""
+class SteppedWorker:
+    """One worker without its threads, built of the parts of its assembly. Each method is one thing that a thread would do."""
 
     def __init__(self, queue: JobQueue, **settings: Any) -> None:
         self.queue = queue
-        self.worker: Any = queue.worker(**settings)
-        self.assembly: Any = self.worker._assembly
+        self.worker = queue.worker(**settings)
+        self.assembly: Assembly = self.worker._assembly
         self.store.require_schema()
-        self.parts: Any = self.assembly.build()
+        self.parts: WorkerParts = self.assembly.build()
         self.heartbeat.register()
         self.executor = self.parts.thread_pool._executor
 
     # Parts
 
     @property
-    def store(self) -> Any:
+    def store(self) -> Store:
         return self.assembly.store
 
     @property
-    def inflight(self) -> Any:
+    def inflight(self) -> InFlight:
         return self.assembly.inflight
 
     @property
-    def planner(self) -> Any:
+    def planner(self) -> ClaimPlanner:
         return self.parts.planner
 
     @property
@@ -61,11 +67,11 @@ class Hand:
         return self.planner._cursors
 
     @property
-    def writer(self) -> Any:
+    def writer(self) -> OutcomeWriter:
         return self.parts.outcome_writer
 
     @property
-    def heartbeat(self) -> Any:
+    def heartbeat(self) -> Heartbeat:
         return self.parts.heartbeat
 
     def service(self, kind: type) -> Any:
@@ -190,16 +196,19 @@ class Hand:
                 connection.execute(text(statement))
 
 
-@pytest.fixture
-def hand(jobs: JobQueue) -> Iterator[Callable[..., Hand]]:
-    """A function that makes a worker without threads; keywords are its settings."""
-    made: list[Hand] = []
+Stepped = Callable[..., SteppedWorker]
 
-    def hand(queue: JobQueue = jobs, **settings: Any) -> Hand:
-        made.append(Hand(queue, **settings))
+
+@pytest.fixture
+def stepped(jobs: JobQueue) -> Iterator[Stepped]:
+    """A function that makes a worker without threads; keywords are its settings."""
+    made: list[SteppedWorker] = []
+
+    def stepped(queue: JobQueue = jobs, **settings: Any) -> SteppedWorker:
+        made.append(SteppedWorker(queue, **settings))
         return made[-1]
 
-    yield hand
+    yield stepped
     for one in made:
         one.close()
 

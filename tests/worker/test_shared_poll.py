@@ -18,6 +18,7 @@ from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.upkeep.scheduler import Scheduler
 from jobqueue.worker.shared_poll import SharedPoll
 from jobqueue.worker.upkeep.reaper import Reaper
+from tests.worker.conftest import Stepped
 
 LEASE = 8.0
 BEAT = {"running": 0, "processed": 0, "errored": 0, "concurrency": 1}
@@ -49,9 +50,9 @@ def idle(worker: Any, clock: Any) -> None:
 
 
 def test_an_idle_worker_asks_everything_in_the_transaction_of_its_sweep(
-    hand: Any, clock: Any
+    stepped: Stepped, clock: Any
 ) -> None:
-    worker, _other = hand(), hand()
+    worker, _other = stepped(), stepped()
     idle(worker, clock)
     with transactions(worker) as begun:
         for second in range(1, 6):
@@ -59,8 +60,8 @@ def test_an_idle_worker_asks_everything_in_the_transaction_of_its_sweep(
             assert len(begun) == second
 
 
-def test_where_nobody_sweeps_the_keepers_share_a_look(hand: Any, clock: Any) -> None:
-    worker = hand()
+def test_where_nobody_sweeps_the_keepers_share_a_look(stepped: Stepped, clock: Any) -> None:
+    worker = stepped()
     worker.service(Scheduler).tick()  # The first one looks whether the tables are there.
     with transactions(worker) as begun:
         for second in range(1, 6):
@@ -70,8 +71,8 @@ def test_where_nobody_sweeps_the_keepers_share_a_look(hand: Any, clock: Any) -> 
             assert len(begun) == second
 
 
-def test_a_look_wakes_the_other_keepers_and_not_who_took_it(hand: Any, clock: Any) -> None:
-    worker = hand()
+def test_a_look_wakes_the_other_keepers_and_not_who_took_it(stepped: Stepped, clock: Any) -> None:
+    worker = stepped()
     reaper, scheduler = worker.service(Reaper), worker.service(Scheduler)
     reaper.tick()
     assert scheduler._wakeup.is_set()
@@ -79,12 +80,12 @@ def test_a_look_wakes_the_other_keepers_and_not_who_took_it(hand: Any, clock: An
 
 
 def test_after_a_ring_the_scheduler_believes_no_earlier_look(
-    jobs: JobQueue, hand: Any, clock: Any
+    jobs: JobQueue, stepped: Stepped, clock: Any
 ) -> None:
     @jobs.task
     def work() -> None: ...
 
-    worker = hand()
+    worker = stepped()
     scheduler = worker.service(Scheduler)
     worker.service(Reaper).tick()
     clock.pass_(0.1)
@@ -97,10 +98,10 @@ def test_after_a_ring_the_scheduler_believes_no_earlier_look(
 
 
 def test_a_scheduler_that_is_woken_again_and_again_asks_for_no_more_than_what_is_due(
-    hand: Any, clock: Any
+    stepped: Stepped, clock: Any
 ) -> None:
     """By each change of the file, which in a drain are the worker's own commits."""
-    worker = hand()
+    worker = stepped()
     worker.service(Reaper).tick()
     asked: list[str] = []
 
@@ -116,11 +117,11 @@ def test_a_scheduler_that_is_woken_again_and_again_asks_for_no_more_than_what_is
     assert [text for text in asked if "jobqueue_workers" in text] == []
 
 
-def test_a_look_of_long_ago_is_not_believed(jobs: JobQueue, hand: Any, clock: Any) -> None:
+def test_a_look_of_long_ago_is_not_believed(jobs: JobQueue, stepped: Stepped, clock: Any) -> None:
     @jobs.task
     def work() -> None: ...
 
-    worker = hand()
+    worker = stepped()
     handle = work.options(delay=60).enqueue()
     worker.service(Reaper).tick()
     worker.change(handle.id, run_at=after(-1))
@@ -129,11 +130,11 @@ def test_a_look_of_long_ago_is_not_believed(jobs: JobQueue, hand: Any, clock: An
     assert handle.state is State.AVAILABLE
 
 
-def test_a_worker_knows_whether_it_is_alone(hand: Any, clock: Any) -> None:
-    worker = hand()
+def test_a_worker_knows_whether_it_is_alone(stepped: Stepped, clock: Any) -> None:
+    worker = stepped()
     idle(worker, clock)
     assert worker.inflight.contention.only_worker
-    other = hand()
+    other = stepped()
     idle(worker, clock)
     assert not worker.inflight.contention.only_worker
     Leases(worker.store).deregister(other.inflight.lease.worker.id)
@@ -184,8 +185,8 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(hand: Any) -> Fleet:
-    worker = hand()
+def fleet(stepped: Stepped) -> Fleet:
+    worker = stepped()
     Leases(worker.store).deregister(worker.inflight.lease.worker.id)
     return Fleet(worker)
 
@@ -249,13 +250,13 @@ def test_any_number_of_processes_that_are_gone_is_noticed_in_one_go(
 
 
 def test_jobs_of_any_worker_that_is_gone_are_taken_by_anybody(
-    jobs: JobQueue, hand: Any, clock: Any
+    jobs: JobQueue, stepped: Stepped, clock: Any
 ) -> None:
     @jobs.task
     def work() -> None: ...
 
     handle = work.enqueue()
-    lost, judge = hand(), hand()
+    lost, judge = stepped(), stepped()
     lost.claim()
     Fleet(judge).add(2 * NEIGHBOURS)
     judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {lost.inflight.lease.worker.id}")
@@ -263,8 +264,8 @@ def test_jobs_of_any_worker_that_is_gone_are_taken_by_anybody(
     assert handle.state is State.AVAILABLE
 
 
-def test_looking_for_lost_jobs_writes_nothing(hand: Any, clock: Any) -> None:
-    worker = hand()
+def test_looking_for_lost_jobs_writes_nothing(stepped: Stepped, clock: Any) -> None:
+    worker = stepped()
     reaped: list[int] = []
     worker.service(Reaper)._leases.reap = lambda *_: reaped.append(1) or []
     for _ in range(5):

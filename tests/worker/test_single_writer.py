@@ -14,6 +14,7 @@ from jobqueue.records import AttemptError, Unsuccessful, Succeeded
 from jobqueue.worker import single_writer
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.inflight import released
+from tests.worker.conftest import Stepped
 
 WARNING, ERROR = 30, 40
 
@@ -29,7 +30,7 @@ def work(jobs: JobQueue) -> Any:
     return work
 
 
-class Away(Exception):
+class DatabaseAway(Exception):
     """What a driver raises."""
 
     sqlstate = "08006"
@@ -37,7 +38,7 @@ class Away(Exception):
 
 
 def away() -> OperationalError:
-    return OperationalError("COMMIT", {}, Away("the connection was lost"))
+    return OperationalError("COMMIT", {}, DatabaseAway("the connection was lost"))
 
 
 def break_commit(worker: Any, *, after_commit: bool, times: int = 1) -> list[int]:
@@ -94,10 +95,10 @@ def refuse_poison(worker: Any) -> None:
 
 
 def test_the_same_batch_is_offered_again_after_the_database_was_away(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     handles = [work.enqueue(str(n)) for n in range(3)] + [work.enqueue("errors")]
-    worker = hand()
+    worker = stepped()
     worker.claim()
     worker.execute()
     breaks = break_commit(worker, after_commit=False, times=3)
@@ -111,10 +112,10 @@ def test_the_same_batch_is_offered_again_after_the_database_was_away(
 
 
 def test_outcomes_that_come_while_the_database_is_away_join_the_next_batch(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     handles = [work.enqueue(str(n)) for n in range(4)]
-    worker = hand()
+    worker = stepped()
     worker.claim()
     worker.execute()
     late = [worker.inflight.outbox.get() for _ in range(4)]
@@ -129,12 +130,12 @@ def test_outcomes_that_come_while_the_database_is_away_join_the_next_batch(
 
 
 def test_a_commit_whose_answer_was_lost_counts_once_and_is_accepted(
-    work: Any, jobs: JobQueue, hand: Any, lines: Any
+    work: Any, jobs: JobQueue, stepped: Stepped, lines: Any
 ) -> None:
     heard: list[int] = []
     jobs.on("succeeded", lambda event: heard.append(event.job))
     succeeded, failed = work.enqueue(), work.options(max_attempts=1).enqueue("errors")
-    worker = hand()
+    worker = stepped()
     worker.claim()
     worker.execute()
     breaks = break_commit(worker, after_commit=True)
@@ -153,11 +154,11 @@ def test_a_commit_whose_answer_was_lost_counts_once_and_is_accepted(
 
 
 def test_a_claim_whose_commit_was_not_answered_is_run_after_all(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     """Else its job would be `running` for as long as this worker lives, and nobody would run it."""
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     break_commit(worker, after_commit=True)
     worker.cursors._rescanned_at = float("-inf")
     worker.parts.claimer.round()
@@ -185,9 +186,9 @@ def ring(worker: Any, work: Any, monkeypatch: pytest.MonkeyPatch, alone: Any) ->
 
 
 def test_an_announced_job_whose_claim_was_not_answered_is_run_after_all(
-    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+    work: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = hand()
+    worker = stepped()
     really = worker.store.execute_autocommit
 
     def broken(*given: Any) -> Any:
@@ -205,17 +206,17 @@ def test_an_announced_job_whose_claim_was_not_answered_is_run_after_all(
 
 
 def test_an_announced_job_whose_claim_failed_is_claimed_by_a_transaction(
-    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+    work: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = hand()
+    worker = stepped()
     handle = ring(worker, work, monkeypatch, lambda *_: None)
     assert [claim.id for claim in worker.inbox()] == [handle.id]
 
 
 def test_a_worker_that_was_told_to_stop_claims_no_announced_job(
-    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+    work: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = hand()
+    worker = stepped()
     wanted = worker.planner.wanted
 
     def closing() -> int:
@@ -233,10 +234,10 @@ def test_a_worker_that_was_told_to_stop_claims_no_announced_job(
 
 
 def test_a_claim_whose_transaction_failed_is_claimed_again(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     handles = [work.enqueue() for _ in range(3)]
-    worker = hand()
+    worker = stepped()
     break_commit(worker, after_commit=False)
     worker.cursors._rescanned_at = float("-inf")
     worker.parts.claimer.round()
@@ -250,10 +251,10 @@ def test_a_claim_whose_transaction_failed_is_claimed_again(
 
 
 def test_an_outcome_whose_content_the_database_refuses_holds_up_no_other(
-    work: Any, jobs: JobQueue, hand: Any, lines: Any
+    work: Any, jobs: JobQueue, stepped: Stepped, lines: Any
 ) -> None:
     handles = [work.enqueue(text) for text in ("a", "poison", "b", "errors", "errors")]
-    worker = hand(concurrency=8)
+    worker = stepped(concurrency=8)
     refuse_poison(worker)
     worker.claim()
     worker.execute()
@@ -286,11 +287,11 @@ def test_an_outcome_whose_content_the_database_refuses_holds_up_no_other(
     ],
 )
 def test_text_that_cannot_be_stored_holds_up_no_other(
-    work: Any, jobs: JobQueue, hand: Any, text: str
+    work: Any, jobs: JobQueue, stepped: Stepped, text: str
 ) -> None:
     """Both are cleaned away before; this is what would happen if one came through."""
     good, bad = work.enqueue("fine"), work.enqueue("bad")
-    worker = hand()
+    worker = stepped()
     worker.claim()
     worker.execute()
     for outcome in worker.outbox():
@@ -308,11 +309,11 @@ def test_text_that_cannot_be_stored_holds_up_no_other(
 
 
 def test_two_attempts_of_one_job_that_end_together_are_not_both_accepted(
-    work: Any, hand: Any, lines: Any
+    work: Any, stepped: Stepped, lines: Any
 ) -> None:
     """After a lost lease, two of them may run in one worker."""
     handle = work.enqueue("twice")
-    worker = hand()
+    worker = stepped()
     worker.claim()
     (old,) = worker.execute()
     worker.execute_sql("DELETE FROM jobqueue_workers")
@@ -332,10 +333,10 @@ def test_two_attempts_of_one_job_that_end_together_are_not_both_accepted(
 
 
 def test_a_refused_claim_is_logged_as_lost_and_let_go(
-    work: Any, jobs: JobQueue, hand: Any, lines: Any
+    work: Any, jobs: JobQueue, stepped: Stepped, lines: Any
 ) -> None:
     handles = [work.enqueue(), work.enqueue("errors"), work.enqueue("mine")]
-    worker = hand()
+    worker = stepped()
     claims = worker.claim()
     for claim in claims[:2]:
         worker.change(claim.id, fence=claim.fence + 1)  # as a reaper does
@@ -356,11 +357,11 @@ def test_a_refused_claim_is_logged_as_lost_and_let_go(
 
 
 def test_what_a_handler_ends_with_after_its_job_was_given_back_is_dropped(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     """At a stop: the job is given back, and then its handler ends after all."""
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     (claim,) = worker.claim()
     worker.inflight.inbox.get()
     context = Attempt(claim, None, str)  # type: ignore[arg-type]
@@ -376,10 +377,10 @@ def test_what_a_handler_ends_with_after_its_job_was_given_back_is_dropped(
 
 @pytest.mark.databases("postgres")
 def test_a_completion_wakes_the_claimer_that_may_wait_for_a_shorter_outbox(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.claim()
     worker.execute()
     wakeup = worker.parts.claimer._wakeup
@@ -392,10 +393,10 @@ def test_a_completion_wakes_the_claimer_that_may_wait_for_a_shorter_outbox(
 
 
 def test_events_are_told_after_the_commit_and_only_to_who_wants_them(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     heard: list[tuple[str, int]] = []
-    worker = hand(concurrency=8)
+    worker = stepped(concurrency=8)
     for name in ("succeeded", "failed", "errored", "cancelled"):
 
         @lambda function, name=name: jobs.on(name, function)  # type: ignore[misc]
@@ -424,11 +425,11 @@ def test_events_are_told_after_the_commit_and_only_to_who_wants_them(
 
 
 def test_logs_name_ids_and_tasks_and_never_arguments(
-    work: Any, jobs: JobQueue, hand: Any, lines: Any
+    work: Any, jobs: JobQueue, stepped: Stepped, lines: Any
 ) -> None:
     retried = work.enqueue("errors")
     failed = work.options(max_attempts=1).enqueue("errors")
-    worker = hand()
+    worker = stepped()
     worker.step()
     (warning,) = lines(WARNING, "errored, again in")
     assert f"job {retried.id} (work): attempt 1 of 3 errored, again in " in warning
@@ -439,9 +440,9 @@ def test_logs_name_ids_and_tasks_and_never_arguments(
 
 @pytest.mark.databases("sqlite")
 def test_a_worker_that_was_stopped_in_a_transaction_does_not_rest_as_long_again(
-    jobs: JobQueue, work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+    jobs: JobQueue, work: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = hand(jobs)
+    worker = stepped(jobs)
     store, turn = worker.store, worker.parts.claimer
     write, jump, rests = store.write, [0.0], []
     present = single_writer.time.monotonic()
@@ -463,10 +464,10 @@ def test_a_worker_that_was_stopped_in_a_transaction_does_not_rest_as_long_again(
 
 @pytest.mark.databases("sqlite")
 def test_a_writer_that_knows_nothing_of_turns_is_noticed_and_given_room(
-    url: str, jobs: JobQueue, work: Any, hand: Any
+    url: str, jobs: JobQueue, work: Any, stepped: Stepped
 ) -> None:
     """Any that holds the file when a turn begins: SQLite waits for it a millisecond at least."""
-    worker = hand(jobs)
+    worker = stepped(jobs)
     inflight, backend = worker.inflight, worker.store.backend
     for _ in range(20):  # The worker may come too late to meet it.
         work.enqueue()

@@ -12,6 +12,7 @@ from jobqueue.errors import InvalidOption, SchemaOutdated
 from jobqueue.store.leases import Leases
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.stats import Monitor
+from tests.worker.conftest import Stepped
 
 WARNING = 30
 SOON = fixed(0.05)
@@ -385,13 +386,15 @@ def test_memory_does_not_grow_with_the_backlog(jobs: JobQueue) -> None:
     assert peak < 20_000_000
 
 
-def test_a_job_due_at_a_crash_of_its_worker_runs_on_the_next(jobs: JobQueue, hand: Any) -> None:
+def test_a_job_due_at_a_crash_of_its_worker_runs_on_the_next(
+    jobs: JobQueue, stepped: Stepped
+) -> None:
     @jobs.task
     def work() -> int:
         return current_job().attempt
 
     handle = work.enqueue()
-    lost = hand()
+    lost = stepped()
     lost.claim()
     lost.execute_sql("DELETE FROM jobqueue_workers")  # as its reaper does
     with jobs.worker():

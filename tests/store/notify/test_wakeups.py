@@ -14,17 +14,18 @@ from jobqueue.store.notify import notifier as notifier_module
 from jobqueue.store.notify import postgres
 from jobqueue.store.notify.notifier import NotificationSender, Notifier, Subscription, Wakeup
 from jobqueue.store.database import Store
+from tests.store.conftest import StoreKit
 
 RINGS = 20
 LONG = 10.0  # seconds; no test waits for so long unless it fails
 
 
 @pytest.fixture
-def listener(store: Store, desk: Any) -> Iterator[Subscription]:
+def listener(store: Store, kit: StoreKit) -> Iterator[Subscription]:
     """A listener that rings find, and that has heard of all that is there already."""
     store.require_schema()
     listener = store.backend.subscription(store.url)
-    desk.worker(wakeup_address=listener.address)
+    kit.worker(wakeup_address=listener.address)
     listener.wait(0.1)
     yield listener
     listener.close()
@@ -78,10 +79,10 @@ def test_silence_is_heard_as_nothing(listener: Subscription) -> None:
 
 @pytest.mark.databases("sqlite")
 def test_a_commit_that_nobody_rings_for_is_heard_as_a_change(
-    listener: Subscription, desk: Any
+    listener: Subscription, kit: StoreKit
 ) -> None:
     assert falls_silent(listener)
-    desk.add()
+    kit.add()
     assert listener.wait(LONG) is Wakeup.COMMIT
 
 
@@ -225,20 +226,20 @@ def notifier(mute: MuteSender) -> Iterator[Notifier]:
 
 @pytest.mark.databases("postgres")
 def test_an_enqueue_after_a_pause_carries_its_notification_and_the_next_one_does_not(
-    listener: Subscription, store: Store, desk: Any, notifier: Notifier, mute: MuteSender
+    listener: Subscription, store: Store, kit: StoreKit, notifier: Notifier, mute: MuteSender
 ) -> None:
     jobs = Jobs(store)
-    jobs.insert([desk.new()], notifier=notifier)
+    jobs.insert([kit.new()], notifier=notifier)
     assert listener.wait(LONG) is Wakeup.NOTIFIED
     assert not mute.asked.is_set()
-    jobs.insert([desk.new()], notifier=notifier)
+    jobs.insert([kit.new()], notifier=notifier)
     assert mute.asked.wait(LONG)
 
 
 @pytest.mark.parametrize("calls", [1, 2])
 def test_an_enqueue_that_carries_no_notification_asks_for_one(
     store: Store,
-    desk: Any,
+    kit: StoreKit,
     notifier: Notifier,
     mute: MuteSender,
     calls: int,
@@ -246,7 +247,7 @@ def test_an_enqueue_that_carries_no_notification_asks_for_one(
 ) -> None:
     monkeypatch.setattr(notifier_module, "QUIET_AFTER", LONG)
     notifier.is_quiet()  # A moment ago another job was enqueued.
-    Jobs(store).insert([desk.new() for _ in range(calls)], notifier=notifier)
+    Jobs(store).insert([kit.new() for _ in range(calls)], notifier=notifier)
     assert mute.asked.wait(LONG)
 
 

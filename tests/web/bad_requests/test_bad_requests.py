@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.web.bad_requests.conftest import BODY, HTTP_ONLY, JOB, still_serves
-from tests.web.conftest import Client, Dial
+from tests.web.conftest import Client, Connect
 
 pytestmark = HTTP_ONLY
 
@@ -48,9 +48,9 @@ pytestmark = HTTP_ONLY
     ],
 )
 def test_50_a_wrong_method_or_path(
-    client: Client, dial: Dial, status: int, method: str, path: str
+    client: Client, connect: Connect, status: int, method: str, path: str
 ) -> None:
-    wire = dial(client)
+    wire = connect(client)
     wire.request(method, path)
     head, body = wire.answer()
     assert int(head.split()[1]) == status, head
@@ -104,8 +104,8 @@ def test_50_a_wrong_wait(client: Client, wait: str) -> None:
         ["Transfer-Encoding: x"],
     ],
 )
-def test_51_an_ambiguous_length(client: Client, dial: Dial, headers: list[str]) -> None:
-    wire = dial(client)
+def test_51_an_ambiguous_length(client: Client, connect: Connect, headers: list[str]) -> None:
+    wire = connect(client)
     wire.request("POST", "/api/jobs", "Content-Type: application/json", *headers, body=BODY)
     # One refusal, and no second request in what follows.
     assert wire.status() == 400
@@ -123,23 +123,23 @@ def test_51_an_ambiguous_length(client: Client, dial: Dial, headers: list[str]) 
         (400, "2\r\n{}xx0\r\n\r\n"),
     ],
 )
-def test_51_broken_chunks(client: Client, dial: Dial, status: int, body: str) -> None:
-    wire = dial(client)
+def test_51_broken_chunks(client: Client, connect: Connect, status: int, body: str) -> None:
+    wire = connect(client)
     headers = ["Content-Type: application/json", "Transfer-Encoding: chunked"]
     wire.request("POST", "/api/jobs", *headers, body=body)
     assert wire.status() == status
     assert wire.is_closed()
 
 
-def test_51_no_length_is_no_body(client: Client, dial: Dial) -> None:
-    wire = dial(client)
+def test_51_no_length_is_no_body(client: Client, connect: Connect) -> None:
+    wire = connect(client)
     wire.request("POST", "/api/jobs", "Content-Type: application/json")
     head, body = wire.answer()
     assert head.startswith("HTTP/1.1 400") and b"not valid JSON" in body
 
 
-def test_51_more_than_the_length_is_not_part_of_it(client: Client, dial: Dial) -> None:
-    wire = dial(client)
+def test_51_more_than_the_length_is_not_part_of_it(client: Client, connect: Connect) -> None:
+    wire = connect(client)
     headers = ["Content-Type: application/json", "Content-Length: 2"]
     wire.request("POST", "/api/jobs", *headers, body="{}GARBAGE\r\n\r\n")
     assert wire.status() == 400  # For {}; then for the garbage.
@@ -222,8 +222,8 @@ def test_52_a_body_that_is_no_job(client: Client, message: str, body: str | byte
     assert message in error["message"]
 
 
-def test_52_a_body_that_is_too_large_is_refused_unread(client: Client, dial: Dial) -> None:
-    wire = dial(client)
+def test_52_a_body_that_is_too_large_is_refused_unread(client: Client, connect: Connect) -> None:
+    wire = connect(client)
     headers = ["Content-Type: application/json", "Content-Length: 100000000"]
     wire.request("POST", "/api/jobs", *headers)
     assert wire.status() == 413
@@ -265,8 +265,10 @@ def test_52_one_job_has_a_smaller_bound_than_a_batch(client: Client) -> None:
     ],
     ids=["header", "headers", "newline", "name", "0.9", "preface", "tls", "zeros", "9.9"],
 )
-def test_53_what_is_no_http_ends_the_connection(client: Client, dial: Dial, data: bytes) -> None:
-    wire = dial(client)
+def test_53_what_is_no_http_ends_the_connection(
+    client: Client, connect: Connect, data: bytes
+) -> None:
+    wire = connect(client)
     wire.send(data.replace(b"{host}", wire.host.encode()))
     assert wire.status() in (400, 431, 505)
     assert wire.is_closed()

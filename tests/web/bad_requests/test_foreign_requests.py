@@ -10,7 +10,7 @@ from jobqueue import JobQueue
 from jobqueue.web import Server, create_app
 from jobqueue.web.security import RequestGuard
 from tests.web.bad_requests.conftest import BODY, HTTP_ONLY, JOB, TOKEN
-from tests.web.conftest import Client, Dial, Serve, enqueue_text
+from tests.web.conftest import Client, Connect, Serve, enqueue_text
 
 pytestmark = HTTP_ONLY
 
@@ -44,14 +44,14 @@ def test_55_the_host_is_one_of_ours(client: Client, status: int, host: str, path
 
 
 @pytest.mark.parametrize("hosts", ["", "Host: localhost\r\nHost: evil.example\r\n"])
-def test_55_no_host_and_two_hosts(client: Client, dial: Dial, hosts: str) -> None:
-    wire = dial(client)
+def test_55_no_host_and_two_hosts(client: Client, connect: Connect, hosts: str) -> None:
+    wire = connect(client)
     wire.send(f"GET /healthz HTTP/1.1\r\n{hosts}\r\n")
     assert wire.status() == 400
 
 
-def test_55_no_host_in_http_1_0(client: Client, dial: Dial) -> None:
-    wire = dial(client)
+def test_55_no_host_in_http_1_0(client: Client, connect: Connect) -> None:
+    wire = connect(client)
     wire.send("GET /healthz HTTP/1.0\r\n\r\n")
     assert wire.status() == 400
 
@@ -88,10 +88,10 @@ def test_55_other_names_are_served_if_they_are_allowed(serve: Serve) -> None:
     assert client.get("/healthz").status_code == 403
 
 
-def test_55_every_answer_has_the_security_headers(client: Client, dial: Dial) -> None:
+def test_55_every_answer_has_the_security_headers(client: Client, connect: Connect) -> None:
     heads = []
     for path in ("/healthz", "/api/jobs", "/metrics", "/nothing", "/api/jobs/x"):
-        wire = dial(client)
+        wire = connect(client)
         wire.request("GET", path)
         heads.append(wire.answer()[0].lower())
     for head in heads:
@@ -136,8 +136,8 @@ def test_56_a_token_in_the_url_is_none(serve: Serve) -> None:
     assert client.get(f"/api/jobs?access_token={TOKEN}").status_code == 401
 
 
-def test_56_two_authorizations_are_none(serve: Serve, dial: Dial) -> None:
-    wire = dial(serve(token=TOKEN))
+def test_56_two_authorizations_are_none(serve: Serve, connect: Connect) -> None:
+    wire = connect(serve(token=TOKEN))
     wire.request("GET", "/api/jobs", *[f"Authorization: Bearer {TOKEN}"] * 2)
     assert wire.status() == 401
 
@@ -193,7 +193,7 @@ def test_what_nobody_foresaw_says_nothing_of_itself(
     assert "500: unexpected KeyError at" in caplog.text
 
 
-def test_nothing_that_was_sent_is_logged(serve: Serve, dial: Dial, caplog: Any) -> None:
+def test_nothing_that_was_sent_is_logged(serve: Serve, connect: Connect, caplog: Any) -> None:
     caplog.set_level(logging.DEBUG)
     client = serve(token=TOKEN)
     headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -201,7 +201,7 @@ def test_nothing_that_was_sent_is_logged(serve: Serve, dial: Dial, caplog: Any) 
     client.post("/api/jobs", json=body, headers=headers)
     client.get(f"/api/jobs?token={TOKEN}", headers=headers)
     client.get("/api/jobs", headers={"Authorization": f"Bearer {TOKEN}!"})
-    wire = dial(client)
+    wire = connect(client)
     wire.send(f"GET /{TOKEN} HTTP/1.1\r\nAuthorization Bearer {TOKEN}\r\n\r\n")
     wire.is_closed()
     ours = "".join(
@@ -220,8 +220,8 @@ def test_it_is_asked_at_an_address_of_version_6_too(jobs: JobQueue) -> None:
         assert client.get("/healthz").status_code == 200
 
 
-def test_a_pipelined_request_is_answered_in_turn(client: Client, dial: Dial) -> None:
-    wire = dial(client)
+def test_a_pipelined_request_is_answered_in_turn(client: Client, connect: Connect) -> None:
+    wire = connect(client)
     wire.send(enqueue_text(wire.host).replace('"args"', '"arg "') * 2)
     head, _ = wire.answer()
     assert head.startswith("HTTP/1.1 400")

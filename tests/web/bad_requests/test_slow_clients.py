@@ -8,7 +8,7 @@ import pytest
 from jobqueue import JobQueue
 from jobqueue.web import connections
 from tests.web.bad_requests.conftest import HTTP_ONLY, still_serves
-from tests.web.conftest import Client, Dial, Serve
+from tests.web.conftest import Client, Connect, Serve
 
 pytestmark = HTTP_ONLY
 
@@ -43,18 +43,18 @@ BODYLESS = (
     ids=["nothing", "half a header", "half a body", "415", "rest", "413", "pipelined"],
 )
 def test_54_a_request_that_does_not_come_in_time_ends_the_connection(
-    hasty: Client, dial: Dial, status: int, text: str
+    hasty: Client, connect: Connect, status: int, text: str
 ) -> None:
-    wire = dial(hasty)
+    wire = connect(hasty)
     wire.send(text.replace("{host}", wire.host))
     assert wire.status() == status
     assert wire.is_closed()
     assert still_serves(hasty)
 
 
-def test_54_a_header_that_comes_by_the_byte(hasty: Client, dial: Dial) -> None:
+def test_54_a_header_that_comes_by_the_byte(hasty: Client, connect: Connect) -> None:
     """A further byte does not restart the clock."""
-    wire = dial(hasty)
+    wire = connect(hasty)
     wire.socket.settimeout(0.02)
     for _ in range(1000):
         try:
@@ -71,7 +71,7 @@ def test_54_a_header_that_comes_by_the_byte(hasty: Client, dial: Dial) -> None:
 @pytest.mark.parametrize("headers", [(), ("Connection: close",)], ids=["kept", "closing"])
 def test_54_a_client_that_does_not_read(
     hasty: Client,
-    dial: Dial,
+    connect: Connect,
     jobs: JobQueue,
     wait_until: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -89,19 +89,19 @@ def test_54_a_client_that_does_not_read(
         monkeypatch.setattr(connections.Connection, "pause_writing", lambda _: None)
     text = "x" * 500_000
     jobs.enqueue_many([jobs.registry["echo"].options(tags=["ok"]).call(text) for _ in range(60)])
-    wire = dial(hasty)
+    wire = connect(hasty)
     wire.request("GET", "/api/jobs?limit=60", *headers)
     assert still_serves(hasty)
     wait_until(lambda: wire.socket.getsockname() in lost, timeout=20)
 
 
 def test_54_beyond_the_limit_of_connections_requests_are_refused(
-    serve: Serve, dial: Dial, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that were there before are served, the oldest first."""
     monkeypatch.setattr(connections, "CONNECTIONS_MAX", 3)
     client = serve()
-    wires = [dial(client) for _ in range(4)]
+    wires = [connect(client) for _ in range(4)]
     for wire, status in zip(wires, (200, 200, 200, 503)):
         wire.request("GET", "/healthz")
         assert wire.status() == status

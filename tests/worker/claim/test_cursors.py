@@ -12,6 +12,7 @@ from jobqueue.worker.claim import cursors as cursors_module
 from jobqueue.worker.claim import planner as planner_module
 from jobqueue.worker.claim.cursors import WorkHint
 from jobqueue.worker.upkeep.scheduler import Scheduler
+from tests.worker.conftest import Stepped
 
 PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]
 
@@ -35,21 +36,21 @@ def prefetching(worker: Any, prefetch: int) -> Any:
     return worker
 
 
-def test_jobs_are_claimed_by_priority_then_due_time_then_id(work: Any, hand: Any) -> None:
+def test_jobs_are_claimed_by_priority_then_due_time_then_id(work: Any, stepped: Stepped) -> None:
     given = [(0, 5), (0, 1), (5, 0), (0, 1), (-3, 9), (-3, 9), (5, 0), (-3, 2)]
     made = [
         (priority, at, work.options(priority=priority, at=PAST[at]).enqueue().id)
         for priority, at in given
     ]
-    worker = hand(concurrency=20)
+    worker = stepped(concurrency=20)
     assert ids(worker.claim()) == [id_ for _, _, id_ in sorted(made)]
 
 
 def test_a_better_priority_that_arrives_later_is_found_by_the_next_sweep(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     plain = jobs.enqueue_many([work.call() for _ in range(6)])
-    worker = hand(concurrency=2)
+    worker = stepped(concurrency=2)
     assert ids(worker.claim()) == ids(plain[:2])
     urgent = work.options(priority=-1).enqueue()
     worker.execute()
@@ -60,9 +61,9 @@ def test_a_better_priority_that_arrives_later_is_found_by_the_next_sweep(
 
 
 def test_a_late_commit_with_an_older_id_is_found_by_the_next_sweep(
-    work: Any, jobs: JobQueue, hand: Any, backend_name: str
+    work: Any, jobs: JobQueue, stepped: Stepped, backend_name: str
 ) -> None:
-    worker = hand(concurrency=2)
+    worker = stepped(concurrency=2)
     if backend_name == "postgresql" or backend_name == "postgres":
         with worker.store.engine.connect() as connection, connection.begin():
             late = work.within(connection).enqueue()
@@ -78,10 +79,10 @@ def test_a_late_commit_with_an_older_id_is_found_by_the_next_sweep(
 
 
 def test_between_sweeps_claims_go_on_behind_the_last_one(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     handles = jobs.enqueue_many([work.call() for _ in range(9)])
-    worker = hand(concurrency=3)
+    worker = stepped(concurrency=3)
     got = []
     worker.claim()
     worker.cursors._rescanned_at = float("inf")  # Never again.
@@ -95,11 +96,11 @@ def test_between_sweeps_claims_go_on_behind_the_last_one(
 
 
 def test_a_queue_with_a_backlog_leaves_its_share_to_the_others(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     jobs.enqueue_many([work.options(queue="big").call() for _ in range(3000)])
     small = work.options(queue="small").enqueue()
-    worker = hand(concurrency=4)
+    worker = stepped(concurrency=4)
     claims = worker.claim()
     assert len(claims) == 4
     assert small.id in ids(claims)
@@ -107,11 +108,11 @@ def test_a_queue_with_a_backlog_leaves_its_share_to_the_others(
 
 @pytest.mark.parametrize("queues", [None, "big,small"])
 def test_every_queue_gets_a_share_of_every_round_even_of_a_single_slot(
-    work: Any, jobs: JobQueue, hand: Any, queues: str | None
+    work: Any, jobs: JobQueue, stepped: Stepped, queues: str | None
 ) -> None:
     jobs.enqueue_many([work.options(queue="big").call() for _ in range(30)])
     small = jobs.enqueue_many([work.options(queue="small").call() for _ in range(3)])
-    worker = hand(concurrency=1, queues=queues)
+    worker = stepped(concurrency=1, queues=queues)
     for _ in range(6):
         worker.step()
     assert {handle.state for handle in small} == {State.SUCCEEDED}
@@ -119,22 +120,22 @@ def test_every_queue_gets_a_share_of_every_round_even_of_a_single_slot(
 
 @pytest.mark.databases("sqlite")
 def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
-    work: Any, jobs: JobQueue, hand: Any, backend_name: str
+    work: Any, jobs: JobQueue, stepped: Stepped, backend_name: str
 ) -> None:
     many = cursors_module.LEVELS_MAX + 1
     jobs.enqueue_many([work.options(queue="big", priority=n).call() for n in range(many)])
     small = work.options(queue="small").enqueue()
-    worker = hand(concurrency=4)
+    worker = stepped(concurrency=4)
     assert small.id in ids(worker.claim())
 
 
 def test_of_very_many_queues_sweeps_look_at_each_in_turn(
-    work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
+    work: Any, jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cursors_module, "LEVELS_MAX", 2)
     names = {f"q{n}" for n in range(7)}
     jobs.enqueue_many([work.options(queue=name).call() for name in sorted(names)])
-    cursors = hand().cursors
+    cursors = stepped().cursors
     seen: set[str] = set()
     for _ in range(4):
         with jobs.store.read() as connection:
@@ -144,26 +145,28 @@ def test_of_very_many_queues_sweeps_look_at_each_in_turn(
     assert seen == names
 
 
-def test_what_one_queue_does_not_use_the_others_may(work: Any, jobs: JobQueue, hand: Any) -> None:
+def test_what_one_queue_does_not_use_the_others_may(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
     jobs.enqueue_many([work.options(queue="big").call() for _ in range(20)])
     work.options(queue="small").enqueue()
-    assert len(hand(concurrency=10).claim()) == 10
+    assert len(stepped(concurrency=10).claim()) == 10
 
 
 def test_a_worker_serves_the_queues_that_it_was_given_and_no_other(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     handles = {name: work.options(queue=name).enqueue() for name in ("a", "b", "c", "ab")}
-    worker = hand(queues="a,c")
+    worker = stepped(queues="a,c")
     assert sorted(ids(worker.claim())) == sorted([handles["a"].id, handles["c"].id])
 
 
 def test_a_queues_limit_holds_over_prefetched_and_running_jobs(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     mail = jobs.enqueue_many([work.options(queue="mail").call(n) for n in range(9)])
     jobs.enqueue_many([work.call() for _ in range(9)])
-    worker = prefetching(hand(concurrency=8, queues="mail:2,default"), 100)
+    worker = prefetching(stepped(concurrency=8, queues="mail:2,default"), 100)
     claims = worker.claim()
     assert [claim.id for claim in claims if claim.queue == "mail"] == ids(mail[:2])
     assert len(claims) == 11
@@ -179,12 +182,12 @@ def test_a_queues_limit_holds_over_prefetched_and_running_jobs(
 
 
 def test_jobs_of_a_paused_queue_are_not_claimed_until_it_is_resumed(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     paused = work.options(queue="mail").enqueue()
     free = work.enqueue()
     jobs.pause("mail")
-    worker = hand()
+    worker = stepped()
     assert ids(worker.claim()) == [free.id]
     jobs.pause("mail")
     assert ids(worker.claim()) == [free.id]
@@ -192,7 +195,9 @@ def test_jobs_of_a_paused_queue_are_not_claimed_until_it_is_resumed(
     assert sorted(ids(worker.claim())) == [paused.id, free.id]
 
 
-def test_jobs_that_may_not_wait_are_never_prefetched(work: Any, jobs: JobQueue, hand: Any) -> None:
+def test_jobs_that_may_not_wait_are_never_prefetched(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
     kinds = {
         "once": {"max_attempts": 1},
         "until-started": {"unique_key": "k", "unique_until": "started"},
@@ -202,7 +207,7 @@ def test_jobs_that_may_not_wait_are_never_prefetched(work: Any, jobs: JobQueue, 
         ordinary = jobs.enqueue_many([work.options(queue=queue).call() for _ in range(3)])
         solo = work.options(queue=queue, **options).enqueue()
         behind = jobs.enqueue_many([work.options(queue=queue).call() for _ in range(3)])
-        worker = prefetching(hand(concurrency=2, queues=queue), 100)
+        worker = prefetching(stepped(concurrency=2, queues=queue), 100)
         if queue == "crashed":
             worker.change(solo.id, crashes=1)
         assert ids(worker.claim()) == ids(ordinary), queue
@@ -216,13 +221,13 @@ def test_jobs_that_may_not_wait_are_never_prefetched(work: Any, jobs: JobQueue, 
 
 
 def test_nothing_of_a_worse_priority_overtakes_a_job_that_waits_for_a_slot(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     first = work.enqueue()
     solo = work.options(max_attempts=1).enqueue()
     worse = work.options(priority=1).enqueue()
     elsewhere = work.options(queue="other").enqueue()
-    worker = prefetching(hand(concurrency=1), 100)
+    worker = prefetching(stepped(concurrency=1), 100)
     for _ in range(4):
         assert solo.id not in ids(worker.claim())
         assert worse.id not in ids(worker.claim())
@@ -238,29 +243,29 @@ def test_nothing_of_a_worse_priority_overtakes_a_job_that_waits_for_a_slot(
 
 
 def test_jobs_that_may_not_wait_do_not_starve_behind_a_backlog(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     calls = [work.options(max_attempts=1 + n % 2).call(n) for n in range(40)]
     handles = jobs.enqueue_many(calls)
-    worker = prefetching(hand(concurrency=2), 10)
+    worker = prefetching(stepped(concurrency=2), 10)
     for _ in range(40):
         worker.step()
     assert [handle.result(0) for handle in handles] == list(range(40))
 
 
 def test_without_a_lease_in_the_database_nothing_is_claimed(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.execute_sql("DELETE FROM jobqueue_workers")
     assert worker.claim() == []
     assert handle.state is State.AVAILABLE
 
 
-def test_a_job_that_is_promoted_is_found(work: Any, jobs: JobQueue, hand: Any) -> None:
+def test_a_job_that_is_promoted_is_found(work: Any, jobs: JobQueue, stepped: Stepped) -> None:
     handle = work.options(delay=3600).enqueue()
-    worker = hand()
+    worker = stepped()
     assert worker.claim() == []
     worker.change(handle.id, run_at=now())
     worker.parts.shared_poll.invalidate()  # As whoever has heard of a change.
@@ -268,8 +273,8 @@ def test_a_job_that_is_promoted_is_found(work: Any, jobs: JobQueue, hand: Any) -
     assert ids(worker.claim()) == [handle.id]
 
 
-def test_cursors_say_when_they_know_of_no_jobs(work: Any, jobs: JobQueue, hand: Any) -> None:
-    worker = hand()
+def test_cursors_say_when_they_know_of_no_jobs(work: Any, jobs: JobQueue, stepped: Stepped) -> None:
+    worker = stepped()
     worker.claim()
     assert worker.cursors.empty
     work.enqueue()
@@ -312,10 +317,10 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_ring_makes_an_idle_worker_claim_where_jobs_were_before_it_looks_elsewhere(
-    work: Any, hand: Any, looks: list[str], monkeypatch: pytest.MonkeyPatch
+    work: Any, stepped: Stepped, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cursors_module, "HEAD_START", 100.0)
-    worker = rung(hand(concurrency=4), "a", work=work)
+    worker = rung(stepped(concurrency=4), "a", work=work)
     first, elsewhere = work.options(queue="a").enqueue(), work.options(queue="b").enqueue()
     looks.clear()
     assert ring(worker) == [first.id]
@@ -326,9 +331,9 @@ def test_a_ring_makes_an_idle_worker_claim_where_jobs_were_before_it_looks_elsew
 
 
 def test_a_ring_finds_the_best_priority_first_whatever_it_was_before(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
-    worker = rung(hand(concurrency=1), "default", work=work)
+    worker = rung(stepped(concurrency=1), "default", work=work)
     for priority in (0, 5, -5, -7, 0):
         work.options(priority=priority).enqueue()
     best = work.options(priority=-7, at=PAST[0]).enqueue()
@@ -336,30 +341,30 @@ def test_a_ring_finds_the_best_priority_first_whatever_it_was_before(
 
 
 def test_a_ring_for_another_queue_than_before_finds_it_in_the_same_round(
-    work: Any, hand: Any
+    work: Any, stepped: Stepped
 ) -> None:
-    worker = rung(hand(), "a", work=work)
+    worker = rung(stepped(), "a", work=work)
     job = work.options(queue="b").enqueue()
     assert ring(worker) == [job.id]
 
 
 def test_a_ring_on_a_worker_that_has_run_jobs_of_several_queues_finds_its_job(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
-    worker = hand()
+    worker = stepped()
     jobs.enqueue_many([work.options(queue=queue).call() for queue in ("a", "b")])
     worker.step()
     job = work.options(queue="b").enqueue()
     assert ring(worker) == [job.id]
 
 
-def test_the_first_ring_of_all_finds_its_job(work: Any, hand: Any) -> None:
+def test_the_first_ring_of_all_finds_its_job(work: Any, stepped: Stepped) -> None:
     job = work.enqueue()
-    assert ring(hand()) == [job.id]
+    assert ring(stepped()) == [job.id]
 
 
-def test_a_ring_leaves_slots_to_other_queues(work: Any, jobs: JobQueue, hand: Any) -> None:
-    worker = rung(hand(concurrency=4), "big", work=work)
+def test_a_ring_leaves_slots_to_other_queues(work: Any, jobs: JobQueue, stepped: Stepped) -> None:
+    worker = rung(stepped(concurrency=4), "big", work=work)
     big = jobs.enqueue_many([work.options(queue="big").call() for _ in range(30)])
     small = work.options(queue="small").enqueue()
     assert ring(worker) == ids(big[:2])
@@ -368,9 +373,9 @@ def test_a_ring_leaves_slots_to_other_queues(work: Any, jobs: JobQueue, hand: An
 
 
 def test_a_ring_does_not_break_a_pause_a_queues_limit_or_max_jobs(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
-    worker = rung(hand(concurrency=8, queues="mail:1,default", max_jobs=3), "mail", work=work)
+    worker = rung(stepped(concurrency=8, queues="mail:1,default", max_jobs=3), "mail", work=work)
     mail = jobs.enqueue_many([work.options(queue="mail").call() for _ in range(4)])
     assert ring(worker) == [mail[0].id]
     worker.execute()
@@ -386,9 +391,9 @@ def test_a_ring_does_not_break_a_pause_a_queues_limit_or_max_jobs(
 
 
 def test_a_ring_on_a_busy_worker_waits_for_its_next_sweep(
-    work: Any, hand: Any, looks: list[str]
+    work: Any, stepped: Stepped, looks: list[str]
 ) -> None:
-    worker = rung(hand(concurrency=4), "a", work=work)
+    worker = rung(stepped(concurrency=4), "a", work=work)
     held = work.options(queue="a").enqueue()
     assert ring(worker) == [held.id]
     worker.cursors._rescanned_at = float("inf")  # Never again.
@@ -401,10 +406,10 @@ def test_a_ring_on_a_busy_worker_waits_for_its_next_sweep(
 
 
 def test_what_a_ring_may_have_missed_is_swept_for_also_while_its_job_runs(
-    work: Any, hand: Any
+    work: Any, stepped: Stepped
 ) -> None:
     """A second hint, which comes while the job runs, does not put the sweep off."""
-    worker = rung(hand(concurrency=4), "a", work=work)
+    worker = rung(stepped(concurrency=4), "a", work=work)
     work.options(queue="a").enqueue()
     elsewhere = work.options(queue="b").enqueue()
     ring(worker)
@@ -418,9 +423,9 @@ def test_what_a_ring_may_have_missed_is_swept_for_also_while_its_job_runs(
     "options", [{"max_attempts": 1}, {"unique_key": "k", "unique_until": "started"}]
 )
 def test_a_ring_claims_a_job_that_may_not_wait_only_if_a_slot_is_free(
-    work: Any, hand: Any, options: Any
+    work: Any, stepped: Stepped, options: Any
 ) -> None:
-    worker = prefetching(rung(hand(concurrency=2), "default", work=work), 10)
+    worker = prefetching(rung(stepped(concurrency=2), "default", work=work), 10)
     solo = work.options(**options).enqueue()
     worker.inflight.capacity.open |= {(-1, 1), (-2, 1)}  # Two handlers of a lease that was lost.
     assert ring(worker) == []
@@ -428,7 +433,7 @@ def test_a_ring_claims_a_job_that_may_not_wait_only_if_a_slot_is_free(
     assert ring(worker) == [solo.id]
 
 
-def test_a_ring_for_what_another_worker_took_finds_nothing(work: Any, hand: Any) -> None:
-    one, two = rung(hand(), "default", work=work), rung(hand(), "default", work=work)
+def test_a_ring_for_what_another_worker_took_finds_nothing(work: Any, stepped: Stepped) -> None:
+    one, two = rung(stepped(), "default", work=work), rung(stepped(), "default", work=work)
     job = work.enqueue()
     assert (ring(one), ring(two)) == ([job.id], [])

@@ -8,6 +8,7 @@ from jobqueue import JobQueue, State
 from jobqueue.records import Unsuccessful
 from jobqueue.worker.claim import planner as planner_module
 from jobqueue.worker.handler.context import Attempt
+from tests.worker.conftest import Stepped
 
 
 @pytest.fixture
@@ -20,10 +21,10 @@ def work(jobs: JobQueue) -> Any:
 
 
 def test_before_anything_is_known_of_durations_only_free_slots_are_filled(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     jobs.enqueue_many([work.call() for _ in range(50)])
-    worker = hand(concurrency=3)
+    worker = stepped(concurrency=3)
     assert worker.planner.prefetch() == 0
     assert len(worker.claim()) == 3
     assert worker.planner.wanted() == 0
@@ -31,16 +32,20 @@ def test_before_anything_is_known_of_durations_only_free_slots_are_filled(
 
 
 @pytest.mark.parametrize("mean", [1.0, 60.0, 3600.0])
-def test_long_jobs_are_not_prefetched(work: Any, jobs: JobQueue, hand: Any, mean: float) -> None:
+def test_long_jobs_are_not_prefetched(
+    work: Any, jobs: JobQueue, stepped: Stepped, mean: float
+) -> None:
     jobs.enqueue_many([work.call() for _ in range(50)])
-    worker = hand(concurrency=4)
+    worker = stepped(concurrency=4)
     worker.inflight.capacity.mean_duration = mean
     assert worker.planner.prefetch() == 0
     assert len(worker.claim()) == 4
 
 
-def test_short_jobs_are_prefetched_up_to_a_batch(work: Any, jobs: JobQueue, hand: Any) -> None:
-    worker = hand(concurrency=4)
+def test_short_jobs_are_prefetched_up_to_a_batch(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
+    worker = stepped(concurrency=4)
     batch_max = worker.store.backend.batch_max
     jobs.enqueue_many([work.call() for _ in range(batch_max + 50)])
     worker.inflight.capacity.mean_duration = 1e-7
@@ -49,16 +54,16 @@ def test_short_jobs_are_prefetched_up_to_a_batch(work: Any, jobs: JobQueue, hand
     assert len(worker.claim()) <= batch_max + 4
 
 
-def test_no_claim_is_larger_than_a_batch(work: Any, jobs: JobQueue, hand: Any) -> None:
-    worker = hand(concurrency=1024)
+def test_no_claim_is_larger_than_a_batch(work: Any, jobs: JobQueue, stepped: Stepped) -> None:
+    worker = stepped(concurrency=1024)
     assert worker.planner.wanted() == worker.store.backend.batch_max <= 500
 
 
 def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
-    work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
+    work: Any, jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handles = jobs.enqueue_many([work.call() for _ in range(10)])
-    worker = hand(concurrency=1)
+    worker = stepped(concurrency=1)
     worker.planner.prefetch = lambda: 5
     worker.claim()
     running = worker.inflight.inbox.get()  # A slot takes the first, and does not come back.
@@ -83,9 +88,9 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_claims_for_a_slot_that_had_nothing_to_do_for_long_are_not_given_back_before_it_wakes(
-    work: Any, jobs: JobQueue, hand: Any, *, busy: bool
+    work: Any, jobs: JobQueue, stepped: Stepped, *, busy: bool
 ) -> None:
-    worker = hand(concurrency=2)
+    worker = stepped(concurrency=2)
     if busy:
         jobs.enqueue_many([work.call()])
         worker.claim()
@@ -100,10 +105,10 @@ def test_claims_for_a_slot_that_had_nothing_to_do_for_long_are_not_given_back_be
 
 
 def test_a_look_for_async_jobs_that_found_others_is_not_repeated_at_once(
-    work: Any, jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
+    work: Any, jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs.enqueue_many([work.call() for _ in range(30)])
-    worker = hand(concurrency=1)
+    worker = stepped(concurrency=1)
     worker.claim()
     long = worker.inflight.inbox.get()  # The only slot runs something long.
     worker.inflight.begin(Attempt(long, None, None))  # type: ignore[arg-type]
@@ -118,10 +123,10 @@ def test_a_look_for_async_jobs_that_found_others_is_not_repeated_at_once(
 
 
 def test_a_hoard_is_kept_while_the_lease_is_in_doubt(
-    work: Any, jobs: JobQueue, hand: Any, clock: Any
+    work: Any, jobs: JobQueue, stepped: Stepped, clock: Any
 ) -> None:
     jobs.enqueue_many([work.call() for _ in range(3)])
-    worker = hand(concurrency=3)
+    worker = stepped(concurrency=3)
     worker.claim()
     worker.inflight.capacity.last_start -= 100
     clock.pass_(1000)
@@ -130,10 +135,10 @@ def test_a_hoard_is_kept_while_the_lease_is_in_doubt(
 
 
 def test_no_more_than_max_jobs_are_claimed_whatever_is_prefetched(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     handles = jobs.enqueue_many([work.call() for _ in range(20)])
-    worker = hand(concurrency=2, max_jobs=5)
+    worker = stepped(concurrency=2, max_jobs=5)
     worker.planner.prefetch = lambda: 100
     assert len(worker.claim()) == 5
     assert worker.planner.exhausted
@@ -144,10 +149,10 @@ def test_no_more_than_max_jobs_are_claimed_whatever_is_prefetched(
 
 
 def test_a_hoard_that_was_given_back_does_not_count_as_run(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     jobs.enqueue_many([work.call() for _ in range(20)])
-    worker = hand(concurrency=2, max_jobs=5)
+    worker = stepped(concurrency=2, max_jobs=5)
     worker.planner.prefetch = lambda: 100
     worker.claim()
     worker.inflight.capacity.last_start -= 100
@@ -160,8 +165,10 @@ def test_a_hoard_that_was_given_back_does_not_count_as_run(
     assert worker.counted("succeeded") == 5
 
 
-def test_a_database_that_lags_behind_stops_claims(work: Any, jobs: JobQueue, hand: Any) -> None:
-    worker = hand(concurrency=4)
+def test_a_database_that_lags_behind_stops_claims(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
+    worker = stepped(concurrency=4)
     batch_max = worker.store.backend.batch_max
     handle = work.enqueue()
     (claim,) = worker.claim()
@@ -176,10 +183,10 @@ def test_a_database_that_lags_behind_stops_claims(work: Any, jobs: JobQueue, han
 
 
 def test_a_worker_that_stops_or_has_no_lease_claims_nothing(
-    work: Any, jobs: JobQueue, hand: Any, clock: Any
+    work: Any, jobs: JobQueue, stepped: Stepped, clock: Any
 ) -> None:
     work.enqueue()
-    worker = hand(lease=30)
+    worker = stepped(lease=30)
     assert worker.planner.wanted() == 4
     clock.pass_(29.9)
     assert worker.planner.wanted() == 4
@@ -196,10 +203,10 @@ def test_a_worker_that_stops_or_has_no_lease_claims_nothing(
 
 
 def test_claims_of_a_worker_that_stops_meanwhile_go_back(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     claim = worker.inflight.dispatch
 
     def stops_first(*arguments: Any) -> None:
@@ -214,10 +221,10 @@ def test_claims_of_a_worker_that_stops_meanwhile_go_back(
 
 
 def test_claims_of_a_lease_that_was_lost_meanwhile_are_dropped(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     dispatch = worker.inflight.dispatch
 
     def loses_first(*arguments: Any) -> None:
@@ -233,7 +240,9 @@ def test_claims_of_a_lease_that_was_lost_meanwhile_are_dropped(
     assert handle.state is State.RUNNING  # until a reaper takes it
 
 
-def test_the_rest_is_the_poll_when_there_is_nothing(work: Any, jobs: JobQueue, hand: Any) -> None:
-    worker = hand(poll=0.5)
+def test_the_rest_is_the_poll_when_there_is_nothing(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
+    worker = stepped(poll=0.5)
     worker.claim()
     assert 0 <= worker.planner.delay() <= 0.5

@@ -6,6 +6,7 @@ import pytest
 
 from jobqueue import JobQueue, State, current_job
 from jobqueue.worker.claim import reconcile
+from tests.worker.conftest import Stepped
 
 WARNING = 30
 TOLD = "that it did not run"
@@ -51,9 +52,9 @@ def compare_now(worker: Any) -> None:
 
 
 def test_a_job_whose_success_the_server_has_lost_is_run_again(
-    work: Any, hand: Any, lines: Any
+    work: Any, stepped: Stepped, lines: Any
 ) -> None:
-    worker = hand()
+    worker = stepped()
     lost, kept = work.enqueue(), work.enqueue()
     worker.step()
     set_back(worker, lost.id)
@@ -67,9 +68,11 @@ def test_a_job_whose_success_the_server_has_lost_is_run_again(
     assert lost.state is State.SUCCEEDED
 
 
-def test_a_job_that_may_begin_once_and_whose_end_was_lost_has_failed(work: Any, hand: Any) -> None:
+def test_a_job_that_may_begin_once_and_whose_end_was_lost_has_failed(
+    work: Any, stepped: Stepped
+) -> None:
     once = work.options(max_attempts=1)
-    worker, lost = hand(), once.enqueue()
+    worker, lost = stepped(), once.enqueue()
     worker.step()
     set_back(worker, lost.id)
     waiting = once.enqueue()
@@ -81,10 +84,10 @@ def test_a_job_that_may_begin_once_and_whose_end_was_lost_has_failed(work: Any, 
 
 
 def test_a_job_that_may_begin_once_and_was_never_handed_out_goes_back(
-    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+    work: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer to the claim was lost; what was handed out before is older."""
-    worker = hand()
+    worker = stepped()
     work.enqueue()
     worker.step()
     once = work.options(max_attempts=1).enqueue()
@@ -100,8 +103,8 @@ def test_a_job_that_may_begin_once_and_was_never_handed_out_goes_back(
     assert once.state is State.SUCCEEDED
 
 
-def test_what_this_worker_runs_or_is_about_to_is_left_alone(work: Any, hand: Any) -> None:
-    worker, other = hand(concurrency=1), hand()
+def test_what_this_worker_runs_or_is_about_to_is_left_alone(work: Any, stepped: Stepped) -> None:
+    worker, other = stepped(concurrency=1), stepped()
     [mine, inbox] = [work.enqueue() for _ in range(2)]
     worker.inflight.capacity.mean_duration = 1e-6  # So that it prefetches.
     assert len(worker.claim()) == 2
@@ -113,10 +116,10 @@ def test_what_this_worker_runs_or_is_about_to_is_left_alone(work: Any, hand: Any
 
 
 def test_only_the_claim_that_is_not_known_goes_back_where_the_same_worker_has_a_newer_one(
-    work: Any, hand: Any
+    work: Any, stepped: Stepped
 ) -> None:
     """By the id alone the two could not be told apart; and the older one may still be running."""
-    worker = hand()
+    worker = stepped()
     job = work.enqueue()
     [first] = worker.claim()
     worker.change(
@@ -129,10 +132,10 @@ def test_only_the_claim_that_is_not_known_goes_back_where_the_same_worker_has_a_
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_claim_whose_commit_was_lost_and_that_is_made_again_is_one_claim(
-    work: Any, hand: Any, begun: bool
+    work: Any, stepped: Stepped, begun: bool
 ) -> None:
     """The row has the same fence again: either of two runs could end the other's."""
-    worker = hand()
+    worker = stepped()
     job = work.enqueue()
     [claim] = worker.claim()
     if begun:
@@ -152,10 +155,10 @@ def test_a_claim_whose_commit_was_lost_and_that_is_made_again_is_one_claim(
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_job_that_got_the_id_of_one_that_the_server_has_lost_is_run_itself(
-    work: Any, hand: Any, begun: bool
+    work: Any, stepped: Stepped, begun: bool
 ) -> None:
     """Both have the same id and the same fence: the first one's outcome could end the other."""
-    worker = hand()
+    worker = stepped()
     job = work.enqueue("lost with the server's last commits")
     worker.claim()
     if begun:
@@ -179,9 +182,9 @@ def test_a_job_that_got_the_id_of_one_that_the_server_has_lost_is_run_itself(
 
 @pytest.mark.parametrize("reason", ["a failed round", "a reconnection", "the interval"])
 def test_claims_are_compared_after_a_failed_round_a_reconnection_and_an_interval(
-    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch, reason: str
+    work: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
-    worker = hand()
+    worker = stepped()
     lost = work.enqueue()
     worker.step()
     claimers_round(worker)  # Whatever reason there was before is gone.
@@ -203,9 +206,9 @@ def test_claims_are_compared_after_a_failed_round_a_reconnection_and_an_interval
 
 
 def test_a_completion_that_fails_gives_reason_to_compare(
-    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+    work: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = hand()
+    worker = stepped()
     work.enqueue()
     worker.claim()
     worker.execute()
@@ -215,9 +218,9 @@ def test_a_completion_that_fails_gives_reason_to_compare(
 
 
 def test_a_comparison_that_fails_is_made_again(
-    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+    work: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = hand()
+    worker = stepped()
     lost = work.enqueue()
     worker.step()
     claimers_round(worker)

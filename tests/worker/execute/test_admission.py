@@ -9,6 +9,7 @@ import pytest
 from jobqueue import JobQueue, State
 from jobqueue.store.claims import Claims
 from jobqueue.worker.inflight import UNBEGUN, Unbegun
+from tests.worker.conftest import Stepped
 
 LEASE = 30.0
 
@@ -16,13 +17,13 @@ LEASE = 30.0
 class Start:
     """One job of a worker, claimed, whose child process is about to be ready."""
 
-    def __init__(self, jobs: JobQueue, hand: Any, **options: Any) -> None:
+    def __init__(self, jobs: JobQueue, stepped: Stepped, **options: Any) -> None:
         @jobs.task
         def work() -> None: ...
 
         self.task = work.options(**options)
         self.job = self.task.enqueue()
-        self.worker: Any = hand(jobs, concurrency=1, lease=LEASE)
+        self.worker: Any = stepped(jobs, concurrency=1, lease=LEASE)
         (self.claim,) = self.worker.claim()
         self.inflight = self.worker.inflight
         assert self.inflight.inbox.get() is self.claim
@@ -36,8 +37,8 @@ class Start:
 
 
 @pytest.fixture
-def start(jobs: JobQueue, hand: Any) -> Callable[..., Start]:
-    return lambda **options: Start(jobs, hand, **options)
+def start(jobs: JobQueue, stepped: Stepped) -> Callable[..., Start]:
+    return lambda **options: Start(jobs, stepped, **options)
 
 
 def test_a_job_begins_when_nothing_is_against_it(start: Callable[..., Start]) -> None:

@@ -14,6 +14,7 @@ from jobqueue.errors import InvalidOption
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.jobs import Jobs
 from jobqueue.worker.handler.context import running_attempt
+from tests.worker.conftest import Stepped
 
 
 def pass_deadline(jobs: JobQueue, id_: int) -> None:
@@ -46,46 +47,46 @@ def test_the_sooner_of_timeout_and_deadline_counts(jobs: JobQueue) -> None:
         assert 900 < left.options(timeout=9000, deadline=1000).enqueue().result(30) <= 1000
 
 
-def test_a_job_whose_deadline_has_passed_does_not_begin(hand: Callable[..., Any]) -> None:
-    hand = hand()
+def test_a_job_whose_deadline_has_passed_does_not_begin(stepped: Stepped) -> None:
+    stepped = stepped()
     began: list[int] = []
 
-    @hand.queue.task(deadline=60, name="late")
+    @stepped.queue.task(deadline=60, name="late")
     def late() -> None:
         began.append(1)
 
     job = late.enqueue()
-    pass_deadline(hand.queue, job.id)
-    hand.step()
+    pass_deadline(stepped.queue, job.id)
+    stepped.step()
     record = job.record()
     assert (record.state, record.attempt, began) == (State.FAILED, 0, [])
     assert record.reason == "its deadline passed before this attempt could begin"
-    (attempt,) = Jobs(hand.store).attempts(record)
+    (attempt,) = Jobs(stepped.store).attempts(record)
     assert (attempt.outcome, attempt.error.type) == ("timed out", "DeadlinePassed")
 
 
-def test_no_attempt_is_planned_beyond_the_deadline(hand: Callable[..., Any]) -> None:
-    hand = hand()
+def test_no_attempt_is_planned_beyond_the_deadline(stepped: Stepped) -> None:
+    stepped = stepped()
 
-    @hand.queue.task(deadline=60, backoff=fixed(90), name="boom")
+    @stepped.queue.task(deadline=60, backoff=fixed(90), name="boom")
     def boom() -> None:
         raise ValueError
 
-    @hand.queue.task(deadline=60, name="asks")
+    @stepped.queue.task(deadline=60, name="asks")
     def asks() -> None:
         raise Retry(after=90)
 
-    @hand.queue.task(deadline=60, name="sleepy")
+    @stepped.queue.task(deadline=60, name="sleepy")
     def sleepy() -> None:
         raise Snooze(90)
 
-    @hand.queue.task(deadline=60, backoff=fixed(5), name="again")
+    @stepped.queue.task(deadline=60, backoff=fixed(5), name="again")
     def again() -> None:
         raise ValueError
 
     failed, asked, snoozed, retried = [task.enqueue() for task in (boom, asks, sleepy, again)]
-    hand.step()
-    hand.complete()
+    stepped.step()
+    stepped.complete()
     for job in (failed, asked):
         assert job.record().state is State.FAILED
         assert job.record().reason == "its deadline leaves no time for another attempt"

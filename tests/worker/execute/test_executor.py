@@ -25,19 +25,20 @@ from jobqueue.worker.execute import executor
 from jobqueue.worker.handler import describe
 from jobqueue.worker.handler.describe import type_name
 from tests.worker.execute.executor_kit import WARNING
+from tests.worker.conftest import Stepped
 
 # Return
 
 
 def test_a_job_whose_handler_returns_has_succeeded_with_its_result(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     @jobs.task
     def add(x: int, y: int = 1, *, z: int = 0) -> list[int]:
         return [x, y, z]
 
     handles = [add.enqueue(2), add.enqueue(2, 3), add.enqueue(2, z=5)]
-    worker = hand(name="w1")
+    worker = stepped(name="w1")
     worker.step()
     assert [handle.result(0) for handle in handles] == [[2, 1, 0], [2, 3, 0], [2, 1, 5]]
     row = worker.row(handles[0].id)
@@ -47,7 +48,7 @@ def test_a_job_whose_handler_returns_has_succeeded_with_its_result(
 
 
 def test_a_result_that_cannot_be_kept_is_dropped_and_the_job_has_succeeded(
-    jobs: JobQueue, hand: Any, lines: Any
+    jobs: JobQueue, stepped: Stepped, lines: Any
 ) -> None:
     class Rude:
         def __repr__(self) -> str:
@@ -78,7 +79,7 @@ def test_a_result_that_cannot_be_kept_is_dropped_and_the_job_has_succeeded(
         return results[which]
 
     handles = {which: give.enqueue(which) for which in results}
-    worker = hand(concurrency=20)
+    worker = stepped(concurrency=20)
     worker.step()
     for which, handle in handles.items():
         row = worker.row(handle.id)
@@ -91,7 +92,7 @@ def test_a_result_that_cannot_be_kept_is_dropped_and_the_job_has_succeeded(
 
 
 def test_a_coroutine_that_nobody_awaits_is_an_error_and_warns_of_nothing(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     async def work() -> int:
         return 1
@@ -103,7 +104,7 @@ def test_a_coroutine_that_nobody_awaits_is_an_error_and_warns_of_nothing(
     handle = sync.enqueue()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        hand().step()
+        stepped().step()
         gc.collect()
     with pytest.raises(JobFailed, match="coroutine that nobody awaits"):
         handle.result(0)
@@ -126,14 +127,14 @@ EVERY_KIND = [
 
 
 def test_an_error_of_any_kind_is_tried_again_while_attempts_are_left(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     @jobs.task(max_attempts=2, backoff=fixed(60))
     def boom(which: int) -> None:
         raise EVERY_KIND[which]
 
     handles = [boom.enqueue(which) for which in range(len(EVERY_KIND))]
-    worker = hand(concurrency=20)
+    worker = stepped(concurrency=20)
     worker.step()
     for error, handle in zip(EVERY_KIND, handles, strict=True):
         row = worker.row(handle.id)
@@ -167,7 +168,9 @@ def rude(method: str, what: object) -> BaseException:
     return type("Rude", (Exception,), {method: raises})("x")
 
 
-def test_whatever_an_exception_does_it_is_recorded_within_bounds(jobs: JobQueue, hand: Any) -> None:
+def test_whatever_an_exception_does_it_is_recorded_within_bounds(
+    jobs: JobQueue, stepped: Stepped
+) -> None:
     chain: BaseException | None = None
     for number in range(3000):
         error = ValueError(number)
@@ -205,7 +208,7 @@ def test_whatever_an_exception_does_it_is_recorded_within_bounds(jobs: JobQueue,
         raise kinds[which]
 
     handles = {which: boom.enqueue(which) for which in kinds}
-    worker = hand(concurrency=50)
+    worker = stepped(concurrency=50)
     worker.step()
     for which, handle in handles.items():
         with pytest.raises(JobFailed) as caught:
@@ -228,27 +231,29 @@ def test_whatever_an_exception_does_it_is_recorded_within_bounds(jobs: JobQueue,
 
 
 def test_endless_recursion_is_an_error_with_the_end_of_its_traceback(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     @jobs.task(max_attempts=1)
     def dig(depth: int = 0) -> None:
         dig(depth + 1)
 
     handle = dig.enqueue()
-    hand().step()
+    stepped().step()
     with pytest.raises(JobFailed, match="RecursionError") as caught:
         handle.result(0)
     assert len(caught.value.errors[0].traceback) <= describe.TRACEBACK_MAX
 
 
-def test_a_traceback_begins_in_the_handler_and_shows_no_locals(jobs: JobQueue, hand: Any) -> None:
+def test_a_traceback_begins_in_the_handler_and_shows_no_locals(
+    jobs: JobQueue, stepped: Stepped
+) -> None:
     @jobs.task(max_attempts=1)
     def boom() -> None:
         password = "hunter2"  # noqa: F841
         raise ValueError("no")
 
     handle = boom.enqueue()
-    hand().step()
+    stepped().step()
     with pytest.raises(JobFailed) as caught:
         handle.result(0)
     text = caught.value.errors[0].traceback
@@ -261,7 +266,7 @@ def test_a_traceback_begins_in_the_handler_and_shows_no_locals(jobs: JobQueue, h
 
 
 def test_a_check_after_the_timeout_ends_the_attempt_as_timed_out(
-    jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
+    jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     present = [100.0]
     monkeypatch.setattr("jobqueue.worker.handler.context.time.monotonic", lambda: present[0])
@@ -276,7 +281,7 @@ def test_a_check_after_the_timeout_ends_the_attempt_as_timed_out(
         job.check()
 
     handle = slow.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.step()
     assert worker.attempts(handle.id) == [(1, "timed out", "jobqueue.errors.AttemptTimeout")]
     assert worker.state(handle.id) is State.SCHEDULED
@@ -285,7 +290,7 @@ def test_a_check_after_the_timeout_ends_the_attempt_as_timed_out(
 
 
 def test_a_running_job_that_was_cancelled_ends_cancelled_whatever_its_handler_does(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     ends: dict[str, Callable[[], Any]] = {
         "returns": lambda: 1,
@@ -307,7 +312,7 @@ def test_a_running_job_that_was_cancelled_ends_cancelled_whatever_its_handler_do
         ends[how]()
 
     handles = {how: told.enqueue(how) for how in ends}
-    worker = hand(concurrency=10)
+    worker = stepped(concurrency=10)
     worker.step()
     for how, handle in handles.items():
         assert worker.state(handle.id) is State.CANCELLED, how
@@ -316,7 +321,7 @@ def test_a_running_job_that_was_cancelled_ends_cancelled_whatever_its_handler_do
 
 
 def test_the_cancellation_of_another_job_is_an_error_like_any_other(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     @jobs.task
     def other() -> None: ...
@@ -328,7 +333,7 @@ def test_the_cancellation_of_another_job_is_an_error_like_any_other(
     first = other.options(delay=60).enqueue()
     jobs.cancel(first.id)
     handle = waits.enqueue(first.id)
-    worker = hand()
+    worker = stepped()
     worker.step()
     assert worker.state(handle.id) is State.SCHEDULED
     assert worker.attempts(handle.id) == [(1, "errored", "jobqueue.errors.JobCancelled")]
@@ -338,7 +343,7 @@ def test_the_cancellation_of_another_job_is_an_error_like_any_other(
 
 
 def test_an_unknown_task_waits_ten_seconds_uncharged_and_is_logged_once_a_minute(
-    url: str, jobs: JobQueue, hand: Any, lines: Any, monkeypatch: pytest.MonkeyPatch
+    url: str, jobs: JobQueue, stepped: Stepped, lines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     present = [1000.0]
 
@@ -353,7 +358,7 @@ def test_an_unknown_task_waits_ten_seconds_uncharged_and_is_logged_once_a_minute
             return 5
 
         handles = newer.enqueue_many([later.call(), later.call()])
-        old, new = hand(), hand(newer)
+        old, new = stepped(), stepped(newer)
         for passed, expected in ((0, 1), (10, 1), (49.9, 1), (0.2, 2)):
             present[0] += passed
             began = old.database_time()
@@ -372,7 +377,9 @@ def test_an_unknown_task_waits_ten_seconds_uncharged_and_is_logged_once_a_minute
         assert [handle.result(0) for handle in handles] == [5, 5]
 
 
-def test_arguments_that_no_longer_bind_fail_at_once(url: str, jobs: JobQueue, hand: Any) -> None:
+def test_arguments_that_no_longer_bind_fail_at_once(
+    url: str, jobs: JobQueue, stepped: Stepped
+) -> None:
     ran: list[int] = []
 
     def define(queue: JobQueue, function: Any) -> Any:
@@ -388,7 +395,7 @@ def test_arguments_that_no_longer_bind_fail_at_once(url: str, jobs: JobQueue, ha
         change = define(before, old)
         define(jobs, new)
         handles = [change.enqueue("no number"), change.enqueue("1", 2), change.enqueue("1", y=2)]
-        worker = hand()
+        worker = stepped()
         broken = [change.enqueue("1") for _ in range(3)]
         for handle, text in zip(broken, ("5", "{}", '{"args":1,"kwargs":{}}'), strict=True):
             worker.change(handle.id, args=text)
@@ -403,7 +410,9 @@ def test_arguments_that_no_longer_bind_fail_at_once(url: str, jobs: JobQueue, ha
     assert ran == []
 
 
-def test_a_cancelled_claim_that_has_not_begun_never_begins(jobs: JobQueue, hand: Any) -> None:
+def test_a_cancelled_claim_that_has_not_begun_never_begins(
+    jobs: JobQueue, stepped: Stepped
+) -> None:
     ran: list[int] = []
 
     @jobs.task
@@ -411,7 +420,7 @@ def test_a_cancelled_claim_that_has_not_begun_never_begins(jobs: JobQueue, hand:
         ran.append(n)
 
     handles = [work.enqueue(n) for n in range(2)]
-    worker = hand()
+    worker = stepped()
     worker.claim()
     jobs.cancel(handles[0].id)
     worker.heartbeat.tick()
@@ -423,7 +432,7 @@ def test_a_cancelled_claim_that_has_not_begun_never_begins(jobs: JobQueue, hand:
 
 
 def test_nothing_begins_while_the_lease_is_in_doubt(
-    jobs: JobQueue, hand: Any, clock: Any, wait_until: Any
+    jobs: JobQueue, stepped: Stepped, clock: Any, wait_until: Any
 ) -> None:
     ran = threading.Event()
 
@@ -432,7 +441,7 @@ def test_nothing_begins_while_the_lease_is_in_doubt(
         ran.set()
 
     handle = work.enqueue()
-    worker = hand(lease=30)
+    worker = stepped(lease=30)
     (claim,) = worker.claim()
     clock.pass_(30)
     assert not worker.inflight.lease.good()
@@ -461,7 +470,7 @@ def test_nothing_begins_while_the_lease_is_in_doubt(
 
 
 def test_a_claim_that_waits_for_the_lease_is_given_back_at_a_stop(
-    jobs: JobQueue, hand: Any, clock: Any
+    jobs: JobQueue, stepped: Stepped, clock: Any
 ) -> None:
     ran: list[int] = []
 
@@ -470,7 +479,7 @@ def test_a_claim_that_waits_for_the_lease_is_given_back_at_a_stop(
         ran.append(1)
 
     handle = work.enqueue()
-    worker = hand(lease=30)
+    worker = stepped(lease=30)
     worker.claim()
     clock.pass_(30)
     worker.inflight.closing = True  # Its slot has taken it out of the inbox, and waits.
@@ -480,7 +489,7 @@ def test_a_claim_that_waits_for_the_lease_is_given_back_at_a_stop(
     assert (worker.state(handle.id), worker.row(handle.id).attempt) == (State.AVAILABLE, 0)
 
 
-def test_a_claim_of_a_lost_lease_never_begins(jobs: JobQueue, hand: Any) -> None:
+def test_a_claim_of_a_lost_lease_never_begins(jobs: JobQueue, stepped: Stepped) -> None:
     ran: list[int] = []
 
     @jobs.task
@@ -488,7 +497,7 @@ def test_a_claim_of_a_lost_lease_never_begins(jobs: JobQueue, hand: Any) -> None
         ran.append(1)
 
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.claim()
     assert worker.inflight.abandon() == 1
     worker.execute()

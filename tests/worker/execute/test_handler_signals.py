@@ -20,11 +20,12 @@ from jobqueue import (
 )
 from jobqueue.errors import JobCancelled, Signal
 from jobqueue.options import SECONDS_MAX
+from tests.worker.conftest import Stepped
 
 # Signals
 
 
-def test_a_snooze_gives_the_attempt_back_and_waits(jobs: JobQueue, hand: Any) -> None:
+def test_a_snooze_gives_the_attempt_back_and_waits(jobs: JobQueue, stepped: Stepped) -> None:
     seen: list[int] = []
 
     @jobs.task(max_attempts=2)
@@ -35,7 +36,7 @@ def test_a_snooze_gives_the_attempt_back_and_waits(jobs: JobQueue, hand: Any) ->
         return 7
 
     handle = sleepy.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.step()
     row = worker.row(handle.id)
     assert (row.state, row.attempt, row.snoozes) == (State.SCHEDULED, 0, 1)
@@ -48,7 +49,9 @@ def test_a_snooze_gives_the_attempt_back_and_waits(jobs: JobQueue, hand: Any) ->
     assert worker.counted("errored_attempts") == 0
 
 
-def test_a_job_that_was_snoozed_too_often_fails_with_the_reason(jobs: JobQueue, hand: Any) -> None:
+def test_a_job_that_was_snoozed_too_often_fails_with_the_reason(
+    jobs: JobQueue, stepped: Stepped
+) -> None:
     runs: list[int] = []
 
     @jobs.task
@@ -57,7 +60,7 @@ def test_a_job_that_was_snoozed_too_often_fails_with_the_reason(jobs: JobQueue, 
         raise Snooze(60)
 
     handle = sleepy.enqueue()
-    worker = hand(max_snoozes=3)
+    worker = stepped(max_snoozes=3)
     for _ in range(3):
         worker.step()
         assert worker.state(handle.id) is State.SCHEDULED
@@ -72,14 +75,14 @@ def test_a_job_that_was_snoozed_too_often_fails_with_the_reason(jobs: JobQueue, 
 
 
 def test_a_job_that_may_begin_once_fails_when_it_asks_to_be_snoozed(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     @jobs.task(max_attempts=1)
     def sleepy() -> None:
         raise Snooze(60)
 
     handle = sleepy.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.step()
     row = worker.row(handle.id)
     assert (row.state, row.attempt) == (State.FAILED, 1)
@@ -87,14 +90,14 @@ def test_a_job_that_may_begin_once_fails_when_it_asks_to_be_snoozed(
 
 
 def test_a_retry_is_charged_and_comes_after_the_handlers_own_time(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     @jobs.task(max_attempts=2, backoff=fixed(1000))
     def flaky(after: float | None) -> None:
         raise Retry(after, reason="busy")
 
     own, default = flaky.enqueue(300.0), flaky.enqueue(None)
-    worker = hand()
+    worker = stepped()
     worker.step()
     for handle, seconds in ((own, 300), (default, 1000)):
         row = worker.row(handle.id)
@@ -106,13 +109,13 @@ def test_a_retry_is_charged_and_comes_after_the_handlers_own_time(
         own.result(0)
 
 
-def test_a_handler_that_cancels_ends_its_job_for_good(jobs: JobQueue, hand: Any) -> None:
+def test_a_handler_that_cancels_ends_its_job_for_good(jobs: JobQueue, stepped: Stepped) -> None:
     @jobs.task
     def stop() -> None:
         raise Cancel("the order is gone\0")
 
     handle = stop.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.step()
     row = worker.row(handle.id)
     assert (row.state, row.attempt, row.reason) == (State.CANCELLED, 1, "the order is gone\\x00")
@@ -121,7 +124,7 @@ def test_a_handler_that_cancels_ends_its_job_for_good(jobs: JobQueue, hand: Any)
         handle.result(0)
 
 
-def test_no_delay_that_a_handler_asks_for_is_out_of_range(jobs: JobQueue, hand: Any) -> None:
+def test_no_delay_that_a_handler_asks_for_is_out_of_range(jobs: JobQueue, stepped: Stepped) -> None:
     odd = [math.nan, math.inf, -math.inf, -5.0, 1e300, 0.0]
 
     @jobs.task
@@ -129,7 +132,7 @@ def test_no_delay_that_a_handler_asks_for_is_out_of_range(jobs: JobQueue, hand: 
         raise (Snooze if snooze else Retry)(odd[which])
 
     handles = [flaky.enqueue(n, snooze) for n in range(len(odd)) for snooze in (True, False)]
-    worker = hand(concurrency=20)
+    worker = stepped(concurrency=20)
     worker.step()
     for handle in handles:
         # The database's clock may have made it due again by now, but nobody has claimed it.
@@ -152,7 +155,7 @@ class OwnSignal(Signal):
 
 
 def test_a_signal_that_is_not_as_it_should_be_ends_the_attempt_and_no_slot(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     raised: dict[str, Callable[[], BaseException]] = {
         "a reason that is no text": lambda: Snooze(60, reason=7),  # type: ignore[arg-type]
@@ -172,7 +175,7 @@ def test_a_signal_that_is_not_as_it_should_be_ends_the_attempt_and_no_slot(
         raise raised[which]()
 
     handles = {which: odd.enqueue(which) for which in raised}
-    worker = hand(concurrency=20)
+    worker = stepped(concurrency=20)
     worker.step()
     assert worker.inflight.held == {}
     for which, handle in handles.items():
@@ -185,7 +188,7 @@ def test_a_signal_that_is_not_as_it_should_be_ends_the_attempt_and_no_slot(
 
 
 def test_backoff_is_the_calls_own_then_the_tasks_then_the_default(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     @jobs.task(backoff=fixed(100))
     def own() -> None:
@@ -202,14 +205,14 @@ def test_backoff_is_the_calls_own_then_the_tasks_then_the_default(
         plain.enqueue().id: (1.5, 2.5),
         plain.options(backoff=exponential(base=900)).enqueue().id: (675, 1125),
     }
-    worker = hand(concurrency=10)
+    worker = stepped(concurrency=10)
     worker.step()
     for id_, (least, most) in cases.items():
         assert least - 5 <= worker.due_in(id_) <= most + 5, worker.row(id_)
 
 
 def test_a_deploy_that_changes_a_tasks_backoff_changes_it_for_jobs_that_wait(
-    url: str, jobs: JobQueue, hand: Any
+    url: str, jobs: JobQueue, stepped: Stepped
 ) -> None:
     def boom() -> None:
         raise ValueError
@@ -217,14 +220,14 @@ def test_a_deploy_that_changes_a_tasks_backoff_changes_it_for_jobs_that_wait(
     with JobQueue(url) as before:
         id_ = before.task(backoff=fixed(1000))(boom).enqueue().id
     jobs.task(backoff=fixed(50))(boom)
-    worker = hand()
+    worker = stepped()
     worker.step()
     assert worker.due_in(id_) == pytest.approx(50, abs=5)
 
 
 @pytest.mark.databases("sqlite")
 def test_backoff_at_attempt_1000_is_at_the_cap_and_never_overflows(
-    jobs: JobQueue, hand: Any, backend_name: str
+    jobs: JobQueue, stepped: Stepped, backend_name: str
 ) -> None:
     for base in (1.0001, 2, 1000):
         for attempt in (1, 1000, 1_000_000):
@@ -236,7 +239,7 @@ def test_backoff_at_attempt_1000_is_at_the_cap_and_never_overflows(
         raise ValueError
 
     handle = boom.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.change(handle.id, attempt=999)
     worker.step()
     assert worker.row(handle.id).attempt == 1000
@@ -244,7 +247,7 @@ def test_backoff_at_attempt_1000_is_at_the_cap_and_never_overflows(
 
 
 def test_a_stored_backoff_that_cannot_be_read_is_replaced_by_the_tasks(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     @jobs.task(backoff=fixed(100))
     def boom() -> None:
@@ -252,7 +255,7 @@ def test_a_stored_backoff_that_cannot_be_read_is_replaced_by_the_tasks(
 
     stored = ["{}", "5", '{"base": 0, "cap": -1}', '{"base": "x", "cap": "y"}']
     handles = [boom.enqueue() for _ in stored]
-    worker = hand(concurrency=10)
+    worker = stepped(concurrency=10)
     for handle, text in zip(handles, stored, strict=True):
         worker.change(handle.id, backoff=text)
     worker.step()

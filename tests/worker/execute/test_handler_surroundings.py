@@ -15,11 +15,14 @@ from jobqueue import (
     current_job,
 )
 from jobqueue.errors import ClaimLost, InvalidArguments, JobCancelled
+from tests.worker.conftest import Stepped
 
 # Middleware
 
 
-def test_middleware_wraps_in_the_order_in_which_it_was_given(jobs: JobQueue, hand: Any) -> None:
+def test_middleware_wraps_in_the_order_in_which_it_was_given(
+    jobs: JobQueue, stepped: Stepped
+) -> None:
     story: list[str] = []
 
     @jobs.use
@@ -41,13 +44,13 @@ def test_middleware_wraps_in_the_order_in_which_it_was_given(jobs: JobQueue, han
         return x
 
     handle = work.enqueue(41)
-    hand().step()
+    stepped().step()
     assert handle.result(0) == 42
     assert story == ["outer work", "inner", "work", "outer done"]
 
 
 def test_middleware_may_answer_itself_try_again_turn_errors_and_raise(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     runs: list[str] = []
 
@@ -83,7 +86,7 @@ def test_middleware_may_answer_itself_try_again_turn_errors_and_raise(
         define(name, n)
         for name, n in (("answered", 9), ("twice", 1), ("turned", 9), ("broken", 0), ("plain", 0))
     ]
-    worker = hand(concurrency=9)
+    worker = stepped(concurrency=9)
     worker.step()
     states = [worker.state(handle.id) for handle in handles]
     done, later = State.SUCCEEDED, State.SCHEDULED
@@ -97,7 +100,7 @@ def test_middleware_may_answer_itself_try_again_turn_errors_and_raise(
 # current_job()
 
 
-def test_current_job_knows_the_attempt(jobs: JobQueue, hand: Any, lines: Any) -> None:
+def test_current_job_knows_the_attempt(jobs: JobQueue, stepped: Stepped, lines: Any) -> None:
     seen: dict[str, Any] = {}
 
     @jobs.task(queue="mail", timeout=60, max_attempts=3)
@@ -120,7 +123,7 @@ def test_current_job_knows_the_attempt(jobs: JobQueue, hand: Any, lines: Any) ->
         assert type(job) is JobContext  # What a worker adds is not on it.
 
     handle = look.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.step()
     assert worker.state(handle.id) is State.SUCCEEDED
     assert seen == {
@@ -135,7 +138,7 @@ def test_current_job_knows_the_attempt(jobs: JobQueue, hand: Any, lines: Any) ->
     assert lines(part="hello") == [f"job {handle.id} (look): hello you"]
 
 
-def test_an_attempt_without_a_timeout_has_no_deadline(jobs: JobQueue, hand: Any) -> None:
+def test_an_attempt_without_a_timeout_has_no_deadline(jobs: JobQueue, stepped: Stepped) -> None:
     @jobs.task
     def look() -> list[bool]:
         job = current_job()
@@ -143,23 +146,25 @@ def test_an_attempt_without_a_timeout_has_no_deadline(jobs: JobQueue, hand: Any)
         return [job.deadline is None, job.remaining() is None]
 
     handle = look.enqueue()
-    hand().step()
+    stepped().step()
     assert handle.result(0) == [True, True]
 
 
-def test_current_job_outside_of_a_job_is_an_error(jobs: JobQueue, hand: Any) -> None:
+def test_current_job_outside_of_a_job_is_an_error(jobs: JobQueue, stepped: Stepped) -> None:
     @jobs.task
     def work() -> None: ...
 
     with pytest.raises(JobQueueError, match="current_job"):
         current_job()
     work.enqueue()
-    hand().step()
+    stepped().step()
     with pytest.raises(JobQueueError, match="current_job"):
         current_job()
 
 
-def test_progress_that_is_none_is_refused_and_the_job_goes_on(jobs: JobQueue, hand: Any) -> None:
+def test_progress_that_is_none_is_refused_and_the_job_goes_on(
+    jobs: JobQueue, stepped: Stepped
+) -> None:
     refused: list[object] = []
     worker: Any = None
 
@@ -177,7 +182,7 @@ def test_progress_that_is_none_is_refused_and_the_job_goes_on(jobs: JobQueue, ha
         return 1
 
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.step()
     assert handle.result(0) == 1
     assert len(refused) == 10
@@ -187,7 +192,7 @@ def test_progress_that_is_none_is_refused_and_the_job_goes_on(jobs: JobQueue, ha
 
 @pytest.mark.parametrize("succeeds", [True, False])
 def test_the_last_word_of_progress_is_written_with_the_end(
-    jobs: JobQueue, hand: Any, succeeds: bool
+    jobs: JobQueue, stepped: Stepped, succeeds: bool
 ) -> None:
     worker: Any = None
 
@@ -199,7 +204,7 @@ def test_the_last_word_of_progress_is_written_with_the_end(
         assert succeeds
 
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.step()
     row = worker.row(handle.id)
     assert row.state is (State.SUCCEEDED if succeeds else State.FAILED)
@@ -208,7 +213,7 @@ def test_the_last_word_of_progress_is_written_with_the_end(
 
 
 def test_progress_of_a_claim_that_was_lost_is_not_written_with_the_end(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     worker: Any = None
 
@@ -218,13 +223,13 @@ def test_progress_of_a_claim_that_was_lost_is_not_written_with_the_end(
         worker.change(handle.id, state="available", worker_id=None, fence=2)  # As a reaper does.
 
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.step()
     assert worker.row(handle.id).progress is None
 
 
 def test_only_the_last_word_of_progress_is_written_made_safe_and_short(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     worker: Any = None
 
@@ -235,7 +240,7 @@ def test_only_the_last_word_of_progress_is_written_made_safe_and_short(
         worker.heartbeat.tick()
 
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.step()
     row = worker.row(handle.id)
     assert row.state is State.SUCCEEDED
@@ -248,7 +253,7 @@ def test_only_the_last_word_of_progress_is_written_made_safe_and_short(
 
 
 def test_a_job_that_finishes_within_the_handlers_transaction_succeeds_with_it(
-    url: str, jobs: JobQueue, hand: Any
+    url: str, jobs: JobQueue, stepped: Stepped
 ) -> None:
     worker: Any = None
 
@@ -269,7 +274,7 @@ def test_a_job_that_finishes_within_the_handlers_transaction_succeeds_with_it(
 
     hows = ["commits", "raises after", "rolls back", "leaves open"]
     handles = {how: effect.enqueue(how) for how in hows}
-    worker = hand(concurrency=1, lease=60)
+    worker = stepped(concurrency=1, lease=60)
     for _ in hows:
         worker.step()
     for how in hows[:2]:
@@ -283,7 +288,7 @@ def test_a_job_that_finishes_within_the_handlers_transaction_succeeds_with_it(
     assert worker.counted("succeeded") == 2
 
 
-def test_a_stale_claim_cannot_finish_within_a_transaction(jobs: JobQueue, hand: Any) -> None:
+def test_a_stale_claim_cannot_finish_within_a_transaction(jobs: JobQueue, stepped: Stepped) -> None:
     caught: list[type] = []
     worker: Any = None
 
@@ -302,7 +307,7 @@ def test_a_stale_claim_cannot_finish_within_a_transaction(jobs: JobQueue, hand: 
             raise
 
     stale, cancelled = effect.enqueue("stale"), effect.enqueue("cancelled")
-    worker = hand(concurrency=1)
+    worker = stepped(concurrency=1)
     worker.step()
     worker.step()
     assert caught == [ClaimLost, JobCancelled]

@@ -9,11 +9,12 @@ from jobqueue import JobQueue, State
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.claims import Claims
 from jobqueue.tasks import Task
+from tests.worker.conftest import Stepped
 
 WARNING, ERROR = 30, 40
 
 
-class Scene:
+class KeyedJobs:
     """A task whose jobs hold a key until they start, and what its handler has seen."""
 
     def __init__(self, jobs: JobQueue, **options: Any) -> None:
@@ -34,85 +35,89 @@ class Scene:
 
 
 @pytest.fixture
-def scene(jobs: JobQueue) -> Scene:
-    return Scene(jobs)
+def keyed(jobs: JobQueue) -> KeyedJobs:
+    return KeyedJobs(jobs)
 
 
-def test_its_key_is_free_when_its_handler_is_entered(scene: Scene, hand: Any) -> None:
-    job = scene.put()
-    worker = hand(concurrency=1)
+def test_its_key_is_free_when_its_handler_is_entered(keyed: KeyedJobs, stepped: Stepped) -> None:
+    job = keyed.put()
+    worker = stepped(concurrency=1)
     worker.claim()
-    assert not scene.put().created
+    assert not keyed.put().created
     worker.execute()
-    assert scene.ran == [1]
-    assert scene.seen[0].created and scene.seen[0].id != job.id
+    assert keyed.ran == [1]
+    assert keyed.seen[0].created and keyed.seen[0].id != job.id
     worker.complete()
     assert worker.state(job.id) is State.SUCCEEDED
 
 
-def test_a_retry_after_an_error_does_not_take_the_key_again(scene: Scene, hand: Any) -> None:
-    job = scene.put(-1)
-    worker = hand(concurrency=1)
+def test_a_retry_after_an_error_does_not_take_the_key_again(
+    keyed: KeyedJobs, stepped: Stepped
+) -> None:
+    job = keyed.put(-1)
+    worker = stepped(concurrency=1)
     worker.step()
-    (other,) = scene.seen
+    (other,) = keyed.seen
     assert other.created and worker.state(job.id) is State.SCHEDULED
-    assert scene.put().id == other.id
+    assert keyed.put().id == other.id
     worker.queue.retry(job.id)
     for _ in range(2):
         worker.step()
-    assert sorted(scene.ran) == [-1, -1, 0]
+    assert sorted(keyed.ran) == [-1, -1, 0]
     assert worker.state(other.id) is State.SUCCEEDED
 
 
-def test_what_is_given_back_at_a_stop_keeps_its_key(scene: Scene, hand: Any) -> None:
-    job = scene.put()
-    worker = hand(concurrency=1)
+def test_what_is_given_back_at_a_stop_keeps_its_key(keyed: KeyedJobs, stepped: Stepped) -> None:
+    job = keyed.put()
+    worker = stepped(concurrency=1)
     assert len(worker.claim()) == 1
     worker.inflight.close()
     worker.execute()
     worker.complete()
-    assert (worker.state(job.id), scene.ran) == (State.AVAILABLE, [])
-    assert scene.put().id == job.id
+    assert (worker.state(job.id), keyed.ran) == (State.AVAILABLE, [])
+    assert keyed.put().id == job.id
 
 
 def test_a_job_of_an_unknown_task_keeps_its_key_while_it_waits(
-    url: str, scene: Scene, hand: Any
+    url: str, keyed: KeyedJobs, stepped: Stepped
 ) -> None:
-    job = scene.put()
+    job = keyed.put()
     with JobQueue(url) as older:
-        worker = hand(older)
+        worker = stepped(older)
         worker.step()
         assert (worker.state(job.id), worker.row(job.id).attempt) == (State.SCHEDULED, 0)
-    assert scene.put().id == job.id
+    assert keyed.put().id == job.id
 
 
-def test_a_job_whose_arguments_do_not_fit_never_begins(scene: Scene, hand: Any) -> None:
-    job = scene.put()
-    worker = hand()
+def test_a_job_whose_arguments_do_not_fit_never_begins(keyed: KeyedJobs, stepped: Stepped) -> None:
+    job = keyed.put()
+    worker = stepped()
     worker.change(job.id, args='{"args":["x"],"kwargs":{}}')
     worker.step()
-    assert (worker.state(job.id), scene.ran) == (State.FAILED, [])
+    assert (worker.state(job.id), keyed.ran) == (State.FAILED, [])
     assert worker.column(job.id, "key_released") == 0
 
 
-def test_a_job_whose_claim_was_lost_does_not_begin(scene: Scene, hand: Any, lines: Any) -> None:
-    job = scene.put()
-    worker = hand()
+def test_a_job_whose_claim_was_lost_does_not_begin(
+    keyed: KeyedJobs, stepped: Stepped, lines: Any
+) -> None:
+    job = keyed.put()
+    worker = stepped()
     worker.claim()
     worker.change(job.id, fence=jobs_table.c.fence + 1)  # As if others had taken it.
     worker.execute()
     worker.complete()
-    assert scene.ran == []
+    assert keyed.ran == []
     assert lines(ERROR, "the claim with fence 1 was lost")
     assert worker.inflight.held == {} and worker.inflight.capacity.free() == 4
-    assert not scene.put().created
+    assert not keyed.put().created
 
 
 def test_a_job_does_not_begin_when_its_lease_was_taken_while_its_key_was_freed(
-    scene: Scene, hand: Any, monkeypatch: pytest.MonkeyPatch
+    keyed: KeyedJobs, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene.put()
-    worker = hand()
+    keyed.put()
+    worker = stepped()
     honest = Claims.mark_started
 
     def slow(claims: Claims, claim: Any) -> bool:
@@ -123,15 +128,15 @@ def test_a_job_does_not_begin_when_its_lease_was_taken_while_its_key_was_freed(
     monkeypatch.setattr(Claims, "mark_started", slow)
     worker.claim()
     assert worker.execute() == []
-    assert scene.ran == [] and worker.inflight.capacity.free() == 4
+    assert keyed.ran == [] and worker.inflight.capacity.free() == 4
 
 
 @pytest.mark.parametrize("meanwhile", ["a stop", "a silence"])
 def test_a_job_goes_back_that_may_not_begin_any_more_when_its_key_was_freed(
-    scene: Scene, hand: Any, clock: Any, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+    keyed: KeyedJobs, stepped: Stepped, clock: Any, monkeypatch: pytest.MonkeyPatch, meanwhile: str
 ) -> None:
-    job = scene.put()
-    worker = hand(lease=30)
+    job = keyed.put()
+    worker = stepped(lease=30)
     honest = Claims.mark_started
 
     def slow(claims: Claims, claim: Any) -> bool:
@@ -146,27 +151,27 @@ def test_a_job_goes_back_that_may_not_begin_any_more_when_its_key_was_freed(
     worker.claim()
     worker.execute()
     worker.complete()
-    assert scene.ran == []
+    assert keyed.ran == []
     assert (worker.state(job.id), worker.row(job.id).attempt) == (State.AVAILABLE, 0)
 
 
 def test_a_job_goes_back_when_the_database_does_not_answer_and_begins_later(
-    scene: Scene, hand: Any, monkeypatch: pytest.MonkeyPatch, lines: Any
+    keyed: KeyedJobs, stepped: Stepped, monkeypatch: pytest.MonkeyPatch, lines: Any
 ) -> None:
-    job = scene.put()
-    worker = hand()
+    job = keyed.put()
+    worker = stepped()
     with monkeypatch.context() as away:
         away.setattr(Claims, "mark_started", _away)
         worker.claim()
         worker.execute()
     worker.complete()
     row = worker.row(job.id)
-    assert (row.state, row.attempt, scene.ran) == (State.AVAILABLE, 0, [])
+    assert (row.state, row.attempt, keyed.ran) == (State.AVAILABLE, 0, [])
     assert row.reason == "given back before it began: its key could not be freed (OperationalError)"
     assert len(lines(WARNING, "its key could not be freed")) == 1
-    assert worker.attempts(job.id) == [] and not scene.put().created
+    assert worker.attempts(job.id) == [] and not keyed.put().created
     worker.step()
-    assert scene.ran == [1] and worker.state(job.id) is State.SUCCEEDED
+    assert keyed.ran == [1] and worker.state(job.id) is State.SUCCEEDED
 
 
 def _away(*_: object) -> bool:
@@ -174,7 +179,7 @@ def _away(*_: object) -> bool:
 
 
 def test_no_other_job_pays_for_it(
-    jobs: JobQueue, hand: Any, monkeypatch: pytest.MonkeyPatch
+    jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: list[int] = []
     honest = Claims.mark_started
@@ -189,7 +194,7 @@ def test_no_other_job_pays_for_it(
     for scope in ("finished", "deleted"):
         work.options(unique_key=scope, unique_until=scope).enqueue()
     keyed = work.options(unique_key="k", unique_until="started").enqueue()
-    worker = hand(concurrency=8)
+    worker = stepped(concurrency=8)
     worker.step()
     worker.step()
     assert began == [keyed.id]

@@ -12,6 +12,7 @@ from jobqueue import JobFailed, JobQueue, State, current_job
 from jobqueue.errors import AttemptTimeout, InvalidOption
 from jobqueue.worker.handler.context import running_attempt
 from jobqueue.worker.execute.autoscale import Scaler
+from tests.worker.conftest import Stepped
 
 
 def slots() -> list[threading.Thread]:
@@ -76,12 +77,12 @@ def test_a_thousand_scalings_leave_no_thread_behind(
 
 
 def test_giving_back_what_is_in_the_inbox_keeps_the_wish_to_close_a_slot(
-    hand: Callable[..., Any],
+    stepped: Stepped,
 ) -> None:
-    hand = hand()
-    hand.inflight.inbox.put(None)
-    hand.inflight.release_prefetched()
-    assert hand.inbox() == [None]
+    stepped = stepped()
+    stepped.inflight.inbox.put(None)
+    stepped.inflight.release_prefetched()
+    assert stepped.inbox() == [None]
 
 
 def test_a_worker_grows_under_a_backlog_and_shrinks_when_it_is_done(
@@ -159,8 +160,10 @@ def test_the_time_of_a_handler_that_was_interrupted_is_not_taken_back(
     assert worker._inflight.busy_seconds() >= before
 
 
-def test_what_fills_slots_may_change_while_it_is_summed_up(jobs: JobQueue, hand: Any) -> None:
-    inflight = hand().inflight
+def test_what_fills_slots_may_change_while_it_is_summed_up(
+    jobs: JobQueue, stepped: Stepped
+) -> None:
+    inflight = stepped().inflight
     running = inflight.running
 
     class Context:
@@ -175,13 +178,13 @@ def test_what_fills_slots_may_change_while_it_is_summed_up(jobs: JobQueue, hand:
     assert inflight.busy_seconds() > 0
 
 
-def test_only_what_this_worker_may_claim_counts_as_waiting(hand: Callable[..., Any]) -> None:
-    hand = hand(min_concurrency=1, max_concurrency=4, queues="mine,held")
-    task = hand.queue.task(name="t")(nothing)
+def test_only_what_this_worker_may_claim_counts_as_waiting(stepped: Stepped) -> None:
+    stepped = stepped(min_concurrency=1, max_concurrency=4, queues="mine,held")
+    task = stepped.queue.task(name="t")(nothing)
     for queue in ("other", "held"):
         task.options(queue=queue).enqueue()
-    hand.queue.pause("held")
-    scaler = hand.service(Scaler)
+    stepped.queue.pause("held")
+    scaler = stepped.service(Scaler)
     assert scaler._waiting(10) == 0
     task.options(queue="mine").enqueue()
     assert scaler._waiting(10) == 1

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 LONG = 30.0  # seconds, for what takes a second
 
 
-class Stage:
+class IsolationScenario:
     """The app on the test's database, and its folder."""
 
     def __init__(self, app: Any, folder: Path, wait_until: Callable[..., Any]) -> None:
@@ -71,13 +71,13 @@ class Stage:
 
 
 @pytest.fixture
-def stage(
+def scenario(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Any
-) -> Iterator[Stage]:
+) -> Iterator[IsolationScenario]:
     monkeypatch.setenv("ISOLATED_URL", url)
     monkeypatch.setenv("ISOLATED_FOLDER", str(tmp_path))
     monkeypatch.delitem(sys.modules, "isolated_app", raising=False)
-    stage = Stage(importlib.import_module("isolated_app"), tmp_path, wait_until)
-    stage.jobs.store.require_schema()
-    yield stage
-    stage.end()
+    scenario = IsolationScenario(importlib.import_module("isolated_app"), tmp_path, wait_until)
+    scenario.jobs.store.require_schema()
+    yield scenario
+    scenario.end()

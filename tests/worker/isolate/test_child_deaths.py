@@ -9,7 +9,8 @@ import pytest
 
 from jobqueue import JobFailed, State
 from jobqueue.worker.isolate import child_handle
-from tests.worker.isolate.conftest import LONG, Stage
+from tests.worker.isolate.conftest import LONG, IsolationScenario
+from tests.worker.conftest import Stepped
 
 pytestmark = pytest.mark.databases("sqlite")
 
@@ -18,10 +19,12 @@ pytestmark = pytest.mark.databases("sqlite")
 
 @pytest.mark.databases("sqlite", "postgres")
 @pytest.mark.parametrize(("how", "said"), [("exit", "exit code 3"), ("kill", "SIGKILL")])
-def test_a_death_is_a_crash_of_that_job_alone(stage: Stage, how: str, said: str) -> None:
-    job = stage.app.dies.enqueue(how)
-    with stage.jobs.worker(concurrency=2, poll=0.05):
-        others = [stage.app.pid.enqueue() for _ in range(4)]
+def test_a_death_is_a_crash_of_that_job_alone(
+    scenario: IsolationScenario, how: str, said: str
+) -> None:
+    job = scenario.app.dies.enqueue(how)
+    with scenario.jobs.worker(concurrency=2, poll=0.05):
+        others = [scenario.app.pid.enqueue() for _ in range(4)]
         with pytest.raises(JobFailed, match=f"crashed: {said}, peak [0-9.]+ MB"):
             job.result(LONG)
         for other in others:
@@ -30,50 +33,50 @@ def test_a_death_is_a_crash_of_that_job_alone(stage: Stage, how: str, said: str)
     record = job.record()
     assert record.reason.startswith(f"crashed: {said}, peak ")
     assert (record.attempt, record.crashes, record.child_crashes) == (3, 3, 3), "max_crashes"
-    attempts = stage.attempts(job)
+    attempts = scenario.attempts(job)
     assert [attempt.outcome for attempt in attempts] == ["crashed"] * 3
     assert {attempt.exit_signal for attempt in attempts} == {None if how == "exit" else "SIGKILL"}
     assert all(10_000_000 < attempt.peak_memory < 500_000_000 for attempt in attempts)
-    assert len(set(stage.lines("died"))) == 3
+    assert len(set(scenario.lines("died"))) == 3
 
 
 @pytest.mark.parametrize("and_opens", [False, True])
 def test_a_handler_that_closes_what_it_did_not_open_is_a_crash_of_that_job_alone(
-    stage: Stage, and_opens: bool
+    scenario: IsolationScenario, and_opens: bool
 ) -> None:
-    with stage.jobs.worker(concurrency=1, poll=0.05):
-        job = stage.app.closes_all_files.enqueue(and_opens)
+    with scenario.jobs.worker(concurrency=1, poll=0.05):
+        job = scenario.app.closes_all_files.enqueue(and_opens)
         # It ends itself, unless the worker, whose pipe is closed, is quicker.
         with pytest.raises(JobFailed, match="crashed: (exit code 1|SIGKILL)"):
             job.result(LONG)
-        assert stage.app.pid.enqueue().result(LONG), "the slot goes on"
-    assert not any(file.read_text() for file in stage.folder.glob("opened-*"))
+        assert scenario.app.pid.enqueue().result(LONG), "the slot goes on"
+    assert not any(file.read_text() for file in scenario.folder.glob("opened-*"))
 
 
-def test_what_a_handler_has_started_ends_with_its_crash(stage: Stage) -> None:
-    with stage.jobs.worker(poll=0.05):
-        job = stage.app.leaves_others.enqueue("crash")
+def test_what_a_handler_has_started_ends_with_its_crash(scenario: IsolationScenario) -> None:
+    with scenario.jobs.worker(poll=0.05):
+        job = scenario.app.leaves_others.enqueue("crash")
         with pytest.raises(JobFailed, match="crashed: SIGKILL"):
             job.result(LONG)
-        assert stage.lines("pids")
-        stage.wait_until(stage.gone)
+        assert scenario.lines("pids")
+        scenario.wait_until(scenario.gone)
 
 
 @pytest.mark.parametrize("how", ["kill", "exit"])
 def test_what_a_handler_has_started_ends_with_the_worker_however_that_ends(
-    stage: Stage, how: str
+    scenario: IsolationScenario, how: str
 ) -> None:
-    worker = stage.worker("-c", "2")
-    stage.app.leaves_others.enqueue("stay")
-    stage.begun()
+    worker = scenario.worker("-c", "2")
+    scenario.app.leaves_others.enqueue("stay")
+    scenario.begun()
     if how == "exit":
-        stage.app.poison.enqueue()
-        stage.open_gate("poison")
+        scenario.app.poison.enqueue()
+        scenario.open_gate("poison")
     else:
         worker.kill()
     assert worker.wait(LONG) == (7 if how == "exit" else -signal.SIGKILL)
-    assert len(stage.lines("pids")) == 2
-    stage.wait_until(stage.gone)
+    assert len(scenario.lines("pids")) == 2
+    scenario.wait_until(scenario.gone)
 
 
 def test_a_kill_in_the_midst_of_a_burial_signals_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,30 +99,32 @@ def test_a_kill_in_the_midst_of_a_burial_signals_nobody(monkeypatch: pytest.Monk
     assert signals == []
 
 
-def test_max_crashes_is_a_setting_and_attempts_count_as_well(stage: Stage) -> None:
+def test_max_crashes_is_a_setting_and_attempts_count_as_well(scenario: IsolationScenario) -> None:
     many, few = (
-        stage.app.dies.enqueue("exit"),
-        stage.app.dies.options(max_attempts=1).enqueue("exit"),
+        scenario.app.dies.enqueue("exit"),
+        scenario.app.dies.options(max_attempts=1).enqueue("exit"),
     )
-    with stage.jobs.worker(poll=0.05, max_crashes=4):
+    with scenario.jobs.worker(poll=0.05, max_crashes=4):
         for job in (many, few):
             with pytest.raises(JobFailed, match="crashed"):
                 job.result(LONG)
     assert (many.record().attempt, few.record().attempt) == (4, 1)
 
 
-def test_an_end_in_order_clears_the_crashes(stage: Stage) -> None:
-    job = stage.app.dies_twice.enqueue()
-    with stage.jobs.worker(poll=0.05):
+def test_an_end_in_order_clears_the_crashes(scenario: IsolationScenario) -> None:
+    job = scenario.app.dies_twice.enqueue()
+    with scenario.jobs.worker(poll=0.05):
         assert job.result(LONG) == "alive"
     record = job.record()
     assert (record.attempt, record.crashes, record.child_crashes) == (3, 0, 0)
 
 
-def test_memory_up_to_a_limit_is_an_error_of_that_attempt(stage: Stage, hand: Any) -> None:
-    job, worker = stage.app.eats.enqueue(), hand(stage.jobs)
+def test_memory_up_to_a_limit_is_an_error_of_that_attempt(
+    scenario: IsolationScenario, stepped: Stepped
+) -> None:
+    job, worker = scenario.app.eats.enqueue(), stepped(scenario.jobs)
     worker.step()
-    (attempt,) = stage.attempts(job)
+    (attempt,) = scenario.attempts(job)
     assert (job.state, attempt.outcome, attempt.error.type) == (
         State.FAILED,
         "errored",
@@ -128,20 +133,22 @@ def test_memory_up_to_a_limit_is_an_error_of_that_attempt(stage: Stage, hand: An
     assert attempt.peak_memory > 1_000_000
 
 
-def test_the_peak_at_the_moment_of_a_death_is_recorded(stage: Stage) -> None:
+def test_the_peak_at_the_moment_of_a_death_is_recorded(scenario: IsolationScenario) -> None:
     """In a worker of its own: a child's peak is known exactly where it is above its worker's."""
-    job = stage.app.eats_and_dies.options(max_attempts=1).enqueue()
-    stage.worker("-c", "1")
-    stage.wait_until(job.done, LONG)
-    (attempt,) = stage.attempts(job)
+    job = scenario.app.eats_and_dies.options(max_attempts=1).enqueue()
+    scenario.worker("-c", "1")
+    scenario.wait_until(job.done, LONG)
+    (attempt,) = scenario.attempts(job)
     assert (attempt.outcome, attempt.exit_signal) == ("crashed", "SIGKILL")
     assert 300_000_000 < attempt.peak_memory < 600_000_000
     assert job.record().reason.startswith("crashed: SIGKILL, peak 3")
 
 
-def test_the_peak_is_the_jobs_own_and_not_that_of_the_child(stage: Stage, hand: Any) -> None:
-    worker = hand(stage.jobs)
-    stage.app.eats.enqueue()
-    small = stage.app.signals.options(max_attempts=1).enqueue("raise")
+def test_the_peak_is_the_jobs_own_and_not_that_of_the_child(
+    scenario: IsolationScenario, stepped: Stepped
+) -> None:
+    worker = stepped(scenario.jobs)
+    scenario.app.eats.enqueue()
+    small = scenario.app.signals.options(max_attempts=1).enqueue("raise")
     worker.step()
-    assert stage.attempts(small)[0].peak_memory < 200_000_000
+    assert scenario.attempts(small)[0].peak_memory < 200_000_000

@@ -15,41 +15,42 @@ from jobqueue.records import Succeeded, Unsuccessful
 from jobqueue.worker.execute.executor import ChildAdmission
 from jobqueue.worker.isolate import child_handle
 from jobqueue.worker.process_identity import process_started
-from tests.worker.isolate.conftest import LONG, Stage
+from tests.worker.isolate.conftest import LONG, IsolationScenario
+from tests.worker.conftest import Stepped
 
 pytestmark = pytest.mark.databases("sqlite")
 
 # What a child does
 
 
-def test_a_job_runs_in_a_child_that_is_kept_for_the_next(stage: Stage) -> None:
-    with stage.jobs.worker(concurrency=1, poll=0.05):
-        first, second = stage.app.pid.enqueue(), stage.app.pid.enqueue()
+def test_a_job_runs_in_a_child_that_is_kept_for_the_next(scenario: IsolationScenario) -> None:
+    with scenario.jobs.worker(concurrency=1, poll=0.05):
+        first, second = scenario.app.pid.enqueue(), scenario.app.pid.enqueue()
         assert first.result(LONG) == second.result(LONG) != os.getpid()
-        assert stage.app.quick.enqueue().result(LONG) == os.getpid()
-        assert stage.app.echo.enqueue({"a": 1}).result(LONG) == {"a": 1}
-        assert stage.app.acoroutine.enqueue().result(LONG) == first.result(0)
+        assert scenario.app.quick.enqueue().result(LONG) == os.getpid()
+        assert scenario.app.echo.enqueue({"a": 1}).result(LONG) == {"a": 1}
+        assert scenario.app.acoroutine.enqueue().result(LONG) == first.result(0)
     assert process_started(first.result(0)) is None, "it has ended with its worker"
-    assert stage.lines("middleware") == [str(first.result(0))] * 2
+    assert scenario.lines("middleware") == [str(first.result(0))] * 2
 
 
-def test_current_job_works_in_a_child(stage: Stage) -> None:
-    with stage.jobs.worker(poll=0.05):
-        job = stage.app.facts.options(headers={"tenant": "7"}).enqueue()
+def test_current_job_works_in_a_child(scenario: IsolationScenario) -> None:
+    with scenario.jobs.worker(poll=0.05):
+        job = scenario.app.facts.options(headers={"tenant": "7"}).enqueue()
         facts = job.result(LONG)
-        enqueued = stage.app.enqueues.enqueue().result(LONG)
-        assert stage.jobs.get(enqueued).result(LONG) != os.getpid()
+        enqueued = scenario.app.enqueues.enqueue().result(LONG)
+        assert scenario.jobs.get(enqueued).result(LONG) != os.getpid()
     assert (facts["id"], facts["attempt"], facts["max_attempts"]) == (job.id, 1, 7)
     assert (facts["fence"], facts["cancelled"]) == (1, False)
     assert facts["headers"] == {"tenant": "7"}
     assert 55 < facts["remaining"] <= 60 and facts["deadline"]
 
 
-def test_progress_and_logs_come_from_a_child(stage: Stage, lines: Any) -> None:
-    with stage.jobs.worker(poll=0.05):
-        job = stage.app.reports.enqueue()
-        stage.wait_until(lambda: job.record().progress_message == "half", LONG)
-        stage.open_gate("reports")
+def test_progress_and_logs_come_from_a_child(scenario: IsolationScenario, lines: Any) -> None:
+    with scenario.jobs.worker(poll=0.05):
+        job = scenario.app.reports.enqueue()
+        scenario.wait_until(lambda: job.record().progress_message == "half", LONG)
+        scenario.open_gate("reports")
         job.result(LONG)
         assert job.record().progress_message == "all"
     assert lines(30, f"job {job.id} (reports): half done")
@@ -67,14 +68,14 @@ def test_progress_and_logs_come_from_a_child(stage: Stage, lines: Any) -> None:
     ],
 )
 def test_a_child_steers_its_job_as_a_thread_does(
-    stage: Stage, hand: Any, what: str, state: State, outcome: str
+    scenario: IsolationScenario, stepped: Stepped, what: str, state: State, outcome: str
 ) -> None:
-    job = stage.app.signals.enqueue(what)
-    worker = hand(stage.jobs)
+    job = scenario.app.signals.enqueue(what)
+    worker = stepped(scenario.jobs)
     worker.step()
     record = job.record()
     assert record.state is state
-    (attempt,) = stage.attempts(job)
+    (attempt,) = scenario.attempts(job)
     assert (attempt.outcome, attempt.exit_signal) == (outcome, None)
     if what == "exit":
         assert attempt.error.type == "SystemExit"
@@ -85,40 +86,44 @@ def test_a_child_steers_its_job_as_a_thread_does(
 
 
 def test_a_coroutine_that_a_plain_task_returns_is_an_error_as_in_a_thread(
-    stage: Stage, hand: Any
+    scenario: IsolationScenario, stepped: Stepped
 ) -> None:
-    job, worker = stage.app.forgets_to_await.enqueue(), hand(stage.jobs)
+    job, worker = scenario.app.forgets_to_await.enqueue(), stepped(scenario.jobs)
     worker.step()
     assert job.state is State.FAILED
-    assert "a coroutine that nobody awaits" in stage.attempts(job)[0].error.message
+    assert "a coroutine that nobody awaits" in scenario.attempts(job)[0].error.message
 
 
 def test_a_coroutine_that_a_wrapper_of_an_async_def_returns_is_awaited(
-    stage: Stage, hand: Any
+    scenario: IsolationScenario, stepped: Stepped
 ) -> None:
-    job, worker = stage.app.wrapped_coroutine.enqueue(), hand(stage.jobs)
+    job, worker = scenario.app.wrapped_coroutine.enqueue(), stepped(scenario.jobs)
     worker.step()
     assert job.result(timeout=5) != os.getpid()
 
 
-def test_arguments_that_no_longer_fit_fail_at_once(stage: Stage, hand: Any) -> None:
-    job, worker = stage.app.echo.enqueue({}), hand(stage.jobs)
+def test_arguments_that_no_longer_fit_fail_at_once(
+    scenario: IsolationScenario, stepped: Stepped
+) -> None:
+    job, worker = scenario.app.echo.enqueue({}), stepped(scenario.jobs)
     worker.change(job.id, args='{"args":["text"],"kwargs":{}}')
     worker.step()
     assert job.state is State.FAILED
-    assert stage.attempts(job)[0].outcome == "refused"
+    assert scenario.attempts(job)[0].outcome == "refused"
 
 
 @pytest.mark.databases("sqlite", "postgres")
 @pytest.mark.parametrize("then", ["", "dies before", "dies after"])
-def test_effects_in_the_database_are_exactly_once_in_a_child(stage: Stage, then: str) -> None:
-    stage.app.PAYMENTS.create(stage.jobs.store.engine)
-    job = stage.app.pays.enqueue(then)
-    with stage.jobs.worker(poll=0.05):
+def test_effects_in_the_database_are_exactly_once_in_a_child(
+    scenario: IsolationScenario, then: str
+) -> None:
+    scenario.app.PAYMENTS.create(scenario.jobs.store.engine)
+    job = scenario.app.pays.enqueue(then)
+    with scenario.jobs.worker(poll=0.05):
         assert job.result(LONG) == "paid"
-        stage.wait_until(lambda: not stage.jobs.store or job.state is State.SUCCEEDED)
-    with stage.jobs.store.read() as connection:
-        rows = connection.execute(select(stage.app.PAYMENTS)).all()
+        scenario.wait_until(lambda: not scenario.jobs.store or job.state is State.SUCCEEDED)
+    with scenario.jobs.store.read() as connection:
+        rows = connection.execute(select(scenario.app.PAYMENTS)).all()
     assert rows == [(job.id, job.record().fence - 1)]
     assert job.record().attempt == (2 if then == "dies before" else 1)
 
@@ -128,42 +133,42 @@ def test_effects_in_the_database_are_exactly_once_in_a_child(stage: Stage, then:
 
 @pytest.mark.databases("sqlite", "postgres")
 def test_a_job_that_kills_its_worker_runs_apart_and_fails_and_bystanders_lose_nothing(
-    stage: Stage,
+    scenario: IsolationScenario,
 ) -> None:
     """`os._exit` in a thread takes the worker with it: once. Then it dies alone."""
-    workers = [stage.worker("-c", "4")]
-    bystanders = [stage.app.bystander.enqueue() for _ in range(3)]
-    stage.wait_until(lambda: len(stage.lines("stood by")) == 3, LONG)
-    poison = stage.app.poison.enqueue()
-    stage.wait_until(lambda: stage.lines("poisoned"), LONG)
-    stage.open_gate("poison")
+    workers = [scenario.worker("-c", "4")]
+    bystanders = [scenario.app.bystander.enqueue() for _ in range(3)]
+    scenario.wait_until(lambda: len(scenario.lines("stood by")) == 3, LONG)
+    poison = scenario.app.poison.enqueue()
+    scenario.wait_until(lambda: scenario.lines("poisoned"), LONG)
+    scenario.open_gate("poison")
     assert workers[0].wait(LONG) == 7
-    stage.open_gate("bystander")
-    survivor = stage.worker("-c", "4")
+    scenario.open_gate("bystander")
+    survivor = scenario.worker("-c", "4")
     with pytest.raises(JobFailed, match="crashed: exit code 7, peak"):
         poison.result(LONG)
     for job in bystanders:
         assert job.result(LONG) != survivor.pid, "it ran in a child, too"
         assert (job.record().attempt, job.record().crashes) == (1, 0)
-        assert [one.outcome for one in stage.attempts(job)] == ["lost", "succeeded"]
+        assert [one.outcome for one in scenario.attempts(job)] == ["lost", "succeeded"]
     assert survivor.poll() is None, "no other worker died"
     record = poison.record()
     assert record.reason.startswith("crashed: exit code 7, peak ")
-    outcomes = [attempt.outcome for attempt in stage.attempts(poison)]
+    outcomes = [attempt.outcome for attempt in scenario.attempts(poison)]
     assert outcomes == ["lost", "crashed", "crashed", "crashed"]
     assert (record.attempt, record.child_crashes) == (3, 3), "the worker's own death is not charged"
-    assert len(set(stage.lines("poisoned"))) == 4
-    assert stage.app.quick.enqueue().result(LONG) == survivor.pid
+    assert len(set(scenario.lines("poisoned"))) == 4
+    assert scenario.app.quick.enqueue().result(LONG) == survivor.pid
 
 
 def test_a_task_that_no_child_can_find_runs_in_a_thread_again(
-    jobs: JobQueue, hand: Any, lines: Any
+    jobs: JobQueue, stepped: Stepped, lines: Any
 ) -> None:
     @jobs.task
     def local() -> int:
         return os.getpid()
 
-    job, worker = local.enqueue(), hand()
+    job, worker = local.enqueue(), stepped()
     worker.change(job.id, crashes=1)
     (outcome,) = worker.step()
     assert isinstance(outcome, Succeeded)
@@ -172,9 +177,9 @@ def test_a_task_that_no_child_can_find_runs_in_a_thread_again(
 
 
 def test_a_child_that_cannot_import_gives_a_job_back_that_never_asked_for_it(
-    stage: Stage, hand: Any, monkeypatch: pytest.MonkeyPatch
+    scenario: IsolationScenario, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, worker = stage.app.quick.enqueue(), hand(stage.jobs)
+    job, worker = scenario.app.quick.enqueue(), stepped(scenario.jobs)
     worker.change(job.id, crashes=1)
     monkeypatch.setenv("ISOLATED_URL", "nonsense")  # The child's import raises.
     (outcome,) = worker.step()
@@ -185,60 +190,62 @@ def test_a_child_that_cannot_import_gives_a_job_back_that_never_asked_for_it(
 
 
 def test_a_task_of_processes_that_cannot_be_imported_errors_and_says_why(
-    stage: Stage, hand: Any, monkeypatch: pytest.MonkeyPatch
+    scenario: IsolationScenario, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, worker = stage.app.pid.enqueue(), hand(stage.jobs)
+    job, worker = scenario.app.pid.enqueue(), stepped(scenario.jobs)
     monkeypatch.setenv("ISOLATED_URL", "nonsense")
     worker.step()
-    (attempt,) = stage.attempts(job)
+    (attempt,) = scenario.attempts(job)
     assert (job.state, attempt.outcome) == (State.SCHEDULED, "errored")
     assert attempt.error.type == "jobqueue.errors.ConfigurationError"
     assert job.record().reason == "its child process could not import it"
 
 
 def test_a_child_that_does_not_begin_in_time_is_killed(
-    stage: Stage, hand: Any, monkeypatch: pytest.MonkeyPatch
+    scenario: IsolationScenario, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child_handle, "START_TIMEOUT", -1.0)  # Its time was up before it was made.
-    job, worker = stage.app.pid.enqueue(), hand(stage.jobs)
+    job, worker = scenario.app.pid.enqueue(), stepped(scenario.jobs)
     worker.step()
-    (attempt,) = stage.attempts(job)
+    (attempt,) = scenario.attempts(job)
     assert attempt.outcome == "timed out"
     assert "did not import it in time" in attempt.error.message
 
 
 def test_a_child_that_is_ready_begins_nothing_until_it_is_admitted(
-    stage: Stage, hand: Any, monkeypatch: pytest.MonkeyPatch
+    scenario: IsolationScenario, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, worker = stage.app.poison.enqueue(), hand(stage.jobs)  # It notes when it begins.
+    job, worker = scenario.app.poison.enqueue(), stepped(scenario.jobs)  # It notes when it begins.
     worker.change(job.id, crashes=1)
-    stage.open_gate("poison")
+    scenario.open_gate("poison")
     admitted, asked = ChildAdmission.begin, []
 
     def begin(admission: ChildAdmission) -> bool:
-        asked.append(stage.lines("poisoned"))
+        asked.append(scenario.lines("poisoned"))
         return len(asked) > 3 and admitted(admission)
 
     monkeypatch.setattr(ChildAdmission, "begin", begin)
     worker.step()
     assert asked == [[]] * 4
-    assert len(stage.lines("poisoned")) == 1
+    assert len(scenario.lines("poisoned")) == 1
 
 
-def test_an_idle_child_is_ended_and_another_one_made_when_needed(stage: Stage) -> None:
-    with stage.jobs.worker(poll=0.05, concurrency=1) as worker:
-        first = stage.app.pid.enqueue().result(LONG)
-        stage.wait_until(lambda: worker.running == 0)
+def test_an_idle_child_is_ended_and_another_one_made_when_needed(
+    scenario: IsolationScenario,
+) -> None:
+    with scenario.jobs.worker(poll=0.05, concurrency=1) as worker:
+        first = scenario.app.pid.enqueue().result(LONG)
+        scenario.wait_until(lambda: worker.running == 0)
         worker._assembly.process_pool.end_idle_children(after=-1)
         assert process_started(first) is None
-        assert stage.app.pid.enqueue().result(LONG) != first
+        assert scenario.app.pid.enqueue().result(LONG) != first
 
 
 # What must not cost a slot
 
 
 def test_a_job_waits_uncharged_while_no_process_can_be_started(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, lines: Any
+    scenario: IsolationScenario, monkeypatch: pytest.MonkeyPatch, lines: Any
 ) -> None:
     errors = [OSError(errno.EAGAIN, "none left"), OSError(errno.ENOMEM, "no memory")]
     start = child_handle._start
@@ -249,11 +256,11 @@ def test_a_job_waits_uncharged_while_no_process_can_be_started(
         return start(descriptor)
 
     monkeypatch.setattr(child_handle, "_start", start_at_last)
-    job = stage.app.pid.options(max_attempts=1).enqueue()
-    with stage.jobs.worker(concurrency=1, poll=0.05):
+    job = scenario.app.pid.options(max_attempts=1).enqueue()
+    with scenario.jobs.worker(concurrency=1, poll=0.05):
         assert job.result(LONG) != os.getpid()
     assert errors == [] and job.record().attempt == 1
-    assert [one.outcome for one in stage.attempts(job)][-1] == "succeeded"
+    assert [one.outcome for one in scenario.attempts(job)][-1] == "succeeded"
     assert lines(30, "no child process could be started: [Errno 12] no memory")
     assert lines(40) == []
 
@@ -277,21 +284,21 @@ def test_a_failed_start_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_filter_of_the_programs_that_raises_costs_a_line_and_no_slot(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    scenario: IsolationScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_record: logging.LogRecord) -> bool:
         raise RuntimeError("a filter's own fault")
 
     monkeypatch.setattr(logging.getLogger("jobqueue.app"), "filters", [refuse])
-    stage.open_gate("reports")
-    with stage.jobs.worker(concurrency=1, poll=0.05):
-        assert stage.app.reports.enqueue().result(LONG) is None
-        assert stage.app.pid.enqueue().result(LONG)
+    scenario.open_gate("reports")
+    with scenario.jobs.worker(concurrency=1, poll=0.05):
+        assert scenario.app.reports.enqueue().result(LONG) is None
+        assert scenario.app.pid.enqueue().result(LONG)
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("ours"), KeyboardInterrupt()])
 def test_a_fault_of_ours_ends_that_job_and_its_child_and_frees_the_slot(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+    scenario: IsolationScenario, monkeypatch: pytest.MonkeyPatch, fault: BaseException
 ) -> None:
     faults = [fault]
 
@@ -300,12 +307,12 @@ def test_a_fault_of_ours_ends_that_job_and_its_child_and_frees_the_slot(
             raise faults.pop()
 
     monkeypatch.setattr(child_handle.RemoteAttempt, "handle_message", fail)
-    with stage.jobs.worker(concurrency=1, poll=0.05):
-        job = stage.app.stubborn.enqueue()
+    with scenario.jobs.worker(concurrency=1, poll=0.05):
+        job = scenario.app.stubborn.enqueue()
         with pytest.raises(JobFailed):
             job.result(LONG)
-        assert stage.app.pid.enqueue().result(LONG)
-        stage.wait_until(stage.gone)
+        assert scenario.app.pid.enqueue().result(LONG)
+        scenario.wait_until(scenario.gone)
 
 
 # What is refused
@@ -318,18 +325,20 @@ def test_a_task_within_a_function_cannot_be_isolated(jobs: JobQueue) -> None:
         def local() -> None: ...
 
 
-def test_a_worker_does_not_start_with_a_task_that_no_child_can_find(stage: Stage) -> None:
+def test_a_worker_does_not_start_with_a_task_that_no_child_can_find(
+    scenario: IsolationScenario,
+) -> None:
     def hidden() -> None: ...
 
     hidden.__qualname__ = hidden.__name__ = "hidden"
     hidden.__module__ = "isolated_app"
-    stage.jobs.task(isolation="process")(hidden)
+    scenario.jobs.task(isolation="process")(hidden)
     with pytest.raises(ConfigurationError, match="no name at the top level of 'isolated_app'"):
-        stage.jobs.worker().start()
+        scenario.jobs.worker().start()
 
 
-def test_isolation_is_one_of_two_and_the_tasks_own(stage: Stage) -> None:
+def test_isolation_is_one_of_two_and_the_tasks_own(scenario: IsolationScenario) -> None:
     with pytest.raises(InvalidOption, match="isolation: 'fork' is none of thread, process"):
-        stage.jobs.task(isolation="fork")(len)
+        scenario.jobs.task(isolation="fork")(len)
     with pytest.raises(InvalidOption, match="belongs to the task"):
-        stage.app.quick.options(isolation="process")
+        scenario.app.quick.options(isolation="process")

@@ -16,6 +16,7 @@ from jobqueue.store.history import Figures, History
 from jobqueue.store.stats import Monitor
 from jobqueue.worker.observe.history import HistoryWriter
 from jobqueue.worker.observe.reporter import Reporter
+from tests.worker.conftest import Stepped
 
 
 @pytest.fixture
@@ -39,10 +40,8 @@ def due(service: Any) -> None:
     service._due = float("-inf")
 
 
-def test_the_report_is_one_line_per_interval(
-    work: Any, hand: Callable[..., Any], lines: Any
-) -> None:
-    worker = hand(stats_interval=10)
+def test_the_report_is_one_line_per_interval(work: Any, stepped: Stepped, lines: Any) -> None:
+    worker = stepped(stats_interval=10)
     reporter = worker.service(Reporter)
     work.enqueue()
     work.enqueue("ill")
@@ -79,9 +78,9 @@ def test_the_report_is_one_line_per_interval(
 
 
 def test_an_idle_worker_reports_a_change_and_else_once_in_five_minutes(
-    work: Any, hand: Callable[..., Any], lines: Any
+    work: Any, stepped: Stepped, lines: Any
 ) -> None:
-    reporter = hand(stats_interval=10).service(Reporter)
+    reporter = stepped(stats_interval=10).service(Reporter)
 
     def reports(times: int = 1) -> int:
         before = len(lines(part="jobs in"))
@@ -100,8 +99,8 @@ def test_an_idle_worker_reports_a_change_and_else_once_in_five_minutes(
     del reporter._inflight.running[1, 1]
 
 
-def test_the_report_advises(work: Any, hand: Callable[..., Any], lines: Any) -> None:
-    worker = hand(stats_interval=10)
+def test_the_report_advises(work: Any, stepped: Stepped, lines: Any) -> None:
+    worker = stepped(stats_interval=10)
     reporter = worker.service(Reporter)
     work.enqueue()
     reporter._inflight._busy += 1e6
@@ -111,9 +110,9 @@ def test_the_report_advises(work: Any, hand: Callable[..., Any], lines: Any) -> 
 
 
 def test_the_history_tells_what_each_worker_and_task_did_in_each_minute(
-    work: Any, jobs: JobQueue, hand: Callable[..., Any]
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
-    worker = hand(name="mia")
+    worker = stepped(name="mia")
     for how in ("well", "well", "ill", "later"):
         work.enqueue(how)
     worker.step()
@@ -162,9 +161,9 @@ def test_the_minutes_of_the_fleet_are_those_of_all_its_workers(jobs: JobQueue) -
 
 
 def test_what_a_refused_transaction_counted_is_not_recorded(
-    work: Any, jobs: JobQueue, hand: Callable[..., Any]
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
-    worker = hand()
+    worker = stepped()
     work.enqueue()
     worker.claim()
     worker.execute()
@@ -178,7 +177,7 @@ def test_what_a_refused_transaction_counted_is_not_recorded(
 
 
 def test_the_duration_of_a_job_that_finishes_within_a_transaction_has_its_commit_everywhere(
-    jobs: JobQueue, hand: Callable[..., Any]
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     @jobs.task
     def pay() -> None:
@@ -186,7 +185,7 @@ def test_the_duration_of_a_job_that_finishes_within_a_transaction_has_its_commit
             event.listen(connection, "commit", lambda _: threading.Event().wait(0.1))
             current_job().finish_within(connection)
 
-    worker = hand()
+    worker = stepped()
     reader = worker.parts.metrics.window()
     pay.enqueue()
     worker.step()
@@ -203,10 +202,8 @@ def test_the_duration_of_a_job_that_finishes_within_a_transaction_has_its_commit
     assert len(durations) == 1 and min(durations) >= 0.1
 
 
-def test_a_batch_that_was_written_one_by_one_is_measured_whole(
-    work: Any, hand: Callable[..., Any]
-) -> None:
-    worker = hand()
+def test_a_batch_that_was_written_one_by_one_is_measured_whole(work: Any, stepped: Stepped) -> None:
+    worker = stepped()
     reader = worker.parts.metrics.window()
     for _ in range(3):
         work.enqueue()
@@ -218,9 +215,9 @@ def test_a_batch_that_was_written_one_by_one_is_measured_whole(
 
 
 def test_figures_that_could_not_be_written_are_offered_again(
-    work: Any, jobs: JobQueue, hand: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    work: Any, jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = hand()
+    worker = stepped()
     recorder = worker.service(HistoryWriter)
     work.enqueue()
     worker.step()
@@ -244,8 +241,8 @@ def test_a_worker_records_its_last_words(work: Any, jobs: JobQueue) -> None:
     assert sum(row["processed"] for row in rows(jobs, "jobqueue_worker_minutes")) == 1
 
 
-def test_the_history_is_kept_for_a_day(jobs: JobQueue, hand: Callable[..., Any]) -> None:
-    recorder = hand().service(HistoryWriter)
+def test_the_history_is_kept_for_a_day(jobs: JobQueue, stepped: Stepped) -> None:
+    recorder = stepped().service(HistoryWriter)
     recorder.record()
     recorder.record()
     with jobs.store.write() as connection:

@@ -10,6 +10,7 @@ from jobqueue import JobQueue, State
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
 from jobqueue.records import Succeeded
 from jobqueue.worker.handler.context import Attempt
+from tests.worker.conftest import Stepped
 
 ERROR = 40
 
@@ -31,8 +32,8 @@ def begin(worker: Any) -> Attempt:
     return context
 
 
-def test_a_beat_is_sent_three_times_a_lease(hand: Any, clock: Any) -> None:
-    worker = hand(lease=30)
+def test_a_beat_is_sent_three_times_a_lease(stepped: Stepped, clock: Any) -> None:
+    worker = stepped(lease=30)
     (id_,) = worker.workers()
     beats = []
     for _ in range(8):
@@ -42,9 +43,9 @@ def test_a_beat_is_sent_three_times_a_lease(hand: Any, clock: Any) -> None:
     assert beats == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
-def test_a_beat_tells_what_the_worker_does(work: Any, hand: Any, clock: Any) -> None:
+def test_a_beat_tells_what_the_worker_does(work: Any, stepped: Stepped, clock: Any) -> None:
     work.enqueue()
-    worker = hand(lease=30, concurrency=7, name="mia")
+    worker = stepped(lease=30, concurrency=7, name="mia")
     worker.claim()
     begin(worker)
     worker.inflight.processed, worker.inflight.errored = 5, 2
@@ -55,8 +56,10 @@ def test_a_beat_tells_what_the_worker_does(work: Any, hand: Any, clock: Any) -> 
     assert (row.running, row.processed, row.errored) == (1, 5, 2)
 
 
-def test_a_beat_that_fails_is_tried_again_and_confirms_nothing(hand: Any, clock: Any) -> None:
-    worker = hand(lease=30)
+def test_a_beat_that_fails_is_tried_again_and_confirms_nothing(
+    stepped: Stepped, clock: Any
+) -> None:
+    worker = stepped(lease=30)
     beat = worker.heartbeat._leases.renew
 
     def refuse(*_: Any, **__: Any) -> bool:
@@ -75,8 +78,8 @@ def test_a_beat_that_fails_is_tried_again_and_confirms_nothing(hand: Any, clock:
     assert len(worker.workers()) == 1
 
 
-def test_a_lease_counts_from_when_the_beat_was_sent(hand: Any, clock: Any) -> None:
-    worker = hand(lease=30)
+def test_a_lease_counts_from_when_the_beat_was_sent(stepped: Stepped, clock: Any) -> None:
+    worker = stepped(lease=30)
     beat = worker.heartbeat._leases.renew
 
     def slow(*given: Any, **more: Any) -> bool:
@@ -93,10 +96,10 @@ def test_a_lease_counts_from_when_the_beat_was_sent(hand: Any, clock: Any) -> No
 
 
 def test_claims_stay_valid_when_the_row_is_there_however_late_the_beat(
-    work: Any, hand: Any, clock: Any
+    work: Any, stepped: Stepped, clock: Any
 ) -> None:
     handle = work.enqueue()
-    worker = hand(lease=30)
+    worker = stepped(lease=30)
     worker.claim()
     holder = worker.inflight.lease.worker
     clock.pass_(100_000)
@@ -109,10 +112,10 @@ def test_claims_stay_valid_when_the_row_is_there_however_late_the_beat(
 
 
 def test_a_row_that_is_gone_abandons_the_claims_and_registers_anew(
-    work: Any, jobs: JobQueue, hand: Any, clock: Any, lines: Any
+    work: Any, jobs: JobQueue, stepped: Stepped, clock: Any, lines: Any
 ) -> None:
     handles = [work.enqueue() for _ in range(3)]
-    worker = hand(lease=30)
+    worker = stepped(lease=30)
     worker.claim()
     context = begin(worker)
     worker.inflight._cancel_requested.add((handles[1].id, 1))
@@ -137,10 +140,10 @@ def test_a_row_that_is_gone_abandons_the_claims_and_registers_anew(
 
 
 def test_the_outcome_of_an_abandoned_claim_is_offered_and_the_fence_decides(
-    work: Any, jobs: JobQueue, hand: Any, clock: Any
+    work: Any, jobs: JobQueue, stepped: Stepped, clock: Any
 ) -> None:
     accepted, refused = work.enqueue(), work.enqueue()
-    worker = hand(lease=30, concurrency=2)
+    worker = stepped(lease=30, concurrency=2)
     first, second = worker.claim()
     worker.execute()
     worker.inflight.abandon()
@@ -151,9 +154,11 @@ def test_the_outcome_of_an_abandoned_claim_is_offered_and_the_fence_decides(
     assert first.id == accepted.id
 
 
-def test_while_it_cannot_register_the_worker_has_no_lease(work: Any, hand: Any, clock: Any) -> None:
+def test_while_it_cannot_register_the_worker_has_no_lease(
+    work: Any, stepped: Stepped, clock: Any
+) -> None:
     work.enqueue()
-    worker = hand(lease=30)
+    worker = stepped(lease=30)
     register = worker.heartbeat._leases.register
 
     def refuse(_: Any) -> int:
@@ -173,10 +178,10 @@ def test_while_it_cannot_register_the_worker_has_no_lease(work: Any, hand: Any, 
 
 
 def test_running_jobs_are_told_that_they_are_to_be_cancelled(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     handles = [work.enqueue(), work.enqueue()]
-    worker = hand()
+    worker = stepped()
     worker.claim()
     contexts = [begin(worker), begin(worker)]
     assert worker.heartbeat.tick() <= 0.5
@@ -189,10 +194,10 @@ def test_running_jobs_are_told_that_they_are_to_be_cancelled(
 
 
 def test_a_wish_to_cancel_an_older_claim_of_the_job_tells_nobody(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.claim()
     context = begin(worker)
     cancels = worker.heartbeat._leases.cancel_requests
@@ -203,9 +208,9 @@ def test_a_wish_to_cancel_an_older_claim_of_the_job_tells_nobody(
     worker.heartbeat._leases.cancel_requests = cancels
 
 
-def test_the_first_thing_that_a_job_was_told_holds(work: Any, hand: Any) -> None:
+def test_the_first_thing_that_a_job_was_told_holds(work: Any, stepped: Stepped) -> None:
     work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.claim()
     context = begin(worker)
     context.request_stop(JobCancelled)
@@ -214,12 +219,14 @@ def test_the_first_thing_that_a_job_was_told_holds(work: Any, hand: Any) -> None
         context.check()
 
 
-def test_a_timeout_is_told_by_check_alone(jobs: JobQueue, hand: Any, monkeypatch: Any) -> None:
+def test_a_timeout_is_told_by_check_alone(
+    jobs: JobQueue, stepped: Stepped, monkeypatch: Any
+) -> None:
     @jobs.task(timeout=3)
     def slow() -> None: ...
 
     slow.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.claim()
     context = begin(worker)
     context.check()
@@ -230,9 +237,9 @@ def test_a_timeout_is_told_by_check_alone(jobs: JobQueue, hand: Any, monkeypatch
         context.check()
 
 
-def test_progress_is_written_once_and_only_by_the_claims_owner(work: Any, hand: Any) -> None:
+def test_progress_is_written_once_and_only_by_the_claims_owner(work: Any, stepped: Stepped) -> None:
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.claim()
     context = begin(worker)
     context.report(0.1, "first")
@@ -250,10 +257,10 @@ def test_progress_is_written_once_and_only_by_the_claims_owner(work: Any, hand: 
 
 
 def test_progress_that_could_not_be_written_is_written_later_unless_there_is_newer(
-    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+    work: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.claim()
     context = begin(worker)
     context.report(0.1, "the last word")
@@ -279,10 +286,10 @@ def test_progress_that_could_not_be_written_is_written_later_unless_there_is_new
 
 @pytest.mark.parametrize("fails", [True, False])
 def test_progress_that_a_heartbeat_is_about_to_write_is_not_lost_when_the_attempt_ends(
-    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch, fails: bool
+    work: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.claim()
     context = begin(worker)
     context.report(1.0, "done")
@@ -304,10 +311,10 @@ def test_progress_that_a_heartbeat_is_about_to_write_is_not_lost_when_the_attemp
 
 
 def test_a_worker_that_claims_a_lost_job_again_knows_the_new_attempt_only(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     worker.claim()
     old = begin(worker)
     worker.execute_sql("DELETE FROM jobqueue_workers")
@@ -330,7 +337,7 @@ def _released(context: Attempt) -> Any:
 
 
 def test_a_wish_to_cancel_that_comes_late_does_not_reach_a_later_attempt(
-    jobs: JobQueue, hand: Any
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     """The heartbeat has read the wish; the claim ends; an operator runs the job again."""
     runs: list[int] = []
@@ -340,7 +347,7 @@ def test_a_wish_to_cancel_that_comes_late_does_not_reach_a_later_attempt(
         runs.append(1)
 
     handle = work.enqueue()
-    worker = hand()
+    worker = stepped()
     (claim,) = worker.claim()
     jobs.cancel(handle.id)
     held = worker.inflight._held

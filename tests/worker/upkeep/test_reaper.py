@@ -15,6 +15,7 @@ from jobqueue.store.sql.leases import REFUNDS_MAX
 from jobqueue.worker import process_identity
 from jobqueue.worker.inflight import released
 from jobqueue.worker.upkeep.reaper import Reaper
+from tests.worker.conftest import Stepped
 
 WARNING, ERROR = 30, 40
 
@@ -72,10 +73,10 @@ def abroad(worker: Any, **changes: Any) -> None:
 
 
 def test_a_lease_ends_only_after_it_was_watched_to_stand_still_for_its_whole_length(
-    work: Any, hand: Any, clock: Any, lines: Any
+    work: Any, stepped: Stepped, clock: Any, lines: Any
 ) -> None:
     handle = work.enqueue()
-    lost, judge = hand(lease=30, name="lost"), hand(lease=30)
+    lost, judge = stepped(lease=30, name="lost"), stepped(lease=30)
     lost.claim()
     clock.pass_(1_000_000)  # before the judge's first look: proves nothing
     judge.service(Reaper).tick()
@@ -94,9 +95,9 @@ def test_a_lease_ends_only_after_it_was_watched_to_stand_still_for_its_whole_len
 
 
 def test_the_length_of_the_others_lease_counts_and_not_the_reapers_own(
-    work: Any, hand: Any, clock: Any
+    work: Any, stepped: Stepped, clock: Any
 ) -> None:
-    long, judge = hand(lease=100), hand(lease=4)
+    long, judge = stepped(lease=100), stepped(lease=4)
     judge.service(Reaper).tick()
     watch(judge, clock, 99)
     assert long.inflight.lease.worker.id in judge.workers()
@@ -104,9 +105,9 @@ def test_the_length_of_the_others_lease_counts_and_not_the_reapers_own(
     assert long.inflight.lease.worker.id not in judge.workers()
 
 
-def test_a_beat_in_between_saves_the_lease(work: Any, hand: Any, clock: Any) -> None:
+def test_a_beat_in_between_saves_the_lease(work: Any, stepped: Stepped, clock: Any) -> None:
     handle = work.enqueue()
-    other, judge = hand(lease=30), hand(lease=30)
+    other, judge = stepped(lease=30), stepped(lease=30)
     other.claim()
     judge.service(Reaper).tick()
     for _ in range(5):
@@ -116,8 +117,8 @@ def test_a_beat_in_between_saves_the_lease(work: Any, hand: Any, clock: Any) -> 
     assert other.inflight.lease.worker.id in judge.workers()
 
 
-def test_a_beat_at_the_last_moment_saves_the_lease(work: Any, hand: Any, clock: Any) -> None:
-    other, judge = hand(lease=30), hand(lease=30)
+def test_a_beat_at_the_last_moment_saves_the_lease(work: Any, stepped: Stepped, clock: Any) -> None:
+    other, judge = stepped(lease=30), stepped(lease=30)
     judge.service(Reaper).tick()
     watch(judge, clock, 29)
     its = leases(judge, "revoke")
@@ -134,9 +135,9 @@ def test_a_beat_at_the_last_moment_saves_the_lease(work: Any, hand: Any, clock: 
 
 @pytest.mark.parametrize(("verb", "before"), [("look", 29), ("revoke", 29), ("could_beat", 28)])
 def test_a_round_that_failed_starts_the_watch_anew(
-    work: Any, hand: Any, clock: Any, verb: str, before: float
+    work: Any, stepped: Stepped, clock: Any, verb: str, before: float
 ) -> None:
-    other, judge = hand(lease=30), hand(lease=30)
+    other, judge = stepped(lease=30), stepped(lease=30)
     reaper = judge.service(Reaper)
     reaper.tick()
     watch(judge, clock, before)
@@ -153,9 +154,9 @@ def test_a_round_that_failed_starts_the_watch_anew(
 
 
 def test_silence_counts_only_while_the_judge_itself_could_beat(
-    work: Any, hand: Any, clock: Any
+    work: Any, stepped: Stepped, clock: Any
 ) -> None:
-    other, judge = hand(lease=30), hand(lease=30)
+    other, judge = stepped(lease=30), stepped(lease=30)
     reaper = judge.service(Reaper)
     writes = count(judge, "could_beat")
     reaper.tick()
@@ -176,8 +177,8 @@ def test_silence_counts_only_while_the_judge_itself_could_beat(
     assert other.inflight.lease.worker.id not in judge.workers()
 
 
-def test_who_has_no_lease_judges_nobody_by_silence(work: Any, hand: Any, clock: Any) -> None:
-    other, judge = hand(lease=30), hand(lease=30)
+def test_who_has_no_lease_judges_nobody_by_silence(work: Any, stepped: Stepped, clock: Any) -> None:
+    other, judge = stepped(lease=30), stepped(lease=30)
     judge.service(Reaper).tick()
     judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {judge.inflight.lease.worker.id}")
     for _ in range(40):
@@ -190,9 +191,9 @@ def test_who_has_no_lease_judges_nobody_by_silence(work: Any, hand: Any, clock: 
 
 
 def test_who_finds_its_own_row_gone_as_it_writes_judges_nobody(
-    work: Any, hand: Any, clock: Any
+    work: Any, stepped: Stepped, clock: Any
 ) -> None:
-    other, judge = hand(lease=30), hand(lease=30)
+    other, judge = stepped(lease=30), stepped(lease=30)
     reaper = judge.service(Reaper)
     reaper.tick()
     reaper._leases.could_beat = lambda _: False
@@ -201,9 +202,9 @@ def test_who_finds_its_own_row_gone_as_it_writes_judges_nobody(
 
 
 def test_time_that_a_round_waited_for_the_database_is_no_silence(
-    work: Any, hand: Any, clock: Any
+    work: Any, stepped: Stepped, clock: Any
 ) -> None:
-    other, judge = hand(lease=30), hand(lease=30)
+    other, judge = stepped(lease=30), stepped(lease=30)
     reaper = judge.service(Reaper)
     reaper.tick()
     its = leases(judge, "look")
@@ -220,8 +221,10 @@ def test_time_that_a_round_waited_for_the_database_is_no_silence(
     assert other.inflight.lease.worker.id not in judge.workers()
 
 
-def test_an_idle_fleet_writes_nothing_but_its_beats(work: Any, hand: Any, clock: Any) -> None:
-    fleet = [hand(lease=30) for _ in range(3)]
+def test_an_idle_fleet_writes_nothing_but_its_beats(
+    work: Any, stepped: Stepped, clock: Any
+) -> None:
+    fleet = [stepped(lease=30) for _ in range(3)]
     writes = [count(worker, "could_beat") for worker in fleet]
     for _ in range(120):
         clock.pass_(0.5)
@@ -233,8 +236,10 @@ def test_an_idle_fleet_writes_nothing_but_its_beats(work: Any, hand: Any, clock:
     assert [row.heartbeats for row in fleet[0].workers().values()] == [6] * 3
 
 
-def test_a_round_that_comes_late_starts_the_watch_anew(work: Any, hand: Any, clock: Any) -> None:
-    other, judge = hand(lease=30), hand(lease=30)
+def test_a_round_that_comes_late_starts_the_watch_anew(
+    work: Any, stepped: Stepped, clock: Any
+) -> None:
+    other, judge = stepped(lease=30), stepped(lease=30)
     judge.service(Reaper).tick()
     watch(judge, clock, 29)
     clock.pass_(25)  # The judge itself was stopped, or the machine slept.
@@ -245,9 +250,9 @@ def test_a_round_that_comes_late_starts_the_watch_anew(work: Any, hand: Any, clo
     assert other.inflight.lease.worker.id not in judge.workers()
 
 
-def test_nobody_reaps_itself(work: Any, hand: Any, clock: Any) -> None:
+def test_nobody_reaps_itself(work: Any, stepped: Stepped, clock: Any) -> None:
     handle = work.enqueue()
-    worker = hand(lease=4)
+    worker = stepped(lease=4)
     worker.claim()
     for _ in range(10):  # Its heartbeat is stuck, and its reaper is not.
         worker.service(Reaper).tick()
@@ -276,10 +281,10 @@ def belongs_to(worker: Any, other: Any, process: Any) -> None:
 
 
 def test_a_process_that_is_gone_is_reaped_at_once(
-    work: Any, hand: Any, clock: Any, process: Any
+    work: Any, stepped: Stepped, clock: Any, process: Any
 ) -> None:
     handle = work.enqueue()
-    other, judge = hand(), hand()
+    other, judge = stepped(), stepped()
     other.claim()
     belongs_to(judge, other, process)
     judge.service(Reaper).tick()
@@ -290,8 +295,10 @@ def test_a_process_that_is_gone_is_reaped_at_once(
     assert handle.state is State.AVAILABLE
 
 
-def test_a_stopped_process_is_not_gone(work: Any, hand: Any, clock: Any, process: Any) -> None:
-    other, judge = hand(), hand()
+def test_a_stopped_process_is_not_gone(
+    work: Any, stepped: Stepped, clock: Any, process: Any
+) -> None:
+    other, judge = stepped(), stepped()
     belongs_to(judge, other, process)
     process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
@@ -302,9 +309,9 @@ def test_a_stopped_process_is_not_gone(work: Any, hand: Any, clock: Any, process
 
 
 def test_a_process_number_that_was_given_again_is_another_process(
-    work: Any, hand: Any, clock: Any, process: Any
+    work: Any, stepped: Stepped, clock: Any, process: Any
 ) -> None:
-    other, judge = hand(), hand()
+    other, judge = stepped(), stepped()
     belongs_to(judge, other, process)
     judge.execute_sql(
         "UPDATE jobqueue_workers SET process_started = process_started - 1"
@@ -316,9 +323,9 @@ def test_a_process_number_that_was_given_again_is_another_process(
 
 @pytest.mark.parametrize("what", ["boot_id", "pid_namespace"])
 def test_a_process_elsewhere_is_judged_by_silence_alone(
-    work: Any, hand: Any, clock: Any, process: Any, what: str
+    work: Any, stepped: Stepped, clock: Any, process: Any, what: str
 ) -> None:
-    other, judge = hand(lease=30), hand(lease=30)
+    other, judge = stepped(lease=30), stepped(lease=30)
     belongs_to(judge, other, process)
     judge.execute_sql(
         f"UPDATE jobqueue_workers SET {what} = 'elsewhere' WHERE id = {other.inflight.lease.worker.id}"
@@ -333,10 +340,10 @@ def test_a_process_elsewhere_is_judged_by_silence_alone(
 
 
 def test_where_processes_of_others_are_hidden_nobody_is_called_gone(
-    work: Any, hand: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+    work: Any, stepped: Stepped, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with /proc mounted with hidepid: one sees one's own processes only."""
-    other, judge = hand(lease=30), hand(lease=30)
+    other, judge = stepped(lease=30), stepped(lease=30)
     abroad(judge, boot_id=process_identity.this_process().boot_id, pid=1, process_started=5.0)
     own = process_identity.process_started
     monkeypatch.setattr(
@@ -346,7 +353,7 @@ def test_where_processes_of_others_are_hidden_nobody_is_called_gone(
     assert other.inflight.lease.worker.id in judge.workers()
 
 
-def test_what_becomes_of_a_lost_workers_jobs(jobs: JobQueue, hand: Any, clock: Any) -> None:
+def test_what_becomes_of_a_lost_workers_jobs(jobs: JobQueue, stepped: Stepped, clock: Any) -> None:
     told: list[tuple[str, int]] = []
     for name in ("lost", "failed", "cancelled"):
         jobs.on(name, lambda event: told.append((event.name, event.job)))
@@ -358,7 +365,7 @@ def test_what_becomes_of_a_lost_workers_jobs(jobs: JobQueue, hand: Any, clock: A
     once = work.options(max_attempts=1).enqueue()
     spent = work.options(max_attempts=2).enqueue()
     cancelled = work.enqueue()
-    lost, judge = hand(), hand()
+    lost, judge = stepped(), stepped()
     lost.change(spent.id, attempt=1, crashes=REFUNDS_MAX)
     lost.claim()
     jobs.cancel(cancelled.id)
@@ -382,10 +389,10 @@ def test_what_becomes_of_a_lost_workers_jobs(jobs: JobQueue, hand: Any, clock: A
 
 
 def test_the_worker_whose_jobs_were_reaped_can_do_nothing_about_them_any_more(
-    work: Any, jobs: JobQueue, hand: Any, clock: Any, lines: Any
+    work: Any, jobs: JobQueue, stepped: Stepped, clock: Any, lines: Any
 ) -> None:
     handle = work.enqueue()
-    frozen, judge = hand(lease=30), hand(lease=30)
+    frozen, judge = stepped(lease=30), stepped(lease=30)
     frozen.claim()
     judge.service(Reaper).tick()
     watch(judge, clock, 31)
@@ -409,9 +416,9 @@ def test_the_worker_whose_jobs_were_reaped_can_do_nothing_about_them_any_more(
     assert judge.counted("succeeded") == 1
 
 
-def test_a_lease_that_cannot_be_ended_holds_up_no_other(hand: Any, clock: Any) -> None:
+def test_a_lease_that_cannot_be_ended_holds_up_no_other(stepped: Stepped, clock: Any) -> None:
     """Its row may be held by a session that is frozen, for hours."""
-    stuck, gone, judge = hand(lease=30), hand(lease=30), hand(lease=30)
+    stuck, gone, judge = stepped(lease=30), stepped(lease=30), stepped(lease=30)
     reaper = judge.service(Reaper)
     its = leases(judge, "revoke")
     expire, held = its.revoke, stuck.inflight.lease.worker.id

@@ -24,6 +24,7 @@ from jobqueue.worker.upkeep.listener import Listener
 from jobqueue.worker.upkeep.pruner import Pruner
 from jobqueue.worker.upkeep.scheduler import Scheduler
 from jobqueue.worker.shared_poll import SharedPoll, with_slack
+from tests.worker.conftest import Stepped
 
 WARNING = 30
 DAY = 86_400.0
@@ -53,10 +54,10 @@ def alone(
 
 
 def test_the_scheduler_promotes_what_is_due_and_wakes_the_claimers(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     rings: list[int] = []
-    worker = hand()
+    worker = stepped()
     scheduler = alone(worker, 600.0, lambda: rings.append(1))
     assert scheduler.tick() == with_slack(600.0), "nothing is scheduled: the poll"
     soon = work.options(delay=300).enqueue()
@@ -71,9 +72,9 @@ def test_the_scheduler_promotes_what_is_due_and_wakes_the_claimers(
 
 
 def test_the_scheduler_promotes_in_batches_without_a_rest(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
-    worker = hand()
+    worker = stepped()
     handles = jobs.enqueue_many([work.options(delay=60).call() for _ in range(BATCH + 5)])
     worker.change(*[handle.id for handle in handles], run_at=after(-1))
     scheduler = alone(worker, 1.0)
@@ -82,8 +83,8 @@ def test_the_scheduler_promotes_in_batches_without_a_rest(
     assert len(list(jobs.list(state=State.AVAILABLE, limit=None))) == BATCH + 5
 
 
-def test_a_service_whose_round_fails_goes_on(work: Any, hand: Any, lines: Any) -> None:
-    worker = hand()
+def test_a_service_whose_round_fails_goes_on(work: Any, stepped: Stepped, lines: Any) -> None:
+    worker = stepped()
     leases = Leases(worker.store)
     look = leases.look
 
@@ -202,9 +203,9 @@ def kept(jobs: JobQueue) -> set[int]:
 
 
 def test_by_default_failed_jobs_are_kept_for_30_days_and_others_for_7(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
-    worker = hand()
+    worker = stepped()
     pruner = worker.service(Pruner)
     old, live = finals(worker, jobs, work), work.options(delay=60).enqueue()
     worker.make_old(*old.values(), seconds=7 * DAY - 60)
@@ -221,19 +222,23 @@ def test_by_default_failed_jobs_are_kept_for_30_days_and_others_for_7(
     assert kept(jobs) == {live.id}
 
 
-def test_retention_can_be_set_and_none_keeps_for_ever(work: Any, jobs: JobQueue, hand: Any) -> None:
-    worker = hand(keep_succeeded=None, keep_failed="1h")
+def test_retention_can_be_set_and_none_keeps_for_ever(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
+    worker = stepped(keep_succeeded=None, keep_failed="1h")
     old = finals(worker, jobs, work)
     worker.make_old(*old.values(), seconds=3000 * DAY)
     worker.service(Pruner).tick()
     assert kept(jobs) == {old[State.SUCCEEDED], old[State.CANCELLED]}
-    other = hand(keep_succeeded=60, keep_failed=None)
+    other = stepped(keep_succeeded=60, keep_failed=None)
     other.service(Pruner).tick()
     assert kept(jobs) == set()
 
 
-def test_a_full_batch_is_followed_by_the_next_at_once(work: Any, jobs: JobQueue, hand: Any) -> None:
-    worker = hand()
+def test_a_full_batch_is_followed_by_the_next_at_once(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
+    worker = stepped()
     handles = jobs.enqueue_many([work.options(delay=60).call() for _ in range(BATCH + 1)])
     ids = [handle.id for handle in handles]
     jobs.cancel(*ids)
@@ -245,8 +250,10 @@ def test_a_full_batch_is_followed_by_the_next_at_once(work: Any, jobs: JobQueue,
     assert kept(jobs) == set()
 
 
-def test_the_pruner_adds_up_old_counts_and_loses_none(work: Any, jobs: JobQueue, hand: Any) -> None:
-    worker = hand(concurrency=1)
+def test_the_pruner_adds_up_old_counts_and_loses_none(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
+    worker = stepped(concurrency=1)
     for _ in range(5):
         work.enqueue()
         worker.step()
@@ -332,10 +339,10 @@ def test_events_beyond_a_bound_are_dropped_and_counted(
 
 
 def test_the_last_job_is_over_when_its_outcome_is_recorded(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     jobs.enqueue_many([work.call() for _ in range(5)])
-    worker = hand(max_jobs=2)
+    worker = stepped(max_jobs=2)
     last, ended = worker.service(StopWatch), worker.assembly.stop_conditions.ended
     assert last.tick() is not None
     worker.claim()
@@ -348,9 +355,9 @@ def test_the_last_job_is_over_when_its_outcome_is_recorded(
 
 
 def test_a_drain_that_waits_for_the_database_holds_up_no_other_stop_condition(
-    work: Any, hand: Any, monkeypatch: pytest.MonkeyPatch
+    work: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = hand(drain=True, max_jobs=5, max_memory="1TB")
+    worker = stepped(drain=True, max_jobs=5, max_memory="1TB")
     asked: list[str] = []
     monkeypatch.setattr(
         stop_conditions, "drained", lambda *_: pytest.fail("the drain asks the database")
@@ -364,7 +371,7 @@ def test_a_drain_that_waits_for_the_database_holds_up_no_other_stop_condition(
     monkeypatch.setattr(stop_conditions, "resident", lambda: 2 * 10**12)
     assert others[0].tick() is None
     assert worker.worker.outgrown and worker.worker.wait(0), "while the drain has not ended"
-    assert not any(type(service) is StopWatch for service in hand().parts.services)
+    assert not any(type(service) is StopWatch for service in stepped().parts.services)
 
 
 def drained(worker: Any) -> bool:
@@ -372,15 +379,15 @@ def drained(worker: Any) -> bool:
     return worker.service(StopWatch).tick() is None
 
 
-def test_a_drain_ends_when_nothing_is_left(work: Any, jobs: JobQueue, hand: Any) -> None:
-    worker = hand(drain=True)
+def test_a_drain_ends_when_nothing_is_left(work: Any, jobs: JobQueue, stepped: Stepped) -> None:
+    worker = stepped(drain=True)
     assert drained(worker)
     assert worker.assembly.stop_conditions.ended.is_set()
 
 
-def test_a_drain_waits_for_what_runs_anywhere(work: Any, jobs: JobQueue, hand: Any) -> None:
+def test_a_drain_waits_for_what_runs_anywhere(work: Any, jobs: JobQueue, stepped: Stepped) -> None:
     work.enqueue()
-    other, worker = hand(), hand(drain=True)
+    other, worker = stepped(), stepped(drain=True)
     other.claim()
     assert not drained(worker)
     other.execute()
@@ -389,10 +396,10 @@ def test_a_drain_waits_for_what_runs_anywhere(work: Any, jobs: JobQueue, hand: A
 
 
 def test_a_drain_waits_for_its_own_jobs_and_their_outcomes(
-    work: Any, jobs: JobQueue, hand: Any
+    work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
     work.enqueue()
-    worker = hand(drain=True)
+    worker = stepped(drain=True)
     assert not drained(worker)
     worker.execute()
     assert worker.service(StopWatch).tick() is not None
@@ -400,9 +407,11 @@ def test_a_drain_waits_for_its_own_jobs_and_their_outcomes(
     assert drained(worker)
 
 
-def test_a_drain_waits_for_retries_and_snoozed_jobs(work: Any, jobs: JobQueue, hand: Any) -> None:
+def test_a_drain_waits_for_retries_and_snoozed_jobs(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
     handle = work.enqueue(True)
-    worker = hand(drain=True)
+    worker = stepped(drain=True)
     worker.step()
     assert handle.state is State.SCHEDULED
     assert not drained(worker)
@@ -413,7 +422,7 @@ def test_a_drain_waits_for_retries_and_snoozed_jobs(work: Any, jobs: JobQueue, h
 
 
 def test_a_drain_does_not_wait_for_what_others_must_do_first_and_says_how_many(
-    work: Any, jobs: JobQueue, hand: Any, lines: Any, url: str
+    work: Any, jobs: JobQueue, stepped: Stepped, lines: Any, url: str
 ) -> None:
     with JobQueue(url) as other:
 
@@ -428,7 +437,7 @@ def test_a_drain_does_not_wait_for_what_others_must_do_first_and_says_how_many(
     for _ in range(4):
         work.options(queue="mail").enqueue()
     jobs.pause("mail")
-    worker = hand(drain=True)
+    worker = stepped(drain=True)
     worker.step()
     assert drained(worker)
     assert lines(WARNING, "not waited for") == [
@@ -439,13 +448,13 @@ def test_a_drain_does_not_wait_for_what_others_must_do_first_and_says_how_many(
 
 
 def test_a_drain_of_some_queues_looks_at_those_alone(
-    work: Any, jobs: JobQueue, hand: Any, lines: Any
+    work: Any, jobs: JobQueue, stepped: Stepped, lines: Any
 ) -> None:
     work.options(queue="other").enqueue()
     work.options(queue="other", delay=60).enqueue()
-    assert drained(hand(drain=True, queues="mail,default"))
+    assert drained(stepped(drain=True, queues="mail,default"))
     assert lines(WARNING, "not waited for") == []
-    assert not drained(hand(drain=True, queues="mail,other"))
+    assert not drained(stepped(drain=True, queues="mail,other"))
 
 
 def test_services_may_be_stopped_before_they_begin_and_woken_after_they_end() -> None:

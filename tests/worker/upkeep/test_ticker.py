@@ -15,6 +15,7 @@ from jobqueue.records import JobRecord
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.store.schema import schedules
 from jobqueue.worker.upkeep.ticker import Ticker
+from tests.worker.conftest import Stepped
 
 HOUR = timedelta(hours=1)
 HALF_AN_HOUR_AGO = cron(f"{(datetime.now().minute + 30) % 60} * * * *")
@@ -56,11 +57,11 @@ def made(queue: JobQueue) -> list[JobRecord]:
     return sorted(queue.list(limit=None), key=lambda job: job.id)
 
 
-def test_a_tick_makes_one_job_for_its_instant(jobs: JobQueue, hand: Callable[..., Any]) -> None:
+def test_a_tick_makes_one_job_for_its_instant(jobs: JobQueue, stepped: Stepped) -> None:
     declare(jobs, queue="nightly", priority=-2, tags=["own"])
     write(jobs)
     due = miss(jobs, 1)
-    workers = [hand(), hand()]
+    workers = [stepped(), stepped()]
     for worker in workers * 2:
         tick(worker)
     (job,) = made(jobs)
@@ -88,45 +89,41 @@ def test_a_tick_makes_one_job_for_its_instant(jobs: JobQueue, hand: Callable[...
     ],
 )
 def test_missed_ticks_are_caught_up_as_wanted(
-    jobs: JobQueue, hand: Callable[..., Any], options: dict[str, Any], missed: list[int]
+    jobs: JobQueue, stepped: Stepped, options: dict[str, Any], missed: list[int]
 ) -> None:
     declare(jobs, **options)
     write(jobs)
     first = miss(jobs, 5)
-    tick(hand())
+    tick(stepped())
     instants = [first + n * HOUR for n in range(5)]
     assert [job.scheduled_for for job in made(jobs)] == [instants[n] for n in missed]
     assert schedule(jobs).nominal_at == instants[-1]
     assert schedule(jobs).next_at == first + 5 * HOUR
 
 
-def test_a_tick_that_is_hardly_late_is_not_a_missed_one(
-    jobs: JobQueue, hand: Callable[..., Any]
-) -> None:
+def test_a_tick_that_is_hardly_late_is_not_a_missed_one(jobs: JobQueue, stepped: Stepped) -> None:
     declare(jobs, schedule=every(seconds=1), catch_up="none")
     write(jobs)
     miss(jobs, 20, period=timedelta(seconds=1))
-    tick(hand())
+    tick(stepped())
     assert len(made(jobs)) == 1
 
 
-def test_hundreds_of_missed_ticks_are_made_in_batches(
-    jobs: JobQueue, hand: Callable[..., Any]
-) -> None:
+def test_hundreds_of_missed_ticks_are_made_in_batches(jobs: JobQueue, stepped: Stepped) -> None:
     declare(jobs, catch_up="all")
     write(jobs)
     first = miss(jobs, 250)
-    tick(hand())
+    tick(stepped())
     instants = [job.scheduled_for for job in made(jobs)]
     assert instants == [first + n * HOUR for n in range(250)]
 
 
 def test_with_overlap_skip_a_tick_waits_for_no_job_but_makes_none_beside_it(
-    jobs: JobQueue, hand: Callable[..., Any]
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     declare(jobs, schedule=every(seconds=1))
     write(jobs)
-    worker = hand()
+    worker = stepped()
     for _ in range(3):
         miss(jobs, 2, period=timedelta(seconds=1))
         tick(worker)
@@ -138,12 +135,10 @@ def test_with_overlap_skip_a_tick_waits_for_no_job_but_makes_none_beside_it(
     assert len(made(jobs)) == 2
 
 
-def test_with_overlap_allow_each_tick_makes_its_job(
-    jobs: JobQueue, hand: Callable[..., Any]
-) -> None:
+def test_with_overlap_allow_each_tick_makes_its_job(jobs: JobQueue, stepped: Stepped) -> None:
     declare(jobs, overlap="allow")
     write(jobs)
-    worker = hand()
+    worker = stepped()
     for _ in range(2):
         miss(jobs, 1)
         tick(worker)
@@ -153,7 +148,7 @@ def test_with_overlap_allow_each_tick_makes_its_job(
 
 
 def test_a_paused_schedule_makes_no_job_and_none_for_the_pause_when_it_resumes(
-    jobs: JobQueue, hand: Callable[..., Any]
+    jobs: JobQueue, stepped: Stepped
 ) -> None:
     declare(jobs, catch_up="all")
     write(jobs)
@@ -162,7 +157,7 @@ def test_a_paused_schedule_makes_no_job_and_none_for_the_pause_when_it_resumes(
     miss(jobs, 3)
     jobs.schedules.add("other", jobs.registry["report"].call(), every(hours=1))
     miss(jobs, 1, "other")  # The ticker is at work, but not for the paused one.
-    worker = hand()
+    worker = stepped()
     tick(worker)
     assert [job.id for job in made(jobs)] == [jobs.schedules.remove("other").last_job_id]
     jobs.delete(*(job.id for job in made(jobs)))
@@ -173,7 +168,7 @@ def test_a_paused_schedule_makes_no_job_and_none_for_the_pause_when_it_resumes(
 
 
 def test_a_worker_leaves_ticks_of_tasks_that_it_does_not_know_to_others(
-    jobs: JobQueue, hand: Callable[..., Any], url: str, lines: Callable[..., list[str]]
+    jobs: JobQueue, stepped: Stepped, url: str, lines: Callable[..., list[str]]
 ) -> None:
     declare(jobs)
     write(jobs)
@@ -186,7 +181,7 @@ def test_a_worker_leaves_ticks_of_tasks_that_it_does_not_know_to_others(
         write(other)
         jobs.schedules.add("added", jobs.registry["report"].call(), every(hours=1))
         miss(jobs, 1, "added")
-        stranger = hand(other)
+        stranger = stepped(other)
         assert tick(stranger) > 0 and made(jobs) == []
         assert lines(logging.WARNING) == []
         jobs.schedules.remove("added")
@@ -194,21 +189,21 @@ def test_a_worker_leaves_ticks_of_tasks_that_it_does_not_know_to_others(
         tick(stranger)
         assert [job.task for job in made(jobs)] == ["own"]
         assert schedule(jobs).orphaned and not jobs.schedules.get("own").orphaned
-    tick(hand())
+    tick(stepped())
     assert [job.task for job in made(jobs)] == ["own", "report"]
     assert not schedule(jobs).orphaned
 
 
 def test_a_worker_does_no_tick_that_its_own_code_declares_no_more(
-    jobs: JobQueue, hand: Callable[..., Any], url: str
+    jobs: JobQueue, stepped: Stepped, url: str
 ) -> None:
     declare(jobs)
     write(jobs)
     miss(jobs, 1)
     with JobQueue(url) as newer:
         declare(newer, schedule=None)
-        assert tick(hand(newer)) > 0 and made(jobs) == []
-    tick(hand())  # The older code is still there.
+        assert tick(stepped(newer)) > 0 and made(jobs) == []
+    tick(stepped())  # The older code is still there.
     assert len(made(jobs)) == 1
 
 
@@ -247,7 +242,7 @@ def test_the_jobs_of_schedules_pass_the_hooks_at_the_enqueue(
 
 
 def test_a_full_queue_makes_a_tick_wait_and_holds_up_no_other(
-    jobs: JobQueue, hand: Callable[..., Any], lines: Callable[..., list[str]]
+    jobs: JobQueue, stepped: Stepped, lines: Callable[..., list[str]]
 ) -> None:
     jobs.queue("small", max_pending=2, when_full="reject")
     declare(jobs, queue="small", catch_up="all")
@@ -258,7 +253,7 @@ def test_a_full_queue_makes_a_tick_wait_and_holds_up_no_other(
     write(jobs)
     first = miss(jobs, 3)
     miss(jobs, 1, "other")
-    worker = hand()
+    worker = stepped()
     for _ in range(2):
         assert tick(worker) > 0
     assert sorted(job.task for job in made(jobs)) == ["other", "report", "report"]
@@ -282,7 +277,7 @@ def test_a_full_queue_makes_a_tick_wait_and_holds_up_no_other(
 )
 def test_a_row_that_nobody_can_read_holds_up_no_other(
     jobs: JobQueue,
-    hand: Callable[..., Any],
+    stepped: Stepped,
     lines: Callable[..., list[str]],
     columns: dict[str, Any],
 ) -> None:
@@ -295,16 +290,16 @@ def test_a_row_that_nobody_can_read_holds_up_no_other(
         connection.execute(
             insert(schedules).values(row | columns | {"next_at": datetime(2026, 1, 1, tzinfo=UTC)})
         )
-    tick(hand())
+    tick(stepped())
     assert [job.task for job in made(jobs)] == ["report"]
     assert len(lines(logging.WARNING, "schedule broken: its tick waits")) == 1
     assert [each.to_json()["name"] for each in jobs.schedules] == ["broken", "report"]
 
 
 def test_a_fleet_without_schedules_has_no_transaction_for_them(
-    jobs: JobQueue, hand: Callable[..., Any], clock: Any, monkeypatch: pytest.MonkeyPatch
+    jobs: JobQueue, stepped: Stepped, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = hand()
+    worker = stepped()
     ticker = worker.service(Ticker)
     asked: list[str] = []
     for name in ("due_in", "tick"):
@@ -316,11 +311,11 @@ def test_a_fleet_without_schedules_has_no_transaction_for_them(
 
 
 def test_the_ticker_sleeps_until_the_next_tick(
-    jobs: JobQueue, hand: Callable[..., Any], clock: Any
+    jobs: JobQueue, stepped: Stepped, clock: Any
 ) -> None:
     declare(jobs, schedule=every(seconds=1))
     write(jobs)
-    worker = hand()
+    worker = stepped()
     rest = tick(worker)
     assert 0 <= rest <= 1
     miss(jobs, 2, period=timedelta(seconds=1))
@@ -329,9 +324,7 @@ def test_the_ticker_sleeps_until_the_next_tick(
     assert len(made(jobs)) == 1
 
 
-def test_five_workers_make_one_job_for_each_of_many_ticks(
-    jobs: JobQueue, hand: Callable[..., Any]
-) -> None:
+def test_five_workers_make_one_job_for_each_of_many_ticks(jobs: JobQueue, stepped: Stepped) -> None:
     declare(jobs, catch_up="all")
     for number in range(4):
 
@@ -341,7 +334,7 @@ def test_five_workers_make_one_job_for_each_of_many_ticks(
     write(jobs)
     names = ["report", *(f"task-{number}" for number in range(4))]
     firsts = {name: miss(jobs, 12, name) for name in names}
-    tickers = [hand().service(Ticker) for _ in range(5)]
+    tickers = [stepped().service(Ticker) for _ in range(5)]
     for ticker in tickers:  # Small batches, so that they meet.
         plain = ticker._ticks.tick
         ticker._ticks.tick = lambda *known, plain=plain, most, **more: plain(*known, most=2, **more)
