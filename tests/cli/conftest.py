@@ -66,6 +66,11 @@ class Cli:
         self.url = url
         self.app: str | None = None
 
+    @property
+    def env(self) -> dict[str, str]:
+        """What a process of its own needs."""
+        return {"JOBQUEUE_URL": self.url or "", "JOBQUEUE_APP": self.app or ""}
+
     def __call__(self, *args: object, input: str | bytes | None = None) -> Result:
         env = {"JOBQUEUE_URL": self.url, "JOBQUEUE_APP": self.app}
         with bare_root():
@@ -144,6 +149,14 @@ def cli_with_app(url: str, make_app: Callable[..., str]) -> Cli:
 
 
 @pytest.fixture
+def it(url: str, make_app: Callable[..., str], request: pytest.FixtureRequest) -> Cli:
+    """The commands on a fresh database, with the app that the test's module has as APP."""
+    it = Cli(url)
+    it.app = make_app(request.module.APP)
+    return it
+
+
+@pytest.fixture
 def offline() -> Cli:
     """The commands on no database in particular: a file in the current folder."""
     return Cli(None)
@@ -176,8 +189,11 @@ class Process:
         return self.popen.returncode, out, err
 
 
+Spawn = Callable[..., Process]
+
+
 @pytest.fixture
-def spawn() -> Iterator[Callable[..., Process]]:
+def spawn() -> Iterator[Spawn]:
     """Starts a real process with the given arguments and environment; none outlives the test."""
     started: list[Process] = []
 

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Cli, Process
+from tests.cli.conftest import Cli, Process, Spawn
 
 pytestmark = pytest.mark.databases("sqlite")
-
-Spawn = Callable[..., Process]
 Records = list[dict[str, Any]]
 
 ONE_DATABASE = pytest.mark.databases("sqlite")
@@ -57,25 +55,14 @@ TASKS = {"retried": 2, "apart": 1, "awaited": 1}
 """How many attempts each has."""
 
 
-@pytest.fixture
-def it(url: str, make_app: Any) -> Cli:
-    cli = Cli(url)
-    cli.app = make_app(APP)
-    return cli
-
-
 def enqueue(it: Cli, task: str) -> int:
     """Without the app: what it does to logging when it is imported is for a process of its own."""
     return int(Cli(it.url).ok("enqueue", task, "--max-attempts", TASKS.get(task, 1)))
 
 
-def env_of(it: Cli) -> dict[str, str]:
-    return {"JOBQUEUE_URL": str(it.url), "JOBQUEUE_APP": str(it.app)}
-
-
 def test_every_line_of_a_worker_is_json_and_says_which_job_it_is_of(it: Cli, spawn: Spawn) -> None:
     ids = {task: enqueue(it, task) for task in TASKS}
-    worker = spawn("worker", "--drain", "--name=Ada", "--log-format=json", env=env_of(it))
+    worker = spawn("worker", "--drain", "--name=Ada", "--log-format=json", env=it.env)
     code, _, err = worker.end(100)
     assert code == 0
     records: Records = [json.loads(line) for line in err.splitlines()]
@@ -113,7 +100,7 @@ def test_in_text_handlers_lines_look_like_ours_and_tracebacks_are_told_once(
     it: Cli, spawn: Spawn
 ) -> None:
     first, second = enqueue(it, "retried"), enqueue(it, "apart")
-    worker = spawn("worker", "--drain", "--log-level=info", env=env_of(it))
+    worker = spawn("worker", "--drain", "--log-level=info", env=it.env)
     code, _, err = worker.end(100)
     assert code == 0
     assert err.count(f" INFO    myapp: job {first} (retried): hello you\n") == 2
@@ -128,7 +115,7 @@ def test_in_text_handlers_lines_look_like_ours_and_tracebacks_are_told_once(
 def test_the_level_and_the_format_are_those_of_every_process(it: Cli, spawn: Spawn) -> None:
     ids = {enqueue(it, "awaited"), enqueue(it, "awaited")}
     given = ("worker", "--processes=2", "--drain", "--log-format=json", "--log-level=ERROR")
-    code, out, _ = spawn(*given, "--json", env=env_of(it), stderr=subprocess.STDOUT).end(100)
+    code, out, _ = spawn(*given, "--json", env=it.env, stderr=subprocess.STDOUT).end(100)
     assert code == 0
     *lines, summary = out.splitlines()
     assert json.loads(summary)["processed"] == 2
@@ -145,7 +132,7 @@ def test_the_level_and_the_format_are_those_of_every_process(it: Cli, spawn: Spa
 def test_the_web_command_logs_alike(it: Cli, spawn: Spawn) -> None:
     id_ = enqueue(it, "awaited")
     given = ("web", "--port=0", "--with-worker", "--log-format=json", "--log-level=info")
-    web = spawn(*given, env=env_of(it))
+    web = spawn(*given, env=it.env)
     lines = []
     while not lines or '"failed"' not in lines[-1]:
         lines.append(web.popen.stderr.readline())
@@ -220,7 +207,7 @@ def test_an_apps_own_logging_is_respected_and_says_each_thing_once(
     it = Cli(url)
     it.app = make_app(OWN % (HANDLERS, FORMATTERS, settings))
     ids = {enqueue(it, "fail"), enqueue(it, "fail_apart")}
-    worker = spawn("worker", "--drain", "--log-format=json", env=env_of(it))
+    worker = spawn("worker", "--drain", "--log-format=json", env=it.env)
     code, _, err = worker.end(100)
     assert code == 0
     lines = err.splitlines()

@@ -46,13 +46,6 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def it(url: str, make_app: Callable[..., str]) -> Cli:
-    cli = Cli(url)
-    cli.app = make_app(APP)
-    return cli
-
-
-@pytest.fixture
 def start(it: Cli) -> Iterator[Start]:
     """Starts `jobqueue worker` as PID 1 of its own namespace."""
     unshare = shutil.which("unshare", path=f"{os.environ.get('PATH', '')}:/usr/bin:/bin")

@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Cli, Process
+from tests.cli.conftest import Cli, Process, Spawn
 
 pytestmark = pytest.mark.databases("sqlite")
-
-Spawn = Callable[..., Process]
 
 APP = """
 import atexit, multiprocessing, pathlib, sys, threading, time
@@ -38,17 +36,6 @@ LOADING = "import pathlib, time\npathlib.Path('loading').touch()\n"
 HOW: dict[str, list[object]] = {"alone": [], "supervised": ["--processes", 1]}
 
 
-@pytest.fixture
-def it(url: str, make_app: Callable[..., str]) -> Cli:
-    cli = Cli(url)
-    cli.app = make_app(APP)
-    return cli
-
-
-def env_of(it: Cli) -> dict[str, str]:
-    return {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
-
-
 def signal_until_it_ends(process: Process, number: int) -> int:
     """Send a signal again and again; returns the exit code."""
     pause, until = threading.Event(), time.monotonic() + 30
@@ -66,7 +53,7 @@ def test_signals_without_end_do_not_end_it_by_the_signal(
 ) -> None:
     log = tmp_path / "log"
     with log.open("w") as file:
-        worker = spawn("worker", *HOW[how], env=env_of(it), stderr=file)
+        worker = spawn("worker", *HOW[how], env=it.env, stderr=file)
     wait_until(lambda: "began" in log.read_text(), timeout=30)
     assert signal_until_it_ends(worker, number) in (0, 1), log.read_text()
     assert "Traceback" not in log.read_text()
@@ -77,7 +64,7 @@ def test_signals_while_it_ends_by_itself_change_nothing(
 ) -> None:
     log = tmp_path / "log"
     with log.open("w") as file:
-        worker = spawn("worker", "--drain", env=env_of(it), stderr=file)
+        worker = spawn("worker", "--drain", env=it.env, stderr=file)
     wait_until(lambda: "ended: 0 jobs" in log.read_text(), timeout=30)
     worker.popen.send_signal(signal.SIGTERM)
     assert worker.end()[0] == 0, log.read_text()
@@ -88,7 +75,7 @@ def test_signals_without_end_while_the_app_is_imported_are_one(
     it: Cli, make_app: Any, spawn: Spawn, wait_until: Any, tmp_path: Path, number: int
 ) -> None:
     it.app = make_app(APP + LOADING + "time.sleep(60)\n")
-    worker = spawn("worker", env=env_of(it))
+    worker = spawn("worker", env=it.env)
     wait_until((tmp_path / "loading").exists, timeout=30)
     assert signal_until_it_ends(worker, number) == 0
 
@@ -97,7 +84,7 @@ def test_what_a_handler_has_left_behind_keeps_no_process_from_ending(
     it: Cli, spawn: Spawn, wait_until: Any, tmp_path: Path
 ) -> None:
     it.id("leave_behind")
-    worker = spawn("worker", env=env_of(it), start_new_session=True)
+    worker = spawn("worker", env=it.env, start_new_session=True)
     wait_until((tmp_path / "left").exists, timeout=30)
     os.kill(worker.popen.pid, signal.SIGTERM)
     try:

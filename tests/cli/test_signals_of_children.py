@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Cli, Process
+from tests.cli.conftest import Cli, Process, Spawn
 
 pytestmark = pytest.mark.databases("sqlite")
-
-Spawn = Callable[..., Process]
 
 APP = """
 import multiprocessing, os, pathlib, signal, subprocess, sys, time
@@ -169,19 +167,12 @@ def started(folder: Path) -> set[int]:
 
 
 @pytest.fixture
-def it(url: str, make_app: Callable[..., str]) -> Cli:
-    cli = Cli(url)
-    cli.app = make_app(APP)
-    return cli
-
-
-@pytest.fixture
 def begin(it: Cli, spawn: Spawn, tmp_path: Path) -> Any:
     """Starts a worker in a session of its own; gives it, and a function that reads its log."""
     leaders = []
 
     def begin(*options: object) -> tuple[Process, Callable[[], str]]:
-        env = {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
+        env = it.env
         with (tmp_path / "log").open("w") as log:
             worker = spawn(
                 *("worker", "--stats-interval", 0, "--shutdown-timeout", 30, *options),

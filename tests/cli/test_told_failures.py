@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Cli, Process
-
-Spawn = Callable[..., Process]
+from tests.cli.conftest import Cli, Process, Spawn
 
 APP = """
 import logging, logging.config

@@ -23,13 +23,6 @@ def backend_name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture
-def it(url: str, make_app: Callable[..., str]) -> Cli:
-    cli = Cli(url)
-    cli.app = make_app(APP)
-    return cli
-
-
 def switches(it: Cli) -> set[str]:
     return {row["queue"] for row in it.json("queues") if row["paused"]}
 

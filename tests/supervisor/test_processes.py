@@ -23,11 +23,9 @@ from jobqueue.supervisor.worker_process import (
     WorkerProcess,
     backoff,
 )
-from tests.cli.conftest import Cli, Process
+from tests.cli.conftest import Cli, Process, Spawn
 
 pytestmark = pytest.mark.databases("sqlite")
-
-Spawn = Callable[..., Process]
 
 APP = """
 import os, pathlib, sys, threading, time
@@ -59,17 +57,6 @@ def look() -> list[str | None]:
 """
 
 
-@pytest.fixture
-def it(url: str, make_app: Callable[..., str]) -> Cli:
-    cli = Cli(url)
-    cli.app = make_app(APP)
-    return cli
-
-
-def env_of(it: Cli) -> dict[str, str]:
-    return {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
-
-
 class Crew:
     """A supervisor of two workers with a slot each, both in the midst of a job."""
 
@@ -83,7 +70,7 @@ class Crew:
     def start(self, spawn: Spawn, *options: object, env: dict[str, str]) -> None:
         given = ("worker", "--processes", "2", "-c", "1", "--stats-interval", "0", *options)
         with (self._folder / "log").open("w") as log:
-            self.process = spawn(*given, env={**env_of(self._it), **env}, stderr=log)
+            self.process = spawn(*given, env={**self._it.env, **env}, stderr=log)
         self._wait_until(lambda: len(self._it.json("workers")) == 2, timeout=30)
         for number in range(2):  # Neither is to wait in the hands of a busy worker.
             key = ("--unique-key", number, "--unique-until", "started")
@@ -254,7 +241,7 @@ def test_a_handler_that_exits_has_its_worker_replaced_whatever_the_code(
     """2 is bad usage only of a process that was not at work yet, 0 an end in order of one that says so."""
     id_ = it.id("leave", exit_code, "--max-attempts", 1)
     after = it.id("shout", "still here")
-    code, out, err = spawn("worker", "--processes", 1, "--drain", env=env_of(it)).end(60)
+    code, out, err = spawn("worker", "--processes", 1, "--drain", env=it.env).end(60)
     assert code == 0, err
     said = rf"worker process \d+ ended with exit code {exit_code}; another one starts in 0\."
     assert re.search(said, err)
@@ -283,7 +270,7 @@ def test_a_process_that_cannot_be_started_now_is_started_later_and_the_others_go
     monkeypatch.setattr(subprocess, "Popen", start_the_second_later)
     monkeypatch.setattr(socket, "socketpair", pair)
     it.id("shout", "well")
-    environment = {**os.environ, **env_of(it)}
+    environment = {**os.environ, **it.env}
     supervisor = Supervisor(SupervisorConfig(lambda _: ["--drain"], 2, 10.0, environment))
     assert supervisor.run() == 0
     assert [one["in_order"] for one in supervisor.summaries] == [True, True]
@@ -312,7 +299,7 @@ def test_a_worker_that_has_grown_too_large_is_replaced(
         "    kept.append(bytearray(size))\n    return os.getpid()\n"
     )
     first = it.id("eat", 300_000_000)
-    process = spawn("worker", "--processes", 1, "--max-memory", "200MB", "--json", env=env_of(it))
+    process = spawn("worker", "--processes", 1, "--max-memory", "200MB", "--json", env=it.env)
     pid = json.loads(it.ok("--json", "wait", first))["result"]
     wait_until(gone({pid}))
     second = it.id("eat", 1)
@@ -349,7 +336,7 @@ def test_an_app_that_has_become_bad_ends_the_supervisor_with_2_and_the_others_in
 
 
 def test_a_database_that_is_not_there_ends_the_supervisor_with_1(it: Cli, spawn: Spawn) -> None:
-    env = {**env_of(it), "JOBQUEUE_URL": "postgresql://u:hunter2@127.0.0.1:1/d"}
+    env = {**it.env, "JOBQUEUE_URL": "postgresql://u:hunter2@127.0.0.1:1/d"}
     code, _, err = spawn("worker", "--processes", 2, env=env).end()
     assert code == 1
     assert err.count("cannot be reached") == 1
@@ -365,7 +352,7 @@ def test_a_signal_before_any_worker_is_at_work_exits_with_0(
         "while True: time.sleep(0.05)\n"
         "from jobqueue import JobQueue\njobs = JobQueue()\n"
     )
-    process = spawn("worker", "--processes", 2, env=env_of(it))
+    process = spawn("worker", "--processes", 2, env=it.env)
     wait_until((tmp_path / "loading").exists, timeout=20)
     process.popen.send_signal(signal.SIGTERM)
     code, _, err = process.end()
@@ -379,7 +366,7 @@ def test_kill_9_of_the_supervisor_ends_a_worker_that_still_imports_its_app(
         "import os, pathlib, time\npathlib.Path('loading').write_text(str(os.getpid()))\n"
         "time.sleep(60)\nfrom jobqueue import JobQueue\njobs = JobQueue()\n"
     )
-    process = spawn("worker", "--processes", 1, env=env_of(it))
+    process = spawn("worker", "--processes", 1, env=it.env)
     loading = tmp_path / "loading"
     wait_until(lambda: loading.exists() and loading.read_text(), timeout=20)
     process.popen.kill()
@@ -400,7 +387,7 @@ def test_a_worker_that_stands_still_is_killed_at_the_second_signal(crew: Any) ->
 def test_names_and_the_environment_of_handlers(it: Cli, spawn: Spawn) -> None:
     id_ = it.id("look")
     options = ("--drain", "--name", "Ada", "--json")
-    env = {**env_of(it), "PYTHONPATH": str(Path(__file__).parents[2])}
+    env = {**it.env, "PYTHONPATH": str(Path(__file__).parents[2])}
     code, out, err = spawn("worker", "--processes", 2, *options, env=env).end()
     assert code == 0, err
     names = {worker["worker"] for worker in json.loads(out)["workers"]}
@@ -434,7 +421,7 @@ def test_processes_without_an_app_are_refused(url: str) -> None:
 
 
 def test_a_control_channel_that_nobody_handed_over_is_refused(it: Cli, spawn: Spawn) -> None:
-    code, _, err = spawn("worker", "--drain", env={**env_of(it), "JOBQUEUE_CONTROL": "7"}).end()
+    code, _, err = spawn("worker", "--drain", env={**it.env, "JOBQUEUE_CONTROL": "7"}).end()
     assert code == 2
     assert "JOBQUEUE_CONTROL is set by" in err
 

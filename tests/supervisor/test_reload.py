@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 
 from jobqueue.supervisor.reload import SourceWatcher
-from tests.cli.conftest import Cli, Process
+from tests.cli.conftest import Cli, Process, Spawn
 
 pytestmark = pytest.mark.databases("sqlite")
-
-Spawn = Callable[..., Process]
 
 APP = """
 import pathlib, time
@@ -50,7 +48,7 @@ def begin(it: Cli, spawn: Spawn, tmp_path: Path, wait_until: Any) -> Callable[..
     def begin(processes: int = 1) -> tuple[Process, Callable[[], str]]:
         file = tmp_path / "log"
         with file.open("w") as log:
-            env = {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
+            env = it.env
             process = spawn("worker", "--reload", "--processes", processes, env=env, stderr=log)
         wait_until(lambda: len(it.json("workers")) == processes, timeout=20)
         return process, file.read_text
@@ -115,7 +113,7 @@ def test_a_broken_app_can_be_left_with_a_signal(
 
 
 def test_a_worker_that_is_being_watched_may_end_by_itself(it: Cli, spawn: Spawn) -> None:
-    env = {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
+    env = it.env
     assert spawn("worker", "--reload", "--drain", env=env).end()[0] == 0
 
 

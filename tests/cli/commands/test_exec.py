@@ -15,13 +15,11 @@ from jobqueue import JobQueue
 from jobqueue.errors import ConfigurationError
 from jobqueue.options import fixed
 from jobqueue.worker.execute import exec_task
-from tests.cli.conftest import Cli, Process
+from tests.cli.conftest import Cli, Process, Spawn
 
 pytestmark = pytest.mark.databases("sqlite")
 
-Spawn = Callable[..., Process]
-
-NO_TASKS = "from jobqueue import JobQueue\njobs = JobQueue()\n"
+APP = "from jobqueue import JobQueue\njobs = JobQueue()\n"
 
 # Says its own process id and that of a child, in a file whose name it takes from its arguments; then neither ends.
 FAMILY = 'sleep 300 & echo "$$ $!" > "$1.part"; mv "$1.part" "$1"; wait'
@@ -29,19 +27,8 @@ STUBBORN = "trap '' TERM; " + FAMILY.replace("sleep 300", "sh -c 'trap \"\" TERM
 
 
 @pytest.fixture
-def it(url: str, make_app: Callable[..., str]) -> Cli:
-    cli = Cli(url)
-    cli.app = make_app(NO_TASKS)
-    return cli
-
-
-@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exec_task, "SIGKILL_DELAY", 0.3)
-
-
-def env_of(it: Cli) -> dict[str, str]:
-    return {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
 
 
 def enqueue(it: Cli, *argv: object) -> int:
@@ -90,7 +77,7 @@ def family(
     ) -> tuple[int, list[int], Process]:
         file = tmp_path / "pids"
         id_ = enqueue(it, *options, "--", "sh", "-c", script, "sh", file)
-        process = spawn("worker", "--allow-exec", *worker, env=env_of(it))
+        process = spawn("worker", "--allow-exec", *worker, env=it.env)
         wait_until(file.exists, timeout=20)
         pids = [int(pid) for pid in file.read_text().split()]
         assert all(map(alive, pids))
@@ -275,7 +262,7 @@ def test_the_first_signal_lets_it_end(
         f"touch {tmp_path}/begun; while ! test -e {tmp_path}/go; do sleep 0.05; done; echo done"
     )
     id_ = enqueue(it, "sh", "-c", script)
-    worker = spawn("worker", "--allow-exec", env=env_of(it))
+    worker = spawn("worker", "--allow-exec", env=it.env)
     wait_until((tmp_path / "begun").exists, timeout=20)
     worker.popen.send_signal(signal.SIGTERM)
     wait_until(lambda: "stopping" in (worker.popen.stderr.readline()), timeout=20)
@@ -425,7 +412,7 @@ def test_it_takes_the_options_of_enqueue(it: Cli) -> None:
 
 
 def test_it_waits(it: Cli, spawn: Spawn) -> None:
-    spawn("worker", "--allow-exec", env=env_of(it))
+    spawn("worker", "--allow-exec", env=it.env)
     job = it.json("exec", "--wait", "--", "sh", "-c", "echo x")
     assert job["result"]["output"] == "x\n"
     failed = it("exec", "--wait", "--max-attempts", 1, "--", "sh", "-c", "exit 4")
@@ -468,7 +455,7 @@ def test_a_line_written_with_other_arguments_fails_at_once(it: Cli) -> None:
 def test_a_command_that_kills_its_worker_each_time_ends_failed(it: Cli, spawn: Spawn) -> None:
     """It counts as a crash: the next attempt is made by a child process of the worker."""
     id_ = enqueue_without_backoff(it, 1000, "sh", "-c", "kill -9 $PPID; sleep 60")
-    supervisor = spawn("worker", "--processes", 1, "--allow-exec", env=env_of(it))
+    supervisor = spawn("worker", "--processes", 1, "--allow-exec", env=it.env)
     job = json.loads(it("--json", "wait", id_, "--timeout", "60s").stdout)
     assert job["state"] == "failed"
     assert "crashed: SIGKILL" in job["error"]["message"]

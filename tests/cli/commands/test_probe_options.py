@@ -15,9 +15,7 @@ import pytest
 from jobqueue.worker.observe import probe_server
 from jobqueue.worker.stop_conditions import StopConditions
 from jobqueue.worker.observe.probe_server import Probes, health_pages, metrics_pages
-from tests.cli.conftest import Cli, Process
-
-Spawn = Callable[..., Process]
+from tests.cli.conftest import Cli, Process, Spawn
 
 APP = """
 import pathlib, time
@@ -48,19 +46,12 @@ def ask(port: int, path: str, **headers: str) -> tuple[int, str]:
 
 
 @pytest.fixture
-def it(url: str, make_app: Callable[..., str]) -> Cli:
-    cli = Cli(url)
-    cli.app = make_app(APP)
-    return cli
-
-
-@pytest.fixture
 def begin(it: Cli, spawn: Spawn, tmp_path: Path, wait_until: Any) -> Callable[..., Any]:
     """Starts a worker with probes on free ports; returns it, and a function that gives the ports."""
 
     def begin(*options: object, ports: int = 2) -> tuple[Process, list[int], Callable[[], str]]:
         file = tmp_path / "log"
-        env = {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
+        env = it.env
         with file.open("w") as log:
             process = spawn("worker", *options, env=env, stderr=log)
 
@@ -164,7 +155,7 @@ def test_a_port_that_is_taken_is_said_before_the_worker_begins(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        env = {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
+        env = it.env
         code, _, err = spawn("worker", "--health-port", port, *more, env=env).end()
     assert code == 1
     assert err.count(f"cannot listen on port {port} of 127.0.0.1: Address already in use") == 1

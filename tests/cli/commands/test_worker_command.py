@@ -14,13 +14,11 @@ import pytest
 from sqlalchemy import make_url
 
 from jobqueue.cli import log_format
-from tests.cli.conftest import Cli, Process
+from tests.cli.conftest import Cli, Process, Spawn
 
 pytestmark = pytest.mark.databases("sqlite")
 
-Spawn = Callable[..., Process]
-
-SLOW = """
+APP = """
 import pathlib, signal, sys, threading, time
 from jobqueue import JobQueue
 
@@ -45,28 +43,17 @@ def shout(text: str) -> None:
 
 
 @pytest.fixture
-def it(url: str, make_app: Callable[..., str]) -> Cli:
-    cli = Cli(url)
-    cli.app = make_app(SLOW)
-    return cli
-
-
-@pytest.fixture
 def begin(it: Cli, spawn: Spawn, tmp_path, wait_until) -> Callable[..., tuple[int, Process]]:
     """Starts a worker and a job in it that naps; returns both when the handler runs."""
 
     def begin(seconds: float, *options: object) -> tuple[int, Process]:
         file = tmp_path / "begun"
         id_ = it.id("touch_and_nap", file, seconds)
-        worker = spawn("worker", *options, env=env_of(it))
+        worker = spawn("worker", *options, env=it.env)
         wait_until(file.exists, timeout=20)
         return id_, worker
 
     return begin
-
-
-def env_of(it: Cli) -> dict[str, str]:
-    return {"JOBQUEUE_URL": it.url or "", "JOBQUEUE_APP": it.app or ""}
 
 
 def heard_until(worker: Process, text: str) -> str:
@@ -119,7 +106,7 @@ def test_drain_runs_what_is_there_and_ends_by_itself(it: Cli, spawn: Spawn) -> N
     for number in range(20):
         it.id("shout", f"line {number}")
     it.id("shout", "later", "--delay", "1h")
-    code, out, err = spawn("worker", "--drain", env=env_of(it)).end()
+    code, out, err = spawn("worker", "--drain", env=it.env).end()
     assert code == 0, err
     assert len(out.splitlines()) == 20  # What handlers print is theirs.
     assert "not waited for: 1 job delayed" in err
@@ -187,7 +174,7 @@ def test_logging_that_the_app_has_set_up_stays_its_own(
         "jobs = JobQueue()\n@jobs.task\ndef t(): logging.getLogger('app').info('from the task')\n"
     )
     it.id("t")
-    code, _, err = spawn("worker", "--drain", env=env_of(it)).end()
+    code, _, err = spawn("worker", "--drain", env=it.env).end()
     assert code == 0
     assert err.count("MINE app from the task") == 1
     assert len(re.findall("^MINE jobqueue.worker worker .* began", err, re.M)) == 1
@@ -222,7 +209,7 @@ def test_a_signal_while_the_app_is_imported_exits_with_0(
         "while True: time.sleep(0.05)\n"
         "from jobqueue import JobQueue\njobs = JobQueue()\n"
     )
-    worker = spawn("worker", env=env_of(it))
+    worker = spawn("worker", env=it.env)
     wait_until((tmp_path / "loading").exists, timeout=20)
     worker.popen.send_signal(signal.SIGTERM)
     assert worker.end() == (0, "", "")
@@ -274,7 +261,7 @@ def test_a_signal_while_no_connection_is_free_exits_with_0_after_one_line(
         connection.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 0")
         try:
             it.url = make_url(it.url).set(username=role).render_as_string()
-            worker = spawn("worker", env=env_of(it))
+            worker = spawn("worker", env=it.env)
             heard_until(worker, "no connection free")
             worker.popen.send_signal(signal.SIGTERM)
             code, out, err = worker.end()
@@ -301,7 +288,7 @@ def test_a_worker_whose_stderr_has_gone_works_on(it: Cli, spawn: Spawn) -> None:
     it.id("shout", "heard")
     reader, writer = os.pipe()
     os.close(reader)
-    worker = spawn("worker", "--drain", env=env_of(it), stderr=writer)
+    worker = spawn("worker", "--drain", env=it.env, stderr=writer)
     os.close(writer)
     code, out, _ = worker.end()
     assert (code, out) == (0, "heard\n")
@@ -312,7 +299,7 @@ def test_a_worker_whose_slots_are_stuck_exits_with_1_for_its_supervisor(
 ) -> None:
     for number in range(2):
         it.id("touch_and_nap", tmp_path / str(number), 300, "--timeout", "0.2s", "--max-attempts=1")
-    worker = spawn("worker", "-c", "2", "--json", env=env_of(it))
+    worker = spawn("worker", "-c", "2", "--json", env=it.env)
     code, out, err = worker.end()
     assert code == 1
     assert json.loads(out)["failure"] == "2 handlers ignored their timeouts and still run"
@@ -326,7 +313,7 @@ def test_autoscale_begins_small_and_grows_when_jobs_wait(
 ) -> None:
     for number in range(4):
         it.id("touch_and_wait", tmp_path / str(number))
-    worker = spawn("worker", "--autoscale", "1:3", "--drain", "--json", env=env_of(it))
+    worker = spawn("worker", "--autoscale", "1:3", "--drain", "--json", env=it.env)
     said = heard_until(worker, "slots: 1 -> 2: ")
     (tmp_path / "go").touch()
     code, out, err = worker.end()
@@ -354,7 +341,7 @@ def test_a_worker_that_has_grown_too_large_ends_in_order(
 ) -> None:
     it.app = make_app(HUNGRY)
     id_ = it.id("eat", 300_000_000)
-    worker = spawn("worker", "--max-memory", "200MB", env=env_of(it))
+    worker = spawn("worker", "--max-memory", "200MB", env=it.env)
     code, _, err = worker.end()
     assert code == 0, err
     assert re.search(r"stops in order: it has [34]\d\d MB of memory, more than 200 MB", err)
