@@ -40,22 +40,22 @@ GIVEN_BACK = {
 }
 
 
-def test_a_claim_alone_frees_no_key(desk: Any) -> None:
-    id_ = desk.add(**KEYED)
-    claim = desk.take_one(desk.worker())
+def test_a_claim_alone_frees_no_key(kit: StoreKit) -> None:
+    id_ = kit.add(**KEYED)
+    claim = kit.take_one(kit.worker())
     assert claim.releases_key_on_start
-    assert put(desk) == Inserted(id_, False)
+    assert put(kit) == Inserted(id_, False)
 
 
 @pytest.mark.parametrize("how", GIVEN_BACK)
-def test_a_job_that_is_given_back_unbegun_keeps_its_key(desk: Any, how: str) -> None:
-    id_ = desk.add(**KEYED)
-    holder = desk.worker()
-    GIVEN_BACK[how](desk, desk.take_one(holder))
-    assert desk.state(id_) in (State.AVAILABLE, State.SCHEDULED)
-    assert put(desk) == Inserted(id_, False)
-    desk.change(id_, state=State.AVAILABLE.value)
-    assert desk.take_one(desk.worker()).releases_key_on_start
+def test_a_job_that_is_given_back_unbegun_keeps_its_key(kit: StoreKit, how: str) -> None:
+    id_ = kit.add(**KEYED)
+    holder = kit.worker()
+    GIVEN_BACK[how](kit, kit.take_one(holder))
+    assert kit.state(id_) in (State.AVAILABLE, State.SCHEDULED)
+    assert put(kit) == Inserted(id_, False)
+    kit.change(id_, state=State.AVAILABLE.value)
+    assert kit.take_one(kit.worker()).releases_key_on_start
 
 
 @pytest.mark.parametrize("how", [*GIVEN_BACK, "errored"])
@@ -65,12 +65,12 @@ def test_a_job_that_has_begun_never_takes_its_key_again(kit: StoreKit, how: str)
     assert kit.claims.mark_started(claim)
     other = put(kit)
     assert other.created
-    ends = GIVEN_BACK | {"errored": lambda desk, claim: finish(desk, desk.errored(claim))}
-    ends[how](desk, claim)
-    assert desk.state(id_) in (State.AVAILABLE, State.SCHEDULED)
-    assert put(desk) == Inserted(other.id, False)
-    desk.change(id_, state=State.AVAILABLE.value)
-    again = desk.take(desk.worker())
+    ends = GIVEN_BACK | {"errored": lambda kit, claim: finish(kit, kit.errored(claim))}
+    ends[how](kit, claim)
+    assert kit.state(id_) in (State.AVAILABLE, State.SCHEDULED)
+    assert put(kit) == Inserted(other.id, False)
+    kit.change(id_, state=State.AVAILABLE.value)
+    again = kit.take(kit.worker())
     assert {claim.id: claim.releases_key_on_start for claim in again} == {
         id_: False,
         other.id: True,
@@ -100,9 +100,9 @@ def test_a_stale_claim_begins_nothing(kit: StoreKit) -> None:
 
 
 @pytest.mark.parametrize("scope", [None, "finished", "deleted"])
-def test_other_jobs_free_no_key_when_they_begin(desk: Any, scope: str | None) -> None:
-    desk.add(unique_key=scope and "k", unique_until=scope)
-    assert not desk.take_one(desk.worker()).releases_key_on_start
+def test_other_jobs_free_no_key_when_they_begin(kit: StoreKit, scope: str | None) -> None:
+    kit.add(unique_key=scope and "k", unique_until=scope)
+    assert not kit.take_one(kit.worker()).releases_key_on_start
 
 
 @pytest.mark.databases("postgres")  # SQLite has no locks on rows.

@@ -191,13 +191,13 @@ def test_a_solo_job_is_claimed_only_as_far_as_slots_are_free(
     assert (ids(first), first.stopped_at_immediate) == (before, True)
     again = kit.take(holder, free=0)
     assert (ids(again), again.stopped_at_immediate) == ([], True)
-    [claim] = desk.take(holder, free=1, limit=1)
+    [claim] = kit.take(holder, free=1, limit=1)
     assert (claim.id, claim.immediate_only, claim.at_most_once) == (
         solo,
         True,
         given == {"max_attempts": 1},
     )
-    rest = desk.take(holder, free=0)
+    rest = kit.take(holder, free=0)
     assert (ids(rest), rest.stopped_at_immediate) == (behind, False)
 
 
@@ -226,11 +226,11 @@ def test_jobs_that_may_wait_are_taken_beyond_the_free_slots(kit: StoreKit) -> No
     assert ids(kit.take(kit.worker(), free=1)) == every
 
 
-def test_one_start_stays_one_start_after_an_operators_retry(desk: Any) -> None:
-    id_ = desk.put(State.FAILED, max_attempts=1, queue="q")
-    desk.jobs.rerun(JobFilter(ids=(id_,)))
-    assert desk.take(desk.worker(), queue="q", free=0) == []
-    claim = desk.take_one(desk.worker(), queue="q")
+def test_one_start_stays_one_start_after_an_operators_retry(kit: StoreKit) -> None:
+    id_ = kit.put(State.FAILED, max_attempts=1, queue="q")
+    kit.jobs.rerun(JobFilter(ids=(id_,)))
+    assert kit.take(kit.worker(), queue="q", free=0) == []
+    claim = kit.take_one(kit.worker(), queue="q")
     assert (claim.at_most_once, claim.immediate_only, claim.attempt, claim.max_attempts) == (
         True,
         True,

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store import completion as completion_module
-from tests.store.conftest import ERROR, WAYS
+from tests.store.conftest import ERROR, StoreKit, WAYS
 
 NEXT = {
     "succeeded": State.SUCCEEDED,
@@ -200,7 +200,7 @@ def test_an_errored_attempt_waits_for_its_delay_and_stays_charged(
     assert (job.worker, job.started_at, job.finished_at) == (None, None, None)
     assert abs(job.run_at - claim.started_at - timedelta(seconds=120.5)) < timedelta(seconds=20)
     assert (job.error.type, job.error.message) == ("ValueError", "no good")
-    assert desk.signatures() == ["add ValueError app/shop.py:pay"]
+    assert kit.signatures() == ["add ValueError app/shop.py:pay"]
 
 
 def test_every_attempt_is_recorded_with_who_and_when_and_why(

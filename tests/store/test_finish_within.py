@@ -79,13 +79,13 @@ def test_whatever_text_a_result_is_comes_back_the_same(kit: StoreKit, holder: Wo
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_end_in_order_clears_crashes_and_giving_back_keeps_them(desk: Any, way: str) -> None:
-    holder, id_ = desk.worker(), desk.add()
-    desk.change(id_, crashes=2, child_crashes=1)
-    claim = desk.take_one(holder)
+def test_an_end_in_order_clears_crashes_and_giving_back_keeps_them(kit: StoreKit, way: str) -> None:
+    holder, id_ = kit.worker(), kit.add()
+    kit.change(id_, crashes=2, child_crashes=1)
+    claim = kit.take_one(holder)
     assert (claim.crashes, claim.child_crashes, claim.immediate_only) == (2, 1, True)
-    desk.finish(holder, getattr(desk, way)(claim))
-    job = desk.row(id_)
+    kit.finish(holder, getattr(kit, way)(claim))
+    job = kit.row(id_)
     kept = way == "released"
     assert (job.crashes, job.child_crashes) == ((2, 1) if kept else (0, 0))
 

@@ -166,8 +166,8 @@ def test_a_lost_attempt_is_recorded_and_counts_as_no_error(kit: StoreKit) -> Non
     assert (attempt.attempt, attempt.fence, attempt.worker) == (1, claim.fence, "w1")
     assert (attempt.outcome, attempt.started_at) == ("lost", claim.started_at)
     assert attempt.error.type == "WorkerLost" and "w1" in attempt.error.message
-    assert desk.signatures() == ["add WorkerLost"]
-    assert desk.counters() == {}
+    assert kit.signatures() == ["add WorkerLost"]
+    assert kit.counters() == {}
 
 
 def test_a_job_that_may_begin_once_fails_with_its_worker(kit: StoreKit) -> None:

@@ -38,7 +38,7 @@ def test_at_its_timeout_a_handler_is_ended_and_may_clean_up(scenario: IsolationS
     assert (attempt.outcome, attempt.exit_signal) == ("timed out", "SIGTERM")
     assert attempt.error.type == "jobqueue.errors.AttemptTimeout"
     assert "time.sleep(600)" in attempt.error.traceback
-    assert stage.lines("cleaned up") == [] and (stage.folder / "cleaned up").exists()
+    assert scenario.lines("cleaned up") == [] and (scenario.folder / "cleaned up").exists()
 
 
 @pytest.mark.parametrize("task", ["stubborn", "holds_the_lock"])

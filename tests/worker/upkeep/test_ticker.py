@@ -208,7 +208,7 @@ def test_a_worker_does_no_tick_that_its_own_code_declares_no_more(
 
 
 def test_the_jobs_of_schedules_pass_the_hooks_at_the_enqueue(
-    jobs: JobQueue, hand: Callable[..., Any], lines: Callable[..., list[str]]
+    jobs: JobQueue, stepped: Stepped, lines: Callable[..., list[str]]
 ) -> None:
     declare(jobs, headers={"own": "1"})
     write(jobs)
@@ -222,7 +222,7 @@ def test_the_jobs_of_schedules_pass_the_hooks_at_the_enqueue(
     jobs.use(enqueue=hook)
 
     miss(jobs, 1)
-    worker = hand()
+    worker = stepped()
     tick(worker)
     (job,) = made(jobs)
     headers = {"own": "1", "trace": "report"}
