@@ -11,16 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue import (
-    JobFailed,
-    JobQueue,
-    JobQueueError,
-    Retry,
-    Snooze,
-    State,
-    current_job,
-    fixed,
-)
+from jobqueue import JobFailed, JobQueue, JobQueueError, Retry, Snooze, State, current_job, fixed
 from jobqueue.worker.execute import executor
 from jobqueue.worker.handler import describe
 from jobqueue.worker.handler.describe import type_name
