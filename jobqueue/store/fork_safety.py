@@ -42,8 +42,8 @@ class _Gate:
         self._changed = threading.Condition(self._lock)
         self._inside: dict[int, int] = {}  # thread: how often it has entered
         self._forking = False
-        self._owner: int | None = None
-        """The thread whose fork closed the gate; a second fork may proceed without it."""
+        self._without: dict[int, int] = {}
+        """Threads that fork without the gate, which another fork has held for too long."""
 
     def __enter__(self) -> None:
         """Enter; wait for a running fork, unless this thread is inside already."""
@@ -75,19 +75,31 @@ class _Gate:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Admit no thread, and wait up to FORK_WAIT_MAX until all other threads have left."""
+        """Admit no thread, and wait up to FORK_WAIT_MAX until all other threads have left.
+
+        A fork that comes during another one waits for it as long, and then proceeds without.
+        """
+        me = threading.get_ident()
         if self._changed.acquire(timeout=FORK_WAIT_MAX):
-            self._forking = True
-            me = self._owner = threading.get_ident()
-            self._changed.wait_for(lambda: not (self._inside.keys() - {me}), FORK_WAIT_MAX)
+            # The other fork may be waiting, which lets go of the lock.
+            if self._changed.wait_for(lambda: not self._forking, FORK_WAIT_MAX):
+                self._forking = True
+                self._changed.wait_for(lambda: not (self._inside.keys() - {me}), FORK_WAIT_MAX)
+                return
+            self._changed.release()
+        self._without[me] = self._without.get(me, 0) + 1
 
     def open(self) -> None:
         """Admit threads again; called in the parent after the fork."""
-        if self._owner == threading.get_ident():
-            self._owner = None
-            self._forking = False
-            self._changed.notify_all()
-            self._changed.release()
+        me = threading.get_ident()
+        if me in self._without:
+            self._without[me] -= 1
+            if not self._without[me]:
+                del self._without[me]
+            return
+        self._forking = False
+        self._changed.notify_all()
+        self._changed.release()
 
     def after_fork_in_child(self) -> None:
         """Keep only the forking thread, which may be inside; called in the child."""
@@ -96,7 +108,7 @@ class _Gate:
         self._changed = threading.Condition(self._lock)
         self._inside = {me: self._inside[me]} if me in self._inside else {}
         self._forking = False
-        self._owner = None
+        self._without = {}
 
 
 gate = _Gate()

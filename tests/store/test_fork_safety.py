@@ -217,3 +217,32 @@ def test_a_child_leaves_the_connection_kept_for_single_statements_to_its_parent(
     assert forked(work) == 0
     assert add.enqueue(2, 2).created
     wait_until(lambda: pool.checkedout() == 1)
+
+
+def test_two_forks_at_once_take_turns(wait_until: Callable[..., Any]) -> None:
+    gate = type(fork_safety.gate)()
+    leave, inside = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with gate:
+            inside.set()
+            leave.wait(10)
+
+    def fork() -> None:
+        gate.close()
+        gate.open()
+
+    def start(target: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=target, daemon=True)
+        thread.start()
+        return thread
+
+    threads = [start(stay)]
+    assert inside.wait(10)
+    threads += [start(fork), start(fork)]
+    wait_until(lambda: len(gate._changed._waiters) == 2)  # type: ignore[attr-defined]
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert gate._changed.acquire(timeout=10)
