@@ -1,6 +1,7 @@
 """Builds a worker's parts and wires their wake-ups."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -141,13 +142,22 @@ class Assembly:
 
     def build(self) -> WorkerParts:
         """Build the other parts, in the process and the thread that start the worker."""
-        settings, inflight, backend = self._settings, self.inflight, self.store.backend
+        backend = self.store.backend
+        with ExitStack() as opened:  # Closed if a later part cannot be built.
+            notifier = Notifier(backend.notification_sender(self.store.engine))
+            opened.callback(notifier.close)
+            subscription = backend.subscription(self.store.url, self.connections.patience)
+            opened.callback(subscription.close)
+            parts = self._build(notifier, subscription)
+            opened.pop_all()
+        return parts
+
+    def _build(self, notifier: Notifier, subscription: Subscription) -> WorkerParts:
+        settings, inflight = self._settings, self.inflight
         me = process_identity.this_process()
         name = settings.name or f"{me.host}-{me.pid}"
         name_worker(name)
         shared_poll = SharedPoll(self.connections.upkeep, self._leases, inflight, me)
-        notifier = Notifier(backend.notification_sender(self.store.engine))
-        subscription = backend.subscription(self.store.url, self.connections.patience)
         event_dispatcher = EventDispatcher(self._events)
         metrics = Metrics(inflight)
         planner = self._planner(shared_poll)

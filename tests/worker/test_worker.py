@@ -12,6 +12,7 @@ from jobqueue.errors import InvalidOption, SchemaOutdated
 from jobqueue.store.leases import Leases
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.stats import Monitor
+from jobqueue.worker.assembly import Assembly
 from tests.worker.conftest import Stepped
 
 WARNING = 30
@@ -33,17 +34,18 @@ def test_a_worker_runs_jobs_and_their_results_come_back(jobs: JobQueue) -> None:
     assert Monitor(jobs.store).workers() == [], "a lease is given back in the end"
 
 
+@pytest.mark.parametrize("step", [(Leases, "register"), (Assembly, "_observers")])
 def test_a_start_that_fails_leaves_nothing_open(
-    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch, step: tuple[type, str]
 ) -> None:
-    def no_lease(*_: object) -> None:
-        raise RuntimeError("no lease")
+    def fail(*_: object) -> None:
+        raise RuntimeError("no start")
 
-    monkeypatch.setattr(Leases, "register", no_lease)
+    monkeypatch.setattr(*step, fail)
     workers, opened = [], []
     for _ in range(4):
         workers.append(jobs.worker())  # Kept, so that no collection closes what they hold.
-        with pytest.raises(RuntimeError, match="no lease"):
+        with pytest.raises(RuntimeError, match="no start"):
             workers[-1].start()
         opened.append(len(list(Path("/proc/self/fd").iterdir())))
     assert opened == [opened[0]] * len(opened)
