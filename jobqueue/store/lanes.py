@@ -36,6 +36,7 @@ PARKED_MAX = 5.0  # seconds for which a full lane is passed over, if nothing bri
 PARKED_BETWEEN_ATTEMPTS = 1.0  # seconds; for a lane whose strict job awaits its next attempt
 LANES_AT_ONCE = 50
 QUEUES_AT_ONCE = 1000
+NEW_AT_ONCE = 1000
 
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 
@@ -84,28 +85,52 @@ class Lanes:
         random.shuffle(found)
         return found
 
-    def sweep(self, connection: Connection, every: float = 0.0) -> bool:
+    def add_new(self, after: int) -> int:
+        """Add the missing lanes of jobs with ids above `after`, in transactions of its own.
+
+        Return the greatest id so far. Misses jobs that are committed later than those with greater
+        ids: the next sweep finds their lanes.
+        """
+        with self._store.read() as connection:
+            newest = int(connection.execute(self._statements.newest).scalar_one())
+            parameters = {"in_after": after, "in_limit": NEW_AT_ONCE}
+            rows = connection.execute(self._statements.new_jobs, parameters).all()
+        places = {row.lane: (LaneKind.KEY, *row) for row in reversed(rows)}
+        if places:
+            with self._store.write() as connection:
+                self._backend.limit_lock_wait(connection)
+                self._add(connection, sorted(places.values()))
+        return newest
+
+    def sweep(self, every: float = 0.0) -> bool:
         """Add the lanes that are missing, and bring back those that were parked for long enough.
 
-        Return False, and do nothing, if another worker has done so less than `every` seconds ago.
-        A lane with jobs in several queues is pointed to the next of them: its row names the queue
-        in which workers look for its jobs.
+        In transactions of its own, so that no lock is held while it searches. Return False, and do
+        nothing, if another worker has done so less than `every` seconds ago. A lane with jobs in
+        several queues is pointed to the next of them: its row names the queue in which workers look
+        for its jobs.
         """
-        self._backend.limit_lock_wait(connection)
-        if not self._may_sweep(connection, every):
-            return False
-        missing, moved, filled = self._compare(connection)
+        with self._store.write() as connection:
+            if not self._may_sweep(connection, every):
+                return False
+        with self._store.read() as connection:
+            missing, moved, filled = self._compare(connection)
+        with self._store.write() as connection:
+            self._backend.limit_lock_wait(connection)
+            self._add(connection, missing)
+            if moved:
+                given = self._backend.batch_parameters(FOUND, moved)
+                connection.execute(self._statements.move, given)
+            if filled:
+                names = self._backend.batch_parameters(NAMES, filled)
+                connection.execute(self._statements.unpark_filled, names)
+            connection.execute(self._statements.unpark_overdue)
+        return True
+
+    def _add(self, connection: Connection, missing: Sequence[_Found]) -> None:
         if missing:
             added = self._backend.batch_parameters(FOUND, missing)
             connection.execute(self._statements.add, added)
-        if moved:
-            given = self._backend.batch_parameters(FOUND, moved)
-            connection.execute(self._statements.move, given)
-        if filled:
-            names = self._backend.batch_parameters(NAMES, filled)
-            connection.execute(self._statements.unpark_filled, names)
-        connection.execute(self._statements.unpark_overdue)
-        return True
 
     def _compare(self, connection: Connection) -> tuple[list[_Found], list[_Found], list[_Name]]:
         """Return the lanes that are missing, those to point elsewhere, and queues with jobs."""
@@ -135,8 +160,7 @@ class Lanes:
         parameters = {"in_every": every}
         if connection.execute(self._statements.begin_sweep, parameters).rowcount:
             return True
-        row = [(LaneKind.SWEEP, "", "", 0, None)]
-        connection.execute(self._statements.add, self._backend.batch_parameters(FOUND, row))
+        self._add(connection, [(LaneKind.SWEEP, "", "", 0, None)])
         return connection.execute(self._statements.begin_sweep, parameters).rowcount == 1
 
     def unpark(self, connection: Connection, names: Iterable[str]) -> None:
@@ -188,8 +212,7 @@ class Lanes:
         parameters = {"in_queue": queue}
         row = connection.execute(self._statements.lock_queue, parameters).one_or_none()
         if row is None:  # It is locked, or not there yet.
-            added = [(LaneKind.QUEUE, queue, queue, 0, None)]
-            connection.execute(self._statements.add, self._backend.batch_parameters(FOUND, added))
+            self._add(connection, [(LaneKind.QUEUE, queue, queue, 0, None)])
             row = connection.execute(self._statements.lock_queue, parameters).one_or_none()
         if row is None:
             return None

@@ -341,6 +341,11 @@ _partial(
     jobs.c.id,
     where=and_(jobs.c.lane.is_not(None), _literal(State.AVAILABLE)),  # type: ignore[arg-type]
 )
+_partial(
+    "jobqueue_jobs_lane_new",
+    jobs.c.id,
+    where=and_(jobs.c.lane.is_not(None), _literal(State.AVAILABLE)),  # type: ignore[arg-type]
+)
 BEGUN = text(
     "lane IS NOT NULL AND fence > 0 AND (state = 'running'"
     " OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))"

@@ -121,6 +121,7 @@ def _create_lanes() -> None:
     for table, name, columns, where in (
         ("jobs", "claim", ["queue", *place], "state = 'available' AND lane IS NULL"),
         ("jobs", "lane", ["queue", "lane", *place], "lane IS NOT NULL AND state = 'available'"),
+        ("jobs", "lane_new", ["id"], "lane IS NOT NULL AND state = 'available'"),
         ("jobs", "lane_begun", ["lane"], begun),
         ("lanes", "due", ["queue", "priority", "due_at"], "parked = 0"),
         ("lanes", "turn", ["queue", "turn"], "parked = 0"),

@@ -5,12 +5,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from jobqueue.records import Claim
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.lanes import LaneClaims, Lanes
+from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.store.schema import LaneKind, jobs, lanes, queues
 from tests.store.conftest import StoreKit
 
@@ -36,8 +37,7 @@ class LaneBench:
             connection.execute(queues.insert().values(name=queue, **switches))
 
     def sweep(self) -> None:
-        with self.kit.store.write() as connection:
-            self.lanes.sweep(connection)
+        self.lanes.sweep()
 
     def try_claim(self, limit: int = 100, queue: str = "default", holder: WorkerRef | None = None) -> LaneClaims:  # fmt: skip
         with self.kit.store.write() as connection:
@@ -353,14 +353,32 @@ def test_a_database_without_keys_and_limits_has_no_lanes(bench: LaneBench) -> No
 
 def test_one_sweep_serves_the_whole_fleet(bench: LaneBench) -> None:
     bench.add("a")
-    with bench.kit.store.write() as connection:
-        assert bench.lanes.sweep(connection, every=30.0)
-    with bench.kit.store.write() as connection:
-        assert not bench.lanes.sweep(connection, every=30.0)
+    assert bench.lanes.sweep(every=30.0)
+    assert not bench.lanes.sweep(every=30.0)
 
 
 def test_a_clock_that_was_turned_back_does_not_stop_the_sweeps(bench: LaneBench) -> None:
+    bench.lanes.sweep(every=30.0)
     with bench.kit.store.write() as connection:
-        bench.lanes.sweep(connection, every=30.0)
         connection.execute(lanes.update().values(parked_until=lanes.c.parked_until + 7200))
-        assert bench.lanes.sweep(connection, every=30.0)
+    assert bench.lanes.sweep(every=30.0)
+
+
+def test_the_lane_of_a_new_job_is_added_without_a_sweep(bench: LaneBench) -> None:
+    bench.add("old")
+    newest = bench.lanes.add_new(0)
+    bench.add("new", count=3)
+    bench.lanes.add_new(newest)
+    assert set(bench.rows()) == {"old", "new"}
+
+
+@pytest.mark.databases("sqlite")
+def test_each_lane_is_found_by_one_search_on_sqlite(bench: LaneBench) -> None:
+    """By the whole place: by its first column alone, the search is quadratic in the lanes."""
+    compiled = lane_statements(bench.kit.store.backend).first_jobs.compile(bench.kit.store.engine)
+    with bench.kit.store.read() as connection:
+        plan = text(f"EXPLAIN QUERY PLAN {compiled}")
+        steps = " ".join(
+            str(row) for row in connection.execute(plan, dict.fromkeys(compiled.params, 1))
+        )
+    assert "jobqueue_jobs_lane ((queue,lane,priority,run_at)>" in steps

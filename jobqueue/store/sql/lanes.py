@@ -82,6 +82,8 @@ class LaneStatements:
             )
         )
         self.first_jobs = _first_jobs()
+        self.newest = select(func.coalesce(func.max(jobs.c.id), 0))
+        self.new_jobs = _new_jobs()
         self.limited_queues = select(queues.c.name).where(
             QUEUE_LIMITED,
             exists().where(may("claim"), jobs.c.lane.is_(None), jobs.c.queue == queues.c.name),
@@ -141,10 +143,11 @@ def _first_jobs() -> Executable:
     found = select(very_first).cte("found", recursive=True)
     other = jobs.alias("other")
     # SQLite searches (a, b) > (x, y) in a longer index from (x, y) on, and would read every job of
-    # the pair without the rest of its place.
+    # the pair without the rest of its place. It searches for the values of expressions only: for
+    # those of two columns, it would compare in another way than the index does.
     behind = tuple_(other.c.queue, other.c.lane, other.c.priority, other.c.run_at) > tuple_(
-        found.c.queue,
-        found.c.lane,
+        found.c.queue.concat(""),
+        found.c.lane.concat(""),
         literal_column(str(2**31 - 1), Integer()),
         bindparam("in_last_instant", type_=INSTANT),
     )
@@ -157,6 +160,21 @@ def _first_jobs() -> Executable:
     )
     more = select(*columns).select_from(found.join(jobs, jobs.c.id == following))
     return select(found.union_all(more))
+
+
+def _new_jobs() -> Executable:
+    """Select the newest available jobs whose lanes have no row."""
+    return (
+        select(jobs.c.lane, jobs.c.queue, jobs.c.priority, jobs.c.run_at)
+        .where(
+            may("claim"),
+            jobs.c.lane.is_not(None),
+            jobs.c.id > bindparam("in_after", type_=BigInteger()),
+            ~exists().where(_OF_KEY, lanes.c.name == jobs.c.lane),
+        )
+        .order_by(jobs.c.id)
+        .limit(_IN_LIMIT)
+    )
 
 
 def _available(table: FromClause) -> ColumnElement[bool]:

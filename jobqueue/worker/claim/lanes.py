@@ -16,7 +16,7 @@ from jobqueue.store.lanes import Lanes
 
 SWEEP_INTERVAL = 0.5  # seconds, in the whole fleet
 SWEEP_SHARE = 0.1  # of the time, at most, where the sweep takes longer
-SWEEP_AT_ONCE = 0.01  # seconds, where jobs may just have been enqueued
+LOOK_INTERVAL = 0.05  # seconds between two looks for the lanes of new jobs, if none are announced
 FORGOTTEN_LATE = 100  # claims
 RETRY_FIRST, RETRY_MAX = (
     0.005,
@@ -39,6 +39,8 @@ class LanePlanner:
         self._exist = False
         self._sweep_at = 0.0
         self._sweep_cost = 0.0
+        self._look_at = 0.0
+        self._newest = 0
         self._retry: dict[str, float] = {}
         """By queue: when to look again, since its rate or another worker's lock held it back."""
         self._retry_after = RETRY_FIRST
@@ -52,7 +54,7 @@ class LanePlanner:
         if not self._exist:
             self._queues = []
         elif announced:
-            self._sweep_at = 0.0
+            self._look_at = 0.0
 
     def has_ended(self) -> bool:
         """Return whether jobs have ended whose lanes are not brought back yet."""
@@ -68,20 +70,27 @@ class LanePlanner:
             return 0.0
         times = list(self._retry.values())
         if self._exist:
-            times.append(self._sweep_at)
+            times += [self._sweep_at, self._look_at]
         return max(0.0, min(times, default=float("inf")) - time.monotonic())
 
-    def sweep(self) -> None:
-        """Sweep if it is time, in its own transaction: no lock is held while it searches."""
+    def refresh(self) -> None:
+        """Find lanes with work if it is time, before the transaction of the claim."""
         now = time.monotonic()
-        if not self._exist or now < self._sweep_at:
+        if not self._exist or now < min(self._look_at, self._sweep_at):
             return
-        with self._store.write() as connection:
-            every = max(SWEEP_AT_ONCE, self._sweep_cost / SWEEP_SHARE)
-            if self._lanes.sweep(connection, every):
+        if now >= self._sweep_at:
+            if self._lanes.sweep(self._interval):
                 self._sweep_cost = time.monotonic() - now
+            self._sweep_at = time.monotonic() + self._interval
+        if now >= self._look_at:
+            self._newest = self._lanes.add_new(self._newest)
+            self._look_at = time.monotonic() + LOOK_INTERVAL
+        with self._store.read() as connection:
             self._queues = self._lanes.with_work(connection, self._served)
-        self._sweep_at = time.monotonic() + max(SWEEP_INTERVAL, self._sweep_cost / SWEEP_SHARE)
+
+    @property
+    def _interval(self) -> float:
+        return max(SWEEP_INTERVAL, self._sweep_cost / SWEEP_SHARE)
 
     def claim(
         self, connection: Connection, holder: WorkerRef, *, limit: int, room: Room

@@ -126,7 +126,7 @@ class ClaimPlanner:
                 cursors.rescan(connection)
                 self.lanes.look(connection, announced=announced)
                 self._shared_poll.poll_within(connection)
-        self.lanes.sweep()
+        self.lanes.refresh()
         return not cursors.empty or self.lanes.has_work()
 
     def hint_work(self, *, announced: bool = False) -> None:

@@ -14,7 +14,7 @@ WITH RECURSIVE found(id, lane, queue, priority, run_at) AS (
         jobqueue_jobs.priority AS priority, jobqueue_jobs.run_at AS run_at
     FROM found JOIN jobqueue_jobs ON jobqueue_jobs.id = (SELECT other.id FROM jobqueue_jobs AS other WHERE other.state = 'available'
         AND other.lane IS NOT NULL
-        AND (other.queue, other.lane, other.priority, other.run_at) > (found.queue, found.lane, 2147483647, :in_last_instant::TIMESTAMP WITH TIME ZONE) ORDER BY other.queue,
+        AND (other.queue, other.lane, other.priority, other.run_at) > (found.queue || '', found.lane || '', 2147483647, :in_last_instant::TIMESTAMP WITH TIME ZONE) ORDER BY other.queue,
         other.lane, other.priority, other.run_at, other.id LIMIT 1)
 )
 SELECT found.id, found.lane, found.queue, found.priority, found.run_at
