@@ -1,14 +1,13 @@
 """Options of tasks and calls: each is checked where it is given; a call's override the task's."""
 
-import json
 import math
-import random
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, TypeVar, get_args
 
+from jobqueue.backoff import Backoff
 from jobqueue.errors import Duration, InvalidOption
 from jobqueue.headers import Headers, check_headers
 from jobqueue.literals import CatchUp, Isolation, Overlap, UniqueUntil
@@ -28,6 +27,9 @@ SHOWN_MAX = 60
 PRIORITY_MAX = 2**31 - 1
 ATTEMPTS_MAX = 1_000_000
 PORT_MAX = 65_535
+RUNNING_MAX = 1_000_000
+"""The largest limit of jobs that run at once."""
+WEIGHT_LEAST, WEIGHT_MAX = 0.001, 1000.0
 SECONDS_MAX = 10 * 366 * 86_400.0
 """Ten years: a longer duration is taken for a mistake of units."""
 
@@ -35,37 +37,13 @@ UNIQUE_SCOPES: tuple[UniqueUntil, ...] = get_args(UniqueUntil)
 ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
 OF_TASK = ("isolation", "schedule", "catch_up", "overlap")
 """Options of a task that no call can change."""
+OF_KEY = ("concurrency_limit", "strict", "weight")
+"""Options that mean nothing for a job without a concurrency key."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|d)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)\s*(k|m|g|t|ki|mi|gi|ti)?b?", re.IGNORECASE | re.ASCII)
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Seconds before attempt n + 1: min(cap, base ** n), or `cap` if `base` is None; ± jitter."""
-
-    base: float | None
-    cap: float
-    jitter: float = 0.25
-
-    def delay(self, attempt: int, random_: random.Random | None = None) -> float:
-        """Return the seconds to wait after this attempt (1, 2, …) has errored. Never overflows."""
-        seconds = self.cap
-        if self.base is not None and attempt * math.log(self.base) < math.log(self.cap):
-            seconds = self.base**attempt
-        uniform = (random_ or random).uniform
-        return seconds * uniform(1 - self.jitter, 1 + self.jitter)
-
-    def to_text(self) -> str:
-        """Return the JSON that is stored with a job."""
-        return json.dumps({"base": self.base, "cap": self.cap, "jitter": self.jitter})
-
-    @staticmethod
-    def from_text(text: str) -> "Backoff":
-        """Read what `to_text` wrote."""
-        return Backoff(**json.loads(text))
 
 
 def exponential(base: float = 2, cap: Duration = 3600) -> Backoff:
@@ -198,6 +176,13 @@ def function(value: object, what: str) -> None:
         raise _invalid(what, value, "cannot be called; give a function")
 
 
+def flag(value: object, what: str) -> bool:
+    """Check a bool. Raises InvalidOption."""
+    if not isinstance(value, bool):
+        raise _invalid(what, value, "is neither true nor false")
+    return value
+
+
 def _invalid(field: str, value: object, problem: str, *, what: str | None = None) -> InvalidOption:
     message = f"{what or field}: {_shown(value)} {problem}"
     return InvalidOption(message, field=field, value=value)
@@ -245,6 +230,17 @@ class OptionChanges(TypedDict, total=False):
     """Up to 32 names, by which jobs can be listed, cancelled, retried and deleted."""
     headers: Mapping[str, str]
     """Texts beside the arguments, at most 4 KiB of JSON: `current_job().headers` in the handler."""
+    concurrency_key: str | None
+    """Jobs of one key share its limit, in the whole fleet, whatever their queue.
+    Text of 1 to 512 characters. None, the default: no key."""
+    concurrency_limit: int | None
+    """The job starts only while fewer jobs than this run with its key; 0: it waits. At most
+    1,000,000. None, the default: no limit, or 1 with `strict`."""
+    strict: bool
+    """True: jobs of the key start in order, and one that awaits its next attempt keeps its place.
+    False by default."""
+    weight: float
+    """The share of the key in a queue with `fair=True`: 0.001 to 1,000, 1 by default."""
 
 
 class TaskOptions(OptionChanges, total=False):
@@ -278,13 +274,20 @@ class Options:
     unique_until: UniqueUntil = "finished"
     tags: tuple[str, ...] = ()
     headers: Headers = ()
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
+    strict: bool = False
+    weight: float = 1.0
     isolation: Isolation = "thread"
     schedule: Timing | None = None
     catch_up: CatchUp = "latest"
     overlap: Overlap | None = None
 
-    def merge(self, changes: Mapping[str, object]) -> "Options":
-        """Return a copy with the given options changed. Raises InvalidOption."""
+    def merge(self, changes: Mapping[str, object], *, of_task: bool = False) -> "Options":
+        """Return a copy with the given options changed. Raises InvalidOption.
+
+        A task may have a `concurrency_limit` for those of its calls that have a concurrency key.
+        """
         checked: dict[str, Any] = {}
         for option, value in changes.items():
             check = _CHECKS.get(option)
@@ -302,6 +305,14 @@ class Options:
         elif checked.get("at") is not None:
             checked["delay"] = None
         merged = replace(self, **checked)
+        if merged.concurrency_key is None and not of_task:
+            for option in OF_KEY:
+                if checked.get(option) not in (None, False):
+                    raise InvalidOption(
+                        f"{option}: it is for jobs of a concurrency_key, and there is none",
+                        field=option,
+                        value=checked[option],
+                    )
         if merged.deadline is not None and (merged.delay or 0.0) >= merged.deadline:
             raise InvalidOption(
                 f"deadline: {lasting(merged.deadline)} from now it would not even be due",
@@ -319,22 +330,29 @@ def _check_backoff(value: object) -> Backoff | None:
     return value
 
 
-def _check_key(value: object) -> str | None:
+def _check_key(value: object, what: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not 0 < len(value) <= KEY_LENGTH_MAX:
         raise InvalidOption(
-            f"unique_key: must be text of 1 to {KEY_LENGTH_MAX} characters",
-            field="unique_key",
+            f"{what}: must be text of 1 to {KEY_LENGTH_MAX} characters",
+            field=what,
             value=value,
         )
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise InvalidOption(
-            f"unique_key: {value[:40]!r} has a character that no database stores",
-            field="unique_key",
+            f"{what}: {value[:40]!r} has a character that no database stores",
+            field=what,
             value=value,
         )
     return value
+
+
+def _check_weight(value: object) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not WEIGHT_LEAST <= value <= WEIGHT_MAX:  # type: ignore[operator]
+        raise _invalid("weight", value, "is not a number between 0.001 and 1000")
+    return float(value)  # type: ignore[arg-type]
 
 
 def _check_tags(value: object) -> tuple[str, ...]:
@@ -355,10 +373,16 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "backoff": _check_backoff,
     "timeout": lambda value: None if value is None else seconds(value, "timeout", least=0.001),
     "deadline": lambda value: None if value is None else seconds(value, "deadline", least=0.001),
-    "unique_key": _check_key,
+    "unique_key": lambda value: _check_key(value, "unique_key"),
     "unique_until": lambda value: one_of(value, "unique_until", UNIQUE_SCOPES),
     "tags": _check_tags,
     "headers": check_headers,
+    "concurrency_key": lambda value: _check_key(value, "concurrency_key"),
+    "concurrency_limit": lambda value: (
+        None if value is None else whole(value, "concurrency_limit", 0, RUNNING_MAX)
+    ),
+    "strict": lambda value: flag(value, "strict"),
+    "weight": _check_weight,
     "isolation": lambda value: one_of(value, "isolation", ISOLATIONS),
     "schedule": check_timing,
     "catch_up": lambda value: one_of(value, "catch_up", CATCH_UPS),

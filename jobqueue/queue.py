@@ -167,7 +167,7 @@ class JobQueue:
         self, function: Callable[..., Any], name: str | None, options: TaskOptions
     ) -> Task[..., Any]:
         known_as = name or str(getattr(function, "__name__", ""))
-        settings = Options().merge(options)
+        settings = Options().merge(options, of_task=True)
         kind = AsyncTask if inspect.iscoroutinefunction(function) else Task
         task = kind(
             function,

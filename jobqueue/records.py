@@ -40,6 +40,11 @@ class ExtraColumns(NamedTuple):
 
     headers: str | None = None
     scheduled_for: datetime | None = None
+    lane: str | None = None
+    """The concurrency key, as the columns of a job call it."""
+    lane_limit: int | None = None
+    lane_weight: float | None = None
+    lane_strict: int | None = None
 
 
 class Inserted(msgspec.Struct, frozen=True, gc=False):

@@ -23,11 +23,12 @@ from typing import (
 import msgspec
 
 from jobqueue import options as option_rules
+from jobqueue.backoff import Backoff
 from jobqueue.errors import ConfigurationError, Duration, InvalidOption, QueueFull, UnknownTask
-from jobqueue.headers import to_text
+from jobqueue.extra_columns import extra_columns
 from jobqueue.job import Job, Window
 from jobqueue.options import OptionChanges, Options
-from jobqueue.records import ExtraColumns, NewJob
+from jobqueue.records import NewJob
 from jobqueue.serialization.codec import Codec
 from jobqueue.serialization.functions import wraps_coroutine
 from jobqueue.store import transaction_argument
@@ -86,11 +87,11 @@ class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
             unique_key=key,
             unique_until=None if key is None else settings.unique_until,
             deadline=settings.deadline,
-            extra=ExtraColumns(to_text(settings.headers)) if settings.headers else None,
+            extra=extra_columns(settings),
         )
 
 
-def _text(backoff: option_rules.Backoff | None) -> str | None:
+def _text(backoff: Backoff | None) -> str | None:
     return None if backoff is None else backoff.to_text()
 
 
@@ -149,7 +150,7 @@ class Task(Generic[P, R_co]):
     settings: Options
     codec: Codec = field(repr=False)
     _enqueue: Enqueue = field(repr=False)
-    own_backoff: option_rules.Backoff | None = field(default=None, repr=False)
+    own_backoff: Backoff | None = field(default=None, repr=False)
     _within: Transaction | None = field(default=None, repr=False)
     middleware: Sequence[Any] = field(default=(), repr=False)
     """The queue's middleware, kept here because a child process imports only the task."""

@@ -32,6 +32,10 @@ OPTION_NAMES = (
     "unique_until",
     "tags",
     "headers",
+    "concurrency_key",
+    "concurrency_limit",
+    "strict",
+    "weight",
 )
 _VALUE_LENGTH = 200  # characters of a wrong value
 _DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)

@@ -231,7 +231,7 @@ def rounded(value: Any) -> Any:
 def test_the_documented_insert_makes_a_claimable_job_with_the_defaults(
     store: Store, backend_name: str
 ) -> None:
-    now, later, keyed = blocks(sections()["Enqueueing from SQL"], backend_name)
+    now, *_ = blocks(sections()["Enqueueing from SQL"], backend_name)
     _, [made] = run(store, now)
     jobs, leases = Jobs(store), Leases(store)
     job = jobs.get(made["id"])
@@ -280,7 +280,7 @@ def test_the_documented_insert_makes_a_claimable_job_with_the_defaults(
 def test_the_documented_insert_for_later_makes_a_job_that_is_promoted_when_it_is_due(
     store: Store, backend_name: str
 ) -> None:
-    _, later, _ = blocks(sections()["Enqueueing from SQL"], backend_name)
+    _, later, *_ = blocks(sections()["Enqueueing from SQL"], backend_name)
     _, [made] = run(store, later)
     leases, maintenance = Leases(store), Maintenance(store)
     job = Jobs(store).get(made["id"])
@@ -296,12 +296,21 @@ def test_the_documented_insert_for_later_makes_a_job_that_is_promoted_when_it_is
 
 
 def test_the_documented_insert_with_a_key_makes_one_job(store: Store, backend_name: str) -> None:
-    *_, keyed = blocks(sections()["Enqueueing from SQL"], backend_name)
+    *_, keyed, _ = blocks(sections()["Enqueueing from SQL"], backend_name)
     _, [made] = run(store, keyed)
     assert run(store, keyed)[1] == []
     jobs = Jobs(store)
     jobs.cancel(JobFilter(ids=(made["id"],)))
     assert len(run(store, keyed)[1]) == 1
+
+
+def test_the_documented_insert_with_a_concurrency_key_makes_a_job_in_its_lane(
+    store: Store, backend_name: str
+) -> None:
+    *_, in_lane = blocks(sections()["Enqueueing from SQL"], backend_name)
+    _, [made] = run(store, in_lane)
+    job = Jobs(store).get(made["id"])
+    assert job is not None and (job.lane, job.state) == ("tenant-7", State.AVAILABLE)
 
 
 # Columns

@@ -1,5 +1,6 @@
 """Values of the command line, and the options that filter jobs."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -15,8 +16,14 @@ from jobqueue.states import State
 F = TypeVar("F", bound=Callable[..., Any])
 
 LIMIT_MAX = 1_000_000_000
+_DECIMAL = re.compile(r"[+-]?(\d{1,15}(\.\d{0,15})?|\.\d{1,15})", re.ASCII)
 
 whole = wire.whole
+
+
+def number(text: str) -> float | str:
+    """Parse a decimal number; return any other text unchanged, for the range check to report."""
+    return float(text) if _DECIMAL.fullmatch(text) else text
 
 
 def clean(text: str, what: str) -> str:

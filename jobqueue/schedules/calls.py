@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from jobqueue.backoff import Backoff
 from jobqueue.calls import EnqueueHook, through_hooks
 from jobqueue.errors import InvalidOption
 from jobqueue.literals import CatchUp, Overlap
-from jobqueue.options import OF_TASK, Backoff, Options
+from jobqueue.options import OF_TASK, Options
 from jobqueue.records import NewJob
 from jobqueue.schedules.definition import Definition
 from jobqueue.schedules.timing import Timing
@@ -86,5 +87,5 @@ def call_of(task: Task[..., Any], definition: Definition) -> Call[Any]:
     changes = json.loads(definition.options or "{}")
     if "backoff" in changes:
         changes["backoff"] = Backoff(**changes["backoff"])
-    settings = Options(backoff=task.own_backoff).merge(changes)
+    settings = Options(backoff=task.own_backoff).merge(changes, of_task=True)
     return Call(task, definition.args, settings)

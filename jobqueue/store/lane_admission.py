@@ -27,7 +27,7 @@ class Head(NamedTuple):
     priority: int
     run_at: datetime
     lane_limit: int | None = None
-    lane_weight: int | None = None
+    lane_weight: float | None = None
     lane_strict: int | None = None
 
 

@@ -16,6 +16,7 @@ def backend_name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+KEYED = ["enqueue", "t", "--concurrency-key", "k"]
 DEEP = "[" * 65 + "]" * 65
 
 INPUTS: list[tuple[str, int, list[str]]] = [
@@ -66,6 +67,28 @@ INPUTS: list[tuple[str, int, list[str]]] = [
         for value in ("tenant", "=7")
     ],
     ("headers: 5,009 bytes of JSON", 2, ["enqueue", "t", f"--header=a={'x' * 5000}"]),
+    *[
+        (
+            f"concurrency_limit: {value} is not a whole number",
+            2,
+            [*KEYED, f"--concurrency-limit={value}"],
+        )
+        for value in ("-1", "1000001")
+    ],
+    ("concurrency_key: must be text of 1 to 512", 2, ["enqueue", "t", "--concurrency-key", ""]),
+    ("concurrency_key: must be text of 1 to 512", 2, [*KEYED[:-1], "k" * 10_000]),
+    *[
+        (
+            f"{option.strip('-').replace('-', '_')}: it is for jobs of a concurrency_key",
+            2,
+            ["enqueue", "t", option, *value],
+        )
+        for option, *value in (["--strict"], ["--concurrency-limit", "1"], ["--weight", "2"])
+    ],
+    *[
+        ("weight: ", 2, [*KEYED, f"--weight={value}"])
+        for value in ("0", "-1", "nan", "heavy", "1001", "1e3")
+    ],
     ("header: invalid UTF-8", 2, ["enqueue", "t", "--header", os.fsdecode(b"a=\xff")]),
     # 23 to 28: numbers, durations, instants
     *[

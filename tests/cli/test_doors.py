@@ -131,6 +131,34 @@ def test_a_hook_at_the_enqueue_sees_the_calls_of_every_door(
     assert "headers     tenant=7, trace=a=b, hooked=yes" in bare.ok("show", "1")
 
 
+def test_a_concurrency_key_is_given_at_every_door(
+    bare: Cli, make_app: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare.app = make_app(HOOKED.partition("def tenants_only")[0])
+    assert bare.url is not None
+    monkeypatch.setenv("JOBQUEUE_URL", bare.url)
+    options = {"concurrency_key": "k", "concurrency_limit": 2, "strict": True, "weight": 2.5}
+    words = ("--concurrency-key=k", "--concurrency-limit=2", "--strict", "--weight=2.5")
+    line = {"task": "work", "args": [1], **options}
+
+    bare.ok("enqueue", "work", "1", *words)
+    bare.ok("enqueue", "--from", "-", input=json.dumps(line))
+    bare.ok("exec", *words, "--", "true")
+    with (
+        load(bare.app) as jobs,
+        Server(create_app(jobs), port=0) as server,
+        Client(base_url=server.url) as client,
+    ):
+        assert client.post("/api/jobs", json=line).json()["lane"] == "k"
+        assert client.post("/api/jobs", json=[line, line]).status_code == 202
+        jobs.registry["work"].options(**options).enqueue(1)  # type: ignore[arg-type]
+        with jobs.store.read() as connection:
+            columns = "lane, lane_limit, lane_strict, lane_weight"
+            rows = connection.exec_driver_sql(f"SELECT {columns} FROM jobqueue_jobs")
+            assert [tuple(row) for row in rows] == [("k", 2, 1, 2.5)] * 7
+    assert "lane        k" in bare.ok("show", "1")
+
+
 def test_a_bound_is_declared_anew_where_a_queue_is_used_again(url: str) -> None:
     """After `close()` another database may be there."""
     with JobQueue(url) as jobs:

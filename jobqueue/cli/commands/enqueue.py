@@ -98,6 +98,24 @@ _CALL_OPTIONS = [
 ]
 _WAIT_OPTIONS = [
     click.option(
+        "--concurrency-key", metavar="KEY", help="Count the job against the limit of this key."
+    ),
+    click.option(
+        "--concurrency-limit",
+        type=params.whole,
+        metavar="N",
+        help="Jobs of the key that may run at once, in the whole fleet.",
+    ),
+    click.option(
+        "--strict", is_flag=True, help="Run jobs of the key in order, also between attempts."
+    ),
+    click.option(
+        "--weight",
+        type=params.number,
+        metavar="W",
+        help="Share of the key in a fair queue. [default: 1]",
+    ),
+    click.option(
         "--wait",
         "waits",
         is_flag=True,
@@ -238,15 +256,22 @@ def _wait_limit(waits: bool, text: str | None) -> float | None:
     return options.seconds(text, "wait_timeout")
 
 
+_TEXTS = (
+    *("queue", "delay", "at", "timeout", "deadline"),
+    *("unique_key", "unique_until", "concurrency_key"),
+)
+"""Options that are texts on the command line."""
+
+
 def changes_of(given: dict[str, Any]) -> dict[str, Any]:
     """The `job_options` that were given, as changes of a task's options."""
     changes: dict[str, Any] = {
-        name: params.clean(given[name], name)
-        for name in ("queue", "delay", "at", "timeout", "deadline", "unique_key", "unique_until")
-        if given.get(name) is not None
+        name: params.clean(given[name], name) for name in _TEXTS if given.get(name) is not None
     }
-    numbers = ("priority", "max_attempts")
+    numbers = ("priority", "max_attempts", "concurrency_limit", "weight")
     changes |= {name: given[name] for name in numbers if given[name] is not None}
+    if given["strict"]:
+        changes["strict"] = True
     if given["tags"]:
         changes["tags"] = given["tags"]
     if given["headers"]:

@@ -28,7 +28,15 @@ NEW: Columns = {
     "unique_until": Text(),
     "deadline": Double(),
 }
-NEW_WITH_EXTRA: Columns = {**NEW, "headers": Text(), "scheduled_for": INSTANT}
+NEW_WITH_EXTRA: Columns = {
+    **NEW,
+    "headers": Text(),
+    "scheduled_for": INSTANT,
+    "lane": Text(),
+    "lane_limit": Integer(),
+    "lane_weight": Double(),
+    "lane_strict": Integer(),
+}
 SUCCESS: Columns = {"id": BigInteger(), "fence": BigInteger(), "result": Text()}
 END: Columns = {
     "id": BigInteger(),

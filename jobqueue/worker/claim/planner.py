@@ -167,6 +167,7 @@ class ClaimPlanner:
         # What is in lanes starts at once: half of the free threads, if plain jobs wait as well.
         share = free if self._cursors.empty else -(-free // 2)
         claims = self.lanes.claim(connection, worker, limit=share, room=self._room_in)
+        announced = self._cursors.is_announced
         self.batch = claims + self._cursors.claim(
             connection,
             worker,
@@ -174,6 +175,8 @@ class ClaimPlanner:
             free=free - len(claims),
             held=inflight.held,
         )
+        if announced and not self.batch:  # The announced jobs may be in lanes: sweep next.
+            self.lanes.look(connection, announced=True)
 
     def _room_in(self, queue: str, claims: list[Claim]) -> int:
         return self._cursors.room(queue, self.inflight.held, claims)

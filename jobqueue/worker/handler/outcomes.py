@@ -2,6 +2,7 @@
 
 import time
 
+from jobqueue.backoff import Backoff
 from jobqueue.errors import (
     AttemptTimeout,
     Cancel,
@@ -11,7 +12,7 @@ from jobqueue.errors import (
     Snooze,
 )
 from jobqueue.loggers import get_logger
-from jobqueue.options import DEFAULT_BACKOFF, SECONDS_MAX, Backoff
+from jobqueue.options import DEFAULT_BACKOFF, SECONDS_MAX
 from jobqueue.records import (
     NOT_COMMITTED,
     AttemptError,

@@ -1,8 +1,9 @@
 INSERT INTO jobqueue_jobs (task, queue, priority, args, tags, max_attempts, timeout, backoff, unique_key,
-    unique_until, headers, scheduled_for, state, run_at, deadline_at)
+    unique_until, headers, scheduled_for, lane, lane_limit, lane_weight, lane_strict, state, run_at,
+    deadline_at)
 SELECT anon_1.task, anon_1.queue, anon_1.priority, anon_1.args, anon_1.tags, anon_1.max_attempts,
     anon_1.timeout, anon_1.backoff, anon_1.unique_key, anon_1.unique_until, anon_1.headers,
-    anon_1.scheduled_for, CASE
+    anon_1.scheduled_for, anon_1.lane, anon_1.lane_limit, anon_1.lane_weight, anon_1.lane_strict, CASE
     WHEN (anon_1.delay > 0 OR anon_1.at IS NOT NULL AND anon_1.at > clock_timestamp()) THEN 'scheduled'
     ELSE 'available' END AS anon_2,
     coalesce(anon_1.at, CASE
@@ -25,9 +26,13 @@ FROM unnest((SELECT CAST(:in_task::VARCHAR AS TEXT[]) AS anon_4),
     (SELECT CAST(:in_unique_until::VARCHAR AS TEXT[]) AS anon_15),
     (SELECT CAST(:in_deadline::VARCHAR AS DOUBLE PRECISION[]) AS anon_16),
     (SELECT CAST(:in_headers::VARCHAR AS TEXT[]) AS anon_17),
-    (SELECT CAST(:in_scheduled_for::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_18)) WITH ORDINALITY AS anon_1(task,
-    queue, priority, args, tags, delay, at, max_attempts, timeout, backoff, unique_key, unique_until,
-    deadline, headers, scheduled_for, place)
+    (SELECT CAST(:in_scheduled_for::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_18),
+    (SELECT CAST(:in_lane::VARCHAR AS TEXT[]) AS anon_19),
+    (SELECT CAST(:in_lane_limit::VARCHAR AS INTEGER[]) AS anon_20),
+    (SELECT CAST(:in_lane_weight::VARCHAR AS DOUBLE PRECISION[]) AS anon_21),
+    (SELECT CAST(:in_lane_strict::VARCHAR AS INTEGER[]) AS anon_22)) WITH ORDINALITY AS anon_1(task, queue,
+    priority, args, tags, delay, at, max_attempts, timeout, backoff, unique_key, unique_until, deadline,
+    headers, scheduled_for, lane, lane_limit, lane_weight, lane_strict, place)
 WHERE anon_1.place >= 0
 ORDER BY anon_1.place
 ON CONFLICT DO NOTHING

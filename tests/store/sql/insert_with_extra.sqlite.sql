@@ -1,7 +1,9 @@
 INSERT INTO jobqueue_jobs (task, queue, priority, args, tags, max_attempts, timeout, backoff, unique_key,
-    unique_until, headers, scheduled_for, state, run_at, deadline_at)
+    unique_until, headers, scheduled_for, lane, lane_limit, lane_weight, lane_strict, state, run_at,
+    deadline_at)
 SELECT input.task, input.queue, input.priority, input.args, input.tags, input.max_attempts, input.timeout,
-    input.backoff, input.unique_key, input.unique_until, input.headers, input.scheduled_for, CASE
+    input.backoff, input.unique_key, input.unique_until, input.headers, input.scheduled_for, input.lane,
+    input.lane_limit, input.lane_weight, input.lane_strict, CASE
     WHEN (input.delay > 0 OR input.at IS NOT NULL
         AND input.at > strftime('%Y-%m-%d %H:%M:%f000', 'now')) THEN 'scheduled'
     ELSE 'available' END AS anon_1,
@@ -21,7 +23,9 @@ FROM (
         json_extract(anon_3.value, '$[7]') AS max_attempts, json_extract(anon_3.value, '$[8]') AS timeout,
         json_extract(anon_3.value, '$[9]') AS backoff, json_extract(anon_3.value, '$[10]') AS unique_key,
         json_extract(anon_3.value, '$[11]') AS unique_until, json_extract(anon_3.value, '$[12]') AS deadline,
-        json_extract(anon_3.value, '$[13]') AS headers, json_extract(anon_3.value, '$[14]') AS scheduled_for
+        json_extract(anon_3.value, '$[13]') AS headers, json_extract(anon_3.value, '$[14]') AS scheduled_for,
+        json_extract(anon_3.value, '$[15]') AS lane, json_extract(anon_3.value, '$[16]') AS lane_limit,
+        json_extract(anon_3.value, '$[17]') AS lane_weight, json_extract(anon_3.value, '$[18]') AS lane_strict
     FROM json_each(:in_rows) AS anon_3
 ) AS input
 WHERE input.place >= 0

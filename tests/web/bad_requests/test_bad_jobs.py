@@ -106,6 +106,11 @@ def test_58_data_comes_back_as_it_is_and_is_never_a_page(client: Client, text: s
         ("headers", {"headers": {"a": 1}}),
         ("headers", {"headers": "a=b"}),
         ("headers", {"headers": None}),
+        ("concurrency_key", {"concurrency_key": "k" * 10_000}),
+        ("concurrency_limit", {"concurrency_key": "k", "concurrency_limit": -1}),
+        ("strict", {"strict": True}),
+        ("strict", {"concurrency_key": "k", "strict": 1}),
+        ("weight", {"concurrency_key": "k", "weight": 0}),
     ],
 )
 def test_59_and_62_options_out_of_range(

@@ -129,3 +129,16 @@ def test_a_worker_of_other_queues_leaves_a_key_alone(
     assert mine.state == "available"
     fleet(1, queues=["mail"])
     assert mine.result(timeout=30) == "a"
+
+
+def test_an_announced_job_of_a_key_is_claimed_by_an_idle_worker_at_once(
+    meter: Meter, stepped: Any
+) -> None:
+    worker = stepped(concurrency=2)
+    assert worker.claim() == []
+    job = meter.task.options(concurrency_key="k").enqueue("k")
+    worker.planner.hint_work(announced=True)
+    rounds = 0
+    while not worker.inbox() and rounds < 10 and worker.parts.claimer.tick() == 0:
+        rounds += 1
+    assert [claim.id for claim in worker.inbox()] == [job.id]

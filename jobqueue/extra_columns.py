@@ -1,0 +1,20 @@
+"""The columns that few jobs have, from the options of a call."""
+
+from jobqueue.headers import to_text
+from jobqueue.options import Options
+from jobqueue.records import ExtraColumns
+
+
+def extra_columns(settings: Options) -> ExtraColumns | None:
+    """Return the rare columns of a new job; None if it has none."""
+    key = settings.concurrency_key
+    if key is None:
+        return ExtraColumns(to_text(settings.headers)) if settings.headers else None
+    limit = settings.concurrency_limit
+    return ExtraColumns(
+        to_text(settings.headers),
+        lane=key,
+        lane_limit=1 if limit is None and settings.strict else limit,
+        lane_weight=None if settings.weight == 1 else settings.weight,
+        lane_strict=1 if settings.strict else None,
+    )
