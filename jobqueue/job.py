@@ -24,6 +24,7 @@ from jobqueue.records import JobFilter, JobRecord, Refusal, counted
 from jobqueue.states import FINAL, State
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.transaction_outcomes import Fate
+from jobqueue.store.why import Explanation, explain
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -80,6 +81,21 @@ class Job(Generic[R_co]):
     async def arecord(self) -> JobRecord:
         """`record` for asyncio: reads in a thread."""
         return await asyncio.to_thread(self.record)
+
+    def why(self) -> Explanation:
+        """Return why the job is where it is: in one sentence, with what to do about it.
+
+        The claim's own conditions decide, one by one. Raises JobNotFound.
+        """
+        self.require_kept()
+        explanation = explain(self._jobs, self.id)
+        if explanation is None:
+            raise JobNotFound(f"job {self.id} is not there (any more)")
+        return explanation
+
+    async def awhy(self) -> Explanation:
+        """`why` for asyncio: reads in a thread."""
+        return await asyncio.to_thread(self.why)
 
     def done(self) -> bool:
         """True if the job succeeded, failed or was cancelled. Raises JobNotFound."""

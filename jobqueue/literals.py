@@ -24,3 +24,22 @@ no job."""
 
 Overlap = Literal["skip", "allow"]
 """Whether a tick makes no job while the schedule's last one has not ended, or does."""
+
+WhyCode = Literal[
+    "not_due",
+    "queue_paused",
+    "no_worker",
+    "unknown_task",
+    "queue_full",
+    "rate",
+    "in_order",
+    "lane_full",
+    "behind",
+    "claimable",
+    "running",
+    "worker_lost",
+    "succeeded",
+    "failed",
+    "cancelled",
+]
+"""Why a job is where it is."""

@@ -32,6 +32,7 @@ from jobqueue.records import (
 from jobqueue.states import FINAL, MOVES, State
 from jobqueue.store.clock import now
 from jobqueue.store.counters import TransactionCounts
+from jobqueue.store.database import Store
 from jobqueue.store.enqueue import Enqueuer
 from jobqueue.store.schema import attempts, jobs
 from jobqueue.store.sql.predicates import KEY_HELD_BY_OTHER, in_state, may
@@ -73,6 +74,11 @@ _RERUN: dict[str, Any] = {
 
 class Jobs(Enqueuer):
     """The jobs table, for clients and operators."""
+
+    @property
+    def store(self) -> Store:
+        """The database."""
+        return self._store
 
     def get(self, id_: int) -> JobRecord | None:
         """Return one job with the error of its last attempt, or None."""

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
@@ -23,6 +23,7 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
 from jobqueue.store.pool import Patience
 from jobqueue.store.stats import Monitor
+from jobqueue.store.why import explain
 from jobqueue.tasks import Registry
 from jobqueue.web import metrics
 from jobqueue.web.concurrency import CachedCall, JobWaiter, Threads
@@ -30,6 +31,8 @@ from jobqueue.web.requests import asks_for_succeeded, calls_of, read_body
 from jobqueue.web.responses import JSON, HTTPError, database_unavailable, json_response, to_bytes
 from jobqueue.web.security import require_json
 from jobqueue.wire import changes, did_you_mean, job_json, with_attempts
+
+T = TypeVar("T")
 
 READERS, WRITERS = 4, 4
 """Threads. Reads have their own, so that a slow list does not delay an enqueue."""
@@ -67,6 +70,7 @@ class Api:
         return [
             Route("/api/jobs", self.jobs, methods=["GET", "POST"]),
             Route("/api/jobs/{id}", self.job),
+            Route("/api/jobs/{id}/why", self.why),
             Route("/api/jobs/{id}/cancel", self.cancel, methods=["POST"]),
             Route("/api/jobs/{id}/retry", self.retry, methods=["POST"]),
             Route("/api/queues", self._answers(self._monitor.queues)),
@@ -146,6 +150,12 @@ class Api:
             await self._wait(request, id_, limit)
             record = await self._reads(self._get, id_)
         return json_response(await self._reads(with_attempts, self._jobs, record))
+
+    async def why(self, request: Request) -> Response:
+        """Answer why a job is where it is, with what to do about it."""
+        _query(request)
+        id_ = wire.job_id(request.path_params["id"])
+        return json_response(await self._reads(self._explain, id_))
 
     async def _wait(self, request: Request, id_: int, limit: float) -> None:
         """Wait for the end of a job, while the client is connected."""
@@ -259,14 +269,21 @@ class Api:
             probe.close()
 
     def _get(self, id_: int) -> JobRecord:
-        job = self._jobs.get(id_)
-        if job is None:
-            raise JobNotFound(f"there is no job {id_} (any more)", field="id", value=id_)
-        return job
+        return _there(id_, self._jobs.get(id_))
+
+    def _explain(self, id_: int) -> dict[str, Any]:
+        return _there(id_, explain(self._jobs, id_)).to_json()
 
     def _ended(self, ids: list[int]) -> list[int]:
         states = self._jobs.states(ids)
         return [id_ for id_ in ids if states.get(id_, State.CANCELLED) in FINAL]
+
+
+def _there(id_: int, found: T | None) -> T:
+    """Return what was found of a job. Raises JobNotFound."""
+    if found is None:
+        raise JobNotFound(f"there is no job {id_} (any more)", field="id", value=id_)
+    return found
 
 
 def _written(job: Job[Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def test_a_job_is_found_read_listed_and_cancelled_from_asyncio(jobs: JobQueue, a
         assert (await found.arecord()).tags == ("a",)
         await found.acancel()
         assert (await found.arecord()).state is State.CANCELLED
+        assert (await found.awhy()).code == "cancelled"
         assert await listed(jobs) == newest_first
         assert await listed(jobs, limit=2) == newest_first[:2]
         assert await listed(jobs, state=State.SCHEDULED, task="add", tag="a") == newest_first[:2]
@@ -36,6 +37,8 @@ def test_a_job_is_found_read_listed_and_cancelled_from_asyncio(jobs: JobQueue, a
             await found.arecord()
         with pytest.raises(JobNotFound):
             await found.acancel()
+        with pytest.raises(JobNotFound):
+            await found.awhy()
         with pytest.raises(InvalidOption, match="state"):
             await listed(jobs, state="' OR 1=1 --")
 
@@ -66,10 +69,11 @@ def test_the_async_list_takes_what_the_list_takes() -> None:
         lambda jobs, job: jobs.aget(job.id),
         lambda jobs, job: job.arecord(),
         lambda jobs, job: job.acancel(),
+        lambda jobs, job: job.awhy(),
         lambda jobs, job: listed(jobs),
         lambda jobs, job: asyncio.wait_for(job, 60),
     ],
-    ids=["aenqueue", "aget", "arecord", "acancel", "alist", "await"],
+    ids=["aenqueue", "aget", "arecord", "acancel", "awhy", "alist", "await"],
 )
 def test_the_loop_goes_on_while_a_twin_waits_for_the_database(
     jobs: JobQueue,

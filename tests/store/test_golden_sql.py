@@ -5,6 +5,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.dialects import sqlite
@@ -17,6 +18,7 @@ from jobqueue.store.dialects.postgres import Postgres
 from jobqueue.store.dialects.sqlite import Sqlite
 from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.store.sql.statements import statements
+from jobqueue.store.sql.why import why_statements
 
 FOLDER = Path(__file__).parent / "sql"
 BACKENDS: dict[str, tuple[Backend, Dialect]] = {
@@ -24,7 +26,8 @@ BACKENDS: dict[str, tuple[Backend, Dialect]] = {
     "postgresql": (Postgres(), psycopg.dialect(paramstyle="named")),
 }
 LANES = {f"lanes_{name}": name for name in vars(lane_statements(BACKENDS["sqlite"][0]))}
-NAMES = [*vars(statements(BACKENDS["sqlite"][0])), *LANES]
+WHY = {f"why_{name}": name for name in vars(why_statements())}
+NAMES = [*vars(statements(BACKENDS["sqlite"][0])), *LANES, *WHY]
 # Statements whose columns are given at each execution.
 GIVEN = {
     "append_counters": [c.name for c in counters.c if c.name not in ("id", "minute", "kind")],
@@ -90,8 +93,9 @@ def wrap(line: str, depth: int = 0) -> list[str]:
 def source(name: str, dialect_name: str) -> str:
     """The SQL of a statement, with the parameters that are always the same written out."""
     backend, dialect = BACKENDS[dialect_name]
-    made = lane_statements(backend) if name in LANES else statements(backend)
-    statement = getattr(made, LANES.get(name, name))
+    made: Any = lane_statements(backend) if name in LANES else statements(backend)
+    made = why_statements() if name in WHY else made
+    statement = getattr(made, (LANES | WHY).get(name, name))
     compiled = statement.compile(dialect=dialect, column_keys=GIVEN.get(name))
     sql = str(compiled)
     for parameter, value in compiled.params.items():

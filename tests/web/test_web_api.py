@@ -170,6 +170,15 @@ def test_one_job_is_shown_with_its_attempts(client: Client, jobs: JobQueue) -> N
     assert "ValueError: no way" in attempt["error"]["traceback"]
 
 
+def test_why_answers_as_the_command_line(client: Client, jobs: JobQueue) -> None:
+    id_ = client.id(1, 2)
+    answer = client.get(f"/api/jobs/{id_}/why")
+    assert (answer.status_code, answer.json()) == (200, jobs.get(id_).why().to_json())
+    assert answer.json()["code"] == "no_worker"
+    assert client.refused(404, "GET", "/api/jobs/99/why")["value"] == 99
+    assert client.refused(400, "GET", "/api/jobs/x/why")["field"] == "id"
+
+
 def test_wait_holds_until_the_job_is_final(client: Client, jobs: JobQueue) -> None:
     id_ = client.id(2, 3)
     states = []

@@ -1,8 +1,9 @@
-"""`list`, `show`, `wait`: jobs, one job in full, and the end of jobs."""
+"""`list`, `show`, `why`, `wait`: jobs, one job in full, why it waits, and the end of jobs."""
 
 import itertools
 import json
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import click
 from rich.text import Text
@@ -31,8 +32,11 @@ from jobqueue.job import Job, as_completed
 from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import State
+from jobqueue.store.why import explain
 from jobqueue.text import escape_controls, listed
 from jobqueue.wire import job_json, with_attempts
+
+T = TypeVar("T")
 
 SAMPLE_ROWS = 500
 """Number of rows that decide the widths of the columns."""
@@ -159,14 +163,35 @@ def show(cli: CliContext, id: str) -> None:  # noqa: A002 - the name in the cont
 
 
 def _get(cli: CliContext, id_: int) -> JobRecord:
-    job = cli.jobs.get(id_)
-    if job is None:
+    return _there(cli, id_, cli.jobs.get(id_))
+
+
+def _there(cli: CliContext, id_: int, found: T | None) -> T:
+    """Return what was found of a job. Raises JobNotFound."""
+    if found is None:
         raise JobNotFound(
             f"there is no job {id_} (any more) in {cli.target}; see: jobqueue list",
             field="id",
             value=id_,
         )
-    return job
+    return found
+
+
+@click.command(cls=Command)
+@click.argument("id", metavar="ID")
+@pass_cli
+def why(cli: CliContext, id: str) -> None:  # noqa: A002 - the name in the contract's messages.
+    """Say why a job is where it is, and what to do.
+
+    One sentence, by the conditions of the claim: not due, paused, limited, behind others, …
+    """
+    id_ = wire.job_id(id)
+    found = _there(cli, id_, explain(cli.jobs, id_))
+    if cli.json:
+        cli.print_json(found.to_json())
+    else:
+        echo(escape_controls(f"job {id_}: {found.sentence}"))
+        echo(escape_controls(f"to do: {found.advice}"))
 
 
 @click.command(cls=Command)
@@ -242,4 +267,4 @@ def _ended(job: JobRecord) -> str:
     return f"{job.state}: {error_of(job) or job.reason or 'no reason is known'}"
 
 
-COMMANDS = (list_, show, wait)
+COMMANDS = (list_, show, why, wait)

@@ -26,8 +26,10 @@ from jobqueue.store.dialects.base import Backend
 from jobqueue.store.schema import jobs, queues, workers
 from jobqueue.store.sql.predicates import (
     FREES_KEY,
+    IS_PAUSED,
     MINE,
     ONCE,
+    PLAIN,
     QUEUE_LIMITED,
     SOLO,
     becomes,
@@ -69,7 +71,7 @@ def next_level() -> Executable:
         select(jobs.c.queue, jobs.c.priority)
         .where(
             may("claim"),
-            jobs.c.lane.is_(None),
+            PLAIN,
             tuple_(jobs.c.queue, jobs.c.priority, jobs.c.run_at, jobs.c.id) > after,
         )
         .order_by(jobs.c.queue, jobs.c.priority)
@@ -107,12 +109,12 @@ def _claim_in_order(
         select(jobs.c.id)
         .where(
             may("claim"),
-            jobs.c.lane.is_(None),
+            PLAIN,
             jobs.c.queue == bindparam("in_queue", type_=Text()),
             *where,
             ~exists().where(
                 queues.c.name == bindparam("in_queue"),
-                or_(queues.c.paused_at.is_not(None), QUEUE_LIMITED),
+                or_(IS_PAUSED, QUEUE_LIMITED),
             ),
             # A worker whose lease was revoked claims nothing, even before it notices.
             exists().where(workers.c.id == bindparam("in_worker")),

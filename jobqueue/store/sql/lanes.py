@@ -36,7 +36,7 @@ from jobqueue.store.clock import INSTANT, epoch
 from jobqueue.store.dialects.base import Backend, Columns
 from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, queues, workers
 from jobqueue.store.sql.claim import claim_columns, claim_values
-from jobqueue.store.sql.predicates import QUEUE_LIMITED, may
+from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, may
 
 SWEEP_AHEAD_MAX = 60.0
 """Seconds for which a sweep may be reserved."""
@@ -61,7 +61,7 @@ SERVED: Columns = {
 
 _IN_QUEUE = bindparam("in_queue", type_=Text())
 _IN_LIMIT = bindparam("in_limit", type_=Integer())
-_OF_KEY = lanes.c.kind == literal_column(str(LaneKind.KEY.value))
+OF_KEY = lanes.c.kind == literal_column(str(LaneKind.KEY.value))
 _OF_QUEUE = and_(
     lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)), lanes.c.name == _IN_QUEUE
 )
@@ -86,7 +86,7 @@ class LaneStatements:
         self.new_jobs = _new_jobs()
         self.limited_queues = select(queues.c.name).where(
             QUEUE_LIMITED,
-            exists().where(may("claim"), jobs.c.lane.is_(None), jobs.c.queue == queues.c.name),
+            exists().where(may("claim"), PLAIN, jobs.c.queue == queues.c.name),
         )
         self.known = select(lanes.c.kind, lanes.c.name, lanes.c.queue)
         self.add = _add(backend)
@@ -107,11 +107,10 @@ class LaneStatements:
         )
         self.begin_sweep = _begin_sweep(backend)
         self.switches = _switches()
-        self.lock_queue = (
-            select(lanes.c.turn, lanes.c.plain_turn, lanes.c.next_start)
-            .where(_OF_QUEUE)
-            .with_for_update(skip_locked=True)
+        self.queue_lane = select(lanes.c.turn, lanes.c.plain_turn, lanes.c.next_start).where(
+            _OF_QUEUE
         )
+        self.lock_queue = self.queue_lane.with_for_update(skip_locked=True)
         self.lock_by_due_time = _lock(lanes.c.priority, lanes.c.due_at)
         self.lock_by_turn = _lock(lanes.c.turn)
         self.places = _places(backend, names)
@@ -207,12 +206,12 @@ def _move(backend: Backend) -> Executable:
     given = backend.batch_table(FOUND)
     free = (
         select(lanes.c.name)
-        .where(_OF_KEY, backend.in_subquery(lanes.c.name, select(given.c.name)))
+        .where(OF_KEY, backend.in_subquery(lanes.c.name, select(given.c.name)))
         .with_for_update(skip_locked=True)
     )
     return (
         update(lanes)
-        .where(_OF_KEY, lanes.c.name == given.c.name, backend.in_subquery(lanes.c.name, free))
+        .where(OF_KEY, lanes.c.name == given.c.name, backend.in_subquery(lanes.c.name, free))
         .values(queue=given.c.queue, priority=given.c.priority, due_at=given.c.due_at)
     )
 
@@ -253,7 +252,7 @@ def _lock(*order: ColumnElement[object]) -> Executable:
     """Lock the first lanes of a queue that are not parked; those that others lock are skipped."""
     return (
         select(lanes.c.name, lanes.c.turn)
-        .where(_OF_KEY, lanes.c.queue == _IN_QUEUE, lanes.c.parked == 0)
+        .where(OF_KEY, lanes.c.queue == _IN_QUEUE, lanes.c.parked == 0)
         .order_by(*order)
         .limit(_IN_LIMIT)
         .with_for_update(skip_locked=True)
@@ -302,7 +301,7 @@ def _plain_heads() -> Executable:
     """Select the first available jobs of a queue that have no concurrency key."""
     return (
         select(*_HEAD)
-        .where(may("claim"), jobs.c.lane.is_(None), jobs.c.queue == _IN_QUEUE)
+        .where(may("claim"), PLAIN, jobs.c.queue == _IN_QUEUE)
         .order_by(*(jobs.c[name] for name in _PLACE))
         .limit(_IN_LIMIT)
     )
@@ -321,7 +320,7 @@ def _claim(backend: Backend) -> Executable:
         .where(
             may("claim"),
             backend.in_subquery(jobs.c.id, select(ids.c.id)),
-            ~exists().where(queues.c.name == jobs.c.queue, queues.c.paused_at.is_not(None)),
+            ~QUEUE_PAUSED,
             exists().where(workers.c.id == bindparam("in_worker")),
         )
         .order_by(jobs.c.id)
@@ -338,7 +337,7 @@ def _claim(backend: Backend) -> Executable:
 def _update_lanes(given: FromClause) -> Executable:
     return (
         update(lanes)
-        .where(_OF_KEY, lanes.c.name == given.c.name)
+        .where(OF_KEY, lanes.c.name == given.c.name)
         .values(
             {name: given.c[name] for name in SERVED if name not in ("name", "wait")}
             | {"parked_until": epoch() + given.c.wait}
@@ -355,4 +354,4 @@ def _update_queue() -> Executable:
 
 def _remove(backend: Backend, names: FromClause) -> Delete:
     """Delete lanes that have no more jobs waiting, under their lock."""
-    return delete(lanes).where(_OF_KEY, _among(backend, names))
+    return delete(lanes).where(OF_KEY, _among(backend, names))

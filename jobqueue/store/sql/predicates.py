@@ -38,10 +38,10 @@ def becomes(verb: str) -> ColumnElement[str]:
     return literal_column(f"'{MOVES[verb].after.value}'", Text())
 
 
-AVAILABLE = tuple(
-    and_(in_state(State.AVAILABLE), lane)
-    for lane in (jobs.c.lane.is_(None), jobs.c.lane.is_not(None))
-)
+PLAIN = jobs.c.lane.is_(None)
+"""True for a job without a concurrency key."""
+
+AVAILABLE = tuple(and_(in_state(State.AVAILABLE), lane) for lane in (PLAIN, ~PLAIN))
 """The available jobs, in two parts: each is the predicate of an index."""
 
 ONCE = func.coalesce(jobs.c.base_max_attempts, jobs.c.max_attempts) == 1
@@ -50,7 +50,9 @@ ONCE = func.coalesce(jobs.c.base_max_attempts, jobs.c.max_attempts) == 1
 SOLO = or_(ONCE, jobs.c.crashes > 0, func.coalesce(jobs.c.unique_until, "") == "started")
 """True for a job that must start as soon as it is claimed."""
 
-QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, queues.c.paused_at.is_not(None))
+IS_PAUSED = queues.c.paused_at.is_not(None)
+
+QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, IS_PAUSED)
 
 QUEUE_LIMITED = or_(
     queues.c.max_running.is_not(None), queues.c.rate_count.is_not(None), queues.c.fair == 1

@@ -1,4 +1,4 @@
-"""`list`, `show`, `wait`."""
+"""`list`, `show`, `why`, `wait`."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -69,6 +69,28 @@ def test_show_has_everything_of_a_failed_job(cli_with_app: Cli) -> None:
         "created     20",
     ):
         assert part in page, page
+
+
+def test_why_is_one_sentence_and_what_to_do(bare: Cli) -> None:
+    id_ = bare.id("t", "--delay", "3h", "--queue", "mail")
+    assert bare.ok("why", id_) == (
+        f"job {id_}: due in 3 h\nto do: wait, or run it now: jobqueue retry {id_}\n"
+    )
+    due = bare.id("t", "--queue", "mail")
+    assert bare.json("why", due) == {
+        "id": due,
+        "code": "no_worker",
+        "sentence": "no live worker serves queue mail",
+        "advice": "start one: jobqueue worker --queues mail",
+        "jobs": [],
+        "names": ["mail"],
+    }
+
+
+def test_why_of_no_job_and_of_no_id_is_refused(bare: Cli) -> None:
+    bare.id("t")
+    assert "there is no job 99 (any more)" in bare.refused(1, "why", 99)
+    assert "'x' is not a job's id" in bare.refused(2, "why", "x")
 
 
 def test_show_of_a_waiting_job_says_when_it_is_due(bare: Cli) -> None:

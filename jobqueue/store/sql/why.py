@@ -1,0 +1,172 @@
+"""The statements that tell why a job is where it is, built from the predicates of the claim."""
+
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Double,
+    Executable,
+    Integer,
+    Select,
+    Text,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    select,
+    tuple_,
+    union_all,
+)
+
+from jobqueue.store.clock import INSTANT, after, now, once
+from jobqueue.store.schema import BEGUN, CounterKind, counters, jobs, lanes, queues, workers
+from jobqueue.store.sql.lanes import OF_KEY
+from jobqueue.store.sql.predicates import (
+    IS_ALIVE,
+    PLAIN,
+    QUEUE_LIMITED,
+    QUEUE_PAUSED,
+    may,
+)
+
+COUNTED_MAX = 10_000
+"""Most jobs, or keys, that are counted in front of a job."""
+IDS_MAX = 100
+"""Most ids of jobs that hold a lane or a queue."""
+PACE_SPAN = 3600.0
+"""Seconds of the past that tell the pace of a queue."""
+_COUNTERS_MAX = 20_000
+"""Most rows of counters to read, the newest ones: with many queues there are more in an hour."""
+
+_IN_JOB = bindparam("in_job", type_=BigInteger())
+_IN_QUEUE = bindparam("in_queue", type_=Text())
+_IN_LANE = bindparam("in_lane", type_=Text())
+_PLACE = ("priority", "run_at", "id")
+
+
+class WhyStatements:
+    """The statements. Each reads an index, and a bounded number of rows."""
+
+    def __init__(self) -> None:
+        self.verdicts = _verdicts()
+        self.live_workers = select(
+            workers.c.name,
+            workers.c.queues,
+            workers.c.tasks,
+            workers.c.concurrency,
+            workers.c.running,
+        ).where(IS_ALIVE)
+        self.holder = select(workers.c.heartbeat_at, IS_ALIVE.label("is_alive")).where(
+            workers.c.id == bindparam("in_worker", type_=BigInteger())
+        )
+        self.plain_before = _before(PLAIN)
+        self.of_key_before = _before(jobs.c.lane == _IN_LANE)
+        self.key = select(lanes.c.queue, lanes.c.priority, lanes.c.due_at, lanes.c.turn).where(
+            OF_KEY, lanes.c.name == _IN_LANE
+        )
+        self.keys_before = _keys_before(
+            tuple_(lanes.c.priority, lanes.c.due_at)
+            < tuple_(
+                bindparam("in_priority", type_=Integer()), bindparam("in_due_at", type_=INSTANT)
+            ),
+            lanes.c.priority,
+            lanes.c.due_at,
+        )
+        self.keys_before_by_turn = _keys_before(
+            lanes.c.turn < bindparam("in_turn", type_=Double()), lanes.c.turn
+        )
+        self.begun_of_key = (
+            select(jobs.c.id, jobs.c.state)
+            .where(BEGUN, jobs.c.lane == _IN_LANE)
+            .order_by(jobs.c.id)
+            .limit(IDS_MAX)
+        )
+        self.running_in_queue = (
+            select(jobs.c.id)
+            .where(jobs.c.worker_id.is_not(None), jobs.c.queue == _IN_QUEUE)
+            .order_by(jobs.c.worker_id)  # Ordered by id, SQLite would scan the whole table.
+            .limit(IDS_MAX)
+        )
+        self.pace = _pace()
+
+
+@cache
+def why_statements() -> WhyStatements:
+    """Build the statements, once."""
+    return WhyStatements()
+
+
+def _verdicts() -> Executable:
+    """Select what each predicate of the claim says of one job, and the present instant."""
+    return select(
+        jobs.c.state,
+        jobs.c.fence,
+        may("claim").label("may_claim"),
+        PLAIN.label("is_plain"),
+        QUEUE_PAUSED.label("queue_paused"),
+        exists().where(queues.c.name == jobs.c.queue, QUEUE_LIMITED).label("queue_limited"),
+        jobs.c.worker_id,
+        jobs.c.lane_limit,
+        now().label("present"),
+    ).where(jobs.c.id == _IN_JOB)
+
+
+def _before(line: ColumnElement[bool]) -> Executable:
+    """Count the jobs that the claim takes before one job, among those of its queue in `line`.
+
+    The place is read by the statement: plain SQL may have written an instant in another form.
+    """
+    mine = jobs.alias("mine")
+    place = tuple_(
+        *(select(mine.c[name]).where(mine.c.id == _IN_JOB).scalar_subquery() for name in _PLACE)
+    )
+    order = [jobs.c[name] for name in _PLACE]
+    before = (
+        select(jobs.c.id)
+        .where(may("claim"), line, jobs.c.queue == _IN_QUEUE, tuple_(*order) < place)
+        .order_by(*order)  # Otherwise PostgreSQL may read the table for the first 10,000.
+    )
+    return _counted(before)
+
+
+def _keys_before(is_before: ColumnElement[bool], *order: ColumnElement[Any]) -> Executable:
+    """Count the other keys of a queue that workers claim from before one."""
+    before = (
+        select(lanes.c.name)
+        .where(
+            OF_KEY,
+            lanes.c.queue == _IN_QUEUE,
+            lanes.c.parked == literal_column("0"),
+            is_before,
+            lanes.c.name != _IN_LANE,
+        )
+        .order_by(*order)
+    )
+    return _counted(before)
+
+
+def _counted(before: Select[Any]) -> Executable:
+    return select(func.count()).select_from(before.limit(COUNTED_MAX + 1).subquery())
+
+
+def _pace() -> Executable:
+    """Select how many jobs of a queue have ended in the last hour, and the first such minute."""
+    ended = counters.c.succeeded + counters.c.failed + counters.c.cancelled
+    parts = [
+        select(counters.c.minute, counters.c.queue, ended.label("ended"))
+        .where(
+            counters.c.kind == literal_column(str(kind.value)),
+            counters.c.minute > once(after(-PACE_SPAN)),
+        )
+        .order_by(counters.c.minute.desc())
+        .limit(_COUNTERS_MAX)
+        .subquery(f"part_{kind.name.lower()}")
+        for kind in (CounterKind.WRITTEN, CounterKind.MINUTE)
+    ]
+    recent = union_all(*(select(part) for part in parts)).subquery("recent")
+    return select(
+        func.coalesce(func.sum(recent.c.ended), 0).label("ended"),
+        func.min(recent.c.minute).label("since"),
+    ).where(recent.c.queue == _IN_QUEUE)

@@ -1,0 +1,358 @@
+"""Why a job is where it is: the claim's own predicates, one by one, until one holds it back.
+
+Each reason is a function in `NOT_AVAILABLE` or `HELD_BACK`, in the order in which a user has to
+know them: a pause before a missing worker, that before a limit. The last one always answers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jobqueue.literals import WhyCode
+from jobqueue.records import counted
+from jobqueue.states import State
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.sql.why import COUNTED_MAX
+from jobqueue.store.why_facts import Facts
+from jobqueue.text import listed
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job is where it is: `sentence`, and what to do about it."""
+
+    id: int
+    code: WhyCode
+    sentence: str
+    advice: str
+    jobs: tuple[int, ...] = ()
+    """The jobs that hold it back, at most 100."""
+    names: tuple[str, ...] = ()
+    """The queue, key, task or worker that the sentence is about."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `why --json` prints."""
+        return {
+            "id": self.id,
+            "code": self.code,
+            "sentence": self.sentence,
+            "advice": self.advice,
+            "jobs": list(self.jobs),
+            "names": list(self.names),
+        }
+
+
+def explain(jobs: Jobs, id_: int) -> Explanation | None:
+    """Return why the job is where it is; None if there is no such job.
+
+    Takes milliseconds for any number of jobs: it counts up to 10,000 of those in front.
+    """
+    while (job := jobs.get(id_)) is not None:
+        with jobs.store.read() as connection:
+            facts = Facts(jobs.store, connection, job)
+            if not facts.are_current:
+                continue
+            reasons = HELD_BACK if facts.verdicts.may_claim else NOT_AVAILABLE
+            found = (reason(facts) for reason in reasons)
+            return next(explanation for explanation in found if explanation is not None)
+    return None
+
+
+def _because(
+    facts: Facts,
+    code: WhyCode,
+    sentence: str,
+    advice: str,
+    *names: str,
+    jobs: tuple[int, ...] = (),
+) -> Explanation:
+    return Explanation(facts.job.id, code, sentence, advice, jobs, names)
+
+
+# What is not available: it has ended, it runs, or it is not due
+
+
+def _ended(facts: Facts) -> Explanation | None:
+    job = facts.job
+    if not job.final:
+        return None
+    ago = f"{_span(facts.since(job.finished_at))} ago"
+    if job.state is State.SUCCEEDED:
+        on = f" on {job.worker}" if job.worker else ""
+        again = f"nothing; to run it once more: jobqueue retry --succeeded {job.id}"
+        return _because(facts, "succeeded", f"succeeded {ago}{on}{_in_brackets(job.reason)}", again)
+    retry = f"to run it again: jobqueue retry {job.id}"
+    if job.state is State.CANCELLED:
+        when = ", before it began" if job.started_at is None else ""
+        why = f": {job.reason}" if job.reason else ""
+        return _because(facts, "cancelled", f"cancelled {ago}{when}{why}", retry)
+    parts = [f"{job.attempt:,} of {counted(job.max_attempts, 'attempt')}"]
+    if job.reason:
+        parts.append(job.reason)
+    if job.error is not None:
+        parts.append(f"last {job.error.type}")
+    look = f"look at the error: jobqueue show {job.id}; then {retry}"
+    return _because(facts, "failed", f"failed: {', '.join(parts)}", look)
+
+
+def _running(facts: Facts) -> Explanation | None:
+    job = facts.job
+    if job.state is not State.RUNNING:
+        return None
+    worker = job.worker or "a worker"
+    time = _span(facts.since(job.started_at))
+    if facts.holder is None or not facts.holder.is_alive:
+        silent = "gone"
+        if facts.holder is not None:
+            silent = f"silent for {_span(facts.since(facts.holder.heartbeat_at))}"
+        return _because(
+            facts,
+            "worker_lost",
+            f"claimed {time} ago by {worker}, which is {silent}",
+            "another live worker makes it available again; start one if there is none",
+            worker,
+        )
+    asked = ""
+    if job.cancel_requested_at is not None:
+        asked = f", asked to stop {_span(facts.since(job.cancel_requested_at))} ago"
+    return _because(
+        facts,
+        "running",
+        f"running on {worker} for {time}{asked}",
+        f"wait: jobqueue wait {job.id}; or stop it: jobqueue cancel {job.id}",
+        worker,
+    )
+
+
+def _not_due(facts: Facts) -> Explanation | None:
+    job = facts.job
+    if job.state is not State.SCHEDULED:
+        return None
+    if job.reason and not job.attempt and (unknown := _unknown_task(facts)) is not None:
+        return unknown  # Each worker that claims it puts it off.
+    wait = -facts.since(job.run_at)
+    if wait > 0:
+        after = _in_brackets(job.reason)
+        if not job.reason and job.attempt and job.error is not None:
+            after = f" (next attempt, after {job.error.type})"
+        advice = f"wait, or run it now: jobqueue retry {job.id}"
+        return _because(facts, "not_due", f"due in {_span(wait)}{after}", advice)
+    if not facts.live_workers:
+        return _no_live_worker(facts, f"due {_span(-wait)} ago, but no worker is alive")
+    return _because(facts, "not_due", "due now", "nothing: a worker makes it available in a second")
+
+
+# What is available: what holds it back
+
+
+def _queue_paused(facts: Facts) -> Explanation | None:
+    paused_at = facts.switches.paused_at
+    if not facts.verdicts.queue_paused or paused_at is None:
+        return None
+    queue = facts.job.queue
+    form = "%H:%M" if paused_at.date() == facts.present.date() else "%Y-%m-%d %H:%M"
+    return _because(
+        facts,
+        "queue_paused",
+        f"queue {queue} paused since {paused_at:{form}} UTC",
+        f"resume it: jobqueue queues resume {queue}",
+        queue,
+    )
+
+
+def _no_worker(facts: Facts) -> Explanation | None:
+    if facts.serving:
+        return None
+    others = counted(len(facts.live_workers), "live worker")
+    also = f" ({others} for other queues)" if facts.live_workers else ""
+    return _no_live_worker(facts, f"no live worker serves queue {facts.job.queue}{also}")
+
+
+def _no_live_worker(facts: Facts, sentence: str) -> Explanation:
+    queue = facts.job.queue
+    return _because(
+        facts, "no_worker", sentence, f"start one: jobqueue worker --queues {queue}", queue
+    )
+
+
+def _unknown_task(facts: Facts) -> Explanation | None:
+    if facts.is_known or not facts.serving:
+        return None
+    task, count = facts.job.task, len(facts.serving)
+    return _because(
+        facts,
+        "unknown_task",
+        f"no live worker knows the task {task} ({count:,} {'does' if count == 1 else 'do'} not)",
+        "start a worker whose app has this task, with --app",
+        task,
+    )
+
+
+def _queue_full(facts: Facts) -> Explanation | None:
+    limit = facts.switches.max_running
+    if limit is None or facts.queue_lane.running < limit:
+        return None
+    queue = facts.job.queue
+    full = f"queue {queue} full: {facts.queue_lane.running:,} of {limit:,}"
+    holding = facts.running_in_queue()
+    return _because(
+        facts,
+        "queue_full",
+        f"{full}{_held_by(holding)}" if holding else f"queue {queue} has the limit 0",
+        "wait until one of them ends, or raise the queue's limit",
+        queue,
+        jobs=holding,
+    )
+
+
+def _rate(facts: Facts) -> Explanation | None:
+    if not facts.verdicts.queue_limited or facts.queue_lane.room():
+        return None
+    wait = facts.queue_lane.wait() or 0.0
+    return _because(
+        facts,
+        "rate",
+        f"rate of queue {facts.job.queue}: next start in {_span(wait)}",
+        "wait, or raise the queue's rate",
+        facts.job.queue,
+    )
+
+
+def _in_order(facts: Facts) -> Explanation | None:
+    if facts.verdicts.is_plain or facts.is_admitted():
+        return None
+    next_id, running = facts.places.next_id, facts.places.running
+    limit = facts.verdicts.lane_limit
+    if next_id is not None and next_id != facts.job.id:
+        first: tuple[int, ...] = (next_id,)
+        awaits = "which is due again and goes first"
+    elif next_id is None and limit and running < limit:
+        first = facts.begun_of_key(State.SCHEDULED)
+        awaits = f"which {'awaits its' if len(first) == 1 else 'await their'} next attempt"
+    else:
+        first = ()
+    if not first:
+        return None
+    return _because(
+        facts,
+        "in_order",
+        f"in order: behind job {_and(first)} of its key, {awaits}",
+        f"wait, or look at that one: jobqueue why {first[0]}",
+        str(facts.job.lane),
+        jobs=first,
+    )
+
+
+def _lane_full(facts: Facts) -> Explanation | None:
+    if facts.verdicts.is_plain or facts.is_admitted():
+        return None
+    lane, limit, running = str(facts.job.lane), facts.verdicts.lane_limit, facts.places.running
+    if facts.places.next_id == facts.job.id:
+        limit = facts.places.next_limit
+    if not limit:
+        return _because(
+            facts,
+            "lane_full",
+            f"lane {lane} has the limit 0",
+            "enqueue it with a greater limit",
+            lane,
+        )
+    holding = facts.begun_of_key(State.RUNNING)
+    return _because(
+        facts,
+        "lane_full",
+        f"lane {lane} full: {running:,} of {limit:,}{_held_by(holding)}",
+        "wait until one of them ends",
+        lane,
+        jobs=holding,
+    )
+
+
+def _behind(facts: Facts) -> Explanation | None:
+    jobs, keys = facts.jobs_before(), facts.keys_before()
+    if not jobs and not keys:
+        return None
+    parts = []
+    if jobs:
+        of_key = "" if facts.verdicts.is_plain or facts.verdicts.queue_limited else " of its key"
+        parts.append(f"{_at_most_counted(jobs, 'job')}{of_key}")
+    if keys:
+        parts.append(_at_most_counted(keys, "other key"))
+    sentence = f"behind {' and '.join(parts)}"
+    pace = facts.pace() if facts.verdicts.is_plain else 0.0
+    if pace:
+        least = "more than" if jobs > COUNTED_MAX else "about"
+        sentence += f", {least} {_span(min(jobs, COUNTED_MAX) / pace)} at the last hour's pace"
+    return _because(facts, "behind", sentence, "wait, or start more workers", facts.job.queue)
+
+
+def _claimable(facts: Facts) -> Explanation | None:
+    slots = sum(row.concurrency for row in facts.serving)
+    running = sum(row.running for row in facts.serving)
+    workers = counted(len(facts.serving), "live worker")
+    if running >= slots:
+        busy = f"{workers} of its queue: {running:,} of {slots:,} slots busy"
+        return _because(
+            facts,
+            "claimable",
+            f"claimable, the next of its queue, as soon as a slot is free ({busy})",
+            "wait, or start more workers",
+            facts.job.queue,
+        )
+    return _because(
+        facts,
+        "claimable",
+        f"claimable now, the next of its queue ({workers})",
+        "nothing: a worker takes it at its next look",
+        facts.job.queue,
+    )
+
+
+_Reason = Callable[[Facts], Explanation | None]
+
+NOT_AVAILABLE: tuple[_Reason, ...] = (_ended, _running, _not_due)
+HELD_BACK: tuple[_Reason, ...] = (
+    _queue_paused,
+    _no_worker,
+    _unknown_task,
+    _queue_full,
+    _rate,
+    _in_order,
+    _lane_full,
+    _behind,
+    _claimable,
+)
+
+
+# Words
+
+
+def _span(seconds: float) -> str:
+    """Return a time as people say it: `3.2 s`, `41 min`, `3 h`, `2.5 days`."""
+    for size, unit, decimals in ((DAY, "days", 1), (3600.0, "h", 1), (60.0, "min", 0)):
+        if seconds >= 2 * size or (unit == "h" and seconds >= 0.99 * size):
+            number = f"{seconds / size:.{decimals}f}"
+            return f"{number.removesuffix('.0')} {unit}"
+    if seconds >= 10:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{max(seconds, 0.0):.1f}".removesuffix(".0") + " s"
+
+
+def _at_most_counted(count: int, noun: str) -> str:
+    return f"more than {COUNTED_MAX:,} {noun}s" if count > COUNTED_MAX else counted(count, noun)
+
+
+def _held_by(ids: tuple[int, ...]) -> str:
+    return f", held by {_and(ids)}" if ids else ""
+
+
+def _and(ids: tuple[int, ...]) -> str:
+    if len(ids) == 2:  # noqa: PLR2004
+        return f"{ids[0]} and {ids[1]}"
+    return listed(ids)
+
+
+def _in_brackets(reason: str | None) -> str:
+    return f" ({reason})" if reason else ""

@@ -1,0 +1,149 @@
+"""What is asked of the database to tell why a job is where it is: read when it is asked for."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import Connection
+
+from jobqueue.records import JobRecord
+from jobqueue.states import State
+from jobqueue.store.database import Store
+from jobqueue.store.jobs import tags_of
+from jobqueue.store.lane_admission import Head, Lane, Places, QueueLane, Switches
+from jobqueue.store.sql.lanes import NAMES, lane_statements
+from jobqueue.store.sql.why import why_statements
+
+
+class Facts:
+    """One job, and what holds it back, in one snapshot."""
+
+    def __init__(self, store: Store, connection: Connection, job: JobRecord) -> None:
+        self.job = job
+        self._backend = store.backend
+        self._connection = connection
+        self._lanes = lane_statements(store.backend)
+        self._why = why_statements()
+        self._parameters = {
+            "in_job": job.id,
+            "in_queue": job.queue,
+            "in_lane": job.lane or "",
+        }
+        self.verdicts = self._rows(self._why.verdicts).one_or_none()
+
+    def _rows(self, statement: Any, more: Mapping[str, Any] | None = None) -> Any:
+        return self._connection.execute(statement, {**self._parameters, **(more or {})})
+
+    @property
+    def are_current(self) -> bool:
+        """Return whether the job is still as it was read."""
+        now = self.verdicts
+        return now is not None and (now.state, now.fence) == (self.job.state, self.job.fence)
+
+    def since(self, instant: datetime | None) -> float:
+        """Return the seconds that have passed, by the database's clock."""
+        return 0.0 if instant is None else (self.present - instant).total_seconds()
+
+    @property
+    def present(self) -> datetime:
+        """The database's present instant."""
+        present: datetime = self.verdicts.present
+        return present
+
+    @cached_property
+    def holder(self) -> Any:
+        """The lease under which the job runs; None if it is gone."""
+        return self._rows(self._why.holder, {"in_worker": self.verdicts.worker_id}).one_or_none()
+
+    @cached_property
+    def live_workers(self) -> list[Any]:
+        """The workers with a heartbeat within their lease."""
+        return list(self._rows(self._why.live_workers))
+
+    @cached_property
+    def serving(self) -> list[Any]:
+        """The live workers that serve the queue."""
+        return [
+            row
+            for row in self.live_workers
+            if row.queues is None or self.job.queue in tags_of(row.queues)
+        ]
+
+    @cached_property
+    def is_known(self) -> bool:
+        """Whether a live worker that serves the queue knows the task."""
+        return any(self.job.task in tags_of(row.tasks) for row in self.serving)
+
+    @cached_property
+    def switches(self) -> Switches:
+        """The queue's switches."""
+        row = self._rows(self._lanes.switches).one_or_none()
+        return Switches() if row is None else Switches(*row)
+
+    @cached_property
+    def queue_lane(self) -> QueueLane:
+        """The lane of the queue, as a claim sees it under its lock."""
+        row = self._rows(self._lanes.queue_lane).one_or_none()
+        turn, plain_turn, next_start = (0.0, 0.0, 0.0) if row is None else row
+        running = 0
+        if self.switches.max_running is not None:
+            running = self._rows(self._lanes.running_in_queue).scalar_one()
+        return QueueLane(self.switches, turn, plain_turn, next_start, running)
+
+    def running_in_queue(self) -> tuple[int, ...]:
+        """Return the ids of the queue's running jobs, at most 100."""
+        return tuple(sorted(self._rows(self._why.running_in_queue).scalars()))
+
+    @cached_property
+    def places(self) -> Places:
+        """What holds a place in the job's lane."""
+        names = self._backend.batch_parameters(NAMES, [(self.job.lane,)])
+        row = self._rows(self._lanes.places, names).one_or_none()
+        return Places() if row is None else Places(*row[1:])
+
+    def begun_of_key(self, state: State) -> tuple[int, ...]:
+        """Return the ids of the other jobs that hold a place in the lane, at most 100."""
+        rows = self._rows(self._why.begun_of_key)
+        return tuple(row.id for row in rows if row.state == state and row.id != self.job.id)
+
+    def is_admitted(self) -> bool:
+        """Return whether the job may start when it is the first of its lane."""
+        job = self.job
+        head = Head(job.id, job.lane, job.priority, job.run_at, self.verdicts.lane_limit)
+        allowed = Lane(job.lane, 0.0, [head], self.places).allowed
+        return any(head.id == job.id for head in allowed)
+
+    def jobs_before(self) -> int:
+        """Count the jobs that are claimed before this one: of its key, or without a key."""
+        if self.verdicts.is_plain:
+            return self._count(self._why.plain_before)
+        before = 0
+        if self.places.next_id != self.job.id:
+            before = self._count(self._why.of_key_before)
+        if self.verdicts.queue_limited and not self.switches.fair:
+            before += self._count(self._why.plain_before)
+        return before
+
+    def keys_before(self) -> int:
+        """Count the other keys from which workers claim before this job."""
+        job, plain = self.job, self.verdicts.is_plain
+        if plain and not self.verdicts.queue_limited:
+            return 0
+        key = None if plain else self._rows(self._why.key).one_or_none()
+        if self.switches.fair:
+            turn = self.queue_lane.plain_turn if plain else (key.turn if key else 0.0)
+            return self._count(self._why.keys_before_by_turn, {"in_turn": turn})
+        place = (job.priority, job.run_at)
+        if key is not None and key.queue == job.queue:
+            place = (key.priority, key.due_at)
+        given = {"in_priority": place[0], "in_due_at": place[1]}
+        return self._count(self._why.keys_before, given)
+
+    def _count(self, statement: Any, more: Mapping[str, Any] | None = None) -> int:
+        return int(self._rows(statement, more).scalar_one())
+
+    def pace(self) -> float:
+        """Return the jobs of the queue that ended per second in the last hour."""
+        ended, since = self._rows(self._why.pace).one()
+        return float(ended) / max(self.since(since), 1.0) if ended else 0.0

@@ -1,0 +1,280 @@
+"""What `why` says of a job in each state, and of each thing that holds one back."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, update
+
+from jobqueue.states import State
+from jobqueue.store.clock import after, this_minute
+from jobqueue.store.lanes import Lanes
+from jobqueue.store.schema import counters, lanes, queues, workers
+from jobqueue.store.why import Explanation, explain
+from tests.store.conftest import StoreKit
+
+
+class WhyKit:
+    """A database with a live worker, and what is asked about its jobs."""
+
+    def __init__(self, kit: StoreKit) -> None:
+        self.kit = kit
+        self.lanes = Lanes(kit.store)
+        self.execute(lanes.delete())
+        self.worker = kit.worker()
+
+    def execute(self, statement: Any) -> None:
+        with self.kit.store.write() as connection:
+            connection.execute(statement)
+
+    def of(self, id_: int) -> Explanation:
+        found = explain(self.kit.jobs, id_)
+        assert found is not None
+        return found
+
+    def says(self, id_: int) -> str:
+        return self.of(id_).sentence
+
+    def add(self, key: str | None = None, count: int = 1, limit: int | None = None,
+            strict: bool = False, **given: Any) -> list[int]:  # fmt: skip
+        ids: list[int] = self.kit.add_many(count, **given)
+        self.kit.change(*ids, lane=key, lane_limit=limit, lane_strict=int(strict))
+        return ids
+
+    def switch(self, **switches: Any) -> None:
+        self.execute(insert(queues).values(name="default", **switches))
+
+    def claim(self, limit: int = 100) -> list[Any]:
+        with self.kit.store.write() as connection:
+            self.lanes.sweep(connection)
+            return list(self.lanes.claim(connection, self.worker, "default", limit).claims)
+
+
+@pytest.fixture
+def why(kit: StoreKit) -> WhyKit:
+    return WhyKit(kit)
+
+
+def test_of_a_job_that_is_not_there_it_says_nothing(why: WhyKit) -> None:
+    assert explain(why.kit.jobs, 7) is None
+
+
+# Not available
+
+
+def test_a_delayed_job_is_due_at_its_time(why: WhyKit) -> None:
+    id_ = why.kit.add(delay=3 * 3600.0)
+    found = why.of(id_)
+    assert (found.code, found.sentence) == ("not_due", "due in 3 h")
+    assert found.advice == f"wait, or run it now: jobqueue retry {id_}"
+
+
+def test_between_two_attempts_it_names_the_last_error(why: WhyKit) -> None:
+    id_ = why.kit.add()
+    why.kit.finish(why.worker, why.kit.errored(why.kit.take_one(why.worker), 125.0))
+    assert why.says(id_) == "due in 2 min (next attempt, after ValueError)"
+
+
+def test_a_snoozed_job_gives_its_reason(why: WhyKit) -> None:
+    id_ = why.kit.add()
+    why.kit.finish(why.worker, why.kit.snoozed(why.kit.take_one(why.worker), 610.0))
+    assert why.says(id_) == "due in 10 min (later)"
+
+
+def test_a_due_job_that_nobody_makes_available_needs_a_worker(why: WhyKit) -> None:
+    id_ = why.kit.add(delay=3600.0)
+    why.kit.change(id_, run_at=after(-300.0))
+    assert why.says(id_) == "due now"
+    why.execute(workers.delete())
+    assert (why.of(id_).code, why.says(id_)) == (
+        "no_worker",
+        "due 5 min ago, but no worker is alive",
+    )
+
+
+def test_a_running_job_names_its_worker_and_for_how_long(why: WhyKit) -> None:
+    id_ = why.kit.put(State.RUNNING, why.worker, queue="default")
+    why.kit.change(id_, started_at=after(-41 * 60.0))
+    assert (why.of(id_).code, why.says(id_)) == ("running", "running on w1 for 41 min")
+    why.kit.change(id_, cancel_requested_at=after(-185.0))
+    assert why.says(id_) == "running on w1 for 41 min, asked to stop 3 min ago"
+
+
+def test_a_running_job_whose_worker_is_silent_is_lost(why: WhyKit) -> None:
+    id_ = why.kit.put(State.RUNNING, why.worker, queue="default")
+    why.kit.change(id_, started_at=after(-600.0))
+    why.execute(update(workers).values(heartbeat_at=after(-300.0)))
+    assert why.says(id_) == "claimed 10 min ago by w1, which is silent for 5 min"
+    why.execute(workers.delete())
+    assert (why.of(id_).code, why.says(id_)) == (
+        "worker_lost",
+        "claimed 10 min ago by w1, which is gone",
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "columns", "sentence"),
+    [
+        (State.SUCCEEDED, {}, "succeeded 5 min ago on w1"),
+        (State.SUCCEEDED, {"reason": "too long"}, "succeeded 5 min ago on w1 (too long)"),
+        (State.FAILED, {"attempt": 10}, "failed: 10 of 10 attempts, spent, last ValueError"),
+        (State.CANCELLED, {"reason": "expired"}, "cancelled 5 min ago: expired"),
+        (
+            State.CANCELLED,
+            {"started_at": None, "reason": None},
+            "cancelled 5 min ago, before it began",
+        ),
+    ],
+)
+def test_an_ended_job_tells_its_end(why: WhyKit, state: Any, columns: Any, sentence: str) -> None:
+    id_ = why.kit.put(state, why.worker, queue="default")
+    why.kit.change(id_, finished_at=after(-300.0), **columns)
+    assert (why.of(id_).code, why.says(id_)) == (state.value, sentence)
+
+
+# Available
+
+
+def test_a_job_that_nothing_holds_back_is_claimable(why: WhyKit) -> None:
+    id_ = why.kit.add()
+    assert why.of(id_) == Explanation(
+        id_,
+        "claimable",
+        "claimable now, the next of its queue (1 live worker)",
+        "nothing: a worker takes it at its next look",
+        (),
+        ("default",),
+    )
+    why.execute(update(workers).values(running=4))
+    assert why.says(id_) == (
+        "claimable, the next of its queue, as soon as a slot is free"
+        " (1 live worker of its queue: 4 of 4 slots busy)"
+    )
+
+
+def test_a_paused_queue_says_since_when(why: WhyKit) -> None:
+    id_ = why.kit.add()
+    why.switch(paused_at=after(-3 * 86_400.0))
+    found = why.of(id_)
+    assert found.code == "queue_paused"
+    assert found.sentence.startswith("queue default paused since 20")
+    assert found.advice == "resume it: jobqueue queues resume default"
+
+
+def test_no_live_worker_serves_the_queue(why: WhyKit) -> None:
+    id_ = why.kit.add(queue="mail")
+    why.execute(update(workers).values(queues='["default"]'))
+    assert (why.of(id_).code, why.says(id_)) == (
+        "no_worker",
+        "no live worker serves queue mail (1 live worker for other queues)",
+    )
+    why.execute(update(workers).values(heartbeat_at=after(-300.0)))
+    assert why.says(id_) == "no live worker serves queue mail"
+
+
+def test_no_live_worker_knows_the_task(why: WhyKit) -> None:
+    id_ = why.kit.add(task="mystery")
+    assert why.says(id_) == "no live worker knows the task mystery (1 does not)"
+    why.kit.worker("w2")
+    why.kit.worker("w3", queues=("mail",))
+    assert why.says(id_) == "no live worker knows the task mystery (2 do not)"
+    why.kit.change(id_, state="scheduled", run_at=after(9.0), fence=2, reason="no worker …")
+    assert why.of(id_).code == "unknown_task"
+
+
+def test_a_full_queue_says_by_which_jobs(why: WhyKit) -> None:
+    *running, waiting = why.add(count=3)
+    why.switch(max_running=2)
+    assert len(why.claim()) == 2
+    found = why.of(waiting)
+    assert (found.code, found.jobs) == ("queue_full", tuple(running))
+    assert found.sentence == f"queue default full: 2 of 2, held by {running[0]} and {running[1]}"
+
+
+def test_a_limit_of_zero_is_named(why: WhyKit) -> None:
+    (id_,) = why.add()
+    why.switch(max_running=0)
+    assert why.says(id_) == "queue default has the limit 0"
+    (id_,) = why.add("k", limit=0, queue="other")
+    assert why.says(id_) == "lane k has the limit 0"
+
+
+def test_a_rate_says_when_the_next_start_is(why: WhyKit) -> None:
+    _, waiting = why.add(count=2)
+    why.switch(rate_count=1, rate_period=7200.0)
+    assert len(why.claim()) == 1
+    assert (why.of(waiting).code, why.says(waiting)) == (
+        "rate",
+        "rate of queue default: next start in 2 h",
+    )
+
+
+def test_a_full_lane_says_by_which_jobs(why: WhyKit) -> None:
+    first, second, waiting = why.add("tenant-7", 3, limit=2)
+    assert len(why.claim()) == 2
+    found = why.of(waiting)
+    assert (found.code, found.jobs) == ("lane_full", (first, second))
+    assert found.sentence == f"lane tenant-7 full: 2 of 2, held by {first} and {second}"
+
+
+def test_in_order_a_job_waits_for_the_next_attempt_of_another(why: WhyKit) -> None:
+    first, second = why.add("k", 2, limit=1, strict=True)
+    (claim,) = why.claim()
+    assert why.says(second) == f"lane k full: 1 of 1, held by {first}"
+    why.kit.finish(why.worker, why.kit.errored(claim, delay=3600.0))
+    found = why.of(second)
+    assert (found.code, found.jobs) == ("in_order", (first,))
+    assert (
+        found.sentence == f"in order: behind job {first} of its key, which awaits its next attempt"
+    )
+    why.kit.make_due(first)
+    why.kit.maintenance.promote(100)
+    assert why.says(second).endswith("which is due again and goes first")
+    assert why.of(first).code == "claimable"
+
+
+# Behind others
+
+
+def test_behind_others_it_counts_them_and_the_time_that_they_take(why: WhyKit) -> None:
+    ids = why.add(count=7)
+    assert why.says(ids[3]) == "behind 3 jobs"
+    assert why.says(ids[1]) == "behind 1 job"
+    ended = insert(counters).values(minute=this_minute(), queue="default", task="add", succeeded=9)
+    why.execute(ended)
+    why.execute(ended.values(kind=2, minute=after(-1800.0)))
+    why.execute(ended.values(kind=1, succeeded=10**6))
+    why.execute(ended.values(kind=2, minute=after(-7200.0), succeeded=10**6))
+    why.execute(ended.values(queue="other", succeeded=10**6))
+    assert why.says(ids[6]) == "behind 6 jobs, about 10 min at the last hour's pace"
+
+
+def test_jobs_of_other_queues_priorities_and_times_are_not_in_front(why: WhyKit) -> None:
+    late, (mine,) = why.kit.add(priority=0), why.add(priority=0)
+    why.kit.change(late, run_at=after(-1.0))
+    why.kit.change(mine, run_at=after(-60.0))
+    why.add(priority=5), why.add(queue="other"), why.add("k")
+    assert why.of(mine).code == "claimable"
+    why.add(priority=-5)
+    assert why.says(mine) == "behind 1 job"
+
+
+def test_many_in_front_are_counted_up_to_a_bound(
+    why: WhyKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = why.add(count=10_003)[-1]
+    assert why.says(last) == "behind more than 10,000 jobs"
+    why.execute(
+        insert(counters).values(minute=after(-1000.0), queue="default", task="add", succeeded=1000)
+    )
+    assert why.says(last).endswith("jobs, more than 3 h at the last hour's pace") or why.says(
+        last
+    ).endswith("jobs, more than 2.8 h at the last hour's pace")
+
+
+def test_behind_the_jobs_of_its_key_and_other_keys(why: WhyKit) -> None:
+    why.add("a"), why.add("b")
+    first, second = why.add("c", 2)
+    with why.kit.store.write() as connection:
+        why.lanes.sweep(connection)
+    assert why.says(second) == "behind 1 job of its key and 2 other keys"
+    assert why.says(first) == "behind 2 other keys"
