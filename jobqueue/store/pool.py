@@ -167,6 +167,10 @@ class BoundedPool(Pool):
         """See `Pool.status`."""
         return f"{self._open} of {self._size} connections open, {len(self._free)} of them idle"
 
+    def checkedout(self) -> int:
+        """See `QueuePool.checkedout`: return the number of connections in use."""
+        return self._open - len(self._free)
+
     def _do_get(self) -> ConnectionPoolEntry:
         with self._lock:
             idle = self._free.pop()[1] if self._free and not self._waiters else None
