@@ -169,7 +169,7 @@ def _new_jobs() -> Executable:
             may("claim"),
             jobs.c.lane.is_not(None),
             jobs.c.id > bindparam("in_after", type_=BigInteger()),
-            ~exists().where(_OF_KEY, lanes.c.name == jobs.c.lane),
+            ~exists().where(OF_KEY, lanes.c.name == jobs.c.lane),
         )
         .order_by(jobs.c.id)
         .limit(_IN_LIMIT)
