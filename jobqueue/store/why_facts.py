@@ -30,6 +30,7 @@ class Facts:
             "in_queue": job.queue,
             "in_lane": job.lane or "",
         }
+        store.backend.prefer_indexes(connection)
         self.verdicts = self._rows(self._why.verdicts).one_or_none()
 
     def _rows(self, statement: Any, more: Mapping[str, Any] | None = None) -> Any:
@@ -118,9 +119,9 @@ class Facts:
         """Count the jobs that are claimed before this one: of its key, or without a key."""
         if self.verdicts.is_plain:
             return self._count(self._why.plain_before)
-        before = 0
-        if self.places.next_id != self.job.id:
-            before = self._count(self._why.of_key_before)
+        if self.places.next_id == self.job.id:
+            return 0
+        before = self._count(self._why.of_key_before)
         if self.verdicts.queue_limited and not self.switches.fair:
             before += self._count(self._why.plain_before)
         return before

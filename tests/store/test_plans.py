@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import Connection, Executable, event, text
+from sqlalchemy import Connection, Executable, event, func, insert, select, text, update
 
 from jobqueue.records import JobFilter
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, PriorityLevel
@@ -18,6 +18,8 @@ from jobqueue.store.names import names_in_use
 from jobqueue.store.sql.statements import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.database import Store
 from jobqueue.store.maintenance import Maintenance
+from jobqueue.store.schema import jobs, queues, workers
+from jobqueue.store.why import Explanation, explain
 
 FINISHED, WAITING, RUNNING = 100_000, 2_000, 200
 FILL = {
@@ -128,7 +130,7 @@ class Plans:
         seen: list[tuple[str, Any]] = []
 
         def see(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-            if "jobqueue_" in statement:
+            if "jobqueue_" in statement or statement.startswith("SET LOCAL enable"):
                 seen.append((statement, parameters))
 
         with rolled_back(self.store) as connection:
@@ -138,6 +140,9 @@ class Plans:
         plans = []
         with rolled_back(self.store) as connection:
             for statement, parameters in seen:
+                if statement.startswith("SET"):
+                    connection.exec_driver_sql(statement)
+                    continue
                 explain = "EXPLAIN QUERY PLAN " if self.on_sqlite else "EXPLAIN (FORMAT JSON) "
                 rows = connection.exec_driver_sql(explain + statement, parameters).all()
                 plans.append(read_sqlite(rows) if self.on_sqlite else read_postgres(rows[0][0]))
@@ -353,3 +358,30 @@ def test_the_names_in_use_are_found_without_a_scan_of_the_jobs(plans: Plans) -> 
     assert uses(plain, "claim")
     assert uses(of_lanes, "lane")
     assert [plan.scans for plan in works] == [[]] * len(works)
+
+
+@pytest.mark.parametrize("key", [None, "k"], ids=["plain", "of a key"])
+@pytest.mark.parametrize("switches", [{}, {"max_running": 900}], ids=["no limit", "limit"])
+def test_why_reads_indexes_only_and_a_bounded_number_of_jobs(
+    plans: Plans, key: str | None, switches: dict[str, int]
+) -> None:
+    def why(connection: Connection) -> None:
+        last = select(func.max(jobs.c.id)).where(jobs.c.state == "available")
+        id_ = connection.execute(last).scalar_one()
+        connection.execute(update(jobs).where(jobs.c.id == id_).values(lane=key, queue="q1"))
+        connection.execute(insert(queues).values(name="q1", **switches))
+        connection.execute(update(workers).values(tasks='["add"]'))
+        seen.append(explain(Jobs(within(plans, connection)), id_))
+
+    seen: list[Explanation | None] = []
+    works = [plan for plan in plans.of_each(why)[4:] if "jobqueue_jobs" in plan.shown]
+    assert seen[0] is not None
+    assert seen[0].code == ("behind" if key is None or switches else "claimable")
+    assert [plan.scans for plan in works] == [[]] * len(works)
+    used = {index.removeprefix("jobqueue_jobs_") for plan in works for index in plan.indexes}
+    of_key = {"lane", "lane_begun"} if key else set()
+    plain = {"claim"} if key is None or switches else set()
+    assert used == {"pkey"} | of_key | plain | ({"held"} if switches else set())
+    for plan in works:
+        if "Sort" in plan.shown or "TEMP B-TREE" in plan.shown:
+            assert {"jobqueue_jobs_lane_begun", "jobqueue_jobs_held"} & plan.indexes, plan.shown

@@ -105,6 +105,10 @@ class Backend(Protocol):
         """Set a short lock timeout for this transaction."""
         ...
 
+    def prefer_indexes(self, connection: Connection) -> None:  # noqa: ARG002
+        """Read by an index, in its order, where one fits: in this transaction's statements."""
+        return
+
     def batch_table(self, columns: Columns) -> FromClause:
         """Return a table filled by `batch_parameters()`; its column `place` numbers the rows."""
         ...

@@ -180,6 +180,15 @@ class Postgres(Backend):
         """See `Backend.limit_lock_wait`."""
         connection.execute(text("SET LOCAL lock_timeout = '500ms'"))
 
+    def prefer_indexes(self, connection: Connection) -> None:
+        """See `Backend.prefer_indexes`.
+
+        Before the first ANALYZE the planner expects few rows, and would sort a million of them for
+        the first 10,000; and it expects that most jobs run, and would read them all.
+        """
+        connection.execute(text("SET LOCAL enable_sort = off"))
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+
     def batch_table(self, columns: Columns) -> FromClause:
         """See `Backend.batch_table`: one array per column.
 
