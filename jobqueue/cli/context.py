@@ -15,6 +15,7 @@ from jobqueue.config import DEFAULT_URL, Database, app_name, database
 from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
 from jobqueue.known_names import names_of
 from jobqueue.queue import JobQueue
+from jobqueue.store.audit import Action, operator
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import Names, names_in_use
@@ -122,6 +123,10 @@ class CliContext:
     def monitor(self) -> Monitor:
         """The statistics of the database."""
         return Monitor(self.store)
+
+    def action(self, verb: str, **target: Any) -> Action:
+        """What is written to the audit: `verb` by the user of this process. See `Action.target`."""
+        return Action(operator(), verb, target)
 
     def unknown(self, check: Callable[[Names], InvalidOption | None]) -> InvalidOption | None:
         """Return the error of `check` for a name that neither the database nor the app knows.

@@ -1,10 +1,10 @@
 """`jobs.schedules`: what a program or an operator does with schedules."""
 
-import getpass
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from jobqueue import options as option_rules
 from jobqueue.calls import EnqueueHook
@@ -15,6 +15,7 @@ from jobqueue.records import NewJob
 from jobqueue.schedules.calls import declared, definition_of, new_job
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.timing import Run, Timing
+from jobqueue.store.audit import Action, os_user
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.notify.notifier import Notifier
@@ -44,6 +45,13 @@ class Schedules:
         self._notifier = notifier
         self._hooks = hooks
         self._table = ScheduleTable(store)
+        self._operator: str | None = None
+
+    def of(self, operator: str) -> Self:
+        """Return them for an operator, whose changes are written to the audit."""
+        other = copy.copy(self)
+        other._operator = operator  # noqa: SLF001 - it is one of ours.
+        return other
 
     def __iter__(self) -> Iterator[ScheduleRecord]:
         return iter(self._table.find())
@@ -73,7 +81,7 @@ class Schedules:
         """
         option_rules.name(name, "name")
         definition = definition_of(call, when, catch_up, overlap)
-        self._table.add(name, definition, replace=replace)
+        self._table.add(name, definition, self._action("add", name), replace=replace)
         return self.get(name)
 
     def pause(self, name: str, *, by: str | None = None) -> bool:
@@ -81,11 +89,13 @@ class Schedules:
 
         `by` says who did; the user of this process by default.
         """
-        return self._table.pause(option_rules.name(name, "name"), by or _user())
+        action = self._action("pause", name)
+        return self._table.pause(option_rules.name(name, "name"), by or os_user(), action)
 
     def resume(self, name: str) -> bool:
         """Make jobs again, none for the time of the pause; return False if it was not paused."""
-        return self._table.resume(option_rules.name(name, "name"))
+        action = self._action("resume", name)
+        return self._table.resume(option_rules.name(name, "name"), action)
 
     def run(self, name: str) -> Job[Any]:
         """Enqueue its job now, beside its ticks.
@@ -100,7 +110,8 @@ class Schedules:
             found.append(task or Tasks(None).find(record.definition.task))
             return new_job(found[0], record.definition, self._hooks)
 
-        id_, created = self._table.run(option_rules.name(name, "name"), make)
+        action = self._action("run", name)
+        id_, created = self._table.run(option_rules.name(name, "name"), make, action)
         if created:
             self._notifier.notify()
         decode = found[0].codec.decode_result if found else json.loads
@@ -111,14 +122,16 @@ class Schedules:
 
         Return False if nothing was. Raises InvalidOption if the code declares nothing.
         """
-        return self._table.reset(option_rules.name(name, "name"))
+        action = self._action("reset", name)
+        return self._table.reset(option_rules.name(name, "name"), action)
 
     def remove(self, name: str) -> ScheduleRecord:
         """Delete a schedule and return what it was; its jobs stay.
 
         What the code declares is added again by the next worker that starts.
         """
-        return self._table.remove(option_rules.name(name, "name"))
+        action = self._action("remove", name)
+        return self._table.remove(option_rules.name(name, "name"), action)
 
     def preview(self, name: str, within: Duration = 7 * DAY) -> Iterator[Run]:
         """Yield the runs of the next time, 7 days by default, with what clock changes do to them.
@@ -134,10 +147,8 @@ class Schedules:
         present = datetime.now(UTC)
         return definition.timing.preview(present, present + timedelta(seconds=limit))
 
-
-def _user() -> str:
-    """Return the user of this process."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # A user without a name, as in containers.
-        return "unknown"
+    def _action(self, verb: str, name: str) -> Action | None:
+        """Return what is written to the audit; None for a program, which is not an operator."""
+        if self._operator is None:
+            return None
+        return Action(self._operator, verb, {"schedule": name})

@@ -30,6 +30,7 @@ from jobqueue.records import (
     Refusal,
 )
 from jobqueue.states import FINAL, MOVES, State
+from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.clock import now
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
@@ -150,10 +151,13 @@ class Jobs(Enqueuer):
             )
         return found
 
-    def cancel(self, wanted: JobFilter) -> tuple[list[int], list[Refusal]]:
+    def cancel(
+        self, wanted: JobFilter, action: Action | None = None
+    ) -> tuple[list[int], list[Refusal]]:
         """Cancel waiting jobs and request cancellation of running ones.
 
-        Return the changed ids, and a refusal for each other id that the filter names.
+        Return the changed ids, and a refusal for each other id that the filter names. An `action`
+        is written to the audit.
         """
         waiting = in_state(State.SCHEDULED, State.AVAILABLE)
 
@@ -175,17 +179,22 @@ class Jobs(Enqueuer):
             counts.write(connection, self._store.statements)
             return [row.id for row in rows]
 
-        changed = self._in_batches(and_(_matches(wanted), may("cancel")), cancel)
+        changed = self._in_batches(and_(_matches(wanted), may("cancel")), cancel, action)
         return changed, self._refusals(wanted, changed, already=State.CANCELLED, verb="cancelled")
 
     def rerun(
-        self, wanted: JobFilter, *, succeeded: bool = False, ask: str = "succeeded=True"
+        self,
+        wanted: JobFilter,
+        action: Action | None = None,
+        *,
+        succeeded: bool = False,
+        ask: str = "succeeded=True",
     ) -> tuple[list[int], list[Refusal]]:
         """Give final jobs new attempts, and make scheduled jobs due now.
 
         Refused for a job whose unique key another job holds, and, without `succeeded`, for one that
         has succeeded, whose effects would happen twice. `ask`: how to ask for those, for the text
-        of the refusal. Return as `cancel`.
+        of the refusal. `action` and return as `cancel`.
         """
         left_out = () if succeeded else (State.SUCCEEDED,)
         guard = in_state(
@@ -204,7 +213,7 @@ class Jobs(Enqueuer):
                     changed += change(jobs.c.id == id_, ~KEY_HELD_BY_OTHER)
             return changed
 
-        changed = self._in_batches(and_(_matches(wanted), guard), rerun)
+        changed = self._in_batches(and_(_matches(wanted), guard), rerun, action)
         refusals = self._refusals(wanted, changed, already=State.AVAILABLE, verb="retried")
         twice = f"it has succeeded, and a retry would run it once more: ask for that with {ask}"
         return changed, [
@@ -212,8 +221,10 @@ class Jobs(Enqueuer):
             for refusal in refusals
         ]
 
-    def delete(self, wanted: JobFilter) -> tuple[list[int], list[Refusal]]:
-        """Delete jobs that are not running, with their attempts. Return as `cancel`."""
+    def delete(
+        self, wanted: JobFilter, action: Action | None = None
+    ) -> tuple[list[int], list[Refusal]]:
+        """Delete jobs that are not running, and their attempts. `action`, return: as `cancel`."""
         idle = in_state(*(state for state in State if state is not State.RUNNING))
 
         def remove(connection: Connection, ids: list[int]) -> list[int]:
@@ -222,13 +233,14 @@ class Jobs(Enqueuer):
             connection.execute(delete(attempts).where(attempts.c.job_id.in_(gone)))
             return gone
 
-        changed = self._in_batches(and_(_matches(wanted), idle), remove)
+        changed = self._in_batches(and_(_matches(wanted), idle), remove, action)
         return changed, self._refusals(wanted, changed, already=None, verb="deleted")
 
     def _in_batches(
         self,
         where: ColumnElement[bool],
         change: Callable[[Connection, list[int]], list[int]],
+        action: Action | None,
     ) -> list[int]:
         """Apply a change in short transactions; return the changed ids.
 
@@ -250,7 +262,9 @@ class Jobs(Enqueuer):
             return ids, change(connection, ids) if ids else []
 
         while True:
-            ids, done = self._store.transact(work)
+            ids, done = transact_audited(
+                self._store.transact, work, action, lambda batch: len(batch[1])
+            )
             changed += done
             if len(ids) < BULK:
                 return changed

@@ -17,15 +17,18 @@ from sqlalchemy import (
 )
 
 from jobqueue.states import State
+from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.clock import after, once, this_minute
 from jobqueue.store.database import Store
-from jobqueue.store.schema import CounterKind, attempts, counters, jobs
+from jobqueue.store.schema import CounterKind, attempts, audit, counters, jobs
 from jobqueue.store.sql.predicates import AVAILABLE, QUEUE_PAUSED, in_state
 
 BATCH = 500
 DAY = 86_400.0
 MINUTES_KEPT = DAY
 """Seconds for which counters are kept by minute; totals are kept for ever."""
+ACTIONS_KEPT = 90 * DAY
+"""Seconds for which the audit is kept."""
 
 _GREATEST = [column.name for column in counters.c if column.name.endswith("_max")]
 _SUMMED = [
@@ -52,9 +55,17 @@ class Maintenance:
         return self._store.transact_at_once(work)
 
     def prune(
-        self, state: State, older_than: float, limit: int = BATCH, queue: str | None = None
+        self,
+        state: State,
+        older_than: float,
+        limit: int = BATCH,
+        queue: str | None = None,
+        action: Action | None = None,
     ) -> int:
-        """Delete up to `limit` jobs that ended in `state` more than `older_than` seconds ago."""
+        """Delete up to `limit` jobs that ended in `state` more than `older_than` seconds ago.
+
+        An operator's `action` is written to the audit.
+        """
         oldest = (
             select(jobs.c.id)
             .where(in_state(state), jobs.c.finished_at < once(after(-older_than)))
@@ -72,7 +83,12 @@ class Maintenance:
                 connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
             return len(ids)
 
-        return self._store.transact_at_once(work)
+        return transact_audited(self._store.transact_at_once, work, action, int)
+
+    def forget_actions(self) -> None:
+        """Delete what operators did more than 90 days ago from the audit."""
+        old = delete(audit).where(audit.c.at < once(after(-ACTIONS_KEPT)))
+        self._store.transact_at_once(lambda connection: connection.execute(old))
 
     def compact(self, limit: int = 5000) -> int:
         """Add up the counters written before this minute, into totals and into rows per minute.

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, null, select, update
 
 from jobqueue.errors import InvalidOption, ScheduleNotFound
 from jobqueue.schedules.definition import CODE, OPERATOR, Definition, ScheduleRecord
+from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.clock import now
 from jobqueue.store.database import Store
 from jobqueue.store.enqueue import Enqueuer
@@ -28,7 +29,10 @@ from jobqueue.store.sql.predicates import IS_ALIVE
 
 
 class ScheduleTable:
-    """The schedules of one database. Every method is one transaction."""
+    """The schedules of one database. Every method is one transaction.
+
+    An operator's `action` is written to the audit in it, if something has changed.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -50,21 +54,28 @@ class ScheduleTable:
             for each in found
         ]
 
-    def add(self, name: str, definition: Definition, *, replace: bool = False) -> None:
+    def add(
+        self,
+        name: str,
+        definition: Definition,
+        action: Action | None = None,
+        *,
+        replace: bool = False,
+    ) -> None:
         """Add a schedule; one of the same name has to be equal, or is changed with `replace`.
 
         Raises InvalidOption if the name is taken.
         """
         self._store.require_schema()
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> bool:
             present = present_of(connection)
             inserted = new_row(self._store.backend, name, definition, present, OPERATOR)
             if connection.execute(inserted.returning(schedules.c.name)).first() is not None:
-                return
+                return True
             there = self._locked(connection, name)
             if there.definition == definition:
-                return
+                return False
             if not replace:
                 raise InvalidOption(
                     f"name: there is a schedule {name!r} already, for task "
@@ -74,10 +85,11 @@ class ScheduleTable:
                     value=name,
                 )
             self._change(connection, name, changed(there, definition, present))
+            return True
 
-        self._store.transact(work)
+        transact_audited(self._store.transact, work, action, int)
 
-    def pause(self, name: str, by: str) -> bool:
+    def pause(self, name: str, by: str, action: Action | None = None) -> bool:
         """Make no more jobs; return False if it is paused already. Raises InvalidOption."""
 
         def work(connection: Connection) -> bool:
@@ -86,9 +98,9 @@ class ScheduleTable:
                 self._change(connection, name, {"paused_at": now(), "paused_by": by})
             return there.paused_at is None
 
-        return self._store.transact(work)
+        return transact_audited(self._store.transact, work, action, int)
 
-    def resume(self, name: str) -> bool:
+    def resume(self, name: str, action: Action | None = None) -> bool:
         """Make jobs again, none for the time of the pause; False if it was not paused."""
 
         def work(connection: Connection) -> bool:
@@ -101,9 +113,9 @@ class ScheduleTable:
                 self._change(connection, name, again)
             return there.paused_at is not None
 
-        return self._store.transact(work)
+        return transact_audited(self._store.transact, work, action, int)
 
-    def reset(self, name: str) -> bool:
+    def reset(self, name: str, action: Action | None = None) -> bool:
         """Undo what operators changed of a declared schedule; return False if nothing differed.
 
         A pause stays. Raises InvalidOption if the code declares nothing.
@@ -124,9 +136,9 @@ class ScheduleTable:
             self._change(connection, name, changes | {"source": CODE})
             return True
 
-        return self._store.transact(work)
+        return transact_audited(self._store.transact, work, action, int)
 
-    def remove(self, name: str) -> ScheduleRecord:
+    def remove(self, name: str, action: Action | None = None) -> ScheduleRecord:
         """Delete a schedule and return it; its jobs stay. Raises InvalidOption."""
 
         def work(connection: Connection) -> ScheduleRecord:
@@ -134,9 +146,9 @@ class ScheduleTable:
             connection.execute(delete(schedules).where(schedules.c.name == name))
             return there
 
-        return self._store.transact(work)
+        return transact_audited(self._store.transact, work, action, lambda _: 1)
 
-    def run(self, name: str, make: MakeJob) -> tuple[int, bool]:
+    def run(self, name: str, make: MakeJob, action: Action | None = None) -> tuple[int, bool]:
         """Enqueue a schedule's job now; return its id, and whether it is a new one.
 
         With overlap="skip" it is the last one, if that has not ended. The ticks stay as they are.
@@ -154,7 +166,7 @@ class ScheduleTable:
             last = select(schedules.c.last_job_id).where(schedules.c.name == name)
             return int(connection.execute(last).scalar_one()), False  # It holds the unique key.
 
-        return self._store.transact(work)
+        return transact_audited(self._store.transact, work, action, lambda made: int(made[1]))
 
     def _locked(self, connection: Connection, name: str) -> ScheduleRecord:
         """Return the row, which stays as it is until the transaction ends."""

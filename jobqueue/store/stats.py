@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnClause,
+    Connection,
     Double,
     Integer,
     Select,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 )
 
 from jobqueue.states import FINAL, WAITING, State
+from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.clock import INSTANT, now
 from jobqueue.store.database import Store
 from jobqueue.store.schema import history, jobs, queues, workers
@@ -163,31 +165,41 @@ class Monitor:
             ],
         }
 
-    def pause(self, queue: str) -> bool:
-        """Pause a queue, also one without jobs; return False if it was paused already."""
+    def pause(self, queue: str, action: Action | None = None) -> bool:
+        """Pause a queue, also one without jobs; return False if it was paused already.
+
+        An `action` is written to the audit.
+        """
         self._store.require_schema(beside_others=False)
-        with self._store.write() as connection:
-            # Insert first: if another process inserts the row meanwhile, the update finds it.
-            new = self._store.backend.insert(queues).values(name=queue, paused_at=now())
-            old = (
-                update(queues)
-                .where(queues.c.name == queue, queues.c.paused_at.is_(None))
-                .values(paused_at=now())
-            )
+        # Insert first: if another process inserts the row meanwhile, the update finds it.
+        new = self._store.backend.insert(queues).values(name=queue, paused_at=now())
+        old = (
+            update(queues)
+            .where(queues.c.name == queue, queues.c.paused_at.is_(None))
+            .values(paused_at=now())
+        )
+
+        def work(connection: Connection) -> bool:
             return any(
                 connection.execute(statement.returning(queues.c.name)).first() is not None
                 for statement in (new, old)
             )
 
-    def resume(self, queue: str) -> bool:
-        """Resume a queue; return False if it was not paused."""
+        return transact_audited(self._store.transact, work, action, int)
+
+    def resume(self, queue: str, action: Action | None = None) -> bool:
+        """Resume a queue; return False if it was not paused. `action` as for `pause`."""
         statement = (
             update(queues)
             .where(queues.c.name == queue, queues.c.paused_at.is_not(None))
             .values(paused_at=null())
+            .returning(queues.c.name)
         )
-        with self._store.write() as connection:
-            return connection.execute(statement.returning(queues.c.name)).first() is not None
+
+        def work(connection: Connection) -> bool:
+            return connection.execute(statement).first() is not None
+
+        return transact_audited(self._store.transact, work, action, int)
 
     def _rows(self, statement: Select[Any]) -> Rows:
         with self._store.read() as connection:

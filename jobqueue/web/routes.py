@@ -18,6 +18,7 @@ from jobqueue.known_names import names_of, unknown_in
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, JobRecord, Refusal
 from jobqueue.states import FINAL, State
+from jobqueue.store.audit import Action, target_of
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
@@ -47,7 +48,7 @@ NOTICE_HEADER = "jobqueue-notice"
 """The header for notes that the command line prints to stderr."""
 
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
-Verb = Callable[[Jobs, JobFilter], tuple[list[int], list[Refusal]]]
+Verb = Callable[[Jobs, JobFilter, Action], tuple[list[int], list[Refusal]]]
 
 
 class Api:
@@ -169,7 +170,7 @@ class Api:
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a job that waits, or request a running one to stop."""
-        return await self._change(request, Jobs.cancel)
+        return await self._change(request, "cancel", Jobs.cancel)
 
     async def retry(self, request: Request) -> Response:
         """Run a final job again with as many attempts as at first, or a scheduled one now.
@@ -178,15 +179,17 @@ class Api:
         """
         asked = _has_body(request) and asks_for_succeeded(await read_body(request))
         rerun = partial(Jobs.rerun, succeeded=asked, ask='{"succeeded": true}')
-        response = await self._change(request, rerun)
+        response = await self._change(request, "retry", rerun)
         await self._writes(self._queue.wake_workers)
         return response
 
-    async def _change(self, request: Request, verb: Verb) -> Response:
+    async def _change(self, request: Request, name: str, verb: Verb) -> Response:
         _query(request)
         require_json(request.headers.get("content-type"), has_body=_has_body(request))
         id_ = wire.job_id(request.path_params["id"])
-        changed, refused = await self._writes(verb, self._jobs, JobFilter(ids=(id_,)))
+        wanted = JobFilter(ids=(id_,))
+        action = Action(_client(request), name, target_of(wanted))
+        changed, refused = await self._writes(verb, self._jobs, wanted, action)
         answer = changes(changed, refused)
         for refusal in refused:
             status = 404 if refusal.state is None else 409
@@ -208,11 +211,11 @@ class Api:
         return [schedule.to_json() for schedule in self._queue.schedules]
 
     def _schedule_verbs(self) -> Iterator[tuple[str, Endpoint]]:
-        schedules = self._queue.schedules
-        yield "pause", self._changes(lambda name, by: schedules.pause(name, by=by))
-        yield "resume", self._changes(lambda name, _: schedules.resume(name))
-        yield "reset", self._changes(lambda name, _: schedules.reset(name))
-        yield "remove", self._changes(lambda name, _: bool(schedules.remove(name)))
+        of = self._queue.schedules.of
+        yield "pause", self._changes(lambda name, by: of(by).pause(name, by=by))
+        yield "resume", self._changes(lambda name, by: of(by).resume(name))
+        yield "reset", self._changes(lambda name, by: of(by).reset(name))
+        yield "remove", self._changes(lambda name, by: bool(of(by).remove(name)))
         yield "run", self._run_schedule
 
     def _changes(self, change: Callable[[str, str], bool]) -> Endpoint:
@@ -226,8 +229,8 @@ class Api:
 
     async def _run_schedule(self, request: Request) -> Response:
         """Enqueue the job of a schedule now."""
-        name, _ = _of_schedule(request)
-        job = await self._writes(self._queue.schedules.run, name)
+        name, by = _of_schedule(request)
+        job = await self._writes(self._queue.schedules.of(by).run, name)
         return json_response(
             await self._writes(_written, job), 202, {"Location": f"/api/jobs/{job.id}"}
         )
@@ -298,8 +301,12 @@ def _of_schedule(request: Request) -> tuple[str, str]:
     """Return the name of the schedule that a request is about, and who asks."""
     _query(request)
     require_json(request.headers.get("content-type"), has_body=_has_body(request))
-    client = request.client
-    return request.path_params["name"], f"http {client.host}" if client else "http"
+    return request.path_params["name"], _client(request)
+
+
+def _client(request: Request) -> str:
+    """Return who asks, for the audit: the token has no name, so that it is the peer."""
+    return f"http {request.client.host}" if request.client else "http"
 
 
 async def _gone(request: Request) -> None:

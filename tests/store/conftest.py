@@ -34,7 +34,7 @@ from jobqueue.store.schema import REVISION, VERSION_TABLE, CounterKind, counters
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.stats import Monitor, throughput
 
-DATA = ("jobs", "attempts", "workers", "queues", "counters")
+DATA = ("jobs", "attempts", "workers", "queues", "counters", "audit")
 EMPTY_ARGS = '{"args":[],"kwargs":{}}'
 ERROR = AttemptError("ValueError", "no good", "Traceback …", "app/shop.py:pay")
 

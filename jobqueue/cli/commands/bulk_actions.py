@@ -18,6 +18,7 @@ from jobqueue.errors import InvalidOption
 from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, Refusal, counted
 from jobqueue.states import MOVES, State
+from jobqueue.store.audit import Action, target_of
 from jobqueue.store.jobs import Jobs
 from jobqueue.text import escape_controls, listed
 from jobqueue.wire import changes
@@ -38,7 +39,7 @@ class Verb:
     name: str
     done: str
     states: tuple[State, ...]
-    act: Callable[[Jobs, JobFilter], tuple[list[int], list[Refusal]]]
+    act: Callable[[Jobs, JobFilter, Action], tuple[list[int], list[Refusal]]]
 
 
 CANCEL = Verb("cancel", "cancelled", MOVES["cancel"].before, Jobs.cancel)
@@ -210,8 +211,9 @@ def _apply(cli: CliContext, verb: Verb, wanted: JobFilter, named: tuple[int, ...
         for start in range(0, len(named), IDS_PER_STATEMENT)
     ]
     result = Result([], [])
+    action = cli.action(verb.name, **target_of(replace(wanted, ids=named or None)))
     for part in filters or [wanted]:
-        changed, refused = verb.act(cli.jobs, part)
+        changed, refused = verb.act(cli.jobs, part, action)
         result.changed.extend(changed)
         result.refused.extend(refused)
     if verb.name == RETRY.name and result.changed:

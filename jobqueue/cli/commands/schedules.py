@@ -19,6 +19,7 @@ from jobqueue.known_names import unknown
 from jobqueue.schedules.api import Schedules
 from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS, ScheduleRecord
 from jobqueue.schedules.timing import Run, Timing, cron, every
+from jobqueue.store.audit import operator
 from jobqueue.tasks import Registry
 from jobqueue.wire import job_json
 
@@ -80,7 +81,7 @@ def _print_list(cli: CliContext) -> None:
 
 def _in_database(cli: CliContext) -> Schedules:
     """The schedules, for what imports no app."""
-    return Schedules(cli.store, Registry(), cli.notifier)
+    return Schedules(cli.store, Registry(), cli.notifier).of(operator())
 
 
 @schedules.command(cls=Command)
@@ -159,7 +160,7 @@ def add(cli: CliContext, /, **given: Any) -> None:
         stranger = cli.unknown(lambda known: unknown("task", [task], known.tasks, FORCE))
         if stranger is not None:
             raise stranger
-    added = cli.queue.schedules.add(
+    added = cli.queue.schedules.of(operator()).add(
         name,
         call,
         when,
@@ -193,7 +194,7 @@ def run(cli: CliContext, name: str) -> None:
 
     The ticks stay as they are.
     """
-    job = cli.queue.schedules.run(name)
+    job = cli.queue.schedules.of(operator()).run(name)
     if cli.json:
         cli.print_json(job_json(job.record()) | {"created": job.created})
         return

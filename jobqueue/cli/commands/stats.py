@@ -20,6 +20,7 @@ from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.known_names import unknown
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import FINAL, State
+from jobqueue.store.audit import Action
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.store.stats import MINUTES as MINUTES_SHOWN
 
@@ -235,7 +236,8 @@ def _switch(name: str, help_: str) -> None:
             options.name(queue, "queue", longest=options.QUEUE_LENGTH_MAX)
         if not force:
             _require_known(cli, names)
-        changed = [queue for queue in names if getattr(cli.monitor, name)(queue)]
+        switch = getattr(cli.monitor, name)
+        changed = [queue for queue in names if switch(queue, cli.action(name, queue=queue))]
         if name == "resume" and changed:
             cli.wake_workers()
         if cli.json:
@@ -323,17 +325,18 @@ def prune(cli: CliContext, older_than: str, failed_older_than: str, yes: bool) -
         confirm(f"prune {counted(count, 'job')} ({names}) in {cli.target}")
     cli.note(f"pruning {cli.target}")
     maintenance = Maintenance(cli.store)
-    deleted = {state: _prune(maintenance, state, limit) for state, limit in ages.items()}
+    action = cli.action("prune", older_than=ages)
+    deleted = {state: _prune(maintenance, state, limit, action) for state, limit in ages.items()}
     total = sum(deleted.values())
     parts = ", ".join(f"{count:,} {state}" for state, count in deleted.items() if count)
     said = f"deleted {counted(total, 'job')}" + (f": {parts}" if parts else "")
     cli.answer({"deleted": total, **deleted}, said)
 
 
-def _prune(maintenance: Maintenance, state: State, older_than: float) -> int:
-    total = count = maintenance.prune(state, older_than)
+def _prune(maintenance: Maintenance, state: State, older_than: float, action: Action) -> int:
+    total = count = maintenance.prune(state, older_than, action=action)
     while count == BATCH:
-        count = maintenance.prune(state, older_than)
+        count = maintenance.prune(state, older_than, action=action)
         total += count
     return total
 

@@ -1,4 +1,4 @@
-"""The pruner: deletes old final jobs and compacts old counters."""
+"""The pruner: deletes old final jobs and old actions, and compacts old counters."""
 
 from jobqueue.states import State
 from jobqueue.store.maintenance import BATCH, Maintenance
@@ -9,7 +9,7 @@ FOLDED_MANY = 1000  # compacted rows from which the next round follows at once
 
 
 class Pruner(Service):
-    """Deletes old final jobs and compacts old counters, one batch at a time."""
+    """Deletes old final jobs and actions, and compacts old counters, one batch at a time."""
 
     def __init__(self, maintenance: Maintenance, keep: dict[State, float | None]) -> None:
         super().__init__("pruner")
@@ -22,5 +22,6 @@ class Pruner(Service):
         for state, keep in self._keep.items():
             if keep is not None:
                 full |= self._maintenance.prune(state, keep) >= BATCH
+        self._maintenance.forget_actions()
         full |= self._maintenance.compact() >= FOLDED_MANY
         return 0.05 if full else PRUNE_INTERVAL

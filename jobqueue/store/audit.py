@@ -1,0 +1,131 @@
+"""The audit: a row for each action of an operator that changed jobs, queues or schedules.
+
+The command line and the HTTP API hand an `Action` to what changes rows. A program that calls the
+Python API is not an operator: it hands none, and writes none.
+"""
+
+import getpass
+import json
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, insert, select, update
+
+from jobqueue.records import JobFilter
+from jobqueue.store.database import Store
+from jobqueue.store.schema import audit
+
+T = TypeVar("T")
+
+ACTOR_LENGTH = 200
+IDS = 100
+"""Ids of jobs that a row names; of others it has the count."""
+
+
+@dataclass
+class Action:
+    """What an operator asks for. It has one row, also where it takes many transactions.
+
+    `target` are JSON values that say what it is about, as `target_of`, or `{"queue": "mail"}`:
+    names, ids and options, never arguments of jobs.
+    """
+
+    actor: str
+    verb: str
+    target: Mapping[str, Any]
+    row: int | None = field(default=None, init=False)
+    """The id of its row, once that is committed."""
+
+    def write(self, connection: Connection, changed: int) -> int | None:
+        """Add what a transaction has changed; return the row's id, None if there is no row yet."""
+        if not changed:
+            return self.row
+        if self.row is not None:
+            more = {"changed": audit.c.changed + changed}
+            connection.execute(update(audit).where(audit.c.id == self.row).values(more))
+            return self.row
+        # ASCII, for a database of any encoding.
+        actor = self.actor.encode("ascii", "backslashreplace").decode()[:ACTOR_LENGTH]
+        new = insert(audit).values(
+            actor=actor, verb=self.verb, target=json.dumps(self.target), changed=changed
+        )
+        return int(connection.execute(new.returning(audit.c.id)).scalar_one())
+
+
+class Transact(Protocol):
+    """Runs `work` in a transaction, maybe twice: `Store.transact` or `transact_at_once`."""
+
+    def __call__(self, work: Callable[[Connection], T], /) -> T:
+        """Return what `work` returned, once that is committed."""
+        ...
+
+
+def transact_audited(
+    transact: Transact,
+    work: Callable[[Connection], T],
+    action: Action | None,
+    changed: Callable[[T], int],
+) -> T:
+    """Run `work` in a transaction, and write to the audit in the same how many it has changed.
+
+    `changed` reads that off the result of `work`. Nothing is written for 0, or without an action.
+    """
+    if action is None:
+        return transact(work)
+
+    def both(connection: Connection) -> tuple[T, int | None]:
+        result = work(connection)
+        return result, action.write(connection, changed(result))
+
+    # Only now, after the commit: a transaction that is tried again has to insert the row again.
+    result, action.row = transact(both)
+    return result
+
+
+def target_of(wanted: JobFilter) -> dict[str, Any]:
+    """Return the ids or the filter of a bulk verb as the target of an action."""
+    if wanted.ids is not None:
+        more = len(wanted.ids) - IDS
+        return {"ids": wanted.ids[:IDS]} | ({"more_ids": more} if more > 0 else {})
+    named = {
+        "state": wanted.state,
+        "task": wanted.task,
+        "queue": wanted.queue,
+        "tag": wanted.tag,
+    }
+    return {name: value for name, value in named.items() if value is not None} or {"all": True}
+
+
+def os_user() -> str:
+    """Return the user of this process."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # A user without a name, as in containers.
+        return "unknown"
+
+
+def operator() -> str:
+    """Return who uses the command line: `user@host`."""
+    return f"{os_user()}@{socket.gethostname()}"
+
+
+class Audit:
+    """The rows of the audit. Thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def find(self, limit: int | None, since: datetime | None = None) -> list[dict[str, Any]]:
+        """Return actions as JSON values, newest first."""
+        wanted = select(audit).order_by(audit.c.id.desc()).limit(limit)
+        if since is not None:
+            wanted = wanted.where(audit.c.at >= since)
+        with self._store.read() as connection:
+            rows = connection.execute(wanted).mappings().all()
+        return [
+            {**row, "at": row["at"].isoformat(), "target": json.loads(row["target"])}
+            for row in rows
+        ]
