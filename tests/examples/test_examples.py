@@ -81,7 +81,7 @@ def test_the_basic_pool_hands_back_each_result(run: Callable[..., list[str]]) ->
 def test_the_context_pool_ends_jobs_early(run: Callable[..., list[str]]) -> None:
     in_time, too_slow, waiting, running, deadline = run("context_pool")
     assert in_time == "in time: counted to 5"
-    assert too_slow == "too slow: failed: AttemptTimeout"
+    assert too_slow == "too slow: failed: jobqueue.errors.AttemptTimeout"
     assert waiting == "waiting: cancelled after 0 attempts"
     assert re.fullmatch(r"running: cancelled at step \d+ of 100000", running)
     parent, child = map(float, re.findall(r"\d+\.\d+", deadline))

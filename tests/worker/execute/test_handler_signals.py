@@ -103,7 +103,7 @@ def test_a_retry_is_charged_and_comes_after_the_handlers_own_time(
         row = worker.row(handle.id)
         assert (row.state, row.attempt) == (State.SCHEDULED, 1)
         assert worker.due_in(handle.id) == pytest.approx(seconds, abs=5)
-        assert worker.attempts(handle.id) == [(1, "errored", "Retry")]
+        assert worker.attempts(handle.id) == [(1, "errored", "jobqueue.errors.Retry")]
     assert worker.finish(own.id).state is State.FAILED
     with pytest.raises(JobFailed, match="busy"):
         own.result(0)
