@@ -44,8 +44,8 @@ class WhyKit:
         self.execute(insert(queues).values(name="default", **switches))
 
     def claim(self, limit: int = 100) -> list[Any]:
+        self.lanes.sweep()
         with self.kit.store.write() as connection:
-            self.lanes.sweep(connection)
             return list(self.lanes.claim(connection, self.worker, "default", limit).claims)
 
 
@@ -274,7 +274,6 @@ def test_many_in_front_are_counted_up_to_a_bound(
 def test_behind_the_jobs_of_its_key_and_other_keys(why: WhyKit) -> None:
     why.add("a"), why.add("b")
     first, second = why.add("c", 2)
-    with why.kit.store.write() as connection:
-        why.lanes.sweep(connection)
+    why.lanes.sweep()
     assert why.says(second) == "behind 1 job of its key and 2 other keys"
     assert why.says(first) == "behind 2 other keys"
