@@ -44,7 +44,7 @@ PAGE = 5000
 BULK = 1000
 """Rows per transaction of a bulk verb."""
 
-_OURS = ("backoff", "base_max_attempts", "key_released", "worker_id")
+_OURS = ("backoff", "base_max_attempts", "key_released", "worker_id", "progress_at")
 _OF_LANES = ("lane_limit", "lane_weight", "lane_strict")
 _COLUMNS = [column for column in jobs.c if column.name not in _OURS + _OF_LANES]
 
@@ -60,6 +60,7 @@ _RERUN: dict[str, Any] = {
     "result": None,
     "progress": None,
     "progress_message": None,
+    "progress_at": None,
     "cancel_requested_at": None,
     "deadline_at": case(
         (_WAS_FINAL, null()), else_=jobs.c.deadline_at

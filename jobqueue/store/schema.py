@@ -153,6 +153,7 @@ jobs = Table(
     Column("lane_limit", Integer),  # most jobs of the lane that run at once; null: no limit
     Column("lane_weight", Double),  # its share in a fair queue; null: 1
     Column("lane_strict", SmallInteger),  # 1: jobs of the lane run in order, also between attempts
+    Column("progress_at", Instant),  # when progress was written last
     *_checks(),
     sqlite_autoincrement=True,  # An id is never reused, even if the newest job is deleted.
 )

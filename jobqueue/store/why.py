@@ -114,13 +114,17 @@ def _running(facts: Facts) -> Explanation | None:
             "another live worker makes it available again; start one if there is none",
             worker,
         )
+    progress_at = facts.verdicts.progress_at
+    said = ""
+    if progress_at is not None and job.started_at is not None and progress_at > job.started_at:
+        said = f", last progress {_span(facts.since(progress_at))} ago"
     asked = ""
     if job.cancel_requested_at is not None:
         asked = f", asked to stop {_span(facts.since(job.cancel_requested_at))} ago"
     return _because(
         facts,
         "running",
-        f"running on {worker} for {time}{asked}",
+        f"running on {worker} for {time}{said}{asked}",
         f"wait: jobqueue wait {job.id}; or stop it: jobqueue cancel {job.id}",
         worker,
     )

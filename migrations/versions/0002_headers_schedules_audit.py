@@ -27,6 +27,7 @@ def upgrade() -> None:
         sa.Column("lane_limit", sa.Integer),
         sa.Column("lane_weight", sa.Double),
         sa.Column("lane_strict", sa.SmallInteger),
+        _instant("progress_at"),
     ):
         op.add_column("jobqueue_jobs", column)
     op.add_column("jobqueue_attempts", sa.Column("error_signature", sa.Text))

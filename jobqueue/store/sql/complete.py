@@ -138,5 +138,7 @@ def save_progress(rows: FromClause) -> Executable:
     return (
         update(jobs)
         .where(*_of(rows))
-        .values(progress=rows.c.progress, progress_message=rows.c.message)
+        .values(
+            progress=rows.c.progress, progress_message=rows.c.message, progress_at=once(now())
+        )
     )

@@ -109,6 +109,7 @@ def _verdicts() -> Executable:
         exists().where(queues.c.name == jobs.c.queue, QUEUE_LIMITED).label("queue_limited"),
         jobs.c.worker_id,
         jobs.c.lane_limit,
+        jobs.c.progress_at,
         now().label("present"),
     ).where(jobs.c.id == _IN_JOB)
 
