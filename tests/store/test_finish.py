@@ -10,6 +10,7 @@ from sqlalchemy import text
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store import completion as completion_module
+from jobqueue.store.claims import WorkerRef
 from tests.store.conftest import ERROR, StoreKit, WAYS
 
 NEXT = {
