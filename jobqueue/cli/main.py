@@ -17,6 +17,7 @@ from jobqueue.cli.commands import (
     enqueue,
     exec,  # noqa: A004
     jobs,
+    log,
     schedules,
     stats,
     web,
@@ -98,6 +99,7 @@ for family in (
     bulk_actions,
     stats,
     schedules,
+    log,
     db,
     web,
     completion,

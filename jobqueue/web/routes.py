@@ -18,7 +18,7 @@ from jobqueue.known_names import names_of, unknown_in
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, JobRecord, Refusal
 from jobqueue.states import FINAL, State
-from jobqueue.store.audit import Action, target_of
+from jobqueue.store.audit import Action, Audit, target_of
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
@@ -81,6 +81,7 @@ class Api:
                 for verb, endpoint in self._schedule_verbs()
             ),
             Route("/api/workers", self._answers(self._workers)),
+            Route("/api/log", self.log),
             Route("/api/stats", self._answers(self._monitor.stats)),
             Route("/healthz", self.healthz),
             Route("/readyz", self.readyz),
@@ -206,6 +207,15 @@ class Api:
             return json_response(await self._reads(ask))
 
         return endpoint
+
+    async def log(self, request: Request) -> Response:
+        """Answer what operators did, newest first."""
+        given = _query(request, "since", "limit")
+        since = wire.since(given.get("since"))
+        limit = options.whole(
+            wire.whole(given.get("limit", str(LIST_DEFAULT))), "limit", 1, LIST_MAX
+        )
+        return json_response(await self._reads(Audit(self._queue.store).find, limit, since))
 
     def _schedules(self) -> list[dict[str, Any]]:
         return [schedule.to_json() for schedule in self._queue.schedules]

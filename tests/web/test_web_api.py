@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from jobqueue import JobQueue, every
-from jobqueue.store.audit import Audit
 from jobqueue.store.stats import Monitor
 from jobqueue.web import metrics
 from tests.web.conftest import Client, Serve, working
@@ -263,11 +262,14 @@ def test_schedules_are_listed_and_switched(client: Client, jobs: JobQueue) -> No
         error = client.refused(404, "POST", f"/api/schedules/sums/{verb}")
         assert (error["field"], error["value"]) == ("name", "sums")
     client.refused(400, "POST", "/api/schedules/a%20b/pause")
-    rows = Audit(jobs.store).find(None)
+    rows = client.get("/api/log").json()
     assert {(row["actor"], row["target"]["schedule"]) for row in rows} == {
         ("http 127.0.0.1", "sums")
     }
     assert [row["verb"] for row in rows] == ["remove", "run", "resume", "pause"]
+    assert client.get("/api/log?since=1h&limit=1").json() == rows[:1]
+    for wrong in ("limit=0", "limit=201", "since=soon"):
+        client.refused(400, "GET", f"/api/log?{wrong}")
 
 
 def test_a_waiting_job_is_cancelled_and_retried(client: Client) -> None:

@@ -1,0 +1,52 @@
+"""`log`: what operators did."""
+
+import getpass
+import socket
+
+from tests.cli.conftest import Cli
+
+ME = f"{getpass.getuser()}@{socket.gethostname()}"
+ACTIONS = [
+    (("cancel", "1"), "cancel", {"ids": [1]}, 1),
+    (("cancel", "--queue", "mail", "--yes"), "cancel", {"queue": "mail"}, 2),
+    (("retry", "1", "2"), "retry", {"ids": [1, 2]}, 2),
+    (("delete", "--all", "--yes"), "delete", {"all": True}, 3),
+    (("queues", "pause", "mail"), "pause", {"queue": "mail"}, 1),
+    (("queues", "resume", "mail"), "resume", {"queue": "mail"}, 1),
+    (("schedules", "add", "s", "add", "2", "--every", "5m"), "add", {"schedule": "s"}, 1),
+    (("schedules", "pause", "s"), "pause", {"schedule": "s"}, 1),
+    (("schedules", "resume", "s"), "resume", {"schedule": "s"}, 1),
+    (("schedules", "run", "s"), "run", {"schedule": "s"}, 1),
+    (("schedules", "remove", "s"), "remove", {"schedule": "s"}, 1),
+]
+
+
+def test_every_command_that_changes_something_is_in_the_log_newest_first(bare: Cli) -> None:
+    for queue in ("default", "mail", "mail"):
+        bare.ok("enqueue", "add", "secret", "--queue", queue)
+    assert bare.json("log") == []
+    for command, *_ in ACTIONS:
+        bare.ok(*command)
+        bare(*command[:2], "no-such-name")  # Refused, or it needed nothing: no row.
+    rows = bare.json("log")
+    assert [(row["verb"], row["target"], row["changed"]) for row in rows] == [
+        (verb, target, changed) for _, verb, target, changed in reversed(ACTIONS)
+    ]
+    assert {row["actor"] for row in rows} == {ME}
+    assert "secret" not in bare.ok("log")
+    assert [row["id"] for row in bare.json("log", "--limit", 2)] == [11, 10]
+
+
+def test_the_log_is_a_table_and_says_when_it_is_empty(bare: Cli) -> None:
+    bare.ok("enqueue", "add")
+    assert bare("log").stderr == "no operator has changed anything yet\n"
+    bare.ok("queues", "pause", "default")
+    text = bare.ok("log", "--since", "1h")
+    assert ME in text and "pause" in text and "queue default" in text
+    assert bare.json("log", "--since", "2100-01-01T00:00:00Z") == []
+
+
+def test_bad_limits_and_instants_are_refused(bare: Cli) -> None:
+    bare.ok("enqueue", "add")
+    assert "limit" in bare.refused(2, "log", "--limit", "-1")
+    assert "since" in bare.refused(2, "log", "--since", "soon")
