@@ -157,10 +157,12 @@ def _queue_paused(facts: Facts) -> Explanation | None:
         return None
     queue = facts.job.queue
     form = "%H:%M" if paused_at.date() == facts.present.date() else "%Y-%m-%d %H:%M"
+    actor = facts.paused_by()
+    by = f" by {actor}" if actor else ""
     return _because(
         facts,
         "queue_paused",
-        f"queue {queue} paused since {paused_at:{form}} UTC",
+        f"queue {queue} paused since {paused_at:{form}} UTC{by}",
         f"resume it: jobqueue queues resume {queue}",
         queue,
     )

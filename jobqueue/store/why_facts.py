@@ -1,5 +1,6 @@
 """What is asked of the database to tell why a job is where it is: read when it is asked for."""
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
@@ -81,6 +82,15 @@ class Facts:
         """The queue's switches."""
         row = self._rows(self._lanes.switches).one_or_none()
         return Switches() if row is None else Switches(*row)
+
+    def paused_by(self) -> str | None:
+        """Return which operator paused the queue; None where a program did."""
+        given = {
+            "in_target": json.dumps({"queue": self.job.queue}),
+            "in_paused_at": self.switches.paused_at,
+        }
+        actor: str | None = self._rows(self._why.paused_by, given).scalar_one_or_none()
+        return actor
 
     @cached_property
     def queue_lane(self) -> QueueLane:

@@ -6,9 +6,11 @@ import pytest
 from sqlalchemy import insert, update
 
 from jobqueue.states import State
+from jobqueue.store.audit import Action
 from jobqueue.store.clock import after, this_minute
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.schema import counters, lanes, queues, workers
+from jobqueue.store.stats import Monitor
 from jobqueue.store.why import Explanation, explain
 from tests.store.conftest import StoreKit
 
@@ -164,6 +166,15 @@ def test_a_paused_queue_says_since_when(why: WhyKit) -> None:
     assert found.code == "queue_paused"
     assert found.sentence.startswith("queue default paused since 20")
     assert found.advice == "resume it: jobqueue queues resume default"
+
+
+def test_a_paused_queue_says_by_whom_if_the_audit_knows(why: WhyKit) -> None:
+    id_, monitor = why.kit.add(), Monitor(why.kit.store)
+    monitor.pause("default", Action("ada@desk", "pause", {"queue": "default"}))
+    assert why.says(id_).endswith("UTC by ada@desk")
+    monitor.resume("default")
+    monitor.pause("default")
+    assert why.says(id_).endswith("UTC")
 
 
 def test_no_live_worker_serves_the_queue(why: WhyKit) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from jobqueue.store.clock import INSTANT, after, now, once
-from jobqueue.store.schema import BEGUN, CounterKind, counters, jobs, lanes, queues, workers
+from jobqueue.store.schema import BEGUN, CounterKind, audit, counters, jobs, lanes, queues, workers
 from jobqueue.store.sql.lanes import OF_KEY
 from jobqueue.store.sql.predicates import (
     IS_ALIVE,
@@ -39,6 +39,8 @@ PACE_SPAN = 3600.0
 """Seconds of the past that tell the pace of a queue."""
 _COUNTERS_MAX = 20_000
 """Most rows of counters to read, the newest ones: with many queues there are more in an hour."""
+_ACTIONS_MAX = 1000
+"""Number of newest actions that are read to find who paused a queue."""
 
 _IN_JOB = bindparam("in_job", type_=BigInteger())
 _IN_QUEUE = bindparam("in_queue", type_=Text())
@@ -90,6 +92,7 @@ class WhyStatements:
             .limit(IDS_MAX)
         )
         self.pace = _pace()
+        self.paused_by = _paused_by()
 
 
 @cache
@@ -171,3 +174,18 @@ def _pace() -> Executable:
         func.coalesce(func.sum(recent.c.ended), 0).label("ended"),
         func.min(recent.c.minute).label("since"),
     ).where(recent.c.queue == _IN_QUEUE)
+
+
+def _paused_by() -> Executable:
+    """Select the operator who paused a queue."""
+    return (
+        select(audit.c.actor)
+        .where(
+            audit.c.id > select(func.max(audit.c.id)).scalar_subquery() - _ACTIONS_MAX,
+            audit.c.verb == literal_column("'pause'"),
+            audit.c.target == bindparam("in_target", type_=Text()),
+            audit.c.at >= bindparam("in_paused_at", type_=INSTANT),
+        )
+        .order_by(audit.c.id.desc())
+        .limit(1)
+    )
