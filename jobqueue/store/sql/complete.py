@@ -138,7 +138,5 @@ def save_progress(rows: FromClause) -> Executable:
     return (
         update(jobs)
         .where(*_of(rows))
-        .values(
-            progress=rows.c.progress, progress_message=rows.c.message, progress_at=once(now())
-        )
+        .values(progress=rows.c.progress, progress_message=rows.c.message, progress_at=once(now()))
     )
