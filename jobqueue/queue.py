@@ -22,7 +22,8 @@ from jobqueue.config import database
 from jobqueue.config import pool_size as pool_size_of
 from jobqueue.errors import ConfigurationError, Duration, JobNotFound
 from jobqueue.events import EventStream, Subscriber
-from jobqueue.job import Job, as_completed, require_changed
+from jobqueue.job import Job, as_completed
+from jobqueue.job_verbs import ID_MAX, JobVerbs
 from jobqueue.literals import EventName, StateName, WhenFull
 from jobqueue.options import Options, TaskOptions
 from jobqueue.records import JobFilter, JobRecord
@@ -47,7 +48,6 @@ from jobqueue.worker.worker import Worker
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ID_MAX = 2**63 - 1
 PENDING_MAX = 10_000_000
 ASYNC_PAGE = 500
 """Rows that `alist` reads with one call of a thread."""
@@ -60,7 +60,7 @@ class Queue(str):
     __slots__ = ()
 
 
-class JobQueue:
+class JobQueue(JobVerbs):
     """A durable job queue in a SQLite file or a Postgres database.
 
     `url` is a SQLAlchemy URL of either; None takes $JOBQUEUE_URL, then `url` of [tool.jobqueue] in
@@ -288,25 +288,6 @@ class JobQueue:
             for record in page:
                 yield record
 
-    def cancel(self, *ids: int) -> None:
-        """Cancel jobs; running ones are requested to stop. Raises JobNotFound or WrongState."""
-        require_changed(self._jobs.cancel(_named(ids))[1])
-
-    def retry(self, *ids: int, succeeded: bool = False) -> None:
-        """Run failed and cancelled jobs again, with as many attempts as at first.
-
-        Scheduled jobs become due now. `succeeded=True` includes jobs that have succeeded. Raises
-        JobNotFound or WrongState after the others were retried.
-        """
-        changed, refused = self._jobs.rerun(_named(ids), succeeded=succeeded)
-        if changed:
-            self._notifier.notify()
-        require_changed(refused)
-
-    def delete(self, *ids: int) -> None:
-        """Delete jobs that are not running. Raises JobNotFound or WrongState."""
-        require_changed(self._jobs.delete(_named(ids))[1])
-
     def pause(self, queue: str) -> None:
         """Stop all workers from claiming jobs of a queue. Running jobs go on."""
         Monitor(self.store).pause(option_rules.name(queue, "queue"))
@@ -391,7 +372,3 @@ class JobQueue:
         _traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _named(ids: tuple[int, ...]) -> JobFilter:
-    return JobFilter(ids=tuple(option_rules.whole(id_, "id", -ID_MAX, ID_MAX) for id_ in ids))

@@ -20,6 +20,7 @@ from jobqueue.cli.commands import (
     log,
     schedules,
     stats,
+    update,
     web,
     worker,
 )
@@ -97,6 +98,7 @@ for family in (
     worker,
     jobs,
     bulk_actions,
+    update,
     stats,
     schedules,
     log,

@@ -15,6 +15,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    literal,
     null,
     select,
     update,
@@ -22,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy import func as sql_func
 from sqlalchemy.exc import IntegrityError
 
+from jobqueue.job_changes import JobChanges
 from jobqueue.records import (
     AttemptError,
     AttemptRecord,
@@ -29,9 +31,9 @@ from jobqueue.records import (
     JobRecord,
     Refusal,
 )
-from jobqueue.states import FINAL, MOVES, State
+from jobqueue.states import FINAL, MOVES, WAITING, State
 from jobqueue.store.audit import Action, transact_audited
-from jobqueue.store.clock import now
+from jobqueue.store.clock import INSTANT, now
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.store.enqueue import Enqueuer
@@ -221,6 +223,34 @@ class Jobs(Enqueuer):
             replace(refusal, reason=twice) if refusal.state in left_out else refusal
             for refusal in refusals
         ]
+
+    def update(
+        self, wanted: JobFilter, changes: JobChanges, action: Action | None = None
+    ) -> tuple[list[int], list[Refusal]]:
+        """Change jobs that wait. `action` and return as `cancel`.
+
+        A new due time makes a job scheduled, or available if it has passed. The bound of a queue
+        that they are moved to does not count, as for a retry.
+        """
+        values: dict[str, Any] = {}
+        if changes.priority is not None:
+            values["priority"] = changes.priority
+        if changes.queue is not None:
+            values["queue"] = changes.queue
+        if changes.tags is not None:
+            values["tags"] = json.dumps(changes.tags) if changes.tags else None
+        if changes.at is not None:
+            is_later = literal(changes.at, INSTANT) > now()
+            values["run_at"] = changes.at
+            values["state"] = case((is_later, State.SCHEDULED.value), else_=State.AVAILABLE.value)
+        waits = in_state(*WAITING)
+
+        def change(connection: Connection, ids: list[int]) -> list[int]:
+            statement = update(jobs).where(jobs.c.id.in_(ids), waits).values(values)
+            return list(connection.execute(statement.returning(jobs.c.id)).scalars())
+
+        changed = self._in_batches(and_(_matches(wanted), waits), change, action)
+        return changed, self._refusals(wanted, changed, already=None, verb="changed")
 
     def delete(
         self, wanted: JobFilter, action: Action | None = None

@@ -5,6 +5,7 @@ from typing import Any
 from starlette.requests import Request
 
 from jobqueue.errors import JobQueueError
+from jobqueue.job_changes import JobChanges
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
 from jobqueue.tasks import Call
 from jobqueue.web.responses import HTTPError
@@ -57,6 +58,14 @@ def asks_for_succeeded(body: bytes) -> bool:
     if not isinstance(asked, bool):
         raise HTTPError(400, "succeeded: not true or false", field="succeeded", value=asked)
     return asked
+
+
+def changes_of(body: bytes) -> JobChanges:
+    """Return the new values in the body of an update. Raises HTTPError or JobQueueError."""
+    given = parse_json(body, what="body", max_bytes=BODY_MAX)
+    if not isinstance(given, dict):
+        raise HTTPError(400, 'body: an update takes an object like {"priority": 1}', field="body")
+    return JobChanges.of(given)
 
 
 def calls_of(tasks: Tasks, body: bytes) -> tuple[list[Call[Any]], bool]:

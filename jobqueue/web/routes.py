@@ -28,7 +28,7 @@ from jobqueue.store.why import explain
 from jobqueue.tasks import Registry
 from jobqueue.web import metrics
 from jobqueue.web.concurrency import CachedCall, JobWaiter, Threads
-from jobqueue.web.requests import asks_for_succeeded, calls_of, read_body
+from jobqueue.web.requests import asks_for_succeeded, calls_of, changes_of, read_body
 from jobqueue.web.responses import JSON, HTTPError, database_unavailable, json_response, to_bytes
 from jobqueue.web.security import require_json
 from jobqueue.wire import changes, did_you_mean, job_json, with_attempts
@@ -74,6 +74,7 @@ class Api:
             Route("/api/jobs/{id}/why", self.why),
             Route("/api/jobs/{id}/cancel", self.cancel, methods=["POST"]),
             Route("/api/jobs/{id}/retry", self.retry, methods=["POST"]),
+            Route("/api/jobs/{id}/update", self.update, methods=["POST"]),
             Route("/api/queues", self._answers(self._monitor.queues)),
             Route("/api/schedules", self._answers(self._schedules)),
             *(
@@ -184,12 +185,20 @@ class Api:
         await self._writes(self._queue.wake_workers)
         return response
 
-    async def _change(self, request: Request, name: str, verb: Verb) -> Response:
+    async def update(self, request: Request) -> Response:
+        """Change a job that waits: `{"priority": 1, "queue": "mail", "at": "…", "tags": []}`."""
+        new = changes_of(await read_body(request))
+        change: Verb = lambda jobs, wanted, action: jobs.update(wanted, new, action)  # noqa: E731
+        response = await self._change(request, "update", change, set=new.to_json())
+        await self._writes(self._queue.wake_workers)
+        return response
+
+    async def _change(self, request: Request, name: str, verb: Verb, **more: Any) -> Response:
         _query(request)
         require_json(request.headers.get("content-type"), has_body=_has_body(request))
         id_ = wire.job_id(request.path_params["id"])
         wanted = JobFilter(ids=(id_,))
-        action = Action(_client(request), name, target_of(wanted))
+        action = Action(_client(request), name, target_of(wanted) | more)
         changed, refused = await self._writes(verb, self._jobs, wanted, action)
         answer = changes(changed, refused)
         for refusal in refused:

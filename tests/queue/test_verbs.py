@@ -83,6 +83,21 @@ def test_cancel_ends_what_waits_and_refuses_what_has_ended_otherwise(
     assert done.state is State.SUCCEEDED
 
 
+def test_update_changes_what_waits_and_refuses_all_else(jobs: JobQueue, add: Any) -> None:
+    delayed, done = add.options(delay=3600).enqueue(1), add.enqueue(1)
+    with jobs.worker(poll=60):
+        assert done.result(30) == 2
+        with pytest.raises(WrongState, match=f"job {done.id}: it is succeeded"):
+            jobs.update(done.id, delayed.id, queue="mail", at=datetime.now(UTC))
+        assert delayed.result(30) == 2  # The worker was woken.
+    assert delayed.record().queue == "mail"
+    with pytest.raises(JobNotFound):
+        jobs.update(10**9, priority=1)
+    for wrong in ({}, {"priority": "high"}, {"at": datetime(2100, 1, 1)}, {"tags": "a"}):  # noqa: DTZ001
+        with pytest.raises(InvalidOption):
+            jobs.update(delayed.id, **wrong)  # type: ignore[arg-type]
+
+
 def test_retry_gives_a_final_job_a_fresh_budget_and_makes_a_delayed_one_due(
     jobs: JobQueue, add: Any
 ) -> None:

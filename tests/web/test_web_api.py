@@ -272,6 +272,24 @@ def test_schedules_are_listed_and_switched(client: Client, jobs: JobQueue) -> No
         client.refused(400, "GET", f"/api/log?{wrong}")
 
 
+def test_a_waiting_job_is_changed(client: Client) -> None:
+    id_ = client.id(2, 3)
+    at = "2100-01-01T00:00:00+00:00"
+    new = {"priority": -1, "queue": "mail", "tags": ["eu"], "at": at}
+    post = lambda body: client.post(f"/api/jobs/{id_}/update", json=body)
+    assert post(new).json() == {"changed": 1, "refused": []}
+    job = client.get(f"/api/jobs/{id_}").json()
+    assert {name: job[name] for name in ("priority", "queue", "tags")} | {
+        "at": job["run_at"]
+    } == new
+    assert client.get("/api/log").json()[0]["target"] == {"ids": [id_], "set": new}
+    for wrong in ({}, [], {"priority": "x"}, {"state": "failed"}, {"at": "soon"}):
+        assert post(wrong).status_code == 400, wrong
+    client.post(f"/api/jobs/{id_}/cancel")
+    assert post(new).status_code == 409
+    client.refused(404, "POST", "/api/jobs/999/update", json=new)
+
+
 def test_a_waiting_job_is_cancelled_and_retried(client: Client) -> None:
     id_ = client.id(2, 3)
     changed = {"changed": 1, "refused": []}

@@ -1,6 +1,8 @@
 """`cancel`, `retry`, `delete`: one action on jobs given by id, or on all that match."""
 
 import contextlib
+import functools
+import heapq
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import MISUSED, CliError, complain
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
+from jobqueue.job_changes import JobChanges
 from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, Refusal, counted
 from jobqueue.states import MOVES, State
@@ -28,6 +31,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 IDS_PER_STATEMENT = 1000
 """Ids in one statement."""
 FORCE = " (--force takes it as it is)"
+SAMPLE = 10
+"""Jobs that a dry run shows."""
+FILTERS = "--state --task --queue --tag"
 REFUSALS_SHOWN = 20
 """Refusals that are printed, a line each."""
 
@@ -40,6 +46,10 @@ class Verb:
     done: str
     states: tuple[State, ...]
     act: Callable[[Jobs, JobFilter, Action], tuple[list[int], list[Refusal]]]
+    wakes: bool = False
+    """True if what it changes may be claimed at once."""
+    changes: JobChanges | None = None
+    """What it makes of them, for the audit."""
 
 
 CANCEL = Verb("cancel", "cancelled", MOVES["cancel"].before, Jobs.cancel)
@@ -48,6 +58,7 @@ RETRY_ALL = Verb(
     "retried",
     (*MOVES["hasten"].before, *MOVES["rerun"].before),
     partial(Jobs.rerun, succeeded=True),
+    wakes=True,
 )
 RETRY = replace(
     RETRY_ALL,
@@ -68,8 +79,7 @@ def _command(verb: Verb, help_: str) -> click.Command:
     @click.argument("ids", metavar="[ID]...", nargs=-1)
     @params.filter_options
     @click.option("--all", "everything", is_flag=True, help=f"{verb.name.capitalize()} all jobs.")
-    @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-    @click.option("--force", is_flag=True, help="Accept a task, queue or tag that is not known.")
+    @safety_options
     @_succeeded_option(verb)
     @pass_cli
     def command(
@@ -81,36 +91,129 @@ def _command(verb: Verb, help_: str) -> click.Command:
         queue: str | None,
         tag: str | None,
         everything: bool,
-        yes: bool,
-        force: bool,
+        safety: Safety,
         succeeded: bool = False,
     ) -> None:
         wanted = wire.a_filter(state_name, task, queue, tag)
-        named = wire.job_ids(ids)
-        is_bulk = wanted != JobFilter() or everything
-        if bool(named) == is_bulk or (everything and wanted != JobFilter()):
-            raise InvalidOption(
-                f"{verb.name}: give ids, or a filter (--state --task --queue --tag), or --all: "
-                "one of the three",
-                field="id",
-            )
+        chosen = Choice.of(verb, ids, wanted, FILTERS, everything=everything)
         acts = RETRY_ALL if succeeded else verb
         left_out = 0
-        if is_bulk:
+        if chosen.is_bulk:
             left_out = _left_out(cli, acts, wanted)
-            _confirm(cli, acts, wanted, _but(left_out), yes=yes, force=force)
-        elif acts is RETRY and not yes and _asks_again(cli, named):
+        elif acts is RETRY and not (safety.yes or safety.dry_run) and _asks_again(cli, chosen.ids):
             acts = RETRY_ALL
-        result = _apply(cli, acts, wanted, named)
-        if cli.json:
-            answer = changes(*result)
-            cli.print_json(answer | {"left_out": left_out} if left_out else answer)
-        elif result.changed or not result.refused:
-            echo(_summary(cli, verb, named, result, left_out))
-        if result.refused:
-            raise _refusal(result.refused, json=cli.json)
+        perform(cli, acts, chosen, safety, left_out)
 
     return command
+
+
+def safety_options(function: F) -> F:
+    """Add `--dry-run --yes --force`, and pass them as `safety`."""
+
+    @functools.wraps(function)
+    def with_safety(*args: Any, dry_run: bool, yes: bool, force: bool, **given: Any) -> Any:
+        return function(*args, safety=Safety(dry_run, yes, force), **given)
+
+    for option in (
+        click.option("--force", is_flag=True, help="Accept a task, queue or tag not known."),
+        click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
+        click.option(
+            "--dry-run", is_flag=True, help="Print how many jobs, and a sample; change nothing."
+        ),
+    ):
+        with_safety = option(with_safety)
+    return with_safety  # type: ignore[return-value]
+
+
+class Safety(NamedTuple):
+    """How careful a bulk verb is."""
+
+    dry_run: bool
+    yes: bool
+    force: bool
+
+
+class Choice(NamedTuple):
+    """The jobs of a bulk verb: ids, or without any a filter."""
+
+    ids: tuple[int, ...]
+    wanted: JobFilter
+
+    @classmethod
+    def of(
+        cls,
+        verb: Verb,
+        ids: tuple[str, ...],
+        wanted: JobFilter,
+        filters: str,
+        *,
+        everything: bool,
+    ) -> "Choice":
+        """Take exactly one of ids, a filter and --all. Raises InvalidOption."""
+        named = wire.job_ids(ids)
+        if sum((bool(named), wanted != JobFilter(), everything)) != 1:
+            raise InvalidOption(
+                f"{verb.name}: give ids, or a filter ({filters}), or --all: one of the three",
+                field="id",
+            )
+        return cls(named, wanted)
+
+    @property
+    def is_bulk(self) -> bool:
+        """True unless the jobs are given by their ids."""
+        return not self.ids
+
+    def filters(self) -> list[JobFilter]:
+        """Return filters that no statement is too small for."""
+        return [
+            JobFilter(ids=self.ids[start : start + IDS_PER_STATEMENT])
+            for start in range(0, len(self.ids), IDS_PER_STATEMENT)
+        ] or [self.wanted]
+
+
+def perform(cli: CliContext, verb: Verb, chosen: Choice, safety: Safety, left_out: int = 0) -> None:
+    """Change the chosen jobs and print how many, after a question; or print what it would do.
+
+    Raises CliError for refused jobs, after the others were changed.
+    """
+    if chosen.is_bulk:
+        count = _count_known(cli, verb, chosen.wanted, force=safety.force)
+        if not safety.dry_run:
+            _confirm(cli, verb, chosen.wanted, count, _but(left_out), yes=safety.yes)
+    if safety.dry_run:
+        rehearse(cli, verb.name, chosen.filters(), verb.states)
+        return
+    result = _apply(cli, verb, chosen)
+    if cli.json:
+        answer = changes(*result)
+        cli.print_json(answer | {"left_out": left_out} if left_out else answer)
+    elif result.changed or not result.refused:
+        echo(_summary(cli, verb, chosen.ids, result, left_out))
+    if result.refused:
+        raise _refusal(result.refused, json=cli.json)
+
+
+def rehearse(
+    cli: CliContext, verb: str, filters: Sequence[JobFilter], states: Sequence[State]
+) -> None:
+    """Print how many jobs a verb would change now, and a sample of them; change nothing."""
+    parts = [replace(part, state=state) for part in filters for state in _states(part, states)]
+    count = sum(map(cli.jobs.count, parts))
+    newest = (job for part in parts for job in cli.jobs.find(part, SAMPLE))
+    sample = heapq.nlargest(SAMPLE, newest, key=lambda job: job.id)
+    if cli.json:
+        jobs = [{"id": job.id, "task": job.task} for job in sample]
+        cli.print_json({"dry_run": True, "would_change": count, "sample": jobs})
+        return
+    echo(f"would {verb} {counted(count, 'job')} in {cli.target}; nothing was changed")
+    for job in sample:
+        echo(f"  {job.id}  {escape_controls(job.task)}")
+    if count > len(sample):
+        echo(f"  and {count - len(sample):,} more")
+
+
+def _states(wanted: JobFilter, states: Sequence[State]) -> Sequence[State]:
+    return states if wanted.state is None else (wanted.state,)
 
 
 def _succeeded_option(verb: Verb) -> Callable[[F], F]:
@@ -148,15 +251,20 @@ def _asks_again(cli: CliContext, named: tuple[int, ...]) -> bool:
     return bool(done)
 
 
-def _confirm(
-    cli: CliContext, verb: Verb, wanted: JobFilter, but: str, *, yes: bool, force: bool
-) -> None:
-    """Ask, with the number of jobs and the database. Raises InvalidOption for an unknown name."""
+def _count_known(cli: CliContext, verb: Verb, wanted: JobFilter, *, force: bool) -> int:
+    """Return how many jobs match. Raises InvalidOption if none do and a name is not known."""
     count = _count(cli, verb, wanted)
     if count == 0 and not force:
         stranger = cli.unknown(lambda known: unknown_in(wanted, known, FORCE))
         if stranger is not None:
             raise stranger
+    return count
+
+
+def _confirm(
+    cli: CliContext, verb: Verb, wanted: JobFilter, count: int, but: str, *, yes: bool
+) -> None:
+    """Ask, with the number of jobs and the database."""
     which = params.describe(wanted)
     what = counted(count, "job") + (f" ({which})" if which else "")
     question = f"{verb.name} {what} in {cli.target}{but}"
@@ -194,7 +302,7 @@ def _count(cli: CliContext, verb: Verb, wanted: JobFilter) -> int:
             field="state",
             value=wanted.state.value,
         )
-    states = verb.states if wanted.state is None else (wanted.state,)
+    states = _states(wanted, verb.states)
     return sum(cli.jobs.count(replace(wanted, state=state)) for state in states)
 
 
@@ -205,18 +313,17 @@ class Result(NamedTuple):
     refused: list[Refusal]
 
 
-def _apply(cli: CliContext, verb: Verb, wanted: JobFilter, named: tuple[int, ...]) -> Result:
-    filters = [
-        JobFilter(ids=named[start : start + IDS_PER_STATEMENT])
-        for start in range(0, len(named), IDS_PER_STATEMENT)
-    ]
+def _apply(cli: CliContext, verb: Verb, chosen: Choice) -> Result:
     result = Result([], [])
-    action = cli.action(verb.name, **target_of(replace(wanted, ids=named or None)))
-    for part in filters or [wanted]:
+    target = target_of(replace(chosen.wanted, ids=chosen.ids or None))
+    if verb.changes is not None:
+        target["set"] = verb.changes.to_json()
+    action = cli.action(verb.name, **target)
+    for part in chosen.filters():
         changed, refused = verb.act(cli.jobs, part, action)
         result.changed.extend(changed)
         result.refused.extend(refused)
-    if verb.name == RETRY.name and result.changed:
+    if verb.wakes and result.changed:
         cli.wake_workers()
     return result
 
