@@ -7,12 +7,15 @@ from jobqueue.records import ExtraColumns
 
 def extra_columns(settings: Options) -> ExtraColumns | None:
     """Return the rare columns of a new job; None if it has none."""
-    key = settings.concurrency_key
+    key, headers = settings.concurrency_key, to_text(settings.headers)
     if key is None:
-        return ExtraColumns(to_text(settings.headers)) if settings.headers else None
+        if not settings.headers and settings.expires is None:
+            return None
+        return ExtraColumns(headers, expires=settings.expires)
     limit = settings.concurrency_limit
     return ExtraColumns(
-        to_text(settings.headers),
+        headers,
+        expires=settings.expires,
         lane=key,
         lane_limit=1 if limit is None and settings.strict else limit,
         lane_weight=None if settings.weight == 1 else settings.weight,

@@ -9,6 +9,10 @@ UniqueUntil = Literal["finished", "started", "deleted"]
 """How long a job holds its unique key: until it has ended, until it begins, or as long as its row
 is kept."""
 
+OnConflict = Literal["ignore", "replace", "reschedule"]
+"""What an enqueue does to the waiting job that holds its unique key: nothing, write the new
+arguments and options onto it, or move its due time."""
+
 Isolation = Literal["thread", "process"]
 """Where a handler runs: in the worker, or in a child process that can be killed."""
 

@@ -10,7 +10,8 @@ from typing import Any, TypedDict, TypeVar, get_args
 from jobqueue.backoff import Backoff
 from jobqueue.errors import Duration, InvalidOption
 from jobqueue.headers import Headers, check_headers
-from jobqueue.literals import CatchUp, Isolation, Overlap, UniqueUntil
+from jobqueue.key_options import check_debounce, check_key
+from jobqueue.literals import CatchUp, Isolation, OnConflict, Overlap, UniqueUntil
 from jobqueue.records import lasting
 from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS
 from jobqueue.schedules.timing import Timing, check_timing
@@ -19,7 +20,6 @@ Word = TypeVar("Word", bound=str)
 
 NAME = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,127}")
 QUEUE_LENGTH_MAX = 63
-KEY_LENGTH_MAX = 512
 MEMORY_LEAST = 10_000_000  # bytes; no Python runs in less
 TAGS_MAX = 32
 BASE_MAX = 1000
@@ -34,6 +34,7 @@ SECONDS_MAX = 10 * 366 * 86_400.0
 """Ten years: a longer duration is taken for a mistake of units."""
 
 UNIQUE_SCOPES: tuple[UniqueUntil, ...] = get_args(UniqueUntil)
+CONFLICT_MODES: tuple[OnConflict, ...] = get_args(OnConflict)
 ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
 OF_TASK = ("isolation", "schedule", "catch_up", "overlap")
 """Options of a task that no call can change."""
@@ -220,12 +221,24 @@ class OptionChanges(TypedDict, total=False):
     """Limit of one attempt; `current_job().check()` then raises AttemptTimeout. None: no limit."""
     deadline: Duration | None
     """Limit from the enqueue to the end of the job, with all attempts and waits. None: no limit."""
+    expires: Duration | None
+    """A job that has not begun this long after the enqueue is cancelled. None: it waits on."""
     unique_key: str | None
     """At most one job holds a key: `enqueue` returns the holder instead of a second job.
     Text of 1 to 512 characters. None, the default: no key."""
     unique_until: UniqueUntil
     """When the key is free again: when the job is `"finished"` (default) or `"started"`, or only
     when its row is `"deleted"`."""
+    on_conflict: OnConflict
+    """Where a waiting job holds the key: `"ignore"` (default) leaves it, `"replace"` gives it the
+    new arguments and options, `"reschedule"` the new due time."""
+    debounce: Duration | None
+    """The job is due this long after the last enqueue with its unique key. None: it does not wait
+    for more of them."""
+    max_wait: Duration | None
+    """With `debounce`: due at most this long after the first enqueue. None: no limit."""
+    rerun: bool
+    """Where a running job holds the key: one more job, which waits until the key is free."""
     tags: Iterable[str]
     """Up to 32 names, by which jobs can be listed, cancelled, retried and deleted."""
     headers: Mapping[str, str]
@@ -270,8 +283,13 @@ class Options:
     backoff: Backoff | None = None
     timeout: float | None = None
     deadline: float | None = None
+    expires: float | None = None
     unique_key: str | None = None
     unique_until: UniqueUntil = "finished"
+    on_conflict: OnConflict = "ignore"
+    debounce: float | None = None
+    max_wait: float | None = None
+    rerun: bool = False
     tags: tuple[str, ...] = ()
     headers: Headers = ()
     concurrency_key: str | None = None
@@ -306,44 +324,37 @@ class Options:
             checked["delay"] = None
         merged = replace(self, **checked)
         if merged.concurrency_key is None and not of_task:
-            for option in OF_KEY:
-                if checked.get(option) not in (None, False):
-                    raise InvalidOption(
-                        f"{option}: it is for jobs of a concurrency_key, and there is none",
-                        field=option,
-                        value=checked[option],
-                    )
-        if merged.deadline is not None and (merged.delay or 0.0) >= merged.deadline:
-            raise InvalidOption(
-                f"deadline: {lasting(merged.deadline)} from now it would not even be due",
-                field="deadline",
-                value=merged.deadline,
-            )
+            _check_without_key(checked)
+        _check_times(merged)
+        check_debounce(merged.debounce, merged.max_wait, merged.delay, merged.at)
         return merged
+
+
+def _check_without_key(checked: Mapping[str, object]) -> None:
+    for option in OF_KEY:
+        if checked.get(option) not in (None, False):
+            raise InvalidOption(
+                f"{option}: it is for jobs of a concurrency_key, and there is none",
+                field=option,
+                value=checked[option],
+            )
+
+
+def _check_times(options: Options) -> None:
+    wait = options.delay or options.debounce or 0.0
+    for option, limit in (("deadline", options.deadline), ("expires", options.expires)):
+        if limit is not None and wait >= limit:
+            raise InvalidOption(
+                f"{option}: {lasting(limit)} from now it would not even be due",
+                field=option,
+                value=limit,
+            )
 
 
 def _check_backoff(value: object) -> Backoff | None:
     if value is not None and not isinstance(value, Backoff):
         raise _invalid(
             "backoff", value, "is not one; use exponential(base=2, cap=3600) or fixed(30)"
-        )
-    return value
-
-
-def _check_key(value: object, what: str) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not 0 < len(value) <= KEY_LENGTH_MAX:
-        raise InvalidOption(
-            f"{what}: must be text of 1 to {KEY_LENGTH_MAX} characters",
-            field=what,
-            value=value,
-        )
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidOption(
-            f"{what}: {value[:40]!r} has a character that no database stores",
-            field=what,
-            value=value,
         )
     return value
 
@@ -373,11 +384,16 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "backoff": _check_backoff,
     "timeout": lambda value: None if value is None else seconds(value, "timeout", least=0.001),
     "deadline": lambda value: None if value is None else seconds(value, "deadline", least=0.001),
-    "unique_key": lambda value: _check_key(value, "unique_key"),
+    "expires": lambda value: None if value is None else seconds(value, "expires", least=0.001),
+    "unique_key": lambda value: check_key(value, "unique_key"),
     "unique_until": lambda value: one_of(value, "unique_until", UNIQUE_SCOPES),
+    "on_conflict": lambda value: one_of(value, "on_conflict", CONFLICT_MODES),
+    "debounce": lambda value: None if value is None else seconds(value, "debounce", least=0.001),
+    "max_wait": lambda value: None if value is None else seconds(value, "max_wait", least=0.001),
+    "rerun": lambda value: flag(value, "rerun"),
     "tags": _check_tags,
     "headers": check_headers,
-    "concurrency_key": lambda value: _check_key(value, "concurrency_key"),
+    "concurrency_key": lambda value: check_key(value, "concurrency_key"),
     "concurrency_limit": lambda value: (
         None if value is None else whole(value, "concurrency_limit", 0, RUNNING_MAX)
     ),

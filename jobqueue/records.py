@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from jobqueue.literals import UniqueUntil
+from jobqueue.literals import OnConflict, UniqueUntil
 from jobqueue.states import FINAL, State
 
 
@@ -33,6 +33,21 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     unique_until: UniqueUntil | None
     deadline: float | None = None
     extra: "ExtraColumns | None" = None
+    conflict: "Conflict | None" = None
+
+
+class Conflict(NamedTuple):
+    """What an enqueue does where a waiting job holds its unique key. Times are seconds."""
+
+    on_conflict: OnConflict
+    debounce: float | None = None  # from the last enqueue until the job is due
+    max_wait: float | None = None  # the most from the first enqueue until then
+    rerun: bool = False  # where a running job holds the key: once more when the key is free
+
+    @property
+    def changes(self) -> bool:
+        """True if it changes a waiting job that holds the key."""
+        return self.on_conflict != "ignore" or self.debounce is not None
 
 
 class ExtraColumns(NamedTuple):
@@ -45,6 +60,8 @@ class ExtraColumns(NamedTuple):
     lane_limit: int | None = None
     lane_weight: float | None = None
     lane_strict: int | None = None
+    expires: float | None = None  # seconds from the enqueue
+    awaited_key: str | None = None
 
 
 class Inserted(msgspec.Struct, frozen=True, gc=False):
@@ -72,13 +89,14 @@ class Claim(NamedTuple):
     crashes: int
     deadline_at: datetime | None
     worker_id: int  # the lease under which it was claimed
-    # May not be held unbegun: max_attempts=1, crashed before, or unique until started.
+    # May not be held unbegun: max_attempts=1, crashed before, unique until started, or it expires.
     immediate_only: bool
     at_most_once: bool
     child_crashes: int = 0  # deaths of the child process that it alone ran in
     releases_key_on_start: bool = False  # its unique key is free once it begins
     scheduled_for: datetime | None = None  # the tick that made it
     headers: str | None = None  # JSON
+    expires_at: datetime | None = None  # it does not begin later
 
 
 NOT_COMMITTED = "NotCommitted"
@@ -142,6 +160,15 @@ class ReapedJob(NamedTuple):
     attempt: int  # the one that was lost
     worker: str | None
     started_at: datetime | None
+
+
+class ExpiredJob(NamedTuple):
+    """A job that was cancelled because it had not begun in time."""
+
+    id: int
+    task: str
+    queue: str
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,13 +334,21 @@ class Lease(NamedTuple):
     heartbeats: int
 
 
+class Due(NamedTuple):
+    """In how many seconds upkeep has to do something, by the database's clock; None: nothing."""
+
+    job: float | None  # a scheduled job is due
+    expiry: float | None  # a job expires
+    freed_key: float | None  # a key that a job waits for is free: 0
+
+
 class Outlook(NamedTuple):
     """What a worker has to know of others and of what is to come, read in one transaction."""
 
     leases: list[Lease]  # others', those that this worker watches
     orphans: bool  # some job's worker is gone
-    due: float | None  # seconds until the next scheduled job is due, by the database's clock
-    tick: float | None = None  # the same for the next tick of a schedule
+    due: Due
+    tick: float | None = None  # seconds until the next tick of a schedule is due
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ MOVES: Mapping[str, Move] = {
     "lose": Move((State.RUNNING,), State.AVAILABLE),  # its worker is gone: crashes + 1
     "cancel": Move(LIVE, State.CANCELLED),  # running: only when its worker says so
     "hasten": Move((State.SCHEDULED,), State.AVAILABLE),  # an operator's retry: due now
-    "postpone": Move((State.AVAILABLE,), State.SCHEDULED),  # an operator's later due time
+    "postpone": Move(WAITING, State.SCHEDULED),  # due later: by its operator or key
     "rerun": Move(FINAL, State.AVAILABLE),  # an operator's retry; of a succeeded job if asked for
 }
 """Every verb that changes a job's state. Statements, docs and the model test derive from it."""

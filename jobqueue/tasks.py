@@ -27,6 +27,7 @@ from jobqueue.backoff import Backoff
 from jobqueue.errors import ConfigurationError, Duration, InvalidOption, QueueFull, UnknownTask
 from jobqueue.extra_columns import extra_columns
 from jobqueue.job import Job, Window
+from jobqueue.key_options import conflict_of
 from jobqueue.options import OptionChanges, Options
 from jobqueue.records import NewJob
 from jobqueue.serialization.codec import Codec
@@ -78,7 +79,7 @@ class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
             priority=settings.priority,
             args=self.args,
             tags=json.dumps(settings.tags) if settings.tags else None,
-            delay=settings.delay,
+            delay=settings.delay if settings.debounce is None else settings.debounce,
             at=settings.at,
             max_attempts=settings.max_attempts,
             timeout=settings.timeout,
@@ -88,6 +89,7 @@ class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
             unique_until=None if key is None else settings.unique_until,
             deadline=settings.deadline,
             extra=extra_columns(settings),
+            conflict=conflict_of(settings),
         )
 
 

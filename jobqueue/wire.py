@@ -11,6 +11,7 @@ from typing import Any
 from jobqueue import options
 from jobqueue.errors import InvalidArguments, InvalidOption, UnknownTask
 from jobqueue.job import Job
+from jobqueue.key_options import conflict_of
 from jobqueue.options import Options
 from jobqueue.records import JobFilter, JobRecord, Refusal
 from jobqueue.serialization.codec import Codec
@@ -28,8 +29,13 @@ OPTION_NAMES = (
     "max_attempts",
     "timeout",
     "deadline",
+    "expires",
     "unique_key",
     "unique_until",
+    "on_conflict",
+    "debounce",
+    "max_wait",
+    "rerun",
     "tags",
     "headers",
     "concurrency_key",
@@ -125,8 +131,9 @@ def _never(calls: object, within: object) -> list[Job[Any]]:
 def make_call(
     task: Task[..., Any], args: list[Any], kwargs: dict[str, Any], changes: Mapping[str, Any]
 ) -> Call[Any]:
-    """Build a call from exact JSON values."""
+    """Build a call from exact JSON values. Raises InvalidArguments or InvalidOption."""
     settings = task.settings.merge(dict(changes))
+    conflict_of(settings)
     return Call(task, task.codec.from_json(args, kwargs), settings)
 
 

@@ -32,7 +32,16 @@ LAYERS: list[list[str]] = [
         "literals",
         "loggers",
     ]
-    + ["config", "paths", "fork_guard", "polling", "text", "job_changes", "schedules/*"],
+    + [
+        "config",
+        "key_options",
+        "paths",
+        "fork_guard",
+        "polling",
+        "text",
+        "job_changes",
+        "schedules/*",
+    ],
     ["serialization/*"],
     ["store/schema", "store/clock", "store/fork_safety", "store/pool", "store/postgres_session"],
     ["store/notify/*"],

@@ -95,6 +95,13 @@ class after(FunctionElement[datetime]):  # noqa: N801
     inherit_cache = True
 
 
+class plus(FunctionElement[datetime]):  # noqa: N801
+    """The instant that lies a number of seconds after another; takes the instant and the number."""
+
+    type = INSTANT
+    inherit_cache = True
+
+
 class this_minute(FunctionElement[datetime]):  # noqa: N801
     """The present minute, at its second 0."""
 
@@ -137,6 +144,18 @@ def _after_postgres(element: after, compiler: SQLCompiler, **kw: Any) -> str:
 def _after_sqlite(element: after, compiler: SQLCompiler, **kw: Any) -> str:
     seconds = compiler.process(element.clauses, **kw)
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {seconds}))"
+
+
+@compiles(plus, "postgresql")
+def _plus_postgres(element: plus, compiler: SQLCompiler, **kw: Any) -> str:
+    instant, seconds = (compiler.process(part, **kw) for part in element.clauses)
+    return f"{instant} + CAST({seconds} AS DOUBLE PRECISION) * INTERVAL '1 second'"
+
+
+@compiles(plus, "sqlite")
+def _plus_sqlite(element: plus, compiler: SQLCompiler, **kw: Any) -> str:
+    instant, seconds = (compiler.process(part, **kw) for part in element.clauses)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', {instant}, printf('%+.3f seconds', {seconds}))"
 
 
 @compiles(this_minute, "postgresql")

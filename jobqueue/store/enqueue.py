@@ -7,13 +7,20 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from msgspec.structs import astuple
 from sqlalchemy import Connection, Row, delete
 
 from jobqueue.loggers import get_logger
-from jobqueue.records import ExtraColumns, Inserted, NewJob
+from jobqueue.records import Inserted, NewJob
 from jobqueue.store.backpressure import QueueLimit, QueueLimits
 from jobqueue.store.database import Store
+from jobqueue.store.key_conflicts import (
+    NO_EXTRA,
+    ROUNDS,
+    KeyConflicts,
+    columns_of,
+    kept_changing,
+    replaces,
+)
 from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.schema import jobs
 from jobqueue.store.sql.rows import NEW, NEW_WITH_EXTRA
@@ -30,10 +37,6 @@ PLAIN_ROWS = 20
 _PLAIN = ("args", "task", "queue", "priority", "tags", "max_attempts", "timeout", "backoff")
 _plain_row = attrgetter(*_PLAIN)
 
-_NO_EXTRA = ExtraColumns()
-
-_ROUNDS = 20
-
 
 class _Held(NamedTuple):
     """The job that holds a unique key."""
@@ -49,6 +52,7 @@ class Enqueuer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.limits = QueueLimits(store)
+        self._conflicts = KeyConflicts(store, self._insert_rows)
 
     def insert(
         self,
@@ -145,8 +149,10 @@ class Enqueuer:
             rows = connection.execute(
                 self._store.statements.unique_key_holders, {"in_keys": sorted(keyed)}
             )
+            moved = {job.unique_key for job in new if replaces(job)}
             for row in rows:
-                keyed.pop(row.unique_key, None)
+                if row.unique_key not in moved or row.queue == keyed[row.unique_key]:
+                    keyed.pop(row.unique_key, None)
         return Counter(job.queue for job in new if job.unique_key is None) + Counter(keyed.values())
 
     def _remove(self, connection: Connection, ids: Sequence[int]) -> None:
@@ -201,19 +207,22 @@ class Enqueuer:
                 result.append(Inserted(next(plain), True))
             elif key in held:
                 result.append(Inserted(held[key].id, False))
-                _warn_of_another_call(held[key], job)
+                if not (replaces(job) or (job.conflict and job.conflict.rerun)):
+                    _warn_of_another_call(held[key], job)
             else:
                 held[key] = _Held(keyed[key], job.task, job.args)
                 result.append(Inserted(keyed[key], True))
+        if any(job.conflict for job in new):
+            self._conflicts.resolve(connection, new, result)
         return result
 
     def _insert_rows(self, connection: Connection, new: Sequence[NewJob]) -> Sequence[Row[Any]]:
         """Insert jobs by one statement, without those whose key is held; return their rows."""
         statements, backend = self._store.statements, self._store.backend
         if all(job.extra is None for job in new):
-            parameters = backend.batch_parameters(NEW, [astuple(job)[:-1] for job in new])
+            parameters = backend.batch_parameters(NEW, [columns_of(job) for job in new])
             return connection.execute(statements.insert, parameters).all()
-        rows = [(*astuple(job)[:-1], *(job.extra or _NO_EXTRA)) for job in new]
+        rows = [(*columns_of(job), *(job.extra or NO_EXTRA)) for job in new]
         parameters = backend.batch_parameters(NEW_WITH_EXTRA, rows)
         return connection.execute(statements.insert_with_extra, parameters).all()
 
@@ -227,7 +236,7 @@ class Enqueuer:
         """Find the holders of the keys; if one has ended, insert the job and add it to `keyed`."""
         held: dict[str, _Held] = {}
         wanted = {job.unique_key: job for job in reversed(new) if job.unique_key in missing}
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             keys = sorted(missing - held.keys() - keyed.keys())
             if not keys:
                 break
@@ -238,7 +247,7 @@ class Enqueuer:
                 for row in self._insert_rows(connection, again):
                     keyed[row.unique_key] = int(row.id)
         if left := missing - held.keys() - keyed.keys():
-            raise RuntimeError(f"unique keys kept changing hands: {sorted(left)}")
+            raise kept_changing(str(sorted(left)))
         return held
 
 

@@ -53,7 +53,11 @@ _COLUMNS = [column for column in jobs.c if column.name not in _OURS + _OF_LANES]
 _WAS_FINAL = in_state(*FINAL)
 _BUDGET = sql_func.coalesce(jobs.c.base_max_attempts, jobs.c.max_attempts)
 _RERUN: dict[str, Any] = {
-    "state": State.AVAILABLE.value,
+    "state": case(
+        # Once it has its key, upkeep makes it available.
+        (jobs.c.awaited_key.is_not(None), State.SCHEDULED.value),
+        else_=State.AVAILABLE.value,
+    ),
     "run_at": now(),
     "reason": None,
     "finished_at": None,
@@ -67,6 +71,7 @@ _RERUN: dict[str, Any] = {
     "deadline_at": case(
         (_WAS_FINAL, null()), else_=jobs.c.deadline_at
     ),  # It was the enqueue's, not the retry's.
+    "expires_at": case((_WAS_FINAL, null()), else_=jobs.c.expires_at),
     "snoozes": 0,
     "crashes": case((_WAS_FINAL, 0), else_=jobs.c.crashes),
     "child_crashes": case((_WAS_FINAL, 0), else_=jobs.c.child_crashes),
@@ -209,8 +214,9 @@ class Jobs(Enqueuer):
                 statement = update(jobs).where(jobs.c.id.in_(ids), guard, *more).values(_RERUN)
                 return list(connection.execute(statement.returning(jobs.c.id)).scalars())
 
-            changed = change(jobs.c.unique_key.is_(None))
-            keyed = select(jobs.c.id).where(jobs.c.id.in_(ids), jobs.c.unique_key.is_not(None))
+            key = sql_func.coalesce(jobs.c.unique_key, jobs.c.awaited_key)
+            changed = change(key.is_(None))
+            keyed = select(jobs.c.id).where(jobs.c.id.in_(ids), key.is_not(None))
             for id_ in connection.execute(keyed).scalars().all():
                 with suppress(IntegrityError), connection.begin_nested():
                     changed += change(jobs.c.id == id_, ~KEY_HELD_BY_OTHER)
@@ -352,6 +358,8 @@ def _matches(wanted: JobFilter) -> ColumnElement[bool]:
 def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented mapping of a row.
     values["state"] = State(row.state)
+    awaited = values.pop("awaited_key")
+    values["unique_key"] = row.unique_key if awaited is None else awaited
     values["tags"] = tags_of(row.tags)
     if error is not None:
         values["error"] = AttemptError(error.error_type, error.error_message, error.traceback)

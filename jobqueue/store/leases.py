@@ -3,10 +3,11 @@
 import json
 import secrets
 from dataclasses import asdict
+from datetime import datetime
 
 from sqlalchemy import Connection, Executable
 
-from jobqueue.records import AttemptError, Lease, Outlook, ReapedJob, Registration
+from jobqueue.records import AttemptError, Due, Lease, Outlook, ReapedJob, Registration
 from jobqueue.states import FINAL, State
 from jobqueue.store.completion import AttemptRow
 from jobqueue.store.counters import TransactionCounts
@@ -85,18 +86,17 @@ class Leases:
         )  # Claims and outcomes may need the connection.
         orphans = bool(connection.execute(statements.orphans).scalar_one())
         leases = self._watched(connection, worker, boot, namespace)
-        due = self._seconds_until(connection, statements.next_due)
-        tick = self._seconds_until(connection, statements.next_tick)
-        return Outlook(leases, orphans, due, tick)
+        tick, present = connection.execute(statements.next_tick).one()
+        return Outlook(leases, orphans, self._due(connection), _seconds(present, tick))
 
-    def look_for_due(self, connection: Connection) -> float | None:
-        """Return the seconds until the next scheduled job is due, by the database's clock."""
+    def look_for_due(self, connection: Connection) -> Due:
+        """Return in how many seconds a job is due or expires."""
         self._store.backend.limit_lock_wait(connection)
-        return self._seconds_until(connection, self._statements.next_due)
+        return self._due(connection)
 
-    def _seconds_until(self, connection: Connection, statement: Executable) -> float | None:
-        due, present = connection.execute(statement).one()
-        return None if due is None else (due - present).total_seconds()
+    def _due(self, connection: Connection) -> Due:
+        due, expiry, freed, present = connection.execute(self._statements.next_due).one()
+        return Due(_seconds(present, due), _seconds(present, expiry), 0.0 if freed else None)
 
     def _watched(
         self, connection: Connection, worker: int | None, boot: str | None, namespace: str | None
@@ -160,6 +160,10 @@ class Leases:
             return lost
 
         return self._store.transact_at_once(work)
+
+
+def _seconds(present: datetime, until: datetime | None) -> float | None:
+    return None if until is None else (until - present).total_seconds()
 
 
 def _attempt_of_lost_worker(job: ReapedJob) -> AttemptRow:

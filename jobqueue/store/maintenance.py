@@ -15,13 +15,19 @@ from sqlalchemy import (
     select,
     union_all,
 )
+from sqlalchemy.exc import IntegrityError, OperationalError
 
+from jobqueue.loggers import get_logger
+from jobqueue.records import ExpiredJob
 from jobqueue.states import State
 from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.clock import after, once, this_minute
+from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
-from jobqueue.store.schema import CounterKind, attempts, audit, counters, jobs
+from jobqueue.store.schema import AWAITS_KEY, CounterKind, attempts, audit, counters, jobs
 from jobqueue.store.sql.predicates import AVAILABLE, QUEUE_PAUSED, in_state
+
+log = get_logger("jobqueue.store")
 
 BATCH = 500
 DAY = 86_400.0
@@ -51,6 +57,44 @@ class Maintenance:
         def work(connection: Connection) -> list[str]:
             rows = connection.execute(self._statements.promote, {"in_limit": limit})
             return list(rows.scalars())
+
+        return self._store.transact_at_once(work)
+
+    def pass_on_keys(self, limit: int = BATCH) -> int:
+        """Give keys that are free to the jobs that wait for them; return how many.
+
+        A key that another transaction is about to take is left for the next round.
+        """
+
+        def work(connection: Connection) -> int:
+            self._store.backend.limit_lock_wait(connection)
+            passed = 0
+            for id_ in connection.execute(self._statements.heirs, {"in_limit": limit}).scalars():
+                try:
+                    with connection.begin_nested():
+                        taken = connection.execute(self._statements.take_key, {"in_job": id_})
+                        passed += taken.scalar_one_or_none() is not None
+                except IntegrityError:
+                    log.debug("job %d waits on: its key was taken again", id_)
+                except OperationalError as error:
+                    if not self._store.backend.is_transient(error) or connection.invalidated:
+                        raise
+                    log.debug("job %d waits on: its key is locked", id_)
+            return passed
+
+        return self._store.transact_at_once(work)
+
+    def expire(self, limit: int = BATCH) -> list[ExpiredJob]:
+        """Cancel jobs that have not begun in time; return them."""
+
+        def work(connection: Connection) -> list[ExpiredJob]:
+            rows = connection.execute(self._statements.expire, {"in_limit": limit})
+            expired = [ExpiredJob(*row) for row in rows]
+            counts = TransactionCounts()
+            for job in expired:
+                counts.ended(job.queue, job.task, State.CANCELLED)
+            counts.write(connection, self._statements)
+            return expired
 
         return self._store.transact_at_once(work)
 
@@ -150,6 +194,7 @@ class Maintenance:
         """Return whether a drain has to wait: a job is available, running or awaits a retry."""
         kinds = (  # A subquery each, with the predicate of its index: OR would scan the table.
             *(and_(part, ~QUEUE_PAUSED) for part in AVAILABLE),
+            and_(AWAITS_KEY, ~QUEUE_PAUSED),
             and_(jobs.c.worker_id.is_not(None), in_state(State.RUNNING)),
             and_(
                 in_state(State.SCHEDULED),

@@ -154,6 +154,7 @@ jobs = Table(
     Column("lane_weight", Double),  # its share in a fair queue; null: 1
     Column("lane_strict", SmallInteger),  # 1: jobs of the lane run in order, also between attempts
     Column("progress_at", Instant),  # when progress was written last
+    Column("awaited_key", Text),  # the unique key that it takes once no other job holds it
     *_checks(),
     sqlite_autoincrement=True,  # An id is never reused, even if the newest job is deleted.
 )
@@ -358,6 +359,15 @@ _partial(
 )
 _partial("jobqueue_lanes_turn", lanes.c.queue, lanes.c.turn, where=lanes.c.parked == 0)
 _partial("jobqueue_jobs_due", jobs.c.run_at, jobs.c.queue, where=_literal(State.SCHEDULED))
+EXPIRES = text(
+    "expires_at IS NOT NULL AND attempt = 0 AND snoozes = 0 AND crashes = 0"
+    " AND (state = 'scheduled' OR state = 'available')"
+)
+"""True for a job that is cancelled at `expires_at`: it waits and has not begun before."""
+_partial("jobqueue_jobs_expires", jobs.c.expires_at, where=EXPIRES)
+AWAITS_KEY = text("awaited_key IS NOT NULL AND state = 'scheduled'")
+"""True for a job that waits until no other job holds its unique key."""
+_partial("jobqueue_jobs_awaits", jobs.c.awaited_key, where=AWAITS_KEY, unique=True)
 _partial("jobqueue_jobs_held", jobs.c.worker_id, where=jobs.c.worker_id.is_not(None))
 # Not `state IN (…)`: SQLite would evaluate it for every claim (measured: a fifth of a drain's SQL).
 _partial(

@@ -104,7 +104,7 @@ class BorrowingStore(Store):
 def seconds_to_next(store: Store, besides: Collection[int] = ()) -> float | None:
     """Return the seconds until the next scheduled job is due, negative if overdue, or None."""
     statement = select(func.min(jobs.c.run_at).label("due"), now().label("present")).where(
-        in_state(State.SCHEDULED), jobs.c.id.not_in(besides)
+        in_state(State.SCHEDULED), jobs.c.awaited_key.is_(None), jobs.c.id.not_in(besides)
     )
     with store.read() as connection:
         due, present = connection.execute(statement).one()
@@ -112,17 +112,16 @@ def seconds_to_next(store: Store, besides: Collection[int] = ()) -> float | None
 
 
 def pass_time(store: Store, seconds: float) -> None:
-    """Move due times and deadlines of all live jobs `seconds` (and _STEP) into the past."""
+    """Move due times, deadlines and expiries of all live jobs `seconds` (and _STEP) back."""
     passed = timedelta(seconds=seconds + _STEP)
 
     def work(connection: Connection) -> None:
-        rows = connection.execute(
-            select(jobs.c.id, jobs.c.run_at, jobs.c.deadline_at).where(in_state(*LIVE))
-        ).all()
-        for id_, run_at, deadline_at in rows:
+        instants = (jobs.c.run_at, jobs.c.deadline_at, jobs.c.expires_at)
+        rows = connection.execute(select(jobs.c.id, *instants).where(in_state(*LIVE))).all()
+        for id_, *given in rows:
             nearer = {
-                "run_at": run_at - passed,
-                "deadline_at": None if deadline_at is None else deadline_at - passed,
+                column.name: None if instant is None else instant - passed
+                for column, instant in zip(instants, given, strict=True)
             }
             connection.execute(update(jobs).where(jobs.c.id == id_).values(nearer))
 

@@ -122,7 +122,9 @@ class Inline:
             self._leases.deregister(id_)
 
     def promote(self) -> None:
-        """Make due jobs available."""
+        """Make due jobs available, and those whose awaited keys are free."""
+        while self._maintenance.pass_on_keys() >= BATCH:
+            pass
         while len(self._maintenance.promote()) >= BATCH:
             pass
 

@@ -297,7 +297,12 @@ class Assembly:
         """Due jobs, dead workers, retention, schedules."""
         return [
             Scheduler(
-                self._maintenance, shared_poll, self._settings.poll, wakeups.wake_all_workers
+                self._maintenance,
+                shared_poll,
+                self._settings.poll,
+                wakeups.wake_all_workers,
+                publish=event_dispatcher.publish,
+                events=self._events,
             ),
             Reaper(
                 self._leases,

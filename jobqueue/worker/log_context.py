@@ -9,7 +9,7 @@ from contextvars import Context, ContextVar
 from typing import Any
 
 from jobqueue.loggers import get_logger
-from jobqueue.records import Claim, ReapedJob
+from jobqueue.records import Claim, ExpiredJob, ReapedJob
 
 log = get_logger("jobqueue.worker")
 
@@ -39,7 +39,7 @@ def say(event: str, line: str, *values: object, **fields: object) -> None:
 
 
 def about(
-    claim: Claim | ReapedJob,
+    claim: Claim | ReapedJob | ExpiredJob,
     event: str | None = None,
     duration: float | None = None,
     error_type: str | None = None,
@@ -49,6 +49,6 @@ def about(
     return job_of(claim) | {"event": event, "duration": seconds, "error_type": error_type}
 
 
-def job_of(claim: Claim | ReapedJob) -> dict[str, Any]:
+def job_of(claim: Claim | ReapedJob | ExpiredJob) -> dict[str, Any]:
     """Return the fields that name the attempt that a record is about."""
     return {"job": claim.id, "task": claim.task, "queue": claim.queue, "attempt": claim.attempt}

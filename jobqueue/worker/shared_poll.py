@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from jobqueue.records import Outlook
+from jobqueue.records import Due, Outlook
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
 from jobqueue.worker.inflight import InFlight
@@ -63,8 +63,8 @@ class SharedPoll:
         with self._store.read() as connection:
             return self._look(connection, by=name)
 
-    def poll_due(self, name: str, after: float) -> tuple[float, float | None]:
-        """Return when a poll began, and in how many seconds the next scheduled job was due then.
+    def poll_due(self, name: str, after: float) -> tuple[float, Due]:
+        """Return when a poll began, and in how many seconds jobs were due or expired then.
 
         While jobs come and go, this is called many times a second: one statement of the poll.
         """

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("lane_weight", sa.Double),
         sa.Column("lane_strict", sa.SmallInteger),
         _instant("progress_at"),
+        sa.Column("awaited_key", sa.Text),
     ):
         op.add_column("jobqueue_jobs", column)
     op.add_column("jobqueue_attempts", sa.Column("error_signature", sa.Text))
@@ -119,11 +120,17 @@ def _create_lanes() -> None:
         "lane IS NOT NULL AND fence > 0 AND (state = 'running'"
         " OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))"
     )
+    expires = (
+        "expires_at IS NOT NULL AND attempt = 0 AND snoozes = 0 AND crashes = 0"
+        " AND (state = 'scheduled' OR state = 'available')"
+    )
     for table, name, columns, where in (
         ("jobs", "claim", ["queue", *place], "state = 'available' AND lane IS NULL"),
         ("jobs", "lane", ["queue", "lane", *place], "lane IS NOT NULL AND state = 'available'"),
         ("jobs", "lane_new", ["id"], "lane IS NOT NULL AND state = 'available'"),
         ("jobs", "lane_begun", ["lane"], begun),
+        ("jobs", "expires", ["expires_at"], expires),
+        ("jobs", "awaits", ["awaited_key"], "awaited_key IS NOT NULL AND state = 'scheduled'"),
         ("lanes", "due", ["queue", "priority", "due_at"], "parked = 0"),
         ("lanes", "turn", ["queue", "turn"], "parked = 0"),
     ):
@@ -134,6 +141,7 @@ def _create_lanes() -> None:
             columns,
             postgresql_where=where_,
             sqlite_where=where_,
+            unique=name == "awaits",
         )
 
 

@@ -66,6 +66,18 @@ INPUTS: list[tuple[str, int, list[str]]] = [
         (f"header: '{value}' is not KEY=VALUE", 2, ["enqueue", "t", "--header", value])
         for value in ("tenant", "=7")
     ],
+    *[
+        ("expires: ", 2, ["enqueue", "t", f"--expires={value}"])
+        for value in ("0", "-1", "soon", "")
+    ],
+    ("on_conflict: ", 2, ["enqueue", "t", "--unique-key=k", "--on-conflict=drop"]),
+    ("on_conflict: it needs a unique_key", 2, ["enqueue", "t", "--on-conflict=replace"]),
+    ("debounce: it needs a unique_key", 2, ["enqueue", "t", "--debounce=5"]),
+    ("max_wait: ", 2, ["enqueue", "t", "--unique-key=k", "--debounce=5", "--max-wait=4"]),
+    ("max_wait: ", 2, ["enqueue", "t", "--unique-key=k", "--max-wait=4"]),
+    ("debounce: ", 2, ["enqueue", "t", "--unique-key=k", "--debounce=5", "--delay=1"]),
+    ("rerun: it needs a unique_key", 2, ["enqueue", "t", "--rerun"]),
+    ("rerun: ", 2, ["enqueue", "t", "--rerun", "--unique-key=k", "--unique-until=started"]),
     ("headers: 5,009 bytes of JSON", 2, ["enqueue", "t", f"--header=a={'x' * 5000}"]),
     *[
         (

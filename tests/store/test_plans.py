@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import Connection, Executable, event, func, insert, select, text, update
 
-from jobqueue.records import JobFilter
+from jobqueue.records import Conflict, JobFilter, NewJob
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, PriorityLevel
+from jobqueue.store.key_conflicts import conflict_parameters
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
 from jobqueue.store.sql.statements import END, PAIRS, PROGRESS, SUCCESS
@@ -298,7 +299,22 @@ def test_due_jobs_are_found_by_the_index_of_due_times(plans: Plans) -> None:
     due = plans.of(plans.store.statements.promote, {"in_limit": 500})
     assert uses(due, "due", "pkey")
     assert looks_up(due, "run_at<")
-    assert uses(plans.of(plans.store.statements.next_due), "due")
+    assert uses(plans.of(plans.store.statements.next_due), "due", "expires", "awaits", "unique")
+
+
+def test_jobs_that_expire_are_found_by_their_index(plans: Plans) -> None:
+    assert uses(plans.of(plans.store.statements.expire, {"in_limit": 500}), "expires", "pkey")
+
+
+def test_a_waiting_holder_is_changed_by_the_unique_index(plans: Plans) -> None:
+    job = NewJob("t", "q", 0, "{}", None, None, None, 1, None, None, "k", "finished")
+    values = conflict_parameters(job, Conflict("replace"))
+    statements = plans.store.statements
+    for change in (statements.replace, statements.reschedule):
+        assert uses(plans.of(change, values), "unique")
+    for change in (statements.replace_successor, statements.reschedule_successor):
+        assert uses(plans.of(change, values), "awaits")
+    assert uses(plans.of(statements.heirs, {"in_limit": 500}), "awaits", "unique")
 
 
 def test_holders_of_keys_are_found_by_the_unique_index(plans: Plans) -> None:

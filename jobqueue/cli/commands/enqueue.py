@@ -72,6 +72,9 @@ _CALL_OPTIONS = [
         help="Time in which the job must end, waits and retries included.",
     ),
     click.option(
+        "--expires", metavar="TIME", help="Cancel the job if it has not begun within this time."
+    ),
+    click.option(
         "--unique-key", metavar="KEY", help="Enqueue nothing while a job with this key exists."
     ),
     click.option(
@@ -79,6 +82,25 @@ _CALL_OPTIONS = [
         metavar="WHEN",
         help="Hold the key until the job is finished (default), started or deleted.",
         shell_complete=completion.words("deleted", "finished", "started"),
+    ),
+    click.option(
+        "--on-conflict",
+        metavar="WHAT",
+        help="Where a waiting job holds the key: ignore (default), replace it, or reschedule it.",
+        shell_complete=completion.words("ignore", "replace", "reschedule"),
+    ),
+    click.option(
+        "--debounce", metavar="TIME", help="Run this time after the last enqueue with the key."
+    ),
+    click.option(
+        "--max-wait",
+        metavar="TIME",
+        help="With --debounce: run at most this time after the first enqueue.",
+    ),
+    click.option(
+        "--rerun",
+        is_flag=True,
+        help="Where a running job holds the key: run once more when it has ended.",
     ),
     click.option(
         "--tag",
@@ -95,8 +117,6 @@ _CALL_OPTIONS = [
         multiple=True,
         help="Header of the job, a text for middleware; may be repeated.",
     ),
-]
-_WAIT_OPTIONS = [
     click.option(
         "--concurrency-key", metavar="KEY", help="Count the job against the limit of this key."
     ),
@@ -115,6 +135,8 @@ _WAIT_OPTIONS = [
         metavar="W",
         help="Share of the key in a fair queue. [default: 1]",
     ),
+]
+_WAIT_OPTIONS = [
     click.option(
         "--wait",
         "waits",
@@ -257,8 +279,8 @@ def _wait_limit(waits: bool, text: str | None) -> float | None:
 
 
 _TEXTS = (
-    *("queue", "delay", "at", "timeout", "deadline"),
-    *("unique_key", "unique_until", "concurrency_key"),
+    *("queue", "delay", "at", "timeout", "deadline", "expires", "unique_key", "unique_until"),
+    *("on_conflict", "debounce", "max_wait", "concurrency_key"),
 )
 """Options that are texts on the command line."""
 
@@ -270,8 +292,7 @@ def changes_of(given: dict[str, Any]) -> dict[str, Any]:
     }
     numbers = ("priority", "max_attempts", "concurrency_limit", "weight")
     changes |= {name: given[name] for name in numbers if given[name] is not None}
-    if given["strict"]:
-        changes["strict"] = True
+    changes |= {name: True for name in ("strict", "rerun") if given[name]}
     if given["tags"]:
         changes["tags"] = given["tags"]
     if given["headers"]:

@@ -153,6 +153,7 @@ def claim_columns() -> list[ColumnElement[Any]]:
         FREES_KEY.label("releases_key_on_start"),
         jobs.c.scheduled_for,
         jobs.c.headers,
+        jobs.c.expires_at,
     ]
 
 

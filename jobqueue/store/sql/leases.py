@@ -19,11 +19,12 @@ from sqlalchemy import (
     update,
 )
 
-from jobqueue.records import Lease
+from jobqueue.records import ExpiredJob, Lease
 from jobqueue.states import State
 from jobqueue.store.clock import now, once
 from jobqueue.store.dialects.base import Backend
-from jobqueue.store.schema import jobs, schedules, workers
+from jobqueue.store.schema import EXPIRES, jobs, schedules, workers
+from jobqueue.store.sql.conflicts import KEY_WAS_FREED
 from jobqueue.store.sql.predicates import CANCEL_ASKED, ONCE, becomes, in_state, may
 
 REFUNDS_MAX = 5
@@ -99,9 +100,13 @@ def orphans() -> Executable:
 
 
 def next_due() -> Executable:
-    """Select the due time of the next scheduled job, and the present time."""
-    return select(func.min(jobs.c.run_at).label("due"), now().label("present")).where(
-        in_state(State.SCHEDULED)
+    """Select when jobs are due or expire, whether a job may take a key, and the present."""
+    waits = (in_state(State.SCHEDULED), jobs.c.awaited_key.is_(None))
+    due = select(func.min(jobs.c.run_at)).where(*waits).scalar_subquery()
+    freed = select(jobs.c.id).where(KEY_WAS_FREED).exists()
+    expiry = select(func.min(jobs.c.expires_at)).where(EXPIRES).scalar_subquery()
+    return select(
+        due.label("due"), expiry.label("expiry"), freed.label("freed"), now().label("present")
     )
 
 
@@ -157,11 +162,32 @@ def reap(backend: Backend) -> Executable:
     )
 
 
+def expire(backend: Backend) -> Executable:
+    """Cancel waiting jobs that have not begun in time."""
+    late = (
+        select(jobs.c.id)
+        .where(EXPIRES, jobs.c.expires_at <= once(now()))
+        .order_by(jobs.c.expires_at)
+        .limit(bindparam("in_limit", type_=Integer()))
+        .with_for_update(skip_locked=True)
+    )
+    return (
+        update(jobs)
+        .where(backend.in_subquery(jobs.c.id, late))
+        .values(
+            state=becomes("cancel"),
+            finished_at=now(),
+            reason=literal_column("'expired'", Text()),
+        )
+        .returning(*(jobs.c[name] for name in ExpiredJob._fields))
+    )
+
+
 def promote(backend: Backend) -> Executable:
     """Make due jobs available; `run_at` stays, and with it their order."""
     due = (
         select(jobs.c.id)
-        .where(may("promote"), jobs.c.run_at <= once(now()))
+        .where(may("promote"), jobs.c.run_at <= once(now()), jobs.c.awaited_key.is_(None))
         .order_by(jobs.c.run_at)
         .limit(bindparam("in_limit", type_=Integer()))
         .with_for_update(skip_locked=True)

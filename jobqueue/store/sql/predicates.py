@@ -47,7 +47,12 @@ AVAILABLE = tuple(and_(in_state(State.AVAILABLE), lane) for lane in (PLAIN, ~PLA
 ONCE = func.coalesce(jobs.c.base_max_attempts, jobs.c.max_attempts) == 1
 """True for a job that may start at most once (per retry by an operator)."""
 
-SOLO = or_(ONCE, jobs.c.crashes > 0, func.coalesce(jobs.c.unique_until, "") == "started")
+SOLO = or_(
+    ONCE,
+    jobs.c.crashes > 0,
+    func.coalesce(jobs.c.unique_until, "") == "started",
+    jobs.c.expires_at.is_not(None),
+)
 """True for a job that must start as soon as it is claimed."""
 
 IS_PAUSED = queues.c.paused_at.is_not(None)

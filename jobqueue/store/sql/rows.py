@@ -36,6 +36,8 @@ NEW_WITH_EXTRA: Columns = {
     "lane_limit": Integer(),
     "lane_weight": Double(),
     "lane_strict": Integer(),
+    "expires": Double(),
+    "awaited_key": Text(),
 }
 SUCCESS: Columns = {"id": BigInteger(), "fence": BigInteger(), "result": Text()}
 END: Columns = {

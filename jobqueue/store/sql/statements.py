@@ -12,22 +12,36 @@ from sqlalchemy import insert as sql_insert
 from jobqueue.store.clock import this_minute
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.schema import counters, jobs, workers
-from jobqueue.store.sql import claim, complete, insert, leases
+from jobqueue.store.sql import claim, complete, conflicts, insert, leases
 from jobqueue.store.sql.predicates import HELD, HOLDS_KEY
 from jobqueue.store.sql.rows import END, NEW_WITH_EXTRA, PAIRS, PROGRESS, SUCCESS
 
 
-class Statements:
+class KeyStatements:
+    """The statements about unique keys that are held."""
+
+    def __init__(self) -> None:
+        self.unique_key_holders = select(
+            jobs.c.id, jobs.c.unique_key, jobs.c.task, jobs.c.args, jobs.c.queue, jobs.c.state
+        ).where(jobs.c.unique_key.in_(bindparam("in_keys", expanding=True)), HOLDS_KEY)
+        self.reschedule = conflicts.reschedule()
+        self.replace = conflicts.replace()
+        self.reschedule_successor = conflicts.reschedule(successor=True)
+        self.replace_successor = conflicts.replace(successor=True)
+        self.successor = conflicts.successor()
+        self.heirs = conflicts.heirs()
+        self.take_key = conflicts.take_key()
+
+
+class Statements(KeyStatements):
     """The data plane's statements for one backend."""
 
     def __init__(self, backend: Backend) -> None:
+        super().__init__()
         self.insert = insert.insert(backend)
         self.insert_with_extra = insert.insert(backend, NEW_WITH_EXTRA)
         self.insert_one = insert.insert_one(backend)
         self.insert_plain = insert.insert_plain()
-        self.unique_key_holders = select(
-            jobs.c.id, jobs.c.unique_key, jobs.c.task, jobs.c.args
-        ).where(jobs.c.unique_key.in_(bindparam("in_keys", expanding=True)), HOLDS_KEY)
         self.next_level = claim.next_level()
         self.claim = claim.claim(backend)
         self.claim_first = claim.claim_first(backend)
@@ -65,6 +79,7 @@ class Statements:
         )
         self.reap = leases.reap(backend)
         self.promote = leases.promote(backend)
+        self.expire = leases.expire(backend)
         self.next_due = leases.next_due()
         self.next_tick = leases.next_tick()
 

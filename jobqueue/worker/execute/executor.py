@@ -7,6 +7,7 @@ job may have been cancelled, or its deadline may have passed.
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -19,7 +20,7 @@ from jobqueue.tasks import Registry, Task
 from jobqueue.worker.handler.context import Attempt, time_left
 from jobqueue.worker.handler.context_variables import ProgramContext
 from jobqueue.worker.handler.describe import describe
-from jobqueue.worker.handler.outcomes import deadline_passed, refused, unknown_task
+from jobqueue.worker.handler.outcomes import deadline_passed, expired, refused, unknown_task
 from jobqueue.worker.handler.run import HandlerRunner
 from jobqueue.worker.inflight import UNBEGUN, InFlight, Unbegun, released
 from jobqueue.worker.isolate.child_handle import RemoteAttempt
@@ -141,6 +142,8 @@ class Executor:
             raise NotStarted(refusal)
         if not self._inflight.lease.good():
             return None
+        if claim.expires_at is not None and _is_late(claim, claim.expires_at):
+            raise NotStarted(Unbegun(expired(claim)))
         task = self._registry.find(claim.task)
         if task is None:
             raise NotStarted(Unbegun(self._unknown_task(claim)))
@@ -228,6 +231,15 @@ class Executor:
         if refusal is None and not self._inflight.lease.good():
             refusal = Unbegun(released(claim, UNBEGUN))
         return refusal
+
+
+def _is_late(claim: Claim, expires_at: datetime) -> bool:
+    """Return whether a job that has not begun before was claimed after it expired.
+
+    By the database's clock alone.
+    """
+    has_begun = claim.attempt > 1 or claim.snoozes or claim.crashes
+    return claim.started_at >= expires_at and not has_begun
 
 
 class ChildAdmission:

@@ -142,6 +142,11 @@ def deadline_passed(claim: Claim) -> Unsuccessful:
     return Unsuccessful(claim, "timed out", State.FAILED, refund=True, reason=reason, error=error)
 
 
+def expired(claim: Claim) -> Unsuccessful:
+    """The end of a claim that came too late to begin."""
+    return Unsuccessful(claim, "cancelled", State.CANCELLED, refund=True, reason="expired")
+
+
 def _errored(context: Attempt, error: BaseException, *, delay: float | None = None) -> Unsuccessful:
     outcome = "timed out" if isinstance(error, AttemptTimeout) else "errored"
     described = describe(error)

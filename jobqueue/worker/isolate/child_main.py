@@ -44,7 +44,7 @@ from jobqueue.worker.process_identity import peak_memory
 PROGRESS_INTERVAL = 0.1  # seconds between two messages of progress
 STOP_MESSAGE_CHECKS = 10  # checks, 0.02 s apart, for a request to stop that SIGTERM announces
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
-_INSTANTS = ("run_at", "started_at", "deadline_at")
+_INSTANTS = ("run_at", "started_at", "deadline_at", "scheduled_for", "expires_at")
 
 
 def main() -> None:

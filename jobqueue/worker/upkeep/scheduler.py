@@ -1,15 +1,22 @@
-"""The scheduler: promotes scheduled jobs to available when they are due."""
+"""The scheduler: promotes scheduled jobs when they are due, and cancels those that expire."""
 
 from collections.abc import Callable
 
+from jobqueue.events import Event, EventStream
+from jobqueue.loggers import get_logger
 from jobqueue.store.maintenance import BATCH, Maintenance
+from jobqueue.worker.log_context import about
 from jobqueue.worker.process_identity import boottime
 from jobqueue.worker.service import Service
 from jobqueue.worker.shared_poll import SharedPoll, with_slack
 
+log = get_logger("jobqueue.worker")
+
+SOON = 0.01  # seconds until the next round after one that found work
+
 
 class Scheduler(Service):
-    """Promotes due jobs, and sleeps until the next one is due."""
+    """Does what falls due with time, and sleeps until something does."""
 
     def __init__(
         self,
@@ -17,6 +24,9 @@ class Scheduler(Service):
         shared_poll: SharedPoll,
         poll: float,
         promoted: Callable[[], None],
+        *,
+        publish: Callable[[Event], None],
+        events: EventStream,
     ) -> None:
         super().__init__("scheduler")
         self._maintenance = maintenance
@@ -25,16 +35,51 @@ class Scheduler(Service):
         self._looked_at = float("-inf")
         self._poll = with_slack(poll)
         self._promoted = promoted
+        self._publish = publish
+        self._events = events
 
     def tick(self) -> float:
-        """Promote due jobs; read first, so that waiting costs no write."""
+        """Do what is due; read first, so that waiting costs no write."""
         self._looked_at, due = self._shared_poll.poll_due(self.name, self._looked_at)
-        due = None if due is None else due - (boottime() - self._looked_at)
-        if due is None or due > 0:
-            return self._poll if due is None else min(self._poll, due)
+        passed = boottime() - self._looked_at
+        rest = self._poll
+        work = (
+            (due.job, self._promote),
+            (due.expiry, self._expire),
+            (due.freed_key, self._pass_on_keys),
+        )
+        for seconds, do in work:
+            if seconds is not None:
+                left = seconds - passed
+                rest = min(rest, left if left > 0 else _rest_after(do(), self._poll))
+        return rest
+
+    def _promote(self) -> int:
         queues = self._maintenance.promote()
         if queues:
             self._promoted()
-        if not queues:  # Due by the worker's clock, but not by the database's, or already promoted.
-            return self._poll
-        return 0 if len(queues) >= BATCH else 0.01
+        return len(queues)
+
+    def _pass_on_keys(self) -> int:
+        passed = self._maintenance.pass_on_keys()
+        if passed:
+            self._promoted()
+        return passed
+
+    def _expire(self) -> int:
+        expired = self._maintenance.expire()
+        for job in expired:
+            log.info("job %d (%s) expired before it began", job.id, job.task, extra=about(job))
+            if self._events.wanted("cancelled"):
+                self._publish(Event("cancelled", job.id, job.task, job.queue, job.attempt))
+        return len(expired)
+
+
+def _rest_after(count: int, poll: float) -> float:
+    """Return the seconds until the next round, after one that changed `count` jobs.
+
+    0: they were due by the worker's clock, but not by the database's, or others did it.
+    """
+    if not count:
+        return poll
+    return 0 if count >= BATCH else SOON

@@ -1,4 +1,5 @@
-SELECT jobqueue_jobs.id, jobqueue_jobs.unique_key, jobqueue_jobs.task, jobqueue_jobs.args
+SELECT jobqueue_jobs.id, jobqueue_jobs.unique_key, jobqueue_jobs.task, jobqueue_jobs.args,
+    jobqueue_jobs.queue, jobqueue_jobs.state
 FROM jobqueue_jobs
 WHERE jobqueue_jobs.unique_key IN (:in_keys)
     AND (jobqueue_jobs.unique_until = 'deleted' OR jobqueue_jobs.unique_until = 'finished'

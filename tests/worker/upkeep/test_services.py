@@ -50,7 +50,12 @@ def alone(
     """A scheduler that has every look of its own."""
     leases = leases or Leases(worker.store)
     shared_poll = SharedPoll(worker.store, leases, worker.inflight, process_identity.this_process())
-    return Scheduler(Maintenance(worker.store), shared_poll, poll, promoted)
+    scheduler = Scheduler(
+        *(Maintenance(worker.store), shared_poll, poll, promoted),
+        publish=lambda event: None,
+        events=EventStream(),
+    )
+    return scheduler
 
 
 def test_the_scheduler_promotes_what_is_due_and_wakes_the_claimers(

@@ -1,0 +1,238 @@
+"""`rerun`: an enqueue whose key a running job holds makes exactly one more run, after that job."""
+
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from jobqueue import JobQueue, State, WrongState
+from jobqueue.errors import InvalidOption
+from jobqueue.records import Registration
+from jobqueue.store.claims import Claims, WorkerRef
+from jobqueue.store.leases import Leases
+from jobqueue.store.maintenance import Maintenance
+from jobqueue.store.schema import jobs as jobs_table
+from jobqueue.store.sql.predicates import HOLDS_KEY
+from tests.queue.conftest import NOWHERE, count
+
+
+@pytest.fixture
+def work(jobs: JobQueue) -> Any:
+    @jobs.task(unique_key="k", rerun=True)
+    def work(number: int = 0) -> int:
+        return number
+
+    return work
+
+
+def begin(jobs: JobQueue) -> WorkerRef:
+    """Claim all that is available, by a worker that does nothing more."""
+    who = Registration("w", "h", 1, None, None, None, None, None, ("t",), 4, 30.0)
+    worker = WorkerRef(Leases(jobs.store).register(who), "w")
+    Claims(jobs.store).claim_first(worker, "default", 9)
+    return worker
+
+
+def end(jobs: JobQueue, id_: int, state: State) -> None:
+    with jobs.store.write() as connection:
+        final = {"state": state, "worker_id": None, "finished_at": jobs_table.c.created_at}
+        connection.execute(update(jobs_table).where(jobs_table.c.id == id_).values(final))
+
+
+def test_a_thousand_enqueues_during_a_run_make_one_more_run(jobs: JobQueue) -> None:
+    runs: list[int] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    @jobs.task(unique_key="k", rerun=True)
+    def work(number: int) -> None:
+        runs.append(number)
+        begun.set()
+        assert go_on.wait(300)
+
+    first = work.enqueue(0)
+    with jobs.worker(poll=0.05, concurrency=4):
+        assert begun.wait(30)
+        made = [work.enqueue(number) for number in range(1, 31)]
+        made += jobs.enqueue_many([work.call(number) for number in range(31, 1001)])
+        assert [job.created for job in made] == [True] + [False] * 999
+        assert {job.id for job in made} == {made[0].id}
+        assert (made[0].state, made[0].record().unique_key, runs) == ("scheduled", "k", [0])
+        go_on.set()
+        first.result(timeout=30)
+        made[0].result(timeout=30)
+    assert (runs, count(jobs)) == ([0, 1], 2)
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.CANCELLED, None])
+def test_the_other_run_follows_whatever_the_first_ones_end(
+    jobs: JobQueue, work: Any, state: State | None
+) -> None:
+    first = work.enqueue(1)
+    begin(jobs)
+    second = work.enqueue(2)
+    upkeep = Maintenance(jobs.store)
+    assert (upkeep.pass_on_keys(), upkeep.promote(), second.state) == (0, [], "scheduled")
+    if state is None:
+        end(jobs, first.id, State.FAILED)
+        jobs.delete(first.id)
+    else:
+        end(jobs, first.id, state)
+    assert (upkeep.pass_on_keys(), second.state) == (1, "available")
+    assert work.enqueue(3) == second
+
+
+def test_a_job_whose_worker_died_runs_again_and_then_the_other_run(
+    jobs: JobQueue, work: Any
+) -> None:
+    first = work.enqueue(1)
+    dead = begin(jobs)
+    second = work.enqueue(2)
+    leases, upkeep = Leases(jobs.store), Maintenance(jobs.store)
+    leases.deregister(dead.id)
+    assert [job.id for job in leases.reap()] == [first.id]
+    assert (upkeep.pass_on_keys(), first.state, second.state) == (0, "available", "scheduled")
+    with jobs.worker(poll=0.05):
+        assert (first.result(timeout=30), second.result(timeout=30)) == (1, 2)
+    ended, began = first.record().finished_at, second.record().started_at
+    assert ended is not None and began is not None and ended <= began
+
+
+def test_an_enqueue_after_the_end_gets_the_job_that_waits_for_the_key(
+    jobs: JobQueue, work: Any
+) -> None:
+    """Before upkeep has passed the key on."""
+    first = work.enqueue(1)
+    begin(jobs)
+    second = work.enqueue(2)
+    end(jobs, first.id, State.SUCCEEDED)
+    made = jobs.enqueue_many([work.call(3), work.options(rerun=False).call(4)])
+    assert [(job.id, job.created) for job in made] == [(second.id, False)] * 2
+    assert (second.state, count(jobs)) == ("available", 2)
+
+
+def test_the_waiting_run_can_be_replaced_and_rescheduled(jobs: JobQueue, work: Any) -> None:
+    first = work.enqueue(1)
+    begin(jobs)
+    second = work.enqueue(2)
+    assert work.options(on_conflict="replace").enqueue(3) == second
+    assert second.record().args == '{"args":[3],"kwargs":{}}'
+    assert work.options(debounce=1000).enqueue(4) == second
+    end(jobs, first.id, State.SUCCEEDED)
+    assert Maintenance(jobs.store).pass_on_keys() == 1
+    assert (second.state, second.record().unique_key) == ("scheduled", "k")
+    assert Maintenance(jobs.store).promote() == []
+
+
+def test_a_retry_of_a_job_whose_key_a_newer_one_holds_is_refused_for_that_job_alone(
+    jobs: JobQueue, work: Any
+) -> None:
+    first, other = work.enqueue(1), work.options(unique_key=None, rerun=False).enqueue(1)
+    begin(jobs)
+    second = work.enqueue(2)
+    end(jobs, first.id, State.FAILED)
+    end(jobs, other.id, State.FAILED)
+    assert Maintenance(jobs.store).pass_on_keys() == 1
+    with pytest.raises(WrongState, match="its unique key 'k' is held by another job"):
+        jobs.retry(first.id, other.id)
+    assert (first.state, other.state, second.state) == ("failed", "available", "available")
+
+
+def test_an_operator_may_cancel_and_retry_the_run_that_waits(jobs: JobQueue, work: Any) -> None:
+    work.enqueue(1)
+    begin(jobs)
+    second = work.enqueue(2)
+    jobs.retry(second.id)  # Due now, once its key is free.
+    assert (second.state, Maintenance(jobs.store).promote()) == ("scheduled", [])
+    second.cancel()
+    third = work.enqueue(3)
+    assert third.created
+    with pytest.raises(WrongState, match="its unique key 'k' is held by another job"):
+        jobs.retry(second.id)
+    third.cancel()
+    jobs.retry(second.id)
+    assert second.state == "scheduled"
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"], indirect=True)
+def test_upkeep_does_not_stop_at_a_key_that_another_transaction_is_taking(
+    jobs: JobQueue, work: Any, engine: Any
+) -> None:
+    first, others = work.enqueue(1), work.options(unique_key="other")
+    other = others.enqueue(1)
+    begin(jobs)
+    second, following = work.enqueue(2), others.enqueue(2)
+    end(jobs, first.id, State.SUCCEEDED)
+    end(jobs, other.id, State.SUCCEEDED)
+    with engine.begin() as connection:
+        newer = work.options(rerun=False).within(connection).enqueue(3)
+        assert Maintenance(jobs.store).pass_on_keys() == 1
+        assert (second.state, following.state) == ("scheduled", "available")
+    assert newer.created
+    assert Maintenance(jobs.store).pass_on_keys() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"rerun": True}, "rerun"),
+        ({"rerun": 1, "unique_key": "k"}, "rerun"),
+        ({"rerun": True, "unique_key": "k", "unique_until": "started"}, "rerun"),
+        ({"rerun": True, "unique_key": "k", "unique_until": "deleted"}, "rerun"),
+    ],
+)
+def test_a_rerun_without_a_key_that_is_held_to_the_end_is_refused(options: Any, field: str) -> None:
+    with JobQueue(NOWHERE) as jobs:
+
+        @jobs.task
+        def work() -> None: ...
+
+        with pytest.raises(InvalidOption, match="rerun: ") as refused:
+            work.options(**options).enqueue()
+        assert refused.value.field == field
+
+
+MODES: dict[str, Any] = {
+    "ignore": {},
+    "replace": {"on_conflict": "replace"},
+    "reschedule": {"on_conflict": "reschedule"},
+    "debounce": {"debounce": 0.02, "max_wait": 0.1},
+    "rerun": {"rerun": True, "on_conflict": "replace"},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_many_producers_of_one_key_never_make_two_holders(
+    url: str, jobs: JobQueue, mode: str
+) -> None:
+    running, overlaps, errors = threading.Lock(), [], []
+
+    def work(number: int) -> None:
+        if not running.acquire(blocking=False):
+            overlaps.append(number)
+            return
+        running.release()
+
+    task = jobs.task(unique_key="k", **MODES[mode])(work)
+    task.enqueue(0)
+
+    def produce(start: int) -> None:
+        try:
+            with JobQueue(url) as own:
+                mine = own.task(unique_key="k", **MODES[mode])(work)
+                for number in range(start, start + 8):
+                    mine.enqueue(number)
+        except Exception as error:
+            errors.append(error)
+
+    producers = [threading.Thread(target=produce, args=(n * 8,)) for n in range(16)]
+    held = select(jobs_table.c.id).where(jobs_table.c.unique_key == "k", HOLDS_KEY)
+    with jobs.worker(poll=0.05, concurrency=4):
+        for producer in producers:
+            producer.start()
+        while any(producer.is_alive() for producer in producers):
+            with jobs.store.read() as connection:
+                assert len(connection.execute(held).all()) <= 1
+        for producer in producers:
+            producer.join()
+    assert (errors, overlaps) == ([], [])

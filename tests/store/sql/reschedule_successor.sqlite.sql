@@ -1,0 +1,19 @@
+UPDATE jobqueue_jobs
+SET state='scheduled', run_at=CASE
+    WHEN (CAST(:in_debounce AS DOUBLE) IS NULL) THEN coalesce(:in_at, CASE
+        WHEN (CAST(:in_delay AS DOUBLE) IS NOT NULL) THEN strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds',
+            CAST(:in_delay AS DOUBLE)))
+        ELSE strftime('%Y-%m-%d %H:%M:%f000', 'now') END)
+    WHEN (jobqueue_jobs.attempt > 0 OR jobqueue_jobs.snoozes > 0
+        OR jobqueue_jobs.crashes > 0) THEN jobqueue_jobs.run_at
+    ELSE CASE
+    WHEN (CAST(:in_max_wait AS DOUBLE) IS NULL) THEN strftime('%Y-%m-%d %H:%M:%f000', 'now',
+        printf('%+.3f seconds', CAST(:in_debounce AS DOUBLE)))
+    WHEN (strftime('%Y-%m-%d %H:%M:%f000', jobqueue_jobs.created_at,
+        printf('%+.3f seconds', CAST(:in_max_wait AS DOUBLE))) > strftime('%Y-%m-%d %H:%M:%f000', 'now',
+        printf('%+.3f seconds', CAST(:in_debounce AS DOUBLE)))) THEN strftime('%Y-%m-%d %H:%M:%f000',
+        'now', printf('%+.3f seconds', CAST(:in_debounce AS DOUBLE)))
+    ELSE strftime('%Y-%m-%d %H:%M:%f000', jobqueue_jobs.created_at,
+        printf('%+.3f seconds', CAST(:in_max_wait AS DOUBLE))) END END
+WHERE jobqueue_jobs.awaited_key = :in_unique_key AND awaited_key IS NOT NULL AND state = 'scheduled'
+RETURNING id;
