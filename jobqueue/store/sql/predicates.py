@@ -12,6 +12,7 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
+    null,
     or_,
     select,
 )
@@ -51,7 +52,8 @@ SOLO = or_(
     ONCE,
     jobs.c.crashes > 0,
     func.coalesce(jobs.c.unique_until, "") == "started",
-    jobs.c.expires_at.is_not(None),
+    # Not a bare IS NOT NULL, which SQLite 3.40 has for true in the RETURNING of some updates.
+    func.coalesce(jobs.c.expires_at, null()).is_not(None),
 )
 """True for a job that must start as soon as it is claimed."""
 

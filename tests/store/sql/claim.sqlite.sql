@@ -12,7 +12,7 @@ WHERE jobqueue_jobs.id IN (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobq
     jobqueue_jobs.id LIMIT :in_limit OFFSET 0)
 RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_at, timeout, backoff, snoozes,
     crashes, deadline_at, worker_id, coalesce(base_max_attempts, max_attempts) = 1 OR crashes > 0
-    OR coalesce(unique_until, '') = 'started' OR expires_at IS NOT NULL AS immediate_only,
+    OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL AS immediate_only,
     coalesce(base_max_attempts, max_attempts) = 1 AS at_most_once, child_crashes,
     coalesce(unique_until, '') = 'started' AND key_released = 0 AS releases_key_on_start, scheduled_for,
     headers, expires_at;
