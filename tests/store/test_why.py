@@ -246,6 +246,7 @@ def test_in_order_a_job_waits_for_the_next_attempt_of_another(why: WhyKit) -> No
     why.kit.make_due(first)
     why.kit.maintenance.promote(100)
     assert why.says(second).endswith("which is due again and goes first")
+    why.kit.change(second, priority=-5)
     assert why.of(first).code == "claimable"
 
 
