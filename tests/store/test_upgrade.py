@@ -10,6 +10,7 @@ from jobqueue.store import migrate
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import REVISION
+from tests.store.conftest import ONLY_POSTGRES
 
 ROWS = (
     "INSERT INTO jobqueue_jobs (task, tags, attempt) VALUES ('add', '[\"one\"]', 1)",
@@ -48,3 +49,33 @@ def test_an_upgrade_from_the_first_revision_keeps_its_rows(
     shown = record.to_json()
     new = [shown[name] for name in ("headers", "lane", "scheduled_for", "expires_at")]
     assert new == [{}, None, None, None]
+
+
+@ONLY_POSTGRES
+def test_an_upgrade_of_tables_in_use_says_who_holds_them_and_changes_nothing(
+    old_store: Store, empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_WAIT", 0.0)
+    with old_store.engine.connect() as reader:
+        reader.exec_driver_sql("SELECT * FROM jobqueue_jobs")
+        (pid,) = reader.exec_driver_sql("SELECT pg_backend_pid()").one()
+        with pytest.raises(SchemaOutdated, match=f"process {pid} .*, idle in transaction, .*again"):
+            migrate.upgrade(empty_url)
+    assert old_store.revision() == "0001"
+
+
+@ONLY_POSTGRES
+def test_an_upgrade_is_tried_again_when_the_tables_are_free(
+    old_store: Store, empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with old_store.engine.connect() as reader:
+        reader.exec_driver_sql("SELECT * FROM jobqueue_jobs")
+        pauses: list[float] = []
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            reader.rollback()
+
+        monkeypatch.setattr(migrate, "_pause", pause)
+        assert migrate.upgrade(empty_url) == ("0001", REVISION)
+    assert pauses
