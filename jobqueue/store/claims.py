@@ -13,11 +13,15 @@ from sqlalchemy import Connection
 
 from jobqueue.records import Claim
 from jobqueue.store.database import AutocommitStatement, Store
+from jobqueue.store.sql.claim import LEVELS
 from jobqueue.store.sql.rows import PAIRS
 
-START: tuple[datetime, int] = (datetime(1, 1, 1, tzinfo=UTC), 0)
+Cursor = tuple[datetime, int]
+"""The (run_at, id) of the last job of a level that was claimed."""
+
+START: Cursor = (datetime(1, 1, 1, tzinfo=UTC), 0)
 """The cursor before every job."""
-LAST: tuple[datetime, int] = (datetime.max.replace(tzinfo=UTC), 2**63 - 1)
+LAST: Cursor = (datetime.max.replace(tzinfo=UTC), 2**63 - 1)
 """The cursor behind every job."""
 
 PRIORITY_BEFORE_ALL = -(2**31)
@@ -56,23 +60,30 @@ class Claims:
         self._store = store
         self._statements = store.statements
 
-    def next_level(self, connection: Connection, after: PriorityLevel) -> PriorityLevel | None:
-        """Return the first level after the given one that has an available job, or None."""
+    def next_levels(
+        self, connection: Connection, after: PriorityLevel, *, limit: int, per_queue: int
+    ) -> list[PriorityLevel]:
+        """Return up to `limit` levels after the given one that have available jobs, in order.
+
+        Of each queue only the best `per_queue`.
+        """
         parameters = {
             "in_queue": after.queue,
             "in_priority": after.priority,
             "in_cursor_run_at": LAST[0],
             "in_cursor_id": LAST[1],
+            "in_per_queue": per_queue,
+            "in_limit": limit,
         }
-        row = connection.execute(self._statements.next_level, parameters).one_or_none()
-        return None if row is None else PriorityLevel(*row)
+        rows = connection.execute(self._statements.next_levels, parameters)
+        return [PriorityLevel(queue, priority) for queue, priority, _ in rows]
 
     def claim(
         self,
         connection: Connection,
         holder: WorkerRef,
         level: PriorityLevel,
-        cursor: tuple[datetime, int],
+        cursor: Cursor,
         *,
         limit: int,
         free: int,
@@ -92,7 +103,40 @@ class Claims:
             "in_cursor_id": cursor[1],
             "in_limit": limit,
         }
-        claims = self._claim(connection, parameters)
+        rows = connection.execute(self._statements.claim, parameters).all()
+        return self._in_order(connection, ClaimBatch(map(_CLAIM, rows)), free)
+
+    def claim_levels(
+        self,
+        connection: Connection,
+        holder: WorkerRef,
+        cursors: Mapping[PriorityLevel, Cursor],
+        *,
+        limit: int,
+        free: int,
+    ) -> dict[PriorityLevel, ClaimBatch]:
+        """Claim up to `limit` jobs of each level after its cursor, by one statement.
+
+        As `claim` does for one level after the other, in the order of `cursors`.
+        """
+        levels = [(*level, *cursor) for level, cursor in cursors.items()]
+        parameters = self._store.backend.batch_parameters(LEVELS, levels) | {
+            "in_worker": holder.id,
+            "in_worker_name": holder.name,
+            "in_limit": limit,
+        }
+        batches = {level: ClaimBatch() for level in cursors}
+        for row in connection.execute(self._statements.claim_levels, parameters):
+            claim = _CLAIM(row[:-1])
+            batches[PriorityLevel(claim.queue, row[-1])].append(claim)
+        for batch in batches.values():
+            self._in_order(connection, batch, max(0, free))
+            free -= len(batch)
+        return batches
+
+    def _in_order(self, connection: Connection, claims: ClaimBatch, free: int) -> ClaimBatch:
+        """Sort a level's claims, and undo those from the first that must start and cannot."""
+        claims.sort(key=_ORDER)
         for place in range(free, len(claims)):
             if claims[place].immediate_only:
                 # Rare: after such a job, callers claim at most `free`.
@@ -126,12 +170,6 @@ class Claims:
         pairs = sorted((claim.id, claim.fence) for claim in claims)
         parameters = self._store.backend.batch_parameters(PAIRS, pairs)
         connection.execute(self._statements.undo_claim, parameters)
-
-    def _claim(self, connection: Connection, parameters: dict[str, Any]) -> ClaimBatch:
-        rows = connection.execute(self._statements.claim, parameters).all()
-        claims = ClaimBatch(map(_CLAIM, rows))
-        claims.sort(key=_ORDER)
-        return claims
 
     def mark_started(self, claim: Claim) -> bool:
         """Free the unique key of a job that starts now; return False if the claim is lost.

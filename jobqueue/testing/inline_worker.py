@@ -35,6 +35,7 @@ from jobqueue.worker.settings import DAY, WorkerSettings
 from jobqueue.worker.upkeep.heartbeat import registration
 
 NAME = "jobqueue.testing"
+_ALL = 2**31 - 1
 
 
 class Ran(NamedTuple):
@@ -142,11 +143,9 @@ class Inline:
         return bool(self._levels())
 
     def _levels(self) -> list[PriorityLevel]:
-        levels = [PriorityLevel("", PRIORITY_BEFORE_ALL)]
+        first = PriorityLevel("", PRIORITY_BEFORE_ALL)
         with self._store.read() as connection:
-            while (level := self._claims.next_level(connection, levels[-1])) is not None:
-                levels.append(level)
-        return levels[1:]
+            return self._claims.next_levels(connection, first, limit=_ALL, per_queue=_ALL)
 
     def claim(self, job: JobRecord) -> Claim | None:
         """Claim this job; None if it is not available, or its queue is paused."""

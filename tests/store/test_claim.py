@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, insert, text
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, PriorityLevel, START, WorkerRef
 from jobqueue.store.jobs import Jobs
+from jobqueue.store.schema import queues
 from jobqueue.store.database import Store
 from tests.process_factory import popen
 from tests.store.conftest import StoreKit
@@ -85,12 +86,17 @@ def test_pairs_come_in_order_and_only_where_something_is_to_claim(kit: StoreKit)
         kit.add(queue=queue, priority=priority)
     kit.add(queue="later", delay=60.0)
     kit.put(State.SUCCEEDED, queue="done")
-    pair, found = PriorityLevel("", PRIORITY_BEFORE_ALL), []
+    first = PriorityLevel("", PRIORITY_BEFORE_ALL)
     with kit.store.read() as connection:
-        while pair := kit.claims.next_level(connection, pair):
-            found.append(tuple(pair))
+        found = kit.claims.next_levels(connection, first, limit=9, per_queue=2)
+        best = kit.claims.next_levels(connection, first, limit=9, per_queue=1)
+        after = [
+            kit.claims.next_levels(connection, pair, limit=1, per_queue=2) for pair in found[:-1]
+        ]
     assert sorted(found) == [("B", 2), ("a", -7), ("a", 7), ("b", 0)]
     assert [pair for pair in found if pair[0] == "a"] == [("a", -7), ("a", 7)]
+    assert best == [pair for pair in found if pair != ("a", 7)]
+    assert after == [[pair] for pair in found[1:]]
 
 
 # The head of a queue
@@ -378,3 +384,58 @@ def test_processes_that_claim_at_once_share_the_jobs_without_a_double(
             child.kill()
             child.communicate()
     assert sorted(map(int, " ".join(outputs).split())) == every
+
+
+# Many levels
+
+
+def test_one_statement_claims_from_each_level_behind_its_cursor_and_not_from_closed_queues(
+    kit: StoreKit,
+) -> None:
+    made = {
+        PriorityLevel(queue, priority): [
+            kit.add(queue=queue, priority=priority, at=PAST[at]) for at in (2, 0, 1)
+        ]
+        for queue in ("a", "b", "paused", "limited", "other")
+        for priority in (0, 1)
+    }
+    switches = [("paused", PAST[0], None), ("limited", None, 1)]
+    with kit.store.write() as connection:
+        for name, paused_at, limit in switches:
+            values = {"name": name, "paused_at": paused_at, "max_running": limit}
+            connection.execute(insert(queues).values(values))
+    cursors = {level: START for level in made if level.queue != "other"}
+    cursors[PriorityLevel("b", 1)] = (PAST[0], made[PriorityLevel("b", 1)][1])
+    holder = kit.worker()
+    with kit.store.write() as connection:
+        taken = kit.claims.claim_levels(connection, holder, cursors, limit=2, free=9)
+    found = {tuple(level): ids(batch) for level, batch in taken.items() if batch}
+    expected = {level: [made[level][1], made[level][2]] for level in cursors if level.queue in "ab"}
+    expected["b", 1] = [made[PriorityLevel("b", 1)][2], made[PriorityLevel("b", 1)][0]]
+    assert found == expected
+
+
+def test_of_many_levels_each_ends_at_a_job_that_must_start_and_cannot(kit: StoreKit) -> None:
+    one, solo = kit.add(queue="a"), kit.add(queue="a", max_attempts=1)
+    kit.add(queue="a")
+    other = kit.add(queue="b", max_attempts=1)
+    cursors = {PriorityLevel("b", 0): START, PriorityLevel("a", 0): START}
+    holder = kit.worker()
+    with kit.store.write() as connection:
+        taken = kit.claims.claim_levels(connection, holder, cursors, limit=3, free=1)
+    assert [(ids(batch), batch.stopped_at_immediate) for batch in taken.values()] == [
+        ([other], False),
+        ([one], True),
+    ]
+    assert (kit.state(solo), kit.row(solo).fence) == (State.AVAILABLE, 0)
+
+
+def test_a_revoked_worker_claims_from_none_of_many_levels(kit: StoreKit) -> None:
+    for queue in ("a", "b"):
+        kit.add(queue=queue)
+    holder = kit.worker()
+    kit.leases.deregister(holder.id)
+    cursors = {PriorityLevel(queue, 0): START for queue in ("a", "b")}
+    with kit.store.write() as connection:
+        taken = kit.claims.claim_levels(connection, holder, cursors, limit=3, free=9)
+    assert not any(taken.values())

@@ -16,6 +16,7 @@ from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, PriorityLe
 from jobqueue.store.key_conflicts import conflict_parameters
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
+from jobqueue.store.sql.claim import LEVELS
 from jobqueue.store.sql.statements import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.database import Store
 from jobqueue.store.maintenance import Maintenance
@@ -230,9 +231,22 @@ def test_a_claim_of_the_head_reads_the_index_of_claims_in_its_order(
     assert "Sort" not in plan.shown and "TEMP B-TREE" not in plan.shown, plan.shown
 
 
-def test_the_next_level_reads_the_index_of_claims(plans: Plans) -> None:
+def test_the_next_levels_read_the_index_of_claims(plans: Plans) -> None:
     values = {**CLAIM, "in_queue": "", "in_priority": PRIORITY_BEFORE_ALL}
-    assert uses(plans.of(plans.store.statements.next_level, values), "claim")
+    values |= {"in_per_queue": 10, "in_limit": 1000}
+    assert uses(plans.of(plans.store.statements.next_levels, values), "claim", "pkey")
+
+
+@pytest.mark.parametrize("limit", [1, 20])
+@pytest.mark.parametrize("count", [2, 500])
+def test_a_claim_of_many_levels_reads_the_index_of_claims_in_its_order(
+    plans: Plans, limit: int, count: int
+) -> None:
+    rows = [(f"q{n}", 0, *START) for n in range(count)]
+    values = plans.store.backend.batch_parameters(LEVELS, rows)
+    plan = plans.of(plans.store.statements.claim_levels, {**CLAIM, **values, "in_limit": limit})
+    assert uses(plan, "claim", "pkey")
+    assert "Sort" not in plan.shown and "TEMP B-TREE" not in plan.shown, plan.shown
 
 
 @pytest.mark.databases("sqlite")
@@ -246,7 +260,9 @@ def test_the_end_of_a_pair_is_found_without_reading_its_jobs(plans: Plans) -> No
     with plans.store.read() as connection:
         driver: Any = connection.connection.driver_connection
         driver.set_progress_handler(count, 1)
-        pair = Claims(plans.store).next_level(connection, PriorityLevel("q1", 0))
+        (pair,) = Claims(plans.store).next_levels(
+            connection, PriorityLevel("q1", 0), limit=1, per_queue=1
+        )
         driver.set_progress_handler(None, 1)
     assert pair == ("q2", 0)
     assert instructions < WAITING // 6

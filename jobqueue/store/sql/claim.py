@@ -12,6 +12,7 @@ from sqlalchemy import (
     Text,
     Update,
     bindparam,
+    case,
     exists,
     literal_column,
     or_,
@@ -22,7 +23,7 @@ from sqlalchemy import (
 
 from jobqueue.states import State
 from jobqueue.store.clock import INSTANT, now, once
-from jobqueue.store.dialects.base import Backend
+from jobqueue.store.dialects.base import Backend, Columns
 from jobqueue.store.schema import jobs, queues, workers
 from jobqueue.store.sql.predicates import (
     FREES_KEY,
@@ -53,13 +54,25 @@ _CLAIMED = [
     "deadline_at",
     "worker_id",
 ]
+_PLACE = ("queue", "priority", "run_at", "id")
+"""The order of the index of claims."""
+_WORST = literal_column(str(2**31 - 1), Integer())
+_AVAILABLE: ColumnElement[str] = literal_column(f"'{State.AVAILABLE.value}'")
 
 
-def next_level() -> Executable:
-    """Select the first (queue, priority) after a given one that has an available job.
+LEVELS: Columns = {
+    "queue": Text(),
+    "priority": Integer(),
+    "run_at": INSTANT,
+    "id": BigInteger(),
+}
+"""Levels to claim from, each with its cursor."""
 
-    The cursor is after every job of the given pair: SQLite searches (a, b) > (x, y) in a longer
-    index from (x, y) on, and would read every job of that pair without the cursor.
+
+def next_levels() -> Executable:
+    """Select the first levels (queue, priority) after a given one that have available jobs.
+
+    At most `in_limit`, of each queue the best `in_per_queue`; one index lookup for each of them.
     """
     after = tuple_(
         bindparam("in_queue", type_=Text()),
@@ -67,16 +80,40 @@ def next_level() -> Executable:
         bindparam("in_cursor_run_at", type_=INSTANT),
         bindparam("in_cursor_id", type_=BigInteger()),
     )
-    return (
-        select(jobs.c.queue, jobs.c.priority)
-        .where(
-            may("claim"),
-            PLAIN,
-            tuple_(jobs.c.queue, jobs.c.priority, jobs.c.run_at, jobs.c.id) > after,
-        )
-        .order_by(jobs.c.queue, jobs.c.priority)
+    first = (
+        select(jobs.c.queue, jobs.c.priority, literal_column("1", Integer()).label("nth"))
+        .where(may("claim"), PLAIN, tuple_(*(jobs.c[name] for name in _PLACE)) > after)
+        .order_by(*(jobs.c[name] for name in _PLACE))
         .limit(1)
+        .subquery("first")
     )
+    found = select(first).cte("found", recursive=True)
+    other = jobs.alias("other")
+    # The place is after every job of the level: SQLite searches (a, b) > (x, y) in a longer index
+    # from (x, y) on, and would read every job of the level without the cursor. It searches for the
+    # values of expressions only: for those of columns, it would compare in another way.
+    behind = tuple_(*(other.c[name] for name in _PLACE)) > tuple_(
+        found.c.queue.concat(""),
+        case(
+            (found.c.nth >= bindparam("in_per_queue", type_=Integer()), _WORST),
+            else_=found.c.priority,
+        ),
+        bindparam("in_cursor_run_at", type_=INSTANT),
+        bindparam("in_cursor_id", type_=BigInteger()),
+    )
+    following = (
+        select(other.c.id)
+        .where(other.c.state == _AVAILABLE, other.c.lane.is_(None), behind)
+        .order_by(*(other.c[name] for name in _PLACE))
+        .limit(1)
+        .scalar_subquery()
+    )
+    nth = case((jobs.c.queue == found.c.queue, found.c.nth + 1), else_=1)
+    more = select(jobs.c.queue, jobs.c.priority, nth).select_from(
+        found.join(jobs, jobs.c.id == following)
+    )
+    found = found.union_all(more)
+    return select(found).limit(bindparam("in_limit", type_=Integer()))
 
 
 def claim(backend: Backend) -> Executable:
@@ -90,6 +127,39 @@ def claim(backend: Backend) -> Executable:
         tuple_(jobs.c.run_at, jobs.c.id) > cursor,
     )
     return _claim_in_order(backend, jobs.c.run_at, jobs.c.id, where=behind)
+
+
+def claim_levels(backend: Backend) -> Update:
+    """Claim the first jobs of each of many levels after its cursor, up to `in_limit` of each."""
+    given = backend.batch_table(LEVELS)
+    level = (
+        select(*(given.c[name] for name in LEVELS))
+        .where(
+            ~exists().where(queues.c.name == given.c.queue, or_(IS_PAUSED, QUEUE_LIMITED)),
+            exists().where(workers.c.id == bindparam("in_worker")),
+        )
+        .subquery("level")
+    )
+    other = jobs.alias("other")
+    first = (
+        select(other.c.id)
+        .where(
+            other.c.state == _AVAILABLE,
+            other.c.lane.is_(None),
+            other.c.queue == level.c.queue,
+            other.c.priority == level.c.priority,
+            tuple_(other.c.run_at, other.c.id) > tuple_(level.c.run_at, level.c.id),
+        )
+        .order_by(other.c.run_at, other.c.id)
+        .limit(bindparam("in_limit", type_=Integer()))
+        .with_for_update(skip_locked=True, of=other)
+    )
+    return (
+        update(jobs)
+        .where(backend.in_subquery(jobs.c.id, backend.first_of_each(level, first)))
+        .values(claim_values())
+        .returning(*claim_columns(), jobs.c.priority)
+    )
 
 
 def claim_first(backend: Backend) -> Update:
@@ -163,7 +233,7 @@ def undo_claim(pairs: FromClause) -> Executable:
         update(jobs)
         .where(jobs.c.id == pairs.c.id, jobs.c.fence == pairs.c.fence)
         .values(
-            state=literal_column(f"'{State.AVAILABLE.value}'"),
+            state=_AVAILABLE,
             attempt=jobs.c.attempt - 1,
             fence=jobs.c.fence - 1,
             worker_id=None,

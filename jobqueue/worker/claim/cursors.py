@@ -7,9 +7,11 @@ at most a second apart starts again from the head, for late commits, promoted jo
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from enum import IntEnum
+from itertools import chain
 from operator import attrgetter
 
 from sqlalchemy import Connection
@@ -19,6 +21,7 @@ from jobqueue.store.claims import (
     PRIORITY_AFTER_ALL,
     PRIORITY_BEFORE_ALL,
     START,
+    ClaimBatch,
     Claims,
     PriorityLevel,
     WorkerRef,
@@ -32,6 +35,8 @@ HEAD_START = 0.002  # seconds for handlers to start before a rescan competes wit
 LEVELS_MAX = 1000
 LEVELS_PER_QUEUE = 10
 """Priorities of one queue that one rescan finds, the best first; the next one finds the next."""
+SHARE_MIN = 8
+"""Jobs that a queue is given at once where there are more queues than can be claimed."""
 
 
 class WorkHint(IntEnum):
@@ -60,6 +65,10 @@ class ClaimCursors:
         self._rescan_not_before = 0.0
         self._turn = 0
         self._resume = ""
+        self._may_have_more = False
+        """The last rescan found as many levels as it may: there are probably more."""
+        self._has_claimed = False
+        """The levels of the last rescan gave jobs: they were not all paused, or claimed before."""
         self.hint = WorkHint.NONE
         self._hint_lock = threading.Lock()
         self._last_queue: str | None = None
@@ -74,6 +83,8 @@ class ClaimCursors:
         """Return the seconds until a rescan is due."""
         if self.hint >= WorkHint.LIKELY:
             return max(0.0, self._rescan_not_before - time.monotonic())
+        if self.empty and self._may_have_more and self._has_claimed:
+            return 0.0
         rest = (
             self._rescan_cost * (1 / RESCAN_SHARE - 1)
             if self.hint >= WorkHint.MAYBE
@@ -96,6 +107,7 @@ class ClaimCursors:
         began = time.monotonic()
         self.hint = WorkHint.NONE  # Before looking: who raises it now may know of more.
         self._cursors = {}
+        self._may_have_more = self._has_claimed = False
         if self._queues is not None:
             for name in self._queues:
                 self._find(connection, PriorityLevel(name, PRIORITY_BEFORE_ALL), only=name)
@@ -111,19 +123,17 @@ class ClaimCursors:
 
     def _find(self, connection: Connection, after: PriorityLevel, only: str | None = None) -> None:
         """Add the levels after a given one, of each queue only the best few."""
-        found = 0
-        while True:
-            level = self._claims.next_level(connection, after)
-            if level is None or (only is not None and level.queue != only):
-                return
-            if len(self._cursors) >= LEVELS_MAX:
-                self._resume = after.queue
-                return
-            self._cursors[level] = START
-            found = found + 1 if level.queue == after.queue else 1
-            if found >= LEVELS_PER_QUEUE:
-                level = PriorityLevel(level.queue, PRIORITY_AFTER_ALL)
-            after = level
+        room = LEVELS_MAX - len(self._cursors)
+        limit = room if only is None else min(room, LEVELS_PER_QUEUE)
+        levels = self._claims.next_levels(
+            connection, after, limit=limit, per_queue=LEVELS_PER_QUEUE
+        )
+        if only is None and len(levels) == limit:
+            self._resume = levels[-1].queue
+        found = [level for level in levels if only in (None, level.queue)]
+        counts = Counter(map(_QUEUE, found))
+        self._may_have_more |= bool(self._resume) or LEVELS_PER_QUEUE in counts.values()
+        self._cursors.update(dict.fromkeys(found, START))
 
     def claim(
         self,
@@ -170,57 +180,90 @@ class ClaimCursors:
         held: Mapping[int, Claim],
     ) -> list[Claim]:
         groups: dict[str, list[PriorityLevel]] = {}
-        for level in sorted(self._cursors):
+        for level in sorted(self._cursors, reverse=True):
             groups.setdefault(level.queue, []).append(level)
-        queues = list(groups)
-        self._turn += 1
+        queues = sorted(groups)
         turn = self._turn % len(queues) if queues else 0
         order = queues[turn:] + queues[:turn]
+        least = 1 if limit >= len(order) else max(1, min(SHARE_MIN, limit // SHARE_MIN))
+        # Those without a share are first the next time; else the queues take turns.
+        self._turn = turn + (limit // least if limit < len(order) else 1)
         taken: list[Claim] = []
-        for share in (True, False):  # First an equal share each, then what others left over.
-            for place, queue in enumerate(order):
-                room = limit - len(taken)
-                if share:
-                    room = -(-room // (len(order) - place))
-                room = min(room, self.room(queue, held, taken))
-                levels = [level for level in groups[queue] if level in self._cursors]
-                taken += self._claim_queue(connection, worker, levels, room, free - len(taken))
-            if len(taken) >= limit or len(order) == 1:
-                break
+        while order and (room := limit - len(taken)) > 0:  # Shares, then what others left over.
+            share = max(min(least, room), room // len(order))
+            served = order[: room // share]
+            rest = dict.fromkeys(served, share)
+            while asked := self._asked(groups, rest, held, taken, free - len(taken)):
+                before = len(taken)
+                for wanted, levels in asked.items():
+                    idle = max(0, free - len(taken))
+                    taken += self._claim_levels(connection, worker, levels, wanted, idle)
+                counts = Counter(map(_QUEUE, taken[before:]))
+                for queue in rest:
+                    rest[queue] -= counts[queue]
+                    groups[queue] = [level for level in groups[queue] if level in self._cursors]
+            # A queue that got less than its share has no more, or may not have more now.
+            order = order[len(served) :] + [
+                name for name in served if groups[name] and not rest[name]
+            ]
         return taken
 
-    def _claim_queue(
+    def _asked(
+        self,
+        groups: Mapping[str, list[PriorityLevel]],
+        rest: Mapping[str, int],
+        held: Mapping[int, Claim],
+        taken: list[Claim],
+        free: int,
+    ) -> dict[int, list[PriorityLevel]]:
+        """Return how many jobs to claim of which levels: of each queue only the best one."""
+        asked: dict[int, list[PriorityLevel]] = {}
+        for queue, share in rest.items():
+            if share <= 0 or not groups[queue]:
+                continue
+            level = groups[queue][-1]
+            wanted = min(share, self.room(queue, held, taken))
+            if level in self._immediate_only:  # It waits for a slot, and the worse ones with it.
+                wanted = min(wanted, max(0, free))
+            if wanted > 0:
+                asked.setdefault(wanted, []).append(level)
+                free -= wanted
+        return asked
+
+    def _claim_levels(
         self,
         connection: Connection,
         worker: WorkerRef,
         levels: list[PriorityLevel],
-        room: int,
+        wanted: int,
         free: int,
     ) -> list[Claim]:
-        taken: list[Claim] = []
-        for level in levels:
-            wanted = room - len(taken)
-            idle = max(0, free - len(taken))
-            if level in self._immediate_only:
-                wanted = min(wanted, idle)
-            if wanted <= 0:
-                break
-            cursor = self._cursors[level]
-            claims = self._claims.claim(connection, worker, level, cursor, limit=wanted, free=idle)
-            taken += claims
+        """Claim up to `wanted` jobs of each level, and move or forget its cursor."""
+        cursors = {level: self._cursors[level] for level in levels}
+        if len(levels) == 1:
+            (level, cursor) = cursors.popitem()
+            one = self._claims.claim(connection, worker, level, cursor, limit=wanted, free=free)
+            batches = {level: one}
+        else:
+            batches = self._claims.claim_levels(
+                connection, worker, cursors, limit=wanted, free=free
+            )
+        for level, claims in batches.items():
+            self._move_cursor(level, claims, wanted)
+        return list(chain.from_iterable(batches.values()))
+
+    def _move_cursor(self, level: PriorityLevel, claims: ClaimBatch, wanted: int) -> None:
+        if claims:
+            self._cursors[level] = (claims[-1].run_at, claims[-1].id)
+            self._has_claimed = True
+        if claims.stopped_at_immediate or any(map(_SOLO, claims)):
+            self._immediate_only.add(level)
+        else:
+            self._immediate_only.discard(level)
+        if len(claims) < wanted and not claims.stopped_at_immediate:
+            del self._cursors[level]
             if claims:
-                self._cursors[level] = (claims[-1].run_at, claims[-1].id)
-            if claims.stopped_at_immediate or any(map(_SOLO, claims)):
-                self._immediate_only.add(level)
-            else:
-                self._immediate_only.discard(level)
-            if claims.stopped_at_immediate:
-                break  # Jobs of a worse priority do not overtake one that waits for a slot.
-            if len(claims) < wanted:
-                del self._cursors[level]
-                if claims:
-                    self.raise_hint(WorkHint.MAYBE)
-        return taken
+                self.raise_hint(WorkHint.MAYBE)
 
     def room(self, queue: str, held: Mapping[int, Claim], taken: list[Claim]) -> int:
         """Return how many more jobs of a queue this worker may hold, besides those just taken."""

@@ -145,7 +145,7 @@ def test_claims_have_instants_in_utc_by_either_statement(
         alone = wait_until(lambda: claims.claim_first(me, "default", 1))
         echo.options(deadline=3600).enqueue("")
         with store.write() as connection:
-            pair = claims.next_level(connection, PriorityLevel("", -1))
+            (pair,) = claims.next_levels(connection, PriorityLevel("", -1), limit=1, per_queue=1)
             assert pair is not None
             batch = claims.claim(connection, me, pair, START, limit=1, free=1)
         for (claim,) in (alone, batch):

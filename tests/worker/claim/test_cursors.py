@@ -145,6 +145,43 @@ def test_of_very_many_queues_sweeps_look_at_each_in_turn(
     assert seen == names
 
 
+def test_what_is_behind_the_levels_of_a_rescan_is_looked_for_at_once_unless_they_gave_nothing(
+    work: Any, jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cursors_module, "LEVELS_MAX", 2)
+    names = [f"q{n}" for n in range(4)]
+    jobs.enqueue_many([work.options(queue=name).call() for name in names])
+    worker = stepped(concurrency=8)
+    assert len(worker.claim()) == 2
+    assert worker.cursors.empty
+    assert worker.cursors.rescan_in() == 0
+    for name in names:
+        jobs.pause(name)
+    jobs.enqueue_many([work.options(queue=name).call() for name in names])
+    worker.step()
+    worker.claim()
+    assert worker.cursors.empty
+    assert worker.cursors.rescan_in() > 0
+
+
+def test_of_more_queues_than_slots_those_without_a_share_are_first_the_next_time(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
+    handles = [
+        work.options(queue=f"q{n}", priority=priority).enqueue()
+        for priority in range(2)
+        for n in range(6)
+    ]
+    worker = stepped(concurrency=2)
+    order = []
+    for _ in range(6):
+        order += ids(worker.claim(sweep=not order))
+        worker.execute()
+        worker.complete()
+    assert sorted(order[:6]) == ids(handles[:6])
+    assert sorted(order[6:]) == ids(handles[6:])
+
+
 def test_what_one_queue_does_not_use_the_others_may(
     work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
@@ -306,13 +343,13 @@ def ring(worker: Any) -> list[int]:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How often a sweep looked for pairs."""
     looked: list[str] = []
-    next_level = cursors_module.Claims.next_level
+    next_levels = cursors_module.Claims.next_levels
 
-    def see(self: Any, connection: Any, after: Any) -> Any:
+    def see(self: Any, connection: Any, after: Any, **most: Any) -> Any:
         looked.append(after.queue)
-        return next_level(self, connection, after)
+        return next_levels(self, connection, after, **most)
 
-    monkeypatch.setattr(cursors_module.Claims, "next_level", see)
+    monkeypatch.setattr(cursors_module.Claims, "next_levels", see)
     return looked
 
 

@@ -1,0 +1,29 @@
+UPDATE jobqueue_jobs
+SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.fence + 1),
+    worker_id=:in_worker::BIGINT, worker=:in_worker_name::VARCHAR,
+    started_at=(SELECT clock_timestamp() AS anon_1)
+WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
+    SELECT anon_2.queue AS queue, anon_2.priority AS priority, anon_2.run_at AS run_at, anon_2.id AS id
+    FROM unnest((SELECT CAST(:in_queue::VARCHAR AS TEXT[]) AS anon_3),
+        (SELECT CAST(:in_priority::VARCHAR AS INTEGER[]) AS anon_4),
+        (SELECT CAST(:in_run_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_5),
+        (SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_6)) WITH ORDINALITY AS anon_2(queue, priority,
+        run_at, id, place)
+    WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = anon_2.queue
+        AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
+        AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT))
+) AS level JOIN LATERAL (SELECT other.id AS id FROM jobqueue_jobs AS other WHERE other.state = 'available'
+    AND other.lane IS NULL AND other.queue = level.queue AND other.priority = level.priority
+    AND (other.run_at, other.id) > (level.run_at, level.id) ORDER BY other.run_at,
+    other.id LIMIT :in_limit::INTEGER FOR UPDATE OF other SKIP LOCKED) AS each ON true)))
+RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jobs.queue, jobqueue_jobs.args,
+    jobqueue_jobs.attempt, jobqueue_jobs.max_attempts, jobqueue_jobs.run_at, jobqueue_jobs.started_at,
+    jobqueue_jobs.timeout, jobqueue_jobs.backoff, jobqueue_jobs.snoozes, jobqueue_jobs.crashes,
+    jobqueue_jobs.deadline_at, jobqueue_jobs.worker_id,
+    coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes > 0
+    OR coalesce(jobqueue_jobs.unique_until, '') = 'started'
+    OR coalesce(jobqueue_jobs.expires_at, NULL) IS NOT NULL AS immediate_only,
+    coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1 AS at_most_once,
+    jobqueue_jobs.child_crashes, coalesce(jobqueue_jobs.unique_until, '') = 'started'
+    AND jobqueue_jobs.key_released = 0 AS releases_key_on_start, jobqueue_jobs.scheduled_for,
+    jobqueue_jobs.headers, jobqueue_jobs.expires_at, jobqueue_jobs.priority;

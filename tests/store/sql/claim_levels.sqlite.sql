@@ -1,0 +1,25 @@
+UPDATE jobqueue_jobs
+SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.fence + 1),
+    worker_id=:in_worker, worker=:in_worker_name,
+    started_at=(SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS anon_1)
+WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
+    SELECT input.queue AS queue, input.priority AS priority, input.run_at AS run_at, input.id AS id
+    FROM (
+        SELECT anon_2."key" AS place, json_extract(anon_2.value, '$[0]') AS queue,
+            json_extract(anon_2.value, '$[1]') AS priority, json_extract(anon_2.value, '$[2]') AS run_at,
+            json_extract(anon_2.value, '$[3]') AS id
+        FROM json_each(:in_rows) AS anon_2
+    ) AS input
+    WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = input.queue
+        AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
+        AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker))
+) AS level JOIN jobqueue_jobs AS found ON found.id IN (SELECT other.id FROM jobqueue_jobs AS other WHERE other.state = 'available'
+    AND other.lane IS NULL AND other.queue = level.queue AND other.priority = level.priority
+    AND (other.run_at, other.id) > (level.run_at, level.id) ORDER BY other.run_at,
+    other.id LIMIT :in_limit OFFSET 0))
+RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_at, timeout, backoff, snoozes,
+    crashes, deadline_at, worker_id, coalesce(base_max_attempts, max_attempts) = 1 OR crashes > 0
+    OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL AS immediate_only,
+    coalesce(base_max_attempts, max_attempts) = 1 AS at_most_once, child_crashes,
+    coalesce(unique_until, '') = 'started' AND key_released = 0 AS releases_key_on_start, scheduled_for,
+    headers, expires_at, priority;
