@@ -1,4 +1,4 @@
-"""python -m bench [drain enqueue latency memory payload starve views processes fleet peers ceiling] [--database sqlite|postgres|both] [--quick]
+"""python -m bench [drain enqueue latency memory payload starve views processes queues fleet peers ceiling] [--database sqlite|postgres|both] [--quick]
 
 python -m bench soak: see bench.soak; it measures nothing.
 """
@@ -23,6 +23,7 @@ from bench import (
     payload,
     peers,
     processes,
+    queues,
     starve,
     views,
 )
@@ -39,11 +40,22 @@ SCENARIOS = {
     "starve": starve,
     "views": views,
     "processes": processes,
+    "queues": queues,
     "fleet": fleet,
     "peers": peers,
     "ceiling": ceiling,
 }
-DEFAULT = ["drain", "enqueue", "latency", "memory", "payload", "starve", "views", "processes"]
+DEFAULT = [
+    "drain",
+    "enqueue",
+    "latency",
+    "memory",
+    "payload",
+    "starve",
+    "views",
+    "processes",
+    "queues",
+]
 NAMES = {"sqlite": "SQLite", "postgres": "Postgres"}
 SHOWN = {**NAMES, "redis": "Redis"}
 
