@@ -21,7 +21,8 @@ from jobqueue.errors import (
 from jobqueue.events import Event
 from jobqueue.job import Job
 from jobqueue.options import exponential, fixed
-from jobqueue.queue import JobQueue, Queue
+from jobqueue.queue import JobQueue
+from jobqueue.queue_switches import Queue
 from jobqueue.records import JobRecord
 from jobqueue.schedules.timing import cron, every
 from jobqueue.states import State

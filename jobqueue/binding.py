@@ -11,6 +11,7 @@ from jobqueue.store.backpressure import QueueLimit, QueueLimits
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.notify.notifier import Notifier
+from jobqueue.store.queue_switches import Switchboard
 from jobqueue.store.ticks import Ticks
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
@@ -44,6 +45,7 @@ class Binding(NamedTuple):
 
 
 def write_declarations(limits: QueueLimits, registry: Registry, store: Store) -> None:
-    """Write what an app declares, limits and schedules, as its workers do at their start."""
+    """Write what an app declares, queues and schedules, as its workers do at their start."""
     limits.write(store)
+    Switchboard(store).declare(registry.queues)
     Ticks(store).declare(declared(registry), list(registry))

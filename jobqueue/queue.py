@@ -26,13 +26,14 @@ from jobqueue.job import Job, as_completed
 from jobqueue.job_verbs import ID_MAX, JobVerbs
 from jobqueue.literals import EventName, StateName, WhenFull
 from jobqueue.options import Options, TaskOptions
+from jobqueue.queue_switches import Queue, QueueSwitches
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.schedules.api import Schedules
 from jobqueue.schedules.calls import declaration
 from jobqueue.serialization.codec import Codec
 from jobqueue.states import State
 from jobqueue.store import transaction_argument
-from jobqueue.store.backpressure import WHEN_FULL, QueueLimit
+from jobqueue.store.backpressure import QueueLimit, queue_bound
 from jobqueue.store.database import POOL_SIZE
 from jobqueue.store.stats import Monitor
 from jobqueue.store.transaction_argument import SyncTransaction, Transaction
@@ -48,16 +49,9 @@ from jobqueue.worker.worker import Worker
 P = ParamSpec("P")
 R = TypeVar("R")
 
-PENDING_MAX = 10_000_000
 ASYNC_PAGE = 500
 """Rows that `alist` reads with one call of a thread."""
 IN_RUN_SYNC = "write await session.run_sync(lambda sync: jobs.enqueue_many(…, within=sync))"
-
-
-class Queue(str):
-    """The name of a bounded queue, accepted wherever a queue's name is."""
-
-    __slots__ = ()
 
 
 class JobQueue(JobVerbs):
@@ -140,27 +134,34 @@ class JobQueue(JobVerbs):
         self,
         name: str,
         *,
-        max_pending: int,
+        limit: int | None = None,
+        rate: str | None = None,
+        burst: int | None = None,
+        fair: bool = False,
+        max_pending: int | None = None,
         when_full: WhenFull = "wait",
         timeout: Duration | None = None,
     ) -> Queue:
-        """Bound a queue: at most `max_pending` scheduled and available jobs (1 to 10,000,000).
+        """Declare how a queue's jobs start, and how many may wait; see docs/limits.md.
 
-        An enqueue into a full queue waits for up to `timeout` seconds (None: without a limit) and
-        then raises QueueFull. With `when_full="reject"`, and in a caller's own transaction, it
-        raises at once. The bound is written when this object first enqueues or starts a worker, or
-        within a caller's transaction with its first job of this queue, and then holds for every
-        process. Retries may exceed it. Raises InvalidOption.
+        At most `limit` jobs run at once in the whole fleet (0: none starts), and start at a `rate`
+        like `"100/minute"`, of which `burst` may run ahead. With `fair` the concurrency keys take
+        turns. Workers of this app write these at their start, where they have changed in the code.
+
+        `max_pending` bounds the scheduled and available jobs (1 to 10,000,000). An enqueue into a
+        full queue waits for up to `timeout` seconds (None: without a limit) and then raises
+        QueueFull. With `when_full="reject"`, and in a caller's own transaction, it raises at once.
+        The bound is written when this object first enqueues or starts a worker, or within a
+        caller's transaction with its first job of this queue, and then holds for every process.
+        Retries may exceed it. Raises InvalidOption.
         """
         checked = option_rules.name(name, "queue", longest=option_rules.QUEUE_LENGTH_MAX)
-        limit = QueueLimit(
-            option_rules.whole(max_pending, "max_pending", 1, PENDING_MAX),
-            option_rules.one_of(when_full, "when_full", WHEN_FULL),
-            None if timeout is None else option_rules.seconds(timeout, "timeout"),
-        )
-        self._limits[checked] = limit
-        self._jobs.limits.declare({checked: limit})
-        self.registry.queues.add(checked)
+        switches = QueueSwitches.of(limit, rate, burst, fair)
+        bound = queue_bound(max_pending, when_full, timeout)
+        if bound is not None:
+            self._limits[checked] = bound
+            self._jobs.limits.declare({checked: bound})
+        self.registry.queues[checked] = switches
         return Queue(checked)
 
     def _register(

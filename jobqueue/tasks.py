@@ -29,6 +29,7 @@ from jobqueue.extra_columns import extra_columns
 from jobqueue.job import Job, Window
 from jobqueue.key_options import conflict_of
 from jobqueue.options import OptionChanges, Options
+from jobqueue.queue_switches import QueueSwitches
 from jobqueue.records import NewJob
 from jobqueue.serialization.codec import Codec
 from jobqueue.serialization.functions import wraps_coroutine
@@ -350,8 +351,8 @@ class Registry(Mapping[str, Task[..., Any]]):
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
-        self.queues: set[str] = set()
-        """Names of the queues that the app declares, beside those that its tasks name."""
+        self.queues: dict[str, QueueSwitches] = {}
+        """The queues that the app declares, by name, beside those that its tasks name."""
         self.app: str | None = None
         """`module:attribute` of the JobQueue, as given with --app or $JOBQUEUE_APP; else None."""
         self.folder: str | None = None

@@ -27,6 +27,7 @@ LAYERS: list[list[str]] = [
         "options",
         "job_changes",
         "extra_columns",
+        "queue_switches",
         "records",
         "events",
         "literals",

@@ -18,6 +18,7 @@ from jobqueue.cli.commands import (
     exec,  # noqa: A004
     jobs,
     log,
+    queues,
     schedules,
     stats,
     update,
@@ -100,6 +101,7 @@ for family in (
     bulk_actions,
     update,
     stats,
+    queues,
     schedules,
     log,
     db,

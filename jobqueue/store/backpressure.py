@@ -14,7 +14,8 @@ from weakref import ref
 
 from sqlalchemy import Connection, Transaction, func, select, update
 
-from jobqueue.errors import QueueFull
+from jobqueue import options
+from jobqueue.errors import Duration, QueueFull
 from jobqueue.literals import WhenFull
 from jobqueue.polling import PollInterval
 from jobqueue.records import NewJob, counted
@@ -30,6 +31,7 @@ _Row = tuple[int | None, str | None]  # max_pending, when_full
 LIMITS_SECONDS = 1.0  # seconds for which the limits that were read are reused
 FIRST_POLL = 0.005  # seconds
 MINUTE = 60.0  # seconds that one row of counters covers
+PENDING_MAX = 10_000_000
 RETRY_LEAST, RETRY_MOST, RETRY_UNKNOWN = 1.0, 60.0, 5.0  # seconds
 
 WHEN_FULL: tuple[WhenFull, ...] = get_args(WhenFull)
@@ -41,6 +43,17 @@ class QueueLimit(NamedTuple):
     max_pending: int
     when_full: WhenFull
     timeout: float | None = None
+
+
+def queue_bound(
+    max_pending: int | None, when_full: WhenFull, timeout: Duration | None
+) -> QueueLimit | None:
+    """Check what `jobs.queue(…)` is given; None without a bound. Raises InvalidOption."""
+    words = options.one_of(when_full, "when_full", WHEN_FULL)
+    seconds = None if timeout is None else options.seconds(timeout, "timeout")
+    if max_pending is None:
+        return None
+    return QueueLimit(options.whole(max_pending, "max_pending", 1, PENDING_MAX), words, seconds)
 
 
 class _UnwrittenLimit(NamedTuple):

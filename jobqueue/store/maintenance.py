@@ -25,7 +25,7 @@ from jobqueue.store.clock import after, once, this_minute
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.store.schema import AWAITS_KEY, CounterKind, attempts, audit, counters, jobs
-from jobqueue.store.sql.predicates import AVAILABLE, QUEUE_PAUSED, in_state
+from jobqueue.store.sql.predicates import AVAILABLE, LIMIT_IS_0, QUEUE_PAUSED, in_state
 
 log = get_logger("jobqueue.store")
 
@@ -42,6 +42,8 @@ _SUMMED = [
     for column in counters.c
     if column.name not in ("id", "minute", "queue", "task", "kind", *_GREATEST)
 ]
+
+_MAY_START = and_(~QUEUE_PAUSED, ~LIMIT_IS_0)
 
 
 class Maintenance:
@@ -184,7 +186,7 @@ class Maintenance:
 
     def available(self, queues: tuple[str, ...] | None, limit: int) -> int:
         """Return how many jobs could be claimed, counted up to `limit`."""
-        mine = ~QUEUE_PAUSED if queues is None else and_(~QUEUE_PAUSED, jobs.c.queue.in_(queues))
+        mine = _MAY_START if queues is None else and_(_MAY_START, jobs.c.queue.in_(queues))
         some = union_all(*(select(jobs.c.id).where(part, mine) for part in AVAILABLE)).limit(limit)
         with self._store.read() as connection:
             count = select(func.count()).select_from(some.subquery())
@@ -193,13 +195,13 @@ class Maintenance:
     def unfinished(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> bool:
         """Return whether a drain has to wait: a job is available, running or awaits a retry."""
         kinds = (  # A subquery each, with the predicate of its index: OR would scan the table.
-            *(and_(part, ~QUEUE_PAUSED) for part in AVAILABLE),
-            and_(AWAITS_KEY, ~QUEUE_PAUSED),
+            *(and_(part, _MAY_START) for part in AVAILABLE),
+            and_(AWAITS_KEY, _MAY_START),
             and_(jobs.c.worker_id.is_not(None), in_state(State.RUNNING)),
             and_(
                 in_state(State.SCHEDULED),
                 or_(jobs.c.attempt > 0, jobs.c.snoozes > 0),
-                ~QUEUE_PAUSED,
+                _MAY_START,
             ),
         )
         mine: ColumnElement[bool] = jobs.c.task.in_(tasks)
@@ -211,12 +213,13 @@ class Maintenance:
             return connection.execute(any_).first() is not None
 
     def left_behind(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> dict[str, int]:
-        """Count the jobs that a drain does not wait for: delayed, paused, of unknown tasks."""
+        """Count the jobs that a drain does not wait for: held, delayed, of unknown tasks."""
         live = in_state(State.SCHEDULED, State.AVAILABLE)
         kinds = {
             "of unknown tasks": jobs.c.task.not_in(tasks),
             "in paused queues": and_(jobs.c.task.in_(tasks), QUEUE_PAUSED),
-            "delayed": and_(in_state(State.SCHEDULED), jobs.c.task.in_(tasks), ~QUEUE_PAUSED),
+            "with a limit of 0": and_(jobs.c.task.in_(tasks), LIMIT_IS_0, ~QUEUE_PAUSED),
+            "delayed": and_(in_state(State.SCHEDULED), jobs.c.task.in_(tasks), _MAY_START),
         }
         counts = {}
         with self._store.read() as connection:

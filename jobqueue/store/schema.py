@@ -218,6 +218,7 @@ queues = Table(  # A row for each queue that has, or had, a pause or a limit.
     Column("rate_period", Double),
     Column("rate_burst", Integer),  # starts that may run ahead of the even spacing; null: 1
     Column("fair", SmallInteger),  # 1: concurrency keys share the queue by weight
+    Column("declared", Text),  # JSON: what the code declared last of these; null: nothing
 )
 
 lanes = Table(  # A row for each concurrency key with waiting jobs, and for each limited queue.

@@ -53,6 +53,11 @@ queue_stats = table(
     column("paused", Boolean()),
     *_times("oldest_available_seconds"),
     column("max_pending", Integer()),
+    column("max_running", Integer()),
+    column("rate_count", Integer()),
+    column("rate_period", Double()),
+    column("rate_burst", Integer()),
+    column("fair", Boolean()),
 )
 
 task_stats = table(

@@ -1,22 +1,49 @@
-"""Bodies of requests: read within a limit of bytes, and parsed into calls."""
+"""Parameters and bodies of requests: read within a limit of bytes, and parsed into calls."""
 
 from typing import Any
 
 from starlette.requests import Request
 
-from jobqueue.errors import JobQueueError
+from jobqueue.errors import InvalidOption, JobQueueError
 from jobqueue.job_changes import JobChanges
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
 from jobqueue.tasks import Call
 from jobqueue.web.responses import HTTPError
 from jobqueue.web.security import require_json
-from jobqueue.wire import Tasks, call_of_line, error_json
+from jobqueue.wire import Tasks, call_of_line, did_you_mean, error_json
 
 BODY_MAX = MAX_BYTES
 BATCH_BYTES_MAX = 8 * MAX_BYTES
 BATCH_MAX = 10_000
 ERRORS_MAX = 100
 """How many wrong jobs of a batch the answer names."""
+
+
+def query_of(request: Request, *known: str) -> dict[str, str]:
+    """Return the URL's parameters. Raises InvalidOption if one is unknown or given twice."""
+    given: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            takes = f"there are {', '.join(known)}" if known else "there are none here"
+            raise InvalidOption(
+                f"{name[:40]!r} is not a parameter; {takes}{did_you_mean(name, known)}",
+                field=name[:40],
+            )
+        if name in given:
+            raise InvalidOption(f"{name}: given twice", field=name, value=value)
+        given[name] = value
+    return given
+
+
+def has_body(request: Request) -> bool:
+    """Return whether a request has a body, by its headers."""
+    length = request.headers.get("content-length", "0")
+    return length != "0" or "transfer-encoding" in request.headers
+
+
+def client_of(request: Request) -> str:
+    """Return who asks, for the audit: the token has no name, so that it is the peer."""
+    return f"http {request.client.host}" if request.client else "http"
 
 
 async def read_body(request: Request) -> bytes:
@@ -44,6 +71,17 @@ def _check_size(size: int, most: int) -> None:
             "elsewhere and pass their ids",
             field="body",
         )
+
+
+def switch_of(body: bytes, *keys: str) -> dict[str, Any]:
+    """Return the object of a body that has the first key, and maybe the others. Raises HTTPError
+    or InvalidArguments.
+    """
+    given = parse_json(body, what="body", max_bytes=BODY_MAX)
+    if not isinstance(given, dict) or keys[0] not in given or set(given) - set(keys):
+        names = " and ".join(f'"{key}"' for key in keys)
+        raise HTTPError(400, f"body: not an object with {names}", field="body")
+    return given
 
 
 def asks_for_succeeded(body: bytes) -> bool:

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from jobqueue import options, wire
-from jobqueue.errors import InvalidOption, JobNotFound, JobQueueError
+from jobqueue.errors import JobNotFound, JobQueueError
 from jobqueue.job import Job
 from jobqueue.known_names import names_of, unknown_in
 from jobqueue.queue import JobQueue
@@ -28,10 +28,19 @@ from jobqueue.store.why import explain
 from jobqueue.tasks import Registry
 from jobqueue.web import metrics
 from jobqueue.web.concurrency import CachedCall, JobWaiter, Threads
-from jobqueue.web.requests import asks_for_succeeded, calls_of, changes_of, read_body
+from jobqueue.web.queue_routes import QueueRoutes
+from jobqueue.web.requests import (
+    asks_for_succeeded,
+    calls_of,
+    changes_of,
+    client_of,
+    has_body,
+    query_of,
+    read_body,
+)
 from jobqueue.web.responses import JSON, HTTPError, database_unavailable, json_response, to_bytes
 from jobqueue.web.security import require_json
-from jobqueue.wire import changes, did_you_mean, job_json, with_attempts
+from jobqueue.wire import changes, job_json, with_attempts
 
 T = TypeVar("T")
 
@@ -61,6 +70,7 @@ class Api:
         self._reads, self._writes = Threads(READERS), Threads(WRITERS)
         self._tasks = wire.Tasks(registry)
         self._names = lambda: names_of(registry) | names_in_use(jobs.store)
+        self._switches = QueueRoutes(jobs, self._names, self._reads, self._writes)
         self._waiter = JobWaiter(self._reads, self._ended)
         # Not by the threads above, which may all be busy.
         self._ready = CachedCall(self._check_schema)
@@ -76,6 +86,7 @@ class Api:
             Route("/api/jobs/{id}/retry", self.retry, methods=["POST"]),
             Route("/api/jobs/{id}/update", self.update, methods=["POST"]),
             Route("/api/queues", self._answers(self._monitor.queues)),
+            *self._switches.routes(),
             Route("/api/schedules", self._answers(self._schedules)),
             *(
                 Route(f"/api/schedules/{{name}}/{verb}", endpoint, methods=["POST"])
@@ -98,7 +109,7 @@ class Api:
         return await (self._enqueue if request.method == "POST" else self._list)(request)
 
     async def _list(self, request: Request) -> Any:
-        given = _query(request, "state", "task", "queue", "tag", "since", "limit")
+        given = query_of(request, "state", "task", "queue", "tag", "since", "limit")
         named = (given.get(name) for name in ("state", "task", "queue", "tag", "since"))
         wanted = wire.a_filter(*named)
         limit = wire.whole(given.get("limit", str(LIST_DEFAULT)))
@@ -129,7 +140,7 @@ class Api:
 
     async def _enqueue(self, request: Request) -> Response:
         """Enqueue one job, or a list of them in one transaction."""
-        _query(request)
+        query_of(request)
         body = await read_body(request)
         calls, is_batch = await self._writes(calls_of, self._tasks, body)
         # wait=False, because waiting clients would occupy all threads.
@@ -146,7 +157,7 @@ class Api:
     async def job(self, request: Request) -> Response:
         """Answer with a job and its attempts; `?wait=10` first waits up to 10 s for its end."""
         id_ = wire.job_id(request.path_params["id"])
-        wait = _query(request, "wait").get("wait")
+        wait = query_of(request, "wait").get("wait")
         limit = 0.0 if wait is None else options.seconds(wait, "wait", most=WAIT_MAX)
         record = await self._reads(self._get, id_)
         if limit and record.state not in FINAL:
@@ -156,7 +167,7 @@ class Api:
 
     async def why(self, request: Request) -> Response:
         """Answer why a job is where it is, with what to do about it."""
-        _query(request)
+        query_of(request)
         id_ = wire.job_id(request.path_params["id"])
         return json_response(await self._reads(self._explain, id_))
 
@@ -179,7 +190,7 @@ class Api:
 
         A job that has succeeded needs the body `{"succeeded": true}`.
         """
-        asked = _has_body(request) and asks_for_succeeded(await read_body(request))
+        asked = has_body(request) and asks_for_succeeded(await read_body(request))
         rerun = partial(Jobs.rerun, succeeded=asked, ask='{"succeeded": true}')
         response = await self._change(request, "retry", rerun)
         await self._writes(self._queue.wake_workers)
@@ -194,11 +205,11 @@ class Api:
         return response
 
     async def _change(self, request: Request, name: str, verb: Verb, **more: Any) -> Response:
-        _query(request)
-        require_json(request.headers.get("content-type"), has_body=_has_body(request))
+        query_of(request)
+        require_json(request.headers.get("content-type"), has_body=has_body(request))
         id_ = wire.job_id(request.path_params["id"])
         wanted = JobFilter(ids=(id_,))
-        action = Action(_client(request), name, target_of(wanted) | more)
+        action = Action(client_of(request), name, target_of(wanted) | more)
         changed, refused = await self._writes(verb, self._jobs, wanted, action)
         answer = changes(changed, refused)
         for refusal in refused:
@@ -212,14 +223,14 @@ class Api:
         """Return an endpoint that answers with what a command prints with --json."""
 
         async def endpoint(request: Request) -> Response:
-            _query(request)
+            query_of(request)
             return json_response(await self._reads(ask))
 
         return endpoint
 
     async def log(self, request: Request) -> Response:
         """Answer what operators did, newest first."""
-        given = _query(request, "since", "limit")
+        given = query_of(request, "since", "limit")
         since = wire.since(given.get("since"))
         limit = options.whole(
             wire.whole(given.get("limit", str(LIST_DEFAULT))), "limit", 1, LIST_MAX
@@ -318,41 +329,15 @@ def _written(job: Job[Any]) -> dict[str, Any]:
 
 def _of_schedule(request: Request) -> tuple[str, str]:
     """Return the name of the schedule that a request is about, and who asks."""
-    _query(request)
-    require_json(request.headers.get("content-type"), has_body=_has_body(request))
-    return request.path_params["name"], _client(request)
-
-
-def _client(request: Request) -> str:
-    """Return who asks, for the audit: the token has no name, so that it is the peer."""
-    return f"http {request.client.host}" if request.client else "http"
+    query_of(request)
+    require_json(request.headers.get("content-type"), has_body=has_body(request))
+    return request.path_params["name"], client_of(request)
 
 
 async def _gone(request: Request) -> None:
     message = await request.receive()  # The body, which is ignored.
     while message["type"] != "http.disconnect":
         message = await request.receive()
-
-
-def _has_body(request: Request) -> bool:
-    length = request.headers.get("content-length", "0")
-    return length != "0" or "transfer-encoding" in request.headers
-
-
-def _query(request: Request, *known: str) -> dict[str, str]:
-    """Return the URL's parameters. Raises InvalidOption if one is unknown or given twice."""
-    given: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in known:
-            takes = f"there are {', '.join(known)}" if known else "there are none here"
-            raise InvalidOption(
-                f"{name[:40]!r} is not a parameter; {takes}{did_you_mean(name, known)}",
-                field=name[:40],
-            )
-        if name in given:
-            raise InvalidOption(f"{name}: given twice", field=name, value=value)
-        given[name] = value
-    return given
 
 
 def _page(found: Iterator[JobRecord]) -> list[bytes]:

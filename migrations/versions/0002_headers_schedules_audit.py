@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("rate_period", sa.Double),
         sa.Column("rate_burst", sa.Integer),
         sa.Column("fair", sa.SmallInteger),
+        sa.Column("declared", sa.Text),
     ):
         op.add_column("jobqueue_queues", column)
     _create_schedules()
@@ -146,7 +147,7 @@ def _create_lanes() -> None:
 
 
 def _replace_view() -> None:
-    """Count the available jobs in the two indexes that they are in now."""
+    """Count the available jobs in the two indexes that they are in now; add the switches."""
     if _on_sqlite():
         age = "max((julianday('now') - julianday(min(run_at))) * 86400.0, 0.0)"
         spellings = {"no_age": "NULL", "no_bound": "NULL", "at_any_time": ""}
@@ -171,7 +172,7 @@ AT_ANY_TIME = """
     AND run_at <= (SELECT CAST('infinity' AS timestamptz))"""
 
 QUEUE_STATS = """
-SELECT queue,
+SELECT parts.queue,
   CAST(sum(scheduled) AS bigint) AS scheduled,
   CAST(sum(available) AS bigint) AS available,
   CAST(sum(running) AS bigint) AS running,
@@ -180,7 +181,12 @@ SELECT queue,
   CAST(sum(cancelled) AS bigint) AS cancelled,
   max(paused) = 1 AS paused,
   max(oldest) AS oldest_available_seconds,
-  max(bound) AS max_pending
+  max(bound) AS max_pending,
+  max(switches.max_running) AS max_running,
+  max(switches.rate_count) AS rate_count,
+  max(switches.rate_period) AS rate_period,
+  max(switches.rate_burst) AS rate_burst,
+  coalesce(max(switches.fair), 0) = 1 AS fair
 FROM (
   SELECT queue, count(*) AS scheduled, 0 AS available, 0 AS running,
     0 AS succeeded, 0 AS failed, 0 AS cancelled, 0 AS paused, {no_age} AS oldest,
@@ -204,5 +210,6 @@ FROM (
     max_pending
   FROM jobqueue_queues
 ) AS parts
-GROUP BY queue
+LEFT JOIN jobqueue_queues AS switches ON switches.name = parts.queue
+GROUP BY parts.queue
 """

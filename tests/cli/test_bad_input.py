@@ -198,6 +198,18 @@ INPUTS: list[tuple[str, int, list[str]]] = [
     ("interval: ", 2, ["stats", "--interval", "0"]),
     ("queue: ", 2, ["queues", "pause", "a b"]),
     ("Missing argument", 2, ["queues", "resume"]),
+    *[
+        (f"{name}: ", 2, ["queues", name, "--force", "--", "mail", value])
+        for name, values in {
+            "limit": ("-1", "4.5", "many", "1000001", "NONE"),
+            "rate": ("x/y", "100", "0/minute", "1/0s", "1/minute/s", ""),
+            "fair": ("yes", "1"),
+        }.items()
+        for value in values
+    ],
+    ("burst: ", 2, ["queues", "rate", "mail", "1/s", "--burst", "0", "--force"]),
+    ("burst: ", 2, ["queues", "rate", "mail", "none", "--burst", "1", "--force"]),
+    ("queue: ", 2, ["queues", "purge", "a b", "--yes"]),
     ("Missing TASK", 2, ["enqueue"]),
     ("No such command 'lst'", 2, ["lst"]),
     ("No such option", 2, ["list", "--nope"]),

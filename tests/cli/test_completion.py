@@ -54,7 +54,7 @@ def backend_name() -> str:
     ("line", "expected"),
     [
         ("jobqueue li", ["list"]),
-        ("jobqueue queues ", ["pause", "resume"]),
+        ("jobqueue queues ", ["fair", "limit", "list", "pause", "purge", "rate", "resume"]),
         ("jobqueue completion ", ["bash", "zsh", "fish"]),
         ("jobqueue list --state ", sorted(State)),
         ("jobqueue list --state=ru", ["running"]),

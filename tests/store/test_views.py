@@ -17,7 +17,8 @@ from jobqueue.store.schema import CounterKind, counters, jobs, workers
 from tests.store.conftest import StoreScenario
 
 COLUMNS = {
-    "jobqueue_queue_stats": "queue scheduled available running succeeded failed cancelled paused oldest_available_seconds max_pending",
+    "jobqueue_queue_stats": "queue scheduled available running succeeded failed cancelled paused oldest_available_seconds max_pending "
+    "max_running rate_count rate_period rate_burst fair",
     "jobqueue_task_stats": "task succeeded failed cancelled errored_attempts avg_duration max_duration avg_wait max_wait",
     "jobqueue_worker_stats": "worker host pid queues concurrency running processed errored heartbeat_age_seconds started_at lease",
     "jobqueue_throughput": "minute queue task succeeded failed cancelled errored_attempts avg_duration",

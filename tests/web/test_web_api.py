@@ -290,6 +290,49 @@ def test_a_waiting_job_is_changed(client: Client) -> None:
     client.refused(404, "POST", "/api/jobs/999/update", json=new)
 
 
+def test_the_switches_of_a_queue_are_changed(client: Client, jobs: JobQueue) -> None:
+    post = lambda verb, **body: client.post(
+        f"/api/queues/default/{verb}", **({"json": body} if body else {})
+    )
+    assert [post("pause").json(), post("pause").json()] == [{"changed": 1}, {"changed": 0}]
+    assert post("resume").json() == {"changed": 1}
+    assert post("limit", limit=4).json() == {"changed": 1}
+    assert post("rate", rate="5/30s", burst=2).json() == {"changed": 1}
+    assert post("fair", fair=True).json() == {"changed": 1}
+    client.id(2, 3)
+    (row,) = client.get("/api/queues").json()
+    shown = {name: row[name] for name in ("max_running", "rate_count", "rate_period", "rate_burst")}
+    assert shown == {"max_running": 4, "rate_count": 5, "rate_period": 30.0, "rate_burst": 2}
+    assert (row["fair"], row["paused"], row["available"]) == (True, False, 1)
+    for body in ({"limit": None}, {"rate": None}):
+        assert post(next(iter(body)), **body).json() == {"changed": 1}
+    assert client.get("/api/queues").json()[0]["max_running"] is None
+    assert post("purge").json() == {"deleted": 1}
+    assert list(jobs.list()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "verb", "body"),
+    [
+        ("limit", "limit", {"limit": -1}),
+        ("limit", "limit", {"limit": "4"}),
+        ("body", "limit", {"limit": 4, "rate": "1/s"}),
+        ("body", "limit", [4]),
+        ("rate", "rate", {"rate": "x/y"}),
+        ("burst", "rate", {"rate": "1/s", "burst": 0}),
+        ("burst", "rate", {"rate": None, "burst": 1}),
+        ("fair", "fair", {"fair": 1}),
+    ],
+)
+def test_a_wrong_switch_of_a_queue_changes_nothing(
+    client: Client, field: str, verb: str, body: Any
+) -> None:
+    error = client.refused(400, "POST", f"/api/queues/default/{verb}", json=body)
+    assert error["field"] == field
+    assert client.get("/api/queues").json() == []
+    client.refused(404, "POST", f"/api/queues/defualt/{verb}", json=body)
+
+
 def test_a_waiting_job_is_cancelled_and_retried(client: Client) -> None:
     id_ = client.id(2, 3)
     changed = {"changed": 1, "refused": []}

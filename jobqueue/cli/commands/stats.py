@@ -1,4 +1,4 @@
-"""`stats`, `queues`, `workers`, `tasks`, `prune`: statistics, pausing and maintenance."""
+"""`stats`, `workers`, `tasks`, `prune`: statistics and maintenance."""
 
 import inspect
 import math
@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.text import Text
 
 from jobqueue import options
-from jobqueue.cli import completion, params
-from jobqueue.cli.commands.bulk_actions import FORCE, confirm
-from jobqueue.cli.context import CliContext, Command, Group, pass_cli
+from jobqueue.cli import params
+from jobqueue.cli.commands.bulk_actions import confirm
+from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.render import COLOURS, NAME_CELLS, Column, console, duration, put, table
 from jobqueue.cli.streams import echo, reader_gone
-from jobqueue.known_names import unknown
+from jobqueue.queue_switches import Rate
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import FINAL, State
 from jobqueue.store.audit import Action
@@ -59,6 +59,12 @@ def _utilisation(row: Row) -> str:
     return "" if row["utilisation"] is None else f"{row['utilisation']:.0%}"
 
 
+def _rate(row: Row) -> str:
+    if row.get("rate_count") is None:
+        return ""
+    return str(Rate(row["rate_count"], row["rate_period"], row["rate_burst"]))
+
+
 def _age_style(row: Row) -> str:
     return "red" if row["heartbeat_age_seconds"] > row["lease"] else ""
 
@@ -77,7 +83,10 @@ QUEUES = [
     _count(State.CANCELLED, 7),
     _timed("oldest_available_seconds", "oldest", 5),
     Column[Row]("paused", lambda row: "yes" if row["paused"] else "", style="yellow"),
-    _number("max_pending", "limit", 8),
+    _number("max_running", "limit", 8),
+    Column[Row]("rate", _rate, rank=9),
+    Column[Row]("fair", lambda row: "yes" if row.get("fair") else "", rank=11),
+    _number("max_pending", "bound", 10),
 ]
 TASKS = [
     _named("task", least=NAME_CELLS),
@@ -205,17 +214,8 @@ def _total(rows: list[Row]) -> list[Row]:
     return [{"queue": "total", "paused": False, **sums}]
 
 
-@click.group(cls=Group, invoke_without_command=True)
-@pass_cli
-@click.pass_context
-def queues(context: click.Context, cli: CliContext) -> None:
-    """List the queues; pause or resume some."""
-    if context.invoked_subcommand is not None:
-        return
-    _show(cli, cli.monitor.queues(), QUEUES, "no queue has jobs yet")
-
-
-def _show(cli: CliContext, rows: list[Row], columns: Sequence[Column[Row]], nothing: str) -> None:
+def show(cli: CliContext, rows: list[Row], columns: Sequence[Column[Row]], nothing: str) -> None:
+    """Print rows as JSON or as a table, or say that there is nothing."""
     if cli.json:
         cli.print_json(rows)
     elif rows:
@@ -224,47 +224,13 @@ def _show(cli: CliContext, rows: list[Row], columns: Sequence[Column[Row]], noth
         cli.note(nothing)
 
 
-def _switch(name: str, help_: str) -> None:
-    @queues.command(name, cls=Command, help=help_)
-    @click.argument(
-        "names", metavar="QUEUE...", nargs=-1, required=True, shell_complete=completion.queues
-    )
-    @click.option("--force", is_flag=True, help="Accept a queue that is not known yet.")
-    @pass_cli
-    def command(cli: CliContext, names: tuple[str, ...], force: bool) -> None:
-        for queue in names:
-            options.name(queue, "queue", longest=options.QUEUE_LENGTH_MAX)
-        if not force:
-            _require_known(cli, names)
-        switch = getattr(cli.monitor, name)
-        changed = [queue for queue in names if switch(queue, cli.action(name, queue=queue))]
-        if name == "resume" and changed:
-            cli.wake_workers()
-        if cli.json:
-            cli.print_json({"changed": len(changed), "queues": list(names)})
-            return
-        for queue in names:
-            state = "paused" if name == "pause" else "runs"
-            echo(f"{queue} {state}{'' if queue in changed else ' already'}")
-
-
-def _require_known(cli: CliContext, queues: tuple[str, ...]) -> None:
-    stranger = cli.unknown(lambda known: unknown("queue", queues, known.queues, FORCE))
-    if stranger is not None:
-        raise stranger
-
-
-_switch("pause", "Start no more jobs of these queues.\n\nRunning jobs go on.")
-_switch("resume", "Start jobs of these queues again.")
-
-
 @click.command(cls=Command)
 @pass_cli
 def workers(cli: CliContext) -> None:
     """List the workers."""
     found = cli.monitor.workers()
     rows = [row | {"started_at": row["started_at"].isoformat()} for row in found]
-    _show(cli, rows, WORKERS, "no worker is running; start one with: jobqueue worker")
+    show(cli, rows, WORKERS, "no worker is running; start one with: jobqueue worker")
 
 
 @click.command(cls=Command)
@@ -284,7 +250,7 @@ def tasks(cli: CliContext) -> None:
         row["signature"] = None if task is None else str(inspect.signature(task.function))
         rows.append(row)
     columns = TASKS if app is None else OF_APP
-    _show(cli, rows, columns, "no tasks are known; name the app with --app to see its own")
+    show(cli, rows, columns, "no tasks are known; name the app with --app to see its own")
 
 
 def _unseen(name: str, known_by: int) -> Row:
@@ -341,4 +307,4 @@ def _prune(maintenance: Maintenance, state: State, older_than: float, action: Ac
     return total
 
 
-COMMANDS = (stats, queues, workers, tasks, prune)
+COMMANDS = (stats, workers, tasks, prune)

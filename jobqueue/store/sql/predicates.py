@@ -61,6 +61,12 @@ IS_PAUSED = queues.c.paused_at.is_not(None)
 
 QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, IS_PAUSED)
 
+LIMIT_IS_0 = or_(
+    exists().where(queues.c.name == jobs.c.queue, queues.c.max_running == 0),
+    func.coalesce(jobs.c.lane_limit, 1) == 0,
+)
+"""True for a job that a limit of 0 holds back, its queue's or its own: a pause."""
+
 QUEUE_LIMITED = or_(
     queues.c.max_running.is_not(None), queues.c.rate_count.is_not(None), queues.c.fair == 1
 )

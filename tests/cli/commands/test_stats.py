@@ -101,6 +101,28 @@ def test_stats_tell_what_all_workers_did_in_each_of_the_last_minutes(cli_with_ap
     assert "minutes" in cli_with_app.refused(2, "stats", "--minutes", "-1")
 
 
+def test_queues_are_limited_and_purged(cli_with_app: Cli) -> None:
+    id_ = cli_with_app.id("mail", "x")
+    assert cli_with_app.ok("queues", "limit", "mail", 0) == "mail runs at most 0 jobs at once\n"
+    said = cli_with_app.ok("queues", "rate", "mail", "100/minute", "--burst", 5)
+    assert said == "mail starts 100/minute, burst 5\n"
+    assert cli_with_app.ok("queues", "fair", "mail", "on") == "mail is fair\n"
+    (row,) = [row for row in cli_with_app.json("queues", "list") if row["queue"] == "mail"]
+    assert (row["max_running"], row["rate_count"], row["rate_period"], row["fair"]) == (
+        *(0, 100, 60.0),
+        True,
+    )
+    assert re.search(r"^mail .* 0 +100/minute, burst 5 +yes *$", cli_with_app.ok("queues"), re.M)
+    cli_with_app.drain()
+    assert cli_with_app.json("show", id_)["state"] == "available"
+    assert cli_with_app.ok("queues", "limit", "mail", "none") == "mail has no limit\n"
+    assert cli_with_app.ok("queues", "rate", "mail", "none") == "mail has no rate\n"
+    assert cli_with_app.ok("queues", "fair", "mail", "off") == "mail is not fair\n"
+    assert "pass --yes" in cli_with_app.refused(2, "queues", "purge", "mail")
+    answer = json.loads(cli_with_app.ok("queues", "purge", "mail", "--yes", "--json"))
+    assert answer == {"deleted": 1}
+
+
 def test_queues_pause_and_resume(cli_with_app: Cli) -> None:
     id_ = cli_with_app.id("mail", "x")
     assert cli_with_app.ok("queues", "pause", "mail") == "mail paused\n"

@@ -1,5 +1,6 @@
 """Workers claim from lanes: limits hold in the whole fleet, and nothing waits for a full one."""
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -142,3 +143,19 @@ def test_an_announced_job_of_a_key_is_claimed_by_an_idle_worker_at_once(
     while not worker.inbox() and rounds < 10 and worker.parts.claimer.tick() == 0:
         rounds += 1
     assert [claim.id for claim in worker.inbox()] == [job.id]
+
+
+def test_a_drain_does_not_wait_for_what_a_limit_of_0_holds_back(
+    jobs: JobQueue, meter: Meter, lines: Any
+) -> None:
+    with jobs.store.write() as connection:
+        connection.execute(insert(queues).values(name="mail", max_running=0))
+    held = [
+        meter.task.options(queue="mail").enqueue("all"),
+        meter.task.options(concurrency_key="k", concurrency_limit=0).enqueue("all"),
+    ]
+    free = meter.task.enqueue("all")
+    with jobs.worker(drain=True) as worker:
+        worker.wait(30)
+    assert [job.state for job in (*held, free)] == ["available", "available", "succeeded"]
+    assert len(lines(logging.WARNING, "not waited for: 2 jobs with a limit of 0")) == 1

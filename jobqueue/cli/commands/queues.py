@@ -1,0 +1,171 @@
+"""`queues`: what queues there are, and their switches."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from jobqueue import options
+from jobqueue.cli import completion, params
+from jobqueue.cli.commands.bulk_actions import FORCE, confirm
+from jobqueue.cli.commands.stats import QUEUES, show
+from jobqueue.cli.context import CliContext, Command, Group, pass_cli
+from jobqueue.cli.streams import echo
+from jobqueue.errors import InvalidOption
+from jobqueue.known_names import unknown
+from jobqueue.queue_switches import Rate, check_limit
+from jobqueue.records import JobFilter, counted
+from jobqueue.states import WAITING
+from jobqueue.store.queue_switches import Switchboard
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+NONE = "none"
+"""The word that takes a limit or a rate back."""
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@pass_cli
+@click.pass_context
+def queues(context: click.Context, cli: CliContext) -> None:
+    """List the queues; pause, limit or purge some."""
+    if context.invoked_subcommand is None:
+        _print_list(cli)
+
+
+@queues.command("list", cls=Command)
+@pass_cli
+def list_(cli: CliContext) -> None:
+    """List the queues."""
+    _print_list(cli)
+
+
+def _print_list(cli: CliContext) -> None:
+    show(cli, cli.monitor.queues(), QUEUES, "no queue has jobs yet")
+
+
+def _pausing(name: str, help_: str) -> None:
+    @queues.command(name, cls=Command, help=help_)
+    @click.argument(
+        "names", metavar="QUEUE...", nargs=-1, required=True, shell_complete=completion.queues
+    )
+    @_force
+    @pass_cli
+    def command(cli: CliContext, names: tuple[str, ...], force: bool) -> None:
+        _check(cli, *names, force=force)
+        switch = getattr(cli.monitor, name)
+        changed = [queue for queue in names if switch(queue, cli.action(name, queue=queue))]
+        if name == "resume" and changed:
+            cli.wake_workers()
+        if cli.json:
+            cli.print_json({"changed": len(changed), "queues": list(names)})
+            return
+        for queue in names:
+            state = "paused" if name == "pause" else "runs"
+            echo(f"{queue} {state}{'' if queue in changed else ' already'}")
+
+
+def _check(cli: CliContext, *names: str, force: bool) -> None:
+    """Raise InvalidOption for a text that is not a queue's name, or (not `force`) not known."""
+    for queue in names:
+        options.name(queue, "queue", longest=options.QUEUE_LENGTH_MAX)
+    if not force:
+        stranger = cli.unknown(lambda known: unknown("queue", names, known.queues, FORCE))
+        if stranger is not None:
+            raise stranger
+
+
+def _force(function: F) -> F:
+    help_ = "Accept a queue that is not known yet."
+    return click.option("--force", is_flag=True, help=help_)(function)
+
+
+_queue = click.argument("queue", shell_complete=completion.queues)
+
+_pausing("pause", "Start no more jobs of these queues.\n\nRunning jobs go on.")
+_pausing("resume", "Start jobs of these queues again.")
+
+
+@queues.command(cls=Command)
+@_queue
+@click.argument("most", metavar="N|none", type=params.whole)
+@_force
+@pass_cli
+def limit(cli: CliContext, queue: str, most: int | str, force: bool) -> None:
+    """Limit how many jobs run at once.
+
+    In the whole fleet, from the next claim on; what runs goes on. With 0 none starts.
+    """
+    number = None if most == NONE else check_limit(most)
+    _check(cli, queue, force=force)
+    Switchboard(cli.store).limit(queue, number, cli.action("limit", queue=queue, limit=number))
+    said = "has no limit" if number is None else f"runs at most {counted(number, 'job')} at once"
+    _changed(cli, queue, said)
+
+
+@queues.command(cls=Command)
+@_queue
+@click.argument("rate", metavar="RATE|none")
+@click.option(
+    "--burst", type=params.whole, metavar="N", help="Starts that may run ahead. [default: 1]"
+)
+@_force
+@pass_cli
+def rate(cli: CliContext, queue: str, rate: str, burst: int | str | None, force: bool) -> None:
+    """Limit how often jobs start.
+
+    RATE is 100/minute, or 5/30s: starts are evenly spaced, but for the burst.
+    """
+    if rate == NONE and burst is not None:
+        raise InvalidOption("burst: there is no rate to run ahead of", field="burst", value=burst)
+    new = None if rate == NONE else Rate.of(params.clean(rate, "rate"), burst)
+    _check(cli, queue, force=force)
+    action = cli.action("rate", queue=queue, rate=new and str(new))
+    Switchboard(cli.store).rate(queue, new, action)
+    _changed(cli, queue, "has no rate" if new is None else f"starts {new}")
+
+
+@queues.command(cls=Command)
+@_queue
+@click.argument("switch", metavar="on|off", shell_complete=completion.words("off", "on"))
+@_force
+@pass_cli
+def fair(cli: CliContext, queue: str, switch: str, force: bool) -> None:
+    """Share a queue among concurrency keys.
+
+    With on the keys take turns, with off jobs run in order.
+    """
+    is_on = options.one_of(switch, "fair", ("on", "off")) == "on"
+    _check(cli, queue, force=force)
+    action = cli.action("fair", queue=queue, fair=is_on)
+    Switchboard(cli.store).fair(queue, action, fair=is_on)
+    _changed(cli, queue, "is fair" if is_on else "is not fair")
+
+
+def _changed(cli: CliContext, queue: str, said: str) -> None:
+    cli.wake_workers()
+    cli.answer({"changed": 1, "queues": [queue]}, f"{queue} {said}")
+
+
+@queues.command(cls=Command)
+@_queue
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@_force
+@pass_cli
+def purge(cli: CliContext, queue: str, yes: bool, force: bool) -> None:
+    """Delete the waiting jobs.
+
+    Running jobs go on.
+    """
+    _check(cli, queue, force=force)
+    waiting = sum(cli.jobs.count(JobFilter(state=state, queue=queue)) for state in WAITING)
+    question = f"delete {counted(waiting, 'waiting job')} (queue {queue}) in {cli.target}"
+    if yes:
+        cli.note(question)
+    else:
+        confirm(question)
+    deleted = Switchboard(cli.store).purge(queue, cli.action("purge", queue=queue))
+    cli.answer({"deleted": deleted}, f"deleted {counted(deleted, 'job')}")
+
+
+COMMANDS = (queues,)

@@ -1,0 +1,111 @@
+"""Switches of a queue: how many of its jobs run at once, how often they start, and fair shares."""
+
+import json
+from typing import Any, NamedTuple, Self
+
+from jobqueue import options
+from jobqueue.errors import InvalidOption
+
+COUNT_MAX = options.RUNNING_MAX
+PERIOD_LEAST, PERIOD_MAX = 0.001, 366 * 86_400.0
+_UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
+_FORM = "write 100/minute, 5/30s; second, minute, hour and day are units"
+
+
+class Queue(str):
+    """The name of a declared queue, accepted wherever a queue's name is."""
+
+    __slots__ = ()
+
+
+class Rate(NamedTuple):
+    """At most `starts` of jobs in `period` seconds, evenly spaced but for a burst (None: 1)."""
+
+    starts: int
+    period: float
+    burst: int | None = None
+
+    @classmethod
+    def of(cls, value: object, burst: object = None) -> Self:
+        """Parse a text like `100/minute` or `5/30s`. Raises InvalidOption."""
+        count, slash, unit = value.partition("/") if isinstance(value, str) else ("", "", "")
+        if not slash or not (count.isascii() and count.isdigit()) or len(count) > 15:  # noqa: PLR2004
+            raise InvalidOption(
+                f"rate: {str(value)[:40]!r} is not a rate; {_FORM}", field="rate", value=value
+            )
+        try:
+            text = f"1{unit}" if unit[:1].isalpha() else unit
+            period = _UNITS.get(unit) or options.seconds(
+                text, "rate", least=PERIOD_LEAST, most=PERIOD_MAX
+            )
+        except InvalidOption as error:
+            raise InvalidOption(
+                f"rate: {str(value)[:40]!r} is not a rate ({error}); {_FORM}",
+                field="rate",
+                value=value,
+            ) from None
+        starts = options.whole(int(count), "rate", 1, COUNT_MAX)
+        return cls(starts, period, None if burst is None else check_burst(burst))
+
+    def to_text(self) -> str:
+        """Return the text that `of` parses, without the burst."""
+        unit = next((name for name, seconds in _UNITS.items() if seconds == self.period), None)
+        return f"{self.starts}/{unit or f'{self.period:g}s'}"
+
+    def __str__(self) -> str:
+        return self.to_text() + (f", burst {self.burst}" if self.burst else "")
+
+
+class QueueSwitches(NamedTuple):
+    """What an app declares of a queue's jobs that run; the columns of the queues table."""
+
+    max_running: int | None = None
+    rate_count: int | None = None
+    rate_period: float | None = None
+    rate_burst: int | None = None
+    fair: int | None = None
+
+    @classmethod
+    def of(cls, limit: object, rate: object, burst: object, fair: object) -> Self:
+        """Check what `jobs.queue(…)` is given. Raises InvalidOption."""
+        if rate is None and burst is not None:
+            raise InvalidOption("burst: it is how far a rate may run ahead; give a rate too",
+                                field="burst", value=burst)  # fmt: skip
+        starts, period, ahead = (None, None, None) if rate is None else Rate.of(rate, burst)
+        running = None if limit is None else check_limit(limit)
+        shares = 1 if options.flag(fair, "fair") else None
+        return cls(running, starts, period, ahead, shares)
+
+    def to_text(self) -> str | None:
+        """Return the JSON that is stored beside the switches; None where nothing is declared."""
+        given = {name: value for name, value in self._asdict().items() if value is not None}
+        return json.dumps(given) if given else None
+
+    def changes(self, declared: str | None) -> dict[str, Any]:
+        """Return the columns to write, where `declared` is the JSON of the last declaration.
+
+        What is declared as before is left as it is in the database: an operator may have changed
+        it since. The three columns of a rate are one switch.
+        """
+        before = QueueSwitches(**json.loads(declared or "{}"))
+        changes = {name: getattr(self, name) for name in _differing(self, before)}
+        if changes.keys() & set(_RATE):
+            changes |= {name: getattr(self, name) for name in _RATE}
+        return changes
+
+
+_RATE = ("rate_count", "rate_period", "rate_burst")
+
+
+def _differing(one: QueueSwitches, other: QueueSwitches) -> list[str]:
+    return [name for name in one._fields if getattr(one, name) != getattr(other, name)]
+
+
+def check_limit(value: object) -> int:
+    """Check how many jobs may run at once; 0 is a pause. Raises InvalidOption."""
+    return options.whole(value, "limit", 0, COUNT_MAX)
+
+
+def check_burst(value: object) -> int:
+    """Check how many starts may run ahead of a rate. Raises InvalidOption."""
+    return options.whole(value, "burst", 1, COUNT_MAX)

@@ -1,0 +1,173 @@
+"""The switches of queues: what the code declares, what operators change, and who wins."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from jobqueue import JobQueue, State
+from jobqueue.errors import InvalidOption
+from jobqueue.queue_switches import QueueSwitches, Rate
+from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.schema import LaneKind, Parked, lanes, queues
+from jobqueue.store.stats import Monitor
+
+NOTHING = (None, None, None, None, None)
+
+
+@pytest.fixture
+def jobs(url: str) -> Any:
+    with JobQueue(url) as queue:
+        queue.store.require_schema()
+        yield queue
+
+
+@pytest.fixture
+def board(jobs: JobQueue) -> Switchboard:
+    return Switchboard(jobs.store)
+
+
+def switches(jobs: JobQueue, queue: str = "mail") -> tuple[Any, ...]:
+    columns = [queues.c[name] for name in QueueSwitches._fields]
+    with jobs.store.read() as connection:
+        return tuple(connection.execute(select(*columns).where(queues.c.name == queue)).one())
+
+
+def starts(jobs: JobQueue) -> None:
+    """A worker of the app starts, which is when it writes what the app declares."""
+    with jobs.worker():
+        pass
+
+
+def test_what_the_code_declares_is_in_force_when_a_worker_starts(jobs: JobQueue) -> None:
+    jobs.queue("mail", limit=4, rate="100/minute", burst=10, fair=True)
+    jobs.queue("plain", max_pending=5)
+    starts(jobs)
+    assert switches(jobs) == (4, 100, 60.0, 10, 1)
+    assert switches(jobs, "plain") == NOTHING
+    (row,) = [row for row in Monitor(jobs.store).queues() if row["queue"] == "mail"]
+    assert (row["max_running"], row["rate_count"], row["rate_period"]) == (4, 100, 60.0)
+    assert (row["rate_burst"], row["fair"], row["max_pending"]) == (10, True, None)
+
+
+def test_an_operators_change_stays_until_the_code_declares_something_else(
+    jobs: JobQueue, board: Switchboard
+) -> None:
+    jobs.queue("mail", limit=4, rate="100/minute")
+    starts(jobs)
+    board.limit("mail", 1)
+    board.rate("mail", None)
+    starts(jobs)
+    assert switches(jobs) == (1, None, None, None, None)
+    jobs.queue("mail", limit=4, rate="5/30s", burst=2)  # The limit is declared as before.
+    starts(jobs)
+    assert switches(jobs) == (1, 5, 30.0, 2, None)
+    jobs.queue("mail", limit=8, rate="5/30s", burst=2)
+    starts(jobs)
+    assert switches(jobs) == (8, 5, 30.0, 2, None)
+
+
+def test_what_the_code_declares_no_more_is_taken_back(jobs: JobQueue, board: Switchboard) -> None:
+    jobs.queue("mail", limit=4)
+    starts(jobs)
+    jobs.queue("mail", max_pending=5)
+    starts(jobs)
+    assert switches(jobs) == NOTHING
+    board.limit("mail", 2)  # Of a queue of which the code says nothing.
+    starts(jobs)
+    assert switches(jobs) == (2, None, None, None, None)
+
+
+def test_a_change_brings_the_lane_of_the_queue_back_at_once(
+    jobs: JobQueue, board: Switchboard
+) -> None:
+    values = {"kind": LaneKind.QUEUE.value, "name": "mail", "queue": "mail"}
+    for change in (
+        lambda: board.limit("mail", 3),
+        lambda: board.rate("mail", Rate(1, 60.0)),
+        lambda: board.fair("mail", fair=True),
+    ):
+        with jobs.store.write() as connection:
+            connection.execute(lanes.delete())
+            connection.execute(
+                lanes.insert().values(**values, parked=Parked.FULL.value, parked_until=2**40)
+            )
+        change()
+        with jobs.store.read() as connection:
+            assert connection.execute(select(lanes.c.parked)).scalar_one() == Parked.NO
+
+
+def test_a_purge_deletes_what_waits_and_nothing_else(jobs: JobQueue, board: Switchboard) -> None:
+    @jobs.task
+    def work(n: int) -> None: ...
+
+    mail = work.options(queue="mail")
+    done = mail.enqueue(0)
+    with jobs.worker():
+        done.result(timeout=30)
+    waiting = [
+        mail.enqueue(1),
+        mail.options(delay=60).enqueue(2),
+        mail.options(concurrency_key="k").enqueue(3),
+    ]
+    running, other = mail.enqueue(4), work.enqueue(5)
+    with jobs.store.write() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE jobqueue_jobs SET state = 'running', worker_id = 7 WHERE id = {running.id}"
+        )
+    assert board.purge("mail") == len(waiting)
+    left = {record.id: record.state for record in jobs.list()}
+    assert left == {
+        done.id: State.SUCCEEDED,
+        running.id: State.RUNNING,
+        other.id: State.AVAILABLE,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "rate", "text"),
+    [
+        ("100/minute", (100, 60.0), "100/minute"),
+        ("1/second", (1, 1.0), "1/second"),
+        ("7/hour", (7, 3600.0), "7/hour"),
+        ("2/day", (2, 86_400.0), "2/day"),
+        ("5/30s", (5, 30.0), "5/30s"),
+        ("5/90", (5, 90.0), "5/90s"),
+        ("10/1m", (10, 60.0), "10/minute"),
+        ("1/500ms", (1, 0.5), "1/0.5s"),
+        ("3/h", (3, 3600.0), "3/hour"),
+    ],
+)
+def test_a_rate_is_a_number_per_unit_or_per_duration(
+    given: str, rate: tuple[Any, ...], text: str
+) -> None:
+    assert Rate.of(given) == (*rate, None)
+    assert (Rate.of(given).to_text(), Rate.of(text)) == (text, Rate.of(given))
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"limit": -1}, "limit"),
+        ({"limit": 1.5}, "limit"),
+        ({"limit": True}, "limit"),
+        ({"limit": 1_000_001}, "limit"),
+        *[
+            ({"rate": rate}, "rate")
+            for rate in ("x/y", "100", 100, "0/minute", "-1/minute", "1.5/s", "1/fortnight",
+                         "1/0s", "1/", "/minute", "١/minute", "9" * 30 + "/s", "1/minute/s")
+        ],
+        ({"burst": 5}, "burst"),
+        ({"rate": "1/s", "burst": 0}, "burst"),
+        ({"fair": 1}, "fair"),
+        ({"max_pending": 0}, "max_pending"),
+    ],
+)  # fmt: skip
+def test_wrong_switches_are_refused_in_one_line(
+    jobs: JobQueue, options: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        jobs.queue("mail", **options)
+    assert refused.value.field == field
+    assert "\n" not in str(refused.value)
+    assert "mail" not in jobs.registry.queues
