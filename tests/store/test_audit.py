@@ -14,6 +14,7 @@ from jobqueue.store.audit import IDS, Action, Audit, target_of, transact_audited
 from jobqueue.store.clock import after
 from jobqueue.store.schema import audit
 from jobqueue.store.stats import Monitor
+from jobqueue.worker.upkeep.pruner import Pruner
 from tests.store.conftest import ONLY_POSTGRES, StoreKit
 
 KILL_ME = text("SELECT pg_terminate_backend(pg_backend_pid())")
@@ -115,5 +116,5 @@ def test_rows_older_than_90_days_are_deleted(kit: StoreKit) -> None:
         for day in (89, 91):
             old = update(audit).where(audit.c.target == f'{{"queue": "q{day}"}}')
             connection.execute(old.values(at=after(-day * 86_400.0)))
-    kit.maintenance.forget_actions()
+    Pruner(kit.maintenance, {}).tick()
     assert [row[1]["queue"] for row in rows(kit)] == ["q0", "q89"]
