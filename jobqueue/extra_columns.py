@@ -1,8 +1,8 @@
 """The columns that few jobs have, from the options of a call."""
 
 from jobqueue.headers import to_text
+from jobqueue.new_jobs import ExtraColumns
 from jobqueue.options import Options
-from jobqueue.records import ExtraColumns
 
 
 def extra_columns(settings: Options) -> ExtraColumns | None:

@@ -1,13 +1,17 @@
 """What an enqueue does where its unique key is held: the options that go with `unique_key`."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
 from jobqueue.errors import InvalidOption
 from jobqueue.literals import OnConflict, UniqueUntil
-from jobqueue.records import Conflict, lasting
+from jobqueue.new_jobs import Conflict
+from jobqueue.records import lasting
 
 KEY_LENGTH_MAX = 512
+OF_KEY = ("concurrency_limit", "strict", "weight")
+"""Options that mean nothing for a job without a concurrency key."""
 
 
 def check_key(value: object, field: str) -> str | None:
@@ -36,6 +40,53 @@ def check_debounce(
     if max_wait is not None and max_wait < debounce:
         limit = f"{lasting(max_wait)} is shorter than the debounce, {lasting(debounce)}"
         raise _wrong("max_wait", limit, max_wait)
+
+
+class DueTimes(Protocol):
+    """The options of a call that say when it is due, and until when. All are seconds."""
+
+    @property
+    def delay(self) -> float | None:
+        """From the enqueue until the job is due."""
+        ...
+
+    @property
+    def debounce(self) -> float | None:
+        """The same, from the last enqueue with its key."""
+        ...
+
+    @property
+    def deadline(self) -> float | None:
+        """From the enqueue until it has to end."""
+        ...
+
+    @property
+    def expires(self) -> float | None:
+        """From the enqueue until it has to begin."""
+        ...
+
+
+def check_without_key(checked: Mapping[str, object]) -> None:
+    """Raise InvalidOption for an option that is about a concurrency key; there is none."""
+    for option in OF_KEY:
+        if checked.get(option) not in (None, False):
+            raise InvalidOption(
+                f"{option}: it is for jobs of a concurrency_key, and there is none",
+                field=option,
+                value=checked[option],
+            )
+
+
+def check_due_times(options: DueTimes) -> None:
+    """Raise InvalidOption if a job would end, or expire, before it is due."""
+    wait = options.delay or options.debounce or 0.0
+    for option, limit in (("deadline", options.deadline), ("expires", options.expires)):
+        if limit is not None and wait >= limit:
+            raise InvalidOption(
+                f"{option}: {lasting(limit)} from now it would not even be due",
+                field=option,
+                value=limit,
+            )
 
 
 class KeyOptions(Protocol):

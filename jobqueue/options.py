@@ -10,7 +10,7 @@ from typing import Any, TypedDict, TypeVar, get_args
 from jobqueue.backoff import Backoff
 from jobqueue.errors import Duration, InvalidOption
 from jobqueue.headers import Headers, check_headers
-from jobqueue.key_options import check_debounce, check_key
+from jobqueue.key_options import check_debounce, check_due_times, check_key, check_without_key
 from jobqueue.literals import CatchUp, Isolation, OnConflict, Overlap, UniqueUntil
 from jobqueue.records import lasting
 from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS
@@ -38,8 +38,6 @@ CONFLICT_MODES: tuple[OnConflict, ...] = get_args(OnConflict)
 ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
 OF_TASK = ("isolation", "schedule", "catch_up", "overlap")
 """Options of a task that no call can change."""
-OF_KEY = ("concurrency_limit", "strict", "weight")
-"""Options that mean nothing for a job without a concurrency key."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|d)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -324,31 +322,10 @@ class Options:
             checked["delay"] = None
         merged = replace(self, **checked)
         if merged.concurrency_key is None and not of_task:
-            _check_without_key(checked)
-        _check_times(merged)
+            check_without_key(checked)
+        check_due_times(merged)
         check_debounce(merged.debounce, merged.max_wait, merged.delay, merged.at)
         return merged
-
-
-def _check_without_key(checked: Mapping[str, object]) -> None:
-    for option in OF_KEY:
-        if checked.get(option) not in (None, False):
-            raise InvalidOption(
-                f"{option}: it is for jobs of a concurrency_key, and there is none",
-                field=option,
-                value=checked[option],
-            )
-
-
-def _check_times(options: Options) -> None:
-    wait = options.delay or options.debounce or 0.0
-    for option, limit in (("deadline", options.deadline), ("expires", options.expires)):
-        if limit is not None and wait >= limit:
-            raise InvalidOption(
-                f"{option}: {lasting(limit)} from now it would not even be due",
-                field=option,
-                value=limit,
-            )
 
 
 def _check_backoff(value: object) -> Backoff | None:

@@ -28,9 +28,9 @@ from jobqueue.errors import ConfigurationError, Duration, InvalidOption, QueueFu
 from jobqueue.extra_columns import extra_columns
 from jobqueue.job import Job, Window
 from jobqueue.key_options import conflict_of
+from jobqueue.new_jobs import NewJob
 from jobqueue.options import OptionChanges, Options
 from jobqueue.queue_switches import QueueSwitches
-from jobqueue.records import NewJob
 from jobqueue.serialization.codec import Codec
 from jobqueue.serialization.functions import wraps_coroutine
 from jobqueue.store import transaction_argument

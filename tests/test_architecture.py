@@ -26,6 +26,7 @@ LAYERS: list[list[str]] = [
         "headers",
         "options",
         "job_changes",
+        "new_jobs",
         "extra_columns",
         "queue_switches",
         "records",

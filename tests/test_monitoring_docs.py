@@ -11,15 +11,8 @@ import pytest
 from sqlalchemy import text, update
 
 from jobqueue.store.clock import after, this_minute
-from jobqueue.records import (
-    AttemptError,
-    Claim,
-    Unsuccessful,
-    JobFilter,
-    NewJob,
-    Registration,
-    Succeeded,
-)
+from jobqueue.new_jobs import NewJob
+from jobqueue.records import AttemptError, Claim, Unsuccessful, JobFilter, Registration, Succeeded
 from jobqueue.store.schema import counters, workers
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.states import State

@@ -11,7 +11,7 @@ from jobqueue.calls import EnqueueHook
 from jobqueue.errors import Duration
 from jobqueue.job import Job
 from jobqueue.literals import CatchUp, Overlap
-from jobqueue.records import NewJob
+from jobqueue.new_jobs import NewJob
 from jobqueue.schedules.calls import declared, definition_of, new_job
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.timing import Run, Timing

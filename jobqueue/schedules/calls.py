@@ -9,8 +9,8 @@ from jobqueue.backoff import Backoff
 from jobqueue.calls import EnqueueHook, through_hooks
 from jobqueue.errors import InvalidOption
 from jobqueue.literals import CatchUp, Overlap
+from jobqueue.new_jobs import NewJob
 from jobqueue.options import OF_TASK, Options
-from jobqueue.records import NewJob
 from jobqueue.schedules.definition import Definition
 from jobqueue.schedules.timing import Timing
 from jobqueue.tasks import Call, Task

@@ -17,8 +17,9 @@ from sqlalchemy import Connection, Transaction, func, select, update
 from jobqueue import options
 from jobqueue.errors import Duration, QueueFull
 from jobqueue.literals import WhenFull
+from jobqueue.new_jobs import NewJob
 from jobqueue.polling import PollInterval
-from jobqueue.records import NewJob, counted
+from jobqueue.records import counted
 from jobqueue.states import State
 from jobqueue.store.clock import after, once
 from jobqueue.store.database import Store

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, delete
 
 from jobqueue.loggers import get_logger
-from jobqueue.records import Inserted, NewJob
+from jobqueue.new_jobs import Inserted, NewJob
 from jobqueue.store.backpressure import QueueLimit, QueueLimits
 from jobqueue.store.database import Store
 from jobqueue.store.key_conflicts import (

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec.structs import astuple, replace
 from sqlalchemy import Connection, Row, delete
 
-from jobqueue.records import Conflict, ExtraColumns, Inserted, NewJob
+from jobqueue.new_jobs import Conflict, ExtraColumns, Inserted, NewJob
 from jobqueue.states import WAITING, State
 from jobqueue.store.database import Store
 from jobqueue.store.schema import jobs

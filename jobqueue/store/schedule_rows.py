@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 from sqlalchemy import Connection, Insert, Row, Select, select, update
 
-from jobqueue.records import ExtraColumns, NewJob
+from jobqueue.new_jobs import ExtraColumns, NewJob
 from jobqueue.schedules.definition import CODE, Definition, ScheduleRecord
 from jobqueue.states import LIVE, State
 from jobqueue.store.clock import now

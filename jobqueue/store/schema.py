@@ -367,7 +367,6 @@ EXPIRES = text(
 """True for a job that is cancelled at `expires_at`: it waits and has not begun before."""
 _partial("jobqueue_jobs_expires", jobs.c.expires_at, where=EXPIRES)
 AWAITS_KEY = text("awaited_key IS NOT NULL AND state = 'scheduled'")
-"""True for a job that waits until no other job holds its unique key."""
 _partial("jobqueue_jobs_awaits", jobs.c.awaited_key, where=AWAITS_KEY, unique=True)
 _partial("jobqueue_jobs_held", jobs.c.worker_id, where=jobs.c.worker_id.is_not(None))
 # Not `state IN (…)`: SQLite would evaluate it for every claim (measured: a fifth of a drain's SQL).

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Engine, Transaction, event, select
 from sqlalchemy.exc import ProgrammingError
 
 from jobqueue.errors import ClaimLost, ConfigurationError, InvalidOption, JobCancelled
-from jobqueue.records import Claim, Inserted
+from jobqueue.new_jobs import Inserted
+from jobqueue.records import Claim
 from jobqueue.states import State
 from jobqueue.store import migrate, transaction_argument
 from jobqueue.store.counters import TransactionCounts

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jobqueue.errors import ResultTimeout
-from jobqueue.records import Inserted, NewJob
+from jobqueue.new_jobs import Inserted, NewJob
 from jobqueue.states import FINAL, State
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.notify.notifier import NotificationSender, Notifier

@@ -16,15 +16,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import delete, select, update
 
 from jobqueue.store.clock import after
-from jobqueue.records import (
-    AttemptError,
-    Claim,
-    Unsuccessful,
-    JobFilter,
-    NewJob,
-    Registration,
-    Succeeded,
-)
+from jobqueue.new_jobs import NewJob
+from jobqueue.records import AttemptError, Claim, Unsuccessful, JobFilter, Registration, Succeeded
 from jobqueue.store.schema import attempts, counters, jobs, workers
 from jobqueue.states import FINAL, MOVES, State
 from jobqueue.store.claims import START, Claims, WorkerRef, PriorityLevel

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, delete, insert, select, update
 
-from jobqueue.records import NewJob, Registration
+from jobqueue.new_jobs import NewJob
+from jobqueue.records import Registration
 from jobqueue.states import State
 from jobqueue.store.claims import Claims, WorkerRef
 from jobqueue.store.clock import after, epoch

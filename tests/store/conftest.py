@@ -11,12 +11,11 @@ import psycopg
 import pytest
 from sqlalchemy import make_url, select, text, update
 
+from jobqueue.new_jobs import Inserted, NewJob
 from jobqueue.records import (
     AttemptError,
     Claim,
-    Inserted,
     JobRecord,
-    NewJob,
     Outcome,
     Registration,
     Succeeded,

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from jobqueue.records import Unsuccessful, Inserted
+from jobqueue.new_jobs import Inserted
+from jobqueue.records import Unsuccessful
 from jobqueue.store.schema import jobs
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef

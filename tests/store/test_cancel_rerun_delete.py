@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
-from jobqueue.records import Inserted, JobFilter, Refusal
+from jobqueue.new_jobs import Inserted
+from jobqueue.records import JobFilter, Refusal
 from jobqueue.store.schema import attempts
 from jobqueue.states import FINAL, MOVES, WAITING, State
 from jobqueue.store import jobs as jobs_module

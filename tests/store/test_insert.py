@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import event, text
 
 from jobqueue.options import Options
-from jobqueue.records import Inserted, JobFilter
+from jobqueue.new_jobs import Inserted
+from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store import enqueue
 from jobqueue.store import jobs as jobs_module

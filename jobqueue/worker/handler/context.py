@@ -22,7 +22,8 @@ from jobqueue.errors import (
     JobQueueError,
 )
 from jobqueue.loggers import Logger
-from jobqueue.records import Claim, NewJob, headers_of, lasting
+from jobqueue.new_jobs import NewJob
+from jobqueue.records import Claim, headers_of, lasting
 from jobqueue.store import transaction_argument
 from jobqueue.store.transaction_argument import AsyncTransaction, SyncTransaction
 from jobqueue.store.user_transactions import UserTransactions

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from jobqueue.calls import EnqueueHook
 from jobqueue.errors import EnqueueRefused, QueueFull
 from jobqueue.loggers import get_logger
-from jobqueue.records import NewJob, counted
+from jobqueue.new_jobs import NewJob
+from jobqueue.records import counted
 from jobqueue.schedules.calls import new_job
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.store.ticks import CATCH_UP_BATCH, Ticked, TickFailed, Ticks
