@@ -187,7 +187,7 @@ class Lanes:
         if not switches.is_limited:
             lanes = self._lock(connection, queue, limit, fair=False)
             chosen = choose_in_order(lanes, limit)
-            claims = self._claim(connection, holder, chosen)
+            claims = self.claim_jobs(connection, holder, chosen)
             self._write(connection, lanes)
             return LaneClaims(claims, _keys(lanes, claims), is_locked=not lanes)
         own = self._lock_queue(connection, queue, switches)
@@ -199,7 +199,7 @@ class Lanes:
             chosen = choose_fairly(lanes, room, own)
         else:
             chosen = choose_in_order(lanes, room)
-        claims = self._claim(connection, holder, chosen)
+        claims = self.claim_jobs(connection, holder, chosen)
         own.started(len(claims))
         self._write(connection, lanes)
         self._write_queue(connection, queue, own, lanes, room)
@@ -255,7 +255,10 @@ class Lanes:
             for name, turn in turns.items()
         ]
 
-    def _claim(self, connection: Connection, holder: WorkerRef, ids: Sequence[int]) -> list[Claim]:
+    def claim_jobs(
+        self, connection: Connection, holder: WorkerRef, ids: Sequence[int]
+    ) -> list[Claim]:
+        """Claim these jobs, in this order, whatever their limits; without those that are gone."""
         if not ids:
             return []
         parameters = self._backend.batch_parameters(IDS, [(id_,) for id_ in sorted(ids)])

@@ -347,7 +347,7 @@ _partial(
 _partial(
     "jobqueue_jobs_lane_new",
     jobs.c.id,
-    where=and_(jobs.c.lane.is_not(None), _literal(State.AVAILABLE)),  # type: ignore[arg-type]
+    where=text("lane IS NOT NULL AND state = 'available' AND id > 0"),  # id: for no other query
 )
 BEGUN = text(
     "lane IS NOT NULL AND fence > 0 AND (state = 'running'"

@@ -19,6 +19,7 @@ from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, PriorityLe
 from jobqueue.store.completion import Completion
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
+from jobqueue.store.lanes import Lanes
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.store.user_transactions import UserTransactions
@@ -64,10 +65,6 @@ class _Handlers(HandlerRunner):
         return super().failed(context, error)
 
 
-class _Refused(Exception):
-    """Raised to roll a claim back."""
-
-
 class Inline:
     """A worker without threads, which runs one job at a time. Claims only within `lease()`."""
 
@@ -83,6 +80,9 @@ class Inline:
         settings = WorkerSettings(concurrency=1, lease=DAY)
         self._store = store
         self._claims = claims = Claims(store)
+        self._lanes = Lanes(store)
+        self._ended_in: list[str] = []
+        """The lanes of the last claim."""
         self._leases, self._maintenance = Leases(store), Maintenance(store)
         self._jobs = Jobs(store)
         self._inflight = inflight = InFlight(settings.concurrency, settings.lease)
@@ -130,36 +130,46 @@ class Inline:
             pass
 
     def claim_next(self) -> Claim | None:
-        """Claim the available job with the best priority, the first due; None if there is none."""
+        """Claim the available job with the best priority, the first due; None if there is none.
+
+        Jobs of concurrency keys and of limited queues come after the others, within their limits.
+        """
         for level in sorted(self._levels(), key=lambda level: (level.priority, level.queue)):
             with self._store.write() as connection:
                 claims = self._claims.claim(connection, self._worker, level, START, limit=1, free=1)
             if claims:
                 return claims[0]
-        return None
+        return self._claim_from_lanes() if self._has_lanes() else None
 
     def sees_jobs(self) -> bool:
         """Return whether jobs are available. Writes nothing."""
-        return bool(self._levels())
+        return bool(self._levels()) or self._has_lanes()
 
     def _levels(self) -> list[PriorityLevel]:
         first = PriorityLevel("", PRIORITY_BEFORE_ALL)
         with self._store.read() as connection:
             return self._claims.next_levels(connection, first, limit=_ALL, per_queue=_ALL)
 
+    def _has_lanes(self) -> bool:
+        with self._store.read() as connection:
+            return self._lanes.exist(connection)
+
+    def _claim_from_lanes(self) -> Claim | None:
+        self._lanes.sweep()
+        with self._store.write() as connection:
+            self._lanes.unpark(connection, self._ended_in)
+            for queue in sorted(self._lanes.with_work(connection, None)):
+                found = self._lanes.claim(connection, self._worker, queue, 1)
+                if found.claims:
+                    self._ended_in = [*found.keys.values(), queue]
+                    return found.claims[0]
+        return None
+
     def claim(self, job: JobRecord) -> Claim | None:
-        """Claim this job; None if it is not available, or its queue is paused."""
-        level, before = PriorityLevel(job.queue, job.priority), (job.run_at, job.id - 1)
-        try:
-            with self._store.write() as connection:
-                claims = self._claims.claim(
-                    connection, self._worker, level, before, limit=1, free=1
-                )
-                if [claim.id for claim in claims] != [job.id]:
-                    raise _Refused  # noqa: TRY301 - to roll it back.
-        except _Refused:
-            return None
-        return claims[0]
+        """Claim this job, whatever its limit; None if it is not available, or its queue paused."""
+        with self._store.write() as connection:
+            claims = self._lanes.claim_jobs(connection, self._worker, [job.id])
+        return claims[0] if claims else None
 
     def run(self, claim: Claim) -> Ran:
         """Run a claim and record its outcome. Raises only what the database raises."""

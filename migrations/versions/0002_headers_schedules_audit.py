@@ -128,7 +128,7 @@ def _create_lanes() -> None:
     for table, name, columns, where in (
         ("jobs", "claim", ["queue", *place], "state = 'available' AND lane IS NULL"),
         ("jobs", "lane", ["queue", "lane", *place], "lane IS NOT NULL AND state = 'available'"),
-        ("jobs", "lane_new", ["id"], "lane IS NOT NULL AND state = 'available'"),
+        ("jobs", "lane_new", ["id"], "lane IS NOT NULL AND state = 'available' AND id > 0"),
         ("jobs", "lane_begun", ["lane"], begun),
         ("jobs", "expires", ["expires_at"], expires),
         ("jobs", "awaits", ["awaited_key"], "awaited_key IS NOT NULL AND state = 'scheduled'"),

@@ -389,7 +389,7 @@ def test_the_names_in_use_are_found_without_a_scan_of_the_jobs(plans: Plans) -> 
     newest, plain, of_lanes = [plan for plan in works if plan.indexes]
     assert uses(newest, "pkey")
     assert uses(plain, "claim")
-    assert uses(of_lanes, "lane") or uses(of_lanes, "lane_new")  # Where there are no lanes.
+    assert uses(of_lanes, "lane")
     assert [plan.scans for plan in works] == [[]] * len(works)
 
 

@@ -55,6 +55,20 @@ def test_a_job_that_has_run_is_not_enqueued_any_more(app: App, tester: QueueTest
     assert tester.enqueued(app.add) == []
 
 
+def test_jobs_of_a_key_and_of_a_limited_queue_are_drained(app: App, tester: QueueTester) -> None:
+    key = app.add.options(concurrency_key="k", concurrency_limit=1, strict=True)
+    made = [key.enqueue(1), key.enqueue(2), app.add.enqueue(3)]
+    app.jobs.queue("mail", limit=1)
+    made += [app.add.options(queue="mail").enqueue(number) for number in (4, 5)]
+    tester.drain()
+    assert [job.state for job in made] == [State.SUCCEEDED] * 5
+
+
+def test_a_job_whose_key_is_full_is_run_when_asked_for(app: App, tester: QueueTester) -> None:
+    job = app.add.options(concurrency_key="k", concurrency_limit=0).enqueue(1)
+    assert tester.run(job) == 2
+
+
 def test_the_jobs_that_a_block_makes_are_collected(app: App, tester: QueueTester) -> None:
     app.add.enqueue(1)
     keyed = app.add.options(unique_key="k")

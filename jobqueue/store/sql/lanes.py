@@ -168,6 +168,7 @@ def _new_jobs() -> Executable:
         .where(
             may("claim"),
             jobs.c.lane.is_not(None),
+            jobs.c.id > literal_column("0"),  # As the index says.
             jobs.c.id > bindparam("in_after", type_=BigInteger()),
             ~exists().where(OF_KEY, lanes.c.name == jobs.c.lane),
         )

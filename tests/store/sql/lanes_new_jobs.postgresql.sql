@@ -1,6 +1,6 @@
 SELECT jobqueue_jobs.lane, jobqueue_jobs.queue, jobqueue_jobs.priority, jobqueue_jobs.run_at
 FROM jobqueue_jobs
-WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane IS NOT NULL
+WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane IS NOT NULL AND jobqueue_jobs.id > 0
     AND jobqueue_jobs.id > :in_after::BIGINT
     AND NOT (EXISTS (SELECT * FROM jobqueue_lanes WHERE jobqueue_lanes.kind = 0
         AND jobqueue_lanes.name = jobqueue_jobs.lane))
