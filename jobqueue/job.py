@@ -58,9 +58,7 @@ class Job(Generic[R_co]):
         return f"Job({self.id})"
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Job) or other.id != self.id:
-            return False
-        return other._is_undone() == self._is_undone()  # A later job may have its id.
+        return isinstance(other, Job) and other.id == self.id
 
     def __hash__(self) -> int:
         return hash(self.id)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple
+from weakref import ref
 
-from sqlalchemy import Connection, Row, delete
+from sqlalchemy import Connection, Row, Transaction, delete
 
 from jobqueue.loggers import get_logger
 from jobqueue.new_jobs import Inserted, NewJob
@@ -53,6 +54,9 @@ class Enqueuer:
         self._store = store
         self.limits = QueueLimits(store)
         self._conflicts = KeyConflicts(store, self._insert_rows)
+        self._promised = 0
+        """The greatest id in a user's transaction, where a rollback frees ids for reuse."""
+        self._promised_in: ref[Transaction] | None = None
 
     def insert(
         self,
@@ -70,13 +74,15 @@ class Enqueuer:
         """
         if connection is not None:
             if limits := self.limits.limits_of(new, connection):
-                return self._insert_limited(new, connection, limits, wait=wait)
-            return self._insert(connection, new)
+                limited = self._insert_limited(new, connection, limits, wait=wait)
+                return self._promise(connection, limited)
+            return self._promise(connection, self._insert(connection, new))
         if not new:  # Create no database for nothing.
             return []
         self._store.require_schema()
+        promised = self._promised
         limits = self.limits.limits_of(new, None)
-        is_single = len(new) == 1 and _is_plain(new[0]) and not limits
+        is_single = len(new) == 1 and _is_plain(new[0]) and not promised and not limits
         inserted = self._insert_in_autocommit(new[0], notifier) if is_single else None
         if inserted is None:
             # No retry if autocommit has waited for the file already.
@@ -84,6 +90,8 @@ class Enqueuer:
             inserted = self._insert_in_transaction(new, limits, wait=wait, retries=retries)
             if notifier is not None:
                 notifier.notify()
+        if promised and self._promised == promised:
+            self._promised = 0  # Committed rows now have greater ids.
         return inserted
 
     def _insert_in_autocommit(
@@ -112,6 +120,14 @@ class Enqueuer:
             return self._store.transact(lambda own: self._insert(own, new))
         with self._store.write() as own:
             return self._insert(own, new)
+
+    def _promise(self, connection: Connection, inserted: list[Inserted]) -> list[Inserted]:
+        """Remember ids that handles have, and that a rollback would free for reuse."""
+        if self._store.backend.reuses_ids:
+            self._promised = max(self._promised, *(row.id for row in inserted if row.created), 0)
+            current = _innermost(connection)
+            self._promised_in = None if current is None else ref(current)
+        return inserted
 
     def _insert_limited(
         self,
@@ -171,6 +187,7 @@ class Enqueuer:
         return self._store.backend.insertion(_PLAIN, notifies=True)
 
     def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
+        self._keep_promised(connection)
         # The engine decides, not the caller: a test may have lent its transaction to the store.
         is_ours = connection.engine is self._store.engine
         by_themselves = is_ours and len(new) >= PLAIN_ROWS and all(map(_is_plain, new))
@@ -183,6 +200,12 @@ class Enqueuer:
             else:
                 inserted += self._insert_batch(connection, batch)
         return inserted
+
+    def _keep_promised(self, connection: Connection) -> None:
+        if self._promised:
+            last = None if self._promised_in is None else self._promised_in()
+            if last is None or last is not _innermost(connection):  # `last` may be rolled back.
+                self._store.backend.keep_ids(connection, self._promised)
 
     def _insert_batch(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
         statements = self._store.statements
@@ -261,6 +284,10 @@ def _batches(new: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
             start, length = place, len(job.args)
     if start < len(new):
         yield new[start:]
+
+
+def _innermost(connection: Connection) -> Transaction | None:
+    return connection.get_nested_transaction() or connection.get_transaction()
 
 
 def _is_plain(job: NewJob) -> bool:

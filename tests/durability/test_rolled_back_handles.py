@@ -63,6 +63,30 @@ def test_a_handle_on_a_job_that_was_there_stands_after_a_rollback(jobs: JobQueue
             handle.record()
 
 
+@pytest.mark.parametrize("then", ["enqueue", "enqueue_many", "within", "same transaction"])
+def test_an_id_that_a_handle_has_is_not_given_again_in_this_process(
+    jobs: JobQueue, url: str, then: str
+) -> None:
+    add = jobs.registry["add"]
+    with engine_of(url) as engine, Session(engine) as session:
+        session.execute(text("DELETE FROM jobqueue_jobs"))
+        savepoint = session.begin_nested()
+        gone = [job.id for job in jobs.enqueue_many([add.call(1, 1)] * 3, within=session)]
+        savepoint.rollback()
+        if then != "same transaction":
+            session.rollback()
+        if then in ("within", "same transaction"):
+            made = [add.within(session).enqueue(2, 2)]
+            session.commit()
+        elif then == "enqueue":
+            made = [add.enqueue(2, 2)]
+        else:
+            made = jobs.enqueue_many([add.call(2, 2)] * 2)
+        assert not {job.id for job in made} & set(gone)
+        assert [job.record().id for job in made] == ids(jobs)
+        assert add.enqueue(3, 3).id == made[-1].id + 1  # And no id is left out from now on.
+
+
 def test_a_released_savepoint_and_a_commit_keep_the_handle(jobs: JobQueue, url: str) -> None:
     add = jobs.registry["add"]
     with engine_of(url) as engine, Session(engine) as session:

@@ -158,6 +158,13 @@ class Backend(Protocol):
         """Return whether the driver commits each statement; called in a transaction."""
         ...
 
+    def keep_ids(self, connection: Connection, up_to: int) -> None:  # noqa: ARG002
+        """Ensure that no new job of this transaction gets an id of `up_to` or less.
+
+        By default nothing: a sequence is never rolled back.
+        """
+        return
+
     def can_create_schema_on(self, connection: Connection, url: URL) -> bool:  # noqa: ARG002
         """Return whether to create the schema for `url` on a user's connection.
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Engine,
     FromClause,
     Insert,
+    Integer,
     PoolProxiedConnection,
     Select,
     Table,
@@ -23,11 +24,14 @@ from sqlalchemy import (
     column,
     create_engine,
     event,
+    exists,
     func,
     insert,
+    literal,
     select,
     table,
     type_coerce,
+    update,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
@@ -50,6 +54,20 @@ _files = func.pragma_database_list().table_valued("name", "file")
 _IDENTITY = select(
     meta.c.value, select(_files.c.file).where(_files.c.name == "main").scalar_subquery()
 ).where(meta.c.key == "instance")
+_sequence = table("sqlite_sequence", column("name"), column("seq"))
+_KEEP_IDS = (
+    update(_sequence)
+    .where(_sequence.c.name == jobs.name, _sequence.c.seq < bindparam("in_id"))
+    .values(seq=bindparam("in_id")),
+    # The table's row is missing if its very first job was rolled back.
+    insert(_sequence).from_select(
+        ["name", "seq"],
+        select(literal(jobs.name), bindparam("in_id", type_=Integer)).where(
+            ~exists().where(_sequence.c.name == jobs.name)
+        ),
+    ),
+)
+
 # Not last_insert_rowid(): an application's hook or trigger may have inserted a row since.
 _LAST_ID = select(func.max(jobs.c.id))
 
@@ -212,6 +230,11 @@ class Sqlite(Backend):
         if getattr(driver, "autocommit", None) is True:  # from Python 3.12 on; -1 is the default
             return True
         return driver.isolation_level is None and not driver.in_transaction
+
+    def keep_ids(self, connection: Connection, up_to: int) -> None:
+        """See `Backend.keep_ids`: a rollback also resets the sequence."""
+        for statement in _KEEP_IDS:
+            connection.execute(statement, {"in_id": up_to})
 
     def can_create_schema_on(self, connection: Connection, url: URL) -> bool:
         """See `Backend.can_create_schema_on`: only if it has the same file open."""
