@@ -53,7 +53,8 @@ def _is_dyed(value: object) -> bool:
         text = repr(value)
     except Exception:  # noqa: BLE001 - an object that is still being built, or changed by a thread
         return False
-    return any(dye in text for dye in DYES)
+    # Whole numbers: the digits of a measured time may contain one.
+    return re.search(rf"(?<![\d.])({'|'.join(DYES)})(?!\d)", text) is not None
 
 
 @contextmanager
