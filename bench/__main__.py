@@ -1,4 +1,4 @@
-"""python -m bench [drain enqueue latency memory payload starve views processes queues fleet peers ceiling] [--database sqlite|postgres|both] [--quick]
+"""python -m bench [drain enqueue latency memory payload starve views processes queues lanes fleet peers ceiling] [--database sqlite|postgres|both] [--quick]
 
 python -m bench soak: see bench.soak; it measures nothing.
 """
@@ -17,6 +17,7 @@ from bench import (
     drain,
     enqueue,
     fleet,
+    lanes,
     latency,
     machine,
     memory,
@@ -41,6 +42,7 @@ SCENARIOS = {
     "views": views,
     "processes": processes,
     "queues": queues,
+    "lanes": lanes,
     "fleet": fleet,
     "peers": peers,
     "ceiling": ceiling,
@@ -55,6 +57,7 @@ DEFAULT = [
     "views",
     "processes",
     "queues",
+    "lanes",
 ]
 NAMES = {"sqlite": "SQLite", "postgres": "Postgres"}
 SHOWN = {**NAMES, "redis": "Redis"}

@@ -48,6 +48,10 @@ def app(url: str) -> tuple[JobQueue, Any, Any, Any]:
         DURATIONS.append(time.perf_counter() - began)
 
     @jobs.task
+    def nap(seconds: float) -> None:
+        time.sleep(seconds)
+
+    @jobs.task
     def echo(text: str) -> str:
         """As large a result as it is given."""
         return text
