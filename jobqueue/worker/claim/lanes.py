@@ -17,6 +17,7 @@ from jobqueue.store.lanes import Lanes
 SWEEP_INTERVAL = 0.5  # seconds, in the whole fleet
 SWEEP_SHARE = 0.1  # of the time, at most, where the sweep takes longer
 LOOK_INTERVAL = 0.05  # seconds between two looks for the lanes of new jobs, if none are announced
+ROOM_INTERVAL = 0.05  # seconds until room in this worker is looked for, if no end of a job wakes it
 FORGOTTEN_LATE = 100  # claims
 RETRY_FIRST, RETRY_MAX = (
     0.005,
@@ -36,6 +37,8 @@ class LanePlanner:
         self._served = None if queues is None else tuple(queues)
         self._queues: list[str] = []
         """Served queues with lanes that may have jobs to claim."""
+        self._waits_for_room = False
+        """The queues that are left had no room for more jobs in this worker."""
         self._exist = False
         self._sweep_at = 0.0
         self._sweep_cost = 0.0
@@ -67,11 +70,11 @@ class LanePlanner:
     def due_in(self) -> float:
         """Return the seconds until there may be something to do."""
         if self._queues:
+            return ROOM_INTERVAL if self._waits_for_room else 0.0
+        if self._exist and not self._look_at:
             return 0.0
-        times = list(self._retry.values())
-        if self._exist:
-            times += [self._sweep_at, self._look_at]
-        return max(0.0, min(times, default=float("inf")) - time.monotonic())
+        # Sweeps, and looks that nothing announced, come with the rounds that are made anyway.
+        return max(0.0, min(self._retry.values(), default=float("inf")) - time.monotonic())
 
     def refresh(self) -> None:
         """Find lanes with work if it is time, before the transaction of the claim."""
@@ -87,6 +90,7 @@ class LanePlanner:
             self._look_at = time.monotonic() + LOOK_INTERVAL
         with self._store.read() as connection:
             self._queues = self._lanes.with_work(connection, self._served)
+        self._waits_for_room = False
 
     @property
     def _interval(self) -> float:
@@ -111,6 +115,7 @@ class LanePlanner:
                 self._queues.append(queue)
                 continue
             taken += self._claim_queue(connection, holder, queue, wanted, now)
+        self._waits_for_room = not taken
         self._queues.sort(key=lambda queue: any(claim.queue == queue for claim in taken))
         return taken
 
