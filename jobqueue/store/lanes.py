@@ -57,6 +57,8 @@ class LaneClaims(NamedTuple):
     """Another worker claims from these lanes at this moment: look again soon."""
     is_limited: bool = False
     """The queue itself has a limit, a rate or fair shares."""
+    passed_over: bool = False
+    """Full lanes were parked: there may be others behind them."""
 
 
 class Lanes:
@@ -163,15 +165,22 @@ class Lanes:
         self._add(connection, [(LaneKind.SWEEP, "", "", 0, None)])
         return connection.execute(self._statements.begin_sweep, parameters).rowcount == 1
 
-    def unpark(self, connection: Connection, names: Iterable[str]) -> None:
+    def unpark(self, connection: Connection, names: Iterable[str]) -> set[str]:
         """Bring lanes back in which a job has ended: keys, and names of limited queues.
 
-        Call it at the start of a transaction, before any claim: it waits for the lanes' locks.
+        Return those that another worker locks: bring them back later, as that worker may have
+        counted the job that has ended, and parks the lane. A stopped process may hold them long.
         """
         rows = [(name,) for name in sorted(set(names))]
-        if rows:
-            given = self._backend.batch_parameters(NAMES, rows)
-            connection.execute(self._statements.unpark, given)
+        if not rows:
+            return set()
+        given = self._backend.batch_parameters(NAMES, rows)
+        done = set(connection.execute(self._statements.unpark, given).scalars())
+        left = [row for row in rows if row[0] not in done]
+        if not left:
+            return set()
+        given = self._backend.batch_parameters(NAMES, left)
+        return set(connection.execute(self._statements.among, given).scalars())
 
     def claim(
         self, connection: Connection, holder: WorkerRef, queue: str, limit: int
@@ -189,7 +198,9 @@ class Lanes:
             chosen = choose_in_order(lanes, limit)
             claims = self.claim_jobs(connection, holder, chosen)
             self._write(connection, lanes)
-            return LaneClaims(claims, _keys(lanes, claims), is_locked=not lanes)
+            is_locked = not lanes and bool(self.with_work(connection, [queue]))
+            given = _keys(lanes, claims)
+            return LaneClaims(claims, given, is_locked=is_locked, passed_over=_passed_over(lanes))
         own = self._lock_queue(connection, queue, switches)
         if own is None:
             return LaneClaims(is_locked=True, is_limited=True)
@@ -203,7 +214,13 @@ class Lanes:
         own.started(len(claims))
         self._write(connection, lanes)
         self._write_queue(connection, queue, own, lanes, room)
-        return LaneClaims(claims, _keys(lanes, claims), retry_in=own.wait(), is_limited=True)
+        return LaneClaims(
+            claims,
+            _keys(lanes, claims),
+            retry_in=own.wait(),
+            is_limited=True,
+            passed_over=_passed_over(lanes),
+        )
 
     def _lock_queue(
         self, connection: Connection, queue: str, switches: Switches
@@ -317,6 +334,10 @@ class Lanes:
             "in_wait": PARKED_MAX if wait is None else wait,
         }
         connection.execute(self._statements.update_queue, parameters)
+
+
+def _passed_over(lanes: Sequence[Lane]) -> bool:
+    return any(lane.key is not None and not lane.allowed for lane in lanes)
 
 
 def _keys(lanes: Sequence[Lane], claims: Sequence[Claim]) -> dict[int, str]:

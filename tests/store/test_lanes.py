@@ -5,12 +5,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import event, func, select, text
 
 from jobqueue.records import Claim
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.lanes import LaneClaims, Lanes
+from jobqueue.worker.claim.lanes import LanePlanner
 from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.store.schema import LaneKind, jobs, lanes, queues
 from tests.store.conftest import StoreKit
@@ -55,9 +56,9 @@ class LaneBench:
         if key is not None:
             self.unpark(key)
 
-    def unpark(self, *names: str) -> None:
+    def unpark(self, *names: str) -> set[str]:
         with self.kit.store.write() as connection:
-            self.lanes.unpark(connection, names)
+            return self.lanes.unpark(connection, names)
 
     def rows(self) -> dict[str, Any]:
         with self.kit.store.read() as connection:
@@ -304,6 +305,7 @@ def test_no_limit_is_passed_while_workers_claim_at_once(
 
     def work(own: LaneBench) -> int:
         choose, done = random.Random(seed), 0
+        ended: set[str] = set()
         idle = 0
         while idle < 50:
             own.sweep()
@@ -316,7 +318,7 @@ def test_no_limit_is_passed_while_workers_claim_at_once(
                 ).all()
             over.extend((key, count) for key, count in counted if count > limits[key])
             own.end(*result.claims)
-            own.unpark(*result.keys.values())
+            ended = own.unpark(*ended, *result.keys.values())
             done += len(result.claims)
             idle = 0 if result.claims else idle + 1
         return done
@@ -382,3 +384,83 @@ def test_each_lane_is_found_by_one_search_on_sqlite(bench: LaneBench) -> None:
             str(row) for row in connection.execute(plan, dict.fromkeys(compiled.params, 1))
         )
     assert "jobqueue_jobs_lane ((queue,lane,priority,run_at)>" in steps
+
+
+def test_a_strict_job_that_is_due_again_is_left_to_the_workers_of_its_queue(
+    bench: LaneBench,
+) -> None:
+    (first,) = bench.add("a", limit=1, strict=True, queue="two")
+    (claim,) = bench.claim(queue="two")
+    bench.kit.finish(bench.holder, bench.kit.released(claim))
+    bench.add("a", limit=1, strict=True, queue="one")
+    bench.sweep()
+    assert bench.rows()["a"].queue == "one"
+    assert not bench.try_claim(queue="one").claims
+    bench.unpark("a")
+    assert bench.ids(queue="two") == [first]
+
+
+def test_full_keys_are_passed_over_one_after_the_other_without_another_look(
+    bench: LaneBench,
+) -> None:
+    for key in "abc":
+        bench.add(key, limit=0)
+    (free,) = bench.add("free")
+    planner = LanePlanner(bench.kit.store, None)
+    with bench.kit.store.read() as connection:
+        planner.look(connection, announced=True)
+    planner.refresh()
+    taken: list[Claim] = []
+    for _ in range(4):
+        with bench.kit.store.write() as connection:
+            taken += planner.claim(connection, bench.holder, limit=1, room=lambda *_: 1)
+    assert [claim.id for claim in taken] == [free]
+
+
+def test_a_worker_does_not_look_again_where_nothing_is_left(bench: LaneBench) -> None:
+    bench.add("a")
+    planner = LanePlanner(bench.kit.store, None)
+    with bench.kit.store.read() as connection:
+        planner.look(connection, announced=True)
+    planner.refresh()
+    for _ in range(3):
+        with bench.kit.store.write() as connection:
+            planner.claim(connection, bench.holder, limit=4, room=lambda *_: 4)
+    assert planner.due_in() == float("inf")
+    assert not planner.has_work()
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+@pytest.mark.parametrize("of_key", [True, False])
+def test_no_other_worker_claims_between_the_count_and_the_choice(
+    bench: LaneBench, second_store: Any, of_key: bool
+) -> None:
+    if of_key:
+        bench.add("a", limit=1, count=3)
+    else:
+        bench.kit.add_many(3)
+        bench.switch(max_running=1)
+    bench.sweep()
+    other = LaneBench(type(bench.kit)(second_store()))
+    meanwhile: list[LaneClaims] = []
+
+    def claim_before_the_choice(*given: Any) -> None:
+        if given[2].startswith("SELECT jobqueue_jobs.id, jobqueue_jobs.lane") and not meanwhile:
+            meanwhile.append(other.try_claim())
+
+    event.listen(bench.kit.store.engine, "before_cursor_execute", claim_before_the_choice)
+    mine = bench.try_claim()
+    assert [len(found.claims) for found in (*meanwhile, mine)] == [0, 1]
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+def test_a_lane_that_another_worker_locks_is_brought_back_later(bench: LaneBench) -> None:
+    bench.add("a", limit=0)
+    bench.claim()
+    with bench.kit.store.write() as other:
+        other.execute(select(lanes).with_for_update())
+        with bench.kit.store.write() as connection:
+            assert bench.lanes.unpark(connection, ["a", "gone"]) == {"a"}
+    with bench.kit.store.write() as connection:
+        assert bench.lanes.unpark(connection, ["a", "gone"]) == set()
+    assert bench.rows()["a"].parked == 0

@@ -94,12 +94,12 @@ class LaneStatements:
         self.unpark_overdue = _unpark(
             backend,
             and_(lanes.c.parked == Parked.FULL, lanes.c.parked_until <= epoch()),
-            skip_locked=True,
         )
         self.unpark_filled = _unpark(
-            backend, and_(lanes.c.parked == Parked.EMPTY, _among(backend, names)), skip_locked=True
+            backend, and_(lanes.c.parked == Parked.EMPTY, _among(backend, names))
         )
-        self.unpark = _unpark(backend, _among(backend, names), skip_locked=False)
+        self.unpark = _unpark(backend, _among(backend, names))
+        self.among = select(lanes.c.name).where(_among(backend, names))
         with_work = select(lanes.c.queue).where(lanes.c.parked == 0, ~_IS_SWEEP).distinct()
         self.with_work = with_work.limit(_IN_LIMIT)
         self.served_with_work = with_work.where(
@@ -221,18 +221,19 @@ def _among(backend: Backend, names: FromClause) -> ColumnElement[bool]:
     return backend.in_subquery(lanes.c.name, select(names.c.name))
 
 
-def _unpark(backend: Backend, which: ColumnElement[bool], *, skip_locked: bool) -> Executable:
-    """Let lanes be claimed from again; with `skip_locked`, those that no other worker locks.
+def _unpark(backend: Backend, which: ColumnElement[bool]) -> Executable:
+    """Let lanes be claimed from again, those that no other worker locks; return their names.
 
     Which of them are parked decides only the caller: where a job has just ended, a worker that
     counts the lane's running jobs at this moment may not see that, and parks the lane after it.
     """
     chosen = select(lanes.c.name).where(which).order_by(lanes.c.name)
-    locked = chosen.with_for_update(skip_locked=skip_locked)
+    free = chosen.with_for_update(skip_locked=True)
     return (
         update(lanes)
-        .where(backend.in_subquery(lanes.c.name, locked), which)
+        .where(backend.in_subquery(lanes.c.name, free), which)
         .values(parked=Parked.NO.value)
+        .returning(lanes.c.name)
     )
 
 
@@ -263,16 +264,18 @@ def _lock(*order: ColumnElement[object]) -> Executable:
 def _places(backend: Backend, names: FromClause) -> Executable:
     """Count the running jobs of lanes, and those that hold a place: strict ones keep it.
 
-    `next_id` is a strict job that waits for its next attempt and is due: no other goes before it.
+    `next_id` is a strict job of the queue that waits for its next attempt and is due: no other goes
+    before it. One in another queue holds its place; a worker of that queue claims it.
     """
+    is_next = and_(_available(jobs), jobs.c.queue == _IN_QUEUE)
     is_running = jobs.c.state == literal_column(f"'{State.RUNNING.value}'")
     return (
         select(
             jobs.c.lane,
             func.sum(case((is_running, 1), else_=0)).label("running"),
             func.count().label("places"),
-            func.min(case((_available(jobs), jobs.c.id))).label("next_id"),
-            func.min(case((_available(jobs), jobs.c.lane_limit))).label("next_limit"),
+            func.min(case((is_next, jobs.c.id))).label("next_id"),
+            func.min(case((is_next, jobs.c.lane_limit))).label("next_limit"),
         )
         .where(BEGUN, backend.in_subquery(jobs.c.lane, select(names.c.name)))
         .group_by(jobs.c.lane)

@@ -17,6 +17,7 @@ from jobqueue.store.lanes import Lanes
 SWEEP_INTERVAL = 0.5  # seconds, in the whole fleet
 SWEEP_SHARE = 0.1  # of the time, at most, where the sweep takes longer
 LOOK_INTERVAL = 0.05  # seconds between two looks for the lanes of new jobs, if none are announced
+UNPARK_INTERVAL = 0.02  # seconds until a lane that another worker locked is brought back
 ROOM_INTERVAL = 0.05  # seconds until room in this worker is looked for, if no end of a job wakes it
 FORGOTTEN_LATE = 100  # claims
 RETRY_FIRST, RETRY_MAX = (
@@ -50,6 +51,8 @@ class LanePlanner:
         self.names: dict[int, Sequence[str]] = {}
         """By id: the lanes of the claims in hand."""
         self._ended: deque[str] = deque()
+        self._locked: dict[str, float] = {}
+        """Lanes to bring back that another worker locked, and when to try again."""
 
     def look(self, connection: Connection, *, announced: bool) -> None:
         """See whether there are lanes, within a rescan; `announced`: jobs were just enqueued."""
@@ -60,12 +63,13 @@ class LanePlanner:
             self._look_at = 0.0
 
     def has_ended(self) -> bool:
-        """Return whether jobs have ended whose lanes are not brought back yet."""
-        return bool(self._ended)
+        """Return whether lanes in which jobs have ended are to be brought back now."""
+        now = time.monotonic()
+        return bool(self._ended) or any(until <= now for until in self._locked.values())
 
     def has_work(self) -> bool:
         """Return whether to open a transaction for lanes: to claim, or to bring them back."""
-        return bool(self._ended or self._due())
+        return self.has_ended() or bool(self._due())
 
     def due_in(self) -> float:
         """Return the seconds until there may be something to do."""
@@ -74,7 +78,8 @@ class LanePlanner:
         if self._exist and not self._look_at:
             return 0.0
         # Sweeps, and looks that nothing announced, come with the rounds that are made anyway.
-        return max(0.0, min(self._retry.values(), default=float("inf")) - time.monotonic())
+        times = (*self._retry.values(), *self._locked.values())
+        return max(0.0, min(times, default=float("inf")) - time.monotonic())
 
     def refresh(self) -> None:
         """Find lanes with work if it is time, before the transaction of the claim."""
@@ -131,16 +136,21 @@ class LanePlanner:
             self._retry_after = min(2 * self._retry_after, RETRY_MAX)
         elif found.retry_in is not None:
             self._retry[queue] = now + found.retry_in
-        elif found.claims:
+        elif found.claims or found.passed_over:
             self._retry_after = RETRY_FIRST
             self._queues.append(queue)  # There may be more.
         return list(found.claims)
 
     def unpark_ended(self, connection: Connection) -> None:
         """Bring back the lanes in which jobs have ended, before anything else is locked."""
-        names = [self._ended.popleft() for _ in range(len(self._ended))]
+        now = time.monotonic()
+        due = [name for name, until in self._locked.items() if until <= now]
+        names = {self._ended.popleft() for _ in range(len(self._ended))}.union(due)
         if names:
-            self._lanes.unpark(connection, names)
+            for name in due:
+                del self._locked[name]
+            locked = self._lanes.unpark(connection, names)
+            self._locked |= dict.fromkeys(locked, now + UNPARK_INTERVAL)
             self._queues = self._lanes.with_work(connection, self._served)
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:

@@ -1,7 +1,9 @@
 SELECT jobqueue_jobs.lane, sum(CASE WHEN (jobqueue_jobs.state = 'running') THEN 1 ELSE 0 END) AS running,
     count(*) AS places,
-    min(CASE WHEN (jobqueue_jobs.state = 'available') THEN jobqueue_jobs.id END) AS next_id,
-    min(CASE WHEN (jobqueue_jobs.state = 'available') THEN jobqueue_jobs.lane_limit END) AS next_limit
+    min(CASE
+        WHEN (jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = :in_queue::VARCHAR) THEN jobqueue_jobs.id END) AS next_id,
+    min(CASE
+        WHEN (jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = :in_queue::VARCHAR) THEN jobqueue_jobs.lane_limit END) AS next_limit
 FROM jobqueue_jobs
 WHERE lane IS NOT NULL AND fence > 0
     AND (state = 'running' OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))

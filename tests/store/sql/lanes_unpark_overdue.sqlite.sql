@@ -3,4 +3,5 @@ SET parked=0
 WHERE jobqueue_lanes.name IN (SELECT jobqueue_lanes.name FROM jobqueue_lanes WHERE jobqueue_lanes.parked = 1
     AND jobqueue_lanes.parked_until <= ((julianday('now') - 2440587.5) * 86400.0) ORDER BY jobqueue_lanes.name)
     AND jobqueue_lanes.parked = 1
-    AND jobqueue_lanes.parked_until <= ((julianday('now') - 2440587.5) * 86400.0);
+    AND jobqueue_lanes.parked_until <= ((julianday('now') - 2440587.5) * 86400.0)
+RETURNING name;

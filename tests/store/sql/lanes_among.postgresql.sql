@@ -1,0 +1,3 @@
+SELECT jobqueue_lanes.name
+FROM jobqueue_lanes
+WHERE jobqueue_lanes.name = ANY (array((SELECT anon_1.name FROM unnest((SELECT CAST(:in_name::VARCHAR AS TEXT[]) AS anon_2)) WITH ORDINALITY AS anon_1(name, place))));
