@@ -165,6 +165,11 @@ class Lanes:
         self._add(connection, [(LaneKind.SWEEP, "", "", 0, None)])
         return connection.execute(self._statements.begin_sweep, parameters).rowcount == 1
 
+    def unpark_waiting(self, connection: Connection, name: str) -> None:
+        """Bring a lane back whose limit an operator has changed; wait for who locks it."""
+        given = self._backend.batch_parameters(NAMES, [(name,)])
+        connection.execute(self._statements.unpark_waiting, given)
+
     def unpark(self, connection: Connection, names: Iterable[str]) -> set[str]:
         """Bring lanes back in which a job has ended: keys, and names of limited queues.
 

@@ -80,4 +80,4 @@ class Switchboard:
         # Insert first: if another process inserts the row meanwhile, the update finds it.
         connection.execute(self._store.backend.insert(queues).values(name=queue, **values))
         connection.execute(update(queues).where(queues.c.name == queue).values(**values))
-        self._lanes.unpark(connection, [queue])  # Or workers would pass it over for seconds.
+        self._lanes.unpark_waiting(connection, queue)  # Or workers would pass it over for seconds.

@@ -99,6 +99,7 @@ class LaneStatements:
             backend, and_(lanes.c.parked == Parked.EMPTY, _among(backend, names))
         )
         self.unpark = _unpark(backend, _among(backend, names))
+        self.unpark_waiting = _unpark(backend, _among(backend, names), skip_locked=False)
         self.among = select(lanes.c.name).where(_among(backend, names))
         with_work = select(lanes.c.queue).where(lanes.c.parked == 0, ~_IS_SWEEP).distinct()
         self.with_work = with_work.limit(_IN_LIMIT)
@@ -221,17 +222,19 @@ def _among(backend: Backend, names: FromClause) -> ColumnElement[bool]:
     return backend.in_subquery(lanes.c.name, select(names.c.name))
 
 
-def _unpark(backend: Backend, which: ColumnElement[bool]) -> Executable:
-    """Let lanes be claimed from again, those that no other worker locks; return their names.
+def _unpark(
+    backend: Backend, which: ColumnElement[bool], *, skip_locked: bool = True
+) -> Executable:
+    """Let lanes be claimed from again; return their names. Those that others lock are skipped.
 
     Which of them are parked decides only the caller: where a job has just ended, a worker that
     counts the lane's running jobs at this moment may not see that, and parks the lane after it.
     """
     chosen = select(lanes.c.name).where(which).order_by(lanes.c.name)
-    free = chosen.with_for_update(skip_locked=True)
+    locked = chosen.with_for_update(skip_locked=skip_locked)
     return (
         update(lanes)
-        .where(backend.in_subquery(lanes.c.name, free), which)
+        .where(backend.in_subquery(lanes.c.name, locked), which)
         .values(parked=Parked.NO.value)
         .returning(lanes.c.name)
     )
