@@ -80,6 +80,7 @@ def test_signals_without_end_while_the_app_is_imported_are_one(
     assert signal_until_it_ends(worker, number) == 0
 
 
+@pytest.mark.databases("sqlite", "postgres")  # A promise.
 def test_what_a_handler_has_left_behind_keeps_no_process_from_ending(
     it: Cli, spawn: Spawn, wait_until: Any, tmp_path: Path
 ) -> None:

@@ -204,6 +204,7 @@ def test_a_process_that_a_handler_terminates_ends_and_the_worker_hears_nothing_o
     wait_until(lambda: not session_of(worker.popen.pid), timeout=20)
 
 
+@pytest.mark.databases("sqlite", "postgres")  # A promise.
 @EVERYWHERE
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_to_all_processes_lets_the_running_job_end(
