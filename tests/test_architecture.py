@@ -45,7 +45,8 @@ LAYERS: list[list[str]] = [
         "schedules/*",
     ],
     ["serialization/*"],
-    ["store/schema", "store/clock", "store/fork_safety", "store/pool", "store/postgres_session"],
+    ["store/schema", "store/checks", "store/clock", "store/fork_safety", "store/pool"]
+    + ["store/postgres_session"],
     ["store/notify/*"],
     ["store/dialects/*"],
     ["store/sql/*"],
@@ -86,7 +87,7 @@ OPTIONAL = {  # What may be imported inside a function below that, because it ma
 DIALECTS = ("sqlite", "postgres")
 KNOW_DIALECTS = [  # The only places whose code says which database it is on.
     *("config", "cli/*"),
-    *("store/schema", "store/clock", "store/dialects/*", "store/notify/*"),
+    *("store/schema", "store/checks", "store/clock", "store/dialects/*", "store/notify/*"),
     *("store/postgres_session", "store/migrate", "store/urls", "store/fresh_database"),
 ]
 STATEMENTS = {"select", "insert", "update", "delete", "text"}
