@@ -273,6 +273,45 @@ def test_a_stopped_holder_delays_others_once_and_no_longer_afterwards(
     assert waits == 1
 
 
+def test_who_waits_stays_in_the_queue_as_long_as_the_lock_changes_hands(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the lock it would poll for the file, against all who come and go with it."""
+    monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 0.02)
+    real_wait = sqlite_write_lock._LockRequest.wait
+    mine, waits = WriteLock(str(lock)), []
+    with holder_of(lock) as child:
+        with mine.held() as held:
+            assert not held
+
+        def taken_by_another() -> None:
+            os.utime(lock, ns=(0, len(waits)))
+
+        def wait(request: sqlite_write_lock._LockRequest) -> bool:
+            waits.append(request)
+            taken_by_another()
+            if len(waits) == 3:
+                child.kill()
+                monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 60.0)
+            return real_wait(request)
+
+        monkeypatch.setattr(sqlite_write_lock._LockRequest, "wait", wait)
+        taken_by_another()
+        with mine.held() as held:
+            assert held
+    assert len(waits) == 3
+
+
+def test_who_takes_the_lock_shows_it_to_those_who_wait_but_not_each_time(lock: Path) -> None:
+    lock.touch()
+    mine, signs = WriteLock(str(lock)), []
+    for _ in range(2):
+        os.utime(lock, ns=(0, 0))
+        with mine.held():
+            signs.append(lock.stat().st_mtime_ns > 0)
+    assert signs == [True, False]
+
+
 @ONLY_SQLITE
 def test_a_stopped_process_with_the_kernel_lock_does_not_stop_writers(
     kit: StoreKit, store_url: str, monkeypatch: pytest.MonkeyPatch

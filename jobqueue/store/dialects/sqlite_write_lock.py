@@ -2,12 +2,15 @@
 
 SQLite's own busy handler sleeps and polls: two busy writers share the file 95 to 5, and one waits
 for over a second. The kernel queues a blocking `flock` fairly (measured 51 to 49) and releases it
-when the process dies. The lock is advisory: SQLite's own locks still guard the data. After the
-timeout the caller therefore proceeds without it, so that a stopped holder blocks no other writer.
+when the process dies. The lock is advisory: SQLite's own locks still guard the data. A caller that
+has waited as long as the timeout, while nobody else took the lock, therefore proceeds without it,
+so that a stopped holder blocks no other writer. A long queue that moves is waited for: who leaves
+it has to poll for the file against all the others, for 10 seconds and in vain.
 """
 
 import os
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -17,8 +20,9 @@ try:
 except ImportError:  # pragma: no cover - Windows has no flock; SQLite's own lock must suffice.
     fcntl = None  # type: ignore[assignment]
 
-ACQUIRE_TIMEOUT = 1.0  # seconds
-MISSES_UNTIL_HASTY = 1
+ACQUIRE_TIMEOUT = 1.0  # seconds without a sign of life
+SIGN_INTERVAL = 0.2
+"""Seconds between two signs that a process gives of taking the lock: each is a system call."""
 
 
 class WriteLock:
@@ -26,7 +30,9 @@ class WriteLock:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._misses = 0
+        self._missed_at: int | None = None
+        """The last sign of life when a wait was given up. Without a newer one, nobody waits."""
+        self._sign_due = 0.0
         self.local = _Local()
 
     @property
@@ -63,9 +69,9 @@ class WriteLock:
         except BlockingIOError:
             self.local.waited = True
         else:
-            self._misses = 0
+            self._give_sign(own.file)
             return True
-        if self._misses >= MISSES_UNTIL_HASTY:  # The holder seems stopped: try, but do not wait.
+        if self._missed_at == own.file.last_sign():  # The holder seems stopped: do not wait.
             return False
         taken = False
         try:
@@ -73,8 +79,18 @@ class WriteLock:
         finally:
             if not taken:
                 self.local.own = None  # The lock thread may still get the lock, on this open file.
-        self._misses += not taken
+        if taken:
+            self._give_sign(own.file)
+        else:
+            self._missed_at = own.file.last_sign()
         return taken
+
+    def _give_sign(self, file: "_OpenFile") -> None:
+        """Show those who wait that the lock changes hands."""
+        now = time.monotonic()
+        if now >= self._sign_due:
+            self._sign_due = now + SIGN_INTERVAL
+            file.give_sign()
 
 
 class _Hold:
@@ -121,7 +137,7 @@ class _LockThread:
         self._requests: SimpleQueue[_LockRequest | None] | None = None
 
     def wait(self) -> bool:
-        """Wait for the lock until the timeout; return whether it was taken."""
+        """Wait for the lock as long as it changes hands; return whether it was taken."""
         if self._requests is None:
             requests: SimpleQueue[_LockRequest | None] = SimpleQueue()
             thread = threading.Thread(target=_serve, args=(self.file, requests), daemon=True)
@@ -134,7 +150,12 @@ class _LockThread:
         request = _LockRequest()
         self._requests.put(request)
         try:
-            return request.wait()
+            seen = self.file.last_sign()
+            while not request.wait():
+                before, seen = seen, self.file.last_sign()
+                if seen == before:
+                    return not request.leave()
+            return True
         except BaseException:  # Ctrl-C: release, for the caller may not take the lock again soon.
             if not request.leave():
                 fcntl.flock(self.file.descriptor, fcntl.LOCK_UN)
@@ -167,8 +188,8 @@ class _LockRequest:
         self._decided = threading.Lock()
 
     def wait(self) -> bool:
-        """Wait until the lock is granted, or leave at the timeout; return whether it is granted."""
-        return self._granted.acquire(timeout=ACQUIRE_TIMEOUT) or not self.leave()
+        """Wait until the lock is granted, or the timeout; return whether it is granted."""
+        return self._granted.acquire(timeout=ACQUIRE_TIMEOUT)
 
     def leave(self) -> bool:
         """Withdraw the request; return False if the lock has been granted."""
@@ -195,6 +216,15 @@ class _OpenFile:
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
         if new:
             os.fchmod(self.descriptor, mode)  # The database's mode, whatever the umask is.
+
+    def give_sign(self) -> None:
+        """Set the file's time: it takes no room on a disk that is full."""
+        with suppress(OSError):  # Then others wait no longer than the timeout.
+            os.utime(self.descriptor)
+
+    def last_sign(self) -> int:
+        """Return the file's time."""
+        return os.fstat(self.descriptor).st_mtime_ns
 
     def __del__(self) -> None:
         with suppress(OSError):
