@@ -4,7 +4,7 @@ import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from jobqueue import JobQueue, State, WrongState
 from jobqueue.errors import InvalidOption
@@ -13,7 +13,6 @@ from jobqueue.store.claims import Claims, WorkerRef
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.schema import jobs as jobs_table
-from jobqueue.store.sql.predicates import HOLDS_KEY
 from tests.queue.conftest import NOWHERE, count
 
 
@@ -190,49 +189,3 @@ def test_a_rerun_without_a_key_that_is_held_to_the_end_is_refused(options: Any, 
         with pytest.raises(InvalidOption, match="rerun: ") as refused:
             work.options(**options).enqueue()
         assert refused.value.field == field
-
-
-MODES: dict[str, Any] = {
-    "ignore": {},
-    "replace": {"on_conflict": "replace"},
-    "reschedule": {"on_conflict": "reschedule"},
-    "debounce": {"debounce": 0.02, "max_wait": 0.1},
-    "rerun": {"rerun": True, "on_conflict": "replace"},
-}
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_many_producers_of_one_key_never_make_two_holders(
-    url: str, jobs: JobQueue, mode: str
-) -> None:
-    running, overlaps, errors = threading.Lock(), [], []
-
-    def work(number: int) -> None:
-        if not running.acquire(blocking=False):
-            overlaps.append(number)
-            return
-        running.release()
-
-    task = jobs.task(unique_key="k", **MODES[mode])(work)
-    task.enqueue(0)
-
-    def produce(start: int) -> None:
-        try:
-            with JobQueue(url) as own:
-                mine = own.task(unique_key="k", **MODES[mode])(work)
-                for number in range(start, start + 8):
-                    mine.enqueue(number)
-        except Exception as error:
-            errors.append(error)
-
-    producers = [threading.Thread(target=produce, args=(n * 8,)) for n in range(16)]
-    held = select(jobs_table.c.id).where(jobs_table.c.unique_key == "k", HOLDS_KEY)
-    with jobs.worker(poll=0.05, concurrency=4):
-        for producer in producers:
-            producer.start()
-        while any(producer.is_alive() for producer in producers):
-            with jobs.store.read() as connection:
-                assert len(connection.execute(held).all()) <= 1
-        for producer in producers:
-            producer.join()
-    assert (errors, overlaps) == ([], [])
