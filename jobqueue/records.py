@@ -299,6 +299,7 @@ class JobFilter:
     tag: str | None = None
     since: datetime | None = None
     ids: tuple[int, ...] | None = None
+    tasks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

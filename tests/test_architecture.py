@@ -67,7 +67,8 @@ LAYERS: list[list[str]] = [
     ["worker/complete/*"],
     ["worker/single_writer"],
     ["worker/__init__", "worker/assembly", "worker/worker", "worker/stop_signals"],
-    ["queue", "job_verbs", "binding", "wire", "known_names", "__init__", "schedules/api"],
+    ["queue", "job_verbs", "bulk_verbs", "binding", "wire", "display", "known_names"]
+    + ["__init__", "schedules/api"],
     ["alembic", "web/*"],
     ["cli/*"],
     ["testing/*", "cli/demo/*"],

@@ -93,6 +93,7 @@ def target_of(wanted: JobFilter) -> dict[str, Any]:
     named = {
         "state": wanted.state,
         "task": wanted.task,
+        "tasks": wanted.tasks,
         "queue": wanted.queue,
         "tag": wanted.tag,
     }

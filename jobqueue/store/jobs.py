@@ -101,7 +101,7 @@ class Jobs(Enqueuer):
         remaining = limit
         while remaining is None or remaining > 0:
             size = page if remaining is None else min(page, remaining)
-            statement = select(*_COLUMNS).where(_matches(wanted)).order_by(jobs.c.id.desc())
+            statement = select(*_COLUMNS).where(matches(wanted)).order_by(jobs.c.id.desc())
             if below is not None:
                 statement = statement.where(jobs.c.id < below)
             with self._store.read() as connection:
@@ -187,7 +187,7 @@ class Jobs(Enqueuer):
             counts.write(connection, self._store.statements)
             return [row.id for row in rows]
 
-        changed = self._in_batches(and_(_matches(wanted), may("cancel")), cancel, action)
+        changed = self._in_batches(and_(matches(wanted), may("cancel")), cancel, action)
         return changed, self._refusals(wanted, changed, already=State.CANCELLED, verb="cancelled")
 
     def rerun(
@@ -222,7 +222,7 @@ class Jobs(Enqueuer):
                     changed += change(jobs.c.id == id_, ~KEY_HELD_BY_OTHER)
             return changed
 
-        changed = self._in_batches(and_(_matches(wanted), guard), rerun, action)
+        changed = self._in_batches(and_(matches(wanted), guard), rerun, action)
         refusals = self._refusals(wanted, changed, already=State.AVAILABLE, verb="retried")
         twice = f"it has succeeded, and a retry would run it once more: ask for that with {ask}"
         return changed, [
@@ -255,7 +255,7 @@ class Jobs(Enqueuer):
             statement = update(jobs).where(jobs.c.id.in_(ids), waits).values(values)
             return list(connection.execute(statement.returning(jobs.c.id)).scalars())
 
-        changed = self._in_batches(and_(_matches(wanted), waits), change, action)
+        changed = self._in_batches(and_(matches(wanted), waits), change, action)
         return changed, self._refusals(wanted, changed, already=None, verb="changed")
 
     def delete(
@@ -270,7 +270,7 @@ class Jobs(Enqueuer):
             connection.execute(delete(attempts).where(attempts.c.job_id.in_(gone)))
             return gone
 
-        changed = self._in_batches(and_(_matches(wanted), idle), remove, action)
+        changed = self._in_batches(and_(matches(wanted), idle), remove, action)
         return changed, self._refusals(wanted, changed, already=None, verb="deleted")
 
     def _in_batches(
@@ -310,7 +310,7 @@ class Jobs(Enqueuer):
     def count(self, wanted: JobFilter) -> int:
         """Return the number of matching jobs."""
         with self._store.read() as connection:
-            statement = select(sql_func.count()).select_from(jobs).where(_matches(wanted))
+            statement = select(sql_func.count()).select_from(jobs).where(matches(wanted))
             return int(connection.execute(statement).scalar_one())
 
     def _refusals(
@@ -333,7 +333,8 @@ class Jobs(Enqueuer):
         return refusals
 
 
-def _matches(wanted: JobFilter) -> ColumnElement[bool]:
+def matches(wanted: JobFilter) -> ColumnElement[bool]:
+    """Return the condition of a filter."""
     clauses: list[ColumnElement[bool]] = []
     if wanted.ids is not None:
         # Literals: the list may exceed the number of parameters that a statement can have.
@@ -345,6 +346,8 @@ def _matches(wanted: JobFilter) -> ColumnElement[bool]:
         clauses.append(in_state(wanted.state))
     if wanted.task is not None:
         clauses.append(jobs.c.task == wanted.task)
+    if wanted.tasks is not None:
+        clauses.append(jobs.c.task.in_(wanted.tasks))
     if wanted.queue is not None:
         clauses.append(jobs.c.queue == wanted.queue)
     if wanted.tag is not None:

@@ -5,23 +5,23 @@ import functools
 import heapq
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from jobqueue import wire
+from jobqueue import bulk_verbs, wire
+from jobqueue.bulk_verbs import CANCEL, DELETE, RETRY_ALL, Verb
 from jobqueue.cli import params
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import MISUSED, CliError, complain
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
-from jobqueue.job_changes import JobChanges
 from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, Refusal, counted
-from jobqueue.states import MOVES, State
-from jobqueue.store.audit import Action, target_of
+from jobqueue.states import State
+from jobqueue.store.audit import target_of
 from jobqueue.store.jobs import Jobs
 from jobqueue.text import escape_controls, listed
 from jobqueue.wire import changes
@@ -38,40 +38,7 @@ REFUSALS_SHOWN = 20
 """Refusals that are printed, a line each."""
 
 
-@dataclass(frozen=True)
-class Verb:
-    """What a command does to jobs."""
-
-    name: str
-    done: str
-    states: tuple[State, ...]
-    act: Callable[[Jobs, JobFilter, Action], tuple[list[int], list[Refusal]]]
-    wakes: bool = False
-    """True if what it changes may be claimed at once."""
-    changes: JobChanges | None = None
-    """What it makes of them, for the audit."""
-
-
-CANCEL = Verb("cancel", "cancelled", MOVES["cancel"].before, Jobs.cancel)
-RETRY_ALL = Verb(
-    "retry",
-    "retried",
-    (*MOVES["hasten"].before, *MOVES["rerun"].before),
-    partial(Jobs.rerun, succeeded=True),
-    wakes=True,
-)
-RETRY = replace(
-    RETRY_ALL,
-    states=tuple(state for state in RETRY_ALL.states if state is not State.SUCCEEDED),
-    act=partial(Jobs.rerun, ask="--succeeded"),
-)
-"""Leaves out succeeded jobs: to run them again repeats their effects."""
-DELETE = Verb(
-    "delete",
-    "deleted",
-    tuple(state for state in State if state is not State.RUNNING),
-    Jobs.delete,
-)
+RETRY = replace(bulk_verbs.RETRY, act=partial(Jobs.rerun, ask="--succeeded"))
 
 
 def _command(verb: Verb, help_: str) -> click.Command:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
-from jobqueue.cli.render import COLOURS, Column, ago, duration, put, table, took
+from jobqueue.cli.render import COLOURS, Column, put, table
+from jobqueue.display import ago, duration, took
 from jobqueue.records import AttemptRecord, JobRecord, counted, format_bytes, headers_of
 from jobqueue.states import State
 from jobqueue.text import escape_controls, escape_json, escape_lines

@@ -17,16 +17,12 @@ from jobqueue.cli.render import (
     NAME_CELLS,
     Column,
     Table,
-    ago,
-    call_of,
     console,
-    duration,
-    error_of,
     put,
     state_style,
-    took,
 )
 from jobqueue.cli.streams import STDOUT, echo, reader_gone
+from jobqueue.display import ago, call_of, duration, error_of, took
 from jobqueue.errors import JobNotFound, ResultTimeout
 from jobqueue.job import Job, as_completed
 from jobqueue.known_names import unknown_in

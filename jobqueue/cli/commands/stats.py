@@ -15,8 +15,9 @@ from jobqueue import options
 from jobqueue.cli import params
 from jobqueue.cli.commands.bulk_actions import confirm
 from jobqueue.cli.context import CliContext, Command, pass_cli
-from jobqueue.cli.render import COLOURS, NAME_CELLS, Column, console, duration, put, table
+from jobqueue.cli.render import COLOURS, NAME_CELLS, Column, console, put, table
 from jobqueue.cli.streams import echo, reader_gone
+from jobqueue.display import duration
 from jobqueue.queue_switches import Rate
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import FINAL, State

@@ -3,8 +3,9 @@
 import click
 
 from jobqueue import wire
+from jobqueue.bulk_verbs import Verb
 from jobqueue.cli import completion, params
-from jobqueue.cli.commands.bulk_actions import Choice, Safety, Verb, perform, safety_options
+from jobqueue.cli.commands.bulk_actions import Choice, Safety, perform, safety_options
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.job_changes import JobChanges
 from jobqueue.states import WAITING

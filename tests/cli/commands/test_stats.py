@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from jobqueue import JobQueue
 from jobqueue.cli.commands import stats as monitor
-from jobqueue.cli.render import ago
+from jobqueue.display import ago
 from jobqueue.records import counted
 from jobqueue.store.schema import REVISION
 

@@ -1,0 +1,195 @@
+"""Pages of jobs, each from an index in milliseconds for any number of jobs, and bounded counts.
+
+A page begins after the place of the last row, never at an offset. What no index serves is looked
+for in a bounded part of the rows, and the page says which.
+"""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+)
+
+from jobqueue import options
+from jobqueue.errors import InvalidOption
+from jobqueue.records import JobFilter, JobRecord
+from jobqueue.states import FINAL, State
+from jobqueue.store.clock import INSTANT
+from jobqueue.store.jobs import Jobs, matches
+from jobqueue.store.schema import jobs
+from jobqueue.store.sql.predicates import AVAILABLE, HOLDS_KEY, in_state
+
+PAGE = 50
+WINDOW = 100_000
+"""Rows that a page looks through where no index serves its filter."""
+COUNTED_MAX = 100_000
+"""A count is exact up to this."""
+FEW = 5000
+"""Waiting and running jobs up to this number are found by the index of their state."""
+
+
+class JobPage(NamedTuple):
+    """Some jobs, the newest first; of a final state, those first that ended last."""
+
+    jobs: list[JobRecord]
+    after: str | None
+    """The place after which the next page begins; None at the end."""
+    window: bool
+    """True if the page ends because it has looked through WINDOW rows."""
+
+
+class _Rows(NamedTuple):
+    """The ids of a page, and the place after which to look further."""
+
+    ids: list[int]
+    after: str | None
+    window: bool = False
+
+
+class JobPages:
+    """Reads pages of jobs."""
+
+    def __init__(self, of: Jobs) -> None:
+        self._jobs = of
+
+    def page(self, wanted: JobFilter, after: str | None = None, size: int = PAGE) -> JobPage:
+        """Return the jobs after a place. Raises InvalidOption for a place that is not one."""
+        with self._jobs.store.read() as connection:
+            self._jobs.store.backend.prefer_indexes(connection)
+            if wanted.state in FINAL:
+                rows = _of_ended(connection, wanted, after, size)
+            else:
+                rows = _by_id(connection, wanted, after, size)
+        found = {job.id: job for job in self._jobs.find(JobFilter(ids=tuple(rows.ids)))}
+        return JobPage([found[id_] for id_ in rows.ids if id_ in found], rows.after, rows.window)
+
+    def count(self, wanted: JobFilter, most: int = COUNTED_MAX) -> int:
+        """Return the number of matching jobs, at most one more than `most`."""
+        parts = AVAILABLE if wanted.state is State.AVAILABLE else (None,)
+        total = 0
+        with self._jobs.store.read() as connection:
+            self._jobs.store.backend.prefer_indexes(connection)
+            for part in parts:
+                ids = select(jobs.c.id).where(matches(wanted))
+                if part is not None:
+                    ids = ids.where(part)
+                some = ids.limit(most + 1).subquery()
+                total += connection.execute(select(func.count()).select_from(some)).scalar_one()
+        return min(total, most + 1)
+
+    def with_key(self, key: str) -> list[int]:
+        """Return the ids of the jobs that hold a unique key, at most one."""
+        text = bindparam("in_key", key, type_=Text())
+        held = select(jobs.c.id).where(jobs.c.unique_key == text, HOLDS_KEY).limit(1)
+        with self._jobs.store.read() as connection:
+            return list(connection.execute(held).scalars())
+
+
+def is_counted(wanted: JobFilter) -> bool:
+    """Return whether an index counts a filter's jobs, up to COUNTED_MAX, in milliseconds."""
+    if (wanted.tasks, wanted.task, wanted.tag, wanted.since) != (None, None, None, None):
+        return False
+    return wanted.queue is None or wanted.state is State.AVAILABLE
+
+
+def _narrows(wanted: JobFilter) -> bool:
+    named = (wanted.tasks, wanted.task, wanted.queue, wanted.tag, wanted.since)
+    return wanted.ids is None and any(value is not None for value in named)
+
+
+def _by_id(connection: Connection, wanted: JobFilter, after: str | None, size: int) -> _Rows:
+    """Find the newest ids."""
+    below = None if after is None else _number(after)
+    found = select(jobs.c.id).where(matches(wanted))
+    floor = None
+    few = None if wanted.state is None else _few(connection, wanted)
+    if few is not None:
+        found = select(jobs.c.id).where(matches(wanted), jobs.c.id.in_(few))
+    elif wanted.state is not None or _narrows(wanted):
+        newest = connection.execute(select(func.max(jobs.c.id))).scalar_one() or 0
+        floor = min(newest + 1, below or newest + 1) - WINDOW
+        found = found.where(jobs.c.id >= floor)
+    if below is not None:
+        found = found.where(jobs.c.id < below)
+    ids = list(connection.execute(found.order_by(jobs.c.id.desc()).limit(size + 1)).scalars())
+    if len(ids) > size:
+        return _Rows(ids[:size], str(ids[size - 1]))
+    if floor is not None and floor > 1:
+        return _Rows(ids, str(floor), window=True)
+    return _Rows(ids, None)
+
+
+def _few(connection: Connection, wanted: JobFilter) -> Select[tuple[int]] | None:
+    """Select the ids of a live state by its index; None if there are more than FEW."""
+    parts = AVAILABLE if wanted.state is State.AVAILABLE else (_of_live(wanted.state),)
+    of_queue = [jobs.c.queue == wanted.queue] if wanted.queue and len(parts) > 1 else []
+    some = [
+        select(select(jobs.c.id).where(part, *of_queue).limit(FEW + 1).subquery().c.id)
+        for part in parts
+    ]
+    ids = union_all(*some).subquery()
+    count = connection.execute(select(func.count()).select_from(ids)).scalar_one()
+    return select(ids.c.id) if count <= FEW else None
+
+
+def _of_live(state: State | None) -> ColumnElement[bool]:
+    if state is State.RUNNING:
+        return and_(in_state(State.RUNNING), jobs.c.worker_id.is_not(None))
+    return in_state(State.SCHEDULED)
+
+
+def _of_ended(connection: Connection, wanted: JobFilter, after: str | None, size: int) -> _Rows:
+    """Find the jobs of a final state that ended last."""
+    ended = [in_state(wanted.state or State.FAILED), jobs.c.finished_at.is_not(None)]
+    if after is not None:
+        ended.append(_ended_before(*_place(after)))
+    order = (jobs.c.finished_at.desc(), jobs.c.id.desc())
+    floor = None
+    where = [*ended, matches(wanted)]
+    if _narrows(wanted):
+        last = select(jobs.c.finished_at, jobs.c.id).where(*ended).order_by(*order)
+        floor = connection.execute(last.limit(1).offset(WINDOW)).one_or_none()
+        if floor is not None:
+            where.append(jobs.c.finished_at >= literal(floor.finished_at, INSTANT))
+    found = select(jobs.c.finished_at, jobs.c.id).where(*where).order_by(*order)
+    rows = connection.execute(found.limit(size + 1)).all()
+    ids = [row.id for row in rows[:size]]
+    if len(rows) > size:
+        return _Rows(ids, _text_of(rows[size - 1].finished_at, rows[size - 1].id))
+    if floor is not None:
+        return _Rows(ids, _text_of(floor.finished_at, floor.id), window=True)
+    return _Rows(ids, None)
+
+
+def _ended_before(at: datetime, id_: int) -> ColumnElement[bool]:
+    # Not a comparison of pairs: this one uses the index on both databases.
+    instant = literal(at, INSTANT)
+    return and_(
+        jobs.c.finished_at <= instant, or_(jobs.c.finished_at < instant, jobs.c.id < id_)
+    )
+
+
+def _text_of(at: datetime, id_: int) -> str:
+    return f"{at.isoformat()}~{id_}"
+
+
+def _place(text: str) -> tuple[datetime, int]:
+    at, _, id_ = text.partition("~")
+    return options.instant(at, "after"), _number(id_)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidOption(f"after: {text[:40]!r} is not a place in this list", field="after")
+    return min(int(text[:20]), 2**63 - 1)
