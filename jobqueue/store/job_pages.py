@@ -175,9 +175,7 @@ def _of_ended(connection: Connection, wanted: JobFilter, after: str | None, size
 def _ended_before(at: datetime, id_: int) -> ColumnElement[bool]:
     # Not a comparison of pairs: this one uses the index on both databases.
     instant = literal(at, INSTANT)
-    return and_(
-        jobs.c.finished_at <= instant, or_(jobs.c.finished_at < instant, jobs.c.id < id_)
-    )
+    return and_(jobs.c.finished_at <= instant, or_(jobs.c.finished_at < instant, jobs.c.id < id_))
 
 
 def _text_of(at: datetime, id_: int) -> str:
