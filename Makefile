@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast test-timing check sql bench recording clean
+.PHONY: help demo test test-fast test-timing check sql bench recording vendor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ bench: $(DEV) ## measure throughput and latency on this machine
 
 recording: $(CORE) ## record the demo as docs/demo.svg, the picture in README.md
 	$(BIN)/python docs/record.py
+
+vendor: $(CORE) ## fetch the browser libraries that the dashboard ships, at the versions of vendor.toml
+	$(BIN)/python docs/vendor.py
 
 clean: ## delete caches and build products (.venv stays: rm -rf .venv)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,6 +32,7 @@ SETTINGS = (
     *("PYTHONUNBUFFERED", "PYTHONWARNINGS", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"),
 )
 RAN_ON = "database"  # A test's user property: the database that it needs, and with its version once it has it.
+BROWSER = "browser"  # Another one: the browser that it ran in, or that there is none.
 RERUN = "rerun"  # Another one: its id, if it was run once more since its processes stood still.
 
 
@@ -108,6 +109,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         asked = config.getoption("--backend") != "both"
         line += " only (asked for)" if asked else " only (no test that was run uses the other)"
     terminalreporter.write_line(f"databases: {line}")
+    for found in sorted(value for key, value in properties if key == BROWSER):
+        terminalreporter.write_line(f"browser: {found}")
     again = sorted(value for key, value in properties if key == RERUN)
     terminalreporter.write_line(f"run once more, since a process stood still: {len(again)}")
     for name in again:

@@ -1,4 +1,4 @@
-"""The HTTP API, an extra: `create_app` returns an ASGI app, `serve` runs it until a signal."""
+"""The dashboard and the HTTP API, an extra: `create_app` returns an ASGI app, `serve` runs it."""
 
 from jobqueue.errors import ConfigurationError
 
@@ -6,11 +6,11 @@ try:
     from jobqueue.web.app import WebApp, create_app
     from jobqueue.web.server import Server, serve
 except ModuleNotFoundError as error:
-    extra = ("starlette", "uvicorn", "anyio", "h11", "prometheus_client")
+    extra = ("starlette", "uvicorn", "anyio", "h11", "prometheus_client", "jinja2")
     if (error.name or "").partition(".")[0] not in extra:
         raise
     raise ConfigurationError(
-        "the HTTP API needs the extra `web`: pip install 'jobqueue[web]'",
+        "the dashboard and the HTTP API need the extra `web`: pip install 'jobqueue[web]'",
         field="web",
     ) from None
 

@@ -2,21 +2,30 @@
 
 from collections.abc import Iterable
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobqueue.queue import JobQueue
 from jobqueue.tasks import Registry
+from jobqueue.web.dashboard import Dashboard
 from jobqueue.web.responses import HTTPError, as_http_error, log
+from jobqueue.web.rights import Authorize, rights_of
 from jobqueue.web.routes import Api
-from jobqueue.web.security import LOOPBACK_NAMES, RequestGuard
+from jobqueue.web.security import LOOPBACK_NAMES, PROBES, RequestGuard, is_page, path_of
 
+Header = tuple[bytes, bytes]
+
+POLICY = b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'"
+PAGE_POLICY = POLICY + (
+    b"; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
+    b"; form-action 'self'"
+)
 SECURITY_HEADERS = [
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'"),
+    (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"referrer-policy", b"no-referrer"),
+    # Not no-referrer: with it browsers send `Origin: null` with our own forms.
+    (b"referrer-policy", b"same-origin"),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 ]
@@ -29,23 +38,33 @@ def create_app(
     read_only: bool = False,
     hosts: Iterable[str] | None = LOOPBACK_NAMES,
     registry: Registry | None = None,
+    authorize: Authorize | None = None,
 ) -> "WebApp":
-    """Return the HTTP API of a queue as an ASGI app, for `serve`, or to be mounted in your own.
+    """Return the dashboard and the HTTP API of a queue as an ASGI app, for `serve`, or to be
+    mounted in your own.
 
     Only tasks of `registry` (default: those of `jobs`) can be enqueued. `hosts` are the names that
-    the Host header may have; None allows any and requires a token. Raises InvalidOption.
+    the Host header may have; None allows any and requires a token or `authorize`. That is a
+    function, async or not, from a request to what it may do: "all", "read", the names of verbs such
+    as `{"retry", "pause"}`, or None, which refuses it. Raises InvalidOption.
     """
-    guard = RequestGuard(token, hosts, read_only=read_only)
-    return WebApp(guard, Api(jobs, jobs.registry if registry is None else registry))
+    guard = RequestGuard(token, hosts, read_only=read_only, authorizes=authorize is not None)
+    api = Api(jobs, jobs.registry if registry is None else registry)
+    return WebApp(guard, api, Dashboard(jobs, guard, api.reads, api.writes), authorize)
 
 
 class WebApp:
     """The ASGI app. It answers every request, also after an unexpected error."""
 
-    def __init__(self, guard: RequestGuard, api: Api) -> None:
+    def __init__(
+        self, guard: RequestGuard, api: Api, dashboard: Dashboard, authorize: Authorize | None
+    ) -> None:
         self._guard = guard
         self._api = api
-        self._router: ASGIApp = Router(api.routes(), redirect_slashes=False)
+        self._dashboard = dashboard
+        self._authorize = authorize
+        routes = [*api.routes(), *dashboard.routes()]
+        self._router: ASGIApp = Router(routes, redirect_slashes=False)
 
     @property
     def has_token(self) -> bool:
@@ -70,7 +89,7 @@ class WebApp:
             nonlocal is_started
             if message["type"] == "http.response.start":
                 is_started = True
-                message["headers"] = [*message.get("headers", []), *SECURITY_HEADERS]
+                message["headers"] = _with_security(scope, message.get("headers", []))
             await send(message)
 
         # With an app in its scope the router raises errors. If this app is mounted in another one,
@@ -79,6 +98,12 @@ class WebApp:
         inner.pop("starlette.exception_handlers", None)
         try:
             self._guard.check(scope)
+            if path_of(scope) not in PROBES:
+                rights = await rights_of(
+                    Request(scope), self._authorize, read_only=self._guard.read_only
+                )
+                rights.check(scope)
+                inner["jobqueue.rights"] = scope["jobqueue.rights"] = rights
             await self._router(inner, receive, guarded)
         except ClientDisconnect:
             return
@@ -87,7 +112,17 @@ class WebApp:
             if is_started:
                 log.warning("an answer was broken off: %s", _name(error))
                 return  # The server closes the connection of an incomplete answer.
-            await answer.response()(scope, receive, guarded)
+            page = self._dashboard.refuses(scope, answer)
+            await (page or answer.response())(scope, receive, guarded)
+
+
+def _with_security(scope: Scope, headers: Iterable[Header]) -> list[Header]:
+    """Add the headers of each answer, and those of a page or of the API."""
+    policy = PAGE_POLICY if is_page(path_of(scope)) else POLICY
+    given = [*headers, (b"content-security-policy", policy), *SECURITY_HEADERS]
+    if not any(name == b"cache-control" for name, _ in given):
+        given.append((b"cache-control", b"no-store"))
+    return given
 
 
 def _name(error: BaseException) -> str:

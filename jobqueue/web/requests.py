@@ -1,6 +1,8 @@
 """Parameters and bodies of requests: read within a limit of bytes, and parsed into calls."""
 
+from collections.abc import Collection
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
@@ -15,12 +17,16 @@ from jobqueue.wire import Tasks, call_of_line, did_you_mean, error_json
 BODY_MAX = MAX_BYTES
 BATCH_BYTES_MAX = 8 * MAX_BYTES
 BATCH_MAX = 10_000
+FORM_BYTES_MAX, FIELDS_MAX = 64 << 10, 1000
 ERRORS_MAX = 100
 """How many wrong jobs of a batch the answer names."""
 
 
-def query_of(request: Request, *known: str) -> dict[str, str]:
-    """Return the URL's parameters. Raises InvalidOption if one is unknown or given twice."""
+def query_of(request: Request, *known: str, repeated: Collection[str] = ()) -> dict[str, str]:
+    """Return the URL's parameters. Raises InvalidOption if one is unknown or given twice.
+
+    Of those that may be `repeated` the values are joined by commas.
+    """
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in known:
@@ -29,9 +35,9 @@ def query_of(request: Request, *known: str) -> dict[str, str]:
                 f"{name[:40]!r} is not a parameter; {takes}{did_you_mean(name, known)}",
                 field=name[:40],
             )
-        if name in given:
+        if name in given and name not in repeated:
             raise InvalidOption(f"{name}: given twice", field=name, value=value)
-        given[name] = value
+        given[name] = f"{given[name]},{value}" if name in given else value
     return given
 
 
@@ -47,19 +53,33 @@ def client_of(request: Request) -> str:
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the whole body. Raises HTTPError if it is too large, or by its type not JSON.
-
-    What is too large by its own word is not read at all.
-    """
+    """Return the whole body. Raises HTTPError if it is too large, or by its type not JSON."""
     require_json(request.headers.get("content-type"), has_body=True)
+    return await _read(request, BATCH_BYTES_MAX)
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form, the values of repeated ones joined by commas.
+
+    The guard has checked that it is a form. Raises HTTPError if it is too large.
+    """
+    text = (await _read(request, FORM_BYTES_MAX)).decode("utf-8", "replace")
+    fields: dict[str, str] = {}
+    for name, value in parse_qsl(text, max_num_fields=FIELDS_MAX):
+        fields[name] = f"{fields[name]},{value}" if name in fields else value
+    return fields
+
+
+async def _read(request: Request, most: int) -> bytes:
+    """Return the whole body. What is too large by its own word is not read at all."""
     length = request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
         raise HTTPError(400, "Content-Length: not a number", field="content-length")
-    _check_size(int(length[:20]), BATCH_BYTES_MAX)
+    _check_size(int(length[:20]), most)
     body = bytearray()
     async for part in request.stream():
         body += part
-        _check_size(len(body), BATCH_BYTES_MAX)
+        _check_size(len(body), most)
     return bytes(body)
 
 

@@ -67,11 +67,11 @@ class Api:
         self._queue = jobs
         self._jobs = Jobs(jobs.store)
         self._monitor = Monitor(jobs.store)
-        self._reads, self._writes = Threads(READERS), Threads(WRITERS)
+        self.reads, self.writes = Threads(READERS), Threads(WRITERS)
         self._tasks = wire.Tasks(registry)
         self._names = lambda: names_of(registry) | names_in_use(jobs.store)
-        self._switches = QueueRoutes(jobs, self._names, self._reads, self._writes)
-        self._waiter = JobWaiter(self._reads, self._ended)
+        self._switches = QueueRoutes(jobs, self._names, self.reads, self.writes)
+        self._waiter = JobWaiter(self.reads, self._ended)
         # Not by the threads above, which may all be busy.
         self._ready = CachedCall(self._check_schema)
         self._metrics = CachedCall(lambda: metrics.text(self._monitor.stats()))
@@ -115,7 +115,7 @@ class Api:
         limit = wire.whole(given.get("limit", str(LIST_DEFAULT)))
         most = options.whole(limit, "limit", 1, LIST_MAX)
         found = self._jobs.find(wanted, most, PAGE_JOBS)
-        first = await self._reads(_page, found)
+        first = await self.reads(_page, found)
         headers = {} if first else await self._notice(wanted)
         if request.method == "HEAD":
             return json_response([], headers=headers)
@@ -128,30 +128,30 @@ class Api:
         while page:
             yield opening + b",\n".join(page)
             opening = b",\n"
-            page = await self._reads(_page, found) if len(page) == PAGE_JOBS else []
+            page = await self.reads(_page, found) if len(page) == PAGE_JOBS else []
         yield b"[]\n" if opening == b"[" else b"]\n"
 
     async def _notice(self, wanted: JobFilter) -> dict[str, str]:
         """Return a header that names an unknown task, queue or tag of a filter without matches."""
         if (wanted.task, wanted.queue, wanted.tag) == (None, None, None):
             return {}
-        stranger = unknown_in(wanted, await self._reads(self._names))
+        stranger = unknown_in(wanted, await self.reads(self._names))
         return {} if stranger is None else {NOTICE_HEADER: str(stranger)}
 
     async def _enqueue(self, request: Request) -> Response:
         """Enqueue one job, or a list of them in one transaction."""
         query_of(request)
         body = await read_body(request)
-        calls, is_batch = await self._writes(calls_of, self._tasks, body)
+        calls, is_batch = await self.writes(calls_of, self._tasks, body)
         # wait=False, because waiting clients would occupy all threads.
-        jobs = await self._writes(self._queue.enqueue_many, calls, wait=False)
+        jobs = await self.writes(self._queue.enqueue_many, calls, wait=False)
         if is_batch:
             existing = sum(not job.created for job in jobs)
             ids = [job.id for job in jobs]
             return json_response(
                 {"enqueued": len(ids) - existing, "existing": existing, "ids": ids}, status=202
             )
-        written = await self._writes(_written, jobs[0])
+        written = await self.writes(_written, jobs[0])
         return json_response(written, 202, {"Location": f"{request.url.path}/{jobs[0].id}"})
 
     async def job(self, request: Request) -> Response:
@@ -159,17 +159,17 @@ class Api:
         id_ = wire.job_id(request.path_params["id"])
         wait = query_of(request, "wait").get("wait")
         limit = 0.0 if wait is None else options.seconds(wait, "wait", most=WAIT_MAX)
-        record = await self._reads(self._get, id_)
+        record = await self.reads(self._get, id_)
         if limit and record.state not in FINAL:
             await self._wait(request, id_, limit)
-            record = await self._reads(self._get, id_)
-        return json_response(await self._reads(with_attempts, self._jobs, record))
+            record = await self.reads(self._get, id_)
+        return json_response(await self.reads(with_attempts, self._jobs, record))
 
     async def why(self, request: Request) -> Response:
         """Answer why a job is where it is, with what to do about it."""
         query_of(request)
         id_ = wire.job_id(request.path_params["id"])
-        return json_response(await self._reads(self._explain, id_))
+        return json_response(await self.reads(self._explain, id_))
 
     async def _wait(self, request: Request, id_: int, limit: float) -> None:
         """Wait for the end of a job, while the client is connected."""
@@ -193,7 +193,7 @@ class Api:
         asked = has_body(request) and asks_for_succeeded(await read_body(request))
         rerun = partial(Jobs.rerun, succeeded=asked, ask='{"succeeded": true}')
         response = await self._change(request, "retry", rerun)
-        await self._writes(self._queue.wake_workers)
+        await self.writes(self._queue.wake_workers)
         return response
 
     async def update(self, request: Request) -> Response:
@@ -201,7 +201,7 @@ class Api:
         new = changes_of(await read_body(request))
         change: Verb = lambda jobs, wanted, action: jobs.update(wanted, new, action)  # noqa: E731
         response = await self._change(request, "update", change, set=new.to_json())
-        await self._writes(self._queue.wake_workers)
+        await self.writes(self._queue.wake_workers)
         return response
 
     async def _change(self, request: Request, name: str, verb: Verb, **more: Any) -> Response:
@@ -210,7 +210,7 @@ class Api:
         id_ = wire.job_id(request.path_params["id"])
         wanted = JobFilter(ids=(id_,))
         action = Action(client_of(request), name, target_of(wanted) | more)
-        changed, refused = await self._writes(verb, self._jobs, wanted, action)
+        changed, refused = await self.writes(verb, self._jobs, wanted, action)
         answer = changes(changed, refused)
         for refusal in refused:
             status = 404 if refusal.state is None else 409
@@ -224,7 +224,7 @@ class Api:
 
         async def endpoint(request: Request) -> Response:
             query_of(request)
-            return json_response(await self._reads(ask))
+            return json_response(await self.reads(ask))
 
         return endpoint
 
@@ -235,7 +235,7 @@ class Api:
         limit = options.whole(
             wire.whole(given.get("limit", str(LIST_DEFAULT))), "limit", 1, LIST_MAX
         )
-        return json_response(await self._reads(Audit(self._queue.store).find, limit, since))
+        return json_response(await self.reads(Audit(self._queue.store).find, limit, since))
 
     def _schedules(self) -> list[dict[str, Any]]:
         return [schedule.to_json() for schedule in self._queue.schedules]
@@ -252,7 +252,7 @@ class Api:
         """Return an endpoint that changes one schedule, and answers how many it has changed."""
 
         async def endpoint(request: Request) -> Response:
-            changed = await self._writes(change, *_of_schedule(request))
+            changed = await self.writes(change, *_of_schedule(request))
             return json_response({"changed": int(changed)})
 
         return endpoint
@@ -260,9 +260,9 @@ class Api:
     async def _run_schedule(self, request: Request) -> Response:
         """Enqueue the job of a schedule now."""
         name, by = _of_schedule(request)
-        job = await self._writes(self._queue.schedules.of(by).run, name)
+        job = await self.writes(self._queue.schedules.of(by).run, name)
         return json_response(
-            await self._writes(_written, job), 202, {"Location": f"/api/jobs/{job.id}"}
+            await self.writes(_written, job), 202, {"Location": f"/api/jobs/{job.id}"}
         )
 
     def _workers(self) -> list[dict[str, Any]]:

@@ -7,14 +7,20 @@ import re
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from jobqueue.errors import InvalidOption
 from jobqueue.web.responses import JSON, HTTPError
+from jobqueue.web.session import COOKIE, Sessions
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-OPEN_PATHS = ("/healthz", "/readyz")
-"""Paths that need no token: the answers reveal nothing about jobs."""
+PROBES = ("/healthz", "/readyz")
+OPEN_PATHS = (*PROBES, "/login")
+"""Paths that need no token, beside the static files: the answers reveal nothing about jobs."""
+VERBLESS = ("/login", "/logout", "/theme")
+"""Forms that change nothing but the browser's own cookies."""
+FORM = "application/x-www-form-urlencoded"
 
 URL_MAX = 8 << 10
 HEADERS_MAX = 100
@@ -40,15 +46,23 @@ class RequestGuard:
     because of DNS rebinding: an attacker's name may resolve to this machine.
     """
 
-    def __init__(self, token: str | None, hosts: Iterable[str] | None, *, read_only: bool) -> None:
+    def __init__(
+        self,
+        token: str | None,
+        hosts: Iterable[str] | None,
+        *,
+        read_only: bool,
+        authorizes: bool = False,
+    ) -> None:
         if token is not None and not _TOKEN.fullmatch(token):
             raise InvalidOption(
                 "token: give visible ASCII characters, without spaces", field="token"
             )
         self._digest = None if token is None else _digest(token.encode())
         self._hosts = None if hosts is None else frozenset(map(_host_name, hosts))
-        self._read_only = read_only
-        if self._hosts is None and token is None:
+        self.read_only = read_only
+        self.sessions = Sessions(self._digest)
+        if self._hosts is None and token is None and not authorizes:
             raise InvalidOption("hosts: without a token, name those to be served", field="hosts")
 
     @property
@@ -61,12 +75,23 @@ class RequestGuard:
         headers = Headers(scope=scope)
         self._check_form(scope, headers)
         host = self._check_host(headers)
-        self._check_origin(headers, host)
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path not in OPEN_PATHS:
+        path, reads = path_of(scope), scope["method"] in ("GET", "HEAD")
+        page = is_page(path)
+        # A link on another site may open a page. It may not show it in a frame, nor read it.
+        if not (page and reads and _navigates(headers)):
+            self._check_origin(headers, host)
+        if page and not reads:
+            _check_own_form(headers)
+        logged_in = page and self.sessions.is_valid(session_of(scope))
+        if not (path in OPEN_PATHS or path.startswith("/static/") or logged_in):
             self._check_token(headers)
-        if self._read_only and scope["method"] not in ("GET", "HEAD"):
+        if self.read_only and not reads and path not in VERBLESS:
             raise HTTPError(403, "this server is read-only", field="method", value=scope["method"])
+
+    def accepts(self, token: str) -> bool:
+        """Return whether a login gives the right token."""
+        given = _digest(token.strip().encode("utf-8", "surrogateescape"))
+        return self._digest is not None and hmac.compare_digest(given, self._digest)
 
     def _check_form(self, scope: Scope, headers: Headers) -> None:
         if scope["http_version"] not in ("1.0", "1.1", "2"):
@@ -119,6 +144,46 @@ class RequestGuard:
                 field="authorization",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+
+
+def path_of(scope: Scope) -> str:
+    """Return the path below the mount."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def is_page(path: str) -> bool:
+    """Return whether a path is one of the dashboard's, not of the API's."""
+    return not (f"{path}/".startswith("/api/") or path in (*PROBES, "/metrics"))
+
+
+def cookie_name(scope: Scope) -> str:
+    """Return the name of the session's cookie, with the port: cookies of a host are for all."""
+    port = Headers(scope=scope).get("host", "").rpartition(":")[2]
+    return f"{COOKIE}_{port}" if port.isdigit() else COOKIE
+
+
+def session_of(scope: Scope) -> str | None:
+    """Return the session cookie of a request."""
+    return HTTPConnection(scope).cookies.get(cookie_name(scope))
+
+
+def _navigates(headers: Headers) -> bool:
+    wanted = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
+    return wanted == ("navigate", "document") and "origin" not in headers
+
+
+def _check_own_form(headers: Headers) -> None:
+    """Refuse what is not certainly a form of our own pages; its token is checked with its body.
+
+    Browsers send Origin with each form. Sec-Fetch-Site they leave out over plain HTTP.
+    """
+    if "origin" not in headers:
+        raise HTTPError(403, "Origin: a form has to name where it comes from", field="origin")
+    if headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        raise HTTPError(403, "requests of other sites are refused", field="sec-fetch-site")
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
+        raise HTTPError(415, f"Content-Type: a form is {FORM}", field="content-type")
 
 
 def require_json(content_type: str | None, *, has_body: bool) -> None:

@@ -248,5 +248,5 @@ def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == (
-        "error: the HTTP API needs the extra `web`: pip install 'jobqueue[web]'\n"
+        "error: the dashboard and the HTTP API need the extra `web`: pip install 'jobqueue[web]'\n"
     )

@@ -1,4 +1,4 @@
-"""`web`: the HTTP API, and perhaps a worker beside it."""
+"""`web`: the dashboard and the HTTP API, and perhaps a worker beside them."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ log = get_logger("jobqueue.cli")
 @logs.options
 @pass_cli
 def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: Any) -> int:
-    """Serve the HTTP API until a stop signal.
+    """Serve the dashboard and the HTTP API until a stop signal.
 
     The first SIGTERM or SIGINT stops in order: open requests are answered, running jobs end. A
     second one stops at once.

@@ -1,0 +1,251 @@
+"""The dashboard: routes of its pages, forms, login and static files."""
+
+import hashlib
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+from urllib.parse import quote, unquote
+
+from jinja2 import Environment
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import Scope
+
+from jobqueue.queue import JobQueue
+from jobqueue.web.concurrency import Threads
+from jobqueue.web.pages import bulk
+from jobqueue.web.pages.job import job_page
+from jobqueue.web.pages.jobs import FILTER, VERBS, jobs_page
+from jobqueue.web.pages.view import Done, Page, Query
+from jobqueue.web.render import environment
+from jobqueue.web.requests import client_of, query_of, read_form
+from jobqueue.web.responses import HTTPError
+from jobqueue.web.rights import Rights
+from jobqueue.web.security import RequestGuard, cookie_name, is_page, path_of, session_of
+from jobqueue.web.session import COOKIE, LASTS
+from jobqueue.web.static_files import static_files
+
+PAGES = (
+    Page("/jobs", jobs_page, (*FILTER, "after"), "Jobs"),
+    Page("/jobs/{id}", job_page),
+)
+"""In the order of the navigation."""
+
+Act = Callable[[JobQueue, Query, str], Done]
+"""Does what a form asks for, for an actor. Raises JobQueueError."""
+
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
+THEMES = ("auto", "light", "dark")
+THEME, NOTICE = "jobqueue_theme", "jobqueue_notice"
+NOTICE_MAX = 1000
+YEAR = 365 * 86_400
+
+
+class Dashboard:
+    """The pages of one queue."""
+
+    def __init__(
+        self, jobs: JobQueue, guard: RequestGuard, reads: Threads, writes: Threads
+    ) -> None:
+        self._queue = jobs
+        self._guard, self._sessions = guard, guard.sessions
+        self._reads, self._writes = reads, writes
+        self._templates: Environment = environment()
+        self._by_path = {file.path: file for file in static_files().values()}
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        verbs = [
+            route
+            for verb in VERBS
+            for route in (
+                Route(f"/jobs/{verb}", self._confirms(verb), methods=["GET", "POST"]),
+                Route(f"/jobs/{{id:int}}/{verb}", self._does(bulk.act, verb), methods=["POST"]),
+            )
+        ]
+        return [
+            Route("/", self.home),
+            *verbs,
+            *(Route(page.path, self._shows(page)) for page in PAGES),
+            Route("/login", self.login, methods=["GET", "POST"]),
+            Route("/logout", self.logout, methods=["POST"]),
+            Route("/theme", self.theme, methods=["POST"]),
+            Route("/static/{path:path}", self.static),
+        ]
+
+    async def home(self, request: Request) -> Response:
+        """Go to the first page."""
+        query_of(request)
+        return _to(request.scope, "/jobs")
+
+    def _shows(self, page: Page) -> Endpoint:
+        async def endpoint(request: Request) -> Response:
+            query = {**query_of(request, *page.parameters), **request.path_params}
+            template, data = await self._reads(page.view, self._queue, query)
+            return self._page(request.scope, template, data)
+
+        return endpoint
+
+    def _confirms(self, verb: str) -> Endpoint:
+        """Return an endpoint that shows what a verb would do, and does it once that is sent."""
+        acts = self._does(bulk.act, verb)
+
+        async def endpoint(request: Request) -> Response:
+            if request.method == "POST":
+                return await acts(request)
+            query = query_of(request, *bulk.PARAMETERS, repeated=("id",)) | {"verb": verb}
+            template, data = await self._reads(bulk.confirm_page, self._queue, query)
+            return self._page(request.scope, template, data)
+
+        return endpoint
+
+    def _does(self, act: Act, verb: str) -> Endpoint:
+        """Return an endpoint that does what a form asks for, and goes on to where it shows."""
+
+        async def endpoint(request: Request) -> Response:
+            form = await self._form(request) | {"verb": verb}
+            form |= {name: str(value) for name, value in request.path_params.items()}
+            done = await self._writes(act, self._queue, form, client_of(request))
+            response = _to(request.scope, done.to)
+            notice = quote(done.notice[:NOTICE_MAX])
+            self._set(request.scope, response, NOTICE, notice, lasts=60)
+            return response
+
+        return endpoint
+
+    async def _form(self, request: Request) -> dict[str, str]:
+        """Return the fields of a form of ours. Raises HTTPError for one of anybody else."""
+        form = await read_form(request)
+        if not self._sessions.fits(form.pop("token", ""), session_of(request.scope)):
+            raise HTTPError(403, "this page is out of date; load it again", field="token")
+        return form
+
+    async def login(self, request: Request) -> Response:
+        """Take the token once, and answer with the cookie of a session."""
+        to = query_of(request, "to").get("to", "/")
+        if request.method != "POST":
+            return self._page(request.scope, "login.html", {"wrong": False})
+        form = await read_form(request)
+        if not self._guard.accepts(form.get("password", "")):
+            return self._page(request.scope, "login.html", {"wrong": True}, status=401)
+        response = _to(request.scope, to)
+        self._set(request.scope, response, COOKIE, self._sessions.new(), lasts=LASTS)
+        return response
+
+    async def logout(self, request: Request) -> Response:
+        """Drop the session's cookie."""
+        await self._form(request)
+        response = _to(request.scope, "/login")
+        self._set(request.scope, response, COOKIE, "", lasts=0)
+        return response
+
+    async def theme(self, request: Request) -> Response:
+        """Keep the choice of colours in a cookie, for the first paint of the next page."""
+        form = await self._form(request)
+        chosen = form.get("theme", "")
+        if chosen not in THEMES:
+            raise HTTPError(400, f"theme: none of {', '.join(THEMES)}", field="theme")
+        response = _to(request.scope, form.get("to", "/"))
+        self._set(request.scope, response, THEME, chosen, lasts=YEAR)
+        return response
+
+    async def static(self, request: Request) -> Response:
+        """Answer with a file. Its path has its hash, so that it may be kept for ever."""
+        file = self._by_path.get(path_of(request.scope).lstrip("/"))
+        if file is None:
+            raise HTTPError(404, "there is no such file", field="path")
+        headers = {"Cache-Control": f"public, max-age={YEAR}, immutable"}
+        return Response(file.content, headers=headers, media_type=file.kind)
+
+    def refuses(self, scope: Scope, error: HTTPError) -> Response | None:
+        """Return the page for an error, where a browser asks for a page; else None."""
+        if not (is_page(path_of(scope)) and "text/html" in _header(scope, b"accept")):
+            return None
+        if error.status == 401:  # noqa: PLR2004
+            if _header(scope, b"sec-fetch-site") in ("cross-site", "same-site"):
+                # A link elsewhere brought the browser here, so that it has kept the cookie back.
+                return self._page(scope, "arrive.html", {})
+            return _to(scope, "/login?to=" + quote(_own_path(scope), ""))
+        data = {"status": error.status, "message": str(error)}
+        response = self._page(scope, "error.html", data, status=error.status)
+        response.headers.update(error.headers)
+        return response
+
+    def _page(
+        self, scope: Scope, template: str, data: Mapping[str, Any], status: int = 200
+    ) -> Response:
+        """Return a page, or of a page that is there already the part that changes."""
+        session = session_of(scope)
+        fresh = None
+        if not (self._sessions.is_valid(session) or self._guard.has_token):
+            session = fresh = self._sessions.new()
+        cookies = HTTPConnection(scope).cookies
+        theme = cookies.get(THEME)
+        rights: Rights = scope.get("jobqueue.rights") or Rights(frozenset())
+        more = {
+            "root": root_of(scope),
+            "here": _own_path(scope),
+            "at": path_of(scope),
+            "nav": [page for page in PAGES if page.title],
+            "static": self._static_url(scope),
+            "target": str(self._queue.store),
+            "may": rights.allow,
+            "theme": theme if theme in THEMES else THEMES[0],
+            "themes": THEMES,
+            "token": self._sessions.form_token(session) if session else "",
+            "has_token": self._guard.has_token,
+            "notice": unquote(cookies.get(NOTICE, "")),
+        }
+        made = self._templates.get_template(template)
+        if status == 200 and _header(scope, b"hx-request") and "live" in made.blocks:  # noqa: PLR2004
+            context = made.new_context({**more, **data})
+            return _fragment(scope, "".join(made.blocks["live"](context)))
+        response = HTMLResponse(made.render({**more, **data}), status)
+        if fresh:
+            self._set(scope, response, COOKIE, fresh, lasts=LASTS)
+        if more["notice"]:
+            self._set(scope, response, NOTICE, "", lasts=0)
+        return response
+
+    def _static_url(self, scope: Scope) -> Callable[[str], str]:
+        files, root = static_files(), root_of(scope)
+        return lambda name: root + files[name].path
+
+    def _set(self, scope: Scope, to: Response, name: str, value: str, *, lasts: int) -> None:
+        to.set_cookie(
+            cookie_name(scope) if name == COOKIE else name,
+            value,
+            max_age=lasts,
+            path=scope.get("root_path", "") or "/",
+            secure=scope.get("scheme") == "https",
+            httponly=True,
+            samesite="strict",
+        )
+
+
+def root_of(scope: Scope) -> str:
+    """Return the way from a page to the mount: links work behind any prefix, known or not."""
+    return "../" * (path_of(scope).count("/") - 1) or "./"
+
+
+def _to(scope: Scope, path: str) -> Response:
+    """Go to a path and query below the mount. A relative URL leads to no other site."""
+    return RedirectResponse(root_of(scope) + quote(path.lstrip("/\\"), "/?&=%,~:+"), 303)
+
+
+def _own_path(scope: Scope) -> str:
+    query = scope["query_string"].decode("latin-1")
+    return path_of(scope) + (f"?{query}" if query else "")
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def _fragment(scope: Scope, text: str) -> Response:
+    """Return a part of a page; 304 where the browser has it as it is."""
+    tag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    if tag in _header(scope, b"if-none-match"):
+        return Response(status_code=304, headers=headers)
+    return HTMLResponse(text, headers=headers)

@@ -1,0 +1,182 @@
+"""Job: what has happened to one job, why it is where it is, and its verbs."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from jobqueue import wire
+from jobqueue.errors import JobNotFound
+from jobqueue.options import Options
+from jobqueue.queue import JobQueue
+from jobqueue.records import AttemptRecord, JobRecord, headers_of
+from jobqueue.states import MOVES, State
+from jobqueue.store.audit import Audit
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.why import explain
+from jobqueue.web.pages.view import Query
+
+TREE_MAX = 50_000
+"""Characters of arguments or a result that are shown as a tree; of longer ones the beginning."""
+DEPTH_MAX = 60
+ACTIONS = 500
+"""Newest actions of operators among which those on this job are looked for."""
+
+
+class Step(NamedTuple):
+    """One step of a job's life."""
+
+    name: str
+    kind: str
+    """ok, bad, run or wait: its colour."""
+    at: datetime | None
+    note: str = ""
+    seconds: float | None = None
+
+
+class Value(NamedTuple):
+    """Arguments or a result: as a tree where `is_tree`, else as text."""
+
+    tree: Any
+    is_tree: bool
+    text: str
+    more: int
+    """Characters of the text that are left out."""
+
+
+def job_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
+    """Show all that is known of one job. Raises JobNotFound."""
+    id_ = wire.job_id(query["id"])
+    jobs = Jobs(queue.store)
+    job, why = jobs.get(id_), explain(jobs, id_)
+    if job is None or why is None:
+        raise JobNotFound(f"there is no job {id_} (any more)", field="id", value=id_)
+    attempts = jobs.attempts(job)
+    return "job.html", {
+        "job": job,
+        "why": why,
+        "steps": list(_steps(job, attempts)),
+        "next": sorted({move.after.value for move in MOVES.values() if job.state in move.before}),
+        "attempts": attempts[::-1],
+        "args": _value(job.args),
+        "result": None if job.result is None else _value(job.result),
+        "headers": headers_of(job.headers),
+        "command": _as_command(job),
+        "python": _as_python(job),
+        "actions": _actions(queue, id_),
+    }
+
+
+def _steps(job: JobRecord, attempts: list[AttemptRecord]) -> Iterator[Step]:
+    yield Step("enqueued", "ok", job.created_at)
+    last = job.created_at
+    for attempt in attempts:
+        began = attempt.started_at
+        if began is not None and (gap := (began - last).total_seconds()) >= 0.1:  # noqa: PLR2004
+            yield Step("waited", "wait", last, seconds=gap)
+        yield _of_attempt(attempt)
+        last = attempt.finished_at or last
+    if job.state is State.SCHEDULED:
+        yield Step("scheduled", "wait", job.run_at, "due")
+    elif job.state is State.AVAILABLE:
+        yield Step("available", "wait", max(job.run_at, last), "since")
+    elif job.final:
+        kind = {State.SUCCEEDED: "ok", State.FAILED: "bad"}.get(job.state, "wait")
+        yield Step(job.state.value, kind, job.finished_at, job.reason or "")
+
+
+def _of_attempt(attempt: AttemptRecord) -> Step:
+    kind = {"succeeded": "ok", "running": "run"}.get(attempt.outcome, "wait")
+    if attempt.error is not None:
+        kind = "bad"
+    took = None
+    if attempt.started_at and attempt.finished_at:
+        took = (attempt.finished_at - attempt.started_at).total_seconds()
+    note = attempt.error.type if attempt.error else ""
+    name = f"attempt {attempt.attempt} {attempt.outcome}"
+    return Step(name, kind, attempt.started_at or attempt.finished_at, note, took)
+
+
+def _value(text: str) -> Value:
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError):
+        tree, fits = None, False
+    else:
+        fits = len(text) <= TREE_MAX and _depth(tree) <= DEPTH_MAX
+    return Value(tree, fits, text[:TREE_MAX], max(0, len(text) - TREE_MAX))
+
+
+def _depth(tree: Any) -> int:
+    depth, level = 0, [tree]
+    while level:
+        depth += 1
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict | list):
+                inner += value.values() if isinstance(value, dict) else value
+        level = inner
+    return depth
+
+
+def _call(job: JobRecord) -> tuple[list[Any], dict[str, Any]] | None:
+    """Return a job's arguments; None where plain SQL has written something else."""
+    found = wire.job_json(job)
+    if found["args"] is None or found["kwargs"] is None:
+        return None
+    return found["args"], found["kwargs"]
+
+
+def _options(job: JobRecord) -> dict[str, Any]:
+    """Return the options of a call that would make the same job, but for its times and its key."""
+    default = Options()
+    given = {
+        "queue": None if job.queue == default.queue else job.queue,
+        "priority": job.priority or None,
+        "max_attempts": None if job.max_attempts == default.max_attempts else job.max_attempts,
+        "timeout": job.timeout,
+        "tags": list(job.tags) or None,
+        "concurrency_key": job.lane,
+        "headers": headers_of(job.headers) or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _as_command(job: JobRecord) -> str | None:
+    call = _call(job)
+    if call is None:
+        return None
+    words = ["jobqueue", "enqueue", job.task]
+    for name, given in zip(("--args", "--kwargs"), call, strict=True):
+        if given:
+            words += [name, json.dumps(given, ensure_ascii=False)]
+    for name, value in _options(job).items():
+        if name == "tags":
+            words += [word for tag in value for word in ("--tag", tag)]
+        elif name == "headers":
+            words += [word for pair in value.items() for word in ("--header", "=".join(pair))]
+        else:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def _as_python(job: JobRecord) -> str | None:
+    call = _call(job)
+    if call is None:
+        return None
+    task = job.task if job.task.isidentifier() else f"jobs.registry[{job.task!r}]"
+    options = ", ".join(f"{name}={value!r}" for name, value in _options(job).items())
+    args = [repr(value) for value in call[0]]
+    named = call[1]
+    if all(name.isidentifier() for name in named):
+        args += [f"{name}={value!r}" for name, value in named.items()]
+    else:
+        args.append(f"**{named!r}")
+    return f"{task}{f'.options({options})' if options else ''}.enqueue({', '.join(args)})"
+
+
+def _actions(queue: JobQueue, id_: int) -> list[dict[str, Any]]:
+    """Return what operators did to this job by its id, newest first."""
+    recent = Audit(queue.store).find(ACTIONS)
+    return [action for action in recent if id_ in action["target"].get("ids", ())]

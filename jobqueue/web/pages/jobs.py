@@ -1,0 +1,66 @@
+"""Jobs: which ones there are, by state, task, queue and tag, and the verbs for those that match."""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from jobqueue import wire
+from jobqueue.bulk_verbs import CANCEL, DELETE, RETRY, Verb
+from jobqueue.known_names import names_of, unknown_in
+from jobqueue.queue import JobQueue
+from jobqueue.records import JobFilter
+from jobqueue.states import State
+from jobqueue.store.job_pages import COUNTED_MAX, WINDOW, JobPages, is_counted
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.names import Names, names_in_use
+from jobqueue.web.pages.view import Query
+
+FILTER = ("state", "task", "queue", "tag", "q")
+VERBS: Mapping[str, Verb] = {verb.name: verb for verb in (RETRY, CANCEL, DELETE)}
+
+
+def jobs_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
+    """Show a page of the jobs that match, the newest first."""
+    names = names_of(queue.registry) | names_in_use(queue.store)
+    pages = JobPages(Jobs(queue.store))
+    wanted = filter_of(query, names, pages)
+    page = pages.page(wanted, query.get("after"))
+    given = {name: query[name] for name in FILTER if query.get(name)}
+    return "jobs.html", {
+        "page": page,
+        "given": dict.fromkeys(FILTER, "") | given,
+        "states": [state.value for state in State],
+        "without_state": urlencode({key: given[key] for key in given if key != "state"}),
+        "filter": urlencode(given),
+        "names": names,
+        "count": pages.count(wanted) if is_counted(wanted) else None,
+        "counted_max": COUNTED_MAX,
+        "window": WINDOW,
+        "verbs": [verb for verb in VERBS.values() if _fits(verb, wanted)],
+        "stranger": unknown_in(wanted, names) if not page.jobs else None,
+    }
+
+
+def filter_of(query: Query, names: Names, pages: JobPages) -> JobFilter:
+    """Return the filter of a page's URL. Raises InvalidOption."""
+    wanted = wire.a_filter(*(query.get(name) or None for name in FILTER[:-1]))
+    text = query.get("q", "").strip()
+    if text.isascii() and text.isdigit():
+        wanted = replace(wanted, ids=(wire.job_id(text),))
+    elif text:
+        held = pages.with_key(text)
+        begin = tuple(sorted(name for name in names.tasks if name.startswith(text)))
+        wanted = replace(wanted, ids=tuple(held)) if held else replace(wanted, tasks=begin)
+    if query.get("id"):
+        wanted = replace(wanted, ids=wire.job_ids(tuple(query["id"].split(","))))
+    return wanted
+
+
+def is_bare(wanted: JobFilter) -> bool:
+    """Return whether a filter matches all jobs."""
+    return all(getattr(wanted, field.name) is None for field in fields(wanted))
+
+
+def _fits(verb: Verb, wanted: JobFilter) -> bool:
+    return wanted.state is None or wanted.state in verb.states

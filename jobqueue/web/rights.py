@@ -1,0 +1,59 @@
+"""Who may do what: the answer of `authorize=`, and the verbs that requests are."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Collection
+from typing import Literal
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from jobqueue.errors import InvalidOption
+from jobqueue.web.responses import HTTPError
+from jobqueue.web.security import VERBLESS, path_of
+
+Answer = Literal["all", "read"] | Collection[str] | None
+"""All verbs, none, or those named; None refuses the request."""
+Authorize = Callable[[Request], Answer | Awaitable[Answer]]
+
+
+class Rights:
+    """The verbs that a request may use. None as `verbs` means all."""
+
+    def __init__(self, verbs: frozenset[str] | None) -> None:
+        self.verbs = verbs
+
+    @classmethod
+    def of(cls, answer: Answer) -> "Rights":
+        """Read the answer of `authorize`. Raises HTTPError for None, InvalidOption for a typo."""
+        if answer is None:
+            raise HTTPError(403, "you may not look at this", field="authorize")
+        if isinstance(answer, str):
+            if answer not in ("all", "read"):
+                raise InvalidOption(
+                    f'authorize: {answer!r} is not "all", "read", names of verbs or None',
+                    field="authorize",
+                )
+            return cls(None if answer == "all" else frozenset())
+        return cls(frozenset(answer))
+
+    def allow(self, verb: str) -> bool:
+        """Return whether a verb may be used."""
+        return self.verbs is None or verb in self.verbs
+
+    def check(self, scope: Scope) -> None:
+        """Raise HTTPError unless the request's verb may be used."""
+        path = path_of(scope)
+        if scope["method"] in ("GET", "HEAD") or path in VERBLESS:
+            return
+        verb = "enqueue" if path == "/api/jobs" else path.rpartition("/")[2]
+        if not self.allow(verb):
+            raise HTTPError(403, f"you may not {verb} here", field="authorize", value=verb)
+
+
+async def rights_of(request: Request, authorize: Authorize | None, *, read_only: bool) -> Rights:
+    """Return what a request may do. Raises HTTPError if it may not even look."""
+    if authorize is None:
+        return Rights(frozenset() if read_only else None)
+    answer = authorize(request)
+    rights = Rights.of(await answer if inspect.isawaitable(answer) else answer)
+    return Rights(frozenset()) if read_only else rights

@@ -1,0 +1,87 @@
+"""Pages of jobs: each begins after the last one, misses none, and looks through a bounded part."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from jobqueue.errors import InvalidOption
+from jobqueue.records import JobFilter
+from jobqueue.states import WAITING, State
+from jobqueue.store import job_pages
+from jobqueue.store.job_pages import JobPages, is_counted
+from tests.store.conftest import StoreKit
+
+
+def walk(pages: JobPages, wanted: JobFilter, size: int) -> list[int]:
+    """The ids of all pages, in their order."""
+    ids: list[int] = []
+    after: str | None = None
+    while True:
+        page = pages.page(wanted, after, size)
+        ids += [job.id for job in page.jobs]
+        if page.after is None:
+            return ids
+        after = page.after
+
+
+@pytest.mark.parametrize("state", [None, *State])
+def test_the_pages_of_each_state_hold_each_job_once(kit: StoreKit, state: State | None) -> None:
+    # Those that wait come last: `put` claims from the same queue.
+    order = sorted(State, key=lambda each: each in WAITING)
+    made = {each: [kit.put(each, queue="q") for _ in range(7)] for each in order}
+    wanted = [id_ for each in State if state in (None, each) for id_ in made[each]]
+    found = walk(JobPages(kit.jobs), JobFilter(state=state, queue="q"), 3)
+    assert sorted(found) == sorted(wanted)
+    if state is None or state in (State.SCHEDULED, State.AVAILABLE, State.RUNNING):
+        assert found == sorted(found, reverse=True)
+    assert JobPages(kit.jobs).count(JobFilter(state=state)) == len(wanted)
+
+
+def test_jobs_that_ended_in_one_instant_are_all_on_some_page(kit: StoreKit) -> None:
+    ids = [kit.put(State.FAILED) for _ in range(9)]
+    kit.change(*ids, finished_at=datetime(2026, 1, 1, tzinfo=UTC))
+    assert walk(JobPages(kit.jobs), JobFilter(state=State.FAILED), 2) == ids[::-1]
+
+
+@pytest.mark.parametrize("state", [None, State.AVAILABLE, State.FAILED])
+def test_what_no_index_serves_is_looked_for_in_a_bounded_part(
+    kit: StoreKit, monkeypatch: pytest.MonkeyPatch, state: State | None
+) -> None:
+    monkeypatch.setattr(job_pages, "WINDOW", 4)
+    monkeypatch.setattr(job_pages, "FEW", 2)
+    rare = kit.put(state or State.AVAILABLE, task="rare")
+    for _ in range(6):
+        kit.put(state or State.AVAILABLE, task="common")
+    pages, wanted = JobPages(kit.jobs), JobFilter(state=state, task="rare")
+    first = pages.page(wanted)
+    assert (first.jobs, first.window) == ([], True)
+    second = pages.page(wanted, first.after)
+    assert [job.id for job in second.jobs] == [rare]
+
+
+def test_few_jobs_of_a_live_state_are_found_however_old_they_are(
+    kit: StoreKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_pages, "WINDOW", 2)
+    old = [kit.put(state, task="t") for state in (State.SCHEDULED, State.AVAILABLE, State.RUNNING)]
+    for _ in range(5):
+        kit.put(State.SUCCEEDED, task="t")
+    pages = JobPages(kit.jobs)
+    for id_, state in zip(old, (State.SCHEDULED, State.AVAILABLE, State.RUNNING), strict=True):
+        page = pages.page(JobFilter(state=state, task="t"))
+        assert ([job.id for job in page.jobs], page.window) == ([id_], False)
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "1.5", "²"])
+@pytest.mark.parametrize("state", [None, State.FAILED])
+def test_a_place_that_is_none_is_refused(kit: StoreKit, after: str, state: State | None) -> None:
+    with pytest.raises(InvalidOption):
+        JobPages(kit.jobs).page(JobFilter(state=state), after)
+
+
+def test_a_count_stops_at_its_bound(kit: StoreKit) -> None:
+    for _ in range(4):
+        kit.put(State.AVAILABLE)
+    pages = JobPages(kit.jobs)
+    assert [pages.count(JobFilter(), most) for most in (2, 3, 4, 5)] == [3, 4, 4, 4]
+    assert is_counted(JobFilter(state=State.FAILED)) and not is_counted(JobFilter(task="t"))

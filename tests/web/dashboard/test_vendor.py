@@ -1,0 +1,24 @@
+"""What the pages load of others' work is what vendor.toml says, and small."""
+
+import hashlib
+import tomllib
+
+from jobqueue.web.static_files import FOLDER
+
+VENDOR = FOLDER / "vendor"
+
+
+def test_each_file_is_the_one_that_its_hash_names() -> None:
+    listed = tomllib.loads((VENDOR / "vendor.toml").read_text("utf-8"))["file"]
+    digests = {file["name"]: file["sha256"] for file in listed}
+    found = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in VENDOR.iterdir()
+        if file.name != "vendor.toml"
+    }
+    assert digests == found
+    assert all(file["licence"] and file["version"] for file in listed)
+
+
+def test_they_are_less_than_150_kilobytes() -> None:
+    assert sum(file.stat().st_size for file in VENDOR.iterdir()) < 150_000
