@@ -4,6 +4,8 @@ import importlib
 import itertools
 import json
 import logging
+import os
+import signal
 import sqlite3
 import threading
 import time
@@ -92,6 +94,33 @@ def lose_answers_alone(store: Store, every: int) -> None:
         raise OperationalError("a statement alone", None, Exception("connection lost"))
 
     store.execute_autocommit = broken
+
+
+# Deaths
+
+
+class Steps:
+    """Kill this process at one of its steps: before each statement, before each commit and after it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._left = itertools.repeat(0)
+        commit = engine.dialect.do_commit
+
+        def committing(connection: Any) -> None:
+            self._survive()
+            commit(connection)
+            self._survive()
+
+        engine.dialect.do_commit = committing
+        event.listen(Engine, "before_cursor_execute", self._survive)
+
+    def die_at(self, step: int) -> None:
+        """From now on; counted anew each time."""
+        self._left = itertools.count(step, -1)
+
+    def _survive(self, *_: object) -> None:
+        if next(self._left) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 # Constants that no setting changes

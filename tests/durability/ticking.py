@@ -15,10 +15,9 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-from faults import step_clocks
-from sqlalchemy import Engine, event, update
+from faults import Steps, step_clocks
+from sqlalchemy import update
 
 from jobqueue import JobQueue, every
 from jobqueue.binding import write_declarations
@@ -74,28 +73,14 @@ def child(work: Callable[[], None]) -> int:
 
 
 def dies_at(step: int, url: str) -> None:
-    """Do one tick, and die at one of its steps: before each statement, before the commit and after it."""
+    """Do one tick, and die at one of its steps."""
     jobs = build(url)
     ticks = Ticks(jobs.store)
     ticks.due_in(["report"], ["report"])  # What is asked once is asked.
-    steps = itertools.count(1)
-
-    def survive(*_: object) -> None:
-        if next(steps) == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    commit = jobs.store.engine.dialect.do_commit
-
-    def committing(connection: Any) -> None:
-        survive()
-        commit(connection)
-        survive()
-
-    event.listen(Engine, "before_cursor_execute", survive)
-    jobs.store.engine.dialect.do_commit = committing
-    pause = threading.Event()
+    steps, pause = Steps(jobs.store.engine), threading.Event()
+    steps.die_at(step)
     while not tick(jobs, ticks):
-        steps = itertools.count(1)  # It has not come that far: the row was still locked.
+        steps.die_at(step)  # It has not come that far: the row was still locked.
         pause.wait(0.002)
 
 
