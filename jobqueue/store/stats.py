@@ -147,9 +147,26 @@ class Monitor:
                     "utilisation"
                 ),
             )
-            .where(of_all.task == "", of_all.minute > self._present() - count * MINUTE)
+            .where(of_all.task == "", of_all.minute > self.present() - count * MINUTE)
             .group_by(of_all.minute)
             .order_by(of_all.minute)
+        )
+        return self._rows(statement)
+
+    def ended(self, count: int) -> Rows:
+        """Return how many jobs of each queue ended in each of the last minutes, and failed."""
+        of = throughput.c
+        statement = (
+            select(
+                of.minute,
+                of.queue,
+                *(
+                    cast(func.sum(of[state.value]), BigInteger).label(state.value)
+                    for state in FINAL
+                ),
+            )
+            .where(of.minute > self.present() - count * MINUTE)
+            .group_by(of.minute, of.queue)
         )
         return self._rows(statement)
 
@@ -222,7 +239,7 @@ class Monitor:
 
         Counters are by minute: the previous minute counts in proportion to its part of the 60 s.
         """
-        present = self._present()
+        present = self.present()
         minute = present.replace(second=0, microsecond=0)
         ended = sum((throughput.c[state.value] for state in FINAL), start=0)
         statement = select(
@@ -233,7 +250,7 @@ class Monitor:
         part = 1 - (present - minute) / MINUTE
         return float(row["current"] + row["previous"] * part) / MINUTE.total_seconds()
 
-    def _present(self) -> datetime:
+    def present(self) -> datetime:
         """Return the database's present instant as a value: a volatile function uses no index."""
         (row,) = self._rows(select(now().label("present")))
         present: datetime = row["present"]

@@ -1,7 +1,7 @@
 """The dashboard: routes of its pages, forms, login and static files."""
 
-import hashlib
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -13,10 +13,12 @@ from starlette.types import Scope
 
 from jobqueue.queue import JobQueue
 from jobqueue.web.concurrency import Threads
-from jobqueue.web.pages import bulk
+from jobqueue.web.live import LiveViews
+from jobqueue.web.pages import bulk, queues
 from jobqueue.web.pages.job import job_page
 from jobqueue.web.pages.jobs import FILTER, VERBS, jobs_page
-from jobqueue.web.pages.view import Done, Page, Query
+from jobqueue.web.pages.now import now_page
+from jobqueue.web.pages.view import Act, Page
 from jobqueue.web.render import environment
 from jobqueue.web.requests import client_of, query_of, read_form
 from jobqueue.web.responses import HTTPError
@@ -26,13 +28,18 @@ from jobqueue.web.session import COOKIE, LASTS
 from jobqueue.web.static_files import static_files
 
 PAGES = (
+    Page("/", now_page, ("span",), "Now"),
     Page("/jobs", jobs_page, (*FILTER, "after"), "Jobs"),
     Page("/jobs/{id}", job_page),
 )
 """In the order of the navigation."""
 
-Act = Callable[[JobQueue, Query, str], Done]
-"""Does what a form asks for, for an actor. Raises JobQueueError."""
+FORMS: tuple[tuple[str, Act], ...] = (
+    *((f"/jobs/{{id:int}}/{verb}", bulk.act) for verb in VERBS),
+    ("/queues/{name}/pause", queues.pause),
+    ("/queues/{name}/resume", queues.resume),
+)
+"""What buttons do. The last part of a path is its verb."""
 
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 THEMES = ("auto", "light", "dark")
@@ -51,21 +58,21 @@ class Dashboard:
         self._guard, self._sessions = guard, guard.sessions
         self._reads, self._writes = reads, writes
         self._templates: Environment = environment()
+        self._live = LiveViews()
         self._by_path = {file.path: file for file in static_files().values()}
 
     def routes(self) -> list[Route]:
         """Return the routes."""
         verbs = [
-            route
-            for verb in VERBS
-            for route in (
-                Route(f"/jobs/{verb}", self._confirms(verb), methods=["GET", "POST"]),
-                Route(f"/jobs/{{id:int}}/{verb}", self._does(bulk.act, verb), methods=["POST"]),
-            )
+            Route(path, self._does(act, path.rpartition("/")[2]), methods=["POST"])
+            for path, act in FORMS
+        ]
+        bulk_verbs = [
+            Route(f"/jobs/{verb}", self._confirms(verb), methods=["GET", "POST"]) for verb in VERBS
         ]
         return [
-            Route("/", self.home),
             *verbs,
+            *bulk_verbs,
             *(Route(page.path, self._shows(page)) for page in PAGES),
             Route("/login", self.login, methods=["GET", "POST"]),
             Route("/logout", self.logout, methods=["POST"]),
@@ -73,16 +80,13 @@ class Dashboard:
             Route("/static/{path:path}", self.static),
         ]
 
-    async def home(self, request: Request) -> Response:
-        """Go to the first page."""
-        query_of(request)
-        return _to(request.scope, "/jobs")
-
     def _shows(self, page: Page) -> Endpoint:
         async def endpoint(request: Request) -> Response:
             query = {**query_of(request, *page.parameters), **request.path_params}
-            template, data = await self._reads(page.view, self._queue, query)
-            return self._page(request.scope, template, data)
+            read = partial(self._reads, page.view, self._queue, query)
+            follows = bool(_header(request.scope, b"hx-request"))
+            seen = await self._live.get(_own_path(request.scope), read, follows=follows)
+            return self._page(request.scope, seen.template, seen.data, serial=seen.serial)
 
         return endpoint
 
@@ -105,8 +109,10 @@ class Dashboard:
         async def endpoint(request: Request) -> Response:
             form = await self._form(request) | {"verb": verb}
             form |= {name: str(value) for name, value in request.path_params.items()}
+            to = form.pop("to", "/")
             done = await self._writes(act, self._queue, form, client_of(request))
-            response = _to(request.scope, done.to)
+            self._live.clear()
+            response = _to(request.scope, to if done.to is None else done.to)
             notice = quote(done.notice[:NOTICE_MAX])
             self._set(request.scope, response, NOTICE, notice, lasts=60)
             return response
@@ -172,40 +178,51 @@ class Dashboard:
         return response
 
     def _page(
-        self, scope: Scope, template: str, data: Mapping[str, Any], status: int = 200
+        self,
+        scope: Scope,
+        template: str,
+        data: Mapping[str, Any],
+        status: int = 200,
+        serial: str | None = None,
     ) -> Response:
-        """Return a page, or of a page that is there already the part that changes."""
+        """Return a page, or of a page that is there already the part that changes.
+
+        `serial` is another one where the data is.
+        """
+        if serial is not None and _header(scope, b"hx-request"):
+            tag = f'"{serial}"'
+            if tag in _header(scope, b"if-none-match"):
+                return Response(status_code=304, headers={"ETag": tag})
+            return self._fragment(scope, template, data, tag)
         session = session_of(scope)
         fresh = None
         if not (self._sessions.is_valid(session) or self._guard.has_token):
             session = fresh = self._sessions.new()
         cookies = HTTPConnection(scope).cookies
-        theme = cookies.get(THEME)
-        rights: Rights = scope.get("jobqueue.rights") or Rights(frozenset())
+        theme, notice = cookies.get(THEME), unquote(cookies.get(NOTICE, ""))
         more = {
-            "root": root_of(scope),
-            "here": _own_path(scope),
-            "at": path_of(scope),
             "nav": [page for page in PAGES if page.title],
             "static": self._static_url(scope),
             "target": str(self._queue.store),
-            "may": rights.allow,
             "theme": theme if theme in THEMES else THEMES[0],
             "themes": THEMES,
             "token": self._sessions.form_token(session) if session else "",
             "has_token": self._guard.has_token,
-            "notice": unquote(cookies.get(NOTICE, "")),
+            "notice": notice,
         }
         made = self._templates.get_template(template)
-        if status == 200 and _header(scope, b"hx-request") and "live" in made.blocks:  # noqa: PLR2004
-            context = made.new_context({**more, **data})
-            return _fragment(scope, "".join(made.blocks["live"](context)))
-        response = HTMLResponse(made.render({**more, **data}), status)
+        response = HTMLResponse(made.render({**_common(scope), **more, **data}), status)
         if fresh:
             self._set(scope, response, COOKIE, fresh, lasts=LASTS)
-        if more["notice"]:
+        if notice:
             self._set(scope, response, NOTICE, "", lasts=0)
         return response
+
+    def _fragment(self, scope: Scope, template: str, data: Mapping[str, Any], tag: str) -> Response:
+        made = self._templates.get_template(template)
+        context = made.new_context({**_common(scope), **data})
+        text = "".join(made.blocks["live"](context))
+        return HTMLResponse(text, headers={"ETag": tag, "Cache-Control": "no-cache"})
 
     def _static_url(self, scope: Scope) -> Callable[[str], str]:
         files, root = static_files(), root_of(scope)
@@ -242,10 +259,12 @@ def _header(scope: Scope, name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
 
 
-def _fragment(scope: Scope, text: str) -> Response:
-    """Return a part of a page; 304 where the browser has it as it is."""
-    tag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    if tag in _header(scope, b"if-none-match"):
-        return Response(status_code=304, headers=headers)
-    return HTMLResponse(text, headers=headers)
+def _common(scope: Scope) -> dict[str, Any]:
+    """Return what all templates are given, also those of a part of a page."""
+    rights: Rights = scope.get("jobqueue.rights") or Rights(frozenset())
+    return {
+        "root": root_of(scope),
+        "here": _own_path(scope),
+        "at": path_of(scope),
+        "may": rights.allow,
+    }

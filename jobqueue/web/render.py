@@ -8,10 +8,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from jobqueue.display import ago, call_of, duration, error_of
+from jobqueue.display import ago, duration
 from jobqueue.records import counted, format_bytes
 from jobqueue.states import State
 from jobqueue.text import escape_json, escape_lines
+from jobqueue.web.charts import area, sparkline
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKS = {
@@ -37,14 +38,14 @@ def environment() -> Environment:
     )
     made.filters |= {
         "bytes": format_bytes,
-        "call": call_of,
         "counted": counted,
-        "error": error_of,
         "exact": escape_json,
         "mark": MARKS.__getitem__,
         "number": lambda value: f"{value:,}",
         "json": json.dumps,
+        "area": area,
         "seconds": duration,
+        "spark": sparkline,
         "time": _time,
     }
     return made
@@ -64,6 +65,7 @@ def _time(instant: datetime | None, form: str = "ago") -> Markup:
     at = instant.astimezone(UTC)
     title = f"{at:%Y-%m-%d %H:%M:%S} UTC"
     shown = f"{at:%H:%M:%S}" if form == "clock" else title if form == "full" else ago(at)
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        at.isoformat(timespec="milliseconds"), title, escape(shown)
+    kept = "" if form == "ago" else Markup(" data-kept")
+    return Markup('<time datetime="{}" title="{}"{}>{}</time>').format(
+        at.isoformat(timespec="milliseconds"), title, kept, escape(shown)
     )

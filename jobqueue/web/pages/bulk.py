@@ -13,7 +13,7 @@ from jobqueue.store.audit import Action, target_of
 from jobqueue.store.job_pages import COUNTED_MAX, JobPages
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
-from jobqueue.web.pages.jobs import FILTER, VERBS, filter_of
+from jobqueue.web.pages.jobs import FILTER, VERBS, filter_of, row_of
 from jobqueue.web.pages.view import Done, Query
 
 SAMPLE = 10
@@ -38,7 +38,7 @@ def confirm_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         "count": count,
         "more": count > COUNTED_MAX,
         "counted_max": COUNTED_MAX,
-        "sample": sample[:SAMPLE],
+        "sample": [row_of(job) for job in sample[:SAMPLE]],
         "given": given,
         "back": _back(query),
         "left_out": _left_out(verb, wanted, pages),

@@ -1,21 +1,25 @@
 """Jobs: which ones there are, by state, task, queue and tag, and the verbs for those that match."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from jobqueue import wire
 from jobqueue.bulk_verbs import CANCEL, DELETE, RETRY, Verb
+from jobqueue.display import call_of, error_of
 from jobqueue.known_names import names_of, unknown_in
 from jobqueue.queue import JobQueue
-from jobqueue.records import JobFilter
+from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import State
 from jobqueue.store.job_pages import COUNTED_MAX, WINDOW, JobPages, is_counted
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.web.pages.view import Query
 
+CELL_MAX = 200
+"""Characters of a call, or of an error, in a list."""
 FILTER = ("state", "task", "queue", "tag", "q")
 VERBS: Mapping[str, Verb] = {verb.name: verb for verb in (RETRY, CANCEL, DELETE)}
 
@@ -28,7 +32,9 @@ def jobs_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     page = pages.page(wanted, query.get("after"))
     given = {name: query[name] for name in FILTER if query.get(name)}
     return "jobs.html", {
-        "page": page,
+        "after": page.after,
+        "is_window": page.window,
+        "rows": [row_of(job) for job in page.jobs],
         "given": dict.fromkeys(FILTER, "") | given,
         "states": [state.value for state in State],
         "without_state": urlencode({key: given[key] for key in given if key != "state"}),
@@ -38,8 +44,40 @@ def jobs_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         "counted_max": COUNTED_MAX,
         "window": WINDOW,
         "verbs": [verb for verb in VERBS.values() if _fits(verb, wanted)],
-        "stranger": unknown_in(wanted, names) if not page.jobs else None,
+        "stranger": "" if page.jobs else str(unknown_in(wanted, names) or ""),
     }
+
+
+class JobRow(NamedTuple):
+    """A job in a list, without what is long of it."""
+
+    id: int
+    state: State
+    task: str
+    call: str
+    queue: str
+    attempt: int
+    max_attempts: int
+    when: datetime | None
+    error: str
+    reason: str
+
+
+def row_of(job: JobRecord) -> JobRow:
+    """Return what a list shows of a job."""
+    when = job.finished_at or (job.started_at if job.state is State.RUNNING else job.run_at)
+    return JobRow(
+        job.id,
+        job.state,
+        job.task,
+        call_of(job)[:CELL_MAX],
+        job.queue,
+        job.attempt,
+        job.max_attempts,
+        when,
+        error_of(job)[:CELL_MAX],
+        (job.reason or "")[:CELL_MAX],
+    )
 
 
 def filter_of(query: Query, names: Names, pages: JobPages) -> JobFilter:
@@ -55,11 +93,6 @@ def filter_of(query: Query, names: Names, pages: JobPages) -> JobFilter:
     if query.get("id"):
         wanted = replace(wanted, ids=wire.job_ids(tuple(query["id"].split(","))))
     return wanted
-
-
-def is_bare(wanted: JobFilter) -> bool:
-    """Return whether a filter matches all jobs."""
-    return all(getattr(wanted, field.name) is None for field in fields(wanted))
 
 
 def _fits(verb: Verb, wanted: JobFilter) -> bool:

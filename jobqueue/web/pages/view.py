@@ -28,5 +28,9 @@ class Done(NamedTuple):
 
     notice: str
     """One sentence."""
-    to: str
-    """The path and query of the page that shows it, below the mount."""
+    to: str | None = None
+    """The path and query of the page that shows it, below the mount; None: where one was."""
+
+
+Act = Callable[[JobQueue, Query, str], Done]
+"""Does what a form asks for, for an actor. Raises JobQueueError."""

@@ -2,22 +2,52 @@
 // Pages work without this file. It adds: live regions, a count of what is selected, copying, keys.
 
 const etags = new WeakMap();
+let fresh = Date.now();
 
 document.addEventListener("htmx:config:request", (event) => {
   const { ctx } = event.detail;
-  const region = ctx.sourceElement;
-  if (document.hidden || document.querySelector("#live :focus-within:is(input[type=text])")) {
-    event.preventDefault();
-    return;
-  }
-  if (etags.has(region)) ctx.request.headers["If-None-Match"] = etags.get(region);
+  if (document.hidden) event.preventDefault();
+  const etag = etags.get(ctx.sourceElement);
+  if (etag) ctx.request.headers["If-None-Match"] = etag;
 });
 
 document.addEventListener("htmx:before:response", (event) => {
   const { ctx } = event.detail;
+  if (ctx.response.status >= 400) {
+    event.preventDefault();
+    stale();
+    return;
+  }
+  fresh = Date.now();
+  stale(false);
   if (ctx.response.status === 200) etags.set(ctx.sourceElement, ctx.response.headers.get("etag"));
-  if (ctx.response.status >= 400) event.preventDefault();
 });
+
+document.addEventListener("htmx:error", () => stale());
+
+// Greys a picture that is old, and says how old. Its last answer stays.
+function stale(is = true) {
+  const age = document.getElementById("age");
+  document.documentElement.classList.toggle("stale", is);
+  age.hidden = !is;
+  if (is) age.textContent = `No answer from the server or its database: this is from ${span(Date.now() - fresh)} ago.`;
+}
+
+function span(milliseconds) {
+  const seconds = Math.max(0, milliseconds / 1000);
+  const [size, unit] = [[86400, "d"], [3600, "h"], [60, "m"], [1, "s"]].find(([size]) => seconds >= size * 0.98) ?? [1, "s"];
+  return `${Math.floor(seconds / size + 0.02)}${unit}`;
+}
+
+// Times go on between two answers, in the words of the server.
+setInterval(() => {
+  if (document.hidden) return;
+  for (const time of document.querySelectorAll("time:not([data-kept])")) {
+    const ago = Date.now() - Date.parse(time.dateTime);
+    const text = Math.abs(ago) < 1000 ? "now" : ago > 0 ? `${span(ago)} ago` : `in ${span(-ago)}`;
+    if (time.textContent !== text) time.textContent = text;
+  }
+}, 1000);
 
 function count() {
   const label = document.querySelector("[data-count]");

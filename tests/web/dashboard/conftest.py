@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from jobqueue import JobQueue
+from jobqueue.web import live
 from tests.web.conftest import Serve
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
@@ -45,6 +46,12 @@ class Pages:
         assert response.status_code == 200, response.text
         assert [each.status_code for each in response.history] == [303]
         return response.text
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that are loaded show what is there, on a slow machine too."""
+    monkeypatch.setattr(live, "COST_MAX", 1e9)
 
 
 @pytest.fixture

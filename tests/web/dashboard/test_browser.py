@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from jobqueue import JobQueue
+from jobqueue.web import Server, create_app
 from tests.conftest import BROWSER
-from tests.web.conftest import Serve
+from tests.web.conftest import Serve, add_tasks
 from tests.web.dashboard.browser import CHROMIUM, MISSING, Tab, chromium
 from tests.web.dashboard.conftest import Run
 
@@ -94,7 +95,7 @@ def test_a_page_follows_its_jobs_and_keeps_what_is_open_and_selected(
 
 
 @pytest.mark.parametrize(
-    "path", ["/jobs", "/jobs?state=failed", "/jobs/1", "/jobs/4", "/jobs/retry?all=yes"]
+    "path", ["/jobs", "/jobs?state=failed", "/jobs/1", "/jobs/4", "/jobs/retry?all=yes", "/"]
 )
 def test_every_page_is_readable_on_a_telephone(
     open_tab: Open, filled: list[int], path: str
@@ -118,3 +119,22 @@ def test_the_colours_follow_the_choice_before_the_system(open_tab: Open, theme: 
     assert background() != before
     page = tab.go("/jobs?state=failed")
     assert background() != before
+
+
+def test_a_database_that_is_away_keeps_the_last_picture(browser: Any, own_postgres: Any) -> None:
+    if browser is None:
+        pytest.skip("there is no Chromium on this machine")
+    with JobQueue(own_postgres.url) as jobs, Server(create_app(jobs), port=0, grace=1) as server:
+        add_tasks(jobs)
+        jobs.registry["add"].enqueue(1, 2)
+        tab = Tab(browser, server.url)
+        page = tab.go("/jobs")
+        own_postgres.stop("immediate")
+        page.get_by_text("No answer from the server or its database").wait_for(timeout=20_000)
+        assert page.locator("#job-1").is_visible()
+        own_postgres.start()
+        page.get_by_text("No answer from the server or its database").wait_for(
+            state="hidden", timeout=20_000
+        )
+        tab.wrong = [said for said in tab.wrong if "503" not in said]
+        tab.close()

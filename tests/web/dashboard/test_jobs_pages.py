@@ -7,12 +7,14 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.store.audit import Audit
+from jobqueue.web import live
 from tests.web.conftest import Serve
 from tests.web.dashboard.conftest import Pages, Run, ids_in, link_of, text_of
 
 
 def test_the_first_page_is_there(pages: Pages) -> None:
-    assert "There is no job yet" in pages.get("/")
+    assert "There is no queue yet" in pages.get("/")
+    assert "There is no job yet" in pages.get("/jobs")
 
 
 def test_jobs_are_found_by_each_filter(pages: Pages, jobs: JobQueue, run: Run) -> None:
@@ -141,7 +143,10 @@ def test_nothing_chosen_is_not_everything(pages: Pages, jobs: JobQueue, verb: st
     assert jobs.get(id_).state == "available"
 
 
-def test_a_fragment_is_the_part_that_changes_and_304_while_it_does_not(pages: Pages) -> None:
+def test_a_fragment_is_the_part_that_changes_and_304_while_it_does_not(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "KEEP_MIN", 0.0)
     id_ = pages.client.id(1, 1, delay=3600)
     headers = {"HX-Request": "true"}
     part = pages.client.get("/jobs", headers=headers)

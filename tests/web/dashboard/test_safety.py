@@ -297,7 +297,8 @@ def test_it_is_mounted_below_any_path(jobs: JobQueue) -> None:
     id_ = jobs.registry["add"].enqueue(1, 1).id
     with Server(outer, port=0, grace=1) as server, Client(base_url=server.url) as client:
         pages = Pages(client, "/ops/jobs")
-        page = pages.get("/")
+        assert 'href="./jobs?queue=default"' in pages.get("/")
+        page = pages.get("/jobs")
         assert f'href="./jobs/{id_}"' in page
         assert link_of(page, "Cancel all…") == "./jobs/cancel?all=yes"
         answer = pages.send(f"/jobs/{id_}/cancel")

@@ -1,0 +1,85 @@
+"""Charts as SVG, drawn on the server. Their size and colours are the style sheet's."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 600, 100
+"""Of the drawing; the page stretches it."""
+_STEPS = (1, 2, 5)
+
+
+class Point(NamedTuple):
+    """What ended in one span of time."""
+
+    label: str
+    done: int
+    failed: int
+
+
+def area(points: Sequence[Point], title: str, *, of: str, top: int | None = None) -> Markup:
+    """Return a chart of what was done as an area, with the failures in front of it.
+
+    `of` is the span of a point, such as `a minute`; `top` the value at the upper edge.
+    """
+    most = top or max((point.done + point.failed for point in points), default=0) or 1
+    step = WIDTH / max(1, len(points) - 1)
+    done = _line([point.done + point.failed for point in points], step, most)
+    failed = _line([point.failed for point in points], step, most)
+    parts = [
+        Markup(
+            '<svg class="chart" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img">'
+        ).format(WIDTH, HEIGHT),
+        Markup("<title>{}</title>").format(title),
+        Markup('<path class="area" d="{}V{}H0Z"/>').format(done, HEIGHT),
+        Markup('<path class="line" d="{}"/>').format(done),
+    ]
+    if any(point.failed for point in points):
+        parts.append(Markup('<path class="failed" d="{}V{}H0Z"/>').format(failed, HEIGHT))
+    parts += [
+        Markup('<rect x="{:.1f}" y="0" width="{:.1f}" height="{}"><title>{}</title></rect>').format(
+            index * step - step / 2, step, HEIGHT, _said(point, of)
+        )
+        for index, point in enumerate(points)
+    ]
+    return Markup("").join([*parts, Markup("</svg>")])
+
+
+def sparkline(points: Sequence[Point]) -> Markup:
+    """Return a small chart without axes: an hour of a queue."""
+    done, failed = sum(point.done for point in points), sum(point.failed for point in points)
+    most = max((point.done + point.failed for point in points), default=0)
+    if not most:
+        return Markup('<span class="soft">–</span>')
+    title = f"last hour: {done:,} done, {failed:,} failed, at most {most:,} a minute"
+    step = WIDTH / max(1, len(points) - 1)
+    line = _line([point.done + point.failed for point in points], step, most)
+    shape = ""
+    if failed:
+        below = _line([point.failed for point in points], step, most)
+        shape = Markup('<path class="failed" d="{}V{}H0Z"/>').format(below, HEIGHT)
+    return Markup(
+        '<svg class="spark" viewBox="0 -4 {} {}" preserveAspectRatio="none" role="img">'
+        '<title>{}</title><path class="line" d="{}"/>{}</svg>'
+    ).format(WIDTH, HEIGHT + 8, title, line, shape)
+
+
+def round_top(most: int) -> int:
+    """Return the next round number: 1, 2 or 5 with zeros."""
+    size = 1
+    while size * _STEPS[-1] < most:
+        size *= 10
+    return next(step * size for step in (*_STEPS, 10) if step * size >= most)
+
+
+def _line(values: Sequence[int], step: float, most: int) -> str:
+    places = [
+        f"{index * step:.1f} {HEIGHT - HEIGHT * value / most:.1f}"
+        for index, value in enumerate(values)
+    ]
+    return "M" + "L".join(places or ["0 0"])
+
+
+def _said(point: Point, of: str) -> str:
+    return f"{point.label} UTC: {point.done:,} done, {point.failed:,} failed {of}"
