@@ -98,6 +98,7 @@ class ReapedJob(NamedTuple):
     attempt: int  # the one that was lost
     worker: str | None
     started_at: datetime | None
+    lane: str | None  # its concurrency key
 
 
 class ExpiredJob(NamedTuple):

@@ -119,17 +119,23 @@ class Lane:
         self.allowed = self._allowed()
 
     def _allowed(self) -> list[Head]:
-        """Return the jobs that may start now, in order: each is held to its own limit."""
+        """Return the jobs that may start now, in order: each is held to its own limit.
+
+        A strict job overtakes none, and none overtakes it.
+        """
         places = self.places
         if places.next_id is not None:
             if places.next_limit is not None and places.running >= places.next_limit:
                 return []
             return [Head(places.next_id, self.key, -(2**31), _FIRST)]
-        allowed = []
-        for more, head in enumerate(self.heads):
-            if head.lane_limit is not None and places.places + more >= head.lane_limit:
+        allowed: list[Head] = []
+        for place, head in enumerate(self.heads):
+            taken = places.places + len(allowed)
+            is_full = head.lane_limit is not None and taken >= head.lane_limit
+            if head.lane_strict and (is_full or len(allowed) < place):
                 break
-            allowed.append(head)
+            if not is_full:
+                allowed.append(head)
         return allowed
 
     @property
@@ -138,11 +144,15 @@ class Lane:
         return self.allowed[self.taken] if self.taken < len(self.allowed) else None
 
     @property
+    def may_give_more(self) -> bool:
+        """Return whether another job may start, as far as is known."""
+        return self.next is not None or (self.places.next_id is not None and self.taken > 0)
+
+    @property
     def first_left(self) -> Head | None:
         """Return the first job that stays behind, if any is known."""
-        if self.places.next_id is not None:
-            return self.heads[0] if self.heads else None
-        return self.heads[self.taken] if self.taken < len(self.heads) else None
+        taken = {head.id for head in self.allowed[: self.taken]}
+        return next((head for head in self.heads if head.id not in taken), None)
 
 
 def choose_in_order(lanes: Sequence[Lane], room: int) -> list[int]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable
 
 from jobqueue.records import Claim
 from jobqueue.store.claims import WorkerRef
@@ -123,6 +123,9 @@ class Lanes:
             if moved:
                 given = self._backend.batch_parameters(FOUND, moved)
                 connection.execute(self._statements.move, given)
+                # One that is full in a queue may not be so in the next, where limits differ.
+                some = random.sample(moved, min(len(moved), LANES_AT_ONCE))
+                self.unpark(connection, [name for _, name, *_ in some])
             if filled:
                 names = self._backend.batch_parameters(NAMES, filled)
                 connection.execute(self._statements.unpark_filled, names)
@@ -138,18 +141,19 @@ class Lanes:
         """Return the lanes that are missing, those to point elsewhere, and queues with jobs."""
         rows = connection.execute(self._statements.known)
         known = {(kind, name): queue for kind, name, queue in rows}
-        lanes: dict[str, list[_Found]] = {}
+        lanes: dict[str, dict[str, _Found]] = {}
         parameters = {"in_last_instant": _LAST_INSTANT}
         for row in connection.execute(self._statements.first_jobs, parameters):
             place = (LaneKind.KEY, row.lane, row.queue, row.priority, row.run_at)
-            lanes.setdefault(row.lane, []).append(place)
+            lanes.setdefault(row.lane, {})[row.queue] = place
         missing, moved = [], []
         for key, places in lanes.items():
             current = known.get((LaneKind.KEY, key))
             if current is None:
-                missing.append(places[0])
-            elif places[0][2] != current or len(places) > 1:
-                moved.append(next((place for place in places if place[2] > current), places[0]))
+                missing.append(next(iter(places.values())))
+            elif current not in places or len(places) > 1:
+                after = min((queue for queue in places if queue > current), default=min(places))
+                moved.append(places[after])
         filled = []
         for name in connection.execute(self._statements.limited_queues).scalars():
             if (LaneKind.QUEUE, name) in known:
@@ -268,14 +272,31 @@ class Lanes:
                 self._statements.places, names | {"in_queue": queue}
             )
         }
-        parameters = names | {"in_queue": queue, "in_limit": limit + 1}
-        heads: dict[str, list[Head]] = {name: [] for name in turns}
-        for row in connection.execute(self._statements.heads, parameters):
-            heads[row.lane].append(Head(*row))
+        heads = self._heads(connection, queue, turns, limit + 1)
         return [
             Lane(name, turn, heads[name], places.get(name, Places()))
             for name, turn in turns.items()
         ]
+
+    def _heads(
+        self, connection: Connection, queue: str, names: Iterable[str], limit: int
+    ) -> dict[str, list[Head]]:
+        """Return the first jobs of lanes, up to `limit` of each, and those behind limits of 0."""
+        heads: dict[str, list[Head]] = {name: [] for name in names}
+
+        def read(statement: Executable, names: Iterable[str]) -> None:
+            given = self._backend.batch_parameters(NAMES, [(name,) for name in sorted(names)])
+            parameters = given | {"in_queue": queue, "in_limit": limit}
+            for row in connection.execute(statement, parameters):
+                heads[row.lane].append(Head(*row))
+
+        read(self._statements.heads, heads)
+        held = [
+            name for name, jobs in heads.items() if len(jobs) == limit and all(map(_is_held, jobs))
+        ]
+        if held:
+            read(self._statements.heads_behind, held)
+        return heads
 
     def claim_jobs(
         self, connection: Connection, holder: WorkerRef, ids: Sequence[int]
@@ -301,7 +322,7 @@ class Lanes:
                 empty.append((lane.key,))
                 continue
             parked, wait = Parked.NO, 0.0
-            if lane.next is None:
+            if not lane.may_give_more:
                 parked = Parked.FULL
                 wait = PARKED_BETWEEN_ATTEMPTS if awaits else PARKED_MAX
             place = (0, None) if left is None else (left.priority, left.run_at)
@@ -339,6 +360,11 @@ class Lanes:
             "in_wait": PARKED_MAX if wait is None else wait,
         }
         connection.execute(self._statements.update_queue, parameters)
+
+
+def _is_held(head: Head) -> bool:
+    """Return whether a limit of 0 holds a job back, but none behind it."""
+    return head.lane_limit == 0 and not head.lane_strict
 
 
 def _passed_over(lanes: Sequence[Lane]) -> bool:

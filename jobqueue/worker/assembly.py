@@ -9,6 +9,7 @@ from sqlalchemy import URL
 
 from jobqueue.calls import EnqueueHook
 from jobqueue.events import EventStream
+from jobqueue.records import ReapedJob
 from jobqueue.store.claims import Claims
 from jobqueue.store.completion import Completion
 from jobqueue.store.database import Store
@@ -73,6 +74,11 @@ class Wakeups:
         """Announce jobs to this worker's claimer and to other workers."""
         self.wake_claimer(Wakeup.NOTIFIED)
         self.notifier.notify()
+
+    def reaped(self, lost: Sequence[ReapedJob]) -> None:
+        """Bring the lanes of lost jobs back, which may be full no longer, and announce the jobs."""
+        self.planner.lanes.freed({name for job in lost for name in (job.lane, job.queue) if name})
+        self.wake_all_workers()
 
     def wake_completer(self) -> None:
         """Write an outcome that was put into the outbox, and claim more if the inbox runs low."""
@@ -309,7 +315,7 @@ class Assembly:
                 shared_poll,
                 self.inflight,
                 me,
-                reaped=wakeups.wake_all_workers,
+                reaped=wakeups.reaped,
                 publish=event_dispatcher.publish,
                 events=self._events,
             ),

@@ -111,6 +111,25 @@ def test_each_job_is_held_to_its_own_limit(bench: LaneBench) -> None:
     assert bench.ids() == [one, two]
 
 
+def test_a_job_that_its_own_limit_holds_back_holds_back_no_other(bench: LaneBench) -> None:
+    running, _, *_ = bench.add("a", limit=1, count=2)
+    assert bench.ids(limit=1) == [running]
+    bench.add("a", limit=0, count=9)
+    other, *_ = bench.add("a", limit=2, count=2)
+    bench.unpark("a")
+    assert bench.ids(limit=20) == [other]
+
+
+def test_jobs_with_a_limit_of_0_in_front_of_their_key_hold_back_no_other(bench: LaneBench) -> None:
+    bench.add("a", limit=0, count=9)
+    (other,) = bench.add("a", limit=1)
+    assert bench.ids(limit=2) == [other]
+    bench.add("b", limit=0, strict=True)
+    bench.add("b", limit=0, count=9)
+    bench.add("b", limit=1)
+    assert bench.ids(limit=2) == []  # None overtakes a strict one.
+
+
 def test_one_key_is_one_lane_in_all_queues(bench: LaneBench) -> None:
     (first,) = bench.add("a", limit=1, queue="one")
     (second,) = bench.add("a", limit=1, queue="two")

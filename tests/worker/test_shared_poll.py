@@ -178,7 +178,7 @@ class Fleet:
             SharedPoll(self.store, self.leases, inflight, me),
             inflight,
             me,
-            reaped=lambda: None,
+            reaped=lambda _: None,
             publish=lambda _: None,
             events=EventStream(),
         )

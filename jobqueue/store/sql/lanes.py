@@ -41,6 +41,9 @@ from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, ma
 SWEEP_AHEAD_MAX = 60.0
 """Seconds for which a sweep may be reserved."""
 
+PASSED_OVER_MAX = 10_000
+"""Jobs with a limit of 0 in front of others of their key that are passed over."""
+
 NAMES: Columns = {"name": Text()}
 IDS: Columns = {"id": BigInteger()}
 FOUND: Columns = {
@@ -116,6 +119,7 @@ class LaneStatements:
         self.lock_by_turn = _lock(lanes.c.turn)
         self.places = _places(backend, names)
         self.heads = _heads(backend, names)
+        self.heads_behind = _heads(backend, names, behind=True)
         self.plain_heads = _plain_heads()
         self.running_in_queue = _running_in_queue()
         self.claim = _claim(backend)
@@ -285,16 +289,24 @@ def _places(backend: Backend, names: FromClause) -> Executable:
     )
 
 
-def _heads(backend: Backend, names: FromClause) -> Executable:
-    """Select the first available jobs of each lane in a queue, up to `in_limit` of each."""
+def _heads(backend: Backend, names: FromClause, *, behind: bool = False) -> Executable:
+    """Select the first available jobs of each lane in a queue, up to `in_limit` of each.
+
+    `behind`: without those that a limit of 0 holds back, among the first `PASSED_OVER_MAX`.
+    """
     other = jobs.alias("other")
     first = (
         select(other.c.id)
         .where(_available(other), other.c.lane == names.c.name, other.c.queue == _IN_QUEUE)
         .order_by(*(other.c[name] for name in _PLACE))
-        .limit(_IN_LIMIT)
     )
-    ids = backend.first_of_each(names, first)
+    if behind:
+        more = (other.c[name] for name in ("priority", "run_at", "lane_limit", "lane_strict"))
+        some = first.add_columns(*more).limit(PASSED_OVER_MAX).correlate(names).subquery("some")
+        place = [some.c[name] for name in _PLACE]
+        counts = or_(func.coalesce(some.c.lane_limit, 1) > 0, some.c.lane_strict == 1)
+        first = select(some.c.id).where(counts).order_by(*place)
+    ids = backend.first_of_each(names, first.limit(_IN_LIMIT))
     return select(*_HEAD).where(backend.in_subquery(jobs.c.id, ids))
 
 

@@ -158,6 +158,7 @@ def reap(backend: Backend) -> Executable:
             case((given_back, jobs.c.attempt + 1), else_=jobs.c.attempt).label("attempt"),
             jobs.c.worker,
             jobs.c.started_at,
+            jobs.c.lane,
         )
     )
 

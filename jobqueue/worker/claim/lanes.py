@@ -158,6 +158,10 @@ class LanePlanner:
         for outcome in outcomes:
             self._ended.extend(self.names.pop(outcome.claim.id, ()))
 
+    def freed(self, names: Iterable[str]) -> None:
+        """Note that others' jobs of these lanes run no longer. May be called from any thread."""
+        self._ended.extend(names)
+
     def forget_all_but(self, held: Mapping[int, object]) -> None:
         """Forget the claims that ended without an outcome, as lost ones do."""
         if len(self.names) <= 2 * len(held) + FORGOTTEN_LATE:

@@ -1,7 +1,7 @@
 """The reaper: ends the leases of workers that are gone, and gives their jobs to others."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy.exc import DBAPIError
@@ -48,7 +48,7 @@ class Reaper(Service):
         inflight: InFlight,
         me: Identity,
         *,
-        reaped: Callable[[], None],
+        reaped: Callable[[Sequence[ReapedJob]], None],
         publish: Callable[[Event], None],
         events: EventStream,
     ) -> None:
@@ -89,7 +89,7 @@ class Reaper(Service):
             )
             self._tell(job)
         if lost:
-            self._reaped()
+            self._reaped(lost)
         # Behind a lease that has ended the next neighbours come into sight.
         return 0 if ended or len(lost) >= BATCH else with_slack(self._round)
 

@@ -105,6 +105,24 @@ def test_the_length_of_the_others_lease_counts_and_not_the_reapers_own(
     assert long.inflight.lease.worker.id not in judge.workers()
 
 
+def test_a_key_goes_on_as_soon_as_the_job_of_a_lost_worker_is_reaped(
+    work: Any, stepped: Stepped, clock: Any
+) -> None:
+    jobs = [work.options(concurrency_key="k", concurrency_limit=1).enqueue() for _ in range(2)]
+    lost, judge = stepped(lease=30), stepped(lease=30)
+
+    def claim(worker: Any) -> list[int]:
+        worker.planner.hint_work(announced=True)
+        for _ in range(5):
+            worker.parts.claimer.tick()
+        return [claim.id for claim in worker.inbox()]
+
+    assert claim(lost) == [jobs[0].id]
+    assert claim(judge) == []  # And passes the full key over from now on.
+    watch(judge, clock, 31)
+    assert claim(judge) == [jobs[0].id]
+
+
 def test_a_beat_in_between_saves_the_lease(work: Any, stepped: Stepped, clock: Any) -> None:
     handle = work.enqueue()
     other, judge = stepped(lease=30), stepped(lease=30)

@@ -1,0 +1,360 @@
+"""Lanes against the rules: random histories of keys, queues' switches, claims, ends and lost workers.
+
+Every claim is held against the rows that were there before it: whether each of its jobs might start, one after the other. When all
+workers are idle, nothing that may start is left. The rules are told here once more, in Python, and know nothing of parked lanes.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import run_state_machine_as_test
+from sqlalchemy import delete, select, update
+
+from jobqueue.new_jobs import ExtraColumns
+from jobqueue.queue_switches import Rate
+from jobqueue.records import Claim, JobFilter
+from jobqueue.states import FINAL, State
+from jobqueue.store.claims import WorkerRef
+from jobqueue.store.clock import after
+from jobqueue.store.database import Store
+from jobqueue.store.lanes import Lanes
+from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.schema import LaneKind, attempts, counters, jobs, lanes, queues, workers
+from jobqueue.store.stats import Monitor
+from tests.store.conftest import StoreKit
+
+EXAMPLES = {"sqlite": 10, "postgres": 4}
+STEPS = 40
+QUEUES, KEYS = ("a", "b"), ("k", "m")
+ENOUGH = 12  # jobs that wait; more verbs meet then what an earlier one has left
+HOUR = 3600.0
+WAYS = ("succeeded", "succeeded", "errored", "snoozed", "released", "failed")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the rules say about a job is said of these columns."""
+
+    id: int
+    queue: str
+    place: tuple[int, Any, int]
+    state: State
+    fence: int
+    worker: int | None
+    key: str | None
+    limit: float
+    strict: bool
+
+    @property
+    def running(self) -> bool:
+        return self.state is State.RUNNING
+
+    @property
+    def holds_a_place(self) -> bool:
+        """One that runs, or a strict one that awaits its next attempt."""
+        awaits = self.strict and self.fence > 0
+        return self.running or (awaits and self.state in (State.SCHEDULED, State.AVAILABLE))
+
+    def is_ahead(self, other: "Row") -> bool:
+        """Whether it waits in front of the other, which is of its queue and key."""
+        return (
+            self.state is State.AVAILABLE
+            and not self.holds_a_place
+            and (self.queue, self.key) == (other.queue, other.key)
+            and self.place < other.place
+        )
+
+
+@dataclass
+class Switches:
+    """Of one queue. `ahead`: by how many starts it has run ahead of its rate of one per hour."""
+
+    limit: int | None = None
+    burst: int | None = None
+    fair: bool = False
+    paused: bool = False
+    ahead: int = 0
+
+    @property
+    def limited(self) -> bool:
+        return self.limit is not None or self.burst is not None or self.fair
+
+
+class Machine(RuleBasedStateMachine):
+    """Does to the lanes what workers do, and looks at the rows in between."""
+
+    store: Store
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kit, self.lanes = StoreKit(self.store), Lanes(self.store)
+        self.switchboard, self.monitor = Switchboard(self.store), Monitor(self.store)
+        with self.store.write() as connection:
+            for table in (attempts, counters, workers, queues, lanes, jobs):
+                connection.execute(delete(table))
+        self.switches = {queue: Switches() for queue in QUEUES}
+        self.workers = [self.kit.worker(name) for name in ("w1", "w2")]
+        self.held: list[Claim] = []
+        self.names: dict[int, list[str]] = {}
+        self.ended: set[str] = set()
+        """Lanes in which jobs have ended, and that nobody has brought back yet."""
+        self.unsure: set[str] = set()
+        """Keys that workers may pass over for seconds, since a place became free in another way."""
+
+    # What the rules say
+
+    def rows(self) -> dict[int, Row]:
+        with self.store.read() as connection:
+            return {
+                row.id: Row(
+                    *(row.id, row.queue, (row.priority, row.run_at, row.id), State(row.state)),
+                    *(row.fence, row.worker_id, row.lane),
+                    float("inf") if row.lane_limit is None else row.lane_limit,
+                    bool(row.lane_strict),
+                )
+                for row in connection.execute(select(jobs))
+            }
+
+    def may_start(self, job: Row, rows: dict[int, Row]) -> bool:
+        """Whether the job may be claimed now."""
+        switches = self.switches[job.queue]
+        running = sum(row.running and row.queue == job.queue for row in rows.values())
+        if (
+            job.state is not State.AVAILABLE
+            or switches.paused
+            or (switches.limit is not None and running >= switches.limit)
+            or (switches.burst is not None and switches.ahead >= switches.burst)
+        ):
+            return False
+        return job.key is None or self.has_room(job, [r for r in rows.values() if r.key == job.key])
+
+    @staticmethod
+    def has_room(job: Row, mates: Sequence[Row]) -> bool:
+        """Whether the key has room for it, and order lets it."""
+        if job.holds_a_place:  # A strict one that is due again: the oldest first.
+            due = [m.id for m in mates if m.holds_a_place and m.state is State.AVAILABLE
+                   and m.queue == job.queue]  # fmt: skip
+            return sum(mate.running for mate in mates) < job.limit and job.id == min(due)
+        places = [mate for mate in mates if mate.holds_a_place]
+        due_again = any(m.state is State.AVAILABLE and m.queue == job.queue for m in places)
+        ahead = [mate for mate in mates if mate.is_ahead(job)]
+        in_order = not ahead if job.strict else not any(mate.strict for mate in ahead)
+        return len(places) < job.limit and not due_again and in_order
+
+    def started(self, claims: Sequence[Claim], rows: dict[int, Row]) -> None:
+        """Check one claim's jobs, one after the other."""
+        for claim in claims:
+            job = rows[claim.id]
+            assert self.may_start(job, rows), (job, sorted(rows.values(), key=lambda row: row.id))
+            self.switches[job.queue].ahead += self.switches[job.queue].burst is not None
+            rows[job.id] = replace(
+                job, state=State.RUNNING, fence=job.fence + 1, worker=claim.worker_id
+            )
+        self.held += claims
+
+    # Verbs
+
+    @precondition(lambda self: self.waiting() <= ENOUGH)
+    @rule(
+        key=st.sampled_from([None, *KEYS, *KEYS]),
+        limit=st.sampled_from([0, 1, 1, 2, 3, None]),
+        strict=st.booleans(),
+        queue=st.sampled_from(QUEUES),
+        priority=st.sampled_from([0, 0, 1]),
+        delay=st.sampled_from([None, None, HOUR]),
+        count=st.integers(1, 4),
+    )
+    def enqueue(self, key: str | None, limit: int | None, strict: bool, **given: Any) -> None:
+        count = given.pop("count")
+        extra = None
+        if key is not None:
+            limit = 1 if strict and limit is None else limit
+            extra = ExtraColumns(lane=key, lane_limit=limit, lane_strict=int(strict))
+            self.unsure.add(key)
+        self.kit.add_many(count, extra=extra, **given)
+
+    def waiting(self) -> int:
+        return sum(row.state in (State.SCHEDULED, State.AVAILABLE) for row in self.rows().values())
+
+    @rule(data=st.data(), queue=st.sampled_from(QUEUES), slots=st.integers(1, 4))
+    def claim(self, data: Any, queue: str, slots: int) -> None:
+        self.take(data.draw(st.sampled_from(self.workers), "worker"), queue, slots)
+
+    def take(self, worker: WorkerRef, queue: str, slots: int) -> int:
+        """Claim as a worker does: from the lanes, then plain jobs; give a reason to look again."""
+        rows, switches = self.rows(), self.switches[queue]
+        if switches.limited and not switches.paused:
+            switches.ahead = min(switches.ahead, switches.burst or 0)
+        with self.store.write() as connection:
+            found = self.lanes.claim(connection, worker, queue, slots)
+        self.started(found.claims, rows)
+        assert switches.limited or all(rows[claim.id].key for claim in found.claims)
+        for claim in found.claims:
+            self.names[claim.id] = [found.keys[claim.id]] if claim.id in found.keys else []
+            self.names[claim.id] += [queue] * found.is_limited
+        plain: list[Claim] = []
+        for priority in (0, 1):
+            free = slots - len(found.claims) - len(plain)
+            plain += self.kit.take(worker, queue=queue, priority=priority, limit=free, free=free)
+        assert not (plain and switches.limited)
+        self.started(plain, rows)
+        return len(found.claims) + len(plain) + found.passed_over
+
+    @rule()
+    def sweep(self) -> None:
+        self.lanes.sweep()
+
+    @rule()
+    def look_for_new(self) -> None:
+        self.lanes.add_new(0)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), way=st.sampled_from(WAYS), unparks=st.booleans())
+    def end(self, data: Any, way: str, unparks: bool) -> None:
+        """An outcome, perhaps of a claim that is over; then, perhaps later, the lane is brought back."""
+        claim = data.draw(st.sampled_from(self.held[-6:]), "claim")
+        self.finish(claim, way)
+        if unparks:
+            self.unpark()
+
+    def finish(self, claim: Claim, way: str) -> None:
+        job = self.rows().get(claim.id)
+        holds = job is not None and (job.running, job.fence) == (True, claim.fence)
+        holder = WorkerRef(claim.worker_id, "w")
+        assert bool(self.kit.finish(holder, getattr(self.kit, way)(claim))) >= holds
+        self.held.remove(claim)
+        if holds:
+            self.ended.update(self.names.pop(claim.id, []))
+            if job.strict and way not in ("succeeded", "failed"):
+                self.unsure.add(job.key)
+
+    def unpark(self) -> None:
+        with self.store.write() as connection:
+            self.ended = self.lanes.unpark(connection, self.ended)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def lose_a_worker(self, data: Any) -> None:
+        """Its lease ends. It may offer outcomes yet."""
+        dead = data.draw(st.sampled_from(self.workers), "worker")
+        self.kit.leases.deregister(dead.id)
+        self.workers[self.workers.index(dead)] = self.kit.worker(dead.name)
+
+    @rule()
+    def reap(self) -> None:
+        for lost in self.kit.leases.reap():
+            self.ended.update(filter(None, (lost.lane, lost.queue)))
+            if self.rows()[lost.id].strict:
+                self.unsure.add(lost.lane)
+
+    @rule(queue=st.sampled_from(QUEUES), limit=st.sampled_from([None, 0, 1, 2, 4]))
+    def limit(self, queue: str, limit: int | None) -> None:
+        self.switchboard.limit(queue, limit)
+        self.switches[queue].limit = limit
+
+    @rule(queue=st.sampled_from(QUEUES), burst=st.sampled_from([None, 1, 3, 6]))
+    def rate(self, queue: str, burst: int | None) -> None:
+        self.switchboard.rate(queue, None if burst is None else Rate(1, HOUR, burst))
+        self.switches[queue].burst = burst
+
+    @rule(queue=st.sampled_from(QUEUES), fair=st.booleans())
+    def fair(self, queue: str, fair: bool) -> None:
+        self.switchboard.fair(queue, fair=fair)
+        self.switches[queue].fair = fair
+
+    @rule(queue=st.sampled_from(QUEUES), paused=st.booleans())
+    def pause(self, queue: str, paused: bool) -> None:
+        self.set_pause(queue, paused)
+
+    def set_pause(self, queue: str, paused: bool) -> None:
+        (self.monitor.pause if paused else self.monitor.resume)(queue)
+        self.switches[queue].paused = paused
+
+    @rule(data=st.data())
+    def cancel(self, data: Any) -> None:
+        waiting = [row for row in self.rows().values() if not row.running]
+        if waiting:
+            job = data.draw(st.sampled_from(waiting), "job")
+            self.kit.jobs.cancel(JobFilter(ids=(job.id,)))
+            self.unsure.add(job.key)
+
+    @rule()
+    def time_passes(self) -> None:
+        """What is scheduled becomes due, and no lane is passed over any more."""
+        with self.store.write() as connection:
+            scheduled = jobs.c.state == State.SCHEDULED.value
+            connection.execute(update(jobs).where(scheduled).values(run_at=after(-1.0)))
+            parked = update(lanes).where(lanes.c.kind != LaneKind.SWEEP)
+            connection.execute(parked.values(parked_until=0.0))
+        self.kit.maintenance.promote()
+        self.unsure.clear()
+
+    # What must always hold
+
+    @invariant()
+    def no_key_is_over_its_limit(self) -> None:
+        """Who was claimed last was within its own limit."""
+        running = [row for row in self.rows().values() if row.running and row.key]
+        for key in {row.key for row in running}:
+            mine = [row for row in running if row.key == key]
+            assert len(mine) <= max(row.limit for row in mine)
+
+    @rule()
+    def nothing_is_left_that_may_start(self) -> None:
+        """When workers with free slots find nothing more, and know of every end."""
+        self.claim_all()
+        for job in (rows := self.rows()).values():
+            if job.key not in self.unsure and job.queue not in self.unsure:
+                assert not self.may_start(job, rows), (job, rows)
+
+    def claim_all(self) -> None:
+        self.unpark()
+        for _ in range(1 + len(QUEUES)):  # A sweep looks for the jobs of a key in another queue.
+            self.lanes.sweep()
+            while sum(self.take(self.workers[0], queue, 9) for queue in QUEUES):
+                pass
+
+    def teardown(self) -> None:
+        """Nothing is lost: without switches, all that its own limit lets start comes to its end."""
+        for queue in QUEUES:
+            self.set_pause(queue, paused=False)
+            self.limit(queue, None)
+            self.rate(queue, None)
+            self.fair(queue, fair=False)
+        for worker in self.workers:
+            self.kit.leases.deregister(worker.id)
+        self.reap()
+        self.workers = [self.kit.worker()]
+        for _ in range(len(rows := self.rows())):
+            self.time_passes()
+            self.nothing_is_left_that_may_start()
+            for claim in [claim for claim in self.held if claim.worker_id == self.workers[0].id]:
+                self.finish(claim, "succeeded")
+        left = [row for row in self.rows().values() if row.state not in FINAL]
+        assert all(row.limit == 0 or self.is_behind_a_limit_of_0(row, left) for row in left), rows
+
+    @staticmethod
+    def is_behind_a_limit_of_0(job: Row, left: Sequence[Row]) -> bool:
+        ahead = [row for row in left if row.is_ahead(job) and row.limit == 0]
+        return any(row.strict or job.strict for row in ahead)
+
+
+def test_no_history_of_lanes_passes_a_limit_or_loses_a_job(url: str, backend_name: str) -> None:
+    with closing(Store(url)) as store:
+        run_state_machine_as_test(
+            type("MachineOnAStore", (Machine,), {"store": store}),
+            settings=settings(
+                max_examples=EXAMPLES[backend_name],
+                stateful_step_count=STEPS,
+                deadline=None,
+                database=None,
+                derandomize=True,
+                phases=[Phase.generate],  # Shrinking takes minutes; forty steps can be read.
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
