@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any
 
 import psutil
@@ -24,6 +24,8 @@ import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy import URL, make_url
+
+from tests import statement_cache
 
 BACKENDS = ("sqlite", "postgres")
 NEEDS_POSTGRES = {"postgres_server", "own_postgres"}
@@ -61,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "databases(*names): it runs on these; a test's own mark goes before its module's"
     )
+    statement_cache.share()
     for name in SETTINGS:  # A developer's own must not reach the tests, nor what they start.
         os.environ.pop(name, None)
 
@@ -391,16 +394,21 @@ def rewrite_golden(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """A function that waits until a predicate is true and returns what it said: the only place that polls."""
+    """A function that waits until a predicate is true and returns what it said: the only place that polls.
+
+    It sleeps twice as long as the predicate computes: what is waited for needs the processor too.
+    """
 
     def wait(predicate: Callable[[], Any], timeout: float = 10.0) -> Any:
         deadline, pause = monotonic() + timeout, threading.Event()
+        looked_at = thread_time()
         while not (answer := predicate()):
             if monotonic() > deadline:
                 pytest.fail(
                     f"not within {timeout:g} s: {getattr(predicate, '__name__', predicate)}"
                 )
-            pause.wait(0.01)
+            pause.wait(max(0.01, 2 * (thread_time() - looked_at)))
+            looked_at = thread_time()
         return answer
 
     return wait
