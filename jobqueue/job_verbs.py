@@ -1,20 +1,25 @@
-"""What a program does with jobs by their ids: cancel, retry, change, delete."""
+"""What a program does with jobs: cancel, retry, change, delete some by id; pause some by name."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from typing import overload
 
 from jobqueue import options as option_rules
+from jobqueue.errors import InvalidOption
 from jobqueue.job import require_changed
 from jobqueue.job_changes import JobChanges
 from jobqueue.records import JobFilter
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.notify.notifier import Notifier
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import PauseKind
+from jobqueue.store.stats import Monitor
 
 ID_MAX = 2**63 - 1
 
 
 class JobVerbs:
-    """The verbs of a queue that change jobs by their ids."""
+    """The verbs of a queue that change jobs by their ids, or hold them back by a name."""
 
     _jobs: Jobs
     _notifier: Notifier
@@ -57,6 +62,53 @@ class JobVerbs:
     def delete(self, *ids: int) -> None:
         """Delete jobs that are not running. Raises JobNotFound or WrongState."""
         require_changed(self._jobs.delete(_named(ids))[1])
+
+    @overload
+    def pause(self, queue: str) -> None: ...
+    @overload
+    def pause(self, *, task: str) -> None: ...
+    @overload
+    def pause(self, *, tag: str) -> None: ...
+    def pause(
+        self, queue: str | None = None, *, task: str | None = None, tag: str | None = None
+    ) -> None:
+        """Start no more jobs of a queue, of a task or with a tag: one of the three.
+
+        In the whole fleet, from the next claim on; what runs goes on. Raises InvalidOption.
+        """
+        self._switch(Monitor.pause, Pauses.pause, queue, task, tag)
+
+    @overload
+    def resume(self, queue: str) -> None: ...
+    @overload
+    def resume(self, *, task: str) -> None: ...
+    @overload
+    def resume(self, *, tag: str) -> None: ...
+    def resume(
+        self, queue: str | None = None, *, task: str | None = None, tag: str | None = None
+    ) -> None:
+        """Start jobs of a paused queue, of a paused task or with a paused tag again."""
+        self._switch(Monitor.resume, Pauses.resume, queue, task, tag)
+        self._notifier.notify()
+
+    def _switch(
+        self,
+        of_queue: Callable[[Monitor, str], bool],
+        of_kind: Callable[[Pauses, PauseKind, str], bool],
+        queue: str | None,
+        task: str | None,
+        tag: str | None,
+    ) -> None:
+        if sum(name is not None for name in (queue, task, tag)) != 1:
+            raise InvalidOption(
+                "queue: give a queue, or task=, or tag=: one of the three", field="queue"
+            )
+        if queue is not None:
+            of_queue(Monitor(self._jobs.store), option_rules.name(queue, "queue"))
+        elif task is not None:
+            of_kind(Pauses(self._jobs.store), PauseKind.TASK, option_rules.name(task, "task"))
+        elif tag is not None:
+            of_kind(Pauses(self._jobs.store), PauseKind.TAG, option_rules.name(tag, "tag"))
 
 
 def _named(ids: tuple[int, ...]) -> JobFilter:

@@ -30,8 +30,11 @@ Overlap = Literal["skip", "allow"]
 """Whether a tick makes no job while the schedule's last one has not ended, or does."""
 
 WhyCode = Literal[
+    "expired",
     "not_due",
     "queue_paused",
+    "task_paused",
+    "tag_paused",
     "no_worker",
     "unknown_task",
     "queue_full",

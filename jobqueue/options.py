@@ -19,6 +19,7 @@ from jobqueue.schedules.timing import Timing, check_timing
 Word = TypeVar("Word", bound=str)
 
 NAME = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,127}")
+NAME_LENGTH_MAX = 128
 QUEUE_LENGTH_MAX = 63
 MEMORY_LEAST = 10_000_000  # bytes; no Python runs in less
 TAGS_MAX = 32
@@ -134,7 +135,7 @@ def size(value: object) -> int:
     return int(count)
 
 
-def name(value: object, what: str, *, longest: int = 128) -> str:
+def name(value: object, what: str, *, longest: int = NAME_LENGTH_MAX) -> str:
     """Check the name of a task, queue or tag and return it as plain `str`."""
     if not isinstance(value, str) or len(value) > longest or not NAME.fullmatch(value):
         form = f"use letters, digits and _ . : -, at most {longest} characters"

@@ -35,7 +35,6 @@ from jobqueue.states import State
 from jobqueue.store import transaction_argument
 from jobqueue.store.backpressure import QueueLimit, queue_bound
 from jobqueue.store.database import POOL_SIZE
-from jobqueue.store.stats import Monitor
 from jobqueue.store.transaction_argument import SyncTransaction, Transaction
 from jobqueue.store.urls import masked
 from jobqueue.tasks import AsyncTask, Call, Registry, Task, TaskDecorator
@@ -288,15 +287,6 @@ class JobQueue(JobVerbs):
         while page := await asyncio.to_thread(lambda: [*islice(found, ASYNC_PAGE)]):
             for record in page:
                 yield record
-
-    def pause(self, queue: str) -> None:
-        """Stop all workers from claiming jobs of a queue. Running jobs go on."""
-        Monitor(self.store).pause(option_rules.name(queue, "queue"))
-
-    def resume(self, queue: str) -> None:
-        """Let workers claim jobs of a paused queue again."""
-        Monitor(self.store).resume(option_rules.name(queue, "queue"))
-        self._notifier.notify()
 
     @property
     def schedules(self) -> Schedules:

@@ -18,6 +18,7 @@ from jobqueue.cli.commands import (
     exec,  # noqa: A004
     jobs,
     log,
+    pauses,
     queues,
     schedules,
     stats,
@@ -102,6 +103,7 @@ for family in (
     update,
     stats,
     queues,
+    pauses,
     schedules,
     log,
     db,

@@ -39,6 +39,11 @@ class Action:
     row: int | None = field(default=None, init=False)
     """The id of its row, once that is committed."""
 
+    @property
+    def who(self) -> str:
+        """The actor in ASCII, for a database of any encoding."""
+        return self.actor.encode("ascii", "backslashreplace").decode()[:ACTOR_LENGTH]
+
     def write(self, connection: Connection, changed: int) -> int | None:
         """Add what a transaction has changed; return the row's id, None if there is no row yet."""
         if not changed:
@@ -47,10 +52,8 @@ class Action:
             more = {"changed": audit.c.changed + changed}
             connection.execute(update(audit).where(audit.c.id == self.row).values(more))
             return self.row
-        # ASCII, for a database of any encoding.
-        actor = self.actor.encode("ascii", "backslashreplace").decode()[:ACTOR_LENGTH]
         new = insert(audit).values(
-            actor=actor, verb=self.verb, target=json.dumps(self.target), changed=changed
+            actor=self.who, verb=self.verb, target=json.dumps(self.target), changed=changed
         )
         return int(connection.execute(new.returning(audit.c.id)).scalar_one())
 

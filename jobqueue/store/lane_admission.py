@@ -29,6 +29,8 @@ class Head(NamedTuple):
     lane_limit: int | None = None
     lane_weight: float | None = None
     lane_strict: int | None = None
+    is_paused: bool = False
+    """Its task or a tag of it is paused; as it is strict, so is what is behind it."""
 
 
 class Places(NamedTuple):
@@ -132,9 +134,10 @@ class Lane:
         for place, head in enumerate(self.heads):
             taken = places.places + len(allowed)
             is_full = head.lane_limit is not None and taken >= head.lane_limit
-            if head.lane_strict and (is_full or len(allowed) < place):
+            is_held = is_full or head.is_paused
+            if head.lane_strict and (is_held or len(allowed) < place):
                 break
-            if not is_full:
+            if not is_held:
                 allowed.append(head)
         return allowed
 

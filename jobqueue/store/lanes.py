@@ -174,6 +174,10 @@ class Lanes:
         given = self._backend.batch_parameters(NAMES, [(name,)])
         connection.execute(self._statements.unpark_waiting, given)
 
+    def unpark_full(self, connection: Connection) -> None:
+        """Bring the lanes of keys back: what was paused in some of them is not any longer."""
+        connection.execute(self._statements.unpark_full)
+
     def unpark(self, connection: Connection, names: Iterable[str]) -> set[str]:
         """Bring lanes back in which a job has ended: keys, and names of limited queues.
 

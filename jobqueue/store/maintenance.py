@@ -25,7 +25,13 @@ from jobqueue.store.clock import after, once, this_minute
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.store.schema import AWAITS_KEY, CounterKind, attempts, audit, counters, jobs
-from jobqueue.store.sql.predicates import AVAILABLE, LIMIT_IS_0, QUEUE_PAUSED, in_state
+from jobqueue.store.sql.predicates import (
+    AVAILABLE,
+    LIMIT_IS_0,
+    QUEUE_PAUSED,
+    in_state,
+    unpaused,
+)
 
 log = get_logger("jobqueue.store")
 
@@ -43,7 +49,7 @@ _SUMMED = [
     if column.name not in ("id", "minute", "queue", "task", "kind", *_GREATEST)
 ]
 
-_MAY_START = and_(~QUEUE_PAUSED, ~LIMIT_IS_0)
+_MAY_START = and_(~QUEUE_PAUSED, ~LIMIT_IS_0, unpaused())
 
 
 class Maintenance:
@@ -218,7 +224,10 @@ class Maintenance:
         kinds = {
             "of unknown tasks": jobs.c.task.not_in(tasks),
             "in paused queues": and_(jobs.c.task.in_(tasks), QUEUE_PAUSED),
-            "with a limit of 0": and_(jobs.c.task.in_(tasks), LIMIT_IS_0, ~QUEUE_PAUSED),
+            "of paused tasks or tags": and_(jobs.c.task.in_(tasks), ~unpaused(), ~QUEUE_PAUSED),
+            "with a limit of 0": and_(
+                jobs.c.task.in_(tasks), LIMIT_IS_0, ~QUEUE_PAUSED, unpaused()
+            ),
             "delayed": and_(in_state(State.SCHEDULED), jobs.c.task.in_(tasks), _MAY_START),
         }
         counts = {}

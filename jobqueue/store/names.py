@@ -10,7 +10,15 @@ from sqlalchemy import ColumnElement, Select, func, select
 from jobqueue.options import NAME
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import tags_of
-from jobqueue.store.schema import CounterKind, counters, jobs, queues, workers
+from jobqueue.store.schema import (
+    CounterKind,
+    PauseKind,
+    counters,
+    jobs,
+    pauses,
+    queues,
+    workers,
+)
 from jobqueue.store.sql.predicates import AVAILABLE, IS_ALIVE
 
 NEWEST = 1000
@@ -33,7 +41,7 @@ class Names:
 
 
 def names_in_use(store: Store, *, besides: str | None = None) -> Names:
-    """Return the names in live workers, queue settings, counters, waiting and the newest jobs.
+    """Return the names in live workers, switches, pauses, counters, waiting and the newest jobs.
 
     Ignores a worker named `besides`. Takes milliseconds for any number of jobs. A name may be
     missing if only old jobs have it and no attempt of them has ended.
@@ -46,6 +54,7 @@ def names_in_use(store: Store, *, besides: str | None = None) -> Names:
         others = [row for row in connection.execute(alive) if row.name != besides]
         of_counters = connection.execute(counted).all()
         young = connection.execute(newest.order_by(jobs.c.id.desc()).limit(NEWEST)).all()
+        paused = connection.execute(select(pauses.c.kind, pauses.c.name)).all()
         switches = connection.execute(select(queues.c.name)).scalars().all()
         waiting = [
             queue
@@ -57,8 +66,15 @@ def names_in_use(store: Store, *, besides: str | None = None) -> Names:
         _names(
             switches, waiting, (row.queue for row in rows), _listed(row.queues for row in others)
         ),
-        _names((row.task for row in rows), _listed(row.tasks for row in others)),
-        _names(_listed(row.tags for row in young)),
+        _names(
+            (row.task for row in rows),
+            _listed(row.tasks for row in others),
+            (name for kind, name in paused if kind == PauseKind.TASK),
+        ),
+        _names(
+            _listed(row.tags for row in young),
+            (name for kind, name in paused if kind == PauseKind.TAG),
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 Views and migrations are in `migrations/`; a test compares them with this file.
 """
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from sqlalchemy import (
     BigInteger,
@@ -63,6 +63,13 @@ class Parked(IntEnum):
     """No job of it may start before one has ended, or before the queue's rate allows it."""
     EMPTY = 2
     """No job of it waits."""
+
+
+class PauseKind(StrEnum):
+    """What a pause is of, apart from a queue."""
+
+    TASK = "task"
+    TAG = "tag"
 
 
 _Id = BigInteger().with_variant(Integer, "sqlite")
@@ -177,6 +184,15 @@ queues = Table(  # A row for each queue that has, or had, a pause or a limit.
     Column("rate_burst", Integer),  # starts that may run ahead of the even spacing; null: 1
     Column("fair", SmallInteger),  # 1: concurrency keys share the queue by weight
     Column("declared", Text),  # JSON: what the code declared last of these; null: nothing
+)
+
+pauses = Table(  # A row for each task and each tag that is paused.
+    "jobqueue_pauses",
+    metadata,
+    Column("kind", Text, primary_key=True),  # PauseKind
+    Column("name", Text, primary_key=True),
+    Column("paused_at", Instant, nullable=False, server_default=now()),
+    Column("paused_by", Text),  # the operator; null: a program
 )
 
 lanes = Table(  # A row for each concurrency key with waiting jobs, and for each limited queue.

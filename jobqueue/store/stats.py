@@ -28,7 +28,8 @@ from jobqueue.states import FINAL, WAITING, State
 from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.clock import INSTANT, now
 from jobqueue.store.database import Store
-from jobqueue.store.schema import history, jobs, queues, workers
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import PauseKind, history, jobs, queues, workers
 from jobqueue.store.sql.predicates import IS_ALIVE, in_state
 
 Rows = list[dict[str, Any]]
@@ -111,18 +112,27 @@ class Monitor:
         return rows
 
     def tasks(self) -> Rows:
-        """Return a row for each task that has counters or waiting jobs, by name.
+        """Return a row for each task that has counters or waiting jobs, or is paused, by name.
 
         `waiting` counts its scheduled and available jobs, `known_by` the live workers that have it.
         """
         counted = {row["task"]: row for row in self._rows(select(task_stats))}
         waiting = {row["task"]: row["waiting"] for row in self._rows(_waiting())}
         known_by = self.known_by()
+        paused = {row["name"] for row in self.pauses() if row["kind"] == PauseKind.TASK}
         return [
             counted.get(task, _without_counts(task))
-            | {"waiting": waiting.get(task, 0), "known_by": known_by[task]}
-            for task in sorted(counted.keys() | waiting.keys())
+            | {
+                "waiting": waiting.get(task, 0),
+                "known_by": known_by[task],
+                "paused": task in paused,
+            }
+            for task in sorted(counted.keys() | waiting.keys() | paused)
         ]
+
+    def pauses(self) -> Rows:
+        """Return the tasks and tags that are paused, as JSON values."""
+        return Pauses(self._store).all()
 
     def minutes(self, count: int) -> Rows:
         """Return the figures of all workers for each of the last minutes, including this one.
@@ -171,8 +181,8 @@ class Monitor:
         return self._rows(statement)
 
     def stats(self, minutes: int = MINUTES) -> dict[str, Any]:
-        """Return all statistics as JSON values: queues, tasks, the number of live workers, jobs
-        ended per second, and the workers' figures for each of the last minutes.
+        """Return all statistics as JSON values: queues, tasks, paused tasks and tags, the number of
+        live workers, jobs ended per second, and the workers' figures for each of the last minutes.
         """
         with self._store.read() as connection:
             alive = select(func.count()).select_from(workers).where(IS_ALIVE)
@@ -185,6 +195,7 @@ class Monitor:
             "minutes": [
                 row | {"minute": row["minute"].isoformat()} for row in self.minutes(minutes)
             ],
+            "pauses": self.pauses(),
         }
 
     def pause(self, queue: str, action: Action | None = None) -> bool:

@@ -5,13 +5,15 @@ know them: a pause before a missing worker, that before a limit. The last one al
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from jobqueue.literals import WhyCode
 from jobqueue.records import counted
 from jobqueue.states import State
 from jobqueue.store.jobs import Jobs
+from jobqueue.store.schema import PauseKind
 from jobqueue.store.sql.why import COUNTED_MAX
 from jobqueue.store.why_facts import Facts
 from jobqueue.text import listed
@@ -130,6 +132,16 @@ def _running(facts: Facts) -> Explanation | None:
     )
 
 
+def _expired(facts: Facts) -> Explanation | None:
+    if not facts.verdicts.has_expired:
+        return None
+    sentence = f"expired {_span(facts.since(facts.verdicts.expires_at))} ago, before it began"
+    if not facts.live_workers:
+        alone = _no_live_worker(facts, f"{sentence}, and no worker is alive to cancel it")
+        return replace(alone, code="expired")
+    return _because(facts, "expired", sentence, "nothing: a worker cancels it in a second")
+
+
 def _not_due(facts: Facts) -> Explanation | None:
     job = facts.job
     if job.state is not State.SCHEDULED:
@@ -155,17 +167,26 @@ def _queue_paused(facts: Facts) -> Explanation | None:
     paused_at = facts.switches.paused_at
     if not facts.verdicts.queue_paused or paused_at is None:
         return None
-    queue = facts.job.queue
-    form = "%H:%M" if paused_at.date() == facts.present.date() else "%Y-%m-%d %H:%M"
-    actor = facts.paused_by()
+    pause = ("queue", facts.job.queue, paused_at, facts.paused_by())
+    return _paused(facts, "queue_paused", pause, "queues resume")
+
+
+def _task_or_tag_paused(facts: Facts) -> Explanation | None:
+    if not facts.pauses:
+        return None
+    (kind, *_) = pause = facts.pauses[0]
+    code: WhyCode = "task_paused" if kind == PauseKind.TASK else "tag_paused"
+    return _paused(facts, code, pause, f"resume --{kind}")
+
+
+def _paused(
+    facts: Facts, code: WhyCode, pause: tuple[str, str, datetime, str | None], resume: str
+) -> Explanation:
+    kind, name, since, actor = pause
+    form = "%H:%M" if since.date() == facts.present.date() else "%Y-%m-%d %H:%M"
     by = f" by {actor}" if actor else ""
-    return _because(
-        facts,
-        "queue_paused",
-        f"queue {queue} paused since {paused_at:{form}} UTC{by}",
-        f"resume it: jobqueue queues resume {queue}",
-        queue,
-    )
+    sentence = f"{kind} {name} paused since {since:{form}} UTC{by}"
+    return _because(facts, code, sentence, f"resume it: jobqueue {resume} {name}", name)
 
 
 def _no_worker(facts: Facts) -> Explanation | None:
@@ -207,7 +228,7 @@ def _queue_full(facts: Facts) -> Explanation | None:
         facts,
         "queue_full",
         f"{full}{_held_by(holding)}" if holding else f"queue {queue} has the limit 0",
-        "wait until one of them ends, or raise the queue's limit",
+        f"wait until one of them ends, or raise the limit: jobqueue queues limit {queue} N",
         queue,
         jobs=holding,
     )
@@ -216,18 +237,22 @@ def _queue_full(facts: Facts) -> Explanation | None:
 def _rate(facts: Facts) -> Explanation | None:
     if not facts.verdicts.queue_limited or facts.queue_lane.room():
         return None
-    wait = facts.queue_lane.wait() or 0.0
+    queue, wait = facts.job.queue, facts.queue_lane.wait() or 0.0
     return _because(
         facts,
         "rate",
-        f"rate of queue {facts.job.queue}: next start in {_span(wait)}",
-        "wait, or raise the queue's rate",
-        facts.job.queue,
+        f"rate of queue {queue}: next start in {_span(wait)}",
+        f"wait, or raise the rate: jobqueue queues rate {queue} N/minute",
+        queue,
     )
 
 
 def _in_order(facts: Facts) -> Explanation | None:
-    if facts.verdicts.is_plain or facts.is_admitted():
+    if facts.verdicts.is_plain:
+        return None
+    if facts.places.next_id is None and (ahead := facts.paused_ahead()) is not None:
+        return _behind_in_order(facts, (ahead,), "which is paused")
+    if facts.is_admitted():
         return None
     next_id, running = facts.places.next_id, facts.places.running
     limit = facts.verdicts.lane_limit
@@ -238,13 +263,15 @@ def _in_order(facts: Facts) -> Explanation | None:
         first = facts.begun_of_key(State.SCHEDULED)
         awaits = f"which {'awaits its' if len(first) == 1 else 'await their'} next attempt"
     else:
-        first = ()
-    if not first:
         return None
+    return _behind_in_order(facts, first, awaits) if first else None
+
+
+def _behind_in_order(facts: Facts, first: tuple[int, ...], why: str) -> Explanation:
     return _because(
         facts,
         "in_order",
-        f"in order: behind job {_and(first)} of its key, {awaits}",
+        f"in order: behind job {_and(first)} of its key, {why}",
         f"wait, or look at that one: jobqueue why {first[0]}",
         str(facts.job.lane),
         jobs=first,
@@ -318,9 +345,11 @@ def _claimable(facts: Facts) -> Explanation | None:
 
 _Reason = Callable[[Facts], Explanation | None]
 
-NOT_AVAILABLE: tuple[_Reason, ...] = (_ended, _running, _not_due)
+NOT_AVAILABLE: tuple[_Reason, ...] = (_ended, _running, _expired, _not_due)
 HELD_BACK: tuple[_Reason, ...] = (
+    _expired,
     _queue_paused,
+    _task_or_tag_paused,
     _no_worker,
     _unknown_task,
     _queue_full,

@@ -1,6 +1,7 @@
 """What is asked of the database to tell why a job is where it is: read when it is asked for."""
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
@@ -93,6 +94,16 @@ class Facts:
         return actor
 
     @cached_property
+    def pauses(self) -> list[Any]:
+        """The pauses of the job's task and of its tags: kind, name, since when and by whom."""
+        return list(self._rows(self._why.pauses))
+
+    def paused_ahead(self) -> int | None:
+        """Return the first strict job of the key that is ahead and paused."""
+        ahead: int | None = self._rows(self._why.paused_ahead).scalar_one_or_none()
+        return ahead
+
+    @cached_property
     def queue_lane(self) -> QueueLane:
         """The lane of the queue, as a claim sees it under its lock."""
         row = self._rows(self._lanes.queue_lane).one_or_none()
@@ -143,13 +154,29 @@ class Facts:
             return 0
         key = None if plain else self._rows(self._why.key).one_or_none()
         if self.switches.fair:
-            turn = self.queue_lane.plain_turn if plain else (key.turn if key else 0.0)
-            return self._count(self._why.keys_before_by_turn, {"in_turn": turn})
+            return self._keys_before_by_turn(None if plain else (key.turn if key else 0.0))
         place = (job.priority, job.run_at)
         if key is not None and key.queue == job.queue:
             place = (key.priority, key.due_at)
         given = {"in_priority": place[0], "in_due_at": place[1]}
         return self._count(self._why.keys_before, given)
+
+    def _keys_before_by_turn(self, turn: float | None) -> int:
+        """Count the keys that are further behind in a fair queue; jobs without one are one more.
+
+        `turn` is that of the job's key, None without one. No key is further behind than the queue,
+        and of keys and other jobs with the same turn, keys are first.
+        """
+        own = self.queue_lane
+        plain_turn = max(own.plain_turn, own.turn)
+        if turn is None:
+            upto = math.nextafter(plain_turn, math.inf)
+            return self._count(self._why.keys_before_by_turn, {"in_turn": upto})
+        before = self._count(self._why.keys_before_by_turn, {"in_turn": turn})
+        if plain_turn < max(turn, own.turn):
+            others = self._rows(self._lanes.plain_heads, {"in_limit": 1})
+            before += others.first() is not None
+        return before
 
     def _count(self, statement: Any, more: Mapping[str, Any] | None = None) -> int:
         return int(self._rows(statement, more).scalar_one())

@@ -1,4 +1,4 @@
-"""The routes of queues' switches: what `jobqueue queues` changes, by the same rules."""
+"""The routes of switches: what `jobqueue queues`, `pause` and `resume` change, by their rules."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -14,7 +14,9 @@ from jobqueue.queue import JobQueue
 from jobqueue.queue_switches import Rate, check_limit
 from jobqueue.store.audit import Action
 from jobqueue.store.names import Names
+from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
 from jobqueue.web.concurrency import Threads
 from jobqueue.web.requests import client_of, has_body, query_of, read_body, switch_of
@@ -26,13 +28,14 @@ Change = Callable[[str, str, bytes], bool]
 
 
 class QueueRoutes:
-    """The endpoints that change the switches of one queue."""
+    """The endpoints that change the switches of one queue, or pause a task or a tag."""
 
     def __init__(
         self, jobs: JobQueue, names: Callable[[], Names], reads: Threads, writes: Threads
     ) -> None:
         self._monitor = Monitor(jobs.store)
         self._switchboard = Switchboard(jobs.store)
+        self._pauses = Pauses(jobs.store)
         self._wake_workers = jobs.wake_workers
         self._names, self._reads, self._writes = names, reads, writes
 
@@ -53,7 +56,25 @@ class QueueRoutes:
         return [
             Route(f"/api/queues/{{name}}/{verb}", endpoint, methods=["POST"])
             for verb, endpoint in verbs.items()
+        ] + [
+            Route(f"/api/{kind}s/{{name}}/{verb}", self._pausing(kind, verb), methods=["POST"])
+            for kind in PauseKind
+            for verb in ("pause", "resume")
         ]
+
+    def _pausing(
+        self, kind: PauseKind, verb: str
+    ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return an endpoint that pauses or resumes a task or a tag."""
+
+        async def endpoint(request: Request) -> Response:
+            name = await self._named(request, kind)
+            action = Action(client_of(request), verb, {kind.value: name})
+            changed = await self._writes(getattr(self._pauses, verb), kind, name, action)
+            await self._writes(self._wake_workers)
+            return json_response({"changed": int(changed)})
+
+        return endpoint
 
     def _changes(
         self, change: Change, *, takes_body: bool = False
@@ -61,7 +82,7 @@ class QueueRoutes:
         """Return an endpoint that changes a switch, and answers whether it has changed."""
 
         async def endpoint(request: Request) -> Response:
-            queue = await self._queue_of(request)
+            queue = await self._named(request, "queue")
             body = await read_body(request) if takes_body else b""
             changed = await self._writes(change, queue, client_of(request), body)
             await self._writes(self._wake_workers)
@@ -91,23 +112,23 @@ class QueueRoutes:
 
     async def purge(self, request: Request) -> Response:
         """Delete the jobs of a queue that wait."""
-        queue = await self._queue_of(request)
+        queue = await self._named(request, "queue")
         action = _action(client_of(request), "purge", queue)
         return json_response(
             {"deleted": await self._writes(self._switchboard.purge, queue, action)}
         )
 
-    async def _queue_of(self, request: Request) -> str:
-        """Return the queue that a request is about. Raises HTTPError if it is not known."""
+    async def _named(self, request: Request, kind: str) -> str:
+        """Return the name that a request is about. Raises HTTPError if it is not known."""
         query_of(request)
         require_json(request.headers.get("content-type"), has_body=has_body(request))
-        given = request.path_params["name"]
-        queue = options.name(given, "queue", longest=options.QUEUE_LENGTH_MAX)
+        longest = options.QUEUE_LENGTH_MAX if kind == "queue" else options.NAME_LENGTH_MAX
+        name = options.name(request.path_params["name"], kind, longest=longest)
         known = await self._reads(self._names)
-        stranger = unknown("queue", [queue], known.queues)
+        stranger = unknown(kind, [name], getattr(known, f"{kind}s"))
         if stranger is not None:
-            raise HTTPError(404, str(stranger), field="queue", value=queue)
-        return queue
+            raise HTTPError(404, str(stranger), field=kind, value=name)
+        return name
 
 
 def _action(by: str, verb: str, queue: str, **more: Any) -> Action:

@@ -1,4 +1,4 @@
-"""Columns for headers, schedules, expiry and lanes; the tables of schedules and of the audit.
+"""Columns for headers, schedules, expiry and lanes; the tables of schedules, audit and pauses.
 
 Each column of an existing table is nullable and has no default, so that neither database rewrites
 or reads the table, and workers of the version before go on.
@@ -43,6 +43,7 @@ def upgrade() -> None:
         op.add_column("jobqueue_queues", column)
     _create_schedules()
     _create_audit()
+    _create_pauses()
     _create_lanes()
     _replace_view()
 
@@ -98,6 +99,16 @@ def _create_audit() -> None:
         sa.Column("target", sa.Text, nullable=False),
         sa.Column("changed", sa.BigInteger, nullable=False, server_default="0"),
         sqlite_autoincrement=True,
+    )
+
+
+def _create_pauses() -> None:
+    op.create_table(
+        "jobqueue_pauses",
+        sa.Column("kind", sa.Text, primary_key=True),
+        sa.Column("name", sa.Text, primary_key=True),
+        _instant("paused_at", now=True),
+        sa.Column("paused_by", sa.Text),
     )
 
 

@@ -198,6 +198,9 @@ INPUTS: list[tuple[str, int, list[str]]] = [
     ("interval: ", 2, ["stats", "--interval", "0"]),
     ("queue: ", 2, ["queues", "pause", "a b"]),
     ("Missing argument", 2, ["queues", "resume"]),
+    ("resume: give --task or --tag", 2, ["resume"]),
+    ("task: ", 2, ["pause", "--task", "a b", "--force"]),
+    ("tag: ", 2, ["pause", "--task", "add", "--tag", "", "--force"]),
     *[
         (f"{name}: ", 2, ["queues", name, "--force", "--", "mail", value])
         for name, values in {

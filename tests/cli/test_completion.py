@@ -62,6 +62,8 @@ def backend_name() -> str:
         ("jobqueue cancel --task ", ["exec", "of_database", "sync_crm"]),
         ("jobqueue queues pause 1 ", ["a:b", "default", "sync", "thumbs"]),
         ("jobqueue queues resume a:", ["b"]),
+        ("jobqueue pause --task s", ["sync_crm"]),
+        ("jobqueue resume --tag ", ["nightly", "x"]),
         ("jobqueue enqueue sync_crm --queue=s", ["sync"]),
         ("jobqueue worker -q default,t", ["default,thumbs"]),
         (

@@ -40,6 +40,25 @@ def test_a_queue_that_nobody_knows_is_not_switched(it: Cli, verb: str) -> None:
     assert ("synk" in switches(it)) is (verb == "pause")
 
 
+@pytest.mark.parametrize("kind", ["task", "tag"])
+def test_a_task_or_tag_that_nobody_knows_is_not_paused(it: Cli, kind: str) -> None:
+    name = {"task": "sync_crm", "tag": "nightly"}[kind]
+    message = it.refused(2, "pause", f"--{kind}", name, f"--{kind}", name + "s")
+    assert message.startswith(f"error: {kind}: '{name}s' is not known; did you mean {name}?")
+    assert "--force" in message
+    assert it.json("stats")["pauses"] == []
+    done = it.ok("pause", f"--{kind}", name, f"--{kind}", "zzz", "--force")
+    assert done == f"{kind} {name} paused\n{kind} zzz paused\n"
+    assert it.ok("pause", f"--{kind}", "zzz") == f"{kind} zzz paused already\n"
+    tag, task = ["zzz"] * (kind == "tag"), ["zzz"] * (kind == "task")
+    switched = {"changed": 1, "tasks": task, "tags": tag}
+    assert it.json("resume", f"--{kind}", "zzz") == switched
+    assert [row["name"] for row in it.json("stats")["pauses"]] == [name]
+    assert f"{kind} {name} paused" in it.ok("stats")
+    paused = {row["task"] for row in it.json("tasks") if row["paused"]}
+    assert paused == ({name} if kind == "task" else set())
+
+
 def test_a_queue_of_the_app_is_switched_where_no_job_has_been_yet(
     offline: Cli, make_app: Callable[..., str]
 ) -> None:

@@ -1,7 +1,7 @@
 """`why` against the claim: it says "claimable" of exactly the job that a claim takes.
 
-Random jobs, with concurrency keys or without, queues that are paused or limited, workers that serve or know less; then a claim for
-one free slot takes a job of each queue.
+Random jobs, with concurrency keys or without, queues that are paused, limited or fair, paused tasks and tags, workers that serve or
+know less; then a claim for one free slot takes a job of each queue.
 """
 
 import random
@@ -21,13 +21,13 @@ from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.leases import Leases
-from jobqueue.store.schema import LaneKind, Parked, jobs, lanes, queues, workers
+from jobqueue.store.schema import LaneKind, Parked, PauseKind, jobs, lanes, pauses, queues, workers
 from jobqueue.store.why import explain
 
 
 EXAMPLES = {"sqlite": 60, "postgres": 30}
 QUEUES = ("plain", "limited", "mixed")
-TASKS = ("add", "mystery")
+TASKS = ("add", "send", "mystery")
 SWITCHES: list[dict[str, Any]] = [
     *[{}] * 5,
     {"paused_at": after(-60.0)},
@@ -36,8 +36,11 @@ SWITCHES: list[dict[str, Any]] = [
     {"max_running": 3},
     {"rate_count": 1, "rate_period": 3600.0},
     {"max_running": 9, "rate_count": 2, "rate_period": 3600.0, "rate_burst": 5},
+    {"fair": 1},
+    {"fair": 1, "max_running": 3},
 ]
-PAUSES = SWITCHES[:6]
+QUEUE_PAUSES = SWITCHES[:6]
+PAUSES = [(PauseKind.TASK, "send"), (PauseKind.TAG, "bulk"), (PauseKind.TAG, "bul")]
 STATES = [*["available"] * 8, *["running"] * 2, "scheduled", "succeeded"]
 
 
@@ -47,7 +50,8 @@ class Draw(random.Random):
     def job(self) -> dict[str, Any]:
         return {
             "queue": self.choice(QUEUES),
-            "task": self.choice([*["add"] * 5, "mystery"]),
+            "task": self.choice([*["add"] * 4, "send", "mystery"]),
+            "tags": self.choice([None, None, None, '["urgent"]', '["a", "bulk"]']),
             "priority": self.randint(-1, 1),
             "state": self.choice(STATES),
             "key": self.choice([None, None, "a", "b", "c"]),
@@ -59,7 +63,7 @@ class Draw(random.Random):
     def worker(self) -> dict[str, Any]:
         return {
             "queues": self.choice([None, None, ("plain", "mixed"), ("limited",)]),
-            "tasks": self.choice([TASKS, TASKS, ("add",)]),
+            "tasks": self.choice([TASKS, TASKS, ("add", "send")]),
             "alive": self.random() < 0.8,
         }
 
@@ -84,7 +88,7 @@ class World:
         drawn = [draw.job() for _ in range(draw.randint(3, 24))]
         fleet = [draw.worker() for _ in range(draw.randint(1, 3))]
         with self.store.write() as connection:
-            for table in (jobs, workers, queues, lanes):
+            for table in (jobs, workers, queues, lanes, pauses):
                 connection.execute(delete(table))
         self.fleet = [(worker, self.register(worker)) for worker in fleet]
         new = [
@@ -93,7 +97,8 @@ class World:
                 task["queue"],
                 task["priority"],
                 '{"args":[],"kwargs":{}}',
-                *(None, None, None, 10, None, None, None, None),
+                task["tags"],
+                *(None, None, 10, None, None, None, None),
             )  # fmt: skip
             for task in drawn
         ]
@@ -102,13 +107,19 @@ class World:
             for place, (id_, job) in enumerate(zip(ids, drawn, strict=True)):
                 connection.execute(self.placed(id_, job, place, len(drawn)))
             for name in QUEUES:
-                if switches := draw.choice(PAUSES if name == "plain" else SWITCHES):
+                if switches := draw.choice(QUEUE_PAUSES if name == "plain" else SWITCHES):
                     connection.execute(insert(queues).values(name=name, **switches))
+            for kind, name in PAUSES:
+                if draw.random() < 0.2:
+                    connection.execute(insert(pauses).values(kind=kind, name=name))
         self.lanes.sweep()
         with self.store.write() as connection:
             started = update(lanes).where(lanes.c.kind == LaneKind.QUEUE)
             ahead = draw.choice([0.0, 3600.0])  # How far starts have run ahead of a rate.
             connection.execute(started.values(next_start=epoch() + ahead))
+            for name in connection.execute(select(lanes.c.name)).scalars().all():
+                turns = {each: 10 * draw.random() for each in ("turn", "plain_turn")}
+                connection.execute(update(lanes).where(lanes.c.name == name).values(turns))
         for name in QUEUES:
             self.park_full(name)
 
@@ -147,7 +158,7 @@ class World:
         """Park the full lanes of a queue, as workers do: a claim passes over them."""
         full: set[str] = set()
         with rolled_back(self.store) as connection:
-            connection.execute(update(queues).values(max_running=None, rate_count=None))
+            connection.execute(update(queues).values(max_running=None, rate_count=None, fair=None))
             while names := self.unparked(connection, queue):
                 taken = self.lanes.claim(connection, self.fleet[0][1], queue, 1)
                 left = self.unparked(connection, queue)
@@ -204,6 +215,14 @@ def test_claimable_is_what_a_claim_takes(world: World, backend_name: str) -> Non
         assert claimable == taken, (seed, {id_: found[id_] for id_ in claimable ^ taken})
         seen.update(why.code for why in found.values() if why)
     assert seen >= {
-        *("queue_paused", "no_worker", "unknown_task", "queue_full", "rate"),
+        *(
+            "queue_paused",
+            "task_paused",
+            "tag_paused",
+            "no_worker",
+            "unknown_task",
+            "queue_full",
+            "rate",
+        ),
         *("in_order", "lane_full", "behind", "claimable", "running", "not_due", "succeeded"),
     }

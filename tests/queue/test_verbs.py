@@ -156,16 +156,31 @@ def test_delete_removes_what_does_not_run(jobs: JobQueue, add: Any) -> None:
         running.result(30)
 
 
-def test_a_paused_queue_rests_until_it_is_resumed(jobs: JobQueue, add: Any) -> None:
-    jobs.pause("mail")
-    jobs.pause("mail")
-    held, free = add.options(queue="mail").enqueue(1), add.enqueue(1)
+@pytest.mark.parametrize("of", [{"queue": "mail"}, {"task": "welcome"}, {"tag": "bulk"}], ids=str)
+def test_a_paused_queue_task_or_tag_rests_until_it_is_resumed(
+    jobs: JobQueue, add: Any, of: dict[str, str]
+) -> None:
+    @jobs.task(queue="mail", tags=["bulk"])
+    def welcome(n: int) -> int:
+        return n
+
+    jobs.pause(**of)
+    jobs.pause(**of)
+    held, free = welcome.enqueue(2), add.enqueue(1)
     with jobs.worker(poll=0.1):
         assert free.result(30) == 2
         assert held.state is State.AVAILABLE
-        jobs.resume("mail")
+        jobs.resume(**of)
         assert held.result(30) == 2
-    jobs.resume("mail")
+    jobs.resume(**of)
+
+
+@pytest.mark.parametrize("given", [{}, {"queue": "a", "task": "b"}, {"task": "a", "tag": "b"},
+                                   {"task": "a b"}, {"tag": ""}, {"task": 7}])  # fmt: skip
+def test_a_pause_is_of_one_name(jobs: JobQueue, given: Any) -> None:
+    for verb in (jobs.pause, jobs.resume):
+        with pytest.raises(InvalidOption):
+            verb(**given)
 
 
 def test_the_registry_says_which_task_it_does_not_know(jobs: JobQueue, add: Any) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Executable, event, func, insert, select, text
 from jobqueue.new_jobs import Conflict, NewJob
 from jobqueue.records import JobFilter
 from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, PriorityLevel
+from jobqueue.store.clock import after
 from jobqueue.store.key_conflicts import conflict_parameters
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
@@ -403,7 +404,7 @@ def test_why_reads_indexes_only_and_a_bounded_number_of_jobs(
         id_ = connection.execute(last).scalar_one()
         connection.execute(update(jobs).where(jobs.c.id == id_).values(lane=key, queue="q1"))
         connection.execute(insert(queues).values(name="q1", **switches))
-        connection.execute(update(workers).values(tasks='["add"]'))
+        connection.execute(update(workers).values(tasks='["add"]', heartbeat_at=after(0.0)))
         seen.append(explain(Jobs(within(plans, connection)), id_))
 
     seen: list[Explanation | None] = []

@@ -181,6 +181,7 @@ def test_a_waiting_task_appears_though_nothing_of_it_has_ended(scenario: StoreSc
         "task": "new",
         "waiting": 3,
         "known_by": 0,
+        "paused": False,
     }
 
 
@@ -306,11 +307,19 @@ def test_stats_has_the_shape_of_the_contract(scenario: StoreScenario) -> None:
     scenario.enqueue(2)
     scenario.run(1)
     stats = scenario.monitor.stats()
-    assert list(stats) == ["queues", "tasks", "workers", "throughput_per_second", "minutes"]
+    assert list(stats) == [
+        "queues",
+        "tasks",
+        "workers",
+        "throughput_per_second",
+        "minutes",
+        "pauses",
+    ]
     assert list(stats["queues"][0]) == COLUMNS["jobqueue_queue_stats"].split()
     assert list(stats["tasks"][0]) == [
         *COLUMNS["jobqueue_task_stats"].split(),
         "waiting",
         "known_by",
+        "paused",
     ]
     assert stats["workers"] == 1

@@ -9,7 +9,8 @@ from jobqueue.states import State
 from jobqueue.store.audit import Action
 from jobqueue.store.clock import after, this_minute
 from jobqueue.store.lanes import Lanes
-from jobqueue.store.schema import counters, lanes, queues, workers
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import PauseKind, counters, lanes, queues, workers
 from jobqueue.store.stats import Monitor
 from jobqueue.store.why import Explanation, explain
 from tests.store.conftest import StoreKit
@@ -177,6 +178,69 @@ def test_a_paused_queue_says_by_whom_if_the_audit_knows(why: WhyKit) -> None:
     assert why.says(id_).endswith("UTC")
 
 
+def test_a_paused_task_or_tag_says_since_when_and_by_whom(why: WhyKit) -> None:
+    id_, pauses = why.kit.add(tags='["a", "bulk"]'), Pauses(why.kit.store)
+    pauses.pause(PauseKind.TAG, "bulk")
+    found = why.of(id_)
+    assert (found.code, found.names) == ("tag_paused", ("bulk",))
+    assert found.sentence.startswith("tag bulk paused since ") and found.sentence.endswith(" UTC")
+    assert found.advice == "resume it: jobqueue resume --tag bulk"
+    pauses.pause(PauseKind.TASK, "add", Action("ada@desk", "pause", {"task": "add"}))
+    found = why.of(id_)
+    assert (found.code, found.names) == ("task_paused", ("add",))
+    assert found.sentence.endswith(" UTC by ada@desk")
+    assert found.advice == "resume it: jobqueue resume --task add"
+    pauses.resume(PauseKind.TASK, "add")
+    pauses.resume(PauseKind.TAG, "bulk")
+    assert why.of(id_).code == "claimable"
+
+
+def test_in_order_a_job_waits_for_a_paused_one(why: WhyKit) -> None:
+    (first,), (second,) = why.add("k", limit=1, strict=True, task="send"), why.add("k", limit=1)
+    Pauses(why.kit.store).pause(PauseKind.TASK, "send")
+    found = why.of(second)
+    assert (found.code, found.jobs) == ("in_order", (first,))
+    assert found.sentence == f"in order: behind job {first} of its key, which is paused"
+    assert why.claim() == []
+
+
+def test_paused_jobs_are_not_in_front(why: WhyKit) -> None:
+    why.add(count=3, task="send")
+    why.add("k", count=3, task="send")
+    (plain,), (of_key,) = why.add(), why.add("k")
+    Pauses(why.kit.store).pause(PauseKind.TASK, "send")
+    assert (why.of(plain).code, why.of(of_key).code) == ("claimable", "claimable")
+
+
+@pytest.mark.parametrize("delay", [None, 3600.0])
+def test_what_has_expired_says_so_before_a_worker_cancels_it(
+    why: WhyKit, delay: float | None
+) -> None:
+    id_ = why.kit.add(delay=delay)
+    why.kit.change(id_, expires_at=after(-125.0))
+    found = why.of(id_)
+    assert (found.code, found.sentence) == ("expired", "expired 2 min ago, before it began")
+    assert found.advice == "nothing: a worker cancels it in a second"
+    why.execute(workers.delete())
+    found = why.of(id_)
+    assert (found.code, found.advice) == ("expired", "start one: jobqueue worker --queues default")
+    assert found.sentence.endswith("before it began, and no worker is alive to cancel it")
+    why.kit.change(id_, attempt=1)  # It has begun: it does not expire.
+    assert why.of(id_).code != "expired"
+
+
+def test_in_a_fair_queue_the_keys_that_are_further_behind_are_in_front(why: WhyKit) -> None:
+    (of_a,), (of_b,), (plain,) = why.add("a"), why.add("b"), why.add()
+    why.switch(fair=1)
+    assert len(why.claim(1)) == 1  # The lane of the queue is there.
+    why.execute(update(lanes).where(lanes.c.name == "b").values(turn=3.0))
+    why.execute(update(lanes).where(lanes.c.name == "default").values(turn=1.0, plain_turn=2.0))
+    assert why.kit.state(of_a) is State.RUNNING
+    assert (why.of(plain).code, why.says(of_b)) == ("claimable", "behind 1 other key")
+    why.execute(update(lanes).where(lanes.c.name == "default").values(plain_turn=4.0))
+    assert (why.says(plain), why.of(of_b).code) == ("behind 1 other key", "claimable")
+
+
 def test_no_live_worker_serves_the_queue(why: WhyKit) -> None:
     id_ = why.kit.add(queue="mail")
     why.execute(update(workers).values(queues='["default"]'))
@@ -205,6 +269,7 @@ def test_a_full_queue_says_by_which_jobs(why: WhyKit) -> None:
     found = why.of(waiting)
     assert (found.code, found.jobs) == ("queue_full", tuple(running))
     assert found.sentence == f"queue default full: 2 of 2, held by {running[0]} and {running[1]}"
+    assert found.advice.endswith("raise the limit: jobqueue queues limit default N")
 
 
 def test_a_limit_of_zero_is_named(why: WhyKit) -> None:
@@ -223,6 +288,7 @@ def test_a_rate_says_when_the_next_start_is(why: WhyKit) -> None:
         "rate",
         "rate of queue default: next start in 2 h",
     )
+    assert why.of(waiting).advice.endswith("jobqueue queues rate default N/minute")
 
 
 def test_a_full_lane_says_by_which_jobs(why: WhyKit) -> None:

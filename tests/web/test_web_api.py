@@ -236,7 +236,9 @@ def test_queues_workers_and_stats_answer_as_the_command_line(
         assert (worker["worker"], worker["queues"]) == ("w1", None)
         assert worker["started_at"].endswith("+00:00")
         stats = client.get("/api/stats").json()
-    assert set(stats) == {"queues", "tasks", "workers", "throughput_per_second", "minutes"}
+    assert set(stats) == {
+        *("queues", "tasks", "workers", "throughput_per_second", "minutes", "pauses")
+    }
     assert stats["workers"] == 1 and stats["tasks"][0]["task"] == "add"
 
 
@@ -309,6 +311,22 @@ def test_the_switches_of_a_queue_are_changed(client: Client, jobs: JobQueue) -> 
     assert client.get("/api/queues").json()[0]["max_running"] is None
     assert post("purge").json() == {"deleted": 1}
     assert list(jobs.list()) == []
+
+
+@pytest.mark.parametrize(("kind", "name"), [("task", "add"), ("tag", "bulk")])
+def test_a_task_or_a_tag_is_paused_and_resumed(client: Client, kind: str, name: str) -> None:
+    call = {"task": "add", "args": [2, 3], "tags": ["bulk"]}
+    id_ = client.post("/api/jobs", json=call).json()["id"]
+    post = lambda verb: client.post(f"/api/{kind}s/{name}/{verb}").json()
+    assert [post("pause"), post("pause")] == [{"changed": 1}, {"changed": 0}]
+    (row,) = client.get("/api/stats").json()["pauses"]
+    assert (row["kind"], row["name"], row["paused_by"]) == (kind, name, "http 127.0.0.1")
+    assert client.get(f"/api/jobs/{id_}/why").json()["code"] == f"{kind}_paused"
+    assert [post("resume"), post("resume")] == [{"changed": 1}, {"changed": 0}]
+    assert [row["verb"] for row in client.get("/api/log").json()] == ["resume", "pause"]
+    assert client.get("/api/log").json()[0]["target"] == {kind: name}
+    client.refused(404, "POST", f"/api/{kind}s/nobody/pause")
+    client.refused(400, "POST", f"/api/{kind}s/a%20b/resume")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from jobqueue.cli.commands.bulk_actions import confirm
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.render import COLOURS, NAME_CELLS, Column, console, put, table
 from jobqueue.cli.streams import echo, reader_gone
-from jobqueue.display import duration
+from jobqueue.display import ago, duration
 from jobqueue.queue_switches import Rate
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import FINAL, State
@@ -74,6 +74,7 @@ def _served(row: Row) -> str:
     return "all" if row["queues"] is None else ", ".join(row["queues"])
 
 
+PAUSED = Column[Row]("paused", lambda row: "yes" if row["paused"] else "", style="yellow")
 QUEUES = [
     _named("queue", least=NAME_CELLS),
     _count(State.AVAILABLE, 1),
@@ -83,7 +84,7 @@ QUEUES = [
     _count(State.FAILED, 3),
     _count(State.CANCELLED, 7),
     _timed("oldest_available_seconds", "oldest", 5),
-    Column[Row]("paused", lambda row: "yes" if row["paused"] else "", style="yellow"),
+    PAUSED,
     _number("max_running", "limit", 8),
     Column[Row]("rate", _rate, rank=9),
     Column[Row]("fair", lambda row: "yes" if row.get("fair") else "", rank=11),
@@ -98,6 +99,7 @@ TASKS = [
     _timed("avg_duration", "avg", 3),
     _timed("max_duration", "max", 7),
     _timed("avg_wait", "wait", 6),
+    PAUSED,
     _number("known_by", "workers", 8),
 ]
 OF_APP = [
@@ -196,6 +198,10 @@ def _print_stats(cli: CliContext, screen: Console, minutes: int) -> None:
         if rows:
             table(rows, columns, screen)
             put(screen, "")
+    for row in found["pauses"]:
+        by = f" by {row['paused_by']}" if row["paused_by"] else ""
+        since = ago(datetime.fromisoformat(row["paused_at"]))
+        put(screen, Text(f"{row['kind']} {row['name']} paused {since}{by}", "yellow"))
     workers = found["workers"]
     line = Text(counted(workers, "worker"), "" if workers else "yellow")
     put(screen, line + Text(f", {throughput(found['throughput_per_second'])} in the last minute"))
@@ -257,7 +263,7 @@ def tasks(cli: CliContext) -> None:
 def _unseen(name: str, known_by: int) -> Row:
     counts = dict.fromkeys([*(state.value for state in FINAL), "errored_attempts"], 0)
     times = dict.fromkeys(["avg_duration", "max_duration", "avg_wait", "max_wait"])
-    return {"task": name, **counts, **times, "waiting": 0, "known_by": known_by}
+    return {"task": name, **counts, **times, "waiting": 0, "known_by": known_by, "paused": False}
 
 
 @click.command(cls=Command)

@@ -35,6 +35,7 @@ from jobqueue.store.sql.predicates import (
     SOLO,
     becomes,
     may,
+    unpaused,
 )
 
 _CLAIMED = [
@@ -82,7 +83,7 @@ def next_levels() -> Executable:
     )
     first = (
         select(jobs.c.queue, jobs.c.priority, literal_column("1", Integer()).label("nth"))
-        .where(may("claim"), PLAIN, tuple_(*(jobs.c[name] for name in _PLACE)) > after)
+        .where(may("claim"), PLAIN, tuple_(*(jobs.c[name] for name in _PLACE)) > after, unpaused())
         .order_by(*(jobs.c[name] for name in _PLACE))
         .limit(1)
         .subquery("first")
@@ -103,7 +104,7 @@ def next_levels() -> Executable:
     )
     following = (
         select(other.c.id)
-        .where(other.c.state == _AVAILABLE, other.c.lane.is_(None), behind)
+        .where(other.c.state == _AVAILABLE, other.c.lane.is_(None), behind, unpaused(other))
         .order_by(*(other.c[name] for name in _PLACE))
         .limit(1)
         .scalar_subquery()
@@ -149,6 +150,7 @@ def claim_levels(backend: Backend) -> Update:
             other.c.queue == level.c.queue,
             other.c.priority == level.c.priority,
             tuple_(other.c.run_at, other.c.id) > tuple_(level.c.run_at, level.c.id),
+            unpaused(other),
         )
         .order_by(other.c.run_at, other.c.id)
         .limit(bindparam("in_limit", type_=Integer()))
@@ -182,6 +184,7 @@ def _claim_in_order(
             PLAIN,
             jobs.c.queue == bindparam("in_queue", type_=Text()),
             *where,
+            unpaused(),
             ~exists().where(
                 queues.c.name == bindparam("in_queue"),
                 or_(IS_PAUSED, QUEUE_LIMITED),

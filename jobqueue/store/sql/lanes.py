@@ -36,7 +36,7 @@ from jobqueue.store.clock import INSTANT, epoch
 from jobqueue.store.dialects.base import Backend, Columns
 from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, queues, workers
 from jobqueue.store.sql.claim import claim_columns, claim_values
-from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, may
+from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, may, unpaused
 
 SWEEP_AHEAD_MAX = 60.0
 """Seconds for which a sweep may be reserved."""
@@ -89,7 +89,7 @@ class LaneStatements:
         self.new_jobs = _new_jobs()
         self.limited_queues = select(queues.c.name).where(
             QUEUE_LIMITED,
-            exists().where(may("claim"), PLAIN, jobs.c.queue == queues.c.name),
+            exists().where(may("claim"), PLAIN, jobs.c.queue == queues.c.name, unpaused()),
         )
         self.known = select(lanes.c.kind, lanes.c.name, lanes.c.queue)
         self.add = _add(backend)
@@ -101,6 +101,7 @@ class LaneStatements:
         self.unpark_filled = _unpark(
             backend, and_(lanes.c.parked == Parked.EMPTY, _among(backend, names))
         )
+        self.unpark_full = _unpark(backend, and_(OF_KEY, lanes.c.parked == Parked.FULL))
         self.unpark = _unpark(backend, _among(backend, names))
         self.unpark_waiting = _unpark(backend, _among(backend, names), skip_locked=False)
         self.among = select(lanes.c.name).where(_among(backend, names))
@@ -139,7 +140,7 @@ def _first_jobs() -> Executable:
     columns = jobs.c.id, jobs.c.lane, jobs.c.queue, jobs.c.priority, jobs.c.run_at
     very_first = (
         select(*columns)
-        .where(may("claim"), jobs.c.lane.is_not(None))
+        .where(may("claim"), jobs.c.lane.is_not(None), unpaused())
         .order_by(jobs.c.queue, jobs.c.lane, *(jobs.c[name] for name in _PLACE))
         .limit(1)
         .subquery("very_first")
@@ -157,7 +158,7 @@ def _first_jobs() -> Executable:
     )
     following = (
         select(other.c.id)
-        .where(_available(other), other.c.lane.is_not(None), behind)
+        .where(_available(other), other.c.lane.is_not(None), behind, unpaused(other))
         .order_by(other.c.queue, other.c.lane, *(other.c[name] for name in _PLACE))
         .limit(1)
         .scalar_subquery()
@@ -175,6 +176,7 @@ def _new_jobs() -> Executable:
             jobs.c.lane.is_not(None),
             jobs.c.id > literal_column("0"),  # As the index says.
             jobs.c.id > bindparam("in_after", type_=BigInteger()),
+            unpaused(),
             ~exists().where(OF_KEY, lanes.c.name == jobs.c.lane),
         )
         .order_by(jobs.c.id)
@@ -274,7 +276,7 @@ def _places(backend: Backend, names: FromClause) -> Executable:
     `next_id` is a strict job of the queue that waits for its next attempt and is due: no other goes
     before it. One in another queue holds its place; a worker of that queue claims it.
     """
-    is_next = and_(_available(jobs), jobs.c.queue == _IN_QUEUE)
+    is_next = and_(_available(jobs), jobs.c.queue == _IN_QUEUE, unpaused())
     is_running = jobs.c.state == literal_column(f"'{State.RUNNING.value}'")
     return (
         select(
@@ -292,12 +294,18 @@ def _places(backend: Backend, names: FromClause) -> Executable:
 def _heads(backend: Backend, names: FromClause, *, behind: bool = False) -> Executable:
     """Select the first available jobs of each lane in a queue, up to `in_limit` of each.
 
-    `behind`: without those that a limit of 0 holds back, among the first `PASSED_OVER_MAX`.
+    Paused ones are left out, but for strict ones, which hold the jobs behind them back. `behind`:
+    without those that a limit of 0 holds back, among the first `PASSED_OVER_MAX`.
     """
     other = jobs.alias("other")
     first = (
         select(other.c.id)
-        .where(_available(other), other.c.lane == names.c.name, other.c.queue == _IN_QUEUE)
+        .where(
+            _available(other),
+            other.c.lane == names.c.name,
+            other.c.queue == _IN_QUEUE,
+            or_(unpaused(other), other.c.lane_strict == 1),
+        )
         .order_by(*(other.c[name] for name in _PLACE))
     )
     if behind:
@@ -307,7 +315,8 @@ def _heads(backend: Backend, names: FromClause, *, behind: bool = False) -> Exec
         counts = or_(func.coalesce(some.c.lane_limit, 1) > 0, some.c.lane_strict == 1)
         first = select(some.c.id).where(counts).order_by(*place)
     ids = backend.first_of_each(names, first.limit(_IN_LIMIT))
-    return select(*_HEAD).where(backend.in_subquery(jobs.c.id, ids))
+    is_paused = (~unpaused()).label("is_paused")
+    return select(*_HEAD, is_paused).where(backend.in_subquery(jobs.c.id, ids))
 
 
 _HEAD = [
@@ -320,7 +329,7 @@ def _plain_heads() -> Executable:
     """Select the first available jobs of a queue that have no concurrency key."""
     return (
         select(*_HEAD)
-        .where(may("claim"), PLAIN, jobs.c.queue == _IN_QUEUE)
+        .where(may("claim"), PLAIN, jobs.c.queue == _IN_QUEUE, unpaused())
         .order_by(*(jobs.c[name] for name in _PLACE))
         .limit(_IN_LIMIT)
     )
@@ -342,6 +351,7 @@ def _claim(backend: Backend) -> Executable:
             may("claim"),
             backend.in_subquery(jobs.c.id, select(ids.c.id)),
             ~QUEUE_PAUSED,
+            unpaused(),
             exists().where(workers.c.id == bindparam("in_worker")),
         )
         .order_by(jobs.c.id)

@@ -3,9 +3,13 @@
 States are literals, because SQLite matches a partial index by the text of its predicate.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    FromClause,
+    Select,
     Text,
     and_,
     bindparam,
@@ -20,7 +24,7 @@ from sqlalchemy.sql.util import ClauseAdapter
 
 from jobqueue.states import LIVE, MOVES, State
 from jobqueue.store.clock import after
-from jobqueue.store.schema import jobs, queues, workers
+from jobqueue.store.schema import PauseKind, jobs, pauses, queues, workers
 
 
 def in_state(*states: State) -> ColumnElement[bool]:
@@ -60,6 +64,30 @@ SOLO = or_(
 IS_PAUSED = queues.c.paused_at.is_not(None)
 
 QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, IS_PAUSED)
+
+
+def pause_applies(job: FromClause = jobs) -> ColumnElement[bool]:
+    """Return whether a row of pauses is of the job's task, or of one of its tags."""
+    quote = literal_column("'\"'", Text())  # Names have none.
+    tag = quote.concat(pauses.c.name).concat(quote)
+    return or_(
+        and_(_of(PauseKind.TASK), pauses.c.name == job.c.task),
+        and_(_of(PauseKind.TAG), func.replace(job.c.tags, tag, "") != job.c.tags),
+    )
+
+
+def _of(kind: PauseKind) -> ColumnElement[bool]:
+    return pauses.c.kind == literal_column(f"'{kind}'")
+
+
+def unpaused(job: FromClause = jobs) -> ColumnElement[bool]:
+    """Return whether neither the job's task nor one of its tags is paused.
+
+    Where nothing is, which a statement asks once, it does not look at its jobs.
+    """
+    paused: Select[Any] = select(literal_column("1")).select_from(pauses)
+    return or_(~paused.exists(), ~paused.where(pause_applies(job)).exists())
+
 
 LIMIT_IS_0 = or_(
     exists().where(queues.c.name == jobs.c.queue, queues.c.max_running == 0),

@@ -11,17 +11,30 @@ from sqlalchemy import (
     Integer,
     Select,
     Text,
+    and_,
     bindparam,
     exists,
     func,
     literal_column,
+    or_,
     select,
     tuple_,
     union_all,
 )
 
 from jobqueue.store.clock import INSTANT, after, now, once
-from jobqueue.store.schema import BEGUN, CounterKind, audit, counters, jobs, lanes, queues, workers
+from jobqueue.store.schema import (
+    BEGUN,
+    EXPIRES,
+    CounterKind,
+    audit,
+    counters,
+    jobs,
+    lanes,
+    pauses,
+    queues,
+    workers,
+)
 from jobqueue.store.sql.lanes import OF_KEY
 from jobqueue.store.sql.predicates import (
     IS_ALIVE,
@@ -29,6 +42,8 @@ from jobqueue.store.sql.predicates import (
     QUEUE_LIMITED,
     QUEUE_PAUSED,
     may,
+    pause_applies,
+    unpaused,
 )
 
 COUNTED_MAX = 10_000
@@ -63,8 +78,14 @@ class WhyStatements:
         self.holder = select(workers.c.heartbeat_at, IS_ALIVE.label("is_alive")).where(
             workers.c.id == bindparam("in_worker", type_=BigInteger())
         )
-        self.plain_before = _before(PLAIN)
-        self.of_key_before = _before(jobs.c.lane == _IN_LANE)
+        self.pauses = _pauses()
+        of_key = and_(jobs.c.lane == _IN_LANE, jobs.c.lane_strict == 1)
+        self.paused_ahead = _ahead(and_(of_key, ~unpaused())).limit(1)
+        self.plain_before = _before(and_(PLAIN, unpaused()))
+        # As in the heads of lanes: a paused strict job holds back what is behind it.
+        self.of_key_before = _before(
+            and_(jobs.c.lane == _IN_LANE, or_(unpaused(), jobs.c.lane_strict == 1))
+        )
         self.key = select(lanes.c.queue, lanes.c.priority, lanes.c.due_at, lanes.c.turn).where(
             OF_KEY, lanes.c.name == _IN_LANE
         )
@@ -107,18 +128,34 @@ def _verdicts() -> Executable:
         jobs.c.state,
         jobs.c.fence,
         may("claim").label("may_claim"),
+        and_(EXPIRES, jobs.c.expires_at <= now()).label("has_expired"),
         PLAIN.label("is_plain"),
         QUEUE_PAUSED.label("queue_paused"),
         exists().where(queues.c.name == jobs.c.queue, QUEUE_LIMITED).label("queue_limited"),
         jobs.c.worker_id,
         jobs.c.lane_limit,
         jobs.c.progress_at,
+        jobs.c.expires_at,
         now().label("present"),
     ).where(jobs.c.id == _IN_JOB)
 
 
+def _pauses() -> Executable:
+    """Select what is paused of a job's task and tags, the task first."""
+    return (
+        select(pauses.c.kind, pauses.c.name, pauses.c.paused_at, pauses.c.paused_by)
+        .where(jobs.c.id == _IN_JOB, pause_applies())
+        .order_by(pauses.c.kind.desc(), pauses.c.paused_at, pauses.c.name)
+    )
+
+
 def _before(line: ColumnElement[bool]) -> Executable:
-    """Count the jobs that the claim takes before one job, among those of its queue in `line`.
+    """Count the jobs that the claim takes before one job, among those of its queue in `line`."""
+    return _counted(_ahead(line))
+
+
+def _ahead(line: ColumnElement[bool]) -> Select[Any]:
+    """Select the available jobs ahead of one job, among those of its queue in `line`.
 
     The place is read by the statement: plain SQL may have written an instant in another form.
     """
@@ -127,12 +164,11 @@ def _before(line: ColumnElement[bool]) -> Executable:
         *(select(mine.c[name]).where(mine.c.id == _IN_JOB).scalar_subquery() for name in _PLACE)
     )
     order = [jobs.c[name] for name in _PLACE]
-    before = (
+    return (
         select(jobs.c.id)
         .where(may("claim"), line, jobs.c.queue == _IN_QUEUE, tuple_(*order) < place)
         .order_by(*order)  # Otherwise PostgreSQL may read the table for the first 10,000.
     )
-    return _counted(before)
 
 
 def _keys_before(is_before: ColumnElement[bool], *order: ColumnElement[Any]) -> Executable:

@@ -13,6 +13,8 @@ ACTIONS = [
     (("delete", "--all", "--yes"), "delete", {"all": True}, 3),
     (("queues", "pause", "mail"), "pause", {"queue": "mail"}, 1),
     (("queues", "resume", "mail"), "resume", {"queue": "mail"}, 1),
+    (("pause", "--task", "add"), "pause", {"task": "add"}, 1),
+    (("resume", "--task", "add"), "resume", {"task": "add"}, 1),
     (("schedules", "add", "s", "add", "2", "--every", "5m"), "add", {"schedule": "s"}, 1),
     (("schedules", "pause", "s"), "pause", {"schedule": "s"}, 1),
     (("schedules", "resume", "s"), "resume", {"schedule": "s"}, 1),
@@ -34,7 +36,7 @@ def test_every_command_that_changes_something_is_in_the_log_newest_first(bare: C
     ]
     assert {row["actor"] for row in rows} == {ME}
     assert "secret" not in bare.ok("log")
-    assert [row["id"] for row in bare.json("log", "--limit", 2)] == [11, 10]
+    assert [row["id"] for row in bare.json("log", "--limit", 2)] == [13, 12]
 
 
 def test_the_log_is_a_table_and_says_when_it_is_empty(bare: Cli) -> None:

@@ -41,6 +41,7 @@ def test_stats_of_nothing(bare: Cli) -> None:
         "workers": 0,
         "throughput_per_second": 0.0,
         "minutes": [],
+        "pauses": [],
     }
     assert bare.ok("stats") == "0 workers, 0 jobs in the last minute\n"
 

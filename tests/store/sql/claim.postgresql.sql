@@ -6,6 +6,7 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT jobqueue_jobs.id FROM jobqueue_jobs 
     AND jobqueue_jobs.lane IS NULL AND jobqueue_jobs.queue = :in_queue::VARCHAR
     AND jobqueue_jobs.priority = :in_priority::INTEGER
     AND (jobqueue_jobs.run_at, jobqueue_jobs.id) > (:in_cursor_run_at::TIMESTAMP WITH TIME ZONE, :in_cursor_id)
+    AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
     AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = :in_queue::VARCHAR AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
     AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT)) ORDER BY jobqueue_jobs.run_at,
     jobqueue_jobs.id LIMIT :in_limit::INTEGER FOR UPDATE OF jobqueue_jobs SKIP LOCKED)))

@@ -14,7 +14,11 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
         AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT))
 ) AS level JOIN LATERAL (SELECT other.id AS id FROM jobqueue_jobs AS other WHERE other.state = 'available'
     AND other.lane IS NULL AND other.queue = level.queue AND other.priority = level.priority
-    AND (other.run_at, other.id) > (level.run_at, level.id) ORDER BY other.run_at,
+    AND (other.run_at, other.id) > (level.run_at, level.id)
+    AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+            AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
+            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.run_at,
     other.id LIMIT :in_limit::INTEGER FOR UPDATE OF other SKIP LOCKED) AS each ON true)))
 RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jobs.queue, jobqueue_jobs.args,
     jobqueue_jobs.attempt, jobqueue_jobs.max_attempts, jobqueue_jobs.run_at, jobqueue_jobs.started_at,

@@ -15,7 +15,11 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
         AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker))
 ) AS level JOIN jobqueue_jobs AS found ON found.id IN (SELECT other.id FROM jobqueue_jobs AS other WHERE other.state = 'available'
     AND other.lane IS NULL AND other.queue = level.queue AND other.priority = level.priority
-    AND (other.run_at, other.id) > (level.run_at, level.id) ORDER BY other.run_at,
+    AND (other.run_at, other.id) > (level.run_at, level.id)
+    AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+            AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
+            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.run_at,
     other.id LIMIT :in_limit OFFSET 0))
 RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_at, timeout, backoff, snoozes,
     crashes, deadline_at, worker_id, coalesce(base_max_attempts, max_attempts) = 1 OR crashes > 0

@@ -5,6 +5,7 @@ SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.f
 WHERE jobqueue_jobs.id = ANY (array((SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
     AND jobqueue_jobs.id = ANY (array((SELECT anon_2.id FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_3)) WITH ORDINALITY AS anon_2(id, place))))
     AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = jobqueue_jobs.queue AND jobqueue_queues.paused_at IS NOT NULL))
+    AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
     AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT)) ORDER BY jobqueue_jobs.id FOR UPDATE OF jobqueue_jobs SKIP LOCKED)))
 RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jobs.queue, jobqueue_jobs.args,
     jobqueue_jobs.attempt, jobqueue_jobs.max_attempts, jobqueue_jobs.run_at, jobqueue_jobs.started_at,

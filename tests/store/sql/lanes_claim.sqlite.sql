@@ -7,7 +7,9 @@ WHERE jobqueue_jobs.id IN (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobq
     SELECT anon_2."key" AS place, json_extract(anon_2.value, '$[0]') AS id
     FROM json_each(:in_rows) AS anon_2
 ) AS input) AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = jobqueue_jobs.queue
-    AND jobqueue_queues.paused_at IS NOT NULL)) AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker)) ORDER BY jobqueue_jobs.id)
+    AND jobqueue_queues.paused_at IS NOT NULL)) AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+        AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
+        AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags))) AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker)) ORDER BY jobqueue_jobs.id)
 RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_at, timeout, backoff, snoozes,
     crashes, deadline_at, worker_id, coalesce(base_max_attempts, max_attempts) = 1 OR crashes > 0
     OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL AS immediate_only,

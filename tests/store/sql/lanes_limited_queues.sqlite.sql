@@ -3,4 +3,7 @@ FROM jobqueue_queues
 WHERE (jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL
     OR jobqueue_queues.fair = 1)
     AND (EXISTS (SELECT * FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
-        AND jobqueue_jobs.lane IS NULL AND jobqueue_jobs.queue = jobqueue_queues.name));
+        AND jobqueue_jobs.lane IS NULL AND jobqueue_jobs.queue = jobqueue_queues.name
+        AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+            AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
+            AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))));

@@ -2,6 +2,10 @@ SELECT jobqueue_jobs.lane, jobqueue_jobs.queue, jobqueue_jobs.priority, jobqueue
 FROM jobqueue_jobs
 WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane IS NOT NULL AND jobqueue_jobs.id > 0
     AND jobqueue_jobs.id > :in_after::BIGINT
+    AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+            AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
+            AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
     AND NOT (EXISTS (SELECT * FROM jobqueue_lanes WHERE jobqueue_lanes.kind = 0
         AND jobqueue_lanes.name = jobqueue_jobs.lane))
 ORDER BY jobqueue_jobs.id

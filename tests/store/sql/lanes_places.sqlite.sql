@@ -1,9 +1,15 @@
 SELECT jobqueue_jobs.lane, sum(CASE WHEN (jobqueue_jobs.state = 'running') THEN 1 ELSE 0 END) AS running,
     count(*) AS places,
     min(CASE
-        WHEN (jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = :in_queue) THEN jobqueue_jobs.id END) AS next_id,
+        WHEN (jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = :in_queue AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+            OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
+                '"' || jobqueue_pauses.name || '"',
+                '') != jobqueue_jobs.tags)))) THEN jobqueue_jobs.id END) AS next_id,
     min(CASE
-        WHEN (jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = :in_queue) THEN jobqueue_jobs.lane_limit END) AS next_limit
+        WHEN (jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = :in_queue AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+            OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
+                '"' || jobqueue_pauses.name || '"',
+                '') != jobqueue_jobs.tags)))) THEN jobqueue_jobs.lane_limit END) AS next_limit
 FROM jobqueue_jobs
 WHERE lane IS NOT NULL AND fence > 0
     AND (state = 'running' OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))

@@ -1,0 +1,14 @@
+SELECT jobqueue_jobs.id
+FROM jobqueue_jobs
+WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane = :in_lane AND jobqueue_jobs.lane_strict = 1
+    AND NOT (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+            AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
+            AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
+    AND jobqueue_jobs.queue = :in_queue
+    AND (jobqueue_jobs.priority, jobqueue_jobs.run_at,
+        jobqueue_jobs.id) < ((SELECT mine.priority FROM jobqueue_jobs AS mine WHERE mine.id = :in_job),
+        (SELECT mine.run_at FROM jobqueue_jobs AS mine WHERE mine.id = :in_job),
+        (SELECT mine.id FROM jobqueue_jobs AS mine WHERE mine.id = :in_job))
+ORDER BY jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id
+LIMIT 1 OFFSET 0;
