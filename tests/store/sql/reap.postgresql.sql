@@ -19,4 +19,5 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT jobqueue_jobs.id FROM jobqueue_jobs 
 RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jobs.queue, jobqueue_jobs.state,
     CASE
     WHEN (jobqueue_jobs.state = 'available' AND jobqueue_jobs.crashes <= 5) THEN jobqueue_jobs.attempt + 1
-    ELSE jobqueue_jobs.attempt END AS attempt, jobqueue_jobs.worker, jobqueue_jobs.started_at;
+    ELSE jobqueue_jobs.attempt END AS attempt, jobqueue_jobs.worker, jobqueue_jobs.started_at,
+    jobqueue_jobs.lane;

@@ -17,4 +17,4 @@ SET state=CASE WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL) THEN 'cancel
 WHERE jobqueue_jobs.id IN (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.worker_id IS NOT NULL
     AND NOT (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = jobqueue_jobs.worker_id)) ORDER BY jobqueue_jobs.worker_id LIMIT :in_limit OFFSET 0)
 RETURNING id, fence, task, queue, state, CASE WHEN (state = 'available' AND crashes <= 5) THEN attempt + 1
-    ELSE attempt END AS attempt, worker, started_at;
+    ELSE attempt END AS attempt, worker, started_at, lane;
