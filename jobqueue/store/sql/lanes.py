@@ -87,10 +87,7 @@ class LaneStatements:
         self.first_jobs = _first_jobs()
         self.newest = select(func.coalesce(func.max(jobs.c.id), 0))
         self.new_jobs = _new_jobs()
-        self.limited_queues = select(queues.c.name).where(
-            QUEUE_LIMITED,
-            exists().where(may("claim"), PLAIN, jobs.c.queue == queues.c.name, unpaused()),
-        )
+        self.limited_queues = _limited_queues()
         self.known = select(lanes.c.kind, lanes.c.name, lanes.c.queue)
         self.add = _add(backend)
         self.move = _move(backend)
@@ -165,6 +162,12 @@ def _first_jobs() -> Executable:
     )
     more = select(*columns).select_from(found.join(jobs, jobs.c.id == following))
     return select(found.union_all(more))
+
+
+def _limited_queues() -> Executable:
+    """Select the limited queues that have available jobs without a key."""
+    available = exists().where(may("claim"), PLAIN, jobs.c.queue == queues.c.name, unpaused())
+    return select(queues.c.name).where(QUEUE_LIMITED, available)
 
 
 def _new_jobs() -> Executable:
