@@ -17,6 +17,7 @@ from sqlalchemy import (
     delete,
     literal,
     null,
+    or_,
     select,
     update,
 )
@@ -235,8 +236,8 @@ class Jobs(Enqueuer):
     ) -> tuple[list[int], list[Refusal]]:
         """Change jobs that wait. `action` and return as `cancel`.
 
-        A new due time makes a job scheduled, or available if it has passed. The bound of a queue
-        that they are moved to does not count, as for a retry.
+        A new due time makes a job scheduled, or available if it has passed, unless the job waits
+        for its key. The bound of a queue that they are moved to does not count, as for a retry.
         """
         values: dict[str, Any] = {}
         if changes.priority is not None:
@@ -246,9 +247,9 @@ class Jobs(Enqueuer):
         if changes.tags is not None:
             values["tags"] = json.dumps(changes.tags) if changes.tags else None
         if changes.at is not None:
-            is_later = literal(changes.at, INSTANT) > now()
+            waits_on = or_(literal(changes.at, INSTANT) > now(), jobs.c.awaited_key.is_not(None))
             values["run_at"] = changes.at
-            values["state"] = case((is_later, State.SCHEDULED.value), else_=State.AVAILABLE.value)
+            values["state"] = case((waits_on, State.SCHEDULED.value), else_=State.AVAILABLE.value)
         waits = in_state(*WAITING)
 
         def change(connection: Connection, ids: list[int]) -> list[int]:

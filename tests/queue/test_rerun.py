@@ -1,6 +1,7 @@
 """`rerun`: an enqueue whose key a running job holds makes exactly one more run, after that job."""
 
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -143,6 +144,8 @@ def test_an_operator_may_cancel_and_retry_the_run_that_waits(jobs: JobQueue, wor
     second = work.enqueue(2)
     jobs.retry(second.id)  # Due now, once its key is free.
     assert (second.state, Maintenance(jobs.store).promote()) == ("scheduled", [])
+    jobs.update(second.id, at=datetime.now(UTC))  # The same.
+    assert (second.state, work.enqueue(2)) == ("scheduled", second)
     second.cancel()
     third = work.enqueue(3)
     assert third.created
