@@ -122,9 +122,13 @@ class Audit:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def find(self, limit: int | None, since: datetime | None = None) -> list[dict[str, Any]]:
-        """Return actions as JSON values, newest first."""
+    def find(
+        self, limit: int | None, since: datetime | None = None, before: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return actions as JSON values, newest first, those with ids below `before`."""
         wanted = select(audit).order_by(audit.c.id.desc()).limit(limit)
+        if before is not None:
+            wanted = wanted.where(audit.c.id < before)
         if since is not None:
             wanted = wanted.where(audit.c.at >= since)
         with self._store.read() as connection:

@@ -111,13 +111,14 @@ class Monitor:
             row["queues"] = None if row["queues"] is None else json.loads(row["queues"])
         return rows
 
-    def tasks(self) -> Rows:
+    def tasks(self, waiting_max: int | None = None) -> Rows:
         """Return a row for each task that has counters or waiting jobs, or is paused, by name.
 
-        `waiting` counts its scheduled and available jobs, `known_by` the live workers that have it.
+        `waiting` counts its scheduled and available jobs, among `waiting_max` of each if that is
+        given; `known_by` the live workers that have it.
         """
         counted = {row["task"]: row for row in self._rows(select(task_stats))}
-        waiting = {row["task"]: row["waiting"] for row in self._rows(_waiting())}
+        waiting = {row["task"]: row["waiting"] for row in self._rows(_waiting(waiting_max))}
         known_by = self.known_by()
         paused = {row["name"] for row in self.pauses() if row["kind"] == PauseKind.TASK}
         return [
@@ -140,26 +141,38 @@ class Monitor:
         Each worker writes once a minute. Percentiles are those of the slowest worker.
         """
         of_all = history.c
-        processed = func.nullif(func.sum(of_all.processed), 0)
+        slots = func.nullif(func.sum(of_all.slots), 0)
         statement = (
             select(
                 of_all.minute,
                 func.count(of_all.worker.distinct()).label("workers"),
-                *(
-                    cast(func.sum(of_all[name]), BigInteger).label(name)
-                    for name in ("processed", "errored", "failed", "snoozed")
-                ),
-                (func.sum(of_all.duration) / processed).label("avg_duration"),
-                func.max(of_all.duration_p95).label("p95_duration"),
-                (func.sum(of_all.wait) / processed).label("avg_wait"),
-                func.max(of_all.wait_p95).label("p95_wait"),
-                (func.sum(of_all.busy) / func.nullif(func.sum(of_all.slots), 0)).label(
-                    "utilisation"
-                ),
+                *_figures(),
+                (func.sum(of_all.busy) / slots).label("utilisation"),
             )
             .where(of_all.task == "", of_all.minute > self.present() - count * MINUTE)
             .group_by(of_all.minute)
             .order_by(of_all.minute)
+        )
+        return self._rows(statement)
+
+    def recent_tasks(self, count: int) -> Rows:
+        """Return the figures of each task over the last minutes, as `minutes` those of all."""
+        of_all = history.c
+        statement = (
+            select(of_all.task, *_figures())
+            .where(of_all.task != "", of_all.minute > self.present() - count * MINUTE)
+            .group_by(of_all.task)
+        )
+        return self._rows(statement)
+
+    def running(self, most: int) -> Rows:
+        """Return what runs where: at most that many jobs, with their workers' names."""
+        of = jobs.c
+        statement = (
+            select(of.id, of.task, of.worker, of.started_at, of.timeout, of.cancel_requested_at)
+            .where(in_state(State.RUNNING), of.worker_id.is_not(None))
+            .order_by(of.worker_id)  # Ordered by id, SQLite would scan the whole table.
+            .limit(most)
         )
         return self._rows(statement)
 
@@ -272,15 +285,27 @@ def _total(count: Any, where: Any) -> Any:
     return cast(func.coalesce(func.sum(count).filter(where), 0), BigInteger)
 
 
-def _waiting() -> Select[Any]:
-    """Select waiting jobs by task, state by state, because each has its own partial index."""
-    parts = union_all(
+def _figures() -> list[Any]:
+    """The sums, means and worst percentiles of rows of the history."""
+    of_all = history.c
+    processed = func.nullif(func.sum(of_all.processed), 0)
+    return [
         *(
-            select(jobs.c.task, func.count().label("part"))
-            .where(in_state(state))
-            .group_by(jobs.c.task)
-            for state in WAITING
-        )
+            cast(func.sum(of_all[name]), BigInteger).label(name)
+            for name in ("processed", "errored", "failed", "snoozed")
+        ),
+        (func.sum(of_all.duration) / processed).label("avg_duration"),
+        func.max(of_all.duration_p95).label("p95_duration"),
+        (func.sum(of_all.wait) / processed).label("avg_wait"),
+        func.max(of_all.wait_p95).label("p95_wait"),
+    ]
+
+
+def _waiting(most: int | None) -> Select[Any]:
+    """Select waiting jobs by task, state by state, because each has its own partial index."""
+    some = [select(jobs.c.task).where(in_state(state)).limit(most).subquery() for state in WAITING]
+    parts = union_all(
+        *(select(part.c.task, func.count().label("part")).group_by(part.c.task) for part in some)
     ).subquery()
     waiting = cast(func.sum(parts.c.part), BigInteger).label("waiting")
     return select(parts.c.task, waiting).group_by(parts.c.task)

@@ -14,11 +14,14 @@ from starlette.types import Scope
 from jobqueue.queue import JobQueue
 from jobqueue.web.concurrency import Threads
 from jobqueue.web.live import LiveViews
-from jobqueue.web.pages import bulk, queues
+from jobqueue.web.pages import bulk, queues, schedules
 from jobqueue.web.pages.job import job_page
 from jobqueue.web.pages.jobs import FILTER, VERBS, jobs_page
+from jobqueue.web.pages.log import log_page
 from jobqueue.web.pages.now import now_page
+from jobqueue.web.pages.tasks import tasks_page
 from jobqueue.web.pages.view import Act, Page
+from jobqueue.web.pages.workers import workers_page
 from jobqueue.web.render import environment
 from jobqueue.web.requests import client_of, query_of, read_form
 from jobqueue.web.responses import HTTPError
@@ -31,13 +34,33 @@ PAGES = (
     Page("/", now_page, ("span",), "Now"),
     Page("/jobs", jobs_page, (*FILTER, "after"), "Jobs"),
     Page("/jobs/{id}", job_page),
+    Page("/queues", queues.queues_page, (), "Queues"),
+    Page("/queues/{name}", queues.queue_page),
+    Page("/queues/{name}/purge", queues.purge_page),
+    Page("/tasks", tasks_page, (), "Tasks"),
+    Page("/workers", workers_page, (), "Workers"),
+    Page("/schedules", schedules.schedules_page, (), "Schedules"),
+    Page("/schedules/{name}/remove", schedules.remove_page),
+    Page("/log", log_page, ("before",), "Log"),
 )
 """In the order of the navigation."""
 
 FORMS: tuple[tuple[str, Act], ...] = (
     *((f"/jobs/{{id:int}}/{verb}", bulk.act) for verb in VERBS),
-    ("/queues/{name}/pause", queues.pause),
-    ("/queues/{name}/resume", queues.resume),
+    *(
+        (f"/queues/{{name}}/{act.__name__}", act)
+        for act in (
+            *(queues.pause, queues.resume, queues.limit),
+            *(queues.rate, queues.fair, queues.purge),
+        )
+    ),
+    *(
+        (f"/schedules/{{name}}/{act.__name__}", act)
+        for act in (
+            *(schedules.run, schedules.pause, schedules.resume),
+            *(schedules.reset, schedules.remove),
+        )
+    ),
 )
 """What buttons do. The last part of a path is its verb."""
 

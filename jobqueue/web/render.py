@@ -12,7 +12,7 @@ from jobqueue.display import ago, duration
 from jobqueue.records import counted, format_bytes
 from jobqueue.states import State
 from jobqueue.text import escape_json, escape_lines
-from jobqueue.web.charts import area, sparkline
+from jobqueue.web.charts import area, round_top, sparkline
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKS = {
@@ -44,6 +44,8 @@ def environment() -> Environment:
         "number": lambda value: f"{value:,}",
         "json": json.dumps,
         "area": area,
+        "instant": datetime.fromisoformat,
+        "round_top": round_top,
         "seconds": duration,
         "spark": sparkline,
         "time": _time,

@@ -27,21 +27,16 @@ def now_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         raise InvalidOption(f"span: {span[:20]!r} is not 1h or 24h", field="span")
     monitor = Monitor(queue.store)
     minutes, size = SPANS[span]
-    present = monitor.present()
     ended = monitor.ended(minutes)
-    hour = present.replace(second=0, microsecond=0) - (HOUR - 1) * MINUTE
-    rows = [
-        row | _of_queue(row, [each for each in ended if each["queue"] == row["queue"]], hour)
-        for row in monitor.queues()
-    ]
-    chart = points(ended, present, minutes, size)
+    rows = queue_rows(monitor, ended)
+    chart = points(ended, monitor.present(), minutes, size)
     workers = [row for row in monitor.workers() if row["heartbeat_age_seconds"] <= row["lease"]]
     recent = monitor.minutes(HOUR)
     return "now.html", {
         "span": span,
         "spans": list(SPANS),
         "queues": rows,
-        "paused_by": paused_by(queue) if any(row["paused"] for row in rows) else {},
+        "paused_by": paused_by(queue, rows),
         "chart": chart,
         "each": "a minute" if size == 1 else f"in {size} min",
         "top": round_top(max((point.done + point.failed for point in chart), default=0)),
@@ -50,6 +45,16 @@ def now_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         "wait": max((row["p95_wait"] or 0.0 for row in recent[-5:]), default=None),
         **_totals(rows, workers),
     }
+
+
+def queue_rows(monitor: Monitor, ended: Rows | None = None) -> Rows:
+    """Return a row for each queue, with what ended in it in the last hour."""
+    ended = monitor.ended(HOUR) if ended is None else ended
+    hour = monitor.present().replace(second=0, microsecond=0) - (HOUR - 1) * MINUTE
+    return [
+        row | _of_queue(row, [each for each in ended if each["queue"] == row["queue"]], hour)
+        for row in monitor.queues()
+    ]
 
 
 def _totals(rows: Rows, workers: Rows) -> dict[str, Any]:
@@ -94,9 +99,11 @@ def points(ended: Rows, present: datetime, minutes: int = HOUR, size: int = 1) -
     return [Point(f"{at:%H:%M}", done[at], failed[at]) for at in spans]
 
 
-def paused_by(queue: JobQueue) -> dict[str, str]:
-    """Return who paused each queue last, of those that were paused lately."""
+def paused_by(queue: JobQueue, rows: Rows) -> dict[str, str]:
+    """Return who paused each queue last, if one is paused and that was not too long ago."""
     found: dict[str, str] = {}
+    if not any(row["paused"] for row in rows):
+        return found
     for action in reversed(Audit(queue.store).find(PAUSES)):
         if action["verb"] == "pause" and "queue" in action["target"]:
             found[action["target"]["queue"]] = action["actor"]

@@ -1,27 +1,119 @@
-"""The verbs of queues."""
+"""Queues: how much waits and runs in each, its limits, and its switches."""
 
 from collections.abc import Callable
+from typing import Any
 
-from jobqueue import options
+from jobqueue import options, wire
+from jobqueue.errors import InvalidOption, JobNotFound
 from jobqueue.queue import JobQueue
+from jobqueue.queue_switches import Rate, check_limit
+from jobqueue.records import counted
 from jobqueue.store.audit import Action
+from jobqueue.store.queue_switches import Switchboard
 from jobqueue.store.stats import Monitor
+from jobqueue.web.pages.now import paused_by, queue_rows
 from jobqueue.web.pages.view import Done, Query
+
+
+def queues_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
+    """Show all queues, with their limits."""
+    rows = [row | {"rate": _rate_of(row)} for row in queue_rows(Monitor(queue.store))]
+    return "queues.html", {"queues": rows, "paused_by": paused_by(queue, rows)}
+
+
+def queue_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
+    """Show one queue and its switches. Raises InvalidOption or JobNotFound."""
+    name = _name(query)
+    rows = queue_rows(Monitor(queue.store))
+    row = next((row for row in rows if row["queue"] == name), None)
+    if row is None:
+        raise JobNotFound(f"there is no queue {name!r}: it has no jobs and no switches", field=name)
+    return "queue.html", {
+        "row": row | {"rate": _rate_of(row)},
+        "paused_by": paused_by(queue, [row]),
+        "top": max((point.done + point.failed for point in row["hour"]), default=0),
+    }
+
+
+def purge_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
+    """Show how many jobs a purge would delete; delete none."""
+    name = _name(query)
+    rows = Monitor(queue.store).queues()
+    waiting = sum(row["scheduled"] + row["available"] for row in rows if row["queue"] == name)
+    return "sure.html", {
+        "title": f"Purge queue {name}?",
+        "sentence": f"{counted(waiting, 'job')} that wait in queue {name} will be deleted. "
+        "This cannot be undone. Jobs that run go on.",
+        "path": f"/queues/{name}/purge",
+        "button": f"Delete {counted(waiting, 'job')}",
+        "verb": "purge",
+        "back": f"/queues/{name}",
+    }
 
 
 def pause(queue: JobQueue, form: Query, actor: str) -> Done:
     """Pause a queue."""
-    return _switch(form, actor, Monitor(queue.store).pause)
+    return _switch(queue, form, actor, Monitor(queue.store).pause)
 
 
 def resume(queue: JobQueue, form: Query, actor: str) -> Done:
     """Resume a queue."""
-    done = _switch(form, actor, Monitor(queue.store).resume)
+    return _switch(queue, form, actor, Monitor(queue.store).resume)
+
+
+def limit(queue: JobQueue, form: Query, actor: str) -> Done:
+    """Set how many of its jobs may run at once; an empty field takes the limit back."""
+    name, text = _name(form), form.get("limit", "").strip()
+    most = check_limit(wire.whole(text)) if text else None
+    action = Action(actor, "limit", {"queue": name, "limit": most})
+    Switchboard(queue.store).limit(name, most, action)
     queue.wake_workers()
-    return done
+    said = "has no limit" if most is None else f"runs at most {counted(most, 'job')} at once"
+    return Done(f"Queue {name} {said}.")
 
 
-def _switch(form: Query, actor: str, change: Callable[[str, Action], bool]) -> Done:
-    name = options.name(form["name"], "queue", longest=options.QUEUE_LENGTH_MAX)
+def rate(queue: JobQueue, form: Query, actor: str) -> Done:
+    """Set how often its jobs may start; an empty field takes the rate back."""
+    name, text, burst = _name(form), form.get("rate", "").strip(), form.get("burst", "").strip()
+    if burst and not text:
+        raise InvalidOption("burst: there is no rate to run ahead of", field="burst")
+    new = Rate.of(text, wire.whole(burst) if burst else None) if text else None
+    action = Action(actor, "rate", {"queue": name, "rate": new and str(new)})
+    Switchboard(queue.store).rate(name, new, action)
+    queue.wake_workers()
+    return Done(f"Queue {name} {f'starts {new}' if new else 'has no rate'}.")
+
+
+def fair(queue: JobQueue, form: Query, actor: str) -> Done:
+    """Let its concurrency keys take turns, or not."""
+    name, on = _name(form), form.get("fair") == "yes"
+    action = Action(actor, "fair", {"queue": name, "fair": on})
+    Switchboard(queue.store).fair(name, action, fair=on)
+    queue.wake_workers()
+    return Done(f"Queue {name} {'shares fairly' if on else 'takes jobs as they come'}.")
+
+
+def purge(queue: JobQueue, form: Query, actor: str) -> Done:
+    """Delete the jobs of a queue that wait."""
+    name = _name(form)
+    gone = Switchboard(queue.store).purge(name, Action(actor, "purge", {"queue": name}))
+    return Done(f"Deleted {counted(gone, 'job')} of queue {name}.", f"/queues/{name}")
+
+
+def _switch(
+    queue: JobQueue, form: Query, actor: str, change: Callable[[str, Action], bool]
+) -> Done:
+    name = _name(form)
     changed = change(name, Action(actor, form["verb"], {"queue": name}))
+    queue.wake_workers()
     return Done(f"Queue {name} {'is' if changed else 'was already'} {form['verb']}d.")
+
+
+def _name(query: Query) -> str:
+    return options.name(query["name"], "queue", longest=options.QUEUE_LENGTH_MAX)
+
+
+def _rate_of(row: dict[str, Any]) -> str | None:
+    if row["rate_count"] is None:
+        return None
+    return Rate(row["rate_count"], row["rate_period"]).to_text()

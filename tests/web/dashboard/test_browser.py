@@ -13,6 +13,8 @@ from tests.web.conftest import Serve, add_tasks
 from tests.web.dashboard.browser import CHROMIUM, MISSING, Tab, chromium
 from tests.web.dashboard.conftest import Run
 
+REST = ["/", "/queues", "/queues/default", "/tasks", "/workers", "/schedules", "/log"]
+
 Open = Callable[..., Tab]
 
 
@@ -95,7 +97,7 @@ def test_a_page_follows_its_jobs_and_keeps_what_is_open_and_selected(
 
 
 @pytest.mark.parametrize(
-    "path", ["/jobs", "/jobs?state=failed", "/jobs/1", "/jobs/4", "/jobs/retry?all=yes", "/"]
+    "path", ["/jobs", "/jobs?state=failed", "/jobs/1", "/jobs/4", "/jobs/retry?all=yes", *REST]
 )
 def test_every_page_is_readable_on_a_telephone(
     open_tab: Open, filled: list[int], path: str

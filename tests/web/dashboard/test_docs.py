@@ -13,7 +13,8 @@ PAGE = (Path(__file__).parents[3] / "docs/dashboard.md").read_text("utf-8")
 
 def test_the_pages_are_those_of_the_code() -> None:
     documented = set(re.findall(r"^\| `(/[^`?]*)", PAGE, re.MULTILINE))
-    assert documented == {page.path.replace("{id}", "7") for page in PAGES}
+    paths = {page.path.replace("{id}", "7").replace("{name}", "mail") for page in PAGES}
+    assert documented == {path for path in paths if not path.endswith(("/purge", "/remove"))}
     assert all(f"*{verb.capitalize()}*" in PAGE for verb in jobs_pages.VERBS)
 
 

@@ -180,7 +180,7 @@ def test_what_a_page_reads_is_read_in_a_thread(
     """A slow database must not hold up the API."""
     threads = set()
     monkeypatch.setattr(
-        "jobqueue.web.pages.now.paused_by", lambda _: threads.add(threading.current_thread()) or {}
+        "jobqueue.web.pages.now.paused_by", lambda *_: threads.add(threading.current_thread()) or {}
     )
     jobs.pause("mail")
     pages.get("/")

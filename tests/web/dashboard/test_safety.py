@@ -254,7 +254,8 @@ def test_what_jobs_hold_is_inert_everywhere(pages: Pages, jobs: JobQueue, run: R
                     *values
                 )
             )
-    for path in ("/jobs", *(f"/jobs/{id_}" for id_ in ids), "/jobs/retry?all=yes"):
+    rest = ("/", "/queues", "/tasks", "/workers", "/schedules", "/log")
+    for path in ("/jobs", *(f"/jobs/{id_}" for id_ in ids), "/jobs/retry?all=yes", *rest):
         page = pages.get(path)
         assert Elements(page).scripts == 2
         assert "\u202e" not in page and "\x07" not in page and "49{%" not in page

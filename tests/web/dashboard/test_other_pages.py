@@ -1,0 +1,229 @@
+"""The pages Queues, Tasks, Workers, Schedules and Log, and their verbs."""
+
+import re
+import threading
+from typing import Any
+
+import pytest
+
+from jobqueue import JobQueue, cron, every
+from jobqueue.store.audit import Audit
+from jobqueue.store.stats import Monitor
+from jobqueue.web.pages import tasks as tasks_pages
+from jobqueue.web.pages import workers as workers_pages
+from jobqueue.web.pages.log import about
+from tests.web.dashboard.conftest import Pages, Run, text_of
+
+
+def cells(page: str, kind: str) -> dict[str, list[str]]:
+    """The cells of each line of a table, by the first word of its first."""
+    lines = re.findall(rf'<tr id="{kind}-\d+">(.*?)</tr>', page, re.DOTALL)
+    found = [
+        [text_of(cell).strip() for cell in re.findall(r"<td.*?</td>", line, re.DOTALL)]
+        for line in lines
+    ]
+    return {name.split()[0]: rest for name, *rest in found}
+
+
+# Queues
+
+
+def test_queues_show_their_limits_and_what_ended_in_them(pages: Pages, run: Run) -> None:
+    pages.client.id(task="fail", queue="crm")
+    run()
+    pages.client.id(1, 2, queue="mail", delay=60)
+    for verb, fields in (("limit", {"limit": "4"}), ("rate", {"rate": "100/minute", "burst": "7"})):
+        assert "/queues/crm" in str(
+            pages.send(f"/queues/crm/{verb}", fields | {"to": "/queues/crm"}).headers
+        )
+    lines = cells(pages.get("/queues"), "queue")
+    assert lines["crm"][:7] == ["0", "0", "4", "100/minute", "–", "0", "1"]
+    assert lines["mail"][:3] == ["0 + 1", "0", "–"]
+
+
+def test_the_switches_of_a_queue_are_set_and_taken_back(pages: Pages, jobs: JobQueue) -> None:
+    pages.client.id(1, 2, queue="mail")
+
+    def said(verb: str, **fields: str) -> str:
+        return text_of(pages.done(f"/queues/mail/{verb}", fields | {"to": "/queues/mail"}))
+
+    def row() -> dict[str, Any]:
+        return next(row for row in Monitor(jobs.store).queues() if row["queue"] == "mail")
+
+    assert "Queue mail runs at most 4 jobs at once." in said("limit", limit="4")
+    assert row()["max_running"] == 4
+    assert "starts 5/30s, burst 2" in said("rate", rate="5/30s", burst="2")
+    assert (row()["rate_count"], row()["rate_burst"]) == (5, 2)
+    assert "shares fairly" in said("fair", fair="yes") and row()["fair"]
+    assert "has no limit" in said("limit", limit="") and row()["max_running"] is None
+    assert "has no rate" in said("rate", rate="") and row()["rate_count"] is None
+    assert "as they come" in said("fair", fair="no") and not row()["fair"]
+    verbs = [action["verb"] for action in Audit(jobs.store).find(None)]
+    assert verbs == ["fair", "rate", "limit"] * 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "fields"),
+    [
+        ("limit", {"limit": "-1"}),
+        ("limit", {"limit": "x"}),
+        ("rate", {"rate": "often"}),
+        ("rate", {"burst": "2"}),
+    ],
+)
+def test_a_wrong_switch_changes_nothing(
+    pages: Pages, jobs: JobQueue, verb: str, fields: dict[str, str]
+) -> None:
+    assert pages.send(f"/queues/mail/{verb}", fields).status_code == 400
+    assert Audit(jobs.store).find(None) == []
+
+
+def test_a_purge_says_first_how_many_it_deletes(pages: Pages, jobs: JobQueue) -> None:
+    kept = pages.client.id(1, 2)
+    for delay in (0, 60):
+        pages.client.id(1, 2, queue="mail", delay=delay)
+    assert "2 jobs that wait in queue mail will be deleted" in pages.get("/queues/mail/purge")
+    assert len(list(jobs.list())) == 3
+    page = pages.send("/queues/mail/purge")
+    assert page.headers["location"] == "../../queues/mail"
+    assert [job.id for job in jobs.list()] == [kept]
+
+
+def test_a_queue_that_is_not_there_is_said_on_a_page(pages: Pages) -> None:
+    assert "there is no queue &#39;nothing&#39;" in pages.get("/queues/nothing", 404)
+
+
+# Tasks
+
+
+def test_tasks_show_what_they_take_and_who_knows_them(
+    pages: Pages, jobs: JobQueue, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages.client.id(1, 2)
+    pages.client.id(task="fail")
+    run()
+    for _ in range(3):
+        pages.client.id(1, 2)
+    lines = cells(pages.get("/tasks"), "task")
+    assert lines["add"][:4] == ["3", "1", "0", "0"] and lines["fail"][:4] == ["0", "0", "1", "1"]
+    assert lines["add"][4].endswith("s") and lines["add"][-1] == "none"
+    assert "No live worker knows this task" in pages.get("/tasks")
+    with jobs.worker(poll=0.05):
+        assert cells(pages.get("/tasks"), "task")["add"][-1] == "1"
+    monkeypatch.setattr(tasks_pages, "WAITING_MAX", 2)
+    for _ in range(3):
+        pages.client.id(1, 2)
+    assert cells(pages.get("/tasks"), "task")["add"][0] == "2"
+
+
+# Workers
+
+
+def test_workers_show_their_slots_and_what_is_stuck(
+    pages: Pages, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, release = threading.Event(), threading.Event()
+
+    @jobs.task
+    def hold() -> None:
+        began.set()
+        release.wait(30)
+
+    assert "No worker is there" in pages.get("/workers")
+    job = hold.enqueue()
+    with jobs.worker(poll=0.05, concurrency=3, name="w7") as worker:
+        try:
+            assert began.wait(10)
+            page = pages.get("/workers")
+            assert page.count('<i class="busy"></i>') == 2  # One is in the key below.
+            (line,) = cells(page, "worker").values()
+            assert "1 of 3 busy" in line[0] and f"{job.id} hold" in line[1]
+            monkeypatch.setattr(workers_pages, "PATIENCE", -3600.0)
+            job.cancel()
+            assert "is asked to stop, and goes on" in text_of(pages.get("/workers"))
+        finally:
+            release.set()
+    assert worker is not None
+
+
+# Schedules
+
+
+def test_schedules_are_shown_in_words_and_switched(pages: Pages, jobs: JobQueue) -> None:
+    add = jobs.registry["add"]
+    jobs.schedules.add("nightly", add.call(1, 2), cron("0 3 * * *", tz="Europe/Zurich"))
+    jobs.schedules.add("often", add.call(1, 2), every(minutes=5))
+    lines = cells(pages.get("/schedules"), "schedule")
+    assert (
+        lines["nightly"][0] == "At 03:00 every day Europe/Zurich"
+        and lines["often"][0] == "every 5m"
+    )
+    assert "no live worker knows the task" in lines["often"][4]
+    page = pages.done("/schedules/often/pause", {"to": "/schedules"})
+    assert "Schedule often is paused." in page
+    assert "paused now by http 127.0.0.1" in cells(page, "schedule")["often"][4]
+    page = pages.done("/schedules/often/resume", {"to": "/schedules"})
+    assert "Schedule often is resumed." in page
+    page = pages.done("/schedules/often/run")
+    assert "Schedule often has made job 1." in page and "<h1>" in page
+    assert "Remove schedule often?" in pages.get("/schedules/often/remove")
+    assert list(cells(pages.done("/schedules/often/remove"), "schedule")) == ["nightly"]
+    assert pages.send("/schedules/often/pause").status_code == 404
+    assert pages.send("/schedules/nightly/reset").status_code == 400
+
+
+def test_plain_sql_may_have_written_any_schedule(pages: Pages, jobs: JobQueue) -> None:
+    jobs.schedules.add("odd", jobs.registry["add"].call(1, 2), cron("0 3 * * *"))
+    for expression in ("<b>never</b>", "99 99 * * *", "* * * * * *"):
+        with jobs.store.write() as connection:
+            connection.exec_driver_sql(f"UPDATE jobqueue_schedules SET expression = '{expression}'")
+        assert "odd" in cells(pages.get("/schedules"), "schedule")
+
+
+# Log
+
+
+def test_the_log_says_who_did_what_and_undoes_it(pages: Pages, jobs: JobQueue) -> None:
+    ids = [pages.client.id(n, n, queue="mail") for n in range(3)]
+    pages.done("/queues/mail/pause", {"to": "/"})
+    pages.done("/jobs/cancel", {"id": ",".join(map(str, ids[:2]))})
+    page = pages.get("/log")
+    said = text_of(page)
+    assert (
+        f"cancel jobs {ids[0]}, {ids[1]} 2 http 127.0.0.1" in said and "pause queue mail 1" in said
+    )
+    assert page.count("Undo</button>") == 1
+    page = pages.done("/queues/mail/resume", {"to": "/log"})
+    assert "Queue mail is resumed." in page and page.count("Undo</button>") == 1
+    assert "queues/mail/pause" in page
+
+
+def test_a_long_log_has_pages(
+    pages: Pages, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobqueue.web.pages.log.PAGE", 2)
+    for _ in range(3):
+        pages.send("/queues/mail/pause")
+        pages.send("/queues/mail/resume")
+    ids, path = [], "/log"
+    while path:
+        page = pages.get(path)
+        ids += [int(id_) for id_ in re.findall(r'id="action-(\d+)"', page)]
+        older = re.search(r'href="\.(/log\?before=\d+)"', page)
+        path = older[1] if older else ""
+    assert ids == [6, 5, 4, 3, 2, 1]
+    assert pages.client.get("/log?before=x").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ({"ids": [7]}, "job 7"),
+        ({"ids": [1, 2, 3, 4, 5, 6, 7], "more_ids": 93}, "jobs 1, 2, 3, 4, 5, and 95 more"),
+        ({"all": True}, "all jobs"),
+        ({"state": "failed", "task": "add"}, "state failed, task add"),
+        ({"queue": "mail", "limit": 4}, "queue mail, limit 4"),
+    ],
+)
+def test_what_an_action_was_about_is_said_in_words(target: dict[str, Any], said: str) -> None:
+    assert about(target) == said
