@@ -1,4 +1,4 @@
-"""`make vendor`: fetches the files of jobqueue/web/static/vendor from the npm registry, and writes their hashes."""
+"""`make vendor`: fetches the files that each vendor.toml names from the npm registry, and writes their hashes."""
 
 import hashlib
 import io
@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from urllib.request import urlopen
 
-FOLDER = Path(__file__).parents[1] / "jobqueue/web/static/vendor"
+ROOT = Path(__file__).parents[1]
+FOLDERS = [ROOT / "jobqueue/web/static/vendor", ROOT / "tests/web/dashboard/vendor"]
 REGISTRY = os.environ.get("NPM_CONFIG_REGISTRY", "https://registry.npmjs.org").rstrip("/")
 
 
@@ -20,14 +21,14 @@ def package(name: str, version: str) -> tarfile.TarFile:
         return tarfile.open(fileobj=io.BytesIO(answer.read()))
 
 
-def renew() -> None:
-    index = FOLDER / "vendor.toml"
+def renew(folder: Path) -> None:
+    index = folder / "vendor.toml"
     text = index.read_text("utf-8")
     for file in tomllib.loads(text)["file"]:
         member = package(file["package"], file["version"]).extractfile(f"package/{file['path']}")
         assert member is not None
         content = member.read()
-        (FOLDER / file["name"]).write_bytes(content)
+        (folder / file["name"]).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         of_this = rf'(name = "{re.escape(file["name"])}"\n(?:.+\n)*?sha256 = ")[0-9a-f]*"'
         text = re.sub(of_this, rf'\g<1>{digest}"', text)
@@ -36,4 +37,5 @@ def renew() -> None:
 
 
 if __name__ == "__main__":
-    renew()
+    for folder in FOLDERS:
+        renew(folder)

@@ -31,17 +31,17 @@ from jobqueue.web.session import COOKIE, LASTS
 from jobqueue.web.static_files import static_files
 
 PAGES = (
-    Page("/", now_page, ("span",), "Now"),
-    Page("/jobs", jobs_page, (*FILTER, "after"), "Jobs"),
+    Page("/", now_page, ("span",), "Now", "n"),
+    Page("/jobs", jobs_page, (*FILTER, "after"), "Jobs", "j"),
     Page("/jobs/{id}", job_page),
-    Page("/queues", queues.queues_page, (), "Queues"),
+    Page("/queues", queues.queues_page, (), "Queues", "q"),
     Page("/queues/{name}", queues.queue_page),
     Page("/queues/{name}/purge", queues.purge_page),
-    Page("/tasks", tasks_page, (), "Tasks"),
-    Page("/workers", workers_page, (), "Workers"),
-    Page("/schedules", schedules.schedules_page, (), "Schedules"),
+    Page("/tasks", tasks_page, (), "Tasks", "t"),
+    Page("/workers", workers_page, (), "Workers", "w"),
+    Page("/schedules", schedules.schedules_page, (), "Schedules", "s"),
     Page("/schedules/{name}/remove", schedules.remove_page),
-    Page("/log", log_page, ("before",), "Log"),
+    Page("/log", log_page, ("before",), "Log", "l"),
 )
 """In the order of the navigation."""
 

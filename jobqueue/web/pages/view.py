@@ -21,6 +21,8 @@ class Page(NamedTuple):
     """Those of its URL, beside those of its path."""
     title: str | None = None
     """Its name in the navigation; None: it has none there."""
+    key: str | None = None
+    """The key that leads to it after `g`."""
 
 
 class Done(NamedTuple):

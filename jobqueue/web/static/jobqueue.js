@@ -77,7 +77,55 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => { button.textContent = "Copy"; }, 1500);
 });
 
-document.addEventListener("htmx:after:swap", count);
+// Keys. The current line is kept by its id, since a line may be drawn anew.
+let current = null;
+let isAfterG = false;
+
+function mark(row) {
+  for (const other of document.querySelectorAll("tr.at")) other.classList.remove("at");
+  current = row?.id ?? current;
+  if (!row) return;
+  row.classList.add("at");
+  row.scrollIntoView({ block: "nearest" });
+}
+
+function move(by) {
+  const rows = [...document.querySelectorAll("tbody tr[id]")];
+  const at = rows.findIndex((row) => row.id === current);
+  mark(rows[Math.min(rows.length - 1, Math.max(0, at + by))]);
+}
+
+const keys = {
+  j: () => move(1),
+  k: () => move(-1),
+  x: () => document.getElementById(current)?.querySelector("input[name=id]")?.click(),
+  Enter: () => document.getElementById(current)?.querySelector("a")?.click(),
+  "?": () => document.getElementById("keys").showModal(),
+  "/": () => {
+    const field = document.getElementById("q");
+    if (field) field.focus();
+    else document.querySelector("nav [data-key=j]").click();
+  },
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.target.matches("input:not([type=checkbox]), textarea, select")) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  if (event.key === "Enter" && event.target.matches("a, button, summary")) return;
+  const act = isAfterG ? () => document.querySelector(`nav [data-key="${CSS.escape(event.key)}"]`)?.click() : keys[event.key];
+  isAfterG = !isAfterG && event.key === "g";
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+document.addEventListener("htmx:after:swap", () => {
+  count();
+  mark(document.getElementById(current));
+});
 document.addEventListener("DOMContentLoaded", () => {
   document.documentElement.classList.add("script");
   count();

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobqueue import JobQueue
+from jobqueue import JobQueue, every
 from jobqueue.web import Server, create_app
 from tests.conftest import BROWSER
 from tests.web.conftest import Serve, add_tasks
 from tests.web.dashboard.browser import CHROMIUM, MISSING, Tab, chromium
 from tests.web.dashboard.conftest import Run
 
+AXE = Path(__file__).parent / "vendor/axe.min.js"
 REST = ["/", "/queues", "/queues/default", "/tasks", "/workers", "/schedules", "/log"]
 
 Open = Callable[..., Tab]
@@ -140,3 +142,116 @@ def test_a_database_that_is_away_keeps_the_last_picture(browser: Any, own_postgr
         )
         tab.wrong = [said for said in tab.wrong if "503" not in said]
         tab.close()
+
+
+PATHS = [
+    "/jobs",
+    "/jobs?state=failed",
+    "/jobs/1",
+    "/jobs/4",
+    "/jobs/retry?all=yes",
+    "/queues/default/purge",
+    *REST,
+]
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_any_page(
+    open_tab: Open, filled: list[int], jobs: JobQueue, colours: str
+) -> None:
+    jobs.schedules.add("often", jobs.registry["add"].call(1, 2), every(minutes=5))
+    jobs.pause("mail")
+    tab = open_tab(color_scheme=colours)
+    tab.context.add_init_script(path=AXE)
+    found = {}
+    for path in [*PATHS, "/nothing"]:
+        page = tab.go(path)
+        wrong = page.evaluate(
+            "axe.run({resultTypes: ['violations']}).then(({violations}) => violations)"
+        )
+        found[path] = [
+            (
+                rule["id"],
+                rule["impact"],
+                rule["nodes"][0]["html"][:200],
+                rule["nodes"][0]["failureSummary"],
+            )
+            for rule in wrong
+            if rule["impact"] in ("serious", "critical")
+        ]
+    tab.wrong = [said for said in tab.wrong if "404" not in said]
+    assert {path: rules for path, rules in found.items() if rules} == {}
+
+
+@pytest.mark.databases("sqlite")
+def test_keys_lead_through_the_lists_and_pages(open_tab: Open, filled: list[int]) -> None:
+    tab = open_tab()
+    page = tab.go("/")
+    for key, path in {
+        "j": "/jobs",
+        "q": "/queues",
+        "t": "/tasks",
+        "w": "/workers",
+        "s": "/schedules",
+        "l": "/log",
+        "n": "/",
+    }.items():
+        page.keyboard.press("g")
+        page.keyboard.press(key)
+        page.wait_for_url(f"**{path}")
+    page.keyboard.press("/")
+    page.wait_for_url("**/jobs")
+    page.keyboard.press("/")
+    page.keyboard.type("gjx?")
+    assert page.locator("#q").input_value() == "gjx?"
+    page.keyboard.press("Escape")
+    for key in "jjxkx":
+        page.keyboard.press(key)
+    assert page.get_by_text("2 selected").is_visible()
+    page.keyboard.press("?")
+    assert page.get_by_role("dialog").is_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="hidden")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/jobs/{filled[-1]}")
+
+
+@pytest.mark.databases("sqlite")
+def test_a_queue_is_paused_and_a_job_retried_in_a_browser(
+    open_tab: Open, jobs: JobQueue, filled: list[int]
+) -> None:
+    page = open_tab().go("/")
+    page.get_by_role("button", name="Pause").first.click()
+    page.get_by_text("Queue default is paused.").wait_for()
+    page.get_by_role("link", name="default").click()
+    page.goto("/queues/default")
+    page.get_by_label("Run at most, in the whole fleet").fill("3")
+    page.get_by_role("button", name="Set").first.click()
+    page.get_by_text("Queue default runs at most 3 jobs at once.").wait_for()
+    page.goto(f"/jobs/{filled[0]}")
+    page.get_by_role("button", name="Retry").click()
+    page.get_by_text("Retried 1 job.").wait_for()
+    assert jobs.get(filled[0]).state == "available"
+
+
+@pytest.mark.databases("sqlite")
+def test_a_login_lasts_over_a_link_from_elsewhere(
+    browser: Any, serve: Serve, open_tab: Open
+) -> None:
+    origin = str(serve(token="a-long-random-token").base_url).rstrip("/")
+    tab = Tab(browser, origin)
+    page = tab.go("/queues")
+    page.get_by_label("Token").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_text("That is not the token.").wait_for()
+    page.get_by_label("Token").fill("a-long-random-token")
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/queues")
+    tab.wrong = [said for said in tab.wrong if "401" not in said]
+    elsewhere = origin.replace("127.0.0.1", "localhost")  # Another site: the names differ.
+    page.goto(f"{elsewhere}/login")
+    page.evaluate("origin => { location.href = `${origin}/tasks` }", origin)
+    page.get_by_role("heading", name="Tasks").wait_for(state="attached")
+    assert "/tasks" in page.url
+    tab.context.close()

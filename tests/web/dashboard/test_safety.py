@@ -1,12 +1,15 @@
 """What keeps others out of the dashboard: forms, logins, rights, and what data may do in a page."""
 
+import json
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from starlette.applications import Starlette
 
 from jobqueue import JobQueue
+from jobqueue.store.schema import jobs as table
 from jobqueue.web import Server, create_app
 from jobqueue.web.session import Sessions
 from tests.web.conftest import Client, Serve
@@ -245,15 +248,13 @@ def test_what_jobs_hold_is_inert_everywhere(pages: Pages, jobs: JobQueue, run: R
         )
     run()
     with jobs.store.write() as connection:
-        for id_, text in zip(ids, EVIL, strict=False):
+        for number, id_ in enumerate(ids):
             # Plain SQL may write names that our own doors refuse.
-            values = (text.replace("'", "''").replace("%", "%%"), id_)
-            connection.exec_driver_sql(
-                "UPDATE jobqueue_jobs SET task = '{0}', queue = '{0}', worker = '{0}', tags = '[\"x\"]',"
-                " reason = '{0}', unique_key = '{0}-{1}', unique_until = 'finished' WHERE id = {1}".format(
-                    *values
-                )
-            )
+            text = EVIL[number % len(EVIL)]
+            names = dict.fromkeys(("task", "queue", "worker", "reason", "progress_message"), text)
+            lists = {"tags": json.dumps([text]), "unique_key": text + str(id_)}
+            change = update(table).where(table.c.id == id_)
+            connection.execute(change.values(names | lists | {"unique_until": "finished"}))
     rest = ("/", "/queues", "/tasks", "/workers", "/schedules", "/log")
     for path in ("/jobs", *(f"/jobs/{id_}" for id_ in ids), "/jobs/retry?all=yes", *rest):
         page = pages.get(path)

@@ -2,18 +2,22 @@
 
 import hashlib
 import tomllib
+from pathlib import Path
+
+import pytest
 
 from jobqueue.web.static_files import FOLDER
 
 VENDOR = FOLDER / "vendor"
 
 
-def test_each_file_is_the_one_that_its_hash_names() -> None:
-    listed = tomllib.loads((VENDOR / "vendor.toml").read_text("utf-8"))["file"]
+@pytest.mark.parametrize("folder", [VENDOR, Path(__file__).parent / "vendor"])
+def test_each_file_is_the_one_that_its_hash_names(folder: Path) -> None:
+    listed = tomllib.loads((folder / "vendor.toml").read_text("utf-8"))["file"]
     digests = {file["name"]: file["sha256"] for file in listed}
     found = {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in VENDOR.iterdir()
+        for file in folder.iterdir()
         if file.name != "vendor.toml"
     }
     assert digests == found
