@@ -82,7 +82,7 @@ class Completion:
             self._record(connection, holder.name, outcomes, states)
         if len(states) < len(outcomes):
             self._settle(connection, holder, outcomes, states, counts)
-        counts.write(connection, self._statements)
+        counts.write(connection, self._store)
         return states
 
     def _succeed(

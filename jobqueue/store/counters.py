@@ -6,7 +6,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from jobqueue.states import State
-from jobqueue.store.sql.statements import Statements
+from jobqueue.store.database import Store
+from jobqueue.store.sql.rows import COUNTS
+
+MANY = 5
+"""Number of rows from which one statement that takes them all is faster."""
 
 
 @dataclass(slots=True)
@@ -50,24 +54,23 @@ class TransactionCounts:
         count.durations.append(duration)
         count.waits.append(wait)
 
-    def write(self, connection: Connection, statements: Statements) -> None:
+    def write(self, connection: Connection, store: Store) -> None:
         """Insert the counts."""
         rows = [_row(queue, task, count) for (queue, task), count in sorted(self.counts.items())]
-        if rows:
-            connection.execute(statements.append_counters, rows)
+        statements = store.statements
+        if len(rows) >= MANY:
+            parameters = store.backend.batch_parameters(COUNTS, rows)
+            connection.execute(statements.append_many_counters, parameters)
+        elif rows:
+            given = [dict(zip(COUNTS, row, strict=True)) for row in rows]
+            connection.execute(statements.append_counters, given)
 
 
-def _row(queue: str, task: str, count: TaskCounts) -> dict[str, Any]:
-    return {
-        "queue": queue,
-        "task": task,
-        "succeeded": count.succeeded,
-        "failed": count.failed,
-        "cancelled": count.cancelled,
-        "errored_attempts": count.errored_attempts,
-        "runs": len(count.durations),
-        "duration": sum(count.durations),
-        "duration_max": max(count.durations, default=0.0),
-        "wait": sum(count.waits),
-        "wait_max": max(count.waits, default=0.0),
-    }
+def _row(queue: str, task: str, count: TaskCounts) -> tuple[Any, ...]:
+    """Return a row of COUNTS."""
+    return (
+        *(queue, task),
+        *(count.succeeded, count.failed, count.cancelled, count.errored_attempts),
+        *(len(count.durations), sum(count.durations), max(count.durations, default=0.0)),
+        *(sum(count.waits), max(count.waits, default=0.0)),
+    )

@@ -185,7 +185,7 @@ class Jobs(Enqueuer):
             for row in rows:
                 if row.state == State.CANCELLED:
                     counts.ended(row.queue, row.task, State.CANCELLED)
-            counts.write(connection, self._store.statements)
+            counts.write(connection, self._store)
             return [row.id for row in rows]
 
         changed = self._in_batches(and_(matches(wanted), may("cancel")), cancel, action)

@@ -153,7 +153,7 @@ class Leases:
                     counts.errored(job.queue, job.task)  # Attempts of other jobs are refunded.
                 if job.state in FINAL:
                     counts.ended(job.queue, job.task, job.state)
-            counts.write(connection, self._statements)
+            counts.write(connection, self._store)
             if lost:
                 attempts = [_attempt_of_lost_worker(job)._asdict() for job in lost]
                 connection.execute(self._statements.record_attempts, attempts)

@@ -101,7 +101,7 @@ class Maintenance:
             counts = TransactionCounts()
             for job in expired:
                 counts.ended(job.queue, job.task, State.CANCELLED)
-            counts.write(connection, self._statements)
+            counts.write(connection, self._store)
             return expired
 
         return self._store.transact_at_once(work)

@@ -194,7 +194,7 @@ class UserTransactions:
         counts = TransactionCounts()
         # The worker counts the duration later, since the user's commit is part of it.
         counts.ended(claim.queue, claim.task, State.SUCCEEDED)
-        counts.write(connection, self._store.statements)
+        counts.write(connection, self._store)
 
 
 @contextmanager

@@ -315,6 +315,28 @@ def test_what_ended_is_counted_by_queue_and_task(kit: StoreKit, holder: WorkerRe
     }
 
 
+def test_a_batch_of_many_queues_and_tasks_counts_each_of_them(
+    kit: StoreKit, holder: WorkerRef
+) -> None:
+    names = ["a", 'b"', "c,d", "{e}", "f\\", "g'", "NULL", ""]
+    claims = []
+    for name in names:
+        kit.insert(kit.new(queue=f"q{name}", task=f"t{name}"))
+        claims.append(kit.take_one(holder, queue=f"q{name}"))
+    outcomes = [kit.succeeded(claim)._replace(duration=n / 3) for n, claim in enumerate(claims)]
+    kit.finish(holder, *outcomes)
+    assert kit.counters() == {
+        (f"q{name}", f"t{name}"): {
+            "succeeded": 1,
+            "runs": 1,
+            **({"duration": n / 3, "duration_max": n / 3} if n else {}),
+            "wait": 0.25,
+            "wait_max": 0.25,
+        }
+        for n, name in enumerate(names)
+    }
+
+
 def test_outcomes_counts_and_attempts_are_one_transaction(kit: StoreKit, holder: WorkerRef) -> None:
     kit.add_many(2)
     claims = kit.take(holder)

@@ -9,6 +9,7 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
+    insert,
     literal_column,
     null,
     select,
@@ -16,9 +17,9 @@ from sqlalchemy import (
 )
 
 from jobqueue.states import FINAL
-from jobqueue.store.clock import after, now, once
+from jobqueue.store.clock import after, now, once, this_minute
 from jobqueue.store.dialects.base import Backend
-from jobqueue.store.schema import attempts, jobs
+from jobqueue.store.schema import attempts, counters, jobs
 from jobqueue.store.sql.predicates import CANCEL_ASKED, MINE, becomes
 
 
@@ -107,6 +108,13 @@ def already_completed(pairs: FromClause) -> Executable:
 def record_attempts(backend: Backend) -> Executable:
     """Insert rows of attempts that end now."""
     return backend.insert(attempts).values(finished_at=now())
+
+
+def append_counters(counts: FromClause) -> Executable:
+    """Insert many rows of counts, of this minute."""
+    names = [column.name for column in counts.c if column.name != "place"]
+    source = select(this_minute(), *(counts.c[name] for name in names))
+    return insert(counters).inline().from_select(["minute", *names], source)
 
 
 def finish_within() -> Executable:

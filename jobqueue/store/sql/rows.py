@@ -73,6 +73,19 @@ PROGRESS: Columns = {
     "progress": Double(),
     "message": Text(),
 }
+COUNTS: Columns = {
+    "queue": Text(),
+    "task": Text(),
+    "succeeded": BigInteger(),
+    "failed": BigInteger(),
+    "cancelled": BigInteger(),
+    "errored_attempts": BigInteger(),
+    "runs": BigInteger(),
+    "duration": Double(),
+    "duration_max": Double(),
+    "wait": Double(),
+    "wait_max": Double(),
+}
 PAIRS: Columns = {"id": BigInteger(), "fence": BigInteger()}
 
 

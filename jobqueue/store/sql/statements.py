@@ -14,7 +14,7 @@ from jobqueue.store.dialects.base import Backend
 from jobqueue.store.schema import counters, jobs, workers
 from jobqueue.store.sql import claim, complete, conflicts, insert, leases
 from jobqueue.store.sql.predicates import HELD, HOLDS_KEY
-from jobqueue.store.sql.rows import END, NEW_WITH_EXTRA, PAIRS, PROGRESS, SUCCESS
+from jobqueue.store.sql.rows import COUNTS, END, NEW_WITH_EXTRA, PAIRS, PROGRESS, SUCCESS
 
 
 class KeyStatements:
@@ -57,6 +57,7 @@ class Statements(KeyStatements):
         self.complete = complete.complete(backend.batch_table(END))
         self.already_completed = complete.already_completed(backend.batch_table(PAIRS))
         self.append_counters = sql_insert(counters).values(minute=this_minute())
+        self.append_many_counters = complete.append_counters(backend.batch_table(COUNTS))
         self.record_attempts = complete.record_attempts(backend)
         self.finish_within = complete.finish_within()
         self.save_progress = complete.save_progress(backend.batch_table(PROGRESS))
