@@ -35,6 +35,7 @@ class Claim(NamedTuple):
     scheduled_for: datetime | None = None  # the tick that made it
     headers: str | None = None  # JSON
     expires_at: datetime | None = None  # it does not begin later
+    priority: int = 0
 
 
 NOT_COMMITTED = "NotCommitted"

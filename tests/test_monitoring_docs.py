@@ -16,7 +16,7 @@ from jobqueue.records import AttemptError, Claim, Unsuccessful, JobFilter, Regis
 from jobqueue.store.schema import counters, workers
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.states import State
-from jobqueue.store.claims import START, Claims, WorkerRef, PriorityLevel
+from jobqueue.store.claims import Claims, WorkerRef
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
@@ -149,9 +149,7 @@ class Sample:
 
     def claim(self, holder: WorkerRef, count: int) -> list[Claim]:
         with self.store.write() as connection:
-            claims = self.claims.claim(
-                connection, holder, PriorityLevel("default", 0), START, limit=count, free=count
-            )
+            claims = self.claims.claim(connection, holder, "default", limit=count, free=count)
         assert len(claims) == count
         return claims
 
@@ -262,9 +260,7 @@ def test_the_documented_insert_makes_a_claimable_job_with_the_defaults(
     who = Registration("w", "here", 1, None, None, None, None, None, ("add",), 4, 30.0)
     holder = WorkerRef(leases.register(who), "w")
     with store.write() as connection:
-        (claim,) = Claims(store).claim(
-            connection, holder, PriorityLevel("default", 0), START, limit=9, free=9
-        )
+        (claim,) = Claims(store).claim(connection, holder, "default", limit=9, free=9)
     assert (claim.id, claim.attempt, claim.fence, claim.at_most_once) == (made["id"], 1, 1, False)
     assert json.loads(claim.args) == {"args": [2], "kwargs": {"y": 3}}
     assert abs((claim.started_at - claim.run_at).total_seconds()) < 60

@@ -6,31 +6,25 @@ Every write names (id, fence) and the lease under which the job was claimed.
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
 from jobqueue.records import Claim
 from jobqueue.store.database import AutocommitStatement, Store
-from jobqueue.store.sql.claim import LEVELS
+from jobqueue.store.sql.claim import CURSORS
 from jobqueue.store.sql.rows import PAIRS
 
-Cursor = tuple[datetime, int]
-"""The (run_at, id) of the last job of a level that was claimed."""
+Cursor = tuple[int, datetime, int]
+"""The (priority, run_at, id) of the last job of a queue that was claimed."""
 
-START: Cursor = (datetime(1, 1, 1, tzinfo=UTC), 0)
+START: Cursor = (-(2**31), datetime(1, 1, 1, tzinfo=UTC), 0)
 """The cursor before every job."""
-LAST: Cursor = (datetime.max.replace(tzinfo=UTC), 2**63 - 1)
-"""The cursor behind every job."""
-
-PRIORITY_BEFORE_ALL = -(2**31)
-PRIORITY_AFTER_ALL = 2**31 - 1
 
 _CLAIM: Callable[[Sequence[Any]], Claim] = partial(tuple.__new__, Claim)
 """What `Claim._make` does, without a call of Python's per row."""
-_ORDER = attrgetter("run_at", "id")
-_PLACE = itemgetter(-1, Claim._fields.index("run_at"), Claim._fields.index("id"))
+_PLACE = attrgetter("priority", "run_at", "id")
 
 
 class WorkerRef(NamedTuple):
@@ -40,17 +34,26 @@ class WorkerRef(NamedTuple):
     name: str
 
 
-class PriorityLevel(NamedTuple):
-    """A queue and a priority: jobs of one level are claimed by one statement."""
+class QueueHead(NamedTuple):
+    """A queue that has available jobs, and the best priority among them."""
 
     queue: str
     priority: int
 
 
 class ClaimBatch(list[Claim]):
-    """Claims in order; `stopped_at_immediate`: the next job needs a free slot and there is none."""
+    """The claims from one queue, in order."""
 
     stopped_at_immediate = False
+    """The next job needs a free slot and there is none."""
+    cut_short = False
+    """The statement reached its limit: there may be more jobs although there are so few."""
+
+    @property
+    def cursor(self) -> Cursor:
+        """The cursor behind the last claim."""
+        last = self[-1]
+        return last.priority, last.run_at, last.id
 
 
 class Claims:
@@ -60,35 +63,25 @@ class Claims:
         self._store = store
         self._statements = store.statements
 
-    def next_levels(
-        self, connection: Connection, after: PriorityLevel, *, limit: int, per_queue: int
-    ) -> list[PriorityLevel]:
-        """Return up to `limit` levels after the given one that have available jobs, in order.
-
-        Of each queue only the best `per_queue`.
-        """
-        parameters = {
-            "in_queue": after.queue,
-            "in_priority": after.priority,
-            "in_cursor_run_at": LAST[0],
-            "in_cursor_id": LAST[1],
-            "in_per_queue": per_queue,
-            "in_limit": limit,
-        }
-        rows = connection.execute(self._statements.next_levels, parameters)
-        return [PriorityLevel(queue, priority) for queue, priority, _ in rows]
+    def next_queues(
+        self, connection: Connection, first: str = "", *, limit: int
+    ) -> list[QueueHead]:
+        """Return up to `limit` queues that have available jobs, in order, from `first` on."""
+        parameters = {"in_queue": first, "in_limit": limit}
+        rows = connection.execute(self._statements.next_queues, parameters)
+        return [QueueHead(*row) for row in rows]
 
     def claim(
         self,
         connection: Connection,
         holder: WorkerRef,
-        level: PriorityLevel,
-        cursor: Cursor,
+        queue: str,
+        cursor: Cursor = START,
         *,
         limit: int,
         free: int,
     ) -> ClaimBatch:
-        """Claim up to `limit` jobs of a level after the cursor, in order of (run_at, id).
+        """Claim up to `limit` jobs of a queue after the cursor: by priority, then run_at, then id.
 
         `free`: how many of them can start at once. Beyond those, a job that must start at once ends
         the claim, so that no other job overtakes it. Hand claims out only after the commit: the
@@ -97,46 +90,53 @@ class Claims:
         parameters = {
             "in_worker": holder.id,
             "in_worker_name": holder.name,
-            "in_queue": level.queue,
-            "in_priority": level.priority,
-            "in_cursor_run_at": cursor[0],
-            "in_cursor_id": cursor[1],
+            "in_queue": queue,
+            "in_priority": cursor[0],
+            "in_cursor_run_at": cursor[1],
+            "in_cursor_id": cursor[2],
             "in_limit": limit,
         }
         rows = connection.execute(self._statements.claim, parameters).all()
         return self._in_order(connection, ClaimBatch(map(_CLAIM, rows)), free)
 
-    def claim_levels(
+    def claim_queues(
         self,
         connection: Connection,
         holder: WorkerRef,
-        cursors: Mapping[PriorityLevel, Cursor],
+        cursors: Mapping[str, Cursor],
         *,
+        share: int,
         limit: int,
         free: int,
-    ) -> dict[PriorityLevel, ClaimBatch]:
-        """Claim up to `limit` jobs of each level after its cursor, by one statement.
+    ) -> dict[str, ClaimBatch]:
+        """Claim up to `share` jobs of each queue after its cursor, by one statement.
 
-        As `claim` does for one level after the other, in the order of `cursors`.
+        As `claim` does for one queue after the other, in the order of `cursors`, until there are
+        `limit` claims: the queues that were not asked then are missing in the result.
         """
-        levels = [(*level, *cursor) for level, cursor in cursors.items()]
-        parameters = self._store.backend.batch_parameters(LEVELS, levels) | {
+        rows = [(queue, *cursor) for queue, cursor in cursors.items()]
+        parameters = self._store.backend.batch_parameters(CURSORS, rows) | {
             "in_worker": holder.id,
             "in_worker_name": holder.name,
+            "in_share": share,
             "in_limit": limit,
         }
-        batches = {level: ClaimBatch() for level in cursors}
-        for row in connection.execute(self._statements.claim_levels, parameters):
-            claim = _CLAIM(row[:-1])
-            batches[PriorityLevel(claim.queue, row[-1])].append(claim)
+        batches = {queue: ClaimBatch() for queue in cursors}
+        found = connection.execute(self._statements.claim_queues, parameters).all()
+        for claim in map(_CLAIM, found):
+            batches[claim.queue].append(claim)
+        if len(found) >= limit:
+            while not batches[(last := next(reversed(batches)))]:
+                del batches[last]
+            batches[last].cut_short = True
         for batch in batches.values():
             self._in_order(connection, batch, max(0, free))
             free -= len(batch)
         return batches
 
     def _in_order(self, connection: Connection, claims: ClaimBatch, free: int) -> ClaimBatch:
-        """Sort a level's claims, and undo those from the first that must start and cannot."""
-        claims.sort(key=_ORDER)
+        """Sort a queue's claims, and undo those from the first that must start and cannot."""
+        claims.sort(key=_PLACE)
         for place in range(free, len(claims)):
             if claims[place].immediate_only:
                 # Rare: after such a job, callers claim at most `free`.
@@ -157,9 +157,7 @@ class Claims:
             "in_queue": queue,
             "in_limit": limit,
         }
-        rows = self._head.rows(parameters) or []
-        rows.sort(key=_PLACE)
-        return [_CLAIM(row[:-1]) for row in rows]
+        return sorted(map(_CLAIM, self._head.rows(parameters) or []), key=_PLACE)
 
     @cached_property
     def _head(self) -> AutocommitStatement:

@@ -15,7 +15,7 @@ from jobqueue.errors import JobCancelled, JobFailed, JobQueueError, Signal
 from jobqueue.events import EventStream
 from jobqueue.records import Claim, JobRecord, Outcome, Unsuccessful
 from jobqueue.states import State
-from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, PriorityLevel, WorkerRef
+from jobqueue.store.claims import Claims, QueueHead, WorkerRef
 from jobqueue.store.completion import Completion
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
@@ -134,21 +134,20 @@ class Inline:
 
         Jobs of concurrency keys and of limited queues come after the others, within their limits.
         """
-        for level in sorted(self._levels(), key=lambda level: (level.priority, level.queue)):
+        for head in sorted(self._heads(), key=lambda head: (head.priority, head.queue)):
             with self._store.write() as connection:
-                claims = self._claims.claim(connection, self._worker, level, START, limit=1, free=1)
+                claims = self._claims.claim(connection, self._worker, head.queue, limit=1, free=1)
             if claims:
                 return claims[0]
         return self._claim_from_lanes() if self._has_lanes() else None
 
     def sees_jobs(self) -> bool:
         """Return whether jobs are available. Writes nothing."""
-        return bool(self._levels()) or self._has_lanes()
+        return bool(self._heads()) or self._has_lanes()
 
-    def _levels(self) -> list[PriorityLevel]:
-        first = PriorityLevel("", PRIORITY_BEFORE_ALL)
+    def _heads(self) -> list[QueueHead]:
         with self._store.read() as connection:
-            return self._claims.next_levels(connection, first, limit=_ALL, per_queue=_ALL)
+            return self._claims.next_queues(connection, limit=_ALL)
 
     def _has_lanes(self) -> bool:
         with self._store.read() as connection:

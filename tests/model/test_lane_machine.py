@@ -197,10 +197,8 @@ class Machine(RuleBasedStateMachine):
         for claim in found.claims:
             self.names[claim.id] = [found.keys[claim.id]] if claim.id in found.keys else []
             self.names[claim.id] += [queue] * found.is_limited
-        plain: list[Claim] = []
-        for priority in (0, 1):
-            free = slots - len(found.claims) - len(plain)
-            plain += self.kit.take(worker, queue=queue, priority=priority, limit=free, free=free)
+        free = slots - len(found.claims)
+        plain = self.kit.take(worker, queue=queue, limit=free, free=free)
         assert not (plain and switches.limited)
         self.started(plain, rows)
         return len(found.claims) + len(plain) + found.passed_over

@@ -20,7 +20,7 @@ from jobqueue.new_jobs import NewJob
 from jobqueue.records import AttemptError, Claim, Unsuccessful, JobFilter, Registration, Succeeded
 from jobqueue.store.schema import attempts, counters, jobs, workers
 from jobqueue.states import FINAL, MOVES, State
-from jobqueue.store.claims import START, Claims, WorkerRef, PriorityLevel
+from jobqueue.store.claims import Claims, WorkerRef
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
@@ -136,9 +136,7 @@ class Machine(RuleBasedStateMachine):
 
     def take(self, worker: WorkerRef, limit: int, free: int) -> None:
         with self.store.write() as connection:
-            taken = self.claims.claim(
-                connection, worker, PriorityLevel("q", 0), START, limit=limit, free=free
-            )
+            taken = self.claims.claim(connection, worker, "q", limit=limit, free=free)
         available = [i for i, job in self.model.items() if job.state is State.AVAILABLE]
         assert len(taken) <= limit
         assert free < limit or len(taken) == min(limit, len(available))
@@ -282,10 +280,7 @@ class Machine(RuleBasedStateMachine):
         dead = data.draw(st.sampled_from(self.busy()), "worker")
         self.leases.deregister(dead.id)
         with self.store.write() as connection:
-            assert (
-                self.claims.claim(connection, dead, PriorityLevel("q", 0), START, limit=9, free=9)
-                == []
-            )
+            assert self.claims.claim(connection, dead, "q", limit=9, free=9) == []
         self.workers[self.workers.index(dead)] = self.register()
 
     def orphans(self) -> set[int]:

@@ -22,7 +22,7 @@ from jobqueue.records import (
     Unsuccessful,
 )
 from jobqueue.states import State
-from jobqueue.store.claims import START, Claims, PriorityLevel, WorkerRef
+from jobqueue.store.claims import START, Claims, Cursor, WorkerRef
 from jobqueue.store.clock import after, now
 from jobqueue.store.completion import Completion
 from jobqueue.store.database import Store
@@ -222,15 +222,12 @@ class StoreKit:
         holder: WorkerRef,
         *,
         queue: str = "default",
-        priority: int = 0,
-        cursor: tuple[datetime, int] = START,
+        cursor: Cursor = START,
         limit: int = 100,
         free: int = 100,
     ) -> list[Claim]:
         with self.store.write() as connection:
-            return self.claims.claim(
-                connection, holder, PriorityLevel(queue, priority), cursor, limit=limit, free=free
-            )
+            return self.claims.claim(connection, holder, queue, cursor, limit=limit, free=free)
 
     def take_one(self, holder: WorkerRef, **given: Any) -> Claim:
         claims = self.take(holder, limit=1, free=1, **given)
@@ -294,7 +291,7 @@ class StoreKit:
         if state is State.AVAILABLE:
             return id_
         holder = holder or self.worker("putter")
-        claim = self.take_one(holder, queue=queue, priority=given.get("priority", 0))
+        claim = self.take_one(holder, queue=queue)
         assert claim.id == id_
         if state is not State.RUNNING:
             ends = {
@@ -376,8 +373,7 @@ class StoreScenario:
         if self.worker is None:
             self.worker = self.register()
         with self.store.write() as connection:
-            pair = PriorityLevel(queue, 0)
-            return self.claims.claim(connection, self.worker, pair, START, limit=count, free=count)
+            return self.claims.claim(connection, self.worker, queue, limit=count, free=count)
 
     def finish(self, *outcomes: Succeeded | Unsuccessful) -> None:
         assert self.worker is not None

@@ -10,7 +10,7 @@ from sqlalchemy import event, insert, text
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
-from jobqueue.store.claims import PRIORITY_BEFORE_ALL, PriorityLevel, START, WorkerRef
+from jobqueue.store.claims import START, ClaimBatch, QueueHead, WorkerRef
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import queues
 from jobqueue.store.database import Store
@@ -34,7 +34,7 @@ def test_a_claim_carries_the_job(kit: StoreKit) -> None:
         backoff="{}",
     )
     holder = kit.worker()
-    claim = kit.take_one(holder, queue="mail", priority=3)
+    claim = kit.take_one(holder, queue="mail")
     job = kit.row(id_)
     assert claim[:7] == (id_, 1, "send", "mail", '{"args":[1],"kwargs":{}}', 1, 10)
     assert (claim.run_at, claim.started_at) == (job.run_at, job.started_at)
@@ -54,49 +54,44 @@ def test_only_the_first_jobs_in_order_are_claimed(kit: StoreKit) -> None:
     assert ids(kit.take(kit.worker(), limit=3)) == every[:-4:-1]
 
 
-def test_a_claim_is_for_one_queue_and_one_priority(kit: StoreKit) -> None:
-    (
-        kit.add(queue="other"),
-        kit.add(priority=1),
-        kit.add(queue="defaul"),
-        kit.add(queue="default2"),
-    )
-    mine = kit.add()
-    assert ids(kit.take(kit.worker())) == [mine]
+def test_a_claim_is_for_one_queue_better_priorities_first(kit: StoreKit) -> None:
+    kit.add(queue="other"), kit.add(queue="defaul"), kit.add(queue="default2")
+    given = [(0, 5), (0, 1), (5, 0), (0, 1), (-3, 9), (-3, 9), (5, 0), (-3, 2)]
+    made = [(p, at, kit.add(priority=p, at=PAST[at])) for p, at in given]
+    claims = kit.take(kit.worker())
+    assert ids(claims) == [id_ for _, _, id_ in sorted(made)]
+    assert [claim.priority for claim in claims] == sorted(p for p, _ in given)
 
 
 def test_the_cursor_leaves_out_what_is_not_after_it(kit: StoreKit) -> None:
     a, b, c = (kit.add(at=PAST[1]) for _ in range(3))
     kit.add(at=PAST[0])
+    kit.add(at=PAST[9], priority=-1)
     d = kit.add(at=PAST[2])
-    assert ids(kit.take(kit.worker(), cursor=(PAST[1], a))) == [b, c, d]
+    worse = kit.add(at=PAST[0], priority=1)
+    assert ids(kit.take(kit.worker(), cursor=(0, PAST[1], a))) == [b, c, d, worse]
 
 
 def test_the_cursor_of_a_batch_leads_on_to_the_next(kit: StoreKit) -> None:
-    every = kit.add_many(10)
+    every = kit.add_many(5, priority=-1) + kit.add_many(5)
     holder, cursor, taken = kit.worker(), START, []
     while claims := kit.take(holder, cursor=cursor, limit=3):
         taken += ids(claims)
-        cursor = (claims[-1].run_at, claims[-1].id)
+        cursor = claims.cursor
     assert taken == every
 
 
-def test_pairs_come_in_order_and_only_where_something_is_to_claim(kit: StoreKit) -> None:
-    for queue, priority in [("b", 0), ("a", 7), ("a", -7), ("a", -7), ("B", 2)]:
+def test_queues_come_in_order_and_only_where_something_is_to_claim(kit: StoreKit) -> None:
+    for queue, priority in [("b", 0), ("a", 7), ("a", -7), ("a", -7), ("c", 2)]:
         kit.add(queue=queue, priority=priority)
     kit.add(queue="later", delay=60.0)
     kit.put(State.SUCCEEDED, queue="done")
-    first = PriorityLevel("", PRIORITY_BEFORE_ALL)
     with kit.store.read() as connection:
-        found = kit.claims.next_levels(connection, first, limit=9, per_queue=2)
-        best = kit.claims.next_levels(connection, first, limit=9, per_queue=1)
-        after = [
-            kit.claims.next_levels(connection, pair, limit=1, per_queue=2) for pair in found[:-1]
-        ]
-    assert sorted(found) == [("B", 2), ("a", -7), ("a", 7), ("b", 0)]
-    assert [pair for pair in found if pair[0] == "a"] == [("a", -7), ("a", 7)]
-    assert best == [pair for pair in found if pair != ("a", 7)]
-    assert after == [[pair] for pair in found[1:]]
+        found = kit.claims.next_queues(connection, limit=9)
+        parts = [kit.claims.next_queues(connection, *from_, limit=2) for from_ in ([], ["b"])]
+        behind = kit.claims.next_queues(connection, "cc", limit=2)
+    assert found == [QueueHead("a", -7), QueueHead("b", 0), QueueHead("c", 2)]
+    assert (parts, behind) == ([found[:2], found[1:]], [])
 
 
 # The head of a queue
@@ -148,7 +143,7 @@ def test_a_claim_of_the_head_skips_what_another_is_just_claiming(
     one, two = kit.worker("one"), kit.worker("two")
     impatient = Claims(second_store(lock_timeout="2s", statement_timeout="5s"))
     with kit.store.write() as first:
-        mine = kit.claims.claim(first, one, PriorityLevel("default", 0), START, limit=3, free=3)
+        mine = kit.claims.claim(first, one, "default", START, limit=3, free=3)
         theirs = impatient.claim_first(two, "default", 3)
     assert (ids(mine), ids(theirs)) == (every[:3], every[3:])
 
@@ -269,9 +264,7 @@ def test_a_worker_whose_lease_is_gone_claims_nothing(kit: StoreKit) -> None:
 def test_a_claim_that_rolls_back_never_was(kit: StoreKit) -> None:
     id_, holder = kit.add(), kit.worker()
     with pytest.raises(ZeroDivisionError), kit.store.write() as connection:
-        taken = kit.claims.claim(
-            connection, holder, PriorityLevel("default", 0), START, limit=9, free=9
-        )
+        taken = kit.claims.claim(connection, holder, "default", START, limit=9, free=9)
         assert ids(taken) == [id_]
         raise ZeroDivisionError
     job = kit.row(id_)
@@ -290,9 +283,9 @@ def test_a_claimer_skips_what_another_is_just_claiming(kit: StoreKit, second_sto
     impatient = second_store(lock_timeout="2s", statement_timeout="5s")
     take = {"limit": 3, "free": 3}
     with kit.store.write() as first:
-        mine = kit.claims.claim(first, one, PriorityLevel("default", 0), START, **take)
+        mine = kit.claims.claim(first, one, "default", START, **take)
         with impatient.write() as second:
-            theirs = kit.claims.claim(second, two, PriorityLevel("default", 0), START, **take)
+            theirs = kit.claims.claim(second, two, "default", START, **take)
     assert (ids(mine), ids(theirs)) == (every[:3], every[3:])
 
 
@@ -350,14 +343,14 @@ CLAIMER = """
 import sys
 from jobqueue.store.database import Store
 from tests.process_factory import popen
-from jobqueue.store.claims import START, Claims, PriorityLevel, WorkerRef
+from jobqueue.store.claims import START, Claims, WorkerRef
 store, holder = Store(sys.argv[1]), WorkerRef(int(sys.argv[2]), "child")
 claims = Claims(store)
 print("ready", flush=True)
 sys.stdin.readline()
 while True:
     with store.write() as connection:
-        taken = claims.claim(connection, holder, PriorityLevel("default", 0), START, limit=7, free=7)
+        taken = claims.claim(connection, holder, "default", START, limit=7, free=7)
     if not taken:
         break
     print(*(claim.id for claim in taken), flush=True)
@@ -386,43 +379,59 @@ def test_processes_that_claim_at_once_share_the_jobs_without_a_double(
     assert sorted(map(int, " ".join(outputs).split())) == every
 
 
-# Many levels
+# Many queues
 
 
-def test_one_statement_claims_from_each_level_behind_its_cursor_and_not_from_closed_queues(
+def claim_queues(kit: StoreKit, cursors: Any, **most: int) -> dict[str, ClaimBatch]:
+    holder = kit.worker()
+    with kit.store.write() as connection:
+        return kit.claims.claim_queues(connection, holder, cursors, **most)
+
+
+def test_one_statement_claims_from_each_queue_behind_its_cursor_and_not_from_closed_ones(
     kit: StoreKit,
 ) -> None:
     made = {
-        PriorityLevel(queue, priority): [
-            kit.add(queue=queue, priority=priority, at=PAST[at]) for at in (2, 0, 1)
-        ]
+        (queue, priority): [kit.add(queue=queue, priority=priority, at=PAST[at]) for at in (2, 0)]
         for queue in ("a", "b", "paused", "limited", "other")
-        for priority in (0, 1)
+        for priority in (1, 0)
     }
     switches = [("paused", PAST[0], None), ("limited", None, 1)]
     with kit.store.write() as connection:
         for name, paused_at, limit in switches:
             values = {"name": name, "paused_at": paused_at, "max_running": limit}
             connection.execute(insert(queues).values(values))
-    cursors = {level: START for level in made if level.queue != "other"}
-    cursors[PriorityLevel("b", 1)] = (PAST[0], made[PriorityLevel("b", 1)][1])
-    holder = kit.worker()
-    with kit.store.write() as connection:
-        taken = kit.claims.claim_levels(connection, holder, cursors, limit=2, free=9)
-    found = {tuple(level): ids(batch) for level, batch in taken.items() if batch}
-    expected = {level: [made[level][1], made[level][2]] for level in cursors if level.queue in "ab"}
-    expected["b", 1] = [made[PriorityLevel("b", 1)][2], made[PriorityLevel("b", 1)][0]]
-    assert found == expected
+    cursors = {"limited": START, "b": (0, PAST[0], made["b", 0][1]), "paused": START, "a": START}
+    taken = claim_queues(kit, cursors, share=3, limit=9, free=9)
+    assert {queue: ids(batch) for queue, batch in taken.items()} == {
+        "limited": [],
+        "b": [made["b", 0][0], *reversed(made["b", 1])],
+        "paused": [],
+        "a": [*reversed(made["a", 0]), made["a", 1][1]],
+    }
+    assert not any(batch.cut_short for batch in taken.values())
 
 
-def test_of_many_levels_each_ends_at_a_job_that_must_start_and_cannot(kit: StoreKit) -> None:
+def test_of_more_queues_than_may_be_claimed_those_that_are_given_first_are_asked(
+    kit: StoreKit,
+) -> None:
+    made = {queue: kit.add_many(3, queue=queue) for queue in ("a", "b", "c", "d", "e")}
+    cursors = dict.fromkeys(("e", "none", "c", "a", "d"), START)
+    taken = claim_queues(kit, cursors, share=2, limit=5, free=9)
+    assert {queue: ids(batch) for queue, batch in taken.items()} == {
+        "e": made["e"][:2],
+        "none": [],
+        "c": made["c"][:2],
+        "a": made["a"][:1],
+    }
+    assert [batch.cut_short for batch in taken.values()] == [False, False, False, True]
+
+
+def test_of_many_queues_each_ends_at_a_job_that_must_start_and_cannot(kit: StoreKit) -> None:
     one, solo = kit.add(queue="a"), kit.add(queue="a", max_attempts=1)
     kit.add(queue="a")
     other = kit.add(queue="b", max_attempts=1)
-    cursors = {PriorityLevel("b", 0): START, PriorityLevel("a", 0): START}
-    holder = kit.worker()
-    with kit.store.write() as connection:
-        taken = kit.claims.claim_levels(connection, holder, cursors, limit=3, free=1)
+    taken = claim_queues(kit, {"b": START, "a": START}, share=3, limit=9, free=1)
     assert [(ids(batch), batch.stopped_at_immediate) for batch in taken.values()] == [
         ([other], False),
         ([one], True),
@@ -430,12 +439,13 @@ def test_of_many_levels_each_ends_at_a_job_that_must_start_and_cannot(kit: Store
     assert (kit.state(solo), kit.row(solo).fence) == (State.AVAILABLE, 0)
 
 
-def test_a_revoked_worker_claims_from_none_of_many_levels(kit: StoreKit) -> None:
+def test_a_revoked_worker_claims_from_none_of_many_queues(kit: StoreKit) -> None:
     for queue in ("a", "b"):
         kit.add(queue=queue)
     holder = kit.worker()
     kit.leases.deregister(holder.id)
-    cursors = {PriorityLevel(queue, 0): START for queue in ("a", "b")}
     with kit.store.write() as connection:
-        taken = kit.claims.claim_levels(connection, holder, cursors, limit=3, free=9)
+        taken = kit.claims.claim_queues(
+            connection, holder, {"a": START, "b": START}, share=3, limit=9, free=9
+        )
     assert not any(taken.values())

@@ -3,6 +3,7 @@
 On PostgreSQL twice: with statistics that were never made (a backlog that has just come), and fresh.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +14,12 @@ from sqlalchemy import Connection, Executable, event, func, insert, select, text
 
 from jobqueue.new_jobs import Conflict, NewJob
 from jobqueue.records import JobFilter
-from jobqueue.store.claims import PRIORITY_BEFORE_ALL, START, Claims, PriorityLevel
+from jobqueue.store.claims import START, Claims
 from jobqueue.store.clock import after
 from jobqueue.store.key_conflicts import conflict_parameters
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
-from jobqueue.store.sql.claim import LEVELS
+from jobqueue.store.sql.claim import CURSORS
 from jobqueue.store.sql.statements import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.database import Store
 from jobqueue.store.maintenance import Maintenance
@@ -206,13 +207,13 @@ def looks_up(plan: Plan, condition: str) -> bool:
     return True
 
 
+NAMED = {"in_worker": 1, "in_worker_name": "w"}
 CLAIM = {
-    "in_worker": 1,
-    "in_worker_name": "w",
+    **NAMED,
     "in_queue": "q1",
-    "in_priority": 0,
-    "in_cursor_run_at": START[0],
-    "in_cursor_id": START[1],
+    "in_priority": START[0],
+    "in_cursor_run_at": START[1],
+    "in_cursor_id": START[2],
 }
 
 
@@ -233,26 +234,28 @@ def test_a_claim_of_the_head_reads_the_index_of_claims_in_its_order(
     assert "Sort" not in plan.shown and "TEMP B-TREE" not in plan.shown, plan.shown
 
 
-def test_the_next_levels_read_the_index_of_claims(plans: Plans) -> None:
-    values = {**CLAIM, "in_queue": "", "in_priority": PRIORITY_BEFORE_ALL}
-    values |= {"in_per_queue": 10, "in_limit": 1000}
-    assert uses(plans.of(plans.store.statements.next_levels, values), "claim", "pkey")
+def test_the_next_queues_read_the_index_of_claims(plans: Plans) -> None:
+    values = {**CLAIM, "in_queue": "", "in_limit": 1000}
+    assert uses(plans.of(plans.store.statements.next_queues, values), "claim", "pkey")
 
 
-@pytest.mark.parametrize("limit", [1, 20])
+@pytest.mark.parametrize("share", [1, 20])
 @pytest.mark.parametrize("count", [2, 500])
-def test_a_claim_of_many_levels_reads_the_index_of_claims_in_its_order(
-    plans: Plans, limit: int, count: int
+def test_a_claim_of_many_queues_reads_the_index_of_claims_in_its_order(
+    plans: Plans, share: int, count: int
 ) -> None:
-    rows = [(f"q{n}", 0, *START) for n in range(count)]
-    values = plans.store.backend.batch_parameters(LEVELS, rows)
-    plan = plans.of(plans.store.statements.claim_levels, {**CLAIM, **values, "in_limit": limit})
+    rows = [(f"q{n}", *START) for n in range(count)]
+    given = plans.store.backend.batch_parameters(CURSORS, rows)
+    values = {**NAMED, **given, "in_share": share, "in_limit": 500}
+    plan = plans.of(plans.store.statements.claim_queues, values)
     assert uses(plan, "claim", "pkey")
-    assert "Sort" not in plan.shown and "TEMP B-TREE" not in plan.shown, plan.shown
+    assert "TEMP B-TREE" not in plan.shown, plan.shown
+    sorts = re.findall(r"Sort Key: (.*)", plan.shown)
+    assert sorts in ([], ["input.place"]), plan.shown
 
 
 @pytest.mark.databases("sqlite")
-def test_the_end_of_a_pair_is_found_without_reading_its_jobs(plans: Plans) -> None:
+def test_the_end_of_a_queue_is_found_without_reading_its_jobs(plans: Plans) -> None:
     instructions = 0
 
     def count() -> None:
@@ -262,15 +265,10 @@ def test_the_end_of_a_pair_is_found_without_reading_its_jobs(plans: Plans) -> No
     with plans.store.read() as connection:
         driver: Any = connection.connection.driver_connection
         driver.set_progress_handler(count, 1)
-        (pair,) = Claims(plans.store).next_levels(
-            connection, PriorityLevel("q1", 0), limit=1, per_queue=1
-        )
+        heads = Claims(plans.store).next_queues(connection, "q1", limit=2)
         driver.set_progress_handler(None, 1)
-    assert pair == ("q2", 0)
+    assert heads == [("q1", 0), ("q2", 0)]
     assert instructions < WAITING // 6
-
-
-NAMED = {"in_worker": 1, "in_worker_name": "w"}
 
 
 def pack(plans: Plans, columns: Any, count: int, *rest: Any) -> dict[str, Any]:

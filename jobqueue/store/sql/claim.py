@@ -1,6 +1,5 @@
 """The statements that claim jobs, undo claims and start jobs."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -12,7 +11,6 @@ from sqlalchemy import (
     Text,
     Update,
     bindparam,
-    case,
     exists,
     literal_column,
     or_,
@@ -57,60 +55,46 @@ _CLAIMED = [
 ]
 _PLACE = ("queue", "priority", "run_at", "id")
 """The order of the index of claims."""
-_WORST = literal_column(str(2**31 - 1), Integer())
 _AVAILABLE: ColumnElement[str] = literal_column(f"'{State.AVAILABLE.value}'")
 
 
-LEVELS: Columns = {
+CURSORS: Columns = {
     "queue": Text(),
     "priority": Integer(),
     "run_at": INSTANT,
     "id": BigInteger(),
 }
-"""Levels to claim from, each with its cursor."""
+"""Queues to claim from, each with its cursor."""
 
 
-def next_levels() -> Executable:
-    """Select the first levels (queue, priority) after a given one that have available jobs.
+def next_queues() -> Executable:
+    """Select the queues that have available jobs, from a given one on, each with its best priority.
 
-    At most `in_limit`, of each queue the best `in_per_queue`; one index lookup for each of them.
+    At most `in_limit`; one index lookup for each of them.
     """
-    after = tuple_(
-        bindparam("in_queue", type_=Text()),
-        bindparam("in_priority", type_=Integer()),
-        bindparam("in_cursor_run_at", type_=INSTANT),
-        bindparam("in_cursor_id", type_=BigInteger()),
-    )
+    place = [jobs.c[name] for name in _PLACE]
     first = (
-        select(jobs.c.queue, jobs.c.priority, literal_column("1", Integer()).label("nth"))
-        .where(may("claim"), PLAIN, tuple_(*(jobs.c[name] for name in _PLACE)) > after, unpaused())
-        .order_by(*(jobs.c[name] for name in _PLACE))
+        select(jobs.c.queue, jobs.c.priority)
+        .where(may("claim"), PLAIN, jobs.c.queue >= bindparam("in_queue", type_=Text()), unpaused())
+        .order_by(*place)
         .limit(1)
         .subquery("first")
     )
     found = select(first).cte("found", recursive=True)
     other = jobs.alias("other")
-    # The place is after every job of the level: SQLite searches (a, b) > (x, y) in a longer index
-    # from (x, y) on, and would read every job of the level without the cursor. It searches for the
-    # values of expressions only: for those of columns, it would compare in another way.
-    behind = tuple_(*(other.c[name] for name in _PLACE)) > tuple_(
-        found.c.queue.concat(""),
-        case(
-            (found.c.nth >= bindparam("in_per_queue", type_=Integer()), _WORST),
-            else_=found.c.priority,
-        ),
-        bindparam("in_cursor_run_at", type_=INSTANT),
-        bindparam("in_cursor_id", type_=BigInteger()),
-    )
     following = (
         select(other.c.id)
-        .where(other.c.state == _AVAILABLE, other.c.lane.is_(None), behind, unpaused(other))
+        .where(
+            other.c.state == _AVAILABLE,
+            other.c.lane.is_(None),
+            other.c.queue > found.c.queue,
+            unpaused(other),
+        )
         .order_by(*(other.c[name] for name in _PLACE))
         .limit(1)
         .scalar_subquery()
     )
-    nth = case((jobs.c.queue == found.c.queue, found.c.nth + 1), else_=1)
-    more = select(jobs.c.queue, jobs.c.priority, nth).select_from(
+    more = select(jobs.c.queue, jobs.c.priority).select_from(
         found.join(jobs, jobs.c.id == following)
     )
     found = found.union_all(more)
@@ -118,65 +102,64 @@ def next_levels() -> Executable:
 
 
 def claim(backend: Backend) -> Executable:
-    """Claim the first jobs of one (queue, priority) after the cursor.
+    """Claim the first jobs of one queue after the cursor.
 
     Jobs that are locked by others are skipped, and found by a later sweep.
     """
-    cursor = tuple_(bindparam("in_cursor_run_at", type_=INSTANT), bindparam("in_cursor_id"))
-    behind = (
-        jobs.c.priority == bindparam("in_priority", type_=Integer()),
-        tuple_(jobs.c.run_at, jobs.c.id) > cursor,
+    cursor = tuple_(
+        bindparam("in_priority", type_=Integer()),
+        bindparam("in_cursor_run_at", type_=INSTANT),
+        bindparam("in_cursor_id", type_=BigInteger()),
     )
-    return _claim_in_order(backend, jobs.c.run_at, jobs.c.id, where=behind)
+    return _claim_in_order(backend, tuple_(*(jobs.c[name] for name in _PLACE[1:])) > cursor)
 
 
-def claim_levels(backend: Backend) -> Update:
-    """Claim the first jobs of each of many levels after its cursor, up to `in_limit` of each."""
-    given = backend.batch_table(LEVELS)
-    level = (
-        select(*(given.c[name] for name in LEVELS))
+def claim_first(backend: Backend) -> Update:
+    """Claim the first jobs of one queue."""
+    return _claim_in_order(backend)
+
+
+def claim_queues(backend: Backend) -> Update:
+    """Claim the first jobs of each of many queues after its cursor.
+
+    Up to `in_share` of each, and `in_limit` in all: those of the queues that are given first.
+    """
+    given = backend.batch_table(CURSORS)
+    queue = (
+        select(*(given.c[name] for name in CURSORS))
         .where(
             ~exists().where(queues.c.name == given.c.queue, or_(IS_PAUSED, QUEUE_LIMITED)),
             exists().where(workers.c.id == bindparam("in_worker")),
         )
-        .subquery("level")
+        .order_by(given.c.place)
+        .subquery("given_queue")
     )
     other = jobs.alias("other")
+    place, cursor = (tuple_(*(of.c[name] for name in _PLACE[1:])) for of in (other, queue))
     first = (
         select(other.c.id)
         .where(
             other.c.state == _AVAILABLE,
             other.c.lane.is_(None),
-            other.c.queue == level.c.queue,
-            other.c.priority == level.c.priority,
-            tuple_(other.c.run_at, other.c.id) > tuple_(level.c.run_at, level.c.id),
+            other.c.queue == queue.c.queue,
+            place > cursor,
             unpaused(other),
         )
-        .order_by(other.c.run_at, other.c.id)
-        .limit(bindparam("in_limit", type_=Integer()))
+        .order_by(*(other.c[name] for name in _PLACE[1:]))
+        .limit(bindparam("in_share", type_=Integer()))
         .with_for_update(skip_locked=True, of=other)
     )
+    ids = backend.first_of_each(queue, first).limit(bindparam("in_limit", type_=Integer()))
     return (
         update(jobs)
-        .where(backend.in_subquery(jobs.c.id, backend.first_of_each(level, first)))
+        .where(backend.in_subquery(jobs.c.id, ids))
         .values(claim_values())
-        .returning(*claim_columns(), jobs.c.priority)
+        .returning(*claim_columns())
     )
 
 
-def claim_first(backend: Backend) -> Update:
-    """Claim the first jobs of one queue, of all priorities, in the index's order."""
-    place = (jobs.c.priority, jobs.c.run_at, jobs.c.id)
-    return _claim_in_order(backend, *place, and_tell=[jobs.c.priority])
-
-
-def _claim_in_order(
-    backend: Backend,
-    *order: ColumnElement[Any],
-    where: Sequence[ColumnElement[bool]] = (),
-    and_tell: Sequence[ColumnElement[Any]] = (),
-) -> Update:
-    """Claim the first jobs of one queue in an order that the index has."""
+def _claim_in_order(backend: Backend, *where: ColumnElement[bool]) -> Update:
+    """Claim the first jobs of one queue in the order of the index."""
     candidates = (
         select(jobs.c.id)
         .where(
@@ -192,7 +175,7 @@ def _claim_in_order(
             # A worker whose lease was revoked claims nothing, even before it notices.
             exists().where(workers.c.id == bindparam("in_worker")),
         )
-        .order_by(*order)
+        .order_by(*(jobs.c[name] for name in _PLACE[1:]))
         .limit(bindparam("in_limit", type_=Integer()))
         .with_for_update(skip_locked=True, of=jobs)  # omitted on SQLite, which has one writer
     )
@@ -200,7 +183,7 @@ def _claim_in_order(
         update(jobs)
         .where(backend.in_subquery(jobs.c.id, candidates))
         .values(claim_values())
-        .returning(*claim_columns(), *and_tell)
+        .returning(*claim_columns())
     )
 
 
@@ -227,6 +210,7 @@ def claim_columns() -> list[ColumnElement[Any]]:
         jobs.c.scheduled_for,
         jobs.c.headers,
         jobs.c.expires_at,
+        jobs.c.priority,
     ]
 
 

@@ -1,42 +1,34 @@
-"""Claim cursors: how far into each (queue, priority) this worker has claimed.
+"""Claim cursors: how far into each queue this worker has claimed.
 
 Without a cursor, a long transaction anywhere in the database makes each claim walk over every dead
 entry at the head of the index: quadratic. With it, claims go on where the last one ended; a rescan
-at most a second apart starts again from the head, for late commits, promoted jobs and new levels.
+at most a second apart starts again from the head, for late commits, promoted jobs, better
+priorities and new queues.
 """
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Mapping
-from datetime import datetime
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from itertools import chain
 from operator import attrgetter
 
 from sqlalchemy import Connection
 
 from jobqueue.records import Claim
-from jobqueue.store.claims import (
-    PRIORITY_AFTER_ALL,
-    PRIORITY_BEFORE_ALL,
-    START,
-    ClaimBatch,
-    Claims,
-    PriorityLevel,
-    WorkerRef,
-)
+from jobqueue.store.claims import START, ClaimBatch, Claims, Cursor, WorkerRef
 
 _SOLO = attrgetter("immediate_only")
 _QUEUE = attrgetter("queue")
 RESCAN_INTERVAL = 1.0  # seconds
 RESCAN_SHARE = 0.02  # of the time, where jobs may exist
 HEAD_START = 0.002  # seconds for handlers to start before a rescan competes with them
-LEVELS_MAX = 1000
-LEVELS_PER_QUEUE = 10
-"""Priorities of one queue that one rescan finds, the best first; the next one finds the next."""
+QUEUES_MAX = 1000
+"""Queues that one rescan finds; the next one goes on behind them."""
 SHARE_MIN = 8
 """Jobs that a queue is given at once where there are more queues than can be claimed."""
+REST = 64
+"""A claim of so many jobs may leave one to the next claim: less than a statement costs."""
 
 
 class WorkHint(IntEnum):
@@ -52,23 +44,23 @@ class WorkHint(IntEnum):
 
 
 class ClaimCursors:
-    """One worker's position in each level (queue, priority). Used by the thread that claims."""
+    """One worker's position in each queue. Used by the thread that claims."""
 
     def __init__(self, claims: Claims, queues: Mapping[str, int | None] | None) -> None:
         self._claims = claims
         self._queues = queues
-        self._cursors: dict[PriorityLevel, tuple[datetime, int]] = {}
+        self._cursors: dict[str, Cursor] = {}
         self._rescanned_at = float("-inf")
         self._rescan_cost = 0.0
-        self._immediate_only: set[PriorityLevel] = set()
-        """Levels whose next jobs may not wait in an inbox: claim only what can start at once."""
+        self._immediate_only: set[str] = set()
+        """Queues whose next jobs may not wait in an inbox: claim only what can start at once."""
         self._rescan_not_before = 0.0
-        self._turn = 0
+        self._turn = ""
+        """The queue that is first the next time, or that would stand before those that are."""
         self._resume = ""
-        self._may_have_more = False
-        """The last rescan found as many levels as it may: there are probably more."""
+        """Where the next rescan begins: there were more queues than one may find; else ''."""
         self._has_claimed = False
-        """The levels of the last rescan gave jobs: they were not all paused, or claimed before."""
+        """The queues of the last rescan gave jobs: they were not all paused, or claimed before."""
         self.hint = WorkHint.NONE
         self._hint_lock = threading.Lock()
         self._last_queue: str | None = None
@@ -83,7 +75,7 @@ class ClaimCursors:
         """Return the seconds until a rescan is due."""
         if self.hint >= WorkHint.LIKELY:
             return max(0.0, self._rescan_not_before - time.monotonic())
-        if self.empty and self._may_have_more and self._has_claimed:
+        if self.empty and self._resume and self._has_claimed:
             return 0.0
         rest = (
             self._rescan_cost * (1 / RESCAN_SHARE - 1)
@@ -94,7 +86,7 @@ class ClaimCursors:
 
     @property
     def empty(self) -> bool:
-        """True when no level is known to have more jobs."""
+        """True when no queue is known to have more jobs."""
         return not self._cursors
 
     @property
@@ -103,37 +95,36 @@ class ClaimCursors:
         return self.hint is WorkHint.ANNOUNCED and self.empty
 
     def rescan(self, connection: Connection) -> None:
-        """Find the levels that have available jobs, and start each from its head."""
+        """Find the queues that have available jobs, and start each from its head."""
         began = time.monotonic()
         self.hint = WorkHint.NONE  # Before looking: who raises it now may know of more.
-        self._cursors = {}
-        self._may_have_more = self._has_claimed = False
-        if self._queues is not None:
-            for name in self._queues:
-                self._find(connection, PriorityLevel(name, PRIORITY_BEFORE_ALL), only=name)
-        else:
-            # Of more queues than LEVELS_MAX one rescan takes some, the next goes on behind them.
-            resumed, self._resume = self._resume, ""
-            if resumed:
-                self._find(connection, PriorityLevel(resumed, PRIORITY_AFTER_ALL))
-            if len(self._cursors) < LEVELS_MAX:  # Else there it goes on, not from the head again.
-                self._find(connection, PriorityLevel("", PRIORITY_BEFORE_ALL))
+        self._has_claimed = False
+        found = self._find(connection) if self._queues is None else self._find_named(connection)
+        self._cursors = dict.fromkeys(found, START)
         self._rescanned_at = time.monotonic()
         self._rescan_cost = self._rescanned_at - began
 
-    def _find(self, connection: Connection, after: PriorityLevel, only: str | None = None) -> None:
-        """Add the levels after a given one, of each queue only the best few."""
-        room = LEVELS_MAX - len(self._cursors)
-        limit = room if only is None else min(room, LEVELS_PER_QUEUE)
-        levels = self._claims.next_levels(
-            connection, after, limit=limit, per_queue=LEVELS_PER_QUEUE
-        )
-        if only is None and len(levels) == limit:
-            self._resume = levels[-1].queue
-        found = [level for level in levels if only in (None, level.queue)]
-        counts = Counter(map(_QUEUE, found))
-        self._may_have_more |= bool(self._resume) or LEVELS_PER_QUEUE in counts.values()
-        self._cursors.update(dict.fromkeys(found, START))
+    def _find(self, connection: Connection) -> Sequence[str]:
+        """Return the queues with available jobs, from where the last rescan ended."""
+        resumed, self._resume = self._resume, ""
+        found: list[str] = []
+        for first in dict.fromkeys((resumed, "")):
+            most = QUEUES_MAX + 1 - len(found)
+            found += map(_QUEUE, self._claims.next_queues(connection, first, limit=most))
+            if len(found) > QUEUES_MAX:  # There it goes on, not from the head again.
+                self._resume = found.pop()
+                break
+        return found
+
+    def _find_named(self, connection: Connection) -> Sequence[str]:
+        """Return those of the worker's queues that have available jobs."""
+        assert self._queues is not None
+        return [
+            name
+            for name in self._queues
+            for head in self._claims.next_queues(connection, name, limit=1)
+            if head.queue == name
+        ]
 
     def claim(
         self,
@@ -146,7 +137,7 @@ class ClaimCursors:
     ) -> list[Claim]:
         """Claim up to `limit` jobs: each queue its share, better priorities first in each.
 
-        Queues take turns at being first. A level that has no more jobs is forgotten until a rescan.
+        Queues take turns at being first. One that has no more jobs is forgotten until a rescan.
         """
         if self.is_announced:
             self.rescan(connection)
@@ -179,90 +170,95 @@ class ClaimCursors:
         free: int,
         held: Mapping[int, Claim],
     ) -> list[Claim]:
-        groups: dict[str, list[PriorityLevel]] = {}
-        for level in sorted(self._cursors, reverse=True):
-            groups.setdefault(level.queue, []).append(level)
-        queues = sorted(groups)
-        turn = self._turn % len(queues) if queues else 0
-        order = queues[turn:] + queues[:turn]
+        """Claim a share of each queue, then what others left over of theirs."""
+        order = sorted(self._cursors)
+        first = bisect_left(order, self._turn)
+        order = order[first:] + order[:first]
         least = 1 if limit >= len(order) else max(1, min(SHARE_MIN, limit // SHARE_MIN))
-        # Those without a share are first the next time; else the queues take turns.
-        self._turn = turn + (limit // least if limit < len(order) else 1)
         taken: list[Claim] = []
-        while order and (room := limit - len(taken)) > 0:  # Shares, then what others left over.
-            share = max(min(least, room), room // len(order))
-            served = order[: room // share]
-            rest = dict.fromkeys(served, share)
-            while asked := self._asked(groups, rest, held, taken, free - len(taken)):
-                before = len(taken)
-                for wanted, levels in asked.items():
-                    idle = max(0, free - len(taken))
-                    taken += self._claim_levels(connection, worker, levels, wanted, idle)
-                counts = Counter(map(_QUEUE, taken[before:]))
-                for queue in rest:
-                    rest[queue] -= counts[queue]
-                    groups[queue] = [level for level in groups[queue] if level in self._cursors]
-            # A queue that got less than its share has no more, or may not have more now.
-            order = order[len(served) :] + [
-                name for name in served if groups[name] and not rest[name]
-            ]
+        waiting, had_turn = order, set[str]()
+        while waiting and (room := limit - len(taken)) > limit // REST:
+            share = max(min(least, room), room // len(waiting))
+            count = room // share
+            if not self._immediate_only:  # Else who waits for a slot would lose its turn.
+                count *= 2  # Some have less than a share.
+            asked, waiting = waiting[:count], waiting[count:]
+            had_turn.update(asked)
+            for wanted, queues in self._wanted(asked, share, held, taken, free).items():
+                left, idle = limit - len(taken), max(0, free - len(taken))
+                batches = self._claim_queues(
+                    connection, worker, queues, wanted, limit=left, free=idle
+                )
+                had_turn.difference_update(set(queues).difference(batches))
+                for queue, batch in batches.items():
+                    taken += batch
+                    if len(batch) == share:
+                        waiting.append(queue)
+        # Those without a turn are first the next time; else the queues take turns.
+        without = (queue for queue in order if queue not in had_turn)
+        self._turn = next(without, order[1] if len(order) > 1 else "")
         return taken
 
-    def _asked(
+    def _wanted(
         self,
-        groups: Mapping[str, list[PriorityLevel]],
-        rest: Mapping[str, int],
+        asked: Sequence[str],
+        share: int,
         held: Mapping[int, Claim],
         taken: list[Claim],
         free: int,
-    ) -> dict[int, list[PriorityLevel]]:
-        """Return how many jobs to claim of which levels: of each queue only the best one."""
-        asked: dict[int, list[PriorityLevel]] = {}
-        for queue, share in rest.items():
-            if share <= 0 or not groups[queue]:
-                continue
-            level = groups[queue][-1]
-            wanted = min(share, self.room(queue, held, taken))
-            if level in self._immediate_only:  # It waits for a slot, and the worse ones with it.
-                wanted = min(wanted, max(0, free))
-            if wanted > 0:
-                asked.setdefault(wanted, []).append(level)
-                free -= wanted
-        return asked
+    ) -> dict[int, list[str]]:
+        """Return how many jobs to claim of which queues."""
+        wanted: dict[int, list[str]] = {}
+        idle = free - len(taken)
+        for queue in asked:
+            most = min(share, self.room(queue, held, taken))
+            if queue in self._immediate_only:  # It waits for a slot, and those behind it too.
+                most = min(most, max(0, idle))
+            if most > 0:
+                wanted.setdefault(most, []).append(queue)
+                idle -= most
+        return wanted
 
-    def _claim_levels(
+    def _claim_queues(
         self,
         connection: Connection,
         worker: WorkerRef,
-        levels: list[PriorityLevel],
-        wanted: int,
+        queues: Sequence[str],
+        share: int,
+        *,
+        limit: int,
         free: int,
-    ) -> list[Claim]:
-        """Claim up to `wanted` jobs of each level, and move or forget its cursor."""
-        cursors = {level: self._cursors[level] for level in levels}
-        if len(levels) == 1:
-            (level, cursor) = cursors.popitem()
-            one = self._claims.claim(connection, worker, level, cursor, limit=wanted, free=free)
-            batches = {level: one}
-        else:
-            batches = self._claims.claim_levels(
-                connection, worker, cursors, limit=wanted, free=free
+    ) -> dict[str, ClaimBatch]:
+        """Claim up to `share` jobs of each queue, `limit` in all; move or forget its cursor."""
+        batches: dict[str, ClaimBatch] = {}
+        if len(queues) > 1 and limit:
+            cursors = {queue: self._cursors[queue] for queue in queues}
+            batches = self._claims.claim_queues(
+                connection, worker, cursors, share=share, limit=limit, free=free
             )
-        for level, claims in batches.items():
-            self._move_cursor(level, claims, wanted)
-        return list(chain.from_iterable(batches.values()))
+        elif limit:
+            (queue,) = queues
+            most = min(share, limit)
+            batch = self._claims.claim(
+                connection, worker, queue, self._cursors[queue], limit=most, free=free
+            )
+            batch.cut_short = most < share
+            batches = {queue: batch}
+        for queue, batch in batches.items():
+            self._move_cursor(queue, batch, share)
+        return batches
 
-    def _move_cursor(self, level: PriorityLevel, claims: ClaimBatch, wanted: int) -> None:
-        if claims:
-            self._cursors[level] = (claims[-1].run_at, claims[-1].id)
+    def _move_cursor(self, queue: str, batch: ClaimBatch, wanted: int) -> None:
+        if batch:
+            self._cursors[queue] = batch.cursor
             self._has_claimed = True
-        if claims.stopped_at_immediate or any(map(_SOLO, claims)):
-            self._immediate_only.add(level)
+        if batch.stopped_at_immediate or any(map(_SOLO, batch)):
+            self._immediate_only.add(queue)
         else:
-            self._immediate_only.discard(level)
-        if len(claims) < wanted and not claims.stopped_at_immediate:
-            del self._cursors[level]
-            if claims:
+            self._immediate_only.discard(queue)
+        if len(batch) < wanted and not (batch.stopped_at_immediate or batch.cut_short):
+            del self._cursors[queue]
+            if batch:
                 self.raise_hint(WorkHint.MAYBE)
 
     def room(self, queue: str, held: Mapping[int, Claim], taken: list[Claim]) -> int:

@@ -16,7 +16,7 @@ from jobqueue import JobQueue, QueueFull, current_job
 from jobqueue.records import Registration
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.states import State
-from jobqueue.store.claims import START, Claims, WorkerRef, PriorityLevel
+from jobqueue.store.claims import Claims, WorkerRef
 from jobqueue.store.migrate import upgrade
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
@@ -145,9 +145,8 @@ def test_claims_have_instants_in_utc_by_either_statement(
         alone = wait_until(lambda: claims.claim_first(me, "default", 1))
         echo.options(deadline=3600).enqueue("")
         with store.write() as connection:
-            (pair,) = claims.next_levels(connection, PriorityLevel("", -1), limit=1, per_queue=1)
-            assert pair is not None
-            batch = claims.claim(connection, me, pair, START, limit=1, free=1)
+            (head,) = claims.next_queues(connection, limit=1)
+            batch = claims.claim(connection, me, head.queue, limit=1, free=1)
         for (claim,) in (alone, batch):
             assert claim.deadline_at is not None
             for instant in (claim.run_at, claim.started_at, claim.deadline_at):

@@ -4,12 +4,11 @@ SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.f
     started_at=(SELECT clock_timestamp() AS anon_1)
 WHERE jobqueue_jobs.id = ANY (array((SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
     AND jobqueue_jobs.lane IS NULL AND jobqueue_jobs.queue = :in_queue::VARCHAR
-    AND jobqueue_jobs.priority = :in_priority::INTEGER
-    AND (jobqueue_jobs.run_at, jobqueue_jobs.id) > (:in_cursor_run_at::TIMESTAMP WITH TIME ZONE, :in_cursor_id)
+    AND (jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id) > (:in_priority::INTEGER, :in_cursor_run_at::TIMESTAMP WITH TIME ZONE, :in_cursor_id::BIGINT)
     AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
     AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = :in_queue::VARCHAR AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
-    AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT)) ORDER BY jobqueue_jobs.run_at,
-    jobqueue_jobs.id LIMIT :in_limit::INTEGER FOR UPDATE OF jobqueue_jobs SKIP LOCKED)))
+    AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT)) ORDER BY jobqueue_jobs.priority,
+    jobqueue_jobs.run_at, jobqueue_jobs.id LIMIT :in_limit::INTEGER FOR UPDATE OF jobqueue_jobs SKIP LOCKED)))
 RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jobs.queue, jobqueue_jobs.args,
     jobqueue_jobs.attempt, jobqueue_jobs.max_attempts, jobqueue_jobs.run_at, jobqueue_jobs.started_at,
     jobqueue_jobs.timeout, jobqueue_jobs.backoff, jobqueue_jobs.snoozes, jobqueue_jobs.crashes,
@@ -20,4 +19,4 @@ RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jo
     coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1 AS at_most_once,
     jobqueue_jobs.child_crashes, coalesce(jobqueue_jobs.unique_until, '') = 'started'
     AND jobqueue_jobs.key_released = 0 AS releases_key_on_start, jobqueue_jobs.scheduled_for,
-    jobqueue_jobs.headers, jobqueue_jobs.expires_at;
+    jobqueue_jobs.headers, jobqueue_jobs.expires_at, jobqueue_jobs.priority;

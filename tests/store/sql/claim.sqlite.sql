@@ -4,18 +4,17 @@ SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.f
     started_at=(SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS anon_1)
 WHERE jobqueue_jobs.id IN (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
     AND jobqueue_jobs.lane IS NULL AND jobqueue_jobs.queue = :in_queue
-    AND jobqueue_jobs.priority = :in_priority
-    AND (jobqueue_jobs.run_at, jobqueue_jobs.id) > (:in_cursor_run_at, :in_cursor_id)
+    AND (jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id) > (:in_priority, :in_cursor_run_at, :in_cursor_id)
     AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
         AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
         AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
     AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = :in_queue
         AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
-    AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker)) ORDER BY jobqueue_jobs.run_at,
-    jobqueue_jobs.id LIMIT :in_limit OFFSET 0)
+    AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker)) ORDER BY jobqueue_jobs.priority,
+    jobqueue_jobs.run_at, jobqueue_jobs.id LIMIT :in_limit OFFSET 0)
 RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_at, timeout, backoff, snoozes,
     crashes, deadline_at, worker_id, coalesce(base_max_attempts, max_attempts) = 1 OR crashes > 0
     OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL AS immediate_only,
     coalesce(base_max_attempts, max_attempts) = 1 AS at_most_once, child_crashes,
     coalesce(unique_until, '') = 'started' AND key_released = 0 AS releases_key_on_start, scheduled_for,
-    headers, expires_at;
+    headers, expires_at, priority;

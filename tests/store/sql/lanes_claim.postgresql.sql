@@ -17,4 +17,4 @@ RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jo
     coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1 AS at_most_once,
     jobqueue_jobs.child_crashes, coalesce(jobqueue_jobs.unique_until, '') = 'started'
     AND jobqueue_jobs.key_released = 0 AS releases_key_on_start, jobqueue_jobs.scheduled_for,
-    jobqueue_jobs.headers, jobqueue_jobs.expires_at;
+    jobqueue_jobs.headers, jobqueue_jobs.expires_at, jobqueue_jobs.priority;

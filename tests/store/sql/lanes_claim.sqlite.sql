@@ -15,4 +15,4 @@ RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_a
     OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL AS immediate_only,
     coalesce(base_max_attempts, max_attempts) = 1 AS at_most_once, child_crashes,
     coalesce(unique_until, '') = 'started' AND key_released = 0 AS releases_key_on_start, scheduled_for,
-    headers, expires_at;
+    headers, expires_at, priority;

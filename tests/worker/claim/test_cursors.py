@@ -1,10 +1,11 @@
 """The cursors: in which order jobs are claimed, and that none of them is overlooked."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from jobqueue import JobQueue, State
 from jobqueue.store.clock import now
@@ -122,7 +123,7 @@ def test_every_queue_gets_a_share_of_every_round_even_of_a_single_slot(
 def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
     work: Any, jobs: JobQueue, stepped: Stepped, backend_name: str
 ) -> None:
-    many = cursors_module.LEVELS_MAX + 1
+    many = cursors_module.QUEUES_MAX + 1
     jobs.enqueue_many([work.options(queue="big", priority=n).call() for n in range(many)])
     small = work.options(queue="small").enqueue()
     worker = stepped(concurrency=4)
@@ -132,7 +133,7 @@ def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
 def test_of_very_many_queues_sweeps_look_at_each_in_turn(
     work: Any, jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cursors_module, "LEVELS_MAX", 2)
+    monkeypatch.setattr(cursors_module, "QUEUES_MAX", 2)
     names = {f"q{n}" for n in range(7)}
     jobs.enqueue_many([work.options(queue=name).call() for name in sorted(names)])
     cursors = stepped().cursors
@@ -141,14 +142,14 @@ def test_of_very_many_queues_sweeps_look_at_each_in_turn(
         with jobs.store.read() as connection:
             cursors.rescan(connection)
         assert len(cursors._cursors) <= 2
-        seen |= {pair.queue for pair in cursors._cursors}
+        seen |= set(cursors._cursors)
     assert seen == names
 
 
-def test_what_is_behind_the_levels_of_a_rescan_is_looked_for_at_once_unless_they_gave_nothing(
+def test_what_is_behind_the_queues_of_a_rescan_is_looked_for_at_once_unless_they_gave_nothing(
     work: Any, jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cursors_module, "LEVELS_MAX", 2)
+    monkeypatch.setattr(cursors_module, "QUEUES_MAX", 2)
     names = [f"q{n}" for n in range(4)]
     jobs.enqueue_many([work.options(queue=name).call() for name in names])
     worker = stepped(concurrency=8)
@@ -164,22 +165,46 @@ def test_what_is_behind_the_levels_of_a_rescan_is_looked_for_at_once_unless_they
     assert worker.cursors.rescan_in() > 0
 
 
+@pytest.mark.parametrize("sweep", [False, True])
 def test_of_more_queues_than_slots_those_without_a_share_are_first_the_next_time(
-    work: Any, jobs: JobQueue, stepped: Stepped
+    work: Any, stepped: Stepped, sweep: bool
 ) -> None:
     handles = [
-        work.options(queue=f"q{n}", priority=priority).enqueue()
-        for priority in range(2)
-        for n in range(6)
+        work.options(queue=f"q{n}", priority=-turn).enqueue()
+        for turn in range(3, 0, -1)
+        for n in range(5)
     ]
-    worker = stepped(concurrency=2)
-    order = []
-    for _ in range(6):
-        order += ids(worker.claim(sweep=not order))
+    worker = prefetching(stepped(concurrency=2), 0)
+    order: list[int] = []
+    while len(order) < 15:
+        claims = worker.claim(sweep=sweep or not order)
+        order += ids(claims)
         worker.execute()
         worker.complete()
-    assert sorted(order[:6]) == ids(handles[:6])
-    assert sorted(order[6:]) == ids(handles[6:])
+        assert claims, order
+    assert order == ids(handles)
+
+
+def test_one_statement_claims_a_share_of_each_of_many_queues_and_priorities(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
+    calls = [
+        work.options(queue=f"q{queue}", priority=priority).call()
+        for queue in range(20)
+        for priority in range(4)
+    ]
+    jobs.enqueue_many(calls)
+    worker = stepped(concurrency=40)
+    statements: list[str] = []
+
+    @event.listens_for(worker.store.engine, "before_cursor_execute")
+    def _see(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    claims = worker.claim()
+    assert Counter(claim.queue for claim in claims) == {f"q{queue}": 2 for queue in range(20)}
+    assert {claim.priority for claim in claims} == {0, 1}
+    assert len([sql for sql in statements if sql.startswith("UPDATE jobqueue_jobs")]) == 1
 
 
 def test_what_one_queue_does_not_use_the_others_may(
@@ -341,15 +366,15 @@ def ring(worker: Any) -> list[int]:
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """How often a sweep looked for pairs."""
+    """How often a sweep looked for queues."""
     looked: list[str] = []
-    next_levels = cursors_module.Claims.next_levels
+    next_queues = cursors_module.Claims.next_queues
 
-    def see(self: Any, connection: Any, after: Any, **most: Any) -> Any:
-        looked.append(after.queue)
-        return next_levels(self, connection, after, **most)
+    def see(self: Any, connection: Any, first: str, **most: Any) -> Any:
+        looked.append(first)
+        return next_queues(self, connection, first, **most)
 
-    monkeypatch.setattr(cursors_module.Claims, "next_levels", see)
+    monkeypatch.setattr(cursors_module.Claims, "next_queues", see)
     return looked
 
 

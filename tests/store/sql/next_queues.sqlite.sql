@@ -1,11 +1,10 @@
-WITH RECURSIVE found(queue, priority, nth) AS (
-    SELECT first.queue AS queue, first.priority AS priority, first.nth AS nth
+WITH RECURSIVE found(queue, priority) AS (
+    SELECT first.queue AS queue, first.priority AS priority
     FROM (
-        SELECT jobqueue_jobs.queue AS queue, jobqueue_jobs.priority AS priority, 1 AS nth
+        SELECT jobqueue_jobs.queue AS queue, jobqueue_jobs.priority AS priority
         FROM jobqueue_jobs
         WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane IS NULL
-            AND (jobqueue_jobs.queue, jobqueue_jobs.priority, jobqueue_jobs.run_at,
-                jobqueue_jobs.id) > (:in_queue, :in_priority, :in_cursor_run_at, :in_cursor_id)
+            AND jobqueue_jobs.queue >= :in_queue
             AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
                 OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
                     AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
@@ -13,16 +12,14 @@ WITH RECURSIVE found(queue, priority, nth) AS (
         ORDER BY jobqueue_jobs.queue, jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT 1 OFFSET 0
     ) AS first UNION ALL
-    SELECT jobqueue_jobs.queue AS queue, jobqueue_jobs.priority AS priority, CASE
-        WHEN (jobqueue_jobs.queue = found.queue) THEN found.nth + 1 ELSE 1 END AS anon_1
+    SELECT jobqueue_jobs.queue AS queue, jobqueue_jobs.priority AS priority
     FROM found JOIN jobqueue_jobs ON jobqueue_jobs.id = (SELECT other.id FROM jobqueue_jobs AS other WHERE other.state = 'available'
-        AND other.lane IS NULL
-        AND (other.queue, other.priority, other.run_at, other.id) > (found.queue || '', CASE WHEN (found.nth >= :in_per_queue) THEN 2147483647 ELSE found.priority END, :in_cursor_run_at, :in_cursor_id)
+        AND other.lane IS NULL AND other.queue > found.queue
         AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
             AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
             AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.queue,
         other.priority, other.run_at, other.id LIMIT 1 OFFSET 0)
 )
-SELECT found.queue, found.priority, found.nth
+SELECT found.queue, found.priority
 FROM found
 LIMIT :in_limit OFFSET 0;

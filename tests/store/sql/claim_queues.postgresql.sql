@@ -12,14 +12,16 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
     WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = anon_2.queue
         AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
         AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT))
-) AS level JOIN LATERAL (SELECT other.id AS id FROM jobqueue_jobs AS other WHERE other.state = 'available'
-    AND other.lane IS NULL AND other.queue = level.queue AND other.priority = level.priority
-    AND (other.run_at, other.id) > (level.run_at, level.id)
+    ORDER BY anon_2.place
+) AS given_queue JOIN LATERAL (SELECT other.id AS id FROM jobqueue_jobs AS other WHERE other.state = 'available'
+    AND other.lane IS NULL AND other.queue = given_queue.queue
+    AND (other.priority, other.run_at, other.id) > (given_queue.priority, given_queue.run_at, given_queue.id)
     AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
         OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
             AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.run_at,
-    other.id LIMIT :in_limit::INTEGER FOR UPDATE OF other SKIP LOCKED) AS each ON true)))
+            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.priority,
+    other.run_at,
+    other.id LIMIT :in_share::INTEGER FOR UPDATE OF other SKIP LOCKED) AS each ON true LIMIT :in_limit::INTEGER)))
 RETURNING jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jobs.queue, jobqueue_jobs.args,
     jobqueue_jobs.attempt, jobqueue_jobs.max_attempts, jobqueue_jobs.run_at, jobqueue_jobs.started_at,
     jobqueue_jobs.timeout, jobqueue_jobs.backoff, jobqueue_jobs.snoozes, jobqueue_jobs.crashes,

@@ -13,14 +13,15 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
     WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = input.queue
         AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
         AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker))
-) AS level JOIN jobqueue_jobs AS found ON found.id IN (SELECT other.id FROM jobqueue_jobs AS other WHERE other.state = 'available'
-    AND other.lane IS NULL AND other.queue = level.queue AND other.priority = level.priority
-    AND (other.run_at, other.id) > (level.run_at, level.id)
+    ORDER BY input.place
+) AS given_queue JOIN jobqueue_jobs AS found ON found.id IN (SELECT other.id FROM jobqueue_jobs AS other WHERE other.state = 'available'
+    AND other.lane IS NULL AND other.queue = given_queue.queue
+    AND (other.priority, other.run_at, other.id) > (given_queue.priority, given_queue.run_at, given_queue.id)
     AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
         OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
             AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.run_at,
-    other.id LIMIT :in_limit OFFSET 0))
+            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.priority,
+    other.run_at, other.id LIMIT :in_share OFFSET 0) LIMIT :in_limit OFFSET 0)
 RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_at, timeout, backoff, snoozes,
     crashes, deadline_at, worker_id, coalesce(base_max_attempts, max_attempts) = 1 OR crashes > 0
     OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL AS immediate_only,
