@@ -32,7 +32,6 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.stats import Monitor
 
 ROOT = Path(__file__).parents[3]
-SECONDS = 60
 SVG = "{http://www.w3.org/2000/svg}"
 FEW = 120  # of some 1,700 modules
 modules = cache(app.modules)
@@ -49,12 +48,6 @@ def start(*arguments: str, folder: Path, **environment: str) -> "subprocess.Pope
         text=True,
         cwd=folder,
     )
-
-
-def demo(*arguments: str, folder: Path, **environment: str) -> tuple[int, str, str]:
-    with start("demo", *arguments, folder=folder, **environment) as process:
-        out, err = process.communicate(timeout=2 * SECONDS)
-    return process.returncode, out, err
 
 
 def workers_in(folder: Path) -> list[psutil.Process]:
@@ -80,6 +73,7 @@ def few(
     """The command in this process, on a part of the library; its workers are real."""
     names = modules()[:FEW]
     monkeypatch.setattr(run, "modules", lambda: names)
+    monkeypatch.setattr(run, "CONCURRENCY", 1)  # Each job of the killed worker has a process.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def call(*arguments: str) -> tuple[int, str, str]:
@@ -155,23 +149,6 @@ def test_it_makes_the_schema_where_there_is_none(
     assert sorted(path.name for path in Path(folder).iterdir()) == [
         f"worker-{number}.log" for number in (1, 2, 3)
     ]
-
-
-# On a file of its own
-
-
-def test_without_url_it_leaves_the_environments_database_alone(tmp_path: Path) -> None:
-    """And the file that it prints is there, with what it says."""
-    code, out, err = demo(
-        "--json", folder=tmp_path, JOBQUEUE_URL=f"sqlite:///{tmp_path}/precious.db", TERM="dumb"
-    )
-    assert code == 0, err
-    assert not (tmp_path / "precious.db").exists()
-    document = json.loads(out)
-    file = Path(make_url(document["database"]).database or "")
-    assert file.is_file() and file.is_relative_to(tmp_path)
-    with JobQueue(document["database"]) as jobs:
-        assert_is_the_record(document, jobs, len(modules()))
 
 
 # However it ends, its workers end too
@@ -312,10 +289,11 @@ def test_the_proof_fails_if_the_kill_hit_nothing(worked: Any) -> None:
     assert "held nothing" in wrong
 
 
-def test_a_result_tampered_with_between_run_and_proof_makes_the_command_fail(
-    few: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+def test_without_url_it_works_on_a_file_of_its_own_and_a_result_tampered_with_makes_it_fail(
+    few: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     honest = run.verify
+    monkeypatch.setenv("JOBQUEUE_URL", f"sqlite:///{tmp_path}/precious.db")
 
     def after_tampering(files: Any, jobs: JobQueue, queue: str, killed: Any = None) -> Proof:
         tamper(jobs, "UPDATE jobqueue_jobs SET result = '{}' WHERE id = 77")
@@ -326,6 +304,11 @@ def test_a_result_tampered_with_between_run_and_proof_makes_the_command_fail(
     assert code == 1
     assert "NOT" in out and "job 77" in out
     assert err.startswith("error: ") and "job 77" in err and err.count("\n") == 1
+    assert not (tmp_path / "precious.db").exists()
+    (folder,) = re.findall(r"^rm -r (.*)$", out, re.MULTILINE)
+    assert Path(folder).is_relative_to(tmp_path)
+    with JobQueue(f"sqlite:///{folder}/demo.db") as jobs:
+        assert len(list(jobs.list(limit=None))) == FEW
 
 
 # What it prints
