@@ -33,13 +33,13 @@ class Tracer:
         self._last: dict[int, str] = {}
 
     def __call__(self, frame: FrameType, event: str, value: Any) -> None:
-        path = Path(frame.f_code.co_filename)
-        if event not in ("call", "return") or PACKAGE not in path.parents:
+        path = frame.f_code.co_filename
+        if event not in ("call", "return") or not path.startswith(f"{PACKAGE}/"):
             return
         given = list(frame.f_locals.values()) if event == "call" else [value]
         if not any(map(_is_dyed, given)):
             return
-        file, thread = path.relative_to(PACKAGE).as_posix(), threading.get_ident()
+        file, thread = Path(path).relative_to(PACKAGE).as_posix(), threading.get_ident()
         last = self._last.get(thread, file)
         if file not in self.files:
             self.files.append(file)
@@ -54,7 +54,7 @@ def _is_dyed(value: object) -> bool:
     except Exception:  # noqa: BLE001 - an object that is still being built, or changed by a thread
         return False
     # Whole numbers: the digits of a measured time may contain one.
-    return re.search(rf"(?<![\d.])({'|'.join(DYES)})(?!\d)", text) is not None
+    return any(dye in text for dye in DYES) and re.search(rf"(?<![\d.])({'|'.join(DYES)})(?!\d)", text) is not None
 
 
 @contextmanager

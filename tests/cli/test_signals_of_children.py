@@ -206,11 +206,11 @@ def test_a_process_that_a_handler_terminates_ends_and_the_worker_hears_nothing_o
 
 @pytest.mark.databases("sqlite", "postgres")  # A promise.
 @EVERYWHERE
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_to_all_processes_lets_the_running_job_end(
-    it: Cli, begin: Any, wait_until: Any, tmp_path: Path, place: str, how: str, number: int
+    it: Cli, begin: Any, wait_until: Any, tmp_path: Path, place: str, how: str
 ) -> None:
-    """As a terminal sends it to a group, and systemd to all of a service."""
+    """As a terminal sends SIGINT to a group, and systemd SIGTERM to all of a service."""
+    number = signal.SIGINT if (how == "alone") == (place != "child") else signal.SIGTERM
     worker, log = begin(*HOW[how])
     id_ = it.id(f"hold_{place}", tmp_path)
     wait_until((tmp_path / "held").exists, timeout=60)
