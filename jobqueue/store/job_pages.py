@@ -18,6 +18,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     union_all,
 )
 
@@ -67,7 +68,7 @@ class JobPages:
         """Return the jobs after a place. Raises InvalidOption for a place that is not one."""
         with self._jobs.store.read() as connection:
             self._jobs.store.backend.prefer_indexes(connection)
-            if wanted.state in FINAL:
+            if wanted.state in FINAL and wanted.ids is None:
                 rows = _of_ended(connection, wanted, after, size)
             else:
                 rows = _by_id(connection, wanted, after, size)
@@ -76,15 +77,11 @@ class JobPages:
 
     def count(self, wanted: JobFilter, most: int = COUNTED_MAX) -> int:
         """Return the number of matching jobs, at most one more than `most`."""
-        parts = AVAILABLE if wanted.state is State.AVAILABLE else (None,)
         total = 0
         with self._jobs.store.read() as connection:
             self._jobs.store.backend.prefer_indexes(connection)
-            for part in parts:
-                ids = select(jobs.c.id).where(matches(wanted))
-                if part is not None:
-                    ids = ids.where(part)
-                some = ids.limit(most + 1).subquery()
+            for part in _parts(wanted):
+                some = select(jobs.c.id).where(part).limit(most + 1).subquery()
                 total += connection.execute(select(func.count()).select_from(some)).scalar_one()
         return min(total, most + 1)
 
@@ -113,10 +110,11 @@ def _by_id(connection: Connection, wanted: JobFilter, after: str | None, size: i
     below = None if after is None else _number(after)
     found = select(jobs.c.id).where(matches(wanted))
     floor = None
-    few = None if wanted.state is None else _few(connection, wanted)
+    is_live = wanted.state is not None and wanted.ids is None
+    few = _few(connection, wanted) if is_live else None
     if few is not None:
-        found = select(jobs.c.id).where(matches(wanted), jobs.c.id.in_(few))
-    elif wanted.state is not None or _narrows(wanted):
+        found = select(jobs.c.id).where(matches(wanted, by_id=False), jobs.c.id.in_(few))
+    elif is_live or _narrows(wanted):
         newest = connection.execute(select(func.max(jobs.c.id))).scalar_one() or 0
         floor = min(newest + 1, below or newest + 1) - WINDOW
         found = found.where(jobs.c.id >= floor)
@@ -132,21 +130,28 @@ def _by_id(connection: Connection, wanted: JobFilter, after: str | None, size: i
 
 def _few(connection: Connection, wanted: JobFilter) -> Select[tuple[int]] | None:
     """Select the ids of a live state by its index; None if there are more than FEW."""
-    parts = AVAILABLE if wanted.state is State.AVAILABLE else (_of_live(wanted.state),)
-    of_queue = [jobs.c.queue == wanted.queue] if wanted.queue and len(parts) > 1 else []
+    is_indexed = wanted.state is State.AVAILABLE
+    of_index = JobFilter(state=wanted.state, queue=wanted.queue if is_indexed else None)
     some = [
-        select(select(jobs.c.id).where(part, *of_queue).limit(FEW + 1).subquery().c.id)
-        for part in parts
+        select(select(jobs.c.id).where(part).limit(FEW + 1).subquery().c.id)
+        for part in _parts(of_index)
     ]
     ids = union_all(*some).subquery()
     count = connection.execute(select(func.count()).select_from(ids)).scalar_one()
     return select(ids.c.id) if count <= FEW else None
 
 
-def _of_live(state: State | None) -> ColumnElement[bool]:
-    if state is State.RUNNING:
-        return and_(in_state(State.RUNNING), jobs.c.worker_id.is_not(None))
-    return in_state(State.SCHEDULED)
+def _parts(wanted: JobFilter) -> list[ColumnElement[bool]]:
+    """Return conditions that together are the filter, each with the predicate of an index."""
+    if wanted.state is None or wanted.ids is not None:
+        return [matches(wanted)]
+    predicates: dict[State, tuple[ColumnElement[bool], ...]] = {
+        State.AVAILABLE: AVAILABLE,
+        State.SCHEDULED: (true(),),
+        State.RUNNING: (jobs.c.worker_id.is_not(None),),
+    }
+    of_index = predicates.get(wanted.state, (jobs.c.finished_at.is_not(None),))
+    return [and_(matches(wanted, by_id=False), part) for part in of_index]
 
 
 def _of_ended(connection: Connection, wanted: JobFilter, after: str | None, size: int) -> _Rows:
@@ -156,7 +161,7 @@ def _of_ended(connection: Connection, wanted: JobFilter, after: str | None, size
         ended.append(_ended_before(*_place(after)))
     order = (jobs.c.finished_at.desc(), jobs.c.id.desc())
     floor = None
-    where = [*ended, matches(wanted)]
+    where = [*ended, matches(wanted, by_id=False)]
     if _narrows(wanted):
         last = select(jobs.c.finished_at, jobs.c.id).where(*ended).order_by(*order)
         floor = connection.execute(last.limit(1).offset(WINDOW)).one_or_none()

@@ -19,6 +19,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy import func as sql_func
@@ -334,8 +335,11 @@ class Jobs(Enqueuer):
         return refusals
 
 
-def matches(wanted: JobFilter) -> ColumnElement[bool]:
-    """Return the condition of a filter."""
+def matches(wanted: JobFilter, *, by_id: bool = True) -> ColumnElement[bool]:
+    """Return the condition of a filter.
+
+    With `by_id` it names a range of ids: SQLite then reads by the primary key, in its order.
+    """
     clauses: list[ColumnElement[bool]] = []
     if wanted.ids is not None:
         # Literals: the list may exceed the number of parameters that a statement can have.
@@ -356,7 +360,7 @@ def matches(wanted: JobFilter) -> ColumnElement[bool]:
         clauses.append(sql_func.replace(jobs.c.tags, f'"{wanted.tag}"', "") != jobs.c.tags)
     if wanted.since is not None:
         clauses.append(jobs.c.created_at >= wanted.since)
-    return and_(jobs.c.id > 0, *clauses)
+    return and_(jobs.c.id > 0 if by_id else true(), *clauses)
 
 
 def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:

@@ -24,13 +24,13 @@ from sqlalchemy import (
     update,
 )
 
-from jobqueue.states import FINAL, WAITING, State
+from jobqueue.states import FINAL, State
 from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.clock import INSTANT, now
 from jobqueue.store.database import Store
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind, history, jobs, queues, workers
-from jobqueue.store.sql.predicates import IS_ALIVE, in_state
+from jobqueue.store.sql.predicates import AVAILABLE, IS_ALIVE, in_state
 
 Rows = list[dict[str, Any]]
 
@@ -118,7 +118,8 @@ class Monitor:
         given; `known_by` the live workers that have it.
         """
         counted = {row["task"]: row for row in self._rows(select(task_stats))}
-        waiting = {row["task"]: row["waiting"] for row in self._rows(_waiting(waiting_max))}
+        rows = self._rows(_waiting(waiting_max), by_index=True)
+        waiting = {row["task"]: row["waiting"] for row in rows}
         known_by = self.known_by()
         paused = {row["name"] for row in self.pauses() if row["kind"] == PauseKind.TASK}
         return [
@@ -247,8 +248,10 @@ class Monitor:
 
         return transact_audited(self._store.transact, work, action, int)
 
-    def _rows(self, statement: Select[Any]) -> Rows:
+    def _rows(self, statement: Select[Any], *, by_index: bool = False) -> Rows:
         with self._store.read() as connection:
+            if by_index:
+                self._store.backend.prefer_indexes(connection)
             return [dict(row) for row in connection.execute(statement).mappings()]
 
     def known_by(self) -> Counter[str]:
@@ -302,8 +305,9 @@ def _figures() -> list[Any]:
 
 
 def _waiting(most: int | None) -> Select[Any]:
-    """Select waiting jobs by task, state by state, because each has its own partial index."""
-    some = [select(jobs.c.task).where(in_state(state)).limit(most).subquery() for state in WAITING]
+    """Select waiting jobs by task, part by part, because each has its own partial index."""
+    parts_of_index = (in_state(State.SCHEDULED), *AVAILABLE)
+    some = [select(jobs.c.task).where(part).limit(most).subquery() for part in parts_of_index]
     parts = union_all(
         *(select(part.c.task, func.count().label("part")).group_by(part.c.task) for part in some)
     ).subquery()

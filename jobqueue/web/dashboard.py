@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from jobqueue.queue import JobQueue
+from jobqueue.store.schema import PauseKind
 from jobqueue.web.concurrency import Threads
 from jobqueue.web.live import LiveViews
 from jobqueue.web.pages import bulk, queues, schedules
@@ -19,7 +20,7 @@ from jobqueue.web.pages.job import job_page
 from jobqueue.web.pages.jobs import FILTER, VERBS, jobs_page
 from jobqueue.web.pages.log import log_page
 from jobqueue.web.pages.now import now_page
-from jobqueue.web.pages.tasks import tasks_page
+from jobqueue.web.pages.tasks import switch, tasks_page
 from jobqueue.web.pages.view import Act, Page
 from jobqueue.web.pages.workers import workers_page
 from jobqueue.web.render import environment
@@ -53,6 +54,11 @@ FORMS: tuple[tuple[str, Act], ...] = (
             *(queues.pause, queues.resume, queues.limit),
             *(queues.rate, queues.fair, queues.purge),
         )
+    ),
+    *(
+        (f"/{kind}s/{{name}}/{verb}", switch(kind, verb))
+        for kind in PauseKind
+        for verb in ("pause", "resume")
     ),
     *(
         (f"/schedules/{{name}}/{act.__name__}", act)

@@ -17,6 +17,7 @@ from jobqueue.records import JobFilter
 from jobqueue.store.claims import START, Claims
 from jobqueue.store.clock import after
 from jobqueue.store.key_conflicts import conflict_parameters
+from jobqueue.store.job_pages import JobPages, is_counted
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
 from jobqueue.store.sql.claim import CURSORS
@@ -24,6 +25,8 @@ from jobqueue.store.sql.statements import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.database import Store
 from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.schema import jobs, queues, workers
+from jobqueue.states import State
+from jobqueue.store.stats import Monitor
 from jobqueue.store.why import Explanation, explain
 
 FINISHED, WAITING, RUNNING = 100_000, 2_000, 200
@@ -381,6 +384,43 @@ def test_operators_verbs_on_named_jobs_use_the_primary_key(plans: Plans, verb: s
 def test_a_job_is_looked_up_by_the_primary_key(plans: Plans) -> None:
     works = plans.of_each(lambda connection: Jobs(within(plans, connection)).get(7))
     assert uses(works[0], "pkey")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "indexes"),
+    [
+        (JobFilter(), {"pkey"}),
+        (JobFilter(task="add"), {"pkey"}),
+        (JobFilter(state=State.FAILED), {"pkey", "final"}),
+        (JobFilter(state=State.FAILED, task="add"), {"pkey", "final"}),
+        (JobFilter(state=State.SCHEDULED), {"pkey", "due"}),
+        (JobFilter(state=State.AVAILABLE), {"pkey", "claim", "lane"}),
+        (JobFilter(state=State.AVAILABLE, queue="q1"), {"pkey", "claim", "lane"}),
+        (JobFilter(state=State.RUNNING), {"pkey", "held"}),
+    ],
+)
+def test_a_page_of_jobs_and_its_count_read_indexes_only(
+    plans: Plans, wanted: JobFilter, indexes: set[str]
+) -> None:
+    def read(connection: Connection) -> None:
+        pages = JobPages(Jobs(within(plans, connection)))
+        pages.page(wanted)
+        if is_counted(wanted):
+            pages.count(wanted)
+
+    works = plans.of_each(read)
+    assert [plan.scans for plan in works] == [[]] * len(works)
+    used = {index.removeprefix("jobqueue_jobs_") for plan in works for index in plan.indexes}
+    assert used - {"lane_new"} == indexes, [plan.shown for plan in works]
+    # Only what is read in the order of the ids is found by them.
+    counts = [plan for plan in works if "Aggregate" in plan.shown or "SCAN anon" in plan.shown]
+    if wanted.state is not None:
+        assert all("jobqueue_jobs_pkey" not in plan.indexes for plan in counts[-1:])
+
+
+def test_waiting_jobs_are_counted_by_task_from_their_indexes(plans: Plans) -> None:
+    works = plans.of_each(lambda connection: Monitor(within(plans, connection)).tasks(50_000))
+    assert [plan.scans for plan in works] == [[]] * len(works)
 
 
 def test_the_names_in_use_are_found_without_a_scan_of_the_jobs(plans: Plans) -> None:

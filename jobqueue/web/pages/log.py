@@ -21,7 +21,7 @@ def log_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     rows = []
     for action in found[:PAGE]:
         undo = None
-        for kind in ("queue", "schedule"):
+        for kind in ("queue", "schedule", "task", "tag"):
             name = action["target"].get(kind)
             if name is not None and action["verb"] in INVERSE and len(action["target"]) == 1:
                 # Only what was done last can be undone.

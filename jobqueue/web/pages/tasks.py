@@ -2,10 +2,14 @@
 
 from typing import Any
 
+from jobqueue import options
 from jobqueue.queue import JobQueue
+from jobqueue.store.audit import Action
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
 from jobqueue.web.pages.now import HOUR
-from jobqueue.web.pages.view import Query
+from jobqueue.web.pages.view import Act, Done, Query
 
 WAITING_MAX = 50_000
 """Waiting jobs of each state that are counted by task: no index has the task."""
@@ -20,4 +24,23 @@ def tasks_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
         row | {f"hour_{name}": lately.get(row["task"], none)[name] for name in none}
         for row in monitor.tasks(WAITING_MAX)
     ]
-    return "tasks.html", {"tasks": rows, "waiting_max": WAITING_MAX}
+    pauses = {(row["kind"], row["name"]): row["paused_by"] for row in monitor.pauses()}
+    return "tasks.html", {
+        "tasks": rows,
+        "waiting_max": WAITING_MAX,
+        "paused_by": {name: by for (kind, name), by in pauses.items() if kind == PauseKind.TASK},
+        "tags": {name: by for (kind, name), by in pauses.items() if kind == PauseKind.TAG},
+    }
+
+
+def switch(kind: PauseKind, verb: str) -> Act:
+    """Return what pauses or resumes a task or a tag."""
+
+    def act(queue: JobQueue, form: Query, actor: str) -> Done:
+        name = options.name(form["name"], kind.value)
+        change = getattr(Pauses(queue.store), verb)
+        changed = change(kind, name, Action(actor, verb, {kind.value: name}))
+        queue.wake_workers()
+        return Done(f"{kind.capitalize()} {name} {'is' if changed else 'was already'} {verb}d.")
+
+    return act

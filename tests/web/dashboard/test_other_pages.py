@@ -106,14 +106,27 @@ def test_tasks_show_what_they_take_and_who_knows_them(
         pages.client.id(1, 2)
     lines = cells(pages.get("/tasks"), "task")
     assert lines["add"][:4] == ["3", "1", "0", "0"] and lines["fail"][:4] == ["0", "0", "1", "1"]
-    assert lines["add"][4].endswith("s") and lines["add"][-1] == "none"
+    assert lines["add"][4].endswith("s") and lines["add"][-2] == "none"
     assert "No live worker knows this task" in pages.get("/tasks")
     with jobs.worker(poll=0.05):
-        assert cells(pages.get("/tasks"), "task")["add"][-1] == "1"
+        assert cells(pages.get("/tasks"), "task")["add"][-2] == "1"
     monkeypatch.setattr(tasks_pages, "WAITING_MAX", 2)
     for _ in range(3):
         pages.client.id(1, 2)
     assert cells(pages.get("/tasks"), "task")["add"][0] == "2"
+
+
+def test_tasks_and_tags_are_paused_and_resumed(pages: Pages, jobs: JobQueue) -> None:
+    pages.client.id(1, 2, tags=["red"])
+    page = pages.done("/tasks/add/pause", {"to": "/tasks"})
+    assert "Task add is paused." in page and "add paused by http 127.0.0.1" in text_of(page)
+    page = pages.done("/tags/red/pause", {"to": "/tasks"})
+    assert "Tag red is paused by http 127.0.0.1" in text_of(page)
+    assert pages.get("/log").count("Undo</button>") == 2
+    assert "was already paused" in pages.done("/tasks/add/pause", {"to": "/tasks"})
+    pages.send("/tags/red/resume")
+    page = pages.done("/tasks/add/resume", {"to": "/tasks"})
+    assert "paused by" not in page and Monitor(jobs.store).pauses() == []
 
 
 # Workers
