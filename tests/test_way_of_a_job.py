@@ -54,7 +54,10 @@ def _is_dyed(value: object) -> bool:
     except Exception:  # noqa: BLE001 - an object that is still being built, or changed by a thread
         return False
     # Whole numbers: the digits of a measured time may contain one.
-    return any(dye in text for dye in DYES) and re.search(rf"(?<![\d.])({'|'.join(DYES)})(?!\d)", text) is not None
+    return (
+        any(dye in text for dye in DYES)
+        and re.search(rf"(?<![\d.])({'|'.join(DYES)})(?!\d)", text) is not None
+    )
 
 
 @contextmanager
