@@ -13,7 +13,6 @@ YIELD_SHARE = 0.15  # of the time that the transaction took
 YIELD_SHARE_CONTENDED = 1.0  # so that others find it free half of the time
 YIELD_MAX = 0.1  # seconds; who finds the file locked looks again at least this often
 FOREIGN_WRITER_REMEMBERED = 2.0  # seconds after a wait for a writer without our write lock
-FOREIGN_WRITER_WAIT = 0.0009  # seconds to BEGIN that tell of one: SQLite waits for 1 ms first
 
 
 class YieldPolicy:
@@ -33,9 +32,9 @@ class YieldPolicy:
         """Note that one statement in autocommit has ended."""
         self._until = time.monotonic() + YIELD_MIN
 
-    def wrote(self, asked: float, began: float, ended: float) -> None:
-        """Note a transaction: when it was asked for, when it had begun, and when it ended."""
-        if began - asked > FOREIGN_WRITER_WAIT:
+    def wrote(self, began: float, ended: float, *, met_writer: bool) -> None:
+        """Note a transaction: when it had begun and when it ended; see `Backend.met_writer`."""
+        if met_writer:
             self._contended_until = ended + FOREIGN_WRITER_REMEMBERED
         contended = ended < self._contended_until
         self._contention.saw_foreign_writer(lately=contended)
@@ -103,12 +102,10 @@ class SingleWriterLoop(Service):
         if not outcomes and not wanted:
             planner.unpark_lanes()
             return False, False
-        connects, asked = self._store.connects, time.monotonic()
         try:
             with self._store.write() as connection:
                 began = time.monotonic()
-                if self._store.connects != connects:
-                    asked = began  # To open a connection is not to wait for a writer.
+                met_writer = self._store.backend.met_writer(connection)
                 if outcomes:
                     writer.write(connection)
                 if wanted:
@@ -119,5 +116,5 @@ class SingleWriterLoop(Service):
                 return False, False
             planner.inflight.round_failed()
             raise
-        self._yields.wrote(asked, began, time.monotonic())
+        self._yields.wrote(began, time.monotonic(), met_writer=met_writer)
         return outcomes > 0, wanted > 0

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobQueue, State
@@ -466,7 +467,7 @@ def test_a_worker_that_was_stopped_in_a_transaction_does_not_rest_as_long_again(
 def test_a_writer_that_knows_nothing_of_turns_is_noticed_and_given_room(
     url: str, jobs: JobQueue, work: Any, stepped: Stepped
 ) -> None:
-    """Any that holds the file when a turn begins: SQLite waits for it a millisecond at least."""
+    """Any that holds the file when a turn begins."""
     worker = stepped(jobs)
     inflight, backend = worker.inflight, worker.store.backend
     for _ in range(20):  # The worker may come too late to meet it.
@@ -483,3 +484,21 @@ def test_a_writer_that_knows_nothing_of_turns_is_noticed_and_given_room(
         if inflight.contention.foreign_writer_seen:
             break
     assert inflight.contention.batch_max(backend) == backend.batch_max_shared
+
+
+@pytest.mark.databases("sqlite")
+def test_a_worker_that_waits_for_the_processor_does_not_think_it_met_a_writer(
+    jobs: JobQueue, work: Any, stepped: Stepped
+) -> None:
+    worker = stepped(jobs)
+    slow: list[object] = []
+
+    def begin_slowly(connection: object) -> None:
+        slow.append(connection)
+        threading.Event().wait(0.02)
+
+    event.listen(worker.store.engine, "begin", begin_slowly)
+    for _ in range(3):
+        work.enqueue()
+        worker.claim()
+    assert slow and not worker.inflight.contention.foreign_writer_seen

@@ -101,6 +101,10 @@ class Backend(Protocol):
         """
         return nullcontext(False)
 
+    def met_writer(self, connection: Connection) -> bool:  # noqa: ARG002
+        """Return whether this write transaction waited for one that does not take our lock."""
+        return False
+
     def limit_lock_wait(self, connection: Connection) -> None:
         """Set a short lock timeout for this transaction."""
         ...

@@ -40,13 +40,15 @@ from jobqueue.errors import ConfigurationError, DatabaseReplaced
 from jobqueue.store import fork_safety
 from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects.base import Backend, Columns, Identity, Parameters
-from jobqueue.store.dialects.sqlite_file import BUSY_TIMEOUT, DatabaseFile
+from jobqueue.store.dialects.sqlite_file import BUSY_TIMEOUT, SET_BUSY_TIMEOUT, DatabaseFile
 from jobqueue.store.dialects.sqlite_write_lock import WriteLock
 from jobqueue.store.notify.sqlite import DatagramSender, DatagramSubscription
 from jobqueue.store.pool import Patience
 from jobqueue.store.schema import jobs, meta
 
 OLDEST = (3, 35, 0)  # RETURNING
+
+_MET_WRITER = "jobqueue_met_writer"
 
 _DIALECT = sqlite.dialect()
 
@@ -168,6 +170,10 @@ class Sqlite(Backend):
         lock: WriteLock = engine.get_execution_options()["jobqueue_lock"]
         with lock.held():
             yield lock.waited
+
+    def met_writer(self, connection: Connection) -> bool:
+        """See `Backend.met_writer`."""
+        return bool(connection.info[_MET_WRITER])
 
     def limit_lock_wait(self, connection: Connection) -> None:
         """Do nothing: SQLite has no row locks, and busy_timeout limits the wait of writers."""
@@ -295,12 +301,30 @@ def _insertion(columns: tuple[str, ...]) -> str:
 def _begin(connection: Connection) -> None:
     driver: Any = connection.connection.driver_connection
     _end_a_hooks_transaction(driver)
-    immediate = connection.get_execution_options().get("jobqueue_write", False)
-    if immediate:
-        _refuse_replaced(connection, connection.info["jobqueue_file"])
+    if not connection.get_execution_options().get("jobqueue_write", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    _refuse_replaced(connection, connection.info["jobqueue_file"])
     # IMMEDIATE: a deferred transaction that reads before it writes fails at once, without the busy
     # timeout, if another one has written meanwhile.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    met_writer = connection.info[_MET_WRITER] = not _begin_at_once(driver)
+    if met_writer:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_at_once(driver: Any) -> bool:
+    """Begin a write transaction if no other one is open: SQLite does not tell that it has waited.
+
+    The time that it took would not tell either: on a busy machine a thread waits for the processor.
+    """
+    driver.execute("PRAGMA busy_timeout=0").close()
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        driver.execute(SET_BUSY_TIMEOUT).close()
+    return True
 
 
 def _end_a_hooks_transaction(driver: Any) -> None:

@@ -14,14 +14,16 @@ from jobqueue.store.schema import VERSION_TABLE
 
 BUSY_TIMEOUT = 10  # seconds
 
+SET_BUSY_TIMEOUT = f"PRAGMA busy_timeout={BUSY_TIMEOUT * 1000}"
+
 # A file without our tables keeps its journal mode.
 _OURS = f"PRAGMA table_info({VERSION_TABLE})"
 
 # FULL: an acknowledged commit survives a loss of power (NORMAL may lose the last ones).
 _PRAGMAS = (
-    "synchronous=FULL",
-    "journal_size_limit=67108864",
-    f"busy_timeout={BUSY_TIMEOUT * 1000}",  # overrides an application's hook on all engines
+    "PRAGMA synchronous=FULL",
+    "PRAGMA journal_size_limit=67108864",
+    SET_BUSY_TIMEOUT,  # overrides an application's hook on all engines
 )
 
 
@@ -169,4 +171,4 @@ def _set(connection: Any, *, makes: bool) -> None:
         if makes or connection.execute(_OURS).fetchall():
             connection.execute("PRAGMA journal_mode=WAL").close()
     for pragma in _PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}").close()
+        connection.execute(pragma).close()
