@@ -5,12 +5,18 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import msgspec
+
 from jobqueue.literals import UniqueUntil
 from jobqueue.states import FINAL, State
 
 
-class Claim(NamedTuple):
-    """A job in a worker's hands. Every write about it names (id, fence, worker_id)."""
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """A job in a worker's hands. Every write about it names (id, fence, worker_id).
+
+    A struct is made and read in a third of the time of a named tuple, for every job, and the
+    garbage collector skips those that refer to no container; so are the two kinds of outcomes.
+    """
 
     id: int
     fence: int
@@ -56,7 +62,7 @@ class AttemptError(NamedTuple):
         return " ".join(filter(None, (task, self.type, self.place)))
 
 
-class Succeeded(NamedTuple):
+class Succeeded(msgspec.Struct, frozen=True, gc=False):
     """A claim that ended well. Times are seconds."""
 
     claim: Claim
@@ -66,7 +72,7 @@ class Succeeded(NamedTuple):
     wait: float
 
 
-class Unsuccessful(NamedTuple):
+class Unsuccessful(msgspec.Struct, frozen=True, gc=False):
     """A claim that ended in any other way than success."""
 
     claim: Claim

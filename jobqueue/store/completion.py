@@ -96,7 +96,7 @@ class Completion:
 
         On a database without round trips, first as if all claims were held: without RETURNING.
         """
-        rows = [(claim.id, claim.fence, result) for claim, result, _, _, _ in well]
+        rows = [(done.claim.id, done.claim.fence, done.result) for done in well]
         rows.sort(key=_ID)
         parameters = self._pack(SUCCESS, rows, holder)
         if self._store.backend.single_writer and len(well) >= BULK:

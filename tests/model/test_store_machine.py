@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test
+from msgspec import structs
 from sqlalchemy import delete, select, update
 
 from jobqueue.store.clock import after
@@ -168,7 +169,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), verb=st.sampled_from(OUTCOMES), shift=st.sampled_from([0, 0, 0, 0, -1]))
     def finish(self, data: Any, verb: str, shift: int) -> None:
         claim = data.draw(st.sampled_from(self.held[-6:]), "claim")
-        claim = claim._replace(fence=claim.fence + shift)
+        claim = structs.replace(claim, fence=claim.fence + shift)
         job = self.model.get(claim.id)
         holds = job is not None and job.state is State.RUNNING and job.fence == claim.fence
         crash = verb == "crash"

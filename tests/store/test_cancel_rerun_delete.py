@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from msgspec.structs import replace
 import pytest
 from sqlalchemy import select, text
 
@@ -121,9 +122,9 @@ def test_every_rerun_grants_the_original_number_of_attempts(kit: StoreKit) -> No
             claim = kit.take_one(holder)
             spent += 1
             assert claim.attempt == spent
-            kit.finish(holder, kit.released(claim)._replace(refund=False))
+            kit.finish(holder, replace(kit.released(claim), refund=False))
         claim = kit.take_one(holder)
-        kit.finish(holder, kit.failed(claim)._replace(refund=True))
+        kit.finish(holder, replace(kit.failed(claim), refund=True))
         assert kit.jobs.rerun(one(id_)) == ([id_], [])
         assert kit.row(id_).max_attempts == spent + 3
     assert kit.column(id_, "base_max_attempts") == 3

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+from msgspec.structs import replace
 import pytest
 from sqlalchemy import text
 
@@ -40,7 +41,7 @@ def test_an_outcome_with_another_fence_changes_nothing(
     kit: StoreKit, holder: WorkerRef, claim: Any, way: str, fence: int
 ) -> None:
     before = kit.row(claim.id)
-    stale = claim._replace(fence=claim.fence + fence)
+    stale = replace(claim, fence=claim.fence + fence)
     assert kit.finish(holder, getattr(kit, way)(stale)) == {}
     assert kit.row(claim.id) == before
     assert kit.counters() == {}
@@ -76,7 +77,7 @@ def test_an_outcome_that_comes_after_the_reaper_changes_nothing(
 def test_one_stale_outcome_does_not_hold_up_the_others(kit: StoreKit, holder: WorkerRef) -> None:
     kit.add_many(5)
     a, b, c, d, e = kit.take(holder)
-    stale = kit.succeeded(b._replace(fence=9)), kit.errored(d._replace(fence=9))
+    stale = kit.succeeded(replace(b, fence=9)), kit.errored(replace(d, fence=9))
     answer = kit.finish(
         holder, kit.succeeded(a), stale[0], kit.succeeded(c), stale[1], kit.errored(e)
     )
@@ -124,7 +125,7 @@ def test_a_stale_and_a_cancelled_claim_in_a_long_batch_are_told_apart(
     stale, wished, *rest = claims
     kit.jobs.cancel(JobFilter(ids=(wished.id,)))
     before = kit.row(stale.id)
-    outcomes = [kit.succeeded(stale._replace(fence=9)), *map(kit.succeeded, [wished, *rest])]
+    outcomes = [kit.succeeded(replace(stale, fence=9)), *map(kit.succeeded, [wished, *rest])]
     expected = dict.fromkeys([claim.id for claim in rest], State.SUCCEEDED)
     assert kit.finish(holder, *outcomes) == {**expected, wished.id: State.CANCELLED}
     assert kit.row(stale.id) == before
@@ -152,7 +153,7 @@ def test_a_long_batch_with_other_fences_changes_nothing(
     kit.add_many(3)
     claims = kit.take(holder)
     before = [kit.row(claim.id) for claim in claims]
-    stale = [kit.succeeded(claim._replace(fence=claim.fence + fence)) for claim in claims]
+    stale = [kit.succeeded(replace(claim, fence=claim.fence + fence)) for claim in claims]
     assert kit.finish(holder, *stale) == {}
     assert [kit.row(claim.id) for claim in claims] == before
     assert kit.counters() == {}
@@ -185,7 +186,7 @@ def test_a_success_keeps_its_result(kit: StoreKit, holder: WorkerRef, claim: Any
 def test_a_result_that_was_dropped_leaves_the_reason(
     kit: StoreKit, holder: WorkerRef, claim: Any
 ) -> None:
-    kit.finish(holder, kit.succeeded(claim, None)._replace(reason="result dropped: too large"))
+    kit.finish(holder, replace(kit.succeeded(claim, None), reason="result dropped: too large"))
     assert (kit.row(claim.id).result, kit.row(claim.id).reason) == (
         None,
         "result dropped: too large",

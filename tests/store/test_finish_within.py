@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from msgspec.structs import replace
 import pytest
 
 from jobqueue.records import JobFilter
@@ -41,7 +42,7 @@ def test_a_handler_whose_claim_is_lost_cannot_finish_within(
 ) -> None:
     before = kit.row(claim.id)
     with kit.store.engine.connect() as connection, connection.begin():
-        stale = claim._replace(fence=claim.fence + fence)
+        stale = replace(claim, fence=claim.fence + fence)
         assert finish_within(kit, stale, connection) is None
     assert kit.row(claim.id) == before
 
@@ -94,8 +95,12 @@ def test_a_crash_of_its_own_is_counted_charged_and_recorded(kit: StoreKit) -> No
     holder, id_ = kit.worker(), kit.add()
     kit.change(id_, crashes=1)
     claim = kit.take_one(holder)
-    crash = kit.errored(claim)._replace(
-        outcome="crashed", crash=True, exit_signal="SIGKILL", peak_memory=1_900_000_000
+    crash = replace(
+        kit.errored(claim),
+        outcome="crashed",
+        crash=True,
+        exit_signal="SIGKILL",
+        peak_memory=1_900_000_000,
     )
     assert kit.finish(holder, crash) == {id_: State.SCHEDULED}
     job = kit.row(id_)

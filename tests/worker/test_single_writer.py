@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from msgspec.structs import replace
 import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
@@ -263,7 +264,7 @@ def test_an_outcome_whose_content_the_database_refuses_holds_up_no_other(
         worker.inflight.outbox.get()
         if outcome.claim.id == handles[4].id:
             error = AttemptError("ValueError", "poison", "Traceback …")
-            outcome = outcome._replace(error=error, reason="poison")
+            outcome = replace(outcome, error=error, reason="poison")
         worker.inflight.outbox.put(outcome)
     finish_all(worker)
     states = [handle.state for handle in handles]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from queue import Empty
 from typing import Protocol
 
+from msgspec.structs import replace
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
@@ -243,6 +244,6 @@ def _why(outcome: Outcome, error: AttemptError | None) -> str:
 def _without_content(outcome: Outcome, error: Exception) -> Outcome:
     reason = f"its outcome could not be stored ({type(error).__name__})"
     if isinstance(outcome, Succeeded):
-        return outcome._replace(result=None, reason=reason)
+        return replace(outcome, result=None, reason=reason)
     described = None if outcome.error is None else AttemptError("Unstorable", reason, None)
-    return outcome._replace(reason=reason, error=described)
+    return replace(outcome, reason=reason, error=described)

@@ -2,6 +2,8 @@
 
 import time
 
+from msgspec.structs import replace
+
 from jobqueue.backoff import Backoff
 from jobqueue.errors import (
     AttemptTimeout,
@@ -95,7 +97,7 @@ def completed(context: Attempt, ended: Unsuccessful | None) -> Unsuccessful:
         ended = _within(context, ended)
     assert ended is not None, "a handler that returned has succeeded, unless by finish_within"
     wait = max(0.0, (claim.started_at - claim.run_at).total_seconds())
-    return ended._replace(duration=time.perf_counter() - context.began, wait=wait)
+    return replace(ended, duration=time.perf_counter() - context.began, wait=wait)
 
 
 def timed_out(context: Attempt, stack: str) -> Unsuccessful:
@@ -161,8 +163,8 @@ def _within(context: Attempt, ended: Unsuccessful | None) -> Unsuccessful:
         why = "finish_within was called, but its transaction was not committed"
         error = AttemptError(NOT_COMMITTED, why, None)
         ended = retry_or_fail(context, "errored", error)
-        ended = ended._replace(reason=ended.reason or why)
-    return ended._replace(within=True)
+        ended = replace(ended, reason=ended.reason or why)
+    return replace(ended, within=True)
 
 
 def _backoff(context: Attempt) -> float:

@@ -20,6 +20,8 @@ from contextvars import copy_context
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from msgspec.structs import asdict, replace
+
 from jobqueue.errors import JobQueueError
 from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Outcome, Succeeded, Unsuccessful, format_bytes
@@ -191,7 +193,7 @@ class ChildHandle:
         self, context: RemoteAttempt, ref: TaskRef, gate: Gate
     ) -> Answer | Unbegun | None:
         """Let the child import the task, then start the job if it still may; None: it started."""
-        claim = {name: _plain(value) for name, value in context.claim._asdict().items()}
+        claim = {name: _plain(value) for name, value in asdict(context.claim).items()}
         self._messages.send(run={"claim": claim, "task": ref})
         start_by, ready = time.monotonic() + START_TIMEOUT, False
         while (refusal := gate.refusal()) is None:
@@ -272,7 +274,7 @@ class ChildHandle:
             context.claim, state=state, error=error and AttemptError(*error), **fields
         )
         name = signal_name(self.signalled) if self.signalled else None
-        return ended._replace(exit_signal=name, peak_memory=message["peak"])
+        return replace(ended, exit_signal=name, peak_memory=message["peak"])
 
     def peak(self) -> int | None:
         """Return the peak of its memory during the last job, in bytes; None if unknown."""

@@ -24,6 +24,8 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, NamedTuple
 
+from msgspec.structs import asdict
+
 from jobqueue import errors, fork_guard, paths
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
 from jobqueue.records import Claim, Outcome, Succeeded, Unsuccessful
@@ -343,5 +345,5 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
     """Return an outcome without its claim, as JSON can hold it."""
     kind = Succeeded if isinstance(outcome, Succeeded) else Unsuccessful
     return {"kind": kind.__name__} | {
-        name: value for name, value in outcome._asdict().items() if name != "claim"
+        name: value for name, value in asdict(outcome).items() if name != "claim"
     }

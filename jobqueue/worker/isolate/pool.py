@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy import URL
 
 from jobqueue.errors import AttemptTimeout, ConfigurationError
@@ -111,11 +112,11 @@ class ProcessPool:
             return answer
         if isinstance(answer, ChildExit):
             outcome = completed(context, self._ended_of(context, answer))
-            return outcome._replace(exit_signal=answer.signal, peak_memory=answer.peak_memory)
+            return replace(outcome, exit_signal=answer.signal, peak_memory=answer.peak_memory)
         if self.requires_process(claim.task):
             ended = retry_or_fail(context, "errored", answer.error)
             why = ended.reason or "its child process could not import it"
-            return ended._replace(reason=why, duration=0.0)
+            return replace(ended, reason=why, duration=0.0)
         # It does not require a child: it goes back, to run in a thread.
         self.run_in_threads(claim, f"{answer.error.type}: {answer.error.message}")
         return released(claim, "it could not run in a child process")
@@ -136,7 +137,7 @@ class ProcessPool:
         ended = retry_or_fail(context, "crashed", error)
         if context.claim.child_crashes + 1 >= self._max_crashes:
             ended = Unsuccessful(context.claim, "crashed", State.FAILED, error=error)
-        return ended._replace(reason=how, crash=True)
+        return replace(ended, reason=how, crash=True)
 
     def release(self, claim: Claim, error: NoProcess) -> Unsuccessful:
         """Return the outcome of a job that goes back, uncharged: no child could be started."""
