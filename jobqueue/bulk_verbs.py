@@ -1,14 +1,19 @@
 """The verbs that change many jobs at once: the command line and the dashboard have the same."""
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, NamedTuple
 
 from jobqueue.job_changes import JobChanges
-from jobqueue.records import JobFilter, Refusal
+from jobqueue.records import JobFilter, JobRecord, Refusal
 from jobqueue.states import MOVES, State
 from jobqueue.store.audit import Action
 from jobqueue.store.jobs import Jobs
+
+SAMPLE = 10
+"""Jobs that a dry run shows."""
 
 
 @dataclass(frozen=True)
@@ -45,3 +50,27 @@ DELETE = Verb(
     tuple(state for state in State if state is not State.RUNNING),
     Jobs.delete,
 )
+
+
+class DryRun(NamedTuple):
+    """How many jobs a verb would change now, and the newest of them."""
+
+    count: int
+    sample: list[JobRecord]
+
+    @classmethod
+    def of(cls, jobs: Jobs, filters: Sequence[JobFilter], states: Sequence[State]) -> "DryRun":
+        """Count the jobs in `states`, or in the state that a filter names; change nothing."""
+        parts = [
+            replace(part, state=state)
+            for part in filters
+            for state in (states if part.state is None else [part.state])
+        ]
+        newest = (job for part in parts for job in jobs.find(part, SAMPLE))
+        sample = heapq.nlargest(SAMPLE, newest, key=lambda job: job.id)
+        return cls(sum(map(jobs.count, parts)), sample)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `--dry-run --json` prints."""
+        jobs = [{"id": job.id, "task": job.task} for job in self.sample]
+        return {"dry_run": True, "would_change": self.count, "sample": jobs}

@@ -8,18 +8,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from jobqueue import options
+from jobqueue.bulk_verbs import DryRun
 from jobqueue.errors import InvalidOption
 from jobqueue.known_names import unknown
 from jobqueue.queue import JobQueue
 from jobqueue.queue_switches import Rate, check_limit
+from jobqueue.records import JobFilter
+from jobqueue.states import WAITING
 from jobqueue.store.audit import Action
+from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import Names
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_switches import Switchboard
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
 from jobqueue.web.concurrency import Threads
-from jobqueue.web.requests import client_of, has_body, query_of, read_body, switch_of
+from jobqueue.web.requests import asks_for, client_of, has_body, query_of, read_body, switch_of
 from jobqueue.web.responses import HTTPError, json_response
 from jobqueue.web.security import require_json
 
@@ -34,6 +38,7 @@ class QueueRoutes:
         self, jobs: JobQueue, names: Callable[[], Names], reads: Threads, writes: Threads
     ) -> None:
         self._monitor = Monitor(jobs.store)
+        self._jobs = Jobs(jobs.store)
         self._switchboard = Switchboard(jobs.store)
         self._pauses = Pauses(jobs.store)
         self._wake_workers = jobs.wake_workers
@@ -111,8 +116,11 @@ class QueueRoutes:
         return True
 
     async def purge(self, request: Request) -> Response:
-        """Delete the jobs of a queue that wait."""
+        """Delete the jobs of a queue that wait; `{"dry_run": true}`: only count them."""
         queue = await self._named(request, "queue")
+        if has_body(request) and asks_for("dry_run", await read_body(request)):
+            found = await self._reads(DryRun.of, self._jobs, [JobFilter(queue=queue)], WAITING)
+            return json_response(found.to_json())
         action = _action(client_of(request), "purge", queue)
         return json_response(
             {"deleted": await self._writes(self._switchboard.purge, queue, action)}

@@ -104,17 +104,14 @@ def switch_of(body: bytes, *keys: str) -> dict[str, Any]:
     return given
 
 
-def asks_for_succeeded(body: bytes) -> bool:
-    """Return whether the body of a retry includes jobs that have succeeded.
-
-    Raises HTTPError or InvalidArguments.
-    """
+def asks_for(name: str, body: bytes) -> bool:
+    """Return whether the body is `{name: true}`. Raises HTTPError or InvalidArguments."""
     given = parse_json(body, what="body", max_bytes=BODY_MAX) if body.strip() else {}
-    if not isinstance(given, dict) or set(given) - {"succeeded"}:
-        raise HTTPError(400, 'body: a retry takes {"succeeded": true} or nothing', field="body")
-    asked = given.get("succeeded", False)
+    if not isinstance(given, dict) or set(given) - {name}:
+        raise HTTPError(400, f'body: give {{"{name}": true}} or nothing', field="body")
+    asked = given.get(name, False)
     if not isinstance(asked, bool):
-        raise HTTPError(400, "succeeded: not true or false", field="succeeded", value=asked)
+        raise HTTPError(400, f"{name}: not true or false", field=name, value=asked)
     return asked
 
 

@@ -30,7 +30,7 @@ from jobqueue.web import metrics
 from jobqueue.web.concurrency import CachedCall, JobWaiter, Threads
 from jobqueue.web.queue_routes import QueueRoutes
 from jobqueue.web.requests import (
-    asks_for_succeeded,
+    asks_for,
     calls_of,
     changes_of,
     client_of,
@@ -190,7 +190,7 @@ class Api:
 
         A job that has succeeded needs the body `{"succeeded": true}`.
         """
-        asked = has_body(request) and asks_for_succeeded(await read_body(request))
+        asked = has_body(request) and asks_for("succeeded", await read_body(request))
         rerun = partial(Jobs.rerun, succeeded=asked, ask='{"succeeded": true}')
         response = await self._change(request, "retry", rerun)
         await self.writes(self._queue.wake_workers)

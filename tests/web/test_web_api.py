@@ -309,6 +309,9 @@ def test_the_switches_of_a_queue_are_changed(client: Client, jobs: JobQueue) -> 
     for body in ({"limit": None}, {"rate": None}):
         assert post(next(iter(body)), **body).json() == {"changed": 1}
     assert client.get("/api/queues").json()[0]["max_running"] is None
+    would = post("purge", dry_run=True).json()
+    assert (would["would_change"], [job["task"] for job in would["sample"]]) == (1, ["add"])
+    assert post("purge", dry=True).status_code == 400
     assert post("purge").json() == {"deleted": 1}
     assert list(jobs.list()) == []
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import heapq
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from jobqueue import bulk_verbs, wire
-from jobqueue.bulk_verbs import CANCEL, DELETE, RETRY_ALL, Verb
+from jobqueue.bulk_verbs import CANCEL, DELETE, RETRY_ALL, DryRun, Verb
 from jobqueue.cli import params
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import MISUSED, CliError, complain
@@ -31,8 +30,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 IDS_PER_STATEMENT = 1000
 """Ids in one statement."""
 FORCE = " (--force takes it as it is)"
-SAMPLE = 10
-"""Jobs that a dry run shows."""
 FILTERS = "--state --task --queue --tag"
 REFUSALS_SHOWN = 20
 """Refusals that are printed, a line each."""
@@ -164,23 +161,15 @@ def rehearse(
     cli: CliContext, verb: str, filters: Sequence[JobFilter], states: Sequence[State]
 ) -> None:
     """Print how many jobs a verb would change now, and a sample of them; change nothing."""
-    parts = [replace(part, state=state) for part in filters for state in _states(part, states)]
-    count = sum(map(cli.jobs.count, parts))
-    newest = (job for part in parts for job in cli.jobs.find(part, SAMPLE))
-    sample = heapq.nlargest(SAMPLE, newest, key=lambda job: job.id)
+    found = DryRun.of(cli.jobs, filters, states)
     if cli.json:
-        jobs = [{"id": job.id, "task": job.task} for job in sample]
-        cli.print_json({"dry_run": True, "would_change": count, "sample": jobs})
+        cli.print_json(found.to_json())
         return
-    echo(f"would {verb} {counted(count, 'job')} in {cli.target}; nothing was changed")
-    for job in sample:
+    echo(f"would {verb} {counted(found.count, 'job')} in {cli.target}; nothing was changed")
+    for job in found.sample:
         echo(f"  {job.id}  {escape_controls(job.task)}")
-    if count > len(sample):
-        echo(f"  and {count - len(sample):,} more")
-
-
-def _states(wanted: JobFilter, states: Sequence[State]) -> Sequence[State]:
-    return states if wanted.state is None else (wanted.state,)
+    if more := found.count - len(found.sample):
+        echo(f"  and {more:,} more")
 
 
 def _succeeded_option(verb: Verb) -> Callable[[F], F]:
@@ -269,7 +258,7 @@ def _count(cli: CliContext, verb: Verb, wanted: JobFilter) -> int:
             field="state",
             value=wanted.state.value,
         )
-    states = _states(wanted, verb.states)
+    states = verb.states if wanted.state is None else (wanted.state,)
     return sum(cli.jobs.count(replace(wanted, state=state)) for state in states)
 
 

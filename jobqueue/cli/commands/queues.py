@@ -7,7 +7,7 @@ import click
 
 from jobqueue import options
 from jobqueue.cli import completion, params
-from jobqueue.cli.commands.bulk_actions import FORCE, confirm
+from jobqueue.cli.commands.bulk_actions import FORCE, confirm, rehearse
 from jobqueue.cli.commands.stats import QUEUES, show
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
 from jobqueue.cli.streams import echo
@@ -149,15 +149,19 @@ def _changed(cli: CliContext, queue: str, said: str) -> None:
 
 @queues.command(cls=Command)
 @_queue
+@click.option("--dry-run", is_flag=True, help="Print how many jobs, and a sample; change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @_force
 @pass_cli
-def purge(cli: CliContext, queue: str, yes: bool, force: bool) -> None:
+def purge(cli: CliContext, queue: str, dry_run: bool, yes: bool, force: bool) -> None:
     """Delete the waiting jobs.
 
     Running jobs go on.
     """
     _check(cli, queue, force=force)
+    if dry_run:
+        rehearse(cli, "purge", [JobFilter(queue=queue)], WAITING)
+        return
     waiting = sum(cli.jobs.count(JobFilter(state=state, queue=queue)) for state in WAITING)
     question = f"delete {counted(waiting, 'waiting job')} (queue {queue}) in {cli.target}"
     if yes:

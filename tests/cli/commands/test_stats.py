@@ -119,6 +119,9 @@ def test_queues_are_limited_and_purged(cli_with_app: Cli) -> None:
     assert cli_with_app.ok("queues", "limit", "mail", "none") == "mail has no limit\n"
     assert cli_with_app.ok("queues", "rate", "mail", "none") == "mail has no rate\n"
     assert cli_with_app.ok("queues", "fair", "mail", "off") == "mail is not fair\n"
+    would = {"dry_run": True, "would_change": 1, "sample": [{"id": id_, "task": "mail"}]}
+    assert cli_with_app.json("queues", "purge", "mail", "--dry-run") == would
+    assert "would purge 1 job in" in cli_with_app.ok("queues", "purge", "mail", "--dry-run")
     assert "pass --yes" in cli_with_app.refused(2, "queues", "purge", "mail")
     answer = json.loads(cli_with_app.ok("queues", "purge", "mail", "--yes", "--json"))
     assert answer == {"deleted": 1}
