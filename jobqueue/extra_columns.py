@@ -7,10 +7,11 @@ from jobqueue.options import Options
 
 def extra_columns(settings: Options) -> ExtraColumns | None:
     """Return the rare columns of a new job; None if it has none."""
-    key, headers = settings.concurrency_key, to_text(settings.headers)
+    key = settings.concurrency_key
+    if key is None and not settings.headers and settings.expires is None:
+        return None
+    headers = to_text(settings.headers)
     if key is None:
-        if not settings.headers and settings.expires is None:
-            return None
         return ExtraColumns(headers, expires=settings.expires)
     limit = settings.concurrency_limit
     return ExtraColumns(

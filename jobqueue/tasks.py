@@ -204,7 +204,7 @@ class Task(Generic[P, R_co]):
         cannot be written as JSON, QueueFull for a bounded queue without room, ConfigurationError
         if the database cannot be used.
         """
-        if transaction_argument.is_async(self._within):
+        if self._within is not None and transaction_argument.is_async(self._within):
             raise InvalidOption(
                 f"{self.name}: within() was given an async session; use "
                 f"`await {self.name}.within(session).aenqueue(…)`",

@@ -59,8 +59,11 @@ class Subscription(Protocol):
 class NotificationSender(Protocol):
     """Sends wake-ups to the workers of one database."""
 
-    def notify(self) -> None:
-        """Send one wake-up to each sleeping worker."""
+    def notify(self) -> float | None:
+        """Send one wake-up to each sleeping worker.
+
+        Return the seconds for which another one would reach nobody, if that is known.
+        """
         ...
 
     def close(self) -> None:
@@ -135,12 +138,14 @@ class Notifier:
         while True:
             self._wanted.wait()
             self._wanted.clear()
+            unheard = None
             try:
                 with fork_safety.gate:
-                    self._sender.notify()
+                    unheard = self._sender.notify()
             except Exception as error:  # noqa: BLE001 - a hint that is lost costs one poll interval.
                 log.debug("could not wake the workers: %s", error)
-            if closed.wait(NOTIFY_INTERVAL) and not self._wanted.is_set():
+            # A thread that wakes up 200 times a second costs enqueues 10 % (decision 0040).
+            if closed.wait(unheard or NOTIFY_INTERVAL) and not self._wanted.is_set():
                 return
 
     def close(self) -> None:

@@ -35,10 +35,10 @@ class DatagramSender:
         self._read_at = -ADDRESSES_SECONDS
         self._socket: socket.socket | None = None
 
-    def notify(self) -> None:
-        """See `NotificationSender.notify`."""
+    def notify(self) -> float | None:
+        """See `NotificationSender.notify`: without addresses, until they are read again."""
         if not _ABSTRACT:
-            return
+            return None
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         if time.monotonic() - self._read_at >= ADDRESSES_SECONDS:
@@ -49,6 +49,7 @@ class DatagramSender:
         for address in self._addresses:
             with contextlib.suppress(OSError):  # The worker is gone, or its buffer is full.
                 self._socket.sendto(b"", "\0" + address)
+        return None if self._addresses else ADDRESSES_SECONDS
 
     def close(self) -> None:
         """See `NotificationSender.close`."""

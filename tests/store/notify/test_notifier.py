@@ -57,6 +57,31 @@ def test_after_a_close_the_bell_rings_on_and_leaves_nothing_behind(
         assert (threading.active_count(), at_exit) == (threads, [])
 
 
+class Unheard(Counting):
+    """A sender that knows of no worker that would hear the next ring."""
+
+    def notify(self) -> float:
+        super().notify()
+        sent.set()
+        return 60.0
+
+
+sent = threading.Event()
+
+
+def test_while_nobody_would_hear_it_nothing_is_sent_until_the_close() -> None:
+    sent.clear()
+    sender = Unheard()
+    notifier = Notifier(sender)
+    notifier.notify()
+    assert sent.wait(10)
+    notifier.notify()
+    threading.Event().wait(0.1)  # Twenty intervals of a notifier that is heard.
+    assert sender.rings == 1
+    notifier.close()
+    assert sender.rings == 2
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_no_fork_takes_place_in_the_middle_of_a_ring() -> None:
     """The child would inherit what the thread has locked inside the driver, for ever."""

@@ -60,6 +60,17 @@ def test_a_forked_child_closes_its_copy_of_the_senders_socket(
     assert listener.wait(LONG) is Wakeup.NOTIFIED
 
 
+@pytest.mark.databases("sqlite")
+def test_a_sender_knows_how_long_nobody_hears_it(store: Store, kit: StoreKit) -> None:
+    store.require_schema()
+    unheard, heard = (store.backend.notification_sender(store.engine) for _ in range(2))
+    assert unheard.notify()
+    kit.worker(wakeup_address="jobqueue-nowhere")
+    assert heard.notify() is None
+    unheard.close()
+    heard.close()
+
+
 def test_many_rings_are_heard_and_then_no_more(
     listener: Subscription, sender: NotificationSender
 ) -> None:
