@@ -5,8 +5,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -170,6 +170,18 @@ class BoundedPool(Pool):
     def checkedout(self) -> int:
         """See `QueuePool.checkedout`: return the number of connections in use."""
         return self._open - len(self._free)
+
+    @contextmanager
+    def lend(self) -> Iterator[ConnectionPoolEntry]:
+        """Lend a connection without SQLAlchemy's wrapper, its events and its rollback at the end.
+
+        For the driver's autocommit only: the borrower leaves no transaction open.
+        """
+        record = self._do_get()
+        try:
+            yield record
+        finally:
+            self._do_return_conn(record)
 
     def _do_get(self) -> ConnectionPoolEntry:
         with self._lock:

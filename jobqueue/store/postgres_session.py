@@ -74,7 +74,7 @@ def prepare(engine: Engine) -> None:
     dialect.is_disconnect = is_lost_or_over
 
 
-def is_direct(connection: PoolProxiedConnection) -> bool:
+def is_direct(connection: PoolProxiedConnection | ConnectionPoolEntry) -> bool:
     """Return whether there is no pooler in between, which may use a session per transaction.
 
     A pooler reports its own process ids, which differ from `pg_backend_pid()`. In a direct session
@@ -88,7 +88,7 @@ def is_direct(connection: PoolProxiedConnection) -> bool:
     return direct
 
 
-def sets_per_transaction(connection: PoolProxiedConnection) -> bool:
+def sets_per_transaction(connection: ConnectionPoolEntry) -> bool:
     """Return whether results are readable only inside a transaction with our DateStyle."""
     return _PER_TRANSACTION in connection.info
 

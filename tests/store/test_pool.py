@@ -109,6 +109,23 @@ def test_one_after_another_need_one_connection(server: Server, open_store: Any) 
 
 
 @on_postgres
+def test_a_lent_connection_is_one_of_the_pools_and_comes_back_after_an_error(
+    server: Server, open_store: Any
+) -> None:
+    store = open_store(2)
+    pool = store.engine.pool
+    for _ in range(3):
+        with pytest.raises(psycopg.errors.DivisionByZero), pool.lend() as connection:
+            connection.driver_connection.autocommit = True
+            assert pool.checkedout() == 1
+            connection.driver_connection.execute("SELECT 1 / 0")
+        connection.driver_connection.autocommit = False
+        assert (pool.checkedout(), server.open()) == (0, 1)
+    ask(store)
+    assert server.open() == 1
+
+
+@on_postgres
 def test_connections_that_nobody_uses_are_closed(
     server: Server, open_store: Any, wait_until: Any
 ) -> None:

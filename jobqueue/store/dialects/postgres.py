@@ -4,7 +4,7 @@ The exception: statements of autocommit are prepared, if no pooler is in between
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import (
@@ -150,8 +150,9 @@ class Postgres(Backend):
     ) -> list[tuple[Any, ...]] | None:
         """See `Backend.execute_autocommit`: one round trip instead of three."""
         lost = False
+        pool: Any = engine.pool
         try:
-            with closing(engine.raw_connection()) as connection:
+            with pool.lend() as connection:
                 driver: Any = connection.driver_connection
                 if session.sets_per_transaction(connection):
                     return None
