@@ -1,5 +1,6 @@
 """The listener: receives wake-ups from the database, and wakes the services that wait for them."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ WAIT_SLICE = 0.5  # seconds per wait, so that a stop is noticed
 POLL_SOON = 0.05  # seconds until the next poll while jobs come, where no wake-up can arrive
 POLL_GROWTH = 1.1  # of the pause after each poll that finds none: some 30 polls to get to a second
 LISTENER_DEBOUNCE = 0.02  # seconds until the scheduler wakes, so that it does not delay the claimer
+COMMIT_DEBOUNCE = 0.2
+"""The same after a commit that nobody announced: on SQLite a busy worker hears its own all day."""
 
 
 class Listener(Service):
@@ -55,8 +58,9 @@ class Listener(Service):
             return 0
         if heard is not Wakeup.NOTHING:
             self._heard(heard)
-            if due is None:
-                self._later_at = time.monotonic() + LISTENER_DEBOUNCE
+            announced = heard is Wakeup.NOTIFIED
+            rest = LISTENER_DEBOUNCE if announced else COMMIT_DEBOUNCE
+            self._later_at = min(due or math.inf, time.monotonic() + rest)
         if due is not None and time.monotonic() >= due:
             self._later_at = None
             self._later()

@@ -157,7 +157,7 @@ def test_who_is_in_no_hurry_is_told_of_a_ring_a_little_later(
 ) -> None:
     told = hear(monkeypatch, (1.0, Wakeup.NOTIFIED), (1.0, Wakeup.COMMIT))
     soon = pytest.approx(1 + listener_module.LISTENER_DEBOUNCE)
-    again = pytest.approx(2 + listener_module.LISTENER_DEBOUNCE)
+    again = pytest.approx(2 + listener_module.COMMIT_DEBOUNCE)
     assert told == [(1.0, Wakeup.NOTIFIED), (soon, "later"), (2.0, Wakeup.COMMIT), (again, "later")]
 
 
