@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from jobqueue.job_changes import JobChanges
 from jobqueue.records import JobFilter, JobRecord, Refusal
@@ -52,7 +52,8 @@ DELETE = Verb(
 )
 
 
-class DryRun(NamedTuple):
+@dataclass(frozen=True)
+class DryRun:
     """How many jobs a verb would change now, and the newest of them."""
 
     count: int
