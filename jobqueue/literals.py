@@ -29,6 +29,9 @@ no job."""
 Overlap = Literal["skip", "allow"]
 """Whether a tick makes no job while the schedule's last one has not ended, or does."""
 
+ErrorWindow = Literal["1h", "24h", "7d"]
+"""How far back errors are counted."""
+
 WhyCode = Literal[
     "expired",
     "not_due",

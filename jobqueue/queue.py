@@ -20,11 +20,12 @@ from jobqueue.binding import Binding, write_declarations
 from jobqueue.calls import EnqueueHook, listed, through_hooks
 from jobqueue.config import database
 from jobqueue.config import pool_size as pool_size_of
+from jobqueue.error_groups import ErrorGroup
 from jobqueue.errors import ConfigurationError, Duration, JobNotFound
 from jobqueue.events import EventStream, Subscriber
 from jobqueue.job import Job, as_completed
 from jobqueue.job_verbs import ID_MAX, JobVerbs
-from jobqueue.literals import EventName, StateName, WhenFull
+from jobqueue.literals import ErrorWindow, EventName, StateName, WhenFull
 from jobqueue.options import Options, TaskOptions
 from jobqueue.queue_switches import Queue, QueueSwitches
 from jobqueue.records import JobFilter, JobRecord
@@ -35,6 +36,7 @@ from jobqueue.states import State
 from jobqueue.store import transaction_argument
 from jobqueue.store.backpressure import QueueLimit, queue_bound
 from jobqueue.store.database import POOL_SIZE
+from jobqueue.store.error_groups import ErrorGroups
 from jobqueue.store.transaction_argument import SyncTransaction, Transaction
 from jobqueue.store.urls import masked
 from jobqueue.tasks import AsyncTask, Call, Registry, Task, TaskDecorator
@@ -258,17 +260,21 @@ class JobQueue(JobVerbs):
         queue: str | None = None,
         tag: str | None = None,
         since: datetime | None = None,
+        error: str | None = None,
         limit: int | None = 50,
     ) -> Iterator[JobRecord]:
         """Yield rows that match all filters, newest first; `limit=None` yields all, in pages.
 
-        `since` is an aware datetime: jobs created then or later. Raises InvalidOption.
+        `since` is an aware datetime: jobs created then or later. `error` is the id of one of
+        `errors()`. Raises InvalidOption.
         """
         state = None if state is None else option_rules.one_of(state, "state", tuple(State))
         since = None if since is None else option_rules.instant(since, "since")
         limit = None if limit is None else option_rules.whole(limit, "limit", 0, ID_MAX)
-        option_rules.texts(task=task, queue=queue, tag=tag)
-        return self._jobs.find(JobFilter(state, task, queue, tag, since), limit)
+        option_rules.texts(task=task, queue=queue, tag=tag, error=error)
+        error = None if error is None else ErrorGroups(self.store).resolve(error)
+        wanted = JobFilter(state, task, queue, tag, since, error=error)
+        return self._jobs.find(wanted, limit)
 
     async def alist(
         self,
@@ -278,15 +284,23 @@ class JobQueue(JobVerbs):
         queue: str | None = None,
         tag: str | None = None,
         since: datetime | None = None,
+        error: str | None = None,
         limit: int | None = 50,
     ) -> AsyncIterator[JobRecord]:
         """`list` for asyncio: `async for record in jobs.alist(…)`; reads pages in a thread."""
-        found = await asyncio.to_thread(
-            self.list, state=state, task=task, queue=queue, tag=tag, since=since, limit=limit
-        )
+        ask = partial(self.list, state=state, task=task, queue=queue, tag=tag)
+        found = await asyncio.to_thread(ask, since=since, error=error, limit=limit)
         while page := await asyncio.to_thread(lambda: [*islice(found, ASYNC_PAGE)]):
             for record in page:
                 yield record
+
+    def errors(self, since: ErrorWindow = "7d", task: str | None = None) -> Sequence[ErrorGroup]:
+        """Return what has errored, by task, type and place, the most frequent first.
+
+        `since` is "1h", "24h" or "7d", in whole hours. Raises InvalidOption.
+        """
+        option_rules.texts(task=task)
+        return ErrorGroups(self.store).find(since, task)
 
     @property
     def schedules(self) -> Schedules:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from jobqueue.error_groups import signature_of
 from jobqueue.literals import UniqueUntil
 from jobqueue.states import FINAL, State
 
@@ -59,7 +60,7 @@ class AttemptError(NamedTuple):
 
     def signature(self, task: str) -> str:
         """Return what errors of one cause share: the task, the type, and the place if known."""
-        return " ".join(filter(None, (task, self.type, self.place)))
+        return signature_of(task, self.type, self.place)
 
 
 class Succeeded(msgspec.Struct, frozen=True, gc=False):
@@ -308,6 +309,8 @@ class JobFilter:
     since: datetime | None = None
     ids: tuple[int, ...] | None = None
     tasks: tuple[str, ...] | None = None
+    error: str | None = None
+    """The signature of the last error, of a job that has not succeeded since."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,8 +220,10 @@ def a_filter(
     queue: str | None,
     tag: str | None,
     since_text: str | None = None,
+    *,
+    error: str | None = None,
 ) -> JobFilter:
-    """Build a filter from its options; raise InvalidOption."""
+    """Build a filter from its options; raise InvalidOption. `error` is a signature."""
     return JobFilter(
         state=state(state_name),
         task=None if task is None else options.name(task, "task"),
@@ -230,4 +232,5 @@ def a_filter(
         else options.name(queue, "queue", longest=options.QUEUE_LENGTH_MAX),
         tag=None if tag is None else options.name(tag, "tag", longest=63),
         since=since(since_text),
+        error=error,
     )

@@ -31,6 +31,7 @@ LAYERS: list[list[str]] = [
         "queue_switches",
         "records",
         "events",
+        "error_groups",
         "literals",
         "loggers",
     ]

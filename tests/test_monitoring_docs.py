@@ -311,7 +311,7 @@ DOCUMENTED = [title.strip("`") for title in sections() if title.startswith("`job
 def test_the_tables_and_views_of_the_contract_are_documented() -> None:
     views = ["queue_stats", "task_stats", "worker_stats", "throughput"]
     views += ["worker_minutes", "task_minutes"]
-    tables = ["jobs", "attempts", "workers", "schedules", "pauses", "audit"]
+    tables = ["jobs", "attempts", "workers", "schedules", "pauses", "error_counts", "audit"]
     assert [f"jobqueue_{name}" for name in views + tables] == DOCUMENTED
 
 

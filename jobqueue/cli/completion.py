@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
+import itertools
 import operator
 import threading
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -13,8 +15,12 @@ from jobqueue.cli.context import CliContext, Command, cli_of, pass_cli
 from jobqueue.cli.shells import SHELLS, script
 from jobqueue.known_names import names_of
 from jobqueue.states import State
+from jobqueue.store.database import Store
+from jobqueue.store.error_groups import ErrorGroups
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.store.schema import REVISION
+
+T = TypeVar("T")
 
 NAMES_TIMEOUT = 2.0
 """Seconds that a TAB waits for the app and the database."""
@@ -68,6 +74,22 @@ def several_queues(
     return [CompletionItem(before + comma + item.value) for item in found]
 
 
+def errors(
+    context: click.Context, _parameter: click.Parameter, text: str
+) -> list[CompletionItem[str]]:
+    """Completes the id of an error; shells that show descriptions show which it is."""
+
+    def of_database(cli: CliContext) -> list[tuple[str, str]]:
+        return _of_database(cli, lambda store: ErrorGroups(store).known(), [])
+
+    found = _found_in_time(context, of_database)
+    return [
+        CompletionItem(id_, help=signature)
+        for id_, signature in itertools.chain.from_iterable(found)
+        if id_.startswith(text)
+    ]
+
+
 states = words(*State)
 queues, tasks, tags = known("queues"), known("tasks"), known("tags")
 
@@ -77,28 +99,39 @@ def _starting(known: Iterable[str], text: str) -> list[CompletionItem[str]]:
 
 
 def _names(context: click.Context) -> Names:
-    """The known names, or as many of them as are there in time.
+    """The known names, or as many of them as are there in time."""
+
+    def of_app(cli: CliContext) -> Names:
+        return Names() if cli.app is None else names_of(cli.app.registry)
+
+    found = _found_in_time(context, of_app, lambda cli: _of_database(cli, names_in_use, Names()))
+    return functools.reduce(operator.or_, found, Names())
+
+
+def _of_database(cli: CliContext, ask: Callable[[Store], T], nothing: T) -> T:
+    return ask(cli.store) if cli.store.revision() == REVISION else nothing
+
+
+def _found_in_time(context: click.Context, *asks: Callable[[CliContext], T]) -> list[T]:
+    """Return what each has found within two seconds.
 
     Somebody is typing: there is no place for an error, and waiting for a server that is away would
     freeze the line. What goes wrong here is said by the command itself.
     """
-    found: list[Names] = [Names()]
+    found: list[T] = []
 
     def look() -> None:
         cli = cli_of(context)
         cli.notes_default = False
         with context.scope(cleanup=False):
-            with contextlib.suppress(Exception):
-                if cli.app is not None:
-                    found.append(names_of(cli.app.registry))
-            with contextlib.suppress(Exception):
-                if cli.store.revision() == REVISION:
-                    found.append(names_in_use(cli.store))
+            for ask in asks:
+                with contextlib.suppress(Exception):
+                    found.append(ask(cli))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     thread.join(NAMES_TIMEOUT)
-    return functools.reduce(operator.or_, found)
+    return found[:]
 
 
 COMMANDS = (completion,)

@@ -17,6 +17,7 @@ from jobqueue.known_names import names_of
 from jobqueue.queue import JobQueue
 from jobqueue.store.audit import Action, operator
 from jobqueue.store.database import Store
+from jobqueue.store.error_groups import ErrorGroups
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.store.notify.notifier import Notifier
@@ -123,6 +124,10 @@ class CliContext:
     def monitor(self) -> Monitor:
         """The statistics of the database."""
         return Monitor(self.store)
+
+    def error(self, text: str | None) -> str | None:
+        """Return the signature that `--error` means. Raises InvalidOption."""
+        return None if text is None else ErrorGroups(self.store).resolve(text)
 
     def action(self, verb: str, **target: Any) -> Action:
         """What is written to the audit: `verb` by the user of this process. See `Action.target`."""

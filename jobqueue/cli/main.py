@@ -15,6 +15,7 @@ from jobqueue.cli.commands import (
     db,
     demo,
     enqueue,
+    errors,
     exec,  # noqa: A004
     jobs,
     log,
@@ -101,6 +102,7 @@ for family in (
     jobs,
     bulk_actions,
     update,
+    errors,
     stats,
     queues,
     pauses,

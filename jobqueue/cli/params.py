@@ -53,7 +53,7 @@ def key_value(text: str, what: str) -> tuple[str, str]:
 
 
 def filter_options(function: F) -> F:
-    """Add `--state --task --queue --tag`."""
+    """Add `--state --task --queue --tag --error`."""
     decorators = [
         click.option(
             "--state",
@@ -77,6 +77,12 @@ def filter_options(function: F) -> F:
         click.option(
             "--tag", metavar="NAME", help="Only jobs with this tag.", shell_complete=completion.tags
         ),
+        click.option(
+            "--error",
+            metavar="ID",
+            help="Only jobs whose last error is this one, by its id in `jobqueue errors`.",
+            shell_complete=completion.errors,
+        ),
     ]
     for decorator in reversed(decorators):
         function = decorator(function)
@@ -85,5 +91,11 @@ def filter_options(function: F) -> F:
 
 def describe(wanted: JobFilter) -> str:
     """Return a filter in words: `state failed, queue mail`."""
-    parts = {"state": wanted.state, "task": wanted.task, "queue": wanted.queue, "tag": wanted.tag}
+    parts = {
+        "state": wanted.state,
+        "task": wanted.task,
+        "queue": wanted.queue,
+        "tag": wanted.tag,
+        "error": wanted.error,
+    }
     return ", ".join(f"{key} {value}" for key, value in parts.items() if value is not None)

@@ -99,6 +99,7 @@ def target_of(wanted: JobFilter) -> dict[str, Any]:
         "tasks": wanted.tasks,
         "queue": wanted.queue,
         "tag": wanted.tag,
+        "error": wanted.error,
     }
     return {name: value for name, value in named.items() if value is not None} or {"all": True}
 

@@ -218,7 +218,7 @@ class QueueLimits:
             counters.c.minute > once(after(-2 * MINUTE)),
             counters.c.queue == queue,
             # Not `!= TOTAL`, which cannot use the index.
-            counters.c.kind.in_((CounterKind.WRITTEN, CounterKind.MINUTE)),
+            counters.c.kind.in_((CounterKind.WRITTEN, CounterKind.PERIOD)),
         )
         with self._store.read() if connection is None else nullcontext(connection) as asked:
             count = asked.execute(recent).scalar_one()

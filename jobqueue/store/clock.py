@@ -109,6 +109,13 @@ class this_minute(FunctionElement[datetime]):  # noqa: N801
     inherit_cache = True
 
 
+class this_hour(FunctionElement[datetime]):  # noqa: N801
+    """The present hour, at its minute 0."""
+
+    type = INSTANT
+    inherit_cache = True
+
+
 class epoch(FunctionElement[float]):  # noqa: N801
     """The seconds since 1970."""
 
@@ -166,6 +173,16 @@ def _minute_postgres(_element: this_minute, _compiler: SQLCompiler, **_: Any) ->
 @compiles(this_minute, "sqlite")
 def _minute_sqlite(_element: this_minute, _compiler: SQLCompiler, **_: Any) -> str:
     return "strftime('%Y-%m-%d %H:%M:00.000000', 'now')"
+
+
+@compiles(this_hour, "postgresql")
+def _hour_postgres(_element: this_hour, _compiler: SQLCompiler, **_: Any) -> str:
+    return "date_trunc('hour', clock_timestamp(), 'UTC')"
+
+
+@compiles(this_hour, "sqlite")
+def _hour_sqlite(_element: this_hour, _compiler: SQLCompiler, **_: Any) -> str:
+    return "strftime('%Y-%m-%d %H:00:00.000000', 'now')"
 
 
 @compiles(epoch, "postgresql")

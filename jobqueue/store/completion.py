@@ -79,7 +79,7 @@ class Completion:
             connection.execute(self._statements.save_progress, parameters)
         _count(counts, outcomes, states)
         if ends or len(well) < BULK or State.CANCELLED in states.values():
-            self._record(connection, holder.name, outcomes, states)
+            self._record(connection, holder.name, outcomes, states, counts)
         if len(states) < len(outcomes):
             self._settle(connection, holder, outcomes, states, counts)
         counts.write(connection, self._store)
@@ -148,11 +148,16 @@ class Completion:
         worker: str,
         outcomes: Sequence[Outcome],
         states: dict[int, State],
+        counts: TransactionCounts,
     ) -> None:
-        failed = (
-            one for one in outcomes if states.get(one.claim.id) not in (None, State.SUCCEEDED)
-        )
-        rows = [row._asdict() for one in failed if (row := _attempt_row(one, worker))]
+        rows = []
+        for one in outcomes:
+            state = states.get(one.claim.id, State.SUCCEEDED)
+            if state is State.SUCCEEDED or (row := _attempt_row(one, worker)) is None:
+                continue
+            rows.append(row._asdict())
+            if isinstance(one, Unsuccessful) and one.error is not None:
+                counts.error(one.claim.task, one.error, state)
         if rows:
             connection.execute(self._statements.record_attempts, rows)
 

@@ -1,10 +1,12 @@
-"""Counters of events, written in the same transaction as the events."""
+"""Counters of events and of errors, written in the same transaction as the events."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection
 
+from jobqueue.error_groups import error_id
+from jobqueue.records import AttemptError
 from jobqueue.states import State
 from jobqueue.store.database import Store
 from jobqueue.store.sql.rows import COUNTS
@@ -26,11 +28,16 @@ class TaskCounts:
     waits: list[float] = field(default_factory=list)
 
 
+MESSAGE_MAX = 500
+"""Characters of an error's message that are kept as a sample."""
+
+
 class TransactionCounts:
-    """Counts of one transaction by (queue, task)."""
+    """Counts of one transaction by (queue, task), and of its errors by signature."""
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], TaskCounts] = {}
+        self.errors: dict[str, dict[str, Any]] = {}
 
     def of(self, queue: str, task: str) -> TaskCounts:
         """Return the counts of a (queue, task), to be incremented; on the hot path."""
@@ -54,6 +61,20 @@ class TransactionCounts:
         count.durations.append(duration)
         count.waits.append(wait)
 
+    def error(self, task: str, error: AttemptError, state: State) -> None:
+        """Count an attempt whose error is recorded, and the job if it failed."""
+        id_ = error_id(error.signature(task))
+        row = self.errors.setdefault(id_, {"attempts": 0, "failed": 0})
+        row |= {
+            "error_id": id_,
+            "task": task,
+            "error_type": error.type,
+            "place": error.place,
+            "message": error.message[:MESSAGE_MAX],
+            "attempts": row["attempts"] + 1,
+            "failed": row["failed"] + (state is State.FAILED),
+        }
+
     def write(self, connection: Connection, store: Store) -> None:
         """Insert the counts."""
         rows = [_row(queue, task, count) for (queue, task), count in sorted(self.counts.items())]
@@ -64,6 +85,8 @@ class TransactionCounts:
         elif rows:
             given = [dict(zip(COUNTS, row, strict=True)) for row in rows]
             connection.execute(statements.append_counters, given)
+        if self.errors:
+            connection.execute(statements.append_error_counts, list(self.errors.values()))
 
 
 def _row(queue: str, task: str, count: TaskCounts) -> tuple[Any, ...]:

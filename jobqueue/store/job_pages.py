@@ -27,8 +27,9 @@ from jobqueue.errors import InvalidOption
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import FINAL, State
 from jobqueue.store.clock import INSTANT
-from jobqueue.store.jobs import Jobs, matches
+from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import jobs
+from jobqueue.store.sql.matching import id_of, matches
 from jobqueue.store.sql.predicates import AVAILABLE, HOLDS_KEY, in_state
 
 PAGE = 50
@@ -68,7 +69,9 @@ class JobPages:
         """Return the jobs after a place. Raises InvalidOption for a place that is not one."""
         with self._jobs.store.read() as connection:
             self._jobs.store.backend.prefer_indexes(connection)
-            if wanted.state in FINAL and wanted.ids is None:
+            if wanted.error is not None:
+                rows = _by_error(connection, wanted, after, size)
+            elif wanted.state in FINAL and wanted.ids is None:
                 rows = _of_ended(connection, wanted, after, size)
             else:
                 rows = _by_id(connection, wanted, after, size)
@@ -95,7 +98,8 @@ class JobPages:
 
 def is_counted(wanted: JobFilter) -> bool:
     """Return whether an index counts a filter's jobs, up to COUNTED_MAX, in milliseconds."""
-    if (wanted.tasks, wanted.task, wanted.tag, wanted.since) != (None, None, None, None):
+    named = (wanted.tasks, wanted.task, wanted.tag, wanted.since, wanted.error)
+    if any(value is not None for value in named):
         return False
     return wanted.queue is None or wanted.state is State.AVAILABLE
 
@@ -126,6 +130,16 @@ def _by_id(connection: Connection, wanted: JobFilter, after: str | None, size: i
     if floor is not None and floor > 1:
         return _Rows(ids, str(floor), window=True)
     return _Rows(ids, None)
+
+
+def _by_error(connection: Connection, wanted: JobFilter, after: str | None, size: int) -> _Rows:
+    """Find the newest ids in the index of errors."""
+    id_ = id_of(wanted)
+    found = select(jobs.c.id).where(matches(wanted)).order_by(id_.desc()).limit(size + 1)
+    if after is not None:
+        found = found.where(id_ < _number(after))
+    ids = list(connection.execute(found).scalars())
+    return _Rows(ids[:size], str(ids[size - 1]) if len(ids) > size else None)
 
 
 def _few(connection: Connection, wanted: JobFilter) -> Select[tuple[int]] | None:

@@ -7,19 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
-    BindParameter,
     ColumnElement,
     Connection,
     Row,
-    and_,
-    bindparam,
     case,
     delete,
     literal,
     null,
     or_,
     select,
-    true,
     update,
 )
 from sqlalchemy import func as sql_func
@@ -40,6 +36,7 @@ from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.store.enqueue import Enqueuer
 from jobqueue.store.schema import attempts, jobs
+from jobqueue.store.sql.matching import id_of, matches
 from jobqueue.store.sql.predicates import KEY_HELD_BY_OTHER, in_state, may
 
 PAGE = 5000
@@ -103,10 +100,12 @@ class Jobs(Enqueuer):
         remaining = limit
         while remaining is None or remaining > 0:
             size = page if remaining is None else min(page, remaining)
-            statement = select(*_COLUMNS).where(matches(wanted)).order_by(jobs.c.id.desc())
+            id_ = id_of(wanted)
+            statement = select(*_COLUMNS).where(matches(wanted)).order_by(id_.desc())
             if below is not None:
-                statement = statement.where(jobs.c.id < below)
+                statement = statement.where(id_ < below)
             with self._store.read() as connection:
+                self._prepare(connection, wanted)
                 rows = connection.execute(statement.limit(size)).all()
                 errors = self._last_errors(connection, [row.id for row in rows if row.attempt])
             yield from (_record(row, errors.get(row.id)) for row in rows)
@@ -189,7 +188,7 @@ class Jobs(Enqueuer):
             counts.write(connection, self._store)
             return [row.id for row in rows]
 
-        changed = self._in_batches(and_(matches(wanted), may("cancel")), cancel, action)
+        changed = self._in_batches(wanted, may("cancel"), cancel, action)
         return changed, self._refusals(wanted, changed, already=State.CANCELLED, verb="cancelled")
 
     def rerun(
@@ -224,7 +223,7 @@ class Jobs(Enqueuer):
                     changed += change(jobs.c.id == id_, ~KEY_HELD_BY_OTHER)
             return changed
 
-        changed = self._in_batches(and_(matches(wanted), guard), rerun, action)
+        changed = self._in_batches(wanted, guard, rerun, action)
         refusals = self._refusals(wanted, changed, already=State.AVAILABLE, verb="retried")
         twice = f"it has succeeded, and a retry would run it once more: ask for that with {ask}"
         return changed, [
@@ -257,7 +256,7 @@ class Jobs(Enqueuer):
             statement = update(jobs).where(jobs.c.id.in_(ids), waits).values(values)
             return list(connection.execute(statement.returning(jobs.c.id)).scalars())
 
-        changed = self._in_batches(and_(matches(wanted), waits), change, action)
+        changed = self._in_batches(wanted, waits, change, action)
         return changed, self._refusals(wanted, changed, already=None, verb="changed")
 
     def delete(
@@ -272,12 +271,13 @@ class Jobs(Enqueuer):
             connection.execute(delete(attempts).where(attempts.c.job_id.in_(gone)))
             return gone
 
-        changed = self._in_batches(and_(matches(wanted), idle), remove, action)
+        changed = self._in_batches(wanted, idle, remove, action)
         return changed, self._refusals(wanted, changed, already=None, verb="deleted")
 
     def _in_batches(
         self,
-        where: ColumnElement[bool],
+        wanted: JobFilter,
+        guard: ColumnElement[bool],
         change: Callable[[Connection, list[int]], list[int]],
         action: Action | None,
     ) -> list[int]:
@@ -287,13 +287,15 @@ class Jobs(Enqueuer):
         """
         changed: list[int] = []
         last = 0
+        id_ = id_of(wanted)
 
         def work(connection: Connection) -> tuple[list[int], list[int]]:
+            self._prepare(connection, wanted)
             ids = list(
                 connection.execute(
                     select(jobs.c.id)
-                    .where(where, jobs.c.id > last)
-                    .order_by(jobs.c.id)
+                    .where(matches(wanted), guard, id_ > last)
+                    .order_by(id_)
                     .limit(BULK)
                     .with_for_update(of=jobs)
                 ).scalars()
@@ -308,6 +310,10 @@ class Jobs(Enqueuer):
             if len(ids) < BULK:
                 return changed
             last = ids[-1]
+
+    def _prepare(self, connection: Connection, wanted: JobFilter) -> None:
+        if wanted.error is not None:  # Else a planner without statistics sorts all that match.
+            self._store.backend.prefer_indexes(connection)
 
     def count(self, wanted: JobFilter) -> int:
         """Return the number of matching jobs."""
@@ -333,34 +339,6 @@ class Jobs(Enqueuer):
                     reason = f"its unique key {job.unique_key!r} is held by another job"
                 refusals.append(Refusal(id_, job.state, reason))
         return refusals
-
-
-def matches(wanted: JobFilter, *, by_id: bool = True) -> ColumnElement[bool]:
-    """Return the condition of a filter.
-
-    With `by_id` it names a range of ids: SQLite then reads by the primary key, in its order.
-    """
-    clauses: list[ColumnElement[bool]] = []
-    if wanted.ids is not None:
-        # Literals: the list may exceed the number of parameters that a statement can have.
-        ids: BindParameter[Any] = bindparam(
-            "in_ids", wanted.ids, expanding=True, literal_execute=True
-        )
-        clauses.append(jobs.c.id.in_(ids))
-    if wanted.state is not None:
-        clauses.append(in_state(wanted.state))
-    if wanted.task is not None:
-        clauses.append(jobs.c.task == wanted.task)
-    if wanted.tasks is not None:
-        clauses.append(jobs.c.task.in_(wanted.tasks))
-    if wanted.queue is not None:
-        clauses.append(jobs.c.queue == wanted.queue)
-    if wanted.tag is not None:
-        # Not LIKE, which ignores case on one of the databases.
-        clauses.append(sql_func.replace(jobs.c.tags, f'"{wanted.tag}"', "") != jobs.c.tags)
-    if wanted.since is not None:
-        clauses.append(jobs.c.created_at >= wanted.since)
-    return and_(jobs.c.id > 0 if by_id else true(), *clauses)
 
 
 def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:

@@ -153,6 +153,7 @@ class Leases:
                     counts.errored(job.queue, job.task)  # Attempts of other jobs are refunded.
                 if job.state in FINAL:
                     counts.ended(job.queue, job.task, job.state)
+                counts.error(job.task, _lost_worker(job), job.state)
             counts.write(connection, self._store)
             if lost:
                 attempts = [_attempt_of_lost_worker(job)._asdict() for job in lost]
@@ -166,9 +167,13 @@ def _seconds(present: datetime, until: datetime | None) -> float | None:
     return None if until is None else (until - present).total_seconds()
 
 
-def _attempt_of_lost_worker(job: ReapedJob) -> AttemptRow:
+def _lost_worker(job: ReapedJob) -> AttemptError:
     message = f"worker {job.worker} was lost while it held this job"
-    error = AttemptError("WorkerLost", message, None)
+    return AttemptError("WorkerLost", message, None)
+
+
+def _attempt_of_lost_worker(job: ReapedJob) -> AttemptRow:
+    error = _lost_worker(job)
     key = (job.id, job.fence - 1, job.attempt, job.worker, job.started_at)
     row = AttemptRow(*key, "lost", error.type, error.message)
     return row._replace(error_signature=error.signature(job.task))

@@ -1,16 +1,11 @@
 """Maintenance: due jobs, retention, counters. Every worker may run each part at any time."""
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
-
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    RowMapping,
     and_,
     delete,
     func,
-    insert,
     or_,
     select,
     union_all,
@@ -21,10 +16,11 @@ from jobqueue.loggers import get_logger
 from jobqueue.records import ExpiredJob
 from jobqueue.states import State
 from jobqueue.store.audit import Action, transact_audited
-from jobqueue.store.clock import after, once, this_minute
+from jobqueue.store.clock import after, once
+from jobqueue.store.compaction import LEDGERS, compact
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
-from jobqueue.store.schema import AWAITS_KEY, CounterKind, attempts, audit, counters, jobs
+from jobqueue.store.schema import AWAITS_KEY, attempts, audit, jobs
 from jobqueue.store.sql.predicates import (
     AVAILABLE,
     LIMIT_IS_0,
@@ -37,17 +33,8 @@ log = get_logger("jobqueue.store")
 
 BATCH = 500
 DAY = 86_400.0
-MINUTES_KEPT = DAY
-"""Seconds for which counters are kept by minute; totals are kept for ever."""
 ACTIONS_KEPT = 90 * DAY
 """Seconds for which the audit is kept."""
-
-_GREATEST = [column.name for column in counters.c if column.name.endswith("_max")]
-_SUMMED = [
-    column.name
-    for column in counters.c
-    if column.name not in ("id", "minute", "queue", "task", "kind", *_GREATEST)
-]
 
 _MAY_START = and_(~QUEUE_PAUSED, ~LIMIT_IS_0, unpaused())
 
@@ -143,52 +130,12 @@ class Maintenance:
         self._store.transact_at_once(lambda connection: connection.execute(old))
 
     def compact(self, limit: int = 5000) -> int:
-        """Add up the counters written before this minute, into totals and into rows per minute.
+        """Add up the counts of events and of errors, into totals and into rows per minute or hour.
 
         Return the number of rows that it replaced or deleted: at least `limit` if there may be
         more.
         """
-        return self._add_up(limit) + self._forget_minutes()
-
-    def _add_up(self, limit: int) -> int:
-        written = (
-            select(counters)
-            .where(counters.c.kind == CounterKind.WRITTEN)
-            .where(counters.c.minute < once(this_minute()))
-            .order_by(counters.c.minute)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        totals = select(counters).where(counters.c.kind == CounterKind.TOTAL)
-
-        def work(connection: Connection) -> int:
-            rows = connection.execute(written).mappings().all()
-            if not rows:
-                return 0
-            keys = {_job_kind(row) for row in rows}
-            # Skip a total that another worker has locked: readers add up two totals as well as one.
-            known = totals.where(counters.c.queue.in_(sorted({queue for queue, _ in keys})))
-            found = connection.execute(known.with_for_update(skip_locked=True)).mappings()
-            old = [row for row in found if _job_kind(row) in keys]
-            ids = [row["id"] for row in (*rows, *old)]
-            connection.execute(delete(counters).where(counters.c.id.in_(ids)))
-            by_minute = _sums(
-                rows, CounterKind.MINUTE, lambda row: (row["minute"], *_job_kind(row))
-            )
-            connection.execute(
-                insert(counters), [*by_minute, *_sums([*rows, *old], CounterKind.TOTAL, _job_kind)]
-            )
-            return len(rows)
-
-        return self._store.transact_at_once(work)
-
-    def _forget_minutes(self) -> int:
-        """Delete minutes older than a day, which the totals contain."""
-        old = delete(counters).where(
-            counters.c.kind == CounterKind.MINUTE,
-            counters.c.minute < once(after(-MINUTES_KEPT)),
-        )
-        return self._store.transact_at_once(lambda own: own.execute(old).rowcount)
+        return sum(compact(self._store, ledger, limit) for ledger in LEDGERS)
 
     def available(self, queues: tuple[str, ...] | None, limit: int) -> int:
         """Return how many jobs could be claimed, counted up to `limit`."""
@@ -238,25 +185,3 @@ class Maintenance:
                     statement = statement.where(jobs.c.queue.in_(queues))
                 counts[kind] = int(connection.execute(statement).scalar_one())
         return {kind: count for kind, count in counts.items() if count}
-
-
-def _job_kind(row: RowMapping) -> tuple[str, str]:
-    return row["queue"], row["task"]
-
-
-def _sums(
-    rows: Sequence[RowMapping], kind: CounterKind, key: Callable[[RowMapping], Hashable]
-) -> list[dict[str, Any]]:
-    """Return one summed row per key; its minute is the earliest of those that it contains."""
-    sums: dict[Hashable, dict[str, Any]] = {}
-    for row in rows:
-        total = sums.get(key(row))
-        if total is None:
-            sums[key(row)] = {**row, "kind": kind}
-            continue
-        for name in _SUMMED:
-            total[name] += row[name]
-        for name in _GREATEST:
-            total[name] = max(total[name], row[name])
-        total["minute"] = min(total["minute"], row["minute"])
-    return [{name: total[name] for name in total if name != "id"} for total in sums.values()]

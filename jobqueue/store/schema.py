@@ -24,7 +24,7 @@ from jobqueue.states import LIVE, State
 from jobqueue.store.checks import checks
 from jobqueue.store.clock import Instant, now
 
-REVISION = "0002"
+REVISION = "0003"
 """The schema revision that this code runs on."""
 
 VERSION_TABLE = "jobqueue_alembic_version"
@@ -40,8 +40,8 @@ class CounterKind(IntEnum):
     """As written by a batch: not yet added to the total and to its minute."""
     TOTAL = 1
     """The sum of a queue and task, kept for ever."""
-    MINUTE = 2
-    """The sum of one minute, which the total contains; kept for a day."""
+    PERIOD = 2
+    """The sum of one minute, or of an hour of errors, which the total contains; kept for days."""
 
 
 class LaneKind(IntEnum):
@@ -230,6 +230,23 @@ counters = Table(  # Counts, appended by every batch; the pruner compacts the ro
     Column("kind", SmallInteger, nullable=False, server_default="0"),  # CounterKind
 )
 
+error_counts = Table(  # Attempts that errored, appended like the counters; added up by hour.
+    "jobqueue_error_counts",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("hour", Instant, nullable=False),
+    Column("error_id", Text, nullable=False),  # of task, error_type and place: their digest
+    Column("task", Text, nullable=False),
+    Column("error_type", Text, nullable=False),
+    Column("place", Text),  # file and function of the user's own that raised it
+    Column("message", Text),  # of one of them, the last
+    Column("attempts", BigInteger, nullable=False, server_default="0"),
+    Column("failed", BigInteger, nullable=False, server_default="0"),  # jobs that it was the end of
+    Column("first_at", Instant, nullable=False),
+    Column("last_at", Instant, nullable=False),
+    Column("kind", SmallInteger, nullable=False, server_default="0"),  # CounterKind
+)
+
 history = Table(  # Figures of each worker per minute, by task; task '' is the whole worker.
     "jobqueue_history",
     metadata,
@@ -371,4 +388,11 @@ _partial("jobqueue_schedules_next", schedules.c.next_at, where=schedules.c.pause
 Index("jobqueue_workers_here", workers.c.boot_id, workers.c.pid_namespace, workers.c.id)
 Index("jobqueue_history_minute", history.c.minute)
 Index("jobqueue_attempts_finished", attempts.c.finished_at)
+Index("jobqueue_error_counts_hour", error_counts.c.kind, error_counts.c.hour)
+_partial(
+    "jobqueue_attempts_error",
+    attempts.c.error_signature,
+    attempts.c.job_id,
+    where=attempts.c.error_signature.is_not(None),
+)
 Index("jobqueue_counters_minute", counters.c.kind, counters.c.minute)

@@ -20,6 +20,7 @@ from jobqueue.records import JobFilter, JobRecord, Refusal
 from jobqueue.states import FINAL, State
 from jobqueue.store.audit import Action, Audit, target_of
 from jobqueue.store.database import Store
+from jobqueue.store.error_groups import GROUPS_MAX, ErrorGroups
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
 from jobqueue.store.pool import Patience
@@ -67,6 +68,7 @@ class Api:
         self._queue = jobs
         self._jobs = Jobs(jobs.store)
         self._monitor = Monitor(jobs.store)
+        self._error_groups = ErrorGroups(jobs.store)
         self.reads, self.writes = Threads(READERS), Threads(WRITERS)
         self._tasks = wire.Tasks(registry)
         self._names = lambda: names_of(registry) | names_in_use(jobs.store)
@@ -94,6 +96,7 @@ class Api:
             ),
             Route("/api/workers", self._answers(self._workers)),
             Route("/api/log", self.log),
+            Route("/api/errors", self.errors),
             Route("/api/stats", self._answers(self._monitor.stats)),
             Route("/healthz", self.healthz),
             Route("/readyz", self.readyz),
@@ -109,9 +112,12 @@ class Api:
         return await (self._enqueue if request.method == "POST" else self._list)(request)
 
     async def _list(self, request: Request) -> Any:
-        given = query_of(request, "state", "task", "queue", "tag", "since", "limit")
-        named = (given.get(name) for name in ("state", "task", "queue", "tag", "since"))
-        wanted = wire.a_filter(*named)
+        given = query_of(request, "state", "task", "queue", "tag", "since", "error", "limit")
+        state, *named = (given.get(name) for name in ("state", "task", "queue", "tag", "since"))
+        error = given.get("error")
+        if error is not None:
+            error = await self.reads(self._error_groups.resolve, error)
+        wanted = wire.a_filter(state, *named, error=error)
         limit = wire.whole(given.get("limit", str(LIST_DEFAULT)))
         most = options.whole(limit, "limit", 1, LIST_MAX)
         found = self._jobs.find(wanted, most, PAGE_JOBS)
@@ -236,6 +242,16 @@ class Api:
             wire.whole(given.get("limit", str(LIST_DEFAULT))), "limit", 1, LIST_MAX
         )
         return json_response(await self.reads(Audit(self._queue.store).find, limit, since))
+
+    async def errors(self, request: Request) -> Response:
+        """Answer errors by task, type and place, the most frequent first."""
+        given = query_of(request, "since", "task", "limit")
+        task = wire.a_filter(None, given.get("task"), None, None).task
+        limit = options.whole(
+            wire.whole(given.get("limit", str(LIST_DEFAULT))), "limit", 1, GROUPS_MAX
+        )
+        found = await self.reads(self._error_groups.find, given.get("since", "7d"), task, limit)
+        return json_response([group.to_json() for group in found])
 
     def _schedules(self) -> list[dict[str, Any]]:
         return [schedule.to_json() for schedule in self._queue.schedules]

@@ -11,7 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from jobqueue.cli.main import cli
+from jobqueue.records import AttemptError
 from jobqueue.states import State
+from jobqueue.store.counters import TransactionCounts
+from jobqueue.store.database import Store
 from tests.cli.conftest import ROOT, Cli
 
 APP = """
@@ -85,6 +88,19 @@ def test_a_tab_completes(
 ) -> None:
     bare.id("of_database", "--queue", "a:b", "--tag", "x")
     assert values(line, JOBQUEUE_URL=bare.url, JOBQUEUE_APP=make_app(APP)) == expected
+
+
+def test_a_tab_completes_the_id_of_an_error_and_shows_which_it_is(bare: Cli) -> None:
+    counts = TransactionCounts()
+    counts.error("sync", AttemptError("OSError", "gone", None, "app/crm.py:sync"), State.FAILED)
+    store = Store(str(bare.url))
+    with store.write() as connection:
+        counts.write(connection, store.statements)
+    store.close()
+    (id_,) = values("jobqueue retry --error ", JOBQUEUE_URL=bare.url)
+    assert values(f"jobqueue list --error {id_[:5]}", JOBQUEUE_URL=bare.url) == [id_]
+    shown = tab("jobqueue retry --error ", "fish", JOBQUEUE_URL=bare.url)
+    assert f"{id_}\tsync OSError app/crm.py:sync" in shown
 
 
 def test_the_first_tab_shows_the_commands_in_every_shell() -> None:

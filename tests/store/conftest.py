@@ -33,7 +33,7 @@ from jobqueue.store.schema import REVISION, VERSION_TABLE, CounterKind, counters
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.stats import Monitor, throughput
 
-DATA = ("jobs", "attempts", "workers", "queues", "counters", "audit", "pauses")
+DATA = ("jobs", "attempts", "workers", "queues", "counters", "error_counts", "audit", "pauses")
 EMPTY_ARGS = '{"args":[],"kwargs":{}}'
 ERROR = AttemptError("ValueError", "no good", "Traceback …", "app/shop.py:pay")
 
@@ -187,7 +187,7 @@ class StoreKit:
         sums: dict[tuple[str, str], dict[str, float]] = {}
         with self.store.read() as connection:
             for row in connection.execute(
-                select(counters).where(counters.c.kind != CounterKind.MINUTE)
+                select(counters).where(counters.c.kind != CounterKind.PERIOD)
             ).mappings():
                 total = sums.setdefault((row["queue"], row["task"]), {})
                 for name, value in row.items():

@@ -31,6 +31,9 @@ NAMES = [*vars(statements(BACKENDS["sqlite"][0])), *LANES, *WHY]
 # Statements whose columns are given at each execution.
 GIVEN = {
     "append_counters": [c.name for c in counters.c if c.name not in ("id", "minute", "kind")],
+    "append_error_counts": [
+        *("error_id", "task", "error_type", "place", "message", "attempts", "failed")
+    ],
     "record_attempts": [c.name for c in attempts.c if c.name != "finished_at"],
     "register": [c.name for c in workers.c if c.nullable or c.server_default is None],
 }

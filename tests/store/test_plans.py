@@ -20,6 +20,7 @@ from jobqueue.store.key_conflicts import conflict_parameters
 from jobqueue.store.job_pages import JobPages, is_counted
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
+from jobqueue.states import State
 from jobqueue.store.sql.claim import CURSORS
 from jobqueue.store.sql.statements import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.database import Store
@@ -56,7 +57,7 @@ def fill(connection: Connection) -> None:
     connection.execute(
         text(
             "INSERT INTO jobqueue_workers (name, host, pid, tasks, concurrency, lease)"
-            " VALUES ('w', 'h', 1, '[]', 4, 30)"
+            " VALUES ('w', 'h', 1, '[]', 4, 3600)"
         )
     )
     done = "CASE n % 50 WHEN 0 THEN 'failed' ELSE 'succeeded' END"
@@ -71,6 +72,13 @@ def fill(connection: Connection) -> None:
         connection.execute(
             text(FILL[dialect].format(**{"finished": "NULL", "shift": -500, **part}))
         )
+    connection.execute(
+        text(
+            "INSERT INTO jobqueue_attempts (job_id, fence, attempt, finished_at, outcome, error_type,"
+            f" error_signature) SELECT id, 1, 1, {now}, 'errored', 'E', 'add E' || (id % 3)"
+            " FROM jobqueue_jobs WHERE state = 'failed'"
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -323,6 +331,21 @@ def test_due_jobs_are_found_by_the_index_of_due_times(plans: Plans) -> None:
 
 def test_jobs_that_expire_are_found_by_their_index(plans: Plans) -> None:
     assert uses(plans.of(plans.store.statements.expire, {"in_limit": 500}), "expires", "pkey")
+
+
+def test_jobs_of_one_error_are_found_by_the_index_of_errors_in_its_order(plans: Plans) -> None:
+    wanted = JobFilter(error="add E1", state=State.FAILED)
+
+    def work(connection: Connection) -> None:
+        rows = Jobs(within(plans, connection))
+        assert len(list(rows.find(wanted, 30, page=20))) == 30
+        rows.delete(wanted)
+
+    works = [plan for plan in plans.of_each(work) if "jobqueue_attempts_error" in plan.shown]
+    assert len(works) == 3  # Two pages, and those to be deleted.
+    for plan in works:
+        assert uses(plan, "pkey")
+        assert "Sort" not in plan.shown and "TEMP B-TREE" not in plan.shown, plan.shown
 
 
 def test_a_waiting_holder_is_changed_by_the_unique_index(plans: Plans) -> None:

@@ -12,7 +12,7 @@ from jobqueue.store.clock import after
 from jobqueue.records import Unsuccessful, JobFilter, Lease
 from jobqueue.store.schema import CounterKind, attempts, counters, workers
 from jobqueue.states import FINAL, State
-from jobqueue.store import maintenance as maintenance_module
+from jobqueue.store.compaction import MINUTES_KEPT
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.sql.leases import REFUNDS_MAX
 from tests.store.conftest import StoreKit
@@ -393,7 +393,7 @@ def test_minutes_are_forgotten_after_a_day_and_totals_are_not(kit: StoreKit) -> 
     week = NOW - timedelta(days=7)
     for hour in (0, 5, 23):
         count_at(kit, week + timedelta(hours=hour), succeeded=hour, runs=1)
-    recent = NOW - timedelta(seconds=maintenance_module.MINUTES_KEPT - 3600)
+    recent = NOW - timedelta(seconds=MINUTES_KEPT - 3600)
     count_at(kit, recent, succeeded=1)
     before = kit.counters()
     assert kit.maintenance.compact() == 4 + 3

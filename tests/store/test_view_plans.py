@@ -140,7 +140,7 @@ def test_totals_are_read_without_the_minutes(
     """Of minutes there is a row for each queue and task; a total is one row for all of them."""
     minute = scenario.clock().replace(second=0, microsecond=0) - timedelta(minutes=1)
     same = {"minute": minute, "queue": "q", "task": "t", "succeeded": 1}
-    levels = [0, 0, CounterKind.TOTAL, *[CounterKind.MINUTE] * 30_000]
+    levels = [0, 0, CounterKind.TOTAL, *[CounterKind.PERIOD] * 30_000]
     with scenario.store.write() as connection:
         connection.execute(insert(counters), [{**same, "kind": level} for level in levels])
     scenario.execute(text("ANALYZE"))
@@ -165,7 +165,7 @@ def test_throughput_per_second_reads_its_minutes_only(
             [
                 {"minute": present - timedelta(minutes=n), "queue": "q", "task": "t", "kind": kind}
                 for n, kind in [
-                    *((n, CounterKind.MINUTE) for n in range(3000)),
+                    *((n, CounterKind.PERIOD) for n in range(3000)),
                     (3000, CounterKind.TOTAL),
                 ]
             ]

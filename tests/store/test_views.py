@@ -12,7 +12,7 @@ from jobqueue.records import (
 )
 from jobqueue.states import State
 from jobqueue.store.clock import after
-from jobqueue.store.maintenance import MINUTES_KEPT
+from jobqueue.store.compaction import MINUTES_KEPT
 from jobqueue.store.schema import CounterKind, counters, jobs, workers
 from tests.store.conftest import StoreScenario
 

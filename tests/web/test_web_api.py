@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 from jobqueue import JobQueue, every
-from jobqueue.store.stats import Monitor
-from jobqueue.web import metrics
 from tests.web.conftest import Client, Serve, working
 
 
@@ -168,6 +166,30 @@ def test_one_job_is_shown_with_its_attempts(client: Client, jobs: JobQueue) -> N
     (attempt,) = job["attempts"]
     assert attempt["outcome"] == "errored"
     assert "ValueError: no way" in attempt["error"]["traceback"]
+
+
+def test_errors_are_grouped_and_their_jobs_are_listed(client: Client, jobs: JobQueue) -> None:
+    assert client.get("/api/errors").json() == []
+    failed = [client.id(said, task="fail") for said in ("no way", "never")]
+    client.id(1, 1)
+    with working(jobs):
+        client.get(f"/api/jobs/{failed[1]}", params={"wait": 30})
+        client.get(f"/api/jobs/{failed[0]}", params={"wait": 30})
+    (group,) = client.get("/api/errors", params={"since": "24h", "task": "fail"}).json()
+    assert (group["task"], group["type"], group["attempts"]["24h"]) == ("fail", "ValueError", 2)
+    assert [one.to_json() for one in jobs.errors("1h")] == [group]
+    for error in (group["id"], group["id"][:4], group["signature"]):
+        listed = client.get("/api/jobs", params={"error": error}).json()
+        assert [job["id"] for job in listed] == failed[::-1]
+        assert [job.id for job in jobs.list(error=error)] == failed[::-1]
+    assert client.get("/api/errors", params={"task": "add"}).json() == []
+    for path, query in (
+        ("errors", {"since": "2h"}),
+        ("errors", {"limit": "0"}),
+        ("jobs", {"error": "0123456789ab"}),
+    ):
+        refused = client.get(f"/api/{path}", params=query)
+        assert (refused.status_code, [refused.json()["error"]["field"]]) == (400, list(query))
 
 
 def test_why_answers_as_the_command_line(client: Client, jobs: JobQueue) -> None:
@@ -399,7 +421,7 @@ def test_a_verb_on_no_job_is_not_found(client: Client, verb: str) -> None:
     assert client.refused(404, "POST", f"/api/jobs/77/{verb}")["value"] == 77
 
 
-# Health and metrics
+# Health
 
 
 def test_health_needs_nothing_and_readiness_the_schema(client: Client) -> None:
@@ -419,45 +441,6 @@ def test_without_the_schema_it_is_not_ready(
         assert "jobqueue db upgrade" in response.json()["error"]["message"]
         assert client.get("/api/jobs").status_code == 503
         assert client.get("/healthz").status_code == 200
-
-
-def test_metrics_are_those_of_the_views(client: Client, jobs: JobQueue) -> None:
-    client.id("no", task="fail")
-    with working(jobs):
-        client.get(f"/api/jobs/{client.id(2, 3)}", params={"wait": 30})
-        client.get("/api/jobs/1", params={"wait": 30})
-        client.enqueue(2, 3, queue="mail", delay=60)
-        response = client.get("/metrics")
-    assert response.headers["content-type"] == metrics.CONTENT_TYPE
-    lines = response.text.splitlines()
-    assert 'jobqueue_finished_jobs_total{outcome="succeeded",task="add"} 1.0' in lines
-    assert 'jobqueue_finished_jobs_total{outcome="failed",task="fail"} 1.0' in lines
-    assert 'jobqueue_errored_attempts_total{task="fail"} 1.0' in lines
-    assert 'jobqueue_jobs{queue="mail",state="scheduled"} 1.0' in lines
-    assert 'jobqueue_oldest_available_seconds{queue="mail"} 0.0' in lines
-    assert "jobqueue_workers 1.0" in lines and "jobqueue_up 1.0" in lines
-
-
-def test_metrics_are_asked_for_once_a_second_at_most(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    stats = Monitor.stats
-    monkeypatch.setattr(Monitor, "stats", lambda self: asked.append(1) or stats(self))
-    texts = {client.get("/metrics").text for _ in range(5)}
-    assert len(asked) <= 2 and len(texts) <= 2
-
-
-def test_labels_are_escaped() -> None:
-    text = metrics.text(
-        {"queues": [], "tasks": [_task('a"b\\c\nd')], "workers": 0, "throughput_per_second": 0}
-    )
-    assert 'errored_attempts_total{task="a\\"b\\\\c\\nd"} 0.0' in text
-
-
-def _task(name: str) -> dict[str, Any]:
-    counts = dict.fromkeys(["succeeded", "failed", "cancelled", "errored_attempts"], 0)
-    return {"task": name, **counts}
 
 
 # What a front may be allowed

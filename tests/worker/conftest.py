@@ -183,7 +183,7 @@ class SteppedWorker:
 
     def counted(self, name: str) -> float:
         with self.store.read() as connection:
-            totals = select(counters.c[name]).where(counters.c.kind != CounterKind.MINUTE)
+            totals = select(counters.c[name]).where(counters.c.kind != CounterKind.PERIOD)
             return sum(connection.execute(totals).scalars())
 
     def workers(self) -> dict[int, Any]:

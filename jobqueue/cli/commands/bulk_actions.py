@@ -30,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 IDS_PER_STATEMENT = 1000
 """Ids in one statement."""
 FORCE = " (--force takes it as it is)"
-FILTERS = "--state --task --queue --tag"
+FILTERS = "--state --task --queue --tag --error"
 REFUSALS_SHOWN = 20
 """Refusals that are printed, a line each."""
 
@@ -54,11 +54,12 @@ def _command(verb: Verb, help_: str) -> click.Command:
         task: str | None,
         queue: str | None,
         tag: str | None,
+        error: str | None,
         everything: bool,
         safety: Safety,
         succeeded: bool = False,
     ) -> None:
-        wanted = wire.a_filter(state_name, task, queue, tag)
+        wanted = wire.a_filter(state_name, task, queue, tag, error=cli.error(error))
         chosen = Choice.of(verb, ids, wanted, FILTERS, everything=everything)
         acts = RETRY_ALL if succeeded else verb
         left_out = 0

@@ -93,11 +93,12 @@ def list_(
     task: str | None,
     queue: str | None,
     tag: str | None,
+    error: str | None,
     since: str | None,
     limit: int | str,
 ) -> None:
     """List jobs, newest first."""
-    wanted = wire.a_filter(state_name, task, queue, tag, since)
+    wanted = wire.a_filter(state_name, task, queue, tag, since, error=cli.error(error))
     most = options.whole(limit, "limit", 0, params.LIMIT_MAX)
     found = cli.jobs.find(wanted, most or None)
     first = next(found, None)

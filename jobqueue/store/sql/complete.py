@@ -17,9 +17,9 @@ from sqlalchemy import (
 )
 
 from jobqueue.states import FINAL
-from jobqueue.store.clock import after, now, once, this_minute
+from jobqueue.store.clock import after, now, once, this_hour, this_minute
 from jobqueue.store.dialects.base import Backend
-from jobqueue.store.schema import attempts, counters, jobs
+from jobqueue.store.schema import attempts, counters, error_counts, jobs
 from jobqueue.store.sql.predicates import CANCEL_ASKED, MINE, becomes
 
 
@@ -115,6 +115,11 @@ def append_counters(counts: FromClause) -> Executable:
     names = [column.name for column in counts.c if column.name != "place"]
     source = select(this_minute(), *(counts.c[name] for name in names))
     return insert(counters).inline().from_select(["minute", *names], source)
+
+
+def append_error_counts() -> Executable:
+    """Insert counts of errors, of this hour."""
+    return insert(error_counts).values(hour=this_hour(), first_at=now(), last_at=now())
 
 
 def finish_within() -> Executable:

@@ -58,6 +58,7 @@ class Statements(KeyStatements):
         self.already_completed = complete.already_completed(backend.batch_table(PAIRS))
         self.append_counters = sql_insert(counters).values(minute=this_minute())
         self.append_many_counters = complete.append_counters(backend.batch_table(COUNTS))
+        self.append_error_counts = complete.append_error_counts()
         self.record_attempts = complete.record_attempts(backend)
         self.finish_within = complete.finish_within()
         self.save_progress = complete.save_progress(backend.batch_table(PROGRESS))

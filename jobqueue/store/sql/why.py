@@ -203,7 +203,7 @@ def _pace() -> Executable:
         .order_by(counters.c.minute.desc())
         .limit(_COUNTERS_MAX)
         .subquery(f"part_{kind.name.lower()}")
-        for kind in (CounterKind.WRITTEN, CounterKind.MINUTE)
+        for kind in (CounterKind.WRITTEN, CounterKind.PERIOD)
     ]
     recent = union_all(*(select(part) for part in parts)).subquery("recent")
     return select(

@@ -28,7 +28,7 @@ QUEUES_MAX = 1000
 SHARE_MIN = 8
 """Jobs that a queue is given at once where there are more queues than can be claimed."""
 REST = 64
-"""A claim of so many jobs may leave one to the next claim: less than a statement costs."""
+"""Jobs per one that a claim may leave to the next claim: less than a statement costs."""
 
 
 class WorkHint(IntEnum):

@@ -10,7 +10,7 @@ FROM (
         ORDER BY jobqueue_counters.minute DESC
         LIMIT 20000
     ) AS part_written UNION ALL
-    SELECT part_minute.minute AS minute, part_minute.queue AS queue, part_minute.ended AS ended
+    SELECT part_period.minute AS minute, part_period.queue AS queue, part_period.ended AS ended
     FROM (
         SELECT jobqueue_counters.minute AS minute, jobqueue_counters.queue AS queue,
             jobqueue_counters.succeeded + jobqueue_counters.failed + jobqueue_counters.cancelled AS ended
@@ -19,6 +19,6 @@ FROM (
             AND jobqueue_counters.minute > (SELECT clock_timestamp() + CAST(-3600.0 AS DOUBLE PRECISION) * INTERVAL '1 second' AS anon_2)
         ORDER BY jobqueue_counters.minute DESC
         LIMIT 20000
-    ) AS part_minute
+    ) AS part_period
 ) AS recent
 WHERE recent.queue = :in_queue::VARCHAR;

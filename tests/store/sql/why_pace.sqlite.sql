@@ -11,7 +11,7 @@ FROM (
         ORDER BY jobqueue_counters.minute DESC
         LIMIT 20000 OFFSET 0
     ) AS part_written UNION ALL
-    SELECT part_minute.minute AS minute, part_minute.queue AS queue, part_minute.ended AS ended
+    SELECT part_period.minute AS minute, part_period.queue AS queue, part_period.ended AS ended
     FROM (
         SELECT jobqueue_counters.minute AS minute, jobqueue_counters.queue AS queue,
             jobqueue_counters.succeeded + jobqueue_counters.failed + jobqueue_counters.cancelled AS ended
@@ -21,6 +21,6 @@ FROM (
                 printf('%+.3f seconds', -3600.0)) AS anon_2)
         ORDER BY jobqueue_counters.minute DESC
         LIMIT 20000 OFFSET 0
-    ) AS part_minute
+    ) AS part_period
 ) AS recent
 WHERE recent.queue = :in_queue;

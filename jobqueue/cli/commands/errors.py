@@ -1,0 +1,70 @@
+"""`errors`: what fails, grouped by task, type and place."""
+
+import click
+
+from jobqueue import options, wire
+from jobqueue.cli import completion, params
+from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.render import NAME_CELLS, Column, table
+from jobqueue.cli.streams import echo
+from jobqueue.display import ago, first_line
+from jobqueue.error_groups import ErrorGroup
+from jobqueue.known_names import unknown
+from jobqueue.store.error_groups import GROUPS_MAX, WINDOWS, ErrorGroups
+from jobqueue.text import escape_controls
+
+COLUMNS = [
+    Column[ErrorGroup]("id", lambda group: group.id),
+    Column[ErrorGroup]("task", lambda group: group.task, least=NAME_CELLS),
+    Column[ErrorGroup]("error", lambda group: group.type, rank=1, least=16, style="red"),
+    Column[ErrorGroup]("place", lambda group: group.place, rank=4, least=16),
+    Column[ErrorGroup]("1h", lambda group: f"{group.hour:,}", rank=3, right=True),
+    Column[ErrorGroup]("24h", lambda group: f"{group.day:,}", right=True),
+    Column[ErrorGroup]("7d", lambda group: f"{group.week:,}", rank=2, right=True),
+    Column[ErrorGroup]("failed", lambda group: f"{group.failed:,}", rank=5, right=True),
+    Column[ErrorGroup]("first", lambda group: ago(group.first_seen), rank=8, style="dim"),
+    Column[ErrorGroup]("last", lambda group: ago(group.last_seen), rank=6, style="dim"),
+    Column[ErrorGroup]("message", lambda group: first_line(group.message), rank=7, least=20),
+]
+
+
+@click.command("errors", cls=Command)
+@click.option(
+    "--since",
+    default="7d",
+    metavar="TIME",
+    help="Only what has errored in the last 1h, 24h or 7d, and sorted by that.",
+    shell_complete=completion.words(*WINDOWS),
+)
+@click.option(
+    "--task", metavar="NAME", help="Only errors of this task.", shell_complete=completion.tasks
+)
+@click.option(
+    "--limit", default="50", type=params.whole, metavar="N", help="Show at most N; 0 shows all."
+)
+@pass_cli
+def errors(cli: CliContext, since: str, task: str | None, limit: int | str) -> None:
+    r"""Show what fails, grouped.
+
+    By task, type and the function of yours that raised it: attempts in whole hours (1h is this hour
+    and the one before), and the jobs that failed in 7 days. To run them again:
+
+    \b
+      jobqueue retry --error ID --dry-run
+    """
+    most = options.whole(limit, "limit", 0, GROUPS_MAX)
+    named = wire.a_filter(None, task, None, None).task
+    found = ErrorGroups(cli.store).find(since, named, most or GROUPS_MAX)
+    if cli.json:
+        cli.print_json([group.to_json() for group in found])
+    elif found:
+        table(found, COLUMNS)
+    if not found:
+        stranger = named and cli.unknown(lambda known: unknown("task", [named], known.tasks))
+        if stranger:
+            echo(escape_controls(f"no errors; {stranger}"), err=True)
+        else:
+            cli.note(f"no errors in the last {since}")
+
+
+COMMANDS = (errors,)
