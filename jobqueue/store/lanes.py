@@ -34,6 +34,7 @@ from jobqueue.store.sql.lanes import FOUND, IDS, NAMES, SERVED, lane_statements
 
 PARKED_MAX = 5.0  # seconds for which a full lane is passed over, if nothing brings it back
 PARKED_BETWEEN_ATTEMPTS = 1.0  # seconds; for a lane whose strict job awaits its next attempt
+STALL_MAX = 5.0  # seconds for which a worker that is frozen in a claim may hold up its lanes
 LANES_AT_ONCE = 50
 QUEUES_AT_ONCE = 1000
 NEW_AT_ONCE = 1000
@@ -175,7 +176,7 @@ class Lanes:
         connection.execute(self._statements.unpark_waiting, given)
 
     def unpark_full(self, connection: Connection) -> None:
-        """Bring the lanes of keys back: what was paused in some of them is not any longer."""
+        """Bring back all lanes that are full: some may not be so any longer."""
         connection.execute(self._statements.unpark_full)
 
     def unpark(self, connection: Connection, names: Iterable[str]) -> set[str]:
@@ -206,6 +207,7 @@ class Lanes:
         switches = Switches(*row) if row is not None else Switches()
         if switches.paused_at is not None or limit <= 0:
             return LaneClaims()
+        self._backend.limit_stall(connection, STALL_MAX)
         if not switches.is_limited:
             lanes = self._lock(connection, queue, limit, fair=False)
             chosen = choose_in_order(lanes, limit)

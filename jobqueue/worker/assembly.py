@@ -76,8 +76,8 @@ class Wakeups:
         self.notifier.notify()
 
     def reaped(self, lost: Sequence[ReapedJob]) -> None:
-        """Bring the lanes of lost jobs back, which may be full no longer, and announce the jobs."""
-        self.planner.lanes.freed({name for job in lost for name in (job.lane, job.queue) if name})
+        """Bring lanes back that a lost worker may have filled, and announce its jobs."""
+        self.planner.lanes.lost({name for job in lost for name in (job.lane, job.queue) if name})
         self.wake_all_workers()
 
     def wake_completer(self) -> None:

@@ -214,7 +214,9 @@ class Worker:
     def _await_outcomes(self, parts: WorkerParts) -> bool:
         """Wait up to FLUSH_TIMEOUT (1 s after an abort) for commits of claims and outcomes."""
         until = time.monotonic() + (1.0 if self._aborted.is_set() else FLUSH_TIMEOUT)
-        while self._unsettled(parts) and time.monotonic() < until:
+        while (
+            self._unsettled(parts) or parts.planner.lanes.is_behind()
+        ) and time.monotonic() < until:
             parts.completer.wake()
             parts.claimer.wake()
             parts.completer.join(0.005)

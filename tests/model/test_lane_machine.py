@@ -28,8 +28,8 @@ from jobqueue.store.schema import LaneKind, attempts, counters, jobs, lanes, que
 from jobqueue.store.stats import Monitor
 from tests.store.conftest import StoreKit
 
-EXAMPLES = {"sqlite": 10, "postgres": 4}
-STEPS = 40
+EXAMPLES = {"sqlite": 10, "postgres": 3}
+STEPS = 30
 QUEUES, KEYS = ("a", "b"), ("k", "m")
 ENOUGH = 12  # jobs that wait; more verbs meet then what an earlier one has left
 HOUR = 3600.0
@@ -352,7 +352,7 @@ def test_no_history_of_lanes_passes_a_limit_or_loses_a_job(url: str, backend_nam
                 deadline=None,
                 database=None,
                 derandomize=True,
-                phases=[Phase.generate],  # Shrinking takes minutes; forty steps can be read.
+                phases=[Phase.generate],  # Shrinking takes minutes; thirty steps can be read.
                 suppress_health_check=list(HealthCheck),
             ),
         )

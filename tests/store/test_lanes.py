@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, func, select, text
+from sqlalchemy.exc import DBAPIError
 
 from jobqueue.records import Claim
 from jobqueue.states import State
@@ -483,3 +484,17 @@ def test_a_lane_that_another_worker_locks_is_brought_back_later(bench: LaneBench
     with bench.kit.store.write() as connection:
         assert bench.lanes.unpark(connection, ["a", "gone"]) == set()
     assert bench.rows()["a"].parked == 0
+
+
+@pytest.mark.databases("postgres")  # On SQLite a process that is frozen in a write holds up all.
+def test_a_worker_that_is_frozen_in_a_claim_does_not_hold_up_the_lane(
+    bench: LaneBench, second_store: Any, monkeypatch: Any, wait_until: Any
+) -> None:
+    monkeypatch.setattr("jobqueue.store.lanes.STALL_MAX", 0.1)
+    bench.add("a", limit=1, count=2)
+    bench.sweep()
+    other = LaneBench(type(bench.kit)(second_store()))
+    with pytest.raises(DBAPIError), bench.kit.store.write() as connection:
+        assert len(bench.lanes.claim(connection, bench.holder, "default", 1).claims) == 1
+        wait_until(lambda: other.try_claim().claims)
+        connection.execute(select(1))

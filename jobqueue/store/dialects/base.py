@@ -109,6 +109,10 @@ class Backend(Protocol):
         """Set a short lock timeout for this transaction."""
         ...
 
+    def limit_stall(self, connection: Connection, seconds: float) -> None:  # noqa: ARG002
+        """Let the server end this transaction, with its locks, if its client stalls that long."""
+        return
+
     def prefer_indexes(self, connection: Connection) -> None:  # noqa: ARG002
         """Read by an index, in its order, where one fits: in this transaction's statements."""
         return

@@ -181,6 +181,11 @@ class Postgres(Backend):
         """See `Backend.limit_lock_wait`."""
         connection.execute(text("SET LOCAL lock_timeout = '500ms'"))
 
+    def limit_stall(self, connection: Connection, seconds: float) -> None:
+        """See `Backend.limit_stall`."""
+        limit = f"SET LOCAL idle_in_transaction_session_timeout = '{1000 * seconds:.0f}ms'"
+        connection.execute(text(limit))
+
     def prefer_indexes(self, connection: Connection) -> None:
         """See `Backend.prefer_indexes`.
 

@@ -51,6 +51,7 @@ class LanePlanner:
         self.names: dict[int, Sequence[str]] = {}
         """By id: the lanes of the claims in hand."""
         self._ended: deque[str] = deque()
+        self._worker_lost = False
         self._locked: dict[str, float] = {}
         """Lanes to bring back that another worker locked, and when to try again."""
 
@@ -65,7 +66,11 @@ class LanePlanner:
     def has_ended(self) -> bool:
         """Return whether lanes in which jobs have ended are to be brought back now."""
         now = time.monotonic()
-        return bool(self._ended) or any(until <= now for until in self._locked.values())
+        return self.is_behind() or any(until <= now for until in self._locked.values())
+
+    def is_behind(self) -> bool:
+        """Return whether lanes in which jobs have ended were not brought back yet."""
+        return bool(self._ended) or self._worker_lost
 
     def has_work(self) -> bool:
         """Return whether to open a transaction for lanes: to claim, or to bring them back."""
@@ -145,6 +150,10 @@ class LanePlanner:
         """Bring back the lanes in which jobs have ended, before anything else is locked."""
         now = time.monotonic()
         due = [name for name, until in self._locked.items() if until <= now]
+        if self._worker_lost:
+            self._worker_lost = False
+            self._lanes.unpark_full(connection)
+            self._queues = self._lanes.with_work(connection, self._served)
         names = {self._ended.popleft() for _ in range(len(self._ended))}.union(due)
         if names:
             for name in due:
@@ -158,9 +167,13 @@ class LanePlanner:
         for outcome in outcomes:
             self._ended.extend(self.names.pop(outcome.claim.id, ()))
 
-    def freed(self, names: Iterable[str]) -> None:
-        """Note that others' jobs of these lanes run no longer. May be called from any thread."""
+    def lost(self, names: Iterable[str]) -> None:
+        """Note that a worker is gone that held jobs of these lanes. May be called from any thread.
+
+        It may also have ended jobs in lanes that it did not bring back any more.
+        """
         self._ended.extend(names)
+        self._worker_lost = True
 
     def forget_all_but(self, held: Mapping[int, object]) -> None:
         """Forget the claims that ended without an outcome, as lost ones do."""

@@ -88,7 +88,7 @@ class Reaper(Service):
                 extra=about(job, "lost", error_type=LOST),
             )
             self._tell(job)
-        if lost:
+        if ended or lost:
             self._reaped(lost)
         # Behind a lease that has ended the next neighbours come into sight.
         return 0 if ended or len(lost) >= BATCH else with_slack(self._round)

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from jobqueue import Job, JobQueue
 from jobqueue.store.schema import jobs as jobs_table
-from jobqueue.store.schema import queues
+from jobqueue.store.schema import Parked, lanes, queues
 
 
 class Meter:
@@ -143,6 +143,28 @@ def test_an_announced_job_of_a_key_is_claimed_by_an_idle_worker_at_once(
     while not worker.inbox() and rounds < 10 and worker.parts.claimer.tick() == 0:
         rounds += 1
     assert [claim.id for claim in worker.inbox()] == [job.id]
+
+
+def test_a_worker_that_stops_brings_back_the_lane_of_its_last_job(
+    jobs: JobQueue, meter: Meter, wait_until: Any
+) -> None:
+    def is_passed_over() -> bool:
+        with jobs.store.read() as connection:
+            parked = select(lanes.c.parked).where(lanes.c.name == "k")
+            return connection.execute(parked).scalar() == Parked.FULL
+
+    one = meter.task.options(concurrency_key="k", concurrency_limit=1)
+    worker = jobs.worker(concurrency=2)
+    worker.start()
+    one.enqueue("k", hold=True)
+    one.enqueue("k")
+    wait_until(lambda: meter.running["k"] and is_passed_over())
+    stopping = threading.Thread(target=worker.stop)
+    stopping.start()
+    wait_until(lambda: worker._parts.planner.closed)
+    meter.go.set()
+    stopping.join()
+    assert not is_passed_over()
 
 
 def test_a_drain_does_not_wait_for_what_a_limit_of_0_holds_back(

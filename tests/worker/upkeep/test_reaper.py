@@ -105,8 +105,9 @@ def test_the_length_of_the_others_lease_counts_and_not_the_reapers_own(
     assert long.inflight.lease.worker.id not in judge.workers()
 
 
-def test_a_key_goes_on_as_soon_as_the_job_of_a_lost_worker_is_reaped(
-    work: Any, stepped: Stepped, clock: Any
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_key_goes_on_as_soon_as_the_worker_is_reaped_that_had_its_place(
+    work: Any, stepped: Stepped, clock: Any, has_ended: bool
 ) -> None:
     jobs = [work.options(concurrency_key="k", concurrency_limit=1).enqueue() for _ in range(2)]
     lost, judge = stepped(lease=30), stepped(lease=30)
@@ -119,8 +120,11 @@ def test_a_key_goes_on_as_soon_as_the_job_of_a_lost_worker_is_reaped(
 
     assert claim(lost) == [jobs[0].id]
     assert claim(judge) == []  # And passes the full key over from now on.
+    if has_ended:
+        lost.execute()
+        lost.complete()
     watch(judge, clock, 31)
-    assert claim(judge) == [jobs[0].id]
+    assert claim(judge) == [jobs[has_ended].id]
 
 
 def test_a_beat_in_between_saves_the_lease(work: Any, stepped: Stepped, clock: Any) -> None:
