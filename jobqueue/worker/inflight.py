@@ -313,10 +313,13 @@ class InFlight:
         """Count a round that failed: what it was to commit may be committed."""
         self.failed_rounds += 1
 
-    def release_prefetched(self) -> int:
-        """Release the claims in the inbox, uncharged; return how many."""
+    def release_prefetched(self, which: Callable[[Claim], bool] = lambda _claim: True) -> int:
+        """Release the claims in the inbox, uncharged, or some of them; return how many."""
         count = 0
         for claim in self.inbox.take_claims():
+            if not which(claim):
+                self.inbox.put(claim)
+                continue
             self.capacity.free_slot((claim.id, claim.fence))
             if self.is_held(claim):
                 self.outbox.put(released(claim, UNBEGUN))

@@ -63,6 +63,10 @@ class LanePlanner:
         elif announced:
             self._look_at = 0.0
 
+    def limited(self, connection: Connection, queues: Iterable[str]) -> set[str]:
+        """Return those of the queues that are paused, or whose jobs are claimed from lanes."""
+        return self._lanes.limited(connection, queues)
+
     def has_ended(self) -> bool:
         """Return whether lanes in which jobs have ended are to be brought back now."""
         now = time.monotonic()

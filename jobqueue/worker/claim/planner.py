@@ -17,6 +17,7 @@ from jobqueue.worker.shared_poll import SharedPoll
 log = get_logger("jobqueue.worker")
 
 STALE_PREFETCH_AGE = 1.0  # seconds that claims may wait while every thread is busy
+LIMITS_INTERVAL = 0.5  # seconds between two looks for limits of the queues of prefetched claims
 ASYNC_PROBE = 8
 """Jobs to claim although every thread is busy, where some may turn out to be async."""
 PREFETCH_ROUND_TRIPS = 2.0  # round trips for which prefetched jobs should last
@@ -47,6 +48,7 @@ class ClaimPlanner:
         self._max_jobs = max_jobs
         self._round_trip = 0.005  # seconds, corrected by every claim
         self._probe_at = 0.0
+        self._limits_at = 0.0
         self._claimed = 0
         self.batch: list[Claim] = []
         """The claims of this round, to be dispatched after the commit."""
@@ -216,6 +218,7 @@ class ClaimPlanner:
         inflight = self.inflight
         if self.closed:
             return  # The inbox holds what ends the threads by now.
+        self._release_limited()
         waited = time.monotonic() - inflight.capacity.last_start
         if inflight.inbox.qsize() and waited > max(STALE_PREFETCH_AGE, 20 * self._round_trip):
             if not inflight.lease.good():
@@ -226,6 +229,21 @@ class ClaimPlanner:
             # Or they were claimed again at once.
             self._probe_at = time.monotonic() + STALE_PREFETCH_AGE
             log.debug("released %d prefetched claims: no thread became free", count)
+
+    def _release_limited(self) -> None:
+        """Release prefetched claims of queues that were paused or limited after the claim."""
+        inflight, present = self.inflight, time.monotonic()
+        if not inflight.inbox.qsize() or present < self._limits_at:
+            return
+        self._limits_at = present + LIMITS_INTERVAL
+        _, held = inflight.snapshot()
+        with self._store.read() as connection:
+            limited = self.lanes.limited(connection, {claim.queue for claim in held.values()})
+        if limited:
+            count = inflight.release_prefetched(
+                lambda claim: claim.queue in limited and claim.id not in self.lanes.names
+            )
+            self._claimed -= count
 
     def delay(self) -> float:
         """Return the seconds until the next claim, if nothing wakes the claimer."""

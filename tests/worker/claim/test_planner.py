@@ -6,6 +6,7 @@ import pytest
 
 from jobqueue import JobQueue, State
 from jobqueue.records import Unsuccessful
+from jobqueue.store.queue_switches import Switchboard
 from jobqueue.worker.claim import planner as planner_module
 from jobqueue.worker.handler.context import Attempt
 from tests.worker.conftest import Stepped
@@ -84,6 +85,21 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
     assert worker.inflight.capacity.mean_duration > planner_module.STALE_PREFETCH_AGE, (
         "and they are not claimed again at once"
     )
+
+
+def test_prefetched_claims_of_a_queue_that_was_limited_meanwhile_are_given_back(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
+    jobs.enqueue_many([work.call() for _ in range(4)])
+    jobs.enqueue_many([work.options(queue="other").call() for _ in range(4)])
+    worker = stepped(concurrency=1)
+    worker.planner.prefetch = lambda: 7
+    assert len(worker.claim()) == 8
+    Switchboard(worker.store).limit("other", 2)
+    worker.planner.release_stale_prefetch()
+    assert [claim.queue for claim in worker.inbox()] == ["default"] * 4
+    worker.complete()
+    assert sorted(job.state for job in jobs.list()) == [*["available"] * 4, *["running"] * 4]
 
 
 @pytest.mark.parametrize("busy", [False, True])
