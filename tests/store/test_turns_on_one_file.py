@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.records import JobFilter
 from jobqueue.store.database import Store
-from jobqueue.store.dialects import sqlite_write_lock
+from jobqueue.store.dialects import sqlite, sqlite_write_lock
 from jobqueue.store.dialects.sqlite_write_lock import WriteLock
 from jobqueue.store.schema import jobs
 from tests.store.conftest import ONLY_SQLITE, StoreKit, file_of
@@ -322,6 +322,39 @@ def test_a_stopped_process_with_the_kernel_lock_does_not_stop_writers(
         child.send_signal(signal.SIGSTOP)
         kit.add_many(3)
         assert kit.jobs.count(JobFilter()) == 4
+        # A statement alone would not queue again for the lock.
+        assert kit.store.execute_autocommit("DELETE FROM jobqueue_jobs", {}) is None
+        assert kit.jobs.count(JobFilter()) == 4
+
+
+@ONLY_SQLITE
+def test_who_has_given_the_kernel_lock_up_queues_again_while_it_waits_for_the_file(
+    kit: StoreKit, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 0.05)
+    monkeypatch.setattr(sqlite, "TRY_WITHOUT_LOCK", 50)
+    file, real_take, taken = file_of(store_url), WriteLock.take_again, []
+    lock = Path(f"{file}-jobqueue-lock")
+    with closing(sqlite3.connect(file, isolation_level=None)) as foreign, holder_of(lock) as child:
+
+        def take_again(mine: WriteLock) -> bool:
+            if taken:  # The second time: the holder was not stopped for ever.
+                os.utime(lock, ns=(0, 0))
+                child.kill()
+                monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 60.0)
+            taken.append(real_take(mine))
+            if taken[-1]:
+                foreign.execute("ROLLBACK")
+            return taken[-1]
+
+        monkeypatch.setattr(WriteLock, "take_again", take_again)
+        foreign.execute("BEGIN IMMEDIATE")
+        with kit.store.write() as connection:
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 10_000
+            monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 0.05)
+            assert WriteLock(str(lock)).take() is None
+    assert taken == [False, True]
+    kit.add()
 
 
 @ONLY_SQLITE

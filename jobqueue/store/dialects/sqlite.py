@@ -34,7 +34,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobqueue.errors import ConfigurationError, DatabaseReplaced
 from jobqueue.store import fork_safety
@@ -47,6 +47,7 @@ from jobqueue.store.pool import Patience
 from jobqueue.store.schema import jobs, meta
 
 OLDEST = (3, 35, 0)  # RETURNING
+TRY_WITHOUT_LOCK = 1000  # milliseconds
 
 _MET_WRITER = "jobqueue_met_writer"
 
@@ -148,6 +149,9 @@ class Sqlite(Backend):
             taken = file.take_connection(engine)
             try:
                 with lock.held(), fork_safety.gate:
+                    if lock.gave_up:  # A transaction can queue for it again.
+                        file.keep_connection(taken)
+                        return None
                     _end_a_hooks_transaction(taken.driver)
                     _refuse_replaced(taken.connection, file)
                     cursor = taken.driver.execute(statement, parameters)
@@ -301,14 +305,16 @@ def _insertion(columns: tuple[str, ...]) -> str:
 def _begin(connection: Connection) -> None:
     driver: Any = connection.connection.driver_connection
     _end_a_hooks_transaction(driver)
-    if not connection.get_execution_options().get("jobqueue_write", False):
+    options = connection.get_execution_options()
+    if not options.get("jobqueue_write", False):
         connection.exec_driver_sql("BEGIN")
         return
     _refuse_replaced(connection, connection.info["jobqueue_file"])
     # IMMEDIATE: a deferred transaction that reads before it writes fails at once, without the busy
     # timeout, if another one has written meanwhile.
     met_writer = connection.info[_MET_WRITER] = not _begin_at_once(driver)
-    if met_writer:
+    lock: WriteLock = options["jobqueue_lock"]
+    if met_writer and not (lock.gave_up and _begin_without_lock(connection, lock)):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
@@ -325,6 +331,31 @@ def _begin_at_once(driver: Any) -> bool:
     finally:
         driver.execute(SET_BUSY_TIMEOUT).close()
     return True
+
+
+def _begin_without_lock(connection: Connection, lock: WriteLock) -> bool:
+    """Begin while the holder of the write lock seems stopped; return False if the lock is held.
+
+    Queue again between tries: a holder that the machine let wait may have gone on, and then those
+    who take turns would leave this transaction no gap in which to begin.
+    """
+    left = 1000 * BUSY_TIMEOUT
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={TRY_WITHOUT_LOCK}")
+    try:
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            except OperationalError as error:
+                left -= TRY_WITHOUT_LOCK
+                is_busy = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+                if is_busy and lock.take_again():
+                    return False
+                if not is_busy or left <= 0:
+                    raise
+            else:
+                return True
+    finally:
+        connection.exec_driver_sql(SET_BUSY_TIMEOUT)
 
 
 def _end_a_hooks_transaction(driver: Any) -> None:

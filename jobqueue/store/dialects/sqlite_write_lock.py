@@ -4,8 +4,8 @@ SQLite's own busy handler sleeps and polls: two busy writers share the file 95 t
 for over a second. The kernel queues a blocking `flock` fairly (measured 51 to 49) and releases it
 when the process dies. The lock is advisory: SQLite's own locks still guard the data. A caller that
 has waited as long as the timeout, while nobody else took the lock, therefore proceeds without it,
-so that a stopped holder blocks no other writer. A long queue that moves is waited for: who leaves
-it has to poll for the file against all the others, for 10 seconds and in vain.
+so that a stopped holder blocks no other writer. A long queue that moves is waited for, and who has
+left it queues again: it would poll for the file against all the others, in vain.
 """
 
 import os
@@ -40,12 +40,18 @@ class WriteLock:
         """Return whether this thread had to wait the last time that it took the lock."""
         return self.local.waited
 
+    @property
+    def gave_up(self) -> bool:
+        """Return whether this thread goes on without the lock, since its holder seems stopped."""
+        return self.local.gave_up
+
     def held(self) -> "_Hold":
         """Hold the lock, or proceed without it after the timeout; gives whether it is held."""
         return _Hold(self)
 
     def take(self) -> "_OpenFile | None":
         """Take the lock for this thread; return None after the timeout. See `held`."""
+        self.local.gave_up = False
         if fcntl is None:
             return None
         own = self.local.own
@@ -54,7 +60,13 @@ class WriteLock:
                 own = self.local.own = _LockThread(_OpenFile(self._path))
             except OSError:  # The file cannot be opened: proceed without the lock.
                 return None
-        return own.file if self._take(own) else None
+        self.local.gave_up = not self._take(own)
+        return None if self.local.gave_up else own.file
+
+    def take_again(self) -> bool:
+        """Queue again, within `held`, for the lock that was given up; return whether it is held."""
+        assert self.local.hold is not None
+        return self.local.hold.take()
 
     def close(self) -> None:
         """Stop the calling thread's lock thread; those of other threads stop with their owners."""
@@ -99,20 +111,26 @@ class _Hold:
     def __init__(self, lock: WriteLock) -> None:
         self._lock = lock
         self._file: _OpenFile | None = None
-        self._is_outer = False
+
+    def take(self) -> bool:
+        """Take the lock; return whether it is held."""
+        self._file = self._lock.take()
+        return self._file is not None
 
     def __enter__(self) -> bool:
         """Take the lock, unless this thread holds it already."""
         local = self._lock.local
-        if not local.inside:
-            self._file = self._lock.take()
-            local.inside = self._is_outer = True
+        if local.hold is None:
+            self.take()
+            local.hold = self
         return self._file is not None
 
     def __exit__(self, *_: object) -> None:
         """Release the lock."""
-        if self._is_outer:
-            self._lock.local.inside = False
+        local = self._lock.local
+        if local.hold is self:
+            local.hold = None
+            local.gave_up = False
             if self._file is not None:
                 fcntl.flock(self._file.descriptor, fcntl.LOCK_UN)
 
@@ -121,8 +139,9 @@ class _Local(threading.local):
     """The state of a lock in one thread."""
 
     own: "_LockThread | None" = None
-    inside = False
+    hold: _Hold | None = None
     waited = False
+    gave_up = False
 
 
 class _LockThread:
