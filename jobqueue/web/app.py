@@ -29,6 +29,9 @@ SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 ]
+NO_STORE = (b"cache-control", b"no-store")
+API_HEADERS = [(b"content-security-policy", POLICY), *SECURITY_HEADERS, NO_STORE]
+"""Headers of each answer that is not a page."""
 
 
 def create_app(
@@ -121,7 +124,7 @@ def _with_security(scope: Scope, headers: Iterable[Header]) -> list[Header]:
     policy = PAGE_POLICY if is_page(path_of(scope)) else POLICY
     given = [*headers, (b"content-security-policy", policy), *SECURITY_HEADERS]
     if not any(name == b"cache-control" for name, _ in given):
-        given.append((b"cache-control", b"no-store"))
+        given.append(NO_STORE)
     return given
 
 

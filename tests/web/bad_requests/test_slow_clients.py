@@ -104,4 +104,6 @@ def test_54_beyond_the_limit_of_connections_requests_are_refused(
     wires = [connect(client) for _ in range(4)]
     for wire, status in zip(wires, (200, 200, 200, 503)):
         wire.request("GET", "/healthz")
-        assert wire.status() == status
+        head, _ = wire.answer()
+        assert head.split()[1] == str(status)
+        assert "nosniff" in head and "default-src 'none'" in head
