@@ -29,8 +29,8 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[
 
 HELP = """Print the script for completion at TAB.
 
-Commands, options, states, tasks, queues, tags and files complete. The database is asked for at most
-two seconds, and only read.
+Commands, options, states, tasks, queues, tags, schedules and files complete. The database is asked
+for at most two seconds, and only read.
 
 \b
   bash: eval "$(jobqueue completion bash)"     in ~/.bashrc
@@ -60,7 +60,7 @@ def path(kind: str) -> Completer:
 
 
 def known(kind: str) -> Completer:
-    """Completes a name of the known `queues`, `tasks` or `tags`."""
+    """Completes a name of the known `queues`, `tasks`, `tags` or `schedules`."""
     return lambda context, _parameter, text: _starting(getattr(_names(context), kind), text)
 
 
@@ -92,6 +92,7 @@ def errors(
 
 states = words(*State)
 queues, tasks, tags = known("queues"), known("tasks"), known("tags")
+schedules = known("schedules")
 
 
 def _starting(known: Iterable[str], text: str) -> list[CompletionItem[str]]:

@@ -1,4 +1,4 @@
-"""The names in use: a database's queues, tasks and tags, found without a scan of its jobs."""
+"""The names in use: queues, tasks, tags and schedules, found without a scan of the jobs."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -17,6 +17,7 @@ from jobqueue.store.schema import (
     jobs,
     pauses,
     queues,
+    schedules,
     workers,
 )
 from jobqueue.store.sql.predicates import AVAILABLE, IS_ALIVE
@@ -30,14 +31,20 @@ QUEUES_MAX = 1000
 
 @dataclass(frozen=True)
 class Names:
-    """The names of queues, tasks and tags that a user may mean."""
+    """The names of queues, tasks, tags and schedules that a user may mean."""
 
     queues: frozenset[str] = frozenset()
     tasks: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
+    schedules: frozenset[str] = frozenset()
 
     def __or__(self, other: "Names") -> "Names":
-        return Names(self.queues | other.queues, self.tasks | other.tasks, self.tags | other.tags)
+        return Names(
+            self.queues | other.queues,
+            self.tasks | other.tasks,
+            self.tags | other.tags,
+            self.schedules | other.schedules,
+        )
 
 
 def names_in_use(store: Store, *, besides: str | None = None) -> Names:
@@ -56,6 +63,7 @@ def names_in_use(store: Store, *, besides: str | None = None) -> Names:
         young = connection.execute(newest.order_by(jobs.c.id.desc()).limit(NEWEST)).all()
         paused = connection.execute(select(pauses.c.kind, pauses.c.name)).all()
         switches = connection.execute(select(queues.c.name)).scalars().all()
+        scheduled = connection.execute(select(schedules.c.name)).scalars().all()
         waiting = [
             queue
             for part in AVAILABLE
@@ -75,6 +83,7 @@ def names_in_use(store: Store, *, besides: str | None = None) -> Names:
             _listed(row.tags for row in young),
             (name for kind, name in paused if kind == PauseKind.TAG),
         ),
+        _names(scheduled),
     )
 
 

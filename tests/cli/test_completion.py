@@ -74,6 +74,8 @@ def backend_name() -> str:
             ["2,a:b", "2,sync", "2,thumbs"],
         ),
         ("jobqueue list --tag ", ["nightly", "x"]),
+        ("jobqueue schedules pause ni", ["nightly"]),
+        ("jobqueue schedules preview ", ["nightly"]),
         ("jobqueue list --app no_such:app --tag 'x", ["x"]),
         ("jobqueue enqueue sync_crm --unique-until d", ["deleted"]),
         ("jobqueue enqueue --from ", ["file,"]),
@@ -87,6 +89,7 @@ def test_a_tab_completes(
     bare: Cli, make_app: Callable[..., str], line: str, expected: list[str]
 ) -> None:
     bare.id("of_database", "--queue", "a:b", "--tag", "x")
+    bare.ok("schedules", "add", "nightly", "of_database", "--every", "1d")
     assert values(line, JOBQUEUE_URL=bare.url, JOBQUEUE_APP=make_app(APP)) == expected
 
 

@@ -4,7 +4,7 @@ from sqlalchemy import insert
 
 from jobqueue import JobQueue
 from jobqueue.store.clock import now
-from jobqueue.store.schema import counters, workers
+from jobqueue.store.schema import counters, schedules, workers
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.stats import Monitor
 from jobqueue.store.names import NEWEST, Names, names_in_use
@@ -36,6 +36,10 @@ def test_names_come_from_workers_switches_counters_the_waiting_queues_and_the_ne
                 insert(counters).values(minute=now(), queue="counted", task="done", succeeded=1)
             )
             connection.execute(insert(jobs_table).values(old | {"tags": '["old"]'}))
+            report = {"task": "t", "kind": "every", "expression": "60", "source": "code"}
+            report |= {"catch_up": "latest", "overlap": "skip"}
+            names = [{**report, "name": name} for name in ("nightly", "$(rm x)")]
+            connection.execute(insert(schedules), names)
             connection.execute(
                 insert(jobs_table),
                 [{**old, "queue": name, "state": "available"} for name in "bac"],
@@ -60,5 +64,6 @@ def test_names_come_from_workers_switches_counters_the_waiting_queues_and_the_ne
             frozenset(["switched", "served", "counted", "new", *"abc"]),
             frozenset(["lives", "done", "new"]),
             frozenset(["x", "y"]),
+            frozenset(["nightly"]),
         )
         assert "mine" in names_in_use(store).queues

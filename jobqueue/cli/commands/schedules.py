@@ -41,6 +41,9 @@ def _state(record: ScheduleRecord) -> str:
     return ", ".join(parts)
 
 
+NAMES = click.argument(
+    "names", metavar="NAME...", nargs=-1, required=True, shell_complete=completion.schedules
+)
 SCHEDULES = [
     Column[ScheduleRecord]("schedule", lambda each: each.name, least=NAME_CELLS),
     Column[ScheduleRecord]("when", lambda each: each.definition.describe()),
@@ -86,7 +89,7 @@ def _in_database(cli: CliContext) -> Schedules:
 
 
 @schedules.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=completion.schedules)
 @click.option(
     "--days",
     type=whole,
@@ -188,7 +191,7 @@ def _timing(cron_text: str | None, every_text: str | None, tz: str | None) -> Ti
 
 
 @schedules.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=completion.schedules)
 @pass_cli
 def run(cli: CliContext, name: str) -> None:
     """Enqueue a job now and print its id.
@@ -208,7 +211,7 @@ def _switch(
     verb: str, help_: str, done: str, undone: str, change: Callable[[Schedules, str], bool]
 ) -> None:
     @schedules.command(verb, cls=Command, help=help_)
-    @click.argument("names", metavar="NAME...", nargs=-1, required=True)
+    @NAMES
     @pass_cli
     def command(cli: CliContext, names: tuple[str, ...]) -> None:
         found = _named(cli, names)
@@ -229,7 +232,7 @@ def _named(cli: CliContext, names: tuple[str, ...]) -> Schedules:
 
 
 @schedules.command(cls=Command)
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@NAMES
 @pass_cli
 def remove(cli: CliContext, names: tuple[str, ...]) -> None:
     """Delete schedules.
