@@ -196,6 +196,17 @@ def test_a_strict_job_that_was_given_back_goes_first(bench: LaneBench) -> None:
     assert bench.ids() == [first]
 
 
+def test_others_follow_a_strict_job_that_was_due_again_while_there_is_room(
+    bench: LaneBench,
+) -> None:
+    first, second = bench.add("a", limit=2, strict=True, count=2)
+    (claim,) = bench.claim(limit=1)
+    bench.kit.finish(bench.holder, bench.kit.released(claim))
+    bench.unpark("a")
+    assert bench.ids() == [first]
+    assert bench.ids() == [second]
+
+
 def test_a_job_that_is_not_strict_lets_others_go_between_its_attempts(bench: LaneBench) -> None:
     _, second = bench.add("a", limit=1, count=2)
     (claim,) = bench.claim()

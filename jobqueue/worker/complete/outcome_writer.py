@@ -116,9 +116,9 @@ class OutcomeWriter:
         inflight = self.inflight
         self._measure()
         silent = not self._events.wanted("succeeded")
-        inflight.acknowledged(batch)
         if self._lanes is not None and self._lanes.names:
-            self._lanes.ended(batch)
+            self._lanes.ended(batch)  # First: a stop waits for both.
+        inflight.acknowledged(batch)
         attempts = errored = 0
         for outcome in batch:
             state = states.get(outcome.claim.id)

@@ -13,6 +13,7 @@ from sqlalchemy import insert, select, update
 from jobqueue import Job, JobQueue
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.schema import Parked, lanes, queues
+from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 
 
 class Meter:
@@ -146,8 +147,17 @@ def test_an_announced_job_of_a_key_is_claimed_by_an_idle_worker_at_once(
 
 
 def test_a_worker_that_stops_brings_back_the_lane_of_its_last_job(
-    jobs: JobQueue, meter: Meter, wait_until: Any
+    jobs: JobQueue, meter: Meter, wait_until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    acknowledge = OutcomeWriter.acknowledge
+
+    def acknowledge_slowly(writer: OutcomeWriter) -> None:
+        acknowledge(writer)
+        worker._stop_conditions.ended.wait(10)
+        threading.Event().wait(0.1)  # The stop goes on meanwhile, if it waits for outcomes alone.
+
+    monkeypatch.setattr(OutcomeWriter, "acknowledge", acknowledge_slowly)
+
     def is_passed_over() -> bool:
         with jobs.store.read() as connection:
             parked = select(lanes.c.parked).where(lanes.c.name == "k")
