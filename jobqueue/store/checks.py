@@ -7,7 +7,10 @@ from jobqueue.states import State
 # SQLite accepts text as a number, and checks JSON cheaply. PostgreSQL prepares all checks of a
 # table for each statement: these add 13 µs to a statement (measured), so it has none for JSON, nor
 # for what its types refuse. On SQLite an IN costs 0.7 µs for each row that an UPDATE changes, the
-# same as a chain of ORs 0.03 µs.
+# same as a chain of ORs 0.03 µs. `run_at` is not checked exactly: 2023-02-31, the hour 24 and a
+# zone after the time pass. To refuse them takes `datetime(substr(run_at, 1, 19), '+0 days')` and
+# two more functions: 0.6 µs more than the 6.2 µs in which SQLite inserts one row of many; a trigger
+# takes 3.3 µs. Such a job stops no worker: it is due when its text is.
 _IN_RANGE = "{0} >= '0001-01-02 00:00:00+00' AND {0} < '9999-12-31 00:00:00+00'"
 _INTEGER = "typeof({0}) = 'integer' AND {0} BETWEEN {1} AND 2147483647"
 _STATE = f"state_is_{'_'.join(State)}"

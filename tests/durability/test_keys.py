@@ -39,7 +39,7 @@ def enqueue(scenario: ProcessScenario, modes: Any, processes: int, calls: int) -
 def test_processes_that_enqueue_the_same_keys_at_once_never_make_two_holders(
     scenario: ProcessScenario,
 ) -> None:
-    found = enqueue(scenario, MODES, processes=4, calls=15)
+    found = enqueue(scenario, MODES, processes=4, calls=8)
     assert len(MODES) < found["jobs"] < found["calls"]  # Holders came and went.
 
 
