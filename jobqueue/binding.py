@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Self
 
 from sqlalchemy import URL
 
+from jobqueue import redaction
 from jobqueue.job import Job
 from jobqueue.schedules.calls import declared
 from jobqueue.store.backpressure import QueueLimit, QueueLimits
@@ -48,4 +49,5 @@ def write_declarations(limits: QueueLimits, registry: Registry, store: Store) ->
     """Write what an app declares, queues and schedules, as its workers do at their start."""
     limits.write(store)
     Switchboard(store).declare(registry.queues)
+    redaction.declare(store, registry)
     Ticks(store).declare(declared(registry), list(registry))

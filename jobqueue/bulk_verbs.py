@@ -8,7 +8,7 @@ from typing import Any
 
 from jobqueue.job_changes import JobChanges
 from jobqueue.records import JobFilter, JobRecord, Refusal
-from jobqueue.states import MOVES, State
+from jobqueue.states import MOVES, WAITING, State
 from jobqueue.store.audit import Action
 from jobqueue.store.jobs import Jobs
 
@@ -75,3 +75,15 @@ class DryRun:
         """Return the object that `--dry-run --json` prints."""
         jobs = [{"id": job.id, "task": job.task} for job in self.sample]
         return {"dry_run": True, "would_change": self.count, "sample": jobs}
+
+
+def updating(changes: JobChanges) -> Verb:
+    """Return the verb that changes jobs that wait."""
+    return Verb(
+        "update",
+        "updated",
+        WAITING,
+        lambda jobs, wanted, action: jobs.update(wanted, changes, action),
+        wakes=True,
+        changes=changes,
+    )

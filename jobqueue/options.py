@@ -268,6 +268,8 @@ class TaskOptions(OptionChanges, total=False):
     overlap: Overlap | None
     """`"skip"`: a tick makes no job while the last one has not ended; `"allow"`: it does. None, the
     default: skip, and allow with `catch_up="all"`."""
+    redact: Iterable[str]
+    """Parameters whose values no command, page or answer shows. The database keeps them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +301,7 @@ class Options:
     schedule: Timing | None = None
     catch_up: CatchUp = "latest"
     overlap: Overlap | None = None
+    redact: tuple[str, ...] = ()
 
     def merge(self, changes: Mapping[str, object], *, of_task: bool = False) -> "Options":
         """Return a copy with the given options changed. Raises InvalidOption.
@@ -344,13 +347,13 @@ def _check_weight(value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def _check_tags(value: object) -> tuple[str, ...]:
+def _check_names(value: object, what: str, each: str) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise InvalidOption("tags: give a list of names", field="tags", value=value)
-    tags = tuple(dict.fromkeys(name(tag, "tag", longest=63) for tag in value))
-    if len(tags) > TAGS_MAX:
-        raise InvalidOption(f"tags: {len(tags)} of them; at most {TAGS_MAX}", field="tags")
-    return tags
+        raise InvalidOption(f"{what}: give a list of names", field=what, value=value)
+    names = tuple(dict.fromkeys(name(one, each, longest=63) for one in value))
+    if len(names) > TAGS_MAX:
+        raise InvalidOption(f"{what}: {len(names)} of them; at most {TAGS_MAX}", field=what)
+    return names
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
@@ -369,7 +372,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "debounce": lambda value: None if value is None else seconds(value, "debounce", least=0.001),
     "max_wait": lambda value: None if value is None else seconds(value, "max_wait", least=0.001),
     "rerun": lambda value: flag(value, "rerun"),
-    "tags": _check_tags,
+    "tags": lambda value: _check_names(value, "tags", "tag"),
     "headers": check_headers,
     "concurrency_key": lambda value: check_key(value, "concurrency_key"),
     "concurrency_limit": lambda value: (
@@ -381,6 +384,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "schedule": check_timing,
     "catch_up": lambda value: one_of(value, "catch_up", CATCH_UPS),
     "overlap": lambda value: None if value is None else one_of(value, "overlap", OVERLAPS),
+    "redact": lambda value: _check_names(value, "redact", "redact"),
 }
 assert (
     list(_CHECKS) == [field.name for field in fields(Options)] == list(TaskOptions.__annotations__)

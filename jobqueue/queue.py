@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 from sqlalchemy import URL
 
 from jobqueue import options as option_rules
-from jobqueue import paths
+from jobqueue import paths, redaction
 from jobqueue.binding import Binding, write_declarations
 from jobqueue.calls import EnqueueHook, listed, through_hooks
 from jobqueue.config import database
@@ -182,6 +182,7 @@ class JobQueue(JobVerbs):
         )
         if settings.isolation == "process" and "<locals>" in function.__qualname__:
             require(task, None)
+        redaction.check(task)
         if settings.schedule is not None:
             declaration(task)  # Raises where a tick could not call it.
         self.registry.add(task)

@@ -68,7 +68,7 @@ LAYERS: list[list[str]] = [
     ["worker/complete/*"],
     ["worker/single_writer"],
     ["worker/__init__", "worker/assembly", "worker/worker", "worker/stop_signals"],
-    ["queue", "job_verbs", "bulk_verbs", "binding", "wire", "display", "known_names"]
+    ["queue", "job_verbs", "bulk_verbs", "redaction", "binding", "wire", "display", "known_names"]
     + ["__init__", "schedules/api"],
     ["alembic", "opentelemetry", "web/*"],
     ["cli/*"],

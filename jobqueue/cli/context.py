@@ -15,10 +15,10 @@ from jobqueue.config import DEFAULT_URL, Database, app_name, database
 from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
 from jobqueue.known_names import names_of
 from jobqueue.queue import JobQueue
+from jobqueue.redaction import ShownJobs
 from jobqueue.store.audit import Action, operator
 from jobqueue.store.database import Store
 from jobqueue.store.error_groups import ErrorGroups
-from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.stats import Monitor
@@ -116,9 +116,10 @@ class CliContext:
         return store
 
     @property
-    def jobs(self) -> Jobs:
-        """The jobs in the database."""
-        return Jobs(self.store)
+    def jobs(self) -> ShownJobs:
+        """The jobs in the database, as operators see them."""
+        registry = self.queue.registry if "queue" in self.__dict__ else None
+        return ShownJobs(self.store, registry)
 
     @property
     def monitor(self) -> Monitor:

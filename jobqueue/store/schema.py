@@ -186,6 +186,13 @@ queues = Table(  # A row for each queue that has, or had, a pause or a limit.
     Column("declared", Text),  # JSON: what the code declared last of these; null: nothing
 )
 
+redactions = Table(  # A row for each task that hides arguments from those who look at its jobs.
+    "jobqueue_redactions",
+    metadata,
+    Column("task", Text, primary_key=True),
+    Column("hidden", Text, nullable=False),  # JSON: names, places from 0, the first of *args
+)
+
 pauses = Table(  # A row for each task and each tag that is paused.
     "jobqueue_pauses",
     metadata,
@@ -211,6 +218,11 @@ lanes = Table(  # A row for each concurrency key with waiting jobs, and for each
     Column("parked_until", Double, nullable=False, server_default="0"),  # seconds since 1970
 )
 
+
+def _zeros(type_: "type[BigInteger | Double[float]]", *names: str) -> list[Column[object]]:
+    return [Column(name, type_, nullable=False, server_default="0") for name in names]
+
+
 counters = Table(  # Counts, appended by every batch; the pruner compacts the rows of one minute.
     "jobqueue_counters",
     metadata,
@@ -218,15 +230,9 @@ counters = Table(  # Counts, appended by every batch; the pruner compacts the ro
     Column("minute", Instant, nullable=False),
     Column("queue", Text, nullable=False),
     Column("task", Text, nullable=False),
-    Column("succeeded", BigInteger, nullable=False, server_default="0"),
-    Column("failed", BigInteger, nullable=False, server_default="0"),
-    Column("cancelled", BigInteger, nullable=False, server_default="0"),
-    Column("errored_attempts", BigInteger, nullable=False, server_default="0"),
-    Column("runs", BigInteger, nullable=False, server_default="0"),  # attempts in the sums
-    Column("duration", Double, nullable=False, server_default="0"),  # seconds, summed
-    Column("duration_max", Double, nullable=False, server_default="0"),
-    Column("wait", Double, nullable=False, server_default="0"),  # from due to start, summed
-    Column("wait_max", Double, nullable=False, server_default="0"),
+    # runs: attempts in the sums; times are in seconds, a wait is from due to start
+    *_zeros(BigInteger, "succeeded", "failed", "cancelled", "errored_attempts", "runs"),
+    *_zeros(Double, "duration", "duration_max", "wait", "wait_max"),
     Column("kind", SmallInteger, nullable=False, server_default="0"),  # CounterKind
 )
 
@@ -254,16 +260,12 @@ history = Table(  # Figures of each worker per minute, by task; task '' is the w
     Column("minute", Instant, nullable=False),
     Column("worker", Text, nullable=False),
     Column("task", Text, nullable=False),
-    Column("processed", BigInteger, nullable=False, server_default="0"),
-    Column("errored", BigInteger, nullable=False, server_default="0"),
-    Column("failed", BigInteger, nullable=False, server_default="0"),
-    Column("snoozed", BigInteger, nullable=False, server_default="0"),
+    *_zeros(BigInteger, "processed", "errored", "failed", "snoozed"),
     Column("duration", Double, nullable=False, server_default="0"),  # seconds, summed
     Column("duration_p95", Double),
     Column("wait", Double, nullable=False, server_default="0"),  # from due to start, summed
     Column("wait_p95", Double),
-    Column("busy", Double, nullable=False, server_default="0"),  # seconds of slots with a handler
-    Column("slots", Double, nullable=False, server_default="0"),  # seconds of slots
+    *_zeros(Double, "busy", "slots"),  # seconds of slots with a handler, and of all slots
 )
 
 meta = Table(  # instance: a random id, the same for all connections to one database.

@@ -17,6 +17,7 @@ from jobqueue.job import Job
 from jobqueue.known_names import names_of, unknown_in
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, JobRecord, Refusal
+from jobqueue.redaction import ShownJobs
 from jobqueue.states import FINAL, State
 from jobqueue.store.audit import Action, Audit, target_of
 from jobqueue.store.database import Store
@@ -66,7 +67,7 @@ class Api:
 
     def __init__(self, jobs: JobQueue, registry: Registry) -> None:
         self._queue = jobs
-        self._jobs = Jobs(jobs.store)
+        self._jobs = ShownJobs(jobs.store, registry)
         self._monitor = Monitor(jobs.store)
         self._error_groups = ErrorGroups(jobs.store)
         self.reads, self.writes = Threads(READERS), Threads(WRITERS)
@@ -157,7 +158,7 @@ class Api:
             return json_response(
                 {"enqueued": len(ids) - existing, "existing": existing, "ids": ids}, status=202
             )
-        written = await self.writes(_written, jobs[0])
+        written = await self.writes(self._written, jobs[0])
         return json_response(written, 202, {"Location": f"{request.url.path}/{jobs[0].id}"})
 
     async def job(self, request: Request) -> Response:
@@ -254,7 +255,15 @@ class Api:
         return json_response([group.to_json() for group in found])
 
     def _schedules(self) -> list[dict[str, Any]]:
-        return [schedule.to_json() for schedule in self._queue.schedules]
+        shown = self._jobs.redaction.schedule
+        return [shown(schedule.to_json()) for schedule in self._queue.schedules]
+
+    def _written(self, job: Job[Any]) -> dict[str, Any]:
+        """Return the job that was enqueued. It is committed: a failing read is not an error now."""
+        try:
+            return job_json(self._jobs.redaction(job.record())) | {"created": job.created}
+        except (SQLAlchemyError, JobQueueError):
+            return {"id": job.id, "created": job.created}
 
     def _schedule_verbs(self) -> Iterator[tuple[str, Endpoint]]:
         of = self._queue.schedules.of
@@ -278,7 +287,7 @@ class Api:
         name, by = _of_schedule(request)
         job = await self.writes(self._queue.schedules.of(by).run, name)
         return json_response(
-            await self.writes(_written, job), 202, {"Location": f"/api/jobs/{job.id}"}
+            await self.writes(self._written, job), 202, {"Location": f"/api/jobs/{job.id}"}
         )
 
     def _workers(self) -> list[dict[str, Any]]:
@@ -333,14 +342,6 @@ def _there(id_: int, found: T | None) -> T:
     if found is None:
         raise JobNotFound(f"there is no job {id_} (any more)", field="id", value=id_)
     return found
-
-
-def _written(job: Job[Any]) -> dict[str, Any]:
-    """Return the job that was enqueued. It is committed: a failing read is not an error now."""
-    try:
-        return job_json(job.record()) | {"created": job.created}
-    except (SQLAlchemyError, JobQueueError):
-        return {"id": job.id, "created": job.created}
 
 
 def _of_schedule(request: Request) -> tuple[str, str]:

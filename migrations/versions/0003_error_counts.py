@@ -1,4 +1,4 @@
-"""The counts of errors by hour, and the index that finds the jobs of one error.
+"""The counts of errors by hour, the index that finds the jobs of one error, and what tasks hide.
 
 Revision ID: 0003
 Revises: 0002
@@ -37,6 +37,11 @@ def upgrade() -> None:
         ["error_signature", "job_id"],
         postgresql_where=recorded,
         sqlite_where=recorded,
+    )
+    op.create_table(
+        "jobqueue_redactions",
+        sa.Column("task", sa.Text, primary_key=True),
+        sa.Column("hidden", sa.Text, nullable=False),
     )
 
 

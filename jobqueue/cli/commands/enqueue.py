@@ -240,7 +240,7 @@ def enqueue_one(cli: CliContext, given: dict[str, Any], make: Callable[[], Call[
     if given["waits"]:
         _wait(cli, job.id, call.task.name, created=job.created, limit=wait_limit)
     elif cli.json:
-        cli.print_json(job_json(job.record()) | {"created": job.created})
+        cli.print_json(job_json(cli.jobs.redaction(job.record())) | {"created": job.created})
     else:
         echo(job.id)
         note_unknown(cli, [call.task.name])

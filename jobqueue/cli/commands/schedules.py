@@ -76,7 +76,7 @@ def list_(cli: CliContext) -> None:
 def _print_list(cli: CliContext) -> None:
     found = list(_in_database(cli))
     if cli.json:
-        cli.print_json([each.to_json() for each in found])
+        cli.print_json([cli.jobs.redaction.schedule(each.to_json()) for each in found])
     elif found:
         table(found, SCHEDULES)
     else:
@@ -200,7 +200,7 @@ def run(cli: CliContext, name: str) -> None:
     """
     job = cli.queue.schedules.of(operator()).run(name)
     if cli.json:
-        cli.print_json(job_json(job.record()) | {"created": job.created})
+        cli.print_json(job_json(cli.jobs.redaction(job.record())) | {"created": job.created})
         return
     echo(job.id)
     if not job.created:

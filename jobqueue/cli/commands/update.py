@@ -3,13 +3,12 @@
 import click
 
 from jobqueue import wire
-from jobqueue.bulk_verbs import Verb
+from jobqueue.bulk_verbs import updating
 from jobqueue.cli import completion, params
 from jobqueue.cli.commands.bulk_actions import Choice, Safety, perform, safety_options
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.job_changes import JobChanges
 from jobqueue.states import WAITING
-from jobqueue.store.jobs import Jobs
 
 FILTERS = "--state --task --in-queue --with-tag"
 
@@ -62,15 +61,7 @@ def update(
     either ids, or filters, or --all.
     """
     given = {"priority": priority, "queue": queue, "at": at, "tags": tags or None}
-    changes = JobChanges.of(given)
-    verb = Verb(
-        "update",
-        "updated",
-        WAITING,
-        lambda jobs, wanted, action: Jobs.update(jobs, wanted, changes, action),
-        wakes=True,
-        changes=changes,
-    )
+    verb = updating(JobChanges.of(given))
     wanted = wire.a_filter(state_name, task, in_queue, with_tag)
     perform(cli, verb, Choice.of(verb, ids, wanted, FILTERS, everything=everything), safety)
 

@@ -4,14 +4,16 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from jobqueue.bulk_verbs import RETRY, RETRY_ALL, Verb
+from jobqueue import wire
+from jobqueue.bulk_verbs import RETRY, RETRY_ALL, Verb, updating
 from jobqueue.errors import InvalidOption
+from jobqueue.job_changes import JobChanges
 from jobqueue.known_names import names_of
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, counted
+from jobqueue.redaction import ShownJobs
 from jobqueue.store.audit import Action, target_of
 from jobqueue.store.job_pages import COUNTED_MAX, JobPages
-from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
 from jobqueue.web.pages.jobs import FILTER, VERBS, filter_of, row_of
 from jobqueue.web.pages.view import Done, Query
@@ -26,7 +28,7 @@ PARAMETERS = (*FILTER, "id", "all", "succeeded", "from")
 def confirm_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show how many jobs a verb would change now, and a sample of them; change nothing."""
     verb, wanted = _asked(queue, query)
-    pages = JobPages(Jobs(queue.store))
+    pages = JobPages(ShownJobs(queue.store, queue.registry))
     count, sample = 0, []
     for part in _parts(verb, wanted):
         count += pages.count(part)
@@ -48,8 +50,12 @@ def confirm_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
 def act(queue: JobQueue, form: Query, actor: str) -> Done:
     """Change the jobs that match. Raises JobQueueError."""
     verb, wanted = _asked(queue, form)
-    action = Action(actor, verb.name, target_of(wanted))
-    changed, refused = verb.act(Jobs(queue.store), wanted, action)
+    target = target_of(wanted)
+    if verb.changes is not None:
+        verb = updating(_changes(form))
+        target["set"] = verb.changes and verb.changes.to_json()
+    action = Action(actor, verb.name, target)
+    changed, refused = verb.act(ShownJobs(queue.store, queue.registry), wanted, action)
     if verb.wakes and changed:
         queue.wake_workers()
     notice = f"{verb.done.capitalize()} {counted(len(changed), 'job')}."
@@ -60,6 +66,13 @@ def act(queue: JobQueue, form: Query, actor: str) -> Done:
     return Done(notice, _back(form, gone=verb.name == "delete"))
 
 
+def _changes(form: Query) -> JobChanges:
+    """Return what a form changes; a field that is left empty stays. Raises InvalidOption."""
+    priority, to = form.get("new_priority", "").strip(), form.get("new_queue", "").strip()
+    given = {"priority": wire.whole(priority) if priority else None, "queue": to or None}
+    return JobChanges.of(given)
+
+
 def _asked(queue: JobQueue, query: Query) -> tuple[Verb, JobFilter]:
     """Return the verb and the jobs that it is about. Raises InvalidOption."""
     verb = VERBS[query["verb"]]
@@ -68,7 +81,7 @@ def _asked(queue: JobQueue, query: Query) -> tuple[Verb, JobFilter]:
     if verb is RETRY and query.get("succeeded"):
         verb = RETRY_ALL
     names = names_of(queue.registry) | names_in_use(queue.store)
-    return verb, filter_of(query, names, JobPages(Jobs(queue.store)))
+    return verb, filter_of(query, names, JobPages(ShownJobs(queue.store, queue.registry)))
 
 
 def _parts(verb: Verb, wanted: JobFilter) -> list[JobFilter]:

@@ -11,9 +11,9 @@ from jobqueue.errors import JobNotFound
 from jobqueue.options import Options
 from jobqueue.queue import JobQueue
 from jobqueue.records import AttemptRecord, JobRecord, headers_of
+from jobqueue.redaction import ShownJobs
 from jobqueue.states import MOVES, State
 from jobqueue.store.audit import Audit
-from jobqueue.store.jobs import Jobs
 from jobqueue.store.why import explain
 from jobqueue.web.pages.view import Query
 
@@ -48,7 +48,7 @@ class Value(NamedTuple):
 def job_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show all that is known of one job. Raises JobNotFound."""
     id_ = wire.job_id(query["id"])
-    jobs = Jobs(queue.store)
+    jobs = ShownJobs(queue.store, queue.registry)
     job, why = jobs.get(id_), explain(jobs, id_)
     if job is None or why is None:
         raise JobNotFound(f"there is no job {id_} (any more)", field="id", value=id_)

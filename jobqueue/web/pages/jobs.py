@@ -7,27 +7,31 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from jobqueue import wire
-from jobqueue.bulk_verbs import CANCEL, DELETE, RETRY, Verb
+from jobqueue.bulk_verbs import CANCEL, DELETE, RETRY, Verb, updating
 from jobqueue.display import call_of, error_of
+from jobqueue.job_changes import JobChanges
 from jobqueue.known_names import names_of, unknown_in
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, JobRecord
+from jobqueue.redaction import ShownJobs
 from jobqueue.states import State
 from jobqueue.store.job_pages import COUNTED_MAX, WINDOW, JobPages, is_counted
-from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.web.pages.view import Query
 
 CELL_MAX = 200
 """Characters of a call, or of an error, in a list."""
 FILTER = ("state", "task", "queue", "tag", "q")
-VERBS: Mapping[str, Verb] = {verb.name: verb for verb in (RETRY, CANCEL, DELETE)}
+VERBS: Mapping[str, Verb] = {
+    verb.name: verb for verb in (RETRY, CANCEL, updating(JobChanges()), DELETE)
+}
+"""By name. What an update changes is asked for with the sample."""
 
 
 def jobs_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show a page of the jobs that match, the newest first."""
     names = names_of(queue.registry) | names_in_use(queue.store)
-    pages = JobPages(Jobs(queue.store))
+    pages = JobPages(ShownJobs(queue.store, queue.registry))
     wanted = filter_of(query, names, pages)
     page = pages.page(wanted, query.get("after"))
     given = {name: query[name] for name in FILTER if query.get(name)}

@@ -183,3 +183,38 @@ def test_plain_sql_may_have_written_anything(pages: Pages, jobs: JobQueue) -> No
         with jobs.store.write() as connection:
             connection.exec_driver_sql(f"UPDATE jobqueue_jobs SET args = '{args}', headers = '[1]'")
         assert "<h1>" in pages.get(f"/jobs/{id_}") and ids_in(pages.get("/jobs")) == [id_]
+
+
+def test_what_a_task_hides_is_on_no_page_and_in_no_answer(pages: Pages, jobs: JobQueue) -> None:
+    secret = "hunter2-sentinel"
+
+    @jobs.task(redact=("token",))
+    def login(user: int, token: str) -> None: ...
+
+    answer = pages.client.enqueue(7, secret, task="login")
+    assert answer.json()["args"] == [7, "‹hidden›"]
+    id_ = answer.json()["id"]
+    for path in (
+        "/jobs",
+        f"/jobs/{id_}",
+        f"/jobs/cancel?id={id_}",
+        "/api/jobs",
+        f"/api/jobs/{id_}",
+    ):
+        page = pages.get(path)
+        assert secret not in page and "hidden" in page, path
+    assert secret in jobs.get(id_).record().args
+
+
+def test_jobs_that_wait_are_moved_and_get_another_priority(pages: Pages, jobs: JobQueue) -> None:
+    ids = [pages.client.id(n, n) for n in range(3)]
+    asked = pages.get(f"/jobs/update?id={ids[0]}&id={ids[1]}")
+    assert "Change 2 jobs?" in asked and 'name="new_queue"' in asked
+    fields = {"id": f"{ids[0]},{ids[1]}", "new_queue": "slow", "new_priority": "5"}
+    assert "Updated 2 jobs." in pages.done("/jobs/update", fields)
+    found = [(job.queue, job.priority) for job in jobs.list()]
+    assert found == [("default", 0), ("slow", 5), ("slow", 5)]
+    (action,) = Audit(jobs.store).find(None)
+    assert action["target"] == {"ids": ids[:2], "set": {"queue": "slow", "priority": 5}}
+    for wrong in ({}, {"new_priority": "soon"}, {"new_queue": "no good"}):
+        assert pages.send("/jobs/update", {"id": str(ids[0]), **wrong}).status_code == 400

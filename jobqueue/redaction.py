@@ -1,0 +1,154 @@
+"""Hides what a task names in `redact` from all who look at its jobs: the row keeps it."""
+
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from jobqueue.errors import InvalidOption
+from jobqueue.records import JobFilter, JobRecord
+from jobqueue.store.database import Store
+from jobqueue.store.jobs import PAGE, Jobs
+from jobqueue.store.redactions import read_redactions, write_redactions
+from jobqueue.tasks import Registry, Task
+from jobqueue.text import listed
+
+HIDDEN = "‹hidden›"
+OTHERS = "*"
+"""Stands for all that `**kwargs` takes."""
+_Kind = inspect.Parameter
+_BY_POSITION = (_Kind.POSITIONAL_ONLY, _Kind.POSITIONAL_OR_KEYWORD, _Kind.VAR_POSITIONAL)
+
+
+class Hidden(NamedTuple):
+    """What is hidden of a task's arguments."""
+
+    names: tuple[str, ...]
+    places: tuple[int, ...]
+    """Of those that are given by position, from 0."""
+    rest: int | None = None
+    """The place from which on all are hidden: those of `*args`."""
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], names: tuple[str, ...]) -> "Hidden":
+        """Find the places of parameters. Raises InvalidOption for one that there is not."""
+        parameters = list(inspect.signature(function).parameters.values())
+        kinds = {parameter.name: parameter.kind for parameter in parameters}
+        for name in names:
+            if name not in kinds and _Kind.VAR_KEYWORD not in kinds.values():
+                raise InvalidOption(
+                    f"redact: {name!r} is not a parameter; there are {listed([*kinds]) or 'none'}",
+                    field="redact",
+                    value=name,
+                )
+        ordered = [name for name, kind in kinds.items() if kind in _BY_POSITION]
+        places = tuple(place for place, name in enumerate(ordered) if name in names)
+        last = next((name for name in names if kinds.get(name) is _Kind.VAR_POSITIONAL), None)
+        others = any(kinds.get(name) is _Kind.VAR_KEYWORD for name in names)
+        rest = None if last is None else ordered.index(last)
+        return cls((*names, OTHERS) if others else names, places, rest)
+
+    def apply(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Return arguments without what is hidden."""
+        if not isinstance(args, list) or not isinstance(kwargs, dict):
+            return [HIDDEN], {}  # Plain SQL has written something else.
+        from_here = len(args) if self.rest is None else self.rest
+        shown = [
+            HIDDEN if place in self.places or place >= from_here else value
+            for place, value in enumerate(args)
+        ]
+        named = {
+            name: HIDDEN if name in self.names or OTHERS in self.names else value
+            for name, value in kwargs.items()
+        }
+        return shown, named
+
+
+class Redaction:
+    """Hides arguments of the tasks of an app, and of those that its workers have written down."""
+
+    def __init__(self, store: Store, registry: Registry | None = None) -> None:
+        self._store = store
+        self._registry = registry
+
+    def __call__(self, job: JobRecord) -> JobRecord:
+        """Return a job without what is hidden of its arguments."""
+        return hide(job, self.read())
+
+    def read(self) -> Mapping[str, Hidden]:
+        """Return what is hidden now, by task."""
+        written = {task: _read(text) for task, text in read_redactions(self._store).items()}
+        return written | ({} if self._registry is None else hidden_of(self._registry))
+
+    def schedule(self, shown: dict[str, Any]) -> dict[str, Any]:
+        """Return the JSON object of a schedule without what is hidden of its arguments."""
+        of_task = self.read().get(shown["task"])
+        if of_task is None:
+            return shown
+        args, kwargs = of_task.apply(shown["args"], shown["kwargs"])
+        return shown | {"args": args, "kwargs": kwargs}
+
+
+def hide(job: JobRecord, hidden: Mapping[str, Hidden]) -> JobRecord:
+    """Return a job without what its task hides."""
+    of_task = hidden.get(job.task)
+    if of_task is None:
+        return job
+    try:
+        given = json.loads(job.args)
+        args, kwargs = given["args"], given["kwargs"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        args = kwargs = None
+    args, kwargs = of_task.apply(args, kwargs)
+    text = json.dumps({"args": args, "kwargs": kwargs}, ensure_ascii=False)
+    return replace(job, args=text)
+
+
+class ShownJobs(Jobs):
+    """The jobs as operators see them."""
+
+    def __init__(self, store: Store, registry: Registry | None = None) -> None:
+        super().__init__(store)
+        self.redaction = Redaction(store, registry)
+
+    def find(
+        self, wanted: JobFilter, limit: int | None = None, page: int = PAGE
+    ) -> Iterator[JobRecord]:
+        """Yield jobs as `Jobs.find`, without what is hidden of their arguments."""
+        hidden: Mapping[str, Hidden] | None = None
+        for job in super().find(wanted, limit, page):
+            hidden = self.redaction.read() if hidden is None else hidden
+            yield hide(job, hidden)
+
+
+def check(task: Task[..., Any]) -> None:
+    """Raise InvalidOption if a task hides a parameter that it does not have."""
+    if task.settings.redact:
+        Hidden.of(task.function, task.settings.redact)
+
+
+def hidden_of(registry: Registry) -> dict[str, Hidden]:
+    """Return what the tasks of an app hide."""
+    return {
+        name: Hidden.of(task.function, task.settings.redact)
+        for name, task in registry.items()
+        if task.settings.redact
+    }
+
+
+def declare(store: Store, registry: Registry) -> None:
+    """Write what an app hides, for commands and servers without it; workers do at their start."""
+    before = read_redactions(store)
+    now = {task: json.dumps(hidden) for task, hidden in hidden_of(registry).items()}
+    changes: dict[str, str | None] = {
+        task: text for task, text in now.items() if before.get(task) != text
+    }
+    changes |= {task: None for task in before if task in registry and task not in now}
+    if changes:
+        write_redactions(store, changes)
+
+
+def _read(text: str) -> Hidden:
+    names, places, rest = json.loads(text)
+    return Hidden(tuple(names), tuple(places), rest)

@@ -1,0 +1,103 @@
+"""What a task hides is shown by no door, and the row and the handler have it all the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from jobqueue import InvalidOption, JobQueue, every
+from jobqueue.cli.main import cli
+from jobqueue.records import JobFilter
+from jobqueue.redaction import HIDDEN, Hidden, ShownJobs
+
+SECRET = "hunter2-sentinel"
+
+
+@pytest.mark.parametrize(
+    ("redact", "args", "kwargs", "shown"),
+    [
+        (("token",), [1, SECRET], {}, ([1, HIDDEN], {})),
+        (("token",), [1], {"token": SECRET}, ([1], {"token": HIDDEN})),
+        (("token",), [1], {}, ([1], {})),
+        (("rest",), [1, 2, SECRET, SECRET], {}, ([1, 2, HIDDEN, HIDDEN], {})),
+        (("other",), [1, 2], {"a": SECRET}, ([1, 2], {"a": HIDDEN})),
+        (("x",), [1, 2], {"x": SECRET, "a": 3}, ([1, 2], {"x": HIDDEN, "a": 3})),
+        (("token",), None, None, ([HIDDEN], {})),
+        (("token",), {"token": SECRET}, [], ([HIDDEN], {})),
+    ],
+)
+def test_arguments_are_hidden_however_they_are_given(
+    redact: Any, args: Any, kwargs: Any, shown: Any
+) -> None:
+    def task(user: int, token: str = "", *rest: str, **other: str) -> None: ...
+
+    assert Hidden.of(task, redact).apply(args, kwargs) == shown
+
+
+def test_a_parameter_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    jobs = JobQueue(f"sqlite:///{tmp_path}/x.db")
+    with pytest.raises(
+        InvalidOption, match="redact: 'tokn' is not a parameter; there are user, token"
+    ):
+
+        @jobs.task(redact=("tokn",))
+        def login(user: int, token: str) -> None: ...
+
+    with pytest.raises(InvalidOption, match="redact: give a list of names"):
+        jobs.task(redact="token")(lambda token: None)
+
+
+def test_no_door_shows_it_with_and_without_the_app(url: str) -> None:
+    got = []
+    with JobQueue(url) as jobs:
+
+        @jobs.task(redact=("token",))
+        def login(user: int, token: str) -> None:
+            got.append(token)
+
+        waits = login.options(delay=3600).enqueue(7, SECRET)
+        jobs.schedules.add("often", login.call(7, token=SECRET), every(minutes=5))
+        login.enqueue(7, token=SECRET)
+        with jobs.worker(poll=0.02, drain=True) as worker:
+            worker.wait()
+        assert (
+            got == [SECRET] and SECRET in waits.record().args
+        )  # The handler and the program have it.
+        for registry in (jobs.registry, None):
+            assert SECRET not in "".join(
+                job.args for job in ShownJobs(jobs.store, registry).find(JobFilter())
+            )
+
+    def run(*words: str) -> str:
+        result = CliRunner().invoke(cli, ["--url", url, *words], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    for words in (
+        ("list",),
+        ("list", "--json"),
+        ("show", str(waits.id)),
+        ("show", str(waits.id), "--json"),
+        ("schedules", "--json"),
+    ):
+        shown = run(*words)
+        assert SECRET not in shown, words
+        assert "hidden" in shown, words
+    assert json.loads(run("show", str(waits.id), "--json"))["args"] == [7, HIDDEN]
+
+
+def test_a_worker_takes_back_what_the_code_hides_no_more(url: str) -> None:
+    def hidden(*redact: str) -> Any:
+        with JobQueue(url) as jobs:
+
+            @jobs.task(redact=redact)
+            def login(user: int, token: str) -> None: ...
+
+            with jobs.worker(drain=True) as worker:
+                worker.wait()
+            return ShownJobs(jobs.store).redaction.read()
+
+    assert hidden("token") == {"login": Hidden(("token",), (1,))}
+    assert hidden() == {}
