@@ -1,0 +1,205 @@
+"""Lanes that many workers claim from at once, and how they are found."""
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from sqlalchemy import event, func, select, text
+from sqlalchemy.exc import DBAPIError
+
+from jobqueue.records import Claim
+from jobqueue.states import State
+from jobqueue.store.lanes import LaneClaims
+from jobqueue.store.schema import jobs, lanes
+from jobqueue.store.sql.lanes import lane_statements
+from jobqueue.worker.claim.lanes import LanePlanner
+from tests.store.lane_bench import LaneBench
+from tests.store.lane_bench import bench as bench
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_limit_is_passed_while_workers_claim_at_once(
+    bench: LaneBench, together: Any, second_store: Any, seed: int
+) -> None:
+    limits = {"a": 1, "b": 2, "c": 3}
+    for key, limit in limits.items():
+        bench.add(key, limit=limit, count=40)
+    workers = [LaneBench(type(bench.kit)(second_store())) for _ in range(4)]
+    over: list[Any] = []
+
+    def work(own: LaneBench) -> int:
+        choose, done = random.Random(seed), 0
+        ended: set[str] = set()
+        idle = 0
+        while idle < 50:
+            own.sweep()
+            result = own.try_claim(choose.randint(1, 4))
+            with own.kit.store.read() as connection:
+                counted = connection.execute(
+                    select(jobs.c.lane, func.count())
+                    .where(jobs.c.state == State.RUNNING)
+                    .group_by(jobs.c.lane)
+                ).all()
+            over.extend((key, count) for key, count in counted if count > limits[key])
+            own.end(*result.claims)
+            ended = own.unpark(*ended, *result.keys.values())
+            done += len(result.claims)
+            idle = 0 if result.claims else idle + 1
+        return done
+
+    counts = together(*(lambda own=own: work(own) for own in workers))
+    assert over == []
+    assert sum(counts) == 120
+
+
+@pytest.mark.parametrize("backend_name", ["postgres"])  # On SQLite, who claims holds the database.
+def test_the_lock_of_a_lane_is_not_waited_for(bench: LaneBench) -> None:
+    bench.add("a", limit=1)
+    bench.sweep()
+    with bench.kit.store.write() as connection:
+        connection.execute(select(lanes).with_for_update())
+        assert bench.try_claim().is_locked
+
+
+def test_with_work_names_queues_once(bench: LaneBench) -> None:
+    for key in "abc":
+        bench.add(key)
+    bench.sweep()
+    with bench.kit.store.read() as connection:
+        assert bench.lanes.with_work(connection, None) == ["default"]
+        assert bench.lanes.exist(connection)
+
+
+def test_a_database_without_keys_and_limits_has_no_lanes(bench: LaneBench) -> None:
+    bench.kit.add()
+    with bench.kit.store.read() as connection:
+        assert not bench.lanes.exist(connection)
+    assert Counter(bench.rows()) == Counter()
+
+
+def test_one_sweep_serves_the_whole_fleet(bench: LaneBench) -> None:
+    bench.add("a")
+    assert bench.lanes.sweep(every=30.0)
+    assert not bench.lanes.sweep(every=30.0)
+
+
+def test_a_clock_that_was_turned_back_does_not_stop_the_sweeps(bench: LaneBench) -> None:
+    bench.lanes.sweep(every=30.0)
+    with bench.kit.store.write() as connection:
+        connection.execute(lanes.update().values(parked_until=lanes.c.parked_until + 7200))
+    assert bench.lanes.sweep(every=30.0)
+
+
+def test_the_lane_of_a_new_job_is_added_without_a_sweep(bench: LaneBench) -> None:
+    bench.add("old")
+    newest = bench.lanes.add_new(0)
+    bench.add("new", count=3)
+    bench.lanes.add_new(newest)
+    assert set(bench.rows()) == {"old", "new"}
+
+
+@pytest.mark.databases("sqlite")
+def test_each_lane_is_found_by_one_search_on_sqlite(bench: LaneBench) -> None:
+    """By the whole place: by its first column alone, the search is quadratic in the lanes."""
+    compiled = lane_statements(bench.kit.store.backend).first_jobs.compile(bench.kit.store.engine)
+    with bench.kit.store.read() as connection:
+        plan = text(f"EXPLAIN QUERY PLAN {compiled}")
+        steps = " ".join(
+            str(row) for row in connection.execute(plan, dict.fromkeys(compiled.params, 1))
+        )
+    assert "jobqueue_jobs_lane ((queue,lane,priority,run_at)>" in steps
+
+
+def test_a_strict_job_that_is_due_again_is_left_to_the_workers_of_its_queue(
+    bench: LaneBench,
+) -> None:
+    (first,) = bench.add("a", limit=1, strict=True, queue="two")
+    (claim,) = bench.claim(queue="two")
+    bench.kit.finish(bench.holder, bench.kit.released(claim))
+    bench.add("a", limit=1, strict=True, queue="one")
+    bench.sweep()
+    assert bench.rows()["a"].queue == "one"
+    assert not bench.try_claim(queue="one").claims
+    bench.unpark("a")
+    assert bench.ids(queue="two") == [first]
+
+
+def test_full_keys_are_passed_over_one_after_the_other_without_another_look(
+    bench: LaneBench,
+) -> None:
+    for key in "abc":
+        bench.add(key, limit=0)
+    (free,) = bench.add("free")
+    planner = LanePlanner(bench.kit.store, None)
+    with bench.kit.store.read() as connection:
+        planner.look(connection, announced=True)
+    planner.refresh()
+    taken: list[Claim] = []
+    for _ in range(4):
+        with bench.kit.store.write() as connection:
+            taken += planner.claim(connection, bench.holder, limit=1, room=lambda *_: 1)
+    assert [claim.id for claim in taken] == [free]
+
+
+def test_a_worker_does_not_look_again_where_nothing_is_left(bench: LaneBench) -> None:
+    bench.add("a")
+    planner = LanePlanner(bench.kit.store, None)
+    with bench.kit.store.read() as connection:
+        planner.look(connection, announced=True)
+    planner.refresh()
+    for _ in range(3):
+        with bench.kit.store.write() as connection:
+            planner.claim(connection, bench.holder, limit=4, room=lambda *_: 4)
+    assert planner.due_in() == float("inf")
+    assert not planner.has_work()
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+@pytest.mark.parametrize("of_key", [True, False])
+def test_no_other_worker_claims_between_the_count_and_the_choice(
+    bench: LaneBench, second_store: Any, of_key: bool
+) -> None:
+    if of_key:
+        bench.add("a", limit=1, count=3)
+    else:
+        bench.kit.add_many(3)
+        bench.switch(max_running=1)
+    bench.sweep()
+    other = LaneBench(type(bench.kit)(second_store()))
+    meanwhile: list[LaneClaims] = []
+
+    def claim_before_the_choice(*given: Any) -> None:
+        if given[2].startswith("SELECT jobqueue_jobs.id, jobqueue_jobs.lane") and not meanwhile:
+            meanwhile.append(other.try_claim())
+
+    event.listen(bench.kit.store.engine, "before_cursor_execute", claim_before_the_choice)
+    mine = bench.try_claim()
+    assert [len(found.claims) for found in (*meanwhile, mine)] == [0, 1]
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+def test_a_lane_that_another_worker_locks_is_brought_back_later(bench: LaneBench) -> None:
+    bench.add("a", limit=0)
+    bench.claim()
+    with bench.kit.store.write() as other:
+        other.execute(select(lanes).with_for_update())
+        with bench.kit.store.write() as connection:
+            assert bench.lanes.unpark(connection, ["a", "gone"]) == {"a"}
+    with bench.kit.store.write() as connection:
+        assert bench.lanes.unpark(connection, ["a", "gone"]) == set()
+    assert bench.rows()["a"].parked == 0
+
+
+@pytest.mark.databases("postgres")  # On SQLite a process that is frozen in a write holds up all.
+def test_a_worker_that_is_frozen_in_a_claim_does_not_hold_up_the_lane(
+    bench: LaneBench, second_store: Any, monkeypatch: Any, wait_until: Any
+) -> None:
+    monkeypatch.setattr("jobqueue.store.lanes.STALL_MAX", 0.1)
+    bench.add("a", limit=1, count=2)
+    bench.sweep()
+    other = LaneBench(type(bench.kit)(second_store()))
+    with pytest.raises(DBAPIError), bench.kit.store.write() as connection:
+        assert len(bench.lanes.claim(connection, bench.holder, "default", 1).claims) == 1
+        wait_until(lambda: other.try_claim().claims)
+        connection.execute(select(1))
