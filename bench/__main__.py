@@ -1,4 +1,4 @@
-"""python -m bench [drain enqueue latency memory payload starve views processes queues lanes fleet peers ceiling] [--database sqlite|postgres|both] [--quick]
+"""python -m bench [drain enqueue latency memory payload starve views processes queues lanes limits fleet peers ceiling] [--database sqlite|postgres|both] [--quick]
 
 python -m bench soak: see bench.soak; it measures nothing.
 """
@@ -19,6 +19,7 @@ from bench import (
     fleet,
     lanes,
     latency,
+    limits,
     machine,
     memory,
     payload,
@@ -43,6 +44,7 @@ SCENARIOS = {
     "processes": processes,
     "queues": queues,
     "lanes": lanes,
+    "limits": limits,
     "fleet": fleet,
     "peers": peers,
     "ceiling": ceiling,
@@ -58,6 +60,7 @@ DEFAULT = [
     "processes",
     "queues",
     "lanes",
+    "limits",
 ]
 NAMES = {"sqlite": "SQLite", "postgres": "Postgres"}
 SHOWN = {**NAMES, "redis": "Redis"}
@@ -85,6 +88,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the work and one run: does it work at all?"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=100_000,
+        help="jobs that wait in `limits` (default: 100,000)",
     )
     parser.add_argument(
         "--url",
@@ -124,7 +133,7 @@ def measure(given: argparse.Namespace, ground: Ground) -> tuple[Figures, list[st
                     figures[name].setdefault((what, unit), {}).setdefault(kind, []).append(value)
 
                 try:
-                    SCENARIOS[name].measure(Stage(ground, kind, given.quick), record)
+                    SCENARIOS[name].measure(Stage(ground, kind, given.quick, given.jobs), record)
                 except Exception as error:
                     traceback.print_exc()
                     failures.append(

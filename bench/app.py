@@ -48,6 +48,13 @@ def app(url: str) -> tuple[JobQueue, Any, Any, Any]:
         DURATIONS.append(time.perf_counter() - began)
 
     @jobs.task
+    def span(seconds: float) -> tuple[int, int]:
+        """When it was entered and left, by that clock."""
+        began = time.monotonic_ns()
+        time.sleep(seconds)
+        return began, time.monotonic_ns()
+
+    @jobs.task
     def nap(seconds: float) -> None:
         time.sleep(seconds)
 

@@ -24,6 +24,8 @@ class Stage:
     ground: Ground
     kind: str  # sqlite or postgres
     quick: bool
+    jobs: int = 100_000
+    """How many jobs wait where a backlog is what is measured: `--jobs`."""
 
     def count(self, full: int) -> int:
         """How many: a tenth with --quick."""
