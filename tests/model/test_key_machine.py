@@ -228,23 +228,30 @@ class Machine(RuleBasedStateMachine):
         self.claims.remove(claim)
         self.ends = ends
         ran, job = self.worker.run(claim), self.model[claim.id]
-        if job.late and job.attempt == 1 and not job.crashes:
+        if self.too_late(job):
             assert ran.state is State.CANCELLED
             self.change(claim.id, state=State.CANCELLED, attempt=0)
             return
         after = {"succeed": State.SUCCEEDED, "retry": State.SCHEDULED, "cancel": State.CANCELLED}
         self.change(claim.id, state=after[ends], later=True, runs=job.runs + 1, crashes=0)
 
+    @staticmethod
+    def too_late(job: Model) -> bool:
+        return job.late and job.attempt == 1 and not job.crashes
+
     @precondition(lambda self: self.claims)
     @rule()
     def the_worker_dies(self) -> None:
-        """Before its jobs begin. A job that it held counts as begun: nobody knows better."""
+        """A job that it held counts as begun: nobody knows better. Unless it was claimed too late to begin."""
         self.leases.deregister(self.worker._worker.id)
         assert {lost.id for lost in self.leases.reap()} == {claim.id for claim in self.claims}
         for claim in self.claims:
             job = self.model[claim.id]
-            changes = {"attempt": job.attempt - 1, "crashes": job.crashes + 1, "later": False}
-            self.change(claim.id, state=State.AVAILABLE, **changes)
+            changes = {"crashes": job.crashes + 1, "later": False}
+            if self.too_late(job):
+                self.change(claim.id, state=State.CANCELLED, **changes)
+            else:
+                self.change(claim.id, state=State.AVAILABLE, attempt=job.attempt - 1, **changes)
         self.claims = []
         self.new_worker()
 

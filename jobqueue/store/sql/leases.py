@@ -91,6 +91,16 @@ def step_lease() -> Executable:
     )
 
 
+_CLAIMED_TOO_LATE = and_(
+    jobs.c.started_at >= jobs.c.expires_at,
+    jobs.c.attempt == 1,
+    jobs.c.snoozes == 0,
+    jobs.c.crashes == 0,
+)
+"""True for a held job that does not begin: it had expired when it was first claimed."""
+
+_EXPIRED, _WORKER_LOST = (literal_column(f"'{why}'", Text()) for why in ("expired", "worker lost"))
+
 _ORPHANED = and_(jobs.c.worker_id.is_not(None), ~exists().where(workers.c.id == jobs.c.worker_id))
 
 
@@ -121,7 +131,8 @@ def reap(backend: Backend) -> Executable:
     """Reap the jobs of workers whose lease is gone: add a crash, and refund the attempt.
 
     The job may not have caused the crash. A job that may start only once has started, and fails. A
-    job that was lost `REFUNDS_MAX` times in a row is charged from then on, so that it ends.
+    job that was lost `REFUNDS_MAX` times in a row is charged from then on, so that it ends. One
+    that was claimed too late has not begun, and never will.
     """
     orphans = (
         select(jobs.c.id)
@@ -132,21 +143,22 @@ def reap(backend: Backend) -> Executable:
     )
     charged = jobs.c.crashes >= REFUNDS_MAX
     spent = or_(ONCE, and_(charged, jobs.c.attempt >= jobs.c.max_attempts))
-    final = or_(CANCEL_ASKED, spent)
+    cancelled = or_(CANCEL_ASKED, _CLAIMED_TOO_LATE)
+    final = or_(cancelled, spent)
     given_back = and_(jobs.c.state == becomes("lose"), jobs.c.crashes <= REFUNDS_MAX)
     return (
         update(jobs)
         .where(backend.in_subquery(jobs.c.id, orphans))
         .values(
             state=case(
-                (CANCEL_ASKED, becomes("cancel")), (spent, becomes("fail")), else_=becomes("lose")
+                (cancelled, becomes("cancel")), (spent, becomes("fail")), else_=becomes("lose")
             ),
             fence=jobs.c.fence + 1,
             crashes=jobs.c.crashes + 1,
             attempt=case((or_(final, charged), jobs.c.attempt), else_=jobs.c.attempt - 1),
             worker_id=None,
             finished_at=case((final, now()), else_=null()),
-            reason=literal_column("'worker lost'", Text()),
+            reason=case((_CLAIMED_TOO_LATE, _EXPIRED), else_=_WORKER_LOST),
         )
         .returning(
             jobs.c.id,
@@ -178,7 +190,7 @@ def expire(backend: Backend) -> Executable:
         .values(
             state=becomes("cancel"),
             finished_at=now(),
-            reason=literal_column("'expired'", Text()),
+            reason=_EXPIRED,
         )
         .returning(*(jobs.c[name] for name in ExpiredJob._fields))
     )

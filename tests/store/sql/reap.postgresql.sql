@@ -1,15 +1,25 @@
 UPDATE jobqueue_jobs
-SET state=CASE WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL) THEN 'cancelled'
+SET state=CASE
+    WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL
+        OR jobqueue_jobs.started_at >= jobqueue_jobs.expires_at AND jobqueue_jobs.attempt = 1
+        AND jobqueue_jobs.snoozes = 0 AND jobqueue_jobs.crashes = 0) THEN 'cancelled'
     WHEN (coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1
         OR jobqueue_jobs.crashes >= 5 AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN 'failed'
     ELSE 'available' END, attempt=CASE
     WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL
+        OR jobqueue_jobs.started_at >= jobqueue_jobs.expires_at AND jobqueue_jobs.attempt = 1
+        AND jobqueue_jobs.snoozes = 0 AND jobqueue_jobs.crashes = 0
         OR coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1
         OR jobqueue_jobs.crashes >= 5 AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts
         OR jobqueue_jobs.crashes >= 5) THEN jobqueue_jobs.attempt
     ELSE jobqueue_jobs.attempt - 1 END, crashes=(jobqueue_jobs.crashes + 1), fence=(jobqueue_jobs.fence + 1),
-    worker_id=NULL, reason='worker lost', finished_at=CASE
+    worker_id=NULL, reason=CASE
+    WHEN (jobqueue_jobs.started_at >= jobqueue_jobs.expires_at AND jobqueue_jobs.attempt = 1
+        AND jobqueue_jobs.snoozes = 0 AND jobqueue_jobs.crashes = 0) THEN 'expired'
+    ELSE 'worker lost' END, finished_at=CASE
     WHEN (jobqueue_jobs.cancel_requested_at IS NOT NULL
+        OR jobqueue_jobs.started_at >= jobqueue_jobs.expires_at AND jobqueue_jobs.attempt = 1
+        AND jobqueue_jobs.snoozes = 0 AND jobqueue_jobs.crashes = 0
         OR coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1
         OR jobqueue_jobs.crashes >= 5
         AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN clock_timestamp()

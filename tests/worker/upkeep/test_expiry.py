@@ -4,13 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import literal, update
 
 from jobqueue import JobCancelled, JobQueue, Retry, State, fixed
 from jobqueue.errors import InvalidOption
-from jobqueue.records import JobFilter
-from jobqueue.store.clock import after
+from jobqueue.records import JobFilter, Registration
+from jobqueue.store.claims import Claims, WorkerRef
+from jobqueue.store.clock import after, plus
 from jobqueue.store.jobs import Jobs
+from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.schema import jobs as jobs_table
 from tests.worker.conftest import Stepped
@@ -89,6 +91,26 @@ def test_a_job_that_is_claimed_too_late_does_not_begin(stepped: Stepped) -> None
     assert (record.state, record.reason, record.attempt) == (State.CANCELLED, "expired", 0)
     assert (began, Jobs(stepped.store).attempts(record)) == ([], [])
     assert cancelled(stepped.queue) == 1
+
+
+@pytest.mark.parametrize("too_late", [True, False])
+def test_a_job_that_was_claimed_too_late_does_not_begin_after_its_worker_was_lost_either(
+    jobs: JobQueue, add: Any, too_late: bool
+) -> None:
+    job = add.options(expires=60).enqueue(1)
+    who = Registration("w", "h", 1, None, None, None, None, None, ("add",), 4, 30.0)
+    leases = Leases(jobs.store)
+    worker = WorkerRef(leases.register(who), "w")
+    assert [claim.id for claim in Claims(jobs.store).claim_first(worker, "default", 9)] == [job.id]
+    leases.deregister(worker.id)
+    at = jobs_table.c.started_at  # Later, it may have begun before it expired.
+    with jobs.store.write() as connection:
+        expires = {"expires_at": at if too_late else plus(at, literal(0.001))}
+        connection.execute(update(jobs_table).values(expires))
+    assert [lost.id for lost in leases.reap()] == [job.id]
+    record = job.record()
+    expected = (State.CANCELLED, "expired") if too_late else (State.AVAILABLE, "worker lost")
+    assert ((record.state, record.reason), cancelled(jobs)) == (expected, int(too_late))
 
 
 def test_a_job_that_has_begun_does_not_expire(jobs: JobQueue) -> None:
