@@ -98,7 +98,7 @@ def test_a_tab_completes_the_id_of_an_error_and_shows_which_it_is(bare: Cli) -> 
     counts.error("sync", AttemptError("OSError", "gone", None, "app/crm.py:sync"), State.FAILED)
     store = Store(str(bare.url))
     with store.write() as connection:
-        counts.write(connection, store.statements)
+        counts.write(connection, store)
     store.close()
     (id_,) = values("jobqueue retry --error ", JOBQUEUE_URL=bare.url)
     assert values(f"jobqueue list --error {id_[:5]}", JOBQUEUE_URL=bare.url) == [id_]

@@ -324,7 +324,7 @@ def test_a_batch_of_many_queues_and_tasks_counts_each_of_them(
     for name in names:
         kit.insert(kit.new(queue=f"q{name}", task=f"t{name}"))
         claims.append(kit.take_one(holder, queue=f"q{name}"))
-    outcomes = [kit.succeeded(claim)._replace(duration=n / 3) for n, claim in enumerate(claims)]
+    outcomes = [replace(kit.succeeded(claim), duration=n / 3) for n, claim in enumerate(claims)]
     kit.finish(holder, *outcomes)
     assert kit.counters() == {
         (f"q{name}", f"t{name}"): {

@@ -112,7 +112,7 @@ def test_one_after_another_need_one_connection(server: Server, open_store: Any) 
 def test_a_lent_connection_is_one_of_the_pools_and_comes_back_after_an_error(
     server: Server, open_store: Any
 ) -> None:
-    store = open_store(2)
+    store = open_store(connections=2)
     pool = store.engine.pool
     for _ in range(3):
         with pytest.raises(psycopg.errors.DivisionByZero), pool.lend() as connection:

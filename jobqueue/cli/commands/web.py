@@ -58,10 +58,10 @@ log = get_logger("jobqueue.cli")
 @logs.options
 @pass_cli
 def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: Any) -> int:
-    """Serve the dashboard and the HTTP API until a stop signal.
+    """Serve the dashboard and the HTTP API.
 
-    The first SIGTERM or SIGINT stops in order: open requests are answered, running jobs end. A
-    second one stops at once.
+    It serves until it is told to stop. The first SIGTERM or SIGINT stops in order: open requests
+    are answered, running jobs end. A second one stops at once.
     """
     cli.notes_default = False
     port, token = options.port(given["port"]), given["token"]

@@ -24,7 +24,7 @@ pytestmark = HTTP_ONLY
         (405, "POST", "/healthz"),
         (405, "OPTIONS", "/api/jobs"),
         (405, "BREW", "/metrics"),
-        (404, "GET", "/"),
+        (404, "GET", "/nothing"),
         (404, "GET", "/api"),
         (404, "GET", "/api/jobs/"),
         (404, "GET", "//api/jobs"),
