@@ -142,7 +142,8 @@ class Facts:
             return self._count(self._why.plain_before)
         if self.places.next_id == self.job.id:
             return 0
-        before = self._count(self._why.of_key_before)
+        given = {"in_strict": int(self.verdicts.is_strict), "in_places": self.places.places}
+        before = self._count(self._why.of_key_before, given)
         if self.verdicts.queue_limited and not self.switches.fair:
             before += self._count(self._why.plain_before)
         return before

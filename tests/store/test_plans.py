@@ -478,5 +478,6 @@ def test_why_reads_indexes_only_and_a_bounded_number_of_jobs(
     plain = {"claim"} if key is None or switches else set()
     assert used == {"pkey"} | of_key | plain | ({"held"} if switches else set())
     for plan in works:
-        if "Sort" in plan.shown or "TEMP B-TREE" in plan.shown:
+        of_one_job = "jobqueue_pauses" in plan.shown and plan.indexes == {"jobqueue_jobs_pkey"}
+        if not of_one_job and ("Sort" in plan.shown or "TEMP B-TREE" in plan.shown):
             assert {"jobqueue_jobs_lane_begun", "jobqueue_jobs_held"} & plan.indexes, plan.shown

@@ -82,10 +82,7 @@ class WhyStatements:
         of_key = and_(jobs.c.lane == _IN_LANE, jobs.c.lane_strict == 1)
         self.paused_ahead = _ahead(and_(of_key, ~unpaused())).limit(1)
         self.plain_before = _before(and_(PLAIN, unpaused()))
-        # As in the heads of lanes: a paused strict job holds back what is behind it.
-        self.of_key_before = _before(
-            and_(jobs.c.lane == _IN_LANE, or_(unpaused(), jobs.c.lane_strict == 1))
-        )
+        self.of_key_before = _before(and_(jobs.c.lane == _IN_LANE, _goes_first()))
         self.key = select(lanes.c.queue, lanes.c.priority, lanes.c.due_at, lanes.c.turn).where(
             OF_KEY, lanes.c.name == _IN_LANE
         )
@@ -134,10 +131,24 @@ def _verdicts() -> Executable:
         exists().where(queues.c.name == jobs.c.queue, QUEUE_LIMITED).label("queue_limited"),
         jobs.c.worker_id,
         jobs.c.lane_limit,
+        (func.coalesce(jobs.c.lane_strict, 0) == 1).label("is_strict"),
         jobs.c.progress_at,
         jobs.c.expires_at,
         now().label("present"),
     ).where(jobs.c.id == _IN_JOB)
+
+
+def _goes_first() -> ColumnElement[bool]:
+    """True for a job that goes before those behind it in its lane, as in the heads of lanes.
+
+    A strict job that is held back holds them back too, and overtakes none.
+    """
+    has_room = or_(
+        bindparam("in_strict", type_=Integer()) == 1,
+        jobs.c.lane_limit.is_(None),
+        jobs.c.lane_limit > bindparam("in_places", type_=Integer()),
+    )
+    return or_(jobs.c.lane_strict == 1, and_(unpaused(), has_room))
 
 
 def _pauses() -> Executable:
