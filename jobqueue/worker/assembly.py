@@ -77,7 +77,7 @@ class Wakeups:
 
     def reaped(self, lost: Sequence[ReapedJob]) -> None:
         """Bring lanes back that a lost worker may have filled, and announce its jobs."""
-        self.planner.lanes.lost({name for job in lost for name in (job.lane, job.queue) if name})
+        self.planner.lanes.recheck({name for job in lost for name in (job.lane, job.queue) if name})
         self.wake_all_workers()
 
     def wake_completer(self) -> None:

@@ -51,7 +51,7 @@ class LanePlanner:
         self.names: dict[int, Sequence[str]] = {}
         """By id: the lanes of the claims in hand."""
         self._ended: deque[str] = deque()
-        self._worker_lost = False
+        self._recheck = False
         self._locked: dict[str, float] = {}
         """Lanes to bring back that another worker locked, and when to try again."""
 
@@ -74,7 +74,7 @@ class LanePlanner:
 
     def is_behind(self) -> bool:
         """Return whether lanes in which jobs have ended were not brought back yet."""
-        return bool(self._ended) or self._worker_lost
+        return bool(self._ended) or self._recheck
 
     def has_work(self) -> bool:
         """Return whether to open a transaction for lanes: to claim, or to bring them back."""
@@ -154,8 +154,8 @@ class LanePlanner:
         """Bring back the lanes in which jobs have ended, before anything else is locked."""
         now = time.monotonic()
         due = [name for name, until in self._locked.items() if until <= now]
-        if self._worker_lost:
-            self._worker_lost = False
+        if self._recheck:
+            self._recheck = False
             self._lanes.unpark_full(connection)
             self._queues = self._lanes.with_work(connection, self._served)
         names = {self._ended.popleft() for _ in range(len(self._ended))}.union(due)
@@ -171,13 +171,14 @@ class LanePlanner:
         for outcome in outcomes:
             self._ended.extend(self.names.pop(outcome.claim.id, ()))
 
-    def lost(self, names: Iterable[str]) -> None:
-        """Note that a worker is gone that held jobs of these lanes. May be called from any thread.
+    def recheck(self, names: Iterable[str] = ()) -> None:
+        """Look again at full lanes, and at `names`. May be called from any thread.
 
-        It may also have ended jobs in lanes that it did not bring back any more.
+        After the loss of a worker, which held jobs of these lanes, and may have ended others
+        without bringing their lanes back; and after a claim that failed, as that brought none back.
         """
         self._ended.extend(names)
-        self._worker_lost = True
+        self._recheck = True
 
     def forget_all_but(self, held: Mapping[int, object]) -> None:
         """Forget the claims that ended without an outcome, as lost ones do."""

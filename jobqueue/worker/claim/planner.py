@@ -209,6 +209,8 @@ class ClaimPlanner:
 
         `commit_unknown` is a reason: a claim that failed may have been committed.
         """
+        if self.commit_unknown:
+            self.lanes.recheck()
         if self.commit_unknown or self._reconciler.due():
             self._reconciler.compare()
             self.commit_unknown = False

@@ -146,6 +146,31 @@ def test_an_announced_job_of_a_key_is_claimed_by_an_idle_worker_at_once(
     assert [claim.id for claim in worker.inbox()] == [job.id]
 
 
+def test_a_key_goes_on_after_a_claim_that_failed(meter: Meter, stepped: Any) -> None:
+    """Its transaction was to bring the lane back in which a job has ended."""
+    task = meter.task.options(concurrency_key="k", concurrency_limit=1)
+    jobs = [task.enqueue("k"), task.enqueue("k")]
+    worker = stepped(concurrency=2)
+
+    def claim() -> list[int]:
+        worker.planner.hint_work(announced=True)
+        for _ in range(5):
+            worker.parts.claimer.round()
+        return [claim.id for claim in worker.inbox()]
+
+    assert claim() == [jobs[0].id]
+    worker.execute()
+    worker.complete()
+    given = worker.cursors.claim
+
+    def fail(*_: Any, **__: Any) -> Any:
+        worker.cursors.claim = given
+        raise OSError("no database")
+
+    worker.cursors.claim = fail
+    assert claim() == [jobs[1].id]
+
+
 def test_a_worker_that_stops_brings_back_the_lane_of_its_last_job(
     jobs: JobQueue, meter: Meter, wait_until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
