@@ -27,6 +27,7 @@ from jobqueue.errors import InvalidOption
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import FINAL, State
 from jobqueue.store.clock import INSTANT
+from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import jobs
 from jobqueue.store.sql.matching import id_of, matches
@@ -65,6 +66,11 @@ class JobPages:
     def __init__(self, of: Jobs) -> None:
         self._jobs = of
 
+    @property
+    def store(self) -> Store:
+        """The database."""
+        return self._jobs.store
+
     def page(self, wanted: JobFilter, after: str | None = None, size: int = PAGE) -> JobPage:
         """Return the jobs after a place. Raises InvalidOption for a place that is not one."""
         with self._jobs.store.read() as connection:
@@ -84,7 +90,7 @@ class JobPages:
         with self._jobs.store.read() as connection:
             self._jobs.store.backend.prefer_indexes(connection)
             for part in _parts(wanted):
-                some = select(jobs.c.id).where(part).limit(most + 1).subquery()
+                some = select(id_of(wanted)).where(part).limit(most + 1).subquery()
                 total += connection.execute(select(func.count()).select_from(some)).scalar_one()
         return min(total, most + 1)
 
@@ -157,7 +163,7 @@ def _few(connection: Connection, wanted: JobFilter) -> Select[tuple[int]] | None
 
 def _parts(wanted: JobFilter) -> list[ColumnElement[bool]]:
     """Return conditions that together are the filter, each with the predicate of an index."""
-    if wanted.state is None or wanted.ids is not None:
+    if wanted.state is None or wanted.ids is not None or wanted.error is not None:
         return [matches(wanted)]
     predicates: dict[State, tuple[ColumnElement[bool], ...]] = {
         State.AVAILABLE: AVAILABLE,

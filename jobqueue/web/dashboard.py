@@ -16,6 +16,7 @@ from jobqueue.store.schema import PauseKind
 from jobqueue.web.concurrency import Threads
 from jobqueue.web.live import LiveViews
 from jobqueue.web.pages import bulk, queues, schedules
+from jobqueue.web.pages.errors import errors_page
 from jobqueue.web.pages.job import job_page
 from jobqueue.web.pages.jobs import FILTER, VERBS, jobs_page
 from jobqueue.web.pages.log import log_page
@@ -35,6 +36,7 @@ PAGES = (
     Page("/", now_page, ("span",), "Now", "n"),
     Page("/jobs", jobs_page, (*FILTER, "after"), "Jobs", "j"),
     Page("/jobs/{id}", job_page),
+    Page("/errors", errors_page, ("since",), "Errors", "e"),
     Page("/queues", queues.queues_page, (), "Queues", "q"),
     Page("/queues/{name}", queues.queue_page),
     Page("/queues/{name}/purge", queues.purge_page),

@@ -15,13 +15,14 @@ from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.redaction import ShownJobs
 from jobqueue.states import State
+from jobqueue.store.error_groups import ErrorGroups
 from jobqueue.store.job_pages import COUNTED_MAX, WINDOW, JobPages, is_counted
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.web.pages.view import Query
 
 CELL_MAX = 200
 """Characters of a call, or of an error, in a list."""
-FILTER = ("state", "task", "queue", "tag", "q")
+FILTER = ("state", "task", "queue", "tag", "error", "q")
 VERBS: Mapping[str, Verb] = {
     verb.name: verb for verb in (RETRY, CANCEL, updating(JobChanges()), DELETE)
 }
@@ -43,6 +44,7 @@ def jobs_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         "states": [state.value for state in State],
         "without_state": urlencode({key: given[key] for key in given if key != "state"}),
         "filter": urlencode(given),
+        "signature": wanted.error,
         "names": names,
         "count": pages.count(wanted) if is_counted(wanted) else None,
         "counted_max": COUNTED_MAX,
@@ -86,7 +88,9 @@ def row_of(job: JobRecord) -> JobRow:
 
 def filter_of(query: Query, names: Names, pages: JobPages) -> JobFilter:
     """Return the filter of a page's URL. Raises InvalidOption."""
-    wanted = wire.a_filter(*(query.get(name) or None for name in FILTER[:-1]))
+    wanted = wire.a_filter(*(query.get(name) or None for name in FILTER[:4]))
+    if query.get("error"):
+        wanted = replace(wanted, error=ErrorGroups(pages.store).resolve(query["error"]))
     text = query.get("q", "").strip()
     if text.isascii() and text.isdigit():
         wanted = replace(wanted, ids=(wire.job_id(text),))

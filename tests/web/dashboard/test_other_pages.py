@@ -12,7 +12,7 @@ from jobqueue.store.stats import Monitor
 from jobqueue.web.pages import tasks as tasks_pages
 from jobqueue.web.pages import workers as workers_pages
 from jobqueue.web.pages.log import about
-from tests.web.dashboard.conftest import Pages, Run, text_of
+from tests.web.dashboard.conftest import Pages, Run, ids_in, text_of
 
 
 def cells(page: str, kind: str) -> dict[str, list[str]]:
@@ -240,3 +240,33 @@ def test_a_long_log_has_pages(
 )
 def test_what_an_action_was_about_is_said_in_words(target: dict[str, Any], said: str) -> None:
     assert about(target) == said
+
+
+# Errors
+
+
+def test_errors_are_grouped_and_the_jobs_of_one_are_retried(
+    pages: Pages, jobs: JobQueue, run: Run
+) -> None:
+    for n in range(3):
+        pages.client.id(f"no {n}", task="fail")
+
+    @jobs.task(max_attempts=1)
+    def other() -> None:
+        raise KeyError("x")
+
+    kept = other.enqueue()
+    run()
+    page = pages.get("/errors")
+    rows = re.findall(r'<tr id="error-(\w+)">(.*?)</tr>', page, re.DOTALL)
+    said = {text_of(row).split()[0]: text_of(row) for _, row in rows}
+    assert re.search(r"ValueError no \d 3 3 3 3", said["fail"]) and "KeyError" in said["other"]
+    (of_fail,) = [id_ for id_, row in rows if "ValueError" in row]
+    listed = pages.get(f"/jobs?error={of_fail}")
+    assert len(ids_in(listed)) == 3 and "Jobs whose last error was" in text_of(listed)
+    assert "Retry 3 jobs" in pages.get(f"/jobs/retry?all=yes&state=failed&error={of_fail}")
+    page = pages.done("/jobs/retry", {"all": "yes", "state": "failed", "error": of_fail})
+    assert "Retried 3 jobs." in page and kept.state == "failed"
+    assert "No attempt has errored" not in pages.get("/errors?since=1h")
+    assert pages.client.get("/errors?since=2h").status_code == 400
+    assert pages.client.get("/jobs?error=zz").status_code == 400

@@ -255,7 +255,7 @@ def test_what_jobs_hold_is_inert_everywhere(pages: Pages, jobs: JobQueue, run: R
             lists = {"tags": json.dumps([text]), "unique_key": text + str(id_)}
             change = update(table).where(table.c.id == id_)
             connection.execute(change.values(names | lists | {"unique_until": "finished"}))
-    rest = ("/", "/queues", "/tasks", "/workers", "/schedules", "/log")
+    rest = ("/", "/errors", "/queues", "/tasks", "/workers", "/schedules", "/log")
     for path in ("/jobs", *(f"/jobs/{id_}" for id_ in ids), "/jobs/retry?all=yes", *rest):
         page = pages.get(path)
         assert Elements(page).scripts == 2
