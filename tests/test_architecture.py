@@ -252,6 +252,15 @@ def long_test_files(files: Files) -> list[str]:
     ]
 
 
+def names_taken(files: Files) -> list[str]:
+    first = {PurePosixPath(path).name: path for path in reversed(files)}
+    return [
+        f"{path}: {first[name]} has this name: pytest cannot collect both"
+        for path in files
+        if (name := PurePosixPath(path).name).startswith("test_") and first[name] != path
+    ]
+
+
 def length(function: Function) -> int:
     """The lines of a function without its decorators and its docstring."""
     first = function.body[0]
@@ -373,6 +382,10 @@ def test_no_file_of_tests_is_longer_than_500_lines() -> None:
     assert long_test_files(files_of_tests()) == []
 
 
+def test_each_file_of_tests_has_a_name_of_its_own() -> None:
+    assert names_taken(files_of_tests()) == []
+
+
 def test_no_function_is_longer_than_50_lines() -> None:
     assert long_functions(package()) == []
 
@@ -443,6 +456,7 @@ BAD: list[tuple[Rule, Files]] = [
         long_test_files,
         {"tests/queue/test_job.py": "\n" * 501, "tests/queue/test_map.py": "\n" * 500},
     ),
+    (names_taken, {"tests/queue/test_job.py": "", "tests/cli/test_job.py": ""}),
     (long_functions, {"jobqueue/job.py": "async def f():\n" + "  pass\n" * 50}),
     (deep_nesting, {"jobqueue/job.py": DEEP}),
     (undocumented, {"jobqueue/job.py": "x = 1"}),
