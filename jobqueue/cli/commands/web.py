@@ -60,7 +60,7 @@ log = get_logger("jobqueue.cli")
 def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: Any) -> int:
     """Serve the dashboard and the HTTP API.
 
-    It serves until a signal. The first SIGTERM or SIGINT stops in order: open requests
+    It serves until a stop signal. The first SIGTERM or SIGINT stops in order: open requests
     are answered, running jobs end. A second one stops at once.
     """
     cli.notes_default = False
