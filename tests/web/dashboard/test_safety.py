@@ -4,6 +4,7 @@ import json
 from html.parser import HTMLParser
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import update
 from starlette.applications import Starlette
@@ -306,4 +307,24 @@ def test_it_is_mounted_below_any_path(jobs: JobQueue) -> None:
         answer = pages.send(f"/jobs/{id_}/cancel")
         assert answer.headers["location"] == f"../../jobs/{id_}"
         assert "Path=/ops/jobs;" in answer.headers["set-cookie"]
+        assert "Cancelled 1 job." in pages.get(f"/jobs/{id_}")
+
+
+def test_it_is_mounted_in_a_wsgi_program(jobs: JobQueue) -> None:
+    """As Flask and Django have it: below a path, by a2wsgi."""
+    from a2wsgi import ASGIMiddleware
+
+    app = ASGIMiddleware(create_app(jobs, hosts=["testserver"]))
+    id_ = jobs.registry["add"].enqueue(1, 1).id
+
+    def outer(environ: dict[str, Any], start: Any) -> Any:
+        below = environ["PATH_INFO"].removeprefix("/ops")
+        return app({**environ, "SCRIPT_NAME": "/ops", "PATH_INFO": below}, start)
+
+    transport = httpx.WSGITransport(app=outer)
+    with httpx.Client(transport=transport, base_url="http://testserver") as client:
+        pages = Pages(client, "/ops")
+        assert 'href="./jobs?queue=default"' in pages.get("/")
+        answer = pages.send(f"/jobs/{id_}/cancel")
+        assert answer.headers["location"] == f"../../jobs/{id_}"
         assert "Cancelled 1 job." in pages.get(f"/jobs/{id_}")
