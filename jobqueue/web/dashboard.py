@@ -198,6 +198,8 @@ class Dashboard:
         """Return the page for an error, where a browser asks for a page; else None."""
         if not (is_page(path_of(scope)) and "text/html" in _header(scope, b"accept")):
             return None
+        if _header(scope, b"hx-request"):
+            return None  # A whole page has no place in one; the script loads the page again.
         if error.status == 401:  # noqa: PLR2004
             if _header(scope, b"sec-fetch-site") in ("cross-site", "same-site"):
                 # A link elsewhere brought the browser here, so that it has kept the cookie back.

@@ -13,6 +13,7 @@ document.addEventListener("htmx:config:request", (event) => {
 
 document.addEventListener("htmx:before:response", (event) => {
   const { ctx } = event.detail;
+  if (ctx.response.status === 401) location.reload(); // The login is over.
   if (ctx.response.status >= 400) {
     event.preventDefault();
     stale();
