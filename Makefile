@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast test-timing check sql bench recording vendor clean
+.PHONY: help demo test test-fast test-timing check sql bench recording pictures vendor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -43,8 +43,11 @@ sql: $(DEV) ## rewrite the golden SQL files from the statements
 bench: $(DEV) ## measure throughput and latency on this machine
 	$(BIN)/python -m bench $(ARGS)
 
-recording: $(CORE) ## record the demo as docs/demo.svg, the picture in README.md
+recording: $(CORE) ## record the demo as docs/demo.svg, a picture in README.md
 	$(BIN)/python docs/record.py
+
+pictures: recording $(DEV) ## the recording, and the dashboard in a headless Chromium: docs/dashboard.png
+	$(BIN)/python docs/picture.py
 
 vendor: $(CORE) ## fetch the browser libraries that the dashboard ships, at the versions of vendor.toml
 	$(BIN)/python docs/vendor.py

@@ -25,8 +25,9 @@ def area(points: Sequence[Point], title: str, *, of: str, top: int | None = None
     """
     most = top or max((point.done + point.failed for point in points), default=0) or 1
     step = WIDTH / max(1, len(points) - 1)
-    done = _line([point.done + point.failed for point in points], step, most)
-    failed = _line([point.failed for point in points], step, most)
+    whole = _whole(points)
+    done = _line([point.done + point.failed for point in whole], step, most)
+    failed = _line([point.failed for point in whole], step, most)
     parts = [
         Markup(
             '<svg class="chart" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img">'
@@ -54,10 +55,11 @@ def sparkline(points: Sequence[Point]) -> Markup:
         return Markup('<span class="soft">–</span>')
     title = f"last hour: {done:,} done, {failed:,} failed, at most {most:,} a minute"
     step = WIDTH / max(1, len(points) - 1)
-    line = _line([point.done + point.failed for point in points], step, most)
+    whole = _whole(points)
+    line = _line([point.done + point.failed for point in whole], step, most)
     shape = ""
     if failed:
-        below = _line([point.failed for point in points], step, most)
+        below = _line([point.failed for point in whole], step, most)
         shape = Markup('<path class="failed" d="{}V{}H0Z"/>').format(below, HEIGHT)
     return Markup(
         '<svg class="spark" viewBox="0 -4 {} {}" preserveAspectRatio="none" role="img">'
@@ -71,6 +73,15 @@ def round_top(most: int) -> int:
     while size * _STEPS[-1] < most:
         size *= 10
     return next(step * size for step in (*_STEPS, 10) if step * size >= most)
+
+
+def _whole(points: Sequence[Point]) -> Sequence[Point]:
+    """Return the points without the last span, which is not over, unless it has more already.
+
+    Otherwise each line would seem to fall at its end.
+    """
+    ended = [point.done + point.failed for point in points[-2:]]
+    return points[:-1] if ended and ended[-1] < ended[0] else points
 
 
 def _line(values: Sequence[int], step: float, most: int) -> str:

@@ -1,0 +1,126 @@
+"""Take docs/dashboard.png, the picture in README.md, from a shop's jobs: run `make pictures`.
+
+Jobs, workers and the page are real. Only the last hour is not: its counts are written as if workers had done so.
+"""
+
+import logging
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+from sqlalchemy import insert
+
+from jobqueue import JobQueue, cron, fixed
+from jobqueue.store.schema import CounterKind, counters
+
+PICTURE = Path(__file__).parent / "dashboard.png"
+SIZE = {"width": 1280, "height": 800}
+PORT = 8765
+HOUR = {
+    "default": ("thumbnail", 900, 0),
+    "mail": ("send_welcome", 420, 0),
+    "crm": ("sync_crm", 130, 40),
+}
+"""Of each queue: a task, its jobs in a minute, and those that failed since the trouble began."""
+TROUBLE = 20  # minutes ago
+
+
+def shop(url: str, gate: threading.Event) -> JobQueue:
+    """Tasks of a shop; `gate` holds the long ones until the picture is taken."""
+    jobs = JobQueue(url)
+
+    @jobs.task
+    def thumbnail(picture: int) -> None: ...
+
+    @jobs.task(queue="reports")
+    def monthly_report(month: str) -> None:
+        gate.wait(60)
+
+    @jobs.task(queue="mail")
+    def send_welcome(user: int) -> None: ...
+
+    @jobs.task(queue=jobs.queue("crm", limit=4), max_attempts=1, backoff=fixed(1))
+    def sync_crm(customer: int) -> None:
+        raise ConnectionError(f"crm.example.com refused customer {customer}")
+
+    @jobs.task(queue="reports", schedule=cron("0 3 * * *", tz="Europe/Zurich"))
+    def nightly_report() -> None: ...
+
+    jobs.enqueue_many([thumbnail.call(n) for n in range(40)])
+    jobs.enqueue_many([sync_crm.call(n) for n in range(7100, 7103)])
+    jobs.enqueue_many([monthly_report.call(f"2026-{month:02}") for month in range(6, 13)])
+    return jobs
+
+
+def write_hour(jobs: JobQueue) -> None:
+    """Write the counts of an hour, as workers would have."""
+    random.seed(4)
+    this = datetime.now(UTC).replace(second=0, microsecond=0)
+    rows = []
+    for back in range(1, 61):
+        for queue, (task, usual, failing) in HOUR.items():
+            succeeded = int(usual * (1 + 0.25 * math.sin(back / 9) + 0.1 * random.random()))
+            failed = failing + random.randrange(5) if failing and back <= TROUBLE else 0
+            rows.append(
+                {
+                    **{"minute": this - timedelta(minutes=back), "queue": queue, "task": task},
+                    **{"succeeded": succeeded, "failed": failed, "runs": succeeded + failed},
+                    "kind": CounterKind.PERIOD.value,
+                }
+            )
+    with jobs.store.write() as connection:
+        connection.execute(insert(counters), rows)
+
+
+@contextmanager
+def served(url: str) -> Iterator[str]:
+    """`jobqueue web`, until the block ends."""
+    command = [sys.executable, "-m", "jobqueue", "--url", url, "web", "--port", str(PORT)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        page = f"http://127.0.0.1:{PORT}/"
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(page + "healthz")
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield page
+        server.terminate()
+
+
+def main() -> None:
+    logging.getLogger("jobqueue").setLevel(logging.CRITICAL)  # Jobs fail on purpose.
+    gate = threading.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # So that the page shows a short name of the file.
+        url = "sqlite:///shop.db"
+        with shop(url, gate) as jobs, jobs.worker(concurrency=4, poll=0.05):
+            jobs.pause("mail")
+            jobs.enqueue_many([jobs.registry["send_welcome"].call(n) for n in range(31)])
+            write_hour(jobs)
+            time.sleep(2)
+            with served(url) as page, sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+                tab = browser.new_page(viewport=SIZE, color_scheme="light")
+                tab.goto(page)
+                tab.wait_for_timeout(2500)
+                tab.screenshot(path=PICTURE)
+                browser.close()
+            gate.set()
+    print(f"{PICTURE.name}: {PICTURE.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
