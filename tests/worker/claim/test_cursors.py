@@ -206,6 +206,22 @@ def test_one_statement_claims_a_share_of_each_of_many_queues_and_priorities(
     assert len([sql for sql in statements if sql.startswith("UPDATE jobqueue_jobs")]) == 1
 
 
+def test_a_queue_of_which_a_full_claim_took_less_than_a_share_is_asked_again(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
+    jobs.enqueue_many([work.options(queue=f"q{n % 18:02}").call() for n in range(54)])
+    worker = prefetching(stepped(concurrency=17), 0)
+    taken = Counter[str]()
+    for round_ in range(4):
+        claims = worker.claim(sweep=round_ == 0)
+        taken.update(claim.queue for claim in claims)
+        if round_ == 0:
+            assert sorted(taken.values()) == [1] + [2] * 8
+        worker.execute()
+        worker.complete()
+    assert taken == {f"q{n:02}": 3 for n in range(18)}
+
+
 def test_what_one_queue_does_not_use_the_others_may(
     work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
