@@ -1,6 +1,7 @@
 """The command `jobqueue`: its groups, and the one place where errors become exit codes."""
 
 import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -119,6 +120,7 @@ for family in (
 
 def main() -> None:
     """The console script."""
+    gc.freeze()  # What is imported stays: no collection looks through it again, not even the exit.
     # A database opened as descriptor 1 or 2 would receive printed text.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stderr
         pass

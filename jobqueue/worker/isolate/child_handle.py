@@ -44,11 +44,13 @@ START_TIMEOUT = 60.0  # seconds for a child to import the program
 ADMISSION_POLL_INTERVAL = 0.1  # seconds between two checks whether a job may start at last
 _ESCALATION = ((signal.SIGTERM, SIGTERM_DELAY), (signal.SIGKILL, SIGTERM_DELAY + SIGKILL_DELAY))
 _CODE = (
-    "import json, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "import gc, json, signal, sys; gc.disable(); signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}); "
     "sys.path[:] = json.loads(sys.argv.pop()); "
-    "from jobqueue.worker.isolate.child_main import main; main()"
+    "from jobqueue.worker.isolate.child_main import main; gc.freeze(); gc.enable(); main()"
 )
+"""What a child's interpreter runs. What it imports stays: the garbage collector never looks at it,
+which is a quarter of the time from the start to the first job, and of the exit."""
 
 
 class ChildExit(NamedTuple):
