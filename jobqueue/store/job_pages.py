@@ -118,16 +118,18 @@ def _narrows(wanted: JobFilter) -> bool:
 def _by_id(connection: Connection, wanted: JobFilter, after: str | None, size: int) -> _Rows:
     """Find the newest ids."""
     below = None if after is None else _number(after)
-    found = select(jobs.c.id).where(matches(wanted))
-    floor = None
+    # One lower bound only: of several SQLite takes the first, and would read all below the floor.
+    found, floor = select(jobs.c.id).where(matches(wanted, by_id=False)), None
     is_live = wanted.state is not None and wanted.ids is None
     few = _few(connection, wanted) if is_live else None
     if few is not None:
-        found = select(jobs.c.id).where(matches(wanted, by_id=False), jobs.c.id.in_(few))
+        found = found.where(jobs.c.id.in_(few))
     elif is_live or _narrows(wanted):
         newest = connection.execute(select(func.max(jobs.c.id))).scalar_one() or 0
         floor = min(newest + 1, below or newest + 1) - WINDOW
-        found = found.where(jobs.c.id >= floor)
+        found = found.where(jobs.c.id >= max(floor, 1))
+    else:
+        found = found.where(jobs.c.id > 0)
     if below is not None:
         found = found.where(jobs.c.id < below)
     ids = list(connection.execute(found.order_by(jobs.c.id.desc()).limit(size + 1)).scalars())
@@ -176,18 +178,20 @@ def _parts(wanted: JobFilter) -> list[ColumnElement[bool]]:
 
 def _of_ended(connection: Connection, wanted: JobFilter, after: str | None, size: int) -> _Rows:
     """Find the jobs of a final state that ended last."""
-    ended = [in_state(wanted.state or State.FAILED), jobs.c.finished_at.is_not(None)]
+    is_there = jobs.c.finished_at.is_not(None)
+    ended = [in_state(wanted.state or State.FAILED)]
     if after is not None:
         ended.append(_ended_before(*_place(after)))
     order = (jobs.c.finished_at.desc(), jobs.c.id.desc())
     floor = None
     where = [*ended, matches(wanted, by_id=False)]
+    lowest: ColumnElement[bool] = is_there
     if _narrows(wanted):
-        last = select(jobs.c.finished_at, jobs.c.id).where(*ended).order_by(*order)
+        last = select(jobs.c.finished_at, jobs.c.id).where(*ended, is_there).order_by(*order)
         floor = connection.execute(last.limit(1).offset(WINDOW)).one_or_none()
         if floor is not None:
-            where.append(jobs.c.finished_at >= literal(floor.finished_at, INSTANT))
-    found = select(jobs.c.finished_at, jobs.c.id).where(*where).order_by(*order)
+            lowest = jobs.c.finished_at >= literal(floor.finished_at, INSTANT)
+    found = select(jobs.c.finished_at, jobs.c.id).where(*where, lowest).order_by(*order)
     rows = connection.execute(found.limit(size + 1)).all()
     ids = [row.id for row in rows[:size]]
     if len(rows) > size:

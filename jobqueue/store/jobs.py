@@ -294,7 +294,7 @@ class Jobs(Enqueuer):
             ids = list(
                 connection.execute(
                     select(jobs.c.id)
-                    .where(matches(wanted), guard, id_ > last)
+                    .where(matches(wanted, by_id=False), guard, id_ > last)
                     .order_by(id_)
                     .limit(BULK)
                     .with_for_update(of=jobs)

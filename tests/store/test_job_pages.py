@@ -1,8 +1,13 @@
 """Pages of jobs: each begins after the last one, misses none, and looks through a bounded part."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from jobqueue.errors import InvalidOption
 from jobqueue.records import JobFilter
@@ -10,6 +15,23 @@ from jobqueue.states import WAITING, State
 from jobqueue.store import job_pages
 from jobqueue.store.job_pages import JobPages, is_counted
 from tests.store.conftest import StoreKit
+
+
+@contextmanager
+def lower_bounds(kit: StoreKit) -> Iterator[list[int]]:
+    """How many lower bounds each statement has that looks for jobs of a task in an order.
+
+    Of two SQLite takes the first, and reads all that is below the second.
+    """
+    found: list[int] = []
+
+    def see(*given: Any) -> None:
+        if ".task =" in given[2] and "ORDER BY" in given[2]:
+            found.append(len(re.findall(r"\.(?:id|finished_at) (?:>|IS NOT)", given[2])))
+
+    event.listen(kit.store.engine, "before_cursor_execute", see)
+    yield found
+    event.remove(kit.store.engine, "before_cursor_execute", see)
 
 
 def walk(pages: JobPages, wanted: JobFilter, size: int) -> list[int]:
@@ -53,7 +75,9 @@ def test_what_no_index_serves_is_looked_for_in_a_bounded_part(
     for _ in range(6):
         kit.put(state or State.AVAILABLE, task="common")
     pages, wanted = JobPages(kit.jobs), JobFilter(state=state, task="rare")
-    first = pages.page(wanted)
+    with lower_bounds(kit) as bounds:
+        first = pages.page(wanted)
+    assert bounds == [1]
     assert (first.jobs, first.window) == ([], True)
     second = pages.page(wanted, first.after)
     assert [job.id for job in second.jobs] == [rare]
@@ -85,3 +109,13 @@ def test_a_count_stops_at_its_bound(kit: StoreKit) -> None:
     pages = JobPages(kit.jobs)
     assert [pages.count(JobFilter(), most) for most in (2, 3, 4, 5)] == [3, 4, 4, 4]
     assert is_counted(JobFilter(state=State.FAILED)) and not is_counted(JobFilter(task="t"))
+
+
+def test_each_batch_of_a_bulk_verb_begins_after_the_last_one(
+    kit: StoreKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobqueue.store.jobs.BULK", 2)
+    ids = [kit.put(State.AVAILABLE, task="t") for _ in range(5)]
+    with lower_bounds(kit) as bounds:
+        assert kit.jobs.cancel(JobFilter(task="t"))[0] == ids
+    assert bounds == [1, 1, 1]
