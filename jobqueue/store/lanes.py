@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Executable, bindparam, or_, select
+from sqlalchemy import Connection, Executable, exists, or_, select
 
 from jobqueue.records import Claim
 from jobqueue.store.claims import WorkerRef
@@ -29,9 +29,9 @@ from jobqueue.store.lane_admission import (
     choose_fairly,
     choose_in_order,
 )
-from jobqueue.store.schema import LaneKind, Parked, queues
+from jobqueue.store.schema import LaneKind, Parked, jobs, queues
 from jobqueue.store.sql.lanes import FOUND, IDS, NAMES, SERVED, lane_statements
-from jobqueue.store.sql.predicates import IS_PAUSED, QUEUE_LIMITED
+from jobqueue.store.sql.predicates import HELD, IS_PAUSED, QUEUE_LIMITED, unpaused
 
 PARKED_MAX = 5.0  # seconds for which a full lane is passed over, if nothing brings it back
 PARKED_BETWEEN_ATTEMPTS = 1.0  # seconds; for a lane whose strict job awaits its next attempt
@@ -40,8 +40,9 @@ LANES_AT_ONCE = 50
 QUEUES_AT_ONCE = 1000
 NEW_AT_ONCE = 1000
 
-_LIMITED = select(queues.c.name).where(
-    or_(IS_PAUSED, QUEUE_LIMITED), queues.c.name.in_(bindparam("in_queues", expanding=True))
+_HELD_BACK = select(jobs.c.id).where(
+    HELD,
+    or_(exists().where(queues.c.name == jobs.c.queue, or_(IS_PAUSED, QUEUE_LIMITED)), ~unpaused()),
 )
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 
@@ -92,10 +93,9 @@ class Lanes:
         random.shuffle(found)
         return found
 
-    def limited(self, connection: Connection, names: Iterable[str]) -> set[str]:
-        """Return those of the queues that are paused or have a limit, a rate or fair shares."""
-        found = connection.execute(_LIMITED, {"in_queues": list(names)})
-        return set(found.scalars())
+    def held_back(self, connection: Connection, holder: WorkerRef) -> set[int]:
+        """Return the worker's claims that are paused, or whose queue has a limit of some kind."""
+        return set(connection.execute(_HELD_BACK, {"in_worker": holder.id}).scalars())
 
     def add_new(self, after: int) -> int:
         """Add the missing lanes of jobs with ids above `after`, in transactions of its own.

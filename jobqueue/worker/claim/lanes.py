@@ -63,9 +63,9 @@ class LanePlanner:
         elif announced:
             self._look_at = 0.0
 
-    def limited(self, connection: Connection, queues: Iterable[str]) -> set[str]:
-        """Return those of the queues that are paused, or whose jobs are claimed from lanes."""
-        return self._lanes.limited(connection, queues)
+    def held_back(self, connection: Connection, holder: WorkerRef) -> set[int]:
+        """Return the plain claims that would not be made now: paused, or of a limited queue."""
+        return self._lanes.held_back(connection, holder) - self.names.keys()
 
     def has_ended(self) -> bool:
         """Return whether lanes in which jobs have ended are to be brought back now."""

@@ -233,19 +233,18 @@ class ClaimPlanner:
             log.debug("released %d prefetched claims: no thread became free", count)
 
     def _release_limited(self) -> None:
-        """Release prefetched claims of queues that were paused or limited after the claim."""
+        """Release prefetched claims that were paused, or whose queue was limited, meanwhile."""
         inflight, present = self.inflight, time.monotonic()
         if not inflight.inbox.qsize() or present < self._limits_at:
             return
         self._limits_at = present + LIMITS_INTERVAL
-        _, held = inflight.snapshot()
+        worker, _ = inflight.snapshot()
+        if worker is None:
+            return
         with self._store.read() as connection:
-            limited = self.lanes.limited(connection, {claim.queue for claim in held.values()})
-        if limited:
-            count = inflight.release_prefetched(
-                lambda claim: claim.queue in limited and claim.id not in self.lanes.names
-            )
-            self._claimed -= count
+            held_back = self.lanes.held_back(connection, worker)
+        if held_back:
+            self._claimed -= inflight.release_prefetched(lambda claim: claim.id in held_back)
 
     def delay(self) -> float:
         """Return the seconds until the next claim, if nothing wakes the claimer."""

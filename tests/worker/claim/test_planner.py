@@ -1,5 +1,6 @@
 """The planner: how many jobs are claimed, how many of them wait, and when they are given back."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -87,15 +88,24 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
     )
 
 
-def test_prefetched_claims_of_a_queue_that_was_limited_meanwhile_are_given_back(
-    work: Any, jobs: JobQueue, stepped: Stepped
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda jobs: Switchboard(jobs.store).limit("other", 2),
+        lambda jobs: jobs.pause("other"),
+        lambda jobs: jobs.pause(tag="bulk"),
+    ],
+    ids=["limit", "queue paused", "tag paused"],
+)
+def test_prefetched_claims_that_are_held_back_meanwhile_are_given_back(
+    work: Any, jobs: JobQueue, stepped: Stepped, hold: Callable[[JobQueue], None]
 ) -> None:
     jobs.enqueue_many([work.call() for _ in range(4)])
-    jobs.enqueue_many([work.options(queue="other").call() for _ in range(4)])
+    jobs.enqueue_many([work.options(queue="other", tags=["bulk"]).call() for _ in range(4)])
     worker = stepped(concurrency=1)
     worker.planner.prefetch = lambda: 7
     assert len(worker.claim()) == 8
-    Switchboard(worker.store).limit("other", 2)
+    hold(jobs)
     worker.planner.release_stale_prefetch()
     assert [claim.queue for claim in worker.inbox()] == ["default"] * 4
     worker.complete()
