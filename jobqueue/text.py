@@ -1,4 +1,4 @@
-"""Make text that comes from the data harmless to a terminal."""
+"""Make text that comes from the data harmless to a terminal; times and lists in messages."""
 
 import json
 import math
@@ -40,6 +40,17 @@ def _escape(match: re.Match[str]) -> str:
 def listed(names: Sequence[object], most: int = 8) -> str:
     """Return the first names, `a, b, …`, for a message."""
     return ", ".join([*map(str, names[:most]), *(["…"] if len(names) > most else [])])
+
+
+def span(seconds: float) -> str:
+    """Return a time as people say it: `3.2 s`, `41 min`, `3 h`, `2.5 days`."""
+    for size, unit, decimals in ((86_400.0, "days", 1), (3600.0, "h", 1), (60.0, "min", 0)):
+        if seconds >= 2 * size or (unit == "h" and seconds >= 0.99 * size):
+            number = f"{seconds / size:.{decimals}f}"
+            return f"{number.removesuffix('.0')} {unit}"
+    if seconds >= 10:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{max(seconds, 0.0):.1f}".removesuffix(".0") + " s"
 
 
 def escape_json(value: Any, *, ascii_only: bool = False, indent: int | None = None) -> str:

@@ -32,6 +32,7 @@ LAYERS: list[list[str]] = [
         "records",
         "events",
         "error_groups",
+        "findings",
         "literals",
         "loggers",
     ]

@@ -15,6 +15,7 @@ from jobqueue.cli.commands import (
     bulk_actions,
     db,
     demo,
+    doctor,
     enqueue,
     errors,
     exec,  # noqa: A004
@@ -109,6 +110,7 @@ for family in (
     pauses,
     schedules,
     log,
+    doctor,
     db,
     web,
     completion,

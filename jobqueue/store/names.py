@@ -67,7 +67,7 @@ def names_in_use(store: Store, *, besides: str | None = None) -> Names:
         waiting = [
             queue
             for part in AVAILABLE
-            for queue in connection.execute(_queues_of_available(part)).scalars()
+            for queue in connection.execute(queues_of_available(part)).scalars()
         ]
     rows = [*of_counters, *young]
     return Names(
@@ -96,7 +96,7 @@ def _names(*found: Iterable[str | None]) -> frozenset[str]:
     return frozenset(name for name in set(itertools.chain(*found)) if name and NAME.fullmatch(name))
 
 
-def _queues_of_available(part: ColumnElement[bool]) -> Select[Any]:
+def queues_of_available(part: ColumnElement[bool]) -> Select[Any]:
     """Select the queues of available jobs, one index lookup each (a loose index scan)."""
     least = select(func.min(jobs.c.queue).label("queue")).where(part)
     found = least.cte("found", recursive=True)

@@ -16,9 +16,7 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.sql.why import COUNTED_MAX
 from jobqueue.store.why_facts import Facts
-from jobqueue.text import listed
-
-DAY = 86_400.0
+from jobqueue.text import listed, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ def _ended(facts: Facts) -> Explanation | None:
     job = facts.job
     if not job.final:
         return None
-    ago = f"{_span(facts.since(job.finished_at))} ago"
+    ago = f"{span(facts.since(job.finished_at))} ago"
     if job.state is State.SUCCEEDED:
         on = f" on {job.worker}" if job.worker else ""
         again = f"nothing; to run it once more: jobqueue retry --succeeded {job.id}"
@@ -104,11 +102,11 @@ def _running(facts: Facts) -> Explanation | None:
     if job.state is not State.RUNNING:
         return None
     worker = job.worker or "a worker"
-    time = _span(facts.since(job.started_at))
+    time = span(facts.since(job.started_at))
     if facts.holder is None or not facts.holder.is_alive:
         silent = "gone"
         if facts.holder is not None:
-            silent = f"silent for {_span(facts.since(facts.holder.heartbeat_at))}"
+            silent = f"silent for {span(facts.since(facts.holder.heartbeat_at))}"
         return _because(
             facts,
             "worker_lost",
@@ -119,10 +117,10 @@ def _running(facts: Facts) -> Explanation | None:
     progress_at = facts.verdicts.progress_at
     said = ""
     if progress_at is not None and job.started_at is not None and progress_at > job.started_at:
-        said = f", last progress {_span(facts.since(progress_at))} ago"
+        said = f", last progress {span(facts.since(progress_at))} ago"
     asked = ""
     if job.cancel_requested_at is not None:
-        asked = f", asked to stop {_span(facts.since(job.cancel_requested_at))} ago"
+        asked = f", asked to stop {span(facts.since(job.cancel_requested_at))} ago"
     return _because(
         facts,
         "running",
@@ -135,7 +133,7 @@ def _running(facts: Facts) -> Explanation | None:
 def _expired(facts: Facts) -> Explanation | None:
     if not facts.verdicts.has_expired:
         return None
-    sentence = f"expired {_span(facts.since(facts.verdicts.expires_at))} ago, before it began"
+    sentence = f"expired {span(facts.since(facts.verdicts.expires_at))} ago, before it began"
     if not facts.live_workers:
         alone = _no_live_worker(facts, f"{sentence}, and no worker is alive to cancel it")
         return replace(alone, code="expired")
@@ -154,9 +152,9 @@ def _not_due(facts: Facts) -> Explanation | None:
         if not job.reason and job.attempt and job.error is not None:
             after = f" (next attempt, after {job.error.type})"
         advice = f"wait, or run it now: jobqueue retry {job.id}"
-        return _because(facts, "not_due", f"due in {_span(wait)}{after}", advice)
+        return _because(facts, "not_due", f"due in {span(wait)}{after}", advice)
     if not facts.live_workers:
-        return _no_live_worker(facts, f"due {_span(-wait)} ago, but no worker is alive")
+        return _no_live_worker(facts, f"due {span(-wait)} ago, but no worker is alive")
     return _because(facts, "not_due", "due now", "nothing: a worker makes it available in a second")
 
 
@@ -241,7 +239,7 @@ def _rate(facts: Facts) -> Explanation | None:
     return _because(
         facts,
         "rate",
-        f"rate of queue {queue}: next start in {_span(wait)}",
+        f"rate of queue {queue}: next start in {span(wait)}",
         f"wait, or raise the rate: jobqueue queues rate {queue} N/minute",
         queue,
     )
@@ -317,7 +315,7 @@ def _behind(facts: Facts) -> Explanation | None:
     pace = facts.pace() if facts.verdicts.is_plain else 0.0
     if pace:
         least = "more than" if jobs > COUNTED_MAX else "about"
-        sentence += f", {least} {_span(min(jobs, COUNTED_MAX) / pace)} at the last hour's pace"
+        sentence += f", {least} {span(min(jobs, COUNTED_MAX) / pace)} at the last hour's pace"
     return _because(facts, "behind", sentence, "wait, or start more workers", facts.job.queue)
 
 
@@ -362,17 +360,6 @@ HELD_BACK: tuple[_Reason, ...] = (
 
 
 # Words
-
-
-def _span(seconds: float) -> str:
-    """Return a time as people say it: `3.2 s`, `41 min`, `3 h`, `2.5 days`."""
-    for size, unit, decimals in ((DAY, "days", 1), (3600.0, "h", 1), (60.0, "min", 0)):
-        if seconds >= 2 * size or (unit == "h" and seconds >= 0.99 * size):
-            number = f"{seconds / size:.{decimals}f}"
-            return f"{number.removesuffix('.0')} {unit}"
-    if seconds >= 10:  # noqa: PLR2004
-        return f"{seconds:.0f} s"
-    return f"{max(seconds, 0.0):.1f}".removesuffix(".0") + " s"
 
 
 def _at_most_counted(count: int, noun: str) -> str:

@@ -52,7 +52,7 @@ def create_app(
     as `{"retry", "pause"}`, or None, which refuses it. Raises InvalidOption.
     """
     guard = RequestGuard(token, hosts, read_only=read_only, authorizes=authorize is not None)
-    api = Api(jobs, jobs.registry if registry is None else registry)
+    api = Api(jobs, jobs.registry if registry is None else registry, guard.open_names)
     return WebApp(guard, api, Dashboard(jobs, guard, api.reads, api.writes), authorize)
 
 

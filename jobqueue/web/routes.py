@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from jobqueue.redaction import ShownJobs
 from jobqueue.states import FINAL, State
 from jobqueue.store.audit import Action, Audit, target_of
 from jobqueue.store.database import Store
+from jobqueue.store.doctor import examine
 from jobqueue.store.error_groups import GROUPS_MAX, ErrorGroups
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
@@ -65,8 +66,9 @@ Verb = Callable[[Jobs, JobFilter, Action], tuple[list[int], list[Refusal]]]
 class Api:
     """The endpoints of one queue."""
 
-    def __init__(self, jobs: JobQueue, registry: Registry) -> None:
+    def __init__(self, jobs: JobQueue, registry: Registry, open_names: Sequence[str] = ()) -> None:
         self._queue = jobs
+        self._open_names = open_names
         self._jobs = ShownJobs(jobs.store, registry)
         self._monitor = Monitor(jobs.store)
         self._error_groups = ErrorGroups(jobs.store)
@@ -98,6 +100,7 @@ class Api:
             Route("/api/workers", self._answers(self._workers)),
             Route("/api/log", self.log),
             Route("/api/errors", self.errors),
+            Route("/api/doctor", self.doctor),
             Route("/api/stats", self._answers(self._monitor.stats)),
             Route("/healthz", self.healthz),
             Route("/readyz", self.readyz),
@@ -253,6 +256,12 @@ class Api:
         )
         found = await self.reads(self._error_groups.find, given.get("since", "7d"), task, limit)
         return json_response([group.to_json() for group in found])
+
+    async def doctor(self, request: Request) -> Response:
+        """Answer what is wrong or will be, with what to do."""
+        query_of(request)
+        diagnosis = await self.reads(examine, self._queue.store, self._open_names)
+        return json_response(diagnosis.to_json())
 
     def _schedules(self) -> list[dict[str, Any]]:
         shown = self._jobs.redaction.schedule

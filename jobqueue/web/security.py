@@ -60,6 +60,7 @@ class RequestGuard:
             )
         self._digest = None if token is None else _digest(token.encode())
         self._hosts = None if hosts is None else frozenset(map(_host_name, hosts))
+        self._authorizes = authorizes
         self.read_only = read_only
         self.sessions = Sessions(self._digest)
         if self._hosts is None and token is None and not authorizes:
@@ -69,6 +70,13 @@ class RequestGuard:
     def has_token(self) -> bool:
         """True if requests need a token."""
         return self._digest is not None
+
+    @property
+    def open_names(self) -> list[str]:
+        """The names beyond this host under which anybody may do everything, without a token."""
+        if self.has_token or self._authorizes or self._hosts is None:
+            return []
+        return sorted(self._hosts - frozenset(LOOPBACK_NAMES))
 
     def check(self, scope: Scope) -> None:
         """Raise HTTPError if the request is refused."""

@@ -1,6 +1,6 @@
 """The interface of a database backend: everything that differs between the databases."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -16,12 +16,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from jobqueue.findings import Finding
 from jobqueue.store.notify.notifier import NotificationSender, Subscription
 from jobqueue.store.pool import IDLE_SECONDS, Patience
 
 Columns = Mapping[str, TypeEngine[Any]]
 Parameters = Mapping[str, Any] | Sequence[Any]
 """The values of a statement in the driver's form, by name or in order."""
+
+
+HealthCheck = Callable[[Engine, int], Iterable[Finding]]
+"""Tells what is wrong with a database, given the number of worker processes that use it."""
 
 
 class Identity(NamedTuple):
@@ -50,6 +55,9 @@ class Backend(Protocol):
     """New jobs may get the ids of jobs that were rolled back."""
     notification: ClassVar[ColumnElement[Any] | None] = None
     """An expression that wakes workers at the commit of its transaction."""
+
+    health_checks: ClassVar[Sequence[HealthCheck]]
+    """What `doctor` asks of this database alone."""
 
     def __hash__(self) -> int:
         """Return a hash: statements are built once per backend."""

@@ -36,7 +36,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobqueue.store import postgres_session as session
 from jobqueue.store.clock import Instant
-from jobqueue.store.dialects import postgres_copy, postgres_hooks
+from jobqueue.store.dialects import postgres_copy, postgres_health, postgres_hooks
 from jobqueue.store.dialects.base import Backend, Columns, Identity, Parameters
 from jobqueue.store.notify.postgres import CHANNEL, NotifySender, NotifySubscription
 from jobqueue.store.pool import IDLE_SECONDS, BoundedPool, Checks, Patience
@@ -101,6 +101,7 @@ class Postgres(Backend):
     batch_max_shared = 500
     single_writer = False
     reuses_ids = False
+    health_checks = postgres_health.CHECKS
 
     def engine(
         self,

@@ -39,6 +39,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from jobqueue.errors import ConfigurationError, DatabaseReplaced
 from jobqueue.store import fork_safety
 from jobqueue.store.clock import INSTANT
+from jobqueue.store.dialects import sqlite_health
 from jobqueue.store.dialects.base import Backend, Columns, Identity, Parameters
 from jobqueue.store.dialects.sqlite_file import BUSY_TIMEOUT, SET_BUSY_TIMEOUT, DatabaseFile
 from jobqueue.store.dialects.sqlite_write_lock import WriteLock
@@ -83,6 +84,7 @@ class Sqlite(Backend):
     batch_max_shared = 200  # Other writers wait for the whole transaction: 3 to 6 ms.
     single_writer = True
     reuses_ids = True
+    health_checks = sqlite_health.CHECKS
 
     def engine(
         self, url: URL, connections: int, *, makes: bool = False, **_of_servers: Any
