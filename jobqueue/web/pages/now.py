@@ -11,6 +11,7 @@ from jobqueue.states import State
 from jobqueue.store.audit import Audit
 from jobqueue.store.stats import MINUTE, Monitor, Rows
 from jobqueue.web.charts import Point, round_top
+from jobqueue.web.pages.findings import findings
 from jobqueue.web.pages.view import Query
 
 HOUR = 60
@@ -34,6 +35,7 @@ def now_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     recent = monitor.minutes(HOUR)
     return "now.html", {
         "span": span,
+        "findings": findings(queue),
         "spans": list(SPANS),
         "queues": rows,
         "paused_by": paused_by(queue, rows),

@@ -13,6 +13,7 @@ from jobqueue.store.audit import Audit
 from jobqueue.web import live
 from jobqueue.web.charts import Point, area, round_top, sparkline
 from jobqueue.web.live import LiveViews
+from jobqueue.web.pages import findings
 from jobqueue.web.pages.now import now_page, points
 from tests.web.dashboard.conftest import Pages, Run, text_of
 
@@ -50,6 +51,19 @@ def test_each_queue_has_a_line(pages: Pages, jobs: JobQueue, run: Run) -> None:
     assert "1 done, 2 failed" in text_of(page)
     assert "1 done, 2 failed" in text_of(pages.get("/?span=24h"))
     assert "not 1h or 24h" in pages.get("/?span=7d", 400)
+
+
+def test_what_the_doctor_finds_stands_on_top_with_its_remedy_and_where_to_look(
+    pages: Pages, jobs: JobQueue
+) -> None:
+    assert 'class="finding"' not in pages.get("/")
+    pages.client.id(1, 2, queue="mail")
+    assert 'class="finding"' not in pages.get("/?span=24h")  # As it was found a moment ago.
+    findings._found.clear()
+    page = pages.get("/?span=1h")
+    assert "no worker is alive, and jobs wait in queue mail" in page
+    assert "<small>jobqueue worker --queues mail</small>" in page
+    assert 'href="./jobs?state=available&amp;queue=mail"' in page
 
 
 def test_a_queue_is_paused_and_resumed_with_a_button(pages: Pages, jobs: JobQueue) -> None:
