@@ -78,9 +78,9 @@ def _steps(job: JobRecord, attempts: list[AttemptRecord]) -> Iterator[Step]:
         yield _of_attempt(attempt)
         last = attempt.finished_at or last
     if job.state is State.SCHEDULED:
-        yield Step("scheduled", "wait", job.run_at, "due")
+        yield Step("scheduled for", "wait", job.run_at)
     elif job.state is State.AVAILABLE:
-        yield Step("available", "wait", max(job.run_at, last), "since")
+        yield Step("available since", "wait", max(job.run_at, last))
     elif job.final:
         kind = {State.SUCCEEDED: "ok", State.FAILED: "bad"}.get(job.state, "wait")
         yield Step(job.state.value, kind, job.finished_at, job.reason or "")

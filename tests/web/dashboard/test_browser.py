@@ -163,12 +163,12 @@ def test_axe_finds_nothing_serious_on_any_page(
     jobs.pause("mail")
     tab = open_tab(color_scheme=colours)
     tab.context.add_init_script(path=AXE)
+    # The other colours need the rule for colours only.
+    wanted = "runOnly: ['color-contrast']" if colours == "dark" else "resultTypes: ['violations']"
     found = {}
     for path in [*PATHS, "/nothing"]:
         page = tab.go(path)
-        wrong = page.evaluate(
-            "axe.run({resultTypes: ['violations']}).then(({violations}) => violations)"
-        )
+        wrong = page.evaluate(f"axe.run({{{wanted}}}).then(({{violations}}) => violations)")
         found[path] = [
             (
                 rule["id"],
