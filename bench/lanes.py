@@ -9,7 +9,7 @@ in an idle worker in another process.
 import random
 import time
 
-from jobqueue import JobQueue
+from jobqueue import JobQueue, State
 
 from bench.app import app
 from bench.drain import work
@@ -43,11 +43,12 @@ def _begins_behind(stage: Stage, what: str, columns: str) -> float:
     random.seed(1)
     with stage.fresh() as database:
         queue, _, moment, _ = app(database.url)
-        with queue:
+        with queue, WorkerChild(database.url, queues="other") as other:
+            other.tell("start")
             _block(database, queue, what, columns)
             database.settle()
-            waits = []
-            with WorkerChild(database.url) as worker:
+            waits: list[float] = []
+            with WorkerChild(database.url, queues="default") as worker:
                 worker.tell("start")
                 moment.enqueue().result(timeout=30)
                 for _ in range(SAMPLES):
@@ -60,8 +61,11 @@ def _begins_behind(stage: Stage, what: str, columns: str) -> float:
 def _block(database: Database, queue: JobQueue, what: str, columns: str) -> None:
     names, _, values = columns.partition(") ")
     numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {BLOCKED})"
-    if "key" in what:  # One of them runs, for longer than is measured.
-        queue.registry["nap"].options(concurrency_key="key", concurrency_limit=1).enqueue(60.0)
+    if "key" in what:  # One of them runs in another worker, for longer than is measured.
+        one = {"queue": "other", "concurrency_key": "key", "concurrency_limit": 1}
+        holder = queue.registry["nap"].options(**one).enqueue(60.0)
+        while holder.state is not State.RUNNING:
+            time.sleep(0.01)
     database.execute(
         f"{numbers} INSERT INTO jobqueue_jobs (task, {names}, args) {values}, '{ARGS}' FROM n WHERE true"
     )
