@@ -6,6 +6,7 @@ test does, runs on SQLite alone, but for the tests that docs/promises.md names. 
 starts when a test first needs it; JOBQUEUE_TEST_POSTGRES_URL names another one. Without a server such tests fail, never skip.
 """
 
+import gc
 import itertools
 import os
 import secrets
@@ -96,6 +97,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     refused = [item for item in items if backends_of(item) - {backend}]
     config.hook.pytest_deselected(items=refused)
     items[:] = [item for item in items if not backends_of(item) - {backend}]
+
+
+def pytest_collection_finish() -> None:
+    """All that is imported and collected stays: one look through it takes the collector as long as five tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
