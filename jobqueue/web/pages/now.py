@@ -11,6 +11,7 @@ from jobqueue.states import State
 from jobqueue.store.audit import Audit
 from jobqueue.store.stats import MINUTE, Monitor, Rows
 from jobqueue.web.charts import Point, round_top
+from jobqueue.web.pages.causes import causes
 from jobqueue.web.pages.findings import findings
 from jobqueue.web.pages.view import Query
 
@@ -35,6 +36,7 @@ def now_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     recent = monitor.minutes(HOUR)
     return "now.html", {
         "span": span,
+        "causes": causes(queue),
         "findings": findings(queue),
         "spans": list(SPANS),
         "queues": rows,

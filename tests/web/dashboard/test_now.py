@@ -15,7 +15,7 @@ from jobqueue.web.charts import Point, area, round_top, sparkline
 from jobqueue.web.live import LiveViews
 from jobqueue.web.pages import findings
 from jobqueue.web.pages.now import now_page, points
-from tests.web.dashboard.conftest import Pages, Run, text_of
+from tests.web.dashboard.conftest import Pages, Run, ids_in, text_of
 
 
 def facts(page: str) -> dict[str, str]:
@@ -64,6 +64,18 @@ def test_what_the_doctor_finds_stands_on_top_with_its_remedy_and_where_to_look(
     assert "no worker is alive, and jobs wait in queue mail" in page
     assert "<small>jobqueue worker --queues mail</small>" in page
     assert 'href="./jobs?state=available&amp;queue=mail"' in page
+
+
+def test_errors_of_one_cause_come_first(pages: Pages, run: Run) -> None:
+    assert "one reason" not in pages.get("/")
+    for _ in range(10):
+        pages.client.id(task="fail")
+    run()
+    page = pages.get("/")
+    assert "10 attempts errored lately for one reason: ValueError in fail" in text_of(page)
+    assert page.index("What needs you") < page.index("The last hour")
+    (link,) = re.findall(r'href="\.(/jobs\?error=[^"]+)"', page)
+    assert len(ids_in(pages.get(link))) == 10
 
 
 def test_a_queue_is_paused_and_resumed_with_a_button(pages: Pages, jobs: JobQueue) -> None:
