@@ -26,7 +26,7 @@ from jobqueue import JobQueue, cron, fixed
 from jobqueue.store.schema import CounterKind, counters
 
 PICTURE = Path(__file__).parent / "dashboard.png"
-SIZE = {"width": 1280, "height": 800}
+SIZE = {"width": 1280, "height": 880}
 PORT = 8765
 HOUR = {
     "default": ("thumbnail", 900, 0),
@@ -59,8 +59,13 @@ def shop(url: str, gate: threading.Event) -> JobQueue:
     def nightly_report() -> None: ...
 
     jobs.enqueue_many([thumbnail.call(n) for n in range(40)])
-    jobs.enqueue_many([sync_crm.call(n) for n in range(7100, 7103)])
-    jobs.enqueue_many([monthly_report.call(f"2026-{month:02}") for month in range(6, 13)])
+    jobs.enqueue_many([sync_crm.call(n) for n in range(7100, 7160)])
+    with JobQueue(url) as newer:  # A program that no worker here knows yet.
+
+        @newer.task(queue="billing")
+        def charge(order: int) -> None: ...
+
+        charge.enqueue(7)
     return jobs
 
 
@@ -110,7 +115,10 @@ def main() -> None:
             jobs.pause("mail")
             jobs.enqueue_many([jobs.registry["send_welcome"].call(n) for n in range(31)])
             write_hour(jobs)
-            time.sleep(2)
+            report = jobs.registry["monthly_report"]
+            time.sleep(3)  # Until the others have ended.
+            jobs.enqueue_many([report.call(f"2026-{month:02}") for month in range(6, 13)])
+            time.sleep(1)
             with served(url) as page, sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
                 tab = browser.new_page(viewport=SIZE, color_scheme="light")
