@@ -39,7 +39,8 @@ class PauseBench:
     def first(self) -> list[int]:
         return [claim.id for claim in self.kit.claims.claim_first(self.holder, "default", 100)]
 
-    def of_lanes(self, limit: int = 100) -> list[int]:
+    def of_lanes(self, limit: int = 3) -> list[int]:
+        """As many as there are of a kind: what is in front must not take their places."""
         self.lanes.sweep()
         with self.store.write() as connection:
             return [
