@@ -227,7 +227,7 @@ def test_a_library_with_the_wal_reset_bug_is_found_where_processes_share_the_fil
 def test_a_log_that_cannot_be_moved_into_the_file_is_found(
     kit: StoreKit, second_store: Callable[..., Store], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(sqlite_health, "WAL_HELD", 1)
+    monkeypatch.setattr(sqlite_health, "WAL_HELD", 0)
     with second_store().read() as reader:
         reader.execute(text("SELECT count(*) FROM jobqueue_jobs"))
         kit.put(State.SUCCEEDED)
