@@ -71,6 +71,8 @@ class Codec:
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self.name = name
+        self.hidden: tuple[str, ...] = ()
+        """The parameters whose values no message shows."""
         functions.check(function, name)
         self._signature = inspect.signature(function)
         self._hint = functions.hint(function)
@@ -238,6 +240,13 @@ class Codec:
         assert slot is not None  # Binding has refused a surplus.
         return slot, step(name).removeprefix(".")
 
+    def _is_hidden(self, path: str) -> bool:
+        """Return whether a path such as `user.name` leads into a hidden argument."""
+        first = re.split(r"[.\[]", path, maxsplit=1)[0]
+        if first in self.hidden or first in self._signature.parameters:
+            return first in self.hidden
+        return self._others is not None and self._others.path in self.hidden
+
     def _read(
         self, args: list[msgspec.Raw], kwargs: dict[str, msgspec.Raw]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -252,6 +261,9 @@ class Codec:
             raise self._prefixed(error) from None
 
     def _prefixed(self, error: InvalidArguments) -> InvalidArguments:
+        if self.hidden and self._is_hidden(error.field or ""):
+            text = f"{self.name}: {error.field}: does not fit the annotation (its value is hidden)"
+            return InvalidArguments(text, field=error.field)
         return InvalidArguments(f"{self.name}: {error}", field=error.field, value=error.value)
 
 

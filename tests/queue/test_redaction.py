@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from jobqueue import InvalidOption, JobQueue, every
+from jobqueue import InvalidArguments, InvalidOption, JobQueue, every
 from jobqueue.cli.main import cli
 from jobqueue.records import JobFilter
 from jobqueue.redaction import HIDDEN, Hidden, ShownJobs
@@ -101,3 +101,24 @@ def test_a_worker_takes_back_what_the_code_hides_no_more(url: str) -> None:
 
     assert hidden("token") == {"login": Hidden(("token",), (1,))}
     assert hidden() == {}
+
+
+def test_the_refusal_of_a_hidden_argument_names_it_and_not_its_value() -> None:
+    jobs = JobQueue("sqlite:///never-made.db")
+
+    @jobs.task(redact=("token", "other"))
+    def login(user: int, token: int, **other: int) -> None: ...
+
+    codec = login.codec
+    for call in (
+        lambda: codec.encode((1, SECRET), {}),
+        lambda: codec.from_json([1], {"token": {"of": SECRET}}),
+        lambda: codec.encode((1, 2), {"more": SECRET}),
+        lambda: codec.decode(json.dumps({"args": [1, SECRET], "kwargs": {}})),
+    ):
+        with pytest.raises(InvalidArguments, match="its value is hidden") as refused:
+            call()
+        assert SECRET not in f"{refused.value} {refused.value.value!r}"
+        assert refused.value.field is not None
+    with pytest.raises(InvalidArguments, match="got 'seven'"):
+        codec.encode(("seven", 2), {})
