@@ -428,6 +428,15 @@ def test_of_more_queues_than_may_be_claimed_those_that_are_given_first_are_asked
     assert [batch.cut_short for batch in taken.values()] == [False, False, False, True]
 
 
+def test_a_claim_that_ends_within_a_queue_takes_the_first_of_it(kit: StoreKit) -> None:
+    """By priority, and not by id, in which SQLite finds them."""
+    kit.add(queue="a")
+    late = [kit.add(queue="b", priority=priority) for priority in (5, 4, 3, 2, 1)]
+    taken = claim_queues(kit, {"a": START, "b": START}, share=5, limit=3, free=9)
+    assert ids(taken["b"]) == [late[4], late[3]]
+    assert taken["b"].cut_short
+
+
 def test_of_many_queues_each_ends_at_a_job_that_must_start_and_cannot(kit: StoreKit) -> None:
     one, solo = kit.add(queue="a"), kit.add(queue="a", max_attempts=1)
     kit.add(queue="a")

@@ -260,7 +260,8 @@ def test_a_claim_of_many_queues_reads_the_index_of_claims_in_its_order(
     values = {**NAMED, **given, "in_share": share, "in_limit": 500}
     plan = plans.of(plans.store.statements.claim_queues, values)
     assert uses(plan, "claim", "pkey")
-    assert "TEMP B-TREE" not in plan.shown, plan.shown
+    # SQLite sorts the few that it has found: the best of each queue, by their places.
+    assert re.findall(r"(?m)^(.*)TEMP B-TREE", plan.shown) in ([], ["USE "]), plan.shown
     sorts = re.findall(r"Sort Key: (.*)", plan.shown)
     assert sorts in ([], ["input.place"]), plan.shown
 

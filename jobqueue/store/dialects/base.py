@@ -137,10 +137,13 @@ class Backend(Protocol):
         """Return `column IN (chosen)`, where the subquery is evaluated once."""
         ...
 
-    def first_of_each(self, rows: FromClause, first: Select[Any]) -> Select[Any]:
+    def first_of_each(
+        self, rows: FromClause, first: Select[Any], *, in_order: Sequence[str] = ()
+    ) -> Select[Any]:
         """Return the ids that `first`, a SELECT of one id column with a LIMIT, finds for each row.
 
-        `first` refers to columns of `rows`.
+        `first` refers to columns of `rows`. If the caller limits the whole, it gives the columns of
+        jobs that `first` is ordered by; the rows are taken by their column `place`.
         """
         ...
 

@@ -230,7 +230,13 @@ class Postgres(Backend):
         result: ColumnElement[bool] = column == any_(func.array(chosen.scalar_subquery()))
         return result
 
-    def first_of_each(self, rows: FromClause, first: Select[Any]) -> Select[Any]:
+    def first_of_each(
+        self,
+        rows: FromClause,
+        first: Select[Any],
+        *,
+        in_order: Sequence[str] = (),  # noqa: ARG002 - a nested loop keeps both orders.
+    ) -> Select[Any]:
         """See `Backend.first_of_each`."""
         each = first.lateral("each")
         return sql_select(each.c.id).select_from(rows.join(each, true()))

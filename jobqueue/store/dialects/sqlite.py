@@ -210,10 +210,18 @@ class Sqlite(Backend):
         """See `Backend.in_subquery`."""
         return column.in_(chosen)
 
-    def first_of_each(self, rows: FromClause, first: Select[Any]) -> Select[Any]:
-        """See `Backend.first_of_each`: SQLite has no LATERAL, but finds rows by `IN (…)`."""
+    def first_of_each(
+        self, rows: FromClause, first: Select[Any], *, in_order: Sequence[str] = ()
+    ) -> Select[Any]:
+        """See `Backend.first_of_each`: SQLite has no LATERAL, but finds rows by `IN (…)`.
+
+        It finds them in the order of their ids.
+        """
         found = jobs.alias("found")
-        return select(found.c.id).select_from(rows.join(found, found.c.id.in_(first)))
+        ids = select(found.c.id).select_from(rows.join(found, found.c.id.in_(first)))
+        if in_order:
+            ids = ids.order_by(rows.c.place, *(found.c[name] for name in in_order))
+        return ids
 
     def insert(self, table: Table) -> Insert:
         """See `Backend.insert`."""

@@ -126,7 +126,7 @@ def claim_queues(backend: Backend) -> Update:
     """
     given = backend.batch_table(CURSORS)
     queue = (
-        select(*(given.c[name] for name in CURSORS))
+        select(given.c.place, *(given.c[name] for name in CURSORS))
         .where(
             ~exists().where(queues.c.name == given.c.queue, or_(IS_PAUSED, QUEUE_LIMITED)),
             exists().where(workers.c.id == bindparam("in_worker")),
@@ -149,7 +149,8 @@ def claim_queues(backend: Backend) -> Update:
         .limit(bindparam("in_share", type_=Integer()))
         .with_for_update(skip_locked=True, of=other)
     )
-    ids = backend.first_of_each(queue, first).limit(bindparam("in_limit", type_=Integer()))
+    ids = backend.first_of_each(queue, first, in_order=_PLACE[1:])
+    ids = ids.limit(bindparam("in_limit", type_=Integer()))
     return (
         update(jobs)
         .where(backend.in_subquery(jobs.c.id, ids))

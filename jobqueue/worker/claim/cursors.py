@@ -58,7 +58,9 @@ class ClaimCursors:
         self._turn = ""
         """The queue that is first the next time, or that would stand before those that are."""
         self._resume = ""
-        """Where the next rescan begins: there were more queues than one may find; else ''."""
+        """Where the queues begin that were too many for the last rescan; else ''."""
+        self._served: set[str] = set()
+        """The queues that had a turn since the last rescan."""
         self._has_claimed = False
         """The queues of the last rescan gave jobs: they were not all paused, or claimed before."""
         self.hint = WorkHint.NONE
@@ -105,10 +107,14 @@ class ClaimCursors:
         self._rescan_cost = self._rescanned_at - began
 
     def _find(self, connection: Connection) -> Sequence[str]:
-        """Return the queues with available jobs, from where the last rescan ended."""
-        resumed, self._resume = self._resume, ""
+        """Return the queues with available jobs: of too many, from the first without a turn on."""
+        start = ""
+        if self._resume:
+            unserved = (queue for queue in self._in_turn() if queue not in self._served)
+            self._turn = start = next(unserved, self._resume)
+        self._served, self._resume = set(), ""
         found: list[str] = []
-        for first in dict.fromkeys((resumed, "")):
+        for first in dict.fromkeys((start, "")):
             most = QUEUES_MAX + 1 - len(found)
             found += map(_QUEUE, self._claims.next_queues(connection, first, limit=most))
             if len(found) > QUEUES_MAX:  # There it goes on, not from the head again.
@@ -171,9 +177,7 @@ class ClaimCursors:
         held: Mapping[int, Claim],
     ) -> list[Claim]:
         """Claim a share of each queue, then what others left over of theirs."""
-        order = sorted(self._cursors)
-        first = bisect_left(order, self._turn)
-        order = order[first:] + order[:first]
+        order = self._in_turn()
         least = 1 if limit >= len(order) else max(1, min(SHARE_MIN, limit // SHARE_MIN))
         taken: list[Claim] = []
         waiting, had_turn = order, set[str]()
@@ -197,7 +201,14 @@ class ClaimCursors:
         # Those without a turn are first the next time; else the queues take turns.
         without = (queue for queue in order if queue not in had_turn)
         self._turn = next(without, order[1] if len(order) > 1 else "")
+        self._served |= had_turn
         return taken
+
+    def _in_turn(self) -> list[str]:
+        """Return the queues that have a cursor, from the one on whose turn it is."""
+        order = sorted(self._cursors)
+        first = bisect_left(order, self._turn)
+        return order[first:] + order[:first]
 
     def _wanted(
         self,

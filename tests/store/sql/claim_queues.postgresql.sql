@@ -3,7 +3,8 @@ SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.f
     worker_id=:in_worker::BIGINT, worker=:in_worker_name::VARCHAR,
     started_at=(SELECT clock_timestamp() AS anon_1)
 WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
-    SELECT anon_2.queue AS queue, anon_2.priority AS priority, anon_2.run_at AS run_at, anon_2.id AS id
+    SELECT anon_2.place AS place, anon_2.queue AS queue, anon_2.priority AS priority, anon_2.run_at AS run_at,
+        anon_2.id AS id
     FROM unnest((SELECT CAST(:in_queue::VARCHAR AS TEXT[]) AS anon_3),
         (SELECT CAST(:in_priority::VARCHAR AS INTEGER[]) AS anon_4),
         (SELECT CAST(:in_run_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_5),

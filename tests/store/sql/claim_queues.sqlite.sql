@@ -3,7 +3,8 @@ SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.f
     worker_id=:in_worker, worker=:in_worker_name,
     started_at=(SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS anon_1)
 WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
-    SELECT input.queue AS queue, input.priority AS priority, input.run_at AS run_at, input.id AS id
+    SELECT input.place AS place, input.queue AS queue, input.priority AS priority, input.run_at AS run_at,
+        input.id AS id
     FROM (
         SELECT anon_2."key" AS place, json_extract(anon_2.value, '$[0]') AS queue,
             json_extract(anon_2.value, '$[1]') AS priority, json_extract(anon_2.value, '$[2]') AS run_at,
@@ -21,7 +22,8 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
         OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
             AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
             AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.priority,
-    other.run_at, other.id LIMIT :in_share OFFSET 0) LIMIT :in_limit OFFSET 0)
+    other.run_at,
+    other.id LIMIT :in_share OFFSET 0) ORDER BY given_queue.place, found.priority, found.run_at, found.id LIMIT :in_limit OFFSET 0)
 RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_at, timeout, backoff, snoozes,
     crashes, deadline_at, worker_id, coalesce(base_max_attempts, max_attempts) = 1 OR crashes > 0
     OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL AS immediate_only,

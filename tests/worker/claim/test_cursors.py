@@ -129,20 +129,18 @@ def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
     assert small.id in ids(worker.claim())
 
 
-def test_of_very_many_queues_sweeps_look_at_each_in_turn(
+def test_of_more_queues_than_a_rescan_finds_each_has_its_turn(
     work: Any, jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cursors_module, "QUEUES_MAX", 2)
-    names = {f"q{n}" for n in range(7)}
-    jobs.enqueue_many([work.options(queue=name).call() for name in sorted(names)])
-    cursors = stepped().cursors
-    seen: set[str] = set()
-    for _ in range(4):
-        with jobs.store.read() as connection:
-            cursors.rescan(connection)
-        assert len(cursors._cursors) <= 2
-        seen |= set(cursors._cursors)
-    assert seen == names
+    monkeypatch.setattr(cursors_module, "QUEUES_MAX", 3)
+    names = [f"q{n}" for n in range(7)]
+    jobs.enqueue_many([work.options(queue=name).call() for name in names for _ in range(5)])
+    worker = prefetching(stepped(concurrency=1), 0)
+    for turn in (1, 2):
+        for _ in names:
+            worker.step()
+        ended = Counter(job.queue for job in jobs.list(state="succeeded"))
+        assert ended == dict.fromkeys(names, turn)
 
 
 def test_what_is_behind_the_queues_of_a_rescan_is_looked_for_at_once_unless_they_gave_nothing(
