@@ -18,6 +18,7 @@ from msgspec import inspect as types
 
 from jobqueue.errors import ConfigurationError, InvalidArguments
 from jobqueue.serialization import functions, models
+from jobqueue.serialization.hidden import conceal, conceal_plain
 from jobqueue.serialization.json_values import (
     ENCODER,
     MAX_BYTES,
@@ -121,13 +122,17 @@ class Codec:
             envelope = _ENVELOPE.decode(text)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is about the text.
             reason = f'{self.name}: not the text of a call, {{"args": […], "kwargs": {{…}}}}'
-            raise InvalidArguments(f"{reason}: {error}", field="args", value=text) from None
+            shown = None if self.hidden else text
+            raise InvalidArguments(f"{reason}: {error}", field="args", value=shown) from None
         self._bind(tuple(envelope.args), envelope.kwargs)
         return self._read(envelope.args, envelope.kwargs)
 
     def from_json(self, args: list[Any], kwargs: dict[str, Any]) -> str:
         """Write a call whose values came as plain JSON (an instant as ISO text, and so on)."""
-        plain = encode_plain(args, kwargs)
+        try:
+            plain = encode_plain(args, kwargs)
+        except InvalidArguments as error:
+            raise conceal_plain(error, self.hidden, self._signature) from None
         self._bind(tuple(args), kwargs)
         envelope = _ENVELOPE.decode(plain)
         return self.encode(*self._read(envelope.args, envelope.kwargs))
@@ -240,13 +245,6 @@ class Codec:
         assert slot is not None  # Binding has refused a surplus.
         return slot, step(name).removeprefix(".")
 
-    def _is_hidden(self, path: str) -> bool:
-        """Return whether a path such as `user.name` leads into a hidden argument."""
-        first = re.split(r"[.\[]", path, maxsplit=1)[0]
-        if first in self.hidden or first in self._signature.parameters:
-            return first in self.hidden
-        return self._others is not None and self._others.path in self.hidden
-
     def _read(
         self, args: list[msgspec.Raw], kwargs: dict[str, msgspec.Raw]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -261,9 +259,7 @@ class Codec:
             raise self._prefixed(error) from None
 
     def _prefixed(self, error: InvalidArguments) -> InvalidArguments:
-        if self.hidden and self._is_hidden(error.field or ""):
-            text = f"{self.name}: {error.field}: does not fit the annotation (its value is hidden)"
-            return InvalidArguments(text, field=error.field)
+        error = conceal(error, self.hidden, self._signature)
         return InvalidArguments(f"{self.name}: {error}", field=error.field, value=error.value)
 
 

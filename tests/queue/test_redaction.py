@@ -122,3 +122,33 @@ def test_the_refusal_of_a_hidden_argument_names_it_and_not_its_value() -> None:
         assert refused.value.field is not None
     with pytest.raises(InvalidArguments, match="got 'seven'"):
         codec.encode(("seven", 2), {})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda codec: codec.from_json([1, {"a": 47114242 << 64}], {}),
+        lambda codec: codec.from_json([1], {"token": 47114242 << 64}),
+        lambda codec: codec.from_json([1], {"token": {"a": SECRET + "\ud800"}}),
+        lambda codec: codec.from_json([1, {}, 47114242 << 64], {}),
+        lambda codec: codec.from_json({"token": SECRET}, {}),
+        lambda codec: codec.encode((1, {SECRET: object()}), {}),
+        lambda codec: codec.encode((1, {}, SECRET), {}),
+        lambda codec: codec.encode((1, {}), {"api-key": SECRET}),
+        lambda codec: codec.encode((1, {}), {"api-key" + 60 * "y": SECRET}),
+        lambda codec: codec.decode(json.dumps({"args": [1, SECRET], "kwargs": {}, "more": 1})),
+    ],
+)
+def test_no_refusal_has_a_hidden_value_in_its_words_its_path_or_its_value(call: Any) -> None:
+    jobs = JobQueue("sqlite:///never-made.db")
+
+    @jobs.task(redact=("token", "rest", "api-key"))
+    def login(user: int, token: dict[str, int], *rest: int, **other: int) -> None: ...
+
+    with pytest.raises(InvalidArguments) as refused:
+        call(login.codec)
+    said = f"{refused.value!s} {refused.value.field} {refused.value.value!r}"
+    assert SECRET not in said
+    assert str(47114242 << 64) not in said
+    with pytest.raises(InvalidArguments, match=r"args\[0\]: integer beyond 64 bits"):
+        login.codec.from_json([1 << 64, {}], {})
