@@ -21,7 +21,7 @@ from jobqueue.store.names import queues_of_available
 from jobqueue.store.schedules import ScheduleTable
 from jobqueue.store.schema import jobs, metadata, queues, workers
 from jobqueue.store.sql.predicates import AVAILABLE, IS_ALIVE, in_state
-from jobqueue.text import listed, span
+from jobqueue.text import as_word, listed, span
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -173,7 +173,7 @@ def unserved_queues(facts: Facts) -> Iterator[Finding]:
         sentence = f"no live worker serves {some}, where jobs wait"
         if not facts.alive:
             sentence = f"no worker is alive, and jobs wait in {some}"
-        remedy = f"jobqueue worker --queues {','.join(left[:SHOWN])}"
+        remedy = f"jobqueue worker --queues {as_word(','.join(left[:SHOWN]))}"
         yield finding("unserved_queues", sentence, remedy, left)
 
 
@@ -191,9 +191,9 @@ def unknown_tasks(facts: Facts) -> Iterator[Finding]:
         names = sorted(strangers)
         yield finding(
             "unknown_tasks",
-            f"no live worker knows {_named('task', names)}, of which jobs wait",
+            f"jobs wait for {_named('task', names)}, which no live worker knows",
             "start a worker whose app has it: jobqueue worker --app MODULE:NAME; or delete them: "
-            f"jobqueue delete --task {names[0]} --dry-run",
+            f"jobqueue delete --task {as_word(names[0])} --dry-run",
             names,
         )
 
@@ -279,7 +279,7 @@ def schedules(facts: Facts) -> Iterator[Finding]:
             yield finding(
                 "schedules",
                 f"schedule {each.name} differs from the code: an operator has changed it",
-                f"jobqueue schedules reset {each.name}",
+                f"jobqueue schedules reset {as_word(each.name)}",
                 [each.name],
             )
         if each.orphaned_at is not None or (each.orphaned and facts.alive):
@@ -289,7 +289,7 @@ def schedules(facts: Facts) -> Iterator[Finding]:
             yield finding(
                 "schedules",
                 f"schedule {each.name} makes no jobs: {why}",
-                f"jobqueue schedules remove {each.name}",
+                f"jobqueue schedules remove {as_word(each.name)}",
                 [each.name],
             )
 
@@ -301,7 +301,7 @@ def limits_of_0(facts: Facts) -> Iterator[Finding]:
             yield finding(
                 "limits_of_0",
                 f"queue {name} has the limit 0: none of its jobs starts",
-                f"jobqueue queues limit {name} none",
+                f"jobqueue queues limit {as_word(name)} none",
                 [name],
             )
     held = [row for row in facts.waiting if row.lane_limit == 0]

@@ -16,7 +16,7 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.sql.why import COUNTED_MAX
 from jobqueue.store.why_facts import Facts
-from jobqueue.text import listed, span
+from jobqueue.text import as_word, listed, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def _paused(
     form = "%H:%M" if since.date() == facts.present.date() else "%Y-%m-%d %H:%M"
     by = f" by {actor}" if actor else ""
     sentence = f"{kind} {name} paused since {since:{form}} UTC{by}"
-    return _because(facts, code, sentence, f"resume it: jobqueue {resume} {name}", name)
+    return _because(facts, code, sentence, f"resume it: jobqueue {resume} {as_word(name)}", name)
 
 
 def _no_worker(facts: Facts) -> Explanation | None:
@@ -197,9 +197,8 @@ def _no_worker(facts: Facts) -> Explanation | None:
 
 def _no_live_worker(facts: Facts, sentence: str) -> Explanation:
     queue = facts.job.queue
-    return _because(
-        facts, "no_worker", sentence, f"start one: jobqueue worker --queues {queue}", queue
-    )
+    advice = f"start one: jobqueue worker --queues {as_word(queue)}"
+    return _because(facts, "no_worker", sentence, advice, queue)
 
 
 def _unknown_task(facts: Facts) -> Explanation | None:
@@ -226,7 +225,8 @@ def _queue_full(facts: Facts) -> Explanation | None:
         facts,
         "queue_full",
         f"{full}{_held_by(holding)}" if holding else f"queue {queue} has the limit 0",
-        f"wait until one of them ends, or raise the limit: jobqueue queues limit {queue} N",
+        "wait until one of them ends, or raise the limit: "
+        f"jobqueue queues limit {as_word(queue)} N",
         queue,
         jobs=holding,
     )
@@ -240,7 +240,7 @@ def _rate(facts: Facts) -> Explanation | None:
         facts,
         "rate",
         f"rate of queue {queue}: next start in {span(wait)}",
-        f"wait, or raise the rate: jobqueue queues rate {queue} N/minute",
+        f"wait, or raise the rate: jobqueue queues rate {as_word(queue)} N/minute",
         queue,
     )
 

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+import shlex
 from typing import Any
 
 import pytest
@@ -106,7 +107,7 @@ def test_a_task_that_no_worker_knows_is_found(kit: StoreKit) -> None:
     kit.add(), kit.add(task="stranger"), kit.add(task="later", delay=HOUR)
     found = only(kit)
     assert (found.check, found.names) == ("unknown_tasks", ("later", "stranger"))
-    assert found.sentence == "no live worker knows tasks later, stranger, of which jobs wait"
+    assert found.sentence == "jobs wait for tasks later, stranger, which no live worker knows"
 
 
 def test_a_job_that_has_been_due_for_long_is_found(kit: StoreKit) -> None:
@@ -270,3 +271,19 @@ def test_an_invalid_index_is_found(kit: StoreKit) -> None:
     found = only(kit)
     assert (found.check, found.names) == ("invalid_index", ("jobqueue_jobs_due",))
     execute(kit, text(invalid.format("true")))
+
+
+def test_a_name_in_a_remedy_is_one_word_of_a_shell(kit: StoreKit) -> None:
+    evil = "$(touch /tmp/x); 'a'"
+
+    def remedies() -> list[list[str]]:
+        return [shlex.split(each.remedy) for each in findings(kit)]
+
+    id_ = kit.add(queue=evil, task=evil)
+    assert remedies() == [["jobqueue", "worker", "--queues", evil]]
+    worker(kit)
+    [words] = remedies()
+    assert words[-3:] == ["--task", evil, "--dry-run"]
+    kit.change(id_, task="add")
+    execute(kit, insert(queues).values(name=evil, max_running=0))
+    assert remedies() == [["jobqueue", "queues", "limit", evil, "none"]]

@@ -252,6 +252,18 @@ def test_no_live_worker_serves_the_queue(why: WhyKit) -> None:
     assert why.says(id_) == "no live worker serves queue mail"
 
 
+def test_a_name_in_an_advice_is_one_word_of_a_shell(why: WhyKit) -> None:
+    evil = "$(touch /tmp/x)"
+    id_ = why.kit.add(queue=evil)
+    why.execute(update(workers).values(queues='["default"]'))
+    assert why.of(id_).advice == f"start one: jobqueue worker --queues '{evil}'"
+    why.execute(insert(queues).values(name=evil, paused_at=after(0.0)))
+    assert why.of(id_).advice == f"resume it: jobqueue queues resume '{evil}'"
+    why.execute(update(queues).values(paused_at=None, max_running=0))
+    why.execute(update(workers).values(queues=None))
+    assert why.of(id_).advice.endswith(f"jobqueue queues limit '{evil}' N")
+
+
 def test_no_live_worker_knows_the_task(why: WhyKit) -> None:
     id_ = why.kit.add(task="mystery")
     assert why.says(id_) == "no live worker knows the task mystery (1 does not)"

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from jobqueue.findings import Finding, finding
 from jobqueue.records import format_bytes
 from jobqueue.store.dialects.sqlite_file import DatabaseFile
+from jobqueue.text import as_word
 
 MOUNTS = Path("/proc/self/mounts")
 NETWORK = re.compile(
@@ -67,7 +68,7 @@ def held_snapshot(engine: Engine, _processes: int) -> Iterator[Finding]:
             "held_snapshot",
             f"{format_bytes(held)} of the write-ahead log cannot be moved into the file: a program "
             "has been reading an old snapshot for long, and the log grows",
-            f"find it, and end its transaction: fuser -v {engine.url.database}",
+            f"find it, and end its transaction: fuser -v {as_word(str(engine.url.database))}",
         )
 
 
