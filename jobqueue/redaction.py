@@ -49,6 +49,15 @@ class Hidden(NamedTuple):
         rest = None if last is None else ordered.index(last)
         return cls((*names, OTHERS) if others else names, places, rest)
 
+    def __or__(self, other: "Hidden") -> "Hidden":
+        """Return what either hides: of an older version of the task, and of this one."""
+        rests = [each.rest for each in (self, other) if each.rest is not None]
+        return Hidden(
+            tuple(dict.fromkeys(self.names + other.names)),
+            tuple(sorted({*self.places, *other.places})),
+            min(rests, default=None),
+        )
+
     def apply(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Return arguments without what is hidden."""
         if not isinstance(args, list) or not isinstance(kwargs, dict):
@@ -79,7 +88,7 @@ class Redaction:
     def read(self) -> Mapping[str, Hidden]:
         """Return what is hidden now, by task."""
         written = {task: _read(text) for task, text in read_redactions(self._store).items()}
-        return written | ({} if self._registry is None else hidden_of(self._registry))
+        return _union(written, {} if self._registry is None else hidden_of(self._registry))
 
     def schedule(self, shown: dict[str, Any]) -> dict[str, Any]:
         """Return the JSON object of a schedule without what is hidden of its arguments."""
@@ -138,15 +147,22 @@ def hidden_of(registry: Registry) -> dict[str, Hidden]:
 
 
 def declare(store: Store, registry: Registry) -> None:
-    """Write what an app hides, for commands and servers without it; workers do at their start."""
+    """Add what an app hides to what is written, for commands and servers without it.
+
+    Workers do at their start. They take nothing back: one of an older version would uncover what a
+    newer one hides, and the rows of a parameter's old name are still there.
+    """
     before = read_redactions(store)
-    now = {task: json.dumps(hidden) for task, hidden in hidden_of(registry).items()}
-    changes: dict[str, str | None] = {
-        task: text for task, text in now.items() if before.get(task) != text
-    }
-    changes |= {task: None for task in before if task in registry and task not in now}
+    both = _union({task: _read(text) for task, text in before.items()}, hidden_of(registry))
+    now = {task: json.dumps(hidden) for task, hidden in both.items()}
+    changes = {task: text for task, text in now.items() if before.get(task) != text}
     if changes:
-        write_redactions(store, changes)
+        write_redactions(store, changes, lambda one, two: json.dumps(_read(one) | _read(two)))
+
+
+def _union(written: Mapping[str, Hidden], declared: Mapping[str, Hidden]) -> dict[str, Hidden]:
+    changed = {task: written.get(task, hidden) | hidden for task, hidden in declared.items()}
+    return {**written, **changed}
 
 
 def _read(text: str) -> Hidden:

@@ -88,19 +88,42 @@ def test_no_door_shows_it_with_and_without_the_app(url: str) -> None:
     assert json.loads(run("show", str(waits.id), "--json"))["args"] == [7, HIDDEN]
 
 
-def test_a_worker_takes_back_what_the_code_hides_no_more(url: str) -> None:
-    def hidden(*redact: str) -> Any:
+def test_a_worker_adds_names_and_takes_none_back(url: str) -> None:
+    def hidden(function: Any, *redact: str) -> Any:
         with JobQueue(url) as jobs:
-
-            @jobs.task(redact=redact)
-            def login(user: int, token: str) -> None: ...
-
+            jobs.task(name="login", redact=redact)(function)
             with jobs.worker(drain=True) as worker:
                 worker.wait()
-            return ShownJobs(jobs.store).redaction.read()
+            read = ShownJobs(jobs.store).redaction.read()
+            assert read == ShownJobs(jobs.store, jobs.registry).redaction.read()
+            return read
 
-    assert hidden("token") == {"login": Hidden(("token",), (1,))}
-    assert hidden() == {}
+    def first(user: int, token: str) -> None: ...
+
+    def renamed(secret: str, user: int, *rest: str) -> None: ...
+
+    assert hidden(first, "token") == {"login": Hidden(("token",), (1,))}
+    assert hidden(first) == {"login": Hidden(("token",), (1,))}  # Of an older version.
+    both = {"login": Hidden(("token", "secret", "rest"), (0, 1, 2), 2)}
+    assert hidden(renamed, "secret", "rest") == both
+    assert hidden(first, "token") == both
+
+
+def test_an_app_with_another_name_still_hides_the_written_one(url: str) -> None:
+    with JobQueue(url) as jobs:
+
+        @jobs.task(name="login", redact=("token",))
+        def login(user: int, token: str) -> None: ...
+
+        job = login.options(delay=3600).enqueue(7, token=SECRET)
+        with jobs.worker(drain=True) as worker:
+            worker.wait()
+    with JobQueue(url) as jobs:
+
+        @jobs.task(name="login", redact=("password",))
+        def of_now(user: int, password: str) -> None: ...
+
+        assert SECRET not in ShownJobs(jobs.store, jobs.registry).redaction(job.record()).args
 
 
 def test_the_refusal_of_a_hidden_argument_names_it_and_not_its_value() -> None:
