@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jobqueue.store.database import Store
+from jobqueue.store.redactions import read_redactions
 
 from tests.cli.conftest import Cli, Process, make_app, own_folder, spawn  # noqa: F401
 from tests.web.conftest import Client
@@ -28,6 +30,9 @@ jobs = JobQueue()
 @jobs.task
 def add(x: int, y: int) -> int:
     return x + y
+
+@jobs.task(redact=("token",))
+def login(token: str) -> None: ...
 
 @jobs.task
 def until(begun: str, file: str) -> str:
@@ -171,6 +176,19 @@ def test_json_says_where_it_listens(it: Cli, spawn: Callable[..., Process]) -> N
         assert client.get("/healthz").status_code == 200
     process.popen.send_signal(signal.SIGTERM)
     assert process.end()[:2] == (0, "")
+
+
+def test_it_writes_down_what_its_app_hides_unless_it_is_read_only(
+    it: Cli, web: Callable[..., Web]
+) -> None:
+    store = Store(it.url)
+    store.require_schema()
+    for args, written in ((("--read-only",), set()), ((), {"login"})):
+        running = web(*args)
+        running.signal(signal.SIGTERM)
+        assert running.end()[0] == 0
+        assert set(read_redactions(store)) == written
+    store.close()
 
 
 # What it refuses

@@ -13,6 +13,7 @@ from jobqueue.errors import InvalidOption, SchemaOutdated
 from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
 from jobqueue.records import counted
+from jobqueue.redaction import declare
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.worker import Worker
 
@@ -76,6 +77,8 @@ def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: 
     asgi = create_app(queue, token=token, read_only=read_only, hosts=hosts)
     worker = _worker(cli, given["concurrency"]) if given["with_worker"] else None
     missing = _missing(queue, may_make=app is not None and not read_only)
+    if app is not None and missing is None and not read_only:
+        declare(queue.store, queue.registry)
     with logs.configured(log_format, log_level, debug=cli.debug):
         log.info("%s, %s", cli.target, counted(len(queue.registry), "task"))
         if app is None:
