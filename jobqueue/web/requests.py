@@ -37,6 +37,7 @@ def query_of(request: Request, *known: str, repeated: Collection[str] = ()) -> d
             )
         if name in given and name not in repeated:
             raise InvalidOption(f"{name}: given twice", field=name, value=value)
+        _check_text(name, value)
         given[name] = f"{given[name]},{value}" if name in given else value
     return given
 
@@ -64,10 +65,19 @@ async def read_form(request: Request) -> dict[str, str]:
     The guard has checked that it is a form. Raises HTTPError if it is too large.
     """
     text = (await _read(request, FORM_BYTES_MAX)).decode("utf-8", "replace")
+    if text.count("&") >= FIELDS_MAX:
+        raise HTTPError(413, f"body: more than {FIELDS_MAX:,} fields", field="body")
     fields: dict[str, str] = {}
-    for name, value in parse_qsl(text, max_num_fields=FIELDS_MAX):
+    for name, value in parse_qsl(text):
+        _check_text(name[:40], value)
         fields[name] = f"{fields[name]},{value}" if name in fields else value
     return fields
+
+
+def _check_text(name: str, value: str) -> None:
+    """Refuse what PostgreSQL does not take as text: NUL, and halves of surrogate pairs."""
+    if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value):
+        raise InvalidOption(f"{name}: has a character that cannot be stored", field=name)
 
 
 async def _read(request: Request, most: int) -> bytes:

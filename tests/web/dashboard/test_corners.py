@@ -1,0 +1,29 @@
+"""What a reviewer of the dashboard found: odd texts, names and forms, and what pages leave unsaid."""
+
+import re
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from jobqueue import JobQueue
+from tests.web.conftest import Serve
+from tests.web.dashboard.conftest import Pages, text_of
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/jobs?q=%00", "/jobs/retry?all=yes&q=%00", "/jobs?error=a%20%00", "/api/jobs?error=a%20%00"],
+)
+def test_a_nul_in_an_address_is_refused(pages: Pages, path: str) -> None:
+    assert "cannot be stored" in pages.get(path, 400)
+
+
+def test_a_nul_in_a_form_is_refused(pages: Pages) -> None:
+    response = pages.send("/jobs/retry", {"all": "yes", "q": "a\0b"})
+    assert response.status_code == 400 and "cannot be stored" in response.text
+
+
+def test_a_form_of_too_many_fields_is_too_large(pages: Pages) -> None:
+    response = pages.send("/jobs/cancel", {f"f{n}": "1" for n in range(1001)})
+    assert response.status_code == 413 and "1,000 fields" in response.text
