@@ -17,6 +17,7 @@ from jobqueue.web.concurrency import Threads
 from jobqueue.web.live import LiveViews
 from jobqueue.web.pages import bulk, queues, schedules
 from jobqueue.web.pages.errors import errors_page
+from jobqueue.web.pages.findings import forget
 from jobqueue.web.pages.job import job_page
 from jobqueue.web.pages.jobs import FILTER, VERBS, jobs_page
 from jobqueue.web.pages.log import log_page
@@ -98,13 +99,15 @@ class Dashboard:
             Route(path, self._does(act, path.rpartition("/")[2]), methods=["POST"])
             for path, act in FORMS
         ]
+        now = partial(now_page, open_names=self._guard.open_names)
+        pages = [page._replace(view=now) if page.view is now_page else page for page in PAGES]
         bulk_verbs = [
             Route(f"/jobs/{verb}", self._confirms(verb), methods=["GET", "POST"]) for verb in VERBS
         ]
         return [
             *verbs,
             *bulk_verbs,
-            *(Route(page.path, self._shows(page)) for page in PAGES),
+            *(Route(page.path, self._shows(page)) for page in pages),
             Route("/login", self.login, methods=["GET", "POST"]),
             Route("/logout", self.logout, methods=["POST"]),
             Route("/theme", self.theme, methods=["POST"]),
@@ -143,6 +146,7 @@ class Dashboard:
             to = form.pop("to", "/")
             done = await self._writes(act, self._queue, form, client_of(request))
             self._live.clear()
+            forget(self._queue)
             response = _to(request.scope, to if done.to is None else done.to)
             notice = quote(done.notice[:NOTICE_MAX])
             self._set(request.scope, response, NOTICE, notice, lasts=60)
@@ -205,7 +209,8 @@ class Dashboard:
                 # A link elsewhere brought the browser here, so that it has kept the cookie back.
                 return self._page(scope, "arrive.html", {})
             return _to(scope, "/login?to=" + quote(_own_path(scope), ""))
-        data = {"status": error.status, "message": str(error)}
+        reads = scope["method"] in ("GET", "HEAD")
+        data = {"status": error.status, "message": str(error), "reads": reads}
         response = self._page(scope, "error.html", data, status=error.status)
         response.headers.update(error.headers)
         return response

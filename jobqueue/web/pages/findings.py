@@ -1,6 +1,7 @@
 """What `doctor` has found, as Now shows it: a sentence, and where to look or what to do."""
 
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
@@ -23,7 +24,7 @@ _PLACES = {
     "limits_of_0": "queues",
 }
 """Where to look, by check; with the first name of a finding."""
-_found: WeakKeyDictionary[Store, tuple[float, list[Finding]]] = WeakKeyDictionary()
+_found: WeakKeyDictionary[Store, tuple[float, Sequence[str], list[Finding]]] = WeakKeyDictionary()
 
 
 class Shown(NamedTuple):
@@ -35,12 +36,18 @@ class Shown(NamedTuple):
     """Path and query of the page that shows more, below the mount."""
 
 
-def findings(queue: JobQueue) -> list[Shown]:
+def findings(queue: JobQueue, open_names: Sequence[str] = ()) -> list[Shown]:
     """Return what is wrong or will be, at most 15 seconds old."""
     known = _found.get(queue.store)
-    if known is None or time.monotonic() - known[0] > FRESH:
-        known = _found[queue.store] = time.monotonic(), examine(queue.store).findings
-    return [Shown(each.sentence, each.remedy, _place(each)) for each in known[1][:SHOWN]]
+    if known is None or time.monotonic() - known[0] > FRESH or known[1] != open_names:
+        found = examine(queue.store, open_names).findings
+        known = _found[queue.store] = time.monotonic(), open_names, found
+    return [Shown(each.sentence, each.remedy, _place(each)) for each in known[2][:SHOWN]]
+
+
+def forget(queue: JobQueue) -> None:
+    """Ask the database again: something was changed here, which may have mended a finding."""
+    _found.pop(queue.store, None)
 
 
 def _place(finding: Finding) -> str | None:

@@ -1,7 +1,7 @@
 """Now: is it moving, and is it healthy: the queues, the last hour, and what needs somebody."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,8 +22,13 @@ PAUSES = 500
 """Newest actions of operators among which pauses are looked for."""
 
 
-def now_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
-    """Show what goes on. Raises InvalidOption."""
+def now_page(
+    queue: JobQueue, query: Query, open_names: Sequence[str] = ()
+) -> tuple[str, dict[str, Any]]:
+    """Show what goes on. Raises InvalidOption.
+
+    `open_names` are those beyond this host under which anybody may do everything.
+    """
     span = query.get("span") or "1h"
     if span not in SPANS:
         raise InvalidOption(f"span: {span[:20]!r} is not 1h or 24h", field="span")
@@ -37,7 +42,7 @@ def now_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     return "now.html", {
         "span": span,
         "causes": causes(queue),
-        "findings": findings(queue),
+        "findings": findings(queue, open_names),
         "spans": list(SPANS),
         "queues": rows,
         "paused_by": paused_by(queue, rows),

@@ -27,3 +27,16 @@ def test_a_nul_in_a_form_is_refused(pages: Pages) -> None:
 def test_a_form_of_too_many_fields_is_too_large(pages: Pages) -> None:
     response = pages.send("/jobs/cancel", {f"f{n}": "1" for n in range(1001)})
     assert response.status_code == 413 and "1,000 fields" in response.text
+
+
+def test_now_says_that_anybody_may_do_everything(serve: Serve) -> None:
+    pages = Pages(serve(hosts=["127.0.0.1", "dash.example"]))
+    assert "dash.example" in text_of(pages.get("/")).partition("The last hour")[0]
+
+
+def test_what_is_mended_with_a_button_is_found_no_more_at_once(pages: Pages) -> None:
+    pages.client.id(1, 2, queue="mail")
+    pages.done("/queues/mail/limit", {"limit": "0"})
+    assert "mail has the limit 0" in pages.get("/")
+    pages.done("/queues/mail/limit", {"limit": ""})
+    assert "mail has the limit 0" not in pages.get("/")
