@@ -40,3 +40,28 @@ def test_what_is_mended_with_a_button_is_found_no_more_at_once(pages: Pages) -> 
     assert "mail has the limit 0" in pages.get("/")
     pages.done("/queues/mail/limit", {"limit": ""})
     assert "mail has the limit 0" not in pages.get("/")
+
+
+@pytest.mark.parametrize("how", [{"read_only": True}, {"authorize": lambda _: "read"}])
+def test_what_would_change_has_no_button_for_who_may_not(
+    serve: Serve, jobs: JobQueue, how: dict[str, Any]
+) -> None:
+    jobs.registry["add"].enqueue(1, 1)
+    pages = Pages(serve(**how))
+    for verb in ("delete", "update"):
+        page = pages.get(f"/jobs/{verb}?all=yes")
+        assert f'action="./{verb}"' not in page and "<button class=" not in page
+        assert "new_queue" not in page and "Back" in page
+
+
+@pytest.mark.parametrize("name", ["items", "keys", "get"])
+def test_a_queue_may_have_any_name(pages: Pages, jobs: JobQueue, name: str) -> None:
+    pages.client.id(1, 2, queue=name)
+    with jobs.store.write() as connection:
+        connection.exec_driver_sql("DELETE FROM jobqueue_audit")
+    jobs.pause(name)
+    with jobs.store.write() as connection:
+        connection.exec_driver_sql("DELETE FROM jobqueue_audit")
+    for path in ("/", "/queues", f"/queues/{name}"):
+        page = pages.get(path)
+        assert "built-in" not in page and "paused" in page
