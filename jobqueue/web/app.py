@@ -111,12 +111,13 @@ class WebApp:
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001 - every error becomes a response here.
-            answer = as_http_error(error, writes=scope["method"] == "POST")
+            page = is_page(path_of(scope))
+            answer = as_http_error(error, writes=scope["method"] == "POST", page=page)
             if is_started:
                 log.warning("an answer was broken off: %s", _name(error))
                 return  # The server closes the connection of an incomplete answer.
-            page = self._dashboard.refuses(scope, answer)
-            await (page or answer.response())(scope, receive, guarded)
+            shown = self._dashboard.refuses(scope, answer)
+            await (shown or answer.response())(scope, receive, guarded)
 
 
 def _with_security(scope: Scope, headers: Iterable[Header]) -> list[Header]:

@@ -90,8 +90,11 @@ _STATUSES: dict[type[JobQueueError], int] = {
 }
 
 
-def as_http_error(error: BaseException, *, writes: bool) -> HTTPError:
-    """Return the response to an exception. An unexpected one is logged by type and place only."""
+def as_http_error(error: BaseException, *, writes: bool, page: bool = False) -> HTTPError:
+    """Return the response to an exception. An unexpected one is logged by type and place only.
+
+    `writes` says that the request may have changed something, `page` that a person made it.
+    """
     if isinstance(error, HTTPError):
         return error
     if isinstance(error, HTTPException):
@@ -102,7 +105,7 @@ def as_http_error(error: BaseException, *, writes: bool) -> HTTPError:
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     if lost or isinstance(error, _DATABASE_ERRORS):
         log.warning("503: the database did not answer (%s)", type(error).__name__)
-        return database_unavailable(writes=writes)
+        return database_unavailable(writes=writes, page=page)
     return _unforeseen(error)
 
 
@@ -121,12 +124,14 @@ def _unforeseen(error: BaseException) -> HTTPError:
     return HTTPError(500, "this went wrong here, not with the request; the log says where")
 
 
-def database_unavailable(*, writes: bool) -> HTTPError:
+def database_unavailable(*, writes: bool, page: bool = False) -> HTTPError:
     """Return the response for a database that did not answer."""
     doubt = (
         "; whether anything was written is not known: a job with a unique_key, and unique_until "
         '"deleted", can be sent again safely'
     )
+    if page:
+        doubt = ", so that what you sent may be done or not: look whether it was done"
     return HTTPError(
         503,
         "the database does not answer" + (doubt if writes else ""),

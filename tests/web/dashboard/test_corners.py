@@ -65,3 +65,19 @@ def test_a_queue_may_have_any_name(pages: Pages, jobs: JobQueue, name: str) -> N
     for path in ("/", "/queues", f"/queues/{name}"):
         page = pages.get(path)
         assert "built-in" not in page and "paused" in page
+
+
+def test_a_form_that_the_database_did_not_answer_is_not_sent_by_a_link(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OperationalError("", {}, OSError())
+
+    pages.client.id(1, 2, queue="mail")
+    token = pages.token()
+    monkeypatch.setattr("jobqueue.store.stats.Monitor.pause", fails)
+    monkeypatch.setattr("jobqueue.web.pages.now.queue_rows", fails)
+    response = pages.send("/queues/mail/pause", {"token": token}, headers={})
+    assert response.status_code == 503 and "unique_key" not in response.text
+    assert "look whether it was done" in response.text and "Try again" not in response.text
+    assert "Try again" in pages.get("/", 503)
