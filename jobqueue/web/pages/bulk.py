@@ -34,7 +34,7 @@ def confirm_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         count += pages.count(part)
         sample += pages.page(part, size=SAMPLE).jobs if count else []
     sample.sort(key=lambda job: -job.id)
-    given = {name: query[name] for name in PARAMETERS if query.get(name)}
+    given = {name: text for name in PARAMETERS if (text := query.get(name, "").strip())}
     return "confirm.html", {
         "verb": verb,
         "count": count,

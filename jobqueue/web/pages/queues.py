@@ -12,7 +12,7 @@ from jobqueue.store.audit import Action
 from jobqueue.store.queue_switches import Switchboard
 from jobqueue.store.stats import Monitor
 from jobqueue.web.pages.now import paused_by, queue_rows
-from jobqueue.web.pages.view import Done, Query
+from jobqueue.web.pages.view import Done, Query, require_known
 
 
 def queues_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
@@ -37,7 +37,7 @@ def queue_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
 
 def purge_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show how many jobs a purge would delete; delete none."""
-    name = _name(query)
+    name = _known(queue, query)
     rows = Monitor(queue.store).queues()
     waiting = sum(row["scheduled"] + row["available"] for row in rows if row["queue"] == name)
     return "sure.html", {
@@ -63,7 +63,7 @@ def resume(queue: JobQueue, form: Query, actor: str) -> Done:
 
 def limit(queue: JobQueue, form: Query, actor: str) -> Done:
     """Set how many of its jobs may run at once; an empty field takes the limit back."""
-    name, text = _name(form), form.get("limit", "").strip()
+    name, text = _known(queue, form), form.get("limit", "").strip()
     most = check_limit(wire.whole(text)) if text else None
     action = Action(actor, "limit", {"queue": name, "limit": most})
     Switchboard(queue.store).limit(name, most, action)
@@ -74,7 +74,11 @@ def limit(queue: JobQueue, form: Query, actor: str) -> Done:
 
 def rate(queue: JobQueue, form: Query, actor: str) -> Done:
     """Set how often its jobs may start; an empty field takes the rate back."""
-    name, text, burst = _name(form), form.get("rate", "").strip(), form.get("burst", "").strip()
+    name, text, burst = (
+        _known(queue, form),
+        form.get("rate", "").strip(),
+        form.get("burst", "").strip(),
+    )
     if burst and not text:
         raise InvalidOption("burst: there is no rate to run ahead of", field="burst")
     new = Rate.of(text, wire.whole(burst) if burst else None) if text else None
@@ -86,7 +90,7 @@ def rate(queue: JobQueue, form: Query, actor: str) -> Done:
 
 def fair(queue: JobQueue, form: Query, actor: str) -> Done:
     """Let its concurrency keys take turns, or not."""
-    name, on = _name(form), form.get("fair") == "yes"
+    name, on = _known(queue, form), form.get("fair") == "yes"
     action = Action(actor, "fair", {"queue": name, "fair": on})
     Switchboard(queue.store).fair(name, action, fair=on)
     queue.wake_workers()
@@ -95,7 +99,7 @@ def fair(queue: JobQueue, form: Query, actor: str) -> Done:
 
 def purge(queue: JobQueue, form: Query, actor: str) -> Done:
     """Delete the jobs of a queue that wait."""
-    name = _name(form)
+    name = _known(queue, form)
     gone = Switchboard(queue.store).purge(name, Action(actor, "purge", {"queue": name}))
     return Done(f"Deleted {counted(gone, 'job')} of queue {name}.", f"/queues/{name}")
 
@@ -103,10 +107,16 @@ def purge(queue: JobQueue, form: Query, actor: str) -> Done:
 def _switch(
     queue: JobQueue, form: Query, actor: str, change: Callable[[str, Action], bool]
 ) -> Done:
-    name = _name(form)
+    name = _known(queue, form)
     changed = change(name, Action(actor, form["verb"], {"queue": name}))
     queue.wake_workers()
     return Done(f"Queue {name} {'is' if changed else 'was already'} {form['verb']}d.")
+
+
+def _known(queue: JobQueue, query: Query) -> str:
+    name = _name(query)
+    require_known(queue, "queue", name)
+    return name
 
 
 def _name(query: Query) -> str:

@@ -9,7 +9,7 @@ from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
 from jobqueue.web.pages.now import HOUR
-from jobqueue.web.pages.view import Act, Done, Query
+from jobqueue.web.pages.view import Act, Done, Query, require_known
 
 WAITING_MAX = 50_000
 """Waiting jobs of each state that are counted by task: no index has the task."""
@@ -38,6 +38,7 @@ def switch(kind: PauseKind, verb: str) -> Act:
 
     def act(queue: JobQueue, form: Query, actor: str) -> Done:
         name = options.name(form["name"], kind.value)
+        require_known(queue, kind.value, name)
         change = getattr(Pauses(queue.store), verb)
         changed = change(kind, name, Action(actor, verb, {kind.value: name}))
         queue.wake_workers()

@@ -1,12 +1,17 @@
 """What a reviewer of the dashboard found: odd texts, names and forms, and what pages leave unsaid."""
 
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobQueue
+from jobqueue.store.schema import attempts
+from jobqueue.web.pages.job import _as_command, _as_python
 from tests.web.conftest import Serve
 from tests.web.dashboard.conftest import Pages, text_of
 
@@ -81,3 +86,16 @@ def test_a_form_that_the_database_did_not_answer_is_not_sent_by_a_link(
     assert response.status_code == 503 and "unique_key" not in response.text
     assert "look whether it was done" in response.text and "Try again" not in response.text
     assert "Try again" in pages.get("/", 503)
+
+
+@pytest.mark.parametrize(
+    "path", ["/queues/never-existed/pause", "/tasks/nosuch/pause", "/tags/nosuch/pause"]
+)
+def test_a_form_makes_no_switch_for_a_name_that_is_not_there(pages: Pages, path: str) -> None:
+    response = pages.send(path)
+    assert response.status_code == 404 and "is not known" in response.text
+
+
+def test_a_blank_search_is_no_filter(pages: Pages) -> None:
+    pages.client.id(1, 2)
+    assert "none: all jobs of this database" in pages.get("/jobs/delete?all=yes&q=%20")

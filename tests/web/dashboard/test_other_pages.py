@@ -74,7 +74,7 @@ def test_the_switches_of_a_queue_are_set_and_taken_back(pages: Pages, jobs: JobQ
 def test_a_wrong_switch_changes_nothing(
     pages: Pages, jobs: JobQueue, verb: str, fields: dict[str, str]
 ) -> None:
-    assert pages.send(f"/queues/mail/{verb}", fields).status_code == 400
+    assert pages.send(f"/queues/default/{verb}", fields).status_code == 400
     assert Audit(jobs.store).find(None) == []
 
 
@@ -215,6 +215,7 @@ def test_a_long_log_has_pages(
     pages: Pages, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobqueue.web.pages.log.PAGE", 2)
+    pages.client.id(1, 2, queue="mail")
     for _ in range(3):
         pages.send("/queues/mail/pause")
         pages.send("/queues/mail/resume")
