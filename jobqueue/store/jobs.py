@@ -143,13 +143,17 @@ class Jobs(Enqueuer):
                 found |= {row.id: State(row.state) for row in rows}
         return found
 
-    def attempts(self, job: JobRecord) -> list[AttemptRecord]:
-        """Return all attempts in order: the recorded ones, and the one that succeeded or runs."""
+    def attempts(self, job: JobRecord, newest: int | None = None) -> list[AttemptRecord]:
+        """Return all attempts in order: the recorded ones, and the one that succeeded or runs.
+
+        Of those that are recorded only the `newest`, where that is given.
+        """
+        recorded = select(attempts).where(attempts.c.job_id == job.id)
         with self._store.read() as connection:
             rows = connection.execute(
-                select(attempts).where(attempts.c.job_id == job.id).order_by(attempts.c.fence)
+                recorded.order_by(attempts.c.fence.desc()).limit(newest)
             ).all()
-        found = [_attempt(row) for row in rows]
+        found = [_attempt(row) for row in reversed(rows)]
         if job.state in (State.RUNNING, State.SUCCEEDED):
             outcome = "succeeded" if job.state is State.SUCCEEDED else "running"
             fence = job.fence - (job.state is State.SUCCEEDED)
@@ -159,6 +163,12 @@ class Jobs(Enqueuer):
                 )
             )
         return found
+
+    def count_attempts(self, id_: int) -> int:
+        """Return how many attempts of a job are recorded."""
+        recorded = select(sql_func.count()).where(attempts.c.job_id == id_)
+        with self._store.read() as connection:
+            return connection.execute(recorded).scalar_one()
 
     def cancel(
         self, wanted: JobFilter, action: Action | None = None

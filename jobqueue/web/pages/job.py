@@ -1,6 +1,7 @@
 """Job: what has happened to one job, why it is where it is, and its verbs."""
 
 import json
+import keyword
 import shlex
 from collections.abc import Iterator
 from datetime import datetime
@@ -10,8 +11,8 @@ from jobqueue import wire
 from jobqueue.errors import JobNotFound
 from jobqueue.options import Options
 from jobqueue.queue import JobQueue
-from jobqueue.records import AttemptRecord, JobRecord, headers_of
-from jobqueue.redaction import ShownJobs
+from jobqueue.records import AttemptRecord, JobRecord, counted, headers_of
+from jobqueue.redaction import HIDDEN, ShownJobs
 from jobqueue.states import MOVES, State
 from jobqueue.store.audit import Audit
 from jobqueue.store.why import explain
@@ -20,6 +21,8 @@ from jobqueue.web.pages.view import Query
 TREE_MAX = 50_000
 """Characters of arguments or a result that are shown as a tree; of longer ones the beginning."""
 DEPTH_MAX = 60
+ATTEMPTS_SHOWN = 50
+"""The newest, of those that are recorded."""
 ACTIONS = 500
 """Newest actions of operators among which those on this job are looked for."""
 
@@ -52,25 +55,32 @@ def job_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     job, why = jobs.get(id_), explain(jobs, id_)
     if job is None or why is None:
         raise JobNotFound(f"there is no job {id_} (any more)", field="id", value=id_)
-    attempts = jobs.attempts(job)
+    attempts = jobs.attempts(job, ATTEMPTS_SHOWN)
+    earlier = max(0, jobs.count_attempts(id_) - ATTEMPTS_SHOWN)
+    shows_call = not _hides(job)
     return "job.html", {
         "job": job,
         "why": why,
-        "steps": list(_steps(job, attempts)),
+        "steps": list(_steps(job, attempts, earlier)),
         "next": sorted({move.after.value for move in MOVES.values() if job.state in move.before}),
         "attempts": attempts[::-1],
+        "earlier": earlier,
         "args": _value(job.args),
         "result": None if job.result is None else _value(job.result),
         "headers": headers_of(job.headers),
-        "command": _as_command(job),
-        "python": _as_python(job),
+        "shows_call": shows_call,
+        "command": _as_command(job) if shows_call else None,
+        "python": _as_python(job) if shows_call else None,
         "actions": _actions(queue, id_),
     }
 
 
-def _steps(job: JobRecord, attempts: list[AttemptRecord]) -> Iterator[Step]:
+def _steps(job: JobRecord, attempts: list[AttemptRecord], earlier: int) -> Iterator[Step]:
     yield Step("enqueued", "ok", job.created_at)
     last = job.created_at
+    if earlier:
+        yield Step(counted(earlier, "earlier attempt"), "wait", None)
+        last = attempts[0].started_at or last
     for attempt in attempts:
         began = attempt.started_at
         if began is not None and (gap := (began - last).total_seconds()) >= 0.1:  # noqa: PLR2004
@@ -128,6 +138,12 @@ def _call(job: JobRecord) -> tuple[list[Any], dict[str, Any]] | None:
     return found["args"], found["kwargs"]
 
 
+def _hides(job: JobRecord) -> bool:
+    """Return whether an argument is hidden: who copied the call would enqueue that word."""
+    args, named = _call(job) or ([], {})
+    return HIDDEN in args or HIDDEN in named.values()
+
+
 def _options(job: JobRecord) -> dict[str, Any]:
     """Return the options of a call that would make the same job, but for its times and its key."""
     default = Options()
@@ -147,7 +163,9 @@ def _as_command(job: JobRecord) -> str | None:
     call = _call(job)
     if call is None:
         return None
-    words = ["jobqueue", "enqueue", job.task]
+    # What begins with a dash is taken for an option, but for what comes after `--`.
+    is_dashed = job.task.startswith("-")
+    words = ["jobqueue", "enqueue"] + ([] if is_dashed else [job.task])
     for name, given in zip(("--args", "--kwargs"), call, strict=True):
         if given:
             words += [name, json.dumps(given, ensure_ascii=False)]
@@ -158,18 +176,22 @@ def _as_command(job: JobRecord) -> str | None:
             words += [word for pair in value.items() for word in ("--header", "=".join(pair))]
         else:
             words += [f"--{name.replace('_', '-')}", str(value)]
-    return shlex.join(words)
+    return shlex.join(words + (["--", job.task] if is_dashed else []))
 
 
 def _as_python(job: JobRecord) -> str | None:
     call = _call(job)
     if call is None:
         return None
-    task = job.task if job.task.isidentifier() else f"jobs.registry[{job.task!r}]"
+    task = (
+        job.task
+        if job.task.isidentifier() and not keyword.iskeyword(job.task)
+        else f"jobs.registry[{job.task!r}]"
+    )
     options = ", ".join(f"{name}={value!r}" for name, value in _options(job).items())
     args = [repr(value) for value in call[0]]
     named = call[1]
-    if all(name.isidentifier() for name in named):
+    if all(name.isidentifier() and not keyword.iskeyword(name) for name in named):
         args += [f"{name}={value!r}" for name, value in named.items()]
     else:
         args.append(f"**{named!r}")

@@ -99,3 +99,33 @@ def test_a_form_makes_no_switch_for_a_name_that_is_not_there(pages: Pages, path:
 def test_a_blank_search_is_no_filter(pages: Pages) -> None:
     pages.client.id(1, 2)
     assert "none: all jobs of this database" in pages.get("/jobs/delete?all=yes&q=%20")
+
+
+def test_of_many_attempts_the_newest_are_shown(pages: Pages, jobs: JobQueue) -> None:
+    id_, at = pages.client.id(1, 2), datetime.now(UTC)
+    with jobs.store.write() as connection:
+        rows = [
+            {"job_id": id_, "attempt": n, "fence": n, "outcome": "errored", "finished_at": at}
+            for n in range(1, 121)
+        ]
+        connection.execute(insert(attempts), rows)
+    page = pages.get(f"/jobs/{id_}")
+    assert re.findall(r'id="attempt-(\d+)"', page) == [str(n) for n in range(120, 70, -1)]
+    assert "70 more" in text_of(page)
+
+
+def test_a_call_with_hidden_arguments_is_not_offered_again(pages: Pages, jobs: JobQueue) -> None:
+    @jobs.task(redact=("token",))
+    def login(user: int, token: str) -> None: ...
+
+    id_ = pages.client.id(7, "x", task="login")
+    page = pages.get(f"/jobs/{id_}")
+    assert "enqueue" not in page.split("<h2>Arguments")[1].split("<h2>Facts")[0]
+    assert "Its call is left out" in page
+
+
+def test_the_call_of_a_job_can_be_run(jobs: JobQueue) -> None:
+    job = jobs.registry["echo"].enqueue(1).record()
+    odd = replace(job, task="-x", args='{"args": [1], "kwargs": {"class": 1}}')
+    assert _as_command(odd) == """jobqueue enqueue --args '[1]' --kwargs '{"class": 1}' -- -x"""
+    assert _as_python(odd) == "jobs.registry['-x'].enqueue(1, **{'class': 1})"
