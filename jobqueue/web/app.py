@@ -12,7 +12,7 @@ from jobqueue.web.dashboard import Dashboard
 from jobqueue.web.responses import HTTPError, as_http_error, log
 from jobqueue.web.rights import Authorize, rights_of
 from jobqueue.web.routes import Api
-from jobqueue.web.security import LOOPBACK_NAMES, PROBES, RequestGuard, is_page, path_of
+from jobqueue.web.security import LOOPBACK_NAMES, RequestGuard, is_open, is_page, path_of
 
 Header = tuple[bytes, bytes]
 
@@ -101,7 +101,7 @@ class WebApp:
         inner.pop("starlette.exception_handlers", None)
         try:
             self._guard.check(scope)
-            if path_of(scope) not in PROBES:
+            if not is_open(path_of(scope)):
                 rights = await rights_of(
                     Request(scope), self._authorize, read_only=self._guard.read_only
                 )

@@ -232,10 +232,10 @@ class Dashboard:
             if tag in _header(scope, b"if-none-match"):
                 return Response(status_code=304, headers={"ETag": tag})
             return self._fragment(scope, template, data, tag)
-        session = session_of(scope)
-        fresh = None
-        if not (self._sessions.is_valid(session) or self._guard.has_token):
-            session = fresh = self._sessions.new()
+        session, fresh = session_of(scope), None
+        if not self._sessions.is_valid(session):
+            # With a token only a login gives a session, and only a session has forms.
+            session = fresh = None if self._guard.has_token else self._sessions.new()
         cookies = HTTPConnection(scope).cookies
         theme, notice = cookies.get(THEME), unquote(cookies.get(NOTICE, ""))
         more = {

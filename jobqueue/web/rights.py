@@ -8,12 +8,18 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from jobqueue.errors import InvalidOption
-from jobqueue.web.responses import HTTPError
+from jobqueue.web.responses import HTTPError, log
 from jobqueue.web.security import VERBLESS, path_of
 
 Answer = Literal["all", "read"] | Collection[str] | None
 """All verbs, none, or those named; None refuses the request."""
 Authorize = Callable[[Request], Answer | Awaitable[Answer]]
+
+
+VERBS = (
+    *("retry", "cancel", "delete", "update", "pause", "resume", "limit", "rate", "fair"),
+    *("purge", "reset", "remove", "run", "enqueue"),
+)
 
 
 class Rights:
@@ -27,6 +33,10 @@ class Rights:
         """Read the answer of `authorize`. Raises HTTPError for None, InvalidOption for a typo."""
         if answer is None:
             raise HTTPError(403, "you may not look at this", field="authorize")
+        if not isinstance(answer, Collection):
+            raise InvalidOption(
+                f"authorize: a {type(answer).__name__} is no answer", field="authorize"
+            )
         if isinstance(answer, str):
             if answer not in ("all", "read"):
                 raise InvalidOption(
@@ -34,6 +44,12 @@ class Rights:
                     field="authorize",
                 )
             return cls(None if answer == "all" else frozenset())
+        wrong = next((verb for verb in answer if verb not in VERBS), None)
+        if wrong is not None:
+            raise InvalidOption(
+                f"authorize: {wrong!r} is not a verb; there are {', '.join(VERBS)}",
+                field="authorize",
+            )
         return cls(frozenset(answer))
 
     def allow(self, verb: str) -> bool:
@@ -51,9 +67,15 @@ class Rights:
 
 
 async def rights_of(request: Request, authorize: Authorize | None, *, read_only: bool) -> Rights:
-    """Return what a request may do. Raises HTTPError if it may not even look."""
+    """Return what a request may do. Raises HTTPError if it may not even look, and for an answer
+    that is a mistake of the program.
+    """
     if authorize is None:
         return Rights(frozenset() if read_only else None)
     answer = authorize(request)
-    rights = Rights.of(await answer if inspect.isawaitable(answer) else answer)
+    try:
+        rights = Rights.of(await answer if inspect.isawaitable(answer) else answer)
+    except InvalidOption as error:
+        log.error("500: %s", error)
+        raise HTTPError(500, "this went wrong here; the log says why") from None
     return Rights(frozenset()) if read_only else rights

@@ -91,7 +91,7 @@ class RequestGuard:
         if page and not reads:
             _check_own_form(headers)
         logged_in = page and self.sessions.is_valid(session_of(scope))
-        if not (path in OPEN_PATHS or path.startswith("/static/") or logged_in):
+        if not (is_open(path) or logged_in):
             self._check_token(headers)
         if self.read_only and not reads and path not in VERBLESS:
             raise HTTPError(403, "this server is read-only", field="method", value=scope["method"])
@@ -158,6 +158,11 @@ def path_of(scope: Scope) -> str:
     """Return the path below the mount."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
+
+
+def is_open(path: str) -> bool:
+    """Return whether anybody may ask for a path: it reveals nothing about jobs."""
+    return path in OPEN_PATHS or path.startswith("/static/")
 
 
 def is_page(path: str) -> bool:

@@ -129,3 +129,26 @@ def test_the_call_of_a_job_can_be_run(jobs: JobQueue) -> None:
     odd = replace(job, task="-x", args='{"args": [1], "kwargs": {"class": 1}}')
     assert _as_command(odd) == """jobqueue enqueue --args '[1]' --kwargs '{"class": 1}' -- -x"""
     assert _as_python(odd) == "jobs.registry['-x'].enqueue(1, **{'class': 1})"
+
+
+def test_only_the_cookie_of_a_session_gets_a_form_token(serve: Serve) -> None:
+    pages = Pages(serve(token="a-long-random-token"))
+    page = pages.get("/login", headers={"Cookie": "jobqueue_session=x"})
+    port = pages.client.base_url.port
+    page += pages.get("/login", headers={"Cookie": f"jobqueue_session_{port}=x"})
+    assert 'name="token"' not in page
+
+
+def test_who_is_refused_still_gets_the_files_of_the_page_that_says_so(serve: Serve) -> None:
+    pages = Pages(serve(authorize=lambda _: None))
+    style = pages.get("/", 403).split('rel="stylesheet" href="./')[1].split('"')[0]
+    assert pages.client.get("/" + style).status_code == 200
+    assert pages.client.get("/login").status_code == 200
+
+
+@pytest.mark.parametrize("answer", [7, "write", {"retri"}, [1], {"retry": True, "x": 1}])
+def test_a_wrong_answer_of_authorize_is_told_to_the_log_only(
+    serve: Serve, answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = Pages(serve(authorize=lambda _: answer)).get("/", 500)
+    assert "authorize" not in page and "authorize: " in caplog.text
