@@ -35,7 +35,7 @@ class Rights:
             raise HTTPError(403, "you may not look at this", field="authorize")
         if not isinstance(answer, Collection):
             raise InvalidOption(
-                f"authorize: a {type(answer).__name__} is no answer", field="authorize"
+                f"authorize: {type(answer).__name__} cannot be one", field="authorize"
             )
         if isinstance(answer, str):
             if answer not in ("all", "read"):
