@@ -16,6 +16,7 @@ from sqlalchemy import (
     bindparam,
     func,
     literal,
+    not_,
     or_,
     select,
     true,
@@ -190,7 +191,7 @@ def _of_ended(connection: Connection, wanted: JobFilter, after: str | None, size
         last = select(jobs.c.finished_at, jobs.c.id).where(*ended, is_there).order_by(*order)
         floor = connection.execute(last.limit(1).offset(WINDOW)).one_or_none()
         if floor is not None:
-            lowest = jobs.c.finished_at >= literal(floor.finished_at, INSTANT)
+            lowest = _not_ended_before(floor.finished_at, floor.id)
     found = select(jobs.c.finished_at, jobs.c.id).where(*where, lowest).order_by(*order)
     rows = connection.execute(found.limit(size + 1)).all()
     ids = [row.id for row in rows[:size]]
@@ -205,6 +206,13 @@ def _ended_before(at: datetime, id_: int) -> ColumnElement[bool]:
     # Not a comparison of pairs: this one uses the index on both databases.
     instant = literal(at, INSTANT)
     return and_(jobs.c.finished_at <= instant, or_(jobs.c.finished_at < instant, jobs.c.id < id_))
+
+
+def _not_ended_before(at: datetime, id_: int) -> ColumnElement[bool]:
+    instant = literal(at, INSTANT)
+    # Not by an `or`: of two lower bounds SQLite may take the wrong one.
+    is_older = and_(jobs.c.finished_at == instant, jobs.c.id < id_)
+    return and_(jobs.c.finished_at >= instant, not_(is_older))
 
 
 def _text_of(at: datetime, id_: int) -> str:

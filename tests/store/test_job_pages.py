@@ -65,6 +65,15 @@ def test_jobs_that_ended_in_one_instant_are_all_on_some_page(kit: StoreKit) -> N
     assert walk(JobPages(kit.jobs), JobFilter(state=State.FAILED), 2) == ids[::-1]
 
 
+def test_a_window_ends_amid_jobs_that_ended_in_one_instant(
+    kit: StoreKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_pages, "WINDOW", 3)
+    ids = [kit.put(State.FAILED, task="t") for _ in range(9)]
+    kit.change(*ids, finished_at=datetime(2026, 1, 1, tzinfo=UTC))
+    assert walk(JobPages(kit.jobs), JobFilter(state=State.FAILED, task="t"), 20) == ids[::-1]
+
+
 @pytest.mark.parametrize("state", [None, State.AVAILABLE, State.FAILED])
 def test_what_no_index_serves_is_looked_for_in_a_bounded_part(
     kit: StoreKit, monkeypatch: pytest.MonkeyPatch, state: State | None
