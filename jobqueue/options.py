@@ -18,7 +18,7 @@ from jobqueue.schedules.timing import Timing, check_timing
 
 Word = TypeVar("Word", bound=str)
 
-NAME = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,127}")
+NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,127}")
 NAME_LENGTH_MAX = 128
 QUEUE_LENGTH_MAX = 63
 MEMORY_LEAST = 10_000_000  # bytes; no Python runs in less
@@ -138,7 +138,7 @@ def size(value: object) -> int:
 def name(value: object, what: str, *, longest: int = NAME_LENGTH_MAX) -> str:
     """Check the name of a task, queue or tag and return it as plain `str`."""
     if not isinstance(value, str) or len(value) > longest or not NAME.fullmatch(value):
-        form = f"use letters, digits and _ . : -, at most {longest} characters"
+        form = f"use letters, digits and _ . : -, at most {longest} characters, not . or .."
         raise _invalid(what, value, f"is not a name; {form}")
     return str(value)  # Queue is a subclass.
 

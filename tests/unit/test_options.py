@@ -71,6 +71,8 @@ NO_NAMES: list[object] = [
         True,
         b"a",
         ["a"],
+        ".",
+        "..",
     ),
 ]
 
