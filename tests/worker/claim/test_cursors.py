@@ -133,7 +133,7 @@ def test_of_more_queues_than_a_rescan_finds_each_has_its_turn(
     work: Any, jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cursors_module, "QUEUES_MAX", 3)
-    names = [f"q{n}" for n in range(7)]
+    names = [f"q{n}" for n in range(6)]
     jobs.enqueue_many([work.options(queue=name).call() for name in names for _ in range(5)])
     worker = prefetching(stepped(concurrency=1), 0)
     for turn in (1, 2):
