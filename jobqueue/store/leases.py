@@ -153,7 +153,8 @@ class Leases:
                     counts.errored(job.queue, job.task)  # Attempts of other jobs are refunded.
                 if job.state in FINAL:
                     counts.ended(job.queue, job.task, job.state)
-                counts.error(job.task, _lost_worker(job), job.state)
+                if job.state is not State.CANCELLED:  # It was to end anyway, or came too late.
+                    counts.error(job.task, _lost_worker(job), job.state)
             counts.write(connection, self._store)
             if lost:
                 attempts = [_attempt_of_lost_worker(job)._asdict() for job in lost]

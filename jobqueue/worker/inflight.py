@@ -317,9 +317,10 @@ class InFlight:
         """Release the claims in the inbox, uncharged, or some of them; return how many."""
         count = 0
         for claim in self.inbox.take_claims():
-            if not which(claim):
-                self.inbox.put(claim)
-                continue
+            with self._lock:  # Or a stop meanwhile could release the others without this one.
+                if not self.closing and not which(claim):
+                    self.inbox.put(claim)
+                    continue
             self.capacity.free_slot((claim.id, claim.fence))
             if self.is_held(claim):
                 self.outbox.put(released(claim, UNBEGUN))

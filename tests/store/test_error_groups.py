@@ -12,6 +12,7 @@ from jobqueue.error_groups import ErrorGroup, error_id, signature_of
 from jobqueue.errors import InvalidOption
 from jobqueue.records import AttemptError, JobFilter
 from jobqueue.states import State
+from jobqueue.store.clock import now
 from jobqueue.store.compaction import ERRORS_KEPT
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.error_groups import ErrorGroups
@@ -72,6 +73,16 @@ def test_a_worker_that_is_lost_is_a_group_and_what_ends_well_appends_nothing(kit
     [group] = groups(kit)
     assert (group.task, group.type, group.place, group.failed) == ("add", "WorkerLost", None, 0)
     assert group.signature == kit.signatures()[-1]
+
+
+def test_a_lost_job_that_was_to_be_cancelled_counts_nothing(kit: StoreKit) -> None:
+    lost, id_ = kit.worker("w2"), kit.add()
+    kit.take_one(lost)
+    kit.change(id_, cancel_requested_at=now())
+    kit.leases.deregister(lost.id)
+    kit.leases.reap()
+    assert kit.state(id_) is State.CANCELLED
+    assert groups(kit) == []
 
 
 def test_a_claim_that_was_lost_counts_nothing(kit: StoreKit) -> None:
