@@ -420,7 +420,8 @@ def test_the_worker_whose_jobs_were_reaped_can_do_nothing_about_them_any_more(
     watch(judge, clock, 31)
     (claim,) = judge.claim()
     (stale,) = frozen.inbox()
-    frozen.executor.take(stale)  # It had begun, wakes up, and does not know.
+    frozen.inflight.lease.confirm(clock.present)  # It had begun, wakes up, and does not know.
+    frozen.executor.take(stale)
     frozen.inflight.outbox.put(
         Unsuccessful(
             stale, "errored", State.FAILED, error=AttemptError("E", "no", None), duration=1.0
