@@ -7,10 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import delete, select, update
 
 from jobqueue import Cancel, JobQueue, Retry, State, WrongState, current_job
@@ -21,6 +19,7 @@ from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.schema import attempts, counters, jobs, workers
 from jobqueue.testing.inline_worker import Inline
+from tests.model.conftest import run_machine
 
 EXAMPLES = {"sqlite": 15, "postgres": 6}
 STEPS = 30
@@ -341,15 +340,4 @@ def test_no_history_of_a_key_gives_it_two_holders_or_loses_a_run(
     url: str, backend_name: str
 ) -> None:
     with JobQueue(url) as queue:
-        run_state_machine_as_test(
-            lambda: Machine(queue),
-            settings=settings(
-                max_examples=EXAMPLES[backend_name],
-                stateful_step_count=STEPS,
-                deadline=None,
-                database=None,
-                derandomize=True,
-                phases=[Phase.generate],
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        run_machine(lambda: Machine(queue), examples=EXAMPLES[backend_name], steps=STEPS)

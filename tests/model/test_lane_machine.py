@@ -9,10 +9,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import delete, select, update
 
 from jobqueue.new_jobs import ExtraColumns
@@ -27,6 +25,7 @@ from jobqueue.store.queue_switches import Switchboard
 from jobqueue.store.schema import LaneKind, attempts, counters, jobs, lanes, queues, workers
 from jobqueue.store.stats import Monitor
 from tests.store.conftest import StoreKit
+from tests.model.conftest import run_machine
 
 EXAMPLES = {"sqlite": 10, "postgres": 3}
 STEPS = 30
@@ -344,15 +343,8 @@ class Machine(RuleBasedStateMachine):
 
 def test_no_history_of_lanes_passes_a_limit_or_loses_a_job(url: str, backend_name: str) -> None:
     with closing(Store(url)) as store:
-        run_state_machine_as_test(
+        run_machine(
             type("MachineOnAStore", (Machine,), {"store": store}),
-            settings=settings(
-                max_examples=EXAMPLES[backend_name],
-                stateful_step_count=STEPS,
-                deadline=None,
-                database=None,
-                derandomize=True,
-                phases=[Phase.generate],  # Shrinking takes minutes; thirty steps can be read.
-                suppress_health_check=list(HealthCheck),
-            ),
+            examples=EXAMPLES[backend_name],
+            steps=STEPS,
         )

@@ -3,16 +3,12 @@
 Hours pass by moving the row back: every interval here divides the hours of a step, so its runs stay its runs.
 """
 
-from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import delete, select, update
 
 from jobqueue import JobQueue, State, every
@@ -20,6 +16,7 @@ from jobqueue.schedules.calls import call_of, definition_of
 from jobqueue.schedules.definition import Definition
 from jobqueue.store.schema import jobs, schedules
 from jobqueue.store.ticks import Ticks
+from tests.model.conftest import run_machine
 
 EXAMPLES = {"sqlite": 10, "postgres": 4}
 STEPS = 25
@@ -159,15 +156,4 @@ def test_no_history_of_a_schedule_makes_a_job_twice_or_in_the_wrong_moment(
         @queue.task(name=NAME)
         def report() -> None: ...
 
-        run_state_machine_as_test(
-            lambda: Machine(queue),
-            settings=settings(
-                max_examples=EXAMPLES[backend_name],
-                stateful_step_count=STEPS,
-                deadline=None,
-                database=None,
-                derandomize=True,
-                suppress_health_check=list(HealthCheck),
-                phases=[Phase.generate],
-            ),
-        )
+        run_machine(lambda: Machine(queue), examples=EXAMPLES[backend_name], steps=STEPS)

@@ -3,16 +3,12 @@
 The model knows MOVES, how attempts are charged, and who holds a key; nothing of SQL.
 """
 
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from hypothesis.stateful import run_state_machine_as_test
 from msgspec import structs
 from sqlalchemy import delete, select, update
 
@@ -28,6 +24,7 @@ from jobqueue.store.leases import Leases
 from jobqueue.store.completion import Completion
 from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.sql.leases import REFUNDS_MAX
+from tests.model.conftest import run_machine
 
 EXAMPLES = {"sqlite": 60, "postgres": 20}
 STEPS = 30
@@ -368,15 +365,4 @@ class Machine(RuleBasedStateMachine):
 def test_the_store_does_what_the_model_does(backend_name: str, url: str) -> None:
     with closing(Store(url)) as store:
         machine = type("MachineOnAStore", (Machine,), {"store": store})
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=EXAMPLES[backend_name],
-                stateful_step_count=STEPS,
-                deadline=None,
-                database=None,
-                derandomize=True,
-                phases=[Phase.generate],  # Shrinking takes minutes; thirty steps can be read.
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        run_machine(machine, examples=EXAMPLES[backend_name], steps=STEPS)

@@ -8,28 +8,10 @@ import pytest
 from jobqueue import JobQueue
 from jobqueue.worker.claim import cursors as cursors_module
 from jobqueue.worker.claim.cursors import WorkHint
+from tests.worker.claim.conftest import ids, prefetching
 from tests.worker.conftest import Stepped
 
 PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]
-
-
-@pytest.fixture
-def work(jobs: JobQueue) -> Any:
-    @jobs.task
-    def work(n: int = 0) -> int:
-        return n
-
-    return work
-
-
-def ids(claims: Any) -> list[int]:
-    return [claim.id for claim in claims]
-
-
-def prefetching(worker: Any, prefetch: int) -> Any:
-    """Let a worker hold so many claims beyond its slots."""
-    worker.planner.prefetch = lambda: prefetch
-    return worker
 
 
 def rung(worker: Any, *queues: str | None, work: Any) -> Any:

@@ -12,28 +12,10 @@ from jobqueue.store.clock import now
 from jobqueue.worker.claim import cursors as cursors_module
 from jobqueue.worker.claim import planner as planner_module
 from jobqueue.worker.upkeep.scheduler import Scheduler
+from tests.worker.claim.conftest import ids, prefetching
 from tests.worker.conftest import Stepped
 
 PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]
-
-
-@pytest.fixture
-def work(jobs: JobQueue) -> Any:
-    @jobs.task
-    def work(n: int = 0) -> int:
-        return n
-
-    return work
-
-
-def ids(claims: Any) -> list[int]:
-    return [claim.id for claim in claims]
-
-
-def prefetching(worker: Any, prefetch: int) -> Any:
-    """Let a worker hold so many claims beyond its slots."""
-    worker.planner.prefetch = lambda: prefetch
-    return worker
 
 
 def test_jobs_are_claimed_by_priority_then_due_time_then_id(work: Any, stepped: Stepped) -> None:

@@ -13,15 +13,6 @@ from jobqueue.worker.handler.context import Attempt
 from tests.worker.conftest import Stepped
 
 
-@pytest.fixture
-def work(jobs: JobQueue) -> Any:
-    @jobs.task
-    def work(n: int = 0) -> int:
-        return n
-
-    return work
-
-
 def test_before_anything_is_known_of_durations_only_free_slots_are_filled(
     work: Any, jobs: JobQueue, stepped: Stepped
 ) -> None:
