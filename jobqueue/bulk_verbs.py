@@ -13,7 +13,7 @@ from jobqueue.store.audit import Action
 from jobqueue.store.jobs import Jobs
 
 SAMPLE = 10
-"""Jobs that a dry run shows."""
+"""Jobs that are shown of those that a verb would change."""
 
 
 @dataclass(frozen=True)

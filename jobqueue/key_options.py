@@ -131,12 +131,9 @@ def conflict_of(call: KeyOptions) -> Conflict | None:
     if call.on_conflict == "ignore" and call.debounce is None and not call.rerun:
         return None
     if call.unique_key is None:
-        given = {
-            "on_conflict": call.on_conflict != "ignore",
-            "debounce": call.debounce is not None,
-            "rerun": call.rerun,
-        }
-        wanting = next(name for name in given if given[name])
+        wanting = "on_conflict"
+        if call.on_conflict == "ignore":
+            wanting = "rerun" if call.debounce is None else "debounce"
         raise _wrong(wanting, "it needs a unique_key, and there is none", None)
     if call.rerun and call.unique_until != "finished":
         needs = f"it needs unique_until 'finished', not {call.unique_until!r}"

@@ -208,8 +208,9 @@ def test_a_file_on_a_network_drive_is_found(kit: StoreKit, tmp_path: Any, monkey
     mounts.write_text(f"/dev/sda / ext4 rw 0 0\nnas:/a {tmp_path} nfs4 rw 0 0\n")
     found = only(kit)
     assert found.check == "network_drive" and "(nfs4)" in found.sentence
-    mounts.write_text(f"nas:/a / nfs4 rw 0 0\n/dev/sdb {tmp_path} ext4 rw 0 0\n")
-    assert findings(kit) == []
+    for local in ("ext4", "fuse.mergerfs"):
+        mounts.write_text(f"nas:/a / nfs4 rw 0 0\n/dev/sdb {tmp_path} {local} rw 0 0\n")
+        assert findings(kit) == []
 
 
 @pytest.mark.databases("sqlite")

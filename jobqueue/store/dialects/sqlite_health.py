@@ -14,7 +14,8 @@ from jobqueue.text import as_word
 
 MOUNTS = Path("/proc/self/mounts")
 NETWORK = re.compile(
-    r"nfs\d?|cifs|smb\w*|9p|afs|afpfs|ceph|glusterfs|lustre|fuse\.(sshfs|s3fs|.*fs)"
+    r"nfs\d?|cifs|smb\w*|9p|afs|afpfs|ceph|glusterfs|lustre|"
+    r"fuse\.(sshfs|s3fs|gcsfuse|glusterfs|davfs2?)"
 )
 """File systems of other machines: their locks and shared memory do not hold SQLite's promises."""
 WAL_RESET_BUG = (3, 7, 0), (3, 51, 2)

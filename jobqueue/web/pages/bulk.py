@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from jobqueue import wire
-from jobqueue.bulk_verbs import RETRY, RETRY_ALL, Verb, updating
+from jobqueue.bulk_verbs import RETRY, RETRY_ALL, SAMPLE, Verb, updating
 from jobqueue.errors import InvalidOption
 from jobqueue.job_changes import JobChanges
 from jobqueue.known_names import names_of
@@ -18,8 +18,6 @@ from jobqueue.store.names import names_in_use
 from jobqueue.web.pages.jobs import FILTER, VERBS, filter_of, row_of
 from jobqueue.web.pages.view import Done, Query
 
-SAMPLE = 10
-"""Jobs that are shown of those that a verb would change."""
 REFUSALS_SHOWN = 3
 PARAMETERS = (*FILTER, "id", "all", "succeeded", "from")
 """`all` says that the filter is meant; `from` is the filter of the list to go back to."""

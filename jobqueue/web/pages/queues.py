@@ -27,7 +27,8 @@ def queue_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     rows = queue_rows(Monitor(queue.store))
     row = next((row for row in rows if row["queue"] == name), None)
     if row is None:
-        raise JobNotFound(f"there is no queue {name!r}: it has no jobs and no switches", field=name)
+        said = f"there is no queue {name!r}: it has no jobs and no switches"
+        raise JobNotFound(said, field="queue", value=name)
     return "queue.html", {
         "row": row | {"rate": _rate_of(row)},
         "paused_by": paused_by(queue, [row]),
