@@ -8,11 +8,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobqueue.queue import JobQueue
 from jobqueue.tasks import Registry
+from jobqueue.web.api.routes import Api
 from jobqueue.web.dashboard import Dashboard
 from jobqueue.web.responses import HTTPError, as_http_error, log
 from jobqueue.web.rights import Authorize, rights_of
-from jobqueue.web.routes import Api
-from jobqueue.web.security import LOOPBACK_NAMES, RequestGuard, is_open, is_page, path_of
+from jobqueue.web.security import (
+    LOOPBACK_NAMES,
+    READS,
+    RequestGuard,
+    is_open,
+    is_page,
+    path_of,
+)
 
 Header = tuple[bytes, bytes]
 
@@ -105,14 +112,15 @@ class WebApp:
                 rights = await rights_of(
                     Request(scope), self._authorize, read_only=self._guard.read_only
                 )
-                rights.check(scope)
+                if is_page(path_of(scope)):
+                    rights.check_form(scope)  # The operations of the API ask for theirs.
                 inner["jobqueue.rights"] = scope["jobqueue.rights"] = rights
             await self._router(inner, receive, guarded)
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001 - every error becomes a response here.
             page = is_page(path_of(scope))
-            answer = as_http_error(error, writes=scope["method"] == "POST", page=page)
+            answer = as_http_error(error, writes=scope["method"] not in READS, page=page)
             if is_started:
                 log.warning("an answer was broken off: %s", _name(error))
                 return  # The server closes the connection of an incomplete answer.

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from jobqueue.errors import InvalidOption
 from jobqueue.web.responses import HTTPError, log
-from jobqueue.web.security import VERBLESS, path_of
+from jobqueue.web.security import READS, VERBLESS, path_of
 
 Answer = Literal["all", "read"] | Collection[str] | None
 """All verbs, none, or those named; None refuses the request."""
@@ -56,12 +56,14 @@ class Rights:
         """Return whether a verb may be used."""
         return self.verbs is None or verb in self.verbs
 
-    def check(self, scope: Scope) -> None:
-        """Raise HTTPError unless the request's verb may be used."""
+    def check_form(self, scope: Scope) -> None:
+        """Raise HTTPError unless the verb of a page's form may be used: the end of its path."""
         path = path_of(scope)
-        if scope["method"] in ("GET", "HEAD") or path in VERBLESS:
-            return
-        verb = "enqueue" if path == "/api/jobs" else path.rpartition("/")[2]
+        if scope["method"] not in READS and path not in VERBLESS:
+            self.require(path.rpartition("/")[2])
+
+    def require(self, verb: str) -> None:
+        """Raise HTTPError unless a verb may be used."""
         if not self.allow(verb):
             raise HTTPError(403, f"you may not {verb} here", field="authorize", value=verb)
 

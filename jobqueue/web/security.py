@@ -18,6 +18,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 PROBES = ("/healthz", "/readyz")
 OPEN_PATHS = (*PROBES, "/login")
 """Paths that need no token, beside the static files: the answers reveal nothing about jobs."""
+READS = ("GET", "HEAD")
 VERBLESS = ("/login", "/logout", "/theme")
 """Forms that change nothing but the browser's own cookies."""
 FORM = "application/x-www-form-urlencoded"
@@ -83,7 +84,7 @@ class RequestGuard:
         headers = Headers(scope=scope)
         self._check_form(scope, headers)
         host = self._check_host(headers)
-        path, reads = path_of(scope), scope["method"] in ("GET", "HEAD")
+        path, reads = path_of(scope), scope["method"] in READS
         page = is_page(path)
         # A link on another site may open a page. It may not show it in a frame, nor read it.
         if not (page and reads and _navigates(headers)):
@@ -167,7 +168,7 @@ def is_open(path: str) -> bool:
 
 def is_page(path: str) -> bool:
     """Return whether a path is one of the dashboard's, not of the API's."""
-    return not (f"{path}/".startswith("/api/") or path in (*PROBES, "/metrics"))
+    return not (f"{path}/".startswith("/api/") or path in (*PROBES, "/metrics", "/openapi.json"))
 
 
 def cookie_name(scope: Scope) -> str:

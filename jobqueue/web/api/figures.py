@@ -1,0 +1,102 @@
+"""Operations that read: queues, workers, statistics, errors, findings, and what operators did."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jobqueue import wire
+from jobqueue.queue import JobQueue
+from jobqueue.store.audit import Audit
+from jobqueue.store.doctor import examine
+from jobqueue.store.error_groups import GROUPS_MAX, WINDOWS, ErrorGroups
+from jobqueue.store.stats import Monitor
+from jobqueue.web.api.jobs import LIMIT, SINCE
+from jobqueue.web.api.operation import Asked, Operation, Parameter
+from jobqueue.web.api.schemas import TEXT, array, one_of, ref
+
+ERRORS = (
+    Parameter("since", one_of(*WINDOWS) | {"default": "7d"}, "How far back."),
+    Parameter("task", TEXT, "Errors of this task."),
+    Parameter("limit", LIMIT.schema | {"maximum": GROUPS_MAX}, LIMIT.description),
+)
+
+
+class FigureOperations:
+    """What can be read of one queue, beside its jobs."""
+
+    def __init__(self, queue: JobQueue, open_names: Sequence[str]) -> None:
+        self._store = queue.store
+        self._monitor = Monitor(queue.store)
+        self._open_names = open_names
+
+    def operations(self) -> Iterator[Operation]:
+        """Yield them."""
+        yield Operation(
+            "list_queues",
+            "GET",
+            "/api/queues",
+            "what `jobqueue queues --json` prints",
+            lambda _: self._monitor.queues(),
+            array(ref("Queue")),
+        )
+        yield Operation(
+            "list_workers",
+            "GET",
+            "/api/workers",
+            "what `jobqueue workers --json` prints",
+            self._workers,
+            array(ref("Worker")),
+        )
+        yield Operation(
+            "get_stats",
+            "GET",
+            "/api/stats",
+            "what `jobqueue stats --json` prints",
+            lambda _: self._monitor.stats(),
+            ref("Stats"),
+        )
+        yield from self._findings()
+
+    def _findings(self) -> Iterator[Operation]:
+        yield Operation(
+            "list_errors",
+            "GET",
+            "/api/errors",
+            "what `jobqueue errors --json` prints: errors by task, type and place, the most "
+            "frequent first",
+            self._errors,
+            array(ref("ErrorGroup")),
+            ERRORS,
+        )
+        yield Operation(
+            "examine",
+            "GET",
+            "/api/doctor",
+            "what `jobqueue doctor --json` prints, and whether other hosts may do everything here "
+            "without a token",
+            lambda _: examine(self._store, self._open_names).to_json(),
+            ref("Diagnosis"),
+        )
+        yield Operation(
+            "list_actions",
+            "GET",
+            "/api/log",
+            "what `jobqueue log --json` prints: the actions of operators, newest first",
+            self._log,
+            array(ref("Action")),
+            (SINCE, LIMIT),
+        )
+
+    def _workers(self, _asked: Asked) -> list[dict[str, Any]]:
+        rows = self._monitor.workers()
+        return [row | {"started_at": row["started_at"].isoformat()} for row in rows]
+
+    def _errors(self, asked: Asked) -> list[dict[str, Any]]:
+        since, task, limit = ERRORS
+        of_task = wire.a_filter(None, asked.given.get(task.name), None, None).task
+        window = asked.given.get(since.name, since.schema["default"])
+        groups = ErrorGroups(self._store).find(window, of_task, asked.whole(limit))
+        return [group.to_json() for group in groups]
+
+    def _log(self, asked: Asked) -> list[dict[str, Any]]:
+        since = wire.since(asked.given.get(SINCE.name))
+        return Audit(self._store).find(asked.whole(LIMIT), since)

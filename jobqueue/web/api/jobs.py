@@ -1,0 +1,286 @@
+"""Operations on jobs: enqueue, list, read, wait; and the verbs of the command line, for one job."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from jobqueue import options, wire
+from jobqueue.errors import JobNotFound, JobQueueError
+from jobqueue.job import Job
+from jobqueue.known_names import unknown_in
+from jobqueue.queue import JobQueue
+from jobqueue.records import JobFilter, JobRecord, Refusal
+from jobqueue.redaction import ShownJobs
+from jobqueue.states import FINAL, State
+from jobqueue.store.audit import Action, target_of
+from jobqueue.store.error_groups import ErrorGroups
+from jobqueue.store.jobs import Jobs
+from jobqueue.store.names import Names
+from jobqueue.store.why import explain
+from jobqueue.tasks import Registry
+from jobqueue.web.api.operation import Asked, Operation, Parameter
+from jobqueue.web.api.schemas import CALL_OPTIONS, FLAG, NUMBER, TEXT, a_body, array, one_of, ref
+from jobqueue.web.concurrency import JobWaiter, Threads
+from jobqueue.web.requests import asks_for, calls_of, changes_of
+from jobqueue.web.responses import JSON, HTTPError, json_response, to_bytes
+from jobqueue.wire import changes, job_json, with_attempts
+
+T = TypeVar("T")
+
+LIST_DEFAULT, LIST_MAX = 50, 200
+PAGE_JOBS = 20
+"""How many jobs of a list are in memory at once."""
+WAIT_MAX = 60.0
+NOTICE_HEADER = "jobqueue-notice"
+"""The header for notes that the command line prints to stderr."""
+
+LIMIT = Parameter(
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": LIST_MAX, "default": LIST_DEFAULT},
+    "How many at most.",
+)
+SINCE = Parameter("since", TEXT, "Not older: `2h`, or an instant with a time zone.")
+FILTER = (
+    Parameter("state", one_of(*State), "Jobs in this state."),
+    Parameter("task", TEXT, "Jobs of this task."),
+    Parameter("queue", TEXT, "Jobs in this queue."),
+    Parameter("tag", TEXT, "Jobs with this tag."),
+    SINCE,
+    Parameter("error", TEXT, "Jobs with this error: an id of `/api/errors`, or its beginning."),
+)
+WAIT = Parameter(
+    "wait",
+    NUMBER | {"minimum": 0, "maximum": WAIT_MAX},
+    "Seconds for which the answer waits for the end of the job.",
+)
+CHANGES = a_body(**{name: CALL_OPTIONS[name] for name in ("priority", "queue", "at", "tags")})
+
+Verb = Callable[[Jobs, JobFilter, Action], tuple[list[int], list[Refusal]]]
+
+
+class JobOperations:
+    """What can be done with the jobs of one queue."""
+
+    def __init__(
+        self, queue: JobQueue, registry: Registry, names: Callable[[], Names], reads: Threads
+    ) -> None:
+        self._queue = queue
+        self._jobs = ShownJobs(queue.store, registry)
+        self._error_groups = ErrorGroups(queue.store)
+        self._tasks = wire.Tasks(registry)
+        self._names, self._reads = names, reads
+        self.waiter = JobWaiter(reads, self._ended)
+
+    def operations(self) -> Iterator[Operation]:
+        """Yield them."""
+        yield Operation(
+            "enqueue",
+            "POST",
+            "/api/jobs",
+            "the enqueued job; for a list, the number of jobs and their ids",
+            self._enqueue,
+            {"anyOf": [ref("EnqueuedJob"), ref("EnqueuedBatch")]},
+            body={"anyOf": [ref("Call"), array(ref("Call"))]},
+            status=202,
+            refusals=(503,),
+            verb="enqueue",
+        )
+        yield Operation(
+            "list_jobs",
+            "GET",
+            "/api/jobs",
+            "an array of jobs, newest first",
+            self._list,
+            array(ref("Job")),
+            (*FILTER, LIMIT),
+        )
+        yield Operation(
+            "get_job",
+            "GET",
+            "/api/jobs/{id}",
+            "the job with its attempts; `?wait=10` holds until it is final",
+            self._get_job,
+            ref("JobWithAttempts"),
+            (WAIT,),
+            refusals=(404,),
+        )
+        yield Operation(
+            "explain_job",
+            "GET",
+            "/api/jobs/{id}/why",
+            "why it is where it is, and what to do",
+            self._why,
+            ref("Explanation"),
+            refusals=(404,),
+        )
+        yield from self._verbs()
+
+    def _verbs(self) -> Iterator[Operation]:
+        changed: dict[str, Any] = {"answer": ref("Changes"), "refusals": (404, 409)}
+        yield Operation(
+            "cancel_job",
+            "POST",
+            "/api/jobs/{id}/cancel",
+            "what was changed",
+            self._cancel,
+            verb="cancel",
+            **changed,
+        )
+        yield Operation(
+            "retry_job",
+            "POST",
+            "/api/jobs/{id}/retry",
+            'what was changed; one that has succeeded only with `{"succeeded": true}`',
+            self._retry,
+            body=a_body(succeeded=FLAG),
+            needs_body=False,
+            verb="retry",
+            **changed,
+        )
+        yield Operation(
+            "update_job",
+            "POST",
+            "/api/jobs/{id}/update",
+            "what was changed",
+            self._update,
+            body=CHANGES,
+            verb="update",
+            **changed,
+        )
+
+    async def _list(self, asked: Asked) -> Response:
+        given = asked.given
+        state, *named = (given.get(name) for name in ("state", "task", "queue", "tag", "since"))
+        error = given.get("error")
+        if error is not None:
+            error = await self._reads(self._error_groups.resolve, error)
+        wanted = wire.a_filter(state, *named, error=error)
+        found = self._jobs.find(wanted, asked.whole(LIMIT), PAGE_JOBS)
+        first = await self._reads(_page, found)
+        headers = {} if first else await self._notice(wanted)
+        if asked.request.method == "HEAD":
+            return json_response([], headers=headers)
+        return StreamingResponse(self._array(first, found), headers=headers, media_type=JSON)
+
+    async def _array(self, page: list[bytes], found: Iterator[JobRecord]) -> AsyncIterator[bytes]:
+        """Yield a JSON array, one page of jobs after the other."""
+        opening = b"["
+        while page:
+            yield opening + b",\n".join(page)
+            opening = b",\n"
+            page = await self._reads(_page, found) if len(page) == PAGE_JOBS else []
+        yield b"[]\n" if opening == b"[" else b"]\n"
+
+    async def _notice(self, wanted: JobFilter) -> dict[str, str]:
+        """Return a header that names an unknown task, queue or tag of a filter without matches."""
+        if (wanted.task, wanted.queue, wanted.tag) == (None, None, None):
+            return {}
+        stranger = unknown_in(wanted, await self._reads(self._names))
+        return {} if stranger is None else {NOTICE_HEADER: str(stranger)}
+
+    def _enqueue(self, asked: Asked) -> Response:
+        """Enqueue one job, or a list of them in one transaction."""
+        calls, is_batch = calls_of(self._tasks, asked.body)
+        # wait=False, because waiting clients would occupy all threads.
+        jobs = self._queue.enqueue_many(calls, wait=False)
+        if is_batch:
+            existing = sum(not job.created for job in jobs)
+            ids = [job.id for job in jobs]
+            return json_response(
+                {"enqueued": len(ids) - existing, "existing": existing, "ids": ids}, status=202
+            )
+        location = asked.location(f"/api/jobs/{jobs[0].id}")
+        return json_response(self.written(jobs[0]), 202, location)
+
+    def written(self, job: Job[Any]) -> dict[str, Any]:
+        """Return the job that was enqueued. It is committed: a failing read is not an error now."""
+        try:
+            return job_json(self._jobs.redaction(job.record())) | {"created": job.created}
+        except (SQLAlchemyError, JobQueueError):
+            return {"id": job.id, "created": job.created}
+
+    async def _get_job(self, asked: Asked) -> dict[str, Any]:
+        """Answer with a job and its attempts; `?wait=10` first waits up to 10 s for its end."""
+        id_, wait = wire.job_id(asked.given["id"]), asked.given.get("wait")
+        limit = 0.0 if wait is None else options.seconds(wait, "wait", most=WAIT_MAX)
+        record = await self._reads(self._get, id_)
+        if limit and record.state not in FINAL:
+            await self._wait(asked.request, id_, limit)
+            record = await self._reads(self._get, id_)
+        return await self._reads(with_attempts, self._jobs, record)
+
+    async def _wait(self, request: Request, id_: int, limit: float) -> None:
+        """Wait for the end of a job, while the client is connected."""
+        ended = self.waiter.wait_for(id_)
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait({ended, gone}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            self.waiter.stop_waiting(id_, ended)
+
+    def _why(self, asked: Asked) -> dict[str, Any]:
+        id_ = wire.job_id(asked.given["id"])
+        return _there(id_, explain(self._jobs, id_)).to_json()
+
+    def _cancel(self, asked: Asked) -> dict[str, Any]:
+        return self._change(asked, "cancel", Jobs.cancel)
+
+    def _retry(self, asked: Asked) -> dict[str, Any]:
+        """Run a final job again with as many attempts as at first, or a scheduled one now."""
+        succeeded = asks_for("succeeded", asked.body)
+        rerun = partial(Jobs.rerun, succeeded=succeeded, ask='{"succeeded": true}')
+        answer = self._change(asked, "retry", rerun)
+        self._queue.wake_workers()
+        return answer
+
+    def _update(self, asked: Asked) -> dict[str, Any]:
+        """Change a job that waits."""
+        new = changes_of(asked.body)
+        change: Verb = lambda jobs, wanted, action: jobs.update(wanted, new, action)  # noqa: E731
+        answer = self._change(asked, "update", change, set=new.to_json())
+        self._queue.wake_workers()
+        return answer
+
+    def _change(self, asked: Asked, name: str, verb: Verb, **more: Any) -> dict[str, Any]:
+        id_ = wire.job_id(asked.given["id"])
+        wanted = JobFilter(ids=(id_,))
+        action = Action(asked.by, name, target_of(wanted) | more)
+        changed, refused = verb(self._jobs, wanted, action)
+        answer = changes(changed, refused)
+        for refusal in refused:
+            status = 404 if refusal.state is None else 409
+            raise HTTPError(
+                status, f"job {id_}: {refusal.reason}", field="id", value=id_, more=answer
+            )
+        return answer
+
+    def _get(self, id_: int) -> JobRecord:
+        return _there(id_, self._jobs.get(id_))
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        states = self._jobs.states(ids)
+        return [id_ for id_ in ids if states.get(id_, State.CANCELLED) in FINAL]
+
+
+def _there(id_: int, found: T | None) -> T:
+    """Return what was found of a job. Raises JobNotFound."""
+    if found is None:
+        raise JobNotFound(f"there is no job {id_} (any more)", field="id", value=id_)
+    return found
+
+
+async def _gone(request: Request) -> None:
+    message = await request.receive()  # The body, which is ignored.
+    while message["type"] != "http.disconnect":
+        message = await request.receive()
+
+
+def _page(found: Iterator[JobRecord]) -> list[bytes]:
+    return [to_bytes(job_json(job)) for job in itertools.islice(found, PAGE_JOBS)]

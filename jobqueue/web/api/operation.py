@@ -1,0 +1,149 @@
+"""An operation of the API, declared once: its route, its checks and its documents follow."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from jobqueue import options, wire
+from jobqueue.web.concurrency import Threads
+from jobqueue.web.requests import client_of, has_body, query_of, read_body
+from jobqueue.web.responses import JSON, json_response
+from jobqueue.web.rights import Rights
+from jobqueue.web.security import require_json
+
+Schema = dict[str, Any]
+"""A JSON Schema, as in OpenAPI 3.1."""
+
+
+class Parameter(NamedTuple):
+    """A parameter of the URL."""
+
+    name: str
+    schema: Schema
+    description: str
+
+
+class Asked(NamedTuple):
+    """A request to an operation: its parameters and its body, and who asks."""
+
+    request: Request
+    given: Mapping[str, str]
+    """The parameters of the path and of the URL."""
+    body: bytes
+    """Empty where there is none."""
+    by: str
+
+    def whole(self, of: Parameter) -> Any:
+        """Return an integer within the bounds of its schema, else its default; maybe None."""
+        text, schema = self.given.get(of.name), of.schema
+        if text is None:
+            return schema.get("default")
+        return options.whole(wire.whole(text), of.name, schema["minimum"], schema["maximum"])
+
+    def next_page(self, **changed: object) -> dict[str, str]:
+        """Return the header that leads to the next page: this URL with other parameters."""
+        query = urlencode({**self.request.query_params, **changed})
+        return {"Link": f'<{self.request.url.path}?{query}>; rel="next"'}
+
+    def location(self, path: str) -> dict[str, str]:
+        """Return the header that names where something is, by its path below the mount."""
+        return {"Location": self.request.scope.get("root_path", "") + path}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What one method of one path does.
+
+    `work` returns a JSON value or a response, for an `Asked`. A coroutine function runs in the
+    event loop, any other in a thread. Raises HTTPError or JobQueueError.
+    """
+
+    id: str
+    """A name for generated clients."""
+    method: str
+    path: str
+    summary: str
+    work: Callable[[Asked], Any]
+    answer: Schema
+    parameters: tuple[Parameter, ...] | None = ()
+    """Those of the URL; None: any, and all are ignored."""
+    body: Schema | None = None
+    needs_body: bool = True
+    """False if the body may be left out."""
+    status: int = 200
+    refusals: tuple[int, ...] = ()
+    """Statuses beside 400, and 413 and 415 for a body."""
+    verb: str | None = None
+    """What `authorize` has to allow; None: it changes nothing."""
+    media: str = JSON
+
+    @property
+    def path_parameters(self) -> list[str]:
+        """The names in the braces of the path."""
+        return re.findall(r"{(\w+)}", self.path)
+
+    @property
+    def statuses(self) -> list[int]:
+        """All statuses that it answers with, but for those of every operation."""
+        of_input = () if self.parameters is None else (400,)
+        of_body = () if self.body is None else (413, 415)
+        return sorted({self.status, *of_input, *of_body, *self.refusals})
+
+
+class Runner:
+    """Runs operations: checks what each request has to have, and makes the response."""
+
+    def __init__(self, reads: Threads, writes: Threads) -> None:
+        self._reads, self._writes = reads, writes
+
+    def routes(self, operations: Iterable[Operation]) -> list[Route]:
+        """Return a route for each path: of two with one path, a 405 would name one's methods."""
+        by_path: dict[str, dict[str, Operation]] = {}
+        for each in operations:
+            by_path.setdefault(each.path, {})[each.method] = each
+        return [
+            Route(path, self._endpoint(methods), methods=[*methods])
+            for path, methods in by_path.items()
+        ]
+
+    def _endpoint(self, methods: Mapping[str, Operation]) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            method = "GET" if request.method == "HEAD" else request.method
+            return await self._run(methods[method], request)
+
+        return endpoint
+
+    async def _run(self, operation: Operation, request: Request) -> Response:
+        asked = await _asked(operation, request)
+        if inspect.iscoroutinefunction(operation.work):
+            result = await operation.work(asked)
+        else:
+            threads = self._reads if operation.verb is None else self._writes
+            result = await threads(operation.work, asked)
+        return result if isinstance(result, Response) else json_response(result, operation.status)
+
+
+async def _asked(operation: Operation, request: Request) -> Asked:
+    """Check the rights, the parameters and the type of the body. Raises HTTPError, InvalidOption.
+
+    Every operation passes here, so that none can forget to ask for its rights.
+    """
+    if operation.verb is not None:
+        rights: Rights = request.scope["jobqueue.rights"]
+        rights.require(operation.verb)
+    given: dict[str, str] = {}
+    if operation.parameters is not None:
+        given = query_of(request, *(each.name for each in operation.parameters))
+    body, sent = b"", has_body(request)
+    if operation.body is not None and (sent or operation.needs_body):
+        body = await read_body(request)
+    elif operation.verb is not None:
+        require_json(request.headers.get("content-type"), has_body=sent)
+    return Asked(request, given | request.path_params, body, client_of(request))

@@ -1,0 +1,158 @@
+"""The API of one queue: all its operations, and what follows from their table."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from jobqueue.errors import JobQueueError
+from jobqueue.known_names import names_of
+from jobqueue.queue import JobQueue
+from jobqueue.redaction import Redaction
+from jobqueue.store.database import Store
+from jobqueue.store.names import names_in_use
+from jobqueue.store.pool import Patience
+from jobqueue.store.stats import Monitor
+from jobqueue.tasks import Registry
+from jobqueue.web import metrics
+from jobqueue.web.api.figures import FigureOperations
+from jobqueue.web.api.jobs import JobOperations
+from jobqueue.web.api.openapi import document, index
+from jobqueue.web.api.operation import Asked, Operation, Runner
+from jobqueue.web.api.schedules import ScheduleOperations
+from jobqueue.web.api.schemas import TEXT, an_object, array
+from jobqueue.web.api.switches import SwitchOperations
+from jobqueue.web.concurrency import CachedCall, Threads
+from jobqueue.web.responses import JSON, HTTPError, database_unavailable, json_response, to_bytes
+
+READERS, WRITERS = 4, 4
+"""Threads. Reads have their own, so that a slow list does not delay an enqueue."""
+PROBE_TIMEOUT = 2.0
+"""Seconds that /readyz and /metrics wait for the database."""
+
+
+class Api:
+    """The operations of one queue."""
+
+    def __init__(self, jobs: JobQueue, registry: Registry, open_names: Sequence[str] = ()) -> None:
+        self._queue = jobs
+        self.reads, self.writes = Threads(READERS), Threads(WRITERS)
+        names = lambda: names_of(registry) | names_in_use(jobs.store)  # noqa: E731
+        self._of_jobs = JobOperations(jobs, registry, names, self.reads)
+        redaction = Redaction(jobs.store, registry)
+        self._parts = (
+            self._of_jobs,
+            SwitchOperations(jobs, names),
+            ScheduleOperations(jobs, redaction, self._of_jobs.written),
+            FigureOperations(jobs, open_names),
+        )
+        # Not by the threads above, which may all be busy.
+        self._ready = CachedCall(self._check_schema)
+        monitor = Monitor(jobs.store)
+        self._metrics = CachedCall(lambda: metrics.text(monitor.stats()))
+
+    @cached_property
+    def operations(self) -> list[Operation]:
+        """All that the API does."""
+        parts = [each for part in self._parts for each in part.operations()]
+        return [*parts, *self._of_server()]
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return Runner(self.reads, self.writes).routes(self.operations)
+
+    def release(self) -> None:
+        """Answer all requests that wait for a job."""
+        self._of_jobs.waiter.release()
+
+    def _of_server(self) -> Iterator[Operation]:
+        operation = an_object(method=TEXT, path=TEXT, summary=TEXT)
+        yield Operation(
+            "index",
+            "GET",
+            "/api",
+            "these operations, a line each",
+            self._index,
+            an_object(openapi=TEXT, operations=array(operation)),
+        )
+        yield Operation(
+            "openapi",
+            "GET",
+            "/openapi.json",
+            "these operations as an OpenAPI 3.1 document",
+            self._openapi,
+            {"type": "object"},
+        )
+        yield Operation(
+            "alive",
+            "GET",
+            "/healthz",
+            "the process is alive",
+            self._healthz,
+            an_object(status=TEXT),
+            None,
+        )
+        yield Operation(
+            "ready",
+            "GET",
+            "/readyz",
+            "the database is reachable, and its schema matches",
+            self._readyz,
+            an_object(status=TEXT),
+            None,
+            refusals=(503,),
+        )
+        yield Operation(
+            "metrics",
+            "GET",
+            "/metrics",
+            "Prometheus' text format",
+            self._get_metrics,
+            TEXT,
+            None,
+            media="text/plain",
+        )
+
+    async def _index(self, asked: Asked) -> Response:
+        root = asked.request.scope.get("root_path", "")
+        return json_response(index(self.operations, root))
+
+    @cached_property
+    def _document(self) -> bytes:
+        return to_bytes(document(self.operations)) + b"\n"
+
+    async def _openapi(self, _asked: Asked) -> Response:
+        return Response(self._document, media_type=JSON)
+
+    async def _healthz(self, _asked: Asked) -> Response:
+        return json_response({"status": "alive"})
+
+    async def _readyz(self, _asked: Asked) -> Response:
+        """Answer 200 if the database answers and has this version's schema, else 503."""
+        try:
+            await self._ready.get(PROBE_TIMEOUT)
+        except JobQueueError as refused:
+            raise HTTPError(503, str(refused), more={"status": "not ready"}) from None
+        except (TimeoutError, SQLAlchemyError, OSError):
+            error = database_unavailable(writes=False)
+            raise HTTPError(503, str(error), more={"status": "not ready"}) from None
+        return json_response({"status": "ready"})
+
+    async def _get_metrics(self, _asked: Asked) -> Response:
+        """Answer in Prometheus' text format, at most a second old."""
+        try:
+            text = await self._metrics.get(PROBE_TIMEOUT)
+        except (TimeoutError, SQLAlchemyError, JobQueueError, OSError):
+            text = metrics.unreachable()
+        return PlainTextResponse(text, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    def _check_schema(self) -> None:
+        # A new connection each time: the pool may be exhausted, and that an old connection is open
+        # does not show that the server accepts new ones.
+        probe = Store(self._queue.store.url, connections=1, patience=Patience(0))
+        try:
+            probe.require_schema(makes=False)
+        finally:
+            probe.close()

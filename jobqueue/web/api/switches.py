@@ -1,0 +1,170 @@
+"""Operations on queues, tasks and tags: what `queues`, `pause` and `resume` change."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jobqueue import options
+from jobqueue.bulk_verbs import DryRun
+from jobqueue.errors import InvalidOption, JobNotFound
+from jobqueue.known_names import unknown
+from jobqueue.queue import JobQueue
+from jobqueue.queue_switches import Rate, check_limit
+from jobqueue.records import JobFilter
+from jobqueue.redaction import ShownJobs
+from jobqueue.states import WAITING
+from jobqueue.store.audit import Action
+from jobqueue.store.names import Names
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.schema import PauseKind
+from jobqueue.store.stats import Monitor
+from jobqueue.web.api.operation import Asked, Operation
+from jobqueue.web.api.schemas import FLAG, TEXT, WHOLE, Schema, a_body, an_object, or_null, ref
+from jobqueue.web.requests import asks_for, switch_of
+
+Change = Callable[[str, Asked], bool]
+"""Changes a queue; True if something has changed."""
+SWITCHES: dict[str, tuple[str, Schema | None]] = {
+    "pause": ("what was changed: no more of its jobs start", None),
+    "resume": ("what was changed", None),
+    "limit": (
+        'what was changed; the body is `{"limit": 4}`, null takes it back',
+        a_body("limit", limit=or_null(WHOLE)),
+    ),
+    "rate": (
+        'what was changed; the body is `{"rate": "100/minute", "burst": 10}`, null takes it back',
+        a_body("rate", rate=or_null(TEXT), burst=or_null(WHOLE)),
+    ),
+    "fair": (
+        'what was changed; the body is `{"fair": true}`',
+        a_body("fair", fair=FLAG),
+    ),
+}
+PURGE = (
+    'how many waiting jobs were deleted; `{"dry_run": true}` answers how many would be, and the '
+    "newest ten, and deletes none"
+)
+
+
+class SwitchOperations:
+    """What can be changed of the queues, tasks and tags of one queue."""
+
+    def __init__(self, queue: JobQueue, names: Callable[[], Names]) -> None:
+        self._monitor = Monitor(queue.store)
+        self._jobs = ShownJobs(queue.store)
+        self._switchboard = Switchboard(queue.store)
+        self._pauses = Pauses(queue.store)
+        self._wake_workers = queue.wake_workers
+        self._names = names
+
+    def operations(self) -> Iterator[Operation]:
+        """Yield them."""
+        changes: dict[str, Change] = {
+            "pause": lambda name, asked: self._monitor.pause(name, _action(asked, "pause", name)),
+            "resume": lambda name, asked: self._monitor.resume(
+                name, _action(asked, "resume", name)
+            ),
+            "limit": self._limit,
+            "rate": self._rate,
+            "fair": self._fair,
+        }
+        for verb, (summary, body) in SWITCHES.items():
+            yield Operation(
+                f"{verb}_queue",
+                "POST",
+                f"/api/queues/{{name}}/{verb}",
+                summary,
+                self._changes(changes[verb]),
+                ref("Changed"),
+                body=body,
+                refusals=(404,),
+                verb=verb,
+            )
+        yield Operation(
+            "purge_queue",
+            "POST",
+            "/api/queues/{name}/purge",
+            PURGE,
+            self._purge,
+            {"anyOf": [an_object(deleted=WHOLE), ref("DryRun")]},
+            body=a_body(dry_run=FLAG),
+            needs_body=False,
+            refusals=(404,),
+            verb="purge",
+        )
+        for kind in PauseKind:
+            for verb in ("pause", "resume"):
+                which = f"of this {kind}" if kind is PauseKind.TASK else "with this tag"
+                more = f": no more jobs {which} start" if verb == "pause" else ""
+                yield Operation(
+                    f"{verb}_{kind}",
+                    "POST",
+                    f"/api/{kind}s/{{name}}/{verb}",
+                    f"what was changed{more}",
+                    self._pausing(kind, verb),
+                    ref("Changed"),
+                    refusals=(404,),
+                    verb=verb,
+                )
+
+    def _pausing(self, kind: PauseKind, verb: str) -> Callable[[Asked], dict[str, int]]:
+        """Return what pauses or resumes a task or a tag."""
+
+        def work(asked: Asked) -> dict[str, int]:
+            name = self._named(asked, kind)
+            action = Action(asked.by, verb, {kind.value: name})
+            changed = getattr(self._pauses, verb)(kind, name, action)
+            self._wake_workers()
+            return {"changed": int(changed)}
+
+        return work
+
+    def _changes(self, change: Change) -> Callable[[Asked], dict[str, int]]:
+        """Return what changes a queue, and answers how many it has changed."""
+
+        def work(asked: Asked) -> dict[str, int]:
+            changed = change(self._named(asked, "queue"), asked)
+            self._wake_workers()
+            return {"changed": int(changed)}
+
+        return work
+
+    def _limit(self, queue: str, asked: Asked) -> bool:
+        most = switch_of(asked.body, "limit")["limit"]
+        limit = None if most is None else check_limit(most)
+        self._switchboard.limit(queue, limit, _action(asked, "limit", queue, limit=limit))
+        return True
+
+    def _rate(self, queue: str, asked: Asked) -> bool:
+        given = switch_of(asked.body, "rate", "burst")
+        rate, burst = given["rate"], given.get("burst")
+        if rate is None and burst is not None:
+            raise InvalidOption("burst: there is no rate to run ahead of", field="burst")
+        new = None if rate is None else Rate.of(rate, burst)
+        self._switchboard.rate(queue, new, _action(asked, "rate", queue, rate=new and str(new)))
+        return True
+
+    def _fair(self, queue: str, asked: Asked) -> bool:
+        fair = options.flag(switch_of(asked.body, "fair")["fair"], "fair")
+        self._switchboard.fair(queue, _action(asked, "fair", queue, fair=fair), fair=fair)
+        return True
+
+    def _purge(self, asked: Asked) -> dict[str, Any]:
+        """Delete the jobs of a queue that wait; `{"dry_run": true}`: only count them."""
+        queue = self._named(asked, "queue")
+        if asks_for("dry_run", asked.body):
+            return DryRun.of(self._jobs, [JobFilter(queue=queue)], WAITING).to_json()
+        return {"deleted": self._switchboard.purge(queue, _action(asked, "purge", queue))}
+
+    def _named(self, asked: Asked, kind: str) -> str:
+        """Return the name that a request is about. Raises JobNotFound if it is not known."""
+        longest = options.QUEUE_LENGTH_MAX if kind == "queue" else options.NAME_LENGTH_MAX
+        name = options.name(asked.given["name"], kind, longest=longest)
+        stranger = unknown(kind, [name], getattr(self._names(), f"{kind}s"))
+        if stranger is not None:
+            raise JobNotFound(str(stranger), field=kind, value=name)
+        return name
+
+
+def _action(asked: Asked, verb: str, queue: str, **more: Any) -> Action:
+    return Action(asked.by, verb, {"queue": queue, **more})
