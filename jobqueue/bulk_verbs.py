@@ -7,13 +7,14 @@ from functools import partial
 from typing import Any
 
 from jobqueue.job_changes import JobChanges
-from jobqueue.records import JobFilter, JobRecord, Refusal
+from jobqueue.records import JobFilter, JobRecord, Refusal, counted
 from jobqueue.states import MOVES, WAITING, State
 from jobqueue.store.audit import Action
 from jobqueue.store.jobs import Jobs
 
 SAMPLE = 10
 """Jobs that are shown of those that a verb would change."""
+REFUSALS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,13 @@ def updating(changes: JobChanges) -> Verb:
         wakes=True,
         changes=changes,
     )
+
+
+def in_words(verb: Verb, changed: Sequence[int], refused: Sequence[Refusal]) -> str:
+    """Return what a verb has changed, and the first that it has not, in sentences."""
+    said = f"{verb.done.capitalize()} {counted(len(changed), 'job')}."
+    for refusal in refused[:REFUSALS_SHOWN]:
+        said += f" Job {refusal.id}: {refusal.reason}."
+    if len(refused) > REFUSALS_SHOWN:
+        said += f" {len(refused) - REFUSALS_SHOWN:,} more were refused."
+    return said

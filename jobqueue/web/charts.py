@@ -1,21 +1,14 @@
 """Charts as SVG, drawn on the server. Their size and colours are the style sheet's."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from markupsafe import Markup
+
+from jobqueue.overview import Point, whole_spans
 
 WIDTH, HEIGHT = 600, 100
 """Of the drawing; the page stretches it."""
 _STEPS = (1, 2, 5)
-
-
-class Point(NamedTuple):
-    """What ended in one span of time."""
-
-    label: str
-    done: int
-    failed: int
 
 
 def area(points: Sequence[Point], title: str, *, of: str, top: int | None = None) -> Markup:
@@ -25,7 +18,7 @@ def area(points: Sequence[Point], title: str, *, of: str, top: int | None = None
     """
     most = top or max((point.done + point.failed for point in points), default=0) or 1
     step = WIDTH / max(1, len(points) - 1)
-    whole = _whole(points)
+    whole = whole_spans(points)
     done = _line([point.done + point.failed for point in whole], step, most)
     failed = _line([point.failed for point in whole], step, most)
     parts = [
@@ -55,7 +48,7 @@ def sparkline(points: Sequence[Point]) -> Markup:
         return Markup('<span class="soft">–</span>')
     title = f"last hour: {done:,} done, {failed:,} failed, at most {most:,} a minute"
     step = WIDTH / max(1, len(points) - 1)
-    whole = _whole(points)
+    whole = whole_spans(points)
     line = _line([point.done + point.failed for point in whole], step, most)
     shape = ""
     if failed:
@@ -73,15 +66,6 @@ def round_top(most: int) -> int:
     while size * _STEPS[-1] < most:
         size *= 10
     return next(step * size for step in (*_STEPS, 10) if step * size >= most)
-
-
-def _whole(points: Sequence[Point]) -> Sequence[Point]:
-    """Return the points without the last span, which is not over, unless it has more already.
-
-    Otherwise each line would seem to fall at its end.
-    """
-    ended = [point.done + point.failed for point in points[-2:]]
-    return points[:-1] if ended and ended[-1] < ended[0] else points
 
 
 def _line(values: Sequence[int], step: float, most: int) -> str:

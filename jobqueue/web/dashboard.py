@@ -11,15 +11,16 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
+from jobqueue.job_search import FILTER
+from jobqueue.overview import forget_findings
 from jobqueue.queue import JobQueue
 from jobqueue.store.schema import PauseKind
 from jobqueue.web.concurrency import Threads
 from jobqueue.web.live import LiveViews
 from jobqueue.web.pages import bulk, queues, schedules
 from jobqueue.web.pages.errors import errors_page
-from jobqueue.web.pages.findings import forget
 from jobqueue.web.pages.job import job_page
-from jobqueue.web.pages.jobs import FILTER, VERBS, jobs_page
+from jobqueue.web.pages.jobs import VERBS, jobs_page
 from jobqueue.web.pages.log import log_page
 from jobqueue.web.pages.now import now_page
 from jobqueue.web.pages.tasks import switch, tasks_page
@@ -146,7 +147,7 @@ class Dashboard:
             to = form.pop("to", "/")
             done = await self._writes(act, self._queue, form, client_of(request))
             self._live.clear()
-            forget(self._queue)
+            forget_findings(self._queue.store)
             response = _to(request.scope, to if done.to is None else done.to)
             notice = quote(done.notice[:NOTICE_MAX])
             self._set(request.scope, response, NOTICE, notice, lasts=60)

@@ -5,20 +5,20 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from jobqueue import wire
-from jobqueue.bulk_verbs import RETRY, RETRY_ALL, SAMPLE, Verb, updating
+from jobqueue.bulk_verbs import RETRY, RETRY_ALL, SAMPLE, Verb, in_words, updating
 from jobqueue.errors import InvalidOption
 from jobqueue.job_changes import JobChanges
+from jobqueue.job_search import FILTER, filter_of
 from jobqueue.known_names import names_of
 from jobqueue.queue import JobQueue
-from jobqueue.records import JobFilter, counted
+from jobqueue.records import JobFilter
 from jobqueue.redaction import ShownJobs
 from jobqueue.store.audit import Action, target_of
 from jobqueue.store.job_pages import COUNTED_MAX, JobPages
 from jobqueue.store.names import names_in_use
-from jobqueue.web.pages.jobs import FILTER, VERBS, filter_of, row_of
+from jobqueue.web.pages.jobs import VERBS, row_of
 from jobqueue.web.pages.view import Done, Query
 
-REFUSALS_SHOWN = 3
 PARAMETERS = (*FILTER, "id", "all", "succeeded", "from")
 """`all` says that the filter is meant; `from` is the filter of the list to go back to."""
 
@@ -56,12 +56,7 @@ def act(queue: JobQueue, form: Query, actor: str) -> Done:
     changed, refused = verb.act(ShownJobs(queue.store, queue.registry), wanted, action)
     if verb.wakes and changed:
         queue.wake_workers()
-    notice = f"{verb.done.capitalize()} {counted(len(changed), 'job')}."
-    for refusal in refused[:REFUSALS_SHOWN]:
-        notice += f" Job {refusal.id}: {refusal.reason}."
-    if len(refused) > REFUSALS_SHOWN:
-        notice += f" {len(refused) - REFUSALS_SHOWN:,} more were refused."
-    return Done(notice, _back(form, gone=verb.name == "delete"))
+    return Done(in_words(verb, changed, refused), _back(form, gone=verb.name == "delete"))
 
 
 def _changes(form: Query) -> JobChanges:

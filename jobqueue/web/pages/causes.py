@@ -2,12 +2,9 @@
 
 from typing import NamedTuple
 
+from jobqueue.overview import as_finding, causes
 from jobqueue.queue import JobQueue
-from jobqueue.records import counted
-from jobqueue.store.error_groups import ErrorGroups
 
-GROUPS, MANY = 3, 10
-"""How many errors are named, and how many attempts of one make it worth that."""
 MESSAGE_MAX = 200
 
 
@@ -20,15 +17,13 @@ class Cause(NamedTuple):
     """Path and query of the page that shows more, below the mount."""
 
 
-def causes(queue: JobQueue) -> list[Cause]:
+def shown_causes(queue: JobQueue) -> list[Cause]:
     """Return the most frequent errors of this hour and the one before."""
     return [
         Cause(
-            f"{counted(group.hour, 'attempt')} errored lately for one reason: "
-            f"{group.type} in {group.task}",
+            as_finding(group).sentence,
             group.message[:MESSAGE_MAX],
             f"jobs?error={group.id}" if group.failed else "errors",
         )
-        for group in ErrorGroups(queue.store).find("1h", limit=GROUPS)
-        if group.hour >= MANY
+        for group in causes(queue.store)
     ]

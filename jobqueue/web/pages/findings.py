@@ -1,18 +1,13 @@
 """What `doctor` has found, as Now shows it: a sentence, and where to look or what to do."""
 
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote
-from weakref import WeakKeyDictionary
 
 from jobqueue.findings import Finding
+from jobqueue.overview import recent_findings
 from jobqueue.queue import JobQueue
-from jobqueue.store.database import Store
-from jobqueue.store.doctor import examine
 
-FRESH = 15.0
-"""Seconds for which findings are shown before the database is asked again."""
 SHOWN = 8
 _PLACES = {
     "unserved_queues": "jobs?state=available&queue={}",
@@ -24,7 +19,6 @@ _PLACES = {
     "limits_of_0": "queues",
 }
 """Where to look, by check; with the first name of a finding."""
-_found: WeakKeyDictionary[Store, tuple[float, Sequence[str], list[Finding]]] = WeakKeyDictionary()
 
 
 class Shown(NamedTuple):
@@ -38,16 +32,8 @@ class Shown(NamedTuple):
 
 def findings(queue: JobQueue, open_names: Sequence[str] = ()) -> list[Shown]:
     """Return what is wrong or will be, at most 15 seconds old."""
-    known = _found.get(queue.store)
-    if known is None or time.monotonic() - known[0] > FRESH or known[1] != open_names:
-        found = examine(queue.store, open_names).findings
-        known = _found[queue.store] = time.monotonic(), open_names, found
-    return [Shown(each.sentence, each.remedy, _place(each)) for each in known[2][:SHOWN]]
-
-
-def forget(queue: JobQueue) -> None:
-    """Ask the database again: something was changed here, which may have mended a finding."""
-    _found.pop(queue.store, None)
+    found = recent_findings(queue.store, open_names)[:SHOWN]
+    return [Shown(each.sentence, each.remedy, _place(each)) for each in found]
 
 
 def _place(finding: Finding) -> str | None:

@@ -3,19 +3,18 @@
 import json
 import keyword
 import shlex
-from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from jobqueue import wire
 from jobqueue.errors import JobNotFound
 from jobqueue.options import Options
 from jobqueue.queue import JobQueue
-from jobqueue.records import AttemptRecord, JobRecord, counted, headers_of
+from jobqueue.records import JobRecord, headers_of
 from jobqueue.redaction import HIDDEN, ShownJobs
-from jobqueue.states import MOVES, State
+from jobqueue.states import MOVES
 from jobqueue.store.audit import Audit
 from jobqueue.store.why import explain
+from jobqueue.timeline import steps_of
 from jobqueue.web.pages.view import Query
 
 TREE_MAX = 50_000
@@ -25,17 +24,6 @@ ATTEMPTS_SHOWN = 50
 """The newest, of those that are recorded."""
 ACTIONS = 500
 """Newest actions of operators among which those on this job are looked for."""
-
-
-class Step(NamedTuple):
-    """One step of a job's life."""
-
-    name: str
-    kind: str
-    """ok, bad, run or wait: its colour."""
-    at: datetime | None
-    note: str = ""
-    seconds: float | None = None
 
 
 class Value(NamedTuple):
@@ -61,7 +49,7 @@ def job_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     return "job.html", {
         "job": job,
         "why": why,
-        "steps": list(_steps(job, attempts, earlier)),
+        "steps": list(steps_of(job, attempts, earlier)),
         "next": sorted({move.after.value for move in MOVES.values() if job.state in move.before}),
         "attempts": attempts[::-1],
         "earlier": earlier,
@@ -73,39 +61,6 @@ def job_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         "python": _as_python(job) if shows_call else None,
         "actions": _actions(queue, id_),
     }
-
-
-def _steps(job: JobRecord, attempts: list[AttemptRecord], earlier: int) -> Iterator[Step]:
-    yield Step("enqueued", "ok", job.created_at)
-    last = job.created_at
-    if earlier:
-        yield Step(counted(earlier, "earlier attempt"), "wait", None)
-        last = attempts[0].started_at or last
-    for attempt in attempts:
-        began = attempt.started_at
-        if began is not None and (gap := (began - last).total_seconds()) >= 0.1:  # noqa: PLR2004
-            yield Step("waited", "wait", last, seconds=gap)
-        yield _of_attempt(attempt)
-        last = attempt.finished_at or last
-    if job.state is State.SCHEDULED:
-        yield Step("scheduled for", "wait", job.run_at)
-    elif job.state is State.AVAILABLE:
-        yield Step("available since", "wait", max(job.run_at, last))
-    elif job.final:
-        kind = {State.SUCCEEDED: "ok", State.FAILED: "bad"}.get(job.state, "wait")
-        yield Step(job.state.value, kind, job.finished_at, job.reason or "")
-
-
-def _of_attempt(attempt: AttemptRecord) -> Step:
-    kind = {"succeeded": "ok", "running": "run"}.get(attempt.outcome, "wait")
-    if attempt.error is not None:
-        kind = "bad"
-    took = None
-    if attempt.started_at and attempt.finished_at:
-        took = (attempt.finished_at - attempt.started_at).total_seconds()
-    note = attempt.error.type if attempt.error else ""
-    name = f"attempt {attempt.attempt} {attempt.outcome}"
-    return Step(name, kind, attempt.started_at or attempt.finished_at, note, took)
 
 
 def _value(text: str) -> Value:

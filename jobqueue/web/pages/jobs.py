@@ -1,28 +1,25 @@
 """Jobs: which ones there are, by state, task, queue and tag, and the verbs for those that match."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from jobqueue import wire
 from jobqueue.bulk_verbs import CANCEL, DELETE, RETRY, Verb, updating
 from jobqueue.display import call_of, error_of
 from jobqueue.job_changes import JobChanges
+from jobqueue.job_search import FILTER, filter_of
 from jobqueue.known_names import names_of, unknown_in
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.redaction import ShownJobs
 from jobqueue.states import State
-from jobqueue.store.error_groups import ErrorGroups
 from jobqueue.store.job_pages import COUNTED_MAX, WINDOW, JobPages, is_counted
-from jobqueue.store.names import Names, names_in_use
+from jobqueue.store.names import names_in_use
 from jobqueue.web.pages.view import Query
 
 CELL_MAX = 200
 """Characters of a call, or of an error, in a list."""
-FILTER = ("state", "task", "queue", "tag", "error", "q")
 VERBS: Mapping[str, Verb] = {
     verb.name: verb for verb in (RETRY, CANCEL, updating(JobChanges()), DELETE)
 }
@@ -84,23 +81,6 @@ def row_of(job: JobRecord) -> JobRow:
         error_of(job)[:CELL_MAX],
         (job.reason or "")[:CELL_MAX],
     )
-
-
-def filter_of(query: Query, names: Names, pages: JobPages) -> JobFilter:
-    """Return the filter of a page's URL. Raises InvalidOption."""
-    wanted = wire.a_filter(*(query.get(name) or None for name in FILTER[:4]))
-    if query.get("error"):
-        wanted = replace(wanted, error=ErrorGroups(pages.store).resolve(query["error"]))
-    text = query.get("q", "").strip()
-    if text.isascii() and text.isdigit():
-        wanted = replace(wanted, ids=(wire.job_id(text),))
-    elif text:
-        held = pages.with_key(text)
-        begin = tuple(sorted(name for name in names.tasks if name.startswith(text)))
-        wanted = replace(wanted, ids=tuple(held)) if held else replace(wanted, tasks=begin)
-    if query.get("id"):
-        wanted = replace(wanted, ids=wire.job_ids(tuple(query["id"].split(","))))
-    return wanted
 
 
 def _fits(verb: Verb, wanted: JobFilter) -> bool:

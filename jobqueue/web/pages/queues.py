@@ -5,20 +5,20 @@ from typing import Any
 
 from jobqueue import options, wire
 from jobqueue.errors import InvalidOption, JobNotFound
+from jobqueue.overview import paused_by, queue_rows
 from jobqueue.queue import JobQueue
 from jobqueue.queue_switches import Rate, check_limit
 from jobqueue.records import counted
 from jobqueue.store.audit import Action
 from jobqueue.store.queue_switches import Switchboard
 from jobqueue.store.stats import Monitor
-from jobqueue.web.pages.now import paused_by, queue_rows
 from jobqueue.web.pages.view import Done, Query, require_known
 
 
 def queues_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
     """Show all queues, with their limits."""
     rows = [row | {"rate": _rate_of(row)} for row in queue_rows(Monitor(queue.store))]
-    return "queues.html", {"queues": rows, "paused_by": paused_by(queue, rows)}
+    return "queues.html", {"queues": rows, "paused_by": paused_by(queue.store, rows)}
 
 
 def queue_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
@@ -31,7 +31,7 @@ def queue_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         raise JobNotFound(said, field="queue", value=name)
     return "queue.html", {
         "row": row | {"rate": _rate_of(row)},
-        "paused_by": paused_by(queue, [row]),
+        "paused_by": paused_by(queue.store, [row]),
         "top": max((point.done + point.failed for point in row["hour"]), default=0),
     }
 

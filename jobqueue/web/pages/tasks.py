@@ -3,12 +3,12 @@
 from typing import Any
 
 from jobqueue import options
+from jobqueue.overview import HOUR
 from jobqueue.queue import JobQueue
 from jobqueue.store.audit import Action
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
-from jobqueue.web.pages.now import HOUR
 from jobqueue.web.pages.view import Act, Done, Query, require_known
 
 WAITING_MAX = 50_000

@@ -2,7 +2,8 @@
 
 import pytest
 
-from jobqueue.web.charts import Point, area, sparkline
+from jobqueue.overview import Point
+from jobqueue.web.charts import area, sparkline
 
 
 @pytest.mark.parametrize("draw", [lambda points: area(points, "hour", of="a minute"), sparkline])

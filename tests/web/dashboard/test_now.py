@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from jobqueue import JobQueue
+from jobqueue import JobQueue, overview
+from jobqueue.overview import Point, points
 from jobqueue.store.audit import Audit
 from jobqueue.web import live
-from jobqueue.web.charts import Point, area, round_top, sparkline
+from jobqueue.web.charts import area, round_top, sparkline
 from jobqueue.web.live import LiveViews
-from jobqueue.web.pages import findings
-from jobqueue.web.pages.now import now_page, points
+from jobqueue.web.pages.now import now_page
 from tests.web.dashboard.conftest import Pages, Run, ids_in, text_of
 
 
@@ -59,7 +59,7 @@ def test_what_the_doctor_finds_stands_on_top_with_its_remedy_and_where_to_look(
     assert 'class="finding"' not in pages.get("/")
     pages.client.id(1, 2, queue="mail")
     assert 'class="finding"' not in pages.get("/?span=24h")  # As it was found a moment ago.
-    findings._found.clear()
+    overview._found.clear()
     page = pages.get("/?span=1h")
     assert "no worker is alive, and jobs wait in queue mail" in page
     assert "<small>jobqueue worker --queues mail</small>" in page

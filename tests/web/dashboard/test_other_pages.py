@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from jobqueue import JobQueue, cron, every
+from jobqueue import JobQueue, cron, every, overview
 from jobqueue.store.audit import Audit
 from jobqueue.store.stats import Monitor
 from jobqueue.web.pages import tasks as tasks_pages
-from jobqueue.web.pages import workers as workers_pages
 from jobqueue.web.pages.log import about
 from tests.web.dashboard.conftest import Pages, Run, ids_in, text_of
 
@@ -151,7 +150,7 @@ def test_workers_show_their_slots_and_what_is_stuck(
             assert page.count('<i class="busy"></i>') == 2  # One is in the key below.
             (line,) = cells(page, "worker").values()
             assert "1 of 3 busy" in line[0] and f"{job.id} hold" in line[1]
-            monkeypatch.setattr(workers_pages, "PATIENCE", -3600.0)
+            monkeypatch.setattr(overview, "PATIENCE", -3600.0)
             job.cancel()
             assert "is asked to stop, and goes on" in text_of(pages.get("/workers"))
         finally:
