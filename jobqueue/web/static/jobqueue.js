@@ -115,7 +115,8 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  if (event.key === "Enter" && event.target.matches("a, button, summary")) return;
+  // A closed dialog's button may get one key more, until the browser moves the focus.
+  if (event.key === "Enter" && event.target.matches("a, button, summary") && !event.target.closest("dialog")) return;
   const act = isAfterG ? () => document.querySelector(`nav [data-key="${CSS.escape(event.key)}"]`)?.click() : keys[event.key];
   isAfterG = !isAfterG && event.key === "g";
   if (!act) return;

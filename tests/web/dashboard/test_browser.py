@@ -213,6 +213,11 @@ def test_keys_lead_through_the_lists_and_pages(open_tab: Open, filled: list[int]
     assert page.get_by_role("dialog").is_visible()
     page.keyboard.press("Escape")
     page.get_by_role("dialog").wait_for(state="hidden")
+    # On a busy machine the browser still gives the next key to the closed dialog's button.
+    page.locator("#keys button").dispatch_event("keydown", {"key": "Enter", "bubbles": True})
+    page.wait_for_url(f"**/jobs/{filled[-1]}")
+    page.go_back()
+    page.keyboard.press("j")
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/jobs/{filled[-1]}")
 
