@@ -70,7 +70,7 @@ LAYERS: list[list[str]] = [
     ["worker/single_writer"],
     ["worker/__init__", "worker/assembly", "worker/worker", "worker/stop_signals"],
     ["queue", "job_verbs", "bulk_verbs", "redaction", "binding", "wire", "display", "known_names"]
-    + ["__init__", "schedules/api", "overview", "timeline", "job_search"],
+    + ["__init__", "schedules/api", "overview", "timeline", "job_search", "task_list"],
     ["alembic", "opentelemetry", "web/*"],
     ["cli/*"],
     ["testing/*", "cli/demo/*"],

@@ -1,6 +1,5 @@
 """`stats`, `workers`, `tasks`, `prune`: statistics and maintenance."""
 
-import inspect
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -20,10 +19,11 @@ from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.display import ago, duration
 from jobqueue.queue_switches import Rate
 from jobqueue.records import JobFilter, counted
-from jobqueue.states import FINAL, State
+from jobqueue.states import State
 from jobqueue.store.audit import Action
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.store.stats import MINUTES as MINUTES_SHOWN
+from jobqueue.task_list import task_rows
 
 Row = dict[str, Any]
 
@@ -244,26 +244,10 @@ def workers(cli: CliContext) -> None:
 @pass_cli
 def tasks(cli: CliContext) -> None:
     """List the app's and the database's tasks."""
-    known = {row["task"]: row for row in cli.monitor.tasks()}
-    known_by = cli.monitor.known_by()
     app = cli.app
-    registry = {} if app is None else dict(app.registry)
-    rows = []
-    for name in sorted(known.keys() | registry.keys()):
-        task = registry.get(name)
-        row = known.get(name) or _unseen(name, known_by[name])
-        row["registered"] = None if app is None else task is not None
-        row["queue"] = task.settings.queue if task else None
-        row["signature"] = None if task is None else str(inspect.signature(task.function))
-        rows.append(row)
+    rows = task_rows(cli.monitor, None if app is None else app.registry)
     columns = TASKS if app is None else OF_APP
     show(cli, rows, columns, "no tasks are known; name the app with --app to see its own")
-
-
-def _unseen(name: str, known_by: int) -> Row:
-    counts = dict.fromkeys([*(state.value for state in FINAL), "errored_attempts"], 0)
-    times = dict.fromkeys(["avg_duration", "max_duration", "avg_wait", "max_wait"])
-    return {"task": name, **counts, **times, "waiting": 0, "known_by": known_by, "paused": False}
 
 
 @click.command(cls=Command)
