@@ -1,4 +1,4 @@
-"""The verbs that change many jobs at once: the command line and the dashboard have the same."""
+"""The verbs that change many jobs at once: command line, API and dashboard have the same."""
 
 import heapq
 from collections.abc import Callable, Sequence
@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from jobqueue.errors import InvalidOption
 from jobqueue.job_changes import JobChanges
 from jobqueue.records import JobFilter, JobRecord, Refusal, counted
 from jobqueue.states import MOVES, WAITING, State
-from jobqueue.store.audit import Action
+from jobqueue.store.audit import Action, target_of
 from jobqueue.store.jobs import Jobs
 
+IDS_PER_STATEMENT = 1000
 SAMPLE = 10
 """Jobs that are shown of those that a verb would change."""
 REFUSALS_SHOWN = 3
@@ -98,3 +100,61 @@ def in_words(verb: Verb, changed: Sequence[int], refused: Sequence[Refusal]) -> 
     if len(refused) > REFUSALS_SHOWN:
         said += f" {len(refused) - REFUSALS_SHOWN:,} more were refused."
     return said
+
+
+def change_jobs(
+    verb: Verb, jobs: Jobs, wanted: JobFilter, actor: str
+) -> tuple[list[int], list[Refusal]]:
+    """Change the jobs of a filter or of ids; the audit has one row.
+
+    Return the changed ids, and a refusal for each other id that was named.
+    """
+    target = target_of(wanted)
+    if verb.changes is not None:
+        target["set"] = verb.changes.to_json()
+    action = Action(actor, verb.name, target)
+    changed: list[int] = []
+    refused: list[Refusal] = []
+    for part in parts_of(wanted):
+        some, others = verb.act(jobs, part, action)
+        changed += some
+        refused += others
+    return changed, refused
+
+
+def parts_of(wanted: JobFilter) -> list[JobFilter]:
+    """Return filters that no statement is too small for: of many ids some each."""
+    if not wanted.ids:
+        return [wanted]
+    return [
+        replace(wanted, ids=wanted.ids[start : start + IDS_PER_STATEMENT])
+        for start in range(0, len(wanted.ids), IDS_PER_STATEMENT)
+    ]
+
+
+def require_state(verb: Verb, wanted: JobFilter) -> None:
+    """Raise InvalidOption if a filter names a state whose jobs the verb does not change."""
+    if wanted.state is not None and wanted.state not in verb.states:
+        raise InvalidOption(
+            f"state: {wanted.state} jobs cannot be {verb.done}; "
+            f"those that can are {', '.join(verb.states)}",
+            field="state",
+            value=wanted.state.value,
+        )
+
+
+def left_out(verb: Verb, jobs: Jobs, wanted: JobFilter, ask: str) -> int:
+    """Return how many matching jobs a retry leaves out, since they have succeeded.
+
+    `ask`: how to ask for those. Raises InvalidOption if the filter names that state.
+    """
+    retries = verb.name == RETRY.name and State.SUCCEEDED not in verb.states
+    if not retries or wanted.state not in (None, State.SUCCEEDED):
+        return 0
+    if wanted.state is State.SUCCEEDED:
+        raise InvalidOption(
+            f"state: jobs that have succeeded are only retried with {ask}: it runs them again",
+            field="state",
+            value=wanted.state.value,
+        )
+    return jobs.count(replace(wanted, state=State.SUCCEEDED))

@@ -85,6 +85,23 @@ class JobPages:
         found = {job.id: job for job in self._jobs.find(JobFilter(ids=tuple(rows.ids)))}
         return JobPage([found[id_] for id_ in rows.ids if id_ in found], rows.after, rows.window)
 
+    def newest(self, wanted: JobFilter, size: int, below: int | None) -> tuple[list[int], bool]:
+        """Return the newest ids, below one, and whether there may be more.
+
+        It looks through all rows if need be, WINDOW at a time, so that no snapshot stays open.
+        """
+        find = _by_id if wanted.error is None else _by_error
+        found: list[int] = []
+        after = None if below is None else str(below)
+        while True:
+            with self._jobs.store.read() as connection:
+                self._jobs.store.backend.prefer_indexes(connection)
+                rows = find(connection, wanted, after, size - len(found))
+            found += rows.ids
+            after = rows.after
+            if after is None or len(found) == size:
+                return found, after is not None
+
     def count(self, wanted: JobFilter, most: int = COUNTED_MAX) -> int:
         """Return the number of matching jobs, at most one more than `most`."""
         total = 0

@@ -7,7 +7,6 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from jobqueue.errors import InvalidOption, JobQueueError
-from jobqueue.job_changes import JobChanges
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
 from jobqueue.tasks import Call
 from jobqueue.web.responses import HTTPError
@@ -103,34 +102,32 @@ def _check_size(size: int, most: int) -> None:
         )
 
 
-def switch_of(body: bytes, *keys: str) -> dict[str, Any]:
-    """Return the object of a body that has the first key, and maybe the others. Raises HTTPError
-    or InvalidArguments.
+def object_of(body: bytes, *known: str) -> dict[str, Any]:
+    """Return the object of a body with some of these keys, or an empty one for no body.
+
+    Raises HTTPError or InvalidArguments.
     """
-    given = parse_json(body, what="body", max_bytes=BODY_MAX)
-    if not isinstance(given, dict) or keys[0] not in given or set(given) - set(keys):
-        names = " and ".join(f'"{key}"' for key in keys)
-        raise HTTPError(400, f"body: not an object with {names}", field="body")
+    given = parse_json(body, what="body", max_bytes=BODY_MAX) if body.strip() else {}
+    if not isinstance(given, dict):
+        keys = f"with some of {', '.join(known)}" if known else "without keys"
+        raise HTTPError(400, f"body: not an object {keys}", field="body")
+    for key in given:
+        if key not in known:
+            there = f"there are {', '.join(known)}" if known else "there are none here"
+            raise HTTPError(
+                400,
+                f"body: {key[:40]!r} is not a key of it; {there}{did_you_mean(key, known)}",
+                field="body",
+                value=key[:40],
+            )
     return given
 
 
-def asks_for(name: str, body: bytes) -> bool:
-    """Return whether the body is `{name: true}`. Raises HTTPError or InvalidArguments."""
-    given = parse_json(body, what="body", max_bytes=BODY_MAX) if body.strip() else {}
-    if not isinstance(given, dict) or set(given) - {name}:
-        raise HTTPError(400, f'body: give {{"{name}": true}} or nothing', field="body")
-    asked = given.get(name, False)
-    if not isinstance(asked, bool):
-        raise HTTPError(400, f"{name}: not true or false", field=name, value=asked)
-    return asked
-
-
-def changes_of(body: bytes) -> JobChanges:
-    """Return the new values in the body of an update. Raises HTTPError or JobQueueError."""
-    given = parse_json(body, what="body", max_bytes=BODY_MAX)
-    if not isinstance(given, dict):
-        raise HTTPError(400, 'body: an update takes an object like {"priority": 1}', field="body")
-    return JobChanges.of(given)
+def required(given: dict[str, Any], key: str) -> Any:
+    """Return the value of a key, which may be null. Raises HTTPError if it is not there."""
+    if key not in given:
+        raise HTTPError(400, f'body: it has no "{key}"', field=key)
+    return given[key]
 
 
 def calls_of(tasks: Tasks, body: bytes) -> tuple[list[Call[Any]], bool]:

@@ -8,10 +8,10 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from jobqueue import JobQueue, every
-from jobqueue.web import create_app
+from jobqueue.web import create_app, rights
+from jobqueue.web.dashboard import FORMS, PAGES
+from jobqueue.web.pages.jobs import VERBS
 from tests.web.conftest import Client, working
-
-METHODS = ("get", "post", "put", "delete")
 
 
 class Described:
@@ -122,7 +122,9 @@ def test_every_operation_is_served_and_answers_as_documented(
     @jobs.task(schedule=every(hours=1))
     def hourly() -> None: ...
 
-    jobs.schedules.add("sums", jobs.registry["add"].call(1, 2), every(minutes=5))
+    do("add_schedule", {"name": "sums", "task": "add", "args": [1, 2], "every": "5m"})
+    assert do("get_schedule", name="sums")["every"] == 300
+    assert len(do("preview_schedule", name="sums", days=1, limit=3)) == 3
     id_ = do("enqueue", {"task": "add", "args": [2, 3], "queue": "sums", "tags": ["red"]})["id"]
     do("enqueue", [{"task": "add", "args": [1, 1]}, {"task": "fail", "kwargs": {"message": "no"}}])
     for verb in ("pause", "resume"):
@@ -137,6 +139,13 @@ def test_every_operation_is_served_and_answers_as_documented(
     do("update_job", {"priority": 5, "tags": ["late"]}, id=id_)
     do("cancel_job", id=id_)
     do("retry_job", {"succeeded": False}, id=id_)
+    other = do("enqueue", {"task": "add", "args": [5, 5], "delay": "1h"})["id"]
+    assert do("cancel_jobs", {"ids": [other]})["changed"] == 1
+    assert do("retry_jobs", {"filter": {"state": "cancelled", "q": "ad"}})["changed"] == 1
+    set_ = {"ids": [other], "set": {"priority": 9}, "dry_run": True}
+    assert do("update_jobs", set_)["sample"]
+    assert do("delete_jobs", {"all": True, "dry_run": True})["would_change"] == 4
+    do("delete_job", id=other)
     with working(jobs):
         assert do("get_job", id=id_, wait=30)["state"] == "succeeded"
         do("get_job", id=id_ + 2, wait=30)
@@ -144,7 +153,8 @@ def test_every_operation_is_served_and_answers_as_documented(
     assert [job["id"] for job in do("list_jobs", state="failed", task="fail")] == [id_ + 2]
     do("list_errors", since="1h", task="fail", limit=10)
     do("list_queues")
-    do("get_stats")
+    do("list_tasks")
+    do("get_stats", minutes=60)
     assert do("run_schedule", name="sums")["created"]
     assert do("purge_queue", {"dry_run": True}, name="default")["would_change"] == 1
     do("purge_queue", name="default")
@@ -156,3 +166,61 @@ def test_every_operation_is_served_and_answers_as_documented(
         do(probe)
     do("reset_schedule", name="hourly")
     assert do.driven == set(do.operations)
+
+
+CORPUS = [  # What is wrong of a body, whatever it should be.
+    (400, "{", "application/json"),
+    (400, "[]", "application/json"),
+    (400, "7", "application/json"),
+    (400, '{"surprise": 1}', "application/json"),
+    (400, '{"a": 1, "a": 2}', "application/json"),
+    (400, "[" * 1000, "application/json"),
+    (400, b"\xff", "application/json"),
+    (415, "{}", "text/plain"),
+    (415, "{}", "application/x-www-form-urlencoded"),
+]
+
+
+@pytest.mark.databases("sqlite")
+def test_wrong_input_of_every_operation_is_refused_in_one_line(
+    described: Described, jobs: JobQueue
+) -> None:
+    id_ = described("enqueue", {"task": "add", "args": [2, 3]})["id"]
+    jobs.schedules.add("sums", jobs.registry["add"].call(1, 2), every(minutes=5))
+    names = {"queues": "default", "tasks": "add", "schedules": "sums"}
+    before = list(jobs.list(limit=None))
+
+    def refused(status: int, method: str, path: str, **how: Any) -> None:
+        response = described.client.request(method, path, **how)
+        assert response.status_code == status, (method, path, how, response.text)
+        described.check({"$ref": "#/components/schemas/Error"}, response.json())
+        message = response.json()["error"]["message"]
+        assert "\n" not in message and "Traceback" not in message
+
+    for method, path, operation in described.operations.values():
+        name = names.get(operation["tags"][0], "red")
+        right = path.format(id=id_, name=name)
+        if "400" in operation["responses"]:
+            refused(400, method, right + "?surprise=1")
+        if path != right:
+            sent = {"json": {}} if "requestBody" in operation else {}
+            refused(400, method, path.format(id="x", name="a%20b"), **sent)
+        for each in operation.get("parameters", []):
+            if each["in"] == "query" and each["schema"].get("type") in ("integer", "number"):
+                for wrong in ("x", "-1"):
+                    refused(400, method, right, params={each["name"]: wrong})
+        for status, body, kind in CORPUS if "requestBody" in operation else ():
+            refused(status, method, right, content=body, headers={"Content-Type": kind})
+    assert list(jobs.list(limit=None)) == before
+
+
+@pytest.mark.databases("sqlite")
+def test_what_the_dashboard_can_do_the_api_can(jobs: JobQueue) -> None:
+    of_api = create_app(jobs)._api.operations
+    verbs = {(each.path.split("/")[2], each.verb) for each in of_api if each.verb}
+    assert {(path.split("/")[1], path.rpartition("/")[2]) for path, _ in FORMS} <= verbs
+    paths = {each.path for each in of_api}
+    assert {f"/api/jobs/{verb}" for verb in VERBS} <= paths
+    pages = {page.path for page in PAGES if page.title} - {"/"}
+    assert {f"/api{path}" for path in pages} <= paths
+    assert {verb for _, verb in verbs} == set(rights.VERBS)

@@ -11,7 +11,17 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from jobqueue import bulk_verbs, wire
-from jobqueue.bulk_verbs import CANCEL, DELETE, RETRY_ALL, DryRun, Verb
+from jobqueue.bulk_verbs import (
+    CANCEL,
+    DELETE,
+    IDS_PER_STATEMENT,
+    RETRY_ALL,
+    DryRun,
+    Verb,
+    change_jobs,
+    parts_of,
+    require_state,
+)
 from jobqueue.cli import params
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import MISUSED, CliError, complain
@@ -20,15 +30,13 @@ from jobqueue.errors import InvalidOption
 from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, Refusal, counted
 from jobqueue.states import State
-from jobqueue.store.audit import target_of
+from jobqueue.store.audit import operator
 from jobqueue.store.jobs import Jobs
 from jobqueue.text import escape_controls, listed
 from jobqueue.wire import changes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-IDS_PER_STATEMENT = 1000
-"""Ids in one statement."""
 FORCE = " (--force takes it as it is)"
 FILTERS = "--state --task --queue --tag --error"
 REFUSALS_SHOWN = 20
@@ -64,7 +72,7 @@ def _command(verb: Verb, help_: str) -> click.Command:
         acts = RETRY_ALL if succeeded else verb
         left_out = 0
         if chosen.is_bulk:
-            left_out = _left_out(cli, acts, wanted)
+            left_out = bulk_verbs.left_out(acts, cli.jobs, wanted, "--succeeded")
         elif acts is RETRY and not (safety.yes or safety.dry_run) and _asks_again(cli, chosen.ids):
             acts = RETRY_ALL
         perform(cli, acts, chosen, safety, left_out)
@@ -130,10 +138,12 @@ class Choice(NamedTuple):
 
     def filters(self) -> list[JobFilter]:
         """Return filters that no statement is too small for."""
-        return [
-            JobFilter(ids=self.ids[start : start + IDS_PER_STATEMENT])
-            for start in range(0, len(self.ids), IDS_PER_STATEMENT)
-        ] or [self.wanted]
+        return parts_of(self.all)
+
+    @property
+    def all(self) -> JobFilter:
+        """The ids, or the filter."""
+        return replace(self.wanted, ids=self.ids or None)
 
 
 def perform(cli: CliContext, verb: Verb, chosen: Choice, safety: Safety, left_out: int = 0) -> None:
@@ -177,19 +187,6 @@ def _succeeded_option(verb: Verb) -> Callable[[F], F]:
     if verb is not RETRY:
         return lambda function: function
     return click.option("--succeeded", is_flag=True, help="Include jobs that have succeeded.")
-
-
-def _left_out(cli: CliContext, verb: Verb, wanted: JobFilter) -> int:
-    """Return how many matching jobs have succeeded, so that they are left out."""
-    if verb is not RETRY or wanted.state not in (None, State.SUCCEEDED):
-        return 0
-    if wanted.state is State.SUCCEEDED:
-        raise InvalidOption(
-            "state: jobs that have succeeded are only retried with --succeeded: it runs them again",
-            field="state",
-            value=wanted.state.value,
-        )
-    return cli.jobs.count(replace(wanted, state=State.SUCCEEDED))
 
 
 def _asks_again(cli: CliContext, named: tuple[int, ...]) -> bool:
@@ -252,13 +249,7 @@ def confirm(question: str) -> None:
 
 
 def _count(cli: CliContext, verb: Verb, wanted: JobFilter) -> int:
-    if wanted.state is not None and wanted.state not in verb.states:
-        raise InvalidOption(
-            f"state: {wanted.state} jobs cannot be {verb.done}; "
-            f"those that can are {', '.join(verb.states)}",
-            field="state",
-            value=wanted.state.value,
-        )
+    require_state(verb, wanted)
     states = verb.states if wanted.state is None else (wanted.state,)
     return sum(cli.jobs.count(replace(wanted, state=state)) for state in states)
 
@@ -271,15 +262,7 @@ class Result(NamedTuple):
 
 
 def _apply(cli: CliContext, verb: Verb, chosen: Choice) -> Result:
-    result = Result([], [])
-    target = target_of(replace(chosen.wanted, ids=chosen.ids or None))
-    if verb.changes is not None:
-        target["set"] = verb.changes.to_json()
-    action = cli.action(verb.name, **target)
-    for part in chosen.filters():
-        changed, refused = verb.act(cli.jobs, part, action)
-        result.changed.extend(changed)
-        result.refused.extend(refused)
+    result = Result(*change_jobs(verb, cli.jobs, chosen.all, operator()))
     if verb.wakes and result.changed:
         cli.wake_workers()
     return result

@@ -1,9 +1,9 @@
-"""Operations on jobs: enqueue, list, read, wait; and the verbs of the command line, for one job."""
+"""Operations on jobs: enqueue, list, read, and wait for their end."""
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,29 +11,27 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from jobqueue import options, wire
-from jobqueue.errors import JobNotFound, JobQueueError
+from jobqueue.errors import InvalidOption, JobNotFound, JobQueueError
 from jobqueue.job import Job
+from jobqueue.job_search import filter_of
 from jobqueue.known_names import unknown_in
 from jobqueue.queue import JobQueue
-from jobqueue.records import JobFilter, JobRecord, Refusal
+from jobqueue.records import JobFilter, JobRecord
 from jobqueue.redaction import ShownJobs
 from jobqueue.states import FINAL, State
-from jobqueue.store.audit import Action, target_of
-from jobqueue.store.error_groups import ErrorGroups
-from jobqueue.store.jobs import Jobs
+from jobqueue.store.job_pages import JobPages
 from jobqueue.store.names import Names
 from jobqueue.store.why import explain
-from jobqueue.tasks import Registry
 from jobqueue.web.api.operation import Asked, Operation, Parameter
-from jobqueue.web.api.schemas import CALL_OPTIONS, FLAG, NUMBER, TEXT, a_body, array, one_of, ref
+from jobqueue.web.api.schemas import JOB_ID, NUMBER, TEXT, array, one_of, ref
 from jobqueue.web.concurrency import JobWaiter, Threads
-from jobqueue.web.requests import asks_for, calls_of, changes_of
-from jobqueue.web.responses import JSON, HTTPError, json_response, to_bytes
-from jobqueue.wire import changes, job_json, with_attempts
+from jobqueue.web.requests import calls_of
+from jobqueue.web.responses import JSON, json_response, to_bytes
+from jobqueue.wire import job_json, with_attempts
 
 T = TypeVar("T")
 
-LIST_DEFAULT, LIST_MAX = 50, 200
+LIST_DEFAULT, LIST_MAX = 50, 1000
 PAGE_JOBS = 20
 """How many jobs of a list are in memory at once."""
 WAIT_MAX = 60.0
@@ -45,6 +43,7 @@ LIMIT = Parameter(
     {"type": "integer", "minimum": 1, "maximum": LIST_MAX, "default": LIST_DEFAULT},
     "How many at most.",
 )
+BEFORE = Parameter("before", JOB_ID, "With smaller ids: the next page. See the header `Link`.")
 SINCE = Parameter("since", TEXT, "Not older: `2h`, or an instant with a time zone.")
 FILTER = (
     Parameter("state", one_of(*State), "Jobs in this state."),
@@ -53,27 +52,30 @@ FILTER = (
     Parameter("tag", TEXT, "Jobs with this tag."),
     SINCE,
     Parameter("error", TEXT, "Jobs with this error: an id of `/api/errors`, or its beginning."),
+    Parameter("q", TEXT, "An id, a unique key, or the beginning of a task's name."),
 )
 WAIT = Parameter(
     "wait",
     NUMBER | {"minimum": 0, "maximum": WAIT_MAX},
     "Seconds for which the answer waits for the end of the job.",
 )
-CHANGES = a_body(**{name: CALL_OPTIONS[name] for name in ("priority", "queue", "at", "tags")})
-
-Verb = Callable[[Jobs, JobFilter, Action], tuple[list[int], list[Refusal]]]
 
 
 class JobOperations:
     """What can be done with the jobs of one queue."""
 
     def __init__(
-        self, queue: JobQueue, registry: Registry, names: Callable[[], Names], reads: Threads
+        self,
+        queue: JobQueue,
+        jobs: ShownJobs,
+        tasks: wire.Tasks,
+        names: Callable[[], Names],
+        reads: Threads,
     ) -> None:
         self._queue = queue
-        self._jobs = ShownJobs(queue.store, registry)
-        self._error_groups = ErrorGroups(queue.store)
-        self._tasks = wire.Tasks(registry)
+        self._jobs = jobs
+        self._pages = JobPages(self._jobs)
+        self._tasks = tasks
         self._names, self._reads = names, reads
         self.waiter = JobWaiter(reads, self._ended)
 
@@ -95,10 +97,10 @@ class JobOperations:
             "list_jobs",
             "GET",
             "/api/jobs",
-            "an array of jobs, newest first",
+            "an array of jobs, newest first; the header `Link` leads to the next page",
             self._list,
             array(ref("Job")),
-            (*FILTER, LIMIT),
+            (*FILTER, LIMIT, BEFORE),
         )
         yield Operation(
             "get_job",
@@ -119,70 +121,34 @@ class JobOperations:
             ref("Explanation"),
             refusals=(404,),
         )
-        yield from self._verbs()
-
-    def _verbs(self) -> Iterator[Operation]:
-        changed: dict[str, Any] = {"answer": ref("Changes"), "refusals": (404, 409)}
-        yield Operation(
-            "cancel_job",
-            "POST",
-            "/api/jobs/{id}/cancel",
-            "what was changed",
-            self._cancel,
-            verb="cancel",
-            **changed,
-        )
-        yield Operation(
-            "retry_job",
-            "POST",
-            "/api/jobs/{id}/retry",
-            'what was changed; one that has succeeded only with `{"succeeded": true}`',
-            self._retry,
-            body=a_body(succeeded=FLAG),
-            needs_body=False,
-            verb="retry",
-            **changed,
-        )
-        yield Operation(
-            "update_job",
-            "POST",
-            "/api/jobs/{id}/update",
-            "what was changed",
-            self._update,
-            body=CHANGES,
-            verb="update",
-            **changed,
-        )
 
     async def _list(self, asked: Asked) -> Response:
-        given = asked.given
-        state, *named = (given.get(name) for name in ("state", "task", "queue", "tag", "since"))
-        error = given.get("error")
-        if error is not None:
-            error = await self._reads(self._error_groups.resolve, error)
-        wanted = wire.a_filter(state, *named, error=error)
-        found = self._jobs.find(wanted, asked.whole(LIMIT), PAGE_JOBS)
-        first = await self._reads(_page, found)
-        headers = {} if first else await self._notice(wanted)
+        wanted = await self._reads(self._wanted, asked.given)
+        size, below = asked.whole(LIMIT), asked.whole(BEFORE)
+        ids, more = await self._reads(self._pages.newest, wanted, size, below)
+        headers = asked.next_page(before=ids[-1]) if more else {}
+        if not ids:
+            headers |= await self._reads(notice, wanted, self._names)
         if asked.request.method == "HEAD":
             return json_response([], headers=headers)
-        return StreamingResponse(self._array(first, found), headers=headers, media_type=JSON)
+        found = self._jobs.find(JobFilter(ids=tuple(ids)), page=PAGE_JOBS)
+        return StreamingResponse(self._array(found), headers=headers, media_type=JSON)
 
-    async def _array(self, page: list[bytes], found: Iterator[JobRecord]) -> AsyncIterator[bytes]:
+    def _wanted(self, given: Mapping[str, str]) -> JobFilter:
+        for name, value in given.items():
+            if not value:
+                raise InvalidOption(f"{name}: it is empty", field=name, value=value)
+        wanted = searched(given, self._names, self._pages)
+        return replace(wanted, since=wire.since(given.get(SINCE.name)))
+
+    async def _array(self, found: Iterator[JobRecord]) -> AsyncIterator[bytes]:
         """Yield a JSON array, one page of jobs after the other."""
-        opening = b"["
+        opening, page = b"[", await self._reads(_page, found)
         while page:
             yield opening + b",\n".join(page)
             opening = b",\n"
             page = await self._reads(_page, found) if len(page) == PAGE_JOBS else []
         yield b"[]\n" if opening == b"[" else b"]\n"
-
-    async def _notice(self, wanted: JobFilter) -> dict[str, str]:
-        """Return a header that names an unknown task, queue or tag of a filter without matches."""
-        if (wanted.task, wanted.queue, wanted.tag) == (None, None, None):
-            return {}
-        stranger = unknown_in(wanted, await self._reads(self._names))
-        return {} if stranger is None else {NOTICE_HEADER: str(stranger)}
 
     def _enqueue(self, asked: Asked) -> Response:
         """Enqueue one job, or a list of them in one transaction."""
@@ -229,38 +195,6 @@ class JobOperations:
         id_ = wire.job_id(asked.given["id"])
         return _there(id_, explain(self._jobs, id_)).to_json()
 
-    def _cancel(self, asked: Asked) -> dict[str, Any]:
-        return self._change(asked, "cancel", Jobs.cancel)
-
-    def _retry(self, asked: Asked) -> dict[str, Any]:
-        """Run a final job again with as many attempts as at first, or a scheduled one now."""
-        succeeded = asks_for("succeeded", asked.body)
-        rerun = partial(Jobs.rerun, succeeded=succeeded, ask='{"succeeded": true}')
-        answer = self._change(asked, "retry", rerun)
-        self._queue.wake_workers()
-        return answer
-
-    def _update(self, asked: Asked) -> dict[str, Any]:
-        """Change a job that waits."""
-        new = changes_of(asked.body)
-        change: Verb = lambda jobs, wanted, action: jobs.update(wanted, new, action)  # noqa: E731
-        answer = self._change(asked, "update", change, set=new.to_json())
-        self._queue.wake_workers()
-        return answer
-
-    def _change(self, asked: Asked, name: str, verb: Verb, **more: Any) -> dict[str, Any]:
-        id_ = wire.job_id(asked.given["id"])
-        wanted = JobFilter(ids=(id_,))
-        action = Action(asked.by, name, target_of(wanted) | more)
-        changed, refused = verb(self._jobs, wanted, action)
-        answer = changes(changed, refused)
-        for refusal in refused:
-            status = 404 if refusal.state is None else 409
-            raise HTTPError(
-                status, f"job {id_}: {refusal.reason}", field="id", value=id_, more=answer
-            )
-        return answer
-
     def _get(self, id_: int) -> JobRecord:
         return _there(id_, self._jobs.get(id_))
 
@@ -274,6 +208,19 @@ def _there(id_: int, found: T | None) -> T:
     if found is None:
         raise JobNotFound(f"there is no job {id_} (any more)", field="id", value=id_)
     return found
+
+
+def searched(given: Mapping[str, str], names: Callable[[], Names], pages: JobPages) -> JobFilter:
+    """Return the filter that texts stand for; the names are read where a search needs them."""
+    return filter_of(given, names() if given.get("q") else Names(), pages)
+
+
+def notice(wanted: JobFilter, names: Callable[[], Names]) -> dict[str, str]:
+    """Return a header that names an unknown task, queue or tag of a filter without matches."""
+    if (wanted.task, wanted.queue, wanted.tag) == (None, None, None):
+        return {}
+    stranger = unknown_in(wanted, names())
+    return {} if stranger is None else {NOTICE_HEADER: str(stranger)}
 
 
 async def _gone(request: Request) -> None:

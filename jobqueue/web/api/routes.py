@@ -7,10 +7,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from jobqueue import wire
 from jobqueue.errors import JobQueueError
 from jobqueue.known_names import names_of
 from jobqueue.queue import JobQueue
-from jobqueue.redaction import Redaction
+from jobqueue.redaction import ShownJobs
 from jobqueue.store.database import Store
 from jobqueue.store.names import names_in_use
 from jobqueue.store.pool import Patience
@@ -18,6 +19,7 @@ from jobqueue.store.stats import Monitor
 from jobqueue.tasks import Registry
 from jobqueue.web import metrics
 from jobqueue.web.api.figures import FigureOperations
+from jobqueue.web.api.job_verbs import JobVerbs
 from jobqueue.web.api.jobs import JobOperations
 from jobqueue.web.api.openapi import document, index
 from jobqueue.web.api.operation import Asked, Operation, Runner
@@ -40,13 +42,14 @@ class Api:
         self._queue = jobs
         self.reads, self.writes = Threads(READERS), Threads(WRITERS)
         names = lambda: names_of(registry) | names_in_use(jobs.store)  # noqa: E731
-        self._of_jobs = JobOperations(jobs, registry, names, self.reads)
-        redaction = Redaction(jobs.store, registry)
+        shown, tasks = ShownJobs(jobs.store, registry), wire.Tasks(registry)
+        self._of_jobs = JobOperations(jobs, shown, tasks, names, self.reads)
         self._parts = (
             self._of_jobs,
+            JobVerbs(jobs, shown, names),
             SwitchOperations(jobs, names),
-            ScheduleOperations(jobs, redaction, self._of_jobs.written),
-            FigureOperations(jobs, open_names),
+            ScheduleOperations(jobs, shown.redaction, tasks, self._of_jobs.written),
+            FigureOperations(jobs, registry, open_names),
         )
         # Not by the threads above, which may all be busy.
         self._ready = CachedCall(self._check_schema)

@@ -1,17 +1,36 @@
 """Operations on schedules, by the rules of the command line."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from starlette.responses import Response
 
+from jobqueue import options
+from jobqueue.errors import InvalidOption
 from jobqueue.job import Job
 from jobqueue.queue import JobQueue
 from jobqueue.redaction import Redaction
-from jobqueue.web.api.operation import Asked, Operation
-from jobqueue.web.api.schemas import array, ref
+from jobqueue.schedules.api import DAY, PREVIEW_MAX
+from jobqueue.schedules.definition import ScheduleRecord
+from jobqueue.schedules.timing import Timing, cron, every
+from jobqueue.web.api import schemas
+from jobqueue.web.api.operation import Asked, Operation, Parameter
+from jobqueue.web.api.schemas import FLAG, TEXT, a_body, array, ref
+from jobqueue.web.requests import object_of, required
 from jobqueue.web.responses import json_response
+from jobqueue.wire import Tasks, call_of_line
 
+DAYS = Parameter(
+    "days",
+    {"type": "integer", "minimum": 1, "maximum": int(PREVIEW_MAX / DAY), "default": 7},
+    "How far ahead.",
+)
+RUNS = Parameter(
+    "limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "How many at most."
+)
+CALL = {key: schema for key, schema in schemas.CALL.items() if key not in ("delay", "at")}
+BODY = a_body("name", "task", name=TEXT, **CALL, **schemas.TIMING, replace=FLAG)
 SWITCHES: dict[str, str] = {
     "pause": "what was changed: it makes no more jobs",
     "resume": "what was changed",
@@ -27,10 +46,12 @@ class ScheduleOperations:
         self,
         queue: JobQueue,
         redaction: Redaction,
+        tasks: Tasks,
         written: Callable[[Job[Any]], dict[str, Any]],
     ) -> None:
         self._schedules = queue.schedules
         self._redaction = redaction
+        self._tasks = tasks
         self._written = written
 
     def operations(self) -> Iterator[Operation]:
@@ -43,6 +64,38 @@ class ScheduleOperations:
             self._list,
             array(ref("Schedule")),
         )
+        yield Operation(
+            "add_schedule",
+            "POST",
+            "/api/schedules",
+            'the schedule; another one of that name is 400, or changed with `{"replace": true}`',
+            self._add,
+            ref("Schedule"),
+            body=BODY,
+            verb="add",
+        )
+        yield Operation(
+            "get_schedule",
+            "GET",
+            "/api/schedules/{name}",
+            "one schedule",
+            self._get,
+            ref("Schedule"),
+            refusals=(404,),
+        )
+        yield Operation(
+            "preview_schedule",
+            "GET",
+            "/api/schedules/{name}/preview",
+            "its next runs, and what clock changes do to them",
+            self._preview,
+            array(ref("Run")),
+            (DAYS, RUNS),
+            refusals=(404,),
+        )
+        yield from self._verbs()
+
+    def _verbs(self) -> Iterator[Operation]:
         for verb, summary in SWITCHES.items():
             yield Operation(
                 f"{verb}_schedule",
@@ -67,7 +120,33 @@ class ScheduleOperations:
         )
 
     def _list(self, _asked: Asked) -> list[dict[str, Any]]:
-        return [self._redaction.schedule(each.to_json()) for each in self._schedules]
+        return [self._shown(each) for each in self._schedules]
+
+    def _get(self, asked: Asked) -> dict[str, Any]:
+        return self._shown(self._schedules.get(asked.given["name"]))
+
+    def _shown(self, schedule: ScheduleRecord) -> dict[str, Any]:
+        return self._redaction.schedule(schedule.to_json())
+
+    def _add(self, asked: Asked) -> dict[str, Any]:
+        """Add a schedule: a call as for an enqueue, and when it runs."""
+        given = object_of(asked.body, *BODY["properties"])
+        name = options.name(required(given, "name"), "name")
+        line = {key: given[key] for key in given if key in CALL}
+        added = self._schedules.of(asked.by).add(
+            name,
+            call_of_line(self._tasks, line, "body"),
+            _timing(given),
+            catch_up=given.get("catch_up", "latest"),
+            overlap=given.get("overlap"),
+            replace=options.flag(given.get("replace", False), "replace"),
+        )
+        return self._shown(added)
+
+    def _preview(self, asked: Asked) -> list[dict[str, Any]]:
+        runs = self._schedules.preview(asked.given["name"], asked.whole(DAYS) * DAY)
+        some = itertools.islice(runs, asked.whole(RUNS))
+        return [{"at": run.at.isoformat(), "note": run.note} for run in some]
 
     def _pause(self, asked: Asked) -> dict[str, int]:
         return _changed(self._schedules.of(asked.by).pause(asked.given["name"], by=asked.by))
@@ -90,3 +169,16 @@ class ScheduleOperations:
 
 def _changed(changed: bool) -> dict[str, int]:  # noqa: FBT001 - what a verb returns.
     return {"changed": int(changed)}
+
+
+def _timing(given: Mapping[str, Any]) -> Timing:
+    expression, interval, zone = (given.get(name) for name in ("cron", "every", "tz"))
+    if (expression is None) == (interval is None):
+        raise InvalidOption(
+            'cron: give either "cron": "0 3 * * *" or "every": "5m"', field="cron", value=expression
+        )
+    if interval is not None and zone is not None:
+        raise InvalidOption("tz: only with cron; an interval counts in UTC", field="tz", value=zone)
+    if interval is not None:
+        return every(seconds=options.seconds(interval, "every", least=1))
+    return cron(given["cron"], tz="UTC" if zone is None else zone)

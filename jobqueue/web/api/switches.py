@@ -20,7 +20,7 @@ from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
 from jobqueue.web.api.operation import Asked, Operation
 from jobqueue.web.api.schemas import FLAG, TEXT, WHOLE, Schema, a_body, an_object, or_null, ref
-from jobqueue.web.requests import asks_for, switch_of
+from jobqueue.web.requests import object_of, required
 
 Change = Callable[[str, Asked], bool]
 """Changes a queue; True if something has changed."""
@@ -130,14 +130,14 @@ class SwitchOperations:
         return work
 
     def _limit(self, queue: str, asked: Asked) -> bool:
-        most = switch_of(asked.body, "limit")["limit"]
+        most = required(object_of(asked.body, "limit"), "limit")
         limit = None if most is None else check_limit(most)
         self._switchboard.limit(queue, limit, _action(asked, "limit", queue, limit=limit))
         return True
 
     def _rate(self, queue: str, asked: Asked) -> bool:
-        given = switch_of(asked.body, "rate", "burst")
-        rate, burst = given["rate"], given.get("burst")
+        given = object_of(asked.body, "rate", "burst")
+        rate, burst = required(given, "rate"), given.get("burst")
         if rate is None and burst is not None:
             raise InvalidOption("burst: there is no rate to run ahead of", field="burst")
         new = None if rate is None else Rate.of(rate, burst)
@@ -145,14 +145,15 @@ class SwitchOperations:
         return True
 
     def _fair(self, queue: str, asked: Asked) -> bool:
-        fair = options.flag(switch_of(asked.body, "fair")["fair"], "fair")
+        fair = options.flag(required(object_of(asked.body, "fair"), "fair"), "fair")
         self._switchboard.fair(queue, _action(asked, "fair", queue, fair=fair), fair=fair)
         return True
 
     def _purge(self, asked: Asked) -> dict[str, Any]:
         """Delete the jobs of a queue that wait; `{"dry_run": true}`: only count them."""
         queue = self._named(asked, "queue")
-        if asks_for("dry_run", asked.body):
+        given = object_of(asked.body, "dry_run")
+        if options.flag(given.get("dry_run", False), "dry_run"):
             return DryRun.of(self._jobs, [JobFilter(queue=queue)], WAITING).to_json()
         return {"deleted": self._switchboard.purge(queue, _action(asked, "purge", queue))}
 

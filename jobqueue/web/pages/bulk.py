@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from jobqueue import wire
-from jobqueue.bulk_verbs import RETRY, RETRY_ALL, SAMPLE, Verb, in_words, updating
+from jobqueue.bulk_verbs import RETRY, RETRY_ALL, SAMPLE, Verb, change_jobs, in_words, updating
 from jobqueue.errors import InvalidOption
 from jobqueue.job_changes import JobChanges
 from jobqueue.job_search import FILTER, filter_of
@@ -13,7 +13,6 @@ from jobqueue.known_names import names_of
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter
 from jobqueue.redaction import ShownJobs
-from jobqueue.store.audit import Action, target_of
 from jobqueue.store.job_pages import COUNTED_MAX, JobPages
 from jobqueue.store.names import names_in_use
 from jobqueue.web.pages.jobs import VERBS, row_of
@@ -48,12 +47,10 @@ def confirm_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
 def act(queue: JobQueue, form: Query, actor: str) -> Done:
     """Change the jobs that match. Raises JobQueueError."""
     verb, wanted = _asked(queue, form)
-    target = target_of(wanted)
     if verb.changes is not None:
         verb = updating(_changes(form))
-        target["set"] = verb.changes and verb.changes.to_json()
-    action = Action(actor, verb.name, target)
-    changed, refused = verb.act(ShownJobs(queue.store, queue.registry), wanted, action)
+    jobs = ShownJobs(queue.store, queue.registry)
+    changed, refused = change_jobs(verb, jobs, wanted, actor)
     if verb.wakes and changed:
         queue.wake_workers()
     return Done(in_words(verb, changed, refused), _back(form, gone=verb.name == "delete"))
