@@ -68,11 +68,10 @@ class CliError(click.ClickException):
 def report(error: BaseException, cli: CliContext) -> int:
     """Print an error on stderr as one line or one JSON object; returns the exit code."""
     failure = describe(error, cli)
-    secrets = _secrets(cli)
-    message = escape_controls(redact(" ".join(failure.message.split()), secrets))
+    message = in_one_line(failure, cli)
     trace = None
     if cli.debug:
-        trace = redact("".join(traceback.format_exception(error)), secrets).rstrip()
+        trace = redact("".join(traceback.format_exception(error)), _secrets(cli)).rstrip()
     if cli.log_json:
         echo(_as_record(message, error, trace), err=True)
     elif trace is not None:
@@ -80,11 +79,17 @@ def report(error: BaseException, cli: CliContext) -> int:
     if cli.json:
         inner = error_json(message, failure.field, failure.value)
         if isinstance(inner["value"], str):
-            inner["value"] = redact(escape_controls(inner["value"]), secrets)
+            inner["value"] = redact(escape_controls(inner["value"]), _secrets(cli))
         echo(to_json({"error": inner}), err=True)
     elif not cli.log_json:
         complain(message)
     return failure.code
+
+
+def in_one_line(error: BaseException, cli: CliContext) -> str:
+    """Return an error in one line, without controls and passwords."""
+    said = " ".join(describe(error, cli).message.split())
+    return escape_controls(redact(said, _secrets(cli)))
 
 
 def _as_record(message: str, error: BaseException, trace: str | None) -> str:

@@ -16,6 +16,8 @@ from jobqueue.states import State
 from jobqueue.text import escape_controls
 
 T = TypeVar("T")
+Cells = list[tuple[str, str]]
+"""The parts of a line, each with its style."""
 
 COLOURS = {
     State.SCHEDULED: "blue",
@@ -72,12 +74,21 @@ class Column(Generic[T]):
 
 
 class Table(Generic[T]):
-    """Rows in columns, as many as fit; ids and states are never cut."""
+    """Rows in columns, as many as fit; ids and states are never cut.
 
-    def __init__(self, columns: Sequence[Column[T]], sample: Sequence[T], screen: Console) -> None:
+    `room` is the cells of a line, where they are not those of the screen.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column[T]],
+        sample: Sequence[T],
+        screen: Console,
+        room: int | None = None,
+    ) -> None:
         self._screen = screen
         self._is_terminal = screen.is_terminal
-        room = width_of(screen)
+        room = width_of(screen) if room is None else room
         cells = {column.title: [_cell(column, row) for row in sample] for column in columns}
         natural = {
             column.title: max([len(column.title), *map(cell_len, cells[column.title])])
@@ -89,26 +100,44 @@ class Table(Generic[T]):
         self._widths = _fit(chosen, natural, room)
         self._columns = [column for column in chosen if column.title in self._widths]
 
+    @property
+    def titles(self) -> list[str]:
+        """The columns that fit."""
+        return [column.title for column in self._columns]
+
     def head(self) -> None:
         """Print the titles."""
-        self._line([(column.title.upper(), "dim") for column in self._columns])
+        self._print(self._title())
 
     def rows(self, rows: Sequence[T]) -> None:
         """Print rows."""
         for row in rows:
-            cells = []
-            for column in self._columns:
-                style = column.style if isinstance(column.style, str) else column.style(row)
-                limit = self._widths[column.title] if column.least is not None else UNLIMITED
-                cells.append((cut(_cell(column, row), limit, self._screen), style))
-            self._line(cells)
+            self._print(self._line(row))
 
-    def _line(self, cells: list[tuple[str, str]]) -> None:
-        line: list[tuple[str, str]] = []
+    def lines(self, rows: Sequence[T]) -> list[Text]:
+        """Return the titles and the rows as texts."""
+        return [Text.assemble(*line) for line in (self._title(), *map(self._line, rows))]
+
+    def _title(self) -> Cells:
+        return self._joined([(column.title.upper(), "dim") for column in self._columns])
+
+    def _line(self, row: T) -> Cells:
+        cells = []
+        for column in self._columns:
+            style = column.style if isinstance(column.style, str) else column.style(row)
+            limit = self._widths[column.title] if column.least is not None else UNLIMITED
+            cells.append((cut(_cell(column, row), limit, self._screen), style))
+        return self._joined(cells)
+
+    def _joined(self, cells: Cells) -> Cells:
+        line: Cells = []
         for column, (text, style) in zip(self._columns, cells, strict=True):
             missing = " " * (self._widths[column.title] - cell_len(text))
             gap = " " * COLUMN_GAP if line else ""
             line.append((gap + missing + text if column.right else gap + text + missing, style))
+        return line
+
+    def _print(self, line: Cells) -> None:
         if self._is_terminal:
             put(self._screen, Text.assemble(*line))
         else:  # Of many thousand lines, rich would take most of the time.

@@ -20,8 +20,18 @@ TEXT_MAX = 100_000
 
 def print_page(job: JobRecord, attempts: list[AttemptRecord], screen: Console) -> None:
     """Print all that is known of a job."""
+    put(screen, title_of(job))
+    print_details(job, attempts, screen)
+
+
+def title_of(job: JobRecord) -> Text:
+    """Return a job's id, task and state."""
     title = Text(f"job {job.id}  ", style="bold") + Text(escape_controls(job.task), style="bold")
-    put(screen, title + Text("  ") + Text(job.state, style=COLOURS[job.state]))
+    return title + Text("  ") + Text(job.state, style=COLOURS[job.state])
+
+
+def print_details(job: JobRecord, attempts: list[AttemptRecord], screen: Console) -> None:
+    """Print all that is known of a job below its title."""
     _facts(job, screen)
     _arguments(job, screen)
     if job.result is not None:
