@@ -46,7 +46,7 @@ bench: $(DEV) ## measure throughput and latency on this machine
 recording: $(CORE) ## record the demo as docs/demo.svg, a picture in README.md
 	$(BIN)/python docs/record.py
 
-pictures: recording $(DEV) ## the recording, and the dashboard in a headless Chromium: docs/dashboard.png
+pictures: recording $(DEV) ## the recording, docs/top.svg, and the dashboard in a headless Chromium: docs/dashboard.png
 	$(BIN)/python docs/picture.py
 
 vendor: $(CORE) ## fetch the browser libraries that the dashboard ships, at the versions of vendor.toml

@@ -1,12 +1,14 @@
-"""Take docs/dashboard.png, the picture in README.md, from a shop's jobs: run `make pictures`.
+"""Take docs/dashboard.png, the picture in README.md, and docs/top.svg from a shop's jobs: run `make pictures`.
 
 Jobs, workers and the page are real. Only the last hour is not: its counts are written as if workers had done so.
 """
 
+import asyncio
 import logging
 import math
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -23,9 +25,14 @@ from playwright.sync_api import sync_playwright
 from sqlalchemy import insert
 
 from jobqueue import JobQueue, cron, fixed
+from jobqueue.cli.commands.top.reader import Reader
+from jobqueue.cli.commands.top.screen import Top
+from jobqueue.cli.commands.top.verbs import Verbs
+from jobqueue.redaction import ShownJobs
 from jobqueue.store.schema import CounterKind, counters
 
 PICTURE = Path(__file__).parent / "dashboard.png"
+TERMINAL, CELLS = Path(__file__).parent / "top.svg", (100, 32)
 SIZE = {"width": 1280, "height": 880}
 PORT = 8765
 HOUR = {
@@ -105,6 +112,17 @@ def served(url: str) -> Iterator[str]:
         server.terminate()
 
 
+async def take_terminal(jobs: JobQueue, url: str) -> None:
+    """`jobqueue top`, without the fonts that textual's template would load from elsewhere."""
+    shown = ShownJobs(jobs.store)
+    app = Top(Reader(shown).read, Verbs(shown, list), str, url, 2.0)
+    async with app.run_test(size=CELLS) as pilot:
+        await pilot.pause(2)
+        svg = app.export_screenshot(title="jobqueue top", simplify=True)
+    alone = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    TERMINAL.write_text(re.sub(r"[ \t]+$", "", alone, flags=re.MULTILINE), "utf-8")
+
+
 def main() -> None:
     logging.getLogger("jobqueue").setLevel(logging.CRITICAL)  # Jobs fail on purpose.
     gate = threading.Event()
@@ -119,6 +137,7 @@ def main() -> None:
             time.sleep(3)  # Until the others have ended.
             jobs.enqueue_many([report.call(f"2026-{month:02}") for month in range(6, 13)])
             time.sleep(1)
+            asyncio.run(take_terminal(jobs, url))
             with served(url) as page, sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
                 tab = browser.new_page(viewport=SIZE, color_scheme="light")
@@ -127,7 +146,8 @@ def main() -> None:
                 tab.screenshot(path=PICTURE)
                 browser.close()
             gate.set()
-    print(f"{PICTURE.name}: {PICTURE.stat().st_size:,} bytes")
+    for picture in (PICTURE, TERMINAL):
+        print(f"{picture.name}: {picture.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,355 @@
+"""Draws what was read as lines that fit a terminal. What comes from the data is escaped."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from rich.console import Console
+from rich.text import Text
+
+from jobqueue import overview
+from jobqueue.cli.commands.errors import COLUMNS as ERRORS
+from jobqueue.cli.commands.jobs import LIST as JOBS
+from jobqueue.cli.commands.schedules import SCHEDULES
+from jobqueue.cli.commands.top.views import Item, ItemKind, Line, Room
+from jobqueue.cli.render import Column, Table
+from jobqueue.display import duration
+from jobqueue.error_groups import ErrorGroup
+from jobqueue.findings import Finding
+from jobqueue.overview import HOUR, Point, Running
+from jobqueue.records import JobRecord, counted
+from jobqueue.schedules.definition import ScheduleRecord
+from jobqueue.states import State
+from jobqueue.store.job_pages import WINDOW, JobPage
+from jobqueue.store.stats import Rows
+from jobqueue.text import escape_controls, listed
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+BARS = "▁▂▃▄▅▆▇█"
+SPARKS = (60, 30, 20, 12)
+"""Cells of an hour; the first that leaves room for all other columns is taken."""
+SLOTS_SHOWN = 16
+"""Slots of a worker that are drawn, one mark each."""
+LEAST = 2
+"""Rows of each table on the first screen, however small the terminal is."""
+FINDINGS, FINDINGS_IF_TALL, TALL = 3, 8, 30
+NOT_LOW = 22
+"""Lines of the screen from which on a finding may take two."""
+NAME = 14
+"""Cells of a name that stay."""
+
+
+class Now(NamedTuple):
+    """What the first screen shows."""
+
+    findings: list[Finding]
+    queues: Rows
+    workers: Rows
+    errors: list[ErrorGroup]
+    jobs: list[JobRecord]
+    paused_by: Mapping[str, str] = {}
+
+
+class _Section(NamedTuple):
+    """A table of the first screen."""
+
+    lines: list[Line]
+    """The titles, and a line for each row; or one line where there are none."""
+    rest: str
+    """Where the rows are that have no room."""
+
+
+def memory(width: int) -> Console:
+    """Return a console of that width that prints nowhere, to lay text out."""
+    return Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=True,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def now(found: Now, room: Room) -> list[Line]:
+    """Draw the first screen: is it moving, what is wrong, who runs what, what failed."""
+    lines = [Line(text) for text in wrap(_figures(found), room.width)]
+    lines += _needs(found.findings, room)
+    sections = [
+        _Section(queue_list(found.queues, found.paused_by, room), "g q"),
+        _Section(worker_list(found.workers, room), "g w"),
+        _Section(error_list(found.errors, room, "no attempt has errored in 24 hours"), "g e"),
+        _Section(job_list(JobPage(found.jobs, None, False), "", room), "g j"),
+    ]
+    gap = [Line(Text())] if _is_tall(room) else []
+    shares = [len(section.lines) for section in sections]
+    if room.height is not None:
+        shares = _shares(shares, room.height - len(lines) - len(gap) * len(sections))
+    for section, share in zip(sections, shares, strict=True):
+        lines += [*gap, *_cut(section, share)]
+    return lines
+
+
+def _is_tall(room: Room) -> bool:
+    return room.height is None or room.height >= TALL
+
+
+def _shares(wanted: Sequence[int], room: int) -> list[int]:
+    """Divide lines among tables: a line to each in turn, until each has what it wants."""
+    shares = [min(want, 1 + LEAST) for want in wanted]
+    while sum(shares) < room and shares != [*wanted]:
+        for at, want in enumerate(wanted):
+            if shares[at] < want and sum(shares) < room:
+                shares[at] += 1
+    return shares
+
+
+def _cut(section: _Section, share: int) -> list[Line]:
+    more = len(section.lines) - share
+    if more <= 0:
+        return section.lines
+    # Its last line says how many rows are left out.
+    last = Text(f"… and {more + 1:,} more: {section.rest}", "dim")
+    return [*section.lines[: share - 1], Line(last)]
+
+
+def _figures(found: Now) -> Text:
+    """Return the whole in one line."""
+    alive = [row for row in found.workers if row["alive"]]
+    of = overview.totals(found.queues, alive)
+    oldest = "" if of["oldest"] is None else f", oldest {duration(of['oldest'])}"
+    later = f", {of['scheduled']:,} later" if of["scheduled"] else ""
+    return Text(" · ").join(
+        [
+            Text(f"{of['available']:,} waiting{oldest}{later}"),
+            Text(f"{of['running']:,}/{of['slots']:,} busy"),
+            Text(f"{of['pace']:,} done/min"),
+            Text(f"{of['failed']:,} failed 1h", "bold red" if of["failed"] else ""),
+            Text(counted(len(alive), "worker"), "" if alive else "bold red"),
+        ]
+    )
+
+
+def _needs(findings: Sequence[Finding], room: Room) -> list[Line]:
+    """Return what needs somebody, each as a sentence of at most two lines."""
+    most = FINDINGS_IF_TALL if _is_tall(room) else FINDINGS
+    each_has = 2 if room.height is None or room.height >= NOT_LOW else 1
+    lines = []
+    for each in findings[:most]:
+        style = "red" if each.check == overview.CAUSE else "yellow"
+        wrapped = wrap(Text(escape_controls(each.sentence), style), room.width - 2)
+        item = Item("finding", each.sentence, each)
+        for at, text in enumerate(wrapped[:each_has]):
+            if at == each_has - 1 and len(wrapped) > each_has:
+                text.truncate(room.width - 3)
+                text.append("…")
+            lines.append(Line(Text("! " if at == 0 else "  ", f"bold {style}") + text, item))
+    if len(findings) > most:
+        more = f"… and {len(findings) - most:,} more: jobqueue doctor"
+        lines.append(Line(Text(more, "dim")))
+    return lines or [Line(Text("doctor finds nothing wrong", "green"))]
+
+
+def wrap(text: Text, width: int) -> list[Text]:
+    """Return a text as lines of at most that many cells."""
+    return list(text.wrap(memory(width), max(1, width), overflow="fold")) or [Text()]
+
+
+def _table(
+    rows: Sequence[T],
+    columns: Sequence[Column[T]],
+    room: Room,
+    item: Callable[[T], Item | None],
+    nothing: str,
+) -> list[Line]:
+    """Return a table's titles and rows, or a line that says that there is nothing."""
+    if not rows:
+        return [Line(Text(nothing, "dim"))]
+    head, *lines = Table(columns, rows, memory(room.width), room.width).lines(rows)
+    return [Line(head), *(Line(text, item(row)) for text, row in zip(lines, rows, strict=True))]
+
+
+def _item(kind: ItemKind, key: Callable[[Any], object]) -> Callable[[Any], Item]:
+    return lambda it: Item(kind, str(key(it)), it)
+
+
+# Queues
+
+
+def spark(points: Sequence[Point], cells: int) -> str:
+    """Return what ended in an hour as a line of bars; empty if nothing did."""
+    size = HOUR // cells
+    whole = [point.done + point.failed for point in overview.whole_spans(points)]
+    whole = whole[len(whole) % size :]
+    sums = [sum(whole[at : at + size]) for at in range(0, len(whole), size)]
+    most = max(sums, default=0)
+    if not most:
+        return ""
+    top = len(BARS) - 1
+    return "".join(BARS[0 if not each else max(1, round(top * each / most))] for each in sums)
+
+
+def _queue_columns(paused_by: Mapping[str, str], cells: int) -> list[Column[Row]]:
+    def waiting(row: Row) -> str:
+        later = row[State.SCHEDULED.value]
+        return f"{row[State.AVAILABLE.value]:,}" + (f" + {later:,}" if later else "")
+
+    def running(row: Row) -> str:
+        limit = row["max_running"]
+        return f"{row[State.RUNNING.value]:,}" + ("" if limit is None else f"/{limit:,}")
+
+    def paused(row: Row) -> str:
+        by = paused_by.get(row["queue"])
+        return "" if not row["paused"] else f"by {by}" if by else "yes"
+
+    failed: Callable[[Row], str] = lambda row: "bold red" if row["failed_hour"] else "dim"  # noqa: E731
+    return [
+        Column[Row]("queue", lambda row: row["queue"], least=NAME, style="bold"),
+        Column[Row]("waiting", waiting, right=True),
+        Column[Row]("running", running, right=True),
+        Column[Row]("oldest", _oldest, rank=4, right=True),
+        Column[Row]("done/min", lambda row: f"{row['pace']:,}", rank=3, right=True),
+        Column[Row](
+            "failed 1h", lambda row: f"{row['failed_hour']:,}", rank=1, right=True, style=failed
+        ),
+        Column[Row]("paused", paused, rank=2, least=10, style="bold yellow"),
+        Column[Row]("last hour", lambda row: spark(row["hour"], cells), rank=5, style="cyan"),
+    ]
+
+
+def _oldest(row: Row) -> str:
+    return duration(row["oldest_available_seconds"])
+
+
+def queue_list(rows: Rows, paused_by: Mapping[str, str], room: Room) -> list[Line]:
+    """Draw the queues."""
+    for cells in SPARKS:
+        columns = _queue_columns(paused_by, cells)
+        fitted = Table(columns, rows, memory(room.width), room.width)
+        if "last hour" in fitted.titles:
+            break
+    item = _item("queue", lambda row: row["queue"])
+    return _table(rows, columns, room, item, "no queue yet: its first job makes one")
+
+
+# Workers
+
+
+def _slots(row: Row) -> str:
+    """Return a mark for each slot: ■ busy, ! stuck, □ free."""
+    stuck = sum(bool(job.stuck) for job in row["jobs"])
+    free = max(0, row["concurrency"] - row["busy"])
+    marks = "!" * stuck + "■" * (row["busy"] - stuck) + "□" * free
+    more = "…" if len(marks) > SLOTS_SHOWN else ""
+    return f"{marks[:SLOTS_SHOWN]}{more} {row['busy']}/{row['concurrency']}"
+
+
+def _longest(row: Row) -> str:
+    if not row["jobs"]:
+        return ""
+    job: Running = row["jobs"][0]
+    return f"{job.id} {job.task} {duration(job.seconds)}" + (f", {job.stuck}" if job.stuck else "")
+
+
+def _heartbeat(row: Row) -> str:
+    age = duration(round(row["heartbeat_age_seconds"]))
+    return f"{age} ago" if row["alive"] else f"lost {age} ago"
+
+
+def _is_stuck(row: Row) -> bool:
+    return any(job.stuck for job in row["jobs"])
+
+
+WORKERS = [
+    Column[Row]("worker", lambda row: row["worker"], least=NAME, style="bold"),
+    Column[Row]("slots busy", _slots),
+    Column[Row](
+        "longest job",
+        _longest,
+        rank=1,
+        least=16,
+        style=lambda row: "bold red" if _is_stuck(row) else "",
+    ),
+    Column[Row](
+        "heartbeat", _heartbeat, right=True, style=lambda row: "" if row["alive"] else "bold red"
+    ),
+    Column[Row](
+        "queues",
+        lambda row: "all" if row["queues"] is None else listed(row["queues"]),
+        rank=3,
+        least=8,
+    ),
+    Column[Row]("processed", lambda row: f"{row['processed']:,}", rank=2, right=True),
+    Column[Row]("host", lambda row: row["host"], rank=4, least=8, style="dim"),
+]
+RUNNING = [
+    Column[Running]("id", lambda job: job.id, right=True),
+    Column[Running]("task", lambda job: job.task, least=NAME, style="bold"),
+    Column[Running]("running for", lambda job: duration(job.seconds), right=True),
+    Column[Running]("stuck", lambda job: job.stuck, rank=1, least=10, style="bold red"),
+]
+
+
+def worker_list(rows: Rows, room: Room) -> list[Line]:
+    """Draw the workers."""
+    item = _item("worker", lambda row: row["worker"])
+    return _table(rows, WORKERS, room, item, "no worker is there: jobqueue worker starts one")
+
+
+def worker_jobs(rows: Rows, room: Room) -> list[Line]:
+    """Draw one worker, and what it runs; `rows` are its leases."""
+    item = _item("job", lambda job: job.id)
+    lines = _table(rows, WORKERS, room, lambda _: None, "this worker is gone")
+    jobs = [job for row in rows[:1] for job in row["jobs"]]
+    return [*lines, Line(Text()), *_table(jobs, RUNNING, room, item, "it runs nothing now")]
+
+
+# Errors, jobs, schedules, findings
+
+
+def error_list(
+    groups: Sequence[ErrorGroup], room: Room, nothing: str = "no attempt has errored in 7 days"
+) -> list[Line]:
+    """Draw errors by cause."""
+    return _table(groups, ERRORS, room, _item("error", lambda group: group.id), nothing)
+
+
+def job_list(page: JobPage, search: str, room: Room) -> list[Line]:
+    """Draw jobs, those that match a search if there is one."""
+    nothing = "no job matches" if search else "no jobs yet"
+    lines = _table(page.jobs, JOBS, room, _item("job", lambda job: job.id), nothing)
+    if search:
+        lines.insert(0, Line(Text(f"jobs that match: {escape_controls(search)}", "bold")))
+    if page.window:
+        lines.append(Line(Text(f"only the newest {WINDOW:,} were looked through", "yellow")))
+    elif page.after is not None and search:
+        lines.append(Line(Text(f"these are the newest {len(page.jobs):,}; more match", "dim")))
+    return lines
+
+
+def schedule_list(records: Sequence[ScheduleRecord], room: Room) -> list[Line]:
+    """Draw the schedules. The cursor leads to the last job of each."""
+
+    def item(each: ScheduleRecord) -> Item | None:
+        return None if each.last_job_id is None else Item("job", str(each.last_job_id), each)
+
+    return _table(records, SCHEDULES, room, item, "no schedules yet")
+
+
+def finding(found: Sequence[Finding], room: Room) -> list[Line]:
+    """Draw a finding in full, with what to do."""
+    if not found:
+        return [Line(Text("this is mended: it is found no more", "green"))]
+    lines = []
+    for each in found[:1]:
+        texts = [
+            *wrap(Text(escape_controls(each.sentence), "bold"), room.width),
+            Text(),
+            *wrap(Text(f"to do: {escape_controls(each.remedy)}"), room.width),
+            Text(),
+            *wrap(Text(escape_controls(", ".join(each.names)), "dim"), room.width),
+        ]
+        lines += [Line(text) for text in texts]
+    return lines

@@ -1,0 +1,52 @@
+"""Reads the database in a thread of its own, so that the screen never waits for it."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from jobqueue.cli.commands.top.views import Picture, View
+
+COST_MAX = 0.05
+"""The part of the time for which it may read: a slow database is read less often."""
+
+
+class Poller(threading.Thread):
+    """Reads what is looked at, again and again, until the process ends.
+
+    `deliver` gets what was read of a view, or the error; it is called in this thread.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[View], Picture],
+        deliver: Callable[[View, Picture | Exception], object],
+        interval: float,
+    ) -> None:
+        # A daemon: the process may end while the database does not answer.
+        super().__init__(name="jobqueue-top", daemon=True)
+        self._read, self._deliver, self._interval = read, deliver, interval
+        self._view: View | None = None
+        self._wake = threading.Event()
+
+    def look_at(self, view: View | None) -> None:
+        """Read this view from now on, at once; None: nothing."""
+        self._view = view
+        self._wake.set()
+
+    def run(self) -> None:
+        """Read and wait in turn."""
+        pause = None
+        while True:
+            self._wake.wait(pause)
+            self._wake.clear()
+            view = self._view
+            if view is None:
+                pause = None
+                continue
+            began = time.monotonic()
+            try:
+                found: Picture | Exception = self._read(view)
+            except Exception as error:  # noqa: BLE001 - the screen shows it.
+                found = error
+            self._deliver(view, found)
+            pause = max(self._interval, (time.monotonic() - began) / COST_MAX)

@@ -1,0 +1,353 @@
+"""`top`: its pictures for any size, its keys and verbs, a database that is away, and a real terminal."""
+
+import asyncio
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import sys
+import termios
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
+
+from jobqueue.cli.commands import top
+from jobqueue.cli.commands.top.draw import spark
+from jobqueue.cli.commands.top.reader import Reader
+from jobqueue.cli.commands.top.screen import Top
+from jobqueue.cli.commands.top.verbs import Verbs
+from jobqueue.cli.commands.top.views import TABS, Room, View
+from jobqueue.overview import Point
+from jobqueue.redaction import ShownJobs
+from jobqueue.states import State
+from jobqueue.store.audit import Audit
+from jobqueue.store.database import Store
+from jobqueue.store.error_groups import ErrorGroups
+from jobqueue.store.schema import jobs as table
+from jobqueue.store.stats import Monitor
+from tests.cli.conftest import ROOT, Cli
+from tests.process_factory import popen
+
+APP = """
+from jobqueue import JobQueue
+
+jobs = JobQueue()
+
+@jobs.task(max_attempts=1)
+def fail(message: str = "it broke", token: str = "") -> None:
+    raise ValueError(message)
+
+@jobs.task(redact=("token",))
+def add(x: int, y: int = 0, token: str = "") -> int:
+    return x + y
+"""
+EVIL = [
+    "[red]x[/red]",
+    "[/][@click=app.exit]",
+    "\x1b[31m\x1b]0;title\x07",
+    "\x9b31m\x07\u202etxt.exe\u200b",
+    "two\nlines\ttab\r",
+    "日本語 " * 20,
+]
+HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u202e]")
+SIZES = [(80, 24), (120, 40), (200, 60)]
+
+
+@pytest.fixture
+def filled(it: Cli) -> Cli:
+    """Three failed jobs and one that succeeded, one that waits in a paused queue, no worker."""
+    for _ in range(3):
+        it.id("fail")
+    it.id("add", 2, "token=s3cret")
+    it.drain()
+    it.id("add", 5, "token=s3cret", "--queue", "mail")
+    it.ok("queues", "pause", "mail")
+    return it
+
+
+@pytest.fixture
+def reader(filled: Cli) -> Iterator[Reader]:
+    assert filled.url is not None
+    store = Store(filled.url)
+    yield Reader(ShownJobs(store))
+    store.close()
+
+
+def said(reader: Reader, view: View, room: Room = Room(120, 40)) -> str:
+    return "\n".join(line.text.plain for line in reader.read(view).draw(room))
+
+
+# Pictures
+
+
+def test_the_first_screen_says_what_moves_what_failed_and_what_is_wrong(filled: Cli) -> None:
+    screen = filled.ok("top", "--once")
+    assert "1 waiting" in screen and "3 failed 1h" in screen and "0 workers" in screen
+    assert re.search(r"! no worker is alive, and jobs wait in", screen)
+    queues = re.findall(r"^(default|mail) +(\d+) +(\d+) .*?(by \S+)?$", screen, re.MULTILINE)
+    assert [(name, waiting) for name, waiting, *_ in queues] == [("default", "0"), ("mail", "1")]
+    assert "by " in queues[1][3] and "jobqueue worker starts one" in screen
+    assert re.search(r"^[0-9a-f]{12} +fail +ValueError .* 3 +3 +3 ", screen, re.MULTILINE)
+    assert re.search(r"^ *5 +available +add +5, token=\"‹hidden›\"", screen, re.MULTILINE)
+
+
+@pytest.mark.databases("sqlite")
+def test_a_picture_fits_its_terminal(reader: Reader) -> None:
+    views = [*TABS.values(), View("job", "1"), View("jobs", "failed")]
+    for view in views:
+        picture = reader.read(view)
+        for width, height in SIZES:
+            assert max(line.text.cell_len for line in picture.draw(Room(width, height))) <= width
+    for width, height in SIZES:  # Header and footer have a line each.
+        assert len(reader.read(TABS["n"]).draw(Room(width, height - 2))) <= height - 2
+
+
+@pytest.mark.databases("sqlite")
+def test_a_small_terminal_leaves_out_rows_and_says_how_many(reader: Reader) -> None:
+    low = said(reader, TABS["n"], Room(80, 12))
+    assert "… and 3 more: g j" in low and "ValueError" in low
+
+
+def test_a_job_shows_why_its_life_its_arguments_and_its_error(reader: Reader) -> None:
+    page = said(reader, View("job", "1"))
+    title, why, advice, *rest = filter(None, page.splitlines())
+    assert (title, why) == ("job 1  fail  failed", "failed: 1 of 1 attempt, last ValueError")
+    assert advice.startswith("to do: look at the error")
+    assert rest[0].startswith("● ") and "✗ " in page
+    assert "ValueError: it broke" in page and "Traceback" in page
+    hidden = said(reader, View("job", "5"))
+    assert "s3cret" not in hidden and "‹hidden›" in hidden and "queue mail paused since" in hidden
+
+
+def test_jobs_are_found_by_what_is_typed(reader: Reader) -> None:
+    for search, ids in {
+        "failed": {1, 2, 3},
+        "state:failed task:fail": {1, 2, 3},
+        "queue:mail": {5},
+        "add": {4, 5},
+        "4": {4},
+        "'": set(),
+    }.items():
+        lines = reader.read(View("jobs", search)).draw(Room(100))
+        assert {int(line.item.key) for line in lines if line.item} == ids
+
+
+def test_what_jobs_hold_is_inert(filled: Cli, reader: Reader) -> None:
+    for text in EVIL:
+        filled.id("fail", text.replace("\x9b", ""))
+    filled.drain()
+    store = Store(str(filled.url))
+    with store.write() as connection:
+        for id_ in range(1, 12):  # Plain SQL may write names that our own doors refuse.
+            names = dict.fromkeys(("task", "queue", "worker", "reason", "result"), EVIL[id_ % 6])
+            connection.execute(update(table).where(table.c.id == id_).values(names))
+    (name,) = {row["queue"] for row in Monitor(store).queues()} & {EVIL[5]}
+    views = [*TABS.values(), *(View("job", str(id_)) for id_ in range(1, 12))]
+    pages = {view: said(reader, view, Room(200)) for view in views}
+    store.close()
+    assert not [view for view, page in pages.items() if HARMFUL.search(page.replace("\n", ""))]
+    assert "[red]x[/red]" in pages[TABS["j"]] and "\\x1b[31m" in pages[TABS["j"]]
+    assert name.strip()[:20] in pages[TABS["q"]]
+
+
+def test_an_hour_is_a_line_of_bars_that_does_not_fall_at_its_end() -> None:
+    hour = [Point("", 0, 0)] * 30 + [Point("", 8, 0)] * 29 + [Point("", 1, 1)]
+    assert spark(hour, 60) == "▁" * 30 + "█" * 29
+    assert spark(hour, 12) == "▁" * 5 + "▇" + "█" * 5
+    assert spark([Point("", 0, 0)] * 60, 60) == ""
+
+
+# The command
+
+
+def test_what_cannot_be_shown_is_one_line(offline: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "stdin is not a terminal; to print it once: jobqueue top --once" in offline.refused(
+        2, "top"
+    )
+    assert "a screen has none" in offline("--json", "top", "--once").stderr
+    assert "interval" in offline.refused(2, "top", "--once", "--interval", "0")
+    same = offline.refused(1, "stats", "--url", "sqlite:///none.db")
+    assert offline.refused(1, "top", "--once", "--url", "sqlite:///none.db") == same
+    monkeypatch.setattr(top, "_require_terminal", lambda: None)
+    monkeypatch.delitem(sys.modules, "jobqueue.cli.commands.top.screen")
+    monkeypatch.setitem(sys.modules, "textual", None)
+    missing = "error: top needs the extra `top`: pip install 'jobqueue[top]'; without it: jobqueue top --once"
+    assert offline.refused(2, "top") == missing
+
+
+# The screen
+
+Play = Callable[["Screen"], Awaitable[None]]
+
+
+class Screen:
+    """The screen without a terminal."""
+
+    def __init__(self, app: Top, pilot: Any) -> None:
+        self.app, self._pilot = app, pilot
+
+    @property
+    def text(self) -> str:
+        """What is on it, line by line."""
+        width, height = self.app.size
+        lines = self.app.screen._compositor.render_strips()
+        return "\n".join("".join(part.text for part in strip) for strip in lines[:height])
+
+    async def press(self, *keys: str) -> None:
+        await self._pilot.press(*keys)
+
+    async def until(self, text: str, *, gone: bool = False) -> None:
+        """Wait until a text is there."""
+        for _ in range(1000):
+            await self._pilot.pause(0.01)
+            if (text in self.text) is not gone:
+                return
+        pytest.fail(f"{text!r} is {'still' if gone else 'not'} on the screen:\n{self.text}")
+
+
+def play(app: Top, script: Play, size: tuple[int, int] = (80, 24)) -> None:
+    async def run() -> None:
+        async with app.run_test(size=size) as pilot:
+            await script(Screen(app, pilot))
+
+    asyncio.run(run())
+
+
+def made(reader: Reader, verbs: bool = True, read: Any = None, interval: float = 0.05) -> Top:
+    able = Verbs(reader._jobs, lambda: None) if verbs else None
+    return Top(read or reader.read, able, str, "shop.db", interval)
+
+
+def test_keys_lead_through_the_screen_and_verbs_ask_first(reader: Reader) -> None:
+    store = reader._store
+
+    async def script(screen: Screen) -> None:
+        await screen.until("● live")
+        await screen.press("g", "q")
+        await screen.until("⏎ open  p pause")
+        await screen.press("j", "p")
+        await screen.until("resume queue mail, where 1 job wait? y / n")
+        await screen.press("x")
+        await screen.until("nothing was changed")
+        assert Monitor(store).queues()[1]["paused"]
+        await screen.press("p")
+        await screen.until("y / n")
+        await screen.press("y")
+        await screen.until("Queue mail is resumed.")
+        await screen.press("g", "e")
+        await screen.until("⏎ open  r retry")
+        await screen.press("r")
+        await screen.until("retry 3 jobs that failed with fail ValueError")
+        await screen.press("y")
+        await screen.until("Retried 3 jobs.")
+        await screen.press("/", *"task:add", "enter")
+        await screen.until("jobs that match: task:add")
+        await screen.press("c")
+        await screen.until("cancel job 5 (add), which is available?")
+        await screen.press("y")
+        await screen.until("Cancelled 1 job.")
+        await screen.press("end", "enter")
+        await screen.until("job 4  add  succeeded")
+        await screen.press("c")
+        await screen.until("job 4 is succeeded: it cannot be cancelled")
+        await screen.press("r")
+        await screen.until("job 4 (add) has succeeded: run it again?")
+        await screen.press("n", "escape", "escape", "question_mark")
+        await screen.until("KEYS")
+        await screen.press("q")
+
+    play(made(reader), script)
+    assert [(row["verb"], row["changed"]) for row in Audit(store).find(3)] == [
+        ("cancel", 1),
+        ("retry", 3),
+        ("resume", 1),
+    ]
+    assert ShownJobs(store).states([1, 5]) == {1: State.AVAILABLE, 5: State.CANCELLED}
+
+
+@pytest.mark.databases("sqlite")
+def test_a_screen_that_is_read_only_has_no_verbs(reader: Reader) -> None:
+    async def script(screen: Screen) -> None:
+        await screen.until("● live")
+        await screen.press("g", "q", "p", "g", "j", "c", "r")
+        await screen.until("⏎ open  esc back  / find")
+        assert "read-only" in screen.text and "y / n" not in screen.text
+
+    play(made(reader, verbs=False), script, (120, 40))
+    assert Audit(reader._store).find(1)[0]["verb"] == "pause"
+
+
+@pytest.mark.databases("sqlite")
+def test_a_database_that_is_away_leaves_the_last_picture_and_never_freezes_the_screen(
+    reader: Reader,
+) -> None:
+    is_away, is_slow, answers = threading.Event(), threading.Event(), threading.Event()
+
+    def read(view: View) -> Any:
+        if is_slow.is_set():
+            answers.wait(30)
+        if is_away.is_set():
+            raise OperationalError("", {}, OSError("connection refused \x1b[31m[red]"))
+        return reader.read(view)
+
+    app = made(reader, read=read)
+    app._patience = 0.1
+
+    async def script(screen: Screen) -> None:
+        await screen.until("● live")
+        assert not app._page.stale
+        is_away.set()
+        await screen.until("○ old")
+        await screen.until("connection refused \\x1b[31m[red]")
+        assert app._page.stale and "this is from" in screen.text and "QUEUE" in screen.text
+        is_away.clear()
+        await screen.until("● live")
+        is_slow.set()
+        await screen.until("the database does not answer")
+        await screen.press("question_mark")
+        await screen.until("KEYS")
+        await screen.press("escape")
+        is_slow.clear()
+        answers.set()
+        await screen.until("● live")
+        assert not app._page.stale
+
+    play(app, script)
+
+
+# A real terminal
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("end", ["q", "\x03", signal.SIGTERM])
+def test_a_terminal_is_as_before_when_the_screen_ends(filled: Cli, end: str | int) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    before = termios.tcgetattr(theirs)
+    env = {**os.environ, **filled.env, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    process = popen([sys.executable, "-m", "jobqueue", "top"], env=env, **streams)
+    try:
+        shown = b""
+        while "● live".encode() not in shown:
+            shown += os.read(ours, 65536)
+        if isinstance(end, str):
+            os.write(ours, end.encode())
+        else:
+            process.send_signal(end)
+        while b"\x1b[?1049l" not in shown:
+            shown += os.read(ours, 65536)
+        assert process.wait(20) == 0
+        assert termios.tcgetattr(theirs) == before
+        assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
