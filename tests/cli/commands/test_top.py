@@ -228,7 +228,9 @@ def test_keys_lead_through_the_screen_and_verbs_ask_first(reader: Reader) -> Non
     store = reader._store
 
     async def script(screen: Screen) -> None:
-        await screen.until("● live")
+        await screen.until("! no worker is alive")
+        await screen.press("enter")
+        await screen.until("to do: jobqueue worker --queues mail")
         await screen.press("g", "q")
         await screen.until("⏎ open  p pause")
         await screen.press("j", "p")
@@ -262,7 +264,9 @@ def test_keys_lead_through_the_screen_and_verbs_ask_first(reader: Reader) -> Non
         await screen.until("KEYS")
         await screen.press("q")
 
-    play(made(reader), script)
+    app = made(reader)
+    play(app, script)
+    assert not app._poller.is_alive()
     assert [(row["verb"], row["changed"]) for row in Audit(store).find(3)] == [
         ("cancel", 1),
         ("retry", 3),
@@ -278,8 +282,11 @@ def test_a_screen_that_is_read_only_has_no_verbs(reader: Reader) -> None:
         await screen.press("g", "q", "p", "g", "j", "c", "r")
         await screen.until("⏎ open  esc back  / find")
         assert "read-only" in screen.text and "y / n" not in screen.text
+        await screen.press("/", "ctrl+c")
 
-    play(made(reader, verbs=False), script, (120, 40))
+    app = made(reader, verbs=False)
+    play(app, script, (120, 40))
+    assert app.return_code == 0
     assert Audit(reader._store).find(1)[0]["verb"] == "pause"
 
 
@@ -293,7 +300,7 @@ def test_a_database_that_is_away_leaves_the_last_picture_and_never_freezes_the_s
         if is_slow.is_set():
             answers.wait(30)
         if is_away.is_set():
-            raise OperationalError("", {}, OSError("connection refused \x1b[31m[red]"))
+            raise OperationalError("", {}, OSError("connection refused\x1b[31m[red]"))
         return reader.read(view)
 
     app = made(reader, read=read)
@@ -304,7 +311,7 @@ def test_a_database_that_is_away_leaves_the_last_picture_and_never_freezes_the_s
         assert not app._page.stale
         is_away.set()
         await screen.until("○ old")
-        await screen.until("connection refused \\x1b[31m[red]")
+        await screen.until("refused\\x1b[31m[red]")
         assert app._page.stale and "this is from" in screen.text and "QUEUE" in screen.text
         is_away.clear()
         await screen.until("● live")
@@ -325,7 +332,7 @@ def test_a_database_that_is_away_leaves_the_last_picture_and_never_freezes_the_s
 
 
 @pytest.mark.databases("sqlite")
-@pytest.mark.parametrize("end", ["q", "\x03", signal.SIGTERM])
+@pytest.mark.parametrize("end", ["q", signal.SIGTERM], ids=str)
 def test_a_terminal_is_as_before_when_the_screen_ends(filled: Cli, end: str | int) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))

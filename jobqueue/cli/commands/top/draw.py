@@ -140,7 +140,7 @@ def _needs(findings: Sequence[Finding], room: Room) -> list[Line]:
     for each in findings[:most]:
         style = "red" if each.check == overview.CAUSE else "yellow"
         wrapped = wrap(Text(escape_controls(each.sentence), style), room.width - 2)
-        item = Item("finding", each.sentence, each)
+        item = Item("finding", key_of(each), each)
         for at, text in enumerate(wrapped[:each_has]):
             if at == each_has - 1 and len(wrapped) > each_has:
                 text.truncate(room.width - 3)
@@ -150,6 +150,11 @@ def _needs(findings: Sequence[Finding], room: Room) -> list[Line]:
         more = f"… and {len(findings) - most:,} more: jobqueue doctor"
         lines.append(Line(Text(more, "dim")))
     return lines or [Line(Text("doctor finds nothing wrong", "green"))]
+
+
+def key_of(each: Finding) -> str:
+    """Return what stays of a finding while its numbers change."""
+    return " ".join((each.check, *each.names[:1]))
 
 
 def wrap(text: Text, width: int) -> list[Text]:

@@ -8,10 +8,12 @@ from jobqueue.cli.commands.top.views import Picture, View
 
 COST_MAX = 0.05
 """The part of the time for which it may read: a slow database is read less often."""
+END_WAIT = 0.5
+"""Seconds to wait at the end for what is being read."""
 
 
 class Poller(threading.Thread):
-    """Reads what is looked at, again and again, until the process ends.
+    """Reads what is looked at, again and again, until the end.
 
     `deliver` gets what was read of a view, or the error; it is called in this thread.
     """
@@ -27,16 +29,23 @@ class Poller(threading.Thread):
         self._read, self._deliver, self._interval = read, deliver, interval
         self._view: View | None = None
         self._wake = threading.Event()
+        self._ended = False
 
     def look_at(self, view: View | None) -> None:
         """Read this view from now on, at once; None: nothing."""
         self._view = view
         self._wake.set()
 
+    def end(self) -> None:
+        """Read and deliver no more."""
+        self._ended = True
+        self.look_at(None)
+        self.join(END_WAIT)
+
     def run(self) -> None:
         """Read and wait in turn."""
         pause = None
-        while True:
+        while not self._ended:
             self._wake.wait(pause)
             self._wake.clear()
             view = self._view
@@ -48,5 +57,6 @@ class Poller(threading.Thread):
                 found: Picture | Exception = self._read(view)
             except Exception as error:  # noqa: BLE001 - the screen shows it.
                 found = error
-            self._deliver(view, found)
+            if not self._ended:
+                self._deliver(view, found)
             pause = max(self._interval, (time.monotonic() - began) / COST_MAX)

@@ -99,6 +99,6 @@ class Reader:
         earlier = max(0, self._jobs.count_attempts(id_) - ATTEMPTS)
         return Picture(partial(job.page, found, why, attempts, earlier))
 
-    def _finding(self, sentence: str) -> Picture:
-        found = [each for each in self._needs() if each.sentence == sentence]
+    def _finding(self, key: str) -> Picture:
+        found = [each for each in self._needs() if draw.key_of(each) == key]
         return Picture(partial(draw.finding, found))

@@ -64,6 +64,7 @@ class Top(App[None]):
     CSS = """
     Screen { background: ansi_default; color: ansi_default; }
     #head, #foot, #find { height: 1; width: 100%; background: ansi_default; color: ansi_default; }
+    #foot { height: auto; max-height: 3; }
     #page { height: 1fr; scrollbar-size: 0 0; background: ansi_default; color: ansi_default; }
     #find { border: none; padding: 0; display: none; }
     """
@@ -112,6 +113,10 @@ class Top(App[None]):
         self.set_interval(1, self._draw_frame)
         self._poller.start()
         self._go(self._view)
+
+    def on_unmount(self) -> None:
+        """Stop to read."""
+        self._poller.end()
 
     # What is looked at
 
@@ -173,9 +178,9 @@ class Top(App[None]):
         if is_old and self._asks is None:
             why = self._trouble or "the database does not answer"
             since = "" if at is None else f"this is from {duration(round(age))} ago: "
-            self._foot.update(self._cut(Text(f"{since}{escape_controls(why)}", "bold red")))
+            self._foot.update(Text(f"{since}{escape_controls(why)}", "bold red"))
         else:
-            self._foot.update(self._cut(self._footline(now)))
+            self._foot.update(self._footline(now))
 
     def _headline(self, is_old: bool) -> Text:
         line = Text("jobqueue ", "bold")
@@ -217,10 +222,6 @@ class Top(App[None]):
         for key, does in keys.items():
             line.append(key, "bold")
             line.append(f" {does}  ", "dim")
-        return line
-
-    def _cut(self, line: Text) -> Text:
-        line.truncate(self.size.width, overflow="ellipsis")
         return line
 
     def _say(self, notice: str) -> None:
