@@ -302,6 +302,7 @@ def test_the_workers_settings_are_those_of_the_code_with_their_defaults() -> Non
         "--reload",
         "--health-port",
         "--metrics-port",
+        "--probe-host",
         "--pool-size",
     }
     assert named == options - {"--url", "--app", "--json", "--debug"} - of_the_command_alone

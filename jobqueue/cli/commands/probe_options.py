@@ -1,4 +1,4 @@
-"""`worker --health-port` and `--metrics-port`."""
+"""`worker --health-port`, `--metrics-port` and `--probe-host`."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,13 @@ from typing import Any
 from jobqueue import options
 from jobqueue.cli.errors import CliError
 from jobqueue.loggers import get_logger
-from jobqueue.worker.observe.probe_server import Page, Probes, health_pages, metrics_pages
+from jobqueue.worker.observe.probe_server import (
+    LOOPBACK,
+    Page,
+    Probes,
+    health_pages,
+    metrics_pages,
+)
 from jobqueue.worker.worker import Worker
 
 log = get_logger("jobqueue.cli")
@@ -35,7 +41,7 @@ def of_process(ports: Ports, number: int, count: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def bound(ports: Ports, worker: Worker) -> Iterator[list[Probes]]:
+def bound(ports: Ports, worker: Worker, host: str = LOOPBACK) -> Iterator[list[Probes]]:
     """Bind the ports before the worker starts, so that a port in use stops the command."""
     pages: dict[int, dict[str, Page]] = {}
     for name, port in ports.items():
@@ -47,10 +53,10 @@ def bound(ports: Ports, worker: Worker) -> Iterator[list[Probes]]:
         probes = []
         for port, served in pages.items():
             try:
-                probe = Probes(max(0, port), served)
+                probe = Probes(max(0, port), served, host)
             except OSError as error:
                 raise CliError(
-                    f"cannot listen on port {port} of 127.0.0.1: {error.strerror or error}",
+                    f"cannot listen on port {port} of {host}: {error.strerror or error}",
                     field="port",
                     value=port,
                 ) from None
@@ -63,4 +69,5 @@ def serve(probes: list[Probes]) -> None:
     """Serve requests, once the worker has started."""
     for probe in probes:
         probe.serve()
-        log.info("answers on http://127.0.0.1:%d%s", probe.port, " and ".join(probe.paths))
+        paths = " and ".join(probe.paths)
+        log.info("answers on http://%s:%d%s", probe.host, probe.port, paths)

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import AbstractContextManager
 from contextvars import copy_context
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue import options
 from jobqueue.cli import completion, log_format, params
-from jobqueue.cli.commands.probe_options import Ports, bound, ports_of, serve
+from jobqueue.cli.commands.probe_options import bound, ports_of, serve
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.config import POOL_MAX, POOL_SIZE
 from jobqueue.errors import InvalidOption
@@ -30,6 +31,7 @@ from jobqueue.supervisor.signals import LAST_SECOND, leave
 from jobqueue.text import listed
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 from jobqueue.worker.log_context import name_worker
+from jobqueue.worker.observe.probe_server import LOOPBACK, Probes
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.stop_signals import StopSignals
 from jobqueue.worker.worker import Worker
@@ -137,15 +139,21 @@ AS_GIVEN = (
     "--health-port",
     type=params.whole,
     metavar="PORT",
-    help="Serve /healthz and /readyz on 127.0.0.1. With --processes, worker k listens on "
-    "PORT + k - 1.",
+    help="Serve /healthz and /readyz. With --processes, worker k listens on PORT + k - 1.",
 )
 @click.option(
     "--metrics-port",
     type=params.whole,
     metavar="PORT",
-    help="Serve /metrics for Prometheus on 127.0.0.1. With --processes, ports are counted up as "
-    "for --health-port.",
+    help="Serve /metrics for Prometheus. With --processes, ports are counted up as for "
+    "--health-port.",
+)
+@click.option(
+    "--probe-host",
+    default=LOOPBACK,
+    metavar="ADDRESS",
+    help="Address for --health-port and --metrics-port. 0.0.0.0 or :: lets other hosts ask, "
+    "without a token.",
 )
 @click.option(
     "--allow-exec", is_flag=True, help="Also run the command lines that `jobqueue exec` enqueues."
@@ -183,7 +191,8 @@ def worker(context: click.Context, /, cli: CliContext, **given: Any) -> int:
         output = log_format.stdout_on_stderr() if cli.json else contextlib.nullcontext()
         logs = log_format.configured(given["log_format"], given["log_level"], debug=cli.debug)
         with logs, output:
-            run = functools.partial(_run, cli, app, own, settings, ports=ports, channel=channel)
+            probes = bound(ports, own, given["probe_host"])
+            run = functools.partial(_run, cli, app, own, settings, probes=probes, channel=channel)
             code, summary = copy_context().run(run, early=early)  # With its name, to its end.
         if cli.json:
             cli.print_json(summary)
@@ -225,7 +234,7 @@ def _run(
     settings: WorkerSettings,
     *,
     early: StopSignals,
-    ports: Ports,
+    probes: AbstractContextManager[list[Probes]],
     channel: ControlChannel | None,
 ) -> tuple[int, dict[str, Any]]:
     began = time.monotonic()
@@ -234,7 +243,7 @@ def _run(
         own.abort()
         leave(1, after=LAST_SECOND)
 
-    with StopSignals(own.request_stop, stop_at_once) as stop, bound(ports, own) as probes:
+    with StopSignals(own.request_stop, stop_at_once) as stop, probes as served:
         if early.first is not None:
             stop.request(early.level, early.first)
         if channel is not None:
@@ -245,7 +254,7 @@ def _run(
         name_worker(own.name)
         _log_startup(cli, app, settings)
         _warn_of_strangers(cli, app, own, settings)
-        serve(probes)
+        serve(served)
         own.wait()
         if stop.first is not None:
             log.info("%s: stopping; a second signal stops at once", stop.first)

@@ -1,9 +1,12 @@
-"""A worker's health and metrics over HTTP, on 127.0.0.1 only.
+"""A worker's health and metrics over HTTP, on 127.0.0.1 by default.
 
 GET and HEAD only; one request for each connection, on a thread of its own.
 """
 
+import ipaddress
 import json
+import re
+import socket
 import socketserver
 import sys
 import threading
@@ -19,8 +22,8 @@ log = get_logger("jobqueue.worker")
 
 LOOPBACK = "127.0.0.1"
 UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
-NAMES = frozenset({"127.0.0.1", "localhost", ""})
-"""Names in the Host header. Others are refused, because of DNS rebinding in browsers."""
+NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", ""})
+"""Names in the Host header. Others are refused on loopback: DNS rebinding in browsers."""
 
 Page = Callable[[], tuple[int, str, str]]
 """Returns status, content type and text."""
@@ -29,8 +32,9 @@ Page = Callable[[], tuple[int, str, str]]
 class Probes:
     """Serves pages by path on one port, which it binds at once. Raises OSError if it is in use."""
 
-    def __init__(self, port: int, pages: Mapping[str, Page]) -> None:
-        self._server = _Server(port, pages)
+    def __init__(self, port: int, pages: Mapping[str, Page], host: str = LOOPBACK) -> None:
+        self._server = _Server(host, port, pages)
+        self.host = f"[{host}]" if ":" in host else host
         self._thread: threading.Thread | None = None
         self.port: int = self._server.server_address[1]
         self.paths = tuple(pages)
@@ -55,9 +59,12 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, port: int, pages: Mapping[str, Page]) -> None:
+    def __init__(self, host: str, port: int, pages: Mapping[str, Page]) -> None:
         self.pages = pages
-        super().__init__((LOOPBACK, port), _Handler)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), _Handler)
+        self.is_loopback = ipaddress.ip_address(str(self.server_address[0])).is_loopback
 
     def handle_error(self, *_: Any) -> None:
         """Log an error of ours; an OSError says that the client has gone."""
@@ -75,7 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer with a page."""
         page = self.server.pages.get(self.path.partition("?")[0])
-        if self.headers.get("Host", "").partition(":")[0].lower() not in NAMES:
+        name = re.sub(r":\d*$", "", self.headers.get("Host", "")).lower()
+        if self.server.is_loopback and name not in NAMES:
             status, kind, text = int(HTTPStatus.FORBIDDEN), "text/plain", "for localhost only\n"
         elif page is None:
             status, kind, text = int(HTTPStatus.NOT_FOUND), "text/plain", "not found\n"

@@ -35,8 +35,8 @@ def fail() -> None:
 """
 
 
-def ask(port: int, path: str, **headers: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+def ask(port: int, path: str, host: str = "127.0.0.1", **headers: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(host, port, timeout=10)
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
@@ -190,6 +190,27 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Probes]:
 
 def test_it_listens_on_the_loopback_interface_alone(server: Probes) -> None:
     assert server._server.server_address[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("host", "to", "name", "status"),
+    [
+        ("0.0.0.0", "127.0.0.1", "10.0.0.7:8082", 200),
+        ("::", "127.0.0.1", "worker.example", 200),
+        ("::1", "::1", "[::1]:8082", 200),
+        ("::1", "::1", "evil.example", 403),
+        ("localhost", "localhost", "evil.example", 403),
+    ],
+)
+def test_on_an_address_that_others_reach_it_answers_to_any_name(
+    host: str, to: str, name: str, status: int
+) -> None:
+    server = Probes(0, {"/page": lambda: (200, "text/plain", "here\n")}, host)
+    server.serve()
+    try:
+        assert ask(server.port, "/page", to, Host=name)[0] == status
+    finally:
+        server.close()
 
 
 def test_silent_clients_hold_up_nobody_and_are_cut_off(server: Probes) -> None:
