@@ -7,7 +7,7 @@ them: totals, a day of minutes, and the present one. Each time is the median of 
 import re
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -19,7 +19,7 @@ VIEWS = ("queue_stats", "task_stats", "worker_stats", "throughput")
 CHUNK = 500_000  # rows per transaction
 LOOKS = 5
 KIND = "'queue' || (i / 8 % 5), 'task' || (i % 8)"  # each combination in 40 successive numbers
-JOBS = "INSERT INTO jobqueue_jobs (queue, task, args, state, run_at, started_at, finished_at, worker_id, attempt, fence)"
+JOBS = "queue, task, args, state, run_at, started_at, finished_at, worker_id, attempt, fence"
 COUNTS = "INSERT INTO jobqueue_counters (minute, queue, task, succeeded, failed, errored_attempts, runs, duration, kind)"
 ERRORS = (
     "INSERT INTO jobqueue_attempts (job_id, fence, attempt, finished_at, outcome, error_type, error_message)"
@@ -49,26 +49,34 @@ def measure(stage: Stage, record: Record) -> None:
         record("slowest question of docs/monitoring.md", slowest(database, questions(stage)), "ms")
 
 
-def fill(database: Database, jobs: int) -> None:
-    """Jobs, attempts, workers and counts."""
+def fill(
+    database: Database, jobs: int, *, failed: int = 1, more: Mapping[str, str] | None = None
+) -> None:
+    """Jobs, of which so many percent have failed, attempts, workers and counts.
+
+    `more` are columns of the jobs and what they have, in SQL, by the number i.
+    """
+    more = more or {}
+    into = f"INSERT INTO jobqueue_jobs ({', '.join([JOBS, *more])})"
     available, scheduled, running = jobs // 50, jobs // 100, min(1000, jobs // 10)
     final = jobs - available - scheduled - running
     args = '\'{"args":[\' || i || \',"as long as they usually are"],"kwargs":{}}\''
     end = ago(database, f"2592000.0 * (1 - i / {final}.0)")
-    state = "CASE i % 100 WHEN 0 THEN 'failed' WHEN 1 THEN 'cancelled' ELSE 'succeeded' END"
-    for first in range(1, final + 1, CHUNK):
-        part = numbers(first, min(first + CHUNK - 1, final))
-        database.execute(
-            f"{JOBS} SELECT {KIND}, {args}, {state}, {end}, {end}, {end}, NULL, 1, 2 {part}"
-        )
+    state = f"CASE WHEN i % 100 < {failed} THEN 'failed' WHEN i % 100 = 99 THEN 'cancelled' ELSE 'succeeded' END"
+    ended = f"{state}, {end}, {end}, {end}, NULL, 1, 2"
     due = ago(database, "i / 1000.0")
-    waiting = f"SELECT {KIND}, {args}, 'available', {due}, NULL, NULL, NULL, 0, 0"
-    database.execute(f"{JOBS} {waiting} {numbers(1, available)}")
-    later = f"'scheduled', {ago(database, '-600 - i')}, NULL, NULL, NULL, 1, 2"
-    database.execute(f"{JOBS} SELECT {KIND}, {args}, {later} {numbers(1, scheduled)}")
+    parts = [
+        (ended, first, min(first + CHUNK - 1, final)) for first in range(1, final + 1, CHUNK)
+    ]
+    parts += [
+        (f"'available', {due}, NULL, NULL, NULL, 0, 0", 1, available),
+        (f"'scheduled', {ago(database, '-600 - i')}, NULL, NULL, NULL, 1, 2", 1, scheduled),
+        (f"'running', {due}, {due}, NULL, 1 + i % 10, 1, 1", 1, running),
+    ]
+    for rest, first, last in parts:
+        values = ", ".join([KIND, args, rest, *more.values()])
+        database.execute(f"{into} SELECT {values} {numbers(first, last)}")
     database.execute(f"{WORKERS} {numbers(1, 10)}")
-    held = f"'running', {due}, {due}, NULL, 1 + i % 10, 1, 1"
-    database.execute(f"{JOBS} SELECT {KIND}, {args}, {held} {numbers(1, running)}")
     database.execute(ERRORS)
     for kind, count in ((1, 1), (2, 1440), (0, 60)):  # Totals, minutes, and batches of this one.
         at = ago(database, "60 * (i / 40)" if kind == 2 else "0")
