@@ -32,7 +32,16 @@ TYPES = [f"app.Error{number}" for number in range(50)]
 PLACE = "app/mail.py:send"
 OUTAGE = ("outage", "ConnectionError", PLACE)
 """Task, type and place of half of the failures."""
-TABLES = ("jobs", "counters", "attempts", "history", "audit", "error_counts", "workers", "schedules")
+TABLES = (
+    "jobs",
+    "counters",
+    "attempts",
+    "history",
+    "audit",
+    "error_counts",
+    "workers",
+    "schedules",
+)
 
 
 def measure(stage: Stage, record: Record) -> None:
@@ -115,7 +124,9 @@ def _insert_jobs(database: Database, jobs: int) -> None:
 def _insert_errors(database: Database) -> None:
     """An attempt of each job that failed, and their counts: by hour, and as totals."""
     of_task = f"CASE task WHEN '{OUTAGE[0]}' THEN '{OUTAGE[1]}' ELSE 'app.Error' || (id % 50) END"
-    traceback = "Traceback (most recent call last):\n" + '  File "app/mail.py", line 7, in send\n' * 8
+    traceback = (
+        "Traceback (most recent call last):\n" + '  File "app/mail.py", line 7, in send\n' * 8
+    )
     database.execute(
         "INSERT INTO jobqueue_attempts (job_id, fence, attempt, started_at, finished_at, outcome, error_type,"
         " error_message, traceback, error_signature)"
@@ -191,29 +202,76 @@ def pages(database: Database) -> list[str]:
         "SELECT finished_at FROM jobqueue_jobs WHERE state = 'failed' AND finished_at IS NOT NULL ORDER BY finished_at LIMIT 1 OFFSET 50000"
     )
     deep = quote(f"{str(ended).replace(' ', 'T')}~1")
-    outage, usual = (error_id(signature_of(*group)) for group in (OUTAGE, ("task2", "app.Error2", PLACE)))
+    outage, usual = (
+        error_id(signature_of(*group)) for group in (OUTAGE, ("task2", "app.Error2", PLACE))
+    )
     filters = [
-        *(f"state={state}" for state in ("scheduled", "available", "running", "succeeded", "failed", "cancelled")),
+        *(
+            f"state={state}"
+            for state in ("scheduled", "available", "running", "succeeded", "failed", "cancelled")
+        ),
         *("task=task3", "task=rare", "queue=queue3", "queue=deep", "tag=tag3", "tag=none"),
         *(f"error={outage}", f"error={usual}", f"state=failed&error={outage}"),
-        *("state=failed&task=task3", "state=failed&task=rare", "state=succeeded&task=rare", "state=available&task=rare"),
-        *("state=failed&queue=queue3", "state=failed&tag=none", "state=available&queue=deep", "state=available&queue=queue3"),
-        *("state=scheduled&queue=queue3", "state=running&queue=queue3", "state=available&tag=none", "task=task3&queue=queue3"),
+        *(
+            "state=failed&task=task3",
+            "state=failed&task=rare",
+            "state=succeeded&task=rare",
+            "state=available&task=rare",
+        ),
+        *(
+            "state=failed&queue=queue3",
+            "state=failed&tag=none",
+            "state=available&queue=deep",
+            "state=available&queue=queue3",
+        ),
+        *(
+            "state=scheduled&queue=queue3",
+            "state=running&queue=queue3",
+            "state=available&tag=none",
+            "task=task3&queue=queue3",
+        ),
         *(f"q={failed}", "q=key-7", "q=ta", "q=rare", "state=failed&q=ra"),
         *(f"after={failed // 2}", f"state=failed&after={deep}", f"task=rare&after={failed // 2}"),
         f"state=failed&task=rare&after={deep}",
     ]
     verbs = [
-        *("retry?all=yes&state=failed", "retry?all=yes&state=failed&task=task3", "retry?all=yes&state=failed&task=rare"),
-        *(f"retry?all=yes&state=failed&error={outage}", f"retry?all=yes&error={usual}", "retry?all=yes&state=failed&queue=queue3"),
-        *("retry?all=yes&task=task3", "cancel?all=yes&queue=deep", "cancel?all=yes&task=rare", "delete?all=yes&tag=tag3"),
-        *("update?all=yes&state=available&queue=queue3", f"delete?id={failed}&id={succeeded}", "cancel?all=yes"),
+        *(
+            "retry?all=yes&state=failed",
+            "retry?all=yes&state=failed&task=task3",
+            "retry?all=yes&state=failed&task=rare",
+        ),
+        *(
+            f"retry?all=yes&state=failed&error={outage}",
+            f"retry?all=yes&error={usual}",
+            "retry?all=yes&state=failed&queue=queue3",
+        ),
+        *(
+            "retry?all=yes&task=task3",
+            "cancel?all=yes&queue=deep",
+            "cancel?all=yes&task=rare",
+            "delete?all=yes&tag=tag3",
+        ),
+        *(
+            "update?all=yes&state=available&queue=queue3",
+            f"delete?id={failed}&id={succeeded}",
+            "cancel?all=yes",
+        ),
     ]
     return [
         *("/", "/?span=24h", "/jobs", *(f"/jobs?{each}" for each in filters)),
         *(f"/jobs/{id_}" for id_ in (failed, succeeded, last, running, rare)),
         *(f"/errors?since={since}" for since in ("1h", "24h", "7d")),
-        *("/queues", "/queues/queue3", "/queues/deep", "/queues/deep/purge", "/tasks", "/workers", "/schedules", "/log", "/log?before=1000"),
+        *(
+            "/queues",
+            "/queues/queue3",
+            "/queues/deep",
+            "/queues/deep/purge",
+            "/tasks",
+            "/workers",
+            "/schedules",
+            "/log",
+            "/log?before=1000",
+        ),
         *(f"/jobs/{verb}" for verb in verbs),
     ]
 

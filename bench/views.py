@@ -65,9 +65,7 @@ def fill(
     state = f"CASE WHEN i % 100 < {failed} THEN 'failed' WHEN i % 100 = 99 THEN 'cancelled' ELSE 'succeeded' END"
     ended = f"{state}, {end}, {end}, {end}, NULL, 1, 2"
     due = ago(database, "i / 1000.0")
-    parts = [
-        (ended, first, min(first + CHUNK - 1, final)) for first in range(1, final + 1, CHUNK)
-    ]
+    parts = [(ended, first, min(first + CHUNK - 1, final)) for first in range(1, final + 1, CHUNK)]
     parts += [
         (f"'available', {due}, NULL, NULL, NULL, 0, 0", 1, available),
         (f"'scheduled', {ago(database, '-600 - i')}, NULL, NULL, NULL, 1, 2", 1, scheduled),
