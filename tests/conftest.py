@@ -65,6 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "databases(*names): it runs on these; a test's own mark goes before its module's"
     )
     statement_cache.share()
+    if (memory := folder_in_memory()) is not None:  # Of pytest: where each test has its tmp_path.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", memory)
     for name in SETTINGS:  # A developer's own must not reach the tests, nor what they start.
         os.environ.pop(name, None)
 
@@ -224,7 +226,8 @@ class PostgresServer:
 def folder_in_memory(room: int = 2 << 30) -> str | None:
     """A folder in memory where the machine has one with so many bytes free.
 
-    Each database is some 300 files. ext4 takes no inode again that was freed within the last minutes, and looks at all of them
+    A commit on SQLite waits there for no disk: a third of the time of its tests, and no test can pull the plug. Each database of
+    PostgreSQL is some 300 files. ext4 takes no inode again that was freed within the last minutes, and looks at all of them
     for each new file: with a thousand databases made and dropped, half of PostgreSQL's time.
     """
     shm = "/dev/shm"
