@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobqueue.queue import JobQueue
 from jobqueue.tasks import Registry
+from jobqueue.web.access_log import answer_logged
 from jobqueue.web.api.routes import Api
 from jobqueue.web.dashboard import Dashboard
 from jobqueue.web.responses import HTTPError, as_http_error, log
@@ -49,6 +51,8 @@ def create_app(
     hosts: Iterable[str] | None = LOOPBACK_NAMES,
     registry: Registry | None = None,
     authorize: Authorize | None = None,
+    origins: Iterable[str] = (),
+    access_log: bool = False,
 ) -> "WebApp":
     """Return the dashboard and the HTTP API of a queue as an ASGI app, for `serve`, or to be
     mounted in your own.
@@ -56,23 +60,35 @@ def create_app(
     Only tasks of `registry` (default: those of `jobs`) can be enqueued. `hosts` are the names that
     the Host header may have; None allows any and requires a token or `authorize`. That is a
     function, async or not, from a request to what it may do: "all", "read", the names of verbs such
-    as `{"retry", "pause"}`, or None, which refuses it. Raises InvalidOption.
+    as `{"retry", "pause"}`, or None, which refuses it. `origins` are other sites whose pages may
+    use the API, such as `https://app.example`. `access_log` logs a line for each request. Raises
+    InvalidOption.
     """
-    guard = RequestGuard(token, hosts, read_only=read_only, authorizes=authorize is not None)
+    guard = RequestGuard(
+        token, hosts, read_only=read_only, authorizes=authorize is not None, origins=origins
+    )
     api = Api(jobs, jobs.registry if registry is None else registry, guard.open_names)
-    return WebApp(guard, api, Dashboard(jobs, guard, api.reads, api.writes), authorize)
+    dashboard = Dashboard(jobs, guard, api.reads, api.writes)
+    return WebApp(guard, api, dashboard, authorize, access_log=access_log)
 
 
 class WebApp:
     """The ASGI app. It answers every request, also after an unexpected error."""
 
     def __init__(
-        self, guard: RequestGuard, api: Api, dashboard: Dashboard, authorize: Authorize | None
+        self,
+        guard: RequestGuard,
+        api: Api,
+        dashboard: Dashboard,
+        authorize: Authorize | None,
+        *,
+        access_log: bool,
     ) -> None:
         self._guard = guard
         self._api = api
         self._dashboard = dashboard
         self._authorize = authorize
+        self._access_log = access_log
         routes = [*api.routes(), *dashboard.routes()]
         self._router: ASGIApp = Router(routes, redirect_slashes=False)
 
@@ -87,7 +103,9 @@ class WebApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI calls it."""
-        if scope["type"] == "http":
+        if scope["type"] == "http" and self._access_log:
+            await answer_logged(self._answer, scope, receive, send)
+        elif scope["type"] == "http":
             await self._answer(scope, receive, send)
         else:
             await self._router(scope, receive, send)
@@ -99,7 +117,9 @@ class WebApp:
             nonlocal is_started
             if message["type"] == "http.response.start":
                 is_started = True
-                message["headers"] = _with_security(scope, message.get("headers", []))
+                cors = [] if is_page(path_of(scope)) else self._guard.origins.headers(scope)
+                headers = [*message.get("headers", []), *cors]
+                message["headers"] = _with_security(scope, headers)
             await send(message)
 
         # With an app in its scope the router raises errors. If this app is mounted in another one,
@@ -108,6 +128,9 @@ class WebApp:
         inner.pop("starlette.exception_handlers", None)
         try:
             self._guard.check(scope)
+            if self._guard.is_preflight(scope):
+                await Response(status_code=204)(scope, receive, guarded)
+                return
             if not is_open(path_of(scope)):
                 rights = await rights_of(
                     Request(scope), self._authorize, read_only=self._guard.read_only

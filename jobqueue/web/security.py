@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from jobqueue.errors import InvalidOption
+from jobqueue.web.origins import Origins
 from jobqueue.web.responses import JSON, HTTPError
 from jobqueue.web.session import COOKIE, Sessions
 
@@ -54,6 +55,7 @@ class RequestGuard:
         *,
         read_only: bool,
         authorizes: bool = False,
+        origins: Iterable[str] = (),
     ) -> None:
         if token is not None and not _TOKEN.fullmatch(token):
             raise InvalidOption(
@@ -62,6 +64,7 @@ class RequestGuard:
         self._digest = None if token is None else _digest(token.encode())
         self._hosts = None if hosts is None else frozenset(map(_host_name, hosts))
         self._authorizes = authorizes
+        self.origins = Origins(origins)
         self.read_only = read_only
         self.sessions = Sessions(self._digest)
         if self._hosts is None and token is None and not authorizes:
@@ -86,8 +89,11 @@ class RequestGuard:
         host = self._check_host(headers)
         path, reads = path_of(scope), scope["method"] in READS
         page = is_page(path)
+        if self.is_preflight(scope):
+            return
+        is_allowed = not page and self.origins.of(scope) is not None
         # A link on another site may open a page. It may not show it in a frame, nor read it.
-        if not (page and reads and _navigates(headers)):
+        if not (is_allowed or (page and reads and _navigates(headers))):
             self._check_origin(headers, host)
         if page and not reads:
             _check_own_form(headers)
@@ -96,6 +102,10 @@ class RequestGuard:
             self._check_token(headers)
         if self.read_only and not reads and path not in VERBLESS:
             raise HTTPError(403, "this server is read-only", field="method", value=scope["method"])
+
+    def is_preflight(self, scope: Scope) -> bool:
+        """Return whether a browser asks what an allowed site may do in the API."""
+        return not is_page(path_of(scope)) and self.origins.is_preflight(scope)
 
     def accepts(self, token: str) -> bool:
         """Return whether a login gives the right token."""

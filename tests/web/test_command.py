@@ -157,14 +157,18 @@ def test_the_token_comes_from_the_environment_and_is_never_shown(web: Callable[.
     assert code == 0 and token not in err
 
 
-def test_read_only_and_other_hosts(web: Callable[..., Web]) -> None:
-    running = web("--read-only", "--allow-host", "jobs.example")
+def test_read_only_other_hosts_and_sites_and_a_line_each(web: Callable[..., Web]) -> None:
+    site = "https://app.example"
+    options = ["--allow-host", "jobs.example", "--allow-origin", site, "--access-log"]
+    running = web("--read-only", *options)
     with Client(base_url=running.url) as client:
         assert client.enqueue(2, 3).status_code == 403
         assert client.get("/api/jobs", headers={"Host": "jobs.example"}).status_code == 200
-        assert client.get("/api/jobs").status_code == 200
+        shared = client.get("/api/jobs", headers={"Origin": site})
+        assert shared.headers["access-control-allow-origin"] == site
     running.signal(signal.SIGTERM)
-    assert running.end()[0] == 0
+    code, err = running.end()
+    assert code == 0 and "web.access: 127.0.0.1 POST /api/jobs: 403, " in err
 
 
 def test_json_says_where_it_listens(it: Cli, spawn: Callable[..., Process]) -> None:  # noqa: F811
@@ -206,6 +210,7 @@ def test_it_writes_down_what_its_app_hides_unless_it_is_read_only(
         (2, ["--token", ""], "token: it is empty"),
         (2, ["--token", "a b"], "token: give visible ASCII"),
         (2, ["--allow-host", "http://a/"], "host: 'http://a/' is not a host name"),
+        (2, ["--allow-origin", "*"], "origin: '*' is not a site such as https://app.example"),
         (2, ["--concurrency", "2"], "concurrency: it needs --with-worker"),
         (2, ["--with-worker", "--concurrency", "0"], "concurrency: "),
     ],

@@ -48,6 +48,14 @@ log = get_logger("jobqueue.cli")
     metavar="NAME",
     help="Accept this name in the Host header, such as a proxy's; may be repeated.",
 )
+@click.option(
+    "--allow-origin",
+    "allow_origins",
+    multiple=True,
+    metavar="URL",
+    help="Let pages of this site use the API, such as https://app.example; may be repeated.",
+)
+@click.option("--access-log", is_flag=True, help="Log a line for each request.")
 @click.option("--with-worker", is_flag=True, help="Also run jobs in this process.")
 @click.option(
     "--concurrency",
@@ -73,8 +81,14 @@ def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: 
     address = BindAddress(given["host"], port)
     address.require(token=token is not None)
     app, queue, read_only = cli.app, cli.queue, given["read_only"]
-    hosts = address.names(given["allow_hosts"])
-    asgi = create_app(queue, token=token, read_only=read_only, hosts=hosts)
+    asgi = create_app(
+        queue,
+        token=token,
+        read_only=read_only,
+        hosts=address.names(given["allow_hosts"]),
+        origins=given["allow_origins"],
+        access_log=given["access_log"],
+    )
     worker = _worker(cli, given["concurrency"]) if given["with_worker"] else None
     missing = _missing(queue, may_make=app is not None and not read_only)
     if app is not None and missing is None and not read_only:
