@@ -1,12 +1,15 @@
 """docs/http.md is true: its examples are run in their order, its routes are those of the code."""
 
+import argparse
 import json
 import re
+import shlex
 import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from jobqueue import JobQueue
@@ -62,6 +65,25 @@ def test_the_examples_answer_as_the_page_says(url: str) -> None:
                     response = client.request(method, path, content=body, headers=headers)
                 assert response.status_code == int(status), (line, response.text)
                 assert is_part(json.loads(said), response.json()), (line, response.text)
+            for line in re.findall(r"^\$ curl (.+)$", PAGE, re.MULTILINE):
+                response = as_curl(client, shlex.split(line))
+                assert response.is_success, (line, response.text)
+
+
+def as_curl(client: Client, words: list[str]) -> httpx.Response:
+    """Send what curl would send for these arguments."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("-s", action="store_true")
+    parser.add_argument("-X", dest="method")
+    parser.add_argument("-H", dest="headers", action="append", default=[])
+    parser.add_argument("-d", dest="body")
+    given = parser.parse_args(words)
+    path = given.url.removeprefix("localhost:8081")
+    kind = {"Content-Type": "application/x-www-form-urlencoded"} if given.body else {}
+    headers = kind | dict(each.split(": ") for each in given.headers)
+    method = given.method or ("POST" if given.body else "GET")
+    return client.request(method, path, content=given.body, headers=headers)
 
 
 def test_the_table_of_routes_is_that_of_the_code(jobs: JobQueue, rewrite_golden: bool) -> None:

@@ -6,12 +6,14 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from jobqueue import JobQueue, every
-from jobqueue.web import create_app, rights
+from jobqueue.web import Server, create_app, rights
 from jobqueue.web.dashboard import FORMS, PAGES
 from jobqueue.web.pages.jobs import VERBS
-from tests.web.conftest import Client, working
+from tests.web.conftest import Client, Serve, working
 
 
 class Described:
@@ -205,6 +207,8 @@ def test_wrong_input_of_every_operation_is_refused_in_one_line(
         if path != right:
             sent = {"json": {}} if "requestBody" in operation else {}
             refused(400, method, path.format(id="x", name="a%20b"), **sent)
+        if method != "get" and "requestBody" not in operation:
+            refused(415, method, right, content="{}", headers={"Content-Type": "text/plain"})
         for each in operation.get("parameters", []):
             if each["in"] == "query" and each["schema"].get("type") in ("integer", "number"):
                 for wrong in ("x", "-1"):
@@ -224,3 +228,40 @@ def test_what_the_dashboard_can_do_the_api_can(jobs: JobQueue) -> None:
     pages = {page.path for page in PAGES if page.title} - {"/"}
     assert {f"/api{path}" for path in pages} <= paths
     assert {verb for _, verb in verbs} == set(rights.VERBS)
+
+
+@pytest.mark.databases("sqlite")
+def test_each_verb_asks_for_its_right_and_reading_for_none(serve: Serve, jobs: JobQueue) -> None:
+    asked = serve(authorize=lambda request: request.headers["x-may"].split(","))
+    reads_only = serve(read_only=True)
+    others = set(rights.VERBS)
+    for each in create_app(jobs)._api.operations:
+        how: dict[str, Any] = {"json": {}} if each.body else {}
+        path = each.path.format(id=99, name="none")
+        if each.verb is None:
+            assert asked.get(path, headers={"x-may": "run"}).status_code in (200, 404)
+            assert reads_only.get(path).status_code in (200, 404)
+            continue
+        without = {"x-may": ",".join(others - {each.verb})}
+        error = asked.refused(403, each.method, path, headers=without, **how)
+        assert (error["field"], error["value"]) == ("authorize", each.verb)
+        may = asked.request(each.method, path, headers={"x-may": each.verb}, **how)
+        assert may.status_code in (400, 404), (path, may.text)
+        assert "read-only" in reads_only.refused(403, each.method, path, **how)["message"]
+
+
+@pytest.mark.databases("sqlite")
+def test_below_a_mount_all_links_lead_below_it(jobs: JobQueue) -> None:
+    app = Starlette(routes=[Mount("/queue", create_app(jobs))])
+    app.has_token, app.release = False, list  # As the server asks of an app.
+    with Server(app, port=0, grace=1) as server, Client(base_url=server.url) as client:
+        call = {"task": "add", "args": [1, 2]}
+        for _ in range(2):
+            where = client.post("/queue/api/jobs", json=call).headers["location"]
+        assert where == "/queue/api/jobs/2" and client.get(where).json()["args"] == [1, 2]
+        links = client.get("/queue/api/jobs?limit=1").links
+        assert links["next"]["url"] == "/queue/api/jobs?limit=1&before=2"
+        index = client.get("/queue/api").json()
+        assert index["openapi"] == "/queue/openapi.json"
+        assert {each["path"] for each in index["operations"]} >= {"/queue/api/jobs"}
+        assert client.get(index["openapi"]).json()["servers"] == [{"url": "."}]

@@ -61,7 +61,7 @@ CHANGES = a_body(**{name: CALL_OPTIONS[name] for name in JobChanges._fields})
 OF_MANY: dict[str, Schema] = {
     "ids": array(JOB_ID) | {"maxItems": IDS_MAX},
     "filter": FILTER,
-    "all": {"const": True},
+    "all": FLAG | {"description": "True: all jobs that the verb changes."},
     "dry_run": FLAG,
 }
 MORE: Mapping[str, dict[str, Schema]] = {"retry": {"succeeded": FLAG}, "update": {"set": CHANGES}}

@@ -226,7 +226,7 @@ COMPONENTS: dict[str, Schema] = {
     ),
     "DryRun": an_object(
         ["left_out"],
-        dry_run={"const": True},
+        dry_run=FLAG,
         would_change=WHOLE,
         sample=array(an_object(id=JOB_ID, task=TEXT)),
         left_out=WHOLE,
