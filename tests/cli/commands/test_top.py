@@ -145,15 +145,16 @@ def test_what_jobs_hold_is_inert(filled: Cli, reader: Reader) -> None:
     store = Store(str(filled.url))
     with store.write() as connection:
         for id_ in range(1, 12):  # Plain SQL may write names that our own doors refuse.
-            names = dict.fromkeys(("task", "queue", "worker", "reason", "result"), EVIL[id_ % 6])
+            names = dict.fromkeys(
+                ("task", "queue", "worker", "reason", "result"), EVIL[(id_ + 4) % 6]
+            )
             connection.execute(update(table).where(table.c.id == id_).values(names))
-    (name,) = {row["queue"] for row in Monitor(store).queues()} & {EVIL[5]}
     views = [*TABS.values(), *(View("job", str(id_)) for id_ in range(1, 12))]
     pages = {view: said(reader, view, Room(200)) for view in views}
     store.close()
     assert not [view for view, page in pages.items() if HARMFUL.search(page.replace("\n", ""))]
     assert "[red]x[/red]" in pages[TABS["j"]] and "\\x1b[31m" in pages[TABS["j"]]
-    assert name.strip()[:20] in pages[TABS["q"]]
+    assert "\\x9b31m" in pages[TABS["q"]] and "\\x9b31m" in pages[TABS["n"]].split("QUEUE")[0]
 
 
 def test_an_hour_is_a_line_of_bars_that_does_not_fall_at_its_end() -> None:
@@ -298,7 +299,7 @@ def test_a_database_that_is_away_leaves_the_last_picture_and_never_freezes_the_s
 
     def read(view: View) -> Any:
         if is_slow.is_set():
-            answers.wait(30)
+            assert answers.wait(30)
         if is_away.is_set():
             raise OperationalError("", {}, OSError("connection refused\x1b[31m[red]"))
         return reader.read(view)
@@ -336,10 +337,11 @@ def test_a_database_that_is_away_leaves_the_last_picture_and_never_freezes_the_s
 def test_a_terminal_is_as_before_when_the_screen_ends(filled: Cli, end: str | int) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    before = termios.tcgetattr(theirs)
+    before = termios.tcgetattr(ours)
     env = {**os.environ, **filled.env, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
     process = popen([sys.executable, "-m", "jobqueue", "top"], env=env, **streams)
+    os.close(theirs)  # A read fails once the process is gone.
     try:
         shown = b""
         while "● live".encode() not in shown:
@@ -351,10 +353,9 @@ def test_a_terminal_is_as_before_when_the_screen_ends(filled: Cli, end: str | in
         while b"\x1b[?1049l" not in shown:
             shown += os.read(ours, 65536)
         assert process.wait(20) == 0
-        assert termios.tcgetattr(theirs) == before
+        assert termios.tcgetattr(ours) == before
         assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
     finally:
         process.kill()
         process.wait()
         os.close(ours)
-        os.close(theirs)
