@@ -159,9 +159,11 @@ def test_what_jobs_hold_is_inert(filled: Cli, reader: Reader) -> None:
 
 def test_an_hour_is_a_line_of_bars_that_does_not_fall_at_its_end() -> None:
     hour = [Point("", 0, 0)] * 30 + [Point("", 8, 0)] * 29 + [Point("", 1, 1)]
-    assert spark(hour, 60) == "▁" * 30 + "█" * 29
-    assert spark(hour, 12) == "▁" * 5 + "▇" + "█" * 5
-    assert spark([Point("", 0, 0)] * 60, 60) == ""
+    assert spark(hour, 60).plain == "▁" * 30 + "█" * 29
+    assert spark(hour, 12).plain == "▁" * 5 + "▇" + "█" * 5
+    assert not spark([Point("", 0, 0)] * 60, 60)
+    failing = [*hour[:40], Point("", 0, 8), *hour[41:]]
+    assert [span.start for span in spark(failing, 60).spans if span.style == "red"] == [40]
 
 
 # The command

@@ -183,17 +183,19 @@ def _item(kind: ItemKind, key: Callable[[Any], object]) -> Callable[[Any], Item]
 # Queues
 
 
-def spark(points: Sequence[Point], cells: int) -> str:
-    """Return what ended in an hour as a line of bars; empty if nothing did."""
+def spark(points: Sequence[Point], cells: int) -> Text:
+    """Return what ended in an hour as a line of bars, red where some failed; empty if none did."""
     size = HOUR // cells
-    whole = [point.done + point.failed for point in overview.whole_spans(points)]
+    whole = overview.whole_spans(points)
     whole = whole[len(whole) % size :]
-    sums = [sum(whole[at : at + size]) for at in range(0, len(whole), size)]
+    spans = [whole[at : at + size] for at in range(0, len(whole), size)]
+    sums = [sum(point.done + point.failed for point in span) for span in spans]
     most = max(sums, default=0)
-    if not most:
-        return ""
-    top = len(BARS) - 1
-    return "".join(BARS[0 if not each else max(1, round(top * each / most))] for each in sums)
+    line = Text()
+    for span, each in zip(spans, sums, strict=True):
+        height = 0 if not each else max(1, round((len(BARS) - 1) * each / (most or 1)))
+        line.append(BARS[height], "red" if any(point.failed for point in span) else "cyan")
+    return line if most else Text()
 
 
 def _queue_columns(paused_by: Mapping[str, str], cells: int) -> list[Column[Row]]:
@@ -220,7 +222,7 @@ def _queue_columns(paused_by: Mapping[str, str], cells: int) -> list[Column[Row]
             "failed 1h", lambda row: f"{row['failed_hour']:,}", rank=1, right=True, style=failed
         ),
         Column[Row]("paused", paused, rank=2, least=10, style="bold yellow"),
-        Column[Row]("last hour", lambda row: spark(row["hour"], cells), rank=5, style="cyan"),
+        Column[Row]("last hour", lambda row: spark(row["hour"], cells).plain, rank=5),
     ]
 
 
@@ -236,7 +238,14 @@ def queue_list(rows: Rows, paused_by: Mapping[str, str], room: Room) -> list[Lin
         if "last hour" in fitted.titles:
             break
     item = _item("queue", lambda row: row["queue"])
-    return _table(rows, columns, room, item, "no queue yet: its first job makes one")
+    lines = _table(rows, columns, room, item, "no queue yet: its first job makes one")
+    for row, line in zip(rows, lines[1:], strict=False):
+        bars = spark(row["hour"], cells)
+        at = line.text.plain.rfind(bars.plain) if bars else -1
+        if at >= 0:  # The table has it as plain text: it is coloured where it stands.
+            head, _, tail = line.text.divide([at, at + len(bars)])
+            line.text.copy_styles(Text.assemble(head, bars, tail))
+    return lines
 
 
 # Workers

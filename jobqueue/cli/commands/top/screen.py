@@ -36,6 +36,8 @@ NOTICE_LASTS = 8.0
 """Seconds for which what was done is shown."""
 SLOW = 3.0
 """Seconds, beside three intervals, after which a picture without an answer is old."""
+NARROW = 72
+"""Cells of the screen below which the names of other views are letters."""
 KEPT = 50
 """Views whose last picture is kept."""
 STOPS = (signal.SIGTERM, signal.SIGHUP)
@@ -185,12 +187,13 @@ class Top(App[None]):
     def _headline(self, is_old: bool) -> Text:
         line = Text("jobqueue ", "bold")
         for key, view in TABS.items():
-            style = "reverse bold" if view.kind == self._tab else ""
-            name = Text(f" {view.kind.capitalize()} ", style)
-            if not style:
-                name.stylize("underline", 1, 2)
-            line.append_text(name)
-            assert view.kind.startswith(key)
+            is_here, name = view.kind == self._tab, view.kind.capitalize()
+            if self.size.width < NARROW and not is_here:
+                name = key.upper()
+            line.append(" ")
+            line.append(f" {name} " if is_here else name, "reverse bold" if is_here else "")
+            if not is_here:
+                line.stylize("underline", len(line) - len(name), len(line) - len(name) + 1)
         state = Text("○ old", "bold red") if is_old else Text("● live", "green")
         if self._verbs is None:
             state = Text("read-only ", "yellow") + state
