@@ -103,7 +103,6 @@ class WorkerParts:
     notifier: Notifier
     subscription: Subscription
     shared_poll: SharedPoll
-    metrics: Metrics
     event_dispatcher: EventDispatcher
     wakeups: Wakeups
     services: Sequence[Service]
@@ -135,6 +134,7 @@ class Assembly:
         self._middleware = tuple(middleware)
         self._enqueue_hooks = tuple(enqueue_hooks)
         self.inflight = inflight = InFlight(settings.concurrency, settings.lease)
+        self.metrics = Metrics(inflight)
         self.stop_conditions = stop = StopConditions()
         self.connections = Connections(
             url, handlers, at_work=lambda: bool(inflight.held), gives_up=stop.is_over
@@ -165,9 +165,8 @@ class Assembly:
         name_worker(name)
         shared_poll = SharedPoll(self.connections.upkeep, self._leases, inflight, me)
         event_dispatcher = EventDispatcher(self._events)
-        metrics = Metrics(inflight)
         planner = self._planner(shared_poll)
-        outcome_writer = self._outcome_writer(name, metrics, event_dispatcher, planner.lanes)
+        outcome_writer = self._outcome_writer(name, event_dispatcher, planner.lanes)
         claimer, completer = self._claimer_and_completer(planner, outcome_writer)
         wakeups = Wakeups(planner, claimer, completer, inflight, notifier)
         heartbeat = self._heartbeat(name, me, subscription.address, wakeups)
@@ -179,7 +178,7 @@ class Assembly:
             Listener(subscription, wakeups.wake_claimer, shared_poll.invalidate, planner),
             *watchers,
             *self._upkeep_services(shared_poll, me, wakeups, event_dispatcher),
-            *self._observers(name, metrics),
+            *self._observers(name),
             *stop_watches(
                 self.stop_conditions, settings, self._maintenance, planner, list(self._registry)
             ),
@@ -196,7 +195,6 @@ class Assembly:
             notifier=notifier,
             subscription=subscription,
             shared_poll=shared_poll,
-            metrics=metrics,
             event_dispatcher=event_dispatcher,
             wakeups=wakeups,
             services=tuple(services),
@@ -230,7 +228,6 @@ class Assembly:
     def _outcome_writer(
         self,
         name: str,
-        metrics: Metrics,
         event_dispatcher: EventDispatcher,
         lanes: LanePlanner,
     ) -> OutcomeWriter:
@@ -241,7 +238,7 @@ class Assembly:
             name,
             publish=event_dispatcher.publish,
             events=self._events,
-            metrics=metrics,
+            metrics=self.metrics,
             lanes=lanes,
         )
 
@@ -329,13 +326,14 @@ class Assembly:
             ),
         ]
 
-    def _observers(self, name: str, metrics: Metrics) -> list[Service]:
+    def _observers(self, name: str) -> list[Service]:
         """What writes down and logs the worker's own work."""
         history = History(self.connections.upkeep)
-        services: list[Service] = [HistoryWriter(history, name, metrics.window())]
+        services: list[Service] = [HistoryWriter(history, name, self.metrics.window())]
         interval = self._settings.stats_interval
         if interval is not None:
-            services.append(Reporter(self.inflight, metrics.window(), interval, self._waiting))
+            window = self.metrics.window()
+            services.append(Reporter(self.inflight, window, interval, self._waiting))
         return services
 
     @property

@@ -121,9 +121,11 @@ class Worker:
 
     @property
     def vitals(self) -> WorkerHealth:
-        """Return the health of the started worker."""
+        """Return the health and the figures of the worker."""
         services = self._parts.services if self._parts else ()
-        return WorkerHealth(self.name, self._inflight, services, self._stop_conditions)
+        return WorkerHealth(
+            self.name, self._inflight, services, self._stop_conditions, self._assembly.metrics
+        )
 
     @property
     def processed(self) -> int:

@@ -97,12 +97,6 @@ def test_the_table_of_routes_is_that_of_the_code(jobs: JobQueue, rewrite_golden:
     assert rewrite_golden or documented == written
 
 
-def test_the_metrics_are_those_of_the_code(serve: Serve) -> None:
-    documented = dict(re.findall(r"^\| `(jobqueue_\w+)` \| (\w+)", PAGE, re.MULTILINE))
-    text = serve().get("/metrics").text
-    assert documented == dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
-
-
 def test_the_limits_are_those_of_the_code() -> None:
     assert f"{REQUEST_TIMEOUT:g} s for a whole request" in PAGE
     assert f"{KEEP_ALIVE_TIMEOUT} s between two requests" in PAGE

@@ -2,18 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from jobqueue import options
 from jobqueue.cli.errors import CliError
 from jobqueue.loggers import get_logger
-from jobqueue.worker.observe.probe_server import (
-    LOOPBACK,
-    Page,
-    Probes,
-    health_pages,
-    metrics_pages,
-)
+from jobqueue.worker.observe.probe_server import LOOPBACK, Page, Probes, health_pages
 from jobqueue.worker.worker import Worker
 
 log = get_logger("jobqueue.cli")
@@ -45,10 +40,12 @@ def bound(ports: Ports, worker: Worker, host: str = LOOPBACK) -> Iterator[list[P
     """Bind the ports before the worker starts, so that a port in use stops the command."""
     pages: dict[int, dict[str, Page]] = {}
     for name, port in ports.items():
-        make = health_pages if name == "health_port" else metrics_pages
         # 0 twice means two ports.
         key = port or -len(pages) - 1
-        pages.setdefault(key, {}).update(make(lambda: worker.vitals))
+        made = (
+            _metrics_page(worker) if name == "metrics_port" else health_pages(lambda: worker.vitals)
+        )
+        pages.setdefault(key, {}).update(made)
     with contextlib.ExitStack() as stack:
         probes = []
         for port, served in pages.items():
@@ -63,6 +60,26 @@ def bound(ports: Ports, worker: Worker, host: str = LOOPBACK) -> Iterator[list[P
             stack.callback(probe.close)
             probes.append(probe)
         yield probes
+
+
+def _metrics_page(worker: Worker) -> dict[str, Page]:
+    try:
+        from jobqueue import prometheus
+    except ModuleNotFoundError as error:
+        if error.name != "prometheus_client":
+            raise
+        raise CliError(
+            "--metrics-port needs the extra `prometheus`: pip install 'jobqueue[prometheus]'",
+            field="metrics_port",
+        ) from None
+    collector = prometheus.WorkerCollector(worker)
+    return {
+        "/metrics": lambda: (
+            HTTPStatus.OK,
+            prometheus.CONTENT_TYPE,
+            prometheus.exposition(collector.collect()),
+        )
+    }
 
 
 def serve(probes: list[Probes]) -> None:

@@ -146,7 +146,7 @@ AS_GIVEN = (
     type=params.whole,
     metavar="PORT",
     help="Serve /metrics for Prometheus. With --processes, ports are counted up as for "
-    "--health-port.",
+    "--health-port. Needs the extra prometheus.",
 )
 @click.option(
     "--probe-host",

@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from jobqueue import wire
+from jobqueue import prometheus, wire
 from jobqueue.errors import JobQueueError
 from jobqueue.known_names import names_of
 from jobqueue.queue import JobQueue
@@ -15,9 +15,7 @@ from jobqueue.redaction import ShownJobs
 from jobqueue.store.database import Store
 from jobqueue.store.names import names_in_use
 from jobqueue.store.pool import Patience
-from jobqueue.store.stats import Monitor
 from jobqueue.tasks import Registry
-from jobqueue.web import metrics
 from jobqueue.web.api.figures import FigureOperations
 from jobqueue.web.api.job_verbs import JobVerbs
 from jobqueue.web.api.jobs import JobOperations
@@ -53,8 +51,8 @@ class Api:
         )
         # Not by the threads above, which may all be busy.
         self._ready = CachedCall(self._check_schema)
-        monitor = Monitor(jobs.store)
-        self._metrics = CachedCall(lambda: metrics.text(monitor.stats()))
+        collector = prometheus.Collector(jobs)
+        self._metrics = CachedCall(lambda: prometheus.exposition(collector.collect()))
 
     @cached_property
     def operations(self) -> list[Operation]:
@@ -147,9 +145,9 @@ class Api:
         """Answer in Prometheus' text format, at most a second old."""
         try:
             text = await self._metrics.get(PROBE_TIMEOUT)
-        except (TimeoutError, SQLAlchemyError, JobQueueError, OSError):
-            text = metrics.unreachable()
-        return PlainTextResponse(text, headers={"Content-Type": metrics.CONTENT_TYPE})
+        except TimeoutError:
+            text = prometheus.exposition(prometheus.unreachable())
+        return PlainTextResponse(text, media_type=prometheus.CONTENT_TYPE)
 
     def _check_schema(self) -> None:
         # A new connection each time: the pool may be exhausted, and that an old connection is open

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.observe.metrics import Metrics
 from jobqueue.worker.service import Service
 from jobqueue.worker.stop_conditions import StopConditions
 
@@ -35,6 +36,7 @@ class WorkerHealth:
     inflight: InFlight
     services: Sequence[Service]
     stop_conditions: StopConditions
+    metrics: Metrics
 
     def health(self) -> Health:
         """Return the health now."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from jobqueue.store.counters import TaskCounts
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.observe.histograms import Histograms
 
 SAMPLES_MAX = 2000
 """Durations kept per task and period for its percentile: beyond it, every second one, and so on."""
@@ -93,6 +94,7 @@ class Metrics:
         self._inflight = inflight
         self._lock = threading.Lock()
         self._windows: list[StatsWindow] = []
+        self._histograms: Histograms | None = None
 
     def window(self) -> "StatsWindow":
         """Return a window that starts now."""
@@ -101,9 +103,18 @@ class Metrics:
             self._windows.append(window)
         return window
 
+    def histograms(self) -> Histograms:
+        """Return the histograms, which are counted from the first call on."""
+        with self._lock:
+            if self._histograms is None:
+                self._histograms = Histograms(self._lock)
+            return self._histograms
+
     def add(self, counts: Mapping[tuple[str, str], TaskCounts]) -> None:
         """After a commit: what its transaction has counted."""
         with self._lock:
+            if self._histograms is not None:
+                self._histograms.add(counts)
             for window in self._windows:
                 for (_, task), count in counts.items():
                     window.add(task, count)

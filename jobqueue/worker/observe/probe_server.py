@@ -1,4 +1,4 @@
-"""A worker's health and metrics over HTTP, on 127.0.0.1 by default.
+"""A worker's probes over HTTP, on 127.0.0.1 by default.
 
 GET and HEAD only; one request for each connection, on a thread of its own.
 """
@@ -116,20 +116,3 @@ def health_pages(vitals: Callable[[], WorkerHealth]) -> dict[str, Page]:
         return answer
 
     return {"/healthz": page(lambda health: health.alive), "/readyz": page(all)}
-
-
-def metrics_pages(vitals: Callable[[], WorkerHealth]) -> dict[str, Page]:
-    """Return the page `/metrics`: the worker's figures in Prometheus' text format."""
-
-    def answer() -> tuple[int, str, str]:
-        worker = vitals()
-        label = json.dumps(worker.name, ensure_ascii=False)  # Prometheus has the same escapes.
-        lines = []
-        for reading in worker.samples():
-            name = f"jobqueue_worker_{reading.name}"
-            lines.append(f"# HELP {name} {reading.what}")
-            lines.append(f"# TYPE {name} {reading.kind}")
-            lines.append(f"{name}{{worker={label}}} {float(reading.value)!r}")
-        return HTTPStatus.OK, "text/plain; version=0.0.4", "\n".join(lines) + "\n"
-
-    return {"/metrics": answer}

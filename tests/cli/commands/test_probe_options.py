@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any
 
 import pytest
 
+import jobqueue
+from jobqueue import JobQueue
+from jobqueue.cli.commands.probe_options import bound
+from jobqueue.cli.errors import CliError
 from jobqueue.worker.observe import probe_server
 from jobqueue.worker.stop_conditions import StopConditions
-from jobqueue.worker.observe.probe_server import Probes, health_pages, metrics_pages
+from jobqueue.worker.observe.probe_server import Probes, health_pages
 from tests.cli.conftest import Cli, Process, Spawn
 
 APP = """
@@ -176,6 +181,14 @@ def test_a_port_out_of_range_is_refused(it: Cli, options: tuple[str, ...]) -> No
     assert "_port" in it.refused(2, "worker", *options)
 
 
+def test_without_its_extra_the_metrics_port_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "jobqueue.prometheus", raising=False)
+    monkeypatch.delattr(jobqueue, "prometheus", raising=False)
+    with pytest.raises(CliError, match=r"pip install 'jobqueue\[prometheus\]'"):
+        bound({"metrics_port": 0}, JobQueue("sqlite:///none.db").worker()).__enter__()
+
+
 # The server, by hand
 
 
@@ -303,8 +316,6 @@ def test_whatever_is_wrong_makes_it_not_ready_and_only_its_own_failure_not_healt
 
 def test_the_vitals_are_those_of_the_worker(url: str, wait_until: Any) -> None:
     """A database that is gone, and a lease that has run out, as a worker itself sees them."""
-    from jobqueue import JobQueue
-
     with JobQueue(url) as jobs, jobs.worker(lease=1, poll=0.05) as worker:
         assert all(worker.vitals.health())
         store = worker._assembly.store
@@ -326,4 +337,3 @@ def test_a_worker_that_has_given_up_is_not_alive() -> None:
     stop.fail("2 handlers ignored their timeouts")
     assert stop.failure is not None
     assert stop.ended.is_set()
-    assert metrics_pages(lambda: None).keys() == {"/metrics"}

@@ -186,7 +186,7 @@ def test_the_duration_of_a_job_that_finishes_within_a_transaction_has_its_commit
             current_job().finish_within(connection)
 
     worker = stepped()
-    reader = worker.parts.metrics.window()
+    reader = worker.assembly.metrics.window()
     pay.enqueue()
     worker.step()
     period = reader.take()
@@ -204,7 +204,7 @@ def test_the_duration_of_a_job_that_finishes_within_a_transaction_has_its_commit
 
 def test_a_batch_that_was_written_one_by_one_is_measured_whole(work: Any, stepped: Stepped) -> None:
     worker = stepped()
-    reader = worker.parts.metrics.window()
+    reader = worker.assembly.metrics.window()
     for _ in range(3):
         work.enqueue()
     worker.claim()

@@ -1,0 +1,142 @@
+"""Prometheus: what the queues hold, and what a worker does, for any registry.
+
+Needs the extra `prometheus`. `jobqueue web` and `worker --metrics-port` expose the same;
+docs/metrics.md lists all metrics.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily as Counter
+from prometheus_client.core import GaugeMetricFamily as Gauge
+from prometheus_client.core import HistogramMetricFamily, Metric
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobqueue.errors import JobQueueError
+from jobqueue.queue import JobQueue
+from jobqueue.states import FINAL, State
+from jobqueue.store.stats import Monitor
+from jobqueue.worker.observe.histograms import BOUNDS, Histogram
+from jobqueue.worker.worker import Worker
+
+CONTENT_TYPE = "text/plain; version=0.0.4"
+"""Of `exposition`, without the charset: UTF-8."""
+
+_EMPTY: dict[str, Any] = {"queues": [], "tasks": [], "workers": 0}
+_LABELS = ["task", "queue"]
+_LIMITS = [*(str(bound) for bound in BOUNDS), "+Inf"]
+
+
+class Collector:
+    """Reads the database at each scrape: `REGISTRY.register(Collector(jobs))`.
+
+    Every process exposes the same, so one that is scraped is enough. May be used by any thread.
+    """
+
+    def __init__(self, jobs: JobQueue) -> None:
+        self._monitor = Monitor(jobs.store)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics; only `jobqueue_up`, 0, while the database does not answer."""
+        try:
+            stats = self._monitor.stats()
+        except (SQLAlchemyError, JobQueueError, OSError):
+            yield from unreachable()
+        else:
+            yield from _of_fleet(stats)
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield the metrics without values. A registry asks at `register`; no database needed."""
+        return _of_fleet(_EMPTY)
+
+
+class WorkerCollector:
+    """Reads the figures of a worker of this process; asks no database.
+
+    Create it before the worker starts: its histograms begin then. A registry takes one.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._histograms = worker.vitals.metrics.histograms()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        health = self._worker.vitals
+        for sample in health.samples():
+            kind = Gauge if sample.kind == "gauge" else Counter
+            family = kind(f"jobqueue_worker_{sample.name}", sample.what, labels=["worker"])
+            family.add_metric([health.name], sample.value)
+            yield family
+        duration = HistogramMetricFamily(
+            "jobqueue_job_duration_seconds", "How long attempts took.", labels=_LABELS
+        )
+        wait = HistogramMetricFamily(
+            "jobqueue_job_wait_seconds", "From being due to being claimed.", labels=_LABELS
+        )
+        for (queue, task), timings in self._histograms.read().items():
+            duration.add_metric([task, queue], _buckets(timings.duration), timings.duration.total)
+            wait.add_metric([task, queue], _buckets(timings.wait), timings.wait.total)
+        yield from (duration, wait)
+
+    describe = collect
+
+
+def exposition(families: Iterable[Metric]) -> str:
+    """Return metrics in Prometheus' text format."""
+    return generate_latest(SimpleNamespace(collect=lambda: families)).decode()
+
+
+def unreachable() -> Iterator[Metric]:
+    """Yield the metrics while the database does not answer."""
+    yield _up(0)
+
+
+def _of_fleet(stats: dict[str, Any]) -> Iterator[Metric]:
+    """Yield the metrics of `Monitor.stats()`."""
+    jobs = Gauge(
+        "jobqueue_jobs",
+        "Jobs that have not ended, by queue and state.",
+        labels=["queue", "state"],
+    )
+    oldest = Gauge(
+        "jobqueue_oldest_available_seconds",
+        "For how long the oldest job that could run has waited.",
+        labels=["queue"],
+    )
+    paused = Gauge(
+        "jobqueue_queue_paused", "1 if nothing may begin in the queue.", labels=["queue"]
+    )
+    finished = Counter(
+        "jobqueue_finished_jobs_total",
+        "Jobs that have ended, by task and outcome.",
+        labels=["task", "outcome"],
+    )
+    errored = Counter(
+        "jobqueue_errored_attempts_total", "Attempts that errored, by task.", labels=["task"]
+    )
+    for row in stats["queues"]:
+        for state in State:
+            if state not in FINAL:
+                jobs.add_metric([row["queue"], state.value], row[state.value])
+        oldest.add_metric([row["queue"]], row["oldest_available_seconds"] or 0)
+        paused.add_metric([row["queue"]], row["paused"])
+    for row in stats["tasks"]:
+        for state in State:
+            if state in FINAL:
+                finished.add_metric([row["task"], state.value], row[state.value])
+        errored.add_metric([row["task"]], row["errored_attempts"])
+    yield from (_up(1), jobs, oldest, paused, finished, errored)
+    yield Gauge("jobqueue_workers", "Live workers.", value=stats["workers"])
+
+
+def _up(value: int) -> Metric:
+    return Gauge("jobqueue_up", "1 if the database answers.", value=value)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """Return the bounds, each with the number of durations up to it."""
+    return list(zip(_LIMITS, itertools.accumulate(histogram.counts), strict=True))
