@@ -4,9 +4,8 @@ Names follow OpenTelemetry's semantic conventions for messaging. Needs the extra
 which is the API alone; without an SDK in the program all of this does nothing.
 """
 
-import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from opentelemetry import metrics, propagate, trace
@@ -14,15 +13,13 @@ from opentelemetry.context import Context
 from opentelemetry.util.types import AttributeValue
 
 from jobqueue.calls import Send
-from jobqueue.errors import Cancel, JobCancelled, Snooze
+from jobqueue.handler_spans import carried, carrying, outcome_without_error, run_within
 from jobqueue.queue import JobQueue
 from jobqueue.tasks import Call
 from jobqueue.worker.handler.context import JobContext
 from jobqueue.worker.handler.describe import type_name
 
 Attributes = dict[str, AttributeValue]
-NOT_ERRORS = {Snooze: "snoozed", Cancel: "cancelled", JobCancelled: "cancelled"}
-"""What a handler raises without having failed, with the attempt's outcome."""
 
 
 def instrument(
@@ -72,38 +69,17 @@ class _Instrumentation:
         ):
             carrier: dict[str, str] = {}
             propagate.inject(carrier)
-            sent = send(call.with_headers(carrier) if carrier else call)
+            sent = send(carrying(call, carrier))
         self._sent.add(1, about)
         return sent
 
     def process(self, context: JobContext, run: Callable[[], Any]) -> Any:
         """Run the handler of an attempt within its span."""
-        attempt = self._start(context)
-        try:
-            with attempt.current():
-                result = run()
-        except BaseException as error:
-            attempt.end(error)
-            raise
-        if inspect.isawaitable(result):
-            return self._awaited(attempt, result)
-        attempt.end(None)
-        return result
-
-    @staticmethod
-    async def _awaited(attempt: "_Attempt", result: Awaitable[Any]) -> Any:
-        try:
-            with attempt.current():
-                value = await result
-        except BaseException as error:
-            attempt.end(error)
-            raise
-        attempt.end(None)
-        return value
+        return run_within(self._start(context), run)
 
     def _start(self, context: JobContext) -> "_Attempt":
         about = _about("process", context.queue, context.task)
-        sender = propagate.extract(context.headers)
+        sender = propagate.extract(carried(context))
         span = self._tracer.start_span(
             f"process {context.queue}",
             context=sender,
@@ -138,7 +114,7 @@ class _Attempt:
     def end(self, error: BaseException | None) -> None:
         """End the span and count the attempt's time, by how the handler ended."""
         about = self._about
-        outcome = next((word for kind, word in NOT_ERRORS.items() if isinstance(error, kind)), None)
+        outcome = outcome_without_error(error)
         if outcome is not None:
             self._span.set_attribute("jobqueue.outcome", outcome)
         elif error is not None:

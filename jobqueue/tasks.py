@@ -31,6 +31,7 @@ from jobqueue.key_options import conflict_of
 from jobqueue.new_jobs import NewJob
 from jobqueue.options import OptionChanges, Options
 from jobqueue.queue_switches import QueueSwitches
+from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.serialization.codec import Codec
 from jobqueue.serialization.functions import wraps_coroutine
 from jobqueue.store import transaction_argument
@@ -56,6 +57,8 @@ class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
     task: "Task[..., R_co]"
     args: str  # canonical JSON
     settings: Options
+    schedule: ScheduleRecord | None = None
+    """The schedule that enqueues it, for hooks; None: a program does."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -68,7 +71,7 @@ class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
         Raises InvalidOption.
         """
         changes = {"headers": self.headers | dict(headers)}
-        return Call(self.task, self.args, self.settings.merge(changes))
+        return Call(self.task, self.args, self.settings.merge(changes), self.schedule)
 
     def to_new_job(self) -> NewJob:
         """Return the row that enqueueing inserts."""

@@ -71,7 +71,7 @@ LAYERS: list[list[str]] = [
     ["worker/__init__", "worker/assembly", "worker/worker", "worker/stop_signals"],
     ["queue", "job_verbs", "bulk_verbs", "redaction", "binding", "wire", "display", "known_names"]
     + ["__init__", "schedules/api", "overview", "timeline", "job_search", "task_list"],
-    ["alembic", "opentelemetry", "prometheus", "web/*"],
+    ["alembic", "handler_spans", "opentelemetry", "prometheus", "sentry", "web/*"],
     ["cli/*"],
     ["testing/*", "cli/demo/*"],
     ["cli/commands/*"],

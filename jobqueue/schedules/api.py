@@ -108,7 +108,7 @@ class Schedules:
         def make(record: ScheduleRecord) -> NewJob:
             task = self._registry.find(record.definition.task)
             found.append(task or Tasks(None).find(record.definition.task))
-            return new_job(found[0], record.definition, self._hooks)
+            return new_job(found[0], record, self._hooks)
 
         action = self._action("run", name)
         id_, created = self._table.run(option_rules.name(name, "name"), make, action)

@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from msgspec.structs import replace
+
 from jobqueue.backoff import Backoff
 from jobqueue.calls import EnqueueHook, through_hooks
 from jobqueue.errors import InvalidOption
 from jobqueue.literals import CatchUp, Overlap
 from jobqueue.new_jobs import NewJob
 from jobqueue.options import OF_TASK, Options
-from jobqueue.schedules.definition import Definition
+from jobqueue.schedules.definition import Definition, ScheduleRecord
 from jobqueue.schedules.timing import Timing
 from jobqueue.tasks import Call, Task
 
@@ -77,9 +79,10 @@ def declaration(task: Task[..., Any]) -> Definition:
     return definition_of(task.call(), settings.schedule, settings.catch_up, settings.overlap)
 
 
-def new_job(task: Task[..., Any], definition: Definition, hooks: Sequence[EnqueueHook]) -> NewJob:
+def new_job(task: Task[..., Any], record: ScheduleRecord, hooks: Sequence[EnqueueHook]) -> NewJob:
     """Return the job that a schedule enqueues. Raises what a hook raises."""
-    return through_hooks(hooks, [call_of(task, definition)])[0].to_new_job()
+    call = replace(call_of(task, record.definition), schedule=record)
+    return through_hooks(hooks, [call])[0].to_new_job()
 
 
 def call_of(task: Task[..., Any], definition: Definition) -> Call[Any]:

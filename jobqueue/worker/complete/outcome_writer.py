@@ -231,7 +231,8 @@ def _log(outcome: Unsuccessful, state: State) -> None:
         "job %d (%s)%s: %s",
         *(claim.id, claim.task, what, _why(outcome, error)),
         traceback=error and error.traceback,
-        extra=about(claim, event, duration=outcome.duration, error_type=error and error.type),
+        extra=about(claim, event, duration=outcome.duration, error_type=error and error.type)
+        | {"outcome": outcome.outcome, "max_attempts": claim.max_attempts},
     )
 
 

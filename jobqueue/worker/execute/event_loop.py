@@ -117,10 +117,10 @@ class AsyncRunner:
         try:
             return await awaitable
         except asyncio.CancelledError as error:
-            meant = _meant(context, error)
-            if meant is error:
+            stands_for = meant(context, error)
+            if stands_for is error:
                 raise
-            raise meant from None
+            raise stands_for from None
         finally:
             if timer is not None:
                 timer.cancel()
@@ -245,8 +245,10 @@ class AsyncRunner:
         self._inflight.end(context, await handlers.run_async(context, args, kwargs, self._await))
 
 
-def _meant(context: Attempt, error: asyncio.CancelledError) -> BaseException:
+def meant(context: Attempt, error: BaseException) -> BaseException:
     """Return the error that a cancellation stands for, if the worker requested it."""
+    if not isinstance(error, asyncio.CancelledError):
+        return error
     if context.stop_reason is JobCancelled:
         return JobCancelled(f"job {context.claim.id} was cancelled")
     if context.stop_reason is AttemptTimeout:

@@ -198,6 +198,8 @@ class Attempt:
 
     killable = False
     """The handler can be ended from outside, since it has a process of its own."""
+    in_child = False
+    """The handler runs in this process, a child that the worker may kill once it has ended."""
     is_coroutine = False
     """The handler runs on the event loop, and occupies no thread."""
     grace = TIMEOUT_GRACE

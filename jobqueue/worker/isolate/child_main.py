@@ -73,6 +73,7 @@ class ChildAttempt(Attempt):
     """`current_job()` in a child: its own clock for the deadline, the pipe for all else."""
 
     __slots__ = ("_said", "_send")
+    in_child = True
 
     def __init__(
         self,

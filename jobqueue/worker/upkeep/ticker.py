@@ -114,7 +114,7 @@ class Ticker(Service):
     def _job(self, record: ScheduleRecord) -> NewJob | None:
         task = self._registry[record.definition.task]
         try:
-            return new_job(task, record.definition, self._hooks)
+            return new_job(task, record, self._hooks)
         except EnqueueRefused as refused:
             log.warning("schedule %s: a hook refused its job: %s", record.name, refused)
             return None
