@@ -36,6 +36,7 @@ SETTINGS = (
 )
 RAN_ON = "database"  # A test's user property: the database that it needs, and with its version once it has it.
 BROWSER = "browser"  # Another one: the browser that it ran in, or that there is none.
+VALIDATOR = "validator"  # Another one: a validator of other programs' files, or that there is none.
 RERUN = "rerun"  # Another one: its id, if it was run once more since its processes stood still.
 
 
@@ -121,8 +122,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         asked = config.getoption("--backend") != "both"
         line += " only (asked for)" if asked else " only (no test that was run uses the other)"
     terminalreporter.write_line(f"databases: {line}")
-    for found in sorted(value for key, value in properties if key == BROWSER):
-        terminalreporter.write_line(f"browser: {found}")
+    for key, found in sorted(pair for pair in properties if pair[0] in (BROWSER, VALIDATOR)):
+        terminalreporter.write_line(f"{key}: {found}")
     again = sorted(value for key, value in properties if key == RERUN)
     terminalreporter.write_line(f"run once more, since a process stood still: {len(again)}")
     for name in again:

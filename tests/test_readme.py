@@ -31,6 +31,7 @@ QUICKSTART = ROOT / "docs" / "quickstart.md"
 REFERENCE = ROOT / "docs" / "reference.md"
 LOGGING = ROOT / "docs" / "logging.md"
 PROMISES = ROOT / "docs" / "promises.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
 PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN_ELSEWHERE = {"http.md", "logging.md", "testing.md"}
 """By tests/web/test_http_docs.py, by a test below, and by tests/testing/test_plugin.py."""
@@ -196,7 +197,7 @@ def mentioned(page: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "page", [README, QUICKSTART, REFERENCE, PROMISES], ids=lambda page: page.name
+    "page", [README, QUICKSTART, REFERENCE, PROMISES, OPERATIONS], ids=lambda page: page.name
 )
 def test_every_command_that_a_page_names_exists_with_its_options(page: Path) -> None:
     problems = []
