@@ -4,6 +4,7 @@ Needs the extra `prometheus`. `jobqueue web` and `worker --metrics-port` expose 
 docs/metrics.md lists all metrics.
 """
 
+import collections
 import itertools
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue.errors import JobQueueError
+from jobqueue.findings import Finding
+from jobqueue.overview import recent_findings
 from jobqueue.queue import JobQueue
 from jobqueue.states import FINAL, State
 from jobqueue.store.stats import Monitor
@@ -37,20 +40,23 @@ class Collector:
     """
 
     def __init__(self, jobs: JobQueue) -> None:
-        self._monitor = Monitor(jobs.store)
+        self._store, self._monitor = jobs.store, Monitor(jobs.store)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; only `jobqueue_up`, 0, while the database does not answer."""
         try:
             stats = self._monitor.stats()
+            findings = recent_findings(self._store)
         except (SQLAlchemyError, JobQueueError, OSError):
             yield from unreachable()
         else:
             yield from _of_fleet(stats)
+            yield _found(findings)
 
     def describe(self) -> Iterator[Metric]:
         """Yield the metrics without values. A registry asks at `register`; no database needed."""
-        return _of_fleet(_EMPTY)
+        yield from _of_fleet(_EMPTY)
+        yield _found(())
 
 
 class WorkerCollector:
@@ -110,6 +116,9 @@ def _of_fleet(stats: dict[str, Any]) -> Iterator[Metric]:
     paused = Gauge(
         "jobqueue_queue_paused", "1 if nothing may begin in the queue.", labels=["queue"]
     )
+    bound = Gauge(
+        "jobqueue_queue_max_pending", "The most jobs that may wait in the queue.", labels=["queue"]
+    )
     finished = Counter(
         "jobqueue_finished_jobs_total",
         "Jobs that have ended, by task and outcome.",
@@ -124,13 +133,22 @@ def _of_fleet(stats: dict[str, Any]) -> Iterator[Metric]:
                 jobs.add_metric([row["queue"], state.value], row[state.value])
         oldest.add_metric([row["queue"]], row["oldest_available_seconds"] or 0)
         paused.add_metric([row["queue"]], row["paused"])
+        if row["max_pending"] is not None:
+            bound.add_metric([row["queue"]], row["max_pending"])
     for row in stats["tasks"]:
         for state in State:
             if state in FINAL:
                 finished.add_metric([row["task"], state.value], row[state.value])
         errored.add_metric([row["task"]], row["errored_attempts"])
-    yield from (_up(1), jobs, oldest, paused, finished, errored)
+    yield from (_up(1), jobs, oldest, paused, bound, finished, errored)
     yield Gauge("jobqueue_workers", "Live workers.", value=stats["workers"])
+
+
+def _found(findings: Iterable[Finding]) -> Metric:
+    found = Gauge("jobqueue_findings", "What `jobqueue doctor` finds, by check.", labels=["check"])
+    for check, count in sorted(collections.Counter(each.check for each in findings).items()):
+        found.add_metric([check], count)
+    return found
 
 
 def _up(value: int) -> Metric:

@@ -75,6 +75,7 @@ def exposed(text: str) -> Exposed:
 def test_every_metric_of_the_page_is_exposed_with_its_type_and_labels_and_no_other(
     client: Client, jobs: JobQueue
 ) -> None:
+    jobs.queue("mail", max_pending=10, limit=0)  # Which `doctor` finds.
     worker = jobs.worker(poll=0.05)
     with bound({"metrics_port": 0}, worker) as probes, worker:
         serve(probes)
