@@ -3,25 +3,29 @@
 Every write names (id, fence) and the lease under which the job was claimed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import starmap
 from operator import attrgetter
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
 from jobqueue.records import Claim
 from jobqueue.store.database import AutocommitStatement, Store
-from jobqueue.store.sql.claim import CURSORS
-from jobqueue.store.sql.rows import PAIRS
+from jobqueue.store.sql.claim import RANGES
+from jobqueue.store.sql.rows import NAMES, PAIRS
 
 Cursor = tuple[int, datetime, int]
 """The (priority, run_at, id) of the last job of a queue that was claimed."""
 
 START: Cursor = (-(2**31), datetime(1, 1, 1, tzinfo=UTC), 0)
 """The cursor before every job."""
+
+END: Cursor = (2**31 - 1, datetime.max.replace(tzinfo=UTC), 2**63 - 1)
+"""The cursor behind every job."""
 
 _PLACE = attrgetter("priority", "run_at", "id")
 
@@ -34,10 +38,12 @@ class WorkerRef(NamedTuple):
 
 
 class QueueHead(NamedTuple):
-    """A queue that has available jobs, and the best priority among them."""
+    """A queue that has available jobs, paused or not, and the best priority among them."""
 
     queue: str
     priority: int
+    is_any_paused: bool = False
+    """Some task or tag is paused, in this queue or another one."""
 
 
 class ClaimBatch(list[Claim]):
@@ -69,6 +75,12 @@ class Claims:
         parameters = {"in_queue": first, "in_limit": limit}
         rows = connection.execute(self._statements.next_queues, parameters)
         return [QueueHead(*row) for row in rows]
+
+    def heads(self, connection: Connection, queues: Iterable[str]) -> list[QueueHead]:
+        """Return those of the queues that have available jobs, in order."""
+        given = [(name,) for name in queues]
+        parameters = self._store.backend.batch_parameters(NAMES, given)
+        return [QueueHead(*row) for row in connection.execute(self._statements.heads, parameters)]
 
     def claim(
         self,
@@ -103,18 +115,19 @@ class Claims:
         connection: Connection,
         holder: WorkerRef,
         cursors: Mapping[str, Cursor],
+        ends: Mapping[str, Cursor] = MappingProxyType({}),
         *,
         share: int,
         limit: int,
         free: int,
     ) -> dict[str, ClaimBatch]:
-        """Claim up to `share` jobs of each queue after its cursor, by one statement.
+        """Claim up to `share` jobs of each queue after its cursor and up to its end, if any.
 
-        As `claim` does for one queue after the other, in the order of `cursors`, until there are
-        `limit` claims: the queues that were not asked then are missing in the result.
+        By one statement, as `claim` does for one queue after the other, in the order of `cursors`,
+        until there are `limit` claims: the queues not asked by then are missing in the result.
         """
-        rows = [(queue, *cursor) for queue, cursor in cursors.items()]
-        parameters = self._store.backend.batch_parameters(CURSORS, rows) | {
+        rows = [(queue, *cursor, *ends.get(queue, END)) for queue, cursor in cursors.items()]
+        parameters = self._store.backend.batch_parameters(RANGES, rows) | {
             "in_worker": holder.id,
             "in_worker_name": holder.name,
             "in_share": share,

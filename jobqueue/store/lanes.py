@@ -30,8 +30,9 @@ from jobqueue.store.lane_admission import (
     choose_in_order,
 )
 from jobqueue.store.schema import LaneKind, Parked, jobs, queues
-from jobqueue.store.sql.lanes import FOUND, IDS, NAMES, SERVED, lane_statements
+from jobqueue.store.sql.lanes import FOUND, IDS, SERVED, lane_statements
 from jobqueue.store.sql.predicates import HELD, IS_PAUSED, QUEUE_LIMITED, unpaused
+from jobqueue.store.sql.rows import NAMES
 
 PARKED_MAX = 5.0  # seconds for which a full lane is passed over, if nothing brings it back
 PARKED_BETWEEN_ATTEMPTS = 1.0  # seconds; for a lane whose strict job awaits its next attempt

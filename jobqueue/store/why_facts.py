@@ -14,7 +14,8 @@ from jobqueue.states import State
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import tags_of
 from jobqueue.store.lane_admission import Head, Lane, Places, QueueLane, Switches
-from jobqueue.store.sql.lanes import NAMES, lane_statements
+from jobqueue.store.sql.lanes import lane_statements
+from jobqueue.store.sql.rows import NAMES
 from jobqueue.store.sql.why import why_statements
 
 

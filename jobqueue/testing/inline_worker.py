@@ -22,6 +22,7 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import BATCH, Maintenance
+from jobqueue.store.paused import PausedJobs, before
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
@@ -80,6 +81,7 @@ class Inline:
         settings = WorkerSettings(concurrency=1, lease=DAY)
         self._store = store
         self._claims = claims = Claims(store)
+        self._paused = PausedJobs(store)
         self._lanes = Lanes(store)
         self._ended_in: list[str] = []
         """The lanes of the last claim."""
@@ -147,7 +149,13 @@ class Inline:
 
     def _heads(self) -> list[QueueHead]:
         with self._store.read() as connection:
-            return self._claims.next_queues(connection, limit=_ALL)
+            heads = self._claims.next_queues(connection, limit=_ALL)
+            if not any(head.is_any_paused for head in heads):
+                return heads
+            levels = self._paused.levels(connection, [head.queue for head in heads])
+            cursors = {level: before(level) for level in levels}
+            found = self._paused.first_unpaused(connection, cursors, _ALL)
+        return [QueueHead(*level) for level in found]
 
     def _has_lanes(self) -> bool:
         with self._store.read() as connection:

@@ -13,7 +13,8 @@ from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.claims import START, ClaimBatch, QueueHead, WorkerRef
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.schema import queues
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import PauseKind, queues
 from jobqueue.store.database import Store
 from tests.process_factory import popen
 from tests.store.conftest import StoreKit
@@ -435,6 +436,32 @@ def test_a_claim_that_ends_within_a_queue_takes_the_first_of_it(kit: StoreKit) -
     taken = claim_queues(kit, {"a": START, "b": START}, share=5, limit=3, free=9)
     assert ids(taken["b"]) == [late[4], late[3]]
     assert taken["b"].cut_short
+
+
+def test_a_claim_ends_at_the_place_up_to_which_it_is_asked(kit: StoreKit) -> None:
+    every = [kit.add(queue="a", priority=place // 2, at=PAST[3]) for place in range(4)]
+    kit.add(queue="a", priority=1, at=PAST[5])
+    holder = kit.worker()
+    with kit.store.write() as connection:
+        for end, found in ((every[1], every[:2]), (every[2], every[2:3])):
+            ends = {"a": (int(end > every[1]), PAST[3], end)}
+            taken = kit.claims.claim_queues(
+                connection, holder, {"a": START}, ends, share=9, limit=9, free=9
+            )
+            assert ids(taken["a"]) == found
+
+
+def test_of_the_given_queues_those_that_have_jobs_are_found(kit: StoreKit) -> None:
+    for queue, priority in [("b", 3), ("a", 7), ("a", -7), ("ab", 0)]:
+        kit.add(queue=queue, priority=priority)
+    kit.add(queue="later", delay=60.0)
+    with kit.store.read() as connection:
+        found = kit.claims.heads(connection, ["b", "later", "none", "a"])
+        assert found == [QueueHead("a", -7), QueueHead("b", 3)]
+    Pauses(kit.store).pause(PauseKind.TASK, "any")
+    with kit.store.read() as connection:
+        assert kit.claims.heads(connection, ["a"]) == [QueueHead("a", -7, is_any_paused=True)]
+        assert kit.claims.next_queues(connection, "b", limit=1)[0].is_any_paused
 
 
 def test_of_many_queues_each_ends_at_a_job_that_must_start_and_cannot(kit: StoreKit) -> None:

@@ -17,6 +17,7 @@ from jobqueue.store.dialects.base import Backend
 from jobqueue.store.dialects.postgres import Postgres
 from jobqueue.store.dialects.sqlite import Sqlite
 from jobqueue.store.sql.lanes import lane_statements
+from jobqueue.store.sql.paused import paused_statements
 from jobqueue.store.sql.statements import statements
 from jobqueue.store.sql.why import why_statements
 
@@ -26,8 +27,9 @@ BACKENDS: dict[str, tuple[Backend, Dialect]] = {
     "postgresql": (Postgres(), psycopg.dialect(paramstyle="named")),
 }
 LANES = {f"lanes_{name}": name for name in vars(lane_statements(BACKENDS["sqlite"][0]))}
+PAUSED = {f"paused_{name}": name for name in vars(paused_statements(BACKENDS["sqlite"][0]))}
 WHY = {f"why_{name}": name for name in vars(why_statements())}
-NAMES = [*vars(statements(BACKENDS["sqlite"][0])), *LANES, *WHY]
+NAMES = [*vars(statements(BACKENDS["sqlite"][0])), *LANES, *PAUSED, *WHY]
 # Statements whose columns are given at each execution.
 GIVEN = {
     "append_counters": [c.name for c in counters.c if c.name not in ("id", "minute", "kind")],
@@ -97,8 +99,10 @@ def source(name: str, dialect_name: str) -> str:
     """The SQL of a statement, with the parameters that are always the same written out."""
     backend, dialect = BACKENDS[dialect_name]
     made: Any = lane_statements(backend) if name in LANES else statements(backend)
+    if name in PAUSED:
+        made = paused_statements(backend)
     made = why_statements() if name in WHY else made
-    statement = getattr(made, (LANES | WHY).get(name, name))
+    statement = getattr(made, (LANES | PAUSED | WHY).get(name, name))
     compiled = statement.compile(dialect=dialect, column_keys=GIVEN.get(name))
     sql = str(compiled)
     for parameter, value in compiled.params.items():

@@ -20,8 +20,9 @@ from jobqueue.store.key_conflicts import conflict_parameters
 from jobqueue.store.job_pages import JobPages, is_counted
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
-from jobqueue.states import State
-from jobqueue.store.sql.claim import CURSORS
+from jobqueue.store.paused import PausedJobs, behind
+from jobqueue.store.sql.claim import CURSORS, RANGES
+from jobqueue.store.sql.rows import NAMES
 from jobqueue.store.sql.statements import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.database import Store
 from jobqueue.store.maintenance import Maintenance
@@ -248,6 +249,8 @@ def test_a_claim_of_the_head_reads_the_index_of_claims_in_its_order(
 def test_the_next_queues_read_the_index_of_claims(plans: Plans) -> None:
     values = {**CLAIM, "in_queue": "", "in_limit": 1000}
     assert uses(plans.of(plans.store.statements.next_queues, values), "claim", "pkey")
+    given = plans.store.backend.batch_parameters(NAMES, [("q1",), ("none",)])
+    assert looks_up(plans.of(plans.store.statements.heads, given), "(queue=")
 
 
 @pytest.mark.parametrize("share", [1, 20])
@@ -255,8 +258,8 @@ def test_the_next_queues_read_the_index_of_claims(plans: Plans) -> None:
 def test_a_claim_of_many_queues_reads_the_index_of_claims_in_its_order(
     plans: Plans, share: int, count: int
 ) -> None:
-    rows = [(f"q{n}", *START) for n in range(count)]
-    given = plans.store.backend.batch_parameters(CURSORS, rows)
+    rows = [(f"q{n}", *START, *behind(("q1", 0))) for n in range(count)]
+    given = plans.store.backend.batch_parameters(RANGES, rows)
     values = {**NAMED, **given, "in_share": share, "in_limit": 500}
     plan = plans.of(plans.store.statements.claim_queues, values)
     assert uses(plan, "claim", "pkey")
@@ -264,6 +267,19 @@ def test_a_claim_of_many_queues_reads_the_index_of_claims_in_its_order(
     assert re.findall(r"(?m)^(.*)TEMP B-TREE", plan.shown) in ([], ["USE "]), plan.shown
     sorts = re.findall(r"Sort Key: (.*)", plan.shown)
     assert sorts in ([], ["input.place"]), plan.shown
+
+
+def test_a_look_behind_paused_jobs_reads_the_index_of_claims_in_its_order(plans: Plans) -> None:
+    paused, cursors = PausedJobs(plans.store), {("q1", 0): START}
+    works = (
+        lambda connection: paused.levels(connection, ["q1"]),
+        lambda connection: paused.first_unpaused(connection, cursors, 100),
+        lambda connection: paused.ahead(connection, cursors, 100),
+    )
+    levels, *looks = plans.of_each(lambda connection: [work(connection) for work in works])
+    assert uses(levels, "claim") and all(uses(plan, "claim", "pkey") for plan in looks)
+    plan = looks[0]
+    assert "Sort" not in plan.shown and "TEMP B-TREE" not in plan.shown, plan.shown
 
 
 @pytest.mark.databases("sqlite")
@@ -279,7 +295,7 @@ def test_the_end_of_a_queue_is_found_without_reading_its_jobs(plans: Plans) -> N
         driver.set_progress_handler(count, 1)
         heads = Claims(plans.store).next_queues(connection, "q1", limit=2)
         driver.set_progress_handler(None, 1)
-    assert heads == [("q1", 0), ("q2", 0)]
+    assert [head.queue for head in heads] == ["q1", "q2"]
     assert instructions < WAITING // 6
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from jobqueue.states import State
 from jobqueue.store.clock import INSTANT, now, once
 from jobqueue.store.dialects.base import Backend, Columns
-from jobqueue.store.schema import jobs, queues, workers
+from jobqueue.store.schema import jobs, pauses, queues, workers
 from jobqueue.store.sql.predicates import (
     FREES_KEY,
     IS_PAUSED,
@@ -35,6 +35,7 @@ from jobqueue.store.sql.predicates import (
     may,
     unpaused,
 )
+from jobqueue.store.sql.rows import NAMES
 
 _CLAIMED = [
     "id",
@@ -64,18 +65,30 @@ CURSORS: Columns = {
     "run_at": INSTANT,
     "id": BigInteger(),
 }
-"""Queues to claim from, each with its cursor."""
+"""Queues, each with a cursor."""
+
+RANGES: Columns = {
+    **CURSORS,
+    "last_priority": Integer(),
+    "last_run_at": INSTANT,
+    "last_id": BigInteger(),
+}
+"""Queues to claim from, each with its cursor and the place up to which to claim."""
+
+_IN_QUEUE = bindparam("in_queue", type_=Text())
+_IS_ANY_PAUSED = exists().where(pauses.c.name.is_not(None)).label("is_any_paused")
 
 
 def next_queues() -> Executable:
     """Select the queues that have available jobs, from a given one on, each with its best priority.
 
-    At most `in_limit`; one index lookup for each of them.
+    At most `in_limit`; one index lookup for each of them. All of a queue may be paused:
+    `is_any_paused` says whether any task or tag is.
     """
     place = [jobs.c[name] for name in _PLACE]
     first = (
         select(jobs.c.queue, jobs.c.priority)
-        .where(may("claim"), PLAIN, jobs.c.queue >= bindparam("in_queue", type_=Text()), unpaused())
+        .where(may("claim"), PLAIN, jobs.c.queue >= _IN_QUEUE)
         .order_by(*place)
         .limit(1)
         .subquery("first")
@@ -88,7 +101,6 @@ def next_queues() -> Executable:
             other.c.state == _AVAILABLE,
             other.c.lane.is_(None),
             other.c.queue > found.c.queue,
-            unpaused(other),
         )
         .order_by(*(other.c[name] for name in _PLACE))
         .limit(1)
@@ -98,7 +110,22 @@ def next_queues() -> Executable:
         found.join(jobs, jobs.c.id == following)
     )
     found = found.union_all(more)
-    return select(found).limit(bindparam("in_limit", type_=Integer()))
+    return select(found, _IS_ANY_PAUSED).limit(bindparam("in_limit", type_=Integer()))
+
+
+def heads(backend: Backend) -> Executable:
+    """Select those of the given queues that have available jobs, as `next_queues` does."""
+    given = backend.batch_table(NAMES)
+    other = jobs.alias("other")
+    first = (
+        select(other.c.id)
+        .where(other.c.state == _AVAILABLE, other.c.lane.is_(None), other.c.queue == given.c.name)
+        .order_by(*(other.c[name] for name in _PLACE[1:]))
+        .limit(1)
+    )
+    ids = backend.first_of_each(given, first)
+    head = jobs.c.queue, jobs.c.priority, _IS_ANY_PAUSED
+    return select(*head).where(backend.in_subquery(jobs.c.id, ids)).order_by(jobs.c.queue)
 
 
 def claim(backend: Backend) -> Executable:
@@ -120,13 +147,13 @@ def claim_first(backend: Backend) -> Update:
 
 
 def claim_queues(backend: Backend) -> Update:
-    """Claim the first jobs of each of many queues after its cursor.
+    """Claim the first jobs of each of many queues in its range.
 
     Up to `in_share` of each, and `in_limit` in all: those of the queues that are given first.
     """
-    given = backend.batch_table(CURSORS)
+    given = backend.batch_table(RANGES)
     queue = (
-        select(given.c.place, *(given.c[name] for name in CURSORS))
+        select(given.c.place, *(given.c[name] for name in RANGES))
         .where(
             ~exists().where(queues.c.name == given.c.queue, or_(IS_PAUSED, QUEUE_LIMITED)),
             exists().where(workers.c.id == bindparam("in_worker")),
@@ -136,6 +163,7 @@ def claim_queues(backend: Backend) -> Update:
     )
     other = jobs.alias("other")
     place, cursor = (tuple_(*(of.c[name] for name in _PLACE[1:])) for of in (other, queue))
+    last = tuple_(*(queue.c[f"last_{name}"] for name in _PLACE[1:]))
     first = (
         select(other.c.id)
         .where(
@@ -143,6 +171,7 @@ def claim_queues(backend: Backend) -> Update:
             other.c.lane.is_(None),
             other.c.queue == queue.c.queue,
             place > cursor,
+            place <= last,
             unpaused(other),
         )
         .order_by(*(other.c[name] for name in _PLACE[1:]))
@@ -166,11 +195,11 @@ def _claim_in_order(backend: Backend, *where: ColumnElement[bool]) -> Update:
         .where(
             may("claim"),
             PLAIN,
-            jobs.c.queue == bindparam("in_queue", type_=Text()),
+            jobs.c.queue == _IN_QUEUE,
             *where,
             unpaused(),
             ~exists().where(
-                queues.c.name == bindparam("in_queue"),
+                queues.c.name == _IN_QUEUE,
                 or_(IS_PAUSED, QUEUE_LIMITED),
             ),
             # A worker whose lease was revoked claims nothing, even before it notices.

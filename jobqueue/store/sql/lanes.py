@@ -37,6 +37,7 @@ from jobqueue.store.dialects.base import Backend, Columns
 from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, queues, workers
 from jobqueue.store.sql.claim import claim_columns, claim_values
 from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, may, unpaused
+from jobqueue.store.sql.rows import NAMES
 
 SWEEP_AHEAD_MAX = 60.0
 """Seconds for which a sweep may be reserved."""
@@ -44,7 +45,6 @@ SWEEP_AHEAD_MAX = 60.0
 PASSED_OVER_MAX = 10_000
 """Jobs with a limit of 0 in front of others of their key that are passed over."""
 
-NAMES: Columns = {"name": Text()}
 IDS: Columns = {"id": BigInteger()}
 FOUND: Columns = {
     "kind": SmallInteger(),

@@ -13,6 +13,7 @@ from jobqueue.store.dialects.base import Backend, Columns
 Progress = tuple[int, int, float | None, str | None]
 """A job's progress: (id, fence, fraction, message)."""
 
+NAMES: Columns = {"name": Text()}
 NEW: Columns = {
     "task": Text(),
     "queue": Text(),

@@ -43,6 +43,7 @@ class Statements(KeyStatements):
         self.insert_one = insert.insert_one(backend)
         self.insert_plain = insert.insert_plain()
         self.next_queues = claim.next_queues()
+        self.heads = claim.heads(backend)
         self.claim = claim.claim(backend)
         self.claim_queues = claim.claim_queues(backend)
         self.claim_first = claim.claim_first(backend)

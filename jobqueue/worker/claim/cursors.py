@@ -16,7 +16,8 @@ from operator import attrgetter
 from sqlalchemy import Connection
 
 from jobqueue.records import Claim
-from jobqueue.store.claims import START, ClaimBatch, Claims, Cursor, WorkerRef
+from jobqueue.store.claims import START, ClaimBatch, Claims, Cursor, QueueHead, WorkerRef
+from jobqueue.worker.claim.paused_search import PausedSearch
 
 _SOLO = attrgetter("immediate_only")
 _QUEUE = attrgetter("queue")
@@ -46,10 +47,18 @@ class WorkHint(IntEnum):
 class ClaimCursors:
     """One worker's position in each queue. Used by the thread that claims."""
 
-    def __init__(self, claims: Claims, queues: Mapping[str, int | None] | None) -> None:
+    def __init__(
+        self,
+        claims: Claims,
+        queues: Mapping[str, int | None] | None,
+        behind_paused: PausedSearch,
+    ) -> None:
         self._claims = claims
         self._queues = queues
+        self._behind_paused = behind_paused
         self._cursors: dict[str, Cursor] = {}
+        self._ends: dict[str, Cursor] = {}
+        """While something is paused: the places up to which the last rescan looked."""
         self._rescanned_at = float("-inf")
         self._rescan_cost = 0.0
         self._immediate_only: set[str] = set()
@@ -84,7 +93,8 @@ class ClaimCursors:
             if self.hint >= WorkHint.MAYBE
             else RESCAN_INTERVAL
         )
-        return self._rescanned_at + min(rest, RESCAN_INTERVAL) - time.monotonic()
+        rescan_at = self._rescanned_at + min(rest, RESCAN_INTERVAL)
+        return min(rescan_at, self._behind_paused.next_at) - time.monotonic()
 
     @property
     def empty(self) -> bool:
@@ -93,44 +103,46 @@ class ClaimCursors:
 
     @property
     def is_announced(self) -> bool:
-        """True when jobs were announced and none are known: claim, and rescan if that gets none."""
-        return self.hint is WorkHint.ANNOUNCED and self.empty
+        """True when jobs were announced and none are known: claim, and rescan if that gets none.
+
+        While something is paused, the rescan is first: it is what passes paused jobs over.
+        """
+        is_paused = self._behind_paused.is_active
+        return self.hint is WorkHint.ANNOUNCED and self.empty and not is_paused
 
     def rescan(self, connection: Connection) -> None:
         """Find the queues that have available jobs, and start each from its head."""
         began = time.monotonic()
         self.hint = WorkHint.NONE  # Before looking: who raises it now may know of more.
         self._has_claimed = False
-        found = self._find(connection) if self._queues is None else self._find_named(connection)
-        self._cursors = dict.fromkeys(found, START)
+        if self._queues is None:
+            found = self._find(connection)
+        else:
+            found = self._claims.heads(connection, self._queues)
+        queues = [head.queue for head in found]
+        self._cursors, self._ends = dict.fromkeys(queues, START), {}
+        if any(head.is_any_paused for head in found):
+            self._cursors, self._ends = self._behind_paused.look(connection, queues)
+        else:
+            self._behind_paused.forget()
         self._rescanned_at = time.monotonic()
         self._rescan_cost = self._rescanned_at - began
 
-    def _find(self, connection: Connection) -> Sequence[str]:
+    def _find(self, connection: Connection) -> list[QueueHead]:
         """Return the queues with available jobs: of too many, from the first without a turn on."""
         start = ""
         if self._resume:
             unserved = (queue for queue in self._in_turn() if queue not in self._served)
             self._turn = start = next(unserved, self._resume)
         self._served, self._resume = set(), ""
-        found: list[str] = []
+        found: list[QueueHead] = []
         for first in dict.fromkeys((start, "")):
             most = QUEUES_MAX + 1 - len(found)
-            found += map(_QUEUE, self._claims.next_queues(connection, first, limit=most))
+            found += self._claims.next_queues(connection, first, limit=most)
             if len(found) > QUEUES_MAX:  # There it goes on, not from the head again.
-                self._resume = found.pop()
+                self._resume = found.pop().queue
                 break
         return found
-
-    def _find_named(self, connection: Connection) -> Sequence[str]:
-        """Return those of the worker's queues that have available jobs."""
-        assert self._queues is not None
-        return [
-            name
-            for name in self._queues
-            for head in self._claims.next_queues(connection, name, limit=1)
-            if head.queue == name
-        ]
 
     def claim(
         self,
@@ -242,10 +254,10 @@ class ClaimCursors:
     ) -> dict[str, ClaimBatch]:
         """Claim up to `share` jobs of each queue, `limit` in all; move or forget its cursor."""
         batches: dict[str, ClaimBatch] = {}
-        if len(queues) > 1 and limit:
+        if (len(queues) > 1 or self._ends) and limit:
             cursors = {queue: self._cursors[queue] for queue in queues}
             batches = self._claims.claim_queues(
-                connection, worker, cursors, share=share, limit=limit, free=free
+                connection, worker, cursors, self._ends, share=share, limit=limit, free=free
             )
         elif limit:
             (queue,) = queues
@@ -269,7 +281,9 @@ class ClaimCursors:
             self._immediate_only.discard(queue)
         if len(batch) < wanted and not (batch.stopped_at_immediate or batch.cut_short):
             del self._cursors[queue]
-            if batch:
+            if queue in self._ends:  # There may be jobs behind it.
+                self.raise_hint(WorkHint.LIKELY if self._has_claimed else WorkHint.MAYBE)
+            elif batch:
                 self.raise_hint(WorkHint.MAYBE)
 
     def room(self, queue: str, held: Mapping[int, Claim], taken: list[Claim]) -> int:

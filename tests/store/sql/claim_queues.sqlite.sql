@@ -4,11 +4,13 @@ SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.f
     started_at=(SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS anon_1)
 WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
     SELECT input.place AS place, input.queue AS queue, input.priority AS priority, input.run_at AS run_at,
-        input.id AS id
+        input.id AS id, input.last_priority AS last_priority, input.last_run_at AS last_run_at,
+        input.last_id AS last_id
     FROM (
         SELECT anon_2."key" AS place, json_extract(anon_2.value, '$[0]') AS queue,
             json_extract(anon_2.value, '$[1]') AS priority, json_extract(anon_2.value, '$[2]') AS run_at,
-            json_extract(anon_2.value, '$[3]') AS id
+            json_extract(anon_2.value, '$[3]') AS id, json_extract(anon_2.value, '$[4]') AS last_priority,
+            json_extract(anon_2.value, '$[5]') AS last_run_at, json_extract(anon_2.value, '$[6]') AS last_id
         FROM json_each(:in_rows) AS anon_2
     ) AS input
     WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = input.queue
@@ -18,6 +20,8 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
 ) AS given_queue JOIN jobqueue_jobs AS found ON found.id IN (SELECT other.id FROM jobqueue_jobs AS other WHERE other.state = 'available'
     AND other.lane IS NULL AND other.queue = given_queue.queue
     AND (other.priority, other.run_at, other.id) > (given_queue.priority, given_queue.run_at, given_queue.id)
+    AND (other.priority, other.run_at, other.id) <= (given_queue.last_priority, given_queue.last_run_at,
+        given_queue.last_id)
     AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
         OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
             AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'

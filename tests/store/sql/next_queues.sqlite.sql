@@ -5,21 +5,15 @@ WITH RECURSIVE found(queue, priority) AS (
         FROM jobqueue_jobs
         WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane IS NULL
             AND jobqueue_jobs.queue >= :in_queue
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
         ORDER BY jobqueue_jobs.queue, jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT 1 OFFSET 0
     ) AS first UNION ALL
     SELECT jobqueue_jobs.queue AS queue, jobqueue_jobs.priority AS priority
     FROM found JOIN jobqueue_jobs ON jobqueue_jobs.id = (SELECT other.id FROM jobqueue_jobs AS other WHERE other.state = 'available'
-        AND other.lane IS NULL AND other.queue > found.queue
-        AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-            AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.queue,
-        other.priority, other.run_at, other.id LIMIT 1 OFFSET 0)
+        AND other.lane IS NULL AND other.queue > found.queue ORDER BY other.queue, other.priority,
+        other.run_at, other.id LIMIT 1 OFFSET 0)
 )
-SELECT found.queue, found.priority
+SELECT found.queue, found.priority,
+    EXISTS (SELECT * FROM jobqueue_pauses WHERE jobqueue_pauses.name IS NOT NULL) AS is_any_paused
 FROM found
 LIMIT :in_limit OFFSET 0;

@@ -1,10 +1,16 @@
 """Paused tasks and tags in a worker: it passes their jobs over in all queues, and idles where there is nothing else."""
 
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from jobqueue import JobQueue
+from jobqueue.store.audit import Action
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import PauseKind
+from jobqueue.worker.claim import paused_search
 from tests.worker.conftest import LONG_AGO, Stepped
 
 
@@ -31,3 +37,133 @@ def test_a_worker_passes_over_what_is_paused(
     assert worker.planner.delay() > 0.5
     jobs.resume(**pause)
     assert sorted(claim.id for claim in worker.claim()) == sorted(of_queues.values())
+
+
+# Many of them
+
+
+PAST = datetime(2020, 1, 1, tzinfo=UTC)
+AT_ONCE = 3
+
+
+@pytest.fixture
+def behind(jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch) -> "BehindPaused":
+    for name in ("ROWS", "ROWS_MIN"):
+        monkeypatch.setattr(paused_search, name, AT_ONCE)
+    return BehindPaused(jobs, stepped(concurrency=20))
+
+
+class BehindPaused:
+    """A worker that looks at three jobs at once, with ten paused ones in front of all others."""
+
+    def __init__(self, jobs: JobQueue, worker: Any) -> None:
+        @jobs.task(name="held", tags=["bulk"])
+        def held() -> None: ...
+
+        @jobs.task(name="free")
+        def free() -> None: ...
+
+        self.jobs, self.worker = jobs, worker
+        self.held, self.free = held, free
+        self.search = worker.cursors._behind_paused
+        jobs.pause(task="held")
+        self.paused = [job.id for job in jobs.enqueue_many([held.call()] * 10)]
+
+    def claimed(self) -> list[int]:
+        """What one round claims; it runs then."""
+        got = [claim.id for claim in self.worker.claim()]
+        self.worker.execute()
+        self.worker.complete()
+        return got
+
+    def rounds(self) -> int:
+        """How many rounds it takes until a worker that is idle rests."""
+        count = 1
+        while not self.claimed() and self.search.next_at <= time.monotonic():
+            count += 1
+        return count
+
+    def put_in_front(self) -> int:
+        id_: int = self.free.enqueue().id
+        self.worker.change(id_, run_at=PAST)
+        return id_
+
+
+def test_a_worker_remembers_how_far_it_has_passed_over_paused_jobs(behind: BehindPaused) -> None:
+    first = behind.free.enqueue()
+    assert behind.rounds() == 4  # Each passes over three.
+    assert first.state == "succeeded"
+    behind.search._began_at = float("inf")
+    assert behind.claimed() == []
+    later = behind.free.enqueue().id
+    assert behind.claimed() == [later]
+    urgent, other = behind.free.options(priority=-1), behind.free.options(queue="other")
+    assert behind.claimed() == []
+    found = [urgent.enqueue().id, other.enqueue().id]
+    assert sorted(behind.claimed()) == found
+
+
+def test_a_job_that_comes_in_front_of_the_place_is_found_in_time(behind: BehindPaused) -> None:
+    behind.rounds()
+    behind.search._began_at = time.monotonic()
+    front = behind.put_in_front()
+    assert behind.claimed() == []
+    assert behind.search.next_at <= time.monotonic() + paused_search.INTERVAL
+    behind.search._began_at = LONG_AGO
+    assert behind.claimed() == [front]
+    assert behind.claimed() == []  # From there on it has to be looked for anew.
+    assert behind.rounds() == 3
+
+
+@pytest.mark.parametrize("event", ["an operator's action", "the end of a worker", "a resume"])
+def test_what_may_have_put_jobs_in_front_makes_it_search_again_at_once(
+    behind: BehindPaused, stepped: Stepped, event: str
+) -> None:
+    other = stepped()
+    if event == "a resume":
+        behind.jobs.pause(task="free")
+    behind.rounds()
+    behind.search._began_at = float("inf")
+    front = behind.put_in_front()
+    behind.worker.change(front, run_at=PAST.replace(year=2100))  # Behind seven of the ten.
+    behind.worker.change(*behind.paused[7:], run_at=PAST.replace(year=2101))
+    behind.search._places = {("default", 0): (0, PAST.replace(year=2102), 0)}
+    if event == "an operator's action":
+        Pauses(behind.worker.store).pause(PauseKind.TAG, "x", Action("ada", "pause", {}))
+    elif event == "the end of a worker":
+        other.assembly._leases.deregister(other.inflight.lease.worker.id)
+    else:
+        behind.jobs.resume(task="free")
+    got = [behind.claimed()]
+    while behind.search.next_at <= time.monotonic():
+        got.append(behind.claimed())
+    assert [front] in got
+
+
+def test_a_claim_reads_no_further_than_the_look_before_it(behind: BehindPaused) -> None:
+    front, last = behind.put_in_front(), behind.free.enqueue().id
+    seen: list[Any] = []
+    claim_queues = behind.worker.cursors._claims.claim_queues
+
+    def see(connection: Any, worker: Any, cursors: Any, ends: Any, **most: Any) -> Any:
+        seen.append(ends)
+        return claim_queues(connection, worker, cursors, ends, **most)
+
+    behind.worker.cursors._claims.claim_queues = see
+    assert behind.claimed() == [front]
+    (end,) = seen[0].values()
+    assert end[2] == behind.paused[AT_ONCE - 2]
+    assert behind.worker.cursors.rescan_in() <= 0  # It goes on at once.
+    while behind.worker.cursors.rescan_in() <= 0:
+        behind.claimed()
+    assert behind.jobs.get(last).state == "succeeded"
+
+
+def test_nothing_is_remembered_once_nothing_is_paused(behind: BehindPaused) -> None:
+    behind.rounds()
+    assert behind.search.is_active
+    behind.jobs.resume(task="held")
+    assert sorted(behind.claimed()) == behind.paused
+    behind.free.enqueue()
+    behind.claimed()
+    assert (behind.search.is_active, behind.search._places) == (False, {})
