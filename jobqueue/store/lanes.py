@@ -49,7 +49,6 @@ _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 
 
 _Found = tuple[LaneKind, str, str, int, datetime | None]  # the columns of FOUND
-_Name = tuple[str]
 
 
 class LaneClaims(NamedTuple):
@@ -98,36 +97,41 @@ class Lanes:
         """Return the worker's claims that are paused, or whose queue has a limit of some kind."""
         return set(connection.execute(_HELD_BACK, {"in_worker": holder.id}).scalars())
 
-    def add_new(self, after: int) -> int:
-        """Add the missing lanes of jobs with ids above `after`, in transactions of its own.
+    def add_new(self, after: int) -> tuple[int, set[str]]:
+        """Bring lanes to work that jobs with ids above `after` may start in, in two transactions.
 
-        Return the greatest id so far. Misses jobs that are committed later than those with greater
-        ids: the next sweep finds their lanes.
+        Return the greatest id so far, and those that another worker locks, as `unpark` does. Misses
+        jobs that are committed later than those with greater ids: the next sweep finds their lanes.
         """
         with self._store.read() as connection:
             newest = int(connection.execute(self._statements.newest).scalar_one())
             parameters = {"in_after": after, "in_limit": NEW_AT_ONCE}
             rows = connection.execute(self._statements.new_jobs, parameters).all()
+            filled = self._filled(connection)
         places = {row.lane: (LaneKind.KEY, *row) for row in reversed(rows)}
-        if places:
-            with self._store.write() as connection:
-                self._backend.limit_lock_wait(connection)
-                self._add(connection, sorted(places.values()))
-        return newest
+        if not places and not filled:
+            return newest, set()
+        with self._store.write() as connection:
+            self._backend.limit_lock_wait(connection)
+            self._add(connection, sorted(places.values()))
+            self._fill(connection, filled)
+            return newest, self.unpark(connection, places)
 
-    def sweep(self, every: float = 0.0) -> bool:
+    def sweep(self, every: float | None = 0.0) -> bool:
         """Add the lanes that are missing, and bring back those that were parked for long enough.
 
         In transactions of its own, so that no lock is held while it searches. Return False, and do
-        nothing, if another worker has done so less than `every` seconds ago. A lane with jobs in
-        several queues is pointed to the next of them: its row names the queue in which workers look
-        for its jobs.
+        nothing, if another worker has done so less than `every` seconds ago; None: in any case. A
+        lane with jobs in several queues is pointed to the next of them: its row names the queue in
+        which workers look for its jobs.
         """
-        with self._store.write() as connection:
-            if not self._may_sweep(connection, every):
-                return False
+        if every is not None:
+            with self._store.write() as connection:
+                if not self._may_sweep(connection, every):
+                    return False
         with self._store.read() as connection:
-            missing, moved, filled = self._compare(connection)
+            missing, moved = self._compare(connection)
+            filled = self._filled(connection)
         with self._store.write() as connection:
             self._backend.limit_lock_wait(connection)
             self._add(connection, missing)
@@ -137,19 +141,27 @@ class Lanes:
                 # One that is full in a queue may not be so in the next, where limits differ.
                 some = random.sample(moved, min(len(moved), LANES_AT_ONCE))
                 self.unpark(connection, [name for _, name, *_ in some])
-            if filled:
-                names = self._backend.batch_parameters(NAMES, filled)
-                connection.execute(self._statements.unpark_filled, names)
+            self._fill(connection, filled)
             connection.execute(self._statements.unpark_overdue)
         return True
+
+    def _filled(self, connection: Connection) -> list[str]:
+        """Return the limited queues that have jobs without a key, and no lane or an empty one."""
+        return list(connection.execute(self._statements.filled_queues).scalars())
+
+    def _fill(self, connection: Connection, queues: Sequence[str]) -> None:
+        if queues:
+            self._add(connection, [(LaneKind.QUEUE, name, name, 0, None) for name in queues])
+            names = self._backend.batch_parameters(NAMES, [(name,) for name in queues])
+            connection.execute(self._statements.unpark_filled, names)
 
     def _add(self, connection: Connection, missing: Sequence[_Found]) -> None:
         if missing:
             added = self._backend.batch_parameters(FOUND, missing)
             connection.execute(self._statements.add, added)
 
-    def _compare(self, connection: Connection) -> tuple[list[_Found], list[_Found], list[_Name]]:
-        """Return the lanes that are missing, those to point elsewhere, and queues with jobs."""
+    def _compare(self, connection: Connection) -> tuple[list[_Found], list[_Found]]:
+        """Return the lanes of keys that are missing, and those to point elsewhere."""
         rows = connection.execute(self._statements.known)
         known = {(kind, name): queue for kind, name, queue in rows}
         lanes: dict[str, dict[str, _Found]] = {}
@@ -165,13 +177,7 @@ class Lanes:
             elif current not in places or len(places) > 1:
                 after = min((queue for queue in places if queue > current), default=min(places))
                 moved.append(places[after])
-        filled = []
-        for name in connection.execute(self._statements.limited_queues).scalars():
-            if (LaneKind.QUEUE, name) in known:
-                filled.append((name,))
-            else:
-                missing.append((LaneKind.QUEUE, name, name, 0, None))
-        return missing, moved, filled
+        return missing, moved
 
     def _may_sweep(self, connection: Connection, every: float) -> bool:
         parameters = {"in_every": every}

@@ -41,7 +41,10 @@ class Pauses:
             self._lanes.unpark_full(connection)
             return True
 
-        return transact_audited(self._store.transact, work, action, int)
+        if not transact_audited(self._store.transact, work, action, int):
+            return False
+        self._lanes.sweep(every=None)  # Add the lanes of keys of which all was paused.
+        return True
 
     def all(self) -> list[dict[str, Any]]:
         """Return what is paused as JSON values: kind, name, since when and by whom."""

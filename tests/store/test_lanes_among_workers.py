@@ -93,7 +93,7 @@ def test_a_clock_that_was_turned_back_does_not_stop_the_sweeps(bench: LaneBench)
 
 def test_the_lane_of_a_new_job_is_added_without_a_sweep(bench: LaneBench) -> None:
     bench.add("old")
-    newest = bench.lanes.add_new(0)
+    newest, _ = bench.lanes.add_new(0)
     bench.add("new", count=3)
     bench.lanes.add_new(newest)
     assert set(bench.rows()) == {"old", "new"}

@@ -87,7 +87,7 @@ class LaneStatements:
         self.first_jobs = _first_jobs()
         self.newest = select(func.coalesce(func.max(jobs.c.id), 0))
         self.new_jobs = _new_jobs()
-        self.limited_queues = _limited_queues()
+        self.filled_queues = _filled_queues()
         self.known = select(lanes.c.kind, lanes.c.name, lanes.c.queue)
         self.add = _add(backend)
         self.move = _move(backend)
@@ -164,14 +164,23 @@ def _first_jobs() -> Executable:
     return select(found.union_all(more))
 
 
-def _limited_queues() -> Executable:
-    """Select the limited queues that have available jobs without a key."""
+def _filled_queues() -> Executable:
+    """Select the limited queues with available jobs without a key, unless workers look there."""
     available = exists().where(may("claim"), PLAIN, jobs.c.queue == queues.c.name, unpaused())
-    return select(queues.c.name).where(QUEUE_LIMITED, available)
+    is_known = exists().where(
+        lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)),
+        lanes.c.name == queues.c.name,
+        lanes.c.parked != Parked.EMPTY.value,
+    )
+    return select(queues.c.name).where(QUEUE_LIMITED, ~is_known, available)
 
 
 def _new_jobs() -> Executable:
-    """Select the newest available jobs whose lanes have no row."""
+    """Select the newest available jobs whose lanes have no row, or are full for lower limits."""
+    begun = jobs.alias("begun")
+    places = select(func.count()).select_from(begun).where(BEGUN, begun.c.lane == jobs.c.lane)
+    fits = or_(jobs.c.lane_limit.is_(None), jobs.c.lane_limit > places.scalar_subquery())
+    lane = exists().where(OF_KEY, lanes.c.name == jobs.c.lane)
     return (
         select(jobs.c.lane, jobs.c.queue, jobs.c.priority, jobs.c.run_at)
         .where(
@@ -180,7 +189,7 @@ def _new_jobs() -> Executable:
             jobs.c.id > literal_column("0"),  # As the index says.
             jobs.c.id > bindparam("in_after", type_=BigInteger()),
             unpaused(),
-            ~exists().where(OF_KEY, lanes.c.name == jobs.c.lane),
+            or_(~lane, and_(lane.where(lanes.c.parked == Parked.FULL.value), fits)),
         )
         .order_by(jobs.c.id)
         .limit(_IN_LIMIT)

@@ -100,8 +100,9 @@ class LanePlanner:
                 self._sweep_cost = time.monotonic() - now
             self._sweep_at = time.monotonic() + self._interval
         if now >= self._look_at:
-            self._newest = self._lanes.add_new(self._newest)
+            self._newest, locked = self._lanes.add_new(self._newest)
             self._look_at = time.monotonic() + LOOK_INTERVAL
+            self._locked |= dict.fromkeys(locked, time.monotonic() + UNPARK_INTERVAL)
         with self._store.read() as connection:
             self._queues = self._lanes.with_work(connection, self._served)
         self._waits_for_room = False

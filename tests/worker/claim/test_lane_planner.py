@@ -133,17 +133,70 @@ def test_a_worker_of_other_queues_leaves_a_key_alone(
     assert mine.result(timeout=30) == "a"
 
 
-def test_an_announced_job_of_a_key_is_claimed_by_an_idle_worker_at_once(
-    meter: Meter, stepped: Any
+KEY = {"concurrency_key": "k", "concurrency_limit": 1}
+
+
+def claimed_at_once(worker: Any) -> list[int]:
+    """What an idle worker claims that hears of jobs, in rounds that follow without a pause."""
+    worker.planner.hint_work(announced=True)
+    for _ in range(10):
+        if worker.parts.claimer.tick() > 0 or worker.inbox():
+            break
+    ids = [claim.id for claim in worker.inbox()]
+    worker.execute()
+    worker.complete()
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("switches", "options"),
+    [
+        ({}, KEY),
+        ({"max_running": 3}, {}),
+        ({"max_running": 3}, KEY),
+        ({"rate_count": 50, "rate_period": 1.0, "rate_burst": 50}, {}),
+        ({"fair": 1}, {}),
+    ],
+    ids=str,
+)
+def test_an_announced_job_that_has_room_is_claimed_by_an_idle_worker_at_once(
+    jobs: JobQueue, meter: Meter, stepped: Any, switches: Any, options: Any
+) -> None:
+    """The first of its lane, and one that comes after the lane was empty."""
+    if switches:
+        with jobs.store.write() as connection:
+            connection.execute(insert(queues).values(name="default", **switches))
+    worker = stepped(concurrency=2)
+    for _ in range(2):
+        assert worker.claim() == []
+        job = meter.task.options(**options).enqueue("k")
+        assert claimed_at_once(worker) == [job.id]
+
+
+def test_a_greater_limit_of_a_full_key_is_in_force_at_once(
+    jobs: JobQueue, meter: Meter, stepped: Any
+) -> None:
+    worker, other = stepped(concurrency=2), stepped(concurrency=2)
+    first = meter.task.options(**KEY).enqueue("k")
+    other.planner.hint_work(announced=True)
+    while not other.inbox():
+        other.parts.claimer.tick()
+    waiting = meter.task.options(**KEY).enqueue("k")
+    assert claimed_at_once(worker) == []  # The lane is full.
+    second = meter.task.options(**KEY | {"concurrency_limit": 2}).enqueue("k")
+    assert claimed_at_once(worker) == [second.id]
+    assert (first.state, waiting.state) == ("running", "available")
+
+
+def test_a_job_of_a_resumed_task_is_claimed_at_once(
+    jobs: JobQueue, meter: Meter, stepped: Any
 ) -> None:
     worker = stepped(concurrency=2)
-    assert worker.claim() == []
-    job = meter.task.options(concurrency_key="k").enqueue("k")
-    worker.planner.hint_work(announced=True)
-    rounds = 0
-    while not worker.inbox() and rounds < 10 and worker.parts.claimer.tick() == 0:
-        rounds += 1
-    assert [claim.id for claim in worker.inbox()] == [job.id]
+    jobs.pause(task="work")
+    made = [meter.task.options(**options).enqueue("k").id for options in ({}, KEY)]
+    assert claimed_at_once(worker) == []
+    jobs.resume(task="work")
+    assert sorted(claimed_at_once(worker) + claimed_at_once(worker)) == made
 
 
 def test_a_key_goes_on_after_a_claim_that_failed(meter: Meter, stepped: Any) -> None:
