@@ -11,7 +11,8 @@ import pytest
 from jobqueue import JobQueue
 from jobqueue.store.stats import Monitor
 from jobqueue.web import Server, create_app
-from jobqueue.web import routes
+from jobqueue.web.api import routes
+
 from jobqueue.web.concurrency import CachedCall
 from tests.web.conftest import Client, add_tasks
 
