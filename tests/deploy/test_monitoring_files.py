@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,8 +133,19 @@ def test_the_findings_that_alerts_wait_for_are_checks_of_doctor() -> None:
     assert checks == {"unserved_queues", "lost_workers", "stuck_handlers"} <= set(documented)
 
 
-def test_prometheus_takes_the_alerts(validator: Run) -> None:
-    validator("promtool", "check", "rules", str(DEPLOY / "alerts.yaml"))
+def test_prometheus_takes_the_alerts_and_the_expressions_of_the_dashboard(
+    validator: Run, tmp_path: Path
+) -> None:
+    rules = [
+        {
+            "record": f"panel:{number}",
+            "expr": text.replace("$__rate_interval", "1m").replace("$queue", ".*"),
+        }
+        for number, (_, text) in enumerate(EXPRESSIONS)
+    ]
+    panels = tmp_path / "panels.yaml"
+    panels.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    validator("promtool", "check", "rules", str(DEPLOY / "alerts.yaml"), str(panels))
 
 
 def test_each_alert_fires_when_it_should_and_not_before(validator: Run) -> None:
