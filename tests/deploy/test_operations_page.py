@@ -127,7 +127,7 @@ def test_the_commands_do_what_the_page_says(folder: Path, url: str, backend_name
         assert not {eight, nine} & ids(jobs)
 
 
-def tags(backend_name: str) -> str:
+def about_backups_of(backend_name: str) -> str:
     """The part of the page about backups that is about one database."""
     sqlite, postgres = sections()["Back up and restore"].split("**Postgres.**")
     return sqlite if backend_name == "sqlite" else postgres
@@ -136,7 +136,7 @@ def tags(backend_name: str) -> str:
 def test_a_restore_brings_back_the_jobs_of_the_backup_and_gives_no_id_twice(
     folder: Path, url: str, backend_name: str, wait_until: Any
 ) -> None:
-    backup, *restore = lines(tags(backend_name))
+    backup, *restore = lines(about_backups_of(backend_name))
     go, ran = threading.Event(), []
     with JobQueue(url) as jobs:
 
@@ -169,10 +169,6 @@ def test_a_restore_brings_back_the_jobs_of_the_backup_and_gives_no_id_twice(
             jobs.get(waits + 1).result(timeout=30)
         assert ran[2:] == ["ran at the backup"], "once more: at least once"
         assert again.enqueue("new").id > later.id + 999_999
-
-
-def test_a_backup_of_a_file_is_no_more_readable_than_a_careful_umask_makes_it() -> None:
-    assert "umask 077" in tags("sqlite")
 
 
 def test_a_worker_goes_on_after_an_upgrade_and_a_new_one_of_the_old_version_does_not_start(
