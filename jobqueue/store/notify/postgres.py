@@ -1,8 +1,10 @@
 """Wake-ups on PostgreSQL: NOTIFY on one channel; each subscription has its own connection."""
 
 import contextlib
+import math
 import secrets
-import threading
+import select
+import socket
 import time
 from typing import Any
 
@@ -73,13 +75,13 @@ class NotifySubscription:
         self._silent = 0.0
         self._proven_until: float | None = None
         """The time to give up, while it is unknown whether notifications arrive."""
-        self._woken = threading.Event()
+        self._waker, self._wakened = socket.socketpair()
         self.deaf = False
 
     def wait(self, timeout: float) -> Wakeup:
         """See `Subscription.wait`. A reconnect counts as a commit: one may have been missed."""
         if self.deaf:
-            self._woken.wait(timeout)
+            self._sleep(timeout)
             return Wakeup.NOTHING
         try:
             if self._connection is None:
@@ -90,7 +92,7 @@ class NotifySubscription:
                 driver.execute("SELECT 1")
                 self._silent = 0.0
                 session.require_writable(driver)
-            notified = any(True for _ in driver.notifies(timeout=timeout, stop_after=1))
+            notified = self._await_notification(driver, timeout)
             if self._proven_until is not None:
                 return self._prove(notified=notified)
         except Exception:
@@ -98,6 +100,19 @@ class NotifySubscription:
             raise
         self._silent = 0.0 if notified else self._silent + timeout
         return Wakeup.NOTIFIED if notified else Wakeup.NOTHING
+
+    def _await_notification(self, driver: Any, timeout: float) -> bool:
+        if _has_notification(driver):
+            return True
+        self._sleep(timeout, driver)
+        return _has_notification(driver)
+
+    def _sleep(self, timeout: float, *connections: Any) -> None:
+        """Sleep for `timeout` seconds, until data arrives, or until `wake()`."""
+        readable = select.poll()
+        for one in (self._wakened, *connections):
+            readable.register(one, select.POLLIN)
+        readable.poll(math.ceil(timeout * 1000))
 
     def _connect(self) -> None:
         self._connection = _autocommit(self._engine)
@@ -137,13 +152,16 @@ class NotifySubscription:
             _drop(connection)
 
     def wake(self) -> None:
-        """See `Subscription.wake`. While it listens, `wait()` ends only at its timeout."""
-        self._woken.set()
+        """See `Subscription.wake`. It also ends every later `wait()`: its worker stops."""
+        with contextlib.suppress(OSError):  # Closed already.
+            self._waker.send(b"\0")
 
     def close(self) -> None:
         """See `Subscription.close`."""
         self._drop()
         self._engine.dispose()
+        self._waker.close()
+        self._wakened.close()
 
 
 def _autocommit(engine: Engine) -> Connection:
@@ -152,6 +170,10 @@ def _autocommit(engine: Engine) -> Connection:
 
 def _driver(connection: Connection) -> Any:
     return connection.connection.driver_connection
+
+
+def _has_notification(driver: Any) -> bool:
+    return any(True for _ in driver.notifies(timeout=0, stop_after=1))
 
 
 def _drop(connection: Connection) -> None:

@@ -8,7 +8,7 @@ from jobqueue.store.notify.notifier import Subscription, Wakeup
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.service import Service
 
-WAIT_SLICE = 0.5  # seconds per wait, so that a stop is noticed
+WAIT_SLICE = 0.5  # seconds per wait
 POLL_SOON = 0.05  # seconds until the next poll while jobs come, where no wake-up can arrive
 POLL_GROWTH = 1.1  # of the pause after each poll that finds none: some 30 polls to get to a second
 LISTENER_DEBOUNCE = 0.02  # seconds until the scheduler wakes, so that it does not delay the claimer

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -86,6 +87,13 @@ def test_many_rings_are_heard_and_then_no_more(
 def test_silence_is_heard_as_nothing(listener: Subscription) -> None:
     assert falls_silent(listener)
     assert listener.wait(0.0) is not Wakeup.COMMIT
+
+
+def test_a_wait_ends_at_once_when_its_worker_stops(listener: Subscription) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(listener.wait, LONG)
+        listener.wake()
+        assert waiting.result(LONG / 2) is not Wakeup.COMMIT
 
 
 @pytest.mark.databases("sqlite")
