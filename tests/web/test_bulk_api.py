@@ -97,6 +97,7 @@ WRONG: list[tuple[int, str, str, Any]] = [
     (400, "state", "cancel", {"filter": {"state": "runing"}}),
     (400, "state", "cancel", {"filter": {"state": "failed"}}),
     (400, "state", "retry", {"filter": {"state": "succeeded"}}),
+    (400, "state", "delete", {"filter": {"state": "running", "q": "1"}}),
     (400, "error", "retry", {"filter": {"error": "0123456789ab"}}),
     (400, "dry_run", "delete", {"all": True, "dry_run": 1}),
     (400, "succeeded", "retry", {"all": True, "succeeded": "yes"}),

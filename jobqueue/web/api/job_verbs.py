@@ -137,7 +137,7 @@ class JobVerbs:
         if wanted.ids is None:
             count = left_out(verb, self._jobs, wanted, ASK)
             left = {"left_out": count} if count else {}
-            require_state(verb, wanted)
+        require_state(verb, wanted)
         if options.flag(given.get("dry_run", False), "dry_run"):
             found = DryRun.of(self._jobs, parts_of(wanted), verb.states)
             return json_response(found.to_json() | left)
