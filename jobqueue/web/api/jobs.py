@@ -87,7 +87,7 @@ class JobOperations:
             "/api/jobs",
             "the enqueued job; for a list, the number of jobs and their ids",
             self._enqueue,
-            {"anyOf": [ref("EnqueuedJob"), ref("EnqueuedBatch")]},
+            {"anyOf": [ref("EnqueuedJob"), ref("EnqueuedId"), ref("EnqueuedBatch")]},
             body={"anyOf": [ref("Call"), array(ref("Call"))]},
             status=202,
             refusals=(503,),

@@ -113,7 +113,7 @@ class ScheduleOperations:
             "/api/schedules/{name}/run",
             "the enqueued job",
             self._run,
-            ref("EnqueuedJob"),
+            {"anyOf": [ref("EnqueuedJob"), ref("EnqueuedId")]},
             status=202,
             refusals=(404, 503),
             verb="run",

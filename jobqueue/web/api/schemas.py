@@ -207,6 +207,8 @@ COMPONENTS: dict[str, Schema] = {
     ),
     "Job": _JOB,
     "EnqueuedJob": {"allOf": [ref("Job"), an_object(created=FLAG)]},
+    "EnqueuedId": an_object(id=JOB_ID, created=FLAG)
+    | {"description": "It is enqueued; reading it failed."},
     "JobWithAttempts": {"allOf": [ref("Job"), an_object(attempts=array(_ATTEMPT))]},
     "Call": a_body("task", **CALL),
     "EnqueuedBatch": an_object(enqueued=WHOLE, existing=WHOLE, ids=array(JOB_ID)),
