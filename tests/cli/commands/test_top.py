@@ -18,12 +18,13 @@ from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from jobqueue.cli.commands import top
+from jobqueue.cli.commands.top import draw
 from jobqueue.cli.commands.top.draw import spark
 from jobqueue.cli.commands.top.reader import Reader
 from jobqueue.cli.commands.top.screen import Top
 from jobqueue.cli.commands.top.verbs import Verbs
 from jobqueue.cli.commands.top.views import TABS, Room, View
-from jobqueue.overview import Point
+from jobqueue.overview import Point, Running
 from jobqueue.redaction import ShownJobs
 from jobqueue.states import State
 from jobqueue.store.audit import Audit
@@ -171,6 +172,18 @@ def test_an_hour_is_a_line_of_bars_that_does_not_fall_at_its_end() -> None:
     assert [span.start for span in spark(failing, 60).spans if span.style == "red"] == [40]
 
 
+def test_a_worker_shows_its_slots_and_what_is_stuck() -> None:
+    jobs = [Running(9, "report", 75.0, "beyond its time"), Running(8, "add", 1.0, "")]
+    row = {"worker": "w1", "host": "h", "queues": None, "processed": 4, "concurrency": 3}
+    row |= {"jobs": jobs, "busy": 2, "alive": True, "heartbeat_age_seconds": 2.0}
+    line = draw.worker_list([row], Room(120))[1]
+    assert re.search(r"^w1 +!■□ 2/3 +9 report 1m15s, beyond its time +2s ago +all", line.text.plain)
+    lost = draw.worker_list([row | {"alive": False}], Room(120))[1].text
+    assert "lost 2s ago" in lost.plain
+    ids = [line.item.key for line in draw.worker_jobs([row], Room(80)) if line.item]
+    assert ids == ["9", "8"]
+
+
 # The command
 
 
@@ -282,6 +295,25 @@ def test_keys_lead_through_the_screen_and_verbs_ask_first(reader: Reader) -> Non
         ("resume", 1),
     ]
     assert ShownJobs(store).states([1, 5]) == {1: State.AVAILABLE, 5: State.CANCELLED}
+
+
+@pytest.mark.databases("sqlite")
+def test_the_cursor_stays_with_its_job_once_it_was_moved(filled: Cli, reader: Reader) -> None:
+    async def script(screen: Screen) -> None:
+        await screen.press("g", "j")
+        await screen.until("⏎ open  r retry")
+        filled.id("add", 6)
+        await screen.until(" 6  available")
+        assert screen.app._page.item.key == "6"
+        await screen.press("j")
+        filled.ok("enqueue", "--from", "-", input='{"task": "add", "args": [7]}\n' * 40)
+        while len(screen.app._page._lines) < 46:
+            await asyncio.sleep(0.01)
+        assert screen.app._page.item.key == "5"
+        await screen.until(" 5  available")
+        assert " 6  available" in screen.text
+
+    play(made(reader), script)
 
 
 @pytest.mark.databases("sqlite")

@@ -51,6 +51,7 @@ def top(cli: CliContext, interval: str, read_only: bool, once: bool) -> None:
         return
     verbs = None if read_only else Verbs(cli.jobs, cli.notifier.notify)
     screen = Top(reader.read, verbs, lambda error: in_one_line(error, cli), cli.target, every)
+    screen.keep(TABS["n"], picture)
     screen.run(mouse=False)
     if screen.return_code:
         raise CliError("the screen ended with an error", code=screen.return_code)

@@ -338,8 +338,8 @@ def job_list(page: JobPage, search: str, room: Room) -> list[Line]:
         lines.insert(0, Line(Text(f"jobs that match: {escape_controls(search)}", "bold")))
     if page.window:
         lines.append(Line(Text(f"only the newest {WINDOW:,} were looked through", "yellow")))
-    elif page.after is not None and search:
-        lines.append(Line(Text(f"these are the newest {len(page.jobs):,}; more match", "dim")))
+    elif page.after is not None:
+        lines.append(Line(Text(f"these are the newest {len(page.jobs):,}; / finds others", "dim")))
     return lines
 
 

@@ -24,18 +24,22 @@ class Page(ScrollView, can_focus=True):
         self._lines: Sequence[Line] = ()
         self._items: list[Item] = []
         self._key: tuple[str, str] | None = None
+        """What the cursor was moved to; None: it is on the first item, whatever that is."""
         self.stale = False
 
     def show(self, lines: Sequence[Line]) -> None:
-        """Show other lines."""
-        before = self._at
+        """Show other lines. A cursor that was moved stays with its item, where that is seen."""
+        at, line = self._at, self._line
         self._lines = lines
         items = {(line.item.kind, line.item.key): line.item for line in lines if line.item}
         self._items = list(items.values())
-        if self._key not in items:
-            near = self._items[max(0, min(before, len(self._items) - 1)) :][:1]
+        if self._key is not None and self._key not in items:
+            near = self._items[max(0, min(at, len(self._items) - 1)) :][:1]
             self._key = (near[0].kind, near[0].key) if near else None
         self.virtual_size = Size(self.size.width, len(lines))
+        if self._key is not None and self._line != line:
+            y = self.scroll_offset.y + self._line - line
+            self.scroll_to(y=y, animate=False, force=True)
         self.refresh()
 
     def from_the_top(self) -> None:
@@ -54,6 +58,14 @@ class Page(ScrollView, can_focus=True):
         keys = [(item.kind, item.key) for item in self._items]
         return keys.index(self._key) if self._key in keys else 0
 
+    @property
+    def _line(self) -> int:
+        """The line that the cursor is on."""
+        item = self.item
+        return next(
+            (at for at, line in enumerate(self._lines) if line.item and line.item is item), 0
+        )
+
     def move(self, by: int) -> None:
         """Move the cursor by items; scroll where there is nothing to choose from."""
         if len(self._items) < 2:  # noqa: PLR2004
@@ -61,10 +73,10 @@ class Page(ScrollView, can_focus=True):
             return
         item = self._items[max(0, min(len(self._items) - 1, self._at + by))]
         self._key = (item.kind, item.key)
-        places = [at for at, line in enumerate(self._lines) if line.item and line.item is item]
+        lines = sum(line.item is item for line in self._lines)
         # The first and the last item bring along what is above and below them.
-        top = 0 if item is self._items[0] else places[0]
-        end = len(self._lines) if item is self._items[-1] else places[-1] + 1
+        top = 0 if item is self._items[0] else self._line
+        end = len(self._lines) if item is self._items[-1] else self._line + lines
         region = Region(0, top, 1, min(end - top, self.size.height))
         self.scroll_to_region(region, animate=False, force=True)
         self.refresh()

@@ -146,13 +146,17 @@ class Top(App[None]):
                 self._trouble = self._in_words(message.found)
                 self._draw_frame()
             return
-        self._pictures.pop(message.view, None)
-        self._pictures[message.view] = message.found, time.monotonic()
-        while len(self._pictures) > KEPT:
-            self._pictures.pop(next(iter(self._pictures)))
+        self.keep(message.view, message.found)
         if message.view == self._view:
             self._trouble = ""
             self._draw()
+
+    def keep(self, view: View, picture: Picture) -> None:
+        """Keep what a view shows now."""
+        self._pictures.pop(view, None)
+        self._pictures[view] = picture, time.monotonic()
+        while len(self._pictures) > KEPT:
+            self._pictures.pop(next(iter(self._pictures)))
 
     def on_resize(self) -> None:
         """Draw the same picture for another size."""
@@ -176,7 +180,8 @@ class Top(App[None]):
         if self._page.stale != is_old:
             self._page.stale = is_old
             self._page.refresh()
-        self._head.update(self._headline(is_old))
+        state = Text("● live", "green") if at or self._view.kind == "help" else Text("○ reading")
+        self._head.update(self._headline(Text("○ old", "bold red") if is_old else state))
         if is_old and self._asks is None:
             why = self._trouble or "the database does not answer"
             since = "" if at is None else f"this is from {duration(round(age))} ago: "
@@ -184,7 +189,7 @@ class Top(App[None]):
         else:
             self._foot.update(self._footline(now))
 
-    def _headline(self, is_old: bool) -> Text:
+    def _headline(self, state: Text) -> Text:
         line = Text("jobqueue ", "bold")
         for key, view in TABS.items():
             is_here, name = view.kind == self._tab, view.kind.capitalize()
@@ -194,7 +199,6 @@ class Top(App[None]):
             line.append(f" {name} " if is_here else name, "reverse bold" if is_here else "")
             if not is_here:
                 line.stylize("underline", len(line) - len(name), len(line) - len(name) + 1)
-        state = Text("○ old", "bold red") if is_old else Text("● live", "green")
         if self._verbs is None:
             state = Text("read-only ", "yellow") + state
         target = Text(self._target, "dim")
