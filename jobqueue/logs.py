@@ -1,4 +1,4 @@
-"""A JSON formatter for logs, and a filter that adds the job to each record.
+"""A JSON formatter for logs, and what adds the job to each record, of logging or of structlog.
 
 In an application's own configuration:
 `{"formatters": {"json": {"()": "jobqueue.logs.JsonFormatter"}}}` for `logging.config.dictConfig`.
@@ -7,7 +7,8 @@ In an application's own configuration:
 import json
 import logging
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,14 +20,18 @@ FIELDS = (*CONTEXT, "event", "duration", "error_type")
 """Every line has these; null where there is no value."""
 _OWN = ("time", "level", "logger", "message", "traceback", "stack")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_TAKEN = _STANDARD | {*FIELDS, *_OWN}
 
 
 class ContextFilter(logging.Filter):
-    """Adds `job`, `task`, `queue`, `attempt` and `worker` to a record; None outside of a job."""
+    """Adds `job`, `task`, `queue`, `attempt` and `worker` to a record; None outside of a job.
+
+    Also what structlog has bound.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return True always. Values passed as `extra=` stay."""
-        for name, value in context_of(record).items():
+        for name, value in (extras_of(record) | context_of(record)).items():
             setattr(record, name, value)
         return True
 
@@ -46,7 +51,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0] is not None:
             line["error_type"] = record.exc_info[0].__qualname__
-        for name, value in extras_of(record):
+        for name, value in extras_of(record).items():
             line[f"extra_{name}" if name in _OWN else name] = plain(value)
         if trace := traceback_of(self, record):
             line["traceback"] = trace
@@ -60,18 +65,42 @@ def context_of(record: logging.LogRecord) -> dict[str, Any]:
 
     Call it in the thread that made the record.
     """
+    said = vars(record)
+    return {name: said.get(name) or value for name, value in _context().items()}
+
+
+def extras_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what was passed as `extra=`, and structlog's context; of two equal names the first.
+
+    Call it in the thread that made the record.
+    """
+    said = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    return _structlog_context() | said
+
+
+def add_job(_logger: object, _method: str, event_dict: MutableMapping[str, Any]) -> Any:
+    """Add the CONTEXT of a handler to a line: a processor for `structlog.configure`."""
+    for name, value in _context().items():
+        if value is not None:
+            event_dict.setdefault(name, value)
+    return event_dict
+
+
+def _context() -> dict[str, Any]:
+    """Return the CONTEXT of what this thread runs."""
     running = running_attempt()
     found: dict[str, Any] = dict.fromkeys(CONTEXT)
     if running is not None:
         found |= job_of(running.claim)
     found["worker"] = worker_name()
-    said = vars(record)
-    return {name: said.get(name) or value for name, value in found.items()}
+    return found
 
 
-def extras_of(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    """Yield names and values that were passed as `extra=`."""
-    return (item for item in vars(record).items() if item[0] not in _STANDARD)
+def _structlog_context() -> dict[str, Any]:
+    """Return what the program has bound by `structlog.contextvars`, if it has imported that."""
+    module = sys.modules.get("structlog.contextvars")
+    bound = {} if module is None else module.get_contextvars()
+    return {f"extra_{name}" if name in _TAKEN else name: value for name, value in bound.items()}
 
 
 def message_of(record: logging.LogRecord) -> str:

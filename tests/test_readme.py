@@ -108,6 +108,10 @@ def test_the_program_of_the_page_on_logging_logs_what_the_page_says(tmp_path: Pa
     assert {**said, "time": ""} == {**expected, "time": ""}
     assert "INFO [charge, attempt 1] charged\n" in (tmp_path / "shop.log").read_text("utf-8")
     assert {line["worker"] for line in lines if line["event"]} == {"till-1"}
+    by_logger = {line["logger"]: line for line in lines}
+    parcels, carrier = by_logger["shop.parcels"], by_logger["shop.carrier"]
+    assert (parcels["message"], parcels["parcels"], parcels["task"]) == ("packed", 2, "ship")
+    assert (parcels["order"], carrier["order"], said["order"]) == (43, 43, 42)
     fields = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text_of(LOGGING), re.M)))
     assert [*list(said)[:-2], "traceback", "stack"] == fields
 

@@ -18,6 +18,7 @@ ONE_DATABASE = pytest.mark.databases("sqlite")
 
 APP = """
 import logging, sys, threading, warnings
+import structlog
 from jobqueue import JobQueue, fixed
 
 logging.warning("said at import")  # Without a configuration this makes a handler for the root.
@@ -27,6 +28,7 @@ log = logging.getLogger("myapp")
 warnings.simplefilter("always")
 
 def speak() -> None:
+    structlog.contextvars.bind_contextvars(tenant="acme", order=0, args="none", job="bound")
     log.info("hello %s", "you", extra={"order": 7, "what": object, "level": "mine"})
     log.info("bad %d", "x")
     print("on stdout")
@@ -85,6 +87,7 @@ def check_attempt(records: Records, task: str, over: bool) -> None:
     hello = said["myapp", "hello you"]
     assert (hello["order"], hello["what"]) == (7, "<class 'object'>")
     assert (hello["level"], hello["extra_level"]) == ("info", "mine")
+    assert (hello["tenant"], hello["extra_args"], hello["extra_job"]) == ("acme", "none", "bound")
     assert [logger for logger, text in said if text.startswith("bad %d")] == ["myapp"]
     assert said["stderr", "on stderr"]["level"] == "warning"
     assert [logger for logger, text in said if "careful" in text] == ["py.warnings"]

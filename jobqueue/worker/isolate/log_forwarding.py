@@ -31,7 +31,7 @@ class ForwardingHandler(OwnHandler):
 
     def _forward(self, record: logging.LogRecord) -> None:
         said = vars(record)
-        fields: dict[str, Any] = {name: plain(value) for name, value in extras_of(record)}
+        fields = {name: plain(value) for name, value in extras_of(record).items()}
         if record.exc_info and record.exc_info[0] is not None:
             fields.setdefault("error_type", record.exc_info[0].__qualname__)
         fields |= {name: said[name] for name in _SENT}
