@@ -99,15 +99,21 @@ class _Reports:
         return run_within(_Reported(attempt, headers, check_in, self._every_attempt), run)
 
     def look_through(self, event: Any, hint: dict[str, Any]) -> Any:
-        """Drop what this package's frames hold, and the worker's line about a captured error."""
-        if self._is_repetition(hint.get("log_record")):
-            return None
+        """Drop what this package's frames hold, and the worker's line about a captured error.
+
+        Its lines about other failures have no exception: name their job, and group them by cause.
+        """
+        record: Any = hint.get("log_record")
+        if getattr(record, "name", "") == "jobqueue.worker" and hasattr(record, "outcome"):
+            if self._is_captured(record):
+                return None
+            about = {name: getattr(record, name) for name in ("task", "queue", "job", "attempt")}
+            event["tags"] = {**(event.get("tags") or {}), **_tags(about)}
+            event["fingerprint"] = ["jobqueue", record.task, record.error_type or record.outcome]
         return _without_variables(event, of_all=False)
 
-    def _is_repetition(self, record: Any) -> bool:
-        """Return whether Sentry makes this event of a line about an error that was captured."""
-        if getattr(record, "name", "") != "jobqueue.worker" or not hasattr(record, "outcome"):
-            return False
+    def _is_captured(self, record: Any) -> bool:
+        """Return whether a line of the worker is about an exception that was captured."""
         raised = record.outcome == "errored" and record.error_type != type_name(Snooze)
         if record.outcome == "timed out":  # Otherwise the text is where the handler still is.
             raised = (record.exc_text or "").startswith("Traceback")
@@ -133,8 +139,8 @@ class _Reported:
         about["attempt"] = claim.attempt
         self._scope = scope = sentry_sdk.get_isolation_scope().fork()
         scope.clear_breadcrumbs()
-        for name, value in about.items():
-            scope.set_tag(f"jobqueue.{name}", value)
+        for name, value in _tags(about).items():
+            scope.set_tag(name, value)
         more = {"max_attempts": claim.max_attempts, "worker": worker_name()}
         scope.set_context("jobqueue", about | more | _arguments(attempt))
         if attempt.task.settings.redact:
@@ -224,6 +230,10 @@ def _traced(call: Call[Any]) -> Call[Any]:
     if others and "baggage" in trace:
         trace["baggage"] = f"{others},{trace['baggage']}"
     return carrying(call, trace)
+
+
+def _tags(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"jobqueue.{name}": value for name, value in about.items()}
 
 
 def _describe(span: Span, queue: str) -> None:

@@ -72,7 +72,8 @@ def test_a_worker_and_its_children_send_each_failure_once_before_they_exit(
 def said(event: dict[str, Any]) -> str:
     """The exception, or the task that the worker's line is about."""
     if "exception" not in event:
-        return str(event["extra"]["task"])
+        assert event["fingerprint"] == ["jobqueue", "dies", "Crashed"]
+        return str(event["tags"]["jobqueue.task"])
     (error,) = event["exception"]["values"]
     assert event["tags"]["jobqueue.task"].startswith("in_")
     return f"{error['type']}: {error['value']}"
