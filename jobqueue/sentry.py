@@ -4,6 +4,7 @@ Needs the extra `sentry`. Without `sentry_sdk.init()` in the program all of this
 """
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -45,8 +46,11 @@ def instrument(jobs: JobQueue, *, every_attempt: bool = False, check_ins: bool =
 
     Call it once, where the tasks are declared, so that workers and child processes do so too;
     before or after `sentry_sdk.init()`. An exception is captured when it was raised by the last
-    attempt of a job; with `every_attempt`, by each. `check_ins=False` reports no schedules.
+    attempt of a job; with `every_attempt`, by each. `check_ins=False` reports no schedules. A
+    second call for the same object changes nothing.
     """
+    if any(isinstance(getattr(each, "__self__", None), _Reports) for each in jobs.middleware):
+        return
     reports = _Reports(every_attempt=every_attempt, check_ins=check_ins)
     jobs.use(enqueue=reports.send)
     jobs.use(reports.process)
@@ -99,11 +103,14 @@ class _Reports:
         return run_within(_Reported(attempt, headers, check_in, self._every_attempt), run)
 
     def look_through(self, event: Any, hint: dict[str, Any]) -> Any:
-        """Drop what this package's frames hold, and the worker's line about a captured error.
+        """Drop what this package's frames hold, and lines of which there is an event already.
 
-        Its lines about other failures have no exception: name their job, and group them by cause.
+        Those are the worker's about an exception that was captured, and those of a child process.
+        Lines about other failures have no exception: name their job, and group them by cause.
         """
         record: Any = hint.get("log_record")
+        if getattr(record, "process", None) not in (None, os.getpid()):
+            return None
         if getattr(record, "name", "") == "jobqueue.worker" and hasattr(record, "outcome"):
             if self._is_captured(record):
                 return None

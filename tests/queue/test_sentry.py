@@ -367,10 +367,12 @@ def test_it_may_be_given_as_an_integration_and_does_nothing_without_a_client(
 
     sentry_sdk.get_global_scope().set_client(None)
     integration = JobqueueIntegration(jobs, every_attempt=False)
+    instrument(jobs, every_attempt=True)
     before = fail.enqueue()
     sent = init(integrations=[integration])
     fail.enqueue()
     run(jobs)
     assert [event["tags"]["jobqueue.task"] for event in sent.errors()] == ["fail", "fail"]
+    assert len(sent.of("transaction")) == 2
     (record,) = [record for record in jobs.list() if record.id == before.id]
     assert record.to_json()["headers"] == {}
