@@ -110,6 +110,7 @@ def test_an_attempt_continues_the_trace_of_its_enqueue_and_its_handlers_that_of_
     assert {first["trace_id"], second["trace_id"]} == {request.trace_id}
 
 
+@pytest.mark.databases("sqlite")
 def test_jobs_without_a_trace_begin_one_each_and_a_trace_without_a_span_goes_on(
     jobs: JobQueue, init: Any
 ) -> None:
@@ -133,8 +134,7 @@ def test_jobs_without_a_trace_begin_one_each_and_a_trace_without_a_span_goes_on(
     assert sent.trace("traced")["trace_id"] == trace_id
 
 
-@pytest.mark.parametrize("every_attempt", [False, True])
-@pytest.mark.parametrize("isolation", ["thread", "loop"])
+@pytest.mark.parametrize(("isolation", "every_attempt"), [("thread", False), ("loop", True)])
 @pytest.mark.databases("sqlite")
 def test_the_exception_of_the_last_attempt_is_captured_with_its_job_or_of_every_attempt(
     jobs: JobQueue, init: Any, isolation: str, every_attempt: bool

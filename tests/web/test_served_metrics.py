@@ -98,6 +98,7 @@ def test_a_collector_joins_a_registry_without_a_database_and_says_when_it_is_awa
         Gauge("jobqueue_workers", "Not exposed now, and taken all the same.", registry=registry)
 
 
+@pytest.mark.databases("sqlite")
 def test_the_histograms_of_a_worker_count_attempts_from_its_start(
     client: Client, jobs: JobQueue
 ) -> None:
