@@ -35,6 +35,7 @@ from jobqueue.states import State
 from jobqueue.store.clock import INSTANT, epoch
 from jobqueue.store.dialects.base import Backend, Columns
 from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, queues, workers
+from jobqueue.store.sql import predicates
 from jobqueue.store.sql.claim import claim_columns, claim_values
 from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, may, unpaused
 from jobqueue.store.sql.rows import NAMES
@@ -349,9 +350,7 @@ def _plain_heads() -> Executable:
 
 def _running_in_queue() -> Executable:
     """Count the running jobs of a queue: those that live workers hold, and lost ones."""
-    # A range, not IS NOT NULL: until an ANALYZE, PostgreSQL takes that for true of nearly all rows.
-    held = jobs.c.worker_id.between(1, literal_column(str(2**63 - 1), BigInteger()))
-    return select(func.count()).where(held, jobs.c.queue == _IN_QUEUE)
+    return select(func.count()).where(predicates.HELD_BY_ANY, jobs.c.queue == _IN_QUEUE)
 
 
 def _claim(backend: Backend) -> Executable:

@@ -25,7 +25,14 @@ from jobqueue.store.clock import now, once
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.schema import EXPIRES, jobs, schedules, workers
 from jobqueue.store.sql.conflicts import KEY_WAS_FREED
-from jobqueue.store.sql.predicates import CANCEL_ASKED, ONCE, becomes, in_state, may
+from jobqueue.store.sql.predicates import (
+    CANCEL_ASKED,
+    HELD_BY_ANY,
+    ONCE,
+    becomes,
+    in_state,
+    may,
+)
 
 REFUNDS_MAX = 5
 """Crashes in a row, with no completed attempt in between, whose attempts are refunded."""
@@ -101,7 +108,7 @@ _CLAIMED_TOO_LATE = and_(
 
 _EXPIRED, _WORKER_LOST = (literal_column(f"'{why}'", Text()) for why in ("expired", "worker lost"))
 
-_ORPHANED = and_(jobs.c.worker_id.is_not(None), ~exists().where(workers.c.id == jobs.c.worker_id))
+_ORPHANED = and_(HELD_BY_ANY, ~exists().where(workers.c.id == jobs.c.worker_id))
 
 
 def orphans() -> Executable:

@@ -24,7 +24,8 @@ SET state=CASE
         OR jobqueue_jobs.crashes >= 5
         AND jobqueue_jobs.attempt >= jobqueue_jobs.max_attempts) THEN strftime('%Y-%m-%d %H:%M:%f000', 'now')
     ELSE NULL END
-WHERE jobqueue_jobs.id IN (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.worker_id IS NOT NULL
+WHERE jobqueue_jobs.id IN (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.worker_id BETWEEN 1
+    AND 9223372036854775807
     AND NOT (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = jobqueue_jobs.worker_id)) ORDER BY jobqueue_jobs.worker_id LIMIT :in_limit OFFSET 0)
 RETURNING id, fence, task, queue, state, CASE WHEN (state = 'available' AND crashes <= 5) THEN attempt + 1
     ELSE attempt END AS attempt, worker, started_at, lane;

@@ -79,7 +79,7 @@ class BehindPaused:
     def rounds(self) -> int:
         """How many rounds it takes until a worker that is idle rests."""
         count = 1
-        while not self.claimed() and self.search.next_at <= time.monotonic():
+        while count < 20 and not self.claimed() and self.search.next_at <= time.monotonic():
             count += 1
         return count
 
