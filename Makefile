@@ -23,7 +23,7 @@ demo: $(CORE) ## real jobs on a fresh SQLite file: workers, a kill -9, results, 
 
 test: $(DEV) ## all tests, on SQLite and on a real PostgreSQL (from a wheel; nothing to set up)
 	@# Hundreds of tests start processes: they may keep their bytecode, whatever the environment says.
-	PYTHONDONTWRITEBYTECODE= PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 5 --dist worksteal $(ARGS)
 
 test-fast: $(DEV) ## all tests, on SQLite only
 	$(BIN)/python -m pytest --backend sqlite $(ARGS)

@@ -19,6 +19,8 @@ from jobqueue.store.redactions import read_redactions
 from tests.cli.conftest import Cli, Process, make_app, own_folder, spawn  # noqa: F401
 from tests.web.conftest import Client
 
+# Processes and signals are the same on both databases.
+pytestmark = pytest.mark.databases("sqlite")
 ROOT = Path(__file__).parents[2]
 
 APP = """
@@ -83,6 +85,7 @@ def web(it: Cli, spawn: Callable[..., Process]) -> Callable[..., Web]:  # noqa: 
     return start
 
 
+@pytest.mark.databases("sqlite", "postgres")
 def test_it_serves_until_a_signal_and_exits_with_0(web: Callable[..., Web]) -> None:
     running = web()
     with Client(base_url=running.url) as client:

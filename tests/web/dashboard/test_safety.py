@@ -16,12 +16,17 @@ from jobqueue.web.session import Sessions
 from tests.web.conftest import Client, Serve
 from tests.web.dashboard.conftest import Pages, Run, link_of
 
+# Requests, forms and cookies are the same on both databases. What docs/promises.md names runs on both.
+pytestmark = pytest.mark.databases("sqlite")
+ON_BOTH = pytest.mark.databases("sqlite", "postgres")
+
 TOKEN = "a-long-random-token-of-the-tests"
 
 
 # Forms
 
 
+@ON_BOTH
 @pytest.mark.parametrize(
     ("status", "headers"),
     [
@@ -57,6 +62,7 @@ def test_only_our_own_forms_are_taken(
     assert jobs.get(id_).state == ("cancelled" if status == 303 else "available")
 
 
+@ON_BOTH
 @pytest.mark.parametrize("token", ["", "x", "another's"])
 def test_a_form_needs_the_token_of_its_session(pages: Pages, serve: Serve, token: str) -> None:
     id_ = pages.client.id(1, 1)
@@ -240,6 +246,7 @@ class Elements(HTMLParser):
                 assert value is not None and value.startswith(("./", "../", "#")), (tag, value)
 
 
+@ON_BOTH
 def test_what_jobs_hold_is_inert_everywhere(pages: Pages, jobs: JobQueue, run: Run) -> None:
     ids = []
     for text in EVIL:
@@ -273,6 +280,7 @@ def test_what_is_asked_for_is_inert_too(pages: Pages) -> None:
 # Headers, files, mounts
 
 
+@ON_BOTH
 def test_pages_may_load_only_their_own_files(pages: Pages) -> None:
     answer = pages.client.get("/jobs")
     policy = answer.headers["content-security-policy"]
