@@ -19,6 +19,7 @@ from jobqueue.records import JobFilter
 from jobqueue.store import migrate
 from jobqueue.store.database import Store
 from jobqueue.store.dialects import sqlite as sqlite_backend
+from jobqueue.store.dialects import sqlite_file
 from jobqueue.store.dialects.sqlite_file import DatabaseFile
 from jobqueue.store.jobs import Jobs
 from tests.store.conftest import ONLY_POSTGRES, ONLY_SQLITE, StoreKit, file_of
@@ -199,7 +200,9 @@ def test_a_transaction_after_an_enqueue_rolls_back(kit: StoreKit, store_url: str
 def test_an_enqueue_that_finds_the_file_locked_for_too_long_says_so(
     store_url: str, kit: StoreKit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_backend, "BUSY_TIMEOUT", 0)
+    at_once = "PRAGMA busy_timeout=0"
+    monkeypatch.setattr(sqlite_backend, "SET_BUSY_TIMEOUT", at_once)
+    monkeypatch.setattr(sqlite_file, "_PRAGMAS", (at_once,))
     with closing(Store(store_url)) as store, closing(sqlite3.connect(file_of(store_url))) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(OperationalError, match="locked"):
