@@ -68,7 +68,8 @@ def run(jobs: JobQueue) -> None:
 def test_an_attempt_continues_the_trace_of_its_enqueue_and_its_handlers_that_of_the_attempt(
     jobs: JobQueue, init: Any
 ) -> None:
-    sent = init()
+    sampled = []
+    sent = init(traces_sampler=lambda context: sampled.append(context.get("jobqueue")) or 1.0)
     instrument(jobs)
 
     @jobs.task(queue="mail")
@@ -107,6 +108,7 @@ def test_an_attempt_continues_the_trace_of_its_enqueue_and_its_handlers_that_of_
         "messaging.message.retry.count": 0,
     }
     assert second["data"]["messaging.destination.name"] == "mail"
+    assert {"task": "child", "queue": "mail", "job": 2, "attempt": 1} in sampled
     assert {first["trace_id"], second["trace_id"]} == {request.trace_id}
 
 
