@@ -1,5 +1,6 @@
 """Lanes: limits, rates, order and shares of the jobs of a concurrency key, and of limited queues."""
 
+from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.schema import lanes
@@ -138,6 +139,44 @@ def test_others_follow_a_strict_job_that_was_due_again_while_there_is_room(
     bench.unpark("a")
     assert bench.ids() == [first]
     assert bench.ids() == [second]
+
+
+def test_a_strict_job_that_an_operator_retries_goes_first_and_overtakes_none_that_runs(
+    bench: LaneBench,
+) -> None:
+    """It takes its place again, as between two attempts: the limit holds, and none overtakes it."""
+    first, second, third = bench.add("a", limit=1, strict=True, count=3)
+    (claim,) = bench.claim()
+    bench.kit.finish(bench.holder, bench.kit.failed(claim))
+    bench.unpark("a")
+    (running,) = bench.claim()
+    assert running.id == second  # A failed job holds up none.
+    bench.kit.jobs.rerun(JobFilter(ids=(first,)))
+    bench.unpark("a")
+    assert bench.ids() == []
+    bench.end(running, key="a")
+    (again,) = bench.claim()
+    assert (again.id, again.attempt) == (first, 2)
+    assert bench.ids() == []
+    bench.end(again, key="a")
+    assert bench.ids() == [third]
+
+
+def test_of_two_strict_jobs_that_are_retried_the_first_is_first(bench: LaneBench) -> None:
+    first, second, third = bench.add("a", limit=1, strict=True, count=3)
+    for _ in range(2):
+        (claim,) = bench.claim()
+        bench.kit.finish(bench.holder, bench.kit.failed(claim))
+        bench.unpark("a")
+    bench.kit.jobs.rerun(JobFilter(ids=(second,)))
+    bench.kit.jobs.rerun(JobFilter(ids=(first,)))
+    order = []
+    for _ in range(3):
+        bench.unpark("a")
+        (claim,) = bench.claim()
+        order.append(claim.id)
+        bench.end(claim, key="a")
+    assert order == [first, second, third]
 
 
 def test_a_job_that_is_not_strict_lets_others_go_between_its_attempts(bench: LaneBench) -> None:
