@@ -237,10 +237,7 @@ class Lanes:
             return LaneClaims(is_locked=True, is_limited=True)
         room = min(limit, own.room())
         lanes = self._lock_all(connection, queue, own, room) if room else []
-        if switches.fair:  # noqa: SIM108
-            chosen = choose_fairly(lanes, room, own)
-        else:
-            chosen = choose_in_order(lanes, room)
+        chosen = choose_fairly(lanes, room, own) if switches.fair else choose_in_order(lanes, room)
         claims = self.claim_jobs(connection, holder, chosen)
         own.started(len(claims))
         self._write(connection, lanes)
@@ -285,15 +282,17 @@ class Lanes:
         statement = self._statements.lock_by_turn if fair else self._statements.lock_by_due_time
         parameters = {"in_queue": queue, "in_limit": min(limit, LANES_AT_ONCE)}
         turns = dict(map(tuple, connection.execute(statement, parameters)))
+        return self.of_keys(connection, queue, turns, limit)
+
+    def of_keys(
+        self, connection: Connection, queue: str, turns: Mapping[str, float], limit: int
+    ) -> list[Lane]:
+        """Return the lanes of keys, given their turns, as a claim of `limit` jobs sees them."""
         if not turns:
             return []
         names = self._backend.batch_parameters(NAMES, [(name,) for name in sorted(turns)])
-        places = {
-            key: Places(*counts)
-            for key, *counts in connection.execute(
-                self._statements.places, names | {"in_queue": queue}
-            )
-        }
+        rows = connection.execute(self._statements.places, names | {"in_queue": queue})
+        places = {key: Places(*counts) for key, *counts in rows}
         heads = self._heads(connection, queue, turns, limit + 1)
         return [
             Lane(name, turn, heads[name], places.get(name, Places()))

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection
@@ -14,6 +15,7 @@ from jobqueue.states import State
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import tags_of
 from jobqueue.store.lane_admission import Head, Lane, Places, QueueLane, Switches
+from jobqueue.store.lanes import LANES_AT_ONCE, Lanes
 from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.store.sql.rows import NAMES
 from jobqueue.store.sql.why import why_statements
@@ -27,6 +29,7 @@ class Facts:
         self._backend = store.backend
         self._connection = connection
         self._lanes = lane_statements(store.backend)
+        self._of_lanes = Lanes(store)
         self._why = why_statements()
         self._parameters = {
             "in_job": job.id,
@@ -150,7 +153,7 @@ class Facts:
         return before
 
     def keys_before(self) -> int:
-        """Count the other keys from which workers claim before this job."""
+        """Count the other keys that workers look at before this job, without held ones."""
         job, plain = self.job, self.verdicts.is_plain
         if plain and not self.verdicts.queue_limited:
             return 0
@@ -161,7 +164,28 @@ class Facts:
         if key is not None and key.queue == job.queue:
             place = (key.priority, key.due_at)
         given = {"in_priority": place[0], "in_due_at": place[1]}
-        return self._count(self._why.keys_before, given)
+        mine = (job.priority, job.run_at, job.id) if plain else None
+        return self._count_keys(self._why.keys_before, given, mine)
+
+    def _count_keys(
+        self,
+        statement: Any,
+        given: Mapping[str, Any],
+        place: tuple[int, datetime, int] | None = None,
+    ) -> int:
+        """Count keys, but of those that one claim locks only the ones that it takes a job of.
+
+        `place`: of a job without a key. It goes before the keys whose next job is behind it.
+        """
+        keys = dict(map(tuple, self._rows(statement, given)))
+        first = dict(islice(keys.items(), LANES_AT_ONCE))
+        held = 0
+        for lane in self._of_lanes.of_keys(self._connection, self.job.queue, first, 1):
+            head = lane.next
+            held += head is None or (
+                place is not None and (head.priority, head.run_at, head.id) > place
+            )
+        return len(keys) - held
 
     def _keys_before_by_turn(self, turn: float | None) -> int:
         """Count the keys that are further behind in a fair queue; jobs without one are one more.
@@ -173,8 +197,8 @@ class Facts:
         plain_turn = max(own.plain_turn, own.turn)
         if turn is None:
             upto = math.nextafter(plain_turn, math.inf)
-            return self._count(self._why.keys_before_by_turn, {"in_turn": upto})
-        before = self._count(self._why.keys_before_by_turn, {"in_turn": turn})
+            return self._count_keys(self._why.keys_before_by_turn, {"in_turn": upto})
+        before = self._count_keys(self._why.keys_before_by_turn, {"in_turn": turn})
         if plain_turn < max(turn, own.turn):
             others = self._rows(self._lanes.plain_heads, {"in_limit": 1})
             before += others.first() is not None

@@ -373,3 +373,16 @@ def test_behind_the_jobs_of_its_key_and_other_keys(why: WhyKit) -> None:
     why.lanes.sweep()
     assert why.says(second) == "behind 1 job of its key and 2 other keys"
     assert why.says(first) == "behind 2 other keys"
+
+
+def test_a_key_that_its_own_limit_holds_back_is_not_in_front(why: WhyKit) -> None:
+    why.add("held", limit=0)
+    (of_key,), (plain,) = why.add("mine"), why.add()
+    why.add("held")
+    why.lanes.sweep()
+    assert (why.of(of_key).code, why.of(plain).code) == ("claimable", "claimable")
+    why.switch(max_running=5)  # Now jobs without a key are in one order with those of keys.
+    assert why.says(plain) == "behind 1 other key"
+    why.kit.change(of_key, run_at=after(60.0))
+    why.execute(update(lanes).where(lanes.c.name == "mine").values(due_at=after(60.0)))
+    assert why.of(plain).code == "claimable"

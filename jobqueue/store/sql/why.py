@@ -183,9 +183,9 @@ def _ahead(line: ColumnElement[bool]) -> Select[Any]:
 
 
 def _keys_before(is_before: ColumnElement[bool], *order: ColumnElement[Any]) -> Executable:
-    """Count the other keys of a queue that workers claim from before one."""
-    before = (
-        select(lanes.c.name)
+    """Select the other keys of a queue that workers look at before one, in order, with turns."""
+    return (
+        select(lanes.c.name, lanes.c.turn)
         .where(
             OF_KEY,
             lanes.c.queue == _IN_QUEUE,
@@ -194,8 +194,8 @@ def _keys_before(is_before: ColumnElement[bool], *order: ColumnElement[Any]) -> 
             lanes.c.name != _IN_LANE,
         )
         .order_by(*order)
+        .limit(COUNTED_MAX + 1)
     )
-    return _counted(before)
 
 
 def _counted(before: Select[Any]) -> Executable:
