@@ -58,6 +58,8 @@ class PausedSearch:
         self._again_at = -_NEVER
         self._hurries = False
         """The second search has a reason, and goes on without a rest."""
+        self._has_reason = False
+        """There was another reason since it began: it begins again when it has ended."""
         self.next_at = _NEVER
         """When to look again, by the monotonic clock, if nothing else gives reason to."""
 
@@ -74,33 +76,49 @@ class PausedSearch:
         A queue is missing if it is paused or limited, or if only paused jobs were found in it.
         """
         began = time.monotonic()
-        self._plan_second_search(connection, began)
+        signs = self._jobs.signs(connection)  # Before looking: what comes later differs from them.
         levels = self._jobs.levels(connection, queues)
         self._forget_all_but(levels, queues)
+        self._plan_second_search(signs, levels, began)
         rows = max(ROWS_MIN, ROWS // max(1, len(levels)))
         cursors = {level: self._places.get(level, before(level)) for level in levels}
         found, moved = self._step(connection, cursors, rows)
         self._places |= moved
-        if self._again and (self._hurries or began >= self._again_at):
+        if self._is_under_way(levels) and (self._hurries or began >= self._again_at):
             found |= self._step_again(connection, levels, rows)
             self._again_at = time.monotonic() + (time.monotonic() - began) * (1 / SHARE - 1)
-        self._hurries &= bool(self._again)
-        self.next_at = self._next_at(is_under_way=bool(moved))
+        self._hurries &= self._is_under_way(levels)
+        self.next_at = time.monotonic() if moved else self._second_search_at(levels)
         starts: dict[str, Cursor] = {}
         for queue, priority in sorted(found):  # The best priority of each queue.
             starts.setdefault(queue, found[queue, priority])
         ends = self._jobs.ahead(connection, _by_level(starts), rows)
         return starts, {queue: place for (queue, _), place in ends.items()}
 
-    def _plan_second_search(self, connection: Connection, began: float) -> None:
-        signs, before_ = self._jobs.signs(connection), self._signs
+    def _plan_second_search(self, signs: Signs, levels: Sequence[Level], began: float) -> None:
+        """Start the second search over if it is time.
+
+        One that has a reason comes to its end first, whatever happens meanwhile: each batch of a
+        bulk action is one more reason.
+        """
+        self._has_reason |= signs != self._signs
         self._signs = signs
-        if signs != before_:
-            self._hurries = True
-        elif self._again or began - self._began_at < INTERVAL:
+        if self._is_under_way(levels):
+            if self._hurries or not self._has_reason:
+                return
+        elif not self._has_reason and began - self._began_at < INTERVAL:
             return
-        self._again = {level: before(level) for level in self._places}
+        searched = self._places if self._has_reason else self._places.keys() & set(levels)
+        self._again |= {level: before(level) for level in searched}
+        self._hurries, self._has_reason = self._has_reason, False
         self._began_at = began
+
+    def _is_under_way(self, levels: Sequence[Level]) -> bool:
+        """Return whether the second search has not come to the places of all these levels.
+
+        Others may never be asked for again: their queues are empty, or wait for their turn.
+        """
+        return not self._again.keys().isdisjoint(levels)
 
     def _step(
         self, connection: Connection, cursors: Mapping[Level, Cursor], rows: int
@@ -133,11 +151,11 @@ class PausedSearch:
                 found.pop(level, None)
         return found
 
-    def _next_at(self, *, is_under_way: bool) -> float:
-        if is_under_way or self._hurries:
+    def _second_search_at(self, levels: Sequence[Level]) -> float:
+        if self._is_under_way(levels):
+            return time.monotonic() if self._hurries else self._again_at
+        if self._has_reason:
             return time.monotonic()
-        if self._again:
-            return self._again_at
         return self._began_at + INTERVAL if self._places else _NEVER
 
     def _forget_all_but(self, levels: Sequence[Level], queues: Sequence[str]) -> None:

@@ -66,6 +66,7 @@ class BehindPaused:
         self.jobs, self.worker = jobs, worker
         self.held, self.free = held, free
         self.search = worker.cursors._behind_paused
+        self.actions = 0
         jobs.pause(task="held")
         self.paused = [job.id for job in jobs.enqueue_many([held.call()] * 10)]
 
@@ -82,6 +83,21 @@ class BehindPaused:
         while count < 20 and not self.claimed() and self.search.next_at <= time.monotonic():
             count += 1
         return count
+
+    def until_it_rests(self) -> list[int]:
+        """What it claims in rounds that follow without a pause."""
+        got = self.claimed()
+        for _ in range(20):
+            if self.search.next_at > time.monotonic():
+                return got
+            got += self.claimed()
+        raise AssertionError("it goes on for ever")
+
+    def act(self) -> None:
+        """An operator's action that changes nothing here."""
+        self.actions += 1
+        action = Action("ada", "pause", {})
+        Pauses(self.worker.store).pause(PauseKind.TAG, f"x{self.actions}", action)
 
     def put_in_front(self) -> int:
         id_: int = self.free.enqueue().id
@@ -129,15 +145,43 @@ def test_what_may_have_put_jobs_in_front_makes_it_search_again_at_once(
     behind.worker.change(*behind.paused[7:], run_at=PAST.replace(year=2101))
     behind.search._places = {("default", 0): (0, PAST.replace(year=2102), 0)}
     if event == "an operator's action":
-        Pauses(behind.worker.store).pause(PauseKind.TAG, "x", Action("ada", "pause", {}))
+        behind.act()
     elif event == "the end of a worker":
         other.assembly._leases.deregister(other.inflight.lease.worker.id)
     else:
         behind.jobs.resume(task="free")
-    got = [behind.claimed()]
-    while behind.search.next_at <= time.monotonic():
-        got.append(behind.claimed())
-    assert [front] in got
+    assert front in behind.until_it_rests()
+
+
+def test_a_queue_that_has_become_empty_does_not_hold_up_the_second_search(
+    behind: BehindPaused,
+) -> None:
+    gone = behind.jobs.enqueue_many([behind.held.options(queue="gone").call()] * 10)
+    behind.rounds()
+    assert {queue for queue, _ in behind.search._places} == {"default", "gone"}
+    behind.jobs.delete(*(job.id for job in gone))
+    behind.act()
+    assert behind.until_it_rests() == []
+    front = behind.put_in_front()
+    behind.search._began_at = behind.search._again_at = LONG_AGO
+    assert behind.claimed() == [front]
+
+
+def test_the_second_search_comes_to_its_end_although_actions_follow_each_other(
+    behind: BehindPaused,
+) -> None:
+    behind.rounds()
+    front = behind.put_in_front()
+    behind.worker.change(*behind.paused[:8], run_at=PAST.replace(year=2019))
+    got: list[int] = []
+    for _ in range(4):
+        behind.act()
+        got += behind.claimed()
+    assert got == [front]
+    first = behind.put_in_front()  # Where the search has been already.
+    behind.worker.change(first, run_at=PAST.replace(year=2018))
+    behind.act()
+    assert behind.until_it_rests() == [first]
 
 
 def test_a_claim_reads_no_further_than_the_look_before_it(behind: BehindPaused) -> None:
