@@ -13,6 +13,10 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+forks = 0
+"""The forks between the program's first process and this one: a change shows that code came back
+from a fork in the child. Compared for each job, for which `os.getpid()`, a system call, is slow."""
+
 _undoings: dict[Callable[[], None], tuple[int, ...]] = {}
 _masks = threading.local()
 
@@ -44,6 +48,8 @@ def _after() -> None:
 
 
 def _in_child() -> None:
+    global forks  # noqa: PLW0603 - it is about the process.
+    forks += 1
     try:
         for undo in reversed([*_undoings]):  # Each gives back the handlers of the one before.
             undo()

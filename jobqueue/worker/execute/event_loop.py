@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import math
-import os
 import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from jobqueue import fork_guard
 from jobqueue.errors import AttemptTimeout, JobCancelled
 from jobqueue.loggers import get_logger
 from jobqueue.records import Claim
@@ -52,7 +52,7 @@ class AsyncRunner:
         self._occupying: set[tuple[int, int]] = set()
         """(id, fence) of the claims that occupy a place."""
         self._closing = False
-        self._pid = 0
+        self._forks = 0
         """The worker's. A process that a handler forks has a copy of the loop."""
         self._thread = thread(self._main, "jobqueue-loop")
         self._starting = threading.Lock()
@@ -77,12 +77,12 @@ class AsyncRunner:
 
     async def run(self, claim: Claim) -> None:
         """Run a claim that was handed out on the loop that this is awaited on, without a thread."""
-        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
+        self._loop, self._forks = asyncio.get_running_loop(), fork_guard.forks
         await self._begin(claim)
 
     async def run_rest(self, context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """What `complete` does, on the loop that this is awaited on."""
-        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
+        self._loop, self._forks = asyncio.get_running_loop(), fork_guard.forks
         return await self._complete(context, coroutine)
 
     def _start(self) -> None:
@@ -102,7 +102,7 @@ class AsyncRunner:
         self._running.add(task)
         context.interrupt_by(lambda: self._loop.call_soon_threadsafe(task.cancel))
         try:
-            with EndForks(self._pid):
+            with EndForks(self._forks):
                 return await self._await(context, coroutine)
         finally:
             self._running.discard(task)
@@ -156,7 +156,7 @@ class AsyncRunner:
             log.warning("the event loop has been blocked for %.1f s by %s", silent, self.current())
 
     def _main(self) -> None:
-        self._pid = os.getpid()
+        self._forks = fork_guard.forks
         asyncio.set_event_loop(self._loop)
         self._mark_alive()
         try:
@@ -231,7 +231,7 @@ class AsyncRunner:
             self._free_place(key)
 
     async def _work(self, task: Task[..., Any], claim: Claim) -> None:
-        with EndForks(self._pid):  # If a handler forks and awaits, its child runs the loop.
+        with EndForks(self._forks):  # If a handler forks and awaits, its child runs the loop.
             context, args, kwargs = self._executor.prepare(task, claim)
         coroutine = asyncio.current_task()
         assert coroutine is not None, "this runs in one"

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from enum import Enum
 from typing import Any
 
 from jobqueue.loggers import get_logger
@@ -31,14 +30,6 @@ log = get_logger("jobqueue.worker")
 
 UNKNOWN_TASKS_MAX = 1000  # names for which it is remembered when they were logged last
 UNKNOWN_TASK_LOG_INTERVAL = 60.0  # seconds between two log lines about the same task
-
-
-class Runner(Enum):
-    """What runs a handler."""
-
-    THREAD = "thread"
-    EVENT_LOOP = "event loop"
-    CHILD_PROCESS = "child process"
 
 
 class NotStarted(Exception):
@@ -75,27 +66,20 @@ class Executor:
         self._process_pool = process_pool
         self._unknown_logged: dict[str, float] = {}
 
-    def runner_for(self, task: Task[..., Any] | None, claim: Claim) -> Runner:
-        """Return what runs the handler of a claim; a thread if its task is unknown.
+    def runs_in_child(self, task: Task[..., Any], claim: Claim) -> bool:
+        """Return whether a child process runs the handler of a claim.
 
-        A child process if the task requires it, or if the job was in a crash and its task can be
-        imported there.
+        If the task requires it, or if the job was in a crash and its task can be imported there.
         """
-        if task is None:
-            return Runner.THREAD
-        if self._process_pool is not None and (
+        return self._process_pool is not None and (
             task.settings.isolation == "process"
-            or (claim.crashes and self._process_pool.can_import(claim))
-        ):
-            return Runner.CHILD_PROCESS
-        return Runner.EVENT_LOOP if task.is_async else Runner.THREAD
+            or (bool(claim.crashes) and self._process_pool.can_import(claim))
+        )
 
     def runs_on_loop(self, claim: Claim) -> bool:
         """Return whether the event loop runs the handler of a claim."""
         task = self._registry.find(claim.task)  # Asked each time: tasks may be added at any time.
-        return (
-            task is not None and task.is_async and self.runner_for(task, claim) is Runner.EVENT_LOOP
-        )
+        return task is not None and task.is_async and not self.runs_in_child(task, claim)
 
     def loop(self) -> None:
         """Run claims from the inbox until it yields None, or the claim of this thread was ended."""
@@ -171,7 +155,7 @@ class Executor:
 
         False: the claim was ended meanwhile, and another thread took the place of this one.
         """
-        if self.runner_for(task, claim) is Runner.CHILD_PROCESS:
+        if self.runs_in_child(task, claim):
             return self._run_in_child(task, claim)
         context, args, kwargs = self.prepare(task, claim)
         self._inflight.begin(context)
@@ -179,7 +163,7 @@ class Executor:
 
     def _run_in_child(self, task: Task[..., Any], claim: Claim) -> bool:
         inflight, process_pool = self._inflight, self._process_pool
-        assert process_pool is not None, "runner_for() knows it"
+        assert process_pool is not None, "runs_in_child() knows it"
         admission = self.admit_to_child(task, claim)
         context = admission.context
         inflight.start(context)

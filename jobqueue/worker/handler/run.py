@@ -1,7 +1,6 @@
 """Runs the handler of a job to its outcome: in a thread, on an event loop, in a child process."""
 
 import inspect
-import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import CoroutineType, TracebackType
@@ -38,7 +37,7 @@ class HandlerRunner:
         ended: Unsuccessful | None = None
         text = reason = None
         enter(context)
-        pid = os.getpid()  # As `EndForks`, without its three calls for each job.
+        forks = fork_guard.forks  # As `EndForks`, without its three calls for each job.
         try:
             if self._middleware:
                 result = self._call(context, args, kwargs)
@@ -46,11 +45,11 @@ class HandlerRunner:
                 result = context.task.function(*args, **kwargs)
             if type(result) is CoroutineType:
                 result = self._complete(context, result)
-            if os.getpid() != pid:
+            if fork_guard.forks != forks:
                 fork_guard.end(None)
             text, reason = _encode(context, result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is how the attempt ended.
-            if os.getpid() != pid:
+            if fork_guard.forks != forks:
                 fork_guard.end(error)
             ended = self.failed(context, error)
         if context.finishing:
@@ -112,17 +111,17 @@ class EndForks:
     where the handler returns or raises, and where the event loop would go on in it.
     """
 
-    def __init__(self, pid: int | None = None) -> None:
-        self._pid = pid or os.getpid()
+    def __init__(self, forks: int | None = None) -> None:
+        self._forks = fork_guard.forks if forks is None else forks
 
     def __enter__(self) -> None:
-        if os.getpid() != self._pid:
+        if fork_guard.forks != self._forks:
             fork_guard.end(None)
 
     def __exit__(
         self, _kind: object, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        if os.getpid() != self._pid:
+        if fork_guard.forks != self._forks:
             fork_guard.end(error)
 
 
