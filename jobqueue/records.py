@@ -29,20 +29,21 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     run_at: datetime
     started_at: datetime
     timeout: float | None
-    backoff: str | None
-    snoozes: int
-    crashes: int
-    deadline_at: datetime | None
+    headers: str | None  # JSON
+    priority: int
     worker_id: int  # the lease under which it was claimed
-    # May not be held unbegun: max_attempts=1, crashed before, unique until started, or it expires.
-    immediate_only: bool
-    at_most_once: bool
+    # What few jobs have: the columns of claims hold them as one.
+    backoff: str | None = None
+    snoozes: int = 0
+    crashes: int = 0
     child_crashes: int = 0  # deaths of the child process that it alone ran in
+    # May not be held unbegun: max_attempts=1, crashed before, unique until started, or it expires.
+    immediate_only: bool = False
+    at_most_once: bool = False
     releases_key_on_start: bool = False  # its unique key is free once it begins
+    deadline_at: datetime | None = None
     scheduled_for: datetime | None = None  # the tick that made it
-    headers: str | None = None  # JSON
     expires_at: datetime | None = None  # it does not begin later
-    priority: int = 0
 
 
 NOT_COMMITTED = "NotCommitted"

@@ -6,17 +6,16 @@ Every write names (id, fence) and the lease under which the job was claimed.
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import starmap
 from operator import attrgetter
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
 from jobqueue.records import Claim
 from jobqueue.store.database import AutocommitStatement, Store
-from jobqueue.store.sql.claim import RANGES
-from jobqueue.store.sql.rows import NAMES, PAIRS
+from jobqueue.store.sql.claim import RANGES, read_claims
+from jobqueue.store.sql.rows import IDS, NAMES, PAIRS
 
 Cursor = tuple[int, datetime, int]
 """The (priority, run_at, id) of the last job of a queue that was claimed."""
@@ -59,6 +58,11 @@ class ClaimBatch(list[Claim]):
         """The cursor behind the last claim."""
         last = self[-1]
         return last.priority, last.run_at, last.id
+
+
+def claims_of(store: Store, rows: Iterable[Sequence[Any]], holder: WorkerRef) -> list[Claim]:
+    """Return the claims of a worker, of rows that a claim has returned."""
+    return read_claims(rows, holder.id, store.read_instant)
 
 
 class Claims:
@@ -107,8 +111,23 @@ class Claims:
             "in_cursor_id": cursor[2],
             "in_limit": limit,
         }
-        rows = connection.execute(self._statements.claim, parameters).all()
-        return self._in_order(connection, ClaimBatch(starmap(Claim, rows)), free)
+        if self._store.backend.single_writer:
+            rows = self._select_and_claim(connection, parameters)
+        else:
+            rows = connection.execute(self._statements.claim, parameters).all()
+        return self._in_order(connection, ClaimBatch(claims_of(self._store, rows, holder)), free)
+
+    def _select_and_claim(
+        self, connection: Connection, parameters: dict[str, Any]
+    ) -> Sequence[Sequence[Any]]:
+        """`claim` without RETURNING, for which SQLite fills a table."""
+        rows = connection.execute(self._statements.claimable, parameters).all()
+        if rows:
+            given = self._store.backend.batch_parameters(IDS, [(row.id,) for row in rows])
+            given |= {name: parameters[name] for name in ("in_worker", "in_worker_name")}
+            given["in_started_at"] = self._store.read_instant(rows[0].started_at)
+            connection.execute(self._statements.claim_found, given)
+        return rows
 
     def claim_queues(
         self,
@@ -135,7 +154,7 @@ class Claims:
         }
         batches = {queue: ClaimBatch() for queue in cursors}
         found = connection.execute(self._statements.claim_queues, parameters).all()
-        for claim in starmap(Claim, found):
+        for claim in claims_of(self._store, found, holder):
             batches[claim.queue].append(claim)
         if len(found) >= limit:
             while not batches[(last := next(reversed(batches)))]:
@@ -169,7 +188,7 @@ class Claims:
             "in_queue": queue,
             "in_limit": limit,
         }
-        return sorted(starmap(Claim, self._head.rows(parameters) or []), key=_PLACE)
+        return sorted(claims_of(self._store, self._head.rows(parameters) or [], holder), key=_PLACE)
 
     @cached_property
     def _head(self) -> AutocommitStatement:
@@ -215,4 +234,4 @@ class Claims:
             return []
         parameters = {"in_worker": holder.id, "in_ids": ids[:limit]}
         found = connection.execute(self._statements.held_claims, parameters)
-        return [Claim(*row) for row in found]
+        return claims_of(self._store, found, holder)

@@ -48,6 +48,10 @@ class Instant(TypeDecorator[datetime]):
 
         Not `process_result_value`, which costs several calls per value on the hot path.
         """
+        return self.reader(dialect)
+
+    def reader(self, dialect: Dialect) -> Callable[[Any], Any]:
+        """Return what reads the driver's form."""
         return _read_text if dialect.name == "sqlite" else _read_aware
 
 
@@ -66,6 +70,11 @@ def _read_text(value: str | None) -> datetime | None:
 def _read_aware(value: datetime | None) -> datetime | None:
     # Nearly all are UTC: our sessions are, and the driver then uses this zone object.
     return value if value is None or value.tzinfo is UTC else value.astimezone(UTC)
+
+
+def read_text(value: str | None) -> datetime | None:
+    """Read an instant that a database has written as text, in whatever form."""
+    return None if value is None else _read_foreign(value)
 
 
 def _read_foreign(value: str) -> datetime:
@@ -129,6 +138,23 @@ def once(instant: FunctionElement[datetime]) -> ScalarSelect[datetime]:
     Postgres uses an index only for such an instant: a volatile one may change between rows.
     """
     return select(instant).scalar_subquery()
+
+
+class json_list(FunctionElement[str]):  # noqa: N801
+    """The text of a JSON array of its arguments; instants are texts in it."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(json_list, "postgresql")
+def _json_list_postgres(element: json_list, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"CAST(json_build_array({compiler.process(element.clauses, **kw)}) AS TEXT)"
+
+
+@compiles(json_list, "sqlite")
+def _json_list_sqlite(element: json_list, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"json_array({compiler.process(element.clauses, **kw)})"
 
 
 @compiles(now, "postgresql")

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, Boolean, Connection, Engine, Update, event, inspect
+from sqlalchemy import URL, Connection, Engine, Update, event, inspect
 from sqlalchemy.exc import DBAPIError
 
 from jobqueue.errors import ConfigurationError, SchemaOutdated
 from jobqueue.store import fork_safety, migrate
-from jobqueue.store.clock import Instant
+from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects.base import Parameters
 from jobqueue.store.pool import IDLE_SECONDS, Patience
 from jobqueue.store.schema import REVISION
@@ -23,8 +23,6 @@ T = TypeVar("T")
 
 POOL_SIZE = 4
 """Default number of connections per process."""
-
-_NOT_EVERYWHERE = (Boolean, Instant)  # Drivers give all other types as Python has them.
 
 
 class Store:
@@ -56,6 +54,8 @@ class Store:
             )
         except ModuleNotFoundError:
             raise ConfigurationError(DRIVER_MISSING, field="url") from None
+        self.read_instant = INSTANT.reader(self.engine.dialect)
+        """Reads an instant as the driver has it."""
         self.connects = 0
         """Connections made so far: each may lead to a server that has lost commits."""
         event.listen(self.engine, "connect", self._connected)
@@ -224,27 +224,13 @@ class AutocommitStatement:
         self._constants = {
             name: value for name, value in compiled.params.items() if value is not None
         }
-        dialect = store.engine.dialect
-        readers = {
-            place: column.type.dialect_impl(dialect).result_processor(dialect, None)
-            for place, column in enumerate(statement.exported_columns)
-            if isinstance(column.type, _NOT_EVERYWHERE)
-        }
-        self._readers = [(place, reader) for place, reader in readers.items() if reader]
 
-    def rows(self, parameters: dict[str, Any]) -> list[list[Any]] | None:
+    def rows(self, parameters: dict[str, Any]) -> list[tuple[Any, ...]] | None:
         """Run the statement and return its rows; None if it did nothing: retry in a transaction.
 
-        Raises if the outcome is unknown. Parameters are passed to the driver unchanged.
+        Raises if the outcome is unknown. Parameters and values are the driver's.
         """
-        found = self._store.execute_autocommit(self._text, self._constants | parameters)
-        if found is None:
-            return None
-        rows = [list(row) for row in found]
-        for row in rows:
-            for place, read in self._readers:
-                row[place] = read(row[place])
-        return rows
+        return self._store.execute_autocommit(self._text, self._constants | parameters)
 
 
 def _pause(seconds: float) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Executable, exists, or_, select
 
 from jobqueue.records import Claim
-from jobqueue.store.claims import WorkerRef
+from jobqueue.store.claims import WorkerRef, claims_of
 from jobqueue.store.database import Store
 from jobqueue.store.lane_admission import (
     Head,
@@ -30,9 +30,9 @@ from jobqueue.store.lane_admission import (
     choose_in_order,
 )
 from jobqueue.store.schema import LaneKind, Parked, jobs, queues
-from jobqueue.store.sql.lanes import FOUND, IDS, SERVED, lane_statements
+from jobqueue.store.sql.lanes import FOUND, SERVED, lane_statements
 from jobqueue.store.sql.predicates import HELD, IS_PAUSED, QUEUE_LIMITED, unpaused
-from jobqueue.store.sql.rows import NAMES
+from jobqueue.store.sql.rows import IDS, NAMES
 
 PARKED_MAX = 5.0  # seconds for which a full lane is passed over, if nothing brings it back
 PARKED_BETWEEN_ATTEMPTS = 1.0  # seconds; for a lane whose strict job awaits its next attempt
@@ -328,7 +328,7 @@ class Lanes:
         parameters = self._backend.batch_parameters(IDS, [(id_,) for id_ in sorted(ids)])
         parameters |= {"in_worker": holder.id, "in_worker_name": holder.name}
         rows = connection.execute(self._statements.claim, parameters)
-        by_id = {row.id: Claim(*row) for row in rows}
+        by_id = {claim.id: claim for claim in claims_of(self._store, rows, holder)}
         return [by_id[id_] for id_ in ids if id_ in by_id]  # Some may be locked or gone.
 
     def _write(self, connection: Connection, lanes: Sequence[Lane]) -> None:

@@ -38,7 +38,7 @@ from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, queues, 
 from jobqueue.store.sql import predicates
 from jobqueue.store.sql.claim import claim_columns, claim_values
 from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, may, unpaused
-from jobqueue.store.sql.rows import NAMES
+from jobqueue.store.sql.rows import IDS, NAMES
 
 SWEEP_AHEAD_MAX = 60.0
 """Seconds for which a sweep may be reserved."""
@@ -46,7 +46,6 @@ SWEEP_AHEAD_MAX = 60.0
 PASSED_OVER_MAX = 10_000
 """Jobs with a limit of 0 in front of others of their key that are passed over."""
 
-IDS: Columns = {"id": BigInteger()}
 FOUND: Columns = {
     "kind": SmallInteger(),
     "name": Text(),

@@ -61,6 +61,15 @@ SOLO = or_(
 )
 """True for a job that must start as soon as it is claimed."""
 
+USUAL = and_(
+    ~ONCE,
+    jobs.c.snoozes + jobs.c.crashes + jobs.c.child_crashes == 0,
+    func.coalesce(jobs.c.unique_until, "") != "started",
+    func.coalesce(jobs.c.backoff, null()).is_(None),
+    func.coalesce(jobs.c.deadline_at, jobs.c.scheduled_for, jobs.c.expires_at).is_(None),
+)
+"""True for a claimed job that has nothing of what few jobs have: see `claim_columns`."""
+
 IS_PAUSED = queues.c.paused_at.is_not(None)
 
 QUEUE_PAUSED = exists().where(queues.c.name == jobs.c.queue, IS_PAUSED)

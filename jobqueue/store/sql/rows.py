@@ -40,6 +40,7 @@ NEW_WITH_EXTRA: Columns = {
     "expires": Double(),
     "awaited_key": Text(),
 }
+IDS: Columns = {"id": BigInteger()}
 SUCCESS: Columns = {"id": BigInteger(), "fence": BigInteger(), "result": Text()}
 END: Columns = {
     "id": BigInteger(),

@@ -33,18 +33,16 @@ class KeyStatements:
         self.take_key = conflicts.take_key()
 
 
-class Statements(KeyStatements):
-    """The data plane's statements for one backend."""
+class ClaimStatements(KeyStatements):
+    """And those that claim jobs, undo claims and start jobs."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__()
-        self.insert = insert.insert(backend)
-        self.insert_with_extra = insert.insert(backend, NEW_WITH_EXTRA)
-        self.insert_one = insert.insert_one(backend)
-        self.insert_plain = insert.insert_plain()
         self.next_queues = claim.next_queues()
         self.heads = claim.heads(backend)
         self.claim = claim.claim(backend)
+        self.claimable = claim.claimable()
+        self.claim_found = claim.claim_found(backend)
         self.claim_queues = claim.claim_queues(backend)
         self.claim_first = claim.claim_first(backend)
         self.undo_claim = claim.undo_claim(backend.batch_table(PAIRS))
@@ -53,6 +51,17 @@ class Statements(KeyStatements):
             HELD, jobs.c.id.in_(bindparam("in_ids", expanding=True))
         )
         self.mark_started = claim.mark_started()
+
+
+class Statements(ClaimStatements):
+    """The data plane's statements for one backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
+        self.insert = insert.insert(backend)
+        self.insert_with_extra = insert.insert(backend, NEW_WITH_EXTRA)
+        self.insert_one = insert.insert_one(backend)
+        self.insert_plain = insert.insert_plain()
         self.succeed = complete.succeed(backend.batch_table(SUCCESS))
         self.succeed_batch = complete.succeed_batch(backend.batch_table(SUCCESS))
         self.complete = complete.complete(backend.batch_table(END))

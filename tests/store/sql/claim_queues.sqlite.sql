@@ -28,9 +28,13 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
             AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.priority,
     other.run_at,
     other.id LIMIT :in_share OFFSET 0) ORDER BY given_queue.place, found.priority, found.run_at, found.id LIMIT :in_limit OFFSET 0)
-RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_at, timeout, backoff, snoozes,
-    crashes, deadline_at, worker_id, coalesce(base_max_attempts, max_attempts) = 1 OR crashes > 0
-    OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL AS immediate_only,
-    coalesce(base_max_attempts, max_attempts) = 1 AS at_most_once, child_crashes,
-    coalesce(unique_until, '') = 'started' AND key_released = 0 AS releases_key_on_start, scheduled_for,
-    headers, expires_at, priority;
+RETURNING id AS id, fence AS fence, task AS task, queue AS queue, args AS args, attempt AS attempt,
+    max_attempts AS max_attempts, run_at AS run_at, started_at AS started_at, timeout AS timeout,
+    headers AS headers, priority AS priority, CASE
+    WHEN (coalesce(base_max_attempts, max_attempts) != 1 AND snoozes + crashes + child_crashes = 0
+        AND coalesce(unique_until, '') != 'started' AND coalesce(backoff, NULL) IS NULL
+        AND coalesce(deadline_at, scheduled_for, expires_at) IS NULL) THEN NULL
+    ELSE json_array(backoff, snoozes, crashes, child_crashes, coalesce(base_max_attempts, max_attempts) = 1
+        OR crashes > 0 OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL,
+        coalesce(base_max_attempts, max_attempts) = 1, coalesce(unique_until, '') = 'started'
+        AND key_released = 0, deadline_at, scheduled_for, expires_at) END AS rare;

@@ -1,13 +1,19 @@
-SELECT jobqueue_jobs.id, jobqueue_jobs.fence, jobqueue_jobs.task, jobqueue_jobs.queue, jobqueue_jobs.args,
-    jobqueue_jobs.attempt, jobqueue_jobs.max_attempts, jobqueue_jobs.run_at, jobqueue_jobs.started_at,
-    jobqueue_jobs.timeout, jobqueue_jobs.backoff, jobqueue_jobs.snoozes, jobqueue_jobs.crashes,
-    jobqueue_jobs.deadline_at, jobqueue_jobs.worker_id,
-    coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes > 0
-    OR coalesce(jobqueue_jobs.unique_until, '') = 'started'
-    OR coalesce(jobqueue_jobs.expires_at, NULL) IS NOT NULL AS immediate_only,
-    coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1 AS at_most_once,
-    jobqueue_jobs.child_crashes, coalesce(jobqueue_jobs.unique_until, '') = 'started'
-    AND jobqueue_jobs.key_released = 0 AS releases_key_on_start, jobqueue_jobs.scheduled_for,
-    jobqueue_jobs.headers, jobqueue_jobs.expires_at, jobqueue_jobs.priority
+SELECT jobqueue_jobs.id AS id, jobqueue_jobs.fence AS fence, jobqueue_jobs.task AS task,
+    jobqueue_jobs.queue AS queue, jobqueue_jobs.args AS args, jobqueue_jobs.attempt AS attempt,
+    jobqueue_jobs.max_attempts AS max_attempts, jobqueue_jobs.run_at AS run_at,
+    jobqueue_jobs.started_at AS started_at, jobqueue_jobs.timeout AS timeout,
+    jobqueue_jobs.headers AS headers, jobqueue_jobs.priority AS priority, CASE
+    WHEN (coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) != 1
+        AND jobqueue_jobs.snoozes + jobqueue_jobs.crashes + jobqueue_jobs.child_crashes = 0
+        AND coalesce(jobqueue_jobs.unique_until, '') != 'started'
+        AND coalesce(jobqueue_jobs.backoff, NULL) IS NULL
+        AND coalesce(jobqueue_jobs.deadline_at, jobqueue_jobs.scheduled_for, jobqueue_jobs.expires_at) IS NULL) THEN NULL
+    ELSE CAST(json_build_array(jobqueue_jobs.backoff, jobqueue_jobs.snoozes, jobqueue_jobs.crashes,
+        jobqueue_jobs.child_crashes, coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1
+        OR jobqueue_jobs.crashes > 0 OR coalesce(jobqueue_jobs.unique_until, '') = 'started'
+        OR coalesce(jobqueue_jobs.expires_at, NULL) IS NOT NULL,
+        coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1,
+        coalesce(jobqueue_jobs.unique_until, '') = 'started' AND jobqueue_jobs.key_released = 0,
+        jobqueue_jobs.deadline_at, jobqueue_jobs.scheduled_for, jobqueue_jobs.expires_at) AS TEXT) END AS rare
 FROM jobqueue_jobs
 WHERE jobqueue_jobs.worker_id = :in_worker::BIGINT AND jobqueue_jobs.id IN (:in_ids);

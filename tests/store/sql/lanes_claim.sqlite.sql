@@ -10,9 +10,13 @@ WHERE jobqueue_jobs.id IN (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobq
     AND jobqueue_queues.paused_at IS NOT NULL)) AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
         AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
         AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags))) AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker)) ORDER BY jobqueue_jobs.id)
-RETURNING id, fence, task, queue, args, attempt, max_attempts, run_at, started_at, timeout, backoff, snoozes,
-    crashes, deadline_at, worker_id, coalesce(base_max_attempts, max_attempts) = 1 OR crashes > 0
-    OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL AS immediate_only,
-    coalesce(base_max_attempts, max_attempts) = 1 AS at_most_once, child_crashes,
-    coalesce(unique_until, '') = 'started' AND key_released = 0 AS releases_key_on_start, scheduled_for,
-    headers, expires_at, priority;
+RETURNING id AS id, fence AS fence, task AS task, queue AS queue, args AS args, attempt AS attempt,
+    max_attempts AS max_attempts, run_at AS run_at, started_at AS started_at, timeout AS timeout,
+    headers AS headers, priority AS priority, CASE
+    WHEN (coalesce(base_max_attempts, max_attempts) != 1 AND snoozes + crashes + child_crashes = 0
+        AND coalesce(unique_until, '') != 'started' AND coalesce(backoff, NULL) IS NULL
+        AND coalesce(deadline_at, scheduled_for, expires_at) IS NULL) THEN NULL
+    ELSE json_array(backoff, snoozes, crashes, child_crashes, coalesce(base_max_attempts, max_attempts) = 1
+        OR crashes > 0 OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL,
+        coalesce(base_max_attempts, max_attempts) = 1, coalesce(unique_until, '') = 'started'
+        AND key_released = 0, deadline_at, scheduled_for, expires_at) END AS rare;
