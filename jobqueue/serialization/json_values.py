@@ -1,4 +1,4 @@
-"""Check what is stored as JSON: one validator for every door, and the strict parser of text.
+"""Check what is stored as JSON: one validator for all entry points, and the strict parser of text.
 
 Both databases must keep, compare and show the same values, so what one of them (or JSON itself)
 would lose or change is refused before it is written, with its path.
@@ -82,7 +82,7 @@ def parse_json(
     """Read strict JSON text; `what` names it in errors (`--args`, `line 3`, `body`).
 
     Raises only `InvalidArguments`, which names what is wrong; a syntax error by its offset from 0.
-    The bounds are for doors whose text wraps arguments in more levels, or holds many jobs.
+    The bounds are for entry points whose text wraps arguments in more levels, or holds many jobs.
     """
     decoded = _decode_utf8(text, what, max_bytes)
     try:
@@ -243,7 +243,7 @@ def _is_same(value: Any, back: Any) -> bool:
 
 
 class _RefusalError(Exception):
-    """Carries the reason and the offender up to the door, gathering the path on its way."""
+    """Carries the reason and the offender up to the entry point, gathering the path on its way."""
 
     def __init__(self, reason: str, value: object) -> None:
         super().__init__(reason)

@@ -63,31 +63,31 @@ def is_async(given: object) -> bool:
     return _is(given, ASYNC, "AsyncSession", "async_scoped_session", "AsyncConnection")
 
 
-def check(given: object, door: str) -> None:
+def check(given: object, method: str) -> None:
     """Raise InvalidOption unless `given` is a transaction, of either form."""
     if not (is_sync(given) or is_async(given)):
-        raise _refused(given, door, "a Session, a Connection, or the async form of one")
+        raise _refused(given, method, "a Session, a Connection, or the async form of one")
 
 
-def resolve(given: Any, door: str, instead: str) -> "Session | Connection":
+def resolve(given: Any, method: str, instead: str) -> "Session | Connection":
     """Return the Session or Connection; for a scoped_session that of this thread.
 
     Raises InvalidOption for anything else; `instead` names the function for async ones.
     """
     if is_async(given):
-        raise _refused(given, door, f"a Session or Connection; {instead}")
+        raise _refused(given, method, f"a Session or Connection; {instead}")
     if not is_sync(given):
-        raise _refused(given, door, "a Session or Connection")
+        raise _refused(given, method, "a Session or Connection")
     session: Session | Connection = given() if _is(given, ORM, "scoped_session") else given
     return session
 
 
-def aresolve(given: Any, door: str, instead: str) -> Any:
+def aresolve(given: Any, method: str, instead: str) -> Any:
     """Return the AsyncSession or AsyncConnection. Raises InvalidOption for anything else."""
     if is_sync(given):
-        raise _refused(given, door, f"an AsyncSession or AsyncConnection; {instead}")
+        raise _refused(given, method, f"an AsyncSession or AsyncConnection; {instead}")
     if not is_async(given):
-        raise _refused(given, door, "an AsyncSession or AsyncConnection")
+        raise _refused(given, method, "an AsyncSession or AsyncConnection")
     return given() if _is(given, ASYNC, "async_scoped_session") else given
 
 
@@ -114,7 +114,7 @@ def _is(given: object, module: str, *names: str) -> bool:
     return found is not None and isinstance(given, tuple(getattr(found, name) for name in names))
 
 
-def _refused(given: object, door: str, wanted: str) -> InvalidOption:
+def _refused(given: object, method: str, wanted: str) -> InvalidOption:
     return InvalidOption(
-        f"{door}: {type(given).__name__} is not {wanted}", field="within", value=given
+        f"{method}: {type(given).__name__} is not {wanted}", field="within", value=given
     )
