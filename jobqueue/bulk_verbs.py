@@ -37,7 +37,7 @@ CANCEL = Verb("cancel", "cancelled", MOVES["cancel"].before, Jobs.cancel)
 RETRY_ALL = Verb(
     "retry",
     "retried",
-    (*MOVES["hasten"].before, *MOVES["rerun"].before),
+    (*MOVES["run_now"].before, *MOVES["requeue"].before),
     partial(Jobs.rerun, succeeded=True),
     wakes=True,
 )

@@ -41,10 +41,10 @@ MOVES: Mapping[str, Move] = {
     "fail": Move((State.RUNNING,), State.FAILED),  # none left
     "snooze": Move((State.RUNNING,), State.SCHEDULED),  # attempt - 1: not charged
     "release": Move((State.RUNNING,), State.AVAILABLE),  # attempt - 1: not charged
-    "lose": Move((State.RUNNING,), State.AVAILABLE),  # its worker is gone: crashes + 1
+    "reap": Move((State.RUNNING,), State.AVAILABLE),  # its worker is gone: crashes + 1
     "cancel": Move(LIVE, State.CANCELLED),  # running: only when its worker says so
-    "hasten": Move((State.SCHEDULED,), State.AVAILABLE),  # an operator's retry: due now
+    "run_now": Move((State.SCHEDULED,), State.AVAILABLE),  # an operator's retry: due now
     "postpone": Move(WAITING, State.SCHEDULED),  # due later: by its operator or key
-    "rerun": Move(FINAL, State.AVAILABLE),  # an operator's retry; of a succeeded job if asked for
+    "requeue": Move(FINAL, State.AVAILABLE),  # an operator's retry; of a succeeded job if asked for
 }
 """Every verb that changes a job's state. Statements, docs and the model test derive from it."""

@@ -217,7 +217,7 @@ class Jobs(Enqueuer):
         """
         left_out = () if succeeded else (State.SUCCEEDED,)
         guard = in_state(
-            State.SCHEDULED, *(state for state in MOVES["rerun"].before if state not in left_out)
+            State.SCHEDULED, *(state for state in MOVES["requeue"].before if state not in left_out)
         )
 
         def rerun(connection: Connection, ids: list[int]) -> list[int]:

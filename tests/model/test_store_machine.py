@@ -240,7 +240,7 @@ class Machine(RuleBasedStateMachine):
             job = self.model[id_]
             if job.state is State.SCHEDULED:
                 assert id_ in changed
-                self.model[id_] = job.move("hasten", snoozes=0)
+                self.model[id_] = job.move("run_now", snoozes=0)
             elif job.state in FINAL and (asked or job.state is not State.SUCCEEDED):
                 other = self.holder_of_key(job.key)
                 takes = job.scope == "finished" or (job.scope == "started" and not job.begun)
@@ -254,7 +254,7 @@ class Machine(RuleBasedStateMachine):
     @staticmethod
     def granted(job: Model) -> Model:
         changes = {"fence": job.fence + 1, "max_attempts": job.attempt + job.budget}
-        return job.move("rerun", wish=False, crashes=0, child_crashes=0, snoozes=0, **changes)
+        return job.move("requeue", wish=False, crashes=0, child_crashes=0, snoozes=0, **changes)
 
     @precondition(lambda self: len(self.model) > ENOUGH)
     @rule(data=st.data())
@@ -296,9 +296,9 @@ class Machine(RuleBasedStateMachine):
             job = self.model[gone.id]
             charged = job.crashes >= REFUNDS_MAX
             spent = job.budget == 1 or (charged and job.attempt >= job.max_attempts)
-            verb = "cancel" if job.wish else "fail" if spent else "lose"
+            verb = "cancel" if job.wish else "fail" if spent else "reap"
             changes = {"fence": job.fence + 1, "crashes": job.crashes + 1, "worker": None}
-            changes["attempt"] = job.attempt - (verb == "lose" and not charged)
+            changes["attempt"] = job.attempt - (verb == "reap" and not charged)
             self.model[gone.id] = job.move(verb, **changes)
             assert (gone.state, gone.fence) == (self.model[gone.id].state, job.fence + 1)
             assert gone.attempt == job.attempt

@@ -369,6 +369,6 @@ def test_a_row_that_changes_between_a_look_and_the_change_is_left_alone(
 
 
 def test_the_verbs_of_operators_are_those_of_the_moves() -> None:
-    assert MOVES["rerun"].before == FINAL
-    assert MOVES["hasten"].before == (State.SCHEDULED,)
+    assert MOVES["requeue"].before == FINAL
+    assert MOVES["run_now"].before == (State.SCHEDULED,)
     assert set(MOVES["cancel"].before) == set(State) - set(FINAL)

@@ -4,7 +4,7 @@ import pytest
 
 from jobqueue.states import FINAL, LIVE, MOVES, WAITING, State
 
-WORKERS = {"succeed", "retry", "fail", "snooze", "release", "lose"}
+WORKERS = {"succeed", "retry", "fail", "snooze", "release", "reap"}
 
 
 def test_the_states_are_those_of_the_contract() -> None:
@@ -48,7 +48,7 @@ def test_only_a_worker_or_its_loss_ends_what_runs() -> None:
 
 
 def test_only_an_operator_leads_out_of_a_final_state() -> None:
-    assert {verb for verb, move in MOVES.items() if set(move.before) & set(FINAL)} == {"rerun"}
+    assert {verb for verb, move in MOVES.items() if set(move.before) & set(FINAL)} == {"requeue"}
 
 
 def test_every_state_is_reached_from_the_first_two_and_leads_on_to_a_final_one() -> None:

@@ -121,7 +121,7 @@ def _moved(*, successor: bool) -> dict[str, ColumnElement[Any]]:
     state, run_at = due(given["delay"], given["at"])
     latest, wanted = plus(jobs.c.created_at, max_wait), after(debounce)
     soonest = case((max_wait.is_(None), wanted), (latest > wanted, wanted), else_=latest)
-    scheduled = case((soonest > now(), becomes("postpone")), else_=becomes("hasten"))
+    scheduled = case((soonest > now(), becomes("postpone")), else_=becomes("run_now"))
     plain = debounce.is_(None)
     moved = case((plain, state), (_HAS_BEGUN, jobs.c.state), else_=scheduled)
     return {

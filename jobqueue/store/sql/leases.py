@@ -152,13 +152,13 @@ def reap(backend: Backend) -> Executable:
     spent = or_(ONCE, and_(charged, jobs.c.attempt >= jobs.c.max_attempts))
     cancelled = or_(CANCEL_ASKED, _CLAIMED_TOO_LATE)
     final = or_(cancelled, spent)
-    given_back = and_(jobs.c.state == becomes("lose"), jobs.c.crashes <= REFUNDS_MAX)
+    given_back = and_(jobs.c.state == becomes("reap"), jobs.c.crashes <= REFUNDS_MAX)
     return (
         update(jobs)
         .where(backend.in_subquery(jobs.c.id, orphans))
         .values(
             state=case(
-                (cancelled, becomes("cancel")), (spent, becomes("fail")), else_=becomes("lose")
+                (cancelled, becomes("cancel")), (spent, becomes("fail")), else_=becomes("reap")
             ),
             fence=jobs.c.fence + 1,
             crashes=jobs.c.crashes + 1,

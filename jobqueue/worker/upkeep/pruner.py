@@ -5,7 +5,7 @@ from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.worker.service import Service
 
 PRUNE_INTERVAL = 60.0
-FOLDED_MANY = 1000  # compacted rows from which the next round follows at once
+COMPACTED_MANY = 1000  # compacted rows from which the next round follows at once
 
 
 class Pruner(Service):
@@ -23,5 +23,5 @@ class Pruner(Service):
             if keep is not None:
                 full |= self._maintenance.prune(state, keep) >= BATCH
         self._maintenance.forget_actions()
-        full |= self._maintenance.compact() >= FOLDED_MANY
+        full |= self._maintenance.compact() >= COMPACTED_MANY
         return 0.05 if full else PRUNE_INTERVAL
