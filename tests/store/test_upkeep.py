@@ -43,7 +43,7 @@ def test_what_a_worker_says_of_itself_is_kept(kit: StoreKit) -> None:
     kit.worker(queues=("a", "b"), tasks=("x",), wakeup_address="@notifier")
     kit.worker(queues=None)
     with kit.store.read() as connection:
-        rows = connection.execute(select(workers).order_by(workers.c.started_at)).all()
+        rows = connection.execute(select(workers).order_by(workers.c.tasks.desc())).all()
     assert [(row.queues, row.tasks) for row in rows] == [('["a", "b"]', '["x"]'), (None, '["add"]')]
     assert [row.wakeup_address for row in rows] == ["@notifier", None]
 
