@@ -67,11 +67,11 @@ class WorkerCollector:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._histograms = worker.vitals.metrics.histograms()
+        self._histograms = worker.health.metrics.histograms()
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
-        health = self._worker.vitals
+        health = self._worker.health
         for sample in health.samples():
             kind = Gauge if sample.kind == "gauge" else Counter
             family = kind(f"jobqueue_worker_{sample.name}", sample.what, labels=["worker"])

@@ -120,7 +120,7 @@ class Worker:
         return self._stop_conditions.is_outgrown
 
     @property
-    def vitals(self) -> WorkerHealth:
+    def health(self) -> WorkerHealth:
         """Return the health and the figures of the worker."""
         services = self._parts.services if self._parts else ()
         return WorkerHealth(

@@ -43,7 +43,7 @@ def bound(ports: Ports, worker: Worker, host: str = LOOPBACK) -> Iterator[list[P
         # 0 twice means two ports.
         key = port or -len(pages) - 1
         made = (
-            _metrics_page(worker) if name == "metrics_port" else health_pages(lambda: worker.vitals)
+            _metrics_page(worker) if name == "metrics_port" else health_pages(lambda: worker.health)
         )
         pages.setdefault(key, {}).update(made)
     with contextlib.ExitStack() as stack:

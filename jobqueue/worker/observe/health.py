@@ -38,8 +38,8 @@ class WorkerHealth:
     stop_conditions: StopConditions
     metrics: Metrics
 
-    def health(self) -> Health:
-        """Return the health now."""
+    def check(self) -> Health:
+        """Return what is well and what is not now."""
         return Health(
             alive=self.stop_conditions.failure is None,
             lease=self.inflight.lease.good(),

@@ -104,12 +104,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing: probes arrive every few seconds."""
 
 
-def health_pages(vitals: Callable[[], WorkerHealth]) -> dict[str, Page]:
+def health_pages(health_of: Callable[[], WorkerHealth]) -> dict[str, Page]:
     """Return the pages `/healthz`, whether it is alive, and `/readyz`, whether it can claim."""
 
     def page(good: Callable[[Health], bool]) -> Page:
         def answer() -> tuple[int, str, str]:
-            health = vitals().health()
+            health = health_of().check()
             text = json.dumps({"ok": good(health), **health._asdict()}) + "\n"
             return HTTPStatus.OK if good(health) else UNAVAILABLE, "application/json", text
 

@@ -299,7 +299,7 @@ class WorkerHealth:
             **{"alive": True, "lease": True, "database": True, "working": True, **wrong}
         )
 
-    def health(self) -> probe_server.Health:
+    def check(self) -> probe_server.Health:
         return self._health
 
 
@@ -314,18 +314,18 @@ def test_whatever_is_wrong_makes_it_not_ready_and_only_its_own_failure_not_healt
     assert json.loads(text)[wrong] is False
 
 
-def test_the_vitals_are_those_of_the_worker(url: str, wait_until: Any) -> None:
+def test_the_health_is_that_of_the_worker(url: str, wait_until: Any) -> None:
     """A database that is gone, and a lease that has run out, as a worker itself sees them."""
     with JobQueue(url) as jobs, jobs.worker(lease=1, poll=0.05) as worker:
-        assert all(worker.vitals.health())
+        assert all(worker.health.check())
         store = worker._assembly.store
         store.read, store.write = _gone, _gone
         worker._parts.heartbeat.tick = _gone
-        wait_until(lambda: not worker.vitals.health().database)
-        wait_until(lambda: not worker.vitals.health().lease)
-        assert worker.vitals.health().alive
+        wait_until(lambda: not worker.health.check().database)
+        wait_until(lambda: not worker.health.check().lease)
+        assert worker.health.check().alive
         del store.read, store.write, worker._parts.heartbeat.tick
-        wait_until(lambda: all(worker.vitals.health()))
+        wait_until(lambda: all(worker.health.check()))
 
 
 def _gone(*_: object, **__: object) -> Any:
