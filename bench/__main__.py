@@ -1,4 +1,4 @@
-"""python -m bench [drain enqueue latency memory payload starve views processes queues lanes limits fleet peers ceiling] [--database sqlite|postgres|both] [--quick]
+"""python -m bench [drain enqueue latency memory payload starve views processes queues lanes limits fleet pages peers ceiling] [--database sqlite|postgres|both] [--quick]
 
 python -m bench soak: see bench.soak; it measures nothing.
 """
@@ -22,6 +22,7 @@ from bench import (
     limits,
     machine,
     memory,
+    pages,
     payload,
     peers,
     processes,
@@ -46,6 +47,7 @@ SCENARIOS = {
     "lanes": lanes,
     "limits": limits,
     "fleet": fleet,
+    "pages": pages,
     "peers": peers,
     "ceiling": ceiling,
 }

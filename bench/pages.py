@@ -15,7 +15,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from datetime import UTC, datetime
+from typing import NamedTuple
 from urllib.parse import quote
 
 from jobqueue.error_groups import error_id, signature_of
@@ -28,7 +29,7 @@ from bench.views import ago, fill, numbers
 LOOKS = 21
 TAGS = "CASE WHEN i % 10 = 3 THEN '[\"tag' || (i / 10 % 7) || '\"]' END"
 TASKS = [f"task{number}" for number in range(8)]
-TYPES = [f"app.Error{number}" for number in range(50)]
+TYPES = [f"app.Error{number}" for number in range(25)]
 PLACE = "app/mail.py:send"
 OUTAGE = ("outage", "ConnectionError", PLACE)
 """Task, type and place of half of the failures."""
@@ -114,6 +115,11 @@ def _insert_jobs(database: Database, jobs: int) -> None:
     database.execute(
         f"{into} 'deep', 'task1', {args}, 'available', {due}, NULL, 0, 0, {TAGS}, {key} {numbers(1, jobs // 10)}"
     )
+    at = ago(database, "300.0 * i")
+    database.execute(
+        "INSERT INTO jobqueue_jobs (queue, task, state, run_at, finished_at, attempt, fence, scheduled_for)"
+        f" SELECT 'queue0', 'task' || (i % 8), 'succeeded', {at}, {at}, 1, 2, {at} {numbers(1, 1000)}"
+    )
     old = ago(database, "2505600")
     for state, ended in (("failed", old), ("available", "NULL"), ("succeeded", old)):
         database.execute(
@@ -123,7 +129,7 @@ def _insert_jobs(database: Database, jobs: int) -> None:
 
 def _insert_errors(database: Database) -> None:
     """An attempt of each job that failed, and their counts: by hour, and as totals."""
-    of_task = f"CASE task WHEN '{OUTAGE[0]}' THEN '{OUTAGE[1]}' ELSE 'app.Error' || (id % 50) END"
+    of_task = f"CASE task WHEN '{OUTAGE[0]}' THEN '{OUTAGE[1]}' ELSE 'app.Error' || (id % 25) END"
     traceback = (
         "Traceback (most recent call last):\n" + '  File "app/mail.py", line 7, in send\n' * 8
     )
@@ -199,9 +205,10 @@ def pages(database: Database) -> list[str]:
         )
     )
     ((ended,),) = database.execute(
-        "SELECT finished_at FROM jobqueue_jobs WHERE state = 'failed' AND finished_at IS NOT NULL ORDER BY finished_at LIMIT 1 OFFSET 50000"
+        "SELECT CAST(finished_at AS text) FROM jobqueue_jobs WHERE state = 'failed' AND finished_at IS NOT NULL ORDER BY finished_at LIMIT 1 OFFSET 50000"
     )
-    deep = quote(f"{str(ended).replace(' ', 'T')}~1")
+    at = datetime.fromisoformat(ended)
+    deep = quote(f"{(at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()}~1")
     outage, usual = (
         error_id(signature_of(*group)) for group in (OUTAGE, ("task2", "app.Error2", PLACE))
     )
@@ -323,12 +330,12 @@ def _awaited(port: int) -> Client:
 
 def main() -> None:
     from jobqueue.cli.main import cli
+    from jobqueue import overview
     from jobqueue.web import live
-    from jobqueue.web.pages import findings
 
     os.environ["JOBQUEUE_URL"], port, *words = sys.argv[1:]
     if "fresh" in words:
-        live.KEEP_MIN, live.COST_MAX, findings.FRESH = 0.0, float("inf"), 0.0
+        live.KEEP_MIN, live.COST_MAX, overview.FRESH = 0.0, float("inf"), 0.0
     end_with_parent()
     sys.stderr = open(os.devnull, "w")
     os.dup2(sys.stderr.fileno(), 2)

@@ -54,13 +54,16 @@ class Running(NamedTuple):
     """Why it is stuck; empty if it is not."""
 
 
-def queue_rows(monitor: Monitor, ended: Rows | None = None) -> Rows:
-    """Return a row for each queue, with what ended in it in the last hour."""
-    ended = monitor.ended(HOUR) if ended is None else ended
+def queue_rows(monitor: Monitor) -> Rows:
+    """Return a row for each queue, with what ended in it in the last hour.
+
+    Numbers of waiting jobs may be bounds, see `Monitor.bounded_queues`.
+    """
+    ended = monitor.ended(HOUR)
     hour = monitor.present().replace(second=0, microsecond=0) - (HOUR - 1) * MINUTE
     return [
         row | _of_queue(row, [each for each in ended if each["queue"] == row["queue"]], hour)
-        for row in monitor.queues()
+        for row in monitor.bounded_queues()
     ]
 
 
@@ -107,7 +110,9 @@ def totals(queues: Rows, workers: Rows) -> dict[str, Any]:
     ages = [row["oldest_available_seconds"] for row in queues if not row["paused"]]
     return {
         "available": sum(row[State.AVAILABLE.value] for row in queues),
+        "available_more": any(row["available_more"] for row in queues),
         "scheduled": sum(row[State.SCHEDULED.value] for row in queues),
+        "scheduled_more": any(row["scheduled_more"] for row in queues),
         "running": sum(row[State.RUNNING.value] for row in queues),
         "slots": sum(row["concurrency"] for row in workers),
         "oldest": max((age for age in ages if age is not None), default=None),
@@ -158,7 +163,7 @@ def paused_by(store: Store, rows: Rows) -> dict[str, str]:
 
 def causes(store: Store) -> list[ErrorGroup]:
     """Return the most frequent errors of this hour and the one before, if they are many."""
-    found = ErrorGroups(store).find("1h", limit=GROUPS)
+    found = ErrorGroups(store).find("1h", limit=GROUPS, within="1h")
     return [group for group in found if group.hour >= MANY]
 
 

@@ -49,11 +49,17 @@ class ErrorGroups:
         self._store = store
 
     def find(
-        self, since: ErrorWindow | str, task: str | None = None, limit: int = GROUPS_MAX
+        self,
+        since: ErrorWindow | str,
+        task: str | None = None,
+        limit: int = GROUPS_MAX,
+        *,
+        within: ErrorWindow = "7d",
     ) -> list[ErrorGroup]:
         """Return what has errored in that time, the most frequent first.
 
-        Times are whole hours: `1h` is this hour and the one before. Raises InvalidOption.
+        Times are whole hours: `1h` is this hour and the one before. Nothing is counted that is not
+        `within` the last hours, which takes less time. Raises InvalidOption.
         """
         since = options.one_of(since, "since", tuple(WINDOWS))
         with self._store.read() as connection:
@@ -68,11 +74,11 @@ class ErrorGroups:
                     counts["1h"].label("hour"),
                     counts["24h"].label("day"),
                     counts["7d"].label("week"),
-                    _sum(_of.failed, _of.hour >= hour - WINDOWS["7d"]).label("failed"),
+                    cast(func.sum(_of.failed), BigInteger).label("failed"),
                 )
                 .where(
                     _of.kind.in_((CounterKind.WRITTEN, CounterKind.PERIOD)),
-                    _of.hour >= hour - WINDOWS["7d"],
+                    _of.hour >= hour - WINDOWS[within],
                 )
                 .group_by(_of.error_id)
                 .having(counts[since] > 0)

@@ -5,12 +5,13 @@ for in a bounded part of the rows, and the page says which.
 """
 
 from datetime import datetime
+from time import monotonic
 from typing import NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Select,
+    Subquery,
     Text,
     and_,
     bindparam,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     true,
     union_all,
 )
+from sqlalchemy.sql.util import ClauseAdapter
 
 from jobqueue import options
 from jobqueue.errors import InvalidOption
@@ -39,8 +41,17 @@ WINDOW = 100_000
 """Rows that a page looks through where no index serves its filter."""
 COUNTED_MAX = 100_000
 """A count is exact up to this."""
+STEP = 5000
+LOOK_TIME = 0.04
+"""Seconds after which a page looks no further: where its rows are far apart, reading them takes
+long."""
 FEW = 5000
 """Waiting and running jobs up to this number are found by the index of their state."""
+FILTERED = [jobs.c[name] for name in ("id", "state", "task", "queue", "tags", "created_at")]
+"""The columns that the filter of a live state may ask for."""
+_IS_THERE = jobs.c.finished_at.is_not(None)
+_ORDERED = (jobs.c.finished_at, jobs.c.id)
+NEWEST_END = (jobs.c.finished_at.desc(), jobs.c.id.desc())
 
 
 class JobPage(NamedTuple):
@@ -51,6 +62,14 @@ class JobPage(NamedTuple):
     """The place after which the next page begins; None at the end."""
     window: bool
     """True if the page ends because it has looked through WINDOW rows."""
+
+
+class Count(NamedTuple):
+    """How many jobs there are."""
+
+    number: int
+    whole: bool
+    """False if there are more."""
 
 
 class _Rows(NamedTuple):
@@ -104,13 +123,18 @@ class JobPages:
 
     def count(self, wanted: JobFilter, most: int = COUNTED_MAX) -> int:
         """Return the number of matching jobs, at most one more than `most`."""
-        total = 0
         with self._jobs.store.read() as connection:
             self._jobs.store.backend.prefer_indexes(connection)
-            for part in _parts(wanted):
-                some = select(id_of(wanted)).where(part).limit(most + 1).subquery()
-                total += connection.execute(select(func.count()).select_from(some)).scalar_one()
-        return min(total, most + 1)
+            return _count(connection, wanted, most)
+
+    def count_soon(self, wanted: JobFilter, most: int = COUNTED_MAX) -> Count:
+        """Return the number of jobs that an index counts, at most `most`, in LOOK_TIME or so."""
+        with self._jobs.store.read() as connection:
+            self._jobs.store.backend.prefer_indexes(connection)
+            if wanted.state in FINAL and wanted.ids is None:
+                return count_ended(connection, wanted.state, most)
+            total = _count(connection, wanted, most)
+        return Count(min(total, most), total <= most)
 
     def with_key(self, key: str) -> list[int]:
         """Return the ids of the jobs that hold a unique key, at most one."""
@@ -136,21 +160,23 @@ def _narrows(wanted: JobFilter) -> bool:
 def _by_id(connection: Connection, wanted: JobFilter, after: str | None, size: int) -> _Rows:
     """Find the newest ids."""
     below = None if after is None else _number(after)
-    # One lower bound only: of several SQLite takes the first, and would read all below the floor.
-    found, floor = select(jobs.c.id).where(matches(wanted, by_id=False)), None
     is_live = wanted.state is not None and wanted.ids is None
     few = _few(connection, wanted) if is_live else None
+    # One lower bound only: of several SQLite takes the first, and would read all below the floor.
+    matching, floor = matches(wanted, by_id=False), None
+    id_: ColumnElement[int] = jobs.c.id
+    found = select(id_).where(matching)
     if few is not None:
-        found = found.where(jobs.c.id.in_(few))
+        found, id_ = select(few.c.id).where(ClauseAdapter(few).traverse(matching)), few.c.id
     elif is_live or _narrows(wanted):
         newest = connection.execute(select(func.max(jobs.c.id))).scalar_one() or 0
         floor = min(newest + 1, below or newest + 1) - WINDOW
-        found = found.where(jobs.c.id >= max(floor, 1))
+        found = found.where(id_ >= max(floor, 1))
     else:
-        found = found.where(jobs.c.id > 0)
+        found = found.where(id_ > 0)
     if below is not None:
-        found = found.where(jobs.c.id < below)
-    ids = list(connection.execute(found.order_by(jobs.c.id.desc()).limit(size + 1)).scalars())
+        found = found.where(id_ < below)
+    ids = list(connection.execute(found.order_by(id_.desc()).limit(size + 1)).scalars())
     if len(ids) > size:
         return _Rows(ids[:size], str(ids[size - 1]))
     if floor is not None and floor > 1:
@@ -168,20 +194,27 @@ def _by_error(connection: Connection, wanted: JobFilter, after: str | None, size
     return _Rows(ids[:size], str(ids[size - 1]) if len(ids) > size else None)
 
 
-def _few(connection: Connection, wanted: JobFilter) -> Select[tuple[int]] | None:
-    """Select the ids of a live state by its index; None if there are more than FEW."""
-    is_indexed = wanted.state is State.AVAILABLE
-    of_index = JobFilter(state=wanted.state, queue=wanted.queue if is_indexed else None)
+def _few(connection: Connection, wanted: JobFilter) -> Subquery | None:
+    """Select the jobs of a live state by its index; None if there are more than FEW.
+
+    Selected with what filters ask for: a planner without statistics joins them with all jobs.
+    """
     some = [
-        select(select(jobs.c.id).where(part).limit(FEW + 1).subquery().c.id)
-        for part in _parts(of_index)
+        select(select(*FILTERED).where(part).limit(FEW + 1).subquery())
+        for part in parts_of(of_index(wanted))
     ]
-    ids = union_all(*some).subquery()
-    count = connection.execute(select(func.count()).select_from(ids)).scalar_one()
-    return select(ids.c.id) if count <= FEW else None
+    rows = union_all(*some).subquery()
+    count = connection.execute(select(func.count()).select_from(rows)).scalar_one()
+    return rows if count <= FEW else None
 
 
-def _parts(wanted: JobFilter) -> list[ColumnElement[bool]]:
+def of_index(wanted: JobFilter) -> JobFilter:
+    """Return what the index of a state serves of a filter."""
+    queue = wanted.queue if wanted.state is State.AVAILABLE else None
+    return JobFilter(state=wanted.state, queue=queue)
+
+
+def parts_of(wanted: JobFilter) -> list[ColumnElement[bool]]:
     """Return conditions that together are the filter, each with the predicate of an index."""
     if wanted.state is None or wanted.ids is not None or wanted.error is not None:
         return [matches(wanted)]
@@ -195,28 +228,71 @@ def _parts(wanted: JobFilter) -> list[ColumnElement[bool]]:
 
 
 def _of_ended(connection: Connection, wanted: JobFilter, after: str | None, size: int) -> _Rows:
-    """Find the jobs of a final state that ended last."""
-    is_there = jobs.c.finished_at.is_not(None)
+    """Find the jobs of a final state that ended last.
+
+    What no index serves is looked for step by step, until WINDOW rows or LOOK_TIME.
+    """
+    if not _narrows(wanted):
+        return ended_in(connection, wanted, after, size, None)
+    until, ids, looked, step = monotonic() + LOOK_TIME, list[int](), 0, min(STEP, WINDOW)
+    while True:
+        rows = ended_in(connection, wanted, after, size - len(ids), step)
+        ids += rows.ids
+        looked += step
+        is_over = looked >= WINDOW or len(ids) == size or monotonic() > until
+        if not rows.window or is_over:
+            return _Rows(ids, rows.after, rows.window)
+        after, step = rows.after, min(2 * step, WINDOW - looked)
+
+
+def ended_in(
+    connection: Connection, wanted: JobFilter, after: str | None, size: int, step: int | None
+) -> _Rows:
+    """Find them among the next `step` rows, or among all."""
     ended = [in_state(wanted.state or State.FAILED)]
     if after is not None:
         ended.append(_ended_before(*_place(after)))
-    order = (jobs.c.finished_at.desc(), jobs.c.id.desc())
-    floor = None
-    where = [*ended, matches(wanted, by_id=False)]
-    lowest: ColumnElement[bool] = is_there
-    if _narrows(wanted):
-        last = select(jobs.c.finished_at, jobs.c.id).where(*ended, is_there).order_by(*order)
-        floor = connection.execute(last.limit(1).offset(WINDOW)).one_or_none()
-        if floor is not None:
-            lowest = _not_ended_before(floor.finished_at, floor.id)
-    found = select(jobs.c.finished_at, jobs.c.id).where(*where, lowest).order_by(*order)
-    rows = connection.execute(found.limit(size + 1)).all()
+    floor = None if step is None else _place_at(connection, ended, step)
+    lowest = _IS_THERE if floor is None else _not_ended_before(*floor)
+    found = select(*_ORDERED).where(*ended, matches(wanted, by_id=False), lowest)
+    rows = connection.execute(found.order_by(*NEWEST_END).limit(size + 1)).all()
     ids = [row.id for row in rows[:size]]
     if len(rows) > size:
         return _Rows(ids, _text_of(rows[size - 1].finished_at, rows[size - 1].id))
-    if floor is not None:
-        return _Rows(ids, _text_of(floor.finished_at, floor.id), window=True)
-    return _Rows(ids, None)
+    return _Rows(ids, floor and _text_of(*floor), window=floor is not None)
+
+
+def _count(connection: Connection, wanted: JobFilter, most: int) -> int:
+    total = 0
+    for part in parts_of(wanted):
+        some = select(id_of(wanted)).where(part).limit(most + 1).subquery()
+        total += connection.execute(select(func.count()).select_from(some)).scalar_one()
+    return min(total, most + 1)
+
+
+def count_ended(connection: Connection, state: State, most: int) -> Count:
+    """Count the jobs of a final state, step by step, until there are too many or LOOK_TIME."""
+    until, total = monotonic() + LOOK_TIME, 0
+    ended = [in_state(state)]
+    while True:
+        last = _place_at(connection, ended, STEP - 1)
+        if last is None:
+            rest = select(jobs.c.id).where(*ended, _IS_THERE).order_by(*NEWEST_END).limit(STEP)
+            counted = select(func.count()).select_from(rest.subquery())
+            total += connection.execute(counted).scalar_one()
+            return Count(min(total, most), total <= most)
+        total += STEP
+        if total > most or monotonic() > until:
+            return Count(min(total, most), whole=False)
+        ended = [in_state(state), _ended_before(*last)]
+
+
+def _place_at(
+    connection: Connection, ended: list[ColumnElement[bool]], offset: int
+) -> tuple[datetime, int] | None:
+    row = select(*_ORDERED).where(*ended, _IS_THERE).order_by(*NEWEST_END).limit(1).offset(offset)
+    found = connection.execute(row).one_or_none()
+    return None if found is None else (found.finished_at, found.id)
 
 
 def _ended_before(at: datetime, id_: int) -> ColumnElement[bool]:

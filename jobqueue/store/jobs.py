@@ -116,6 +116,8 @@ class Jobs(Enqueuer):
 
     def _last_errors(self, connection: Connection, ids: list[int]) -> dict[int, Row[Any]]:
         errors: dict[int, Row[Any]] = {}
+        if ids:
+            self._store.backend.prefer_indexes(connection)
         for start in range(0, len(ids), 500):
             rows = connection.execute(
                 select(attempts)

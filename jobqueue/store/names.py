@@ -80,7 +80,7 @@ def names_in_use(store: Store, *, besides: str | None = None) -> Names:
             (name for kind, name in paused if kind == PauseKind.TASK),
         ),
         _names(
-            _listed(row.tags for row in young),
+            _listed({row.tags for row in young}),
             (name for kind, name in paused if kind == PauseKind.TAG),
         ),
         _names(scheduled),

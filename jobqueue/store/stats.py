@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnClause,
+    CompoundSelect,
     Connection,
     Double,
     Integer,
@@ -29,7 +30,16 @@ from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.clock import INSTANT, now
 from jobqueue.store.database import Store
 from jobqueue.store.pauses import Pauses
-from jobqueue.store.schema import PauseKind, history, jobs, queues, workers
+from jobqueue.store.queue_figures import bounded_rows
+from jobqueue.store.schema import (
+    CounterKind,
+    PauseKind,
+    counters,
+    history,
+    jobs,
+    queues,
+    workers,
+)
 from jobqueue.store.sql.predicates import AVAILABLE, IS_ALIVE, in_state
 
 Rows = list[dict[str, Any]]
@@ -101,6 +111,14 @@ class Monitor:
     def queues(self) -> Rows:
         """Return a row for each queue that has live jobs, counters or settings, by name."""
         return self._rows(select(queue_stats).order_by(queue_stats.c.queue))
+
+    def bounded_queues(self) -> Rows:
+        """Return what `queues` does, in milliseconds for any number of jobs that wait.
+
+        Numbers of waiting jobs may be bounds: `available_more` and `scheduled_more` tell that.
+        """
+        with self._store.read() as connection:
+            return bounded_rows(connection, self._store.backend)
 
     def workers(self) -> Rows:
         """Return a row for each lease, by name. `queues` is a list of names; None means all."""
@@ -175,24 +193,23 @@ class Monitor:
             .order_by(of.worker_id)  # Ordered by id, SQLite would scan the whole table.
             .limit(most)
         )
-        return self._rows(statement)
+        return self._rows(statement, by_index=True)
 
-    def ended(self, count: int) -> Rows:
-        """Return how many jobs of each queue ended in each of the last minutes, and failed."""
-        of = throughput.c
-        statement = (
-            select(
-                of.minute,
-                of.queue,
-                *(
-                    cast(func.sum(of[state.value]), BigInteger).label(state.value)
-                    for state in FINAL
-                ),
-            )
-            .where(of.minute > self.present() - count * MINUTE)
-            .group_by(of.minute, of.queue)
+    def ended(self, count: int, *, by_queue: bool = True) -> Rows:
+        """Return how many jobs ended in each of the last minutes, and failed: of each queue or all.
+
+        A minute may have two rows: what was added up, and what was not yet.
+        """
+        of = counters.c
+        keys = [of.minute, *([of.queue] if by_queue else [])]
+        sums = [cast(func.sum(of[state.value]), BigInteger).label(state.value) for state in FINAL]
+        since = self.present() - count * MINUTE
+        # Each kind by itself: both in the order of their index, and without a sort.
+        parts = (
+            select(*keys, *sums).where(of.kind == kind, of.minute > since).group_by(*keys)
+            for kind in (CounterKind.PERIOD, CounterKind.WRITTEN)
         )
-        return self._rows(statement)
+        return self._rows(union_all(*parts))
 
     def stats(self, minutes: int = MINUTES) -> dict[str, Any]:
         """Return all statistics as JSON values: queues, tasks, paused tasks and tags, the number of
@@ -248,7 +265,9 @@ class Monitor:
 
         return transact_audited(self._store.transact, work, action, int)
 
-    def _rows(self, statement: Select[Any], *, by_index: bool = False) -> Rows:
+    def _rows(
+        self, statement: Select[Any] | CompoundSelect[Any], *, by_index: bool = False
+    ) -> Rows:
         with self._store.read() as connection:
             if by_index:
                 self._store.backend.prefer_indexes(connection)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote
 
-from jinja2 import Environment
+from jinja2 import Environment, Template
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -228,11 +228,12 @@ class Dashboard:
 
         `serial` is another one where the data is.
         """
-        if serial is not None and _header(scope, b"hx-request"):
+        made = self._templates.get_template(template)
+        if serial is not None and "live" in made.blocks and _header(scope, b"hx-request"):
             tag = f'"{serial}"'
             if tag in _header(scope, b"if-none-match"):
                 return Response(status_code=304, headers={"ETag": tag})
-            return self._fragment(scope, template, data, tag)
+            return self._fragment(scope, made, data, tag)
         session, fresh = session_of(scope), None
         if not self._sessions.is_valid(session):
             # With a token only a login gives a session, and only a session has forms.
@@ -249,7 +250,6 @@ class Dashboard:
             "has_token": self._guard.has_token,
             "notice": notice,
         }
-        made = self._templates.get_template(template)
         response = HTMLResponse(made.render({**_common(scope), **more, **data}), status)
         if fresh:
             self._set(scope, response, COOKIE, fresh, lasts=LASTS)
@@ -257,8 +257,9 @@ class Dashboard:
             self._set(scope, response, NOTICE, "", lasts=0)
         return response
 
-    def _fragment(self, scope: Scope, template: str, data: Mapping[str, Any], tag: str) -> Response:
-        made = self._templates.get_template(template)
+    def _fragment(
+        self, scope: Scope, made: Template, data: Mapping[str, Any], tag: str
+    ) -> Response:
         context = made.new_context({**_common(scope), **data})
         text = "".join(made.blocks["live"](context))
         return HTMLResponse(text, headers={"ETag": tag, "Cache-Control": "no-cache"})

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from jobqueue.errors import InvalidOption
 from jobqueue.records import JobFilter
 from jobqueue.states import WAITING, State
-from jobqueue.store import job_pages
+from jobqueue.store import job_looks, job_pages
 from jobqueue.store.job_pages import JobPages, is_counted
 from tests.store.conftest import StoreKit
 
@@ -118,6 +118,56 @@ def test_a_count_stops_at_its_bound(kit: StoreKit) -> None:
     pages = JobPages(kit.jobs)
     assert [pages.count(JobFilter(), most) for most in (2, 3, 4, 5)] == [3, 4, 4, 4]
     assert is_counted(JobFilter(state=State.FAILED)) and not is_counted(JobFilter(task="t"))
+
+
+@pytest.mark.parametrize("state", [State.AVAILABLE, State.FAILED])
+def test_a_count_of_a_page_says_whether_there_are_more(
+    kit: StoreKit, monkeypatch: pytest.MonkeyPatch, state: State
+) -> None:
+    monkeypatch.setattr(job_pages, "STEP", 2)
+    monkeypatch.setattr(job_pages, "LOOK_TIME", 60.0)
+    for _ in range(5):
+        kit.put(state)
+    pages = JobPages(kit.jobs)
+    found = [pages.count_soon(JobFilter(state=state), most) for most in (3, 4, 5, 6)]
+    assert found == [(3, False), (4, False), (5, True), (5, True)]
+    monkeypatch.setattr(job_pages, "LOOK_TIME", -1.0)
+    soon = pages.count_soon(JobFilter(state=state))
+    assert soon == ((2, False) if state is State.FAILED else (5, True))
+
+
+def test_a_page_of_ended_jobs_looks_no_further_when_its_time_is_over(
+    kit: StoreKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_pages, "STEP", 2)
+    monkeypatch.setattr(job_pages, "LOOK_TIME", -1.0)
+    rare = [kit.put(State.FAILED, task="rare") for _ in range(2)]
+    for _ in range(6):
+        kit.put(State.FAILED, task="common")
+    pages, wanted = JobPages(kit.jobs), JobFilter(state=State.FAILED, task="rare")
+    first = pages.page(wanted)
+    assert (first.jobs, first.window) == ([], True)
+    assert walk(pages, wanted, 1) == rare[::-1]
+
+
+def test_what_a_bulk_verb_would_change_is_looked_for_in_a_bounded_part(
+    kit: StoreKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [kit.put(State.FAILED, task=task) for task in ("rare", *["common"] * 5)]
+    other = kit.put(State.SUCCEEDED, task="rare")
+    states = (State.FAILED, State.SCHEDULED)
+
+    def look(**wanted: Any) -> tuple[int, list[int], bool, int]:
+        found = job_looks.look(kit.jobs, JobFilter(**wanted), states, 2)
+        return found.number, [job.id for job in found.sample], found.whole, found.left_out
+
+    assert look(task="common") == (5, ids[:3:-1], True, 0)
+    assert look(ids=(ids[0], other)) == (1, ids[:1], True, 1)
+    monkeypatch.setattr(job_looks, "LOOKED", 6)
+    assert look(task="common") == (3, ids[:3:-1], False, 0)
+    assert look(task="rare") == (0, [], False, 0)
+    monkeypatch.setattr(job_looks, "COUNTED_MAX", 4)
+    assert look() == (4, ids[:3:-1], False, 0)
 
 
 def test_each_batch_of_a_bulk_verb_begins_after_the_last_one(

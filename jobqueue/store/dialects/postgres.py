@@ -75,6 +75,11 @@ _FULL = (
 _QUOTED = (Text, Instant)
 
 _POSITIONAL = psycopg_dialect(paramstyle="format")  # type: ignore[no-untyped-call]
+_PREFER_INDEXES = text(
+    "SELECT set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true),"
+    " set_config('enable_bitmapscan', 'off', true),"
+    " set_config('max_parallel_workers_per_gather', '0', true)"
+)
 _NOTIFICATION = func.pg_notify(literal_column(f"'{CHANNEL}'"), literal_column("''"))
 
 _class = table("pg_class", column("oid"), column("relnamespace"), schema="pg_catalog")
@@ -191,10 +196,10 @@ class Postgres(Backend):
         """See `Backend.prefer_indexes`.
 
         Before the first ANALYZE the planner expects few rows, and would sort a million of them for
-        the first 10,000; and it expects that most jobs run, and would read them all.
+        the first 10,000, or read a million places in an index for a bitmap; and it expects that
+        most jobs run, and would read them all. Starting a parallel worker takes longer than a page.
         """
-        connection.execute(text("SET LOCAL enable_sort = off"))
-        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        connection.execute(_PREFER_INDEXES)
 
     def batch_table(self, columns: Columns) -> FromClause:
         """See `Backend.batch_table`: one array per column.

@@ -1,6 +1,5 @@
 """The verbs for jobs: first what they would change, with a sample; then what they have changed."""
 
-from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -11,8 +10,9 @@ from jobqueue.job_changes import JobChanges
 from jobqueue.job_search import FILTER, filter_of
 from jobqueue.known_names import names_of
 from jobqueue.queue import JobQueue
-from jobqueue.records import JobFilter
+from jobqueue.records import JobFilter, counted
 from jobqueue.redaction import ShownJobs
+from jobqueue.store.job_looks import LOOKED, look
 from jobqueue.store.job_pages import COUNTED_MAX, JobPages
 from jobqueue.store.names import names_in_use
 from jobqueue.web.pages.jobs import VERBS, row_of
@@ -25,22 +25,23 @@ PARAMETERS = (*FILTER, "id", "all", "succeeded", "from")
 def confirm_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show how many jobs a verb would change now, and a sample of them; change nothing."""
     verb, wanted = _asked(queue, query)
-    pages = JobPages(ShownJobs(queue.store, queue.registry))
-    count, sample = 0, []
-    for part in _parts(verb, wanted):
-        count += pages.count(part)
-        sample += pages.page(part, size=SAMPLE).jobs if count else []
-    sample.sort(key=lambda job: -job.id)
+    looked = look(ShownJobs(queue.store, queue.registry), wanted, verb.states, SAMPLE)
+    count = counted(looked.number, "job")
+    if not looked.whole:
+        least = "more than" if looked.number >= COUNTED_MAX else "at least"
+        count = f"{least} {count}" if looked.number else "all jobs that match"
     given = {name: text for name in PARAMETERS if (text := query.get(name, "").strip())}
     return "confirm.html", {
         "verb": verb,
+        "any": bool(looked.number) or not looked.whole,
         "count": count,
-        "more": count > COUNTED_MAX,
-        "counted_max": COUNTED_MAX,
-        "sample": [row_of(job) for job in sample[:SAMPLE]],
+        "whole": looked.whole,
+        "looked": None if looked.whole or looked.number >= COUNTED_MAX else LOOKED,
+        "is_all": looked.whole and looked.number == len(looked.sample),
+        "sample": [row_of(job) for job in looked.sample],
         "given": given,
         "back": _back(query),
-        "left_out": _left_out(verb, wanted, pages),
+        "left_out": looked.left_out if wanted.ids is not None else 0,
     }
 
 
@@ -72,20 +73,6 @@ def _asked(queue: JobQueue, query: Query) -> tuple[Verb, JobFilter]:
         verb = RETRY_ALL
     names = names_of(queue.registry) | names_in_use(queue.store)
     return verb, filter_of(query, names, JobPages(ShownJobs(queue.store, queue.registry)))
-
-
-def _parts(verb: Verb, wanted: JobFilter) -> list[JobFilter]:
-    """Return a filter for each state that the verb changes, each served by an index."""
-    if wanted.state is not None:
-        return [wanted] if wanted.state in verb.states else []
-    return [replace(wanted, state=state) for state in verb.states]
-
-
-def _left_out(verb: Verb, wanted: JobFilter, pages: JobPages) -> int:
-    """Return how many of the jobs that are named the verb would leave out as they are."""
-    if wanted.ids is None:
-        return 0
-    return pages.count(wanted) - sum(pages.count(part) for part in _parts(verb, wanted))
 
 
 def _back(query: Query, *, gone: bool = False) -> str:

@@ -14,7 +14,7 @@ from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.redaction import ShownJobs
 from jobqueue.states import State
-from jobqueue.store.job_pages import COUNTED_MAX, WINDOW, JobPages, is_counted
+from jobqueue.store.job_pages import WINDOW, JobPages, is_counted
 from jobqueue.store.names import names_in_use
 from jobqueue.web.pages.view import Query
 
@@ -43,8 +43,7 @@ def jobs_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         "filter": urlencode(given),
         "signature": wanted.error,
         "names": names,
-        "count": pages.count(wanted) if is_counted(wanted) else None,
-        "counted_max": COUNTED_MAX,
+        "count": pages.count_soon(wanted) if is_counted(wanted) else None,
         "window": WINDOW,
         "verbs": [verb for verb in VERBS.values() if _fits(verb, wanted)],
         "stranger": "" if page.jobs else str(unknown_in(wanted, names) or ""),

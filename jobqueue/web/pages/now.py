@@ -28,8 +28,8 @@ def now_page(
         raise InvalidOption(f"span: {span[:20]!r} is not 1h or 24h", field="span")
     monitor = Monitor(queue.store)
     minutes, size = SPANS[span]
-    ended = monitor.ended(minutes)
-    rows = queue_rows(monitor, ended)
+    rows = queue_rows(monitor)
+    ended = monitor.ended(minutes, by_queue=False)
     chart = points(ended, monitor.present(), minutes, size)
     workers = [row for row in monitor.workers() if is_alive(row)]
     recent = monitor.minutes(HOUR)

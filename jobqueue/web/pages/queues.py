@@ -39,14 +39,16 @@ def queue_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
 def purge_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show how many jobs a purge would delete; delete none."""
     name = _known(queue, query)
-    rows = Monitor(queue.store).queues()
-    waiting = sum(row["scheduled"] + row["available"] for row in rows if row["queue"] == name)
+    rows = [row for row in Monitor(queue.store).bounded_queues() if row["queue"] == name]
+    waiting = counted(sum(row["scheduled"] + row["available"] for row in rows), "job")
+    if any(row["scheduled_more"] or row["available_more"] for row in rows):
+        waiting = f"at least {waiting}"
     return "sure.html", {
         "title": f"Purge queue {name}?",
-        "sentence": f"{counted(waiting, 'job')} that wait in queue {name} will be deleted. "
+        "sentence": f"{waiting[0].upper()}{waiting[1:]} that wait in queue {name} will be deleted. "
         "This cannot be undone. Jobs that run go on.",
         "path": f"/queues/{name}/purge",
-        "button": f"Delete {counted(waiting, 'job')}",
+        "button": f"Delete {waiting}",
         "verb": "purge",
         "back": f"/queues/{name}",
     }

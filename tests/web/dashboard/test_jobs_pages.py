@@ -6,6 +6,7 @@ import re
 import pytest
 
 from jobqueue import JobQueue
+from jobqueue.store import job_looks
 from jobqueue.store.audit import Audit
 from jobqueue.web import live
 from tests.web.conftest import Serve
@@ -113,6 +114,22 @@ def test_all_that_match_are_counted_shown_and_changed(
     (action,) = Audit(jobs.store).find(None)
     assert action["target"] == {"state": "failed", "task": "fail"}
     assert jobs.get(other).state == "succeeded"
+
+
+def test_what_no_index_counts_is_changed_all_the_same(
+    pages: Pages, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        pages.client.id(task="fail")
+    run()
+    monkeypatch.setattr(job_looks, "LOOKED", 2)
+    page = text_of(pages.get("/jobs/retry?all=yes&state=failed&task=fail"))
+    assert "Retry at least 2 jobs?" in page and "jobs were looked through" in page
+    assert "Retry them all" in page
+    page = text_of(pages.get("/jobs/retry?all=yes&state=failed&task=add"))
+    assert "Retry all jobs that match?" in page
+    page = pages.done("/jobs/retry", {"state": "failed", "task": "fail", "all": "yes"})
+    assert "Retried 3 jobs." in page
 
 
 def test_a_succeeded_job_runs_again_only_if_that_is_asked(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jobqueue import JobQueue, cron, every, overview
+from jobqueue.store import queue_figures
 from jobqueue.store.audit import Audit
 from jobqueue.store.stats import Monitor
 from jobqueue.web.pages import tasks as tasks_pages
@@ -25,6 +26,19 @@ def cells(page: str, kind: str) -> dict[str, list[str]]:
 
 
 # Queues
+
+
+def test_numbers_that_are_bounds_have_a_plus(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EACH", "BUDGET", "AVAILABLE_MAX", "SCHEDULED_MAX"):
+        monkeypatch.setattr(queue_figures, name, 1)
+    for delay in (None, None, 60, 60):
+        pages.client.id(1, 2, queue="mail", delay=delay)
+    assert cells(pages.get("/queues"), "queue")["mail"][0] == "1+ + 2+"
+    assert cells(pages.get("/"), "queue")["mail"][0] == "1+ + 2+"
+    live = {"HX-Request": "true"}
+    assert "At least 3 jobs that wait" in pages.get("/queues/mail/purge", headers=live)
 
 
 def test_queues_show_their_limits_and_what_ended_in_them(pages: Pages, run: Run) -> None:
