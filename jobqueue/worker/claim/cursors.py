@@ -68,6 +68,8 @@ class ClaimCursors:
         """The queue that is first the next time, or that would stand before those that are."""
         self._resume = ""
         """Where the queues begin that were too many for the last rescan; else ''."""
+        self._is_partway = False
+        """The last rescan has not come to the end of the queues: it goes on from `_resume`."""
         self._served: set[str] = set()
         """The queues that had a turn since the last rescan."""
         self._has_claimed = False
@@ -86,7 +88,7 @@ class ClaimCursors:
         """Return the seconds until a rescan is due."""
         if self.hint >= WorkHint.LIKELY:
             return max(0.0, self._rescan_not_before - time.monotonic())
-        if self.empty and self._resume and self._has_claimed:
+        if self.empty and self._resume and (self._has_claimed or self._is_passing_over):
             return 0.0
         rest = (
             self._rescan_cost * (1 / RESCAN_SHARE - 1)
@@ -100,6 +102,11 @@ class ClaimCursors:
     def empty(self) -> bool:
         """True when no queue is known to have more jobs."""
         return not self._cursors
+
+    @property
+    def _is_passing_over(self) -> bool:
+        """True while rescans go on to the end of the queues, as those seen may be all paused."""
+        return self._is_partway and self._behind_paused.is_active
 
     @property
     def is_announced(self) -> bool:
@@ -134,13 +141,13 @@ class ClaimCursors:
         if self._resume:
             unserved = (queue for queue in self._in_turn() if queue not in self._served)
             self._turn = start = next(unserved, self._resume)
-        self._served, self._resume = set(), ""
+        self._served, self._resume, self._is_partway = set(), "", False
         found: list[QueueHead] = []
         for first in dict.fromkeys((start, "")):
             most = QUEUES_MAX + 1 - len(found)
             found += self._claims.next_queues(connection, first, limit=most)
             if len(found) > QUEUES_MAX:  # There it goes on, not from the head again.
-                self._resume = found.pop().queue
+                self._resume, self._is_partway = found.pop().queue, first == start
                 break
         return found
 

@@ -10,7 +10,7 @@ from jobqueue import JobQueue
 from jobqueue.store.audit import Action
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind
-from jobqueue.worker.claim import paused_search
+from jobqueue.worker.claim import cursors, paused_search
 from tests.worker.conftest import LONG_AGO, Stepped
 
 
@@ -165,6 +165,23 @@ def test_a_queue_that_has_become_empty_does_not_hold_up_the_second_search(
     front = behind.put_in_front()
     behind.search._began_at = behind.search._again_at = LONG_AGO
     assert behind.claimed() == [front]
+
+
+def test_a_job_behind_more_paused_queues_than_a_rescan_finds_is_found_at_once(
+    behind: BehindPaused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cursors, "QUEUES_MAX", 2)
+    queues = [behind.held.options(queue=f"e{n}").call() for n in range(6)]
+    behind.jobs.enqueue_many([*queues, behind.free.options(queue="last").call()])
+    rounds = 1
+    while not behind.worker.claim(sweep=rounds == 1):
+        assert behind.worker.cursors.rescan_in() <= 0
+        rounds += 1
+    assert rounds == 4
+    behind.worker.step()
+    turns = (behind.worker.claim(sweep=False) == [] for _ in range(20))
+    # It rests where the queues end.
+    assert any(is_idle and behind.worker.cursors.rescan_in() > 0 for is_idle in turns)
 
 
 def test_the_second_search_comes_to_its_end_although_actions_follow_each_other(
