@@ -287,8 +287,10 @@ class ClaimCursors:
         else:
             self._immediate_only.discard(queue)
         if len(batch) < wanted and not (batch.stopped_at_immediate or batch.cut_short):
-            del self._cursors[queue]
+            cursor = self._cursors.pop(queue)
             if queue in self._ends:  # There may be jobs behind it.
+                if not batch:
+                    self._behind_paused.gave_nothing(cursor)
                 self.raise_hint(WorkHint.LIKELY if self._has_claimed else WorkHint.MAYBE)
             elif batch:
                 self.raise_hint(WorkHint.MAYBE)

@@ -60,6 +60,8 @@ class PausedSearch:
         """The second search has a reason, and goes on without a rest."""
         self._has_reason = False
         """There was another reason since it began: it begins again when it has ended."""
+        self._barren: set[Cursor] = set()
+        """The places behind which the claims since the last look gave nothing."""
         self.next_at = _NEVER
         """When to look again, by the monotonic clock, if nothing else gives reason to."""
 
@@ -90,10 +92,16 @@ class PausedSearch:
         self._hurries &= self._is_under_way(levels)
         self.next_at = time.monotonic() if moved else self._second_search_at(levels)
         starts: dict[str, Cursor] = {}
-        for queue, priority in sorted(found):  # The best priority of each queue.
+        # The best priority of each queue; every second time the next one, if that gave nothing.
+        for queue, priority in sorted(found, key=lambda at: (found[at] in self._barren, at)):
             starts.setdefault(queue, found[queue, priority])
+        self._barren.clear()
         ends = self._jobs.ahead(connection, _by_level(starts), rows)
         return starts, {queue: place for (queue, _), place in ends.items()}
+
+    def gave_nothing(self, cursor: Cursor) -> None:
+        """Note that a claim from behind this place gave nothing: another transaction has it."""
+        self._barren.add(cursor)
 
     def _plan_second_search(self, signs: Signs, levels: Sequence[Level], began: float) -> None:
         """Start the second search over if it is time.

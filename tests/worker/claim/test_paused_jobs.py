@@ -5,11 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from jobqueue import JobQueue
 from jobqueue.store.audit import Action
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind
+from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.worker.claim import cursors, paused_search
 from tests.worker.conftest import LONG_AGO, Stepped
 
@@ -182,6 +184,19 @@ def test_a_job_behind_more_paused_queues_than_a_rescan_finds_is_found_at_once(
     turns = (behind.worker.claim(sweep=False) == [] for _ in range(20))
     # It rests where the queues end.
     assert any(is_idle and behind.worker.cursors.rescan_in() > 0 for is_idle in turns)
+
+
+@pytest.mark.databases("postgres")  # The other has one writer.
+def test_a_job_that_another_transaction_locks_does_not_hold_up_those_of_other_priorities(
+    behind: BehindPaused,
+) -> None:
+    locked = behind.free.options(priority=-1).enqueue().id
+    other = behind.free.options(priority=1).enqueue().id
+    row = select(jobs_table).where(jobs_table.c.id == locked).with_for_update()
+    with behind.worker.store.engine.connect() as connection:
+        connection.execute(row)
+        assert [behind.claimed(), behind.claimed()] == [[], [other]]
+    assert behind.claimed() == [locked]
 
 
 def test_the_second_search_comes_to_its_end_although_actions_follow_each_other(
