@@ -40,6 +40,7 @@ STALL_MAX = 5.0  # seconds for which a worker that is frozen in a claim may hold
 LANES_AT_ONCE = 50
 QUEUES_AT_ONCE = 1000
 NEW_AT_ONCE = 1000
+PAUSED_AT_ONCE = 10_000
 
 _HELD_BACK = select(jobs.c.id).where(
     HELD,
@@ -107,7 +108,7 @@ class Lanes:
             newest = int(connection.execute(self._statements.newest).scalar_one())
             parameters = {"in_after": after, "in_limit": NEW_AT_ONCE}
             rows = connection.execute(self._statements.new_jobs, parameters).all()
-            filled = self._filled(connection)
+            filled = self._filled(connection, PAUSED_AT_ONCE)
         places = {row.lane: (LaneKind.KEY, *row) for row in reversed(rows)}
         if not places and not filled:
             return newest, set()
@@ -145,9 +146,10 @@ class Lanes:
             connection.execute(self._statements.unpark_overdue)
         return True
 
-    def _filled(self, connection: Connection) -> list[str]:
-        """Return the limited queues that have jobs without a key, and no lane or an empty one."""
-        return list(connection.execute(self._statements.filled_queues).scalars())
+    def _filled(self, connection: Connection, most: int = 2**31 - 1) -> list[str]:
+        """Return limited queues with an unpaused job among `most`, and no lane or an empty one."""
+        found = connection.execute(self._statements.filled_queues, {"in_most": most})
+        return list(found.scalars())
 
     def _fill(self, connection: Connection, queues: Sequence[str]) -> None:
         if queues:

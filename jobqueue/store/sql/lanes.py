@@ -37,6 +37,7 @@ from jobqueue.store.dialects.base import Backend, Columns
 from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, queues, workers
 from jobqueue.store.sql import predicates
 from jobqueue.store.sql.claim import claim_columns, claim_values
+from jobqueue.store.sql.paused import filled_queues
 from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, may, unpaused
 from jobqueue.store.sql.rows import IDS, NAMES
 
@@ -87,7 +88,7 @@ class LaneStatements:
         self.first_jobs = _first_jobs()
         self.newest = select(func.coalesce(func.max(jobs.c.id), 0))
         self.new_jobs = _new_jobs()
-        self.filled_queues = _filled_queues()
+        self.filled_queues = filled_queues()
         self.known = select(lanes.c.kind, lanes.c.name, lanes.c.queue)
         self.add = _add(backend)
         self.move = _move(backend)
@@ -162,17 +163,6 @@ def _first_jobs() -> Executable:
     )
     more = select(*columns).select_from(found.join(jobs, jobs.c.id == following))
     return select(found.union_all(more))
-
-
-def _filled_queues() -> Executable:
-    """Select the limited queues with available jobs without a key, unless workers look there."""
-    available = exists().where(may("claim"), PLAIN, jobs.c.queue == queues.c.name, unpaused())
-    is_known = exists().where(
-        lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)),
-        lanes.c.name == queues.c.name,
-        lanes.c.parked != Parked.EMPTY.value,
-    )
-    return select(queues.c.name).where(QUEUE_LIMITED, ~is_known, available)
 
 
 def _new_jobs() -> Executable:

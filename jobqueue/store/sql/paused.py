@@ -19,7 +19,7 @@ from sqlalchemy import (
 
 from jobqueue.states import State
 from jobqueue.store.dialects.base import Backend
-from jobqueue.store.schema import audit, jobs, pauses, queues, workers
+from jobqueue.store.schema import LaneKind, Parked, audit, jobs, lanes, pauses, queues, workers
 from jobqueue.store.sql.claim import CURSORS
 from jobqueue.store.sql.predicates import IS_PAUSED, QUEUE_LIMITED, unpaused
 from jobqueue.store.sql.rows import NAMES
@@ -152,3 +152,25 @@ def _of_each(
 def _available(table: FromClause) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     available: ColumnElement[str] = literal_column(f"'{State.AVAILABLE.value}'")
     return table.c.state == available, table.c.lane.is_(None)
+
+
+def filled_queues() -> Executable:
+    """Select the limited queues with available jobs without a key, unless workers look there.
+
+    Looks at the first `in_most` jobs of each, for one that is not paused.
+    """
+    some = (
+        select(jobs.c.task, jobs.c.tags)
+        .where(*_available(jobs), jobs.c.queue == queues.c.name)
+        .order_by(*(jobs.c[name] for name in _PLACE[1:]))
+        .limit(_MOST)
+        .correlate(queues)
+        .subquery("some")
+    )
+    available = select(some.c.task).where(unpaused(some)).exists()
+    is_known = exists().where(
+        lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)),
+        lanes.c.name == queues.c.name,
+        lanes.c.parked != Parked.EMPTY.value,
+    )
+    return select(queues.c.name).where(QUEUE_LIMITED, ~is_known, available)

@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from jobqueue import Job, JobQueue
+from jobqueue.store import lanes as store_lanes
+from jobqueue.store.lanes import Lanes
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.schema import Parked, lanes, queues
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
@@ -186,6 +188,23 @@ def test_a_greater_limit_of_a_full_key_is_in_force_at_once(
     second = meter.task.options(**KEY | {"concurrency_limit": 2}).enqueue("k")
     assert claimed_at_once(worker) == [second.id]
     assert (first.state, waiting.state) == ("running", "available")
+
+
+def test_between_two_sweeps_a_bounded_number_of_paused_jobs_is_read(
+    jobs: JobQueue, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_lanes, "PAUSED_AT_ONCE", 2)
+    with jobs.store.write() as connection:
+        connection.execute(insert(queues).values(name="default", max_running=3))
+    jobs.pause(tag="held")
+    for tags in (["held"], ["held"], []):
+        meter.task.options(tags=tags).enqueue("k")
+    found, work = Lanes(jobs.store), []
+    for look in (lambda: found.add_new(0), lambda: found.sweep(None)):
+        look()
+        with jobs.store.read() as connection:
+            work.append(found.with_work(connection, None))
+    assert work == [[], ["default"]]
 
 
 def test_a_job_of_a_resumed_task_is_claimed_at_once(
