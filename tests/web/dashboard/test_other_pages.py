@@ -28,9 +28,7 @@ def cells(page: str, kind: str) -> dict[str, list[str]]:
 # Queues
 
 
-def test_numbers_that_are_bounds_have_a_plus(
-    pages: Pages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_numbers_that_are_bounds_have_a_plus(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("EACH", "BUDGET", "AVAILABLE_MAX", "SCHEDULED_MAX"):
         monkeypatch.setattr(queue_figures, name, 1)
     for delay in (None, None, 60, 60):
