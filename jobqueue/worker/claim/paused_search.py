@@ -13,10 +13,11 @@ A job may come in front of such a place later. This is how it is found:
 - What an operator resumes, updates or retries, and what a worker gives back at its end or loses:
   each look reads what is paused, the last action of an operator and the workers. If they differ, a
   second search goes from the start of each level up to its place, without a rest: as fast as a
-  million jobs in a second.
-- The rest (a claim that a live worker gives back, a long transaction that commits late, a due time
-  in the past): the second search starts over again and again, in a tenth of the time: of ten
-  thousand jobs it finds one within a second, of a million within ten or so.
+  million jobs in a second. If they differ again meanwhile, another one follows.
+- The rest (a job that Python code changes, a claim that a live worker gives back, a long
+  transaction that commits late, a due time in the past): the second search starts over again and
+  again, in a tenth of the time: of ten thousand jobs it finds one within a second, of a million
+  within ten or so.
 """
 
 import time
