@@ -25,11 +25,15 @@ def page(
     """Draw a job; `earlier` attempts are left out of these."""
     item = Item("job", str(job.id), job)
     texts = [
-        title_of(job),
+        *wrap(title_of(job), room.width),
         *wrap(Text(escape_controls(why.sentence), "bold"), room.width),
         *wrap(Text(f"to do: {escape_controls(why.advice)}", "dim"), room.width),
         Text(),
-        *_life(list(steps_of(job, attempts, earlier))),
+        *(
+            line
+            for step in _life(list(steps_of(job, attempts, earlier)))
+            for line in wrap(step, room.width)
+        ),
         Text(),
     ]
     screen = memory(room.width)

@@ -8,6 +8,8 @@ from jobqueue.cli.commands.top.views import Picture, View
 
 COST_MAX = 0.05
 """The part of the time for which it may read: a slow database is read less often."""
+PAUSE_MAX = 30.0
+"""Seconds after which it reads again, however long the last answer took."""
 END_WAIT = 0.5
 """Seconds to wait at the end for what is being read."""
 
@@ -30,11 +32,18 @@ class Poller(threading.Thread):
         self._view: View | None = None
         self._wake = threading.Event()
         self._ended = False
+        self._began: float | None = None
 
     def look_at(self, view: View | None) -> None:
         """Read this view from now on, at once; None: nothing."""
         self._view = view
         self._wake.set()
+
+    @property
+    def reads_for(self) -> float:
+        """Seconds for which the database has been asked; 0 between two readings."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
 
     def end(self) -> None:
         """Read and deliver no more."""
@@ -52,11 +61,12 @@ class Poller(threading.Thread):
             if view is None:
                 pause = None
                 continue
-            began = time.monotonic()
+            began = self._began = time.monotonic()
             try:
                 found: Picture | Exception = self._read(view)
             except Exception as error:  # noqa: BLE001 - the screen shows it.
                 found = error
+            self._began = None
+            pause = max(self._interval, min(PAUSE_MAX, (time.monotonic() - began) / COST_MAX))
             if not self._ended:
                 self._deliver(view, found)
-            pause = max(self._interval, (time.monotonic() - began) / COST_MAX)

@@ -35,7 +35,7 @@ from jobqueue.text import escape_controls
 NOTICE_LASTS = 8.0
 """Seconds for which what was done is shown."""
 SLOW = 3.0
-"""Seconds, beside three intervals, after which a picture without an answer is old."""
+"""Seconds for which the database is asked, after which it is said not to answer."""
 NARROW = 72
 """Cells of the screen below which the names of other views are letters."""
 KEPT = 50
@@ -85,7 +85,7 @@ class Top(App[None]):
     ) -> None:
         super().__init__(ansi_color=True)
         self._verbs, self._in_words, self._target = verbs, in_words, escape_controls(target)
-        self._patience = 3 * interval + SLOW
+        self._patience = SLOW
         self._trail = [TABS["n"]]
         self._pictures: dict[View, tuple[Picture, float]] = {}
         self._asked_at = time.monotonic()
@@ -175,16 +175,17 @@ class Top(App[None]):
     def _draw_frame(self) -> None:
         now = time.monotonic()
         at = self._pictures[self._view][1] if self._view in self._pictures else None
-        age = now - (self._asked_at if at is None else at)
-        is_old = self._view.kind != "help" and (bool(self._trouble) or age > self._patience)
+        is_late = self._poller.reads_for > self._patience
+        is_old = self._view.kind != "help" and (bool(self._trouble) or is_late)
         if self._page.stale != is_old:
             self._page.stale = is_old
             self._page.refresh()
-        state = Text("● live", "green") if at or self._view.kind == "help" else Text("○ reading")
+        is_read = self._view.kind == "help" or (at is not None and at >= self._asked_at)
+        state = Text("● live", "green") if is_read else Text("○ reading")
         self._head.update(self._headline(Text("○ old", "bold red") if is_old else state))
         if is_old and self._asks is None:
             why = self._trouble or "the database does not answer"
-            since = "" if at is None else f"this is from {duration(round(age))} ago: "
+            since = "" if at is None else f"this is from {duration(round(now - at))} ago: "
             self._foot.update(Text(f"{since}{escape_controls(why)}", "bold red"))
         else:
             self._foot.update(self._footline(now))

@@ -53,7 +53,8 @@ class Verbs:
             self._changed(wakes=verb == "resume")
             return f"Queue {name} {'is' if changed else 'was already'} {verb}d."
 
-        return Ask(f"{verb} queue {name}, where {waiting} wait", act)
+        wait = "waits" if item.it["waiting"] == 1 else "wait"
+        return Ask(f"{verb} queue {name}, where {waiting} {wait}", act)
 
     def _retry_group(self, group: ErrorGroup) -> Ask | str:
         wanted = JobFilter(state=State.FAILED, error=group.signature)
