@@ -61,10 +61,10 @@ def queue_rows(monitor: Monitor) -> Rows:
     """
     ended = monitor.ended(HOUR)
     hour = monitor.present().replace(second=0, microsecond=0) - (HOUR - 1) * MINUTE
-    return [
-        row | _of_queue(row, [each for each in ended if each["queue"] == row["queue"]], hour)
-        for row in monitor.bounded_queues()
-    ]
+    by_queue: dict[str, Rows] = defaultdict(list)
+    for each in ended:
+        by_queue[each["queue"]].append(each)
+    return [row | _of_queue(row, by_queue[row["queue"]], hour) for row in monitor.bounded_queues()]
 
 
 def _of_queue(row: dict[str, Any], ended: Rows, hour: datetime) -> dict[str, Any]:
