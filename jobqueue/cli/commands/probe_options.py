@@ -6,7 +6,8 @@ from http import HTTPStatus
 from typing import Any
 
 from jobqueue import options
-from jobqueue.cli.errors import CliError
+from jobqueue.cli.errors import MISUSED, CliError
+from jobqueue.errors import InvalidOption
 from jobqueue.loggers import get_logger
 from jobqueue.worker.observe.probe_server import LOOPBACK, Page, Probes, health_pages
 from jobqueue.worker.worker import Worker
@@ -38,6 +39,10 @@ def of_process(ports: Ports, number: int, count: int) -> list[str]:
 @contextlib.contextmanager
 def bound(ports: Ports, worker: Worker, host: str = LOOPBACK) -> Iterator[list[Probes]]:
     """Bind the ports before the worker starts, so that a port in use stops the command."""
+    if not host:  # It would mean all addresses.
+        raise InvalidOption(
+            "probe_host: give an address, such as 0.0.0.0 for all", field="probe_host", value=host
+        )
     pages: dict[int, dict[str, Page]] = {}
     for name, port in ports.items():
         # 0 twice means two ports.
@@ -51,9 +56,10 @@ def bound(ports: Ports, worker: Worker, host: str = LOOPBACK) -> Iterator[list[P
         for port, served in pages.items():
             try:
                 probe = Probes(max(0, port), served, host)
-            except OSError as error:
+            except (OSError, TypeError) as error:  # TypeError: such a name cannot be.
+                said = getattr(error, "strerror", None) or error
                 raise CliError(
-                    f"cannot listen on port {port} of {host}: {error.strerror or error}",
+                    f"cannot listen on port {max(0, port)} of {host}: {said}",
                     field="port",
                     value=port,
                 ) from None
@@ -70,6 +76,7 @@ def _metrics_page(worker: Worker) -> dict[str, Page]:
             raise
         raise CliError(
             "--metrics-port needs the extra `prometheus`: pip install 'jobqueue[prometheus]'",
+            code=MISUSED,
             field="metrics_port",
         ) from None
     collector = prometheus.WorkerCollector(worker)

@@ -16,7 +16,7 @@ import pytest
 import jobqueue
 from jobqueue import JobQueue
 from jobqueue.cli.commands.probe_options import bound
-from jobqueue.cli.errors import CliError
+from jobqueue.cli.errors import MISUSED, CliError
 from jobqueue.worker.observe import probe_server
 from jobqueue.worker.stop_conditions import StopConditions
 from jobqueue.worker.observe.probe_server import Probes, health_pages
@@ -175,18 +175,29 @@ def test_a_port_that_is_taken_is_said_before_the_worker_begins(
         ("--health-port", "http"),
         ("--metrics-port", "65536"),
         ("--metrics-port", "65535", "--processes", "2"),
+        ("--health-port", "0", "--probe-host", ""),
     ],
 )
-def test_a_port_out_of_range_is_refused(it: Cli, options: tuple[str, ...]) -> None:
-    assert "_port" in it.refused(2, "worker", *options)
+def test_a_port_out_of_range_and_an_empty_address_are_refused(
+    it: Cli, options: tuple[str, ...]
+) -> None:
+    assert re.search("_port|probe_host: give an address", it.refused(2, "worker", *options))
+
+
+def test_a_name_that_cannot_be_one_is_said() -> None:
+    with pytest.raises(
+        CliError, match=r"cannot listen on port 0 of ü+: encoding of hostname failed"
+    ):
+        bound({"health_port": 0}, JobQueue("sqlite:///none.db").worker(), "ü" * 70).__enter__()
 
 
 def test_without_its_extra_the_metrics_port_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "jobqueue.prometheus", raising=False)
     monkeypatch.delattr(jobqueue, "prometheus", raising=False)
-    with pytest.raises(CliError, match=r"pip install 'jobqueue\[prometheus\]'"):
+    with pytest.raises(CliError, match=r"pip install 'jobqueue\[prometheus\]'") as error:
         bound({"metrics_port": 0}, JobQueue("sqlite:///none.db").worker()).__enter__()
+    assert error.value.code == MISUSED
 
 
 # The server, by hand
