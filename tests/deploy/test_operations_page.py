@@ -171,6 +171,7 @@ def test_a_restore_brings_back_the_jobs_of_the_backup_and_gives_no_id_twice(
         assert again.enqueue("new").id > later.id + 999_999
 
 
+@pytest.mark.databases("sqlite")
 def test_a_worker_goes_on_after_an_upgrade_and_a_new_one_of_the_old_version_does_not_start(
     folder: Path, url: str
 ) -> None:
