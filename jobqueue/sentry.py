@@ -22,6 +22,7 @@ from sentry_sdk.utils import event_from_exception
 from jobqueue.calls import Send
 from jobqueue.errors import Snooze
 from jobqueue.handler_spans import carried, carrying, outcome_without_error, run_within
+from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
 from jobqueue.redaction import Hidden
 from jobqueue.schedules.definition import ScheduleRecord
@@ -29,6 +30,8 @@ from jobqueue.tasks import Call
 from jobqueue.worker.handler.context import Attempt, JobContext, running_attempt
 from jobqueue.worker.handler.describe import type_name
 from jobqueue.worker.log_context import worker_name
+
+log = get_logger("jobqueue.worker")
 
 FLUSH_TIMEOUT = 2.0  # seconds
 MONITOR_ID, MONITOR_SLUG, MONITOR_CONFIG = (
@@ -82,25 +85,32 @@ class _Reports:
 
         The span ends before the insert, which is one for all jobs of an `enqueue_many`.
         """
-        if not sentry_sdk.get_client().is_active():
-            return send(call)
+        if sentry_sdk.get_client().is_active():
+            with _harmless():
+                call = self._published(call)
+        return send(call)
+
+    def _published(self, call: Call[Any]) -> Call[Any]:
         if self._check_ins and call.schedule is not None:
             call = carrying(call, _monitor(call.schedule))
         if sentry_sdk.get_current_span() is None:
-            return send(_traced(call))
+            return _traced(call)
         with sentry_sdk.start_span(op="queue.publish", name=call.task.name, origin=_ORIGIN) as span:
             _describe(span, call.settings.queue)
             span.set_data("messaging.message.body.size", len(call.args.encode()))
-            return send(_traced(call))
+            return _traced(call)
 
     def process(self, context: JobContext, run: Callable[[], Any]) -> Any:
         """Run the handler of an attempt within a scope and a transaction of its own."""
         attempt = running_attempt()
         if attempt is None or not sentry_sdk.get_client().is_active():
             return run()
-        headers = carried(context)
-        check_in = _CheckIn.of(attempt, headers) if self._check_ins else None
-        return run_within(_Reported(attempt, headers, check_in, self._every_attempt), run)
+        reported = None
+        with _harmless():
+            headers = carried(context)
+            check_in = _CheckIn.of(attempt, headers) if self._check_ins else None
+            reported = _Reported(attempt, headers, check_in, self._every_attempt)
+        return run() if reported is None else run_within(reported, run)
 
     def look_through(self, event: Any, hint: dict[str, Any]) -> Any:
         """Drop what this package's frames hold, and lines of which there is an event already.
@@ -180,7 +190,7 @@ class _Reported:
         """Capture an error of the last attempt, check in, and send the transaction."""
         outcome = outcome_without_error(error)
         failed = error is not None and outcome is None and not isinstance(error, GeneratorExit)
-        with self.current():
+        with _harmless(), self.current():
             if error is not None and failed and self._captures:
                 _capture(error)
             if self._check_in is not None and (error is None or outcome == "cancelled"):
@@ -194,7 +204,8 @@ class _Reported:
             )
             self._transaction.finish()
         if failed and self._captures and self._attempt.in_child:
-            sentry_sdk.flush(timeout=FLUSH_TIMEOUT)
+            with _harmless():
+                sentry_sdk.flush(timeout=FLUSH_TIMEOUT)
 
 
 class _CheckIn:
@@ -221,6 +232,15 @@ class _CheckIn:
     def end(self, status: str) -> None:
         """Say how the job ended."""
         capture_checkin(**self._about, status=status, duration=time.monotonic() - self._began)
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Log an error of the SDK, or of a hook or transport of the program's: it fails no job."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a hook or a transport may do anything.
+        log.warning("not reported to Sentry: %s: %s", type_name(type(error)), error)
 
 
 def _capture(error: BaseException) -> None:
@@ -279,10 +299,23 @@ def _arguments(attempt: Attempt) -> dict[str, Any]:
 
 
 def _without_variables(event: Any, *, of_all: bool) -> Any:
-    """Drop the local variables of frames, which hold arguments: of this package, or of all."""
-    for kind in ("exception", "threads"):
-        for value in (event.get(kind) or {}).get("values", ()):
-            for frame in (value.get("stacktrace") or {}).get("frames", ()):
-                if of_all or (frame.get("module") or "").partition(".")[0] == "jobqueue":
-                    frame.pop("vars", None)
+    """Drop the local variables of frames, which hold arguments.
+
+    Of all frames; or of this package's and, in an event that has some, of SQLAlchemy's with what
+    it calls: the parameters of an enqueue are there too.
+    """
+    stacks = [
+        [((frame.get("module") or "").partition(".")[0], frame) for frame in frames]
+        for kind in ("exception", "threads")
+        for value in (event.get(kind) or {}).get("values", ())
+        for frames in [(value.get("stacktrace") or {}).get("frames", ())]
+    ]
+    if not of_all and not any(package == "jobqueue" for stack in stacks for package, _ in stack):
+        return event
+    for stack in stacks:
+        is_of_statement = False
+        for package, frame in stack:
+            is_of_statement = is_of_statement or package == "sqlalchemy"
+            if of_all or is_of_statement or package == "jobqueue":
+                frame.pop("vars", None)
     return event

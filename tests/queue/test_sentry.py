@@ -11,6 +11,7 @@ import sentry_sdk
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 from sqlalchemy import insert, update
+from sqlalchemy.exc import OperationalError
 
 from jobqueue import Cancel, JobQueue, Snooze, cron, current_job, every, fixed
 from jobqueue.handler_spans import carrying
@@ -273,6 +274,50 @@ def test_arguments_are_sent_only_where_data_of_queues_is_collected_and_hidden_on
     assert variables.pop("greet") == {"user": "'ada'"}  # Sentry's own option: of the app's frames.
     assert variables.pop("between") is not None
     assert set(variables.values()) == {None}
+
+
+@pytest.mark.databases("sqlite")
+def test_an_enqueue_that_the_database_refuses_sends_no_argument(jobs: JobQueue, init: Any) -> None:
+    sent = init()
+    instrument(jobs)
+
+    @jobs.task
+    def charge(pin: str) -> None: ...
+
+    with jobs.store.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE jobqueue_jobs RENAME TO gone")
+    pin = "-".join(("my", "pin"))  # Frames show the source.
+    try:
+        charge.enqueue(pin)
+    except OperationalError as error:
+        pin = ""
+        sentry_sdk.capture_exception(error)
+    (event,) = sent.errors()
+    frames = [f for each in event["exception"]["values"] for f in each["stacktrace"]["frames"]]
+    assert [frame["function"] for frame in frames if "my-pin" in json.dumps(frame)] == []
+    assert "my-pin" not in json.dumps(event)
+
+
+@pytest.mark.databases("sqlite")
+def test_an_error_in_the_reporting_fails_no_job(
+    jobs: JobQueue, init: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no way out")
+
+    monkeypatch.setattr(Sent, "capture_envelope", broken)
+    init()
+    instrument(jobs)
+
+    @jobs.task(max_attempts=1)
+    def halve(number: int) -> float:
+        return 1 / number
+
+    works, fails = halve.enqueue(2), halve.enqueue(0)
+    run(jobs)
+    assert works.result() == 0.5
+    assert "ZeroDivisionError" in str(fails.record().error)
+    assert caplog.text.count("not reported to Sentry: RuntimeError: no way out") == 2
 
 
 def due(jobs: JobQueue, name: str, ticks: int, period: timedelta) -> None:
