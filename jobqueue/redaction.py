@@ -137,6 +137,18 @@ def check(task: Task[..., Any]) -> None:
         Hidden.of(task.function, task.settings.redact)
 
 
+def shown_signature(task: Task[..., Any]) -> inspect.Signature:
+    """Return the signature of a task without the defaults of what it hides."""
+    signature = inspect.signature(task.function)
+    parameters = [
+        each.replace(default=HIDDEN)
+        if each.name in task.settings.redact and each.default is not each.empty
+        else each
+        for each in signature.parameters.values()
+    ]
+    return signature.replace(parameters=parameters)
+
+
 def hidden_of(registry: Registry) -> dict[str, Hidden]:
     """Return what the tasks of an app hide."""
     return {

@@ -1,8 +1,8 @@
 """The tasks of an app and of its database, with their figures, for command line and API."""
 
-import inspect
 from typing import Any
 
+from jobqueue.redaction import shown_signature
 from jobqueue.serialization.argument_schemas import arguments_schema
 from jobqueue.states import FINAL
 from jobqueue.store.stats import Monitor
@@ -31,7 +31,7 @@ def _of_app(task: Task[..., Any] | None) -> dict[str, Any]:
         return dict.fromkeys(("queue", "signature", "arguments"))
     return {
         "queue": task.settings.queue,
-        "signature": str(inspect.signature(task.function)),
+        "signature": str(shown_signature(task)),
         "arguments": arguments_schema(task.function, task.name),
     }
 

@@ -206,6 +206,17 @@ def test_tasks_are_listed_with_their_arguments_as_json_schema(
     assert (tasks["elsewhere"]["registered"], tasks["elsewhere"]["arguments"]) == (False, None)
 
 
+def test_defaults_of_what_a_task_hides_are_in_no_list_of_tasks(
+    client: Client, jobs: JobQueue
+) -> None:
+    @jobs.task(redact=("password", "key"))
+    def login(user: str = "me", password: str = "hunter2", *, key: str) -> None: ...
+
+    (row,) = (row for row in client.get("/api/tasks").json() if row["task"] == "login")
+    assert row["signature"] == "(user: str = 'me', password: str = '‹hidden›', *, key: str) -> None"
+    assert "hunter2" not in str(row)
+
+
 def test_a_schedule_is_added_changed_and_previewed(client: Client, jobs: JobQueue) -> None:
     body: dict[str, Any] = {"name": "nightly", "task": "add", "args": [1, 2], "priority": 3}
     post = lambda **more: client.post("/api/schedules", json=body | more)
