@@ -37,7 +37,9 @@ async def answer_logged(app: ASGIApp, scope: Scope, receive: Receive, send: Send
             "status": status,
             "bytes": size,
             "duration": round(time.monotonic() - began, 6),
-            "client": client[0] if client else None,
+            "client": escape_controls(client[0])
+            if client
+            else None,  # Maybe from a proxy's header.
         }
         log.info(
             "%(client)s %(method)s %(path)s: %(status)s, %(bytes)d bytes in %(duration).3f s",

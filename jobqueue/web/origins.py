@@ -52,7 +52,21 @@ class Origins:
         return [(name.encode(), value.encode()) for name, value in given.items()]
 
 
+def require_ascii(text: str, what: str) -> None:
+    """Raise InvalidOption for a name of other letters: browsers send it as xn--…, so that it would
+    never match.
+    """
+    if not text.isascii():
+        raise InvalidOption(
+            f"{what}: {text[:60]!r} has other letters than ASCII; give it as browsers send it, "
+            "with xn--",
+            field=what,
+            value=text,
+        )
+
+
 def _origin(text: str) -> str:
+    require_ascii(text, "origin")
     match = _ORIGIN.fullmatch(text.lower())
     if match is None:
         raise InvalidOption(

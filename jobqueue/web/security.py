@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from jobqueue.errors import InvalidOption
-from jobqueue.web.origins import Origins
+from jobqueue.web.origins import Origins, require_ascii
 from jobqueue.web.responses import JSON, HTTPError
 from jobqueue.web.session import COOKIE, Sessions
 
@@ -230,6 +230,7 @@ def _digest(token: bytes) -> bytes:
 
 
 def _host_name(text: str) -> str:
+    require_ascii(text, "host")
     match = _HOST.fullmatch(text.lower())
     if match is None or match[0] != match[1]:
         raise InvalidOption(

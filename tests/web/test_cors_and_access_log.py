@@ -105,11 +105,18 @@ def test_without_named_sites_there_is_no_cors_header(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["*", "https://*.example", "app.example", "https://a/", "null", "", "ftp://a"]
+    "origin",
+    ["*", "https://*.example", "app.example", "https://a/", "null", "", "ftp://a", "https://ä.de"],
 )
 def test_only_whole_sites_are_named(jobs: JobQueue, origin: str) -> None:
     with pytest.raises(InvalidOption, match="origin: "):
         create_app(jobs, origins=[origin])
+
+
+def test_names_are_given_as_browsers_send_them(jobs: JobQueue) -> None:
+    with pytest.raises(InvalidOption, match="host: 'ä.de' has other letters .* with xn--"):
+        create_app(jobs, hosts=["ä.de"])
+    create_app(jobs, hosts=["xn--4ca.de"], origins=["https://xn--4ca.de"])
 
 
 # The access log
