@@ -68,7 +68,7 @@ def create_app(
         token, hosts, read_only=read_only, authorizes=authorize is not None, origins=origins
     )
     api = Api(jobs, jobs.registry if registry is None else registry, guard.open_names)
-    dashboard = Dashboard(jobs, guard, api.reads, api.writes)
+    dashboard = Dashboard(jobs, guard, api.threads)
     return WebApp(guard, api, dashboard, authorize, access_log=access_log)
 
 

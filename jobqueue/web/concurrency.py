@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Generic, ParamSpec, TypeVar
+from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -41,6 +41,16 @@ class Threads:
             return await to_thread.run_sync(partial(work, *args, **kwargs), limiter=self._limiter)
         finally:
             self._free.release()
+
+
+class Pools(NamedTuple):
+    """Threads by what they do, so that a slow list or bulk verb does not delay an enqueue."""
+
+    reads: Threads
+    writes: Threads
+    """For what is done in one short transaction."""
+    bulk: Threads
+    """For what changes or counts any number of jobs, which may take minutes."""
 
 
 class CachedCall(Generic[T]):

@@ -15,7 +15,7 @@ from jobqueue.job_search import FILTER
 from jobqueue.overview import forget_findings
 from jobqueue.queue import JobQueue
 from jobqueue.store.schema import PauseKind
-from jobqueue.web.concurrency import Threads
+from jobqueue.web.concurrency import Pools, Threads
 from jobqueue.web.live import LiveViews
 from jobqueue.web.pages import bulk, queues, schedules
 from jobqueue.web.pages.errors import errors_page
@@ -84,12 +84,10 @@ YEAR = 365 * 86_400
 class Dashboard:
     """The pages of one queue."""
 
-    def __init__(
-        self, jobs: JobQueue, guard: RequestGuard, reads: Threads, writes: Threads
-    ) -> None:
+    def __init__(self, jobs: JobQueue, guard: RequestGuard, threads: Pools) -> None:
         self._queue = jobs
         self._guard, self._sessions = guard, guard.sessions
-        self._reads, self._writes = reads, writes
+        self._threads = threads
         self._templates: Environment = environment()
         self._live = LiveViews()
         self._by_path = {file.path: file for file in static_files().values()}
@@ -97,7 +95,7 @@ class Dashboard:
     def routes(self) -> list[Route]:
         """Return the routes."""
         verbs = [
-            Route(path, self._does(act, path.rpartition("/")[2]), methods=["POST"])
+            Route(path, self._does(act, path.rpartition("/")[2], self._of(act)), methods=["POST"])
             for path, act in FORMS
         ]
         now = partial(now_page, open_names=self._guard.open_names)
@@ -115,10 +113,13 @@ class Dashboard:
             Route("/static/{path:path}", self.static),
         ]
 
+    def _of(self, act: Act) -> Threads:
+        return self._threads.bulk if act is queues.purge else self._threads.writes
+
     def _shows(self, page: Page) -> Endpoint:
         async def endpoint(request: Request) -> Response:
             query = {**query_of(request, *page.parameters), **request.path_params}
-            read = partial(self._reads, page.view, self._queue, query)
+            read = partial(self._threads.reads, page.view, self._queue, query)
             follows = bool(_header(request.scope, b"hx-request"))
             seen = await self._live.get(_own_path(request.scope), read, follows=follows)
             return self._page(request.scope, seen.template, seen.data, serial=seen.serial)
@@ -127,25 +128,25 @@ class Dashboard:
 
     def _confirms(self, verb: str) -> Endpoint:
         """Return an endpoint that shows what a verb would do, and does it once that is sent."""
-        acts = self._does(bulk.act, verb)
+        acts = self._does(bulk.act, verb, self._threads.bulk)
 
         async def endpoint(request: Request) -> Response:
             if request.method == "POST":
                 return await acts(request)
             query = query_of(request, *bulk.PARAMETERS, repeated=("id",)) | {"verb": verb}
-            template, data = await self._reads(bulk.confirm_page, self._queue, query)
+            template, data = await self._threads.reads(bulk.confirm_page, self._queue, query)
             return self._page(request.scope, template, data)
 
         return endpoint
 
-    def _does(self, act: Act, verb: str) -> Endpoint:
+    def _does(self, act: Act, verb: str, threads: Threads) -> Endpoint:
         """Return an endpoint that does what a form asks for, and goes on to where it shows."""
 
         async def endpoint(request: Request) -> Response:
             form = await self._form(request) | {"verb": verb}
             form |= {name: str(value) for name, value in request.path_params.items()}
             to = form.pop("to", "/")
-            done = await self._writes(act, self._queue, form, client_of(request))
+            done = await threads(act, self._queue, form, client_of(request))
             self._live.clear()
             forget_findings(self._queue.store)
             response = _to(request.scope, to if done.to is None else done.to)

@@ -113,6 +113,7 @@ class JobVerbs:
                 {"anyOf": [ref("Changes"), ref("DryRun")]},
                 body=a_body(*required, **OF_MANY, **MORE.get(name, {})),
                 verb=name,
+                is_bulk=True,
             )
 
     def _change_one(self, name: str, asked: Asked) -> dict[str, Any]:

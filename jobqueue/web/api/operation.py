@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from jobqueue import options, wire
-from jobqueue.web.concurrency import Threads
+from jobqueue.web.concurrency import Pools
 from jobqueue.web.requests import client_of, has_body, query_of, read_body
 from jobqueue.web.responses import JSON, json_response
 from jobqueue.web.rights import Rights
@@ -82,6 +82,8 @@ class Operation:
     """Statuses beside 400, and 413 and 415 for a body."""
     verb: str | None = None
     """What `authorize` has to allow; None: it changes nothing."""
+    is_bulk: bool = False
+    """True if it changes any number of jobs: it has threads of its own."""
     media: str = JSON
 
     @property
@@ -100,8 +102,8 @@ class Operation:
 class Runner:
     """Runs operations: checks what each request has to have, and makes the response."""
 
-    def __init__(self, reads: Threads, writes: Threads) -> None:
-        self._reads, self._writes = reads, writes
+    def __init__(self, threads: Pools) -> None:
+        self._threads = threads
 
     def routes(self, operations: Iterable[Operation]) -> list[Route]:
         """Return a route for each path: of two with one path, a 405 would name one's methods."""
@@ -125,7 +127,8 @@ class Runner:
         if inspect.iscoroutinefunction(operation.work):
             result = await operation.work(asked)
         else:
-            threads = self._reads if operation.verb is None else self._writes
+            writes = self._threads.bulk if operation.is_bulk else self._threads.writes
+            threads = self._threads.reads if operation.verb is None else writes
             result = await threads(operation.work, asked)
         return result if isinstance(result, Response) else json_response(result, operation.status)
 

@@ -24,11 +24,11 @@ from jobqueue.web.api.operation import Asked, Operation, Runner
 from jobqueue.web.api.schedules import ScheduleOperations
 from jobqueue.web.api.schemas import TEXT, an_object, array
 from jobqueue.web.api.switches import SwitchOperations
-from jobqueue.web.concurrency import CachedCall, Threads
+from jobqueue.web.concurrency import CachedCall, Pools, Threads
 from jobqueue.web.responses import JSON, HTTPError, database_unavailable, json_response, to_bytes
 
-READERS, WRITERS = 4, 4
-"""Threads. Reads have their own, so that a slow list does not delay an enqueue."""
+READERS, WRITERS, BULK_WRITERS = 4, 4, 2
+"""Threads."""
 PROBE_TIMEOUT = 2.0
 """Seconds that /readyz and /metrics wait for the database."""
 
@@ -38,10 +38,10 @@ class Api:
 
     def __init__(self, jobs: JobQueue, registry: Registry, open_names: Sequence[str] = ()) -> None:
         self._queue = jobs
-        self.reads, self.writes = Threads(READERS), Threads(WRITERS)
+        self.threads = Pools(Threads(READERS), Threads(WRITERS), Threads(BULK_WRITERS))
         names = lambda: names_of(registry) | names_in_use(jobs.store)  # noqa: E731
         shown, tasks = ShownJobs(jobs.store, registry), wire.Tasks(registry)
-        self._of_jobs = JobOperations(jobs, shown, tasks, names, self.reads)
+        self._of_jobs = JobOperations(jobs, shown, tasks, names, self.threads.reads)
         self._parts = (
             self._of_jobs,
             JobVerbs(jobs, shown, names),
@@ -62,7 +62,7 @@ class Api:
 
     def routes(self) -> list[Route]:
         """Return the routes."""
-        return Runner(self.reads, self.writes).routes(self.operations)
+        return Runner(self.threads).routes(self.operations)
 
     def release(self) -> None:
         """Answer all requests that wait for a job."""

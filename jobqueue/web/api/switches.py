@@ -91,6 +91,7 @@ class SwitchOperations:
             needs_body=False,
             refusals=(404,),
             verb="purge",
+            is_bulk=True,
         )
         for kind in PauseKind:
             for verb in ("pause", "resume"):
