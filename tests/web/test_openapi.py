@@ -251,17 +251,18 @@ def test_each_verb_asks_for_its_right_and_reading_for_none(serve: Serve, jobs: J
 
 
 @pytest.mark.databases("sqlite")
-def test_below_a_mount_all_links_lead_below_it(jobs: JobQueue) -> None:
-    app = Starlette(routes=[Mount("/queue", create_app(jobs))])
+@pytest.mark.parametrize(("mount", "below"), [("/queue", "/queue"), ("/щ é", "/%D1%89%20%C3%A9")])
+def test_below_a_mount_all_links_lead_below_it(jobs: JobQueue, mount: str, below: str) -> None:
+    app = Starlette(routes=[Mount(mount, create_app(jobs))])
     app.has_token, app.release = False, list  # As the server asks of an app.
     with Server(app, port=0, grace=1) as server, Client(base_url=server.url) as client:
         call = {"task": "add", "args": [1, 2]}
         for _ in range(2):
-            where = client.post("/queue/api/jobs", json=call).headers["location"]
-        assert where == "/queue/api/jobs/2" and client.get(where).json()["args"] == [1, 2]
-        links = client.get("/queue/api/jobs?limit=1").links
-        assert links["next"]["url"] == "/queue/api/jobs?limit=1&before=2"
-        index = client.get("/queue/api").json()
-        assert index["openapi"] == "/queue/openapi.json"
-        assert {each["path"] for each in index["operations"]} >= {"/queue/api/jobs"}
+            where = client.post(f"{below}/api/jobs", json=call).headers["location"]
+        assert where == f"{below}/api/jobs/2" and client.get(where).json()["args"] == [1, 2]
+        links = client.get(f"{below}/api/jobs?limit=1").links
+        assert links["next"]["url"] == f"{below}/api/jobs?limit=1&before=2"
+        index = client.get(f"{below}/api").json()
+        assert index["openapi"] == f"{below}/openapi.json"
+        assert {each["path"] for each in index["operations"]} >= {f"{below}/api/jobs"}
         assert client.get(index["openapi"]).json()["servers"] == [{"url": "."}]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -50,11 +50,11 @@ class Asked(NamedTuple):
     def next_page(self, **changed: object) -> dict[str, str]:
         """Return the header that leads to the next page: this URL with other parameters."""
         query = urlencode({**self.request.query_params, **changed})
-        return {"Link": f'<{self.request.url.path}?{query}>; rel="next"'}
+        return {"Link": f'<{quote(self.request.scope["path"])}?{query}>; rel="next"'}
 
     def location(self, path: str) -> dict[str, str]:
         """Return the header that names where something is, by its path below the mount."""
-        return {"Location": self.request.scope.get("root_path", "") + path}
+        return {"Location": quote(self.request.scope.get("root_path", "") + path)}
 
 
 @dataclass(frozen=True)

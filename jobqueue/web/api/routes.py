@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from urllib.parse import quote
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import PlainTextResponse, Response
@@ -117,7 +118,7 @@ class Api:
         )
 
     async def _index(self, asked: Asked) -> Response:
-        root = asked.request.scope.get("root_path", "")
+        root = quote(asked.request.scope.get("root_path", ""))
         return json_response(index(self.operations, root))
 
     @cached_property
