@@ -457,6 +457,10 @@ def test_a_read_only_front_changes_nothing(serve: Serve, jobs: JobQueue) -> None
 
 
 def test_head_answers_without_a_body(client: Client) -> None:
+    client.id(2, 3)
     for path in ("/api/jobs", "/api/stats", "/healthz"):
         response = client.head(path)
         assert (response.status_code, response.content) == (200, b"")
+    for path in ("/api/jobs", "/healthz"):
+        head, got = client.head(path).headers, client.get(path).headers
+        assert head.get("content-length") == got.get("content-length"), path
