@@ -51,6 +51,8 @@ class Described:
         told = operation["responses"][str(response.status_code)]
         if "$ref" in told:
             told = self.resolve(told)
+        named = {name.lower() for name in told.get("headers", {})}
+        assert {"link", "location", "retry-after"} & set(response.headers) <= named
         (media,) = told["content"]
         assert response.headers["content-type"].partition(";")[0] == media
         if media == "application/json":
@@ -153,6 +155,7 @@ def test_every_operation_is_served_and_answers_as_documented(
         do("get_job", id=id_ + 2, wait=30)
         do("list_workers")
     assert [job["id"] for job in do("list_jobs", state="failed", task="fail")] == [id_ + 2]
+    assert len(do("list_jobs", limit=1)) == 1
     do("list_errors", since="1h", task="fail", limit=10)
     do("list_queues")
     do("list_tasks")
@@ -175,6 +178,7 @@ CORPUS = [  # What is wrong of a body, whatever it should be.
     (400, "[]", "application/json"),
     (400, "7", "application/json"),
     (400, '{"surprise": 1}', "application/json"),
+    (400, '[{"task": "ad"}]', "application/json"),
     (400, '{"a": 1, "a": 2}', "application/json"),
     (400, "[" * 1000, "application/json"),
     (400, b"\xff", "application/json"),
@@ -195,10 +199,12 @@ def test_wrong_input_of_every_operation_is_refused_in_one_line(
     def refused(status: int, method: str, path: str, **how: Any) -> None:
         response = described.client.request(method, path, **how)
         assert response.status_code == status, (method, path, how, response.text)
-        described.check({"$ref": "#/components/schemas/Error"}, response.json())
+        strict = described.strict({"$ref": "#/components/schemas/Error"})
+        described.check(strict, response.json())
         message = response.json()["error"]["message"]
         assert "\n" not in message and "Traceback" not in message
 
+    refused(404, "POST", "/api/jobs/99/cancel")
     for method, path, operation in described.operations.values():
         name = names.get(operation["tags"][0], "red")
         right = path.format(id=id_, name=name)

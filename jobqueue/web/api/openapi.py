@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
+from jobqueue.web.api.jobs import BEFORE
 from jobqueue.web.api.operation import Operation, Parameter, Schema
 from jobqueue.web.api.schemas import COMPONENTS, JOB_ID, TEXT
 from jobqueue.web.responses import JSON
@@ -18,7 +19,7 @@ REASONS = {
     415: "The body is not JSON in UTF-8.",
     503: "Not now: a queue is full, or the database does not answer. See Retry-After.",
 }
-EVERYWHERE = "401, 403, 405, 414, 431, 500 or 503, as docs/http.md says."
+EVERYWHERE = "401, 403, 405, 413, 414, 415, 431, 500 or 503, as docs/http.md says."
 DESCRIPTION = (
     "Enqueue, read, steer and watch a job queue. Errors are one object with message, field and "
     "value. With a token, send `Authorization: Bearer …`."
@@ -34,7 +35,13 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
         paths.setdefault(each.path, {})[each.method.lower()] = _described(each)
     error = {
         "description": "What is wrong.",
-        "content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
+        "headers": {
+            "Retry-After": {
+                "description": "Seconds; mostly of a 503.",
+                "schema": {"type": "integer"},
+            }
+        },
+        **_content_of_errors(),
     }
     return {
         "openapi": "3.1.0",
@@ -71,6 +78,7 @@ def _described(operation: Operation) -> dict[str, Any]:
             **{str(status): ERROR for status in operation.statuses if status >= 400},  # noqa: PLR2004
             str(operation.status): {
                 "description": REASONS[operation.status],
+                "headers": _headers(operation),
                 "content": {operation.media: {"schema": operation.answer}},
             },
             "default": {"description": EVERYWHERE, **_content_of_errors()},
@@ -82,6 +90,20 @@ def _described(operation: Operation) -> dict[str, Any]:
         content = {JSON: {"schema": operation.body}}
         described["requestBody"] = {"required": operation.needs_body, "content": content}
     return described
+
+
+def _headers(operation: Operation) -> dict[str, Any]:
+    """Return the headers that an answer may have beside those of HTTP."""
+    names = {each.name for each in operation.parameters or ()}
+    may_have = {
+        "Link": (BEFORE.name in names, 'The next page, as rel="next"; left out at the end.'),
+        "Location": (operation.status == 202, "The job that was made."),  # noqa: PLR2004
+    }
+    return {
+        name: {"description": why, "schema": TEXT}
+        for name, (there, why) in may_have.items()
+        if there
+    }
 
 
 def _content_of_errors() -> dict[str, Any]:

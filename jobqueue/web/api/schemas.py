@@ -196,14 +196,21 @@ _SCHEDULE = an_object(
     last_job_id=or_null(JOB_ID),
 )
 _REFUSALS = array(an_object(id=WHOLE, state=or_null(_STATE), reason=TEXT))
+_REFUSED = {
+    "message": TEXT | {"description": "What is wrong, with which value, and what to do."},
+    "field": or_null(TEXT | {"description": "The parameter, header or key it is about."}),
+    "value": ANYTHING,
+}
 
 COMPONENTS: dict[str, Schema] = {
     "Error": an_object(
-        error=an_object(
-            message=TEXT | {"description": "What is wrong, with which value, and what to do."},
-            field=or_null(TEXT | {"description": "The parameter, header or key it is about."}),
-            value=ANYTHING,
-        )
+        ["errors", "changed", "refused", "status"],
+        error=an_object(**_REFUSED),
+        errors=array(an_object(index=WHOLE, **_REFUSED))
+        | {"description": "Of a list of jobs: each that is wrong, up to 100."},
+        changed=WHOLE | {"description": "Of a verb for one job: 0."},
+        refused=_REFUSALS,
+        status=TEXT | {"description": "Of /readyz."},
     ),
     "Job": _JOB,
     "EnqueuedJob": {"allOf": [ref("Job"), an_object(created=FLAG)]},
