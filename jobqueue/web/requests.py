@@ -52,10 +52,10 @@ def client_of(request: Request) -> str:
     return f"http {request.client.host}" if request.client else "http"
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, most: int) -> bytes:
     """Return the whole body. Raises HTTPError if it is too large, or by its type not JSON."""
     require_json(request.headers.get("content-type"), has_body=True)
-    return await _read(request, BATCH_BYTES_MAX)
+    return await _read(request, most)
 
 
 async def read_form(request: Request) -> dict[str, str]:
@@ -96,8 +96,8 @@ def _check_size(size: int, most: int) -> None:
     if size > most:
         raise HTTPError(
             413,
-            f"body: more than {most:,} bytes; send fewer jobs at once, or store arguments "
-            "elsewhere and pass their ids",
+            f"body: more than {most:,} bytes; send less at once, or store arguments elsewhere and "
+            "pass their ids",
             field="body",
         )
 
@@ -109,8 +109,8 @@ def object_of(body: bytes, *known: str) -> dict[str, Any]:
     """
     given = parse_json(body, what="body", max_bytes=BODY_MAX) if body.strip() else {}
     if not isinstance(given, dict):
-        keys = f"with some of {', '.join(known)}" if known else "without keys"
-        raise HTTPError(400, f"body: not an object {keys}", field="body")
+        keys = f" with some of {', '.join(known)}" if known else ""
+        raise HTTPError(400, f"body: not an object{keys}", field="body")
     for key in given:
         if key not in known:
             there = f"there are {', '.join(known)}" if known else "there are none here"

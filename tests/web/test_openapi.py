@@ -13,7 +13,7 @@ from jobqueue import JobQueue, every
 from jobqueue.web import Server, create_app, rights
 from jobqueue.web.dashboard import FORMS, PAGES
 from jobqueue.web.pages.jobs import VERBS
-from tests.web.conftest import Client, Serve, working
+from tests.web.conftest import JSON, Client, Serve, working
 
 
 class Described:
@@ -215,6 +215,10 @@ def test_wrong_input_of_every_operation_is_refused_in_one_line(
             refused(400, method, path.format(id="x", name="a%20b"), **sent)
         if method != "get" and "requestBody" not in operation:
             refused(415, method, right, content="{}", headers={"Content-Type": "text/plain"})
+            for untaken in ({"dry_run": True}, [1]):
+                refused(400, method, right, json=untaken)
+        if "requestBody" in operation and operation["operationId"] != "enqueue":
+            refused(413, method, right, content=b" " * (1 << 20) + b"{}", headers=JSON)
         for each in operation.get("parameters", []):
             if each["in"] == "query" and each["schema"].get("type") in ("integer", "number"):
                 for wrong in ("x", "-1"):

@@ -25,7 +25,7 @@ from jobqueue.store.why import explain
 from jobqueue.web.api.operation import Asked, Operation, Parameter
 from jobqueue.web.api.schemas import JOB_ID, NUMBER, TEXT, array, one_of, ref
 from jobqueue.web.concurrency import JobWaiter, Threads
-from jobqueue.web.requests import calls_of
+from jobqueue.web.requests import BATCH_BYTES_MAX, calls_of
 from jobqueue.web.responses import JSON, json_response, to_bytes
 from jobqueue.wire import job_json, with_attempts
 
@@ -89,6 +89,7 @@ class JobOperations:
             self._enqueue,
             {"anyOf": [ref("EnqueuedJob"), ref("EnqueuedId"), ref("EnqueuedBatch")]},
             body={"anyOf": [ref("Call"), array(ref("Call"))]},
+            body_max=BATCH_BYTES_MAX,
             status=202,
             refusals=(503,),
             verb="enqueue",

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from jobqueue import options, wire
 from jobqueue.web.concurrency import Pools
-from jobqueue.web.requests import client_of, has_body, query_of, read_body
+from jobqueue.web.requests import BODY_MAX, client_of, has_body, object_of, query_of, read_body
 from jobqueue.web.responses import JSON, json_response
 from jobqueue.web.rights import Rights
 from jobqueue.web.security import require_json
@@ -77,6 +77,8 @@ class Operation:
     body: Schema | None = None
     needs_body: bool = True
     """False if the body may be left out."""
+    body_max: int = BODY_MAX
+    """The most bytes of it that are read."""
     status: int = 200
     refusals: tuple[int, ...] = ()
     """Statuses beside 400, and 413 and 415 for a body."""
@@ -146,7 +148,9 @@ async def _asked(operation: Operation, request: Request) -> Asked:
         given = query_of(request, *(each.name for each in operation.parameters))
     body, sent = b"", has_body(request)
     if operation.body is not None and (sent or operation.needs_body):
-        body = await read_body(request)
+        body = await read_body(request, operation.body_max)
     elif operation.verb is not None:
         require_json(request.headers.get("content-type"), has_body=sent)
+        # What is not taken must not be ignored: {"dry_run": true} to a verb that has none.
+        object_of(await read_body(request, operation.body_max) if sent else b"")
     return Asked(request, given | request.path_params, body, client_of(request))
