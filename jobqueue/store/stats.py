@@ -174,6 +174,18 @@ class Monitor:
         )
         return self._rows(statement)
 
+    def utilisation(self, count: int) -> dict[str, float]:
+        """Return which part of its slots each worker has used over the last minutes, 0 to 1."""
+        of_all = history.c
+        part = func.sum(of_all.busy) / func.nullif(func.sum(of_all.slots), 0)
+        statement = (
+            select(of_all.worker, part.label("part"))
+            .where(of_all.task == "", of_all.minute > self.present() - count * MINUTE)
+            .group_by(of_all.worker)
+        )
+        rows = self._rows(statement)
+        return {row["worker"]: row["part"] for row in rows if row["part"] is not None}
+
     def recent_tasks(self, count: int) -> Rows:
         """Return the figures of each task over the last minutes, as `minutes` those of all."""
         of_all = history.c

@@ -11,6 +11,7 @@ from jobqueue.queue import JobQueue
 from jobqueue.schedules.definition import Definition, ScheduleRecord
 from jobqueue.states import State
 from jobqueue.store.jobs import Jobs
+from jobqueue.store.schedule_runs import Run, last_runs
 from jobqueue.web.pages.view import Done, Query
 
 
@@ -21,6 +22,8 @@ class ScheduleRow(NamedTuple):
     words: str
     last_state: State | None
     """Of its last job; None if that is gone, or there is none."""
+    runs: list[Run]
+    """Its last jobs, the oldest first."""
 
 
 def schedules_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
@@ -28,8 +31,11 @@ def schedules_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]
     records = list(queue.schedules)
     ids = [each.last_job_id for each in records if each.last_job_id is not None]
     states = Jobs(queue.store).states(ids)
+    runs = last_runs(queue.store, records)
     rows = [
-        ScheduleRow(each, in_words(each.definition), states.get(each.last_job_id or 0))
+        ScheduleRow(
+            each, in_words(each.definition), states.get(each.last_job_id or 0), runs[each.name]
+        )
         for each in records
     ]
     return "schedules.html", {"schedules": rows}

@@ -4,7 +4,7 @@ from typing import Any
 
 from jobqueue.overview import worker_rows
 from jobqueue.queue import JobQueue
-from jobqueue.store.stats import Monitor
+from jobqueue.store.stats import MINUTES, Monitor
 from jobqueue.web.pages.view import Query
 
 SLOTS_SHOWN = 40
@@ -14,10 +14,12 @@ STUCK_SHOWN = 20
 
 def workers_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
     """Show all workers, with their slots and their longest job."""
-    rows = worker_rows(Monitor(queue.store))
+    monitor = Monitor(queue.store)
+    rows, used = worker_rows(monitor), monitor.utilisation(MINUTES)
     stuck = {job.id: job for row in rows for job in row["jobs"] if job.stuck}
     return "workers.html", {
-        "workers": [_drawn(row) for row in rows],
+        "workers": [_drawn(row) | {"used": used.get(row["worker"])} for row in rows],
+        "minutes": MINUTES,
         "stuck": list(stuck.values())[:STUCK_SHOWN],
     }
 

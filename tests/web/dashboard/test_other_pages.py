@@ -2,13 +2,17 @@
 
 import re
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from jobqueue import JobQueue, cron, every, overview
-from jobqueue.store import queue_figures
+from jobqueue.store import queue_figures, schedule_runs
+from jobqueue.store import schema as tables
 from jobqueue.store.audit import Audit
+from jobqueue.store.history import Figures, History
 from jobqueue.store.stats import Monitor
 from jobqueue.web.pages import tasks as tasks_pages
 from jobqueue.web.pages.log import about
@@ -161,7 +165,12 @@ def test_workers_show_their_slots_and_what_is_stuck(
             page = pages.get("/workers")
             assert page.count('<i class="busy"></i>') == 2  # One is in the key below.
             (line,) = cells(page, "worker").values()
-            assert "1 of 3 busy" in line[0] and f"{job.id} hold" in line[1]
+            assert "1 of 3 busy" in line[0] and f"{job.id} hold" in line[2]
+            assert line[1] == "–"
+            figures = {"busy": 15.0, "slots": 60.0}
+            History(jobs.store).add("w7", [Figures("", 1, 0, 0, 0, 1.0, 1.0, 0.0, 0.0, **figures)])
+            (line,) = cells(pages.get("/workers"), "worker").values()
+            assert line[1] == "25 %"
             monkeypatch.setattr(overview, "PATIENCE", -3600.0)
             job.cancel()
             assert "is asked to stop, and goes on" in text_of(pages.get("/workers"))
@@ -194,6 +203,32 @@ def test_schedules_are_shown_in_words_and_switched(pages: Pages, jobs: JobQueue)
     assert list(cells(pages.done("/schedules/often/remove"), "schedule")) == ["nightly"]
     assert pages.send("/schedules/often/pause").status_code == 404
     assert pages.send("/schedules/nightly/reset").status_code == 400
+
+
+def test_a_schedule_shows_its_last_jobs_as_dots(
+    pages: Pages, jobs: JobQueue, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.schedules.add("often", jobs.registry["add"].call(1, 2), every(minutes=5))
+    jobs.schedules.add("other", jobs.registry["add"].call(3, 4), every(minutes=5))
+    ids = [pages.client.id(1, 2) for _ in range(3)]
+    jobs.cancel(ids[1])
+    run()
+    pages.client.id(1, 2)  # Not a schedule's.
+    assert 'class="dots' not in pages.get("/schedules")
+    with jobs.store.write() as connection:
+        for_ = datetime(2026, 11, 28, 12, 5, tzinfo=UTC)
+        connection.execute(
+            update(tables.jobs).where(tables.jobs.c.id.in_(ids)).values(scheduled_for=for_)
+        )
+    page = pages.get("/schedules")
+    found = re.findall(r'class="state (\w+)" href="[./]*jobs/(\d+)" title="([^"]+)"', page)
+    said = ["succeeded", "cancelled", "succeeded"]
+    assert found == [
+        ("off" if state == "cancelled" else "ok", str(id_), f"{state}, for 2026-11-28 12:05 UTC")
+        for id_, state in zip(ids, said, strict=True)
+    ]
+    monkeypatch.setattr(schedule_runs, "NEWEST", 2)
+    assert 'class="dots' not in pages.get("/schedules")
 
 
 def test_plain_sql_may_have_written_any_schedule(pages: Pages, jobs: JobQueue) -> None:
