@@ -1,4 +1,4 @@
-"""python -m bench [drain enqueue latency memory payload starve views processes queues lanes limits fleet pages peers ceiling] [--database sqlite|postgres|both] [--quick]
+"""python -m bench [drain enqueue latency memory payload starve views processes queues lanes limits fleet pages viewers peers ceiling] [--database sqlite|postgres|both] [--quick]
 
 python -m bench soak: see bench.soak; it measures nothing.
 """
@@ -28,6 +28,7 @@ from bench import (
     processes,
     queues,
     starve,
+    viewers,
     views,
 )
 from bench.ground import Ground
@@ -48,6 +49,7 @@ SCENARIOS = {
     "limits": limits,
     "fleet": fleet,
     "pages": pages,
+    "viewers": viewers,
     "peers": peers,
     "ceiling": ceiling,
 }

@@ -47,6 +47,11 @@ class Child:
             self._lines.put(line)
         self._lines.put(None)
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def tell(self, word: str) -> None:
         """Say a line to the child."""
         assert self._process.stdin is not None

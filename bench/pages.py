@@ -308,11 +308,19 @@ class Client:
 @contextmanager
 def served(database: Database, *words: str) -> Iterator[Client]:
     """A client of a server of its own, which has answered once."""
+    with serving(database, *words) as (port, _):
+        yield Client(port)
+
+
+@contextmanager
+def serving(database: Database, *words: str) -> Iterator[tuple[int, int]]:
+    """The port and the process of a server that has answered once."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with Child("bench.pages", database.url, port, *words):
-        yield _awaited(port)
+    with Child("bench.pages", database.url, port, *words) as child:
+        _awaited(port).close()
+        yield port, child.pid
 
 
 def _awaited(port: int) -> Client:
