@@ -31,13 +31,18 @@ class Facts:
         self._lanes = lane_statements(store.backend)
         self._of_lanes = Lanes(store)
         self._why = why_statements()
-        self._parameters = {
+        self._parameters: dict[str, Any] = {
             "in_job": job.id,
             "in_queue": job.queue,
             "in_lane": job.lane or "",
         }
         store.backend.prefer_indexes(connection)
         self.verdicts = self._rows(self._why.verdicts).one_or_none()
+        if self.verdicts is not None:
+            self._parameters |= {
+                "in_own_priority": self.verdicts.priority,
+                "in_own_run_at": self.verdicts.run_at,
+            }
 
     def _rows(self, statement: Any, more: Mapping[str, Any] | None = None) -> Any:
         return self._connection.execute(statement, {**self._parameters, **(more or {})})

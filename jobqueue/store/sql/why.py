@@ -19,8 +19,10 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    type_coerce,
     union_all,
 )
+from sqlalchemy.types import NullType
 
 from jobqueue.store.clock import INSTANT, after, now, once
 from jobqueue.store.schema import (
@@ -124,6 +126,8 @@ def _verdicts() -> Executable:
     return select(
         jobs.c.state,
         jobs.c.fence,
+        jobs.c.priority,
+        type_coerce(jobs.c.run_at, NullType()).label("run_at"),
         may("claim").label("may_claim"),
         and_(EXPIRES, jobs.c.expires_at <= now()).label("has_expired"),
         PLAIN.label("is_plain"),
@@ -168,11 +172,13 @@ def _before(line: ColumnElement[bool]) -> Executable:
 def _ahead(line: ColumnElement[bool]) -> Select[Any]:
     """Select the available jobs ahead of one job, among those of its queue in `line`.
 
-    The place is read by the statement: plain SQL may have written an instant in another form.
+    The instant is as the database has it, since plain SQL may have written it in another form. The
+    place is of parameters: by subqueries SQLite would read all of the queue for the first job.
     """
-    mine = jobs.alias("mine")
     place = tuple_(
-        *(select(mine.c[name]).where(mine.c.id == _IN_JOB).scalar_subquery() for name in _PLACE)
+        bindparam("in_own_priority", type_=Integer()),
+        bindparam("in_own_run_at", type_=NullType()),
+        _IN_JOB,
     )
     order = [jobs.c[name] for name in _PLACE]
     return (

@@ -9,10 +9,8 @@ FROM (
                 AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
             AND (:in_strict::INTEGER = 1 OR jobqueue_jobs.lane_limit IS NULL OR jobqueue_jobs.lane_limit > :in_places::INTEGER))
         AND jobqueue_jobs.queue = :in_queue::VARCHAR
-        AND (jobqueue_jobs.priority, jobqueue_jobs.run_at,
-            jobqueue_jobs.id) < ((SELECT mine.priority FROM jobqueue_jobs AS mine WHERE mine.id = :in_job::BIGINT),
-            (SELECT mine.run_at FROM jobqueue_jobs AS mine WHERE mine.id = :in_job::BIGINT),
-            (SELECT mine.id FROM jobqueue_jobs AS mine WHERE mine.id = :in_job::BIGINT))
+        AND (jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id) < (:in_own_priority::INTEGER,
+            :in_own_run_at, :in_job::BIGINT)
     ORDER BY jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id
     LIMIT 10001
 ) AS anon_1;

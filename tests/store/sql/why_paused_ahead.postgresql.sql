@@ -7,9 +7,7 @@ WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane = :in_lane::VARCH
             AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
             AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
     AND jobqueue_jobs.queue = :in_queue::VARCHAR
-    AND (jobqueue_jobs.priority, jobqueue_jobs.run_at,
-        jobqueue_jobs.id) < ((SELECT mine.priority FROM jobqueue_jobs AS mine WHERE mine.id = :in_job::BIGINT),
-        (SELECT mine.run_at FROM jobqueue_jobs AS mine WHERE mine.id = :in_job::BIGINT),
-        (SELECT mine.id FROM jobqueue_jobs AS mine WHERE mine.id = :in_job::BIGINT))
+    AND (jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id) < (:in_own_priority::INTEGER,
+        :in_own_run_at, :in_job::BIGINT)
 ORDER BY jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id
 LIMIT 1;

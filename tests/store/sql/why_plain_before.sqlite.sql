@@ -8,10 +8,8 @@ FROM (
                 AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
                 AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
         AND jobqueue_jobs.queue = :in_queue
-        AND (jobqueue_jobs.priority, jobqueue_jobs.run_at,
-            jobqueue_jobs.id) < ((SELECT mine.priority FROM jobqueue_jobs AS mine WHERE mine.id = :in_job),
-            (SELECT mine.run_at FROM jobqueue_jobs AS mine WHERE mine.id = :in_job),
-            (SELECT mine.id FROM jobqueue_jobs AS mine WHERE mine.id = :in_job))
+        AND (jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id) < (:in_own_priority,
+            :in_own_run_at, :in_job)
     ORDER BY jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id
     LIMIT 10001 OFFSET 0
 ) AS anon_1;

@@ -1,6 +1,6 @@
-SELECT jobqueue_jobs.state, jobqueue_jobs.fence, jobqueue_jobs.state = 'available' AS may_claim,
-    expires_at IS NOT NULL AND attempt = 0 AND snoozes = 0 AND crashes = 0
-    AND (state = 'scheduled' OR state = 'available')
+SELECT jobqueue_jobs.state, jobqueue_jobs.fence, jobqueue_jobs.priority, jobqueue_jobs.run_at AS run_at,
+    jobqueue_jobs.state = 'available' AS may_claim, expires_at IS NOT NULL AND attempt = 0 AND snoozes = 0
+    AND crashes = 0 AND (state = 'scheduled' OR state = 'available')
     AND jobqueue_jobs.expires_at <= strftime('%Y-%m-%d %H:%M:%f000', 'now') AS has_expired,
     jobqueue_jobs.lane IS NULL AS is_plain,
     EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = jobqueue_jobs.queue
