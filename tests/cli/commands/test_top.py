@@ -183,6 +183,17 @@ def test_an_hour_is_a_line_of_bars_that_does_not_fall_at_its_end() -> None:
     assert [span.start for span in spark(failing, 60).spans if span.style == "red"] == [40]
 
 
+def test_a_number_that_was_counted_up_to_a_bound_has_a_plus() -> None:
+    row: dict[str, Any] = {"queue": "mail", "available": 100_000, "scheduled": 2, "running": 1}
+    row |= {"available_more": True, "scheduled_more": False, "waiting": 100_002, "paused": False}
+    row |= {"max_running": None, "oldest_available_seconds": 5.0, "pace": 0, "failed_hour": 0}
+    row["hour"] = []
+    [_, line] = draw.queue_list([row], {}, Room(100))
+    assert re.search(r"^mail +100,000\+ \+ 2 +1 ", line.text.plain)
+    first = draw.now(draw.Now([], [row], [], [], []), Room(100))[0]
+    assert first.text.plain.startswith("100,000+ waiting, oldest 5s, 2 later")
+
+
 def test_a_worker_shows_its_slots_and_what_is_stuck() -> None:
     jobs = [Running(9, "report", 75.0, "beyond its time"), Running(8, "add", 1.0, "")]
     row = {"worker": "w1", "host": "h", "queues": None, "processed": 4, "concurrency": 3}

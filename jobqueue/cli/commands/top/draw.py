@@ -120,16 +120,21 @@ def _figures(found: Now) -> Text:
     alive = [row for row in found.workers if row["alive"]]
     of = overview.totals(found.queues, alive)
     oldest = "" if of["oldest"] is None else f", oldest {duration(of['oldest'])}"
-    later = f", {of['scheduled']:,} later" if of["scheduled"] else ""
+    later = f", {_number(of, State.SCHEDULED)} later" if of["scheduled"] else ""
     return Text(" · ").join(
         [
-            Text(f"{of['available']:,} waiting{oldest}{later}"),
+            Text(f"{_number(of, State.AVAILABLE)} waiting{oldest}{later}"),
             Text(f"{of['running']:,}/{of['slots']:,} busy"),
             Text(f"{of['pace']:,} done/min"),
             Text(f"{of['failed']:,} failed 1h", "bold red" if of["failed"] else ""),
             Text(counted(len(alive), "worker"), "" if alive else "bold red"),
         ]
     )
+
+
+def _number(row: Row, state: State) -> str:
+    """Return how many jobs wait; with a plus if they were counted up to a bound."""
+    return f"{row[state.value]:,}" + ("+" if row[f"{state.value}_more"] else "")
 
 
 def _needs(findings: Sequence[Finding], room: Room) -> list[Line]:
@@ -200,8 +205,8 @@ def spark(points: Sequence[Point], cells: int) -> Text:
 
 def _queue_columns(paused_by: Mapping[str, str], cells: int) -> list[Column[Row]]:
     def waiting(row: Row) -> str:
-        later = row[State.SCHEDULED.value]
-        return f"{row[State.AVAILABLE.value]:,}" + (f" + {later:,}" if later else "")
+        later = f" + {_number(row, State.SCHEDULED)}" if row[State.SCHEDULED.value] else ""
+        return _number(row, State.AVAILABLE) + later
 
     def running(row: Row) -> str:
         limit = row["max_running"]

@@ -44,7 +44,8 @@ class Verbs:
 
     def _switch(self, item: Item) -> Ask:
         verb = "resume" if item.it["paused"] else "pause"
-        waiting = counted(item.it["waiting"], "job")
+        least = "at least " if item.it["available_more"] or item.it["scheduled_more"] else ""
+        waiting = least + counted(item.it["waiting"], "job")
         name = item.key
 
         def act() -> str:
