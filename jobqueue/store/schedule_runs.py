@@ -35,6 +35,7 @@ def last_runs(store: Store, records: Iterable[ScheduleRecord]) -> dict[str, list
     columns = (of.id, of.scheduled_for, of.state, of.task, of.args)
     made: dict[tuple[str, str], list[Run]] = defaultdict(list)
     with store.read() as connection:
+        store.backend.prefer_indexes(connection)
         newest = connection.execute(select(func.max(of.id))).scalar_one() or 0
         new = select(*columns).where(of.id > newest - NEWEST, of.scheduled_for.is_not(None))
         for row in connection.execute(new.order_by(of.id)):

@@ -77,7 +77,8 @@ _QUOTED = (Text, Instant)
 _POSITIONAL = psycopg_dialect(paramstyle="format")  # type: ignore[no-untyped-call]
 _PREFER_INDEXES = text(
     "SELECT set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true),"
-    " set_config('enable_bitmapscan', 'off', true),"
+    " set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
+    " set_config('enable_mergejoin', 'off', true),"
     " set_config('max_parallel_workers_per_gather', '0', true)"
 )
 _NOTIFICATION = func.pg_notify(literal_column(f"'{CHANNEL}'"), literal_column("''"))
@@ -197,7 +198,8 @@ class Postgres(Backend):
 
         Before the first ANALYZE the planner expects few rows, and would sort a million of them for
         the first 10,000, or read a million places in an index for a bitmap; and it expects that
-        most jobs run, and would read them all. Starting a parallel worker takes longer than a page.
+        most jobs run, and would read them all. After it, a join for the first 5,000 of a million
+        errors would read all of both sides. Starting a parallel worker takes longer than a page.
         """
         connection.execute(_PREFER_INDEXES)
 
