@@ -419,7 +419,7 @@ def test_a_database_is_read_again_soon_however_long_it_did_not_answer(
 
 
 @pytest.mark.databases("sqlite")
-def test_a_terminal_is_as_before_when_the_screen_ends(filled: Cli) -> None:
+def test_a_terminal_gets_what_is_typed_at_once_and_is_as_before_in_the_end(filled: Cli) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     before = termios.tcgetattr(ours)
@@ -430,6 +430,9 @@ def test_a_terminal_is_as_before_when_the_screen_ends(filled: Cli) -> None:
     try:
         shown = b""
         while "● live".encode() not in shown:
+            shown += os.read(ours, 65536)
+        os.write(ours, b"/q-as-text")  # In one piece, before the field has the focus.
+        while b"q-as-text" not in shown:
             shown += os.read(ours, 65536)
         process.send_signal(signal.SIGTERM)
         while b"\x1b[?1049l" not in shown:

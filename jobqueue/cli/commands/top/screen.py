@@ -240,9 +240,11 @@ class Top(App[None]):
 
     def on_key(self, event: events.Key) -> None:
         """Do what a key means now."""
-        if self._find.has_focus:
+        if self._find.display:  # It has the focus a little later.
             if event.key == "escape":
                 self._close_find()
+            elif event.character and event.is_printable:
+                self._find.insert_text_at_cursor(event.character)
             return
         event.stop()
         self._notice = ("", 0.0)
@@ -301,11 +303,11 @@ class Top(App[None]):
     def _open_find(self) -> None:
         self._find.value = self._view.name if self._view.kind == "jobs" else ""
         self._foot.display, self._find.display = False, True
-        self._find.focus()
+        self.set_focus(self._find)
 
     def _close_find(self) -> None:
         self._foot.display, self._find.display = True, False
-        self._page.focus()
+        self.set_focus(self._page)
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
         """Look for jobs."""
