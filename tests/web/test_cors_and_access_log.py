@@ -1,5 +1,6 @@
 """Pages of other sites that are named may use the API; and each request can be logged, without what is secret of it."""
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -10,6 +11,7 @@ from jobqueue import JobQueue
 from jobqueue.errors import InvalidOption
 from jobqueue.logs import JsonFormatter
 from jobqueue.web import create_app
+from jobqueue.web.access_log import answer_logged
 from tests.web.conftest import Client, Serve
 
 pytestmark = pytest.mark.databases("sqlite")
@@ -143,6 +145,16 @@ def test_each_request_is_a_line_without_what_is_secret(serve: Serve, caplog: Any
     said = records[0].getMessage()
     assert said.startswith(f"127.0.0.1 POST /api/jobs: 202, {len(sent.content)} bytes in 0.")
     assert TOKEN not in str(lines) + caplog.text and "sentinel" not in str(lines) + caplog.text
+
+
+def test_a_name_of_the_client_from_a_proxy_is_escaped(caplog: Any) -> None:
+    caplog.set_level(logging.INFO, "jobqueue.web.access")
+    scope = {"method": "GET", "path": "/", "client": ("\x9b31m\n", 1)}
+
+    async def app(*_: Any) -> None: ...
+
+    asyncio.run(answer_logged(app, scope, app, app))
+    assert caplog.messages[0].startswith("\\x9b31m\\n GET /: None, 0 bytes")
 
 
 def test_without_asking_no_request_is_logged(client: Client, caplog: Any) -> None:
