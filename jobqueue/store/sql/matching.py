@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, exists, func, true
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    true,
+)
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
@@ -12,7 +21,8 @@ from jobqueue.store.sql.predicates import in_state
 _error = attempts.alias("error")
 _later = attempts.alias("later")
 _IS_LAST_ERROR = and_(
-    jobs.c.id == _error.c.job_id,
+    # By an expression, so that nothing begins with the jobs: those of a million may be the newest.
+    jobs.c.id == _error.c.job_id + literal_column("0"),
     in_state(*(state for state in State if state is not State.SUCCEEDED)),
     ~exists().where(
         _later.c.job_id == _error.c.job_id,
