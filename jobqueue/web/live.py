@@ -8,7 +8,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-KEEP_MIN = 1.0
+KEEP_MIN = 1.8
+"""Seconds, a little less than between two looks of a page: ten viewers cost what one does."""
 COST_MAX = 0.02
 """The part of the time for which one view may read, however many look at it."""
 KEPT_UNASKED = 10.0
@@ -26,7 +27,7 @@ class Seen(NamedTuple):
 
 
 class LiveViews:
-    """Shares what views return among all that look, for at least a second."""
+    """Shares what views return among all that look, for at least KEEP_MIN seconds."""
 
     def __init__(self) -> None:
         self._serials = map(str, itertools.count())
