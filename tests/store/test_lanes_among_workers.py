@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from jobqueue.records import Claim
 from jobqueue.states import State
 from jobqueue.store.lanes import LaneClaims
-from jobqueue.store.schema import jobs, lanes
+from jobqueue.store.schema import Parked, jobs, lanes
 from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.worker.claim.lanes import LanePlanner
 from tests.store.lane_bench import LaneBench
@@ -203,3 +203,22 @@ def test_a_worker_that_is_frozen_in_a_claim_does_not_hold_up_the_lane(
         assert len(bench.lanes.claim(connection, bench.holder, "default", 1).claims) == 1
         wait_until(lambda: other.try_claim().claims)
         connection.execute(select(1))
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+def test_what_a_claim_has_written_is_not_waited_for(bench: LaneBench) -> None:
+    """Neither by the search for new jobs, nor by a claim from the same limited queue."""
+    bench.switch(max_running=1)
+    bench.add("a", limit=1, count=2)
+    bench.add("b", limit=3)
+    assert len(bench.claim(limit=1)) == 1
+    with bench.kit.store.write() as connection:
+        parked = {"parked": Parked.FULL, "parked_until": 0}
+        connection.execute(lanes.update().values(parked))
+    with bench.kit.store.write() as connection:
+        connection.execute(lanes.update().values(parked=Parked.FULL))
+        with bench.kit.store.write() as own:
+            own.execute(text("SET LOCAL lock_timeout = '1ms'"))
+            assert bench.lanes.claim(own, bench.holder, "default", 9).is_locked
+        assert bench.lanes.add_new(0)[1] == {"b"}  # "a" is full.
+        bench.sweep()

@@ -7,4 +7,6 @@ FROM unnest((SELECT CAST(:in_kind::VARCHAR AS SMALLINT[]) AS anon_2),
     (SELECT CAST(:in_due_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_6)) WITH ORDINALITY AS anon_1(kind,
     name, queue, priority, due_at, place)
 WHERE anon_1.place >= 0
+    AND NOT (EXISTS (SELECT * FROM jobqueue_lanes WHERE jobqueue_lanes.kind = anon_1.kind
+        AND jobqueue_lanes.name = anon_1.name))
 ON CONFLICT DO NOTHING;

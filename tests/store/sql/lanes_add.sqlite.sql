@@ -7,4 +7,6 @@ FROM (
     FROM json_each(:in_rows) AS anon_1
 ) AS input
 WHERE input.place >= 0
+    AND NOT (EXISTS (SELECT * FROM jobqueue_lanes WHERE jobqueue_lanes.kind = input.kind
+        AND jobqueue_lanes.name = input.name))
 ON CONFLICT DO NOTHING;
