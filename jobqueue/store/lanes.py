@@ -48,7 +48,6 @@ _HELD_BACK = select(jobs.c.id).where(
 )
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 
-
 _Found = tuple[LaneKind, str, str, int, datetime | None]  # the columns of FOUND
 
 
@@ -193,9 +192,10 @@ class Lanes:
         given = self._backend.batch_parameters(NAMES, [(name,)])
         connection.execute(self._statements.unpark_waiting, given)
 
-    def unpark_full(self, connection: Connection) -> None:
-        """Bring back all lanes that are full: some may not be so any longer."""
+    def unpark_full(self, connection: Connection) -> set[str]:
+        """Bring back all full lanes, as some may have room; return those that others lock."""
         connection.execute(self._statements.unpark_full)
+        return set(connection.execute(self._statements.full).scalars())
 
     def unpark(self, connection: Connection, names: Iterable[str]) -> set[str]:
         """Bring lanes back in which a job has ended: keys, and names of limited queues.

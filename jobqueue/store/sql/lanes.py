@@ -100,6 +100,7 @@ class LaneStatements:
             backend, and_(lanes.c.parked == Parked.EMPTY, _among(backend, names))
         )
         self.unpark_full = _unpark(backend, lanes.c.parked == Parked.FULL)
+        self.full = select(lanes.c.name).where(lanes.c.parked == Parked.FULL)
         self.unpark = _unpark(backend, _among(backend, names))
         self.unpark_waiting = _unpark(backend, _among(backend, names), skip_locked=False)
         self.among = select(lanes.c.name).where(_among(backend, names))

@@ -16,6 +16,8 @@ from jobqueue.store.lanes import Lanes
 
 SWEEP_INTERVAL = 0.5  # seconds, in the whole fleet
 SWEEP_SHARE = 0.1  # of the time, at most, where the sweep takes longer
+SWEEP_INTERVAL_MAX = 5.0
+"""Seconds, in any case: one sweep that met a lock or a busy machine must not put off the next."""
 LOOK_INTERVAL = 0.05  # seconds between two looks for the lanes of new jobs, if none are announced
 UNPARK_INTERVAL = 0.02  # seconds until a lane that another worker locked is brought back
 ROOM_INTERVAL = 0.05  # seconds until room in this worker is looked for, if no end of a job wakes it
@@ -54,6 +56,8 @@ class LanePlanner:
         self._recheck = False
         self._locked: dict[str, float] = {}
         """Lanes to bring back that another worker locked, and when to try again."""
+        self._brought_back: set[str] = set()
+        """The lanes that the last transaction brought back, which may fail yet."""
 
     def look(self, connection: Connection, *, announced: bool) -> None:
         """See whether there are lanes, within a rescan; `announced`: jobs were just enqueued."""
@@ -109,7 +113,7 @@ class LanePlanner:
 
     @property
     def _interval(self) -> float:
-        return max(SWEEP_INTERVAL, self._sweep_cost / SWEEP_SHARE)
+        return max(SWEEP_INTERVAL, min(self._sweep_cost / SWEEP_SHARE, SWEEP_INTERVAL_MAX))
 
     def claim(
         self, connection: Connection, holder: WorkerRef, *, limit: int, room: Room
@@ -157,9 +161,11 @@ class LanePlanner:
         due = [name for name, until in self._locked.items() if until <= now]
         if self._recheck:
             self._recheck = False
-            self._lanes.unpark_full(connection)
+            locked = self._lanes.unpark_full(connection)
+            self._locked |= dict.fromkeys(locked, now + UNPARK_INTERVAL)
             self._queues = self._lanes.with_work(connection, self._served)
         names = {self._ended.popleft() for _ in range(len(self._ended))}.union(due)
+        self._brought_back = names
         if names:
             for name in due:
                 del self._locked[name]
@@ -176,10 +182,14 @@ class LanePlanner:
         """Look again at full lanes, and at `names`. May be called from any thread.
 
         After the loss of a worker, which held jobs of these lanes, and may have ended others
-        without bringing their lanes back; and after a claim that failed, as that brought none back.
+        without bringing their lanes back.
         """
         self._ended.extend(names)
         self._recheck = True
+
+    def failed(self) -> None:
+        """Note that the last transaction may have failed: then it brought no lane back."""
+        self.recheck(self._brought_back)
 
     def forget_all_but(self, held: Mapping[int, object]) -> None:
         """Forget the claims that ended without an outcome, as lost ones do."""

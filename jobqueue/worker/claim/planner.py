@@ -186,8 +186,12 @@ class ClaimPlanner:
     def unpark_lanes(self) -> None:
         """Let other workers have the lanes in which jobs have ended, where this one is busy."""
         if self.lanes.has_ended():
-            with self._store.write() as connection:
-                self.lanes.unpark_ended(connection)
+            try:
+                with self._store.write() as connection:
+                    self.lanes.unpark_ended(connection)
+            except Exception:
+                self.lanes.failed()
+                raise
 
     def _begin(self) -> WorkerRef | None:
         """Prepare a claim; return in whose name it is made, None if nothing is to be claimed."""
@@ -210,7 +214,7 @@ class ClaimPlanner:
         `commit_unknown` is a reason: a claim that failed may have been committed.
         """
         if self.commit_unknown:
-            self.lanes.recheck()
+            self.lanes.failed()
         if self.commit_unknown or self._reconciler.due():
             self._reconciler.compare()
             self.commit_unknown = False

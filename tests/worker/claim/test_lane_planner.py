@@ -15,6 +15,7 @@ from jobqueue.store import lanes as store_lanes
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.schema import Parked, lanes, queues
+from jobqueue.worker.claim import lanes as lane_planner
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 
 
@@ -288,3 +289,81 @@ def test_a_drain_does_not_wait_for_what_a_limit_of_0_holds_back(
         worker.wait(30)
     assert [job.state for job in (*held, free)] == ["available", "available", "succeeded"]
     assert len(lines(logging.WARNING, "not waited for: 2 jobs with a limit of 0")) == 1
+
+
+def parked(jobs: JobQueue) -> Parked:
+    with jobs.store.read() as connection:
+        return Parked(
+            connection.execute(select(lanes.c.parked).where(lanes.c.name == "k")).scalar_one()
+        )
+
+
+def test_a_lane_comes_back_after_a_busy_worker_failed_to_bring_it_back(
+    jobs: JobQueue, meter: Meter, stepped: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = [meter.task.options(**KEY).enqueue("k") for _ in range(2)]
+    worker = stepped(concurrency=1)
+    assert claimed_at_once(worker) == [first.id]
+    monkeypatch.setattr(worker.planner, "wanted", lambda: 0)
+    unpark = Lanes.unpark
+
+    def fail(*_: Any) -> Any:
+        monkeypatch.setattr(Lanes, "unpark", unpark)
+        raise OSError("no database")
+
+    monkeypatch.setattr(Lanes, "unpark", fail)
+    found = []
+    for _ in range(2):
+        worker.parts.claimer.round()
+        found.append(parked(jobs))
+    assert found == [Parked.FULL, Parked.NO]
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+def test_a_full_lane_that_another_worker_locks_comes_back_after_a_claim_that_failed(
+    jobs: JobQueue, meter: Meter, stepped: Any, wait_until: Any
+) -> None:
+    worker = stepped(concurrency=1)
+    for _ in range(2):
+        meter.task.options(**KEY).enqueue("k")
+    worker.claim()
+    found = worker.planner.lanes
+    with jobs.store.write() as connection:
+        connection.execute(select(lanes.c.name).with_for_update())
+        found.recheck()
+        with jobs.store.write() as own:
+            found.unpark_ended(own)
+
+    assert parked(jobs) is Parked.FULL
+
+    def is_back() -> bool:
+        with jobs.store.write() as own:
+            found.unpark_ended(own)
+        return parked(jobs) is Parked.NO
+
+    wait_until(is_back, 3)
+
+
+def test_one_slow_sweep_does_not_put_off_the_next_for_long(
+    meter: Meter, stepped: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have waited for a lock, or for a processor."""
+    present = 1_000.0
+    monkeypatch.setattr(lane_planner.time, "monotonic", lambda: present)
+    asked: list[float] = []
+
+    def sweep(_: Lanes, every: float) -> bool:
+        nonlocal present
+        asked.append(every)
+        present += 60.0
+        return True
+
+    monkeypatch.setattr(Lanes, "sweep", sweep)
+    meter.task.options(**KEY).enqueue("k")
+    found = stepped(concurrency=1).planner.lanes
+    with found._store.read() as connection:
+        found.look(connection, announced=True)
+    for _ in range(2):
+        found.refresh()
+        present += lane_planner.SWEEP_INTERVAL_MAX
+    assert asked == [lane_planner.SWEEP_INTERVAL, lane_planner.SWEEP_INTERVAL_MAX]
