@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -165,7 +165,8 @@ class Facts:
         key = None if plain else self._rows(self._why.key).one_or_none()
         if self.switches.fair:
             return self._keys_before_by_turn(None if plain else (key.turn if key else 0.0))
-        place = (job.priority, job.run_at)
+        # A key of the same instant may be first: the place of its next job decides.
+        place = (job.priority, job.run_at + timedelta(milliseconds=1))
         if key is not None and key.queue == job.queue:
             place = (key.priority, key.due_at)
         given = {"in_priority": place[0], "in_due_at": place[1]}
