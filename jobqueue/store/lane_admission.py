@@ -193,3 +193,8 @@ def _take(lane: Lane) -> Head:
     head = lane.allowed[lane.taken]
     lane.taken += 1
     return head
+
+
+def is_held(head: Head) -> bool:
+    """Return whether a limit of 0 holds a job back, but none behind it."""
+    return head.lane_limit == 0 and not head.lane_strict

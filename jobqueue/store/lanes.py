@@ -28,6 +28,7 @@ from jobqueue.store.lane_admission import (
     Switches,
     choose_fairly,
     choose_in_order,
+    is_held,
 )
 from jobqueue.store.schema import LaneKind, Parked, jobs, queues
 from jobqueue.store.sql.lanes import FOUND, SERVED, lane_statements
@@ -36,7 +37,7 @@ from jobqueue.store.sql.rows import IDS, NAMES
 
 PARKED_MAX = 5.0  # seconds for which a full lane is passed over, if nothing brings it back
 PARKED_BETWEEN_ATTEMPTS = 1.0  # seconds; for a lane whose strict job awaits its next attempt
-STALL_MAX = 5.0  # seconds for which a worker that is frozen in a claim may hold up its lanes
+STALL_MAX = 5.0  # seconds for which a worker that is frozen may keep lanes locked
 LANES_AT_ONCE = 50
 QUEUES_AT_ONCE = 1000
 NEW_AT_ONCE = 1000
@@ -113,6 +114,7 @@ class Lanes:
             return newest, set()
         with self._store.write() as connection:
             self._backend.limit_lock_wait(connection)
+            self._backend.limit_stall(connection, STALL_MAX)
             self._add(connection, sorted(places.values()))
             self._fill(connection, filled)
             return newest, self.unpark(connection, places)
@@ -134,6 +136,7 @@ class Lanes:
             filled = self._filled(connection)
         with self._store.write() as connection:
             self._backend.limit_lock_wait(connection)
+            self._backend.limit_stall(connection, STALL_MAX)
             self._add(connection, missing)
             if moved:
                 given = self._backend.batch_parameters(FOUND, moved)
@@ -194,6 +197,7 @@ class Lanes:
 
     def unpark_full(self, connection: Connection) -> set[str]:
         """Bring back all full lanes, as some may have room; return those that others lock."""
+        self._backend.limit_stall(connection, STALL_MAX)
         connection.execute(self._statements.unpark_full)
         return set(connection.execute(self._statements.full).scalars())
 
@@ -206,6 +210,7 @@ class Lanes:
         rows = [(name,) for name in sorted(set(names))]
         if not rows:
             return set()
+        self._backend.limit_stall(connection, STALL_MAX)
         given = self._backend.batch_parameters(NAMES, rows)
         done = set(connection.execute(self._statements.unpark, given).scalars())
         left = [row for row in rows if row[0] not in done]
@@ -315,7 +320,7 @@ class Lanes:
 
         read(self._statements.heads, heads)
         held = [
-            name for name, jobs in heads.items() if len(jobs) == limit and all(map(_is_held, jobs))
+            name for name, jobs in heads.items() if len(jobs) == limit and all(map(is_held, jobs))
         ]
         if held:
             read(self._statements.heads_behind, held)
@@ -383,11 +388,6 @@ class Lanes:
             "in_wait": PARKED_MAX if wait is None else wait,
         }
         connection.execute(self._statements.update_queue, parameters)
-
-
-def _is_held(head: Head) -> bool:
-    """Return whether a limit of 0 holds a job back, but none behind it."""
-    return head.lane_limit == 0 and not head.lane_strict
 
 
 def _passed_over(lanes: Sequence[Lane]) -> bool:

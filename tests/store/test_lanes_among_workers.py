@@ -222,3 +222,33 @@ def test_what_a_claim_has_written_is_not_waited_for(bench: LaneBench) -> None:
             assert bench.lanes.claim(own, bench.holder, "default", 9).is_locked
         assert bench.lanes.add_new(0)[1] == {"b"}  # "a" is full.
         bench.sweep()
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who writes holds the database.
+@pytest.mark.parametrize("step", ["add_new", "sweep", "unpark", "unpark_full"])
+def test_the_server_ends_each_transaction_that_a_frozen_worker_keeps_lanes_locked_in(
+    bench: LaneBench, step: str
+) -> None:
+    steps: dict[str, Any] = {
+        "add_new": lambda _: bench.lanes.add_new(0),
+        "sweep": lambda _: bench.sweep(),
+        "unpark": lambda connection: bench.lanes.unpark(connection, ["a"]),
+        "unpark_full": lambda connection: bench.lanes.unpark_full(connection),
+    }
+    bench.add(None)
+    bench.switch(max_running=1)
+    limits: list[str] = []
+
+    def ask(connection: Any) -> None:
+        shown = connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout")
+        limits.append(shown.scalar_one())
+
+    with bench.kit.store.write() as own:
+        event.listen(bench.kit.store.engine, "commit", ask)
+        try:
+            steps[step](own)
+            ask(own)
+        finally:
+            event.remove(bench.kit.store.engine, "commit", ask)
+    in_own = step.startswith("unpark")
+    assert limits[-1 if in_own else -2] == "5s"
