@@ -147,7 +147,7 @@ class Plans:
         seen: list[tuple[str, Any]] = []
 
         def see(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-            if "jobqueue_" in statement or statement.startswith("SET LOCAL enable"):
+            if "jobqueue_" in statement or "set_config('enable" in statement:
                 seen.append((statement, parameters))
 
         with rolled_back(self.store) as connection:
@@ -157,7 +157,7 @@ class Plans:
         plans = []
         with rolled_back(self.store) as connection:
             for statement, parameters in seen:
-                if statement.startswith("SET"):
+                if "set_config('enable" in statement:
                     connection.exec_driver_sql(statement)
                     continue
                 explain = "EXPLAIN QUERY PLAN " if self.on_sqlite else "EXPLAIN (FORMAT JSON) "
