@@ -39,8 +39,8 @@ PARKED_MAX = 5.0  # seconds for which a full lane is passed over, if nothing bri
 PARKED_BETWEEN_ATTEMPTS = 1.0  # seconds; for a lane whose strict job awaits its next attempt
 STALL_MAX = 5.0  # seconds for which a worker that is frozen may keep lanes locked
 LANES_AT_ONCE = 50
-QUEUES_AT_ONCE = 1000
-NEW_AT_ONCE = 1000
+HEADS_MIN = 10  # jobs of a key that a claim looks at: their own limits may hold back the first
+QUEUES_AT_ONCE = NEW_AT_ONCE = 1000
 PAUSED_AT_ONCE = 10_000
 
 _HELD_BACK = select(jobs.c.id).where(
@@ -278,8 +278,8 @@ class Lanes:
         self, connection: Connection, queue: str, own: QueueLane, limit: int
     ) -> list[Lane]:
         """Lock the lanes of a limited queue's keys; add the lane of its jobs without a key."""
-        parameters = {"in_queue": queue, "in_limit": limit + 1}
-        rows = connection.execute(self._statements.plain_heads, parameters).all()
+        given = {"in_queue": queue, "in_limit": limit + 1}
+        rows = connection.execute(self._statements.plain_heads, given).all()
         lanes = self._lock(connection, queue, limit, fair=own.switches.fair == 1)
         if rows:
             lanes.append(Lane(None, own.plain_turn, [Head(*row) for row in rows]))
@@ -300,7 +300,7 @@ class Lanes:
         names = self._backend.batch_parameters(NAMES, [(name,) for name in sorted(turns)])
         rows = connection.execute(self._statements.places, names | {"in_queue": queue})
         places = {key: Places(*counts) for key, *counts in rows}
-        heads = self._heads(connection, queue, turns, limit + 1)
+        heads = self._heads(connection, queue, turns, max(limit, HEADS_MIN) + 1)
         return [
             Lane(name, turn, heads[name], places.get(name, Places()))
             for name, turn in turns.items()
