@@ -60,7 +60,7 @@ def _schema(hint: Any, definitions: dict[str, Schema]) -> Schema:
 
 def _of_model(kind: type, found: dict[str, Schema]) -> Schema:
     if not models.is_model(kind):
-        raise NotImplementedError
+        raise NotImplementedError  # As msgspec wants it of a hook that does not know a type.
     schema: Schema = dict(kind.model_json_schema(ref_template="#/$defs/{model}"))  # type: ignore[attr-defined]
     found.update(schema.pop("$defs", {}))
     return schema
