@@ -69,8 +69,11 @@ class QueueSwitches(NamedTuple):
     def of(cls, limit: object, rate: object, burst: object, fair: object) -> Self:
         """Check what `jobs.queue(…)` is given. Raises InvalidOption."""
         if rate is None and burst is not None:
-            raise InvalidOption("burst: it is how far a rate may run ahead; give a rate too",
-                                field="burst", value=burst)  # fmt: skip
+            raise InvalidOption(
+                "burst: it is how far a rate may run ahead; give a rate too",
+                field="burst",
+                value=burst,
+            )
         starts, period, ahead = (None, None, None) if rate is None else Rate.of(rate, burst)
         running = None if limit is None else check_limit(limit)
         shares = 1 if options.flag(fair, "fair") else None

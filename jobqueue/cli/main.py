@@ -32,8 +32,8 @@ from jobqueue.cli.commands import (
 )
 from jobqueue.cli.context import CliContext, Group
 from jobqueue.cli.errors import INTERRUPTED, report
+from jobqueue.os_signals import handle_to_the_end
 from jobqueue.supervisor.init import be_init
-from jobqueue.supervisor.signals import handle_to_the_end
 
 
 class _Root(Group):

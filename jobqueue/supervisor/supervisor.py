@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from jobqueue.loggers import get_logger
+from jobqueue.os_signals import STOPS, SignalPipe, signal_name
 from jobqueue.records import counted
-from jobqueue.supervisor.signals import STOPS, SignalPipe, signal_name
 from jobqueue.supervisor.worker_process import (
     ABORT_TIMEOUT,
     ProcessState,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from jobqueue.os_signals import LAST_SECOND, STOPS, signal_name
 from jobqueue.supervisor import channel
-from jobqueue.supervisor.signals import LAST_SECOND, STOPS, signal_name
 
 BACKOFF_FIRST = 0.2  # seconds before the first restart; doubled for each further one
 BACKOFF_MAX = 30.0

@@ -11,11 +11,10 @@ import uvicorn
 from jobqueue import options
 from jobqueue.errors import InvalidOption
 from jobqueue.loggers import get_logger
-from jobqueue.supervisor.signals import LAST_SECOND, leave
+from jobqueue.os_signals import LAST_SECOND, StopSignals, leave
 from jobqueue.web.app import WebApp
 from jobqueue.web.connections import Connection
 from jobqueue.web.security import HEADER_BYTES_MAX, LOOPBACK_NAMES, URL_MAX, is_loopback
-from jobqueue.worker.stop_signals import StopSignals
 from jobqueue.worker.worker import Worker
 
 log = get_logger("jobqueue.web")

@@ -37,6 +37,7 @@ from jobqueue.worker.execute.exec_task import WithExec
 from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.execute.thread_pool import ThreadPool
 from jobqueue.worker.execute.timeouts import TimeoutWatchdog
+from jobqueue.worker.exit_conditions import ExitConditions, exit_watches
 from jobqueue.worker.handler.run import HandlerRunner, Middleware
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.isolate.pool import ProcessPool
@@ -48,7 +49,6 @@ from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.shared_poll import SharedPoll
 from jobqueue.worker.single_writer import SingleWriterLoop
-from jobqueue.worker.stop_conditions import StopConditions, stop_watches
 from jobqueue.worker.upkeep.heartbeat import Heartbeat, registration
 from jobqueue.worker.upkeep.listener import Listener
 from jobqueue.worker.upkeep.pruner import Pruner
@@ -137,7 +137,7 @@ class Assembly:
         self._enqueue_hooks = tuple(enqueue_hooks)
         self.inflight = inflight = InFlight(settings.concurrency, settings.lease)
         self.metrics = Metrics(inflight)
-        self.stop_conditions = stop = StopConditions()
+        self.exit_conditions = stop = ExitConditions()
         self.connections = Connections(
             url, handlers, at_work=lambda: bool(inflight.held), gives_up=stop.is_over
         )
@@ -181,8 +181,8 @@ class Assembly:
             *watchers,
             *self._upkeep_services(shared_poll, me, wakeups, event_dispatcher),
             *self._observers(name),
-            *stop_watches(
-                self.stop_conditions, settings, self._maintenance, planner, list(self._registry)
+            *exit_watches(
+                self.exit_conditions, settings, self._maintenance, planner, list(self._registry)
             ),
         ]
         return WorkerParts(
@@ -212,7 +212,7 @@ class Assembly:
             self.inflight,
             registration(self._settings, name, self._registry, me, address),
             registered=wakeups.wake_claimer,
-            exhausted=self.stop_conditions.fail,
+            exhausted=self.exit_conditions.fail,
         )
 
     def _planner(self, shared_poll: SharedPoll) -> ClaimPlanner:
@@ -256,7 +256,7 @@ class Assembly:
     def _runners(self, wakeups: Wakeups) -> tuple[ThreadPool, AsyncRunner, list[Service]]:
         """What runs handlers, and the services that watch over it."""
         settings, inflight, handlers = self._settings, self.inflight, self.connections.handlers
-        finished, exhausted = wakeups.wake_completer, self.stop_conditions.fail
+        finished, exhausted = wakeups.wake_completer, self.exit_conditions.fail
         executor = Executor(
             inflight,
             self._registry,

@@ -23,7 +23,7 @@ JOBS = 10_000
 @pytest.fixture
 def jobs(own_postgres: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobQueue]:
     # Forty workers that stop at once on a busy machine may need longer for their last commits.
-    monkeypatch.setattr("jobqueue.worker.worker.FLUSH_TIMEOUT", 60.0)
+    monkeypatch.setattr("jobqueue.worker.shutdown.FLUSH_TIMEOUT", 60.0)
     with JobQueue(own_postgres.url, pool_size=1) as jobs:
 
         @jobs.task

@@ -17,12 +17,11 @@ from jobqueue.cli.context import CliContext
 from jobqueue.cli.errors import FAILED, MISUSED, CliError, describe
 from jobqueue.cli.render import console
 from jobqueue.errors import JobQueueError
+from jobqueue.os_signals import STOPS, StopSignals
 from jobqueue.records import counted
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
-from jobqueue.supervisor.signals import STOPS
 from jobqueue.tasks import Call
 from jobqueue.wire import Tasks, call_of_line
-from jobqueue.worker.stop_signals import StopSignals
 
 BATCH = 1000
 BATCH_BYTES = 16 << 20

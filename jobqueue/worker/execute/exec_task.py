@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 
 from jobqueue.errors import AttemptTimeout, ConfigurationError, JobQueueError
 from jobqueue.options import Options
+from jobqueue.os_signals import signal_name
 from jobqueue.serialization.codec import Codec
-from jobqueue.supervisor.signals import signal_name
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.handler.context import JobContext, clean, current_job, running_attempt
 from jobqueue.worker.handler.describe import RecordedError

@@ -24,9 +24,9 @@ from msgspec.structs import asdict, replace
 
 from jobqueue.errors import JobQueueError
 from jobqueue.loggers import get_logger
+from jobqueue.os_signals import signal_name
 from jobqueue.records import AttemptError, Outcome, Succeeded, Unsuccessful, format_bytes
 from jobqueue.states import State
-from jobqueue.supervisor.signals import signal_name
 from jobqueue.worker.handler.context import Attempt, enter
 from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.isolate.importing import TaskRef

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jobqueue.worker.exit_conditions import ExitConditions
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.observe.metrics import Metrics
 from jobqueue.worker.service import Service
-from jobqueue.worker.stop_conditions import StopConditions
 
 
 class Health(NamedTuple):
@@ -35,16 +35,16 @@ class WorkerHealth:
     name: str
     inflight: InFlight
     services: Sequence[Service]
-    stop_conditions: StopConditions
+    exit_conditions: ExitConditions
     metrics: Metrics
 
     def check(self) -> Health:
         """Return what is well and what is not now."""
         return Health(
-            alive=self.stop_conditions.failure is None,
+            alive=self.exit_conditions.failure is None,
             lease=self.inflight.lease.good(),
             database=not any(service.failing for service in self.services),
-            working=not self.stop_conditions.ended.is_set(),
+            working=not self.exit_conditions.ended.is_set(),
         )
 
     def samples(self) -> list[Sample]:

@@ -18,7 +18,7 @@ from jobqueue import JobQueue
 from jobqueue.cli.commands.probe_options import bound
 from jobqueue.cli.errors import MISUSED, CliError
 from jobqueue.worker.observe import probe_server
-from jobqueue.worker.stop_conditions import StopConditions
+from jobqueue.worker.exit_conditions import ExitConditions
 from jobqueue.worker.observe.probe_server import Probes, health_pages
 from tests.cli.conftest import Cli, Process, Spawn
 
@@ -344,7 +344,7 @@ def _gone(*_: object, **__: object) -> Any:
 
 
 def test_a_worker_that_has_given_up_is_not_alive() -> None:
-    stop = StopConditions()
+    stop = ExitConditions()
     stop.fail("2 handlers ignored their timeouts")
     assert stop.failure is not None
     assert stop.ended.is_set()

@@ -251,7 +251,7 @@ def test_a_worker_that_stops_brings_back_the_lane_of_its_last_job(
 
     def acknowledge_slowly(writer: OutcomeWriter) -> None:
         acknowledge(writer)
-        worker._stop_conditions.ended.wait(10)
+        worker._exit_conditions.ended.wait(10)
         threading.Event().wait(0.1)  # The stop goes on meanwhile, if it waits for outcomes alone.
 
     monkeypatch.setattr(OutcomeWriter, "acknowledge", acknowledge_slowly)

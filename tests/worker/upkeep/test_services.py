@@ -18,8 +18,8 @@ from jobqueue.worker.upkeep.pruner import PRUNE_INTERVAL
 from jobqueue.worker import process_identity
 from jobqueue.worker.complete import event_dispatcher
 from jobqueue.worker.complete.event_dispatcher import EventDispatcher
-from jobqueue.worker import stop_conditions
-from jobqueue.worker.stop_conditions import StopWatch
+from jobqueue.worker import exit_conditions
+from jobqueue.worker.exit_conditions import ExitWatch
 from jobqueue.worker.upkeep.listener import Listener
 from jobqueue.worker.upkeep.pruner import Pruner
 from jobqueue.worker.upkeep.scheduler import Scheduler
@@ -348,7 +348,7 @@ def test_the_last_job_is_over_when_its_outcome_is_recorded(
 ) -> None:
     jobs.enqueue_many([work.call() for _ in range(5)])
     worker = stepped(max_jobs=2)
-    last, ended = worker.service(StopWatch), worker.assembly.stop_conditions.ended
+    last, ended = worker.service(ExitWatch), worker.assembly.exit_conditions.ended
     assert last.tick() is not None
     worker.claim()
     worker.execute()
@@ -365,29 +365,29 @@ def test_a_drain_that_waits_for_the_database_holds_up_no_other_stop_condition(
     worker = stepped(drain=True, max_jobs=5, max_memory="1TB")
     asked: list[str] = []
     monkeypatch.setattr(
-        stop_conditions, "drained", lambda *_: pytest.fail("the drain asks the database")
+        exit_conditions, "drained", lambda *_: pytest.fail("the drain asks the database")
     )
-    monkeypatch.setattr(stop_conditions, "resident", lambda: asked.append("memory") or 0)
-    watches = [service for service in worker.parts.services if type(service) is StopWatch]
+    monkeypatch.setattr(exit_conditions, "resident", lambda: asked.append("memory") or 0)
+    watches = [service for service in worker.parts.services if type(service) is ExitWatch]
     others = [service for service in watches if service.name != "drain"]
     assert len(watches) == 2 and len(others) == 1
-    assert others[0].tick() == stop_conditions.JOBS_INTERVAL
+    assert others[0].tick() == exit_conditions.JOBS_INTERVAL
     assert asked == ["memory"]
-    monkeypatch.setattr(stop_conditions, "resident", lambda: 2 * 10**12)
+    monkeypatch.setattr(exit_conditions, "resident", lambda: 2 * 10**12)
     assert others[0].tick() is None
     assert worker.worker.outgrown and worker.worker.wait(0), "while the drain has not ended"
-    assert not any(type(service) is StopWatch for service in stepped().parts.services)
+    assert not any(type(service) is ExitWatch for service in stepped().parts.services)
 
 
 def drained(worker: Any) -> bool:
     worker.claim()
-    return worker.service(StopWatch).tick() is None
+    return worker.service(ExitWatch).tick() is None
 
 
 def test_a_drain_ends_when_nothing_is_left(work: Any, jobs: JobQueue, stepped: Stepped) -> None:
     worker = stepped(drain=True)
     assert drained(worker)
-    assert worker.assembly.stop_conditions.ended.is_set()
+    assert worker.assembly.exit_conditions.ended.is_set()
 
 
 def test_a_drain_waits_for_what_runs_anywhere(work: Any, jobs: JobQueue, stepped: Stepped) -> None:
@@ -407,7 +407,7 @@ def test_a_drain_waits_for_its_own_jobs_and_their_outcomes(
     worker = stepped(drain=True)
     assert not drained(worker)
     worker.execute()
-    assert worker.service(StopWatch).tick() is not None
+    assert worker.service(ExitWatch).tick() is not None
     worker.complete()
     assert drained(worker)
 

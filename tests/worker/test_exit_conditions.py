@@ -9,8 +9,8 @@ import pytest
 
 from jobqueue.errors import InvalidOption
 from jobqueue.options import size
-from jobqueue.worker import stop_conditions
-from jobqueue.worker.stop_conditions import outgrown, resident
+from jobqueue.worker import exit_conditions
+from jobqueue.worker.exit_conditions import outgrown, resident
 from jobqueue.worker.settings import WorkerSettings
 
 
@@ -61,14 +61,14 @@ def test_where_nobody_says_the_most_counts(monkeypatch: pytest.MonkeyPatch) -> N
     def nothing(_: Path) -> str:
         raise FileNotFoundError
 
-    monkeypatch.setattr(stop_conditions.Path, "read_text", nothing)
+    monkeypatch.setattr(exit_conditions.Path, "read_text", nothing)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # On Linux it is in KiB.
     assert most / 2 < resident() < most * 2
 
 
 def test_beyond_the_bound_it_says_so_once_with_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     present = [100_000_000, 200_000_001]
-    monkeypatch.setattr(stop_conditions, "resident", lambda: present.pop(0))
+    monkeypatch.setattr(exit_conditions, "resident", lambda: present.pop(0))
     said: list[Any] = []
     assert not outgrown(200_000_000, said.append)
     assert said == []

@@ -1,4 +1,4 @@
-"""The stop conditions of a worker: until when it works, and why it stops by itself."""
+"""When a worker ends by itself: `max_jobs`, `max_memory`, `drain`, or a failure."""
 
 import os
 import resource
@@ -23,7 +23,7 @@ MEMORY_INTERVAL = 1.0  # seconds between two checks of the memory alone
 JOBS_INTERVAL = 0.2  # seconds between two checks of the jobs, too
 
 
-class StopConditions:
+class ExitConditions:
     """Says when the worker is to stop. May be used from any thread."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class StopConditions:
         self.ended.set()
 
 
-class StopWatch(Service):
+class ExitWatch(Service):
     """Ends the worker when one of its conditions is met: each is asked in turn, on one thread."""
 
     def __init__(
@@ -77,8 +77,8 @@ class StopWatch(Service):
         return None
 
 
-def stop_watches(
-    stop: StopConditions,
+def exit_watches(
+    stop: ExitConditions,
     settings: WorkerSettings,
     maintenance: Maintenance,
     planner: ClaimPlanner,
@@ -94,12 +94,12 @@ def stop_watches(
     if settings.max_jobs is not None:
         conditions.append(lambda: planner.exhausted and not inflight.held)
     if conditions:
-        watches.append(StopWatch(conditions, stop.ended.set, interval))
+        watches.append(ExitWatch(conditions, stop.ended.set, interval))
     if settings.drain:  # On its own thread: it alone asks the database, and may have to wait.
         queues = None if settings.queues is None else tuple(settings.queues)
         names = tuple(tasks)
         is_drained = partial(drained, maintenance, inflight, queues, names)
-        watches.append(StopWatch([is_drained], stop.ended.set, JOBS_INTERVAL, "drain"))
+        watches.append(ExitWatch([is_drained], stop.ended.set, JOBS_INTERVAL, "drain"))
     return watches
 
 
