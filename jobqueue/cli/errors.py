@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from jobqueue.cli.context import CliContext, to_json
-from jobqueue.cli.render import console, put
 from jobqueue.cli.streams import echo
+from jobqueue.cli.tables import console, put
 from jobqueue.config import database
 from jobqueue.display import first_line
 from jobqueue.errors import (

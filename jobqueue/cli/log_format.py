@@ -13,8 +13,8 @@ from typing import Any, TextIO, TypeVar, cast
 import click
 
 from jobqueue.cli.context import cli_of
-from jobqueue.cli.render import console
 from jobqueue.cli.streams import STDERR
+from jobqueue.cli.tables import console
 from jobqueue.loggers import OwnHandler, get_logger, is_default, root_handlers
 from jobqueue.logs import JsonFormatter, context_of, message_of, traceback_of
 from jobqueue.text import escape_controls, escape_lines

@@ -26,13 +26,13 @@ from jobqueue.web.pages.now import now_page
 from jobqueue.web.pages.tasks import switch, tasks_page
 from jobqueue.web.pages.view import Act, Page
 from jobqueue.web.pages.workers import workers_page
-from jobqueue.web.render import environment
 from jobqueue.web.requests import client_of, query_of, read_form
 from jobqueue.web.responses import HTTPError
 from jobqueue.web.rights import Rights
 from jobqueue.web.security import RequestGuard, cookie_name, is_page, path_of, session_of
 from jobqueue.web.session import COOKIE, LASTS
 from jobqueue.web.static_files import static_files
+from jobqueue.web.templating import environment
 
 PAGES = (
     Page("/", now_page, ("span",), "Now", "n"),

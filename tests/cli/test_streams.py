@@ -18,7 +18,7 @@ from typing import Any
 import click.testing
 import pytest
 
-from jobqueue.cli.render import Column, table
+from jobqueue.cli.tables import Column, table
 from jobqueue.display import ago, duration
 from jobqueue.text import escape_controls, escape_json, escape_lines
 from tests.cli.conftest import ROOT, Cli, Process, Spawn

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue.cli.context import CliContext
 from jobqueue.cli.errors import FAILED, MISUSED, CliError, describe
-from jobqueue.cli.render import console
+from jobqueue.cli.tables import console
 from jobqueue.errors import JobQueueError
 from jobqueue.os_signals import STOPS, StopSignals
 from jobqueue.records import counted

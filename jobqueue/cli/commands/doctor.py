@@ -5,8 +5,8 @@ from rich.text import Text
 
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import CliError
-from jobqueue.cli.render import console, put
 from jobqueue.cli.streams import echo
+from jobqueue.cli.tables import console, put
 from jobqueue.store.doctor import examine
 from jobqueue.text import escape_controls
 

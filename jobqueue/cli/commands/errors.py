@@ -5,8 +5,8 @@ import click
 from jobqueue import options, wire
 from jobqueue.cli import completion, params
 from jobqueue.cli.context import CliContext, Command, pass_cli
-from jobqueue.cli.render import NAME_CELLS, Column, table
 from jobqueue.cli.streams import echo
+from jobqueue.cli.tables import NAME_CELLS, Column, table
 from jobqueue.display import ago, first_line
 from jobqueue.error_groups import ErrorGroup
 from jobqueue.known_names import unknown

@@ -10,10 +10,11 @@ from rich.text import Text
 
 from jobqueue import options, wire
 from jobqueue.cli import params
-from jobqueue.cli.commands.job_page import print_page
 from jobqueue.cli.context import CliContext, Command, pass_cli, to_json
 from jobqueue.cli.errors import CliError
-from jobqueue.cli.render import (
+from jobqueue.cli.job_renderer import render_job
+from jobqueue.cli.streams import STDOUT, echo, reader_gone
+from jobqueue.cli.tables import (
     NAME_CELLS,
     Column,
     Table,
@@ -21,7 +22,6 @@ from jobqueue.cli.render import (
     put,
     state_style,
 )
-from jobqueue.cli.streams import STDOUT, echo, reader_gone
 from jobqueue.display import ago, call_of, duration, error_of, took
 from jobqueue.errors import JobNotFound, ResultTimeout
 from jobqueue.job import Job, as_completed
@@ -156,7 +156,7 @@ def show(cli: CliContext, id: str) -> None:  # noqa: A002 - the name in the cont
     if cli.json:
         cli.print_json(with_attempts(cli.jobs, job))
     else:
-        print_page(job, attempts, console())
+        render_job(job, attempts, console())
 
 
 def _get(cli: CliContext, id_: int) -> JobRecord:

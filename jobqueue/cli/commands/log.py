@@ -8,7 +8,7 @@ import click
 from jobqueue import options, wire
 from jobqueue.cli import params
 from jobqueue.cli.context import CliContext, Command, pass_cli
-from jobqueue.cli.render import Column, table
+from jobqueue.cli.tables import Column, table
 from jobqueue.display import ago
 from jobqueue.store.audit import Audit
 

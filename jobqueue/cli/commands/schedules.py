@@ -12,8 +12,8 @@ from jobqueue.cli.commands.bulk_actions import FORCE
 from jobqueue.cli.commands.enqueue import call_of, call_options
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
 from jobqueue.cli.params import clean, whole
-from jobqueue.cli.render import NAME_CELLS, Column, table
 from jobqueue.cli.streams import echo
+from jobqueue.cli.tables import NAME_CELLS, Column, table
 from jobqueue.display import ago
 from jobqueue.errors import InvalidOption
 from jobqueue.known_names import unknown

@@ -14,8 +14,8 @@ from jobqueue import options
 from jobqueue.cli import params
 from jobqueue.cli.commands.bulk_actions import confirm
 from jobqueue.cli.context import CliContext, Command, pass_cli
-from jobqueue.cli.render import COLOURS, NAME_CELLS, Column, console, put, table
 from jobqueue.cli.streams import echo, reader_gone
+from jobqueue.cli.tables import COLOURS, NAME_CELLS, Column, console, put, table
 from jobqueue.display import ago, duration
 from jobqueue.queue_switches import Rate
 from jobqueue.records import JobFilter, counted

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from jobqueue.cli.demo.app import SLOW_SECONDS
 from jobqueue.cli.demo.verify import Row, Run
-from jobqueue.cli.render import Column, console, put, table
+from jobqueue.cli.tables import Column, console, put, table
 from jobqueue.records import counted
 from jobqueue.store.urls import as_text, masked
 

@@ -4,7 +4,6 @@ import time
 
 from msgspec.structs import replace
 
-from jobqueue.backoff import Backoff
 from jobqueue.errors import (
     AttemptTimeout,
     Cancel,
@@ -13,8 +12,6 @@ from jobqueue.errors import (
     Signal,
     Snooze,
 )
-from jobqueue.loggers import get_logger
-from jobqueue.options import DEFAULT_BACKOFF, SECONDS_MAX
 from jobqueue.records import (
     NOT_COMMITTED,
     AttemptError,
@@ -25,9 +22,7 @@ from jobqueue.records import (
 from jobqueue.states import State
 from jobqueue.worker.handler.context import Attempt, clean
 from jobqueue.worker.handler.describe import RecordedError, describe, type_name
-from jobqueue.worker.log_context import about
-
-log = get_logger("jobqueue.worker")
+from jobqueue.worker.handler.retries import bounded_delay, retry_or_fail
 
 UNKNOWN_TASK_REST = 10.0  # seconds
 _REASON_MAX = 1000  # characters
@@ -60,7 +55,7 @@ def from_signal(context: Attempt, signal: Signal, max_snoozes: int) -> Unsuccess
         why = "it asked to be snoozed, but max_attempts=1 allows one start only"
     elif claim.snoozes >= max_snoozes:
         why = f"it was snoozed {counted(claim.snoozes, 'time')}, the most that is allowed"
-    elif _bounded(signal.delay) >= context.budget():
+    elif bounded_delay(signal.delay) >= context.budget():
         why = "it asked to be snoozed beyond its deadline"
     if why is not None:
         error = AttemptError(type_name(Snooze), why, None)
@@ -69,25 +64,11 @@ def from_signal(context: Attempt, signal: Signal, max_snoozes: int) -> Unsuccess
         claim,
         "snoozed",
         State.SCHEDULED,
-        delay=_bounded(signal.delay),
+        delay=bounded_delay(signal.delay),
         refund=True,
         snooze=True,
         reason=bounded_reason(signal.reason) or "snoozed",
     )
-
-
-def retry_or_fail(
-    context: Attempt, outcome: str, error: AttemptError, *, delay: float | None = None
-) -> Unsuccessful:
-    """The end of an attempt that failed: another one after the backoff, or none if none is left."""
-    claim = context.claim
-    if claim.attempt >= claim.max_attempts:
-        return Unsuccessful(claim, outcome, State.FAILED, error=error)
-    delay = _bounded(_backoff(context) if delay is None else delay)
-    if delay >= context.budget():
-        reason = "its deadline leaves no time for another attempt"
-        return Unsuccessful(claim, outcome, State.FAILED, error=error, reason=reason)
-    return Unsuccessful(claim, outcome, State.SCHEDULED, delay=delay, error=error)
 
 
 def completed(context: Attempt, ended: Unsuccessful | None) -> Unsuccessful:
@@ -167,22 +148,6 @@ def _within(context: Attempt, ended: Unsuccessful | None) -> Unsuccessful:
     return replace(ended, within=True)
 
 
-def _backoff(context: Attempt) -> float:
-    """The call's own backoff, else the task's as this worker knows it, else the default."""
-    claim = context.claim
-    if claim.backoff:
-        try:
-            return Backoff.from_text(claim.backoff).delay(claim.attempt)
-        except (TypeError, ValueError, ArithmeticError) as error:  # It was written with plain SQL.
-            why = f"its backoff is of no use: {error}"
-            log.warning("job %d (%s): %s", claim.id, claim.task, why, extra=about(claim))
-    return (context.task.settings.backoff or DEFAULT_BACKOFF).delay(claim.attempt)
-
-
 def bounded_reason(given: object) -> str:
     """Text that can be stored as a reason."""
     return clean(str(given)[:_REASON_MAX])[:_REASON_MAX]
-
-
-def _bounded(delay: float) -> float:
-    return min(max(delay, 0.0), SECONDS_MAX) if delay == delay else 0.0  # noqa: PLR0124 - NaN.

@@ -16,7 +16,8 @@ from jobqueue.states import State
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.handler.describe import type_name
-from jobqueue.worker.handler.outcomes import cancelled, completed, retry_or_fail
+from jobqueue.worker.handler.outcomes import cancelled, completed
+from jobqueue.worker.handler.retries import retry_or_fail
 from jobqueue.worker.inflight import Unbegun, released
 from jobqueue.worker.isolate.child_handle import (
     Answer,

@@ -12,7 +12,7 @@ from jobqueue.cli.commands.top.verbs import Verbs
 from jobqueue.cli.commands.top.views import TABS, Room
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import MISUSED, CliError, in_one_line
-from jobqueue.cli.render import console, put
+from jobqueue.cli.tables import console, put
 from jobqueue.errors import InvalidOption
 
 IN_A_PIPE = (120, 40)

@@ -12,7 +12,7 @@ from jobqueue.cli.commands.errors import COLUMNS as ERRORS
 from jobqueue.cli.commands.jobs import LIST as JOBS
 from jobqueue.cli.commands.schedules import SCHEDULES
 from jobqueue.cli.commands.top.views import Item, ItemKind, Line, Room
-from jobqueue.cli.render import Column, Table
+from jobqueue.cli.tables import Column, Table
 from jobqueue.display import duration
 from jobqueue.error_groups import ErrorGroup
 from jobqueue.findings import Finding

@@ -5,9 +5,9 @@ from datetime import UTC
 from rich.ansi import AnsiDecoder
 from rich.text import Text
 
-from jobqueue.cli.commands.job_page import print_details, title_of
 from jobqueue.cli.commands.top.draw import memory, wrap
 from jobqueue.cli.commands.top.views import Item, Line, Room
+from jobqueue.cli.job_renderer import render_details, title_of
 from jobqueue.display import duration
 from jobqueue.records import AttemptRecord, JobRecord, counted
 from jobqueue.store.why import Explanation
@@ -37,7 +37,7 @@ def page(
         Text(),
     ]
     screen = memory(room.width)
-    print_details(job, attempts, screen)
+    render_details(job, attempts, screen)
     printed = AnsiDecoder().decode(screen.file.getvalue())  # type: ignore[attr-defined]
     texts += [part for line in printed for part in wrap(line, room.width)]
     return [Line(text, item if at == 0 else None) for at, text in enumerate(texts)]

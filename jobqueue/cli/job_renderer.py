@@ -1,4 +1,4 @@
-"""The page that `show` prints."""
+"""Renders a job as text, as `show` and `top` print it."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
-from jobqueue.cli.render import COLOURS, Column, put, table
+from jobqueue.cli.tables import COLOURS, Column, put, table
 from jobqueue.display import ago, duration, took
 from jobqueue.records import AttemptRecord, JobRecord, counted, format_bytes, headers_of
 from jobqueue.states import State
@@ -18,10 +18,10 @@ TEXT_MAX = 100_000
 """Characters of one value that are shown; --json has all of it."""
 
 
-def print_page(job: JobRecord, attempts: list[AttemptRecord], screen: Console) -> None:
+def render_job(job: JobRecord, attempts: list[AttemptRecord], screen: Console) -> None:
     """Print all that is known of a job."""
     put(screen, title_of(job))
-    print_details(job, attempts, screen)
+    render_details(job, attempts, screen)
 
 
 def title_of(job: JobRecord) -> Text:
@@ -30,7 +30,7 @@ def title_of(job: JobRecord) -> Text:
     return title + Text("  ") + Text(job.state, style=COLOURS[job.state])
 
 
-def print_details(job: JobRecord, attempts: list[AttemptRecord], screen: Console) -> None:
+def render_details(job: JobRecord, attempts: list[AttemptRecord], screen: Console) -> None:
     """Print all that is known of a job below its title."""
     _facts(job, screen)
     _arguments(job, screen)

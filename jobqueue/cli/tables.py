@@ -1,4 +1,4 @@
-"""Rendering: tables that fit the terminal, ages, durations, colours. Data is never markup."""
+"""Tables that fit the terminal, and the console that prints them. Data is never markup."""
 
 import os
 import shutil
