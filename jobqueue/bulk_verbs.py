@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.job_changes import JobChanges
 from jobqueue.records import JobFilter, JobRecord, Refusal, counted
 from jobqueue.states import MOVES, WAITING, State
@@ -135,11 +135,11 @@ def parts_of(wanted: JobFilter) -> list[JobFilter]:
 def require_state(verb: Verb, wanted: JobFilter) -> None:
     """Raise InvalidOption if a filter names a state whose jobs the verb does not change."""
     if wanted.state is not None and wanted.state not in verb.states:
-        raise InvalidOption(
-            f"state: {wanted.state} jobs cannot be {verb.done}; "
+        raise invalid(
+            "state",
+            f"{wanted.state} jobs cannot be {verb.done}; "
             f"those that can are {', '.join(verb.states)}",
-            field="state",
-            value=wanted.state.value,
+            wanted.state.value,
         )
 
 
@@ -152,9 +152,9 @@ def left_out(verb: Verb, jobs: Jobs, wanted: JobFilter, ask: str) -> int:
     if not retries or wanted.state not in (None, State.SUCCEEDED):
         return 0
     if wanted.state is State.SUCCEEDED:
-        raise InvalidOption(
-            f"state: jobs that have succeeded are only retried with {ask}: it runs them again",
-            field="state",
-            value=wanted.state.value,
+        raise invalid(
+            "state",
+            f"jobs that have succeeded are only retried with {ask}: it runs them again",
+            wanted.state.value,
         )
     return jobs.count(replace(wanted, state=State.SUCCEEDED))

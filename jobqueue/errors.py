@@ -73,6 +73,11 @@ class InvalidOption(JobQueueError, ValueError):
     """An option is unknown, or its value is out of its range."""
 
 
+def invalid(field: str, problem: str, value: object = None) -> InvalidOption:
+    """Return the error about an option: `field: problem`."""
+    return InvalidOption(f"{field}: {problem}", field=field, value=value)
+
+
 class ScheduleNotFound(InvalidOption, LookupError):
     """No schedule has that name, or it was removed."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeGuard, get_args
 
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.literals import EventName
 from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError
@@ -40,11 +40,7 @@ class EventStream:
     def subscribe(self, name: EventName, subscriber: Subscriber) -> None:
         """Call `subscriber` for each event of that name. Raises InvalidOption for another name."""
         if name not in NAMES:
-            raise InvalidOption(
-                f"on: {name!r} is not an event; there are {', '.join(NAMES)}",
-                field="on",
-                value=name,
-            )
+            raise invalid("on", f"{name!r} is not an event; there are {', '.join(NAMES)}", name)
         self._subscribers[name].append(subscriber)
 
     def wanted(self, name: str) -> TypeGuard[EventName]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 
 BYTES_MAX = 4096
 """Of all headers of a job, as the JSON that is stored."""
@@ -15,20 +15,22 @@ Headers = tuple[tuple[str, str], ...]
 def check_headers(value: object) -> Headers:
     """Check a mapping of texts. Raises InvalidOption."""
     if not isinstance(value, Mapping):
-        raise _wrong(f'a {type(value).__name__}; give a mapping like {{"tenant": "7"}}', value)
+        raise invalid(
+            "headers", f'a {type(value).__name__}; give a mapping like {{"tenant": "7"}}', value
+        )
     pairs = []
     for name, text in value.items():
         for part, what in ((name, "name"), (text, f"value of {str(name)[:40]!r}")):
             if not isinstance(part, str):
-                raise _wrong(f"the {what} is a {type(part).__name__}, not text", part)
+                raise invalid("headers", f"the {what} is a {type(part).__name__}, not text", part)
             if "\0" in part or any("\ud800" <= character <= "\udfff" for character in part):
-                raise _wrong(f"the {what} has a character that no database stores", None)
+                raise invalid("headers", f"the {what} has a character that no database stores")
         if not name:
-            raise _wrong("a name is empty", name)
+            raise invalid("headers", "a name is empty", name)
         pairs.append((str(name), str(text)))
     size = len((to_text(pairs) or "").encode())
     if size > BYTES_MAX:
-        raise _wrong(f"{size:,} bytes of JSON; at most {BYTES_MAX:,}", None)
+        raise invalid("headers", f"{size:,} bytes of JSON; at most {BYTES_MAX:,}")
     return tuple(pairs)
 
 
@@ -36,7 +38,3 @@ def to_text(pairs: Iterable[tuple[str, str]]) -> str | None:
     """Return the JSON that is stored with a job; None without headers."""
     headers = dict(pairs)
     return json.dumps(headers, ensure_ascii=False) if headers else None
-
-
-def _wrong(problem: str, value: object) -> InvalidOption:
-    return InvalidOption(f"headers: {problem}", field="headers", value=value)

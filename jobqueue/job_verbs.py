@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import overload
 
 from jobqueue import options as option_rules
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.job import require_changed
 from jobqueue.job_changes import JobChanges
 from jobqueue.records import JobFilter
@@ -100,9 +100,7 @@ class JobVerbs:
         tag: str | None,
     ) -> None:
         if sum(name is not None for name in (queue, task, tag)) != 1:
-            raise InvalidOption(
-                "queue: give a queue, or task=, or tag=: one of the three", field="queue"
-            )
+            raise invalid("queue", "give a queue, or task=, or tag=: one of the three")
         if queue is not None:
             of_queue(Monitor(self._jobs.store), option_rules.name(queue, "queue"))
         elif task is not None:

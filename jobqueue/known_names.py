@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import InvalidOption, invalid
 from jobqueue.options import Options
 from jobqueue.records import JobFilter
 from jobqueue.store.names import Names
@@ -32,7 +32,7 @@ def unknown(
     near = did_you_mean(name, known)
     if not near and known:
         near = f"; known are {listed(sorted(known))}"
-    return InvalidOption(f"{kind}: {name!r} is not known{near}{hint}", field=kind, value=name)
+    return invalid(kind, f"{name!r} is not known{near}{hint}", name)
 
 
 def unknown_in(wanted: JobFilter, known: Names, hint: str = "") -> InvalidOption | None:

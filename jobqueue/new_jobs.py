@@ -5,7 +5,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from jobqueue.errors import invalid
+from jobqueue.headers import to_text
 from jobqueue.literals import OnConflict, UniqueUntil
+from jobqueue.options import Options
 
 
 class NewJob(msgspec.Struct, frozen=True, gc=False):
@@ -66,3 +69,40 @@ class Inserted(msgspec.Struct, frozen=True, gc=False):
 
     id: int
     created: bool
+
+
+def extra_columns(settings: Options) -> ExtraColumns | None:
+    """Return the rare columns of a new job; None if it has none."""
+    key = settings.concurrency_key
+    if key is None and not settings.headers and settings.expires is None:
+        return None
+    headers = to_text(settings.headers)
+    if key is None:
+        return ExtraColumns(headers, expires=settings.expires)
+    limit = settings.concurrency_limit
+    return ExtraColumns(
+        headers,
+        expires=settings.expires,
+        lane=key,
+        lane_limit=1 if limit is None and settings.strict else limit,
+        lane_weight=None if settings.weight == 1 else settings.weight,
+        lane_strict=1 if settings.strict else None,
+    )
+
+
+def conflict_of(call: Options) -> Conflict | None:
+    """Return what a call does where its key is held; None: nothing.
+
+    Raises InvalidOption if an option needs a key, and there is none.
+    """
+    if call.on_conflict == "ignore" and call.debounce is None and not call.rerun:
+        return None
+    if call.unique_key is None:
+        wanting = "on_conflict"
+        if call.on_conflict == "ignore":
+            wanting = "rerun" if call.debounce is None else "debounce"
+        raise invalid(wanting, "it needs a unique_key, and there is none")
+    if call.rerun and call.unique_until != "finished":
+        needs = f"it needs unique_until 'finished', not {call.unique_until!r}"
+        raise invalid("rerun", needs, call.unique_until)
+    return Conflict(call.on_conflict, call.debounce, call.max_wait, call.rerun)

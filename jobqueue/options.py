@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict, TypeVar, get_args
 
 from jobqueue.backoff import Backoff
-from jobqueue.errors import Duration, InvalidOption
+from jobqueue.errors import Duration, InvalidOption, invalid
 from jobqueue.headers import Headers, check_headers
 from jobqueue.key_options import check_debounce, check_due_times, check_key, check_without_key
 from jobqueue.literals import CatchUp, Isolation, OnConflict, Overlap, UniqueUntil
@@ -106,13 +106,9 @@ def instant(value: object, name: str = "at") -> datetime:
     if not isinstance(value, datetime):
         raise _invalid(name, given, "is not a datetime")
     if value.tzinfo is None or value.utcoffset() is None:
-        raise InvalidOption(
-            f"{name}: {given!s} has no time zone; add one, such as +01:00 or Z",
-            field=name,
-            value=given,
-        )
+        raise invalid(name, f"{given!s} has no time zone; add one, such as +01:00 or Z", given)
     if not 1970 <= value.year <= 9998:  # noqa: PLR2004 - what both databases and Python can hold.
-        raise InvalidOption(f"{name}: {given!s} is out of range", field=name, value=given)
+        raise invalid(name, f"{given!s} is out of range", given)
     return value
 
 
@@ -126,11 +122,10 @@ def size(value: object) -> int:
     elif isinstance(value, int) and not isinstance(value, bool):
         count = value
     if count is None or not MEMORY_LEAST <= count < 2**63:
-        raise InvalidOption(
-            f"max_memory: {str(value)[:40]!r} is not a size of at least 10 MB; "
-            "write 500MB, 1.5GB or 512MiB",
-            field="max_memory",
-            value=value,
+        raise invalid(
+            "max_memory",
+            f"{str(value)[:40]!r} is not a size of at least 10 MB; write 500MB, 1.5GB or 512MiB",
+            value,
         )
     return int(count)
 
@@ -312,14 +307,10 @@ class Options:
         for option, value in changes.items():
             check = _CHECKS.get(option)
             if check is None:
-                raise InvalidOption(
-                    f"{option}: no such option; there are {', '.join(_CHECKS)}",
-                    field=option,
-                    value=value,
-                )
+                raise invalid(option, f"no such option; there are {', '.join(_CHECKS)}", value)
             checked[option] = check(value)
         if checked.get("delay") is not None and checked.get("at") is not None:
-            raise InvalidOption("at: give either delay or at, not both", field="at")
+            raise invalid("at", "give either delay or at, not both")
         if checked.get("delay") is not None:
             checked["at"] = None
         elif checked.get("at") is not None:
@@ -327,7 +318,7 @@ class Options:
         merged = replace(self, **checked)
         if merged.concurrency_key is None and not of_task:
             check_without_key(checked)
-        check_due_times(merged)
+        check_due_times(merged.delay or merged.debounce or 0.0, merged.deadline, merged.expires)
         check_debounce(merged.debounce, merged.max_wait, merged.delay, merged.at)
         return merged
 
@@ -349,10 +340,10 @@ def _check_weight(value: object) -> float:
 
 def _check_names(value: object, what: str, each: str) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise InvalidOption(f"{what}: give a list of names", field=what, value=value)
+        raise invalid(what, "give a list of names", value)
     names = tuple(dict.fromkeys(name(one, each, longest=63) for one in value))
     if len(names) > TAGS_MAX:
-        raise InvalidOption(f"{what}: {len(names)} of them; at most {TAGS_MAX}", field=what)
+        raise invalid(what, f"{len(names)} of them; at most {TAGS_MAX}")
     return names
 
 

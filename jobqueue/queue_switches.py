@@ -4,7 +4,7 @@ import json
 from typing import Any, NamedTuple, Self
 
 from jobqueue import options
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import InvalidOption, invalid
 
 COUNT_MAX = options.RUNNING_MAX
 PERIOD_LEAST, PERIOD_MAX = 0.001, 366 * 86_400.0
@@ -30,19 +30,15 @@ class Rate(NamedTuple):
         """Parse a text like `100/minute` or `5/30s`. Raises InvalidOption."""
         count, slash, unit = value.partition("/") if isinstance(value, str) else ("", "", "")
         if not slash or not (count.isascii() and count.isdigit()) or len(count) > 15:  # noqa: PLR2004
-            raise InvalidOption(
-                f"rate: {str(value)[:40]!r} is not a rate; {_FORM}", field="rate", value=value
-            )
+            raise invalid("rate", f"{str(value)[:40]!r} is not a rate; {_FORM}", value)
         try:
             text = f"1{unit}" if unit[:1].isalpha() else unit
             period = _UNITS.get(unit) or options.seconds(
                 text, "rate", least=PERIOD_LEAST, most=PERIOD_MAX
             )
         except InvalidOption as error:
-            raise InvalidOption(
-                f"rate: {str(value)[:40]!r} is not a rate ({error}); {_FORM}",
-                field="rate",
-                value=value,
+            raise invalid(
+                "rate", f"{str(value)[:40]!r} is not a rate ({error}); {_FORM}", value
             ) from None
         starts = options.whole(int(count), "rate", 1, COUNT_MAX)
         return cls(starts, period, None if burst is None else check_burst(burst))
@@ -69,11 +65,7 @@ class QueueSwitches(NamedTuple):
     def of(cls, limit: object, rate: object, burst: object, fair: object) -> Self:
         """Check what `jobs.queue(…)` is given. Raises InvalidOption."""
         if rate is None and burst is not None:
-            raise InvalidOption(
-                "burst: it is how far a rate may run ahead; give a rate too",
-                field="burst",
-                value=burst,
-            )
+            raise invalid("burst", "it is how far a rate may run ahead; give a rate too", burst)
         starts, period, ahead = (None, None, None) if rate is None else Rate.of(rate, burst)
         running = None if limit is None else check_limit(limit)
         shares = 1 if options.flag(fair, "fair") else None

@@ -24,11 +24,16 @@ import msgspec
 
 from jobqueue import options as option_rules
 from jobqueue.backoff import Backoff
-from jobqueue.errors import ConfigurationError, Duration, InvalidOption, QueueFull, UnknownTask
-from jobqueue.extra_columns import extra_columns
+from jobqueue.errors import (
+    ConfigurationError,
+    Duration,
+    InvalidOption,
+    QueueFull,
+    UnknownTask,
+    invalid,
+)
 from jobqueue.job import Job, Window
-from jobqueue.key_options import conflict_of
-from jobqueue.new_jobs import NewJob
+from jobqueue.new_jobs import NewJob, conflict_of, extra_columns
 from jobqueue.options import OptionChanges, Options
 from jobqueue.queue_switches import QueueSwitches
 from jobqueue.schedules.definition import ScheduleRecord
@@ -190,9 +195,8 @@ class Task(Generic[P, R_co]):
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """Return a call for `enqueue_many`. Raises InvalidArguments if the arguments do not fit."""
         if self._within is not None:
-            raise InvalidOption(
-                "within: calls are enqueued together; give enqueue_many(…, within=session)",
-                field="within",
+            raise invalid(
+                "within", "calls are enqueued together; give enqueue_many(…, within=session)"
             )
         return self._call(args, kwargs)
 
@@ -284,7 +288,7 @@ class Task(Generic[P, R_co]):
         """
         if self._within is not None or self.settings.unique_key is not None:
             what = "within" if self._within is not None else "unique_key"
-            raise InvalidOption(f"{what}: not with map(), which waits for many jobs", field=what)
+            raise invalid(what, "not with map(), which waits for many jobs")
         option_rules.whole(window, "window", 2, 1_000_000)
         if not arguments:
             raise InvalidOption("map: give it an iterable for each argument", field="arguments")
@@ -308,11 +312,10 @@ class Task(Generic[P, R_co]):
         """Return a copy with other options, see `OptionChanges`. Raises InvalidOption."""
         for option in option_rules.OF_TASK:
             if option in changes:
-                raise InvalidOption(
-                    f"{option}: it belongs to the task, not to a call; write "
-                    f"@jobs.task({option}=…)",
-                    field=option,
-                    value=changes.get(option),
+                raise invalid(
+                    option,
+                    f"it belongs to the task, not to a call; write @jobs.task({option}=…)",
+                    changes.get(option),
                 )
         return replace(self, settings=self.settings.merge(changes))
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobqueue import options
-from jobqueue.errors import InvalidArguments, InvalidOption, UnknownTask
+from jobqueue.errors import InvalidArguments, InvalidOption, UnknownTask, invalid
 from jobqueue.job import Job
-from jobqueue.key_options import conflict_of
+from jobqueue.new_jobs import conflict_of
 from jobqueue.options import Options
 from jobqueue.records import JobFilter, JobRecord, Refusal
 from jobqueue.serialization.codec import Codec
@@ -170,13 +170,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def job_id(text: str) -> int:
     """Parse a job's id; raise InvalidOption."""
     if not _DIGITS.fullmatch(text):
-        raise InvalidOption(
-            f"id: {text[:40]!r} is not a job's id; ids are whole numbers, such as 42",
-            field="id",
-            value=text,
+        raise invalid(
+            "id", f"{text[:40]!r} is not a job's id; ids are whole numbers, such as 42", text
         )
     if int(text) > INTEGER_MAX:
-        raise InvalidOption(f"id: {text} is beyond 63 bits", field="id", value=text)
+        raise invalid("id", f"{text} is beyond 63 bits", text)
     return int(text)
 
 
@@ -197,11 +195,10 @@ def state(text: str | None) -> State | None:
     try:
         return State(text)
     except ValueError:
-        raise InvalidOption(
-            f"state: {text[:40]!r} is none of {', '.join(State)}"
-            f"{did_you_mean(text.lower(), list(State))}",
-            field="state",
-            value=text,
+        raise invalid(
+            "state",
+            f"{text[:40]!r} is none of {', '.join(State)}{did_you_mean(text.lower(), list(State))}",
+            text,
         ) from None
 
 

@@ -27,7 +27,6 @@ LAYERS: list[list[str]] = [
         "options",
         "job_changes",
         "new_jobs",
-        "extra_columns",
         "queue_switches",
         "records",
         "events",

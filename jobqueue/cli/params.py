@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from jobqueue import wire
 from jobqueue.cli import completion
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import InvalidOption, invalid
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 
@@ -48,7 +48,7 @@ def key_value(text: str, what: str) -> tuple[str, str]:
     """Split KEY=VALUE. Raises InvalidOption."""
     key, equals, value = clean(text, what).partition("=")
     if not key or not equals:
-        raise InvalidOption(f"{what}: {text[:40]!r} is not KEY=VALUE", field=what, value=text)
+        raise invalid(what, f"{text[:40]!r} is not KEY=VALUE", text)
     return key, value
 
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from jobqueue.backoff import Backoff
 from jobqueue.calls import EnqueueHook, through_hooks
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.literals import CatchUp, Overlap
 from jobqueue.new_jobs import NewJob
 from jobqueue.options import OF_TASK, Options
@@ -26,20 +26,15 @@ def definition_of(
 ) -> Definition:
     """Return the schedule that enqueues this call. Raises InvalidOption."""
     if not isinstance(call, Call):
-        raise InvalidOption(
-            f"call: {type(call).__name__} is not a call; write task.call(…)", field="call"
-        )
+        raise invalid("call", f"{type(call).__name__} is not a call; write task.call(…)")
     if timing is None:
-        raise InvalidOption(
-            "schedule: none given; use cron('0 3 * * *', tz='Europe/Zurich') or every(minutes=5)",
-            field="schedule",
+        raise invalid(
+            "schedule", "none given; use cron('0 3 * * *', tz='Europe/Zurich') or every(minutes=5)"
         )
     checked = Options().merge({"schedule": timing, "catch_up": catch_up, "overlap": overlap})
     for name in ("delay", "at"):
         if getattr(call.settings, name) is not None:
-            raise InvalidOption(
-                f"{name}: its schedule says when a job is due; leave it out", field=name
-            )
+            raise invalid(name, "its schedule says when a job is due; leave it out")
     return Definition.of(
         call.task.name,
         args=call.args,

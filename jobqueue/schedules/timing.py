@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import InvalidOption, invalid
 from jobqueue.records import lasting
 
 LENGTH_MAX = 100
@@ -179,9 +179,7 @@ def cron(expression: str, *, tz: str = "UTC") -> Cron:
     if not isinstance(tz, str) or tz not in known:
         near = difflib.get_close_matches(str(tz)[:LENGTH_MAX], known, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else "; write one like Europe/Zurich"
-        raise InvalidOption(
-            f"tz: {_shown(tz)} is not a known time zone{hint}", field="tz", value=tz
-        )
+        raise invalid("tz", f"{_shown(tz)} is not a known time zone{hint}", tz)
     try:
         CronSim(NAMED.get(plain.lower(), plain), _ANY)  # Its words name the field as it was given.
     except CronSimError as error:
@@ -203,18 +201,16 @@ def every(
     for unit, value in given.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 <= value <= INTERVAL_MAX or not math.isfinite(value):
-            raise InvalidOption(
-                f"every: {unit}={_shown(value)} is not a number from 0 to {INTERVAL_MAX:,}",
-                field="every",
-                value=value,
+            raise invalid(
+                "every", f"{unit}={_shown(value)} is not a number from 0 to {INTERVAL_MAX:,}", value
             )
     total = timedelta(**given).total_seconds()
     if not 1 <= total <= INTERVAL_MAX or total != int(total):
-        raise InvalidOption(
-            f"every: {lasting(total)} is not an interval of whole seconds, at least 1 s and at "
+        raise invalid(
+            "every",
+            f"{lasting(total)} is not an interval of whole seconds, at least 1 s and at "
             f"most {lasting(INTERVAL_MAX)}",
-            field="every",
-            value=total,
+            total,
         )
     return Every(int(total))
 
@@ -222,11 +218,10 @@ def every(
 def check_timing(value: object) -> Timing | None:
     """Raise InvalidOption unless the value was made by `cron()` or `every()`, or is None."""
     if value is not None and not isinstance(value, Cron | Every):
-        raise InvalidOption(
-            f"schedule: {_shown(value)}: write cron('0 3 * * *', tz='Europe/Zurich') or "
-            "every(minutes=5)",
-            field="schedule",
-            value=value,
+        raise invalid(
+            "schedule",
+            f"{_shown(value)}: write cron('0 3 * * *', tz='Europe/Zurich') or every(minutes=5)",
+            value,
         )
     return value
 
@@ -274,7 +269,7 @@ def _wall_before(run: datetime) -> datetime | None:
 
 
 def _refused(expression: object, why: str) -> InvalidOption:
-    return InvalidOption(f"cron: {_shown(expression)}: {why}", field="cron", value=expression)
+    return invalid("cron", f"{_shown(expression)}: {why}", expression)
 
 
 def _shown(value: object) -> str:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.util import ClauseAdapter
 
 from jobqueue import options
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import FINAL, State
 from jobqueue.store.clock import INSTANT
@@ -319,5 +319,5 @@ def _place(text: str) -> tuple[datetime, int]:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise InvalidOption(f"after: {text[:40]!r} is not a place in this list", field="after")
+        raise invalid("after", f"{text[:40]!r} is not a place in this list")
     return min(int(text[:20]), 2**63 - 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, null, select, update
 
-from jobqueue.errors import InvalidOption, ScheduleNotFound
+from jobqueue.errors import ScheduleNotFound, invalid
 from jobqueue.schedules.definition import CODE, OPERATOR, Definition, ScheduleRecord
 from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.clock import now
@@ -77,12 +77,12 @@ class ScheduleTable:
             if there.definition == definition:
                 return False
             if not replace:
-                raise InvalidOption(
-                    f"name: there is a schedule {name!r} already, for task "
+                raise invalid(
+                    "name",
+                    f"there is a schedule {name!r} already, for task "
                     f"{there.definition.task} ({there.definition.describe()}); "
                     "to change it, use replace",
-                    field="name",
-                    value=name,
+                    name,
                 )
             self._change(connection, name, changed(there, definition, present))
             return True
@@ -124,10 +124,8 @@ class ScheduleTable:
         def work(connection: Connection) -> bool:
             there = self._locked(connection, name)
             if there.declared is None:
-                raise InvalidOption(
-                    f"name: no code declares the schedule {name!r}: it cannot be reset",
-                    field="name",
-                    value=name,
+                raise invalid(
+                    "name", f"no code declares the schedule {name!r}: it cannot be reset", name
                 )
             if not there.differs and there.source == CODE:
                 return False

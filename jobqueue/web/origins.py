@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^:/@?#*\s\[\]]+)(:[0-9]{1,5})?", re.ASCII)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -57,11 +57,10 @@ def require_ascii(text: str, what: str) -> None:
     never match.
     """
     if not text.isascii():
-        raise InvalidOption(
-            f"{what}: {text[:60]!r} has other letters than ASCII; give it as browsers send it, "
-            "with xn--",
-            field=what,
-            value=text,
+        raise invalid(
+            what,
+            f"{text[:60]!r} has other letters than ASCII; give it as browsers send it, with xn--",
+            text,
         )
 
 
@@ -69,10 +68,10 @@ def _origin(text: str) -> str:
     require_ascii(text, "origin")
     match = _ORIGIN.fullmatch(text.lower())
     if match is None:
-        raise InvalidOption(
-            f"origin: {text[:60]!r} is not a site such as https://app.example; name each of them",
-            field="origin",
-            value=text,
+        raise invalid(
+            "origin",
+            f"{text[:60]!r} is not a site such as https://app.example; name each of them",
+            text,
         )
     scheme, host, port = match.groups()
     return f"{scheme}://{host}" + ("" if port in (None, _DEFAULT_PORTS[scheme]) else port)

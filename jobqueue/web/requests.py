@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from jobqueue.errors import InvalidOption, JobQueueError
+from jobqueue.errors import InvalidOption, JobQueueError, invalid
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
 from jobqueue.tasks import Call
 from jobqueue.web.responses import HTTPError
@@ -35,7 +35,7 @@ def query_of(request: Request, *known: str, repeated: Collection[str] = ()) -> d
                 field=name[:40],
             )
         if name in given and name not in repeated:
-            raise InvalidOption(f"{name}: given twice", field=name, value=value)
+            raise invalid(name, "given twice", value)
         _check_text(name, value)
         given[name] = f"{given[name]},{value}" if name in given else value
     return given
@@ -76,7 +76,7 @@ async def read_form(request: Request) -> dict[str, str]:
 def _check_text(name: str, value: str) -> None:
     """Refuse what PostgreSQL does not take as text: NUL, and halves of surrogate pairs."""
     if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value):
-        raise InvalidOption(f"{name}: has a character that cannot be stored", field=name)
+        raise invalid(name, "has a character that cannot be stored")
 
 
 async def _read(request: Request, most: int) -> bytes:

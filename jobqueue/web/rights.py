@@ -7,7 +7,7 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.types import Scope
 
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import InvalidOption, invalid
 from jobqueue.web.responses import HTTPError, log
 from jobqueue.web.security import READS, VERBLESS, path_of
 
@@ -34,22 +34,16 @@ class Rights:
         if answer is None:
             raise HTTPError(403, "you may not look at this", field="authorize")
         if not isinstance(answer, Collection):
-            raise InvalidOption(
-                f"authorize: {type(answer).__name__} cannot be one", field="authorize"
-            )
+            raise invalid("authorize", f"{type(answer).__name__} cannot be one")
         if isinstance(answer, str):
             if answer not in ("all", "read"):
-                raise InvalidOption(
-                    f'authorize: {answer!r} is not "all", "read", names of verbs or None',
-                    field="authorize",
+                raise invalid(
+                    "authorize", f'{answer!r} is not "all", "read", names of verbs or None'
                 )
             return cls(None if answer == "all" else frozenset())
         wrong = next((verb for verb in answer if verb not in VERBS), None)
         if wrong is not None:
-            raise InvalidOption(
-                f"authorize: {wrong!r} is not a verb; there are {', '.join(VERBS)}",
-                field="authorize",
-            )
+            raise invalid("authorize", f"{wrong!r} is not a verb; there are {', '.join(VERBS)}")
         return cls(frozenset(answer))
 
     def allow(self, verb: str) -> bool:

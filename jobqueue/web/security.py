@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.web.origins import Origins, require_ascii
 from jobqueue.web.responses import JSON, HTTPError
 from jobqueue.web.session import COOKIE, Sessions
@@ -58,9 +58,7 @@ class RequestGuard:
         origins: Iterable[str] = (),
     ) -> None:
         if token is not None and not _TOKEN.fullmatch(token):
-            raise InvalidOption(
-                "token: give visible ASCII characters, without spaces", field="token"
-            )
+            raise invalid("token", "give visible ASCII characters, without spaces")
         self._digest = None if token is None else _digest(token.encode())
         self._hosts = None if hosts is None else frozenset(map(_host_name, hosts))
         self._authorizes = authorizes
@@ -68,7 +66,7 @@ class RequestGuard:
         self.read_only = read_only
         self.sessions = Sessions(self._digest)
         if self._hosts is None and token is None and not authorizes:
-            raise InvalidOption("hosts: without a token, name those to be served", field="hosts")
+            raise invalid("hosts", "without a token, name those to be served")
 
     @property
     def has_token(self) -> bool:
@@ -233,9 +231,5 @@ def _host_name(text: str) -> str:
     require_ascii(text, "host")
     match = _HOST.fullmatch(text.lower())
     if match is None or match[0] != match[1]:
-        raise InvalidOption(
-            f"host: {text[:60]!r} is not a host name; leave out scheme and port",
-            field="host",
-            value=text,
-        )
+        raise invalid("host", f"{text[:60]!r} is not a host name; leave out scheme and port", text)
     return match[1]

@@ -9,7 +9,7 @@ from typing import Any, Self
 import uvicorn
 
 from jobqueue import options
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import InvalidOption, invalid
 from jobqueue.loggers import get_logger
 from jobqueue.os_signals import LAST_SECOND, StopSignals, leave
 from jobqueue.web.app import WebApp
@@ -33,8 +33,8 @@ class BindAddress:
         try:
             found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            raise InvalidOption(
-                f"host: {host[:60]!r} is not an address of this machine", field="host", value=host
+            raise invalid(
+                "host", f"{host[:60]!r} is not an address of this machine", host
             ) from None
         # IPv4 before IPv6 if the name has both.
         self._family: int

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict
 
 from jobqueue import options
-from jobqueue.errors import Duration, InvalidOption
+from jobqueue.errors import Duration, InvalidOption, invalid
 from jobqueue.states import State
 from jobqueue.worker.execute.autoscale import ScalingRules
 
@@ -108,10 +108,8 @@ class WorkerSettings:
         for option, value in given.items():
             check = _CHECKS.get(option)
             if check is None:
-                raise InvalidOption(
-                    f"{option}: no such setting of a worker; there are {', '.join(_CHECKS)}",
-                    field=option,
-                    value=value,
+                raise invalid(
+                    option, f"no such setting of a worker; there are {', '.join(_CHECKS)}", value
                 )
             checked[option] = None if value is None and option in _MAY_BE_NONE else check(value)
         settings = WorkerSettings(**checked)
@@ -150,11 +148,10 @@ def _bounded(settings: WorkerSettings, given: Mapping[str, Any]) -> WorkerSettin
             value=least,
         )
     if settings.scale_down_at >= settings.scale_up_at:
-        raise InvalidOption(
-            f"scale_down_at: {settings.scale_down_at:g} is not below scale_up_at, "
-            f"{settings.scale_up_at:g}",
-            field="scale_down_at",
-            value=settings.scale_down_at,
+        raise invalid(
+            "scale_down_at",
+            f"{settings.scale_down_at:g} is not below scale_up_at, {settings.scale_up_at:g}",
+            settings.scale_down_at,
         )
     wanted = settings.concurrency if "concurrency" in given else least
     return replace(settings, concurrency=min(max(wanted, least), most))
@@ -162,9 +159,7 @@ def _bounded(settings: WorkerSettings, given: Mapping[str, Any]) -> WorkerSettin
 
 def _share(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise InvalidOption(
-            f"{name}: {value!r} is not a share between 0 and 1", field=name, value=value
-        )
+        raise invalid(name, f"{value!r} is not a share between 0 and 1", value)
     return float(value)
 
 
@@ -178,23 +173,19 @@ def queues(given: object) -> dict[str, int | None]:
     elif isinstance(given, Iterable):
         pairs = [(name, None) for name in given]
     else:
-        raise InvalidOption(
-            f'queues: {given!r}; write "mail:2,default" or a list of names', field="queues"
-        )
+        raise invalid("queues", f'{given!r}; write "mail:2,default" or a list of names')
     read: dict[str, int | None] = {}
     for given_name, limit in pairs:
         name = options.name(given_name, "queue", longest=options.QUEUE_LENGTH_MAX)
         if name in read:
-            raise InvalidOption(f"queues: {name!r} is named twice", field="queues", value=given)
+            raise invalid("queues", f"{name!r} is named twice", given)
         read[name] = (
             None
             if limit is None
             else options.whole(limit, f"limit of queue {name}", 1, CONCURRENCY_MAX)
         )
     if not read:
-        raise InvalidOption(
-            "queues: no names given; name at least one queue", field="queues", value=given
-        )
+        raise invalid("queues", "no names given; name at least one queue", given)
     return read
 
 
@@ -210,18 +201,18 @@ def _name(value: object) -> str:
         and value.isprintable()
         and " " not in value
     ):
-        raise InvalidOption(
-            f"name: {str(value)[:40]!r} is not a worker's name; use printable characters and no "
+        raise invalid(
+            "name",
+            f"{str(value)[:40]!r} is not a worker's name; use printable characters and no "
             f"blanks, at most {NAME_MAX}, such as mail-1",
-            field="name",
-            value=value,
+            value,
         )
     return value
 
 
 def _truth(value: object, name: str) -> bool:
     if not isinstance(value, bool):
-        raise InvalidOption(f"{name}: {value!r} is not True or False", field=name, value=value)
+        raise invalid(name, f"{value!r} is not True or False", value)
     return value
 
 

@@ -14,7 +14,7 @@ from jobqueue.cli.commands.jobs import await_all, print_end, require_success
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import CliError
 from jobqueue.cli.streams import echo
-from jobqueue.errors import InvalidArguments, InvalidOption, SchemaOutdated
+from jobqueue.errors import InvalidArguments, InvalidOption, SchemaOutdated, invalid
 from jobqueue.known_names import names_of
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.store.names import names_in_use
@@ -274,7 +274,7 @@ def _wait_limit(waits: bool, text: str | None) -> float | None:
     if text is None:
         return None
     if not waits:
-        raise InvalidOption("wait_timeout: it needs --wait", field="wait_timeout", value=text)
+        raise invalid("wait_timeout", "it needs --wait", text)
     return options.seconds(text, "wait_timeout")
 
 
@@ -298,10 +298,7 @@ def changes_of(given: dict[str, Any]) -> dict[str, Any]:
     if given["headers"]:
         changes["headers"] = dict(params.key_value(text, "header") for text in given["headers"])
     if "unique_until" in changes and "unique_key" not in changes:
-        raise InvalidOption(
-            "unique_until: it says how long a --unique-key is held, and there is none",
-            field="unique_until",
-        )
+        raise invalid("unique_until", "it says how long a --unique-key is held, and there is none")
     return changes
 
 

@@ -7,7 +7,7 @@ import click
 from jobqueue.cli import completion, params
 from jobqueue.cli.commands.enqueue import changes_of, enqueue_one, job_options
 from jobqueue.cli.context import CliContext, Command, pass_cli
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.tasks import Call
 from jobqueue.wire import make_call
 from jobqueue.worker.execute.exec_task import EXEC, NAME
@@ -62,9 +62,7 @@ def exec_(context: click.Context, /, cli: CliContext, **given: Any) -> None:
 def _call(given: dict[str, Any]) -> Call[Any]:
     argv = [params.clean(word, "argv") for word in given["argv"]]
     if not argv[0]:
-        raise InvalidOption(
-            "argv: the command is empty; write its name or path after --", field="argv", value=""
-        )
+        raise invalid("argv", "the command is empty; write its name or path after --", "")
     variables = dict(params.key_value(text, "env") for text in given["variables"])
     named = {"env": variables, "cwd": given["cwd"] and params.clean(given["cwd"], "cwd")}
     return make_call(

@@ -7,7 +7,7 @@ from typing import Any
 
 from jobqueue import options
 from jobqueue.cli.errors import MISUSED, CliError
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.loggers import get_logger
 from jobqueue.worker.observe.probe_server import LOOPBACK, Page, Probes, health_pages
 from jobqueue.worker.worker import Worker
@@ -40,9 +40,7 @@ def of_process(ports: Ports, number: int, count: int) -> list[str]:
 def bound(ports: Ports, worker: Worker, host: str = LOOPBACK) -> Iterator[list[Probes]]:
     """Bind the ports before the worker starts, so that a port in use stops the command."""
     if not host:  # It would mean all addresses.
-        raise InvalidOption(
-            "probe_host: give an address, such as 0.0.0.0 for all", field="probe_host", value=host
-        )
+        raise invalid("probe_host", "give an address, such as 0.0.0.0 for all", host)
     pages: dict[int, dict[str, Page]] = {}
     for name, port in ports.items():
         # 0 twice means two ports.

@@ -11,7 +11,7 @@ from jobqueue.cli.commands.bulk_actions import FORCE, confirm, rehearse
 from jobqueue.cli.commands.stats import QUEUES, show
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
 from jobqueue.cli.streams import echo
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.known_names import unknown
 from jobqueue.queue_switches import Rate, check_limit
 from jobqueue.records import JobFilter, counted
@@ -117,7 +117,7 @@ def rate(cli: CliContext, queue: str, rate: str, burst: int | str | None, force:
     RATE is 100/minute, or 5/30s: starts are evenly spaced, but for the burst.
     """
     if rate == NONE and burst is not None:
-        raise InvalidOption("burst: there is no rate to run ahead of", field="burst", value=burst)
+        raise invalid("burst", "there is no rate to run ahead of", burst)
     new = None if rate == NONE else Rate.of(params.clean(rate, "rate"), burst)
     _check(cli, queue, force=force)
     action = cli.action("rate", queue=queue, rate=new and str(new))

@@ -15,7 +15,7 @@ from jobqueue.cli.params import clean, whole
 from jobqueue.cli.streams import echo
 from jobqueue.cli.tables import NAME_CELLS, Column, table
 from jobqueue.display import ago
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.known_names import unknown
 from jobqueue.schedules.api import Schedules
 from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS, ScheduleRecord
@@ -180,11 +180,9 @@ def add(cli: CliContext, /, **given: Any) -> None:
 
 def _timing(cron_text: str | None, every_text: str | None, tz: str | None) -> Timing:
     if (cron_text is None) == (every_text is None):
-        raise InvalidOption(
-            'cron: give either --cron "0 3 * * *" or --every 5m', field="cron", value=cron_text
-        )
+        raise invalid("cron", 'give either --cron "0 3 * * *" or --every 5m', cron_text)
     if every_text is not None and tz is not None:
-        raise InvalidOption("tz: only with --cron; --every counts in UTC", field="tz", value=tz)
+        raise invalid("tz", "only with --cron; --every counts in UTC", tz)
     if every_text is not None:
         return every(seconds=options.seconds(every_text, "every", least=1))
     return cron(clean(cron_text or "", "cron"), tz="UTC" if tz is None else clean(tz, "tz"))

@@ -9,7 +9,7 @@ from jobqueue.cli import log_format as logs
 from jobqueue.cli import params
 from jobqueue.cli.commands.worker import leave_handlers
 from jobqueue.cli.context import CliContext, Command, pass_cli
-from jobqueue.errors import InvalidOption, SchemaOutdated
+from jobqueue.errors import SchemaOutdated, invalid
 from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
 from jobqueue.records import counted
@@ -113,9 +113,9 @@ def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: 
 def _check(token: str | None, concurrency: object, *, with_worker: bool) -> None:
     """Raise InvalidOption for options that cannot be used."""
     if token is not None and not token.strip():
-        raise InvalidOption("token: it is empty", field="token")
+        raise invalid("token", "it is empty")
     if concurrency is not None and not with_worker:
-        raise InvalidOption("concurrency: it needs --with-worker", field="concurrency")
+        raise invalid("concurrency", "it needs --with-worker")
 
 
 def _missing(queue: JobQueue, *, may_make: bool) -> SchemaOutdated | None:

@@ -19,7 +19,7 @@ from jobqueue.cli import completion, log_format, params
 from jobqueue.cli.commands.probe_options import bound, ports_of, serve
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.config import POOL_MAX, POOL_SIZE
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.known_names import names_of, unknown
 from jobqueue.loggers import get_logger
 from jobqueue.os_signals import LAST_SECOND, StopSignals, leave
@@ -214,11 +214,7 @@ def _size(concurrency: int | str, autoscale: str | None) -> dict[str, int | str]
         return {"concurrency": concurrency}
     least, colon, most = autoscale.partition(":")
     if not colon:
-        raise InvalidOption(
-            f"autoscale: {autoscale!r}; write MIN:MAX, such as 2:8",
-            field="autoscale",
-            value=autoscale,
-        )
+        raise invalid("autoscale", f"{autoscale!r}; write MIN:MAX, such as 2:8", autoscale)
     return {"min_concurrency": params.whole(least), "max_concurrency": params.whole(most)}
 
 

@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from jobqueue import wire
 from jobqueue.bulk_verbs import RETRY, RETRY_ALL, SAMPLE, Verb, change_jobs, in_words, updating
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.job_changes import JobChanges
 from jobqueue.job_search import FILTER, filter_of
 from jobqueue.known_names import names_of
@@ -68,7 +68,7 @@ def _asked(queue: JobQueue, query: Query) -> tuple[Verb, JobFilter]:
     """Return the verb and the jobs that it is about. Raises InvalidOption."""
     verb = VERBS[query["verb"]]
     if bool(query.get("id")) == bool(query.get("all")):
-        raise InvalidOption("id: choose some jobs, or all that match", field="id")
+        raise invalid("id", "choose some jobs, or all that match")
     if verb is RETRY and query.get("succeeded"):
         verb = RETRY_ALL
     names = names_of(queue.registry) | names_in_use(queue.store)

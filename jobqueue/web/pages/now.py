@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.overview import HOUR, is_alive, paused_by, points, queue_rows, totals
 from jobqueue.queue import JobQueue
 from jobqueue.store.stats import Monitor
@@ -25,7 +25,7 @@ def now_page(
     """
     span = query.get("span") or "1h"
     if span not in SPANS:
-        raise InvalidOption(f"span: {span[:20]!r} is not 1h or 24h", field="span")
+        raise invalid("span", f"{span[:20]!r} is not 1h or 24h")
     monitor = Monitor(queue.store)
     minutes, size = SPANS[span]
     rows = queue_rows(monitor)

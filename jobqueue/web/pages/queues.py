@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jobqueue import options, wire
-from jobqueue.errors import InvalidOption, JobNotFound
+from jobqueue.errors import JobNotFound, invalid
 from jobqueue.overview import paused_by, queue_rows
 from jobqueue.queue import JobQueue
 from jobqueue.queue_switches import Rate, check_limit
@@ -83,7 +83,7 @@ def rate(queue: JobQueue, form: Query, actor: str) -> Done:
         form.get("burst", "").strip(),
     )
     if burst and not text:
-        raise InvalidOption("burst: there is no rate to run ahead of", field="burst")
+        raise invalid("burst", "there is no rate to run ahead of")
     new = Rate.of(text, wire.whole(burst) if burst else None) if text else None
     action = Action(actor, "rate", {"queue": name, "rate": new and str(new)})
     Switchboard(queue.store).rate(name, new, action)

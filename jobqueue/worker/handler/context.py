@@ -14,13 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
-from jobqueue.errors import (
-    AttemptTimeout,
-    InvalidArguments,
-    InvalidOption,
-    JobCancelled,
-    JobQueueError,
-)
+from jobqueue.errors import AttemptTimeout, InvalidArguments, JobCancelled, JobQueueError, invalid
 from jobqueue.loggers import Logger
 from jobqueue.new_jobs import NewJob
 from jobqueue.records import Claim, headers_of, lasting
@@ -110,9 +104,7 @@ class JobContext:
         """
         headers = headers_of(self._attempt.claim.headers)
         if headers is None:
-            raise InvalidOption(
-                f"headers: those of job {self.id} are not a JSON object of texts", field="headers"
-            )
+            raise invalid("headers", f"those of job {self.id} are not a JSON object of texts")
         return headers
 
     @property
