@@ -21,6 +21,59 @@ _DECIMAL = re.compile(r"[+-]?(\d{1,15}(\.\d{0,15})?|\.\d{1,15})", re.ASCII)
 whole = wire.whole
 
 
+def option(
+    names: str,
+    metavar: str,
+    help_: str,
+    complete: completion.Completer | None = None,
+    **more: Any,
+) -> Callable[[F], F]:
+    """Return an option with a value; `names` has blanks in between: `--tag tags`."""
+    return click.option(
+        *names.split(), metavar=metavar, help=help_, shell_complete=complete, **more
+    )
+
+
+def whole_option(names: str, help_: str, metavar: str = "N", **more: Any) -> Callable[[F], F]:
+    """Return an option whose value is a whole number."""
+    return option(names, metavar, help_, type=whole, **more)
+
+
+def flag(names: str, help_: str) -> Callable[[F], F]:
+    """Return an option without a value."""
+    return click.option(*names.split(), is_flag=True, help=help_)
+
+
+def all_of(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return a decorator that adds several options, in their order."""
+
+    def add(function: F) -> F:
+        for each in reversed(options):
+            function = each(function)
+        return function
+
+    return add
+
+
+filter_options = all_of(
+    option(
+        "--state state_name",
+        "STATE",
+        f"Only jobs in this state: {', '.join(State)}.",
+        completion.states,
+    ),
+    option("--task", "NAME", "Only jobs of this task.", completion.tasks),
+    option("--queue", "NAME", "Only jobs in this queue.", completion.queues),
+    option("--tag", "NAME", "Only jobs with this tag.", completion.tags),
+    option(
+        "--error",
+        "ID",
+        "Only jobs whose last error is this one, by its id in `jobqueue errors`.",
+        completion.errors,
+    ),
+)
+
+
 def number(text: str) -> float | str:
     """Parse a decimal number; return any other text unchanged, for the range check to report."""
     return float(text) if _DECIMAL.fullmatch(text) else text
@@ -50,43 +103,6 @@ def key_value(text: str, what: str) -> tuple[str, str]:
     if not key or not equals:
         raise invalid(what, f"{text[:40]!r} is not KEY=VALUE", text)
     return key, value
-
-
-def filter_options(function: F) -> F:
-    """Add `--state --task --queue --tag --error`."""
-    decorators = [
-        click.option(
-            "--state",
-            "state_name",
-            metavar="STATE",
-            help=f"Only jobs in this state: {', '.join(State)}.",
-            shell_complete=completion.states,
-        ),
-        click.option(
-            "--task",
-            metavar="NAME",
-            help="Only jobs of this task.",
-            shell_complete=completion.tasks,
-        ),
-        click.option(
-            "--queue",
-            metavar="NAME",
-            help="Only jobs in this queue.",
-            shell_complete=completion.queues,
-        ),
-        click.option(
-            "--tag", metavar="NAME", help="Only jobs with this tag.", shell_complete=completion.tags
-        ),
-        click.option(
-            "--error",
-            metavar="ID",
-            help="Only jobs whose last error is this one, by its id in `jobqueue errors`.",
-            shell_complete=completion.errors,
-        ),
-    ]
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
 
 
 def describe(wanted: JobFilter) -> str:

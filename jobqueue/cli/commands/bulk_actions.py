@@ -25,6 +25,7 @@ from jobqueue.bulk_verbs import (
 from jobqueue.cli import params
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import MISUSED, CliError, complain
+from jobqueue.cli.params import flag
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
 from jobqueue.known_names import unknown_in
@@ -50,7 +51,7 @@ def _command(verb: Verb, help_: str) -> click.Command:
     @click.command(verb.name, cls=Command, help=help_)
     @click.argument("ids", metavar="[ID]...", nargs=-1)
     @params.filter_options
-    @click.option("--all", "everything", is_flag=True, help=f"{verb.name.capitalize()} all jobs.")
+    @flag("--all everything", f"{verb.name.capitalize()} all jobs.")
     @safety_options
     @_succeeded_option(verb)
     @pass_cli
@@ -87,15 +88,12 @@ def safety_options(function: F) -> F:
     def with_safety(*args: Any, dry_run: bool, yes: bool, force: bool, **given: Any) -> Any:
         return function(*args, safety=Safety(dry_run, yes, force), **given)
 
-    for option in (
-        click.option("--force", is_flag=True, help="Accept a task, queue or tag not known."),
-        click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
-        click.option(
-            "--dry-run", is_flag=True, help="Print how many jobs, and a sample; change nothing."
-        ),
-    ):
-        with_safety = option(with_safety)
-    return with_safety  # type: ignore[return-value]
+    options = params.all_of(
+        flag("--dry-run", "Print how many jobs, and a sample; change nothing."),
+        flag("--yes", "Do not ask for confirmation."),
+        flag("--force", "Accept a task, queue or tag not known."),
+    )
+    return options(with_safety)  # type: ignore[return-value]
 
 
 class Safety(NamedTuple):
@@ -186,7 +184,7 @@ def rehearse(
 def _succeeded_option(verb: Verb) -> Callable[[F], F]:
     if verb is not RETRY:
         return lambda function: function
-    return click.option("--succeeded", is_flag=True, help="Include jobs that have succeeded.")
+    return flag("--succeeded", "Include jobs that have succeeded.")
 
 
 def _asks_again(cli: CliContext, named: tuple[int, ...]) -> bool:

@@ -1,8 +1,8 @@
 """`enqueue`: one job from the command line, or many from a file."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,6 +13,7 @@ from jobqueue.cli.call_arguments import Value, guess_call, split
 from jobqueue.cli.commands.jobs import await_all, print_end, require_success
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import CliError
+from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidArguments, InvalidOption, SchemaOutdated, invalid
 from jobqueue.known_names import names_of
@@ -22,8 +23,6 @@ from jobqueue.tasks import Call, Registry
 from jobqueue.text import listed
 from jobqueue.wire import Tasks, did_you_mean, job_json, make_call, with_attempts
 from jobqueue.worker.execute.exec_task import NAME as EXEC
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 HELP = """Enqueue a job and print its id.
 
@@ -39,149 +38,62 @@ decide. A KEY is an identifier, so http://a/?b=c is a VALUE. A line of --from is
 
 
 _DUE_OPTIONS = [
-    click.option(
-        "--delay", metavar="TIME", help="Run after this time: 90 (seconds), 5m, 2h or 7d."
-    ),
-    click.option(
-        "--at", metavar="INSTANT", help="Run at this time, such as 2026-12-24T18:00+01:00."
-    ),
+    option("--delay", "TIME", "Run after this time: 90 (seconds), 5m, 2h or 7d."),
+    option("--at", "INSTANT", "Run at this time, such as 2026-12-24T18:00+01:00."),
 ]
 _CALL_OPTIONS = [
-    click.option(
-        "--queue",
-        metavar="NAME",
-        help="Queue of the job. [default: the task's, or default]",
-        shell_complete=completion.queues,
+    option(
+        "--queue", "NAME", "Queue of the job. [default: the task's, or default]", completion.queues
     ),
-    click.option(
-        "--priority",
-        type=params.whole,
-        metavar="N",
-        help="Priority; smaller runs sooner. [default: the task's, or 0]",
-    ),
-    click.option(
-        "--max-attempts",
-        type=params.whole,
-        metavar="N",
-        help="Number of attempts. [default: the task's, or 10]",
-    ),
-    click.option("--timeout", metavar="TIME", help="Time that one attempt may take."),
-    click.option(
-        "--deadline",
-        metavar="TIME",
-        help="Time in which the job must end, waits and retries included.",
-    ),
-    click.option(
-        "--expires", metavar="TIME", help="Cancel the job if it has not begun within this time."
-    ),
-    click.option(
-        "--unique-key", metavar="KEY", help="Enqueue nothing while a job with this key exists."
-    ),
-    click.option(
+    whole_option("--priority", "Priority; smaller runs sooner. [default: the task's, or 0]"),
+    whole_option("--max-attempts", "Number of attempts. [default: the task's, or 10]"),
+    option("--timeout", "TIME", "Time that one attempt may take."),
+    option("--deadline", "TIME", "Time in which the job must end, waits and retries included."),
+    option("--expires", "TIME", "Cancel the job if it has not begun within this time."),
+    option("--unique-key", "KEY", "Enqueue nothing while a job with this key exists."),
+    option(
         "--unique-until",
-        metavar="WHEN",
-        help="Hold the key until the job is finished (default), started or deleted.",
-        shell_complete=completion.words("deleted", "finished", "started"),
+        "WHEN",
+        "Hold the key until the job is finished (default), started or deleted.",
+        completion.words("deleted", "finished", "started"),
     ),
-    click.option(
+    option(
         "--on-conflict",
-        metavar="WHAT",
-        help="Where a waiting job holds the key: ignore (default), replace it, or reschedule it.",
-        shell_complete=completion.words("ignore", "replace", "reschedule"),
+        "WHAT",
+        "Where a waiting job holds the key: ignore (default), replace it, or reschedule it.",
+        completion.words("ignore", "replace", "reschedule"),
     ),
-    click.option(
-        "--debounce", metavar="TIME", help="Run this time after the last enqueue with the key."
+    option("--debounce", "TIME", "Run this time after the last enqueue with the key."),
+    option("--max-wait", "TIME", "With --debounce: run at most this time after the first enqueue."),
+    flag("--rerun", "Where a running job holds the key: run once more when it has ended."),
+    option(
+        "--tag tags", "NAME", "Tag of the job; may be repeated.", completion.tags, multiple=True
     ),
-    click.option(
-        "--max-wait",
-        metavar="TIME",
-        help="With --debounce: run at most this time after the first enqueue.",
-    ),
-    click.option(
-        "--rerun",
-        is_flag=True,
-        help="Where a running job holds the key: run once more when it has ended.",
-    ),
-    click.option(
-        "--tag",
-        "tags",
-        metavar="NAME",
+    option(
+        "--header headers",
+        "KEY=VALUE",
+        "Header of the job, a text for middleware; may be repeated.",
         multiple=True,
-        help="Tag of the job; may be repeated.",
-        shell_complete=completion.tags,
     ),
-    click.option(
-        "--header",
-        "headers",
-        metavar="KEY=VALUE",
-        multiple=True,
-        help="Header of the job, a text for middleware; may be repeated.",
+    option("--concurrency-key", "KEY", "Count the job against the limit of this key."),
+    whole_option(
+        "--concurrency-limit", "Jobs of the key that may run at once, in the whole fleet."
     ),
-    click.option(
-        "--concurrency-key", metavar="KEY", help="Count the job against the limit of this key."
-    ),
-    click.option(
-        "--concurrency-limit",
-        type=params.whole,
-        metavar="N",
-        help="Jobs of the key that may run at once, in the whole fleet.",
-    ),
-    click.option(
-        "--strict", is_flag=True, help="Run jobs of the key in order, also between attempts."
-    ),
-    click.option(
-        "--weight",
-        type=params.number,
-        metavar="W",
-        help="Share of the key in a fair queue. [default: 1]",
-    ),
+    flag("--strict", "Run jobs of the key in order, also between attempts."),
+    option("--weight", "W", "Share of the key in a fair queue. [default: 1]", type=params.number),
 ]
 _WAIT_OPTIONS = [
-    click.option(
-        "--wait",
-        "waits",
-        is_flag=True,
-        help="Wait for the job to end; exit with 1 if it did not succeed.",
-    ),
-    click.option("--wait-timeout", metavar="TIME", help="Time to wait with --wait."),
+    flag("--wait waits", "Wait for the job to end; exit with 1 if it did not succeed."),
+    option("--wait-timeout", "TIME", "Time to wait with --wait."),
 ]
-
-
 _ARGUMENT_OPTIONS = [
-    click.option(
-        "--args",
-        "args_text",
-        metavar="JSON",
-        help="Positional arguments as a JSON array: '[2, 3]'.",
-    ),
-    click.option(
-        "--kwargs",
-        "kwargs_text",
-        metavar="JSON",
-        help="Named arguments as a JSON object: '{\"x\": 2}'.",
-    ),
+    option("--args args_text", "JSON", "Positional arguments as a JSON array: '[2, 3]'."),
+    option("--kwargs kwargs_text", "JSON", "Named arguments as a JSON object: '{\"x\": 2}'."),
 ]
-
-
-def argument_options(function: F) -> F:
-    """Add --args and --kwargs."""
-    return _with(_ARGUMENT_OPTIONS, function)
-
-
-def job_options(function: F) -> F:
-    """Add the options of a job, and --wait."""
-    return _with([*_DUE_OPTIONS, *_CALL_OPTIONS, *_WAIT_OPTIONS], function)
-
-
-def call_options(function: F) -> F:
-    """Add the options of a job that do not say when it is due."""
-    return _with([*_CALL_OPTIONS, *_ARGUMENT_OPTIONS], function)
-
-
-def _with(decorators: Sequence[Callable[[F], F]], function: F) -> F:
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
+argument_options = params.all_of(*_ARGUMENT_OPTIONS)
+job_options = params.all_of(*_DUE_OPTIONS, *_CALL_OPTIONS, *_WAIT_OPTIONS)
+call_options = params.all_of(*_CALL_OPTIONS, *_ARGUMENT_OPTIONS)
+"""The options of a job that do not say when it is due."""
 
 
 @click.command(cls=Command, help=HELP)
@@ -189,12 +101,11 @@ def _with(decorators: Sequence[Callable[[F], F]], function: F) -> F:
 @click.argument("values", metavar="[VALUE | KEY=VALUE]...", nargs=-1)
 @argument_options
 @job_options
-@click.option(
-    "--from",
-    "source",
-    metavar="FILE|-",
-    help="Enqueue one job per JSON line of a file, or of stdin for -.",
-    shell_complete=completion.path("file"),
+@option(
+    "--from source",
+    "FILE|-",
+    "Enqueue one job per JSON line of a file, or of stdin for -.",
+    completion.path("file"),
 )
 @pass_cli
 @click.pass_context

@@ -3,8 +3,9 @@
 import click
 
 from jobqueue import options, wire
-from jobqueue.cli import completion, params
+from jobqueue.cli import completion
 from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.params import option, whole_option
 from jobqueue.cli.streams import echo
 from jobqueue.cli.tables import NAME_CELLS, Column, table
 from jobqueue.display import ago, first_line
@@ -29,19 +30,15 @@ COLUMNS = [
 
 
 @click.command("errors", cls=Command)
-@click.option(
+@option(
     "--since",
+    "TIME",
+    "Only what has errored in the last 1h, 24h or 7d, and sorted by that.",
+    completion.words(*WINDOWS),
     default="7d",
-    metavar="TIME",
-    help="Only what has errored in the last 1h, 24h or 7d, and sorted by that.",
-    shell_complete=completion.words(*WINDOWS),
 )
-@click.option(
-    "--task", metavar="NAME", help="Only errors of this task.", shell_complete=completion.tasks
-)
-@click.option(
-    "--limit", default="50", type=params.whole, metavar="N", help="Show at most N; 0 shows all."
-)
+@option("--task", "NAME", "Only errors of this task.", completion.tasks)
+@whole_option("--limit", "Show at most N; 0 shows all.", default="50")
 @pass_cli
 def errors(cli: CliContext, since: str, task: str | None, limit: int | str) -> None:
     r"""Show what fails, grouped.

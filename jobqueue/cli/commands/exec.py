@@ -7,6 +7,7 @@ import click
 from jobqueue.cli import completion, params
 from jobqueue.cli.commands.enqueue import changes_of, enqueue_one, job_options
 from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.params import option
 from jobqueue.errors import invalid
 from jobqueue.tasks import Call
 from jobqueue.wire import make_call
@@ -34,18 +35,17 @@ prints is the result, or part of the error.
     type=click.UNPROCESSED,
     shell_complete=completion.path("file"),
 )
-@click.option(
-    "--env",
-    "variables",
-    metavar="KEY=VALUE",
+@option(
+    "--env variables",
+    "KEY=VALUE",
+    "Environment variable of the command; may be repeated.",
     multiple=True,
-    help="Environment variable of the command; may be repeated.",
 )
-@click.option(
+@option(
     "--cwd",
-    metavar="FOLDER",
-    help="Folder in which the command runs. [default: the worker's]",
-    shell_complete=completion.path("dir"),
+    "FOLDER",
+    "Folder in which the command runs. [default: the worker's]",
+    completion.path("dir"),
 )
 @job_options
 @pass_cli

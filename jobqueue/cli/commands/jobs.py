@@ -13,6 +13,7 @@ from jobqueue.cli import params
 from jobqueue.cli.context import CliContext, Command, pass_cli, to_json
 from jobqueue.cli.errors import CliError
 from jobqueue.cli.job_renderer import render_job
+from jobqueue.cli.params import option, whole_option
 from jobqueue.cli.streams import STDOUT, echo, reader_gone
 from jobqueue.cli.tables import (
     NAME_CELLS,
@@ -77,14 +78,8 @@ LIST = [
 
 @click.command("list", cls=Command)
 @params.filter_options
-@click.option("--since", metavar="WHEN", help="Only jobs enqueued since: 2h, or 2026-12-24T18:00Z.")
-@click.option(
-    "--limit",
-    default="50",
-    type=params.whole,
-    metavar="N",
-    help="Show at most N jobs; 0 shows all.",
-)
+@option("--since", "WHEN", "Only jobs enqueued since: 2h, or 2026-12-24T18:00Z.")
+@whole_option("--limit", "Show at most N jobs; 0 shows all.", default="50")
 @pass_cli
 def list_(
     cli: CliContext,
@@ -193,7 +188,7 @@ def why(cli: CliContext, id: str) -> None:  # noqa: A002 - the name in the contr
 
 @click.command(cls=Command)
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@click.option("--timeout", metavar="TIME", help="Give up after, for example, 30s or 5m.")
+@option("--timeout", "TIME", "Give up after, for example, 30s or 5m.")
 @pass_cli
 def wait(cli: CliContext, ids: tuple[str, ...], timeout: str | None) -> None:
     """Wait until jobs have ended.

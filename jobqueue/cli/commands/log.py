@@ -8,6 +8,7 @@ import click
 from jobqueue import options, wire
 from jobqueue.cli import params
 from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.params import option, whole_option
 from jobqueue.cli.tables import Column, table
 from jobqueue.display import ago
 from jobqueue.store.audit import Audit
@@ -39,14 +40,8 @@ LOG = [
 
 
 @click.command(cls=Command)
-@click.option("--since", metavar="WHEN", help="Only what was done since: 2h, or 2026-12-24T18:00Z.")
-@click.option(
-    "--limit",
-    default="50",
-    type=params.whole,
-    metavar="N",
-    help="Show at most N actions; 0 shows all.",
-)
+@option("--since", "WHEN", "Only what was done since: 2h, or 2026-12-24T18:00Z.")
+@whole_option("--limit", "Show at most N actions; 0 shows all.", default="50")
 @pass_cli
 def log(cli: CliContext, since: str | None, limit: int | str) -> None:
     """Show what operators did.

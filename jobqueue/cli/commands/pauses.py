@@ -8,6 +8,7 @@ from jobqueue import options
 from jobqueue.cli import completion
 from jobqueue.cli.commands.bulk_actions import FORCE
 from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.params import flag, option
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
 from jobqueue.known_names import unknown
@@ -18,11 +19,9 @@ from jobqueue.store.schema import PauseKind
 
 def _command(verb: str, done: str, help_: str) -> click.Command:
     @click.command(verb, cls=Command, help=help_)
-    @click.option("--task", "tasks", metavar="NAME", multiple=True, help="Jobs of this task.",
-                  shell_complete=completion.tasks)  # fmt: skip
-    @click.option("--tag", "tags", metavar="NAME", multiple=True, help="Jobs with this tag.",
-                  shell_complete=completion.tags)  # fmt: skip
-    @click.option("--force", is_flag=True, help="Accept a task or tag that is not known yet.")
+    @option("--task tasks", "NAME", "Jobs of this task.", completion.tasks, multiple=True)
+    @option("--tag tags", "NAME", "Jobs with this tag.", completion.tags, multiple=True)
+    @flag("--force", "Accept a task or tag that is not known yet.")
     @pass_cli
     def command(
         cli: CliContext, tasks: tuple[str, ...], tags: tuple[str, ...], force: bool

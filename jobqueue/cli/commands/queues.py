@@ -10,6 +10,7 @@ from jobqueue.cli import completion, params
 from jobqueue.cli.commands.bulk_actions import FORCE, confirm, rehearse
 from jobqueue.cli.commands.stats import QUEUES, show
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
+from jobqueue.cli.params import flag, whole_option
 from jobqueue.cli.streams import echo
 from jobqueue.errors import invalid
 from jobqueue.known_names import unknown
@@ -77,7 +78,7 @@ def _check(cli: CliContext, *names: str, force: bool) -> None:
 
 def _force(function: F) -> F:
     help_ = "Accept a queue that is not known yet."
-    return click.option("--force", is_flag=True, help=help_)(function)
+    return flag("--force", help_)(function)
 
 
 _queue = click.argument("queue", shell_complete=completion.queues)
@@ -106,9 +107,7 @@ def limit(cli: CliContext, queue: str, most: int | str, force: bool) -> None:
 @queues.command(cls=Command)
 @_queue
 @click.argument("rate", metavar="RATE|none")
-@click.option(
-    "--burst", type=params.whole, metavar="N", help="Starts that may run ahead. [default: 1]"
-)
+@whole_option("--burst", "Starts that may run ahead. [default: 1]")
 @_force
 @pass_cli
 def rate(cli: CliContext, queue: str, rate: str, burst: int | str | None, force: bool) -> None:
@@ -149,8 +148,8 @@ def _changed(cli: CliContext, queue: str, said: str) -> None:
 
 @queues.command(cls=Command)
 @_queue
-@click.option("--dry-run", is_flag=True, help="Print how many jobs, and a sample; change nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@flag("--dry-run", "Print how many jobs, and a sample; change nothing.")
+@flag("--yes", "Do not ask for confirmation.")
 @_force
 @pass_cli
 def purge(cli: CliContext, queue: str, dry_run: bool, yes: bool, force: bool) -> None:

@@ -11,7 +11,7 @@ from jobqueue.cli import completion
 from jobqueue.cli.commands.bulk_actions import FORCE
 from jobqueue.cli.commands.enqueue import call_of, call_options
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
-from jobqueue.cli.params import clean, whole
+from jobqueue.cli.params import clean, flag, option, whole_option
 from jobqueue.cli.streams import echo
 from jobqueue.cli.tables import NAME_CELLS, Column, table
 from jobqueue.display import ago
@@ -90,14 +90,7 @@ def _in_database(cli: CliContext) -> Schedules:
 
 @schedules.command(cls=Command)
 @click.argument("name", shell_complete=completion.schedules)
-@click.option(
-    "--days",
-    type=whole,
-    default="7",
-    show_default=True,
-    metavar="N",
-    help="Show the runs of the next N days.",
-)
+@whole_option("--days", "Show the runs of the next N days.", default="7", show_default=True)
 @pass_cli
 def preview(cli: CliContext, name: str, days: int) -> None:
     """Print the runs to come.
@@ -133,26 +126,26 @@ VALUEs and KEY=VALUEs are its arguments, as with enqueue.
 @click.argument("name")
 @click.argument("task", shell_complete=completion.tasks)
 @click.argument("values", metavar="[VALUE | KEY=VALUE]...", nargs=-1)
-@click.option("--cron", "cron_text", metavar="FIELDS", help='Cron fields, such as "0 3 * * *".')
-@click.option("--every", "every_text", metavar="TIME", help="Interval: 30s, 5m, 2h or 7d.")
-@click.option("--tz", metavar="ZONE", help="Time zone of --cron. [default: UTC]")
-@click.option(
+@option("--cron cron_text", "FIELDS", 'Cron fields, such as "0 3 * * *".')
+@option("--every every_text", "TIME", "Interval: 30s, 5m, 2h or 7d.")
+@option("--tz", "ZONE", "Time zone of --cron. [default: UTC]")
+@option(
     "--catch-up",
-    metavar="WHICH",
+    "WHICH",
+    "Missed ticks that are made up for: latest, all or none.",
+    completion.words(*CATCH_UPS),
     default="latest",
     show_default=True,
-    help="Missed ticks that are made up for: latest, all or none.",
-    shell_complete=completion.words(*CATCH_UPS),
 )
-@click.option(
+@option(
     "--overlap",
-    metavar="WHAT",
-    help="While the last job has not ended: skip or allow. [default: skip]",
-    shell_complete=completion.words(*OVERLAPS),
+    "WHAT",
+    "While the last job has not ended: skip or allow. [default: skip]",
+    completion.words(*OVERLAPS),
 )
 @call_options
-@click.option("--replace", is_flag=True, help="Change the schedule of that name.")
-@click.option("--force", is_flag=True, help="Accept a task that is not known yet.")
+@flag("--replace", "Change the schedule of that name.")
+@flag("--force", "Accept a task that is not known yet.")
 @pass_cli
 def add(cli: CliContext, /, **given: Any) -> None:
     """Add a schedule."""

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from jobqueue import options
-from jobqueue.cli import params
 from jobqueue.cli.commands.bulk_actions import confirm
 from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.cli.tables import COLOURS, NAME_CELLS, Column, console, put, table
 from jobqueue.display import ago, duration
@@ -144,19 +144,10 @@ WORKERS = [
 
 
 @click.command(cls=Command)
-@click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
-@click.option(
-    "--interval",
-    default="2s",
-    metavar="TIME",
-    help="Time between two refreshes with --watch.",
-)
-@click.option(
-    "--minutes",
-    default=str(MINUTES_SHOWN),
-    type=params.whole,
-    metavar="N",
-    help="Show worker activity for the last N minutes.",
+@flag("--watch", "Refresh until Ctrl-C.")
+@option("--interval", "TIME", "Time between two refreshes with --watch.", default="2s")
+@whole_option(
+    "--minutes", "Show worker activity for the last N minutes.", default=str(MINUTES_SHOWN)
 )
 @pass_cli
 def stats(cli: CliContext, watch: bool, interval: str, minutes: int | str) -> None:
@@ -251,21 +242,11 @@ def tasks(cli: CliContext) -> None:
 
 
 @click.command(cls=Command)
-@click.option(
-    "--older-than",
-    default="7d",
-    metavar="TIME",
-    help="Age of succeeded and cancelled jobs, since their end.",
+@option(
+    "--older-than", "TIME", "Age of succeeded and cancelled jobs, since their end.", default="7d"
 )
-@click.option(
-    "--failed-older-than",
-    default="30d",
-    metavar="TIME",
-    help="Age of failed jobs, since their end.",
-)
-@click.option(
-    "--yes", is_flag=True, help="Do not ask, even if all jobs of a state would be deleted."
-)
+@option("--failed-older-than", "TIME", "Age of failed jobs, since their end.", default="30d")
+@flag("--yes", "Do not ask, even if all jobs of a state would be deleted.")
 @pass_cli
 def prune(cli: CliContext, older_than: str, failed_older_than: str, yes: bool) -> None:
     """Delete jobs that ended long ago.

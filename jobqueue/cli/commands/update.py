@@ -4,9 +4,10 @@ import click
 
 from jobqueue import wire
 from jobqueue.bulk_verbs import updating
-from jobqueue.cli import completion, params
+from jobqueue.cli import completion
 from jobqueue.cli.commands.bulk_actions import Choice, Safety, perform, safety_options
 from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.job_changes import JobChanges
 from jobqueue.states import WAITING
 
@@ -15,29 +16,20 @@ FILTERS = "--state --task --in-queue --with-tag"
 
 @click.command(cls=Command)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--priority", type=params.whole, metavar="N", help="New priority; smaller is first.")
-@click.option(
-    "--queue", metavar="NAME", help="Move them to this queue.", shell_complete=completion.queues
+@whole_option("--priority", "New priority; smaller is first.")
+@option("--queue", "NAME", "Move them to this queue.", completion.queues)
+@option("--at", "INSTANT", "Due then, such as 2026-12-24T18:00+01:00.")
+@option("--tag tags", "NAME", "New tag, instead of the old.", multiple=True)
+@option(
+    "--state state_name",
+    "STATE",
+    f"Only jobs in this state: {', '.join(WAITING)}.",
+    completion.words(*WAITING),
 )
-@click.option("--at", metavar="INSTANT", help="Due then, such as 2026-12-24T18:00+01:00.")
-@click.option("--tag", "tags", metavar="NAME", multiple=True, help="New tag, instead of the old.")
-@click.option(
-    "--state",
-    "state_name",
-    metavar="STATE",
-    help=f"Only jobs in this state: {', '.join(WAITING)}.",
-    shell_complete=completion.words(*WAITING),
-)
-@click.option(
-    "--task", metavar="NAME", help="Only jobs of this task.", shell_complete=completion.tasks
-)
-@click.option(
-    "--in-queue", metavar="NAME", help="Only jobs in this queue.", shell_complete=completion.queues
-)
-@click.option(
-    "--with-tag", metavar="NAME", help="Only jobs with this tag.", shell_complete=completion.tags
-)
-@click.option("--all", "everything", is_flag=True, help="Update all jobs that wait.")
+@option("--task", "NAME", "Only jobs of this task.", completion.tasks)
+@option("--in-queue", "NAME", "Only jobs in this queue.", completion.queues)
+@option("--with-tag", "NAME", "Only jobs with this tag.", completion.tags)
+@flag("--all everything", "Update all jobs that wait.")
 @safety_options
 @pass_cli
 def update(

@@ -6,9 +6,9 @@ import click
 
 from jobqueue import options
 from jobqueue.cli import log_format as logs
-from jobqueue.cli import params
 from jobqueue.cli.commands.worker import leave_handlers
 from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.errors import SchemaOutdated, invalid
 from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
@@ -21,49 +21,30 @@ log = get_logger("jobqueue.cli")
 
 
 @click.command(cls=Command)
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    metavar="ADDRESS",
-    help="Address to listen on.",
-)
-@click.option(
-    "--port",
-    default="8081",
-    type=params.whole,
-    metavar="N",
-    help="Port to listen on; 0 is any free one.",
-)
-@click.option(
+@option("--host", "ADDRESS", "Address to listen on.", default="127.0.0.1")
+@whole_option("--port", "Port to listen on; 0 is any free one.", default="8081")
+@option(
     "--token",
+    "TEXT",
+    "Token that clients must send; required unless ADDRESS is loopback. [$JOBQUEUE_TOKEN]",
     envvar="JOBQUEUE_TOKEN",
-    metavar="TEXT",
-    help="Token that clients must send; required unless ADDRESS is loopback. [$JOBQUEUE_TOKEN]",
 )
-@click.option("--read-only", is_flag=True, help="Refuse all requests that change something.")
-@click.option(
-    "--allow-host",
-    "allow_hosts",
+@flag("--read-only", "Refuse all requests that change something.")
+@option(
+    "--allow-host allow_hosts",
+    "NAME",
+    "Accept this name in the Host header, such as a proxy's; may be repeated.",
     multiple=True,
-    metavar="NAME",
-    help="Accept this name in the Host header, such as a proxy's; may be repeated.",
 )
-@click.option(
-    "--allow-origin",
-    "allow_origins",
+@option(
+    "--allow-origin allow_origins",
+    "URL",
+    "Let pages of this site use the API, such as https://app.example; may be repeated.",
     multiple=True,
-    metavar="URL",
-    help="Let pages of this site use the API, such as https://app.example; may be repeated.",
 )
-@click.option("--access-log", is_flag=True, help="Log a line for each request.")
-@click.option("--with-worker", is_flag=True, help="Also run jobs in this process.")
-@click.option(
-    "--concurrency",
-    "-c",
-    type=params.whole,
-    metavar="N",
-    help="Run up to N jobs at once, with --with-worker.",
-)
+@flag("--access-log", "Log a line for each request.")
+@flag("--with-worker", "Also run jobs in this process.")
+@whole_option("--concurrency -c", "Run up to N jobs at once, with --with-worker.")
 @logs.options
 @pass_cli
 def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: Any) -> int:

@@ -18,6 +18,7 @@ from jobqueue import options
 from jobqueue.cli import completion, log_format, params
 from jobqueue.cli.commands.probe_options import bound, ports_of, serve
 from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.config import POOL_MAX, POOL_SIZE
 from jobqueue.errors import invalid
 from jobqueue.known_names import names_of, unknown
@@ -53,110 +54,77 @@ AS_GIVEN = (
 
 
 @click.command(cls=Command)
-@click.option(
-    "--concurrency",
-    "-c",
-    default="4",
-    type=params.whole,
-    metavar="N",
-    help="Run up to N jobs at once.",
-)
-@click.option(
-    "--async-concurrency",
-    default="1000",
-    type=params.whole,
-    metavar="N",
-    help="Run up to N async jobs at once, in addition.",
-)
-@click.option(
+@whole_option("--concurrency -c", "Run up to N jobs at once.", default="4")
+@whole_option("--async-concurrency", "Run up to N async jobs at once, in addition.", default="1000")
+@option(
     "--autoscale",
-    metavar="MIN:MAX",
-    help="Adjust --concurrency between MIN and MAX: up while jobs wait, down while threads idle.",
+    "MIN:MAX",
+    "Adjust --concurrency between MIN and MAX: up while jobs wait, down while threads idle.",
 )
-@click.option(
-    "--queues",
-    "-q",
-    metavar="LIST",
-    help='Serve only these queues: "mail:2,default". A number limits its jobs at once.',
-    shell_complete=completion.several_queues,
+@option(
+    "--queues -q",
+    "LIST",
+    'Serve only these queues: "mail:2,default". A number limits its jobs at once.',
+    completion.several_queues,
 )
-@click.option("--drain", is_flag=True, help="Exit when no job is left to run.")
-@click.option("--max-jobs", type=params.whole, metavar="N", help="Exit after N jobs.")
-@click.option(
+@flag("--drain", "Exit when no job is left to run.")
+@whole_option("--max-jobs", "Exit after N jobs.")
+@option(
     "--max-memory",
-    metavar="SIZE",
-    help="Shut down gracefully above this much memory (500MB); with --processes the worker is "
+    "SIZE",
+    "Shut down gracefully above this much memory (500MB); with --processes the worker is "
     "restarted.",
 )
-@click.option(
+@option(
     "--lease",
+    "TIME",
+    "Time without a heartbeat after which the worker counts as dead.",
     default="30s",
-    metavar="TIME",
-    help="Time without a heartbeat after which the worker counts as dead.",
 )
-@click.option(
-    "--shutdown-timeout",
-    default="25s",
-    metavar="TIME",
-    help="Time to wait for running jobs at a stop.",
-)
-@click.option(
-    "--poll",
-    default="1s",
-    metavar="TIME",
-    help="Poll interval when no notification arrives.",
-)
-@click.option(
+@option("--shutdown-timeout", "TIME", "Time to wait for running jobs at a stop.", default="25s")
+@option("--poll", "TIME", "Poll interval when no notification arrives.", default="1s")
+@option(
     "--stats-interval",
+    "TIME",
+    "Time between two log lines with statistics; 0 turns them off.",
     default="10s",
-    metavar="TIME",
-    help="Time between two log lines with statistics; 0 turns them off.",
 )
 @log_format.options
-@click.option(
+@whole_option(
     "--pool-size",
-    type=params.whole,
-    metavar="N",
-    help="Maximum of connections for handlers in each process, besides the worker's own 3 or 4. "
+    "Maximum of connections for handlers in each process, besides the worker's own 3 or 4. "
     "[default: $JOBQUEUE_POOL_SIZE, the app's, or 4]",
 )
-@click.option("--name", metavar="TEXT", help="Name of the worker. [default: host and process id]")
-@click.option(
+@option("--name", "TEXT", "Name of the worker. [default: host and process id]")
+@whole_option(
     "--processes",
-    type=params.whole,
-    metavar="N",
-    help="Supervise N worker processes: restart those that die, stop all together. --concurrency, "
+    "Supervise N worker processes: restart those that die, stop all together. --concurrency, "
     "--queues, --max-jobs and other limits apply to each of them.",
 )
-@click.option(
+@flag(
     "--reload",
-    is_flag=True,
-    help="Restart when a Python file in the current folder or of the app changes; running jobs "
+    "Restart when a Python file in the current folder or of the app changes; running jobs "
     "are released. Needs the extra reload.",
 )
-@click.option(
+@whole_option(
     "--health-port",
-    type=params.whole,
-    metavar="PORT",
-    help="Serve /healthz and /readyz. With --processes, worker k listens on PORT + k - 1.",
+    "Serve /healthz and /readyz. With --processes, worker k listens on PORT + k - 1.",
+    "PORT",
 )
-@click.option(
+@whole_option(
     "--metrics-port",
-    type=params.whole,
-    metavar="PORT",
-    help="Serve /metrics for Prometheus. With --processes, ports are counted up as for "
+    "Serve /metrics for Prometheus. With --processes, ports are counted up as for "
     "--health-port. Needs the extra prometheus.",
+    "PORT",
 )
-@click.option(
+@option(
     "--probe-host",
-    default=LOOPBACK,
-    metavar="ADDRESS",
-    help="Address for --health-port and --metrics-port. 0.0.0.0 or :: lets other hosts ask, "
+    "ADDRESS",
+    "Address for --health-port and --metrics-port. 0.0.0.0 or :: lets other hosts ask, "
     "without a token.",
+    default=LOOPBACK,
 )
-@click.option(
-    "--allow-exec", is_flag=True, help="Also run the command lines that `jobqueue exec` enqueues."
-)
+@flag("--allow-exec", "Also run the command lines that `jobqueue exec` enqueues.")
 @pass_cli
 @click.pass_context
 def worker(context: click.Context, /, cli: CliContext, **given: Any) -> int:

@@ -12,6 +12,7 @@ from jobqueue.cli.commands.top.verbs import Verbs
 from jobqueue.cli.commands.top.views import TABS, Room
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import MISUSED, CliError, in_one_line
+from jobqueue.cli.params import flag, option
 from jobqueue.cli.tables import console, put
 from jobqueue.errors import InvalidOption
 
@@ -20,14 +21,9 @@ IN_A_PIPE = (120, 40)
 
 
 @click.command(cls=Command)
-@click.option(
-    "--interval",
-    default="2s",
-    metavar="TIME",
-    help="Time between two readings of the database.",
-)
-@click.option("--read-only", is_flag=True, help="Without the verbs: pause, retry, cancel.")
-@click.option("--once", is_flag=True, help="Print the first screen once, as text, and end.")
+@option("--interval", "TIME", "Time between two readings of the database.", default="2s")
+@flag("--read-only", "Without the verbs: pause, retry, cancel.")
+@flag("--once", "Print the first screen once, as text, and end.")
 @pass_cli
 def top(cli: CliContext, interval: str, read_only: bool, once: bool) -> None:
     """Show queues, workers and failures, live.
