@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from sqlalchemy import URL
@@ -372,10 +371,5 @@ class JobQueue(JobVerbs):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -12,7 +12,7 @@ from jobqueue import options
 from jobqueue.errors import InvalidArguments, InvalidOption, UnknownTask, invalid
 from jobqueue.job import Job
 from jobqueue.new_jobs import conflict_of
-from jobqueue.options import Options
+from jobqueue.options import OptionChanges, Options
 from jobqueue.records import JobFilter, JobRecord, Refusal
 from jobqueue.serialization.codec import Codec
 from jobqueue.serialization.json_values import INTEGER_MAX, shorten
@@ -21,28 +21,7 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.tasks import Call, Registry, Task
 from jobqueue.text import listed
 
-OPTION_NAMES = (
-    "queue",
-    "priority",
-    "delay",
-    "at",
-    "max_attempts",
-    "timeout",
-    "deadline",
-    "expires",
-    "unique_key",
-    "unique_until",
-    "on_conflict",
-    "debounce",
-    "max_wait",
-    "rerun",
-    "tags",
-    "headers",
-    "concurrency_key",
-    "concurrency_limit",
-    "strict",
-    "weight",
-)
+OPTION_NAMES = tuple(name for name in OptionChanges.__annotations__ if name != "backoff")
 _VALUE_LENGTH = 200  # characters of a wrong value
 _DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)

@@ -149,6 +149,11 @@ class CliContext:
             return None
         return check(known) and check(known | self._names_of_app())
 
+    def require_known(self, check: Callable[[Names], InvalidOption | None]) -> None:
+        """Raise the error of `unknown`, if there is one."""
+        if (error := self.unknown(check)) is not None:
+            raise error
+
     def _names_of_app(self) -> Names:
         try:
             return Names() if self.app is None else names_of(self.app.registry)
@@ -178,9 +183,9 @@ class CliContext:
         """Print one JSON document on stdout."""
         echo(to_json(value))
 
-    def answer(self, document: Any, text: str) -> None:
-        """Print the document with --json, else the text."""
-        echo(to_json(document) if self.json else text)
+    def answer(self, document: Any, *lines: str) -> None:
+        """Print the document with --json, else the lines."""
+        echo(to_json(document) if self.json else "\n".join(lines))
 
     def note(self, message: str) -> None:
         """Print a note on stderr, except with --json."""

@@ -241,15 +241,8 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "keep_failed": lambda value: options.seconds(value, "keep_failed", most=1e10),
 }
 _MAY_BE_NONE = {
-    "min_concurrency",
-    "max_concurrency",
-    "queues",
-    "max_jobs",
-    "max_memory",
-    "stats_interval",
-    "name",
-    "keep_succeeded",
-    "keep_failed",
+    *("min_concurrency", "max_concurrency", "queues", "max_jobs", "max_memory"),
+    *("stats_interval", "name", "keep_succeeded", "keep_failed"),
 }
 assert (
     list(_CHECKS)

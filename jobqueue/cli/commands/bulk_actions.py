@@ -207,9 +207,7 @@ def _count_known(cli: CliContext, verb: Verb, wanted: JobFilter, *, force: bool)
     """Return how many jobs match. Raises InvalidOption if none do and a name is not known."""
     count = _count(cli, verb, wanted)
     if count == 0 and not force:
-        stranger = cli.unknown(lambda known: unknown_in(wanted, known, FORCE))
-        if stranger is not None:
-            raise stranger
+        cli.require_known(lambda known: unknown_in(wanted, known, FORCE))
     return count
 
 

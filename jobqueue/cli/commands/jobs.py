@@ -179,11 +179,8 @@ def why(cli: CliContext, id: str) -> None:  # noqa: A002 - the name in the contr
     """
     id_ = wire.job_id(id)
     found = _there(cli, id_, explain(cli.jobs, id_))
-    if cli.json:
-        cli.print_json(found.to_json())
-    else:
-        echo(escape_controls(f"job {id_}: {found.sentence}"))
-        echo(escape_controls(f"to do: {found.advice}"))
+    said = (f"job {id_}: {found.sentence}", f"to do: {found.advice}")
+    cli.answer(found.to_json(), *map(escape_controls, said))
 
 
 @click.command(cls=Command)

@@ -7,9 +7,10 @@ import click
 
 from jobqueue import options, wire
 from jobqueue.cli import params
+from jobqueue.cli.commands.stats import show
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.params import option, whole_option
-from jobqueue.cli.tables import Column, table
+from jobqueue.cli.tables import Column
 from jobqueue.display import ago
 from jobqueue.store.audit import Audit
 
@@ -51,12 +52,7 @@ def log(cli: CliContext, since: str | None, limit: int | str) -> None:
     """
     most = options.whole(limit, "limit", 0, params.LIMIT_MAX)
     rows = Audit(cli.store).find(most or None, wire.since(since))
-    if cli.json:
-        cli.print_json(rows)
-    elif rows:
-        table(rows, LOG)
-    else:
-        cli.note("no operator has changed anything" + (" since then" if since else " yet"))
+    show(cli, rows, LOG, "no operator has changed anything" + (" since then" if since else " yet"))
 
 
 COMMANDS = (log,)

@@ -9,7 +9,6 @@ from jobqueue.cli import completion
 from jobqueue.cli.commands.bulk_actions import FORCE
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.params import flag, option
-from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
 from jobqueue.known_names import unknown
 from jobqueue.store.names import Names
@@ -41,12 +40,14 @@ def _command(verb: str, done: str, help_: str) -> click.Command:
         }
         if verb == "resume" and any(changed.values()):
             cli.wake_workers()
-        if cli.json:
-            count = sum(changed.values())
-            cli.print_json({"changed": count, "tasks": list(tasks), "tags": list(tags)})
-            return
-        for (kind, name), is_new in changed.items():
-            echo(f"{kind} {name} {done}{'' if is_new else ' already'}")
+        document = {"changed": sum(changed.values()), "tasks": list(tasks), "tags": list(tags)}
+        cli.answer(
+            document,
+            *(
+                f"{kind} {name} {done}{'' if new else ' already'}"
+                for (kind, name), new in changed.items()
+            ),
+        )
 
     return command
 
@@ -57,9 +58,7 @@ def _check(cli: CliContext, named: dict[PauseKind, tuple[str, ...]], *, force: b
         for name in names:
             options.name(name, kind)
         if not force:
-            stranger = cli.unknown(partial(_unknown, kind, names))
-            if stranger is not None:
-                raise stranger
+            cli.require_known(partial(_unknown, kind, names))
 
 
 def _unknown(kind: PauseKind, names: tuple[str, ...], known: Names) -> InvalidOption | None:

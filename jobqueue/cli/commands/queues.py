@@ -11,7 +11,6 @@ from jobqueue.cli.commands.bulk_actions import FORCE, confirm, rehearse
 from jobqueue.cli.commands.stats import QUEUES, show
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
 from jobqueue.cli.params import flag, whole_option
-from jobqueue.cli.streams import echo
 from jobqueue.errors import invalid
 from jobqueue.known_names import unknown
 from jobqueue.queue_switches import Rate, check_limit
@@ -58,12 +57,9 @@ def _pausing(name: str, help_: str) -> None:
         changed = [queue for queue in names if switch(queue, cli.action(name, queue=queue))]
         if name == "resume" and changed:
             cli.wake_workers()
-        if cli.json:
-            cli.print_json({"changed": len(changed), "queues": list(names)})
-            return
-        for queue in names:
-            state = "paused" if name == "pause" else "runs"
-            echo(f"{queue} {state}{'' if queue in changed else ' already'}")
+        state = "paused" if name == "pause" else "runs"
+        said = [f"{queue} {state}{'' if queue in changed else ' already'}" for queue in names]
+        cli.answer({"changed": len(changed), "queues": list(names)}, *said)
 
 
 def _check(cli: CliContext, *names: str, force: bool) -> None:
@@ -71,9 +67,7 @@ def _check(cli: CliContext, *names: str, force: bool) -> None:
     for queue in names:
         options.name(queue, "queue", longest=options.QUEUE_LENGTH_MAX)
     if not force:
-        stranger = cli.unknown(lambda known: unknown("queue", names, known.queues, FORCE))
-        if stranger is not None:
-            raise stranger
+        cli.require_known(lambda known: unknown("queue", names, known.queues, FORCE))
 
 
 def _force(function: F) -> F:

@@ -154,9 +154,7 @@ def add(cli: CliContext, /, **given: Any) -> None:
     call = call_of(cli, given)
     if cli.app is None and not given["force"]:
         task = call.task.name
-        stranger = cli.unknown(lambda known: unknown("task", [task], known.tasks, FORCE))
-        if stranger is not None:
-            raise stranger
+        cli.require_known(lambda known: unknown("task", [task], known.tasks, FORCE))
     added = cli.queue.schedules.of(operator()).add(
         name,
         call,
@@ -165,10 +163,8 @@ def add(cli: CliContext, /, **given: Any) -> None:
         overlap=given["overlap"],
         replace=given["replace"],
     )
-    if cli.json:
-        cli.print_json(added.to_json())
-    else:
-        echo(f"{name}: {added.definition.describe()}, next {ago(added.next_at)}")
+    said = f"{name}: {added.definition.describe()}, next {ago(added.next_at)}"
+    cli.answer(added.to_json(), said)
 
 
 def _timing(cron_text: str | None, every_text: str | None, tz: str | None) -> Timing:
@@ -207,11 +203,8 @@ def _switch(
     def command(cli: CliContext, names: tuple[str, ...]) -> None:
         found = _named(cli, names)
         changed = {name for name in names if change(found, name)}
-        if cli.json:
-            cli.print_json({"changed": len(changed), "schedules": list(names)})
-            return
-        for name in names:
-            echo(f"{name} {done if name in changed else undone}")
+        said = [f"{name} {done if name in changed else undone}" for name in names]
+        cli.answer({"changed": len(changed), "schedules": list(names)}, *said)
 
 
 def _named(cli: CliContext, names: tuple[str, ...]) -> Schedules:

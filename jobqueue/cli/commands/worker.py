@@ -39,16 +39,8 @@ from jobqueue.worker.worker import Worker
 log = get_logger("jobqueue.cli")
 
 AS_GIVEN = (
-    "async_concurrency",
-    "queues",
-    "drain",
-    "max_jobs",
-    "max_memory",
-    "lease",
-    "shutdown_timeout",
-    "poll",
-    "name",
-    "allow_exec",
+    *("async_concurrency", "queues", "drain", "max_jobs", "max_memory", "lease"),
+    *("shutdown_timeout", "poll", "name", "allow_exec"),
 )
 """Options that are passed to the settings unchanged."""
 
