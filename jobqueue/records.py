@@ -9,7 +9,7 @@ import msgspec
 
 from jobqueue.error_groups import signature_of
 from jobqueue.literals import UniqueUntil
-from jobqueue.states import FINAL, State
+from jobqueue.states import FINAL, OutcomeKind, State
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -48,6 +48,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
 NOT_COMMITTED = "NotCommitted"
 """The error's type where `finish_within` was called and its transaction not committed."""
+INTERRUPTED = "interrupted"
+"""The reason of a claim that was given back although its handler had started."""
 
 
 class AttemptError(NamedTuple):
@@ -78,7 +80,7 @@ class Unsuccessful(msgspec.Struct, frozen=True, gc=False):
     """A claim that ended in any other way than success."""
 
     claim: Claim
-    outcome: str  # errored, timed out, crashed, snoozed, released, cancelled, refused, unknown task
+    outcome: OutcomeKind
     state: State
     delay: float | None = None  # None: due when it was due
     refund: bool = False  # the attempt is given back

@@ -26,6 +26,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.queue import JobQueue
 from jobqueue.redaction import Hidden
 from jobqueue.schedules.definition import ScheduleRecord
+from jobqueue.states import OutcomeKind
 from jobqueue.tasks import Call
 from jobqueue.worker.handler.context import Attempt, JobContext, running_attempt
 from jobqueue.worker.handler.describe import type_name
@@ -131,8 +132,10 @@ class _Reports:
 
     def _is_captured(self, record: Any) -> bool:
         """Return whether a line of the worker is about an exception that was captured."""
-        raised = record.outcome == "errored" and record.error_type != type_name(Snooze)
-        if record.outcome == "timed out":  # Otherwise the text is where the handler still is.
+        raised = record.outcome == OutcomeKind.ERRORED and record.error_type != type_name(Snooze)
+        if (
+            record.outcome == OutcomeKind.TIMED_OUT
+        ):  # Otherwise the text is where the handler still is.
             raised = (record.exc_text or "").startswith("Traceback")
         return raised and (self._every_attempt or record.attempt >= record.max_attempts)
 

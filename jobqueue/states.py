@@ -21,6 +21,22 @@ class State(StrEnum):
 assert get_args(StateName) == tuple(State)
 
 
+class OutcomeKind(StrEnum):
+    """How an attempt ended, as `jobqueue_attempts` has it."""
+
+    SUCCEEDED = "succeeded"
+    ERRORED = "errored"
+    TIMED_OUT = "timed out"
+    CRASHED = "crashed"  # its own child process died
+    REFUSED = "refused"  # its stored arguments do not fit the task
+    SNOOZED = "snoozed"
+    CANCELLED = "cancelled"
+    RELEASED = "released"  # given back, uncharged
+    INTERRUPTED = "interrupted"  # by a shutdown; the job may start only once
+    UNKNOWN_TASK = "unknown task"
+    LOST = "lost"  # with its worker
+
+
 WAITING = (State.SCHEDULED, State.AVAILABLE)
 LIVE = (*WAITING, State.RUNNING)
 FINAL = (State.SUCCEEDED, State.FAILED, State.CANCELLED)

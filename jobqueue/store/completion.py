@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from jobqueue.records import Outcome, Succeeded, Unsuccessful
-from jobqueue.states import FINAL, State
+from jobqueue.records import INTERRUPTED, Outcome, Succeeded, Unsuccessful
+from jobqueue.states import FINAL, OutcomeKind, State
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
@@ -29,7 +29,10 @@ from jobqueue.store.sql.rows import (
 BULK = 16
 """Number of successes from which `succeed_batch` is tried first, as if all claims were held."""
 
-_RAN_OUT = ("errored", "timed out", "crashed", "refused")
+_ERRORED = (
+    *(OutcomeKind.ERRORED, OutcomeKind.TIMED_OUT),
+    *(OutcomeKind.CRASHED, OutcomeKind.REFUSED),
+)
 _ID = itemgetter(0)  # All transactions lock rows in this order, so that two cannot deadlock.
 _STATES = {state.value: state for state in State}
 
@@ -196,7 +199,7 @@ def _count(
             continue
         if state in FINAL:
             counts.ended(claim.queue, claim.task, state)
-        if isinstance(outcome, Unsuccessful) and outcome.outcome in _RAN_OUT:
+        if isinstance(outcome, Unsuccessful) and outcome.outcome in _ERRORED:
             counts.errored(claim.queue, claim.task)
         if isinstance(outcome, Unsuccessful) and outcome.snooze and state is State.SCHEDULED:
             counts.of(claim.queue, claim.task).snoozed += 1
@@ -212,7 +215,7 @@ class AttemptRow(NamedTuple):
     attempt: int
     worker: str | None
     started_at: datetime | None
-    outcome: str
+    outcome: OutcomeKind
     error_type: str | None = None
     error_message: str | None = None
     traceback: str | None = None
@@ -226,8 +229,8 @@ def _attempt_row(outcome: Outcome, worker: str) -> AttemptRow | None:
     claim = outcome.claim
     key = (claim.id, claim.fence, claim.attempt, worker, claim.started_at)
     if isinstance(outcome, Succeeded):  # Its cancellation was requested before it succeeded.
-        return AttemptRow(*key, "cancelled")
-    started = outcome.duration is not None or outcome.reason == "interrupted"
+        return AttemptRow(*key, OutcomeKind.CANCELLED)
+    started = outcome.duration is not None or outcome.reason == INTERRUPTED
     if not started and outcome.error is None:
         return None
     row = AttemptRow(

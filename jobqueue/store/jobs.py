@@ -157,7 +157,7 @@ class Jobs(Enqueuer):
             ).all()
         found = [_attempt(row) for row in reversed(rows)]
         if job.state in (State.RUNNING, State.SUCCEEDED):
-            outcome = "succeeded" if job.state is State.SUCCEEDED else "running"
+            outcome = job.state.value
             fence = job.fence - (job.state is State.SUCCEEDED)
             found.append(
                 AttemptRecord(

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, Executable
 
 from jobqueue.records import AttemptError, Due, Lease, Outlook, ReapedJob, Registration
-from jobqueue.states import FINAL, State
+from jobqueue.states import FINAL, OutcomeKind, State
 from jobqueue.store.completion import AttemptRow
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
@@ -176,5 +176,5 @@ def _lost_worker(job: ReapedJob) -> AttemptError:
 def _attempt_of_lost_worker(job: ReapedJob) -> AttemptRow:
     error = _lost_worker(job)
     key = (job.id, job.fence - 1, job.attempt, job.worker, job.started_at)
-    row = AttemptRow(*key, "lost", error.type, error.message)
+    row = AttemptRow(*key, OutcomeKind.LOST, error.type, error.message)
     return row._replace(error_signature=error.signature(job.task))

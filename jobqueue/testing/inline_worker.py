@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from jobqueue.errors import JobCancelled, JobFailed, JobQueueError, Signal
 from jobqueue.events import EventStream
 from jobqueue.records import Claim, JobRecord, Outcome, Unsuccessful
-from jobqueue.states import State
+from jobqueue.states import OutcomeKind, State
 from jobqueue.store.claims import Claims, QueueHead, WorkerRef
 from jobqueue.store.completion import Completion
 from jobqueue.store.database import Store
@@ -230,15 +230,15 @@ class Inline:
     def _ran(self, outcome: Outcome) -> Ran:
         claim, raised = outcome.claim, self._handlers.error
         record = self._jobs.get(claim.id)
-        state = (
-            State.CANCELLED if record is None else record.state
-        )  # None: deleted by a subscriber.
-        what = outcome.outcome if isinstance(outcome, Unsuccessful) else "succeeded"
+        # None: it was deleted by a subscriber.
+        state = State.CANCELLED if record is None else record.state
+        what = outcome.outcome if isinstance(outcome, Unsuccessful) else OutcomeKind.SUCCEEDED
         error: BaseException | None = None
         if state is State.SUCCEEDED:
-            what = "succeeded"  # finish_within was committed, whatever was raised afterwards.
+            # By finish_within, too, whatever was raised afterwards.
+            what = OutcomeKind.SUCCEEDED
         elif state is State.CANCELLED:
-            what = "cancelled"
+            what = OutcomeKind.CANCELLED
         elif isinstance(outcome, Unsuccessful) and outcome.error is not None:
             steered = isinstance(raised, Signal)  # Not an error, unless it made the job fail.
             if raised is not None and not steered:
@@ -247,7 +247,7 @@ class Inline:
                 died = outcome.error
                 why = f"job {claim.id} ({claim.task}) {what}: {died.type}: {died.message}"
                 error = JobFailed(why, (died,))
-        return Ran(claim.id, claim.task, claim.attempt, what, state, raised, error)
+        return Ran(claim.id, claim.task, claim.attempt, str(what), state, raised, error)
 
 
 def explain(ran: Ran) -> BaseException:

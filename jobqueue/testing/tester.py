@@ -17,7 +17,7 @@ from jobqueue.job import Job
 from jobqueue.options import seconds
 from jobqueue.queue import JobQueue
 from jobqueue.records import Claim, JobFilter
-from jobqueue.states import WAITING, State
+from jobqueue.states import WAITING, OutcomeKind, State
 from jobqueue.store import transaction_argument
 from jobqueue.store.testing import (
     BorrowingStore,
@@ -273,7 +273,7 @@ class QueueTester:
         while True:
             if len(made) > began:
                 _raise_at_once(made[-1])
-                if made[-1].outcome == "unknown task":
+                if made[-1].outcome == OutcomeKind.UNKNOWN_TASK:
                     unknown.add(made[-1].job)  # It is rescheduled for a worker that knows the task.
             worker.promote()
             claim = worker.claim_next()

@@ -10,16 +10,12 @@ from typing import NamedTuple
 
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
 from jobqueue.records import Claim, Outcome, Unsuccessful
-from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.sql.rows import Progress
 from jobqueue.worker.capacity import Capacity, Contention, Key
 from jobqueue.worker.handler.context import Attempt
+from jobqueue.worker.handler.outcomes import cancelled_unbegun, interrupted, released
 from jobqueue.worker.lease_state import LeaseState
-
-UNBEGUN = "given back before it began"
-"""Why a claim was released."""
-
 
 _CLAIMED_AT = attrgetter("started_at")
 _job_of = attrgetter("task", "args", "run_at")
@@ -122,7 +118,7 @@ class InFlight:
                     if known is not claim and self._is_repeated(known, claim):
                         continue
                     if self.closing:
-                        self.outbox.put(released(claim, UNBEGUN))
+                        self.outbox.put(released(claim))
                     elif self._runs_on_loop(claim):
                         self._submit(claim)
                         asynchronous += 1
@@ -146,7 +142,7 @@ class InFlight:
         self._held[claim.id] = claim
         if same_fence:
             self._replaced[id(known)] = known
-            self.outbox.put(released(claim, UNBEGUN))
+            self.outbox.put(released(claim))
             running = self._running.get((known.id, known.fence))
             if running is not None:
                 running.request_stop(ClaimLost)
@@ -177,13 +173,13 @@ class InFlight:
             for claim in claims:
                 self._held[claim.id] = claim
                 begun = self._last_claimed_at and claim.started_at <= self._last_claimed_at
-                self.outbox.put(interrupted(claim) if begun else released(claim, UNBEGUN))
+                self.outbox.put(interrupted(claim) if begun else released(claim))
             return True
 
     def release(self, claim: Claim) -> None:
         """Release a claim that was never dispatched."""
         self._held[claim.id] = claim
-        self.outbox.put(released(claim, UNBEGUN))
+        self.outbox.put(released(claim))
 
     def is_held(self, claim: Claim) -> bool:
         """False once the claim was released or abandoned."""
@@ -195,8 +191,8 @@ class InFlight:
             self._replaced.pop(id(claim), None)  # It will have no outcome.
             return Unbegun(None)
         if self._cancel_requested and (claim.id, claim.fence) in self._cancel_requested:
-            return Unbegun(Unsuccessful(claim, "cancelled", State.CANCELLED, refund=True))
-        return Unbegun(released(claim, UNBEGUN)) if self.closing else None
+            return Unbegun(cancelled_unbegun(claim))
+        return Unbegun(released(claim)) if self.closing else None
 
     def request_cancel(self, id_: int, fence: int) -> Claim | None:
         """Cancel a held claim: its handler is asked to stop, or does not start.
@@ -323,7 +319,7 @@ class InFlight:
                     continue
             self.capacity.free_slot((claim.id, claim.fence))
             if self.is_held(claim):
-                self.outbox.put(released(claim, UNBEGUN))
+                self.outbox.put(released(claim))
                 count += 1
         return count
 
@@ -333,7 +329,7 @@ class InFlight:
             self.closing = True
             unbegun = self._withdraw_starting()
             for context in unbegun:
-                self.outbox.put(released(context.claim, UNBEGUN))
+                self.outbox.put(released(context.claim))
         for context in unbegun:  # Its slot need not wait for the child any longer.
             context.request_stop(ClaimLost)
         return len(unbegun) + self.release_prefetched()
@@ -380,16 +376,3 @@ def _busy(running: Iterable[Attempt]) -> float:
     """Seconds that these handlers have filled threads."""
     present = time.perf_counter()
     return sum(present - context.began for context in running if not context.is_coroutine)
-
-
-def released(claim: Claim, reason: str | None) -> Unsuccessful:
-    """Return the outcome of a claim that is released uncharged."""
-    return Unsuccessful(claim, "released", State.AVAILABLE, refund=True, reason=reason)
-
-
-def interrupted(claim: Claim) -> Unsuccessful:
-    """Return the outcome of a claim whose handler is detached."""
-    if claim.at_most_once:
-        why = "interrupted"
-        return Unsuccessful(claim, why, State.FAILED, reason=why, duration=0.0)
-    return released(claim, "interrupted")

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DataError, IntegrityError, StatementError
 from jobqueue.events import Event, EventStream
 from jobqueue.loggers import get_logger
 from jobqueue.records import NOT_COMMITTED, AttemptError, Outcome, Succeeded, Unsuccessful
-from jobqueue.states import State
+from jobqueue.states import OutcomeKind, State
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.completion import Completion
 from jobqueue.store.counters import TransactionCounts
@@ -164,10 +164,11 @@ class OutcomeWriter:
                 extra=about(claim, "refused", duration=outcome.duration),
             )
             return
-        name = "errored" if error is not None else getattr(outcome, "outcome", "succeeded")
+        kind = OutcomeKind.SUCCEEDED
         if isinstance(outcome, Unsuccessful):
+            kind = outcome.outcome if error is None else OutcomeKind.ERRORED
             _log(outcome, state)
-        for event in dict.fromkeys((name, state.value)):
+        for event in dict.fromkeys((str(kind), state.value)):
             if self._events.wanted(event):
                 self._publish(
                     Event(
@@ -232,7 +233,7 @@ def _log(outcome: Unsuccessful, state: State) -> None:
         *(claim.id, claim.task, what, _why(outcome, error)),
         traceback=error and error.traceback,
         extra=about(claim, event, duration=outcome.duration, error_type=error and error.type)
-        | {"outcome": outcome.outcome, "max_attempts": claim.max_attempts},
+        | {"outcome": str(outcome.outcome), "max_attempts": claim.max_attempts},
     )
 
 

@@ -17,8 +17,9 @@ from jobqueue.tasks import Task
 from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.handler import run
 from jobqueue.worker.handler.context import Attempt, stack_of
+from jobqueue.worker.handler.outcomes import interrupted, released
 from jobqueue.worker.handler.run import EndForks
-from jobqueue.worker.inflight import UNBEGUN, InFlight, interrupted, released
+from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import thread
 
 log = get_logger("jobqueue.worker")
@@ -209,8 +210,7 @@ class AsyncRunner:
         except asyncio.CancelledError:  # The loop stops; run.py handles a cancelled handler.
             if inflight.is_held(claim):
                 begun = inflight.drop((claim.id, claim.fence))
-                why = interrupted(claim) if begun else released(claim, UNBEGUN)
-                inflight.outbox.put(why)
+                inflight.outbox.put(interrupted(claim) if begun else released(claim))
         except BaseException as error:  # noqa: BLE001 - recorded with the outcome.
             self._executor.not_run(claim, error)
         finally:

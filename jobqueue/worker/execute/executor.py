@@ -12,16 +12,22 @@ from typing import Any
 
 from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Unsuccessful
-from jobqueue.states import State
+from jobqueue.states import OutcomeKind, State
 from jobqueue.store.claims import Claims
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.handler.context import Attempt, time_left
 from jobqueue.worker.handler.context_variables import ProgramContext
 from jobqueue.worker.handler.describe import describe
-from jobqueue.worker.handler.outcomes import deadline_passed, expired, refused, unknown_task
+from jobqueue.worker.handler.outcomes import (
+    cancelled_unbegun,
+    deadline_passed,
+    refused,
+    released,
+    unknown_task,
+)
 from jobqueue.worker.handler.run import HandlerRunner
-from jobqueue.worker.inflight import UNBEGUN, InFlight, Unbegun, released
+from jobqueue.worker.inflight import InFlight, Unbegun
 from jobqueue.worker.isolate.child_handle import RemoteAttempt
 from jobqueue.worker.isolate.pool import NO_PROCESS_DELAY, NoProcess, ProcessPool
 from jobqueue.worker.log_context import about
@@ -113,7 +119,7 @@ class Executor:
             return
         # Such as a column that plain SQL has filled with something else.
         self._inflight.drop((claim.id, claim.fence))
-        ended = Unsuccessful(claim, "errored", State.FAILED, error=describe(error))
+        ended = Unsuccessful(claim, OutcomeKind.ERRORED, State.FAILED, error=describe(error))
         self._inflight.outbox.put(ended)
 
     def may_start(self, claim: Claim) -> Task[..., Any] | None:
@@ -127,7 +133,7 @@ class Executor:
         if not self._inflight.lease.good():
             return None
         if claim.expires_at is not None and _is_late(claim, claim.expires_at):
-            raise NotStarted(Unbegun(expired(claim)))
+            raise NotStarted(Unbegun(cancelled_unbegun(claim, "expired")))
         task = self._registry.find(claim.task)
         if task is None:
             raise NotStarted(Unbegun(self._unknown_task(claim)))
@@ -194,7 +200,7 @@ class Executor:
                 "no task is named %r in this worker: job %d and its like wait",
                 claim.task,
                 claim.id,
-                extra=about(claim, "unknown task"),
+                extra=about(claim, OutcomeKind.UNKNOWN_TASK.value),
             )
         return unknown_task(claim)
 
@@ -213,7 +219,7 @@ class Executor:
         """Why a claim may not start after all: the database may have taken long to answer."""
         refusal = self._inflight.refusal(claim)
         if refusal is None and not self._inflight.lease.good():
-            refusal = Unbegun(released(claim, UNBEGUN))
+            refusal = Unbegun(released(claim))
         return refusal
 
 

@@ -4,26 +4,22 @@ import time
 
 from msgspec.structs import replace
 
-from jobqueue.errors import (
-    AttemptTimeout,
-    Cancel,
-    JobCancelled,
-    Retry,
-    Signal,
-    Snooze,
-)
+from jobqueue.errors import AttemptTimeout, Cancel, JobCancelled, Retry, Signal, Snooze
 from jobqueue.records import (
+    INTERRUPTED,
     NOT_COMMITTED,
     AttemptError,
     Claim,
     Unsuccessful,
     counted,
 )
-from jobqueue.states import State
+from jobqueue.states import OutcomeKind, State
 from jobqueue.worker.handler.context import Attempt, clean
 from jobqueue.worker.handler.describe import RecordedError, describe, type_name
 from jobqueue.worker.handler.retries import bounded_delay, retry_or_fail
 
+UNBEGUN = "given back before it began"
+"""Why a claim was released."""
 UNKNOWN_TASK_REST = 10.0  # seconds
 _REASON_MAX = 1000  # characters
 
@@ -59,10 +55,10 @@ def from_signal(context: Attempt, signal: Signal, max_snoozes: int) -> Unsuccess
         why = "it asked to be snoozed beyond its deadline"
     if why is not None:
         error = AttemptError(type_name(Snooze), why, None)
-        return Unsuccessful(claim, "errored", State.FAILED, reason=why, error=error)
+        return Unsuccessful(claim, OutcomeKind.ERRORED, State.FAILED, reason=why, error=error)
     return Unsuccessful(
         claim,
-        "snoozed",
+        OutcomeKind.SNOOZED,
         State.SCHEDULED,
         delay=bounded_delay(signal.delay),
         refund=True,
@@ -88,12 +84,25 @@ def timed_out(context: Attempt, stack: str) -> Unsuccessful:
         f"still running {context.overdue():.1f} s after its time was up",
         clean(stack) or None,
     )
-    return completed(context, retry_or_fail(context, "timed out", error))
+    return completed(context, retry_or_fail(context, OutcomeKind.TIMED_OUT, error))
 
 
 def cancelled(claim: Claim, reason: str | None = "cancelled while it ran") -> Unsuccessful:
     """The end of an attempt that was cancelled while it ran."""
-    return Unsuccessful(claim, "cancelled", State.CANCELLED, reason=reason)
+    return Unsuccessful(claim, OutcomeKind.CANCELLED, State.CANCELLED, reason=reason)
+
+
+def released(claim: Claim, reason: str | None = UNBEGUN) -> Unsuccessful:
+    """The end of a claim that is given back, uncharged."""
+    return Unsuccessful(claim, OutcomeKind.RELEASED, State.AVAILABLE, refund=True, reason=reason)
+
+
+def interrupted(claim: Claim) -> Unsuccessful:
+    """The end of a claim whose handler is detached: given back, or failed if it may start once."""
+    if claim.at_most_once:
+        kind = OutcomeKind.INTERRUPTED
+        return Unsuccessful(claim, kind, State.FAILED, reason=INTERRUPTED, duration=0.0)
+    return released(claim, INTERRUPTED)
 
 
 def unknown_task(claim: Claim) -> Unsuccessful:
@@ -103,7 +112,7 @@ def unknown_task(claim: Claim) -> Unsuccessful:
     """
     return Unsuccessful(
         claim,
-        "unknown task",
+        OutcomeKind.UNKNOWN_TASK,
         State.SCHEDULED,
         delay=UNKNOWN_TASK_REST,
         refund=True,
@@ -115,23 +124,26 @@ def refused(claim: Claim, error: Exception) -> Unsuccessful:
     """The end of a claim whose stored arguments the task does not take any more."""
     described = describe(error)._replace(traceback=None)
     reason = "its arguments do not fit the task any more"
-    return Unsuccessful(claim, "refused", State.FAILED, reason=reason, error=described)
+    return Unsuccessful(claim, OutcomeKind.REFUSED, State.FAILED, reason=reason, error=described)
 
 
 def deadline_passed(claim: Claim) -> Unsuccessful:
     """The end of a claim whose deadline came before the attempt could begin."""
     reason = "its deadline passed before this attempt could begin"
     error = AttemptError("DeadlinePassed", reason, None)
-    return Unsuccessful(claim, "timed out", State.FAILED, refund=True, reason=reason, error=error)
+    return Unsuccessful(
+        claim, OutcomeKind.TIMED_OUT, State.FAILED, refund=True, reason=reason, error=error
+    )
 
 
-def expired(claim: Claim) -> Unsuccessful:
-    """The end of a claim that came too late to begin."""
-    return Unsuccessful(claim, "cancelled", State.CANCELLED, refund=True, reason="expired")
+def cancelled_unbegun(claim: Claim, reason: str | None = None) -> Unsuccessful:
+    """The end of a claim that was cancelled, or has expired, before the attempt began."""
+    kind = OutcomeKind.CANCELLED
+    return Unsuccessful(claim, kind, State.CANCELLED, refund=True, reason=reason)
 
 
 def _errored(context: Attempt, error: BaseException, *, delay: float | None = None) -> Unsuccessful:
-    outcome = "timed out" if isinstance(error, AttemptTimeout) else "errored"
+    outcome = OutcomeKind.TIMED_OUT if isinstance(error, AttemptTimeout) else OutcomeKind.ERRORED
     described = describe(error)
     if isinstance(error, RecordedError) and error.final:
         return Unsuccessful(context.claim, outcome, State.FAILED, error=described)
@@ -143,7 +155,7 @@ def _within(context: Attempt, ended: Unsuccessful | None) -> Unsuccessful:
     if ended is None:
         why = "finish_within was called, but its transaction was not committed"
         error = AttemptError(NOT_COMMITTED, why, None)
-        ended = retry_or_fail(context, "errored", error)
+        ended = retry_or_fail(context, OutcomeKind.ERRORED, error)
         ended = replace(ended, reason=ended.reason or why)
     return replace(ended, within=True)
 

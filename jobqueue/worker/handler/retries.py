@@ -4,7 +4,7 @@ from jobqueue.backoff import Backoff
 from jobqueue.loggers import get_logger
 from jobqueue.options import DEFAULT_BACKOFF, SECONDS_MAX
 from jobqueue.records import AttemptError, Unsuccessful
-from jobqueue.states import State
+from jobqueue.states import OutcomeKind, State
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.log_context import about
 
@@ -12,7 +12,7 @@ log = get_logger("jobqueue.worker")
 
 
 def retry_or_fail(
-    context: Attempt, outcome: str, error: AttemptError, *, delay: float | None = None
+    context: Attempt, outcome: OutcomeKind, error: AttemptError, *, delay: float | None = None
 ) -> Unsuccessful:
     """The end of an attempt that failed: another one after the backoff, or none if none is left."""
     claim = context.claim

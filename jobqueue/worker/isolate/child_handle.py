@@ -26,7 +26,7 @@ from jobqueue.errors import JobQueueError
 from jobqueue.loggers import get_logger
 from jobqueue.os_signals import signal_name
 from jobqueue.records import AttemptError, Outcome, Succeeded, Unsuccessful, format_bytes
-from jobqueue.states import State
+from jobqueue.states import OutcomeKind, State
 from jobqueue.worker.handler.context import Attempt, enter
 from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.isolate.importing import TaskRef
@@ -272,8 +272,9 @@ class ChildHandle:
             return Succeeded(context.claim, **fields)
         error = fields.pop("error")
         state = State(fields.pop("state"))
+        kind = OutcomeKind(fields.pop("outcome"))
         ended = Unsuccessful(
-            context.claim, state=state, error=error and AttemptError(*error), **fields
+            context.claim, kind, state, error=error and AttemptError(*error), **fields
         )
         name = signal_name(self.signalled) if self.signalled else None
         return replace(ended, exit_signal=name, peak_memory=message["peak"])

@@ -12,13 +12,13 @@ from sqlalchemy import URL
 from jobqueue.errors import AttemptTimeout, ConfigurationError
 from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Claim, Outcome, Succeeded, Unsuccessful
-from jobqueue.states import State
+from jobqueue.states import OutcomeKind, State
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Registry, Task
 from jobqueue.worker.handler.describe import type_name
-from jobqueue.worker.handler.outcomes import cancelled, completed
+from jobqueue.worker.handler.outcomes import cancelled, completed, released
 from jobqueue.worker.handler.retries import retry_or_fail
-from jobqueue.worker.inflight import Unbegun, released
+from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.isolate.child_handle import (
     Answer,
     ChildExit,
@@ -115,7 +115,7 @@ class ProcessPool:
             outcome = completed(context, self._ended_of(context, answer))
             return replace(outcome, exit_signal=answer.signal, peak_memory=answer.peak_memory)
         if self.requires_process(claim.task):
-            ended = retry_or_fail(context, "errored", answer.error)
+            ended = retry_or_fail(context, OutcomeKind.ERRORED, answer.error)
             why = ended.reason or "its child process could not import it"
             return replace(ended, reason=why, duration=0.0)
         # It does not require a child: it goes back, to run in a thread.
@@ -132,12 +132,12 @@ class ProcessPool:
             if not death.begun:
                 why = "its child process did not import it in time, and was killed"
             error = AttemptError(type_name(AttemptTimeout), why, None)
-            return retry_or_fail(context, "timed out", error)
+            return retry_or_fail(context, OutcomeKind.TIMED_OUT, error)
         how = f"crashed: {death}"
         error = AttemptError("Crashed", how, None)
-        ended = retry_or_fail(context, "crashed", error)
+        ended = retry_or_fail(context, OutcomeKind.CRASHED, error)
         if context.claim.child_crashes + 1 >= self._max_crashes:
-            ended = Unsuccessful(context.claim, "crashed", State.FAILED, error=error)
+            ended = replace(ended, state=State.FAILED, delay=None)
         return replace(ended, reason=how, crash=True)
 
     def release(self, claim: Claim, error: NoProcess) -> Unsuccessful:
@@ -145,7 +145,7 @@ class ProcessPool:
         why = f"no child process could be started: {error}"
         log.warning("job %d (%s) has to wait: %s", claim.id, claim.task, why, extra=about(claim))
         # Due now, behind those that may need no child; available, so that a drain waits for it.
-        return Unsuccessful(claim, "released", State.AVAILABLE, delay=0.0, refund=True, reason=why)
+        return replace(released(claim, why), delay=0.0)
 
     def _child(self) -> ChildHandle:
         """Return this thread's child, locked."""

@@ -8,7 +8,8 @@ import pytest
 
 from jobqueue import JobQueue, State
 from jobqueue.store.claims import Claims
-from jobqueue.worker.inflight import UNBEGUN, Unbegun
+from jobqueue.worker.handler.outcomes import UNBEGUN
+from jobqueue.worker.inflight import Unbegun
 from tests.worker.conftest import Stepped
 
 LEASE = 30.0

@@ -331,7 +331,7 @@ def test_a_worker_that_claims_a_lost_job_again_knows_the_new_attempt_only(
 
 
 def _released(context: Attempt) -> Any:
-    from jobqueue.worker.inflight import released
+    from jobqueue.worker.handler.outcomes import released
 
     return released(context.claim, None)
 

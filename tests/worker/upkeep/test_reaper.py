@@ -13,7 +13,7 @@ from jobqueue import JobFailed, JobQueue, State
 from jobqueue.records import AttemptError, Unsuccessful
 from jobqueue.store.sql.leases import REFUNDS_MAX
 from jobqueue.worker import process_identity
-from jobqueue.worker.inflight import released
+from jobqueue.worker.handler.outcomes import released
 from jobqueue.worker.upkeep.reaper import Reaper
 from tests.worker.conftest import Stepped
 
