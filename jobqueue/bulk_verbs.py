@@ -38,13 +38,13 @@ RETRY_ALL = Verb(
     "retry",
     "retried",
     (*MOVES["run_now"].before, *MOVES["requeue"].before),
-    partial(Jobs.rerun, succeeded=True),
+    partial(Jobs.retry, succeeded=True),
     wakes=True,
 )
 RETRY = replace(
     RETRY_ALL,
     states=tuple(state for state in RETRY_ALL.states if state is not State.SUCCEEDED),
-    act=Jobs.rerun,
+    act=Jobs.retry,
 )
 """Leaves out succeeded jobs: to run them again repeats their effects."""
 DELETE = Verb(

@@ -34,7 +34,7 @@ class JobVerbs:
         Scheduled jobs become due now. `succeeded=True` includes jobs that have succeeded. Raises
         JobNotFound or WrongState after the others were retried.
         """
-        changed, refused = self._jobs.rerun(_named(ids), succeeded=succeeded)
+        changed, refused = self._jobs.retry(_named(ids), succeeded=succeeded)
         if changed:
             self._notifier.notify()
         require_changed(refused)

@@ -51,7 +51,7 @@ _COLUMNS = [column for column in jobs.c if column.name not in _OURS + _OF_LANES]
 
 _WAS_FINAL = in_state(*FINAL)
 _BUDGET = sql_func.coalesce(jobs.c.base_max_attempts, jobs.c.max_attempts)
-_RERUN: dict[str, Any] = {
+_RETRIED: dict[str, Any] = {
     "state": case(
         # Once it has its key, upkeep makes it available.
         (jobs.c.awaited_key.is_not(None), State.SCHEDULED.value),
@@ -203,7 +203,7 @@ class Jobs(Enqueuer):
         changed = self._in_batches(wanted, may("cancel"), cancel, action)
         return changed, self._refusals(wanted, changed, already=State.CANCELLED, verb="cancelled")
 
-    def rerun(
+    def retry(
         self,
         wanted: JobFilter,
         action: Action | None = None,
@@ -222,9 +222,9 @@ class Jobs(Enqueuer):
             State.SCHEDULED, *(state for state in MOVES["requeue"].before if state not in left_out)
         )
 
-        def rerun(connection: Connection, ids: list[int]) -> list[int]:
+        def retry(connection: Connection, ids: list[int]) -> list[int]:
             def change(*more: ColumnElement[bool]) -> list[int]:
-                statement = update(jobs).where(jobs.c.id.in_(ids), guard, *more).values(_RERUN)
+                statement = update(jobs).where(jobs.c.id.in_(ids), guard, *more).values(_RETRIED)
                 return list(connection.execute(statement.returning(jobs.c.id)).scalars())
 
             key = sql_func.coalesce(jobs.c.unique_key, jobs.c.awaited_key)
@@ -235,7 +235,7 @@ class Jobs(Enqueuer):
                     changed += change(jobs.c.id == id_, ~KEY_HELD_BY_OTHER)
             return changed
 
-        changed = self._in_batches(wanted, guard, rerun, action)
+        changed = self._in_batches(wanted, guard, retry, action)
         refusals = self._refusals(wanted, changed, already=State.AVAILABLE, verb="retried")
         twice = f"it has succeeded, and a retry would run it once more: ask for that with {ask}"
         return changed, [

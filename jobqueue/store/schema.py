@@ -369,7 +369,7 @@ _partial(
     jobs.c.finished_at,
     where=jobs.c.finished_at.is_not(None),
 )
-_partial(  # Every move keeps it valid, except rerun, refused while another job holds the key.
+_partial(  # Every move keeps it valid, except a retry, refused while another job holds the key.
     "jobqueue_jobs_unique",
     jobs.c.unique_key,
     unique=True,

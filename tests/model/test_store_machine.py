@@ -234,7 +234,7 @@ class Machine(RuleBasedStateMachine):
         count = data.draw(st.integers(1, 3), "count")
         ids = sorted({self.pick(data) for _ in range(count)})
         asked = data.draw(st.booleans(), "succeeded jobs too")
-        changed, _ = self.jobs.rerun(JobFilter(ids=tuple(ids)), succeeded=asked)
+        changed, _ = self.jobs.retry(JobFilter(ids=tuple(ids)), succeeded=asked)
         # Those without a key first, then those with one in order: the first gets a free key.
         for id_ in ids:
             job = self.model[id_]

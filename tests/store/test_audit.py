@@ -80,7 +80,7 @@ def test_every_verb_writes_its_row(kit: StoreKit) -> None:
     job = kit.add()
     one = JobFilter(ids=(job,))
     kit.jobs.cancel(one, by_ada("cancel"))
-    kit.jobs.rerun(one, by_ada("retry"))
+    kit.jobs.retry(one, by_ada("retry"))
     kit.jobs.delete(one, by_ada("delete"))
     Monitor(kit.store).pause("mail", by_ada("pause", queue="mail"))
     Monitor(kit.store).resume("mail", by_ada("resume", queue="mail"))

@@ -231,7 +231,7 @@ def test_jobs_that_may_wait_are_taken_beyond_the_free_slots(kit: StoreKit) -> No
 
 def test_one_start_stays_one_start_after_an_operators_retry(kit: StoreKit) -> None:
     id_ = kit.put(State.FAILED, max_attempts=1, queue="q")
-    kit.jobs.rerun(JobFilter(ids=(id_,)))
+    kit.jobs.retry(JobFilter(ids=(id_,)))
     assert kit.take(kit.worker(), queue="q", free=0) == []
     claim = kit.take_one(kit.worker(), queue="q")
     assert (claim.at_most_once, claim.immediate_only, claim.attempt, claim.max_attempts) == (

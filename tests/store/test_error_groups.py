@@ -165,7 +165,7 @@ def failed_twice(kit: StoreKit) -> dict[str, int]:
     ids = dict(zip(("pay", "other", "later", "well"), kit.add_many(4), strict=True))
     pay, other, later, well = kit.take(holder)
     kit.finish(holder, kit.failed(pay), *(kit.errored(each) for each in (other, later, well)))
-    kit.jobs.rerun(JobFilter(ids=(ids["other"], ids["well"])))
+    kit.jobs.retry(JobFilter(ids=(ids["other"], ids["well"])))
     again, done = kit.take(holder)
     kit.finish(holder, replace(kit.failed(again), error=OTHER), kit.succeeded(done))
     return ids

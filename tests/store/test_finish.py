@@ -211,7 +211,7 @@ def test_every_attempt_is_recorded_with_who_and_when_and_why(
     id_ = kit.add()
     first = kit.take_one(holder)
     kit.finish(holder, kit.errored(first))
-    kit.jobs.rerun(JobFilter(ids=(id_,)))
+    kit.jobs.retry(JobFilter(ids=(id_,)))
     second_worker = kit.worker("w2")
     second = kit.take_one(second_worker)
     kit.finish(second_worker, kit.failed(second))
@@ -230,7 +230,7 @@ def test_a_snooze_gives_the_attempt_back_and_is_counted(
     job = kit.row(claim.id)
     assert (job.state, job.attempt, job.snoozes, job.reason) == (State.SCHEDULED, 0, 1, "later")
     assert kit.outcomes(claim.id) == ["snoozed"]
-    kit.jobs.rerun(JobFilter(ids=(claim.id,)))
+    kit.jobs.retry(JobFilter(ids=(claim.id,)))
     again = kit.take_one(holder)
     assert (again.attempt, again.fence) == (1, claim.fence + 2)
 
@@ -382,7 +382,7 @@ def test_an_outcome_offered_again_after_a_rerun_is_not_accepted(
     kit: StoreKit, holder: WorkerRef, claim: Any
 ) -> None:
     kit.finish(holder, kit.succeeded(claim))
-    kit.jobs.rerun(JobFilter(ids=(claim.id,)), succeeded=True)
+    kit.jobs.retry(JobFilter(ids=(claim.id,)), succeeded=True)
     assert kit.finish(holder, kit.succeeded(claim)) == {}
     assert kit.state(claim.id) is State.AVAILABLE
 

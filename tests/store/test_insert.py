@@ -445,5 +445,5 @@ def test_a_key_whose_older_job_runs_again_gives_that_one_and_not_the_last_that_e
     newer = kit.add(unique_key="k")
     kit.finish(holder, kit.succeeded(kit.take_one(holder)))
     assert newer != older
-    kit.jobs.rerun(JobFilter(ids=(older,)), succeeded=True)
+    kit.jobs.retry(JobFilter(ids=(older,)), succeeded=True)
     assert kit.insert(kit.new(unique_key="k")) == [Inserted(older, False)]

@@ -151,7 +151,7 @@ def test_a_strict_job_that_an_operator_retries_goes_first_and_overtakes_none_tha
     bench.unpark("a")
     (running,) = bench.claim()
     assert running.id == second  # A failed job holds up none.
-    bench.kit.jobs.rerun(JobFilter(ids=(first,)))
+    bench.kit.jobs.retry(JobFilter(ids=(first,)))
     bench.unpark("a")
     assert bench.ids() == []
     bench.end(running, key="a")
@@ -168,8 +168,8 @@ def test_of_two_strict_jobs_that_are_retried_the_first_is_first(bench: LaneBench
         (claim,) = bench.claim()
         bench.kit.finish(bench.holder, bench.kit.failed(claim))
         bench.unpark("a")
-    bench.kit.jobs.rerun(JobFilter(ids=(second,)))
-    bench.kit.jobs.rerun(JobFilter(ids=(first,)))
+    bench.kit.jobs.retry(JobFilter(ids=(second,)))
+    bench.kit.jobs.retry(JobFilter(ids=(first,)))
     order = []
     for _ in range(3):
         bench.unpark("a")

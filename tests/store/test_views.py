@@ -55,7 +55,7 @@ def test_final_states_are_counted_by_what_happened_ever(scenario: StoreScenario)
     scenario.run(2)
     scenario.fail(1)
     scenario.jobs.cancel(JobFilter(ids=(ids[-1],)))
-    scenario.jobs.rerun(JobFilter(ids=(ids[0],)), succeeded=True)
+    scenario.jobs.retry(JobFilter(ids=(ids[0],)), succeeded=True)
     scenario.run(1)
 
     row = scenario.queue()

@@ -44,7 +44,7 @@ REFUSALS_SHOWN = 20
 """Refusals that are printed, a line each."""
 
 
-RETRY = replace(bulk_verbs.RETRY, act=partial(Jobs.rerun, ask="--succeeded"))
+RETRY = replace(bulk_verbs.RETRY, act=partial(Jobs.retry, ask="--succeeded"))
 
 
 def _command(verb: Verb, help_: str) -> click.Command:

@@ -52,7 +52,7 @@ VERBS: Mapping[str, Verb] = {
     verb.name: verb
     for verb in (
         CANCEL,
-        replace(RETRY, act=partial(Jobs.rerun, ask=ASK)),
+        replace(RETRY, act=partial(Jobs.retry, ask=ASK)),
         updating(JobChanges()),
         DELETE,
     )

@@ -82,7 +82,7 @@ def test_a_second_wish_to_cancel_keeps_the_time_of_the_first(kit: StoreKit) -> N
 def test_rerun_makes_a_job_available_that_no_worker_holds(kit: StoreKit, state: State) -> None:
     id_ = kit.put(state, max_attempts=4)
     before = kit.row(id_)
-    changed, refused = kit.jobs.rerun(one(id_), succeeded=True)
+    changed, refused = kit.jobs.retry(one(id_), succeeded=True)
     job = kit.row(id_)
     if state in FINAL or state is State.SCHEDULED:
         assert (changed, refused) == ([id_], [])
@@ -108,10 +108,10 @@ def test_a_job_that_has_succeeded_runs_again_only_if_that_is_asked_for(kit: Stor
     reason = (
         "it has succeeded, and a retry would run it once more: ask for that with succeeded=True"
     )
-    assert kit.jobs.rerun(one(id_)) == ([], [Refusal(id_, State.SUCCEEDED, reason)])
-    assert kit.jobs.rerun(JobFilter()) == ([failed], [])
+    assert kit.jobs.retry(one(id_)) == ([], [Refusal(id_, State.SUCCEEDED, reason)])
+    assert kit.jobs.retry(JobFilter()) == ([failed], [])
     assert kit.row(id_) == before
-    assert kit.jobs.rerun(one(id_), succeeded=True) == ([id_], [])
+    assert kit.jobs.retry(one(id_), succeeded=True) == ([id_], [])
 
 
 def test_every_rerun_grants_the_original_number_of_attempts(kit: StoreKit) -> None:
@@ -125,7 +125,7 @@ def test_every_rerun_grants_the_original_number_of_attempts(kit: StoreKit) -> No
             kit.finish(holder, replace(kit.released(claim), refund=False))
         claim = kit.take_one(holder)
         kit.finish(holder, replace(kit.failed(claim), refund=True))
-        assert kit.jobs.rerun(one(id_)) == ([id_], [])
+        assert kit.jobs.retry(one(id_)) == ([id_], [])
         assert kit.row(id_).max_attempts == spent + 3
     assert kit.column(id_, "base_max_attempts") == 3
 
@@ -134,7 +134,7 @@ def test_rerun_of_a_waiting_retry_grants_nothing(kit: StoreKit) -> None:
     holder, id_ = kit.worker(), kit.add(max_attempts=3)
     kit.finish(holder, kit.errored(kit.take_one(holder)))
     kit.change(id_, crashes=2)
-    kit.jobs.rerun(one(id_))
+    kit.jobs.retry(one(id_))
     job = kit.row(id_)
     assert (job.state, job.attempt, job.max_attempts, job.crashes) == (State.AVAILABLE, 1, 3, 2)
     assert kit.column(id_, "base_max_attempts") is None
@@ -143,7 +143,7 @@ def test_rerun_of_a_waiting_retry_grants_nothing(kit: StoreKit) -> None:
 def test_rerun_forgets_crashes_so_that_the_job_may_wait_in_a_batch_again(kit: StoreKit) -> None:
     id_ = kit.put(State.FAILED, queue="q")
     kit.change(id_, crashes=3, child_crashes=2, snoozes=5)
-    kit.jobs.rerun(one(id_))
+    kit.jobs.retry(one(id_))
     job = kit.row(id_)
     assert (job.crashes, job.child_crashes, job.snoozes) == (0, 0, 0)
     assert len(kit.take(kit.worker(), queue="q", free=0)) == 1
@@ -151,7 +151,7 @@ def test_rerun_forgets_crashes_so_that_the_job_may_wait_in_a_batch_again(kit: St
 
 def test_a_job_that_runs_again_can_be_cancelled_or_succeed(kit: StoreKit) -> None:
     id_ = kit.put(State.CANCELLED, queue="q")
-    kit.jobs.rerun(one(id_))
+    kit.jobs.retry(one(id_))
     holder = kit.worker()
     assert kit.finish(holder, kit.succeeded(kit.take_one(holder, queue="q"))) == {
         id_: State.SUCCEEDED
@@ -164,10 +164,10 @@ def test_rerun_is_refused_while_another_job_holds_the_key(kit: StoreKit, scope: 
     new = kit.add(unique_key="k", unique_until=scope)
     before = kit.row(old)
     reason = "its unique key 'k' is held by another job"
-    assert kit.jobs.rerun(one(old)) == ([], [Refusal(old, State.FAILED, reason)])
+    assert kit.jobs.retry(one(old)) == ([], [Refusal(old, State.FAILED, reason)])
     assert kit.row(old) == before
     kit.jobs.delete(one(new))
-    assert kit.jobs.rerun(one(old)) == ([old], [])
+    assert kit.jobs.retry(one(old)) == ([old], [])
     assert not kit.insert(kit.new(unique_key="k"))[0].created
 
 
@@ -176,7 +176,7 @@ def test_a_refused_row_does_not_hold_up_the_others_of_a_bulk(kit: StoreKit) -> N
     held = kit.put(State.FAILED, unique_key="k")
     holder_of_key = kit.add(unique_key="k")
     wanted = JobFilter(ids=(plain, held, other, GONE))
-    changed, refused = kit.jobs.rerun(wanted)
+    changed, refused = kit.jobs.retry(wanted)
     assert sorted(changed) == sorted([plain, other])
     assert [(refusal.id, refusal.state) for refusal in refused] == [
         (held, State.FAILED),
@@ -189,18 +189,18 @@ def test_of_two_failed_jobs_with_one_key_a_bulk_reruns_one(kit: StoreKit) -> Non
     first = kit.put(State.FAILED, unique_key="k")
     second = kit.put(State.FAILED, unique_key="k")
     assert first != second
-    changed, refused = kit.jobs.rerun(JobFilter(ids=(first, second)))
+    changed, refused = kit.jobs.retry(JobFilter(ids=(first, second)))
     assert changed == [first]
     reason = "its unique key 'k' is held by another job"
     assert refused == [Refusal(second, State.FAILED, reason)]
-    assert kit.jobs.rerun(JobFilter(state=State.FAILED)) == ([], [])
+    assert kit.jobs.retry(JobFilter(state=State.FAILED)) == ([], [])
 
 
 def test_a_job_unique_until_its_start_runs_again_beside_another_with_its_key(kit: StoreKit) -> None:
     old = kit.put(State.FAILED, unique_key="k", unique_until="started")
     kit.change(old, key_released=1)
     kit.add(unique_key="k", unique_until="started")
-    assert kit.jobs.rerun(one(old)) == ([old], [])
+    assert kit.jobs.retry(one(old)) == ([old], [])
 
 
 def test_a_job_that_never_began_takes_its_key_again_when_it_runs_again(kit: StoreKit) -> None:
@@ -208,9 +208,9 @@ def test_a_job_that_never_began_takes_its_key_again_when_it_runs_again(kit: Stor
     kit.jobs.cancel(one(old))
     new = kit.add(unique_key="k", unique_until="started")
     reason = "its unique key 'k' is held by another job"
-    assert kit.jobs.rerun(one(old)) == ([], [Refusal(old, State.CANCELLED, reason)])
+    assert kit.jobs.retry(one(old)) == ([], [Refusal(old, State.CANCELLED, reason)])
     kit.jobs.delete(one(new))
-    assert kit.jobs.rerun(one(old)) == ([old], [])
+    assert kit.jobs.retry(one(old)) == ([old], [])
     assert kit.insert(kit.new(unique_key="k", unique_until="started")) == [Inserted(old, False)]
 
 
@@ -228,7 +228,7 @@ def test_rerun_gives_way_to_an_insert_of_its_key_that_commits_first(
             transaction.commit()
 
         [(changed, refused), _] = together(
-            lambda: kit.jobs.rerun(one(old)), commit_once_the_rerun_waits
+            lambda: kit.jobs.retry(one(old)), commit_once_the_rerun_waits
         )
     assert changed == []
     assert [refusal.id for refusal in refused] == [old]
@@ -293,7 +293,7 @@ def test_a_bulk_goes_on_after_the_first_transaction(
 def test_a_bulk_is_longer_than_its_bound_in_earnest(kit: StoreKit) -> None:
     ids = kit.add_many(jobs_module.BULK + 5)
     assert sorted(kit.jobs.cancel(JobFilter())[0]) == ids
-    assert sorted(kit.jobs.rerun(JobFilter())[0]) == ids
+    assert sorted(kit.jobs.retry(JobFilter())[0]) == ids
     assert sorted(kit.jobs.delete(JobFilter(ids=tuple(ids)))[0]) == ids
 
 
