@@ -1,4 +1,4 @@
-"""What is given as a transaction is checked at every door, and leads to this queue or is refused."""
+"""What is given as a transaction is checked by every method, and leads to this queue or is refused."""
 
 import asyncio
 
@@ -100,8 +100,8 @@ def test_an_async_scoped_session_stands_for_its_session(jobs: JobQueue, url: str
 # The wrong ones
 
 
-def doors(jobs: JobQueue):
-    """Each door for a transaction, as a function of what is given."""
+def methods(jobs: JobQueue):
+    """Each method that takes a transaction, as a function of what is given."""
     add = jobs.registry["add"]
     return {
         "within": lambda given: add.within(given).enqueue(1, 2),
@@ -134,11 +134,11 @@ def in_a_job(jobs: JobQueue, act) -> None:
         raise caught[0]
 
 
-@pytest.mark.parametrize("door", ["within", "enqueue_many", "finish_within", "afinish_within"])
-def test_what_is_not_a_transaction_is_refused_at_every_door_before_anything_is_written(
-    jobs: JobQueue, url: str, door: str
+@pytest.mark.parametrize("method", ["within", "enqueue_many", "finish_within", "afinish_within"])
+def test_what_is_not_a_transaction_is_refused_by_every_method_before_anything_is_written(
+    jobs: JobQueue, url: str, method: str
 ) -> None:
-    use = doors(jobs)[door]
+    use = methods(jobs)[method]
     with engine_of(url) as engine:
         for given in (engine, sessionmaker(engine), Session, url, 7):
             with pytest.raises(InvalidOption, match=f"{type(given).__name__} is not") as caught:
@@ -152,24 +152,26 @@ def test_what_is_not_a_transaction_is_refused_at_every_door_before_anything_is_w
 def test_an_async_session_is_refused_where_a_session_is_wanted_and_the_reverse(
     jobs: JobQueue, url: str
 ) -> None:
-    for door, use in doors(jobs).items():
-        if door in ("aenqueue", "afinish_within"):
+    for method, use in methods(jobs).items():
+        if method in ("aenqueue", "afinish_within"):
             instead = {
                 "aenqueue": "add.within(session).enqueue(…)",
                 "afinish_within": "current_job().finish_within(session)",
-            }[door]
+            }[method]
             with engine_of(url) as engine, Session(engine) as session, engine.connect() as bare:
                 for given in (session, scoped_session(lambda: session), bare):
                     with pytest.raises(InvalidOption) as caught:
                         use(given)
                     assert str(caught.value) == (
-                        f"{door}: {type(given).__name__} is not an AsyncSession or "
+                        f"{method}: {type(given).__name__} is not an AsyncSession or "
                         f"AsyncConnection; write {instead}"
                     )
                 assert not session.in_transaction() and not bare.in_transaction()
         else:
             session = AsyncSession(create_async_engine(asynchronous(url)))
-            remedy = {"within": "aenqueue", "enqueue_many": "run_sync"}.get(door, "afinish_within")
+            remedy = {"within": "aenqueue", "enqueue_many": "run_sync"}.get(
+                method, "afinish_within"
+            )
             with pytest.raises(InvalidOption, match=remedy):
                 use(session)
     assert ids(jobs) == []
@@ -178,11 +180,11 @@ def test_an_async_session_is_refused_where_a_session_is_wanted_and_the_reverse(
 AUTOCOMMITS = ["engine", "options", "connection", "driver"]
 
 
-@pytest.mark.parametrize("door", ["within", "enqueue_many", "finish_within"])
+@pytest.mark.parametrize("method", ["within", "enqueue_many", "finish_within"])
 @pytest.mark.parametrize("kind", ["session", "connection"])
 @pytest.mark.parametrize("how", AUTOCOMMITS)
 def test_autocommit_is_refused_in_every_form(
-    jobs: JobQueue, url: str, how: str, kind: str, door: str
+    jobs: JobQueue, url: str, how: str, kind: str, method: str
 ) -> None:
     with engine_of(url, **({"isolation_level": "AUTOCOMMIT"} if how == "engine" else {})) as engine:
         if how == "driver":
@@ -205,7 +207,7 @@ def test_autocommit_is_refused_in_every_form(
             else (bind if isinstance(bind, Connection) else bind.connect()) as transaction
         ):
             with pytest.raises(InvalidOption, match="AUTOCOMMIT"):
-                doors(jobs)[door](transaction)
+                methods(jobs)[method](transaction)
         if isinstance(bind, Connection):
             bind.close()
     assert ids(jobs) == []
@@ -303,11 +305,11 @@ def test_a_session_that_reads_from_a_replica_enqueues_where_it_writes(
 # Sessions that failed, have ended, or begin nothing by themselves
 
 
-@pytest.mark.parametrize("door", ["within", "enqueue_many", "finish_within"])
-def test_a_session_whose_flush_failed_says_so_at_every_door_and_goes_on_after_its_rollback(
-    jobs: JobQueue, url: str, door: str
+@pytest.mark.parametrize("method", ["within", "enqueue_many", "finish_within"])
+def test_a_session_whose_flush_failed_says_so_in_every_method_and_goes_on_after_its_rollback(
+    jobs: JobQueue, url: str, method: str
 ) -> None:
-    add, use = jobs.registry["add"], doors(jobs)[door]
+    add, use = jobs.registry["add"], methods(jobs)[method]
     with engine_of(url) as engine:
         Base.metadata.create_all(engine)
         with Session(engine) as session:
@@ -326,13 +328,13 @@ def test_a_session_whose_flush_failed_says_so_at_every_door_and_goes_on_after_it
     assert ids(jobs) == [kept.id]
 
 
-@pytest.mark.parametrize("door", ["within", "enqueue_many", "finish_within"])
+@pytest.mark.parametrize("method", ["within", "enqueue_many", "finish_within"])
 def test_a_session_that_does_not_begin_by_itself_is_not_begun_for_it(
-    jobs: JobQueue, url: str, door: str
+    jobs: JobQueue, url: str, method: str
 ) -> None:
     with engine_of(url) as engine, Session(engine, autobegin=False) as session:
         with pytest.raises(InvalidRequestError, match="Autobegin is disabled"):
-            doors(jobs)[door](session)
+            methods(jobs)[method](session)
         assert not session.in_transaction()
         with session.begin():
             kept = jobs.registry["add"].within(session).enqueue(1, 2)

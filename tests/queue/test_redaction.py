@@ -1,4 +1,4 @@
-"""What a task hides is shown by no door, and the row and the handler have it all the same."""
+"""What a task hides is shown by no interface, and the row and the handler have it all the same."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_parameter_that_there_is_not_is_refused(tmp_path: Path) -> None:
         jobs.task(redact="token")(lambda token: None)
 
 
-def test_no_door_shows_it_with_and_without_the_app(url: str) -> None:
+def test_no_interface_shows_it_with_and_without_the_app(url: str) -> None:
     got = []
     with JobQueue(url) as jobs:
 

@@ -230,8 +230,8 @@ def test_missing_and_extra_arguments_are_refused_and_the_task_is_named():
         (((), {"xx": 1}), "unexpected keyword argument 'xx'"),
         (((1,), {"x": 1}), "multiple values for argument 'x'"),
     ]:
-        for doors in (made.encode, lambda a, k: made.from_json(list(a), k)):
-            message = str(refusal(doors, *call))
+        for write in (made.encode, lambda a, k: made.from_json(list(a), k)):
+            message = str(refusal(write, *call))
             assert message.startswith("sum: ")
             assert says in message
         args, kwargs = call

@@ -161,7 +161,7 @@ def test_what_jobs_hold_is_inert(filled: Cli, reader: Reader) -> None:
     filled.drain()
     store = Store(str(filled.url))
     with store.write() as connection:
-        for id_ in range(1, 12):  # Plain SQL may write names that our own doors refuse.
+        for id_ in range(1, 12):  # Plain SQL may write names that our own interfaces refuse.
             names = dict.fromkeys(
                 ("task", "queue", "worker", "reason", "result"), EVIL[(id_ + 4) % 6]
             )

@@ -75,7 +75,7 @@ def test_58_data_comes_back_as_it_is_and_is_never_a_page(client: Client, text: s
         assert response.text.isascii() and "\x1b" not in response.text
 
 
-# 59: tags; 62: timeouts; 22 to 28: the other options, by the one rule for all doors
+# 59: tags; 62: timeouts; 22 to 28: the other options, by the one rule for all interfaces
 
 
 @HTTP_ONLY

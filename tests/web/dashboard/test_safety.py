@@ -257,7 +257,7 @@ def test_what_jobs_hold_is_inert_everywhere(pages: Pages, jobs: JobQueue, run: R
     run()
     with jobs.store.write() as connection:
         for number, id_ in enumerate(ids):
-            # Plain SQL may write names that our own doors refuse.
+            # Plain SQL may write names that our own interfaces refuse.
             text = EVIL[number % len(EVIL)]
             names = dict.fromkeys(("task", "queue", "worker", "reason", "progress_message"), text)
             lists = {"tags": json.dumps([text]), "unique_key": text + str(id_)}

@@ -1,4 +1,4 @@
-"""What an app declares holds at every door: the command line, HTTP, a worker, Python."""
+"""What an app declares holds at every interface: the command line, HTTP, a worker, Python."""
 
 import json
 from collections.abc import Callable
@@ -96,7 +96,7 @@ jobs.use(enqueue=tenants_only)
 """
 
 
-def test_a_hook_at_the_enqueue_sees_the_calls_of_every_door(
+def test_a_hook_at_the_enqueue_sees_the_calls_of_every_interface(
     bare: Cli, make_app: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare.app = make_app(HOOKED)
@@ -131,7 +131,7 @@ def test_a_hook_at_the_enqueue_sees_the_calls_of_every_door(
     assert "headers     tenant=7, trace=a=b, hooked=yes" in bare.ok("show", "1")
 
 
-def test_a_concurrency_key_is_given_at_every_door(
+def test_a_concurrency_key_is_given_at_every_interface(
     bare: Cli, make_app: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare.app = make_app(HOOKED.partition("def tenants_only")[0])
