@@ -14,7 +14,7 @@ from jobqueue.errors import ConfigurationError, SchemaOutdated
 from jobqueue.store import fork_safety, migrate
 from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects.base import Parameters
-from jobqueue.store.pool import IDLE_SECONDS, Patience
+from jobqueue.store.pool import IDLE_SECONDS, WaitPolicy
 from jobqueue.store.schema import REVISION
 from jobqueue.store.sql.statements import Statements, statements
 from jobqueue.store.urls import DRIVER_MISSING, backend_of, masked, parse
@@ -32,7 +32,7 @@ class Store:
     tables get ours too.
 
     `connections`: the most that are open at once. A thread that finds none free waits according to
-    `patience`. `idle`: seconds after which an unused connection to a server is closed.
+    `wait_policy`. `idle`: seconds after which an unused connection to a server is closed.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Store:
         *,
         named: bool = True,
         connections: int = POOL_SIZE,
-        patience: Patience | None = None,
+        wait_policy: WaitPolicy | None = None,
         idle: float = IDLE_SECONDS,
     ) -> None:
         self.url = parse(url)
@@ -50,7 +50,7 @@ class Store:
         self.statements: Statements = statements(self.backend)
         try:
             self.engine: Engine = self.backend.engine(
-                self.url, connections, patience=patience, idle=idle
+                self.url, connections, wait_policy=wait_policy, idle=idle
             )
         except ModuleNotFoundError:
             raise ConfigurationError(DRIVER_MISSING, field="url") from None

@@ -31,7 +31,7 @@ RETRY_FIRST_SECONDS = 0.1  # seconds until a full server is tried again; doubled
 RETRY_MAX_SECONDS = 2.0
 
 
-class Patience:
+class WaitPolicy:
     """How long to wait for a connection while none is free. Pools that share it log one warning.
 
     `gives_up`: called several times a second; True ends the wait.
@@ -99,7 +99,7 @@ class _Waiter:
 class BoundedPool(Pool):
     """At most `pool_size` connections; the most recently used one is handed out first.
 
-    While a server is full, connecting is retried as long as `patience` allows, and a connection
+    While a server is full, connecting is retried as long as `wait_policy` allows, and a connection
     that is returned meanwhile is used instead. SQLAlchemy's own pool keeps idle connections for
     ever, and reconnects lost ones without such a wait.
     """
@@ -111,14 +111,14 @@ class BoundedPool(Pool):
         creator: Any,
         pool_size: int,  # Not keyword-only: `create_engine` would not pass it on.
         idle: float,
-        patience: Patience,
+        wait_policy: WaitPolicy,
         checks: Checks,
         **given: Any,
     ) -> None:
         super().__init__(creator, **given)
         self._size = pool_size
         self._idle = idle
-        self._patience = patience
+        self._wait_policy = wait_policy
         self._checks = checks
         # Reentrant: a signal handler or the garbage collector may interrupt this code, and take or
         # return a connection.
@@ -144,7 +144,7 @@ class BoundedPool(Pool):
             pool_size=self._size,
             idle=self._idle,
             checks=self._checks,
-            patience=self._patience,
+            wait_policy=self._wait_policy,
             reset_on_return=self._reset_on_return,
             echo=self.echo,
             logging_name=self._orig_logging_name,
@@ -198,12 +198,12 @@ class BoundedPool(Pool):
                 if has_place and (record := self._connected(record)) is not None:
                     return record
                 waited, refusal = time.monotonic() - waiter.since, self._refusal
-                if self._patience.is_over(waited):
+                if self._wait_policy.is_over(waited):
                     raise refusal or self._timeout(waited)
                 if refusal is not None and waited > WARN_AFTER_SECONDS:
-                    self._patience.wait(waiter, waiter.since, refusal)
+                    self._wait_policy.wait(waiter, waiter.since, refusal)
         finally:
-            self._patience.end(waiter)
+            self._wait_policy.end(waiter)
             with self._lock:
                 self._leave(waiter)
 

@@ -154,7 +154,7 @@ class Assembly:
         with ExitStack() as opened:  # Closed if a later part cannot be built.
             notifier = Notifier(backend.notification_sender(self.store.engine))
             opened.callback(notifier.close)
-            subscription = backend.subscription(self.store.url, self.connections.patience)
+            subscription = backend.subscription(self.store.url, self.connections.wait_policy)
             opened.callback(subscription.close)
             parts = self._build(notifier, subscription)
             opened.pop_all()

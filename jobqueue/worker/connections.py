@@ -11,7 +11,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
-from jobqueue.store.pool import IDLE_SECONDS, Patience
+from jobqueue.store.pool import IDLE_SECONDS, WaitPolicy
 
 log = get_logger("jobqueue.worker")
 
@@ -42,10 +42,10 @@ class Connections:
         self._at_work = at_work
         self._turn = Lock()
         self._given = handlers is not None
-        self.patience = Patience(math.inf, gives_up)
+        self.wait_policy = WaitPolicy(math.inf, gives_up)
         self.handlers = Store(url) if handlers is None else handlers
         """For handlers that use the queue."""
-        self.heartbeat = Store(url, connections=1, patience=self.patience, idle=math.inf)
+        self.heartbeat = Store(url, connections=1, wait_policy=self.wait_policy, idle=math.inf)
         """For the heartbeat, which neither claims nor upkeep nor a full server can delay."""
         self.main = Store(
             url,
@@ -53,7 +53,7 @@ class Connections:
             connections=MAIN_CONNECTIONS_IN_FILE
             if self.heartbeat.backend.single_writer
             else MAIN_CONNECTIONS,
-            patience=self.patience,
+            wait_policy=self.wait_policy,
             idle=IDLE_SECONDS,
         )
         """For claims and outcomes."""

@@ -1,4 +1,4 @@
-"""The pool on PostgreSQL: its bound, its idle connections, and its patience with a server that has none free."""
+"""The pool on PostgreSQL: its bound, its idle connections, and how long it waits for a server that has none free."""
 
 import logging
 import threading
@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from jobqueue.store import fork_safety
 from jobqueue.store import pool as pool_module
-from jobqueue.store.pool import BoundedPool, Patience
+from jobqueue.store.pool import BoundedPool, WaitPolicy
 from jobqueue.store.dialects.postgres import _is_full
 from jobqueue.store.database import Store
 
@@ -175,8 +175,8 @@ def test_a_full_server_is_waited_for_and_said_once(
     server: Server, open_store: Any, wait_until: Any, caplog: Any
 ) -> None:
     caplog.set_level(logging.INFO, "jobqueue")
-    patience = Patience()
-    stores = [open_store(patience=patience) for _ in range(3)]
+    wait_policy = WaitPolicy()
+    stores = [open_store(wait_policy=wait_policy) for _ in range(3)]
     server.allow(0)
     with ThreadPoolExecutor(3) as threads:
         asked = [threads.submit(ask, store) for store in stores]
@@ -193,13 +193,13 @@ def test_a_full_server_is_waited_for_and_said_once(
 
 
 @on_postgres
-def test_patience_ends_with_what_the_server_has_said(server: Server, open_store: Any) -> None:
+def test_the_wait_ends_with_what_the_server_has_said(server: Server, open_store: Any) -> None:
     server.allow(0)
     with pytest.raises(OperationalError, match="too many connections for role"):
-        ask(open_store(patience=Patience(0.5)))
+        ask(open_store(wait_policy=WaitPolicy(0.5)))
     stop = threading.Event()
     with ThreadPoolExecutor(1) as threads:
-        asked = threads.submit(ask, open_store(patience=Patience(60, stop.is_set)))
+        asked = threads.submit(ask, open_store(wait_policy=WaitPolicy(60, stop.is_set)))
         with pytest.raises(TimeoutError):
             asked.result(0.5)
         stop.set()
@@ -208,8 +208,8 @@ def test_patience_ends_with_what_the_server_has_said(server: Server, open_store:
 
 
 @on_postgres
-def test_patience_ends_when_all_connections_of_the_pool_stay_in_use(open_store: Any) -> None:
-    store = open_store(connections=1, patience=Patience(0.5))
+def test_the_wait_ends_when_all_connections_of_the_pool_stay_in_use(open_store: Any) -> None:
+    store = open_store(connections=1, wait_policy=WaitPolicy(0.5))
     with store.engine.connect(), pytest.raises(PoolTimeout, match="pool_size"):
         ask(store)
 
@@ -230,7 +230,7 @@ def test_one_of_ours_that_comes_back_serves_while_the_server_is_full(
 
 
 @on_postgres
-def test_a_lost_connection_is_made_again_with_the_same_patience(
+def test_a_lost_connection_is_made_again_with_the_same_wait_policy(
     server: Server, open_store: Any, wait_until: Any, caplog: Any
 ) -> None:
     caplog.set_level(logging.INFO, "jobqueue")
@@ -282,7 +282,7 @@ def test_an_idle_connection_of_ours_says_nothing_about_a_full_server(
     server: Server, open_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever takes one must not send the next one to a server that has just refused."""
-    store = open_store(connections=2, patience=Patience(0.0))
+    store = open_store(connections=2, wait_policy=WaitPolicy(0.0))
     server.allow(1)
     refused: list[int] = []
     made = BoundedPool._refused
@@ -298,7 +298,7 @@ def test_an_idle_connection_of_ours_says_nothing_about_a_full_server(
 
 
 @on_postgres
-def test_an_idle_connection_that_the_server_ended_is_made_again_with_patience(
+def test_an_idle_connection_that_the_server_ended_is_made_again_with_a_wait(
     server: Server, open_store: Any, wait_until: Any
 ) -> None:
     store = open_store(connections=1)
@@ -315,17 +315,17 @@ def test_an_idle_connection_that_the_server_ended_is_made_again_with_patience(
 def test_a_pools_locks_are_reentrant() -> None:
     """A signal's handler may take a connection in the midst of another one's turn."""
     store = Store("postgresql://nobody@nowhere/nothing")
-    for lock in (store.engine.pool._lock, store.engine.pool._patience._lock):
+    for lock in (store.engine.pool._lock, store.engine.pool._wait_policy._lock):
         with lock:
             assert lock.acquire(blocking=False)
             lock.release()
 
 
 def test_a_forked_child_waits_for_nobody_whom_its_parent_had() -> None:
-    patience = Patience()
-    old = patience._lock
-    patience._waiting[object()] = 0.0
-    patience.after_fork_in_child()
-    assert patience._lock is not old
-    assert patience._waiting == {}
-    assert patience in fork_safety._holders
+    wait_policy = WaitPolicy()
+    old = wait_policy._lock
+    wait_policy._waiting[object()] = 0.0
+    wait_policy.after_fork_in_child()
+    assert wait_policy._lock is not old
+    assert wait_policy._waiting == {}
+    assert wait_policy in fork_safety._holders

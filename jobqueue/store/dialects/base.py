@@ -18,7 +18,7 @@ from sqlalchemy.types import TypeEngine
 
 from jobqueue.findings import Finding
 from jobqueue.store.notify.notifier import NotificationSender, Subscription
-from jobqueue.store.pool import IDLE_SECONDS, Patience
+from jobqueue.store.pool import IDLE_SECONDS, WaitPolicy
 
 Columns = Mapping[str, TypeEngine[Any]]
 Parameters = Mapping[str, Any] | Sequence[Any]
@@ -68,13 +68,13 @@ class Backend(Protocol):
         url: URL,
         connections: int,
         *,
-        patience: Patience | None = None,
+        wait_policy: WaitPolicy | None = None,
         idle: float = IDLE_SECONDS,
         makes: bool = False,
     ) -> Engine:
         """Create an engine with our settings and at most `connections`; it does not connect yet.
 
-        On a server, a connection is closed after `idle` seconds, and `patience` says how long to
+        On a server, a connection is closed after `idle` seconds, and `wait_policy` says how long to
         wait for a free one. `makes`: the first connection creates a missing file.
         """
         ...
@@ -199,7 +199,7 @@ class Backend(Protocol):
         """Return what wakes this database's workers."""
         ...
 
-    def subscription(self, url: URL, patience: Patience | None = None, /) -> Subscription:
+    def subscription(self, url: URL, wait_policy: WaitPolicy | None = None, /) -> Subscription:
         """Return what a worker waits on for wake-ups; it keeps its own connection."""
         ...
 

@@ -39,7 +39,7 @@ from jobqueue.store.clock import Instant
 from jobqueue.store.dialects import postgres_copy, postgres_health, postgres_hooks
 from jobqueue.store.dialects.base import Backend, Columns, Identity, Parameters
 from jobqueue.store.notify.postgres import CHANNEL, NotifySender, NotifySubscription
-from jobqueue.store.pool import IDLE_SECONDS, BoundedPool, Checks, Patience
+from jobqueue.store.pool import IDLE_SECONDS, BoundedPool, Checks, WaitPolicy
 from jobqueue.store.schema import jobs, meta
 
 CONNECT = {
@@ -114,7 +114,7 @@ class Postgres(Backend):
         url: URL,
         connections: int,
         *,
-        patience: Patience | None = None,
+        wait_policy: WaitPolicy | None = None,
         idle: float = IDLE_SECONDS,
         makes: bool = False,  # noqa: ARG002 - a server's databases are made by its owner.
     ) -> Engine:
@@ -129,7 +129,7 @@ class Postgres(Backend):
             poolclass=BoundedPool,
             pool_size=connections,
             idle=idle,
-            patience=patience or Patience(),
+            wait_policy=wait_policy or WaitPolicy(),
             checks=Checks(_is_full, session.is_lost),
             hide_parameters=True,
         )
@@ -278,9 +278,11 @@ class Postgres(Backend):
         """See `Backend.notification_sender`."""
         return NotifySender(engine)
 
-    def subscription(self, url: URL, patience: Patience | None = None, /) -> NotifySubscription:
+    def subscription(
+        self, url: URL, wait_policy: WaitPolicy | None = None, /
+    ) -> NotifySubscription:
         """See `Backend.subscription`."""
-        return NotifySubscription(self.engine(url, 2, patience=patience))
+        return NotifySubscription(self.engine(url, 2, wait_policy=wait_policy))
 
     def is_transient(self, error: BaseException) -> bool:
         """See `Backend.is_transient`."""

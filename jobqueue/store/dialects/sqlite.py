@@ -44,7 +44,7 @@ from jobqueue.store.dialects.base import Backend, Columns, Identity, Parameters
 from jobqueue.store.dialects.sqlite_file import BUSY_TIMEOUT, SET_BUSY_TIMEOUT, DatabaseFile
 from jobqueue.store.dialects.sqlite_write_lock import WriteLock
 from jobqueue.store.notify.sqlite import DatagramSender, DatagramSubscription
-from jobqueue.store.pool import Patience
+from jobqueue.store.pool import WaitPolicy
 from jobqueue.store.schema import jobs, meta
 
 OLDEST = (3, 35, 0)  # RETURNING
@@ -278,7 +278,9 @@ class Sqlite(Backend):
         """See `Backend.notification_sender`."""
         return DatagramSender(engine)
 
-    def subscription(self, url: URL, _patience: Patience | None = None, /) -> DatagramSubscription:
+    def subscription(
+        self, url: URL, _wait_policy: WaitPolicy | None = None, /
+    ) -> DatagramSubscription:
         """See `Backend.subscription`."""
         return DatagramSubscription(self.engine(url, 1))
 

@@ -15,7 +15,7 @@ from jobqueue.queue import JobQueue
 from jobqueue.redaction import ShownJobs
 from jobqueue.store.database import Store
 from jobqueue.store.names import names_in_use
-from jobqueue.store.pool import Patience
+from jobqueue.store.pool import WaitPolicy
 from jobqueue.tasks import Registry
 from jobqueue.web.api.figures import FigureOperations
 from jobqueue.web.api.job_verbs import JobVerbs
@@ -153,7 +153,7 @@ class Api:
     def _check_schema(self) -> None:
         # A new connection each time: the pool may be exhausted, and that an old connection is open
         # does not show that the server accepts new ones.
-        probe = Store(self._queue.store.url, connections=1, patience=Patience(0))
+        probe = Store(self._queue.store.url, connections=1, wait_policy=WaitPolicy(0))
         try:
             probe.require_schema(makes=False)
         finally:

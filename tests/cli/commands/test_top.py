@@ -368,7 +368,7 @@ def test_a_database_that_is_away_leaves_the_last_picture_and_never_freezes_the_s
         return reader.read(view)
 
     app = made(reader, read=read)
-    app._patience = 1000
+    app._late_after = 1000
 
     async def script(screen: Screen) -> None:
         await screen.until("● live")
@@ -387,7 +387,7 @@ def test_a_database_that_is_away_leaves_the_last_picture_and_never_freezes_the_s
         assert app._page.stale and "this is from" in screen.text and "QUEUE" in screen.text
         is_away.clear()
         await screen.until("● live")
-        app._patience = 0.1
+        app._late_after = 0.1
         is_slow.set()
         await screen.until("the database does not answer")
         await screen.press("question_mark")

@@ -85,7 +85,7 @@ class Top(App[None]):
     ) -> None:
         super().__init__(ansi_color=True)
         self._verbs, self._in_words, self._target = verbs, in_words, escape_controls(target)
-        self._patience = SLOW
+        self._late_after = SLOW
         self._trail = [TABS["n"]]
         self._pictures: dict[View, tuple[Picture, float]] = {}
         self._asked_at = time.monotonic()
@@ -175,7 +175,7 @@ class Top(App[None]):
     def _draw_frame(self) -> None:
         now = time.monotonic()
         at = self._pictures[self._view][1] if self._view in self._pictures else None
-        is_late = self._poller.reads_for > self._patience
+        is_late = self._poller.reads_for > self._late_after
         is_old = self._view.kind != "help" and (bool(self._trouble) or is_late)
         if self._page.stale != is_old:
             self._page.stale = is_old
