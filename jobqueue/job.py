@@ -23,7 +23,7 @@ from jobqueue.polling import PollInterval
 from jobqueue.records import JobFilter, JobRecord, Refusal, counted
 from jobqueue.states import FINAL, State
 from jobqueue.store.jobs import Jobs
-from jobqueue.store.transaction_outcomes import Fate
+from jobqueue.store.transaction_outcomes import TransactionOutcome
 from jobqueue.store.why import Explanation, explain
 
 R = TypeVar("R")
@@ -44,14 +44,14 @@ class Job(Generic[R_co]):
         decode: Callable[[str], Any],
         *,
         created: bool = True,
-        fate: Fate | None = None,
+        within: TransactionOutcome | None = None,
     ) -> None:
         self.id = id_
         self.created = created
         """False if a job with the same `unique_key` existed, which this handle then stands for."""
         self._jobs = jobs
         self._decode = decode
-        self._fate = fate
+        self._within = within
         """The outcome of the caller's transaction; None for a job enqueued without one."""
 
     def __repr__(self) -> str:
@@ -168,17 +168,21 @@ class Job(Generic[R_co]):
 
     def require_kept(self) -> None:
         """Raise JobNotFound if the job was rolled back: another job may have got its id since."""
-        if self._is_undone():
+        if self._is_rolled_back():
             raise JobNotFound(
                 f"job {self.id} is not there: the transaction that enqueued it was rolled back"
             )
 
-    def _is_undone(self) -> bool:
+    def _is_rolled_back(self) -> bool:
         # A job that the transaction only found, by its unique key, outlives the rollback.
-        return self._fate is not None and self._fate.undone and self.id in self._fate.made
+        return (
+            self._within is not None
+            and self._within.rolled_back
+            and self.id in self._within.inserted
+        )
 
     def _refuse_uncommitted(self) -> None:
-        if self._fate is not None and self._fate.is_open:
+        if self._within is not None and self._within.is_open:
             raise JobQueueError(
                 f"job {self.id} was enqueued in a transaction that has not been committed: no "
                 "worker can see it yet, so waiting here would never end"

@@ -202,17 +202,23 @@ class JobQueue(JobVerbs):
         new = [call.to_new_job() for call in calls]
         if (parent := running_attempt()) is not None:
             new = parent.with_deadline(new)
-        fate = None
+        outcome = None
         if within is None:
             inserted = self._jobs.insert(new, wait=wait, notifier=self._notifier)
         else:
             transaction = transaction_argument.resolve(within, "within", IN_RUN_SYNC)
             with self._transactions.using(transaction) as connection:
                 inserted = self._jobs.insert(new, connection, wait=wait)
-                fate = self._transactions.fate(connection, inserted)
+                outcome = self._transactions.outcome(connection, inserted)
             self._transactions.after_commit(transaction, self._notifier.notify)
         made: list[Job[Any]] = [
-            Job(row.id, self._jobs, call.task.codec.decode_result, created=row.created, fate=fate)
+            Job(
+                row.id,
+                self._jobs,
+                call.task.codec.decode_result,
+                created=row.created,
+                within=outcome,
+            )
             for call, row in zip(calls, inserted, strict=True)
         ]
         if self._made is not None:

@@ -9,41 +9,41 @@ from weakref import ref
 from sqlalchemy import Connection, Transaction, event
 
 
-class Fate:
+class TransactionOutcome:
     """The outcome of the transaction, or savepoint, in which some jobs were enqueued."""
 
     def __init__(self, root: Transaction | None) -> None:
         self._root = None if root is None else ref(root)
-        self.undone = False
+        self.rolled_back = False
         """True after a rollback."""
-        self.made: set[int] = set()
+        self.inserted: set[int] = set()
         """The ids of the jobs that were enqueued in it."""
 
     @property
     def is_open(self) -> bool:
         """Return whether the transaction is still open, so that no worker can see its jobs."""
         root = None if self._root is None else self._root()
-        return not self.undone and root is not None and root.is_active
+        return not self.rolled_back and root is not None and root.is_active
 
 
-class Follower:
+class TransactionFollower:
     """Follows the transactions of one connection by its events."""
 
     def __init__(self, connection: Connection) -> None:
-        self._log: list[Fate | None] = []
-        """In order: the fates of this transaction, and None for each open savepoint."""
+        self._log: list[TransactionOutcome | None] = []
+        """In order: the outcomes of this transaction, and None for each open savepoint."""
         event.listen(connection, "savepoint", self._opened)
         event.listen(connection, "release_savepoint", self._released)
         event.listen(connection, "rollback_savepoint", self._returned)
         event.listen(connection, "rollback", self._rolled_back)
         event.listen(connection, "commit", self._committed)
 
-    def fate(self, root: Transaction | None) -> Fate:
-        """Return the fate of jobs that are enqueued now."""
+    def outcome(self, root: Transaction | None) -> TransactionOutcome:
+        """Return the outcome for jobs that are enqueued now."""
         last = self._log[-1] if self._log else None
         if last is not None:
             return last
-        made = Fate(root)
+        made = TransactionOutcome(root)
         self._log.append(made)
         return made
 
@@ -70,9 +70,9 @@ class Follower:
         self._log.clear()
 
     def _undo(self, start: int) -> None:
-        for fate in self._log[start:]:
-            if fate is not None:
-                fate.undone = True
+        for outcome in self._log[start:]:
+            if outcome is not None:
+                outcome.rolled_back = True
         del self._log[start:]
 
 

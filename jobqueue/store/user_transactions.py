@@ -19,7 +19,7 @@ from jobqueue.store.database import Store
 from jobqueue.store.dialects.base import Identity
 from jobqueue.store.schema import jobs, meta
 from jobqueue.store.sql.rows import last_progress
-from jobqueue.store.transaction_outcomes import Fate, Follower
+from jobqueue.store.transaction_outcomes import TransactionFollower, TransactionOutcome
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -41,7 +41,7 @@ class UserTransactions:
         self._checked: WeakSet[Transaction] = WeakSet()
         self._made: WeakSet[Transaction] = WeakSet()
         """Transactions in which the schema was created: they may still roll back."""
-        self._followers: WeakKeyDictionary[Connection, Follower] = WeakKeyDictionary()
+        self._followers: WeakKeyDictionary[Connection, TransactionFollower] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     @contextmanager
@@ -132,18 +132,18 @@ class UserTransactions:
             f"the given transaction's database has no job queue (it is in {self._store})"
         )
 
-    def fate(self, connection: Connection, inserted: Iterable[Inserted]) -> Fate:
+    def outcome(self, connection: Connection, inserted: Iterable[Inserted]) -> TransactionOutcome:
         """Return what tells whether the jobs just enqueued in this transaction are rolled back."""
         root = connection.get_transaction()
         if not self._follows:
-            return Fate(root)
+            return TransactionOutcome(root)
         with self._lock:
             follower = self._followers.get(connection)
             if follower is None:
-                follower = self._followers[connection] = Follower(connection)
-        fate = follower.fate(root)
-        fate.made.update(row.id for row in inserted if row.created)
-        return fate
+                follower = self._followers[connection] = TransactionFollower(connection)
+        outcome = follower.outcome(root)
+        outcome.inserted.update(row.id for row in inserted if row.created)
+        return outcome
 
     def after_commit(self, transaction: "Session | Connection", notify: Callable[[], None]) -> None:
         """Call `notify` after the session's commit.
