@@ -12,7 +12,7 @@ from sqlalchemy import event
 from jobqueue.errors import InvalidOption
 from jobqueue.records import JobFilter
 from jobqueue.states import WAITING, State
-from jobqueue.store import job_looks, job_pages
+from jobqueue.store import bulk_preview, job_pages
 from jobqueue.store.job_pages import JobPages, is_counted
 from tests.store.conftest import StoreKit
 
@@ -158,15 +158,15 @@ def test_what_a_bulk_verb_would_change_is_looked_for_in_a_bounded_part(
     states = (State.FAILED, State.SCHEDULED)
 
     def look(**wanted: Any) -> tuple[int, list[int], bool, int]:
-        found = job_looks.look(kit.jobs, JobFilter(**wanted), states, 2)
+        found = bulk_preview.preview(kit.jobs, JobFilter(**wanted), states, 2)
         return found.number, [job.id for job in found.sample], found.whole, found.left_out
 
     assert look(task="common") == (5, ids[:3:-1], True, 0)
     assert look(ids=(ids[0], other)) == (1, ids[:1], True, 1)
-    monkeypatch.setattr(job_looks, "LOOKED", 6)
+    monkeypatch.setattr(bulk_preview, "SCANNED_MAX", 6)
     assert look(task="common") == (3, ids[:3:-1], False, 0)
     assert look(task="rare") == (0, [], False, 0)
-    monkeypatch.setattr(job_looks, "COUNTED_MAX", 4)
+    monkeypatch.setattr(bulk_preview, "COUNTED_MAX", 4)
     assert look() == (4, ids[:3:-1], False, 0)
 
 

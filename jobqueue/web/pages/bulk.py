@@ -12,7 +12,7 @@ from jobqueue.known_names import names_of
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, counted
 from jobqueue.redaction import ShownJobs
-from jobqueue.store.job_looks import LOOKED, look
+from jobqueue.store.bulk_preview import SCANNED_MAX, preview
 from jobqueue.store.job_pages import COUNTED_MAX, JobPages
 from jobqueue.store.names import names_in_use
 from jobqueue.web.pages.jobs import VERBS, row_of
@@ -25,23 +25,23 @@ PARAMETERS = (*FILTER, "id", "all", "succeeded", "from")
 def confirm_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show how many jobs a verb would change now, and a sample of them; change nothing."""
     verb, wanted = _asked(queue, query)
-    looked = look(ShownJobs(queue.store, queue.registry), wanted, verb.states, SAMPLE)
-    count = counted(looked.number, "job")
-    if not looked.whole:
-        least = "more than" if looked.number >= COUNTED_MAX else "at least"
-        count = f"{least} {count}" if looked.number else "all jobs that match"
+    found = preview(ShownJobs(queue.store, queue.registry), wanted, verb.states, SAMPLE)
+    count = counted(found.number, "job")
+    if not found.whole:
+        least = "more than" if found.number >= COUNTED_MAX else "at least"
+        count = f"{least} {count}" if found.number else "all jobs that match"
     given = {name: text for name in PARAMETERS if (text := query.get(name, "").strip())}
     return "confirm.html", {
         "verb": verb,
-        "any": bool(looked.number) or not looked.whole,
+        "any": bool(found.number) or not found.whole,
         "count": count,
-        "whole": looked.whole,
-        "looked": None if looked.whole or looked.number >= COUNTED_MAX else LOOKED,
-        "is_all": looked.whole and looked.number == len(looked.sample),
-        "sample": [row_of(job) for job in looked.sample],
+        "whole": found.whole,
+        "looked": None if found.whole or found.number >= COUNTED_MAX else SCANNED_MAX,
+        "is_all": found.whole and found.number == len(found.sample),
+        "sample": [row_of(job) for job in found.sample],
         "given": given,
         "back": _back(query),
-        "left_out": looked.left_out if wanted.ids is not None else 0,
+        "left_out": found.left_out if wanted.ids is not None else 0,
     }
 
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from jobqueue import JobQueue
-from jobqueue.store import job_looks
+from jobqueue.store import bulk_preview
 from jobqueue.store.audit import Audit
 from jobqueue.web import live
 from tests.web.conftest import Serve
@@ -122,7 +122,7 @@ def test_what_no_index_counts_is_changed_all_the_same(
     for _ in range(3):
         pages.client.id(task="fail")
     run()
-    monkeypatch.setattr(job_looks, "LOOKED", 2)
+    monkeypatch.setattr(bulk_preview, "SCANNED_MAX", 2)
     page = text_of(pages.get("/jobs/retry?all=yes&state=failed&task=fail"))
     assert "Retry at least 2 jobs?" in page and "jobs were looked through" in page
     assert "Retry them all" in page

@@ -23,13 +23,13 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import jobs
 from jobqueue.store.sql.matching import id_of, matches
 
-LOOKED = 20_000
+SCANNED_MAX = 20_000
 """Rows that are looked through before a bulk verb, where no index counts what matches."""
 ERRORS_MAX = 5000
 """Jobs of one error that are counted: each is joined with its attempts."""
 
 
-class Looked(NamedTuple):
+class Preview(NamedTuple):
     """What a filter finds in a bounded number of rows."""
 
     number: int
@@ -40,19 +40,21 @@ class Looked(NamedTuple):
     """Of the jobs that are named, those in another state."""
 
 
-def look(of: Jobs, wanted: JobFilter, states: Collection[State], sample: int) -> Looked:
+def preview(of: Jobs, wanted: JobFilter, states: Collection[State], sample: int) -> Preview:
     """Count the jobs that match and are in one of some states, and return some of the newest.
 
-    Exact up to COUNTED_MAX where an index counts them; else LOOKED rows are looked through.
+    Exact up to COUNTED_MAX where an index counts them; else SCANNED_MAX rows are looked through.
     """
     with of.store.read() as connection:
         of.store.backend.prefer_indexes(connection)
         if wanted.ids is not None or wanted.error is not None:
-            count, ids, whole, left_out = _look_by_id(connection, wanted, states)
+            count, ids, whole, left_out = _preview_by_id(connection, wanted, states)
         else:
             wanted_states = [state for state in states if wanted.state in (None, state)]
             found = [
-                _look_by_state(connection, replace(wanted, state=state), len(wanted_states), sample)
+                _preview_by_state(
+                    connection, replace(wanted, state=state), len(wanted_states), sample
+                )
                 for state in wanted_states
             ]
             count, left_out = sum(each.number for each in found), 0
@@ -60,7 +62,7 @@ def look(of: Jobs, wanted: JobFilter, states: Collection[State], sample: int) ->
             whole = all(each.whole for each in found)
     newest = tuple(sorted(ids, reverse=True)[:sample])
     jobs_ = list(of.find(JobFilter(ids=newest))) if newest else []
-    return Looked(count, jobs_, whole, left_out)
+    return Preview(count, jobs_, whole, left_out)
 
 
 class _Found(NamedTuple):
@@ -70,8 +72,8 @@ class _Found(NamedTuple):
     left_out: int = 0
 
 
-def _look_by_id(connection: Connection, wanted: JobFilter, states: Collection[State]) -> _Found:
-    """Look at the jobs that are named, or have an error, whatever their state."""
+def _preview_by_id(connection: Connection, wanted: JobFilter, states: Collection[State]) -> _Found:
+    """Preview the jobs that are named, or have an error, whatever their state."""
     id_ = id_of(wanted)
     newest = select(id_, jobs.c.state).where(matches(wanted)).order_by(id_.desc())
     rows = connection.execute(newest.limit(ERRORS_MAX + 1)).all()
@@ -79,14 +81,16 @@ def _look_by_id(connection: Connection, wanted: JobFilter, states: Collection[St
     return _Found(len(ids), ids, len(rows) <= ERRORS_MAX, len(rows) - len(ids))
 
 
-def _look_by_state(connection: Connection, wanted: JobFilter, states: int, sample: int) -> _Found:
-    """Look at jobs of one state: all in its index, or this state's share of LOOKED."""
+def _preview_by_state(
+    connection: Connection, wanted: JobFilter, states: int, sample: int
+) -> _Found:
+    """Preview jobs of one state: all in its index, or this state's share of SCANNED_MAX."""
     by_index = is_counted(wanted)
     if by_index and wanted.state in FINAL:
         page = ended_in(connection, wanted, None, sample, None)
         counted = count_ended(connection, wanted.state, COUNTED_MAX)
         return _Found(counted.number, page.ids, counted.whole)
-    most = COUNTED_MAX if by_index else LOOKED // states
+    most = COUNTED_MAX if by_index else SCANNED_MAX // states
     total = _Found(0, [], whole=True)
     for part in parts_of(of_index(wanted)):
         newest = select(*([jobs.c.id] if by_index else FILTERED)).where(part)
@@ -95,11 +99,11 @@ def _look_by_state(connection: Connection, wanted: JobFilter, states: int, sampl
         some = newest.limit(most + 1).subquery()
         fits = true() if by_index else ClauseAdapter(some).traverse(matches(wanted, by_id=False))
         counts = select(func.count(), func.count().filter(fits)).select_from(some)
-        looked, count = connection.execute(counts).one()
+        scanned, count = connection.execute(counts).one()
         ids = select(some.c.id).where(fits).limit(sample)
         total = _Found(
             total.number + min(count, most),
             total.ids + (list(connection.execute(ids).scalars()) if count else []),
-            total.whole and looked <= most,
+            total.whole and scanned <= most,
         )
     return total
