@@ -39,7 +39,7 @@ class Subscription(Protocol):
         ...
 
     @property
-    def deaf(self) -> bool:
+    def must_poll(self) -> bool:
         """Return whether wake-ups are known not to arrive, so that the worker must poll."""
         ...
 

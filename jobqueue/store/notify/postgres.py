@@ -76,11 +76,11 @@ class NotifySubscription:
         self._proven_until: float | None = None
         """The time to give up, while it is unknown whether notifications arrive."""
         self._waker, self._wakened = socket.socketpair()
-        self.deaf = False
+        self.must_poll = False
 
     def wait(self, timeout: float) -> Wakeup:
         """See `Subscription.wait`. A reconnect counts as a commit: one may have been missed."""
-        if self.deaf:
+        if self.must_poll:
             self._sleep(timeout)
             return Wakeup.NOTHING
         try:
@@ -137,7 +137,7 @@ class NotifySubscription:
             self._connection.execute(_LISTEN)
             return Wakeup.COMMIT
         if time.monotonic() >= self._proven_until:
-            self.deaf = True
+            self.must_poll = True
             log.warning(
                 "no notification arrives through the pooler of this URL, as in transaction mode: "
                 "a job may wait until the next poll; give workers a URL that leads to the server "

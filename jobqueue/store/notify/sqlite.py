@@ -65,7 +65,7 @@ class DatagramSender:
 class DatagramSubscription:
     """Receives datagrams, and polls `data_version` in between for commits of other writers."""
 
-    deaf = False
+    must_poll = False
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

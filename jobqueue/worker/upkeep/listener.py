@@ -43,7 +43,7 @@ class Listener(Service):
 
     def tick(self) -> float:
         """Wait for one wake-up, for a while."""
-        if self._subscription.deaf:
+        if self._subscription.must_poll:
             return self._look()
         due = self._later_at
         try:

@@ -118,7 +118,7 @@ class Scripted:
         self.words = list(words)
         self.present = 0.0
 
-    deaf = False
+    must_poll = False
 
     def wait(self, timeout: float) -> Wakeup:
         after_, word = self.words[0]
@@ -176,7 +176,7 @@ def test_where_nothing_is_heard_looks_follow_soon_while_jobs_come_and_no_oftener
     None
 ):
     planner, looks = SimpleNamespace(poll=1.0, claimed=0), []
-    listener = SimpleNamespace(deaf=True)
+    listener = SimpleNamespace(must_poll=True)
     ear = Listener(listener, looks.append, lambda: None, planner)
     assert ear.tick() == 1.0 and looks == []  # The claimer polls.
     planner.claimed = 3
