@@ -292,7 +292,7 @@ class Due(NamedTuple):
     freed_key: float | None  # a key that a job waits for is free: 0
 
 
-class Outlook(NamedTuple):
+class PollResult(NamedTuple):
     """What a worker has to know of others and of what is to come, read in one transaction."""
 
     leases: list[Lease]  # others', those that this worker watches

@@ -73,14 +73,14 @@ class Tasks:
 
     def __init__(self, registry: Registry | None) -> None:
         self._registry = registry
-        self._strangers: dict[str, Task[..., Any]] = {}
+        self._undeclared: dict[str, Task[..., Any]] = {}
 
     def find(self, name: object) -> Task[..., Any]:
         """Return the task of that name. Raises InvalidOption or UnknownTask."""
         known = options.name(name, "task")
         registry = self._registry
         if registry is None:
-            return self._stranger(known)
+            return self._find_undeclared(known)
         if known not in registry:
             names = sorted(registry)
             has = f"the app has {listed(names) or 'no tasks'}"
@@ -91,15 +91,15 @@ class Tasks:
             )
         return registry[known]
 
-    def _stranger(self, name: str) -> Task[..., Any]:
+    def _find_undeclared(self, name: str) -> Task[..., Any]:
         """Return a task for which only the name is known: it accepts any plain JSON."""
-        task = self._strangers.get(name)
+        task = self._undeclared.get(name)
         if task is None:
 
-            def stranger(*args: Any, **kwargs: Any) -> Any: ...
+            def undeclared(*args: Any, **kwargs: Any) -> Any: ...
 
-            codec = Codec(stranger, name)
-            task = self._strangers[name] = Task(stranger, name, Options(), codec, _never)
+            codec = Codec(undeclared, name)
+            task = self._undeclared[name] = Task(undeclared, name, Options(), codec, _never)
         return task
 
 

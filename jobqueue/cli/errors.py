@@ -82,7 +82,7 @@ def report(error: BaseException, cli: CliContext) -> int:
             inner["value"] = redact(escape_controls(inner["value"]), _secrets(cli))
         echo(to_json({"error": inner}), err=True)
     elif not cli.log_json:
-        complain(message)
+        print_error(message)
     return failure.code
 
 
@@ -165,6 +165,6 @@ def _secrets(cli: CliContext) -> frozenset[str]:
     return found
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Print an error on stderr, red where that is a terminal with colours."""
     put(console(stderr=True), Text(f"error: {escape_controls(message)}", "red"))

@@ -225,11 +225,11 @@ class Codec:
         except TypeError as error:
             reason: object = error
             # Of `order` in place of `order_id` it says that `order_id` is missing.
-            stranger = next(
+            unexpected = next(
                 (name for name in kwargs if name not in self._signature.parameters), None
             )
-            if stranger is not None and self._others is None:
-                reason = f"got an unexpected keyword argument {shorten(stranger)}"
+            if unexpected is not None and self._others is None:
+                reason = f"got an unexpected keyword argument {shorten(unexpected)}"
             text = f"{self.name}: {reason}; it takes {self._signature}{self._hint}"
             raise InvalidArguments(text, field="args") from None
 

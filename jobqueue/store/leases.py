@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Executable
 
-from jobqueue.records import AttemptError, Due, Lease, Outlook, ReapedJob, Registration
+from jobqueue.records import AttemptError, Due, Lease, PollResult, ReapedJob, Registration
 from jobqueue.states import FINAL, OutcomeKind, State
 from jobqueue.store.completion import AttemptRow
 from jobqueue.store.counters import TransactionCounts
@@ -75,7 +75,7 @@ class Leases:
 
     def look(
         self, connection: Connection, worker: int | None, boot: str | None, namespace: str | None
-    ) -> Outlook:
+    ) -> PollResult:
         """Return what upkeep polls each second: watched leases, orphaned jobs, what is due next.
 
         `boot`, `namespace`: the boot id and pid namespace in which the worker can see processes.
@@ -87,7 +87,7 @@ class Leases:
         orphans = bool(connection.execute(statements.orphans).scalar_one())
         leases = self._watched(connection, worker, boot, namespace)
         tick, present = connection.execute(statements.next_tick).one()
-        return Outlook(leases, orphans, self._due(connection), _seconds(present, tick))
+        return PollResult(leases, orphans, self._due(connection), _seconds(present, tick))
 
     def look_for_due(self, connection: Connection) -> Due:
         """Return in how many seconds a job is due or expires."""

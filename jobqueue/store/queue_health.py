@@ -180,15 +180,15 @@ def unserved_queues(facts: Facts) -> Iterator[Finding]:
 def unknown_tasks(facts: Facts) -> Iterator[Finding]:
     """Tell tasks of waiting jobs that no live worker of their queue knows."""
     known: dict[str, set[str]] = {}
-    strangers: dict[str, None] = {}
+    unknown: dict[str, None] = {}
     for row in facts.waiting:
         if row.queue not in known:
             serving = facts.serving(row.queue)
             known[row.queue] = {task for worker in serving for task in tags_of(worker.tasks)}
         if known[row.queue] and row.task not in known[row.queue]:
-            strangers[row.task] = None
-    if strangers:
-        names = sorted(strangers)
+            unknown[row.task] = None
+    if unknown:
+        names = sorted(unknown)
         yield finding(
             "unknown_tasks",
             f"jobs wait for {_named('task', names)}, which no live worker knows",

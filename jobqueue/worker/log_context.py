@@ -33,7 +33,7 @@ def thread(target: Callable[[], object], name: str) -> threading.Thread:
     return threading.Thread(target=context.run, args=(target,), name=name, daemon=True)
 
 
-def say(event: str, line: str, *values: object, **fields: object) -> None:
+def log_event(event: str, line: str, *values: object, **fields: object) -> None:
     """Log a line about the worker; `fields` are for a log in JSON."""
     log.info(line, *values, extra={"event": event, **fields})
 

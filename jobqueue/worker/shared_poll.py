@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from jobqueue.records import Due, Outlook
+from jobqueue.records import Due, PollResult
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
 from jobqueue.worker.inflight import InFlight
@@ -36,7 +36,7 @@ class SharedPoll:
         self._subscribers: dict[str, Callable[[], None]] = {}
         self._on_wakeup: list[Callable[[], None]] = []
         self._invalidated_at = self._told_at = float("-inf")
-        self._latest: tuple[float, Outlook] | None = None
+        self._latest: tuple[float, PollResult] | None = None
 
     def subscribe(self, name: str, wake: Callable[[], None], *, on_wakeup: bool = False) -> None:
         """Wake this service after polls of others; `on_wakeup`: after `invalidate()`, too."""
@@ -55,7 +55,7 @@ class SharedPoll:
         if self._is_time():
             self._look(connection, by="")
 
-    def poll(self, name: str, after: float) -> tuple[float, Outlook]:
+    def poll(self, name: str, after: float) -> tuple[float, PollResult]:
         """Return when the latest poll began, and what it saw; poll unless it is fresh and newer."""
         latest = self._fresh(after)
         if latest is not None:
@@ -73,12 +73,12 @@ class SharedPoll:
             return latest[0], latest[1].due
         with self._store.read() as connection:
             if self._is_time():
-                began, outlook = self._look(connection, by=name)
-                return began, outlook.due
+                began, polled = self._look(connection, by=name)
+                return began, polled.due
             began = boottime()
             return began, self._leases.look_for_due(connection)
 
-    def _fresh(self, after: float) -> tuple[float, Outlook] | None:
+    def _fresh(self, after: float) -> tuple[float, PollResult] | None:
         latest, after = self._latest, max(after, self._invalidated_at)
         if latest is not None and latest[0] > after and boottime() - latest[0] < FRESH_FOR:
             return latest
@@ -87,13 +87,13 @@ class SharedPoll:
     def _is_time(self) -> bool:
         return self._latest is None or boottime() - self._latest[0] >= POLL_INTERVAL
 
-    def _look(self, connection: Connection, by: str) -> tuple[float, Outlook]:
+    def _look(self, connection: Connection, by: str) -> tuple[float, PollResult]:
         began, worker = boottime(), self._inflight.lease.worker
         own = None if worker is None else worker.id
-        outlook = self._leases.look(connection, own, self._me.boot_id, self._me.pid_namespace)
+        polled = self._leases.look(connection, own, self._me.boot_id, self._me.pid_namespace)
         if own is not None:
-            self._inflight.contention.saw_workers(others=bool(outlook.leases))
-        self._latest = look = (began, outlook)
+            self._inflight.contention.saw_workers(others=bool(polled.leases))
+        self._latest = look = (began, polled)
         if began - self._told_at >= POLL_INTERVAL:  # A service that polls more often does so alone.
             self._told_at = began
             for name, wake in self._subscribers.items():

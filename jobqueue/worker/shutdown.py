@@ -5,7 +5,7 @@ import time
 from jobqueue.loggers import get_logger
 from jobqueue.records import counted
 from jobqueue.worker.assembly import Assembly, WorkerParts
-from jobqueue.worker.log_context import about, name_worker, say
+from jobqueue.worker.log_context import about, log_event, name_worker
 from jobqueue.worker.signal_safe_event import SignalSafeEvent
 
 log = get_logger("jobqueue.worker")
@@ -43,7 +43,7 @@ class Shutdown:
         inflight = self._inflight
         self._assembly.connections.leave(None if inflight.held else inflight.lease.worker)
         name, count = self._parts.name, inflight.processed
-        say("ended", "worker %s ended: %s", name, counted(count, "job"), processed=count)
+        log_event("ended", "worker %s ended: %s", name, counted(count, "job"), processed=count)
         return in_order
 
     def _release_what_has_not_started(self) -> None:

@@ -16,7 +16,7 @@ from jobqueue.tasks import Registry
 from jobqueue.worker.assembly import Assembly, WorkerParts
 from jobqueue.worker.handler.run import Middleware
 from jobqueue.worker.isolate.importing import ImportGuard
-from jobqueue.worker.log_context import say
+from jobqueue.worker.log_context import log_event
 from jobqueue.worker.observe.health import WorkerHealth
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.shutdown import Shutdown
@@ -101,7 +101,7 @@ class Worker:
             raise
         slots = self.settings.concurrency
         parts.thread_pool.resize(slots)
-        say("began", "worker %s began, slots: %d", self.name, slots, slots=slots)
+        log_event("began", "worker %s began, slots: %d", self.name, slots, slots=slots)
 
     @property
     def failure(self) -> str | None:

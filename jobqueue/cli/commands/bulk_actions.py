@@ -24,7 +24,7 @@ from jobqueue.bulk_verbs import (
 )
 from jobqueue.cli import params
 from jobqueue.cli.context import CliContext, Command, pass_cli
-from jobqueue.cli.errors import MISUSED, CliError, complain
+from jobqueue.cli.errors import MISUSED, CliError, print_error
 from jobqueue.cli.params import flag
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
@@ -154,7 +154,7 @@ def perform(cli: CliContext, verb: Verb, chosen: Choice, safety: Safety, left_ou
         if not safety.dry_run:
             _confirm(cli, verb, chosen.wanted, count, _but(left_out), yes=safety.yes)
     if safety.dry_run:
-        rehearse(cli, verb.name, chosen.filters(), verb.states)
+        print_dry_run(cli, verb.name, chosen.filters(), verb.states)
         return
     result = _apply(cli, verb, chosen)
     if cli.json:
@@ -166,7 +166,7 @@ def perform(cli: CliContext, verb: Verb, chosen: Choice, safety: Safety, left_ou
         raise _refusal(result.refused, json=cli.json)
 
 
-def rehearse(
+def print_dry_run(
     cli: CliContext, verb: str, filters: Sequence[JobFilter], states: Sequence[State]
 ) -> None:
     """Print how many jobs a verb would change now, and a sample of them; change nothing."""
@@ -282,7 +282,7 @@ def _refusal(refused: Sequence[Refusal], *, json: bool) -> CliError:
     messages = [escape_controls(f"job {refusal.id}: {refusal.reason}") for refusal in refused]
     if not json:
         for message in messages[1:REFUSALS_SHOWN]:
-            complain(message)
+            print_error(message)
     more = f" (and {len(refused) - REFUSALS_SHOWN:,} more)" if len(refused) > REFUSALS_SHOWN else ""
     return CliError(f"{messages[0]}{more}", field="id", value=refused[0].id)
 

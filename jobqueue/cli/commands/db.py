@@ -3,7 +3,7 @@
 import click
 
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
-from jobqueue.cli.errors import CliError, complain
+from jobqueue.cli.errors import CliError, print_error
 from jobqueue.cli.streams import echo
 from jobqueue.store import migrate
 from jobqueue.store.schema import REVISION
@@ -69,7 +69,7 @@ def check(cli: CliContext) -> None:
         cli.print_json({"revision": found, "needed": REVISION, "problems": problems})
     else:
         for problem in problems[1:]:
-            complain(problem)
+            print_error(problem)
     if problems:
         raise CliError(f"{cli.target}: {problems[0]}", field="url")
     if not cli.json:

@@ -57,9 +57,9 @@ def errors(cli: CliContext, since: str, task: str | None, limit: int | str) -> N
     elif found:
         table(found, COLUMNS)
     if not found:
-        stranger = named and cli.unknown(lambda known: unknown("task", [named], known.tasks))
-        if stranger:
-            echo(escape_controls(f"no errors; {stranger}"), err=True)
+        error = named and cli.unknown(lambda known: unknown("task", [named], known.tasks))
+        if error:
+            echo(escape_controls(f"no errors; {error}"), err=True)
         else:
             cli.note(f"no errors in the last {since}")
 

@@ -118,11 +118,11 @@ def list_(
 
 def _say_nothing_is_found(cli: CliContext, wanted: JobFilter) -> None:
     """Say on stderr that no job matches; for an unknown name with --json, too."""
-    stranger = None
+    error = None
     if (wanted.task, wanted.queue, wanted.tag) != (None, None, None):
-        stranger = cli.unknown(lambda known: unknown_in(wanted, known))
-    if stranger is not None:
-        echo(escape_controls(f"no jobs match; {stranger}"), err=True)
+        error = cli.unknown(lambda known: unknown_in(wanted, known))
+    if error is not None:
+        echo(escape_controls(f"no jobs match; {error}"), err=True)
     else:
         cli.note("no jobs match" if wanted != JobFilter() else "no jobs")
 

@@ -7,7 +7,7 @@ import click
 
 from jobqueue import options
 from jobqueue.cli import completion, params
-from jobqueue.cli.commands.bulk_actions import FORCE, confirm, rehearse
+from jobqueue.cli.commands.bulk_actions import FORCE, confirm, print_dry_run
 from jobqueue.cli.commands.stats import QUEUES, show
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
 from jobqueue.cli.params import flag, whole_option
@@ -153,7 +153,7 @@ def purge(cli: CliContext, queue: str, dry_run: bool, yes: bool, force: bool) ->
     """
     _check(cli, queue, force=force)
     if dry_run:
-        rehearse(cli, "purge", [JobFilter(queue=queue)], WAITING)
+        print_dry_run(cli, "purge", [JobFilter(queue=queue)], WAITING)
         return
     waiting = sum(cli.jobs.count(JobFilter(state=state, queue=queue)) for state in WAITING)
     question = f"delete {counted(waiting, 'waiting job')} (queue {queue}) in {cli.target}"

@@ -208,7 +208,7 @@ def _run(
         own.start(None if channel is None else lambda: channel.send(began=own.name))
         name_worker(own.name)
         _log_startup(cli, app, settings)
-        _warn_of_strangers(cli, app, own, settings)
+        _warn_of_unknown_queues(cli, app, own, settings)
         serve(served)
         own.wait()
         if stop.first is not None:
@@ -259,7 +259,7 @@ def _log_startup(cli: CliContext, app: JobQueue, settings: WorkerSettings) -> No
         )
 
 
-def _warn_of_strangers(
+def _warn_of_unknown_queues(
     cli: CliContext, app: JobQueue, own: Worker, settings: WorkerSettings
 ) -> None:
     """Warn of queues to serve that are not known: they may come later, or be mistyped."""
@@ -274,10 +274,10 @@ def _warn_of_strangers(
         return
     known = (names_of(app.registry) | in_use).queues
     for queue in settings.queues:
-        stranger = unknown("queue", [queue], known)
-        if stranger is not None:
+        unserved = unknown("queue", [queue], known)
+        if unserved is not None:
             hint = "; a limit is a number, as in mail:2" if ":" in queue else ""
-            log.warning("%s%s", stranger, hint)
+            log.warning("%s%s", unserved, hint)
 
 
 def leave_handlers(code: int) -> None:

@@ -46,7 +46,7 @@ def jobs_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         "count": pages.count_soon(wanted) if is_counted(wanted) else None,
         "window": WINDOW,
         "verbs": [verb for verb in VERBS.values() if _fits(verb, wanted)],
-        "stranger": "" if page.jobs else str(unknown_in(wanted, names) or ""),
+        "unknown_name": "" if page.jobs else str(unknown_in(wanted, names) or ""),
     }
 
 

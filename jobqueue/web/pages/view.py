@@ -44,6 +44,6 @@ Act = Callable[[JobQueue, Query, str], Done]
 def require_known(queue: JobQueue, kind: str, name: str) -> None:
     """Raise JobNotFound for the name of a queue, task or tag that is not there: maybe a typo."""
     known = names_of(queue.registry) | names_in_use(queue.store)
-    stranger = unknown(kind, [name], getattr(known, f"{kind}s"))
-    if stranger is not None:
-        raise JobNotFound(str(stranger), field=kind, value=name)
+    error = unknown(kind, [name], getattr(known, f"{kind}s"))
+    if error is not None:
+        raise JobNotFound(str(error), field=kind, value=name)

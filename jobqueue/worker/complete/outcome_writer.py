@@ -133,7 +133,7 @@ class OutcomeWriter:
             elif outcome.duration is not None or outcome.error is not None:
                 attempts += 1
                 errored += outcome.error is not None
-            self._tell(outcome, state)
+            self._log_and_publish(outcome, state)
         inflight.count_attempts(attempts, errored=errored)
 
     def _measure(self) -> None:
@@ -152,9 +152,11 @@ class OutcomeWriter:
                 traceback=error.traceback,
                 extra=about(claim, duration=outcome.duration, error_type=error.type),
             )
-        self._tell(Succeeded(claim, None, None, outcome.duration or 0.0, 0.0), State.SUCCEEDED)
+        self._log_and_publish(
+            Succeeded(claim, None, None, outcome.duration or 0.0, 0.0), State.SUCCEEDED
+        )
 
-    def _tell(self, outcome: Outcome, state: State | None) -> None:
+    def _log_and_publish(self, outcome: Outcome, state: State | None) -> None:
         claim = outcome.claim
         error = outcome.error if isinstance(outcome, Unsuccessful) else None
         if state is None:

@@ -20,7 +20,7 @@ from jobqueue.worker.handler.retries import bounded_delay, retry_or_fail
 
 UNBEGUN = "given back before it began"
 """Why a claim was released."""
-UNKNOWN_TASK_REST = 10.0  # seconds
+UNKNOWN_TASK_DELAY = 10.0  # seconds
 _REASON_MAX = 1000  # characters
 
 
@@ -114,7 +114,7 @@ def unknown_task(claim: Claim) -> Unsuccessful:
         claim,
         OutcomeKind.UNKNOWN_TASK,
         State.SCHEDULED,
-        delay=UNKNOWN_TASK_REST,
+        delay=UNKNOWN_TASK_DELAY,
         refund=True,
         reason=f"no worker that claimed it knows the task {claim.task!r}",
     )

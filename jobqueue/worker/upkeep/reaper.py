@@ -77,9 +77,9 @@ class Reaper(Service):
             raise
 
     def _look(self) -> float:
-        began, outlook = self._shared_poll.poll(self.name, self._looked_at)
-        ended = self._watch(outlook.leases, began)
-        lost = self._leases.reap() if ended or outlook.orphans else []
+        began, polled = self._shared_poll.poll(self.name, self._looked_at)
+        ended = self._watch(polled.leases, began)
+        lost = self._leases.reap() if ended or polled.orphans else []
         for job in lost:
             log.log(
                 logging.ERROR if job.state is State.FAILED else logging.WARNING,
@@ -87,7 +87,7 @@ class Reaper(Service):
                 *(job.id, job.task, job.worker, job.state),
                 extra=about(job, "lost", error_type=LOST),
             )
-            self._tell(job)
+            self._publish_events(job)
         if ended or lost:
             self._reaped(lost)
         # Behind a lease that has ended the next neighbours come into sight.
@@ -133,7 +133,7 @@ class Reaper(Service):
             log.warning("worker %s (%s, pid %d): %s", lease.name, lease.host, lease.pid, why)
         return ended
 
-    def _tell(self, job: ReapedJob) -> None:
+    def _publish_events(self, job: ReapedJob) -> None:
         error = AttemptError(LOST, f"worker {job.worker} was lost", None)
         names = ("lost", job.state.value) if job.state in FINAL else ("lost",)
         for name in names:

@@ -51,10 +51,10 @@ class Ticker(Service):
     def tick(self) -> float:
         """Do the ticks that are due; look first, so that waiting costs no write."""
         if not self._looked_at < self._due_at <= boottime():
-            self._looked_at, outlook = self._shared_poll.poll(self.name, self._looked_at)
-            if outlook.tick is None:
+            self._looked_at, polled = self._shared_poll.poll(self.name, self._looked_at)
+            if polled.tick is None:
                 return LOOK_INTERVAL
-            self._due_at = self._looked_at + outlook.tick
+            self._due_at = self._looked_at + polled.tick
         rest = self._due_at - boottime()
         return self._do_ticks() if rest <= 0 else min(LOOK_INTERVAL, rest)
 
@@ -90,14 +90,14 @@ class Ticker(Service):
                     break
             else:
                 if done is not None:
-                    self._tell(done)
+                    self._announce(done)
                 return done is not None
         assert failure is not None
         failed.add(failure.name)
         self._warn(failure)
         return False
 
-    def _tell(self, done: Ticked) -> None:
+    def _announce(self, done: Ticked) -> None:
         log.debug("schedule %s: %s for %s", done.name, counted(len(done.jobs), "job"), done.handled)
         if done.jobs:
             self._ticked()
