@@ -21,11 +21,9 @@ class HandlerSpan(Protocol):
 
     def current(self) -> AbstractContextManager[object]:
         """Return a block in which spans of the handler become children of this one."""
-        ...
 
     def end(self, error: BaseException | None) -> None:
         """End it; `error` is what the handler raised."""
-        ...
 
 
 def run_within(span: HandlerSpan, run: Callable[[], Any]) -> Any:

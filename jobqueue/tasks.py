@@ -111,7 +111,6 @@ class Enqueue(Protocol):
 
     def __call__(self, calls: Sequence[Call[Any]], within: Transaction | None) -> list[Job[Any]]:
         """Insert jobs, in the caller's transaction if one is given."""
-        ...
 
 
 class TakesOne(Protocol[A_contra, R_co]):
@@ -119,7 +118,6 @@ class TakesOne(Protocol[A_contra, R_co]):
 
     def call(self, first: A_contra, /) -> Call[R_co]:
         """See `Task.call`."""
-        ...
 
 
 class TakesTwo(Protocol[A_contra, B_contra, R_co]):
@@ -127,7 +125,6 @@ class TakesTwo(Protocol[A_contra, B_contra, R_co]):
 
     def call(self, first: A_contra, second: B_contra, /) -> Call[R_co]:
         """See `Task.call`."""
-        ...
 
 
 class TakesThree(Protocol[A_contra, B_contra, C_contra, R_co]):
@@ -135,7 +132,6 @@ class TakesThree(Protocol[A_contra, B_contra, C_contra, R_co]):
 
     def call(self, first: A_contra, second: B_contra, third: C_contra, /) -> Call[R_co]:
         """See `Task.call`."""
-        ...
 
 
 class MapOptions(TypedDict, total=False):
@@ -339,7 +335,6 @@ class AsyncTask(Task[P, R_co]):
             self, *args: P.args, **kwargs: P.kwargs
         ) -> Coroutine[Any, Any, R_co]:
             """Return the function's coroutine."""
-            ...
 
 
 class TaskDecorator(Protocol):

@@ -63,7 +63,6 @@ class Transact(Protocol):
 
     def __call__(self, work: Callable[[Connection], T], /) -> T:
         """Return what `work` returned, once that is committed."""
-        ...
 
 
 def transact_audited(

@@ -18,7 +18,6 @@ class ForkAware(Protocol):
 
     def after_fork_in_child(self) -> None:
         """Drop it; called in the child."""
-        ...
 
 
 _holders: WeakSet[ForkAware] = WeakSet()

@@ -40,7 +40,6 @@ class Service(ABC):
     @abstractmethod
     def tick(self) -> float | None:
         """Do one round; return the seconds until the next."""
-        ...
 
     def drain(self) -> None:  # noqa: B027 - most have nothing left to do.
         """One last round after `stop()`."""

@@ -77,7 +77,6 @@ class Backend(Protocol):
         On a server, a connection is closed after `idle` seconds, and `wait_policy` says how long to
         wait for a free one. `makes`: the first connection creates a missing file.
         """
-        ...
 
     def is_there(self, url: URL) -> bool:  # noqa: ARG002 - a server is not created.
         """Return False if a connection would have to create the database first."""
@@ -85,11 +84,9 @@ class Backend(Protocol):
 
     def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
         """Open a write transaction under the write lock; commit at the end, roll back on error."""
-        ...
 
     def reading(self, engine: Engine) -> AbstractContextManager[Connection]:
         """Open a transaction that reads one snapshot."""
-        ...
 
     def execute_autocommit(
         self, engine: Engine, statement: str, parameters: Parameters
@@ -100,7 +97,6 @@ class Backend(Protocol):
         None means that it did nothing; the caller retries in a transaction, which raises the error.
         Raises SQLAlchemy's error if it is unknown whether it took effect.
         """
-        ...
 
     def write_lock(self, engine: Engine) -> AbstractContextManager[bool]:  # noqa: ARG002
         """Hold the write lock; `writing` takes it by itself if this thread does not hold it.
@@ -115,7 +111,6 @@ class Backend(Protocol):
 
     def limit_lock_wait(self, connection: Connection) -> None:
         """Set a short lock timeout for this transaction."""
-        ...
 
     def limit_stall(self, connection: Connection, seconds: float) -> None:  # noqa: ARG002
         """Let the server end this transaction, with its locks, if its client stalls that long."""
@@ -127,15 +122,12 @@ class Backend(Protocol):
 
     def batch_table(self, columns: Columns) -> FromClause:
         """Return a table filled by `batch_parameters()`; its column `place` numbers the rows."""
-        ...
 
     def batch_parameters(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """Return the parameters that fill `batch_table(columns)`."""
-        ...
 
     def in_subquery(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
         """Return `column IN (chosen)`, where the subquery is evaluated once."""
-        ...
 
     def first_of_each(
         self, rows: FromClause, first: Select[Any], *, in_order: Sequence[str] = ()
@@ -145,11 +137,9 @@ class Backend(Protocol):
         `first` refers to columns of `rows`. If the caller limits the whole, it gives the columns of
         jobs that `first` is ordered by; the rows are taken by their column `place`.
         """
-        ...
 
     def insert(self, table: Table) -> Insert:
         """Return an INSERT that skips the rows whose unique key is held."""
-        ...
 
     def insertion(self, columns: Sequence[str], *, notifies: bool = False) -> str | None:
         """Return an INSERT of one job for `execute_autocommit`; the first value is its id.
@@ -157,7 +147,6 @@ class Backend(Protocol):
         Its parameters are the values in the order of the columns. `notifies`: its commit wakes
         workers; None if the database cannot do that.
         """
-        ...
 
     def insert_rows(
         self, connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
@@ -167,15 +156,12 @@ class Backend(Protocol):
         Return their ids, which grow in the order of the rows. Fastest if only the first column
         differs between rows.
         """
-        ...
 
     def identity(self, connection: Connection) -> Identity | None:
         """Return which job queue this connection sees, by one SELECT; None without an id."""
-        ...
 
     def is_autocommit(self, connection: Connection) -> bool:
         """Return whether the driver commits each statement; called in a transaction."""
-        ...
 
     def keep_ids(self, connection: Connection, up_to: int) -> None:  # noqa: ARG002
         """Ensure that no new job of this transaction gets an id of `up_to` or less.
@@ -193,16 +179,12 @@ class Backend(Protocol):
 
     def begin(self, connection: Connection) -> None:
         """Ensure that a user's connection is in a transaction: a savepoint then commits nothing."""
-        ...
 
     def notification_sender(self, engine: Engine) -> NotificationSender:
         """Return what wakes this database's workers."""
-        ...
 
     def subscription(self, url: URL, wait_policy: WaitPolicy | None = None, /) -> Subscription:
         """Return what a worker waits on for wake-ups; it keeps its own connection."""
-        ...
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether a retry of the same transaction may succeed."""
-        ...

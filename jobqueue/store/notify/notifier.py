@@ -36,24 +36,19 @@ class Subscription(Protocol):
     @property
     def address(self) -> str | None:
         """The address to which an enqueue on this host sends its wake-up, if one is needed."""
-        ...
 
     @property
     def must_poll(self) -> bool:
         """Return whether wake-ups are known not to arrive, so that the worker must poll."""
-        ...
 
     def wait(self, timeout: float) -> Wakeup:
         """Wait up to `timeout` seconds for a wake-up; return which one came."""
-        ...
 
     def wake(self) -> None:
         """End a `wait()` early; may be called from any thread."""
-        ...
 
     def close(self) -> None:
         """Stop listening."""
-        ...
 
 
 class NotificationSender(Protocol):
@@ -64,15 +59,12 @@ class NotificationSender(Protocol):
 
         Return the seconds for which another one would reach nobody, if that is known.
         """
-        ...
 
     def close(self) -> None:
         """Close what sending needs."""
-        ...
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's socket to the parent; called in a forked child."""
-        ...
 
 
 class Notifier:

@@ -30,11 +30,9 @@ class ClaimedFromLanes(Protocol):
     @property
     def names(self) -> Mapping[int, object]:
         """Return, by id, the lanes of the claims in hand that have any."""
-        ...
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
         """Note that these claims are over."""
-        ...
 
 
 class OutcomeWriter:
