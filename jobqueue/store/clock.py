@@ -7,7 +7,7 @@ and not `now()`, because `now()` is the start of the transaction, which may be a
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import DateTime, Dialect, Double, ScalarSelect, Text, select
 from sqlalchemy.ext.compiler import compiles
@@ -90,46 +90,87 @@ INSTANT = Instant()
 """The one instance of the type: columns of input rows are recognized by identity."""
 
 
+E = TypeVar("E", bound=FunctionElement[Any])
+
+
+def _written(sqlite: str, postgresql: str) -> Callable[[type[E]], type[E]]:
+    """Write an expression in each database's SQL: {0}, {1} are its arguments, {all} is all."""
+
+    def register(expression: type[E]) -> type[E]:
+        for dialect, form in (("sqlite", sqlite), ("postgresql", postgresql)):
+
+            def write(element: E, compiler: SQLCompiler, form: str = form, **kw: Any) -> str:
+                parts = [compiler.process(part, **kw) for part in element.clauses]
+                return form.format(*parts, all=", ".join(parts))
+
+            compiles(expression, dialect)(write)
+        expression.inherit_cache = True
+        return expression
+
+    return register
+
+
+@_written(SQLITE_NOW, "clock_timestamp()")
 class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function that it is.
     """The database's present instant."""
 
     type = INSTANT
-    inherit_cache = True
 
 
+@_written(
+    "strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {0}))",
+    "clock_timestamp() + CAST({0} AS DOUBLE PRECISION) * INTERVAL '1 second'",
+)
 class after(FunctionElement[datetime]):  # noqa: N801
     """The instant that lies a number of seconds from now; takes one numeric expression."""
 
     type = INSTANT
-    inherit_cache = True
 
 
+@_written(
+    "strftime('%Y-%m-%d %H:%M:%f000', {0}, printf('%+.3f seconds', {1}))",
+    "{0} + CAST({1} AS DOUBLE PRECISION) * INTERVAL '1 second'",
+)
 class plus(FunctionElement[datetime]):  # noqa: N801
     """The instant that lies a number of seconds after another; takes the instant and the number."""
 
     type = INSTANT
-    inherit_cache = True
 
 
+@_written(
+    "strftime('%Y-%m-%d %H:%M:00.000000', 'now')",
+    "date_trunc('minute', clock_timestamp(), 'UTC')",  # A zone may be off by seconds.
+)
 class this_minute(FunctionElement[datetime]):  # noqa: N801
     """The present minute, at its second 0."""
 
     type = INSTANT
-    inherit_cache = True
 
 
+@_written(
+    "strftime('%Y-%m-%d %H:00:00.000000', 'now')", "date_trunc('hour', clock_timestamp(), 'UTC')"
+)
 class this_hour(FunctionElement[datetime]):  # noqa: N801
     """The present hour, at its minute 0."""
 
     type = INSTANT
-    inherit_cache = True
 
 
+@_written(
+    "((julianday('now') - 2440587.5) * 86400.0)",
+    "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)",
+)
 class epoch(FunctionElement[float]):  # noqa: N801
     """The seconds since 1970."""
 
     type = Double()
-    inherit_cache = True
+
+
+@_written("json_array({all})", "CAST(json_build_array({all}) AS TEXT)")
+class json_list(FunctionElement[str]):  # noqa: N801
+    """The text of a JSON array of its arguments; instants are texts in it."""
+
+    type = Text()
 
 
 def once(instant: FunctionElement[datetime]) -> ScalarSelect[datetime]:
@@ -138,84 +179,3 @@ def once(instant: FunctionElement[datetime]) -> ScalarSelect[datetime]:
     Postgres uses an index only for such an instant: a volatile one may change between rows.
     """
     return select(instant).scalar_subquery()
-
-
-class json_list(FunctionElement[str]):  # noqa: N801
-    """The text of a JSON array of its arguments; instants are texts in it."""
-
-    type = Text()
-    inherit_cache = True
-
-
-@compiles(json_list, "postgresql")
-def _json_list_postgres(element: json_list, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"CAST(json_build_array({compiler.process(element.clauses, **kw)}) AS TEXT)"
-
-
-@compiles(json_list, "sqlite")
-def _json_list_sqlite(element: json_list, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"json_array({compiler.process(element.clauses, **kw)})"
-
-
-@compiles(now, "postgresql")
-def _now_postgres(_element: now, _compiler: SQLCompiler, **_: Any) -> str:
-    return "clock_timestamp()"
-
-
-@compiles(now, "sqlite")
-def _now_sqlite(_element: now, _compiler: SQLCompiler, **_: Any) -> str:
-    return SQLITE_NOW
-
-
-@compiles(after, "postgresql")
-def _after_postgres(element: after, compiler: SQLCompiler, **kw: Any) -> str:
-    seconds = compiler.process(element.clauses, **kw)
-    return f"clock_timestamp() + CAST({seconds} AS DOUBLE PRECISION) * INTERVAL '1 second'"
-
-
-@compiles(after, "sqlite")
-def _after_sqlite(element: after, compiler: SQLCompiler, **kw: Any) -> str:
-    seconds = compiler.process(element.clauses, **kw)
-    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {seconds}))"
-
-
-@compiles(plus, "postgresql")
-def _plus_postgres(element: plus, compiler: SQLCompiler, **kw: Any) -> str:
-    instant, seconds = (compiler.process(part, **kw) for part in element.clauses)
-    return f"{instant} + CAST({seconds} AS DOUBLE PRECISION) * INTERVAL '1 second'"
-
-
-@compiles(plus, "sqlite")
-def _plus_sqlite(element: plus, compiler: SQLCompiler, **kw: Any) -> str:
-    instant, seconds = (compiler.process(part, **kw) for part in element.clauses)
-    return f"strftime('%Y-%m-%d %H:%M:%f000', {instant}, printf('%+.3f seconds', {seconds}))"
-
-
-@compiles(this_minute, "postgresql")
-def _minute_postgres(_element: this_minute, _compiler: SQLCompiler, **_: Any) -> str:
-    return "date_trunc('minute', clock_timestamp(), 'UTC')"  # A zone may be off by seconds.
-
-
-@compiles(this_minute, "sqlite")
-def _minute_sqlite(_element: this_minute, _compiler: SQLCompiler, **_: Any) -> str:
-    return "strftime('%Y-%m-%d %H:%M:00.000000', 'now')"
-
-
-@compiles(this_hour, "postgresql")
-def _hour_postgres(_element: this_hour, _compiler: SQLCompiler, **_: Any) -> str:
-    return "date_trunc('hour', clock_timestamp(), 'UTC')"
-
-
-@compiles(this_hour, "sqlite")
-def _hour_sqlite(_element: this_hour, _compiler: SQLCompiler, **_: Any) -> str:
-    return "strftime('%Y-%m-%d %H:00:00.000000', 'now')"
-
-
-@compiles(epoch, "postgresql")
-def _epoch_postgres(_element: epoch, _compiler: SQLCompiler, **_: Any) -> str:
-    return "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
-
-
-@compiles(epoch, "sqlite")
-def _epoch_sqlite(_element: epoch, _compiler: SQLCompiler, **_: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
