@@ -106,11 +106,8 @@ def _text(backoff: Backoff | None) -> str | None:
     return None if backoff is None else backoff.to_text()
 
 
-class Enqueue(Protocol):
-    """Enqueues calls: all that a task knows of its queue, which imports this module."""
-
-    def __call__(self, calls: Sequence[Call[Any]], within: Transaction | None) -> list[Job[Any]]:
-        """Insert jobs, in the caller's transaction if one is given."""
+Enqueue = Callable[[Sequence[Call[Any]], Transaction | None], list[Job[Any]]]
+"""Enqueues calls: all that a task knows of its queue, which imports this module."""
 
 
 class TakesOne(Protocol[A_contra, R_co]):

@@ -1,9 +1,8 @@
 """The outcome writer: writes outcomes to the database, and retries until it answers."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from queue import Empty
-from typing import Protocol
 
 from msgspec.structs import replace
 from sqlalchemy import Connection
@@ -17,22 +16,12 @@ from jobqueue.store.claims import WorkerRef
 from jobqueue.store.completion import Completion
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
+from jobqueue.worker.claim.lanes import LanePlanner
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import about
 from jobqueue.worker.observe.metrics import Metrics
 
 log = get_logger("jobqueue.worker")
-
-
-class ClaimedFromLanes(Protocol):
-    """Who wants to know when claims from lanes end."""
-
-    @property
-    def names(self) -> Mapping[int, object]:
-        """Return, by id, the lanes of the claims in hand that have any."""
-
-    def ended(self, outcomes: Sequence[Outcome]) -> None:
-        """Note that these claims are over."""
 
 
 class OutcomeWriter:
@@ -48,7 +37,7 @@ class OutcomeWriter:
         publish: Callable[[Event], None],
         events: EventStream,
         metrics: Metrics,
-        lanes: ClaimedFromLanes | None = None,
+        lanes: LanePlanner | None = None,
     ) -> None:
         self._store = store
         self._completion = completion
