@@ -48,10 +48,7 @@ RETRY = replace(
 )
 """Leaves out succeeded jobs: to run them again repeats their effects."""
 DELETE = Verb(
-    "delete",
-    "deleted",
-    tuple(state for state in State if state is not State.RUNNING),
-    Jobs.delete,
+    "delete", "deleted", tuple(state for state in State if state is not State.RUNNING), Jobs.delete
 )
 
 

@@ -145,10 +145,7 @@ class Job(Generic[R_co]):
         last = f": {errors[-1].type}: {errors[-1].message}" if errors else ""
         why = f" ({record.reason})" if record.reason else ""
         spent = counted(record.attempt, "attempt")
-        raise JobFailed(
-            f"job {self.id} ({record.task}) failed after {spent}{why}{last}",
-            errors,
-        )
+        raise JobFailed(f"job {self.id} ({record.task}) failed after {spent}{why}{last}", errors)
 
     def __await__(self) -> Generator[Any, None, R_co]:
         """Await the result. Raises what `result` raises; the event loop is not blocked."""
@@ -225,12 +222,7 @@ class Window(Generic[R]):
     """
 
     def __init__(
-        self,
-        batches: Iterator[list[Job[R]]],
-        size: int,
-        *,
-        ordered: bool,
-        timeout: Duration | None,
+        self, batches: Iterator[list[Job[R]]], size: int, *, ordered: bool, timeout: Duration | None
     ) -> None:
         self._batches = batches
         self._size = size

@@ -104,9 +104,7 @@ def unreachable() -> Iterator[Metric]:
 def _of_fleet(stats: dict[str, Any]) -> Iterator[Metric]:
     """Yield the metrics of `Monitor.stats()`."""
     jobs = Gauge(
-        "jobqueue_jobs",
-        "Jobs that have not ended, by queue and state.",
-        labels=["queue", "state"],
+        "jobqueue_jobs", "Jobs that have not ended, by queue and state.", labels=["queue", "state"]
     )
     oldest = Gauge(
         "jobqueue_oldest_available_seconds",

@@ -189,11 +189,7 @@ class JobQueue(JobVerbs):
         return task
 
     def _enqueue(
-        self,
-        calls: Sequence[Call[Any]],
-        within: Transaction | None = None,
-        *,
-        wait: bool = True,
+        self, calls: Sequence[Call[Any]], within: Transaction | None = None, *, wait: bool = True
     ) -> list[Job[Any]]:
         if ImportGuard.active:
             ImportGuard.refuse("jobs are enqueued")
@@ -226,11 +222,7 @@ class JobQueue(JobVerbs):
         return made
 
     def enqueue_many(
-        self,
-        calls: Iterable[Call[R]],
-        *,
-        within: SyncTransaction | None = None,
-        wait: bool = True,
+        self, calls: Iterable[Call[R]], *, within: SyncTransaction | None = None, wait: bool = True
     ) -> list[Job[R]]:
         """Insert many jobs in one transaction, all or none, and return their handles in order.
 

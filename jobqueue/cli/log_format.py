@@ -100,11 +100,7 @@ def _remember(context: click.Context, _parameter: click.Parameter, kind: str) ->
 @contextlib.contextmanager
 def _json_stderr() -> Iterator[None]:
     output = stdout_on_stderr if _is_one_stream() else contextlib.nullcontext
-    with (
-        _ended(JsonStream(sys.stderr)) as stream,
-        contextlib.redirect_stderr(stream),
-        output(),
-    ):
+    with _ended(JsonStream(sys.stderr)) as stream, contextlib.redirect_stderr(stream), output():
         yield
 
 

@@ -22,11 +22,7 @@ whole = wire.whole
 
 
 def option(
-    names: str,
-    metavar: str,
-    help_: str,
-    complete: completion.Completer | None = None,
-    **more: Any,
+    names: str, metavar: str, help_: str, complete: completion.Completer | None = None, **more: Any
 ) -> Callable[[F], F]:
     """Return an option with a value; `names` has blanks in between: `--tag tags`."""
     return click.option(

@@ -14,9 +14,7 @@ from jobqueue.states import State
 _IN_RANGE = "{0} >= '0001-01-02 00:00:00+00' AND {0} < '9999-12-31 00:00:00+00'"
 _INTEGER = "typeof({0}) = 'integer' AND {0} BETWEEN {1} AND 2147483647"
 _STATE = f"state_is_{'_'.join(State)}"
-_CHECKS = {
-    "timeout_is_more_than_0_and_at_most_316224000": "timeout > 0 AND timeout <= 316224000",
-}
+_CHECKS = {"timeout_is_more_than_0_and_at_most_316224000": "timeout > 0 AND timeout <= 316224000"}
 _POSTGRES_CHECKS = {
     _STATE: f"state IN ({', '.join(repr(state.value) for state in State)})",
     "max_attempts_is_an_integer_of_at_least_1": "max_attempts >= 1",

@@ -22,13 +22,7 @@ from sqlalchemy import func as sql_func
 from sqlalchemy.exc import IntegrityError
 
 from jobqueue.job_changes import JobChanges
-from jobqueue.records import (
-    AttemptError,
-    AttemptRecord,
-    JobFilter,
-    JobRecord,
-    Refusal,
-)
+from jobqueue.records import AttemptError, AttemptRecord, JobFilter, JobRecord, Refusal
 from jobqueue.states import FINAL, MOVES, WAITING, State
 from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.clock import INSTANT, now

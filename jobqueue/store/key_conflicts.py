@@ -22,9 +22,7 @@ class KeyConflicts:
     """Resolves the conflicts of calls that have options for it, in the enqueue's transaction."""
 
     def __init__(
-        self,
-        store: Store,
-        insert: Callable[[Connection, Sequence[NewJob]], Sequence[Row[Any]]],
+        self, store: Store, insert: Callable[[Connection, Sequence[NewJob]], Sequence[Row[Any]]]
     ) -> None:
         self._statements = store.statements
         self._insert = insert

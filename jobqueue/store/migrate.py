@@ -141,8 +141,7 @@ def ddl(dialect: str) -> str:
     """The whole schema as SQL text; needs no connection. `dialect` is sqlite or postgresql."""
     output = io.StringIO()
     _run(
-        dialect_name=dialect,
-        opts={"as_sql": True, "output_buffer": output, "literal_binds": True},
+        dialect_name=dialect, opts={"as_sql": True, "output_buffer": output, "literal_binds": True}
     )
     return output.getvalue()
 

@@ -61,12 +61,7 @@ def explain(jobs: Jobs, id_: int) -> Explanation | None:
 
 
 def _because(
-    facts: Facts,
-    code: WhyCode,
-    sentence: str,
-    advice: str,
-    *names: str,
-    jobs: tuple[int, ...] = (),
+    facts: Facts, code: WhyCode, sentence: str, advice: str, *names: str, jobs: tuple[int, ...] = ()
 ) -> Explanation:
     return Explanation(facts.job.id, code, sentence, advice, jobs, names)
 

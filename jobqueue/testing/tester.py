@@ -7,24 +7,14 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, ParamSpec, TypeVar, overload
 
 from jobqueue.binding import Binding
-from jobqueue.errors import (
-    Duration,
-    JobNotFound,
-    JobQueueError,
-    WrongState,
-)
+from jobqueue.errors import Duration, JobNotFound, JobQueueError, WrongState
 from jobqueue.job import Job
 from jobqueue.options import seconds
 from jobqueue.queue import JobQueue
 from jobqueue.records import Claim, JobFilter
 from jobqueue.states import WAITING, OutcomeKind, State
 from jobqueue.store import transaction_argument
-from jobqueue.store.testing import (
-    BorrowingStore,
-    make_due,
-    pass_time,
-    seconds_to_next,
-)
+from jobqueue.store.testing import BorrowingStore, make_due, pass_time, seconds_to_next
 from jobqueue.store.transaction_argument import SyncTransaction
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Call, Task

@@ -14,14 +14,7 @@ from jobqueue.web.api.routes import Api
 from jobqueue.web.dashboard import Dashboard
 from jobqueue.web.responses import HTTPError, as_http_error, log
 from jobqueue.web.rights import Authorize, rights_of
-from jobqueue.web.security import (
-    LOOPBACK_NAMES,
-    READS,
-    RequestGuard,
-    is_open,
-    is_page,
-    path_of,
-)
+from jobqueue.web.security import LOOPBACK_NAMES, READS, RequestGuard, is_open, is_page, path_of
 
 Header = tuple[bytes, bytes]
 

@@ -35,11 +35,7 @@ class LiveViews:
         self._views: OrderedDict[str, _View] = OrderedDict()
 
     async def get(
-        self,
-        key: str,
-        read: Callable[[], Awaitable[tuple[str, dict[str, Any]]]],
-        *,
-        follows: bool,
+        self, key: str, read: Callable[[], Awaitable[tuple[str, dict[str, Any]]]], *, follows: bool
     ) -> Seen:
         """Return what the view of a key shows; `read` is called where that is too old.
 

@@ -216,10 +216,7 @@ def require_json(content_type: str | None, *, has_body: bool) -> None:
     charsets = [part[8:].strip('"') for part in parameters if part.startswith("charset=")]
     if kind != JSON or set(charsets) - {"utf-8"}:
         raise HTTPError(
-            415,
-            f"Content-Type: send {JSON}, in UTF-8",
-            field="content-type",
-            value=content_type,
+            415, f"Content-Type: send {JSON}, in UTF-8", field="content-type", value=content_type
         )
 
 

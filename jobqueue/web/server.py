@@ -102,12 +102,7 @@ class Server:
     """
 
     def __init__(
-        self,
-        app: WebApp,
-        host: str = "127.0.0.1",
-        port: int = 8081,
-        *,
-        grace: float = STOP_TIMEOUT,
+        self, app: WebApp, host: str = "127.0.0.1", port: int = 8081, *, grace: float = STOP_TIMEOUT
     ) -> None:
         self._listener = BindAddress(host, port)
         self._listener.require(token=app.has_token)

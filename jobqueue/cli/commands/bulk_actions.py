@@ -112,13 +112,7 @@ class Choice(NamedTuple):
 
     @classmethod
     def of(
-        cls,
-        verb: Verb,
-        ids: tuple[str, ...],
-        wanted: JobFilter,
-        filters: str,
-        *,
-        everything: bool,
+        cls, verb: Verb, ids: tuple[str, ...], wanted: JobFilter, filters: str, *, everything: bool
     ) -> "Choice":
         """Take exactly one of ids, a filter and --all. Raises InvalidOption."""
         named = wire.job_ids(ids)
@@ -307,7 +301,6 @@ COMMANDS = (
         "ones are due now. Succeeded jobs are run again only with --succeeded. " + CHOICE,
     ),
     _command(
-        DELETE,
-        "Delete jobs that are not running.\n\nTheir attempts are deleted, too. " + CHOICE,
+        DELETE, "Delete jobs that are not running.\n\nTheir attempts are deleted, too. " + CHOICE
     ),
 )

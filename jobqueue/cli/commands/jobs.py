@@ -15,14 +15,7 @@ from jobqueue.cli.errors import CliError
 from jobqueue.cli.job_renderer import render_job
 from jobqueue.cli.params import option, whole_option
 from jobqueue.cli.streams import STDOUT, echo, reader_gone
-from jobqueue.cli.tables import (
-    NAME_CELLS,
-    Column,
-    Table,
-    console,
-    put,
-    state_style,
-)
+from jobqueue.cli.tables import NAME_CELLS, Column, Table, console, put, state_style
 from jobqueue.display import ago, call_of, duration, error_of, took
 from jobqueue.errors import JobNotFound, ResultTimeout
 from jobqueue.job import Job, as_completed

@@ -50,11 +50,7 @@ def supervise(
     arguments(count)  # Raises InvalidOption for a port beyond the range now, not at the last start.
 
     config = SupervisorConfig(
-        arguments,
-        count,
-        settings.shutdown_timeout,
-        _environment(cli),
-        quiet=cli.json,
+        arguments, count, settings.shutdown_timeout, _environment(cli), quiet=cli.json
     )
     supervisor = Supervisor(config, _watch(app) if given["reload"] else None)
     with log_format.configured(given["log_format"], given["log_level"], debug=cli.debug):

@@ -181,11 +181,7 @@ def _print_stats(cli: CliContext, screen: Console, minutes: int) -> None:
         cli.print_json(found)
         return
     queues = [*found["queues"], *_total(found["queues"])]
-    for rows, columns in (
-        (queues, QUEUES),
-        (found["tasks"], TASKS),
-        (found["minutes"], MINUTES),
-    ):
+    for rows, columns in ((queues, QUEUES), (found["tasks"], TASKS), (found["minutes"], MINUTES)):
         if rows:
             table(rows, columns, screen)
             put(screen, "")

@@ -4,16 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from sqlalchemy import (
-    URL,
-    ColumnElement,
-    Connection,
-    Engine,
-    FromClause,
-    Insert,
-    Select,
-    Table,
-)
+from sqlalchemy import URL, ColumnElement, Connection, Engine, FromClause, Insert, Select, Table
 from sqlalchemy.types import TypeEngine
 
 from jobqueue.findings import Finding

@@ -5,14 +5,7 @@ import time
 from msgspec.structs import replace
 
 from jobqueue.errors import AttemptTimeout, Cancel, JobCancelled, Retry, Signal, Snooze
-from jobqueue.records import (
-    INTERRUPTED,
-    NOT_COMMITTED,
-    AttemptError,
-    Claim,
-    Unsuccessful,
-    counted,
-)
+from jobqueue.records import INTERRUPTED, NOT_COMMITTED, AttemptError, Claim, Unsuccessful, counted
 from jobqueue.states import OutcomeKind, State
 from jobqueue.worker.handler.context import Attempt, clean
 from jobqueue.worker.handler.describe import RecordedError, describe, type_name

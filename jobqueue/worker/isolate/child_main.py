@@ -297,10 +297,7 @@ class ChildMain:
         self._deferring_sigterm(lambda: self._send_text(text))
 
     def _send_text(self, text: bytes) -> None:
-        with (
-            self._sending,
-            contextlib.suppress(OSError),
-        ):  # The worker is gone.
+        with self._sending, contextlib.suppress(OSError):  # The worker is gone.
             if self._holds_the_pipe():
                 self._connection.send_bytes(text)
 

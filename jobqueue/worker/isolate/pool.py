@@ -19,13 +19,7 @@ from jobqueue.worker.handler.describe import type_name
 from jobqueue.worker.handler.outcomes import cancelled, completed, released
 from jobqueue.worker.handler.retries import retry_or_fail
 from jobqueue.worker.inflight import Unbegun
-from jobqueue.worker.isolate.child_handle import (
-    Answer,
-    ChildExit,
-    ChildHandle,
-    Gate,
-    RemoteAttempt,
-)
+from jobqueue.worker.isolate.child_handle import Answer, ChildExit, ChildHandle, Gate, RemoteAttempt
 from jobqueue.worker.isolate.importing import task_ref, unreachable_reason
 from jobqueue.worker.json_stderr import is_json
 from jobqueue.worker.log_context import about, worker_name
