@@ -1,7 +1,7 @@
 """What `jobqueue doctor` finds: what is wrong or will be, and what to do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -19,12 +19,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `doctor --json` prints."""
-        return {
-            "check": self.check,
-            "sentence": self.sentence,
-            "remedy": self.remedy,
-            "names": list(self.names),
-        }
+        return asdict(self) | {"names": list(self.names)}
 
 
 NAMES_MAX = 100

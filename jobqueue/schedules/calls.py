@@ -14,7 +14,7 @@ from jobqueue.literals import CatchUp, Overlap
 from jobqueue.new_jobs import NewJob
 from jobqueue.options import OF_TASK, Options
 from jobqueue.schedules.definition import Definition, ScheduleRecord
-from jobqueue.schedules.timing import Timing
+from jobqueue.schedules.timing import Cron, Timing
 from jobqueue.tasks import Call, Task
 
 _DEFAULTS = Options()
@@ -24,7 +24,10 @@ _LEFT_OUT = ("delay", "at", "backoff", *OF_TASK)
 def definition_of(
     call: Call[Any], timing: Timing, catch_up: CatchUp = "latest", overlap: Overlap | None = None
 ) -> Definition:
-    """Return the schedule that enqueues this call. Raises InvalidOption."""
+    """Return the schedule that enqueues this call. Raises InvalidOption.
+
+    `overlap=None` is "allow" with catch_up="all", else "skip".
+    """
     if not isinstance(call, Call):
         raise invalid("call", f"{type(call).__name__} is not a call; write task.call(…)")
     if timing is None:
@@ -35,13 +38,20 @@ def definition_of(
     for name in ("delay", "at"):
         if getattr(call.settings, name) is not None:
             raise invalid(name, "its schedule says when a job is due; leave it out")
-    return Definition.of(
-        call.task.name,
+    if isinstance(timing, Cron):
+        kind, expression, tz = "cron", timing.expression, timing.tz
+    else:
+        kind, expression, tz = "every", str(timing.seconds), None
+    options = _stored(call)
+    return Definition(
+        task=call.task.name,
+        kind=kind,
+        expression=expression,
+        tz=tz,
         args=call.args,
-        options=_stored(call),
-        timing=timing,
+        options=json.dumps(options, sort_keys=True) if options else None,
         catch_up=checked.catch_up,
-        overlap=checked.overlap,
+        overlap=checked.overlap or ("allow" if checked.catch_up == "all" else "skip"),
     )
 
 

@@ -1,13 +1,12 @@
 """Schedules as they are stored: what code declares and operators change, and when they ran."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, get_args
 
 from jobqueue.literals import CatchUp, Overlap
-from jobqueue.schedules.timing import Cron, Every, Timing, cron, every
+from jobqueue.schedules.timing import Every, Timing, cron, every
 
 CATCH_UPS: tuple[CatchUp, ...] = get_args(CatchUp)
 OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)
@@ -34,29 +33,6 @@ class Definition:
     """A JSON object: the options of its jobs, but for those that are the defaults."""
     catch_up: CatchUp
     overlap: Overlap
-
-    @staticmethod
-    def of(
-        task: str,
-        *,
-        args: str,
-        options: Mapping[str, Any],
-        timing: Timing,
-        catch_up: CatchUp,
-        overlap: Overlap | None,
-    ) -> "Definition":
-        """Build the columns; `overlap=None` is "allow" with catch_up="all", else "skip"."""
-        is_cron = isinstance(timing, Cron)
-        return Definition(
-            task=task,
-            kind="cron" if is_cron else "every",
-            expression=timing.expression if isinstance(timing, Cron) else str(timing.seconds),
-            tz=timing.tz if isinstance(timing, Cron) else None,
-            args=args,
-            options=json.dumps(options, sort_keys=True) if options else None,
-            catch_up=catch_up,
-            overlap=overlap or ("allow" if catch_up == "all" else "skip"),
-        )
 
     @property
     def timing(self) -> Timing:

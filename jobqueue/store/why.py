@@ -5,7 +5,7 @@ know them: a pause before a missing worker, that before a limit. The last one al
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -34,14 +34,7 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `why --json` prints."""
-        return {
-            "id": self.id,
-            "code": self.code,
-            "sentence": self.sentence,
-            "advice": self.advice,
-            "jobs": list(self.jobs),
-            "names": list(self.names),
-        }
+        return asdict(self) | {"jobs": list(self.jobs), "names": list(self.names)}
 
 
 def explain(jobs: Jobs, id_: int) -> Explanation | None:
