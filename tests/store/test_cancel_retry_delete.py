@@ -79,7 +79,7 @@ def test_a_second_wish_to_cancel_keeps_the_time_of_the_first(kit: StoreKit) -> N
 
 
 @pytest.mark.parametrize("state", State)
-def test_rerun_makes_a_job_available_that_no_worker_holds(kit: StoreKit, state: State) -> None:
+def test_retry_makes_a_job_available_that_no_worker_holds(kit: StoreKit, state: State) -> None:
     id_ = kit.put(state, max_attempts=4)
     before = kit.row(id_)
     changed, refused = kit.jobs.retry(one(id_), succeeded=True)
@@ -114,7 +114,7 @@ def test_a_job_that_has_succeeded_runs_again_only_if_that_is_asked_for(kit: Stor
     assert kit.jobs.retry(one(id_), succeeded=True) == ([id_], [])
 
 
-def test_every_rerun_grants_the_original_number_of_attempts(kit: StoreKit) -> None:
+def test_every_retry_grants_the_original_number_of_attempts(kit: StoreKit) -> None:
     holder, id_ = kit.worker(), kit.add(max_attempts=3)
     spent = 0
     for used in (3, 2, 3):
@@ -130,7 +130,7 @@ def test_every_rerun_grants_the_original_number_of_attempts(kit: StoreKit) -> No
     assert kit.column(id_, "base_max_attempts") == 3
 
 
-def test_rerun_of_a_waiting_retry_grants_nothing(kit: StoreKit) -> None:
+def test_retry_of_a_waiting_retry_grants_nothing(kit: StoreKit) -> None:
     holder, id_ = kit.worker(), kit.add(max_attempts=3)
     kit.finish(holder, kit.errored(kit.take_one(holder)))
     kit.change(id_, crashes=2)
@@ -140,7 +140,7 @@ def test_rerun_of_a_waiting_retry_grants_nothing(kit: StoreKit) -> None:
     assert kit.column(id_, "base_max_attempts") is None
 
 
-def test_rerun_forgets_crashes_so_that_the_job_may_wait_in_a_batch_again(kit: StoreKit) -> None:
+def test_retry_forgets_crashes_so_that_the_job_may_wait_in_a_batch_again(kit: StoreKit) -> None:
     id_ = kit.put(State.FAILED, queue="q")
     kit.change(id_, crashes=3, child_crashes=2, snoozes=5)
     kit.jobs.retry(one(id_))
@@ -159,7 +159,7 @@ def test_a_job_that_runs_again_can_be_cancelled_or_succeed(kit: StoreKit) -> Non
 
 
 @pytest.mark.parametrize("scope", ["finished", "deleted"])
-def test_rerun_is_refused_while_another_job_holds_the_key(kit: StoreKit, scope: str) -> None:
+def test_retry_is_refused_while_another_job_holds_the_key(kit: StoreKit, scope: str) -> None:
     old = kit.put(State.FAILED, unique_key="k")
     new = kit.add(unique_key="k", unique_until=scope)
     before = kit.row(old)
@@ -185,7 +185,7 @@ def test_a_refused_row_does_not_hold_up_the_others_of_a_bulk(kit: StoreKit) -> N
     assert kit.state(holder_of_key) is State.AVAILABLE
 
 
-def test_of_two_failed_jobs_with_one_key_a_bulk_reruns_one(kit: StoreKit) -> None:
+def test_of_two_failed_jobs_with_one_key_a_bulk_retries_one(kit: StoreKit) -> None:
     first = kit.put(State.FAILED, unique_key="k")
     second = kit.put(State.FAILED, unique_key="k")
     assert first != second
@@ -215,7 +215,7 @@ def test_a_job_that_never_began_takes_its_key_again_when_it_runs_again(kit: Stor
 
 
 @pytest.mark.databases("postgres")  # SQLite has one writer.
-def test_rerun_gives_way_to_an_insert_of_its_key_that_commits_first(
+def test_retry_gives_way_to_an_insert_of_its_key_that_commits_first(
     kit: StoreKit, together: Any, blocked: Any
 ) -> None:
     old = kit.put(State.FAILED, unique_key="k")
@@ -223,12 +223,12 @@ def test_rerun_gives_way_to_an_insert_of_its_key_that_commits_first(
         transaction = connection.begin()
         kit.jobs.insert([kit.new(unique_key="k")], connection)
 
-        def commit_once_the_rerun_waits() -> None:
+        def commit_once_the_retry_waits() -> None:
             blocked()
             transaction.commit()
 
         [(changed, refused), _] = together(
-            lambda: kit.jobs.retry(one(old)), commit_once_the_rerun_waits
+            lambda: kit.jobs.retry(one(old)), commit_once_the_retry_waits
         )
     assert changed == []
     assert [refusal.id for refusal in refused] == [old]
@@ -257,13 +257,13 @@ def test_the_record_of_its_attempts_goes_with_a_job(kit: StoreKit) -> None:
         assert list(connection.execute(select(attempts.c.job_id)).scalars()) == [kept]
 
 
-@pytest.mark.parametrize("verb", ["cancel", "rerun", "delete"])
+@pytest.mark.parametrize("verb", ["cancel", "retry", "delete"])
 def test_an_unknown_id_is_refused_with_the_reason(kit: StoreKit, verb: str) -> None:
     refusal = Refusal(GONE, None, "there is no such job")
     assert getattr(kit.jobs, verb)(one(GONE)) == ([], [refusal])
 
 
-@pytest.mark.parametrize("verb", ["cancel", "rerun", "delete"])
+@pytest.mark.parametrize("verb", ["cancel", "retry", "delete"])
 def test_no_ids_are_nothing(kit: StoreKit, verb: str) -> None:
     kit.add()
     assert getattr(kit.jobs, verb)(JobFilter(ids=())) == ([], [])
@@ -274,12 +274,12 @@ def test_no_ids_are_nothing(kit: StoreKit, verb: str) -> None:
 
 def put_some(kit: StoreKit, count: int, verb: str) -> list[int]:
     ids = kit.add_many(count)
-    if verb == "rerun":
+    if verb == "retry":
         kit.jobs.cancel(JobFilter())
     return ids
 
 
-@pytest.mark.parametrize("verb", ["cancel", "rerun", "delete"])
+@pytest.mark.parametrize("verb", ["cancel", "retry", "delete"])
 def test_a_bulk_goes_on_after_the_first_transaction(
     kit: StoreKit, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
@@ -310,7 +310,7 @@ def test_a_bulk_changes_only_what_matches(kit: StoreKit) -> None:
 
 @pytest.mark.parametrize(
     ("one_verb", "other_verb"),
-    [("cancel", "cancel"), ("cancel", "delete"), ("rerun", "cancel"), ("rerun", "delete")],
+    [("cancel", "cancel"), ("cancel", "delete"), ("retry", "cancel"), ("retry", "delete")],
 )
 def test_two_bulk_verbs_at_once_both_go_through(
     kit: StoreKit, together: Any, monkeypatch: pytest.MonkeyPatch, one_verb: str, other_verb: str
@@ -345,7 +345,7 @@ def test_a_bulk_locks_its_rows_in_the_order_of_their_ids(
 
 
 @pytest.mark.databases("postgres")
-@pytest.mark.parametrize("verb", ["cancel", "rerun", "delete"])
+@pytest.mark.parametrize("verb", ["cancel", "retry", "delete"])
 def test_a_row_that_changes_between_a_look_and_the_change_is_left_alone(
     kit: StoreKit, second_store: Any, blocked: Any, verb: str
 ) -> None:
@@ -353,8 +353,8 @@ def test_a_row_that_changes_between_a_look_and_the_change_is_left_alone(
     from concurrent.futures import ThreadPoolExecutor
 
     holder = kit.worker()
-    id_ = kit.put(State.SCHEDULED if verb == "rerun" else State.AVAILABLE)
-    end = {"rerun": "running", "delete": "running", "cancel": "succeeded"}[verb]
+    id_ = kit.put(State.SCHEDULED if verb == "retry" else State.AVAILABLE)
+    end = {"retry": "running", "delete": "running", "cancel": "succeeded"}[verb]
     other = second_store()
     with ThreadPoolExecutor(1) as pool:
         with kit.store.write() as connection:

@@ -190,7 +190,7 @@ def test_jobs_are_found_by_their_last_error_unless_they_have_succeeded(
 
 @pytest.mark.parametrize(
     ("verb", "left"),
-    [("rerun", State.AVAILABLE), ("cancel", State.CANCELLED), ("delete", None)],
+    [("retry", State.AVAILABLE), ("cancel", State.CANCELLED), ("delete", None)],
 )
 def test_a_verb_changes_the_jobs_of_one_error(
     kit: StoreKit, failed_twice: dict[str, int], verb: str, left: State | None, monkeypatch: Any

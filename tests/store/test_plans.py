@@ -414,7 +414,7 @@ def test_pruning_reads_the_index_of_final_jobs(plans: Plans) -> None:
     assert uses(about_jobs[-1], "pkey")
 
 
-@pytest.mark.parametrize("verb", ["cancel", "rerun", "delete"])
+@pytest.mark.parametrize("verb", ["cancel", "retry", "delete"])
 def test_operators_verbs_on_named_jobs_use_the_primary_key(plans: Plans, verb: str) -> None:
     wanted = JobFilter(ids=(5, plans.running[0] - 1, 10**9))
     works = plans.of_each(lambda connection: getattr(Jobs(within(plans, connection)), verb)(wanted))
