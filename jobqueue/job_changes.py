@@ -34,6 +34,12 @@ class JobChanges(NamedTuple):
         checked = Options().merge(changes)
         return cls(**{name: getattr(checked, name) for name in changes})
 
+    @property
+    def moves(self) -> dict[str, Any]:
+        """The new queue and priority, which can be undone, if nothing else changes."""
+        values = {name: value for name, value in self._asdict().items() if value is not None}
+        return values if values.keys() <= {"queue", "priority"} else {}
+
     def to_json(self) -> dict[str, Any]:
         """Return what changes, as JSON values."""
         values = {name: value for name, value in self._asdict().items() if value is not None}

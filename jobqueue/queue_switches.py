@@ -1,6 +1,7 @@
 """Switches of a queue: how many of its jobs run at once, how often they start, and fair shares."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 from jobqueue import options
@@ -9,6 +10,7 @@ from jobqueue.errors import InvalidOption, invalid
 COUNT_MAX = options.RUNNING_MAX
 PERIOD_LEAST, PERIOD_MAX = 0.001, 366 * 86_400.0
 _UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
+_BURST = ", burst "
 _FORM = "write 100/minute, 5/30s; second, minute, hour and day are units"
 
 
@@ -46,10 +48,17 @@ class Rate(NamedTuple):
     def to_text(self) -> str:
         """Return the text that `of` parses, without the burst."""
         unit = next((name for name, seconds in _UNITS.items() if seconds == self.period), None)
-        return f"{self.starts}/{unit or f'{self.period:g}s'}"
+        seconds = repr(float(self.period)).removesuffix(".0")  # All digits: it is read again.
+        return f"{self.starts}/{unit or f'{seconds}s'}"
 
     def __str__(self) -> str:
-        return self.to_text() + (f", burst {self.burst}" if self.burst else "")
+        return self.to_text() + (f"{_BURST}{self.burst}" if self.burst else "")
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read what `str` of a rate is, with its burst. Raises ValueError."""
+        rate, _, burst = text.partition(_BURST)
+        return cls.of(rate, int(burst) if burst else None)
 
 
 class QueueSwitches(NamedTuple):
@@ -90,6 +99,29 @@ class QueueSwitches(NamedTuple):
 
 
 _RATE = ("rate_count", "rate_period", "rate_burst")
+
+
+def columns_of(switch: str, value: Any) -> dict[str, Any]:
+    """Return the columns of a switch, `limit`, `rate` or `fair`, for its JSON value.
+
+    It is the value that the audit has: a rate is the text that `str` makes of it. Raises ValueError
+    for one that plain SQL has written there.
+    """
+    if switch == "limit":
+        return {"max_running": value}
+    if switch == "fair":
+        return {"fair": 1 if value else None}
+    return dict(zip(_RATE, (None,) * 3 if value is None else Rate.read(value), strict=True))
+
+
+def value_of(switch: str, columns: Mapping[str, Any]) -> Any:
+    """Return the JSON value of a switch for its columns."""
+    if switch == "limit":
+        return columns["max_running"]
+    if switch == "fair":
+        return bool(columns["fair"])
+    count, period, burst = (columns[name] for name in _RATE)
+    return None if count is None or period is None else str(Rate(count, period, burst))
 
 
 def _differing(one: QueueSwitches, other: QueueSwitches) -> list[str]:

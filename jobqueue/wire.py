@@ -162,6 +162,11 @@ def job_ids(texts: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(job_id, texts)))
 
 
+def action_id(text: str) -> int:
+    """Parse the id of an action in the log; raise InvalidOption."""
+    return options.whole(whole(text), "id", 1, INTEGER_MAX)
+
+
 def whole(text: str) -> int | str:
     """Parse an integer; return any other text unchanged, for the range check to report."""
     return int(text) if _NUMBER.fullmatch(text) else text

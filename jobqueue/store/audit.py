@@ -7,7 +7,7 @@ Python API is not an operator: it hands none, and writes none.
 import getpass
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -15,8 +15,9 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, insert, select, update
 
 from jobqueue.records import JobFilter
+from jobqueue.store.audit_words import about, shown
 from jobqueue.store.database import Store
-from jobqueue.store.schema import audit
+from jobqueue.store.schema import audit, jobs
 
 T = TypeVar("T")
 
@@ -36,6 +37,11 @@ class Action:
     actor: str
     verb: str
     target: Mapping[str, Any]
+    before: Mapping[str, Any] | None = field(default=None, init=False)
+    """What it replaced, by the names of the target; set in its transaction, by what changes rows.
+
+    Of a schedule the columns that were there, and those that it set: `was` and `became`.
+    """
     row: int | None = field(default=None, init=False)
     """The id of its row, once that is committed."""
 
@@ -53,7 +59,11 @@ class Action:
             connection.execute(update(audit).where(audit.c.id == self.row).values(more))
             return self.row
         new = insert(audit).values(
-            actor=self.who, verb=self.verb, target=json.dumps(self.target), changed=changed
+            actor=self.who,
+            verb=self.verb,
+            target=json.dumps(self.target),
+            changed=changed,
+            before=None if self.before is None else json.dumps(self.before),
         )
         return int(connection.execute(new.returning(audit.c.id)).scalar_one())
 
@@ -103,6 +113,17 @@ def target_of(wanted: JobFilter) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None} or {"all": True}
 
 
+def moved_from(
+    connection: Connection, ids: Sequence[int], columns: Sequence[str]
+) -> dict[str, Any] | None:
+    """Return what these columns of locked jobs are, if they are the same of all of them."""
+    if not columns or len(ids) > IDS:  # The row does not name them all.
+        return None
+    wanted = select(*(jobs.c[name] for name in columns)).where(jobs.c.id.in_(ids)).distinct()
+    found = connection.execute(wanted).mappings().all()
+    return dict(found[0]) if len(found) == 1 else None
+
+
 def os_user() -> str:
     """Return the user of this process."""
     try:
@@ -125,15 +146,38 @@ class Audit:
     def find(
         self, limit: int | None, since: datetime | None = None, before: int | None = None
     ) -> list[dict[str, Any]]:
-        """Return actions as JSON values, newest first, those with ids below `before`."""
+        """Return actions as JSON values, newest first, those with ids below `before`.
+
+        `about` says in words what each was about, and what it replaced.
+        """
+        return [
+            row | {"before": shown(row["before"]), "about": about(row)}
+            for row in self.stored(limit, since, before)
+        ]
+
+    def stored(
+        self,
+        limit: int | None,
+        since: datetime | None = None,
+        before: int | None = None,
+        id_: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the same, with `before` as it is stored: it may hold arguments of schedules."""
         wanted = select(audit).order_by(audit.c.id.desc()).limit(limit)
         if before is not None:
             wanted = wanted.where(audit.c.id < before)
+        if id_ is not None:
+            wanted = wanted.where(audit.c.id == id_)
         if since is not None:
             wanted = wanted.where(audit.c.at >= since)
         with self._store.read() as connection:
             rows = connection.execute(wanted).mappings().all()
         return [
-            {**row, "at": row["at"].isoformat(), "target": json.loads(row["target"])}
-            for row in rows
+            row
+            | {
+                "at": row["at"].isoformat(),
+                "target": json.loads(row["target"]),
+                "before": json.loads(row["before"] or "null"),
+            }
+            for row in map(dict, rows)
         ]

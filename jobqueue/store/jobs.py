@@ -1,7 +1,7 @@
 """Jobs for clients and operators: insert, find, cancel, retry, delete."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    and_,
     case,
     delete,
     literal,
@@ -24,14 +25,14 @@ from sqlalchemy.exc import IntegrityError
 from jobqueue.job_changes import JobChanges
 from jobqueue.records import AttemptError, AttemptRecord, JobFilter, JobRecord, Refusal
 from jobqueue.states import FINAL, MOVES, WAITING, State
-from jobqueue.store.audit import Action, transact_audited
+from jobqueue.store.audit import Action, moved_from, transact_audited
 from jobqueue.store.clock import INSTANT, now
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.store.enqueue import Enqueuer
 from jobqueue.store.schema import attempts, jobs
 from jobqueue.store.sql.matching import id_of, matches
-from jobqueue.store.sql.predicates import KEY_HELD_BY_OTHER, in_state, may
+from jobqueue.store.sql.predicates import KEY_HELD_BY_OTHER, in_force, in_state, may
 
 PAGE = 5000
 """Rows per SELECT of a long list."""
@@ -238,9 +239,14 @@ class Jobs(Enqueuer):
         ]
 
     def update(
-        self, wanted: JobFilter, changes: JobChanges, action: Action | None = None
+        self,
+        wanted: JobFilter,
+        changes: JobChanges,
+        action: Action | None = None,
+        *,
+        seen: Mapping[str, Any] | None = None,
     ) -> tuple[list[int], list[Refusal]]:
-        """Change jobs that wait. `action` and return as `cancel`.
+        """Change jobs that wait, if their columns are as `seen`. `action` and return as `cancel`.
 
         A new due time makes a job scheduled, or available if it has passed, unless the job waits
         for its key. The bound of a queue that they are moved to does not count, as for a retry.
@@ -256,9 +262,11 @@ class Jobs(Enqueuer):
             waits_on = or_(literal(changes.at, INSTANT) > now(), jobs.c.awaited_key.is_not(None))
             values["run_at"] = changes.at
             values["state"] = case((waits_on, State.SCHEDULED.value), else_=State.AVAILABLE.value)
-        waits = in_state(*WAITING)
+        waits = and_(in_state(*WAITING), *in_force(jobs, seen or {}))
 
         def change(connection: Connection, ids: list[int]) -> list[int]:
+            if action is not None and set(ids) == set(wanted.ids or ()):
+                action.before = moved_from(connection, ids, [*changes.moves])
             statement = update(jobs).where(jobs.c.id.in_(ids), waits).values(values)
             return list(connection.execute(statement.returning(jobs.c.id)).scalars())
 

@@ -1,12 +1,12 @@
 """The switches of queues in the database: what the code declares, and what operators change."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
-from jobqueue.queue_switches import QueueSwitches, Rate
+from jobqueue.queue_switches import QueueSwitches, Rate, columns_of, value_of
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.audit import Action, transact_audited
@@ -14,6 +14,7 @@ from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.schema import queues
+from jobqueue.store.sql.predicates import in_force
 
 
 class Switchboard:
@@ -43,24 +44,28 @@ class Switchboard:
                 self._store.transact(partial(self._declare, name=name, switches=switches))
 
     def _declare(self, connection: Connection, name: str, switches: QueueSwitches) -> None:
+        # Insert first: if another process inserts the row meanwhile, it is read and locked.
+        connection.execute(self._store.backend.insert(queues).values(name=name))
         text = select(queues.c.declared).where(queues.c.name == name).with_for_update()
-        before = connection.execute(text).scalar_one_or_none()
+        before = connection.execute(text).scalar_one()
         values = switches.changes(before) | {"declared": switches.to_text()}
         self._write(connection, name, values)
 
     def limit(self, queue: str, most: int | None, action: Action | None = None) -> None:
         """Let at most `most` jobs of a queue run at once; None: as many as there are slots."""
-        self._change(queue, {"max_running": most}, action)
+        self._set(queue, "limit", most, action)
 
     def rate(self, queue: str, rate: Rate | None, action: Action | None = None) -> None:
         """Let jobs of a queue start at a rate; None: as soon as there are slots."""
-        count, period, burst = rate or (None, None, None)
-        values = {"rate_count": count, "rate_period": period, "rate_burst": burst}
-        self._change(queue, values, action)
+        self._set(queue, "rate", rate and str(rate), action)
 
     def fair(self, queue: str, action: Action | None = None, *, fair: bool) -> None:
         """Let the concurrency keys of a queue take turns, or not."""
-        self._change(queue, {"fair": 1 if fair else None}, action)
+        self._set(queue, "fair", fair, action)
+
+    def restore(self, queue: str, switch: str, value: Any, action: Action, *, seen: Any) -> bool:
+        """Set a switch to an earlier value while it is as `seen`; return False if it is not."""
+        return self._set(queue, switch, value, action, in_force(queues, columns_of(switch, seen)))
 
     def purge(self, queue: str, action: Action | None = None) -> int:
         """Delete the jobs of a queue that wait; return how many. Running ones go on."""
@@ -71,13 +76,39 @@ class Switchboard:
             for state in (State.SCHEDULED, State.AVAILABLE)
         )
 
-    def _change(self, queue: str, values: Mapping[str, Any], action: Action | None) -> None:
+    def _set(
+        self,
+        queue: str,
+        switch: str,
+        value: Any,
+        action: Action | None,
+        still: Sequence[ColumnElement[bool]] = (),
+    ) -> bool:
+        """Set a switch, if the row is `still` so; return whether it was. See `columns_of`."""
         self._store.require_schema(beside_others=False)
-        work = partial(self._write, queue=queue, values=values)
-        transact_audited(self._store.transact, work, action, lambda _: 1)
+        values = columns_of(switch, value)
+        columns = [queues.c[name] for name in values]
+        there = select(*columns).where(queues.c.name == queue).with_for_update()
 
-    def _write(self, connection: Connection, queue: str, values: Mapping[str, Any]) -> None:
-        # Insert first: if another process inserts the row meanwhile, the update finds it.
-        connection.execute(self._store.backend.insert(queues).values(name=queue, **values))
-        connection.execute(update(queues).where(queues.c.name == queue).values(**values))
+        def work(connection: Connection) -> bool:
+            # Insert first: if another process inserts the row meanwhile, it is read and locked.
+            connection.execute(self._store.backend.insert(queues).values(name=queue))
+            old = connection.execute(there).mappings().one()
+            if action is not None:
+                action.before = {switch: value_of(switch, dict(old))}
+            return self._write(connection, queue, values, still)
+
+        return transact_audited(self._store.transact, work, action, int)
+
+    def _write(
+        self,
+        connection: Connection,
+        queue: str,
+        values: Mapping[str, Any],
+        still: Sequence[ColumnElement[bool]] = (),
+    ) -> bool:
+        row = update(queues).where(queues.c.name == queue, *still).values(**values)
+        if connection.execute(row.returning(queues.c.name)).first() is None:
+            return False
         self._lanes.unpark_waiting(connection, queue)  # Or workers would pass it over for seconds.
+        return True

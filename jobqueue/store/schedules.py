@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import Connection, delete, null, select, update
@@ -25,7 +26,7 @@ from jobqueue.store.schedule_rows import (
     rows,
 )
 from jobqueue.store.schema import schedules, workers
-from jobqueue.store.sql.predicates import IS_ALIVE
+from jobqueue.store.sql.predicates import IS_ALIVE, in_force
 
 
 class ScheduleTable:
@@ -84,7 +85,7 @@ class ScheduleTable:
                     "to change it, use replace",
                     name,
                 )
-            self._change(connection, name, changed(there, definition, present))
+            self._change(connection, there, changed(there, definition, present), action)
             return True
 
         transact_audited(self._store.transact, work, action, int)
@@ -95,7 +96,7 @@ class ScheduleTable:
         def work(connection: Connection) -> bool:
             there = self._locked(connection, name)
             if there.paused_at is None:
-                self._change(connection, name, {"paused_at": now(), "paused_by": by})
+                self._change(connection, there, {"paused_at": now(), "paused_by": by})
             return there.paused_at is None
 
         return transact_audited(self._store.transact, work, action, int)
@@ -110,7 +111,7 @@ class ScheduleTable:
                     last_tick(there, present_of(connection))
                 )
                 again = {"paused_at": null(), "paused_by": null(), "next_at": next_at}
-                self._change(connection, name, again)
+                self._change(connection, there, again)
             return there.paused_at is not None
 
         return transact_audited(self._store.transact, work, action, int)
@@ -131,8 +132,24 @@ class ScheduleTable:
                 return False
             declared = Definition.from_text(there.declared)
             changes = changed(there, declared, present_of(connection))
-            self._change(connection, name, changes | {"source": CODE})
+            self._change(connection, there, changes | {"source": CODE}, action)
             return True
+
+        return transact_audited(self._store.transact, work, action, int)
+
+    def restore(
+        self, name: str, columns: Mapping[str, Any], action: Action, *, seen: Mapping[str, Any]
+    ) -> bool:
+        """Give a schedule earlier columns while it is as `seen`; return False if it is not.
+
+        Both are those of `Action.before`.
+        """
+        definition = Definition(**{each.name: columns[each.name] for each in fields(Definition)})
+
+        def work(connection: Connection) -> bool:
+            there = self._locked(connection, name)
+            values = changed(there, definition, present_of(connection))
+            return self._change(connection, there, values | dict(columns), action, seen)
 
         return transact_audited(self._store.transact, work, action, int)
 
@@ -174,8 +191,27 @@ class ScheduleTable:
             raise not_found(name)
         return record_of(row)
 
-    def _change(self, connection: Connection, name: str, values: Mapping[str, Any]) -> None:
-        connection.execute(update(schedules).where(schedules.c.name == name).values(**values))
+    def _change(
+        self,
+        connection: Connection,
+        there: ScheduleRecord,
+        values: Mapping[str, Any],
+        action: Action | None = None,
+        seen: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Change a locked row, if it is as `seen`; return whether it was.
+
+        An `action` is given where its definition changes, and notes what that was.
+        """
+        row = update(schedules).where(
+            schedules.c.name == there.name, *in_force(schedules, seen or {})
+        )
+        done = connection.execute(row.values(**values).returning(schedules.c.name)).first()
+        if action is not None:
+            was = asdict(there.definition) | {"source": there.source}
+            became = {name: values.get(name, old) for name, old in was.items()}
+            action.before = {"was": was, "became": became}
+        return done is not None
 
 
 def not_found(name: str) -> ScheduleNotFound:

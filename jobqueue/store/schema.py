@@ -24,7 +24,7 @@ from jobqueue.states import LIVE, State
 from jobqueue.store.checks import checks
 from jobqueue.store.clock import Instant, now
 
-REVISION = "0003"
+REVISION = "0005"
 """The schema revision that this code runs on."""
 
 VERSION_TABLE = "jobqueue_alembic_version"
@@ -133,9 +133,7 @@ attempts = Table(  # A row for each attempt that did not succeed.
     Column("worker", Text),
     Column("started_at", Instant),
     Column("finished_at", Instant, nullable=False),
-    Column(
-        "outcome", Text, nullable=False
-    ),  # errored, timed out, snoozed, released, cancelled, lost
+    Column("outcome", Text, nullable=False),  # errored, timed out, snoozed, released, lost, …
     Column("error_type", Text),  # module.qualname; of a builtin exception its bare name
     Column("error_message", Text),
     Column("traceback", Text),
@@ -165,6 +163,7 @@ workers = Table(  # A row is a lease: a worker without its row holds no claim.
     Column("errored", BigInteger, nullable=False, server_default="0"),
     Column("started_at", Instant, nullable=False, server_default=now()),
     Column("heartbeat_at", Instant, nullable=False, server_default=now()),
+    Column("stopping_at", Instant),  # when it was asked to stop, and waits for what runs; or null
     sqlite_autoincrement=True,
 )
 
@@ -306,6 +305,7 @@ audit = Table(  # A row for each operator's action, written in the action's tran
     Column("verb", Text, nullable=False),
     Column("target", Text, nullable=False),  # JSON: the ids or the filter, a queue or a schedule
     Column("changed", BigInteger, nullable=False, server_default="0"),  # how many
+    Column("before", Text),  # JSON: what it replaced; null: nothing that can be put back
     sqlite_autoincrement=True,
 )
 

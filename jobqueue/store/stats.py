@@ -90,6 +90,7 @@ worker_stats = table(
     *_times("heartbeat_age_seconds"),
     column("started_at", INSTANT),
     *_times("lease"),
+    column("stopping_at", INSTANT),
 )
 
 throughput = table(
@@ -128,6 +129,14 @@ class Monitor:
         for row in rows:
             row["queues"] = None if row["queues"] is None else json.loads(row["queues"])
         return rows
+
+    def workers_json(self) -> Rows:
+        """Return what `workers` does, as JSON values."""
+        instants = ("started_at", "stopping_at")
+        return [
+            row | {name: row[name] and row[name].isoformat() for name in instants}
+            for row in self.workers()
+        ]
 
     def tasks(self, waiting_max: int | None = None) -> Rows:
         """Return a row for each task that has counters or waiting jobs, or is paused, by name.

@@ -21,7 +21,7 @@ from jobqueue.web.pages import bulk, queues, schedules
 from jobqueue.web.pages.errors import errors_page
 from jobqueue.web.pages.job import job_page
 from jobqueue.web.pages.jobs import VERBS, jobs_page
-from jobqueue.web.pages.log import log_page
+from jobqueue.web.pages.log import log_page, undo
 from jobqueue.web.pages.now import now_page
 from jobqueue.web.pages.tasks import switch, tasks_page
 from jobqueue.web.pages.view import Act, Page
@@ -73,6 +73,7 @@ FORMS: tuple[tuple[str, Act], ...] = (
     ),
 )
 """What buttons do. The last part of a path is its verb."""
+UNDO = "/log/{id}/undo"
 
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 THEMES = ("auto", "light", "dark")
@@ -106,6 +107,7 @@ class Dashboard:
         return [
             *verbs,
             *bulk_verbs,
+            Route(UNDO, self._undoes, methods=["POST"]),
             *(Route(page.path, self._shows(page)) for page in pages),
             Route("/login", self.login, methods=["GET", "POST"]),
             Route("/logout", self.logout, methods=["POST"]),
@@ -138,6 +140,11 @@ class Dashboard:
             return self._page(request.scope, template, data)
 
         return endpoint
+
+    async def _undoes(self, request: Request) -> Response:
+        rights: Rights = request.scope["jobqueue.rights"]
+        act = partial(undo, require=rights.require)
+        return await self._does(act, "undo", self._threads.writes)(request)
 
     def _does(self, act: Act, verb: str, threads: Threads) -> Endpoint:
         """Return an endpoint that does what a form asks for, and goes on to where it shows."""

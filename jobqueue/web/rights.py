@@ -18,7 +18,7 @@ Authorize = Callable[[Request], Answer | Awaitable[Answer]]
 
 VERBS = (
     *("retry", "cancel", "delete", "update", "pause", "resume", "limit", "rate", "fair"),
-    *("purge", "reset", "remove", "run", "add", "enqueue"),
+    *("purge", "reset", "remove", "run", "add", "enqueue", "undo"),
 )
 
 

@@ -9,21 +9,37 @@ from jobqueue.errors import SchemaOutdated
 from jobqueue.store import migrate
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
+from jobqueue.store.audit import Audit
 from jobqueue.store.schema import REVISION
+from jobqueue.store.stats import Monitor
+from jobqueue.store.undo import Undo
 from tests.store.conftest import ONLY_POSTGRES
 
 ROWS = (
     "INSERT INTO jobqueue_jobs (task, tags, attempt) VALUES ('add', '[\"one\"]', 1)",
     "INSERT INTO jobqueue_attempts (job_id, fence, attempt, finished_at, outcome, error_type,"
     " error_message) VALUES (1, 1, 1, '2026-01-31 23:59:59+00', 'errored', 'OSError', 'gone')",
+    "INSERT INTO jobqueue_workers (name, host, pid, tasks, concurrency, lease)"
+    " VALUES ('old', 'h', 7, '[]', 4, 30)",
+)
+BEFORE_UNDO = (
+    "INSERT INTO jobqueue_audit (actor, verb, target, changed)"
+    """ VALUES ('ada', 'limit', '{"queue": "mail", "limit": 4}', 1)""",
+    "UPDATE jobqueue_workers SET heartbeats = heartbeats + 1 WHERE name = 'old'",
 )
 
 
 @pytest.fixture
-def old_store(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A database with the first revision, and the store of this version on it."""
+def newer() -> str:
+    """The pattern of the migrations that the old version did not have."""
+    return "000[2-9]*"
+
+
+@pytest.fixture
+def old_store(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newer: str):
+    """A database with an older revision, the first by default, and the store of this version on it."""
     folder = tmp_path / "migrations"
-    shutil.copytree(migrate.folder(), folder, ignore=shutil.ignore_patterns("000[2-9]*"))
+    shutil.copytree(migrate.folder(), folder, ignore=shutil.ignore_patterns(newer))
     with monkeypatch.context() as patched:
         patched.setattr(migrate, "folder", lambda: folder)
         migrate.upgrade(empty_url)
@@ -49,6 +65,37 @@ def test_an_upgrade_from_the_first_revision_keeps_its_rows(
     shown = record.to_json()
     new = [shown[name] for name in ("headers", "lane", "scheduled_for", "expires_at")]
     assert new == [{}, None, None, None]
+    (worker,) = Monitor(old_store).workers()
+    assert (worker["worker"], worker["stopping_at"]) == ("old", None)
+
+
+@pytest.mark.parametrize("newer", ["0005*"])
+def test_what_a_version_without_undo_writes_before_and_after_the_upgrade_is_there(
+    old_store: Store, empty_url: str
+) -> None:
+    """Its workers and commands go on beside the new columns."""
+
+    def writes(*statements: str) -> None:
+        with old_store.backend.writing(old_store.engine) as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+    writes(ROWS[2], *BEFORE_UNDO)
+    with old_store.engine.connect() as reader:
+        assert (
+            "stopping_at"
+            not in reader.exec_driver_sql("SELECT * FROM jobqueue_worker_stats").keys()
+        )
+    migrate.upgrade(empty_url)
+    writes(*BEFORE_UNDO)
+    (worker,) = Monitor(old_store).workers()
+    assert worker["stopping_at"] is None
+    rows = Audit(old_store).find(None)
+    assert [(row["id"], row["before"], row["about"]) for row in rows] == [
+        (2, None, "queue mail, limit 4"),
+        (1, None, "queue mail, limit 4"),
+    ]
+    assert Undo(old_store).offers(Audit(old_store).stored(None)) == {}
 
 
 @ONLY_POSTGRES

@@ -20,7 +20,7 @@ COLUMNS = {
     "jobqueue_queue_stats": "queue scheduled available running succeeded failed cancelled paused oldest_available_seconds max_pending "
     "max_running rate_count rate_period rate_burst fair",
     "jobqueue_task_stats": "task succeeded failed cancelled errored_attempts avg_duration max_duration avg_wait max_wait",
-    "jobqueue_worker_stats": "worker host pid queues concurrency running processed errored heartbeat_age_seconds started_at lease",
+    "jobqueue_worker_stats": "worker host pid queues concurrency running processed errored heartbeat_age_seconds started_at lease stopping_at",
     "jobqueue_throughput": "minute queue task succeeded failed cancelled errored_attempts avg_duration",
 }
 
@@ -228,6 +228,7 @@ def test_a_worker_tells_what_it_is_and_how_old_its_heartbeat_is(scenario: StoreS
         "processed": 10,
         "errored": 1,
         "lease": 30.0,
+        "stopping_at": None,
     }
     assert second["queues"] is None
     assert second["started_at"].tzinfo is UTC

@@ -11,7 +11,7 @@ from starlette.routing import Mount
 
 from jobqueue import JobQueue, every
 from jobqueue.web import Server, create_app, rights
-from jobqueue.web.dashboard import FORMS, PAGES
+from jobqueue.web.dashboard import FORMS, PAGES, UNDO
 from jobqueue.web.pages.jobs import VERBS
 from tests.web.conftest import JSON, Client, Serve, working
 
@@ -165,7 +165,8 @@ def test_every_operation_is_served_and_answers_as_documented(
     do("purge_queue", name="default")
     do("list_schedules")
     do("remove_schedule", name="sums")
-    do("list_actions", since="1h", limit=10)
+    actions = do("list_actions", since="1h", limit=10)
+    assert do("undo_action", id=next(a["id"] for a in actions if a["verb"] == "fair"))["undone"]
     do("examine")
     for probe in ("index", "openapi", "alive", "ready", "metrics"):
         do(probe)
@@ -232,7 +233,8 @@ def test_wrong_input_of_every_operation_is_refused_in_one_line(
 def test_what_the_dashboard_can_do_the_api_can(jobs: JobQueue) -> None:
     of_api = create_app(jobs)._api.operations
     verbs = {(each.path.split("/")[2], each.verb) for each in of_api if each.verb}
-    assert {(path.split("/")[1], path.rpartition("/")[2]) for path, _ in FORMS} <= verbs
+    forms = [*(path for path, _ in FORMS), UNDO]
+    assert {(path.split("/")[1], path.rpartition("/")[2]) for path in forms} <= verbs
     paths = {each.path for each in of_api}
     assert {f"/api/jobs/{verb}" for verb in VERBS} <= paths
     pages = {page.path for page in PAGES if page.title} - {"/"}

@@ -328,6 +328,13 @@ def test_the_switches_of_a_queue_are_changed(client: Client, jobs: JobQueue) -> 
     shown = {name: row[name] for name in ("max_running", "rate_count", "rate_period", "rate_burst")}
     assert shown == {"max_running": 4, "rate_count": 5, "rate_period": 30.0, "rate_burst": 2}
     assert (row["fair"], row["paused"], row["available"]) == (True, False, 1)
+    last = client.get("/api/log").json()[0]
+    assert (last["before"], last["about"]) == ({"fair": False}, "queue default, fair off → on")
+    undo = f"/api/log/{last['id']}/undo"
+    assert client.post(undo).json() == {"changed": 1, "undone": "fair queue default, fair on → off"}
+    error = client.refused(409, "POST", undo)
+    assert error["field"] == "id" and "changed since" in error["message"]
+    client.refused(404, "POST", "/api/log/99/undo")
     for body in ({"limit": None}, {"rate": None}):
         assert post(next(iter(body)), **body).json() == {"changed": 1}
     assert client.get("/api/queues").json()[0]["max_running"] is None

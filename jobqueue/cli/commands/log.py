@@ -1,4 +1,4 @@
-"""`log`: what operators did."""
+"""`log`, `undo`: what operators did, and how to take it back."""
 
 from datetime import datetime
 from typing import Any
@@ -12,30 +12,18 @@ from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.params import option, whole_option
 from jobqueue.cli.tables import Column
 from jobqueue.display import ago
-from jobqueue.store.audit import Audit
+from jobqueue.store.audit import Audit, operator
+from jobqueue.store.undo import Undo
 
 Row = dict[str, Any]
 
 
-def _target(row: Row) -> str:
-    """Return the target in words: `queue mail`, `ids 1, 2 and 7 more`, `all`."""
-    parts = dict(row["target"])
-    more = parts.pop("more_ids", 0)
-    said = [name if value is True else f"{name} {_value(value)}" for name, value in parts.items()]
-    return ", ".join(said) + (f" and {more:,} more" if more else "")
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{name}={_value(one)}" for name, one in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 LOG = [
+    Column[Row]("id", lambda row: row["id"], right=True),
     Column[Row]("when", lambda row: ago(datetime.fromisoformat(row["at"])), right=True),
     Column[Row]("who", lambda row: row["actor"], least=12),
     Column[Row]("did", lambda row: row["verb"]),
-    Column[Row]("target", _target, least=20),
+    Column[Row]("target", lambda row: row["about"], least=20),
     Column[Row]("changed", lambda row: f"{row['changed']:,}", rank=1, right=True),
 ]
 
@@ -55,4 +43,18 @@ def log(cli: CliContext, since: str | None, limit: int | str) -> None:
     show(cli, rows, LOG, "no operator has changed anything" + (" since then" if since else " yet"))
 
 
-COMMANDS = (log,)
+@click.command(cls=Command)
+@click.argument("id_", metavar="ID")
+@pass_cli
+def undo(cli: CliContext, id_: str) -> None:
+    """Take an action back.
+
+    ID is its number in jobqueue log. A pause, a resume, a limit, a rate, fair shares, a change of a
+    schedule, or a move of jobs to another queue or priority: not if that was changed since.
+    """
+    said = Undo(cli.store).undo(wire.action_id(id_), operator(), lambda _verb: None)
+    cli.wake_workers()
+    cli.answer({"changed": 1, "undone": said}, f"undone: {said}")
+
+
+COMMANDS = (log, undo)

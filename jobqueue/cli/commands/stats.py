@@ -128,6 +128,7 @@ MINUTES = [
 WORKERS = [
     _named("worker", least=12),
     Column[Row]("busy", lambda row: f"{row['running']}/{row['concurrency']}", right=True),
+    Column[Row]("draining", lambda row: "yes" if row["stopping_at"] else "", style="yellow"),
     _number("processed", rank=1),
     _number("errored", rank=2),
     Column[Row](
@@ -222,8 +223,7 @@ def show(cli: CliContext, rows: list[Row], columns: Sequence[Column[Row]], nothi
 @pass_cli
 def workers(cli: CliContext) -> None:
     """List the workers."""
-    found = cli.monitor.workers()
-    rows = [row | {"started_at": row["started_at"].isoformat()} for row in found]
+    rows = cli.monitor.workers_json()
     show(cli, rows, WORKERS, "no worker is running; start one with: jobqueue worker")
 
 

@@ -3,6 +3,7 @@
 States are literals, because SQLite matches a partial index by the text of its predicate.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -36,6 +37,11 @@ def in_state(*states: State) -> ColumnElement[bool]:
 def may(verb: str) -> ColumnElement[bool]:
     """Return the state guard of a verb."""
     return in_state(*MOVES[verb].before)
+
+
+def in_force(table: FromClause, values: Mapping[str, Any]) -> list[ColumnElement[bool]]:
+    """Return the conditions that columns of a row have these values; None is NULL."""
+    return [table.c[name].is_not_distinct_from(value) for name, value in values.items()]
 
 
 def becomes(verb: str) -> ColumnElement[str]:

@@ -63,7 +63,7 @@ class FigureOperations:
             "GET",
             "/api/workers",
             "what `jobqueue workers --json` prints",
-            self._workers,
+            lambda _: self._monitor.workers_json(),
             array(ref("Worker")),
         )
         yield Operation(
@@ -107,10 +107,6 @@ class FigureOperations:
             array(ref("Action")),
             (SINCE, LIMIT, BEFORE),
         )
-
-    def _workers(self, _asked: Asked) -> list[dict[str, Any]]:
-        rows = self._monitor.workers()
-        return [row | {"started_at": row["started_at"].isoformat()} for row in rows]
 
     def _errors(self, asked: Asked) -> list[dict[str, Any]]:
         since, task, limit = ERRORS

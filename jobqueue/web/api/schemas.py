@@ -258,6 +258,9 @@ COMPONENTS: dict[str, Schema] = {
         heartbeat_age_seconds=NUMBER,
         started_at=INSTANT,
         lease=NUMBER,
+        stopping_at=or_null(
+            INSTANT | {"description": "Since when it only ends what it runs: it was asked to stop."}
+        ),
     ),
     "Stats": an_object(
         queues=array(ref("Queue")),
@@ -278,7 +281,14 @@ COMPONENTS: dict[str, Schema] = {
         last_seen=INSTANT,
     ),
     "Action": an_object(
-        id=WHOLE, at=INSTANT, actor=TEXT, verb=TEXT, target={"type": "object"}, changed=WHOLE
+        id=WHOLE,
+        at=INSTANT,
+        actor=TEXT,
+        verb=TEXT,
+        target={"type": "object"},
+        changed=WHOLE,
+        before=or_null({"type": "object", "description": "What it replaced."}),
+        about=TEXT | {"description": "That in words: `queue mail, limit 4 → 10`."},
     ),
     "Diagnosis": an_object(
         checks=WHOLE,

@@ -1,9 +1,9 @@
-"""Operations on queues, tasks and tags: what `queues`, `pause` and `resume` change."""
+"""Operations on queues, tasks and tags: what `queues`, `pause`, `resume` and `undo` change."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jobqueue import options
+from jobqueue import options, wire
 from jobqueue.bulk_verbs import DryRun
 from jobqueue.errors import InvalidOption, JobNotFound
 from jobqueue.known_names import unknown
@@ -18,9 +18,11 @@ from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_switches import Switchboard
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
+from jobqueue.store.undo import Undo
 from jobqueue.web.api.operation import Asked, Operation
 from jobqueue.web.api.schemas import FLAG, TEXT, WHOLE, Schema, a_body, an_object, or_null, ref
 from jobqueue.web.requests import object_of, required
+from jobqueue.web.rights import Rights
 
 Change = Callable[[str, Asked], bool]
 """Changes a queue; True if something has changed."""
@@ -44,16 +46,21 @@ PURGE = (
     'how many waiting jobs were deleted; `{"dry_run": true}` answers how many would be, and the '
     "newest ten, and deletes none"
 )
+UNDO = (
+    "what was changed: an action of the log is taken back; 409 if it cannot be, or what it set was "
+    "changed since"
+)
 
 
 class SwitchOperations:
-    """What can be changed of the queues, tasks and tags of one queue."""
+    """What can be changed of the queues, tasks and tags of one queue, and taken back."""
 
     def __init__(self, queue: JobQueue, names: Callable[[], Names]) -> None:
         self._monitor = Monitor(queue.store)
         self._jobs = ShownJobs(queue.store)
         self._switchboard = Switchboard(queue.store)
         self._pauses = Pauses(queue.store)
+        self._take_back = Undo(queue.store).undo
         self._wake_workers = queue.wake_workers
         self._names = names
 
@@ -93,6 +100,19 @@ class SwitchOperations:
             verb="purge",
             is_bulk=True,
         )
+        yield Operation(
+            "undo_action",
+            "POST",
+            "/api/log/{id}/undo",
+            UNDO,
+            self._undo,
+            an_object(changed=WHOLE, undone=TEXT),
+            refusals=(404, 409),
+            verb="undo",
+        )
+        yield from self._pauses_and_resumes()
+
+    def _pauses_and_resumes(self) -> Iterator[Operation]:
         for kind in PauseKind:
             for verb in ("pause", "resume"):
                 which = f"of this {kind}" if kind is PauseKind.TASK else "with this tag"
@@ -107,6 +127,13 @@ class SwitchOperations:
                     refusals=(404,),
                     verb=verb,
                 )
+
+    def _undo(self, asked: Asked) -> dict[str, Any]:
+        """Take an action back; who may undo has to have the right to the verb that does it."""
+        rights: Rights = asked.request.scope["jobqueue.rights"]
+        said = self._take_back(wire.action_id(asked.given["id"]), asked.by, rights.require)
+        self._wake_workers()
+        return {"changed": 1, "undone": said}
 
     def _pausing(self, kind: PauseKind, verb: str) -> Callable[[Asked], dict[str, int]]:
         """Return what pauses or resumes a task or a tag."""

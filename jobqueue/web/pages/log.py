@@ -1,14 +1,17 @@
 """Log: who did what, and how to undo it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from jobqueue import options, wire
+from jobqueue.errors import WrongState
 from jobqueue.queue import JobQueue
 from jobqueue.store.audit import Audit
-from jobqueue.web.pages.view import Query
+from jobqueue.store.audit_words import about
+from jobqueue.store.undo import Undo
+from jobqueue.web.pages.view import Done, Query
 
 PAGE = 100
-INVERSE = {"pause": "resume", "resume": "pause"}
 
 
 def log_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
@@ -16,34 +19,26 @@ def log_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     before = None
     if query.get("before"):
         before = options.whole(wire.whole(query["before"]), "before", 1, 2**63 - 1)
-    found = Audit(queue.store).find(PAGE + 1, before=before)
-    seen: set[tuple[str, str]] = set()
-    rows = []
-    for action in found[:PAGE]:
-        undo = None
-        for kind in ("queue", "schedule", "task", "tag"):
-            name = action["target"].get(kind)
-            if name is not None and action["verb"] in INVERSE and len(action["target"]) == 1:
-                # Only what was done last can be undone.
-                first = before is None and (kind, name) not in seen
-                seen.add((kind, name))
-                inverse = INVERSE[action["verb"]]
-                undo = (f"{kind}s/", name, inverse) if first else None
-        rows.append(action | {"about": about(action["target"]), "undo": undo})
-    return "log.html", {"rows": rows, "after": found[PAGE - 1]["id"] if len(found) > PAGE else None}
+    found = Audit(queue.store).stored(PAGE + 1, before=before)
+    page = found[:PAGE]
+    offers = Undo(queue.store).offers(page)
+    rows = [
+        action
+        | {
+            "about": about(action),
+            "undo": offers.get(action["id"]),
+            "changed_since": offers.get(action["id"], "") is None,
+        }
+        for action in page
+    ]
+    return "log.html", {"rows": rows, "after": page[-1]["id"] if len(found) > PAGE else None}
 
 
-def about(target: dict[str, Any]) -> str:
-    """Return what an action was about, in words."""
-    given = dict(target)
-    ids, more = given.pop("ids", None), given.pop("more_ids", 0)
-    parts = []
-    if ids is not None:
-        shown = ids[:5]
-        rest = len(ids) - len(shown) + more
-        parts.append(f"job{'' if len(ids) + more == 1 else 's'} {', '.join(map(str, shown))}")
-        parts += [f"and {rest:,} more"] if rest else []
-    if given.pop("all", None):
-        parts.append("all jobs")
-    parts += [f"{name} {value}" for name, value in given.items()]
-    return ", ".join(parts)
+def undo(queue: JobQueue, form: Query, actor: str, require: Callable[[str], object]) -> Done:
+    """Take an action back, if the operator may do the verb for which `require` does not raise."""
+    try:
+        said = Undo(queue.store).undo(wire.action_id(form["id"]), actor, require)
+    except WrongState as refused:  # Somebody else was faster: the page shows what is there now.
+        return Done(f"{str(refused)[:1].upper()}{str(refused)[1:]}.")
+    queue.wake_workers()
+    return Done(f"Undone: {said}.")

@@ -48,6 +48,23 @@ def test_the_log_is_a_table_and_says_when_it_is_empty(bare: Cli) -> None:
     assert bare.json("log", "--since", "2100-01-01T00:00:00Z") == []
 
 
+def test_an_action_is_taken_back_by_its_id(bare: Cli) -> None:
+    bare.ok("enqueue", "add", "--queue", "mail")
+    for most in (4, 10):
+        bare.ok("queues", "limit", "mail", most)
+    assert "queue mail, limit 4 → 10" in bare.ok("log")
+    (row, _) = bare.json("log")
+    assert (row["before"], row["about"]) == ({"limit": 4}, "queue mail, limit 4 → 10")
+    assert bare.ok("undo", row["id"]) == "undone: limit queue mail, limit 10 → 4\n"
+    assert bare.json("queues")[0]["max_running"] == 4
+    assert "changed since" in bare.refused(1, "undo", row["id"])
+    said = "limit queue mail, limit 4 → 10"
+    assert bare.json("undo", 3) == {"changed": 1, "undone": said}
+    assert "there is no action 99" in bare.refused(1, "undo", 99)
+    for wrong in ("0", "x", "-1"):
+        assert "id" in bare.refused(2, "undo", wrong)
+
+
 def test_bad_limits_and_instants_are_refused(bare: Cli) -> None:
     bare.ok("enqueue", "add")
     assert "limit" in bare.refused(2, "log", "--limit", "-1")

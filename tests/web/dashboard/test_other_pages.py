@@ -12,10 +12,11 @@ from jobqueue import JobQueue, cron, every, overview
 from jobqueue.store import queue_figures, schedule_runs
 from jobqueue.store import schema as tables
 from jobqueue.store.audit import Audit
+from jobqueue.store.audit_words import about
 from jobqueue.store.history import Figures, History
+from jobqueue.store.queue_switches import Switchboard
 from jobqueue.store.stats import Monitor
 from jobqueue.web.pages import tasks as tasks_pages
-from jobqueue.web.pages.log import about
 from tests.web.dashboard.conftest import Pages, Run, ids_in, text_of
 
 
@@ -252,9 +253,39 @@ def test_the_log_says_who_did_what_and_undoes_it(pages: Pages, jobs: JobQueue) -
         f"cancel jobs {ids[0]}, {ids[1]} 2 http 127.0.0.1" in said and "pause queue mail 1" in said
     )
     assert page.count("Undo</button>") == 1
-    page = pages.done("/queues/mail/resume", {"to": "/log"})
-    assert "Queue mail is resumed." in page and page.count("Undo</button>") == 1
-    assert "queues/mail/pause" in page
+    page = pages.done("/log/1/undo", {"to": "/log"})
+    assert "Undone: resume queue mail." in page
+    assert re.findall(r'formaction="./log/(\d+)/undo"', page) == ["3"]
+    assert Monitor(jobs.store).queues()[0]["paused"] is False
+
+
+def test_the_log_shows_what_was_replaced_and_puts_it_back(pages: Pages, jobs: JobQueue) -> None:
+    id_ = pages.client.id(1, 2, queue="mail")
+    pages.send("/queues/mail/limit", {"limit": "4"})
+    pages.send("/queues/mail/limit", {"limit": "10"})
+    pages.send("/queues/mail/rate", {"rate": "5/30s"})
+    pages.send(f"/jobs/{id_}/update", {"new_priority": "7"})
+    lines = re.findall(r'<tr id="action-\d+">(.*?)</tr>', pages.get("/log"), re.DOTALL)
+    found = [[text_of(cell).strip() for cell in line.split("</td>")] for line in lines]
+    assert [(what, about, undo) for _, what, about, _, _, undo, *_ in found] == [
+        ("update", f"job {id_}, priority 0 → 7", "Undo"),
+        ("rate", "queue mail, rate none → 5/30s", "Undo"),
+        ("limit", "queue mail, limit 4 → 10", "Undo"),
+        ("limit", "queue mail, limit none → 4", "changed since"),
+    ]
+    assert f"update http 127.0.0.1: job {id_}, priority 0 → 7" in text_of(pages.get(f"/jobs/{id_}"))
+    page = pages.done("/log/2/undo", {"to": "/log"})
+    assert "Undone: limit queue mail, limit 10 → 4." in page
+    assert Monitor(jobs.store).queues()[0]["max_running"] == 4
+    Switchboard(jobs.store).limit("mail", 9)
+    page = text_of(pages.done("/log/5/undo", {"to": "/log"}))
+    assert (
+        "Action 5 (limit: queue mail, limit 10 → 4) is not undone: what it set was changed since."
+        in page
+    )
+    assert Monitor(jobs.store).queues()[0]["max_running"] == 9
+    assert pages.send("/log/99/undo").status_code == 404
+    assert pages.send("/log/x/undo").status_code == 400
 
 
 def test_a_long_log_has_pages(
@@ -286,7 +317,7 @@ def test_a_long_log_has_pages(
     ],
 )
 def test_what_an_action_was_about_is_said_in_words(target: dict[str, Any], said: str) -> None:
-    assert about(target) == said
+    assert about({"target": target, "before": None}) == said
 
 
 # Errors

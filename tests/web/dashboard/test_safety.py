@@ -6,10 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, update
 from starlette.applications import Starlette
 
 from jobqueue import JobQueue
+from jobqueue.store.schema import audit
 from jobqueue.store.schema import jobs as table
 from jobqueue.web import Server, create_app
 from jobqueue.web.session import Sessions
@@ -208,6 +209,24 @@ def test_authorize_decides_for_each_verb(serve: Serve, jobs: JobQueue, is_async:
     assert "Cancel…" in page and "Retry…" not in page and "Delete…" not in page
 
 
+def test_to_undo_takes_the_right_to_the_verb_that_does_it(serve: Serve, jobs: JobQueue) -> None:
+    client = serve(hosts=None, authorize=lambda request: request.headers["x-may"].split(","))
+    jobs.registry["add"].options(queue="mail").enqueue(1, 1)
+    post = lambda path, may, **how: client.post(path, headers={"x-may": may}, **how)
+    for most in (4, 10):
+        post("/api/queues/mail/limit", "limit", json={"limit": most})
+    for may, missing in (("limit", "undo"), ("undo,rate", "limit")):
+        page = client.get("/log", headers={"x-may": may, "Accept": "text/html"}).text
+        assert "limit 4 → 10" in page and "Undo</button>" not in page
+        error = post("/api/log/2/undo", may).json()["error"]
+        assert (error["field"], error["value"]) == ("authorize", missing)
+        pages = Pages(client)
+        pages.client.headers["x-may"] = may
+        assert pages.send("/log/2/undo").status_code == 403
+    said = "limit queue mail, limit 10 → 4"
+    assert post("/api/log/2/undo", "undo,limit").json() == {"changed": 1, "undone": said}
+
+
 # What data may do in a page
 
 
@@ -263,6 +282,10 @@ def test_what_jobs_hold_is_inert_everywhere(pages: Pages, jobs: JobQueue, run: R
             lists = {"tags": json.dumps([text]), "unique_key": text + str(id_)}
             change = update(table).where(table.c.id == id_)
             connection.execute(change.values(names | lists | {"unique_until": "finished"}))
+        for text in EVIL:
+            target = {"ids": ids[:1], "set": {"queue": f"{text}2"}}
+            row = {"actor": text, "verb": "update", "target": json.dumps(target)}
+            connection.execute(insert(audit).values(**row, before=json.dumps({"queue": text})))
     rest = ("/", "/errors", "/queues", "/tasks", "/workers", "/schedules", "/log")
     for path in ("/jobs", *(f"/jobs/{id_}" for id_ in ids), "/jobs/retry?all=yes", *rest):
         page = pages.get(path)
