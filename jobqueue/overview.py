@@ -128,7 +128,7 @@ def is_alive(worker: dict[str, Any]) -> bool:
 
 
 def worker_rows(monitor: Monitor) -> Rows:
-    """Return a row for each worker: its jobs, the longest first, and whether it lives."""
+    """Return a row for each worker: its jobs, the longest first, its slots, whether it lives."""
     present = monitor.present()
     by_worker: dict[str, list[Running]] = defaultdict(list)
     for row in monitor.running(RUNNING_MAX):
@@ -136,8 +136,16 @@ def worker_rows(monitor: Monitor) -> Rows:
     rows = []
     for row in monitor.workers():
         jobs = sorted(by_worker[row["worker"]], key=lambda job: -job.seconds)
-        rows.append(row | {"jobs": jobs, "busy": len(jobs), "alive": is_alive(row)})
+        more = {"jobs": jobs, "busy": len(jobs), "alive": is_alive(row)}
+        rows.append(row | more | {"slots": _slots(row, jobs)})
     return rows
+
+
+def _slots(row: dict[str, Any], jobs: Sequence[Running]) -> list[str]:
+    """Return a word for each slot of a worker; one that is stopping has none that is free."""
+    stuck = sum(bool(job.stuck) for job in jobs)
+    free = 0 if row["stopping_at"] else max(0, row["concurrency"] - len(jobs))
+    return ["stuck"] * stuck + ["busy"] * (len(jobs) - stuck) + ["free"] * free
 
 
 def _running(row: dict[str, Any], present: datetime) -> Running:

@@ -67,6 +67,12 @@ class Leases:
             rows = connection.execute(self._statements.cancel_requests, {"in_worker": worker})
             return [(row.id, row.fence) for row in rows]
 
+    def note_stop(self, worker: int) -> None:
+        """Tell those who look at workers that this one stops, and only ends what it runs."""
+        with self._store.write() as connection:
+            self._store.backend.limit_lock_wait(connection)  # The worker's shutdown waits for this.
+            connection.execute(self._statements.stop_lease, {"in_worker": worker})
+
     def deregister(self, worker: int) -> None:
         """Delete a worker's own lease."""
         with self._store.write() as connection:

@@ -90,8 +90,12 @@ class Facts:
         return {row.name: row for row in self.rows(select(queues))}
 
     def serving(self, queue: str) -> list[Any]:
-        """Return the live workers that serve a queue."""
-        return [row for row in self.alive if row.queues is None or queue in tags_of(row.queues)]
+        """Return the live workers that serve a queue, but for those that only end what they run."""
+        return [row for row in self.alive if row.stopping_at is None and _serves(row, queue)]
+
+    def is_left(self, queue: str) -> bool:
+        """Return whether live workers serve a queue, and all of them only end what they run."""
+        return not self.serving(queue) and any(_serves(row, queue) for row in self.alive)
 
     def is_stopped(self, queue: str) -> bool:
         """Return whether a pause or a limit of 0 stops a queue."""
@@ -168,13 +172,18 @@ def unserved_queues(facts: Facts) -> Iterator[Finding]:
     """Tell queues with jobs that no live worker serves."""
     due = [row.queue for row in facts.waiting if row.run_at <= facts.present]
     left = [queue for queue in sorted({*facts.heads, *due}) if not facts.serving(queue)]
-    if left:
-        some = _named("queue", left)
-        sentence = f"no live worker serves {some}, where jobs wait"
-        if not facts.alive:
-            sentence = f"no worker is alive, and jobs wait in {some}"
-        remedy = f"jobqueue worker --queues {as_word(','.join(left[:SHOWN]))}"
-        yield finding("unserved_queues", sentence, remedy, left)
+    leaving = [queue for queue in left if facts.is_left(queue)]
+    lack = "no live worker serves {}, where jobs wait"
+    if not facts.alive:
+        lack = "no worker is alive, and jobs wait in {}"
+    for sentence, names in (
+        (lack, [queue for queue in left if queue not in leaving]),
+        ("only workers that are draining serve {}, where jobs wait", leaving),
+    ):
+        if names:
+            remedy = f"jobqueue worker --queues {as_word(','.join(names[:SHOWN]))}"
+            said = sentence.format(_named("queue", names))
+            yield finding("unserved_queues", said, remedy, names)
 
 
 def unknown_tasks(facts: Facts) -> Iterator[Finding]:
@@ -347,6 +356,10 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     limits_of_0,
     retention,
 )
+
+
+def _serves(worker: Any, queue: str) -> bool:
+    return worker.queues is None or queue in tags_of(worker.queues)
 
 
 def _named(noun: str, names: list[str]) -> str:

@@ -178,6 +178,9 @@ def _paused(
 def _no_worker(facts: Facts) -> Explanation | None:
     if facts.serving:
         return None
+    if facts.draining:
+        sentence = f"only workers that are draining serve queue {facts.job.queue}"
+        return _no_live_worker(facts, sentence)
     others = counted(len(facts.live_workers), "live worker")
     also = f" ({others} for other queues)" if facts.live_workers else ""
     return _no_live_worker(facts, f"no live worker serves queue {facts.job.queue}{also}")

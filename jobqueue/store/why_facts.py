@@ -74,13 +74,22 @@ class Facts:
         return list(self._rows(self._why.live_workers))
 
     @cached_property
-    def serving(self) -> list[Any]:
-        """The live workers that serve the queue."""
+    def _of_queue(self) -> list[Any]:
         return [
             row
             for row in self.live_workers
             if row.queues is None or self.job.queue in tags_of(row.queues)
         ]
+
+    @property
+    def serving(self) -> list[Any]:
+        """The live workers that serve the queue."""
+        return [row for row in self._of_queue if row.stopping_at is None]
+
+    @property
+    def draining(self) -> list[Any]:
+        """Those that served it, and only end what they run."""
+        return [row for row in self._of_queue if row.stopping_at is not None]
 
     @cached_property
     def is_known(self) -> bool:

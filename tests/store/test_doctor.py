@@ -98,8 +98,12 @@ def test_a_queue_that_no_worker_serves_is_found(kit: StoreKit) -> None:
         "no live worker serves queue mail, where jobs wait",
         "jobqueue worker --queues mail",
     )
-    worker(kit, "w2")
+    second = worker(kit, "w2")
     assert findings(kit) == []
+    kit.leases.note_stop(second.id)
+    found = only(kit)
+    assert (found.check, found.names) == ("unserved_queues", ("mail",))
+    assert found.sentence == "only workers that are draining serve queue mail, where jobs wait"
 
 
 def test_a_task_that_no_worker_knows_is_found(kit: StoreKit) -> None:

@@ -230,6 +230,13 @@ def test_a_worker_tells_what_it_is_and_how_old_its_heartbeat_is(scenario: StoreS
         "lease": 30.0,
         "stopping_at": None,
     }
+    scenario.leases.note_stop(holder.id)
+    noted = scenario.monitor.workers()[0]["stopping_at"]
+    assert abs(noted - scenario.clock()) < timedelta(seconds=30)
+    viewed = {row["worker"]: row for row in scenario.view("jobqueue_worker_stats")}
+    assert viewed["w1"]["stopping_at"] is not None and viewed["w2"]["stopping_at"] is None
+    scenario.leases.note_stop(holder.id)
+    assert scenario.monitor.workers_json()[0]["stopping_at"] == noted.isoformat()
     assert second["queues"] is None
     assert second["started_at"].tzinfo is UTC
 

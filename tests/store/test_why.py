@@ -241,6 +241,15 @@ def test_in_a_fair_queue_the_keys_that_are_further_behind_are_in_front(why: WhyK
     assert (why.says(plain), why.of(of_b).code) == ("behind 1 other key", "claimable")
 
 
+def test_a_worker_that_is_draining_serves_no_queue(why: WhyKit) -> None:
+    id_ = why.kit.add(queue="mail")
+    why.kit.leases.note_stop(why.worker.id)
+    assert (why.of(id_).code, why.says(id_)) == (
+        "no_worker",
+        "only workers that are draining serve queue mail",
+    )
+
+
 def test_no_live_worker_serves_the_queue(why: WhyKit) -> None:
     id_ = why.kit.add(queue="mail")
     why.execute(update(workers).values(queues='["default"]'))

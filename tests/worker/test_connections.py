@@ -316,8 +316,24 @@ def test_an_outcome_is_written_while_all_of_upkeep_waits_for_a_lock_on_the_lease
 
 
 @on_postgres
-def test_a_stop_does_not_wait_for_a_lock_on_the_leases(jobs: JobQueue, url: str) -> None:
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_stop_does_not_wait_for_a_lock_on_the_leases(
+    jobs: JobQueue, url: str, wait_until: Any, lines: Any, runs: bool
+) -> None:
+    gate = threading.Event()
+
+    @jobs.task
+    def wait() -> None:
+        gate.wait(30)
+
     worker = jobs.worker()
     worker.start()
+    if runs:
+        wait.enqueue()
+        wait_until(lambda: worker.running)
     with locked(url, "jobqueue_workers"), ThreadPoolExecutor(1) as threads:
-        threads.submit(worker.stop).result(30)
+        stopped = threads.submit(worker.stop)
+        if runs:  # It cannot say that it is draining.
+            wait_until(lambda: any("heartbeat: failed" in line for line in lines(logging.WARNING)))
+        gate.set()
+        stopped.result(30)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobCancelled, JobFailed, JobQueue, Snooze, State, current_job, fixed
 from jobqueue.errors import InvalidOption, SchemaOutdated
@@ -245,6 +246,41 @@ def test_a_stop_gives_back_what_was_claimed_and_has_not_begun(
         else:
             assert record.state is State.SUCCEEDED
     assert len(first) + len(rest) == 500
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_worker_that_waits_for_jobs_says_that_it_is_draining_if_the_database_answers(
+    jobs: JobQueue, wait_until: Any, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    ended, began, asked = threading.Event(), threading.Event(), threading.Event()
+    note = Leases.note_stop
+
+    def note_stop(leases: Leases, worker: int) -> None:
+        if answers:
+            note(leases, worker)
+        asked.set()
+        if not answers:
+            raise OperationalError("UPDATE", None, Exception("it is away"))
+
+    @jobs.task
+    def work() -> None:
+        began.set()
+        ended.wait(30)
+
+    monkeypatch.setattr(Leases, "note_stop", note_stop)
+    work.enqueue()
+    worker = jobs.worker()
+    worker.start()
+    assert began.wait(30)
+    stopper = threading.Thread(target=worker.stop)
+    stopper.start()
+    assert asked.wait(30)
+    (row,) = Monitor(jobs.store).workers()
+    assert bool(row["stopping_at"]) is answers
+    ended.set()
+    stopper.join(30)
+    assert worker.stop(), "all ended in order"
+    assert Monitor(jobs.store).workers() == []
 
 
 def test_two_workers_in_one_process_share_the_work_and_do_nothing_twice(jobs: JobQueue) -> None:

@@ -88,6 +88,15 @@ def renew_lease() -> Executable:
     )
 
 
+def stop_lease() -> Executable:
+    """Note in a worker's lease since when it stops."""
+    return (
+        update(workers)
+        .where(workers.c.id == bindparam("in_worker"))
+        .values(stopping_at=func.coalesce(workers.c.stopping_at, now()))
+    )
+
+
 def step_lease() -> Executable:
     """Add `in_step` to a worker's heartbeats."""
     return (

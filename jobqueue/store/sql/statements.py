@@ -76,6 +76,7 @@ class Statements(ClaimStatements):
             jobs.c.worker_id == bindparam("in_worker"), jobs.c.cancel_requested_at.is_not(None)
         )
         self.renew_lease = leases.renew_lease()
+        self.stop_lease = leases.stop_lease()
         self.step_lease = leases.step_lease()
         self.register = sql_insert(workers).returning(workers.c.id)
         self.deregister = delete(workers).where(workers.c.id == bindparam("in_worker"))

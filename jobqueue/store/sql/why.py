@@ -76,6 +76,7 @@ class WhyStatements:
             workers.c.tasks,
             workers.c.concurrency,
             workers.c.running,
+            workers.c.stopping_at,
         ).where(IS_ALIVE)
         self.holder = select(workers.c.heartbeat_at, IS_ALIVE.label("is_alive")).where(
             workers.c.id == bindparam("in_worker", type_=BigInteger())

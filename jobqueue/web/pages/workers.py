@@ -26,8 +26,5 @@ def workers_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
 
 def _drawn(row: dict[str, Any]) -> dict[str, Any]:
     """Return a worker with a square for each slot, and only its longest job."""
-    stuck = sum(bool(job.stuck) for job in row["jobs"])
-    free = max(0, row["concurrency"] - row["busy"])
-    kinds = ["stuck"] * stuck + ["busy"] * (row["busy"] - stuck) + ["free"] * free
-    more = max(0, len(kinds) - SLOTS_SHOWN)
-    return row | {"jobs": row["jobs"][:1], "slots": kinds[:SLOTS_SHOWN], "more": more}
+    more = max(0, len(row["slots"]) - SLOTS_SHOWN)
+    return row | {"jobs": row["jobs"][:1], "slots": row["slots"][:SLOTS_SHOWN], "more": more}

@@ -41,6 +41,7 @@ class Heartbeat(Service):
         self._registered = registered
         self._exhausted = exhausted
         self._beat_at = float("-inf")
+        self._stop_noted: WorkerRef | None = None
         # After an outage it has to land before a reaper has watched it be silent for a lease.
         self._backoff_max = min(self._backoff_max, registration.lease / BEATS_PER_LEASE)
 
@@ -75,6 +76,8 @@ class Heartbeat(Service):
             self._report(inflight.lease.worker)
         if inflight.held and inflight.lease.worker is not None:
             self._cancel(inflight.lease.worker)
+        if inflight.closing and inflight.running and inflight.lease.worker is not self._stop_noted:
+            self._note_stop(inflight.lease.worker)
         return min(CANCEL_POLL_INTERVAL, interval / 2)
 
     def drain(self) -> None:
@@ -115,6 +118,15 @@ class Heartbeat(Service):
         self._completion.save_progress(worker, list(said.values()))
         for context, report in said.items():
             context.progress_written(report)
+
+    def _note_stop(self, worker: WorkerRef | None) -> None:
+        """Say that the worker only ends what it runs; one that runs nothing is gone at once.
+
+        Once, by this thread, which the stop does not wait for while jobs run.
+        """
+        if worker is not None:
+            self._leases.note_stop(worker.id)
+            self._stop_noted = worker
 
     def _cancel(self, worker: WorkerRef) -> None:
         for id_, fence in self._leases.cancel_requests(worker.id):

@@ -11,6 +11,7 @@ import sys
 import termios
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any
 
@@ -198,10 +199,14 @@ def test_a_worker_shows_its_slots_and_what_is_stuck() -> None:
     jobs = [Running(9, "report", 75.0, "beyond its time"), Running(8, "add", 1.0, "")]
     row = {"worker": "w1", "host": "h", "queues": None, "processed": 4, "concurrency": 3}
     row |= {"jobs": jobs, "busy": 2, "alive": True, "heartbeat_age_seconds": 2.0}
+    row |= {"slots": ["stuck", "busy", "free"], "stopping_at": None}
     line = draw.worker_list([row], Room(120))[1]
     assert re.search(r"^w1 +!■□ 2/3 +9 report 1m15s, beyond its time +2s ago +all", line.text.plain)
     lost = draw.worker_list([row | {"alive": False}], Room(120))[1].text
     assert "lost 2s ago" in lost.plain
+    row |= {"slots": ["stuck", "busy"], "stopping_at": datetime.now(UTC)}
+    stopping = draw.worker_list([row], Room(120))[1].text
+    assert re.search(r"^w1 +!■ 2/3, draining +9 report", stopping.plain)
     ids = [line.item.key for line in draw.worker_jobs([row], Room(80)) if line.item]
     assert ids == ["9", "8"]
 

@@ -149,7 +149,7 @@ def test_tasks_and_tags_are_paused_and_resumed(pages: Pages, jobs: JobQueue) -> 
 
 
 def test_workers_show_their_slots_and_what_is_stuck(
-    pages: Pages, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+    pages: Pages, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch, wait_until: Any
 ) -> None:
     began, release = threading.Event(), threading.Event()
 
@@ -167,7 +167,7 @@ def test_workers_show_their_slots_and_what_is_stuck(
             assert page.count('<i class="busy"></i>') == 2  # One is in the key below.
             (line,) = cells(page, "worker").values()
             assert "1 of 3 busy" in line[0] and f"{job.id} hold" in line[2]
-            assert line[1] == "–"
+            assert line[1] == "–" and "draining" not in page
             figures = {"busy": 15.0, "slots": 60.0}
             History(jobs.store).add("w7", [Figures("", 1, 0, 0, 0, 1.0, 1.0, 0.0, 0.0, **figures)])
             (line,) = cells(pages.get("/workers"), "worker").values()
@@ -175,6 +175,12 @@ def test_workers_show_their_slots_and_what_is_stuck(
             monkeypatch.setattr(overview, "PATIENCE", -3600.0)
             job.cancel()
             assert "is asked to stop, and goes on" in text_of(pages.get("/workers"))
+            stopper = threading.Thread(target=worker.stop)
+            stopper.start()
+            wait_until(lambda: Monitor(jobs.store).workers()[0]["stopping_at"])
+            page = pages.get("/workers")
+            assert "draining" in page and "no other begins" in page
+            assert page.count('<i class="free"></i>') == 1  # That in the key below.
         finally:
             release.set()
     assert worker is not None

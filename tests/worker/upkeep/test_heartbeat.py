@@ -9,6 +9,8 @@ from sqlalchemy.exc import OperationalError
 from jobqueue import JobQueue, State
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
 from jobqueue.records import Succeeded
+from jobqueue.store.leases import Leases
+from jobqueue.store.schema import workers
 from jobqueue.worker.handler.context import Attempt
 from tests.worker.conftest import Stepped
 
@@ -54,6 +56,46 @@ def test_a_beat_tells_what_the_worker_does(work: Any, stepped: Stepped, clock: A
     (row,) = worker.workers().values()
     assert (row.name, row.concurrency) == ("mia", 7)
     assert (row.running, row.processed, row.errored) == (1, 5, 2)
+
+
+def test_a_worker_that_stops_while_jobs_run_says_once_that_it_is_draining(
+    work: Any, stepped: Stepped, clock: Any
+) -> None:
+    work.enqueue()
+    worker = stepped(lease=30)
+    worker.heartbeat.tick()
+    worker.claim()
+    context = begin(worker)
+    worker.heartbeat.tick()
+    assert [row.stopping_at for row in worker.workers().values()] == [None]
+    worker.inflight.close()
+    worker.heartbeat.tick()
+    (row,) = worker.workers().values()
+    assert row.stopping_at is not None and row.heartbeats == 0  # At once, not with the next beat.
+    clock.pass_(10)
+    worker.heartbeat.tick()
+    (later,) = worker.workers().values()
+    assert (later.stopping_at, later.heartbeats) == (row.stopping_at, 1)
+    with worker.store.write() as connection:  # Its lease is lost: the new one says it too.
+        connection.execute(workers.delete())
+    clock.pass_(10)
+    worker.inflight.begin(context)
+    for _ in range(2):
+        worker.heartbeat.tick()
+        worker.inflight.begin(context)  # It had no claim any more, and goes on all the same.
+    (anew,) = worker.workers().values()
+    assert anew.id != row.id and anew.stopping_at is not None
+
+
+def test_a_worker_that_runs_nothing_stops_without_a_word(
+    stepped: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = stepped()
+    worker.heartbeat.tick()
+    worker.inflight.close()
+    monkeypatch.setattr(Leases, "note_stop", None)
+    worker.heartbeat.tick()
+    assert worker.heartbeat.failing is False
 
 
 def test_a_beat_that_fails_is_tried_again_and_confirms_nothing(

@@ -256,13 +256,15 @@ def queue_list(rows: Rows, paused_by: Mapping[str, str], room: Room) -> list[Lin
 # Workers
 
 
+MARKS = {"busy": "■", "stuck": "!", "free": "□"}
+
+
 def _slots(row: Row) -> str:
-    """Return a mark for each slot: ■ busy, ! stuck, □ free."""
-    stuck = sum(bool(job.stuck) for job in row["jobs"])
-    free = max(0, row["concurrency"] - row["busy"])
-    marks = "!" * stuck + "■" * (row["busy"] - stuck) + "□" * free
-    more = "…" if len(marks) > SLOTS_SHOWN else ""
-    return f"{marks[:SLOTS_SHOWN]}{more} {row['busy']}/{row['concurrency']}"
+    """Return a mark for each slot, and whether the worker only ends what it runs."""
+    marks = "".join(MARKS[slot] for slot in row["slots"][:SLOTS_SHOWN])
+    more = "…" if len(row["slots"]) > SLOTS_SHOWN else ""
+    draining = ", draining" if row["stopping_at"] else ""
+    return f"{marks}{more} {row['busy']}/{row['concurrency']}{draining}"
 
 
 def _longest(row: Row) -> str:

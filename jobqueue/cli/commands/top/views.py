@@ -126,5 +126,6 @@ HELP = [
         ("", ""),
         ("SLOTS", "dim"),
         ("■ busy   □ free   ! stuck: beyond its time, or asked to stop and goes on", ""),
+        ("draining: the worker was asked to stop, and ends what it runs", ""),
     )
 ]
