@@ -158,9 +158,10 @@ def _insert_figures(database: Database) -> None:
     """A day of the minutes of ten workers, and the totals of tasks that `fill` does not have."""
     at = ago(database, "60 * (i / 90)")
     task = "CASE i % 9 WHEN 8 THEN '' ELSE 'task' || (i % 9) END"
+    queue = "CASE WHEN i % 9 < 8 THEN 'queue' || (i % 3) END"
     database.execute(
-        "INSERT INTO jobqueue_history (minute, worker, task, processed, errored, failed, duration, duration_p95, wait, wait_p95, busy, slots)"
-        f" SELECT {at}, 'w' || (i / 9 % 10), {task}, 60, 2, 1, 30.0, 1.5, 6.0, 0.3, 30.0, 240.0 {numbers(0, 1440 * 90 - 1)}"
+        "INSERT INTO jobqueue_history (minute, worker, task, processed, errored, failed, duration, duration_p95, wait, wait_p95, busy, slots, queue, duration_p50, wait_p50, waiting)"
+        f" SELECT {at}, 'w' || (i / 9 % 10), {task}, 60, 2, 1, 30.0, 1.5, 6.0, 0.3, 30.0, 240.0, {queue}, 0.4, 0.1, CASE WHEN i % 90 = 8 THEN 1000 END {numbers(0, 1440 * 90 - 1)}"
     )
     for queue, task in (("queue0", OUTAGE[0]), ("queue0", "rare"), ("deep", "task1")):
         database.execute(

@@ -5,6 +5,7 @@ import json
 from datetime import UTC, datetime
 
 from jobqueue.records import AttemptRecord, JobRecord
+from jobqueue.store.history import WAITING_MAX
 
 _STEPS = [(86_400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s")]
 
@@ -23,6 +24,11 @@ def duration(seconds: float | None) -> str:
             rest = int(whole % size // below)
             return f"{int(whole // size)}{unit}" + (f"{rest}{smaller}" if rest else "")
     return f"{whole}s"
+
+
+def counted_waiting(count: int | None) -> str:
+    """How many jobs waited in a minute, with a plus if that is a bound; a dash: nobody counted."""
+    return "–" if count is None else f"{count:,}{'+' if count >= WAITING_MAX else ''}"
 
 
 def took(record: JobRecord | AttemptRecord) -> str:

@@ -108,9 +108,7 @@ jobs = Table(
     # 1 once a job that holds its unique key until it starts has started; never 0 again
     Column("key_released", SmallInteger, nullable=False, server_default="0"),
     Column("deadline_at", Instant),  # no attempt starts after it; null: no deadline
-    Column(
-        "child_crashes", Integer, nullable=False, server_default="0"
-    ),  # of the job's child process, in a row
+    Column("child_crashes", Integer, nullable=False, server_default="0"),  # of its child, in a row
     Column("headers", Text),  # a JSON object of texts, for middleware
     Column("scheduled_for", Instant),  # of a job that a schedule made: the instant it is for
     Column("expires_at", Instant),  # not begun by then: cancelled; null: never
@@ -174,9 +172,7 @@ queues = Table(  # A row for each queue that has, or had, a pause or a limit.
     Column("paused_at", Instant),
     Column("max_pending", Integer),  # most scheduled and available jobs; null: no limit
     Column("when_full", Text),  # what an enqueue does at the limit: wait or reject
-    Column(
-        "max_running", Integer
-    ),  # most jobs that run at once, in the whole fleet; null: no limit
+    Column("max_running", Integer),  # most jobs that run at once in the fleet; null: no limit
     # At most rate_count starts in rate_period seconds, evenly spaced but for a burst; null: no rate
     Column("rate_count", Integer),
     Column("rate_period", Double),
@@ -245,14 +241,12 @@ error_counts = Table(  # Attempts that errored, appended like the counters; adde
     Column("error_type", Text, nullable=False),
     Column("place", Text),  # file and function of the user's own that raised it
     Column("message", Text),  # of one of them, the last
-    Column("attempts", BigInteger, nullable=False, server_default="0"),
-    Column("failed", BigInteger, nullable=False, server_default="0"),  # jobs that it was the end of
-    Column("first_at", Instant, nullable=False),
-    Column("last_at", Instant, nullable=False),
+    *_zeros(BigInteger, "attempts", "failed"),  # failed: jobs that it was the end of
+    *(Column(name, Instant, nullable=False) for name in ("first_at", "last_at")),
     Column("kind", SmallInteger, nullable=False, server_default="0"),  # CounterKind
 )
 
-history = Table(  # Figures of each worker per minute, by task; task '' is the whole worker.
+history = Table(  # Figures of each worker per minute, by task and queue; task '': the whole worker.
     "jobqueue_history",
     metadata,
     Column("id", _Id, primary_key=True),
@@ -265,6 +259,9 @@ history = Table(  # Figures of each worker per minute, by task; task '' is the w
     Column("wait", Double, nullable=False, server_default="0"),  # from due to start, summed
     Column("wait_p95", Double),
     *_zeros(Double, "busy", "slots"),  # seconds of slots with a handler, and of all slots
+    Column("queue", Text),  # null: the whole worker, or one of too many queues
+    *(Column(name, Double) for name in ("duration_p50", "wait_p50")),
+    Column("waiting", BigInteger),  # available jobs of all queues; null: another row has them
 )
 
 meta = Table(  # instance: a random id, the same for all connections to one database.
@@ -364,10 +361,7 @@ _partial("jobqueue_jobs_awaits", jobs.c.awaited_key, where=AWAITS_KEY, unique=Tr
 _partial("jobqueue_jobs_held", jobs.c.worker_id, where=jobs.c.worker_id.is_not(None))
 # Not `state IN (…)`: SQLite would evaluate it for every claim (measured: a fifth of a drain's SQL).
 _partial(
-    "jobqueue_jobs_final",
-    jobs.c.state,
-    jobs.c.finished_at,
-    where=jobs.c.finished_at.is_not(None),
+    "jobqueue_jobs_final", jobs.c.state, jobs.c.finished_at, where=jobs.c.finished_at.is_not(None)
 )
 _partial(  # Every move keeps it valid, except a retry, refused while another job holds the key.
     "jobqueue_jobs_unique",
@@ -389,6 +383,8 @@ _partial(  # Every move keeps it valid, except a retry, refused while another jo
 _partial("jobqueue_schedules_next", schedules.c.next_at, where=schedules.c.paused_at.is_(None))
 Index("jobqueue_workers_here", workers.c.boot_id, workers.c.pid_namespace, workers.c.id)
 Index("jobqueue_history_minute", history.c.minute)
+_counted = history.c.waiting.is_not(None)
+_partial("jobqueue_history_waiting", history.c.minute, history.c.waiting, where=_counted)
 Index("jobqueue_attempts_finished", attempts.c.finished_at)
 Index("jobqueue_error_counts_hour", error_counts.c.kind, error_counts.c.hour)
 _partial(

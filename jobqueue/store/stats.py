@@ -2,19 +2,23 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    Column,
     ColumnClause,
+    ColumnElement,
     CompoundSelect,
     Connection,
     Double,
     Integer,
     Select,
     Text,
+    case,
     cast,
     column,
     func,
@@ -166,22 +170,35 @@ class Monitor:
     def minutes(self, count: int) -> Rows:
         """Return the figures of all workers for each of the last minutes, including this one.
 
-        Each worker writes once a minute. Percentiles are those of the slowest worker.
+        Each worker writes once a minute. A `p95_…` is that of the slowest worker, a `p50_…` the
+        median of the workers' medians, by attempts; `waiting` counts up to `WAITING_MAX`.
         """
-        of_all = history.c
-        slots = func.nullif(func.sum(of_all.slots), 0)
+        of = self._recent(count, history.c.minute, history.c.task == "")
+        slots = func.nullif(func.sum(of.slots), 0)
         statement = (
             select(
-                of_all.minute,
-                func.count(of_all.worker.distinct()).label("workers"),
-                *_figures(),
-                (func.sum(of_all.busy) / slots).label("utilisation"),
+                of.minute,
+                func.count(of.worker.distinct()).label("workers"),
+                *_figures(of),
+                (func.sum(of.busy) / slots).label("utilisation"),
+                func.max(of.waiting).label("waiting"),
             )
-            .where(of_all.task == "", of_all.minute > self.present() - count * MINUTE)
-            .group_by(of_all.minute)
-            .order_by(of_all.minute)
+            .group_by(of.minute)
+            .order_by(of.minute)
         )
         return self._rows(statement)
+
+    def waiting(self, count: int) -> dict[datetime, int]:
+        """Return how many jobs waited in each of the last minutes, up to `WAITING_MAX`.
+
+        A minute in which no worker counted them is left out.
+        """
+        of = history.c
+        since = of.minute > self.present() - count * MINUTE
+        counted = select(of.minute, func.max(of.waiting).label("waiting"))
+        known = counted.where(since, of.waiting.is_not(None))
+        rows = self._rows(known.group_by(of.minute).order_by(of.minute))
+        return {row["minute"]: row["waiting"] for row in rows}
 
     def utilisation(self, count: int) -> dict[str, float]:
         """Return which part of its slots each worker has used over the last minutes, 0 to 1."""
@@ -197,13 +214,30 @@ class Monitor:
 
     def recent_tasks(self, count: int) -> Rows:
         """Return the figures of each task over the last minutes, as `minutes` those of all."""
-        of_all = history.c
-        statement = (
-            select(of_all.task, *_figures())
-            .where(of_all.task != "", of_all.minute > self.present() - count * MINUTE)
-            .group_by(of_all.task)
+        of = self._recent(count, history.c.task, history.c.task != "")
+        return self._rows(select(of.task, *_figures(of)).group_by(of.task))
+
+    def recent_queue(self, queue: str, count: int) -> dict[str, Any]:
+        """Return the figures of a queue over the last minutes, as `minutes` those of all."""
+        of = self._recent(count, history.c.queue, history.c.queue == queue)
+        (row,) = self._rows(select(*_figures(of)))
+        return row
+
+    def _recent(self, count: int, key: Column[Any], where: ColumnElement[bool]) -> Any:
+        """Return the columns of the last minutes' history, and what medians by a key need.
+
+        `measured` is how many attempts of the key have one, `up_to_…` how many a smaller one or
+        the same.
+        """
+        of = history.c
+        attempts = func.sum(case((of.duration_p50.is_not(None), of.processed)))
+        up_to = (
+            attempts.over(partition_by=key, order_by=of[f"{name}_p50"]).label(f"up_to_{name}")
+            for name in ("duration", "wait")
         )
-        return self._rows(statement)
+        measured = attempts.over(partition_by=key).label("measured")
+        rows = select(history, measured, *up_to)
+        return rows.where(where, of.minute > self.present() - count * MINUTE).subquery().c
 
     def running(self, most: int) -> Rows:
         """Return what runs where: at most that many jobs, with their workers' names."""
@@ -328,20 +362,20 @@ def _total(count: Any, where: Any) -> Any:
     return cast(func.coalesce(func.sum(count).filter(where), 0), BigInteger)
 
 
-def _figures() -> list[Any]:
-    """The sums, means and worst percentiles of rows of the history."""
-    of_all = history.c
-    processed = func.nullif(func.sum(of_all.processed), 0)
-    return [
-        *(
-            cast(func.sum(of_all[name]), BigInteger).label(name)
-            for name in ("processed", "errored", "failed", "snoozed")
-        ),
-        (func.sum(of_all.duration) / processed).label("avg_duration"),
-        func.max(of_all.duration_p95).label("p95_duration"),
-        (func.sum(of_all.wait) / processed).label("avg_wait"),
-        func.max(of_all.wait_p95).label("p95_wait"),
+def _figures(of: Any) -> list[Any]:
+    """The sums, means, medians of medians and worst percentiles of rows of the history."""
+    counted = [
+        cast(func.sum(of[name]), BigInteger).label(name)
+        for name in ("processed", "errored", "failed", "snoozed")
     ]
+    return [*counted, *_times_of(of, "duration"), *_times_of(of, "wait")]
+
+
+def _times_of(of: Any, name: str) -> Iterator[Any]:
+    yield (func.sum(of[name]) / func.nullif(func.sum(of.processed), 0)).label(f"avg_{name}")
+    half = 2 * of[f"up_to_{name}"] >= of.measured
+    yield func.min(case((half, of[f"{name}_p50"]))).label(f"p50_{name}")
+    yield func.max(of[f"{name}_p95"]).label(f"p95_{name}")
 
 
 def _waiting(most: int | None) -> Select[Any]:

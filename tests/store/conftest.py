@@ -33,7 +33,17 @@ from jobqueue.store.schema import REVISION, VERSION_TABLE, CounterKind, counters
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.stats import Monitor, throughput
 
-DATA = ("jobs", "attempts", "workers", "queues", "counters", "error_counts", "audit", "pauses")
+DATA = (
+    "jobs",
+    "attempts",
+    "workers",
+    "queues",
+    "counters",
+    "error_counts",
+    "history",
+    "audit",
+    "pauses",
+)
 EMPTY_ARGS = '{"args":[],"kwargs":{}}'
 ERROR = AttemptError("ValueError", "no good", "Traceback …", "app/shop.py:pay")
 

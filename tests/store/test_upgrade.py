@@ -1,4 +1,4 @@
-"""An upgrade of a database that is in use: from the first revision, with rows."""
+"""An upgrade of a database that is in use, with rows: from the first revision, and from 0003."""
 
 import shutil
 from pathlib import Path
@@ -96,6 +96,45 @@ def test_what_a_version_without_undo_writes_before_and_after_the_upgrade_is_ther
         (1, None, "queue mail, limit 4"),
     ]
     assert Undo(old_store).offers(Audit(old_store).stored(None)) == {}
+
+
+FIGURES = (
+    "INSERT INTO jobqueue_history (minute, worker, task, processed, errored, failed, snoozed, duration,"
+    " duration_p95, wait, wait_p95, busy, slots) VALUES ('2026-01-31 23:59:00+00', 'mia', '{}', 4, 1, 0, 0,"
+    " 2.0, 0.9, 1.0, 0.4, 2.0, 4.0)"
+)
+"""What a worker of 0003 writes each minute."""
+
+
+@pytest.mark.parametrize("newer", ["000[4-9]*"])
+def test_workers_of_0003_write_their_figures_before_and_after_the_upgrade(
+    old_store: Store, empty_url: str, backend_name: str
+) -> None:
+    def write(task: str) -> None:
+        with old_store.backend.writing(old_store.engine) as connection:
+            connection.exec_driver_sql(FIGURES.format(task))
+
+    with old_store.backend.writing(old_store.engine) as connection:
+        connection.exec_driver_sql("CREATE VIEW of_user AS SELECT * FROM jobqueue_task_minutes")
+        if backend_name == "postgres":
+            connection.exec_driver_sql("GRANT SELECT ON jobqueue_worker_minutes TO PUBLIC")
+    write("add")
+    assert migrate.upgrade(empty_url) == ("0003", REVISION)
+    assert migrate.differences(empty_url) == []
+    write("add")
+    write("")
+    with old_store.read() as connection:
+        for view in ("jobqueue_task_minutes", "of_user"):
+            (row,) = connection.exec_driver_sql(f"SELECT * FROM {view}").mappings()
+            assert (row["processed"], row["p95_duration"], row["p95_wait"]) == (8, 0.9, 0.4)
+        (row,) = connection.exec_driver_sql("SELECT * FROM jobqueue_worker_minutes").mappings()
+        assert (row["processed"], row["utilisation"]) == (4, 0.5)
+        assert [row[name] for name in ("p50_duration", "p50_wait", "waiting")] == [None] * 3
+        if backend_name == "postgres":
+            granted = connection.exec_driver_sql(
+                "SELECT has_table_privilege('public', 'jobqueue_worker_minutes', 'SELECT')"
+            )
+            assert granted.scalar_one()
 
 
 @ONLY_POSTGRES

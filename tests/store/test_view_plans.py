@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, insert, text
+from sqlalchemy import Connection, bindparam, event, insert, text
 
-from jobqueue.store.schema import CounterKind, counters
+from jobqueue.store.history import Figures, History
+from jobqueue.store.schema import CounterKind, counters, history
 from tests.store.conftest import StoreScenario
 
 # Plans
@@ -190,3 +191,60 @@ def test_throughput_per_second_reads_its_minutes_only(
             ]
         (line,) = [line for line in plan if "jobqueue_counters_minute" in line]
         assert backend_name != "sqlite" or line.endswith("(kind=? AND minute>?)")
+
+
+@pytest.mark.parametrize(
+    ("view", "task"), [("jobqueue_task_minutes", "t"), ("jobqueue_worker_minutes", "")]
+)
+def test_a_range_of_minutes_is_read_by_its_index(
+    scenario: StoreScenario, backend_name: str, view: str, task: str
+) -> None:
+    present = scenario.clock()
+    rows = [
+        {"minute": present - timedelta(minutes=n), "worker": "w", "task": task} for n in range(1440)
+    ]
+    scenario.execute(insert(history).values(rows))
+    scenario.execute(text("ANALYZE"))
+    explain = "EXPLAIN QUERY PLAN" if backend_name == "sqlite" else "EXPLAIN"
+    recent = f"SELECT * FROM {view} WHERE minute > :since"
+    since = {"since": present - timedelta(minutes=5)}
+    typed = text(recent).bindparams(bindparam("since", type_=history.c.minute.type))
+    with scenario.store.read() as connection:
+        assert len(connection.execute(typed, since).all()) == 5
+        plan = text(f"{explain} {recent}").bindparams(
+            bindparam("since", type_=history.c.minute.type)
+        )
+        lines = [str(row[-1]) for row in connection.execute(plan, since)]
+    assert [line for line in lines if "jobqueue_history_minute" in line], lines
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_what_waits_is_counted_in_the_indexes_of_available_jobs(
+    scenario: StoreScenario, backend_name: str, analyzed: bool
+) -> None:
+    with scenario.store.write() as connection:
+        make_history(connection)
+    scenario.enqueue(20)
+    if analyzed:
+        scenario.execute(text("ANALYZE"))
+    seen: list[tuple[str, Any]] = []
+
+    @event.listens_for(scenario.store.engine, "before_cursor_execute")
+    def executing(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("INSERT INTO jobqueue_history"):
+            seen.append((statement, parameters))
+
+    idle = Figures("", 0, 0, 0, 0, 0.0, None, 0.0, None)
+    History(scenario.store).add("w", [idle])
+    ((statement, parameters),) = seen
+    given = parameters[0] if isinstance(parameters, list) else parameters
+    explain = "EXPLAIN QUERY PLAN" if backend_name == "sqlite" else "EXPLAIN"
+    with scenario.store.write() as connection:
+        scenario.store.backend.prefer_indexes(connection)
+        rows = connection.exec_driver_sql(f"{explain} {statement}", given)
+        plan = [str(row[-1]) for row in rows]
+    of_jobs = [line for line in plan if "jobqueue_jobs" in line]
+    assert len(of_jobs) == 2, plan
+    for line, name in zip(sorted(of_jobs), ("claim", "lane"), strict=True):
+        assert f"jobqueue_jobs_{name}" in line, plan
+    assert [line for line in plan if "jobqueue_history_waiting" in line], plan

@@ -16,7 +16,7 @@ from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.cli.tables import COLOURS, NAME_CELLS, Column, console, put, table
-from jobqueue.display import ago, duration
+from jobqueue.display import ago, counted_waiting, duration
 from jobqueue.queue_switches import Rate
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import State
@@ -117,12 +117,15 @@ MINUTES = [
     _number("workers", rank=7),
     _number("processed"),
     _number("errored", rank=2),
-    _number("failed", rank=3),
-    _number("snoozed", rank=9),
+    _number("failed", rank=2),
+    _number("snoozed", rank=11),
     _timed("avg_duration", "avg", 4),
+    _timed("p50_duration", "p50", 9),
     _timed("p95_duration", "p95", 6),
     _timed("avg_wait", "wait", 5),
+    _timed("p50_wait", "p50 wait", 10),
     _timed("p95_wait", "p95 wait", 8),
+    Column[Row]("waiting", lambda row: counted_waiting(row["waiting"]), rank=3, right=True),
     Column[Row]("busy", _utilisation, rank=1, right=True),
 ]
 WORKERS = [

@@ -177,7 +177,9 @@ _QUEUE = an_object(
 _MINUTE = an_object(
     minute=INSTANT,
     **_counts("workers", "processed", "errored", "failed", "snoozed"),
-    **_nulls(NUMBER, "avg_duration", "p95_duration", "avg_wait", "p95_wait", "utilisation"),
+    **_nulls(NUMBER, "avg_duration", "p50_duration", "p95_duration"),
+    **_nulls(NUMBER, "avg_wait", "p50_wait", "p95_wait", "utilisation"),
+    waiting=or_null(WHOLE | {"description": "Jobs of all queues, counted up to 100,000."}),
 )
 _SCHEDULE = an_object(
     name=TEXT,

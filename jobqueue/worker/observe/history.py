@@ -9,7 +9,8 @@ from jobqueue.worker.service import Service
 RECORD_INTERVAL = 60.0  # seconds
 UNWRITTEN_MAX = 1000
 """Figures kept while the database is away; older ones are forgotten first."""
-PERCENTILE = 0.95
+HALF, MOST = 0.5, 0.95
+"""The percentiles that are kept."""
 
 
 class HistoryWriter(Service):
@@ -42,8 +43,8 @@ class HistoryWriter(Service):
     def record(self) -> None:
         """Append the window that ends now, and delete what is too old."""
         window = self._window.take()
-        whole = _figures("", window.whole)._replace(busy=window.busy, slots=window.slots)
-        self._unwritten += [whole, *(_figures(name, task) for name, task in window.tasks.items())]
+        whole = _figures("", None, window.whole)._replace(busy=window.busy, slots=window.slots)
+        self._unwritten += [whole, *(_figures(*key, of) for key, of in window.tasks.items())]
         del self._unwritten[:-UNWRITTEN_MAX]
         self._write()
 
@@ -53,7 +54,7 @@ class HistoryWriter(Service):
         self._history.delete_old()
 
 
-def _figures(task: str, figures: TaskStats) -> Figures:
+def _figures(task: str, queue: str | None, figures: TaskStats) -> Figures:
     return Figures(
         task,
         figures.processed,
@@ -61,7 +62,10 @@ def _figures(task: str, figures: TaskStats) -> Figures:
         figures.failed,
         figures.snoozed,
         figures.duration,
-        figures.durations.percentile(PERCENTILE),
+        figures.durations.percentile(MOST),
         figures.wait,
-        figures.waits.percentile(PERCENTILE),
+        figures.waits.percentile(MOST),
+        duration_p50=figures.durations.percentile(HALF),
+        wait_p50=figures.waits.percentile(HALF),
+        queue=queue,
     )

@@ -12,7 +12,10 @@ from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.observe.histograms import Histograms
 
 SAMPLES_MAX = 2000
-"""Durations kept per task and period for its percentile: beyond it, every second one, and so on."""
+"""Durations kept per task, queue and period for percentiles: beyond it, every second, and so on."""
+PAIRS_MAX = 100
+"""Tasks, by queue, that have figures of their own in a period: an app may make queues without end.
+Further ones are counted by task alone."""
 
 BUSY = 0.9
 """The share of busy slots from which on the pool counts as full."""
@@ -75,7 +78,8 @@ class Window(NamedTuple):
     """What a worker did from one moment to another. `busy` and `slots` are seconds of slots."""
 
     whole: TaskStats
-    tasks: Mapping[str, TaskStats]
+    tasks: Mapping[tuple[str, str | None], TaskStats]
+    """By task and queue; None: one of too many queues."""
     seconds: float
     busy: float
     slots: float
@@ -116,8 +120,8 @@ class Metrics:
             if self._histograms is not None:
                 self._histograms.add(counts)
             for window in self._windows:
-                for (_, task), count in counts.items():
-                    window.add(task, count)
+                for (queue, task), count in counts.items():
+                    window.add(task, queue, count)
 
 
 class StatsWindow:
@@ -127,15 +131,16 @@ class StatsWindow:
         self._inflight = inflight
         self._lock = lock
         self._whole = TaskStats()
-        self._tasks: dict[str, TaskStats] = {}
+        self._tasks: dict[tuple[str, str | None], TaskStats] = {}
         self._since = self._now()
 
-    def add(self, task: str, count: TaskCounts) -> None:
-        """Add a task's count; under the lock."""
+    def add(self, task: str, queue: str, count: TaskCounts) -> None:
+        """Add the count of a task in a queue; under the lock."""
         self._whole.add(count)
-        figures = self._tasks.get(task)
+        figures = self._tasks.get((task, queue))
         if figures is None:
-            figures = self._tasks[task] = TaskStats()
+            known = queue if len(self._tasks) < PAIRS_MAX else None
+            figures = self._tasks.setdefault((task, known), TaskStats())
         figures.add(count)
 
     def take(self) -> Window:

@@ -82,7 +82,7 @@ def test_columns_have_the_names_that_other_tools_give_them(cli_with_app: Cli) ->
     queues, tasks, minutes, _ = cli_with_app.ok("stats").split("\n\n")
     assert {"OLDEST", "PAUSED", "LIMIT"} <= set(queues.split())
     assert {"AVG", "MAX", "WAIT"} <= set(tasks.split())
-    assert {"AVG", "P95", "WAIT"} <= set(minutes.split())
+    assert {"AVG", "P50", "P95", "WAIT", "WAITING"} <= set(minutes.split())
 
 
 def test_stats_tell_what_all_workers_did_in_each_of_the_last_minutes(cli_with_app: Cli) -> None:
@@ -95,7 +95,9 @@ def test_stats_tell_what_all_workers_did_in_each_of_the_last_minutes(cli_with_ap
     for minute in minutes:
         assert datetime.fromisoformat(minute["minute"]).tzinfo is not None
         assert 0 <= minute["avg_duration"] <= minute["p95_duration"]
+        assert 0 <= minute["p50_wait"] <= minute["p95_wait"]
         assert 0 <= minute["utilisation"] <= 1
+        assert minute["waiting"] == 0
     assert "PROCESSED" in cli_with_app.ok("stats")
     assert cli_with_app.json("stats", "--minutes", 0)["minutes"] == []
     assert "PROCESSED" not in cli_with_app.ok("stats", "--minutes", 0)

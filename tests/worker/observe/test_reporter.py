@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import event, select, text, update
 
 from jobqueue import JobQueue, Snooze, current_job, fixed
-from jobqueue.store.clock import after, this_minute
+from jobqueue.store.clock import after, once, this_hour, this_minute
 from jobqueue.store.schema import history
 from jobqueue.store.history import Figures, History
 from jobqueue.store.stats import Monitor
+from jobqueue.worker.observe import metrics
 from jobqueue.worker.observe.history import HistoryWriter
 from jobqueue.worker.observe.reporter import Reporter
 from tests.worker.conftest import Stepped
@@ -124,7 +125,8 @@ def test_the_history_tells_what_each_worker_and_task_did_in_each_minute(
     for row in (whole, task):
         assert (row["processed"], row["errored"], row["failed"], row["snoozed"]) == (4, 1, 0, 1)
         assert 0 <= row["avg_duration"] <= row["p95_duration"] < 60
-        assert row["avg_wait"] <= row["p95_wait"]
+        assert 0 <= row["p50_duration"] <= row["p95_duration"]
+        assert row["avg_wait"] <= row["p95_wait"] and 0 <= row["p50_wait"] <= row["p95_wait"]
     assert (whole["worker"], task["task"]) == ("mia", "work")
     assert 0 <= whole["utilisation"] <= 1
     recorder.record()
@@ -133,10 +135,10 @@ def test_the_history_tells_what_each_worker_and_task_did_in_each_minute(
 
 def test_the_minutes_of_the_fleet_are_those_of_all_its_workers(jobs: JobQueue) -> None:
     books, monitor = History(jobs.store), Monitor(jobs.store)
-    fast = Figures("", 30, 2, 1, 4, 6.0, 0.3, 3.0, 0.2, busy=6.0, slots=60.0)
-    slow = Figures("", 10, 0, 0, 0, 34.0, 5.0, 1.0, 0.1, busy=34.0, slots=40.0)
-    books.add("fast", [fast, fast._replace(task="work")])
-    books.add("slow", [slow, slow._replace(task="work")])
+    fast = Figures("", 30, 2, 1, 4, 6.0, 0.3, 3.0, 0.2, 6.0, 60.0, 0.1, 0.07)
+    slow = Figures("", 10, 0, 0, 0, 34.0, 5.0, 1.0, 0.1, 34.0, 40.0, 3.0, 0.05)
+    books.add("fast", [fast, fast._replace(task="work", queue="mail")])
+    books.add("slow", [slow, slow._replace(task="work", queue="crm")])
     books.add("idle", [Figures("", 0, 0, 0, 0, 0.0, None, 0.0, None, busy=0.0, slots=100.0)])
     with jobs.store.write() as connection:  # Another one may have begun meanwhile.
         connection.execute(update(history).values(minute=this_minute()))
@@ -149,15 +151,104 @@ def test_the_minutes_of_the_fleet_are_those_of_all_its_workers(jobs: JobQueue) -
         "failed": 1,
         "snoozed": 4,
         "avg_duration": 1.0,
+        "p50_duration": 0.1,
         "p95_duration": 5.0,
         "avg_wait": 0.1,
+        "p50_wait": 0.07,
         "p95_wait": 0.2,
         "utilisation": 0.2,
+        "waiting": 0,
     }
+    names = ("processed", "p50_duration", "p95_duration", "p50_wait")
+    (task,) = monitor.recent_tasks(2)
+    assert [task[name] for name in names] == [40, 0.1, 5.0, 0.07]
+    (seen,) = rows(jobs, "jobqueue_task_minutes")
+    assert [seen[name] for name in names] == [40, 0.1, 5.0, 0.07]
+    crm, none = monitor.recent_queue("crm", 2), monitor.recent_queue("other", 2)
+    assert [crm[name] for name in names] == [10, 3.0, 5.0, 0.05]
+    assert set(none.values()) == {None}
     with jobs.store.write() as connection:
         connection.execute(update(history).values(minute=after(-180.0)))
     assert monitor.minutes(2) == []
     assert monitor.minutes(5) != []
+
+
+@pytest.mark.parametrize(
+    ("medians", "merged"),
+    [
+        ([(1, 9.0), (1, 1.0), (1, 4.0)], 4.0),
+        ([(1, 1.0), (1, 2.0)], 1.0),
+        ([(5, 0.1), (1, 3.0), (3, 2.0)], 0.1),
+        ([(2, 1.0), (2, 1.0), (3, 3.0)], 1.0),
+        ([(50, None), (1, 3.0), (0, None)], 3.0),  # As the version before wrote it; idle.
+    ],
+)
+def test_a_median_of_several_is_the_median_of_theirs_by_attempts(
+    jobs: JobQueue, medians: list[tuple[int, float | None]], merged: float
+) -> None:
+    figures = [
+        Figures("work", count, 0, 0, 0, 1.0, 9.0, 1.0, 9.0, duration_p50=median, wait_p50=median)
+        for count, median in medians
+    ]
+    History(jobs.store).add("mia", figures)
+    with jobs.store.write() as connection:
+        connection.execute(update(history).values(minute=this_minute()))
+    (lately,) = Monitor(jobs.store).recent_tasks(2)
+    (of_view,) = rows(jobs, "jobqueue_task_minutes")
+    for row in (lately, of_view):
+        assert (row["p50_duration"], row["p50_wait"]) == (merged, merged)
+
+
+def test_figures_are_by_queue_up_to_a_number_and_then_by_task_alone(
+    work: Any, jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "PAIRS_MAX", 2)
+    worker = stepped()
+    for queue in ("a", "b", "c", "d"):
+        work.options(queue=queue).enqueue()
+    worker.step()
+    worker.complete()
+    worker.service(HistoryWriter).record()
+    with jobs.store.read() as connection:
+        of_tasks = select(history.c.queue, history.c.processed).where(history.c.task == "work")
+        found = dict(map(tuple, connection.execute(of_tasks)))
+    assert sorted(found.values()) == [1, 1, 2] and found[None] == 2
+    (task,) = Monitor(jobs.store).recent_tasks(2)
+    assert task["processed"] == 4
+
+
+def test_the_first_worker_of_a_minute_counts_what_waits_in_all_queues(
+    work: Any, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A minute may end within the test.
+    monkeypatch.setattr("jobqueue.store.history.this_minute", this_hour)
+    books, monitor = History(jobs.store), Monitor(jobs.store)
+    idle = Figures("", 0, 0, 0, 0, 0.0, None, 0.0, None)
+
+    def counted(minutes_ago: int) -> list[int | None]:
+        """What the rows of this minute have, which then becomes another."""
+        with jobs.store.write() as connection:
+            this = history.c.minute == this_hour()
+            found = connection.execute(select(history.c.waiting).where(this).order_by(history.c.id))
+            values = list(found.scalars())
+            earlier = once(after(-60.0 * minutes_ago))
+            connection.execute(update(history).where(this).values(minute=earlier))
+        return values
+
+    for queue, key in (("mail", None), ("crm", None), ("crm", "tenant")):
+        work.options(queue=queue, concurrency_key=key).enqueue()
+    work.options(delay=600).enqueue()
+    jobs.pause("crm")
+    books.add("mia", [idle, idle, idle._replace(task="work")])
+    work.enqueue()
+    books.add("leo", [idle])
+    books.add("old", [idle._replace(task="work")])
+    assert sorted(counted(20), key=str) == [3, None, None, None, None]
+    monkeypatch.setattr("jobqueue.store.history.WAITING_MAX", 2)
+    books.add("leo", [idle])
+    assert counted(10) == [2]
+    assert list(monitor.waiting(30).values()) == [3, 2] and len(monitor.waiting(15)) == 1
+    assert [row["waiting"] for row in monitor.minutes(30)] == [3, 2]
 
 
 def test_what_a_refused_transaction_counted_is_not_recorded(
@@ -190,7 +281,7 @@ def test_the_duration_of_a_job_that_finishes_within_a_transaction_has_its_commit
     pay.enqueue()
     worker.step()
     period = reader.take()
-    assert (period.whole.processed, period.tasks["pay"].processed) == (1, 1)
+    assert (period.whole.processed, period.tasks["pay", "default"].processed) == (1, 1)
     (of_task,), (of_minute,) = rows(jobs, "jobqueue_task_stats"), rows(jobs, "jobqueue_throughput")
     assert (of_task["succeeded"], of_minute["succeeded"]) == (1, 1)
     durations = {

@@ -1,0 +1,78 @@
+"""Medians of each minute, by queue too, and how many jobs waited in it.
+
+Each column is nullable and has no default, so that neither database rewrites the table, and workers
+of the version before go on: their rows have no medians. On PostgreSQL the views keep their grants
+and what depends on them, since columns are only added at their end.
+
+Revision ID: 0004
+Revises: 0003
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    for column in (
+        sa.Column("queue", sa.Text),
+        sa.Column("duration_p50", sa.Double),
+        sa.Column("wait_p50", sa.Double),
+        sa.Column("waiting", sa.BigInteger),
+    ):
+        op.add_column("jobqueue_history", column)
+    counted = sa.text("waiting IS NOT NULL")
+    op.create_index(
+        "jobqueue_history_waiting",
+        "jobqueue_history",
+        ["minute", "waiting"],
+        postgresql_where=counted,
+        sqlite_where=counted,
+    )
+    replaces = op.get_context().dialect.name != "sqlite"
+    for name, query in VIEWS.items():
+        if not replaces:
+            op.execute(f"DROP VIEW {name}")
+        op.execute(f"CREATE {'OR REPLACE ' if replaces else ''}VIEW {name} AS{query.rstrip()}")
+
+
+# Percentiles cannot be added up. That of 95 % is the largest, which is a bound. Of medians the
+# largest would be far from what is usual, so it is their median, each counted once for each of its
+# attempts: at least a quarter of all attempts did not exceed it, and a quarter were not below it.
+HISTORY = """
+SELECT minute, {key},
+  CAST(sum(processed) AS bigint) AS processed,
+  CAST(sum(errored) AS bigint) AS errored,
+  CAST(sum(failed) AS bigint) AS failed,
+  CAST(sum(snoozed) AS bigint) AS snoozed,
+  sum(duration) / nullif(sum(processed), 0) AS avg_duration,
+  max(duration_p95) AS p95_duration,
+  sum(wait) / nullif(sum(processed), 0) AS avg_wait,
+  max(wait_p95) AS p95_wait{last},
+  min(CASE WHEN 2 * up_to_duration >= measured THEN duration_p50 END) AS p50_duration,
+  min(CASE WHEN 2 * up_to_wait >= measured THEN wait_p50 END) AS p50_wait{very_last}
+FROM (
+  SELECT jobqueue_history.*,
+    sum(CASE WHEN duration_p50 IS NOT NULL THEN processed END)
+      OVER (PARTITION BY minute, {key}) AS measured,
+    sum(CASE WHEN duration_p50 IS NOT NULL THEN processed END)
+      OVER (PARTITION BY minute, {key} ORDER BY duration_p50) AS up_to_duration,
+    sum(CASE WHEN wait_p50 IS NOT NULL THEN processed END)
+      OVER (PARTITION BY minute, {key} ORDER BY wait_p50) AS up_to_wait
+  FROM jobqueue_history
+  WHERE {only}
+) AS figures
+GROUP BY minute, {key}
+"""
+
+VIEWS = {
+    "jobqueue_worker_minutes": HISTORY.format(
+        key="worker",
+        only="task = ''",
+        last=",\n  sum(busy) / nullif(sum(slots), 0) AS utilisation",
+        very_last=",\n  max(waiting) AS waiting",
+    ),
+    "jobqueue_task_minutes": HISTORY.format(key="task", only="task <> ''", last="", very_last=""),
+}
