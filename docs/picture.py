@@ -29,7 +29,7 @@ from jobqueue.cli.commands.top.reader import Reader
 from jobqueue.cli.commands.top.screen import Top
 from jobqueue.cli.commands.top.verbs import Verbs
 from jobqueue.redaction import ShownJobs
-from jobqueue.store.schema import CounterKind, counters
+from jobqueue.store.schema import CounterKind, counters, history
 
 PICTURE = Path(__file__).parent / "dashboard.png"
 TERMINAL, CELLS = Path(__file__).parent / "top.svg", (100, 32)
@@ -80,20 +80,24 @@ def write_hour(jobs: JobQueue) -> None:
     """Write the counts of an hour, as workers would have."""
     random.seed(4)
     this = datetime.now(UTC).replace(second=0, microsecond=0)
-    rows = []
+    rows, figures = [], []
     for back in range(1, 61):
+        minute = this - timedelta(minutes=back)
+        waiting = 30 + 4 * max(0, TROUBLE - back) + random.randrange(12)
+        figures.append({"minute": minute, "worker": "shop", "task": "", "waiting": waiting})
         for queue, (task, usual, failing) in HOUR.items():
             succeeded = int(usual * (1 + 0.25 * math.sin(back / 9) + 0.1 * random.random()))
             failed = failing + random.randrange(5) if failing and back <= TROUBLE else 0
             rows.append(
                 {
-                    **{"minute": this - timedelta(minutes=back), "queue": queue, "task": task},
+                    **{"minute": minute, "queue": queue, "task": task},
                     **{"succeeded": succeeded, "failed": failed, "runs": succeeded + failed},
                     "kind": CounterKind.PERIOD.value,
                 }
             )
     with jobs.store.write() as connection:
         connection.execute(insert(counters), rows)
+        connection.execute(insert(history), figures)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ All is read from counters, live rows and a bounded number of jobs: in millisecon
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -37,11 +37,13 @@ _found: WeakKeyDictionary[Store, tuple[float, Sequence[str], list[Finding]]] = W
 
 
 class Point(NamedTuple):
-    """What ended in one span of time."""
+    """What ended in one span of time, and how many jobs waited in it."""
 
     label: str
     done: int
     failed: int
+    waiting: int | None = None
+    """At most, up to `WAITING_MAX`; None: no worker has counted them."""
 
 
 class Running(NamedTuple):
@@ -80,10 +82,20 @@ def _of_queue(row: dict[str, Any], ended: Rows, hour: datetime) -> dict[str, Any
     }
 
 
-def points(ended: Rows, present: datetime, minutes: int = HOUR, size: int = 1) -> list[Point]:
-    """Return what ended by spans of `size` minutes, up to the present, those without any too."""
+def points(
+    ended: Rows,
+    present: datetime,
+    minutes: int = HOUR,
+    size: int = 1,
+    waiting: Mapping[datetime, int] | None = None,
+) -> list[Point]:
+    """Return what ended by spans of `size` minutes, up to the present, those without any too.
+
+    `waiting` has how many jobs waited in some of the minutes.
+    """
     done: dict[datetime, int] = defaultdict(int)
     failed: dict[datetime, int] = defaultdict(int)
+    waited: dict[datetime, int] = {}
     of: Callable[[datetime], datetime] = lambda at: at.replace(  # noqa: E731
         minute=at.minute - at.minute % size, second=0, microsecond=0
     )
@@ -91,9 +103,11 @@ def points(ended: Rows, present: datetime, minutes: int = HOUR, size: int = 1) -
         at = of(row["minute"])
         done[at] += row["succeeded"] + row["cancelled"]
         failed[at] += row["failed"]
+    for minute, count in (waiting or {}).items():
+        waited[of(minute)] = max(count, waited.get(of(minute), 0))
     last, step = of(present), timedelta(minutes=size)
     spans = [last - step * back for back in range(minutes // size - 1, -1, -1)]
-    return [Point(f"{at:%H:%M}", done[at], failed[at]) for at in spans]
+    return [Point(f"{at:%H:%M}", done[at], failed[at], waited.get(at)) for at in spans]
 
 
 def whole_spans(points: Sequence[Point]) -> Sequence[Point]:

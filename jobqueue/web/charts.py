@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from jobqueue.display import counted_waiting
 from jobqueue.overview import Point, whole_spans
 
 WIDTH, HEIGHT = 600, 100
@@ -11,10 +12,18 @@ WIDTH, HEIGHT = 600, 100
 _STEPS = (1, 2, 5)
 
 
-def area(points: Sequence[Point], title: str, *, of: str, top: int | None = None) -> Markup:
+def area(
+    points: Sequence[Point],
+    title: str,
+    *,
+    of: str,
+    top: int | None = None,
+    waiting_top: int | None = None,
+) -> Markup:
     """Return a chart of what was done as an area, with the failures in front of it.
 
-    `of` is the span of a point, such as `a minute`; `top` the value at the upper edge.
+    `of` is the span of a point, such as `a minute`; `top` the value at the upper edge. With
+    `waiting_top`, a line of what waited, of which that is the value at the upper edge.
     """
     most = top or max((point.done + point.failed for point in points), default=0) or 1
     step = WIDTH / max(1, len(points) - 1)
@@ -31,9 +40,12 @@ def area(points: Sequence[Point], title: str, *, of: str, top: int | None = None
     ]
     if any(point.failed for point in points):
         parts.append(Markup('<path class="failed" d="{}V{}H0Z"/>').format(failed, HEIGHT))
+    if waiting_top:
+        line = _pieces([point.waiting for point in points], step, waiting_top)
+        parts.append(Markup('<path class="waiting" d="{}"/>').format(line))
     parts += [
         Markup('<rect x="{:.1f}" y="0" width="{:.1f}" height="{}"><title>{}</title></rect>').format(
-            index * step - step / 2, step, HEIGHT, _said(point, of)
+            index * step - step / 2, step, HEIGHT, _said(point, of, waits=bool(waiting_top))
         )
         for index, point in enumerate(points)
     ]
@@ -76,5 +88,17 @@ def _line(values: Sequence[int], step: float, most: int) -> str:
     return "M" + "L".join(places or ["0 0"])
 
 
-def _said(point: Point, of: str) -> str:
-    return f"{point.label} UTC: {point.done:,} done, {point.failed:,} failed {of}"
+def _pieces(values: Sequence[int | None], step: float, most: int) -> str:
+    """Return a line that stops where a value is not known, and begins again after it."""
+    path, joins = "", False
+    for index, value in enumerate(values):
+        if value is not None:
+            place = f"{index * step:.1f} {HEIGHT - HEIGHT * value / most:.1f}"
+            path += f"L{place}" if joins else f"M{place}h.1"  # So that one alone is a dot.
+        joins = value is not None
+    return path
+
+
+def _said(point: Point, of: str, *, waits: bool) -> str:
+    said = f"{point.label} UTC: {point.done:,} done, {point.failed:,} failed {of}"
+    return f"{said}, {counted_waiting(point.waiting)} waiting" if waits else said

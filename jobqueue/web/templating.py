@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from jobqueue.display import ago, duration
+from jobqueue.display import ago, counted_waiting, duration
 from jobqueue.records import counted, format_bytes
 from jobqueue.states import State
 from jobqueue.text import escape_json, escape_lines
@@ -48,6 +48,7 @@ def environment() -> Environment:
         "round_top": round_top,
         "seconds": duration,
         "spark": sparkline,
+        "waited": counted_waiting,
         "time": _time,
     }
     return made

@@ -30,7 +30,8 @@ def now_page(
     minutes, size = SPANS[span]
     rows = queue_rows(monitor)
     ended = monitor.ended(minutes, by_queue=False)
-    chart = points(ended, monitor.present(), minutes, size)
+    chart = points(ended, monitor.present(), minutes, size, monitor.waiting(minutes))
+    waited = [point.waiting for point in chart if point.waiting is not None]
     workers = [row for row in monitor.workers() if is_alive(row)]
     recent = monitor.minutes(HOUR)
     return "now.html", {
@@ -43,6 +44,7 @@ def now_page(
         "chart": chart,
         "each": "a minute" if size == 1 else f"in {size} min",
         "top": round_top(max((point.done + point.failed for point in chart), default=0)),
+        "waiting_top": round_top(max(waited)) if waited else None,
         "workers": workers,
         "wait": max((row["p95_wait"] or 0.0 for row in recent[-5:]), default=None),
         **totals(rows, workers),

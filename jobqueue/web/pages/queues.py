@@ -5,7 +5,7 @@ from typing import Any
 
 from jobqueue import options, wire
 from jobqueue.errors import JobNotFound, invalid
-from jobqueue.overview import paused_by, queue_rows
+from jobqueue.overview import HOUR, paused_by, queue_rows
 from jobqueue.queue import JobQueue
 from jobqueue.queue_switches import Rate, check_limit
 from jobqueue.records import counted
@@ -24,13 +24,15 @@ def queues_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
 def queue_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show one queue and its switches. Raises InvalidOption or JobNotFound."""
     name = _name(query)
-    rows = queue_rows(Monitor(queue.store))
+    monitor = Monitor(queue.store)
+    rows = queue_rows(monitor)
     row = next((row for row in rows if row["queue"] == name), None)
     if row is None:
         said = f"there is no queue {name!r}: it has no jobs and no switches"
         raise JobNotFound(said, field="queue", value=name)
     return "queue.html", {
         "row": row | {"rate": _rate_of(row)},
+        "lately": monitor.recent_queue(name, HOUR),
         "paused_by": paused_by(queue.store, [row]),
         "top": max((point.done + point.failed for point in row["hour"]), default=0),
     }

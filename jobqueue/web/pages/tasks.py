@@ -19,7 +19,7 @@ def tasks_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
     """Show all tasks."""
     monitor = Monitor(queue.store)
     lately = {row["task"]: row for row in monitor.recent_tasks(HOUR)}
-    none = dict.fromkeys(("p95_duration", "p95_wait", "processed"))
+    none = dict.fromkeys(("p50_duration", "p95_duration", "p50_wait", "p95_wait"))
     rows = [
         row | {f"hour_{name}": lately.get(row["task"], none)[name] for name in none}
         for row in monitor.tasks(WAITING_MAX)

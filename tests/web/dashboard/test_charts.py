@@ -3,6 +3,7 @@
 import pytest
 
 from jobqueue.overview import Point
+from jobqueue.store.history import WAITING_MAX
 from jobqueue.web.charts import area, sparkline
 
 
@@ -14,3 +15,14 @@ def test_a_line_does_not_fall_at_the_minute_that_has_only_begun(
     points = [Point("12:00", 5, 0), Point("12:01", 10, 0), Point("12:02", latest, 0)]
     line = str(draw(points)).split('class="line" d="')[1].split('"')[0]
     assert line.endswith(ends_at)
+
+
+def test_a_line_of_what_waits_has_a_gap_where_nobody_counted() -> None:
+    waiting = (5, 10, None, 0, None, None, WAITING_MAX)
+    points = [Point(f"12:0{n}", 1, 0, each) for n, each in enumerate(waiting)]
+    svg = str(area(points, "hour", of="a minute", waiting_top=10))
+    line = svg.split('class="waiting" d="')[1].split('"')[0]
+    assert line.startswith("M0.0 50.0h.1L100.0 0.0M300.0 100.0h.1M600.0 ")
+    assert "12:01 UTC: 1 done, 0 failed a minute, 10 waiting<" in svg
+    assert "12:02 UTC: 1 done, 0 failed a minute, – waiting<" in svg and "100,000+ waiting" in svg
+    assert "waiting" not in str(area(points, "hour", of="a minute"))

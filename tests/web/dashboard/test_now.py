@@ -11,6 +11,7 @@ import pytest
 from jobqueue import JobQueue, overview
 from jobqueue.overview import Point, points
 from jobqueue.store.audit import Audit
+from jobqueue.store.history import Figures, History
 from jobqueue.web import live
 from jobqueue.web.charts import area, round_top, sparkline
 from jobqueue.web.live import LiveViews
@@ -51,6 +52,23 @@ def test_each_queue_has_a_line(pages: Pages, jobs: JobQueue, run: Run) -> None:
     assert "1 done, 2 failed" in text_of(page)
     assert "1 done, 2 failed" in text_of(pages.get("/?span=24h"))
     assert "not 1h or 24h" in pages.get("/?span=7d", 400)
+
+
+def test_the_large_chart_shows_what_waited_as_a_line_and_as_a_table(
+    pages: Pages, jobs: JobQueue
+) -> None:
+    for _ in range(3):
+        pages.client.id(1, 2)
+    assert "waiting at most" not in text_of(pages.get("/")), "no worker has counted yet"
+    History(jobs.store).add("mia", [Figures("", 0, 0, 0, 0, 0.0, None, 0.0, None)])
+    for span in ("1h", "24h"):
+        page = pages.get(f"/?span={span}")
+        assert re.search(r'class="waiting" d="M[\d.]+ [\d.]+h', page)
+        assert "0 done, 0 failed, at most 3 waiting" in text_of(page)
+        assert re.search(
+            r"<td>\d\d:\d\d</td>(<td class=\"n\">0</td>){2}<td class=\"n\">3</td>", page
+        )
+        assert "waiting at most (scale at the right)" in text_of(page)
 
 
 def test_what_the_doctor_finds_stands_on_top_with_its_remedy_and_where_to_look(
@@ -103,6 +121,10 @@ def test_points_are_whole_spans_up_to_the_present() -> None:
     by_quarter = points([row(0, 5), row(4, 5), row(5, 5)], present, 1440, 15)
     assert len(by_quarter) == 96
     assert by_quarter[-2:] == [Point("12:15", 6, 0), Point("12:30", 12, 0)]
+    hour = present.replace(minute=0, second=0)
+    waited = {hour: 7, hour + timedelta(minutes=14): 3, hour + timedelta(minutes=30): 0}
+    by_quarter = points([], present, 60, 15, waited)
+    assert [point.waiting for point in by_quarter] == [None, 7, None, 0]
 
 
 def test_charts_are_drawn_of_nothing_of_one_point_and_of_many() -> None:

@@ -109,6 +109,27 @@ def test_a_queue_that_is_not_there_is_said_on_a_page(pages: Pages) -> None:
     assert "there is no queue &#39;nothing&#39;" in pages.get("/queues/nothing", 404)
 
 
+def times_of(page: str) -> list[str]:
+    """The four figures of a queue's last hour."""
+    return re.findall(r"at most</dt><dd>(?:<span[^>]*>)?([^<]+)", page)
+
+
+def test_a_queue_shows_how_long_its_jobs_took_and_waited_in_the_last_hour(
+    pages: Pages, jobs: JobQueue
+) -> None:
+    for name in ("mail", "crm"):
+        pages.client.id(1, 2, queue=name)
+    assert times_of(pages.get("/queues/mail")) == ["–"] * 4
+    times = {"duration_p50": 2.0, "wait_p50": 4.0}
+    figures = Figures("add", 9, 0, 0, 0, 20.0, 3.0, 40.0, 5.0, **times, queue="mail")
+    slow = figures._replace(processed=1, duration_p50=50.0, duration_p95=70.0, wait_p50=1.0)
+    History(jobs.store).add("w7", [figures, slow])
+    assert times_of(pages.get("/queues/mail")) == ["2s", "1m10s", "4s", "5s"]
+    assert times_of(pages.get("/queues/crm")) == ["–"] * 4
+    line = cells(pages.get("/tasks"), "task")["add"]
+    assert line[4:10] == ["–", "2s", "1m10s", "–", "4s", "5s"]
+
+
 # Tasks
 
 
