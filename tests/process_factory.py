@@ -1,134 +1,209 @@
 """Python programs for tests that start at once: forked from a process that has imported everything, which saves each most of a
-second of CPU time. Nothing else about them differs from `python -m MODULE`, `python FILE` or `python -c CODE`."""
+second of CPU time. Nothing else about them differs from `python -m MODULE`, `python FILE` or `python -c CODE`: they are children
+of the process that starts them, which gets their signals and their exit codes from the kernel."""
 
 import atexit
+import contextlib
+import ctypes
+import fcntl
+import gc
+import importlib
 import json
 import os
+import platform
 import runpy
-import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PRELOADED = ("jobqueue.cli.main", "jobqueue.worker", "jobqueue.web", "alembic.command", "psycopg")
+PRELOADED = (
+    *("jobqueue.cli.main", "jobqueue.worker", "jobqueue.web", "alembic.command", "psycopg"),
+    *("multiprocessing.connection", "sqlalchemy.orm", "sqlalchemy.dialects.sqlite"),
+    "sqlalchemy.dialects.postgresql.psycopg",
+)
 DECIDES_AT_THE_START = ("PYTHONHASHSEED", "PYTHONUNBUFFERED", "PYTHONWARNINGS", "LC_", "LANG")
-MESSAGE_MAX = 1 << 20
+MESSAGE_MAX, DESCRIPTORS_MAX = 1 << 20, 64
+START_TIMEOUT = 60.0  # seconds
+CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine()) if sys.platform == "linux" else None
+"""The number of the system call; None: on this machine every program starts afresh."""
+CLONE_PARENT, CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID = 0x8000, 0x200000, 0x1000000
+PR_GET_TID_ADDRESS = 40
 
 
 class ProcessFactory:
-    """The parent of the forked processes, itself a process."""
+    """A child of this process that forks others, as children of this process too. May be used from any thread."""
 
-    def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, __file__, str(theirs.fileno())]
-        self._process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
-        theirs.close()
+    def __init__(self, requests: socket.socket) -> None:
+        self._requests, self._lock = requests, threading.Lock()
+        requests.settimeout(START_TIMEOUT)
 
     def start(self, request: dict[str, Any], descriptors: list[int]) -> int:
-        """Fork a process with these as its descriptors 0, 1 and 2; the last one is told its wait status. Returns its pid."""
-        socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
-        return int(self._socket.recv(64))
-
-    def close(self) -> None:
-        self._socket.close()
-        self._process.wait(30)
+        """Fork a process with these as its descriptors 0, 1, 2 and those that are named. Returns its pid once it has them."""
+        with self._lock:
+            socket.send_fds(self._requests, [json.dumps(request).encode()], descriptors)
+            return int(self._requests.recv(64))
 
 
 @cache
 def the_factory() -> ProcessFactory:
-    factory = ProcessFactory()
-    atexit.register(factory.close)
-    return factory
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, __file__, str(theirs.fileno())]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
+    theirs.close()
+    atexit.register(process.wait, 30)
+    atexit.register(ours.close)  # The first of the two.
+    return ProcessFactory(ours)
 
 
 class ForkedPython(subprocess.Popen[Any]):
     """A subprocess.Popen for [sys.executable, "-m", …], and for a file or "-c" in place of "-m"."""
 
+    factory = staticmethod(the_factory)
+    own_factory = False
+    """True: the new process has a factory of its own for the workers and child processes that it starts."""
+
     def _execute_child(self, args: list[str], *given: Any) -> None:
-        _, _, _, _, cwd, env, _, _, _, *pipes = given[:15]
-        new_session = given[19]
-        child_in, _, _, child_out, _, child_err = pipes
-        descriptors = [child_in, child_out, child_err]
-        self._ended, told = os.pipe()
+        _, _, _, numbers, cwd, env, _, _, _, *pipes = given[:15]
+        new_session, process_group = given[-2:]
         request = {
             "arguments": list(map(os.fsdecode, args[1:])),
             "cwd": os.fspath(cwd or os.getcwd()),
             "env": dict(os.environ if env is None else env),
             "session": new_session,
+            "group": process_group,
+            "mask": list(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+            "numbers": list(numbers),
+            "own_factory": self.own_factory,
         }
-        own = [one if one != -1 else number for number, one in enumerate(descriptors)]
-        self.pid = the_factory().start(request, [*own, told])
+        child_in, _, _, child_out, _, child_err = pipes
+        three = [one if one != -1 else n for n, one in enumerate((child_in, child_out, child_err))]
+        self.pid = self.factory().start(request, [*three, *numbers])
         self._child_created = True
-        os.close(told)
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
-    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
-        ready, _, _ = select.select([self._ended], [], [], 0 if wait_flags else None)
-        if not ready:
-            return 0, 0
-        status = int(os.read(self._ended, 16))
-        os.close(self._ended)
-        return self.pid, status
 
-    def _internal_poll(self, _deadstate: int | None = None, **_: Any) -> int | None:
-        if self.returncode is None and (status := self._try_wait(os.WNOHANG))[0]:
-            self._handle_exitstatus(status[1])  # type: ignore[attr-defined]
-        return self.returncode
+class ForkedSupervisor(ForkedPython):
+    """One whose own workers and child processes are forked too."""
+
+    own_factory = True
 
 
 def popen(
-    command: list[str], *, env: dict[str, str] | None = None, **how: Any
+    command: list[str],
+    *,
+    env: dict[str, str] | None = None,
+    own_factory: bool = False,
+    **how: Any,
 ) -> "subprocess.Popen[Any]":
     """Start a Python program as subprocess.Popen does, forked unless its environment decides how an interpreter starts."""
     changed = {name for name, value in (env or {}).items() if os.environ.get(name) != value}
-    kind = (
-        subprocess.Popen
-        if any(n.startswith(DECIDES_AT_THE_START) for n in changed)
-        else ForkedPython
-    )
+    if CLONE is None or any(name.startswith(DECIDES_AT_THE_START) for name in changed):
+        return subprocess.Popen(command, env=env, **how)
+    kind = ForkedSupervisor if own_factory else ForkedPython
     return kind(command, env=env, **how)
+
+
+def run(command: list[str], *, timeout: float = 100) -> "subprocess.CompletedProcess[str]":
+    """Run a Python program to its end, as subprocess.run does."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with popen(command, stdin=subprocess.DEVNULL, **pipes) as process:
+        try:
+            told = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(command, process.returncode, *told)
+
+
+def forking_subprocess() -> ModuleType:
+    """The module subprocess, but its Popen forks: for a module that starts Python programs only."""
+    module = ModuleType("subprocess")
+    vars(module).update(vars(subprocess) | ({"Popen": ForkedPython} if CLONE else {}))
+    return module
 
 
 # The process that forks
 
 
-def serve(requests: socket.socket) -> dict[str, Any] | None:
-    """Fork a process per request; returns the request in the new process, and None once the tests have ended."""
-    told: dict[int, int] = {}
-    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(woken)
+def serve(requests: socket.socket) -> dict[str, Any]:
+    """Fork a process per request; returns the request, in the new process. Exits once nobody can ask any more."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     while True:
-        ready, _, _ = select.select([wake, requests], [], [])
-        if wake in ready:
-            os.read(wake, 4096)
-        while told and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            pid, status = ended
-            os.write(told[pid], b"%d" % status)
-            os.close(told.pop(pid))
-        if requests not in ready:
-            continue
-        message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_MAX, 4)
+        message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_MAX, DESCRIPTORS_MAX)
         if not message:
-            return None
-        if pid := os.fork():
-            told[pid] = descriptors.pop()
-            for descriptor in descriptors:
-                os.close(descriptor)
-            requests.send(b"%d" % pid)
-            continue
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number, descriptor in enumerate(descriptors[:3]):
-            os.dup2(descriptor, number)
-        os.closerange(3, 1024)
-        return dict(json.loads(message))
+            os._exit(0)
+        if fork_as_sibling() == 0:
+            return begin(json.loads(message), requests, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def fork_as_sibling() -> int:
+    """As os.fork(), but the new process is a child of this one's parent."""
+    own_thread, python = ctypes.c_void_p(), ctypes.pythonapi
+    python.prctl(PR_GET_TID_ADDRESS, ctypes.byref(own_thread), 0, 0, 0)
+    flags = CLONE_PARENT | CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID | signal.SIGCHLD
+    call = map(ctypes.c_long, (CLONE, flags, 0, 0))
+    python.PyOS_BeforeFork()
+    pid = int(python.syscall(*call, own_thread, own_thread))
+    (python.PyOS_AfterFork_Parent if pid else python.PyOS_AfterFork_Child)()
+    if pid < 0:
+        raise OSError("no process could be forked")
+    return pid
+
+
+def begin(
+    request: dict[str, Any], requests: socket.socket, descriptors: list[int]
+) -> dict[str, Any]:
+    """Give the new process its group, its descriptors and its signals, and tell its parent that it has them."""
+    if request["session"]:
+        os.setsid()
+    if request["group"] >= 0:
+        os.setpgid(0, request["group"])
+    numbers = [0, 1, 2, *request["numbers"]]
+    above = max(numbers) + 1
+    asking, *moved = [
+        fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, above) for one in (requests.detach(), *descriptors)
+    ]
+    for number, descriptor in zip(numbers, moved, strict=True):
+        os.dup2(descriptor, number)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in (asking, *numbers):
+            with contextlib.suppress(OSError):  # It was listdir's own.
+                os.close(int(name))
+    requests = socket.socket(fileno=asking)
+    if request["own_factory"]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.fork() == 0:
+            ours.close()
+            requests.close()
+            null = os.open(os.devnull, os.O_RDWR)
+            for number in range(3):
+                os.dup2(null, number)
+            return serve(theirs)
+        theirs.close()
+        use(ProcessFactory(ours))
+    signal.pthread_sigmask(signal.SIG_SETMASK, request["mask"])
+    requests.send(b"%d" % os.getpid())
+    requests.close()
+    return request
+
+
+def use(factory: ProcessFactory) -> None:
+    """Fork the workers and the child processes that this process starts."""
+    from jobqueue.supervisor import worker_process
+    from jobqueue.worker.isolate import child_handle
+
+    ForkedPython.factory = staticmethod(lambda: factory)
+    for module in (worker_process, child_handle):
+        module.subprocess = forking_subprocess()
 
 
 def become(request: dict[str, Any], paths: list[str]) -> None:
@@ -141,34 +216,32 @@ def become(request: dict[str, Any], paths: list[str]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    if request["session"]:
-        os.setsid()
-    first, *rest = request["arguments"]
+    first, *rest = arguments = request["arguments"]
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [*given, *paths]
+    if first == "-P":  # No folder of the program's own.
+        first, *rest = arguments = rest
+    elif first == "-m":
+        sys.path.insert(0, os.getcwd())
+    else:
+        sys.path.insert(0, "" if first == "-c" else str(Path(first).parent))
+    sys.argv = rest if first == "-m" else arguments
     if first == "-m":
-        sys.argv, sys.path[:] = rest, [os.getcwd(), *given, *paths]
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif first == "-c":
-        sys.argv, sys.path[:] = ["-c", *rest[1:]], ["", *given, *paths]
-        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+        sys.argv = ["-c", *rest[1:]]
+        program = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), vars(program))
     else:
-        sys.argv, sys.path[:] = [first, *rest], [str(Path(first).parent), *given, *paths]
         runpy.run_path(first, run_name="__main__")
 
 
 def main() -> None:
-    import gc
-    import importlib
-
     paths = sys.path[2:]  # Without this file's folder, and without the $PYTHONPATH given above.
     for name in PRELOADED:
         importlib.import_module(name)
     gc.freeze()
-    requests = socket.socket(fileno=int(sys.argv[1]))
-    request = serve(requests)
-    if request is not None:
-        requests.detach()  # Closed already, and its number may be another's by now.
-        become(request, paths)
+    become(serve(socket.socket(fileno=int(sys.argv[1]))), paths)
 
 
 if __name__ == "__main__":

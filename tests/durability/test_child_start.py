@@ -40,6 +40,7 @@ class Command(Process):
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 stdout=log,
+                own_factory=True,
             )
         self.pid = self._process.pid
         self._ready = scenario.folder / f"ready-{self.pid}"

@@ -70,7 +70,8 @@ class Crew:
     def start(self, spawn: Spawn, *options: object, env: dict[str, str]) -> None:
         given = ("worker", "--processes", "2", "-c", "1", "--stats-interval", "0", *options)
         with (self._folder / "log").open("w") as log:
-            self.process = spawn(*given, env={**self._it.env, **env}, stderr=log)
+            how = {"env": {**self._it.env, **env}, "stderr": log, "own_factory": True}
+            self.process = spawn(*given, **how)
         self._wait_until(lambda: len(self._it.json("workers")) == 2, timeout=30)
         for number in range(2):  # Neither is to wait in the hands of a busy worker.
             key = ("--unique-key", number, "--unique-until", "started")

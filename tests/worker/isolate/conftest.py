@@ -12,8 +12,9 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.store.jobs import Jobs
+from jobqueue.worker.isolate import child_handle
 from jobqueue.worker.process_identity import process_started
-from tests.process_factory import popen
+from tests.process_factory import forking_subprocess, popen
 
 HERE = Path(__file__).parent
 LONG = 30.0  # seconds, for what takes a second
@@ -59,6 +60,7 @@ class IsolationScenario:
             env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},
             stderr=subprocess.PIPE,
             text=True,
+            own_factory=True,
         )
         self.processes.append(process)
         return process
@@ -76,6 +78,7 @@ def scenario(
 ) -> Iterator[IsolationScenario]:
     monkeypatch.setenv("ISOLATED_URL", url)
     monkeypatch.setenv("ISOLATED_FOLDER", str(tmp_path))
+    monkeypatch.setattr(child_handle, "subprocess", forking_subprocess())
     monkeypatch.delitem(sys.modules, "isolated_app", raising=False)
     scenario = IsolationScenario(importlib.import_module("isolated_app"), tmp_path, wait_until)
     scenario.jobs.store.require_schema()
