@@ -27,7 +27,7 @@ class CompiledStatements(MutableMapping[Any, Any]):
     @cached_property
     def kind(self) -> Any:
         settings = {
-            name: value
+            name: value.__qualname__ if isinstance(value, FunctionType) else value
             for name, value in vars(self._dialect).items()
             if isinstance(value, SETTINGS)
         }
