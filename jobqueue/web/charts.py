@@ -93,8 +93,9 @@ def _pieces(values: Sequence[int | None], step: float, most: int) -> str:
     path, joins = "", False
     for index, value in enumerate(values):
         if value is not None:
-            place = f"{index * step:.1f} {HEIGHT - HEIGHT * value / most:.1f}"
-            path += f"L{place}" if joins else f"M{place}h.1"  # So that one alone is a dot.
+            x, y = index * step, f"{HEIGHT - HEIGHT * value / most:.1f}"
+            # A little long at its beginning, so that one alone is seen.
+            path += f"L{x:.1f} {y}" if joins else f"M{x - 1.5:.1f} {y}h3"
         joins = value is not None
     return path
 

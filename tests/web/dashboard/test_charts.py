@@ -22,7 +22,7 @@ def test_a_line_of_what_waits_has_a_gap_where_nobody_counted() -> None:
     points = [Point(f"12:0{n}", 1, 0, each) for n, each in enumerate(waiting)]
     svg = str(area(points, "hour", of="a minute", waiting_top=10))
     line = svg.split('class="waiting" d="')[1].split('"')[0]
-    assert line.startswith("M0.0 50.0h.1L100.0 0.0M300.0 100.0h.1M600.0 ")
+    assert line.startswith("M-1.5 50.0h3L100.0 0.0M298.5 100.0h3M598.5 ")
     assert "12:01 UTC: 1 done, 0 failed a minute, 10 waiting<" in svg
     assert "12:02 UTC: 1 done, 0 failed a minute, – waiting<" in svg and "100,000+ waiting" in svg
     assert "waiting" not in str(area(points, "hour", of="a minute"))

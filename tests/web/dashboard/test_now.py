@@ -59,16 +59,17 @@ def test_the_large_chart_shows_what_waited_as_a_line_and_as_a_table(
 ) -> None:
     for _ in range(3):
         pages.client.id(1, 2)
-    assert "waiting at most" not in text_of(pages.get("/")), "no worker has counted yet"
+    assert "scale at the right" not in text_of(pages.get("/")), "no worker has counted yet"
     History(jobs.store).add("mia", [Figures("", 0, 0, 0, 0, 0.0, None, 0.0, None)])
     for span in ("1h", "24h"):
         page = pages.get(f"/?span={span}")
-        assert re.search(r'class="waiting" d="M[\d.]+ [\d.]+h', page)
+        assert re.search(r'class="waiting" d="M[\d.]+ [\d.]+h3', page)
         assert "0 done, 0 failed, at most 3 waiting" in text_of(page)
         assert re.search(
             r"<td>\d\d:\d\d</td>(<td class=\"n\">0</td>){2}<td class=\"n\">3</td>", page
         )
-        assert "waiting at most (scale at the right)" in text_of(page)
+        assert "(scale at the right)" in text_of(page)
+        assert ("the most in 15 min" in text_of(page)) is (span == "24h")
 
 
 def test_what_the_doctor_finds_stands_on_top_with_its_remedy_and_where_to_look(

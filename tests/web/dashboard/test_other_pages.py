@@ -111,7 +111,7 @@ def test_a_queue_that_is_not_there_is_said_on_a_page(pages: Pages) -> None:
 
 def times_of(page: str) -> list[str]:
     """The four figures of a queue's last hour."""
-    return re.findall(r"at most</dt><dd>(?:<span[^>]*>)?([^<]+)", page)
+    return re.findall(r"within</dt><dd>(?:<span[^>]*>)?([^<]+)", page)
 
 
 def test_a_queue_shows_how_long_its_jobs_took_and_waited_in_the_last_hour(
