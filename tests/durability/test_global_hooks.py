@@ -1,7 +1,6 @@
 """What an application hangs onto SQLAlchemy's Engine class, or onto its driver, is harmless to the queue."""
 
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 
@@ -11,6 +10,7 @@ from sqlalchemy.pool import Pool
 
 from jobqueue import JobQueue, current_job
 from jobqueue.store.notify.notifier import Wakeup
+from tests import process_factory
 
 ONLY_SQLITE = pytest.mark.databases("sqlite")
 ONLY_POSTGRES = pytest.mark.databases("postgres")
@@ -257,8 +257,6 @@ def test_adapters_that_a_driver_has_for_all_change_nothing_that_is_read_or_writt
     registered, options = {"sqlite": (SQLITE3, "?detect_types=3"), "postgres": (PSYCOPG, "")}[
         backend_name
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", registered + GLOBALS, url, options],
-        **{"capture_output": True, "text": True, "timeout": 100},
-    )
+    program = registered + GLOBALS
+    done = process_factory.run([sys.executable, "-c", program, url, options])
     assert (done.stdout, done.returncode) == ("3 7 380 paid\n", 0), done.stderr

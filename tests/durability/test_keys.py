@@ -1,7 +1,6 @@
 """A unique key has one holder, however many processes enqueue it, and whatever dies."""
 
 import json
-import subprocess
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -11,19 +10,17 @@ import pytest
 from one_key import MODES
 from processes import ProcessScenario
 
-from tests.process_factory import popen
+from tests import process_factory
 
 FOLDER = Path(__file__).parent
 
 
 def run(program: str, scenario: ProcessScenario, *words: object) -> dict[str, Any]:
     given = map(str, (FOLDER / program, scenario.url, scenario.folder, *words))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with popen([sys.executable, *given], **pipes) as process:
-        told, errors = process.communicate(timeout=1000)
-    assert process.returncode == 0, errors
-    print(told)  # pytest -rP
-    return json.loads(told)
+    done = process_factory.run([sys.executable, *given], timeout=1000)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)  # pytest -rP
+    return json.loads(done.stdout)
 
 
 def enqueue(scenario: ProcessScenario, modes: Any, processes: int, calls: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import json
 import random
 import statistics
-import subprocess
 import sys
 import threading
 from itertools import pairwise
@@ -12,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 from processes import Process, ProcessScenario, app
+
+from tests import process_factory
 
 LANING = Path(__file__).with_name("laning.py")
 WORKERS, LEASE, SECONDS = 8, 2.0, 60.0
@@ -24,7 +25,7 @@ def test_a_process_that_is_killed_at_any_step_of_a_claim_from_lanes_leaves_no_pl
     scenario: ProcessScenario,
 ) -> None:
     command = [sys.executable, str(LANING), scenario.url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = process_factory.run(command)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["killed"] >= 20  # Each statement, each commit before and after.
 

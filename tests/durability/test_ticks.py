@@ -1,7 +1,6 @@
 """One job for each tick, whatever dies, and whatever the clock does."""
 
 import json
-import subprocess
 import sys
 from datetime import timedelta
 from itertools import pairwise
@@ -12,12 +11,14 @@ import pytest
 from processes import ProcessScenario
 from test_clock_steps import fake_the_databases_clock
 
+from tests import process_factory
+
 TICKING = Path(__file__).with_name("ticking.py")
 
 
 def run(scenario: ProcessScenario, *words: object) -> dict[str, Any]:
     command = [sys.executable, str(TICKING), scenario.url, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = process_factory.run(command)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
