@@ -80,6 +80,7 @@ class JobQueue(JobVerbs):
 
     def _set(self, to: Binding) -> None:
         self.store, self._jobs, self._transactions, self._notifier, self._made = to
+        self._hidden = redaction.Declarations(self.store)
 
     def bind(self, to: Binding) -> Binding:
         """Switch to another database, with the same tasks, hooks and bounds; for tests.
@@ -198,12 +199,14 @@ class JobQueue(JobVerbs):
         new = [call.to_new_job() for call in calls]
         if (parent := running_attempt()) is not None:
             new = parent.with_deadline(new)
-        outcome = None
+        outcome, tasks = None, (call.task for call in calls)
         if within is None:
+            self._hidden.write(tasks)
             inserted = self._jobs.insert(new, wait=wait, notifier=self._notifier)
         else:
             transaction = transaction_argument.resolve(within, "within", IN_RUN_SYNC)
             with self._transactions.using(transaction) as connection:
+                self._hidden.write(tasks, connection)
                 inserted = self._jobs.insert(new, connection, wait=wait)
                 outcome = self._transactions.outcome(connection, inserted)
             self._transactions.after_commit(transaction, self._notifier.notify)
@@ -365,6 +368,7 @@ class JobQueue(JobVerbs):
         self._notifier.close()
         self.store.close()
         self._jobs.limits.declare(self._limits)  # A new database may be there next.
+        self._hidden = redaction.Declarations(self.store)
 
     def __enter__(self) -> Self:
         return self

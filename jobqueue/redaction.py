@@ -2,17 +2,24 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
+from weakref import ref
+
+from sqlalchemy import Connection, Transaction
+from sqlalchemy.exc import DBAPIError
 
 from jobqueue.errors import InvalidOption
+from jobqueue.loggers import get_logger
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import PAGE, Jobs
 from jobqueue.store.redactions import read_redactions, write_redactions
 from jobqueue.tasks import Registry, Task
 from jobqueue.text import listed
+
+log = get_logger("jobqueue")
 
 HIDDEN = "‹hidden›"
 OTHERS = "*"
@@ -88,7 +95,7 @@ class Redaction:
     def read(self) -> Mapping[str, Hidden]:
         """Return what is hidden now, by task."""
         written = {task: _read(text) for task, text in read_redactions(self._store).items()}
-        return _union(written, {} if self._registry is None else hidden_of(self._registry))
+        return _union(written, {} if self._registry is None else _of(self._registry.values()))
 
     def schedule(self, shown: dict[str, Any]) -> dict[str, Any]:
         """Return the JSON object of a schedule without what is hidden of its arguments."""
@@ -149,13 +156,51 @@ def shown_signature(task: Task[..., Any]) -> inspect.Signature:
     return signature.replace(parameters=parameters)
 
 
-def hidden_of(registry: Registry) -> dict[str, Hidden]:
-    """Return what the tasks of an app hide."""
-    return {
-        name: Hidden.of(task.function, task.settings.redact)
-        for name, task in registry.items()
-        if task.settings.redact
-    }
+class Declarations:
+    """Writes what a task hides before its first job, once in each process. Thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._written: set[str] = set()
+        """Tasks of which it is committed, or may not be written by this process."""
+        self._open: dict[str, ref[Transaction]] = {}
+        """The caller's transaction that has written it last, and may still roll back."""
+
+    def write(self, tasks: Iterable[Task[..., Any]], connection: Connection | None = None) -> None:
+        """Write what these tasks hide; `connection` is the caller's, if it has a transaction.
+
+        Only where the database has one writer at a time it is written in that transaction: others
+        cannot then commit beside it. Elsewhere a caller's transaction would keep the row locked
+        until it ends. A role that may not write it logs that once.
+        """
+        new = {
+            task.name: task
+            for task in tasks
+            if task.settings.redact and task.name not in self._written
+        }
+        if not new:
+            return
+        if connection is None:
+            self._store.require_schema()
+        elif not self._store.backend.single_writer:
+            connection = None
+        try:
+            changed = _add(self._store, _of(new.values()), connection)
+        except DBAPIError as error:
+            if not self._store.backend.is_forbidden(error):
+                raise
+            log.warning(
+                "%s: what it hides may be shown until a worker of this code has started: this "
+                "role may not write jobqueue_redactions; see docs/roles.md",
+                listed(sorted(new)),
+            )
+            changed = set()
+        current = None if connection is None else connection.get_transaction()
+        for name in new:
+            if current is not None and name in changed:
+                self._open[name] = ref(current)
+            elif current is None or name not in self._open or self._open[name]() is not current:
+                self._written.add(name)
 
 
 def declare(store: Store, registry: Registry) -> None:
@@ -164,12 +209,30 @@ def declare(store: Store, registry: Registry) -> None:
     Workers do at their start. They take nothing back: one of an older version would uncover what a
     newer one hides, and the rows of a parameter's old name are still there.
     """
-    before = read_redactions(store)
-    both = _union({task: _read(text) for task, text in before.items()}, hidden_of(registry))
+    _add(store, _of(registry.values()))
+
+
+def _of(tasks: Iterable[Task[..., Any]]) -> dict[str, Hidden]:
+    """Return what tasks hide, by name."""
+    return {
+        task.name: Hidden.of(task.function, task.settings.redact)
+        for task in tasks
+        if task.settings.redact
+    }
+
+
+def _add(
+    store: Store, hidden: Mapping[str, Hidden], connection: Connection | None = None
+) -> set[str]:
+    """Add to what is written, and return the tasks of which something was added."""
+    before = read_redactions(store, connection)
+    both = _union({task: _read(text) for task, text in before.items()}, hidden)
     now = {task: json.dumps(hidden) for task, hidden in both.items()}
     changes = {task: text for task, text in now.items() if before.get(task) != text}
     if changes:
-        write_redactions(store, changes, lambda one, two: json.dumps(_read(one) | _read(two)))
+        union = lambda one, two: json.dumps(_read(one) | _read(two))  # noqa: E731
+        write_redactions(store, changes, union, connection)
+    return set(changes)
 
 
 def _union(written: Mapping[str, Hidden], declared: Mapping[str, Hidden]) -> dict[str, Hidden]:

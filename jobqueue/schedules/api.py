@@ -12,6 +12,7 @@ from jobqueue.errors import Duration
 from jobqueue.job import Job
 from jobqueue.literals import CatchUp, Overlap
 from jobqueue.new_jobs import NewJob
+from jobqueue.redaction import Declarations
 from jobqueue.schedules.calls import declared, definition_of, new_job
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.timing import Run, Timing
@@ -81,6 +82,7 @@ class Schedules:
         """
         option_rules.name(name, "name")
         definition = definition_of(call, when, catch_up, overlap)
+        Declarations(self._store).write([call.task])
         self._table.add(name, definition, self._action("add", name), replace=replace)
         return self.get(name)
 

@@ -1,6 +1,7 @@
 """What tasks hide of their arguments, written down for those who look without the app."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
 from sqlalchemy import Connection, select, update
 
@@ -8,17 +9,23 @@ from jobqueue.store.database import Store
 from jobqueue.store.schema import redactions
 
 
-def read_redactions(store: Store) -> dict[str, str]:
-    """Return the JSON of each task that hides something."""
-    with store.read() as connection:
-        rows = connection.execute(select(redactions.c.task, redactions.c.hidden))
+def read_redactions(store: Store, connection: Connection | None = None) -> dict[str, str]:
+    """Return the JSON of each task that hides something, as the connection sees it if given."""
+    with store.read() if connection is None else nullcontext(connection) as asked:
+        rows = asked.execute(select(redactions.c.task, redactions.c.hidden))
         return {row.task: row.hidden for row in rows}
 
 
 def write_redactions(
-    store: Store, hidden: Mapping[str, str], union: Callable[[str, str], str]
+    store: Store,
+    hidden: Mapping[str, str],
+    union: Callable[[str, str], str],
+    connection: Connection | None = None,
 ) -> None:
-    """Add the JSON of tasks to what is there; `union` makes one of two."""
+    """Add the JSON of tasks to what is there; `union` makes one of two.
+
+    In the transaction of the connection, if one is given.
+    """
 
     def work(connection: Connection) -> None:
         for task, text in sorted(hidden.items()):
@@ -29,4 +36,7 @@ def write_redactions(
             both = union(connection.execute(there).scalar() or text, text)
             connection.execute(update(redactions).where(of_task).values(hidden=both))
 
-    store.transact(work)
+    if connection is None:
+        store.transact(work)
+    else:
+        work(connection)

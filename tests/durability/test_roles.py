@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from jobqueue import JobFailed, JobQueue, QueueFull, current_job
+from jobqueue.redaction import Hidden, ShownJobs
 from jobqueue.store.stats import Monitor
 
 PAGE = Path(__file__).parents[2] / "docs" / "roles.md"
@@ -24,6 +25,8 @@ VIEWS = (
     "task_minutes",
 )
 DENIED = "permission denied"
+MORE = ("INSERT, UPDATE (max_pending, when_full)", "INSERT, UPDATE (hidden)")
+"""What the page grants to a producer that needs it."""
 
 pytestmark = pytest.mark.databases("postgres")
 
@@ -48,7 +51,7 @@ def urls(url: str, owner):
         for name in names.values():
             connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD '{run}'")
         for block in BLOCKS:
-            if "INSERT, UPDATE (max_pending, when_full)" not in block:
+            if not any(more in block for more in MORE):
                 connection.exec_driver_sql(as_roles(block, names))
     yield {
         role: make_url(url).set(username=name, password=run).render_as_string(hide_password=False)
@@ -164,7 +167,7 @@ def test_nobody_changes_what_the_owner_keeps(urls, role: str, statement: str) ->
 
 
 def test_a_producer_declares_a_bound_with_one_more_grant(urls, owner) -> None:
-    [more] = [block for block in BLOCKS if "INSERT, UPDATE (max_pending, when_full)" in block]
+    [more] = [block for block in BLOCKS if MORE[0] in block]
     for granted in (False, True):
         with queue_of(urls["producer"]) as producer:
             bounded = producer.queue("bounded", max_pending=5)
@@ -176,3 +179,27 @@ def test_a_producer_declares_a_bound_with_one_more_grant(urls, owner) -> None:
             else:
                 with pytest.raises(DBAPIError, match=DENIED):
                     task.enqueue(1, 2)
+
+
+def test_a_producer_writes_what_a_task_hides_with_one_more_grant_and_enqueues_without(
+    urls, owner, caplog
+) -> None:
+    def login(user: int, token: str) -> None: ...
+
+    [more] = [block for block in BLOCKS if MORE[1] in block]
+    engine = create_engine(plain(urls["producer"]))
+    written: list[dict[str, Hidden]] = []
+    for granted in (False, True):
+        if granted:
+            with owner.begin() as connection:
+                connection.exec_driver_sql(as_roles(more, urls["names"]))
+        for names in (("token",), ("token", "user")):
+            with JobQueue(urls["producer"]) as producer:
+                task = producer.task(redact=names)(login)
+                with Session(engine) as session, session.begin():
+                    task.within(session).enqueue(1, "s")
+                assert task.enqueue(2, "s").state == "available"
+                written.append(ShownJobs(producer.store).redaction.read().get("login"))
+    engine.dispose()
+    assert written == [None, None, Hidden(("token",), (1,)), Hidden(("token", "user"), (0, 1))]
+    assert caplog.text.count("this role may not write jobqueue_redactions") == 2

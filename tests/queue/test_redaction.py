@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from jobqueue import InvalidArguments, InvalidOption, JobQueue, every
 from jobqueue.cli.main import cli
@@ -86,6 +88,57 @@ def test_no_interface_shows_it_with_and_without_the_app(url: str) -> None:
         assert SECRET not in shown, words
         assert "hidden" in shown, words
     assert json.loads(run("show", str(waits.id), "--json"))["args"] == [7, HIDDEN]
+
+
+@pytest.mark.parametrize("way", ["enqueue", "many", "within", "rolled back", "scheduled"])
+def test_it_is_hidden_from_its_first_job_on_though_no_worker_has_started(
+    jobs: JobQueue, engine: Any, url: str, way: str
+) -> None:
+    @jobs.task(redact=("token",))
+    def login(user: int, token: str) -> None: ...
+
+    if way == "enqueue":
+        login.enqueue(7, SECRET)
+    elif way == "many":
+        jobs.enqueue_many([login.call(n, SECRET) for n in range(30)])
+    elif way == "scheduled":
+        jobs.schedules.add("often", login.call(7, token=SECRET), every(minutes=5))
+    else:
+        with Session(engine) as session:
+            login.within(session).enqueue(7, token=SECRET)
+            if way == "rolled back":
+                session.rollback()
+                login.within(session).enqueue(8, token=SECRET)
+                login.within(session).enqueue(9, SECRET)
+            session.commit()
+    for words in (("list",), ("list", "--json"), ("schedules", "--json")):
+        result = CliRunner().invoke(cli, ["--url", url, *words], catch_exceptions=False)
+        assert result.exit_code == 0 and SECRET not in result.output, words
+    shown = json.loads(result.output) or list(ShownJobs(jobs.store).find(JobFilter()))
+    assert shown and all(HIDDEN in str(each) for each in shown)
+
+
+def test_what_is_written_is_not_asked_for_again(jobs: JobQueue, engine: Any) -> None:
+    @jobs.task(redact=("token",))
+    def login(user: int, token: str) -> None: ...
+
+    def statements(act: Any) -> list[str]:
+        said: list[str] = []
+        note = lambda _c, _k, statement, *_: said.append(statement)  # noqa: E731
+        for each in (engine, jobs.store.engine):
+            event.listen(each, "before_cursor_execute", note)
+        act()
+        for each in (engine, jobs.store.engine):
+            event.remove(each, "before_cursor_execute", note)
+        return [each for each in said if "jobqueue_redactions" in each]
+
+    def within() -> None:
+        with Session(engine) as session, session.begin():
+            login.within(session).enqueue(1, SECRET)
+
+    assert any("INSERT" in each for each in statements(within))
+    assert not any("INSERT" in each for each in statements(within))
+    assert statements(within) == statements(lambda: login.enqueue(2, SECRET)) == []
 
 
 def test_a_worker_adds_names_and_takes_none_back(url: str) -> None:

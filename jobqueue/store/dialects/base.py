@@ -179,3 +179,7 @@ class Backend(Protocol):
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether a retry of the same transaction may succeed."""
+
+    def is_forbidden(self, error: BaseException) -> bool:  # noqa: ARG002 - a file has no roles.
+        """Return whether the role of this program lacks a right that the statement needs."""
+        return False

@@ -59,6 +59,7 @@ CONNECT = {
 # that end the connection are in `postgres_session`.
 _CONNECTION = "08"
 _TOO_MANY = "53300"
+_FORBIDDEN = "42501"
 _TRANSIENT = ("40001", "40P01", "55P03", "57014", "53")
 
 
@@ -292,6 +293,11 @@ class Postgres(Backend):
         if code is None:  # The server is unreachable, or still starting.
             return error.connection_invalidated or isinstance(error, OperationalError)
         return error.connection_invalidated or session.is_over(code) or code.startswith(_TRANSIENT)
+
+    def is_forbidden(self, error: BaseException) -> bool:
+        """See `Backend.is_forbidden`."""
+        of_driver = error.orig if isinstance(error, DBAPIError) else None
+        return getattr(of_driver, "sqlstate", None) == _FORBIDDEN
 
 
 def _insertion(columns: tuple[str, ...], *, notifies: bool) -> str:
