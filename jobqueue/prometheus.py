@@ -45,7 +45,11 @@ class Collector:
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; only `jobqueue_up`, 0, while the database does not answer."""
         try:
-            stats = self._monitor.stats()
+            stats = {
+                "queues": self._monitor.queues(),
+                "tasks": self._monitor.tasks(),
+                "workers": self._monitor.live_workers(),
+            }
             findings = recent_findings(self._store)
         except (SQLAlchemyError, JobQueueError, OSError):
             yield from unreachable()
@@ -102,7 +106,7 @@ def unreachable() -> Iterator[Metric]:
 
 
 def _of_fleet(stats: dict[str, Any]) -> Iterator[Metric]:
-    """Yield the metrics of `Monitor.stats()`."""
+    """Yield the metrics of `Monitor`'s queues, tasks and live workers."""
     jobs = Gauge(
         "jobqueue_jobs", "Jobs that have not ended, by queue and state.", labels=["queue", "state"]
     )

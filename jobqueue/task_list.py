@@ -39,4 +39,5 @@ def _of_app(task: Task[..., Any] | None) -> dict[str, Any]:
 def _unseen(name: str, known_by: int) -> dict[str, Any]:
     counts = dict.fromkeys([*(state.value for state in FINAL), "errored_attempts"], 0)
     times = dict.fromkeys(["avg_duration", "max_duration", "avg_wait", "max_wait"])
-    return {"task": name, **counts, **times, "waiting": 0, "known_by": known_by, "paused": False}
+    waiting = {"waiting": 0, "waiting_more": False}
+    return {"task": name, **counts, **times, **waiting, "known_by": known_by, "paused": False}

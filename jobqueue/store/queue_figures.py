@@ -1,8 +1,9 @@
-"""The figures of each queue in milliseconds: jobs that wait are counted up to a bound.
+"""The figures of queues and tasks in milliseconds: jobs that wait are counted up to a bound.
 
 The view jobqueue_queue_stats has the exact numbers, and reads all that waits.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,8 @@ SCHEDULED_MAX = 20_000
 """Scheduled jobs that are counted, those first that are due first."""
 PRIORITIES_MAX = 2000
 """Priorities of queues in which the oldest job is looked for."""
+TASKS_MAX = 50_000
+"""Waiting jobs of each state that are counted by task: no index has the task."""
 _NAMES = {"queue": Text()}
 _ZEROS: dict[str, Any] = {
     **dict.fromkeys(State, 0),
@@ -71,6 +74,19 @@ def bounded_rows(connection: Connection, backend: Backend) -> list[dict[str, Any
         switches = {name: row._mapping[name] for name in _ZEROS if name in queues.c}  # noqa: SLF001
         row_of(row.name).update(switches, paused=row.paused_at is not None, fair=row.fair == 1)
     return [rows[queue] for queue in sorted(rows)]
+
+
+def waiting_by_task(connection: Connection, backend: Backend) -> tuple[Counter[str], bool]:
+    """Count up to TASKS_MAX waiting jobs of each state; True: there may be more."""
+    backend.prefer_indexes(connection)
+    waiting, more = Counter[str](), False
+    for part in (in_state(State.SCHEDULED), *AVAILABLE):  # Each has an index of its own.
+        some = select(jobs.c.task).where(part).limit(TASKS_MAX).subquery()
+        counted = select(some.c.task, func.count().label("jobs")).group_by(some.c.task)
+        counts = Counter({row.task: row.jobs for row in connection.execute(counted)})
+        more |= counts.total() >= TASKS_MAX
+        waiting += counts
+    return waiting, more
 
 
 _ENDED = (

@@ -34,7 +34,7 @@ from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.clock import INSTANT, now
 from jobqueue.store.database import Store
 from jobqueue.store.pauses import Pauses
-from jobqueue.store.queue_figures import bounded_rows
+from jobqueue.store.queue_figures import bounded_rows, waiting_by_task
 from jobqueue.store.schema import (
     CounterKind,
     PauseKind,
@@ -44,7 +44,7 @@ from jobqueue.store.schema import (
     queues,
     workers,
 )
-from jobqueue.store.sql.predicates import AVAILABLE, IS_ALIVE, in_state
+from jobqueue.store.sql.predicates import IS_ALIVE, in_state
 
 Rows = list[dict[str, Any]]
 
@@ -114,7 +114,10 @@ class Monitor:
         self._store = store
 
     def queues(self) -> Rows:
-        """Return a row for each queue that has live jobs, counters or settings, by name."""
+        """Return a row for each queue that has live jobs, counters or settings, by name.
+
+        Exact, and so it reads all that waits.
+        """
         return self._rows(select(queue_stats).order_by(queue_stats.c.queue))
 
     def bounded_queues(self) -> Rows:
@@ -142,21 +145,22 @@ class Monitor:
             for row in self.workers()
         ]
 
-    def tasks(self, waiting_max: int | None = None) -> Rows:
+    def tasks(self) -> Rows:
         """Return a row for each task that has counters or waiting jobs, or is paused, by name.
 
-        `waiting` counts its scheduled and available jobs, among `waiting_max` of each if that is
-        given; `known_by` the live workers that have it.
+        `waiting` counts its scheduled and available jobs among the first TASKS_MAX of each, and
+        `waiting_more` tells that there may be more; `known_by` counts the live workers with it.
         """
         counted = {row["task"]: row for row in self._rows(select(task_stats))}
-        rows = self._rows(_waiting(waiting_max), by_index=True)
-        waiting = {row["task"]: row["waiting"] for row in rows}
+        with self._store.read() as connection:
+            waiting, more = waiting_by_task(connection, self._store.backend)
         known_by = self.known_by()
         paused = {row["name"] for row in self.pauses() if row["kind"] == PauseKind.TASK}
         return [
             counted.get(task, _without_counts(task))
             | {
-                "waiting": waiting.get(task, 0),
+                "waiting": waiting[task],
+                "waiting_more": more,
                 "known_by": known_by[task],
                 "paused": task in paused,
             }
@@ -269,14 +273,13 @@ class Monitor:
     def stats(self, minutes: int = MINUTES) -> dict[str, Any]:
         """Return all statistics as JSON values: queues, tasks, paused tasks and tags, the number of
         live workers, jobs ended per second, and the workers' figures for each of the last minutes.
+
+        Numbers of waiting jobs may be bounds, see `bounded_queues` and `tasks`.
         """
-        with self._store.read() as connection:
-            alive = select(func.count()).select_from(workers).where(IS_ALIVE)
-            live_workers = int(connection.execute(alive).scalar_one())
         return {
-            "queues": self.queues(),
+            "queues": self.bounded_queues(),
             "tasks": self.tasks(),
-            "workers": live_workers,
+            "workers": self.live_workers(),
             "throughput_per_second": self._throughput_per_second(),
             "minutes": [
                 row | {"minute": row["minute"].isoformat()} for row in self.minutes(minutes)
@@ -328,6 +331,11 @@ class Monitor:
                 self._store.backend.prefer_indexes(connection)
             return [dict(row) for row in connection.execute(statement).mappings()]
 
+    def live_workers(self) -> int:
+        """Count the workers with a heartbeat within their lease."""
+        (row,) = self._rows(select(func.count().label("alive")).where(IS_ALIVE))
+        return int(row["alive"])
+
     def known_by(self) -> Counter[str]:
         """Count the live workers that have each task."""
         names: Counter[str] = Counter()
@@ -376,17 +384,6 @@ def _times_of(of: Any, name: str) -> Iterator[Any]:
     half = 2 * of[f"up_to_{name}"] >= of.measured
     yield func.min(case((half, of[f"{name}_p50"]))).label(f"p50_{name}")
     yield func.max(of[f"{name}_p95"]).label(f"p95_{name}")
-
-
-def _waiting(most: int | None) -> Select[Any]:
-    """Select waiting jobs by task, part by part, because each has its own partial index."""
-    parts_of_index = (in_state(State.SCHEDULED), *AVAILABLE)
-    some = [select(jobs.c.task).where(part).limit(most).subquery() for part in parts_of_index]
-    parts = union_all(
-        *(select(part.c.task, func.count().label("part")).group_by(part.c.task) for part in some)
-    ).subquery()
-    waiting = cast(func.sum(parts.c.part), BigInteger).label("waiting")
-    return select(parts.c.task, waiting).group_by(parts.c.task)
 
 
 def _without_counts(task: str) -> dict[str, Any]:

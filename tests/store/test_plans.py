@@ -459,7 +459,7 @@ def test_a_page_of_jobs_and_its_count_read_indexes_only(
 
 
 def test_waiting_jobs_are_counted_by_task_from_their_indexes(plans: Plans) -> None:
-    works = plans.of_each(lambda connection: Monitor(within(plans, connection)).tasks(50_000))
+    works = plans.of_each(lambda connection: Monitor(within(plans, connection)).tasks())
     assert [plan.scans for plan in works] == [[]] * len(works)
 
 

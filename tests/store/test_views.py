@@ -180,6 +180,7 @@ def test_a_waiting_task_appears_though_nothing_of_it_has_ended(scenario: StoreSc
         **dict.fromkeys(("succeeded", "failed", "cancelled", "errored_attempts"), 0),
         "task": "new",
         "waiting": 3,
+        "waiting_more": False,
         "known_by": 0,
         "paused": False,
     }
@@ -323,10 +324,12 @@ def test_stats_has_the_shape_of_the_contract(scenario: StoreScenario) -> None:
         "minutes",
         "pauses",
     ]
-    assert list(stats["queues"][0]) == COLUMNS["jobqueue_queue_stats"].split()
+    more = {"available_more", "scheduled_more"}
+    assert set(stats["queues"][0]) == {*COLUMNS["jobqueue_queue_stats"].split()} | more
     assert list(stats["tasks"][0]) == [
         *COLUMNS["jobqueue_task_stats"].split(),
         "waiting",
+        "waiting_more",
         "known_by",
         "paused",
     ]

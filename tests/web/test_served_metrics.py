@@ -37,8 +37,8 @@ def test_metrics_are_asked_for_once_a_second_at_most(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    stats = Monitor.stats
-    monkeypatch.setattr(Monitor, "stats", lambda self: asked.append(1) or stats(self))
+    queues = Monitor.queues
+    monkeypatch.setattr(Monitor, "queues", lambda self: asked.append(1) or queues(self))
     texts = {client.get("/metrics").text for _ in range(5)}
     assert len(asked) <= 2 and len(texts) <= 2
 

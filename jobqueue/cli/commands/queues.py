@@ -41,7 +41,7 @@ def list_(cli: CliContext) -> None:
 
 
 def _print_list(cli: CliContext) -> None:
-    show(cli, cli.monitor.queues(), QUEUES, "no queue has jobs yet")
+    show(cli, cli.monitor.bounded_queues(), QUEUES, "no queue has jobs yet")
 
 
 def _pausing(name: str, help_: str) -> None:

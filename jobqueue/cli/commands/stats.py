@@ -35,7 +35,8 @@ def _number(
     name: str, title: str = "", rank: int = 0, *, style: Callable[[Row], str] | str = ""
 ) -> Column[Row]:
     def cell(row: Row) -> str:
-        return "" if row.get(name) is None else f"{row[name]:,}"
+        more = "+" if row.get(f"{name}_more") else ""  # It is a bound.
+        return "" if row.get(name) is None else f"{row[name]:,}{more}"
 
     return Column[Row](title or name, cell, rank=rank, right=True, style=style)
 
@@ -209,7 +210,8 @@ def _total(rows: list[Row]) -> list[Row]:
     if len(rows) < 2:  # noqa: PLR2004
         return []
     sums = {state.value: sum(row[state] for row in rows) for state in State}
-    return [{"queue": "total", "paused": False, **sums}]
+    bounds = {name: any(row[name] for row in rows) for name in ("available_more", "scheduled_more")}
+    return [{"queue": "total", "paused": False, **sums, **bounds}]
 
 
 def show(cli: CliContext, rows: list[Row], columns: Sequence[Column[Row]], nothing: str) -> None:

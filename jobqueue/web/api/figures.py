@@ -47,7 +47,7 @@ class FigureOperations:
             "GET",
             "/api/queues",
             "what `jobqueue queues --json` prints",
-            lambda _: self._monitor.queues(),
+            lambda _: self._monitor.bounded_queues(),
             array(ref("Queue")),
         )
         yield Operation(

@@ -155,11 +155,13 @@ FILTER = a_body(
     error=TEXT | {"description": "The id of an error group, its beginning, or its signature."},
     q=TEXT | {"description": "An id, a unique key, or the beginning of a task's name."},
 )
+_MORE = FLAG | {"description": "As many were counted as are at most: there may be more."}
 _TASK_COUNTS = {
     "task": TEXT,
     **_counts(*_FINAL, "errored_attempts"),
     **_nulls(NUMBER, "avg_duration", "max_duration", "avg_wait", "max_wait"),
     **_counts("waiting", "known_by"),
+    "waiting_more": _MORE,
     "paused": FLAG,
 }
 _PAUSE = an_object(
@@ -168,6 +170,8 @@ _PAUSE = an_object(
 _QUEUE = an_object(
     queue=TEXT,
     **_counts(*State),
+    available_more=_MORE,
+    scheduled_more=_MORE,
     paused=FLAG,
     oldest_available_seconds=or_null(NUMBER),
     **_nulls(WHOLE, "max_pending", "max_running", "rate_count", "rate_burst"),

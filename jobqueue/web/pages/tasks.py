@@ -7,12 +7,10 @@ from jobqueue.overview import HOUR
 from jobqueue.queue import JobQueue
 from jobqueue.store.audit import Action
 from jobqueue.store.pauses import Pauses
+from jobqueue.store.queue_figures import TASKS_MAX
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
 from jobqueue.web.pages.view import Act, Done, Query, require_known
-
-WAITING_MAX = 50_000
-"""Waiting jobs of each state that are counted by task: no index has the task."""
 
 
 def tasks_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
@@ -22,12 +20,12 @@ def tasks_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
     none = dict.fromkeys(("p50_duration", "p95_duration", "p50_wait", "p95_wait"))
     rows = [
         row | {f"hour_{name}": lately.get(row["task"], none)[name] for name in none}
-        for row in monitor.tasks(WAITING_MAX)
+        for row in monitor.tasks()
     ]
     pauses = {(row["kind"], row["name"]): row["paused_by"] for row in monitor.pauses()}
     return "tasks.html", {
         "tasks": rows,
-        "waiting_max": WAITING_MAX,
+        "waiting_max": TASKS_MAX,
         "paused_by": {name: by for (kind, name), by in pauses.items() if kind == PauseKind.TASK},
         "tags": {name: by for (kind, name), by in pauses.items() if kind == PauseKind.TAG},
     }

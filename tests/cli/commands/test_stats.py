@@ -11,6 +11,7 @@ from jobqueue import JobQueue
 from jobqueue.cli.commands import stats as monitor
 from jobqueue.display import ago
 from jobqueue.records import counted
+from jobqueue.store import queue_figures
 from jobqueue.store.schema import REVISION
 
 from tests.cli.conftest import Cli
@@ -32,6 +33,21 @@ def test_stats_counts_by_queue_and_by_task(cli_with_app: Cli) -> None:
     text = cli_with_app.ok("stats")
     assert "total" in text
     assert "0 workers" in text
+
+
+def test_what_waits_is_counted_up_to_a_bound(
+    cli_with_app: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, bound in {"EACH": 2, "BUDGET": 2, "AVAILABLE_MAX": 2}.items():
+        monkeypatch.setattr(queue_figures, name, bound)
+    monkeypatch.setattr(queue_figures, "TASKS_MAX", 3)
+    for n in range(4):
+        cli_with_app.id("add", n, 0)
+    cli_with_app.id("mail", "x")
+    words = [line.split()[:2] for line in cli_with_app.ok("stats").splitlines() if line]
+    for row in (["default", "2+"], ["mail", "1"], ["total", "3+"], ["add", "3+"]):
+        assert row in words, row
+    assert ["default", "2+"] in [line.split()[:2] for line in cli_with_app.ok("queues").splitlines()]
 
 
 def test_stats_of_nothing(bare: Cli) -> None:
