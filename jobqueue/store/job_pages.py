@@ -104,22 +104,19 @@ class JobPages:
         found = {job.id: job for job in self._jobs.find(JobFilter(ids=tuple(rows.ids)))}
         return JobPage([found[id_] for id_ in rows.ids if id_ in found], rows.after, rows.window)
 
-    def newest(self, wanted: JobFilter, size: int, below: int | None) -> tuple[list[int], bool]:
-        """Return the newest ids, below one, and whether there may be more.
+    def newest(
+        self, wanted: JobFilter, size: int, after: str | None
+    ) -> tuple[list[int], str | None]:
+        """Return the newest ids after a place, of any state, and the place to look on from.
 
-        It looks through all rows if need be, WINDOW at a time, so that no snapshot stays open.
+        They may be less than `size` in number, or none, before the end, which is None: it looks
+        through at most WINDOW rows.
         """
         find = _by_id if wanted.error is None else _by_error
-        found: list[int] = []
-        after = None if below is None else str(below)
-        while True:
-            with self._jobs.store.read() as connection:
-                self._jobs.store.backend.prefer_indexes(connection)
-                rows = find(connection, wanted, after, size - len(found))
-            found += rows.ids
-            after = rows.after
-            if after is None or len(found) == size:
-                return found, after is not None
+        with self._jobs.store.read() as connection:
+            self._jobs.store.backend.prefer_indexes(connection)
+            rows = find(connection, wanted, after, size)
+        return rows.ids, rows.after
 
     def count(self, wanted: JobFilter, most: int = COUNTED_MAX) -> int:
         """Return the number of matching jobs, at most one more than `most`."""

@@ -1,10 +1,14 @@
-"""What the API answers where jobs are many: bounds."""
+"""What the API answers where jobs are many: bounds, and lists that need not be looked for to their end."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from jobqueue.store import queue_figures
+from jobqueue import JobQueue
+from jobqueue.store import job_pages, queue_figures
+from jobqueue.store.job_pages import JobPages
+from jobqueue.web import create_app
 from tests.web.conftest import Client
 
 
@@ -27,3 +31,32 @@ def test_numbers_of_jobs_that_wait_are_bounds_where_many_do(
         monkeypatch.setattr(queue_figures, name, bound)
     monkeypatch.setattr(queue_figures, "TASKS_MAX", 3)
     assert told() == [(2, True), (3, True)]
+
+
+def test_a_list_stops_to_look_when_its_client_has_gone(
+    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, looked, sent, newest = jobs.registry["add"], [], [], JobPages.newest
+    jobs.enqueue_many([add.call(n, n) for n in range(60)])
+    monkeypatch.setattr(job_pages, "WINDOW", 1)
+    monkeypatch.setattr(JobPages, "newest", lambda *given: looked.append(1) or newest(*given))
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/jobs",
+        "query_string": b"task=echo",
+        "headers": [(b"host", b"localhost")],
+        "scheme": "http",
+        "http_version": "1.1",
+    }
+
+    async def receive() -> Any:
+        while len(looked) < 3:
+            await asyncio.sleep(0.001)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(create_app(jobs)(scope, receive, send))
+    assert 3 <= len(looked) < 30 and sent == []

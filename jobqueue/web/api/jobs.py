@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from jobqueue import options, wire
@@ -126,7 +126,7 @@ class JobOperations:
     async def _list(self, asked: Asked) -> Response:
         wanted = await self._reads(self._wanted, asked.given)
         size, below = asked.whole(LIMIT), asked.whole(BEFORE)
-        ids, more = await self._reads(self._pages.newest, wanted, size, below)
+        ids, more = await self._newest(asked.request, wanted, size, below)
         headers = asked.next_page(before=ids[-1]) if more else {}
         if not ids:
             headers |= await self._reads(notice, wanted, self._names)
@@ -134,6 +134,28 @@ class JobOperations:
         shown = () if asked.request.method == "HEAD" else tuple(ids)
         found = self._jobs.find(JobFilter(ids=shown), page=PAGE_JOBS)
         return StreamingResponse(self._array(found), headers=headers, media_type=JSON)
+
+    async def _newest(
+        self, request: Request, wanted: JobFilter, size: int, below: int | None
+    ) -> tuple[list[int], bool]:
+        """Return the newest ids, below one, and whether there may be more.
+
+        It looks through all rows if need be, part by part: no snapshot stays open, others get the
+        thread in between, and for a client that has gone it stops. Raises ClientDisconnect.
+        """
+        found: list[int] = []
+        after = None if below is None else str(below)
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            while True:
+                ids, after = await self._reads(self._pages.newest, wanted, size - len(found), after)
+                found += ids
+                if after is None or len(found) == size:
+                    return found, after is not None
+                if gone.done():
+                    raise ClientDisconnect
+        finally:
+            gone.cancel()
 
     def _wanted(self, given: Mapping[str, str]) -> JobFilter:
         for name, value in given.items():
