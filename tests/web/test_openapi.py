@@ -52,7 +52,7 @@ class Described:
         if "$ref" in told:
             told = self.resolve(told)
         named = {name.lower() for name in told.get("headers", {})}
-        assert {"link", "location", "retry-after"} & set(response.headers) <= named
+        assert {"link", "location", "retry-after", "jobqueue-notice"} & set(response.headers) <= named
         (media,) = told["content"]
         assert response.headers["content-type"].partition(";")[0] == media
         if media == "application/json":
@@ -156,6 +156,8 @@ def test_every_operation_is_served_and_answers_as_documented(
         do("list_workers")
     assert [job["id"] for job in do("list_jobs", state="failed", task="fail")] == [id_ + 2]
     assert len(do("list_jobs", limit=1)) == 1
+    assert do("list_jobs", queue="smus") == []
+    assert do("cancel_jobs", {"filter": {"queue": "smus"}})["changed"] == 0
     do("list_errors", since="1h", task="fail", limit=10)
     do("list_queues")
     do("list_tasks")

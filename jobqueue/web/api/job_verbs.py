@@ -114,6 +114,7 @@ class JobVerbs:
                 body=a_body(*required, **OF_MANY, **MORE.get(name, {})),
                 verb=name,
                 is_bulk=True,
+                notes=True,
             )
 
     def _change_one(self, name: str, asked: Asked) -> dict[str, Any]:

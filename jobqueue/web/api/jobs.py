@@ -102,6 +102,7 @@ class JobOperations:
             self._list,
             array(ref("Job")),
             (*FILTER, LIMIT, BEFORE),
+            notes=True,
         )
         yield Operation(
             "get_job",

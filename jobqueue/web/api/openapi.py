@@ -96,7 +96,14 @@ def _headers(operation: Operation) -> dict[str, Any]:
     """Return the headers that an answer may have beside those of HTTP."""
     names = {each.name for each in operation.parameters or ()}
     may_have = {
-        "Link": (BEFORE.name in names, 'The next page, as rel="next"; left out at the end.'),
+        "Link": (
+            BEFORE.name in names,
+            'The next page, as rel="next": smaller ids than the last one. Left out at the end.',
+        ),
+        "Jobqueue-Notice": (
+            operation.notes,
+            "Why nothing matches: a name of the filter that is not known, and what may be meant.",
+        ),
         "Location": (operation.status == 202, "The job that was made."),  # noqa: PLR2004
     }
     return {

@@ -86,6 +86,8 @@ class Operation:
     """What `authorize` has to allow; None: it changes nothing."""
     is_bulk: bool = False
     """True if it changes any number of jobs: it has threads of its own."""
+    notes: bool = False
+    """True if its answer may have the header Jobqueue-Notice."""
     media: str = JSON
 
     @property
