@@ -13,9 +13,12 @@ BOUNDS = (
 )
 """Upper bounds of the buckets in seconds; one more bucket takes what is longer."""
 PAIRS_MAX = 100
-"""Pairs of queue and task that have histograms of their own."""
+"""Pairs of queue and task that have histograms of their own; and the most tasks beyond those."""
 OTHER = "(other)"
-"""The queue of all further pairs: an app may make queues without end, and a series for each."""
+"""The queue of all further pairs, and the task of those beyond them.
+
+An app may make queues without end, and a database keeps 38 series for each pair.
+"""
 
 
 class Histogram:
@@ -60,6 +63,8 @@ class Histograms:
     def _new(self, pair: tuple[str, str]) -> Timings:
         if len(self._timings) >= PAIRS_MAX:
             pair = OTHER, pair[1]
+        if len(self._timings) >= 2 * PAIRS_MAX and pair not in self._timings:
+            pair = OTHER, OTHER
         return self._timings.setdefault(pair, Timings(Histogram(), Histogram()))
 
     def read(self) -> dict[tuple[str, str], Timings]:

@@ -26,3 +26,14 @@ def test_queues_without_end_share_the_series_of_one() -> None:
     shared = read[OTHER, "sync"]
     assert (sum(shared.duration.counts), shared.wait.total) == (50, 100.0)
     assert histograms.read()[OTHER, "sync"].duration is not shared.duration
+
+
+def test_tasks_without_end_share_the_series_of_one_too() -> None:
+    histograms = Histograms(threading.Lock())
+    took = TaskCounts(durations=[1.0], waits=[2.0])
+    for n in 2 * [*range(1000)]:
+        histograms.add({("default", f"task-{n}"): took})
+    read = histograms.read()
+    assert len(read) == 2 * PAIRS_MAX + 1
+    assert sum(read[OTHER, OTHER].wait.counts) == 2 * (1000 - 2 * PAIRS_MAX)
+    assert sum(sum(each.duration.counts) for each in read.values()) == 2000
