@@ -52,7 +52,9 @@ class Described:
         if "$ref" in told:
             told = self.resolve(told)
         named = {name.lower() for name in told.get("headers", {})}
-        assert {"link", "location", "retry-after", "jobqueue-notice"} & set(response.headers) <= named
+        assert {"link", "location", "retry-after", "jobqueue-notice"} & set(
+            response.headers
+        ) <= named
         (media,) = told["content"]
         assert response.headers["content-type"].partition(";")[0] == media
         if media == "application/json":

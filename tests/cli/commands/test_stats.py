@@ -47,7 +47,9 @@ def test_what_waits_is_counted_up_to_a_bound(
     words = [line.split()[:2] for line in cli_with_app.ok("stats").splitlines() if line]
     for row in (["default", "2+"], ["mail", "1"], ["total", "3+"], ["add", "3+"]):
         assert row in words, row
-    assert ["default", "2+"] in [line.split()[:2] for line in cli_with_app.ok("queues").splitlines()]
+    assert ["default", "2+"] in [
+        line.split()[:2] for line in cli_with_app.ok("queues").splitlines()
+    ]
 
 
 def test_stats_of_nothing(bare: Cli) -> None:
