@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text, update
 
-from jobqueue import every
 from jobqueue.bulk_verbs import change_jobs, updating
 from jobqueue.errors import JobNotFound, ScheduleNotFound, WrongState
 from jobqueue.job_changes import JobChanges
@@ -27,9 +26,7 @@ from tests.store.conftest import StoreKit
 
 ADA = "ada@web-1"
 SECRET = '{"args":[],"kwargs":{"token":"s3cret"}}'
-FIVE = Definition.of(
-    "add", args=SECRET, options={}, timing=every(minutes=5), catch_up="latest", overlap=None
-)
+FIVE = Definition("add", "every", "300", None, SECRET, None, "latest", "skip")
 NIGHTLY = replace(FIVE, kind="cron", expression="0 3 * * *", tz="UTC", args="{}", catch_up="none")
 
 
