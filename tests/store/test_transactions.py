@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -194,6 +195,46 @@ def test_a_transaction_after_an_enqueue_rolls_back(kit: StoreKit, store_url: str
             Jobs(store).insert([kit.new()], connection)
             raise ZeroDivisionError
         assert Jobs(store).count(JobFilter()) == 1
+
+
+@ONLY_SQLITE
+def test_transactions_one_after_the_other_use_one_connection_of_many(store: Store) -> None:
+    """It has in its cache what it has changed; the others would have to read it again."""
+    with store.read(), store.read(), store.read():
+        pass
+    used = set()
+    for _ in range(5):
+        with store.write() as connection:
+            used.add(id(connection.connection.driver_connection))
+    assert len(used) == 1
+
+
+WRITTEN = Path("/proc/self/io")
+
+
+@ONLY_SQLITE
+@pytest.mark.skipif(not WRITTEN.exists(), reason="only Linux tells what a process has written")
+def test_a_claim_of_jobs_that_lie_far_apart_writes_nothing_before_its_commit(
+    kit: StoreKit,
+) -> None:
+    """Neither copies of the pages, to undo the statement, nor the pages themselves, too early."""
+
+    def written() -> int:
+        return int(re.search(r"wchar: (\d+)", WRITTEN.read_text())[1])  # type: ignore[index]
+
+    holder = kit.worker()
+    fill = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
+        " INSERT INTO jobqueue_jobs (task, queue, priority) SELECT 'add', 'q', i % 40 FROM n"
+    )
+    with kit.store.write() as connection:
+        connection.execute(text(fill))
+    with kit.store.write() as connection:
+        before = written()
+        claims = kit.claims.claim(connection, holder, "q", limit=500, free=500)
+        assert written() - before < 100_000
+    assert {claim.priority for claim in claims} == {0}
+    assert written() - before > 500 * 4096  # Each is on a page of its own.
 
 
 @ONLY_SQLITE

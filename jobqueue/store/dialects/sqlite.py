@@ -103,6 +103,7 @@ class Sqlite(Backend):
             pool_size=connections + 1,  # and the kept one
             max_overflow=0,
             pool_timeout=30,
+            pool_use_lifo=True,  # The last one used need not read again what it has changed.
             hide_parameters=True,
             paramstyle="named",  # as the driver takes them in `execute_autocommit`
             execution_options={"jobqueue_lock": lock, "jobqueue_file": file},
