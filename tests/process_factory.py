@@ -56,7 +56,7 @@ def the_factory() -> ProcessFactory:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, __file__, str(theirs.fileno())]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
+    process = subprocess.Popen(command, env=environment, cwd="/", pass_fds=[theirs.fileno()])
     theirs.close()
     atexit.register(process.wait, 30)
     atexit.register(ours.close)  # The first of the two.

@@ -174,14 +174,20 @@ def make_app(tmp_path: Path) -> Callable[..., str]:
     return make
 
 
+SUPERVISED = ("--processes", "--reload")
+
+
 class Process:
-    """A real `jobqueue` process."""
+    """A real `jobqueue` process. Those that a supervisor starts are forked as well, unless `own_factory` is False."""
 
     def __init__(self, args: tuple[object, ...], env: dict[str, str], **how: Any) -> None:
+        words = list(map(str, args))
+        defaults = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        defaults["own_factory"] = any(word.startswith(SUPERVISED) for word in words)
         self.popen = popen(
-            [sys.executable, "-m", "jobqueue", *map(str, args)],
+            [sys.executable, "-m", "jobqueue", *words],
             env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how},
+            **{**defaults, **how},
         )
 
     def end(self, timeout: float = 30) -> tuple[int, str, str]:

@@ -70,8 +70,7 @@ class Crew:
     def start(self, spawn: Spawn, *options: object, env: dict[str, str]) -> None:
         given = ("worker", "--processes", "2", "-c", "1", "--stats-interval", "0", *options)
         with (self._folder / "log").open("w") as log:
-            how = {"env": {**self._it.env, **env}, "stderr": log, "own_factory": True}
-            self.process = spawn(*given, **how)
+            self.process = spawn(*given, env={**self._it.env, **env}, stderr=log)
         self._wait_until(lambda: len(self._it.json("workers")) == 2, timeout=30)
         for number in range(2):  # Neither is to wait in the hands of a busy worker.
             key = ("--unique-key", number, "--unique-until", "started")
@@ -389,7 +388,8 @@ def test_names_and_the_environment_of_handlers(it: Cli, spawn: Spawn) -> None:
     id_ = it.id("look")
     options = ("--drain", "--name", "Ada", "--json")
     env = {**it.env, "PYTHONPATH": str(Path(__file__).parents[2])}
-    code, out, err = spawn("worker", "--processes", 2, *options, env=env).end()
+    process = spawn("worker", "--processes", 2, *options, env=env, own_factory=False)
+    code, out, err = process.end()
     assert code == 0, err
     names = {worker["worker"] for worker in json.loads(out)["workers"]}
     assert names == {"Ada-1", "Ada-2"}
@@ -403,7 +403,7 @@ def test_a_url_with_a_password_is_on_no_command_line(
     file.mkdir()
     it.id("mark_and_wait", file)
     options = ("--processes", 1, "--shutdown-timeout", 0)
-    process = spawn("worker", *options, "--url", it.url, "--app", it.app)
+    process = spawn("worker", *options, "--url", it.url, "--app", it.app, own_factory=False)
     wait_until(lambda: list(file.iterdir()), timeout=20)
     pid = int(next(file.iterdir()).name.partition("-")[2])
     command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

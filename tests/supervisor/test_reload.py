@@ -48,8 +48,8 @@ def begin(it: Cli, spawn: Spawn, tmp_path: Path, wait_until: Any) -> Callable[..
     def begin(processes: int = 1) -> tuple[Process, Callable[[], str]]:
         file = tmp_path / "log"
         with file.open("w") as log:
-            how = {"env": it.env, "stderr": log, "own_factory": True}
-            process = spawn("worker", "--reload", "--processes", processes, **how)
+            env = it.env
+            process = spawn("worker", "--reload", "--processes", processes, env=env, stderr=log)
         wait_until(lambda: len(it.json("workers")) == processes, timeout=20)
         return process, file.read_text
 

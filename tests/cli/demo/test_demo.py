@@ -1,5 +1,6 @@
 """`jobqueue demo` runs for real, and its proof can fail."""
 
+import contextlib
 import io
 import json
 import os
@@ -30,6 +31,8 @@ from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.stats import Monitor
+from jobqueue.supervisor import worker_process
+from tests.process_factory import forking_subprocess, popen
 
 ROOT = Path(__file__).parents[3]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -39,7 +42,7 @@ modules = cache(app.modules)
 
 
 def start(*arguments: str, folder: Path, **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+    return popen(
         [sys.executable, "-m", "jobqueue", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), **environment},
         stdin=subprocess.DEVNULL,
@@ -47,22 +50,17 @@ def start(*arguments: str, folder: Path, **environment: str) -> "subprocess.Pope
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
+        own_factory=True,
     )
 
 
-def workers_in(folder: Path) -> list[psutil.Process]:
-    """Worker processes that a demo in that folder has started, and that still run."""
+def workers_in(folder: Path, *others: int) -> list[psutil.Process]:
+    """Processes that a demo in that folder has started and that still run there; not this one, nor those others."""
     found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if "jobqueue.cli.demo.app:jobs" not in (process.info["cmdline"] or ()):
-            continue
-        if process.info["status"] == psutil.STATUS_ZOMBIE:
-            continue
-        try:
-            if process.cwd() == str(folder.resolve()):
-                found.append(process)
-        except psutil.Error:
-            continue
+    for pid in set(psutil.pids()) - {os.getpid(), *others}:
+        with contextlib.suppress(OSError):  # It has ended, and a zombie is nowhere.
+            if os.readlink(f"/proc/{pid}/cwd") == str(folder.resolve()):
+                found.append(psutil.Process(pid))
     return found
 
 
@@ -84,10 +82,17 @@ def few(
     return call
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of a demo in this process are forked. Without it their interpreters are new ones."""
+    monkeypatch.setattr(worker_process, "subprocess", forking_subprocess())
+
+
 # On a database that others use
 
 
 @pytest.mark.databases("sqlite")
+@pytest.mark.usefixtures("forked")
 def test_it_runs_on_a_given_database_and_disturbs_nothing_there(
     url: str, tmp_path: Path, few: Callable[..., tuple[int, str, str]]
 ) -> None:
@@ -159,9 +164,9 @@ def running(
     tmp_path: Path, wait_until: Callable[..., Any]
 ) -> Iterator[tuple["subprocess.Popen[str]", list[psutil.Process]]]:
     with start("demo", folder=tmp_path) as process:
-        wait_until(lambda: len(workers_in(tmp_path)) == run.WORKERS, timeout=30)
+        wait_until(lambda: len(workers_in(tmp_path, process.pid)) == run.WORKERS, timeout=30)
         try:
-            yield process, workers_in(tmp_path)
+            yield process, workers_in(tmp_path, process.pid)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -289,6 +294,7 @@ def test_the_proof_fails_if_the_kill_hit_nothing(worked: Any) -> None:
     assert "held nothing" in wrong
 
 
+@pytest.mark.usefixtures("forked")
 def test_without_url_it_works_on_a_file_of_its_own_and_a_result_tampered_with_makes_it_fail(
     few: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
