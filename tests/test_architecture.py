@@ -8,6 +8,7 @@ import ast
 import graphlib
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -105,6 +106,15 @@ BLOCKS = (*LOOPS, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Mat
 
 # Reading the source
 
+parse = cache(ast.parse)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parsed_once() -> Iterator[None]:
+    """Eight rules read each file's tree. What is kept costs the garbage collector time in all later tests."""
+    yield
+    parse.cache_clear()
+
 
 def package() -> Files:
     paths = sorted((ROOT / "jobqueue").rglob("*.py"))
@@ -122,6 +132,7 @@ def within(path: str, places: list[str]) -> bool:
     return any(fnmatch(name, place) for place in places)
 
 
+@cache
 def layer(path: str) -> int | None:
     fits = [
         (len(place), n)
@@ -153,7 +164,7 @@ def graph(files: Files) -> dict[str, dict[str, int]]:
     edges: dict[str, dict[str, int]] = {}
     for path, source in files.items():
         edges[path] = {}
-        for line, module, name in imports(path, ast.parse(source)):
+        for line, module, name in imports(path, parse(source)):
             target = paths.get(f"{module}.{name}") or paths.get(module)
             if target and target != path:
                 edges[path].setdefault(target, line)
@@ -162,7 +173,7 @@ def graph(files: Files) -> dict[str, dict[str, int]]:
 
 def nodes(files: Files, kind: type | tuple[type, ...]) -> Iterator[tuple[str, ast.AST]]:
     for path, source in files.items():
-        yield from ((path, node) for node in ast.walk(ast.parse(source)) if isinstance(node, kind))
+        yield from ((path, node) for node in ast.walk(parse(source)) if isinstance(node, kind))
 
 
 # The rules
@@ -214,7 +225,7 @@ def dialects(files: Files) -> list[str]:
         f"{path}:{line}: {word[:60]!r} says which database it is on"
         for path, source in files.items()
         if not within(path, KNOW_DIALECTS)
-        for line, word in words_of_code(ast.parse(source))
+        for line, word in words_of_code(parse(source))
         if any(dialect in word.lower() for dialect in DIALECTS)
     ]
 
@@ -222,7 +233,7 @@ def dialects(files: Files) -> list[str]:
 def statements(files: Files) -> list[str]:
     found = []
     for path, source in files.items():
-        tree = ast.parse(source)
+        tree = parse(source)
         named = [(line, module, name) for line, module, name in imports(path, tree) if name]
         named += [
             (node.lineno, node.value.id, node.attr)  # sa.select, sqlalchemy.select
@@ -304,7 +315,7 @@ def undocumented(files: Files) -> list[str]:
     return [
         f"{path}:{getattr(node, 'lineno', 1)}: {name} has no docstring"
         for path, source in files.items()
-        for name, node in public(ast.parse(source), module_name(path))
+        for name, node in public(parse(source), module_name(path))
         if ast.get_docstring(node) is None
     ]
 
@@ -323,7 +334,7 @@ def public(node: ast.AST, name: str) -> Iterator[tuple[str, ast.AST]]:
 
 
 def exports(files: Files) -> list[str]:
-    tree = ast.parse(files.get("jobqueue/__init__.py", ""))
+    tree = parse(files.get("jobqueue/__init__.py", ""))
     bound: set[str] = set()
     exported: list[str] = []
     for node in tree.body:
