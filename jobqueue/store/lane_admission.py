@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import NamedTuple
 
-_PLACE = attrgetter("priority", "run_at", "id")
+PLACE = attrgetter("priority", "run_at", "id")
+"""The place of a job in the order of all."""
 _ROUNDING = 1e-6  # seconds; instants are sums of floats
 _FIRST = datetime.min.replace(tzinfo=UTC)
 
@@ -53,6 +54,8 @@ class Switches(NamedTuple):
     rate_burst: int | None = None
     fair: int | None = None
     present: float = 0.0
+    is_any_paused: bool = False
+    """Some task or tag is paused, in this queue or another one."""
 
     @property
     def is_limited(self) -> bool:
@@ -71,6 +74,8 @@ class QueueLane:
     next_start: float = 0.0
     """Seconds since 1970: when the next start would be due if all were evenly spaced."""
     running: int = 0
+    rest: float | None = None
+    """See `Lane.rest`: of its jobs without a key."""
 
     @property
     def _interval(self) -> float:
@@ -115,9 +120,13 @@ class Lane:
     """Its first jobs in order: one more than may be claimed, to know whether there are more."""
     places: Places = field(default_factory=Places)
     taken: int = 0
+    rest: float | None = None
+    """Seconds to pass it over where none of these is left, as there are paused ones; None: none."""
+    last: tuple[int, datetime, int] | None = None
+    """The place of the last job that was looked at, if there may be more behind it."""
 
     def __post_init__(self) -> None:
-        self.heads = sorted(self.heads, key=_PLACE)
+        self.heads = sorted(self.heads, key=PLACE)
         self.allowed = self._allowed()
 
     def _allowed(self) -> list[Head]:
@@ -161,13 +170,13 @@ class Lane:
 def choose_in_order(lanes: Sequence[Lane], room: int) -> list[int]:
     """Take up to `room` jobs of the lanes, in the order of all jobs; return their ids."""
     chosen: list[int] = []
-    waiting = [(_PLACE(head), place) for place, lane in enumerate(lanes) if (head := lane.next)]
+    waiting = [(PLACE(head), place) for place, lane in enumerate(lanes) if (head := lane.next)]
     heapq.heapify(waiting)
     while waiting and len(chosen) < room:
         _, place = heapq.heappop(waiting)
         chosen.append(_take(lanes[place]).id)
         if head := lanes[place].next:
-            heapq.heappush(waiting, (_PLACE(head), place))
+            heapq.heappush(waiting, (PLACE(head), place))
     return chosen
 
 

@@ -2,22 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Executable
 
-from jobqueue.store.claims import START, Cursor
+from jobqueue.store.claims import END, START, Cursor
 from jobqueue.store.database import Store
+from jobqueue.store.lane_admission import PLACE, Head
 from jobqueue.store.sql.claim import CURSORS
-from jobqueue.store.sql.paused import paused_statements
+from jobqueue.store.sql.paused import Searched, paused_statements
 from jobqueue.store.sql.rows import NAMES
 
 Level = tuple[str, int]
-"""A queue and a priority: the jobs that have both."""
+"""A name and a priority: the jobs that have both. The name is of a queue or a concurrency key."""
 Signs = frozenset[tuple[object, ...]]
 """What is paused, and what tells that jobs may have come back in front of others."""
 
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
-_LAST_ID = 2**63 - 1
 
 
 def before(level: Level) -> Cursor:
@@ -25,67 +26,92 @@ def before(level: Level) -> Cursor:
     return level[1], START[1], START[2]
 
 
-def behind(level: Level) -> Cursor:
-    """Return the cursor behind every job of a level."""
-    return level[1], _LAST_INSTANT, _LAST_ID
+class Look(NamedTuple):
+    """What was found behind the cursor of a level."""
+
+    heads: Sequence[Head] = ()
+    """The first jobs that may start, in order."""
+    last: Cursor | None = None
+    """The place of the last job that was looked at, if there may be more behind it."""
 
 
 class PausedJobs:
-    """Looks behind the paused jobs of one database. Each method runs in a transaction."""
+    """Looks behind the paused jobs of one database. Each method runs in a transaction.
 
-    def __init__(self, store: Store) -> None:
+    `queue`: in which the jobs of concurrency keys are searched.
+    """
+
+    def __init__(self, store: Store, searched: Searched = Searched.FREE, queue: str = "") -> None:
         self._backend = store.backend
-        self._statements = paused_statements(store.backend)
+        self._statements = made = paused_statements(store.backend)
+        self._queue = queue
+        self._of_keys = searched is Searched.KEYS
+        self._levels, self._look = {
+            Searched.FREE: (made.levels, made.look),
+            Searched.LIMITED: (made.limited_levels, made.limited_look),
+            Searched.KEYS: (made.keys_levels, made.keys_look),
+        }[searched]
 
     def signs(self, connection: Connection) -> Signs:
         """Return what is paused, the last action of an operator and the workers, to compare."""
         return frozenset(map(tuple, connection.execute(self._statements.signs)))
 
-    def levels(self, connection: Connection, queues: Sequence[str]) -> list[Level]:
-        """Return the levels of queues that have available jobs, without those of closed queues.
+    def levels(self, connection: Connection, names: Sequence[str]) -> list[Level]:
+        """Return the levels of names that have available jobs, without those of closed queues.
 
         Call it first: the transaction reads by indexes from here on.
         """
         self._backend.prefer_indexes(connection)
-        given = self._backend.batch_parameters(NAMES, [(name,) for name in queues])
-        rows = connection.execute(self._statements.levels, given)
-        return sorted((queue, priority) for queue, priority in rows)
+        given = self._backend.batch_parameters(NAMES, [(name,) for name in names])
+        rows = connection.execute(self._levels, given | {"in_searched": self._queue})
+        return sorted((name, priority) for name, priority in rows)
 
-    def first_unpaused(
-        self, connection: Connection, cursors: Mapping[Level, Cursor], rows: int
-    ) -> dict[Level, tuple[Cursor, bool]]:
-        """Look at up to `rows` jobs of each level behind its cursor.
+    def look(
+        self, connection: Connection, cursors: Mapping[Level, Cursor], rows: int, limit: int = 1
+    ) -> dict[Level, Look]:
+        """Look for the first `limit` jobs of each level behind its cursor that may start.
 
-        Return the place of the first that is not paused, and True; or that of the last one, and
-        False, if all of them are paused. A level with fewer, all of them paused, is missing.
+        Looks at `rows` jobs of each level at least, and at less than twice as many.
         """
-        found = self._look(connection, self._statements.first_unpaused, cursors, rows)
-        return {level: (place, is_unpaused) for level, place, is_unpaused in found}
+        found: dict[Level, list[Head]] = {level: [] for level in cursors}
+        more = {"in_limit": limit, "in_searched": self._queue, "in_last_instant": _LAST_INSTANT}
+        for name, priority, run_at, id_, *rest in self._read(
+            connection, self._look, cursors, rows, more
+        ):
+            lane = name if self._of_keys else None
+            found[name, priority].append(Head(id_, lane, priority, run_at, *rest))
+        return {level: _look_of(heads, limit) for level, heads in found.items()}
 
     def ahead(
         self, connection: Connection, cursors: Mapping[Level, Cursor], rows: int
-    ) -> dict[Level, Cursor]:
-        """Return for each level the place that is `rows` jobs behind its cursor, or its end."""
-        found = self._look(connection, self._statements.ahead, cursors, rows)
-        return {level: behind(level) for level in cursors} | {
-            level: place for level, place, _ in found
-        }
+    ) -> dict[str, Cursor]:
+        """Return for each queue a place behind its cursor, in this level or a later one.
 
-    def _look(
+        At least `rows` jobs are up to it, and less than thrice as many; or it is behind all jobs.
+        """
+        found = self._read(connection, self._statements.ahead, cursors, rows)
+        ends = {queue: (priority, run_at, id_) for queue, priority, run_at, id_ in found}
+        return {queue: END for queue, _ in cursors} | ends
+
+    def _read(
         self,
         connection: Connection,
         statement: Executable,
         cursors: Mapping[Level, Cursor],
         rows: int,
-    ) -> list[tuple[Level, Cursor, bool]]:
+        more: Mapping[str, object] | None = None,
+    ) -> Sequence[Sequence[Any]]:
         if not cursors:
             return []
-        given = [(queue, *cursor) for (queue, _), cursor in cursors.items()]
+        given = [(name, *cursor) for (name, _), cursor in cursors.items()]
         parameters = self._backend.batch_parameters(CURSORS, given)
-        parameters |= {"in_most": rows, "in_most_but_one": rows - 1}
-        return [
-            ((queue, priority), (priority, run_at, id_), bool(is_unpaused))
-            for queue, priority, run_at, id_, is_unpaused in connection.execute(
-                statement, parameters
-            )
-        ]
+        parameters |= {"in_most_but_one": rows - 1, **(more or {})}
+        return connection.execute(statement, parameters).all()
+
+
+def _look_of(found: Sequence[Head], limit: int) -> Look:
+    """Return the first `limit` that may start of what was found in a level, and its last place."""
+    found = sorted(found, key=PLACE)
+    heads = [head for head in found if not head.is_paused or (head.lane and head.lane_strict)]
+    is_more = len(found) > min(limit, len(heads))
+    return Look(heads[:limit], PLACE(found[-1]) if is_more else None)

@@ -6,8 +6,10 @@ from sqlalchemy import Connection, delete, select
 
 from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.database import Store
-from jobqueue.store.lanes import Lanes
+from jobqueue.store.lane_rows import LaneRows
 from jobqueue.store.schema import PauseKind, pauses
+
+LOCK_WAIT = 10.0  # seconds for which an operator's action waits for a lock on the table of lanes
 
 
 class Pauses:
@@ -18,7 +20,6 @@ class Pauses:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lanes = Lanes(store)
 
     def pause(self, kind: PauseKind, name: str, action: Action | None = None) -> bool:
         """Pause a task or a tag, also an unknown one; return False if it was paused already."""
@@ -33,17 +34,18 @@ class Pauses:
 
     def resume(self, kind: PauseKind, name: str, action: Action | None = None) -> bool:
         """Let its jobs start again; return False if it was not paused."""
+        lanes = LaneRows(self._store, lock_wait=LOCK_WAIT)
         old = delete(pauses).where(pauses.c.kind == kind, pauses.c.name == name)
 
         def work(connection: Connection) -> bool:
             if connection.execute(old.returning(pauses.c.name)).first() is None:
                 return False
-            self._lanes.unpark_full(connection)
+            lanes.unpark_full(connection)
             return True
 
         if not transact_audited(self._store.transact, work, action, int):
             return False
-        self._lanes.sweep(every=None)  # Add the lanes of keys of which all was paused.
+        lanes.sweep(every=None)  # Add the lanes of keys of which all was paused.
         return True
 
     def all(self) -> list[dict[str, Any]]:

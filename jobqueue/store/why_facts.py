@@ -15,7 +15,8 @@ from jobqueue.states import State
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import tags_of
 from jobqueue.store.lane_admission import Head, Lane, Places, QueueLane, Switches
-from jobqueue.store.lanes import LANES_AT_ONCE, Lanes
+from jobqueue.store.lane_rows import LANES_AT_ONCE
+from jobqueue.store.lanes import Lanes
 from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.store.sql.rows import NAMES
 from jobqueue.store.sql.why import why_statements
@@ -99,8 +100,7 @@ class Facts:
     @cached_property
     def switches(self) -> Switches:
         """The queue's switches."""
-        row = self._rows(self._lanes.switches).one_or_none()
-        return Switches() if row is None else Switches(*row)
+        return Switches(*self._rows(self._lanes.switches).one())
 
     def paused_by(self) -> str | None:
         """Return which operator paused the queue; None where a program did."""

@@ -154,8 +154,8 @@ class Inline:
                 return heads
             levels = self._paused.levels(connection, [head.queue for head in heads])
             cursors = {level: before(level) for level in levels}
-            found = self._paused.first_unpaused(connection, cursors, _ALL)
-        return [QueueHead(*level) for level in found]
+            looks = self._paused.look(connection, cursors, _ALL)
+        return [QueueHead(*level) for level, look in looks.items() if look.heads]
 
     def _has_lanes(self) -> bool:
         with self._store.read() as connection:

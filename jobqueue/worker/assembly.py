@@ -18,6 +18,7 @@ from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.notify.notifier import Notifier, Subscription, Wakeup
 from jobqueue.store.paused import PausedJobs
+from jobqueue.store.paused_search import PausedSearch
 from jobqueue.store.ticks import Ticks
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
@@ -25,7 +26,6 @@ from jobqueue.worker import process_identity
 from jobqueue.worker.claim.claimer import Claimer
 from jobqueue.worker.claim.cursors import ClaimCursors
 from jobqueue.worker.claim.lanes import LanePlanner
-from jobqueue.worker.claim.paused_search import PausedSearch
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.complete.completer import Completer
 from jobqueue.worker.complete.event_dispatcher import EventDispatcher

@@ -195,7 +195,7 @@ def test_a_lane_that_another_worker_locks_is_brought_back_later(bench: LaneBench
 def test_a_worker_that_is_frozen_in_a_claim_does_not_hold_up_the_lane(
     bench: LaneBench, second_store: Any, monkeypatch: Any, wait_until: Any
 ) -> None:
-    monkeypatch.setattr("jobqueue.store.lanes.STALL_MAX", 0.1)
+    monkeypatch.setattr("jobqueue.store.lane_rows.STALL_MAX", 0.1)
     bench.add("a", limit=1, count=2)
     bench.sweep()
     other = LaneBench(type(bench.kit)(second_store()))

@@ -1,13 +1,18 @@
 """Pauses of tasks and of tags: what claims pass over, in plain queues and in lanes."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select, text
 
+from jobqueue.store import paused_search
 from jobqueue.store.audit import Action, Audit
 from jobqueue.store.claims import WorkerRef
+from jobqueue.store.database import Store
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import LaneKind, Parked, PauseKind, lanes, queues
@@ -155,3 +160,109 @@ def test_a_pause_is_written_once_with_since_when_and_by_whom(bench: PauseBench) 
     assert bench.pauses.resume(TASK, "send", Action("bob", "resume", {"task": "send"}))
     log = [(row["actor"], row["verb"], row["target"]) for row in Audit(bench.store).find(None)]
     assert log == [("bob", "resume", {"task": "send"}), ("ada", "pause", {"task": "send"})]
+
+
+# Many of them
+
+
+MANY, AT_ONCE = 25_000, 1_000
+STEPS = 50  # of SQLite's machine for a job that is looked at, at most
+
+
+class Reads:
+    """How many jobs the transactions in it have looked at; on SQLite by the steps of its machine."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.most = 0
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        steps = 0
+
+        def count() -> None:
+            nonlocal steps
+            steps += 1
+
+        with self._store.write() as connection:
+            driver: Any = connection.connection.driver_connection
+            if self._store.backend.single_writer:
+                driver.set_progress_handler(count, STEPS)
+                yield connection
+                driver.set_progress_handler(None, 0)
+            else:
+                before = self._looked_at(connection)
+                yield connection
+                steps = self._looked_at(connection) - before
+        self.most = max(self.most, steps)
+
+    @staticmethod
+    def _looked_at(connection: Connection) -> int:
+        return connection.execute(text(
+            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
+            " WHERE relname = 'jobqueue_jobs'"
+        )).scalar() or 0  # fmt: skip
+
+
+class ManyPaused:
+    """A lane with many paused jobs in front."""
+
+    def __init__(self, bench: PauseBench, of: str) -> None:
+        self.bench, self.reads, self.newest = bench, Reads(bench.store), 0
+        self.columns = {"lane": "a"} if of == "a key" else {}
+        with bench.store.write() as connection:
+            if of != "a key":
+                connection.execute(insert(queues).values(name="default", max_running=50))
+            lane = "'a'" if of == "a key" else "NULL"
+            connection.execute(text(
+                f"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY})"
+                f" INSERT INTO jobqueue_jobs (task, lane) SELECT 'send', {lane} FROM n"
+            ))  # fmt: skip
+        bench.pauses.pause(TASK, "send")
+
+    def add(self, **columns: Any) -> int:
+        return self.bench.add(**self.columns | columns)[0]
+
+    def claim(self) -> list[int]:
+        self.newest, _ = self.bench.lanes.add_new(self.newest)
+        with self.reads.write() as connection:
+            found = self.bench.lanes.claim(connection, self.bench.holder, "default", 3)
+        return [claim.id for claim in found.claims]
+
+    def claims(self) -> int:
+        """How many claims it takes until one gives something."""
+        return next(count for count in range(1, 2 * MANY // AT_ONCE) if self.claim())
+
+
+@pytest.fixture(params=["a key", "a limited queue"])
+def many(
+    request: pytest.FixtureRequest, bench: PauseBench, monkeypatch: pytest.MonkeyPatch
+) -> ManyPaused:
+    monkeypatch.setattr(paused_search, "ROWS", AT_ONCE)
+    return ManyPaused(bench, request.param)
+
+
+def test_a_claim_from_a_lane_looks_at_few_of_the_paused_jobs_in_front_of_others(
+    many: ManyPaused,
+) -> None:
+    many.add()
+    assert MANY // AT_ONCE - 1 <= many.claims() <= MANY // AT_ONCE + 2
+    many.add()
+    assert many.claims() == 1  # It goes on from where it was.
+    assert many.reads.most < 6 * AT_ONCE
+
+
+def test_what_an_operator_puts_in_front_of_the_paused_jobs_of_a_lane_is_found_at_once(
+    many: ManyPaused,
+) -> None:
+    many.add()
+    many.claims()
+    front = many.add(run_at=datetime(2020, 1, 1, tzinfo=UTC))
+    many.bench.pauses.pause(TAG, "other", Action("ada", "pause", {}))
+    assert many.claim() == [front]
+
+
+def test_a_key_of_which_many_jobs_are_paused_is_passed_over_for_a_while(many: ManyPaused) -> None:
+    while many.bench.keys().get("a", Parked.FULL) == Parked.NO:
+        assert many.claim() == []
+    assert many.bench.keys() in ({"a": Parked.FULL}, {})  # The other way: of a limited queue.

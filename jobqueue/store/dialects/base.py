@@ -103,9 +103,16 @@ class Backend(Protocol):
     def limit_lock_wait(self, connection: Connection) -> None:
         """Set a short lock timeout for this transaction."""
 
-    def limit_stall(self, connection: Connection, seconds: float) -> None:  # noqa: ARG002
-        """Let the server end this transaction, with its locks, if its client stalls that long."""
+    def limit_stall(self, connection: Connection, seconds: float, *, lock_wait: float) -> None:  # noqa: ARG002
+        """Let the server end this transaction, with its locks, if its client stalls that long.
+
+        A statement of it fails that waits longer than `lock_wait` seconds for a lock.
+        """
         return
+
+    def is_lock_timeout(self, error: BaseException) -> bool:  # noqa: ARG002
+        """Return whether a statement has waited for a lock as long as it may."""
+        return False
 
     def prefer_indexes(self, connection: Connection) -> None:  # noqa: ARG002
         """Read by an index, in its order, where one fits: in this transaction's statements."""

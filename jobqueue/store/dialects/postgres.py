@@ -60,6 +60,7 @@ CONNECT = {
 _CONNECTION = "08"
 _TOO_MANY = "53300"
 _FORBIDDEN = "42501"
+_LOCK_TIMEOUT = "55P03"
 _TRANSIENT = ("40001", "40P01", "55P03", "57014", "53")
 
 
@@ -81,6 +82,10 @@ _PREFER_INDEXES = text(
     " set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
     " set_config('enable_mergejoin', 'off', true),"
     " set_config('max_parallel_workers_per_gather', '0', true)"
+)
+_LIMITS = text(
+    "SELECT set_config('idle_in_transaction_session_timeout', :in_stall, true),"
+    " set_config('lock_timeout', :in_lock, true)"
 )
 _NOTIFICATION = func.pg_notify(literal_column(f"'{CHANNEL}'"), literal_column("''"))
 
@@ -189,10 +194,15 @@ class Postgres(Backend):
         """See `Backend.limit_lock_wait`."""
         connection.execute(text("SET LOCAL lock_timeout = '500ms'"))
 
-    def limit_stall(self, connection: Connection, seconds: float) -> None:
+    def limit_stall(self, connection: Connection, seconds: float, *, lock_wait: float) -> None:
         """See `Backend.limit_stall`."""
-        limit = f"SET LOCAL idle_in_transaction_session_timeout = '{1000 * seconds:.0f}ms'"
-        connection.execute(text(limit))
+        limits = {"in_stall": f"{1000 * seconds:.0f}ms", "in_lock": f"{1000 * lock_wait:.0f}ms"}
+        connection.execute(_LIMITS, limits)
+
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        """See `Backend.is_lock_timeout`."""
+        found = getattr(error, "orig", None)
+        return getattr(found, "sqlstate", None) == _LOCK_TIMEOUT
 
     def prefer_indexes(self, connection: Connection) -> None:
         """See `Backend.prefer_indexes`.

@@ -7,7 +7,6 @@ ones can be counted. Nothing that is counted is kept: nothing can leak or drift.
 from functools import cache
 
 from sqlalchemy import (
-    BigInteger,
     BindParameter,
     ColumnElement,
     Delete,
@@ -27,7 +26,6 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
-    tuple_,
     update,
 )
 
@@ -37,15 +35,20 @@ from jobqueue.store.dialects.base import Backend, Columns
 from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, queues, workers
 from jobqueue.store.sql import predicates
 from jobqueue.store.sql.claim import claim_columns, claim_values
-from jobqueue.store.sql.paused import filled_queues
+from jobqueue.store.sql.lanes_found import (
+    IS_ANY_PAUSED,
+    OF_KEY,
+    PASSED_OVER_MAX,
+    available,
+    first_jobs,
+    new_jobs,
+    unfilled_queues,
+)
 from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, may, unpaused
 from jobqueue.store.sql.rows import IDS, NAMES
 
 SWEEP_AHEAD_MAX = 60.0
 """Seconds for which a sweep may be reserved."""
-
-PASSED_OVER_MAX = 10_000
-"""Jobs with a limit of 0 in front of others of their key that are passed over."""
 
 FOUND: Columns = {
     "kind": SmallInteger(),
@@ -65,7 +68,6 @@ SERVED: Columns = {
 
 _IN_QUEUE = bindparam("in_queue", type_=Text())
 _IN_LIMIT = bindparam("in_limit", type_=Integer())
-OF_KEY = lanes.c.kind == literal_column(str(LaneKind.KEY.value))
 _OF_QUEUE = and_(
     lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)), lanes.c.name == _IN_QUEUE
 )
@@ -85,10 +87,10 @@ class LaneStatements:
                 exists().where(QUEUE_LIMITED),
             )
         )
-        self.first_jobs = _first_jobs()
+        self.first_jobs = first_jobs()
         self.newest = select(func.coalesce(func.max(jobs.c.id), 0))
-        self.new_jobs = _new_jobs()
-        self.filled_queues = filled_queues()
+        self.new_jobs = new_jobs()
+        self.unfilled_queues = unfilled_queues()
         self.known = select(lanes.c.kind, lanes.c.name, lanes.c.queue)
         self.add = _add(backend)
         self.move = _move(backend)
@@ -132,64 +134,6 @@ class LaneStatements:
 def lane_statements(backend: Backend) -> LaneStatements:
     """Build the statements, once per backend."""
     return LaneStatements(backend)
-
-
-def _first_jobs() -> Executable:
-    """Select the first available job of each (queue, lane): one index lookup for each of them."""
-    columns = jobs.c.id, jobs.c.lane, jobs.c.queue, jobs.c.priority, jobs.c.run_at
-    very_first = (
-        select(*columns)
-        .where(may("claim"), jobs.c.lane.is_not(None), unpaused())
-        .order_by(jobs.c.queue, jobs.c.lane, *(jobs.c[name] for name in _PLACE))
-        .limit(1)
-        .subquery("very_first")
-    )
-    found = select(very_first).cte("found", recursive=True)
-    other = jobs.alias("other")
-    # SQLite searches (a, b) > (x, y) in a longer index from (x, y) on, and would read every job of
-    # the pair without the rest of its place. It searches for the values of expressions only: for
-    # those of two columns, it would compare in another way than the index does.
-    behind = tuple_(other.c.queue, other.c.lane, other.c.priority, other.c.run_at) > tuple_(
-        found.c.queue.concat(""),
-        found.c.lane.concat(""),
-        literal_column(str(2**31 - 1), Integer()),
-        bindparam("in_last_instant", type_=INSTANT),
-    )
-    following = (
-        select(other.c.id)
-        .where(_available(other), other.c.lane.is_not(None), behind, unpaused(other))
-        .order_by(other.c.queue, other.c.lane, *(other.c[name] for name in _PLACE))
-        .limit(1)
-        .scalar_subquery()
-    )
-    more = select(*columns).select_from(found.join(jobs, jobs.c.id == following))
-    return select(found.union_all(more))
-
-
-def _new_jobs() -> Executable:
-    """Select the newest available jobs whose lanes have no row, or are full for lower limits."""
-    begun = jobs.alias("begun")
-    places = select(func.count()).select_from(begun).where(BEGUN, begun.c.lane == jobs.c.lane)
-    fits = or_(jobs.c.lane_limit.is_(None), jobs.c.lane_limit > places.scalar_subquery())
-    lane = exists().where(OF_KEY, lanes.c.name == jobs.c.lane)
-    return (
-        select(jobs.c.lane, jobs.c.queue, jobs.c.priority, jobs.c.run_at)
-        .where(
-            may("claim"),
-            jobs.c.lane.is_not(None),
-            jobs.c.id > literal_column("0"),  # As the index says.
-            jobs.c.id > bindparam("in_after", type_=BigInteger()),
-            unpaused(),
-            or_(~lane, and_(lane.where(lanes.c.parked == Parked.FULL.value), fits)),
-        )
-        .order_by(jobs.c.id)
-        .limit(_IN_LIMIT)
-    )
-
-
-def _available(table: FromClause) -> ColumnElement[bool]:
-    condition: ColumnElement[bool] = table.c.state == literal_column(f"'{State.AVAILABLE.value}'")
-    return condition
 
 
 def _begin_sweep(backend: Backend) -> Update:
@@ -254,7 +198,8 @@ def _unpark(
 
 
 def _switches() -> Executable:
-    """Select a queue's switches, and the present second."""
+    """Select a queue's switches, the present second, and whether any task or tag is paused."""
+    one = select(literal_column("1").label("one")).subquery("one")
     return select(
         queues.c.paused_at,
         queues.c.max_running,
@@ -263,7 +208,8 @@ def _switches() -> Executable:
         queues.c.rate_burst,
         queues.c.fair,
         epoch().label("present"),
-    ).where(queues.c.name == _IN_QUEUE)
+        IS_ANY_PAUSED,
+    ).select_from(one.outerjoin(queues, queues.c.name == _IN_QUEUE))
 
 
 def _lock(*order: ColumnElement[object]) -> Executable:
@@ -283,7 +229,7 @@ def _places(backend: Backend, names: FromClause) -> Executable:
     `next_id` is a strict job of the queue that waits for its next attempt and is due: no other goes
     before it. One in another queue holds its place; a worker of that queue claims it.
     """
-    is_next = and_(_available(jobs), jobs.c.queue == _IN_QUEUE, unpaused())
+    is_next = and_(may("claim"), jobs.c.queue == _IN_QUEUE, unpaused())
     is_running = jobs.c.state == literal_column(f"'{State.RUNNING.value}'")
     return (
         select(
@@ -308,7 +254,7 @@ def _heads(backend: Backend, names: FromClause, *, behind: bool = False) -> Exec
     first = (
         select(other.c.id)
         .where(
-            _available(other),
+            available(other),
             other.c.lane == names.c.name,
             other.c.queue == _IN_QUEUE,
             or_(unpaused(other), other.c.lane_strict == 1),

@@ -1,14 +1,19 @@
 """The statements that search behind paused jobs. Each reads a bounded number of them."""
 
+from collections.abc import Sequence
+from enum import Enum
 from functools import cache
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Executable,
     FromClause,
     Integer,
     Select,
+    Text,
     bindparam,
+    case,
     exists,
     func,
     literal_column,
@@ -17,31 +22,197 @@ from sqlalchemy import (
     union_all,
 )
 
-from jobqueue.states import State
+from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects.base import Backend
-from jobqueue.store.schema import LaneKind, Parked, audit, jobs, lanes, pauses, queues, workers
+from jobqueue.store.schema import audit, jobs, pauses, queues, workers
 from jobqueue.store.sql.claim import CURSORS
-from jobqueue.store.sql.predicates import IS_PAUSED, QUEUE_LIMITED, unpaused
+from jobqueue.store.sql.predicates import IS_PAUSED, PLAIN, QUEUE_LIMITED, may, unpaused
 from jobqueue.store.sql.rows import NAMES
 
-_MOST = bindparam("in_most", type_=Integer())
-_PLACE = ("queue", "priority", "run_at", "id")
+_MOST_BUT_ONE = bindparam("in_most_but_one", type_=Integer())
+_IN_QUEUE = bindparam("in_searched", type_=Text())
+_LIMIT = bindparam("in_limit", type_=Integer())
+_LAST_INSTANT = bindparam("in_last_instant", type_=INSTANT)
+_LAST_ID: ColumnElement[int] = literal_column(str(2**63 - 1), BigInteger())
+_PLACE = ("priority", "run_at", "id")
+
+
+class Searched(Enum):
+    """Which jobs are searched, and what they are named by. A level has one name and priority."""
+
+    FREE = "queue"
+    """Jobs without a key, of queues without a limit."""
+    LIMITED = "limited queue"
+    """Jobs without a key, of queues with a limit."""
+    KEYS = "key"
+    """Jobs of concurrency keys, in one queue."""
 
 
 class PausedStatements:
-    """The statements for one backend. A level is the jobs of one priority of a queue."""
+    """The statements for one backend."""
 
     def __init__(self, backend: Backend) -> None:
         self.signs = _signs()
-        self.levels = _levels(backend)
-        self.first_unpaused = _first_unpaused(backend)
-        self.ahead = _ahead(backend)
+        free = _Search(backend, Searched.FREE)
+        self.levels, self.look, self.ahead = free.levels(), free.look(), free.ahead()
+        limited = _Search(backend, Searched.LIMITED)
+        self.limited_levels, self.limited_look = limited.levels(), limited.look()
+        keys = _Search(backend, Searched.KEYS)
+        self.keys_levels, self.keys_look = keys.levels(), keys.look()
 
 
 @cache
 def paused_statements(backend: Backend) -> PausedStatements:
     """Build the statements, once per backend."""
     return PausedStatements(backend)
+
+
+class _Search:
+    """Builds the statements that search one kind of jobs."""
+
+    def __init__(self, backend: Backend, searched: Searched) -> None:
+        self._backend = backend
+        self._searched = searched
+        self._name = jobs.c.lane if searched is Searched.KEYS else jobs.c.queue
+
+    def levels(self) -> Executable:
+        """Select the levels of the given names that have available jobs.
+
+        Without those of paused queues, and of limited ones if free jobs are searched.
+        """
+        given = self._backend.batch_table(NAMES)
+        best = self._next_priority(given, given.c.name)
+        first = select(given.c.name.label("name"), best.label("priority"))
+        if self._searched is not Searched.KEYS:
+            is_free = self._searched is Searched.FREE
+            closed = or_(IS_PAUSED, QUEUE_LIMITED) if is_free else IS_PAUSED
+            first = first.where(~exists().where(queues.c.name == given.c.name, closed))
+        level = first.cte("level", recursive=True)
+        following = self._next_priority(level, level.c.name, jobs.c.priority > level.c.priority)
+        more = select(level.c.name, following).where(level.c.priority.is_not(None))
+        found = level.union_all(more)
+        return select(found.c.name, found.c.priority).where(found.c.priority.is_not(None))
+
+    def _next_priority(
+        self, beside: FromClause, name: ColumnElement[str], *where: ColumnElement[bool]
+    ) -> ColumnElement[int]:
+        return (
+            select(jobs.c.priority)
+            .where(*self._available(name), *where)
+            .order_by(jobs.c.priority)
+            .limit(1)
+            .correlate(beside)
+            .scalar_subquery()
+        )
+
+    def look(self) -> Executable:
+        """Select the first `in_limit` jobs behind each cursor that may start, and the last one.
+
+        Among the first jobs of its level behind it, at least `in_most` and less than twice as many.
+        The last one of these is selected whether it may start or not, but not if there are fewer.
+        """
+        given = self._backend.batch_table(CURSORS)
+        last = jobs.alias("last")
+        end = func.coalesce(*(self._far(given, *part) for part in _behind(given)))
+        rows = (
+            select(
+                *(given.c[name] for name in ("place", *CURSORS)),
+                last.c.run_at.label("last_run_at"),
+                last.c.id.label("last_id"),
+            )
+            .select_from(given.outerjoin(last, last.c.id == end))
+            .subquery("given_level")
+        )
+        parts = [self._first_of(rows, *part) for part in _up_to_the_last(rows)]
+        ends = select(rows.c.last_id.label("id")).correlate(rows)
+        some = union_all(*(select(part.subquery()) for part in parts), ends).subquery("some")
+        ids = self._backend.first_of_each(rows, select(some.c.id))
+        return select(
+            self._name.label("name"),
+            *(jobs.c[name] for name in (*_PLACE, "lane_limit", "lane_weight", "lane_strict")),
+            (~unpaused()).label("is_paused"),
+        ).where(self._backend.in_subquery(jobs.c.id, ids))
+
+    def _first_of(
+        self, rows: FromClause, *where: ColumnElement[bool]
+    ) -> Select[tuple[object, ...]]:
+        """Select the first jobs of a part of a level that are not paused, or are strict."""
+        may_start = unpaused()
+        if self._searched is Searched.KEYS:
+            may_start = or_(may_start, jobs.c.lane_strict == literal_column("1"))
+        return (
+            select(jobs.c.id)
+            .where(*self._of_level(rows), *where, may_start)
+            .order_by(jobs.c.run_at, jobs.c.id)
+            .limit(_LIMIT)
+            .correlate(rows)
+        )
+
+    def _far(self, given: FromClause, *where: ColumnElement[bool]) -> ColumnElement[int]:
+        """Return the job that is `in_most` behind the first of a part of a level."""
+        return (
+            select(jobs.c.id)
+            .where(*self._of_level(given), *where)
+            .order_by(jobs.c.run_at, jobs.c.id)
+            .limit(1)
+            .offset(_MOST_BUT_ONE)
+            .correlate(given)
+            .scalar_subquery()
+        )
+
+    def ahead(self) -> Executable:
+        """Select for each cursor a job behind it, in its level or a later one of its name.
+
+        There are at least `in_most` up to it, or none is selected; and less than thrice as many.
+        """
+        given = self._backend.batch_table(CURSORS)
+        later_levels = (
+            select(jobs.c.id)
+            .where(*self._available(given.c.queue), jobs.c.priority > given.c.priority)
+            .order_by(*(jobs.c[name] for name in _PLACE))
+            .limit(1)
+            .offset(_MOST_BUT_ONE)
+            .correlate(given)
+            .scalar_subquery()
+        )
+        in_level = (self._far(given, *part) for part in _behind(given))
+        far = select(func.coalesce(*in_level, later_levels).label("id")).correlate(given)
+        ids = self._backend.first_of_each(given, far)
+        columns = (self._name.label("name"), *(jobs.c[name] for name in _PLACE))
+        return select(*columns).where(self._backend.in_subquery(jobs.c.id, ids))
+
+    def _of_level(self, given: FromClause) -> Sequence[ColumnElement[bool]]:
+        return *self._available(given.c.queue), jobs.c.priority == given.c.priority
+
+    def _available(self, name: ColumnElement[str]) -> Sequence[ColumnElement[bool]]:
+        if self._searched is Searched.KEYS:
+            return may("claim"), jobs.c.lane == name, jobs.c.queue == _IN_QUEUE
+        return may("claim"), PLAIN, jobs.c.queue == name
+
+
+def _behind(given: FromClause) -> Sequence[Sequence[ColumnElement[bool]]]:
+    """Return what is true for the jobs of a level behind its cursor: in two parts, in order.
+
+    First those of the same instant, as one INSERT makes many: SQLite would read all of these to
+    find (run_at, id) > (x, y).
+    """
+    return (
+        (jobs.c.run_at == given.c.run_at, jobs.c.id > given.c.id),
+        (jobs.c.run_at > given.c.run_at,),
+    )
+
+
+def _up_to_the_last(rows: FromClause) -> Sequence[Sequence[ColumnElement[bool]]]:
+    """Return what is true for the jobs behind a cursor up to the last, if any: in three parts."""
+    is_later = rows.c.last_run_at > rows.c.run_at
+    most = func.coalesce(case((is_later, _LAST_ID), else_=rows.c.last_id), _LAST_ID)
+    before = func.coalesce(rows.c.last_run_at, _LAST_INSTANT)
+    return (
+        (jobs.c.run_at == rows.c.run_at, jobs.c.id > rows.c.id, jobs.c.id <= most),
+        (jobs.c.run_at > rows.c.run_at, jobs.c.run_at < before),
+        # Not `is_later AND run_at = last_run_at`, of which SQLite would search run_at > run_at.
+        (jobs.c.run_at == case((is_later, rows.c.last_run_at)), jobs.c.id <= rows.c.last_id),
+    )
 
 
 def _signs() -> Executable:
@@ -56,121 +227,3 @@ def _signs() -> Executable:
         for column in (func.count(), func.max(workers.c.id))
     )
     return select(pauses.c.kind, pauses.c.name, pauses.c.paused_at, last_action, *fleet)
-
-
-def _levels(backend: Backend) -> Executable:
-    """Select the levels of the given queues, unless a queue is paused or limited."""
-    given = backend.batch_table(NAMES)
-    closed = exists().where(queues.c.name == given.c.name, or_(IS_PAUSED, QUEUE_LIMITED))
-    best = _next_priority(given, given.c.name)
-    level = (
-        select(given.c.name.label("queue"), best.label("priority"))
-        .where(~closed)
-        .cte("level", recursive=True)
-    )
-    following = _next_priority(level, level.c.queue, jobs.c.priority > level.c.priority)
-    more = select(level.c.queue, following).where(level.c.priority.is_not(None))
-    found = level.union_all(more)
-    return select(found.c.queue, found.c.priority).where(found.c.priority.is_not(None))
-
-
-def _next_priority(
-    beside: FromClause, queue: ColumnElement[str], *where: ColumnElement[bool]
-) -> ColumnElement[int]:
-    return (
-        select(jobs.c.priority)
-        .where(*_available(jobs), jobs.c.queue == queue, *where)
-        .order_by(jobs.c.priority)
-        .limit(1)
-        .correlate(beside)
-        .scalar_subquery()
-    )
-
-
-def _first_unpaused(backend: Backend) -> Executable:
-    """Select the first job behind each cursor that is not paused, among `in_most` of its level.
-
-    If all of these are paused, the last of them, with `is_unpaused` false; no job of a level that
-    has fewer.
-    """
-    given = backend.batch_table(CURSORS)
-    some = _behind(given)
-    first = select(some.c.id).where(unpaused(some)).limit(1).scalar_subquery()
-    return _of_each(backend, given, func.coalesce(first, _last_of(_behind(given))))
-
-
-def _ahead(backend: Backend) -> Executable:
-    """Select the job that is `in_most` behind each cursor, unless its level has fewer."""
-    given = backend.batch_table(CURSORS)
-    return _of_each(backend, given, _last_of(_behind(given)))
-
-
-def _behind(given: FromClause) -> FromClause:
-    """Select the first `in_most` available jobs of a cursor's level behind it, in order.
-
-    First those of the same instant, as one INSERT makes many: SQLite would read all of these to
-    find (run_at, id) > (x, y).
-    """
-    same, later = jobs.alias("same"), jobs.alias("later")
-    at_once = _of_level(same, given, same.c.run_at == given.c.run_at, same.c.id > given.c.id)
-    then = _of_level(later, given, later.c.run_at > given.c.run_at)
-    both = (select(part.subquery()) for part in (at_once, then))
-    return union_all(*both).limit(_MOST).subquery("some")
-
-
-def _of_level(
-    table: FromClause, given: FromClause, *where: ColumnElement[bool]
-) -> Select[tuple[object, ...]]:
-    return (
-        select(*(table.c[name] for name in ("id", "task", "tags")))
-        .where(
-            *_available(table),
-            table.c.queue == given.c.queue,
-            table.c.priority == given.c.priority,
-            *where,
-        )
-        .order_by(table.c.run_at, table.c.id)
-        .limit(_MOST)
-        .correlate(given)
-    )
-
-
-def _last_of(some: FromClause) -> ColumnElement[int]:
-    last = bindparam("in_most_but_one", type_=Integer())
-    return select(some.c.id).offset(last).limit(1).scalar_subquery()
-
-
-def _of_each(
-    backend: Backend, given: FromClause, id_: ColumnElement[int]
-) -> Select[tuple[object, ...]]:
-    ids = backend.first_of_each(given, select(id_.label("id")).correlate(given))
-    columns = (jobs.c[name] for name in _PLACE)
-    is_unpaused = unpaused().label("is_unpaused")
-    return select(*columns, is_unpaused).where(backend.in_subquery(jobs.c.id, ids))
-
-
-def _available(table: FromClause) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    available: ColumnElement[str] = literal_column(f"'{State.AVAILABLE.value}'")
-    return table.c.state == available, table.c.lane.is_(None)
-
-
-def filled_queues() -> Executable:
-    """Select the limited queues with available jobs without a key, unless workers look there.
-
-    Looks at the first `in_most` jobs of each, for one that is not paused.
-    """
-    some = (
-        select(jobs.c.task, jobs.c.tags)
-        .where(*_available(jobs), jobs.c.queue == queues.c.name)
-        .order_by(*(jobs.c[name] for name in _PLACE[1:]))
-        .limit(_MOST)
-        .correlate(queues)
-        .subquery("some")
-    )
-    available = select(some.c.task).where(unpaused(some)).exists()
-    is_known = exists().where(
-        lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)),
-        lanes.c.name == queues.c.name,
-        lanes.c.parked != Parked.EMPTY.value,
-    )
-    return select(queues.c.name).where(QUEUE_LIMITED, ~is_known, available)

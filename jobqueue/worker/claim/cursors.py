@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from jobqueue.records import Claim
 from jobqueue.store.claims import START, ClaimBatch, Claims, Cursor, QueueHead, WorkerRef
-from jobqueue.worker.claim.paused_search import PausedSearch
+from jobqueue.store.paused_search import PausedSearch
 
 _SOLO = attrgetter("immediate_only")
 _QUEUE = attrgetter("queue")

@@ -8,11 +8,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
+from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Outcome
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.lanes import Lanes
+
+log = get_logger("jobqueue.worker")
 
 SWEEP_INTERVAL = 0.5  # seconds, in the whole fleet
 SWEEP_SHARE = 0.1  # of the time, at most, where the sweep takes longer
@@ -26,6 +30,9 @@ RETRY_FIRST, RETRY_MAX = (
     0.005,
     0.5,
 )  # seconds until lanes that another worker locked are tried again
+
+SKIP_FIRST, SKIP_MAX = 0.5, 5.0
+"""Seconds for which lanes are skipped after a lock on their table was waited for."""
 
 Room = Callable[[str, list[Claim]], int]
 """How many more jobs of a queue this worker may hold, besides those that were just claimed."""
@@ -42,6 +49,8 @@ class LanePlanner:
         """Served queues with lanes that may have jobs to claim."""
         self._waits_for_room = False
         """The queues that are left had no room for more jobs in this worker."""
+        self._passes_over = False
+        """The last claims have passed over full lanes or paused jobs: go on behind them at once."""
         self._exist = False
         self._sweep_at = 0.0
         self._sweep_cost = 0.0
@@ -58,6 +67,9 @@ class LanePlanner:
         """Lanes to bring back that another worker locked, and when to try again."""
         self._brought_back: set[str] = set()
         """The lanes that the last transaction brought back, which may fail yet."""
+        self._skip_for = 0.0
+        """Seconds of the last skip; 0 if the lanes' table was free since."""
+        self._skipped_until = 0.0
 
     def look(self, connection: Connection, *, announced: bool) -> None:
         """See whether there are lanes, within a rescan; `announced`: jobs were just enqueued."""
@@ -74,6 +86,8 @@ class LanePlanner:
     def has_ended(self) -> bool:
         """Return whether lanes in which jobs have ended are to be brought back now."""
         now = time.monotonic()
+        if now < self._skipped_until:
+            return False
         return self.is_behind() or any(until <= now for until in self._locked.values())
 
     def is_behind(self) -> bool:
@@ -86,30 +100,65 @@ class LanePlanner:
 
     def due_in(self) -> float:
         """Return the seconds until there may be something to do."""
+        if (skip := self._skipped_until - time.monotonic()) > 0:
+            return skip
         if self._queues:
             return ROOM_INTERVAL if self._waits_for_room else 0.0
         if self._exist and not self._look_at:
             return 0.0
         # Sweeps, and looks that nothing announced, come with the rounds that are made anyway.
-        times = (*self._retry.values(), *self._locked.values())
+        look_at = max(self._look_at, self._lanes.look_at)
+        times = (*self._retry.values(), *self._locked.values(), look_at)
         return max(0.0, min(times, default=float("inf")) - time.monotonic())
 
     def refresh(self) -> None:
         """Find lanes with work if it is time, before the transaction of the claim."""
         now = time.monotonic()
-        if not self._exist or now < min(self._look_at, self._sweep_at):
+        if not self._exist or now < max(self._skipped_until, min(self._look_at, self._sweep_at)):
             return
+        try:
+            self._refresh(now)
+        except DBAPIError as error:
+            if not self.skip(error):
+                raise
+        else:
+            if self._skip_for and now > self._skipped_until + SKIP_MAX:
+                log.info("jobs with a concurrency key or in a limited queue are claimed again")
+                self._skip_for = 0.0
+
+    def _refresh(self, now: float) -> None:
         if now >= self._sweep_at:
             if self._lanes.sweep(self._interval):
                 self._sweep_cost = time.monotonic() - now
             self._sweep_at = time.monotonic() + self._interval
         if now >= self._look_at:
             self._newest, locked = self._lanes.add_new(self._newest)
-            self._look_at = time.monotonic() + LOOK_INTERVAL
+            present = time.monotonic()
+            self._look_at = 0.0 if self._lanes.look_at <= present else present + LOOK_INTERVAL
             self._locked |= dict.fromkeys(locked, time.monotonic() + UNPARK_INTERVAL)
         with self._store.read() as connection:
+            self._lanes.limit_stall(connection)
             self._queues = self._lanes.with_work(connection, self._served)
         self._waits_for_room = False
+
+    def skip(self, error: Exception) -> bool:
+        """Skip lanes for a while if their table was locked, so that free jobs go on.
+
+        By an operator's VACUUM FULL or ALTER TABLE, as rows are never waited for. Return False if
+        that is not what failed.
+        """
+        if not self._store.backend.is_lock_timeout(error):
+            return False
+        if not self._skip_for:
+            log.warning(
+                "jobs with a concurrency key or in a limited queue wait: a table that their claims "
+                "read is locked; other jobs go on"
+            )
+        self._skip_for = min(2 * self._skip_for, SKIP_MAX) or SKIP_FIRST
+        self._skipped_until = time.monotonic() + self._skip_for
+        self._queues, self._look_at = [], 0.0
+        self.failed()
+        return True
 
     @property
     def _interval(self) -> float:
@@ -119,13 +168,16 @@ class LanePlanner:
         self, connection: Connection, holder: WorkerRef, *, limit: int, room: Room
     ) -> list[Claim]:
         """Claim up to `limit` jobs that start at once, each queue its share."""
-        self.unpark_ended(connection)
         now = time.monotonic()
+        if now < self._skipped_until:
+            return []
+        self.unpark_ended(connection)
         for queue in self._due():
             self._retry.pop(queue, None)
             if queue not in self._queues:
                 self._queues.append(queue)
         queues, self._queues = self._queues, []
+        self._passes_over = False
         taken: list[Claim] = []
         for place, queue in enumerate(queues):
             share = -(-(limit - len(taken)) // (len(queues) - place))
@@ -134,7 +186,7 @@ class LanePlanner:
                 self._queues.append(queue)
                 continue
             taken += self._claim_queue(connection, holder, queue, wanted, now)
-        self._waits_for_room = not taken
+        self._waits_for_room = not taken and not self._passes_over
         self._queues.sort(key=lambda queue: any(claim.queue == queue for claim in taken))
         return taken
 
@@ -151,6 +203,7 @@ class LanePlanner:
         elif found.retry_in is not None:
             self._retry[queue] = now + found.retry_in
         elif found.claims or found.passed_over:
+            self._passes_over |= found.passed_over
             self._retry_after = RETRY_FIRST
             self._queues.append(queue)  # There may be more.
         return list(found.claims)
@@ -200,4 +253,6 @@ class LanePlanner:
 
     def _due(self) -> list[str]:
         now = time.monotonic()
+        if now < self._skipped_until:
+            return []
         return [queue for queue, due in self._retry.items() if due <= now] + self._queues

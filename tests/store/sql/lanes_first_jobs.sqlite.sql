@@ -6,10 +6,6 @@ WITH RECURSIVE found(id, lane, queue, priority, run_at) AS (
             jobqueue_jobs.priority AS priority, jobqueue_jobs.run_at AS run_at
         FROM jobqueue_jobs
         WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane IS NOT NULL
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
         ORDER BY jobqueue_jobs.queue, jobqueue_jobs.lane, jobqueue_jobs.priority, jobqueue_jobs.run_at,
             jobqueue_jobs.id
         LIMIT 1 OFFSET 0
@@ -18,11 +14,19 @@ WITH RECURSIVE found(id, lane, queue, priority, run_at) AS (
         jobqueue_jobs.priority AS priority, jobqueue_jobs.run_at AS run_at
     FROM found JOIN jobqueue_jobs ON jobqueue_jobs.id = (SELECT other.id FROM jobqueue_jobs AS other WHERE other.state = 'available'
         AND other.lane IS NOT NULL
-        AND (other.queue, other.lane, other.priority, other.run_at) > (found.queue || '', found.lane || '', 2147483647, :in_last_instant)
-        AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-            AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.queue,
+        AND (other.queue, other.lane, other.priority, other.run_at) > (found.queue || '', found.lane || '', 2147483647, :in_last_instant) ORDER BY other.queue,
         other.lane, other.priority, other.run_at, other.id LIMIT 1 OFFSET 0)
 )
 SELECT found.id, found.lane, found.queue, found.priority, found.run_at
-FROM found;
+FROM found
+WHERE NOT (EXISTS (SELECT * FROM jobqueue_pauses WHERE jobqueue_pauses.name IS NOT NULL))
+    OR (EXISTS (SELECT first.id FROM (
+    SELECT jobqueue_jobs.id AS id, jobqueue_jobs.task AS task, jobqueue_jobs.tags AS tags
+    FROM jobqueue_jobs
+    WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = found.queue
+        AND jobqueue_jobs.lane = found.lane
+    ORDER BY jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id
+    LIMIT 10000 OFFSET 0
+) AS first WHERE NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+    AND jobqueue_pauses.name = first.task OR jobqueue_pauses.kind = 'tag'
+    AND replace(first.tags, '"' || jobqueue_pauses.name || '"', '') != first.tags)))) OR (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = found.queue AND jobqueue_jobs.lane = found.lane ORDER BY jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id LIMIT 1 OFFSET 10000) IS NOT NULL;

@@ -1,5 +1,5 @@
-WITH RECURSIVE level(queue, priority) AS (
-    SELECT input.name AS queue,
+WITH RECURSIVE level(name, priority) AS (
+    SELECT input.name AS name,
         (SELECT jobqueue_jobs.priority FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
             AND jobqueue_jobs.lane IS NULL
             AND jobqueue_jobs.queue = input.name ORDER BY jobqueue_jobs.priority LIMIT 1 OFFSET 0) AS priority
@@ -9,13 +9,13 @@ WITH RECURSIVE level(queue, priority) AS (
     ) AS input
     WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = input.name
         AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1))) UNION ALL
-    SELECT level.queue AS queue,
+    SELECT level.name AS name,
         (SELECT jobqueue_jobs.priority FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
-            AND jobqueue_jobs.lane IS NULL AND jobqueue_jobs.queue = level.queue
+            AND jobqueue_jobs.lane IS NULL AND jobqueue_jobs.queue = level.name
             AND jobqueue_jobs.priority > level.priority ORDER BY jobqueue_jobs.priority LIMIT 1 OFFSET 0) AS anon_2
     FROM level
     WHERE level.priority IS NOT NULL
 )
-SELECT level.queue, level.priority
+SELECT level.name, level.priority
 FROM level
 WHERE level.priority IS NOT NULL;

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from jobqueue import Job, JobQueue
-from jobqueue.store import lanes as store_lanes
+from jobqueue.store import paused_search
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.schema import Parked, lanes, queues
@@ -191,21 +191,21 @@ def test_a_greater_limit_of_a_full_key_is_in_force_at_once(
     assert (first.state, waiting.state) == ("running", "available")
 
 
-def test_between_two_sweeps_a_bounded_number_of_paused_jobs_is_read(
-    jobs: JobQueue, meter: Meter, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("options", [{}, KEY], ids=str)
+def test_a_job_behind_many_paused_ones_of_its_lane_is_claimed_in_rounds_without_a_pause(
+    jobs: JobQueue, meter: Meter, stepped: Any, monkeypatch: pytest.MonkeyPatch, options: Any
 ) -> None:
-    monkeypatch.setattr(store_lanes, "PAUSED_AT_ONCE", 2)
+    for name in ("ROWS", "ROWS_MIN"):
+        monkeypatch.setattr(paused_search, name, 3)
     with jobs.store.write() as connection:
         connection.execute(insert(queues).values(name="default", max_running=3))
+    worker = stepped(concurrency=2)
     jobs.pause(tag="held")
-    for tags in (["held"], ["held"], []):
-        meter.task.options(tags=tags).enqueue("k")
-    found, work = Lanes(jobs.store), []
-    for look in (lambda: found.add_new(0), lambda: found.sweep(None)):
-        look()
-        with jobs.store.read() as connection:
-            work.append(found.with_work(connection, None))
-    assert work == [[], ["default"]]
+    held = [meter.task.options(tags=["held"], **options).call("k")] * 10
+    jobs.enqueue_many([*held, meter.task.options(**options).call("k")])
+    assert len(claimed_at_once(worker)) == 1
+    next_one = meter.task.options(**options).enqueue("k")
+    assert claimed_at_once(worker) == [next_one.id]
 
 
 def test_a_job_of_a_resumed_task_is_claimed_at_once(

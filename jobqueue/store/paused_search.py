@@ -3,7 +3,8 @@
 A claim reads the jobs of a queue in order and passes over each that is paused. A million of them in
 front would cost every claim most of a second, on SQLite under the write lock. So a worker looks at
 a bounded number of jobs at a time, and remembers for each level, the jobs of one priority of a
-queue, the place up to which all were paused. It looks from there on, and claims up to there.
+queue or of a concurrency key, the place up to which all were paused. It looks from there on, and
+claims up to there.
 
 A job may come in front of such a place later. This is how it is found:
 
@@ -21,12 +22,13 @@ A job may come in front of such a place later. This is how it is found:
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import Connection
 
 from jobqueue.store.claims import Cursor
-from jobqueue.store.paused import Level, PausedJobs, Signs, before
+from jobqueue.store.lane_admission import PLACE, Head
+from jobqueue.store.paused import Level, Look, PausedJobs, Signs, before
 
 ROWS = 10_000
 """Jobs that one look passes over, in all levels."""
@@ -34,6 +36,9 @@ ROWS_MIN = 100
 """Jobs that it passes over in each level, however many these are."""
 SHARE = 0.1  # of the time, at most, for second searches that nothing gave reason for
 INTERVAL = 1.0  # seconds between the starts of two of them
+
+REST_MAX, REST_SEARCHING = 5.0, 1.0
+"""Seconds until a key or a limited queue is looked at again of which all seems paused."""
 
 PLACES_MAX = 1000
 """Places that are kept of levels that a look has not asked for, as there are many queues."""
@@ -57,12 +62,14 @@ class PausedSearch:
         self._again: dict[Level, Cursor] = {}
         """How far the second search of a level has come."""
         self._again_at = -_NEVER
-        self._hurries = False
-        """The second search has a reason, and goes on without a rest."""
+        self._urgent: set[Level] = set()
+        """Those whose second search has a reason, so that it goes on without a rest."""
         self._has_reason = False
         """There was another reason since it began: it begins again when it has ended."""
         self._barren: set[Cursor] = set()
         """The places behind which the claims since the last look gave nothing."""
+        self._levels: Sequence[Level] = ()
+        """Those of the last search."""
         self.next_at = _NEVER
         """When to look again, by the monotonic clock, if nothing else gives reason to."""
 
@@ -74,31 +81,57 @@ class PausedSearch:
     def look(
         self, connection: Connection, queues: Sequence[str]
     ) -> tuple[dict[str, Cursor], dict[str, Cursor]]:
-        """Return behind which place, and up to which, to claim in each queue: in one level of it.
+        """Return behind which place, and up to which, to claim in each queue.
 
         A queue is missing if it is paused or limited, or if only paused jobs were found in it.
         """
-        began = time.monotonic()
-        signs = self._jobs.signs(connection)  # Before looking: what comes later differs from them.
-        levels = self._jobs.levels(connection, queues)
-        self._forget_all_but(levels, queues)
-        self._plan_second_search(signs, levels, began)
-        rows = max(ROWS_MIN, ROWS // max(1, len(levels)))
-        cursors = {level: self._places.get(level, before(level)) for level in levels}
-        found, moved = self._step(connection, cursors, rows)
-        self._places |= moved
-        if self._is_under_way(levels) and (self._hurries or began >= self._again_at):
-            found |= self._step_again(connection, levels, rows)
-            self._again_at = time.monotonic() + (time.monotonic() - began) * (1 / SHARE - 1)
-        self._hurries &= self._is_under_way(levels)
-        self.next_at = time.monotonic() if moved else self._second_search_at(levels)
+        looks = self.search(connection, queues)
+        found = {level: _before(look.heads[0]) for level, look in looks.items() if look.heads}
         starts: dict[str, Cursor] = {}
         # The best priority of each queue; every second time the next one, if that gave nothing.
         for queue, priority in sorted(found, key=lambda at: (found[at] in self._barren, at)):
             starts.setdefault(queue, found[queue, priority])
         self._barren.clear()
-        ends = self._jobs.ahead(connection, _by_level(starts), rows)
-        return starts, {queue: place for (queue, _), place in ends.items()}
+        return starts, self._ends(connection, starts, found)
+
+    def _ends(
+        self, connection: Connection, starts: Mapping[str, Cursor], found: Mapping[Level, Cursor]
+    ) -> dict[str, Cursor]:
+        """Return up to which places to claim: not into a level that begins with paused jobs."""
+        cursors = {(queue, place[0]): place for queue, place in starts.items()}
+        ends = self._jobs.ahead(connection, cursors, _rows(starts))
+        for level in self._levels:
+            queue, priority = level
+            is_behind = queue in starts and priority > starts[queue][0]
+            if is_behind and (level in self._places or level not in found):
+                ends[queue] = min(ends[queue], before(level))
+        return ends
+
+    def search(
+        self, connection: Connection, names: Sequence[str], limit: int = 1
+    ) -> dict[Level, Look]:
+        """Return the first jobs that may start, up to `limit` of each level, as far as was seen."""
+        began = time.monotonic()
+        signs = self._jobs.signs(connection)  # Before looking: what comes later differs from them.
+        self._levels = levels = self._jobs.levels(connection, names)
+        self._forget_all_but(levels, names)
+        self._plan_second_search(signs, levels, began)
+        cursors = {level: self._places.get(level, before(level)) for level in levels}
+        looks = self._jobs.look(connection, cursors, _rows(levels), limit)
+        moved = _moved(looks)
+        self._places |= moved
+        if self._is_under_way(levels) and (self._hurries(levels) or began >= self._again_at):
+            for level, look in self._search_again(connection, levels, limit).items():
+                looks[level] = _joined(look, looks[level], limit)
+            self._again_at = time.monotonic() + (time.monotonic() - began) * (1 / SHARE - 1)
+        self.next_at = time.monotonic() if moved else self._second_search_at(levels)
+        return looks
+
+    def rests(self) -> dict[str, float]:
+        """Return by name when to look again behind the jobs that were passed over, if any were."""
+        resting = dict.fromkeys((name for name, _ in self._places), REST_MAX)
+        again = dict.fromkeys((name for name, _ in self._again), REST_SEARCHING)
+        return resting | again | dict.fromkeys((name for name, _ in self._urgent), 0.0)
 
     def gave_nothing(self, cursor: Cursor) -> None:
         """Note that a claim from behind this place gave nothing: another transaction has it."""
@@ -113,13 +146,17 @@ class PausedSearch:
         self._has_reason |= signs != self._signs
         self._signs = signs
         if self._is_under_way(levels):
-            if self._hurries or not self._has_reason:
+            if self._hurries(levels) or not self._has_reason:
                 return
         elif not self._has_reason and began - self._began_at < INTERVAL:
             return
-        searched = self._places if self._has_reason else self._places.keys() & set(levels)
+        searched = self._places.keys() - self._urgent
+        if self._has_reason:
+            self._urgent |= searched
+        else:
+            searched &= set(levels)
         self._again |= {level: before(level) for level in searched}
-        self._hurries, self._has_reason = self._has_reason, False
+        self._has_reason = False
         self._began_at = began
 
     def _is_under_way(self, levels: Sequence[Level]) -> bool:
@@ -129,40 +166,31 @@ class PausedSearch:
         """
         return not self._again.keys().isdisjoint(levels)
 
-    def _step(
-        self, connection: Connection, cursors: Mapping[Level, Cursor], rows: int
-    ) -> tuple[dict[Level, Cursor], dict[Level, Cursor]]:
-        """Look behind the cursors; return the places before what was found, and the new cursors."""
-        found, moved = {}, {}
-        looked = self._jobs.first_unpaused(connection, cursors, rows)
-        for level, ((priority, run_at, id_), is_unpaused) in looked.items():
-            if is_unpaused:
-                found[level] = (priority, run_at, id_ - 1)
-            else:
-                moved[level] = (priority, run_at, id_)
-        return found, moved
+    def _hurries(self, levels: Sequence[Level]) -> bool:
+        return not self._urgent.isdisjoint(levels)
 
-    def _step_again(
-        self, connection: Connection, levels: Sequence[Level], rows: int
-    ) -> dict[Level, Cursor]:
-        """Go on with the second search; return the places before what was found by it."""
+    def _search_again(
+        self, connection: Connection, levels: Sequence[Level], limit: int
+    ) -> dict[Level, Look]:
+        """Go on with the second search; return what was found by it in front of the places."""
         cursors = {level: self._again[level] for level in levels if level in self._again}
-        found, moved = self._step(connection, cursors, rows)
-        for level in cursors:
+        looks = self._jobs.look(connection, cursors, _rows(levels), limit)
+        moved, found = _moved(looks), {}
+        for level, look in looks.items():
             place = self._places[level]
             if level in moved and moved[level] < place:
                 self._again[level] = moved[level]
                 continue
             del self._again[level]
-            if level in found and found[level] < place:
-                self._places[level] = found[level]
-            else:
-                found.pop(level, None)
+            self._urgent.discard(level)
+            if look.heads and _before(look.heads[0]) < place:
+                self._places[level] = _before(look.heads[0])
+                found[level] = look
         return found
 
     def _second_search_at(self, levels: Sequence[Level]) -> float:
         if self._is_under_way(levels):
-            return time.monotonic() if self._hurries else self._again_at
+            return time.monotonic() if self._hurries(levels) else self._again_at
         if self._has_reason:
             return time.monotonic()
         return self._began_at + INTERVAL if self._places else _NEVER
@@ -174,7 +202,24 @@ class PausedSearch:
             if asked is None or level[0] in asked:
                 del self._places[level]
                 self._again.pop(level, None)
+                self._urgent.discard(level)
 
 
-def _by_level(places: Mapping[str, Cursor]) -> dict[Level, Cursor]:
-    return {(queue, place[0]): place for queue, place in places.items()}
+def _rows(levels: Collection[object]) -> int:
+    """Return at how many jobs to look in each of some levels or queues."""
+    return max(ROWS_MIN, ROWS // max(1, len(levels)))
+
+
+def _before(head: Head) -> Cursor:
+    return head.priority, head.run_at, head.id - 1
+
+
+def _moved(looks: Mapping[Level, Look]) -> dict[Level, Cursor]:
+    """Return the new places of the levels in which only paused jobs were seen."""
+    return {level: look.last for level, look in looks.items() if look.last and not look.heads}
+
+
+def _joined(first: Look, then: Look, limit: int) -> Look:
+    """Return what was found by the second search, then by the first, behind it."""
+    heads = {head.id: head for head in (*first.heads, *then.heads)}.values()
+    return Look(sorted(heads, key=PLACE)[:limit], then.last)

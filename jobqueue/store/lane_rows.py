@@ -1,0 +1,201 @@
+"""The rows of lanes: how workers find lanes with work, add them, and bring them back.
+
+Producers never write them. A lane that is full, or that waits, is parked: workers pass it over.
+That is a hint only. The worker in which one of its jobs ends brings it back, and each worker does
+after at most `PARKED_MAX`.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, exists, or_, select
+
+from jobqueue.store.claims import WorkerRef
+from jobqueue.store.database import Store
+from jobqueue.store.paused_lanes import PausedLanes
+from jobqueue.store.schema import LaneKind, jobs, queues
+from jobqueue.store.sql.lanes import FOUND, lane_statements
+from jobqueue.store.sql.predicates import HELD, IS_PAUSED, QUEUE_LIMITED, unpaused
+from jobqueue.store.sql.rows import NAMES
+
+STALL_MAX = 5.0  # seconds for which a worker that is frozen may keep lanes locked
+LOCK_WAIT = 0.1  # seconds for which a lock on the table is waited for; rows are never waited for
+LANES_AT_ONCE = 50
+QUEUES_AT_ONCE = NEW_AT_ONCE = 1000
+
+_HELD_BACK = select(jobs.c.id).where(
+    HELD,
+    or_(exists().where(queues.c.name == jobs.c.queue, or_(IS_PAUSED, QUEUE_LIMITED)), ~unpaused()),
+)
+_LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
+
+_Found = tuple[LaneKind, str, str, int, datetime | None]  # the columns of FOUND
+
+
+class LaneRows:
+    """The lanes of one database. A method that takes a connection runs in its transaction.
+
+    Used by one thread at a time: it remembers how far it has passed over paused jobs.
+    """
+
+    def __init__(self, store: Store, *, lock_wait: float = LOCK_WAIT) -> None:
+        self._store = store
+        self._backend = store.backend
+        self._lock_wait = lock_wait
+        self._statements = lane_statements(store.backend)
+        self._paused = PausedLanes(store)
+        self.look_at = float("inf")
+        """When to look for limited queues again, by the monotonic clock, behind paused jobs."""
+
+    def limit_stall(self, connection: Connection) -> None:
+        """Let this transaction fail where the table is locked, or this process frozen, for long."""
+        self._backend.limit_stall(connection, STALL_MAX, lock_wait=self._lock_wait)
+
+    def exist(self, connection: Connection) -> bool:
+        """Return whether any available job is in a lane, or any queue has a limit of its own."""
+        return bool(connection.execute(self._statements.exist).scalar_one())
+
+    def with_work(self, connection: Connection, served: Sequence[str] | None) -> list[str]:
+        """Return the served queues (None: all) with lanes that are not parked.
+
+        At most `QUEUES_AT_ONCE` of them, in random order.
+        """
+        statement = self._statements.with_work
+        parameters: dict[str, object] = {"in_limit": QUEUES_AT_ONCE}
+        if served is not None:
+            statement = self._statements.served_with_work
+            parameters["in_queues"] = list(served)
+        found = list(connection.execute(statement, parameters).scalars())
+        random.shuffle(found)
+        return found
+
+    def held_back(self, connection: Connection, holder: WorkerRef) -> set[int]:
+        """Return the worker's claims that are paused, or whose queue has a limit of some kind."""
+        return set(connection.execute(_HELD_BACK, {"in_worker": holder.id}).scalars())
+
+    def add_new(self, after: int) -> tuple[int, set[str]]:
+        """Bring lanes to work that jobs with ids above `after` may start in, in two transactions.
+
+        Return the greatest id so far, and those that another worker locks, as `unpark` does. Misses
+        jobs that are committed later than those with greater ids: the next sweep finds their lanes.
+        """
+        with self._store.read() as connection:
+            self.limit_stall(connection)
+            newest = int(connection.execute(self._statements.newest).scalar_one())
+            parameters = {"in_after": after, "in_limit": NEW_AT_ONCE}
+            rows = connection.execute(self._statements.new_jobs, parameters).all()
+            filled = self._filled(connection)
+        places = {row.lane: (LaneKind.KEY, *row) for row in reversed(rows)}
+        if not places and not filled:
+            return newest, set()
+        with self._store.write() as connection:
+            self.limit_stall(connection)
+            self._add(connection, sorted(places.values()))
+            self._fill(connection, filled)
+            return newest, self.unpark(connection, places)
+
+    def sweep(self, every: float | None = 0.0) -> bool:
+        """Add the lanes that are missing, and bring back those that were parked for long enough.
+
+        In transactions of its own, so that no lock is held while it searches. Return False, and do
+        nothing, if another worker has done so less than `every` seconds ago; None: in any case. A
+        lane with jobs in several queues is pointed to the next of them: its row names the queue in
+        which workers look for its jobs.
+        """
+        if every is not None:
+            with self._store.write() as connection:
+                self.limit_stall(connection)
+                if not self._may_sweep(connection, every):
+                    return False
+        with self._store.read() as connection:
+            self.limit_stall(connection)
+            missing, moved = self._compare(connection)
+            filled = self._filled(connection)
+        with self._store.write() as connection:
+            self.limit_stall(connection)
+            self._add(connection, missing)
+            if moved:
+                given = self._backend.batch_parameters(FOUND, moved)
+                connection.execute(self._statements.move, given)
+                # One that is full in a queue may not be so in the next, where limits differ.
+                some = random.sample(moved, min(len(moved), LANES_AT_ONCE))
+                self.unpark(connection, [name for _, name, *_ in some])
+            self._fill(connection, filled)
+            connection.execute(self._statements.unpark_overdue)
+        return True
+
+    def _filled(self, connection: Connection) -> list[str]:
+        """Return the limited queues with a job that may start, and no lane or an empty one."""
+        self.look_at = float("inf")
+        found = connection.execute(self._statements.unfilled_queues).all()
+        names = [row.name for row in found]
+        if any(row.is_any_paused for row in found):
+            names, self.look_at = self._paused.filled(connection, names)
+        return names
+
+    def _fill(self, connection: Connection, queues: Sequence[str]) -> None:
+        if queues:
+            self._add(connection, [(LaneKind.QUEUE, name, name, 0, None) for name in queues])
+            names = self._backend.batch_parameters(NAMES, [(name,) for name in queues])
+            connection.execute(self._statements.unpark_filled, names)
+
+    def _add(self, connection: Connection, missing: Sequence[_Found]) -> None:
+        if missing:
+            added = self._backend.batch_parameters(FOUND, missing)
+            connection.execute(self._statements.add, added)
+
+    def _compare(self, connection: Connection) -> tuple[list[_Found], list[_Found]]:
+        """Return the lanes of keys that are missing, and those to point elsewhere."""
+        rows = connection.execute(self._statements.known)
+        known = {(kind, name): queue for kind, name, queue in rows}
+        lanes: dict[str, dict[str, _Found]] = {}
+        parameters = {"in_last_instant": _LAST_INSTANT}
+        for row in connection.execute(self._statements.first_jobs, parameters):
+            place = (LaneKind.KEY, row.lane, row.queue, row.priority, row.run_at)
+            lanes.setdefault(row.lane, {})[row.queue] = place
+        missing, moved = [], []
+        for key, places in lanes.items():
+            current = known.get((LaneKind.KEY, key))
+            if current is None:
+                missing.append(next(iter(places.values())))
+            elif current not in places or len(places) > 1:
+                after = min((queue for queue in places if queue > current), default=min(places))
+                moved.append(places[after])
+        return missing, moved
+
+    def _may_sweep(self, connection: Connection, every: float) -> bool:
+        parameters = {"in_every": every}
+        if connection.execute(self._statements.begin_sweep, parameters).rowcount:
+            return True
+        self._add(connection, [(LaneKind.SWEEP, "", "", 0, None)])
+        return connection.execute(self._statements.begin_sweep, parameters).rowcount == 1
+
+    def unpark_waiting(self, connection: Connection, name: str) -> None:
+        """Bring a lane back whose limit an operator has changed; wait for who locks it."""
+        given = self._backend.batch_parameters(NAMES, [(name,)])
+        connection.execute(self._statements.unpark_waiting, given)
+
+    def unpark_full(self, connection: Connection) -> set[str]:
+        """Bring back all full lanes, as some may have room; return those that others lock."""
+        self.limit_stall(connection)
+        connection.execute(self._statements.unpark_full)
+        return set(connection.execute(self._statements.full).scalars())
+
+    def unpark(self, connection: Connection, names: Iterable[str]) -> set[str]:
+        """Bring lanes back in which a job has ended: keys, and names of limited queues.
+
+        Return those that another worker locks: bring them back later, as that worker may have
+        counted the job that has ended, and parks the lane. A stopped process may hold them long.
+        """
+        rows = [(name,) for name in sorted(set(names))]
+        if not rows:
+            return set()
+        self.limit_stall(connection)
+        given = self._backend.batch_parameters(NAMES, rows)
+        done = set(connection.execute(self._statements.unpark, given).scalars())
+        left = [row for row in rows if row[0] not in done]
+        if not left:
+            return set()
+        given = self._backend.batch_parameters(NAMES, left)
+        return set(connection.execute(self._statements.among, given).scalars())
