@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from sqlalchemy.exc import DBAPIError
+
 from jobqueue.store.database import Store
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.service import Service
@@ -23,7 +25,12 @@ class Claimer(Service):
     def tick(self) -> float:
         """Claim as much as there is room for."""
         with self._turn():
-            self._claim()
+            try:
+                self._claim()
+            except DBAPIError as error:
+                if not self._planner.lanes.skip(error):
+                    raise
+                return 0.0  # Without lanes.
         return self._planner.delay()
 
     def _claim(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 
 from jobqueue import Job, JobQueue
 from jobqueue.store import paused_search
@@ -317,6 +317,44 @@ def test_a_lane_comes_back_after_a_busy_worker_failed_to_bring_it_back(
         worker.parts.claimer.round()
         found.append(parked(jobs))
     assert found == [Parked.FULL, Parked.NO]
+
+
+@pytest.mark.databases("postgres")  # SQLite locks no table alone.
+@pytest.mark.parametrize("step", ["before the look", "before the claim", "while it is busy"])
+def test_a_lock_on_the_table_of_lanes_holds_up_no_free_job(
+    jobs: JobQueue, meter: Meter, stepped: Any, lines: Any, monkeypatch: Any, step: str
+) -> None:
+    """As VACUUM FULL and ALTER TABLE take it."""
+    worker = stepped(concurrency=4)
+    first = meter.task.options(**KEY).enqueue("k")
+    assert claimed_at_once(worker) == [first.id]
+    of_key = meter.task.options(**KEY).enqueue("k")
+    with jobs.store.write() as other:
+
+        def lock() -> None:
+            other.execute(text("LOCK TABLE jobqueue_lanes IN ACCESS EXCLUSIVE MODE"))
+
+        if step == "before the claim":
+            refresh = worker.planner.refresh
+
+            def refresh_first() -> bool:
+                found: bool = refresh()
+                lock()
+                return found
+
+            monkeypatch.setattr(worker.planner, "refresh", refresh_first)
+        else:
+            lock()
+        if step == "while it is busy":
+            worker.planner.lanes.recheck(["k"])
+            worker.planner.unpark_lanes()
+        for _ in range(3):
+            free = meter.task.enqueue("free")
+            assert claimed_at_once(worker) == [free.id]
+    monkeypatch.undo()
+    worker.planner.lanes._skipped_until = 0.0
+    assert claimed_at_once(worker) == [of_key.id]
+    assert len(lines(logging.WARNING, "is locked; other jobs go on")) == 1
 
 
 @pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
