@@ -3,6 +3,7 @@
 JobQueueError
 ├── ConfigurationError                      the URL, the app, a setting or a task is wrong
 │   ├── DatabaseReplaced                    the SQLite file was deleted or replaced while in use
+│   ├── ExtraMissing (ModuleNotFoundError)  a feature's extra is not installed
 │   ├── SchemaOutdated                      no tables, or older ones: jobqueue db upgrade
 │   └── SchemaNewer                         made by a newer jobqueue; never touched
 ├── InvalidArguments (TypeError)            a call's arguments are not what the task takes
@@ -55,6 +56,10 @@ class ConfigurationError(JobQueueError):
 
 class DatabaseReplaced(ConfigurationError):
     """The SQLite file was deleted or replaced while it was in use."""
+
+
+class ExtraMissing(ConfigurationError, ModuleNotFoundError):
+    """A feature needs an extra of this package that is not installed; the text has the command."""
 
 
 class SchemaOutdated(ConfigurationError):

@@ -8,9 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from opentelemetry import metrics, propagate, trace
-from opentelemetry.context import Context
-from opentelemetry.util.types import AttributeValue
+from jobqueue.extras import missing
+
+try:
+    from opentelemetry import metrics, propagate, trace
+    from opentelemetry.context import Context
+    from opentelemetry.util.types import AttributeValue
+except ModuleNotFoundError as error:
+    raise missing(error, "opentelemetry", "jobqueue.opentelemetry needs") from None
 
 from jobqueue.calls import Send
 from jobqueue.handler_spans import carried, carrying, outcome_without_error, run_within

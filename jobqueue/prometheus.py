@@ -10,11 +10,17 @@ from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily as Counter
-from prometheus_client.core import GaugeMetricFamily as Gauge
-from prometheus_client.core import HistogramMetricFamily, Metric
 from sqlalchemy.exc import SQLAlchemyError
+
+from jobqueue.extras import missing
+
+try:
+    from prometheus_client import generate_latest
+    from prometheus_client.core import CounterMetricFamily as Counter
+    from prometheus_client.core import GaugeMetricFamily as Gauge
+    from prometheus_client.core import HistogramMetricFamily, Metric
+except ModuleNotFoundError as error:
+    raise missing(error, "prometheus", "metrics for Prometheus need") from None
 
 from jobqueue.errors import JobQueueError
 from jobqueue.findings import Finding

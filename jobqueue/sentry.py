@@ -11,13 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import sentry_sdk
-from sentry_sdk.crons import MonitorStatus, capture_checkin
-from sentry_sdk.integrations import Integration
-from sentry_sdk.scope import should_send_default_pii, use_isolation_scope
-from sentry_sdk.tracing import Span, TransactionSource
-from sentry_sdk.tracing_utils import Baggage
-from sentry_sdk.utils import event_from_exception
+from jobqueue.extras import missing
+
+try:
+    import sentry_sdk
+    from sentry_sdk.crons import MonitorStatus, capture_checkin
+    from sentry_sdk.integrations import Integration
+    from sentry_sdk.scope import should_send_default_pii, use_isolation_scope
+    from sentry_sdk.tracing import Span, TransactionSource
+    from sentry_sdk.tracing_utils import Baggage
+    from sentry_sdk.utils import event_from_exception
+except ModuleNotFoundError as error:
+    raise missing(error, "sentry", "jobqueue.sentry needs") from None
 
 from jobqueue.calls import Send
 from jobqueue.errors import Snooze

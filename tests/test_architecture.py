@@ -22,6 +22,7 @@ Rule = Callable[[Files], list[str]]
 LAYERS: list[list[str]] = [
     [
         "errors",
+        "extras",
         "states",
         "backoff",
         "headers",

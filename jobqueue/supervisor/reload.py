@@ -5,15 +5,12 @@ import os
 import sys
 from pathlib import Path
 
-from jobqueue.errors import ConfigurationError
+from jobqueue.extras import missing
 
 try:
     from watchfiles import PythonFilter, watch
-except ModuleNotFoundError:
-    raise ConfigurationError(
-        "reload: --reload needs its extra, watchfiles: pip install 'jobqueue[reload]'",
-        field="reload",
-    ) from None
+except ModuleNotFoundError as error:
+    raise missing(error, "reload", "--reload needs") from None
 
 
 class _SourceFilter(PythonFilter):

@@ -201,4 +201,4 @@ def test_without_watchfiles_the_extra_is_named(it: Cli, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     monkeypatch.delitem(sys.modules, "jobqueue.supervisor.reload")
     said = it.refused(2, "worker", "--reload")
-    assert said.endswith("--reload needs its extra, watchfiles: pip install 'jobqueue[reload]'")
+    assert said.endswith("--reload needs the extra `reload`: pip install 'jobqueue[reload]'")

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from jobqueue import options
-from jobqueue.cli.errors import MISUSED, CliError
+from jobqueue.cli.errors import CliError
 from jobqueue.errors import invalid
 from jobqueue.loggers import get_logger
 from jobqueue.worker.observe.probe_server import LOOPBACK, Page, Probes, health_pages
@@ -67,16 +67,8 @@ def bound(ports: Ports, worker: Worker, host: str = LOOPBACK) -> Iterator[list[P
 
 
 def _metrics_page(worker: Worker) -> dict[str, Page]:
-    try:
-        from jobqueue import prometheus
-    except ModuleNotFoundError as error:
-        if error.name != "prometheus_client":
-            raise
-        raise CliError(
-            "--metrics-port needs the extra `prometheus`: pip install 'jobqueue[prometheus]'",
-            code=MISUSED,
-            field="metrics_port",
-        ) from None
+    from jobqueue import prometheus  # An extra, which says so where it is missing.
+
     collector = prometheus.WorkerCollector(worker)
     return {
         "/metrics": lambda: (

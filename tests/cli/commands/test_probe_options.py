@@ -16,7 +16,8 @@ import pytest
 import jobqueue
 from jobqueue import JobQueue
 from jobqueue.cli.commands.probe_options import bound
-from jobqueue.cli.errors import MISUSED, CliError
+from jobqueue.cli.errors import CliError
+from jobqueue.errors import ExtraMissing
 from jobqueue.worker.observe import probe_server
 from jobqueue.worker.exit_conditions import ExitConditions
 from jobqueue.worker.observe.probe_server import Probes, health_pages
@@ -195,9 +196,8 @@ def test_without_its_extra_the_metrics_port_names_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "jobqueue.prometheus", raising=False)
     monkeypatch.delattr(jobqueue, "prometheus", raising=False)
-    with pytest.raises(CliError, match=r"pip install 'jobqueue\[prometheus\]'") as error:
+    with pytest.raises(ExtraMissing, match=r"pip install 'jobqueue\[prometheus\]'"):
         bound({"metrics_port": 0}, JobQueue("sqlite:///none.db").worker()).__enter__()
-    assert error.value.code == MISUSED
 
 
 # The server, by hand

@@ -225,7 +225,7 @@ def test_what_cannot_be_shown_is_one_line(offline: Cli, monkeypatch: pytest.Monk
     monkeypatch.setattr(top, "_require_terminal", lambda: None)
     monkeypatch.delitem(sys.modules, "jobqueue.cli.commands.top.screen")
     monkeypatch.setitem(sys.modules, "textual", None)
-    missing = "error: top needs the extra `top`: pip install 'jobqueue[top]'; without it: jobqueue top --once"
+    missing = "error: top, but for `top --once`, needs the extra `top`: pip install 'jobqueue[top]'"
     assert offline.refused(2, "top") == missing
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from jobqueue.errors import ConfigurationError
+from jobqueue.extras import missing
 
 try:
     from textual import events
@@ -16,12 +16,7 @@ try:
     from textual.message import Message
     from textual.widgets import Input, Static
 except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "textual":
-        raise
-    raise ConfigurationError(
-        "top needs the extra `top`: pip install 'jobqueue[top]'; without it: jobqueue top --once",
-        field="top",
-    ) from None
+    raise missing(error, "top", "top, but for `top --once`, needs") from None
 
 from rich.text import Text
 
