@@ -1,8 +1,8 @@
 """What tracing integrations share: a handler within a span, and headers that carry a trace."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from jobqueue.errors import Cancel, ClaimLost, InvalidOption, JobCancelled, Snooze
@@ -10,6 +10,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.tasks import Call
 from jobqueue.worker.execute.event_loop import meant
 from jobqueue.worker.handler.context import JobContext, running_attempt
+from jobqueue.worker.handler.describe import type_name
 
 log = get_logger("jobqueue.worker")
 
@@ -17,13 +18,22 @@ _NOT_ERRORS = {Snooze: "snoozed", Cancel: "cancelled", JobCancelled: "cancelled"
 
 
 class HandlerSpan(Protocol):
-    """A span of an attempt."""
+    """A span of an attempt, or of an enqueue."""
 
     def current(self) -> AbstractContextManager[object]:
         """Return a block in which spans of the handler become children of this one."""
 
     def end(self, error: BaseException | None) -> None:
-        """End it; `error` is what the handler raised."""
+        """End it; `error` is what the handler raised. Raises nothing."""
+
+
+@contextmanager
+def harmless(system: str) -> Iterator[None]:
+    """Log an error of what reports to a system, its hooks and transport: it fails no job."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a hook or a transport may do anything.
+        log.warning("not reported to %s: %s: %s", system, type_name(type(error)), error)
 
 
 def run_within(span: HandlerSpan, run: Callable[[], Any]) -> Any:

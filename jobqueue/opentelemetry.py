@@ -6,6 +6,7 @@ which is the API alone; without an SDK in the program all of this does nothing.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from jobqueue.extras import missing
@@ -18,13 +19,21 @@ except ModuleNotFoundError as error:
     raise missing(error, "opentelemetry", "jobqueue.opentelemetry needs") from None
 
 from jobqueue.calls import Send
-from jobqueue.handler_spans import carried, carrying, outcome_without_error, run_within
+from jobqueue.handler_spans import (
+    carried,
+    carrying,
+    harmless,
+    outcome_without_error,
+    run_within,
+)
 from jobqueue.queue import JobQueue
 from jobqueue.tasks import Call
 from jobqueue.worker.handler.context import JobContext
 from jobqueue.worker.handler.describe import type_name
 
 Attributes = dict[str, AttributeValue]
+
+_harmless = partial(harmless, "OpenTelemetry")
 
 
 def instrument(
@@ -67,20 +76,28 @@ class _Instrumentation:
 
         It ends before the insert, which is one for all jobs of an `enqueue_many`.
         """
-        queue, task = call.settings.queue, call.task.name
-        about = _about("send", queue, task)
-        with self._tracer.start_as_current_span(
-            f"send {queue}", kind=trace.SpanKind.PRODUCER, attributes=about
-        ):
+        sending = None
+        with _harmless():
+            queue = call.settings.queue
+            about = _about("send", queue, call.task.name)
+            span = self._tracer.start_span(
+                f"send {queue}", kind=trace.SpanKind.PRODUCER, attributes=about
+            )
             carrier: dict[str, str] = {}
-            propagate.inject(carrier)
-            sent = send(carrying(call, carrier))
-        self._sent.add(1, about)
+            propagate.inject(carrier, trace.set_span_in_context(span))
+            call = carrying(call, carrier)
+            sending = _Enqueue(span, self._sent, about)
+        if sending is None:
+            return send(call)
+        sent: Call[Any] = run_within(sending, lambda: send(call))
         return sent
 
     def process(self, context: JobContext, run: Callable[[], Any]) -> Any:
         """Run the handler of an attempt within its span."""
-        return run_within(self._start(context), run)
+        attempt = None
+        with _harmless():
+            attempt = self._start(context)
+        return run() if attempt is None else run_within(attempt, run)
 
     def _start(self, context: JobContext) -> "_Attempt":
         about = _about("process", context.queue, context.task)
@@ -103,21 +120,56 @@ class _Instrumentation:
         return _Attempt(span, self._duration, about)
 
 
-class _Attempt:
-    """A running attempt: its span, and when it began."""
+class _Spanned:
+    """A span around a call, which it records when that ends."""
 
-    def __init__(self, span: trace.Span, duration: metrics.Histogram, about: Attributes) -> None:
+    def __init__(self, span: trace.Span, about: Attributes) -> None:
         self._span = span
-        self._duration = duration
         self._about = about
-        self._began = time.perf_counter()
 
     def current(self) -> Any:
-        """Return a block in which spans of the handler become children of this one."""
+        """Return a block in which further spans become children of this one."""
         return trace.use_span(self._span, record_exception=False, set_status_on_exception=False)
 
     def end(self, error: BaseException | None) -> None:
-        """End the span and count the attempt's time, by how the handler ended."""
+        """End the span. Raises nothing, whatever the SDK or the error itself does."""
+        with _harmless():
+            self._record(error)
+        with _harmless():
+            self._span.end()
+
+    def _record(self, error: BaseException | None) -> None:
+        raise NotImplementedError
+
+    def _failed(self, error: BaseException) -> None:
+        self._span.record_exception(error)
+        self._span.set_status(trace.Status(trace.StatusCode.ERROR, str(error)))
+
+
+class _Enqueue(_Spanned):
+    """The hooks after this one, which may refuse the call."""
+
+    def __init__(self, span: trace.Span, sent: metrics.Counter, about: Attributes) -> None:
+        super().__init__(span, about)
+        self._sent = sent
+
+    def _record(self, error: BaseException | None) -> None:
+        if error is None:
+            self._sent.add(1, self._about)
+        else:
+            self._failed(error)
+
+
+class _Attempt(_Spanned):
+    """A running attempt: its span, and when it began."""
+
+    def __init__(self, span: trace.Span, duration: metrics.Histogram, about: Attributes) -> None:
+        super().__init__(span, about)
+        self._duration = duration
+        self._began = time.perf_counter()
+
+    def _record(self, error: BaseException | None) -> None:
+        """Say how the handler ended, and count the attempt's time by that."""
         about = self._about
         outcome = outcome_without_error(error)
         if outcome is not None:
@@ -125,10 +177,8 @@ class _Attempt:
         elif error is not None:
             about = about | {"error.type": type_name(type(error))}
             self._span.set_attributes(about)
-            self._span.record_exception(error)
-            self._span.set_status(trace.Status(trace.StatusCode.ERROR, str(error)))
+            self._failed(error)
         self._duration.record(time.perf_counter() - self._began, about)
-        self._span.end()
 
 
 def _about(operation: str, queue: str, task: str) -> Attributes:

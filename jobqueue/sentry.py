@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from jobqueue.extras import missing
@@ -18,7 +19,7 @@ try:
     from sentry_sdk.crons import MonitorStatus, capture_checkin
     from sentry_sdk.integrations import Integration
     from sentry_sdk.scope import should_send_default_pii, use_isolation_scope
-    from sentry_sdk.tracing import Span, TransactionSource
+    from sentry_sdk.tracing import NoOpSpan, Span, TransactionSource
     from sentry_sdk.tracing_utils import Baggage
     from sentry_sdk.utils import event_from_exception
 except ModuleNotFoundError as error:
@@ -26,8 +27,13 @@ except ModuleNotFoundError as error:
 
 from jobqueue.calls import Send
 from jobqueue.errors import Snooze
-from jobqueue.handler_spans import carried, carrying, outcome_without_error, run_within
-from jobqueue.loggers import get_logger
+from jobqueue.handler_spans import (
+    carried,
+    carrying,
+    harmless,
+    outcome_without_error,
+    run_within,
+)
 from jobqueue.queue import JobQueue
 from jobqueue.redaction import Hidden
 from jobqueue.schedules.definition import ScheduleRecord
@@ -37,13 +43,12 @@ from jobqueue.worker.handler.context import Attempt, JobContext, running_attempt
 from jobqueue.worker.handler.describe import type_name
 from jobqueue.worker.log_context import worker_name
 
-log = get_logger("jobqueue.worker")
-
 FLUSH_TIMEOUT = 2.0  # seconds
 MONITOR_ID, MONITOR_SLUG, MONITOR_CONFIG = (
     f"sentry-monitor-{name}" for name in ("check-in-id", "slug", "config")
 )
 """Headers of the jobs of schedules, as Celery's integration names them."""
+_harmless = partial(harmless, "Sentry")
 _ORIGIN = "auto.queue.jobqueue"
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 """Seconds, and Sentry's unit."""
@@ -170,8 +175,9 @@ class _Reported:
         scope.set_context("jobqueue", about | more | _arguments(attempt))
         if attempt.task.settings.redact:
             scope.add_event_processor(lambda event, _hint: _without_variables(event, of_all=True))
-        with use_isolation_scope(scope):
-            self._transaction = transaction = sentry_sdk.start_transaction(
+        self._transaction: Span = NoOpSpan()
+        with use_isolation_scope(scope), _harmless():  # Errors are captured without a trace, too.
+            self._transaction = sentry_sdk.start_transaction(
                 sentry_sdk.continue_trace(
                     headers,
                     op="queue.process",
@@ -181,6 +187,7 @@ class _Reported:
                 ),
                 custom_sampling_context={"jobqueue": about},
             )
+        transaction = self._transaction
         _describe(transaction, claim.queue)
         waited = max(0.0, (claim.started_at - claim.run_at).total_seconds())
         transaction.set_data("messaging.message.id", str(claim.id))
@@ -240,15 +247,6 @@ class _CheckIn:
     def end(self, status: str) -> None:
         """Say how the job ended."""
         capture_checkin(**self._about, status=status, duration=time.monotonic() - self._began)
-
-
-@contextmanager
-def _harmless() -> Iterator[None]:
-    """Log an error of the SDK, or of a hook or transport of the program's: it fails no job."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - a hook or a transport may do anything.
-        log.warning("not reported to Sentry: %s: %s", type_name(type(error)), error)
 
 
 def _capture(error: BaseException) -> None:

@@ -7,10 +7,10 @@ import sys
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -154,6 +154,43 @@ def test_a_snooze_is_no_error(recorded: Recorded) -> None:
     assert (snoozed.attributes or {})["jobqueue.outcome"] == "snoozed"
     assert snoozed.status.is_unset and not snoozed.events
     assert "jobqueue.outcome" not in (done.attributes or {})
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no way out")
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("part", ["should_sample", "on_start", "on_end", "inject", "extract", "error"])
+def test_an_error_of_the_telemetry_fails_no_enqueue_and_no_job(
+    jobs: JobQueue, part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no way out")
+
+    processor = SpanProcessor()
+    tracers = TracerProvider()
+    tracers.add_span_processor(processor)
+    if part == "should_sample":
+        monkeypatch.setattr(tracers.sampler, part, broken)
+    elif part in ("on_start", "on_end"):
+        monkeypatch.setattr(processor, part, broken)
+    elif part != "error":
+        monkeypatch.setattr(propagate, part, broken)
+    instrument(jobs, tracer_provider=tracers)
+
+    @jobs.task(max_attempts=1)
+    def halve(number: int) -> float:
+        if number == 0:
+            raise Unprintable
+        return 1 / number
+
+    works, fails = halve.enqueue(2), halve.enqueue(0)
+    run(jobs)
+    assert works.result() == 0.5
+    assert "Unprintable" in str(fails.record().error)
+    assert "not reported to OpenTelemetry: RuntimeError: no way out" in caplog.text
 
 
 def test_the_metrics_count_enqueues_attempts_and_their_time_by_error(recorded: Recorded) -> None:

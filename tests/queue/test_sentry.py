@@ -299,14 +299,36 @@ def test_an_enqueue_that_the_database_refuses_sends_no_argument(jobs: JobQueue, 
 
 
 @pytest.mark.databases("sqlite")
+@pytest.mark.parametrize(
+    ("part", "warnings", "captured"),
+    [
+        ("transport", 2, 0),
+        ("traces_sampler", 0, 1),
+        ("start_transaction", 2, 1),  # As with a sampler, in older versions of the SDK.
+        ("before_send", 0, 0),
+        ("before_send_transaction", 0, 1),
+    ],
+)
 def test_an_error_in_the_reporting_fails_no_job(
-    jobs: JobQueue, init: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    jobs: JobQueue,
+    init: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    part: str,
+    warnings: int,
+    captured: int,
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no way out")
 
-    monkeypatch.setattr(Sent, "capture_envelope", broken)
-    init()
+    options = {}
+    if part == "transport":
+        monkeypatch.setattr(Sent, "capture_envelope", broken)
+    elif part == "start_transaction":
+        monkeypatch.setattr(sentry_sdk, part, broken)
+    else:
+        options[part] = broken
+    sent = init(**options)
     instrument(jobs)
 
     @jobs.task(max_attempts=1)
@@ -317,7 +339,8 @@ def test_an_error_in_the_reporting_fails_no_job(
     run(jobs)
     assert works.result() == 0.5
     assert "ZeroDivisionError" in str(fails.record().error)
-    assert caplog.text.count("not reported to Sentry: RuntimeError: no way out") == 2
+    assert caplog.text.count("not reported to Sentry: RuntimeError: no way out") == warnings
+    assert len(sent.errors()) == captured
 
 
 def due(jobs: JobQueue, name: str, ticks: int, period: timedelta) -> None:

@@ -93,6 +93,8 @@ def test_a_collector_joins_a_registry_without_a_database_and_says_when_it_is_awa
     away = JobQueue("postgresql://127.0.0.1:1/none?connect_timeout=1")
     registry.register(prometheus.Collector(away))
     assert [family.name for family in registry.collect()] == ["jobqueue_up"]
+    registry.register(prometheus.WorkerCollector(away.worker()))
+    assert registry.get_sample_value("jobqueue_worker_busy", {"worker": ""}) == 0
     assert registry.get_sample_value("jobqueue_up") == 0
     with pytest.raises(ValueError, match="Duplicated"):
         Gauge("jobqueue_workers", "Not exposed now, and taken all the same.", registry=registry)
