@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
+from jobqueue.text import escape_controls, escape_lines
+
 
 class Logger(logging.LoggerAdapter[logging.Logger]):
     """Enables its logger again before each record."""
@@ -40,13 +42,25 @@ class Logger(logging.LoggerAdapter[logging.Logger]):
             self.logger.name, level, file, line, message, args, None, function, extra
         )
         # Where logging keeps an exception's text, and where every formatter looks for one.
-        record.exc_text = traceback and traceback.rstrip("\n")
+        record.exc_text = traceback and "\n".join(escape_lines(traceback.rstrip("\n")))
         self.logger.handle(record)
 
 
 def get_logger(name: str) -> Logger:
-    """Return the logger of that name."""
-    return Logger(logging.getLogger(name))
+    """Return the logger of that name, whose lines are harmless to a terminal."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_escape)
+    return Logger(logger)
+
+
+def _escape(record: logging.LogRecord) -> bool:
+    """Keep the values of a line, which come from the data, on that line in any format."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            escape_controls(value) if isinstance(value, str | BaseException) else value
+            for value in record.args
+        )
+    return True
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from jobqueue.overview import recent_findings
 from jobqueue.queue import JobQueue
 from jobqueue.states import FINAL, State
 from jobqueue.store.stats import Monitor
+from jobqueue.text import escape_controls
 from jobqueue.worker.observe.histograms import BOUNDS, Histogram
 from jobqueue.worker.worker import Worker
 
@@ -94,8 +95,9 @@ class WorkerCollector:
             "jobqueue_job_wait_seconds", "From being due to being claimed.", labels=_LABELS
         )
         for (queue, task), timings in self._histograms.read().items():
-            duration.add_metric([task, queue], _buckets(timings.duration), timings.duration.total)
-            wait.add_metric([task, queue], _buckets(timings.wait), timings.wait.total)
+            labels = [escape_controls(task), escape_controls(queue)]
+            duration.add_metric(labels, _buckets(timings.duration), timings.duration.total)
+            wait.add_metric(labels, _buckets(timings.wait), timings.wait.total)
         yield from (duration, wait)
 
     describe = collect
@@ -136,18 +138,20 @@ def _of_fleet(stats: dict[str, Any]) -> Iterator[Metric]:
         "jobqueue_errored_attempts_total", "Attempts that errored, by task.", labels=["task"]
     )
     for row in stats["queues"]:
+        queue = escape_controls(row["queue"])  # Plain SQL may have written any text.
         for state in State:
             if state not in FINAL:
-                jobs.add_metric([row["queue"], state.value], row[state.value])
-        oldest.add_metric([row["queue"]], row["oldest_available_seconds"] or 0)
-        paused.add_metric([row["queue"]], row["paused"])
+                jobs.add_metric([queue, state.value], row[state.value])
+        oldest.add_metric([queue], row["oldest_available_seconds"] or 0)
+        paused.add_metric([queue], row["paused"])
         if row["max_pending"] is not None:
-            bound.add_metric([row["queue"]], row["max_pending"])
+            bound.add_metric([queue], row["max_pending"])
     for row in stats["tasks"]:
+        task = escape_controls(row["task"])
         for state in State:
             if state in FINAL:
-                finished.add_metric([row["task"], state.value], row[state.value])
-        errored.add_metric([row["task"]], row["errored_attempts"])
+                finished.add_metric([task, state.value], row[state.value])
+        errored.add_metric([task], row["errored_attempts"])
     yield from (_up(1), jobs, oldest, paused, bound, finished, errored)
     yield Gauge("jobqueue_workers", "Live workers.", value=stats["workers"])
 

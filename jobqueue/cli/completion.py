@@ -19,6 +19,7 @@ from jobqueue.store.database import Store
 from jobqueue.store.error_groups import ErrorGroups
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.store.schema import REVISION
+from jobqueue.text import escape_controls
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ def errors(
 
     found = _found_in_time(context, of_database)
     return [
-        CompletionItem(id_, help=signature)
+        CompletionItem(id_, help=escape_controls(signature))
         for id_, signature in itertools.chain.from_iterable(found)
         if id_.startswith(text)
     ]
@@ -96,7 +97,9 @@ schedules = known("schedules")
 
 
 def _starting(known: Iterable[str], text: str) -> list[CompletionItem[str]]:
-    return [CompletionItem(str(name)) for name in sorted(known) if name.startswith(text)]
+    # A name that plain SQL has written may do anything in the line that somebody types.
+    harmless = (name for name in sorted(known) if name == escape_controls(name))
+    return [CompletionItem(str(name)) for name in harmless if name.startswith(text)]
 
 
 def _names(context: click.Context) -> Names:

@@ -45,9 +45,9 @@ def test_metrics_are_asked_for_once_a_second_at_most(
 
 def test_labels_are_escaped() -> None:
     counts = dict.fromkeys(["succeeded", "failed", "cancelled", "errored_attempts"], 0)
-    stats = {"queues": [], "tasks": [{"task": 'a"b\\c\nd', **counts}], "workers": 0}
+    stats = {"queues": [], "tasks": [{"task": 'a"b\\c\nd\x1b[31m', **counts}], "workers": 0}
     text = prometheus.exposition(prometheus._of_fleet(stats))
-    assert 'errored_attempts_total{task="a\\"b\\\\c\\nd"} 0.0' in text
+    assert 'errored_attempts_total{task="a\\"b\\\\c\\\\nd\\\\x1b[31m"} 0.0' in text
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text("utf-8")

@@ -24,6 +24,7 @@ from jobqueue.store.audit import Action
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.store.stats import MINUTES as MINUTES_SHOWN
 from jobqueue.task_list import task_rows
+from jobqueue.text import escape_controls
 
 Row = dict[str, Any]
 
@@ -193,7 +194,8 @@ def _print_stats(cli: CliContext, screen: Console, minutes: int) -> None:
     for row in found["pauses"]:
         by = f" by {row['paused_by']}" if row["paused_by"] else ""
         since = ago(datetime.fromisoformat(row["paused_at"]))
-        put(screen, Text(f"{row['kind']} {row['name']} paused {since}{by}", "yellow"))
+        said = escape_controls(f"{row['kind']} {row['name']} paused {since}{by}")
+        put(screen, Text(said, "yellow"))
     workers = found["workers"]
     line = Text(counted(workers, "worker"), "" if workers else "yellow")
     put(screen, line + Text(f", {throughput(found['throughput_per_second'])} in the last minute"))
