@@ -35,9 +35,22 @@ def gives_up() -> None:
 COMMANDS = (
     *("list", "errors", "doctor", "stats", "queues", "tasks", "workers", "schedules", "log"),
     *("show 1", "why 1", "show 5", "why 6"),
-    *("top --once", "list --task EVIL", "list --task EVILx", "pause EVIL", "cancel --task EVIL --yes"),
+    *(
+        "top --once",
+        "list --task EVIL",
+        "list --task EVILx",
+        "pause EVIL",
+        "cancel --task EVIL --yes",
+    ),
     *("show EVIL", "schedules preview EVIL", "retry --error EVIL --yes"),
-    *("list --json", "show 1 --json", "stats --json", "errors --json", "log --json", "show x --json"),
+    *(
+        "list --json",
+        "show 1 --json",
+        "stats --json",
+        "errors --json",
+        "log --json",
+        "show x --json",
+    ),
 )
 
 # What a terminal gets is the same on both databases.

@@ -162,7 +162,9 @@ class Unprintable(Exception):
 
 
 @pytest.mark.databases("sqlite")
-@pytest.mark.parametrize("part", ["should_sample", "on_start", "on_end", "inject", "extract", "error"])
+@pytest.mark.parametrize(
+    "part", ["should_sample", "on_start", "on_end", "inject", "extract", "error"]
+)
 def test_an_error_of_the_telemetry_fails_no_enqueue_and_no_job(
     jobs: JobQueue, part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,5 +30,3 @@ def test_a_module_whose_extra_is_missing_names_it(
     assert str(error.value) == f"{needs} the extra `{extra}`: pip install 'jobqueue[{extra}]'"
     assert isinstance(error.value, ConfigurationError)
     assert (error.value.name, error.value.field) == (brings, extra)
-
-
