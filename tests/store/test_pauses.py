@@ -263,6 +263,9 @@ def test_what_an_operator_puts_in_front_of_the_paused_jobs_of_a_lane_is_found_at
 
 
 def test_a_key_of_which_many_jobs_are_paused_is_passed_over_for_a_while(many: ManyPaused) -> None:
-    while many.bench.keys().get("a", Parked.FULL) == Parked.NO:
+    many.bench.lanes.sweep()  # It does not look at all of them.
+    of_key = many.bench.keys()
+    while many.bench.keys() == {"a": Parked.NO}:
         assert many.claim() == []
-    assert many.bench.keys() in ({"a": Parked.FULL}, {})  # The other way: of a limited queue.
+    assert many.bench.keys() == dict.fromkeys(of_key, Parked.FULL)
+    assert of_key.keys() == set(many.columns.values())

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Outcome
@@ -116,17 +115,6 @@ class LanePlanner:
         now = time.monotonic()
         if not self._exist or now < max(self._skipped_until, min(self._look_at, self._sweep_at)):
             return
-        try:
-            self._refresh(now)
-        except DBAPIError as error:
-            if not self.skip(error):
-                raise
-        else:
-            if self._skip_for and now > self._skipped_until + SKIP_MAX:
-                log.info("jobs with a concurrency key or in a limited queue are claimed again")
-                self._skip_for = 0.0
-
-    def _refresh(self, now: float) -> None:
         if now >= self._sweep_at:
             if self._lanes.sweep(self._interval):
                 self._sweep_cost = time.monotonic() - now
@@ -140,6 +128,9 @@ class LanePlanner:
             self._lanes.limit_stall(connection)
             self._queues = self._lanes.with_work(connection, self._served)
         self._waits_for_room = False
+        if self._skip_for and now > self._skipped_until + SKIP_MAX:
+            log.info("jobs with a concurrency key or in a limited queue are claimed again")
+            self._skip_for = 0.0
 
     def skip(self, error: Exception) -> bool:
         """Skip lanes for a while if their table was locked, so that free jobs go on.

@@ -189,10 +189,9 @@ class ClaimPlanner:
             try:
                 with self._store.write() as connection:
                     self.lanes.unpark_ended(connection)
-            except Exception as error:
-                if not self.lanes.skip(error):
-                    self.lanes.failed()
-                    raise
+            except Exception:
+                self.lanes.failed()
+                raise
 
     def _begin(self) -> WorkerRef | None:
         """Prepare a claim; return in whose name it is made, None if nothing is to be claimed."""

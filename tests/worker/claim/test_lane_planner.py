@@ -347,7 +347,9 @@ def test_a_lock_on_the_table_of_lanes_holds_up_no_free_job(
             lock()
         if step == "while it is busy":
             worker.planner.lanes.recheck(["k"])
-            worker.planner.unpark_lanes()
+            with monkeypatch.context() as busy:
+                busy.setattr(worker.planner, "wanted", lambda: 0)
+                worker.parts.claimer.tick()
         for _ in range(3):
             free = meter.task.enqueue("free")
             assert claimed_at_once(worker) == [free.id]

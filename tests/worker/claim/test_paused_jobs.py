@@ -236,6 +236,15 @@ def test_a_claim_reads_no_further_than_the_look_before_it(behind: BehindPaused) 
     assert behind.jobs.get(last).state == "succeeded"
 
 
+def test_a_claim_goes_on_through_all_priorities_that_do_not_begin_with_paused_jobs(
+    behind: BehindPaused,
+) -> None:
+    behind.rounds()
+    jobs = [behind.free.options(priority=priority).enqueue().id for priority in (-3, -2, -1, 0)]
+    assert behind.claimed() == jobs[:3]
+    assert behind.claimed() == jobs[3:]
+
+
 def test_nothing_is_remembered_once_nothing_is_paused(behind: BehindPaused) -> None:
     behind.rounds()
     assert behind.search.is_active
