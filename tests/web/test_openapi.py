@@ -169,7 +169,7 @@ def test_every_operation_is_served_and_answers_as_documented(
     do("purge_queue", name="default")
     do("list_schedules")
     do("remove_schedule", name="sums")
-    actions = do("list_actions", since="1h", limit=10)
+    actions = do("list_actions", since="1h", limit=50)
     assert do("undo_action", id=next(a["id"] for a in actions if a["verb"] == "fair"))["undone"]
     do("examine")
     for probe in ("index", "openapi", "alive", "ready", "metrics"):
