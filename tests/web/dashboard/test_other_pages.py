@@ -16,7 +16,6 @@ from jobqueue.store.audit_words import about
 from jobqueue.store.history import Figures, History
 from jobqueue.store.queue_switches import Switchboard
 from jobqueue.store.stats import Monitor
-from jobqueue.web.pages import tasks as tasks_pages
 from tests.web.dashboard.conftest import Pages, Run, ids_in, text_of
 
 
@@ -147,7 +146,7 @@ def test_tasks_show_what_they_take_and_who_knows_them(
     assert "No live worker knows this task" in pages.get("/tasks")
     with jobs.worker(poll=0.05):
         assert cells(pages.get("/tasks"), "task")["add"][-2] == "1"
-    monkeypatch.setattr(tasks_pages, "WAITING_MAX", 2)
+    monkeypatch.setattr(queue_figures, "TASKS_MAX", 2)
     for _ in range(3):
         pages.client.id(1, 2)
     assert cells(pages.get("/tasks"), "task")["add"][0] == "2"
