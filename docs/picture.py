@@ -84,7 +84,9 @@ def write_hour(jobs: JobQueue) -> None:
     for back in range(1, 61):
         minute = this - timedelta(minutes=back)
         waiting = 30 + 4 * max(0, TROUBLE - back) + random.randrange(12)
-        figures.append({"minute": minute, "worker": "shop", "task": "", "waiting": waiting, "wait_p95": 2.1})
+        figures.append(
+            {"minute": minute, "worker": "shop", "task": "", "waiting": waiting, "wait_p95": 2.1}
+        )
         for queue, (task, usual, failing) in HOUR.items():
             succeeded = int(usual * (1 + 0.25 * math.sin(back / 9) + 0.1 * random.random()))
             failed = failing + random.randrange(5) if failing and back <= TROUBLE else 0
