@@ -100,6 +100,27 @@ def test_the_lane_of_a_new_job_is_added_without_a_sweep(bench: LaneBench) -> Non
 
 
 @pytest.mark.databases("sqlite")
+def test_the_search_for_new_jobs_does_not_read_the_others(bench: LaneBench) -> None:
+    jobs = 2_000
+    bench.add("a", count=jobs)
+    newest, _ = bench.lanes.add_new(0)
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    with bench.kit.store.read() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.set_progress_handler(count, 1)
+        parameters = {"in_after": newest, "in_limit": 10}
+        found = lane_statements(bench.kit.store.backend).new_jobs
+        assert connection.execute(found, parameters).all() == []
+        driver.set_progress_handler(None, 1)
+    assert steps < jobs
+
+
+@pytest.mark.databases("sqlite")
 def test_each_lane_is_found_by_one_search_on_sqlite(bench: LaneBench) -> None:
     """By the whole place: by its first column alone, the search is quadratic in the lanes."""
     compiled = lane_statements(bench.kit.store.backend).first_jobs.compile(bench.kit.store.engine)

@@ -98,8 +98,9 @@ def new_jobs() -> Executable:
         .where(
             may("claim"),
             jobs.c.lane.is_not(None),
-            jobs.c.id > literal_column("0"),  # As the index says.
+            # First: SQLite searches the index by the first of two such conditions.
             jobs.c.id > bindparam("in_after", type_=BigInteger()),
+            jobs.c.id > literal_column("0"),  # As the index says.
             unpaused(),
             or_(~lane, and_(lane.where(lanes.c.parked == Parked.FULL.value), fits)),
         )

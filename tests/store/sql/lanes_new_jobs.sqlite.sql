@@ -1,7 +1,7 @@
 SELECT jobqueue_jobs.lane, jobqueue_jobs.queue, jobqueue_jobs.priority, jobqueue_jobs.run_at
 FROM jobqueue_jobs
-WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane IS NOT NULL AND jobqueue_jobs.id > 0
-    AND jobqueue_jobs.id > :in_after
+WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane IS NOT NULL AND jobqueue_jobs.id > :in_after
+    AND jobqueue_jobs.id > 0
     AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
         OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
             AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
