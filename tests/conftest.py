@@ -270,7 +270,7 @@ def rewrite_golden(request: pytest.FixtureRequest) -> bool:
 def wait_until() -> Callable[..., Any]:
     """A function that waits until a predicate is true and returns what it said: the only place that polls.
 
-    It sleeps twice as long as the predicate computes: what is waited for needs the processor too.
+    It sleeps five times as long as the predicate computes: what is waited for needs the processor too, and so do other tests.
     """
 
     def wait(predicate: Callable[[], Any], timeout: float = 10.0) -> Any:
@@ -281,7 +281,7 @@ def wait_until() -> Callable[..., Any]:
                 pytest.fail(
                     f"not within {timeout:g} s: {getattr(predicate, '__name__', predicate)}"
                 )
-            pause.wait(max(0.01, 2 * (thread_time() - looked_at)))
+            pause.wait(max(0.01, 5 * (thread_time() - looked_at)))
             looked_at = thread_time()
         return answer
 

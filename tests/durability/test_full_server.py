@@ -1,7 +1,6 @@
 """More workers than a PostgreSQL server has connections for: they wait for each other, and none ends."""
 
 import logging
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +9,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from processes import ROOT
-
 from jobqueue import JobQueue
 from jobqueue.worker import connections
+from tests import process_factory
 
 CONNECTIONS = 100  # a server's own default
 WORKERS, IDLE = 40, 30
@@ -78,8 +76,7 @@ def test_beside_thirty_idle_workers_others_find_a_connection(
         wait_until(lambda: watch.execute(ready).fetchone() == (IDLE,), 60)
         wait_until(lambda: watch.execute(open_).fetchone()[0] <= 3 * IDLE, 30)
         enqueue = ["enqueue", "nop", f"--url={own_postgres.url}"]
-        subprocess.run(
-            [sys.executable, "-m", "jobqueue", *enqueue], cwd=ROOT, check=True, capture_output=True
-        )
+        done = process_factory.run([sys.executable, "-m", "jobqueue", *enqueue])
+        assert done.returncode == 0, done.stderr
         with psycopg.connect(own_postgres.url) as another:
             assert another.execute("SELECT 1").fetchone() == (1,)

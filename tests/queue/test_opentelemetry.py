@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 import sys
 from typing import Any
 
@@ -16,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from jobqueue import JobFailed, JobQueue, Snooze, current_job, fixed
 from jobqueue.opentelemetry import instrument
+from tests import process_factory
 
 WORKER = """
 import sys
@@ -226,9 +226,8 @@ def test_the_trace_of_an_enqueue_goes_on_in_the_worker_process_and_over_a_retry(
     def flaky() -> None: ...
 
     flaky.options(backoff=fixed(0.01)).enqueue()
-    done = subprocess.run(
-        [sys.executable, "-c", WORKER, url], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = process_factory.run([sys.executable, "-c", WORKER, url])
+    assert done.returncode == 0, done.stderr
     there = [json.loads(line) for line in done.stdout.splitlines()]
     (send,) = recorded.spans()
     assert [span["attributes"]["jobqueue.attempt"] for span in there] == [1, 2]
