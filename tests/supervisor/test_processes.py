@@ -389,7 +389,7 @@ def test_names_and_the_environment_of_handlers(it: Cli, spawn: Spawn) -> None:
     options = ("--drain", "--name", "Ada", "--json")
     env = {**it.env, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = spawn("worker", "--processes", 2, *options, env=env, own_factory=False)
-    code, out, err = process.end()
+    code, out, err = process.end(60)
     assert code == 0, err
     names = {worker["worker"] for worker in json.loads(out)["workers"]}
     assert names == {"Ada-1", "Ada-2"}
