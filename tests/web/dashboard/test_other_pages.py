@@ -149,7 +149,7 @@ def test_tasks_show_what_they_take_and_who_knows_them(
     monkeypatch.setattr(queue_figures, "TASKS_MAX", 2)
     for _ in range(3):
         pages.client.id(1, 2)
-    assert cells(pages.get("/tasks"), "task")["add"][0] == "2"
+    assert cells(pages.get("/tasks"), "task")["add"][0] == "2+"
 
 
 def test_tasks_and_tags_are_paused_and_resumed(pages: Pages, jobs: JobQueue) -> None:
