@@ -7,12 +7,12 @@ Python API is not an operator: it hands none, and writes none.
 import getpass
 import json
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Select, insert, select, update
 
 from jobqueue.records import JobFilter
 from jobqueue.store.audit_words import about, shown
@@ -170,14 +170,21 @@ class Audit:
             wanted = wanted.where(audit.c.id == id_)
         if since is not None:
             wanted = wanted.where(audit.c.at >= since)
+        return [row | {"at": row["at"].isoformat()} for row in self._read(wanted)]
+
+    def later(self, id_: int, verbs: Collection[str]) -> list[dict[str, Any]]:
+        """Return what was done after an action, once each: `verb`, `target` and `before`."""
+        columns = select(audit.c.verb, audit.c.target, audit.c.before).distinct()
+        return self._read(columns.where(audit.c.id > id_, audit.c.verb.in_(verbs)))
+
+    def _read(self, wanted: Select[Any]) -> list[dict[str, Any]]:
         with self._store.read() as connection:
             rows = connection.execute(wanted).mappings().all()
         return [
-            row
-            | {
-                "at": row["at"].isoformat(),
+            {
+                **row,
                 "target": json.loads(row["target"]),
                 "before": json.loads(row["before"] or "null"),
             }
-            for row in map(dict, rows)
+            for row in rows
         ]

@@ -139,18 +139,19 @@ class Undo:
         """Return which of these actions, newest first, can be taken back, by what verb.
 
         The keys are ids; the value is None where what an action set was changed since, and of two
-        with the same target for the older one.
+        with the same target for the older one, also if the newer one is not among these.
         """
         found = {row["id"]: it for row in rows if (it := reversal(row)) is not None}
+        if not found:
+            return {}
+        later = self._set_after(rows[0]["id"])
         newest: dict[str, int] = {}
         for row in rows:
-            if row["id"] in found:
+            if row["id"] in found and _setting(row) not in later:
                 newest.setdefault(_setting(row), row["id"])
         asked = [found[id_].still.label(f"of_{id_}") for id_ in newest.values()]
-        if not asked:
-            return {}
         with self._store.read() as connection:
-            answers = connection.execute(select(*asked)).one()
+            answers = connection.execute(select(*asked)).one() if asked else ()
         still = {id_ for id_, answer in zip(newest.values(), answers, strict=True) if answer}
         return {id_: it.verb if id_ in still else None for id_, it in found.items()}
 
@@ -169,10 +170,17 @@ class Undo:
             raise WrongState(f"{what} cannot be undone", field="id", value=id_)
         require(taken.verb)
         action = Action(actor, taken.verb, taken.target)
-        if not taken.act(self._store, action):
+        # What it set may be in force because somebody has set it again.
+        is_last = _setting(row) not in self._set_after(id_)
+        if not is_last or not taken.act(self._store, action):
             said = f"{what} is not undone: what it set was changed since"
             raise WrongState(said, field="id", value=id_)
         return f"{action.verb} {about({'target': action.target, 'before': action.before})}"
+
+    def _set_after(self, id_: int) -> set[str]:
+        """Return the settings of which a later action can be taken back."""
+        rows = self._audit.later(id_, _BUILDERS)
+        return {_setting(row) for row in rows if reversal(row) is not None}
 
 
 def _setting(row: Row) -> str:

@@ -212,6 +212,13 @@ def test_of_two_actions_on_one_setting_the_newer_one_is_offered(operator: Operat
         operator.pause("queue", "mail", verb)
     operator.limit(5), operator.limit(4)
     assert operator.offers() == ["limit", None, "resume", None, None, None]
+    # Neither on the log's later pages, nor by its id: that would undo what was done since.
+    rows, undo = operator.rows(), Undo(operator.kit.store)
+    assert undo.offers(rows[3:]) == {row["id"]: None for row in rows[3:]}
+    for row in (rows[5], rows[3]):  # The limit is 4 again, and the queue is paused again.
+        with pytest.raises(WrongState, match="changed since"):
+            operator.undo(row["id"])
+    assert operator.rows() == rows
 
 
 def test_jobs_that_no_longer_wait_are_not_moved_back(kit: StoreKit, operator: Operator) -> None:
