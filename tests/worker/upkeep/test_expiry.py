@@ -136,7 +136,7 @@ def test_an_operators_retry_removes_the_expiry_of_a_job_that_has_ended(
     job = add.options(expires=60).enqueue(1)
     pass_expiry(jobs, job.id)
     assert [one.id for one in Maintenance(jobs.store).expire()] == [job.id]
-    assert Jobs(jobs.store).rerun(JobFilter(ids=(job.id,)))[0] == [job.id]
+    assert Jobs(jobs.store).retry(JobFilter(ids=(job.id,)))[0] == [job.id]
     with jobs.worker(poll=0.05):
         assert job.result(timeout=30) == 2
 
