@@ -20,7 +20,8 @@ from jobqueue.store.doctor import examine
 from jobqueue.store.error_groups import ErrorGroups
 from jobqueue.store.stats import MINUTE, Monitor, Rows
 
-HOUR = 60
+HOUR, DAY = 60, 1440
+"""Minutes."""
 PAUSES = 500
 """Newest actions of operators among which pauses are looked for."""
 GROUPS, MANY = 3, 10
@@ -34,6 +35,7 @@ PATIENCE = 5.0
 FRESH = 15.0
 """Seconds for which findings are shown before the database is asked again."""
 _found: WeakKeyDictionary[Store, tuple[float, Sequence[str], list[Finding]]] = WeakKeyDictionary()
+_days: WeakKeyDictionary[Store, tuple[float, "list[Point]"]] = WeakKeyDictionary()
 
 
 class Point(NamedTuple):
@@ -108,6 +110,24 @@ def points(
     last, step = of(present), timedelta(minutes=size)
     spans = [last - step * back for back in range(minutes // size - 1, -1, -1)]
     return [Point(f"{at:%H:%M}", done[at], failed[at], waited.get(at)) for at in spans]
+
+
+def last_day(store: Store, size: int) -> list[Point]:
+    """Return the last 24 hours by spans of `size` minutes, at most 15 seconds old.
+
+    They are the counts of up to 1,440 minutes, of each pair of queue and task.
+    """
+    known = _days.get(store)
+    if known is None or time.monotonic() - known[0] > FRESH:
+        found = last_points(Monitor(store), DAY, size)
+        known = _days[store] = time.monotonic(), found
+    return known[1]
+
+
+def last_points(monitor: Monitor, minutes: int, size: int = 1) -> list[Point]:
+    """Return what ended in all queues and waited, by spans of `size` minutes."""
+    ended = monitor.ended(minutes, by_queue=False)
+    return points(ended, monitor.present(), minutes, size, monitor.waiting(minutes))
 
 
 def whole_spans(points: Sequence[Point]) -> Sequence[Point]:
@@ -211,3 +231,4 @@ def recent_findings(store: Store, open_names: Sequence[str] = ()) -> list[Findin
 def forget_findings(store: Store) -> None:
     """Ask the database again: something was changed here, which may have mended a finding."""
     _found.pop(store, None)
+    _days.pop(store, None)

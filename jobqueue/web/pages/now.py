@@ -4,16 +4,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobqueue.errors import invalid
-from jobqueue.overview import HOUR, is_alive, paused_by, points, queue_rows, totals
+from jobqueue.overview import (
+    HOUR,
+    is_alive,
+    last_day,
+    last_points,
+    paused_by,
+    queue_rows,
+    totals,
+)
 from jobqueue.queue import JobQueue
-from jobqueue.store.stats import Monitor
+from jobqueue.store.stats import MINUTES, Monitor
 from jobqueue.web.charts import round_top
 from jobqueue.web.pages.causes import shown_causes
 from jobqueue.web.pages.findings import findings
 from jobqueue.web.pages.view import Query
 
-SPANS = {"1h": (HOUR, 1), "24h": (24 * HOUR, 15)}
-"""Of the large chart: its minutes, and the minutes of one point."""
+SPANS = {"1h": 1, "24h": 15}
+"""Of the large chart: the minutes of one point."""
 
 
 def now_page(
@@ -27,13 +35,11 @@ def now_page(
     if span not in SPANS:
         raise invalid("span", f"{span[:20]!r} is not 1h or 24h")
     monitor = Monitor(queue.store)
-    minutes, size = SPANS[span]
+    size = SPANS[span]
     rows = queue_rows(monitor)
-    ended = monitor.ended(minutes, by_queue=False)
-    chart = points(ended, monitor.present(), minutes, size, monitor.waiting(minutes))
+    chart = last_points(monitor, HOUR) if span == "1h" else last_day(queue.store, size)
     waited = [point.waiting for point in chart if point.waiting is not None]
     workers = [row for row in monitor.workers() if is_alive(row)]
-    recent = monitor.minutes(HOUR)
     return "now.html", {
         "span": span,
         "causes": shown_causes(queue),
@@ -46,6 +52,6 @@ def now_page(
         "top": round_top(max((point.done + point.failed for point in chart), default=0)),
         "waiting_top": round_top(max(waited)) if waited else None,
         "workers": workers,
-        "wait": max((row["p95_wait"] or 0.0 for row in recent[-5:]), default=None),
+        "wait": max((row["p95_wait"] or 0.0 for row in monitor.minutes(MINUTES)), default=None),
         **totals(rows, workers),
     }

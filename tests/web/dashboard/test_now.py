@@ -12,6 +12,7 @@ from jobqueue import JobQueue, overview
 from jobqueue.overview import Point, points
 from jobqueue.store.audit import Audit
 from jobqueue.store.history import Figures, History
+from jobqueue.store.stats import Monitor
 from jobqueue.web import live
 from jobqueue.web.charts import area, round_top, sparkline
 from jobqueue.web.live import LiveViews
@@ -107,6 +108,26 @@ def test_a_queue_is_paused_and_resumed_with_a_button(pages: Pages, jobs: JobQueu
     assert 'formaction="./queues/mail/pause"' in page
     assert [action["verb"] for action in Audit(jobs.store).find(None)] == ["resume", "pause"]
     assert pages.send("/queues/no%20name/pause").status_code == 400
+
+
+def test_the_chart_of_a_day_is_read_once_in_15_seconds(
+    jobs: JobQueue, pages: Pages, monkeypatch: Any
+) -> None:
+    """A day has up to 1,440 minutes of each pair of queue and task: the dearest of the page."""
+    asked = []
+    ended = Monitor.ended
+    monkeypatch.setattr(
+        Monitor,
+        "ended",
+        lambda self, count, **more: asked.append(count) or ended(self, count, **more),
+    )
+    now_page(jobs, {"span": "24h"}), now_page(jobs, {"span": "24h"})
+    assert asked.count(1440) == 1
+    overview.forget_findings(jobs.store)  # An operator has changed something here.
+    now_page(jobs, {"span": "24h"})
+    monkeypatch.setattr(overview, "FRESH", -1.0)
+    now_page(jobs, {"span": "24h"}), now_page(jobs, {})
+    assert (asked.count(1440), asked.count(60)) == (3, 6)
 
 
 def test_points_are_whole_spans_up_to_the_present() -> None:
