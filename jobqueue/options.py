@@ -37,7 +37,7 @@ SECONDS_MAX = 10 * 366 * 86_400.0
 UNIQUE_SCOPES: tuple[UniqueUntil, ...] = get_args(UniqueUntil)
 CONFLICT_MODES: tuple[OnConflict, ...] = get_args(OnConflict)
 ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
-OF_TASK = ("isolation", "schedule", "catch_up", "overlap")
+OF_TASK = ("isolation", "schedule", "catch_up", "overlap", "redact")
 """Options of a task that no call can change."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|d)?")

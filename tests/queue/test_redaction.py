@@ -51,6 +51,15 @@ def test_a_parameter_that_there_is_not_is_refused(tmp_path: Path) -> None:
         jobs.task(redact="token")(lambda token: None)
 
 
+def test_no_call_changes_what_its_task_hides(jobs: JobQueue) -> None:
+    @jobs.task(redact=("token",))
+    def login(user: int, token: str) -> None: ...
+
+    for names in ((), ("user",), ("token",)):
+        with pytest.raises(InvalidOption, match="redact: it belongs to the task"):
+            login.options(redact=names)
+
+
 def test_no_interface_shows_it_with_and_without_the_app(url: str) -> None:
     got = []
     with JobQueue(url) as jobs:
