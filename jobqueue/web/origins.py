@@ -10,6 +10,7 @@ from jobqueue.errors import invalid
 
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^:/@?#*\s\[\]]+)(:[0-9]{1,5})?", re.ASCII)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_PORT_MAX = 65_535
 METHODS = "GET, POST, DELETE"
 SENT = "authorization, content-type"
 READ = "link, location, retry-after, jobqueue-notice"
@@ -67,7 +68,7 @@ def require_ascii(text: str, what: str) -> None:
 def _origin(text: str) -> str:
     require_ascii(text, "origin")
     match = _ORIGIN.fullmatch(text.lower())
-    if match is None:
+    if match is None or not 0 < int((match[3] or ":1")[1:]) <= _PORT_MAX:
         raise invalid(
             "origin",
             f"{text[:60]!r} is not a site such as https://app.example; name each of them",
