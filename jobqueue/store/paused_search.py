@@ -27,7 +27,7 @@ from collections.abc import Collection, Mapping, Sequence
 from sqlalchemy import Connection
 
 from jobqueue.store.claims import Cursor
-from jobqueue.store.lane_admission import PLACE, Head
+from jobqueue.store.lane_admission import Head
 from jobqueue.store.paused import Level, Look, PausedJobs, Signs, before
 
 ROWS = 10_000
@@ -64,8 +64,8 @@ class PausedSearch:
         self._again_at = -_NEVER
         self._urgent: set[Level] = set()
         """Those whose second search has a reason, so that it goes on without a rest."""
-        self._has_reason = False
-        """There was another reason since it began: it begins again when it has ended."""
+        self._late: set[Level] = set()
+        """Those for which there was another reason since: it begins again when it has ended."""
         self._barren: set[Cursor] = set()
         """The places behind which the claims since the last look gave nothing."""
         self._levels: Sequence[Level] = ()
@@ -121,8 +121,8 @@ class PausedSearch:
         moved = _moved(looks)
         self._places |= moved
         if self._is_under_way(levels) and (self._hurries(levels) or began >= self._again_at):
-            for level, look in self._search_again(connection, levels, limit).items():
-                looks[level] = _joined(look, looks[level], limit)
+            # Instead of what lies behind: a strict job between the two may not be overtaken.
+            looks |= self._search_again(connection, levels, limit)
             self._again_at = time.monotonic() + (time.monotonic() - began) * (1 / SHARE - 1)
         self.next_at = time.monotonic() if moved else self._second_search_at(levels)
         return looks
@@ -141,22 +141,19 @@ class PausedSearch:
         """Start the second search over if it is time.
 
         One that has a reason comes to its end first, whatever happens meanwhile: each batch of a
-        bulk action is one more reason.
+        bulk action is one more reason. Each level has its own: a key may wait long for its turn.
         """
-        self._has_reason |= signs != self._signs
+        if signs != self._signs:
+            self._late |= self._places.keys()
         self._signs = signs
-        if self._is_under_way(levels):
-            if self._hurries(levels) or not self._has_reason:
-                return
-        elif not self._has_reason and began - self._began_at < INTERVAL:
-            return
-        searched = self._places.keys() - self._urgent
-        if self._has_reason:
+        if searched := self._late - self._urgent:
             self._urgent |= searched
+            self._late -= searched
+        elif not self._is_under_way(levels) and began - self._began_at >= INTERVAL:
+            searched = self._places.keys() & set(levels)
         else:
-            searched &= set(levels)
+            return
         self._again |= {level: before(level) for level in searched}
-        self._has_reason = False
         self._began_at = began
 
     def _is_under_way(self, levels: Sequence[Level]) -> bool:
@@ -191,7 +188,7 @@ class PausedSearch:
     def _second_search_at(self, levels: Sequence[Level]) -> float:
         if self._is_under_way(levels):
             return time.monotonic() if self._hurries(levels) else self._again_at
-        if self._has_reason:
+        if not self._late.isdisjoint(levels):
             return time.monotonic()
         return self._began_at + INTERVAL if self._places else _NEVER
 
@@ -203,6 +200,7 @@ class PausedSearch:
                 del self._places[level]
                 self._again.pop(level, None)
                 self._urgent.discard(level)
+                self._late.discard(level)
 
 
 def _rows(levels: Collection[object]) -> int:
@@ -217,9 +215,3 @@ def _before(head: Head) -> Cursor:
 def _moved(looks: Mapping[Level, Look]) -> dict[Level, Cursor]:
     """Return the new places of the levels in which only paused jobs were seen."""
     return {level: look.last for level, look in looks.items() if look.last and not look.heads}
-
-
-def _joined(first: Look, then: Look, limit: int) -> Look:
-    """Return what was found by the second search, then by the first, behind it."""
-    heads = {head.id: head for head in (*first.heads, *then.heads)}.values()
-    return Look(sorted(heads, key=PLACE)[:limit], then.last)

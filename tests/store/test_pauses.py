@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, func, insert, select, text
 
 from jobqueue.store import paused_search
 from jobqueue.store.audit import Action, Audit
@@ -15,7 +15,7 @@ from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.pauses import Pauses
-from jobqueue.store.schema import LaneKind, Parked, PauseKind, lanes, queues
+from jobqueue.store.schema import LaneKind, Parked, PauseKind, jobs, lanes, queues
 from tests.store.conftest import StoreKit
 
 TASK, TAG = PauseKind.TASK, PauseKind.TAG
@@ -260,6 +260,46 @@ def test_what_an_operator_puts_in_front_of_the_paused_jobs_of_a_lane_is_found_at
     front = many.add(run_at=datetime(2020, 1, 1, tzinfo=UTC))
     many.bench.pauses.pause(TAG, "other", Action("ada", "pause", {}))
     assert many.claim() == [front]
+
+
+def test_a_look_leaves_out_no_job_between_those_in_front_and_behind(many: ManyPaused) -> None:
+    many.bench.lanes.sweep()  # It adds the lane of the key.
+    assert not any(many.claim() for _ in range(2 * MANY // AT_ONCE))
+    front = many.add(run_at=datetime(2020, 1, 1, tzinfo=UTC))
+    with many.bench.store.read() as connection:
+        middle = connection.execute(select(func.min(jobs.c.id))).scalar_one() + MANY // 2
+    many.bench.kit.change(middle, task="add")
+    last = many.add(lane_strict=1)
+    many.bench.pauses.pause(TAG, "other", Action("ada", "update", {}))
+    got = [id_ for _ in range(4 * MANY // AT_ONCE) for id_ in many.claim()]
+    assert got == [front, middle, last]
+
+
+def test_a_key_that_waits_for_its_turn_keeps_the_reason_for_another_search(
+    many: ManyPaused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paused_search, "INTERVAL", 600.0)
+    store, pauses = many.bench.store, many.bench.pauses
+    with store.write() as connection:
+        connection.execute(text(
+            "INSERT INTO jobqueue_jobs (task, lane) SELECT task, 'b' FROM jobqueue_jobs"
+        ))  # fmt: skip
+        connection.execute(text("UPDATE jobqueue_jobs SET lane = 'a' WHERE lane IS NULL"))
+
+    def look(key: str) -> list[int]:
+        with store.write() as connection:
+            (lane,) = many.bench.lanes.of_keys(connection, "default", {key: 0.0}, 3, paused=True)
+        return [head.id for head in lane.heads]
+
+    for key in "ab":
+        assert not any(look(key) for _ in range(2 * MANY // AT_ONCE))
+    pauses.pause(TAG, "first", Action("ada", "update", {}))
+    assert look("a") == []
+    assert not any(look("b") for _ in range(2 * MANY // AT_ONCE))
+    front = many.bench.add(lane="a", run_at=datetime(2020, 1, 1, tzinfo=UTC))
+    pauses.pause(TAG, "second", Action("ada", "update", {}))
+    assert look("b") == []
+    assert front in [look("a") for _ in range(3 * MANY // AT_ONCE)]
 
 
 def test_a_key_of_which_many_jobs_are_paused_is_passed_over_for_a_while(many: ManyPaused) -> None:
