@@ -23,7 +23,6 @@ _OURS = f"PRAGMA table_info({VERSION_TABLE})"
 _PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA journal_size_limit=67108864",
-    "PRAGMA wal_autocheckpoint=4000",  # pages
     # Jobs of one priority lie far apart: a batch of 500 changes more pages than the default keeps.
     "PRAGMA cache_size=-4000",  # KiB
     SET_BUSY_TIMEOUT,  # overrides an application's hook on all engines
