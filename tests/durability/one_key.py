@@ -17,13 +17,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
 
-from jobqueue import JobQueue
+from jobqueue import JobQueue, current_job
 from jobqueue.states import FINAL
 from jobqueue.store.schema import jobs as table
 from jobqueue.store.sql.predicates import HOLDS_KEY
@@ -37,8 +37,6 @@ MODES: dict[str, Any] = {
     "debounce": {"debounce": 0.02, "max_wait": MAX_WAIT},
     "rerun": {"rerun": True},
 }
-SAME = timedelta(milliseconds=2)
-"""By how much two clocks may differ: SQLite's has milliseconds."""
 
 
 def append(path: Path, line: str) -> None:
@@ -56,7 +54,7 @@ def build(url: str, folder: Path) -> JobQueue:
                     fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     append(folder / "overlaps", mode)
-                append(folder / "runs", mode)
+                append(folder / "runs", f"{current_job().id} {time.time()}")
                 threading.Event().wait(0.005)
 
         return work
@@ -88,7 +86,7 @@ def produce(url: str, folder: Path, modes: list[str], calls: int, file: Path) ->
     with build(url, folder) as jobs:
         for number in range(calls * len(modes)):
             mode = modes[number % len(modes)]
-            at, began = datetime.now(UTC).timestamp(), time.perf_counter()
+            at, began = time.time(), time.perf_counter()
             try:
                 job = jobs.registry[mode].enqueue(number)
             except Exception as error:
@@ -125,12 +123,19 @@ def until_empty(jobs: JobQueue) -> None:
         pause.wait(0.01)
 
 
-def verdict(jobs: JobQueue, told: list[Any]) -> dict[str, Any]:
+def read_lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def verdict(jobs: JobQueue, told: list[Any], runs: list[str]) -> dict[str, Any]:
     made = [id_ for *_, id_, created in told if created is True]
     with jobs.store.read() as connection:
         rows = {row.id: row for row in connection.execute(select(table))}
     latest = {id_: row.created_at + timedelta(seconds=MAX_WAIT) for id_, row in rows.items()}
-    asked = [(rows[id_].started_at, at) for mode, at, _, id_, _ in told if mode == "rerun" and id_]
+    # The handler's own clock: started_at is of the claim's beginning, and a call that comes before
+    # its commit finds the job waiting.
+    begun = {int(id_): float(at) for id_, at in map(str.split, runs)}
+    asked = [(begun[id_], at) for mode, at, _, id_, _ in told if mode == "rerun" and id_]
     waits = sorted(1000 * seconds for _, _, seconds, *_ in told)
     return {
         "calls": len(told),
@@ -139,9 +144,7 @@ def verdict(jobs: JobQueue, told: list[Any]) -> dict[str, Any]:
         "made twice": len(made) - len(set(made)),
         "jobs": len(rows),
         "states": dict(Counter(row.state for row in rows.values())),
-        "begun before the call": sum(
-            start < datetime.fromtimestamp(at, UTC) - SAME for start, at in asked
-        ),
+        "begun before the call": sum(start < at for start, at in asked),
         "due too late": sum(
             row.run_at > latest[id_] for id_, row in rows.items() if row.task == "debounce"
         ),
@@ -171,11 +174,9 @@ def main(url: str, folder: Path, modes: list[str], processes: int, calls: int) -
         os.close(closing)
         assert [os.waitpid(pid, 0)[1] for pid in workers] == [0] * WORKERS
         told = [line for file in files for line in json.loads(file.read_text())]
-        found = verdict(jobs, told)
-    lines = {name: folder / name for name in ("runs", "overlaps")}
-    count = {
-        name: path.read_text().count("\n") if path.exists() else 0 for name, path in lines.items()
-    }
+        runs = read_lines(folder / "runs")
+        found = verdict(jobs, told, runs)
+    count = {"runs": len(runs), "overlaps": len(read_lines(folder / "overlaps"))}
     return {**found, **count, "looks": looks, "two holders": twice, "seconds": round(took, 1)}
 
 
