@@ -12,7 +12,7 @@ from jobqueue.literals import UniqueUntil
 from jobqueue.states import FINAL, OutcomeKind, State
 
 
-class Claim(msgspec.Struct, frozen=True, gc=False):
+class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A job in a worker's hands. Every write about it names (id, fence, worker_id).
 
     A struct is made and read in a third of the time of a named tuple, for every job, and the

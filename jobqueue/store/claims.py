@@ -10,11 +10,13 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
+from msgspec import MsgspecError
+from sqlalchemy import Connection, Executable
 
 from jobqueue.records import Claim
 from jobqueue.store.database import AutocommitStatement, Store
-from jobqueue.store.sql.claim import RANGES, read_claims
+from jobqueue.store.sql.claim import RANGES
+from jobqueue.store.sql.claim_rows import decode_claims, read_claims
 from jobqueue.store.sql.rows import IDS, NAMES, PAIRS
 
 Cursor = tuple[int, datetime, int]
@@ -112,22 +114,38 @@ class Claims:
             "in_limit": limit,
         }
         if self._store.backend.single_writer:
-            rows = self._select_and_claim(connection, parameters)
+            jobs = self._statements.claimable_text, self._statements.claimable_rows
+            found = self._claim_found(connection, *jobs, parameters, holder)
         else:
-            rows = connection.execute(self._statements.claim, parameters).all()
-        return self._in_order(connection, ClaimBatch(claims_of(self._store, rows, holder)), free)
+            rows = connection.execute(self._statements.claim, parameters)
+            found = sorted(claims_of(self._store, rows, holder), key=_PLACE)
+        return self._undo_unready(connection, ClaimBatch(found), free)
 
-    def _select_and_claim(
-        self, connection: Connection, parameters: dict[str, Any]
-    ) -> Sequence[Sequence[Any]]:
-        """`claim` without RETURNING, for which SQLite fills a table."""
-        rows = connection.execute(self._statements.claimable, parameters).all()
-        if rows:
-            given = self._store.backend.batch_parameters(IDS, [(row.id,) for row in rows])
-            given |= {name: parameters[name] for name in ("in_worker", "in_worker_name")}
-            given["in_started_at"] = self._store.read_instant(rows[0].started_at)
-            connection.execute(self._statements.claim_found, given)
-        return rows
+    def _claim_found(
+        self,
+        connection: Connection,
+        text: Executable,
+        rows: Executable,
+        parameters: dict[str, Any],
+        holder: WorkerRef,
+    ) -> list[Claim]:
+        """Find jobs, and claim them: without RETURNING, for which SQLite fills a table.
+
+        `text` and `rows` are two statements that find the same jobs.
+        """
+        found = connection.execute(text, parameters).scalar_one()
+        if found is None:
+            return []
+        try:
+            claims = decode_claims(found)
+        except MsgspecError:  # Plain SQL wrote a value of another type into one of them.
+            claims = claims_of(self._store, connection.execute(rows, parameters), holder)
+        ids = [(claim.id,) for claim in claims]
+        given = self._store.backend.batch_parameters(IDS, ids)
+        given |= {name: parameters[name] for name in ("in_worker", "in_worker_name")}
+        given["in_started_at"] = claims[0].started_at
+        connection.execute(self._statements.claim_found, given)
+        return claims
 
     def claim_queues(
         self,
@@ -145,29 +163,37 @@ class Claims:
         By one statement, as `claim` does for one queue after the other, in the order of `cursors`,
         until there are `limit` claims: the queues not asked by then are missing in the result.
         """
-        rows = [(queue, *cursor, *ends.get(queue, END)) for queue, cursor in cursors.items()]
-        parameters = self._store.backend.batch_parameters(RANGES, rows) | {
+        ranges = [(queue, *cursor, *ends.get(queue, END)) for queue, cursor in cursors.items()]
+        parameters = self._store.backend.batch_parameters(RANGES, ranges) | {
             "in_worker": holder.id,
             "in_worker_name": holder.name,
             "in_share": share,
             "in_limit": limit,
         }
         batches = {queue: ClaimBatch() for queue in cursors}
-        found = connection.execute(self._statements.claim_queues, parameters).all()
-        for claim in claims_of(self._store, found, holder):
+        if self._store.backend.single_writer:
+            jobs = (
+                self._statements.claimable_text_of_queues,
+                self._statements.claimable_rows_of_queues,
+            )
+            found = self._claim_found(connection, *jobs, parameters, holder)
+        else:
+            rows = connection.execute(self._statements.claim_queues, parameters)
+            found = claims_of(self._store, rows, holder)
+        for claim in found:
             batches[claim.queue].append(claim)
         if len(found) >= limit:
             while not batches[(last := next(reversed(batches)))]:
                 del batches[last]
             batches[last].cut_short = True
         for batch in batches.values():
-            self._in_order(connection, batch, max(0, free))
+            batch.sort(key=_PLACE)
+            self._undo_unready(connection, batch, max(0, free))
             free -= len(batch)
         return batches
 
-    def _in_order(self, connection: Connection, claims: ClaimBatch, free: int) -> ClaimBatch:
-        """Sort a queue's claims, and undo those from the first that must start and cannot."""
-        claims.sort(key=_PLACE)
+    def _undo_unready(self, connection: Connection, claims: ClaimBatch, free: int) -> ClaimBatch:
+        """Undo a queue's claims, which are in order, from the first that must start and cannot."""
         for place in range(free, len(claims)):
             if claims[place].immediate_only:
                 # Rare: after such a job, callers claim at most `free`.

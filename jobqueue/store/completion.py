@@ -3,11 +3,13 @@
 Every write names (id, fence) and the lease under which the job was claimed.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from msgspec.json import encode
 from sqlalchemy import Connection
 
 from jobqueue.records import INTERRUPTED, Outcome, Succeeded, Unsuccessful
@@ -99,20 +101,33 @@ class Completion:
 
         On a database without round trips, first as if all claims were held: without RETURNING.
         """
-        rows = [(done.claim.id, done.claim.fence, done.result) for done in well]
-        rows.sort(key=_ID)
-        parameters = self._pack(SUCCESS, rows, holder)
         if self._store.backend.single_writer and len(well) >= BULK:
             # Not `begin_nested()`: plain SQL takes a third of its time, for which all writers wait.
             connection.exec_driver_sql("SAVEPOINT jobqueue_all")
-            held = connection.execute(self._statements.succeed_batch, parameters).rowcount
-            if held == len(well):
+            if self._succeed_all(connection, holder, well):
                 connection.exec_driver_sql("RELEASE jobqueue_all")
-                states.update(dict.fromkeys([row[0] for row in rows], State.SUCCEEDED))
+                states.update(dict.fromkeys([done.claim.id for done in well], State.SUCCEEDED))
                 return
             connection.exec_driver_sql("ROLLBACK TO jobqueue_all")
+        rows = [(done.claim.id, done.claim.fence, done.result) for done in well]
+        rows.sort(key=_ID)
+        parameters = self._pack(SUCCESS, rows, holder)
         written = connection.execute(self._statements.succeed, parameters).all()
         states.update((id_, _STATES[state]) for id_, state in written)
+
+    def _succeed_all(
+        self, connection: Connection, holder: WorkerRef, well: Sequence[Succeeded]
+    ) -> bool:
+        """Record successes as if all claims were held; return False if some are not."""
+        results: dict[int, dict[int, str | None]] = defaultdict(dict)
+        for done in well:
+            results[done.claim.fence][done.claim.id] = done.result
+        held = 0
+        for fence, by_id in results.items():
+            given = {"in_results": encode(by_id).decode(), "in_claimed": fence}
+            given["in_worker"] = holder.id
+            held += connection.execute(self._statements.succeed_batch, given).rowcount
+        return held == len(well)
 
     def _settle(
         self,

@@ -117,6 +117,24 @@ def test_a_long_batch_of_successes_is_written(kit: StoreKit, holder: WorkerRef) 
 
 
 @pytest.mark.usefixtures("long_batches")
+def test_a_long_batch_holds_claims_with_several_fences(kit: StoreKit, holder: WorkerRef) -> None:
+    kit.add_many(4)
+    once, *others = kit.take(holder)
+    kit.finish(holder, *map(kit.released, others))
+    claims = [once, *kit.take(holder)]
+    assert {claim.fence for claim in claims} == {1, 3}
+    before = kit.row(once.id)
+    outcomes = [kit.succeeded(claim, None) for claim in claims]
+    stale = [kit.succeeded(replace(once, fence=3)), *outcomes[1:3]]
+    assert once.id not in kit.finish(holder, *stale)
+    assert kit.row(once.id) == before
+    assert kit.finish(holder, outcomes[0], outcomes[3]) == dict.fromkeys(
+        (once.id, claims[3].id), State.SUCCEEDED
+    )
+    assert {kit.row(claim.id).result for claim in claims} == {None}
+
+
+@pytest.mark.usefixtures("long_batches")
 def test_a_stale_and_a_cancelled_claim_in_a_long_batch_are_told_apart(
     kit: StoreKit, holder: WorkerRef
 ) -> None:

@@ -87,6 +87,16 @@ def test_every_past_instant_that_sqlite_lets_in_is_claimed(kit: StoreKit) -> Non
     assert len(kit.take(kit.worker())) == 5
 
 
+@pytest.mark.databases("sqlite")
+def test_bytes_that_sqlite_lets_in_for_a_text_are_claimed_as_text(kit: StoreKit) -> None:
+    kit.add_many(2)
+    write(kit, "UPDATE jobqueue_jobs SET args = CAST(args AS BLOB), headers = CAST('{}' AS BLOB)")
+    claims = kit.take(kit.worker())
+    assert [(claim.args, claim.headers) for claim in claims] == [
+        ('{"args":[],"kwargs":{}}', "{}")
+    ] * 2
+
+
 @pytest.mark.parametrize("column", ["run_at", "created_at"])
 @pytest.mark.parametrize("value", BEYOND)
 def test_an_instant_that_python_cannot_hold_stops_no_claim(

@@ -186,13 +186,17 @@ class Sqlite(Backend):
         """Do nothing: SQLite has no row locks, and busy_timeout limits the wait of writers."""
 
     def batch_table(self, columns: Columns) -> FromClause:
-        """See `Backend.batch_table`: one JSON text with all rows."""
+        """See `Backend.batch_table`: one JSON text with all rows, or with the only column."""
         given = func.json_each(bindparam("in_rows")).table_valued("key", "value")
+        value: Any = given.c.value
+        values = [value]
+        if len(columns) > 1:
+            values = [func.json_extract(value, f"$[{place}]") for place in range(len(columns))]
         return select(
             given.c.key.label("place"),
             *(
-                type_coerce(func.json_extract(given.c.value, f"$[{place}]"), type_).label(name)
-                for place, (name, type_) in enumerate(columns.items())
+                type_coerce(value, type_).label(name)
+                for value, (name, type_) in zip(values, columns.items(), strict=True)
             ),
         ).subquery("input")
 
@@ -205,6 +209,8 @@ class Sqlite(Backend):
                 for place in instants:
                     row[place] = INSTANT.process_bind_param(row[place], _DIALECT)
             rows = written
+        if len(columns) == 1:
+            rows = [row[0] for row in rows]
         return {"in_rows": msgspec.json.encode(rows).decode()}
 
     def in_subquery(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:

@@ -1,10 +1,7 @@
 """The statements that claim jobs, undo claims and start jobs."""
 
-from collections.abc import Callable, Iterable, Sequence
-from json import loads
 from typing import Any
 
-from msgspec.structs import replace
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -15,42 +12,32 @@ from sqlalchemy import (
     Text,
     Update,
     bindparam,
-    case,
     exists,
     literal_column,
-    null,
     or_,
     select,
     tuple_,
-    type_coerce,
     update,
 )
-from sqlalchemy.types import NullType
 
-from jobqueue.records import Claim
 from jobqueue.states import State
-from jobqueue.store.clock import INSTANT, json_list, now, once, read_text
+from jobqueue.store.clock import INSTANT, now, once
 from jobqueue.store.dialects.base import Backend, Columns
 from jobqueue.store.schema import jobs, pauses, queues, workers
+from jobqueue.store.sql.claim_rows import (
+    claim_columns,
+)
 from jobqueue.store.sql.predicates import (
-    FREES_KEY,
     IS_PAUSED,
     MINE,
-    ONCE,
     PLAIN,
     QUEUE_LIMITED,
-    SOLO,
-    USUAL,
     becomes,
     may,
     unpaused,
 )
 from jobqueue.store.sql.rows import IDS, NAMES
 
-_CLAIMED = [
-    *("id", "fence", "task", "queue", "args", "attempt", "max_attempts"),
-    *("run_at", "started_at", "timeout", "headers", "priority"),
-]
 _PLACE = ("queue", "priority", "run_at", "id")
 """The order of the index of claims."""
 _AVAILABLE: ColumnElement[str] = literal_column(f"'{State.AVAILABLE.value}'")
@@ -148,6 +135,16 @@ def claim_queues(backend: Backend) -> Update:
 
     Up to `in_share` of each, and `in_limit` in all: those of the queues that are given first.
     """
+    return (
+        update(jobs)
+        .where(backend.in_subquery(jobs.c.id, _of_queues(backend)))
+        .values(claim_values())
+        .returning(*claim_columns())
+    )
+
+
+def _of_queues(backend: Backend) -> Select[Any]:
+    """Select the ids of the first jobs of each of many queues in its range."""
     given = backend.batch_table(RANGES)
     queue = (
         select(given.c.place, *(given.c[name] for name in RANGES))
@@ -176,25 +173,21 @@ def claim_queues(backend: Backend) -> Update:
         .with_for_update(skip_locked=True, of=other)
     )
     ids = backend.first_of_each(queue, first, in_order=_PLACE[1:])
-    ids = ids.limit(bindparam("in_limit", type_=Integer()))
-    return (
-        update(jobs)
-        .where(backend.in_subquery(jobs.c.id, ids))
-        .values(claim_values())
-        .returning(*claim_columns())
-    )
+    return ids.limit(bindparam("in_limit", type_=Integer()))
 
 
-def claimable() -> Executable:
-    """Select what `claim` would return, where nobody else can change it until `claim_found`."""
-    columns = {column.name: column for column in claim_columns()}
-    columns |= {name: (jobs.c[name] + 1).label(name) for name in ("fence", "attempt")}
-    columns["started_at"] = type_coerce(once(now()), NullType()).label("started_at")
-    return _candidates(_BEHIND_CURSOR).with_only_columns(*columns.values())
+def claimable() -> Select[Any]:
+    """Select the ids of what `claim` would claim."""
+    return _candidates(_BEHIND_CURSOR)
+
+
+def claimable_of_queues(backend: Backend) -> Select[Any]:
+    """Select the ids of what `claim_queues` would claim."""
+    return select(jobs.c.id).where(backend.in_subquery(jobs.c.id, _of_queues(backend)))
 
 
 def claim_found(backend: Backend) -> Executable:
-    """Claim the jobs that `claimable` has returned."""
+    """Claim jobs that were found, and that nobody else can claim meanwhile."""
     ids = backend.batch_table(IDS)
     started_at = bindparam("in_started_at", type_=INSTANT)
     return (
@@ -247,70 +240,6 @@ def claim_values() -> dict[str, Any]:
         "worker": bindparam("in_worker_name", type_=Text()),
         "started_at": once(now()),
     }
-
-
-def claim_columns() -> list[ColumnElement[Any]]:
-    """Return the columns that `read_claims` reads, as the driver has them.
-
-    What few jobs have is one column, null for the others: a column costs 0.1 µs of a claim, and
-    SQLAlchemy's conversion of one makes it look at each of a row.
-    """
-    rare = json_list(
-        *(jobs.c.backoff, jobs.c.snoozes, jobs.c.crashes, jobs.c.child_crashes),
-        *(SOLO, ONCE, FREES_KEY),
-        *(jobs.c.deadline_at, jobs.c.scheduled_for, jobs.c.expires_at),
-    )
-    return [
-        *(type_coerce(jobs.c[name], NullType()).label(name) for name in _CLAIMED),
-        case((USUAL, null()), else_=rare).label("rare"),
-    ]
-
-
-def read_claims(
-    rows: Iterable[Sequence[Any]], worker_id: int, instant: Callable[[Any], Any]
-) -> list[Claim]:
-    """Return the claims of a lease, of rows of `claim_columns`.
-
-    `instant` reads the driver's form of an instant.
-    """
-    claims = []
-    for id_, fence, task, queue, args, attempt, most, due, at, timeout, headers, rank, rare in rows:
-        claim = Claim(
-            id_,
-            fence,
-            task,
-            queue,
-            args,
-            attempt,
-            most,
-            instant(due),
-            instant(at),
-            timeout,
-            headers,
-            rank,
-            worker_id,
-        )
-        claims.append(claim if rare is None else _with_rare(claim, rare))
-    return claims
-
-
-def _with_rare(claim: Claim, text: str) -> Claim:
-    """Return a claim with the values of `json_list` in `claim_columns`."""
-    backoff, snoozes, crashes, child_crashes, *others = loads(text)
-    immediate_only, at_most_once, frees_key, deadline, tick, expires = others
-    return replace(
-        claim,
-        backoff=backoff,
-        snoozes=snoozes,
-        crashes=crashes,
-        child_crashes=child_crashes,
-        immediate_only=bool(immediate_only),
-        at_most_once=bool(at_most_once),
-        releases_key_on_start=bool(frees_key),
-        deadline_at=read_text(deadline),
-        scheduled_for=read_text(tick),
-        expires_at=read_text(expires),
-    )
 
 
 def undo_claim(pairs: FromClause) -> Executable:

@@ -8,11 +8,13 @@ from sqlalchemy import (
     Text,
     bindparam,
     case,
+    cast,
     func,
     insert,
     literal_column,
     null,
     select,
+    type_coerce,
     update,
 )
 
@@ -47,14 +49,22 @@ def succeed(outcomes: FromClause) -> Executable:
     )
 
 
-def succeed_batch(outcomes: FromClause) -> Executable:
-    """Record successes without RETURNING: the row count shows whether all claims were held.
+def succeed_batch() -> Executable:
+    """Record successes of claims with one fence: `in_results` is a JSON object, results by id.
 
-    Claims whose cancellation was requested do not count as held.
+    Without RETURNING: the row count shows whether all claims were held. Claims whose cancellation
+    was requested do not count as held. An object's members are read in half of the time of arrays,
+    which SQLite parses one by one.
     """
+    given = func.json_each(bindparam("in_results")).table_valued("key", "value")
+    outcomes = select(
+        cast(given.c.key, BigInteger()).label("id"),
+        type_coerce(given.c.value, Text()).label("result"),
+    ).subquery("input")
+    claimed = jobs.c.fence == bindparam("in_claimed", type_=BigInteger())
     return (
         update(jobs)
-        .where(*_of(outcomes), ~CANCEL_ASKED)
+        .where(jobs.c.id == outcomes.c.id, claimed, MINE, ~CANCEL_ASKED)
         .values(
             state=becomes("succeed"),
             fence=jobs.c.fence + 1,

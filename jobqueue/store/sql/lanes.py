@@ -34,7 +34,8 @@ from jobqueue.store.clock import INSTANT, epoch
 from jobqueue.store.dialects.base import Backend, Columns
 from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, queues, workers
 from jobqueue.store.sql import predicates
-from jobqueue.store.sql.claim import claim_columns, claim_values
+from jobqueue.store.sql.claim import claim_values
+from jobqueue.store.sql.claim_rows import claim_columns
 from jobqueue.store.sql.lanes_found import (
     IS_ANY_PAUSED,
     OF_KEY,

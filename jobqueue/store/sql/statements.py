@@ -13,6 +13,7 @@ from jobqueue.store.clock import this_minute
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.schema import counters, jobs, workers
 from jobqueue.store.sql import claim, complete, conflicts, insert, leases
+from jobqueue.store.sql.claim_rows import claim_columns, claimable_rows, claimable_text
 from jobqueue.store.sql.predicates import HELD, HOLDS_KEY
 from jobqueue.store.sql.rows import COUNTS, END, NEW_WITH_EXTRA, PAIRS, PROGRESS, SUCCESS
 
@@ -41,13 +42,16 @@ class ClaimStatements(KeyStatements):
         self.next_queues = claim.next_queues()
         self.heads = claim.heads(backend)
         self.claim = claim.claim(backend)
-        self.claimable = claim.claimable()
+        found, of_queues = claim.claimable(), claim.claimable_of_queues(backend)
+        self.claimable_text, self.claimable_rows = claimable_text(found), claimable_rows(found)
+        self.claimable_text_of_queues = claimable_text(of_queues)
+        self.claimable_rows_of_queues = claimable_rows(of_queues)
         self.claim_found = claim.claim_found(backend)
         self.claim_queues = claim.claim_queues(backend)
         self.claim_first = claim.claim_first(backend)
         self.undo_claim = claim.undo_claim(backend.batch_table(PAIRS))
         self.held = select(jobs.c.id, jobs.c.fence).where(HELD)
-        self.held_claims = select(*claim.claim_columns()).where(
+        self.held_claims = select(*claim_columns()).where(
             HELD, jobs.c.id.in_(bindparam("in_ids", expanding=True))
         )
         self.mark_started = claim.mark_started()
@@ -63,7 +67,7 @@ class Statements(ClaimStatements):
         self.insert_one = insert.insert_one(backend)
         self.insert_plain = insert.insert_plain()
         self.succeed = complete.succeed(backend.batch_table(SUCCESS))
-        self.succeed_batch = complete.succeed_batch(backend.batch_table(SUCCESS))
+        self.succeed_batch = complete.succeed_batch()
         self.complete = complete.complete(backend.batch_table(END))
         self.already_completed = complete.already_completed(backend.batch_table(PAIRS))
         self.append_counters = sql_insert(counters).values(minute=this_minute())

@@ -6,7 +6,7 @@ SELECT jobqueue_jobs.id, jobqueue_jobs.lane, jobqueue_jobs.priority, jobqueue_jo
             AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags))) AS is_paused
 FROM jobqueue_jobs
 WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
-    SELECT anon_1."key" AS place, json_extract(anon_1.value, '$[0]') AS name
+    SELECT anon_1."key" AS place, anon_1.value AS name
     FROM json_each(:in_rows) AS anon_1
 ) AS input JOIN jobqueue_jobs AS found ON found.id IN (SELECT other.id FROM jobqueue_jobs AS other WHERE other.state = 'available'
     AND other.lane = input.name AND other.queue = :in_queue

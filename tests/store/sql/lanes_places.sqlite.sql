@@ -14,6 +14,6 @@ FROM jobqueue_jobs
 WHERE lane IS NOT NULL AND fence > 0
     AND (state = 'running' OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))
     AND jobqueue_jobs.lane IN (SELECT input.name FROM (
-    SELECT anon_1."key" AS place, json_extract(anon_1.value, '$[0]') AS name
+    SELECT anon_1."key" AS place, anon_1.value AS name
     FROM json_each(:in_rows) AS anon_1
 ) AS input) GROUP BY jobqueue_jobs.lane;

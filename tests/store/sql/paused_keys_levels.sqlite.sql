@@ -4,7 +4,7 @@ WITH RECURSIVE level(name, priority) AS (
             AND jobqueue_jobs.lane = input.name
             AND jobqueue_jobs.queue = :in_searched ORDER BY jobqueue_jobs.priority LIMIT 1 OFFSET 0) AS priority
     FROM (
-        SELECT anon_1."key" AS place, json_extract(anon_1.value, '$[0]') AS name
+        SELECT anon_1."key" AS place, anon_1.value AS name
         FROM json_each(:in_rows) AS anon_1
     ) AS input UNION ALL
     SELECT level.name AS name,
