@@ -31,7 +31,13 @@ class Head(NamedTuple):
     lane_weight: float | None = None
     lane_strict: int | None = None
     is_paused: bool = False
-    """Its task or a tag of it is paused; as it is strict, so is what is behind it."""
+    """Its task or a tag of it is paused."""
+
+    @property
+    def is_in_line(self) -> bool:
+        """Return whether the job may start at its turn, or holds up those behind it, as strict."""
+        is_strict = self.lane is not None and self.lane_strict == 1
+        return is_strict or not (self.is_paused or self.lane_limit == 0)
 
 
 class Places(NamedTuple):
@@ -132,7 +138,7 @@ class Lane:
     def _allowed(self) -> list[Head]:
         """Return the jobs that may start now, in order: each is held to its own limit.
 
-        A strict job overtakes none, and none overtakes it.
+        A strict job overtakes none that is in line, and none overtakes it.
         """
         places = self.places
         if places.next_id is not None:
@@ -140,13 +146,13 @@ class Lane:
                 return []
             return [Head(places.next_id, self.key, -(2**31), _FIRST)]
         allowed: list[Head] = []
-        for place, head in enumerate(self.heads):
+        for place, head in enumerate(head for head in self.heads if head.is_in_line):
             taken = places.places + len(allowed)
             is_full = head.lane_limit is not None and taken >= head.lane_limit
-            is_held = is_full or head.is_paused
-            if head.lane_strict and (is_held or len(allowed) < place):
+            waits = is_full or head.is_paused
+            if head.lane_strict and (waits or len(allowed) < place):
                 break
-            if not is_held:
+            if not waits:
                 allowed.append(head)
         return allowed
 
@@ -202,8 +208,3 @@ def _take(lane: Lane) -> Head:
     head = lane.allowed[lane.taken]
     lane.taken += 1
     return head
-
-
-def is_held(head: Head) -> bool:
-    """Return whether a limit of 0 holds a job back, but none behind it."""
-    return head.lane_limit == 0 and not head.lane_strict

@@ -22,7 +22,6 @@ from jobqueue.store.lane_admission import (
     Switches,
     choose_fairly,
     choose_in_order,
-    is_held,
 )
 from jobqueue.store.lane_rows import LANES_AT_ONCE, LaneRows
 from jobqueue.store.paused_lanes import Seen
@@ -178,7 +177,9 @@ class Lanes(LaneRows):
 
         read(self._statements.heads, heads)
         held = [
-            name for name, jobs in heads.items() if len(jobs) == limit and all(map(is_held, jobs))
+            name
+            for name, jobs in heads.items()
+            if len(jobs) == limit and not any(head.is_in_line for head in jobs)
         ]
         if held:
             read(self._statements.heads_behind, held)

@@ -112,6 +112,6 @@ class PausedJobs:
 def _look_of(found: Sequence[Head], limit: int) -> Look:
     """Return the first `limit` that may start of what was found in a level, and its last place."""
     found = sorted(found, key=PLACE)
-    heads = [head for head in found if not head.is_paused or (head.lane and head.lane_strict)]
+    heads = [head for head in found if head.is_in_line]
     is_more = len(found) > min(limit, len(heads))
     return Look(heads[:limit], PLACE(found[-1]) if is_more else None)

@@ -7,10 +7,9 @@ from sqlalchemy import Connection
 
 from jobqueue.store.claims import Cursor
 from jobqueue.store.database import Store
-from jobqueue.store.lane_admission import Head, is_held
+from jobqueue.store.lane_admission import Head
 from jobqueue.store.paused import Level, Look, PausedJobs
 from jobqueue.store.paused_search import PausedSearch
-from jobqueue.store.sql.lanes_found import PASSED_OVER_MAX
 from jobqueue.store.sql.paused import Searched
 
 
@@ -59,22 +58,9 @@ class PausedLanes:
         if queue not in self._keys:
             jobs = PausedJobs(self._store, Searched.KEYS, queue)
             self._keys[queue] = PausedSearch(jobs)
-        search = self._keys[queue]
-
-        def look(keys: Sequence[str], limit: int) -> dict[str, Seen]:
-            return _by_name(keys, search.search(connection, keys, limit), search.rests(), limit)
-
-        seen = look(sorted(keys), limit)
-        held = [
-            key
-            for key, (heads, *_) in seen.items()
-            if len(heads) == limit and all(map(is_held, heads))
-        ]
-        if held:  # Jobs with a limit of 0 hold up none behind them.
-            for key, found in look(held, PASSED_OVER_MAX).items():
-                others = [head for head in found.heads if not is_held(head)]
-                seen[key] = found._replace(heads=(others or found.heads)[:limit])
-        return seen
+        search, names = self._keys[queue], sorted(keys)
+        looks = search.search(connection, names, limit)
+        return _by_name(names, looks, search.rests(), limit)
 
 
 def _by_name(

@@ -60,9 +60,10 @@ class Row:
         return self.running or (awaits and self.state in (State.SCHEDULED, State.AVAILABLE))
 
     def is_ahead(self, other: "Row") -> bool:
-        """Whether it waits in front of the other, which is of its queue and key."""
+        """Whether it is in line in front of the other, which is of its queue and key."""
         return (
             self.state is State.AVAILABLE
+            and (self.limit > 0 or self.strict)
             and not self.holds_a_place
             and (self.queue, self.key) == (other.queue, other.key)
             and self.place < other.place
@@ -337,8 +338,7 @@ class Machine(RuleBasedStateMachine):
 
     @staticmethod
     def is_behind_a_limit_of_0(job: Row, left: Sequence[Row]) -> bool:
-        ahead = [row for row in left if row.is_ahead(job) and row.limit == 0]
-        return any(row.strict or job.strict for row in ahead)
+        return any(row.is_ahead(job) and row.limit == 0 for row in left)
 
 
 def test_no_history_of_lanes_passes_a_limit_or_loses_a_job(url: str, backend_name: str) -> None:

@@ -1,8 +1,11 @@
 """Lanes: limits, rates, order and shares of the jobs of a concurrency key, and of limited queues."""
 
+import pytest
+
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
+from jobqueue.store.lanes import HEADS_MIN
 from jobqueue.store.schema import lanes
 from tests.store.lane_bench import LaneBench
 from tests.store.lane_bench import bench as bench
@@ -63,6 +66,16 @@ def test_jobs_with_a_limit_of_0_in_front_of_their_key_hold_back_no_other(bench: 
     bench.add("b", limit=0, count=9)
     bench.add("b", limit=1)
     assert bench.ids(limit=2) == []  # None overtakes a strict one.
+
+
+@pytest.mark.parametrize("count", [1, HEADS_MIN + 2])
+def test_a_strict_job_starts_behind_those_of_its_key_with_a_limit_of_0(
+    bench: LaneBench, count: int
+) -> None:
+    """However many: such a limit is a pause."""
+    bench.add("a", limit=0, count=count)
+    (strict,) = bench.add("a", limit=1, strict=True)
+    assert bench.ids() == [strict]
 
 
 def test_one_key_is_one_lane_in_all_queues(bench: LaneBench) -> None:

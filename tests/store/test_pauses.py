@@ -133,6 +133,24 @@ def test_in_a_strict_key_what_is_behind_a_paused_job_waits(bench: PauseBench) ->
     assert behind not in bench.of_lanes()
 
 
+@pytest.mark.parametrize("count", [1, 20])
+def test_jobs_with_a_limit_of_0_in_front_of_the_paused_ones_of_their_key_hold_up_no_other(
+    bench: PauseBench, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(paused_search, "ROWS", 3)
+    monkeypatch.setattr(paused_search, "ROWS_MIN", 3)
+    bench.add(count=count, lane="a", lane_limit=0)
+    bench.add("send", count=10, lane="a")
+    (free,) = bench.add(lane="a", lane_limit=1)
+    bench.pauses.pause(TASK, "send")
+    assert [id_ for _ in range(15) for id_ in bench.of_lanes()] == [free]
+    bench.add(lane="b", lane_limit=0)
+    assert bench.of_lanes() == []
+    assert "b" not in bench.keys()  # As if all of it were paused.
+    bench.pauses.resume(TASK, "send")
+    assert bench.keys() == {"a": Parked.NO, "b": Parked.NO}
+
+
 def test_a_drain_does_not_wait_for_paused_jobs_and_counts_them(bench: PauseBench) -> None:
     bench.add("add", "bulk", count=2)
     bench.add("add", "bulk", lane="a")

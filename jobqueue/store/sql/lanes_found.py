@@ -38,10 +38,23 @@ def available(table: FromClause) -> ColumnElement[bool]:
     return condition
 
 
+def is_in_line(job: FromClause = jobs) -> ColumnElement[bool]:
+    """Return whether a job of a key may start at its turn, or holds up those behind it.
+
+    One that is paused, or has a limit of 0, holds up others only if it is strict.
+    """
+    return or_(_is_open(job), job.c.lane_strict == literal_column("1"))
+
+
+def _is_open(job: FromClause) -> ColumnElement[bool]:
+    return and_(unpaused(job), func.coalesce(job.c.lane_limit, literal_column("1")) > 0)
+
+
 def first_jobs() -> Executable:
     """Select the first available job of each (queue, lane): one index lookup for each of them.
 
-    While something is paused: without those of which all is paused, among `PASSED_OVER_MAX` jobs.
+    While something is paused: without those of which all is paused, or has a limit of 0, among
+    `PASSED_OVER_MAX` jobs.
     """
     columns = jobs.c.id, jobs.c.lane, jobs.c.queue, jobs.c.priority, jobs.c.run_at
     very_first = (
@@ -75,16 +88,16 @@ def first_jobs() -> Executable:
 
 
 def _may_start(found: FromClause) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Return whether one of the first jobs of a lane is not paused, and whether there are more."""
+    """Return whether one of the first jobs of a lane may start, and whether there are more."""
     of_lane = (
-        select(jobs.c.id, jobs.c.task, jobs.c.tags)
+        select(jobs.c.id, jobs.c.task, jobs.c.tags, jobs.c.lane_limit)
         .where(may("claim"), jobs.c.queue == found.c.queue, jobs.c.lane == found.c.lane)
         .order_by(*(jobs.c[name] for name in _PLACE))
         .correlate(found)
     )
     first = of_lane.limit(PASSED_OVER_MAX).subquery("first")
     far = of_lane.with_only_columns(jobs.c.id).limit(1).offset(PASSED_OVER_MAX).scalar_subquery()
-    return select(first.c.id).where(unpaused(first)).exists(), far.is_not(None)
+    return select(first.c.id).where(_is_open(first)).exists(), far.is_not(None)
 
 
 def new_jobs() -> Executable:

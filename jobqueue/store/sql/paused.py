@@ -26,6 +26,7 @@ from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.schema import audit, jobs, pauses, queues, workers
 from jobqueue.store.sql.claim import CURSORS
+from jobqueue.store.sql.lanes_found import is_in_line
 from jobqueue.store.sql.predicates import IS_PAUSED, PLAIN, QUEUE_LIMITED, may, unpaused
 from jobqueue.store.sql.rows import NAMES
 
@@ -136,13 +137,11 @@ class _Search:
     def _first_of(
         self, rows: FromClause, *where: ColumnElement[bool]
     ) -> Select[tuple[object, ...]]:
-        """Select the first jobs of a part of a level that are not paused, or are strict."""
-        may_start = unpaused()
-        if self._searched is Searched.KEYS:
-            may_start = or_(may_start, jobs.c.lane_strict == literal_column("1"))
+        """Select the first jobs of a part of a level that are not passed over."""
+        counts = is_in_line if self._searched is Searched.KEYS else unpaused
         return (
             select(jobs.c.id)
-            .where(*self._of_level(rows), *where, may_start)
+            .where(*self._of_level(rows), *where, counts())
             .order_by(jobs.c.run_at, jobs.c.id)
             .limit(_LIMIT)
             .correlate(rows)

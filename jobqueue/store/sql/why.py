@@ -37,7 +37,7 @@ from jobqueue.store.schema import (
     queues,
     workers,
 )
-from jobqueue.store.sql.lanes_found import OF_KEY
+from jobqueue.store.sql.lanes_found import OF_KEY, is_in_line
 from jobqueue.store.sql.predicates import (
     IS_ALIVE,
     PLAIN,
@@ -146,14 +146,15 @@ def _verdicts() -> Executable:
 def _goes_first() -> ColumnElement[bool]:
     """True for a job that goes before those behind it in its lane, as in the heads of lanes.
 
-    A strict job that is held back holds them back too, and overtakes none.
+    A strict job that is held back holds them back too, and overtakes none of these.
     """
     has_room = or_(
         bindparam("in_strict", type_=Integer()) == 1,
+        jobs.c.lane_strict == 1,
         jobs.c.lane_limit.is_(None),
         jobs.c.lane_limit > bindparam("in_places", type_=Integer()),
     )
-    return or_(jobs.c.lane_strict == 1, and_(unpaused(), has_room))
+    return and_(is_in_line(), has_room)
 
 
 def _pauses() -> Executable:

@@ -21,12 +21,15 @@ SELECT found.id, found.lane, found.queue, found.priority, found.run_at
 FROM found
 WHERE NOT (EXISTS (SELECT * FROM jobqueue_pauses WHERE jobqueue_pauses.name IS NOT NULL))
     OR (EXISTS (SELECT first.id FROM (
-    SELECT jobqueue_jobs.id AS id, jobqueue_jobs.task AS task, jobqueue_jobs.tags AS tags
+    SELECT jobqueue_jobs.id AS id, jobqueue_jobs.task AS task, jobqueue_jobs.tags AS tags,
+        jobqueue_jobs.lane_limit AS lane_limit
     FROM jobqueue_jobs
     WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = found.queue
         AND jobqueue_jobs.lane = found.lane
     ORDER BY jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id
     LIMIT 10000
-) AS first WHERE NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-    AND jobqueue_pauses.name = first.task OR jobqueue_pauses.kind = 'tag'
-    AND replace(first.tags, '"' || jobqueue_pauses.name || '"', '') != first.tags)))) OR (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = found.queue AND jobqueue_jobs.lane = found.lane ORDER BY jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id LIMIT 1 OFFSET 10000) IS NOT NULL;
+) AS first WHERE (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+    OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+        AND jobqueue_pauses.name = first.task OR jobqueue_pauses.kind = 'tag'
+        AND replace(first.tags, '"' || jobqueue_pauses.name || '"', '') != first.tags))) AND coalesce(first.lane_limit,
+    1) > 0)) OR (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = found.queue AND jobqueue_jobs.lane = found.lane ORDER BY jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id LIMIT 1 OFFSET 10000) IS NOT NULL;

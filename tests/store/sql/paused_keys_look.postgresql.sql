@@ -26,11 +26,10 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
             AND jobqueue_jobs.id <= coalesce(CASE
                 WHEN (given_level.last_run_at > given_level.run_at) THEN 9223372036854775807
                 ELSE given_level.last_id END, 9223372036854775807)
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags))
-                OR jobqueue_jobs.lane_strict = 1)
+            AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
+                    '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
+                AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit::INTEGER
     ) AS anon_6 UNION ALL
@@ -43,11 +42,10 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
             AND jobqueue_jobs.run_at > given_level.run_at
             AND jobqueue_jobs.run_at < coalesce(given_level.last_run_at,
                 :in_last_instant::TIMESTAMP WITH TIME ZONE)
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags))
-                OR jobqueue_jobs.lane_strict = 1)
+            AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
+                    '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
+                AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit::INTEGER
     ) AS anon_7 UNION ALL
@@ -60,11 +58,10 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
             AND jobqueue_jobs.run_at = CASE
             WHEN (given_level.last_run_at > given_level.run_at) THEN given_level.last_run_at END
             AND jobqueue_jobs.id <= given_level.last_id
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags))
-                OR jobqueue_jobs.lane_strict = 1)
+            AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
+                    '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
+                AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit::INTEGER
     ) AS anon_8 UNION ALL

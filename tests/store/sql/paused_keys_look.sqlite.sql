@@ -34,11 +34,10 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
             AND jobqueue_jobs.id <= coalesce(CASE
                 WHEN (given_level.last_run_at > given_level.run_at) THEN 9223372036854775807
                 ELSE given_level.last_id END, 9223372036854775807)
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags))
-                OR jobqueue_jobs.lane_strict = 1)
+            AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
+                    '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
+                AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit OFFSET 0
     ) AS anon_2 UNION ALL
@@ -50,11 +49,10 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
             AND jobqueue_jobs.queue = :in_searched AND jobqueue_jobs.priority = given_level.priority
             AND jobqueue_jobs.run_at > given_level.run_at
             AND jobqueue_jobs.run_at < coalesce(given_level.last_run_at, :in_last_instant)
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags))
-                OR jobqueue_jobs.lane_strict = 1)
+            AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
+                    '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
+                AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit OFFSET 0
     ) AS anon_3 UNION ALL
@@ -67,11 +65,10 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
             AND jobqueue_jobs.run_at = CASE
             WHEN (given_level.last_run_at > given_level.run_at) THEN given_level.last_run_at END
             AND jobqueue_jobs.id <= given_level.last_id
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags))
-                OR jobqueue_jobs.lane_strict = 1)
+            AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
+                    '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
+                AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit OFFSET 0
     ) AS anon_4 UNION ALL

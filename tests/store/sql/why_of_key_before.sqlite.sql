@@ -3,11 +3,12 @@ FROM (
     SELECT jobqueue_jobs.id AS id
     FROM jobqueue_jobs
     WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane = :in_lane
-        AND (jobqueue_jobs.lane_strict = 1
-            OR (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
-                AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
-            AND (:in_strict = 1 OR jobqueue_jobs.lane_limit IS NULL OR jobqueue_jobs.lane_limit > :in_places))
+        AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+            OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
+                '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
+            AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
+        AND (:in_strict = 1 OR jobqueue_jobs.lane_strict = 1 OR jobqueue_jobs.lane_limit IS NULL
+            OR jobqueue_jobs.lane_limit > :in_places)
         AND jobqueue_jobs.queue = :in_queue
         AND (jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id) < (:in_own_priority,
             :in_own_run_at, :in_job)
