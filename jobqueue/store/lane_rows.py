@@ -176,6 +176,20 @@ class LaneRows:
         given = self._backend.batch_parameters(NAMES, [(name,)])
         connection.execute(self._statements.unpark_waiting, given)
 
+    def unpark_all(self) -> None:
+        """Bring all lanes back, in transactions of its own, after a change that claims look at.
+
+        Wait for those that others lock: who saw the time before the change may park them yet.
+        """
+        with self._store.write() as connection:
+            self.limit_stall(connection)
+            known = connection.execute(self._statements.known)
+            locked = self.unpark(connection, [name for _, name, _ in known if name])
+        for name in sorted(locked):
+            with self._store.write() as connection:
+                self.limit_stall(connection)
+                self.unpark_waiting(connection, name)
+
     def unpark_full(self, connection: Connection) -> set[str]:
         """Bring back all full lanes, as some may have room; return those that others lock."""
         self.limit_stall(connection)

@@ -40,11 +40,12 @@ class Pauses:
         def work(connection: Connection) -> bool:
             if connection.execute(old.returning(pauses.c.name)).first() is None:
                 return False
-            lanes.unpark_full(connection)
+            lanes.unpark_full(connection)  # Fail before the commit if their table is locked.
             return True
 
         if not transact_audited(self._store.transact, work, action, int):
             return False
+        lanes.unpark_all()
         lanes.sweep(every=None)  # Add the lanes of keys of which all was paused.
         return True
 

@@ -1,6 +1,7 @@
 """Pauses of tasks and of tags: what claims pass over, in plain queues and in lanes."""
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -149,6 +150,22 @@ def test_jobs_with_a_limit_of_0_in_front_of_the_paused_ones_of_their_key_hold_up
     assert "b" not in bench.keys()  # As if all of it were paused.
     bench.pauses.resume(TASK, "send")
     assert bench.keys() == {"a": Parked.NO, "b": Parked.NO}
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+def test_a_lane_that_a_claim_parks_while_its_pause_ends_comes_back(
+    bench: PauseBench, wait_until: Any
+) -> None:
+    bench.add("send", lane="a", lane_limit=1, lane_strict=1)
+    bench.lanes.sweep()
+    bench.pauses.pause(TASK, "send")
+    resuming = threading.Thread(target=bench.pauses.resume, args=(TASK, "send"))
+    with bench.store.write() as connection:
+        assert not bench.lanes.claim(connection, bench.holder, "default", 3).claims
+        resuming.start()
+        wait_until(lambda: not bench.pauses.all())
+    resuming.join(30)
+    assert bench.keys() == {"a": Parked.NO}
 
 
 def test_a_drain_does_not_wait_for_paused_jobs_and_counts_them(bench: PauseBench) -> None:
