@@ -133,7 +133,7 @@ class LanePlanner:
             self._skip_for = 0.0
 
     def skip(self, error: Exception) -> bool:
-        """Skip lanes for a while if their table was locked, so that free jobs go on.
+        """Skip lanes for a while if a table was locked, so that free jobs go on if it is theirs.
 
         By an operator's VACUUM FULL or ALTER TABLE, as rows are never waited for. Return False if
         that is not what failed.
@@ -142,8 +142,8 @@ class LanePlanner:
             return False
         if not self._skip_for:
             log.warning(
-                "jobs with a concurrency key or in a limited queue wait: a table that their claims "
-                "read is locked; other jobs go on"
+                "jobs with a concurrency key or in a limited queue wait for a table that another "
+                "session locks; other jobs wait too, unless it is jobqueue_lanes: see pg_locks"
             )
         self._skip_for = min(2 * self._skip_for, SKIP_MAX) or SKIP_FIRST
         self._skipped_until = time.monotonic() + self._skip_for

@@ -356,7 +356,7 @@ def test_a_lock_on_the_table_of_lanes_holds_up_no_free_job(
     monkeypatch.undo()
     worker.planner.lanes._skipped_until = 0.0
     assert claimed_at_once(worker) == [of_key.id]
-    assert len(lines(logging.WARNING, "is locked; other jobs go on")) == 1
+    assert len(lines(logging.WARNING, "other jobs wait too, unless it is jobqueue_lanes")) == 1
 
 
 @pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
