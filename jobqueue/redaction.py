@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, Transaction
 from sqlalchemy.exc import DBAPIError
@@ -15,7 +15,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import PAGE, Jobs
-from jobqueue.store.redactions import read_redactions, write_redactions
+from jobqueue.store.redactions import parts_of, read_redactions, write_redactions
 from jobqueue.tasks import Registry, Task
 from jobqueue.text import listed
 
@@ -81,6 +81,12 @@ class Hidden(NamedTuple):
         return shown, named
 
 
+EVERYTHING = Hidden((OTHERS,), (), 0)
+"""Of a task of which the database no longer says what it hides."""
+_warned: WeakKeyDictionary[Store, set[str]] = WeakKeyDictionary()
+"""Such tasks of which a warning was logged."""
+
+
 class Redaction:
     """Hides arguments of the tasks of an app, and of those that its workers have written down."""
 
@@ -95,7 +101,10 @@ class Redaction:
     def read(self) -> Mapping[str, Hidden]:
         """Return what is hidden now, by task."""
         written = {task: _read(text) for task, text in read_redactions(self._store).items()}
-        return _union(written, {} if self._registry is None else _of(self._registry.values()))
+        _warn(self._store, {task for task, hidden in written.items() if hidden is EVERYTHING})
+        declared = {} if self._registry is None else _of(self._registry.values())
+        both = {task: written.get(task, hidden) | hidden for task, hidden in declared.items()}
+        return {**written, **both}
 
     def schedule(self, shown: dict[str, Any]) -> dict[str, Any]:
         """Return the JSON object of a schedule without what is hidden of its arguments."""
@@ -226,20 +235,37 @@ def _add(
 ) -> set[str]:
     """Add to what is written, and return the tasks of which something was added."""
     before = read_redactions(store, connection)
-    both = _union({task: _read(text) for task, text in before.items()}, hidden)
-    now = {task: json.dumps(hidden) for task, hidden in both.items()}
-    changes = {task: text for task, text in now.items() if before.get(task) != text}
+    changes = {}
+    for task, of_code in hidden.items():
+        text = json.dumps(of_code)
+        if task not in before or _added(before[task], text) != before[task]:
+            changes[task] = text
     if changes:
-        union = lambda one, two: json.dumps(_read(one) | _read(two))  # noqa: E731
-        write_redactions(store, changes, union, connection)
+        write_redactions(store, changes, _added, connection)
     return set(changes)
 
 
-def _union(written: Mapping[str, Hidden], declared: Mapping[str, Hidden]) -> dict[str, Hidden]:
-    changed = {task: written.get(task, hidden) | hidden for task, hidden in declared.items()}
-    return {**written, **changed}
+def _added(there: str, new: str) -> str:
+    """Return the JSON of a row with what is new; one that SQL has broken as it is.
+
+    What that hid is not known: with the new names alone it would be shown.
+    """
+    before = _read(there)
+    return there if before is EVERYTHING else json.dumps(before | _read(new))
 
 
 def _read(text: str) -> Hidden:
-    names, places, rest = json.loads(text)
-    return Hidden(tuple(names), tuple(places), rest)
+    parts = parts_of(text)
+    return EVERYTHING if parts is None else Hidden(tuple(parts[0]), tuple(parts[1]), parts[2])
+
+
+def _warn(store: Store, tasks: set[str]) -> None:
+    """Log once which tasks have a row that SQL has broken."""
+    known = _warned.setdefault(store, set())
+    if new := sorted(map(str, tasks - known)):
+        known |= tasks
+        log.warning(
+            "%s: all arguments are hidden, since jobqueue_redactions does not say which; "
+            "jobqueue doctor says what to do",
+            listed(new),
+        )

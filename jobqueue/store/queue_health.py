@@ -18,6 +18,7 @@ from jobqueue.store.clock import now
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import tags_of
 from jobqueue.store.names import queues_of_available
+from jobqueue.store.redactions import parts_of, read_redactions
 from jobqueue.store.schedules import ScheduleTable
 from jobqueue.store.schema import jobs, metadata, queues, workers
 from jobqueue.store.sql.predicates import AVAILABLE, IS_ALIVE, in_state
@@ -344,6 +345,20 @@ def retention(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def redactions(facts: Facts) -> Iterator[Finding]:
+    """Tell tasks of which the database does not say any more what they hide."""
+    rows = read_redactions(facts.store, facts.connection)
+    for task in sorted(str(task) for task, text in rows.items() if parts_of(text) is None):
+        literal = task.replace("'", "''")
+        yield finding(
+            "redactions",
+            f"all arguments of task {task} are hidden: jobqueue_redactions does not say which",
+            f"DELETE FROM jobqueue_redactions WHERE task = '{literal}'; and at once "  # noqa: S608
+            "restart its workers, which write it again: in between its arguments are shown",
+            [task],
+        )
+
+
 CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     clock,
     missing_index,
@@ -355,6 +370,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     schedules,
     limits_of_0,
     retention,
+    redactions,
 )
 
 

@@ -1,5 +1,6 @@
 """What tasks hide of their arguments, written down for those who look without the app."""
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
@@ -8,9 +9,29 @@ from sqlalchemy import Connection, select, update
 from jobqueue.store.database import Store
 from jobqueue.store.schema import redactions
 
+Parts = tuple[list[str], list[int], int | None]
+
+
+def parts_of(text: str) -> Parts | None:
+    """Read the JSON of a row: names, places, and the first of *args; None if SQL has broken it."""
+    try:
+        names, places, rest = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    are_lists = isinstance(names, list) and isinstance(places, list)
+    if not are_lists or not all(isinstance(name, str) for name in names):
+        return None
+    # A boolean is an int as well.
+    numbers = places if rest is None else [*places, rest]
+    is_whole = all(type(number) is int and number >= 0 for number in numbers)
+    return (names, places, rest) if is_whole else None
+
 
 def read_redactions(store: Store, connection: Connection | None = None) -> dict[str, str]:
-    """Return the JSON of each task that hides something, as the connection sees it if given."""
+    """Return the JSON of each task that hides something, as the connection sees it if given.
+
+    Plain SQL may have written anything else there: see `parts_of`.
+    """
     with store.read() if connection is None else nullcontext(connection) as asked:
         rows = asked.execute(select(redactions.c.task, redactions.c.hidden))
         return {row.task: row.hidden for row in rows}
@@ -33,7 +54,7 @@ def write_redactions(
             # Insert first: if another process inserts the row meanwhile, its names are added to.
             connection.execute(store.backend.insert(redactions).values(task=task, hidden=text))
             there = select(redactions.c.hidden).where(of_task).with_for_update()
-            both = union(connection.execute(there).scalar() or text, text)
+            both = union(connection.execute(there).scalar_one(), text)
             connection.execute(update(redactions).where(of_task).values(hidden=both))
 
     if connection is None:

@@ -13,6 +13,7 @@ from jobqueue import InvalidArguments, InvalidOption, JobQueue, every
 from jobqueue.cli.main import cli
 from jobqueue.records import JobFilter
 from jobqueue.redaction import HIDDEN, Hidden, ShownJobs
+from jobqueue.store.redactions import read_redactions
 
 SECRET = "hunter2-sentinel"
 
@@ -169,6 +170,61 @@ def test_a_worker_adds_names_and_takes_none_back(url: str) -> None:
     both = {"login": Hidden(("token", "secret", "rest"), (0, 1, 2), 2)}
     assert hidden(renamed, "secret", "rest") == both
     assert hidden(first, "token") == both
+
+
+BROKEN = (
+    *("", "not json", "null", '"abc"', '{"a": 1, "b": 2, "c": 3}', "[" * 9000, "9" * 5000),
+    *('[["token"], [1]]', '[["token"], ["1"], null]', '[["token"], [true], null]'),
+    *('["token", [1], null]', "[[1], [1], null]", '[["token"], [-1], null]', '[[], [], "0"]'),
+)
+
+
+def test_a_row_that_sql_has_broken_hides_all_and_stops_nothing(
+    url: str, backend_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with JobQueue(url) as jobs:
+
+        @jobs.task(redact=("token",))
+        def login(user: str, token: str) -> None: ...
+
+        id_ = login.options(delay=3600).enqueue(SECRET, SECRET).id
+        jobs.schedules.add("often", login.call(SECRET, token=SECRET), every(minutes=5))
+        broken = [*(f"'{text}'" for text in BROKEN), "x'ff00'"]
+        if backend_name == "postgres":
+            broken[-1] = "NULL"
+            with jobs.store.write() as connection:
+                connection.exec_driver_sql(
+                    "ALTER TABLE jobqueue_redactions ALTER hidden DROP NOT NULL"
+                )
+        for value in broken:
+            with jobs.store.write() as connection:
+                connection.exec_driver_sql(f"UPDATE jobqueue_redactions SET hidden = {value}")
+            for registry in (None, jobs.registry):
+                (shown,) = ShownJobs(jobs.store, registry).find(JobFilter())
+                assert SECRET not in shown.args and shown.args.count(HIDDEN) == 2, value
+        before = read_redactions(jobs.store)
+        assert len([each for each in caplog.records if each.levelname == "WARNING"]) == 1
+
+    def run(*words: str) -> str:
+        caplog.clear()
+        result = CliRunner().invoke(cli, ["--url", url, *words], catch_exceptions=False)
+        assert result.exit_code == (words[0] == "doctor"), result.output
+        return result.output
+
+    for words in (("list",), ("list", "--json"), ("show", str(id_)), ("schedules", "--json")):
+        assert SECRET not in run(*words), words
+        (said,) = (record for record in caplog.records if record.levelname == "WARNING")
+        assert said.getMessage().startswith("login: all arguments are hidden"), words
+    assert "all arguments of task login are hidden" in run("doctor")
+
+    with JobQueue(url) as jobs:  # Producers and workers go on, and do not write over it.
+        done = jobs.task(redact=("token",))(login.function).enqueue(SECRET, SECRET)
+        with jobs.worker(poll=0.02, drain=True) as worker:
+            worker.wait()
+        assert done.state == "succeeded"
+        assert read_redactions(jobs.store) == before
+        for job in ShownJobs(jobs.store).find(JobFilter()):
+            assert SECRET not in job.args
 
 
 def test_an_app_with_another_name_still_hides_the_written_one(url: str) -> None:

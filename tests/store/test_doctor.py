@@ -18,7 +18,7 @@ from jobqueue.store.clock import after
 from jobqueue.store.database import Store
 from jobqueue.store.dialects import postgres_health, sqlite_health
 from jobqueue.store.doctor import examine
-from jobqueue.store.schema import queues, schedules, workers
+from jobqueue.store.schema import queues, redactions, schedules, workers
 from tests.store.conftest import StoreKit
 
 HOUR = 3600.0
@@ -49,7 +49,7 @@ def test_a_queue_in_order_has_no_finding(kit: StoreKit) -> None:
     for state in State:
         kit.put(state, holder, timeout=HOUR)
     diagnosis = examine(kit.store)
-    assert (diagnosis.findings, diagnosis.sentence) == ([], "nothing found: 15 checks")
+    assert (diagnosis.findings, diagnosis.sentence) == ([], "nothing found: 16 checks")
 
 
 def test_a_database_that_is_away_and_one_without_a_queue_are_found(
@@ -200,6 +200,16 @@ def test_a_retention_that_is_off_is_found_where_there_are_many_rows(
     kit.change(old, finished_at=after(-40 * 24 * HOUR))
     found = only(kit)
     assert found.check == "retention" and "oldest succeeded 40 days ago" in found.sentence
+
+
+def test_what_a_task_hides_is_found_where_the_database_does_not_say_it(kit: StoreKit) -> None:
+    good = {"task": "fine", "hidden": '[["token"], [0], null]'}
+    execute(kit, insert(redactions).values([good, {"task": "it's", "hidden": "[]"}]))
+    found = only(kit)
+    assert (found.check, found.names) == ("redactions", ("it's",))
+    execute(kit, text(found.remedy.partition(";")[0]))
+    assert findings(kit) == []
+    execute(kit, redactions.delete())
 
 
 # What one database alone has

@@ -17,6 +17,7 @@ _PLACES = {
     "lost_workers": "workers",
     "schedules": "schedules",
     "limits_of_0": "queues",
+    "redactions": "jobs?task={}",
 }
 """Where to look, by check; with the first name of a finding."""
 

@@ -4,15 +4,15 @@ from tests.cli.conftest import Cli
 
 
 def test_the_doctor_prints_what_to_do_and_exits_with_1_if_there_is_a_finding(bare: Cli) -> None:
-    assert bare.ok("doctor").endswith(": nothing found: 15 checks\n")
-    assert bare.json("doctor") == {"checks": 15, "findings": []}
+    assert bare.ok("doctor").endswith(": nothing found: 16 checks\n")
+    assert bare.json("doctor") == {"checks": 16, "findings": []}
     bare.id("add", "--queue", "mail")
     result = bare("doctor")
     assert result.exit_code == 1
     assert result.stdout == (
         "no worker is alive, and jobs wait in queue mail\n  jobqueue worker --queues mail\n"
     )
-    assert result.stderr.endswith(": 1 finding: 15 checks\n")
+    assert result.stderr.endswith(": 1 finding: 16 checks\n")
     result = bare("--json", "doctor")
     assert (result.exit_code, '"check": "unserved_queues"' in result.stdout) == (1, True)
 

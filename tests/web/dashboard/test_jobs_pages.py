@@ -221,6 +221,11 @@ def test_what_a_task_hides_is_on_no_page_and_in_no_answer(pages: Pages, jobs: Jo
         page = pages.get(path)
         assert secret not in page and "hidden" in page, path
     assert secret in jobs.get(id_).record().args
+    with jobs.store.write() as connection:
+        connection.exec_driver_sql("UPDATE jobqueue_redactions SET hidden = '[]'")
+    assert "all arguments of task login are hidden" in pages.get("/")
+    assert pages.client.get(f"/api/jobs/{id_}").json()["args"] == ["‹hidden›"] * 2
+    assert pages.client.enqueue(8, secret, task="login").json()["args"] == ["‹hidden›"] * 2
 
 
 def test_jobs_that_wait_are_moved_and_get_another_priority(pages: Pages, jobs: JobQueue) -> None:
