@@ -100,6 +100,25 @@ def test_no_interface_shows_it_with_and_without_the_app(url: str) -> None:
     assert json.loads(run("show", str(waits.id), "--json"))["args"] == [7, HIDDEN]
 
 
+def test_a_schedule_of_before_its_task_hid_anything_does_not_differ_and_is_hidden(url: str) -> None:
+    for redact in ((), ("token",)):
+        with JobQueue(url) as jobs:
+
+            @jobs.task(name="login", redact=redact)
+            def login(token: str) -> None: ...
+
+            @jobs.task(name="nightly", redact=redact, schedule=every(minutes=5))
+            def nightly(token: str = SECRET) -> None: ...
+
+            jobs.schedules.add("often", login.call(SECRET), every(minutes=5))
+            with jobs.worker(drain=True) as worker:
+                worker.wait()
+            found = {each.name: each.differs for each in jobs.schedules}
+            assert found == {"often": False, "nightly": False}
+    shown = CliRunner().invoke(cli, ["--url", url, "schedules", "--json"]).output
+    assert SECRET not in shown and HIDDEN in str(json.loads(shown))
+
+
 @pytest.mark.parametrize("way", ["enqueue", "many", "within", "rolled back", "scheduled"])
 def test_it_is_hidden_from_its_first_job_on_though_no_worker_has_started(
     jobs: JobQueue, engine: Any, url: str, way: str
