@@ -26,7 +26,7 @@ from jobqueue.errors import JobQueueError
 from jobqueue.findings import Finding
 from jobqueue.overview import recent_findings
 from jobqueue.queue import JobQueue
-from jobqueue.states import FINAL, State
+from jobqueue.states import FINAL, WAITING, State
 from jobqueue.store.stats import Monitor
 from jobqueue.text import escape_controls
 from jobqueue.worker.observe.histograms import BOUNDS, Histogram
@@ -35,6 +35,8 @@ from jobqueue.worker.worker import Worker
 CONTENT_TYPE = "text/plain; version=0.0.4"
 """Of `exposition`, without the charset: UTF-8."""
 
+TIMES = 10
+"""How much further than for a page jobs that wait are counted: a million in a queue."""
 _EMPTY: dict[str, Any] = {"queues": [], "tasks": [], "workers": 0}
 _LABELS = ["task", "queue"]
 _LIMITS = [*(str(bound) for bound in BOUNDS), "+Inf"]
@@ -53,7 +55,7 @@ class Collector:
         """Yield the metrics; only `jobqueue_up`, 0, while the database does not answer."""
         try:
             stats = {
-                "queues": self._monitor.queues(),
+                "queues": self._monitor.bounded_queues(TIMES),
                 "tasks": self._monitor.tasks(),
                 "workers": self._monitor.live_workers(),
             }
@@ -114,9 +116,14 @@ def unreachable() -> Iterator[Metric]:
 
 
 def _of_fleet(stats: dict[str, Any]) -> Iterator[Metric]:
-    """Yield the metrics of `Monitor`'s queues, tasks and live workers."""
+    """Yield the metrics of `Monitor`'s bounded queues, tasks and live workers."""
     jobs = Gauge(
         "jobqueue_jobs", "Jobs that have not ended, by queue and state.", labels=["queue", "state"]
+    )
+    more = Gauge(
+        "jobqueue_jobs_more",
+        "1 if more jobs may wait than jobqueue_jobs has counted.",
+        labels=["queue", "state"],
     )
     oldest = Gauge(
         "jobqueue_oldest_available_seconds",
@@ -142,6 +149,8 @@ def _of_fleet(stats: dict[str, Any]) -> Iterator[Metric]:
         for state in State:
             if state not in FINAL:
                 jobs.add_metric([queue, state.value], row[state.value])
+            if state in WAITING:
+                more.add_metric([queue, state.value], row[f"{state.value}_more"])
         oldest.add_metric([queue], row["oldest_available_seconds"] or 0)
         paused.add_metric([queue], row["paused"])
         if row["max_pending"] is not None:
@@ -152,7 +161,7 @@ def _of_fleet(stats: dict[str, Any]) -> Iterator[Metric]:
             if state in FINAL:
                 finished.add_metric([task, state.value], row[state.value])
         errored.add_metric([task], row["errored_attempts"])
-    yield from (_up(1), jobs, oldest, paused, bound, finished, errored)
+    yield from (_up(1), jobs, more, oldest, paused, bound, finished, errored)
     yield Gauge("jobqueue_workers", "Live workers.", value=stats["workers"])
 
 

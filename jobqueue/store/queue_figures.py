@@ -48,11 +48,11 @@ _ZEROS: dict[str, Any] = {
 }
 
 
-def bounded_rows(connection: Connection, backend: Backend) -> list[dict[str, Any]]:
+def bounded_rows(connection: Connection, backend: Backend, times: int = 1) -> list[dict[str, Any]]:
     """Return a row for each queue that has live jobs, counters or switches, by name.
 
-    Its columns are those of the view, with `available_more` and `scheduled_more`: there are more
-    than that.
+    Its columns are those of the view, with `available_more` and `scheduled_more`: there may be more
+    than that. The bounds are `times` those of this module.
     """
     backend.prefer_indexes(connection)
     rows: dict[str, dict[str, Any]] = {}
@@ -64,15 +64,17 @@ def bounded_rows(connection: Connection, backend: Backend) -> list[dict[str, Any
         row_of(row.queue).update(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented mapping.
     for row in connection.execute(_RUNNING):
         row_of(row.queue)["running"] = row.running
-    scheduled = connection.execute(_SCHEDULED).all()
-    more = sum(row.scheduled for row in scheduled) > SCHEDULED_MAX
+    scheduled = connection.execute(_scheduled(times * SCHEDULED_MAX)).all()
     for row in scheduled:
-        row_of(row.queue).update(scheduled=row.scheduled, scheduled_more=more)
-    for queue, found in _available(connection, backend).items():
+        row_of(row.queue)["scheduled"] = row.scheduled
+    for queue, found in _available(connection, backend, times).items():
         row_of(queue).update(found)
     for row in connection.execute(select(queues)):
         switches = {name: row._mapping[name] for name in _ZEROS if name in queues.c}  # noqa: SLF001
         row_of(row.name).update(switches, paused=row.paused_at is not None, fair=row.fair == 1)
+    more = sum(row.scheduled for row in scheduled) > times * SCHEDULED_MAX
+    for found in rows.values():  # Those that are due later may be of any queue.
+        found["scheduled_more"] = more
     return [rows[queue] for queue in sorted(rows)]
 
 
@@ -102,17 +104,16 @@ _RUNNING = (
     .where(in_state(State.RUNNING), jobs.c.worker_id.is_not(None))
     .group_by(jobs.c.queue)
 )
-_due = (
-    select(jobs.c.queue)
-    .where(in_state(State.SCHEDULED))
-    .order_by(jobs.c.run_at)
-    .limit(SCHEDULED_MAX + 1)
-    .subquery()
-)
-_SCHEDULED = select(_due.c.queue, func.count().label("scheduled")).group_by(_due.c.queue)
 
 
-def _available(connection: Connection, backend: Backend) -> dict[str, dict[str, Any]]:
+def _scheduled(most: int) -> Select[Any]:
+    """Select how many scheduled jobs each queue has, among one more than `most`, due first."""
+    scheduled = select(jobs.c.queue).where(in_state(State.SCHEDULED))
+    due = scheduled.order_by(jobs.c.run_at).limit(most + 1).subquery()
+    return select(due.c.queue, func.count().label("scheduled")).group_by(due.c.queue)
+
+
+def _available(connection: Connection, backend: Backend, times: int) -> dict[str, dict[str, Any]]:
     """Return the columns of available jobs by queue."""
     found: dict[str, dict[str, Any]] = {}
     present = connection.execute(select(now())).scalar_one()
@@ -121,7 +122,7 @@ def _available(connection: Connection, backend: Backend) -> dict[str, dict[str, 
         if not names:
             continue
         oldest = _by_queue(connection, backend, names, _oldest(backend, part))
-        for queue, (count, more) in _counts(connection, backend, part, names).items():
+        for queue, (count, more) in _counts(connection, backend, part, names, times).items():
             row = found.setdefault(queue, {"available": 0, "available_more": False})
             row["available"] += count
             row["available_more"] |= more
@@ -131,13 +132,17 @@ def _available(connection: Connection, backend: Backend) -> dict[str, dict[str, 
 
 
 def _counts(
-    connection: Connection, backend: Backend, part: ColumnElement[bool], names: Sequence[str]
+    connection: Connection,
+    backend: Backend,
+    part: ColumnElement[bool],
+    names: Sequence[str],
+    times: int,
 ) -> dict[str, tuple[int, bool]]:
     """Count a few jobs of each queue, then more where there are more; True: there are still."""
     counts = _by_queue(connection, backend, names, _count(backend, part, EACH))
     many, most = [name for name in names if counts[name] > EACH], EACH
     if many:
-        most = max(EACH, min(AVAILABLE_MAX, _rounded(BUDGET // len(many))))
+        most = max(EACH, min(times * AVAILABLE_MAX, _rounded(times * BUDGET // len(many))))
     if most > EACH:
         counts |= _by_queue(connection, backend, many, _count(backend, part, most))
     return {name: (min(count, most), count > most) for name, count in counts.items()}

@@ -120,13 +120,14 @@ class Monitor:
         """
         return self._rows(select(queue_stats).order_by(queue_stats.c.queue))
 
-    def bounded_queues(self) -> Rows:
+    def bounded_queues(self, times: int = 1) -> Rows:
         """Return what `queues` does, in milliseconds for any number of jobs that wait.
 
         Numbers of waiting jobs may be bounds: `available_more` and `scheduled_more` tell that.
+        `times` raises them, and the time that it takes.
         """
         with self._store.read() as connection:
-            return bounded_rows(connection, self._store.backend)
+            return bounded_rows(connection, self._store.backend, times)
 
     def workers(self) -> Rows:
         """Return a row for each lease, by name. `queues` is a list of names; None means all."""

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from jobqueue import JobQueue
 from jobqueue import prometheus
 from jobqueue.cli.commands.probe_options import bound, serve
+from jobqueue.store import queue_figures
 from jobqueue.store.stats import Monitor
 from tests.web.conftest import Client, working
 
@@ -37,10 +38,30 @@ def test_metrics_are_asked_for_once_a_second_at_most(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    queues = Monitor.queues
-    monkeypatch.setattr(Monitor, "queues", lambda self: asked.append(1) or queues(self))
+    live = Monitor.live_workers
+    monkeypatch.setattr(Monitor, "live_workers", lambda self: asked.append(1) or live(self))
     texts = {client.get("/metrics").text for _ in range(5)}
     assert len(asked) <= 2 and len(texts) <= 2
+
+
+def test_jobs_that_wait_are_counted_up_to_a_bound_that_is_said(
+    client: Client, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting ten million takes longer than a scrape may."""
+    monkeypatch.setattr(Monitor, "queues", None)
+    for name in ("EACH", "AVAILABLE_MAX", "BUDGET", "SCHEDULED_MAX"):
+        monkeypatch.setattr(queue_figures, name, 1)
+    add = jobs.registry["add"]
+    jobs.enqueue_many([add.call(n, n) for n in range(12)])
+    add.options(queue="few", delay=60).enqueue(1, 1)
+    lines = client.get("/metrics").text.splitlines()
+    for queue, available, more, later in (("default", 10, 1, 0), ("few", 0, 0, 1)):
+        labels = f'{{queue="{queue}",state="available"}}'
+        assert f"jobqueue_jobs{labels} {available:.1f}" in lines
+        assert f"jobqueue_jobs_more{labels} {more:.1f}" in lines
+        labels = labels.replace("available", "scheduled")
+        assert f"jobqueue_jobs{labels} {later:.1f}" in lines
+        assert f"jobqueue_jobs_more{labels} 0.0" in lines
 
 
 def test_labels_are_escaped() -> None:
