@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from jobqueue.records import JobFilter
 from jobqueue.store.audit_words import about, shown
@@ -173,9 +173,10 @@ class Audit:
         return [row | {"at": row["at"].isoformat()} for row in self._read(wanted)]
 
     def later(self, id_: int, verbs: Collection[str]) -> list[dict[str, Any]]:
-        """Return what was done after an action, once each: `verb`, `target` and `before`."""
-        columns = select(audit.c.verb, audit.c.target, audit.c.before).distinct()
-        return self._read(columns.where(audit.c.id > id_, audit.c.verb.in_(verbs)))
+        """Return what was done after an action: `verb`, `target`, `before`, and the last `id`."""
+        what = (audit.c.verb, audit.c.target, audit.c.before)
+        last = select(*what, func.max(audit.c.id).label("id")).group_by(*what)
+        return self._read(last.where(audit.c.id > id_, audit.c.verb.in_(verbs)))
 
     def _read(self, wanted: Select[Any]) -> list[dict[str, Any]]:
         with self._store.read() as connection:

@@ -6,6 +6,7 @@ and can be undone too.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, exists, select
@@ -126,6 +127,8 @@ _BUILDERS: dict[str, Callable[[Row, Row, Any], Reversal | None]] = {
     "update": _of_move,
     **dict.fromkeys(("add", "reset"), _of_schedule),
 }
+_CHANGES = (*_BUILDERS, "remove")
+"""Verbs after which an earlier action may no longer be in force."""
 
 
 class Undo:
@@ -144,15 +147,16 @@ class Undo:
         found = {row["id"]: it for row in rows if (it := reversal(row)) is not None}
         if not found:
             return {}
-        later = self._set_after(rows[0]["id"])
-        newest: dict[str, int] = {}
+        later = {setting for row in self._later(rows[0]["id"]) for setting in _changed(row)}
+        newest = []
         for row in rows:
             if row["id"] in found and _setting(row) not in later:
-                newest.setdefault(_setting(row), row["id"])
-        asked = [found[id_].still.label(f"of_{id_}") for id_ in newest.values()]
+                newest.append(row["id"])
+            later.update(_changed(row))
+        asked = [found[id_].still.label(f"of_{id_}") for id_ in newest]
         with self._store.read() as connection:
             answers = connection.execute(select(*asked)).one() if asked else ()
-        still = {id_ for id_, answer in zip(newest.values(), answers, strict=True) if answer}
+        still = {id_ for id_, answer in zip(newest, answers, strict=True) if answer}
         return {id_: it.verb if id_ in still else None for id_, it in found.items()}
 
     def undo(self, id_: int, actor: str, require: Callable[[str], object]) -> str:
@@ -171,20 +175,54 @@ class Undo:
         require(taken.verb)
         action = Action(actor, taken.verb, taken.target)
         # What it set may be in force because somebody has set it again.
-        is_last = _setting(row) not in self._set_after(id_)
-        if not is_last or not taken.act(self._store, action):
-            said = f"{what} is not undone: what it set was changed since"
-            raise WrongState(said, field="id", value=id_)
+        if self._change_since(row) is not None or not taken.act(self._store, action):
+            why = _why_not(row, taken, self._change_since(row))
+            raise WrongState(f"{what} is not undone: {why}", field="id", value=id_)
         return f"{action.verb} {about({'target': action.target, 'before': action.before})}"
 
-    def _set_after(self, id_: int) -> set[str]:
-        """Return the settings of which a later action can be taken back."""
-        rows = self._audit.later(id_, _BUILDERS)
-        return {_setting(row) for row in rows if reversal(row) is not None}
+    def _later(self, id_: int) -> list[Row]:
+        return self._audit.later(id_, _CHANGES)
+
+    def _change_since(self, row: Row) -> Row | None:
+        """Return the newest later action that has changed what this one set, if there is one."""
+        later = self._later(row["id"])
+        ids = [each["id"] for each in later if _setting(row) in _changed(each)]
+        return next(iter(self._audit.stored(1, id_=max(ids))), None) if ids else None
 
 
 def _setting(row: Row) -> str:
     """Return what an action sets, the same for two of which the newer one counts."""
     verb = {"resume": "pause", "reset": "add"}.get(row["verb"], row["verb"])
-    kind, named = next(iter(row["target"].items()))
-    return f"{verb} {kind} {named} {sorted(row['target'].get('set', ()))}"
+    kind, named = next(iter(row["target"].items()), ("", ""))
+    columns = row["target"].get("set")
+    return f"{verb} {kind} {named} {sorted(columns) if isinstance(columns, dict) else ''}"
+
+
+def _changed(row: Row) -> tuple[str, ...]:
+    """Return the settings that an action has changed."""
+    if _is_other_schedule(row):
+        return tuple(_setting(row | {"verb": verb}) for verb in ("pause", "add"))
+    # One that replaced a value by the same has changed nothing.
+    return (_setting(row),) if row["before"] is None or reversal(row) is not None else ()
+
+
+def _is_other_schedule(row: Row) -> bool:
+    """Return whether an action has removed a schedule, or has made one: there was none."""
+    return row["verb"] == "remove" or (row["verb"] == "add" and row["before"] is None)
+
+
+def _why_not(row: Row, taken: Reversal, since: Row | None) -> str:
+    """Return why an action is not taken back, by the last change since that the audit has."""
+    if since is None and taken.verb == "update":
+        return "its jobs wait no longer, or were changed since"
+    if since is None:
+        return "what it set was changed since, by a program or SQL"
+    at = f"{datetime.fromisoformat(since['at']).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    who = f"by {since['actor']} at {at} (action {since['id']})"
+    if _is_other_schedule(since):
+        done = "removed" if since["verb"] == "remove" else "added again"
+        return f"that schedule was {done} since, {who}"
+    is_undo = (since["verb"], since["target"]) == (taken.verb, taken.target)
+    if is_undo and taken.verb == "add":  # The target of a schedule is its name alone.
+        is_undo = since["before"]["became"] == row["before"]["was"]
+    return f"{'it was undone already' if is_undo else 'what it set was changed since'}, {who}"

@@ -60,6 +60,10 @@ class Operator:
         action = Action(ADA, verb, {kind: name})
         if kind == "queue":
             getattr(Monitor(self.kit.store), verb)(name, action)
+        elif kind == "schedule" and verb == "pause":
+            self.schedules.pause(name, ADA, action)
+        elif kind == "schedule":
+            self.schedules.resume(name, action)
         else:
             getattr(Pauses(self.kit.store), verb)(PauseKind(kind), name, action)
 
@@ -100,6 +104,7 @@ def column(kit: StoreKit, query: str) -> Any:
 SWITCHES = "SELECT max_running, rate_count, rate_period, rate_burst, fair FROM jobqueue_queues"
 JOB = "SELECT queue, priority FROM jobqueue_jobs WHERE id = 1"
 SCHEDULE = "SELECT kind, expression, tz, args, catch_up FROM jobqueue_schedules"
+PAUSED = "SELECT paused_at IS NULL FROM jobqueue_schedules"
 PAUSES = "SELECT count(*) FROM jobqueue_pauses"
 SETTINGS: dict[str, tuple[list[Callable[[Operator], None]], str, str]] = {
     "limit": (
@@ -147,6 +152,20 @@ SETTINGS: dict[str, tuple[list[Callable[[Operator], None]], str, str]] = {
         "SELECT paused_at IS NULL FROM jobqueue_queues",
         "resume queue mail",
     ),
+    "pause of a schedule": (
+        [lambda o: o.schedule(FIVE), lambda o: o.pause("schedule", "s")],
+        PAUSED,
+        "resume schedule s",
+    ),
+    "resume of a schedule": (
+        [
+            lambda o: o.schedule(FIVE),
+            lambda o: o.pause("schedule", "s"),
+            lambda o: o.pause("schedule", "s", "resume"),
+        ],
+        PAUSED,
+        "pause schedule s",
+    ),
     "pause of a tag": ([lambda o: o.pause("tag", "eu")], PAUSES, "resume tag eu"),
     "resume of a task": (
         [lambda o: o.pause("task", "add"), lambda o: o.pause("task", "add", "resume")],
@@ -173,7 +192,11 @@ def test_an_undo_puts_back_what_was_there_and_can_be_undone(
     assert operator.offers()[0] not in (None, "never")
     assert operator.undo() == said
     assert (column(kit, query), operator.says()[0]) == (before, said)
-    assert operator.rows()[0]["actor"] == "bob@web-2"
+    last, undone = operator.rows()[:2]
+    assert last["actor"] == "bob@web-2"
+    by = rf"undone already, by bob@web-2 at [0-9: -]{{19}} UTC \(action {last['id']}\)$"
+    with pytest.raises(WrongState, match=by):
+        operator.undo(undone["id"])
     operator.undo()
     assert column(kit, query) == after != before
     assert operator.offers()[0] is not None
@@ -215,8 +238,14 @@ def test_of_two_actions_on_one_setting_the_newer_one_is_offered(operator: Operat
     # Neither on the log's later pages, nor by its id: that would undo what was done since.
     rows, undo = operator.rows(), Undo(operator.kit.store)
     assert undo.offers(rows[3:]) == {row["id"]: None for row in rows[3:]}
-    for row in (rows[5], rows[3]):  # The limit is 4 again, and the queue is paused again.
-        with pytest.raises(WrongState, match="changed since"):
+    # The limit is 4 again, and the queue is paused again.
+    for row, what, last in (
+        (rows[5], "what it set was changed since", 6),
+        (rows[3], "it was undone already", 4),
+        (rows[4], "what it set was changed since", 4),
+    ):
+        by = rf"{what}, by {ADA} at .* UTC \(action {last}\)$"
+        with pytest.raises(WrongState, match=by):
             operator.undo(row["id"])
     assert operator.rows() == rows
 
@@ -226,7 +255,9 @@ def test_jobs_that_no_longer_wait_are_not_moved_back(kit: StoreKit, operator: Op
     operator.move(1, priority=7)
     kit.take_one(kit.worker())
     assert (kit.state(1), operator.offers()) == (State.RUNNING, [None])
-    with pytest.raises(WrongState, match="changed since"):
+    with pytest.raises(
+        WrongState, match=r"is not undone: its jobs wait no longer, or were changed"
+    ):
         operator.undo()
 
 
@@ -261,13 +292,36 @@ def test_what_has_no_one_old_value_cannot_be_undone(kit: StoreKit, operator: Ope
         operator.undo(77)
 
 
-def test_a_schedule_that_was_removed_since_is_not_made_again(operator: Operator) -> None:
+def test_a_schedule_that_a_program_removed_is_not_made_again(operator: Operator) -> None:
     operator.schedule(FIVE)
     operator.schedule(NIGHTLY)
     operator.schedules.remove("s")
     assert operator.offers() == [None, "never"]
     with pytest.raises(ScheduleNotFound):
         operator.undo()
+
+
+@pytest.mark.parametrize("again", ["nobody", "the code", "an operator"])
+def test_a_schedule_that_was_added_again_is_not_changed_by_an_undo_of_before(
+    operator: Operator, again: str
+) -> None:
+    operator.schedule(FIVE)
+    operator.schedule(NIGHTLY)
+    operator.pause("schedule", "s")
+    operator.schedules.remove("s", Action(ADA, "remove", {"schedule": "s"}))
+    if again == "an operator":
+        operator.schedule(NIGHTLY)
+    elif again == "the code":
+        operator.schedules.add("s", NIGHTLY)
+    if again != "nobody":
+        operator.schedules.pause("s", ADA)
+    assert operator.offers()[-3:] == [None, None, "never"]
+    said = f"added again since, by {ADA} at" if again == "an operator" else "removed since, by"
+    for id_ in (2, 3):
+        with pytest.raises(WrongState, match=f"is not undone: that schedule was {said}"):
+            operator.undo(id_)
+    if again != "nobody":
+        assert operator.schedules.find("s")[0].definition == NIGHTLY
 
 
 def test_the_log_shows_no_arguments_of_a_schedule(kit: StoreKit, operator: Operator) -> None:
@@ -322,3 +376,16 @@ def test_rows_that_an_earlier_version_or_plain_sql_wrote_are_shown(operator: Ope
         operator.execute(insert(audit).values(values | row))
     assert operator.offers() == ["never"] * 5
     assert operator.says()[-1] == "limit queue mail, limit 4"
+
+
+def test_what_an_earlier_version_set_since_counts_though_it_noted_no_old_value(
+    operator: Operator,
+) -> None:
+    """Its commands may still be there while workers of this version run."""
+    operator.limit(10)
+    for most in (5, 10):
+        target = f'{{"queue": "mail", "limit": {most}}}'
+        operator.execute(insert(audit).values(actor=ADA, verb="limit", target=target))
+    assert operator.offers() == ["never", "never", None]
+    with pytest.raises(WrongState, match=r"changed since, by ada@web-1 at .* \(action 3\)$"):
+        operator.undo(1)

@@ -57,7 +57,7 @@ def test_an_action_is_taken_back_by_its_id(bare: Cli) -> None:
     assert (row["before"], row["about"]) == ({"limit": 4}, "queue mail, limit 4 → 10")
     assert bare.ok("undo", row["id"]) == "undone: limit queue mail, limit 10 → 4\n"
     assert bare.json("queues")[0]["max_running"] == 4
-    assert "changed since" in bare.refused(1, "undo", row["id"])
+    assert f"undone already, by {ME} at 20" in bare.refused(1, "undo", row["id"])
     said = "limit queue mail, limit 4 → 10"
     assert bare.json("undo", 3) == {"changed": 1, "undone": said}
     assert "there is no action 99" in bare.refused(1, "undo", 99)

@@ -306,8 +306,8 @@ def test_the_log_shows_what_was_replaced_and_puts_it_back(pages: Pages, jobs: Jo
     Switchboard(jobs.store).limit("mail", 9)
     page = text_of(pages.done("/log/5/undo", {"to": "/log"}))
     assert (
-        "Action 5 (limit: queue mail, limit 10 → 4) is not undone: what it set was changed since."
-        in page
+        "Action 5 (limit: queue mail, limit 10 → 4) is not undone: what it set was changed since, "
+        "by a program or SQL." in page
     )
     assert Monitor(jobs.store).queues()[0]["max_running"] == 9
     assert pages.send("/log/99/undo").status_code == 404
