@@ -4,6 +4,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -60,6 +61,22 @@ def pages() -> Files:
 
 def test_prose_has_none_of_the_banned_words() -> None:
     assert banned_words(package() | pages()) == []
+
+
+def begun_alike(files: Files) -> list[str]:
+    """Lines of pages that begin as the line before them: a merge that kept both."""
+    return [
+        f"{path}: {line}"
+        for path, source in files.items()
+        for _, text in prose(path, source)
+        for before, line in pairwise(text.splitlines())
+        if before[:40] == line[:40] and len(line.strip()) > 40 and line[0] not in "|`"
+    ]
+
+
+def test_no_page_has_two_versions_of_a_line() -> None:
+    assert begun_alike(pages()) == []
+    assert begun_alike({"a.md": f"{'a' * 41}\n{'a' * 40}b\n| {'c' * 50}\n| {'c' * 50}"}) != []
 
 
 BAD: list[Files] = [
