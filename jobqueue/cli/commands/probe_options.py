@@ -1,6 +1,7 @@
 """`worker --health-port`, `--metrics-port` and `--probe-host`."""
 
 import contextlib
+import socket
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -21,8 +22,23 @@ Ports = dict[str, int]
 
 
 def ports_of(given: Mapping[str, Any]) -> Ports:
-    """Return the ports that were given. Raises InvalidOption."""
-    return {name: options.port(given[name], name) for name in PORTS if given[name] is not None}
+    """Return the ports that were given. Raises InvalidOption, also for a wrong --probe-host."""
+    ports = {name: options.port(given[name], name) for name in PORTS if given[name] is not None}
+    _check(given["probe_host"], ports)
+    return ports
+
+
+def _check(host: str, ports: Ports) -> None:
+    if not host:  # It would mean all addresses.
+        raise invalid("probe_host", "give an address, such as 0.0.0.0 for all", host)
+    if host != LOOPBACK and not ports:
+        raise invalid("probe_host", "it needs --health-port or --metrics-port", host)
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):  # UnicodeError: such a name cannot be.
+        raise invalid(
+            "probe_host", f"{host[:60]!r} is not an address of this machine", host
+        ) from None
 
 
 def of_process(ports: Ports, number: int, count: int) -> list[str]:
@@ -39,8 +55,6 @@ def of_process(ports: Ports, number: int, count: int) -> list[str]:
 @contextlib.contextmanager
 def bound(ports: Ports, worker: Worker, host: str = LOOPBACK) -> Iterator[list[Probes]]:
     """Bind the ports before the worker starts, so that a port in use stops the command."""
-    if not host:  # It would mean all addresses.
-        raise invalid("probe_host", "give an address, such as 0.0.0.0 for all", host)
     pages: dict[int, dict[str, Page]] = {}
     for name, port in ports.items():
         # 0 twice means two ports.
@@ -54,10 +68,9 @@ def bound(ports: Ports, worker: Worker, host: str = LOOPBACK) -> Iterator[list[P
         for port, served in pages.items():
             try:
                 probe = Probes(max(0, port), served, host)
-            except (OSError, TypeError) as error:  # TypeError: such a name cannot be.
-                said = getattr(error, "strerror", None) or error
+            except OSError as error:
                 raise CliError(
-                    f"cannot listen on port {max(0, port)} of {host}: {said}",
+                    f"cannot listen on port {max(0, port)} of {host}: {error.strerror or error}",
                     field="port",
                     value=port,
                 ) from None
