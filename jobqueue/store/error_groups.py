@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, cast, func, select
 
 from jobqueue import options
 from jobqueue.error_groups import ID_LENGTH, SIGNATURE_MAX, ErrorGroup, signature_of
-from jobqueue.errors import invalid
+from jobqueue.errors import InvalidOption
 from jobqueue.literals import ErrorWindow
 from jobqueue.store.clock import now
 from jobqueue.store.database import Store
@@ -106,22 +106,18 @@ class ErrorGroups:
         if " " in text and len(text) <= SIGNATURE_MAX:
             return text
         if not _ID.fullmatch(text):
-            raise invalid(
-                "error",
-                f"{text[:40]!r} is not the id of an error, such as 3f2a9c01b7de; "
-                "see: jobqueue errors",
-                text,
-            )
+            said = f"{text[:40]!r} is not the id of an error, such as 3f2a9c01b7de"
+            raise InvalidOption(f"{said}; see: jobqueue errors", field="error", value=text)
         begins = func.substr(_of.error_id, 1, len(text)) == text
         with self._store.read() as connection:
             rows = connection.execute(_known.where(begins).limit(3)).all()
         if len(rows) == 1:
             return _signature(rows[0])
-        why = "no error is known with this id; see: jobqueue errors"
+        said = f"no error is known with the id {text}; see: jobqueue errors"
         if rows:
             several = " and ".join(f"{row.error_id} ({_signature(row)})" for row in rows[:2])
-            why = f"is the beginning of {several}; give more of it"
-        raise invalid("error", f"{text}: {why}", text)
+            said = f"{text} is the beginning of {several}; give more of it"
+        raise InvalidOption(said, field="error", value=text)
 
 
 def _sum(count: Any, where: Any) -> Any:

@@ -20,6 +20,13 @@ def paths(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
 COMMANDS = sorted(paths(cli))
 
 
+def command_of(path: tuple[str, ...]) -> click.Command:
+    command: click.Command = cli
+    for name in path:
+        command = command.commands[name]  # type: ignore[attr-defined]
+    return command
+
+
 def test_the_commands_of_this_version() -> None:
     names = "cancel db delete doctor enqueue errors exec list prune queues retry schedules show stats tasks top wait web why worker workers"
     assert set(names.split()) <= set(cli.commands)
@@ -34,6 +41,7 @@ def test_help_names_the_shared_options_and_the_environment(path: tuple[str, ...]
             assert word in result.stdout
         lines = result.stdout.splitlines()
         assert all(len(line) <= 80 for line in lines)
+        assert "\\b" not in result.stdout  # click's mark, in a docstring that is raw.
         common = lines[lines.index("Common options:") + 1 :]
         assert "sqlite:///jobqueue.db]" in result.stdout  # What holds where nothing is named.
         assert len(common) <= 5 or path == ()
@@ -45,10 +53,20 @@ def test_the_first_sentence_of_each_command_is_shown_whole() -> None:
             "..." not in CliRunner().invoke(cli, [*group, "--help"]).stdout.partition("Commands")[2]
         )
     for path in COMMANDS:
-        command: click.Command = cli
-        for name in path:
-            command = command.commands[name]  # type: ignore[attr-defined]
-        assert not command.get_short_help_str().endswith("..."), path  # Also beside a TAB's words.
+        assert not command_of(path).get_short_help_str().endswith("..."), (
+            path
+        )  # Also beside a TAB's words.
+
+
+def test_every_option_that_may_be_repeated_says_so() -> None:
+    repeated = [
+        parameter
+        for path in COMMANDS
+        for parameter in command_of(path).params
+        if isinstance(parameter, click.Option) and parameter.multiple
+    ]
+    assert len(repeated) > 10
+    assert [one.opts for one in repeated if "may be repeated" not in (one.help or "")] == []
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

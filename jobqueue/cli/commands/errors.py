@@ -29,7 +29,17 @@ COLUMNS = [
 ]
 
 
-@click.command("errors", cls=Command)
+HELP = """Show what fails, grouped.
+
+By task, type and the function of yours that raised it: attempts in whole hours (1h is this hour and
+the one before), and the jobs that failed in 7 days. To run them again:
+
+\b
+  jobqueue retry --error ID --dry-run
+"""
+
+
+@click.command("errors", cls=Command, help=HELP)
 @option(
     "--since",
     "TIME",
@@ -38,17 +48,10 @@ COLUMNS = [
     default="7d",
 )
 @option("--task", "NAME", "Only errors of this task.", completion.tasks)
-@whole_option("--limit", "Show at most N; 0 shows all.", default="50")
+@whole_option("--limit", "Show at most N; 0 shows all, up to 1,000.", default="50")
 @pass_cli
 def errors(cli: CliContext, since: str, task: str | None, limit: int | str) -> None:
-    r"""Show what fails, grouped.
-
-    By task, type and the function of yours that raised it: attempts in whole hours (1h is this hour
-    and the one before), and the jobs that failed in 7 days. To run them again:
-
-    \b
-      jobqueue retry --error ID --dry-run
-    """
+    """Show what fails."""
     most = options.whole(limit, "limit", 0, GROUPS_MAX)
     named = wire.a_filter(None, task, None, None).task
     found = ErrorGroups(cli.store).find(since, named, most or GROUPS_MAX)

@@ -18,8 +18,16 @@ from jobqueue.store.schema import PauseKind
 
 def _command(verb: str, done: str, help_: str) -> click.Command:
     @click.command(verb, cls=Command, help=help_)
-    @option("--task tasks", "NAME", "Jobs of this task.", completion.tasks, multiple=True)
-    @option("--tag tags", "NAME", "Jobs with this tag.", completion.tags, multiple=True)
+    @option(
+        "--task tasks",
+        "NAME",
+        "Jobs of this task; may be repeated.",
+        completion.tasks,
+        multiple=True,
+    )
+    @option(
+        "--tag tags", "NAME", "Jobs with this tag; may be repeated.", completion.tags, multiple=True
+    )
     @flag("--force", "Accept a task or tag that is not known yet.")
     @pass_cli
     def command(

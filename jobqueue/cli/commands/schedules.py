@@ -140,7 +140,7 @@ VALUEs and KEY=VALUEs are its arguments, as with enqueue.
 @option(
     "--overlap",
     "WHAT",
-    "While the last job has not ended: skip or allow. [default: skip]",
+    "While the last job has not ended: skip or allow. [default: skip; allow with --catch-up all]",
     completion.words(*OVERLAPS),
 )
 @call_options

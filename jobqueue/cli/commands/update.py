@@ -19,7 +19,7 @@ FILTERS = "--state --task --in-queue --with-tag"
 @whole_option("--priority", "New priority; smaller is first.")
 @option("--queue", "NAME", "Move them to this queue.", completion.queues)
 @option("--at", "INSTANT", "Due then, such as 2026-12-24T18:00+01:00.")
-@option("--tag tags", "NAME", "New tag, instead of the old.", multiple=True)
+@option("--tag tags", "NAME", "New tag, instead of the old; may be repeated.", multiple=True)
 @option(
     "--state state_name",
     "STATE",

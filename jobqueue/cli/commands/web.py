@@ -44,7 +44,7 @@ log = get_logger("jobqueue.cli")
 )
 @flag("--access-log", "Log a line for each request.")
 @flag("--with-worker", "Also run jobs in this process.")
-@whole_option("--concurrency -c", "Run up to N jobs at once, with --with-worker.")
+@whole_option("--concurrency -c", "Run up to N jobs at once, with --with-worker. [default: 4]")
 @logs.options
 @pass_cli
 def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: Any) -> int:

@@ -38,7 +38,7 @@ def test_an_unknown_error_or_task_is_said_and_changes_nothing(bare: Cli) -> None
     bare.id("add")
     for verb in ("retry", "cancel", "delete"):
         said = bare.refused(2, verb, "--error", "0123456789ab", "--yes")
-        assert said.startswith("error: error: 0123456789ab: no error is known")
+        assert said.startswith("error: no error is known with the id 0123456789ab")
     assert "is not the id of an error" in bare.refused(2, "list", "--error", "ValueError")
     assert "since" in bare.refused(2, "errors", "--since", "2h")
     assert "limit" in bare.refused(2, "errors", "--limit", "-1")
