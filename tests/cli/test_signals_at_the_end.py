@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Cli, Process, Spawn
+from tests.process_factory import FINALIZES
 
 pytestmark = pytest.mark.databases("sqlite")
 
@@ -36,6 +37,11 @@ LOADING = "import pathlib, time\npathlib.Path('loading').touch()\n"
 HOW: dict[str, list[object]] = {"alone": [], "supervised": ["--processes", 1]}
 
 
+def to_the_very_end(it: Cli) -> dict[str, str]:
+    """The environment of a process that takes its modules apart when it ends."""
+    return {**it.env, FINALIZES: "1"}
+
+
 def signal_until_it_ends(process: Process, number: int) -> int:
     """Send a signal again and again; returns the exit code."""
     pause, until = threading.Event(), time.monotonic() + 30
@@ -53,7 +59,7 @@ def test_signals_without_end_do_not_end_it_by_the_signal(
 ) -> None:
     log = tmp_path / "log"
     with log.open("w") as file:
-        worker = spawn("worker", *HOW[how], env=it.env, stderr=file)
+        worker = spawn("worker", *HOW[how], env=to_the_very_end(it), stderr=file)
     wait_until(lambda: "began" in log.read_text(), timeout=30)
     assert signal_until_it_ends(worker, number) in (0, 1), log.read_text()
     assert "Traceback" not in log.read_text()
@@ -64,7 +70,7 @@ def test_signals_while_it_ends_by_itself_change_nothing(
 ) -> None:
     log = tmp_path / "log"
     with log.open("w") as file:
-        worker = spawn("worker", "--drain", env=it.env, stderr=file)
+        worker = spawn("worker", "--drain", env=to_the_very_end(it), stderr=file)
     wait_until(lambda: "ended: 0 jobs" in log.read_text(), timeout=30)
     worker.popen.send_signal(signal.SIGTERM)
     assert worker.end()[0] == 0, log.read_text()
@@ -75,7 +81,7 @@ def test_signals_without_end_while_the_app_is_imported_are_one(
     it: Cli, make_app: Any, spawn: Spawn, wait_until: Any, tmp_path: Path, number: int
 ) -> None:
     it.app = make_app(APP + LOADING + "time.sleep(60)\n")
-    worker = spawn("worker", env=it.env)
+    worker = spawn("worker", env=to_the_very_end(it))
     wait_until((tmp_path / "loading").exists, timeout=30)
     assert signal_until_it_ends(worker, number) == 0
 
@@ -85,7 +91,7 @@ def test_what_a_handler_has_left_behind_keeps_no_process_from_ending(
     it: Cli, spawn: Spawn, wait_until: Any, tmp_path: Path
 ) -> None:
     it.id("leave_behind")
-    worker = spawn("worker", env=it.env, start_new_session=True)
+    worker = spawn("worker", env=to_the_very_end(it), start_new_session=True)
     wait_until((tmp_path / "left").exists, timeout=30)
     os.kill(worker.popen.pid, signal.SIGTERM)
     try:

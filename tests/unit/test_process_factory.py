@@ -15,7 +15,7 @@ from tests.process_factory import CLONE, popen
 pytestmark = pytest.mark.skipif(CLONE is None, reason="here every program starts afresh")
 
 PROGRAM = """
-import json, os, signal, sys, threading
+import atexit, json, os, signal, sys, threading
 facts = {
     "parent": os.getppid(),
     "leads its group": os.getpgrp() == os.getpid(), "leads its session": os.getsid(0) == os.getpid(),
@@ -30,6 +30,7 @@ facts = {
 }
 print(json.dumps(facts), flush=True)
 print("to stderr", file=sys.stderr)
+atexit.register(print, "at exit")
 sys.stdin.read()
 signal.raise_signal(signal.SIGUSR1) if "die" in sys.argv else sys.exit(7)
 """
@@ -59,10 +60,13 @@ def test_a_forked_program_has_what_a_started_one_has(name: str, blocked: tuple[i
         os.close(reader)
         os.close(writer)
         out, err = process.communicate(timeout=60)
-        return json.loads(out), err, process.returncode
+        facts, *late = out.splitlines()
+        return json.loads(facts), late, err, process.returncode
 
     started, *others = told(subprocess.Popen)
     for start in (popen, partial(popen, own_factory=True)):
         forked, *ends = told(start)
         assert {fact: told for fact, told in forked.items() if told != started[fact]} == {}
-        assert ends == others == ["to stderr\n", -signal.SIGUSR1 if blocked else 7]
+        assert ends == others
+    late, code = ([], -signal.SIGUSR1) if blocked else (["at exit"], 7)
+    assert others == [late, "to stderr\n", code]
