@@ -38,6 +38,11 @@ SETTINGS = (
     *("JOBQUEUE_URL", "JOBQUEUE_APP", "JOBQUEUE_POOL_SIZE", "JOBQUEUE_TOKEN"),
     *("PYTHONUNBUFFERED", "PYTHONWARNINGS", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"),
 )
+FOR_MANY_DATABASES = (  # They need to survive nothing, many workers connect at once, and each test makes one and drops it.
+    *("fsync = off", "max_connections = 300", "io_method = sync", "log_checkpoints = off"),
+    # A server looks through all of its buffers for each, and writes what a standby would need.
+    *("shared_buffers = 32MB", "wal_level = minimal", "max_wal_senders = 0"),
+)
 RAN_ON = "database"  # A test's user property: the database that it needs, and with its version once it has it.
 BROWSER = "browser"  # Another one: the browser that it ran in, or that there is none.
 VALIDATOR = "validator"  # Another one: a validator of other programs' files, or that there is none.
@@ -69,6 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "databases(*names): it runs on these; a test's own mark goes before its module's"
     )
+    gc.disable()  # Until all is collected: it would look through what stays a thousand times.
     statement_cache.share()
     if SHARED not in os.environ:  # Not in a process of xdist.
         os.environ[SHARED] = tempfile.mkdtemp(prefix="jobqueue-tests-", dir=folder_in_memory())
@@ -113,6 +119,7 @@ def pytest_collection_finish() -> None:
     """All that is imported and collected stays: one look through it takes the collector as long as five tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -144,12 +151,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def postgres_server() -> Iterator[PostgresServer]:
     """The server that all tests share; each test has its own database in it. Do not stop it: see own_postgres."""
     given = os.environ.get("JOBQUEUE_TEST_POSTGRES_URL")
-    # Its databases need to survive nothing, and many workers connect at once.
-    server = (
-        PostgresServer(make_url(given))
-        if given
-        else OwnServer("fsync = off", "max_connections = 300")
-    )
+    server = PostgresServer(make_url(given)) if given else OwnServer(*FOR_MANY_DATABASES)
+    if isinstance(server, OwnServer):
+        server.cache_catalogs()
     yield server
     server.close()
 

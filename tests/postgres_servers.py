@@ -128,12 +128,15 @@ class PostgresServer:
         except BaseException:
             self.drop(name)
             raise
+        self._leave_for_copies(name)
+        return name
+
+    def _leave_for_copies(self, name: str) -> None:
         # A database with a connection cannot be copied; the upgrade may have left one in a pool.
         self._execute("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false", name)
         self._execute(
             f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'"
         )
-        return name
 
     def _execute(self, statement: str, *names: str) -> list[Any]:
         """On a connection that is kept: making one takes a third of the server's time for a database."""
@@ -168,6 +171,13 @@ class OwnServer(PostgresServer):
         super().__init__(url_of(self._server))
         self._socket_dir = self._server.get_postmaster_info().socket_dir
         self._template = TEMPLATE
+
+    def cache_catalogs(self) -> None:
+        """Have each copy of the template start with what the server keeps of a database's catalogs, and removes when it starts: without
+        that, the first connection to each copy reads them for 3 ms."""
+        self._execute("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true", TEMPLATE)
+        psycopg.connect(self.url(TEMPLATE)).close()
+        self._leave_for_copies(TEMPLATE)
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: "fast" breaks its connections in order, "immediate" is a crash."""
