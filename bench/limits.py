@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from jobqueue import JobQueue
-from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.queue_control import QueueControl
 
 from bench.app import app
 from bench.ground import Database
@@ -56,14 +56,14 @@ def _at_work(stage: Stage, lane: str = "NULL") -> Iterator[tuple[JobQueue, Datab
 
 def _switch(stage: Stage, record: Record) -> None:
     with _at_work(stage) as (queue, database):
-        switchboard = Switchboard(queue.store)
+        control = QueueControl(queue.store)
         time.sleep(2 * PHASE)  # They have started.
         set_at = time.monotonic_ns()
-        switchboard.limit("default", LIMIT)
+        control.limit("default", LIMIT)
         queue.wake_workers()  # As the command does.
         time.sleep(PHASE)
         taken_back_at = time.monotonic_ns()
-        switchboard.limit("default", None)
+        control.limit("default", None)
         queue.wake_workers()
         time.sleep(PHASE)
         ended_at = time.monotonic_ns()
@@ -100,7 +100,7 @@ def _tenants(stage: Stage, record: Record) -> None:
     pick = random.Random(1)
     with _at_work(stage, "'heavy'") as (queue, _):
         moment = queue.registry["moment"]
-        Switchboard(queue.store).fair("default", fair=True)
+        QueueControl(queue.store).fair("default", fair=True)
         time.sleep(PHASE)
         samples = []
         for _ in range(LIGHT):

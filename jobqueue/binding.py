@@ -12,7 +12,7 @@ from jobqueue.store.backpressure import QueueLimit, QueueLimits
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.notify.notifier import Notifier
-from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.ticks import Ticks
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
@@ -48,6 +48,6 @@ class Binding(NamedTuple):
 def write_declarations(limits: QueueLimits, registry: Registry, store: Store) -> None:
     """Write what an app declares, queues and schedules, as its workers do at their start."""
     limits.write(store)
-    Switchboard(store).declare(registry.queues)
+    QueueControl(store).declare(registry.queues)
     redaction.declare(store, registry)
     Ticks(store).declare(declared(registry), list(registry))

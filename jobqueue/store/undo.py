@@ -21,7 +21,7 @@ from jobqueue.store.audit_words import about
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.pauses import Pauses
-from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schedules import ScheduleTable
 from jobqueue.store.schema import PauseKind, jobs, pauses, queues, schedules
 from jobqueue.store.sql.predicates import in_force, in_state
@@ -92,7 +92,7 @@ def _of_switch(row: Row, target: Row, before: Row) -> Reversal | None:
         switch,
         {"queue": queue, switch: old},
         exists().where(queues.c.name == queue, *in_force(queues, seen)),
-        lambda store, action: Switchboard(store).restore(queue, switch, old, action, seen=new),
+        lambda store, action: QueueControl(store).restore(queue, switch, old, action, seen=new),
     )
 
 

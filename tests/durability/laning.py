@@ -22,7 +22,7 @@ from jobqueue.store.claims import WorkerRef
 from jobqueue.store.completion import Completion
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
-from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schema import jobs, workers
 from jobqueue.worker.claim import lanes as planning
 
@@ -40,7 +40,7 @@ def fill(queue: JobQueue) -> None:
     limited = work.options(queue="limited")
     free = limited.options(concurrency_key="free", concurrency_limit=9)
     queue.enqueue_many(task.call() for task in (key, limited, free) for _ in range(JOBS))
-    Switchboard(queue.store).limit("limited", LIMITS["limited"])
+    QueueControl(queue.store).limit("limited", LIMITS["limited"])
 
 
 class Worker:

@@ -21,7 +21,7 @@ from jobqueue.store.claims import WorkerRef
 from jobqueue.store.clock import after
 from jobqueue.store.database import Store
 from jobqueue.store.lanes import Lanes
-from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schema import LaneKind, attempts, counters, jobs, lanes, queues, workers
 from jobqueue.store.stats import Monitor
 from tests.store.conftest import StoreKit
@@ -93,7 +93,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.kit, self.lanes = StoreKit(self.store), Lanes(self.store)
-        self.switchboard, self.monitor = Switchboard(self.store), Monitor(self.store)
+        self.control, self.monitor = QueueControl(self.store), Monitor(self.store)
         with self.store.write() as connection:
             for table in (attempts, counters, workers, queues, lanes, jobs):
                 connection.execute(delete(table))
@@ -252,17 +252,17 @@ class Machine(RuleBasedStateMachine):
 
     @rule(queue=st.sampled_from(QUEUES), limit=st.sampled_from([None, 0, 1, 2, 4]))
     def limit(self, queue: str, limit: int | None) -> None:
-        self.switchboard.limit(queue, limit)
+        self.control.limit(queue, limit)
         self.switches[queue].limit = limit
 
     @rule(queue=st.sampled_from(QUEUES), burst=st.sampled_from([None, 1, 3, 6]))
     def rate(self, queue: str, burst: int | None) -> None:
-        self.switchboard.rate(queue, None if burst is None else Rate(1, HOUR, burst))
+        self.control.rate(queue, None if burst is None else Rate(1, HOUR, burst))
         self.switches[queue].burst = burst
 
     @rule(queue=st.sampled_from(QUEUES), fair=st.booleans())
     def fair(self, queue: str, fair: bool) -> None:
-        self.switchboard.fair(queue, fair=fair)
+        self.control.fair(queue, fair=fair)
         self.switches[queue].fair = fair
 
     @rule(queue=st.sampled_from(QUEUES), paused=st.booleans())

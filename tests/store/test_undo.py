@@ -17,7 +17,7 @@ from jobqueue.states import State
 from jobqueue.store.audit import IDS, Action, Audit
 from jobqueue.store.audit_words import about
 from jobqueue.store.pauses import Pauses
-from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schedules import ScheduleTable
 from jobqueue.store.schema import PauseKind, audit, queues, schedules
 from jobqueue.store.stats import Monitor
@@ -35,19 +35,19 @@ class Operator:
 
     def __init__(self, kit: StoreKit) -> None:
         self.kit = kit
-        self.board, self.schedules = Switchboard(kit.store), ScheduleTable(kit.store)
+        self.control, self.schedules = QueueControl(kit.store), ScheduleTable(kit.store)
         self._undo = Undo(kit.store)
 
     def limit(self, most: int | None) -> None:
-        self.board.limit("mail", most, Action(ADA, "limit", {"queue": "mail", "limit": most}))
+        self.control.limit("mail", most, Action(ADA, "limit", {"queue": "mail", "limit": most}))
 
     def rate(self, rate: Rate | None) -> None:
         target = {"queue": "mail", "rate": rate and str(rate)}
-        self.board.rate("mail", rate, Action(ADA, "rate", target))
+        self.control.rate("mail", rate, Action(ADA, "rate", target))
 
     def fair(self, fair: bool) -> None:
         action = Action(ADA, "fair", {"queue": "mail", "fair": fair})
-        self.board.fair("mail", action, fair=fair)
+        self.control.fair("mail", action, fair=fair)
 
     def move(self, *ids: int, **to: Any) -> None:
         change_jobs(updating(JobChanges(**to)), self.kit.jobs, JobFilter(ids=ids), ADA)
@@ -212,7 +212,7 @@ def test_what_was_changed_since_is_not_undone(kit: StoreKit, operator: Operator)
     operator.pause("queue", "mail")
     assert operator.offers() == ["resume", "add", "never", "update", "fair", "limit"]
     # The code declares something else, a program changes it, plain SQL writes it: no row says so.
-    Switchboard(kit.store).limit("mail", 5)
+    QueueControl(kit.store).limit("mail", 5)
     operator.execute(update(queues).values(fair=None, paused_at=None))
     operator.execute(update(schedules).values(args=SECRET))
     kit.change(1, 2, priority=8)

@@ -159,7 +159,7 @@ def test_bulk_verbs_that_take_long_do_not_hold_up_an_enqueue(
 ) -> None:
     """More of them than there are threads for all that changes something."""
     from jobqueue.store.jobs import Jobs
-    from jobqueue.store.queue_switches import Switchboard
+    from jobqueue.store.queue_control import QueueControl
 
     free = threading.Event()
 
@@ -168,7 +168,7 @@ def test_bulk_verbs_that_take_long_do_not_hold_up_an_enqueue(
         return 0 if path.endswith("purge") else []
 
     id_ = client.id(1, 1)
-    monkeypatch.setattr(Switchboard, "purge", hang)
+    monkeypatch.setattr(QueueControl, "purge", hang)
     monkeypatch.setattr(Jobs, "_in_batches", hang)
     sent = [connect(client) for _ in range(8)]
     for wire in sent:

@@ -16,7 +16,7 @@ from jobqueue.known_names import unknown
 from jobqueue.queue_switches import Rate, check_limit
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import WAITING
-from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.queue_control import QueueControl
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,7 +93,7 @@ def limit(cli: CliContext, queue: str, most: int | str, force: bool) -> None:
     """
     number = None if most == NONE else check_limit(most)
     _check(cli, queue, force=force)
-    Switchboard(cli.store).limit(queue, number, cli.action("limit", queue=queue, limit=number))
+    QueueControl(cli.store).limit(queue, number, cli.action("limit", queue=queue, limit=number))
     said = "has no limit" if number is None else f"runs at most {counted(number, 'job')} at once"
     _changed(cli, queue, said)
 
@@ -114,7 +114,7 @@ def rate(cli: CliContext, queue: str, rate: str, burst: int | str | None, force:
     new = None if rate == NONE else Rate.of(params.clean(rate, "rate"), burst)
     _check(cli, queue, force=force)
     action = cli.action("rate", queue=queue, rate=new and str(new))
-    Switchboard(cli.store).rate(queue, new, action)
+    QueueControl(cli.store).rate(queue, new, action)
     _changed(cli, queue, "has no rate" if new is None else f"starts {new}")
 
 
@@ -131,7 +131,7 @@ def fair(cli: CliContext, queue: str, switch: str, force: bool) -> None:
     is_on = options.one_of(switch, "fair", ("on", "off")) == "on"
     _check(cli, queue, force=force)
     action = cli.action("fair", queue=queue, fair=is_on)
-    Switchboard(cli.store).fair(queue, action, fair=is_on)
+    QueueControl(cli.store).fair(queue, action, fair=is_on)
     _changed(cli, queue, "is fair" if is_on else "is not fair")
 
 
@@ -161,7 +161,7 @@ def purge(cli: CliContext, queue: str, dry_run: bool, yes: bool, force: bool) ->
         cli.note(question)
     else:
         confirm(question)
-    deleted = Switchboard(cli.store).purge(queue, cli.action("purge", queue=queue))
+    deleted = QueueControl(cli.store).purge(queue, cli.action("purge", queue=queue))
     cli.answer({"deleted": deleted}, f"deleted {counted(deleted, 'job')}")
 
 

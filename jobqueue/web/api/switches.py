@@ -15,7 +15,7 @@ from jobqueue.states import WAITING
 from jobqueue.store.audit import Action
 from jobqueue.store.names import Names
 from jobqueue.store.pauses import Pauses
-from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
 from jobqueue.store.undo import Undo
@@ -58,7 +58,7 @@ class SwitchOperations:
     def __init__(self, queue: JobQueue, names: Callable[[], Names]) -> None:
         self._monitor = Monitor(queue.store)
         self._jobs = ShownJobs(queue.store)
-        self._switchboard = Switchboard(queue.store)
+        self._control = QueueControl(queue.store)
         self._pauses = Pauses(queue.store)
         self._take_back = Undo(queue.store).undo
         self._wake_workers = queue.wake_workers
@@ -160,7 +160,7 @@ class SwitchOperations:
     def _limit(self, queue: str, asked: Asked) -> bool:
         most = required(object_of(asked.body, "limit"), "limit")
         limit = None if most is None else check_limit(most)
-        self._switchboard.limit(queue, limit, _action(asked, "limit", queue, limit=limit))
+        self._control.limit(queue, limit, _action(asked, "limit", queue, limit=limit))
         return True
 
     def _rate(self, queue: str, asked: Asked) -> bool:
@@ -169,12 +169,12 @@ class SwitchOperations:
         if rate is None and burst is not None:
             raise InvalidOption("burst: there is no rate to run ahead of", field="burst")
         new = None if rate is None else Rate.of(rate, burst)
-        self._switchboard.rate(queue, new, _action(asked, "rate", queue, rate=new and str(new)))
+        self._control.rate(queue, new, _action(asked, "rate", queue, rate=new and str(new)))
         return True
 
     def _fair(self, queue: str, asked: Asked) -> bool:
         fair = options.flag(required(object_of(asked.body, "fair"), "fair"), "fair")
-        self._switchboard.fair(queue, _action(asked, "fair", queue, fair=fair), fair=fair)
+        self._control.fair(queue, _action(asked, "fair", queue, fair=fair), fair=fair)
         return True
 
     def _purge(self, asked: Asked) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class SwitchOperations:
         given = object_of(asked.body, "dry_run")
         if options.flag(given.get("dry_run", False), "dry_run"):
             return DryRun.of(self._jobs, [JobFilter(queue=queue)], WAITING).to_json()
-        return {"deleted": self._switchboard.purge(queue, _action(asked, "purge", queue))}
+        return {"deleted": self._control.purge(queue, _action(asked, "purge", queue))}
 
     def _named(self, asked: Asked, kind: str) -> str:
         """Return the name that a request is about. Raises JobNotFound if it is not known."""

@@ -10,7 +10,7 @@ from jobqueue.queue import JobQueue
 from jobqueue.queue_switches import Rate, check_limit
 from jobqueue.records import counted
 from jobqueue.store.audit import Action
-from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.stats import Monitor
 from jobqueue.web.pages.view import Done, Query, require_known
 
@@ -71,7 +71,7 @@ def limit(queue: JobQueue, form: Query, actor: str) -> Done:
     name, text = _known(queue, form), form.get("limit", "").strip()
     most = check_limit(wire.whole(text)) if text else None
     action = Action(actor, "limit", {"queue": name, "limit": most})
-    Switchboard(queue.store).limit(name, most, action)
+    QueueControl(queue.store).limit(name, most, action)
     queue.wake_workers()
     said = "has no limit" if most is None else f"runs at most {counted(most, 'job')} at once"
     return Done(f"Queue {name} {said}.")
@@ -88,7 +88,7 @@ def rate(queue: JobQueue, form: Query, actor: str) -> Done:
         raise invalid("burst", "there is no rate to run ahead of")
     new = Rate.of(text, wire.whole(burst) if burst else None) if text else None
     action = Action(actor, "rate", {"queue": name, "rate": new and str(new)})
-    Switchboard(queue.store).rate(name, new, action)
+    QueueControl(queue.store).rate(name, new, action)
     queue.wake_workers()
     return Done(f"Queue {name} {f'starts {new}' if new else 'has no rate'}.")
 
@@ -97,7 +97,7 @@ def fair(queue: JobQueue, form: Query, actor: str) -> Done:
     """Let its concurrency keys take turns, or not."""
     name, on = _known(queue, form), form.get("fair") == "yes"
     action = Action(actor, "fair", {"queue": name, "fair": on})
-    Switchboard(queue.store).fair(name, action, fair=on)
+    QueueControl(queue.store).fair(name, action, fair=on)
     queue.wake_workers()
     return Done(f"Queue {name} {'shares fairly' if on else 'takes jobs as they come'}.")
 
@@ -105,7 +105,7 @@ def fair(queue: JobQueue, form: Query, actor: str) -> Done:
 def purge(queue: JobQueue, form: Query, actor: str) -> Done:
     """Delete the jobs of a queue that wait."""
     name = _known(queue, form)
-    gone = Switchboard(queue.store).purge(name, Action(actor, "purge", {"queue": name}))
+    gone = QueueControl(queue.store).purge(name, Action(actor, "purge", {"queue": name}))
     return Done(f"Deleted {counted(gone, 'job')} of queue {name}.", f"/queues/{name}")
 
 

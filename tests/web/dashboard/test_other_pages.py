@@ -14,7 +14,7 @@ from jobqueue.store import schema as tables
 from jobqueue.store.audit import Audit
 from jobqueue.store.audit_words import about
 from jobqueue.store.history import Figures, History
-from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.stats import Monitor
 from tests.web.dashboard.conftest import Pages, Run, ids_in, text_of
 
@@ -303,7 +303,7 @@ def test_the_log_shows_what_was_replaced_and_puts_it_back(pages: Pages, jobs: Jo
     page = pages.done("/log/2/undo", {"to": "/log"})
     assert "Undone: limit queue mail, limit 10 → 4." in page
     assert Monitor(jobs.store).queues()[0]["max_running"] == 4
-    Switchboard(jobs.store).limit("mail", 9)
+    QueueControl(jobs.store).limit("mail", 9)
     page = text_of(pages.done("/log/5/undo", {"to": "/log"}))
     assert (
         "Action 5 (limit: queue mail, limit 10 → 4) is not undone: what it set was changed since, "

@@ -7,7 +7,7 @@ import pytest
 
 from jobqueue import JobQueue, State
 from jobqueue.records import Unsuccessful
-from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.queue_control import QueueControl
 from jobqueue.worker.claim import planner as planner_module
 from jobqueue.worker.handler.context import Attempt
 from tests.worker.conftest import Stepped
@@ -82,7 +82,7 @@ def test_claims_that_no_slot_is_free_for_are_given_back_uncharged(
 @pytest.mark.parametrize(
     "hold",
     [
-        lambda jobs: Switchboard(jobs.store).limit("other", 2),
+        lambda jobs: QueueControl(jobs.store).limit("other", 2),
         lambda jobs: jobs.pause("other"),
         lambda jobs: jobs.pause(tag="bulk"),
     ],

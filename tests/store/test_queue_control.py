@@ -8,7 +8,7 @@ from sqlalchemy import select
 from jobqueue import JobQueue, State
 from jobqueue.errors import InvalidOption
 from jobqueue.queue_switches import QueueSwitches, Rate
-from jobqueue.store.queue_switches import Switchboard
+from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schema import LaneKind, Parked, lanes, queues
 from jobqueue.store.stats import Monitor
 
@@ -23,8 +23,8 @@ def jobs(url: str) -> Any:
 
 
 @pytest.fixture
-def board(jobs: JobQueue) -> Switchboard:
-    return Switchboard(jobs.store)
+def control(jobs: JobQueue) -> QueueControl:
+    return QueueControl(jobs.store)
 
 
 def switches(jobs: JobQueue, queue: str = "mail") -> tuple[Any, ...]:
@@ -51,12 +51,12 @@ def test_what_the_code_declares_is_in_force_when_a_worker_starts(jobs: JobQueue)
 
 
 def test_an_operators_change_stays_until_the_code_declares_something_else(
-    jobs: JobQueue, board: Switchboard
+    jobs: JobQueue, control: QueueControl
 ) -> None:
     jobs.queue("mail", limit=4, rate="100/minute")
     starts(jobs)
-    board.limit("mail", 1)
-    board.rate("mail", None)
+    control.limit("mail", 1)
+    control.rate("mail", None)
     starts(jobs)
     assert switches(jobs) == (1, None, None, None, None)
     jobs.queue("mail", limit=4, rate="5/30s", burst=2)  # The limit is declared as before.
@@ -67,25 +67,27 @@ def test_an_operators_change_stays_until_the_code_declares_something_else(
     assert switches(jobs) == (8, 5, 30.0, 2, None)
 
 
-def test_what_the_code_declares_no_more_is_taken_back(jobs: JobQueue, board: Switchboard) -> None:
+def test_what_the_code_declares_no_more_is_taken_back(
+    jobs: JobQueue, control: QueueControl
+) -> None:
     jobs.queue("mail", limit=4)
     starts(jobs)
     jobs.queue("mail", max_pending=5)
     starts(jobs)
     assert switches(jobs) == NOTHING
-    board.limit("mail", 2)  # Of a queue of which the code says nothing.
+    control.limit("mail", 2)  # Of a queue of which the code says nothing.
     starts(jobs)
     assert switches(jobs) == (2, None, None, None, None)
 
 
 def test_a_change_brings_the_lane_of_the_queue_back_at_once(
-    jobs: JobQueue, board: Switchboard
+    jobs: JobQueue, control: QueueControl
 ) -> None:
     values = {"kind": LaneKind.QUEUE.value, "name": "mail", "queue": "mail"}
     for change in (
-        lambda: board.limit("mail", 3),
-        lambda: board.rate("mail", Rate(1, 60.0)),
-        lambda: board.fair("mail", fair=True),
+        lambda: control.limit("mail", 3),
+        lambda: control.rate("mail", Rate(1, 60.0)),
+        lambda: control.fair("mail", fair=True),
     ):
         with jobs.store.write() as connection:
             connection.execute(lanes.delete())
@@ -97,7 +99,7 @@ def test_a_change_brings_the_lane_of_the_queue_back_at_once(
             assert connection.execute(select(lanes.c.parked)).scalar_one() == Parked.NO
 
 
-def test_a_purge_deletes_what_waits_and_nothing_else(jobs: JobQueue, board: Switchboard) -> None:
+def test_a_purge_deletes_what_waits_and_nothing_else(jobs: JobQueue, control: QueueControl) -> None:
     @jobs.task
     def work(n: int) -> None: ...
 
@@ -115,7 +117,7 @@ def test_a_purge_deletes_what_waits_and_nothing_else(jobs: JobQueue, board: Swit
         connection.exec_driver_sql(
             f"UPDATE jobqueue_jobs SET state = 'running', worker_id = 7 WHERE id = {running.id}"
         )
-    assert board.purge("mail") == len(waiting)
+    assert control.purge("mail") == len(waiting)
     left = {record.id: record.state for record in jobs.list()}
     assert left == {
         done.id: State.SUCCEEDED,

@@ -1,4 +1,4 @@
-"""The switches of queues in the database: what the code declares, and what operators change."""
+"""Control of queues: limits, rates and fair shares that code declares and operators set; purges."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from jobqueue.store.schema import queues
 from jobqueue.store.sql.predicates import in_force
 
 
-class Switchboard:
+class QueueControl:
     """Changes the switches of queues, for the whole fleet, from the next claim on. Thread-safe.
 
     An operator's `action` is written to the audit.
