@@ -15,12 +15,12 @@ from jobqueue.store.database import Store
 
 WORKER_ID_MAX = 2**53 - 1  # the greatest integer that every JSON parser reads exactly
 BATCH = 500
-NEIGHBOURS = 16
+PEERS = 16
 """Leases that a worker watches for missing heartbeats. Their order is random: even if all workers
 of a host died together, one of a worker's 16 watchers almost certainly lives."""
-MATES = 4
+HOST_PEERS = 4
 """Leases on its own host that a worker watches too: there it sees at once that a process is gone.
-After revoking one it sees the next, so that any number of dead neighbours is found at once."""
+After revoking one it sees the next, so that any number of dead peers is found at once."""
 
 
 class Leases:
@@ -108,6 +108,7 @@ class Leases:
         self, connection: Connection, worker: int | None, boot: str | None, namespace: str | None
     ) -> list[Lease]:
         """Return the next leases in the ring; if there are more, also the next on its own host."""
+        statements = self._statements
         values = {"in_worker": worker, "in_boot": boot, "in_namespace": namespace}
 
         def part(after: Executable, first: Executable, size: int) -> list[Lease]:
@@ -118,9 +119,9 @@ class Leases:
                     found += [Lease._make(row) for row in rows]
             return found
 
-        found = part(self._statements.neighbours, self._statements.first_neighbours, NEIGHBOURS)
-        if len(found) == NEIGHBOURS and boot is not None and namespace is not None:
-            found += part(self._statements.mates, self._statements.first_mates, MATES)
+        found = part(statements.peers, statements.first_peers, PEERS)
+        if len(found) == PEERS and boot is not None and namespace is not None:
+            found += part(statements.host_peers, statements.first_host_peers, HOST_PEERS)
         return list(dict.fromkeys(found))
 
     def could_beat(self, worker: int) -> bool:

@@ -134,16 +134,16 @@ class Machine(RuleBasedStateMachine):
         return job.key is None or self.has_room(job, [r for r in rows.values() if r.key == job.key])
 
     @staticmethod
-    def has_room(job: Row, mates: Sequence[Row]) -> bool:
+    def has_room(job: Row, lane: Sequence[Row]) -> bool:
         """Whether the key has room for it, and order lets it."""
         if job.holds_a_place:  # A strict one that is due again: the oldest first.
-            due = [m.id for m in mates if m.holds_a_place and m.state is State.AVAILABLE
+            due = [m.id for m in lane if m.holds_a_place and m.state is State.AVAILABLE
                    and m.queue == job.queue]  # fmt: skip
-            return sum(mate.running for mate in mates) < job.limit and job.id == min(due)
-        places = [mate for mate in mates if mate.holds_a_place]
+            return sum(other.running for other in lane) < job.limit and job.id == min(due)
+        places = [other for other in lane if other.holds_a_place]
         due_again = any(m.state is State.AVAILABLE and m.queue == job.queue for m in places)
-        ahead = [mate for mate in mates if mate.is_ahead(job)]
-        in_order = not ahead if job.strict else not any(mate.strict for mate in ahead)
+        ahead = [other for other in lane if other.is_ahead(job)]
+        in_order = not ahead if job.strict else not any(other.strict for other in ahead)
         return len(places) < job.limit and not due_again and in_order
 
     def started(self, claims: Sequence[Claim], rows: dict[int, Row]) -> None:

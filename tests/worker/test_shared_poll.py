@@ -12,7 +12,7 @@ from jobqueue.store.clock import after
 from jobqueue.events import EventStream
 from jobqueue.records import Registration
 from jobqueue.store.claims import WorkerRef
-from jobqueue.store.leases import MATES, NEIGHBOURS, Leases
+from jobqueue.store.leases import HOST_PEERS, PEERS, Leases
 from jobqueue.worker import process_identity
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.upkeep.scheduler import Scheduler
@@ -192,7 +192,7 @@ def fleet(stepped: Stepped) -> Fleet:
 
 
 def test_a_small_fleet_is_watched_by_everybody_as_a_whole(fleet: Fleet) -> None:
-    ids = fleet.add(NEIGHBOURS + 1)
+    ids = fleet.add(PEERS + 1)
     for id_ in ids:
         assert sorted(fleet.seen_by(id_)) == sorted(other for other in ids if other != id_)
 
@@ -200,16 +200,16 @@ def test_a_small_fleet_is_watched_by_everybody_as_a_whole(fleet: Fleet) -> None:
 def test_in_a_large_fleet_everybody_is_watched_by_as_many_as_it_watches(fleet: Fleet) -> None:
     ids = [id_ for host in range(4) for id_ in fleet.add(15, boot_id=f"b{host}")]
     watchers = dict.fromkeys(ids, 0)
-    mates = dict.fromkeys(ids, 0)
+    host_peers = dict.fromkeys(ids, 0)
     for place, id_ in enumerate(ids):
         seen = fleet.seen_by(id_, f"b{place // 15}")
         assert id_ not in seen
-        assert NEIGHBOURS <= len(seen) <= NEIGHBOURS + MATES
+        assert PEERS <= len(seen) <= PEERS + HOST_PEERS
         for other in seen:
             watchers[other] += 1
-            mates[other] += ids.index(other) // 15 == place // 15
-    assert min(watchers.values()) >= NEIGHBOURS
-    assert min(mates.values()) >= MATES
+            host_peers[other] += ids.index(other) // 15 == place // 15
+    assert min(watchers.values()) >= PEERS
+    assert min(host_peers.values()) >= HOST_PEERS
 
 
 def test_who_has_no_lease_watches_nobody(fleet: Fleet) -> None:
@@ -240,13 +240,13 @@ def test_any_number_of_processes_that_are_gone_is_noticed_in_one_go(
     me = process_identity.this_process()
     here = {"boot_id": me.boot_id, "pid_namespace": me.pid_namespace}
     own, *_ = fleet.add(1, **here, pid=me.pid, process_started=me.process_started)
-    fleet.add(3 * NEIGHBOURS, **here, pid=me.pid, process_started=0.5)
+    fleet.add(3 * PEERS, **here, pid=me.pid, process_started=0.5)
     reaper = fleet.reaper(own, me)
     rounds = 0
     while reaper.tick() == 0:
         rounds += 1
     assert fleet.registered() == [own]
-    assert rounds <= 3 * NEIGHBOURS / MATES
+    assert rounds <= 3 * PEERS / HOST_PEERS
 
 
 def test_jobs_of_any_worker_that_is_gone_are_taken_by_anybody(
@@ -258,7 +258,7 @@ def test_jobs_of_any_worker_that_is_gone_are_taken_by_anybody(
     handle = work.enqueue()
     lost, judge = stepped(), stepped()
     lost.claim()
-    Fleet(judge).add(2 * NEIGHBOURS)
+    Fleet(judge).add(2 * PEERS)
     judge.execute_sql(f"DELETE FROM jobqueue_workers WHERE id = {lost.inflight.lease.worker.id}")
     judge.service(Reaper).tick()
     assert handle.state is State.AVAILABLE

@@ -41,7 +41,7 @@ REFUNDS_MAX = 5
 _LEASE = [workers.c[name] for name in Lease._fields]
 
 
-def neighbours(*, after: bool) -> Executable:
+def peers(*, after: bool) -> Executable:
     """Select the leases after a worker's own in the ring of all, or the first ones of the ring.
 
     The ring is ordered by id, which is random. No rows if the worker's own row is gone.
@@ -56,7 +56,7 @@ def neighbours(*, after: bool) -> Executable:
     )
 
 
-def mates(*, after: bool) -> Executable:
+def host_peers(*, after: bool) -> Executable:
     """Select the same in the ring of workers whose processes the worker can see."""
     me: BindParameter[int] = bindparam("in_worker", type_=BigInteger())
     return (

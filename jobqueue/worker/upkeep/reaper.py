@@ -68,7 +68,7 @@ class Reaper(Service):
         self._round = min(REAP_INTERVAL, inflight.lease.length / 4)
 
     def tick(self) -> float:
-        """Check the neighbours' leases, revoke those that are over, reap lost jobs."""
+        """Check the leases of the peers, revoke those that are over, reap lost jobs."""
         try:
             return self._look()
         except Exception:
@@ -90,7 +90,7 @@ class Reaper(Service):
             self._publish_events(job)
         if ended or lost:
             self._reaped(lost)
-        # Behind a lease that has ended the next neighbours come into sight.
+        # Behind a lease that has ended the next peers come into sight.
         return 0 if ended or len(lost) >= BATCH else with_slack(self._round)
 
     def _watch(self, others: list[Lease], began: float) -> int:
