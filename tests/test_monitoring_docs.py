@@ -277,7 +277,7 @@ def test_the_documented_insert_for_later_makes_a_job_that_is_promoted_when_it_is
     assert (job.state, job.queue, job.priority, job.max_attempts) == ("scheduled", "mail", -1, 3)
     assert job.to_json()["headers"] == {"tenant": "7"}
     with store.read() as connection:
-        assert 3500 < (leases.look(connection, None, None, None).due.job or 0) <= 3600
+        assert 3500 < (leases.poll(connection, None, None, None).due.job or 0) <= 3600
     assert maintenance.promote() == []
     with store.write() as connection:
         connection.execute(update(jobs_table).values(run_at=after(-1.0)))

@@ -79,7 +79,7 @@ class Leases:
             self._store.backend.limit_lock_wait(connection)  # The worker's shutdown waits for this.
             connection.execute(self._statements.deregister, {"in_worker": worker})
 
-    def look(
+    def poll(
         self, connection: Connection, worker: int | None, boot: str | None, namespace: str | None
     ) -> PollResult:
         """Return what upkeep polls each second: watched leases, orphaned jobs, what is due next.
@@ -87,15 +87,14 @@ class Leases:
         `boot`, `namespace`: the boot id and pid namespace in which the worker can see processes.
         """
         statements = self._statements
-        self._store.backend.limit_lock_wait(
-            connection
-        )  # Claims and outcomes may need the connection.
+        # Claims and outcomes may need the connection.
+        self._store.backend.limit_lock_wait(connection)
         orphans = bool(connection.execute(statements.orphans).scalar_one())
         leases = self._watched(connection, worker, boot, namespace)
         tick, present = connection.execute(statements.next_tick).one()
         return PollResult(leases, orphans, self._due(connection), _seconds(present, tick))
 
-    def look_for_due(self, connection: Connection) -> Due:
+    def poll_due(self, connection: Connection) -> Due:
         """Return in how many seconds a job is due or expires."""
         self._store.backend.limit_lock_wait(connection)
         return self._due(connection)
@@ -140,9 +139,7 @@ class Leases:
     def revoke(self, worker: int, beat: int) -> bool:
         """Revoke a lease, unless it was renewed since heartbeat number `beat`."""
         with self._store.write() as connection:
-            self._store.backend.limit_lock_wait(
-                connection
-            )  # A lock that blocks this also blocks heartbeats.
+            self._store.backend.limit_lock_wait(connection)  # It would block heartbeats, too.
             row = connection.execute(
                 self._statements.revoke_lease, {"in_worker": worker, "in_seen": beat}
             )

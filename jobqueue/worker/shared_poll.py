@@ -76,7 +76,7 @@ class SharedPoll:
                 began, polled = self._look(connection, by=name)
                 return began, polled.due
             began = boottime()
-            return began, self._leases.look_for_due(connection)
+            return began, self._leases.poll_due(connection)
 
     def _fresh(self, after: float) -> tuple[float, PollResult] | None:
         latest, after = self._latest, max(after, self._invalidated_at)
@@ -90,7 +90,7 @@ class SharedPoll:
     def _look(self, connection: Connection, by: str) -> tuple[float, PollResult]:
         began, worker = boottime(), self._inflight.lease.worker
         own = None if worker is None else worker.id
-        polled = self._leases.look(connection, own, self._me.boot_id, self._me.pid_namespace)
+        polled = self._leases.poll(connection, own, self._me.boot_id, self._me.pid_namespace)
         if own is not None:
             self._inflight.contention.saw_workers(others=bool(polled.leases))
         self._latest = look = (began, polled)

@@ -121,7 +121,7 @@ def test_the_id_of_a_lease_is_never_used_twice(kit: StoreKit) -> None:
 
 def next_due(kit: StoreKit) -> Any:
     with kit.store.read() as connection:
-        return kit.leases.look(connection, None, None, None).due.job
+        return kit.leases.poll(connection, None, None, None).due.job
 
 
 # Lost workers

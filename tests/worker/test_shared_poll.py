@@ -167,7 +167,7 @@ class Fleet:
 
     def seen_by(self, id_: int, boot: str = "b") -> list[int]:
         with self.store.read() as connection:
-            return [lease.id for lease in self.leases.look(connection, id_, boot, "n").leases]
+            return [lease.id for lease in self.leases.poll(connection, id_, boot, "n").leases]
 
     def reaper(self, id_: int, me: process_identity.Identity | None = None) -> Reaper:
         me = me or process_identity.Identity("h", 1, "elsewhere", "n", 1.0)

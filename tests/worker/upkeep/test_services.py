@@ -91,16 +91,16 @@ def test_the_scheduler_promotes_in_batches_without_a_rest(
 def test_a_service_whose_round_fails_goes_on(work: Any, stepped: Stepped, lines: Any) -> None:
     worker = stepped()
     leases = Leases(worker.store)
-    look = leases.look
+    poll = leases.poll
 
     def refuse(*_: Any) -> Any:
         raise OperationalError("look", {}, Exception("no database"))
 
-    leases.look = refuse  # type: ignore[method-assign]
+    leases.poll = refuse  # type: ignore[method-assign]
     scheduler = alone(worker, 1.0, leases=leases)
     assert 0 < scheduler.round() <= 2.0  # type: ignore[operator]
     assert scheduler.failing
-    leases.look = look  # type: ignore[method-assign]
+    leases.poll = poll  # type: ignore[method-assign]
     assert scheduler.round() == with_slack(1.0)
     assert not scheduler.failing
     assert len(lines(WARNING, "scheduler: failed 1 time")) == 1
