@@ -63,8 +63,8 @@ class Maintenance:
 
         def work(connection: Connection) -> int:
             self._store.backend.limit_lock_wait(connection)
-            passed = 0
-            for id_ in connection.execute(self._statements.heirs, {"in_limit": limit}).scalars():
+            passed, waiters = 0, self._statements.waiters_of_free_keys
+            for id_ in connection.execute(waiters, {"in_limit": limit}).scalars():
                 try:
                     with connection.begin_nested():
                         taken = connection.execute(self._statements.take_key, {"in_job": id_})

@@ -101,11 +101,11 @@ def test_a_worker_that_was_frozen_before_its_child_was_ready_does_not_begin_what
     frozen = Command(scenario, "--lease", f"{LEASE}s")
     wait_until(frozen.importing.exists, LONG)
     scenario.pause_outside_of_a_transaction(frozen)
-    heir = Command(scenario)
-    heir.let_children_be_ready()
+    rescuer = Command(scenario)
+    rescuer.let_children_be_ready()
     wait_until(scenario.ended(1), LONG)
-    heir.terminate()
-    assert heir.wait() == 0
+    rescuer.terminate()
+    assert rescuer.wait() == 0
 
     frozen.let_children_be_ready()
     frozen.resume()

@@ -11,15 +11,15 @@ def test_a_handler_that_keeps_the_interpreters_lock_for_two_leases_costs_no_othe
 ) -> None:
     effects = scenario.effects
     silent = scenario.worker(lease=LEASE, concurrency=4)
-    heir = scenario.worker(concurrency=4, **PATIENT)
-    scenario.pause_outside_of_a_transaction(heir)  # It has come up, but does not take this job.
+    rescuer = scenario.worker(concurrency=4, **PATIENT)
+    scenario.pause_outside_of_a_transaction(rescuer)  # It has come up, but does not take this job.
     (seized,) = scenario.many("seize", [(6 * LEASE,)])
     wait_until(lambda: effects.read("started", pid=silent.pid))
-    heir.resume()
+    rescuer.resume()
     ids = scenario.many("work", [(0.01,)] * JOBS)
     wait_until(scenario.ended(JOBS + 1), timeout=60)
     assert set(scenario.states()) == {"succeeded"}
-    assert {effect.pid for effect in effects.read("finished", job=seized)} >= {heir.pid}
+    assert {effect.pid for effect in effects.read("finished", job=seized)} >= {rescuer.pid}
     # Two runs, since its lease ran out; one accepted result, that of the second.
     wait_until(lambda: len(effects.read("finished", job=seized)) == 2)
     assert int(scenario.record(seized).result) > 2, "the fence of a later claim"
@@ -30,8 +30,8 @@ def test_a_handler_that_keeps_the_interpreters_lock_for_two_leases_costs_no_othe
     wait_until(lambda: "lost its lease" in silent.log)
     assert silent.alive, "it goes on with a new lease"
     again = scenario.many("work", [(0.01,)] * JOBS)
-    heir.terminate()
-    assert heir.wait() == 0
+    rescuer.terminate()
+    assert rescuer.wait() == 0
     wait_until(scenario.ended(2 * JOBS + 1))
     assert all(scenario.record(id_).attempt == 1 for id_ in (*ids, *again))
     silent.terminate()

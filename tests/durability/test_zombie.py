@@ -6,7 +6,7 @@ from processes import PATIENT, Process, ProcessScenario, app
 
 LEASE = 1.0
 VERBS = ("finish", "fail", "snooze", "progress", "finish_within")
-UNBEGUN = 2  # Each runs in a child process of the heir's, as it was lost with its worker.
+UNBEGUN = 2  # Each runs in a child process of the rescuer's, as it was lost with its worker.
 WARM_UP = 100
 BEATS = 6  # until its handlers have been told: twice the promise, by the worker's own pace
 
@@ -34,7 +34,7 @@ def tell(scenario: ProcessScenario, wait_until) -> SimpleNamespace:
     scenario.pause_outside_of_a_transaction(zombie)
     frozen_at = app.boottime()
     claimed = running(scenario, unbegun)
-    heir = scenario.worker(concurrency=len(VERBS) + 1 + UNBEGUN, **PATIENT)
+    rescuer = scenario.worker(concurrency=len(VERBS) + 1 + UNBEGUN, **PATIENT)
 
     everything = len(held) + UNBEGUN
     wait_until(
@@ -67,7 +67,7 @@ def tell(scenario: ProcessScenario, wait_until) -> SimpleNamespace:
         claimed=claimed,
         unbegun=unbegun,
         zombie=zombie,
-        heir=heir,
+        rescuer=rescuer,
         beats=beats,
         zombie_exit=code,
         zombie_log=zombie.log,
@@ -122,9 +122,9 @@ def it_cannot(verb: str, story: SimpleNamespace) -> None:
     mine, theirs = story.effects.read("started", job=id_)
     assert mine.pid == story.zombie.pid != theirs.pid
     assert theirs.fence > mine.fence
-    # After the zombie has said its word, the job is still the heir's, and untouched.
+    # After the zombie has said its word, the job is still the rescuer's, and untouched.
     assert (meanwhile.state, meanwhile.fence, meanwhile.attempt) == ("running", theirs.fence, 1)
-    assert meanwhile.worker.endswith(f"-{story.heir.pid}")
+    assert meanwhile.worker.endswith(f"-{story.rescuer.pid}")
     assert (final.state, final.result, final.fence) == (
         "succeeded",
         str(theirs.fence),

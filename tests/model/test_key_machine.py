@@ -178,9 +178,9 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def pass_on_keys(self) -> None:
         waiting = (self.find(key, awaits=True) for key in set(KEYS))
-        heirs = [i for i in waiting if i and self.find(self.model[i].key, awaits=False) is None]
-        assert self.maintenance.pass_on_keys() == len(heirs)
-        for id_ in heirs:
+        waiters = [i for i in waiting if i and self.find(self.model[i].key, awaits=False) is None]
+        assert self.maintenance.pass_on_keys() == len(waiters)
+        for id_ in waiters:
             self.take_key(id_)
 
     @rule()

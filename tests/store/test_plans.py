@@ -373,7 +373,7 @@ def test_a_waiting_holder_is_changed_by_the_unique_index(plans: Plans) -> None:
         assert uses(plans.of(change, values), "unique")
     for change in (statements.replace_successor, statements.reschedule_successor):
         assert uses(plans.of(change, values), "awaits")
-    assert uses(plans.of(statements.heirs, {"in_limit": 500}), "awaits", "unique")
+    assert uses(plans.of(statements.waiters_of_free_keys, {"in_limit": 500}), "awaits", "unique")
 
 
 def test_holders_of_keys_are_found_by_the_unique_index(plans: Plans) -> None:

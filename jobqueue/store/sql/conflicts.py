@@ -56,7 +56,7 @@ def successor() -> Executable:
     return select(jobs.c.id).where(_SUCCESSOR)
 
 
-def heirs() -> Executable:
+def waiters_of_free_keys() -> Executable:
     """Lock some jobs whose awaited keys are free."""
     return (
         select(jobs.c.id)

@@ -30,7 +30,7 @@ class KeyStatements:
         self.reschedule_successor = conflicts.reschedule(successor=True)
         self.replace_successor = conflicts.replace(successor=True)
         self.successor = conflicts.successor()
-        self.heirs = conflicts.heirs()
+        self.waiters_of_free_keys = conflicts.waiters_of_free_keys()
         self.take_key = conflicts.take_key()
 
 
