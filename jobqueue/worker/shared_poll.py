@@ -53,7 +53,7 @@ class SharedPoll:
     def poll_within(self, connection: Connection) -> None:
         """Poll within the rescan's transaction, if it is time."""
         if self._is_time():
-            self._look(connection, by="")
+            self._poll_leases(connection, by="")
 
     def poll(self, name: str, after: float) -> tuple[float, PollResult]:
         """Return when the latest poll began, and what it saw; poll unless it is fresh and newer."""
@@ -61,7 +61,7 @@ class SharedPoll:
         if latest is not None:
             return latest
         with self._store.read() as connection:
-            return self._look(connection, by=name)
+            return self._poll_leases(connection, by=name)
 
     def poll_due(self, name: str, after: float) -> tuple[float, Due]:
         """Return when a poll began, and in how many seconds jobs were due or expired then.
@@ -73,7 +73,7 @@ class SharedPoll:
             return latest[0], latest[1].due
         with self._store.read() as connection:
             if self._is_time():
-                began, polled = self._look(connection, by=name)
+                began, polled = self._poll_leases(connection, by=name)
                 return began, polled.due
             began = boottime()
             return began, self._leases.poll_due(connection)
@@ -87,16 +87,16 @@ class SharedPoll:
     def _is_time(self) -> bool:
         return self._latest is None or boottime() - self._latest[0] >= POLL_INTERVAL
 
-    def _look(self, connection: Connection, by: str) -> tuple[float, PollResult]:
+    def _poll_leases(self, connection: Connection, by: str) -> tuple[float, PollResult]:
         began, worker = boottime(), self._inflight.lease.worker
         own = None if worker is None else worker.id
         polled = self._leases.poll(connection, own, self._me.boot_id, self._me.pid_namespace)
         if own is not None:
             self._inflight.contention.saw_workers(others=bool(polled.leases))
-        self._latest = look = (began, polled)
+        self._latest = result = (began, polled)
         if began - self._told_at >= POLL_INTERVAL:  # A service that polls more often does so alone.
             self._told_at = began
             for name, wake in self._subscribers.items():
                 if name != by:
                     wake()
-        return look
+        return result

@@ -44,7 +44,7 @@ class Listener(Service):
     def tick(self) -> float:
         """Wait for one wake-up, for a while."""
         if self._subscription.must_poll:
-            return self._look()
+            return self._poll()
         due = self._later_at
         try:
             heard = self._subscription.wait(
@@ -66,7 +66,7 @@ class Listener(Service):
             self._later()
         return 0
 
-    def _look(self) -> float:
+    def _poll(self) -> float:
         claimed, poll = self._planner.claimed, self._planner.poll
         self._pause = POLL_SOON if claimed != self._claimed else self._pause * POLL_GROWTH
         self._claimed = claimed

@@ -62,7 +62,7 @@ class Reaper(Service):
         self._publish = publish
         self._events = events
         self._seen: dict[int, Seen] = {}
-        self._looked_at = float("-inf")
+        self._polled_at = float("-inf")
         self._doubts = False
         """A round has failed, and none has written since."""
         self._round = min(REAP_INTERVAL, inflight.lease.length / 4)
@@ -70,14 +70,14 @@ class Reaper(Service):
     def tick(self) -> float:
         """Check the leases of the peers, revoke those that are over, reap lost jobs."""
         try:
-            return self._look()
+            return self._check_leases()
         except Exception:
             self._seen.clear()
             self._doubts = True
             raise
 
-    def _look(self) -> float:
-        began, polled = self._shared_poll.poll(self.name, self._looked_at)
+    def _check_leases(self) -> float:
+        began, polled = self._shared_poll.poll(self.name, self._polled_at)
         ended = self._watch(polled.leases, began)
         lost = self._leases.reap() if ended or polled.orphans else []
         for job in lost:
@@ -95,13 +95,13 @@ class Reaper(Service):
 
     def _watch(self, others: list[Lease], began: float) -> int:
         """Count the silence of others, revoke the leases that are over; return how many."""
-        own, before = self._inflight.lease.worker, self._looked_at
+        own, before = self._inflight.lease.worker, self._polled_at
         self._seen = {lease.id: self._count(lease, began - before) for lease in others}
         overdue = any(self._seen[lease.id].still >= OVERDUE_SHARE * lease.lease for lease in others)
         if overdue or self._doubts:
             self._doubts = own is None or not self._leases.could_beat(own.id)
-        self._looked_at = boottime()
-        if self._doubts or self._looked_at - before > 3 * self._round + 0.5:
+        self._polled_at = boottime()
+        if self._doubts or self._polled_at - before > 3 * self._round + 0.5:
             self._seen = {lease.id: Seen(lease.heartbeats, 0.0) for lease in others}
         return sum(map(self._judge, others))
 

@@ -32,7 +32,7 @@ class Scheduler(Service):
         self._maintenance = maintenance
         self._shared_poll = shared_poll
         shared_poll.subscribe(self.name, self.wake, on_wakeup=True)
-        self._looked_at = float("-inf")
+        self._polled_at = float("-inf")
         self._poll = with_slack(poll)
         self._promoted = promoted
         self._publish = publish
@@ -40,8 +40,8 @@ class Scheduler(Service):
 
     def tick(self) -> float:
         """Do what is due; read first, so that waiting costs no write."""
-        self._looked_at, due = self._shared_poll.poll_due(self.name, self._looked_at)
-        passed = boottime() - self._looked_at
+        self._polled_at, due = self._shared_poll.poll_due(self.name, self._polled_at)
+        passed = boottime() - self._polled_at
         rest = self._poll
         work = (
             (due.job, self._promote),

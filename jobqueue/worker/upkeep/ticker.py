@@ -45,16 +45,16 @@ class Ticker(Service):
         self._registry = registry
         self._hooks = hooks
         self._ticked = ticked
-        self._looked_at = self._due_at = float("-inf")
+        self._polled_at = self._due_at = float("-inf")
         self._logged: dict[str, float] = {}
 
     def tick(self) -> float:
         """Do the ticks that are due; look first, so that waiting costs no write."""
-        if not self._looked_at < self._due_at <= boottime():
-            self._looked_at, polled = self._shared_poll.poll(self.name, self._looked_at)
+        if not self._polled_at < self._due_at <= boottime():
+            self._polled_at, polled = self._shared_poll.poll(self.name, self._polled_at)
             if polled.tick is None:
                 return LOOK_INTERVAL
-            self._due_at = self._looked_at + polled.tick
+            self._due_at = self._polled_at + polled.tick
         rest = self._due_at - boottime()
         return self._do_ticks() if rest <= 0 else min(LOOK_INTERVAL, rest)
 

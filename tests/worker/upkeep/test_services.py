@@ -106,7 +106,7 @@ def test_a_service_whose_round_fails_goes_on(work: Any, stepped: Stepped, lines:
     assert len(lines(WARNING, "scheduler: failed 1 time")) == 1
 
 
-# The ear
+# The listener
 
 
 class Scripted:
@@ -137,18 +137,18 @@ class Scripted:
 
 
 def hear(monkeypatch: pytest.MonkeyPatch, *words: tuple[float, Wakeup]) -> list[Any]:
-    """What an ear tells, each with the time."""
+    """What a listener tells, each with the time."""
     told: list[Any] = []
     listener = Scripted(*words, (5.0, Wakeup.NOTHING))
     monkeypatch.setattr(listener_module.time, "monotonic", lambda: listener.present)
-    ear = Listener(
+    service = Listener(
         listener,
         lambda heard: told.append((listener.present, heard)),
         lambda: told.append((listener.present, "later")),
         SimpleNamespace(poll=1.0, claimed=0),
     )
     while listener.present < 4.0:
-        ear.tick()
+        service.tick()
     return told
 
 
@@ -177,11 +177,11 @@ def test_where_nothing_is_heard_looks_follow_soon_while_jobs_come_and_no_oftener
 ):
     planner, looks = SimpleNamespace(poll=1.0, claimed=0), []
     listener = SimpleNamespace(must_poll=True)
-    ear = Listener(listener, looks.append, lambda: None, planner)
-    assert ear.tick() == 1.0 and looks == []  # The claimer polls.
+    service = Listener(listener, looks.append, lambda: None, planner)
+    assert service.tick() == 1.0 and looks == []  # The claimer polls.
     planner.claimed = 3
-    assert ear.tick() == listener_module.POLL_SOON and looks == [Wakeup.COMMIT]
-    pauses = [ear.tick() for _ in range(40)]
+    assert service.tick() == listener_module.POLL_SOON and looks == [Wakeup.COMMIT]
+    pauses = [service.tick() for _ in range(40)]
     assert pauses[0] < 2 * listener_module.POLL_SOON
     assert pauses == sorted(pauses)
     assert pauses[-1] == 1.0
