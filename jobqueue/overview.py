@@ -30,8 +30,8 @@ CAUSE = "errors_of_one_cause"
 """The check of a finding that is one."""
 RUNNING_MAX = 5000
 """Running jobs that are read."""
-PATIENCE = 5.0
-"""Seconds beyond its time, or after it was asked to stop, from which on a job is stuck."""
+STUCK_AFTER = 5.0
+"""Seconds beyond its timeout, or after a request to stop, from which on a job is stuck."""
 FRESH = 15.0
 """Seconds for which findings are shown before the database is asked again."""
 _found: WeakKeyDictionary[Store, tuple[float, Sequence[str], list[Finding]]] = WeakKeyDictionary()
@@ -185,9 +185,9 @@ def _slots(row: dict[str, Any], jobs: Sequence[Running]) -> list[str]:
 def _running(row: dict[str, Any], present: datetime) -> Running:
     seconds = (present - row["started_at"]).total_seconds()
     stuck, asked = "", row["cancel_requested_at"]
-    if row["timeout"] is not None and seconds > row["timeout"] + PATIENCE:
+    if row["timeout"] is not None and seconds > row["timeout"] + STUCK_AFTER:
         stuck = "beyond its time"
-    elif asked is not None and (present - asked).total_seconds() > PATIENCE:
+    elif asked is not None and (present - asked).total_seconds() > STUCK_AFTER:
         stuck = "asked to stop, and goes on"
     return Running(row["id"], row["task"], max(0.0, seconds), stuck)
 

@@ -243,8 +243,8 @@ def notice(wanted: JobFilter, names: Callable[[], Names]) -> dict[str, str]:
     """Return a header that names an unknown task, queue or tag of a filter without matches."""
     if (wanted.task, wanted.queue, wanted.tag) == (None, None, None):
         return {}
-    stranger = unknown_in(wanted, names())
-    return {} if stranger is None else {NOTICE_HEADER: str(stranger)}
+    error = unknown_in(wanted, names())
+    return {} if error is None else {NOTICE_HEADER: str(error)}
 
 
 async def _gone(request: Request) -> None:

@@ -189,9 +189,9 @@ class SwitchOperations:
         """Return the name that a request is about. Raises JobNotFound if it is not known."""
         longest = options.QUEUE_LENGTH_MAX if kind == "queue" else options.NAME_LENGTH_MAX
         name = options.name(asked.given["name"], kind, longest=longest)
-        stranger = unknown(kind, [name], getattr(self._names(), f"{kind}s"))
-        if stranger is not None:
-            raise JobNotFound(str(stranger), field=kind, value=name)
+        error = unknown(kind, [name], getattr(self._names(), f"{kind}s"))
+        if error is not None:
+            raise JobNotFound(str(error), field=kind, value=name)
         return name
 
 

@@ -192,7 +192,7 @@ def test_workers_show_their_slots_and_what_is_stuck(
             History(jobs.store).add("w7", [Figures("", 1, 0, 0, 0, 1.0, 1.0, 0.0, 0.0, **figures)])
             (line,) = cells(pages.get("/workers"), "worker").values()
             assert line[1] == "25 %"
-            monkeypatch.setattr(overview, "PATIENCE", -3600.0)
+            monkeypatch.setattr(overview, "STUCK_AFTER", -3600.0)
             job.cancel()
             assert "is asked to stop, and goes on" in text_of(pages.get("/workers"))
             stopper = threading.Thread(target=worker.stop)
