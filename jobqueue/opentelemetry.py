@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing(error, "opentelemetry", "jobqueue.opentelemetry needs") from None
 
-from jobqueue.calls import Send
+from jobqueue.enqueue_hooks import Send
 from jobqueue.handler_spans import (
     carried,
     carrying,

@@ -16,9 +16,9 @@ from sqlalchemy import URL
 from jobqueue import options as option_rules
 from jobqueue import paths, redaction
 from jobqueue.binding import Binding, write_declarations
-from jobqueue.calls import EnqueueHook, listed, through_hooks
 from jobqueue.config import database
 from jobqueue.config import pool_size as pool_size_of
+from jobqueue.enqueue_hooks import EnqueueHook, check_calls, through_hooks
 from jobqueue.error_groups import ErrorGroup
 from jobqueue.errors import ConfigurationError, Duration, JobNotFound
 from jobqueue.events import EventStream, Subscriber
@@ -233,7 +233,7 @@ class JobQueue(JobVerbs):
         Connection. Raises QueueFull; with `wait=False` at once, even if the queue's `when_full` is
         "wait". Raises InvalidArguments for an item that is not `task.call(…)`.
         """
-        return self._enqueue(listed(calls), within, wait=wait)
+        return self._enqueue(check_calls(calls), within, wait=wait)
 
     def as_completed(
         self, jobs: Iterable[Job[R]], timeout: Duration | None = None

@@ -25,7 +25,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing(error, "sentry", "jobqueue.sentry needs") from None
 
-from jobqueue.calls import Send
+from jobqueue.enqueue_hooks import Send
 from jobqueue.errors import Snooze
 from jobqueue.handler_spans import (
     carried,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from jobqueue import options as option_rules
-from jobqueue.calls import EnqueueHook
+from jobqueue.enqueue_hooks import EnqueueHook
 from jobqueue.errors import Duration
 from jobqueue.job import Job
 from jobqueue.literals import CatchUp, Overlap

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from jobqueue.backoff import Backoff
-from jobqueue.calls import EnqueueHook, through_hooks
+from jobqueue.enqueue_hooks import EnqueueHook, through_hooks
 from jobqueue.errors import invalid
 from jobqueue.literals import CatchUp, Overlap
 from jobqueue.new_jobs import NewJob

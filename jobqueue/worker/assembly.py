@@ -7,7 +7,7 @@ from functools import partial
 
 from sqlalchemy import URL
 
-from jobqueue.calls import EnqueueHook
+from jobqueue.enqueue_hooks import EnqueueHook
 from jobqueue.events import EventStream
 from jobqueue.records import ReapedJob
 from jobqueue.store.claims import Claims

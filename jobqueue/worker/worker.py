@@ -8,7 +8,7 @@ from typing import Self
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from jobqueue.calls import EnqueueHook
+from jobqueue.enqueue_hooks import EnqueueHook
 from jobqueue.events import EventStream
 from jobqueue.loggers import get_logger
 from jobqueue.store.database import Store

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from jobqueue.calls import EnqueueHook
+from jobqueue.enqueue_hooks import EnqueueHook
 from jobqueue.errors import EnqueueRefused, QueueFull
 from jobqueue.loggers import get_logger
 from jobqueue.new_jobs import NewJob

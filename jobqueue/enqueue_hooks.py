@@ -1,4 +1,4 @@
-"""Calls before they are inserted: checked, and passed through the hooks at the enqueue."""
+"""Hooks at the enqueue: each call passes them before it is inserted; and the check of calls."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -14,7 +14,7 @@ EnqueueHook = Callable[[Call[Any], Send], Call[Any]]
 """`hook(call, send)` returns `send(call)`, with the call as it came or changed, or raises."""
 
 
-def listed(calls: Iterable[Call[R]]) -> list[Call[R]]:
+def check_calls(calls: Iterable[Call[R]]) -> list[Call[R]]:
     """Return the calls given to `enqueue_many` as a list. Raises InvalidArguments."""
     if isinstance(calls, Call):
         raise InvalidArguments(
