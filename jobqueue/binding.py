@@ -7,7 +7,7 @@ from sqlalchemy import URL
 
 from jobqueue import redaction
 from jobqueue.job import Job
-from jobqueue.schedules.calls import declared
+from jobqueue.schedules.scheduled_calls import declared
 from jobqueue.store.backpressure import QueueLimit, QueueLimits
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs

@@ -29,7 +29,7 @@ from jobqueue.options import Options, TaskOptions
 from jobqueue.queue_switches import Queue, QueueSwitches
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.schedules.api import Schedules
-from jobqueue.schedules.calls import declaration
+from jobqueue.schedules.scheduled_calls import declaration
 from jobqueue.serialization.codec import Codec
 from jobqueue.states import State
 from jobqueue.store import transaction_argument

@@ -55,7 +55,7 @@ LAYERS: list[list[str]] = [
     ["store/dialects/*"],
     ["store/sql/*"],
     ["store/*"],
-    ["tasks", "job", "enqueue_hooks", "schedules/calls"],
+    ["tasks", "job", "enqueue_hooks", "schedules/scheduled_calls"],
     ["supervisor/*"],
     ["worker/service", "worker/log_context", "worker/process_identity", "worker/orphan_guard"]
     + ["worker/signal_safe_event", "worker/connections"],

@@ -13,8 +13,8 @@ from jobqueue.job import Job
 from jobqueue.literals import CatchUp, Overlap
 from jobqueue.new_jobs import NewJob
 from jobqueue.redaction import Declarations
-from jobqueue.schedules.calls import declared, definition_of, new_job
 from jobqueue.schedules.definition import ScheduleRecord
+from jobqueue.schedules.scheduled_calls import declared, definition_of, new_job
 from jobqueue.schedules.timing import Run, Timing
 from jobqueue.store.audit import Action, os_user
 from jobqueue.store.database import Store

@@ -21,7 +21,7 @@ from sqlalchemy import update
 
 from jobqueue import JobQueue, every
 from jobqueue.binding import write_declarations
-from jobqueue.schedules.calls import call_of
+from jobqueue.schedules.scheduled_calls import call_of
 from jobqueue.store.schema import schedules
 from jobqueue.store.ticks import Ticks
 

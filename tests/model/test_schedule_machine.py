@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import delete, select, update
 
 from jobqueue import JobQueue, State, every
-from jobqueue.schedules.calls import call_of, definition_of
+from jobqueue.schedules.scheduled_calls import call_of, definition_of
 from jobqueue.schedules.definition import Definition
 from jobqueue.store.schema import jobs, schedules
 from jobqueue.store.ticks import Ticks

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from jobqueue import InvalidArguments, InvalidOption, JobQueue, cron, every, exponential, fixed
-from jobqueue.schedules.calls import call_of, declared, definition_of
+from jobqueue.schedules.scheduled_calls import call_of, declared, definition_of
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.store.schema import schedules
 from jobqueue.store.ticks import Ticks

@@ -8,8 +8,8 @@ from jobqueue.errors import EnqueueRefused, QueueFull
 from jobqueue.loggers import get_logger
 from jobqueue.new_jobs import NewJob
 from jobqueue.records import counted
-from jobqueue.schedules.calls import new_job
 from jobqueue.schedules.definition import ScheduleRecord
+from jobqueue.schedules.scheduled_calls import new_job
 from jobqueue.store.ticks import CATCH_UP_BATCH, Ticked, TickFailed, Ticks
 from jobqueue.tasks import Registry
 from jobqueue.worker.process_identity import boottime
