@@ -15,9 +15,9 @@ from sqlalchemy import URL
 
 from jobqueue import options as option_rules
 from jobqueue import paths, redaction
-from jobqueue.binding import Binding, write_declarations
 from jobqueue.config import database
 from jobqueue.config import pool_size as pool_size_of
+from jobqueue.database_binding import Binding, write_declarations
 from jobqueue.enqueue_hooks import EnqueueHook, check_calls, through_hooks
 from jobqueue.error_groups import ErrorGroup
 from jobqueue.errors import ConfigurationError, Duration, JobNotFound

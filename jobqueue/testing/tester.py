@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, ParamSpec, TypeVar, overload
 
-from jobqueue.binding import Binding
+from jobqueue.database_binding import Binding
 from jobqueue.errors import Duration, JobNotFound, JobQueueError, WrongState
 from jobqueue.job import Job
 from jobqueue.options import seconds

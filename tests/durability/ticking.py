@@ -20,7 +20,7 @@ from faults import Steps, step_clocks
 from sqlalchemy import update
 
 from jobqueue import JobQueue, every
-from jobqueue.binding import write_declarations
+from jobqueue.database_binding import write_declarations
 from jobqueue.schedules.scheduled_calls import call_of
 from jobqueue.store.schema import schedules
 from jobqueue.store.ticks import Ticks

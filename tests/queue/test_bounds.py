@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, delete, event, insert, select, upd
 from sqlalchemy.orm import Session
 
 from jobqueue import JobQueue, QueueFull, State
-from jobqueue import binding
+from jobqueue import database_binding
 from jobqueue.store.clock import now, this_minute
 from jobqueue.errors import InvalidOption
 from jobqueue.store.schema import counters, queues
@@ -291,7 +291,7 @@ def test_what_a_transaction_has_declared_holds_up_no_other_queue(
 def test_a_transaction_that_all_connections_wait_for_is_told_that_there_is_no_room(
     url: str, engine: Engine, wait_until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(binding, "Store", partial(Store, connections=2))
+    monkeypatch.setattr(database_binding, "Store", partial(Store, connections=2))
     with JobQueue(url) as jobs, ThreadPoolExecutor(2) as threads:
         pool: Any = jobs.store.engine.pool
         pool._timeout = 3
