@@ -8,12 +8,15 @@ from jobqueue import options as option_rules
 from jobqueue.errors import invalid
 from jobqueue.job import require_changed
 from jobqueue.job_changes import JobChanges
+from jobqueue.known_names import names_of, unknown
 from jobqueue.records import JobFilter
 from jobqueue.store.jobs import Jobs
+from jobqueue.store.names import names_in_use
 from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
+from jobqueue.tasks import Registry
 
 ID_MAX = 2**63 - 1
 
@@ -21,6 +24,7 @@ ID_MAX = 2**63 - 1
 class JobVerbs:
     """The verbs of a queue that change jobs by their ids, or hold them back by a name."""
 
+    registry: Registry
     _jobs: Jobs
     _notifier: Notifier
 
@@ -64,49 +68,78 @@ class JobVerbs:
         require_changed(self._jobs.delete(_named(ids))[1])
 
     @overload
-    def pause(self, queue: str) -> None: ...
+    def pause(self, queue: str, *, force: bool = False) -> None: ...
     @overload
-    def pause(self, *, task: str) -> None: ...
+    def pause(self, *, task: str, force: bool = False) -> None: ...
     @overload
-    def pause(self, *, tag: str) -> None: ...
+    def pause(self, *, tag: str, force: bool = False) -> None: ...
     def pause(
-        self, queue: str | None = None, *, task: str | None = None, tag: str | None = None
+        self,
+        queue: str | None = None,
+        *,
+        task: str | None = None,
+        tag: str | None = None,
+        force: bool = False,
     ) -> None:
         """Start no more jobs of a queue, of a task or with a tag: one of the three.
 
-        In the whole fleet, from the next claim on; what runs goes on. Raises InvalidOption.
+        In the whole fleet, from the next claim on; what runs goes on. `force` accepts a name that
+        neither this app nor the database knows yet. Raises InvalidOption.
         """
-        self._switch(Monitor.pause, Pauses.pause, queue, task, tag)
+        self._switch(Monitor.pause, Pauses.pause, _one_of(queue, task, tag), force=force)
 
     @overload
-    def resume(self, queue: str) -> None: ...
+    def resume(self, queue: str, *, force: bool = False) -> None: ...
     @overload
-    def resume(self, *, task: str) -> None: ...
+    def resume(self, *, task: str, force: bool = False) -> None: ...
     @overload
-    def resume(self, *, tag: str) -> None: ...
+    def resume(self, *, tag: str, force: bool = False) -> None: ...
     def resume(
-        self, queue: str | None = None, *, task: str | None = None, tag: str | None = None
+        self,
+        queue: str | None = None,
+        *,
+        task: str | None = None,
+        tag: str | None = None,
+        force: bool = False,
     ) -> None:
         """Start jobs of a paused queue, of a paused task or with a paused tag again."""
-        self._switch(Monitor.resume, Pauses.resume, queue, task, tag)
+        self._switch(Monitor.resume, Pauses.resume, _one_of(queue, task, tag), force=force)
         self._notifier.notify()
 
     def _switch(
         self,
         of_queue: Callable[[Monitor, str], bool],
         of_kind: Callable[[Pauses, PauseKind, str], bool],
-        queue: str | None,
-        task: str | None,
-        tag: str | None,
+        named: tuple[str, str],
+        *,
+        force: bool,
     ) -> None:
-        if sum(name is not None for name in (queue, task, tag)) != 1:
-            raise invalid("queue", "give a queue, or task=, or tag=: one of the three")
-        if queue is not None:
-            of_queue(Monitor(self._jobs.store), option_rules.name(queue, "queue"))
-        elif task is not None:
-            of_kind(Pauses(self._jobs.store), PauseKind.TASK, option_rules.name(task, "task"))
-        elif tag is not None:
-            of_kind(Pauses(self._jobs.store), PauseKind.TAG, option_rules.name(tag, "tag"))
+        kind, name = named
+        if not option_rules.flag(force, "force"):
+            self._require_known(kind, name)
+        if kind == "queue":
+            of_queue(Monitor(self._jobs.store), name)
+        else:
+            of_kind(Pauses(self._jobs.store), PauseKind(kind), name)
+
+    def _require_known(self, kind: str, name: str) -> None:
+        """Raise InvalidOption for a name that neither the app nor the database knows."""
+        known = names_of(self.registry)
+        if unknown(kind, [name], getattr(known, f"{kind}s")) is not None:
+            known |= names_in_use(self._jobs.store)
+        hint = " (force=True takes it as it is)"
+        if (error := unknown(kind, [name], getattr(known, f"{kind}s"), hint)) is not None:
+            raise error
+
+
+def _one_of(queue: str | None, task: str | None, tag: str | None) -> tuple[str, str]:
+    """Return the kind and the name that is given. Raises InvalidOption."""
+    given = {"queue": queue, "task": task, "tag": tag}
+    named = [(kind, name) for kind, name in given.items() if name is not None]
+    if len(named) != 1:
+        raise invalid("queue", "give a queue, or task=, or tag=: one of the three")
+    ((kind, name),) = named
+    return kind, option_rules.name(name, kind)
 
 
 def _named(ids: tuple[int, ...]) -> JobFilter:

@@ -175,6 +175,25 @@ def test_a_paused_queue_task_or_tag_rests_until_it_is_resumed(
     jobs.resume(**of)
 
 
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        ({"queue": "defalt"}, "queue: 'defalt' is not known; did you mean default?"),
+        ({"task": "ad"}, "task: 'ad' is not known; did you mean add?"),
+        ({"tag": "bluk"}, "tag: 'bluk' is not known; did you mean bulk?"),
+    ],
+)
+def test_a_pause_of_a_name_that_nobody_knows_is_refused_with_the_nearest(
+    jobs: JobQueue, add: Any, url: str, of: dict[str, str], said: str
+) -> None:
+    add.options(tags=["bulk"]).enqueue(1)
+    with JobQueue(url) as other:  # Without the app, by what the database knows.
+        for verb in (jobs.pause, jobs.resume, other.pause, other.resume):
+            with pytest.raises(InvalidOption, match=re.escape(said)):
+                verb(**of)
+        assert jobs.pause(**of, force=True) is other.resume(**of) is None  # Now it is known.
+
+
 @pytest.mark.parametrize("given", [{}, {"queue": "a", "task": "b"}, {"task": "a", "tag": "b"},
                                    {"task": "a b"}, {"tag": ""}, {"task": 7}])  # fmt: skip
 def test_a_pause_is_of_one_name(jobs: JobQueue, given: Any) -> None:

@@ -160,7 +160,7 @@ def test_axe_finds_nothing_serious_on_any_page(
     open_tab: Open, filled: list[int], jobs: JobQueue, colours: str
 ) -> None:
     jobs.schedules.add("often", jobs.registry["add"].call(1, 2), every(minutes=5))
-    jobs.pause("mail")
+    jobs.pause("mail", force=True)
     tab = open_tab(color_scheme=colours)
     tab.context.add_init_script(path=AXE)
     # The other colours need the rule for colours only.

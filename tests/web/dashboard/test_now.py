@@ -252,7 +252,7 @@ def test_what_a_page_reads_is_read_in_a_thread(
     monkeypatch.setattr(
         "jobqueue.web.pages.now.paused_by", lambda *_: threads.add(threading.current_thread()) or {}
     )
-    jobs.pause("mail")
+    jobs.pause("mail", force=True)
     pages.get("/")
     assert threads and threading.main_thread() not in threads
     assert now_page(jobs, {})[0] == "now.html"

@@ -200,7 +200,7 @@ def test_a_job_behind_many_paused_ones_of_its_lane_is_claimed_in_rounds_without_
     with jobs.store.write() as connection:
         connection.execute(insert(queues).values(name="default", max_running=3))
     worker = stepped(concurrency=2)
-    jobs.pause(tag="held")
+    jobs.pause(tag="held", force=True)
     held = [meter.task.options(tags=["held"], **options).call("k")] * 10
     jobs.enqueue_many([*held, meter.task.options(**options).call("k")])
     assert len(claimed_at_once(worker)) == 1
