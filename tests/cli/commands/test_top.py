@@ -122,6 +122,8 @@ def test_a_picture_fits_its_terminal(reader: Reader) -> None:
 def test_a_small_terminal_leaves_out_rows_and_says_how_many(reader: Reader) -> None:
     low = said(reader, TABS["n"], Room(80, 12))
     assert "… and 3 more: g j" in low and "ValueError" in low
+    printed = said(reader, TABS["n"], Room(80, 12, has_keys=False))
+    assert "… and 3 more: jobqueue list\n" in f"{printed}\n" and "g j" not in printed
 
 
 @pytest.mark.databases("sqlite")

@@ -57,8 +57,9 @@ class _Section(NamedTuple):
 
     lines: list[Line]
     """The titles, and a line for each row; or one line where there are none."""
-    rest: str
-    """Where the rows are that have no room."""
+    key: str
+    command: str
+    """What shows the rows that have no room."""
 
 
 def memory(width: int) -> Console:
@@ -78,17 +79,22 @@ def now(found: Now, room: Room) -> list[Line]:
     lines = [Line(text) for text in wrap(_figures(found), room.width)]
     lines += _needs(found.findings, room)
     sections = [
-        _Section(queue_list(found.queues, found.paused_by, room), "g q"),
-        _Section(worker_list(found.workers, room), "g w"),
-        _Section(error_list(found.errors, room, "no attempt has errored in 24 hours"), "g e"),
-        _Section(job_list(JobPage(found.jobs, None, False), "", room), "g j"),
+        _Section(queue_list(found.queues, found.paused_by, room), "g q", "queues"),
+        _Section(worker_list(found.workers, room), "g w", "workers"),
+        _Section(
+            error_list(found.errors, room, "no attempt has errored in 24 hours"),
+            "g e",
+            "errors --since 24h",
+        ),
+        _Section(job_list(JobPage(found.jobs, None, False), "", room), "g j", "list"),
     ]
     gap = [Line(Text())] if _is_tall(room) else []
     shares = [len(section.lines) for section in sections]
     if room.height is not None:
         shares = _shares(shares, room.height - len(lines) - len(gap) * len(sections))
     for section, share in zip(sections, shares, strict=True):
-        lines += [*gap, *_cut(section, share)]
+        rest = section.key if room.has_keys else f"jobqueue {section.command}"
+        lines += [*gap, *_cut(section.lines, share, rest)]
     return lines
 
 
@@ -106,13 +112,12 @@ def _shares(wanted: Sequence[int], room: int) -> list[int]:
     return shares
 
 
-def _cut(section: _Section, share: int) -> list[Line]:
-    more = len(section.lines) - share
+def _cut(lines: list[Line], share: int, rest: str) -> list[Line]:
+    """Return as many lines of a table; the last says how many are left out, and what has them."""
+    more = len(lines) - share
     if more <= 0:
-        return section.lines
-    # Its last line says how many rows are left out.
-    last = Text(f"… and {more + 1:,} more: {section.rest}", "dim")
-    return [*section.lines[: share - 1], Line(last)]
+        return lines
+    return [*lines[: share - 1], Line(Text(f"… and {more + 1:,} more: {rest}", "dim"))]
 
 
 def _figures(found: Now) -> Text:

@@ -43,6 +43,8 @@ class Room(NamedTuple):
 
     width: int
     height: int | None = None
+    has_keys: bool = True
+    """False for text that is printed: it names commands where the screen has keys."""
 
 
 class Picture(NamedTuple):
