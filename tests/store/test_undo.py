@@ -248,6 +248,10 @@ def test_of_two_actions_on_one_setting_the_newer_one_is_offered(operator: Operat
         with pytest.raises(WrongState, match=by):
             operator.undo(row["id"])
     assert operator.rows() == rows
+    for definition in (FIVE, NIGHTLY, replace(NIGHTLY, tz="Europe/Zurich")):
+        operator.schedule(definition)
+    with pytest.raises(WrongState, match="what it set was changed since, by"):
+        operator.undo(8)
 
 
 def test_jobs_that_no_longer_wait_are_not_moved_back(kit: StoreKit, operator: Operator) -> None:
