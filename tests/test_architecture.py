@@ -71,17 +71,9 @@ LAYERS: list[list[str]] = [
     ["worker/complete/*"],
     ["worker/single_writer"],
     ["worker/__init__", "worker/assembly", "worker/shutdown", "worker/worker"],
-    [
-        "queue",
-        "job_verbs",
-        "bulk_verbs",
-        "redaction",
-        "database_binding",
-        "wire",
-        "display",
-        "known_names",
-    ]
-    + ["__init__", "schedules/api", "overview", "timeline", "job_search", "task_list"],
+    ["queue", "job_verbs", "bulk_verbs", "redaction", "database_binding", "wire", "display"]
+    + ["known_names", "__init__", "schedules/api", "overview", "timeline", "job_search"]
+    + ["task_list"],
     ["alembic", "handler_spans", "opentelemetry", "prometheus", "sentry", "web/*"],
     ["cli/*"],
     ["testing/*", "cli/demo/*"],
