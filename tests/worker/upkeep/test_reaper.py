@@ -40,7 +40,7 @@ def watch(worker: Any, clock: Any, seconds: float, *, step: float = 1.0) -> None
 
 def leases(worker: Any, verb: str) -> Any:
     """What its reaper uses for that."""
-    return worker.parts.shared_poll._leases if verb == "look" else worker.service(Reaper)._leases
+    return worker.parts.shared_poll._leases if verb == "poll" else worker.service(Reaper)._leases
 
 
 def refuse(worker: Any, verb: str) -> None:
@@ -155,7 +155,7 @@ def test_a_beat_at_the_last_moment_saves_the_lease(work: Any, stepped: Stepped, 
     assert other.inflight.lease.worker.id in judge.workers()
 
 
-@pytest.mark.parametrize(("verb", "before"), [("look", 29), ("revoke", 29), ("could_beat", 28)])
+@pytest.mark.parametrize(("verb", "before"), [("poll", 29), ("revoke", 29), ("could_beat", 28)])
 def test_a_round_that_failed_starts_the_watch_anew(
     work: Any, stepped: Stepped, clock: Any, verb: str, before: float
 ) -> None:
@@ -229,14 +229,14 @@ def test_time_that_a_round_waited_for_the_database_is_no_silence(
     other, judge = stepped(lease=30), stepped(lease=30)
     reaper = judge.service(Reaper)
     reaper.tick()
-    its = leases(judge, "look")
-    look = its.look
+    its = leases(judge, "poll")
+    poll = its.poll
 
     def slow(*given: Any) -> Any:
         clock.pass_(1)
-        return look(*given)
+        return poll(*given)
 
-    its.look = slow
+    its.poll = slow
     watch(judge, clock, 29)
     assert other.inflight.lease.worker.id in judge.workers()
     watch(judge, clock, 1)

@@ -94,7 +94,7 @@ def test_a_service_whose_round_fails_goes_on(work: Any, stepped: Stepped, lines:
     poll = leases.poll
 
     def refuse(*_: Any) -> Any:
-        raise OperationalError("look", {}, Exception("no database"))
+        raise OperationalError("poll", {}, Exception("no database"))
 
     leases.poll = refuse  # type: ignore[method-assign]
     scheduler = alone(worker, 1.0, leases=leases)
