@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeGuard, get_args
 
 from jobqueue.errors import invalid
-from jobqueue.literals import EventName
+from jobqueue.literal_types import EventName
 from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError
 

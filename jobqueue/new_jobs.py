@@ -7,7 +7,7 @@ import msgspec
 
 from jobqueue.errors import invalid
 from jobqueue.headers import to_text
-from jobqueue.literals import OnConflict, UniqueUntil
+from jobqueue.literal_types import OnConflict, UniqueUntil
 from jobqueue.options import Options
 
 

@@ -11,7 +11,7 @@ from jobqueue.backoff import Backoff
 from jobqueue.errors import Duration, InvalidOption, invalid
 from jobqueue.headers import Headers, check_headers
 from jobqueue.key_options import check_debounce, check_due_times, check_key, check_without_key
-from jobqueue.literals import CatchUp, Isolation, OnConflict, Overlap, UniqueUntil
+from jobqueue.literal_types import CatchUp, Isolation, OnConflict, Overlap, UniqueUntil
 from jobqueue.records import lasting
 from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS
 from jobqueue.schedules.timing import Timing, check_timing

@@ -24,7 +24,7 @@ from jobqueue.errors import ConfigurationError, Duration, JobNotFound
 from jobqueue.events import EventStream, Subscriber
 from jobqueue.job import Job, as_completed
 from jobqueue.job_verbs import ID_MAX, JobVerbs
-from jobqueue.literals import ErrorWindow, EventName, StateName, WhenFull
+from jobqueue.literal_types import ErrorWindow, EventName, StateName, WhenFull
 from jobqueue.options import Options, TaskOptions
 from jobqueue.queue_switches import Queue, QueueSwitches
 from jobqueue.records import JobFilter, JobRecord

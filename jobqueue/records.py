@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from jobqueue.error_groups import signature_of
-from jobqueue.literals import UniqueUntil
+from jobqueue.literal_types import UniqueUntil
 from jobqueue.states import FINAL, OutcomeKind, State
 
 

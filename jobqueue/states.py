@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple, get_args
 
-from jobqueue.literals import StateName
+from jobqueue.literal_types import StateName
 
 
 class State(StrEnum):

@@ -34,7 +34,7 @@ LAYERS: list[list[str]] = [
         "events",
         "error_groups",
         "findings",
-        "literals",
+        "literal_types",
         "loggers",
     ]
     + [

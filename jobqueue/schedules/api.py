@@ -10,7 +10,7 @@ from jobqueue import options as option_rules
 from jobqueue.enqueue_hooks import EnqueueHook
 from jobqueue.errors import Duration
 from jobqueue.job import Job
-from jobqueue.literals import CatchUp, Overlap
+from jobqueue.literal_types import CatchUp, Overlap
 from jobqueue.new_jobs import NewJob
 from jobqueue.redaction import Declarations
 from jobqueue.schedules.definition import ScheduleRecord

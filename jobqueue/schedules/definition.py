@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, get_args
 
-from jobqueue.literals import CatchUp, Overlap
+from jobqueue.literal_types import CatchUp, Overlap
 from jobqueue.schedules.timing import Every, Timing, cron, every
 
 CATCH_UPS: tuple[CatchUp, ...] = get_args(CatchUp)

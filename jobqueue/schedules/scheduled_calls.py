@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from jobqueue.backoff import Backoff
 from jobqueue.enqueue_hooks import EnqueueHook, through_hooks
 from jobqueue.errors import invalid
-from jobqueue.literals import CatchUp, Overlap
+from jobqueue.literal_types import CatchUp, Overlap
 from jobqueue.new_jobs import NewJob
 from jobqueue.options import OF_TASK, Options
 from jobqueue.schedules.definition import Definition, ScheduleRecord

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Transaction, func, select, update
 
 from jobqueue import options
 from jobqueue.errors import Duration, QueueFull
-from jobqueue.literals import WhenFull
+from jobqueue.literal_types import WhenFull
 from jobqueue.new_jobs import NewJob
 from jobqueue.polling import PollInterval
 from jobqueue.records import counted

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, cast, func, select
 from jobqueue import options
 from jobqueue.error_groups import ID_LENGTH, SIGNATURE_MAX, ErrorGroup, signature_of
 from jobqueue.errors import InvalidOption
-from jobqueue.literals import ErrorWindow
+from jobqueue.literal_types import ErrorWindow
 from jobqueue.store.clock import now
 from jobqueue.store.database import Store
 from jobqueue.store.schema import CounterKind, error_counts

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from jobqueue.literals import WhyCode
+from jobqueue.literal_types import WhyCode
 from jobqueue.records import counted
 from jobqueue.states import State
 from jobqueue.store.jobs import Jobs

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 from sqlalchemy import Connection, delete, insert, select, update
 
-from jobqueue.literals import WhyCode
+from jobqueue.literal_types import WhyCode
 from jobqueue.new_jobs import NewJob
 from jobqueue.records import Registration
 from jobqueue.store.claims import Claims, WorkerRef

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, get_args
 
-from jobqueue.literals import CatchUp, OnConflict, Overlap, UniqueUntil, WhyCode
+from jobqueue.literal_types import CatchUp, OnConflict, Overlap, UniqueUntil, WhyCode
 from jobqueue.states import State
 
 Schema = dict[str, Any]
