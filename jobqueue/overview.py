@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from jobqueue.doctor_findings import Finding
 from jobqueue.error_groups import ErrorGroup
-from jobqueue.findings import Finding
 from jobqueue.records import counted
 from jobqueue.states import State
 from jobqueue.store.audit import Audit

@@ -22,8 +22,8 @@ try:
 except ModuleNotFoundError as error:
     raise missing(error, "prometheus", "metrics for Prometheus need") from None
 
+from jobqueue.doctor_findings import Finding
 from jobqueue.errors import JobQueueError
-from jobqueue.findings import Finding
 from jobqueue.overview import recent_findings
 from jobqueue.queue import JobQueue
 from jobqueue.states import FINAL, WAITING, State

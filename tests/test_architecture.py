@@ -33,7 +33,7 @@ LAYERS: list[list[str]] = [
         "records",
         "events",
         "error_groups",
-        "findings",
+        "doctor_findings",
         "literal_types",
         "loggers",
     ]

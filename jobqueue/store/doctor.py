@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from jobqueue.doctor_findings import Finding, finding
 from jobqueue.errors import JobQueueError
-from jobqueue.findings import Finding, finding
 from jobqueue.records import counted
 from jobqueue.store import queue_health
 from jobqueue.store.database import Store

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, inspect, select
 from sqlalchemy.schema import CreateIndex
 
-from jobqueue.findings import Finding, finding
+from jobqueue.doctor_findings import Finding, finding
 from jobqueue.records import counted
 from jobqueue.states import WAITING, State
 from jobqueue.store.clock import now

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text, update
 
-from jobqueue.findings import Finding
+from jobqueue.doctor_findings import Finding
 from jobqueue.schedules.definition import CODE, Definition
 from jobqueue.states import State
 from jobqueue.store import doctor, queue_health

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from sqlalchemy import URL, ColumnElement, Connection, Engine, FromClause, Insert, Select, Table
 from sqlalchemy.types import TypeEngine
 
-from jobqueue.findings import Finding
+from jobqueue.doctor_findings import Finding
 from jobqueue.store.notify.notifier import NotificationSender, Subscription
 from jobqueue.store.pool import IDLE_SECONDS, WaitPolicy
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Engine, text
 
-from jobqueue.findings import Finding, finding
+from jobqueue.doctor_findings import Finding, finding
 from jobqueue.store.schema import PREFIX
 
 DEAD_ROWS = 100_000

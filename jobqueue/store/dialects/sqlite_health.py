@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from jobqueue.findings import Finding, finding
+from jobqueue.doctor_findings import Finding, finding
 from jobqueue.records import format_bytes
 from jobqueue.store.dialects.sqlite_file import DatabaseFile
 from jobqueue.text import as_word

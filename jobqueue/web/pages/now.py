@@ -17,7 +17,7 @@ from jobqueue.queue import JobQueue
 from jobqueue.store.stats import MINUTES, Monitor
 from jobqueue.web.charts import round_top
 from jobqueue.web.pages.causes import shown_causes
-from jobqueue.web.pages.findings import findings
+from jobqueue.web.pages.doctor_findings import findings
 from jobqueue.web.pages.view import Query
 
 SPANS = {"1h": 1, "24h": 15}

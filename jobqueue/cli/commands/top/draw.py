@@ -14,8 +14,8 @@ from jobqueue.cli.commands.schedules import SCHEDULES
 from jobqueue.cli.commands.top.views import Item, ItemKind, Line, Room
 from jobqueue.cli.tables import Column, Table
 from jobqueue.display import duration
+from jobqueue.doctor_findings import Finding
 from jobqueue.error_groups import ErrorGroup
-from jobqueue.findings import Finding
 from jobqueue.overview import HOUR, Point, Running
 from jobqueue.records import JobRecord, counted
 from jobqueue.schedules.definition import ScheduleRecord

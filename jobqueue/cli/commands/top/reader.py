@@ -6,8 +6,8 @@ from functools import partial
 from jobqueue import overview, wire
 from jobqueue.cli.commands.top import draw, job
 from jobqueue.cli.commands.top.views import Kind, Picture, View, query_of
+from jobqueue.doctor_findings import Finding
 from jobqueue.errors import JobNotFound
-from jobqueue.findings import Finding
 from jobqueue.job_search import filter_of
 from jobqueue.known_names import names_of
 from jobqueue.records import JobFilter

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
-from jobqueue.findings import Finding
+from jobqueue.doctor_findings import Finding
 from jobqueue.overview import recent_findings
 from jobqueue.queue import JobQueue
 
