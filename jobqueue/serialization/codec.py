@@ -18,7 +18,6 @@ from msgspec import inspect as types
 
 from jobqueue.errors import ConfigurationError, InvalidArguments
 from jobqueue.serialization import functions, models
-from jobqueue.serialization.hidden import conceal, conceal_plain
 from jobqueue.serialization.json_values import (
     ENCODER,
     MAX_BYTES,
@@ -39,6 +38,7 @@ from jobqueue.serialization.json_values import (
     shorten,
     step,
 )
+from jobqueue.serialization.redacted_errors import redact_error, redact_plain_error
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "Codec", "check_value", "encode_plain", "parse_json"]
 
@@ -132,7 +132,7 @@ class Codec:
         try:
             plain = encode_plain(args, kwargs)
         except InvalidArguments as error:
-            raise conceal_plain(error, self.hidden, self._signature) from None
+            raise redact_plain_error(error, self.hidden, self._signature) from None
         self._bind(tuple(args), kwargs)
         envelope = _ENVELOPE.decode(plain)
         return self.encode(*self._read(envelope.args, envelope.kwargs))
@@ -259,7 +259,7 @@ class Codec:
             raise self._prefixed(error) from None
 
     def _prefixed(self, error: InvalidArguments) -> InvalidArguments:
-        error = conceal(error, self.hidden, self._signature)
+        error = redact_error(error, self.hidden, self._signature)
         return InvalidArguments(f"{self.name}: {error}", field=error.field, value=error.value)
 
 

@@ -11,7 +11,7 @@ _FIRST = re.compile(r"\[['\"](.*?)['\"](…?)\]|[^.\[]*", re.DOTALL)
 _PLACE = re.compile(r"args\[(\d+)\]")
 
 
-def conceal(
+def redact_error(
     error: InvalidArguments, hidden: Sequence[str], signature: inspect.Signature
 ) -> InvalidArguments:
     """Return a refusal as it is, or without the value if its path leads into a hidden argument.
@@ -29,7 +29,7 @@ def conceal(
     return _without_value(first[0]) if first[2] or name in hidden else error
 
 
-def conceal_plain(
+def redact_plain_error(
     error: InvalidArguments, hidden: Sequence[str], signature: inspect.Signature
 ) -> InvalidArguments:
     """Do the same for a path of plain JSON: `args[1]`, `kwargs.token`."""
@@ -41,7 +41,7 @@ def conceal_plain(
         named = (_Kind.KEYWORD_ONLY, _Kind.VAR_KEYWORD)
         taking = [each for each in signature.parameters.values() if each.kind not in named]
         found = taking[min(int(place[1]), len(taking) - 1)].name if taking else ""
-    shown = conceal(InvalidArguments("", field=found), hidden, signature)
+    shown = redact_error(InvalidArguments("", field=found), hidden, signature)
     return shown if str(shown) else error
 
 
