@@ -13,7 +13,7 @@ from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.queue_control import QueueControl
-from jobqueue.store.ticks import Ticks
+from jobqueue.store.schedule_ticks import Ticks
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 

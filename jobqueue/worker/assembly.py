@@ -19,7 +19,7 @@ from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.notify.notifier import Notifier, Subscription, Wakeup
 from jobqueue.store.paused import PausedJobs
 from jobqueue.store.paused_search import PausedSearch
-from jobqueue.store.ticks import Ticks
+from jobqueue.store.schedule_ticks import Ticks
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity

@@ -23,7 +23,7 @@ from jobqueue import JobQueue, every
 from jobqueue.database_binding import write_declarations
 from jobqueue.schedules.scheduled_calls import call_of
 from jobqueue.store.schema import schedules
-from jobqueue.store.ticks import Ticks
+from jobqueue.store.schedule_ticks import Ticks
 
 WORKERS = 5
 MINUTES = 10

@@ -15,7 +15,7 @@ from jobqueue import JobQueue, State, every
 from jobqueue.schedules.scheduled_calls import call_of, definition_of
 from jobqueue.schedules.definition import Definition
 from jobqueue.store.schema import jobs, schedules
-from jobqueue.store.ticks import Ticks
+from jobqueue.store.schedule_ticks import Ticks
 from tests.model.conftest import run_machine
 
 EXAMPLES = {"sqlite": 10, "postgres": 4}

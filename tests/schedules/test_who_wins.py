@@ -11,7 +11,7 @@ from jobqueue import InvalidArguments, InvalidOption, JobQueue, cron, every, exp
 from jobqueue.schedules.scheduled_calls import call_of, declared, definition_of
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.store.schema import schedules
-from jobqueue.store.ticks import Ticks
+from jobqueue.store.schedule_ticks import Ticks
 
 DAY = timedelta(days=1)
 

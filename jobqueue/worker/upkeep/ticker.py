@@ -10,7 +10,7 @@ from jobqueue.new_jobs import NewJob
 from jobqueue.records import counted
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.scheduled_calls import new_job
-from jobqueue.store.ticks import CATCH_UP_BATCH, Ticked, TickFailed, Ticks
+from jobqueue.store.schedule_ticks import CATCH_UP_BATCH, Ticked, TickFailed, Ticks
 from jobqueue.tasks import Registry
 from jobqueue.worker.process_identity import boottime
 from jobqueue.worker.service import REPEAT_LOG, Service
