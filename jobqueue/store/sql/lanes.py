@@ -36,7 +36,7 @@ from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, queues, 
 from jobqueue.store.sql import predicates
 from jobqueue.store.sql.claim import claim_values
 from jobqueue.store.sql.claim_rows import claim_columns
-from jobqueue.store.sql.lanes_found import (
+from jobqueue.store.sql.lane_discovery import (
     IS_ANY_PAUSED,
     OF_KEY,
     PASSED_OVER_MAX,

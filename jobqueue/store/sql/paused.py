@@ -26,7 +26,7 @@ from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.schema import audit, jobs, pauses, queues, workers
 from jobqueue.store.sql.claim import CURSORS
-from jobqueue.store.sql.lanes_found import is_in_line
+from jobqueue.store.sql.lane_discovery import is_in_line
 from jobqueue.store.sql.predicates import IS_PAUSED, PLAIN, QUEUE_LIMITED, may, unpaused
 from jobqueue.store.sql.rows import NAMES
 

@@ -37,7 +37,7 @@ from jobqueue.store.schema import (
     queues,
     workers,
 )
-from jobqueue.store.sql.lanes_found import OF_KEY, is_in_line
+from jobqueue.store.sql.lane_discovery import OF_KEY, is_in_line
 from jobqueue.store.sql.predicates import (
     IS_ALIVE,
     PLAIN,
