@@ -63,7 +63,7 @@ def test_jobs_whose_ends_a_crash_of_the_server_took_back_are_run_again(
 def test_jobs_that_are_set_back_by_hand_to_running_are_run_by_their_worker(
     scenario: ProcessScenario, wait_until
 ) -> None:
-    tune = PATIENT["tune"] | {"claim.reconcile.INTERVAL": 1}
+    tune = PATIENT["tune"] | {"claim.claim_reconciler.INTERVAL": 1}
     scenario.worker(**PATIENT | {"tune": tune})
     ids = scenario.many("work", [(0.0,)] * 3)
     wait_until(scenario.ended(3))

@@ -8,9 +8,9 @@ from jobqueue.loggers import get_logger
 from jobqueue.records import Claim
 from jobqueue.store.claims import Claims, WorkerRef
 from jobqueue.store.database import Store
+from jobqueue.worker.claim.claim_reconciler import Reconciler
 from jobqueue.worker.claim.cursors import ClaimCursors, WorkHint
 from jobqueue.worker.claim.lanes import LanePlanner
-from jobqueue.worker.claim.reconcile import Reconciler
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.shared_poll import SharedPoll
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from jobqueue import JobQueue, State, current_job
-from jobqueue.worker.claim import reconcile
+from jobqueue.worker.claim import claim_reconciler
 from tests.worker.conftest import Stepped
 
 WARNING = 30
@@ -200,7 +200,7 @@ def test_claims_are_compared_after_a_failed_round_a_reconnection_and_an_interval
         with worker.store.read():
             pass
     else:
-        monkeypatch.setattr(reconcile, "INTERVAL", 0.0)
+        monkeypatch.setattr(claim_reconciler, "INTERVAL", 0.0)
     claimers_round(worker)
     assert lost.state is State.AVAILABLE
 
