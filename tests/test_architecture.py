@@ -69,7 +69,7 @@ LAYERS: list[list[str]] = [
     ["worker/upkeep/*"],
     ["worker/observe/*"],
     ["worker/complete/*"],
-    ["worker/single_writer"],
+    ["worker/claim_and_complete"],
     ["worker/__init__", "worker/assembly", "worker/shutdown", "worker/worker"],
     ["queue", "job_verbs", "bulk_verbs", "redaction", "database_binding", "wire", "display"]
     + ["known_names", "__init__", "schedules/api", "overview", "timeline", "job_search"]

@@ -27,6 +27,7 @@ from jobqueue.worker.claim.claimer import Claimer
 from jobqueue.worker.claim.cursors import ClaimCursors
 from jobqueue.worker.claim.lanes import LanePlanner
 from jobqueue.worker.claim.planner import ClaimPlanner
+from jobqueue.worker.claim_and_complete import SingleWriterLoop
 from jobqueue.worker.complete.completer import Completer
 from jobqueue.worker.complete.event_dispatcher import EventDispatcher
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
@@ -48,7 +49,6 @@ from jobqueue.worker.observe.reporter import Reporter
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.shared_poll import SharedPoll
-from jobqueue.worker.single_writer import SingleWriterLoop
 from jobqueue.worker.upkeep.heartbeat import Heartbeat, registration
 from jobqueue.worker.upkeep.listener import Listener
 from jobqueue.worker.upkeep.pruner import Pruner

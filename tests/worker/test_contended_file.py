@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event
 
 from jobqueue import JobQueue
-from jobqueue.worker import single_writer
+from jobqueue.worker import claim_and_complete
 from tests.worker.conftest import Stepped
 
 
@@ -29,7 +29,7 @@ def test_a_worker_that_was_stopped_in_a_transaction_does_not_rest_as_long_again(
     worker = stepped(jobs)
     store, turn = worker.store, worker.parts.claimer
     write, jump, rests = store.write, [0.0], []
-    present = single_writer.time.monotonic()
+    present = claim_and_complete.time.monotonic()
 
     @contextmanager
     def suspended() -> Any:
@@ -37,7 +37,7 @@ def test_a_worker_that_was_stopped_in_a_transaction_does_not_rest_as_long_again(
             yield connection
             jump[0] += 20.0
 
-    monkeypatch.setattr(single_writer.time, "monotonic", lambda: present + jump[0])
+    monkeypatch.setattr(claim_and_complete.time, "monotonic", lambda: present + jump[0])
     monkeypatch.setattr(store, "write", suspended)
     monkeypatch.setattr(turn._stopping, "wait", rests.append)
     for _ in range(2):
