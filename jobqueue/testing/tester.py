@@ -19,8 +19,8 @@ from jobqueue.store.transaction_argument import SyncTransaction
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Call, Task
 from jobqueue.testing.inline_worker import Inline, Ran, explain
-from jobqueue.testing.lone_jobs import LoneJobs, ObservedNotifier
 from jobqueue.testing.matching import Enqueued, matcher
+from jobqueue.testing.workerless_jobs import ObservedNotifier, WorkerlessJobs
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,7 +38,7 @@ class QueueTester:
         self.jobs = jobs
         """The application's own queue."""
         self._store = store
-        self._rows = LoneJobs(store)
+        self._rows = WorkerlessJobs(store)
         self._watchers: list[Callable[[Sequence[Job[Any]]], object]] = []
         self._inline: list[Ran] | None = None
         self._inline_scheduled = 0.0

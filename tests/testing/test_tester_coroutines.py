@@ -106,7 +106,7 @@ def test_a_handler_that_waits_for_what_nobody_runs_is_told_so(
 def test_a_test_that_waits_for_what_nobody_runs_is_told_so(
     app: App, tester: QueueTester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobqueue.testing.lone_jobs.ALONE_MAX", 0.0)
+    monkeypatch.setattr("jobqueue.testing.workerless_jobs.WORKER_WAIT_MAX", 0.0)
     job = app.add.enqueue(1)
     with pytest.raises(ResultTimeout, match="call run"):
         job.result()

@@ -13,16 +13,16 @@ from jobqueue.store.testing import BorrowingStore, has_worker
 from jobqueue.testing.inline_worker import NAME
 from jobqueue.worker.handler.context import running_attempt
 
-ALONE_MAX = 10.0
+WORKER_WAIT_MAX = 10.0
 """Seconds to wait for a result without a worker: one may be starting."""
 
 
-class LoneJobs(Jobs):
+class WorkerlessJobs(Jobs):
     """The jobs table in a test: waits that only a worker could end raise instead."""
 
     def __init__(self, store: BorrowingStore) -> None:
         super().__init__(store)
-        self._alone_since: float | None = None
+        self._workerless_since: float | None = None
 
     def insert(
         self,
@@ -40,12 +40,12 @@ class LoneJobs(Jobs):
         found = super().states(ids)
         ended = all(state in FINAL for state in found.values())
         if ended or has_worker(self._store, besides=NAME):
-            self._alone_since = None
+            self._workerless_since = None
             return found
         present = time.monotonic()
-        self._alone_since = self._alone_since or present
-        if running_attempt() is not None or present - self._alone_since >= ALONE_MAX:
-            self._alone_since = None
+        self._workerless_since = self._workerless_since or present
+        if running_attempt() is not None or present - self._workerless_since >= WORKER_WAIT_MAX:
+            self._workerless_since = None
             raise ResultTimeout(
                 f"job {ids[0]} waits, and nothing runs it meanwhile in this test: call run(job) or "
                 "drain() first, use inline(), or start a worker"
