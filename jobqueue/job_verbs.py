@@ -1,6 +1,6 @@
 """What a program does with jobs: cancel, retry, change, delete some by id; pause some by name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import overload
 
@@ -15,7 +15,6 @@ from jobqueue.store.names import names_in_use
 from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind
-from jobqueue.store.stats import Monitor
 from jobqueue.tasks import Registry
 
 ID_MAX = 2**63 - 1
@@ -86,7 +85,8 @@ class JobVerbs:
         In the whole fleet, from the next claim on; what runs goes on. `force` accepts a name that
         neither this app nor the database knows yet. Raises InvalidOption.
         """
-        self._switch(Monitor.pause, Pauses.pause, _one_of(queue, task, tag), force=force)
+        named = self._named_pause(queue=queue, task=task, tag=tag, force=force)
+        Pauses(self._jobs.store).pause(*named)
 
     @overload
     def resume(self, queue: str, *, force: bool = False) -> None: ...
@@ -103,24 +103,20 @@ class JobVerbs:
         force: bool = False,
     ) -> None:
         """Start jobs of a paused queue, of a paused task or with a paused tag again."""
-        self._switch(Monitor.resume, Pauses.resume, _one_of(queue, task, tag), force=force)
+        named = self._named_pause(queue=queue, task=task, tag=tag, force=force)
+        Pauses(self._jobs.store).resume(*named)
         self._notifier.notify()
 
-    def _switch(
-        self,
-        of_queue: Callable[[Monitor, str], bool],
-        of_kind: Callable[[Pauses, PauseKind, str], bool],
-        named: tuple[str, str],
-        *,
-        force: bool,
-    ) -> None:
-        kind, name = named
+    def _named_pause(self, *, force: bool, **given: str | None) -> tuple[PauseKind, str]:
+        """Return the kind and the name that is given. Raises InvalidOption."""
+        named = {kind: name for kind, name in given.items() if name is not None}
+        if len(named) != 1:
+            raise invalid("queue", "give a queue, or task=, or tag=: one of the three")
+        ((kind, given_name),) = named.items()
+        name = option_rules.name(given_name, kind)
         if not option_rules.flag(force, "force"):
             self._require_known(kind, name)
-        if kind == "queue":
-            of_queue(Monitor(self._jobs.store), name)
-        else:
-            of_kind(Pauses(self._jobs.store), PauseKind(kind), name)
+        return PauseKind(kind), name
 
     def _require_known(self, kind: str, name: str) -> None:
         """Raise InvalidOption for a name that neither the app nor the database knows."""
@@ -130,16 +126,6 @@ class JobVerbs:
         hint = " (force=True takes it as it is)"
         if (error := unknown(kind, [name], getattr(known, f"{kind}s"), hint)) is not None:
             raise error
-
-
-def _one_of(queue: str | None, task: str | None, tag: str | None) -> tuple[str, str]:
-    """Return the kind and the name that is given. Raises InvalidOption."""
-    given = {"queue": queue, "task": task, "tag": tag}
-    named = [(kind, name) for kind, name in given.items() if name is not None]
-    if len(named) != 1:
-        raise invalid("queue", "give a queue, or task=, or tag=: one of the three")
-    ((kind, name),) = named
-    return kind, option_rules.name(name, kind)
 
 
 def _named(ids: tuple[int, ...]) -> JobFilter:

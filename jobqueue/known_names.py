@@ -1,11 +1,12 @@
 """Check names against the known tasks, queues and tags, to detect typing mistakes."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
-from jobqueue.errors import InvalidOption, invalid
-from jobqueue.options import Options
+from jobqueue import options
+from jobqueue.errors import InvalidOption, JobNotFound, invalid
 from jobqueue.records import JobFilter
-from jobqueue.store.names import Names
+from jobqueue.store.database import Store
+from jobqueue.store.names import Names, names_in_use
 from jobqueue.tasks import Registry
 from jobqueue.text import listed
 from jobqueue.wire import did_you_mean
@@ -16,10 +17,25 @@ def names_of(registry: Registry) -> Names:
     """Return the names of an app: its tasks, their queues and tags, and its bounded queues."""
     settings = [task.settings for task in registry.values()]
     return Names(
-        frozenset([Options().queue, *registry.queues, *(each.queue for each in settings)]),
+        frozenset([options.Options().queue, *registry.queues, *(each.queue for each in settings)]),
         frozenset([EXEC, *registry]),
         frozenset(tag for each in settings for tag in each.tags),
     )
+
+
+def all_names(registry: Registry, store: Store) -> Names:
+    """Return the names of an app, and those in use in its database."""
+    return names_of(registry) | names_in_use(store)
+
+
+def known_name(kind: str, value: object, names: Callable[[], Names]) -> str:
+    """Check the name of a queue, task or tag. Raises JobNotFound for an unknown: maybe a typo."""
+    longest = options.QUEUE_LENGTH_MAX if kind == "queue" else options.NAME_LENGTH_MAX
+    name = options.name(value, kind, longest=longest)
+    error = unknown(kind, [name], getattr(names(), f"{kind}s"))
+    if error is not None:
+        raise JobNotFound(str(error), field=kind, value=name)
+    return name
 
 
 def unknown(

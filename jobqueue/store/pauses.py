@@ -1,19 +1,20 @@
-"""Pauses of tasks and tags: workers start no job that has one. Queues have switches of theirs."""
+"""Pauses of queues, tasks and tags: workers start no job that has one."""
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, null, select, update
 
 from jobqueue.store.audit import Action, transact_audited
+from jobqueue.store.clock import now
 from jobqueue.store.database import Store
 from jobqueue.store.lane_rows import LaneRows
-from jobqueue.store.schema import PauseKind, pauses
+from jobqueue.store.schema import PauseKind, pauses, queues
 
 LOCK_WAIT = 10.0  # seconds for which an operator's action waits for a lock on the table of lanes
 
 
 class Pauses:
-    """The tasks and tags that are paused, in the whole fleet, from the next claim on. Thread-safe.
+    """What is paused in the whole fleet, from the next claim on. Thread-safe.
 
     An operator's `action` is written to the audit, and names who paused.
     """
@@ -22,18 +23,28 @@ class Pauses:
         self._store = store
 
     def pause(self, kind: PauseKind, name: str, action: Action | None = None) -> bool:
-        """Pause a task or a tag, also an unknown one; return False if it was paused already."""
+        """Pause a queue, task or tag, also an unknown one; return False if it was already."""
         self._store.require_schema(beside_others=False)
-        by = None if action is None else action.who
-        new = self._store.backend.insert(pauses).values(kind=kind, name=name, paused_by=by)
+        insert = self._store.backend.insert
+        if kind is PauseKind.QUEUE:
+            # Insert first: if another process inserts the row meanwhile, the update finds it.
+            new = insert(queues).values(name=name, paused_at=now()).returning(queues.c.name)
+            running = update(queues).where(queues.c.name == name, queues.c.paused_at.is_(None))
+            changes = [new, running.values(paused_at=now()).returning(queues.c.name)]
+        else:
+            by = None if action is None else action.who
+            row = insert(pauses).values(kind=kind, name=name, paused_by=by)
+            changes = [row.returning(pauses.c.name)]
 
         def work(connection: Connection) -> bool:
-            return connection.execute(new.returning(pauses.c.name)).first() is not None
+            return any(connection.execute(change).first() is not None for change in changes)
 
         return transact_audited(self._store.transact, work, action, int)
 
     def resume(self, kind: PauseKind, name: str, action: Action | None = None) -> bool:
         """Let its jobs start again; return False if it was not paused."""
+        if kind is PauseKind.QUEUE:
+            return self._resume_queue(name, action)
         lanes = LaneRows(self._store, lock_wait=LOCK_WAIT)
         old = delete(pauses).where(pauses.c.kind == kind, pauses.c.name == name)
 
@@ -49,8 +60,17 @@ class Pauses:
         lanes.sweep(every=None)  # Add the lanes of keys of which all was paused.
         return True
 
+    def _resume_queue(self, name: str, action: Action | None) -> bool:
+        paused = update(queues).where(queues.c.name == name, queues.c.paused_at.is_not(None))
+        resumed = paused.values(paused_at=null()).returning(queues.c.name)
+
+        def work(connection: Connection) -> bool:
+            return connection.execute(resumed).first() is not None
+
+        return transact_audited(self._store.transact, work, action, int)
+
     def all(self) -> list[dict[str, Any]]:
-        """Return what is paused as JSON values: kind, name, since when and by whom."""
+        """Return the paused tasks and tags as JSON values: kind, name, since when and by whom."""
         with self._store.read() as connection:
             rows = connection.execute(select(pauses).order_by(*pauses.primary_key)).mappings()
             return [{**row, "paused_at": row["paused_at"].isoformat()} for row in rows]

@@ -66,8 +66,9 @@ class Parked(IntEnum):
 
 
 class PauseKind(StrEnum):
-    """What a pause is of, apart from a queue."""
+    """What a pause is of. That of a queue is in its row of queues, not in pauses."""
 
+    QUEUE = "queue"
     TASK = "task"
     TAG = "tag"
 

@@ -1,4 +1,4 @@
-"""Statistics for operators: the monitoring views as plain rows; pause and resume of queues."""
+"""Statistics for operators: the monitoring views as plain rows."""
 
 import json
 from collections import Counter
@@ -13,7 +13,6 @@ from sqlalchemy import (
     ColumnClause,
     ColumnElement,
     CompoundSelect,
-    Connection,
     Double,
     Integer,
     Select,
@@ -22,15 +21,12 @@ from sqlalchemy import (
     cast,
     column,
     func,
-    null,
     select,
     table,
     union_all,
-    update,
 )
 
 from jobqueue.states import FINAL, State
-from jobqueue.store.audit import Action, transact_audited
 from jobqueue.store.clock import INSTANT, now
 from jobqueue.store.database import Store
 from jobqueue.store.pauses import Pauses
@@ -41,7 +37,6 @@ from jobqueue.store.schema import (
     counters,
     history,
     jobs,
-    queues,
     workers,
 )
 from jobqueue.store.sql.predicates import IS_ALIVE, in_state
@@ -287,42 +282,6 @@ class Monitor:
             ],
             "pauses": self.pauses(),
         }
-
-    def pause(self, queue: str, action: Action | None = None) -> bool:
-        """Pause a queue, also one without jobs; return False if it was paused already.
-
-        An `action` is written to the audit.
-        """
-        self._store.require_schema(beside_others=False)
-        # Insert first: if another process inserts the row meanwhile, the update finds it.
-        new = self._store.backend.insert(queues).values(name=queue, paused_at=now())
-        old = (
-            update(queues)
-            .where(queues.c.name == queue, queues.c.paused_at.is_(None))
-            .values(paused_at=now())
-        )
-
-        def work(connection: Connection) -> bool:
-            return any(
-                connection.execute(statement.returning(queues.c.name)).first() is not None
-                for statement in (new, old)
-            )
-
-        return transact_audited(self._store.transact, work, action, int)
-
-    def resume(self, queue: str, action: Action | None = None) -> bool:
-        """Resume a queue; return False if it was not paused. `action` as for `pause`."""
-        statement = (
-            update(queues)
-            .where(queues.c.name == queue, queues.c.paused_at.is_not(None))
-            .values(paused_at=null())
-            .returning(queues.c.name)
-        )
-
-        def work(connection: Connection) -> bool:
-            return connection.execute(statement).first() is not None
-
-        return transact_audited(self._store.transact, work, action, int)
 
     def _rows(
         self, statement: Select[Any] | CompoundSelect[Any], *, by_index: bool = False

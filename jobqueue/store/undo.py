@@ -25,7 +25,6 @@ from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schedules import ScheduleTable
 from jobqueue.store.schema import PauseKind, jobs, pauses, queues, schedules
 from jobqueue.store.sql.predicates import in_force, in_state
-from jobqueue.store.stats import Monitor
 
 INVERSE = {"pause": "resume", "resume": "pause"}
 
@@ -71,8 +70,6 @@ def _of_pause(row: Row, target: Row, _before: None) -> Reversal | None:
         still = found if is_paused else ~found
 
     def act(store: Store, action: Action) -> int:
-        if kind == "queue":
-            return getattr(Monitor(store), verb)(name, action)  # type: ignore[no-any-return]
         if kind != "schedule":
             return getattr(Pauses(store), verb)(PauseKind(kind), name, action)  # type: ignore[no-any-return]
         if verb == "resume":

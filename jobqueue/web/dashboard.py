@@ -54,10 +54,7 @@ FORMS: tuple[tuple[str, Act], ...] = (
     *((f"/jobs/{{id:int}}/{verb}", bulk.act) for verb in VERBS),
     *(
         (f"/queues/{{name}}/{act.__name__}", act)
-        for act in (
-            *(queues.pause, queues.resume, queues.limit),
-            *(queues.rate, queues.fair, queues.purge),
-        )
+        for act in (queues.limit, queues.rate, queues.fair, queues.purge)
     ),
     *(
         (f"/{kind}s/{{name}}/{verb}", switch(kind, verb))

@@ -21,9 +21,18 @@ from jobqueue.store.claims import WorkerRef
 from jobqueue.store.clock import after
 from jobqueue.store.database import Store
 from jobqueue.store.lanes import Lanes
+from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_control import QueueControl
-from jobqueue.store.schema import LaneKind, attempts, counters, jobs, lanes, queues, workers
-from jobqueue.store.stats import Monitor
+from jobqueue.store.schema import (
+    LaneKind,
+    PauseKind,
+    attempts,
+    counters,
+    jobs,
+    lanes,
+    queues,
+    workers,
+)
 from tests.store.conftest import StoreKit
 from tests.model.conftest import run_machine
 
@@ -93,7 +102,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.kit, self.lanes = StoreKit(self.store), Lanes(self.store)
-        self.control, self.monitor = QueueControl(self.store), Monitor(self.store)
+        self.control, self.pauses = QueueControl(self.store), Pauses(self.store)
         with self.store.write() as connection:
             for table in (attempts, counters, workers, queues, lanes, jobs):
                 connection.execute(delete(table))
@@ -270,7 +279,7 @@ class Machine(RuleBasedStateMachine):
         self.set_pause(queue, paused)
 
     def set_pause(self, queue: str, paused: bool) -> None:
-        (self.monitor.pause if paused else self.monitor.resume)(queue)
+        (self.pauses.pause if paused else self.pauses.resume)(PauseKind.QUEUE, queue)
         self.switches[queue].paused = paused
 
     @rule(data=st.data())

@@ -29,7 +29,15 @@ from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import Maintenance
-from jobqueue.store.schema import REVISION, VERSION_TABLE, CounterKind, counters, queues
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import (
+    REVISION,
+    VERSION_TABLE,
+    CounterKind,
+    PauseKind,
+    counters,
+    queues,
+)
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.stats import Monitor, throughput
 
@@ -367,6 +375,12 @@ class StoreScenario:
         self.maintenance = Maintenance(self.store)
         self.monitor = Monitor(self.store)
         self.worker: WorkerRef | None = None
+
+    def pause(self, queue: str = "default") -> bool:
+        return Pauses(self.store).pause(PauseKind.QUEUE, queue)
+
+    def resume(self, queue: str = "default") -> bool:
+        return Pauses(self.store).resume(PauseKind.QUEUE, queue)
 
     def enqueue(self, count: int = 1, task: str = "add", queue: str = "default", *, delay: float | None = None,
                 at: datetime | None = None) -> list[int]:  # fmt: skip

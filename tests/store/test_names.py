@@ -4,9 +4,9 @@ from sqlalchemy import insert
 
 from jobqueue import JobQueue
 from jobqueue.store.clock import now
-from jobqueue.store.schema import counters, schedules, workers
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import PauseKind, counters, schedules, workers
 from jobqueue.store.schema import jobs as jobs_table
-from jobqueue.store.stats import Monitor
 from jobqueue.store.names import NEWEST, Names, names_in_use
 
 
@@ -16,7 +16,7 @@ def test_names_come_from_workers_switches_counters_the_waiting_queues_and_the_ne
     with JobQueue(url) as queue:
         store = queue.store
         assert names_in_use(store) == Names()
-        Monitor(store).pause("switched")
+        Pauses(store).pause(PauseKind.QUEUE, "switched")
         worker = {"host": "h", "pid": 1, "concurrency": 1, "tasks": '["lives"]'}
         old = {"task": "old", "state": "succeeded", "queue": "old"}
         with store.write() as connection:

@@ -9,7 +9,8 @@ from sqlalchemy import insert
 from jobqueue.new_jobs import ExtraColumns
 from jobqueue.states import WAITING, State
 from jobqueue.store import queue_figures
-from jobqueue.store.schema import queues
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import PauseKind, queues
 from jobqueue.store.stats import Monitor
 from tests.store.conftest import StoreKit
 
@@ -30,7 +31,7 @@ def test_they_are_those_of_the_view(kit: StoreKit) -> None:
                 name="mail", max_running=3, rate_count=5, rate_period=60.0, max_pending=9, fair=1
             )
         )
-    Monitor(kit.store).pause("empty")
+    Pauses(kit.store).pause(PauseKind.QUEUE, "empty")
     exact = Monitor(kit.store).queues()
     found = Monitor(kit.store).bounded_queues()
     ages = [

@@ -20,7 +20,6 @@ from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schedules import ScheduleTable
 from jobqueue.store.schema import PauseKind, audit, queues, schedules
-from jobqueue.store.stats import Monitor
 from jobqueue.store.undo import Undo
 from tests.store.conftest import StoreKit
 
@@ -58,9 +57,7 @@ class Operator:
 
     def pause(self, kind: str, name: str, verb: str = "pause") -> None:
         action = Action(ADA, verb, {kind: name})
-        if kind == "queue":
-            getattr(Monitor(self.kit.store), verb)(name, action)
-        elif kind == "schedule" and verb == "pause":
+        if kind == "schedule" and verb == "pause":
             self.schedules.pause(name, ADA, action)
         elif kind == "schedule":
             self.schedules.resume(name, action)

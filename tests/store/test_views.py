@@ -86,7 +86,7 @@ def test_counts_ever_survive_the_deletion_of_the_jobs_and_the_folding_of_the_cou
 
 def test_a_queue_that_is_paused_appears_though_nobody_has_seen_it(scenario: StoreScenario) -> None:
     assert scenario.view("jobqueue_queue_stats") == []
-    assert scenario.monitor.pause("quiet")
+    assert scenario.pause("quiet")
     row = scenario.queue("quiet")
     assert row["paused"] == 1
     assert row["available"] == 0
@@ -96,16 +96,13 @@ def test_a_queue_that_is_paused_appears_though_nobody_has_seen_it(scenario: Stor
 def test_pausing_and_resuming_say_whether_they_changed_anything(scenario: StoreScenario) -> None:
     scenario.enqueue()
     assert scenario.queue()["paused"] == 0
-    assert [scenario.monitor.pause("default"), scenario.monitor.pause("default")] == [True, False]
+    assert [scenario.pause(), scenario.pause()] == [True, False]
     assert scenario.monitor.queues()[0]["paused"] is True
     assert scenario.claim(1) == []
-    assert [scenario.monitor.resume("default"), scenario.monitor.resume("default")] == [True, False]
+    assert [scenario.resume(), scenario.resume()] == [True, False]
     assert scenario.monitor.queues()[0]["paused"] is False
     assert len(scenario.claim(1)) == 1
-    assert [scenario.monitor.pause("default"), scenario.monitor.resume("never seen")] == [
-        True,
-        False,
-    ]
+    assert [scenario.pause(), scenario.resume("never seen")] == [True, False]
 
 
 def test_the_oldest_available_job_tells_its_age_whatever_its_priority(

@@ -11,7 +11,6 @@ from jobqueue.store.clock import after, this_minute
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind, counters, lanes, queues, workers
-from jobqueue.store.stats import Monitor
 from jobqueue.store.why import Explanation, explain
 from tests.store.conftest import StoreKit
 
@@ -170,11 +169,11 @@ def test_a_paused_queue_says_since_when(why: WhyKit) -> None:
 
 
 def test_a_paused_queue_says_by_whom_if_the_audit_knows(why: WhyKit) -> None:
-    id_, monitor = why.kit.add(), Monitor(why.kit.store)
-    monitor.pause("default", Action("ada@desk", "pause", {"queue": "default"}))
+    id_, pauses = why.kit.add(), Pauses(why.kit.store)
+    pauses.pause(PauseKind.QUEUE, "default", Action("ada@desk", "pause", {"queue": "default"}))
     assert why.says(id_).endswith("UTC by ada@desk")
-    monitor.resume("default")
-    monitor.pause("default")
+    pauses.resume(PauseKind.QUEUE, "default")
+    pauses.pause(PauseKind.QUEUE, "default")
     assert why.says(id_).endswith("UTC")
 
 

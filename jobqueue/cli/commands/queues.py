@@ -1,6 +1,7 @@
 """`queues`: what queues there are, and their switches."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -16,7 +17,9 @@ from jobqueue.known_names import unknown
 from jobqueue.queue_switches import Rate, check_limit
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import WAITING
+from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_control import QueueControl
+from jobqueue.store.schema import PauseKind
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,7 +56,7 @@ def _pausing(name: str, help_: str) -> None:
     @pass_cli
     def command(cli: CliContext, names: tuple[str, ...], force: bool) -> None:
         _check(cli, *names, force=force)
-        switch = getattr(cli.monitor, name)
+        switch = partial(getattr(Pauses(cli.store), name), PauseKind.QUEUE)
         changed = [queue for queue in names if switch(queue, cli.action(name, queue=queue))]
         if name == "resume" and changed:
             cli.wake_workers()

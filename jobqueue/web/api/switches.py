@@ -5,8 +5,8 @@ from typing import Any
 
 from jobqueue import options, wire
 from jobqueue.bulk_verbs import DryRun
-from jobqueue.errors import InvalidOption, JobNotFound
-from jobqueue.known_names import unknown
+from jobqueue.errors import InvalidOption
+from jobqueue.known_names import known_name
 from jobqueue.queue import JobQueue
 from jobqueue.queue_switches import Rate, check_limit
 from jobqueue.records import JobFilter
@@ -17,7 +17,6 @@ from jobqueue.store.names import Names
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schema import PauseKind
-from jobqueue.store.stats import Monitor
 from jobqueue.store.undo import Undo
 from jobqueue.web.api.operation import Asked, Operation
 from jobqueue.web.api.schemas import FLAG, TEXT, WHOLE, Schema, a_body, an_object, or_null, ref
@@ -26,9 +25,7 @@ from jobqueue.web.rights import Rights
 
 Change = Callable[[str, Asked], bool]
 """Changes a queue; True if something has changed."""
-SWITCHES: dict[str, tuple[str, Schema | None]] = {
-    "pause": ("what was changed: no more of its jobs start", None),
-    "resume": ("what was changed", None),
+SWITCHES: dict[str, tuple[str, Schema]] = {
     "limit": (
         'what was changed; the body is `{"limit": 4}`, null takes it back',
         a_body("limit", limit=or_null(WHOLE)),
@@ -41,6 +38,11 @@ SWITCHES: dict[str, tuple[str, Schema | None]] = {
         'what was changed; the body is `{"fair": true}`',
         a_body("fair", fair=FLAG),
     ),
+}
+STOPPED = {
+    PauseKind.QUEUE: "no more of its jobs start",
+    PauseKind.TASK: "no more jobs of this task start",
+    PauseKind.TAG: "no more jobs with this tag start",
 }
 PURGE = (
     'how many waiting jobs were deleted; `{"dry_run": true}` answers how many would be, and the '
@@ -56,7 +58,6 @@ class SwitchOperations:
     """What can be changed of the queues, tasks and tags of one queue, and taken back."""
 
     def __init__(self, queue: JobQueue, names: Callable[[], Names]) -> None:
-        self._monitor = Monitor(queue.store)
         self._jobs = ShownJobs(queue.store)
         self._control = QueueControl(queue.store)
         self._pauses = Pauses(queue.store)
@@ -66,11 +67,8 @@ class SwitchOperations:
 
     def operations(self) -> Iterator[Operation]:
         """Yield them."""
+        yield from self._pauses_and_resumes(PauseKind.QUEUE)
         changes: dict[str, Change] = {
-            "pause": lambda name, asked: self._monitor.pause(name, _action(asked, "pause", name)),
-            "resume": lambda name, asked: self._monitor.resume(
-                name, _action(asked, "resume", name)
-            ),
             "limit": self._limit,
             "rate": self._rate,
             "fair": self._fair,
@@ -110,23 +108,21 @@ class SwitchOperations:
             refusals=(404, 409),
             verb="undo",
         )
-        yield from self._pauses_and_resumes()
+        yield from self._pauses_and_resumes(PauseKind.TASK)
+        yield from self._pauses_and_resumes(PauseKind.TAG)
 
-    def _pauses_and_resumes(self) -> Iterator[Operation]:
-        for kind in PauseKind:
-            for verb in ("pause", "resume"):
-                which = f"of this {kind}" if kind is PauseKind.TASK else "with this tag"
-                more = f": no more jobs {which} start" if verb == "pause" else ""
-                yield Operation(
-                    f"{verb}_{kind}",
-                    "POST",
-                    f"/api/{kind}s/{{name}}/{verb}",
-                    f"what was changed{more}",
-                    self._pausing(kind, verb),
-                    ref("Changed"),
-                    refusals=(404,),
-                    verb=verb,
-                )
+    def _pauses_and_resumes(self, kind: PauseKind) -> Iterator[Operation]:
+        for verb in ("pause", "resume"):
+            yield Operation(
+                f"{verb}_{kind}",
+                "POST",
+                f"/api/{kind}s/{{name}}/{verb}",
+                "what was changed" + (f": {STOPPED[kind]}" if verb == "pause" else ""),
+                self._pausing(kind, verb),
+                ref("Changed"),
+                refusals=(404,),
+                verb=verb,
+            )
 
     def _undo(self, asked: Asked) -> dict[str, Any]:
         """Take an action back; who may undo has to have the right to the verb that does it."""
@@ -136,7 +132,7 @@ class SwitchOperations:
         return {"changed": 1, "undone": said}
 
     def _pausing(self, kind: PauseKind, verb: str) -> Callable[[Asked], dict[str, int]]:
-        """Return what pauses or resumes a task or a tag."""
+        """Return what pauses or resumes a queue, a task or a tag."""
 
         def work(asked: Asked) -> dict[str, int]:
             name = self._named(asked, kind)
@@ -187,12 +183,7 @@ class SwitchOperations:
 
     def _named(self, asked: Asked, kind: str) -> str:
         """Return the name that a request is about. Raises JobNotFound if it is not known."""
-        longest = options.QUEUE_LENGTH_MAX if kind == "queue" else options.NAME_LENGTH_MAX
-        name = options.name(asked.given["name"], kind, longest=longest)
-        error = unknown(kind, [name], getattr(self._names(), f"{kind}s"))
-        if error is not None:
-            raise JobNotFound(str(error), field=kind, value=name)
-        return name
+        return known_name(kind, asked.given["name"], self._names)
 
 
 def _action(asked: Asked, verb: str, queue: str, **more: Any) -> Action:

@@ -8,13 +8,12 @@ from jobqueue.bulk_verbs import RETRY, RETRY_ALL, SAMPLE, Verb, change_jobs, in_
 from jobqueue.errors import invalid
 from jobqueue.job_changes import JobChanges
 from jobqueue.job_search import FILTER, filter_of
-from jobqueue.known_names import names_of
+from jobqueue.known_names import all_names
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, counted
 from jobqueue.redaction import ShownJobs
 from jobqueue.store.bulk_preview import SCANNED_MAX, preview
 from jobqueue.store.job_pages import COUNTED_MAX, JobPages
-from jobqueue.store.names import names_in_use
 from jobqueue.web.pages.jobs import VERBS, row_of
 from jobqueue.web.pages.view import Done, Query
 
@@ -71,7 +70,7 @@ def _asked(queue: JobQueue, query: Query) -> tuple[Verb, JobFilter]:
         raise invalid("id", "choose some jobs, or all that match")
     if verb is RETRY and query.get("succeeded"):
         verb = RETRY_ALL
-    names = names_of(queue.registry) | names_in_use(queue.store)
+    names = all_names(queue.registry, queue.store)
     return verb, filter_of(query, names, JobPages(ShownJobs(queue.store, queue.registry)))
 
 

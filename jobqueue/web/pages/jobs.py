@@ -9,13 +9,12 @@ from jobqueue.bulk_verbs import CANCEL, DELETE, RETRY, Verb, updating
 from jobqueue.display import call_of, error_of
 from jobqueue.job_changes import JobChanges
 from jobqueue.job_search import FILTER, filter_of
-from jobqueue.known_names import names_of, unknown_in
+from jobqueue.known_names import all_names, unknown_in
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.redaction import ShownJobs
 from jobqueue.states import State
 from jobqueue.store.job_pages import WINDOW, JobPages, is_counted
-from jobqueue.store.names import names_in_use
 from jobqueue.web.pages.view import Query
 
 CELL_MAX = 200
@@ -28,7 +27,7 @@ VERBS: Mapping[str, Verb] = {
 
 def jobs_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show a page of the jobs that match, the newest first."""
-    names = names_of(queue.registry) | names_in_use(queue.store)
+    names = all_names(queue.registry, queue.store)
     pages = JobPages(ShownJobs(queue.store, queue.registry))
     wanted = filter_of(query, names, pages)
     page = pages.page(wanted, query.get("after"))

@@ -1,10 +1,11 @@
 """Queues: how much waits and runs in each, its limits, and its switches."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from jobqueue import options, wire
 from jobqueue.errors import JobNotFound, invalid
+from jobqueue.known_names import all_names, known_name
 from jobqueue.overview import HOUR, paused_by, queue_rows
 from jobqueue.queue import JobQueue
 from jobqueue.queue_switches import Rate, check_limit
@@ -12,7 +13,7 @@ from jobqueue.records import counted
 from jobqueue.store.audit import Action
 from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.stats import Monitor
-from jobqueue.web.pages.view import Done, Query, require_known
+from jobqueue.web.pages.view import Done, Query
 
 
 def queues_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
@@ -23,7 +24,7 @@ def queues_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
 
 def queue_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show one queue and its switches. Raises InvalidOption or JobNotFound."""
-    name = _name(query)
+    name = options.name(query["name"], "queue", longest=options.QUEUE_LENGTH_MAX)
     monitor = Monitor(queue.store)
     rows = queue_rows(monitor)
     row = next((row for row in rows if row["queue"] == name), None)
@@ -54,16 +55,6 @@ def purge_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         "verb": "purge",
         "back": f"/queues/{name}",
     }
-
-
-def pause(queue: JobQueue, form: Query, actor: str) -> Done:
-    """Pause a queue."""
-    return _switch(queue, form, actor, Monitor(queue.store).pause)
-
-
-def resume(queue: JobQueue, form: Query, actor: str) -> Done:
-    """Resume a queue."""
-    return _switch(queue, form, actor, Monitor(queue.store).resume)
 
 
 def limit(queue: JobQueue, form: Query, actor: str) -> Done:
@@ -109,23 +100,8 @@ def purge(queue: JobQueue, form: Query, actor: str) -> Done:
     return Done(f"Deleted {counted(gone, 'job')} of queue {name}.", f"/queues/{name}")
 
 
-def _switch(
-    queue: JobQueue, form: Query, actor: str, change: Callable[[str, Action], bool]
-) -> Done:
-    name = _known(queue, form)
-    changed = change(name, Action(actor, form["verb"], {"queue": name}))
-    queue.wake_workers()
-    return Done(f"Queue {name} {'is' if changed else 'was already'} {form['verb']}d.")
-
-
 def _known(queue: JobQueue, query: Query) -> str:
-    name = _name(query)
-    require_known(queue, "queue", name)
-    return name
-
-
-def _name(query: Query) -> str:
-    return options.name(query["name"], "queue", longest=options.QUEUE_LENGTH_MAX)
+    return known_name("queue", query["name"], partial(all_names, queue.registry, queue.store))
 
 
 def _rate_of(row: dict[str, Any]) -> str | None:

@@ -1,8 +1,9 @@
 """Tasks: how long they wait and take, what of them fails, and which no worker knows."""
 
+from functools import partial
 from typing import Any
 
-from jobqueue import options
+from jobqueue.known_names import all_names, known_name
 from jobqueue.overview import HOUR
 from jobqueue.queue import JobQueue
 from jobqueue.store.audit import Action
@@ -10,7 +11,7 @@ from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_figures import TASKS_MAX
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
-from jobqueue.web.pages.view import Act, Done, Query, require_known
+from jobqueue.web.pages.view import Act, Done, Query
 
 
 def tasks_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
@@ -32,11 +33,10 @@ def tasks_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
 
 
 def switch(kind: PauseKind, verb: str) -> Act:
-    """Return what pauses or resumes a task or a tag."""
+    """Return what pauses or resumes a queue, a task or a tag."""
 
     def act(queue: JobQueue, form: Query, actor: str) -> Done:
-        name = options.name(form["name"], kind.value)
-        require_known(queue, kind.value, name)
+        name = known_name(kind, form["name"], partial(all_names, queue.registry, queue.store))
         change = getattr(Pauses(queue.store), verb)
         changed = change(kind, name, Action(actor, verb, {kind.value: name}))
         queue.wake_workers()

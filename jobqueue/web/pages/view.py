@@ -3,10 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jobqueue.errors import JobNotFound
-from jobqueue.known_names import names_of, unknown
 from jobqueue.queue import JobQueue
-from jobqueue.store.names import names_in_use
 
 Query = Mapping[str, str]
 """The parameters of a page's path and URL; a repeated one has its values joined by commas."""
@@ -39,11 +36,3 @@ class Done(NamedTuple):
 
 Act = Callable[[JobQueue, Query, str], Done]
 """Does what a form asks for, for an actor. Raises JobQueueError."""
-
-
-def require_known(queue: JobQueue, kind: str, name: str) -> None:
-    """Raise JobNotFound for the name of a queue, task or tag that is not there: maybe a typo."""
-    known = names_of(queue.registry) | names_in_use(queue.store)
-    error = unknown(kind, [name], getattr(known, f"{kind}s"))
-    if error is not None:
-        raise JobNotFound(str(error), field=kind, value=name)

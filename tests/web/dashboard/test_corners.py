@@ -80,7 +80,7 @@ def test_a_form_that_the_database_did_not_answer_is_not_sent_by_a_link(
 
     pages.client.id(1, 2, queue="mail")
     token = pages.token()
-    monkeypatch.setattr("jobqueue.store.stats.Monitor.pause", fails)
+    monkeypatch.setattr("jobqueue.store.pauses.Pauses.pause", fails)
     monkeypatch.setattr("jobqueue.web.pages.now.queue_rows", fails)
     response = pages.send("/queues/mail/pause", {"token": token}, headers={})
     assert response.status_code == 503 and "unique_key" not in response.text

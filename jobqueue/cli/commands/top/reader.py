@@ -9,12 +9,11 @@ from jobqueue.cli.commands.top.views import Kind, Picture, View, query_of
 from jobqueue.doctor_findings import Finding
 from jobqueue.errors import JobNotFound
 from jobqueue.job_search import filter_of
-from jobqueue.known_names import names_of
+from jobqueue.known_names import all_names
 from jobqueue.records import JobFilter
 from jobqueue.redaction import ShownJobs
 from jobqueue.store.error_groups import ErrorGroups
 from jobqueue.store.job_pages import JobPages
-from jobqueue.store.names import names_in_use
 from jobqueue.store.schedules import ScheduleTable
 from jobqueue.store.stats import Monitor
 from jobqueue.store.why import explain
@@ -68,7 +67,7 @@ class Reader:
         return causes + overview.recent_findings(self._store)
 
     def _list(self, search: str) -> Picture:
-        names = names_of(Registry()) | names_in_use(self._store)
+        names = all_names(Registry(), self._store)
         pages = JobPages(self._jobs)
         page = pages.page(filter_of(query_of(search), names, pages), size=LISTED)
         return Picture(partial(draw.job_list, page, search))

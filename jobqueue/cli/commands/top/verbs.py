@@ -12,7 +12,8 @@ from jobqueue.redaction import ShownJobs
 from jobqueue.states import State
 from jobqueue.store.audit import Action, operator, target_of
 from jobqueue.store.job_pages import COUNTED_MAX, JobPages
-from jobqueue.store.stats import Monitor
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import PauseKind
 
 
 class Ask(NamedTuple):
@@ -49,8 +50,8 @@ class Verbs:
         name = item.key
 
         def act() -> str:
-            switch = getattr(Monitor(self._jobs.store), verb)
-            changed = switch(name, Action(operator(), verb, {"queue": name}))
+            switch = getattr(Pauses(self._jobs.store), verb)
+            changed = switch(PauseKind.QUEUE, name, Action(operator(), verb, {"queue": name}))
             self._changed(wakes=verb == "resume")
             return f"Queue {name} {'is' if changed else 'was already'} {verb}d."
 
