@@ -1,9 +1,7 @@
 """Operations that read: queues, workers, statistics, errors, findings, and what operators did."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from starlette.responses import Response
 
 from jobqueue import wire
 from jobqueue.queue import JobQueue
@@ -15,7 +13,7 @@ from jobqueue.store.stats import Monitor
 from jobqueue.task_list import task_rows
 from jobqueue.tasks import Registry
 from jobqueue.web.api.jobs import BEFORE, LIMIT, SINCE
-from jobqueue.web.api.operation import Asked, Operation, Parameter
+from jobqueue.web.api.operation import Asked, Operations, Parameter, get
 from jobqueue.web.api.schemas import TEXT, array, one_of, ref
 from jobqueue.web.responses import json_response
 
@@ -31,7 +29,7 @@ ERRORS = (
 )
 
 
-class FigureOperations:
+class FigureOperations(Operations):
     """What can be read of one queue, beside its jobs."""
 
     def __init__(self, queue: JobQueue, registry: Registry, open_names: Sequence[str]) -> None:
@@ -40,82 +38,62 @@ class FigureOperations:
         self._registry = registry
         self._open_names = open_names
 
-    def operations(self) -> Iterator[Operation]:
-        """Yield them."""
-        yield Operation(
-            "list_queues",
-            "GET",
-            "/api/queues",
-            "what `jobqueue queues --json` prints",
-            lambda _: self._monitor.bounded_queues(),
-            array(ref("Queue")),
-        )
-        yield Operation(
-            "list_tasks",
-            "GET",
-            "/api/tasks",
-            "what `jobqueue tasks --json` prints: figures, and the arguments as JSON Schema",
-            lambda _: task_rows(self._monitor, self._registry if len(self._registry) else None),
-            array(ref("Task")),
-        )
-        yield Operation(
-            "list_workers",
-            "GET",
-            "/api/workers",
-            "what `jobqueue workers --json` prints",
-            lambda _: self._monitor.workers_json(),
-            array(ref("Worker")),
-        )
-        yield Operation(
-            "get_stats",
-            "GET",
-            "/api/stats",
-            "what `jobqueue stats --json` prints; `?minutes=60` is its history",
-            lambda asked: self._monitor.stats(asked.whole(MINUTES)),
-            ref("Stats"),
-            (MINUTES,),
-        )
-        yield from self._findings()
+    @get("/api/queues", "what `jobqueue queues --json` prints", array(ref("Queue")))
+    def _list_queues(self, _: Asked) -> Any:
+        return self._monitor.bounded_queues()
 
-    def _findings(self) -> Iterator[Operation]:
-        yield Operation(
-            "list_errors",
-            "GET",
-            "/api/errors",
-            "what `jobqueue errors --json` prints: errors by task, type and place, the most "
-            "frequent first",
-            self._errors,
-            array(ref("ErrorGroup")),
-            ERRORS,
-        )
-        yield Operation(
-            "examine",
-            "GET",
-            "/api/doctor",
-            "what `jobqueue doctor --json` prints, and whether other hosts may do everything here "
-            "without a token",
-            lambda _: examine(self._store, self._open_names).to_json(),
-            ref("Diagnosis"),
-        )
-        yield Operation(
-            "list_actions",
-            "GET",
-            "/api/log",
-            "what `jobqueue log --json` prints: the actions of operators, newest first, in pages "
-            "as of jobs",
-            self._log,
-            array(ref("Action")),
-            (SINCE, LIMIT, BEFORE),
-        )
+    @get(
+        "/api/tasks",
+        "what `jobqueue tasks --json` prints: figures, and the arguments as JSON Schema",
+        array(ref("Task")),
+    )
+    def _list_tasks(self, _: Asked) -> Any:
+        return task_rows(self._monitor, self._registry if len(self._registry) else None)
 
-    def _errors(self, asked: Asked) -> list[dict[str, Any]]:
+    @get("/api/workers", "what `jobqueue workers --json` prints", array(ref("Worker")))
+    def _list_workers(self, _: Asked) -> Any:
+        return self._monitor.workers_json()
+
+    @get(
+        "/api/stats",
+        "what `jobqueue stats --json` prints; `?minutes=60` is its history",
+        ref("Stats"),
+        parameters=(MINUTES,),
+    )
+    def _get_stats(self, asked: Asked) -> Any:
+        return self._monitor.stats(asked.whole(MINUTES))
+
+    @get(
+        "/api/errors",
+        "what `jobqueue errors --json` prints: errors by task, type and place, the most frequent "
+        "first",
+        array(ref("ErrorGroup")),
+        parameters=ERRORS,
+    )
+    def _list_errors(self, asked: Asked) -> Any:
         since, task, limit = ERRORS
         of_task = wire.a_filter(None, asked.given.get(task.name), None, None).task
         window = asked.given.get(since.name, since.schema["default"])
         groups = ErrorGroups(self._store).find(window, of_task, asked.whole(limit))
         return [group.to_json() for group in groups]
 
-    def _log(self, asked: Asked) -> Response:
+    @get(
+        "/api/doctor",
+        "what `jobqueue doctor --json` prints, and whether other hosts may do everything here "
+        "without a token",
+        ref("Diagnosis"),
+    )
+    def _examine(self, _: Asked) -> Any:
+        return examine(self._store, self._open_names).to_json()
+
+    @get(
+        "/api/log",
+        "what `jobqueue log --json` prints: the actions of operators, newest first, in pages as of "
+        "jobs",
+        array(ref("Action")),
+        parameters=(SINCE, LIMIT, BEFORE),
+    )
+    def _list_actions(self, asked: Asked) -> Any:
         since, limit = wire.since(asked.given.get(SINCE.name)), asked.whole(LIMIT)
         found = Audit(self._store).find(limit + 1, since, asked.whole(BEFORE))
         rows = found[:limit]

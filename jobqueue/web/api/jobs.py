@@ -22,7 +22,7 @@ from jobqueue.states import FINAL, State
 from jobqueue.store.job_pages import JobPages
 from jobqueue.store.names import Names
 from jobqueue.store.why import explain
-from jobqueue.web.api.operation import Asked, Operation, Parameter
+from jobqueue.web.api.operation import Asked, Operations, Parameter, get, post
 from jobqueue.web.api.schemas import JOB_ID, NUMBER, TEXT, array, one_of, ref
 from jobqueue.web.concurrency import JobWaiter, Threads
 from jobqueue.web.requests import BATCH_BYTES_MAX, calls_of
@@ -61,7 +61,7 @@ WAIT = Parameter(
 )
 
 
-class JobOperations:
+class JobOperations(Operations):
     """What can be done with the jobs of one queue."""
 
     def __init__(
@@ -79,52 +79,38 @@ class JobOperations:
         self._names, self._reads = names, reads
         self.waiter = JobWaiter(reads, self._ended)
 
-    def operations(self) -> Iterator[Operation]:
-        """Yield them."""
-        yield Operation(
-            "enqueue",
-            "POST",
-            "/api/jobs",
-            "the enqueued job; for a list, the number of jobs and their ids",
-            self._enqueue,
-            {"anyOf": [ref("EnqueuedJob"), ref("EnqueuedId"), ref("EnqueuedBatch")]},
-            body={"anyOf": [ref("Call"), array(ref("Call"))]},
-            body_max=BATCH_BYTES_MAX,
-            status=202,
-            refusals=(503,),
-            verb="enqueue",
-        )
-        yield Operation(
-            "list_jobs",
-            "GET",
-            "/api/jobs",
-            "an array of jobs, newest first; the header `Link` leads to the next page",
-            self._list,
-            array(ref("Job")),
-            (*FILTER, LIMIT, BEFORE),
-            notes=True,
-        )
-        yield Operation(
-            "get_job",
-            "GET",
-            "/api/jobs/{id}",
-            "the job with its attempts; `?wait=10` holds until it is final",
-            self._get_job,
-            ref("JobWithAttempts"),
-            (WAIT,),
-            refusals=(404,),
-        )
-        yield Operation(
-            "explain_job",
-            "GET",
-            "/api/jobs/{id}/why",
-            "why it is where it is, and what to do",
-            self._why,
-            ref("Explanation"),
-            refusals=(404,),
-        )
+    @post(
+        "/api/jobs",
+        "the enqueued job; for a list, the number of jobs and their ids",
+        {"anyOf": [ref("EnqueuedJob"), ref("EnqueuedId"), ref("EnqueuedBatch")]},
+        body={"anyOf": [ref("Call"), array(ref("Call"))]},
+        body_max=BATCH_BYTES_MAX,
+        status=202,
+        refusals=(503,),
+        verb="enqueue",
+    )
+    def _enqueue(self, asked: Asked) -> Response:
+        """Enqueue one job, or a list of them in one transaction."""
+        calls, is_batch = calls_of(self._tasks, asked.body)
+        # wait=False, because waiting clients would occupy all threads.
+        jobs = self._queue.enqueue_many(calls, wait=False)
+        if is_batch:
+            existing = sum(not job.created for job in jobs)
+            ids = [job.id for job in jobs]
+            return json_response(
+                {"enqueued": len(ids) - existing, "existing": existing, "ids": ids}, status=202
+            )
+        location = asked.location(f"/api/jobs/{jobs[0].id}")
+        return json_response(self.written(jobs[0]), 202, location)
 
-    async def _list(self, asked: Asked) -> Response:
+    @get(
+        "/api/jobs",
+        "an array of jobs, newest first; the header `Link` leads to the next page",
+        array(ref("Job")),
+        parameters=(*FILTER, LIMIT, BEFORE),
+        notes=True,
+    )
+    async def _list_jobs(self, asked: Asked) -> Response:
         wanted = await self._reads(self._wanted, asked.given)
         size, below = asked.whole(LIMIT), asked.whole(BEFORE)
         ids, more = await self._newest(asked.request, wanted, size, below)
@@ -174,20 +160,6 @@ class JobOperations:
             page = await self._reads(_page, found) if len(page) == PAGE_JOBS else []
         yield b"[]\n" if opening == b"[" else b"]\n"
 
-    def _enqueue(self, asked: Asked) -> Response:
-        """Enqueue one job, or a list of them in one transaction."""
-        calls, is_batch = calls_of(self._tasks, asked.body)
-        # wait=False, because waiting clients would occupy all threads.
-        jobs = self._queue.enqueue_many(calls, wait=False)
-        if is_batch:
-            existing = sum(not job.created for job in jobs)
-            ids = [job.id for job in jobs]
-            return json_response(
-                {"enqueued": len(ids) - existing, "existing": existing, "ids": ids}, status=202
-            )
-        location = asked.location(f"/api/jobs/{jobs[0].id}")
-        return json_response(self.written(jobs[0]), 202, location)
-
     def written(self, job: Job[Any]) -> dict[str, Any]:
         """Return the job that was enqueued. It is committed: a failing read is not an error now."""
         try:
@@ -195,6 +167,13 @@ class JobOperations:
         except (SQLAlchemyError, JobQueueError):
             return {"id": job.id, "created": job.created}
 
+    @get(
+        "/api/jobs/{id}",
+        "the job with its attempts; `?wait=10` holds until it is final",
+        ref("JobWithAttempts"),
+        parameters=(WAIT,),
+        refusals=(404,),
+    )
     async def _get_job(self, asked: Asked) -> dict[str, Any]:
         """Answer with a job and its attempts; `?wait=10` first waits up to 10 s for its end."""
         id_, wait = wire.job_id(asked.given["id"]), asked.given.get("wait")
@@ -215,7 +194,13 @@ class JobOperations:
             gone.cancel()
             self.waiter.stop_waiting(id_, ended)
 
-    def _why(self, asked: Asked) -> dict[str, Any]:
+    @get(
+        "/api/jobs/{id}/why",
+        "why it is where it is, and what to do",
+        ref("Explanation"),
+        refusals=(404,),
+    )
+    def _explain_job(self, asked: Asked) -> dict[str, Any]:
         id_ = wire.job_id(asked.given["id"])
         return _there(id_, explain(self._jobs, id_)).to_json()
 

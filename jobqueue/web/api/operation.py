@@ -2,9 +2,10 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
@@ -101,6 +102,37 @@ class Operation:
         of_input = () if self.parameters is None else (400,)
         of_body = () if self.body is None else (413, 415)
         return sorted({self.status, *of_input, *of_body, *self.refusals})
+
+
+Work = TypeVar("Work", bound=Callable[[Any, Asked], Any])
+
+
+def operation(
+    method: str, path: str, summary: str, answer: Schema, **more: Any
+) -> Callable[[Work], Work]:
+    """Declare what a method of `Operations` does; its name, without the _, is the id."""
+
+    def declare(work: Work) -> Work:
+        id_ = work.__name__.lstrip("_")
+        vars(work)["operation"] = partial(
+            Operation, id_, method, path, summary, answer=answer, **more
+        )
+        return work
+
+    return declare
+
+
+get, post = partial(operation, "GET"), partial(operation, "POST")
+
+
+class Operations:
+    """Operations that are methods of a class."""
+
+    def operations(self) -> Iterator[Operation]:
+        """Yield them in the order of the methods."""
+        for name, member in vars(type(self)).items():
+            if (declared := getattr(member, "operation", None)) is not None:
+                yield declared(work=getattr(self, name))
 
 
 class Runner:

@@ -1,7 +1,7 @@
 """The API of one queue: all its operations, and what follows from their table."""
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 from urllib.parse import quote
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -10,18 +10,17 @@ from starlette.routing import Route
 
 from jobqueue import prometheus, wire
 from jobqueue.errors import JobQueueError
-from jobqueue.known_names import names_of
+from jobqueue.known_names import all_names
 from jobqueue.queue import JobQueue
 from jobqueue.redaction import ShownJobs
 from jobqueue.store.database import Store
-from jobqueue.store.names import names_in_use
 from jobqueue.store.pool import WaitPolicy
 from jobqueue.tasks import Registry
 from jobqueue.web.api.figures import FigureOperations
 from jobqueue.web.api.job_verbs import JobVerbs
 from jobqueue.web.api.jobs import JobOperations
 from jobqueue.web.api.openapi import document, index
-from jobqueue.web.api.operation import Asked, Operation, Runner
+from jobqueue.web.api.operation import Asked, Operation, Operations, Runner, get
 from jobqueue.web.api.schedules import ScheduleOperations
 from jobqueue.web.api.schemas import TEXT, an_object, array
 from jobqueue.web.api.switches import SwitchOperations
@@ -38,9 +37,8 @@ class Api:
     """The operations of one queue."""
 
     def __init__(self, jobs: JobQueue, registry: Registry, open_names: Sequence[str] = ()) -> None:
-        self._queue = jobs
         self.threads = Pools(Threads(READERS), Threads(WRITERS), Threads(BULK_WRITERS))
-        names = lambda: names_of(registry) | names_in_use(jobs.store)  # noqa: E731
+        names = partial(all_names, registry, jobs.store)
         shown, tasks = ShownJobs(jobs.store, registry), wire.Tasks(registry)
         self._of_jobs = JobOperations(jobs, shown, tasks, names, self.threads.reads)
         self._parts = (
@@ -49,17 +47,13 @@ class Api:
             SwitchOperations(jobs, names),
             ScheduleOperations(jobs, shown.redaction, tasks, self._of_jobs.written),
             FigureOperations(jobs, registry, open_names),
+            ServerOperations(jobs, self),
         )
-        # Not by the threads above, which may all be busy.
-        self._ready = CachedCall(self._check_schema)
-        collector = prometheus.Collector(jobs)
-        self._metrics = CachedCall(lambda: prometheus.exposition(collector.collect()))
 
     @cached_property
     def operations(self) -> list[Operation]:
         """All that the API does."""
-        parts = [each for part in self._parts for each in part.operations()]
-        return [*parts, *self._of_server()]
+        return [each for part in self._parts for each in part.operations()]
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -69,72 +63,49 @@ class Api:
         """Answer all requests that wait for a job."""
         self._of_jobs.waiter.release()
 
-    def _of_server(self) -> Iterator[Operation]:
-        operation = an_object(method=TEXT, path=TEXT, summary=TEXT)
-        yield Operation(
-            "index",
-            "GET",
-            "/api",
-            "these operations, a line each",
-            self._index,
-            an_object(openapi=TEXT, operations=array(operation)),
-        )
-        yield Operation(
-            "openapi",
-            "GET",
-            "/openapi.json",
-            "these operations as an OpenAPI 3.1 document",
-            self._openapi,
-            {"type": "object"},
-        )
-        yield Operation(
-            "alive",
-            "GET",
-            "/healthz",
-            "the process is alive",
-            self._healthz,
-            an_object(status=TEXT),
-            None,
-        )
-        yield Operation(
-            "ready",
-            "GET",
-            "/readyz",
-            "the database is reachable, and its schema matches",
-            self._readyz,
-            an_object(status=TEXT),
-            None,
-            refusals=(503,),
-        )
-        yield Operation(
-            "metrics",
-            "GET",
-            "/metrics",
-            "Prometheus' text format",
-            self._get_metrics,
-            TEXT,
-            None,
-            media="text/plain",
-        )
 
+class ServerOperations(Operations):
+    """What says how the server is, and what it can do."""
+
+    def __init__(self, jobs: JobQueue, api: Api) -> None:
+        self._store, self._api = jobs.store, api
+        # Not by the threads of the other operations, which may all be busy.
+        self._schema_check = CachedCall(self._check_schema)
+        collector = prometheus.Collector(jobs)
+        self._exposition = CachedCall(lambda: prometheus.exposition(collector.collect()))
+
+    @get(
+        "/api",
+        "these operations, a line each",
+        an_object(openapi=TEXT, operations=array(an_object(method=TEXT, path=TEXT, summary=TEXT))),
+    )
     async def _index(self, asked: Asked) -> Response:
         root = quote(asked.request.scope.get("root_path", ""))
-        return json_response(index(self.operations, root))
+        return json_response(index(self._api.operations, root))
+
+    @get("/openapi.json", "these operations as an OpenAPI 3.1 document", {"type": "object"})
+    async def _openapi(self, _: Asked) -> Response:
+        return Response(self._document, media_type=JSON)
 
     @cached_property
     def _document(self) -> bytes:
-        return to_bytes(document(self.operations)) + b"\n"
+        return to_bytes(document(self._api.operations)) + b"\n"
 
-    async def _openapi(self, _asked: Asked) -> Response:
-        return Response(self._document, media_type=JSON)
-
-    async def _healthz(self, _asked: Asked) -> Response:
+    @get("/healthz", "the process is alive", an_object(status=TEXT), parameters=None)
+    async def _alive(self, _: Asked) -> Response:
         return json_response({"status": "alive"})
 
-    async def _readyz(self, _asked: Asked) -> Response:
+    @get(
+        "/readyz",
+        "the database is reachable, and its schema matches",
+        an_object(status=TEXT),
+        parameters=None,
+        refusals=(503,),
+    )
+    async def _ready(self, _: Asked) -> Response:
         """Answer 200 if the database answers and has this version's schema, else 503."""
         try:
-            await self._ready.get(PROBE_TIMEOUT)
+            await self._schema_check.get(PROBE_TIMEOUT)
         except JobQueueError as refused:
             raise HTTPError(503, str(refused), more={"status": "not ready"}) from None
         except (TimeoutError, SQLAlchemyError, OSError):
@@ -142,10 +113,11 @@ class Api:
             raise HTTPError(503, str(error), more={"status": "not ready"}) from None
         return json_response({"status": "ready"})
 
-    async def _get_metrics(self, _asked: Asked) -> Response:
+    @get("/metrics", "Prometheus' text format", TEXT, parameters=None, media="text/plain")
+    async def _metrics(self, _: Asked) -> Response:
         """Answer in Prometheus' text format, at most a second old."""
         try:
-            text = await self._metrics.get(PROBE_TIMEOUT)
+            text = await self._exposition.get(PROBE_TIMEOUT)
         except TimeoutError:
             text = prometheus.exposition(prometheus.unreachable())
         return PlainTextResponse(text, media_type=prometheus.CONTENT_TYPE)
@@ -153,7 +125,7 @@ class Api:
     def _check_schema(self) -> None:
         # A new connection each time: the pool may be exhausted, and that an old connection is open
         # does not show that the server accepts new ones.
-        probe = Store(self._queue.store.url, connections=1, wait_policy=WaitPolicy(0))
+        probe = Store(self._store.url, connections=1, wait_policy=WaitPolicy(0))
         try:
             probe.require_schema(makes=False)
         finally:

@@ -1,13 +1,13 @@
 """Operations on schedules, by the rules of the command line."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.responses import Response
 
 from jobqueue import options
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.job import Job
 from jobqueue.queue import JobQueue
 from jobqueue.redaction import Redaction
@@ -15,7 +15,7 @@ from jobqueue.schedules.api import DAY, PREVIEW_MAX
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.timing import Timing, cron, every
 from jobqueue.web.api import schemas
-from jobqueue.web.api.operation import Asked, Operation, Parameter
+from jobqueue.web.api.operation import Asked, Operations, Parameter, Work, get, post
 from jobqueue.web.api.schemas import FLAG, TEXT, a_body, array, ref
 from jobqueue.web.requests import object_of, required
 from jobqueue.web.responses import json_response
@@ -31,15 +31,14 @@ RUNS = Parameter(
 )
 CALL = {key: schema for key, schema in schemas.CALL.items() if key not in ("delay", "at")}
 BODY = a_body("name", "task", name=TEXT, **CALL, **schemas.TIMING, replace=FLAG)
-SWITCHES: dict[str, str] = {
-    "pause": "what was changed: it makes no more jobs",
-    "resume": "what was changed",
-    "reset": "what was changed: it is as the code declares it",
-    "remove": "what was changed: it is deleted, its jobs stay",
-}
 
 
-class ScheduleOperations:
+def _switch(verb: str, summary: str) -> Callable[[Work], Work]:
+    path = f"/api/schedules/{{name}}/{verb}"
+    return post(path, f"what was changed{summary}", ref("Changed"), refusals=(404,), verb=verb)
+
+
+class ScheduleOperations(Operations):
     """What can be done with the schedules of one queue. `written` gives a job that was made."""
 
     def __init__(
@@ -54,81 +53,18 @@ class ScheduleOperations:
         self._tasks = tasks
         self._written = written
 
-    def operations(self) -> Iterator[Operation]:
-        """Yield them."""
-        yield Operation(
-            "list_schedules",
-            "GET",
-            "/api/schedules",
-            "what `jobqueue schedules --json` prints",
-            self._list,
-            array(ref("Schedule")),
-        )
-        yield Operation(
-            "add_schedule",
-            "POST",
-            "/api/schedules",
-            'the schedule; another one of that name is 400, or changed with `{"replace": true}`',
-            self._add,
-            ref("Schedule"),
-            body=BODY,
-            verb="add",
-        )
-        yield Operation(
-            "get_schedule",
-            "GET",
-            "/api/schedules/{name}",
-            "one schedule",
-            self._get,
-            ref("Schedule"),
-            refusals=(404,),
-        )
-        yield Operation(
-            "preview_schedule",
-            "GET",
-            "/api/schedules/{name}/preview",
-            "its next runs, and what clock changes do to them",
-            self._preview,
-            array(ref("Run")),
-            (DAYS, RUNS),
-            refusals=(404,),
-        )
-        yield from self._verbs()
-
-    def _verbs(self) -> Iterator[Operation]:
-        for verb, summary in SWITCHES.items():
-            yield Operation(
-                f"{verb}_schedule",
-                "POST",
-                f"/api/schedules/{{name}}/{verb}",
-                summary,
-                getattr(self, f"_{verb}"),
-                ref("Changed"),
-                refusals=(404,),
-                verb=verb,
-            )
-        yield Operation(
-            "run_schedule",
-            "POST",
-            "/api/schedules/{name}/run",
-            "the enqueued job",
-            self._run,
-            {"anyOf": [ref("EnqueuedJob"), ref("EnqueuedId")]},
-            status=202,
-            refusals=(404, 503),
-            verb="run",
-        )
-
-    def _list(self, _asked: Asked) -> list[dict[str, Any]]:
+    @get("/api/schedules", "what `jobqueue schedules --json` prints", array(ref("Schedule")))
+    def _list_schedules(self, _: Asked) -> list[dict[str, Any]]:
         return [self._shown(each) for each in self._schedules]
 
-    def _get(self, asked: Asked) -> dict[str, Any]:
-        return self._shown(self._schedules.get(asked.given["name"]))
-
-    def _shown(self, schedule: ScheduleRecord) -> dict[str, Any]:
-        return self._redaction.schedule(schedule.to_json())
-
-    def _add(self, asked: Asked) -> dict[str, Any]:
+    @post(
+        "/api/schedules",
+        'the schedule; another one of that name is 400, or changed with `{"replace": true}`',
+        ref("Schedule"),
+        body=BODY,
+        verb="add",
+    )
+    def _add_schedule(self, asked: Asked) -> dict[str, Any]:
         """Add a schedule: a call as for an enqueue, and when it runs."""
         given = object_of(asked.body, *BODY["properties"])
         name = options.name(required(given, "name"), "name")
@@ -143,28 +79,54 @@ class ScheduleOperations:
         )
         return self._shown(added)
 
-    def _preview(self, asked: Asked) -> list[dict[str, Any]]:
+    @get("/api/schedules/{name}", "one schedule", ref("Schedule"), refusals=(404,))
+    def _get_schedule(self, asked: Asked) -> dict[str, Any]:
+        return self._shown(self._schedules.get(asked.given["name"]))
+
+    @get(
+        "/api/schedules/{name}/preview",
+        "its next runs, and what clock changes do to them",
+        array(ref("Run")),
+        parameters=(DAYS, RUNS),
+        refusals=(404,),
+    )
+    def _preview_schedule(self, asked: Asked) -> list[dict[str, Any]]:
         runs = self._schedules.preview(asked.given["name"], asked.whole(DAYS) * DAY)
         some = itertools.islice(runs, asked.whole(RUNS))
         return [{"at": run.at.isoformat(), "note": run.note} for run in some]
 
-    def _pause(self, asked: Asked) -> dict[str, int]:
+    @_switch("pause", ": it makes no more jobs")
+    def _pause_schedule(self, asked: Asked) -> dict[str, int]:
         return _changed(self._schedules.of(asked.by).pause(asked.given["name"], by=asked.by))
 
-    def _resume(self, asked: Asked) -> dict[str, int]:
+    @_switch("resume", "")
+    def _resume_schedule(self, asked: Asked) -> dict[str, int]:
         return _changed(self._schedules.of(asked.by).resume(asked.given["name"]))
 
-    def _reset(self, asked: Asked) -> dict[str, int]:
+    @_switch("reset", ": it is as the code declares it")
+    def _reset_schedule(self, asked: Asked) -> dict[str, int]:
         return _changed(self._schedules.of(asked.by).reset(asked.given["name"]))
 
-    def _remove(self, asked: Asked) -> dict[str, int]:
+    @_switch("remove", ": it is deleted, its jobs stay")
+    def _remove_schedule(self, asked: Asked) -> dict[str, int]:
         self._schedules.of(asked.by).remove(asked.given["name"])
         return _changed(True)
 
-    def _run(self, asked: Asked) -> Response:
+    @post(
+        "/api/schedules/{name}/run",
+        "the enqueued job",
+        {"anyOf": [ref("EnqueuedJob"), ref("EnqueuedId")]},
+        status=202,
+        refusals=(404, 503),
+        verb="run",
+    )
+    def _run_schedule(self, asked: Asked) -> Response:
         """Enqueue the job of a schedule now."""
         job = self._schedules.of(asked.by).run(asked.given["name"])
         return json_response(self._written(job), 202, asked.location(f"/api/jobs/{job.id}"))
+
+    def _shown(self, schedule: ScheduleRecord) -> dict[str, Any]:
+        return self._redaction.schedule(schedule.to_json())
 
 
 def _changed(changed: bool) -> dict[str, int]:  # noqa: FBT001 - what a verb returns.
@@ -174,11 +136,9 @@ def _changed(changed: bool) -> dict[str, int]:  # noqa: FBT001 - what a verb ret
 def _timing(given: Mapping[str, Any]) -> Timing:
     expression, interval, zone = (given.get(name) for name in ("cron", "every", "tz"))
     if (expression is None) == (interval is None):
-        raise InvalidOption(
-            'cron: give either "cron": "0 3 * * *" or "every": "5m"', field="cron", value=expression
-        )
+        raise invalid("cron", 'give either "cron": "0 3 * * *" or "every": "5m"', expression)
     if interval is not None and zone is not None:
-        raise InvalidOption("tz: only with cron; an interval counts in UTC", field="tz", value=zone)
+        raise invalid("tz", "only with cron; an interval counts in UTC", zone)
     if interval is not None:
         return every(seconds=options.seconds(interval, "every", least=1))
     return cron(given["cron"], tz="UTC" if zone is None else zone)
