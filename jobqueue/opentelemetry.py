@@ -86,11 +86,19 @@ class _Instrumentation:
             carrier: dict[str, str] = {}
             propagate.inject(carrier, trace.set_span_in_context(span))
             call = carrying(call, carrier)
-            sending = _Enqueue(span, self._sent, about)
+            sending = _Span(span, partial(self._sending_ended, span, about))
         if sending is None:
             return send(call)
         sent: Call[Any] = run_within(sending, lambda: send(call))
         return sent
+
+    def _sending_ended(
+        self, span: trace.Span, about: Attributes, error: BaseException | None
+    ) -> None:
+        if error is None:
+            self._sent.add(1, about)
+        else:  # A hook after this one has refused the call.
+            _failed(span, error)
 
     def process(self, context: JobContext, run: Callable[[], Any]) -> Any:
         """Run the handler of an attempt within its span."""
@@ -99,7 +107,7 @@ class _Instrumentation:
             attempt = self._start(context)
         return run() if attempt is None else run_within(attempt, run)
 
-    def _start(self, context: JobContext) -> "_Attempt":
+    def _start(self, context: JobContext) -> "_Span":
         about = _about("process", context.queue, context.task)
         sender = propagate.extract(carried(context))
         span = self._tracer.start_span(
@@ -117,15 +125,28 @@ class _Instrumentation:
             links=_links(sender) if context.attempt > 1 else [],
         )
         self._consumed.add(1, about)
-        return _Attempt(span, self._duration, about)
+        return _Span(span, partial(self._attempt_ended, span, about, time.perf_counter()))
+
+    def _attempt_ended(
+        self, span: trace.Span, about: Attributes, began: float, error: BaseException | None
+    ) -> None:
+        """Say how the handler ended, and count the attempt's time by that."""
+        outcome = outcome_without_error(error)
+        if outcome is not None:
+            span.set_attribute("jobqueue.outcome", outcome)
+        elif error is not None:
+            about = about | {"error.type": type_name(type(error))}
+            span.set_attributes(about)
+            _failed(span, error)
+        self._duration.record(time.perf_counter() - began, about)
 
 
-class _Spanned:
-    """A span around a call, which it records when that ends."""
+class _Span:
+    """A span around a call; `ended` records how that ended."""
 
-    def __init__(self, span: trace.Span, about: Attributes) -> None:
+    def __init__(self, span: trace.Span, ended: Callable[[BaseException | None], None]) -> None:
         self._span = span
-        self._about = about
+        self._ended = ended
 
     def current(self) -> Any:
         """Return a block in which further spans become children of this one."""
@@ -134,51 +155,14 @@ class _Spanned:
     def end(self, error: BaseException | None) -> None:
         """End the span. Raises nothing, whatever the SDK or the error itself does."""
         with _harmless():
-            self._record(error)
+            self._ended(error)
         with _harmless():
             self._span.end()
 
-    def _record(self, error: BaseException | None) -> None:
-        raise NotImplementedError
 
-    def _failed(self, error: BaseException) -> None:
-        self._span.record_exception(error)
-        self._span.set_status(trace.Status(trace.StatusCode.ERROR, str(error)))
-
-
-class _Enqueue(_Spanned):
-    """The hooks after this one, which may refuse the call."""
-
-    def __init__(self, span: trace.Span, sent: metrics.Counter, about: Attributes) -> None:
-        super().__init__(span, about)
-        self._sent = sent
-
-    def _record(self, error: BaseException | None) -> None:
-        if error is None:
-            self._sent.add(1, self._about)
-        else:
-            self._failed(error)
-
-
-class _Attempt(_Spanned):
-    """A running attempt: its span, and when it began."""
-
-    def __init__(self, span: trace.Span, duration: metrics.Histogram, about: Attributes) -> None:
-        super().__init__(span, about)
-        self._duration = duration
-        self._began = time.perf_counter()
-
-    def _record(self, error: BaseException | None) -> None:
-        """Say how the handler ended, and count the attempt's time by that."""
-        about = self._about
-        outcome = outcome_without_error(error)
-        if outcome is not None:
-            self._span.set_attribute("jobqueue.outcome", outcome)
-        elif error is not None:
-            about = about | {"error.type": type_name(type(error))}
-            self._span.set_attributes(about)
-            self._failed(error)
-        self._duration.record(time.perf_counter() - self._began, about)
+def _failed(span: trace.Span, error: BaseException) -> None:
+    span.record_exception(error)
+    span.set_status(trace.Status(trace.StatusCode.ERROR, str(error)))
 
 
 def _about(operation: str, queue: str, task: str) -> Attributes:
