@@ -49,8 +49,8 @@ LAYERS: list[list[str]] = [
         "schedules/*",
     ],
     ["serialization/*"],
-    ["store/schema", "store/checks", "store/clock", "store/fork_safety", "store/pool"]
-    + ["store/postgres_session"],
+    ["store/schema", "store/checks", "store/indexes", "store/clock", "store/fork_safety"]
+    + ["store/pool", "store/postgres_session"],
     ["store/notify/*"],
     ["store/dialects/*"],
     ["store/sql/*"],
@@ -92,9 +92,9 @@ OPTIONAL = {  # What may be imported inside a function below that, because it ma
 }
 DIALECTS = ("sqlite", "postgres")
 KNOW_DIALECTS = [  # The only places whose code says which database it is on.
-    *("config", "cli/*"),
-    *("store/schema", "store/checks", "store/clock", "store/dialects/*", "store/notify/*"),
-    *("store/postgres_session", "store/migrate", "store/urls", "store/fresh_database"),
+    *("config", "cli/*", "store/fresh_database"),
+    *("store/schema", "store/checks", "store/indexes", "store/clock", "store/dialects/*"),
+    *("store/notify/*", "store/postgres_session", "store/migrate", "store/urls"),
 ]
 STATEMENTS = {"select", "insert", "update", "delete", "text"}
 KNOW_SQL = ["store/*"]

@@ -20,7 +20,8 @@ from jobqueue.store.clock import after, once
 from jobqueue.store.compaction import LEDGERS, compact
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
-from jobqueue.store.schema import AWAITS_KEY, attempts, audit, jobs
+from jobqueue.store.indexes import AWAITS_KEY
+from jobqueue.store.schema import attempts, audit, jobs
 from jobqueue.store.sql.predicates import (
     AVAILABLE,
     LIMIT_IS_0,

@@ -15,14 +15,13 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    and_,
-    or_,
     text,
 )
 
-from jobqueue.states import LIVE, State
+from jobqueue.states import State
 from jobqueue.store.checks import checks
 from jobqueue.store.clock import Instant, now
+from jobqueue.store.indexes import indexes, partial
 
 REVISION = "0005"
 """The schema revision that this code runs on."""
@@ -120,6 +119,7 @@ jobs = Table(
     Column("progress_at", Instant),  # when progress was written last
     Column("awaited_key", Text),  # the unique key that it takes once no other job holds it
     *checks(),
+    *indexes(),
     sqlite_autoincrement=True,  # An id is never reused, even if the newest job is deleted.
 )
 
@@ -139,6 +139,13 @@ attempts = Table(  # A row for each attempt that did not succeed.
     Column("exit_signal", Text),  # that killed the attempt's child process, such as SIGKILL
     Column("peak_memory", BigInteger),  # bytes of that process
     Column("error_signature", Text),  # task, type and place: the same for errors of one cause
+    Index("jobqueue_attempts_finished", "finished_at"),
+    partial(
+        "jobqueue_attempts_error",
+        "error_signature",
+        "job_id",
+        where=text("error_signature IS NOT NULL"),
+    ),
 )
 
 workers = Table(  # A row is a lease: a worker without its row holds no claim.
@@ -163,6 +170,7 @@ workers = Table(  # A row is a lease: a worker without its row holds no claim.
     Column("started_at", Instant, nullable=False, server_default=now()),
     Column("heartbeat_at", Instant, nullable=False, server_default=now()),
     Column("stopping_at", Instant),  # when it was asked to stop, and waits for what runs; or null
+    Index("jobqueue_workers_here", "boot_id", "pid_namespace", "id"),
     sqlite_autoincrement=True,
 )
 
@@ -212,6 +220,8 @@ lanes = Table(  # A row for each concurrency key with waiting jobs, and for each
     Column("next_start", Double, nullable=False, server_default="0"),
     Column("parked", SmallInteger, nullable=False, server_default="0"),  # Parked
     Column("parked_until", Double, nullable=False, server_default="0"),  # seconds since 1970
+    partial("jobqueue_lanes_due", "queue", "priority", "due_at", where=text("parked = 0")),
+    partial("jobqueue_lanes_turn", "queue", "turn", where=text("parked = 0")),
 )
 
 
@@ -230,6 +240,7 @@ counters = Table(  # Counts, appended by every batch; the pruner compacts the ro
     *_zeros(BigInteger, "succeeded", "failed", "cancelled", "errored_attempts", "runs"),
     *_zeros(Double, "duration", "duration_max", "wait", "wait_max"),
     Column("kind", SmallInteger, nullable=False, server_default="0"),  # CounterKind
+    Index("jobqueue_counters_minute", "kind", "minute"),
 )
 
 error_counts = Table(  # Attempts that errored, appended like the counters; added up by hour.
@@ -245,6 +256,7 @@ error_counts = Table(  # Attempts that errored, appended like the counters; adde
     *_zeros(BigInteger, "attempts", "failed"),  # failed: jobs that it was the end of
     *(Column(name, Instant, nullable=False) for name in ("first_at", "last_at")),
     Column("kind", SmallInteger, nullable=False, server_default="0"),  # CounterKind
+    Index("jobqueue_error_counts_hour", "kind", "hour"),
 )
 
 history = Table(  # Figures of each worker per minute, by task and queue; task '': the whole worker.
@@ -263,6 +275,8 @@ history = Table(  # Figures of each worker per minute, by task and queue; task '
     Column("queue", Text),  # null: the whole worker, or one of too many queues
     *(Column(name, Double) for name in ("duration_p50", "wait_p50")),
     Column("waiting", BigInteger),  # available jobs of all queues; null: another row has them
+    Index("jobqueue_history_minute", "minute"),
+    partial("jobqueue_history_waiting", "minute", "waiting", where=text("waiting IS NOT NULL")),
 )
 
 meta = Table(  # instance: a random id, the same for all connections to one database.
@@ -292,6 +306,7 @@ schedules = Table(
     Column("nominal_at", Instant),  # the last tick that is done with, whether it made a job or not
     Column("last_job_id", BigInteger),
     Column("orphaned_at", Instant),  # since when no live worker has declared its task
+    partial("jobqueue_schedules_next", "next_at", where=text("paused_at IS NULL")),
 )
 
 audit = Table(  # A row for each operator's action, written in the action's transaction.
@@ -306,92 +321,3 @@ audit = Table(  # A row for each operator's action, written in the action's tran
     Column("before", Text),  # JSON: what it replaced; null: nothing that can be put back
     sqlite_autoincrement=True,
 )
-
-
-def _partial(name: str, *columns: Column[object], where: object, unique: bool = False) -> Index:
-    return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
-
-
-def _literal(*states: State) -> object:
-    """Return `state IN ('a', 'b')` as literal text: a partial index takes no parameters."""
-    names = ", ".join(f"'{state.value}'" for state in states)
-    return text(f"state IN ({names})") if len(states) > 1 else text(f"state = {names}")
-
-
-_partial(
-    "jobqueue_jobs_claim",
-    jobs.c.queue,
-    jobs.c.priority,
-    jobs.c.run_at,
-    jobs.c.id,
-    where=and_(_literal(State.AVAILABLE), jobs.c.lane.is_(None)),  # type: ignore[arg-type]
-)
-_partial(
-    "jobqueue_jobs_lane",
-    jobs.c.queue,
-    jobs.c.lane,
-    jobs.c.priority,
-    jobs.c.run_at,
-    jobs.c.id,
-    where=and_(jobs.c.lane.is_not(None), _literal(State.AVAILABLE)),  # type: ignore[arg-type]
-)
-_partial(
-    "jobqueue_jobs_lane_new",
-    jobs.c.id,
-    where=text("lane IS NOT NULL AND state = 'available' AND id > 0"),  # id: for no other query
-)
-BEGUN = text(
-    "lane IS NOT NULL AND fence > 0 AND (state = 'running'"
-    " OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))"
-)
-"""True for a job that has a place in its lane: one that runs, or a strict one between attempts."""
-_partial("jobqueue_jobs_lane_begun", jobs.c.lane, where=BEGUN)
-_partial(
-    "jobqueue_lanes_due", lanes.c.queue, lanes.c.priority, lanes.c.due_at, where=lanes.c.parked == 0
-)
-_partial("jobqueue_lanes_turn", lanes.c.queue, lanes.c.turn, where=lanes.c.parked == 0)
-_partial("jobqueue_jobs_due", jobs.c.run_at, jobs.c.queue, where=_literal(State.SCHEDULED))
-EXPIRES = text(
-    "expires_at IS NOT NULL AND attempt = 0 AND snoozes = 0 AND crashes = 0"
-    " AND (state = 'scheduled' OR state = 'available')"
-)
-"""True for a job that is cancelled at `expires_at`: it waits and has not begun before."""
-_partial("jobqueue_jobs_expires", jobs.c.expires_at, where=EXPIRES)
-AWAITS_KEY = text("awaited_key IS NOT NULL AND state = 'scheduled'")
-_partial("jobqueue_jobs_awaits", jobs.c.awaited_key, where=AWAITS_KEY, unique=True)
-_partial("jobqueue_jobs_held", jobs.c.worker_id, where=jobs.c.worker_id.is_not(None))
-# Not `state IN (…)`: SQLite would evaluate it for every claim (measured: a fifth of a drain's SQL).
-_partial(
-    "jobqueue_jobs_final", jobs.c.state, jobs.c.finished_at, where=jobs.c.finished_at.is_not(None)
-)
-_partial(  # Every move keeps it valid, except a retry, refused while another job holds the key.
-    "jobqueue_jobs_unique",
-    jobs.c.unique_key,
-    unique=True,
-    where=and_(
-        jobs.c.unique_key.is_not(None),
-        or_(
-            text("unique_until = 'deleted'"),
-            and_(text("unique_until = 'finished'"), _literal(*LIVE)),  # type: ignore[arg-type]
-            and_(
-                text("unique_until = 'started'"),
-                text("key_released = 0"),
-                _literal(*LIVE),  # type: ignore[arg-type]
-            ),
-        ),
-    ),
-)
-_partial("jobqueue_schedules_next", schedules.c.next_at, where=schedules.c.paused_at.is_(None))
-Index("jobqueue_workers_here", workers.c.boot_id, workers.c.pid_namespace, workers.c.id)
-Index("jobqueue_history_minute", history.c.minute)
-_counted = history.c.waiting.is_not(None)
-_partial("jobqueue_history_waiting", history.c.minute, history.c.waiting, where=_counted)
-Index("jobqueue_attempts_finished", attempts.c.finished_at)
-Index("jobqueue_error_counts_hour", error_counts.c.kind, error_counts.c.hour)
-_partial(
-    "jobqueue_attempts_error",
-    attempts.c.error_signature,
-    attempts.c.job_id,
-    where=attempts.c.error_signature.is_not(None),
-)
-Index("jobqueue_counters_minute", counters.c.kind, counters.c.minute)

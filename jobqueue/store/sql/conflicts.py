@@ -26,7 +26,8 @@ from sqlalchemy.sql.util import ClauseAdapter
 from jobqueue.states import WAITING
 from jobqueue.store.clock import after, now, plus
 from jobqueue.store.dialects.base import Columns
-from jobqueue.store.schema import AWAITS_KEY, jobs
+from jobqueue.store.indexes import AWAITS_KEY
+from jobqueue.store.schema import jobs
 from jobqueue.store.sql.insert import due, given_values, seconds_from_now
 from jobqueue.store.sql.predicates import HOLDS_KEY, becomes, in_state
 from jobqueue.store.sql.rows import NEW_WITH_EXTRA

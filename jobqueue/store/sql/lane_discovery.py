@@ -18,7 +18,8 @@ from sqlalchemy import (
 
 from jobqueue.states import State
 from jobqueue.store.clock import INSTANT
-from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, pauses, queues
+from jobqueue.store.indexes import BEGUN
+from jobqueue.store.schema import LaneKind, Parked, jobs, lanes, pauses, queues
 from jobqueue.store.sql.predicates import IS_PAUSED, PLAIN, QUEUE_LIMITED, may, unpaused
 
 PASSED_OVER_MAX = 10_000

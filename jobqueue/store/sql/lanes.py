@@ -32,7 +32,8 @@ from sqlalchemy import (
 from jobqueue.states import State
 from jobqueue.store.clock import INSTANT, epoch
 from jobqueue.store.dialects.base import Backend, Columns
-from jobqueue.store.schema import BEGUN, LaneKind, Parked, jobs, lanes, queues, workers
+from jobqueue.store.indexes import BEGUN
+from jobqueue.store.schema import LaneKind, Parked, jobs, lanes, queues, workers
 from jobqueue.store.sql import predicates
 from jobqueue.store.sql.claim import claim_values
 from jobqueue.store.sql.claim_rows import claim_columns

@@ -23,7 +23,8 @@ from jobqueue.records import ExpiredJob, Lease
 from jobqueue.states import State
 from jobqueue.store.clock import now, once
 from jobqueue.store.dialects.base import Backend
-from jobqueue.store.schema import EXPIRES, jobs, schedules, workers
+from jobqueue.store.indexes import EXPIRES
+from jobqueue.store.schema import jobs, schedules, workers
 from jobqueue.store.sql.conflicts import KEY_WAS_FREED
 from jobqueue.store.sql.predicates import (
     CANCEL_ASKED,

@@ -25,9 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from jobqueue.store.clock import INSTANT, after, now, once
+from jobqueue.store.indexes import BEGUN, EXPIRES
 from jobqueue.store.schema import (
-    BEGUN,
-    EXPIRES,
     CounterKind,
     audit,
     counters,
