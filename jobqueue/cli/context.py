@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -13,10 +13,9 @@ from jobqueue.cli import app_loader as apps
 from jobqueue.cli.streams import STDOUT, echo
 from jobqueue.config import DEFAULT_URL, Database, app_name, database
 from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
-from jobqueue.known_names import names_of
+from jobqueue.known_names import name_of, names_of, unknown
 from jobqueue.queue import JobQueue
 from jobqueue.redaction import ShownJobs
-from jobqueue.store.audit import Action, operator
 from jobqueue.store.database import Store
 from jobqueue.store.error_groups import ErrorGroups
 from jobqueue.store.names import Names, names_in_use
@@ -39,6 +38,7 @@ ENVIRONMENT = [
 PLACES = {"--url", "--app"}
 COMMON = PLACES | {"--json", "--debug", "--help"}
 FLAGS = "Print JSON; show tracebacks; show this help."
+FORCE = " (--force takes it as it is)"
 
 
 @dataclass
@@ -130,10 +130,6 @@ class CliContext:
         """Return the signature that `--error` means. Raises InvalidOption."""
         return None if text is None else ErrorGroups(self.store).resolve(text)
 
-    def action(self, verb: str, **target: Any) -> Action:
-        """What is written to the audit: `verb` by the user of this process. See `Action.target`."""
-        return Action(operator(), verb, target)
-
     def unknown(self, check: Callable[[Names], InvalidOption | None]) -> InvalidOption | None:
         """Return the error of `check` for a name that neither the database nor the app knows.
 
@@ -153,6 +149,15 @@ class CliContext:
         """Raise the error of `unknown`, if there is one."""
         if (error := self.unknown(check)) is not None:
             raise error
+
+    def check_names(self, kind: str, names: Collection[str], *, force: bool = False) -> None:
+        """Raise InvalidOption for a text that is not a name, or (not `force`) not known."""
+        for name in names:
+            name_of(kind, name)
+        if not force:
+            self.require_known(
+                lambda known: unknown(kind, names, getattr(known, f"{kind}s"), FORCE)
+            )
 
     def _names_of_app(self) -> Names:
         try:

@@ -16,7 +16,7 @@ from jobqueue.redaction import Declarations
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.scheduled_calls import declared, definition_of, new_job
 from jobqueue.schedules.timing import Run, Timing
-from jobqueue.store.audit import Action, os_user
+from jobqueue.store.audit import os_user
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.notify.notifier import Notifier
@@ -46,12 +46,11 @@ class Schedules:
         self._notifier = notifier
         self._hooks = hooks
         self._table = ScheduleTable(store)
-        self._operator: str | None = None
 
     def of(self, operator: str) -> Self:
         """Return them for an operator, whose changes are written to the audit."""
         other = copy.copy(self)
-        other._operator = operator  # noqa: SLF001 - it is one of ours.
+        other._table = ScheduleTable(self._store, operator)  # noqa: SLF001 - it is one of ours.
         return other
 
     def __iter__(self) -> Iterator[ScheduleRecord]:
@@ -83,7 +82,7 @@ class Schedules:
         option_rules.name(name, "name")
         definition = definition_of(call, when, catch_up, overlap)
         Declarations(self._store).write([call.task])
-        self._table.add(name, definition, self._action("add", name), replace=replace)
+        self._table.add(name, definition, replace=replace)
         return self.get(name)
 
     def pause(self, name: str, *, by: str | None = None) -> bool:
@@ -91,13 +90,11 @@ class Schedules:
 
         `by` says who did; the user of this process by default.
         """
-        action = self._action("pause", name)
-        return self._table.pause(option_rules.name(name, "name"), by or os_user(), action)
+        return self._table.pause(name, by or os_user())
 
     def resume(self, name: str) -> bool:
         """Make jobs again, none for the time of the pause; return False if it was not paused."""
-        action = self._action("resume", name)
-        return self._table.resume(option_rules.name(name, "name"), action)
+        return self._table.resume(name)
 
     def run(self, name: str) -> Job[Any]:
         """Enqueue its job now, beside its ticks.
@@ -112,8 +109,7 @@ class Schedules:
             found.append(task or Tasks(None).find(record.definition.task))
             return new_job(found[0], record, self._hooks)
 
-        action = self._action("run", name)
-        id_, created = self._table.run(option_rules.name(name, "name"), make, action)
+        id_, created = self._table.run(name, make)
         if created:
             self._notifier.notify()
         decode = found[0].codec.decode_result if found else json.loads
@@ -124,16 +120,14 @@ class Schedules:
 
         Return False if nothing was. Raises InvalidOption if the code declares nothing.
         """
-        action = self._action("reset", name)
-        return self._table.reset(option_rules.name(name, "name"), action)
+        return self._table.reset(name)
 
     def remove(self, name: str) -> ScheduleRecord:
         """Delete a schedule and return what it was; its jobs stay.
 
         What the code declares is added again by the next worker that starts.
         """
-        action = self._action("remove", name)
-        return self._table.remove(option_rules.name(name, "name"), action)
+        return self._table.remove(name)
 
     def preview(self, name: str, within: Duration = 7 * DAY) -> Iterator[Run]:
         """Yield the runs of the next time, 7 days by default, with what clock changes do to them.
@@ -148,9 +142,3 @@ class Schedules:
         definition = found[0].definition if found else own[name]
         present = datetime.now(UTC)
         return definition.timing.preview(present, present + timedelta(seconds=limit))
-
-    def _action(self, verb: str, name: str) -> Action | None:
-        """Return what is written to the audit; None for a program, which is not an operator."""
-        if self._operator is None:
-            return None
-        return Action(self._operator, verb, {"schedule": name})

@@ -1,7 +1,7 @@
 """The audit: a row for each action of an operator that changed jobs, queues or schedules.
 
-The command line and the HTTP API hand an `Action` to what changes rows. A program that calls the
-Python API is not an operator: it hands none, and writes none.
+The command line and the HTTP API say to what changes rows who asks for it. A program that calls
+the Python API is not an operator, and writes none.
 """
 
 import getpass
@@ -66,6 +66,11 @@ class Action:
             before=None if self.before is None else json.dumps(self.before),
         )
         return int(connection.execute(new.returning(audit.c.id)).scalar_one())
+
+
+def action_of(operator: str | None, verb: str, **target: Any) -> Action | None:
+    """Return what is written to the audit; None for a program, which is not an operator."""
+    return None if operator is None else Action(operator, verb, target)
 
 
 class Transact(Protocol):

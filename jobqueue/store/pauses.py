@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, null, select, update
 
-from jobqueue.store.audit import Action, transact_audited
+from jobqueue.store.audit import Action, action_of, transact_audited
 from jobqueue.store.clock import now
 from jobqueue.store.database import Store
 from jobqueue.store.lane_rows import LaneRows
@@ -16,15 +16,17 @@ LOCK_WAIT = 10.0  # seconds for which an operator's action waits for a lock on t
 class Pauses:
     """What is paused in the whole fleet, from the next claim on. Thread-safe.
 
-    An operator's `action` is written to the audit, and names who paused.
+    What an `operator` does is written to the audit, and a pause names who paused.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, operator: str | None = None) -> None:
         self._store = store
+        self._operator = operator
 
-    def pause(self, kind: PauseKind, name: str, action: Action | None = None) -> bool:
+    def pause(self, kind: PauseKind, name: str) -> bool:
         """Pause a queue, task or tag, also an unknown one; return False if it was already."""
         self._store.require_schema(beside_others=False)
+        action = action_of(self._operator, "pause", **{kind.value: name})
         insert = self._store.backend.insert
         if kind is PauseKind.QUEUE:
             # Insert first: if another process inserts the row meanwhile, the update finds it.
@@ -41,8 +43,9 @@ class Pauses:
 
         return transact_audited(self._store.transact, work, action, int)
 
-    def resume(self, kind: PauseKind, name: str, action: Action | None = None) -> bool:
+    def resume(self, kind: PauseKind, name: str) -> bool:
         """Let its jobs start again; return False if it was not paused."""
+        action = action_of(self._operator, "resume", **{kind.value: name})
         if kind is PauseKind.QUEUE:
             return self._resume_queue(name, action)
         lanes = LaneRows(self._store, lock_wait=LOCK_WAIT)

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, select, update
 from jobqueue.queue_switches import QueueSwitches, Rate, columns_of, value_of
 from jobqueue.records import JobFilter
 from jobqueue.states import State
-from jobqueue.store.audit import Action, transact_audited
+from jobqueue.store.audit import Action, action_of, transact_audited
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.lanes import Lanes
@@ -20,11 +20,12 @@ from jobqueue.store.sql.predicates import in_force
 class QueueControl:
     """Changes the switches of queues, for the whole fleet, from the next claim on. Thread-safe.
 
-    An operator's `action` is written to the audit.
+    What an `operator` does is written to the audit.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, operator: str | None = None) -> None:
         self._store = store
+        self._operator = operator
         self._lanes = Lanes(store)
 
     def declare(self, declared: Mapping[str, QueueSwitches]) -> None:
@@ -51,25 +52,29 @@ class QueueControl:
         values = switches.changes(before) | {"declared": switches.to_text()}
         self._write(connection, name, values)
 
-    def limit(self, queue: str, most: int | None, action: Action | None = None) -> None:
+    def limit(self, queue: str, most: int | None) -> None:
         """Let at most `most` jobs of a queue run at once; None: as many as there are slots."""
-        self._set(queue, "limit", most, action)
+        self._operate(queue, "limit", most)
 
-    def rate(self, queue: str, rate: Rate | None, action: Action | None = None) -> None:
+    def rate(self, queue: str, rate: Rate | None) -> None:
         """Let jobs of a queue start at a rate; None: as soon as there are slots."""
-        self._set(queue, "rate", rate and str(rate), action)
+        self._operate(queue, "rate", rate and str(rate))
 
-    def fair(self, queue: str, action: Action | None = None, *, fair: bool) -> None:
+    def fair(self, queue: str, *, fair: bool) -> None:
         """Let the concurrency keys of a queue take turns, or not."""
-        self._set(queue, "fair", fair, action)
+        self._operate(queue, "fair", fair)
+
+    def _operate(self, queue: str, switch: str, value: Any) -> None:
+        action = action_of(self._operator, switch, queue=queue, **{switch: value})
+        self._set(queue, switch, value, action)
 
     def restore(self, queue: str, switch: str, value: Any, action: Action, *, seen: Any) -> bool:
         """Set a switch to an earlier value while it is as `seen`; return False if it is not."""
         return self._set(queue, switch, value, action, in_force(queues, columns_of(switch, seen)))
 
-    def purge(self, queue: str, action: Action | None = None) -> int:
+    def purge(self, queue: str) -> int:
         """Delete the jobs of a queue that wait; return how many. Running ones go on."""
-        jobs = Jobs(self._store)
+        jobs, action = Jobs(self._store), action_of(self._operator, "purge", queue=queue)
         # In the order of a job's life: one that becomes due meanwhile is found by the second.
         return sum(
             len(jobs.delete(JobFilter(state=state, queue=queue), action)[0])

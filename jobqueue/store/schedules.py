@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, null, select, update
 
+from jobqueue import options
 from jobqueue.errors import ScheduleNotFound, invalid
 from jobqueue.schedules.definition import CODE, OPERATOR, Definition, ScheduleRecord
-from jobqueue.store.audit import Action, transact_audited
+from jobqueue.store.audit import Action, action_of, transact_audited
 from jobqueue.store.clock import now
 from jobqueue.store.database import Store
 from jobqueue.store.enqueue import Enqueuer
@@ -32,11 +33,12 @@ from jobqueue.store.sql.predicates import IS_ALIVE, in_force
 class ScheduleTable:
     """The schedules of one database. Every method is one transaction.
 
-    An operator's `action` is written to the audit in it, if something has changed.
+    What an `operator` does is written to the audit in it, if something has changed.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, operator: str | None = None) -> None:
         self._store = store
+        self._operator = operator
         self._enqueuer = Enqueuer(store)
 
     def find(self, name: str | None = None) -> list[ScheduleRecord]:
@@ -55,19 +57,13 @@ class ScheduleTable:
             for each in found
         ]
 
-    def add(
-        self,
-        name: str,
-        definition: Definition,
-        action: Action | None = None,
-        *,
-        replace: bool = False,
-    ) -> None:
+    def add(self, name: str, definition: Definition, *, replace: bool = False) -> None:
         """Add a schedule; one of the same name has to be equal, or is changed with `replace`.
 
         Raises InvalidOption if the name is taken.
         """
         self._store.require_schema()
+        action = self._action("add", name)
 
         def work(connection: Connection) -> bool:
             present = present_of(connection)
@@ -90,7 +86,7 @@ class ScheduleTable:
 
         transact_audited(self._store.transact, work, action, int)
 
-    def pause(self, name: str, by: str, action: Action | None = None) -> bool:
+    def pause(self, name: str, by: str) -> bool:
         """Make no more jobs; return False if it is paused already. Raises InvalidOption."""
 
         def work(connection: Connection) -> bool:
@@ -99,9 +95,9 @@ class ScheduleTable:
                 self._change(connection, there, {"paused_at": now(), "paused_by": by})
             return there.paused_at is None
 
-        return transact_audited(self._store.transact, work, action, int)
+        return transact_audited(self._store.transact, work, self._action("pause", name), int)
 
-    def resume(self, name: str, action: Action | None = None) -> bool:
+    def resume(self, name: str) -> bool:
         """Make jobs again, none for the time of the pause; False if it was not paused."""
 
         def work(connection: Connection) -> bool:
@@ -114,13 +110,14 @@ class ScheduleTable:
                 self._change(connection, there, again)
             return there.paused_at is not None
 
-        return transact_audited(self._store.transact, work, action, int)
+        return transact_audited(self._store.transact, work, self._action("resume", name), int)
 
-    def reset(self, name: str, action: Action | None = None) -> bool:
+    def reset(self, name: str) -> bool:
         """Undo what operators changed of a declared schedule; return False if nothing differed.
 
         A pause stays. Raises InvalidOption if the code declares nothing.
         """
+        action = self._action("reset", name)
 
         def work(connection: Connection) -> bool:
             there = self._locked(connection, name)
@@ -153,7 +150,7 @@ class ScheduleTable:
 
         return transact_audited(self._store.transact, work, action, int)
 
-    def remove(self, name: str, action: Action | None = None) -> ScheduleRecord:
+    def remove(self, name: str) -> ScheduleRecord:
         """Delete a schedule and return it; its jobs stay. Raises InvalidOption."""
 
         def work(connection: Connection) -> ScheduleRecord:
@@ -161,9 +158,10 @@ class ScheduleTable:
             connection.execute(delete(schedules).where(schedules.c.name == name))
             return there
 
+        action = self._action("remove", name)
         return transact_audited(self._store.transact, work, action, lambda _: 1)
 
-    def run(self, name: str, make: MakeJob, action: Action | None = None) -> tuple[int, bool]:
+    def run(self, name: str, make: MakeJob) -> tuple[int, bool]:
         """Enqueue a schedule's job now; return its id, and whether it is a new one.
 
         With overlap="skip" it is the last one, if that has not ended. The ticks stay as they are.
@@ -181,11 +179,15 @@ class ScheduleTable:
             last = select(schedules.c.last_job_id).where(schedules.c.name == name)
             return int(connection.execute(last).scalar_one()), False  # It holds the unique key.
 
+        action = self._action("run", name)
         return transact_audited(self._store.transact, work, action, lambda made: int(made[1]))
 
+    def _action(self, verb: str, name: str) -> Action | None:
+        return action_of(self._operator, verb, schedule=name)
+
     def _locked(self, connection: Connection, name: str) -> ScheduleRecord:
-        """Return the row, which stays as it is until the transaction ends."""
-        wanted = rows().where(schedules.c.name == name).with_for_update()
+        """Return the row, which stays as it is until the transaction ends. Raises InvalidOption."""
+        wanted = rows().where(schedules.c.name == options.name(name, "name")).with_for_update()
         row = connection.execute(wanted).one_or_none()
         if row is None:
             raise not_found(name)

@@ -71,10 +71,9 @@ def _of_pause(row: Row, target: Row, _before: None) -> Reversal | None:
 
     def act(store: Store, action: Action) -> int:
         if kind != "schedule":
-            return getattr(Pauses(store), verb)(PauseKind(kind), name, action)  # type: ignore[no-any-return]
-        if verb == "resume":
-            return ScheduleTable(store).resume(name, action)
-        return ScheduleTable(store).pause(name, action.who, action)
+            return getattr(Pauses(store, action.actor), verb)(PauseKind(kind), name)  # type: ignore[no-any-return]
+        table = ScheduleTable(store, action.actor)
+        return table.resume(name) if verb == "resume" else table.pause(name, action.who)
 
     return Reversal(verb, target, still, act)
 

@@ -50,7 +50,7 @@ def test_what_failed_or_changed_nothing_writes_no_row(kit: StoreKit) -> None:
         raise ZeroDivisionError
 
     kit.jobs.cancel(JobFilter(), by_ada("cancel", all=True))
-    assert not Pauses(kit.store).resume(PauseKind.QUEUE, "mail", by_ada("resume", queue="mail"))
+    assert not Pauses(kit.store, "ada").resume(PauseKind.QUEUE, "mail")
     with pytest.raises(ZeroDivisionError):
         transact_audited(kit.store.transact, fail, by_ada("cancel"), int)
     assert rows(kit) == []
@@ -82,8 +82,8 @@ def test_every_verb_writes_its_row(kit: StoreKit) -> None:
     kit.jobs.cancel(one, by_ada("cancel"))
     kit.jobs.retry(one, by_ada("retry"))
     kit.jobs.delete(one, by_ada("delete"))
-    Pauses(kit.store).pause(PauseKind.QUEUE, "mail", by_ada("pause", queue="mail"))
-    Pauses(kit.store).resume(PauseKind.QUEUE, "mail", by_ada("resume", queue="mail"))
+    Pauses(kit.store, "ada").pause(PauseKind.QUEUE, "mail")
+    Pauses(kit.store, "ada").resume(PauseKind.QUEUE, "mail")
     old = kit.put(State.FAILED)
     kit.maintenance.prune(State.FAILED, 0, action=by_ada("prune"))
     assert kit.jobs.get(old) is None
@@ -104,15 +104,14 @@ def test_a_target_names_the_first_ids_and_counts_the_others() -> None:
 
 
 def test_an_actor_fits_a_database_of_any_encoding(kit: StoreKit) -> None:
-    action = Action("adä\udc80" + "x" * 1000, "pause", {"queue": "mail"})
-    Pauses(kit.store).pause(PauseKind.QUEUE, "mail", action)
+    Pauses(kit.store, "adä\udc80" + "x" * 1000).pause(PauseKind.QUEUE, "mail")
     (row,) = Audit(kit.store).find(None)
     assert row["actor"].startswith(r"ad\xe4\udc80xx") and len(row["actor"]) == 200
 
 
 def test_rows_older_than_90_days_are_deleted(kit: StoreKit) -> None:
     for day in (0, 89, 91):
-        Pauses(kit.store).pause(PauseKind.QUEUE, f"q{day}", by_ada("pause", queue=f"q{day}"))
+        Pauses(kit.store, "ada").pause(PauseKind.QUEUE, f"q{day}")
     with kit.store.write() as connection:
         for day in (89, 91):
             old = update(audit).where(audit.c.target == f'{{"queue": "q{day}"}}')

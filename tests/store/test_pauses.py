@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, func, insert, select, text
 
 from jobqueue.store import paused_search
-from jobqueue.store.audit import Action, Audit
+from jobqueue.store.audit import Audit
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.lanes import Lanes
@@ -184,15 +184,15 @@ def test_a_drain_does_not_wait_for_paused_jobs_and_counts_them(bench: PauseBench
 
 
 def test_a_pause_is_written_once_with_since_when_and_by_whom(bench: PauseBench) -> None:
-    by_ada = Action("ada", "pause", {"task": "send"})
-    assert bench.pauses.pause(TASK, "send", by_ada)
-    assert not bench.pauses.pause(TASK, "send", Action("bob", "pause", {"task": "send"}))
+    bob = Pauses(bench.store, "bob")
+    assert Pauses(bench.store, "ada").pause(TASK, "send")
+    assert not bob.pause(TASK, "send")
     assert bench.pauses.pause(TAG, "bulk")
     tag, task = bench.pauses.all()
     assert (tag["kind"], tag["name"], tag["paused_by"]) == ("tag", "bulk", None)
     assert (task["kind"], task["name"], task["paused_by"]) == ("task", "send", "ada")
     assert not bench.pauses.resume(TASK, "bulk")
-    assert bench.pauses.resume(TASK, "send", Action("bob", "resume", {"task": "send"}))
+    assert bob.resume(TASK, "send")
     log = [(row["actor"], row["verb"], row["target"]) for row in Audit(bench.store).find(None)]
     assert log == [("bob", "resume", {"task": "send"}), ("ada", "pause", {"task": "send"})]
 
@@ -293,7 +293,7 @@ def test_what_an_operator_puts_in_front_of_the_paused_jobs_of_a_lane_is_found_at
     many.add()
     many.claims()
     front = many.add(run_at=datetime(2020, 1, 1, tzinfo=UTC))
-    many.bench.pauses.pause(TAG, "other", Action("ada", "pause", {}))
+    Pauses(many.bench.store, "ada").pause(TAG, "other")
     assert many.claim() == [front]
 
 
@@ -305,7 +305,7 @@ def test_a_look_leaves_out_no_job_between_those_in_front_and_behind(many: ManyPa
         middle = connection.execute(select(func.min(jobs.c.id))).scalar_one() + MANY // 2
     many.bench.kit.change(middle, task="add")
     last = many.add(lane_strict=1)
-    many.bench.pauses.pause(TAG, "other", Action("ada", "update", {}))
+    Pauses(many.bench.store, "ada").pause(TAG, "other")
     got = [id_ for _ in range(4 * MANY // AT_ONCE) for id_ in many.claim()]
     assert got == [front, middle, last]
 
@@ -314,7 +314,7 @@ def test_a_key_that_waits_for_its_turn_keeps_the_reason_for_another_search(
     many: ManyPaused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paused_search, "INTERVAL", 600.0)
-    store, pauses = many.bench.store, many.bench.pauses
+    store, pauses = many.bench.store, Pauses(many.bench.store, "ada")
     with store.write() as connection:
         connection.execute(text(
             "INSERT INTO jobqueue_jobs (task, lane) SELECT task, 'b' FROM jobqueue_jobs"
@@ -328,11 +328,11 @@ def test_a_key_that_waits_for_its_turn_keeps_the_reason_for_another_search(
 
     for key in "ab":
         assert not any(look(key) for _ in range(2 * MANY // AT_ONCE))
-    pauses.pause(TAG, "first", Action("ada", "update", {}))
+    pauses.pause(TAG, "first")
     assert look("a") == []
     assert not any(look("b") for _ in range(2 * MANY // AT_ONCE))
     front = many.bench.add(lane="a", run_at=datetime(2020, 1, 1, tzinfo=UTC))
-    pauses.pause(TAG, "second", Action("ada", "update", {}))
+    pauses.pause(TAG, "second")
     assert look("b") == []
     assert front in [look("a") for _ in range(3 * MANY // AT_ONCE)]
 

@@ -34,35 +34,32 @@ class Operator:
 
     def __init__(self, kit: StoreKit) -> None:
         self.kit = kit
-        self.control, self.schedules = QueueControl(kit.store), ScheduleTable(kit.store)
+        self.control = QueueControl(kit.store, ADA)
+        self.schedules = ScheduleTable(kit.store, ADA)
         self._undo = Undo(kit.store)
 
     def limit(self, most: int | None) -> None:
-        self.control.limit("mail", most, Action(ADA, "limit", {"queue": "mail", "limit": most}))
+        self.control.limit("mail", most)
 
     def rate(self, rate: Rate | None) -> None:
-        target = {"queue": "mail", "rate": rate and str(rate)}
-        self.control.rate("mail", rate, Action(ADA, "rate", target))
+        self.control.rate("mail", rate)
 
     def fair(self, fair: bool) -> None:
-        action = Action(ADA, "fair", {"queue": "mail", "fair": fair})
-        self.control.fair("mail", action, fair=fair)
+        self.control.fair("mail", fair=fair)
 
     def move(self, *ids: int, **to: Any) -> None:
         change_jobs(updating(JobChanges(**to)), self.kit.jobs, JobFilter(ids=ids), ADA)
 
     def schedule(self, definition: Definition) -> None:
-        action = Action(ADA, "add", {"schedule": "s"})
-        self.schedules.add("s", definition, action, replace=True)
+        self.schedules.add("s", definition, replace=True)
 
     def pause(self, kind: str, name: str, verb: str = "pause") -> None:
-        action = Action(ADA, verb, {kind: name})
         if kind == "schedule" and verb == "pause":
-            self.schedules.pause(name, ADA, action)
+            self.schedules.pause(name, ADA)
         elif kind == "schedule":
-            self.schedules.resume(name, action)
+            self.schedules.resume(name)
         else:
-            getattr(Pauses(self.kit.store), verb)(PauseKind(kind), name, action)
+            getattr(Pauses(self.kit.store, ADA), verb)(PauseKind(kind), name)
 
     def undo(self, id_: int | None = None) -> str:
         """Take back an action, the last one by default; return what is said of it."""
@@ -139,7 +136,7 @@ SETTINGS: dict[str, tuple[list[Callable[[Operator], None]], str, str]] = {
         [
             lambda o: o.schedule(FIVE),
             lambda o: o.execute(update(schedules).values(declared=NIGHTLY.to_text())),
-            lambda o: o.schedules.reset("s", Action(ADA, "reset", {"schedule": "s"})),
+            lambda o: o.schedules.reset("s"),
         ],
         SCHEDULE,
         "add schedule s, when cron 0 3 * * * UTC → every 5m, catch_up none → latest, arguments changed",
@@ -296,7 +293,7 @@ def test_what_has_no_one_old_value_cannot_be_undone(kit: StoreKit, operator: Ope
 def test_a_schedule_that_a_program_removed_is_not_made_again(operator: Operator) -> None:
     operator.schedule(FIVE)
     operator.schedule(NIGHTLY)
-    operator.schedules.remove("s")
+    ScheduleTable(operator.kit.store).remove("s")
     assert operator.offers() == [None, "never"]
     with pytest.raises(ScheduleNotFound):
         operator.undo()
@@ -309,13 +306,14 @@ def test_a_schedule_that_was_added_again_is_not_changed_by_an_undo_of_before(
     operator.schedule(FIVE)
     operator.schedule(NIGHTLY)
     operator.pause("schedule", "s")
-    operator.schedules.remove("s", Action(ADA, "remove", {"schedule": "s"}))
+    operator.schedules.remove("s")
+    by_nobody = ScheduleTable(operator.kit.store)
     if again == "an operator":
         operator.schedule(NIGHTLY)
     elif again == "the code":
-        operator.schedules.add("s", NIGHTLY)
+        by_nobody.add("s", NIGHTLY)
     if again != "nobody":
-        operator.schedules.pause("s", ADA)
+        by_nobody.pause("s", ADA)
     assert operator.offers()[-3:] == [None, None, "never"]
     said = f"added again since, by {ADA} at" if again == "an operator" else "removed since, by"
     for id_ in (2, 3):

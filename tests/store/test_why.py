@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy import insert, update
 
 from jobqueue.states import State
-from jobqueue.store.audit import Action
 from jobqueue.store.clock import after, this_minute
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.pauses import Pauses
@@ -170,7 +169,7 @@ def test_a_paused_queue_says_since_when(why: WhyKit) -> None:
 
 def test_a_paused_queue_says_by_whom_if_the_audit_knows(why: WhyKit) -> None:
     id_, pauses = why.kit.add(), Pauses(why.kit.store)
-    pauses.pause(PauseKind.QUEUE, "default", Action("ada@desk", "pause", {"queue": "default"}))
+    Pauses(why.kit.store, "ada@desk").pause(PauseKind.QUEUE, "default")
     assert why.says(id_).endswith("UTC by ada@desk")
     pauses.resume(PauseKind.QUEUE, "default")
     pauses.pause(PauseKind.QUEUE, "default")
@@ -184,7 +183,7 @@ def test_a_paused_task_or_tag_says_since_when_and_by_whom(why: WhyKit) -> None:
     assert (found.code, found.names) == ("tag_paused", ("bulk",))
     assert found.sentence.startswith("tag bulk paused since ") and found.sentence.endswith(" UTC")
     assert found.advice == "resume it: jobqueue resume --tag bulk"
-    pauses.pause(PauseKind.TASK, "add", Action("ada@desk", "pause", {"task": "add"}))
+    Pauses(why.kit.store, "ada@desk").pause(PauseKind.TASK, "add")
     found = why.of(id_)
     assert (found.code, found.names) == ("task_paused", ("add",))
     assert found.sentence.endswith(" UTC by ada@desk")

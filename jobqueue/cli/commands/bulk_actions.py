@@ -23,7 +23,7 @@ from jobqueue.bulk_verbs import (
     require_state,
 )
 from jobqueue.cli import params
-from jobqueue.cli.context import CliContext, Command, pass_cli
+from jobqueue.cli.context import FORCE, CliContext, Command, pass_cli
 from jobqueue.cli.errors import MISUSED, CliError, print_error
 from jobqueue.cli.params import flag
 from jobqueue.cli.streams import echo
@@ -38,7 +38,6 @@ from jobqueue.wire import changes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FORCE = " (--force takes it as it is)"
 FILTERS = "--state --task --queue --tag --error"
 REFUSALS_SHOWN = 20
 """Refusals that are printed, a line each."""

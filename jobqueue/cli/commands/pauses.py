@@ -1,22 +1,46 @@
 """`pause`, `resume`: tasks and tags; a queue's own switch is under `queues`."""
 
-from functools import partial
+from typing import NamedTuple
 
 import click
 
-from jobqueue import options
 from jobqueue.cli import completion
-from jobqueue.cli.commands.bulk_actions import FORCE
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.params import flag, option
 from jobqueue.errors import InvalidOption
-from jobqueue.known_names import unknown
-from jobqueue.store.names import Names
+from jobqueue.store.audit import operator
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind
 
 
-def _command(verb: str, done: str, help_: str) -> click.Command:
+class Changed(NamedTuple):
+    """What a pause or resume has changed."""
+
+    number: int
+    said: dict[tuple[PauseKind, str], str]
+    """The state of each now, in words."""
+
+
+def change_pauses(
+    cli: CliContext, verb: str, named: dict[PauseKind, tuple[str, ...]], *, force: bool
+) -> Changed:
+    """Pause or resume what is named. Raises InvalidOption, as `check_names`."""
+    for kind, names in named.items():
+        cli.check_names(kind, names, force=force)
+    change = getattr(Pauses(cli.store, operator()), verb)
+    changed = {
+        (kind, name): bool(change(kind, name))
+        for kind, names in named.items()
+        for name in dict.fromkeys(names)
+    }
+    if verb == "resume" and any(changed.values()):
+        cli.wake_workers()
+    state = "paused" if verb == "pause" else "runs"
+    said = {key: state if new else f"{state} already" for key, new in changed.items()}
+    return Changed(sum(changed.values()), said)
+
+
+def _command(verb: str, help_: str) -> click.Command:
     @click.command(verb, cls=Command, help=help_)
     @option(
         "--task tasks",
@@ -33,52 +57,25 @@ def _command(verb: str, done: str, help_: str) -> click.Command:
     def command(
         cli: CliContext, tasks: tuple[str, ...], tags: tuple[str, ...], force: bool
     ) -> None:
-        named = {PauseKind.TASK: tasks, PauseKind.TAG: tags}
         if not (tasks or tags):
             raise InvalidOption(
                 f"{verb}: give --task or --tag; for a queue: jobqueue queues {verb} NAME",
                 field="task",
             )
-        _check(cli, named, force=force)
-        switch = getattr(Pauses(cli.store), verb)
-        changed = {
-            (kind, name): switch(kind, name, cli.action(verb, **{kind.value: name}))
-            for kind, names in named.items()
-            for name in names
-        }
-        if verb == "resume" and any(changed.values()):
-            cli.wake_workers()
-        document = {"changed": sum(changed.values()), "tasks": list(tasks), "tags": list(tags)}
-        cli.answer(
-            document,
-            *(
-                f"{kind} {name} {done}{'' if new else ' already'}"
-                for (kind, name), new in changed.items()
-            ),
-        )
+        named = {PauseKind.TASK: tasks, PauseKind.TAG: tags}
+        changed = change_pauses(cli, verb, named, force=force)
+        document = {"changed": changed.number, "tasks": list(tasks), "tags": list(tags)}
+        said = [f"{kind} {name} {state}" for (kind, name), state in changed.said.items()]
+        cli.answer(document, *said)
 
     return command
-
-
-def _check(cli: CliContext, named: dict[PauseKind, tuple[str, ...]], *, force: bool) -> None:
-    """Raise InvalidOption for a text that is not a name, or (not `force`) not known."""
-    for kind, names in named.items():
-        for name in names:
-            options.name(name, kind)
-        if not force:
-            cli.require_known(partial(_unknown, kind, names))
-
-
-def _unknown(kind: PauseKind, names: tuple[str, ...], known: Names) -> InvalidOption | None:
-    return unknown(kind, names, getattr(known, f"{kind}s"), FORCE)
 
 
 COMMANDS = (
     _command(
         "pause",
-        "paused",
         "Start no more jobs of a task, or with a tag.\n\n"
         "In all queues. Running jobs go on. For a queue: jobqueue queues pause.",
     ),
-    _command("resume", "runs", "Start jobs of a paused task or tag again."),
+    _command("resume", "Start jobs of a paused task or tag again."),
 )

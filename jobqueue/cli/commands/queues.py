@@ -1,23 +1,22 @@
 """`queues`: what queues there are, and their switches."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import click
 
 from jobqueue import options
 from jobqueue.cli import completion, params
-from jobqueue.cli.commands.bulk_actions import FORCE, confirm, print_dry_run
+from jobqueue.cli.commands.bulk_actions import confirm, print_dry_run
+from jobqueue.cli.commands.pauses import change_pauses
 from jobqueue.cli.commands.stats import QUEUES, show
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
 from jobqueue.cli.params import flag, whole_option
 from jobqueue.errors import invalid
-from jobqueue.known_names import unknown
 from jobqueue.queue_switches import Rate, check_limit
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import WAITING
-from jobqueue.store.pauses import Pauses
+from jobqueue.store.audit import operator
 from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schema import PauseKind
 
@@ -55,22 +54,9 @@ def _pausing(name: str, help_: str) -> None:
     @_force
     @pass_cli
     def command(cli: CliContext, names: tuple[str, ...], force: bool) -> None:
-        _check(cli, *names, force=force)
-        switch = partial(getattr(Pauses(cli.store), name), PauseKind.QUEUE)
-        changed = [queue for queue in names if switch(queue, cli.action(name, queue=queue))]
-        if name == "resume" and changed:
-            cli.wake_workers()
-        state = "paused" if name == "pause" else "runs"
-        said = [f"{queue} {state}{'' if queue in changed else ' already'}" for queue in names]
-        cli.answer({"changed": len(changed), "queues": list(names)}, *said)
-
-
-def _check(cli: CliContext, *names: str, force: bool) -> None:
-    """Raise InvalidOption for a text that is not a queue's name, or (not `force`) not known."""
-    for queue in names:
-        options.name(queue, "queue", longest=options.QUEUE_LENGTH_MAX)
-    if not force:
-        cli.require_known(lambda known: unknown("queue", names, known.queues, FORCE))
+        changed = change_pauses(cli, name, {PauseKind.QUEUE: names}, force=force)
+        said = [f"{queue} {state}" for (_, queue), state in changed.said.items()]
+        cli.answer({"changed": changed.number, "queues": list(names)}, *said)
 
 
 def _force(function: F) -> F:
@@ -95,8 +81,8 @@ def limit(cli: CliContext, queue: str, most: int | str, force: bool) -> None:
     In the whole fleet, from the next claim on; what runs goes on. With 0 none starts.
     """
     number = None if most == NONE else check_limit(most)
-    _check(cli, queue, force=force)
-    QueueControl(cli.store).limit(queue, number, cli.action("limit", queue=queue, limit=number))
+    cli.check_names("queue", [queue], force=force)
+    QueueControl(cli.store, operator()).limit(queue, number)
     said = "has no limit" if number is None else f"runs at most {counted(number, 'job')} at once"
     _changed(cli, queue, said)
 
@@ -115,9 +101,8 @@ def rate(cli: CliContext, queue: str, rate: str, burst: int | str | None, force:
     if rate == NONE and burst is not None:
         raise invalid("burst", "there is no rate to run ahead of", burst)
     new = None if rate == NONE else Rate.of(params.clean(rate, "rate"), burst)
-    _check(cli, queue, force=force)
-    action = cli.action("rate", queue=queue, rate=new and str(new))
-    QueueControl(cli.store).rate(queue, new, action)
+    cli.check_names("queue", [queue], force=force)
+    QueueControl(cli.store, operator()).rate(queue, new)
     _changed(cli, queue, "has no rate" if new is None else f"starts {new}")
 
 
@@ -132,9 +117,8 @@ def fair(cli: CliContext, queue: str, switch: str, force: bool) -> None:
     With on the keys take turns, with off jobs run in order.
     """
     is_on = options.one_of(switch, "fair", ("on", "off")) == "on"
-    _check(cli, queue, force=force)
-    action = cli.action("fair", queue=queue, fair=is_on)
-    QueueControl(cli.store).fair(queue, action, fair=is_on)
+    cli.check_names("queue", [queue], force=force)
+    QueueControl(cli.store, operator()).fair(queue, fair=is_on)
     _changed(cli, queue, "is fair" if is_on else "is not fair")
 
 
@@ -154,7 +138,7 @@ def purge(cli: CliContext, queue: str, dry_run: bool, yes: bool, force: bool) ->
 
     Running jobs go on.
     """
-    _check(cli, queue, force=force)
+    cli.check_names("queue", [queue], force=force)
     if dry_run:
         print_dry_run(cli, "purge", [JobFilter(queue=queue)], WAITING)
         return
@@ -164,7 +148,7 @@ def purge(cli: CliContext, queue: str, dry_run: bool, yes: bool, force: bool) ->
         cli.note(question)
     else:
         confirm(question)
-    deleted = QueueControl(cli.store).purge(queue, cli.action("purge", queue=queue))
+    deleted = QueueControl(cli.store, operator()).purge(queue)
     cli.answer({"deleted": deleted}, f"deleted {counted(deleted, 'job')}")
 
 

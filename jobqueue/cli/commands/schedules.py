@@ -8,7 +8,6 @@ import click
 
 from jobqueue import options
 from jobqueue.cli import completion
-from jobqueue.cli.commands.bulk_actions import FORCE
 from jobqueue.cli.commands.enqueue import call_of, call_options
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
 from jobqueue.cli.params import clean, flag, option, whole_option
@@ -16,7 +15,6 @@ from jobqueue.cli.streams import echo
 from jobqueue.cli.tables import NAME_CELLS, Column, table
 from jobqueue.display import ago
 from jobqueue.errors import invalid
-from jobqueue.known_names import unknown
 from jobqueue.schedules.api import Schedules
 from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS, ScheduleRecord
 from jobqueue.schedules.timing import Run, Timing, cron, every
@@ -153,8 +151,7 @@ def add(cli: CliContext, /, **given: Any) -> None:
     when = _timing(given["cron_text"], given["every_text"], given["tz"])
     call = call_of(cli, given)
     if cli.app is None and not given["force"]:
-        task = call.task.name
-        cli.require_known(lambda known: unknown("task", [task], known.tasks, FORCE))
+        cli.check_names("task", [call.task.name])
     added = cli.queue.schedules.of(operator()).add(
         name,
         call,

@@ -20,7 +20,7 @@ from jobqueue.display import ago, counted_waiting, duration
 from jobqueue.queue_switches import Rate
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import State
-from jobqueue.store.audit import Action
+from jobqueue.store.audit import Action, operator
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.store.stats import MINUTES as MINUTES_SHOWN
 from jobqueue.task_list import task_rows
@@ -266,7 +266,7 @@ def prune(cli: CliContext, older_than: str, failed_older_than: str, yes: bool) -
         confirm(f"prune {counted(count, 'job')} ({names}) in {cli.target}")
     cli.note(f"pruning {cli.target}")
     maintenance = Maintenance(cli.store)
-    action = cli.action("prune", older_than=ages)
+    action = Action(operator(), "prune", {"older_than": ages})
     deleted = {state: _prune(maintenance, state, limit, action) for state, limit in ages.items()}
     total = sum(deleted.values())
     parts = ", ".join(f"{count:,} {state}" for state, count in deleted.items() if count)

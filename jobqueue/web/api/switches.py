@@ -12,7 +12,6 @@ from jobqueue.queue_switches import Rate, check_limit
 from jobqueue.records import JobFilter
 from jobqueue.redaction import ShownJobs
 from jobqueue.states import WAITING
-from jobqueue.store.audit import Action
 from jobqueue.store.names import Names
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_control import QueueControl
@@ -46,8 +45,7 @@ class SwitchOperations(Operations):
 
     def __init__(self, queue: JobQueue, names: Callable[[], Names]) -> None:
         self._jobs = ShownJobs(queue.store)
-        self._control = QueueControl(queue.store)
-        self._pauses = Pauses(queue.store)
+        self._store = queue.store
         self._undo = Undo(queue.store).undo
         self._wake_workers = queue.wake_workers
         self._names = names
@@ -77,8 +75,7 @@ class SwitchOperations(Operations):
 
         def work(asked: Asked) -> dict[str, int]:
             name = self._named(asked, kind)
-            action = Action(asked.by, verb, {kind.value: name})
-            changed = getattr(self._pauses, verb)(kind, name, action)
+            changed = getattr(Pauses(self._store, asked.by), verb)(kind, name)
             self._wake_workers()
             return {"changed": int(changed)}
 
@@ -89,7 +86,7 @@ class SwitchOperations(Operations):
         queue = self._named(asked, "queue")
         most = required(object_of(asked.body, "limit"), "limit")
         limit = None if most is None else check_limit(most)
-        self._control.limit(queue, limit, _action(asked, "limit", queue, limit=limit))
+        QueueControl(self._store, asked.by).limit(queue, limit)
         return self._changed()
 
     @_switch(
@@ -105,14 +102,14 @@ class SwitchOperations(Operations):
         if rate is None and burst is not None:
             raise invalid("burst", "there is no rate to run ahead of")
         new = None if rate is None else Rate.of(rate, burst)
-        self._control.rate(queue, new, _action(asked, "rate", queue, rate=new and str(new)))
+        QueueControl(self._store, asked.by).rate(queue, new)
         return self._changed()
 
     @_switch("fair", '`{"fair": true}`', fair=FLAG)
     def _fair_queue(self, asked: Asked) -> dict[str, int]:
         queue = self._named(asked, "queue")
         fair = options.flag(required(object_of(asked.body, "fair"), "fair"), "fair")
-        self._control.fair(queue, _action(asked, "fair", queue, fair=fair), fair=fair)
+        QueueControl(self._store, asked.by).fair(queue, fair=fair)
         return self._changed()
 
     def _changed(self) -> dict[str, int]:
@@ -135,7 +132,7 @@ class SwitchOperations(Operations):
         given = object_of(asked.body, "dry_run")
         if options.flag(given.get("dry_run", False), "dry_run"):
             return DryRun.of(self._jobs, [JobFilter(queue=queue)], WAITING).to_json()
-        return {"deleted": self._control.purge(queue, _action(asked, "purge", queue))}
+        return {"deleted": QueueControl(self._store, asked.by).purge(queue)}
 
     @post(
         "/api/log/{id}/undo",
@@ -154,7 +151,3 @@ class SwitchOperations(Operations):
     def _named(self, asked: Asked, kind: str) -> str:
         """Return the name that a request is about. Raises JobNotFound if it is not known."""
         return known_name(kind, asked.given["name"], self._names)
-
-
-def _action(asked: Asked, verb: str, queue: str, **more: Any) -> Action:
-    return Action(asked.by, verb, {"queue": queue, **more})

@@ -10,7 +10,6 @@ from jobqueue.overview import HOUR, paused_by, queue_rows
 from jobqueue.queue import JobQueue
 from jobqueue.queue_switches import Rate, check_limit
 from jobqueue.records import counted
-from jobqueue.store.audit import Action
 from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.stats import Monitor
 from jobqueue.web.pages.view import Done, Query
@@ -61,8 +60,7 @@ def limit(queue: JobQueue, form: Query, actor: str) -> Done:
     """Set how many of its jobs may run at once; an empty field takes the limit back."""
     name, text = _known(queue, form), form.get("limit", "").strip()
     most = check_limit(wire.whole(text)) if text else None
-    action = Action(actor, "limit", {"queue": name, "limit": most})
-    QueueControl(queue.store).limit(name, most, action)
+    QueueControl(queue.store, actor).limit(name, most)
     queue.wake_workers()
     said = "has no limit" if most is None else f"runs at most {counted(most, 'job')} at once"
     return Done(f"Queue {name} {said}.")
@@ -78,8 +76,7 @@ def rate(queue: JobQueue, form: Query, actor: str) -> Done:
     if burst and not text:
         raise invalid("burst", "there is no rate to run ahead of")
     new = Rate.of(text, wire.whole(burst) if burst else None) if text else None
-    action = Action(actor, "rate", {"queue": name, "rate": new and str(new)})
-    QueueControl(queue.store).rate(name, new, action)
+    QueueControl(queue.store, actor).rate(name, new)
     queue.wake_workers()
     return Done(f"Queue {name} {f'starts {new}' if new else 'has no rate'}.")
 
@@ -87,8 +84,7 @@ def rate(queue: JobQueue, form: Query, actor: str) -> Done:
 def fair(queue: JobQueue, form: Query, actor: str) -> Done:
     """Let its concurrency keys take turns, or not."""
     name, on = _known(queue, form), form.get("fair") == "yes"
-    action = Action(actor, "fair", {"queue": name, "fair": on})
-    QueueControl(queue.store).fair(name, action, fair=on)
+    QueueControl(queue.store, actor).fair(name, fair=on)
     queue.wake_workers()
     return Done(f"Queue {name} {'shares fairly' if on else 'takes jobs as they come'}.")
 
@@ -96,7 +92,7 @@ def fair(queue: JobQueue, form: Query, actor: str) -> Done:
 def purge(queue: JobQueue, form: Query, actor: str) -> Done:
     """Delete the jobs of a queue that wait."""
     name = _known(queue, form)
-    gone = QueueControl(queue.store).purge(name, Action(actor, "purge", {"queue": name}))
+    gone = QueueControl(queue.store, actor).purge(name)
     return Done(f"Deleted {counted(gone, 'job')} of queue {name}.", f"/queues/{name}")
 
 

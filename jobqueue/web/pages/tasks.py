@@ -6,7 +6,6 @@ from typing import Any
 from jobqueue.known_names import all_names, known_name
 from jobqueue.overview import HOUR
 from jobqueue.queue import JobQueue
-from jobqueue.store.audit import Action
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_figures import TASKS_MAX
 from jobqueue.store.schema import PauseKind
@@ -37,8 +36,7 @@ def switch(kind: PauseKind, verb: str) -> Act:
 
     def act(queue: JobQueue, form: Query, actor: str) -> Done:
         name = known_name(kind, form["name"], partial(all_names, queue.registry, queue.store))
-        change = getattr(Pauses(queue.store), verb)
-        changed = change(kind, name, Action(actor, verb, {kind.value: name}))
+        changed = getattr(Pauses(queue.store, actor), verb)(kind, name)
         queue.wake_workers()
         return Done(f"{kind.capitalize()} {name} {'is' if changed else 'was already'} {verb}d.")
 

@@ -7,7 +7,7 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.store import bulk_preview
-from jobqueue.store.audit import Action, Audit
+from jobqueue.store.audit import Audit
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
@@ -187,8 +187,7 @@ def test_a_read_only_server_has_no_verbs(serve: Serve, jobs: JobQueue) -> None:
         assert not re.search(r"(Retry|Cancel|Delete)\b", page)
     assert pages.send(f"/jobs/{id_}/cancel").status_code == 403
     assert pages.send("/jobs/delete", {"id": str(id_)}).status_code == 403
-    by_ada = Action("ada", "pause", {"queue": "default"})
-    Pauses(jobs.store).pause(PauseKind.QUEUE, "default", by_ada)
+    Pauses(jobs.store, "ada").pause(PauseKind.QUEUE, "default")
     assert "pause" in pages.get("/log") and "Undo</button>" not in pages.get("/log")
     assert pages.send("/log/1/undo").status_code == 403
     assert pages.client.post("/api/log/1/undo").status_code == 403

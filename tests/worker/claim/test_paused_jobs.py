@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import select
 
 from jobqueue import JobQueue
-from jobqueue.store.audit import Action
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.schema import jobs as jobs_table
@@ -99,8 +98,7 @@ class BehindPaused:
     def act(self) -> None:
         """An operator's action that changes nothing here."""
         self.actions += 1
-        action = Action("ada", "pause", {})
-        Pauses(self.worker.store).pause(PauseKind.TAG, f"x{self.actions}", action)
+        Pauses(self.worker.store, "ada").pause(PauseKind.TAG, f"x{self.actions}")
 
     def put_in_front(self) -> int:
         id_: int = self.free.enqueue().id

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from jobqueue import overview
-from jobqueue.bulk_verbs import CANCEL, RETRY, RETRY_ALL, Verb, in_words
+from jobqueue.bulk_verbs import CANCEL, RETRY, RETRY_ALL, Verb, change_jobs, in_words
 from jobqueue.cli.commands.top.views import Item
 from jobqueue.error_groups import ErrorGroup
 from jobqueue.records import JobFilter, counted
 from jobqueue.redaction import ShownJobs
 from jobqueue.states import State
-from jobqueue.store.audit import Action, operator, target_of
+from jobqueue.store.audit import operator
 from jobqueue.store.job_pages import COUNTED_MAX, JobPages
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind
@@ -50,8 +50,7 @@ class Verbs:
         name = item.key
 
         def act() -> str:
-            switch = getattr(Pauses(self._jobs.store), verb)
-            changed = switch(PauseKind.QUEUE, name, Action(operator(), verb, {"queue": name}))
+            changed = getattr(Pauses(self._jobs.store, operator()), verb)(PauseKind.QUEUE, name)
             self._changed(wakes=verb == "resume")
             return f"Queue {name} {'is' if changed else 'was already'} {verb}d."
 
@@ -81,8 +80,7 @@ class Verbs:
 
     def _asks(self, verb: Verb, wanted: JobFilter, question: str) -> Ask:
         def act() -> str:
-            action = Action(operator(), verb.name, target_of(wanted))
-            changed, refused = verb.act(self._jobs, wanted, action)
+            changed, refused = change_jobs(verb, self._jobs, wanted, operator())
             self._changed(wakes=verb.wakes and bool(changed))
             return in_words(verb, changed, refused)
 
