@@ -92,9 +92,10 @@ class QueueSwitches(NamedTuple):
         it since. The three columns of a rate are one switch.
         """
         before = QueueSwitches(**json.loads(declared or "{}"))
-        changes = {name: getattr(self, name) for name in _differing(self, before)}
+        own = self._asdict()
+        changes = {name: own[name] for name, old in before._asdict().items() if own[name] != old}
         if changes.keys() & set(_RATE):
-            changes |= {name: getattr(self, name) for name in _RATE}
+            changes |= {name: own[name] for name in _RATE}
         return changes
 
 
@@ -122,10 +123,6 @@ def value_of(switch: str, columns: Mapping[str, Any]) -> Any:
         return bool(columns["fair"])
     count, period, burst = (columns[name] for name in _RATE)
     return None if count is None or period is None else str(Rate(count, period, burst))
-
-
-def _differing(one: QueueSwitches, other: QueueSwitches) -> list[str]:
-    return [name for name in one._fields if getattr(one, name) != getattr(other, name)]
 
 
 def check_limit(value: object) -> int:

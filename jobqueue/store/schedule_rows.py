@@ -87,12 +87,12 @@ def make_jobs(
     job = make(record)
     if job is None:
         return []
-    wanted = [job if run is None else replace(job, extra=_made_for(job, run)) for run in runs]
+    extra = job.extra or ExtraColumns()
+    wanted = [
+        job if run is None else replace(job, extra=extra._replace(scheduled_for=run))
+        for run in runs
+    ]
     inserted = enqueuer.insert(wanted, connection, wait=False)
     last = {"last_job_id": inserted[-1].id}
     connection.execute(update(schedules).where(schedules.c.name == record.name).values(last))
     return [row.id for row in inserted if row.created]
-
-
-def _made_for(job: NewJob, run: datetime) -> ExtraColumns:
-    return (job.extra or ExtraColumns())._replace(scheduled_for=run)

@@ -55,7 +55,7 @@ def exec_(context: click.Context, /, cli: CliContext, **given: Any) -> None:
     if not given["argv"]:
         raise click.UsageError("Missing ARGV: write the command after --", context)
     enqueue_one(cli, given, lambda: _call(given))
-    if not (cli.json or given["waits"] or _can_be_run(cli)):
+    if not (cli.json or given["waits"] or cli.monitor.known_by()[NAME]):
         cli.note("no worker runs commands yet; start one with: jobqueue worker --allow-exec")
 
 
@@ -68,10 +68,6 @@ def _call(given: dict[str, Any]) -> Call[Any]:
     return make_call(
         EXEC, argv, {name: value for name, value in named.items() if value}, changes_of(given)
     )
-
-
-def _can_be_run(cli: CliContext) -> bool:
-    return cli.monitor.known_by()[NAME] > 0
 
 
 COMMANDS = (exec_,)

@@ -54,26 +54,10 @@ def _timed(name: str, title: str, rank: int) -> Column[Row]:
     return Column[Row](title, lambda row: duration(row.get(name)), rank=rank, right=True)
 
 
-def _minute(row: Row) -> str:
-    return f"{datetime.fromisoformat(row['minute']).astimezone():%H:%M}"
-
-
-def _utilisation(row: Row) -> str:
-    return "" if row["utilisation"] is None else f"{row['utilisation']:.0%}"
-
-
 def _rate(row: Row) -> str:
     if row.get("rate_count") is None:
         return ""
     return str(Rate(row["rate_count"], row["rate_period"], row["rate_burst"]))
-
-
-def _age_style(row: Row) -> str:
-    return "red" if row["heartbeat_age_seconds"] > row["lease"] else ""
-
-
-def _served(row: Row) -> str:
-    return "all" if row["queues"] is None else ", ".join(row["queues"])
 
 
 PAUSED = Column[Row]("paused", lambda row: "yes" if row["paused"] else "", style="yellow")
@@ -115,7 +99,9 @@ OF_APP = [
     _named("signature", rank=10, least=12, style="dim"),
 ]
 MINUTES = [
-    Column[Row]("minute", _minute),
+    Column[Row](
+        "minute", lambda row: f"{datetime.fromisoformat(row['minute']).astimezone():%H:%M}"
+    ),
     _number("workers", rank=7),
     _number("processed"),
     _number("errored", rank=2),
@@ -128,7 +114,12 @@ MINUTES = [
     _timed("p50_wait", "p50 wait", 10),
     _timed("p95_wait", "p95 wait", 8),
     Column[Row]("waiting", lambda row: counted_waiting(row["waiting"]), rank=3, right=True),
-    Column[Row]("busy", _utilisation, rank=1, right=True),
+    Column[Row](
+        "busy",
+        lambda row: "" if row["utilisation"] is None else f"{row['utilisation']:.0%}",
+        rank=1,
+        right=True,
+    ),
 ]
 WORKERS = [
     _named("worker", least=12),
@@ -141,9 +132,14 @@ WORKERS = [
         lambda row: f"{duration(row['heartbeat_age_seconds'])} ago",
         rank=3,
         right=True,
-        style=_age_style,
+        style=lambda row: "red" if row["heartbeat_age_seconds"] > row["lease"] else "",
     ),
-    Column[Row]("queues", _served, rank=4, least=8),
+    Column[Row](
+        "queues",
+        lambda row: "all" if row["queues"] is None else ", ".join(row["queues"]),
+        rank=4,
+        least=8,
+    ),
     _named("host", rank=6, least=8, style="dim"),
     _named("pid", rank=5, right=True, style="dim"),
 ]

@@ -11,7 +11,7 @@ from jobqueue.job_changes import JobChanges
 from jobqueue.job_search import FILTER, filter_of
 from jobqueue.known_names import all_names, unknown_in
 from jobqueue.queue import JobQueue
-from jobqueue.records import JobFilter, JobRecord
+from jobqueue.records import JobRecord
 from jobqueue.redaction import ShownJobs
 from jobqueue.states import State
 from jobqueue.store.job_pages import WINDOW, JobPages, is_counted
@@ -44,7 +44,7 @@ def jobs_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         "names": names,
         "count": pages.count_soon(wanted) if is_counted(wanted) else None,
         "window": WINDOW,
-        "verbs": [verb for verb in VERBS.values() if _fits(verb, wanted)],
+        "verbs": [verb for verb in VERBS.values() if wanted.state in (None, *verb.states)],
         "unknown_name": "" if page.jobs else str(unknown_in(wanted, names) or ""),
     }
 
@@ -79,7 +79,3 @@ def row_of(job: JobRecord) -> JobRow:
         error_of(job)[:CELL_MAX],
         (job.reason or "")[:CELL_MAX],
     )
-
-
-def _fits(verb: Verb, wanted: JobFilter) -> bool:
-    return wanted.state is None or wanted.state in verb.states
