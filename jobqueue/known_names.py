@@ -58,10 +58,9 @@ def unknown(
 
 def unknown_in(wanted: JobFilter, known: Names, hint: str = "") -> InvalidOption | None:
     """Return the error for the first unknown name in a filter, or None."""
-    named = (
-        ("task", wanted.task, known.tasks),
-        ("queue", wanted.queue, known.queues),
-        ("tag", wanted.tag, known.tags),
+    said = (
+        unknown(kind, [name], getattr(known, f"{kind}s"), hint)
+        for kind, name in wanted.named().items()
+        if kind in ("task", "queue", "tag")
     )
-    said = (unknown(kind, [name], names, hint) for kind, name, names in named if name is not None)
     return next(filter(None, said), None)

@@ -315,6 +315,11 @@ class JobFilter:
     error: str | None = None
     """The signature of the last error, of a job that has not succeeded since."""
 
+    def named(self) -> dict[str, Any]:
+        """Return what it asks for, but for ids and times."""
+        names = ("state", "task", "tasks", "queue", "tag", "error")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -103,11 +103,4 @@ def key_value(text: str, what: str) -> tuple[str, str]:
 
 def describe(wanted: JobFilter) -> str:
     """Return a filter in words: `state failed, queue mail`."""
-    parts = {
-        "state": wanted.state,
-        "task": wanted.task,
-        "queue": wanted.queue,
-        "tag": wanted.tag,
-        "error": wanted.error,
-    }
-    return ", ".join(f"{key} {value}" for key, value in parts.items() if value is not None)
+    return ", ".join(f"{key} {value}" for key, value in wanted.named().items())

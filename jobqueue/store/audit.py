@@ -107,15 +107,7 @@ def target_of(wanted: JobFilter) -> dict[str, Any]:
     if wanted.ids is not None:
         more = len(wanted.ids) - IDS
         return {"ids": wanted.ids[:IDS]} | ({"more_ids": more} if more > 0 else {})
-    named = {
-        "state": wanted.state,
-        "task": wanted.task,
-        "tasks": wanted.tasks,
-        "queue": wanted.queue,
-        "tag": wanted.tag,
-        "error": wanted.error,
-    }
-    return {name: value for name, value in named.items() if value is not None} or {"all": True}
+    return wanted.named() or {"all": True}
 
 
 def moved_from(
