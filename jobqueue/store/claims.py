@@ -14,7 +14,7 @@ from msgspec import MsgspecError
 from sqlalchemy import Connection, Executable
 
 from jobqueue.records import Claim
-from jobqueue.store.database import AutocommitStatement, Store
+from jobqueue.store.database import CompiledStatement, Store
 from jobqueue.store.sql.claim import RANGES
 from jobqueue.store.sql.claim_rows import decode_claims, read_claims
 from jobqueue.store.sql.rows import IDS, NAMES, PAIRS
@@ -133,7 +133,8 @@ class Claims:
 
         `text` and `rows` are two statements that find the same jobs.
         """
-        found = connection.execute(text, parameters).scalar_one()
+        quick = CompiledStatement(self._store, text)
+        found = quick.execute(connection, parameters).scalar_one()
         if found is None:
             return []
         try:
@@ -144,7 +145,7 @@ class Claims:
         given = self._store.backend.batch_parameters(IDS, ids)
         given |= {name: parameters[name] for name in ("in_worker", "in_worker_name")}
         given["in_started_at"] = claims[0].started_at
-        connection.execute(self._statements.claim_found, given)
+        CompiledStatement(self._store, self._statements.claim_found).execute(connection, given)
         return claims
 
     def claim_queues(
@@ -214,11 +215,13 @@ class Claims:
             "in_queue": queue,
             "in_limit": limit,
         }
-        return sorted(claims_of(self._store, self._head.rows(parameters) or [], holder), key=_PLACE)
+        return sorted(
+            claims_of(self._store, self._head.in_autocommit(parameters) or [], holder), key=_PLACE
+        )
 
     @cached_property
-    def _head(self) -> AutocommitStatement:
-        return AutocommitStatement(self._store, self._statements.claim_first)
+    def _head(self) -> CompiledStatement:
+        return CompiledStatement(self._store, self._statements.claim_first)
 
     def _unclaim(self, connection: Connection, claims: Sequence[Claim]) -> None:
         """Undo claims of this transaction before its commit."""

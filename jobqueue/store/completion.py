@@ -16,7 +16,7 @@ from jobqueue.records import INTERRUPTED, Outcome, Succeeded, Unsuccessful
 from jobqueue.states import FINAL, OutcomeKind, State
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.counters import TransactionCounts
-from jobqueue.store.database import Store
+from jobqueue.store.database import CompiledStatement, Store
 from jobqueue.store.dialects.base import Columns
 from jobqueue.store.sql.rows import (
     END,
@@ -122,11 +122,11 @@ class Completion:
         results: dict[int, dict[int, str | None]] = defaultdict(dict)
         for done in well:
             results[done.claim.fence][done.claim.id] = done.result
-        held = 0
+        held, quick = 0, CompiledStatement(self._store, self._statements.succeed_batch)
         for fence, by_id in results.items():
             given = {"in_results": encode(by_id).decode(), "in_claimed": fence}
             given["in_worker"] = holder.id
-            held += connection.execute(self._statements.succeed_batch, given).rowcount
+            held += quick.execute(connection, given).rowcount
         return held == len(well)
 
     def _settle(

@@ -5,9 +5,11 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Self, TypeVar
+from datetime import datetime
+from functools import partial
+from typing import Any, ClassVar, Self, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Update, event, inspect
+from sqlalchemy import URL, Connection, CursorResult, Engine, Executable, event, inspect
 from sqlalchemy.exc import DBAPIError
 
 from jobqueue.errors import ConfigurationError, SchemaOutdated
@@ -55,6 +57,7 @@ class Store:
         except ModuleNotFoundError:
             raise ConfigurationError(DRIVER_MISSING, field="url") from None
         self.read_instant = INSTANT.reader(self.engine.dialect)
+        self.write_instant = partial(INSTANT.process_bind_param, dialect=self.engine.dialect)
         """Reads an instant as the driver has it."""
         self.connects = 0
         """Connections made so far: each may lead to a server that has lost commits."""
@@ -211,24 +214,43 @@ class Store:
         self._checked = False
 
 
-class AutocommitStatement:
-    """A Core statement that runs in autocommit on the driver's own connection (ADR 0012).
+class CompiledStatement:
+    """A Core statement whose parts SQLAlchemy visits once, and not at each execution.
 
-    SQLAlchemy compiles it once and is bypassed from then on.
+    Its values are the driver's.
     """
 
-    def __init__(self, store: Store, statement: Update) -> None:
+    _texts: ClassVar[dict[tuple[str, Executable], tuple[str, dict[str, Any]]]] = {}
+    """The text and the constants of each statement, for all stores of the process."""
+
+    def __init__(self, store: Store, statement: Executable) -> None:
         self._store = store
-        compiled = statement.compile(store.engine)
-        self._text = str(compiled)
-        self._constants = {
-            name: value for name, value in compiled.params.items() if value is not None
+        key = (store.backend.name, statement)
+        if key not in self._texts:
+            core: Any = statement
+            compiled = core.compile(store.engine)
+            constants = {
+                name: value
+                for name, value in compiled.params.items()
+                if not compiled.binds[name].required
+            }
+            self._texts[key] = (str(compiled), constants)
+        self._text, self._constants = self._texts[key]
+
+    def execute(self, connection: Connection, parameters: dict[str, Any]) -> CursorResult[Any]:
+        """Run the statement in a transaction."""
+        write = self._store.write_instant
+        given = {
+            name: write(value) if isinstance(value, datetime) else value
+            for name, value in parameters.items()
         }
+        return connection.exec_driver_sql(self._text, self._constants | given)
 
-    def rows(self, parameters: dict[str, Any]) -> list[tuple[Any, ...]] | None:
-        """Run the statement and return its rows; None if it did nothing: retry in a transaction.
+    def in_autocommit(self, parameters: dict[str, Any]) -> list[tuple[Any, ...]] | None:
+        """Run the statement in autocommit, on the driver's own connection (ADR 0012).
 
-        Raises if the outcome is unknown. Parameters and values are the driver's.
+        Return its rows; None if it did nothing: retry in a transaction. Raises if the outcome is
+        unknown. Parameters are the driver's too.
         """
         return self._store.execute_autocommit(self._text, self._constants | parameters)
 

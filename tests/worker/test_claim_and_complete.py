@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy.exc import OperationalError
 
-from jobqueue import JobQueue, State
+from jobqueue import JobQueue, State, current_job
 from jobqueue.records import AttemptError, Succeeded, Unsuccessful
 from jobqueue.worker.handler.context import Attempt
 from tests.worker.conftest import Stepped
@@ -418,6 +418,34 @@ def test_events_are_told_after_the_commit_and_only_to_who_wants_them(
             ("failed", last.id),
         ]
     )
+
+
+@pytest.mark.parametrize("other", ["lost", "cancelled", "committed"])
+def test_an_outcome_other_than_success_is_told_of_among_successes(
+    work: Any, jobs: JobQueue, stepped: Stepped, lines: Any, other: str
+) -> None:
+    heard: list[int] = []
+    jobs.on("cancelled", lambda event: heard.append(event.job))
+    worker = stepped()
+
+    @jobs.task
+    def commit() -> None:
+        with worker.store.write() as connection:
+            current_job().finish_within(connection)
+        raise ValueError("afterwards")
+
+    one, _ = (commit if other == "committed" else work).enqueue(), work.enqueue()
+    (claim, _) = worker.claim()
+    worker.execute()
+    if other == "lost":
+        worker.change(one.id, fence=claim.fence + 5)
+    if other == "cancelled":
+        jobs.cancel(one.id)
+    worker.complete()
+    worker.announce()
+    assert len(lines(ERROR, "was lost")) == (other == "lost")
+    assert heard == [one.id] * (other == "cancelled")
+    assert len(lines(WARNING, "raised after its success")) == (other == "committed")
 
 
 def test_logs_name_ids_and_tasks_and_never_arguments(

@@ -1,7 +1,7 @@
 """The outcome writer: writes outcomes to the database, and retries until it answers."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty
 
 from msgspec.structs import replace
@@ -106,6 +106,9 @@ class OutcomeWriter:
         if self._lanes is not None and self._lanes.names:
             self._lanes.ended(batch)  # First: a stop waits for both.
         inflight.acknowledged(batch)
+        if silent and _all_succeeded(batch, states):  # The common case: a fifth of the loop's time.
+            inflight.count_attempts(len(batch), errored=0)
+            return
         attempts = errored = 0
         for outcome in batch:
             state = states.get(outcome.claim.id)
@@ -203,6 +206,15 @@ class OutcomeWriter:
         if type(error) is StatementError:  # A value that could not even be bound.
             return True
         return isinstance(error, DataError | IntegrityError | ValueError | TypeError)
+
+
+def _all_succeeded(batch: Sequence[Outcome], states: Mapping[int, State]) -> bool:
+    """Return whether each outcome is a success, and was recorded as one."""
+    return (
+        len(states) == len(batch)
+        and set(states.values()) == {State.SUCCEEDED}
+        and set(map(type, batch)) == {Succeeded}
+    )
 
 
 def _log(outcome: Unsuccessful, state: State) -> None:
