@@ -173,10 +173,10 @@ class Claims:
         }
         batches = {queue: ClaimBatch() for queue in cursors}
         if self._store.backend.single_writer:
-            jobs = (
-                self._statements.claimable_text_of_queues,
-                self._statements.claimable_rows_of_queues,
-            )
+            made = self._statements
+            jobs = made.claimable_text_of_queues, made.claimable_rows_of_queues
+            if ends:
+                jobs = made.claimable_text_of_ranges, made.claimable_rows_of_ranges
             found = self._claim_found(connection, *jobs, parameters, holder)
         else:
             rows = connection.execute(self._statements.claim_queues, parameters)

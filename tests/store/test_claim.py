@@ -1,5 +1,6 @@
 """Claims: which jobs a worker takes, in which order, and that nobody else has them then."""
 
+import itertools
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -7,14 +8,15 @@ from typing import Any
 
 from msgspec.structs import astuple, replace
 import pytest
-from sqlalchemy import event, insert, text
+from sqlalchemy import event, insert, select, text
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
-from jobqueue.store.claims import START, ClaimBatch, QueueHead, WorkerRef
+from jobqueue.store.claims import END, START, ClaimBatch, QueueHead, WorkerRef
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.pauses import Pauses
-from jobqueue.store.schema import PauseKind, queues
+from jobqueue.store.dialects.base import PLACE
+from jobqueue.store.schema import PauseKind, jobs, queues
 from jobqueue.store.database import Store
 from tests.process_factory import popen
 from tests.store.conftest import StoreKit
@@ -449,6 +451,24 @@ def test_a_claim_ends_at_the_place_up_to_which_it_is_asked(kit: StoreKit) -> Non
                 connection, holder, {"a": START}, ends, share=9, limit=9, free=9
             )
             assert ids(taken["a"]) == found
+
+
+def test_a_claim_takes_what_is_behind_its_cursor_and_not_behind_its_end(kit: StoreKit) -> None:
+    """Wherever these are: in one instant, in one priority, or further apart, or the wrong way."""
+    for priority, *times in ((2, 3, 5, 5), (1, 3), (0, 5, 3, 3)):
+        for at in times:
+            kit.add(queue="a", priority=priority, at=PAST[at])
+    with kit.store.read() as connection:
+        places = sorted(connection.execute(select(*(jobs.c[name] for name in PLACE))).all())
+    holder = kit.worker()
+    for cursor, end in itertools.product([START, *places], [*places, END]):
+        with kit.store.engine.connect().execution_options(jobqueue_write=True) as connection:
+            transaction = connection.begin()
+            taken = kit.claims.claim_queues(
+                connection, holder, {"a": cursor}, {"a": end}, share=9, limit=9, free=9
+            )
+            transaction.rollback()
+        assert ids(taken["a"]) == [place[2] for place in places if cursor < place <= end][:9]
 
 
 def test_of_the_given_queues_those_that_have_jobs_are_found(kit: StoreKit) -> None:

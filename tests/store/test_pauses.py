@@ -269,6 +269,22 @@ class ManyPaused:
         return next(count for count in range(1, 2 * MANY // AT_ONCE) if self.claim())
 
 
+def test_a_claim_of_a_range_looks_at_no_other_jobs_of_its_instants(bench: PauseBench) -> None:
+    """One INSERT gives all of its jobs the same."""
+    first, *_, last = bench.add(
+        "send", count=2_000, run_at=(at := datetime(2020, 1, 1, tzinfo=UTC))
+    )
+    bench.kit.change(free := (first + last) // 2, task="add")
+    bench.pauses.pause(TASK, "send")
+    reads, cursors, ends = Reads(bench.store), {"default": (0, at, free - 5)}, (0, at, free + 5)
+    with reads.write() as connection:
+        taken = bench.kit.claims.claim_queues(
+            connection, bench.holder, cursors, {"default": ends}, share=3, limit=3, free=3
+        )
+    assert [claim.id for claim in taken["default"]] == [free]
+    assert reads.most < 100
+
+
 @pytest.fixture(params=["a key", "a limited queue"])
 def many(
     request: pytest.FixtureRequest, bench: PauseBench, monkeypatch: pytest.MonkeyPatch

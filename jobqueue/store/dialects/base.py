@@ -4,7 +4,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, FromClause, Insert, Select, Table
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    FromClause,
+    Insert,
+    Select,
+    Table,
+    tuple_,
+)
 from sqlalchemy.types import TypeEngine
 
 from jobqueue.doctor_findings import Finding
@@ -16,8 +26,22 @@ Parameters = Mapping[str, Any] | Sequence[Any]
 """The values of a statement in the driver's form, by name or in order."""
 
 
+PLACE = ("priority", "run_at", "id")
+"""The columns of a job's place in its queue."""
+
 HealthCheck = Callable[[Engine, int], Iterable[Finding]]
 """Tells what is wrong with a database, given the number of worker processes that use it."""
+
+
+PartsOf = Callable[[FromClause, FromClause], Sequence[Sequence[ColumnElement[bool]]]]
+"""Returns the parts of a range of a queue's jobs: see `Backend.parts_of_range`."""
+
+
+def in_range(table: FromClause, given: FromClause) -> Sequence[Sequence[ColumnElement[bool]]]:
+    """Return what is true for the jobs of a range: in one part, by the values of rows."""
+    first, last = (tuple_(*(given.c[f"{of}{name}"] for name in PLACE)) for of in ("", "last_"))
+    place = tuple_(*(table.c[name] for name in PLACE))
+    return [[place > first, place <= last]]
 
 
 class Identity(NamedTuple):
@@ -135,6 +159,15 @@ class Backend(Protocol):
         `first` refers to columns of `rows`. If the caller limits the whole, it gives the columns of
         jobs that `first` is ordered by; the rows are taken by their column `place`.
         """
+
+    def parts_of_range(
+        self, table: FromClause, given: FromClause
+    ) -> Sequence[Sequence[ColumnElement[bool]]]:
+        """Return what is true for the jobs of a queue behind a place and up to a last one.
+
+        In parts, in order, for each of which an index leads to its first job and to its last.
+        """
+        return in_range(table, given)
 
     def insert(self, table: Table) -> Insert:
         """Return an INSERT that skips the rows whose unique key is held."""

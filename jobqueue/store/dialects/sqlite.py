@@ -39,7 +39,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from jobqueue.errors import ConfigurationError, DatabaseReplaced
 from jobqueue.store import fork_safety
 from jobqueue.store.clock import INSTANT
-from jobqueue.store.dialects import sqlite_health
+from jobqueue.store.dialects import sqlite_health, sqlite_ranges
 from jobqueue.store.dialects.base import Backend, Columns, Identity, Parameters
 from jobqueue.store.dialects.sqlite_file import BUSY_TIMEOUT, SET_BUSY_TIMEOUT, DatabaseFile
 from jobqueue.store.dialects.sqlite_write_lock import WriteLock
@@ -229,6 +229,12 @@ class Sqlite(Backend):
         if in_order:
             ids = ids.order_by(rows.c.place, *(found.c[name] for name in in_order))
         return ids
+
+    def parts_of_range(
+        self, table: FromClause, given: FromClause
+    ) -> Sequence[Sequence[ColumnElement[bool]]]:
+        """See `Backend.parts_of_range`."""
+        return sqlite_ranges.parts(table, given)
 
     def insert(self, table: Table) -> Insert:
         """See `Backend.insert`."""

@@ -17,12 +17,13 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 
 from jobqueue.states import State
 from jobqueue.store.clock import INSTANT, now, once
-from jobqueue.store.dialects.base import Backend, Columns
+from jobqueue.store.dialects.base import PLACE, Backend, Columns, PartsOf, in_range
 from jobqueue.store.schema import jobs, pauses, queues, workers
 from jobqueue.store.sql.claim_rows import (
     claim_columns,
@@ -137,14 +138,14 @@ def claim_queues(backend: Backend) -> Update:
     """
     return (
         update(jobs)
-        .where(backend.in_subquery(jobs.c.id, _of_queues(backend)))
+        .where(backend.in_subquery(jobs.c.id, _of_queues(backend, in_range)))
         .values(claim_values())
         .returning(*claim_columns())
     )
 
 
-def _of_queues(backend: Backend) -> Select[Any]:
-    """Select the ids of the first jobs of each of many queues in its range."""
+def _of_queues(backend: Backend, parts_of: PartsOf) -> Select[Any]:
+    """Select the ids of the first jobs of each of many queues in its range, which has parts."""
     given = backend.batch_table(RANGES)
     queue = (
         select(given.c.place, *(given.c[name] for name in RANGES))
@@ -156,22 +157,27 @@ def _of_queues(backend: Backend) -> Select[Any]:
         .subquery("given_queue")
     )
     other = jobs.alias("other")
-    place, cursor = (tuple_(*(of.c[name] for name in _PLACE[1:])) for of in (other, queue))
-    last = tuple_(*(queue.c[f"last_{name}"] for name in _PLACE[1:]))
-    first = (
-        select(other.c.id)
+    share = bindparam("in_share", type_=Integer())
+    place = [other.c[name] for name in PLACE]
+    firsts = [
+        select(*place)
         .where(
             other.c.state == _AVAILABLE,
             other.c.lane.is_(None),
             other.c.queue == queue.c.queue,
-            place > cursor,
-            place <= last,
+            *part,
             unpaused(other),
         )
-        .order_by(*(other.c[name] for name in _PLACE[1:]))
-        .limit(bindparam("in_share", type_=Integer()))
-        .with_for_update(skip_locked=True, of=other)
-    )
+        .order_by(*place)
+        .limit(share)
+        .correlate(queue)
+        for part in parts_of(other, queue)
+    ]
+    if len(firsts) == 1:
+        first = firsts[0].with_only_columns(other.c.id).with_for_update(skip_locked=True, of=other)
+    else:
+        found = union_all(*(select(each.subquery()) for each in firsts)).subquery("found_in_parts")
+        first = select(found.c.id).order_by(*(found.c[name] for name in PLACE)).limit(share)
     ids = backend.first_of_each(queue, first, in_order=_PLACE[1:])
     return ids.limit(bindparam("in_limit", type_=Integer()))
 
@@ -183,7 +189,13 @@ def claimable() -> Select[Any]:
 
 def claimable_of_queues(backend: Backend) -> Select[Any]:
     """Select the ids of what `claim_queues` would claim."""
-    return select(jobs.c.id).where(backend.in_subquery(jobs.c.id, _of_queues(backend)))
+    return select(jobs.c.id).where(backend.in_subquery(jobs.c.id, _of_queues(backend, in_range)))
+
+
+def claimable_of_ranges(backend: Backend) -> Select[Any]:
+    """Select the same, and read no jobs outside of the ranges: they may be paused."""
+    ids = _of_queues(backend, backend.parts_of_range)
+    return select(jobs.c.id).where(backend.in_subquery(jobs.c.id, ids))
 
 
 def claim_found(backend: Backend) -> Executable:
