@@ -110,14 +110,15 @@ class LaneRows:
                     return False
         with self._store.read() as connection:
             self.limit_stall(connection)
-            missing, moved = self._compare(connection)
+            missing, moved, overtaken = self._compare(connection)
             filled = self._filled(connection)
         with self._store.write() as connection:
             self.limit_stall(connection)
             self._add(connection, missing)
-            if moved:
-                given = self._backend.batch_parameters(FOUND, moved)
+            if moved or overtaken:
+                given = self._backend.batch_parameters(FOUND, moved + overtaken)
                 connection.execute(self._statements.move, given)
+            if moved:
                 # One that is full in a queue may not be so in the next, where limits differ.
                 some = random.sample(moved, min(len(moved), LANES_AT_ONCE))
                 self.unpark(connection, [name for _, name, *_ in some])
@@ -145,24 +146,32 @@ class LaneRows:
             added = self._backend.batch_parameters(FOUND, missing)
             connection.execute(self._statements.add, added)
 
-    def _compare(self, connection: Connection) -> tuple[list[_Found], list[_Found]]:
-        """Return the lanes of keys that are missing, and those to point elsewhere."""
+    def _compare(self, connection: Connection) -> tuple[list[_Found], list[_Found], list[_Found]]:
+        """Return the lanes of keys that are missing, those to point to another queue, and others.
+
+        These have a job in front of the one that workers expect to be the next.
+        """
         rows = connection.execute(self._statements.known)
-        known = {(kind, name): queue for kind, name, queue in rows}
+        known = {(kind, name): (queue, place) for kind, name, queue, *place in rows}
         lanes: dict[str, dict[str, _Found]] = {}
+        is_any_paused = False
         parameters = {"in_last_instant": _LAST_INSTANT}
         for row in connection.execute(self._statements.first_jobs, parameters):
             place = (LaneKind.KEY, row.lane, row.queue, row.priority, row.run_at)
             lanes.setdefault(row.lane, {})[row.queue] = place
-        missing, moved = [], []
+            is_any_paused |= bool(row.is_any_paused)
+        missing, moved, overtaken = [], [], []
         for key, places in lanes.items():
-            current = known.get((LaneKind.KEY, key))
-            if current is None:
+            if (LaneKind.KEY, key) not in known:
                 missing.append(next(iter(places.values())))
-            elif current not in places or len(places) > 1:
-                after = min((queue for queue in places if queue > current), default=min(places))
+                continue
+            queue, (priority, due_at) = known[LaneKind.KEY, key]
+            if queue not in places or len(places) > 1:
+                after = min((other for other in places if other > queue), default=min(places))
                 moved.append(places[after])
-        return missing, moved
+            elif not is_any_paused and (due_at is None or places[queue][3:] < (priority, due_at)):
+                overtaken.append(places[queue])  # Not while the first may be passed over.
+        return missing, moved, overtaken
 
     def _may_sweep(self, connection: Connection, every: float) -> bool:
         parameters = {"in_every": every}
@@ -184,7 +193,7 @@ class LaneRows:
         with self._store.write() as connection:
             self.limit_stall(connection)
             known = connection.execute(self._statements.known)
-            locked = self.unpark(connection, [name for _, name, _ in known if name])
+            locked = self.unpark(connection, [name for _, name, *_ in known if name])
         for name in sorted(locked):
             with self._store.write() as connection:
                 self.limit_stall(connection)

@@ -96,6 +96,17 @@ def test_jobs_of_keys_are_claimed_in_the_order_of_all(bench: LaneBench) -> None:
     assert bench.ids() == [urgent, *ids]
 
 
+def test_a_job_that_comes_in_front_of_its_key_goes_before_those_of_other_keys(
+    bench: LaneBench,
+) -> None:
+    bench.add("a", count=3)
+    bench.add("b", count=3)
+    bench.claim(limit=1)
+    (urgent,) = bench.add("b")
+    bench.kit.change(urgent, priority=-1)
+    assert bench.ids(limit=1) == [urgent]
+
+
 def test_an_empty_lane_is_removed(bench: LaneBench) -> None:
     bench.add("a", count=2)
     bench.claim(limit=1)

@@ -85,7 +85,9 @@ def first_jobs() -> Executable:
     )
     more = select(*columns).select_from(found.join(jobs, jobs.c.id == following))
     found = found.union_all(more)
-    return select(found).where(or_(~exists().where(pauses.c.name.is_not(None)), *_may_start(found)))
+    return select(found, IS_ANY_PAUSED).where(
+        or_(~exists().where(pauses.c.name.is_not(None)), *_may_start(found))
+    )
 
 
 def _may_start(found: FromClause) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

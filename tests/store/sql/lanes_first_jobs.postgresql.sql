@@ -17,7 +17,8 @@ WITH RECURSIVE found(id, lane, queue, priority, run_at) AS (
         AND (other.queue, other.lane, other.priority, other.run_at) > (found.queue || '', found.lane || '', 2147483647, :in_last_instant::TIMESTAMP WITH TIME ZONE) ORDER BY other.queue,
         other.lane, other.priority, other.run_at, other.id LIMIT 1)
 )
-SELECT found.id, found.lane, found.queue, found.priority, found.run_at
+SELECT found.id, found.lane, found.queue, found.priority, found.run_at,
+    EXISTS (SELECT * FROM jobqueue_pauses WHERE jobqueue_pauses.name IS NOT NULL) AS is_any_paused
 FROM found
 WHERE NOT (EXISTS (SELECT * FROM jobqueue_pauses WHERE jobqueue_pauses.name IS NOT NULL))
     OR (EXISTS (SELECT first.id FROM (

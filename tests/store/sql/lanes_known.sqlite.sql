@@ -1,2 +1,3 @@
-SELECT jobqueue_lanes.kind, jobqueue_lanes.name, jobqueue_lanes.queue
+SELECT jobqueue_lanes.kind, jobqueue_lanes.name, jobqueue_lanes.queue, jobqueue_lanes.priority,
+    jobqueue_lanes.due_at
 FROM jobqueue_lanes;
