@@ -16,7 +16,7 @@ from jobqueue.store.database import Store
 from jobqueue.store.jobs import tags_of
 from jobqueue.store.lane_admission import Head, Lane, Places, QueueLane, Switches
 from jobqueue.store.lane_rows import LANES_AT_ONCE
-from jobqueue.store.lanes import Lanes
+from jobqueue.store.lanes import HEADS_MIN, Lanes
 from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.store.sql.rows import NAMES
 from jobqueue.store.sql.why import why_statements
@@ -162,6 +162,9 @@ class Facts:
             return 0
         given = {"in_strict": int(self.verdicts.is_strict), "in_places": self.places.places}
         before = self._count(self._why.of_key_before, given)
+        if not before:  # A claim passes over few of those that their own limits hold back.
+            ahead = self._count(self._why.of_key_before, given | {"in_strict": 1})
+            before = ahead if ahead > HEADS_MIN else 0
         if self.verdicts.queue_limited and not self.switches.fair:
             before += self._count(self._why.plain_before)
         return before

@@ -7,7 +7,7 @@ from sqlalchemy import insert, update
 
 from jobqueue.states import State
 from jobqueue.store.clock import after, this_minute
-from jobqueue.store.lanes import Lanes
+from jobqueue.store.lanes import HEADS_MIN, Lanes
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind, counters, lanes, queues, workers
 from jobqueue.store.why import Explanation, explain
@@ -308,6 +308,24 @@ def test_a_rate_says_when_the_next_start_is(why: WhyKit) -> None:
         "rate of queue default: next start in 2 h",
     )
     assert why.of(waiting).advice.endswith("jobqueue queues rate default N/minute")
+
+
+@pytest.mark.parametrize("count", [HEADS_MIN, HEADS_MIN + 1])
+def test_a_claim_passes_over_few_jobs_of_a_key_that_their_own_limits_hold_back(
+    why: WhyKit, count: int
+) -> None:
+    why.add("k", limit=1)
+    why.claim(limit=1)
+    why.add("k", count=count, limit=1)
+    (last,) = why.add("k", limit=2)
+    with why.kit.store.write() as connection:
+        why.lanes.unpark(connection, ["k"])
+    said = why.says(last)
+    claimed = [claim.id for claim in why.claim(limit=1)]
+    if count > HEADS_MIN:
+        assert (said, claimed) == (f"behind {count} jobs of its key", [])
+    else:
+        assert (said[:13], claimed) == ("claimable now", [last])
 
 
 def test_a_full_lane_says_by_which_jobs(why: WhyKit) -> None:
