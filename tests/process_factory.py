@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from functools import cache
 from pathlib import Path
@@ -264,6 +265,25 @@ def build_statements() -> None:
             build(backend_of(parse(url)))
 
 
+def work_once() -> None:
+    """Run a job on SQLite: what a worker compiles and imports for that is another third of it."""
+    from statement_cache import share
+
+    from jobqueue import JobQueue
+
+    del sys.modules["statement_cache"]  # No program finds it there.
+    share()
+    folder = tempfile.TemporaryDirectory(dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
+    with folder as name, JobQueue(f"sqlite:///{name}/x.db") as jobs:
+
+        @jobs.task
+        def nothing() -> None: ...
+
+        nothing.enqueue()
+        with jobs.worker(drain=True) as worker:
+            worker.wait()
+
+
 def main() -> None:
     paths = sys.path[2:]  # Without this file's folder, and without the $PYTHONPATH given above.
     codes: list[int] = []
@@ -271,6 +291,8 @@ def main() -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     build_statements()
+    work_once()
+    gc.collect()
     gc.freeze()
     try:
         become(serve(socket.socket(fileno=int(sys.argv[1]))), paths)
