@@ -19,6 +19,13 @@ from jobqueue import JobQueue
 
 jobs = JobQueue()
 PROGRAM = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+RESTS = "import sys, time\\nopen(sys.argv[1], 'w').close()\\nwhile True: time.sleep(0.05)"
+
+def rest(ready=None):
+    if ready:
+        ready.touch()
+    while True:  # Not one long sleep: a SIGINT just before it is heard after it.
+        time.sleep(0.05)
 
 def process(method):
     child = multiprocessing.get_context(method).Process(target=time.sleep, args=(60,))
@@ -31,14 +38,13 @@ def end_process(method):
     child.join(10)
     return child.exitcode
 
-def fork():
-    if (child := os.fork()):
-        return child
+def fork(ready=None):
     try:
-        time.sleep(60)
+        if (child := os.fork()):
+            return child
+        rest(ready)
     except KeyboardInterrupt:
         os._exit(-signal.SIGINT & 0xFF)
-    os._exit(7)
 
 def end_fork(number):
     child = fork()
@@ -82,8 +88,14 @@ def end_all():
     return codes | {name: [end() for _ in range(10)] for name, end in OFTEN.items()}
 
 def hold(folder):
-    started = [fork(), process("fork").pid, subprocess.Popen(PROGRAM).pid]
+    ready = [pathlib.Path(folder, f"ready-{n}") for n in range(3)]
+    child = multiprocessing.get_context("fork").Process(target=rest, args=ready[:1])
+    child.start()
+    program = subprocess.Popen([sys.executable, "-S", "-c", RESTS, ready[1]])
+    started = [fork(ready[2]), child.pid, program.pid]
     pathlib.Path(folder, "started").write_text(" ".join(map(str, started)))
+    while not all(file.exists() for file in ready):
+        time.sleep(0.02)  # While a Process begins, Python itself ignores a KeyboardInterrupt.
     pathlib.Path(folder, "held").touch()
     while not pathlib.Path(folder, "go").exists():
         time.sleep(0.02)
@@ -105,6 +117,14 @@ def hold_child(folder: str) -> None: hold(folder)
 
 @jobs.task(max_attempts=1)
 async def hold_async(folder: str) -> None: hold(folder)
+
+@jobs.task(max_attempts=1)
+def hold_program(folder: str) -> str:
+    with subprocess.Popen("cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cat:
+        pathlib.Path(folder, "held").touch()
+        while not pathlib.Path(folder, "go").exists():
+            time.sleep(0.02)
+        return cat.communicate("still here")[0]
 """
 POOLS = """
 import multiprocessing, time
@@ -201,7 +221,7 @@ def test_a_process_that_a_handler_terminates_ends_and_the_worker_hears_nothing_o
     worker.popen.send_signal(signal.SIGTERM)
     assert worker.end()[0] == 0, log()
     # multiprocessing's own helpers end when they see that nobody needs them.
-    wait_until(lambda: not session_of(worker.popen.pid), timeout=20)
+    wait_until(lambda: not session_of(worker.popen.pid))
 
 
 @pytest.mark.databases("sqlite", "postgres")  # A promise.
@@ -219,11 +239,25 @@ def test_one_signal_to_all_processes_lets_the_running_job_end(
     else:
         for process in session_of(worker.popen.pid):
             os.kill(process, number)
-    wait_until(lambda: "stopping" in log(), timeout=20)
-    wait_until(lambda: not session_of(worker.popen.pid) & started(tmp_path), timeout=20)
+    wait_until(lambda: "stopping" in log())
+    wait_until(lambda: not session_of(worker.popen.pid) & started(tmp_path))
     (tmp_path / "go").touch()
     assert worker.end()[0] == 0, log()
     assert it.json("show", id_)["state"] == "succeeded"
+
+
+def test_ctrl_c_at_a_supervisor_ends_no_program_that_a_handler_runs(
+    it: Cli, begin: Any, wait_until: Any, tmp_path: Path
+) -> None:
+    """A terminal sends SIGINT to the whole group; the worker's is another one."""
+    supervisor, log = begin(*HOW["supervised"])
+    id_ = it.id("hold_program", tmp_path)
+    wait_until((tmp_path / "held").exists)
+    os.killpg(supervisor.popen.pid, signal.SIGINT)
+    wait_until(lambda: "stopping" in log())
+    (tmp_path / "go").touch()
+    assert supervisor.end()[0] == 0, log()
+    assert it.json("show", id_)["result"] == "still here"
 
 
 def test_pools_of_processes_within_handlers_end_in_order_and_leave_nothing_behind(
@@ -240,4 +274,4 @@ def test_pools_of_processes_within_handlers_end_in_order_and_leave_nothing_behin
         assert len(result) == 6
         assert set(result.values()) == {14}, result
     # multiprocessing's own helpers end when they see that nobody needs them.
-    wait_until(lambda: not session_of(worker.popen.pid), timeout=20)
+    wait_until(lambda: not session_of(worker.popen.pid))

@@ -309,7 +309,8 @@ class ChildHandle:
         until, pause = time.monotonic() + SIGKILL_DELAY, threading.Event()
         while self.alive and time.monotonic() < until:
             pause.wait(0.002)
-        self.kill()
+        if self.alive:
+            self.kill()
         return self.reap()
 
     def reap(self) -> int:

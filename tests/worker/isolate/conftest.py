@@ -17,7 +17,7 @@ from jobqueue.worker.process_identity import process_started
 from tests.process_factory import forking_subprocess, popen
 
 HERE = Path(__file__).parent
-LONG = 30.0  # seconds, for what takes a second
+LONG = 60.0  # seconds, for what takes a second
 
 
 class IsolationScenario:

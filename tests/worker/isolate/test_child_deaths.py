@@ -2,13 +2,17 @@
 
 import os
 import signal
+import socket
 import threading
 from typing import Any
 
+import psutil
 import pytest
 
 from jobqueue import JobFailed, State
+from jobqueue.worker import orphan_guard
 from jobqueue.worker.isolate import child_handle
+from tests.process_factory import forking_subprocess
 from tests.worker.isolate.conftest import LONG, IsolationScenario
 from tests.worker.conftest import Stepped
 
@@ -77,6 +81,37 @@ def test_what_a_handler_has_started_ends_with_the_worker_however_that_ends(
     assert worker.wait(LONG) == (7 if how == "exit" else -signal.SIGKILL)
     assert len(scenario.lines("pids")) == 2
     scenario.wait_until(scenario.gone)
+
+
+def test_the_kernel_ends_a_child_whose_worker_and_orphan_guard_are_gone(
+    scenario: IsolationScenario,
+) -> None:
+    """No thread of it could: its handler keeps the interpreter's lock."""
+    worker = scenario.worker("-c", "1")
+    scenario.app.holds_the_lock.enqueue()
+    scenario.begun()
+    children = psutil.Process(worker.pid).children()
+    (guard,) = [each for each in children if orphan_guard.__file__ in each.cmdline()]
+    guard.kill()
+    worker.kill()
+    scenario.wait_until(scenario.gone)
+
+
+def test_a_child_whose_worker_was_gone_before_the_kernel_knew_ends_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another process that was forked from the worker may hold the socket open."""
+    monkeypatch.setattr(child_handle, "subprocess", forking_subprocess())
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with monkeypatch.context() as gone:
+            gone.setattr(os, "getpid", os.getppid)
+            child = child_handle._start(theirs.fileno())
+        try:
+            assert child.wait(LONG) == 1
+        finally:
+            child.kill()
+            child.wait()
 
 
 def test_a_kill_in_the_midst_of_a_burial_signals_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
