@@ -27,22 +27,17 @@ NONE = "none"
 
 
 @click.group(cls=Group, invoke_without_command=True)
-@pass_cli
 @click.pass_context
-def queues(context: click.Context, cli: CliContext) -> None:
+def queues(context: click.Context) -> None:
     """List the queues; pause, limit or purge some."""
     if context.invoked_subcommand is None:
-        _print_list(cli)
+        context.invoke(list_)
 
 
 @queues.command("list", cls=Command)
 @pass_cli
 def list_(cli: CliContext) -> None:
     """List the queues."""
-    _print_list(cli)
-
-
-def _print_list(cli: CliContext) -> None:
     show(cli, cli.monitor.bounded_queues(), QUEUES, "no queue has jobs yet")
 
 

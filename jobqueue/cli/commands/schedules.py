@@ -56,22 +56,17 @@ SCHEDULES = [
 
 
 @click.group(cls=Group, invoke_without_command=True)
-@pass_cli
 @click.pass_context
-def schedules(context: click.Context, cli: CliContext) -> None:
+def schedules(context: click.Context) -> None:
     """List and change schedules."""
     if context.invoked_subcommand is None:
-        _print_list(cli)
+        context.invoke(list_)
 
 
 @schedules.command("list", cls=Command)
 @pass_cli
 def list_(cli: CliContext) -> None:
     """List the schedules."""
-    _print_list(cli)
-
-
-def _print_list(cli: CliContext) -> None:
     found = list(_in_database(cli))
     if cli.json:
         cli.print_json([cli.jobs.redaction.schedule(each.to_json()) for each in found])
