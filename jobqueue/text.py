@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,11 +40,6 @@ def _escape(match: re.Match[str]) -> str:
 def listed(names: Sequence[object], most: int = 8) -> str:
     """Return the first names, `a, b, …`, for a message."""
     return ", ".join([*map(str, names[:most]), *(["…"] if len(names) > most else [])])
-
-
-def as_word(name: str) -> str:
-    """Return a name from the data as one word of a command that people paste into a shell."""
-    return shlex.quote(name)
 
 
 def span(seconds: float) -> str:

@@ -6,6 +6,7 @@ Each check is a function from `Facts` to findings. It reads indexes and a bounde
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import cached_property
+from shlex import quote
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, inspect, select
@@ -22,7 +23,7 @@ from jobqueue.store.redactions import parts_of, read_redactions
 from jobqueue.store.schedules import ScheduleTable
 from jobqueue.store.schema import jobs, metadata, queues, workers
 from jobqueue.store.sql.predicates import AVAILABLE, IS_ALIVE, in_state
-from jobqueue.text import as_word, listed, span
+from jobqueue.text import listed, span
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -182,7 +183,7 @@ def unserved_queues(facts: Facts) -> Iterator[Finding]:
         ("only workers that are draining serve {}, where jobs wait", leaving),
     ):
         if names:
-            remedy = f"jobqueue worker --queues {as_word(','.join(names[:SHOWN]))}"
+            remedy = f"jobqueue worker --queues {quote(','.join(names[:SHOWN]))}"
             said = sentence.format(_named("queue", names))
             yield finding("unserved_queues", said, remedy, names)
 
@@ -203,7 +204,7 @@ def unknown_tasks(facts: Facts) -> Iterator[Finding]:
             "unknown_tasks",
             f"jobs wait for {_named('task', names)}, which no live worker knows",
             "start a worker whose app has it: jobqueue worker --app MODULE:NAME; or delete them: "
-            f"jobqueue delete --task {as_word(names[0])} --dry-run",
+            f"jobqueue delete --task {quote(names[0])} --dry-run",
             names,
         )
 
@@ -289,7 +290,7 @@ def schedules(facts: Facts) -> Iterator[Finding]:
             yield finding(
                 "schedules",
                 f"schedule {each.name} differs from the code: an operator has changed it",
-                f"jobqueue schedules reset {as_word(each.name)}",
+                f"jobqueue schedules reset {quote(each.name)}",
                 [each.name],
             )
         if each.orphaned_at is not None or (each.orphaned and facts.alive):
@@ -299,7 +300,7 @@ def schedules(facts: Facts) -> Iterator[Finding]:
             yield finding(
                 "schedules",
                 f"schedule {each.name} makes no jobs: {why}",
-                f"jobqueue schedules remove {as_word(each.name)}",
+                f"jobqueue schedules remove {quote(each.name)}",
                 [each.name],
             )
 
@@ -311,7 +312,7 @@ def limits_of_0(facts: Facts) -> Iterator[Finding]:
             yield finding(
                 "limits_of_0",
                 f"queue {name} has the limit 0: none of its jobs starts",
-                f"jobqueue queues limit {as_word(name)} none",
+                f"jobqueue queues limit {quote(name)} none",
                 [name],
             )
     held = [row for row in facts.waiting if row.lane_limit == 0]

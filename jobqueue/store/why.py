@@ -7,6 +7,7 @@ know them: a pause before a missing worker, that before a limit. The last one al
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from shlex import quote
 from typing import Any
 
 from jobqueue.literal_types import WhyCode
@@ -16,7 +17,7 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.sql.why import COUNTED_MAX
 from jobqueue.store.why_facts import Facts
-from jobqueue.text import as_word, listed, span
+from jobqueue.text import listed, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ def _paused(
     form = "%H:%M" if since.date() == facts.present.date() else "%Y-%m-%d %H:%M"
     by = f" by {actor}" if actor else ""
     sentence = f"{kind} {name} paused since {since:{form}} UTC{by}"
-    return _because(facts, code, sentence, f"resume it: jobqueue {resume} {as_word(name)}", name)
+    return _because(facts, code, sentence, f"resume it: jobqueue {resume} {quote(name)}", name)
 
 
 def _no_worker(facts: Facts) -> Explanation | None:
@@ -188,7 +189,7 @@ def _no_worker(facts: Facts) -> Explanation | None:
 
 def _no_live_worker(facts: Facts, sentence: str) -> Explanation:
     queue = facts.job.queue
-    advice = f"start one: jobqueue worker --queues {as_word(queue)}"
+    advice = f"start one: jobqueue worker --queues {quote(queue)}"
     return _because(facts, "no_worker", sentence, advice, queue)
 
 
@@ -216,8 +217,7 @@ def _queue_full(facts: Facts) -> Explanation | None:
         facts,
         "queue_full",
         f"{full}{_held_by(holding)}" if holding else f"queue {queue} has the limit 0",
-        "wait until one of them ends, or raise the limit: "
-        f"jobqueue queues limit {as_word(queue)} N",
+        f"wait until one of them ends, or raise the limit: jobqueue queues limit {quote(queue)} N",
         queue,
         jobs=holding,
     )
@@ -231,7 +231,7 @@ def _rate(facts: Facts) -> Explanation | None:
         facts,
         "rate",
         f"rate of queue {queue}: next start in {span(wait)}",
-        f"wait, or raise the rate: jobqueue queues rate {as_word(queue)} N/minute",
+        f"wait, or raise the rate: jobqueue queues rate {quote(queue)} N/minute",
         queue,
     )
 

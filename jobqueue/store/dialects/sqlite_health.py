@@ -4,13 +4,13 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 from sqlalchemy import Engine
 
 from jobqueue.doctor_findings import Finding, finding
 from jobqueue.records import format_bytes
 from jobqueue.store.dialects.sqlite_file import DatabaseFile
-from jobqueue.text import as_word
 
 MOUNTS = Path("/proc/self/mounts")
 NETWORK = re.compile(
@@ -69,7 +69,7 @@ def held_snapshot(engine: Engine, _processes: int) -> Iterator[Finding]:
             "held_snapshot",
             f"{format_bytes(held)} of the write-ahead log cannot be moved into the file: a program "
             "has been reading an old snapshot for long, and the log grows",
-            f"find it, and end its transaction: fuser -v {as_word(str(engine.url.database))}",
+            f"find it, and end its transaction: fuser -v {quote(str(engine.url.database))}",
         )
 
 
