@@ -83,12 +83,8 @@ class LaneStatements:
 
     def __init__(self, backend: Backend) -> None:
         names = backend.batch_table(NAMES)
-        self.exist = select(
-            or_(
-                exists().where(may("claim"), jobs.c.lane.is_not(None)),
-                exists().where(QUEUE_LIMITED),
-            )
-        )
+        waiting = exists().where(may("claim"), jobs.c.lane.is_not(None))
+        self.exist = select(or_(waiting, exists().where(QUEUE_LIMITED)))
         self.first_jobs = first_jobs()
         self.newest = select(func.coalesce(func.max(jobs.c.id), 0))
         self.new_jobs = new_jobs()
