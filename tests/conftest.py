@@ -275,9 +275,10 @@ def wait_until() -> Callable[..., Any]:
     """A function that waits until a predicate is true and returns what it said: the only place that polls.
 
     It sleeps five times as long as the predicate computes: what is waited for needs the processor too, and so do other tests.
+    Only a failure takes `timeout` seconds: on a busy machine a tenth of them is not enough. Give another one where it is a promise.
     """
 
-    def wait(predicate: Callable[[], Any], timeout: float = 10.0) -> Any:
+    def wait(predicate: Callable[[], Any], timeout: float = 60.0) -> Any:
         deadline, pause = monotonic() + timeout, threading.Event()
         looked_at = thread_time()
         while not (answer := predicate()):

@@ -259,7 +259,7 @@ def test_the_sql_of_the_readme_answers(url: str) -> None:
 
         job = nothing.enqueue()
         with jobs.worker():
-            job.result(timeout=10)
+            job.result(timeout=60)
         queries = [sql for _, sql in blocks(README, "sql")]
         with jobs.store.read() as connection:
             answers = [

@@ -190,7 +190,7 @@ class Process:
             **{**defaults, **how},
         )
 
-    def end(self, timeout: float = 30) -> tuple[int, str, str]:
+    def end(self, timeout: float = 60) -> tuple[int, str, str]:
         out, err = self.popen.communicate(timeout=timeout)
         return self.popen.returncode, out, err
 

@@ -93,7 +93,7 @@ def test_orphans_of_handlers_are_reaped_and_exit_codes_are_not_taken(
         wait_until(lambda: it.json("show", looked)["finished_at"], timeout=60)
         return it.json("show", looked)["result"] == []
 
-    wait_until(none_left, timeout=30)
+    wait_until(none_left)
 
 
 def test_a_signal_to_pid_1_lets_the_running_job_end(
@@ -107,7 +107,7 @@ def test_a_signal_to_pid_1_lets_the_running_job_end(
     while "SIGTERM: stopping" not in process.stderr.readline():
         assert process.poll() is None
     (tmp_path / "go").touch()
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert it.json("show", id_)["state"] == "succeeded"
 
 

@@ -60,7 +60,7 @@ def test_signals_without_end_do_not_end_it_by_the_signal(
     log = tmp_path / "log"
     with log.open("w") as file:
         worker = spawn("worker", *HOW[how], env=to_the_very_end(it), stderr=file)
-    wait_until(lambda: "began" in log.read_text(), timeout=30)
+    wait_until(lambda: "began" in log.read_text())
     assert signal_until_it_ends(worker, number) in (0, 1), log.read_text()
     assert "Traceback" not in log.read_text()
 
@@ -71,7 +71,7 @@ def test_signals_while_it_ends_by_itself_change_nothing(
     log = tmp_path / "log"
     with log.open("w") as file:
         worker = spawn("worker", "--drain", env=to_the_very_end(it), stderr=file)
-    wait_until(lambda: "ended: 0 jobs" in log.read_text(), timeout=30)
+    wait_until(lambda: "ended: 0 jobs" in log.read_text())
     worker.popen.send_signal(signal.SIGTERM)
     assert worker.end()[0] == 0, log.read_text()
 
@@ -82,7 +82,7 @@ def test_signals_without_end_while_the_app_is_imported_are_one(
 ) -> None:
     it.app = make_app(APP + LOADING + "time.sleep(60)\n")
     worker = spawn("worker", env=to_the_very_end(it))
-    wait_until((tmp_path / "loading").exists, timeout=30)
+    wait_until((tmp_path / "loading").exists)
     assert signal_until_it_ends(worker, number) == 0
 
 
@@ -92,7 +92,7 @@ def test_what_a_handler_has_left_behind_keeps_no_process_from_ending(
 ) -> None:
     it.id("leave_behind")
     worker = spawn("worker", env=to_the_very_end(it), start_new_session=True)
-    wait_until((tmp_path / "left").exists, timeout=30)
+    wait_until((tmp_path / "left").exists)
     os.kill(worker.popen.pid, signal.SIGTERM)
     try:
         assert worker.popen.wait(60) == 1

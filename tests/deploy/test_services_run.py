@@ -80,7 +80,7 @@ def test_the_services_start_work_and_stop_without_losing_a_job(
     workers = [start("worker"), start("worker", commands()["kubernetes jobqueue-worker"])]
     web = start("web")
     for each in (*workers, web):
-        wait_until(each.port, timeout=30)
+        wait_until(each.port)
         each.check_health()
 
     headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -100,7 +100,9 @@ def test_the_services_start_work_and_stop_without_losing_a_job(
 
         assert state(enqueue("send", "ada@example.com"), wait=30) == "succeeded"
         pod = httpx.get(
-            f"http://127.0.0.1:{workers[1].port()}/readyz", headers={"Host": "10.0.0.7:8082"}
+            f"http://127.0.0.1:{workers[1].port()}/readyz",
+            headers={"Host": "10.0.0.7:8082"},
+            timeout=60,
         )
         assert pod.status_code == 200
 

@@ -21,7 +21,7 @@ from tests.process_factory import popen
 
 APP = Path(__file__).with_name("app.py")
 ROOT = APP.parents[2]  # The package that is tested is the one beside these tests.
-START = 30.0  # seconds that a process may take to come up on a busy machine
+START = 60.0  # seconds that a process may take to come up on a busy machine
 PATIENT = {
     "lease": 30,
     "tune": {"upkeep.heartbeat.BEATS_PER_LEASE": 90, "upkeep.reaper.REAP_INTERVAL": 0.25},

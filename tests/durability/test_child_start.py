@@ -14,7 +14,7 @@ from jobqueue.worker.process_identity import process_started
 from tests.process_factory import popen
 
 LEASE = 1.0
-SOON = 20.0  # seconds: less than the shutdown timeout; the child is never ready
+SOON = 60.0  # seconds: less than the shutdown timeout; the child is never ready
 LONG = 90.0  # seconds for a worker and its child to start on a busy machine
 TASKS = ["apart", "in_a_thread"]
 
@@ -34,7 +34,16 @@ class Command(Process):
         }
         with (self._folder / "log").open("w") as log:
             self._process = popen(
-                [*command, "--concurrency", "1", "--poll", "0.05", *arguments],
+                [
+                    *command,
+                    "--concurrency",
+                    "1",
+                    "--poll",
+                    "0.05",
+                    "--shutdown-timeout",
+                    "1h",
+                    *arguments,
+                ],
                 cwd=Path(__file__).parent,
                 env=environment,
                 stdin=subprocess.DEVNULL,

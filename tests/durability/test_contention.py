@@ -124,10 +124,10 @@ def test_two_workers_share_the_jobs_fairly(scenario: ProcessScenario, wait_until
     workers = [scenario.launch(queues=f"default,own-{n}") for n in range(2)]
     for n in range(2):  # Both are there, and awake.
         scenario.many("pid", [()], queue=f"own-{n}")
-    wait_until(scenario.ended(2), 40)
+    wait_until(scenario.ended(2))
     count = 20_000  # Forty batches and more: one worker may be late for the first few.
     ids = scenario.many("pid", [()] * count)
-    wait_until(scenario.ended(count + 2), 40)
+    wait_until(scenario.ended(count + 2))
     results = scenario.rows(f"SELECT result FROM jobqueue_jobs WHERE id >= {min(ids)}")
     shares = Counter(int(row.result) for row in results)
     assert min(shares[worker.pid] for worker in workers) >= 0.2 * count, shares
@@ -157,10 +157,10 @@ def test_a_handler_that_forks_leaves_the_workers_connections_whole(
     worker = scenario.worker(concurrency=4)
     forks = scenario.many("fork", [()] * 20)
     others = scenario.many("work", [(0.01,)] * 20)
-    wait_until(scenario.ended(40), 30)
+    wait_until(scenario.ended(40))
     assert {scenario.record(id_).result for id_ in forks} == {"0"}
     after = scenario.many("work", [(0.01,)] * 20)
-    wait_until(scenario.ended(60), 30)
+    wait_until(scenario.ended(60))
     assert sorted(effect.job for effect in scenario.effects.read("started")) == [*others, *after]
     assert scenario.rows("SELECT * FROM jobqueue_attempts") == []
     assert ", retrying: " not in worker.log

@@ -22,7 +22,7 @@ def test_a_job_survives_kill_9_of_its_workers_and_has_one_result(
     cut_off: list[int] = []
     for number in range(KILLS):
         victim, gate = workers[number % 3], f"kill-{number}"
-        wait_until(lambda: len(effects.read("finished")) > number * JOBS // 8, 30)
+        wait_until(lambda: len(effects.read("finished")) > number * JOBS // 8)
         held = scenario.many("hold", [(gate,)] * HELD, queue=f"own-{number % 3}")
         wait_until(lambda: {effect.job for effect in effects.read("started")} >= set(held))
         victim.kill()

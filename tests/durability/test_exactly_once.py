@@ -56,7 +56,7 @@ def test_a_job_that_was_reaped_meanwhile_raises_and_its_effects_are_rolled_back(
     @scenario.jobs.task
     def careful() -> None:
         begun.set()
-        assert reaped.wait(10)
+        assert reaped.wait(60)
         try:
             with Session(scenario.engine) as session, session.begin():
                 pay(session)
@@ -67,7 +67,7 @@ def test_a_job_that_was_reaped_meanwhile_raises_and_its_effects_are_rolled_back(
 
     with scenario.jobs.worker(lease=60, queues="mine"):
         job = careful.options(queue="mine").enqueue()
-        assert begun.wait(10)
+        assert begun.wait(60)
         # As another worker's reaper would, that has seen this one be silent; its next beat is 20 s away.
         with scenario.jobs.store.write() as connection:
             connection.execute(delete(workers))
@@ -113,7 +113,7 @@ def test_a_job_cancelled_meanwhile_is_rolled_back_and_cancelled(
     @scenario.jobs.task
     def unwanted() -> None:
         begun.set()
-        assert asked.wait(10)
+        assert asked.wait(60)
         try:
             with Session(scenario.engine) as session, session.begin():
                 pay(session)
@@ -124,7 +124,7 @@ def test_a_job_cancelled_meanwhile_is_rolled_back_and_cancelled(
 
     with scenario.jobs.worker():
         job = unwanted.enqueue()
-        assert begun.wait(10)
+        assert begun.wait(60)
         job.cancel()
         asked.set()
         wait_until(job.done)
@@ -152,7 +152,7 @@ def test_what_the_handler_does_after_the_commit_undoes_nothing(
 
     with scenario.jobs.worker() as worker:
         job = talkative.enqueue()
-        assert job.result(timeout=10) == "paid"
+        assert job.result(timeout=60) == "paid"
         wait_until(lambda: worker.processed)
     assert job.state == "succeeded"
     assert [(row.job, row.fence) for row in scenario.rows(PAID)] == [(job.id, 1)]

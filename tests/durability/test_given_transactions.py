@@ -48,7 +48,7 @@ def test_a_scoped_session_stands_for_its_session(jobs: JobQueue, url: str) -> No
         assert ids(jobs) == [one.id, many[0].id]
         assert gone.id not in ids(jobs)
         with jobs.worker():
-            assert finish.enqueue().result(timeout=10) == "done"
+            assert finish.enqueue().result(timeout=60) == "done"
         # Nothing of ours is on what all of the application's sessions are made by.
         with factory() as fresh:
             assert not fresh.info
@@ -66,7 +66,7 @@ def test_a_scoped_session_that_finishes_and_is_left_open_is_rolled_back(
             current_job().finish_within(session)
 
         with jobs.worker(), pytest.raises(JobFailed, match="not committed"):
-            finish.enqueue().result(timeout=10)
+            finish.enqueue().result(timeout=60)
 
 
 def test_an_async_scoped_session_stands_for_its_session(jobs: JobQueue, url: str) -> None:
@@ -93,7 +93,7 @@ def test_an_async_scoped_session_stands_for_its_session(jobs: JobQueue, url: str
     assert ids(jobs) == [kept.id]
     assert gone.id != kept.id
     with jobs.worker():
-        assert finish.enqueue().result(timeout=10) == "done"
+        assert finish.enqueue().result(timeout=60) == "done"
     asyncio.run(engine.dispose())
 
 
@@ -128,7 +128,7 @@ def in_a_job(jobs: JobQueue, act) -> None:
 
     job = handler.enqueue()
     with jobs.worker():
-        assert job.result(timeout=10) == "went on"
+        assert job.result(timeout=60) == "went on"
     jobs.delete(job.id)
     if caught:
         raise caught[0]

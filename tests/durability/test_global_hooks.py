@@ -151,10 +151,10 @@ def test_what_a_hook_began_neither_holds_back_an_enqueue_nor_hides_one(url: str,
         @jobs.task
         def nothing() -> None: ...
 
-        assert subscription.wait(10) is Wakeup.COMMIT  # The first look.
+        assert subscription.wait(60) is Wakeup.COMMIT  # The first look.
         made = nothing.enqueue()
         assert other.execute("SELECT id FROM jobqueue_jobs").fetchall() == [(made.id,)]
-        assert subscription.wait(10) is not Wakeup.NOTHING
+        assert subscription.wait(60) is not Wakeup.NOTHING
         other.execute("BEGIN IMMEDIATE")
 
 

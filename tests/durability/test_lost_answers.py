@@ -18,7 +18,7 @@ def test_no_job_is_lost_when_every_few_commits_of_the_workers_lose_their_answer(
     ids = []
     for _ in range(5):
         ids += scenario.many("work", [(0.01,)] * 40)
-        wait_until(scenario.ended(len(ids)), 20)
+        wait_until(scenario.ended(len(ids)))
     starts = scenario.effects.read("started")
     assert (
         sorted(effect.job for effect in starts) == ids
@@ -75,7 +75,7 @@ def test_an_enqueue_whose_process_is_killed_can_be_repeated(
     assert job.created == (dies == "before")
     # As long as the row is kept, even when the job has ended.
     with scenario.jobs.worker():
-        job.result(timeout=10)
+        job.result(timeout=60)
     again = scenario.task("nop", unique_key="once", unique_until="deleted").enqueue()
     assert (again.id, again.created) == (job.id, False)
     assert scenario.states() == {"succeeded": 1}

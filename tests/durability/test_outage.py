@@ -60,7 +60,7 @@ def test_after_an_outage_of_three_leases_every_job_has_run_once(
         done_by_then = len(effects.read("finished")) + len(effects.read("ended")) - LONG
     assert done_by_then < SHORT
     back_at = app.boottime()
-    wait_until(scenario.ended(LONG + SHORT), 30)
+    wait_until(scenario.ended(LONG + SHORT))
     assert all(worker.alive for worker in workers)
     starts = [effect.job for effect in effects.read("started")]
     assert sorted(starts) == sorted(long + short)
@@ -71,7 +71,7 @@ def test_after_an_outage_of_three_leases_every_job_has_run_once(
         assert scenario.record(id_).result == str(ended.fence)
     # Both go on at work: so many jobs at a time need both.
     scenario.many("hold", [("more",)] * 8)
-    wait_until(lambda: len(effects.read("started")) == LONG + SHORT + 8, 20)
+    wait_until(lambda: len(effects.read("started")) == LONG + SHORT + 8)
     effects.open_gate("more")
     for worker in workers:
         worker.terminate()

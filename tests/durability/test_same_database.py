@@ -81,7 +81,7 @@ def test_finish_within_writes_the_jobs_own_row_whatever_the_search_path(url: str
 
         theirs = others.task(name="finish")(lambda_free).enqueue(1, 2)
         with jobs.worker():
-            assert finish.enqueue().result(timeout=10) == "paid"
+            assert finish.enqueue().result(timeout=60) == "paid"
         assert theirs.state == "available"
 
 

@@ -204,6 +204,7 @@ def world(url: str) -> Iterator[World]:
         yield World(store)
 
 
+@pytest.mark.timeout(600)  # It computes for a while.
 def test_claimable_is_what_a_claim_takes(world: World) -> None:
     seen: set[str] = set()
     for seed in (*range(EXAMPLES), BEHIND_TWO_HELD_JOBS):

@@ -244,7 +244,7 @@ def test_two_transactions_enqueue_elsewhere_at_once_whoever_declared_a_bound(
 
     with ThreadPoolExecutor(1) as threads, Session(engine) as session, session.begin():
         work.within(session).enqueue()
-        threads.submit(enqueue).result(3)
+        threads.submit(enqueue).result(60)
 
 
 def test_a_bound_that_was_rolled_back_is_written_with_the_next_transaction(
@@ -281,7 +281,7 @@ def test_what_a_transaction_has_declared_holds_up_no_other_queue(
     task = work.options(queue=jobs.queue("thumbs", max_pending=9))
     with ThreadPoolExecutor(1) as threads, Session(engine) as session, session.begin():
         task.within(session).enqueue()
-        assert threads.submit(work.enqueue).result(3).created
+        assert threads.submit(work.enqueue).result(60).created
         assert (bound(jobs, "other"), bound(jobs, "thumbs")) == (3, None)
         session.rollback()
     work.enqueue()
@@ -316,7 +316,7 @@ def test_a_transaction_that_all_connections_wait_for_is_told_that_there_is_no_ro
                 jobs.cancel(job.id)
             return all(future.done() for future in waiting)
 
-        wait_until(served, 30)
+        wait_until(served)
         assert all(future.result().created for future in waiting)
 
 

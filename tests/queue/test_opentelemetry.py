@@ -206,7 +206,7 @@ def test_the_metrics_count_enqueues_attempts_and_their_time_by_error(recorded: R
     made = jobs.enqueue_many([fails.call(n) for n in range(3)])
     run(jobs)
     with pytest.raises(JobFailed):
-        made[1].result(timeout=10)
+        made[1].result(timeout=60)
     metrics = recorded.metrics()
     assert [point.value for point in metrics["messaging.client.sent.messages"]] == [3]
     assert [point.value for point in metrics["messaging.client.consumed.messages"]] == [3]

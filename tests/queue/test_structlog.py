@@ -24,7 +24,7 @@ def test_a_line_of_structlog_in_a_handler_names_its_job(jobs: JobQueue, isolatio
     task = jobs.task(name="say", queue="mail")(said if isolation == "thread" else asaid)
     job = task.enqueue()
     with jobs.worker(name="till-1", poll=0.05):
-        first, second = job.result(timeout=10)
+        first, second = job.result(timeout=60)
     of_job = {"job": job.id, "task": "say", "queue": "mail", "attempt": 1, "worker": "till-1"}
     assert first == {"event": "charged", "order": 7} | of_job
     assert second == {"event": "paid"} | of_job | {"task": "mine"}

@@ -85,7 +85,7 @@ def test_cancel_ends_what_waits_and_refuses_what_has_ended_otherwise(
 
 def test_update_changes_what_waits_and_refuses_all_else(jobs: JobQueue, add: Any) -> None:
     delayed, done = add.options(delay=3600).enqueue(1), add.enqueue(1)
-    with jobs.worker(poll=60):
+    with jobs.worker(poll=3600):
         assert done.result(30) == 2
         with pytest.raises(WrongState, match=f"job {done.id}: it is succeeded"):
             jobs.update(done.id, delayed.id, queue="mail", at=datetime.now(UTC))

@@ -16,7 +16,7 @@ from jobqueue import JobQueue
 from jobqueue.records import JobFilter
 from jobqueue.store import fork_safety
 
-LONG = 30.0  # seconds, for what takes less than one
+LONG = 60.0  # seconds, for what takes less than one
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
@@ -226,7 +226,7 @@ def test_two_forks_at_once_take_turns(wait_until: Callable[..., Any]) -> None:
     def stay() -> None:
         with gate:
             inside.set()
-            leave.wait(10)
+            leave.wait(LONG)
 
     def fork() -> None:
         gate.close()
@@ -238,11 +238,11 @@ def test_two_forks_at_once_take_turns(wait_until: Callable[..., Any]) -> None:
         return thread
 
     threads = [start(stay)]
-    assert inside.wait(10)
+    assert inside.wait(LONG)
     threads += [start(fork), start(fork)]
     wait_until(lambda: len(gate._changed._waiters) == 2)  # type: ignore[attr-defined]
     leave.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(LONG)
     assert not any(thread.is_alive() for thread in threads)
-    assert gate._changed.acquire(timeout=10)
+    assert gate._changed.acquire(timeout=LONG)

@@ -188,7 +188,7 @@ def test_a_full_server_is_waited_for_and_said_once(
         assert "too many connections for role" in line
         server.allow(3)
         for each in asked:
-            each.result(10)
+            each.result(60)
     assert len(lines(caplog)) == 2
 
 
@@ -204,7 +204,7 @@ def test_the_wait_ends_with_what_the_server_has_said(server: Server, open_store:
             asked.result(0.5)
         stop.set()
         with pytest.raises(OperationalError, match="too many connections for role"):
-            asked.result(10)
+            asked.result(60)
 
 
 @on_postgres
@@ -225,7 +225,7 @@ def test_one_of_ours_that_comes_back_serves_while_the_server_is_full(
     with ThreadPoolExecutor(2) as threads:
         asked = [threads.submit(ask, store, 0.05) for _ in range(20)]
         for each in asked:
-            each.result(20)
+            each.result(60)
     assert lines(caplog) == []
 
 
@@ -247,7 +247,7 @@ def test_a_lost_connection_is_made_again_with_the_same_wait_policy(
         asked = threads.submit(ask, store)
         wait_until(lambda: lines(caplog))
         server.allow(1)
-        asked.result(10)
+        asked.result(60)
 
 
 @on_postgres

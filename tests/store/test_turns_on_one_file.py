@@ -384,8 +384,10 @@ def test_an_error_does_not_show_the_parameters(store: Store) -> None:
 def test_a_store_that_is_closed_leaves_no_thread_that_waits_for_the_lock(
     tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
+    before = lock_threads()
+
     def waits() -> bool:
-        return any(thread.name == "jobqueue-lock" for thread in threading.enumerate())
+        return bool(lock_threads() - before)
 
     store = Store(f"sqlite:///{tmp_path / 'jobqueue.db'}")
     store.require_schema()
@@ -398,7 +400,7 @@ def test_a_store_that_is_closed_leaves_no_thread_that_waits_for_the_lock(
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert taken.wait(10)
+    assert taken.wait(60)
     with store.write():
         assert waits()
     holder.join()

@@ -71,11 +71,11 @@ class Crew:
         given = ("worker", "--processes", "2", "-c", "1", "--stats-interval", "0", *options)
         with (self._folder / "log").open("w") as log:
             self.process = spawn(*given, env={**self._it.env, **env}, stderr=log)
-        self._wait_until(lambda: len(self._it.json("workers")) == 2, timeout=30)
+        self._wait_until(lambda: len(self._it.json("workers")) == 2)
         for number in range(2):  # Neither is to wait in the hands of a busy worker.
             key = ("--unique-key", number, "--unique-until", "started")
             self.ids.append(self._it.id("mark_and_wait", self._marks, *key))
-        self._wait_until(lambda: len(self.pids) == 2, timeout=30)
+        self._wait_until(lambda: len(self.pids) == 2)
 
     @property
     def pids(self) -> set[int]:
@@ -87,7 +87,7 @@ class Crew:
         return (self._folder / "log").read_text()
 
     def await_log(self, text: str, times: int = 1) -> None:
-        self._wait_until(lambda: self.log.count(text) >= times, timeout=20)
+        self._wait_until(lambda: self.log.count(text) >= times)
 
     def go(self, *, with_exit: bool = False) -> None:
         """Let the jobs end, or end their processes."""
@@ -103,7 +103,7 @@ class Crew:
         return code, out
 
     def await_end_of_all(self) -> None:
-        self._wait_until(gone(self.pids), timeout=20)
+        self._wait_until(gone(self.pids))
 
     def jobs(self) -> list[tuple[str, int]]:
         """State and attempt of each."""
@@ -204,7 +204,7 @@ def test_kill_9_of_a_worker_has_it_replaced_and_its_job_run_again(
     os.kill(victim, signal.SIGKILL)
     crew.await_log(f"worker process {victim} died by SIGKILL; another one starts in 0.")
     crew.go()
-    wait_until(lambda: all(state == "succeeded" for state, _ in crew.jobs()), timeout=30)
+    wait_until(lambda: all(state == "succeeded" for state, _ in crew.jobs()))
     crew.signal(signal.SIGTERM)
     assert crew.end()[0] == 0, crew.log
     assert sorted(crew.jobs()) == [("succeeded", 1), ("succeeded", 1)]
@@ -353,7 +353,7 @@ def test_a_signal_before_any_worker_is_at_work_exits_with_0(
         "from jobqueue import JobQueue\njobs = JobQueue()\n"
     )
     process = spawn("worker", "--processes", 2, env=it.env)
-    wait_until((tmp_path / "loading").exists, timeout=20)
+    wait_until((tmp_path / "loading").exists)
     process.popen.send_signal(signal.SIGTERM)
     code, _, err = process.end()
     assert code == 0, err
@@ -368,7 +368,7 @@ def test_kill_9_of_the_supervisor_ends_a_worker_that_still_imports_its_app(
     )
     process = spawn("worker", "--processes", 1, env=it.env)
     loading = tmp_path / "loading"
-    wait_until(lambda: loading.exists() and loading.read_text(), timeout=20)
+    wait_until(lambda: loading.exists() and loading.read_text())
     process.popen.kill()
     wait_until(gone({int(loading.read_text())}))
 
@@ -404,7 +404,7 @@ def test_a_url_with_a_password_is_on_no_command_line(
     it.id("mark_and_wait", file)
     options = ("--processes", 1, "--shutdown-timeout", 0)
     process = spawn("worker", *options, "--url", it.url, "--app", it.app, own_factory=False)
-    wait_until(lambda: list(file.iterdir()), timeout=20)
+    wait_until(lambda: list(file.iterdir()))
     pid = int(next(file.iterdir()).name.partition("-")[2])
     command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     assert b"worker" in command

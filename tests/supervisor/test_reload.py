@@ -50,7 +50,7 @@ def begin(it: Cli, spawn: Spawn, tmp_path: Path, wait_until: Any) -> Callable[..
         with file.open("w") as log:
             env = it.env
             process = spawn("worker", "--reload", "--processes", processes, env=env, stderr=log)
-        wait_until(lambda: len(it.json("workers")) == processes, timeout=20)
+        wait_until(lambda: len(it.json("workers")) == processes)
         return process, file.read_text
 
     return begin
@@ -76,8 +76,8 @@ def test_a_change_starts_the_worker_afresh_and_running_jobs_go_back(
     wait_until((tmp_path / "begun").exists)
     # Of another size: Python takes bytecode of the same second and size for the new source's.
     write(tmp_path / "reloaded.py", APP.replace("return 1", "return 1 + 1"))
-    wait_until(lambda: "reloaded.py has changed: restarting" in log(), timeout=20)
-    wait_until(lambda: result(it, it.id("version")) == 2, timeout=30)
+    wait_until(lambda: "reloaded.py has changed: restarting" in log())
+    wait_until(lambda: result(it, it.id("version")) == 2)
     (tmp_path / "go").touch()
     assert result(it, held) == 2
     assert it.json("show", held)["attempt"] == 1  # The first one was given back.
@@ -93,7 +93,7 @@ def test_an_app_that_is_broken_waits_for_the_next_change(
 ) -> None:
     process, log = begin(processes=2)
     write(tmp_path / "reloaded.py", "def (:\n")
-    wait_until(lambda: log().count("waiting for a change") == 2, timeout=20)
+    wait_until(lambda: log().count("waiting for a change") == 2)
     assert "SyntaxError" in log()
     assert process.popen.poll() is None
     write(tmp_path / "reloaded.py", APP.replace("return 1", "return 3"))
@@ -107,7 +107,7 @@ def test_a_broken_app_can_be_left_with_a_signal(
 ) -> None:
     process, log = begin()
     write(tmp_path / "reloaded.py", "def (:\n")
-    wait_until(lambda: "waiting for a change" in log(), timeout=20)
+    wait_until(lambda: "waiting for a change" in log())
     process.popen.send_signal(signal.SIGTERM)
     assert process.end()[0] == 0, log()
 

@@ -54,7 +54,10 @@ def add_tasks(jobs: JobQueue) -> None:
 
 
 class Client(httpx.Client):
-    """A client of one front."""
+    """A client of one front, which waits a minute for an answer."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**{"timeout": 60, **how})
 
     def enqueue(self, *args: Any, task: str = "add", **more: Any) -> httpx.Response:
         return self.post("/api/jobs", json={"task": task, "args": list(args), **more})
@@ -84,7 +87,7 @@ def serve(jobs: JobQueue) -> Iterator[Serve]:
         def start(grace: float = 1, **options: Any) -> Client:
             server = Server(create_app(jobs, **options), port=0, grace=grace)
             stack.enter_context(server)
-            return stack.enter_context(Client(base_url=server.url, timeout=60))
+            return stack.enter_context(Client(base_url=server.url))
 
         yield start
 

@@ -111,7 +111,7 @@ def test_a_stop_lets_the_running_job_end(
         )
         asking.start()
         running.signal(signal.SIGTERM)
-        asking.join(30)  # Told how it stands, long before the job ends.
+        asking.join(60)  # Told how it stands, long before the job ends.
         assert answers[0]["state"] == "running"
         wait_until(lambda: refuses(running.url))
         assert running.process.popen.poll() is None

@@ -94,13 +94,14 @@ def exposed(text: str) -> Exposed:
 
 
 def test_every_metric_of_the_page_is_exposed_with_its_type_and_labels_and_no_other(
-    client: Client, jobs: JobQueue
+    client: Client, jobs: JobQueue, wait_until: Any
 ) -> None:
     jobs.queue("mail", max_pending=10, limit=0)  # Which `doctor` finds.
     worker = jobs.worker(poll=0.05)
     with bound({"metrics_port": 0}, worker) as probes, worker:
         serve(probes)
         client.get(f"/api/jobs/{client.id(2, 3)}", params={"wait": 30})
+        wait_until(lambda: worker.processed)  # It counts an outcome after the commit.
         with urllib.request.urlopen(f"http://127.0.0.1:{probes[0].port}/metrics") as answer:
             of_worker = answer.read().decode()
         of_fleet = client.get("/metrics").text

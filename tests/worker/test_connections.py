@@ -40,7 +40,7 @@ class Watch:
             )
         )
 
-    def most(self, until: Callable[[], bool], timeout: float = 30.0) -> int:
+    def most(self, until: Callable[[], bool], timeout: float = 60.0) -> int:
         """The most that were open at once until something is true."""
         end, most = monotonic() + timeout, self.open()
         while not until():
@@ -163,15 +163,15 @@ def test_claims_and_outcomes_go_on_while_upkeep_waits_for_a_lock(
 
     old = nop.enqueue()
     with jobs.worker():
-        old.result(timeout=10)
+        old.result(timeout=60)
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE jobqueue_jobs SET finished_at = now() - interval '8 days'")
     with locked(url, "jobqueue_attempts"), jobs.worker(concurrency=2):  # The pruner waits.
         blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         wait_until(lambda: watch.ask(f"{blocked} AND datname = current_database()"))
         for _ in range(5):
-            nop.enqueue().result(timeout=10)
-            nop.options(delay=0.05).enqueue().result(timeout=10)  # The scheduler goes on too.
+            nop.enqueue().result(timeout=60)
+            nop.options(delay=0.05).enqueue().result(timeout=60)  # The scheduler goes on too.
         assert old.done()  # It is still there: the pruner has not had its way meanwhile.
 
 
@@ -183,11 +183,11 @@ def test_the_heartbeat_goes_on_while_claims_and_outcomes_wait_for_a_lock(
 
     @jobs.task
     def nop(waits: bool = False) -> None:
-        assert not waits or ends.wait(20)
+        assert not waits or ends.wait(60)
 
     beats = "SELECT max(heartbeats) FROM jobqueue_workers"
     with jobs.worker(concurrency=2, lease=1):
-        nop.enqueue().result(timeout=10)
+        nop.enqueue().result(timeout=60)
         running = nop.enqueue(waits=True)
         wait_until(lambda: running.state == "running")
         nop.options(delay=0.5).enqueue()
@@ -217,9 +217,9 @@ def test_a_worker_that_finds_no_connection_free_waits_says_so_once_and_begins(
             wait_until(lambda: lines(logging.WARNING))
             assert not started.done()
             limited.allow(10)
-            started.result(10)
+            started.result(60)
         try:
-            assert add.enqueue(2, 3).result(timeout=10) == 5
+            assert add.enqueue(2, 3).result(timeout=60) == 5
         finally:
             assert worker.stop()
     assert len(lines(logging.WARNING)) == 1
@@ -253,7 +253,7 @@ def test_a_stop_ends_the_wait_for_a_connection_in_order(
             started = threads.submit(worker.start)
             wait_until(lambda: lines(logging.WARNING))
             worker.request_stop()
-            started.result(10)
+            started.result(60)
         assert worker.wait(0)
         assert worker.stop()
     assert len(lines(logging.WARNING)) == 1
@@ -297,7 +297,7 @@ def test_an_outcome_is_written_while_all_of_upkeep_waits_for_a_lock_on_the_lease
 
     @jobs.task
     def wait() -> None:
-        gate.wait(30)
+        gate.wait(60)
 
     wait.enqueue()
     running = "SELECT count(*) FROM jobqueue_jobs WHERE state = 'running'"
@@ -324,7 +324,7 @@ def test_a_stop_does_not_wait_for_a_lock_on_the_leases(
 
     @jobs.task
     def wait() -> None:
-        gate.wait(30)
+        gate.wait(60)
 
     worker = jobs.worker()
     worker.start()

@@ -16,7 +16,7 @@ from jobqueue.errors import ConfigurationError
 from jobqueue.job import Job
 from jobqueue.store import migrate
 
-LONG = 30.0  # seconds, for what takes a second
+LONG = 60.0  # seconds, for what takes a second
 
 pytestmark = pytest.mark.databases("sqlite")
 

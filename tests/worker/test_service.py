@@ -44,11 +44,11 @@ def made() -> Any:
     yield make
     for service in services:
         service.stop()
-        assert service.join(10)
+        assert service.join(60)
 
 
 def seen(service: Counter, rounds: int) -> bool:
-    return all(service.began.acquire(timeout=10) for _ in range(rounds))
+    return all(service.began.acquire(timeout=60) for _ in range(rounds))
 
 
 def test_a_rest_of_zero_means_the_next_round_at_once(made: Any) -> None:
@@ -157,7 +157,7 @@ def test_verbs_may_come_in_any_order_and_number(made: Callable[..., Counter], ve
     service = made()
     for verb in verbs:
         getattr(service, verb)(*([10] if verb == "join" else []))
-    assert service.join(10)
+    assert service.join(60)
     assert service.drained <= 1
     assert service.stopping
 
@@ -168,7 +168,7 @@ def test_a_service_drains_once_after_its_last_round(made: Callable[..., Counter]
     assert seen(service, 1)
     assert service.drained == 0
     service.stop()
-    assert service.join(10)
+    assert service.join(60)
     assert service.drained == 1
 
 
@@ -179,7 +179,7 @@ def test_a_stop_returns_at_once_and_join_has_a_bound(made: Callable[..., Counter
     service.stop()
     assert not service.join(0.01)
     gate.set()
-    assert service.join(10)
+    assert service.join(60)
 
 
 def test_a_service_can_stop_and_join_itself(made: Callable[..., Counter]) -> None:
@@ -187,9 +187,9 @@ def test_a_service_can_stop_and_join_itself(made: Callable[..., Counter]) -> Non
 
     def tick() -> None:
         service.stop()
-        assert service.join(10)
+        assert service.join(60)
 
     service.tick = tick  # type: ignore[method-assign]
     service.start()
-    assert service.join(10)
+    assert service.join(60)
     assert not service.failing

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "durability"))
 from processes import ProcessScenario, scenario  # noqa: E402, F401 - scenario is a fixture
 
 LONG = 3600  # seconds that nobody waits for
-SOON = 20  # seconds: less than the shutdown timeout is by default
+SOON = 60  # seconds: far less than that
 RUNNING = 4
 
 

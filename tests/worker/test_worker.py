@@ -49,7 +49,7 @@ def test_a_start_that_fails_leaves_nothing_open(
         with pytest.raises(RuntimeError, match="no start"):
             workers[-1].start()
         opened.append(len(list(Path("/proc/self/fd").iterdir())))
-    assert opened == [opened[0]] * len(opened)
+    assert max(opened) == opened[0]  # Another test's may still close some.
     assert workers[0].stop(0), "it has nothing to stop"
 
 
@@ -143,7 +143,7 @@ def test_waiting_and_running_jobs_can_be_cancelled(jobs: JobQueue, wait_until: A
         while not ended.wait(0.01):
             job.check()
 
-    with jobs.worker(concurrency=1):
+    with jobs.worker(concurrency=1, lease=600):
         running = long.enqueue()
         assert began.wait(30)
         waiting, delayed = long.enqueue(), long.options(delay=60).enqueue()
@@ -152,7 +152,7 @@ def test_waiting_and_running_jobs_can_be_cancelled(jobs: JobQueue, wait_until: A
         assert waiting.state is delayed.state is State.CANCELLED
         try:
             with pytest.raises(JobCancelled):
-                running.result(9)  # A beat would come after 10 s: it is told by a look.
+                running.result(60)  # A beat would come after 200 s: it is told by a look.
         finally:
             ended.set()
     assert waiting.record().attempt == 0

@@ -78,7 +78,7 @@ def family(
         file = tmp_path / "pids"
         id_ = enqueue(it, *options, "--", "sh", "-c", script, "sh", file)
         process = spawn("worker", "--allow-exec", *worker, env=it.env)
-        wait_until(file.exists, timeout=20)
+        wait_until(file.exists)
         pids = [int(pid) for pid in file.read_text().split()]
         assert all(map(alive, pids))
         return id_, pids, process
@@ -89,7 +89,7 @@ def family(
 @pytest.fixture
 def all_gone(wait_until: Any) -> Callable[[list[int]], None]:
     def wait(pids: list[int]) -> None:
-        wait_until(lambda: not any(map(alive, pids)), timeout=20)
+        wait_until(lambda: not any(map(alive, pids)))
 
     return wait
 
@@ -263,9 +263,9 @@ def test_the_first_signal_lets_it_end(
     )
     id_ = enqueue(it, "sh", "-c", script)
     worker = spawn("worker", "--allow-exec", env=it.env)
-    wait_until((tmp_path / "begun").exists, timeout=20)
+    wait_until((tmp_path / "begun").exists)
     worker.popen.send_signal(signal.SIGTERM)
-    wait_until(lambda: "stopping" in (worker.popen.stderr.readline()), timeout=20)
+    wait_until(lambda: "stopping" in (worker.popen.stderr.readline()))
     (tmp_path / "go").touch()
     code, _, err = worker.end()
     assert code == 0, err
@@ -378,7 +378,7 @@ def test_an_embedded_worker_may_too_and_the_app_itself_learns_no_task(url: str, 
     id_ = enqueue(it, "sh", "-c", "echo hello")
     with JobQueue(url) as jobs:
         with jobs.worker(allow_exec=True):
-            assert jobs.get(id_).result(timeout=20) == {
+            assert jobs.get(id_).result(timeout=60) == {
                 "exit_code": 0,
                 "output": "hello\n",
                 "signal": None,

@@ -29,7 +29,7 @@ def test_an_interrupted_import_says_how_many_lines_are_there(
     wait_until(lambda: count(bare) == 1000)  # And now it waits for more lines.
     process.popen.send_signal(number)
     said = "error: interrupted: lines 1 to 1000 were enqueued, nothing after them\n"
-    assert process.popen.wait(30) == code
+    assert process.popen.wait(60) == code
     assert process.popen.stderr is not None
     assert process.popen.stderr.read() == said
     assert count(bare) == 1000

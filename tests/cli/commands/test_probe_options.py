@@ -41,7 +41,7 @@ def fail() -> None:
 
 
 def ask(port: int, path: str, host: str = "127.0.0.1", **headers: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(host, port, timeout=10)
+    connection = http.client.HTTPConnection(host, port, timeout=60)
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
@@ -64,7 +64,7 @@ def begin(it: Cli, spawn: Spawn, tmp_path: Path, wait_until: Any) -> Callable[..
             said = re.findall(r"answers on http://127.0.0.1:(\d+)/", file.read_text())
             return [int(port) for port in said] if len(said) == ports else []
 
-        return process, wait_until(found, timeout=30), file.read_text
+        return process, wait_until(found), file.read_text
 
     return begin
 
@@ -236,7 +236,7 @@ def test_on_an_address_that_others_reach_it_answers_to_any_name(
 def test_silent_clients_hold_up_nobody_and_are_cut_off(server: Probes) -> None:
     with ExitStack() as stack:
         silent = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
             for _ in range(50)
         ]
         silent[0].send(b"GET /page")
@@ -260,7 +260,7 @@ def test_silent_clients_hold_up_nobody_and_are_cut_off(server: Probes) -> None:
 def test_what_is_no_request_is_answered_with_an_error_or_not_at_all(
     server: Probes, said: bytes, capfd: Any
 ) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
         client.sendall(said)
         try:
             heard = client.makefile("rb").read()

@@ -401,6 +401,7 @@ def test_a_database_that_is_away_leaves_the_last_picture_and_never_freezes_the_s
         await screen.until("KEYS")
         await screen.press("escape")
         is_slow.clear()
+        app._late_after = 1000
         answers.set()
         await screen.until("● live")
         assert not app._page.stale
@@ -418,7 +419,7 @@ def test_a_database_is_read_again_soon_however_long_it_did_not_answer(
     poller.start()
     poller.look_at(TABS["n"])
     for _ in range(3):
-        found.get(timeout=20)
+        found.get(timeout=60)
     poller.end()
 
 
@@ -444,7 +445,7 @@ def test_a_terminal_gets_what_is_typed_at_once_and_is_as_before_in_the_end(fille
         process.send_signal(signal.SIGTERM)
         while b"\x1b[?1049l" not in shown:
             shown += os.read(ours, 65536)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert termios.tcgetattr(ours) == before
         assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
     finally:

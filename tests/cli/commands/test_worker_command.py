@@ -50,7 +50,7 @@ def begin(it: Cli, spawn: Spawn, tmp_path, wait_until) -> Callable[..., tuple[in
         file = tmp_path / "begun"
         id_ = it.id("touch_and_nap", file, seconds)
         worker = spawn("worker", *options, env=it.env)
-        wait_until(file.exists, timeout=20)
+        wait_until(file.exists)
         return id_, worker
 
     return begin
@@ -210,7 +210,7 @@ def test_a_signal_while_the_app_is_imported_exits_with_0(
         "from jobqueue import JobQueue\njobs = JobQueue()\n"
     )
     worker = spawn("worker", env=it.env)
-    wait_until((tmp_path / "loading").exists, timeout=20)
+    wait_until((tmp_path / "loading").exists)
     worker.popen.send_signal(signal.SIGTERM)
     assert worker.end() == (0, "", "")
 

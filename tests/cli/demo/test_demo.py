@@ -164,7 +164,7 @@ def running(
     tmp_path: Path, wait_until: Callable[..., Any]
 ) -> Iterator[tuple["subprocess.Popen[str]", list[psutil.Process]]]:
     with start("demo", folder=tmp_path) as process:
-        wait_until(lambda: len(workers_in(tmp_path, process.pid)) == run.WORKERS, timeout=30)
+        wait_until(lambda: len(workers_in(tmp_path, process.pid)) == run.WORKERS)
         try:
             yield process, workers_in(tmp_path, process.pid)
         finally:
@@ -175,7 +175,7 @@ def running(
 def test_ctrl_c_stops_the_workers_and_exits_with_130(running: Any) -> None:
     process, workers = running
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert not [worker for worker in workers if worker.is_running()]
@@ -187,7 +187,7 @@ def test_kill_9_of_the_demo_takes_the_workers_with_it(
     process, _ = running
     process.kill()
     process.wait()
-    wait_until(lambda: not workers_in(tmp_path), timeout=15)
+    wait_until(lambda: not workers_in(tmp_path))
 
 
 def test_it_says_so_when_its_workers_die(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from jobqueue.store.database import Store
 from tests.store.conftest import StoreKit
 
 RINGS = 20
-LONG = 10.0  # seconds; no test waits for so long unless it fails
+LONG = 60.0  # seconds; no test waits for so long unless it fails
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_a_listener_behind_a_pooler_in_transaction_mode_says_once_that_it_hears_
 ) -> None:
     listener = through_pooler()
     assert listener.wait(0.01) is Wakeup.COMMIT
-    wait_until(lambda: listener.wait(0.05) is Wakeup.NOTHING and listener.must_poll, 30)
+    wait_until(lambda: listener.wait(0.05) is Wakeup.NOTHING and listener.must_poll)
     for _ in range(3):
         assert listener.wait(0.01) is Wakeup.NOTHING
     (said,) = warnings(caplog)

@@ -43,12 +43,13 @@ BODYLESS = (
     ids=["nothing", "half a header", "half a body", "415", "rest", "413", "pipelined"],
 )
 def test_54_a_request_that_does_not_come_in_time_ends_the_connection(
-    hasty: Client, connect: Connect, status: int, text: str
+    hasty: Client, connect: Connect, status: int, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire = connect(hasty)
     wire.send(text.replace("{host}", wire.host))
     assert wire.status() == status
     assert wire.is_closed()
+    monkeypatch.undo()  # On a busy machine a good client may be slow too.
     assert still_serves(hasty)
 
 
@@ -92,7 +93,7 @@ def test_54_a_client_that_does_not_read(
     wire = connect(hasty)
     wire.request("GET", "/api/jobs?limit=60", *headers)
     assert still_serves(hasty)
-    wait_until(lambda: wire.socket.getsockname() in lost, timeout=20)
+    wait_until(lambda: wire.socket.getsockname() in lost)
 
 
 def test_54_beyond_the_limit_of_connections_requests_are_refused(

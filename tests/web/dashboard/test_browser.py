@@ -98,13 +98,13 @@ def test_a_page_follows_its_jobs_and_keeps_what_is_open_and_selected(
     page = tab.go("/jobs")
     page.get_by_label(f"Select job {filled[0]}", exact=True).check()
     new = jobs.registry["add"].enqueue(5, 6).id
-    page.locator(f"#job-{new}").wait_for(timeout=10_000)
+    page.locator(f"#job-{new}").wait_for(timeout=60_000)
     assert page.get_by_label(f"Select job {filled[0]}", exact=True).is_checked()
     assert page.get_by_text("1 selected").is_visible()
     page = tab.go(f"/jobs/{filled[-1]}")
     page.get_by_text("As Python").click()
     jobs.cancel(filled[-1])
-    page.locator("h1 .state", has_text="cancelled").wait_for(timeout=10_000)
+    page.locator("h1 .state", has_text="cancelled").wait_for(timeout=60_000)
     assert page.get_by_text("add.enqueue(1, 2)").is_visible()
 
 
@@ -144,11 +144,11 @@ def test_a_database_that_is_away_keeps_the_last_picture(browser: Any, own_postgr
         tab = Tab(browser, server.url)
         page = tab.go("/jobs")
         own_postgres.stop("immediate")
-        page.get_by_text("No answer from the server or its database").wait_for(timeout=20_000)
+        page.get_by_text("No answer from the server or its database").wait_for(timeout=60_000)
         assert page.locator("#job-1").is_visible()
         own_postgres.start()
         page.get_by_text("No answer from the server or its database").wait_for(
-            state="hidden", timeout=20_000
+            state="hidden", timeout=60_000
         )
         tab.wrong = [said for said in tab.wrong if "503" not in said]
         tab.close()
@@ -256,7 +256,7 @@ def test_a_login_lasts_over_a_link_from_elsewhere(
     tab.wrong = [said for said in tab.wrong if "401" not in said]
     elsewhere = origin.replace("127.0.0.1", "localhost")  # Another site: the names differ.
     page.context.clear_cookies()
-    page.get_by_label("Token").wait_for(timeout=10_000)  # The next look finds the login over.
+    page.get_by_label("Token").wait_for(timeout=60_000)  # The next look finds the login over.
     page.get_by_label("Token").fill("a-long-random-token")
     page.get_by_role("button", name="Log in").click()
     page.wait_for_url("**/queues")

@@ -176,13 +176,13 @@ def test_workers_show_their_slots_and_what_is_stuck(
     @jobs.task
     def hold() -> None:
         began.set()
-        release.wait(30)
+        release.wait(60)
 
     assert "No worker is there" in pages.get("/workers")
     job = hold.enqueue()
     with jobs.worker(poll=0.05, concurrency=3, name="w7") as worker:
         try:
-            assert began.wait(10)
+            assert began.wait(60)
             page = pages.get("/workers")
             assert page.count('<i class="busy"></i>') == 2  # One is in the key below.
             (line,) = cells(page, "worker").values()

@@ -381,7 +381,7 @@ def test_a_full_lane_that_another_worker_locks_comes_back_after_a_claim_that_fai
             found.unpark_ended(own)
         return parked(jobs) is Parked.NO
 
-    wait_until(is_back, 3)
+    wait_until(is_back)
 
 
 def test_one_slow_sweep_does_not_put_off_the_next_for_long(

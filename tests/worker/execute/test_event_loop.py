@@ -240,18 +240,19 @@ def test_signals_errors_and_results_mean_what_they_mean_in_threads(jobs: JobQueu
 def test_a_cancelled_job_is_cancelled_where_it_awaits(
     jobs: JobQueue, wait_until: Callable[..., Any]
 ) -> None:
-    cleaned: list[str] = []
+    begun, cleaned = threading.Event(), []
 
     @jobs.task
     async def endless() -> None:
         try:
+            begun.set()
             await asyncio.sleep(3600)
         finally:
             cleaned.append("up")
 
     with jobs.worker():
         job = endless.enqueue()
-        wait_until(lambda: job.record().state is State.RUNNING)
+        assert begun.wait(60)  # What is cancelled before never begins.
         job.cancel()
         with pytest.raises(JobCancelled):
             job.result(30)
@@ -326,7 +327,7 @@ def test_a_blocked_loop_is_reported_with_the_name_of_what_blocks_it(
 
     with jobs.worker():
         job = blocks.enqueue()
-        wait_until(lambda: "the event loop has been blocked" in caplog.text, timeout=30)
+        wait_until(lambda: "the event loop has been blocked" in caplog.text)
         gate.set()
         job.result(30)
     assert f"by job {job.id} (blocks) at" in caplog.text

@@ -29,7 +29,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("patient")
 def test_at_its_timeout_a_handler_is_ended_and_may_clean_up(scenario: IsolationScenario) -> None:
     with scenario.jobs.worker(concurrency=1, poll=0.05):
-        job = scenario.app.sleeps.options(timeout=0.3, max_attempts=1).enqueue()
+        job = scenario.app.sleeps.options(timeout=1, max_attempts=1).enqueue()
         with pytest.raises(JobFailed):
             job.result(LONG)
         assert scenario.app.quick.enqueue().result(LONG), "the slot goes on"

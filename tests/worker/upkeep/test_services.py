@@ -315,7 +315,7 @@ def test_what_is_pending_at_the_end_is_still_told() -> None:
     announcer.publish(event(1))
     announcer.start()
     announcer.stop()
-    assert announcer.join(10)
+    assert announcer.join(60)
     assert heard == [1]
 
 

@@ -363,7 +363,7 @@ def test_a_worker_makes_the_jobs_of_its_schedules_and_runs_them(
     jobs: JobQueue, wait_until: Callable[..., Any]
 ) -> None:
     declare(jobs, schedule=every(seconds=1))
-    with jobs.worker(poll=60):  # What is claimed is announced.
+    with jobs.worker(poll=3600):  # What is claimed is announced.
         wait_until(lambda: any(job.state is State.SUCCEEDED for job in made(jobs)))
     job = made(jobs)[0]
     assert json.loads(job.result) == job.scheduled_for.isoformat()
