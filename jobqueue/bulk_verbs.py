@@ -120,7 +120,7 @@ def change_jobs(
 
 
 def parts_of(wanted: JobFilter) -> list[JobFilter]:
-    """Return filters that no statement is too small for: of many ids some each."""
+    """Split a filter with many ids, so that each part fits one statement."""
     if not wanted.ids:
         return [wanted]
     return [

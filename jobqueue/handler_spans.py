@@ -64,7 +64,7 @@ async def _awaited(span: HandlerSpan, result: Awaitable[Any]) -> Any:
 
 
 def outcome_without_error(error: BaseException | None) -> str | None:
-    """Return how an attempt ended whose handler raised this without having failed, or None."""
+    """Return the outcome for an exception that is not a failure; None for any other."""
     found = (word for kind, word in _NOT_ERRORS.items() if isinstance(error, kind))
     return next(found, None)
 

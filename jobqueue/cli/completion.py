@@ -119,8 +119,8 @@ def _of_database(cli: CliContext, ask: Callable[[Store], T], nothing: T) -> T:
 def _found_in_time(context: click.Context, *asks: Callable[[CliContext], T]) -> list[T]:
     """Return what each has found within two seconds.
 
-    Somebody is typing: there is no place for an error, and waiting for a server that is away would
-    freeze the line. What goes wrong here is said by the command itself.
+    A shell completes while its user types: an error has no place there, and waiting for a dead
+    server would freeze the line. The command itself reports what is wrong.
     """
     found: list[T] = []
 

@@ -52,7 +52,7 @@ def _changes(row: Row) -> list[str]:
 
 
 def shown(before: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return what an action replaced, for those who look: without arguments."""
+    """Return what an action replaced, without arguments of schedules."""
     if before is None or "became" not in before:
         return None if before is None else dict(before)
     return {name: value for name, value in _parts(before["was"]).items() if name not in _UNSHOWN}

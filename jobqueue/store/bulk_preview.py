@@ -37,7 +37,7 @@ class Preview(NamedTuple):
     whole: bool
     """False if there may be more: not all rows were looked through."""
     left_out: int = 0
-    """Of the jobs that are named, those in another state."""
+    """Named jobs in another state."""
 
 
 def preview(of: Jobs, wanted: JobFilter, states: Collection[State], sample: int) -> Preview:

@@ -63,7 +63,7 @@ class ClaimBatch(list[Claim]):
 
 
 def claims_of(store: Store, rows: Iterable[Sequence[Any]], holder: WorkerRef) -> list[Claim]:
-    """Return the claims of a worker, of rows that a claim has returned."""
+    """Decode the rows that a claim returned as claims of a worker."""
     return read_claims(rows, holder.id, store.read_instant)
 
 

@@ -141,7 +141,7 @@ def _sums_of(ledger: Ledger, rows: Sequence[RowMapping]) -> Select[Any]:
 
 
 def _forget(store: Store, ledger: Ledger) -> int:
-    """Delete old periods, which the totals contain, and the totals of what is over for long."""
+    """Delete old periods, which the totals contain, and totals older than `totals_kept`."""
     of = ledger.table.c
     old = [
         delete(ledger.table).where(

@@ -75,7 +75,7 @@ class LaneRows:
         return set(connection.execute(_HELD_BACK, {"in_worker": holder.id}).scalars())
 
     def add_new(self, after: int) -> tuple[int, set[str]]:
-        """Bring lanes to work that jobs with ids above `after` may start in, in two transactions.
+        """Unpark the lanes in which jobs with ids above `after` may start, in two transactions.
 
         Return the greatest id so far, and those that another worker locks, as `unpark` does. Misses
         jobs that are committed later than those with greater ids: the next sweep finds their lanes.
@@ -181,7 +181,7 @@ class LaneRows:
         return connection.execute(self._statements.begin_sweep, parameters).rowcount == 1
 
     def unpark_waiting(self, connection: Connection, name: str) -> None:
-        """Bring a lane back whose limit an operator has changed; wait for who locks it."""
+        """Unpark a queue's lane whose limit an operator has changed; wait for its row lock."""
         given = self._backend.batch_parameters(NAMES, [(name,)])
         connection.execute(self._statements.unpark_waiting, given)
 

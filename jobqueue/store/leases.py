@@ -68,7 +68,7 @@ class Leases:
             return [(row.id, row.fence) for row in rows]
 
     def note_stop(self, worker: int) -> None:
-        """Tell those who look at workers that this one stops, and only ends what it runs."""
+        """Show in the lease that this worker stops, and only ends what it runs."""
         with self._store.write() as connection:
             self._store.backend.limit_lock_wait(connection)  # The worker's shutdown waits for this.
             connection.execute(self._statements.stop_lease, {"in_worker": worker})

@@ -31,7 +31,7 @@ from jobqueue.store.lane_admission import Head
 from jobqueue.store.paused import Level, Look, PausedJobs, Signs, before
 
 ROWS = 10_000
-"""Jobs that one look passes over, in all levels."""
+"""Jobs that one step of a search passes over, in all levels."""
 ROWS_MIN = 100
 """Jobs that it passes over in each level, however many these are."""
 SHARE = 0.1  # of the time, at most, for second searches that nothing gave reason for

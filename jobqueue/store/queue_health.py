@@ -155,7 +155,7 @@ def clock(facts: Facts) -> Iterator[Finding]:
 
 
 def missing_index(facts: Facts) -> Iterator[Finding]:
-    """Tell indexes that somebody dropped."""
+    """Report indexes that were dropped."""
     inspector = inspect(facts.connection)
     for table in metadata.sorted_tables:
         there = {index["name"] for index in inspector.get_indexes(table.name)}
@@ -210,7 +210,7 @@ def unknown_tasks(facts: Facts) -> Iterator[Finding]:
 
 
 def due_for_long(facts: Facts) -> Iterator[Finding]:
-    """Tell queues whose next job has been due for long, and scheduled jobs that stay scheduled."""
+    """Report queues whose next job is overdue, and scheduled jobs that stay scheduled."""
     late = [
         row
         for queue, head in sorted(facts.heads.items())

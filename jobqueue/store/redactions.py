@@ -1,4 +1,4 @@
-"""What tasks hide of their arguments, written down for those who look without the app."""
+"""What tasks hide of their arguments, stored for commands that import no app."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -43,11 +43,11 @@ class Reversal:
     still: ColumnElement[bool]
     """True while what the action set is in force."""
     act: Callable[[Store, Action], int]
-    """Takes it back where that is so; returns how much it has changed."""
+    """Writes the old setting while `still` is true; returns the number of changed rows."""
 
 
 def reversal(row: Row) -> Reversal | None:
-    """Return what takes an action back; None for one that nothing can."""
+    """Return the reversal of an action; None if it has none."""
     build = _BUILDERS.get(row["verb"])
     if build is None or (row["before"] is None and row["verb"] not in INVERSE):
         return None

@@ -191,7 +191,7 @@ class Facts:
         given: Mapping[str, Any],
         place: tuple[int, datetime, int] | None = None,
     ) -> int:
-        """Count keys, but of those that one claim locks only the ones that it takes a job of.
+        """Count keys. Of the keys that one claim locks, count only those from which it takes a job.
 
         `place`: of a job without a key. It goes before the keys whose next job is behind it.
         """

@@ -48,7 +48,7 @@ def has_body(request: Request) -> bool:
 
 
 def client_of(request: Request) -> str:
-    """Return who asks, for the audit: the token has no name, so that it is the peer."""
+    """Return the client's name for the audit: its address, since a token has no name."""
     return f"http {request.client.host}" if request.client else "http"
 
 

@@ -68,7 +68,7 @@ class Wakeups:
     notifier: Notifier
 
     def wake_claimer(self, heard: Wakeup = Wakeup.COMMIT) -> None:
-        """Claim soon: there may be jobs; at once if somebody has announced them."""
+        """Claim soon, since there may be jobs; at once if an enqueue has announced them."""
         self.planner.hint_work(announced=heard is Wakeup.NOTIFIED)
         self.claimer.wake()
 

@@ -40,7 +40,7 @@ def this_process() -> Identity:
 
 
 def is_gone(lease: Lease, me: Identity) -> bool:
-    """True if the lease's process certainly is no more. A stopped process is not dead.
+    """True if the lease's process has certainly exited. A stopped process has not.
 
     Only a process of this very boot and process namespace can be judged.
     """

@@ -128,7 +128,7 @@ class Choice(NamedTuple):
         return not self.ids
 
     def filters(self) -> list[JobFilter]:
-        """Return filters that no statement is too small for."""
+        """Return the filter in parts that fit one statement each."""
         return parts_of(self.all)
 
     @property

@@ -100,7 +100,7 @@ def _check(token: str | None, concurrency: object, *, with_worker: bool) -> None
 
 
 def _missing(queue: JobQueue, *, may_make: bool) -> SchemaOutdated | None:
-    """What is said where there is no queue yet. Raises it if no request may make one, either."""
+    """Return the error where the schema is missing. Raises it if no request may make one."""
     try:
         queue.store.require_schema(makes=False)
     except SchemaOutdated as error:

@@ -48,7 +48,7 @@ def vacuum(engine: Engine, _processes: int) -> Iterator[Finding]:
 
 
 def held_snapshot(engine: Engine, _processes: int) -> Iterator[Finding]:
-    """Tell transactions that are open for long: vacuum removes nothing that they may see."""
+    """Report transactions that stay open: vacuum removes nothing that they may see."""
     with engine.connect() as connection:
         rows = connection.execute(_HOLDERS, {"seconds": SNAPSHOT_SECONDS}).all()
     for row in rows:
@@ -63,7 +63,7 @@ def held_snapshot(engine: Engine, _processes: int) -> Iterator[Finding]:
 
 
 def invalid_index(engine: Engine, _processes: int) -> Iterator[Finding]:
-    """Tell indexes that no statement uses, such as of a CREATE INDEX CONCURRENTLY that failed."""
+    """Report invalid indexes, such as of a CREATE INDEX CONCURRENTLY that failed."""
     with engine.connect() as connection:
         rows = connection.execute(_INVALID, {"prefix": PREFIX}).all()
     for row in rows:

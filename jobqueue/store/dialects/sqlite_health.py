@@ -21,11 +21,11 @@ NETWORK = re.compile(
 WAL_RESET_BUG = (3, 7, 0), (3, 51, 2)
 """The first and the last version with the bug: https://sqlite.org/wal.html#walresetbug"""
 WAL_HELD = 64 << 20
-"""Bytes of the write-ahead log that cannot be checkpointed, from which on it is reported."""
+"""A write-ahead log of more bytes that cannot be checkpointed is reported."""
 
 
 def network_drive(engine: Engine, _processes: int) -> Iterator[Finding]:
-    """Tell a file on another machine's drive."""
+    """Report a file on a network drive."""
     path = Path(engine.url.database or "").resolve()
     kind = _file_system(path)
     if kind is not None and NETWORK.fullmatch(kind):
@@ -50,7 +50,7 @@ def wal_reset_bug(_engine: Engine, processes: int) -> Iterator[Finding]:
 
 
 def held_snapshot(engine: Engine, _processes: int) -> Iterator[Finding]:
-    """Tell a log that grows because somebody reads an old snapshot."""
+    """Report a log that grows because a connection reads an old snapshot."""
     log = Path(f"{engine.url.database}-wal")
     if not log.exists() or log.stat().st_size <= WAL_HELD:
         return

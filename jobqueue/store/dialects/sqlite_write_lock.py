@@ -98,7 +98,7 @@ class WriteLock:
         return taken
 
     def _give_sign(self, file: "_OpenFile") -> None:
-        """Show those who wait that the lock changes hands."""
+        """Show the waiting processes that the lock changes hands."""
         now = time.monotonic()
         if now >= self._sign_due:
             self._sign_due = now + SIGN_INTERVAL

@@ -134,7 +134,7 @@ def claimable_text(found: Select[Any]) -> Executable:
 
 
 def _in_json(value: ColumnElement[Any], type_: object) -> ColumnElement[Any]:
-    """Return a field of a claim as JSON can hold it."""
+    """Return the JSON value of a claim's field."""
     if type_ is bool:
         return func.json(case((value, "true"), else_="false"))
     if type_ in (datetime, datetime | None):

@@ -98,7 +98,7 @@ class Operation:
 
     @property
     def statuses(self) -> list[int]:
-        """All statuses that it answers with, but for those of every operation."""
+        """The statuses of its answers, except those that every operation has."""
         of_input = () if self.parameters is None else (400,)
         of_body = () if self.body is None else (413, 415)
         return sorted({self.status, *of_input, *of_body, *self.refusals})

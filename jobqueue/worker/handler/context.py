@@ -119,7 +119,7 @@ class JobContext:
 
     @property
     def cancelled(self) -> bool:
-        """True once someone wants this job to stop, or it is no longer this worker's."""
+        """True once the attempt should stop, or this worker has lost the job."""
         return self._attempt.stop_reason is not None
 
     def check(self) -> None:

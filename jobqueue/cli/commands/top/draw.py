@@ -138,7 +138,7 @@ def _figures(found: Now) -> Text:
 
 
 def _number(row: Row, state: State) -> str:
-    """Return how many jobs wait; with a plus if they were counted up to a bound."""
+    """Return the number of waiting jobs, with a plus if the count stopped at a bound."""
     return f"{row[state.value]:,}" + ("+" if row[f"{state.value}_more"] else "")
 
 
@@ -168,7 +168,7 @@ def key_of(each: Finding) -> str:
 
 
 def wrap(text: Text, width: int) -> list[Text]:
-    """Return a text as lines of at most that many cells."""
+    """Return a text as lines of at most `width` cells."""
     return list(text.wrap(memory(width), max(1, width), overflow="fold")) or [Text()]
 
 
@@ -265,7 +265,7 @@ MARKS = {"busy": "■", "stuck": "!", "free": "□"}
 
 
 def _slots(row: Row) -> str:
-    """Return a mark for each slot, and whether the worker only ends what it runs."""
+    """Return a mark for each slot, and whether the worker is draining."""
     marks = "".join(MARKS[slot] for slot in row["slots"][:SLOTS_SHOWN])
     more = "…" if len(row["slots"]) > SLOTS_SHOWN else ""
     draining = ", draining" if row["stopping_at"] else ""

@@ -15,7 +15,7 @@ END_WAIT = 0.5
 
 
 class Poller(threading.Thread):
-    """Reads what is looked at, again and again, until the end.
+    """Polls the view on the screen until `end()`.
 
     `deliver` gets what was read of a view, or the error; it is called in this thread.
     """
@@ -46,7 +46,7 @@ class Poller(threading.Thread):
         return 0.0 if began is None else time.monotonic() - began
 
     def end(self) -> None:
-        """Read and deliver no more."""
+        """Stop polling, and wait for the thread."""
         self._ended = True
         self.look_at(None)
         self.join(END_WAIT)

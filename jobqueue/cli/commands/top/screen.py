@@ -102,7 +102,7 @@ class Top(App[None]):
         yield self._find
 
     def on_mount(self) -> None:
-        """Begin to read."""
+        """Start the poller, and exit at a signal."""
         self._page.focus()
         with suppress(ValueError, RuntimeError):  # Outside of the main thread there are no signals.
             for number in STOPS:
@@ -112,7 +112,7 @@ class Top(App[None]):
         self._go(self._view)
 
     def on_unmount(self) -> None:
-        """Stop to read."""
+        """Stop the poller."""
         self._poller.end()
 
     # What is looked at
@@ -341,7 +341,7 @@ class Top(App[None]):
         threading.Thread(target=run, name="jobqueue-top-verb", daemon=True).start()
 
     def on_answered(self, message: Answered) -> None:
-        """Ask what a verb would do, or say what it has done."""
+        """Show what a verb would do as a question, or what it has done."""
         self._is_busy = False
         if isinstance(message.answer, Ask):
             self._asks = message.answer

@@ -14,7 +14,7 @@ ItemKind = Literal["finding", "queue", "worker", "error", "job"]
 
 
 class View(NamedTuple):
-    """What is looked at. The same view has the same name, whatever it shows at the time."""
+    """A view on the screen. Its name stays the same when its contents change."""
 
     kind: Kind
     name: str = ""
