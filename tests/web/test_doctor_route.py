@@ -11,7 +11,7 @@ def test_the_doctor_answers_and_knows_whether_the_server_is_open_to_others(
 ) -> None:
     client.id(1, 2, queue="mail")
     answer = client.get("/api/doctor").json()
-    assert answer["checks"] == 16
+    assert answer["checks"] == 17
     assert [found["check"] for found in answer["findings"]] == ["unserved_queues"]
     assert answer["findings"][0]["remedy"] == "jobqueue worker --queues mail"
     for more, count in (({}, 1), ({"token": "t"}, 0), ({"authorize": lambda _: "read"}, 0)):
