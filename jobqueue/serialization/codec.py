@@ -30,6 +30,7 @@ from jobqueue.serialization.json_values import (
     check_size,
     check_value,
     encode_plain,
+    encode_scalar,
     find_path,
     not_plain,
     parse_json,
@@ -157,10 +158,8 @@ class Codec:
     def encode_result(self, value: object) -> str:
         """Write what the function returned; `InvalidArguments` names `result…` if it cannot be."""
         if type(value) is self._result.scalar:
-            check_value(value, "result")
-            text = ENCODER.encode(value)
-        else:
-            text = self._write_result(value)
+            return encode_scalar(value, "result")
+        text = self._write_result(value)
         check_size(len(text), "result")
         return text.decode()
 

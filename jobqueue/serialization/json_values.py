@@ -65,6 +65,18 @@ def are_kept(scalars: Iterable[object]) -> bool:
     return True
 
 
+def encode_scalar(value: object, path: str) -> str:
+    """Write a value of a scalar type; raises as `check_value` and `check_size` do."""
+    if value is None:  # What most tasks return: at a tenth of the cost, and an id at half.
+        return "null"
+    if type(value) is int and INTEGER_MIN <= value <= INTEGER_MAX:
+        return str(value)
+    check_value(value, path)
+    text = ENCODER.encode(value)
+    check_size(len(text), path)
+    return text.decode()
+
+
 def encode_plain(args: object, kwargs: object) -> str:
     """Write a call as canonical JSON text, without knowing the task: plain JSON values only."""
     if not isinstance(args, list | tuple):
