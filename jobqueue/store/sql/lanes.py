@@ -89,9 +89,7 @@ class LaneStatements:
         self.newest = select(func.coalesce(func.max(jobs.c.id), 0))
         self.new_jobs = new_jobs()
         self.unfilled_queues = unfilled_queues()
-        self.known = select(
-            lanes.c.kind, lanes.c.name, lanes.c.queue, lanes.c.priority, lanes.c.due_at
-        )
+        self.known = select(*(lanes.c[name] for name in FOUND))
         self.add = _add(backend)
         self.move = _move(backend)
         self.unpark_overdue = _unpark(
