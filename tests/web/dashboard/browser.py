@@ -53,6 +53,15 @@ class Tab:
             )
         )
 
+    def cut_buttons(self) -> list[str]:
+        """The buttons that their card, or the window, cuts off at the right."""
+        cut = """[...document.querySelectorAll('button, .button, nav a')].filter(each => {
+            const card = each.closest('.card') || document.documentElement
+            const edge = card.getBoundingClientRect().left + card.clientLeft + card.clientWidth
+            return each.getBoundingClientRect().right > edge + 0.5
+        }).map(each => each.textContent.trim())"""
+        return [str(text) for text in self.page.evaluate(cut)]
+
     def close(self) -> None:
         self.context.close()
         assert self.wrong == []

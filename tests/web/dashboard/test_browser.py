@@ -111,11 +111,12 @@ def test_a_page_follows_its_jobs_and_keeps_what_is_open_and_selected(
 @pytest.mark.databases("sqlite")
 def test_every_page_is_readable_on_a_telephone(open_tab: Open, filled: list[int]) -> None:
     tab = open_tab(viewport={"width": 380, "height": 800})
-    wider = {}
+    wider, cut = {}, {}
     for path in PATHS:
         tab.go(path)
-        wider[path] = tab.overflow()
+        wider[path], cut[path] = tab.overflow(), tab.cut_buttons()
     assert {path: by for path, by in wider.items() if by > 0} == {}
+    assert {path: buttons for path, buttons in cut.items() if buttons} == {}
 
 
 @pytest.mark.databases("sqlite")
