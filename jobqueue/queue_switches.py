@@ -121,8 +121,14 @@ def value_of(switch: str, columns: Mapping[str, Any]) -> Any:
         return columns["max_running"]
     if switch == "fair":
         return bool(columns["fair"])
+    rate = rate_of(columns)
+    return None if rate is None else str(rate)
+
+
+def rate_of(columns: Mapping[str, Any]) -> Rate | None:
+    """Return the rate of a row. The period is a second where plain SQL has left it out."""
     count, period, burst = (columns[name] for name in _RATE)
-    return None if count is None or period is None else str(Rate(count, period, burst))
+    return None if count is None else Rate(count, period or 1.0, burst)
 
 
 def check_limit(value: object) -> int:

@@ -275,6 +275,7 @@ class QueueLimits:
                 self._declared[name].timeout if name in self._declared else None,
             )
             for name, most, when_full in rows
+            if most is not None  # Plain SQL has written another value.
         }
         self._read_at = time.monotonic()
 

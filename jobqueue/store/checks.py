@@ -1,6 +1,9 @@
-"""The checks of the jobs table: mistakes that plain SQL may make; the error shows the name."""
+"""Mistakes that plain SQL may make: the checks of the jobs table, and numbers that are none."""
 
-from sqlalchemy import CheckConstraint
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Dialect, Double, Integer
+from sqlalchemy.types import TypeDecorator
 
 from jobqueue.states import State
 
@@ -46,3 +49,29 @@ def checks() -> list[CheckConstraint]:
         for dialect, checks in kinds.items()
         for name, condition in checks.items()
     ]
+
+
+class Whole(TypeDecorator[int]):
+    """An integer; for a value that is not one `otherwise`: no row may stop a worker."""
+
+    impl = Integer
+    cache_ok = True
+
+    def __init__(self, otherwise: int | None = None) -> None:
+        super().__init__()
+        self.otherwise = otherwise
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:  # noqa: ARG002
+        """Return the number."""
+        return value if value is None or isinstance(value, int) else self.otherwise
+
+
+class Seconds(TypeDecorator[float]):
+    """Seconds; None for a value that is not a number."""
+
+    impl = Double
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> float | None:  # noqa: ARG002
+        """Return the number."""
+        return value if isinstance(value, int | float) else None

@@ -308,13 +308,14 @@ def schedules(facts: Facts) -> Iterator[Finding]:
 def limits_of_0(facts: Facts) -> Iterator[Finding]:
     """Tell queues and keys of which no job starts."""
     for name, row in sorted(facts.switches.items()):
-        if row.max_running == 0:
-            yield finding(
-                "limits_of_0",
-                f"queue {name} has the limit 0: none of its jobs starts",
-                f"jobqueue queues limit {quote(name)} none",
-                [name],
-            )
+        for switch, most in (("limit", row.max_running), ("rate", row.rate_count)):
+            if most == 0:
+                yield finding(
+                    "limits_of_0",
+                    f"queue {name} has the {switch} 0: none of its jobs starts",
+                    f"jobqueue queues {switch} {quote(name)} none",
+                    [name],
+                )
     held = [row for row in facts.waiting if row.lane_limit == 0]
     if held:
         yield finding(

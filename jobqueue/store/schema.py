@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from jobqueue.states import State
-from jobqueue.store.checks import checks
+from jobqueue.store.checks import Seconds, Whole, checks
 from jobqueue.store.clock import Instant, now
 from jobqueue.store.indexes import indexes, partial
 
@@ -179,13 +179,13 @@ queues = Table(  # A row for each queue that has, or had, a pause or a limit.
     metadata,
     Column("name", Text, primary_key=True),
     Column("paused_at", Instant),
-    Column("max_pending", Integer),  # most scheduled and available jobs; null: no limit
+    Column("max_pending", Whole),  # most scheduled and available jobs; null: no limit
     Column("when_full", Text),  # what an enqueue does at the limit: wait or reject
-    Column("max_running", Integer),  # most jobs that run at once in the fleet; null: no limit
+    Column("max_running", Whole(0)),  # most jobs that run at once in the fleet; null: no limit
     # At most rate_count starts in rate_period seconds, evenly spaced but for a burst; null: no rate
-    Column("rate_count", Integer),
-    Column("rate_period", Double),
-    Column("rate_burst", Integer),  # starts that may run ahead of the even spacing; null: 1
+    Column("rate_count", Whole(0)),
+    Column("rate_period", Seconds),
+    Column("rate_burst", Whole),  # starts that may run ahead of the even spacing; null: 1
     Column("fair", SmallInteger),  # 1: concurrency keys share the queue by weight
     Column("declared", Text),  # JSON: what the code declared last of these; null: nothing
 )

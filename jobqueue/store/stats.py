@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 
 from jobqueue.states import FINAL, State
+from jobqueue.store.checks import Seconds, Whole
 from jobqueue.store.clock import INSTANT, now
 from jobqueue.store.database import Store
 from jobqueue.store.pauses import Pauses
@@ -62,11 +63,11 @@ queue_stats = table(
     *_counts(*State),
     column("paused", Boolean()),
     *_times("oldest_available_seconds"),
-    column("max_pending", Integer()),
-    column("max_running", Integer()),
-    column("rate_count", Integer()),
-    column("rate_period", Double()),
-    column("rate_burst", Integer()),
+    column("max_pending", Whole()),
+    column("max_running", Whole(0)),
+    column("rate_count", Whole(0)),
+    column("rate_period", Seconds()),
+    column("rate_burst", Whole()),
     column("fair", Boolean()),
 )
 

@@ -227,10 +227,11 @@ def _rate(facts: Facts) -> Explanation | None:
     if not facts.verdicts.queue_limited or facts.queue_lane.room():
         return None
     queue, wait = facts.job.queue, facts.queue_lane.wait() or 0.0
+    never = facts.switches.rate_count == 0
     return _because(
         facts,
         "rate",
-        f"rate of queue {queue}: next start in {span(wait)}",
+        f"rate of queue {queue}: {'0' if never else f'next start in {span(wait)}'}",
         f"wait, or raise the rate: jobqueue queues rate {quote(queue)} N/minute",
         queue,
     )

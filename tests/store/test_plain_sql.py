@@ -7,8 +7,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from jobqueue import JobQueue
+from jobqueue.queue_switches import rate_of
 from jobqueue.records import JobFilter
 from jobqueue.states import State
+from jobqueue.store.doctor import examine
+from jobqueue.store.stats import Monitor
 from tests.store.conftest import StoreKit
 
 INSERT = "INSERT INTO jobqueue_jobs (task, {0}) VALUES ('add', '{1}')"
@@ -155,3 +159,35 @@ def test_tags_of_another_form_are_none_and_hide_no_other_job(kit: StoreKit, tags
     bad, good = kit.jobs.find(JobFilter())
     assert bad.tags == ()
     assert good.id == other
+
+
+@pytest.mark.databases("sqlite")  # PostgreSQL's types refuse them.
+@pytest.mark.parametrize("switch", ["limit", "rate"])
+def test_a_switch_that_is_a_text_stops_its_queue_alone_and_is_found(url: str, switch: str) -> None:
+    column = {"limit": "max_running", "rate": "rate_count"}[switch]
+    given = "(name, rate_period, rate_burst, max_pending, {}) VALUES ('mail', 'y', 'z', 'x', 'x')"
+    with JobQueue(url) as jobs:
+
+        @jobs.task
+        def add(x: int, y: int) -> int:
+            return x + y
+
+        free = add.enqueue(2, 3)
+        with jobs.store.write() as connection:
+            connection.execute(text(f"INSERT INTO jobqueue_queues {given.format(column)}"))
+        with JobQueue(url) as other:  # It has not read the bound yet.
+            calls = [add.options(queue="mail").call(1, 1), add.call(4, 5)]
+            held, later = other.enqueue_many(calls)
+        with jobs.worker():
+            assert free.result(timeout=30) == 5
+            assert jobs.get(later.id).result(timeout=30) == 9
+            assert jobs.get(held.id).state == State.AVAILABLE
+            (found,) = examine(jobs.store).findings
+        assert found.sentence == f"queue mail has the {switch} 0: none of its jobs starts"
+        assert found.remedy == f"jobqueue queues {switch} mail none"
+
+
+def test_a_rate_without_its_period_is_a_second_everywhere(kit: StoreKit) -> None:
+    write(kit, "INSERT INTO jobqueue_queues (name, rate_count) VALUES ('mail', 5)")
+    (row,) = Monitor(kit.store).bounded_queues()
+    assert str(rate_of(row)) == "5/second"

@@ -17,7 +17,7 @@ from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.cli.tables import COLOURS, NAME_CELLS, Column, console, put, table
 from jobqueue.display import ago, counted_waiting, duration
-from jobqueue.queue_switches import Rate
+from jobqueue.queue_switches import rate_of
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import State
 from jobqueue.store.audit import Action, operator
@@ -55,9 +55,8 @@ def _timed(name: str, title: str, rank: int) -> Column[Row]:
 
 
 def _rate(row: Row) -> str:
-    if row.get("rate_count") is None:
-        return ""
-    return str(Rate(row["rate_count"], row["rate_period"], row["rate_burst"]))
+    rate = rate_of(row) if "rate_count" in row else None  # Not in the line of the totals.
+    return "" if rate is None else str(rate)
 
 
 PAUSED = Column[Row]("paused", lambda row: "yes" if row["paused"] else "", style="yellow")

@@ -8,7 +8,7 @@ from jobqueue.errors import JobNotFound, invalid
 from jobqueue.known_names import all_names, known_name
 from jobqueue.overview import HOUR, paused_by, queue_rows
 from jobqueue.queue import JobQueue
-from jobqueue.queue_switches import Rate, check_limit
+from jobqueue.queue_switches import Rate, check_limit, rate_of
 from jobqueue.records import counted
 from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.stats import Monitor
@@ -17,7 +17,7 @@ from jobqueue.web.pages.view import Done, Query
 
 def queues_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
     """Show all queues, with their limits."""
-    rows = [row | {"rate": _rate_of(row)} for row in queue_rows(Monitor(queue.store))]
+    rows = [row | {"rate": _rate_text(row)} for row in queue_rows(Monitor(queue.store))]
     return "queues.html", {"queues": rows, "paused_by": paused_by(queue.store, rows)}
 
 
@@ -31,7 +31,7 @@ def queue_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
         said = f"there is no queue {name!r}: it has no jobs and no switches"
         raise JobNotFound(said, field="queue", value=name)
     return "queue.html", {
-        "row": row | {"rate": _rate_of(row)},
+        "row": row | {"rate": _rate_text(row)},
         "lately": monitor.recent_queue(name, HOUR),
         "paused_by": paused_by(queue.store, [row]),
         "top": max((point.done + point.failed for point in row["hour"]), default=0),
@@ -100,7 +100,6 @@ def _known(queue: JobQueue, query: Query) -> str:
     return known_name("queue", query["name"], partial(all_names, queue.registry, queue.store))
 
 
-def _rate_of(row: dict[str, Any]) -> str | None:
-    if row["rate_count"] is None:
-        return None
-    return Rate(row["rate_count"], row["rate_period"]).to_text()
+def _rate_text(row: dict[str, Any]) -> str | None:
+    rate = rate_of(row)
+    return None if rate is None else rate.to_text()
