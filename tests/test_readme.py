@@ -72,6 +72,45 @@ def test_the_programs_of_a_page_run_and_print_what_it_says(page: Path, tmp_path:
         assert expected in printed, f"{expected!r} was not printed, or not in its turn"
 
 
+TYPED = """
+import os, shlex, sys
+from click.testing import CliRunner
+from jobqueue.cli.main import cli
+
+for line in sys.stdin.read().splitlines():
+    word, *words = shlex.split(line)
+    if word == "export":
+        os.environ.update([words[0].split("=", 1)])
+    else:
+        done = CliRunner().invoke(cli, words)
+        sys.stdout.write(done.output)
+        assert done.exit_code == 0, line
+"""
+
+
+@pytest.mark.parametrize("page", ["schedules.md", "limits.md", "why.md"])
+def test_the_commands_of_a_page_can_be_typed_after_its_program(page: str, tmp_path: Path) -> None:
+    source = ROOT / "docs" / page
+    (tmp_path / "shop.py").write_text(blocks(source, "python")[0][1], "utf-8")
+    (tmp_path / "program.py").write_text(python_of(source), "utf-8")
+    run(tmp_path / "program.py", source)
+    consoles = "".join(block for _, block in blocks(source, "console"))
+    typed = re.findall(r"^\$ ((?:jobqueue|export) .*)$", consoles, re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-c", TYPED],
+        input="\n".join(typed),
+        cwd=tmp_path,
+        env=outside(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for said in re.findall(r"^(?!\$)(.+)$", consoles, re.MULTILINE):
+        assert said in done.stdout.splitlines()
+
+
 def test_the_quickstart_can_be_pasted_block_by_block_into_a_repl() -> None:
     for start, block in blocks(QUICKSTART, "python"):
         entered: list[str] = []
