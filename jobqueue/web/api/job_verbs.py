@@ -21,7 +21,7 @@ from jobqueue.bulk_verbs import (
     require_state,
     updating,
 )
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import invalid
 from jobqueue.job_changes import JobChanges
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter
@@ -157,15 +157,13 @@ class JobVerbs:
         """Take exactly one of ids, a filter and all. Raises HTTPError or InvalidOption."""
         named = [name for name in ("ids", "filter", "all") if given.get(name) is not None]
         if len(named) != 1:
-            raise InvalidOption(
-                'ids: give {"ids": […]}, or {"filter": {…}}, or {"all": true}: one of the three',
-                field="ids",
-            )
+            said = 'give {"ids": […]}, or {"filter": {…}}, or {"all": true}: one of the three'
+            raise invalid("ids", said)
         if named == ["ids"]:
             return JobFilter(ids=_ids_of(given["ids"]))
         if named == ["all"]:
             if given["all"] is not True:
-                raise InvalidOption("all: not true", field="all", value=given["all"])
+                raise invalid("all", "not true", given["all"])
             return JobFilter()
         return searched(_texts_of(given["filter"]), self._names, self._pages)
 
@@ -173,7 +171,7 @@ class JobVerbs:
 def _verb(name: str, given: Mapping[str, Any], new: Any) -> Verb:
     if name == "update":
         if not isinstance(new, dict):
-            raise InvalidOption('set: not an object like {"priority": 1}', field="set")
+            raise invalid("set", 'not an object like {"priority": 1}')
         return updating(JobChanges.of(new))
     again = options.flag(given.get("succeeded", False), "succeeded")
     return RETRY_ALL if again else VERBS[name]
@@ -181,7 +179,7 @@ def _verb(name: str, given: Mapping[str, Any], new: Any) -> Verb:
 
 def _ids_of(given: Any) -> tuple[int, ...]:
     if not isinstance(given, list) or not given:
-        raise InvalidOption("ids: not a list of ids, such as [7, 8]", field="ids")
+        raise invalid("ids", "not a list of ids, such as [7, 8]")
     if len(given) > IDS_MAX:
         message = f"ids: {len(given):,}; give at most {IDS_MAX:,} at once, or a filter"
         raise HTTPError(413, message, field="ids", value=len(given))
@@ -192,16 +190,11 @@ def _ids_of(given: Any) -> tuple[int, ...]:
 def _texts_of(given: Any) -> dict[str, str]:
     known = FILTER["properties"]
     if not isinstance(given, dict) or not given:
-        raise InvalidOption(
-            f"filter: not an object with some of {', '.join(known)}", field="filter"
-        )
+        raise invalid("filter", f"not an object with some of {', '.join(known)}")
     for name, value in given.items():
         if name not in known:
-            raise InvalidOption(
-                f"filter: {name[:40]!r} is not a key of it; there are {', '.join(known)}"
-                f"{did_you_mean(name, known)}",
-                field="filter",
-            )
+            there = f"there are {', '.join(known)}{did_you_mean(name, known)}"
+            raise invalid("filter", f"{name[:40]!r} is not a key of it; {there}")
         if not isinstance(value, str) or not value.strip():
-            raise InvalidOption(f"{name}: not a text", field=name, value=value)
+            raise invalid(name, "not a text", value)
     return given

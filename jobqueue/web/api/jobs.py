@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from jobqueue import options, wire
-from jobqueue.errors import InvalidOption, JobNotFound, JobQueueError
+from jobqueue.errors import JobNotFound, JobQueueError, invalid
 from jobqueue.job import Job
 from jobqueue.job_search import filter_of
 from jobqueue.known_names import unknown_in
@@ -147,7 +147,7 @@ class JobOperations(Operations):
     def _wanted(self, given: Mapping[str, str]) -> JobFilter:
         for name, value in given.items():
             if not value:
-                raise InvalidOption(f"{name}: it is empty", field=name, value=value)
+                raise invalid(name, "it is empty", value)
         wanted = searched(given, self._names, self._pages)
         return replace(wanted, since=wire.since(given.get(SINCE.name)))
 
