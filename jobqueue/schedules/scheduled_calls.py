@@ -1,4 +1,4 @@
-"""Between calls and schedules: what code declares, and the call that a tick enqueues."""
+"""Scheduled calls: what code declares, and the call that a tick enqueues."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A function's arguments as JSON Schema, for clients that have not its code."""
+"""A function's arguments as JSON Schema, for clients without its code."""
 
 import inspect
 from collections.abc import Callable

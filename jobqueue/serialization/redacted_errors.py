@@ -1,4 +1,4 @@
-"""Refuses an argument that the task hides without its value, which ends in errors and answers."""
+"""Errors about an argument that the task hides: without its value, which they would show."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""The one protocol of everything that runs beside the line."""
+"""A service: a thread that calls tick() again and again, with a back-off after failures."""
 
 import logging
 import random
