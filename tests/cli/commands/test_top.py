@@ -26,7 +26,7 @@ from jobqueue.cli.commands.top.poller import Poller
 from jobqueue.cli.commands.top.reader import Reader
 from jobqueue.cli.commands.top.screen import Top
 from jobqueue.cli.commands.top.verbs import Verbs
-from jobqueue.cli.commands.top.views import TABS, Line, Picture, Room, View
+from jobqueue.cli.commands.top.views import TABS, Line, Room, View
 from jobqueue.overview import Point, Running
 from jobqueue.redaction import ShownJobs
 from jobqueue.states import State
@@ -415,7 +415,7 @@ def test_a_database_is_read_again_soon_however_long_it_did_not_answer(
     monkeypatch.setattr("jobqueue.cli.commands.top.poller.COST_MAX", 1e-9)
     monkeypatch.setattr("jobqueue.cli.commands.top.poller.PAUSE_MAX", 0.01)
     found: SimpleQueue[object] = SimpleQueue()
-    poller = Poller(lambda view: Picture(lambda _: []), lambda *it: found.put(it), 0.001)
+    poller = Poller(lambda view: lambda _: [], lambda *it: found.put(it), 0.001)
     poller.start()
     poller.look_at(TABS["n"])
     for _ in range(3):

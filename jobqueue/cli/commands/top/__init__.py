@@ -43,7 +43,7 @@ def top(cli: CliContext, interval: str, read_only: bool, once: bool) -> None:
     picture = reader.read(TABS["n"])  # What is wrong with the database is said as by any command.
     if once:
         room = Room(*shutil.get_terminal_size(IN_A_PIPE), has_keys=False)
-        put(console(), *(line.text for line in picture.draw(room)))
+        put(console(), *(line.text for line in picture(room)))
         return
     verbs = None if read_only else Verbs(cli.jobs, cli.notifier.notify)
     screen = Top(reader.read, verbs, lambda error: in_one_line(error, cli), cli.target, every)

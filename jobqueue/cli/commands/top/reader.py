@@ -59,7 +59,7 @@ class Reader:
             jobs=JobPages(self._jobs).page(JobFilter(), size=NEWEST).jobs,
         )
         paused_by = overview.paused_by(self._store, now.queues)
-        return Picture(partial(draw.now, now._replace(paused_by=paused_by)))
+        return partial(draw.now, now._replace(paused_by=paused_by))
 
     def _needs(self) -> list[Finding]:
         """Return what needs somebody, the most important first."""
@@ -70,24 +70,24 @@ class Reader:
         names = all_names(Registry(), self._store)
         pages = JobPages(self._jobs)
         page = pages.page(filter_of(query_of(search), names, pages), size=LISTED)
-        return Picture(partial(draw.job_list, page, search))
+        return partial(draw.job_list, page, search)
 
     def _errors(self, _name: str) -> Picture:
         groups = ErrorGroups(self._store).find("7d", limit=GROUPS)
-        return Picture(partial(draw.error_list, groups))
+        return partial(draw.error_list, groups)
 
     def _queues(self, _name: str) -> Picture:
         rows = overview.queue_rows(self._monitor)
-        return Picture(partial(draw.queue_list, rows, overview.paused_by(self._store, rows)))
+        return partial(draw.queue_list, rows, overview.paused_by(self._store, rows))
 
     def _workers(self, name: str) -> Picture:
         rows = overview.worker_rows(self._monitor)
         if not name:
-            return Picture(partial(draw.worker_list, rows))
-        return Picture(partial(draw.worker_jobs, [row for row in rows if row["worker"] == name]))
+            return partial(draw.worker_list, rows)
+        return partial(draw.worker_jobs, [row for row in rows if row["worker"] == name])
 
     def _schedules(self, _name: str) -> Picture:
-        return Picture(partial(draw.schedule_list, ScheduleTable(self._store).find()))
+        return partial(draw.schedule_list, ScheduleTable(self._store).find())
 
     def _job(self, name: str) -> Picture:
         id_ = wire.job_id(name)
@@ -96,8 +96,8 @@ class Reader:
             raise JobNotFound(f"there is no job {id_} (any more)", field="id", value=id_)
         attempts = self._jobs.attempts(found, ATTEMPTS)
         earlier = max(0, self._jobs.count_attempts(id_) - ATTEMPTS)
-        return Picture(partial(job.page, found, why, attempts, earlier))
+        return partial(job.page, found, why, attempts, earlier)
 
     def _finding(self, key: str) -> Picture:
         found = [each for each in self._needs() if draw.key_of(each) == key]
-        return Picture(partial(draw.finding, found))
+        return partial(draw.finding, found)

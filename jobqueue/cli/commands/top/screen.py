@@ -162,7 +162,7 @@ class Top(App[None]):
         if self._view.kind == "help":
             self._page.show(HELP)
         elif self._view in self._pictures:
-            self._page.show(self._pictures[self._view][0].draw(room))
+            self._page.show(self._pictures[self._view][0](room))
         self._draw_frame()
 
     # The lines above and below
@@ -265,14 +265,14 @@ class Top(App[None]):
             "space": height,
             "pageup": -height,
         }
-        acts: dict[str, Callable[[], None]] = {
+        acts: dict[str, Callable[[], object]] = {
             "enter": self._open,
             "escape": self._back,
             "backspace": self._back,
             "slash": self._open_find,
             "question_mark": lambda: self._go(View("help")),
-            "q": self._end,
-            "ctrl+l": self._redraw,
+            "q": self.exit,
+            "ctrl+l": lambda: self.refresh(layout=True),
         }
         if key in moves:
             self._page.move(moves[key])
@@ -283,12 +283,6 @@ class Top(App[None]):
             acts[key]()
         elif self._verbs is not None and key in keys_of(self._page.item):
             self._prepare(key)
-
-    def _end(self) -> None:
-        self.exit()
-
-    def _redraw(self) -> None:
-        self.refresh(layout=True)
 
     def _open(self) -> None:
         item = self._page.item

@@ -47,11 +47,8 @@ class Room(NamedTuple):
     """False for text that is printed: it names commands where the screen has keys."""
 
 
-class Picture(NamedTuple):
-    """What was read for a view, to be drawn for any room."""
-
-    draw: Callable[[Room], list[Line]]
-
+Picture = Callable[[Room], list[Line]]
+"""Draws what was read for a view, for any room."""
 
 TABS: Mapping[str, View] = {
     "n": View("now"),
@@ -99,35 +96,30 @@ def opened(item: Item) -> View:
             return View(item.kind, item.key)
 
 
-HELP = [
-    Line(Text(text, style))
-    for text, style in (
-        ("KEYS", "dim"),
-        ("j k, arrows     next and previous line; page up and down, home, end", ""),
-        ("enter           open: a queue's jobs, a worker's, the jobs of an error, a job", ""),
-        ("esc             back", ""),
-        ("/               find jobs", ""),
-        ("g, then n j e   Now, Jobs, Errors", ""),
-        ("g, then q w s   Queues, Workers, Schedules", ""),
-        ("p               pause a queue, or resume it", ""),
-        ("r               retry a job, or all that failed with an error", ""),
-        ("c               cancel a job", ""),
-        ("ctrl-l          draw again", ""),
-        ("q, ctrl-c       quit", ""),
-        ("", ""),
-        ("A verb says first what it changes, and asks: y does it, any other key does not.", ""),
-        ("", ""),
-        ("FIND", "dim"),
-        ("8172            the job of this id", ""),
-        ("sync            jobs of the tasks that begin so, or with this unique key", ""),
-        ("failed          jobs in this state; state:failed means the same", ""),
-        (
-            "queue:mail      and task:sync_crm, tag:red, error:3f2a9c; several words are all meant",
-            "",
-        ),
-        ("", ""),
-        ("SLOTS", "dim"),
-        ("■ busy   □ free   ! stuck: beyond its time, or asked to stop and goes on", ""),
-        ("draining: the worker was asked to stop, and ends what it runs", ""),
-    )
-]
+_HELP = """\
+KEYS
+j k, arrows     next and previous line; page up and down, home, end
+enter           open: a queue's jobs, a worker's, the jobs of an error, a job
+esc             back
+/               find jobs
+g, then n j e   Now, Jobs, Errors
+g, then q w s   Queues, Workers, Schedules
+p               pause a queue, or resume it
+r               retry a job, or all that failed with an error
+c               cancel a job
+ctrl-l          draw again
+q, ctrl-c       quit
+
+A verb says first what it changes, and asks: y does it, any other key does not.
+
+FIND
+8172            the job of this id
+sync            jobs of the tasks that begin so, or with this unique key
+failed          jobs in this state; state:failed means the same
+queue:mail      and task:sync_crm, tag:red, error:3f2a9c; several words are all meant
+
+SLOTS
+■ busy   □ free   ! stuck: beyond its time, or asked to stop and goes on
+draining: the worker was asked to stop, and ends what it runs
+"""
+HELP = [Line(Text(text, "dim" if text.isupper() else "")) for text in _HELP.splitlines()]
