@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from jobqueue.errors import (
+    DatabaseReplaced,
     EnqueueRefused,
     InvalidArguments,
     InvalidOption,
@@ -87,6 +88,7 @@ _STATUSES: dict[type[JobQueueError], int] = {
     QueueFull: 503,
     SchemaOutdated: 503,
     SchemaNewer: 503,
+    DatabaseReplaced: 503,
 }
 
 
@@ -113,6 +115,8 @@ def _of_ours(error: JobQueueError) -> HTTPError:
     status = next((code for kind, code in _STATUSES.items() if isinstance(error, kind)), None)
     if status is None:
         return _unforeseen(error)
+    if isinstance(error, DatabaseReplaced):  # It has to be seen to: it does not mend itself.
+        log.error("503: %s", error)
     headers = {}
     if isinstance(error, QueueFull):
         headers = {"Retry-After": str(math.ceil(error.retry_after))}

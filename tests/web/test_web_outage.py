@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +90,15 @@ def test_an_answer_that_nobody_waits_for_any_more_leaves_no_traceback() -> None:
 
     asyncio.run(ask())
     assert complaints == []
+
+
+@pytest.mark.databases("sqlite")
+def test_a_file_that_was_moved_away_is_503_and_the_log_says_what_to_do(
+    client: Client, jobs: JobQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert client.enqueue(1, 2).status_code == 202
+    file = Path(str(jobs.store.url.database))
+    file.rename(file.with_name("aside.db"))
+    error = client.refused(503, "POST", "/api/jobs", json={"task": "add", "args": [1, 2]})
+    assert "was deleted or replaced while it was in use: stop all workers" in error["message"]
+    assert f"503: the database file {file} was deleted or replaced" in caplog.text
