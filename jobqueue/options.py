@@ -101,7 +101,8 @@ def instant(value: object, name: str = "at") -> datetime:
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError as error:
-            why = f"is not an instant ({str(error)[:SHOWN_MAX]}); write 2026-12-24T18:00+01:00"
+            detail = "" if "isoformat" in str(error) else f" ({str(error)[:SHOWN_MAX]})"
+            why = f"is not an instant{detail}; write 2026-12-24T18:00+01:00"
             raise _invalid(name, given, why) from None
     if not isinstance(value, datetime):
         raise _invalid(name, given, "is not a datetime")

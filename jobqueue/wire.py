@@ -192,7 +192,11 @@ def since(text: str | None) -> datetime | None:
         return None
     if text[:1].isdigit() and "-" not in text:
         return datetime.now(UTC) - timedelta(seconds=options.seconds(text, "since"))
-    return options.instant(text, "since")
+    try:
+        return options.instant(text, "since")
+    except InvalidOption as error:
+        said = f"{error}, or a time before now such as 2h"
+        raise InvalidOption(said, field="since", value=text) from None
 
 
 def a_filter(

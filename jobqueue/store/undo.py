@@ -163,7 +163,9 @@ class Undo:
         """
         row = next(iter(self._audit.stored(1, id_=id_)), None)
         if row is None:
-            raise JobNotFound(f"there is no action {id_} (any more)", field="id", value=id_)
+            raise JobNotFound(
+                f"there is no action {id_} (any more); see: jobqueue log", field="id", value=id_
+            )
         taken = reversal(row)
         what = f"action {id_} ({row['verb']}: {about(row)})"
         if taken is None:

@@ -1,6 +1,8 @@
 """What the demo prints: a line for each event, a progress bar on a terminal, the verification."""
 
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,17 +116,25 @@ def commands(run: Run) -> list[tuple[str, str]]:
     # libpq finds a password in $PGPASSWORD or ~/.pgpass.
     passwords = [key for key in run.url.query if "password" in key]
     url = run.url._replace(password=None).difference_update_query(passwords)
+    program = _program()
     of_queue = f"--queue {run.queue} --url {shlex.quote(as_text(url))}"
-    listed = ("See the jobs:", f"jobqueue list {of_queue}")
+    listed = ("See the jobs:", f"{program} list {of_queue}")
     remove = f"rm -r {shlex.quote(str(run.folder))}"
     file = Path(run.url.database or "")
     if run.url.get_backend_name() == "sqlite" and file.is_relative_to(run.folder):
         return [listed, ("Remove the database and the logs of the workers:", remove)]
     return [
         listed,
-        ("Delete the jobs; statistics keep their counts:", f"jobqueue delete {of_queue}"),
+        ("Delete the jobs; statistics keep their counts:", f"{program} delete {of_queue}"),
         ("Remove the logs of the workers:", remove),
     ]
+
+
+def _program() -> str:
+    """Return what a shell calls this program by: its path, where it does not find its name."""
+    called, found = Path(sys.argv[0]), shutil.which("jobqueue")
+    by_name = called.name != "jobqueue" or (found is not None and called.samefile(found))
+    return "jobqueue" if by_name else shlex.quote(sys.argv[0])
 
 
 def to_json(run: Run) -> dict[str, Any]:

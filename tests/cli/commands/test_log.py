@@ -60,7 +60,11 @@ def test_an_action_is_taken_back_by_its_id(bare: Cli) -> None:
     assert f"undone already, by {ME} at 20" in bare.refused(1, "undo", row["id"])
     said = "limit queue mail, limit 4 → 10"
     assert bare.json("undo", 3) == {"changed": 1, "undone": said}
-    assert "there is no action 99" in bare.refused(1, "undo", 99)
+    assert "there is no action 99 (any more); see: jobqueue log" in bare.refused(1, "undo", 99)
+    assert bare.refused(2, "log", "--since", "yesterday") == (
+        "error: since: 'yesterday' is not an instant; write 2026-12-24T18:00+01:00, "
+        "or a time before now such as 2h"
+    )
     for wrong in ("0", "x", "-1"):
         assert "id" in bare.refused(2, "undo", wrong)
 

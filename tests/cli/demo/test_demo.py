@@ -327,6 +327,20 @@ def test_commands_to_paste_have_no_password_and_nothing_in_its_place(tmp_path: P
         assert "postgresql+psycopg://me@db.example/app?sslmode=require" in shlex.split(line)
 
 
+def test_commands_to_paste_name_the_program_as_a_shell_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "jobqueue"
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(program), "demo"])
+    url = make_url("sqlite:///demo.db")
+    for path, named in ((tmp_path, str(program)), (program.parent, "jobqueue")):
+        monkeypatch.setenv("PATH", str(path))
+        (_, listed), (_, delete), _ = commands(Run(url, "demo-1", tmp_path / "run"))
+        assert listed.startswith(f"{named} list ") and delete.startswith(f"{named} delete ")
+
+
 def test_a_file_of_the_demos_own_is_removed_with_its_folder(tmp_path: Path) -> None:
     url = make_url(f"sqlite:///{tmp_path}/demo.db")
     assert [line for _, line in commands(Run(url, "demo-1", tmp_path))][1:] == [f"rm -r {tmp_path}"]
