@@ -121,6 +121,15 @@ def moved_from(
     return dict(found[0]) if len(found) == 1 else None
 
 
+def _object(text: str | None) -> dict[str, Any] | None:
+    """Return a JSON object; None for what plain SQL has written there: it hides no other row."""
+    try:
+        value = json.loads(text or "null")
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def os_user() -> str:
     """Return the user of this process."""
     try:
@@ -181,8 +190,8 @@ class Audit:
         return [
             {
                 **row,
-                "target": json.loads(row["target"]),
-                "before": json.loads(row["before"] or "null"),
+                "target": _object(row["target"]) or {},
+                "before": _object(row["before"]),
             }
             for row in rows
         ]

@@ -14,6 +14,7 @@ from jobqueue.store.audit import IDS, Action, Audit, target_of, transact_audited
 from jobqueue.store.clock import after
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind, audit
+from jobqueue.store.undo import Undo
 from jobqueue.worker.upkeep.pruner import Pruner
 from tests.store.conftest import ONLY_POSTGRES, StoreKit
 
@@ -54,6 +55,19 @@ def test_what_failed_or_changed_nothing_writes_no_row(kit: StoreKit) -> None:
     with pytest.raises(ZeroDivisionError):
         transact_audited(kit.store.transact, fail, by_ada("cancel"), int)
     assert rows(kit) == []
+
+
+@pytest.mark.parametrize("broken", ["zzz", "[7]"])
+def test_a_row_that_plain_sql_has_broken_hides_no_other_action(kit: StoreKit, broken: str) -> None:
+    pauses = Pauses(kit.store, "ada")
+    for name in ("mail", "sync"):
+        pauses.pause(PauseKind.QUEUE, name)
+    with kit.store.write() as connection:
+        broke = {"target": broken, "before": broken}
+        connection.execute(update(audit).where(audit.c.target.like("%mail%")).values(broke))
+    found = Audit(kit.store).find(None)
+    assert sorted(row["about"] for row in found) == ["", "queue sync"]
+    assert Undo(kit.store).offers(Audit(kit.store).stored(None))
 
 
 @ONLY_POSTGRES

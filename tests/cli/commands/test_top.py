@@ -26,7 +26,7 @@ from jobqueue.cli.commands.top.poller import Poller
 from jobqueue.cli.commands.top.reader import Reader
 from jobqueue.cli.commands.top.screen import Top
 from jobqueue.cli.commands.top.verbs import Verbs
-from jobqueue.cli.commands.top.views import TABS, Line, Room, View
+from jobqueue.cli.commands.top.views import HELP, TABS, Line, Room, View
 from jobqueue.overview import Point, Running
 from jobqueue.redaction import ShownJobs
 from jobqueue.states import State
@@ -61,6 +61,10 @@ EVIL = [
 ]
 HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u202e]")
 SIZES = [(80, 24), (120, 40), (200, 60)]
+
+
+def test_the_keys_fit_a_terminal_of_80_columns() -> None:
+    assert max(len(line.text) for line in HELP) <= 80
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ FIND
 8172            the job of this id
 sync            jobs of the tasks that begin so, or with this unique key
 failed          jobs in this state; state:failed means the same
-queue:mail      and task:sync_crm, tag:red, error:3f2a9c; several words are all meant
+queue:mail      and task:sync_crm, tag:red, error:3f2a9c; all words are meant
 
 SLOTS
 ■ busy   □ free   ! stuck: beyond its time, or asked to stop and goes on
