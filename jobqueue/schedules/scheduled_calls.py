@@ -15,6 +15,7 @@ from jobqueue.new_jobs import NewJob
 from jobqueue.options import OF_TASK, Options
 from jobqueue.schedules.definition import Definition, ScheduleRecord
 from jobqueue.schedules.timing import Cron, Timing
+from jobqueue.serialization.json_values import parse_json
 from jobqueue.tasks import Call, Task
 
 _DEFAULTS = Options()
@@ -91,7 +92,12 @@ def new_job(task: Task[..., Any], record: ScheduleRecord, hooks: Sequence[Enqueu
 
 
 def call_of(task: Task[..., Any], definition: Definition) -> Call[Any]:
-    """Return the call that a schedule enqueues. Raises InvalidOption for unknown options."""
+    """Return the call that a schedule enqueues.
+
+    Raises InvalidOption for unknown options, InvalidArguments for arguments that are not JSON: on
+    SQLite the jobs table would refuse the job, which stops the ticks of all schedules.
+    """
+    parse_json(definition.args, what="args")
     changes = json.loads(definition.options or "{}")
     if "backoff" in changes:
         changes["backoff"] = Backoff(**changes["backoff"])

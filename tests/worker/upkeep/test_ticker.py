@@ -273,6 +273,7 @@ def test_a_full_queue_makes_a_tick_wait_and_holds_up_no_other(
         {"kind": "every", "expression": "soon", "tz": None},
         {"options": '{"colour": "red"}'},
         {"options": "["},
+        {"args": "zzz"},
     ],
 )
 def test_a_row_that_nobody_can_read_holds_up_no_other(
