@@ -90,6 +90,10 @@ def _running(facts: Facts) -> Explanation | None:
     job = facts.job
     if job.state is not State.RUNNING:
         return None
+    if facts.verdicts.worker_id is None:
+        free = f"UPDATE jobqueue_jobs SET state = 'available' WHERE id = {job.id}"  # noqa: S608 - advice.
+        said = "in no worker's hands: plain SQL has set it to running"
+        return _because(facts, "worker_lost", said, f"let it run by SQL: {free}")
     worker = job.worker or "a worker"
     time = span(facts.since(job.started_at))
     if facts.holder is None or not facts.holder.is_alive:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, text, update
 
 from jobqueue.states import State
 from jobqueue.store.clock import after, this_minute
@@ -116,6 +116,15 @@ def test_a_running_job_whose_worker_is_silent_is_lost(why: WhyKit) -> None:
         "worker_lost",
         "claimed 10 min ago by w1, which is gone",
     )
+
+
+def test_a_job_that_plain_sql_has_set_to_running_says_how_it_runs(why: WhyKit) -> None:
+    id_ = why.kit.add()
+    why.kit.change(id_, state=State.RUNNING)
+    found = why.of(id_)
+    assert (found.code, found.sentence[:23]) == ("worker_lost", "in no worker's hands: p")
+    why.execute(text(found.advice.removeprefix("let it run by SQL: ")))
+    assert why.of(id_).code == "claimable"
 
 
 @pytest.mark.parametrize(

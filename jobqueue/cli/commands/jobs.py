@@ -43,7 +43,7 @@ def detail(job: JobRecord) -> str:
         asked = "asked to stop" if job.cancel_requested_at else ""
         fraction = "" if job.progress is None else f"{job.progress:.0%}"
         parts = filter(None, [asked, " ".join(filter(None, [fraction, job.progress_message]))])
-        return ", ".join(parts) or f"on {job.worker}"
+        return ", ".join(parts) or f"on {job.worker or 'no worker'}"
     if job.state is State.SUCCEEDED:
         return job.reason or job.result or ""
     return error_of(job) or job.reason or ""
