@@ -41,7 +41,8 @@ class SteppedWorker:
 
     def __init__(self, queue: JobQueue, **settings: Any) -> None:
         self.queue = queue
-        self.worker = queue.worker(**settings)
+        # Nothing renews its lease, and on a busy machine a test may take longer than usual ones.
+        self.worker = queue.worker(**{"lease": 600, **settings})
         self.assembly: Assembly = self.worker._assembly
         self.store.require_schema()
         self.parts: WorkerParts = self.assembly.build()
