@@ -71,7 +71,7 @@ def _command(verb: Verb, help_: str) -> click.Command:
         chosen = Choice.of(verb, ids, wanted, FILTERS, everything=everything)
         acts = RETRY_ALL if succeeded else verb
         left_out = 0
-        if chosen.is_bulk:
+        if not chosen.ids:
             left_out = bulk_verbs.left_out(acts, cli.jobs, wanted, "--succeeded")
         elif acts is RETRY and not (safety.yes or safety.dry_run) and _asks_again(cli, chosen.ids):
             acts = RETRY_ALL
@@ -123,15 +123,6 @@ class Choice(NamedTuple):
         return cls(named, wanted)
 
     @property
-    def is_bulk(self) -> bool:
-        """True unless the jobs are given by their ids."""
-        return not self.ids
-
-    def filters(self) -> list[JobFilter]:
-        """Return the filter in parts that fit one statement each."""
-        return parts_of(self.all)
-
-    @property
     def all(self) -> JobFilter:
         """The ids, or the filter."""
         return replace(self.wanted, ids=self.ids or None)
@@ -142,21 +133,24 @@ def perform(cli: CliContext, verb: Verb, chosen: Choice, safety: Safety, left_ou
 
     Raises CliError for refused jobs, after the others were changed.
     """
-    if chosen.is_bulk:
+    if not chosen.ids:
         count = _count_known(cli, verb, chosen.wanted, force=safety.force)
         if not safety.dry_run:
             _confirm(cli, verb, chosen.wanted, count, _but(left_out), yes=safety.yes)
     if safety.dry_run:
-        print_dry_run(cli, verb.name, chosen.filters(), verb.states)
+        print_dry_run(cli, verb.name, parts_of(chosen.all), verb.states)
         return
-    result = _apply(cli, verb, chosen)
+    changed, refused = change_jobs(verb, cli.jobs, chosen.all, operator())
+    if verb.wakes and changed:
+        cli.wake_workers()
     if cli.json:
-        answer = changes(*result)
+        answer = changes(changed, refused)
         cli.print_json(answer | {"left_out": left_out} if left_out else answer)
-    elif result.changed or not result.refused:
-        echo(_summary(cli, verb, chosen.ids, result, left_out))
-    if result.refused:
-        raise _refusal(result.refused, json=cli.json)
+    elif changed or not refused:
+        already = len(chosen.ids) - len(changed) - len(refused) if chosen.ids else 0
+        echo(_summary(cli, verb, changed, left_out, already))
+    if refused:
+        raise _refusal(refused, json=cli.json)
 
 
 def print_dry_run(
@@ -243,29 +237,12 @@ def _count(cli: CliContext, verb: Verb, wanted: JobFilter) -> int:
     return sum(cli.jobs.count(replace(wanted, state=state)) for state in states)
 
 
-class Result(NamedTuple):
-    """The ids that were changed, and the refusals."""
-
-    changed: list[int]
-    refused: list[Refusal]
-
-
-def _apply(cli: CliContext, verb: Verb, chosen: Choice) -> Result:
-    result = Result(*change_jobs(verb, cli.jobs, chosen.all, operator()))
-    if verb.wakes and result.changed:
-        cli.wake_workers()
-    return result
-
-
-def _summary(
-    cli: CliContext, verb: Verb, named: Sequence[int], result: Result, left_out: int
-) -> str:
+def _summary(cli: CliContext, verb: Verb, changed: list[int], left_out: int, already: int) -> str:
     """Return what was done, in one line."""
-    count = len(result.changed)
-    parts = [f"{verb.done} {counted(count, 'job')}{_but(left_out)}"]
-    if verb is CANCEL and (running := _still_running(cli, result.changed)):
+    parts = [f"{verb.done} {counted(len(changed), 'job')}{_but(left_out)}"]
+    if verb is CANCEL and (running := _still_running(cli, changed)):
         parts.append(f"{running:,} of them still running, asked to stop")
-    if named and (already := len(named) - count - len(result.refused)):
+    if already:
         parts.append(f"{already:,} needed nothing")
     return "; ".join(parts)
 
