@@ -100,9 +100,9 @@ def in_words(verb: Verb, changed: Sequence[int], refused: Sequence[Refusal]) -> 
 
 
 def change_jobs(
-    verb: Verb, jobs: Jobs, wanted: JobFilter, actor: str
+    verb: Verb, jobs: Jobs, wanted: JobFilter, actor: str, wake: Callable[[], object]
 ) -> tuple[list[int], list[Refusal]]:
-    """Change the jobs of a filter or of ids; the audit has one row.
+    """Change the jobs of a filter or of ids; the audit has one row. `wake` wakes workers.
 
     Return the changed ids, and a refusal for each other id that was named.
     """
@@ -116,6 +116,8 @@ def change_jobs(
         some, others = verb.act(jobs, part, action)
         changed += some
         refused += others
+    if verb.wakes and changed:
+        wake()
     return changed, refused
 
 

@@ -48,7 +48,8 @@ class Operator:
         self.control.fair("mail", fair=fair)
 
     def move(self, *ids: int, **to: Any) -> None:
-        change_jobs(updating(JobChanges(**to)), self.kit.jobs, JobFilter(ids=ids), ADA)
+        moved = updating(JobChanges(**to))
+        change_jobs(moved, self.kit.jobs, JobFilter(ids=ids), ADA, lambda: None)
 
     def schedule(self, definition: Definition) -> None:
         self.schedules.add("s", definition, replace=True)

@@ -140,9 +140,7 @@ def perform(cli: CliContext, verb: Verb, chosen: Choice, safety: Safety, left_ou
     if safety.dry_run:
         print_dry_run(cli, verb.name, parts_of(chosen.all), verb.states)
         return
-    changed, refused = change_jobs(verb, cli.jobs, chosen.all, operator())
-    if verb.wakes and changed:
-        cli.wake_workers()
+    changed, refused = change_jobs(verb, cli.jobs, chosen.all, operator(), cli.wake_workers)
     if cli.json:
         answer = changes(changed, refused)
         cli.print_json(answer | {"left_out": left_out} if left_out else answer)

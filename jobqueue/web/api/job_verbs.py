@@ -81,7 +81,7 @@ class JobVerbs:
     """What changes jobs of one queue."""
 
     def __init__(self, queue: JobQueue, jobs: ShownJobs, names: Callable[[], Names]) -> None:
-        self._queue = queue
+        self._wake = queue.wake_workers
         self._jobs = jobs
         self._pages = JobPages(jobs)
         self._names = names
@@ -122,7 +122,8 @@ class JobVerbs:
         id_ = wire.job_id(asked.given["id"])
         given = object_of(asked.body, *MORE.get(name, {})) if name == "retry" else {}
         new = object_of(asked.body, *JobChanges._fields) if name == "update" else {}
-        changed, refused = self._perform(_verb(name, given, new), JobFilter(ids=(id_,)), asked)
+        verb, wanted = _verb(name, given, new), JobFilter(ids=(id_,))
+        changed, refused = change_jobs(verb, self._jobs, wanted, asked.by, self._wake)
         answer = changes(changed, refused)
         for refusal in refused:
             status = 404 if refusal.state is None else 409
@@ -143,15 +144,9 @@ class JobVerbs:
         if options.flag(given.get("dry_run", False), "dry_run"):
             found = DryRun.of(self._jobs, parts_of(wanted), verb.states)
             return json_response(found.to_json() | left)
-        changed, refused = self._perform(verb, wanted, asked)
+        changed, refused = change_jobs(verb, self._jobs, wanted, asked.by, self._wake)
         headers = {} if changed else notice(wanted, self._names)
         return json_response(changes(changed, refused) | left, headers=headers)
-
-    def _perform(self, verb: Verb, wanted: JobFilter, asked: Asked) -> Any:
-        changed, refused = change_jobs(verb, self._jobs, wanted, asked.by)
-        if verb.wakes and changed:
-            self._queue.wake_workers()
-        return changed, refused
 
     def _wanted(self, given: Mapping[str, Any]) -> JobFilter:
         """Take exactly one of ids, a filter and all. Raises HTTPError or InvalidOption."""

@@ -51,7 +51,9 @@ class Verbs:
 
         def act() -> str:
             changed = getattr(Pauses(self._jobs.store, operator()), verb)(PauseKind.QUEUE, name)
-            self._changed(wakes=verb == "resume")
+            if verb == "resume":
+                self._wake()
+            overview.forget_findings(self._jobs.store)
             return f"Queue {name} {'is' if changed else 'was already'} {verb}d."
 
         wait = "waits" if item.it["waiting"] == 1 else "wait"
@@ -80,16 +82,11 @@ class Verbs:
 
     def _asks(self, verb: Verb, wanted: JobFilter, question: str) -> Ask:
         def act() -> str:
-            changed, refused = change_jobs(verb, self._jobs, wanted, operator())
-            self._changed(wakes=verb.wakes and bool(changed))
+            changed, refused = change_jobs(verb, self._jobs, wanted, operator(), self._wake)
+            overview.forget_findings(self._jobs.store)
             return in_words(verb, changed, refused)
 
         return Ask(question, act)
-
-    def _changed(self, *, wakes: bool) -> None:
-        if wakes:
-            self._wake()
-        overview.forget_findings(self._jobs.store)
 
 
 def keys_of(item: Item | None) -> dict[str, str]:
