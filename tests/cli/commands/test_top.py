@@ -93,7 +93,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def said(reader: Reader, view: View, room: Room = Room(120, 40)) -> str:
-    return "\n".join(line.text.plain for line in reader.read(view).draw(room))
+    return "\n".join(line.text.plain for line in reader.read(view)(room))
 
 
 # Pictures
@@ -115,11 +115,11 @@ def test_a_picture_fits_its_terminal(reader: Reader) -> None:
     for view in views:
         picture = reader.read(view)
         for width, height in SIZES:
-            assert max(line.text.cell_len for line in picture.draw(Room(width, height))) <= width
-    narrow = reader.read(View("job", "1")).draw(Room(30))
+            assert max(line.text.cell_len for line in picture(Room(width, height))) <= width
+    narrow = reader.read(View("job", "1"))(Room(30))
     assert max(line.text.cell_len for line in narrow) <= 30
     for width, height in SIZES:  # Header and footer have a line each.
-        assert len(reader.read(TABS["n"]).draw(Room(width, height - 2))) <= height - 2
+        assert len(reader.read(TABS["n"])(Room(width, height - 2))) <= height - 2
 
 
 @pytest.mark.databases("sqlite")
@@ -156,7 +156,7 @@ def test_jobs_are_found_by_what_is_typed(reader: Reader) -> None:
         "4": {4},
         "'": set(),
     }.items():
-        lines = reader.read(View("jobs", search)).draw(Room(100))
+        lines = reader.read(View("jobs", search))(Room(100))
         assert {int(line.item.key) for line in lines if line.item} == ids
         assert all('token="‹hidden›"' in line.text.plain for line in lines if is_add(line))
 
