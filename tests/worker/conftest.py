@@ -23,6 +23,7 @@ from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.complete.event_dispatcher import EventDispatcher
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.log_context import name_worker
 from jobqueue.worker.upkeep.heartbeat import Heartbeat
 from jobqueue.worker.upkeep.listener import Listener
 
@@ -141,6 +142,7 @@ class SteppedWorker:
         self.parts.notifier.close()
         self.store.close()
         self.assembly.connections.heartbeat.close()
+        name_worker(None)  # Other tests log from this thread too.
 
     # What the database says
 
