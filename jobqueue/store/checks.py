@@ -67,7 +67,7 @@ class Whole(TypeDecorator[int]):
 
 
 class Seconds(TypeDecorator[float]):
-    """Seconds; None for a value that is not a number."""
+    """Seconds, or another real number; None for a value that is not one."""
 
     impl = Double
     cache_ok = True

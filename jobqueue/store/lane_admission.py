@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import NamedTuple
 
+from jobqueue import options
+
 PLACE = attrgetter("priority", "run_at", "id")
 """The place of a job in the order of all."""
 _ROUNDING = 1e-6  # seconds; instants are sums of floats
@@ -37,7 +39,8 @@ class Head(NamedTuple):
     def is_in_line(self) -> bool:
         """Return whether the job may start at its turn, or holds up those behind it, as strict."""
         is_strict = self.lane is not None and self.lane_strict == 1
-        return is_strict or not (self.is_paused or self.lane_limit == 0)
+        has_limit_0 = self.lane_limit is not None and self.lane_limit <= 0
+        return is_strict or not (self.is_paused or has_limit_0)
 
 
 class Places(NamedTuple):
@@ -198,10 +201,16 @@ def choose_fairly(lanes: Sequence[Lane], room: int, queue: QueueLane) -> list[in
         lane = lanes[place]
         head = _take(lane)
         chosen.append(head.id)
-        lane.turn = queue.turn + 1 / (head.lane_weight or 1)
+        lane.turn = queue.turn + 1 / _weight(head)
         if lane.next:
             heapq.heappush(waiting, (lane.turn, place))
     return chosen
+
+
+def _weight(head: Head) -> float:
+    weight = head.lane_weight or 1.0
+    # Plain SQL may have written another one, even NaN: that counts as 1.
+    return weight if options.WEIGHT_LEAST <= weight <= options.WEIGHT_MAX else 1.0
 
 
 def _take(lane: Lane) -> Head:

@@ -113,8 +113,8 @@ jobs = Table(
     Column("scheduled_for", Instant),  # of a job that a schedule made: the instant it is for
     Column("expires_at", Instant),  # not begun by then: cancelled; null: never
     Column("lane", Text),  # the job's concurrency key; null: none
-    Column("lane_limit", Integer),  # most jobs of the lane that run at once; null: no limit
-    Column("lane_weight", Double),  # its share in a fair queue; null: 1
+    Column("lane_limit", Whole(0)),  # most jobs of the lane that run at once; null: no limit
+    Column("lane_weight", Seconds),  # its share in a fair queue; null: 1
     Column("lane_strict", SmallInteger),  # 1: jobs of the lane run in order, also between attempts
     Column("progress_at", Instant),  # when progress was written last
     Column("awaited_key", Text),  # the unique key that it takes once no other job holds it

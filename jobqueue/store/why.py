@@ -278,7 +278,7 @@ def _lane_full(facts: Facts) -> Explanation | None:
     lane, limit, running = str(facts.job.lane), facts.verdicts.lane_limit, facts.places.running
     if facts.places.next_id == facts.job.id:
         limit = facts.places.next_limit
-    if not limit:
+    if (limit or 0) <= 0:
         return _because(
             facts,
             "lane_full",

@@ -300,6 +300,16 @@ def test_keys_share_a_fair_queue_by_weight(bench: LaneBench) -> None:
     assert (len(heavy & set(taken)), len(light & set(taken))) == (30, 10)
 
 
+@pytest.mark.parametrize("weight", [-1.0, 1e-320, float("inf")])
+def test_a_weight_that_only_plain_sql_can_write_counts_as_1(
+    bench: LaneBench, weight: float
+) -> None:
+    odd, other = set(bench.add("odd", weight=weight, count=20)), set(bench.add("other", count=20))
+    bench.switch(fair=1)
+    taken = {id_ for _ in range(5) for id_ in bench.ids(limit=4)}
+    assert (len(odd & taken), len(other & taken)) == (10, 10)
+
+
 def test_a_late_key_of_a_fair_queue_does_not_wait_behind_a_backlog(bench: LaneBench) -> None:
     bench.add("heavy", count=500)
     bench.switch(fair=1)

@@ -13,6 +13,10 @@ from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.doctor import examine
 from jobqueue.store.stats import Monitor
+from jobqueue.store.lanes import Lanes
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import PauseKind
+from jobqueue.store.why import explain
 from tests.store.conftest import StoreKit
 
 INSERT = "INSERT INTO jobqueue_jobs (task, {0}) VALUES ('add', '{1}')"
@@ -191,3 +195,31 @@ def test_a_rate_without_its_period_is_a_second_everywhere(kit: StoreKit) -> None
     write(kit, "INSERT INTO jobqueue_queues (name, rate_count) VALUES ('mail', 5)")
     (row,) = Monitor(kit.store).bounded_queues()
     assert str(rate_of(row)) == "5/second"
+
+
+@pytest.mark.parametrize("is_any_paused", [False, True])
+@pytest.mark.parametrize("limit", ["'many'", "-1"])
+def test_a_limit_of_a_key_that_is_not_one_is_a_pause_and_hides_no_other_job(
+    kit: StoreKit, limit: str, is_any_paused: bool
+) -> None:
+    if limit == "'many'" and not kit.store.backend.single_writer:
+        limit = "-2"  # PostgreSQL takes no text for a number.
+    with kit.store.write() as connection:
+        connection.execute(text("DELETE FROM jobqueue_lanes"))
+        connection.execute(text(
+            "INSERT INTO jobqueue_jobs (task, lane, lane_limit, lane_weight, lane_strict)"
+            f" VALUES ('add', 'k', {limit}, -1, 2)"
+        ))  # fmt: skip
+    kit.change(other := kit.add(), lane="k", lane_limit=1)
+    if is_any_paused:
+        Pauses(kit.store).pause(PauseKind.TASK, "none")
+    lanes, holder = Lanes(kit.store), kit.worker()
+    lanes.sweep()
+    with kit.store.write() as connection:
+        assert [claim.id for claim in lanes.claim(connection, holder, "default", 9).claims] == [
+            other
+        ]
+    why = explain(kit.jobs, other - 1)
+    assert why is not None
+    assert why.sentence == "lane k has the limit 0"
+    assert kit.maintenance.left_behind(None, ("add",)) == {"with a limit of 0": 1}

@@ -20,7 +20,14 @@ from jobqueue.states import State
 from jobqueue.store.clock import INSTANT
 from jobqueue.store.indexes import BEGUN
 from jobqueue.store.schema import LaneKind, Parked, jobs, lanes, pauses, queues
-from jobqueue.store.sql.predicates import IS_PAUSED, PLAIN, QUEUE_LIMITED, may, unpaused
+from jobqueue.store.sql.predicates import (
+    IS_PAUSED,
+    PLAIN,
+    QUEUE_LIMITED,
+    as_integer,
+    may,
+    unpaused,
+)
 
 PASSED_OVER_MAX = 10_000
 """Jobs of a key that are read to find the first that a pause, or a limit of 0, does not hold."""
@@ -48,7 +55,7 @@ def is_in_line(job: FromClause = jobs) -> ColumnElement[bool]:
 
 
 def _is_open(job: FromClause) -> ColumnElement[bool]:
-    return and_(unpaused(job), func.coalesce(job.c.lane_limit, literal_column("1")) > 0)
+    return and_(unpaused(job), func.coalesce(as_integer(job.c.lane_limit), 1) > 0)
 
 
 def first_jobs() -> Executable:

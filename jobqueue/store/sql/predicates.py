@@ -10,10 +10,12 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     FromClause,
+    Integer,
     Select,
     Text,
     and_,
     bindparam,
+    cast,
     exists,
     func,
     literal_column,
@@ -42,6 +44,11 @@ def may(verb: str) -> ColumnElement[bool]:
 def in_force(table: FromClause, values: Mapping[str, Any]) -> list[ColumnElement[bool]]:
     """Return the conditions that columns of a row have these values; None is NULL."""
     return [table.c[name].is_not_distinct_from(value) for name, value in values.items()]
+
+
+def as_integer(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the integer of a column, to compare: of text, which SQLite lets in, 0."""
+    return cast(column, Integer())
 
 
 def becomes(verb: str) -> ColumnElement[str]:
@@ -106,7 +113,7 @@ def unpaused(job: FromClause = jobs) -> ColumnElement[bool]:
 
 LIMIT_IS_0 = or_(
     exists().where(queues.c.name == jobs.c.queue, queues.c.max_running == 0),
-    func.coalesce(jobs.c.lane_limit, 1) == 0,
+    func.coalesce(as_integer(jobs.c.lane_limit), 1) <= 0,
 )
 """True for a job that a limit of 0 holds back, its queue's or its own: a pause."""
 

@@ -29,7 +29,8 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
             AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
                 OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
                     '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
-                AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
+                AND coalesce(CAST(jobqueue_jobs.lane_limit AS INTEGER), 1) > 0
+                OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit::INTEGER
     ) AS anon_6 UNION ALL
@@ -45,7 +46,8 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
             AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
                 OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
                     '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
-                AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
+                AND coalesce(CAST(jobqueue_jobs.lane_limit AS INTEGER), 1) > 0
+                OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit::INTEGER
     ) AS anon_7 UNION ALL
@@ -61,7 +63,8 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
             AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
                 OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
                     '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
-                AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
+                AND coalesce(CAST(jobqueue_jobs.lane_limit AS INTEGER), 1) > 0
+                OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit::INTEGER
     ) AS anon_8 UNION ALL

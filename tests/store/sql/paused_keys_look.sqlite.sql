@@ -37,7 +37,8 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
             AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
                 OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
                     '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
-                AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
+                AND coalesce(CAST(jobqueue_jobs.lane_limit AS INTEGER), 1) > 0
+                OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit OFFSET 0
     ) AS anon_2 UNION ALL
@@ -52,7 +53,8 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
             AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
                 OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
                     '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
-                AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
+                AND coalesce(CAST(jobqueue_jobs.lane_limit AS INTEGER), 1) > 0
+                OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit OFFSET 0
     ) AS anon_3 UNION ALL
@@ -68,7 +70,8 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
             AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
                 OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
                     '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
-                AND coalesce(jobqueue_jobs.lane_limit, 1) > 0 OR jobqueue_jobs.lane_strict = 1)
+                AND coalesce(CAST(jobqueue_jobs.lane_limit AS INTEGER), 1) > 0
+                OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit OFFSET 0
     ) AS anon_4 UNION ALL
