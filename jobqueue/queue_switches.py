@@ -39,8 +39,9 @@ class Rate(NamedTuple):
                 text, "rate", least=PERIOD_LEAST, most=PERIOD_MAX
             )
         except InvalidOption as error:
+            detail = "" if unit[:1].isalpha() else f" ({error})"
             raise invalid(
-                "rate", f"{str(value)[:40]!r} is not a rate ({error}); {_FORM}", value
+                "rate", f"{str(value)[:40]!r} is not a rate{detail}; {_FORM}", value
             ) from None
         starts = options.whole(int(count), "rate", 1, COUNT_MAX)
         return cls(starts, period, None if burst is None else check_burst(burst))

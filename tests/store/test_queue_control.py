@@ -172,4 +172,5 @@ def test_wrong_switches_are_refused_in_one_line(
         jobs.queue("mail", **options)
     assert refused.value.field == field
     assert "\n" not in str(refused.value)
+    assert "1fortnight" not in str(refused.value)  # What nobody has written.
     assert "mail" not in jobs.registry.queues

@@ -77,5 +77,8 @@ COMMANDS = (
         "Start no more jobs of a task, or with a tag.\n\n"
         "In all queues. Running jobs go on. For a queue: jobqueue queues pause.",
     ),
-    _command("resume", "Start jobs of a paused task or tag again."),
+    _command(
+        "resume",
+        "Start jobs of a paused task or tag again.\n\nFor a queue: jobqueue queues resume.",
+    ),
 )
