@@ -63,7 +63,6 @@ class Maintenance:
         """
 
         def work(connection: Connection) -> int:
-            self._store.backend.limit_lock_wait(connection)
             passed, waiters = 0, self._statements.waiters_of_free_keys
             for id_ in connection.execute(waiters, {"in_limit": limit}).scalars():
                 try:
