@@ -454,7 +454,7 @@ def test_outcomes_and_progress_lock_their_rows_in_the_order_of_their_ids(
         connection.execute(text(f"INSERT INTO jobqueue_jobs (task, queue) {numbers}"))
     ids = kit.add_many(20)
     claims = kit.take(holder)[::-1]
-    other = type(kit)(second_store(lock_timeout="5s"))
+    other = type(kit)(second_store(lock_timeout="60s"))
 
     def write() -> Any:
         if verb == "report":
