@@ -57,8 +57,9 @@ class Store:
         except ModuleNotFoundError:
             raise ConfigurationError(DRIVER_MISSING, field="url") from None
         self.read_instant = INSTANT.reader(self.engine.dialect)
-        self.write_instant = partial(INSTANT.process_bind_param, dialect=self.engine.dialect)
         """Reads an instant as the driver has it."""
+        self.write_instant = partial(INSTANT.process_bind_param, dialect=self.engine.dialect)
+        """Writes an instant for the driver."""
         self.connects = 0
         """Connections made so far: each may lead to a server that has lost commits."""
         event.listen(self.engine, "connect", self._connected)
