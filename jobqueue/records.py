@@ -3,13 +3,16 @@
 import json
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from jobqueue.error_groups import signature_of
 from jobqueue.literal_types import UniqueUntil
 from jobqueue.states import FINAL, OutcomeKind, State
+
+Aware = Annotated[datetime, msgspec.Meta(tz=True)]
+"""An instant with its time zone; a decoder refuses others, such as a text cut at a NUL."""
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -26,8 +29,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
     args: str
     attempt: int
     max_attempts: int
-    run_at: datetime
-    started_at: datetime
+    run_at: Aware
+    started_at: Aware
     timeout: float | None
     headers: str | None  # JSON
     priority: int
@@ -41,9 +44,9 @@ class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
     immediate_only: bool = False
     at_most_once: bool = False
     releases_key_on_start: bool = False  # its unique key is free once it begins
-    deadline_at: datetime | None = None
-    scheduled_for: datetime | None = None  # the tick that made it
-    expires_at: datetime | None = None  # it does not begin later
+    deadline_at: Aware | None = None
+    scheduled_for: Aware | None = None  # the tick that made it
+    expires_at: Aware | None = None  # it does not begin later
 
 
 NOT_COMMITTED = "NotCommitted"

@@ -105,6 +105,42 @@ def test_bytes_that_sqlite_lets_in_for_a_text_are_claimed_as_text(kit: StoreKit)
     ] * 2
 
 
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("task", "CAST(x'ff' AS TEXT)"),
+        ("args", "'[\"' || x'ff' || '\"]'"),
+        ("headers", "x'ff'"),
+        ("run_at", "'2026-01-31 23:59:59' || char(0)"),
+        ("snoozes", "x'31'"),
+        ("crashes", "9e999"),
+        ("deadline_at", "x'ff'"),
+    ],
+)
+def test_what_sqlite_lets_in_stops_no_claim_of_others(
+    kit: StoreKit, column: str, value: str, at_once: bool
+) -> None:
+    before = kit.add()
+    values = {"task": "'add'", column: value}
+    write(
+        kit, f"INSERT INTO jobqueue_jobs ({','.join(values)}) VALUES ({','.join(values.values())})"
+    )
+    after, holder = kit.add(), kit.worker()
+    claims = kit.claims.claim_first(holder, "default", 3) if at_once else kit.take(holder)
+    assert len(claims) == 3
+    assert {before, after} < {claim.id for claim in claims}
+    assert all(claim.run_at.tzinfo for claim in claims)
+
+
+@pytest.mark.databases("sqlite")
+def test_arguments_that_are_not_utf8_are_refused_and_not_changed(kit: StoreKit) -> None:
+    write(kit, "INSERT INTO jobqueue_jobs (task, args) VALUES ('add', '[\"' || x'ff' || '\"]')")
+    (claim,) = kit.take(kit.worker())
+    assert claim.args == '["\\xff"]'  # not JSON
+
+
 @pytest.mark.parametrize("column", ["run_at", "created_at"])
 @pytest.mark.parametrize("value", BEYOND)
 def test_an_instant_that_python_cannot_hold_stops_no_claim(

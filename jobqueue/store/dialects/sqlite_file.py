@@ -168,10 +168,19 @@ def _close(connection: Any) -> None:
         connection.close()
 
 
+def _text(value: bytes) -> str:
+    """Decode a text; bytes that are not UTF-8, which plain SQL may write, as backslash escapes.
+
+    No row may stop a worker; and JSON has no such escape, so that no job runs with arguments that
+    were changed.
+    """
+    return value.decode(errors="backslashreplace")
+
+
 def _set(connection: Any, *, makes: bool) -> None:
     """Configure a new driver connection, and undo what an application's hook has set."""
     connection.isolation_level = None  # We send BEGIN: pysqlite's is deferred and late.
-    connection.row_factory, connection.text_factory = None, str
+    connection.row_factory, connection.text_factory = None, _text
     with suppress(sqlite3.OperationalError):
         # Locked if another process writes to a new file just now: the next connection sets it.
         if makes or connection.execute(_OURS).fetchall():

@@ -1,12 +1,11 @@
 """What a claim returns: as rows of columns, or as one text of JSON; and the claims made of them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from json import loads
 from typing import Any
 
 from msgspec.json import Decoder
-from msgspec.structs import fields, replace
+from msgspec.structs import FieldInfo, fields, replace
 from sqlalchemy import (
     ColumnElement,
     Executable,
@@ -23,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
-from jobqueue.records import Claim
+from jobqueue.records import Aware, Claim
 from jobqueue.store.clock import json_list, now, once, read_text
 from jobqueue.store.schema import jobs
 from jobqueue.store.sql.predicates import FREES_KEY, ONCE, SOLO, USUAL
@@ -41,14 +40,19 @@ def claim_columns() -> list[ColumnElement[Any]]:
     SQLAlchemy's conversion of one makes it look at each of a row.
     """
     rare = json_list(
-        *(jobs.c.backoff, jobs.c.snoozes, jobs.c.crashes, jobs.c.child_crashes),
+        *(_typed(jobs.c[name]) for name in ("backoff", "snoozes", "crashes", "child_crashes")),
         *(SOLO, ONCE, FREES_KEY),
-        *(jobs.c.deadline_at, jobs.c.scheduled_for, jobs.c.expires_at),
+        *(_typed(jobs.c[name]) for name in ("deadline_at", "scheduled_for", "expires_at")),
     )
     return [
         *(type_coerce(jobs.c[name], NullType()).label(name) for name in _CLAIMED),
         case((USUAL, null()), else_=rare).label("rare"),
     ]
+
+
+def _typed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a column as its type: JSON holds no BLOB, which plain SQL may write on SQLite."""
+    return cast(column, column.type)
 
 
 def read_claims(
@@ -81,7 +85,11 @@ def read_claims(
 
 def _with_rare(claim: Claim, text: str) -> Claim:
     """Return a claim with the values of `json_list` in `claim_columns`."""
-    backoff, snoozes, crashes, child_crashes, *others = loads(text)
+    try:
+        values = loads(text)
+    except ValueError:  # A byte that is not UTF-8 stands in it as \xff.
+        values = loads(text.replace("\\x", "\\\\x"))
+    backoff, snoozes, crashes, child_crashes, *others = values
     immediate_only, at_most_once, frees_key, deadline, tick, expires = others
     return replace(
         claim,
@@ -124,7 +132,7 @@ def claimable_text(found: Select[Any]) -> Executable:
         "releases_key_on_start": FREES_KEY,
     }
     values = [
-        _in_json(given[name] if (name := field.name) in given else jobs.c[name], field.type)
+        _in_json(field, given[field.name] if field.name in given else jobs.c[field.name])
         for field in fields(Claim)
     ]
     usual = [value for value, field in zip(values, fields(Claim), strict=True) if field.required]
@@ -133,14 +141,15 @@ def claimable_text(found: Select[Any]) -> Executable:
     return select(literal("[").concat(func.group_concat(claims.c.claim)).concat("]"))
 
 
-def _in_json(value: ColumnElement[Any], type_: object) -> ColumnElement[Any]:
+def _in_json(field: FieldInfo, value: ColumnElement[Any]) -> ColumnElement[Any]:
     """Return the JSON value of a claim's field."""
-    if type_ is bool:
+    if field.type is bool:
         return func.json(case((value, "true"), else_="false"))
-    if type_ in (datetime, datetime | None):
+    if field.type in (Aware, Aware | None):
         return type_coerce(value, Text()).concat("Z")
-    # JSON holds no BLOB, which plain SQL may have written.
-    return cast(value, Text()) if type_ in (str, str | None) else value
+    # Checks refuse other types in the numbers that each job has.
+    is_number = field.required and field.type not in (str, str | None)
+    return value if is_number else _typed(value)
 
 
 _CLAIMS = Decoder(list[Claim])

@@ -34,7 +34,9 @@ RETURNING id AS id, fence AS fence, task AS task, queue AS queue, args AS args, 
     WHEN (coalesce(base_max_attempts, max_attempts) != 1 AND snoozes + crashes + child_crashes = 0
         AND coalesce(unique_until, '') != 'started' AND coalesce(backoff, NULL) IS NULL
         AND coalesce(deadline_at, scheduled_for, expires_at) IS NULL) THEN NULL
-    ELSE json_array(backoff, snoozes, crashes, child_crashes, coalesce(base_max_attempts, max_attempts) = 1
-        OR crashes > 0 OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL,
+    ELSE json_array(CAST(backoff AS TEXT), CAST(snoozes AS INTEGER), CAST(crashes AS INTEGER),
+        CAST(child_crashes AS INTEGER), coalesce(base_max_attempts, max_attempts) = 1 OR crashes > 0
+        OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL,
         coalesce(base_max_attempts, max_attempts) = 1, coalesce(unique_until, '') = 'started'
-        AND key_released = 0, deadline_at, scheduled_for, expires_at) END AS rare;
+        AND key_released = 0, CAST(deadline_at AS TEXT), CAST(scheduled_for AS TEXT),
+        CAST(expires_at AS TEXT)) END AS rare;

@@ -15,8 +15,8 @@ FROM (
             jobqueue_jobs.max_attempts, jobqueue_jobs.run_at || 'Z',
             (SELECT clock_timestamp() AS anon_2) || 'Z', jobqueue_jobs.timeout,
             CAST(jobqueue_jobs.headers AS TEXT), jobqueue_jobs.priority, :in_worker,
-            CAST(jobqueue_jobs.backoff AS TEXT), jobqueue_jobs.snoozes, jobqueue_jobs.crashes,
-            jobqueue_jobs.child_crashes,
+            CAST(jobqueue_jobs.backoff AS TEXT), CAST(jobqueue_jobs.snoozes AS INTEGER),
+            CAST(jobqueue_jobs.crashes AS INTEGER), CAST(jobqueue_jobs.child_crashes AS INTEGER),
             json(CASE WHEN (coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1
                 OR jobqueue_jobs.crashes > 0 OR coalesce(jobqueue_jobs.unique_until, '') = 'started'
                 OR coalesce(jobqueue_jobs.expires_at, NULL) IS NOT NULL) THEN 'true' ELSE 'false' END),

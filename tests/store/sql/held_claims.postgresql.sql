@@ -8,12 +8,15 @@ SELECT jobqueue_jobs.id AS id, jobqueue_jobs.fence AS fence, jobqueue_jobs.task 
         AND coalesce(jobqueue_jobs.unique_until, '') != 'started'
         AND coalesce(jobqueue_jobs.backoff, NULL) IS NULL
         AND coalesce(jobqueue_jobs.deadline_at, jobqueue_jobs.scheduled_for, jobqueue_jobs.expires_at) IS NULL) THEN NULL
-    ELSE CAST(json_build_array(jobqueue_jobs.backoff, jobqueue_jobs.snoozes, jobqueue_jobs.crashes,
-        jobqueue_jobs.child_crashes, coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1
-        OR jobqueue_jobs.crashes > 0 OR coalesce(jobqueue_jobs.unique_until, '') = 'started'
+    ELSE CAST(json_build_array(CAST(jobqueue_jobs.backoff AS TEXT), CAST(jobqueue_jobs.snoozes AS INTEGER),
+        CAST(jobqueue_jobs.crashes AS INTEGER), CAST(jobqueue_jobs.child_crashes AS INTEGER),
+        coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes > 0
+        OR coalesce(jobqueue_jobs.unique_until, '') = 'started'
         OR coalesce(jobqueue_jobs.expires_at, NULL) IS NOT NULL,
         coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1,
         coalesce(jobqueue_jobs.unique_until, '') = 'started' AND jobqueue_jobs.key_released = 0,
-        jobqueue_jobs.deadline_at, jobqueue_jobs.scheduled_for, jobqueue_jobs.expires_at) AS TEXT) END AS rare
+        CAST(jobqueue_jobs.deadline_at AS TIMESTAMP WITH TIME ZONE),
+        CAST(jobqueue_jobs.scheduled_for AS TIMESTAMP WITH TIME ZONE),
+        CAST(jobqueue_jobs.expires_at AS TIMESTAMP WITH TIME ZONE)) AS TEXT) END AS rare
 FROM jobqueue_jobs
 WHERE jobqueue_jobs.worker_id = :in_worker::BIGINT AND jobqueue_jobs.id IN (:in_ids);
