@@ -1,6 +1,7 @@
 """Claims: which jobs a worker takes, in which order, and that nobody else has them then."""
 
 import itertools
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -26,6 +27,18 @@ PAST = [datetime(2020, 1, 1, 0, 0, n, tzinfo=UTC) for n in range(10)]
 
 def ids(claims: Any) -> list[int]:
     return [claim.id for claim in claims]
+
+
+@pytest.mark.databases("sqlite")
+def test_many_long_arguments_do_not_exceed_the_longest_text_of_sqlite(kit: StoreKit) -> None:
+    args = f'{{"args":["{10_000 * "a"}"],"kwargs":{{}}}}'
+    given, holder, limit = kit.add_many(20, args=args), kit.worker(), sqlite3.SQLITE_LIMIT_LENGTH
+    with kit.store.write() as connection:
+        driver: Any = connection.connection.driver_connection
+        longest = driver.setlimit(limit, 100_000)
+        claims = kit.claims.claim(connection, holder, "default", limit=20, free=20)
+        driver.setlimit(limit, longest)
+    assert [(claim.id, claim.args) for claim in claims] == [(id_, args) for id_ in given]
 
 
 def test_a_claim_carries_the_job(kit: StoreKit) -> None:

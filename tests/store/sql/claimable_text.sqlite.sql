@@ -7,12 +7,14 @@ FROM (
             AND coalesce(jobqueue_jobs.backoff, NULL) IS NULL
             AND coalesce(jobqueue_jobs.deadline_at, jobqueue_jobs.scheduled_for, jobqueue_jobs.expires_at) IS NULL) THEN json_array(jobqueue_jobs.id,
             jobqueue_jobs.fence + 1, CAST(jobqueue_jobs.task AS TEXT), CAST(jobqueue_jobs.queue AS TEXT),
-            CAST(jobqueue_jobs.args AS TEXT), jobqueue_jobs.attempt + 1, jobqueue_jobs.max_attempts,
-            jobqueue_jobs.run_at || 'Z', (SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS anon_2) || 'Z',
-            jobqueue_jobs.timeout, CAST(jobqueue_jobs.headers AS TEXT), jobqueue_jobs.priority, :in_worker)
+            CAST(CASE WHEN (length(jobqueue_jobs.args) <= 10000) THEN jobqueue_jobs.args END AS TEXT),
+            jobqueue_jobs.attempt + 1, jobqueue_jobs.max_attempts, jobqueue_jobs.run_at || 'Z',
+            (SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS anon_2) || 'Z', jobqueue_jobs.timeout,
+            CAST(jobqueue_jobs.headers AS TEXT), jobqueue_jobs.priority, :in_worker)
         ELSE json_array(jobqueue_jobs.id, jobqueue_jobs.fence + 1, CAST(jobqueue_jobs.task AS TEXT),
-            CAST(jobqueue_jobs.queue AS TEXT), CAST(jobqueue_jobs.args AS TEXT), jobqueue_jobs.attempt + 1,
-            jobqueue_jobs.max_attempts, jobqueue_jobs.run_at || 'Z',
+            CAST(jobqueue_jobs.queue AS TEXT),
+            CAST(CASE WHEN (length(jobqueue_jobs.args) <= 10000) THEN jobqueue_jobs.args END AS TEXT),
+            jobqueue_jobs.attempt + 1, jobqueue_jobs.max_attempts, jobqueue_jobs.run_at || 'Z',
             (SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS anon_2) || 'Z', jobqueue_jobs.timeout,
             CAST(jobqueue_jobs.headers AS TEXT), jobqueue_jobs.priority, :in_worker,
             CAST(jobqueue_jobs.backoff AS TEXT), CAST(jobqueue_jobs.snoozes AS INTEGER),
