@@ -34,6 +34,8 @@ class Instant(TypeDecorator[datetime]):
         """Write an aware datetime; a naive one is a bug in jobqueue."""
         if value is None:
             return None
+        if isinstance(value, _AsWritten):
+            return value.text
         assert value.tzinfo is not None, "instants are aware"
         value = value.astimezone(UTC)
         if dialect.name != "sqlite":
@@ -84,6 +86,34 @@ def _read_foreign(value: str) -> datetime:
         return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
     except (ValueError, OverflowError):  # Not an instant, or outside of the years 1 to 9999.
         return datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _AsWritten(datetime):
+    """An instant that plain SQL wrote in another form on SQLite, with its text."""
+
+    text: str
+
+
+class InstantAsWritten(Instant):
+    """An instant for a place to go on from: it is written back in the form in which it was read.
+
+    SQLite compares texts: '2026-01-31 23:59:59' is in front of '2026-01-31 23:59:59.000000'.
+    """
+
+    cache_ok = True
+
+    def reader(self, dialect: Dialect) -> Callable[[Any], Any]:
+        """Return what reads the driver's form."""
+        return _read_as_written if dialect.name == "sqlite" else _read_aware
+
+
+def _read_as_written(value: str) -> datetime | None:
+    instant = _read_text(value)
+    if instant is None or instant.replace(tzinfo=None).isoformat(" ", "microseconds") == value:
+        return instant
+    foreign = _AsWritten.fromisoformat(instant.isoformat())
+    foreign.text = value
+    return foreign
 
 
 INSTANT = Instant()

@@ -15,6 +15,7 @@ from jobqueue.store.audit import Audit
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.lanes import Lanes
+from jobqueue.store.paused import PausedJobs
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import LaneKind, Parked, PauseKind, jobs, lanes, queues
 from tests.store.conftest import StoreKit
@@ -150,6 +151,23 @@ def test_jobs_with_a_limit_of_0_in_front_of_the_paused_ones_of_their_key_hold_up
     assert "b" not in bench.keys()  # As if all of it were paused.
     bench.pauses.resume(TASK, "send")
     assert bench.keys() == {"a": Parked.NO, "b": Parked.NO}
+
+
+@pytest.mark.databases("sqlite")
+def test_a_job_with_an_instant_in_another_form_is_claimed_while_something_is_paused(
+    bench: PauseBench,
+) -> None:
+    ids_ = bench.add(count=2)
+    with bench.store.write() as connection:
+        connection.execute(text("UPDATE jobqueue_jobs SET run_at = '2026-01-31 23:59:59'"))
+    bench.pauses.pause(TASK, "send")
+    search = paused_search.PausedSearch(PausedJobs(bench.store))
+    with bench.store.write() as connection:
+        cursors, ends = search.look(connection, ["default"])
+        taken = bench.kit.claims.claim_queues(
+            connection, bench.holder, cursors, ends, share=3, limit=3, free=3
+        )
+    assert [claim.id for claim in taken["default"]] == ids_
 
 
 @pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.

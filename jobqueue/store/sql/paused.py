@@ -19,10 +19,11 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    type_coerce,
     union_all,
 )
 
-from jobqueue.store.clock import INSTANT
+from jobqueue.store.clock import INSTANT, InstantAsWritten
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.schema import audit, jobs, pauses, queues, workers
 from jobqueue.store.sql.claim import CURSORS
@@ -36,6 +37,11 @@ _LIMIT = bindparam("in_limit", type_=Integer())
 _LAST_INSTANT = bindparam("in_last_instant", type_=INSTANT)
 _LAST_ID: ColumnElement[int] = literal_column(str(2**63 - 1), BigInteger())
 _PLACE = ("priority", "run_at", "id")
+_PLACE_COLUMNS = (
+    jobs.c.priority,
+    type_coerce(jobs.c.run_at, InstantAsWritten()).label("run_at"),
+    jobs.c.id,
+)
 
 
 class Searched(Enum):
@@ -130,7 +136,8 @@ class _Search:
         ids = self._backend.first_of_each(rows, select(some.c.id))
         return select(
             self._name.label("name"),
-            *(jobs.c[name] for name in (*_PLACE, "lane_limit", "lane_weight", "lane_strict")),
+            *_PLACE_COLUMNS,
+            *(jobs.c[name] for name in ("lane_limit", "lane_weight", "lane_strict")),
             (~unpaused()).label("is_paused"),
         ).where(self._backend.in_subquery(jobs.c.id, ids))
 
@@ -177,7 +184,7 @@ class _Search:
         in_level = (self._far(given, *part) for part in _behind(given))
         far = select(func.coalesce(*in_level, later_levels).label("id")).correlate(given)
         ids = self._backend.first_of_each(given, far)
-        columns = (self._name.label("name"), *(jobs.c[name] for name in _PLACE))
+        columns = (self._name.label("name"), *_PLACE_COLUMNS)
         return select(*columns).where(self._backend.in_subquery(jobs.c.id, ids))
 
     def _of_level(self, given: FromClause) -> Sequence[ColumnElement[bool]]:

@@ -1,4 +1,4 @@
-SELECT jobqueue_jobs.queue AS name, jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id
+SELECT jobqueue_jobs.queue AS name, jobqueue_jobs.priority, jobqueue_jobs.run_at AS run_at, jobqueue_jobs.id
 FROM jobqueue_jobs
 WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
     SELECT anon_1."key" AS place, json_extract(anon_1.value, '$[0]') AS queue,

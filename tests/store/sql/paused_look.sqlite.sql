@@ -1,4 +1,4 @@
-SELECT jobqueue_jobs.queue AS name, jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id,
+SELECT jobqueue_jobs.queue AS name, jobqueue_jobs.priority, jobqueue_jobs.run_at AS run_at, jobqueue_jobs.id,
     jobqueue_jobs.lane_limit, jobqueue_jobs.lane_weight, jobqueue_jobs.lane_strict,
     NOT (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
         OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
