@@ -1,5 +1,6 @@
 """Mistakes that plain SQL may make: the checks of the jobs table, and numbers that are none."""
 
+import math
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Dialect, Double, Integer
@@ -67,11 +68,11 @@ class Whole(TypeDecorator[int]):
 
 
 class Seconds(TypeDecorator[float]):
-    """Seconds, or another real number; None for a value that is not one."""
+    """Seconds, or another number above 0; None for a value that is not one, such as infinity."""
 
     impl = Double
     cache_ok = True
 
     def process_result_value(self, value: Any, dialect: Dialect) -> float | None:  # noqa: ARG002
         """Return the number."""
-        return value if isinstance(value, int | float) else None
+        return value if isinstance(value, int | float) and 0 < value < math.inf else None

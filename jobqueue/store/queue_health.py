@@ -309,14 +309,14 @@ def limits_of_0(facts: Facts) -> Iterator[Finding]:
     """Tell queues and keys of which no job starts."""
     for name, row in sorted(facts.switches.items()):
         for switch, most in (("limit", row.max_running), ("rate", row.rate_count)):
-            if most == 0:
+            if _is_0(most):
                 yield finding(
                     "limits_of_0",
                     f"queue {name} has the {switch} 0: none of its jobs starts",
                     f"jobqueue queues {switch} {quote(name)} none",
                     [name],
                 )
-    held = [row for row in facts.waiting if row.lane_limit == 0]
+    held = [row for row in facts.waiting if _is_0(row.lane_limit)]
     if held:
         yield finding(
             "limits_of_0",
@@ -324,6 +324,10 @@ def limits_of_0(facts: Facts) -> Iterator[Finding]:
             f"raise concurrency_limit of the task; or delete: jobqueue delete {held[0].id}",
             [row.id for row in held],
         )
+
+
+def _is_0(limit: int | None) -> bool:
+    return limit is not None and limit <= 0
 
 
 def retention(facts: Facts) -> Iterator[Finding]:

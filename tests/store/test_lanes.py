@@ -1,6 +1,7 @@
 """Lanes: limits, rates, order and shares of the jobs of a concurrency key, and of limited queues."""
 
 import pytest
+from sqlalchemy import text
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
@@ -76,6 +77,17 @@ def test_a_strict_job_starts_behind_those_of_its_key_with_a_limit_of_0(
     bench.add("a", limit=0, count=count)
     (strict,) = bench.add("a", limit=1, strict=True)
     assert bench.ids() == [strict]
+
+
+@pytest.mark.databases("sqlite")  # PostgreSQL takes no text for a number.
+def test_many_limits_that_are_texts_in_front_of_their_key_hold_back_no_other(
+    bench: LaneBench,
+) -> None:
+    bench.add("a", limit=0, count=HEADS_MIN + 2)
+    with bench.kit.store.write() as connection:
+        connection.execute(text("UPDATE jobqueue_jobs SET lane_limit = 'many'"))
+    (free,) = bench.add("a", limit=1)
+    assert bench.ids(limit=1) == [free]
 
 
 def test_one_key_is_one_lane_in_all_queues(bench: LaneBench) -> None:

@@ -1,5 +1,6 @@
 """What plain SQL may write into the table of jobs: mistakes are refused, or stop no worker."""
 
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +16,7 @@ from jobqueue.store.doctor import examine
 from jobqueue.store.stats import Monitor
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.pauses import Pauses
-from jobqueue.store.schema import PauseKind
+from jobqueue.store.schema import PauseKind, queues
 from jobqueue.store.why import explain
 from tests.store.conftest import StoreKit
 
@@ -227,10 +228,33 @@ def test_a_switch_that_is_a_text_stops_its_queue_alone_and_is_found(url: str, sw
         assert found.remedy == f"jobqueue queues {switch} mail none"
 
 
-def test_a_rate_without_its_period_is_a_second_everywhere(kit: StoreKit) -> None:
-    write(kit, "INSERT INTO jobqueue_queues (name, rate_count) VALUES ('mail', 5)")
+@pytest.mark.parametrize("period", [None, -1.0, math.inf])
+def test_a_rate_without_its_period_is_a_second_everywhere(
+    kit: StoreKit, period: float | None
+) -> None:
+    (first, _), holder = kit.add_many(2, queue="mail"), kit.worker()
+    with kit.store.write() as connection:
+        connection.execute(text("DELETE FROM jobqueue_lanes"))
+        given = {"name": "mail", "rate_count": 5, "rate_period": period}
+        connection.execute(queues.insert().values(given))
+        claimed = Lanes(kit.store).claim(connection, holder, "mail", 9).claims
+    assert [claim.id for claim in claimed] == [first]
     (row,) = Monitor(kit.store).bounded_queues()
     assert str(rate_of(row)) == "5/second"
+
+
+@pytest.mark.parametrize("limit", ["'many'", "-1"])
+def test_a_limit_of_a_queue_that_is_not_one_holds_up_no_drain_and_is_found(
+    kit: StoreKit, limit: str
+) -> None:
+    if limit == "'many'" and not kit.store.backend.single_writer:
+        limit = "-2"  # PostgreSQL takes no text for a number.
+    kit.worker()
+    kit.add()
+    write(kit, f"INSERT INTO jobqueue_queues (name, max_running) VALUES ('default', {limit})")
+    assert kit.maintenance.left_behind(None, ("add",)) == {"with a limit of 0": 1}
+    found = [finding.sentence for finding in examine(kit.store).findings]
+    assert "queue default has the limit 0: none of its jobs starts" in found
 
 
 @pytest.mark.parametrize("is_any_paused", [False, True])

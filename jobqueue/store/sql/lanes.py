@@ -263,7 +263,9 @@ def _heads(backend: Backend, names: FromClause, *, behind: bool = False) -> Exec
         more = (other.c[name] for name in ("priority", "run_at", "lane_limit", "lane_strict"))
         some = first.add_columns(*more).limit(PASSED_OVER_MAX).correlate(names).subquery("some")
         place = [some.c[name] for name in _PLACE]
-        counts = or_(func.coalesce(some.c.lane_limit, 1) > 0, some.c.lane_strict == 1)
+        counts = or_(
+            func.coalesce(predicates.as_integer(some.c.lane_limit), 1) > 0, some.c.lane_strict == 1
+        )
         first = select(some.c.id).where(counts).order_by(*place)
     ids = backend.first_of_each(names, first.limit(_IN_LIMIT))
     is_paused = (~unpaused()).label("is_paused")

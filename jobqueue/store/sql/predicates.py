@@ -112,7 +112,7 @@ def unpaused(job: FromClause = jobs) -> ColumnElement[bool]:
 
 
 LIMIT_IS_0 = or_(
-    exists().where(queues.c.name == jobs.c.queue, queues.c.max_running == 0),
+    exists().where(queues.c.name == jobs.c.queue, as_integer(queues.c.max_running) <= 0),
     func.coalesce(as_integer(jobs.c.lane_limit), 1) <= 0,
 )
 """True for a job that a limit of 0 holds back, its queue's or its own: a pause."""

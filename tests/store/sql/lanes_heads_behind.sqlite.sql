@@ -20,5 +20,5 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
             OR other.lane_strict = 1)
     ORDER BY other.priority, other.run_at, other.id
     LIMIT 10000 OFFSET 0
-) AS some WHERE coalesce(some.lane_limit,
+) AS some WHERE coalesce(CAST(some.lane_limit AS INTEGER),
     1) > 0 OR some.lane_strict = 1 ORDER BY some.priority, some.run_at, some.id LIMIT :in_limit OFFSET 0));
