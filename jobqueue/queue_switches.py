@@ -110,7 +110,7 @@ def columns_of(switch: str, value: Any) -> dict[str, Any]:
     for one that plain SQL has written there.
     """
     if switch == "limit":
-        return {"max_running": value}
+        return {"max_running": None if value is None else check_limit(value)}
     if switch == "fair":
         return {"fair": 1 if value else None}
     return dict(zip(_RATE, (None,) * 3 if value is None else Rate.read(value), strict=True))

@@ -130,6 +130,16 @@ def _object(text: str | None) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _sayable(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without the JSON objects of which no words can be made, as `_object`."""
+    try:
+        about(row)
+        shown(row["before"])
+    except (TypeError, ValueError, LookupError, AttributeError):
+        return row | {"target": {}, "before": None}
+    return row
+
+
 def os_user() -> str:
     """Return the user of this process."""
     try:
@@ -176,7 +186,7 @@ class Audit:
             wanted = wanted.where(audit.c.id == id_)
         if since is not None:
             wanted = wanted.where(audit.c.at >= since)
-        return [row | {"at": row["at"].isoformat()} for row in self._read(wanted)]
+        return [_sayable(row) | {"at": row["at"].isoformat()} for row in self._read(wanted)]
 
     def later(self, id_: int, verbs: Collection[str]) -> list[dict[str, Any]]:
         """Return what was done after an action: `verb`, `target`, `before`, and the last `id`."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import ColumnElement, FromClause, exists, select
 
 from jobqueue.errors import JobNotFound, WrongState
 from jobqueue.job_changes import JobChanges
@@ -53,12 +53,26 @@ def reversal(row: Row) -> Reversal | None:
         return None
     try:
         return build(row, row["target"], row["before"])
-    except (ValueError, KeyError, TypeError):  # Plain SQL has written this row.
+    except (ValueError, LookupError, TypeError, AttributeError):  # Plain SQL has written this row.
         return None
 
 
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _check(table: FromClause, *sides: Row) -> None:
+    """Raise TypeError or KeyError for JSON values that the columns of these names cannot have."""
+    for name, value in (one for side in sides for one in side.items()):
+        if value is not None and not isinstance(value, table.c[name].type.python_type):
+            raise TypeError
+
+
 def _of_pause(row: Row, target: Row, _before: None) -> Reversal | None:
-    ((kind, name),) = target.items()
+    ((kind, given),) = target.items()
+    name = _name(given)
     verb, is_paused = INVERSE[row["verb"]], row["verb"] == "pause"
     if kind in ("queue", "schedule"):
         table = queues if kind == "queue" else schedules
@@ -79,7 +93,7 @@ def _of_pause(row: Row, target: Row, _before: None) -> Reversal | None:
 
 
 def _of_switch(row: Row, target: Row, before: Row) -> Reversal | None:
-    switch, queue = row["verb"], target["queue"]
+    switch, queue = row["verb"], _name(target["queue"])
     old, new = before[switch], target[switch]
     seen = columns_of(switch, new)
     if columns_of(switch, old) == seen:
@@ -93,7 +107,8 @@ def _of_switch(row: Row, target: Row, before: Row) -> Reversal | None:
 
 
 def _of_move(_row: Row, target: Row, before: Row) -> Reversal | None:
-    ids, new = tuple(target["ids"]), target["set"]
+    ids, new = tuple(map(int, target["ids"])), target["set"]
+    _check(jobs, before, new)
     if before == new:
         return None
     wanted, old = JobFilter(ids=ids), JobChanges(**before)
@@ -106,7 +121,8 @@ def _of_move(_row: Row, target: Row, before: Row) -> Reversal | None:
 
 
 def _of_schedule(_row: Row, target: Row, before: Row) -> Reversal | None:
-    name, was, became = target["schedule"], before["was"], before["became"]
+    name, was, became = _name(target["schedule"]), before["was"], before["became"]
+    _check(schedules, was, became)
     if was == became:
         return None
     return Reversal(

@@ -1,5 +1,6 @@
 """Taking back what an operator did: what was there is in the row, and only what is still so is undone."""
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -368,16 +369,44 @@ def test_of_two_who_undo_at_once_one_does(
 
 def test_rows_that_an_earlier_version_or_plain_sql_wrote_are_shown(operator: Operator) -> None:
     values = {"actor": ADA, "verb": "limit"}
+    five = asdict(FIVE)
+    wrong = json.dumps({"was": five, "became": five | {"task": 5}})
     for row in (
         {"target": '{"queue": "mail", "limit": 4}'},
         {"target": '{"queue": "mail"}', "before": '{"limit": 4}'},
         {"target": '{"ids": [1]}', "before": "[]", "verb": "update"},
         {"target": '{"queue": "a", "rate": "often"}', "before": '{"rate": null}', "verb": "rate"},
         {"target": '{"queue": "a", "task": "b"}', "verb": "pause"},
+        {"target": '{"queue": {"a": 1}}', "verb": "pause"},
+        {"target": '{"queue": 7, "limit": 3}', "before": '{"limit": 4}'},
+        {"target": '{"queue": "mail", "limit": "x"}', "before": '{"limit": 4}'},
+        {"target": '{"queue": "mail", "limit": 3}', "before": '{"limit": {"a": 1}}'},
+        {"target": '{"queue": "mail", "limit": 3}', "before": '{"became": 3}'},
+        {"target": '{"queue": "a", "rate": 5}', "before": '{"rate": null}', "verb": "rate"},
+        {"target": '{"ids": 7, "set": {"queue": "x"}}', "verb": "update"},
+        *(
+            {"target": target, "before": '{"queue": "y"}', "verb": "update"}
+            for target in (
+                '{"ids": 7, "set": {"queue": "x"}}',
+                '{"ids": ["x"], "set": {"queue": "x"}}',
+                '{"ids": [1], "set": {"queue": 5}}',
+                '{"ids": [1], "set": {"nonsense": 5}}',
+                '{"ids": [1], "set": 5}',
+            )
+        ),
+        *(
+            {"target": '{"schedule": "s"}', "before": before, "verb": "add"}
+            for before in ('{"was": {}, "became": {"x": 1}}', '{"was": 1, "became": null}', wrong)
+        ),
     ):
         operator.execute(insert(audit).values(values | row))
-    assert operator.offers() == ["never"] * 5
+    rows = operator.rows()
+    assert operator.offers() == ["never"] * len(rows)
     assert operator.says()[-1] == "limit queue mail, limit 4"
+    assert len(Audit(operator.kit.store).find(None)) == len(rows)
+    for row in rows:
+        with pytest.raises(WrongState, match="cannot be undone"):
+            operator.undo(row["id"])
 
 
 def test_what_an_earlier_version_set_since_counts_though_it_noted_no_old_value(
