@@ -3,6 +3,7 @@
 import re
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -194,12 +195,21 @@ def test_a_pause_of_a_name_that_nobody_knows_is_refused_with_the_nearest(
         assert jobs.pause(**of, force=True) is other.resume(**of) is None  # Now it is known.
 
 
+@pytest.mark.databases("sqlite")
+def test_a_new_database_knows_no_queue_but_the_default_one(tmp_path: Path) -> None:
+    with JobQueue(f"sqlite:///{tmp_path}/new.db") as jobs:
+        for verb in (jobs.pause, jobs.resume):
+            with pytest.raises(InvalidOption, match="'mail' is not known; known are default"):
+                verb("mail")
+            verb("default")
+
+
 @pytest.mark.parametrize("given", [{}, {"queue": "a", "task": "b"}, {"task": "a", "tag": "b"},
-                                   {"task": "a b"}, {"tag": ""}, {"task": 7}])  # fmt: skip
+                                   {"task": "a b"}, {"tag": ""}, {"task": 7}, {"queue": "q" * 64}])  # fmt: skip
 def test_a_pause_is_of_one_name(jobs: JobQueue, given: Any) -> None:
     for verb in (jobs.pause, jobs.resume):
         with pytest.raises(InvalidOption):
-            verb(**given)
+            verb(**given, force=True)
 
 
 def test_the_registry_says_which_task_it_does_not_know(jobs: JobQueue, add: Any) -> None:
