@@ -159,7 +159,7 @@ def test_the_first_signal_ends_all_in_order_with_one_summary(it: Cli, crew: Any)
 
 
 def test_a_second_signal_gives_the_jobs_back_and_exits_with_1(crew: Any) -> None:
-    crew = crew()
+    crew = crew("--shutdown-timeout", "1h")
     crew.signal(signal.SIGTERM)
     crew.signal(signal.SIGINT)
     assert crew.end()[0] == 1
@@ -199,7 +199,7 @@ def test_one_signal_to_all_of_them_is_a_first_one_for_each(crew: Any) -> None:
 def test_kill_9_of_a_worker_has_it_replaced_and_its_job_run_again(
     it: Cli, crew: Any, wait_until: Any
 ) -> None:
-    crew = crew()
+    crew = crew("--lease", "1h")  # Its processes are seen to be gone, long before that.
     victim = min(crew.pids)
     os.kill(victim, signal.SIGKILL)
     crew.await_log(f"worker process {victim} died by SIGKILL; another one starts in 0.")

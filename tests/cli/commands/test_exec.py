@@ -276,7 +276,7 @@ def test_the_first_signal_lets_it_end(
 def test_the_second_signal_ends_all_of_it_and_gives_the_job_back(
     it: Cli, family: Any, all_gone: Any, script: str
 ) -> None:
-    id_, pids, worker = family(script=script)
+    id_, pids, worker = family(script=script, worker=["--shutdown-timeout", "1h"])
     worker.popen.send_signal(signal.SIGTERM)
     worker.popen.send_signal(signal.SIGINT)
     assert worker.end()[0] == 1
