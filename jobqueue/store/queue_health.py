@@ -100,9 +100,11 @@ class Facts:
         return not self.serving(queue) and any(_serves(row, queue) for row in self.alive)
 
     def is_stopped(self, queue: str) -> bool:
-        """Return whether a pause or a limit of 0 stops a queue."""
+        """Return whether a pause, or a limit or rate of 0, stops a queue."""
         row = self.switches.get(queue)
-        return row is not None and (row.paused_at is not None or row.max_running == 0)
+        return row is not None and (
+            row.paused_at is not None or _is_0(row.max_running) or _is_0(row.rate_count)
+        )
 
     @cached_property
     def heads(self) -> dict[str, list[Any]]:

@@ -203,10 +203,13 @@ def test_tags_of_another_form_are_none_and_hide_no_other_job(kit: StoreKit, tags
 
 
 @pytest.mark.databases("sqlite")  # PostgreSQL's types refuse them.
+@pytest.mark.parametrize("wrong", ["'x'", "'5x'", "-1"])
 @pytest.mark.parametrize("switch", ["limit", "rate"])
-def test_a_switch_that_is_a_text_stops_its_queue_alone_and_is_found(url: str, switch: str) -> None:
+def test_a_switch_that_is_no_number_stops_its_queue_alone_and_is_found(
+    url: str, switch: str, wrong: str
+) -> None:
     column = {"limit": "max_running", "rate": "rate_count"}[switch]
-    given = "(name, rate_period, rate_burst, max_pending, {}) VALUES ('mail', 'y', 'z', 'x', 'x')"
+    given = f"(name, rate_period, rate_burst, max_pending, {{}}) VALUES ('mail', 'y', 'z', 'x', {wrong})"
     with JobQueue(url) as jobs:
 
         @jobs.task
@@ -224,6 +227,8 @@ def test_a_switch_that_is_a_text_stops_its_queue_alone_and_is_found(url: str, sw
             assert jobs.get(later.id).result(timeout=30) == 9
             assert jobs.get(held.id).state == State.AVAILABLE
             (found,) = examine(jobs.store).findings
+        with jobs.worker(drain=True) as worker:  # Nor does a drain wait for it.
+            assert worker.wait(30)
         assert found.sentence == f"queue mail has the {switch} 0: none of its jobs starts"
         assert found.remedy == f"jobqueue queues {switch} mail none"
 
@@ -258,12 +263,12 @@ def test_a_limit_of_a_queue_that_is_not_one_holds_up_no_drain_and_is_found(
 
 
 @pytest.mark.parametrize("is_any_paused", [False, True])
-@pytest.mark.parametrize("limit", ["'many'", "-1"])
+@pytest.mark.parametrize("limit", ["'many'", "'5x'", "2.5", "-1"])
 def test_a_limit_of_a_key_that_is_not_one_is_a_pause_and_hides_no_other_job(
     kit: StoreKit, limit: str, is_any_paused: bool
 ) -> None:
-    if limit == "'many'" and not kit.store.backend.single_writer:
-        limit = "-2"  # PostgreSQL takes no text for a number.
+    if not kit.store.backend.single_writer:
+        limit = "-1"  # PostgreSQL has only whole numbers there.
     with kit.store.write() as connection:
         connection.execute(text("DELETE FROM jobqueue_lanes"))
         connection.execute(text(

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     cast,
     exists,
     func,
@@ -47,8 +48,9 @@ def in_force(table: FromClause, values: Mapping[str, Any]) -> list[ColumnElement
 
 
 def as_integer(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return the integer of a column, to compare: of text, which SQLite lets in, 0."""
-    return cast(column, Integer())
+    """Return the integer of a column, to compare: of what SQLite lets in besides, 0, as `Whole`."""
+    number = cast(column, Integer())
+    return case((number != column, 0), else_=number)
 
 
 def becomes(verb: str) -> ColumnElement[str]:
@@ -112,10 +114,13 @@ def unpaused(job: FromClause = jobs) -> ColumnElement[bool]:
 
 
 LIMIT_IS_0 = or_(
-    exists().where(queues.c.name == jobs.c.queue, as_integer(queues.c.max_running) <= 0),
+    exists().where(
+        queues.c.name == jobs.c.queue,
+        or_(as_integer(queues.c.max_running) <= 0, as_integer(queues.c.rate_count) <= 0),
+    ),
     func.coalesce(as_integer(jobs.c.lane_limit), 1) <= 0,
 )
-"""True for a job that a limit of 0 holds back, its queue's or its own: a pause."""
+"""True for a job that a limit or rate of 0 holds back, its queue's or its own: a pause."""
 
 QUEUE_LIMITED = or_(
     queues.c.max_running.is_not(None), queues.c.rate_count.is_not(None), queues.c.fair == 1

@@ -32,5 +32,7 @@ WHERE NOT (EXISTS (SELECT * FROM jobqueue_pauses WHERE jobqueue_pauses.name IS N
 ) AS first WHERE (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
     OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
         AND jobqueue_pauses.name = first.task OR jobqueue_pauses.kind = 'tag'
-        AND replace(first.tags, '"' || jobqueue_pauses.name || '"', '') != first.tags))) AND coalesce(CAST(first.lane_limit AS INTEGER),
+        AND replace(first.tags, '"' || jobqueue_pauses.name || '"', '') != first.tags))) AND coalesce(CASE
+    WHEN (CAST(first.lane_limit AS INTEGER) != first.lane_limit) THEN 0
+    ELSE CAST(first.lane_limit AS INTEGER) END,
     1) > 0)) OR (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = found.queue AND jobqueue_jobs.lane = found.lane ORDER BY jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id LIMIT 1 OFFSET 10000) IS NOT NULL;

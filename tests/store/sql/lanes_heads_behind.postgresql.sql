@@ -17,5 +17,6 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM unnest((SELECT CAST(:in
             OR other.lane_strict = 1)
     ORDER BY other.priority, other.run_at, other.id
     LIMIT 10000
-) AS "some" WHERE coalesce(CAST("some".lane_limit AS INTEGER),
+) AS "some" WHERE coalesce(CASE WHEN (CAST("some".lane_limit AS INTEGER) != "some".lane_limit) THEN 0
+    ELSE CAST("some".lane_limit AS INTEGER) END,
     1) > 0 OR "some".lane_strict = 1 ORDER BY "some".priority, "some".run_at, "some".id LIMIT :in_limit::INTEGER) AS each ON true)));

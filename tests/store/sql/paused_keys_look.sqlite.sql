@@ -37,7 +37,7 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
             AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
                 OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
                     '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
-                AND coalesce(CAST(jobqueue_jobs.lane_limit AS INTEGER), 1) > 0
+                AND coalesce(CASE WHEN (CAST(jobqueue_jobs.lane_limit AS INTEGER) != jobqueue_jobs.lane_limit) THEN 0 ELSE CAST(jobqueue_jobs.lane_limit AS INTEGER) END, 1) > 0
                 OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit OFFSET 0
@@ -53,7 +53,7 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
             AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
                 OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
                     '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
-                AND coalesce(CAST(jobqueue_jobs.lane_limit AS INTEGER), 1) > 0
+                AND coalesce(CASE WHEN (CAST(jobqueue_jobs.lane_limit AS INTEGER) != jobqueue_jobs.lane_limit) THEN 0 ELSE CAST(jobqueue_jobs.lane_limit AS INTEGER) END, 1) > 0
                 OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit OFFSET 0
@@ -70,7 +70,7 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
             AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
                 OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
                     '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
-                AND coalesce(CAST(jobqueue_jobs.lane_limit AS INTEGER), 1) > 0
+                AND coalesce(CASE WHEN (CAST(jobqueue_jobs.lane_limit AS INTEGER) != jobqueue_jobs.lane_limit) THEN 0 ELSE CAST(jobqueue_jobs.lane_limit AS INTEGER) END, 1) > 0
                 OR jobqueue_jobs.lane_strict = 1)
         ORDER BY jobqueue_jobs.run_at, jobqueue_jobs.id
         LIMIT :in_limit OFFSET 0

@@ -6,7 +6,8 @@ FROM (
         AND ((NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
             OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags,
                 '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
-            AND coalesce(CAST(jobqueue_jobs.lane_limit AS INTEGER), 1) > 0 OR jobqueue_jobs.lane_strict = 1)
+            AND coalesce(CASE WHEN (CAST(jobqueue_jobs.lane_limit AS INTEGER) != jobqueue_jobs.lane_limit) THEN 0 ELSE CAST(jobqueue_jobs.lane_limit AS INTEGER) END, 1) > 0
+            OR jobqueue_jobs.lane_strict = 1)
         AND (:in_strict::INTEGER = 1 OR jobqueue_jobs.lane_strict = 1 OR jobqueue_jobs.lane_limit IS NULL
             OR jobqueue_jobs.lane_limit > :in_places::INTEGER)
         AND jobqueue_jobs.queue = :in_queue::VARCHAR
