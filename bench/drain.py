@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from itertools import count
+from statistics import median
 from typing import Any, NamedTuple
 
 from bench import ceiling
@@ -14,6 +15,9 @@ from bench.app import app
 from bench.ground import Database
 from bench.stage import Record, Stage, fill
 from bench.worker import WorkerChild
+
+PAIRS = 5
+"""Drains beside the bare loop in one run, whose medians count."""
 
 runs = count()
 
@@ -80,25 +84,44 @@ def snapshot(database: Database) -> Iterator[None]:
 
 
 def measure(stage: Stage, record: Record) -> None:
-    """The bare loop, then ours, in every run, so that both meet the same machine."""
+    """One process beside the bare loop, then two processes, a backlog and a held snapshot."""
     jobs = stage.count(100_000)
-    top = ceiling.drain(stage, jobs)
-    with stage.fresh() as database:
-        enqueue(database, jobs)
-        one = work(database, jobs)
-    record("one process", one.rate, "jobs/s")
-    record("bare loop (ceiling), beside it", top["rate"], "jobs/s")
-    record("one process, of the ceiling", 100 * one.rate / top["rate"], "%")
-    record("one process, its CPU", 1e6 * one.cpu, "µs per job")
-    record("bare loop, its CPU", 1e6 * top["cpu"], "µs per job")
+    one = _beside_bare_loop(stage, record, jobs)
     with stage.fresh() as database:
         enqueue(database, jobs)
         two = work(database, jobs, processes=2)
     record("two processes, together", two.rate, "jobs/s")
-    record("two processes, of one", 100 * two.rate / one.rate, "%")
+    record("two processes, of one", 100 * two.rate / one, "%")
     record("two processes, the smaller share", 100 * two.least, "%")
-    _backlog(stage, record, jobs, one.rate)
-    _pinned(stage, record, one.rate)
+    _backlog(stage, record, jobs, one)
+    _pinned(stage, record, one)
+
+
+def _beside_bare_loop(stage: Stage, record: Record, jobs: int) -> float:
+    """Record medians of alternating pairs; return the rate of one process.
+
+    The machine's speed changes within seconds, by half and more: a single pair tells little.
+    """
+    pairs = []
+    for number in range(PAIRS):
+        with stage.fresh() as database:
+            enqueue(database, jobs)
+            if number % 2:
+                pairs.append((work(database, jobs), ceiling.drain(stage, jobs)))
+            else:
+                top = ceiling.drain(stage, jobs)
+                pairs.append((work(database, jobs), top))
+    rate = median(one.rate for one, _ in pairs)
+    record("one process", rate, "jobs/s")
+    record("bare loop (ceiling), beside it", median(top["rate"] for _, top in pairs), "jobs/s")
+    record(
+        "one process, of the ceiling",
+        median(100 * one.rate / top["rate"] for one, top in pairs),
+        "%",
+    )
+    record("one process, its CPU", median(1e6 * one.cpu for one, _ in pairs), "µs per job")
+    record("bare loop, its CPU", median(1e6 * top["cpu"] for _, top in pairs), "µs per job")
+    return rate
 
 
 def _backlog(stage: Stage, record: Record, jobs: int, empty: float) -> None:
