@@ -117,7 +117,8 @@ class Claims:
             jobs = self._statements.claimable_text, self._statements.claimable_rows
             found = self._claim_found(connection, *jobs, parameters, holder)
         else:
-            rows = connection.execute(self._statements.claim, parameters)
+            quick = CompiledStatement(self._store, self._statements.claim)
+            rows = quick.execute(connection, parameters)
             found = sorted(claims_of(self._store, rows, holder), key=_PLACE)
         return self._undo_unready(connection, ClaimBatch(found), free)
 
@@ -179,7 +180,8 @@ class Claims:
                 jobs = made.claimable_text_of_ranges, made.claimable_rows_of_ranges
             found = self._claim_found(connection, *jobs, parameters, holder)
         else:
-            rows = connection.execute(self._statements.claim_queues, parameters)
+            quick = CompiledStatement(self._store, self._statements.claim_queues)
+            rows = quick.execute(connection, parameters)
             found = claims_of(self._store, rows, holder)
         for claim in found:
             batches[claim.queue].append(claim)

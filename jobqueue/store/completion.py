@@ -9,7 +9,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from msgspec.json import encode
+from msgspec.json import decode, encode
 from sqlalchemy import Connection
 
 from jobqueue.records import INTERRUPTED, Outcome, Succeeded, Unsuccessful
@@ -19,6 +19,7 @@ from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import CompiledStatement, Store
 from jobqueue.store.dialects.base import Columns
 from jobqueue.store.sql.rows import (
+    COUNTS,
     END,
     PAIRS,
     PROGRESS,
@@ -57,21 +58,16 @@ class Completion:
         """Record the holder's outcomes; return the new state of each job whose claim was held.
 
         The worker has lost each job that is missing from the result: its fence did not match.
-        `counts` gets what this transaction counts, valid once it is committed. `progress`: what
-        handlers reported last, and no heartbeat has written yet.
+        `counts`, empty, gets what this transaction counts, valid once it is committed. `progress`:
+        what handlers reported last, and no heartbeat has written yet.
         """
         counts = TransactionCounts() if counts is None else counts
         states: dict[int, State] = {}
-        well: list[Succeeded] = []
-        ends: list[CompletionRow] = []
-        for outcome in outcomes:
-            if isinstance(outcome, Unsuccessful):
-                ends.append(_completion_row(outcome))
-            elif outcome.reason is not None:
-                ends.append(_row_without_result(outcome))
-            else:
-                well.append(outcome)
-        if well:
+        well, ends = _split(outcomes)
+        if well and not (ends or progress or self._store.backend.single_writer):
+            if self._succeed_and_count(connection, holder, well, states, counts):
+                return states
+        elif well:
             self._succeed(connection, holder, well, states)
         if ends:
             ends.sort(key=_ID)
@@ -89,6 +85,32 @@ class Completion:
             self._settle(connection, holder, outcomes, states, counts)
         counts.write(connection, self._store)
         return states
+
+    def _succeed_and_count(
+        self,
+        connection: Connection,
+        holder: WorkerRef,
+        well: Sequence[Succeeded],
+        states: dict[int, State],
+        counts: TransactionCounts,
+    ) -> bool:
+        """Record successes; if all claims were held, count them too and return True.
+
+        By one statement, where each round trip takes the time of some hundred jobs.
+        """
+        _count(counts, well, dict.fromkeys([done.claim.id for done in well], State.SUCCEEDED))
+        rows = sorted(((done.claim.id, done.claim.fence, done.result) for done in well), key=_ID)
+        parameters = self._pack(SUCCESS, rows, holder) | {"in_expected": len(rows)}
+        parameters |= self._store.backend.batch_parameters(COUNTS, counts.rows())
+        quick = CompiledStatement(self._store, self._statements.succeed_and_count)
+        given = quick.constants | parameters
+        recorded = connection.exec_driver_sql(quick.text, given).scalar_one()
+        if recorded is None:
+            states.update(dict.fromkeys([done.claim.id for done in well], State.SUCCEEDED))
+            return True
+        states.update(decode(recorded, type=dict[int, State]))
+        counts.counts.clear()
+        return False
 
     def _succeed(
         self,
@@ -191,6 +213,20 @@ class Completion:
         self, columns: Columns, rows: Sequence[Sequence[Any]], holder: WorkerRef
     ) -> dict[str, Any]:
         return self._store.backend.batch_parameters(columns, rows) | {"in_worker": holder.id}
+
+
+def _split(outcomes: Sequence[Outcome]) -> tuple[list[Succeeded], list[CompletionRow]]:
+    """Return the successes with their results, and the rows of all other outcomes."""
+    well: list[Succeeded] = []
+    ends: list[CompletionRow] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Unsuccessful):
+            ends.append(_completion_row(outcome))
+        elif outcome.reason is not None:
+            ends.append(_row_without_result(outcome))
+        else:
+            well.append(outcome)
+    return well, ends
 
 
 def _count(

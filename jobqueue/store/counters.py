@@ -75,9 +75,13 @@ class TransactionCounts:
             "failed": row["failed"] + (state is State.FAILED),
         }
 
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return the rows of COUNTS."""
+        return [_row(queue, task, count) for (queue, task), count in sorted(self.counts.items())]
+
     def write(self, connection: Connection, store: Store) -> None:
         """Insert the counts."""
-        rows = [_row(queue, task, count) for (queue, task), count in sorted(self.counts.items())]
+        rows = self.rows()
         statements = store.statements
         if len(rows) >= MANY:
             parameters = store.backend.batch_parameters(COUNTS, rows)

@@ -236,7 +236,7 @@ class CompiledStatement:
                 if not compiled.binds[name].required
             }
             self._texts[key] = (str(compiled), constants)
-        self._text, self._constants = self._texts[key]
+        self.text, self.constants = self._texts[key]
 
     def execute(self, connection: Connection, parameters: dict[str, Any]) -> CursorResult[Any]:
         """Run the statement in a transaction."""
@@ -245,7 +245,7 @@ class CompiledStatement:
             name: write(value) if isinstance(value, datetime) else value
             for name, value in parameters.items()
         }
-        return connection.exec_driver_sql(self._text, self._constants | given)
+        return connection.exec_driver_sql(self.text, self.constants | given)
 
     def in_autocommit(self, parameters: dict[str, Any]) -> list[tuple[Any, ...]] | None:
         """Run the statement in autocommit, on the driver's own connection (ADR 0012).
@@ -253,7 +253,7 @@ class CompiledStatement:
         Return its rows; None if it did nothing: retry in a transaction. Raises if the outcome is
         unknown. Parameters are the driver's too.
         """
-        return self._store.execute_autocommit(self._text, self._constants | parameters)
+        return self._store.execute_autocommit(self.text, self.constants | parameters)
 
 
 def _pause(seconds: float) -> None:

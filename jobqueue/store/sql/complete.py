@@ -1,10 +1,13 @@
 """The statements that record outcomes of claims, and the progress of running jobs."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Executable,
     FromClause,
+    Insert,
     Text,
     bindparam,
     case,
@@ -17,6 +20,7 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from jobqueue.states import FINAL
 from jobqueue.store.clock import after, now, once, this_hour, this_minute
@@ -30,7 +34,7 @@ def _of(rows: FromClause) -> tuple[ColumnElement[bool], ...]:
     return (jobs.c.id == rows.c.id, jobs.c.fence == rows.c.fence, MINE)
 
 
-def succeed(outcomes: FromClause) -> Executable:
+def succeed(outcomes: FromClause) -> ReturningUpdate[Any]:
     """Record successes. `_of` is the whole guard: leaving `running` adds one to the fence."""
     return (
         update(jobs)
@@ -78,6 +82,21 @@ def succeed_batch() -> Executable:
     )
 
 
+def succeed_and_count(outcomes: FromClause, counts: FromClause) -> Executable:
+    """Record successes, and insert rows of counts if all `in_expected` claims succeed by that.
+
+    Return null in that case, else the states of the claims that were held, by id, as a JSON object.
+    """
+    done = succeed(outcomes).cte("done")
+    succeeded = func.count().filter(done.c.state == becomes("succeed"))
+    is_all = succeeded == bindparam("in_expected", type_=BigInteger())
+    added = append_counters(counts, select(is_all).select_from(done).scalar_subquery())
+    states = func.coalesce(cast(func.json_object_agg(done.c.id, done.c.state), Text()), "{}")
+    return (
+        select(case((is_all, null()), else_=states)).select_from(done).add_cte(added.cte("added"))
+    )
+
+
 def complete(outcomes: FromClause) -> Executable:
     """Record all other outcomes. A cancellation request turns every outcome into `cancelled`."""
     state = case((CANCEL_ASKED, becomes("cancel")), else_=outcomes.c.state)
@@ -120,10 +139,10 @@ def record_attempts(backend: Backend) -> Executable:
     return backend.insert(attempts).values(finished_at=now())
 
 
-def append_counters(counts: FromClause) -> Executable:
+def append_counters(counts: FromClause, *where: ColumnElement[bool]) -> Insert:
     """Insert many rows of counts, of this minute."""
     names = [column.name for column in counts.c if column.name != "place"]
-    source = select(this_minute(), *(counts.c[name] for name in names))
+    source = select(this_minute(), *(counts.c[name] for name in names)).where(*where)
     return insert(counters).inline().from_select(["minute", *names], source)
 
 

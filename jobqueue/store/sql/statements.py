@@ -71,6 +71,9 @@ class Statements(ClaimStatements):
         self.insert_plain = insert.insert_plain()
         self.succeed = complete.succeed(backend.batch_table(SUCCESS))
         self.succeed_batch = complete.succeed_batch()
+        self.succeed_and_count = complete.succeed_and_count(
+            backend.batch_table(SUCCESS), backend.batch_table(COUNTS)
+        )
         self.complete = complete.complete(backend.batch_table(END))
         self.already_completed = complete.already_completed(backend.batch_table(PAIRS))
         self.append_counters = sql_insert(counters).values(minute=this_minute())
