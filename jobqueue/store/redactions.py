@@ -52,9 +52,14 @@ def write_redactions(
         for task, text in sorted(hidden.items()):
             of_task = redactions.c.task == task
             # Insert first: if another process inserts the row meanwhile, its names are added to.
-            connection.execute(store.backend.insert(redactions).values(task=task, hidden=text))
+            new = store.backend.insert(redactions).values(task=task, hidden=text)
+            connection.execute(new)
             there = select(redactions.c.hidden).where(of_task).with_for_update()
-            both = union(connection.execute(there).scalar_one(), text)
+            row = connection.execute(there).one_or_none()
+            if row is None:  # Another session has deleted the row that kept ours out.
+                connection.execute(new)
+                row = connection.execute(there).one()
+            both = union(row.hidden, text)
             connection.execute(update(redactions).where(of_task).values(hidden=both))
 
     if connection is None:

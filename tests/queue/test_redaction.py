@@ -246,6 +246,30 @@ def test_a_row_that_sql_has_broken_hides_all_and_stops_nothing(
             assert SECRET not in job.args
 
 
+@pytest.mark.databases("postgres")
+def test_a_row_that_is_deleted_while_it_is_added_to_is_written_anew(url: str) -> None:
+    """As `doctor` advises for a broken one."""
+
+    def login(token: str, other: str) -> None: ...
+
+    with JobQueue(url) as jobs:
+        jobs.task(redact=("token",))(login).enqueue(SECRET, SECRET)
+    deleted = []
+
+    def delete(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if statement.startswith("INSERT INTO jobqueue_redactions") and not deleted:
+            with operator.store.write() as connection:
+                done = connection.exec_driver_sql("DELETE FROM jobqueue_redactions")
+            deleted.append(done.rowcount)
+
+    with JobQueue(url) as jobs, JobQueue(url) as operator:
+        event.listen(jobs.store.engine, "after_cursor_execute", delete)
+        assert jobs.task(redact=("other",))(login).enqueue(SECRET, SECRET).created
+        assert deleted == [1]
+        (written,) = read_redactions(jobs.store).values()
+        assert json.loads(written)[0] == ["other"]
+
+
 def test_an_app_with_another_name_still_hides_the_written_one(url: str) -> None:
     with JobQueue(url) as jobs:
 
