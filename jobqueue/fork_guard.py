@@ -3,6 +3,8 @@
 It is a copy of the worker with one thread. It may not go on as one: the claims, the connections and
 the event loop that it has are its parent's. Nor may it hear signals as one: it would not heed a
 SIGTERM, and with a wake-up descriptor of its parent it would pass each of its signals on to it.
+
+The hooks of all modules at forks are called from here, so that no Ctrl-C breaks one off.
 """
 
 import os
@@ -11,14 +13,41 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
+
+
+class Hooks(NamedTuple):
+    """What a module does at every fork, in the thread that forks."""
+
+    before: Callable[[], object]
+    in_parent: Callable[[], object]
+    """Called also where an interrupt has broken off `before`, and again where it did this one."""
+    in_child: Callable[[], object]
+
 
 forks = 0
 """The forks between the program's first process and this one: a change shows that code came back
 from a fork in the child. Compared for each job, for which `os.getpid()`, a system call, is slow."""
 
 _undoings: dict[Callable[[], None], tuple[int, ...]] = {}
-_masks = threading.local()
+_hooks: list[Hooks] = []
+
+
+class _Fork(threading.local):
+    """The fork that a thread is at."""
+
+    mask: set[int] | None = None
+    """The signals that were blocked before it, until it has unblocked the others."""
+    is_unfinished = False
+    """The hooks in the parent are to be called, or were broken off."""
+
+
+_fork = _Fork()
+
+
+def around(hooks: Hooks) -> None:
+    """Call these at every fork, while a Ctrl-C waits."""
+    _hooks.append(hooks)
 
 
 def watch(undo: Callable[[], None], *numbers: int) -> None:
@@ -36,21 +65,42 @@ def forget(undo: Callable[[], None]) -> None:
 
 
 def _before() -> None:
-    if _undoings:
-        numbers = {number for group in [*_undoings.values()] for number in group}
-        _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    _fork.is_unfinished = True
+    if _fork.mask is None:  # Else a signal's handler forks, between the hooks of another fork.
+        # In a call of its own: an interrupt that has come breaks off the one that blocks it.
+        _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    numbers = {number for group in [*_undoings.values()] for number in group}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *numbers})
+    for hooks in _hooks:
+        hooks.before()
 
 
-def _after() -> None:
-    before = _masks.__dict__.pop("before", None)
-    if before is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _in_parent() -> None:
+    for hooks in _hooks:
+        hooks.in_parent()
+    _unblock()
+    _fork.is_unfinished = False
+
+
+def _in_parent_again() -> None:
+    if _fork.is_unfinished:
+        _in_parent()
+
+
+def _unblock() -> None:
+    if _fork.mask is not None:
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+        finally:  # What was pending may have raised.
+            _fork.mask = None
 
 
 def _in_child() -> None:
     global forks  # noqa: PLW0603 - it is about the process.
     forks += 1
     try:
+        for hooks in _hooks:
+            hooks.in_child()
         for undo in reversed([*_undoings]):  # Each gives back the handlers of the one before.
             undo()
     finally:
@@ -60,16 +110,21 @@ def _in_child() -> None:
 
 def _let_in() -> None:
     """Unblock the signals that are pending in this child."""
-    interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if interrupts:  # A KeyboardInterrupt raised in this hook would be ignored.
+    interrupted = (
+        signal.SIGINT in signal.sigpending()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if interrupted:  # A KeyboardInterrupt raised in this hook would be ignored.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _after()
-    if interrupts:
+    _unblock()
+    if interrupted:  # The program itself had blocked it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+    # An interrupt that another thread has received is not blocked, and breaks off the first one.
+    os.register_at_fork(after_in_parent=_in_parent_again)
 
 
 def end(error: BaseException | None) -> NoReturn:

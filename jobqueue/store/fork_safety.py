@@ -5,12 +5,13 @@ closed in another process than the one that opened it. os.fork() waits until our
 have left the database driver, so that the child inherits no locked driver state.
 """
 
-import os
 import threading
 from typing import Protocol
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Pool, PoolProxiedConnection
+
+from jobqueue import fork_guard
 
 
 class ForkAware(Protocol):
@@ -40,7 +41,7 @@ class _Gate:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._inside: dict[int, int] = {}  # thread: how often it has entered
-        self._forking = False
+        self._forking = 0  # the thread that forks, or 0
         self._without: dict[int, int] = {}
         """Threads that fork without the gate, which another fork has held for too long."""
 
@@ -80,25 +81,30 @@ class _Gate:
         """
         me = threading.get_ident()
         if self._changed.acquire(timeout=FORK_WAIT_MAX):
-            # The other fork may be waiting, which lets go of the lock.
-            if self._changed.wait_for(lambda: not self._forking, FORK_WAIT_MAX):
-                self._forking = True
+            free = False
+            try:
+                # The other fork may be waiting, which lets go of the lock.
+                free = self._changed.wait_for(lambda: not self._forking, FORK_WAIT_MAX)
+            finally:
+                if not free:
+                    self._changed.release()
+            if free:
+                self._forking = me
                 self._changed.wait_for(lambda: not (self._inside.keys() - {me}), FORK_WAIT_MAX)
                 return
-            self._changed.release()
         self._without[me] = self._without.get(me, 0) + 1
 
     def open(self) -> None:
-        """Admit threads again; called in the parent after the fork."""
+        """Admit threads again if this one has closed it; called in the parent after the fork."""
         me = threading.get_ident()
         if me in self._without:
             self._without[me] -= 1
             if not self._without[me]:
                 del self._without[me]
-            return
-        self._forking = False
-        self._changed.notify_all()
-        self._changed.release()
+        elif self._forking == me:
+            self._changed.notify_all()
+            self._forking = 0
+            self._changed.release()
 
     def after_fork_in_child(self) -> None:
         """Keep only the forking thread, which may be inside; called in the child."""
@@ -106,7 +112,7 @@ class _Gate:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._inside = {me: self._inside[me]} if me in self._inside else {}
-        self._forking = False
+        self._forking = 0
         self._without = {}
 
 
@@ -130,5 +136,4 @@ def _in_child() -> None:
         holder.after_fork_in_child()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=gate.close, after_in_parent=gate.open, after_in_child=_in_child)
+fork_guard.around(fork_guard.Hooks(gate.close, gate.open, _in_child))

@@ -1,6 +1,8 @@
 """Processes forked while threads of ours are in transactions: both sides go on, on both databases."""
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -246,3 +248,54 @@ def test_two_forks_at_once_take_turns(wait_until: Callable[..., Any]) -> None:
         thread.join(LONG)
     assert not any(thread.is_alive() for thread in threads)
     assert gate._changed.acquire(timeout=LONG)
+
+
+def run(program: str) -> str:
+    """What a program prints whose SIGINT is that of a new interpreter."""
+    line = [sys.executable, "-c", "import signal\n" + program]
+    return subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
+
+
+@pytest.mark.parametrize(
+    ("handler", "end"),
+    [("signal.default_int_handler", "-2\n"), ("lambda *_: os.write(1, b'heard ')", "heard 0\n")],
+)
+def test_an_interrupt_waits_until_a_child_has_dropped_all_that_is_its_parents(
+    handler: str, end: str
+) -> None:
+    program = f"""
+import os
+from jobqueue.store import fork_safety
+
+class Holder:
+    def after_fork_in_child(self):
+        os.write(1, b"dropped ")
+        os.kill(os.getpid(), signal.SIGINT)
+
+holders = [Holder() for _ in range(3)]
+for holder in holders:
+    fork_safety.register(holder)
+signal.signal(signal.SIGINT, {handler})
+if (pid := os.fork()) == 0:
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert run(program) == 3 * "dropped " + end
+
+
+def test_an_interrupt_that_another_thread_has_received_leaves_the_gate_open() -> None:
+    """No mask of the thread that forks delays it: it breaks off the first hook that is Python code."""
+    program = """
+import _thread, logging, os, threading
+os.register_at_fork(after_in_parent=_thread.interrupt_main)  # Python code of logging comes before.
+from jobqueue.store.fork_safety import gate
+
+if (pid := os.fork()) == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+thread = threading.Thread(target=gate.__enter__, daemon=True)
+thread.start()
+thread.join(10)
+print(thread.is_alive(), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+    assert run(program) == "False set()\n"
