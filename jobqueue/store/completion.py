@@ -30,7 +30,10 @@ from jobqueue.store.sql.rows import (
 )
 
 BULK = 16
-"""Number of successes from which `succeed_batch` is tried first, as if all claims were held."""
+"""Number of successes from which `succeed_batch` is tried first, as if all claims were held.
+
+For each of their fences: `succeed_batch` is a statement for one of them, `succeed` one for all.
+"""
 
 _ERRORED = (
     *(OutcomeKind.ERRORED, OutcomeKind.TIMED_OUT),
@@ -123,10 +126,11 @@ class Completion:
 
         On a database without round trips, first as if all claims were held: without RETURNING.
         """
-        if self._store.backend.single_writer and len(well) >= BULK:
+        by_fence = self._by_fence(well)
+        if by_fence and len(well) >= BULK * len(by_fence):
             # Not `begin_nested()`: plain SQL takes a third of its time, for which all writers wait.
             connection.exec_driver_sql("SAVEPOINT jobqueue_all")
-            if self._succeed_all(connection, holder, well):
+            if self._succeed_all(connection, holder, by_fence):
                 connection.exec_driver_sql("RELEASE jobqueue_all")
                 states.update(dict.fromkeys([done.claim.id for done in well], State.SUCCEEDED))
                 return
@@ -137,19 +141,27 @@ class Completion:
         written = connection.execute(self._statements.succeed, parameters).all()
         states.update((id_, _STATES[state]) for id_, state in written)
 
+    def _by_fence(self, well: Sequence[Succeeded]) -> dict[int, dict[int, str | None]]:
+        """Return the results by id of the claims with each fence; nothing if they are too few."""
+        results: dict[int, dict[int, str | None]] = defaultdict(dict)
+        if self._store.backend.single_writer and len(well) >= BULK:
+            for done in well:
+                results[done.claim.fence][done.claim.id] = done.result
+        return results
+
     def _succeed_all(
-        self, connection: Connection, holder: WorkerRef, well: Sequence[Succeeded]
+        self,
+        connection: Connection,
+        holder: WorkerRef,
+        results: Mapping[int, Mapping[int, str | None]],
     ) -> bool:
         """Record successes as if all claims were held; return False if some are not."""
-        results: dict[int, dict[int, str | None]] = defaultdict(dict)
-        for done in well:
-            results[done.claim.fence][done.claim.id] = done.result
         held, quick = 0, CompiledStatement(self._store, self._statements.succeed_batch)
         for fence, by_id in results.items():
             given = {"in_results": encode(by_id).decode(), "in_claimed": fence}
             given["in_worker"] = holder.id
             held += quick.execute(connection, given).rowcount
-        return held == len(well)
+        return held == sum(map(len, results.values()))
 
     def _settle(
         self,

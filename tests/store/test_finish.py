@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
@@ -132,6 +132,25 @@ def test_a_long_batch_holds_claims_with_several_fences(kit: StoreKit, holder: Wo
         (once.id, claims[3].id), State.SUCCEEDED
     )
     assert {kit.row(claim.id).result for claim in claims} == {None}
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize(("fences", "statements"), [(2, 2), (3, 1)])
+def test_a_long_batch_of_many_fences_takes_one_statement_and_not_one_for_each(
+    kit: StoreKit, holder: WorkerRef, fences: int, statements: int
+) -> None:
+    kit.add_many(2 * completion_module.BULK)
+    outcomes = []
+    for place, claim in enumerate(kit.take(holder)):
+        fence = claim.fence + place % fences
+        kit.change(claim.id, fence=fence)
+        outcomes.append(kit.succeeded(replace(claim, fence=fence)))
+    executed: list[str] = []
+    event.listen(
+        kit.store.engine, "before_cursor_execute", lambda *given: executed.append(given[2])
+    )
+    assert set(kit.finish(holder, *outcomes).values()) == {State.SUCCEEDED}
+    assert sum(each.startswith("UPDATE") for each in executed) == statements
 
 
 @pytest.mark.usefixtures("long_batches")
