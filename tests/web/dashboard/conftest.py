@@ -1,7 +1,8 @@
 """Shared by the tests of the dashboard: forms as a browser sends them, and a browser where there is one."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -9,7 +10,9 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.web import live
+from tests.conftest import BROWSER
 from tests.web.conftest import Serve
+from tests.web.dashboard.browser import CHROMIUM, MISSING, Tab, chromium
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
 
@@ -72,6 +75,37 @@ def run(jobs: JobQueue) -> Run:
             worker.wait()
 
     return run
+
+
+Open = Callable[..., Tab]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The browser; None where there is none."""
+    if CHROMIUM is None:
+        yield None
+    else:
+        with chromium() as browser:
+            yield browser
+
+
+@pytest.fixture
+def open_tab(browser: Any, serve: Serve, request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Opens a tab on one server; at the end nothing may have gone wrong in it."""
+    found = MISSING if browser is None else f"Chromium {browser.version}"
+    request.node.user_properties.append((BROWSER, found))
+    if browser is None:
+        pytest.skip("there is no Chromium on this machine")
+    with ExitStack() as stack:
+        origin = str(serve().base_url).rstrip("/")
+
+        def open_(**context: Any) -> Tab:
+            tab = Tab(browser, origin, **context)
+            stack.callback(tab.close)
+            return tab
+
+        yield open_
 
 
 def ids_in(page: str) -> list[int]:

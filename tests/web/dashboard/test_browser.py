@@ -1,7 +1,5 @@
 """The dashboard in a real browser: scripts, widths, colours, and the policy for what a page may load."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +7,9 @@ import pytest
 
 from jobqueue import JobQueue, every
 from jobqueue.web import Server, create_app
-from tests.conftest import BROWSER
 from tests.web.conftest import Serve, add_tasks
-from tests.web.dashboard.browser import CHROMIUM, MISSING, Tab, chromium
-from tests.web.dashboard.conftest import Run
+from tests.web.dashboard.browser import Tab
+from tests.web.dashboard.conftest import Open, Run
 
 AXE = Path(__file__).parent / "vendor/axe.min.js"
 REST = ["/", "/errors", "/queues", "/queues/default", "/tasks", "/workers", "/schedules", "/log"]
@@ -25,36 +22,6 @@ PATHS = [
     "/queues/default/purge",
     *REST,
 ]
-
-Open = Callable[..., Tab]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """The browser; None where there is none."""
-    if CHROMIUM is None:
-        yield None
-    else:
-        with chromium() as browser:
-            yield browser
-
-
-@pytest.fixture
-def open_tab(browser: Any, serve: Serve, request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Opens a tab on one server; at the end nothing may have gone wrong in it."""
-    found = MISSING if browser is None else f"Chromium {browser.version}"
-    request.node.user_properties.append((BROWSER, found))
-    if browser is None:
-        pytest.skip("there is no Chromium on this machine")
-    with ExitStack() as stack:
-        origin = str(serve().base_url).rstrip("/")
-
-        def open_(**context: Any) -> Tab:
-            tab = Tab(browser, origin, **context)
-            stack.callback(tab.close)
-            return tab
-
-        yield open_
 
 
 @pytest.fixture
