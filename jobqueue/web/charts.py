@@ -1,11 +1,15 @@
-"""Charts as SVG, drawn on the server. Their size and colours are the style sheet's."""
+"""Charts as SVG, drawn on the server. Their size and colours are the style sheet's.
 
+Where scripts run, `static/chart.js` draws the large one again, from the same points.
+"""
+
+import json
 from collections.abc import Sequence
 
 from markupsafe import Markup
 
 from jobqueue.display import counted_waiting
-from jobqueue.overview import Point, whole_spans
+from jobqueue.overview import DAY, HOUR, Point, whole_spans
 
 WIDTH, HEIGHT = 600, 100
 """Of the drawing; the page stretches it."""
@@ -50,6 +54,22 @@ def area(
         for index, point in enumerate(points)
     ]
     return Markup("").join([*parts, Markup("</svg>")])
+
+
+def lines(points: Sequence[Point]) -> str:
+    """Return the lines of `area` as JSON: the minutes, and what ended, failed and waited in each.
+
+    Minutes count from midnight before the first one.
+    """
+    minutes = [HOUR * int(point.label[:2]) + int(point.label[3:]) for point in points]
+    unknown = [None] * (len(points) - len(whole := whole_spans(points)))
+    drawn = [
+        [minute if minute >= minutes[0] else minute + DAY for minute in minutes],
+        [*(point.done + point.failed for point in whole), *unknown],
+        [*(point.failed for point in whole), *unknown],
+        [point.waiting for point in points],
+    ]
+    return json.dumps(drawn, separators=(",", ":"))
 
 
 def sparkline(points: Sequence[Point]) -> Markup:

@@ -12,7 +12,7 @@ from jobqueue.display import ago, counted_waiting, duration
 from jobqueue.records import counted, format_bytes
 from jobqueue.states import State
 from jobqueue.text import escape_json, escape_lines
-from jobqueue.web.charts import area, round_top, sparkline
+from jobqueue.web.charts import area, lines, round_top, sparkline
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKS = {
@@ -45,6 +45,7 @@ def environment() -> Environment:
         "json": json.dumps,
         "area": area,
         "instant": datetime.fromisoformat,
+        "lines": lines,
         "round_top": round_top,
         "seconds": duration,
         "spark": sparkline,

@@ -1,10 +1,12 @@
 """Charts: what their lines say."""
 
+import json
+
 import pytest
 
 from jobqueue.overview import Point
 from jobqueue.store.history import WAITING_MAX
-from jobqueue.web.charts import area, sparkline
+from jobqueue.web.charts import area, lines, sparkline
 
 
 @pytest.mark.parametrize("draw", [lambda points: area(points, "hour", of="a minute"), sparkline])
@@ -26,3 +28,11 @@ def test_a_line_of_what_waits_has_a_gap_where_nobody_counted() -> None:
     assert "12:01 UTC: 1 done, 0 failed a minute, 10 waiting<" in svg
     assert "12:02 UTC: 1 done, 0 failed a minute, – waiting<" in svg and "100,000+ waiting" in svg
     assert "waiting" not in str(area(points, "hour", of="a minute"))
+
+
+def test_the_lines_for_scripts_go_on_after_midnight_and_end_as_the_drawn_ones() -> None:
+    points = [Point("23:58", 5, 0, 7), Point("23:59", 10, 2), Point("00:00", 3, 1, 0)]
+    whole = [[1438, 1439, 1440], [5, 12, None], [0, 2, None], [7, None, 0]]
+    assert json.loads(lines(points)) == whole
+    points[-1] = Point("00:00", 12, 1, 0)
+    assert json.loads(lines(points))[1:3] == [[5, 12, 13], [0, 2, 1]]
