@@ -14,7 +14,7 @@ from jobqueue.records import JobRecord
 from jobqueue.states import State
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import tags_of
-from jobqueue.store.lane_admission import Head, Lane, Places, QueueLane, Switches
+from jobqueue.store.lane_admission import PLACE, Head, Lane, Places, QueueLane, Switches
 from jobqueue.store.lane_rows import LANES_AT_ONCE
 from jobqueue.store.lanes import HEADS_MIN, Lanes
 from jobqueue.store.sql.lanes import lane_statements
@@ -182,8 +182,22 @@ class Facts:
         if key is not None and key.queue == job.queue:
             place = (key.priority, key.due_at)
         given = {"in_priority": place[0], "in_due_at": place[1]}
-        mine = (job.priority, job.run_at, job.id) if plain else None
-        return self._count_keys(self._why.keys_before, given, mine)
+        if not plain:
+            return self._count_keys(self._why.keys_before, given)
+        mine = (job.priority, job.run_at, job.id)
+        before = self._count_keys(self._why.keys_before, given, mine)
+        return before or self._first_key_is_before(mine)
+
+    def _first_key_is_before(self, place: tuple[int, datetime, int]) -> bool:
+        """Return whether the first key from which a claim takes a job goes before this place.
+
+        So does one that a strict job is due again in, wherever the others of the key are.
+        """
+        given = {"in_limit": LANES_AT_ONCE}
+        keys = dict(map(tuple, self._rows(self._why.first_keys, given)))
+        lanes = self._of_lanes.of_keys(self._connection, self.job.queue, keys, 1)
+        first = next((lane.next for lane in lanes if lane.next), None)
+        return first is not None and PLACE(first) < place
 
     def _count_keys(
         self,

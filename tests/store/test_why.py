@@ -362,6 +362,27 @@ def test_in_order_a_job_waits_for_the_next_attempt_of_another(why: WhyKit) -> No
     assert why.of(first).code == "claimable"
 
 
+def test_in_a_limited_queue_a_job_without_a_key_is_behind_a_strict_one_that_is_due_again(
+    why: WhyKit,
+) -> None:
+    """Wherever the other jobs of its key are: a claim for one free slot takes the strict one."""
+    again, _ = why.add("k", 2, limit=1, strict=True)
+    (claim,) = why.claim()
+    (plain,) = why.add()
+    why.kit.finish(why.worker, why.kit.released(claim))
+    why.kit.change(again, run_at=after(60.0))
+    why.kit.change(again + 1, run_at=after(90.0))
+    why.switch(max_running=5)
+    why.lanes.unpark_all()
+    why.lanes.sweep()
+    said = why.says(plain)
+    assert [claim.id for claim in why.claim(limit=1)] == [again]
+    assert said == "behind 1 other key"
+    why.lanes.unpark_all()
+    assert why.of(plain).code == "claimable"  # The other strict one waits.
+    assert [claim.id for claim in why.claim(limit=1)] == [plain]
+
+
 # Behind others
 
 

@@ -96,6 +96,9 @@ class WhyStatements:
             lanes.c.priority,
             lanes.c.due_at,
         )
+        self.first_keys = _keys(lanes.c.priority, lanes.c.due_at).limit(
+            bindparam("in_limit", type_=Integer())
+        )
         self.keys_before_by_turn = _keys_before(
             lanes.c.turn < bindparam("in_turn", type_=Double()), lanes.c.turn
         )
@@ -191,17 +194,15 @@ def _ahead(line: ColumnElement[bool]) -> Select[Any]:
 
 def _keys_before(is_before: ColumnElement[bool], *order: ColumnElement[Any]) -> Executable:
     """Select the other keys of a queue that workers look at before one, in order, with turns."""
+    return _keys(*order).where(is_before, lanes.c.name != _IN_LANE).limit(COUNTED_MAX + 1)
+
+
+def _keys(*order: ColumnElement[Any]) -> Select[Any]:
+    """Select the keys of a queue at which workers look, in order, with turns."""
     return (
         select(lanes.c.name, lanes.c.turn)
-        .where(
-            OF_KEY,
-            lanes.c.queue == _IN_QUEUE,
-            lanes.c.parked == literal_column("0"),
-            is_before,
-            lanes.c.name != _IN_LANE,
-        )
+        .where(OF_KEY, lanes.c.queue == _IN_QUEUE, lanes.c.parked == literal_column("0"))
         .order_by(*order)
-        .limit(COUNTED_MAX + 1)
     )
 
 
