@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, inspect, select, table, text
+from sqlalchemy import URL, Connection, Engine, func, inspect, select, table, text
 from sqlalchemy import column as sql_column
 from sqlalchemy.exc import DBAPIError
 
@@ -114,18 +114,27 @@ def found(connection: Connection) -> str | None:
 
     Raises SchemaOutdated if the tables were dropped and the one with the revision was not.
     """
-    inspector = inspect(connection)
-    if not inspector.has_table(VERSION_TABLE):
+    versioned, has_jobs = _are_there(connection, VERSION_TABLE, jobs.name)
+    if not versioned:
         return None
     version = table(VERSION_TABLE, sql_column("version_num"))
     revision: str | None = connection.execute(select(version.c.version_num)).scalar()
-    if revision is not None and not inspector.has_table(jobs.name):
+    if revision is not None and not has_jobs:
         raise SchemaOutdated(
             f"the database has schema {revision} by its table {VERSION_TABLE}, but not the table "
             f"{jobs.name}: use another database, or drop {VERSION_TABLE} and what else is left "
             "of the jobqueue_ tables and views in this one"
         )
     return revision
+
+
+def _are_there(connection: Connection, *names: str) -> list[bool]:
+    """Return which of our tables are there. Each process asks it first: on Postgres at once."""
+    if connection.dialect.name == "postgresql":
+        there = select(*(func.to_regclass(name).is_not(None) for name in names))
+        return list(connection.execute(there).one())
+    inspector = inspect(connection)
+    return [inspector.has_table(name) for name in names]
 
 
 def refuse_newer(revision: str | None) -> None:

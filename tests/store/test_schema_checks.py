@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from psycopg.types import TypeInfo
+from sqlalchemy import event, select, text
 
 from jobqueue.errors import (
     SchemaNewer,
@@ -110,3 +111,18 @@ def test_an_older_schema_says_which_command_upgrades_it(store: Store, store_url:
     with closing(Store(store_url)) as other:
         with pytest.raises(SchemaOutdated, match="0000.*run jobqueue db upgrade"), other.write():
             pass
+
+
+@ONLY_POSTGRES
+def test_the_first_use_asks_a_server_for_the_tables_the_revision_and_nothing_else(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(TypeInfo, "fetch", lambda _connection, name: asked.append(name))
+    event.listen(
+        store.engine,
+        "before_cursor_execute",
+        lambda _connection, _cursor, statement, *_: asked.append(statement),
+    )
+    store.require_schema()
+    assert len(asked) == 2, asked

@@ -138,6 +138,7 @@ class Postgres(Backend):
             wait_policy=wait_policy or WaitPolicy(),
             checks=Checks(_is_full, session.is_lost),
             hide_parameters=True,
+            use_native_hstore=False,  # We have no such column, and its type would be looked for.
         )
         postgres_hooks.undo(engine)
         session.prepare(engine)
