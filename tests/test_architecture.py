@@ -58,7 +58,7 @@ LAYERS: list[list[str]] = [
     ["tasks", "job", "enqueue_hooks", "schedules/scheduled_calls"],
     ["supervisor/*"],
     ["worker/service", "worker/log_context", "worker/process_identity", "worker/orphan_guard"]
-    + ["worker/signal_safe_event", "worker/connections"],
+    + ["worker/signal_safe_event", "worker/connections", "worker/outage"],
     ["worker/handler/*"],
     ["logs", "worker/json_stderr", "worker/inflight", "worker/shared_poll"]
     + ["worker/capacity", "worker/lease_state"],

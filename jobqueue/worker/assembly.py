@@ -46,6 +46,7 @@ from jobqueue.worker.log_context import name_worker
 from jobqueue.worker.observe.history import HistoryWriter
 from jobqueue.worker.observe.metrics import Metrics
 from jobqueue.worker.observe.reporter import Reporter
+from jobqueue.worker.outage import Outage
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.shared_poll import SharedPoll
@@ -185,6 +186,9 @@ class Assembly:
                 self.exit_conditions, settings, self._maintenance, planner, list(self._registry)
             ),
         ]
+        outage = Outage(self.store.backend.is_unavailable, lambda: inflight.lease.confirmed_at)
+        for service in services:
+            service.outage = outage
         return WorkerParts(
             name=name,
             heartbeat=heartbeat,

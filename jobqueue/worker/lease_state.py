@@ -39,6 +39,11 @@ class LeaseState:
             self._confirmed = sent_at
             self._verdict.notify_all()
 
+    @property
+    def confirmed_at(self) -> float:
+        """When the last heartbeat that has landed was sent (boot time)."""
+        return self._confirmed
+
     def good(self) -> bool:
         """True while a lease has not passed since the last confirmed heartbeat was sent."""
         return boottime() - self._confirmed < self.length

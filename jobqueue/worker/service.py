@@ -1,6 +1,7 @@
 """A service: a thread that calls tick() again and again, with a back-off after failures."""
 
 import logging
+import math
 import random
 import threading
 import time
@@ -9,13 +10,12 @@ from abc import ABC, abstractmethod
 from jobqueue.loggers import get_logger
 from jobqueue.records import counted
 from jobqueue.worker.log_context import thread
+from jobqueue.worker.outage import REPEAT_LOG, Outage, first_line
 
 log = get_logger("jobqueue.worker")
 
 BACKOFF_FIRST = 0.1  # seconds
 BACKOFF_MAX = 2.0
-REPEAT_LOG = 30.0
-"""Seconds between two log lines about the same failure."""
 
 
 class Service(ABC):
@@ -23,10 +23,14 @@ class Service(ABC):
 
     `tick()` does one bounded round of work and returns the seconds to sleep before the next: 0
     means "there is more", None means "until woken". A round that raises is logged and tried again
-    after a capped, growing time: no error of the database ends a service. `start()`, `stop()`,
+    after a capped, growing time: no error of the database ends a service. What `outage` explains is
+    logged by that, once for all services of a worker. `start()`, `stop()`,
     `join()` and `wake()` may be called in any order, any number of times; `stop()` asks the thread
     to end and returns at once.
     """
+
+    outage: Outage | None = None
+    """The worker's; None logs an outage as any other failure."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -34,7 +38,8 @@ class Service(ABC):
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures = 0
-        self._logged_at = 0.0
+        self._logged_at: dict[int, float] = {}
+        """When the failure that lasts was logged, by level."""
         self._backoff_max = BACKOFF_MAX
 
     @abstractmethod
@@ -93,26 +98,40 @@ class Service(ABC):
         except Exception as error:  # noqa: BLE001 - see the class: it is logged, and tried again.
             return self._failed(error)
         if self._failures:
-            log.info("%s: works again after failing %s", self.name, counted(self._failures, "time"))
-            self._failures = 0
+            level = logging.INFO if logging.WARNING in self._logged_at else logging.DEBUG
+            again = counted(self._failures, "time")
+            log.log(level, "%s: works again after failing %s", self.name, again)
+            self._failures, self._logged_at = 0, {}
+        if self.outage is not None and self.outage.is_on:
+            self.outage.worked(self.name)
         return rest
 
     def _failed(self, error: Exception) -> float:
         self._failures += 1
         most: float = min(self._backoff_max, BACKOFF_FIRST * 2.0 ** min(self._failures, 16))
         rest: float = most * random.uniform(0.5, 1.0)  # noqa: S311 - jitter needs no secret.
-        text = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
-        if self.stopping:  # It may have waited for a full server until the stop.
-            log.info("%s: stopped in a round that failed: %s", self.name, text)
-            return rest
+        self._log(error)
+        return rest
+
+    def _log(self, error: Exception) -> None:
+        outage = self.outage
+        is_known = (
+            outage is not None
+            and (outage.is_on or not self.stopping)
+            and outage.explains(self.name, error)
+        )
+        if self.stopping and not is_known:  # It may have waited for a full server until the stop.
+            log.info("%s: stopped in a round that failed: %s", self.name, first_line(error))
+            return
+        level = logging.DEBUG if is_known else logging.WARNING
         present = time.monotonic()  # Not by its rests: a wake-up ends them, in a stop every 5 ms.
-        if self._failures == 1 or present - self._logged_at >= REPEAT_LOG:
-            log.warning(
+        if present - self._logged_at.get(level, -math.inf) >= REPEAT_LOG:
+            self._logged_at[level] = present
+            log.log(
+                level,
                 "%s: failed %s, retrying: %s",
                 self.name,
                 counted(self._failures, "time"),
-                text,
+                first_line(error),
                 exc_info=log.isEnabledFor(logging.DEBUG),
             )
-            self._logged_at = present
-        return rest

@@ -227,6 +227,7 @@ class Clock:
         self.present = 1_000_000.0
         for module in (
             "lease_state",
+            "outage",
             "shared_poll",
             "upkeep.heartbeat",
             "upkeep.reaper",

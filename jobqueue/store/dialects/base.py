@@ -220,6 +220,9 @@ class Backend(Protocol):
     def is_transient(self, error: BaseException) -> bool:
         """Return whether a retry of the same transaction may succeed."""
 
+    def is_unavailable(self, error: BaseException) -> bool:
+        """Return whether the whole database does not work for now, not only this statement."""
+
     def is_forbidden(self, error: BaseException) -> bool:  # noqa: ARG002 - a file has no roles.
         """Return whether the role of this program lacks a right that the statement needs."""
         return False

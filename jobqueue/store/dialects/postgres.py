@@ -32,7 +32,7 @@ from sqlalchemy import insert as sql_insert
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 
 from jobqueue.store import postgres_session as session
 from jobqueue.store.clock import Instant
@@ -55,13 +55,14 @@ CONNECT = {
     "client_encoding": "utf8",  # A start-up parameter that every pooler takes.
 }
 
-# Serialization failure, deadlock, lock not available, cancelled, insufficient resources; SQLSTATEs
+# Insufficient resources; serialization failure, deadlock, lock not available, cancelled. SQLSTATEs
 # that end the connection are in `postgres_session`.
 _CONNECTION = "08"
 _TOO_MANY = "53300"
 _FORBIDDEN = "42501"
 _LOCK_TIMEOUT = "55P03"
-_TRANSIENT = ("40001", "40P01", "55P03", "57014", "53")
+_RESOURCES = "53"
+_TRANSIENT = ("40001", "40P01", "55P03", "57014")
 
 
 # Messages of servers and poolers that have no free connection. The driver has no SQLSTATE for a
@@ -298,12 +299,17 @@ class Postgres(Backend):
 
     def is_transient(self, error: BaseException) -> bool:
         """See `Backend.is_transient`."""
+        code = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
+        return self.is_unavailable(error) or (code or "").startswith(_TRANSIENT)
+
+    def is_unavailable(self, error: BaseException) -> bool:
+        """See `Backend.is_unavailable`."""
         if not isinstance(error, DBAPIError):
-            return False
+            return isinstance(error, DisconnectionError)
         code = getattr(error.orig, "sqlstate", None)
         if code is None:  # The server is unreachable, or still starting.
             return error.connection_invalidated or isinstance(error, OperationalError)
-        return error.connection_invalidated or session.is_over(code) or code.startswith(_TRANSIENT)
+        return error.connection_invalidated or session.is_over(code) or code.startswith(_RESOURCES)
 
     def is_forbidden(self, error: BaseException) -> bool:
         """See `Backend.is_forbidden`."""

@@ -42,6 +42,7 @@ from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects import sqlite_health, sqlite_ranges
 from jobqueue.store.dialects.base import Backend, Columns, Identity, Parameters
 from jobqueue.store.dialects.sqlite_file import BUSY_TIMEOUT, SET_BUSY_TIMEOUT, DatabaseFile
+from jobqueue.store.dialects.sqlite_url import database_path
 from jobqueue.store.dialects.sqlite_write_lock import WriteLock
 from jobqueue.store.notify.sqlite import DatagramSender, DatagramSubscription
 from jobqueue.store.pool import WaitPolicy
@@ -49,6 +50,8 @@ from jobqueue.store.schema import jobs, meta
 
 OLDEST = (3, 35, 0)  # RETURNING
 TRY_WITHOUT_LOCK = 1000  # milliseconds
+
+_TRANSIENT = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")
 
 _MET_WRITER = "jobqueue_met_writer"
 
@@ -299,26 +302,17 @@ class Sqlite(Backend):
 
     def is_transient(self, error: BaseException) -> bool:
         """See `Backend.is_transient`; extended error codes share the prefix."""
-        if not isinstance(error, DBAPIError):
-            return False
-        return str(getattr(error.orig, "sqlite_errorname", "")).startswith(
-            ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")
-        )
+        return _name_of(error).startswith(_TRANSIENT)
+
+    def is_unavailable(self, error: BaseException) -> bool:
+        """See `Backend.is_unavailable`."""
+        return _name_of(error).startswith((*_TRANSIENT, "SQLITE_READONLY"))
 
 
-def database_path(url: URL) -> Path:
-    """Return the real path of the database file; raise ConfigurationError if it cannot be one."""
-    if not url.database or url.database == ":memory:":
-        raise ConfigurationError(
-            "a job queue needs a file: threads and processes share it; use sqlite:///jobqueue.db",
-            field="url",
-        )
-    path = Path(url.database)
-    if path.is_dir():
-        raise ConfigurationError(f"{path} is a folder, not a database file", field="url")
-    if not path.parent.is_dir():
-        raise ConfigurationError(f"the folder {path.parent} does not exist", field="url")
-    return path.resolve()
+def _name_of(error: BaseException) -> str:
+    """Return SQLite's name of an error, such as SQLITE_BUSY_SNAPSHOT; empty if it is not its."""
+    of_driver = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(of_driver, "sqlite_errorname", ""))
 
 
 @lru_cache

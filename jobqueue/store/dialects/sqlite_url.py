@@ -53,6 +53,21 @@ def canonical(url: URL) -> URL:
     return URL.create("sqlite", database=database, query=query)
 
 
+def database_path(url: URL) -> Path:
+    """Return the real path of the database file; raise ConfigurationError if it cannot be one."""
+    if not url.database or url.database == ":memory:":
+        raise ConfigurationError(
+            "a job queue needs a file: threads and processes share it; use sqlite:///jobqueue.db",
+            field="url",
+        )
+    path = Path(url.database)
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder, not a database file", field="url")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"the folder {path.parent} does not exist", field="url")
+    return path.resolve()
+
+
 def _path_of_uri(database: str) -> str:
     """Return the path of a `file:` URI by SQLite's rules; its query is part of the URL."""
     path = database.removeprefix("file:").partition("#")[0]

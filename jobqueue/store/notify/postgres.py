@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobqueue.loggers import get_logger
 from jobqueue.store import postgres_session as session
@@ -95,8 +95,12 @@ class NotifySubscription:
             notified = self._await_notification(driver, timeout)
             if self._proven_until is not None:
                 return self._prove(notified=notified)
-        except Exception:
+        except Exception as error:
             self._drop()
+            dialect: Any = self._engine.dialect
+            if isinstance(error, dialect.loaded_dbapi.Error):  # Of the driver's own methods.
+                lost = OperationalError(None, None, error, connection_invalidated=True)
+                raise lost from error
             raise
         self._silent = 0.0 if notified else self._silent + timeout
         return Wakeup.NOTIFIED if notified else Wakeup.NOTHING

@@ -70,7 +70,11 @@ class Heartbeat(Service):
         if inflight.lease.worker is None:
             self.register()
             self._registered()
-        elif boottime() - self._beat_at >= interval or not inflight.lease.good():
+        elif (
+            boottime() - self._beat_at >= interval
+            or not inflight.lease.good()
+            or self._looks_for_the_end_of_an_outage()
+        ):
             self._beat(inflight.lease.worker)
         if inflight.running and inflight.lease.worker is not None:
             self._report(inflight.lease.worker)
@@ -79,6 +83,9 @@ class Heartbeat(Service):
         if inflight.closing and inflight.running and inflight.lease.worker is not self._stop_noted:
             self._note_stop(inflight.lease.worker)
         return min(CANCEL_POLL_INTERVAL, interval / 2)
+
+    def _looks_for_the_end_of_an_outage(self) -> bool:
+        return self.outage is not None and self.outage.is_on and not self.stopping
 
     def drain(self) -> None:
         """Write the last progress, if the database answers."""

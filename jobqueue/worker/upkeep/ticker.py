@@ -12,8 +12,9 @@ from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.scheduled_calls import new_job
 from jobqueue.store.schedule_ticks import CATCH_UP_BATCH, Ticked, TickFailed, Ticks
 from jobqueue.tasks import Registry
+from jobqueue.worker.outage import REPEAT_LOG
 from jobqueue.worker.process_identity import boottime
-from jobqueue.worker.service import REPEAT_LOG, Service
+from jobqueue.worker.service import Service
 from jobqueue.worker.shared_poll import SharedPoll, with_slack
 
 log = get_logger("jobqueue.worker")

@@ -1,0 +1,91 @@
+"""Outages of the database, logged once per worker instead of by each service that meets them."""
+
+import math
+import threading
+from collections.abc import Callable
+
+from sqlalchemy.exc import DBAPIError
+
+from jobqueue.errors import DatabaseReplaced
+from jobqueue.loggers import get_logger
+from jobqueue.records import lasting
+from jobqueue.worker.process_identity import boottime
+
+log = get_logger("jobqueue.worker")
+
+REPEAT_LOG = 30.0
+"""Seconds between two log lines about the same failure."""
+
+
+class Outage:
+    """Whether the database is unavailable to this worker. May be used from any thread.
+
+    It begins with the first service whose round fails. It is over once each service that failed
+    has done a round since, and a heartbeat that was sent since the last failure has landed: a round
+    may ask nothing of the database, and where reads pass, writes may fail, as on a full disk.
+
+    One that begins soon after the last is logged later, if it goes on: no pair of lines a second.
+    """
+
+    def __init__(
+        self,
+        is_unavailable: Callable[[BaseException], bool],
+        confirmed_at: Callable[[], float],
+    ) -> None:
+        """`confirmed_at`: when the last heartbeat that landed was sent (boot time)."""
+        self._is_unavailable = is_unavailable
+        self._confirmed_at = confirmed_at
+        self._lock = threading.Lock()
+        self._failing: set[str] = set()
+        self._began = self._failed_at = self._logged_at = -math.inf
+        self._is_logged = False
+        self.is_on = False
+        """While it is, the heartbeat beats in each of its rounds."""
+
+    def explains(self, service: str, error: Exception) -> bool:
+        """Note a round that failed; return False if it failed for another reason."""
+        replaced = isinstance(error, DatabaseReplaced)  # The worker stops for it, and says so.
+        with self._lock:
+            if not replaced and not self._is_unavailable(error):
+                self._failing.discard(service)
+                return False
+            present = boottime()
+            if not self.is_on:
+                self.is_on, self._began = True, present
+            self._failing.add(service)
+            self._failed_at = present
+            is_news = not self._is_logged and present - self._logged_at >= REPEAT_LOG
+            if is_news and not replaced:
+                self._is_logged = True
+        if self._is_logged and is_news:
+            log.warning(
+                "the database is unavailable (%s: %s): this worker claims nothing and tries again; "
+                "jobs that it runs go on, and their outcomes are kept",
+                *(service, first_line(error)),
+                extra={"event": "unavailable"},
+            )
+        return True
+
+    def worked(self, service: str) -> None:
+        """Note a round that did not fail; end the outage if that was the last sign of it."""
+        with self._lock:
+            self._failing.discard(service)
+            if not self.is_on or self._failing or self._confirmed_at() <= self._failed_at:
+                return
+            self.is_on, present = False, boottime()
+            was_logged, self._is_logged = self._is_logged, False
+            if was_logged:
+                self._logged_at = present
+        if was_logged:
+            seconds = round(present - self._began, 3)
+            log.info(
+                "the database is available again, after %s",
+                lasting(round(seconds, 1)),
+                extra={"event": "available", "seconds": seconds},
+            )
+
+
+def first_line(error: Exception) -> str:
+    """Return an error in one line: its type, and what the driver says."""
+    of_driver = error.orig if isinstance(error, DBAPIError) else error
+    return f"{type(error).__name__}: {str(of_driver).partition(chr(10))[0][:300]}"
