@@ -143,6 +143,10 @@ class Store:
         with self._entry():
             return self.backend.execute_autocommit(self.engine, statement, parameters)
 
+    def require_place(self) -> None:
+        """Raise DatabaseReplaced if the SQLite file in use was moved, deleted or replaced."""
+        self.backend.require_place(self.engine)
+
     def require_schema(self, *, makes: bool = True, beside_others: bool = True) -> None:
         """Check the schema once; create it in a SQLite file that has none, if `makes`.
 

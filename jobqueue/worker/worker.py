@@ -118,7 +118,12 @@ class Worker:
         """Return the health and the figures of the worker."""
         services = self._parts.services if self._parts else ()
         return WorkerHealth(
-            self.name, self._inflight, services, self._exit_conditions, self._assembly.metrics
+            self.name,
+            self._inflight,
+            services,
+            self._exit_conditions,
+            self._assembly.metrics,
+            self._connections.heartbeat.require_place,
         )
 
     @property

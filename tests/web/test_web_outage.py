@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from jobqueue import JobQueue
 from jobqueue.store.stats import Monitor
@@ -46,6 +48,28 @@ def test_65_while_the_database_is_away_probes_answer(
                 own_postgres.start()
             wait_until(lambda: readiness() == 200)
             assert client.enqueue(2, 3).status_code == 202
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("happens", ["moved", "replaced"])
+def test_while_the_file_is_elsewhere_the_web_is_not_ready(
+    client: Client, url: str, happens: str, wait_until: Callable[..., Any]
+) -> None:
+    def ready() -> tuple[int, dict[str, Any]]:
+        response = client.get("/readyz")
+        return response.status_code, response.json()
+
+    assert ready()[0] == client.get("/api/jobs").status_code == 200  # Its connection stays open.
+    file = Path(make_url(url).database or "")
+    moved = file.rename(f"{file}.moved")
+    if happens == "replaced":
+        shutil.copy(moved, file)
+    wait_until(lambda: ready()[0] == 503)  # What is known is kept for a second.
+    said = ready()[1]
+    assert said["status"] == "not ready"
+    assert said["error"]["message"].startswith(f"the database file {file} was deleted or replaced")
+    moved.replace(file)
+    wait_until(lambda: ready()[0] == 200)
 
 
 @pytest.fixture

@@ -97,6 +97,13 @@ class Backend(Protocol):
         """Return False if a connection would have to create the database first."""
         return True
 
+    def require_place(self, engine: Engine) -> None:  # noqa: ARG002 - a server tells connections.
+        """Raise DatabaseReplaced if the database in use is no longer where the URL leads.
+
+        Connections that are open go on there, and would notice nothing.
+        """
+        return
+
     def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
         """Open a write transaction under the write lock; commit at the end, roll back on error."""
 

@@ -126,6 +126,11 @@ class Sqlite(Backend):
         """See `Backend.is_there`."""
         return database_path(url).exists()
 
+    def require_place(self, engine: Engine) -> None:
+        """See `Backend.require_place`: one stat()."""
+        file: DatabaseFile = engine.get_execution_options()["jobqueue_file"]
+        file.require_place()
+
     @contextmanager
     def writing(self, engine: Engine) -> Iterator[Connection]:
         """See `Backend.writing`."""

@@ -72,8 +72,7 @@ class DatabaseFile:
 
     def _connect(self, dialect: Any, _: object, args: Any, options: Any) -> Any:
         """Open a connection; create the file first, or check that it exists."""
-        if self._first is not None:
-            self.require()
+        self.require_place()
         if self._makes and not self._forbidden:
             _make_file(self._path)
         elif not self._path.exists():
@@ -132,6 +131,11 @@ class DatabaseFile:
             taken.connection.close()
         elif taken.generation != self._generation:  # Another thread has closed all just now.
             self._close_kept()
+
+    def require_place(self) -> None:
+        """Like `require`, but raise nothing before the first connection."""
+        if self._first is not None:
+            self.require()
 
     def require(self) -> None:
         """Raise DatabaseReplaced if the path now has another file, or none."""

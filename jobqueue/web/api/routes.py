@@ -103,7 +103,7 @@ class ServerOperations(Operations):
         refusals=(503,),
     )
     async def _ready(self, _: Asked) -> Response:
-        """Answer 200 if the database answers and has this version's schema, else 503."""
+        """Answer 200 if the database answers, in its place and with our schema, else 503."""
         try:
             await self._schema_check.get(PROBE_TIMEOUT)
         except JobQueueError as refused:
@@ -123,6 +123,7 @@ class ServerOperations(Operations):
         return PlainTextResponse(text, media_type=prometheus.CONTENT_TYPE)
 
     def _check_schema(self) -> None:
+        self._store.require_place()  # Those that are open go on in a file that was moved.
         # A new connection each time: the pool may be exhausted, and that an old connection is open
         # does not show that the server accepts new ones.
         probe = Store(self._store.url, connections=1, wait_policy=WaitPolicy(0))

@@ -109,9 +109,12 @@ def health_pages(health_of: Callable[[], WorkerHealth]) -> dict[str, Page]:
 
     def page(good: Callable[[Health], bool]) -> Page:
         def answer() -> tuple[int, str, str]:
-            health = health_of().check()
-            text = json.dumps({"ok": good(health), **health._asdict()}) + "\n"
-            return HTTPStatus.OK if good(health) else UNAVAILABLE, "application/json", text
+            of_worker = health_of()
+            health = of_worker.check()
+            is_good = good(health)
+            reason = None if is_good else of_worker.why_not(health)
+            text = json.dumps({"ok": is_good, **health._asdict(), "reason": reason}) + "\n"
+            return HTTPStatus.OK if is_good else UNAVAILABLE, "application/json", text
 
         return answer
 

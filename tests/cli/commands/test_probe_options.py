@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 import jobqueue
 from jobqueue import JobQueue
@@ -85,6 +87,7 @@ def test_a_worker_tells_its_health_and_its_counters(
     it.id("hold", "begun")
     wait_until((tmp_path / "begun").exists)
     good = {"ok": True, "alive": True, "lease": True, "database": True, "working": True}
+    good |= {"reason": None}
     for path in ("/healthz", "/readyz", "/readyz?verbose"):
         status, text = ask(health, path)
         assert (status, json.loads(text)) == (200, good)
@@ -316,6 +319,9 @@ class WorkerHealth:
     def check(self) -> probe_server.Health:
         return self._health
 
+    def why_not(self, health: probe_server.Health) -> str:
+        return next(name for name, is_so in health._asdict().items() if not is_so)
+
 
 @pytest.mark.parametrize("wrong", ["alive", "lease", "database", "working"])
 def test_whatever_is_wrong_makes_it_not_ready_and_only_its_own_failure_not_healthy(
@@ -326,6 +332,23 @@ def test_whatever_is_wrong_makes_it_not_ready_and_only_its_own_failure_not_healt
     status, _, text = pages["/healthz"]()
     assert status == (503 if wrong == "alive" else 200)
     assert json.loads(text)[wrong] is False
+    assert json.loads(pages["/readyz"]()[2])["reason"] == wrong
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("happens", ["moved", "replaced"])
+def test_a_worker_whose_file_is_elsewhere_is_not_ready_and_says_why(url: str, happens: str) -> None:
+    file = Path(make_url(url).database or "")
+    with JobQueue(url) as jobs, jobs.worker(lease=600) as worker:
+        pages = health_pages(lambda: worker.health)
+        status, _, text = pages["/readyz"]()
+        assert (status, json.loads(text)["reason"]) == (200, None)
+        moved = file.rename(f"{file}.moved")
+        if happens == "replaced":
+            shutil.copy(moved, file)
+        status, _, text = pages["/readyz"]()
+        assert (status, json.loads(text)["database"]) == (503, False)
+        assert json.loads(text)["reason"].startswith(f"the database file {file} was deleted or rep")
 
 
 def test_the_health_is_that_of_the_worker(url: str, wait_until: Any) -> None:
@@ -336,6 +359,9 @@ def test_the_health_is_that_of_the_worker(url: str, wait_until: Any) -> None:
         store.read, store.write = _gone, _gone
         worker._parts.heartbeat.tick = _gone
         wait_until(lambda: not worker.health.check().database)
+        why_not = worker.health.why_not(worker.health.check())
+        assert why_not is not None
+        assert why_not.startswith("these services fail, see the log: ")
         wait_until(lambda: not worker.health.check().lease)
         assert worker.health.check().alive
         del store.read, store.write, worker._parts.heartbeat.tick
