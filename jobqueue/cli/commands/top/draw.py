@@ -11,6 +11,7 @@ from jobqueue import overview
 from jobqueue.cli.commands.errors import COLUMNS as ERRORS
 from jobqueue.cli.commands.jobs import LIST as JOBS
 from jobqueue.cli.commands.schedules import SCHEDULES
+from jobqueue.cli.commands.top.pauses import pause_list
 from jobqueue.cli.commands.top.views import Item, ItemKind, Line, Room
 from jobqueue.cli.tables import Column, Table
 from jobqueue.display import duration
@@ -50,6 +51,7 @@ class Now(NamedTuple):
     errors: list[ErrorGroup]
     jobs: list[JobRecord]
     paused_by: Mapping[str, str] = {}
+    pauses: Rows = []  # noqa: RUF012 - nothing changes it.
 
 
 class _Section(NamedTuple):
@@ -78,6 +80,7 @@ def now(found: Now, room: Room) -> list[Line]:
     """Draw the first screen: is it moving, what is wrong, who runs what, what failed."""
     lines = [Line(text) for text in wrap(_figures(found), room.width)]
     lines += _needs(found.findings, room)
+    lines += pause_list(found.pauses, room, FINDINGS_IF_TALL if _is_tall(room) else FINDINGS)
     sections = [
         _Section(queue_list(found.queues, found.paused_by, room), "g q", "queues"),
         _Section(worker_list(found.workers, room), "g w", "workers"),
@@ -256,6 +259,14 @@ def queue_list(rows: Rows, paused_by: Mapping[str, str], room: Room) -> list[Lin
             head, _, tail = line.text.divide([at, at + len(bars)])
             line.text.copy_styles(Text.assemble(head, bars, tail))
     return lines
+
+
+def queues_and_pauses(
+    rows: Rows, paused_by: Mapping[str, str], pauses: Rows, room: Room
+) -> list[Line]:
+    """Draw the queues, and all tasks and tags that are paused."""
+    gap = [Line(Text())] if pauses else []
+    return [*queue_list(rows, paused_by, room), *gap, *pause_list(pauses, room)]
 
 
 # Workers

@@ -57,6 +57,7 @@ class Reader:
             workers=overview.worker_rows(self._monitor),
             errors=ErrorGroups(self._store).find("24h", limit=GROUPS),
             jobs=JobPages(self._jobs).page(JobFilter(), size=NEWEST).jobs,
+            pauses=self._monitor.pauses(),
         )
         paused_by = overview.paused_by(self._store, now.queues)
         return partial(draw.now, now._replace(paused_by=paused_by))
@@ -78,7 +79,8 @@ class Reader:
 
     def _queues(self, _name: str) -> Picture:
         rows = overview.queue_rows(self._monitor)
-        return partial(draw.queue_list, rows, overview.paused_by(self._store, rows))
+        paused_by = overview.paused_by(self._store, rows)
+        return partial(draw.queues_and_pauses, rows, paused_by, self._monitor.pauses())
 
     def _workers(self, name: str) -> Picture:
         rows = overview.worker_rows(self._monitor)

@@ -1,6 +1,7 @@
 """The verbs of `top`: what a key would do, asked as a question, and done once that is answered."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from jobqueue import overview
@@ -36,6 +37,9 @@ class Verbs:
         match key, item.kind:
             case "p", "queue":
                 return self._switch(item)
+            case "p", "pause":
+                kind, name = PauseKind(item.it["kind"]), item.it["name"]
+                return Ask(f"resume {kind} {name}", partial(self._set, "resume", kind, name))
             case "r", "error":
                 return self._retry_group(item.it)
             case "r" | "c", "job":
@@ -47,17 +51,16 @@ class Verbs:
         verb = "resume" if item.it["paused"] else "pause"
         least = "at least " if item.it["available_more"] or item.it["scheduled_more"] else ""
         waiting = least + counted(item.it["waiting"], "job")
-        name = item.key
-
-        def act() -> str:
-            changed = getattr(Pauses(self._jobs.store, operator()), verb)(PauseKind.QUEUE, name)
-            if verb == "resume":
-                self._wake()
-            overview.forget_findings(self._jobs.store)
-            return f"Queue {name} {'is' if changed else 'was already'} {verb}d."
-
         wait = "waits" if item.it["waiting"] == 1 else "wait"
-        return Ask(f"{verb} queue {name}, where {waiting} {wait}", act)
+        act = partial(self._set, verb, PauseKind.QUEUE, item.key)
+        return Ask(f"{verb} queue {item.key}, where {waiting} {wait}", act)
+
+    def _set(self, verb: str, kind: PauseKind, name: str) -> str:
+        changed = getattr(Pauses(self._jobs.store, operator()), verb)(kind, name)
+        if verb == "resume":
+            self._wake()
+        overview.forget_findings(self._jobs.store)
+        return f"{kind.capitalize()} {name} {'is' if changed else 'was already'} {verb}d."
 
     def _retry_group(self, group: ErrorGroup) -> Ask | str:
         wanted = JobFilter(state=State.FAILED, error=group.signature)
@@ -95,4 +98,6 @@ def keys_of(item: Item | None) -> dict[str, str]:
         return {}
     if item.kind == "queue":
         return {"p": "resume" if item.it["paused"] else "pause"}
+    if item.kind == "pause":
+        return {"p": "resume"}
     return {"error": {"r": "retry"}, "job": {"r": "retry", "c": "cancel"}}.get(item.kind, {})

@@ -10,7 +10,7 @@ from jobqueue.job_search import FILTER
 from jobqueue.states import State
 
 Kind = Literal["now", "jobs", "errors", "queues", "workers", "schedules", "job", "finding", "help"]
-ItemKind = Literal["finding", "queue", "worker", "error", "job"]
+ItemKind = Literal["finding", "queue", "pause", "worker", "error", "job"]
 
 
 class View(NamedTuple):
@@ -88,6 +88,8 @@ def opened(item: Item) -> View:
     match item.kind:
         case "queue":
             return View("jobs", f"queue:{shlex.quote(item.key)}")
+        case "pause":
+            return View("jobs", f"{item.it['kind']}:{shlex.quote(item.it['name'])}")
         case "error":
             return View("jobs", f"error:{item.key}")
         case "worker":
@@ -99,12 +101,12 @@ def opened(item: Item) -> View:
 _HELP = """\
 KEYS
 j k, arrows     next and previous line; page up and down, home, end
-enter           open: a queue's jobs, a worker's, the jobs of an error, a job
+enter           open: the jobs of a queue, a pause, a worker or an error; a job
 esc             back
 /               find jobs
 g, then n j e   Now, Jobs, Errors
 g, then q w s   Queues, Workers, Schedules
-p               pause a queue, or resume it
+p               pause a queue, or resume it; resume a task or a tag
 r               retry a job, or all that failed with an error
 c               cancel a job
 ctrl-l          draw again
