@@ -15,7 +15,7 @@ from jobqueue.new_jobs import NewJob
 from jobqueue.options import OF_TASK, Options
 from jobqueue.schedules.definition import Definition, ScheduleRecord
 from jobqueue.schedules.timing import Cron, Timing
-from jobqueue.serialization.json_values import parse_json
+from jobqueue.serialization.json_values import parse_json, shorten
 from jobqueue.tasks import Call, Task
 
 _DEFAULTS = Options()
@@ -94,12 +94,25 @@ def new_job(task: Task[..., Any], record: ScheduleRecord, hooks: Sequence[Enqueu
 def call_of(task: Task[..., Any], definition: Definition) -> Call[Any]:
     """Return the call that a schedule enqueues.
 
-    Raises InvalidOption for unknown options, InvalidArguments for arguments that are not JSON: on
-    SQLite the jobs table would refuse the job, which stops the ticks of all schedules.
+    Raises InvalidOption for unknown options and what are none, InvalidArguments for arguments that
+    are not JSON: on SQLite the jobs table would refuse the job, which stops the ticks of all
+    schedules.
     """
     parse_json(definition.args, what="args")
-    changes = json.loads(definition.options or "{}")
-    if "backoff" in changes:
-        changes["backoff"] = Backoff(**changes["backoff"])
+    changes = _options_of(definition)
     settings = Options(backoff=task.own_backoff).merge(changes, of_task=True)
     return Call(task, definition.args, settings)
+
+
+def _options_of(definition: Definition) -> dict[str, Any]:
+    text = definition.options or "{}"
+    try:
+        changes: Any = json.loads(text)
+        if isinstance(changes, dict):
+            if "backoff" in changes:
+                changes["backoff"] = Backoff(**changes["backoff"])
+            return changes
+    except (ValueError, TypeError, RecursionError):  # InvalidOption is a ValueError.
+        pass
+    said = f"{shorten(text)} is not an object of options; remove the schedule, and add it again"
+    raise invalid("options", said, text)

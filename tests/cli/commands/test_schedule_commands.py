@@ -1,7 +1,10 @@
 """`schedules`: list, preview, add, and the switches."""
 
 import pytest
+from sqlalchemy import update
 
+from jobqueue.store.database import Store
+from jobqueue.store.schema import schedules
 from tests.cli.conftest import Cli
 
 SCHEDULED = """
@@ -118,3 +121,17 @@ def test_bad_input_is_one_line_and_stores_nothing(scheduled: Cli) -> None:
     assert scheduled.json("list") == []
     scheduled.ok("schedules", "add", "new", "report", "--every", "5m", "--force")
     assert len(scheduled.json("schedules")) == 2
+
+
+@pytest.mark.parametrize("options", ["5", "[]", "null", "[", '{"backoff": 5}'])
+def test_options_that_sql_has_broken_are_named_in_one_line(scheduled: Cli, options: str) -> None:
+    scheduled.ok("schedules", "add", "sync-7", "sync", "7", "--every", "5m")
+    store = Store(scheduled.url or "")
+    with store.write() as connection:
+        connection.execute(update(schedules).values(options=options))
+    store.close()
+    line = scheduled.refused(2, "schedules", "run", "sync-7")
+    assert "options: " in line
+    assert line.endswith("is not an object of options; remove the schedule, and add it again")
+    assert scheduled.json("list") == []
+    assert names(scheduled) == ["sync-7"]

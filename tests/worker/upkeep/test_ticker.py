@@ -273,6 +273,8 @@ def test_a_full_queue_makes_a_tick_wait_and_holds_up_no_other(
         {"kind": "every", "expression": "soon", "tz": None},
         {"options": '{"colour": "red"}'},
         {"options": "["},
+        {"options": "5"},
+        {"options": '{"backoff": 5}'},
         {"args": "zzz"},
     ],
 )
