@@ -74,7 +74,7 @@ def test_the_cursor_says_what_is_there_and_stays_while_the_page_follows(
     page.wait_for_function(DRAWN)
     first = page.evaluate_handle("chart")
     assert page.evaluate(SAID) == ""
-    place = "chart.valToPos(chart.data[0][chart.data[2].indexOf(2)], 'x')"
+    place = "chart.valToPos(chart.data[0][chart.data[2].indexOf(2)], 'x') + 4"  # Beside it.
 
     def said_at_the_failures() -> str:
         page.locator(".u-over").hover(position={"x": page.evaluate(place), "y": 60})
@@ -82,6 +82,9 @@ def test_the_cursor_says_what_is_there_and_stays_while_the_page_follows(
 
     # A minute may begin between the two.
     wait_until(lambda: said_at_the_failures().endswith(" UTC: 6 done, 2 failed a minute"))
+    assert page.evaluate(
+        "chart.cursor.left === chart.valToPos(chart.data[0][chart.cursor.idx], 'x')"
+    )
     assert page.evaluate("Math.max(...chart.data[3])") == 0
     count_waiting(jobs)
     page.wait_for_function("() => Math.max(...chart.data[3]) === 1", timeout=60_000)
@@ -94,11 +97,13 @@ def test_the_cursor_says_what_is_there_and_stays_while_the_page_follows(
 
 
 @pytest.mark.databases("sqlite")
-def test_a_chart_that_was_taken_away_is_made_again_once(open_tab: Open, jobs: JobQueue) -> None:
+def test_a_chart_that_is_no_longer_in_its_place_ends_for_another(
+    open_tab: Open, jobs: JobQueue
+) -> None:
     page = open_tab().go("/")
     page.wait_for_function(DRAWN)
     first = page.evaluate_handle("chart")
-    page.evaluate("first => first.root.remove()", first)
+    page.evaluate("first => document.body.append(first.root)", first)
     count_waiting(jobs)
     page.wait_for_function("first => first !== chart", arg=first, timeout=60_000)
     assert page.locator(".uplot").count() == 1
@@ -122,6 +127,7 @@ def test_it_follows_the_colours_and_the_width(open_tab: Open) -> None:
     tab = open_tab(color_scheme="light")
     page = tab.go("/")
     page.wait_for_function(DRAWN)
+    page.evaluate("() => Object.defineProperty(document, 'hidden', { value: true })")  # No refresh.
     assert page.evaluate(HAS_COLOUR, BLUE) and not page.evaluate(HAS_COLOUR, LIGHT_BLUE)
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(HAS_COLOUR, arg=LIGHT_BLUE)
