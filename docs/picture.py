@@ -149,6 +149,7 @@ def main() -> None:
                 tab = browser.new_page(viewport=SIZE, color_scheme="light")
                 tab.goto(page)
                 tab.wait_for_timeout(2500)
+                tab.locator(".u-over").hover(position={"x": 820, "y": 60})
                 tab.screenshot(path=PICTURE)
                 browser.close()
             gate.set()
