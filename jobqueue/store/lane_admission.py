@@ -133,6 +133,8 @@ class Lane:
     """Seconds to pass it over where none of these is left, as there are paused ones; None: none."""
     last: tuple[int, datetime, int] | None = None
     """The place of the last job that was looked at, if there may be more behind it."""
+    has_more: bool = False
+    """There may be more jobs behind these."""
 
     def __post_init__(self) -> None:
         self.heads = sorted(self.heads, key=PLACE)
@@ -165,9 +167,27 @@ class Lane:
         return self.allowed[self.taken] if self.taken < len(self.allowed) else None
 
     @property
+    def may_hide_others(self) -> bool:
+        """Return whether limits of 0 may hide a job that may start, as these are all that was seen.
+
+        Not if one of these may start, or a strict one has to wait: no other goes before it.
+        """
+        return (
+            self.has_more
+            and self.places.next_id is None
+            and not self.allowed
+            and not all(head.is_in_line for head in self.heads)
+            and not any(head.lane_strict == 1 for head in self.heads)
+        )
+
+    @property
     def may_give_more(self) -> bool:
         """Return whether another job may start, as far as is known."""
-        return self.next is not None or (self.places.next_id is not None and self.taken > 0)
+        if self.next is not None or not self.taken:
+            return self.next is not None
+        # Behind the jobs that were seen there may be one with another limit.
+        are_alike = len({head.lane_limit for head in self.heads}) == 1
+        return self.places.next_id is not None or (self.has_more and not are_alike)
 
     @property
     def first_left(self) -> Head | None:

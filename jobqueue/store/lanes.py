@@ -7,6 +7,7 @@ taken in the order queue, keys, and never waited for.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -156,33 +157,35 @@ class Lanes(LaneRows):
         if paused:
             seen = self._paused.of_keys(connection, queue, turns, most)
         else:
-            seen = self._heads(connection, queue, turns, most)
-        return [
-            Lane(name, turn, heads, places.get(name, Places()), rest=rest, last=last)
-            for name, turn in turns.items()
-            for heads, rest, last in [seen[name]]
-        ]
+            seen = self._heads(connection, self._statements.heads, queue, turns, most)
+        found: dict[str, Lane] = {}
+        for name, turn in turns.items():
+            heads, rest, last = seen[name]
+            more = last is not None or len(heads) >= most
+            held = places.get(name, Places())
+            found[name] = Lane(name, turn, heads, held, rest=rest, last=last, has_more=more)
+        hiding = [name for name, lane in found.items() if lane.may_hide_others]
+        if hiding and not paused:  # Else they were left out.
+            statement = self._statements.heads_behind
+            for name, behind in self._heads(connection, statement, queue, hiding, most).items():
+                lane = found[name]
+                found[name] = replace(lane, heads=[*{*lane.heads, *behind.heads}])
+        return list(found.values())
 
     def _heads(
-        self, connection: Connection, queue: str, names: Iterable[str], limit: int
+        self,
+        connection: Connection,
+        statement: Executable,
+        queue: str,
+        names: Iterable[str],
+        limit: int,
     ) -> dict[str, Seen]:
-        """Return the first jobs of lanes, up to `limit` of each, and those behind limits of 0."""
+        """Return the first jobs of lanes that a statement selects, up to `limit` of each."""
         heads: dict[str, list[Head]] = {name: [] for name in names}
-
-        def read(statement: Executable, names: Iterable[str]) -> None:
-            given = self._backend.batch_parameters(NAMES, [(name,) for name in sorted(names)])
-            parameters = given | {"in_queue": queue, "in_limit": limit}
-            for row in connection.execute(statement, parameters):
-                heads[row.lane].append(Head(*row))
-
-        read(self._statements.heads, heads)
-        held = [
-            name
-            for name, jobs in heads.items()
-            if len(jobs) == limit and not any(head.is_in_line for head in jobs)
-        ]
-        if held:
-            read(self._statements.heads_behind, held)
+        given = self._backend.batch_parameters(NAMES, [(name,) for name in sorted(heads)])
+        parameters = given | {"in_queue": queue, "in_limit": limit}
+        for row in connection.execute(statement, parameters):
+            heads[row.lane].append(Head(*row))
         return {name: Seen(jobs) for name, jobs in heads.items()}
 
     def claim_jobs(

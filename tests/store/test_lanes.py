@@ -7,7 +7,8 @@ from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.lanes import HEADS_MIN
-from jobqueue.store.schema import lanes
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import PauseKind, lanes
 from tests.store.lane_bench import LaneBench
 from tests.store.lane_bench import bench as bench
 
@@ -67,6 +68,29 @@ def test_jobs_with_a_limit_of_0_in_front_of_their_key_hold_back_no_other(bench: 
     bench.add("b", limit=0, count=9)
     bench.add("b", limit=1)
     assert bench.ids(limit=2) == []  # None overtakes a strict one.
+
+
+def test_jobs_with_a_limit_of_0_beside_one_that_waits_hide_no_other(bench: LaneBench) -> None:
+    bench.add("a", limit=1)
+    bench.claim()
+    bench.add("a", limit=1)
+    bench.add("a", limit=0, count=HEADS_MIN)
+    (other,) = bench.add("a", limit=2)
+    bench.unpark("a")
+    assert bench.ids(limit=1) == [other]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("limit", [0, 1])
+def test_a_key_stays_in_line_while_jobs_with_other_limits_may_be_behind(
+    bench: LaneBench, limit: int, paused: bool
+) -> None:
+    if paused:
+        Pauses(bench.kit.store).pause(PauseKind.TASK, "send")
+    (first,) = bench.add("a")
+    bench.add("a", limit=limit, count=HEADS_MIN)
+    (other,) = bench.add("a")
+    assert bench.ids(limit=2) + bench.ids(limit=2) == [first, other]
 
 
 @pytest.mark.parametrize("count", [1, HEADS_MIN + 2])
