@@ -130,4 +130,4 @@ class JobVerbs:
 
 
 def _named(ids: tuple[int, ...]) -> JobFilter:
-    return JobFilter(ids=tuple(option_rules.whole(id_, "id", -ID_MAX, ID_MAX) for id_ in ids))
+    return JobFilter(ids=tuple(option_rules.whole(id_, "id", 1, ID_MAX) for id_ in ids))

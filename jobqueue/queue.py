@@ -243,7 +243,7 @@ class JobQueue(JobVerbs):
 
     def get(self, id_: int) -> Job[Any]:
         """Return the handle of a job by its id. Raises JobNotFound."""
-        option_rules.whole(id_, "id", -ID_MAX, ID_MAX)
+        option_rules.whole(id_, "id", 1, ID_MAX)
         record = self._jobs.get(id_)
         if record is None:
             raise JobNotFound(f"there is no job {id_}", field="id", value=id_)

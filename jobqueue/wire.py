@@ -148,9 +148,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def job_id(text: str) -> int:
     """Parse a job's id; raise InvalidOption."""
-    if not _DIGITS.fullmatch(text):
+    if not _DIGITS.fullmatch(text) or int(text) == 0:
         raise invalid(
-            "id", f"{text[:40]!r} is not a job's id; ids are whole numbers, such as 42", text
+            "id", f"{text[:40]!r} is not a job's id; ids are whole numbers from 1, such as 42", text
         )
     if int(text) > INTEGER_MAX:
         raise invalid("id", f"{text} is beyond 63 bits", text)

@@ -145,14 +145,32 @@ INPUTS: list[tuple[str, int, list[str]]] = [
     # 35: ids
     *[
         ("is not a job's id", 2, [verb, value])
-        for verb in ("show", "wait", "cancel", "retry", "delete")
-        for value in ("-1", "1;DROP", "1 OR 1=1", " 1", "last", "", "1.0", "٥", "+1", "1e3")
+        for verb in ("show", "why", "wait", "cancel", "retry", "delete")
+        for value in (
+            "-1",
+            "0",
+            "00",
+            "1;DROP",
+            "1 OR 1=1",
+            " 1",
+            "last",
+            "",
+            "1.0",
+            "٥",
+            "+1",
+            "1e3",
+            "0x10",
+        )
     ],
     *[
-        ("beyond 63 bits", 2, [verb, str(2**63)])
-        for verb in ("show", "wait", "cancel", "retry", "delete")
+        ("is not a job's id", 2, ["update", value, "--priority", "1"])
+        for value in ("-1", "0", "1e3")
     ],
-    ("there is no job 0", 1, ["show", "0"]),
+    *[
+        ("beyond 63 bits", 2, [verb, value])
+        for verb in ("show", "why", "wait", "cancel", "retry", "delete")
+        for value in (str(2**63), "9" * 20)
+    ],
     ("there is no job 9223372036854775807", 1, ["show", str(2**63 - 1)]),
     ("there is no such job", 1, ["cancel", str(2**63 - 1)]),
     ("Missing argument", 2, ["show"]),

@@ -28,11 +28,29 @@ from tests.queue.conftest import count, ids
 def test_a_job_is_found_by_its_id(jobs: JobQueue, add: Any) -> None:
     handle = add.enqueue(1)
     assert jobs.get(handle.id) == handle
-    for unknown in (0, -1, handle.id + 1000, 2**62):
+    for unknown in (handle.id + 1000, 2**62, 2**63 - 1):
         with pytest.raises(JobNotFound) as caught:
             jobs.get(unknown)
         assert isinstance(caught.value, LookupError)
         assert caught.value.value == unknown
+
+
+@pytest.mark.parametrize("id_", [0, -1, -(2**63), 2**63, 10**20, True, 1.0, "1"])
+def test_what_no_job_can_have_as_its_id_is_refused(jobs: JobQueue, add: Any, id_: Any) -> None:
+    job = add.options(delay=60).enqueue(1)
+    verbs = (
+        jobs.get,
+        jobs.cancel,
+        jobs.retry,
+        jobs.delete,
+        lambda *ids: jobs.update(*ids, queue="q"),
+    )
+    for verb in verbs:
+        for ids in [(id_,)] if verb == jobs.get else [(id_,), (job.id, id_)]:
+            with pytest.raises(InvalidOption, match="^id: .* is not a whole number between 1 and"):
+                verb(*ids)
+    record = job.record()
+    assert (record.state, record.queue) == (State.SCHEDULED, "default")
 
 
 def test_the_list_is_newest_first_filtered_and_limited(jobs: JobQueue, add: Any) -> None:
