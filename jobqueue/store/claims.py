@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Executable
 
 from jobqueue.records import Claim
 from jobqueue.store.database import CompiledStatement, Store
-from jobqueue.store.sql.claim import RANGES
+from jobqueue.store.sql.claim import CURSORS, RANGES
 from jobqueue.store.sql.claim_rows import decode_claims, read_claims
 from jobqueue.store.sql.rows import IDS, NAMES, PAIRS
 
@@ -165,24 +165,23 @@ class Claims:
         By one statement, as `claim` does for one queue after the other, in the order of `cursors`,
         until there are `limit` claims: the queues not asked by then are missing in the result.
         """
-        ranges = [(queue, *cursor, *ends.get(queue, END)) for queue, cursor in cursors.items()]
-        parameters = self._store.backend.batch_parameters(RANGES, ranges) | {
+        parameters = {
             "in_worker": holder.id,
             "in_worker_name": holder.name,
             "in_share": share,
             "in_limit": limit,
         }
-        batches = {queue: ClaimBatch() for queue in cursors}
-        if self._store.backend.single_writer:
-            made = self._statements
-            jobs = made.claimable_text_of_queues, made.claimable_rows_of_queues
-            if ends:
-                jobs = made.claimable_text_of_ranges, made.claimable_rows_of_ranges
+        statements, backend = self._statements, self._store.backend
+        if backend.single_writer and not ends:
+            given = [(queue, *cursor) for queue, cursor in cursors.items()]
+            parameters |= backend.batch_parameters(CURSORS, given)
+            jobs = statements.claimable_text_of_queues, statements.claimable_rows_of_queues
             found = self._claim_found(connection, *jobs, parameters, holder)
         else:
-            quick = CompiledStatement(self._store, self._statements.claim_queues)
-            rows = quick.execute(connection, parameters)
-            found = claims_of(self._store, rows, holder)
+            ranges = [(name, *cursor, *ends.get(name, END)) for name, cursor in cursors.items()]
+            parameters |= backend.batch_parameters(RANGES, ranges)
+            found = self._claim_ranges(connection, parameters, holder)
+        batches = {queue: ClaimBatch() for queue in cursors}
         for claim in found:
             batches[claim.queue].append(claim)
         if len(found) >= limit:
@@ -190,10 +189,21 @@ class Claims:
                 del batches[last]
             batches[last].cut_short = True
         for batch in batches.values():
-            batch.sort(key=_PLACE)
             self._undo_unready(connection, batch, max(0, free))
             free -= len(batch)
         return batches
+
+    def _claim_ranges(
+        self, connection: Connection, parameters: dict[str, Any], holder: WorkerRef
+    ) -> list[Claim]:
+        """Claim the first jobs of each of many queues in its range, in order in each."""
+        statements = self._statements
+        if self._store.backend.single_writer:
+            jobs = statements.claimable_text_of_ranges, statements.claimable_rows_of_ranges
+            return self._claim_found(connection, *jobs, parameters, holder)
+        quick = CompiledStatement(self._store, statements.claim_queues)
+        rows = quick.execute(connection, parameters)
+        return sorted(claims_of(self._store, rows, holder), key=_PLACE)
 
     def _undo_unready(self, connection: Connection, claims: ClaimBatch, free: int) -> ClaimBatch:
         """Undo a queue's claims, which are in order, from the first that must start and cannot."""

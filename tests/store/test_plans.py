@@ -171,6 +171,16 @@ def test_a_claim_of_many_queues_reads_the_index_of_claims_in_its_order(
     assert sorts in ([], ["input.place"]), plan.shown
 
 
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("count", [2, 500])
+def test_jobs_of_many_queues_are_found_in_order_without_a_sort(plans: Plans, count: int) -> None:
+    given = plans.store.backend.batch_parameters(CURSORS, [(f"q{n}", *START) for n in range(count)])
+    values = {**NAMED, **given, "in_share": 20, "in_limit": 500}
+    plan = plans.of(plans.store.statements.claimable_text_of_queues, values)
+    assert uses(plan, "claim", "pkey")
+    assert "TEMP B-TREE" not in plan.shown, plan.shown
+
+
 @pytest.mark.parametrize(("kind", "index"), [("FREE", "claim"), ("KEYS", "lane")])
 def test_a_look_behind_paused_jobs_reads_an_index_in_order(plans: Plans, kind: str, index: Any):
     paused, cursors = PausedJobs(plans.store, Searched[kind], "q1"), {("q1", 0): START}

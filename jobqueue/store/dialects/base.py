@@ -37,6 +37,12 @@ PartsOf = Callable[[FromClause, FromClause], Sequence[Sequence[ColumnElement[boo
 """Returns the parts of a range of a queue's jobs: see `Backend.parts_of_range`."""
 
 
+def behind(table: FromClause, given: FromClause) -> Sequence[Sequence[ColumnElement[bool]]]:
+    """Return what is true for the jobs behind a cursor: in one part."""
+    first = tuple_(*(given.c[name] for name in PLACE))
+    return [[tuple_(*(table.c[name] for name in PLACE)) > first]]
+
+
 def in_range(table: FromClause, given: FromClause) -> Sequence[Sequence[ColumnElement[bool]]]:
     """Return what is true for the jobs of a range: in one part, by the values of rows."""
     first, last = (tuple_(*(given.c[f"{of}{name}"] for name in PLACE)) for of in ("", "last_"))
@@ -159,12 +165,12 @@ class Backend(Protocol):
         """Return `column IN (chosen)`, where the subquery is evaluated once."""
 
     def first_of_each(
-        self, rows: FromClause, first: Select[Any], *, in_order: Sequence[str] = ()
+        self, rows: FromClause, first: Select[Any], *, in_order: bool = False
     ) -> Select[Any]:
         """Return the ids that `first`, a SELECT of one id column with a LIMIT, finds for each row.
 
-        `first` refers to columns of `rows`. If the caller limits the whole, it gives the columns of
-        jobs that `first` is ordered by; the rows are taken by their column `place`.
+        `first` refers to columns of `rows`. `in_order`: that of the rows, then that of `first`, in
+        which the caller may limit the whole.
         """
 
     def parts_of_range(

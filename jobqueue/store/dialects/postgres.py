@@ -255,7 +255,7 @@ class Postgres(Backend):
         rows: FromClause,
         first: Select[Any],
         *,
-        in_order: Sequence[str] = (),  # noqa: ARG002 - a nested loop keeps both orders.
+        in_order: bool = False,  # noqa: ARG002 - a nested loop keeps both orders.
     ) -> Select[Any]:
         """See `Backend.first_of_each`."""
         each = first.lateral("each")

@@ -30,6 +30,7 @@ from sqlalchemy import (
     literal,
     select,
     table,
+    true,
     type_coerce,
     update,
 )
@@ -226,17 +227,20 @@ class Sqlite(Backend):
         return column.in_(chosen)
 
     def first_of_each(
-        self, rows: FromClause, first: Select[Any], *, in_order: Sequence[str] = ()
+        self, rows: FromClause, first: Select[Any], *, in_order: bool = False
     ) -> Select[Any]:
         """See `Backend.first_of_each`: SQLite has no LATERAL, but finds rows by `IN (…)`.
 
-        It finds them in the order of their ids.
+        It finds them in the order of their ids. In the order of `first` it finds them by a function
+        of tables, whose arguments may refer to those before it, and no further than to the limit.
         """
-        found = jobs.alias("found")
-        ids = select(found.c.id).select_from(rows.join(found, found.c.id.in_(first)))
         if in_order:
-            ids = ids.order_by(rows.c.place, *(found.c[name] for name in in_order))
-        return ids
+            each = first.subquery("first_of_each")
+            ids = select(func.json_group_array(each.c.id)).scalar_subquery()
+            listed = func.json_each(ids).table_valued("value", name="listed")
+            return select(listed.c.value.label("id")).select_from(rows.join(listed, true()))
+        found = jobs.alias("found")
+        return select(found.c.id).select_from(rows.join(found, found.c.id.in_(first)))
 
     def parts_of_range(
         self, table: FromClause, given: FromClause

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from jobqueue.states import State
 from jobqueue.store.clock import INSTANT, now, once
-from jobqueue.store.dialects.base import PLACE, Backend, Columns, PartsOf, in_range
+from jobqueue.store.dialects.base import PLACE, Backend, Columns, PartsOf, behind, in_range
 from jobqueue.store.schema import jobs, pauses, queues, workers
 from jobqueue.store.sql.claim_rows import (
     claim_columns,
@@ -138,17 +138,17 @@ def claim_queues(backend: Backend) -> Update:
     """
     return (
         update(jobs)
-        .where(backend.in_subquery(jobs.c.id, _of_queues(backend, in_range)))
+        .where(backend.in_subquery(jobs.c.id, _of_queues(backend, RANGES, in_range)))
         .values(claim_values())
         .returning(*claim_columns())
     )
 
 
-def _of_queues(backend: Backend, parts_of: PartsOf) -> Select[Any]:
+def _of_queues(backend: Backend, columns: Columns, parts_of: PartsOf) -> Select[Any]:
     """Select the ids of the first jobs of each of many queues in its range, which has parts."""
-    given = backend.batch_table(RANGES)
+    given = backend.batch_table(columns)
     queue = (
-        select(given.c.place, *(given.c[name] for name in RANGES))
+        select(given.c.place, *(given.c[name] for name in columns))
         .where(
             ~exists().where(queues.c.name == given.c.queue, or_(IS_PAUSED, QUEUE_LIMITED)),
             exists().where(workers.c.id == bindparam("in_worker")),
@@ -178,7 +178,7 @@ def _of_queues(backend: Backend, parts_of: PartsOf) -> Select[Any]:
     else:
         found = union_all(*(select(each.subquery()) for each in firsts)).subquery("found_in_parts")
         first = select(found.c.id).order_by(*(found.c[name] for name in PLACE)).limit(share)
-    ids = backend.first_of_each(queue, first, in_order=_PLACE[1:])
+    ids = backend.first_of_each(queue, first, in_order=True)
     return ids.limit(bindparam("in_limit", type_=Integer()))
 
 
@@ -188,14 +188,19 @@ def claimable() -> Select[Any]:
 
 
 def claimable_of_queues(backend: Backend) -> Select[Any]:
-    """Select the ids of what `claim_queues` would claim."""
-    return select(jobs.c.id).where(backend.in_subquery(jobs.c.id, _of_queues(backend, in_range)))
+    """Select the ids of what `claim_queues` would claim behind cursors, in order."""
+    return _in_order_of(_of_queues(backend, CURSORS, behind))
 
 
 def claimable_of_ranges(backend: Backend) -> Select[Any]:
-    """Select the same, and read no jobs outside of the ranges: they may be paused."""
-    ids = _of_queues(backend, backend.parts_of_range)
-    return select(jobs.c.id).where(backend.in_subquery(jobs.c.id, ids))
+    """Select the same in ranges, and read no jobs outside of them: they may be paused."""
+    return _in_order_of(_of_queues(backend, RANGES, backend.parts_of_range))
+
+
+def _in_order_of(ids: Select[Any]) -> Select[Any]:
+    """Select jobs in the order in which a query finds their ids."""
+    chosen = ids.subquery("chosen")
+    return select(jobs.c.id).select_from(chosen.join(jobs, jobs.c.id == chosen.c.id))
 
 
 def claim_found(backend: Backend) -> Executable:

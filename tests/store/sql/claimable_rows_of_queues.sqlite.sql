@@ -18,30 +18,33 @@ SELECT jobqueue_jobs.id AS id, jobqueue_jobs.fence + 1 AS fence, jobqueue_jobs.t
         coalesce(jobqueue_jobs.unique_until, '') = 'started' AND jobqueue_jobs.key_released = 0,
         CAST(jobqueue_jobs.deadline_at AS TEXT), CAST(jobqueue_jobs.scheduled_for AS TEXT),
         CAST(jobqueue_jobs.expires_at AS TEXT)) END AS rare
-FROM jobqueue_jobs
-WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
-    SELECT input.place AS place, input.queue AS queue, input.priority AS priority, input.run_at AS run_at,
-        input.id AS id, input.last_priority AS last_priority, input.last_run_at AS last_run_at,
-        input.last_id AS last_id
+FROM (
+    SELECT listed.value AS id
     FROM (
-        SELECT anon_2."key" AS place, json_extract(anon_2.value, '$[0]') AS queue,
-            json_extract(anon_2.value, '$[1]') AS priority, json_extract(anon_2.value, '$[2]') AS run_at,
-            json_extract(anon_2.value, '$[3]') AS id, json_extract(anon_2.value, '$[4]') AS last_priority,
-            json_extract(anon_2.value, '$[5]') AS last_run_at, json_extract(anon_2.value, '$[6]') AS last_id
-        FROM json_each(:in_rows) AS anon_2
-    ) AS input
-    WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = input.queue
-        AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
-        AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker))
-    ORDER BY input.place
-) AS given_queue JOIN jobqueue_jobs AS found ON found.id IN (SELECT other.id FROM jobqueue_jobs AS other WHERE other.state = 'available'
-    AND other.lane IS NULL AND other.queue = given_queue.queue
-    AND (other.priority, other.run_at, other.id) > (given_queue.priority, given_queue.run_at, given_queue.id)
-    AND (other.priority, other.run_at, other.id) <= (given_queue.last_priority, given_queue.last_run_at,
-        given_queue.last_id)
-    AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-            AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.priority,
-    other.run_at,
-    other.id LIMIT :in_share OFFSET 0) ORDER BY given_queue.place, found.priority, found.run_at, found.id LIMIT :in_limit OFFSET 0);
+        SELECT input.place AS place, input.queue AS queue, input.priority AS priority, input.run_at AS run_at,
+            input.id AS id
+        FROM (
+            SELECT anon_2."key" AS place, json_extract(anon_2.value, '$[0]') AS queue,
+                json_extract(anon_2.value, '$[1]') AS priority, json_extract(anon_2.value, '$[2]') AS run_at,
+                json_extract(anon_2.value, '$[3]') AS id
+            FROM json_each(:in_rows) AS anon_2
+        ) AS input
+        WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = input.queue
+            AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
+            AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker))
+        ORDER BY input.place
+    ) AS given_queue JOIN json_each((SELECT json_group_array(first_of_each.id) AS json_group_array_1 FROM (
+        SELECT other.id AS id
+        FROM jobqueue_jobs AS other
+        WHERE other.state = 'available' AND other.lane IS NULL AND other.queue = given_queue.queue
+            AND (other.priority, other.run_at, other.id) > (given_queue.priority, given_queue.run_at,
+                given_queue.id)
+            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+                    AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
+                    AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags)))
+        ORDER BY other.priority, other.run_at, other.id
+        LIMIT :in_share OFFSET 0
+    ) AS first_of_each)) AS listed ON 1 = 1
+    LIMIT :in_limit OFFSET 0
+) AS chosen JOIN jobqueue_jobs ON jobqueue_jobs.id = chosen.id;

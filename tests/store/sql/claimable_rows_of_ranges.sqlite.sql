@@ -18,99 +18,109 @@ SELECT jobqueue_jobs.id AS id, jobqueue_jobs.fence + 1 AS fence, jobqueue_jobs.t
         coalesce(jobqueue_jobs.unique_until, '') = 'started' AND jobqueue_jobs.key_released = 0,
         CAST(jobqueue_jobs.deadline_at AS TEXT), CAST(jobqueue_jobs.scheduled_for AS TEXT),
         CAST(jobqueue_jobs.expires_at AS TEXT)) END AS rare
-FROM jobqueue_jobs
-WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
-    SELECT input.place AS place, input.queue AS queue, input.priority AS priority, input.run_at AS run_at,
-        input.id AS id, input.last_priority AS last_priority, input.last_run_at AS last_run_at,
-        input.last_id AS last_id
+FROM (
+    SELECT listed.value AS id
     FROM (
-        SELECT anon_2."key" AS place, json_extract(anon_2.value, '$[0]') AS queue,
-            json_extract(anon_2.value, '$[1]') AS priority, json_extract(anon_2.value, '$[2]') AS run_at,
-            json_extract(anon_2.value, '$[3]') AS id, json_extract(anon_2.value, '$[4]') AS last_priority,
-            json_extract(anon_2.value, '$[5]') AS last_run_at, json_extract(anon_2.value, '$[6]') AS last_id
-        FROM json_each(:in_rows) AS anon_2
-    ) AS input
-    WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = input.queue
-        AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
-        AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker))
-    ORDER BY input.place
-) AS given_queue JOIN jobqueue_jobs AS found ON found.id IN (SELECT found_in_parts.id FROM (
-    SELECT anon_3.priority AS priority, anon_3.run_at AS run_at, anon_3.id AS id
-    FROM (
-        SELECT other.priority AS priority, other.run_at AS run_at, other.id AS id
-        FROM jobqueue_jobs AS other
-        WHERE other.state = 'available' AND other.lane IS NULL AND other.queue = given_queue.queue
-            AND other.priority = given_queue.priority AND other.run_at = given_queue.run_at
-            AND other.id > given_queue.id AND other.id <= CASE
-            WHEN (given_queue.last_priority > given_queue.priority
-                OR given_queue.last_priority = given_queue.priority
-                AND given_queue.last_run_at > given_queue.run_at) THEN 9223372036854775807
-            WHEN (given_queue.last_priority = given_queue.priority
-                AND given_queue.last_run_at = given_queue.run_at) THEN given_queue.last_id END
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags)))
-        ORDER BY other.priority, other.run_at, other.id
+        SELECT input.place AS place, input.queue AS queue, input.priority AS priority, input.run_at AS run_at,
+            input.id AS id, input.last_priority AS last_priority, input.last_run_at AS last_run_at,
+            input.last_id AS last_id
+        FROM (
+            SELECT anon_2."key" AS place, json_extract(anon_2.value, '$[0]') AS queue,
+                json_extract(anon_2.value, '$[1]') AS priority, json_extract(anon_2.value, '$[2]') AS run_at,
+                json_extract(anon_2.value, '$[3]') AS id, json_extract(anon_2.value, '$[4]') AS last_priority,
+                json_extract(anon_2.value, '$[5]') AS last_run_at,
+                json_extract(anon_2.value, '$[6]') AS last_id
+            FROM json_each(:in_rows) AS anon_2
+        ) AS input
+        WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = input.queue
+            AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
+            AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker))
+        ORDER BY input.place
+    ) AS given_queue JOIN json_each((SELECT json_group_array(first_of_each.id) AS json_group_array_1 FROM (
+        SELECT found_in_parts.id AS id
+        FROM (
+            SELECT anon_3.priority AS priority, anon_3.run_at AS run_at, anon_3.id AS id
+            FROM (
+                SELECT other.priority AS priority, other.run_at AS run_at, other.id AS id
+                FROM jobqueue_jobs AS other
+                WHERE other.state = 'available' AND other.lane IS NULL AND other.queue = given_queue.queue
+                    AND other.priority = given_queue.priority AND other.run_at = given_queue.run_at
+                    AND other.id > given_queue.id AND other.id <= CASE
+                    WHEN (given_queue.last_priority > given_queue.priority
+                        OR given_queue.last_priority = given_queue.priority
+                        AND given_queue.last_run_at > given_queue.run_at) THEN 9223372036854775807
+                    WHEN (given_queue.last_priority = given_queue.priority
+                        AND given_queue.last_run_at = given_queue.run_at) THEN given_queue.last_id END
+                    AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+                            AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
+                            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags)))
+                ORDER BY other.priority, other.run_at, other.id
+                LIMIT :in_share OFFSET 0
+            ) AS anon_3 UNION ALL
+            SELECT anon_4.priority AS priority, anon_4.run_at AS run_at, anon_4.id AS id
+            FROM (
+                SELECT other.priority AS priority, other.run_at AS run_at, other.id AS id
+                FROM jobqueue_jobs AS other
+                WHERE other.state = 'available' AND other.lane IS NULL AND other.queue = given_queue.queue
+                    AND other.priority = given_queue.priority AND other.run_at > given_queue.run_at
+                    AND other.run_at < CASE
+                    WHEN (given_queue.last_priority > given_queue.priority) THEN '9999-12-31'
+                    WHEN (given_queue.last_priority = given_queue.priority) THEN given_queue.last_run_at END
+                    AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+                            AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
+                            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags)))
+                ORDER BY other.priority, other.run_at, other.id
+                LIMIT :in_share OFFSET 0
+            ) AS anon_4 UNION ALL
+            SELECT anon_5.priority AS priority, anon_5.run_at AS run_at, anon_5.id AS id
+            FROM (
+                SELECT other.priority AS priority, other.run_at AS run_at, other.id AS id
+                FROM jobqueue_jobs AS other
+                WHERE other.state = 'available' AND other.lane IS NULL AND other.queue = given_queue.queue
+                    AND other.priority > given_queue.priority AND other.priority < given_queue.last_priority
+                    AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+                            AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
+                            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags)))
+                ORDER BY other.priority, other.run_at, other.id
+                LIMIT :in_share OFFSET 0
+            ) AS anon_5 UNION ALL
+            SELECT anon_6.priority AS priority, anon_6.run_at AS run_at, anon_6.id AS id
+            FROM (
+                SELECT other.priority AS priority, other.run_at AS run_at, other.id AS id
+                FROM jobqueue_jobs AS other
+                WHERE other.state = 'available' AND other.lane IS NULL AND other.queue = given_queue.queue
+                    AND other.priority = given_queue.last_priority AND other.run_at < CASE
+                    WHEN (given_queue.last_priority > given_queue.priority) THEN given_queue.last_run_at END
+                    AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+                            AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
+                            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags)))
+                ORDER BY other.priority, other.run_at, other.id
+                LIMIT :in_share OFFSET 0
+            ) AS anon_6 UNION ALL
+            SELECT anon_7.priority AS priority, anon_7.run_at AS run_at, anon_7.id AS id
+            FROM (
+                SELECT other.priority AS priority, other.run_at AS run_at, other.id AS id
+                FROM jobqueue_jobs AS other
+                WHERE other.state = 'available' AND other.lane IS NULL AND other.queue = given_queue.queue
+                    AND other.priority = given_queue.last_priority AND other.run_at = CASE
+                    WHEN (given_queue.last_priority > given_queue.priority
+                        OR given_queue.last_priority = given_queue.priority
+                        AND given_queue.last_run_at > given_queue.run_at) THEN given_queue.last_run_at END
+                    AND other.id <= given_queue.last_id
+                    AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+                            AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
+                            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags)))
+                ORDER BY other.priority, other.run_at, other.id
+                LIMIT :in_share OFFSET 0
+            ) AS anon_7
+        ) AS found_in_parts
+        ORDER BY found_in_parts.priority, found_in_parts.run_at, found_in_parts.id
         LIMIT :in_share OFFSET 0
-    ) AS anon_3 UNION ALL
-    SELECT anon_4.priority AS priority, anon_4.run_at AS run_at, anon_4.id AS id
-    FROM (
-        SELECT other.priority AS priority, other.run_at AS run_at, other.id AS id
-        FROM jobqueue_jobs AS other
-        WHERE other.state = 'available' AND other.lane IS NULL AND other.queue = given_queue.queue
-            AND other.priority = given_queue.priority AND other.run_at > given_queue.run_at
-            AND other.run_at < CASE WHEN (given_queue.last_priority > given_queue.priority) THEN '9999-12-31'
-            WHEN (given_queue.last_priority = given_queue.priority) THEN given_queue.last_run_at END
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags)))
-        ORDER BY other.priority, other.run_at, other.id
-        LIMIT :in_share OFFSET 0
-    ) AS anon_4 UNION ALL
-    SELECT anon_5.priority AS priority, anon_5.run_at AS run_at, anon_5.id AS id
-    FROM (
-        SELECT other.priority AS priority, other.run_at AS run_at, other.id AS id
-        FROM jobqueue_jobs AS other
-        WHERE other.state = 'available' AND other.lane IS NULL AND other.queue = given_queue.queue
-            AND other.priority > given_queue.priority AND other.priority < given_queue.last_priority
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags)))
-        ORDER BY other.priority, other.run_at, other.id
-        LIMIT :in_share OFFSET 0
-    ) AS anon_5 UNION ALL
-    SELECT anon_6.priority AS priority, anon_6.run_at AS run_at, anon_6.id AS id
-    FROM (
-        SELECT other.priority AS priority, other.run_at AS run_at, other.id AS id
-        FROM jobqueue_jobs AS other
-        WHERE other.state = 'available' AND other.lane IS NULL AND other.queue = given_queue.queue
-            AND other.priority = given_queue.last_priority AND other.run_at < CASE
-            WHEN (given_queue.last_priority > given_queue.priority) THEN given_queue.last_run_at END
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags)))
-        ORDER BY other.priority, other.run_at, other.id
-        LIMIT :in_share OFFSET 0
-    ) AS anon_6 UNION ALL
-    SELECT anon_7.priority AS priority, anon_7.run_at AS run_at, anon_7.id AS id
-    FROM (
-        SELECT other.priority AS priority, other.run_at AS run_at, other.id AS id
-        FROM jobqueue_jobs AS other
-        WHERE other.state = 'available' AND other.lane IS NULL AND other.queue = given_queue.queue
-            AND other.priority = given_queue.last_priority AND other.run_at = CASE
-            WHEN (given_queue.last_priority > given_queue.priority
-                OR given_queue.last_priority = given_queue.priority
-                AND given_queue.last_run_at > given_queue.run_at) THEN given_queue.last_run_at END
-            AND other.id <= given_queue.last_id
-            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                    AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-                    AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags)))
-        ORDER BY other.priority, other.run_at, other.id
-        LIMIT :in_share OFFSET 0
-    ) AS anon_7
-) AS found_in_parts ORDER BY found_in_parts.priority, found_in_parts.run_at, found_in_parts.id LIMIT :in_share OFFSET 0) ORDER BY given_queue.place, found.priority, found.run_at, found.id LIMIT :in_limit OFFSET 0);
+    ) AS first_of_each)) AS listed ON 1 = 1
+    LIMIT :in_limit OFFSET 0
+) AS chosen JOIN jobqueue_jobs ON jobqueue_jobs.id = chosen.id;

@@ -28,33 +28,35 @@ FROM (
                 AND jobqueue_jobs.key_released = 0) THEN 'true' ELSE 'false' END),
             jobqueue_jobs.deadline_at || 'Z', jobqueue_jobs.scheduled_for || 'Z',
             jobqueue_jobs.expires_at || 'Z') END AS claim
-    FROM jobqueue_jobs
-    WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
-        SELECT anon_3.place AS place, anon_3.queue AS queue, anon_3.priority AS priority,
-            anon_3.run_at AS run_at, anon_3.id AS id, anon_3.last_priority AS last_priority,
-            anon_3.last_run_at AS last_run_at, anon_3.last_id AS last_id
-        FROM unnest((SELECT CAST(:in_queue::VARCHAR AS TEXT[]) AS anon_4),
-            (SELECT CAST(:in_priority::VARCHAR AS INTEGER[]) AS anon_5),
-            (SELECT CAST(:in_run_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_6),
-            (SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_7),
-            (SELECT CAST(:in_last_priority::VARCHAR AS INTEGER[]) AS anon_8),
-            (SELECT CAST(:in_last_run_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_9),
-            (SELECT CAST(:in_last_id::VARCHAR AS BIGINT[]) AS anon_10)) WITH ORDINALITY AS anon_3(queue,
-            priority, run_at, id, last_priority, last_run_at, last_id, place)
-        WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = anon_3.queue
-            AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
-            AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT))
-        ORDER BY anon_3.place
-    ) AS given_queue JOIN LATERAL (SELECT other.id AS id FROM jobqueue_jobs AS other WHERE other.state = 'available'
-        AND other.lane IS NULL AND other.queue = given_queue.queue
-        AND (other.priority, other.run_at, other.id) > (given_queue.priority, given_queue.run_at,
-            given_queue.id)
-        AND (other.priority, other.run_at, other.id) <= (given_queue.last_priority, given_queue.last_run_at,
-            given_queue.last_id)
-        AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-            OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-                AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.priority,
-        other.run_at,
-        other.id LIMIT :in_share::INTEGER FOR UPDATE OF other SKIP LOCKED) AS each ON true LIMIT :in_limit::INTEGER)))
+    FROM (
+        SELECT each.id AS id
+        FROM (
+            SELECT anon_3.place AS place, anon_3.queue AS queue, anon_3.priority AS priority,
+                anon_3.run_at AS run_at, anon_3.id AS id, anon_3.last_priority AS last_priority,
+                anon_3.last_run_at AS last_run_at, anon_3.last_id AS last_id
+            FROM unnest((SELECT CAST(:in_queue::VARCHAR AS TEXT[]) AS anon_4),
+                (SELECT CAST(:in_priority::VARCHAR AS INTEGER[]) AS anon_5),
+                (SELECT CAST(:in_run_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_6),
+                (SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_7),
+                (SELECT CAST(:in_last_priority::VARCHAR AS INTEGER[]) AS anon_8),
+                (SELECT CAST(:in_last_run_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_9),
+                (SELECT CAST(:in_last_id::VARCHAR AS BIGINT[]) AS anon_10)) WITH ORDINALITY AS anon_3(queue,
+                priority, run_at, id, last_priority, last_run_at, last_id, place)
+            WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = anon_3.queue
+                AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
+                AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT))
+            ORDER BY anon_3.place
+        ) AS given_queue JOIN LATERAL (SELECT other.id AS id FROM jobqueue_jobs AS other WHERE other.state = 'available'
+            AND other.lane IS NULL AND other.queue = given_queue.queue
+            AND (other.priority, other.run_at, other.id) > (given_queue.priority, given_queue.run_at,
+                given_queue.id)
+            AND (other.priority, other.run_at, other.id) <= (given_queue.last_priority,
+                given_queue.last_run_at, given_queue.last_id)
+            AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+                OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+                    AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
+                    AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.priority,
+            other.run_at, other.id LIMIT :in_share::INTEGER FOR UPDATE OF other SKIP LOCKED) AS each ON true
+        LIMIT :in_limit::INTEGER
+    ) AS chosen JOIN jobqueue_jobs ON jobqueue_jobs.id = chosen.id
 ) AS found;
