@@ -41,11 +41,12 @@ class Watch:
         )
 
     def most(self, until: Callable[[], bool], timeout: float = 60.0) -> int:
-        """The most that were open at once until something is true."""
-        end, most = monotonic() + timeout, self.open()
+        """The most that were open at once until something is true: each takes longer to come and go than the pause."""
+        end, most, pause = monotonic() + timeout, self.open(), threading.Event()
         while not until():
             assert monotonic() < end
             most = max(most, self.open())
+            pause.wait(0.005)
         return most
 
     def insert(self, task: str, count: int) -> None:
