@@ -119,6 +119,7 @@ def pytest_collection_finish() -> None:
     """All that is imported and collected stays: one look through it takes the collector as long as five tests."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)  # Of what a test makes, little is left over in cycles.
     gc.enable()
 
 
