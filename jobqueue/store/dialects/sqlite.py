@@ -53,9 +53,7 @@ OLDEST = (3, 35, 0)  # RETURNING
 TRY_WITHOUT_LOCK = 1000  # milliseconds
 
 _TRANSIENT = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")
-
 _MET_WRITER = "jobqueue_met_writer"
-
 _DIALECT = sqlite.dialect()
 
 _files = func.pragma_database_list().table_valued("name", "file")
