@@ -55,11 +55,12 @@ class OrphanGuard:
 
     def _set(self, key: str, group: str | None) -> None:
         with self._lock:
+            alive = self._alive()
             if group is None:
                 self._groups.pop(key, None)
             else:
                 self._groups[key] = group
-            if self._alive():
+            if alive:
                 with contextlib.suppress(BrokenPipeError):
                     self._send({key: group})
                     return
@@ -68,9 +69,10 @@ class OrphanGuard:
                 self._send(self._groups)
 
     def _alive(self) -> bool:
-        process = self._process
-        # In a fork of this process it is the parent's.
-        return process is not None and self._owner == os.getpid() and process.poll() is None
+        if self._owner != os.getpid():  # In a fork of this process they are the parent's.
+            self._groups.clear()
+            return False
+        return self._process is not None and self._process.poll() is None
 
     def _start(self) -> None:
         if self._process is not None and self._process.stdin is not None:

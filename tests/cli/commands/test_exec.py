@@ -317,6 +317,32 @@ def test_an_orphan_guard_that_was_killed_has_a_successor(
     all_gone(pids)
 
 
+def test_a_fork_of_a_process_with_an_orphan_guard_has_one_of_its_own(all_gone: Any) -> None:
+    program = """
+import os, subprocess, sys
+from jobqueue.worker.orphan_guard import orphan_guard as guard
+
+def watch(key):
+    command = subprocess.Popen(["sleep", "300"], stdout=subprocess.DEVNULL, start_new_session=True)
+    guard.watch(key, command.pid)
+    print(command.pid, flush=True)
+
+watch("1 1")
+if (child := os.fork()) == 0:
+    watch("2 1")
+    os._exit(0)
+os.waitpid(child, 0)
+sys.stdin.read()
+"""
+    line = [sys.executable, "-c", program]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        of_parent, of_child = (int(parent.stdout.readline()) for _ in range(2))  # type: ignore[union-attr]
+        all_gone([of_child])
+        assert alive(of_parent)
+        parent.communicate()
+    all_gone([of_parent])
+
+
 def test_an_orphan_guard_ends_with_its_process_in_order_and_without_a_word() -> None:
     program = (
         "from jobqueue.worker.orphan_guard import orphan_guard as guard\n"
