@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from jobqueue.supervisor import channel
 from jobqueue.supervisor.supervisor import Supervisor
 from jobqueue.supervisor.worker_process import (
     BACKOFF_MAX,
@@ -384,6 +385,20 @@ def test_a_worker_that_stands_still_is_killed_at_the_second_signal(crew: Any) ->
     assert gone(crew.pids)()
 
 
+def test_a_third_signal_does_not_postpone_the_end_of_a_worker_that_stands_still() -> None:
+    supervisor = Supervisor(SupervisorConfig(lambda _number: (), 1, 30.0, {}))
+    (worker,) = supervisor._workers
+    received, worker.channel = socket.socketpair()
+    worker.process = subprocess.Popen(["true"])
+    with received, worker.channel, worker.process:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            supervisor._handle_signal(number)
+        kill_at = worker.kill_at
+        supervisor._handle_signal(signal.SIGINT)
+        assert worker.kill_at == kill_at
+        assert received.recv(16) == 2 * channel.STOP
+
+
 def test_names_and_the_environment_of_handlers(it: Cli, spawn: Spawn) -> None:
     id_ = it.id("look")
     options = ("--drain", "--name", "Ada", "--json")
@@ -425,6 +440,25 @@ def test_a_control_channel_that_nobody_handed_over_is_refused(it: Cli, spawn: Sp
     code, _, err = spawn("worker", "--drain", env={**it.env, "JOBQUEUE_CONTROL": "7"}).end()
     assert code == 2
     assert "JOBQUEUE_CONTROL is set by" in err
+
+
+def test_programs_that_handlers_start_do_not_hold_the_channel_open(
+    monkeypatch: pytest.MonkeyPatch, wait_until: Any
+) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.set_inheritable(True)  # As Popen(pass_fds=…) has it for the worker.
+    path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv(channel.VARIABLE, channel.hand_over(theirs, path))
+    with theirs:
+        control = channel.ControlChannel.from_environment()
+        assert control is not None
+        levels: list[int] = []
+        control.listen(levels.append)
+        assert not theirs.get_inheritable()
+        ours.close()
+        wait_until(lambda: levels == [1])
+        control._end.detach()
 
 
 def test_the_time_to_a_new_start_grows_has_a_bound_and_begins_anew_after_health() -> None:
