@@ -166,8 +166,9 @@ class ChildMain:
                 else:
                     self._orders.put((message, time.monotonic()))
         # The worker has closed the socket, or is gone.
-        if self._context is not None and os.getpgrp() == os.getpid():
-            os.killpg(0, signal.SIGKILL)  # And the processes that the handler started.
+        if self._context is not None:
+            with contextlib.suppress(ProcessLookupError):  # The handler has joined another group.
+                os.killpg(os.getpid(), signal.SIGKILL)  # And the processes that it started.
         self._orders.put(None)
 
     def _request_stop(self, id: int, fence: int, error: str) -> None:  # noqa: A002 - the message's word.
